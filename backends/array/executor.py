@@ -1,0 +1,271 @@
+"""The NumPy executor: chunks that stay in the cache, one pass of the shared arithmetic each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.array import primitives
+from numerics.backends.bind import PRIMITIVES, bind
+from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.words import words
+from numerics.formats import packing
+from numerics.formats.dtype import Block, Element
+from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_of
+
+CHUNK = 1 << 15  # elements: a few dozen temporaries of this size fit a second-level cache
+
+bound: SimpleNamespace = bind({name: getattr(primitives, name) for name in PRIMITIVES})
+
+
+def _chunks(n: int, size: int) -> Iterator[slice]:
+    return (slice(i, min(i + size, n)) for i in range(0, n, size))
+
+
+class ArrayExecutor:
+    """NumPy arrays."""
+
+    name = "array"
+
+    def encode(
+        self,
+        x: Array,
+        dtype: Element,
+        rounding: str,
+        overflow: str,
+        random: Array | None,
+        out: Codes,
+    ) -> None:
+        """Element.encode."""
+        f = grid(dtype, rounding, overflow)
+        self._elements(bound.encode, f, x, rounding, random, out)
+
+    def round(
+        self,
+        x: Array,
+        dtype: Element,
+        rounding: str,
+        overflow: str,
+        random: Array | None,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Element.round."""
+        f = grid(dtype, rounding, overflow)
+        self._elements(bound.round_bits, f, x, rounding, random, out.view(np.int32))
+
+    @staticmethod
+    def _elements(
+        function: Callable[..., Any],
+        f: Any,
+        x: Array,
+        rounding: str,
+        random: Array | None,
+        out: Array,
+    ) -> None:
+        with np.errstate(all="ignore"):
+            for part in _chunks(x.size, CHUNK):
+                b, low = words(x[part], rounding == "stochastic")
+                out[part] = function(b, f, rounding, None if random is None else random[part], low)
+
+    def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
+        """Element.decode."""
+        f = grid(dtype, "half_even", dtype.default_overflow)
+        bits = out.view(np.int32)
+        with np.errstate(all="ignore"):
+            for part in _chunks(codes.size, CHUNK):
+                bits[part] = bound.decode(codes[part].astype(np.int32), f)
+
+    def encode_blocks(self, x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
+        """Block.encode."""
+        n = len(x)
+        codes = np.empty((n, dtype.block), dtype.code_dtype)
+        scale = np.empty(n, np.uint8 if dtype.scale is None else dtype.scale.code_dtype)
+        micro = np.empty(n, np.uint8) if dtype.family == "micro" else None
+        fields = BlockFields(codes, scale, micro)
+        with np.errstate(all="ignore"):
+            for part in _chunks(n, max(CHUNK // dtype.block, 1)):
+                _ENCODE[dtype.family](x[part].view(np.int32), dtype, _cut(options, part), _rows(fields, part))
+        return fields
+
+    def decode_blocks(
+        self,
+        fields: BlockFields,
+        dtype: Block,
+        tensor_scale: float | None,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Block.decode."""
+        bits = out.view(np.int32)
+        with np.errstate(all="ignore"):
+            for part in _chunks(len(out), max(CHUNK // dtype.block, 1)):
+                bits[part] = _DECODE[dtype.family](_rows(fields, part), dtype, tensor_scale)
+
+    def round_blocks(
+        self, x: NDArray[np.float32], dtype: Block, options: BlockOptions, out: NDArray[np.float32]
+    ) -> None:
+        """Block.round."""
+        for part in _chunks(len(x), max(CHUNK // dtype.block, 1)):
+            fields = self.encode_blocks(x[part], dtype, _cut(options, part))
+            self.decode_blocks(fields, dtype, options.tensor_scale, out[part])
+
+    def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
+        """Groups as rows; a short last group is filled with zeros and cut off again."""
+        count, size = packing.group(bits)
+        rows = np.zeros(-(-codes.size // count) * count, np.int32)
+        rows[: codes.size] = codes
+        packed = np.empty((rows.size // count, size), np.uint8)
+        for k, byte in enumerate(packing.pack_group(rows.reshape(-1, count).T, bits)):
+            packed[:, k] = byte
+        return packed.reshape(-1)[: -(-codes.size * bits // 8)]
+
+    def unpack(self, packed: NDArray[np.uint8], count: int, bits: int) -> Codes:
+        """The inverse of pack."""
+        length, size = packing.group(bits)
+        rows = np.zeros(-(-count // length) * size, np.int32)
+        rows[: packed.size] = packed[: rows.size]
+        codes = np.empty((rows.size // size, length), np.uint8 if bits <= 8 else np.uint16)
+        for k, code in enumerate(packing.unpack_group(rows.reshape(-1, size).T, bits)):
+            codes[:, k] = code
+        return codes.reshape(-1)[:count]
+
+    def encode_affine(
+        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+    ) -> Codes:
+        """clamp(round(x / scale) + zero)."""
+        codes = np.empty(x.shape, dtype.code_dtype)
+        with np.errstate(all="ignore"):
+            for r, i in _tiles(x.shape):
+                scale, zero = (
+                    affine.scale[r, None],
+                    None if affine.zero is None else affine.zero[r, None],
+                )
+                y, scale, zero = (
+                    _quotient64(x[r, i], scale, zero) if x.dtype == np.float64 else (x[r, i], scale, zero)
+                )
+                b, low = words(y, rounding == "stochastic")
+                draw = None if random is None else random[r, i]
+                codes[r, i] = _affine_code(b, scale, zero, dtype, rounding, draw, low)
+        return codes
+
+    def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
+        """(q - zero) * scale."""
+        out = np.empty(codes.shape, affine.scale.dtype)
+        with np.errstate(all="ignore"):
+            for r, i in _tiles(codes.shape):
+                scale, zero = (
+                    affine.scale[r, None],
+                    None if affine.zero is None else affine.zero[r, None],
+                )
+                out[r, i] = _affine_value(codes[r, i].astype(np.int32), scale, zero, dtype)
+        return out
+
+    def extremes(self, x: Array) -> tuple[Array, Array]:
+        """Finite values only: where and initial do what a loop would."""
+        finite = np.isfinite(x)
+        low = np.where(finite, x, np.inf).min(axis=1, initial=np.inf)
+        high = np.where(finite, x, -np.inf).max(axis=1, initial=-np.inf)
+        none = ~(low <= high)
+        return np.where(none, 0, low).astype(x.dtype), np.where(none, 0, high).astype(x.dtype)
+
+
+def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Parts of a two-dimensional array, about CHUNK elements each."""
+    rows, n = shape
+    width = min(n, CHUNK) or 1
+    return ((r, i) for r in _chunks(rows, max(CHUNK // width, 1)) for i in _chunks(n, width))
+
+
+def _quotient64(x: Array, scale: Array, zero: Array | None) -> tuple[Array, Array, Array | None]:
+    """float64 is divided, and offset, in float64; what remains for the shared arithmetic is exact."""
+    y = x / scale
+    if zero is not None and zero.dtype.kind == "f":
+        y, zero = y + zero, np.zeros_like(zero, np.float32)
+    return y, np.ones_like(scale, np.float32), zero
+
+
+def _affine_code(
+    b: Array,
+    scale: Array,
+    zero: Array | None,
+    d: Element,
+    rounding: str,
+    random: Array | None,
+    low: Array | None,
+) -> Any:
+    f, s = grid(d, rounding, "saturate"), scale.view(np.int32)
+    if zero is None:
+        return bound.scaled_code(b, s, f, rounding, random, low)
+    if zero.dtype.kind == "f":
+        return bound.offset_code(b, s, zero.view(np.int32), f, rounding, random, low)
+    return bound.affine_code(b, s, zero, f, range_of(d), rounding, random, low)  # type: ignore[arg-type]
+
+
+def _affine_value(code: Array, scale: Array, zero: Array | None, d: Element) -> Any:
+    if scale.dtype == np.float64:
+        one = np.ones_like(scale, np.float32)
+        value = _affine_value(code, one, None, d).astype(np.float64)
+        return (value if zero is None else value - zero) * scale
+    s = scale.view(np.int32)
+    if zero is None:
+        return bound.scaled_value(code, s, grid(d, "half_even", "saturate")).view(np.float32)
+    if zero.dtype.kind == "f":
+        return bound.offset_value(code, s, zero.view(np.int32), range_of(d)).view(np.float32)  # type: ignore[arg-type]
+    return bound.affine_value(code, s, zero, range_of(d)).view(np.float32)  # type: ignore[arg-type]
+
+
+def _cut(options: BlockOptions, part: slice) -> BlockOptions:
+    return options if options.random is None else options._replace(random=options.random[part])
+
+
+def _rows(fields: BlockFields, part: slice) -> BlockFields:
+    micro = fields.microexponents
+    return BlockFields(fields.codes[part], fields.scale[part], None if micro is None else micro[part])
+
+
+def _encode_mx(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
+    scale, out.codes[...] = bound.mx_encode(b, element_grid(d), scale_of(d, o.rule), o.rounding, o.random)
+    out.scale[...] = scale[:, 0]
+
+
+def _encode_scaled(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
+    tensor = float32_bits(o.tensor_scale or 1.0)
+    g = grid(d.scale, "half_even", "saturate")  # type: ignore[arg-type]
+    scale, out.codes[...] = bound.scaled_encode(b, tensor, element_grid(d), g, o.rounding, o.random)
+    out.scale[...] = scale[:, 0]
+
+
+def _encode_micro(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
+    groups = (len(b), -1, d.sub_block)
+    random = None if o.random is None else o.random.reshape(groups)
+    exponent, shift, code = bound.micro_encode(b.reshape(groups), d.mantissa, o.rounding, random)
+    out.codes[...] = code.reshape(b.shape)
+    out.scale[...] = exponent[:, 0, 0]
+    out.microexponents[...] = (shift[:, :, 0] << np.arange(shift.shape[1], dtype=np.int32)).sum(1)  # type: ignore[index]
+
+
+def _decode_mx(fields: BlockFields, d: Block, tensor_scale: float | None) -> Any:
+    return bound.mx_decode(
+        fields.scale.astype(np.int32)[:, None], fields.codes.astype(np.int32), element_grid(d)
+    )
+
+
+def _decode_scaled(fields: BlockFields, d: Block, tensor_scale: float | None) -> Any:
+    g = grid(d.scale, "half_even", "saturate")  # type: ignore[arg-type]
+    scale, codes = fields.scale.astype(np.int32)[:, None], fields.codes.astype(np.int32)
+    return bound.scaled_decode(scale, codes, float32_bits(tensor_scale or 1.0), element_grid(d), g)
+
+
+def _decode_micro(fields: BlockFields, d: Block, tensor_scale: float | None) -> Any:
+    n, groups = len(fields.codes), d.block // (d.sub_block or 1)
+    codes = fields.codes.astype(np.int32).reshape(n, groups, -1)
+    shift = (fields.microexponents.astype(np.int32)[:, None] >> np.arange(groups, dtype=np.int32)) & 1  # type: ignore[union-attr]
+    exponent = fields.scale.astype(np.int32).reshape(n, 1, 1)
+    return bound.micro_decode(exponent, shift[:, :, None], codes, d.mantissa).reshape(n, -1)
+
+
+_ENCODE = {"mx": _encode_mx, "scaled": _encode_scaled, "micro": _encode_micro}
+_DECODE = {"mx": _decode_mx, "scaled": _decode_scaled, "micro": _decode_micro}

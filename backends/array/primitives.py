@@ -1,0 +1,39 @@
+"""The primitives of the shared arithmetic on NumPy arrays of int32 and float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+minimum, maximum = np.minimum, np.maximum
+divide = np.divide
+
+
+def _word(value: Any) -> Any:
+    return np.int32(value) if isinstance(value, int) else value
+
+
+def where(condition: Any, yes: Any, no: Any) -> Any:
+    """np.where that keeps Python integers 32 bits wide."""
+    return np.where(condition, _word(yes), _word(no))
+
+
+def as_bits(x: Any) -> Any:
+    """The same memory as int32."""
+    return np.asarray(x, np.float32).view(np.int32)
+
+
+def as_float(bits: Any) -> Any:
+    """The same memory as float32."""
+    return np.asarray(bits, np.int32).view(np.float32)
+
+
+def max_of_block(x: Any) -> Any:
+    """Blocks are rows [n, k], or rows of sub-blocks [n, k / s, s]."""
+    return x.max(axis=tuple(range(1, x.ndim)), keepdims=True)
+
+
+def max_of_group(x: Any) -> Any:
+    """Sub-blocks are the last axis."""
+    return x.max(axis=-1, keepdims=True)

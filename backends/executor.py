@@ -1,0 +1,107 @@
+"""What an executor on the host must offer: whole arrays in, whole arrays out, nothing else.
+
+`HostBackend` (host.py) does for each of them what is not arithmetic: kinds of input, checks, axes,
+padding, random bits.  x is C-contiguous float32 or float64 and one-dimensional, blocks are the
+rows of a float32 array [n, block]; random holds 30-bit integers as int32, in x's shape, or is None.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.formats.dtype import Block, Element
+
+Array = NDArray[Any]
+Codes = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+class BlockOptions(NamedTuple):
+    """How blocks are encoded."""
+
+    rule: str
+    rounding: str
+    tensor_scale: float | None
+    random: Array | None
+
+
+class BlockFields(NamedTuple):
+    """Blocks as rows: codes [n, block], scale [n], microexponents [n] or None."""
+
+    codes: Codes
+    scale: Codes
+    microexponents: NDArray[np.uint8] | None
+
+
+class Affine(NamedTuple):
+    """A scale, and a zero point or None, for each row; float32 or float64 as x is."""
+
+    scale: Array
+    zero: Array | None
+
+
+class Executor(Protocol):
+    """The operations of an executor on the host."""
+
+    name: str
+
+    def encode(
+        self,
+        x: Array,
+        dtype: Element,
+        rounding: str,
+        overflow: str,
+        random: Array | None,
+        out: Codes,
+    ) -> None:
+        """Codes of x into out."""
+
+    def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
+        """Values of codes into out."""
+
+    def round(
+        self,
+        x: Array,
+        dtype: Element,
+        rounding: str,
+        overflow: str,
+        random: Array | None,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Values nearest to x into out."""
+
+    def encode_blocks(self, x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
+        """Blocks of the rows of x."""
+
+    def decode_blocks(
+        self,
+        fields: BlockFields,
+        dtype: Block,
+        tensor_scale: float | None,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Values of blocks into the rows of out."""
+
+    def round_blocks(
+        self, x: NDArray[np.float32], dtype: Block, options: BlockOptions, out: NDArray[np.float32]
+    ) -> None:
+        """Values nearest to the rows of x into the rows of out."""
+
+    def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
+        """One-dimensional codes to bytes."""
+
+    def unpack(self, packed: NDArray[np.uint8], count: int, bits: int) -> Codes:
+        """Bytes to `count` codes."""
+
+    def encode_affine(
+        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+    ) -> Codes:
+        """Codes of the rows of x [rows, n], each row with its own scale and zero point."""
+
+    def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
+        """Values of the rows of codes, in the type of the scale."""
+
+    def extremes(self, x: Array) -> tuple[Array, Array]:
+        """The least and the largest finite value of each row; 0 where there is none."""

@@ -1,0 +1,357 @@
+"""What every executor on the host shares and none should repeat: everything but the arithmetic.
+
+Kinds of input, checks, `out`, axes, padding and random bits, around an `Executor`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends import randomness
+from numerics.backends.blocking import Blocking, check_axis
+from numerics.backends.executor import Array, BlockFields, BlockOptions, Executor
+from numerics.backends.words import round_to_odd, to_float32
+from numerics.formats.backend import Draw
+from numerics.formats.dtype import Block, Blocks, Element
+from numerics.formats.errors import NumericsError
+from numerics.formats.floats import bfloat16
+from numerics.formats.packing import planes
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+class HostBackend:
+    """A Backend (formats/backend.py) for NumPy arrays and Python numbers, on some executor."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self.name = executor.name
+
+    def owns(self, x: Any) -> bool:
+        """NumPy arrays and scalars, Python numbers, nested lists."""
+        return isinstance(x, (np.ndarray, np.generic, int, float, complex, list, tuple))
+
+    # ---- elements --------------------------------------------------------------------------
+
+    def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+        """Element.encode."""
+        data, give = take(x)
+        random = randomness.bits(draw, data.shape)
+        target = Target(out, data.shape, np.dtype(dtype.code_dtype), data)
+        self.executor.encode(flat(data), dtype, rounding, overflow, random, target.flat)
+        return give(target.done())
+
+    def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
+        """Element.decode."""
+        data, give = take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name)
+        target = Target(out, data.shape, np.dtype(np.float32), data)
+        self.executor.decode(data.reshape(-1), dtype, target.flat)
+        return give(target.done())
+
+    def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+        """Element.round."""
+        data, give = take(x)
+        random = randomness.bits(draw, data.shape)
+        target = Target(out, data.shape, data.dtype, data)
+        values = target.float32()
+        self.executor.round(flat(data), dtype, rounding, overflow, random, values)
+        return give(target.done(self._narrow(values, data.dtype)))
+
+    def pack(self, codes: Any, dtype: Element) -> Any:
+        """Element.pack."""
+        data, give = take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name)
+        return give(self.executor.pack(data.reshape(-1), dtype.bits))
+
+    def unpack(self, packed: Any, shape: Any, dtype: Element) -> Any:
+        """Element.unpack."""
+        data, give = take_codes(packed, 8, "uint8", "packed bytes")
+        shape = as_shape(shape)
+        return give(self._unpack(data.reshape(-1), math.prod(shape), dtype.bits).reshape(shape))
+
+    def _unpack(self, packed: Array, count: int, bits: int) -> Array:
+        need = -(-count * bits // 8)
+        if packed.size != need:
+            raise NumericsError(f"{count} codes of {bits} bits are {need} bytes, but {packed.size} came")
+        return self.executor.unpack(packed, count, bits)
+
+    def _narrow(self, values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
+        """float32 values in x's own type, half to even."""
+        if dtype.name == "bfloat16":
+            codes = np.empty(values.shape, np.uint16)
+            self.executor.encode(values, bfloat16, "half_even", "nonsaturate", None, codes)
+            return codes.view(dtype)
+        with np.errstate(over="ignore"):
+            return values.astype(dtype, copy=False)
+
+    # ---- blocks ----------------------------------------------------------------------------
+
+    def encode_blocks(
+        self,
+        x: Any,
+        dtype: Block,
+        axis: int,
+        rule: str,
+        rounding: str,
+        tensor_scale: float | None,
+        draw: Draw,
+    ) -> Blocks:
+        """Block.encode."""
+        data, give = take(x)
+        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
+        fields = self.executor.encode_blocks(rows, dtype, options)
+        micro = None if fields.microexponents is None else give(blocking.shared(fields.microexponents))
+        codes, scale = give(blocking.elements(fields.codes)), give(blocking.shared(fields.scale))
+        return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
+
+    def _rows(
+        self, data: Array, dtype: Block, blocking: Blocking, rule: str, rounding: str,
+        tensor_scale: float | None, draw: Draw,
+    ) -> tuple[NDArray[np.float32], BlockOptions]:  # fmt: skip
+        random = randomness.bits(draw, data.shape)
+        random = None if random is None else blocking.rows(random.reshape(data.shape))
+        values = round_to_odd(data) if data.dtype == np.float64 else to_float32(data)
+        if dtype.family == "scaled" and tensor_scale is None:
+            tensor_scale = found_tensor_scale(values, dtype)
+        return blocking.rows(values), BlockOptions(rule, rounding, tensor_scale, random)
+
+    def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
+        """Block.decode."""
+        fields, blocking, give, codes = self._fields(blocks)
+        rows = np.empty(fields.codes.shape, np.float32)
+        self.executor.decode_blocks(fields, blocks.dtype, blocks.tensor_scale, rows)
+        target = Target(out, codes.shape, np.dtype(np.float32), codes)
+        return give(target.done(blocking.elements(rows)))
+
+    def _fields(self, blocks: Blocks) -> tuple[BlockFields, Blocking, Callable[[Array], Any], Array]:
+        d = blocks.dtype
+        codes, give = take_codes(blocks.codes, d.element_bits, d.code_dtype, d.name)
+        blocking = Blocking(codes.shape, check_axis(blocks.axis, codes.shape), d.block)
+        width, kind = (8, "uint8") if d.scale is None else (d.scale.bits, d.scale.code_dtype)
+        scale = blocking.shared_rows(take_codes(blocks.scale, width, kind, f"{d.name} scale")[0], "scale")
+        micro = None
+        if d.family == "micro":
+            taken = take_codes(
+                blocks.microexponents,
+                d.block // (d.sub_block or 1),
+                "uint8",
+                f"{d.name} microexponents",
+            )
+            micro = blocking.shared_rows(taken[0], "microexponents")
+        return BlockFields(blocking.rows(codes), scale, micro), blocking, give, codes
+
+    def round_blocks(
+        self,
+        x: Any,
+        dtype: Block,
+        axis: int,
+        rule: str,
+        rounding: str,
+        tensor_scale: float | None,
+        draw: Draw,
+        out: Any,
+    ) -> Any:
+        """Block.round."""
+        data, give = take(x)
+        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
+        target = Target(out, data.shape, data.dtype, data)
+        direct = target.rows(rows.shape) if blocking.whole else None
+        values = np.empty(rows.shape, np.float32) if direct is None else direct
+        self.executor.round_blocks(rows, dtype, options, values)
+        if direct is not None:
+            return give(target.done())
+        return give(target.done(self._narrow(blocking.elements(values), data.dtype)))
+
+    def pack_blocks(self, blocks: Blocks) -> Any:
+        """Block.pack."""
+        fields, _, give, codes = self._fields(blocks)
+        d = blocks.dtype
+        if d.family != "micro":
+            return give(self.executor.pack(codes.reshape(-1), d.element_bits))
+        parts = [self._plane(fields.codes, first, width) for first, width in planes(d.element_bits)]
+        assert fields.microexponents is not None
+        shared = [fields.microexponents[:, None], fields.scale[:, None]]
+        return give(np.concatenate(parts + shared, axis=1).reshape(-1))
+
+    def _plane(self, codes: Array, first: int, width: int) -> Array:
+        part = (codes >> first) & ((1 << width) - 1)
+        per_block = -(-codes.shape[1] * width // 8)
+        if codes.shape[1] * width % 8 == 0:
+            return self.executor.pack(part.reshape(-1), width).reshape(len(codes), per_block)
+        return np.stack([self.executor.pack(row, width) for row in part]).reshape(len(codes), per_block)
+
+    def unpack_blocks(
+        self,
+        packed: Any,
+        dtype: Block,
+        shape: Any,
+        axis: int,
+        scale: Any,
+        tensor_scale: float | None,
+    ) -> Blocks:
+        """Block.unpack."""
+        data, give = take_codes(packed, 8, "uint8", "packed bytes")
+        shape = as_shape(shape)
+        if dtype.family != "micro":
+            if scale is None:
+                raise NumericsError(f"{dtype.name}: the scales stand beside the packed codes; give scale=")
+            codes = self._unpack(data.reshape(-1), math.prod(shape), dtype.element_bits)
+            return Blocks(dtype, axis, give(codes.reshape(shape)), scale, None, tensor_scale)
+        blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
+        need = blocking.count * dtype.bytes_per_block
+        if data.size != need:
+            raise NumericsError(
+                f"{blocking.count} {dtype.name} blocks are {need} bytes, but {data.size} came"
+            )
+        fields = self._micro_fields(data.reshape(-1, dtype.bytes_per_block), dtype)
+        shared = (give(blocking.shared(field)) for field in (fields.scale, fields.microexponents))
+        return Blocks(dtype, axis, give(blocking.elements(fields.codes)), *shared)
+
+    def _micro_fields(self, rows: Array, dtype: Block) -> BlockFields:
+        codes = np.zeros((len(rows), dtype.block), dtype.code_dtype)
+        start = 0
+        for first, width in planes(dtype.element_bits):
+            size = -(-dtype.block * width // 8)
+            part = np.ascontiguousarray(rows[:, start : start + size])
+            if dtype.block * width % 8 == 0:
+                plane = self.executor.unpack(part.reshape(-1), codes.size, width).reshape(codes.shape)
+            else:
+                plane = np.stack([self.executor.unpack(row, dtype.block, width) for row in part])
+            codes |= plane.astype(codes.dtype) << first
+            start += size
+        return BlockFields(codes, rows[:, -1].copy(), rows[:, -2].copy())
+
+
+def found_tensor_scale(x: NDArray[np.float32], dtype: Block) -> float:
+    """NVFP4's tensor scale: the largest finite magnitude over the largest block scale times element.
+
+    One float32 division, correctly rounded; 1 where there is nothing to scale.
+    """
+    assert dtype.element is not None
+    assert dtype.scale is not None
+    finite = np.abs(x[np.isfinite(x)])
+    amax = finite.max() if finite.size else np.float32(0)
+    found = np.float32(amax) / np.float32(dtype.element_unit * dtype.element.max * dtype.scale.max)
+    return float(found) or 1.0
+
+
+# ---- what comes in, what goes out ---------------------------------------------------------------
+
+
+def take(x: Any) -> tuple[Array, Callable[[Array], Any]]:
+    """x as a C-contiguous array of a float type, and how to give a result back in x's kind."""
+    if isinstance(x, np.ndarray):
+        data, give = x, _same
+    elif isinstance(x, np.generic):
+        data, give = np.asarray(x), _scalar
+    else:
+        data, give = _from_python(x), _to_python
+    if data.dtype.name not in FLOATS:
+        raise NumericsError(
+            f"cannot encode {data.dtype.name} data; allowed: {', '.join(FLOATS)} (x.astype(...) first)"
+        )
+    if not data.dtype.isnative:
+        data = data.astype(data.dtype.newbyteorder("="))
+    return (data if data.flags.c_contiguous else np.ascontiguousarray(data).reshape(data.shape)), give
+
+
+def _same(result: Array) -> Array:
+    return result
+
+
+def _scalar(result: Array) -> Any:
+    return result[()]
+
+
+def _to_python(result: Array) -> Any:
+    return result.tolist()
+
+
+def _from_python(x: Any) -> Array:
+    try:
+        data = np.asarray(x)
+        if data.dtype.kind in "iu" or data.size == 0:
+            data = np.asarray(x, np.float64)
+    except (ValueError, OverflowError, TypeError) as wrong:
+        raise NumericsError(f"cannot make an array of this {type(x).__name__}: {wrong}") from None
+    return data
+
+
+def take_codes(codes: Any, bits: int, kind: str, name: str) -> tuple[Array, Callable[[Array], Any]]:
+    """Codes as a C-contiguous array of their own unsigned type, checked against 2**bits."""
+    data = np.asarray(codes)
+    give = (
+        _same if isinstance(codes, np.ndarray) else _scalar if isinstance(codes, np.generic) else _to_python
+    )
+    if data.size == 0 and not isinstance(codes, (np.ndarray, np.generic)):
+        data = data.astype(kind)
+    if data.dtype.kind not in "iu":
+        raise NumericsError(f"{name}: codes are unsigned integers ({kind}), not {data.dtype.name}")
+    full = bits == 8 * np.dtype(kind).itemsize and data.dtype == kind
+    if not full and data.size:
+        low, high = int(data.min()), int(data.max())
+        if low < 0 or high >= 1 << bits:
+            raise NumericsError(f"{name}: code {low if low < 0 else high} is outside 0 .. {(1 << bits) - 1}")
+    return np.ascontiguousarray(data, kind).reshape(data.shape), give
+
+
+def as_shape(shape: Any) -> tuple[int, ...]:
+    """A shape from an integer or a sequence of them."""
+    sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in sizes):
+        raise NumericsError(f"{shape!r} is not a shape")
+    return tuple(int(n) for n in sizes)
+
+
+def flat(data: Array) -> Array:
+    """One dimension, float32 or float64."""
+    return to_float32(data.reshape(-1))
+
+
+class Target:
+    """Where a result goes: into the caller's `out` when it fits, else into a new array."""
+
+    def __init__(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], source: Array) -> None:
+        if out is not None:
+            came = f"{out.dtype.name} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+            if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype:
+                raise NumericsError(f"out must be a {dtype.name} array of shape {shape}, not {came}")
+            if not out.flags.writeable:
+                raise NumericsError("out is read-only")
+        self.out, self.shape, self.dtype = out, shape, dtype
+        usable = out is not None and out.flags.c_contiguous and not _overlaps(out, source)
+        self.array: Array = out if usable else np.empty(shape, dtype)
+
+    @property
+    def flat(self) -> Array:
+        """The target as one dimension."""
+        return self.array.reshape(-1)
+
+    def float32(self) -> NDArray[np.float32]:
+        """The target itself where it is float32, else room for float32 values."""
+        return self.flat if self.dtype == np.float32 else np.empty(self.array.size, np.float32)
+
+    def rows(self, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """The target as rows of blocks, where it is float32."""
+        return self.array.reshape(shape) if self.dtype == np.float32 else None
+
+    def done(self, result: Array | None = None) -> Array:
+        """The result in its place."""
+        array = self.array if result is None else result.reshape(self.shape)
+        if self.out is None:
+            return array
+        if array is not self.out:
+            self.out[...] = array
+        return self.out  # type: ignore[no-any-return]
+
+
+def _overlaps(out: Array, source: Array) -> bool:
+    """Do they share memory other than element by element?"""
+    same = out.__array_interface__["data"] == source.__array_interface__["data"] and out.dtype == source.dtype
+    return not same and np.may_share_memory(out, source)

@@ -1,0 +1,346 @@
+"""One number at a time, by Python integers and fractions: what every other backend must equal.
+
+Nothing here is clever.  A format is the rising ladder of the magnitudes that it can write;
+encoding finds the two rungs around a number and takes one of them; decoding is the definition.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from fractions import Fraction
+from functools import cache
+from typing import NamedTuple, SupportsFloat
+
+from numerics.formats.dtype import Element, Float, Integer
+
+Exact = Fraction | float
+"""A fraction, or a Python float for what fractions lack: -0.0, and Inf and NaN of either sign."""
+
+HALF = Fraction(1, 2)
+INF_BITS = 0x7F800000
+"""float32's +Inf (IEEE 754-2019 §3.4); the bits above it are NaN."""
+
+
+def exactly(x: Fraction | SupportsFloat) -> Exact:
+    """The number that a scalar is (IEEE 754-2019 §3.3).
+
+    >>> exactly(0.1) == Fraction(0xCCCCCCCCCCCCD, 2**55), exactly(-0.0)
+    (True, -0.0)
+    """
+    if isinstance(x, Fraction):
+        return x
+    x = float(x)
+    lacking = not math.isfinite(x) or (x == 0 and is_negative(x))
+    return x if lacking else Fraction(x)
+
+
+def is_negative(x: Exact) -> bool:
+    """The sign bit, of zeros and NaN too (IEEE 754-2019 §5.7.2, isSignMinus)."""
+    return math.copysign(1.0, x) < 0 if isinstance(x, float) else x < 0
+
+
+def is_finite(x: Exact) -> bool:
+    """Neither Inf nor NaN (IEEE 754-2019 §5.7.2)."""
+    return isinstance(x, Fraction) or math.isfinite(x)
+
+
+def power_of_two(exponent: int) -> Fraction:
+    """2**exponent."""
+    return Fraction(1 << exponent) if exponent >= 0 else Fraction(1, 1 << -exponent)
+
+
+def floor_log2(a: Fraction) -> int:
+    """The largest e with 2**e <= a, for a > 0 (IEEE 754-2019 §5.3.3, logB).
+
+    >>> floor_log2(Fraction(8)), floor_log2(Fraction(799, 100)), floor_log2(Fraction(1, 3))
+    (3, 2, -2)
+    """
+    e = a.numerator.bit_length() - a.denominator.bit_length()
+    return e if power_of_two(e) <= a else e - 1
+
+
+# ------------------------------------------------------------------------------ what a code means
+
+
+def largest_code(dtype: Float) -> int:
+    """The code of the largest finite magnitude (FORMATS §1).
+
+    >>> from numerics.formats import fp8_e4m3, fp8_e5m2
+    >>> hex(largest_code(fp8_e4m3)), hex(largest_code(fp8_e5m2))
+    ('0x7e', '0x7b')
+    """
+    ones = (1 << (dtype.exponent + dtype.mantissa)) - 1
+    taken = {"ieee": 1 << dtype.mantissa, "fn": 1, "fnuz": 0, "none": 0}
+    return ones - taken[dtype.specials]
+
+
+def nan_code(dtype: Element, negative: bool = False) -> int:
+    """The one NaN that is written, or what stands for NaN where there is none (FORMATS §2).
+
+    >>> from numerics.formats import float16, fp4, fp8_e4m3, int8
+    >>> hex(nan_code(float16, True)), hex(nan_code(fp8_e4m3)), nan_code(fp4, True), nan_code(int8)
+    ('0xfe00', '0x7f', 7, 0)
+    """
+    if isinstance(dtype, Integer):
+        return 0
+    assert isinstance(dtype, Float)
+    if dtype.specials == "fnuz":
+        return 1 << (dtype.bits - 1)
+    if dtype.specials == "none":
+        return largest_code(dtype)
+    quiet = 1 << (dtype.mantissa - 1) if dtype.specials == "ieee" else 0
+    return sign_bit(dtype, negative) | (largest_code(dtype) + 1) | quiet
+
+
+def has_nan(dtype: Element) -> bool:
+    """Has the format a code that is no number (FORMATS §1)?"""
+    return isinstance(dtype, Float) and dtype.specials != "none"
+
+
+def sign_bit(dtype: Float, negative: bool) -> int:
+    """The highest bit of the code where the format has a sign and x is negative."""
+    return int(dtype.signed and negative) << (dtype.bits - 1)
+
+
+def magnitude(code: int, dtype: Float) -> Fraction:
+    """The magnitude of a code without its sign, on the grid that has no end (IEEE 754-2019 §3.4).
+
+    >>> from numerics.formats import fp8_e4m3
+    >>> [int(magnitude(code, fp8_e4m3)) for code in (0x7E, 0x7F, 0x80)]
+    [448, 480, 512]
+    """
+    exponent, fraction = divmod(code, 1 << dtype.mantissa)
+    if exponent == 0 and dtype.has_zero:
+        return fraction * dtype.subnormals * power_of_two(1 - dtype.bias - dtype.mantissa)
+    return (fraction + (1 << dtype.mantissa)) * power_of_two(exponent - dtype.bias - dtype.mantissa)
+
+
+def value(code: int, dtype: Element) -> Exact:
+    """The number that a code stands for (FORMATS §1, §2).
+
+    >>> from numerics.formats import fp8_e4m3, fp8_e4m3fnuz, int4
+    >>> value(0x01, fp8_e4m3), value(0x80, fp8_e4m3), value(0x80, fp8_e4m3fnuz), value(15, int4)
+    (Fraction(1, 512), -0.0, nan, Fraction(-1, 1))
+    """
+    if isinstance(dtype, Integer):
+        wraps = dtype.signed and code >> (dtype.bits - 1)
+        return Fraction(code - (1 << dtype.bits) if wraps else code)
+    assert isinstance(dtype, Float)
+    negative, rest = divmod(code, 1 << (dtype.bits - dtype.signed))
+    if dtype.specials == "fnuz" and negative and rest == 0:
+        return math.nan
+    last = largest_code(dtype)
+    if rest > last:
+        special = math.inf if dtype.specials == "ieee" and rest == last + 1 else math.nan
+        return math.copysign(special, -negative)
+    a = magnitude(rest, dtype)
+    return (-a if a else -0.0) if negative else a
+
+
+# --------------------------------------------------------------------------------------- rounding
+
+
+def rounds_away(f: Fraction, odd: bool, negative: bool, rounding: str, random: int | None = None) -> bool:
+    """Does a number round away from zero (FORMATS §3; IEEE 754-2019 §4.3)?
+
+    f: the discarded fraction of a step, 0 <= f < 1.  odd: is the code toward zero odd?
+    negative: is the number?  random: R, for stochastic rounding.
+
+    >>> rounds_away(HALF, True, False, "half_even"), rounds_away(HALF, True, True, "half_up")
+    (True, False)
+    """
+    if rounding == "stochastic":
+        assert random is not None
+        return f + Fraction(random % (1 << 30), 1 << 30) >= 1
+    nearest = {"half_even": odd, "half_away": True, "half_up": not negative, "half_down": negative}
+    if rounding in nearest:
+        return f > HALF or (f == HALF and nearest[rounding])
+    directed = {"toward_zero": False, "floor": negative, "ceil": not negative, "to_odd": not odd}
+    return f > 0 and directed[rounding]
+
+
+def round_to_integer(a: Fraction, negative: bool, rounding: str, random: int | None = None) -> int:
+    """A magnitude rounded to an integer (FORMATS §3).
+
+    >>> round_to_integer(Fraction(5, 2), False, "half_even")
+    2
+    """
+    whole = math.floor(a)
+    return whole + rounds_away(a - whole, whole % 2 == 1, negative, rounding, random)
+
+
+class Ladder(NamedTuple):
+    """The magnitudes that a float format writes, rising, and the first one that it lacks."""
+
+    values: list[Fraction]
+    codes: list[int]
+
+
+@cache
+def ladder(dtype: Float) -> Ladder:
+    """The ladder of a format; FORMATS §2, "the grid continued past the largest value".
+
+    >>> from numerics.formats import fp4
+    >>> [float(v) for v in ladder(fp4).values]
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0]
+    """
+    codes = list(range(largest_code(dtype) + 2))
+    if dtype.has_zero and not dtype.subnormals:
+        del codes[1 : 1 << dtype.mantissa]
+    return Ladder([magnitude(code, dtype) for code in codes], codes)
+
+
+def round_magnitude(
+    a: Fraction, dtype: Float, negative: bool, rounding: str, random: int | None = None
+) -> int:
+    """The code of a magnitude on the continued grid; above `largest_code`: too large.
+
+    >>> from numerics.formats import fp8_e4m3
+    >>> [hex(round_magnitude(Fraction(a), fp8_e4m3, False, "half_even")) for a in (464, 465, 9e9)]
+    ['0x7e', '0x7f', '0x7f']
+    """
+    values, codes = ladder(dtype)
+    at = bisect_right(values, a) - 1
+    if at < 0:  # below the smallest of a format without zero
+        return 0
+    if at + 1 == len(values):
+        return codes[at]
+    f = (a - values[at]) / (values[at + 1] - values[at])
+    return codes[at + rounds_away(f, codes[at] % 2 == 1, negative, rounding, random)]
+
+
+# --------------------------------------------------------------------------------------- encoding
+
+
+def encode(
+    x: Fraction | SupportsFloat,
+    dtype: Element,
+    rounding: str = "half_even",
+    overflow: str = "saturate",
+    random: int | None = None,
+) -> int:
+    """The code of a number, rounded once (FORMATS §2, §3).
+
+    x: a Python or NumPy float, or a fraction.  random: R in [0, 2**30), for stochastic rounding.
+
+    >>> from numerics.formats import float16, fp8_e4m3, int8
+    >>> hex(encode(0.3, fp8_e4m3)), hex(encode(-70000.0, float16, overflow="nonsaturate"))
+    ('0x2a', '0xfc00')
+    >>> encode(-0.6, int8), encode(0.25, int8, "stochastic", random=3 << 28)
+    (255, 1)
+    """
+    x = exactly(x)
+    if x != x:
+        return nan_code(dtype, is_negative(x))
+    if isinstance(dtype, Integer):
+        return _encode_integer(x, dtype, rounding, random)
+    assert isinstance(dtype, Float)
+    negative = is_negative(x)
+    if not dtype.signed and (negative or (x == 0 and not dtype.has_zero)):
+        return _encode_below(x, dtype, rounding, overflow, random)
+    if not is_finite(x):
+        return overflow_code(dtype, negative, rounding, overflow, infinite=True)
+    code = round_magnitude(Fraction(abs(x)), dtype, negative, rounding, random)
+    if code > largest_code(dtype):
+        return overflow_code(dtype, negative, rounding, overflow)
+    if code == 0 and dtype.specials == "fnuz":  # the code of -0 is taken by NaN
+        return 0
+    return sign_bit(dtype, negative) | code
+
+
+def overflow_code(dtype: Float, negative: bool, rounding: str, overflow: str, infinite: bool = False) -> int:
+    """What a number becomes that is too large, or infinite (FORMATS §2; IEEE 754-2019 §7.4)."""
+    inward = ("toward_zero", "to_odd", "ceil" if negative else "floor")
+    if overflow == "saturate" or (rounding in inward and not infinite):
+        return sign_bit(dtype, negative) | largest_code(dtype)
+    if dtype.specials == "ieee":
+        return sign_bit(dtype, negative) | (largest_code(dtype) + 1)
+    return nan_code(dtype, negative)
+
+
+def _encode_below(x: Exact, dtype: Float, rounding: str, overflow: str, random: int | None) -> int:
+    """A number below all that an unsigned format holds: its least code, or NaN."""
+    if overflow == "saturate":
+        return 0
+    vanishes = dtype.has_zero and is_finite(x)
+    if vanishes and round_magnitude(Fraction(abs(x)), dtype, True, rounding, random) == 0:
+        return 0
+    return nan_code(dtype)
+
+
+def integer_range(dtype: Integer) -> tuple[int, int]:
+    """The least and the largest value (FORMATS §1)."""
+    return -(1 << (dtype.bits - 1)) if dtype.signed else 0, (1 << (dtype.bits - dtype.signed)) - 1
+
+
+def _encode_integer(x: Exact, dtype: Integer, rounding: str, random: int | None) -> int:
+    low, high = integer_range(dtype)
+    if is_finite(x):
+        a = round_to_integer(Fraction(abs(x)), is_negative(x), rounding, random)
+        x = Fraction(-a if is_negative(x) else a)
+    return int(min(max(x, low), high)) % (1 << dtype.bits)
+
+
+# ---------------------------------------------------------------------------- float32 arithmetic
+
+
+def float32_value(bits: int) -> Fraction:
+    """The value of a float32 magnitude's bits; 0x7F800000 reads as the 2**128 that follows.
+
+    >>> float32_value(0x3F800000), float32_value(1) == Fraction(1, 2**149)
+    (Fraction(1, 1), True)
+    """
+    field, fraction = bits >> 23, bits & 0x7FFFFF
+    return (fraction + (bool(field) << 23)) * power_of_two(max(field, 1) - 150)
+
+
+def float32_bits(a: Fraction) -> int:
+    """The bits of the largest float32 magnitude at or below a; 0x7F800000 from 2**128 on.
+
+    >>> hex(float32_bits(Fraction(1, 3))), float32_bits(Fraction(1, 2**150))
+    ('0x3eaaaaaa', 0)
+    """
+    if a <= 0:
+        return 0
+    e = max(floor_log2(a), -126)
+    return min(math.floor(a * power_of_two(23 - e)) + ((e + 126) << 23), INF_BITS)
+
+
+def to_float32(x: Exact) -> Exact:
+    """Rounded to float32, half to even, subnormals and overflow included (IEEE 754-2019 §4.3.1).
+
+    >>> to_float32(Fraction(2**25 + 3)), to_float32(Fraction(2**128)), to_float32(Fraction(-1, 2**150))
+    (Fraction(33554436, 1), inf, -0.0)
+    """
+    if isinstance(x, float):
+        return x
+    a = abs(x)
+    bits = float32_bits(a)
+    if bits < INF_BITS:
+        low, high = float32_value(bits), float32_value(bits + 1)
+        bits += rounds_away((a - low) / (high - low), bits % 2 == 1, x < 0, "half_even")
+    rounded: Exact = math.inf if bits >= INF_BITS else float32_value(bits)
+    return exactly(math.copysign(rounded, -1.0)) if x < 0 else rounded
+
+
+def multiply32(x: Exact, y: Exact) -> Exact:
+    """float32(x * y); an invalid product is a positive NaN (IEEE 754-2019 §5.4.1)."""
+    if isinstance(x, Fraction) and isinstance(y, Fraction):
+        negative_zero = (x == 0) != (y == 0) and (x < 0 or y < 0)
+        return -0.0 if negative_zero else to_float32(x * y)
+    if x != x or y != y:
+        return x if x != x else y
+    product = float(x) * float(y)
+    return math.nan if product != product else exactly(product)
+
+
+def divide32(x: Exact, y: Exact) -> Exact:
+    """float32(x / y), for y > 0, Inf included (IEEE 754-2019 §5.4.1).
+
+    >>> divide32(Fraction(1), Fraction(3)) == Fraction(0xAAAAAB, 2**25), divide32(-0.0, Fraction(3))
+    (True, -0.0)
+    """
+    if isinstance(x, Fraction) and isinstance(y, Fraction):
+        return to_float32(x / y)
+    return x if not is_finite(x) else exactly(math.copysign(0.0, x))

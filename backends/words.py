@@ -1,0 +1,53 @@
+"""Inputs of every precision as 32-bit words: what the shared arithmetic takes.
+
+float16 and bfloat16 widen exactly.  float64 is cut toward zero to float32 with the last bit set
+where anything was lost (round to odd): a second rounding to at most 22 bits then gives what a
+single one would have given.  Stochastic rounding looks further down: `low` holds the next 30 bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Words = NDArray[np.int32]
+_FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
+
+
+def to_float32(x: NDArray[Any]) -> NDArray[Any]:
+    """float16 and bfloat16 as float32; float32 and float64 as they are."""
+    if x.dtype.name == "bfloat16":
+        return (x.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return x.astype(np.float32) if x.dtype == np.float16 else x
+
+
+def truncate(x: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """float64 cut toward zero to float32, and where something was lost.  Finite stays finite."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        near = x.astype(np.float32)
+        cut = np.where(np.abs(near.astype(np.float64)) > np.abs(x), np.nextafter(near, np.float32(0)), near)
+        cut = np.where(np.isfinite(x) & np.isinf(near), np.copysign(_FLOAT32_MAX, near), cut)
+    return cut, (cut.astype(np.float64) != x) & ~np.isnan(x)
+
+
+def round_to_odd(x: NDArray[np.float64]) -> NDArray[np.float32]:
+    """float64 to float32; an inexact result takes the odd neighbour (Boldo & Melquiond 2008)."""
+    cut, lost = truncate(x)
+    return (cut.view(np.int32) | lost.astype(np.int32)).view(np.float32)
+
+
+def words(x: NDArray[Any], stochastic: bool = False) -> tuple[Words, Words | None]:
+    """The bits of x as float32, and under stochastic rounding what float64 has below them."""
+    if x.dtype != np.float64:
+        return x.view(np.int32), None
+    if not stochastic:
+        return round_to_odd(x).view(np.int32), None
+    cut, lost = truncate(x)
+    bits = cut.view(np.int32)
+    field = np.maximum((bits & 0x7FFFFFFF) >> 23, 1)
+    with np.errstate(invalid="ignore"):  # an exact fraction of the last place: no rounding here
+        rest = np.where(lost, np.abs(x) - np.abs(cut.astype(np.float64)), 0.0)
+        low = np.minimum(np.ldexp(rest, 150 - field + 30), float((1 << 30) - 1))
+    return bits, low.astype(np.int32)

@@ -1,0 +1,100 @@
+"""One TABLE: our names beside everybody else's, and the look-up that reads it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from numerics.formats import blocks, floats, integers
+from numerics.formats.dtype import Dtype
+from numerics.formats.errors import NumericsError
+
+# Our name: what torch, ml_dtypes, ONNX, OCP, Quark, microxcaling and safetensors call it.
+# `float8_e4m3` is left out on purpose: in ml_dtypes it is another format (IEEE-like, max 240).
+ALIASES: dict[str, tuple[str, ...]] = {
+    "int2": ("S2",),
+    "int3": ("S3",),
+    "int4": ("S4",),
+    "int8": ("S8", "I8"),
+    "int16": ("S16", "I16"),
+    "uint2": ("U2",),
+    "uint4": ("U4",),
+    "uint8": ("U8",),
+    "bfloat16": ("bf16", "BF16"),
+    "float16": ("fp16", "half", "F16", "binary16"),
+    "fp8_e4m3": ("float8_e4m3fn", "E4M3", "OFP8 E4M3", "fp8_e4m3fn", "FLOAT8E4M3FN", "F8_E4M3"),
+    "fp8_e5m2": ("float8_e5m2", "E5M2", "OFP8 E5M2", "FLOAT8E5M2", "F8_E5M2"),
+    "fp8_e3m4": ("float8_e3m4", "E3M4"),
+    "fp8_e4m3fnuz": ("float8_e4m3fnuz", "FLOAT8E4M3FNUZ", "F8_E4M3FNUZ"),
+    "fp8_e5m2fnuz": ("float8_e5m2fnuz", "FLOAT8E5M2FNUZ", "F8_E5M2FNUZ"),
+    "fp6_e3m2": ("float6_e3m2fn", "E3M2", "FLOAT6E3M2", "F6_E3M2"),
+    "fp6_e2m3": ("float6_e2m3fn", "E2M3", "FLOAT6E2M3", "F6_E2M3"),
+    "fp4": ("fp4_e2m1", "float4_e2m1fn", "E2M1", "FLOAT4E2M1", "F4"),
+    "e8m0": ("float8_e8m0fnu", "E8M0", "FLOAT8E8M0", "F8_E8M0"),
+    "mxfp8_e4m3": ("MXFP8_E4M3", "MXFP8 E4M3"),
+    "mxfp8_e5m2": ("MXFP8_E5M2", "MXFP8 E5M2"),
+    "mxfp6_e3m2": ("MXFP6_E3M2", "MXFP6 E3M2"),
+    "mxfp6_e2m3": ("MXFP6_E2M3", "MXFP6 E2M3"),
+    "mxfp4": ("MXFP4", "mxfp4_e2m1"),
+    "mxint8": ("MXINT8",),
+    "nvfp4": ("NVFP4",),
+    "bfp16": ("BFP16",),
+    "mx4": ("MX4",),
+    "mx6": ("MX6",),
+    "mx9": ("MX9",),
+}
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, Dtype]:
+    table: dict[str, Dtype] = {}
+    for module in (integers, floats, blocks):
+        for made in vars(module).values():
+            if isinstance(made, Dtype) and made not in table.values():
+                for name in (made.name, *made.aliases):
+                    if name in table:
+                        raise NumericsError(f"the name {name!r} stands for both {table[name]} and {made}")
+                    table[name] = made
+    return table
+
+
+def dtypes() -> tuple[Dtype, ...]:
+    """Every format of the tables, integers first.
+
+    >>> len(dtypes()) > 20
+    True
+    """
+    return tuple(dict.fromkeys(_table().values()))
+
+
+def dtype(name: Any) -> Dtype:
+    """The format of that name, whoever's name it is.
+
+    name: a Dtype, a string (ours or an alias), a torch dtype, or an ml_dtypes or NumPy dtype.
+    Raises NumericsError with the nearest name.
+
+    >>> dtype("float8_e4m3fn"), dtype("MXFP4")
+    (fp8_e4m3, mxfp4)
+    >>> dtype("fp8_e4m4")
+    Traceback (most recent call last):
+        ...
+    numerics.formats.errors.NumericsError: unknown format 'fp8_e4m4'; did you mean 'fp8_e4m3'? \
+`numerics formats` lists them all
+    """
+    if isinstance(name, Dtype):
+        return name
+    spelled = name if isinstance(name, str) else _spelling(name)
+    found = _table().get(spelled) or _table().get(spelled.removeprefix("torch."))
+    if found is None:
+        import difflib
+
+        near = difflib.get_close_matches(spelled, _table(), n=1, cutoff=0.5)
+        hint = f" did you mean {near[0]!r}?" if near else ""
+        raise NumericsError(f"unknown format {name!r};{hint} `numerics formats` lists them all")
+    return found
+
+
+def _spelling(thing: Any) -> str:
+    """The name by which a library's own dtype object goes."""
+    named = getattr(thing, "name", None) or getattr(thing, "__name__", None) or str(thing)
+    return str(named).removeprefix("torch.")

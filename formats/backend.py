@@ -1,0 +1,151 @@
+"""The seam between what a number is and where its arithmetic runs.
+
+Formats call `of(x)`; backends register themselves from above, so that nothing here imports them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numerics.formats.errors import NumericsError
+
+if TYPE_CHECKING:
+    from numerics.formats.dtype import Block, Blocks, Element
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Where the random bits of stochastic rounding come from: a seed, or the bits themselves."""
+
+    seed: int | None = None
+    bits: Any = None
+
+
+class Backend(Protocol):
+    """What an executor offers to formats.  Options arrive checked; data does not."""
+
+    name: str
+
+    def owns(self, x: Any) -> bool:
+        """Is this the executor for data of x's kind, on x's device?"""
+
+    def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+        """Element.encode."""
+
+    def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
+        """Element.decode."""
+
+    def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+        """Element.round."""
+
+    def pack(self, codes: Any, dtype: Element) -> Any:
+        """Element.pack."""
+
+    def unpack(self, packed: Any, shape: Any, dtype: Element) -> Any:
+        """Element.unpack."""
+
+    def encode_blocks(
+        self,
+        x: Any,
+        dtype: Block,
+        axis: int,
+        rule: str,
+        rounding: str,
+        tensor_scale: float | None,
+        draw: Draw,
+    ) -> Blocks:
+        """Block.encode."""
+
+    def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
+        """Block.decode."""
+
+    def round_blocks(
+        self,
+        x: Any,
+        dtype: Block,
+        axis: int,
+        rule: str,
+        rounding: str,
+        tensor_scale: float | None,
+        draw: Draw,
+        out: Any,
+    ) -> Any:
+        """Block.round."""
+
+    def pack_blocks(self, blocks: Blocks) -> Any:
+        """Block.pack."""
+
+    def unpack_blocks(
+        self,
+        packed: Any,
+        dtype: Block,
+        shape: Any,
+        axis: int,
+        scale: Any,
+        tensor_scale: float | None,
+    ) -> Blocks:
+        """Block.unpack."""
+
+
+_homes: dict[str, str] = {}
+_chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_backend", default=None)
+
+
+def register(name: str, home: str) -> None:
+    """Makes a backend known by the module that holds it as `BACKEND`; nothing is imported yet."""
+    _homes[name] = home
+
+
+def names() -> Sequence[str]:
+    """The registered backends, in the order in which they are asked."""
+    return tuple(_homes)
+
+
+def get(name: str) -> Backend:
+    """The backend of that name; raises NumericsError where it is unknown or cannot be imported."""
+    if name not in _homes:
+        raise NumericsError.unknown("backend", name, _homes)
+    try:
+        backend: Backend = importlib.import_module(_homes[name]).BACKEND
+    except ImportError as missing:
+        raise NumericsError(
+            f"backend {name!r} needs {missing.name or missing}, which is not installed"
+        ) from missing
+    return backend
+
+
+def of(x: Any) -> Backend:
+    """The backend that owns x: the one chosen by `use`, else the first registered one that does."""
+    chosen = _chosen.get()
+    candidates = [chosen] if chosen else list(_homes)
+    for name in candidates:
+        backend = get(name)
+        if backend.owns(x):
+            return backend
+    raise NumericsError(
+        f"no backend takes a {type(x).__module__}.{type(x).__name__}"
+        f"{f' while {chosen!r} is chosen' if chosen else ''}; "
+        "give a NumPy array, a Python number or a nested list"
+    )
+
+
+@contextlib.contextmanager
+def use(name: str) -> Iterator[Backend]:
+    """Runs everything inside on one backend.
+
+    >>> import numerics as nx
+    >>> with nx.use("reference"):
+    ...     nx.fp4.round(0.7)
+    0.5
+    """
+    backend = get(name)
+    token = _chosen.set(name)
+    try:
+        yield backend
+    finally:
+        _chosen.reset(token)

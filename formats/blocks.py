@@ -1,0 +1,88 @@
+"""TABLE of the block formats, one row each, and `mx` and `block_format` for a user's own."""
+
+from __future__ import annotations
+
+from numerics.formats.dtype import Block, Dtype, Element, Float, intern, row
+from numerics.formats.floats import e8m0, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
+from numerics.formats.integers import int8
+
+_MX = "OCP MX 1.0 §5.2"
+_MICRO = "arXiv 2302.08007 §3, table 2"
+
+mxfp8_e4m3: Block = row(Block, "mxfp8_e4m3", _MX, element=fp8_e4m3, scale=e8m0, block=32)
+mxfp8_e5m2: Block = row(Block, "mxfp8_e5m2", _MX, element=fp8_e5m2, scale=e8m0, block=32)
+mxfp6_e3m2: Block = row(Block, "mxfp6_e3m2", _MX, element=fp6_e3m2, scale=e8m0, block=32)
+mxfp6_e2m3: Block = row(Block, "mxfp6_e2m3", _MX, element=fp6_e2m3, scale=e8m0, block=32)
+mxfp4: Block = row(Block, "mxfp4", _MX, element=fp4, scale=e8m0, block=32)
+mxint8: Block = row(Block, "mxint8", _MX, element=int8, scale=e8m0, block=32)
+bfp16: Block = row(
+    Block,
+    "bfp16",
+    "AMD Quark BFP16: MXINT8's arithmetic in blocks of 8",
+    element=int8,
+    scale=e8m0,
+    block=8,
+)
+nvfp4: Block = row(Block, "nvfp4", "NVIDIA PTX ISA 8.7, mxf4nvf4", element=fp4, scale=fp8_e4m3, block=16)
+mx4: Block = row(Block, "mx4", _MICRO, mantissa=2, block=16, sub_block=2)
+mx6: Block = row(Block, "mx6", _MICRO, mantissa=4, block=16, sub_block=2)
+mx9: Block = row(Block, "mx9", _MICRO, mantissa=7, block=16, sub_block=2)
+
+
+def block_format(
+    *,
+    block: int,
+    element: Element | str | None = None,
+    scale: Float | str | None = None,
+    mantissa: int | None = None,
+    sub_block: int | None = None,
+    name: str | None = None,
+) -> Block:
+    """A block format of your own; it gets every kernel.  The same facts give the same object.
+
+    element and scale (e8m0 by default: MX; another float: as NVFP4), or mantissa and sub_block
+    (microexponents, as mx6).  block: elements a block.  Raises NumericsError for facts that
+    contradict each other.
+
+    >>> bfp = block_format(element="int4", block=64, name="bfp4")
+    >>> bfp.bits, bfp.round([1.0, 0.3])
+    (4.125, [1.0, 0.25])
+    """
+    from numerics.formats.aliases import dtype
+
+    if element is not None:
+        element = dtype(element)  # type: ignore[assignment]
+        scale = dtype("e8m0" if scale is None else scale)  # type: ignore[assignment]
+    default = f"block{block}_{element}_{scale}" if element else f"block{block}_{sub_block}_m{mantissa}"
+    probe = Block(
+        name=name or default,
+        block=block,
+        element=element,
+        scale=scale,
+        mantissa=mantissa,
+        sub_block=sub_block,
+    )  # type: ignore[arg-type]
+    made: Dtype = intern(Block, probe._facts())
+    assert isinstance(made, Block)
+    return made
+
+
+def mx(element: Element | str = "fp4", block: int = 32) -> Block:
+    """The general OCP MX block: `block` elements and one e8m0 scale.
+
+    The six concrete formats of the standard come back as the objects of the table.
+
+    >>> mx("fp4") is mxfp4, mx("fp6_e2m3", block=16)
+    (True, mx16_fp6_e2m3)
+    """
+    from numerics.formats.aliases import dtype, dtypes
+
+    wanted = dtype(element)
+    for known in dtypes():
+        if isinstance(known, Block) and (known.element, known.block, known.scale) == (
+            wanted,
+            block,
+            e8m0,
+        ):
+            return known
+    return block_format(element=wanted, block=block, name=f"mx{block}_{wanted}")  # type: ignore[arg-type]

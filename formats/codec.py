@@ -1,0 +1,186 @@
+"""One element: round, encode, decode.  The only place that rounds.
+
+b        a float32 given by its bits (int32 lane); a: the same without the sign
+code     the format's code in the low bits of an int32 lane
+f        a Grid (grid.py): emin, drop, limit ... as Python ints or as run-time lanes
+rounding a name from rounding.py, always static
+random   int32 lane of which the low 30 bits are used, or None
+low      what a wider input has below the last place of b: a 30-bit fraction of it, or None
+
+The rules this file obeys, and why, are in docs/dialect.md; tests/formats/test_dialect.py holds it
+to them.
+"""
+
+from __future__ import annotations
+
+from numerics.formats.grid import Grid
+from numerics.formats.primitives import Lane, as_bits, as_float, maximum, minimum, where
+
+SIGN = -0x80000000
+MAGNITUDE = 0x7FFFFFFF
+INF = 0x7F800000
+NAN = 0x7FC00000
+ONE = 0x00800000  # one unit of float32's exponent field; also the hidden bit
+TINY = 0x00400000  # 2**-127, the smallest power of two that is an E8M0 scale
+
+
+def encode(b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
+    """Float32 bits to code."""
+    return finish(count(b & MAGNITUDE, b, f, rounding, random, low), b, f)
+
+
+def count(a: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
+    """Magnitude to the code of the magnitude; b gives the sign that some roundings look at."""
+    if f.negative_limit is not None:
+        c = minimum(a, where(b < 0, f.negative_limit, f.limit))
+    else:
+        c = minimum(a, f.limit)
+    return count_within(c, b, f, rounding, random, low)
+
+
+def count_within(c: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
+    """The same for a magnitude that is not too large."""
+    if f.lowest is not None:
+        code = count_powers(c, b, f, rounding, random, low)
+    elif rounding == "half_even":
+        if f.adder is not None:
+            code = count_by_adder(c, f)
+        else:
+            code = count_by_shift(c, b, f, rounding, random, low)
+    else:
+        code = count_by_shift(c, b, f, rounding, random, low)
+    return code
+
+
+def magic(c: Lane, f: Grid) -> Lane:
+    """Bits of the power of two whose last place is one step of the grid at c."""
+    return maximum(c & INF, f.emin << 23) + (f.drop << 23)
+
+
+def count_by_adder(c: Lane, f: Grid) -> Lane:
+    """Half to even: one float32 sum rounds subnormals and normals alike and carries upward."""
+    m = magic(c, f)
+    steps = as_bits(as_float(c) + as_float(m)) - m
+    return steps + ((m >> f.drop) - ((f.emin + f.drop) << (23 - f.drop)))
+
+
+def count_by_shift(c: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
+    """Every rounding, in integers: the significand over the step of its binade."""
+    e = maximum(c >> 23, 1)
+    step = maximum(e, f.emin)
+    digits = c - ((e - 1) << 23)
+    base = (step - f.emin) << (23 - f.drop)
+    code = base + shift_right(digits, step - e + f.drop, base, b, rounding, random, low)
+    if f.flush is not None:  # no subnormals: below the smallest normal there is only zero
+        ones = shift_right(digits, maximum(f.emin - e + 23, 1), 0, b, rounding, random, low)
+        code = where(c < (f.emin << 23), ones << (23 - f.drop), code)
+    return code
+
+
+def count_powers(c: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
+    """A format of powers of two without a zero: the exponent field, rounded, is the code."""
+    c = spread_subnormals(maximum(c, f.lowest))
+    base = 0 - f.emin
+    return base + shift_right(c, 23, base, b, rounding, random, low)
+
+
+def spread_subnormals(a: Lane) -> Lane:
+    """Magnitude bits with field 0 made a binade like the others: 2**-127 .. 2**-126."""
+    return where(a < ONE, maximum(a - TINY, 0) << 1, a)
+
+
+def shift_right(n: Lane, shift: Lane, base: Lane, b: Lane, rounding: str, random: Lane, low: Lane) -> Lane:
+    """n / 2**shift to an integer, 0 <= n < 2**31, shift >= 1: an addend below one step, then >>.
+
+    base is what the quotient will be added to: its last bit takes part in what "even" means.
+    """
+    s = minimum(shift, 30)
+    rest = (1 << s) - 1
+    half = 1 << (s - 1)
+    odd = ((n >> s) + base) & 1
+    if rounding == "half_even":
+        add = half - 1 + odd
+    elif rounding == "half_away":
+        add = half
+    elif rounding == "half_up":
+        add = half - where(b < 0, 1, 0)
+    elif rounding == "half_down":
+        add = half - where(b < 0, 0, 1)
+    elif rounding == "floor":
+        add = where(b < 0, rest, 0)
+    elif rounding == "ceil":
+        add = where(b < 0, 0, rest)
+    elif rounding == "to_odd":
+        add = where(odd == 0, rest, 0)
+    elif rounding == "stochastic":  # up when fraction + random / 2**30 >= 1
+        n = n >> minimum(shift - s, 31)
+        r = random & 0x3FFFFFFF
+        add = r >> (30 - s)
+        if low is not None:
+            add = add + (((low >> s) + (r & ((1 << (30 - s)) - 1))) >> (30 - s))
+    else:  # toward_zero
+        add = 0
+    return (n + add) >> s
+
+
+def finish(code: Lane, b: Lane, f: Grid) -> Lane:
+    """NaN, infinity and sign."""
+    a = b & MAGNITUDE
+    if f.overflow is not None:
+        code = where(a == INF, f.overflow, code)
+    if f.negative is not None:  # unsigned: what is below zero becomes this
+        code = where(b < 0, where(code > 0, f.negative, code), code)
+        if f.lowest is not None:  # and there is no zero either
+            code = where(b < 1, f.negative, code)
+        code = where(a > INF, f.nan, code)
+    elif f.wrap is not None:  # two's complement
+        code = where(b < 0, 0 - code, code) & f.wrap
+        code = where(a > INF, f.nan, code)
+    else:
+        sign = (b >> (31 - f.sign)) & (1 << f.sign)
+        if f.nan_code is not None:  # the code of -0 means NaN, so zero has no sign
+            code = where(code == 0, 0, code | sign)
+            code = where(a > INF, f.nan, code)
+        elif f.inherit is not None:  # NaN keeps its sign
+            code = where(a > INF, f.nan, code) | sign
+        else:
+            code = where(a > INF, f.nan, code | sign)
+    return code
+
+
+def decode(code: Lane, f: Grid) -> Lane:
+    """Code to float32 bits."""
+    if f.negative is not None:
+        r = magnitude_bits(code, code, f)
+    elif f.wrap is not None:
+        negative = (code >> f.sign) & 1
+        r = magnitude_bits(where(negative == 1, f.wrap + 1 - code, code), code, f) | (negative << 31)
+    else:
+        r = magnitude_bits(code & ((1 << f.sign) - 1), code, f) | ((code >> f.sign) << 31)
+    return r
+
+
+def magnitude_bits(magnitude: Lane, code: Lane, f: Grid) -> Lane:
+    """The magnitude's float32 bits; NaN for the codes that mean it."""
+    if f.lowest is not None:
+        r = maximum((magnitude + f.emin) << 23, TINY)
+    else:
+        base = f.emin << 23
+        bits = magnitude << f.drop
+        if f.flush is not None:
+            subnormal = bits & 0
+        else:  # plant the digits under a power of two, then take it away
+            subnormal = as_bits(as_float(bits + base) - as_float(base))
+        r = where(bits < ONE, subnormal, bits + (base - ONE))
+    if f.nan_code is not None:
+        r = where(code == f.nan_code, NAN, r)
+    if f.inherit is not None:
+        r = where(magnitude > f.last, NAN, r)
+    if f.inf is not None:
+        r = where(magnitude == f.inf, INF, r)
+    return r
+
+
+def round_bits(b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
+    """decode(encode(b)): the nearest value of the format, as float32 bits."""
+    return decode(encode(b, f, rounding, random, low), f)

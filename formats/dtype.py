@@ -1,0 +1,601 @@
+"""Dtype: what a number format is.  Facts in; everything else is derived from them.
+
+Three kinds: `Integer`, `Float` and `Block`.  A row of integers.py, floats.py or blocks.py states
+the facts; `float_format` and `block_format` make a user's own.  Methods that compute ask the
+backend that owns the data (backend.py); nothing here imports NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from numerics.formats import backend
+from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.rounding import SCALE_RULES, check_random, check_rounding
+
+Specials = Literal["ieee", "fn", "fnuz", "none"]
+SPECIALS: dict[str, str] = {
+    "ieee": "the highest exponent holds Inf and NaN (IEEE 754-2019 §3.4)",
+    "fn": "finite, and one NaN at the highest magnitude (OCP OFP8 1.0 §5)",
+    "fnuz": "finite, one NaN in the place of -0",
+    "none": "every code is a finite number (OCP MX 1.0 §5.3)",
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Dtype:
+    """A number format.  Compared by identity, named by its repr, picklable.
+
+    >>> from numerics.formats import fp8_e4m3
+    >>> fp8_e4m3, fp8_e4m3.bits, fp8_e4m3.max
+    (fp8_e4m3, 8, 448.0)
+    """
+
+    name: str
+    source: str = "declared by the user"
+    kind: ClassVar[str]
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Callable[..., Dtype], tuple[Any, ...]]:
+        return _restore, (type(self), self._facts())
+
+    def __deepcopy__(self, memo: object) -> Dtype:
+        return self
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """What other libraries and standards call it."""
+        from numerics.formats.aliases import ALIASES
+
+        return ALIASES.get(self.name, ())
+
+    def _facts(self) -> tuple[tuple[str, Any], ...]:
+        return tuple((f.name, getattr(self, f.name)) for f in fields(self))
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Element(Dtype):
+    """A format of single numbers: one code, one value."""
+
+    signed: bool = True
+    bits: int
+    default_overflow: str = "saturate"
+    overflows: ClassVar[tuple[str, ...]]
+
+    @property
+    def code_dtype(self) -> str:
+        """The smallest unsigned type that holds a code: `uint8` or `uint16`."""
+        return "uint8" if self.bits <= 8 else "uint16"
+
+    @property
+    def max(self) -> float:
+        """The largest finite value."""
+        raise NotImplementedError
+
+    @property
+    def min(self) -> float:
+        """The smallest finite value."""
+        raise NotImplementedError
+
+    def check_overflow(self, overflow: str | None) -> str:
+        """The overflow policy: the format's own where none is asked for."""
+        if overflow is None:
+            return self.default_overflow
+        one_of("overflow policy", overflow, ("saturate", "nonsaturate"))
+        if overflow not in self.overflows:
+            raise NumericsError(
+                f"{self.name} has neither Inf nor NaN: overflow={overflow!r} cannot be; "
+                f"allowed: {', '.join(self.overflows)}"
+            )
+        return overflow
+
+    def values(self) -> list[float]:
+        """The value of every code, in the order of the codes.
+
+        >>> from numerics.formats import fp4
+        >>> fp4.values()[:8]
+        [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
+        """
+        values: list[float] = self.decode(list(range(1 << self.bits)))
+        return values
+
+    def encode(
+        self,
+        x: Any,
+        *,
+        rounding: str = "half_even",
+        overflow: str | None = None,
+        random_bits: Any = None,
+        seed: int | None = None,
+        out: Any = None,
+    ) -> Any:
+        """Values to codes: rounded once, straight from x's own precision into the format.
+
+        x: an array of float16, bfloat16, float32 or float64, of any shape and strides, or a
+        Python number or nested list.  Returns codes of x's shape (`code_dtype`; Python integers
+        for Python numbers), written into `out` where given.
+        rounding, overflow: rounding.py; FORMATS §2, §3.  Stochastic rounding takes `seed`
+        (Philox, philox.py) or `random_bits` (uint32, x's shape, 30 low bits used).
+        Raises NumericsError for a type, an option or an `out` that does not fit.
+
+        >>> from numerics.formats import fp8_e4m3
+        >>> fp8_e4m3.encode([0.3, 448.0, float("inf")])
+        [42, 126, 126]
+        """
+        rounding = check_rounding(rounding)
+        check_random(rounding, seed, random_bits)
+        overflow = self.check_overflow(overflow)
+        return backend.of(x).encode(x, self, rounding, overflow, backend.Draw(seed, random_bits), out)
+
+    def decode(self, codes: Any, *, out: Any = None) -> Any:
+        """Codes to float32 values, exactly.
+
+        codes: unsigned integers below 2**bits, any shape; Python integers give Python floats.
+        Raises NumericsError for codes out of range.
+
+        >>> from numerics.formats import fp8_e4m3
+        >>> fp8_e4m3.decode([42, 126])
+        [0.3125, 448.0]
+        """
+        return backend.of(codes).decode(codes, self, out)
+
+    def round(
+        self,
+        x: Any,
+        *,
+        rounding: str = "half_even",
+        overflow: str | None = None,
+        random_bits: Any = None,
+        seed: int | None = None,
+        out: Any = None,
+    ) -> Any:
+        """The format's values nearest to x, in x's own type: decode(encode(x)) without the codes.
+
+        Arguments and errors as for `encode`.  A value that x's type cannot hold (2**127 in
+        float16) is rounded to it half to even.
+
+        >>> from numerics.formats import fp4
+        >>> fp4.round([0.7, -5.0, 100.0])
+        [0.5, -4.0, 6.0]
+        """
+        rounding = check_rounding(rounding)
+        check_random(rounding, seed, random_bits)
+        overflow = self.check_overflow(overflow)
+        return backend.of(x).round(x, self, rounding, overflow, backend.Draw(seed, random_bits), out)
+
+    def pack(self, codes: Any) -> Any:
+        """Codes to bytes: one little-endian string of bits, element 0 in the lowest (FORMATS §2).
+
+        codes: any shape, taken in C order.  Returns ceil(size * bits / 8) bytes (uint8).
+
+        >>> from numerics.formats import fp4
+        >>> fp4.pack([1, 2, 15])
+        [33, 15]
+        """
+        return backend.of(codes).pack(codes, self)
+
+    def unpack(self, packed: Any, shape: Any) -> Any:
+        """Bytes to codes of the given shape; the inverse of `pack`.
+
+        Raises NumericsError when the bytes are not as many as the shape needs.
+
+        >>> from numerics.formats import fp4
+        >>> fp4.unpack([33, 15], 3)
+        [1, 2, 15]
+        """
+        return backend.of(packed).unpack(packed, shape, self)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Integer(Element):
+    """Two's complement (signed) or plain (unsigned) integers; NaN becomes 0, and so does -0."""
+
+    kind = "integer"
+    overflows = ("saturate",)
+    has_nan: ClassVar[bool] = False
+    has_inf: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 2 - (not self.signed) <= self.bits <= 16:
+            raise NumericsError(f"{self.name}: integers have 2 to 16 bits (unsigned: 1), not {self.bits}")
+
+    @property
+    def max(self) -> float:
+        """The largest value."""
+        return float((1 << (self.bits - self.signed)) - 1)
+
+    @property
+    def min(self) -> float:
+        """The smallest value."""
+        return -float(1 << (self.bits - 1)) if self.signed else 0.0
+
+    smallest_normal = 1.0
+    smallest_subnormal = 1.0
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Float(Element):
+    """Sign, exponent, mantissa: (-1)**S * 2**(E - bias) * 1.M, subnormals at E = 0.
+
+    specials says where Inf and NaN are (`SPECIALS`).  subnormals=False: E = 0 means zero, codes
+    with E = 0 and M != 0 are never written and read as zero.  has_zero=False (only without
+    mantissa and sign, as in e8m0): E = 0 is a power of two like the others.
+    """
+
+    kind = "float"
+    exponent: int
+    mantissa: int
+    bias: int
+    specials: Specials
+    subnormals: bool = True
+    has_zero: bool = True
+    bits: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bits", self.signed + self.exponent + self.mantissa)
+        for wrong, why in self._contradictions():
+            if wrong:
+                raise NumericsError(f"{self.name}: {why}")
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        one_of("specials", self.specials, SPECIALS)
+        shape = f"exponent={self.exponent}, mantissa={self.mantissa}"
+        faults = [
+            (not 1 <= self.exponent <= 8, f"a float has 1 to 8 exponent bits, not {self.exponent}"),
+            (self.mantissa < 0, f"mantissa={self.mantissa} is negative"),
+            (self.bits > 16, f"{self.bits} bits ({shape}); at most 16 are allowed"),
+            (self.bits < 2, f"{self.bits} bit ({shape}); at least 2 are needed"),
+            (self.specials == "ieee" and self.mantissa < 1, "specials='ieee' needs a mantissa: Inf is not NaN"),
+            (self.specials == "ieee" and self.exponent < 2, "specials='ieee' needs 2 exponent bits, 1 is taken"),
+            (self.specials == "fnuz" and not self.signed, "specials='fnuz' makes -0 the NaN: it needs a sign"),
+            (not self.has_zero and (self.signed or self.mantissa > 0),
+             "a format without a zero has neither sign nor mantissa"),
+        ]  # fmt: skip
+        if any(wrong for wrong, _ in faults):
+            return faults
+        lowest = self.smallest_subnormal
+        return [
+            (self.max <= 0, f"no number but zero is left ({shape}, specials={self.specials!r})"),
+            (self.max >= 2.0**128 or lowest < 2.0**-149
+             or (self.has_zero and self.smallest_normal < 2.0**-126),
+             f"values from {lowest:g} to {self.max:g} (bias={self.bias}) do not fit in float32"),
+        ]  # fmt: skip
+
+    @property
+    def has_inf(self) -> bool:
+        """Is there an infinity?"""
+        return self.specials == "ieee"
+
+    @property
+    def has_nan(self) -> bool:
+        """Is there a NaN?"""
+        return self.specials != "none"
+
+    @property
+    def overflows(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The overflow policies that the format can express."""
+        return ("saturate", "nonsaturate") if self.has_nan else ("saturate",)
+
+    @property
+    def last(self) -> int:
+        """The code of the largest finite magnitude."""
+        codes = 1 << (self.exponent + self.mantissa)
+        return {"ieee": codes - (1 << self.mantissa), "fn": codes - 1}.get(self.specials, codes) - 1
+
+    @property
+    def inf(self) -> int | None:
+        """The code of +Inf."""
+        return self.last + 1 if self.has_inf else None
+
+    @property
+    def nan(self) -> int | None:
+        """The canonical NaN code: quiet where there are several, the sign bit clear."""
+        if self.specials == "ieee":
+            return self.last + 1 + (1 << (self.mantissa - 1))
+        return self.last + 1 if self.has_nan else None
+
+    def _value(self, code: int) -> float:
+        """The value of a finite magnitude's code, from the definition."""
+        e, m = code >> self.mantissa, code & ((1 << self.mantissa) - 1)
+        if e == 0 and self.has_zero:
+            return m * self.smallest_subnormal if self.subnormals else 0.0
+        return (1.0 + m / (1 << self.mantissa)) * 2.0 ** (e - self.bias)
+
+    @property
+    def max(self) -> float:
+        """The largest finite value."""
+        return self._value(self.last)
+
+    @property
+    def min(self) -> float:
+        """The smallest finite value: -max, or the least one of an unsigned format."""
+        return -self.max if self.signed else self._value(0)
+
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest positive value with a full significand."""
+        return 2.0 ** (self.has_zero - self.bias)
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """The smallest positive value."""
+        return self.smallest_normal * 2.0 ** -(self.mantissa if self.subnormals and self.has_zero else 0)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Block(Dtype):
+    """Numbers in blocks that share a scale.  Three families, told apart by their facts:
+
+    element and scale=e8m0: OCP MX, a power of two a block (FORMATS §4).
+    element and another scale: a float scale a block and a float32 scale a tensor, as in NVFP4.
+    mantissa and sub_block: shared microexponents (FORMATS §5), sign and magnitude elements.
+    """
+
+    kind = "block"
+    block: int
+    element: Element | None = None
+    scale: Float | None = None
+    mantissa: int | None = None
+    sub_block: int | None = None
+    default_overflow: ClassVar[str] = "saturate"
+    overflows: ClassVar[tuple[str, ...]] = ("saturate",)
+
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise NumericsError(f"{self.name}: a block has at least one element, not {self.block}")
+        if (self.element is None) == (self.mantissa is None):
+            raise NumericsError(
+                f"{self.name}: give either element= (with scale=) or mantissa= (with sub_block=)"
+            )
+        if self.element is not None:
+            self._check_scaled(self.element)
+        else:
+            self._check_micro(self.mantissa or 0)
+
+    def _check_scaled(self, element: Element) -> None:
+        if self.sub_block is not None:
+            raise NumericsError(f"{self.name}: sub_block= belongs to mantissa=, not to element=")
+        if self.scale is None:
+            raise NumericsError(f"{self.name}: element= needs scale=, a format such as e8m0")
+        if not element.signed:
+            raise NumericsError(f"{self.name}: elements are signed, {element} is not")
+        if not isinstance(element, (Integer, Float)):
+            raise NumericsError(f"{self.name}: elements are integers or floats, not {element}")
+        low, high = self.element_unit * element.smallest_subnormal, self.element_unit * element.max
+        if low < 2.0**-40 or not 1.0 <= high < 2.0**40:
+            raise NumericsError(
+                f"{self.name}: elements from {low:g} to {high:g}; a block's must lie within "
+                "2**-40 .. 2**40 and reach 1, so that scaling stays exact"
+            )
+
+    def _check_micro(self, mantissa: int) -> None:
+        if self.scale is not None:
+            raise NumericsError(
+                f"{self.name}: scale= belongs to element=; microexponent blocks share 8 exponent bits"
+            )
+        if not 1 <= mantissa <= 15:
+            raise NumericsError(f"{self.name}: mantissa={mantissa} is outside 1 .. 15")
+        sub = self.sub_block or 0
+        if sub < 1 or self.block % sub or self.block // sub > 8:
+            raise NumericsError(
+                f"{self.name}: sub_block={self.sub_block} must divide block={self.block} into at most 8 parts"
+            )
+
+    @property
+    def family(self) -> str:
+        """`mx`, `scaled` (a float scale, as NVFP4) or `micro` (microexponents)."""
+        if self.element is None or self.scale is None:
+            return "micro"
+        return "mx" if not self.scale.has_zero else "scaled"
+
+    @property
+    def element_unit(self) -> float:
+        """What an element's value is multiplied by: integers imply 2**-(bits - 2) (OCP MX 1.0 §5.3.4)."""
+        return 2.0 ** (2 - self.element.bits) if isinstance(self.element, Integer) else 1.0
+
+    @property
+    def emax(self) -> int:
+        """The exponent of the element's largest normal number."""
+        from math import frexp
+
+        return frexp(self.element_unit * self.element.max)[1] - 1 if self.element else 0
+
+    @property
+    def element_bits(self) -> int:
+        """Bits of one element's code."""
+        return self.element.bits if self.element else 1 + (self.mantissa or 0)
+
+    @property
+    def code_dtype(self) -> str:
+        """The smallest unsigned type that holds an element's code."""
+        return "uint8" if self.element_bits <= 8 else "uint16"
+
+    @property
+    def bits(self) -> float:
+        """Bits a value, shared fields included (whole blocks; a tensor's one scale left out)."""
+        shared = self.scale.bits if self.scale else 8 + self.block // (self.sub_block or 1)
+        bits = self.element_bits + shared / self.block
+        return int(bits) if bits == int(bits) else bits
+
+    @property
+    def max(self) -> float:
+        """The largest value: the largest element times the largest scale."""
+        if self.element and self.scale:
+            return self.element.max * self.element_unit * self.scale.max
+        m = self.mantissa or 0
+        return ((1 << m) - 1) * 2.0 ** (127 - (m - 1))
+
+    @property
+    def min(self) -> float:
+        """The smallest value."""
+        return -self.max
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """The smallest positive value."""
+        if self.element and self.scale:
+            return self.element.smallest_subnormal * self.element_unit * self.scale.smallest_subnormal
+        return 2.0 ** (-126 - 1 - ((self.mantissa or 0) - 1))
+
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest positive value with a full significand."""
+        if self.element and self.scale:
+            return self.element.smallest_normal * self.element_unit * self.scale.smallest_normal
+        return 2.0**-126
+
+    def encode(
+        self,
+        x: Any,
+        *,
+        axis: int = -1,
+        scale_rule: str = "floor",
+        rounding: str = "half_even",
+        overflow: str | None = None,
+        tensor_scale: float | None = None,
+        random_bits: Any = None,
+        seed: int | None = None,
+    ) -> Blocks:
+        """Values to blocks along `axis`: codes of x's shape, and the fields that blocks share.
+
+        A last block that is short is padded with zeros that take part in nothing.  scale_rule:
+        FORMATS §4, for the MX family.  tensor_scale: NVFP4's float32 scale, found where not given.
+        x, rounding, random_bits, seed and errors: as for an element's `encode`; float64 beyond
+        float32's range counts as float32's largest value.
+
+        >>> from numerics.formats import mxfp4
+        >>> blocks = mxfp4.encode([1.0, -2.0, 5.0])
+        >>> blocks.codes, blocks.scale
+        ([2, 12, 6], [127])
+        """
+        options = self._options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
+        return backend.of(x).encode_blocks(x, self, axis, *options)
+
+    def decode(self, blocks: Blocks, *, out: Any = None) -> Any:
+        """Blocks to float32 values.
+
+        >>> from numerics.formats import mxfp4
+        >>> mxfp4.decode(mxfp4.encode([1.0, -2.0, 5.0]))
+        [1.0, -2.0, 4.0]
+        """
+        if not isinstance(blocks, Blocks) or blocks.dtype is not self:
+            came = f"{blocks.dtype} blocks" if isinstance(blocks, Blocks) else type(blocks).__name__
+            raise NumericsError(f"{self.name}.decode takes the Blocks of {self.name}.encode, not {came}")
+        return backend.of(blocks.codes).decode_blocks(blocks, out)
+
+    def round(
+        self,
+        x: Any,
+        *,
+        axis: int = -1,
+        scale_rule: str = "floor",
+        rounding: str = "half_even",
+        overflow: str | None = None,
+        tensor_scale: float | None = None,
+        random_bits: Any = None,
+        seed: int | None = None,
+        out: Any = None,
+    ) -> Any:
+        """decode(encode(x)) in one pass, in x's own type.  Arguments as for `encode`.
+
+        >>> from numerics.formats import mx9
+        >>> mx9.round([1.0, 0.3, 0.01])
+        [1.0, 0.296875, 0.0078125]
+        """
+        options = self._options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
+        return backend.of(x).round_blocks(x, self, axis, *options, out)
+
+    def pack(self, blocks: Blocks) -> Any:
+        """Blocks to bytes (uint8).
+
+        MX and scaled families: the element codes in C order, packed as elements are; the scales
+        stay beside them.  Microexponent blocks: whole blocks, the layout of docs/layout.md.
+        """
+        return backend.of(blocks.codes).pack_blocks(blocks)
+
+    def unpack(
+        self,
+        packed: Any,
+        shape: Any,
+        *,
+        axis: int = -1,
+        scale: Any = None,
+        tensor_scale: float | None = None,
+    ) -> Blocks:
+        """Bytes to blocks; the inverse of `pack`.  scale: the scales, where they stood beside."""
+        return backend.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)
+
+    def _options(
+        self, scale_rule: str, rounding: str, overflow: str | None, tensor_scale: float | None,
+        seed: int | None, random_bits: Any,
+    ) -> tuple[str, str, float | None, backend.Draw]:  # fmt: skip
+        one_of("scale rule", scale_rule, SCALE_RULES)
+        if scale_rule != "floor" and self.family != "mx":
+            raise NumericsError(
+                f"{self.name} has one way to find its scale: scale_rule={scale_rule!r} is for MX formats"
+            )
+        if overflow not in (None, "saturate"):
+            raise NumericsError(
+                f"{self.name}: the elements of a block saturate; overflow={overflow!r} cannot be"
+            )
+        if tensor_scale is not None:
+            if self.family != "scaled":
+                raise NumericsError(f"{self.name} has no tensor scale")
+            if not 0 < tensor_scale < float("inf"):
+                raise NumericsError(f"tensor_scale={tensor_scale} is not a positive finite number")
+        rounding = check_rounding(rounding)
+        check_random(rounding, seed, random_bits)
+        return scale_rule, rounding, tensor_scale, backend.Draw(seed, random_bits)
+
+    @cached_property
+    def bytes_per_block(self) -> int:
+        """Bytes of one whole block, shared fields included."""
+        return -(-int(self.bits * self.block) // 8)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A tensor in a block format: codes and the fields that its blocks share.
+
+    codes: the tensor's own shape.  scale: one entry a block, the blocked axis ceil(n / block)
+    long: E8M0 bytes (mx), element codes of the scale's format (scaled) or exponent fields (micro).
+    microexponents: one byte a block, bit j for sub-block j, or None.  tensor_scale: float or None.
+    """
+
+    dtype: Block
+    axis: int
+    codes: Any
+    scale: Any
+    microexponents: Any = None
+    tensor_scale: float | None = None
+
+    def decode(self) -> Any:
+        """The float32 values."""
+        return self.dtype.decode(self)
+
+
+_interned: dict[tuple[Any, ...], Dtype] = {}
+
+
+def intern(kind: type[Dtype], facts: tuple[tuple[str, Any], ...]) -> Dtype:
+    """The one object with these facts: formats are compared by identity."""
+    key = (kind, facts)
+    if key not in _interned:
+        init = {f.name for f in fields(kind) if f.init}
+        _interned[key] = kind(**{name: value for name, value in facts if name in init})
+    return _interned[key]
+
+
+def _restore(kind: type[Dtype], facts: tuple[tuple[str, Any], ...]) -> Dtype:
+    return intern(kind, facts)
+
+
+def row(kind: Any, name: str, source: str, **facts: Any) -> Any:
+    """One row of a table: declares a format and makes it the only object with its facts."""
+    made: Dtype = kind(name=name, source=source, **facts)
+    return _interned.setdefault((kind, made._facts()), made)

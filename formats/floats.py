@@ -1,0 +1,77 @@
+"""TABLE of the float formats, one row each, and `float_format` for a user's own."""
+
+from __future__ import annotations
+
+from numerics.formats.dtype import Dtype, Float, Specials, intern, row
+
+_IEEE = "IEEE 754-2019 §3.6"
+_OFP8 = "OCP OFP8 1.0 §5"
+_MX = "OCP MX 1.0 §5.3"
+_FNUZ = "arXiv 2206.02915; LLVM APFloat"
+
+bfloat16: Float = row(
+    Float, "bfloat16", "Intel bfloat16 1.0 (2018); IEEE 754 rules",
+    exponent=8, mantissa=7, bias=127, specials="ieee", default_overflow="nonsaturate",
+)  # fmt: skip
+float16: Float = row(
+    Float,
+    "float16",
+    _IEEE,
+    exponent=5,
+    mantissa=10,
+    bias=15,
+    specials="ieee",
+    default_overflow="nonsaturate",
+)
+fp8_e4m3: Float = row(Float, "fp8_e4m3", _OFP8, exponent=4, mantissa=3, bias=7, specials="fn")
+fp8_e5m2: Float = row(Float, "fp8_e5m2", _OFP8, exponent=5, mantissa=2, bias=15, specials="ieee")
+fp8_e3m4: Float = row(
+    Float,
+    "fp8_e3m4",
+    "ml_dtypes float8_e3m4; IEEE 754 rules",
+    exponent=3,
+    mantissa=4,
+    bias=3,
+    specials="ieee",
+)
+fp8_e4m3fnuz: Float = row(Float, "fp8_e4m3fnuz", _FNUZ, exponent=4, mantissa=3, bias=8, specials="fnuz")
+fp8_e5m2fnuz: Float = row(Float, "fp8_e5m2fnuz", _FNUZ, exponent=5, mantissa=2, bias=16, specials="fnuz")
+fp6_e3m2: Float = row(Float, "fp6_e3m2", _MX, exponent=3, mantissa=2, bias=3, specials="none")
+fp6_e2m3: Float = row(Float, "fp6_e2m3", _MX, exponent=2, mantissa=3, bias=1, specials="none")
+fp4: Float = row(Float, "fp4", _MX, exponent=2, mantissa=1, bias=1, specials="none")
+e8m0: Float = row(
+    Float, "e8m0", "OCP MX 1.0 §5.4.1", exponent=8, mantissa=0, bias=127, specials="fn",
+    signed=False, subnormals=False, has_zero=False, default_overflow="nonsaturate",
+)  # fmt: skip
+
+
+def float_format(
+    exponent: int,
+    mantissa: int,
+    *,
+    bias: int | None = None,
+    specials: Specials = "ieee",
+    signed: bool = True,
+    subnormals: bool = True,
+    has_zero: bool = True,
+    name: str | None = None,
+) -> Float:
+    """A float format of your own; it gets every kernel.  The same facts give the same object.
+
+    exponent, mantissa: bits, 16 in all with the sign.  bias: 2**(exponent - 1) - 1 by default.
+    specials: `ieee`, `fn`, `fnuz` or `none` (dtype.SPECIALS).  subnormals=False: what lies below
+    the smallest normal rounds to it or to zero.  Raises NumericsError for contradictory facts.
+
+    >>> e5m3 = float_format(5, 3, signed=False, name="e5m3")
+    >>> e5m3.bits, e5m3.max, e5m3.round(0.3)
+    (8, 61440.0, 0.3125)
+    """
+    bias = (1 << max(exponent - 1, 0)) - 1 if bias is None else bias
+    name = name or f"e{exponent}m{mantissa}" + ("" if specials == "ieee" else specials)
+    probe = Float(
+        name=name, exponent=exponent, mantissa=mantissa, bias=bias, specials=specials, signed=signed,
+        subnormals=subnormals, has_zero=has_zero,
+    )  # fmt: skip
+    made: Dtype = intern(Float, probe._facts())
+    assert isinstance(made, Float)
+    return made

@@ -1,0 +1,164 @@
+"""What the arithmetic must know of a format: its values as a grid laid over float32's.
+
+A Grid is derived from a Dtype, a rounding mode and an overflow policy; nothing here is a fact of
+its own.  None means "this format has none of it" and is always static; numbers may be run-time
+lanes.  An integer is a float whose numbers are all subnormal: one grid serves both.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numerics.formats.dtype import Block, Element, Float, Integer
+
+Number = Any  # int, or an executor's lane
+ONE = 1 << 23  # one unit of float32's exponent field
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The parameters of codec.py."""
+
+    emin: Number  # float32 exponent field of the smallest normal
+    drop: Number  # float32 fraction bits that the format does not have
+    sign: Number  # position of the sign bit = bits of the magnitude
+    last: Number  # code of the largest finite magnitude
+    limit: Number  # float32 bits to which larger magnitudes are clamped before rounding
+    nan: Number  # code that a NaN becomes
+    negative_limit: Number | None = None  # the same for negative inputs, where it differs
+    overflow: Number | None = None  # code that an infinity becomes, where clamping does not say it
+    negative: Number | None = None  # unsigned formats: code that inputs below zero become
+    wrap: Number | None = None  # two's complement: the mask of a code
+    inherit: Number | None = None  # NaN codes lie above `last` and carry a sign
+    nan_code: Number | None = None  # fnuz: the one code that means NaN, where -0 would be
+    inf: Number | None = None  # magnitude code that means infinity
+    flush: Number | None = None  # there are no subnormals
+    lowest: Number | None = None  # powers of two without a zero: bits of the smallest
+    adder: Number | None = None  # one float32 addition rounds half to even
+    nan_block: Number = 0  # what elements of a block with NaN or Inf become
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How an MX block finds its scale (scaling.mx_scale)."""
+
+    emax: Number  # exponent of the element's largest normal number
+    bump: Number  # the rule: what is added to the bits of the block's largest magnitude
+    subnormal_bump: Number  # the same where that magnitude is a float32 subnormal
+
+
+@dataclass(frozen=True)
+class Range:
+    """The integers of a format (scaling.affine_code)."""
+
+    low: Number  # the smallest
+    high: Number  # the largest
+    mask: Number  # of a code
+
+
+def float32_bits(value: float) -> int:
+    """The bits of a value that float32 holds exactly, as a signed 32-bit integer.
+
+    >>> hex(float32_bits(448.0))
+    '0x43e00000'
+    """
+    bits: int = struct.unpack("<i", struct.pack("<f", value))[0]
+    return bits
+
+
+_TRUNCATING = {"toward_zero": (0, 0), "to_odd": (0, 0), "floor": (0, 1), "ceil": (1, 0)}
+
+
+@lru_cache(maxsize=4096)
+def grid(d: Element, rounding: str, overflow: str) -> Grid:
+    """The grid of an element format under a rounding mode and an overflow policy."""
+    return of_integer(d) if d.kind == "integer" else of_float(d, rounding, overflow)  # type: ignore[arg-type]
+
+
+def of_integer(d: Integer, exponent: int = 0, symmetric: bool = False) -> Grid:
+    """Integers times 2**exponent; symmetric: without the most negative one."""
+    digits = d.bits - d.signed
+    last = (1 << digits) - 1
+    top = float32_bits(float(last)) + (exponent << 23)
+    emin = 127 + digits + exponent
+    return Grid(
+        emin=emin,
+        drop=23 - digits,
+        sign=digits,
+        last=last,
+        limit=top,
+        nan=0,
+        negative_limit=None if symmetric or not d.signed else emin << 23,
+        negative=None if d.signed else 0,
+        wrap=(2 << digits) - 1 if d.signed else None,
+        adder=1,
+    )
+
+
+def of_float(d: Float, rounding: str, overflow: str) -> Grid:
+    """A float format: IEEE 754-2019 §3.3 with the specials of its row."""
+    drop, sign = 23 - d.mantissa, d.exponent + d.mantissa
+    top = float32_bits(d.max)
+    beyond = top + (1 << drop)  # the next value of the grid, as if it went on
+    limit = negative_limit = top
+    if overflow == "nonsaturate":  # IEEE 754-2019 §7.4: directed roundings stop at the largest
+        up, down = _TRUNCATING.get(rounding, (1, 1))
+        limit, negative_limit = beyond if up else top, beyond if down else top
+    return Grid(
+        emin=128 - d.bias - (not d.has_zero),
+        drop=drop,
+        sign=sign,
+        last=d.last,
+        limit=limit,
+        nan=d.last if d.nan is None else d.nan,
+        negative_limit=None if negative_limit == limit else negative_limit,
+        overflow=d.last + 1 if overflow == "nonsaturate" else None,
+        negative=None if d.signed else (d.nan if overflow == "nonsaturate" else 0),
+        inherit=1 if d.nan is not None and d.specials != "fnuz" else None,
+        nan_code=d.nan if d.specials == "fnuz" else None,
+        inf=d.inf,
+        flush=None if d.subnormals or not d.has_zero else 1,
+        lowest=None if d.has_zero else float32_bits(d.smallest_normal),
+        adder=1 if d.subnormals and d.mantissa and (beyond >> 23) + drop <= 254 else None,
+    )
+
+
+@lru_cache(maxsize=4096)
+def element_grid(d: Block) -> Grid:
+    """The grid of a block's elements: they saturate, and integers carry an implied exponent."""
+    if d.element is None:
+        raise TypeError(f"{d} has no element format")
+    if d.element.kind == "integer":
+        return of_integer(d.element, exponent=2 - d.element.bits, symmetric=True)  # type: ignore[arg-type]
+    element = of_float(d.element, "half_even", "saturate")  # type: ignore[arg-type]
+    return replace(element, nan_block=d.element.nan or 0)  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=4096)
+def scale_of(d: Block, rule: str) -> Scale:
+    """The scale rules of FORMATS §4 as numbers.
+
+    A maximum is a significand times a power of two; each rule says from which significand on the
+    scale is one higher, so adding what is missing to 2 and truncating decides it.  Subnormal
+    maxima lie in the one binade 2**-127 .. 2**-126, at half the distance.
+    """
+    top = float32_bits(d.element_unit * d.element.max) & (ONE - 1)  # type: ignore[union-attr]
+    digits = getattr(d.element, "mantissa", d.element.bits)  # type: ignore[union-attr]
+    even = 1 << (22 - digits)
+    bump, subnormal = {
+        "floor": (0, 0),
+        "ceil": (ONE - 1, ONE // 2 - 1),
+        "even": (even, even),
+        "rceil": (ONE - 1 - top, ONE - 1 - (ONE + top) // 2),
+    }[rule]
+    return Scale(d.emax, bump, subnormal)
+
+
+@lru_cache(maxsize=256)
+def range_of(d: Integer) -> Range:
+    """The integers that a format holds."""
+    return Range(int(d.min), int(d.max), (1 << d.bits) - 1)

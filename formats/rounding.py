@@ -1,0 +1,39 @@
+"""The names of the rounding modes, of the overflow policies and of the MX scale rules."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from numerics.formats.errors import NumericsError, one_of
+
+NEAREST: Final = ("half_even", "half_away", "half_up", "half_down")
+DIRECTED: Final = ("toward_zero", "floor", "ceil", "to_odd")
+DETERMINISTIC: Final = NEAREST + DIRECTED
+ROUNDINGS: Final = (*DETERMINISTIC, "stochastic")
+"""half_even, half_away: IEEE 754-2019 §4.3.1.  half_up, half_down: ties toward +Inf, -Inf.
+toward_zero, floor, ceil: §4.3.2.  to_odd: an inexact result takes the odd neighbour.
+stochastic: away from zero when (discarded fraction) + R/2**30 >= 1, R uniform in [0, 2**30)."""
+
+OVERFLOWS: Final = ("saturate", "nonsaturate")
+
+SCALE_RULES: Final = ("floor", "ceil", "even", "rceil")
+"""OCP MX 1.0 §6.3 (floor); the next power of two (ceil); the maximum first rounded to the
+element's precision (even); the smallest power of two that does not clip (rceil)."""
+
+RANDOM_BITS: Final = 30
+
+
+def check_rounding(rounding: str) -> str:
+    """The rounding mode, when there is one of that name; `round`, Quark's word, is half_away."""
+    return one_of("rounding mode", "half_away" if rounding == "round" else rounding, ROUNDINGS)
+
+
+def check_random(rounding: str, seed: int | None, random_bits: object) -> None:
+    """Refuses randomness where nothing is drawn, and drawing without randomness."""
+    given = (seed is not None) + (random_bits is not None)
+    if rounding != "stochastic" and given:
+        raise NumericsError(f"seed and random_bits belong to rounding='stochastic', not {rounding!r}")
+    if rounding == "stochastic" and given != 1:
+        raise NumericsError("rounding='stochastic' needs either seed= or random_bits=, exactly one")
+    if seed is not None and not 0 <= seed < 1 << 64:
+        raise NumericsError(f"seed {seed} is outside 0 .. 2**64 - 1")

@@ -1,0 +1,234 @@
+"""One block: the shared scale, microexponents, and the scaled elements.  Also one affine element.
+
+b, f, rounding, random: as in codec.py.  A block is whatever `max_of_block` reduces over.
+"""
+
+from __future__ import annotations
+
+from numerics.formats.codec import (
+    INF,
+    MAGNITUDE,
+    NAN,
+    ONE,
+    SIGN,
+    TINY,
+    count,
+    count_within,
+    decode,
+    finish,
+    shift_right,
+)
+from numerics.formats.grid import Grid, Range, Scale
+from numerics.formats.primitives import (
+    Lane,
+    as_bits,
+    as_float,
+    divide,
+    max_of_block,
+    max_of_group,
+    maximum,
+    minimum,
+    where,
+)
+
+# ---- OCP MX (1.0 §6.3): one power of two for the block -----------------------------------------
+
+
+def mx_scale(top: Lane, s: Scale) -> Lane:
+    """E8M0 byte from the block's largest magnitude; the rule is a number added to its bits."""
+    field = (top + where(top < ONE, s.subnormal_bump, s.bump)) >> 23
+    byte = minimum(maximum(field - s.emax, 0), 254)
+    return where(top < INF, byte, 255)
+
+
+def power_of_two(field: Lane) -> Lane:
+    """2.0**(field - 127) for 0 <= field <= 254; a negative field gives 2.0**-127."""
+    return as_float(maximum(field << 23, TINY))
+
+
+def mx_element(b: Lane, scale: Lane, f: Grid, rounding: str, random: Lane) -> Lane:
+    """x / 2**(scale - 127) to a code, as if the quotient were exact."""
+    a = b & MAGNITUDE
+    y = as_bits(as_float(a) * power_of_two(254 - scale))
+    if rounding == "half_even":
+        code = count(y, b, f, rounding, random, None)
+    else:  # what underflows to 0 must still count as "not 0"
+        code = count(maximum(y, minimum(a, 1)), b, f, rounding, random, None)
+    return where(scale == 255, f.nan_block, finish(code, b, f))
+
+
+def mx_encode(b: Lane, f: Grid, s: Scale, rounding: str, random: Lane) -> tuple[Lane, Lane]:
+    """The block's scale byte and the codes of its elements."""
+    scale = mx_scale(max_of_block(b & MAGNITUDE), s)
+    return scale, mx_element(b, scale, f, rounding, random)
+
+
+def mx_decode(scale: Lane, code: Lane, f: Grid) -> Lane:
+    """Element value times 2**(scale - 127), as float32 bits."""
+    r = decode(code, f)
+    y = keep_nan(as_bits(as_float(r) * power_of_two(scale)), r, f)
+    return where(scale == 255, NAN, y)
+
+
+def keep_nan(y: Lane, r: Lane, f: Grid) -> Lane:
+    """The product y, but an element's NaN as it was: what hardware makes of it differs."""
+    if f.inherit is not None or f.nan_code is not None:
+        y = where((r & MAGNITUDE) > INF, r, y)
+    return y
+
+
+def mx_round(b: Lane, f: Grid, s: Scale, rounding: str, random: Lane) -> Lane:
+    """mx_decode(mx_encode(b))."""
+    scale, code = mx_encode(b, f, s, rounding, random)
+    return mx_decode(scale, code, f)
+
+
+# ---- a float scale a block and a float32 scale a tensor, as NVFP4 ------------------------------
+
+
+def scaled_total(scale: Lane, tensor_scale: Lane, g: Grid) -> Lane:
+    """Tensor scale times block scale, as float32 bits."""
+    return as_bits(as_float(decode(scale, g)) * as_float(tensor_scale))
+
+
+def scaled_encode(
+    b: Lane, tensor_scale: Lane, f: Grid, g: Grid, rounding: str, random: Lane
+) -> tuple[Lane, Lane]:
+    """The block's scale, (amax / largest element) / tensor_scale in format g, and x / both."""
+    top = max_of_block(b & MAGNITUDE)
+    wanted = as_bits(divide(divide(as_float(top), as_float(f.limit)), as_float(tensor_scale)))
+    scale = finish(count(wanted, wanted, g, "half_even", None, None), wanted, g)
+    scale = where(top < INF, scale, g.nan)
+    total = scaled_total(scale, tensor_scale, g)
+    a = b & MAGNITUDE
+    y = where(total > 0, as_bits(divide(as_float(a), as_float(where(total > 0, total, ONE)))), 0)
+    code = finish(count(y, b, f, rounding, random, None), b, f)
+    return scale, where(top < INF, code, f.nan_block)
+
+
+def scaled_decode(scale: Lane, code: Lane, tensor_scale: Lane, f: Grid, g: Grid) -> Lane:
+    """Element value times both scales, as float32 bits."""
+    total = scaled_total(scale, tensor_scale, g)
+    r = decode(code, f)
+    y = keep_nan(as_bits(as_float(r) * as_float(total)), r, f)
+    return where((total & MAGNITUDE) > INF, NAN, y)
+
+
+def scaled_round(b: Lane, tensor_scale: Lane, f: Grid, g: Grid, rounding: str, random: Lane) -> Lane:
+    """scaled_decode(scaled_encode(b))."""
+    scale, code = scaled_encode(b, tensor_scale, f, g, rounding, random)
+    return scaled_decode(scale, code, tensor_scale, f, g)
+
+
+# ---- shared microexponents (arXiv 2302.08007 §3): mx4, mx6, mx9 --------------------------------
+
+
+def micro_fields(a: Lane) -> tuple[Lane, Lane]:
+    """Exponent field of the block, and 1 where a whole sub-block lies below it."""
+    exponent = max_of_block(a) >> 23
+    return exponent, where((max_of_group(a) >> 23) < exponent, 1, 0)
+
+
+def micro_element(b: Lane, exponent: Lane, shift: Lane, m: Lane, rounding: str, random: Lane) -> Lane:
+    """x over its sub-block's step to sign and m-bit magnitude; a round-up past the top saturates."""
+    a = flush_subnormals(b & MAGNITUDE)
+    if rounding == "half_even":
+        one = (151 - m - shift) << 23  # the power of two whose last place is a count of 1
+        n = as_bits(as_float(a) * power_of_two(254 - exponent) + as_float(one)) - one
+    else:
+        e = maximum(a >> 23, 1)
+        n = shift_right(a - ((e - 1) << 23), exponent - shift - e + (24 - m), 0, b, rounding, random, None)
+    sign = where(a > 0, (b >> (31 - m)) & (1 << m), 0)
+    return minimum(n, (1 << m) - 1) | sign
+
+
+def flush_subnormals(a: Lane) -> Lane:
+    """Magnitudes below 2**-126 count as zero (FORMATS §5.1)."""
+    return where(a < ONE, 0, a)
+
+
+def micro_encode(b: Lane, m: Lane, rounding: str, random: Lane) -> tuple[Lane, Lane, Lane]:
+    """Exponent field, microexponent and code; a block with Inf or NaN is (255, 0, 0)."""
+    exponent, shift = micro_fields(flush_subnormals(b & MAGNITUDE))
+    code = micro_element(b, exponent, shift, m, rounding, random)
+    return exponent, where(exponent == 255, 0, shift), where(exponent == 255, 0, code)
+
+
+def micro_decode(exponent: Lane, shift: Lane, code: Lane, m: Lane) -> Lane:
+    """Sign and magnitude times the step, as float32 bits."""
+    one = (151 - m - shift) << 23
+    n = code & ((1 << m) - 1)
+    value = as_bits((as_float(n + one) - as_float(one)) * power_of_two(exponent))
+    return where(exponent == 255, NAN, value | ((code >> m) << 31))
+
+
+def micro_round(b: Lane, m: Lane, rounding: str, random: Lane) -> Lane:
+    """micro_decode(micro_encode(b))."""
+    exponent, shift, code = micro_encode(b, m, rounding, random)
+    return micro_decode(exponent, shift, code, m)
+
+
+# ---- a scale and a zero point (FORMATS §6) -----------------------------------------------------
+
+FLOAT_ONE = 0x3F800000
+MAGIC = 0x4B000000  # 2**23: the last place of its binade is 1
+
+
+def quotient(b: Lane, scale: Lane) -> Lane:
+    """x / scale as float32 bits; a division, since a product with the reciprocal differs."""
+    return as_bits(divide(as_float(b & MAGNITUDE), as_float(scale))) | (b & SIGN)
+
+
+def scaled_code(b: Lane, scale: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
+    """x / scale to a code: floats, and integers without a zero point."""
+    y = quotient(b, scale)
+    return finish(count(y & MAGNITUDE, y, f, rounding, random, low), y, f)
+
+
+def scaled_value(code: Lane, scale: Lane, f: Grid) -> Lane:
+    """The code's value times the scale, as float32 bits."""
+    r = decode(code, f)
+    return keep_nan(as_bits(as_float(r) * as_float(scale)), r, f)
+
+
+def affine_code(
+    b: Lane, scale: Lane, zero: Lane, f: Grid, q: Range, rounding: str, random: Lane, low: Lane
+) -> Lane:
+    """clamp(round(x / scale) + zero) for an integer zero point inside the range; NaN gives zero."""
+    y = quotient(b, scale)
+    a = y & MAGNITUDE
+    c = minimum(a, float_of(where(y < 0, zero - q.low, q.high - zero)))
+    n = count_within(c, y, f, rounding, random, low)
+    n = where(a > INF, 0, n)
+    return (zero + where(y < 0, 0 - n, n)) & q.mask
+
+
+def affine_value(code: Lane, scale: Lane, zero: Lane, q: Range) -> Lane:
+    """(q - zero) * scale, as float32 bits; a zero keeps the sign of nothing: it is +0."""
+    n = signed(code, q) - zero
+    a = float_of(where(n < 0, 0 - n, n))
+    value = as_bits(as_float(a) * as_float(scale))
+    return where(n < 0, value | SIGN, value)
+
+
+def offset_code(b: Lane, scale: Lane, zero: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
+    """clamp(round(x / scale + zero)) for a float zero point."""
+    y = as_bits(as_float(quotient(b, scale)) + as_float(zero))
+    return finish(count(y & MAGNITUDE, y, f, rounding, random, low), y, f)
+
+
+def offset_value(code: Lane, scale: Lane, zero: Lane, q: Range) -> Lane:
+    """(q - zero) * scale for a float zero point, as float32 bits."""
+    n = signed(code, q)
+    a = float_of(where(n < 0, 0 - n, n)) | where(n < 0, SIGN, 0)
+    return as_bits((as_float(a) - as_float(zero)) * as_float(scale))
+
+
+def signed(code: Lane, q: Range) -> Lane:
+    """The integer that a code means."""
+    return code - where(code > q.high, q.mask + 1, 0)
+
+
+def float_of(n: Lane) -> Lane:
+    """An integer, 0 <= n < 2**23, as float32 bits."""
+    return as_bits(as_float(n + MAGIC) - as_float(MAGIC + (n & 0)))

@@ -1,0 +1,34 @@
+"""numerics: low-precision number formats, bit-exact, at the speed of memory.
+
+>>> import numerics as nx
+>>> nx.fp8_e4m3.round(0.3), nx.mxfp4.bits
+(0.3125, 4.25)
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+if not os.path.isdir(os.path.join(__path__[0], "formats")):  # a checkout: they stand beside us
+    __path__.append(os.path.dirname(__path__[0]))
+
+from numerics._version import __version__
+from numerics.formats import *  # noqa: F403
+from numerics.formats import __all__ as _formats
+from numerics.formats import backend as _backend
+from numerics.formats.backend import use
+
+_backend.register("cpu", "numerics.backends.cpu")
+_backend.register("array", "numerics.backends.array")
+_backend.register("reference", "numerics.backends.reference")
+
+_LAZY: dict[str, str] = {}
+__all__ = [*_formats, *_LAZY, "__version__", "use"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'numerics' has no attribute {name!r}")
