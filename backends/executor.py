@@ -1,8 +1,9 @@
 """What an executor on the host must offer: whole arrays in, whole arrays out, nothing else.
 
 `HostBackend` (host.py) does for each of them what is not arithmetic: kinds of input, checks, axes,
-padding, random bits.  x is C-contiguous float32 or float64 and one-dimensional, blocks are the
-rows of a float32 array [n, block]; random holds 30-bit integers as int32, in x's shape, or is None.
+padding, random bits.  x is C-contiguous float16, bfloat16, float32 or float64 and one-dimensional,
+blocks are the rows of such an array [n, block]; random holds 30-bit integers as int32, in x's shape,
+or is None.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Executor(Protocol):
     ) -> None:
         """Values nearest to x into out."""
 
-    def encode_blocks(self, x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
+    def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:
         """Blocks of the rows of x."""
 
     def decode_blocks(
@@ -84,10 +85,8 @@ class Executor(Protocol):
     ) -> None:
         """Values of blocks into the rows of out."""
 
-    def round_blocks(
-        self, x: NDArray[np.float32], dtype: Block, options: BlockOptions, out: NDArray[np.float32]
-    ) -> None:
-        """Values nearest to the rows of x into the rows of out."""
+    def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
+        """Values nearest to the rows of x into the rows of out, which is of x's type."""
 
     def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
         """One-dimensional codes to bytes."""

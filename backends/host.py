@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends import randomness
+from numerics.backends.affine import HostAffine
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.backends.executor import Array, BlockFields, BlockOptions, Executor
-from numerics.backends.words import round_to_odd, to_float32
+from numerics.backends.words import as_float32, to_float32
 from numerics.formats.backend import Draw
 from numerics.formats.dtype import Block, Blocks, Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.floats import bfloat16
 from numerics.formats.packing import planes
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-class HostBackend:
+class HostBackend(HostAffine):
     """A Backend (formats/backend.py) for NumPy arrays and Python numbers, on some executor."""
 
     def __init__(self, executor: Executor) -> None:
@@ -36,6 +36,12 @@ class HostBackend:
         """NumPy arrays and scalars, Python numbers, nested lists."""
         return isinstance(x, (np.ndarray, np.generic, int, float, complex, list, tuple))
 
+    def prepare(self, x: Any) -> tuple[Array, str]:
+        """x as float32 or float64, and the name of what it was: a float type, or `python`."""
+        data, _ = take(x)
+        named = data.dtype.name if isinstance(x, (np.ndarray, np.generic)) else "python"
+        return to_float32(data), named
+
     # ---- elements --------------------------------------------------------------------------
 
     def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
@@ -43,7 +49,7 @@ class HostBackend:
         data, give = take(x)
         random = randomness.bits(draw, data.shape)
         target = Target(out, data.shape, np.dtype(dtype.code_dtype), data)
-        self.executor.encode(flat(data), dtype, rounding, overflow, random, target.flat)
+        self.executor.encode(data.reshape(-1), dtype, rounding, overflow, random, target.flat)
         return give(target.done())
 
     def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
@@ -58,9 +64,8 @@ class HostBackend:
         data, give = take(x)
         random = randomness.bits(draw, data.shape)
         target = Target(out, data.shape, data.dtype, data)
-        values = target.float32()
-        self.executor.round(flat(data), dtype, rounding, overflow, random, values)
-        return give(target.done(self._narrow(values, data.dtype)))
+        self.executor.round(data.reshape(-1), dtype, rounding, overflow, random, target.flat)
+        return give(target.done())
 
     def pack(self, codes: Any, dtype: Element) -> Any:
         """Element.pack."""
@@ -78,15 +83,6 @@ class HostBackend:
         if packed.size != need:
             raise NumericsError(f"{count} codes of {bits} bits are {need} bytes, but {packed.size} came")
         return self.executor.unpack(packed, count, bits)
-
-    def _narrow(self, values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
-        """float32 values in x's own type, half to even."""
-        if dtype.name == "bfloat16":
-            codes = np.empty(values.shape, np.uint16)
-            self.executor.encode(values, bfloat16, "half_even", "nonsaturate", None, codes)
-            return codes.view(dtype)
-        with np.errstate(over="ignore"):
-            return values.astype(dtype, copy=False)
 
     # ---- blocks ----------------------------------------------------------------------------
 
@@ -112,13 +108,12 @@ class HostBackend:
     def _rows(
         self, data: Array, dtype: Block, blocking: Blocking, rule: str, rounding: str,
         tensor_scale: float | None, draw: Draw,
-    ) -> tuple[NDArray[np.float32], BlockOptions]:  # fmt: skip
+    ) -> tuple[Array, BlockOptions]:  # fmt: skip
         random = randomness.bits(draw, data.shape)
         random = None if random is None else blocking.rows(random.reshape(data.shape))
-        values = round_to_odd(data) if data.dtype == np.float64 else to_float32(data)
         if dtype.family == "scaled" and tensor_scale is None:
-            tensor_scale = found_tensor_scale(values, dtype)
-        return blocking.rows(values), BlockOptions(rule, rounding, tensor_scale, random)
+            tensor_scale = found_tensor_scale(as_float32(data), dtype)
+        return blocking.rows(data), BlockOptions(rule, rounding, tensor_scale, random)
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
         """Block.decode."""
@@ -161,12 +156,10 @@ class HostBackend:
         blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
         rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
         target = Target(out, data.shape, data.dtype, data)
-        direct = target.rows(rows.shape) if blocking.whole else None
-        values = np.empty(rows.shape, np.float32) if direct is None else direct
+        direct = target.array.reshape(rows.shape) if blocking.whole else None
+        values = np.empty(rows.shape, data.dtype) if direct is None else direct
         self.executor.round_blocks(rows, dtype, options, values)
-        if direct is not None:
-            return give(target.done())
-        return give(target.done(self._narrow(blocking.elements(values), data.dtype)))
+        return give(target.done(None if direct is not None else blocking.elements(values)))
 
     def pack_blocks(self, blocks: Blocks) -> Any:
         """Block.pack."""
@@ -309,11 +302,6 @@ def as_shape(shape: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in sizes)
 
 
-def flat(data: Array) -> Array:
-    """One dimension, float32 or float64."""
-    return to_float32(data.reshape(-1))
-
-
 class Target:
     """Where a result goes: into the caller's `out` when it fits, else into a new array."""
 
@@ -332,14 +320,6 @@ class Target:
     def flat(self) -> Array:
         """The target as one dimension."""
         return self.array.reshape(-1)
-
-    def float32(self) -> NDArray[np.float32]:
-        """The target itself where it is float32, else room for float32 values."""
-        return self.flat if self.dtype == np.float32 else np.empty(self.array.size, np.float32)
-
-    def rows(self, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-        """The target as rows of blocks, where it is float32."""
-        return self.array.reshape(shape) if self.dtype == np.float32 else None
 
     def done(self, result: Array | None = None) -> Array:
         """The result in its place."""

@@ -38,12 +38,15 @@ def round_to_odd(x: NDArray[np.float64]) -> NDArray[np.float32]:
     return (cut.view(np.int32) | lost.astype(np.int32)).view(np.float32)
 
 
+def as_float32(x: NDArray[Any]) -> NDArray[np.float32]:
+    """Any float type as float32: widened, or rounded to odd."""
+    return round_to_odd(x) if x.dtype == np.float64 else to_float32(x)
+
+
 def words(x: NDArray[Any], stochastic: bool = False) -> tuple[Words, Words | None]:
     """The bits of x as float32, and under stochastic rounding what float64 has below them."""
-    if x.dtype != np.float64:
-        return x.view(np.int32), None
-    if not stochastic:
-        return round_to_odd(x).view(np.int32), None
+    if x.dtype != np.float64 or not stochastic:
+        return as_float32(x).view(np.int32), None
     cut, lost = truncate(x)
     bits = cut.view(np.int32)
     field = np.maximum((bits & 0x7FFFFFFF) >> 23, 1)

@@ -31,10 +31,12 @@ def encode(b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
 
 def count(a: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
     """Magnitude to the code of the magnitude; b gives the sign that some roundings look at."""
+    limit = f.limit
     if f.negative_limit is not None:
-        c = minimum(a, where(b < 0, f.negative_limit, f.limit))
-    else:
-        c = minimum(a, f.limit)
+        limit = where(b < 0, f.negative_limit, f.limit)
+    c = minimum(a, limit)
+    if low is not None:  # what is cut off at the limit has nothing below it
+        low = where(a < limit, low, 0)
     return count_within(c, b, f, rounding, random, low)
 
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from numerics.formats import backend
 from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.packing import planes
 from numerics.formats.rounding import SCALE_RULES, check_random, check_rounding
 
 Specials = Literal["ieee", "fn", "fnuz", "none"]
@@ -418,8 +419,8 @@ class Block(Dtype):
     @property
     def bits(self) -> float:
         """Bits a value, shared fields included (whole blocks; a tensor's one scale left out)."""
-        shared = self.scale.bits if self.scale else 8 + self.block // (self.sub_block or 1)
-        bits = self.element_bits + shared / self.block
+        bits = 8 * self.bytes_per_block / self.block if self.scale is None else self.element_bits
+        bits += self.scale.bits / self.block if self.scale else 0
         return int(bits) if bits == int(bits) else bits
 
     @property
@@ -554,8 +555,10 @@ class Block(Dtype):
 
     @cached_property
     def bytes_per_block(self) -> int:
-        """Bytes of one whole block, shared fields included."""
-        return -(-int(self.bits * self.block) // 8)
+        """Bytes of one whole block, shared fields included (docs/layout.md)."""
+        if self.scale is not None:
+            return -(-(self.element_bits * self.block + self.scale.bits) // 8)
+        return sum(-(-self.block * width // 8) for _, width in planes(self.element_bits)) + 2
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions,
 from numerics.backends.words import words
 from numerics.formats import packing
 from numerics.formats.dtype import Block, Element
+from numerics.formats.floats import bfloat16
 from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_of
 
 CHUNK = 1 << 15  # elements: a few dozen temporaries of this size fit a second-level cache
@@ -42,34 +43,16 @@ class ArrayExecutor:
     ) -> None:
         """Element.encode."""
         f = grid(dtype, rounding, overflow)
-        self._elements(bound.encode, f, x, rounding, random, out)
+        _map(bound.encode, f, x, rounding, random, out)
 
     def round(
-        self,
-        x: Array,
-        dtype: Element,
-        rounding: str,
-        overflow: str,
-        random: Array | None,
-        out: NDArray[np.float32],
+        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
     ) -> None:
         """Element.round."""
+        values = np.empty(x.shape, np.float32)
         f = grid(dtype, rounding, overflow)
-        self._elements(bound.round_bits, f, x, rounding, random, out.view(np.int32))
-
-    @staticmethod
-    def _elements(
-        function: Callable[..., Any],
-        f: Any,
-        x: Array,
-        rounding: str,
-        random: Array | None,
-        out: Array,
-    ) -> None:
-        with np.errstate(all="ignore"):
-            for part in _chunks(x.size, CHUNK):
-                b, low = words(x[part], rounding == "stochastic")
-                out[part] = function(b, f, rounding, None if random is None else random[part], low)
+        _map(bound.round_bits, f, x, rounding, random, values.view(np.int32))
+        out[...] = _narrow(values, x.dtype)
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
         """Element.decode."""
@@ -79,7 +62,7 @@ class ArrayExecutor:
             for part in _chunks(codes.size, CHUNK):
                 bits[part] = bound.decode(codes[part].astype(np.int32), f)
 
-    def encode_blocks(self, x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
+    def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:
         """Block.encode."""
         n = len(x)
         codes = np.empty((n, dtype.block), dtype.code_dtype)
@@ -88,7 +71,7 @@ class ArrayExecutor:
         fields = BlockFields(codes, scale, micro)
         with np.errstate(all="ignore"):
             for part in _chunks(n, max(CHUNK // dtype.block, 1)):
-                _ENCODE[dtype.family](x[part].view(np.int32), dtype, _cut(options, part), _rows(fields, part))
+                _ENCODE[dtype.family](words(x[part])[0], dtype, _cut(options, part), _rows(fields, part))
         return fields
 
     def decode_blocks(
@@ -104,13 +87,13 @@ class ArrayExecutor:
             for part in _chunks(len(out), max(CHUNK // dtype.block, 1)):
                 bits[part] = _DECODE[dtype.family](_rows(fields, part), dtype, tensor_scale)
 
-    def round_blocks(
-        self, x: NDArray[np.float32], dtype: Block, options: BlockOptions, out: NDArray[np.float32]
-    ) -> None:
+    def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
         """Block.round."""
         for part in _chunks(len(x), max(CHUNK // dtype.block, 1)):
             fields = self.encode_blocks(x[part], dtype, _cut(options, part))
-            self.decode_blocks(fields, dtype, options.tensor_scale, out[part])
+            values = np.empty(fields.codes.shape, np.float32)
+            self.decode_blocks(fields, dtype, options.tensor_scale, values)
+            out[part] = _narrow(values, x.dtype)
 
     def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
         """Groups as rows; a short last group is filled with zeros and cut off again."""
@@ -170,6 +153,27 @@ class ArrayExecutor:
         high = np.where(finite, x, -np.inf).max(axis=1, initial=-np.inf)
         none = ~(low <= high)
         return np.where(none, 0, low).astype(x.dtype), np.where(none, 0, high).astype(x.dtype)
+
+
+def _narrow(values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
+    """float32 values in another float type, half to even."""
+    if dtype.name == "bfloat16":
+        codes = np.empty(values.shape, np.uint16)
+        _map(bound.encode, grid(bfloat16, "half_even", "nonsaturate"), values, "half_even", None, codes)
+        return codes.view(dtype)
+    with np.errstate(over="ignore"):
+        return values.astype(dtype, copy=False)
+
+
+def _map(
+    function: Callable[..., Any], f: Any, x: Array, rounding: str, random: Array | None, out: Array
+) -> None:
+    with np.errstate(all="ignore"):
+        for part in _chunks(len(x), CHUNK):
+            b, low = words(x[part], rounding == "stochastic")
+            if f.lowest is not None and low is not None:  # however small, it is not the zero that is lacking
+                b = np.where((b == 0) & (x[part] > 0), np.int32(1), b)
+            out[part] = function(b, f, rounding, None if random is None else random[part], low)
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:

@@ -18,8 +18,6 @@ Exact = Fraction | float
 """A fraction, or a Python float for what fractions lack: -0.0, and Inf and NaN of either sign."""
 
 HALF = Fraction(1, 2)
-INF_BITS = 0x7F800000
-"""float32's +Inf (IEEE 754-2019 §3.4); the bits above it are NaN."""
 
 
 def exactly(x: Fraction | SupportsFloat) -> Exact:
@@ -43,6 +41,11 @@ def is_negative(x: Exact) -> bool:
 def is_finite(x: Exact) -> bool:
     """Neither Inf nor NaN (IEEE 754-2019 §5.7.2)."""
     return isinstance(x, Fraction) or math.isfinite(x)
+
+
+def absolute(x: Exact) -> Fraction:
+    """|x| of a finite number (IEEE 754-2019 §5.5.1, abs)."""
+    return abs(x) if isinstance(x, Fraction) else Fraction(abs(x))
 
 
 def power_of_two(exponent: int) -> Fraction:
@@ -141,6 +144,16 @@ def value(code: int, dtype: Element) -> Exact:
 # --------------------------------------------------------------------------------------- rounding
 
 
+def ties_away(odd: bool, negative: bool) -> dict[str, bool]:
+    """The modes that take the nearest: does a tie go away from zero (IEEE 754-2019 §4.3.1)?"""
+    return {"half_even": odd, "half_away": True, "half_up": not negative, "half_down": negative}
+
+
+def always_away(odd: bool, negative: bool) -> dict[str, bool]:
+    """The directed modes: does all that is inexact go away from zero (IEEE 754-2019 §4.3.2)?"""
+    return {"toward_zero": False, "floor": negative, "ceil": not negative, "to_odd": not odd}
+
+
 def rounds_away(f: Fraction, odd: bool, negative: bool, rounding: str, random: int | None = None) -> bool:
     """Does a number round away from zero (FORMATS §3; IEEE 754-2019 §4.3)?
 
@@ -153,11 +166,10 @@ def rounds_away(f: Fraction, odd: bool, negative: bool, rounding: str, random: i
     if rounding == "stochastic":
         assert random is not None
         return f + Fraction(random % (1 << 30), 1 << 30) >= 1
-    nearest = {"half_even": odd, "half_away": True, "half_up": not negative, "half_down": negative}
-    if rounding in nearest:
-        return f > HALF or (f == HALF and nearest[rounding])
-    directed = {"toward_zero": False, "floor": negative, "ceil": not negative, "to_odd": not odd}
-    return f > 0 and directed[rounding]
+    ties = ties_away(odd, negative)
+    if rounding in ties:
+        return f > HALF or (f == HALF and ties[rounding])
+    return f > 0 and always_away(odd, negative)[rounding]
 
 
 def round_to_integer(a: Fraction, negative: bool, rounding: str, random: int | None = None) -> int:
@@ -236,12 +248,16 @@ def encode(
     if isinstance(dtype, Integer):
         return _encode_integer(x, dtype, rounding, random)
     assert isinstance(dtype, Float)
-    negative = is_negative(x)
-    if not dtype.signed and (negative or (x == 0 and not dtype.has_zero)):
+    if not dtype.signed and (is_negative(x) or (x == 0 and not dtype.has_zero)):
         return _encode_below(x, dtype, rounding, overflow, random)
+    return _encode_float(x, dtype, rounding, overflow, random)
+
+
+def _encode_float(x: Exact, dtype: Float, rounding: str, overflow: str, random: int | None) -> int:
+    negative = is_negative(x)
     if not is_finite(x):
         return overflow_code(dtype, negative, rounding, overflow, infinite=True)
-    code = round_magnitude(Fraction(abs(x)), dtype, negative, rounding, random)
+    code = round_magnitude(absolute(x), dtype, negative, rounding, random)
     if code > largest_code(dtype):
         return overflow_code(dtype, negative, rounding, overflow)
     if code == 0 and dtype.specials == "fnuz":  # the code of -0 is taken by NaN
@@ -264,7 +280,7 @@ def _encode_below(x: Exact, dtype: Float, rounding: str, overflow: str, random: 
     if overflow == "saturate":
         return 0
     vanishes = dtype.has_zero and is_finite(x)
-    if vanishes and round_magnitude(Fraction(abs(x)), dtype, True, rounding, random) == 0:
+    if vanishes and round_magnitude(absolute(x), dtype, True, rounding, random) == 0:
         return 0
     return nan_code(dtype)
 
@@ -277,70 +293,6 @@ def integer_range(dtype: Integer) -> tuple[int, int]:
 def _encode_integer(x: Exact, dtype: Integer, rounding: str, random: int | None) -> int:
     low, high = integer_range(dtype)
     if is_finite(x):
-        a = round_to_integer(Fraction(abs(x)), is_negative(x), rounding, random)
+        a = round_to_integer(absolute(x), is_negative(x), rounding, random)
         x = Fraction(-a if is_negative(x) else a)
     return int(min(max(x, low), high)) % (1 << dtype.bits)
-
-
-# ---------------------------------------------------------------------------- float32 arithmetic
-
-
-def float32_value(bits: int) -> Fraction:
-    """The value of a float32 magnitude's bits; 0x7F800000 reads as the 2**128 that follows.
-
-    >>> float32_value(0x3F800000), float32_value(1) == Fraction(1, 2**149)
-    (Fraction(1, 1), True)
-    """
-    field, fraction = bits >> 23, bits & 0x7FFFFF
-    return (fraction + (bool(field) << 23)) * power_of_two(max(field, 1) - 150)
-
-
-def float32_bits(a: Fraction) -> int:
-    """The bits of the largest float32 magnitude at or below a; 0x7F800000 from 2**128 on.
-
-    >>> hex(float32_bits(Fraction(1, 3))), float32_bits(Fraction(1, 2**150))
-    ('0x3eaaaaaa', 0)
-    """
-    if a <= 0:
-        return 0
-    e = max(floor_log2(a), -126)
-    return min(math.floor(a * power_of_two(23 - e)) + ((e + 126) << 23), INF_BITS)
-
-
-def to_float32(x: Exact) -> Exact:
-    """Rounded to float32, half to even, subnormals and overflow included (IEEE 754-2019 §4.3.1).
-
-    >>> to_float32(Fraction(2**25 + 3)), to_float32(Fraction(2**128)), to_float32(Fraction(-1, 2**150))
-    (Fraction(33554436, 1), inf, -0.0)
-    """
-    if isinstance(x, float):
-        return x
-    a = abs(x)
-    bits = float32_bits(a)
-    if bits < INF_BITS:
-        low, high = float32_value(bits), float32_value(bits + 1)
-        bits += rounds_away((a - low) / (high - low), bits % 2 == 1, x < 0, "half_even")
-    rounded: Exact = math.inf if bits >= INF_BITS else float32_value(bits)
-    return exactly(math.copysign(rounded, -1.0)) if x < 0 else rounded
-
-
-def multiply32(x: Exact, y: Exact) -> Exact:
-    """float32(x * y); an invalid product is a positive NaN (IEEE 754-2019 §5.4.1)."""
-    if isinstance(x, Fraction) and isinstance(y, Fraction):
-        negative_zero = (x == 0) != (y == 0) and (x < 0 or y < 0)
-        return -0.0 if negative_zero else to_float32(x * y)
-    if x != x or y != y:
-        return x if x != x else y
-    product = float(x) * float(y)
-    return math.nan if product != product else exactly(product)
-
-
-def divide32(x: Exact, y: Exact) -> Exact:
-    """float32(x / y), for y > 0, Inf included (IEEE 754-2019 §5.4.1).
-
-    >>> divide32(Fraction(1), Fraction(3)) == Fraction(0xAAAAAB, 2**25), divide32(-0.0, Fraction(3))
-    (True, -0.0)
-    """
-    if isinstance(x, Fraction) and isinstance(y, Fraction):
-        return to_float32(x / y)
-    return x if not is_finite(x) else exactly(math.copysign(0.0, x))

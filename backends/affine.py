@@ -1,0 +1,220 @@
+"""Scales and zero points on the host: who shares one, how they are found, and their use.
+
+`HostAffine` is what a `HostBackend` (host.py) offers to numerics/quantization.py.  What is done to
+every element is the executor's; here is what is done once a scale (FORMATS §6).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends import randomness
+from numerics.backends.blocking import Blocking
+from numerics.backends.executor import Affine, Array, Executor
+from numerics.formats.backend import Draw
+from numerics.formats.dtype import Element, Float
+from numerics.formats.floats import bfloat16, float16
+
+POF2_EXPONENTS = (-127, 127)  # what one E8M0 byte holds (OCP MX 1.0 §5.4.1)
+_CODECS: dict[str, Float] = {"float16": float16, "bfloat16": bfloat16}
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Which elements share a scale: all (axis None), each index of an axis, or groups along it."""
+
+    shape: tuple[int, ...]
+    axis: int | None = None
+    size: int | None = None
+
+    @property
+    def shared(self) -> tuple[int, ...]:
+        """The shape of the scales."""
+        if self.axis is None:
+            return ()
+        if self.size is None:
+            return (self.shape[self.axis],)
+        blocks = self._blocking
+        return (*self.shape[: self.axis], blocks.per_line, *self.shape[self.axis + 1 :])
+
+    @property
+    def _blocking(self) -> Blocking:
+        assert self.axis is not None
+        assert self.size is not None
+        return Blocking(self.shape, self.axis, min(self.size, max(self.shape[self.axis], 1)))
+
+    def rows(self, x: Array) -> Array:
+        """x as [scales, elements that share one]; a short last group is filled with zeros."""
+        if self.axis is None:
+            return x.reshape(1, -1)
+        if self.size is None:
+            return np.ascontiguousarray(np.moveaxis(x, self.axis, 0).reshape(self._channels))
+        return self._blocking.rows(x)
+
+    @property
+    def _channels(self) -> tuple[int, int]:
+        assert self.axis is not None
+        others = self.shape[: self.axis] + self.shape[self.axis + 1 :]
+        return self.shape[self.axis], math.prod(others)
+
+    def elements(self, rows: Array) -> Array:
+        """The inverse of rows."""
+        if self.axis is None:
+            return rows.reshape(self.shape)
+        if self.size is None:
+            others = self.shape[: self.axis] + self.shape[self.axis + 1 :]
+            lines = rows.reshape(self.shape[self.axis], *others)
+            return np.ascontiguousarray(np.moveaxis(lines, 0, self.axis))
+        return self._blocking.elements(rows)
+
+    def spread(self, fields: Array) -> Array:
+        """Found on rows [scales], in the shape of the scales."""
+        if self.axis is None or self.size is None:
+            return fields.reshape(self.shared)
+        return self._blocking.shared(fields)
+
+    def gather(self, fields: Array) -> Array:
+        """The inverse of spread."""
+        if self.axis is None or self.size is None:
+            return fields.reshape(-1)
+        return self._blocking.shared_rows(fields, "scale")
+
+
+class AffineOptions(NamedTuple):
+    """How a scale and a zero point are found and kept."""
+
+    symmetric: bool
+    scale_type: str  # float64, float32, float16, bfloat16 or pof2
+    zero_point_type: str  # int32 or float32
+
+
+class AffineBackend(Protocol):
+    """What a backend offers to numerics/quantization.py; data is what its `prepare` made."""
+
+    def prepare(self, x: Any) -> tuple[Any, str]:
+        """x as the backend's own float32 or float64 array, and the name of what it was."""
+
+    def give(self, values: Any, original: str) -> Any:
+        """float32 or float64 values as what they were."""
+
+    def extremes(self, data: Any, partition: Partition) -> tuple[Any, Any]:
+        """The least and the largest finite value of those that share a scale."""
+
+    def find_affine(
+        self, low: Any, high: Any, dtype: Element, options: AffineOptions, scale: Any = None
+    ) -> Affine:
+        """The scale, unless it is given, and the zero point for values from low to high."""
+
+    def quantize(
+        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+    ) -> Any:
+        """Codes of the shape of data."""
+
+    def dequantize(self, codes: Any, dtype: Element, partition: Partition, affine: Affine) -> Any:
+        """Values of the codes, in the type of the scale."""
+
+
+class HostAffine:
+    """AffineBackend on some executor, but for `prepare`."""
+
+    executor: Executor
+
+    def give(self, values: Array, original: str) -> Any:
+        """float32 or float64 values as what they were, half to even."""
+        if original == "python":
+            return values.tolist()
+        if original == "bfloat16":
+            import ml_dtypes
+
+            codes = np.empty(values.shape, np.uint16)
+            self.executor.encode(
+                values.reshape(-1), bfloat16, "half_even", "nonsaturate", None, codes.reshape(-1)
+            )
+            return codes.view(ml_dtypes.bfloat16)
+        with np.errstate(over="ignore"):
+            return values.astype(original, copy=False)
+
+    def extremes(self, data: Array, partition: Partition) -> tuple[Array, Array]:
+        """The least and the largest finite value of those that share a scale; 0 where there is none."""
+        low, high = self.executor.extremes(partition.rows(data))
+        return partition.spread(low), partition.spread(high)
+
+    def find_affine(
+        self, low: Array, high: Array, dtype: Element, options: AffineOptions, scale: Any = None
+    ) -> Affine:
+        """FORMATS §6; low and high have the shape of the scales and say in which type to compute."""
+        with np.errstate(all="ignore"):
+            found = widest_scale(low, high, dtype, options.symmetric) if scale is None else scale
+            scale = self.round_scale(found, options.scale_type).astype(low.dtype)
+            zero = None if options.symmetric else zero_point(low, scale, dtype, options.zero_point_type)
+        return Affine(np.asarray(scale), None if zero is None else np.asarray(zero))
+
+    def round_scale(self, scale: Array, scale_type: str) -> Array:
+        """The scale in its type, kept positive and finite: at least the smallest, at most the largest."""
+        if scale_type == "pof2":
+            return power_of_two_above(scale)
+        if scale_type not in _CODECS:
+            kind = np.dtype(scale_type)
+            facts = np.finfo(kind)
+            return np.clip(scale.astype(kind), facts.smallest_subnormal, facts.max)
+        dtype, rounded = _CODECS[scale_type], np.empty(scale.shape, scale.dtype)
+        self.executor.round(scale.reshape(-1), dtype, "half_even", "saturate", None, rounded.reshape(-1))
+        return np.maximum(rounded, dtype.smallest_subnormal)
+
+    def quantize(
+        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+    ) -> Array:
+        """Codes of the shape of data: clamp(round(x / scale) + zero_point)."""
+        random = randomness.bits(draw, data.shape)
+        drawn = None if random is None else partition.rows(random.reshape(data.shape))
+        codes = self.executor.encode_affine(
+            partition.rows(data), dtype, _as_rows(affine, partition), rounding, drawn
+        )
+        return partition.elements(codes)
+
+    def dequantize(self, codes: Array, dtype: Element, partition: Partition, affine: Affine) -> Array:
+        """Values of the codes, in the type of the scale: (q - zero_point) * scale."""
+        rows = self.executor.decode_affine(partition.rows(codes), dtype, _as_rows(affine, partition))
+        return partition.elements(rows)
+
+
+def _as_rows(affine: Affine, partition: Partition) -> Affine:
+    zero = None if affine.zero is None else partition.gather(affine.zero)
+    return Affine(partition.gather(affine.scale), zero)
+
+
+def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool) -> Array:
+    """amax / max, or (max - min) / (qmax - qmin); 1 where all is zero.
+
+    A difference that overflows is taken of the halves: halving is exact.
+    """
+    low, high = np.minimum(low, 0), np.maximum(high, 0)
+    if symmetric:
+        extent = np.maximum(-low, high)
+        scale = extent / low.dtype.type(dtype.max)
+    else:
+        extent, steps = high - low, low.dtype.type(dtype.max - dtype.min)
+        scale = np.where(np.isinf(extent), (high / 2 - low / 2) / (steps / 2), extent / steps)
+    return np.where(extent == 0, low.dtype.type(1), scale)
+
+
+def zero_point(low: Array, scale: Array, dtype: Element, zero_point_type: str) -> Array:
+    """clamp(round_half_even(qmin - min / scale)); a float zero point is not rounded to an integer."""
+    kind = low.dtype.type
+    wanted = kind(dtype.min) - np.minimum(low, 0) / scale
+    if zero_point_type == "int32":
+        return np.clip(np.rint(wanted), dtype.min, dtype.max).astype(np.int32)
+    return np.clip(wanted, dtype.min, dtype.max).astype(np.float32).astype(low.dtype)
+
+
+def power_of_two_above(scale: Array) -> Array:
+    """2**ceil(log2(scale)) by taking the exponent out; a float log2 is wrong next to powers of two."""
+    facts = np.finfo(scale.dtype)
+    mantissa, exponent = np.frexp(np.clip(scale, facts.smallest_subnormal, facts.max))
+    power: NDArray[np.int32] = np.clip(exponent - (mantissa == 0.5), *POF2_EXPONENTS)
+    return np.ldexp(scale.dtype.type(1), power)

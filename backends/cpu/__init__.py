@@ -1,0 +1,6 @@
+"""Numba: the shared arithmetic as vector code for the CPU at hand, on threads."""
+
+from numerics.backends.cpu.executor import CpuExecutor
+from numerics.backends.host import HostBackend
+
+BACKEND = HostBackend(CpuExecutor())

@@ -1,0 +1,187 @@
+"""Kernels: a function of lanes, run over whole arrays in tiles.
+
+Every kernel takes 64-bit integers: addresses, a count and what else it needs; so one signature
+serves all, calls are cheap, and no array type multiplies what is compiled.  It runs without the
+interpreter lock, under IEEE 754 arithmetic whatever mode the caller's thread is in.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from numerics.backends.cpu import cache
+from numerics.backends.cpu.lanes import I8, I32, I64, Lane
+from numerics.backends.cpu.streams import Stream
+
+Kernel = Callable[[tuple[int, ...]], None]
+Function = Callable[..., Any]
+
+STREAM_ALIGNMENT = 64  # bytes: non-temporal stores of whole cache lines
+_X86 = platform.machine().lower() in ("x86_64", "amd64")
+_DEFAULT_MXCSR = 0x1F80  # round half to even, no flush to zero, no denormals as zero, all masked
+
+
+def build(name: str, words: int, emit: Callable[[ir.IRBuilder, list[ir.Value]], None]) -> Kernel:
+    """Compiles a kernel of `words` integers, or finds it in the disk cache under its name."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def body(typing: Any, arguments: Any) -> Any:
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+            with ieee_arithmetic(builder):
+                emit(builder, cgutils.unpack_tuple(builder, values[0]))
+            return context.get_dummy_value()
+
+        return types.none(arguments), generate
+
+    def kernel(arguments):  # type: ignore[no-untyped-def]
+        body(arguments)
+
+    kernel.__name__ = kernel.__qualname__ = name
+    dispatcher = njit(nogil=True, error_model="numpy", boundscheck=False)(kernel)
+    cache.attach(dispatcher, name)
+    dispatcher.compile((types.UniTuple(types.int64, words),))
+    dispatcher.disable_compile()
+    return dispatcher  # type: ignore[no-any-return]
+
+
+class ieee_arithmetic:
+    """Rounding half to even and gradual underflow inside, the caller's mode again outside."""
+
+    def __init__(self, builder: ir.IRBuilder) -> None:
+        self.builder = builder
+
+    def _control(self, name: str, word: ir.Value) -> None:
+        kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer()])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.x86.sse.{name}")
+        self.builder.call(function, [self.builder.bitcast(word, I8.as_pointer())])
+
+    def __enter__(self) -> None:
+        if _X86:
+            self.saved = cgutils.alloca_once(self.builder, I32)
+            ours = cgutils.alloca_once_value(self.builder, ir.Constant(I32, _DEFAULT_MXCSR))
+            self._control("stmxcsr", self.saved)
+            self._control("ldmxcsr", ours)
+
+    def __exit__(self, *_: object) -> None:
+        if _X86:
+            self._control("ldmxcsr", self.saved)
+
+
+def map_tiles(
+    builder: ir.IRBuilder,
+    function: Function,
+    inputs: Sequence[tuple[ir.Value, Stream]],
+    outputs: Sequence[tuple[ir.Value, Stream]],
+    count: ir.Value,
+    width: int,
+    streaming: bool = False,
+) -> None:
+    """outputs = function(inputs) over `count` elements, a tile of `width` at a time.
+
+    The last tile, when short, works on a copy beside the arrays, so that nothing outside them is
+    read or written.
+    """
+    tiles, rest = builder.udiv(count, _i64(width)), builder.urem(count, _i64(width))
+    short = builder.icmp_unsigned("!=", rest, _i64(0))
+    spare = [_spare(builder, stream, width) for _, stream in (*inputs, *outputs)]
+    with builder.if_then(short):
+        for (address, stream), room in zip(inputs, spare, strict=False):
+            _fill(builder, room, stream.bytes(width))
+            _copy(
+                builder, room, _offset(builder, address, tiles, stream, width), _size(builder, stream, rest)
+            )
+    total = builder.add(tiles, builder.zext(short, I64))
+    with cgutils.for_range(builder, total, intp=I64) as loop:
+        last = builder.icmp_unsigned("==", loop.index, tiles)
+        places = [
+            builder.select(last, room, _offset(builder, address, loop.index, stream, width))
+            for (address, stream), room in zip((*inputs, *outputs), spare, strict=True)
+        ]
+        _tile(builder, function, inputs, outputs, places, width, streaming)
+    with builder.if_then(short):
+        for (address, stream), room in zip(outputs, spare[len(inputs) :], strict=True):
+            _copy(
+                builder, _offset(builder, address, tiles, stream, width), room, _size(builder, stream, rest)
+            )
+    if streaming and _X86:
+        fence = ir.FunctionType(ir.VoidType(), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, fence, "llvm.x86.sse.sfence"), [])
+
+
+def _tile(
+    builder: ir.IRBuilder, function: Function, inputs: Any, outputs: Any, places: list[ir.Value], width: int,
+    streaming: bool,
+) -> None:  # fmt: skip
+    lanes: list[Lane] = []
+    for (_, stream), place in zip(inputs, places, strict=False):
+        loaded = stream.load(builder, place, width)
+        lanes += loaded if stream.lanes > 1 else [loaded]
+    results = function(*lanes)
+    results = list(results) if isinstance(results, tuple) else [results]
+    for (_, stream), place in zip(outputs, places[len(inputs) :], strict=True):
+        taken, results = results[: stream.lanes], results[stream.lanes :]
+        _write(
+            builder, stream.store(taken[0] if stream.lanes == 1 else tuple(taken), width), place, streaming
+        )
+
+
+def _write(builder: ir.IRBuilder, values: list[ir.Value], address: ir.Value, streaming: bool) -> None:
+    for value in values:
+        size = _bytes_of(value.type)
+        store = builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=1)
+        if streaming and size % STREAM_ALIGNMENT == 0:
+            store.align = STREAM_ALIGNMENT
+            store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
+        address = builder.add(address, _i64(size))
+
+
+def _bytes_of(kind: ir.Type) -> int:
+    bits = kind.count * _width_of(kind.element) if isinstance(kind, ir.VectorType) else _width_of(kind)
+    return bits // 8
+
+
+def _width_of(kind: ir.Type) -> int:
+    return {"half": 16, "float": 32, "double": 64}.get(str(kind)) or kind.width  # type: ignore[no-any-return]
+
+
+def _i64(value: int) -> ir.Constant:
+    return ir.Constant(I64, value)
+
+
+def _offset(builder: ir.IRBuilder, address: ir.Value, tile: ir.Value, stream: Stream, width: int) -> ir.Value:
+    return builder.add(address, builder.mul(tile, _i64(stream.bytes(width))))
+
+
+def _size(builder: ir.IRBuilder, stream: Stream, elements: ir.Value) -> ir.Value:
+    """Bytes of fewer elements than a tile has."""
+    bits = builder.mul(elements, _i64(stream.bits.numerator))
+    step = 8 * stream.bits.denominator
+    return builder.udiv(builder.add(bits, _i64(step - 1)), _i64(step))
+
+
+def _spare(builder: ir.IRBuilder, stream: Stream, width: int) -> ir.Value:
+    room = cgutils.alloca_once(builder, I8, size=stream.bytes(width))
+    room.align = STREAM_ALIGNMENT
+    return builder.ptrtoint(room, I64)
+
+
+def _fill(builder: ir.IRBuilder, address: ir.Value, size: int) -> None:
+    cgutils.memset(builder, builder.inttoptr(address, I8.as_pointer()), _i64(size), 0)
+
+
+def _copy(builder: ir.IRBuilder, target: ir.Value, source: ir.Value, size: ir.Value) -> None:
+    pointers = [builder.inttoptr(a, I8.as_pointer()) for a in (target, source)]
+    cgutils.raw_memcpy(builder, *pointers, size, _i64(1))
+
+
+def numbers(builder: ir.IRBuilder, address: ir.Value, count: int) -> list[Lane]:
+    """Run-time parameters: int32 at an address, read before any loop."""
+    base = builder.inttoptr(address, I32.as_pointer())
+    return [Lane(builder, builder.load(builder.gep(base, [_i64(k)]))) for k in range(count)]

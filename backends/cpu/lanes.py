@@ -1,0 +1,191 @@
+"""The shared arithmetic as LLVM IR: lanes that write an instruction for every operation on them.
+
+A Lane is one i32 or float, or one vector of them.  Calling a function of formats/ on lanes once, at
+compile time, leaves its instructions in the builder; static parameters and branches vanish.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from numerics.backends.bind import bind
+
+I1, I8, I16, I32, I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
+F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+
+
+class Lane:
+    """An LLVM value under the operators that the dialect allows."""
+
+    __slots__ = ("builder", "value")
+
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+        self.builder = builder
+        self.value = value
+
+    def __bool__(self) -> bool:
+        raise TypeError("a lane has no truth value: use where, or make the parameter static")
+
+    @property
+    def width(self) -> int:
+        """Elements of the vector; 0 for a scalar."""
+        return self.value.type.count if isinstance(self.value.type, ir.VectorType) else 0
+
+    @property
+    def element(self) -> ir.Type:
+        """The type of a scalar, or of a vector's elements."""
+        return self.value.type.element if self.width else self.value.type
+
+    def spread(self, width: int) -> ir.Value:
+        """The value, repeated where a scalar meets a vector of `width`."""
+        if self.width == width:
+            return self.value
+        vector = ir.VectorType(self.value.type, width)
+        first = self.builder.insert_element(
+            ir.Constant(vector, ir.Undefined), self.value, ir.Constant(I32, 0)
+        )
+        return self.builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(I32, width), [0] * width))
+
+
+def constant(value: float, element: ir.Type, width: int) -> ir.Constant:
+    """A static number as an LLVM constant; integers modulo 2**32."""
+    if element == I32:
+        value = (int(value) + (1 << 31)) % (1 << 32) - (1 << 31)
+    return (
+        ir.Constant(ir.VectorType(element, width), [value] * width) if width else ir.Constant(element, value)
+    )
+
+
+def llvm(value: Any, element: ir.Type, width: int) -> ir.Value:
+    """A lane or a number as an LLVM value of that element type and width."""
+    return value.spread(width) if isinstance(value, Lane) else constant(value, element, width)
+
+
+Emit = Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
+
+
+def _binary(on_int: Emit, on_float: Emit | None, swapped: bool) -> Callable[[Lane, Any], Lane]:
+    def method(self: Lane, other: Any) -> Lane:
+        width = max(self.width, other.width if isinstance(other, Lane) else 0)
+        a, b = self.spread(width), llvm(other, self.element, width)
+        emit = on_float if self.element == F32 else on_int
+        assert emit is not None, "the dialect has no such operation on floats"
+        return Lane(self.builder, emit(self.builder, b, a) if swapped else emit(self.builder, a, b))
+
+    return method
+
+
+def _instruction(name: str) -> Emit:
+    return lambda builder, a, b: getattr(builder, name)(a, b)
+
+
+def _comparison(sign: str) -> tuple[Emit, Emit]:
+    return (
+        lambda builder, a, b: builder.icmp_signed(sign, a, b),
+        lambda builder, a, b: builder.fcmp_ordered(sign, a, b),
+    )
+
+
+_ARITHMETIC = {
+    "add": ("add", "fadd"), "sub": ("sub", "fsub"), "mul": ("mul", "fmul"), "and": ("and_", None),
+    "or": ("or_", None), "lshift": ("shl", None), "rshift": ("ashr", None),
+}  # fmt: skip
+for _name, (_int, _float) in _ARITHMETIC.items():
+    _emits = _instruction(_int), _instruction(_float) if _float else None
+    setattr(Lane, f"__{_name}__", _binary(*_emits, swapped=False))
+    setattr(Lane, f"__r{_name}__", _binary(*_emits, swapped=True))
+for _name, _sign in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}.items():
+    setattr(Lane, f"__{_name}__", _binary(*_comparison(_sign), swapped=False))
+
+
+# ---- the primitives of the shared arithmetic ----------------------------------------------------
+
+
+def where(condition: Any, yes: Any, no: Any) -> Any:
+    """select; a condition on static numbers is decided now."""
+    if not isinstance(condition, Lane):
+        return yes if condition else no
+    width = max(v.width for v in (condition, yes, no) if isinstance(v, Lane))
+    builder = condition.builder
+    chosen = builder.select(condition.spread(width), llvm(yes, I32, width), llvm(no, I32, width))
+    return Lane(builder, chosen)
+
+
+def minimum(x: Any, y: Any) -> Any:
+    """The smaller, signed."""
+    return where(x < y, x, y)
+
+
+def maximum(x: Any, y: Any) -> Any:
+    """The larger, signed."""
+    return where(x > y, x, y)
+
+
+def _bitcast(x: Lane, element: ir.Type) -> Lane:
+    return Lane(
+        x.builder, x.builder.bitcast(x.value, ir.VectorType(element, x.width) if x.width else element)
+    )
+
+
+def as_bits(x: Lane) -> Lane:
+    """bitcast float to i32."""
+    return _bitcast(x, I32)
+
+
+def as_float(bits: Any) -> Any:
+    """bitcast i32 to float; static bits become a Python float."""
+    return _bitcast(bits, F32) if isinstance(bits, Lane) else struct.unpack("<f", struct.pack("<i", bits))[0]
+
+
+def divide(x: Lane, y: Any) -> Lane:
+    """fdiv: IEEE 754 division, half to even."""
+    width = max(x.width, y.width if isinstance(y, Lane) else 0)
+    return Lane(x.builder, x.builder.fdiv(x.spread(width), llvm(y, F32, width)))
+
+
+def pick(x: Lane, indices: Sequence[int]) -> Lane:
+    """The elements at these indices, as a vector."""
+    undefined = ir.Constant(x.value.type, ir.Undefined)
+    mask = ir.Constant(ir.VectorType(I32, len(indices)), list(indices))
+    return Lane(x.builder, x.builder.shuffle_vector(x.value, undefined, mask))
+
+
+def max_of_run(x: Lane, size: int) -> Lane:
+    """The largest of each run of `size` elements, in each of its places."""
+    if size == x.width:
+        name = f"llvm.vector.reduce.smax.v{size}i32"
+        kind = ir.FunctionType(I32, [x.value.type])
+        reduce = cgutils.get_or_insert_function(x.builder.module, kind, name)
+        return Lane(x.builder, x.builder.call(reduce, [x.value]))
+    if size & (size - 1) == 0:  # a butterfly
+        for step in (1 << k for k in range(size.bit_length() - 1)):
+            x = maximum(x, pick(x, [i ^ step for i in range(x.width)]))
+        return x
+    turned = [
+        pick(x, [i // size * size + (i + turn) % size for i in range(x.width)]) for turn in range(1, size)
+    ]
+    for other in turned:
+        x = maximum(x, other)
+    return x
+
+
+def arithmetic(block: int = 1, sub_block: int = 1) -> SimpleNamespace:
+    """The shared arithmetic on lanes, for vectors that hold whole blocks of this size."""
+    return bind(
+        {
+            "where": where,
+            "minimum": minimum,
+            "maximum": maximum,
+            "as_bits": as_bits,
+            "as_float": as_float,
+            "divide": divide,
+            "max_of_block": lambda x: max_of_run(x, block),
+            "max_of_group": lambda x: max_of_run(x, sub_block),
+        }
+    )

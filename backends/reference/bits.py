@@ -1,0 +1,100 @@
+"""Strings of bits: Philox's random ones, and codes packed into bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_WORD = 0xFFFFFFFF
+
+
+def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]:
+    """Philox-4x32-10 (Salmon et al., SC 2011, §3.3; constants and answers of Random123).
+
+    counter: four 32-bit words, key: two.  Returns four words.
+
+    >>> " ".join(f"{word:08x}" for word in philox((0, 0, 0, 0), (0, 0)))
+    '6627e8d5 e169c58d bc57ac4c 9b00dbd8'
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = divmod(0xD2511F53 * c0, 1 << 32)
+        high1, low1 = divmod(0xCD9E8D57 * c2, 1 << 32)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E3779B9) & _WORD, (k1 + 0xBB67AE85) & _WORD
+    return c0, c1, c2, c3
+
+
+def random_bits(index: int, seed: int) -> int:
+    """R of the element at a flat index, C order: 30 bits (FORMATS §3).
+
+    Four neighbours share a counter, index // 4; each takes one word of it, its low 30 bits.
+
+    >>> hex(random_bits(1, 0)) == hex(0xE169C58D & 0x3FFFFFFF)
+    True
+    """
+    block = index // 4
+    words = philox((block & _WORD, block >> 32, 0, 0), (seed & _WORD, seed >> 32))
+    return words[index % 4] & 0x3FFFFFFF
+
+
+def pack(codes: Sequence[int], bits: int) -> bytes:
+    """Codes as one little-endian string of bits, element 0 in the lowest (FORMATS §2).
+
+    >>> pack([0x1, 0x2, 0xF], 4).hex(), pack([0x3F, 0, 0, 0x20], 6).hex()
+    ('210f', '3f0080')
+    """
+    string = "".join(f"{code:0{bits}b}" for code in reversed(codes))
+    return int("0" + string, 2).to_bytes((len(string) + 7) // 8, "little")
+
+
+def unpack(packed: bytes, count: int, bits: int) -> list[int]:
+    """The inverse of `pack` (FORMATS §2).
+
+    >>> unpack(bytes.fromhex("210f"), 3, 4)
+    [1, 2, 15]
+    """
+    string = f"{int.from_bytes(packed, 'little'):0{count * bits}b}"
+    end = len(string)
+    return [int(string[end - (i + 1) * bits : end - i * bits], 2) for i in range(count)]
+
+
+def planes(bits: int) -> list[int]:
+    """The widths that a code is cut into, low bits first: the largest power of two, again.
+
+    >>> planes(3), planes(5), planes(8), planes(15)
+    ([2, 1], [4, 1], [8], [8, 4, 2, 1])
+    """
+    widths = []
+    while bits:
+        widths.append(1 << (bits.bit_length() - 1))
+        bits -= widths[-1]
+    return widths
+
+
+def pack_micro_block(exponent: int, microexponents: int, codes: Sequence[int], bits: int) -> bytes:
+    """One microexponent block: the planes of its codes, the microexponents, the exponent (§5).
+
+    >>> pack_micro_block(0x7F, 0x01, [0b101] * 16, 3).hex()
+    '55555555ffff017f'
+    """
+    packed, shift = b"", 0
+    for width in planes(bits):
+        packed += pack([(code >> shift) & ((1 << width) - 1) for code in codes], width)
+        shift += width
+    return packed + bytes([microexponents, exponent])
+
+
+def unpack_micro_block(packed: bytes, count: int, bits: int) -> tuple[int, int, list[int]]:
+    """The inverse of `pack_micro_block`: exponent, microexponents, codes (§5).
+
+    >>> unpack_micro_block(bytes.fromhex("55555555ffff017f"), 16, 3) == (0x7F, 1, [0b101] * 16)
+    True
+    """
+    codes, shift, at = [0] * count, 0, 0
+    for width in planes(bits):
+        end = at + (count * width + 7) // 8
+        plane = unpack(packed[at:end], count, width)
+        codes = [code | part << shift for code, part in zip(codes, plane, strict=True)]
+        shift, at = shift + width, end
+    return packed[-1], packed[-2], codes

@@ -1,0 +1,311 @@
+"""One block at a time, by fractions: OCP MX, microexponents, and float scales as in NVFP4."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from functools import cache
+from typing import SupportsFloat
+
+from numerics.backends.reference.binary32 import (
+    divide32,
+    float32_bits,
+    multiply32,
+    to_float32,
+)
+from numerics.backends.reference.exact import (
+    Exact,
+    absolute,
+    encode,
+    exactly,
+    floor_log2,
+    has_nan,
+    integer_range,
+    is_finite,
+    is_negative,
+    largest_code,
+    magnitude,
+    nan_code,
+    power_of_two,
+    round_to_integer,
+    value,
+)
+from numerics.formats.dtype import Block, Element, Float, Integer
+
+Numbers = Iterable[Fraction | SupportsFloat]
+Randoms = Sequence[int] | None
+
+# ------------------------------------------------------------------------------ a block's elements
+
+
+def element_unit(element: Element) -> Fraction:
+    """What an element's value counts: integers carry 2**-(bits - 2) (OCP MX 1.0 §5.3.4)."""
+    return power_of_two(2 - element.bits) if isinstance(element, Integer) else Fraction(1)
+
+
+@cache
+def element_max(element: Element) -> Fraction:
+    """The largest magnitude that is written (OCP MX 1.0 §5.3).
+
+    >>> from numerics.formats import fp4, int8
+    >>> element_max(fp4), element_max(int8)
+    (Fraction(6, 1), Fraction(127, 64))
+    """
+    if isinstance(element, Integer):
+        return integer_range(element)[1] * element_unit(element)
+    assert isinstance(element, Float)
+    return magnitude(largest_code(element), element)
+
+
+def encode_element(y: Exact, element: Element, rounding: str, random: int | None = None) -> int:
+    """The code of a number in units of the block's scale, saturating; integers symmetrically."""
+    if isinstance(element, Integer):
+        high = integer_range(element)[1]
+        y = exactly(min(max(y / element_unit(element), -high), high))
+    return encode(y, element, rounding, "saturate", random)
+
+
+def element_value(code: int, element: Element) -> Exact:
+    """The number that an element's code stands for, before the block's scale."""
+    v = value(code, element)
+    return v * element_unit(element) if isinstance(v, Fraction) else v
+
+
+def poisoned(count: int, element: Element) -> list[int]:
+    """The codes of a block with a NaN or Inf: NaN where the element has one, else 0 (§4)."""
+    return [nan_code(element) if has_nan(element) else 0] * count
+
+
+def parts(dtype: Block) -> tuple[Element, Float]:
+    """The formats of a block's elements and of its scale (FORMATS §4)."""
+    assert dtype.element is not None
+    assert dtype.scale is not None
+    return dtype.element, dtype.scale
+
+
+def _each(randoms: Randoms, count: int) -> Sequence[int | None]:
+    return [None] * count if randoms is None else randoms
+
+
+# ------------------------------------------------------------------------------------------ OCP MX
+
+
+def exponent_range(scale: Float) -> tuple[int, int]:
+    """The least and the largest exponent of a power-of-two scale: -127 and 127 for E8M0."""
+    return -scale.bias, largest_code(scale) - scale.bias
+
+
+def ceil_log2(a: Fraction) -> int:
+    """The smallest e with a <= 2**e, for a > 0."""
+    return floor_log2(a) + (power_of_two(floor_log2(a)) != a)
+
+
+def even_addend(element: Element) -> int:
+    """What the rule `even` adds to the bits: half a step of the element's precision (§4)."""
+    width = element.mantissa if isinstance(element, Float) else element.bits
+    return 1 << (22 - width)
+
+
+def scale_exponent(amax: Fraction, element: Element, rule: str) -> int:
+    """The exponent of the block's scale before it is clamped (FORMATS §4; OCP MX 1.0 §6.3).
+
+    >>> from numerics.formats import fp4
+    >>> [scale_exponent(Fraction(7), fp4, rule) for rule in ("floor", "ceil", "even", "rceil")]
+    [0, 1, 1, 1]
+    """
+    emax = floor_log2(element_max(element))
+    if rule == "floor":
+        return floor_log2(amax) - emax
+    if rule == "ceil":
+        return ceil_log2(amax) - emax
+    if rule == "rceil":
+        return ceil_log2(amax / element_max(element))
+    assert rule == "even"
+    return ((float32_bits(amax) + even_addend(element)) >> 23) - 127 - emax
+
+
+def encode_block(
+    xs: Numbers,
+    dtype: Block,
+    rule: str = "floor",
+    rounding: str = "half_even",
+    randoms: Randoms = None,
+) -> tuple[int, list[int]]:
+    """An MX block: the scale's byte and the elements' codes (FORMATS §4; OCP MX 1.0 §6.3).
+
+    xs: the block's numbers; `even` reads them as float32.
+
+    >>> from numerics.formats import mxfp4
+    >>> encode_block([1.0, -2.0, 5.0, 0.0], mxfp4)
+    (127, [2, 12, 6, 0])
+    """
+    element, scale = parts(dtype)
+    numbers = [exactly(x) for x in xs]
+    if not all(map(is_finite, numbers)):
+        return nan_code(scale), poisoned(len(numbers), element)
+    low, high = exponent_range(scale)
+    amax = max(absolute(x) for x in numbers)
+    exponent = min(max(scale_exponent(amax, element, rule), low), high) if amax else low
+    step = power_of_two(exponent)
+    draws = _each(randoms, len(numbers))
+    return exponent - low, [
+        encode_element(x / step, element, rounding, r) for x, r in zip(numbers, draws, strict=True)
+    ]
+
+
+def decode_block(byte: int, codes: Sequence[int], dtype: Block) -> list[Exact]:
+    """The float32 values of an MX block: exact products, rounded once (OCP MX 1.0 §5.1).
+
+    >>> from numerics.formats import mxfp4
+    >>> decode_block(128, [2, 12, 6], mxfp4)
+    [Fraction(2, 1), Fraction(-4, 1), Fraction(8, 1)]
+    """
+    element, scale = parts(dtype)
+    shared = value(byte, scale)
+    if shared != shared:
+        return [math.nan] * len(codes)
+    return [multiply32(element_value(code, element), shared) for code in codes]
+
+
+# ------------------------------------------------------------------------------------ float scales
+
+
+def tensor_scale_of(xs: Numbers, dtype: Block) -> Fraction:
+    """The float32 scale that brings a tensor's largest finite magnitude to the block's (§1).
+
+    >>> from numerics.formats import nvfp4
+    >>> tensor_scale_of([-5376.0, math.inf], nvfp4)
+    Fraction(2, 1)
+    """
+    element, scale = parts(dtype)
+    amax = max((absolute(x) for x in map(exactly, xs) if is_finite(x)), default=Fraction(0))
+    largest = multiply32(magnitude(largest_code(scale), scale), element_max(element))
+    found = divide32(amax, largest)
+    assert isinstance(found, Fraction)
+    return found or Fraction(1)
+
+
+def encode_scaled_block(
+    xs: Numbers,
+    dtype: Block,
+    rounding: str = "half_even",
+    tensor_scale: Fraction | SupportsFloat = 1.0,
+    randoms: Randoms = None,
+) -> tuple[int, list[int]]:
+    """A block with a float scale: the scale's code and the elements' (FORMATS §1, nvfp4).
+
+    Every operation is one of float32, rounded half to even.
+
+    >>> from numerics.formats import nvfp4
+    >>> encode_scaled_block([3.0, -1.0, 0.26], nvfp4)
+    (48, [7, 12, 1])
+    """
+    element, scale = parts(dtype)
+    numbers = [exactly(x) for x in xs]
+    if not all(map(is_finite, numbers)):
+        return nan_code(scale), poisoned(len(numbers), element)
+    whole = to_float32(exactly(tensor_scale))
+    amax = max(absolute(x) for x in numbers)
+    wanted = divide32(divide32(amax, to_float32(element_max(element))), whole)
+    code = encode(wanted, scale)
+    total = multiply32(whole, value(code, scale))
+    draws = _each(randoms, len(numbers))
+    return code, [
+        encode_element(_over(x, total), element, rounding, r) for x, r in zip(numbers, draws, strict=True)
+    ]
+
+
+def _over(x: Exact, total: Exact) -> Exact:
+    """float32(x / total), where a total of 0 leaves nothing but the sign."""
+    return divide32(x, total if total else math.inf)
+
+
+def decode_scaled_block(
+    code: int,
+    codes: Sequence[int],
+    dtype: Block,
+    tensor_scale: Fraction | SupportsFloat = 1.0,
+) -> list[Exact]:
+    """The float32 values: (tensor scale * scale) * element, each product rounded.
+
+    >>> from numerics.formats import nvfp4
+    >>> decode_scaled_block(48, [7, 12, 1], nvfp4)
+    [Fraction(3, 1), Fraction(-1, 1), Fraction(1, 4)]
+    """
+    element, scale = parts(dtype)
+    total = multiply32(to_float32(exactly(tensor_scale)), value(code, scale))
+    if total != total:
+        return [math.nan] * len(codes)
+    return [multiply32(total, element_value(code, element)) for code in codes]
+
+
+# --------------------------------------------------------------------------------- microexponents
+
+
+def micro_facts(dtype: Block) -> tuple[int, int]:
+    """The magnitude's bits and the length of a sub-block (FORMATS §5: m and k2)."""
+    assert dtype.mantissa is not None
+    assert dtype.sub_block is not None
+    return dtype.mantissa, dtype.sub_block
+
+
+def micro_step(exponent: int, shift: int, mantissa: int) -> Fraction:
+    """The value of code 1 (FORMATS §5, rule 4)."""
+    return power_of_two(exponent - 127 - shift - (mantissa - 1))
+
+
+def encode_micro_block(
+    xs: Numbers, dtype: Block, rounding: str = "half_even", randoms: Randoms = None
+) -> tuple[int, int, list[int]]:
+    """A microexponent block: exponent, microexponents, codes (FORMATS §5; arXiv 2302.08007).
+
+    Bit j of the microexponents belongs to sub-block j; a code is sign << m | magnitude.
+
+    >>> from numerics.formats import mx6
+    >>> xs = [1.0, -0.5, 0.3, 0.1] + [0.0] * 12
+    >>> exponent, microexponents, codes = encode_micro_block(xs, mx6)
+    >>> exponent, bin(microexponents), codes[:4]
+    (127, '0b11111110', [8, 20, 5, 2])
+    """
+    mantissa, sub_block = micro_facts(dtype)
+    numbers = [exactly(x) for x in xs]
+    if not all(map(is_finite, numbers)):
+        return 255, 0, [0] * len(numbers)
+    normal = [Fraction(x) if absolute(x) >= power_of_two(-126) else Fraction(0) for x in numbers]
+    fields = [floor_log2(abs(x)) + 127 if x else 0 for x in normal]
+    exponent = max(fields)
+    starts = range(0, dtype.block, sub_block)
+    shifts = [int(max(fields[start : start + sub_block]) < exponent) for start in starts]
+    steps = [micro_step(exponent, shift, mantissa) for shift in shifts]
+    draws = _each(randoms, len(normal))
+    codes = [
+        _micro_code(x, steps[i // sub_block], mantissa, rounding, r)
+        for i, (x, r) in enumerate(zip(normal, draws, strict=True))
+    ]
+    return exponent, sum(shift << j for j, shift in enumerate(shifts)), codes
+
+
+def _micro_code(x: Fraction, step: Fraction, mantissa: int, rounding: str, r: int | None) -> int:
+    """Sign and magnitude; a round-up past the top saturates (FORMATS §5, rule 4)."""
+    rounded = round_to_integer(abs(x) / step, x < 0, rounding, r)
+    return is_negative(x) << mantissa | min(rounded, (1 << mantissa) - 1)
+
+
+def decode_micro_block(exponent: int, microexponents: int, codes: Sequence[int], dtype: Block) -> list[Exact]:
+    """The values of a microexponent block, all of them float32 (FORMATS §5, rule 5).
+
+    >>> from numerics.formats import mx6
+    >>> decode_micro_block(127, 0xFE, [8, 20, 5, 2] + [16] * 12, mx6)[:5]
+    [Fraction(1, 1), Fraction(-1, 2), Fraction(5, 16), Fraction(1, 8), -0.0]
+    """
+    mantissa, sub_block = micro_facts(dtype)
+    if exponent == 255:
+        return [math.nan] * len(codes)
+    decoded: list[Exact] = []
+    for i, code in enumerate(codes):
+        negative, rest = divmod(code, 1 << mantissa)
+        shift = microexponents >> (i // sub_block) & 1
+        a = rest * micro_step(exponent, shift, mantissa)
+        decoded.append((-a if a else -0.0) if negative else a)
+    return decoded

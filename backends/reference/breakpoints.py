@@ -1,0 +1,207 @@
+"""An encoder as a step function of the float32 magnitudes: its whole truth in a short list.
+
+Every list rises: (first magnitude bits, code from there on), beginning at bits 0, no two
+neighbours alike.  Derived from the values of the codes, never by running an encoder over inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+
+from numerics.backends.reference.binary32 import INF_BITS, float32_bits, float32_value
+from numerics.backends.reference.blocks import (
+    element_max,
+    element_unit,
+    even_addend,
+    exponent_range,
+    micro_step,
+    parts,
+    poisoned,
+)
+from numerics.backends.reference.exact import (
+    always_away,
+    encode,
+    floor_log2,
+    integer_range,
+    ladder,
+    nan_code,
+    overflow_code,
+    power_of_two,
+    sign_bit,
+    ties_away,
+    value,
+)
+from numerics.formats.dtype import Block, Element, Float, Integer
+
+Steps = list[tuple[int, int]]
+NAN_BITS = INF_BITS + 1
+
+
+def first_at(a: Fraction) -> int:
+    """The bits of the first float32 magnitude at or above a; 0x7F800000 beyond the last.
+
+    >>> first_at(Fraction(1)) == 0x3F800000, hex(first_at(Fraction(1, 3)))
+    (True, '0x3eaaaaab')
+    """
+    bits = float32_bits(a)
+    return bits if bits == INF_BITS or float32_value(bits) == a else bits + 1
+
+
+def first_above(a: Fraction) -> int:
+    """The bits of the first float32 magnitude above a; 0x7F800000 beyond the last."""
+    return min(float32_bits(a) + 1, INF_BITS)
+
+
+def first_away(low: Fraction, high: Fraction, odd: bool, negative: bool, rounding: str) -> int:
+    """The first magnitude that rounds from low to high (FORMATS §3).  odd: is low's code?
+
+    >>> one, two = Fraction(1), Fraction(2)
+    >>> hex(first_away(one, two, True, False, "half_even"))
+    '0x3fc00000'
+    """
+    ties = ties_away(odd, negative)
+    if rounding in ties:
+        middle = (low + high) / 2
+        return first_at(middle) if ties[rounding] else first_above(middle)
+    return first_above(low) if always_away(odd, negative)[rounding] else first_at(high)
+
+
+def climb(rungs: Sequence[tuple[Fraction, int]], negative: bool, rounding: str) -> Steps:
+    """The steps between rungs, (magnitude, code) rising; the last bit says which codes are odd."""
+    steps = [(0, rungs[0][1])]
+    for (low, code), (high, following) in pairwise(rungs):
+        steps.append((first_away(low, high, code % 2 == 1, negative, rounding), following))
+    return steps
+
+
+def merge(steps: Steps, end: int = NAN_BITS) -> Steps:
+    """Only steps that begin at or before `end`, change the code, and are not overtaken at once.
+
+    >>> merge([(0, 7), (5, 7), (6, 8), (6, 9), (2**31, 1)])
+    [(0, 7), (6, 9)]
+    """
+    merged: Steps = []
+    for first, code in sorted(dict(steps).items()):  # of steps at one place the last one counts
+        if first <= end and (not merged or merged[-1][1] != code):
+            merged.append((first, code))
+    return merged
+
+
+def breakpoints(dtype: Element, rounding: str, overflow: str, negative: bool) -> Steps:
+    """The encoder of an element over the float32 magnitudes of one sign (FORMATS §2, §3).
+
+    Includes the steps to Inf (0x7F800000) and NaN (0x7F800001).  rounding: not stochastic.
+
+    >>> from numerics.formats import int2
+    >>> [(hex(bits), code) for bits, code in breakpoints(int2, "half_even", "saturate", True)]
+    [('0x0', 0), ('0x3f000001', 3), ('0x3fc00000', 2), ('0x7f800001', 0)]
+    """
+    inf, nan = (math.copysign(x, -1.0 if negative else 1.0) for x in (math.inf, math.nan))
+    specials = [
+        (INF_BITS, encode(inf, dtype, rounding, overflow)),
+        (NAN_BITS, encode(nan, dtype, rounding, overflow)),
+    ]
+    if isinstance(dtype, Integer):
+        return merge(climb(_integer_rungs(dtype, negative), negative, rounding) + specials)
+    assert isinstance(dtype, Float)
+    if negative and not dtype.signed:
+        return merge(_steps_below(dtype, rounding, overflow) + specials)
+    steps = climb(_float_rungs(dtype, rounding, overflow, negative), negative, rounding)
+    if not dtype.has_zero:  # what is positive, however small, takes the least code
+        steps = [(0, 0 if overflow == "saturate" else nan_code(dtype)), (1, 0), *steps[1:]]
+    return merge(steps + specials)
+
+
+def _integer_rungs(dtype: Integer, negative: bool) -> list[tuple[Fraction, int]]:
+    low, high = integer_range(dtype)
+    wrap = 1 << dtype.bits
+    return [(Fraction(k), (-k if negative else k) % wrap) for k in range((-low if negative else high) + 1)]
+
+
+def _float_rungs(dtype: Float, rounding: str, overflow: str, negative: bool) -> list[tuple[Fraction, int]]:
+    """The ladder with the sign in its codes; the rung past the largest is overflow."""
+    values, codes = ladder(dtype)
+    signed = [sign_bit(dtype, negative) | code for code in codes]
+    if dtype.specials == "fnuz":
+        signed[0] = 0
+    signed[-1] = overflow_code(dtype, negative, rounding, overflow)
+    return list(zip(values, signed, strict=True))
+
+
+def _steps_below(dtype: Float, rounding: str, overflow: str) -> Steps:
+    """Negative numbers into an unsigned format: 0, or NaN for those that do not round to zero."""
+    if overflow == "saturate":
+        return [(0, 0)]
+    if not dtype.has_zero:
+        return [(0, nan_code(dtype))]
+    zero, smallest = ladder(dtype).values[:2]
+    return climb([(zero, 0), (smallest, nan_code(dtype))], True, rounding)
+
+
+def scale_breakpoints(dtype: Block, rule: str) -> Steps:
+    """The byte of an MX scale over the magnitude bits of the block's maximum (FORMATS §4).
+
+    Includes the step to NaN at 0x7F800000.
+
+    >>> from numerics.formats import mxfp4
+    >>> [(hex(bits), byte) for bits, byte in scale_breakpoints(mxfp4, "floor")[:3]]
+    [('0x0', 0), ('0x1800000', 1), ('0x2000000', 2)]
+    """
+    element, scale = parts(dtype)
+    low, high = exponent_range(scale)
+    exponents = range(low + 1, high + 1)
+    steps = [(first_maximum(e, element, rule), e - low) for e in exponents]
+    return merge([(0, 0), *steps, (INF_BITS, nan_code(scale))])
+
+
+def first_maximum(exponent: int, element: Element, rule: str) -> int:
+    """The bits of the first block maximum whose scale is 2**exponent or more (FORMATS §4)."""
+    largest = element_max(element)
+    emax = floor_log2(largest)
+    if rule == "floor":
+        return first_at(power_of_two(exponent + emax))
+    if rule == "ceil":
+        return first_above(power_of_two(exponent + emax - 1))
+    if rule == "rceil":
+        return first_above(largest * power_of_two(exponent - 1))
+    assert rule == "even"
+    return min(max(((exponent + emax + 127) << 23) - even_addend(element), 0), INF_BITS)
+
+
+def micro_breakpoints(mantissa: int, exponent_field: int, shift: int, rounding: str, negative: bool) -> Steps:
+    """The code of a microexponent block's element, at its shared exponent and shift (FORMATS §5).
+
+    Over the magnitude bits below (exponent_field + 1) << 23; with shift 1, below its field << 23.
+
+    >>> [(hex(bits), code) for bits, code in micro_breakpoints(2, 127, 1, "half_even", True)]
+    [('0x0', 0), ('0x800000', 4), ('0x3e000001', 5), ('0x3ec00000', 6), ('0x3f200001', 7)]
+    """
+    sign, step = int(negative) << mantissa, micro_step(exponent_field, shift, mantissa)
+    rungs = [(k * step, sign | k) for k in range(1 << mantissa)]
+    normal, end = 1 << 23, ((exponent_field + 1 - shift) << 23) - 1
+    rounded = [(max(first, normal), code) for first, code in climb(rungs, negative, rounding)]
+    return merge([(0, 0), *rounded], end)
+
+
+def mx_element_breakpoints(dtype: Block, scale_byte: int, rounding: str, negative: bool) -> Steps:
+    """The code of an MX block's element over the finite magnitudes, at a given scale (FORMATS §4).
+
+    >>> from numerics.formats import mxint8
+    >>> first, code = mx_element_breakpoints(mxint8, 127, "half_even", True)[-1]
+    >>> first == first_above(Fraction(253, 128)), hex(code)
+    (True, '0x81')
+    """
+    element, scale = parts(dtype)
+    shared = value(scale_byte, scale)
+    if not isinstance(shared, Fraction):
+        return [(0, poisoned(1, element)[0])]
+    if isinstance(element, Integer):
+        rungs = _integer_rungs(element, negative)[: integer_range(element)[1] + 1]
+    else:
+        assert isinstance(element, Float)
+        rungs = _float_rungs(element, rounding, "saturate", negative)
+    unit = shared * element_unit(element)
+    return merge(climb([(v * unit, code) for v, code in rungs], negative, rounding), INF_BITS - 1)

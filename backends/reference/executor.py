@@ -1,0 +1,173 @@
+"""The exact judge on arrays: what a test compares a backend with."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from numerics.backends.reference import bits as bit_strings
+from numerics.backends.reference.blocks import (
+    decode_block,
+    decode_micro_block,
+    decode_scaled_block,
+    encode_block,
+    encode_micro_block,
+    encode_scaled_block,
+)
+from numerics.backends.reference.breakpoints import breakpoints
+from numerics.backends.reference.exact import Exact, encode, value
+from numerics.formats.dtype import Block, Element
+
+Array = npt.NDArray[Any]
+BlockFields = tuple[Array, Array, Array | None]
+
+
+def as_float32(numbers: list[Exact]) -> npt.NDArray[np.float32]:
+    """Exact float32 values as an array; NaN is 0x7FC00000 with its sign."""
+    return np.array([float(x) for x in numbers], np.float64).astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def _steps(dtype: Element, rounding: str, overflow: str, negative: bool) -> tuple[Array, Array]:
+    firsts, codes = zip(*breakpoints(dtype, rounding, overflow, negative), strict=True)
+    return np.array(firsts, np.uint32), np.array(codes, dtype.code_dtype)
+
+
+@lru_cache(maxsize=256)
+def _values(dtype: Element) -> npt.NDArray[np.float32]:
+    return as_float32([value(code, dtype) for code in range(1 << dtype.bits)])
+
+
+class ReferenceExecutor:
+    """Elements and blocks in NumPy arrays, by the exact judge.  Arguments arrive checked.
+
+    >>> from numerics.formats import fp4
+    >>> ReferenceExecutor().encode(np.float32([0.7, -9.0]), fp4, "half_even", "saturate", None)
+    array([ 1, 15], dtype=uint8)
+    """
+
+    name = "reference"
+
+    def encode(self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None) -> Array:
+        """Codes of a flat float32 or float64 array; random: uint32, for stochastic rounding."""
+        if x.dtype == np.float32 and random is None:
+            return self._encode_by_steps(x, dtype, rounding, overflow)
+        draws = [None] * x.size if random is None else random.tolist()
+        codes = [encode(v, dtype, rounding, overflow, r) for v, r in zip(x.tolist(), draws, strict=True)]
+        return np.array(codes, dtype.code_dtype)
+
+    def _encode_by_steps(self, x: Array, dtype: Element, rounding: str, overflow: str) -> Array:
+        every = np.ascontiguousarray(x).view(np.uint32)
+        codes = np.empty(x.size, dtype.code_dtype)
+        for negative in (False, True):
+            chosen = (every >> 31) == negative
+            firsts, after = _steps(dtype, rounding, overflow, negative)
+            magnitudes = every[chosen] & np.uint32(0x7FFFFFFF)
+            codes[chosen] = after[np.searchsorted(firsts, magnitudes, "right") - 1]
+        return codes
+
+    def decode(self, codes: Array, dtype: Element) -> Array:
+        """float32 values of a flat array of codes."""
+        return _values(dtype)[codes]
+
+    def encode_blocks(
+        self,
+        x: Array,
+        dtype: Block,
+        rule: str,
+        rounding: str,
+        tensor_scale: float | None,
+        random: Array | None,
+    ) -> BlockFields:
+        """Codes [n, block], scales [n] and microexponents [n] of float32 [n, block]."""
+        draws = [None] * len(x) if random is None else random.tolist()
+        rows = [
+            _encode_row(row, dtype, rule, rounding, tensor_scale, r)
+            for row, r in zip(x.tolist(), draws, strict=True)
+        ]
+        scales, micro, codes = zip(*rows, strict=True) if rows else ((), (), ())
+        return (
+            np.array(codes, dtype.code_dtype).reshape(x.shape),
+            np.array(scales, dtype.scale.code_dtype if dtype.scale else "uint8"),
+            np.array(micro, np.uint8) if dtype.mantissa else None,
+        )
+
+    def decode_blocks(
+        self,
+        codes: Array,
+        scale: Array,
+        microexponents: Array | None,
+        tensor_scale: float | None,
+        dtype: Block,
+    ) -> Array:
+        """float32 values [n, block]; those of a NaN block are 0x7FC00000."""
+        micro = [0] * len(codes) if microexponents is None else microexponents.tolist()
+        values: list[Exact] = []
+        for row, byte, shifts in zip(codes.tolist(), scale.tolist(), micro, strict=True):
+            values += _decode_row(row, byte, shifts, tensor_scale, dtype)
+        return as_float32(values).reshape(codes.shape)
+
+    def pack(self, codes: Array, bits: int) -> Array:
+        """A flat array of codes as bytes."""
+        return np.frombuffer(bit_strings.pack(codes.tolist(), bits), np.uint8).copy()
+
+    def unpack(self, packed: Array, count: int, bits: int) -> Array:
+        """Bytes as a flat array of codes."""
+        codes = bit_strings.unpack(packed.tobytes(), count, bits)
+        return np.array(codes, np.uint8 if bits <= 8 else np.uint16)
+
+    def pack_blocks(self, codes: Array, scale: Array, microexponents: Array | None, dtype: Block) -> Array:
+        """Microexponent blocks as bytes, one after the other; of the others, the codes only."""
+        if dtype.mantissa is None or microexponents is None:
+            assert dtype.element is not None
+            return self.pack(codes.ravel(), dtype.element.bits)
+        rows = zip(scale.tolist(), microexponents.tolist(), codes.tolist(), strict=True)
+        packed = [bit_strings.pack_micro_block(*row, 1 + dtype.mantissa) for row in rows]
+        return np.frombuffer(b"".join(packed), np.uint8).copy()
+
+    def unpack_blocks(self, packed: Array, n: int, dtype: Block) -> tuple[Array, Array, Array]:
+        """The codes, exponents and microexponents of n microexponent blocks."""
+        assert dtype.mantissa is not None
+        bits = 1 + dtype.mantissa
+        blocks = [
+            bit_strings.unpack_micro_block(row.tobytes(), dtype.block, bits) for row in packed.reshape(n, -1)
+        ]
+        codes = np.array([codes for _, _, codes in blocks], dtype.code_dtype)
+        return (
+            codes.reshape(n, dtype.block),
+            np.array([exponent for exponent, _, _ in blocks], np.uint8),
+            np.array([micro for _, micro, _ in blocks], np.uint8),
+        )
+
+
+def _encode_row(
+    row: list[float],
+    dtype: Block,
+    rule: str,
+    rounding: str,
+    tensor_scale: float | None,
+    randoms: list[int] | None,
+) -> tuple[int, int, list[int]]:
+    """Scale, microexponents and codes of one block, by its family."""
+    if dtype.scale is None:
+        return encode_micro_block(row, dtype, rounding, randoms)
+    if not dtype.scale.has_zero:
+        scale, codes = encode_block(row, dtype, rule, rounding, randoms)
+    else:
+        whole = 1.0 if tensor_scale is None else tensor_scale
+        scale, codes = encode_scaled_block(row, dtype, rounding, whole, randoms)
+    return scale, 0, codes
+
+
+def _decode_row(
+    row: list[int], scale: int, micro: int, tensor_scale: float | None, dtype: Block
+) -> list[Exact]:
+    """The values of one block, by its family."""
+    if dtype.scale is None:
+        return decode_micro_block(scale, micro, row, dtype)
+    if not dtype.scale.has_zero:
+        return decode_block(scale, row, dtype)
+    return decode_scaled_block(scale, row, dtype, 1.0 if tensor_scale is None else tensor_scale)

@@ -1,0 +1,129 @@
+"""The exact judge as an executor: `with numerics.use("reference")` runs any call on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.reference.binary32 import dequantize_affine, divide32, multiply32, quantize_affine
+from numerics.backends.reference.exact import encode, exactly, value
+from numerics.backends.reference.executor import ReferenceExecutor, as_float32
+from numerics.backends.words import as_float32, to_float32
+from numerics.formats.dtype import Block, Element, Integer
+from numerics.formats.errors import NumericsError
+from numerics.formats.floats import bfloat16
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class Judge:
+    """`ReferenceExecutor` in the shape of an Executor (backends/executor.py)."""
+
+    name = "reference"
+
+    def __init__(self) -> None:
+        self.exact = ReferenceExecutor()
+
+    def encode(
+        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Codes
+    ) -> None:
+        """Element.encode."""
+        out[...] = self.exact.encode(to_float32(x), dtype, rounding, overflow, random)
+
+    def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
+        """Element.decode."""
+        out[...] = self.exact.decode(codes, dtype)
+
+    def round(
+        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
+    ) -> None:
+        """Element.round."""
+        codes = self.exact.encode(to_float32(x), dtype, rounding, overflow, random)
+        out[...] = self._narrow(self.exact.decode(codes, dtype), out.dtype)
+
+    def _narrow(self, values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
+        if dtype.name == "bfloat16":
+            codes = self.exact.encode(values.reshape(-1), bfloat16, "half_even", "nonsaturate", None)
+            return codes.view(dtype).reshape(values.shape)
+        with np.errstate(over="ignore"):
+            return values.astype(dtype)
+
+    def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:
+        """Block.encode; float64 beyond float32's range counts as its largest value.
+
+        The operations of a float scale are those of float32, so float64 is rounded (to odd) first.
+        """
+        x = as_float32(x) if dtype.family == "scaled" else to_float32(x)
+        x = np.where(np.isfinite(x), np.clip(x, -_LARGEST, _LARGEST), x)
+        made = self.exact.encode_blocks(
+            x, dtype, options.rule, options.rounding, options.tensor_scale, options.random
+        )
+        return BlockFields(*made)
+
+    def decode_blocks(
+        self, fields: BlockFields, dtype: Block, tensor_scale: float | None, out: NDArray[np.float32]
+    ) -> None:
+        """Block.decode."""
+        codes, scale, microexponents = fields
+        out[...] = self.exact.decode_blocks(codes, scale, microexponents, tensor_scale, dtype)
+
+    def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
+        """Block.round."""
+        values = np.empty(x.shape, np.float32)
+        self.decode_blocks(self.encode_blocks(x, dtype, options), dtype, options.tensor_scale, values)
+        out[...] = self._narrow(values, out.dtype)
+
+    def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
+        """Codes to a string of bits."""
+        return self.exact.pack(codes, bits)
+
+    def unpack(self, packed: NDArray[np.uint8], count: int, bits: int) -> Codes:
+        """A string of bits to codes."""
+        return self.exact.unpack(packed, count, bits)
+
+    def encode_affine(
+        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+    ) -> Codes:
+        """clamp(round(x / scale) + zero); float32 only: float64's quotients are another arithmetic."""
+        if x.dtype == np.float64:
+            raise NumericsError("the reference divides float32 by float32; float64 is not offered")
+        x = to_float32(x)
+        codes = np.empty(x.shape, dtype.code_dtype)
+        for place in np.ndindex(x.shape):
+            zero = None if affine.zero is None else affine.zero[place[0]]
+            draw = None if random is None else int(random[place])
+            codes[place] = _affine_code(x[place], dtype, affine.scale[place[0]], zero, rounding, draw)
+        return codes
+
+    def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
+        """(q - zero) * scale, each operation in float32."""
+        values = np.empty(codes.shape, np.float32)
+        for place in np.ndindex(codes.shape):
+            zero = None if affine.zero is None else affine.zero[place[0]]
+            values[place] = _affine_value(int(codes[place]), dtype, affine.scale[place[0]], zero)
+        return values
+
+    def extremes(self, x: Array) -> tuple[Array, Array]:
+        """The least and the largest finite value of each row."""
+        rows = [[v for v in row.tolist() if np.isfinite(v)] or [0.0] for row in x]
+        low, high = (np.array([f(row) for row in rows], x.dtype) for f in (min, max))
+        return low, high
+
+
+def _affine_code(
+    x: Any, dtype: Element, scale: Any, zero: Any, rounding: str, random: int | None
+) -> int:  # fmt: skip
+    if not isinstance(dtype, Integer):
+        return encode(divide32(exactly(x), exactly(scale)), dtype, rounding, "saturate", random)
+    point = 0 if zero is None else zero.item()
+    return quantize_affine(x, scale, point, dtype, rounding, random) % (1 << dtype.bits)
+
+
+def _affine_value(code: int, dtype: Element, scale: Any, zero: Any) -> np.float32:
+    v = value(code, dtype)
+    if not isinstance(dtype, Integer):
+        return as_float32([multiply32(v, exactly(scale))])[0]
+    return as_float32([dequantize_affine(int(v), scale, 0 if zero is None else zero.item())])[0]
