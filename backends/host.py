@@ -173,11 +173,12 @@ class HostBackend(HostAffine):
         return give(np.concatenate(parts + shared, axis=1).reshape(-1))
 
     def _plane(self, codes: Array, first: int, width: int) -> Array:
-        part = (codes >> first) & ((1 << width) - 1)
-        per_block = -(-codes.shape[1] * width // 8)
-        if codes.shape[1] * width % 8 == 0:
-            return self.executor.pack(part.reshape(-1), width).reshape(len(codes), per_block)
-        return np.stack([self.executor.pack(row, width) for row in part]).reshape(len(codes), per_block)
+        """Some bits of the codes, each block's ending on a byte of its own."""
+        n, block = codes.shape
+        filled = np.zeros((n, -(-block // 8) * 8), np.uint8)
+        filled[:, :block] = (codes >> first) & ((1 << width) - 1)
+        packed = self.executor.pack(filled.reshape(-1), width).reshape(n, filled.shape[1] * width // 8)
+        return packed[:, : -(-block * width // 8)]
 
     def unpack_blocks(
         self,
@@ -207,18 +208,17 @@ class HostBackend(HostAffine):
         return Blocks(dtype, axis, give(blocking.elements(fields.codes)), *shared)
 
     def _micro_fields(self, rows: Array, dtype: Block) -> BlockFields:
-        codes = np.zeros((len(rows), dtype.block), dtype.code_dtype)
+        n, block = len(rows), dtype.block
+        codes = np.zeros((n, -(-block // 8) * 8), dtype.code_dtype)
         start = 0
         for first, width in planes(dtype.element_bits):
-            size = -(-dtype.block * width // 8)
-            part = np.ascontiguousarray(rows[:, start : start + size])
-            if dtype.block * width % 8 == 0:
-                plane = self.executor.unpack(part.reshape(-1), codes.size, width).reshape(codes.shape)
-            else:
-                plane = np.stack([self.executor.unpack(row, dtype.block, width) for row in part])
+            size = -(-block * width // 8)
+            filled = np.zeros((n, codes.shape[1] * width // 8), np.uint8)
+            filled[:, :size] = rows[:, start : start + size]
+            plane = self.executor.unpack(filled.reshape(-1), codes.size, width).reshape(codes.shape)
             codes |= plane.astype(codes.dtype) << first
             start += size
-        return BlockFields(codes, rows[:, -1].copy(), rows[:, -2].copy())
+        return BlockFields(codes[:, :block].copy(), rows[:, -1].copy(), rows[:, -2].copy())
 
 
 def found_tensor_scale(x: NDArray[np.float32], dtype: Block) -> float:

@@ -114,6 +114,25 @@ class CpuExecutor(ArrayExecutor):
         moving = [(array.ctypes.data, stream.bits) for array, stream in arrays]
         threads.run(plan.kernel, moving, size, plan.parameters.address)
 
+    def elementwise(
+        self, name: str, function: Callable[..., Any], *records: Any
+    ) -> Callable[[Array, Codes], None]:
+        """Any function(*records, lane) of the shared arithmetic over arrays: what proofs run.
+
+        Returns run(x, out), float32 in and uint8 or uint16 codes out.
+        """
+        made: dict[str, Plan] = {}
+
+        def run(x: Array, out: Codes) -> None:
+            kind = out.dtype.name
+            if kind not in made:
+                made[kind] = self._kernel(
+                    f"{name}_{kind}", Parameters(*records), [FLOATS["float32"]], [CODES[kind]], function
+                )
+            self._run(made[kind], x.size, (x, FLOATS["float32"]), (out, CODES[kind]))
+
+        return run
+
     # ---- elements --------------------------------------------------------------------------
 
     def encode(

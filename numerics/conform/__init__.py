@@ -1,0 +1,1 @@
+"""Is a kernel right?  Laws, exhaustive proofs and the data they need."""

@@ -1,0 +1,57 @@
+"""The proof: every float32 input, each format, rounding and overflow policy, through the kernels that ship."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.backends.cpu import BACKEND
+from numerics.backends.cpu.executor import CpuExecutor
+from numerics.backends.reference.breakpoints import breakpoints
+from numerics.conform.exhaustive import Sweep, sweep
+from numerics.formats.rounding import DETERMINISTIC
+
+CASES = [
+    pytest.param(d, rounding, overflow, id=f"{d}-{rounding}-{overflow}")
+    for d in nx.dtypes()
+    if d.kind == "float"
+    for rounding in DETERMINISTIC
+    for overflow in d.overflows
+]
+
+
+def prove(executor: CpuExecutor, dtype: nx.Float, rounding: str, overflow: str) -> Sweep:
+    """All 2**32 inputs."""
+
+    def encode(x: np.ndarray, out: np.ndarray) -> None:
+        executor.encode(x, dtype, rounding, overflow, None, out)
+
+    return sum(
+        (
+            sweep(encode, breakpoints(dtype, rounding, overflow, negative), negative, dtype.code_dtype)
+            for negative in (False, True)
+        ),
+        Sweep(0, 0),
+    )
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("dtype", "rounding", "overflow"), CASES)
+def test_every_float32_input(dtype, rounding, overflow):
+    found = prove(BACKEND.executor, dtype, rounding, overflow)
+    assert found.inputs == 1 << 32
+    assert found.mismatches == 0, str(found)
+
+
+def test_the_proof_can_fail():
+    """One breakpoint moved by one ulp is noticed, and named."""
+    steps = breakpoints(nx.fp4, "half_even", "saturate", False)
+    steps[2] = (steps[2][0] + 1, steps[2][1])
+
+    def encode(x: np.ndarray, out: np.ndarray) -> None:
+        nx.fp4.encode(x, out=out)
+
+    found = sweep(encode, steps, False, "uint8")
+    assert found.mismatches == 1
+    assert found.first == (steps[2][0] - 1, 2, 1)
