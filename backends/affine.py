@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from numerics.backends import randomness
 from numerics.backends.blocking import Blocking
+from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, Executor
 from numerics.formats.backend import Draw
 from numerics.formats.dtype import Element, Float
@@ -136,19 +137,20 @@ class HostAffine:
                 values.reshape(-1), bfloat16, "half_even", "nonsaturate", None, codes.reshape(-1)
             )
             return codes.view(ml_dtypes.bfloat16)
-        with np.errstate(over="ignore"):
+        with ieee_arithmetic():
             return values.astype(original, copy=False)
 
     def extremes(self, data: Array, partition: Partition) -> tuple[Array, Array]:
         """The least and the largest finite value of those that share a scale; 0 where there is none."""
-        low, high = self.executor.extremes(partition.rows(data))
+        with ieee_arithmetic():
+            low, high = self.executor.extremes(partition.rows(data))
         return partition.spread(low), partition.spread(high)
 
     def find_affine(
         self, low: Array, high: Array, dtype: Element, options: AffineOptions, scale: Any = None
     ) -> Affine:
         """FORMATS §6; low and high have the shape of the scales and say in which type to compute."""
-        with np.errstate(all="ignore"):
+        with ieee_arithmetic():
             found = widest_scale(low, high, dtype, options.symmetric) if scale is None else scale
             scale = self.round_scale(found, options.scale_type).astype(low.dtype)
             zero = None if options.symmetric else zero_point(low, scale, dtype, options.zero_point_type)
@@ -161,10 +163,10 @@ class HostAffine:
         if scale_type not in _CODECS:
             kind = np.dtype(scale_type)
             facts = np.finfo(kind)
-            return np.clip(scale.astype(kind), facts.smallest_subnormal, facts.max)
+            return np.asarray(np.clip(scale.astype(kind), facts.smallest_subnormal, facts.max))
         dtype, rounded = _CODECS[scale_type], np.empty(scale.shape, scale.dtype)
         self.executor.round(scale.reshape(-1), dtype, "half_even", "saturate", None, rounded.reshape(-1))
-        return np.maximum(rounded, dtype.smallest_subnormal)
+        return np.asarray(np.maximum(rounded, dtype.smallest_subnormal))
 
     def quantize(
         self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
@@ -200,7 +202,7 @@ def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool) -> Ar
     else:
         extent, steps = high - low, low.dtype.type(dtype.max - dtype.min)
         scale = np.where(np.isinf(extent), (high / 2 - low / 2) / (steps / 2), extent / steps)
-    return np.where(extent == 0, low.dtype.type(1), scale)
+    return np.asarray(np.where(extent == 0, low.dtype.type(1), scale))
 
 
 def zero_point(low: Array, scale: Array, dtype: Element, zero_point_type: str) -> Array:
@@ -208,8 +210,8 @@ def zero_point(low: Array, scale: Array, dtype: Element, zero_point_type: str) -
     kind = low.dtype.type
     wanted = kind(dtype.min) - np.minimum(low, 0) / scale
     if zero_point_type == "int32":
-        return np.clip(np.rint(wanted), dtype.min, dtype.max).astype(np.int32)
-    return np.clip(wanted, dtype.min, dtype.max).astype(np.float32).astype(low.dtype)
+        return np.asarray(np.clip(np.rint(wanted), dtype.min, dtype.max), np.int32)
+    return np.asarray(np.clip(wanted, dtype.min, dtype.max), np.float32).astype(low.dtype)
 
 
 def power_of_two_above(scale: Array) -> Array:
@@ -217,4 +219,4 @@ def power_of_two_above(scale: Array) -> Array:
     facts = np.finfo(scale.dtype)
     mantissa, exponent = np.frexp(np.clip(scale, facts.smallest_subnormal, facts.max))
     power: NDArray[np.int32] = np.clip(exponent - (mantissa == 0.5), *POF2_EXPONENTS)
-    return np.ldexp(scale.dtype.type(1), power)
+    return np.asarray(np.ldexp(scale.dtype.type(1), power))

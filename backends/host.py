@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from numerics.backends import randomness
 from numerics.backends.affine import HostAffine
 from numerics.backends.blocking import Blocking, check_axis
+from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Array, BlockFields, BlockOptions, Executor
 from numerics.backends.words import as_float32, to_float32
 from numerics.formats.backend import Draw
@@ -228,10 +229,11 @@ def found_tensor_scale(x: NDArray[np.float32], dtype: Block) -> float:
     """
     assert dtype.element is not None
     assert dtype.scale is not None
-    finite = np.abs(x[np.isfinite(x)])
-    amax = finite.max() if finite.size else np.float32(0)
-    found = np.float32(amax) / np.float32(dtype.element_unit * dtype.element.max * dtype.scale.max)
-    return float(found) or 1.0
+    with ieee_arithmetic():
+        finite = np.abs(x[np.isfinite(x)])
+        amax = finite.max() if finite.size else np.float32(0)
+        found = np.float32(amax) / np.float32(dtype.element_unit * dtype.element.max * dtype.scale.max)
+        return float(found) or 1.0
 
 
 # ---- what comes in, what goes out ---------------------------------------------------------------

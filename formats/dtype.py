@@ -251,9 +251,9 @@ class Float(Element):
             (self.mantissa < 0, f"mantissa={self.mantissa} is negative"),
             (self.bits > 16, f"{self.bits} bits ({shape}); at most 16 are allowed"),
             (self.bits < 2, f"{self.bits} bit ({shape}); at least 2 are needed"),
-            (self.specials == "ieee" and self.mantissa < 1, "specials='ieee' needs a mantissa: Inf is not NaN"),
-            (self.specials == "ieee" and self.exponent < 2, "specials='ieee' needs 2 exponent bits, 1 is taken"),
-            (self.specials == "fnuz" and not self.signed, "specials='fnuz' makes -0 the NaN: it needs a sign"),
+            (self.specials == "ieee" and self.mantissa < 1, "specials='ieee' needs a mantissa for NaN"),
+            (self.specials == "ieee" and self.exponent < 2, "specials='ieee' needs 2 exponent bits"),
+            (self.specials == "fnuz" and not self.signed, "specials='fnuz' needs a sign: -0 is NaN"),
             (not self.has_zero and (self.signed or self.mantissa > 0),
              "a format without a zero has neither sign nor mantissa"),
         ]  # fmt: skip
@@ -361,18 +361,25 @@ class Block(Dtype):
     def _check_scaled(self, element: Element) -> None:
         if self.sub_block is not None:
             raise NumericsError(f"{self.name}: sub_block= belongs to mantissa=, not to element=")
-        if self.scale is None:
-            raise NumericsError(f"{self.name}: element= needs scale=, a format such as e8m0")
-        if not element.signed:
-            raise NumericsError(f"{self.name}: elements are signed, {element} is not")
         if not isinstance(element, (Integer, Float)):
             raise NumericsError(f"{self.name}: elements are integers or floats, not {element}")
+        if not element.signed:
+            raise NumericsError(f"{self.name}: elements are signed, {element} is not")
+        if not isinstance(self.scale, Float) or not self._can_scale(self.scale):
+            raise NumericsError(
+                f"{self.name}: scale={self.scale} cannot be; allowed: e8m0, or up to 8 bits with NaN"
+            )
         low, high = self.element_unit * element.smallest_subnormal, self.element_unit * element.max
         if low < 2.0**-40 or not 1.0 <= high < 2.0**40:
             raise NumericsError(
                 f"{self.name}: elements from {low:g} to {high:g}; a block's must lie within "
                 "2**-40 .. 2**40 and reach 1, so that scaling stays exact"
             )
+
+    @staticmethod
+    def _can_scale(scale: Float) -> bool:
+        powers = (scale.exponent, scale.bias, scale.specials) == (8, 127, "fn") and not scale.has_zero
+        return powers or (scale.has_zero and scale.bits <= 8 and scale.has_nan)
 
     def _check_micro(self, mantissa: int) -> None:
         if self.scale is not None:

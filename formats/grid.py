@@ -7,9 +7,9 @@ lanes.  An integer is a float whose numbers are all subnormal: one grid serves b
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import frexp, ldexp
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Grid:
     overflow: Number | None = None  # code that an infinity becomes, where clamping does not say it
     negative: Number | None = None  # unsigned formats: code that inputs below zero become
     wrap: Number | None = None  # two's complement: the mask of a code
+    has_nan: Number | None = None  # some codes mean NaN
     inherit: Number | None = None  # NaN codes lie above `last` and carry a sign
     nan_code: Number | None = None  # fnuz: the one code that means NaN, where -0 would be
     inf: Number | None = None  # magnitude code that means infinity
@@ -61,13 +62,18 @@ class Range:
 
 
 def float32_bits(value: float) -> int:
-    """The bits of a value that float32 holds exactly, as a signed 32-bit integer.
+    """The bits of a positive value that float32 holds exactly.
 
-    >>> hex(float32_bits(448.0))
-    '0x43e00000'
+    By integers, since a conversion would lose subnormals in a thread that flushes them.
+
+    >>> hex(float32_bits(448.0)), hex(float32_bits(2.0**-127))
+    ('0x43e00000', '0x400000')
     """
-    bits: int = struct.unpack("<i", struct.pack("<f", value))[0]
-    return bits
+    significand, exponent = frexp(value)
+    field = exponent + 126
+    if field < 1:
+        return int(ldexp(significand, exponent + 149))
+    return (field << 23) + int(ldexp(significand, 24)) - ONE
 
 
 _TRUNCATING = {"toward_zero": (0, 0), "to_odd": (0, 0), "floor": (0, 1), "ceil": (1, 0)}
@@ -118,6 +124,7 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
         negative_limit=None if negative_limit == limit else negative_limit,
         overflow=d.last + 1 if overflow == "nonsaturate" else None,
         negative=None if d.signed else (d.nan if overflow == "nonsaturate" else 0),
+        has_nan=1 if d.has_nan else None,
         inherit=1 if d.nan is not None and d.specials != "fnuz" else None,
         nan_code=d.nan if d.specials == "fnuz" else None,
         inf=d.inf,

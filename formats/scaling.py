@@ -72,7 +72,7 @@ def mx_decode(scale: Lane, code: Lane, f: Grid) -> Lane:
 
 def keep_nan(y: Lane, r: Lane, f: Grid) -> Lane:
     """The product y, but an element's NaN as it was: what hardware makes of it differs."""
-    if f.inherit is not None or f.nan_code is not None:
+    if f.has_nan is not None:
         y = where((r & MAGNITUDE) > INF, r, y)
     return y
 

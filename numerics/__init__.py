@@ -24,7 +24,17 @@ _backend.register("cpu", "numerics.backends.cpu")
 _backend.register("array", "numerics.backends.array")
 _backend.register("reference", "numerics.backends.reference")
 
-_LAZY: dict[str, str] = {}
+_LAZY: dict[str, str] = {
+    "QTensor": "numerics.tensor",
+    "Scheme": "numerics.scheme",
+    "dequantize": "numerics.quantization",
+    "fake_quantize": "numerics.quantization",
+    "load": "numerics.checkpoint",
+    "per_channel": "numerics.scheme",
+    "per_group": "numerics.scheme",
+    "per_tensor": "numerics.scheme",
+    "quantize": "numerics.quantization",
+}
 __all__ = [*_formats, *_LAZY, "__version__", "use"]
 
 

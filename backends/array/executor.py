@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.array import primitives
 from numerics.backends.bind import PRIMITIVES, bind
+from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
 from numerics.backends.words import words
 from numerics.formats import packing
@@ -58,7 +59,7 @@ class ArrayExecutor:
         """Element.decode."""
         f = grid(dtype, "half_even", dtype.default_overflow)
         bits = out.view(np.int32)
-        with np.errstate(all="ignore"):
+        with ieee_arithmetic():
             for part in _chunks(codes.size, CHUNK):
                 bits[part] = bound.decode(codes[part].astype(np.int32), f)
 
@@ -69,7 +70,7 @@ class ArrayExecutor:
         scale = np.empty(n, np.uint8 if dtype.scale is None else dtype.scale.code_dtype)
         micro = np.empty(n, np.uint8) if dtype.family == "micro" else None
         fields = BlockFields(codes, scale, micro)
-        with np.errstate(all="ignore"):
+        with ieee_arithmetic():
             for part in _chunks(n, max(CHUNK // dtype.block, 1)):
                 _ENCODE[dtype.family](words(x[part])[0], dtype, _cut(options, part), _rows(fields, part))
         return fields
@@ -83,7 +84,7 @@ class ArrayExecutor:
     ) -> None:
         """Block.decode."""
         bits = out.view(np.int32)
-        with np.errstate(all="ignore"):
+        with ieee_arithmetic():
             for part in _chunks(len(out), max(CHUNK // dtype.block, 1)):
                 bits[part] = _DECODE[dtype.family](_rows(fields, part), dtype, tensor_scale)
 
@@ -120,7 +121,7 @@ class ArrayExecutor:
     ) -> Codes:
         """clamp(round(x / scale) + zero)."""
         codes = np.empty(x.shape, dtype.code_dtype)
-        with np.errstate(all="ignore"):
+        with ieee_arithmetic():
             for r, i in _tiles(x.shape):
                 scale, zero = (
                     affine.scale[r, None],
@@ -137,7 +138,7 @@ class ArrayExecutor:
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
         """(q - zero) * scale."""
         out = np.empty(codes.shape, affine.scale.dtype)
-        with np.errstate(all="ignore"):
+        with ieee_arithmetic():
             for r, i in _tiles(codes.shape):
                 scale, zero = (
                     affine.scale[r, None],
@@ -161,14 +162,14 @@ def _narrow(values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
         codes = np.empty(values.shape, np.uint16)
         _map(bound.encode, grid(bfloat16, "half_even", "nonsaturate"), values, "half_even", None, codes)
         return codes.view(dtype)
-    with np.errstate(over="ignore"):
+    with ieee_arithmetic():
         return values.astype(dtype, copy=False)
 
 
 def _map(
     function: Callable[..., Any], f: Any, x: Array, rounding: str, random: Array | None, out: Array
 ) -> None:
-    with np.errstate(all="ignore"):
+    with ieee_arithmetic():
         for part in _chunks(len(x), CHUNK):
             b, low = words(x[part], rounding == "stochastic")
             if f.lowest is not None and low is not None:  # however small, it is not the zero that is lacking

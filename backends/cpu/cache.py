@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ import llvmlite
 import numba
 from numba.core import caching
 
-from numerics import formats
 from numerics.backends import bind
+from numerics.formats import codec
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +38,7 @@ def stamp() -> str:
     digest = hashlib.sha256(
         f"{numba.__version__} {llvmlite.__version__} {platform.python_version()}".encode()
     )
-    for place in (Path(formats.__file__).parent, Path(bind.__file__).parent, Path(__file__).parent):
+    for place in (Path(codec.__file__).parent, Path(bind.__file__).parent, Path(__file__).parent):
         for source in sorted(place.glob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
@@ -76,7 +77,7 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
     _impl_class = _Impl
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:
-        return signature, codegen.magic_tuple(), self._name
+        return signature, codegen.magic_tuple(), self._py_func.__name__
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         try:
@@ -85,10 +86,13 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
             return None
 
     def save_overload(self, signature: Any, data: Any) -> None:
-        try:
-            super().save_overload(signature, data)
-        except OSError:
-            self.disable()
+        for _ in range(2):  # the second time without an index that cannot be read
+            try:
+                super().save_overload(signature, data)
+                return
+            except Exception:
+                with suppress(OSError):
+                    self.flush()
 
 
 def attach(dispatcher: Any, name: str) -> None:

@@ -29,7 +29,7 @@ from numerics.formats.grid import Grid, element_grid, float32_bits, grid, scale_
 WIDTH = 32  # lanes of a tile; four 256-bit or two 512-bit registers
 WIDEST = 128  # of a block that becomes one vector
 
-FLAGS = ("inherit", "adder", "flush")  # fields of a Grid that are there or not, never a number
+FLAGS = ("has_nan", "inherit", "adder", "flush")  # fields of a Grid that are there or not, never a number
 
 
 class Parameters:
@@ -83,6 +83,10 @@ class CpuExecutor(ArrayExecutor):
     def compiled(self) -> Sequence[str]:
         """The names of the kernels of this process."""
         return tuple(self._kernels)
+
+    def kernel(self, name: str) -> Any:
+        """One of them: a Numba dispatcher."""
+        return self._kernels[name]
 
     # ---- kernels ---------------------------------------------------------------------------
 

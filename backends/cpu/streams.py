@@ -287,10 +287,8 @@ def micro_blocks(block: int, sub_block: int, bits: int) -> Stream:
             part = pick(whole, sorted_bytes[start : start + size * count])
             code = code | (unpack_bytes(builder, part.value, width, w) << first)
             start += size * count
-        wide = [
-            builder.zext(pick(whole, [sorted_bytes[start + k * count + i // block] for i in range(width)]).value,
-                         vector(I32, width)) for k in range(2)
-        ]  # fmt: skip
+        fields = [[sorted_bytes[start + k * count + i // block] for i in range(width)] for k in range(2)]
+        wide = [builder.zext(pick(whole, field).value, vector(I32, width)) for field in fields]
         places = ir.Constant(vector(I32, width), [i % block // sub_block for i in range(width)])
         shift = Lane(builder, builder.lshr(wide[0], places)) & 1
         return Lane(builder, wide[1]), shift, code

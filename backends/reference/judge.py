@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends import words
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
 from numerics.backends.reference.binary32 import dequantize_affine, divide32, multiply32, quantize_affine
 from numerics.backends.reference.exact import encode, exactly, value
 from numerics.backends.reference.executor import ReferenceExecutor, as_float32
-from numerics.backends.words import as_float32, to_float32
 from numerics.formats.dtype import Block, Element, Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16
@@ -31,7 +31,7 @@ class Judge:
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Codes
     ) -> None:
         """Element.encode."""
-        out[...] = self.exact.encode(to_float32(x), dtype, rounding, overflow, random)
+        out[...] = self.exact.encode(words.to_float32(x), dtype, rounding, overflow, random)
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
         """Element.decode."""
@@ -41,7 +41,7 @@ class Judge:
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
     ) -> None:
         """Element.round."""
-        codes = self.exact.encode(to_float32(x), dtype, rounding, overflow, random)
+        codes = self.exact.encode(words.to_float32(x), dtype, rounding, overflow, random)
         out[...] = self._narrow(self.exact.decode(codes, dtype), out.dtype)
 
     def _narrow(self, values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
@@ -56,7 +56,7 @@ class Judge:
 
         The operations of a float scale are those of float32, so float64 is rounded (to odd) first.
         """
-        x = as_float32(x) if dtype.family == "scaled" else to_float32(x)
+        x = words.as_float32(x) if dtype.family == "scaled" else words.to_float32(x)
         x = np.where(np.isfinite(x), np.clip(x, -_LARGEST, _LARGEST), x)
         made = self.exact.encode_blocks(
             x, dtype, options.rule, options.rounding, options.tensor_scale, options.random
@@ -90,7 +90,7 @@ class Judge:
         """clamp(round(x / scale) + zero); float32 only: float64's quotients are another arithmetic."""
         if x.dtype == np.float64:
             raise NumericsError("the reference divides float32 by float32; float64 is not offered")
-        x = to_float32(x)
+        x = words.to_float32(x)
         codes = np.empty(x.shape, dtype.code_dtype)
         for place in np.ndindex(x.shape):
             zero = None if affine.zero is None else affine.zero[place[0]]

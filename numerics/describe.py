@@ -1,0 +1,110 @@
+"""What the command line says of a format and of a number in it: plain data, drawn by cli.py."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from typing import Any
+
+from numerics.formats.dtype import Block, Dtype, Element, Float
+from numerics.formats.errors import NumericsError
+
+FACTS = ("bits", "max", "min", "smallest_normal", "smallest_subnormal")
+
+
+def facts(d: Dtype) -> dict[str, Any]:
+    """Every fact of a format, declared and derived.
+
+    >>> from numerics.formats import fp4
+    >>> facts(fp4)["max"], facts(fp4)["kind"]
+    (6.0, 'float')
+    """
+    declared = {f.name: getattr(d, f.name) for f in fields(d) if f.name not in ("name", "source")}
+    derived = {name: getattr(d, name) for name in FACTS}
+    known = {name: value for name, value in (declared | derived).items() if value is not None}
+    known = {name: str(value) if isinstance(value, Dtype) else value for name, value in known.items()}
+    return {"name": d.name, "kind": d.kind, **known, "aliases": list(d.aliases), "source": d.source}
+
+
+def bit_fields(code: int, d: Element) -> list[tuple[str, str]]:
+    """A code as (sign | exponent | mantissa | integer, bits) in the order in which they are written.
+
+    >>> from numerics.formats import fp8_e4m3
+    >>> bit_fields(0x2A, fp8_e4m3)
+    [('sign', '0'), ('exponent', '0101'), ('mantissa', '010')]
+    """
+    digits = f"{code:0{d.bits}b}"
+    if not isinstance(d, Float):
+        return [("integer", digits)]
+    exponent = int(d.signed) + d.exponent
+    parts = [("sign", digits[: int(d.signed)]), ("exponent", digits[int(d.signed) : exponent]),
+             ("mantissa", digits[exponent:])]  # fmt: skip
+    return [(name, bits) for name, bits in parts if bits]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One number in a format: its code, what the code means, and what lies beside the number."""
+
+    x: float
+    code: int
+    bits: tuple[tuple[str, str], ...]
+    value: float
+    error: float
+    below: float | None  # the largest value of the format that is at most x
+    above: float | None  # the smallest that is at least x
+    tie: bool  # x is midway between the two
+
+
+def encoded(d: Dtype, numbers: list[float], **options: Any) -> list[Encoded]:
+    """Numbers in an element format; options as for `Element.encode`.
+
+    Raises NumericsError for a block format, whose codes mean nothing alone.
+
+    >>> from numerics.formats import fp4
+    >>> encoded(fp4, [2.5])[0].tie
+    True
+    """
+    if not isinstance(d, Element):
+        raise NumericsError(f"{d} is a block format: one number alone has no code in it")
+    finite = sorted({v for v in d.values() if math.isfinite(v)})
+    codes = d.encode(numbers, **options)
+    triples = zip(numbers, codes, d.decode(codes), strict=True)
+    return [_encoded(d, x, code, value, finite) for x, code, value in triples]
+
+
+def _encoded(d: Element, x: float, code: int, value: float, finite: list[float]) -> Encoded:
+    below, above = _neighbours(x, finite)
+    tie = False
+    if below is not None and above is not None and below != above:
+        tie = 2 * Fraction(x) == Fraction(below) + Fraction(above)
+    error = 0.0 if value == x else value - x
+    return Encoded(x, code, tuple(bit_fields(code, d)), value, error, below, above, tie)
+
+
+def _neighbours(x: float, finite: list[float]) -> tuple[float | None, float | None]:
+    if not math.isfinite(x):
+        return None, None
+    i, j = bisect.bisect_right(finite, x), bisect.bisect_left(finite, x)
+    return finite[i - 1] if i else None, finite[j] if j < len(finite) else None
+
+
+def code_table(d: Element) -> list[tuple[int, float]]:
+    """Every code and its value."""
+    return list(enumerate(d.values()))
+
+
+def has_code_table(d: Dtype) -> bool:
+    """Is the table of its codes short enough to be read?"""
+    return not isinstance(d, Block) and isinstance(d, Element) and d.bits <= 8
+
+
+def plain(said: Any) -> Any:
+    """The same for JSON, which has no Inf and no NaN: they become strings."""
+    if isinstance(said, float) and not math.isfinite(said):
+        return str(said)
+    if isinstance(said, dict):
+        return {key: plain(value) for key, value in said.items()}
+    return [plain(value) for value in said] if isinstance(said, (list, tuple)) else said

@@ -1,0 +1,179 @@
+"""What a quantized file says of itself: one JSON text in safetensors' `__metadata__`.
+
+A tensor `w` becomes plain tensors: `w` (codes), `w.scale`, `w.zero_point`, `w.tensor_scale`, as
+far as its format has them.  The text names them and gives every fact that decoding needs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+from numerics.backends.blocking import check_axis
+from numerics.container import Entry
+from numerics.formats import aliases
+from numerics.formats.dtype import Block, Dtype, Element, Float, Integer, intern
+from numerics.formats.errors import NumericsError
+from numerics.pieces import Cut
+from numerics.quantization import Recipe
+
+KEY = "numerics"  # of the text in __metadata__
+VERSION = 1  # of the text
+LAYOUT = 1  # of the bytes of mx4, mx6 and mx9: docs/layout.md
+SCALES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "pof2": "U8"}
+ORIGINALS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+KINDS = {"integer": Integer, "float": Float, "block": Block}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one tensor is stored."""
+
+    recipe: Recipe
+    shape: tuple[int, ...]
+    original: str
+    names: Mapping[str, str]  # codes, scale, zero_point, tensor_scale -> tensors of the file
+
+    @property
+    def dtype(self) -> Dtype:
+        """Its format."""
+        return self.recipe.dtype
+
+    @property
+    def scale_type(self) -> str:
+        """The type of its scales."""
+        return self.recipe.stored_scale_type(self.original)
+
+    @property
+    def axis(self) -> int | None:
+        """The axis along which blocks or groups lie, from the front."""
+        scheme = self.recipe.scheme
+        if scheme is not None:
+            partition = scheme.partition(self.shape)
+            return None if partition.size is None else partition.axis
+        return check_axis(self.recipe.axis, self.shape)
+
+    @property
+    def parts(self) -> dict[str, Entry]:
+        """The tensors that it becomes, without their places."""
+        if isinstance(self.dtype, Block):
+            return self._block_parts(self.dtype)
+        shared = self.recipe.scheme_of_elements.partition(self.shape).shared
+        codes = self._codes(cast(Element, self.dtype).bits)
+        found = {"codes": codes, "scale": Entry(SCALES[self.scale_type], shared)}
+        if not self.recipe.symmetric:
+            kind = {"int32": "I32", "float32": "F32"}[self.recipe.zero_point_type]
+            found["zero_point"] = Entry(kind, shared)
+        return found
+
+    def _block_parts(self, d: Block) -> dict[str, Entry]:
+        axis = cast(int, self.axis)
+        blocks = (*self.shape[:axis], -(-self.shape[axis] // d.block), *self.shape[axis + 1 :])
+        if d.scale is None:
+            return {"codes": Entry("U8", (math.prod(blocks), d.bytes_per_block))}
+        scale = Entry("U8" if d.scale.bits <= 8 else "U16", blocks)
+        found = {"codes": self._codes(d.element_bits), "scale": scale}
+        if d.family == "scaled":
+            found["tensor_scale"] = Entry("F32", ())
+        return found
+
+    def _codes(self, bits: int) -> Entry:
+        if bits in (8, 16):
+            return Entry(f"U{bits}", self.shape)
+        return Entry("U8", (-(-math.prod(self.shape) * bits // 8),))
+
+    @property
+    def cut(self) -> Cut:
+        """Where it may be cut."""
+        axes, axis = tuple(range(len(self.shape))), self.axis
+        if not isinstance(self.dtype, Block):
+            scheme = self.recipe.scheme_of_elements
+            return Cut(self.shape, axes, cast(Element, self.dtype).bits, axis, scheme.size or 1)
+        if self.dtype.family == "micro":  # whole blocks, the blocked axis innermost
+            order = sorted(axes, key=lambda a: a == axis)
+            return Cut(self.shape, tuple(order), 8, axis, self.dtype.block)
+        return Cut(self.shape, axes, self.dtype.element_bits, axis, self.dtype.block)
+
+
+# ---- the text -----------------------------------------------------------------------------------
+
+
+def text_of(recipe: Recipe, plans: Mapping[str, Plan], seed: int | None) -> str:
+    """The JSON text of a file whose tensors share a recipe."""
+    said = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
+    said |= {"dtype": facts_of(recipe.dtype), "scheme": recipe.scheme and repr(recipe.scheme), "seed": seed}
+    tensors = {
+        name: {"shape": list(plan.shape), "original": plan.original, "names": dict(plan.names)}
+        for name, plan in plans.items()
+    }
+    return json.dumps({"version": VERSION, "layout": LAYOUT, "recipe": said, "tensors": tensors})
+
+
+def plans_of(text: str, entries: Mapping[str, Entry], file: object) -> dict[str, Plan]:
+    """The plans that a file's text states; raises NumericsError where it is wrong or of a later version."""
+    try:
+        said = json.loads(text)
+        versions = said["version"], said["layout"]
+        if versions != (VERSION, LAYOUT):
+            raise NumericsError(f"version and layout {versions}; this one reads {(VERSION, LAYOUT)}")
+        recipe = _recipe(said["recipe"])
+        plans = {name: _plan(recipe, facts) for name, facts in said["tensors"].items()}
+        parts = {part for plan in plans.values() for part in plan.names.values()}
+        for name, plan in plans.items():
+            _check_parts(name, plan, entries)
+            if name in entries and name not in parts:
+                raise NumericsError(f"{name!r} stands for two tensors")
+    except NumericsError as wrong:
+        raise NumericsError(f"{file}: what it says of its quantization is wrong: {wrong}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as wrong:
+        raise NumericsError(f"{file}: what it says of its quantization cannot be read: {wrong!r}") from wrong
+    return plans
+
+
+def _recipe(said: dict[str, Any]) -> Recipe:
+    axis = {} if said["axis"] is None else {"axis": said["axis"]}
+    keys = ("scheme", "symmetric", "scale_type", "zero_point_type", "rounding", "scale_rule")
+    return Recipe.make(dtype_of(said["dtype"]), **{key: said[key] for key in keys}, **axis)
+
+
+def _plan(recipe: Recipe, said: dict[str, Any]) -> Plan:
+    shape = tuple(said["shape"])
+    if not all(type(n) is int and n >= 0 for n in shape) or said["original"] not in ORIGINALS.values():
+        raise NumericsError(f"a tensor of {said['original']} with shape {shape} cannot be")
+    return Plan(recipe, shape, said["original"], said["names"])
+
+
+def _check_parts(name: str, plan: Plan, entries: Mapping[str, Entry]) -> None:
+    for part, planned in plan.parts.items():
+        found = entries.get(plan.names[part])
+        if found is None or (found.dtype, found.shape) != (planned.dtype, planned.shape):
+            came = f"{found.dtype} {found.shape}" if found else "nothing"
+            wanted = f"{planned.dtype} {planned.shape}"
+            raise NumericsError(f"the {part} of {name!r} should be {wanted}, not {came}")
+
+
+def facts_of(d: Dtype) -> dict[str, Any]:
+    """A format as JSON: the facts that it was declared with, and its kind."""
+    facts = {f.name: getattr(d, f.name) for f in fields(d) if f.init and f.name != "source"}
+    nested = {name: facts_of(value) for name, value in facts.items() if isinstance(value, Dtype)}
+    return {"kind": d.kind, **facts, **nested}
+
+
+def dtype_of(said: dict[str, Any]) -> Dtype:
+    """The format with those facts: the table's own where it has it, else a declared one.
+
+    >>> from numerics.formats import float_format, mx6
+    >>> dtype_of(facts_of(mx6)) is mx6, dtype_of(facts_of(float_format(3, 2))) is float_format(3, 2)
+    (True, True)
+    """
+    for known in aliases.dtypes():
+        if known.name == said["name"] and facts_of(known) == said:
+            return known
+    kind = KINDS[said["kind"]]
+    facts = {key: dtype_of(value) if isinstance(value, dict) else value for key, value in said.items()}
+    del facts["kind"]
+    made = kind(**facts)
+    return intern(kind, tuple((f.name, getattr(made, f.name)) for f in fields(kind)))

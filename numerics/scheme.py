@@ -1,0 +1,124 @@
+"""Scheme: which elements of a tensor share a scale (FORMATS §6)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from numerics.backends.affine import Partition
+from numerics.backends.blocking import check_axis
+from numerics.formats.errors import NumericsError, one_of
+
+KINDS = ("per_tensor", "per_channel", "per_group")
+_SPELLING = re.compile(r"(\w+)\s*(?:\(\s*(?:([^,()]*?)\s*(?:,\s*(?:axis\s*=\s*)?([^,()]*?)\s*)?)?\))?")
+
+
+@dataclass(frozen=True, repr=False)
+class Scheme:
+    """Which elements share a scale; made by `per_tensor`, `per_channel` and `per_group`.
+
+    >>> Scheme.parse("per_group(128, axis=0)"), Scheme.parse("per_tensor") == per_tensor()
+    (per_group(128, axis=0), True)
+    """
+
+    kind: str
+    axis: int | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        one_of("scheme", self.kind, KINDS)
+        if self.kind != "per_tensor":
+            _check_integer(f"the axis of {self.kind}", self.axis)
+        if self.kind == "per_group" and _check_integer("the size of a group", self.size) < 1:
+            raise NumericsError(f"a group of {self.size} elements cannot be; allowed: 1 and more")
+
+    def __repr__(self) -> str:
+        if self.kind == "per_group":
+            return f"per_group({self.size}, axis={self.axis})"
+        return f"{self.kind}({'' if self.axis is None else self.axis})"
+
+    @classmethod
+    def parse(cls, text: str | Scheme, *, size: int | None = None, axis: int | None = None) -> Scheme:
+        """A scheme from its repr, or from its bare name and a size and an axis that stand beside.
+
+        Raises NumericsError for an unknown name or a spelling that is not understood.
+
+        >>> Scheme.parse("per_channel(1)"), Scheme.parse("per_group", size=64)
+        (per_channel(1), per_group(64, axis=-1))
+        """
+        if isinstance(text, Scheme):
+            return text
+        found = _SPELLING.fullmatch(text.strip()) if isinstance(text, str) else None
+        if found is None:
+            allowed = "per_tensor, per_channel(0), per_group(128, axis=-1)"
+            raise NumericsError(f"{text!r} is not a scheme; allowed: {allowed}")
+        kind, *written = found.groups()
+        numbers = [_integer(text, number) for number in written if number]
+        return _made(one_of("scheme", kind, KINDS), numbers, size, axis)
+
+    def partition(self, shape: tuple[int, ...]) -> Partition:
+        """The scheme on a tensor of that shape; raises NumericsError where it has no such axis."""
+        axis = None if self.axis is None else check_axis(self.axis, shape)
+        return Partition(shape, axis, self.size)
+
+
+def _check_integer(what: str, came: object) -> int:
+    if not isinstance(came, int) or isinstance(came, bool):
+        raise NumericsError(f"{what} must be an integer, not {came!r}")
+    return came
+
+
+def _integer(text: object, number: str) -> int:
+    try:
+        return int(number.removeprefix("axis=").removeprefix("size="))
+    except ValueError:
+        raise NumericsError(f"{number!r} in scheme {text!r} is not an integer") from None
+
+
+def _made(kind: str, numbers: list[int], size: int | None, axis: int | None) -> Scheme:
+    """Numbers in parentheses go before those that stand beside."""
+    allowed = KINDS.index(kind)
+    if len(numbers) > allowed:
+        raise NumericsError(f"{kind} takes {allowed} number{'s' * (allowed != 1)}, not {numbers}")
+    if size is not None and kind != "per_group":
+        raise NumericsError(f"a group size ({size}) belongs to per_group, not {kind}")
+    if kind == "per_tensor":
+        return per_tensor()
+    if kind == "per_channel":
+        return per_channel(*(numbers or ([] if axis is None else [axis])))
+    size = numbers[0] if numbers else size
+    if size is None:
+        raise NumericsError("per_group needs the size of a group, as in per_group(128)")
+    return per_group(size, *(numbers[1:] or ([] if axis is None else [axis])))
+
+
+def per_tensor() -> Scheme:
+    """One scale for the whole tensor; the scale has shape ().
+
+    >>> per_tensor()
+    per_tensor()
+    """
+    return Scheme("per_tensor")
+
+
+def per_channel(axis: int = 0) -> Scheme:
+    """One scale for each index of an axis; the scale has shape (n,).
+
+    axis: 0, the output channels of a weight, by default.  Raises NumericsError where it is no integer.
+
+    >>> per_channel(0)
+    per_channel(0)
+    """
+    return Scheme("per_channel", axis=axis)
+
+
+def per_group(size: int, axis: int = -1) -> Scheme:
+    """One scale for every `size` neighbours along an axis; the last group may be short.
+
+    The scale has the tensor's shape with ceil(n / size) along the axis.  Raises NumericsError for a
+    size that is not positive.
+
+    >>> per_group(128)
+    per_group(128, axis=-1)
+    """
+    return Scheme("per_group", axis=axis, size=size)

@@ -1,0 +1,213 @@
+"""What the Numba executor promises besides bits: its cache, its threads, its vectors, its environment."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.backends.cpu import cache, threads
+from tests.conftest import assert_same_bits
+
+X = np.random.default_rng(8).standard_normal(1 << 19).astype(np.float32)
+
+ENCODE = """
+import time, numba, numpy as np, numerics as nx
+x = np.ones(1000, np.float32)
+start = time.perf_counter()
+codes = nx.fp8_e4m3.encode(x)
+print(time.perf_counter() - start, int(codes[0]))
+"""
+
+
+def run(code: str, **environment: str) -> str:
+    env = {**os.environ, **environment}
+    found = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def test_kernels_are_found_on_disk(tmp_path):
+    folder = {"NUMERICS_CACHE_DIR": str(tmp_path)}
+    run(ENCODE, **folder)
+    written = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.nbc")}
+    assert len(written) == 1
+    seconds, code = run(ENCODE, **folder).split()
+    assert float(seconds) < 0.3
+    assert int(code) == 0x38
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.nbc")} == written
+
+
+def test_damaged_kernels_are_made_again(tmp_path):
+    folder = {"NUMERICS_CACHE_DIR": str(tmp_path)}
+    run(ENCODE, **folder)
+    for file in tmp_path.rglob("*.nb?"):
+        file.write_bytes(b"not a kernel")
+    assert run(ENCODE, **folder).split()[1] == "56"
+
+
+@pytest.mark.parametrize("place", ["/proc/none", "/dev/null/cache"])
+def test_an_unwritable_cache_is_survived(place):
+    assert run(ENCODE, NUMERICS_CACHE_DIR=place).split()[1] == "56"
+
+
+def test_the_cache_follows_the_sources(monkeypatch, tmp_path):
+    before = cache.stamp()
+    source = tmp_path / "codec.py"
+    source.write_text("edited")
+    monkeypatch.setattr(cache.codec, "__file__", str(source))
+    cache.stamp.cache_clear()
+    try:
+        assert cache.stamp() != before
+    finally:
+        monkeypatch.undo()
+        cache.stamp.cache_clear()
+    assert cache.stamp() == before
+
+
+def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
+    due = None
+    for count in ("1", "2", "3", "7"):
+        monkeypatch.setenv("NUMERICS_NUM_THREADS", count)
+        found = [nx.fp6_e2m3.round(X), nx.mx6.round(X), nx.fp4.pack(nx.fp4.encode(X))]
+        due = due or found
+        for came, first in zip(found, due, strict=True):
+            assert_same_bits(came, first)
+
+
+def test_a_bad_number_of_threads_is_refused(monkeypatch):
+    monkeypatch.setenv("NUMERICS_NUM_THREADS", "many")
+    with pytest.raises(nx.NumericsError, match="NUMERICS_NUM_THREADS='many'"):
+        nx.fp4.encode(X)
+
+
+def test_small_arrays_stay_on_the_callers_thread(monkeypatch):
+    monkeypatch.setattr(threads, "_workers", lambda: pytest.fail("handed to a thread"))
+    nx.fp4.encode(X[: threads.WORTHWHILE - 1])
+
+
+def test_many_python_threads_at_once():
+    due = nx.mxfp6_e2m3.round(X)
+    wrong = []
+
+    def work() -> None:
+        for _ in range(5):
+            if not np.array_equal(nx.mxfp6_e2m3.round(X), due):
+                wrong.append(1)
+
+    every = [threading.Thread(target=work) for _ in range(6)]
+    for thread in every:
+        thread.start()
+    for thread in every:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_child_processes(method, tmp_path):
+    code = f"""
+import warnings; warnings.simplefilter("ignore", DeprecationWarning)
+import multiprocessing as mp, numpy as np, numerics as nx
+x = np.linspace(-9, 9, 1 << 19, dtype=np.float32)
+def work(_):
+    return nx.fp8_e4m3.encode(x).tobytes()
+if __name__ == "__main__":
+    due = work(0)
+    with mp.get_context("{method}").Pool(2) as pool:
+        print(all(found == due for found in pool.map(work, range(4))))
+"""
+    program = tmp_path / "program.py"
+    program.write_text(code)
+    assert run(f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')").strip() == "True"
+
+
+def flush_to_zero(on: bool) -> None:
+    """What torch.set_flush_denormal does: bits 6 and 15 of MXCSR, by fesetenv's image of it."""
+    libm = ctypes.CDLL("libm.so.6")
+    image = (ctypes.c_uint32 * 8)()
+    libm.fegetenv(image)
+    image[7] = (image[7] | 0x8040) if on else (image[7] & ~0x8040)
+    libm.fesetenv(image)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the image of fenv_t is x86-64's")
+@pytest.mark.parametrize(
+    "dtype", [nx.bfloat16, nx.e8m0, nx.mxfp8_e5m2, nx.mxint8, nx.nvfp4, nx.mx9], ids=repr
+)
+def test_flush_to_zero_of_the_caller_changes_nothing(executor, dtype):
+    bits = np.random.default_rng(9).integers(0, 1 << 24, 4096).astype(np.uint32)
+    x = bits.view(np.float32)
+    due = dtype.round(x)
+    flush_to_zero(True)
+    try:
+        flushed = np.float32(1e-40) * np.float32(1) == 0
+        came = dtype.round(x)
+        still = np.float32(1e-40) * np.float32(1) == 0
+    finally:
+        flush_to_zero(False)
+    assert flushed
+    assert still, "the caller's mode must come back"
+    assert_same_bits(came, due, x)
+
+
+def test_kernels_are_few():
+    """One kernel serves every format of a kind: counted over all formats, float32, two roundings."""
+    code = """
+import numpy as np, numerics as nx
+from numerics.backends.cpu import BACKEND
+x = np.ones(64, np.float32)
+for d in nx.dtypes():
+    for rounding in ("half_even", "floor"):
+        made = d.encode(x, rounding=rounding)
+        d.round(x, rounding=rounding)
+        d.decode(made)
+print(len(BACKEND.executor.compiled))
+"""
+    assert int(run(code)) <= 80
+
+
+def test_compiling_is_quick(tmp_path):
+    """Cold: most of half a second is Numba's own start."""
+    code = """
+import time, numpy as np, numerics as nx
+x = np.ones(64, np.float32)
+nx.fp4.encode(x)
+start = time.perf_counter()
+nx.mx6.encode(x); nx.fp8_e5m2.encode(x, rounding="floor"); nx.fp4.round(x)
+print(time.perf_counter() - start)
+"""
+    start = time.perf_counter()
+    assert float(run(code, NUMERICS_CACHE_DIR=str(tmp_path))) < 3
+    assert time.perf_counter() - start < 30
+
+
+@pytest.mark.skipif("avx2" not in Path("/proc/cpuinfo").read_text(), reason="looks for AVX2 or better")
+def test_kernels_are_vector_code():
+    """The arithmetic of every hot kernel works on vector registers, and calls nothing."""
+    code = """
+import numpy as np, numerics as nx
+from numerics.backends.cpu import BACKEND
+x = np.ones(64, np.float32)
+for d in (nx.fp8_e4m3, nx.int8):
+    d.encode(x), d.round(x), d.encode(x, rounding="floor"), d.decode(d.encode(x))
+for d in (nx.mxfp4, nx.mx6, nx.nvfp4):
+    d.encode(x), d.round(x), d.decode(d.encode(x)), d.pack(d.encode(x))
+for name in BACKEND.executor.compiled:
+    assembly = next(iter(BACKEND.executor.kernel(name).inspect_asm().values()))
+    body = [line.split() for line in assembly.splitlines() if "%ymm" in line or "%zmm" in line]
+    print(name, len(body))
+"""
+    found = dict(line.split() for line in run(code, NUMERICS_CACHE_DIR="/proc/none").splitlines())
+    assert len(found) > 15
+    scalar = {name: count for name, count in found.items() if int(count) < 4}
+    assert not scalar

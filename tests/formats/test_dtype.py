@@ -1,0 +1,156 @@
+"""What a format is: names, derived facts, refusals."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.formats.aliases import ALIASES
+from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
+
+ALL = ELEMENTS + DECLARED + BLOCKS + DECLARED_BLOCKS
+
+# FORMATS §1 and the OCP tables: bits, largest, smallest normal, smallest subnormal.
+FACTS = {
+    "int8": (8, 127, 1, 1),
+    "uint4": (4, 15, 1, 1),
+    "bfloat16": (16, (2 - 2**-7) * 2.0**127, 2.0**-126, 2.0**-133),
+    "float16": (16, 65504, 2.0**-14, 2.0**-24),
+    "fp8_e4m3": (8, 448, 2.0**-6, 2.0**-9),
+    "fp8_e5m2": (8, 57344, 2.0**-14, 2.0**-16),
+    "fp8_e3m4": (8, 15.5, 0.25, 2.0**-6),
+    "fp8_e4m3fnuz": (8, 240, 2.0**-7, 2.0**-10),
+    "fp8_e5m2fnuz": (8, 57344, 2.0**-15, 2.0**-17),
+    "fp6_e3m2": (6, 28, 0.25, 0.0625),
+    "fp6_e2m3": (6, 7.5, 1, 0.125),
+    "fp4": (4, 6, 1, 0.5),
+    "e8m0": (8, 2.0**127, 2.0**-127, 2.0**-127),
+    "mxfp8_e4m3": (8.25, 448 * 2.0**127, 2.0**-133, 2.0**-136),
+    "mxfp4": (4.25, 6 * 2.0**127, 2.0**-127, 2.0**-128),
+    "nvfp4": (4.5, 2688, 2.0**-6, 2.0**-10),
+    "bfp16": (9, 127 / 64 * 2.0**127, 2.0**-133, 2.0**-133),
+    "mx4": (4, 3 * 2.0**126, 2.0**-126, 2.0**-128),
+    "mx6": (6, 15 * 2.0**124, 2.0**-126, 2.0**-130),
+    "mx9": (9, 127 * 2.0**121, 2.0**-126, 2.0**-133),
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_derived_facts(name):
+    d = nx.dtype(name)
+    assert (d.bits, d.max, d.smallest_normal, d.smallest_subnormal) == FACTS[name]
+
+
+@pytest.mark.parametrize("d", ELEMENTS + DECLARED, ids=repr)
+def test_facts_agree_with_the_values(d):
+    values = [v for v in d.values() if math.isfinite(v)]
+    assert len(d.values()) == 1 << d.bits
+    assert (max(values), min(values)) == (d.max, d.min)
+    assert min(v for v in values if v > 0) == d.smallest_subnormal
+
+
+@pytest.mark.parametrize("d", ALL, ids=repr)
+def test_identity_survives(d):
+    assert pickle.loads(pickle.dumps(d)) is d
+    assert copy.deepcopy(d) is d
+    assert copy.copy(d) is d
+    assert repr(d) == str(d) == d.name
+    assert len({d, d}) == 1
+    assert d.source
+
+
+def test_every_alias_resolves():
+    for name, aliases in ALIASES.items():
+        assert all(nx.dtype(alias) is nx.dtype(name) for alias in (name, *aliases))
+        assert nx.dtype(name).aliases == aliases
+    assert {d.name for d in nx.dtypes()} == set(ALIASES)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (ml_dtypes.float8_e4m3fn, "fp8_e4m3"),
+        (np.dtype(ml_dtypes.float8_e5m2), "fp8_e5m2"),
+        (ml_dtypes.float4_e2m1fn, "fp4"),
+        (ml_dtypes.float8_e8m0fnu, "e8m0"),
+        (ml_dtypes.bfloat16, "bfloat16"),
+        (np.float16, "float16"),
+        (np.dtype("int8"), "int8"),
+        ("torch.float8_e4m3fn", "fp8_e4m3"),
+    ],
+)
+def test_other_libraries_types(theirs, ours):
+    assert nx.dtype(theirs) is nx.dtype(ours)
+
+
+def test_the_ieee_e4m3_of_ml_dtypes_is_no_alias():
+    with pytest.raises(nx.NumericsError, match="float8_e4m3"):
+        nx.dtype(ml_dtypes.float8_e4m3)
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(nx.NumericsError, match="did you mean 'fp8_e4m3'"):
+        nx.dtype("fp8_e4m4")
+    with pytest.raises(nx.NumericsError, match="unknown format"):
+        nx.dtype("zzz")
+
+
+def test_the_same_facts_are_the_same_object():
+    assert nx.float_format(3, 2) is nx.float_format(3, 2)
+    assert nx.float_format(3, 2) is not nx.float_format(3, 2, bias=4)
+    assert nx.mx("fp4") is nx.mxfp4
+    assert nx.mx("int8", block=8) is nx.bfp16
+    assert nx.mx("fp4", block=64) is nx.mx("fp4", block=64)
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"exponent": 0, "mantissa": 3}, "1 to 8 exponent bits"),
+        ({"exponent": 9, "mantissa": 3}, "1 to 8 exponent bits"),
+        ({"exponent": 4, "mantissa": -1}, "negative"),
+        ({"exponent": 8, "mantissa": 9}, "at most 16"),
+        ({"exponent": 4, "mantissa": 0}, "needs a mantissa"),
+        ({"exponent": 1, "mantissa": 3}, "needs 2 exponent bits"),
+        ({"exponent": 4, "mantissa": 3, "specials": "fnuz", "signed": False}, "needs a sign"),
+        ({"exponent": 4, "mantissa": 3, "specials": "posit"}, "unknown specials"),
+        ({"exponent": 4, "mantissa": 3, "has_zero": False}, "neither sign nor mantissa"),
+        ({"exponent": 8, "mantissa": 3, "specials": "none"}, "do not fit in float32"),
+        ({"exponent": 8, "mantissa": 3, "bias": 200}, "do not fit in float32"),
+        ({"exponent": 1, "mantissa": 0, "specials": "fn"}, "no number but zero"),
+    ],
+)
+def test_contradictory_floats_are_refused(facts, says):
+    with pytest.raises(nx.NumericsError, match=says):
+        nx.float_format(**facts)
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"block": 0, "element": "fp4"}, "at least one element"),
+        ({"block": 16}, "either element="),
+        ({"block": 16, "element": "fp4", "mantissa": 3}, "either element="),
+        ({"block": 16, "element": "fp4", "sub_block": 2}, "sub_block= belongs to mantissa="),
+        ({"block": 16, "element": "uint4"}, "elements are signed"),
+        ({"block": 16, "element": "mxfp4"}, "integers or floats"),
+        ({"block": 16, "element": "bfloat16"}, "must lie within"),
+        ({"block": 16, "element": "fp9"}, "unknown format"),
+        ({"block": 16, "mantissa": 3}, "must divide"),
+        ({"block": 16, "mantissa": 3, "sub_block": 3}, "must divide"),
+        ({"block": 32, "mantissa": 3, "sub_block": 2}, "at most 8 parts"),
+        ({"block": 16, "mantissa": 16, "sub_block": 2}, "outside 1 .. 15"),
+        ({"block": 16, "mantissa": 3, "sub_block": 2, "scale": "e8m0"}, "scale= belongs to element="),
+        ({"block": 16, "element": "fp4", "scale": "int8"}, "scale"),
+        ({"block": 16, "element": "fp4", "scale": "bfloat16"}, "scale"),
+    ],
+)
+def test_contradictory_blocks_are_refused(facts, says):
+    with pytest.raises(nx.NumericsError, match=says):
+        nx.block_format(**facts)

@@ -1,0 +1,188 @@
+"""Has the judge teeth?  The arithmetic is changed in one place at a time; each change must be noticed."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.backends import bind
+from numerics.backends.array import executor as array
+from numerics.backends.array import primitives
+from numerics.formats import codec, scaling
+from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
+from tests.conftest import edges
+
+CHANGES = [
+    # one element, in integers
+    ("half - 1 + odd", "half - odd"),
+    ("half - 1 + odd", "half"),
+    ('"half_away":\n        add = half', '"half_away":\n        add = half - 1'),
+    ("half - where(b < 0, 1, 0)", "half - where(b < 0, 0, 1)"),
+    ("half - where(b < 0, 0, 1)", "half"),
+    ("add = where(b < 0, rest, 0)", "add = where(b < 0, half, 0)"),
+    ("add = where(b < 0, 0, rest)", "add = where(b < 0, rest, 0)"),
+    ("where(odd == 0, rest, 0)", "where(odd == 1, rest, 0)"),
+    ("((n >> s) + base) & 1", "(n >> s) & 1"),
+    ("minimum(shift, 30)", "minimum(shift, 23)"),
+    ("n = n >> minimum(shift - s, 31)", "n = n >> 0"),
+    ("random & 0x3FFFFFFF", "random & 0x1FFFFFFF"),
+    ("r >> (30 - s)\n", "r >> (31 - s)\n"),
+    ("maximum(c >> 23, 1)", "(c >> 23)"),
+    ("maximum(e, f.emin)", "maximum(e, f.emin + 1)"),
+    ("c = minimum(a, limit)", "c = a"),
+    ("(low >> s) + ", "(low >> 30) + "),
+    ("low = where(a < limit, low, 0)", "low = low"),
+    # one element, by the adder
+    ("maximum(c & INF, f.emin << 23)", "maximum(c & INF, (f.emin + 1) << 23)"),
+    ("steps + ((m >> f.drop)", "steps + 1 + ((m >> f.drop)"),
+    # what has no subnormals, no zero, no sign
+    ("ones << (23 - f.drop), code)", "ones, code)"),
+    ("c < (f.emin << 23)", "c < (f.emin << 22)"),
+    ("maximum(c, f.lowest)", "c"),
+    ("maximum(a - TINY, 0) << 1", "maximum(a - TINY, 0)"),
+    ("where(code > 0, f.negative, code)", "where(code > 1, f.negative, code)"),
+    ("where(b < 1, f.negative, code)", "where(b < 0, f.negative, code)"),
+    ("where(code == 0, 0, code | sign)", "code | sign"),
+    # specials and signs
+    ("where(a == INF, f.overflow, code)", "code"),
+    ("where(a > INF, f.nan, code) | sign", "where(a > INF, f.nan, code | sign)"),
+    ("0 - code, code) & f.wrap", "code, code) & f.wrap"),
+    # decoding
+    ("where(bits < ONE, subnormal", "where(bits < ONE + ONE, subnormal"),
+    ("magnitude > f.last, NAN", "magnitude > f.last + 1, NAN"),
+    ("magnitude == f.inf, INF", "magnitude == f.inf, NAN"),
+    ("f.wrap + 1 - code", "f.wrap - code"),
+    # OCP MX
+    ("where(top < INF, byte, 255)", "byte"),
+    ("field - s.emax, 0)", "field - s.emax, 1)"),
+    ("where(top < ONE, s.subnormal_bump, s.bump)", "s.bump"),
+    ("where(top < ONE, s.subnormal_bump, s.bump)", "where(top < ONE, s.subnormal_bump, s.bump + 1)"),
+    ("maximum(field << 23, TINY)", "(field << 23)"),
+    ("maximum(y, minimum(a, 1))", "y"),
+    ("where(scale == 255, f.nan_block,", "where(scale == 256, f.nan_block,"),
+    ("where(scale == 255, NAN, y)", "y"),
+    # float scales
+    ("where(total > 0, total, ONE)))), 0)", "where(total > 0, total, ONE)))), a)"),
+    ("where(top < INF, scale, g.nan)", "scale"),
+    ("divide(divide(as_float(top), as_float(f.limit)), as_float(tensor_scale))",
+     "divide(as_float(top), as_float(f.limit))"),
+    # microexponents
+    ("< exponent, 1, 0)", "<= exponent, 1, 0)"),
+    ("one = (151 - m - shift) << 23  #", "one = (151 - m) << 23  #"),
+    ("exponent - shift - e + (24 - m)", "exponent - e + (24 - m)"),
+    ("minimum(n, (1 << m) - 1)", "minimum(n, 1 << m)"),
+    ("where(a < ONE, 0, a)", "a"),
+    ("where(a > 0, (b >> (31 - m)) & (1 << m), 0)", "(b >> (31 - m)) & (1 << m)"),
+    ("where(exponent == 255, 0, shift)", "shift"),
+]  # fmt: skip
+
+ELEMENTS = [
+    nx.fp8_e4m3, nx.fp8_e5m2, nx.fp6_e2m3, nx.fp8_e4m3fnuz, nx.int4, nx.uint4, nx.e8m0, nx.bfloat16,
+    nx.float_format(6, 0, signed=False, subnormals=False, has_zero=False, specials="fn"),
+    nx.float_format(4, 3, subnormals=False), nx.float_format(5, 3, signed=False),
+    nx.float_format(5, 0, specials="none"),
+]  # fmt: skip
+BLOCKS = [nx.mxfp8_e4m3, nx.mxfp6_e3m2, nx.mxint8, nx.nvfp4, nx.mx6]
+RNG = np.random.default_rng(5)
+SPECIALS = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e38, -1e38, 465.0, -465.0], np.float32)
+X = np.concatenate([RNG.choice(edges(), 900), SPECIALS])
+
+# float64 with a known fraction of fp8_e4m3's step above 1, and draws at and just below its threshold
+FRACTIONS = RNG.integers(1, 1 << 30, 60)
+X64 = np.concatenate([1 + FRACTIONS / 2.0**33, 1 + FRACTIONS / 2.0**33, [7.00000005] * 4])
+DRAWS = np.concatenate([(1 << 30) - FRACTIONS, (1 << 30) - FRACTIONS - 1, [(1 << 30) - 1] * 4])
+DRAWS = DRAWS.astype(np.uint32)
+
+
+def block_inputs() -> np.ndarray:
+    rng = np.random.default_rng(6)
+    near = rng.standard_normal((12, 32)) * np.exp2(rng.integers(-140, 120, (12, 1)))
+    tiny = rng.integers(0, 1 << 24, (6, 32)).astype(np.uint32).view(np.float32)
+    x = np.concatenate([near.astype(np.float32), tiny, rng.choice(edges(), (6, 32))])
+    x[0, 4], x[1, 7], x[2] = np.inf, np.nan, 0
+    x[3, ::3], x[4] = -0.0, np.float32(2.0**-126) * rng.integers(1, 4, 32)
+    x[5] = 0
+    x[5, 3], x[5, 4] = 2.0**-130, -(2.0**-140)
+    x[6], x[6, 0] = np.float32(1e-38), np.float32(3e38)
+    x[7, :16], x[7, 16:], x[8] = -1e-42, 1.9999, 1e30
+    powers = np.zeros((20, 32), np.float32)
+    bits = [(e << 23) + d for e in (0, 1, 127, 254) for d in (-1, 0, 1, 0x7E0000, 0x7F0001)]
+    powers[:, 0] = np.clip(bits, 0, 0x7F7FFFFF).astype(np.int32).view(np.float32)
+    return np.concatenate([x, powers])
+
+
+def outputs():
+    """All that the arithmetic gives on the inputs above, as bytes, one after the other."""
+    for d in ELEMENTS:
+        for rounding in ROUNDINGS:
+            seed = {"seed": 9} if rounding == "stochastic" else {}
+            for overflow in d.overflows:
+                yield d.encode(X, rounding=rounding, overflow=overflow, **seed).tobytes()
+        yield d.encode(X64, rounding="stochastic", random_bits=DRAWS).tobytes()
+        values = d.decode(np.arange(1 << d.bits).astype(d.code_dtype))
+        yield np.where(np.isnan(values), np.float32(np.nan), values).tobytes()
+    x = block_inputs()
+    for d in BLOCKS:
+        yield poisoned_by_hand(d)
+        for rule in SCALE_RULES if d.family == "mx" else ("floor",):
+            for rounding in ROUNDINGS if rule == "floor" else ("half_even",):
+                seed = {"seed": 9} if rounding == "stochastic" else {}
+                made = d.encode(x, scale_rule=rule, rounding=rounding, **seed)
+                yield made.codes.tobytes() + made.scale.tobytes()
+                yield b"" if made.microexponents is None else made.microexponents.tobytes()
+                values = made.decode()
+                yield np.where(np.isnan(values), np.float32(np.nan), values).tobytes()
+
+
+def poisoned_by_hand(d: nx.Block) -> bytes:
+    """Blocks that say NaN in their scale and numbers in their codes: NaN all the same."""
+    codes = np.tile(np.arange(1, d.block + 1, dtype=np.uint8) % 8, (2, 1))
+    nan = d.scale.nan if d.scale else 255
+    micro = np.zeros((2, 1), np.uint8) if d.family == "micro" else None
+    values = nx.Blocks(d, -1, codes, np.array([[nan], [100]], np.uint8), micro, 1.0).decode()
+    return np.where(np.isnan(values), np.float32(np.nan), values).tobytes()
+
+
+@lru_cache(maxsize=1)
+def truth() -> list[bytes]:
+    with nx.use("reference"):
+        return list(outputs())
+
+
+def noticed(old: str | None, new: str | None) -> bool:
+    """Does NumPy, running the changed source, differ from the judge anywhere?"""
+    modules, places = [], 0
+    for module in (codec, scaling):
+        text = inspect.getsource(module)
+        places += text.count(old) if old else 0
+        changed = types.ModuleType(module.__name__)
+        exec(compile(text.replace(old, new, 1) if old else text, module.__name__, "exec"), vars(changed))
+        modules.append(changed)
+    assert places or old is None, f"{old!r} is not in the source"
+    names = {name: getattr(primitives, name) for name in bind.PRIMITIVES}
+    before, array.bound = array.bound, bind.bind(names, sources=tuple(modules))
+    try:
+        with nx.use("array"):
+            return any(came != due for came, due in zip(outputs(), truth(), strict=True))
+    except (OverflowError, ValueError):
+        return True
+    finally:
+        array.bound = before
+
+
+def test_the_source_as_it_is_equals_the_judge():
+    assert not noticed(None, None)
+
+
+@pytest.mark.parametrize(("old", "new"), CHANGES)
+def test_a_change_is_noticed(old, new):
+    assert noticed(old, new)
+
+
+def test_there_are_enough_changes():
+    assert len(CHANGES) >= 30

@@ -1,0 +1,221 @@
+"""The command line: what it prints, on which stream, with which exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+
+import numerics as nx
+from numerics import cli
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.safetensors"
+    w = RNG.standard_normal((8, 256)).astype(np.float32)
+    save_file({"layer.weight": w, "layer.bias": w[0]}, path)
+    return path
+
+
+def run(*arguments, code=0):
+    """stdout of a command that ends with that code; stderr is one line when it fails."""
+    result = CliRunner().invoke(cli.commands, [str(a) for a in arguments])
+    if code == 0:
+        assert result.exception is None, result.output
+        return result.stdout
+    assert isinstance(result.exception, nx.NumericsError)
+    return str(result.exception)
+
+
+def python(*arguments, **options):
+    """A real process."""
+    command = [sys.executable, "-W", "error", "-m", "numerics", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+def test_quantize_and_back(model, tmp_path):
+    out, back = tmp_path / "out.safetensors", tmp_path / "back.safetensors"
+    printed = run("quantize", model, out, "--dtype", "int4", "--scheme", "per_group", "--group-size", 128)
+    assert "layer.weight" in printed
+    assert "4.250" in printed
+    assert "copied" in printed
+    q, x = nx.load(out)["layer.weight"], nx.load(model)["layer.weight"]
+    assert q.scheme == nx.per_group(128)
+    assert run("dequantize", out, back) == ""
+    due = nx.fake_quantize(x, "int4", scheme=nx.per_group(128))
+    assert nx.load(back)["layer.weight"].tobytes() == due.tobytes()
+
+
+def test_every_option_arrives(model, tmp_path):
+    out = tmp_path / "out.safetensors"
+    run("quantize", model, out, "--dtype", "uint4", "--scheme", "per_channel", "--axis", 1, "--asymmetric",
+        "--scale-type", "pof2", "--zero-point-type", "float32", "--rounding", "stochastic", "--seed", 3,
+        "--exclude", "*.bias", "--quiet")  # fmt: skip
+    options = {"scheme": nx.per_channel(1), "symmetric": False, "scale_type": "pof2",
+               "zero_point_type": "float32", "rounding": "stochastic", "seed": 3}  # fmt: skip
+    due = nx.quantize(nx.load(model)["layer.weight"], "uint4", **options)
+    q = nx.load(out)["layer.weight"]
+    assert (q.packed.tobytes(), q.scale.tobytes(), q.zero_point.tobytes()) == (
+        due.packed.tobytes(), due.scale.tobytes(), due.zero_point.tobytes())  # fmt: skip
+    run(
+        "quantize",
+        model,
+        out,
+        "--dtype",
+        "mxfp4",
+        "--axis",
+        0,
+        "--scale-rule",
+        "even",
+        "--include",
+        "*.weight",
+    )
+    due = nx.quantize(nx.load(model)["layer.weight"], "mxfp4", axis=0, scale_rule="even")
+    assert nx.load(out)["layer.weight"].packed.tobytes() == due.packed.tobytes()
+
+
+def test_quantize_json(model, tmp_path):
+    said = json.loads(run("quantize", model, tmp_path / "out", "--dtype", "mx6", "--json"))
+    weight, bias = sorted(said["tensors"], key=lambda tensor: tensor["name"], reverse=True)
+    assert weight["shape"] == [8, 256]
+    assert (weight["bits"], weight["bytes_before"], weight["bytes_after"]) == (6.0, 8192, 1536)
+    assert bias["dtype"] is bias["sqnr"] is None
+    assert said["total"]["bytes_after"] == 1536 + 1024
+    assert run("quantize", model, tmp_path / "out", "--dtype", "mx6", "--quiet") == ""
+
+
+def test_formats():
+    printed = run("formats")
+    for d in nx.dtypes():
+        assert d.name in printed
+    said = json.loads(run("formats", "--json"))
+    assert [one["name"] for one in said] == [d.name for d in nx.dtypes()]
+
+
+def test_show():
+    printed = run("show", "fp8_e4m3")
+    for expected in ("448", "OCP OFP8 1.0", "0xf0", "nan", "float8_e4m3fn"):
+        assert expected in printed
+    said = json.loads(run("show", "E4M3", "--json"))
+    assert (said["name"], said["max"], len(said["values"])) == ("fp8_e4m3", 448.0, 256)
+    assert said["values"][-1] == "nan"
+    assert "+0" not in run("show", "float16")
+    assert "arXiv 2302.08007" in run("show", "mx6")
+
+
+def test_encode():
+    printed = run("encode", "fp8_e4m3", "0.3", "448", "inf", "-1.0625")
+    assert "0 0101 010" in printed
+    assert "tie" in printed.splitlines()[-2]
+    said = json.loads(
+        run("encode", "fp8_e4m3", "0.3", "-0", "nan", "0x1.8p3", "500", "--overflow", "nonsaturate", "--json")
+    )
+    assert [one["code"] for one in said] == [42, 0x80, 0x7F, 0x54, 0x7F]
+    assert said[0] == {
+        "x": 0.3,
+        "code": 42,
+        "bits": {"sign": "0", "exponent": "0101", "mantissa": "010"},
+        "value": 0.3125,
+        "error": 0.3125 - 0.3,
+        "below": 0.28125,
+        "above": 0.3125,
+        "tie": False,
+    }
+    assert said[4]["above"] is None
+    assert said[4]["value"] == "nan"
+    rounded = json.loads(run("encode", "int4", "2.5", "-9", "--rounding", "half_up", "--json"))
+    assert [(one["value"], one["tie"], one["below"]) for one in rounded] == [
+        (3.0, True, 2.0),
+        (-8.0, False, None),
+    ]
+
+
+def test_doctor():
+    said = json.loads(run("doctor", "--json"))
+    assert said["backends"]["array"] == "ready"
+    assert said["versions"]["numpy"] == np.__version__
+    assert said["cache"]["writable"] in (True, False)
+    assert "backends" in run("doctor")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("show", "fp8_e4m4"), "unknown format 'fp8_e4m4'; did you mean 'fp8_e4m3'"),
+        (("encode", "mx6", "1"), "mx6 is a block format"),
+        (("encode", "fp4", "one"), "'one' is not a number"),
+        (("encode", "fp4", "1", "--overflow", "nonsaturate"), "has neither Inf nor NaN"),
+        (("quantize", "MODEL", "MODEL", "--dtype", "mx6"), "is the input"),
+        (("quantize", "MODEL", "OUT", "--dtype", "mx6", "--scheme", "per_tensor"), "mx6: scheme="),
+        (
+            ("quantize", "MODEL", "OUT", "--dtype", "int4", "--scheme", "per_group"),
+            "needs the size of a group",
+        ),
+        (("quantize", "MODEL", "OUT", "--dtype", "int4", "--group-size", "0"), "a group of 0 elements"),
+        (("dequantize", "MODEL", "OUT"), "nothing to dequantize"),
+    ],
+)
+def test_errors(model, tmp_path, arguments, said):
+    places = {"MODEL": model, "OUT": tmp_path / "out"}
+    assert said in run(*(places.get(a, a) for a in arguments), code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_process_says_one_line_and_ends_with_2(tmp_path):
+    failed = python("quantize", tmp_path / "nothing", tmp_path / "out", "--dtype", "mx6")
+    assert failed.returncode == 2
+    assert failed.stdout == ""
+    assert failed.stderr == f"numerics: cannot read {tmp_path / 'nothing'}: No such file or directory\n"
+    assert python("show", "fp4").returncode == 0
+
+
+def test_a_missing_extra_is_named(tmp_path):
+    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError(name='rich')")
+    (tmp_path / "click.py").write_text("raise ModuleNotFoundError(name='click')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    failed = python("formats", env={**os.environ, "PYTHONPATH": path})
+    assert failed.returncode == 1
+    assert failed.stderr == "the command line needs click: pip install numerics-formats[cli]\n"
+
+
+def test_help_imports_nothing_heavy():
+    heavy = "{'numpy', 'numba', 'rich', 'torch'}"
+    code = f"import sys; from numerics import cli; print(sorted({heavy} & set(sys.modules)))"
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert told.stdout == "[]\n"
+
+
+def test_a_terminated_process_leaves_the_old_output(tmp_path):
+    model, out = tmp_path / "model.safetensors", tmp_path / "out.safetensors"
+    save_file({f"w{i}": np.ones((512, 1024), np.float32) for i in range(40)}, model)
+    out.write_bytes(b"old")
+    command = [
+        sys.executable,
+        "-m",
+        "numerics",
+        "quantize",
+        str(model),
+        str(out),
+        "--dtype",
+        "int4",
+        "--asymmetric",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob(".*.partial")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert out.read_bytes() == b"old"
+    assert not list(tmp_path.glob(".*.partial"))

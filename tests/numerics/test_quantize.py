@@ -1,0 +1,439 @@
+"""quantize, dequantize, fake_quantize against fractions: FORMATS §6 word by word, every bit."""
+
+import itertools
+import math
+import pickle
+from fractions import Fraction
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import numerics as nx
+
+# ---- the judge: exact arithmetic, rounded half to even where a standard rounds ------------------
+
+TYPES = {  # significant bits, exponent of the smallest subnormal, largest finite
+    "float64": (53, -1074, Fraction(np.finfo(np.float64).max)),
+    "float32": (24, -149, Fraction(float(np.finfo(np.float32).max))),
+    "float16": (11, -24, Fraction(65504)),
+    "bfloat16": (8, -133, Fraction(float(ml_dtypes.finfo(ml_dtypes.bfloat16).max))),
+}
+
+
+def half_even(x: Fraction) -> int:
+    return round(x)  # Python's own rounding of a Fraction is half to even
+
+
+def rounded(x: Fraction, kind: str) -> Fraction | float:
+    """x in a float type; infinite where it overflows."""
+    digits, lowest, largest = TYPES[kind]
+    if x == 0:
+        return Fraction(0)
+    exponent = x.numerator.bit_length() - x.denominator.bit_length()
+    exponent += Fraction(2) ** exponent <= abs(x)
+    step = Fraction(2) ** max(exponent - digits, lowest)
+    near = half_even(x / step) * step
+    return near if abs(near) <= largest else math.inf if near > 0 else -math.inf
+
+
+def kept(scale: Fraction, kind: str) -> Fraction:
+    """The scale in its type: never zero, never infinite."""
+    if kind == "pof2":
+        power = next(e for e in range(-127, 128) if Fraction(2) ** e >= scale or e == 127)
+        return Fraction(2) ** power
+    _, lowest, largest = TYPES[kind]
+    near = rounded(scale, kind)
+    return largest if near == math.inf else max(near, Fraction(2) ** lowest)
+
+
+def found_scale(finite: list[Fraction], d, symmetric: bool, wide: str) -> Fraction:
+    low, high = min([0, *finite]), max([0, *finite])
+    if symmetric:
+        extent, steps = max(-low, high), Fraction(d.max)
+    else:
+        extent, steps = high - low, Fraction(d.max) - Fraction(d.min)
+    if extent == 0:
+        return Fraction(1)
+    near = rounded(Fraction(extent), wide)
+    if near == math.inf:  # as if the type went on
+        near = 2 * rounded(Fraction(extent) / 2, wide)
+    return rounded(near / steps, wide)
+
+
+def found_zero(low: Fraction, scale: Fraction, d, wide: str) -> Fraction:
+    quotient = rounded(min(low, Fraction(0)) / scale, wide)
+    if quotient == -math.inf:
+        return Fraction(d.max)
+    wanted = rounded(Fraction(d.min) - quotient, wide)
+    return min(max(wanted, Fraction(d.min)), Fraction(d.max))
+
+
+def expected_group(values: list[float], d, symmetric, scale_type, zero_type, wide):
+    """Scale, zero point, codes as integers, and values of one integer group."""
+    finite = [Fraction(v) for v in values if math.isfinite(v)]
+    scale = kept(found_scale(finite, d, symmetric, wide), scale_type)
+    zero = Fraction(0)
+    if not symmetric:
+        zero = found_zero(min([Fraction(0), *finite]), scale, d, wide)
+        zero = Fraction(half_even(zero)) if zero_type == "int32" else rounded(zero, "float32")
+    codes = [code_of(v, scale, zero, d, wide, zero_type == "float32" and not symmetric) for v in values]
+    return scale, zero, codes, [value_of(q, scale, zero, wide) for q in codes]
+
+
+def code_of(v: float, scale, zero, d, wide, offset: bool) -> int:
+    low, high = int(d.min), int(d.max)
+    if math.isnan(v):
+        return min(max(half_even(zero) if not offset else 0, low), high)
+    quotient = v if math.isinf(v) else rounded(Fraction(v) / scale, wide)
+    if offset and math.isfinite(quotient):
+        quotient = rounded(quotient + zero, wide)
+    if not math.isfinite(quotient):
+        return high if quotient > 0 else low
+    n = half_even(quotient) + (0 if offset else int(zero))
+    return min(max(n, low), high)
+
+
+def value_of(q: int, scale, zero, wide) -> float:
+    value = rounded(rounded(Fraction(q) - zero, wide) * scale, wide)
+    return float(value)
+
+
+def groups(scheme, shape):
+    """The indices that share a scale, by the scale's index."""
+    found = {}
+    for index in np.ndindex(*shape):
+        if scheme.kind == "per_tensor":
+            key = ()
+        elif scheme.kind == "per_channel":
+            key = (index[scheme.axis],)
+        else:
+            axis = scheme.axis % len(shape)
+            key = (*index[:axis], index[axis] // scheme.size, *index[axis + 1 :])
+        found.setdefault(key, []).append(index)
+    return found
+
+
+def signed(codes, d):
+    codes = codes.astype(int)
+    return np.where(codes > d.max, codes - (1 << d.bits), codes)
+
+
+def same(came, due) -> None:
+    came, due = np.asarray(came), np.asarray(due)
+    assert (came.dtype, came.shape) == (due.dtype, due.shape)
+    unsigned = f"u{came.itemsize}"
+    differ = came.view(unsigned) != due.view(unsigned)
+    assert not differ.any(), (came[differ][:3], due[differ][:3])
+
+
+# ---- integers -----------------------------------------------------------------------------------
+
+SCHEMES = [nx.per_tensor(), nx.per_channel(0), nx.per_channel(1), nx.per_group(4), nx.per_group(2, axis=0)]
+SCALES = ("float32", "float", "float16", "bfloat16", "pof2")
+KINDS = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
+
+
+def check(x, d, scheme, symmetric, scale_type, zero_type):
+    own = x.dtype.name
+    wide = "float64" if own == "float64" else "float32"
+    options = {
+        "scheme": scheme,
+        "symmetric": symmetric,
+        "scale_type": scale_type,
+        "zero_point_type": zero_type,
+    }
+    before = x.copy()
+    q = nx.quantize(x, d, **options)
+    for key, indices in groups(scheme, x.shape).items():
+        values = [float(x[index]) for index in indices]
+        stored = own if scale_type == "float" else scale_type
+        scale, zero, codes, back = expected_group(values, d, symmetric, stored, zero_type, wide)
+        assert Fraction(float(q.scale[key])) == scale
+        assert Fraction(0 if symmetric else float(q.zero_point[key])) == zero
+        assert [int(signed(q.codes, d)[index]) for index in indices] == codes
+        same(np.array([q.values()[index] for index in indices]), np.array(back, wide))
+    with np.errstate(over="ignore"):
+        same(q.dequantize(), q.values().astype(x.dtype))
+    same(nx.fake_quantize(x, d, **options), q.dequantize())
+    same(nx.dequantize(q), q.dequantize())
+    same(x, before)
+    assert (q.zero_point is None) == symmetric
+    return q
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("d", [nx.int8, nx.uint8, nx.int4, nx.uint4, nx.int2, nx.int16], ids=str)
+def test_every_option_on_every_type(executor, d, kind):
+    rng = np.random.default_rng(d.bits)
+    x = rng.standard_normal((3, 10)).astype(np.float32)
+    x[1] = np.abs(x[1]) + 1  # a row that the range must be widened for
+    x[2, 4:8] = 0  # a group of zeros
+    x[0, :4] = [np.nan, np.inf, -np.inf, 2.5]
+    x = x.astype(KINDS[kind])
+    for options in itertools.product(SCHEMES, (True, False), SCALES, ("int32", "float32")):
+        check(x, d, *options)
+
+
+arrays = hnp.arrays(
+    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6),
+    elements=st.floats(width=32, allow_nan=True, allow_infinity=True),
+)  # fmt: skip
+
+
+@given(arrays, st.sampled_from(SCHEMES), st.booleans(), st.sampled_from(SCALES),
+       st.sampled_from(["int32", "float32"]), st.sampled_from([nx.int8, nx.uint4, nx.int3]))  # fmt: skip
+def test_any_float32(x, scheme, symmetric, scale_type, zero_type, d):
+    with nx.use("array"):
+        check(x, d, scheme, symmetric, scale_type, zero_type)
+
+
+@given(hnp.arrays(np.float64, (2, 3), elements=st.floats(allow_nan=True, allow_infinity=True)),
+       st.booleans(), st.sampled_from(SCALES), st.sampled_from(["int32", "float32"]))  # fmt: skip
+def test_any_float64(x, symmetric, scale_type, zero_type):
+    with nx.use("array"):
+        check(x, nx.int8, nx.per_channel(0), symmetric, scale_type, zero_type)
+
+
+@pytest.mark.parametrize("rounding", ["half_even", "half_away", "toward_zero", "floor", "ceil"])
+def test_the_rounding_is_asked_for(executor, rounding):
+    x = np.array([0.5, 1.5, -0.5, -2.5, 1.25, 127.0], np.float32)
+    exact = {
+        "half_even": half_even,
+        "half_away": lambda f: math.floor(abs(f) + Fraction(1, 2)) * (1 if f > 0 else -1),
+        "toward_zero": math.trunc,
+        "floor": math.floor,
+        "ceil": math.ceil,
+    }[rounding]
+    q = nx.quantize(x, "int8", rounding=rounding)
+    assert float(q.scale) == 1.0
+    assert signed(q.codes, nx.int8).tolist() == [exact(Fraction(float(v))) for v in x]
+
+
+def test_stochastic_draws_by_the_place_of_an_element(executor):
+    x = np.random.default_rng(1).standard_normal((4, 10)).astype(np.float32)
+    scale = np.full((4, 3), 0.5, np.float32)
+    q = nx.quantize(x, "int8", scheme=nx.per_group(4), scale=scale, rounding="stochastic", seed=7)
+    same(q.codes, nx.int8.encode(x / np.float32(0.5), rounding="stochastic", seed=7))
+    bits = np.zeros(x.shape, np.uint32)
+    down = nx.quantize(x, "int8", scale=np.float32(0.5), rounding="stochastic", random_bits=bits)
+    same(down.codes, nx.int8.encode(x / np.float32(0.5), rounding="toward_zero"))
+
+
+# ---- scales at the ends of their types ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "scale_type", "scale"),
+    [
+        (1e-45, "float32", 2.0**-149),  # would round to 0
+        (1e-9, "float16", 2.0**-24),
+        (1e-45, "pof2", 2.0**-127),
+        (3e38, "float16", 65504.0),  # would round to infinity
+        (127.0, "pof2", 1.0),
+        (float(np.nextafter(np.float32(127), np.float32(200))), "pof2", 2.0),  # just above a power of two
+        (0.0, "bfloat16", 1.0),
+        (math.nan, "float32", 1.0),
+    ],
+)
+def test_scales_are_positive_and_finite(x, scale_type, scale):
+    assert float(nx.quantize(np.float32([x]), "int8", scale_type=scale_type).scale) == scale
+
+
+def test_a_range_beyond_float32_has_its_scale():
+    x = np.float32([-3.4e38, 3.4e38])
+    q = nx.quantize(x, "int8", symmetric=False)
+    span = Fraction(float(x[1])) - Fraction(float(x[0]))
+    assert Fraction(float(q.scale)) == rounded(2 * rounded(span / 2, "float32") / 255, "float32")
+
+
+def test_float_is_the_type_of_x():
+    x = np.float32([0.3, 1.0])
+    for kind, made in KINDS.items():
+        assert nx.quantize(x.astype(made), "int8", scale_type="float").scale_type == kind
+    assert nx.quantize([0.3, 1.0], "int8", scale_type="float").scale_type == "float64"
+
+
+# ---- floats and blocks --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [nx.fp8_e4m3, nx.fp8_e5m2, nx.fp6_e2m3, nx.fp4, nx.fp8_e4m3fnuz], ids=str)
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_floats_scale_to_their_largest_value(executor, d, scheme):
+    x = np.random.default_rng(3).standard_normal((3, 10)).astype(np.float32)
+    q = nx.quantize(x, d, scheme=scheme)
+    for key, indices in groups(scheme, x.shape).items():
+        values = [Fraction(float(x[index])) for index in indices]
+        scale = rounded(max(map(abs, values)) / Fraction(d.max), "float32")
+        assert Fraction(float(q.scale[key])) == scale
+        quotients = np.array([float(rounded(v / scale, "float32")) for v in values], np.float32)
+        codes = d.encode(quotients, overflow="saturate")
+        assert [int(q.codes[index]) for index in indices] == codes.tolist()
+        back = [float(rounded(Fraction(v) * scale, "float32")) for v in d.decode(codes).tolist()]
+        same(np.abs(np.array([q.values()[index] for index in indices])), np.abs(np.array(back, np.float32)))
+    same(nx.fake_quantize(x, d, scheme=scheme), q.dequantize())
+
+
+@pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_are_what_the_format_encodes(executor, d, kind):
+    x = (
+        np.random.default_rng(4)
+        .standard_normal((5, 3, 40))
+        .astype(np.float32)
+        .astype(KINDS[kind])[::2, :, ::-1]
+    )
+    for axis in (-1, 0, 1):
+        q, blocks = nx.quantize(x, d, axis=axis), d.encode(x, axis=axis)
+        same(q.codes, blocks.codes)
+        same(q.scale, blocks.scale)
+        assert (q.microexponents is None) == (blocks.microexponents is None)
+        assert q.tensor_scale == blocks.tensor_scale
+        same(q.dequantize(), d.round(x, axis=axis))
+        same(nx.fake_quantize(x, d, axis=axis), q.dequantize())
+
+
+def test_blocks_take_a_scale_rule():
+    x = np.random.default_rng(5).standard_normal((4, 64)).astype(np.float32)
+    for rule in ("floor", "ceil", "even", "rceil"):
+        same(nx.quantize(x, "mxfp4", scale_rule=rule).dequantize(), nx.mxfp4.round(x, scale_rule=rule))
+
+
+# ---- kinds of input, and the QTensor ------------------------------------------------------------
+
+
+def test_python_numbers_come_back_as_they_were():
+    assert nx.fake_quantize(0.5, "int8", scale=0.25) == 0.5
+    assert nx.fake_quantize([[1, -2], [3, 4]], "int8", scale=1) == [[1.0, -2.0], [3.0, 4.0]]
+    assert nx.fake_quantize([], "mx6") == []
+    assert isinstance(nx.quantize(3, "int4").dequantize(), float)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (1, 1)])
+def test_any_shape(shape):
+    x = np.ones(shape, np.float32)
+    q = nx.quantize(x, "int4", symmetric=False)
+    same(q.dequantize(), x)
+    assert q.codes.shape == q.shape == shape
+    assert q.error(x).max_error == 0.0
+
+
+def test_a_qtensor_says_what_it_is_and_travels():
+    x = np.random.default_rng(6).standard_normal((8, 100)).astype(np.float32)
+    q = nx.quantize(x, "int4", scheme=nx.per_group(32), symmetric=False, scale_type="float16")
+    assert q.packed.nbytes == 400
+    assert q.nbytes == 400 + 32 * 2 + 32 * 4
+    assert q.bits == 8 * q.nbytes / 800
+    assert repr(q) == "QTensor(int4, shape=(8, 100), per_group(32, axis=-1), 5.92 bits a value)"
+    q.codes  # noqa: B018 - unpacked, and yet not pickled
+    again = pickle.loads(pickle.dumps(q))
+    assert "codes" not in vars(again)
+    same(again.dequantize(), q.dequantize())
+    assert again.dtype is nx.int4
+    for kind in KINDS.values():
+        same(q.dequantize(kind), q.dequantize().astype(kind))
+
+
+def test_the_error_is_the_error():
+    x = np.float32([1.0, -2.0, 0.25, 8.0])
+    q = nx.quantize(x, "int4", scale=1.0)
+    differences = [Fraction(float(a)) - Fraction(float(b)) for a, b in zip(x, q.dequantize(), strict=True)]
+    signal, noise = sum(Fraction(float(a)) ** 2 for a in x), sum(e**2 for e in differences)
+    assert q.error(x).max_error == float(max(map(abs, differences))) == 1.0
+    assert q.error(x).sqnr == 10 * math.log10(float(signal) / float(noise))
+    assert nx.quantize(x, "int16", scale=0.25).error(x).sqnr == math.inf
+    x[3] = np.nan
+    assert q.error(x).max_error == 0.25
+    with pytest.raises(nx.NumericsError, match=r"shape \(2,\), the quantized tensor \(4,\)"):
+        q.error(x[:2])
+
+
+# ---- what cannot be -----------------------------------------------------------------------------
+
+X = np.ones((4, 8), np.float32)
+ZERO = {"dtype": "int8", "scale": 1.0, "symmetric": False}
+BAD = [
+    ({"dtype": "int9"}, "unknown format 'int9'; did you mean"),
+    ({"dtype": "int8", "scheme": "per_row"}, "unknown scheme 'per_row'"),
+    ({"dtype": "int8", "scheme": "per_channel(2)"}, "axis 2 does not exist in shape"),
+    ({"dtype": "int8", "scheme": "per_group(0)"}, "a group of 0 elements"),
+    ({"dtype": "int8", "scale_type": "float8"}, "unknown scale type 'float8'"),
+    ({"dtype": "int8", "zero_point_type": "int8"}, "unknown zero point type 'int8'"),
+    ({"dtype": "int8", "rounding": "nearest"}, "unknown rounding mode 'nearest'"),
+    ({"dtype": "int8", "scale_rule": "even"}, "scale_rule='even' cannot be"),
+    ({"dtype": "int8", "axis": 0}, "axis=0 cannot be"),
+    ({"dtype": "int8", "seed": 1}, "seed and random_bits belong to"),
+    ({"dtype": "int8", "rounding": "stochastic"}, "needs either seed"),
+    ({"dtype": "mx6", "axis": 2}, "axis 2 does not exist"),
+    ({"dtype": "mx6", "scheme": "per_tensor"}, "mx6: scheme='per_tensor' cannot be"),
+    ({"dtype": "mx6", "symmetric": False}, "mx6: symmetric=False cannot be"),
+    ({"dtype": "mx6", "scale": 1.0}, "mx6: scale=1.0 cannot be"),
+    ({"dtype": "mx6", "scale_type": "pof2"}, "mx6: scale_type='pof2' cannot be"),
+    ({"dtype": "mx6", "scale_rule": "even"}, "is for MX formats"),
+    ({"dtype": "fp8_e4m3", "symmetric": False}, "fp8_e4m3: symmetric=False cannot be"),
+    ({"dtype": "fp8_e4m3", "zero_point_type": "float32"}, "zero_point_type='float32' cannot be"),
+    ({"dtype": "int8", "scale": 0.0}, "scale 0 is not allowed: positive and finite"),
+    ({"dtype": "int8", "scale": -1.0}, "scale -1 is not allowed"),
+    ({"dtype": "int8", "scale": math.nan}, "scale nan is not allowed"),
+    ({"dtype": "int8", "scale": math.inf}, "scale inf is not allowed"),
+    ({"dtype": "int8", "scale": [1.0, 2.0]}, r"scale has shape \(2,\); the scheme needs \(\)"),
+    ({"dtype": "int8", "scheme": "per_channel", "scale": [1.0]}, r"the scheme needs \(4,\)"),
+    ({"dtype": "int8", "scheme": "per_group(3)", "scale": np.ones((4, 2))}, r"the scheme needs \(4, 3\)"),
+    ({"dtype": "int8", "scale": "big"}, "scale must be real numbers"),
+    ({"dtype": "int8", "scale": [[1.0], [1.0, 2.0]]}, "scale cannot be read as numbers"),
+    ({"dtype": "int8", "zero_point": 3, "scale": 1.0}, "symmetric=True has no zero point"),
+    ({**ZERO, "scale": None, "zero_point": 3}, "given without its scale"),
+    ({**ZERO, "zero_point": 128}, "zero_point 128 is outside -128 .. 127"),
+    ({**ZERO, "zero_point": 0.5}, "zero_point 0.5 is not an integer"),
+    ({**ZERO, "zero_point": math.nan}, "zero_point nan is outside"),
+    ({**ZERO, "zero_point": [1]}, r"zero_point has shape \(1,\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "said"), BAD)
+@pytest.mark.parametrize("verb", ["quantize", "fake_quantize"])
+def test_what_cannot_be_is_refused_before_any_kernel(monkeypatch, verb, options, said):
+    from numerics.backends import array
+
+    for kernel in ("encode_affine", "decode_affine", "encode_blocks", "round_blocks"):
+        monkeypatch.setattr(array.BACKEND.executor, kernel, None)
+    with nx.use("array"), pytest.raises(nx.NumericsError, match=said):
+        getattr(nx, verb)(X, **options)
+
+
+@pytest.mark.parametrize(
+    "x", [np.ones(3, complex), np.array([None]), np.ones(3, int), "text", [[1.0], [1.0, 2.0]]]
+)
+def test_what_is_no_tensor(x):
+    with pytest.raises(nx.NumericsError):
+        nx.quantize(x, "int8")
+
+
+def test_given_scales_and_zero_points(executor):
+    x = np.float32([[0.5, -1.0, 3.0], [100.0, 7.0, 0.1]])
+    q = nx.quantize(x, "uint8", scheme="per_channel", symmetric=False, scale=[0.5, 0.7], zero_point=[2, 10])
+    for row, (scale, zero) in enumerate(zip(np.float32([0.5, 0.7]), [2, 10], strict=True)):
+        due = [
+            code_of(float(v), Fraction(float(scale)), Fraction(zero), nx.uint8, "float32", False)
+            for v in x[row]
+        ]
+        assert q.codes[row].tolist() == due
+    third = nx.quantize(x, "int8", scale=1 / 3, scale_type="bfloat16")
+    assert Fraction(float(third.scale)) == rounded(Fraction(1 / 3), "bfloat16")
+    real = nx.quantize(x, "int8", symmetric=False, scale=1.0, zero_point=0.5, zero_point_type="float32")
+    assert real.zero_point.dtype == np.float32
+    assert float(real.zero_point) == 0.5
+    found = nx.quantize(x, "int8", symmetric=False, scale=1.0)
+    assert int(found.zero_point) == -127
+
+
+def test_dequantize_takes_a_qtensor():
+    with pytest.raises(nx.NumericsError, match="takes a QTensor, not list"):
+        nx.dequantize([1])
+    with pytest.raises(nx.NumericsError, match="unknown float type 'int8'"):
+        nx.quantize([1.0], "int8").dequantize("int8")
+    with pytest.raises(nx.NumericsError, match="int8 is not a block format"):
+        nx.quantize([1.0], "int8").blocks  # noqa: B018

@@ -1,0 +1,94 @@
+"""Scheme: its spelling, its errors, and which elements share a scale."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import numerics as nx
+
+AXES = st.integers(-4, 3)
+
+
+@given(st.one_of(st.just(nx.per_tensor()), st.builds(nx.per_channel, AXES),
+                 st.builds(nx.per_group, st.integers(1, 9999), AXES)))  # fmt: skip
+def test_the_repr_is_the_spelling(scheme):
+    assert nx.Scheme.parse(repr(scheme)) == scheme
+    assert nx.Scheme.parse(scheme) is scheme
+    assert pickle.loads(pickle.dumps(scheme)) == scheme
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme"),
+    [
+        ("per_tensor", nx.per_tensor()),
+        ("per_channel", nx.per_channel(0)),
+        (" per_channel( 1 ) ", nx.per_channel(1)),
+        ("per_channel(axis=1)", nx.per_channel(1)),
+        ("per_group(128)", nx.per_group(128)),
+        ("per_group(64,0)", nx.per_group(64, axis=0)),
+        ("per_group(64, axis = -2)", nx.per_group(64, axis=-2)),
+    ],
+)
+def test_spellings(text, scheme):
+    assert nx.Scheme.parse(text) == scheme
+
+
+def test_size_and_axis_may_stand_beside():
+    assert nx.Scheme.parse("per_group", size=32, axis=0) == nx.per_group(32, axis=0)
+    assert nx.Scheme.parse("per_group(16)", size=32) == nx.per_group(16)
+    assert nx.Scheme.parse("per_channel", axis=1) == nx.per_channel(1)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: nx.per_group(0), "a group of 0 elements"),
+        (lambda: nx.per_group(-3), "a group of -3 elements"),
+        (lambda: nx.per_group(2.0), "must be an integer, not 2.0"),
+        (lambda: nx.per_channel("x"), "must be an integer, not 'x'"),
+        (lambda: nx.per_channel(True), "must be an integer, not True"),
+        (lambda: nx.Scheme.parse("per_chanel"), "did you mean 'per_channel'"),
+        (lambda: nx.Scheme.parse("per group"), "is not a scheme"),
+        (lambda: nx.Scheme.parse(3), "3 is not a scheme"),
+        (lambda: nx.Scheme.parse("per_group"), "needs the size of a group"),
+        (lambda: nx.Scheme.parse("per_group(big)"), "'big' in scheme 'per_group\\(big\\)'"),
+        (lambda: nx.Scheme.parse("per_tensor(1)"), "per_tensor takes 0 numbers"),
+        (lambda: nx.Scheme.parse("per_channel(1, 2)"), "per_channel takes 1 number,"),
+        (lambda: nx.Scheme.parse("per_channel", size=4), "belongs to per_group"),
+        (lambda: nx.per_channel(2).partition((3, 4)), "axis 2 does not exist"),
+        (lambda: nx.per_group(4).partition(()), "axis -1 does not exist"),
+    ],
+)
+def test_what_cannot_be(make, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        make()
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (4, 0), (0, 4), (3, 5), (2, 3, 5)])
+@pytest.mark.parametrize("scheme", [nx.per_tensor(), nx.per_channel(0), nx.per_channel(-1), nx.per_group(2),
+                                    nx.per_group(3, axis=0), nx.per_group(99)])  # fmt: skip
+def test_rows_hold_those_that_share_and_come_back(scheme, shape):
+    if not shape and scheme.axis is not None:
+        return
+    x = np.arange(1, np.prod(shape, dtype=int) + 1).reshape(shape)
+    partition = scheme.partition(shape)
+    rows = partition.rows(x)
+    assert len(rows) == np.prod(partition.shared, dtype=int)
+    np.testing.assert_array_equal(partition.elements(rows), x)
+    fields = np.arange(len(rows))
+    np.testing.assert_array_equal(partition.gather(partition.spread(fields)), fields)
+    for index in np.ndindex(*shape):
+        assert x[index] in rows[partition.spread(fields)[share(scheme, shape, index)]]
+
+
+def share(scheme, shape, index):
+    """Where the scale of an element is, from the words of FORMATS §6."""
+    if scheme.kind == "per_tensor":
+        return ()
+    axis = scheme.axis % len(shape)
+    if scheme.kind == "per_channel":
+        return index[axis]
+    return (*index[:axis], index[axis] // scheme.size, *index[axis + 1 :])

@@ -1,0 +1,98 @@
+"""The shape of the house: imports run one way, the wheel is complete, `import numerics` is light."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import numerics
+
+ROOT = Path(__file__).parents[1]
+
+
+def name_of(source: Path) -> str:
+    """The name under which a file is installed."""
+    parts = source.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "numerics" else ("numerics", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+RANKS = {"formats": 0, "backends": 1, "numerics": 2}
+SOURCES = sorted(p for room in RANKS for p in (ROOT / room).rglob("*.py"))
+MODULES = sorted({name_of(p) for p in SOURCES})
+
+
+def imports(source: Path):
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield "."
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_downwards(source):
+    room = source.relative_to(ROOT).parts[0]
+    for name in imports(source):
+        assert name != ".", "absolute imports only"
+        first, *rest = name.split(".")
+        if first == "numerics":
+            rank = RANKS.get(rest[0], 2) if rest else 2
+            assert rank <= RANKS[room], f"{room} imports {name}"
+        elif room == "formats":
+            assert first in sys.stdlib_module_names, f"formats imports {name}"
+
+
+def test_the_wheel_lists_every_folder():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = set()
+    for init in (p for room in RANKS for p in (ROOT / room).rglob("__init__.py")):
+        parts = init.parent.relative_to(ROOT).parts
+        folders.add(".".join(parts if parts[0] == "numerics" else ("numerics", *parts)))
+    assert set(listed) == folders
+
+
+def test_formats_have_one_identity():
+    assert importlib.import_module("numerics.formats.floats").fp4 is numerics.fp4
+    assert numerics.dtype("fp4") is numerics.fp4
+
+
+def test_import_is_light():
+    heavy = (
+        "torch",
+        "triton",
+        "numba",
+        "llvmlite",
+        "onnx",
+        "onnxruntime",
+        "matplotlib",
+        "numpy",
+        "click",
+        "rich",
+    )
+    code = f"import sys, numerics; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_doctests(name):
+    if name.endswith("__main__"):
+        pytest.skip("runs the program")
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.failed == 0
+
+
+def test_every_public_name_has_a_docstring():
+    for name in numerics.__all__:
+        thing = getattr(numerics, name)
+        assert getattr(thing, "__doc__", None), name
