@@ -17,7 +17,7 @@ test: check ## lint, types, and every test
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check -q .
-	$(BIN)/python -m mypy -p numerics
+	cd $(VENV) && bin/python -m mypy -p numerics --config-file ../pyproject.toml --cache-dir ../.mypy_cache
 
 verify: $(STAMP) ## the long proofs: every block exponent, every scale
 	$(BIN)/python -m tests.verify

@@ -18,7 +18,7 @@ from numerics.backends.blocking import Blocking
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, Executor
 from numerics.formats.backend import Draw
-from numerics.formats.dtype import Element, Float
+from numerics.formats.dtype import Block, Element, Float
 from numerics.formats.floats import bfloat16, float16
 
 POF2_EXPONENTS = (-127, 127)  # what one E8M0 byte holds (OCP MX 1.0 §5.4.1)
@@ -56,6 +56,11 @@ class Partition:
         if self.size is None:
             return np.ascontiguousarray(np.moveaxis(x, self.axis, 0).reshape(self._channels))
         return self._blocking.rows(x)
+
+    @property
+    def in_order(self) -> bool:
+        """Are the rows simply the memory?"""
+        return self.axis is None or (self.axis == 0 if self.size is None else self._blocking.whole)
 
     @property
     def _channels(self) -> tuple[int, int]:
@@ -116,8 +121,41 @@ class AffineBackend(Protocol):
     ) -> Any:
         """Codes of the shape of data."""
 
+    def quantize_packed(
+        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+    ) -> Any:
+        """The same codes as one string of bits."""
+
+    def fake_quantize(
+        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+    ) -> Any:
+        """dequantize(quantize(data)) in one pass."""
+
     def dequantize(self, codes: Any, dtype: Element, partition: Partition, affine: Affine) -> Any:
         """Values of the codes, in the type of the scale."""
+
+    def quantize_blocks(
+        self,
+        x: Any,
+        dtype: Block,
+        axis: int,
+        rule: str,
+        rounding: str,
+        tensor_scale: float | None,
+        draw: Draw,
+    ) -> tuple[Any, Any, float | None]:
+        """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
+
+    def dequantize_blocks(
+        self,
+        packed: Any,
+        scale: Any,
+        dtype: Block,
+        shape: tuple[int, ...],
+        axis: int,
+        tensor_scale: float | None,
+    ) -> Any:
+        """float32 values of what quantize_blocks made."""
 
 
 class HostAffine:
@@ -172,17 +210,39 @@ class HostAffine:
         self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
     ) -> Array:
         """Codes of the shape of data: clamp(round(x / scale) + zero_point)."""
-        random = randomness.bits(draw, data.shape)
-        drawn = None if random is None else partition.rows(random.reshape(data.shape))
-        codes = self.executor.encode_affine(
-            partition.rows(data), dtype, _as_rows(affine, partition), rounding, drawn
-        )
+        codes = self.executor.encode_affine(*_by_rows(data, dtype, partition, affine, rounding, draw))
         return partition.elements(codes)
+
+    def quantize_packed(
+        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+    ) -> Array:
+        """The same codes as one string of bits, without the codes where rows are the memory."""
+        if partition.in_order:
+            rows = _by_rows(data, dtype, partition, affine, rounding, draw)
+            return self.executor.encode_affine_packed(*rows)
+        codes = self.quantize(data, dtype, partition, affine, rounding, draw)
+        return self.executor.pack(codes.reshape(-1), dtype.bits)
+
+    def fake_quantize(
+        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+    ) -> Array:
+        """dequantize(quantize(data)) in one pass."""
+        rows = self.executor.round_affine(*_by_rows(data, dtype, partition, affine, rounding, draw))
+        return partition.elements(rows)
 
     def dequantize(self, codes: Array, dtype: Element, partition: Partition, affine: Affine) -> Array:
         """Values of the codes, in the type of the scale: (q - zero_point) * scale."""
         rows = self.executor.decode_affine(partition.rows(codes), dtype, _as_rows(affine, partition))
         return partition.elements(rows)
+
+
+def _by_rows(
+    data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+) -> tuple[Array, Element, Affine, str, Array | None]:
+    """The arguments of an executor's affine operations."""
+    random = randomness.bits(draw, data.shape)
+    drawn = None if random is None else partition.rows(random.reshape(data.shape))
+    return partition.rows(data), dtype, _as_rows(affine, partition), rounding, drawn
 
 
 def _as_rows(affine: Affine, partition: Partition) -> Affine:

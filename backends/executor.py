@@ -75,6 +75,7 @@ class Executor(Protocol):
 
     def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:
         """Blocks of the rows of x."""
+        ...
 
     def decode_blocks(
         self,
@@ -90,17 +91,58 @@ class Executor(Protocol):
 
     def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
         """One-dimensional codes to bytes."""
+        ...
 
     def unpack(self, packed: NDArray[np.uint8], count: int, bits: int) -> Codes:
         """Bytes to `count` codes."""
+        ...
 
     def encode_affine(
         self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
     ) -> Codes:
         """Codes of the rows of x [rows, n], each row with its own scale and zero point."""
+        ...
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
         """Values of the rows of codes, in the type of the scale."""
+        ...
 
     def extremes(self, x: Array) -> tuple[Array, Array]:
         """The least and the largest finite value of each row; 0 where there is none."""
+        ...
+
+    def encode_packed(
+        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
+    ) -> None:
+        """Codes of x, as one string of bits, into out."""
+
+    def decode_packed(self, packed: NDArray[np.uint8], dtype: Element, out: NDArray[np.float32]) -> None:
+        """Values of a string of bits into out."""
+
+    def encode_blocks_packed(
+        self, x: Array, dtype: Block, options: BlockOptions
+    ) -> tuple[NDArray[np.uint8], Codes | None]:
+        """Blocks of the rows of x as bytes, and the scales that stand beside them."""
+        ...
+
+    def decode_blocks_packed(
+        self,
+        packed: NDArray[np.uint8],
+        scale: Codes | None,
+        dtype: Block,
+        tensor_scale: float | None,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Values of such bytes into the rows of out."""
+
+    def encode_affine_packed(
+        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+    ) -> NDArray[np.uint8]:
+        """The codes of encode_affine as one string of bits."""
+        ...
+
+    def round_affine(
+        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+    ) -> Array:
+        """decode_affine(encode_affine(x)), in the type of the scale."""
+        ...

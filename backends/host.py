@@ -17,11 +17,11 @@ from numerics.backends.affine import HostAffine
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Array, BlockFields, BlockOptions, Executor
+from numerics.backends.micro import pack_micro, unpack_micro
 from numerics.backends.words import as_float32, to_float32
 from numerics.formats.backend import Draw
 from numerics.formats.dtype import Block, Blocks, Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.packing import planes
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -80,10 +80,24 @@ class HostBackend(HostAffine):
         return give(self._unpack(data.reshape(-1), math.prod(shape), dtype.bits).reshape(shape))
 
     def _unpack(self, packed: Array, count: int, bits: int) -> Array:
-        need = -(-count * bits // 8)
-        if packed.size != need:
-            raise NumericsError(f"{count} codes of {bits} bits are {need} bytes, but {packed.size} came")
+        check_bytes(packed, count, bits)
         return self.executor.unpack(packed, count, bits)
+
+    def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
+        """Element.encode_packed."""
+        data, give = take(x)
+        random = randomness.bits(draw, data.shape)
+        out = np.empty(-(-data.size * dtype.bits // 8), np.uint8)
+        self.executor.encode_packed(data.reshape(-1), dtype, rounding, overflow, random, out)
+        return give(out)
+
+    def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:
+        """Element.decode_packed."""
+        data, give = take_codes(packed, 8, "uint8", "packed bytes")
+        out = np.empty(as_shape(shape), np.float32)
+        check_bytes(data, out.size, dtype.bits)
+        self.executor.decode_packed(data.reshape(-1), dtype, out.reshape(-1))
+        return give(out)
 
     # ---- blocks ----------------------------------------------------------------------------
 
@@ -115,6 +129,40 @@ class HostBackend(HostAffine):
         if dtype.family == "scaled" and tensor_scale is None:
             tensor_scale = found_tensor_scale(as_float32(data), dtype)
         return blocking.rows(data), BlockOptions(rule, rounding, tensor_scale, random)
+
+    def quantize_blocks(
+        self,
+        x: Any,
+        dtype: Block,
+        axis: int,
+        rule: str,
+        rounding: str,
+        tensor_scale: float | None,
+        draw: Draw,
+    ) -> tuple[Array, Array | None, float | None]:
+        """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
+        data, _ = take(x)
+        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        if dtype.family == "micro" or blocking.whole:
+            rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
+            packed, scale = self.executor.encode_blocks_packed(rows, dtype, options)
+            return packed, None if scale is None else blocking.shared(scale), options.tensor_scale
+        blocks = self.encode_blocks(data, dtype, axis, rule, rounding, tensor_scale, draw)
+        return self.pack_blocks(blocks), blocks.scale, blocks.tensor_scale
+
+    def dequantize_blocks(
+        self, packed: Array, scale: Array | None, dtype: Block, shape: tuple[int, ...], axis: int,
+        tensor_scale: float | None,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """float32 values of what quantize_blocks made."""
+        blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
+        if dtype.family != "micro" and not blocking.whole:
+            blocks = self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale)
+            return np.asarray(self.decode_blocks(blocks, None))
+        rows = np.empty((blocking.count, dtype.block), np.float32)
+        shared = None if scale is None else blocking.shared_rows(scale, "scale")
+        self.executor.decode_blocks_packed(packed, shared, dtype, tensor_scale, rows)
+        return blocking.elements(rows)
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
         """Block.decode."""
@@ -168,18 +216,7 @@ class HostBackend(HostAffine):
         d = blocks.dtype
         if d.family != "micro":
             return give(self.executor.pack(codes.reshape(-1), d.element_bits))
-        parts = [self._plane(fields.codes, first, width) for first, width in planes(d.element_bits)]
-        assert fields.microexponents is not None
-        shared = [fields.microexponents[:, None], fields.scale[:, None]]
-        return give(np.concatenate(parts + shared, axis=1).reshape(-1))
-
-    def _plane(self, codes: Array, first: int, width: int) -> Array:
-        """Some bits of the codes, each block's ending on a byte of its own."""
-        n, block = codes.shape
-        filled = np.zeros((n, -(-block // 8) * 8), np.uint8)
-        filled[:, :block] = (codes >> first) & ((1 << width) - 1)
-        packed = self.executor.pack(filled.reshape(-1), width).reshape(n, filled.shape[1] * width // 8)
-        return packed[:, : -(-block * width // 8)]
+        return give(pack_micro(self.executor, fields, d))
 
     def unpack_blocks(
         self,
@@ -204,22 +241,10 @@ class HostBackend(HostAffine):
             raise NumericsError(
                 f"{blocking.count} {dtype.name} blocks are {need} bytes, but {data.size} came"
             )
-        fields = self._micro_fields(data.reshape(-1, dtype.bytes_per_block), dtype)
-        shared = (give(blocking.shared(field)) for field in (fields.scale, fields.microexponents))
+        fields = unpack_micro(self.executor, data.reshape(-1, dtype.bytes_per_block), dtype)
+        assert fields.microexponents is not None
+        shared = [give(blocking.shared(field)) for field in (fields.scale, fields.microexponents)]
         return Blocks(dtype, axis, give(blocking.elements(fields.codes)), *shared)
-
-    def _micro_fields(self, rows: Array, dtype: Block) -> BlockFields:
-        n, block = len(rows), dtype.block
-        codes = np.zeros((n, -(-block // 8) * 8), dtype.code_dtype)
-        start = 0
-        for first, width in planes(dtype.element_bits):
-            size = -(-block * width // 8)
-            filled = np.zeros((n, codes.shape[1] * width // 8), np.uint8)
-            filled[:, :size] = rows[:, start : start + size]
-            plane = self.executor.unpack(filled.reshape(-1), codes.size, width).reshape(codes.shape)
-            codes |= plane.astype(codes.dtype) << first
-            start += size
-        return BlockFields(codes[:, :block].copy(), rows[:, -1].copy(), rows[:, -2].copy())
 
 
 def found_tensor_scale(x: NDArray[np.float32], dtype: Block) -> float:
@@ -296,6 +321,13 @@ def take_codes(codes: Any, bits: int, kind: str, name: str) -> tuple[Array, Call
     return np.ascontiguousarray(data, kind).reshape(data.shape), give
 
 
+def check_bytes(packed: Array, count: int, bits: int) -> None:
+    """Are there as many bytes as that many codes take?"""
+    need = -(-count * bits // 8)
+    if packed.size != need:
+        raise NumericsError(f"{count} codes of {bits} bits are {need} bytes, but {packed.size} came")
+
+
 def as_shape(shape: Any) -> tuple[int, ...]:
     """A shape from an integer or a sequence of them."""
     sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
@@ -330,7 +362,7 @@ class Target:
             return array
         if array is not self.out:
             self.out[...] = array
-        return self.out  # type: ignore[no-any-return]
+        return self.out
 
 
 def _overlaps(out: Array, source: Array) -> bool:

@@ -49,6 +49,12 @@ class Backend(Protocol):
     def unpack(self, packed: Any, shape: Any, dtype: Element) -> Any:
         """Element.unpack."""
 
+    def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
+        """Element.encode_packed."""
+
+    def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:
+        """Element.decode_packed."""
+
     def encode_blocks(
         self,
         x: Any,

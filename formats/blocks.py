@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numerics.formats.dtype import Block, Dtype, Element, Float, intern, row
 from numerics.formats.floats import e8m0, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int8
@@ -50,18 +52,13 @@ def block_format(
     """
     from numerics.formats.aliases import dtype
 
+    facts: dict[str, Any] = {"block": block, "mantissa": mantissa, "sub_block": sub_block}
     if element is not None:
-        element = dtype(element)  # type: ignore[assignment]
-        scale = dtype("e8m0" if scale is None else scale)  # type: ignore[assignment]
-    default = f"block{block}_{element}_{scale}" if element else f"block{block}_{sub_block}_m{mantissa}"
-    probe = Block(
-        name=name or default,
-        block=block,
-        element=element,
-        scale=scale,
-        mantissa=mantissa,
-        sub_block=sub_block,
-    )  # type: ignore[arg-type]
+        facts |= {"element": dtype(element), "scale": dtype("e8m0" if scale is None else scale)}
+    elif scale is not None:
+        facts |= {"scale": dtype(scale)}
+    shared = f"{facts['element']}_{facts['scale']}" if element is not None else f"{sub_block}_m{mantissa}"
+    probe = Block(name=name or f"block{block}_{shared}", **facts)
     made: Dtype = intern(Block, probe._facts())
     assert isinstance(made, Block)
     return made

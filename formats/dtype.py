@@ -83,6 +83,16 @@ class Element(Dtype):
         """The smallest finite value."""
         raise NotImplementedError
 
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest positive value with a full significand."""
+        raise NotImplementedError
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """The smallest positive value."""
+        raise NotImplementedError
+
     def check_overflow(self, overflow: str | None) -> str:
         """The overflow policy: the format's own where none is asked for."""
         if overflow is None:
@@ -180,6 +190,37 @@ class Element(Dtype):
         """
         return backend.of(codes).pack(codes, self)
 
+    def encode_packed(
+        self,
+        x: Any,
+        *,
+        rounding: str = "half_even",
+        overflow: str | None = None,
+        random_bits: Any = None,
+        seed: int | None = None,
+    ) -> Any:
+        """pack(encode(x)) in one pass: the codes never stand in memory unpacked.
+
+        Arguments and errors as for `encode`.  Returns ceil(size * bits / 8) bytes (uint8).
+
+        >>> from numerics.formats import fp6_e2m3
+        >>> fp6_e2m3.encode_packed([1.0, -7.5, 0.125, 2.0])
+        [200, 31, 64]
+        """
+        rounding = check_rounding(rounding)
+        check_random(rounding, seed, random_bits)
+        overflow = self.check_overflow(overflow)
+        return backend.of(x).encode_packed(x, self, rounding, overflow, backend.Draw(seed, random_bits))
+
+    def decode_packed(self, packed: Any, shape: Any) -> Any:
+        """decode(unpack(packed, shape)) in one pass: bytes to float32 values of the given shape.
+
+        >>> from numerics.formats import fp6_e2m3
+        >>> fp6_e2m3.decode_packed([200, 31, 64], 4)
+        [1.0, -7.5, 0.125, 2.0]
+        """
+        return backend.of(packed).decode_packed(packed, shape, self)
+
     def unpack(self, packed: Any, shape: Any) -> Any:
         """Bytes to codes of the given shape; the inverse of `pack`.
 
@@ -215,8 +256,12 @@ class Integer(Element):
         """The smallest value."""
         return -float(1 << (self.bits - 1)) if self.signed else 0.0
 
-    smallest_normal = 1.0
-    smallest_subnormal = 1.0
+    @property
+    def smallest_normal(self) -> float:
+        """One."""
+        return 1.0
+
+    smallest_subnormal = smallest_normal
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -481,7 +526,7 @@ class Block(Dtype):
         >>> blocks.codes, blocks.scale
         ([2, 12, 6], [127])
         """
-        options = self._options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
+        options = self.check_options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
         return backend.of(x).encode_blocks(x, self, axis, *options)
 
     def decode(self, blocks: Blocks, *, out: Any = None) -> Any:
@@ -515,7 +560,7 @@ class Block(Dtype):
         >>> mx9.round([1.0, 0.3, 0.01])
         [1.0, 0.296875, 0.0078125]
         """
-        options = self._options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
+        options = self.check_options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
         return backend.of(x).round_blocks(x, self, axis, *options, out)
 
     def pack(self, blocks: Blocks) -> Any:
@@ -538,10 +583,11 @@ class Block(Dtype):
         """Bytes to blocks; the inverse of `pack`.  scale: the scales, where they stood beside."""
         return backend.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)
 
-    def _options(
+    def check_options(
         self, scale_rule: str, rounding: str, overflow: str | None, tensor_scale: float | None,
         seed: int | None, random_bits: Any,
     ) -> tuple[str, str, float | None, backend.Draw]:  # fmt: skip
+        """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
         one_of("scale rule", scale_rule, SCALE_RULES)
         if scale_rule != "floor" and self.family != "mx":
             raise NumericsError(

@@ -7,7 +7,6 @@ executor supplies lanes, this says where each bit goes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import gcd
 from typing import Any
 
@@ -24,8 +23,8 @@ def group(bits: int) -> tuple[int, int]:
     return 8 // common, bits // common
 
 
-def pack_group(codes: Sequence[Lane], bits: int) -> list[Lane]:
-    """The bytes of one group of codes.
+def pack_group(codes: Lane, bits: int) -> list[Lane]:
+    """The bytes of one group of codes: anything that gives lanes by index.
 
     >>> pack_group([1, 2], 4), pack_group([1, 2, 3, 4], 6)
     ([33], [129, 48, 16])
@@ -33,7 +32,7 @@ def pack_group(codes: Sequence[Lane], bits: int) -> list[Lane]:
     return [_gather(codes, bits, 8, k) for k in range(group(bits)[1])]
 
 
-def unpack_group(packed: Sequence[Lane], bits: int) -> list[Lane]:
+def unpack_group(packed: Lane, bits: int) -> list[Lane]:
     """The codes of one group of bytes.
 
     >>> unpack_group([129, 48, 16], 6)
@@ -42,7 +41,7 @@ def unpack_group(packed: Sequence[Lane], bits: int) -> list[Lane]:
     return [_gather(packed, 8, bits, k) for k in range(group(bits)[0])]
 
 
-def _gather(fields: Sequence[Lane], width: int, wanted: int, k: int) -> Lane:
+def _gather(fields: Lane, width: int, wanted: int, k: int) -> Lane:
     """Field k of `wanted` bits out of the string that fields of `width` bits make."""
     first, last = k * wanted, (k + 1) * wanted
     word: Lane = 0

@@ -124,8 +124,8 @@ def fake_quantize(
         return target.give(recipe.round_blocks(data, draw), original)
     affine = recipe.affine(target, data, original, scale, zero_point)
     partition, element = recipe.scheme_of_elements.partition(data.shape), recipe.element
-    codes = target.quantize(data, element, partition, affine, recipe.rounding, draw)
-    return target.give(target.dequantize(codes, element, partition, affine), original)
+    values = target.fake_quantize(data, element, partition, affine, recipe.rounding, draw)
+    return target.give(values, original)
 
 
 @dataclass(frozen=True)
@@ -225,12 +225,12 @@ class Recipe:
     def pack(self, target: AffineBackend, data: Any, original: str, affine: Affine, draw: Draw) -> QTensor:
         """The quantized tensor, with that scale."""
         partition = self.scheme_of_elements.partition(data.shape)
-        codes = target.quantize(data, self.element, partition, affine, self.rounding, draw)
+        packed = target.quantize_packed(data, self.element, partition, affine, self.rounding, draw)
         zero, stored = affine.zero, self.stored_scale_type(original)
         return QTensor(
             dtype=self.dtype,
             shape=data.shape,
-            packed=self.element.pack(codes),
+            packed=packed,
             shared=affine.scale.astype("float64" if stored == "float64" else "float32"),
             zero_point=zero.astype(np.float32) if zero is not None and zero.dtype.kind == "f" else zero,
             scheme=self.scheme,
@@ -246,14 +246,20 @@ class Recipe:
 
     def pack_blocks(self, data: Any, original: str, draw: Draw, tensor_scale: float | None = None) -> QTensor:
         """The quantized tensor, in blocks."""
-        blocks = cast(Block, self.dtype).encode(data, tensor_scale=tensor_scale, **self._block_options(draw))
+        dtype = cast(Block, self.dtype)
+        options = dtype.check_options(
+            self.scale_rule, self.rounding, None, tensor_scale, draw.seed, draw.bits
+        )
+        packed, scale, tensor_scale = affine_backend(data).quantize_blocks(
+            data, dtype, cast(int, self.axis), *options
+        )
         return QTensor(
             dtype=self.dtype,
             shape=data.shape,
-            packed=blocks.dtype.pack(blocks),
-            shared=None if blocks.dtype.family == "micro" else blocks.scale,
+            packed=packed,
+            shared=scale,
             axis=self.axis,
-            tensor_scale=blocks.tensor_scale,
+            tensor_scale=tensor_scale,
             original=original,
         )
 

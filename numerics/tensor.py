@@ -124,7 +124,10 @@ class QTensor:
         """The values as they are computed: float32; float64 where that, or Python, was quantized."""
         wide = self.wide
         if isinstance(self.dtype, Block):
-            return cast(Array, self.blocks.decode()).astype(wide, copy=False)
+            found = self._backend.dequantize_blocks(
+                self.packed, self.shared, self.dtype, self.shape, cast(int, self.axis), self.tensor_scale
+            )
+            return cast(Array, found).astype(wide, copy=False)
         assert self.scheme is not None
         partition = self.scheme.partition(self.shape)
         return cast(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.array import primitives
 from numerics.backends.bind import PRIMITIVES, bind
+from numerics.backends.composed import Composed
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
 from numerics.backends.words import words
@@ -28,7 +29,7 @@ def _chunks(n: int, size: int) -> Iterator[slice]:
     return (slice(i, min(i + size, n)) for i in range(0, n, size))
 
 
-class ArrayExecutor:
+class ArrayExecutor(Composed):
     """NumPy arrays."""
 
     name = "array"
@@ -206,7 +207,7 @@ def _affine_code(
         return bound.scaled_code(b, s, f, rounding, random, low)
     if zero.dtype.kind == "f":
         return bound.offset_code(b, s, zero.view(np.int32), f, rounding, random, low)
-    return bound.affine_code(b, s, zero, f, range_of(d), rounding, random, low)  # type: ignore[arg-type]
+    return bound.affine_code(b, s, zero, f, range_of(d), rounding, random, low)
 
 
 def _affine_value(code: Array, scale: Array, zero: Array | None, d: Element) -> Any:
@@ -218,8 +219,8 @@ def _affine_value(code: Array, scale: Array, zero: Array | None, d: Element) -> 
     if zero is None:
         return bound.scaled_value(code, s, grid(d, "half_even", "saturate")).view(np.float32)
     if zero.dtype.kind == "f":
-        return bound.offset_value(code, s, zero.view(np.int32), range_of(d)).view(np.float32)  # type: ignore[arg-type]
-    return bound.affine_value(code, s, zero, range_of(d)).view(np.float32)  # type: ignore[arg-type]
+        return bound.offset_value(code, s, zero.view(np.int32), range_of(d)).view(np.float32)
+    return bound.affine_value(code, s, zero, range_of(d)).view(np.float32)
 
 
 def _cut(options: BlockOptions, part: slice) -> BlockOptions:
@@ -238,13 +239,13 @@ def _encode_mx(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
 
 def _encode_scaled(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
     tensor = float32_bits(o.tensor_scale or 1.0)
-    g = grid(d.scale, "half_even", "saturate")  # type: ignore[arg-type]
+    g = grid(d.scale, "half_even", "saturate")
     scale, out.codes[...] = bound.scaled_encode(b, tensor, element_grid(d), g, o.rounding, o.random)
     out.scale[...] = scale[:, 0]
 
 
 def _encode_micro(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
-    groups = (len(b), -1, d.sub_block)
+    groups = (len(b), -1, d.sub_block or 1)
     random = None if o.random is None else o.random.reshape(groups)
     exponent, shift, code = bound.micro_encode(b.reshape(groups), d.mantissa, o.rounding, random)
     out.codes[...] = code.reshape(b.shape)
@@ -259,7 +260,7 @@ def _decode_mx(fields: BlockFields, d: Block, tensor_scale: float | None) -> Any
 
 
 def _decode_scaled(fields: BlockFields, d: Block, tensor_scale: float | None) -> Any:
-    g = grid(d.scale, "half_even", "saturate")  # type: ignore[arg-type]
+    g = grid(d.scale, "half_even", "saturate")
     scale, codes = fields.scale.astype(np.int32)[:, None], fields.codes.astype(np.int32)
     return bound.scaled_decode(scale, codes, float32_bits(tensor_scale or 1.0), element_grid(d), g)
 

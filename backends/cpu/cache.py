@@ -44,7 +44,7 @@ def stamp() -> str:
     return digest.hexdigest()[:16]
 
 
-class _Locator(caching._CacheLocator):  # type: ignore[misc]
+class _Locator(caching._CacheLocator):
     """One folder a state of the sources, one file a kernel."""
 
     def __init__(self, name: str) -> None:
@@ -69,11 +69,11 @@ class _Locator(caching._CacheLocator):  # type: ignore[misc]
         return locator
 
 
-class _Impl(caching.CompileResultCacheImpl):  # type: ignore[misc]
+class _Impl(caching.CompileResultCacheImpl):
     _locator_classes = (_Locator,)
 
 
-class _Cache(caching.FunctionCache):  # type: ignore[misc]
+class _Cache(caching.FunctionCache):
     _impl_class = _Impl
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:

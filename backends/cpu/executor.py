@@ -1,309 +1,37 @@
-"""The Numba executor: which kernel serves a call, and its compilation the first time.
+"""The Numba executor: which operation serves a call.
 
-Formats are run-time parameters: one kernel serves every format that has the same kinds of facts
-(grid.py: which fields are None), so there are tens of kernels, not hundreds.  What no kernel covers
-(blocks wider than any vector, stochastic rounding of float64) NumPy's executor does, same bits.
+What no kernel covers (blocks wider than any vector, stochastic rounding of float64) NumPy's executor
+does: the same source, the same bits.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numpy.typing import NDArray
 
 from numerics.backends.array.executor import ArrayExecutor
 from numerics.backends.cpu import kernels, threads
-from numerics.backends.cpu.kernels import Kernel
 from numerics.backends.cpu.lanes import Lane, arithmetic
-from numerics.backends.cpu.streams import CODES, FLOATS, WORDS, Stream, packed, per_block, per_group
-from numerics.backends.executor import Array, BlockFields, BlockOptions, Codes
+from numerics.backends.cpu.launch import WIDTH, Launcher, Number, Operation, Parameters, address_of
+from numerics.backends.cpu.streams import (
+    CODES,
+    FLOATS,
+    WORDS,
+    Stream,
+    micro_blocks,
+    packed,
+    per_block,
+    per_group,
+)
+from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
 from numerics.formats.dtype import Block, Element
-from numerics.formats.grid import Grid, element_grid, float32_bits, grid, scale_of
+from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_of
 
-WIDTH = 32  # lanes of a tile; four 256-bit or two 512-bit registers
-WIDEST = 128  # of a block that becomes one vector
-
-FLAGS = ("has_nan", "inherit", "adder", "flush")  # fields of a Grid that are there or not, never a number
-
-
-class Parameters:
-    """Records of numbers (Grid, Scale) as one int32 array, and back as records of lanes."""
-
-    def __init__(self, *records: Any) -> None:
-        self.records = records
-        self.names = [
-            [f.name for f in fields(record) if f.name not in FLAGS and getattr(record, f.name) is not None]
-            for record in records
-        ]
-        flat = [
-            getattr(record, name) for record, names in zip(records, self.names, strict=True) for name in names
-        ]
-        self.array = np.array(flat or [0], np.int32)
-        self.address: int = self.array.ctypes.data
-
-    @property
-    def shape(self) -> str:
-        """Which numbers there are: what a kernel is compiled for."""
-        flags = [[f for f in FLAGS if getattr(r, f, None) is not None] for r in self.records]
-        return ";".join(",".join(names + more) for names, more in zip(self.names, flags, strict=True))
-
-    def lanes(self, builder: ir.IRBuilder, address: ir.Value) -> list[Any]:
-        """The records with lanes for numbers."""
-        found = iter(kernels.numbers(builder, address, sum(map(len, self.names))))
-        return [
-            replace(record, **{name: next(found) for name in names})
-            for record, names in zip(self.records, self.names, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A kernel with the parameters of one format."""
-
-    kernel: Kernel
-    parameters: Parameters
-
-
-class CpuExecutor(ArrayExecutor):
-    """NumPy arrays on this machine's vector units."""
-
-    name = "cpu"
-
-    def __init__(self) -> None:
-        self._kernels: dict[str, Kernel] = {}
-        self._plans: dict[tuple[Any, ...], Plan] = {}
-
-    @property
-    def compiled(self) -> Sequence[str]:
-        """The names of the kernels of this process."""
-        return tuple(self._kernels)
-
-    def kernel(self, name: str) -> Any:
-        """One of them: a Numba dispatcher."""
-        return self._kernels[name]
-
-    # ---- kernels ---------------------------------------------------------------------------
-
-    def _plan(self, key: tuple[Any, ...], make: Callable[[], Plan]) -> Plan:
-        if key not in self._plans:
-            self._plans[key] = make()
-        return self._plans[key]
-
-    def _kernel(
-        self, what: str, parameters: Parameters, inputs: Sequence[Stream], outputs: Sequence[Stream],
-        function: Callable[..., Any], width: int = WIDTH,
-    ) -> Plan:  # fmt: skip
-        """The kernel function(*records)(*lanes), for parameters of this shape."""
-        name = f"{what}_{hashlib.sha256(parameters.shape.encode()).hexdigest()[:8]}"
-        if name not in self._kernels:
-
-            def emit(builder: ir.IRBuilder, words: list[ir.Value]) -> None:
-                arrays = len(inputs) + len(outputs)
-                records = parameters.lanes(builder, words[arrays + 1])
-                ins = list(zip(words, inputs, strict=False))
-                outs = list(zip(words[len(inputs) :], outputs, strict=False))
-                kernels.map_tiles(builder, partial(function, *records), ins, outs, words[arrays], width)
-
-            self._kernels[name] = kernels.build(name, len(inputs) + len(outputs) + 2, emit)
-        return Plan(self._kernels[name], parameters)
-
-    @staticmethod
-    def _run(plan: Plan, size: int, *arrays: tuple[Array, Stream]) -> None:
-        moving = [(array.ctypes.data, stream.bits) for array, stream in arrays]
-        threads.run(plan.kernel, moving, size, plan.parameters.address)
-
-    def elementwise(
-        self, name: str, function: Callable[..., Any], *records: Any
-    ) -> Callable[[Array, Codes], None]:
-        """Any function(*records, lane) of the shared arithmetic over arrays: what proofs run.
-
-        Returns run(x, out), float32 in and uint8 or uint16 codes out.
-        """
-        made: dict[str, Plan] = {}
-
-        def run(x: Array, out: Codes) -> None:
-            kind = out.dtype.name
-            if kind not in made:
-                made[kind] = self._kernel(
-                    f"{name}_{kind}", Parameters(*records), [FLOATS["float32"]], [CODES[kind]], function
-                )
-            self._run(made[kind], x.size, (x, FLOATS["float32"]), (out, CODES[kind]))
-
-        return run
-
-    # ---- elements --------------------------------------------------------------------------
-
-    def encode(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Codes
-    ) -> None:
-        """Element.encode."""
-        self._elements("encode", x, dtype, rounding, overflow, random, out)
-
-    def round(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
-    ) -> None:
-        """Element.round."""
-        self._elements("round", x, dtype, rounding, overflow, random, out)
-
-    def _elements(
-        self,
-        what: str,
-        x: Array,
-        dtype: Element,
-        rounding: str,
-        overflow: str,
-        random: Array | None,
-        out: Array,
-    ) -> None:
-        if random is not None and x.dtype == np.float64:
-            getattr(super(), what)(x, dtype, rounding, overflow, random, out)
-            return
-        plan = self._plan(
-            (what, x.dtype.name, dtype, rounding, overflow),
-            lambda: self._element_kernel(what, x.dtype.name, out.dtype.name, dtype, rounding, overflow),
-        )
-        arrays = [(x, FLOATS[x.dtype.name]), (out, _stream(out))]
-        if random is not None:
-            arrays.insert(1, (random, WORDS))
-        self._run(plan, x.size, *arrays)
-
-    def _element_kernel(
-        self, what: str, source: str, target: str, dtype: Element, rounding: str, overflow: str
-    ) -> Plan:
-        function = getattr(arithmetic(), {"encode": "encode", "round": "round_bits"}[what])
-
-        def element(f: Any, b: Lane, random: Lane | None = None) -> Any:
-            return function(b, f, rounding, random, None)
-
-        inputs = [FLOATS[source]] + [WORDS] * (rounding == "stochastic")
-        output = FLOATS[target] if what == "round" else CODES[target]
-        parameters = Parameters(alike(grid(dtype, rounding, overflow), rounding))
-        return self._kernel(f"{what}_{source}_{target}_{rounding}", parameters, inputs, [output], element)
-
-    def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
-        """Element.decode."""
-        plan = self._plan(("decode", dtype), lambda: self._decode_kernel(dtype))
-        self._run(plan, codes.size, (codes, CODES[dtype.code_dtype]), (out, WORDS))
-
-    def _decode_kernel(self, dtype: Element) -> Plan:
-        decode = arithmetic().decode
-        parameters = Parameters(alike(grid(dtype, "half_even", "saturate"), "decoding"))
-        return self._kernel(
-            f"decode_{dtype.code_dtype}",
-            parameters,
-            [CODES[dtype.code_dtype]],
-            [WORDS],
-            lambda f, c: decode(c, f),
-        )
-
-    def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
-        """Codes to a string of bits."""
-        if bits > 8:
-            return super().pack(codes, bits)
-        out = np.empty(-(-codes.size * bits // 8), np.uint8)
-        plan = self._plan(
-            ("pack", bits), lambda: self._copy_kernel(f"pack{bits}", CODES["uint8"], packed(bits))
-        )
-        self._run(plan, codes.size, (codes, CODES["uint8"]), (out, packed(bits)))
-        return out
-
-    def unpack(self, packed_codes: NDArray[np.uint8], count: int, bits: int) -> Codes:
-        """The inverse of pack."""
-        if bits > 8:
-            return super().unpack(packed_codes, count, bits)
-        out = np.empty(count, np.uint8)
-        plan = self._plan(
-            ("unpack", bits), lambda: self._copy_kernel(f"unpack{bits}", packed(bits), CODES["uint8"])
-        )
-        self._run(plan, count, (packed_codes, packed(bits)), (out, CODES["uint8"]))
-        return out
-
-    def _copy_kernel(self, name: str, source: Stream, target: Stream) -> Plan:
-        return self._kernel(name, Parameters(), [source], [target], lambda lane: lane)
-
-    # ---- blocks ----------------------------------------------------------------------------
-
-    def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:
-        """Block.encode."""
-        if not _fits(dtype):
-            return super().encode_blocks(x, dtype, options)
-        made = self._empty_fields(len(x), dtype)
-        self._blocks("encode", x, dtype, options, _field_arrays(made, dtype))
-        return made
-
-    def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
-        """Block.round."""
-        if not _fits(dtype):
-            super().round_blocks(x, dtype, options, out)
-            return
-        self._blocks("round", x, dtype, options, [(out, _stream(out))])
-
-    def _blocks(
-        self, what: str, x: Array, dtype: Block, options: BlockOptions, outputs: list[tuple[Array, Stream]]
-    ) -> None:
-        plan = self._plan(
-            (what, x.dtype.name, dtype, options.rule, options.rounding, options.tensor_scale),
-            lambda: self._block_kernel(what, x.dtype.name, dtype, options, [s for _, s in outputs]),
-        )
-        arrays = [(x, FLOATS[x.dtype.name]), *outputs]
-        if options.random is not None:
-            arrays.insert(1, (options.random, WORDS))
-        self._run(plan, x.size, *arrays)
-
-    def _block_kernel(
-        self, what: str, source: str, dtype: Block, options: BlockOptions, outputs: list[Stream]
-    ) -> Plan:
-        shared = arithmetic(dtype.block, dtype.sub_block or 1)
-        function = getattr(shared, f"{dtype.family}_{what}")
-        records, arguments = _block_records(dtype, options)
-
-        def block(*lanes: Any) -> Any:
-            parts = list(lanes)
-            taken, b, random = parts[: len(records)], parts[len(records)], parts[len(records) + 1 :]
-            found = function(b, *arguments(*taken), options.rounding, random[0] if random else None)
-            return found if what == "round" else _in_order(found)
-
-        inputs = [FLOATS[source]] + [WORDS] * (options.rounding == "stochastic")
-        target = "" if what == "encode" else f"_{source}"
-        name = f"{dtype.family}_{what}_{_shape(dtype)}_{source}{target}_{options.rounding}"
-        return self._kernel(name, Parameters(*records), inputs, outputs, block, _width(dtype))
-
-    def decode_blocks(
-        self, made: BlockFields, dtype: Block, tensor_scale: float | None, out: NDArray[np.float32]
-    ) -> None:
-        """Block.decode."""
-        if not _fits(dtype):
-            super().decode_blocks(made, dtype, tensor_scale, out)
-            return
-        arrays = _field_arrays(made, dtype)
-        plan = self._plan(
-            ("decode", dtype, tensor_scale),
-            lambda: self._unblock_kernel(dtype, tensor_scale, [s for _, s in arrays]),
-        )
-        self._run(plan, out.size, *arrays, (out, WORDS))
-
-    def _unblock_kernel(self, dtype: Block, tensor_scale: float | None, inputs: list[Stream]) -> Plan:
-        function = getattr(arithmetic(dtype.block, dtype.sub_block or 1), f"{dtype.family}_decode")
-        options = BlockOptions("floor", "half_even", tensor_scale, None)
-        records, arguments = _block_records(dtype, options, decoding=True)
-
-        def block(*lanes: Any) -> Any:
-            code, scale, *micro = lanes[len(records) :]
-            return function(scale, *micro, code, *arguments(*lanes[: len(records)]))
-
-        name = f"{dtype.family}_decode_{_shape(dtype)}"
-        return self._kernel(name, Parameters(*records), inputs, [WORDS], block, _width(dtype))
-
-    @staticmethod
-    def _empty_fields(n: int, dtype: Block) -> BlockFields:
-        micro = np.empty(n, np.uint8) if dtype.family == "micro" else None
-        return BlockFields(np.empty((n, dtype.block), dtype.code_dtype), np.empty(n, np.uint8), micro)
+WIDEST = 128  # elements of a block that becomes one vector
 
 
 def alike(f: Grid, rounding: str) -> Grid:
@@ -317,11 +45,369 @@ def alike(f: Grid, rounding: str) -> Grid:
     )
 
 
-@dataclass(frozen=True)
-class Number:
-    """One run-time number."""
+class CpuExecutor(ArrayExecutor):
+    """NumPy arrays on this machine's vector units."""
 
-    value: Any
+    name = "cpu"
+
+    def __init__(self) -> None:
+        self.launcher = Launcher()
+        self._operations: dict[tuple[Any, ...], Operation] = {}
+
+    @property
+    def compiled(self) -> Sequence[str]:
+        """The names of the kernels of this process."""
+        return tuple(self.launcher.kernels)
+
+    def kernel(self, name: str) -> Any:
+        """One of them: a Numba dispatcher."""
+        return self.launcher.kernels[name]
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Operation]) -> Operation:
+        operation = self._operations.get(key)
+        if operation is None:
+            operation = self._operations[key] = make()
+        return operation
+
+    def elementwise(
+        self, name: str, function: Callable[..., Any], *records: Any
+    ) -> Callable[[Array, Codes], None]:
+        """Any function(*records, lane) of the shared arithmetic over arrays: what proofs run.
+
+        Returns run(x, out), float32 in and uint8 or uint16 codes out.
+        """
+        parameters = Parameters(*records)
+
+        def run(x: Array, out: Codes) -> None:
+            kind = out.dtype.name
+            operation = Operation(
+                f"{name}_{kind}", function, parameters, (FLOATS["float32"],), (CODES[kind],)
+            )
+            self.launcher.run(operation, x.size, (x, out))
+
+        return run
+
+    # ---- elements --------------------------------------------------------------------------
+
+    def encode(
+        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Codes
+    ) -> None:
+        """Element.encode."""
+        if random is not None and x.dtype == np.float64:
+            super().encode(x, dtype, rounding, overflow, random, out)
+            return
+        key = ("encode", x.dtype, dtype, rounding, overflow)
+        operation = self._once(key, lambda: _encode(x, dtype, rounding, overflow, CODES[dtype.code_dtype]))
+        self._run(operation, x, random, out)
+
+    def encode_packed(
+        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
+    ) -> None:
+        """Element.encode_packed: codes never touch memory unpacked."""
+        if dtype.bits > 8 or (random is not None and x.dtype == np.float64):
+            super().encode_packed(x, dtype, rounding, overflow, random, out)
+            return
+        key = ("encode_packed", x.dtype, dtype, rounding, overflow)
+        operation = self._once(key, lambda: _encode(x, dtype, rounding, overflow, packed(dtype.bits)))
+        self._run(operation, x, random, out)
+
+    def round(
+        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
+    ) -> None:
+        """Element.round."""
+        if random is not None and x.dtype == np.float64:
+            super().round(x, dtype, rounding, overflow, random, out)
+            return
+        key = ("round", x.dtype, dtype, rounding, overflow)
+        self._run(self._once(key, lambda: _round(x, dtype, rounding, overflow)), x, random, out)
+
+    def _run(self, operation: Operation, x: Array, random: Array | None, *outputs: Array) -> None:
+        self.launcher.run(operation, x.size, (x, *(() if random is None else (random,)), *outputs))
+
+    def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
+        """Element.decode."""
+        operation = self._once(("decode", dtype), lambda: _decode(dtype, CODES[dtype.code_dtype]))
+        self.launcher.run(operation, codes.size, (codes, out))
+
+    def decode_packed(
+        self, packed_codes: NDArray[np.uint8], dtype: Element, out: NDArray[np.float32]
+    ) -> None:
+        """Element.decode_packed."""
+        if dtype.bits > 8:
+            super().decode_packed(packed_codes, dtype, out)
+            return
+        operation = self._once(("decode_packed", dtype), lambda: _decode(dtype, packed(dtype.bits)))
+        self.launcher.run(operation, out.size, (packed_codes, out))
+
+    def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
+        """Codes to a string of bits."""
+        if bits > 8:
+            return super().pack(codes, bits)
+        out = np.empty(-(-codes.size * bits // 8), np.uint8)
+        operation = self._once(("pack", bits), lambda: _copy(f"pack{bits}", CODES["uint8"], packed(bits)))
+        self.launcher.run(operation, codes.size, (codes, out))
+        return out
+
+    def unpack(self, packed_codes: NDArray[np.uint8], count: int, bits: int) -> Codes:
+        """The inverse of pack."""
+        if bits > 8:
+            return super().unpack(packed_codes, count, bits)
+        out = np.empty(count, np.uint8)
+        operation = self._once(("unpack", bits), lambda: _copy(f"unpack{bits}", packed(bits), CODES["uint8"]))
+        self.launcher.run(operation, count, (packed_codes, out))
+        return out
+
+    # ---- blocks ----------------------------------------------------------------------------
+
+    def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:
+        """Block.encode."""
+        if not _fits(dtype):
+            return super().encode_blocks(x, dtype, options)
+        made = _empty_fields(len(x), dtype)
+        operation = self._block("encode", x, dtype, options, _field_streams(dtype))
+        self._run(operation, x, options.random, *(field for field in made if field is not None))
+        return made
+
+    def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
+        """Block.round."""
+        if not _fits(dtype):
+            super().round_blocks(x, dtype, options, out)
+            return
+        operation = self._block("round", x, dtype, options, (FLOATS[x.dtype.name],))
+        self._run(operation, x, options.random, out)
+
+    def encode_blocks_packed(
+        self, x: Array, dtype: Block, options: BlockOptions
+    ) -> tuple[NDArray[np.uint8], Codes | None]:
+        """Codes straight to bytes, and the scales that stand beside them."""
+        if not _packs(dtype):
+            return super().encode_blocks_packed(x, dtype, options)
+        streams, scale = _packed_streams(dtype), None
+        out = [np.empty(len(x) * streams[0].bytes(dtype.block), np.uint8)]
+        if dtype.family != "micro":
+            scale = np.empty(len(x), np.uint8)
+            out.append(scale)
+        self._run(self._block("pack", x, dtype, options, streams), x, options.random, *out)
+        return out[0], scale
+
+    def _block(
+        self, what: str, x: Array, dtype: Block, options: BlockOptions, outputs: tuple[Stream, ...]
+    ) -> Operation:
+        def make() -> Operation:
+            return _block_operation(what, x.dtype.name, dtype, options, outputs)
+
+        if dtype.family == "scaled":  # the tensor's scale is among the parameters
+            return make()
+        return self._once((what, x.dtype, dtype, options.rule, options.rounding), make)
+
+    def decode_blocks(
+        self, made: BlockFields, dtype: Block, tensor_scale: float | None, out: NDArray[np.float32]
+    ) -> None:
+        """Block.decode."""
+        if not _fits(dtype):
+            super().decode_blocks(made, dtype, tensor_scale, out)
+            return
+        operation = self._unblock("decode", dtype, tensor_scale, _field_streams(dtype))
+        self.launcher.run(operation, out.size, [*(field for field in made if field is not None), out])
+
+    def decode_blocks_packed(
+        self,
+        packed_codes: NDArray[np.uint8],
+        scale: Codes | None,
+        dtype: Block,
+        tensor_scale: float | None,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Bytes straight to values."""
+        if not _packs(dtype):
+            super().decode_blocks_packed(packed_codes, scale, dtype, tensor_scale, out)
+            return
+        operation = self._unblock("unpack", dtype, tensor_scale, _packed_streams(dtype))
+        self.launcher.run(operation, out.size, [packed_codes, *(() if scale is None else (scale,)), out])
+
+    def _unblock(
+        self, what: str, dtype: Block, tensor_scale: float | None, inputs: tuple[Stream, ...]
+    ) -> Operation:
+        def make() -> Operation:
+            return _unblock_operation(what, dtype, tensor_scale, inputs)
+
+        return make() if dtype.family == "scaled" else self._once((what, dtype), make)
+
+    # ---- scales and zero points ------------------------------------------------------------
+
+    def encode_affine(
+        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+    ) -> Codes:
+        """clamp(round(x / scale) + zero), each row with its own."""
+        if x.dtype == np.float64:
+            return super().encode_affine(x, dtype, affine, rounding, random)
+        out = np.empty(x.shape, dtype.code_dtype)
+        self._affine("encode", x, dtype, affine, rounding, random, out, CODES[dtype.code_dtype])
+        return out
+
+    def encode_affine_packed(
+        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+    ) -> NDArray[np.uint8]:
+        """The same straight to bytes."""
+        if x.dtype == np.float64 or dtype.bits > 8 or x.shape[1] * dtype.bits % 8:
+            return super().encode_affine_packed(x, dtype, affine, rounding, random)
+        out = np.empty(x.size * dtype.bits // 8, np.uint8)
+        self._affine("pack", x, dtype, affine, rounding, random, out, packed(dtype.bits))
+        return out
+
+    def round_affine(
+        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+    ) -> Array:
+        """decode_affine(encode_affine(x)) in one pass."""
+        if x.dtype == np.float64:
+            return super().round_affine(x, dtype, affine, rounding, random)
+        out = np.empty(x.shape, np.float32)
+        self._affine("round", x, dtype, affine, rounding, random, out, WORDS)
+        return out
+
+    def _affine(
+        self, what: str, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None,
+        out: Array, stream: Stream,
+    ) -> None:  # fmt: skip
+        kind = _zero_kind(affine)
+        key = (what, "affine", x.dtype, dtype, rounding, kind)
+        operation = self._once(
+            key, lambda: _affine_operation(what, x.dtype.name, dtype, rounding, kind, stream)
+        )
+        arrays = (x, *(() if random is None else (random,)), out)
+        numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
+        self.launcher.run_rows(operation, (x.shape[0], x.shape[1]), arrays, numbers)
+
+    def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
+        """(q - zero) * scale."""
+        if affine.scale.dtype == np.float64:
+            return super().decode_affine(codes, dtype, affine)
+        out, kind = np.empty(codes.shape, np.float32), _zero_kind(affine)
+        operation = self._once(("decode", "affine", dtype, kind), lambda: _unaffine_operation(dtype, kind))
+        numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
+        self.launcher.run_rows(operation, (codes.shape[0], codes.shape[1]), (codes, out), numbers)
+        return out
+
+    def extremes(self, x: Array) -> tuple[Array, Array]:
+        """The least and the largest finite value of each row; 0 where there is none."""
+        rows, n = x.shape
+        if x.dtype == np.float64 or x.size == 0:
+            return super().extremes(x)
+        parts = 1 if rows >= threads.count() or x.size < threads.WORTHWHILE else threads.count()
+        step = -(-n // parts)
+        spans = [(row, first, min(step, n - first)) for row in range(rows) for first in range(0, n, step)]
+        low, high = (np.empty(len(spans) if parts > 1 else rows, np.float32) for _ in range(2))
+        kernel = self._extremes(x.dtype.name)
+        base, size = address_of(x), x.itemsize
+        if parts == 1:
+            share = -(-rows // (threads.count() if x.size >= threads.WORTHWHILE else 1))
+            cuts = [(first, min(share, rows - first), n, first * n) for first in range(0, rows, share)]
+        else:
+            cuts = [(k, 1, length, row * n + first) for k, (row, first, length) in enumerate(spans)]
+        places = address_of(low), address_of(high)
+        threads.work(
+            kernel,
+            [(base + start * size, *(p + 4 * k for p in places), m, length) for k, m, length, start in cuts],
+        )
+        none = ~(low <= high)
+        least = np.where(none, np.float32(np.inf), low).reshape(rows, -1).min(1)
+        most = np.where(none, -np.float32(np.inf), high).reshape(rows, -1).max(1)
+        empty = ~(least <= most)
+        return np.where(empty, np.float32(0), least), np.where(empty, np.float32(0), most)
+
+    def _extremes(self, kind: str) -> Any:
+        name, stream = f"extremes_{kind}", FLOATS[kind]
+        if name not in self.launcher.kernels:
+            self.launcher.kernels[name] = kernels.build(
+                name,
+                5,
+                lambda builder, words: kernels.extremes_of_rows(
+                    builder, words, stream.load, int(stream.bits), 4 * WIDTH
+                ),
+            )
+        return self.launcher.kernels[name]
+
+
+# ---- operations: a shared function, its records, and what it reads and writes -------------------
+
+
+def _element(function: Callable[..., Any], rounding: str) -> Callable[..., Any]:
+    def element(f: Any, b: Lane, random: Lane | None = None) -> Any:
+        return function(b, f, rounding, random, None)
+
+    return element
+
+
+def _sources(kind: str, rounding: str) -> tuple[Stream, ...]:
+    return (FLOATS[kind], WORDS) if rounding == "stochastic" else (FLOATS[kind],)
+
+
+def _encode(x: Array, d: Element, rounding: str, overflow: str, target: Stream) -> Operation:
+    kind = x.dtype.name
+    return Operation(
+        f"encode_{kind}_{target.name}_{rounding}",
+        _element(arithmetic().encode, rounding),
+        Parameters(alike(grid(d, rounding, overflow), rounding)),
+        _sources(kind, rounding),
+        (target,),
+    )
+
+
+def _round(x: Array, d: Element, rounding: str, overflow: str) -> Operation:
+    kind = x.dtype.name
+    return Operation(
+        f"round_{kind}_{rounding}",
+        _element(arithmetic().round_bits, rounding),
+        Parameters(alike(grid(d, rounding, overflow), rounding)),
+        _sources(kind, rounding),
+        (FLOATS[kind],),
+    )
+
+
+def _decode(d: Element, source: Stream) -> Operation:
+    decode = arithmetic().decode
+    parameters = Parameters(alike(grid(d, "half_even", "saturate"), "decoding"))
+    return Operation(f"decode_{source.name}", lambda f, c: decode(c, f), parameters, (source,), (WORDS,))
+
+
+def _copy(name: str, source: Stream, target: Stream) -> Operation:
+    return Operation(name, lambda lane: lane, Parameters(), (source,), (target,))
+
+
+def _block_operation(
+    what: str, kind: str, d: Block, o: BlockOptions, outputs: tuple[Stream, ...]
+) -> Operation:
+    verb = "round" if what == "round" else "encode"
+    function = getattr(arithmetic(d.block, d.sub_block or 1), f"{d.family}_{verb}")
+    records, arguments = _block_records(d, o)
+
+    def block(*lanes: Any) -> Any:
+        taken, b, random = lanes[: len(records)], lanes[len(records)], lanes[len(records) + 1 :]
+        found = function(b, *arguments(*taken), o.rounding, random[0] if random else None)
+        whole = what == "round" or (what == "pack" and d.family == "micro")
+        return found if whole else (found[-1], *found[:-1])  # the order of BlockFields
+
+    name = f"{d.family}_{what}_{_shape(d)}_{kind}_{o.rounding}"
+    width = _width(d)
+    sources = _sources(kind, o.rounding)
+    return Operation(name, block, Parameters(*records), sources, outputs, width, width, unit=d.block)
+
+
+def _unblock_operation(
+    what: str, d: Block, tensor_scale: float | None, inputs: tuple[Stream, ...]
+) -> Operation:
+    function = getattr(arithmetic(d.block, d.sub_block or 1), f"{d.family}_decode")
+    options = BlockOptions("floor", "half_even", tensor_scale, None)
+    records, arguments = _block_records(d, options, decoding=True)
+
+    def block(*lanes: Any) -> Any:
+        fields = lanes[len(records) :]
+        if what == "decode" or d.family != "micro":  # in the order of BlockFields
+            fields = (*fields[1:], fields[0])
+        return function(*fields, *arguments(*lanes[: len(records)]))
+
+    name = f"{d.family}_{what}_{_shape(d)}"
+    return Operation(name, block, Parameters(*records), inputs, (WORDS,), _width(d), _width(d), unit=d.block)
 
 
 def _block_records(
@@ -336,30 +422,90 @@ def _block_records(
             return [alike(f, "decoding")], lambda f: (f,)
         return [alike(f, o.rounding), scale_of(d, o.rule)], lambda f, s: (f, s)
     tensor = Number(float32_bits(o.tensor_scale or 1.0))
-    g = grid(d.scale, "half_even", "saturate")  # type: ignore[arg-type]
-    records = [tensor, alike(f, o.rounding), alike(g, "half_even")]
+    g = grid(d.scale, "half_even", "saturate")
+    records = [tensor, alike(f, "decoding" if decoding else o.rounding), alike(g, "half_even")]
     return records, lambda t, f, g: (t.value, f, g)
 
 
-def _in_order(found: tuple[Any, ...]) -> tuple[Any, ...]:
-    """(scale, ..., code) as (code, scale, ...): the order of BlockFields."""
-    return (found[-1], *found[:-1])
+def _zero_kind(affine: Affine) -> str:
+    return "none" if affine.zero is None else "integer" if affine.zero.dtype.kind == "i" else "float"
 
 
-def _field_arrays(made: BlockFields, d: Block) -> list[tuple[Array, Stream]]:
-    arrays = [(made.codes, CODES[d.code_dtype]), (made.scale, per_block(d.block))]
-    if made.microexponents is not None:
-        arrays.append((made.microexponents, per_group(d.block, d.sub_block or 1)))
-    return arrays
+def _affine_operation(
+    what: str, kind: str, d: Element, rounding: str, zero_kind: str, target: Stream
+) -> Operation:
+    shared, f = arithmetic(), alike(grid(d, rounding, "saturate"), rounding)
+    records = [f, range_of(d)] if d.kind == "integer" else [f]
+
+    def element(*lanes: Any) -> Any:
+        f, q, rest = lanes[0], lanes[len(records) - 1], lanes[len(records) :]
+        scale, zero = rest[0], rest[1] if zero_kind != "none" else None
+        b, *drawn = rest[1 + (zero is not None) :]
+        draw = (rounding, drawn[0] if drawn else None, None)
+        if zero_kind == "none":
+            code = shared.scaled_code(b, scale, f, *draw)
+        elif zero_kind == "float":
+            code = shared.offset_code(b, scale, zero, f, *draw)
+        else:
+            code = shared.affine_code(b, scale, zero, f, q, *draw)
+        return _affine_value(shared, code, scale, zero, f, q, zero_kind) if what == "round" else code
+
+    name = f"affine_{what}_{zero_kind}_{kind}_{target.name}_{rounding}"
+    sources = _sources(kind, rounding)
+    return Operation(name, element, Parameters(*records), sources, (target,), rows=1 + (zero_kind != "none"))
 
 
-def _stream(array: Array) -> Stream:
-    return FLOATS.get(array.dtype.name) or CODES[array.dtype.name]
+def _unaffine_operation(d: Element, zero_kind: str) -> Operation:
+    shared, f = arithmetic(), alike(grid(d, "half_even", "saturate"), "decoding")
+    records = [f, range_of(d)] if d.kind == "integer" else [f]
+
+    def element(*lanes: Any) -> Any:
+        f, q, rest = lanes[0], lanes[len(records) - 1], lanes[len(records) :]
+        zero = rest[1] if zero_kind != "none" else None
+        return _affine_value(shared, rest[-1], rest[0], zero, f, q, zero_kind)
+
+    name = f"affine_decode_{zero_kind}_{d.code_dtype}"
+    rows = 1 + (zero_kind != "none")
+    return Operation(name, element, Parameters(*records), (CODES[d.code_dtype],), (WORDS,), rows=rows)
+
+
+def _affine_value(
+    shared: Any, code: Lane, scale: Lane, zero: Any, f: Any, q: Any, zero_kind: str
+) -> Any:  # fmt: skip
+    if zero_kind == "none":
+        return shared.scaled_value(code, scale, f)
+    value = shared.offset_value if zero_kind == "float" else shared.affine_value
+    return value(code, scale, zero, q)
+
+
+# ---- the shapes of blocks ------------------------------------------------------------------------
+
+
+def _empty_fields(n: int, d: Block) -> BlockFields:
+    micro = np.empty(n, np.uint8) if d.family == "micro" else None
+    return BlockFields(np.empty((n, d.block), d.code_dtype), np.empty(n, np.uint8), micro)
+
+
+def _field_streams(d: Block) -> tuple[Stream, ...]:
+    streams = (CODES[d.code_dtype], per_block(d.block))
+    return (*streams, per_group(d.block, d.sub_block or 1)) if d.family == "micro" else streams
+
+
+def _packed_streams(d: Block) -> tuple[Stream, ...]:
+    if d.family == "micro":
+        return (micro_blocks(d.block, d.sub_block or 1, d.element_bits),)
+    return packed(d.element_bits), per_block(d.block)
 
 
 def _fits(d: Block) -> bool:
     """Does a vector hold a block?"""
     return d.block <= WIDEST and (d.scale is None or d.scale.bits <= 8)
+
+
+def _packs(d: Block) -> bool:
+    """Do its parts end on bytes, so that a kernel writes them as they are stored?"""
+    whole = d.family != "micro" or d.block // (d.sub_block or 1) == 8
+    return _fits(d) and whole and d.block % 8 == 0 and d.element_bits <= 8
 
 
 def _width(d: Block) -> int:
@@ -370,5 +516,5 @@ def _width(d: Block) -> int:
 
 
 def _shape(d: Block) -> str:
-    micro = f"_{d.sub_block}_{d.mantissa}" if d.family == "micro" else ""
+    micro = f"_{d.sub_block}_{d.mantissa}" if d.family == "micro" else f"_{d.element_bits}"
     return f"{d.block}{micro}_{d.code_dtype}"

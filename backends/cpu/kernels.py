@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from numerics.backends.cpu import cache
-from numerics.backends.cpu.lanes import I8, I32, I64, Lane
+from numerics.backends.cpu.lanes import I8, I32, I64, Lane, constant
 from numerics.backends.cpu.streams import Stream
 
 Kernel = Callable[[tuple[int, ...]], None]
@@ -31,7 +31,7 @@ _DEFAULT_MXCSR = 0x1F80  # round half to even, no flush to zero, no denormals as
 def build(name: str, words: int, emit: Callable[[ir.IRBuilder, list[ir.Value]], None]) -> Kernel:
     """Compiles a kernel of `words` integers, or finds it in the disk cache under its name."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def body(typing: Any, arguments: Any) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
             with ieee_arithmetic(builder):
@@ -48,7 +48,7 @@ def build(name: str, words: int, emit: Callable[[ir.IRBuilder, list[ir.Value]], 
     cache.attach(dispatcher, name)
     dispatcher.compile((types.UniTuple(types.int64, words),))
     dispatcher.disable_compile()
-    return dispatcher  # type: ignore[no-any-return]
+    return dispatcher
 
 
 class ieee_arithmetic:
@@ -110,9 +110,107 @@ def map_tiles(
             _copy(
                 builder, _offset(builder, address, tiles, stream, width), room, _size(builder, stream, rest)
             )
-    if streaming and _X86:
-        fence = ir.FunctionType(ir.VoidType(), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, fence, "llvm.x86.sse.sfence"), [])
+
+
+def fence(builder: ir.IRBuilder) -> None:
+    """Makes non-temporal stores visible before whatever follows."""
+    if _X86:
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.sfence"), [])
+
+
+def map_rows(
+    builder: ir.IRBuilder, function: Function, inputs: Sequence[tuple[ir.Value, Stream]],
+    outputs: Sequence[tuple[ir.Value, Stream]], numbers: Sequence[ir.Value], rows: ir.Value, count: ir.Value,
+    width: int, streaming: bool = False,
+) -> None:  # fmt: skip
+    """map_tiles for each row of `count` elements; function also gets the row's own 32-bit numbers."""
+    arrays = [*inputs, *outputs]
+    sizes = [_size(builder, stream, count) for _, stream in arrays]
+    with cgutils.for_range(builder, rows, intp=I64) as row:
+        moved = [
+            (builder.add(address, builder.mul(row.index, size)), stream)
+            for (address, stream), size in zip(arrays, sizes, strict=True)
+        ]
+        own = [
+            Lane(builder, builder.load(builder.gep(builder.inttoptr(base, I32.as_pointer()), [row.index])))
+            for base in numbers
+        ]
+        split = len(inputs)
+        map_tiles(
+            builder,
+            lambda *lanes: function(*own, *lanes),
+            moved[:split],
+            moved[split:],
+            count,
+            width,
+            streaming,
+        )
+
+
+def extremes_of_rows(builder: ir.IRBuilder, words: list[ir.Value], load: Any, bits: int, width: int) -> None:
+    """The least and largest finite value of each row: (x, low, high, rows, n), float32 outputs.
+
+    Floats are compared by their bits, made monotone; what is not finite counts as the least of all.
+    """
+    x, low, high, rows, count = words
+    with cgutils.for_range(builder, rows, intp=I64) as row:
+        base = builder.add(x, builder.mul(row.index, builder.mul(count, _i64(bits // 8))))
+        least, most = _extremes(builder, base, count, load, bits, width)
+        for array, key in ((low, least), (high, most)):
+            place = builder.gep(builder.inttoptr(array, I32.as_pointer()), [row.index])
+            builder.store(_monotone(builder, key), place)
+
+
+def _monotone(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+    """Float bits whose order as integers is that of the floats; its own inverse."""
+
+    def fill(n: int) -> ir.Constant:
+        return constant(n, I32, bits.type.count if isinstance(bits.type, ir.VectorType) else 0)
+
+    return builder.xor(bits, builder.and_(builder.ashr(bits, fill(31)), fill(0x7FFFFFFF)))
+
+
+def _extremes(
+    builder: ir.IRBuilder, base: ir.Value, count: ir.Value, load: Any, bits: int, width: int
+) -> list[ir.Value]:
+    """Keys of the extremes of one row: vectors first, then what is left one by one."""
+    neutral = (0x7FFFFFFF, -0x80000000)
+    wide = [cgutils.alloca_once_value(builder, constant(n, I32, width)) for n in neutral]
+    for room, n in zip(wide, neutral, strict=True):
+        builder.store(constant(n, I32, width), room)
+    tiles = builder.udiv(count, _i64(width))
+    with cgutils.for_range(builder, tiles, intp=I64) as loop:
+        place = builder.add(base, builder.mul(loop.index, _i64(width * bits // 8)))
+        _widen(builder, wide, load(builder, place, width), neutral)
+    name = f"v{width}i32"
+    single = []
+    for room, kind in zip(wide, ("smin", "smax"), strict=True):
+        reduce = ir.FunctionType(I32, [ir.VectorType(I32, width)])
+        function = cgutils.get_or_insert_function(builder.module, reduce, f"llvm.vector.reduce.{kind}.{name}")
+        one = cgutils.alloca_once(builder, ir.VectorType(I32, 1))
+        found = builder.call(function, [builder.load(room)])
+        vector = builder.insert_element(
+            ir.Constant(ir.VectorType(I32, 1), ir.Undefined), found, ir.Constant(I32, 0)
+        )
+        builder.store(vector, one)
+        single.append(one)
+    rest = builder.urem(count, _i64(width))
+    with cgutils.for_range(builder, rest, intp=I64) as loop:
+        index = builder.add(builder.mul(tiles, _i64(width)), loop.index)
+        _widen(
+            builder, single, load(builder, builder.add(base, builder.mul(index, _i64(bits // 8))), 1), neutral
+        )
+    return [builder.extract_element(builder.load(one), ir.Constant(I32, 0)) for one in single]
+
+
+def _widen(builder: ir.IRBuilder, rooms: list[ir.Value], x: Lane, neutral: tuple[int, int]) -> None:
+    finite = (x & 0x7FFFFFFF) < 0x7F800000
+    key = _monotone(builder, x.value)
+    for room, n, sign in zip(rooms, neutral, ("<", ">"), strict=True):
+        taken = builder.select(finite.value, key, constant(n, I32, x.width))
+        held = builder.load(room)
+        builder.store(builder.select(builder.icmp_signed(sign, taken, held), taken, held), room)
 
 
 def _tile(
@@ -136,8 +234,8 @@ def _write(builder: ir.IRBuilder, values: list[ir.Value], address: ir.Value, str
     for value in values:
         size = _bytes_of(value.type)
         store = builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=1)
-        if streaming and size % STREAM_ALIGNMENT == 0:
-            store.align = STREAM_ALIGNMENT
+        if streaming and size % 16 == 0:  # the widest power of two that divides it, a cache line at most
+            store.align = min(size & -size, STREAM_ALIGNMENT)
             store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
         address = builder.add(address, _i64(size))
 
@@ -148,7 +246,7 @@ def _bytes_of(kind: ir.Type) -> int:
 
 
 def _width_of(kind: ir.Type) -> int:
-    return {"half": 16, "float": 32, "double": 64}.get(str(kind)) or kind.width  # type: ignore[no-any-return]
+    return {"half": 16, "float": 32, "double": 64}.get(str(kind)) or kind.width
 
 
 def _i64(value: int) -> ir.Constant:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -28,6 +28,16 @@ class Lane:
     def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
         self.builder = builder
         self.value = value
+
+    if TYPE_CHECKING:  # set below, one for every operator of the dialect
+
+        def _operator(self, other: Any) -> Lane: ...
+
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _operator
+        __and__ = __rand__ = __or__ = __ror__ = __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = (
+            _operator
+        )
+        __lt__ = __le__ = __gt__ = __ge__ = _operator
 
     def __bool__(self) -> bool:
         raise TypeError("a lane has no truth value: use where, or make the parameter static")

@@ -29,6 +29,7 @@ class Stream:
     bits: Fraction
     load: Load
     store: Store
+    name: str = ""  # says which it is, in the names of kernels
     lanes: int = 1  # how many lanes a tile is: more than one come and go as a tuple
 
     def bytes(self, width: int) -> int:
@@ -75,7 +76,7 @@ def _load_float64(builder: ir.IRBuilder, address: ir.Value, width: int) -> Lane:
     beyond = Lane(builder, builder.icmp_signed(">", b, a))
     inexact = Lane(builder, builder.fcmp_ordered("!=", back, x))
     bits = Lane(builder, builder.bitcast(near, vector(I32, width)))
-    return where(inexact, (bits - where(beyond, 1, 0)) | 1, bits)  # type: ignore[no-any-return]
+    return where(inexact, (bits - where(beyond, 1, 0)) | 1, bits)
 
 
 def _load_unsigned(element: ir.Type) -> Load:
@@ -117,16 +118,16 @@ def _store_float64(x: Lane, width: int) -> list[ir.Value]:
 
 
 FLOATS: dict[str, Stream] = {
-    "float32": Stream(Fraction(32), _load_float32, _store_word),
-    "bfloat16": Stream(Fraction(16), _load_bfloat16, _store_bfloat16),
-    "float16": Stream(Fraction(16), _load_float16, _store_float16),
-    "float64": Stream(Fraction(64), _load_float64, _store_float64),
+    "float32": Stream(Fraction(32), _load_float32, _store_word, "float32"),
+    "bfloat16": Stream(Fraction(16), _load_bfloat16, _store_bfloat16, "bfloat16"),
+    "float16": Stream(Fraction(16), _load_float16, _store_float16, "float16"),
+    "float64": Stream(Fraction(64), _load_float64, _store_float64, "float64"),
 }
 CODES: dict[str, Stream] = {
-    "uint8": Stream(Fraction(8), _load_unsigned(I8), _store_narrow(I8)),
-    "uint16": Stream(Fraction(16), _load_unsigned(I16), _store_narrow(I16)),
+    "uint8": Stream(Fraction(8), _load_unsigned(I8), _store_narrow(I8), "uint8"),
+    "uint16": Stream(Fraction(16), _load_unsigned(I16), _store_narrow(I16), "uint16"),
 }
-WORDS = Stream(Fraction(32), _load_float32, _store_word)
+WORDS = Stream(Fraction(32), _load_float32, _store_word, "float32")
 
 
 def per_block(block: int) -> Stream:
@@ -175,7 +176,7 @@ def packed(bits: int) -> Stream:
     def store(x: Lane, width: int) -> list[ir.Value]:
         return [pack_bytes(x.builder, x.builder.trunc(x.spread(width), vector(I8, width)), bits)]
 
-    return Stream(Fraction(bits), load, store)
+    return Stream(Fraction(bits), load, store, f"packed{bits}")
 
 
 def _merge(builder: ir.IRBuilder, value: ir.Value, held: int, used: int) -> ir.Value:

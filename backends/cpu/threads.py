@@ -59,7 +59,7 @@ def run(kernel: Callable[[tuple[int, ...]], None], arrays: Sequence[Moving], siz
         kernel((*[address for address, _ in arrays], size, *fixed))
         return
     step = -(-size // (threads * PART)) * PART
-    calls = [(*_shifted(arrays, first), min(step, size - first), *fixed) for first in range(0, size, step)]
+    calls = [(*shifted(arrays, first), min(step, size - first), *fixed) for first in range(0, size, step)]
     work(kernel, calls)
 
 
@@ -72,5 +72,47 @@ def work(kernel: Callable[[tuple[int, ...]], None], calls: Sequence[tuple[int, .
         other.result()
 
 
-def _shifted(arrays: Sequence[Moving], first: int) -> list[int]:
+def run_rows(
+    kernel: Callable[[tuple[int, ...]], None],
+    arrays: Sequence[Moving],
+    numbers: Sequence[tuple[int, int]],
+    rows: int,
+    size: int,
+    *fixed: int,
+) -> None:
+    """kernel((addresses..., addresses of the rows' numbers..., rows, size, fixed...)), cut when that pays.
+
+    numbers: address and bytes of an entry.  Many rows are shared out; few and long ones are cut.
+    """
+    if rows * size == 0:
+        return
+    threads = count() if rows * size >= WORTHWHILE else 1
+    if threads == 1 or rows >= threads:
+        step = -(-rows // threads)
+        calls = [
+            (*shifted(arrays, first * size), *_entries(numbers, first), min(step, rows - first), size, *fixed)
+            for first in range(0, rows, step)
+        ]
+    else:
+        step = -(-size // (threads * PART)) * PART
+        calls = [
+            (
+                *shifted(arrays, row * size + first),
+                *_entries(numbers, row),
+                1,
+                min(step, size - first),
+                *fixed,
+            )
+            for row in range(rows)
+            for first in range(0, size, step)
+        ]
+    work(kernel, calls)
+
+
+def _entries(numbers: Sequence[tuple[int, int]], row: int) -> list[int]:
+    return [address + row * itemsize for address, itemsize in numbers]
+
+
+def shifted(arrays: Sequence[Moving], first: int) -> list[int]:
+    """The addresses of element `first` of arrays."""
     return [address + first * bits.numerator // (8 * bits.denominator) for address, bits in arrays]

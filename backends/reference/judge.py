@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends import words
+from numerics.backends.composed import Composed
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
 from numerics.backends.reference.binary32 import dequantize_affine, divide32, multiply32, quantize_affine
 from numerics.backends.reference.exact import encode, exactly, value
@@ -19,7 +20,7 @@ from numerics.formats.floats import bfloat16
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-class Judge:
+class Judge(Composed):
     """`ReferenceExecutor` in the shape of an Executor (backends/executor.py)."""
 
     name = "reference"
@@ -122,7 +123,7 @@ def _affine_code(
     return quantize_affine(x, scale, point, dtype, rounding, random) % (1 << dtype.bits)
 
 
-def _affine_value(code: int, dtype: Element, scale: Any, zero: Any) -> np.float32:
+def _affine_value(code: int, dtype: Element, scale: Any, zero: Any) -> Any:
     v = value(code, dtype)
     if not isinstance(dtype, Integer):
         return as_float32([multiply32(v, exactly(scale))])[0]

@@ -9,8 +9,9 @@ import pytest
 
 import numerics as nx
 from numerics.backends.cpu import BACKEND
-from numerics.backends.cpu.executor import Number, alike
+from numerics.backends.cpu.executor import alike
 from numerics.backends.cpu.lanes import arithmetic
+from numerics.backends.cpu.launch import Number
 from numerics.backends.reference.breakpoints import (
     micro_breakpoints,
     mx_element_breakpoints,

@@ -1,0 +1,167 @@
+"""Kernels by name, compiled when first needed, and their launch: parameters, threads, stores.
+
+Formats are run-time parameters: one kernel serves every format that has the same kinds of facts
+(grid.py: which fields are None), so there are tens of kernels, not hundreds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from numerics.backends.cpu import kernels, threads
+from numerics.backends.cpu.kernels import STREAM_ALIGNMENT, Kernel
+from numerics.backends.cpu.streams import Stream
+from numerics.backends.executor import Array
+
+WIDTH = 32  # lanes of a tile; four 256-bit or two 512-bit registers
+STREAM_BYTES = 24 << 20  # an output from here on is not kept in any cache: write past them
+
+FLAGS = ("has_nan", "inherit", "adder", "flush")  # fields of a Grid that are there or not, never a number
+
+
+@dataclass(frozen=True)
+class Number:
+    """One run-time number."""
+
+    value: Any
+
+
+class Parameters:
+    """Records of numbers (Grid, Scale, ...) as one int32 array, and back as records of lanes."""
+
+    def __init__(self, *records: Any) -> None:
+        self.records = records
+        self.names = [
+            [f.name for f in fields(record) if f.name not in FLAGS and getattr(record, f.name) is not None]
+            for record in records
+        ]
+        flat = [getattr(r, name) for r, names in zip(records, self.names, strict=True) for name in names]
+        self.array = np.array(flat or [0], np.int32)
+        self.address: int = self.array.ctypes.data
+
+    @property
+    def shape(self) -> str:
+        """Which numbers there are: what a kernel is compiled for."""
+        flags = [[f for f in FLAGS if getattr(r, f, None) is not None] for r in self.records]
+        return ";".join(",".join(names + more) for names, more in zip(self.names, flags, strict=True))
+
+    def lanes(self, builder: ir.IRBuilder, address: ir.Value) -> list[Any]:
+        """The records with lanes for numbers."""
+        found = iter(kernels.numbers(builder, address, sum(map(len, self.names))))
+        return [
+            replace(record, **{name: next(found) for name in names})
+            for record, names in zip(self.records, self.names, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """function(*records, *rows, *lanes) over arrays, in tiles of `width`.
+
+    rows: arrays with one number a row (a scale, a zero point); where there are any, the operation
+    runs over `rows x n` elements instead of `n`.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    parameters: Parameters
+    inputs: tuple[Stream, ...]
+    outputs: tuple[Stream, ...]
+    width: int = WIDTH
+    wide: int = 2 * WIDTH  # of a tile that is written past the caches: whole lines
+    rows: int = 0
+    unit: int = 1  # elements that belong together: a block
+
+    def kernel_name(self, streaming: bool) -> str:
+        """Says all that its instructions depend on."""
+        kinds = hashlib.sha256(self.parameters.shape.encode()).hexdigest()[:8]
+        return f"{self.name}_{kinds}" + ("_streaming" if streaming else "")
+
+    @property
+    def words(self) -> int:
+        """Arguments: addresses, [rows,] elements, the parameters' address."""
+        return len(self.inputs) + len(self.outputs) + self.rows + 2 + bool(self.rows)
+
+    def emit(self, streaming: bool, builder: ir.IRBuilder, words: list[ir.Value]) -> None:
+        """The instructions of the kernel."""
+        arrays, fixed = words[: len(self.inputs) + len(self.outputs)], words[-1]
+        function = partial(self.function, *self.parameters.lanes(builder, fixed))
+        width = self.wide if streaming else self.width
+        ins = list(zip(arrays, self.inputs, strict=False))
+        outs = list(zip(arrays[len(self.inputs) :], self.outputs, strict=True))
+        if self.rows:
+            numbers = words[len(arrays) : len(arrays) + self.rows]
+            kernels.map_rows(builder, function, ins, outs, numbers, words[-3], words[-2], width, streaming)
+        else:
+            kernels.map_tiles(builder, function, ins, outs, words[-2], width, streaming)
+        if streaming:
+            kernels.fence(builder)
+
+
+class Launcher:
+    """The kernels of a process."""
+
+    def __init__(self) -> None:
+        self.kernels: dict[str, Kernel] = {}
+
+    def kernel(self, operation: Operation, streaming: bool = False) -> Kernel:
+        """The compiled operation."""
+        name = operation.kernel_name(streaming)
+        if name not in self.kernels:
+            emit = partial(operation.emit, streaming)
+            self.kernels[name] = kernels.build(name, operation.words, emit)
+        return self.kernels[name]
+
+    def run(self, operation: Operation, size: int, arrays: Sequence[Array]) -> None:
+        """The operation over `size` elements of inputs and outputs."""
+        streams = (*operation.inputs, *operation.outputs)
+        addresses = [address_of(array) for array in arrays]
+        first = len(operation.inputs)
+        fixed = operation.parameters.address
+        kernel, head = self.kernel(operation), 0
+        if arrays[first].nbytes >= STREAM_BYTES:
+            aligned = _elements_to_alignment(addresses[first], streams, first, operation.unit)
+            if aligned:
+                kernel((*addresses, aligned, fixed))
+            if aligned is not None:
+                kernel, head = self.kernel(operation, streaming=True), aligned
+        moving = list(zip(addresses, (stream.bits for stream in streams), strict=True))
+        rest = zip(threads.shifted(moving, head), (stream.bits for stream in streams), strict=True)
+        threads.run(kernel, list(rest), size - head, fixed)
+
+    def run_rows(
+        self, operation: Operation, shape: tuple[int, int], arrays: Sequence[Array], numbers: Sequence[Array]
+    ) -> None:
+        """The operation over rows of elements, each with its own numbers."""
+        rows, n = shape
+        streams = (*operation.inputs, *operation.outputs)
+        moving = [(address_of(array), stream.bits) for array, stream in zip(arrays, streams, strict=True)]
+        per_row = [(address_of(array), array.itemsize) for array in numbers]
+        first = len(operation.inputs)
+        aligned = (
+            moving[first][0] % STREAM_ALIGNMENT == 0 and n * streams[first].bits % (8 * STREAM_ALIGNMENT) == 0
+        )
+        streaming = aligned and arrays[first].nbytes >= STREAM_BYTES
+        kernel = self.kernel(operation, streaming)
+        threads.run_rows(kernel, moving, per_row, rows, n, operation.parameters.address)
+
+
+def address_of(array: Array) -> int:
+    """Where an array's elements begin."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _elements_to_alignment(address: int, streams: Sequence[Stream], output: int, unit: int) -> int | None:
+    """Elements to do by ordinary stores until the output is aligned; None where that cannot be."""
+    head = (-address % STREAM_ALIGNMENT) * 8 / streams[output].bits
+    on_bytes = all((head * stream.bits / 8).denominator == 1 for stream in streams)
+    alone = len(streams) == output + 1  # one output can be aligned, not two
+    return head.numerator if head == 0 or (alone and on_bytes and (head / unit).denominator == 1) else None
