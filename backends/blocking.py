@@ -76,9 +76,14 @@ class Blocking:
         """[count] as the shape with `per_line` entries along the axis."""
         return np.ascontiguousarray(np.moveaxis(fields.reshape(*self.lines, self.per_line), -1, self.axis))
 
+    @property
+    def shared_shape(self) -> tuple[int, ...]:
+        """The shape of what blocks share."""
+        return (*self.shape[: self.axis], self.per_line, *self.shape[self.axis + 1 :])
+
     def shared_rows(self, fields: Array, name: str) -> Array:
         """The inverse of `shared`; raises NumericsError for another shape."""
-        expected = (*self.shape[: self.axis], self.per_line, *self.shape[self.axis + 1 :])
+        expected = self.shared_shape
         if fields.shape != expected:
             raise NumericsError(f"{name} has shape {fields.shape}; codes of {self.shape} need {expected}")
         return np.ascontiguousarray(np.moveaxis(fields, self.axis, -1)).reshape(-1)

@@ -73,8 +73,10 @@ class Executor(Protocol):
     ) -> None:
         """Values nearest to x into out."""
 
-    def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:
-        """Blocks of the rows of x."""
+    def encode_blocks(
+        self, x: Array, dtype: Block, options: BlockOptions, out: BlockFields | None = None
+    ) -> BlockFields:
+        """Blocks of the rows of x, into out where it is given."""
         ...
 
     def decode_blocks(

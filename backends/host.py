@@ -110,15 +110,46 @@ class HostBackend(HostAffine):
         rounding: str,
         tensor_scale: float | None,
         draw: Draw,
+        out: Blocks | None = None,
     ) -> Blocks:
         """Block.encode."""
         data, give = take(x)
         blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        targets = self._block_targets(out, dtype, blocking, axis)
         rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
-        fields = self.executor.encode_blocks(rows, dtype, options)
+        fields = self.executor.encode_blocks(rows, dtype, options, _in_place(targets, blocking))
         micro = None if fields.microexponents is None else give(blocking.shared(fields.microexponents))
         codes, scale = give(blocking.elements(fields.codes)), give(blocking.shared(fields.scale))
-        return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
+        if targets is None:
+            return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
+        for target, found in zip(targets, (codes, scale, micro), strict=True):
+            if target is not None and not np.shares_memory(target, found):
+                target[...] = found
+        return Blocks(dtype, axis, *targets, options.tensor_scale)
+
+    @staticmethod
+    def _block_targets(
+        out: Blocks | None, dtype: Block, blocking: Blocking, axis: int
+    ) -> tuple[Array, Array, Array | None] | None:
+        """The caller's arrays, when they fit."""
+        if out is None:
+            return None
+        if out.dtype is not dtype or out.axis != axis:
+            raise NumericsError(
+                f"out must be Blocks of {dtype} along axis {axis}, not {out.dtype}, {out.axis}"
+            )
+        expected = (blocking.shape, blocking.shared_shape, blocking.shared_shape)
+        arrays = (out.codes, out.scale, out.microexponents)
+        kinds = (dtype.code_dtype, dtype.scale.code_dtype if dtype.scale else "uint8", "uint8")
+        for name, array, shape, kind in zip(
+            ("codes", "scale", "microexponents"), arrays, expected, kinds, strict=True
+        ):
+            if (array is None and dtype.family == "micro") or not (
+                array is None
+                or (isinstance(array, np.ndarray) and (array.shape, array.dtype) == (shape, kind))
+            ):
+                raise NumericsError(f"out.{name} must be a {kind} array of shape {shape}")
+        return arrays
 
     def _rows(
         self, data: Array, dtype: Block, blocking: Blocking, rule: str, rounding: str,
@@ -245,6 +276,15 @@ class HostBackend(HostAffine):
         assert fields.microexponents is not None
         shared = [give(blocking.shared(field)) for field in (fields.scale, fields.microexponents)]
         return Blocks(dtype, axis, give(blocking.elements(fields.codes)), *shared)
+
+
+def _in_place(targets: tuple[Array, Array, Array | None] | None, blocking: Blocking) -> BlockFields | None:
+    """The caller's arrays as rows, where rows are their memory."""
+    if targets is None or not blocking.whole or not all(t is None or t.flags.c_contiguous for t in targets):
+        return None
+    codes, scale, micro = targets
+    rows = codes.reshape(-1, blocking.size)
+    return BlockFields(rows, scale.reshape(-1), None if micro is None else micro.reshape(-1))
 
 
 def found_tensor_scale(x: NDArray[np.float32], dtype: Block) -> float:

@@ -64,6 +64,7 @@ class Backend(Protocol):
         rounding: str,
         tensor_scale: float | None,
         draw: Draw,
+        out: Blocks | None,
     ) -> Blocks:
         """Block.encode."""
 

@@ -513,11 +513,13 @@ class Block(Dtype):
         tensor_scale: float | None = None,
         random_bits: Any = None,
         seed: int | None = None,
+        out: Blocks | None = None,
     ) -> Blocks:
         """Values to blocks along `axis`: codes of x's shape, and the fields that blocks share.
 
         A last block that is short is padded with zeros that take part in nothing.  scale_rule:
         FORMATS §4, for the MX family.  tensor_scale: NVFP4's float32 scale, found where not given.
+        out: Blocks of the same format, axis and shape, whose arrays are written.
         x, rounding, random_bits, seed and errors: as for an element's `encode`; float64 beyond
         float32's range counts as float32's largest value.
 
@@ -527,7 +529,7 @@ class Block(Dtype):
         ([2, 12, 6], [127])
         """
         options = self.check_options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
-        return backend.of(x).encode_blocks(x, self, axis, *options)
+        return backend.of(x).encode_blocks(x, self, axis, *options, out)
 
     def decode(self, blocks: Blocks, *, out: Any = None) -> Any:
         """Blocks to float32 values.

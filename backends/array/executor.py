@@ -64,13 +64,12 @@ class ArrayExecutor(Composed):
             for part in _chunks(codes.size, CHUNK):
                 bits[part] = bound.decode(codes[part].astype(np.int32), f)
 
-    def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:
+    def encode_blocks(
+        self, x: Array, dtype: Block, options: BlockOptions, out: BlockFields | None = None
+    ) -> BlockFields:
         """Block.encode."""
         n = len(x)
-        codes = np.empty((n, dtype.block), dtype.code_dtype)
-        scale = np.empty(n, np.uint8 if dtype.scale is None else dtype.scale.code_dtype)
-        micro = np.empty(n, np.uint8) if dtype.family == "micro" else None
-        fields = BlockFields(codes, scale, micro)
+        fields = empty_fields(n, dtype) if out is None else out
         with ieee_arithmetic():
             for part in _chunks(n, max(CHUNK // dtype.block, 1)):
                 _ENCODE[dtype.family](words(x[part])[0], dtype, _cut(options, part), _rows(fields, part))
@@ -221,6 +220,13 @@ def _affine_value(code: Array, scale: Array, zero: Array | None, d: Element) -> 
     if zero.dtype.kind == "f":
         return bound.offset_value(code, s, zero.view(np.int32), range_of(d)).view(np.float32)
     return bound.affine_value(code, s, zero, range_of(d)).view(np.float32)
+
+
+def empty_fields(n: int, d: Block) -> BlockFields:
+    """Room for n blocks."""
+    micro = np.empty(n, np.uint8) if d.family == "micro" else None
+    scale = np.empty(n, np.uint8 if d.scale is None else d.scale.code_dtype)
+    return BlockFields(np.empty((n, d.block), d.code_dtype), scale, micro)
 
 
 def _cut(options: BlockOptions, part: slice) -> BlockOptions:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.array.executor import ArrayExecutor
+from numerics.backends.array.executor import ArrayExecutor, empty_fields
 from numerics.backends.cpu import kernels, threads
 from numerics.backends.cpu.lanes import Lane, arithmetic
 from numerics.backends.cpu.launch import WIDTH, Launcher, Number, Operation, Parameters, address_of
@@ -159,11 +159,13 @@ class CpuExecutor(ArrayExecutor):
 
     # ---- blocks ----------------------------------------------------------------------------
 
-    def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:
+    def encode_blocks(
+        self, x: Array, dtype: Block, options: BlockOptions, out: BlockFields | None = None
+    ) -> BlockFields:
         """Block.encode."""
         if not _fits(dtype):
-            return super().encode_blocks(x, dtype, options)
-        made = _empty_fields(len(x), dtype)
+            return super().encode_blocks(x, dtype, options, out)
+        made = empty_fields(len(x), dtype) if out is None else out
         operation = self._block("encode", x, dtype, options, _field_streams(dtype))
         self._run(operation, x, options.random, *(field for field in made if field is not None))
         return made
@@ -182,13 +184,18 @@ class CpuExecutor(ArrayExecutor):
         """Codes straight to bytes, and the scales that stand beside them."""
         if not _packs(dtype):
             return super().encode_blocks_packed(x, dtype, options)
-        streams, scale = _packed_streams(dtype), None
-        out = [np.empty(len(x) * streams[0].bytes(dtype.block), np.uint8)]
-        if dtype.family != "micro":
-            scale = np.empty(len(x), np.uint8)
-            out.append(scale)
-        self._run(self._block("pack", x, dtype, options, streams), x, options.random, *out)
-        return out[0], scale
+        bytes_per_block = _packed_streams(dtype)[0].bytes(dtype.block)
+        out = np.empty(len(x) * bytes_per_block, np.uint8)
+        scale = None if dtype.family == "micro" else np.empty(len(x), np.uint8)
+        self.encode_blocks_into(x, dtype, options, out, scale)
+        return out, scale
+
+    def encode_blocks_into(
+        self, x: Array, dtype: Block, options: BlockOptions, out: NDArray[np.uint8], scale: Codes | None
+    ) -> None:
+        """The same into arrays that are there."""
+        operation = self._block("pack", x, dtype, options, _packed_streams(dtype))
+        self._run(operation, x, options.random, out, *(() if scale is None else (scale,)))
 
     def _block(
         self, what: str, x: Array, dtype: Block, options: BlockOptions, outputs: tuple[Stream, ...]
@@ -479,11 +486,6 @@ def _affine_value(
 
 
 # ---- the shapes of blocks ------------------------------------------------------------------------
-
-
-def _empty_fields(n: int, d: Block) -> BlockFields:
-    micro = np.empty(n, np.uint8) if d.family == "micro" else None
-    return BlockFields(np.empty((n, d.block), d.code_dtype), np.empty(n, np.uint8), micro)
 
 
 def _field_streams(d: Block) -> tuple[Stream, ...]:

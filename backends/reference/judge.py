@@ -52,7 +52,9 @@ class Judge(Composed):
         with np.errstate(over="ignore"):
             return values.astype(dtype)
 
-    def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:
+    def encode_blocks(
+        self, x: Array, dtype: Block, options: BlockOptions, out: BlockFields | None = None
+    ) -> BlockFields:
         """Block.encode; float64 beyond float32's range counts as its largest value.
 
         The operations of a float scale are those of float32, so float64 is rounded (to odd) first.
@@ -62,7 +64,11 @@ class Judge(Composed):
         made = self.exact.encode_blocks(
             x, dtype, options.rule, options.rounding, options.tensor_scale, options.random
         )
-        return BlockFields(*made)
+        fields = BlockFields(*made)
+        for target, found in zip(out or (), fields, strict=False):
+            if target is not None:
+                target[...] = found
+        return fields if out is None else out
 
     def decode_blocks(
         self, fields: BlockFields, dtype: Block, tensor_scale: float | None, out: NDArray[np.float32]

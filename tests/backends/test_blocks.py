@@ -162,3 +162,24 @@ def test_stochastic_draws_do_not_depend_on_the_axis(executor):
     a = nx.mx9.encode(x, axis=0, rounding="stochastic", random_bits=bits)
     b = nx.mx9.encode(x.T.copy(), axis=1, rounding="stochastic", random_bits=bits.T)
     assert_same_bits(a.codes, b.codes.T)
+
+
+@pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
+def test_out_is_written_in_place(executor, dtype):
+    for shape, axis in [((4, 2 * dtype.block), -1), ((50, 3), 0)]:
+        x = rng.standard_normal(shape).astype(np.float32)
+        due = dtype.encode(x, axis=axis)
+        room = dtype.encode(np.zeros_like(x), axis=axis)
+        made = dtype.encode(x, axis=axis, out=room)
+        for name in ("codes", "scale", "microexponents"):
+            if getattr(due, name) is not None:
+                assert getattr(made, name) is getattr(room, name)
+                assert_same_bits(getattr(made, name), getattr(due, name))
+
+
+def test_out_of_another_shape_is_refused(executor):
+    room = nx.mx6.encode(np.zeros((2, 16), np.float32))
+    with pytest.raises(nx.NumericsError, match=r"out\.codes must be a uint8 array of shape"):
+        nx.mx6.encode(np.zeros((2, 17), np.float32), out=room)
+    with pytest.raises(nx.NumericsError, match="out must be Blocks of mx9"):
+        nx.mx9.encode(np.zeros((2, 16), np.float32), out=room)

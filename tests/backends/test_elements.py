@@ -55,7 +55,7 @@ def test_encode_and_round_equal_reference(executor, dtype):
 def test_every_input_type_is_rounded_once(executor, dtype, kind):
     x = SMALL[kind]
     overflow = dtype.overflows[-1]
-    for rounding in ROUNDINGS:
+    for rounding in ("stochastic",) if kind == "float32" else ROUNDINGS:  # the others: above
         options = {"rounding": rounding, "overflow": overflow}
         if rounding == "stochastic":
             options["seed"] = 7

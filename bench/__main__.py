@@ -1,0 +1,120 @@
+"""`make bench`: every case, as a table, as bench/results/cpu.json and as a plot beside it.
+
+python -m bench [--only WORD] [--largest N] [--threads 1,2] [--rounds R] [--no-peers] [--out FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.measure import Contest, Row, run, sizes
+
+FILES = ("encode", "decode", "fake_quantize", "pack", "blocks", "integers")
+PACKAGES = ("numpy", "numba", "llvmlite", "ml_dtypes", "torch", "torchao", "amd-quark")
+
+
+def machine() -> dict[str, str]:
+    """What ran, and with what."""
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    found = {"cpu": names[0].split(": ")[1] if names else platform.processor(), "cores": str(os.cpu_count())}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found | {"python": platform.python_version(), "date": date.today().isoformat()}
+
+
+def use_threads(count: int) -> None:
+    """Ours and torch's."""
+    os.environ["NUMERICS_NUM_THREADS"] = str(count)
+    try:
+        import torch
+
+        torch.set_num_threads(count)
+    except ImportError:
+        pass
+
+
+def table(rows: list[Row]) -> Table:
+    """One line a case, size and number of threads."""
+    shown = Table(title="ours beside the memory ceiling and the peers (ratios: more than 1 is ours ahead)")
+    for column in ("case", "elements", "threads", "G/s", "% of ceiling", "low - high", "peers"):
+        shown.add_column(column, justify="left" if column in ("case", "peers") else "right")
+    for row in rows:
+        others = ", ".join(
+            f"{n} {r:.1f}x" if isinstance(r, float) else f"{n}: {r}" for n, r in row.peers.items()
+        )
+        low, high = (f"{100 * part:.0f}" for part in row.spread)
+        shown.add_row(
+            row.case, f"{row.elements:,}", str(row.threads), f"{row.rate:.2f}", f"{100 * row.of_ceiling:.0f}",
+            f"{low} - {high}", others + ("  LOST" if row.lost else ""),
+        )  # fmt: skip
+    return shown
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Share of the ceiling over size, one line a case, all threads."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    most = max(row.threads for row in rows)
+    for case in dict.fromkeys(row.case for row in rows):
+        points = [
+            (row.elements, 100 * row.of_ceiling) for row in rows if row.case == case and row.threads == most
+        ]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1, label=case)
+    axes.set(xscale="log", xlabel="float32 elements", ylabel="% of the memory ceiling in the same run")
+    axes.axhline(100, color="black", linewidth=0.5)
+    axes.legend(fontsize=6, ncols=2)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Runs what was asked for."""
+    options = argparse.ArgumentParser(prog="python -m bench")
+    options.add_argument("--only", default="")
+    options.add_argument("--largest", type=int, default=1 << 26)
+    options.add_argument("--threads", default="1,2")
+    options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--no-peers", action="store_true")
+    options.add_argument("--out", type=Path, default=Path("bench/results"))
+    asked = options.parse_args()
+    rows: list[Row] = []
+    console = Console(width=200)
+    for name in FILES:
+        for case, make in importlib.import_module(f"bench.bench_{name}").CASES.items():
+            for n in sizes(asked.largest) if asked.only in case else ():
+                for threads in map(int, asked.threads.split(",")):
+                    use_threads(threads)
+                    contest: Contest = make(n)
+                    if asked.no_peers or (threads == 1 and n > 1 << 20):
+                        contest.peers = {}
+                    rows.append(run(case, n, threads, contest, asked.rounds))
+                    console.print(f"{case} {n:,} {threads}: {100 * rows[-1].of_ceiling:.0f} %", style="dim")
+    console.print(table(rows))
+    lost = [(row.case, row.elements, row.threads, row.lost) for row in rows if row.lost]
+    console.print(f"rows lost to a peer: {lost or 'none'}")
+    asked.out.mkdir(parents=True, exist_ok=True)
+    made = {"machine": machine(), "rows": [vars(row) for row in rows]}
+    (asked.out / "cpu.json").write_text(json.dumps(made, indent=1))
+    plot(rows, asked.out / "cpu.png")
+
+
+if __name__ == "__main__":
+    main()

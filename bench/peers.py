@@ -1,0 +1,155 @@
+"""What others offer for the same job on a CPU, where it is installed.
+
+Each function gives name -> call, or name -> why not.  A peer works on its own kind of tensor, made
+beforehand, and makes a fresh output, as it does for its users.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+Peers = dict[str, Callable[[], object] | str]
+
+
+@lru_cache(maxsize=8)
+def library(name: str) -> Any:
+    """The module, or None where it cannot be imported."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except Exception:  # whatever a foreign package makes of this machine
+        return None
+
+
+def _absent(*names: str) -> Peers:
+    return dict.fromkeys(names, "not installed")
+
+
+@lru_cache(maxsize=8)
+def _compiled(name: str) -> Any:
+    torch = library("torch")
+    functions = {
+        "encode": lambda t, d, top: t.clamp(-top, top).to(d),
+        "fake": lambda t, d, top: t.clamp(-top, top).to(d).to(t.dtype),
+    }
+    return torch.compile(functions[name])
+
+
+def encode(x: np.ndarray, torch_name: str | None, ml_name: str, top: float) -> Peers:
+    """Values to codes."""
+    found: Peers = {}
+    ml_dtypes, torch = library("ml_dtypes"), library("torch")
+    if ml_dtypes is not None and x.dtype == np.float32:
+        kind = getattr(ml_dtypes, ml_name)
+        found["ml_dtypes astype"] = lambda: np.clip(x, -top, top).astype(kind)
+    if torch_name is None:
+        return found
+    if torch is None:
+        return found | _absent("torch .to", "torch.compile")
+    t, kind = torch.from_numpy(_torchable(x)), getattr(torch, torch_name)
+    t = t.view(torch.bfloat16) if x.dtype.name == "bfloat16" else t
+    found["torch .to"] = lambda: t.to(kind)
+    found["torch clamp .to"] = lambda: t.clamp(-top, top).to(kind)
+    found["torch.compile"] = lambda: _compiled("encode")(t, kind, top)
+    return found
+
+
+def _torchable(x: np.ndarray) -> np.ndarray:
+    return x.view(np.int16) if x.dtype.name == "bfloat16" else x
+
+
+def decode(codes: np.ndarray, torch_name: str | None, ml_name: str) -> Peers:
+    """Codes to float32."""
+    found: Peers = {}
+    ml_dtypes, torch = library("ml_dtypes"), library("torch")
+    if ml_dtypes is not None:
+        theirs = codes.view(getattr(ml_dtypes, ml_name))
+        found["ml_dtypes astype"] = lambda: theirs.astype(np.float32)
+    if torch_name is not None:
+        if torch is None:
+            return found | _absent("torch .to")
+        t = torch.from_numpy(codes).view(getattr(torch, torch_name))
+        found["torch .to"] = lambda: t.to(torch.float32)
+    return found
+
+
+def quark() -> Any:
+    """AMD Quark's kernels, or None."""
+    return library("quark.torch.kernel")
+
+
+def fake_quantize(x: np.ndarray, torch_name: str, quark_name: str, top: float) -> Peers:
+    """Values to values of a float format."""
+    torch = library("torch")
+    if torch is None:
+        return _absent("torch clamp .to .to", "torch.compile", "amd-quark")
+    t, kind = torch.from_numpy(x), getattr(torch, torch_name)
+    found: Peers = {
+        "torch clamp .to .to": lambda: t.clamp(-top, top).to(kind).to(torch.float32),
+        "torch.compile": lambda: _compiled("fake")(t, kind, top),
+    }
+    k = quark()
+    if k is None:
+        return found | _absent("amd-quark")
+    one, zero = torch.tensor(1.0), torch.tensor(0)
+    found["amd-quark"] = lambda: k.scaled_fake_quantize(
+        quark_name, t, one, zero, 0, 0, -top, top, 8, "per_tensor", ""
+    )
+    return found
+
+
+def mx_encode(x: np.ndarray, torch_name: str) -> Peers:
+    """MX blocks of 32: scales and elements."""
+    torch, ao = library("torch"), library("torchao.prototype.mx_formats.mx_tensor")
+    if torch is None or ao is None:
+        return _absent("torchao to_mx")
+    t = torch.from_numpy(x)
+    return {"torchao to_mx": lambda: ao.to_mx(t, getattr(torch, torch_name), 32)}
+
+
+def block_fake(x: np.ndarray, family: str, element: str) -> Peers:
+    """Values to values of a block format."""
+    torch, k = library("torch"), quark()
+    if torch is None or k is None:
+        return _absent("amd-quark", "microxcaling")
+    t, block = torch.from_numpy(x), 32 if family == "mx" else 16
+    return {
+        "amd-quark": lambda: k.non_scaled_fake_quantize(t, family, element, -1, block, "floor"),
+        "microxcaling": "not on PyPI",
+    }
+
+
+def integers(x: np.ndarray, scale: np.ndarray, low: int, high: int, quark_name: str) -> Peers:
+    """Rows with a scale each, to values."""
+    torch = library("torch")
+    if torch is None:
+        return _absent("torch.fake_quantize", "amd-quark")
+    t, s = torch.from_numpy(x), torch.from_numpy(scale)
+    zero = torch.zeros(len(scale), dtype=torch.int32)
+    found: Peers = {
+        "torch.fake_quantize": lambda: torch.fake_quantize_per_channel_affine(t, s, zero, 0, low, high)
+    }
+    k = quark()
+    if k is None:
+        return found | _absent("amd-quark")
+    found["amd-quark"] = lambda: k.scaled_fake_quantize(
+        quark_name, t, s, zero, 0, 0, float(low), float(high), 8, "per_channel", ""
+    )
+    return found
+
+
+def integer_codes(x: np.ndarray, scale: np.ndarray) -> Peers:
+    """Rows with a scale each, to int8 codes."""
+    torch = library("torch")
+    if torch is None:
+        return _absent("torch.quantize_per_channel")
+    t, s = torch.from_numpy(x), torch.from_numpy(scale).double()
+    zero = torch.zeros(len(scale), dtype=torch.int64)
+    return {"torch.quantize_per_channel": lambda: torch.quantize_per_channel(t, s, zero, 0, torch.qint8)}
