@@ -51,13 +51,34 @@ class Composed(Executor):
         self.decode_blocks(fields, dtype, tensor_scale, out)
 
     def encode_affine_packed(
-        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+        self,
+        x: Array,
+        dtype: Element,
+        affine: Affine,
+        rounding: str,
+        random: Array | None,
+        out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """The codes of encode_affine as one string of bits."""
-        return self.pack(self.encode_affine(x, dtype, affine, rounding, random).reshape(-1), dtype.bits)
+        codes = self.encode_affine(x, dtype, affine, rounding, random)
+        return _into(out, self.pack(codes.reshape(-1), dtype.bits))
 
     def round_affine(
-        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+        self,
+        x: Array,
+        dtype: Element,
+        affine: Affine,
+        rounding: str,
+        random: Array | None,
+        out: Array | None = None,
     ) -> Array:
         """decode_affine(encode_affine(x)), in the type of the scale."""
-        return self.decode_affine(self.encode_affine(x, dtype, affine, rounding, random), dtype, affine)
+        codes = self.encode_affine(x, dtype, affine, rounding, random)
+        return _into(out, self.decode_affine(codes, dtype, affine))
+
+
+def _into(out: Array | None, made: Array) -> Array:
+    if out is None:
+        return made
+    out[...] = made
+    return out

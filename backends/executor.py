@@ -138,13 +138,25 @@ class Executor(Protocol):
         """Values of such bytes into the rows of out."""
 
     def encode_affine_packed(
-        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+        self,
+        x: Array,
+        dtype: Element,
+        affine: Affine,
+        rounding: str,
+        random: Array | None,
+        out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """The codes of encode_affine as one string of bits."""
         ...
 
     def round_affine(
-        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+        self,
+        x: Array,
+        dtype: Element,
+        affine: Affine,
+        rounding: str,
+        random: Array | None,
+        out: Array | None = None,
     ) -> Array:
         """decode_affine(encode_affine(x)), in the type of the scale."""
         ...

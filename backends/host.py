@@ -24,6 +24,7 @@ from numerics.formats.dtype import Block, Blocks, Element
 from numerics.formats.errors import NumericsError
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
+_PLAIN = {np.dtype(name) for name in ("float16", "float32", "float64")}  # a name costs a microsecond
 
 
 class HostBackend(HostAffine):
@@ -312,7 +313,7 @@ def take(x: Any) -> tuple[Array, Callable[[Array], Any]]:
         data, give = np.asarray(x), _scalar
     else:
         data, give = _from_python(x), _to_python
-    if data.dtype.name not in FLOATS:
+    if data.dtype not in _PLAIN and data.dtype.name not in FLOATS:
         raise NumericsError(
             f"cannot encode {data.dtype.name} data; allowed: {', '.join(FLOATS)} (x.astype(...) first)"
         )
@@ -380,12 +381,12 @@ class Target:
     """Where a result goes: into the caller's `out` when it fits, else into a new array."""
 
     def __init__(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], source: Array) -> None:
-        if out is not None:
+        fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype == dtype
+        if out is not None and not fits:
             came = f"{out.dtype.name} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-            if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype:
-                raise NumericsError(f"out must be a {dtype.name} array of shape {shape}, not {came}")
-            if not out.flags.writeable:
-                raise NumericsError("out is read-only")
+            raise NumericsError(f"out must be a {dtype.name} array of shape {shape}, not {came}")
+        if out is not None and not out.flags.writeable:
+            raise NumericsError("out is read-only")
         self.out, self.shape, self.dtype = out, shape, dtype
         usable = out is not None and out.flags.c_contiguous and not _overlaps(out, source)
         self.array: Array = out if usable else np.empty(shape, dtype)
@@ -407,5 +408,7 @@ class Target:
 
 def _overlaps(out: Array, source: Array) -> bool:
     """Do they share memory other than element by element?"""
-    same = out.__array_interface__["data"] == source.__array_interface__["data"] and out.dtype == source.dtype
-    return not same and np.may_share_memory(out, source)
+    if not np.may_share_memory(out, source):
+        return False
+    same = out.__array_interface__["data"] == source.__array_interface__["data"]
+    return not (same and out.dtype == source.dtype)

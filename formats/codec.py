@@ -44,6 +44,8 @@ def count_within(c: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: La
     """The same for a magnitude that is not too large."""
     if f.lowest is not None:
         code = count_powers(c, b, f, rounding, random, low)
+    elif f.prefix is not None:  # the format is float32 cut short: its bits are the digits
+        code = shift_right(c, f.drop, 0, b, rounding, random, low)
     elif rounding == "half_even":
         if f.adder is not None:
             code = count_by_adder(c, f)
@@ -126,27 +128,31 @@ def shift_right(n: Lane, shift: Lane, base: Lane, b: Lane, rounding: str, random
 
 
 def finish(code: Lane, b: Lane, f: Grid) -> Lane:
-    """NaN, infinity and sign."""
+    """Infinity, NaN and sign."""
     a = b & MAGNITUDE
     if f.overflow is not None:
         code = where(a == INF, f.overflow, code)
+    if f.inherit is not None:  # NaN keeps its sign
+        code = with_sign(where(a > INF, f.nan, code), b, f)
+    else:
+        code = where(a > INF, f.nan, with_sign(code, b, f))
+    return code
+
+
+def with_sign(code: Lane, b: Lane, f: Grid) -> Lane:
+    """The code of a magnitude under the sign of b, as the format writes signs."""
     if f.negative is not None:  # unsigned: what is below zero becomes this
         code = where(b < 0, where(code > 0, f.negative, code), code)
         if f.lowest is not None:  # and there is no zero either
             code = where(b < 1, f.negative, code)
-        code = where(a > INF, f.nan, code)
     elif f.wrap is not None:  # two's complement
         code = where(b < 0, 0 - code, code) & f.wrap
-        code = where(a > INF, f.nan, code)
     else:
         sign = (b >> (31 - f.sign)) & (1 << f.sign)
         if f.nan_code is not None:  # the code of -0 means NaN, so zero has no sign
             code = where(code == 0, 0, code | sign)
-            code = where(a > INF, f.nan, code)
-        elif f.inherit is not None:  # NaN keeps its sign
-            code = where(a > INF, f.nan, code) | sign
         else:
-            code = where(a > INF, f.nan, code | sign)
+            code = code | sign
     return code
 
 
@@ -169,14 +175,16 @@ def magnitude_bits(magnitude: Lane, code: Lane, f: Grid) -> Lane:
     else:
         base = f.emin << 23
         bits = magnitude << f.drop
-        if f.flush is not None:
+        if f.prefix is not None:
+            subnormal = bits
+        elif f.flush is not None:
             subnormal = bits & 0
         else:  # plant the digits under a power of two, then take it away
             subnormal = as_bits(as_float(bits + base) - as_float(base))
         r = where(bits < ONE, subnormal, bits + (base - ONE))
     if f.nan_code is not None:
         r = where(code == f.nan_code, NAN, r)
-    if f.inherit is not None:
+    if f.has_nan is not None:
         r = where(magnitude > f.last, NAN, r)
     if f.inf is not None:
         r = where(magnitude == f.inf, INF, r)
@@ -185,4 +193,43 @@ def magnitude_bits(magnitude: Lane, code: Lane, f: Grid) -> Lane:
 
 def round_bits(b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
     """decode(encode(b)): the nearest value of the format, as float32 bits."""
-    return decode(encode(b, f, rounding, random, low), f)
+    if rounding == "half_even":
+        if f.direct is not None:
+            r = round_directly(b, f)
+        else:
+            r = decode(encode(b, f, rounding, random, low), f)
+    else:
+        r = decode(encode(b, f, rounding, random, low), f)
+    return r
+
+
+def round_directly(b: Lane, f: Grid) -> Lane:
+    """The same without the code, for signed formats that saturate: two float32 sums."""
+    a = b & MAGNITUDE
+    if f.negative_limit is not None:
+        r = round_by_adder(minimum(a, where(b < 0, f.negative_limit, f.limit)), f)
+    else:
+        r = round_by_adder(minimum(a, f.limit), f)
+    if f.inherit is not None:
+        r = where(a > INF, NAN, r) | (b & SIGN)
+    elif f.wrap is not None:
+        r = where(a > INF, 0, value_with_sign(r, b, f))
+    elif f.has_nan is not None:
+        r = where(a > INF, NAN, value_with_sign(r, b, f))
+    else:  # a NaN was clamped to the largest; it has no sign
+        r = r | where(a > INF, 0, b & SIGN)
+    return r
+
+
+def round_by_adder(c: Lane, f: Grid) -> Lane:
+    """A magnitude to the grid, half to even."""
+    m = as_float(magic(c, f))
+    return as_bits((as_float(c) + m) - m)
+
+
+def value_with_sign(r: Lane, b: Lane, f: Grid) -> Lane:
+    """Magnitude bits under the sign of b; a zero without sign where the format has no other."""
+    signed = r | (b & SIGN)
+    if f.bare_zero is not None:
+        signed = where(r == 0, 0, signed)
+    return signed

@@ -34,12 +34,15 @@ class Grid:
     negative: Number | None = None  # unsigned formats: code that inputs below zero become
     wrap: Number | None = None  # two's complement: the mask of a code
     has_nan: Number | None = None  # some codes mean NaN
-    inherit: Number | None = None  # NaN codes lie above `last` and carry a sign
+    inherit: Number | None = None  # NaN keeps its sign
     nan_code: Number | None = None  # fnuz: the one code that means NaN, where -0 would be
     inf: Number | None = None  # magnitude code that means infinity
+    prefix: Number | None = None  # float32's exponent and bias: codes are its upper bits
     flush: Number | None = None  # there are no subnormals
     lowest: Number | None = None  # powers of two without a zero: bits of the smallest
     adder: Number | None = None  # one float32 addition rounds half to even
+    bare_zero: Number | None = None  # signed numbers, but one zero
+    direct: Number | None = None  # signed, saturating: half to even needs no code between
     nan_block: Number = 0  # what elements of a block with NaN or Inf become
 
 
@@ -102,6 +105,8 @@ def of_integer(d: Integer, exponent: int = 0, symmetric: bool = False) -> Grid:
         negative=None if d.signed else 0,
         wrap=(2 << digits) - 1 if d.signed else None,
         adder=1,
+        bare_zero=1,
+        direct=1 if d.signed else None,
     )
 
 
@@ -114,6 +119,7 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
     if overflow == "nonsaturate":  # IEEE 754-2019 §7.4: directed roundings stop at the largest
         up, down = _TRUNCATING.get(rounding, (1, 1))
         limit, negative_limit = beyond if up else top, beyond if down else top
+    adder = d.subnormals and d.mantissa and (beyond >> 23) + drop <= 254
     return Grid(
         emin=128 - d.bias - (not d.has_zero),
         drop=drop,
@@ -125,12 +131,15 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
         overflow=d.last + 1 if overflow == "nonsaturate" else None,
         negative=None if d.signed else (d.nan if overflow == "nonsaturate" else 0),
         has_nan=1 if d.has_nan else None,
-        inherit=1 if d.nan is not None and d.specials != "fnuz" else None,
+        inherit=1 if d.signed and d.specials in ("ieee", "fn") else None,
         nan_code=d.nan if d.specials == "fnuz" else None,
         inf=d.inf,
+        prefix=1 if (d.exponent, d.bias, d.subnormals) == (8, 127, True) else None,
         flush=None if d.subnormals or not d.has_zero else 1,
         lowest=None if d.has_zero else float32_bits(d.smallest_normal),
-        adder=1 if d.subnormals and d.mantissa and (beyond >> 23) + drop <= 254 else None,
+        bare_zero=1 if d.specials == "fnuz" else None,
+        adder=1 if adder else None,
+        direct=1 if adder and d.signed and overflow == "saturate" else None,
     )
 
 

@@ -16,7 +16,11 @@ from numerics.formats.codec import (
     count_within,
     decode,
     finish,
+    round_bits,
+    round_by_adder,
     shift_right,
+    value_with_sign,
+    with_sign,
 )
 from numerics.formats.grid import Grid, Range, Scale
 from numerics.formats.primitives import (
@@ -54,7 +58,7 @@ def mx_element(b: Lane, scale: Lane, f: Grid, rounding: str, random: Lane) -> La
         code = count(y, b, f, rounding, random, None)
     else:  # what underflows to 0 must still count as "not 0"
         code = count(maximum(y, minimum(a, 1)), b, f, rounding, random, None)
-    return where(scale == 255, f.nan_block, finish(code, b, f))
+    return where(scale == 255, f.nan_block, with_sign(code, b, f))
 
 
 def mx_encode(b: Lane, f: Grid, s: Scale, rounding: str, random: Lane) -> tuple[Lane, Lane]:
@@ -79,8 +83,25 @@ def keep_nan(y: Lane, r: Lane, f: Grid) -> Lane:
 
 def mx_round(b: Lane, f: Grid, s: Scale, rounding: str, random: Lane) -> Lane:
     """mx_decode(mx_encode(b))."""
-    scale, code = mx_encode(b, f, s, rounding, random)
-    return mx_decode(scale, code, f)
+    if rounding == "half_even":
+        if f.direct is not None:
+            r = mx_round_directly(b, f, s)
+        else:
+            scale, code = mx_encode(b, f, s, rounding, random)
+            r = mx_decode(scale, code, f)
+    else:
+        scale, code = mx_encode(b, f, s, rounding, random)
+        r = mx_decode(scale, code, f)
+    return r
+
+
+def mx_round_directly(b: Lane, f: Grid, s: Scale) -> Lane:
+    """The same without the codes: an element is rounded between two exact scalings."""
+    a = b & MAGNITUDE
+    scale = mx_scale(max_of_block(a), s)
+    y = as_bits(as_float(a) * power_of_two(254 - scale))
+    r = as_bits(as_float(round_by_adder(minimum(y, f.limit), f)) * power_of_two(scale))
+    return where(scale == 255, NAN, value_with_sign(r, b, f))
 
 
 # ---- a float scale a block and a float32 scale a tensor, as NVFP4 ------------------------------
@@ -102,7 +123,7 @@ def scaled_encode(
     total = scaled_total(scale, tensor_scale, g)
     a = b & MAGNITUDE
     y = where(total > 0, as_bits(divide(as_float(a), as_float(where(total > 0, total, ONE)))), 0)
-    code = finish(count(y, b, f, rounding, random, None), b, f)
+    code = with_sign(count(y, b, f, rounding, random, None), b, f)
     return scale, where(top < INF, code, f.nan_block)
 
 
@@ -124,14 +145,20 @@ def scaled_round(b: Lane, tensor_scale: Lane, f: Grid, g: Grid, rounding: str, r
 
 
 def micro_fields(a: Lane) -> tuple[Lane, Lane]:
-    """Exponent field of the block, and 1 where a whole sub-block lies below it."""
+    """Exponent field of the block, and 1 where a whole sub-block lies below it; 0 in a NaN block."""
     exponent = max_of_block(a) >> 23
-    return exponent, where((max_of_group(a) >> 23) < exponent, 1, 0)
+    below = where(exponent == 255, 0, exponent)
+    return exponent, where((max_of_group(a) >> 23) < below, 1, 0)
+
+
+def micro_magnitude(a: Lane, exponent: Lane) -> Lane:
+    """What takes part: not what is below 2**-126 (FORMATS §5.1), and nothing in a NaN block."""
+    return where(a > where(exponent == 255, MAGNITUDE, ONE - 1), a, 0)
 
 
 def micro_element(b: Lane, exponent: Lane, shift: Lane, m: Lane, rounding: str, random: Lane) -> Lane:
     """x over its sub-block's step to sign and m-bit magnitude; a round-up past the top saturates."""
-    a = flush_subnormals(b & MAGNITUDE)
+    a = micro_magnitude(b & MAGNITUDE, exponent)
     if rounding == "half_even":
         one = (151 - m - shift) << 23  # the power of two whose last place is a count of 1
         n = as_bits(as_float(a) * power_of_two(254 - exponent) + as_float(one)) - one
@@ -142,16 +169,10 @@ def micro_element(b: Lane, exponent: Lane, shift: Lane, m: Lane, rounding: str, 
     return minimum(n, (1 << m) - 1) | sign
 
 
-def flush_subnormals(a: Lane) -> Lane:
-    """Magnitudes below 2**-126 count as zero (FORMATS §5.1)."""
-    return where(a < ONE, 0, a)
-
-
 def micro_encode(b: Lane, m: Lane, rounding: str, random: Lane) -> tuple[Lane, Lane, Lane]:
     """Exponent field, microexponent and code; a block with Inf or NaN is (255, 0, 0)."""
-    exponent, shift = micro_fields(flush_subnormals(b & MAGNITUDE))
-    code = micro_element(b, exponent, shift, m, rounding, random)
-    return exponent, where(exponent == 255, 0, shift), where(exponent == 255, 0, code)
+    exponent, shift = micro_fields(b & MAGNITUDE)
+    return exponent, shift, micro_element(b, exponent, shift, m, rounding, random)
 
 
 def micro_decode(exponent: Lane, shift: Lane, code: Lane, m: Lane) -> Lane:
@@ -164,8 +185,23 @@ def micro_decode(exponent: Lane, shift: Lane, code: Lane, m: Lane) -> Lane:
 
 def micro_round(b: Lane, m: Lane, rounding: str, random: Lane) -> Lane:
     """micro_decode(micro_encode(b))."""
-    exponent, shift, code = micro_encode(b, m, rounding, random)
-    return micro_decode(exponent, shift, code, m)
+    if rounding == "half_even":
+        r = micro_round_directly(b, m)
+    else:
+        exponent, shift, code = micro_encode(b, m, rounding, random)
+        r = micro_decode(exponent, shift, code, m)
+    return r
+
+
+def micro_round_directly(b: Lane, m: Lane) -> Lane:
+    """The same without the codes: the count of steps stays planted under its power of two."""
+    exponent, shift = micro_fields(b & MAGNITUDE)
+    a = micro_magnitude(b & MAGNITUDE, exponent)
+    one = (151 - m - shift) << 23
+    n = as_bits(as_float(a) * power_of_two(254 - exponent) + as_float(one))
+    n = minimum(n, one + ((1 << m) - 1))
+    r = as_bits((as_float(n) - as_float(one)) * power_of_two(exponent))
+    return where(exponent == 255, NAN, r | where(a > 0, b & SIGN, 0))
 
 
 # ---- a scale and a zero point (FORMATS §6) -----------------------------------------------------
@@ -183,6 +219,12 @@ def scaled_code(b: Lane, scale: Lane, f: Grid, rounding: str, random: Lane, low:
     """x / scale to a code: floats, and integers without a zero point."""
     y = quotient(b, scale)
     return finish(count(y & MAGNITUDE, y, f, rounding, random, low), y, f)
+
+
+def scaled_rounded(b: Lane, scale: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
+    """scaled_value(scaled_code(b)), as float32 bits."""
+    r = round_bits(quotient(b, scale), f, rounding, random, low)
+    return keep_nan(as_bits(as_float(r) * as_float(scale)), r, f)
 
 
 def scaled_value(code: Lane, scale: Lane, f: Grid) -> Lane:

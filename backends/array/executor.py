@@ -90,11 +90,10 @@ class ArrayExecutor(Composed):
 
     def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
         """Block.round."""
-        for part in _chunks(len(x), max(CHUNK // dtype.block, 1)):
-            fields = self.encode_blocks(x[part], dtype, _cut(options, part))
-            values = np.empty(fields.codes.shape, np.float32)
-            self.decode_blocks(fields, dtype, options.tensor_scale, values)
-            out[part] = _narrow(values, x.dtype)
+        with ieee_arithmetic():
+            for part in _chunks(len(x), max(CHUNK // dtype.block, 1)):
+                bits = _ROUND[dtype.family](words(x[part])[0], dtype, _cut(options, part))
+                out[part] = _narrow(bits.view(np.float32), x.dtype)
 
     def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
         """Groups as rows; a short last group is filled with zeros and cut off again."""
@@ -259,6 +258,22 @@ def _encode_micro(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None
     out.microexponents[...] = (shift[:, :, 0] << np.arange(shift.shape[1], dtype=np.int32)).sum(1)  # type: ignore[index]
 
 
+def _round_mx(b: Array, d: Block, o: BlockOptions) -> Any:
+    return bound.mx_round(b, element_grid(d), scale_of(d, o.rule), o.rounding, o.random)
+
+
+def _round_scaled(b: Array, d: Block, o: BlockOptions) -> Any:
+    tensor = float32_bits(o.tensor_scale or 1.0)
+    g = grid(d.scale, "half_even", "saturate")  # type: ignore[arg-type]
+    return bound.scaled_round(b, tensor, element_grid(d), g, o.rounding, o.random)
+
+
+def _round_micro(b: Array, d: Block, o: BlockOptions) -> Any:
+    groups = (len(b), -1, d.sub_block or 1)
+    random = None if o.random is None else o.random.reshape(groups)
+    return bound.micro_round(b.reshape(groups), d.mantissa, o.rounding, random).reshape(b.shape)
+
+
 def _decode_mx(fields: BlockFields, d: Block, tensor_scale: float | None) -> Any:
     return bound.mx_decode(
         fields.scale.astype(np.int32)[:, None], fields.codes.astype(np.int32), element_grid(d)
@@ -281,3 +296,4 @@ def _decode_micro(fields: BlockFields, d: Block, tensor_scale: float | None) -> 
 
 _ENCODE = {"mx": _encode_mx, "scaled": _encode_scaled, "micro": _encode_micro}
 _DECODE = {"mx": _decode_mx, "scaled": _decode_scaled, "micro": _decode_micro}
+_ROUND = {"mx": _round_mx, "scaled": _round_scaled, "micro": _round_micro}

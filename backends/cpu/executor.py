@@ -36,12 +36,12 @@ WIDEST = 128  # elements of a block that becomes one vector
 
 def alike(f: Grid, rounding: str) -> Grid:
     """The same grid with numbers where None would say the same: fewer kinds, so fewer kernels."""
+    even = rounding == "half_even"
     return replace(
         f,
         inf=-1 if f.inf is None else f.inf,  # no code is -1
-        negative_limit=f.limit if f.negative_limit is None else f.negative_limit,
-        overflow=f.last if f.overflow is None and f.wrap is None else f.overflow,
-        adder=f.adder if rounding == "half_even" else None,
+        adder=f.adder if even else None,
+        direct=f.direct if even else None,
     )
 
 
@@ -253,22 +253,34 @@ class CpuExecutor(ArrayExecutor):
         return out
 
     def encode_affine_packed(
-        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+        self,
+        x: Array,
+        dtype: Element,
+        affine: Affine,
+        rounding: str,
+        random: Array | None,
+        out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """The same straight to bytes."""
         if x.dtype == np.float64 or dtype.bits > 8 or x.shape[1] * dtype.bits % 8:
-            return super().encode_affine_packed(x, dtype, affine, rounding, random)
-        out = np.empty(x.size * dtype.bits // 8, np.uint8)
+            return super().encode_affine_packed(x, dtype, affine, rounding, random, out)
+        out = np.empty(x.size * dtype.bits // 8, np.uint8) if out is None else out
         self._affine("pack", x, dtype, affine, rounding, random, out, packed(dtype.bits))
         return out
 
     def round_affine(
-        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+        self,
+        x: Array,
+        dtype: Element,
+        affine: Affine,
+        rounding: str,
+        random: Array | None,
+        out: Array | None = None,
     ) -> Array:
         """decode_affine(encode_affine(x)) in one pass."""
         if x.dtype == np.float64:
-            return super().round_affine(x, dtype, affine, rounding, random)
-        out = np.empty(x.shape, np.float32)
+            return super().round_affine(x, dtype, affine, rounding, random, out)
+        out = np.empty(x.shape, np.float32) if out is None else out
         self._affine("round", x, dtype, affine, rounding, random, out, WORDS)
         return out
 
@@ -430,7 +442,8 @@ def _block_records(
         return [alike(f, o.rounding), scale_of(d, o.rule)], lambda f, s: (f, s)
     tensor = Number(float32_bits(o.tensor_scale or 1.0))
     g = grid(d.scale, "half_even", "saturate")
-    records = [tensor, alike(f, "decoding" if decoding else o.rounding), alike(g, "half_even")]
+    elements = alike(f, "decoding") if decoding else alike(f, o.rounding)
+    records = [tensor, elements, alike(g, "half_even")]
     return records, lambda t, f, g: (t.value, f, g)
 
 
@@ -449,6 +462,8 @@ def _affine_operation(
         scale, zero = rest[0], rest[1] if zero_kind != "none" else None
         b, *drawn = rest[1 + (zero is not None) :]
         draw = (rounding, drawn[0] if drawn else None, None)
+        if zero_kind == "none" and what == "round":
+            return shared.scaled_rounded(b, scale, f, *draw)
         if zero_kind == "none":
             code = shared.scaled_code(b, scale, f, *draw)
         elif zero_kind == "float":
@@ -511,10 +526,15 @@ def _packs(d: Block) -> bool:
 
 
 def _width(d: Block) -> int:
-    """Whole blocks of a tile: several where a block is a power of two and fills its field bytes."""
+    """Elements of a tile, in whole blocks.
+
+    One block where its scale is worth computing once, in scalars; several where every lane keeps its
+    own (microexponents, or a block that is shorter than a vector) and their fields fill whole bytes.
+    """
+    least = {"mx": WIDTH, "scaled": 1, "micro": 2 * WIDTH}[d.family]
     full_bytes = d.sub_block is None or d.block // d.sub_block == 8
     power = d.block & (d.block - 1) == 0
-    return max(WIDTH, d.block) if power and full_bytes else d.block
+    return max(least, d.block) if power and full_bytes else d.block
 
 
 def _shape(d: Block) -> str:

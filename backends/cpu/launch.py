@@ -9,21 +9,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from llvmlite import ir
 
 from numerics.backends.cpu import kernels, threads
-from numerics.backends.cpu.kernels import STREAM_ALIGNMENT, Kernel
+from numerics.backends.cpu.kernels import STREAM_ALIGNMENTS, Kernel
 from numerics.backends.cpu.streams import Stream
 from numerics.backends.executor import Array
 
 WIDTH = 32  # lanes of a tile; four 256-bit or two 512-bit registers
 STREAM_BYTES = 24 << 20  # an output from here on is not kept in any cache: write past them
 
-FLAGS = ("has_nan", "inherit", "adder", "flush")  # fields of a Grid that are there or not, never a number
+# Fields of a Grid that are there or not, never a number.
+FLAGS = ("has_nan", "inherit", "adder", "direct", "bare_zero", "flush", "prefix")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Parameters:
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
     """function(*records, *rows, *lanes) over arrays, in tiles of `width`.
 
@@ -79,17 +81,22 @@ class Operation:
     rows: int = 0
     unit: int = 1  # elements that belong together: a block
 
-    def kernel_name(self, streaming: bool) -> str:
+    @cached_property
+    def streams(self) -> tuple[Stream, ...]:
+        """Of the inputs, then of the outputs."""
+        return (*self.inputs, *self.outputs)
+
+    def kernel_name(self, streaming: int) -> str:
         """Says all that its instructions depend on."""
         kinds = hashlib.sha256(self.parameters.shape.encode()).hexdigest()[:8]
-        return f"{self.name}_{kinds}" + ("_streaming" if streaming else "")
+        return f"{self.name}_{kinds}" + (f"_streaming{streaming}" if streaming else "")
 
     @property
     def words(self) -> int:
         """Arguments: addresses, [rows,] elements, the parameters' address."""
         return len(self.inputs) + len(self.outputs) + self.rows + 2 + bool(self.rows)
 
-    def emit(self, streaming: bool, builder: ir.IRBuilder, words: list[ir.Value]) -> None:
+    def emit(self, streaming: int, builder: ir.IRBuilder, words: list[ir.Value]) -> None:
         """The instructions of the kernel."""
         arrays, fixed = words[: len(self.inputs) + len(self.outputs)], words[-1]
         function = partial(self.function, *self.parameters.lanes(builder, fixed))
@@ -110,28 +117,33 @@ class Launcher:
 
     def __init__(self) -> None:
         self.kernels: dict[str, Kernel] = {}
+        self._found: WeakKeyDictionary[Operation, dict[int, Kernel]] = WeakKeyDictionary()
 
-    def kernel(self, operation: Operation, streaming: bool = False) -> Kernel:
+    def kernel(self, operation: Operation, streaming: int = 0) -> Kernel:
         """The compiled operation."""
-        name = operation.kernel_name(streaming)
-        if name not in self.kernels:
-            emit = partial(operation.emit, streaming)
-            self.kernels[name] = kernels.build(name, operation.words, emit)
-        return self.kernels[name]
+        found = self._found.setdefault(operation, {})
+        if streaming not in found:
+            name = operation.kernel_name(streaming)
+            if name not in self.kernels:
+                emit = partial(operation.emit, streaming)
+                self.kernels[name] = kernels.build(name, operation.words, emit)
+            found[streaming] = self.kernels[name]
+        return found[streaming]
 
     def run(self, operation: Operation, size: int, arrays: Sequence[Array]) -> None:
         """The operation over `size` elements of inputs and outputs."""
-        streams = (*operation.inputs, *operation.outputs)
         addresses = [address_of(array) for array in arrays]
-        first = len(operation.inputs)
-        fixed = operation.parameters.address
-        kernel, head = self.kernel(operation), 0
+        fixed, kernel = operation.parameters.address, self.kernel(operation)
+        if size < threads.WORTHWHILE:
+            kernel((*addresses, size, fixed))
+            return
+        streams, first, head = operation.streams, len(operation.inputs), 0
         if arrays[first].nbytes >= STREAM_BYTES:
-            aligned = _elements_to_alignment(addresses[first], streams, first, operation.unit)
-            if aligned:
-                kernel((*addresses, aligned, fixed))
-            if aligned is not None:
-                kernel, head = self.kernel(operation, streaming=True), aligned
+            head = _elements_to_alignment(addresses[first], streams, first, operation.unit)
+            if head:
+                kernel((*addresses, head, fixed))
+            start = threads.shifted([(addresses[first], streams[first].bits)], head)[0]
+            kernel = self.kernel(operation, _alignment(start))
         moving = list(zip(addresses, (stream.bits for stream in streams), strict=True))
         rest = zip(threads.shifted(moving, head), (stream.bits for stream in streams), strict=True)
         threads.run(kernel, list(rest), size - head, fixed)
@@ -141,14 +153,18 @@ class Launcher:
     ) -> None:
         """The operation over rows of elements, each with its own numbers."""
         rows, n = shape
-        streams = (*operation.inputs, *operation.outputs)
+        if 0 < rows * n < threads.WORTHWHILE:
+            every = [address_of(array) for array in (*arrays, *numbers)]
+            self.kernel(operation)((*every, rows, n, operation.parameters.address))
+            return
+        streams = operation.streams
         moving = [(address_of(array), stream.bits) for array, stream in zip(arrays, streams, strict=True)]
         per_row = [(address_of(array), array.itemsize) for array in numbers]
         first = len(operation.inputs)
-        aligned = (
-            moving[first][0] % STREAM_ALIGNMENT == 0 and n * streams[first].bits % (8 * STREAM_ALIGNMENT) == 0
-        )
-        streaming = aligned and arrays[first].nbytes >= STREAM_BYTES
+        row_bits, streaming = n * streams[first].bits, 0
+        if arrays[first].nbytes >= STREAM_BYTES:
+            both = [_alignment(moving[first][0]), _alignment(int(row_bits / 8) if row_bits % 8 == 0 else 1)]
+            streaming = min(both)
         kernel = self.kernel(operation, streaming)
         threads.run_rows(kernel, moving, per_row, rows, n, operation.parameters.address)
 
@@ -159,9 +175,14 @@ def address_of(array: Array) -> int:
     return address
 
 
-def _elements_to_alignment(address: int, streams: Sequence[Stream], output: int, unit: int) -> int | None:
-    """Elements to do by ordinary stores until the output is aligned; None where that cannot be."""
-    head = (-address % STREAM_ALIGNMENT) * 8 / streams[output].bits
+def _alignment(address: int) -> int:
+    """The best alignment for streaming that an address has; 0 for none."""
+    return next((a for a in STREAM_ALIGNMENTS if address % a == 0), 0)
+
+
+def _elements_to_alignment(address: int, streams: Sequence[Stream], output: int, unit: int) -> int:
+    """Elements to do by ordinary stores until the output is aligned; 0 where that cannot be."""
+    head = (-address % STREAM_ALIGNMENTS[0]) * 8 / streams[output].bits
     on_bytes = all((head * stream.bits / 8).denominator == 1 for stream in streams)
     alone = len(streams) == output + 1  # one output can be aligned, not two
-    return head.numerator if head == 0 or (alone and on_bytes and (head / unit).denominator == 1) else None
+    return head.numerator if alone and on_bytes and (head / unit).denominator == 1 else 0

@@ -158,11 +158,33 @@ def per_group(block: int, sub_block: int) -> Stream:
         return Lane(builder, shifted) & 1
 
     def store(x: Lane, width: int) -> list[ir.Value]:
-        bits = x.builder.trunc(pick(x, range(0, width, sub_block)).value, vector(I1, width // sub_block))
-        packed = x.builder.bitcast(bits, ir.IntType(width // sub_block))
+        every = x.builder.bitcast(x.builder.trunc(x.value, vector(I1, width)), ir.IntType(width))
+        packed = x.builder.trunc(_every(x.builder, every, sub_block), ir.IntType(width // sub_block))
         return [packed] if groups == 8 else [x.builder.zext(packed, I8)]
 
     return Stream(Fraction(8, block), load, store)
+
+
+def _every(builder: ir.IRBuilder, word: ir.Value, step: int) -> ir.Value:
+    """Bits 0, step, 2 step ... of a word, side by side.
+
+    Halving the distance log2(step) times where step is a power of two: vector masks are slow to shuffle.
+    """
+    width, kind = word.type.width, word.type
+    if step & (step - 1):
+        taken = ir.Constant(kind, 0)
+        for place in range(width // step):
+            bit = builder.and_(builder.lshr(word, ir.Constant(kind, place * step)), ir.Constant(kind, 1))
+            taken = builder.or_(taken, builder.shl(bit, ir.Constant(kind, place)))
+        return taken
+    run, gap = 1, step
+    while True:  # runs of `run` bits that begin every run * step bits
+        mask = sum(((1 << run) - 1) << start for start in range(0, width, run * gap))
+        word = builder.and_(word, ir.Constant(kind, mask & ((1 << width) - 1)))
+        if run * gap >= width:
+            return word
+        word = builder.or_(word, builder.lshr(word, ir.Constant(kind, run * (gap - 1))))
+        run *= 2
 
 
 def packed(bits: int) -> Stream:
@@ -248,34 +270,70 @@ def _resize(builder: ir.IRBuilder, value: ir.Value, size: int) -> ir.Value:
     return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), mask)
 
 
+def _plane(code: Lane, first: int, w: int, width: int) -> ir.Value:
+    """Some bits of every code as bytes; a plane of one bit is a mask."""
+    builder = code.builder
+    part = code >> first
+    if w == 1:
+        mask = builder.bitcast(builder.trunc(part.value, vector(I1, width)), ir.IntType(width))
+        return builder.bitcast(mask, vector(I8, width // 8))
+    return pack_bytes(builder, builder.trunc((part & ((1 << w) - 1)).value, vector(I8, width)), w)
+
+
+def _merged(sizes: list[int], unit: int) -> list[int]:
+    """Parts of a block in units: the first as it is, all that follows as one."""
+    return [sizes[0] // unit, sum(sizes[1:]) // unit]
+
+
+def _in_words(
+    builder: ir.IRBuilder, parts: list[ir.Value], sizes: list[int], count: int
+) -> tuple[list[ir.Value], int]:
+    """The parts after the first put together as one integer a block, where these are a unit wide.
+
+    A shuffle of a few wide units is far cheaper than one of many bytes.
+    """
+    unit = sum(sizes[1:])
+    if unit not in (2, 4) or sizes[0] % unit:
+        return parts, 1
+    word, wide = vector(ir.IntType(8 * unit), count), None
+    for part, size, place in zip(
+        parts[1:], sizes[1:], [sum(sizes[1:k]) for k in range(1, len(sizes))], strict=True
+    ):
+        field = builder.zext(builder.bitcast(part, vector(ir.IntType(8 * size), count)), word)
+        moved = builder.shl(field, ir.Constant(word, [8 * place] * count))
+        wide = moved if wide is None else builder.or_(wide, moved)
+    first = builder.bitcast(parts[0], vector(ir.IntType(8 * unit), sizes[0] * count // unit))
+    return [first, wide], unit
+
+
 def micro_blocks(block: int, sub_block: int, bits: int) -> Stream:
     """Whole microexponent blocks, the layout of docs/layout.md: (exponent, microexponent, code)."""
     parts = [*planes(bits), (-1, 0), (-2, 0)]  # the planes of the codes, then two bytes of fields
     sizes = [block * width // 8 if width else 1 for _, width in parts]
     shared = per_group(block, sub_block), per_block(block)
 
-    def order(count: int) -> list[int]:
-        """Where the bytes of each block stand, when every part holds all blocks one after another."""
-        starts = [sum(sizes[:k]) * count for k in range(len(sizes))]
+    def order(count: int, unit: int = 1) -> list[int]:
+        """Where the units of each block stand, when every part holds all blocks one after another."""
+        units = sizes if unit == 1 else _merged(sizes, unit)
+        starts = [sum(units[:k]) * count for k in range(len(units))]
         return [
             starts[k] + j * size + i
             for j in range(count)
-            for k, size in enumerate(sizes)
+            for k, size in enumerate(units)
             for i in range(size)
         ]
 
     def store(fields: tuple[Lane, Lane, Lane], width: int) -> list[ir.Value]:
         exponent, shift, code = fields
         builder = code.builder
-        found = [
-            pack_bytes(builder, builder.trunc(((code >> first) & ((1 << w) - 1)).value, vector(I8, width)), w)
-            for first, w in planes(bits)
-        ]
+        found = [_plane(code, first, w, width) for first, w in planes(bits)]
         for stream, lane in zip(shared, (shift, exponent), strict=True):
             found.append(builder.bitcast(stream.store(lane, width)[0], vector(I8, width // block)))
-        keep = order(width // block)
+        found, unit = _in_words(builder, found, sizes, width // block)
+        keep = order(width // block, unit)
         whole = _concatenate(found, builder)
-        return [builder.shuffle_vector(whole, whole, ir.Constant(vector(I32, len(keep)), keep))]
+        joined = builder.shuffle_vector(whole, whole, ir.Constant(vector(I32, len(keep)), keep))
+        return [builder.bitcast(joined, vector(I8, len(keep) * unit))]
 
     def load(builder: ir.IRBuilder, address: ir.Value, width: int) -> tuple[Lane, ...]:
         count = width // block

@@ -50,7 +50,7 @@ CHANGES = [
     ("where(code == 0, 0, code | sign)", "code | sign"),
     # specials and signs
     ("where(a == INF, f.overflow, code)", "code"),
-    ("where(a > INF, f.nan, code) | sign", "where(a > INF, f.nan, code | sign)"),
+    ("with_sign(where(a > INF, f.nan, code), b, f)", "where(a > INF, f.nan, with_sign(code, b, f))"),
     ("0 - code, code) & f.wrap", "code, code) & f.wrap"),
     # decoding
     ("where(bits < ONE, subnormal", "where(bits < ONE + ONE, subnormal"),
@@ -72,13 +72,20 @@ CHANGES = [
     ("divide(divide(as_float(top), as_float(f.limit)), as_float(tensor_scale))",
      "divide(as_float(top), as_float(f.limit))"),
     # microexponents
-    ("< exponent, 1, 0)", "<= exponent, 1, 0)"),
+    ("< below, 1, 0)", "<= below, 1, 0)"),
+    ("where(exponent == 255, MAGNITUDE, ONE - 1)", "where(exponent == 255, ONE - 1, ONE - 1)"),
+    ("where(exponent == 255, MAGNITUDE, ONE - 1)", "0"),
     ("one = (151 - m - shift) << 23  #", "one = (151 - m) << 23  #"),
     ("exponent - shift - e + (24 - m)", "exponent - e + (24 - m)"),
     ("minimum(n, (1 << m) - 1)", "minimum(n, 1 << m)"),
-    ("where(a < ONE, 0, a)", "a"),
     ("where(a > 0, (b >> (31 - m)) & (1 << m), 0)", "(b >> (31 - m)) & (1 << m)"),
-    ("where(exponent == 255, 0, shift)", "shift"),
+    ("where(exponent == 255, 0, exponent)", "exponent"),
+    ("n = minimum(n, one + ((1 << m) - 1))", "n = minimum(n, one + (1 << m))"),
+    # values without their codes
+    ("where(a > INF, NAN, r) | (b & SIGN)", "r | (b & SIGN)"),
+    ("r = r | where(a > INF, 0, b & SIGN)", "r = r | (b & SIGN)"),
+    ("where(r == 0, 0, signed)", "signed"),
+    ("(as_float(c) + m) - m", "(as_float(c) + m) - m + m"),
 ]  # fmt: skip
 
 ELEMENTS = [
@@ -123,6 +130,9 @@ def outputs():
             seed = {"seed": 9} if rounding == "stochastic" else {}
             for overflow in d.overflows:
                 yield d.encode(X, rounding=rounding, overflow=overflow, **seed).tobytes()
+            if rounding == "half_even":
+                values = d.round(X, overflow="saturate")
+                yield np.where(np.isnan(values), np.float32(np.nan), values).tobytes()
         yield d.encode(X64, rounding="stochastic", random_bits=DRAWS).tobytes()
         values = d.decode(np.arange(1 << d.bits).astype(d.code_dtype))
         yield np.where(np.isnan(values), np.float32(np.nan), values).tobytes()
@@ -136,6 +146,9 @@ def outputs():
                 yield made.codes.tobytes() + made.scale.tobytes()
                 yield b"" if made.microexponents is None else made.microexponents.tobytes()
                 values = made.decode()
+                if rounding == "half_even":
+                    rounded = d.round(x, scale_rule=rule)
+                    yield np.where(np.isnan(rounded), np.float32(np.nan), rounded).tobytes()
                 yield np.where(np.isnan(values), np.float32(np.nan), values).tobytes()
 
 
