@@ -22,7 +22,7 @@ check: $(STAMP)
 verify: $(STAMP) ## the long proofs: every block exponent, every scale
 	$(BIN)/python -m tests.verify
 
-bench: $(STAMP) ## what it costs, beside peers and the memory ceiling
+bench: $(STAMP) $(VENV)/.peers ## what it costs, beside peers and the memory ceiling
 	$(BIN)/python -m bench
 
 clean:
@@ -34,6 +34,12 @@ SOURCES := $(shell find numerics formats backends -name '*.py' -o -name '*.md' -
 $(STAMP): $(VENV)/.dependencies $(SOURCES)
 	$(PIP) install --no-deps --no-build-isolation --force-reinstall .
 	@rm -rf build *.egg-info
+	@touch $@
+
+# torch first and by name: what the others ask for must find it there.
+$(VENV)/.peers: $(VENV)/.dependencies
+	$(PIP) install -c .ci/constraints.txt torch==2.13.0
+	$(PIP) install -c .ci/constraints.txt torchao amd-quark transformers accelerate matplotlib
 	@touch $@
 
 $(VENV)/.dependencies: pyproject.toml .ci/constraints.txt

@@ -17,6 +17,7 @@ from numerics.backends.affine import HostAffine
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Array, BlockFields, BlockOptions, Executor
+from numerics.backends.memory import empty
 from numerics.backends.micro import pack_micro, unpack_micro
 from numerics.backends.words import as_float32, to_float32
 from numerics.formats.backend import Draw
@@ -88,14 +89,14 @@ class HostBackend(HostAffine):
         """Element.encode_packed."""
         data, give = take(x)
         random = randomness.bits(draw, data.shape)
-        out = np.empty(-(-data.size * dtype.bits // 8), np.uint8)
+        out = empty(-(-data.size * dtype.bits // 8), np.uint8)
         self.executor.encode_packed(data.reshape(-1), dtype, rounding, overflow, random, out)
         return give(out)
 
     def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:
         """Element.decode_packed."""
         data, give = take_codes(packed, 8, "uint8", "packed bytes")
-        out = np.empty(as_shape(shape), np.float32)
+        out = empty(as_shape(shape))
         check_bytes(data, out.size, dtype.bits)
         self.executor.decode_packed(data.reshape(-1), dtype, out.reshape(-1))
         return give(out)
@@ -191,7 +192,7 @@ class HostBackend(HostAffine):
         if dtype.family != "micro" and not blocking.whole:
             blocks = self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale)
             return np.asarray(self.decode_blocks(blocks, None))
-        rows = np.empty((blocking.count, dtype.block), np.float32)
+        rows = empty((blocking.count, dtype.block))
         shared = None if scale is None else blocking.shared_rows(scale, "scale")
         self.executor.decode_blocks_packed(packed, shared, dtype, tensor_scale, rows)
         return blocking.elements(rows)
@@ -199,7 +200,7 @@ class HostBackend(HostAffine):
     def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
         """Block.decode."""
         fields, blocking, give, codes = self._fields(blocks)
-        rows = np.empty(fields.codes.shape, np.float32)
+        rows = empty(fields.codes.shape)
         self.executor.decode_blocks(fields, blocks.dtype, blocks.tensor_scale, rows)
         target = Target(out, codes.shape, np.dtype(np.float32), codes)
         return give(target.done(blocking.elements(rows)))
@@ -389,7 +390,7 @@ class Target:
             raise NumericsError("out is read-only")
         self.out, self.shape, self.dtype = out, shape, dtype
         usable = out is not None and out.flags.c_contiguous and not _overlaps(out, source)
-        self.array: Array = out if usable else np.empty(shape, dtype)
+        self.array: Array = out if usable else empty(shape, dtype)
 
     @property
     def flat(self) -> Array:

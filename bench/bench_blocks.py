@@ -59,7 +59,7 @@ def rounding(name: str) -> object:
 
     def make(n: int) -> Contest:
         d, x = nx.dtype(name), _matrix(n)
-        out, options = np.empty_like(x), {"tensor_scale": _tensor_scale(d)}
+        out, options = nx.empty(x.shape), {"tensor_scale": _tensor_scale(d)}
         copy, size = ceiling.copy(x.reshape(-1))
         family = "mx" if d.family == "mx" else name
         others = peers.block_fake(x, family, d.element.name if d.family == "mx" else "")

@@ -15,7 +15,7 @@ def contest(name: str, torch_name: str | None, ml_name: str) -> object:
     def make(n: int) -> Contest:
         d = nx.dtype(name)
         codes = np.random.default_rng(0).integers(0, 1 << d.bits, n, dtype=np.uint8)
-        out = np.empty(n, np.float32)
+        out = nx.empty(n, np.float32)
         copy, size = ceiling.decode(codes, n, 8)
         others = peers.decode(codes, torch_name, ml_name)
         return Contest(lambda: d.decode(codes, out=out), codes.nbytes + out.nbytes, copy, size, others)

@@ -20,7 +20,7 @@ def contest(name: str, rounding: str = "half_even", source: str = "float32") -> 
         x = np.random.default_rng(0).standard_normal(n, np.float32)
         if source != "float32":
             x = x.astype(source)
-        out = np.empty(n, np.uint8)
+        out = nx.empty(n, np.uint8)
         copy, size = ceiling.encode(x, 8)
         others = peers.encode(x, TORCH.get(name), ML.get(name, ""), d.max) if rounding == "half_even" else {}
         return Contest(

@@ -15,7 +15,7 @@ def contest(name: str, torch_name: str | None, top: float) -> object:
     def make(n: int) -> Contest:
         d = nx.dtype(name)
         x = np.random.default_rng(0).standard_normal(n, np.float32)
-        out = np.empty_like(x)
+        out = nx.empty(x.shape)
         copy, size = ceiling.copy(x)
         others = peers.fake_quantize(x, torch_name, name, top) if torch_name else {}
         return Contest(lambda: d.round(x, out=out), 2 * x.nbytes, copy, size, others)

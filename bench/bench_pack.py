@@ -17,7 +17,7 @@ def packing(name: str) -> object:
     def make(n: int) -> Contest:
         d = nx.dtype(name)
         x = np.random.default_rng(0).standard_normal(n, np.float32) * 2
-        out = np.empty(n * d.bits // 8, np.uint8)
+        out = nx.empty(n * d.bits // 8, np.uint8)
         copy, size = ceiling.encode(x, d.bits)
         others = peers.encode(x, None, ML[name], d.max) if name in ML else {}
         run = BACKEND.executor.encode_packed
@@ -34,7 +34,7 @@ def unpacking(name: str) -> object:
     def make(n: int) -> Contest:
         d = nx.dtype(name)
         packed = np.random.default_rng(0).integers(0, 256, n * d.bits // 8, dtype=np.uint8)
-        out = np.empty(n, np.float32)
+        out = nx.empty(n, np.float32)
         copy, size = ceiling.decode(packed, n, d.bits)
         run = BACKEND.executor.decode_packed
         return Contest(lambda: run(packed, d, out), packed.nbytes + out.nbytes, copy, size)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+import numerics as nx
 from numerics.backends.cpu.lanes import I8, I32, Lane, pick
 from numerics.backends.cpu.launch import Launcher, Operation, Parameters
 from numerics.backends.cpu.streams import CODES, FLOATS, Stream, vector
@@ -45,7 +46,7 @@ def _source(bits: int) -> Stream:
 
 def encode(x: np.ndarray, bits: int) -> tuple[Callable[[], None], int]:
     """x read, `bits` bits an element written; the call and its bytes."""
-    out = np.empty(max(x.size * bits // 8, 1), np.uint8)
+    out = nx.empty(max(x.size * bits // 8, 1), np.uint8)
     target = CODES["uint8"] if bits == 8 else _sink(bits)
     source = FLOATS[x.dtype.name]
     return _copy(f"ceiling_{source.name}_{bits}", source, target, x, out)
@@ -53,7 +54,7 @@ def encode(x: np.ndarray, bits: int) -> tuple[Callable[[], None], int]:
 
 def decode(packed: np.ndarray, elements: int, bits: int) -> tuple[Callable[[], None], int]:
     """`bits` bits an element read, float32 written."""
-    out = np.empty(elements, np.float32)
+    out = nx.empty(elements, np.float32)
     source = CODES["uint8"] if bits == 8 else _source(bits)
     return _copy(f"ceiling_{bits}_float32", source, FLOATS["float32"], packed, out)
 
@@ -61,7 +62,7 @@ def decode(packed: np.ndarray, elements: int, bits: int) -> tuple[Callable[[], N
 def copy(x: np.ndarray) -> tuple[Callable[[], None], int]:
     """x read and written."""
     stream = FLOATS[x.dtype.name]
-    return _copy(f"ceiling_{stream.name}", stream, stream, x, np.empty_like(x))
+    return _copy(f"ceiling_{stream.name}", stream, stream, x, nx.empty(x.shape, x.dtype))
 
 
 def _copy(name: str, source: Stream, target: Stream, x: np.ndarray, out: np.ndarray) -> Any:

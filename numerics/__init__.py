@@ -25,6 +25,7 @@ _backend.register("array", "numerics.backends.array")
 _backend.register("reference", "numerics.backends.reference")
 
 _LAZY: dict[str, str] = {
+    "empty": "numerics.backends.memory",
     "QTensor": "numerics.tensor",
     "Scheme": "numerics.scheme",
     "dequantize": "numerics.quantization",

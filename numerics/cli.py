@@ -293,3 +293,21 @@ def doctor_command(as_json: bool) -> None:
             said = " ".join(value) if isinstance(value, list) else "-" if value is None else str(value)
             table.add_row(f"  {name}", said)
     _print(table)
+
+
+@commands.command("warmup")
+@as_json
+def warmup_command(as_json: bool) -> None:
+    """Compile the CPU kernels of every format now, so that no first call waits."""
+    import time
+
+    from numerics.backends.cpu.cache import folder
+    from numerics.backends.cpu.warmup import warm_up
+
+    start = time.perf_counter()
+    names = list(warm_up())
+    seconds = time.perf_counter() - start
+    if as_json:
+        _print_json({"kernels": names, "seconds": seconds, "folder": str(folder())})
+        return
+    click.echo(f"{len(names)} kernels in {seconds:.1f} s, kept in {folder()}")

@@ -14,6 +14,7 @@ from numerics.backends.bind import PRIMITIVES, bind
 from numerics.backends.composed import Composed
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.memory import empty
 from numerics.backends.words import words
 from numerics.formats import packing
 from numerics.formats.dtype import Block, Element
@@ -225,7 +226,7 @@ def empty_fields(n: int, d: Block) -> BlockFields:
     """Room for n blocks."""
     micro = np.empty(n, np.uint8) if d.family == "micro" else None
     scale = np.empty(n, np.uint8 if d.scale is None else d.scale.code_dtype)
-    return BlockFields(np.empty((n, d.block), d.code_dtype), scale, micro)
+    return BlockFields(empty((n, d.block), d.code_dtype), scale, micro)
 
 
 def _cut(options: BlockOptions, part: slice) -> BlockOptions:
@@ -264,7 +265,7 @@ def _round_mx(b: Array, d: Block, o: BlockOptions) -> Any:
 
 def _round_scaled(b: Array, d: Block, o: BlockOptions) -> Any:
     tensor = float32_bits(o.tensor_scale or 1.0)
-    g = grid(d.scale, "half_even", "saturate")  # type: ignore[arg-type]
+    g = grid(d.scale, "half_even", "saturate")
     return bound.scaled_round(b, tensor, element_grid(d), g, o.rounding, o.random)
 
 

@@ -28,6 +28,7 @@ from numerics.backends.cpu.streams import (
     per_group,
 )
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.memory import empty
 from numerics.formats.dtype import Block, Element
 from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_of
 
@@ -143,7 +144,7 @@ class CpuExecutor(ArrayExecutor):
         """Codes to a string of bits."""
         if bits > 8:
             return super().pack(codes, bits)
-        out = np.empty(-(-codes.size * bits // 8), np.uint8)
+        out = empty(-(-codes.size * bits // 8), np.uint8)
         operation = self._once(("pack", bits), lambda: _copy(f"pack{bits}", CODES["uint8"], packed(bits)))
         self.launcher.run(operation, codes.size, (codes, out))
         return out
@@ -152,7 +153,7 @@ class CpuExecutor(ArrayExecutor):
         """The inverse of pack."""
         if bits > 8:
             return super().unpack(packed_codes, count, bits)
-        out = np.empty(count, np.uint8)
+        out = empty(count, np.uint8)
         operation = self._once(("unpack", bits), lambda: _copy(f"unpack{bits}", packed(bits), CODES["uint8"]))
         self.launcher.run(operation, count, (packed_codes, out))
         return out
@@ -185,8 +186,8 @@ class CpuExecutor(ArrayExecutor):
         if not _packs(dtype):
             return super().encode_blocks_packed(x, dtype, options)
         bytes_per_block = _packed_streams(dtype)[0].bytes(dtype.block)
-        out = np.empty(len(x) * bytes_per_block, np.uint8)
-        scale = None if dtype.family == "micro" else np.empty(len(x), np.uint8)
+        out = empty(len(x) * bytes_per_block, np.uint8)
+        scale = None if dtype.family == "micro" else empty(len(x), np.uint8)
         self.encode_blocks_into(x, dtype, options, out, scale)
         return out, scale
 
@@ -248,7 +249,7 @@ class CpuExecutor(ArrayExecutor):
         """clamp(round(x / scale) + zero), each row with its own."""
         if x.dtype == np.float64:
             return super().encode_affine(x, dtype, affine, rounding, random)
-        out = np.empty(x.shape, dtype.code_dtype)
+        out = empty(x.shape, dtype.code_dtype)
         self._affine("encode", x, dtype, affine, rounding, random, out, CODES[dtype.code_dtype])
         return out
 
@@ -264,7 +265,7 @@ class CpuExecutor(ArrayExecutor):
         """The same straight to bytes."""
         if x.dtype == np.float64 or dtype.bits > 8 or x.shape[1] * dtype.bits % 8:
             return super().encode_affine_packed(x, dtype, affine, rounding, random, out)
-        out = np.empty(x.size * dtype.bits // 8, np.uint8) if out is None else out
+        out = empty(x.size * dtype.bits // 8, np.uint8) if out is None else out
         self._affine("pack", x, dtype, affine, rounding, random, out, packed(dtype.bits))
         return out
 
@@ -280,7 +281,7 @@ class CpuExecutor(ArrayExecutor):
         """decode_affine(encode_affine(x)) in one pass."""
         if x.dtype == np.float64:
             return super().round_affine(x, dtype, affine, rounding, random, out)
-        out = np.empty(x.shape, np.float32) if out is None else out
+        out = empty(x.shape) if out is None else out
         self._affine("round", x, dtype, affine, rounding, random, out, WORDS)
         return out
 
@@ -301,7 +302,7 @@ class CpuExecutor(ArrayExecutor):
         """(q - zero) * scale."""
         if affine.scale.dtype == np.float64:
             return super().decode_affine(codes, dtype, affine)
-        out, kind = np.empty(codes.shape, np.float32), _zero_kind(affine)
+        out, kind = empty(codes.shape), _zero_kind(affine)
         operation = self._once(("decode", "affine", dtype, kind), lambda: _unaffine_operation(dtype, kind))
         numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
         self.launcher.run_rows(operation, (codes.shape[0], codes.shape[1]), (codes, out), numbers)
@@ -315,7 +316,7 @@ class CpuExecutor(ArrayExecutor):
         parts = 1 if rows >= threads.count() or x.size < threads.WORTHWHILE else threads.count()
         step = -(-n // parts)
         spans = [(row, first, min(step, n - first)) for row in range(rows) for first in range(0, n, step)]
-        low, high = (np.empty(len(spans) if parts > 1 else rows, np.float32) for _ in range(2))
+        low, high = (empty(len(spans) if parts > 1 else rows) for _ in range(2))
         kernel = self._extremes(x.dtype.name)
         base, size = address_of(x), x.itemsize
         if parts == 1:
@@ -331,8 +332,8 @@ class CpuExecutor(ArrayExecutor):
         none = ~(low <= high)
         least = np.where(none, np.float32(np.inf), low).reshape(rows, -1).min(1)
         most = np.where(none, -np.float32(np.inf), high).reshape(rows, -1).max(1)
-        empty = ~(least <= most)
-        return np.where(empty, np.float32(0), least), np.where(empty, np.float32(0), most)
+        nothing = ~(least <= most)
+        return np.where(nothing, np.float32(0), least), np.where(nothing, np.float32(0), most)
 
     def _extremes(self, kind: str) -> Any:
         name, stream = f"extremes_{kind}", FLOATS[kind]

@@ -23,7 +23,7 @@ from numerics.backends.cpu.streams import Stream
 Kernel = Callable[[tuple[int, ...]], None]
 Function = Callable[..., Any]
 
-STREAM_ALIGNMENTS = (64, 16)  # bytes: whole cache lines, or parts that the CPU combines
+STREAM_ALIGNMENT = 64  # bytes: non-temporal stores of whole cache lines; of parts they are slow
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _DEFAULT_MXCSR = 0x1F80  # round half to even, no flush to zero, no denormals as zero, all masked
 
@@ -81,11 +81,11 @@ def map_tiles(
     outputs: Sequence[tuple[ir.Value, Stream]],
     count: ir.Value,
     width: int,
-    streaming: int = 0,
+    streaming: bool = False,
 ) -> None:
     """outputs = function(inputs) over `count` elements, a tile of `width` at a time.
 
-    streaming: the alignment in bytes of the first output, when it is to be written past the caches.
+    streaming: write outputs past the caches; they begin on a cache line.
     The last tile, when short, works on a copy beside the arrays, so that nothing outside them is
     read or written.
     """
@@ -123,7 +123,7 @@ def fence(builder: ir.IRBuilder) -> None:
 def map_rows(
     builder: ir.IRBuilder, function: Function, inputs: Sequence[tuple[ir.Value, Stream]],
     outputs: Sequence[tuple[ir.Value, Stream]], numbers: Sequence[ir.Value], rows: ir.Value, count: ir.Value,
-    width: int, streaming: int = 0,
+    width: int, streaming: bool = False,
 ) -> None:  # fmt: skip
     """map_tiles for each row of `count` elements; function also gets the row's own 32-bit numbers."""
     arrays = [*inputs, *outputs]
@@ -216,7 +216,7 @@ def _widen(builder: ir.IRBuilder, rooms: list[ir.Value], x: Lane, neutral: tuple
 
 def _tile(
     builder: ir.IRBuilder, function: Function, inputs: Any, outputs: Any, places: list[ir.Value], width: int,
-    streaming: int,
+    streaming: bool,
 ) -> None:  # fmt: skip
     lanes: list[Lane] = []
     for (_, stream), place in zip(inputs, places, strict=False):
@@ -231,12 +231,12 @@ def _tile(
         )
 
 
-def _write(builder: ir.IRBuilder, values: list[ir.Value], address: ir.Value, streaming: int) -> None:
+def _write(builder: ir.IRBuilder, values: list[ir.Value], address: ir.Value, streaming: bool) -> None:
     for value in values:
         size = _bytes_of(value.type)
         store = builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=1)
-        if streaming and size % 16 == 0:  # the widest power of two that divides it and the address
-            store.align = min(size & -size, streaming)
+        if streaming and size % 16 == 0:  # the widest power of two that divides it, a cache line at most
+            store.align = min(size & -size, STREAM_ALIGNMENT)
             store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
         address = builder.add(address, _i64(size))
 
@@ -267,7 +267,7 @@ def _size(builder: ir.IRBuilder, stream: Stream, elements: ir.Value) -> ir.Value
 
 def _spare(builder: ir.IRBuilder, stream: Stream, width: int) -> ir.Value:
     room = cgutils.alloca_once(builder, I8, size=stream.bytes(width))
-    room.align = STREAM_ALIGNMENTS[0]
+    room.align = STREAM_ALIGNMENT
     return builder.ptrtoint(room, I64)
 
 

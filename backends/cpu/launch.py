@@ -17,7 +17,7 @@ import numpy as np
 from llvmlite import ir
 
 from numerics.backends.cpu import kernels, threads
-from numerics.backends.cpu.kernels import STREAM_ALIGNMENTS, Kernel
+from numerics.backends.cpu.kernels import STREAM_ALIGNMENT, Kernel
 from numerics.backends.cpu.streams import Stream
 from numerics.backends.executor import Array
 
@@ -86,17 +86,17 @@ class Operation:
         """Of the inputs, then of the outputs."""
         return (*self.inputs, *self.outputs)
 
-    def kernel_name(self, streaming: int) -> str:
+    def kernel_name(self, streaming: bool) -> str:
         """Says all that its instructions depend on."""
         kinds = hashlib.sha256(self.parameters.shape.encode()).hexdigest()[:8]
-        return f"{self.name}_{kinds}" + (f"_streaming{streaming}" if streaming else "")
+        return f"{self.name}_{kinds}" + ("_streaming" if streaming else "")
 
     @property
     def words(self) -> int:
         """Arguments: addresses, [rows,] elements, the parameters' address."""
         return len(self.inputs) + len(self.outputs) + self.rows + 2 + bool(self.rows)
 
-    def emit(self, streaming: int, builder: ir.IRBuilder, words: list[ir.Value]) -> None:
+    def emit(self, streaming: bool, builder: ir.IRBuilder, words: list[ir.Value]) -> None:
         """The instructions of the kernel."""
         arrays, fixed = words[: len(self.inputs) + len(self.outputs)], words[-1]
         function = partial(self.function, *self.parameters.lanes(builder, fixed))
@@ -117,9 +117,9 @@ class Launcher:
 
     def __init__(self) -> None:
         self.kernels: dict[str, Kernel] = {}
-        self._found: WeakKeyDictionary[Operation, dict[int, Kernel]] = WeakKeyDictionary()
+        self._found: WeakKeyDictionary[Operation, dict[bool, Kernel]] = WeakKeyDictionary()
 
-    def kernel(self, operation: Operation, streaming: int = 0) -> Kernel:
+    def kernel(self, operation: Operation, streaming: bool = False) -> Kernel:
         """The compiled operation."""
         found = self._found.setdefault(operation, {})
         if streaming not in found:
@@ -143,7 +143,7 @@ class Launcher:
             if head:
                 kernel((*addresses, head, fixed))
             start = threads.shifted([(addresses[first], streams[first].bits)], head)[0]
-            kernel = self.kernel(operation, _alignment(start))
+            kernel = self.kernel(operation, streaming=start % STREAM_ALIGNMENT == 0)
         moving = list(zip(addresses, (stream.bits for stream in streams), strict=True))
         rest = zip(threads.shifted(moving, head), (stream.bits for stream in streams), strict=True)
         threads.run(kernel, list(rest), size - head, fixed)
@@ -161,10 +161,10 @@ class Launcher:
         moving = [(address_of(array), stream.bits) for array, stream in zip(arrays, streams, strict=True)]
         per_row = [(address_of(array), array.itemsize) for array in numbers]
         first = len(operation.inputs)
-        row_bits, streaming = n * streams[first].bits, 0
-        if arrays[first].nbytes >= STREAM_BYTES:
-            both = [_alignment(moving[first][0]), _alignment(int(row_bits / 8) if row_bits % 8 == 0 else 1)]
-            streaming = min(both)
+        on_lines = (
+            moving[first][0] % STREAM_ALIGNMENT == 0 and n * streams[first].bits % (8 * STREAM_ALIGNMENT) == 0
+        )
+        streaming = on_lines and arrays[first].nbytes >= STREAM_BYTES
         kernel = self.kernel(operation, streaming)
         threads.run_rows(kernel, moving, per_row, rows, n, operation.parameters.address)
 
@@ -175,14 +175,9 @@ def address_of(array: Array) -> int:
     return address
 
 
-def _alignment(address: int) -> int:
-    """The best alignment for streaming that an address has; 0 for none."""
-    return next((a for a in STREAM_ALIGNMENTS if address % a == 0), 0)
-
-
 def _elements_to_alignment(address: int, streams: Sequence[Stream], output: int, unit: int) -> int:
     """Elements to do by ordinary stores until the output is aligned; 0 where that cannot be."""
-    head = (-address % STREAM_ALIGNMENTS[0]) * 8 / streams[output].bits
+    head = (-address % STREAM_ALIGNMENT) * 8 / streams[output].bits
     on_bytes = all((head * stream.bits / 8).denominator == 1 for stream in streams)
     alone = len(streams) == output + 1  # one output can be aligned, not two
     return head.numerator if alone and on_bytes and (head / unit).denominator == 1 else 0

@@ -66,7 +66,7 @@ class Judge(Composed):
         )
         fields = BlockFields(*made)
         for target, found in zip(out or (), fields, strict=False):
-            if target is not None:
+            if target is not None and found is not None:
                 target[...] = found
         return fields if out is None else out
 

@@ -219,3 +219,13 @@ def test_a_terminated_process_leaves_the_old_output(tmp_path):
     assert process.wait(30) == 128 + signal.SIGTERM
     assert out.read_bytes() == b"old"
     assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_warmup_compiles_into_the_cache(tmp_path):
+    environment = {**os.environ, "NUMERICS_CACHE_DIR": str(tmp_path)}
+    first = json.loads(python("warmup", "--json", env=environment).stdout)
+    assert len(first["kernels"]) > 50
+    assert len(list(tmp_path.rglob("*.nbc"))) == len(first["kernels"])
+    again = json.loads(python("warmup", "--json", env=environment).stdout)
+    assert again["kernels"] == first["kernels"]
+    assert again["seconds"] < first["seconds"] / 2

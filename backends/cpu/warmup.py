@@ -1,0 +1,54 @@
+"""Compiles ahead what most calls need, so that no first call waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from numerics.backends.cpu import BACKEND
+from numerics.backends.executor import Affine, BlockOptions
+from numerics.formats.aliases import dtypes
+from numerics.formats.dtype import Block, Element
+
+
+def warm_up(rounding: str = "half_even") -> Iterator[str]:
+    """Runs every format once on a few float32 numbers; yields the name of each kernel it adds.
+
+    Kernels go to the disk cache (cache.py), where later processes find them.
+
+    >>> all("float32" in name for name in warm_up() if name.startswith("encode"))
+    True
+    """
+    executor, known = BACKEND.executor, set(BACKEND.executor.compiled)
+    for d in dtypes():
+        if isinstance(d, Block):
+            _warm_block(d, rounding)
+        elif isinstance(d, Element):
+            _warm_element(d, rounding)
+        added = [name for name in executor.compiled if name not in known]
+        known.update(added)
+        yield from added
+
+
+def _warm_element(d: Element, rounding: str) -> None:
+    x, executor = np.ones(64, np.float32), BACKEND.executor
+    codes = d.encode(x, rounding=rounding)
+    d.decode(codes)
+    d.round(x, rounding=rounding)
+    d.decode_packed(d.encode_packed(x, rounding=rounding), 64)
+    affine = Affine(np.ones(1, np.float32), None)
+    executor.encode_affine_packed(x[None], d, affine, rounding, None)
+    executor.round_affine(x[None], d, affine, rounding, None)
+    executor.decode_affine(codes[None], d, affine)
+    executor.extremes(x[None])
+
+
+def _warm_block(d: Block, rounding: str) -> None:
+    x, executor = np.ones((2, d.block), np.float32), BACKEND.executor
+    options = BlockOptions("floor", rounding, 1.0 if d.family == "scaled" else None, None)
+    out = np.empty_like(x)
+    executor.decode_blocks(executor.encode_blocks(x, d, options), d, options.tensor_scale, out)
+    packed, scale = executor.encode_blocks_packed(x, d, options)
+    executor.decode_blocks_packed(packed, scale, d, options.tensor_scale, out)
+    executor.round_blocks(x, d, options, out)
