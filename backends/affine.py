@@ -18,7 +18,8 @@ from numerics.backends.blocking import Blocking
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, Executor
 from numerics.formats.backend import Draw
-from numerics.formats.dtype import Block, Element, Float
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element, Float
 from numerics.formats.floats import bfloat16, float16
 
 POF2_EXPONENTS = (-127, 127)  # what one E8M0 byte holds (OCP MX 1.0 §5.4.1)

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes, Executor
 from numerics.backends.micro import pack_micro, unpack_micro
-from numerics.formats.dtype import Block, Element
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element
 
 
 class Composed(Executor):

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.formats.dtype import Block, Element
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element
 
 Array = NDArray[Any]
 Codes = NDArray[np.uint8] | NDArray[np.uint16]

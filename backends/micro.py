@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.executor import BlockFields, Executor
-from numerics.formats.dtype import Block
+from numerics.formats.block import Block
 from numerics.formats.packing import planes
 
 

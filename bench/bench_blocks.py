@@ -7,7 +7,7 @@ import numpy as np
 import numerics as nx
 from bench import ceiling, peers
 from bench.measure import Contest
-from numerics.backends.cpu import BACKEND
+from numerics.backends.cpu import EXECUTOR
 from numerics.backends.executor import BlockOptions
 
 COLUMNS = 1024
@@ -45,10 +45,10 @@ def storing(name: str) -> object:
     def make(n: int) -> Contest:
         d, x = nx.dtype(name), _matrix(n).reshape(-1, nx.dtype(name).block)
         options = BlockOptions("floor", "half_even", _tensor_scale(d), None)
-        out, scale = BACKEND.executor.encode_blocks_packed(x, d, options)
+        out, scale = EXECUTOR.encode_blocks_packed(x, d, options)
         written = out.nbytes + (0 if scale is None else scale.nbytes)
         copy, size = ceiling.encode(x.reshape(-1), max(int(d.bits), 4) if d.bits < 8 else 8)
-        run = BACKEND.executor.encode_blocks_into
+        run = EXECUTOR.encode_blocks_into
         return Contest(lambda: run(x, d, options, out, scale), x.nbytes + written, copy, size)
 
     return make

@@ -7,7 +7,7 @@ import numpy as np
 import numerics as nx
 from bench import ceiling, peers
 from bench.measure import Contest
-from numerics.backends.cpu import BACKEND
+from numerics.backends.cpu import EXECUTOR
 from numerics.backends.executor import Affine
 
 COLUMNS = 1024
@@ -20,7 +20,7 @@ def contest(name: str, group: int, what: str) -> object:
         d = nx.dtype(name)
         x = np.random.default_rng(0).standard_normal((n // group, group), np.float32)
         affine = Affine(np.full(len(x), 3 / d.max, np.float32), None)
-        executor = BACKEND.executor
+        executor = EXECUTOR
         call = executor.round_affine if what == "fake" else executor.encode_affine_packed
         out = nx.empty(x.shape) if what == "fake" else nx.empty(n * d.bits // 8, np.uint8)
         written = x.nbytes if what == "fake" else n * d.bits // 8

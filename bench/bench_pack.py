@@ -8,7 +8,7 @@ import numerics as nx
 from bench import ceiling, peers
 from bench.bench_encode import ML
 from bench.measure import Contest
-from numerics.backends.cpu import BACKEND
+from numerics.backends.cpu import EXECUTOR
 
 
 def packing(name: str) -> object:
@@ -20,7 +20,7 @@ def packing(name: str) -> object:
         out = nx.empty(n * d.bits // 8, np.uint8)
         copy, size = ceiling.encode(x, d.bits)
         others = peers.encode(x, None, ML[name], d.max) if name in ML else {}
-        run = BACKEND.executor.encode_packed
+        run = EXECUTOR.encode_packed
         return Contest(
             lambda: run(x, d, "half_even", "saturate", None, out), x.nbytes + out.nbytes, copy, size, others
         )
@@ -36,7 +36,7 @@ def unpacking(name: str) -> object:
         packed = np.random.default_rng(0).integers(0, 256, n * d.bits // 8, dtype=np.uint8)
         out = nx.empty(n, np.float32)
         copy, size = ceiling.decode(packed, n, d.bits)
-        run = BACKEND.executor.decode_packed
+        run = EXECUTOR.decode_packed
         return Contest(lambda: run(packed, d, out), packed.nbytes + out.nbytes, copy, size)
 
     return make

@@ -1,6 +1,7 @@
 """What a number is: the formats, and the arithmetic of one element, one block, one byte."""
 
 from numerics.formats.aliases import dtype, dtypes
+from numerics.formats.block import Block, Blocks
 from numerics.formats.blocks import (
     bfp16,
     block_format,
@@ -16,7 +17,7 @@ from numerics.formats.blocks import (
     mxint8,
     nvfp4,
 )  # fmt: skip
-from numerics.formats.dtype import Block, Blocks, Dtype, Element, Float, Integer
+from numerics.formats.dtype import Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import (
     bfloat16,

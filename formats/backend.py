@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from numerics.formats.errors import NumericsError
 
 if TYPE_CHECKING:
-    from numerics.formats.dtype import Block, Blocks, Element
+    from numerics.formats.block import Block, Blocks
+    from numerics.formats.dtype import Element
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from numerics.formats.dtype import Block, Dtype, Element, Float, intern, row
+from numerics.formats.block import Block
+from numerics.formats.dtype import Dtype, Element, Float, intern, row
 from numerics.formats.floats import e8m0, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int8
 

@@ -13,7 +13,8 @@ from math import frexp, ldexp
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from numerics.formats.dtype import Block, Element, Float, Integer
+    from numerics.formats.block import Block
+    from numerics.formats.dtype import Element, Float, Integer
 
 Number = Any  # int, or an executor's lane
 ONE = 1 << 23  # one unit of float32's exponent field

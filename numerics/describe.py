@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
-from numerics.formats.dtype import Block, Dtype, Element, Float
+from numerics.formats.block import Block
+from numerics.formats.dtype import Dtype, Element, Float
 from numerics.formats.errors import NumericsError
 
 FACTS = ("bits", "max", "min", "smallest_normal", "smallest_subnormal")

@@ -15,7 +15,8 @@ from typing import Any, cast
 from numerics.backends.blocking import check_axis
 from numerics.container import Entry
 from numerics.formats import aliases
-from numerics.formats.dtype import Block, Dtype, Element, Float, Integer, intern
+from numerics.formats.block import Block
+from numerics.formats.dtype import Dtype, Element, Float, Integer, intern
 from numerics.formats.errors import NumericsError
 from numerics.pieces import Cut
 from numerics.quantization import Recipe

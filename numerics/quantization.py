@@ -17,7 +17,8 @@ from numerics.backends.affine import AffineBackend, AffineOptions
 from numerics.backends.executor import Affine
 from numerics.formats.aliases import dtype as find_dtype
 from numerics.formats.backend import Draw
-from numerics.formats.dtype import Block, Dtype, Element
+from numerics.formats.block import Block
+from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.rounding import SCALE_RULES, check_random, check_rounding
 from numerics.scheme import Scheme, per_tensor

@@ -14,7 +14,8 @@ from numerics.backends.affine import Partition
 from numerics.backends.executor import Affine
 from numerics.container import Reader, Writer
 from numerics.formats.backend import Draw
-from numerics.formats.dtype import Block, Element
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element
 from numerics.formats.floats import bfloat16, e8m0, float16
 from numerics.manifest import Plan
 from numerics.pieces import Piece, random_bits, runs

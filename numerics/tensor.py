@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from numerics.backends.affine import AffineBackend
 from numerics.backends.executor import Affine
 from numerics.formats import backend
-from numerics.formats.dtype import Block, Blocks, Dtype, Element
+from numerics.formats.block import Block, Blocks
+from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, one_of
 from numerics.scheme import Scheme
 

@@ -17,7 +17,8 @@ from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions,
 from numerics.backends.memory import empty
 from numerics.backends.words import words
 from numerics.formats import packing
-from numerics.formats.dtype import Block, Element
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element
 from numerics.formats.floats import bfloat16
 from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_of
 

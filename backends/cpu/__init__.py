@@ -3,4 +3,5 @@
 from numerics.backends.cpu.executor import CpuExecutor
 from numerics.backends.host import HostBackend
 
-BACKEND = HostBackend(CpuExecutor())
+EXECUTOR = CpuExecutor()
+BACKEND = HostBackend(EXECUTOR)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from numerics.backends.cpu import BACKEND
+from numerics.backends.cpu import EXECUTOR
 from numerics.backends.executor import Affine, BlockOptions
 from numerics.formats.aliases import dtypes
-from numerics.formats.dtype import Block, Element
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element
 
 
 def warm_up(rounding: str = "half_even") -> Iterator[str]:
@@ -20,19 +21,19 @@ def warm_up(rounding: str = "half_even") -> Iterator[str]:
     >>> all("float32" in name for name in warm_up() if name.startswith("encode"))
     True
     """
-    executor, known = BACKEND.executor, set(BACKEND.executor.compiled)
+    known = set(EXECUTOR.compiled)
     for d in dtypes():
         if isinstance(d, Block):
             _warm_block(d, rounding)
         elif isinstance(d, Element):
             _warm_element(d, rounding)
-        added = [name for name in executor.compiled if name not in known]
+        added = [name for name in EXECUTOR.compiled if name not in known]
         known.update(added)
         yield from added
 
 
 def _warm_element(d: Element, rounding: str) -> None:
-    x, executor = np.ones(64, np.float32), BACKEND.executor
+    x, executor = np.ones(64, np.float32), EXECUTOR
     codes = d.encode(x, rounding=rounding)
     d.decode(codes)
     d.round(x, rounding=rounding)
@@ -45,7 +46,7 @@ def _warm_element(d: Element, rounding: str) -> None:
 
 
 def _warm_block(d: Block, rounding: str) -> None:
-    x, executor = np.ones((2, d.block), np.float32), BACKEND.executor
+    x, executor = np.ones((2, d.block), np.float32), EXECUTOR
     options = BlockOptions("floor", rounding, 1.0 if d.family == "scaled" else None, None)
     out = np.empty_like(x)
     executor.decode_blocks(executor.encode_blocks(x, d, options), d, options.tensor_scale, out)

@@ -31,7 +31,8 @@ from numerics.backends.reference.exact import (
     round_to_integer,
     value,
 )
-from numerics.formats.dtype import Block, Element, Float, Integer
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element, Float, Integer
 
 Numbers = Iterable[Fraction | SupportsFloat]
 Randoms = Sequence[int] | None

@@ -34,7 +34,8 @@ from numerics.backends.reference.exact import (
     ties_away,
     value,
 )
-from numerics.formats.dtype import Block, Element, Float, Integer
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element, Float, Integer
 
 Steps = list[tuple[int, int]]
 NAN_BITS = INF_BITS + 1

@@ -19,7 +19,8 @@ from numerics.backends.reference.blocks import (
 )
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.backends.reference.exact import Exact, encode, value
-from numerics.formats.dtype import Block, Element
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element
 
 Array = npt.NDArray[Any]
 BlockFields = tuple[Array, Array, Array | None]

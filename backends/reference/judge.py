@@ -13,7 +13,8 @@ from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions,
 from numerics.backends.reference.binary32 import dequantize_affine, divide32, multiply32, quantize_affine
 from numerics.backends.reference.exact import encode, exactly, value
 from numerics.backends.reference.executor import ReferenceExecutor, as_float32
-from numerics.formats.dtype import Block, Element, Integer
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16
 

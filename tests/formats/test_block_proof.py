@@ -8,10 +8,10 @@ from __future__ import annotations
 import pytest
 
 import numerics as nx
-from numerics.backends.cpu import BACKEND
-from numerics.backends.cpu.executor import alike
+from numerics.backends.cpu import EXECUTOR
 from numerics.backends.cpu.lanes import arithmetic
 from numerics.backends.cpu.launch import Number
+from numerics.backends.cpu.operations import alike
 from numerics.backends.reference.breakpoints import (
     micro_breakpoints,
     mx_element_breakpoints,
@@ -31,7 +31,7 @@ shared = arithmetic(1, 1)
 
 def prove_scale(dtype: nx.Block, rule: str) -> Sweep:
     """The scale byte for all 2**31 magnitudes of the block's maximum."""
-    run = BACKEND.executor.elementwise(
+    run = EXECUTOR.elementwise(
         "mx_scale", lambda s, b: shared.mx_scale(b & 0x7FFFFFFF, s), scale_of(dtype, rule)
     )
     return sweep(run, scale_breakpoints(dtype, rule), False, "uint8")
@@ -39,7 +39,7 @@ def prove_scale(dtype: nx.Block, rule: str) -> Sweep:
 
 def prove_element(dtype: nx.Block, scale: int, rounding: str) -> Sweep:
     """An element's code at a scale, for every finite input of both signs."""
-    run = BACKEND.executor.elementwise(
+    run = EXECUTOR.elementwise(
         f"mx_element_{rounding}",
         lambda f, s, b: shared.mx_element(b, s.value, f, rounding, None),
         alike(element_grid(dtype), rounding),
@@ -64,7 +64,7 @@ def prove_micro(dtype: nx.Block, exponent: int, shift: int, rounding: str) -> Sw
     """An element's code at a block exponent and microexponent, for every input that can have them."""
     m = dtype.mantissa
     assert m is not None
-    run = BACKEND.executor.elementwise(
+    run = EXECUTOR.elementwise(
         f"micro_element_{m}_{rounding}",
         lambda e, d, b: shared.micro_element(b, e.value, d.value, m, rounding, None),
         Number(exponent),

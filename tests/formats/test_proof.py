@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from numerics.backends.cpu import BACKEND
+from numerics.backends.cpu import EXECUTOR
 from numerics.backends.cpu.executor import CpuExecutor
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.exhaustive import Sweep, sweep
@@ -39,7 +39,7 @@ def prove(executor: CpuExecutor, dtype: nx.Float, rounding: str, overflow: str) 
 @pytest.mark.proof
 @pytest.mark.parametrize(("dtype", "rounding", "overflow"), CASES)
 def test_every_float32_input(dtype, rounding, overflow):
-    found = prove(BACKEND.executor, dtype, rounding, overflow)
+    found = prove(EXECUTOR, dtype, rounding, overflow)
     assert found.inputs == 1 << 32
     assert found.mismatches == 0, str(found)
 

@@ -1,0 +1,229 @@
+"""Operations: a function of the shared arithmetic, its records, and what it reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from numerics.backends.cpu.lanes import Lane, arithmetic
+from numerics.backends.cpu.launch import WIDTH, Number, Operation, Parameters
+from numerics.backends.cpu.streams import (
+    CODES,
+    FLOATS,
+    WORDS,
+    Stream,
+    micro_blocks,
+    packed,
+    per_block,
+    per_group,
+)
+from numerics.backends.executor import Affine, Array, BlockOptions
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element
+from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_of
+
+WIDEST = 128  # elements of a block that becomes one vector
+
+
+def alike(f: Grid, rounding: str) -> Grid:
+    """The same grid with numbers where None would say the same: fewer kinds, so fewer kernels."""
+    even = rounding == "half_even"
+    return replace(
+        f,
+        inf=-1 if f.inf is None else f.inf,  # no code is -1
+        adder=f.adder if even else None,
+        direct=f.direct if even else None,
+    )
+
+
+def _element(function: Callable[..., Any], rounding: str) -> Callable[..., Any]:
+    def element(f: Any, b: Lane, random: Lane | None = None) -> Any:
+        return function(b, f, rounding, random, None)
+
+    return element
+
+
+def _sources(kind: str, rounding: str) -> tuple[Stream, ...]:
+    return (FLOATS[kind], WORDS) if rounding == "stochastic" else (FLOATS[kind],)
+
+
+def encode_operation(x: Array, d: Element, rounding: str, overflow: str, target: Stream) -> Operation:
+    kind = x.dtype.name
+    return Operation(
+        f"encode_{kind}_{target.name}_{rounding}",
+        _element(arithmetic().encode, rounding),
+        Parameters(alike(grid(d, rounding, overflow), rounding)),
+        _sources(kind, rounding),
+        (target,),
+    )
+
+
+def round_operation(x: Array, d: Element, rounding: str, overflow: str) -> Operation:
+    kind = x.dtype.name
+    return Operation(
+        f"round_{kind}_{rounding}",
+        _element(arithmetic().round_bits, rounding),
+        Parameters(alike(grid(d, rounding, overflow), rounding)),
+        _sources(kind, rounding),
+        (FLOATS[kind],),
+    )
+
+
+def decode_operation(d: Element, source: Stream) -> Operation:
+    decode = arithmetic().decode
+    parameters = Parameters(alike(grid(d, "half_even", "saturate"), "decoding"))
+    return Operation(f"decode_{source.name}", lambda f, c: decode(c, f), parameters, (source,), (WORDS,))
+
+
+def copy_operation(name: str, source: Stream, target: Stream) -> Operation:
+    return Operation(name, lambda lane: lane, Parameters(), (source,), (target,))
+
+
+def block_operation(
+    what: str, kind: str, d: Block, o: BlockOptions, outputs: tuple[Stream, ...]
+) -> Operation:
+    verb = "round" if what == "round" else "encode"
+    function = getattr(arithmetic(d.block, d.sub_block or 1), f"{d.family}_{verb}")
+    records, arguments = _block_records(d, o)
+
+    def block(*lanes: Any) -> Any:
+        taken, b, random = lanes[: len(records)], lanes[len(records)], lanes[len(records) + 1 :]
+        found = function(b, *arguments(*taken), o.rounding, random[0] if random else None)
+        whole = what == "round" or (what == "pack" and d.family == "micro")
+        return found if whole else (found[-1], *found[:-1])  # the order of BlockFields
+
+    name = f"{d.family}_{what}_{_shape(d)}_{kind}_{o.rounding}"
+    width = _width(d)
+    sources = _sources(kind, o.rounding)
+    return Operation(name, block, Parameters(*records), sources, outputs, width, width, unit=d.block)
+
+
+def unblock_operation(
+    what: str, d: Block, tensor_scale: float | None, inputs: tuple[Stream, ...]
+) -> Operation:
+    function = getattr(arithmetic(d.block, d.sub_block or 1), f"{d.family}_decode")
+    options = BlockOptions("floor", "half_even", tensor_scale, None)
+    records, arguments = _block_records(d, options, decoding=True)
+
+    def block(*lanes: Any) -> Any:
+        fields = lanes[len(records) :]
+        if what == "decode" or d.family != "micro":  # in the order of BlockFields
+            fields = (*fields[1:], fields[0])
+        return function(*fields, *arguments(*lanes[: len(records)]))
+
+    name = f"{d.family}_{what}_{_shape(d)}"
+    return Operation(name, block, Parameters(*records), inputs, (WORDS,), _width(d), _width(d), unit=d.block)
+
+
+def _block_records(
+    d: Block, o: BlockOptions, decoding: bool = False
+) -> tuple[list[Any], Callable[..., Sequence[Any]]]:
+    """The records of a block kernel, and the arguments of the shared function made of them."""
+    if d.family == "micro":
+        return [], lambda: (d.mantissa,)
+    f = element_grid(d)
+    if d.family == "mx":
+        if decoding:
+            return [alike(f, "decoding")], lambda f: (f,)
+        return [alike(f, o.rounding), scale_of(d, o.rule)], lambda f, s: (f, s)
+    tensor = Number(float32_bits(o.tensor_scale or 1.0))
+    g = grid(d.scale, "half_even", "saturate")
+    elements = alike(f, "decoding") if decoding else alike(f, o.rounding)
+    records = [tensor, elements, alike(g, "half_even")]
+    return records, lambda t, f, g: (t.value, f, g)
+
+
+def zero_kind(affine: Affine) -> str:
+    return "none" if affine.zero is None else "integer" if affine.zero.dtype.kind == "i" else "float"
+
+
+def affine_operation(
+    what: str, kind: str, d: Element, rounding: str, zero_kind: str, target: Stream
+) -> Operation:
+    shared, f = arithmetic(), alike(grid(d, rounding, "saturate"), rounding)
+    records = [f, range_of(d)] if d.kind == "integer" else [f]
+
+    def element(*lanes: Any) -> Any:
+        f, q, rest = lanes[0], lanes[len(records) - 1], lanes[len(records) :]
+        scale, zero = rest[0], rest[1] if zero_kind != "none" else None
+        b, *drawn = rest[1 + (zero is not None) :]
+        draw = (rounding, drawn[0] if drawn else None, None)
+        if zero_kind == "none" and what == "round":
+            return shared.scaled_rounded(b, scale, f, *draw)
+        if zero_kind == "none":
+            code = shared.scaled_code(b, scale, f, *draw)
+        elif zero_kind == "float":
+            code = shared.offset_code(b, scale, zero, f, *draw)
+        else:
+            code = shared.affine_code(b, scale, zero, f, q, *draw)
+        return _affine_value(shared, code, scale, zero, f, q, zero_kind) if what == "round" else code
+
+    name = f"affine_{what}_{zero_kind}_{kind}_{target.name}_{rounding}"
+    sources = _sources(kind, rounding)
+    return Operation(name, element, Parameters(*records), sources, (target,), rows=1 + (zero_kind != "none"))
+
+
+def unaffine_operation(d: Element, zero_kind: str) -> Operation:
+    shared, f = arithmetic(), alike(grid(d, "half_even", "saturate"), "decoding")
+    records = [f, range_of(d)] if d.kind == "integer" else [f]
+
+    def element(*lanes: Any) -> Any:
+        f, q, rest = lanes[0], lanes[len(records) - 1], lanes[len(records) :]
+        zero = rest[1] if zero_kind != "none" else None
+        return _affine_value(shared, rest[-1], rest[0], zero, f, q, zero_kind)
+
+    name = f"affine_decode_{zero_kind}_{d.code_dtype}"
+    rows = 1 + (zero_kind != "none")
+    return Operation(name, element, Parameters(*records), (CODES[d.code_dtype],), (WORDS,), rows=rows)
+
+
+def _affine_value(
+    shared: Any, code: Lane, scale: Lane, zero: Any, f: Any, q: Any, zero_kind: str
+) -> Any:  # fmt: skip
+    if zero_kind == "none":
+        return shared.scaled_value(code, scale, f)
+    value = shared.offset_value if zero_kind == "float" else shared.affine_value
+    return value(code, scale, zero, q)
+
+
+# ---- the shapes of blocks ------------------------------------------------------------------------
+
+
+def field_streams(d: Block) -> tuple[Stream, ...]:
+    streams = (CODES[d.code_dtype], per_block(d.block))
+    return (*streams, per_group(d.block, d.sub_block or 1)) if d.family == "micro" else streams
+
+
+def packed_streams(d: Block) -> tuple[Stream, ...]:
+    if d.family == "micro":
+        return (micro_blocks(d.block, d.sub_block or 1, d.element_bits),)
+    return packed(d.element_bits), per_block(d.block)
+
+
+def fits(d: Block) -> bool:
+    """Does a vector hold a block?"""
+    return d.block <= WIDEST and (d.scale is None or d.scale.bits <= 8)
+
+
+def packs(d: Block) -> bool:
+    """Do its parts end on bytes, so that a kernel writes them as they are stored?"""
+    whole = d.family != "micro" or d.block // (d.sub_block or 1) == 8
+    return fits(d) and whole and d.block % 8 == 0 and d.element_bits <= 8
+
+
+def _width(d: Block) -> int:
+    """Elements of a tile, in whole blocks.
+
+    One block where its scale is worth computing once, in scalars; several where every lane keeps its
+    own (microexponents, or a block that is shorter than a vector) and their fields fill whole bytes.
+    """
+    least = {"mx": WIDTH, "scaled": 1, "micro": 2 * WIDTH}[d.family]
+    full_bytes = d.sub_block is None or d.block // d.sub_block == 8
+    power = d.block & (d.block - 1) == 0
+    return max(least, d.block) if power and full_bytes else d.block
+
+
+def _shape(d: Block) -> str:
+    micro = f"_{d.sub_block}_{d.mantissa}" if d.family == "micro" else f"_{d.element_bits}"
+    return f"{d.block}{micro}_{d.code_dtype}"

@@ -1,0 +1,276 @@
+"""Block: numbers that share a scale, as a format object like the others (dtype.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import frexp
+from typing import Any, ClassVar
+
+from numerics.formats import backend
+from numerics.formats.dtype import Dtype, Element, Float, Integer
+from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.packing import planes
+from numerics.formats.rounding import SCALE_RULES, check_random, check_rounding
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Block(Dtype):
+    """Numbers in blocks that share a scale.  Three families, told apart by their facts:
+
+    element and scale=e8m0: OCP MX, a power of two a block (FORMATS §4).
+    element and another scale: a float scale a block and a float32 scale a tensor, as in NVFP4.
+    mantissa and sub_block: shared microexponents (FORMATS §5), sign and magnitude elements.
+    """
+
+    kind = "block"
+    block: int
+    element: Element | None = None
+    scale: Float | None = None
+    mantissa: int | None = None
+    sub_block: int | None = None
+    default_overflow: ClassVar[str] = "saturate"
+    overflows: ClassVar[tuple[str, ...]] = ("saturate",)
+
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise NumericsError(f"{self.name}: a block has at least one element, not {self.block}")
+        if (self.element is None) == (self.mantissa is None):
+            raise NumericsError(
+                f"{self.name}: give either element= (with scale=) or mantissa= (with sub_block=)"
+            )
+        if self.element is not None:
+            self._check_scaled(self.element)
+        else:
+            self._check_micro(self.mantissa or 0)
+
+    def _check_scaled(self, element: Element) -> None:
+        if self.sub_block is not None:
+            raise NumericsError(f"{self.name}: sub_block= belongs to mantissa=, not to element=")
+        if not isinstance(element, (Integer, Float)):
+            raise NumericsError(f"{self.name}: elements are integers or floats, not {element}")
+        if not element.signed:
+            raise NumericsError(f"{self.name}: elements are signed, {element} is not")
+        if not isinstance(self.scale, Float) or not self._can_scale(self.scale):
+            raise NumericsError(
+                f"{self.name}: scale={self.scale} cannot be; allowed: e8m0, or up to 8 bits with NaN"
+            )
+        low, high = self.element_unit * element.smallest_subnormal, self.element_unit * element.max
+        if low < 2.0**-40 or not 1.0 <= high < 2.0**40:
+            raise NumericsError(
+                f"{self.name}: elements from {low:g} to {high:g}; a block's must lie within "
+                "2**-40 .. 2**40 and reach 1, so that scaling stays exact"
+            )
+
+    @staticmethod
+    def _can_scale(scale: Float) -> bool:
+        powers = (scale.exponent, scale.bias, scale.specials) == (8, 127, "fn") and not scale.has_zero
+        return powers or (scale.has_zero and scale.bits <= 8 and scale.has_nan)
+
+    def _check_micro(self, mantissa: int) -> None:
+        if self.scale is not None:
+            raise NumericsError(
+                f"{self.name}: scale= belongs to element=; microexponent blocks share 8 exponent bits"
+            )
+        if not 1 <= mantissa <= 15:
+            raise NumericsError(f"{self.name}: mantissa={mantissa} is outside 1 .. 15")
+        sub = self.sub_block or 0
+        if sub < 1 or self.block % sub or self.block // sub > 8:
+            raise NumericsError(
+                f"{self.name}: sub_block={self.sub_block} must divide block={self.block} into at most 8 parts"
+            )
+
+    @property
+    def family(self) -> str:
+        """`mx`, `scaled` (a float scale, as NVFP4) or `micro` (microexponents)."""
+        if self.element is None or self.scale is None:
+            return "micro"
+        return "mx" if not self.scale.has_zero else "scaled"
+
+    @property
+    def element_unit(self) -> float:
+        """What an element's value is multiplied by: integers imply 2**-(bits - 2) (OCP MX 1.0 §5.3.4)."""
+        return 2.0 ** (2 - self.element.bits) if isinstance(self.element, Integer) else 1.0
+
+    @property
+    def emax(self) -> int:
+        """The exponent of the element's largest normal number."""
+        return frexp(self.element_unit * self.element.max)[1] - 1 if self.element else 0
+
+    @property
+    def element_bits(self) -> int:
+        """Bits of one element's code."""
+        return self.element.bits if self.element else 1 + (self.mantissa or 0)
+
+    @property
+    def code_dtype(self) -> str:
+        """The smallest unsigned type that holds an element's code."""
+        return "uint8" if self.element_bits <= 8 else "uint16"
+
+    @property
+    def bits(self) -> float:
+        """Bits a value, shared fields included (whole blocks; a tensor's one scale left out)."""
+        bits = 8 * self.bytes_per_block / self.block if self.scale is None else self.element_bits
+        bits += self.scale.bits / self.block if self.scale else 0
+        return int(bits) if bits == int(bits) else bits
+
+    @property
+    def max(self) -> float:
+        """The largest value: the largest element times the largest scale."""
+        if self.element and self.scale:
+            return self.element.max * self.element_unit * self.scale.max
+        m = self.mantissa or 0
+        return ((1 << m) - 1) * 2.0 ** (127 - (m - 1))
+
+    @property
+    def min(self) -> float:
+        """The smallest value."""
+        return -self.max
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """The smallest positive value."""
+        if self.element and self.scale:
+            return self.element.smallest_subnormal * self.element_unit * self.scale.smallest_subnormal
+        return 2.0 ** (-126 - 1 - ((self.mantissa or 0) - 1))
+
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest positive value with a full significand."""
+        if self.element and self.scale:
+            return self.element.smallest_normal * self.element_unit * self.scale.smallest_normal
+        return 2.0**-126
+
+    def encode(
+        self,
+        x: Any,
+        *,
+        axis: int = -1,
+        scale_rule: str = "floor",
+        rounding: str = "half_even",
+        overflow: str | None = None,
+        tensor_scale: float | None = None,
+        random_bits: Any = None,
+        seed: int | None = None,
+        out: Blocks | None = None,
+    ) -> Blocks:
+        """Values to blocks along `axis`: codes of x's shape, and the fields that blocks share.
+
+        A last block that is short is padded with zeros that take part in nothing.  scale_rule:
+        FORMATS §4, for the MX family.  tensor_scale: NVFP4's float32 scale, found where not given.
+        out: Blocks of the same format, axis and shape, whose arrays are written.
+        x, rounding, random_bits, seed and errors: as for an element's `encode`; float64 beyond
+        float32's range counts as float32's largest value.
+
+        >>> from numerics.formats import mxfp4
+        >>> blocks = mxfp4.encode([1.0, -2.0, 5.0])
+        >>> blocks.codes, blocks.scale
+        ([2, 12, 6], [127])
+        """
+        options = self.check_options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
+        return backend.of(x).encode_blocks(x, self, axis, *options, out)
+
+    def decode(self, blocks: Blocks, *, out: Any = None) -> Any:
+        """Blocks to float32 values.
+
+        >>> from numerics.formats import mxfp4
+        >>> mxfp4.decode(mxfp4.encode([1.0, -2.0, 5.0]))
+        [1.0, -2.0, 4.0]
+        """
+        if not isinstance(blocks, Blocks) or blocks.dtype is not self:
+            came = f"{blocks.dtype} blocks" if isinstance(blocks, Blocks) else type(blocks).__name__
+            raise NumericsError(f"{self.name}.decode takes the Blocks of {self.name}.encode, not {came}")
+        return backend.of(blocks.codes).decode_blocks(blocks, out)
+
+    def round(
+        self,
+        x: Any,
+        *,
+        axis: int = -1,
+        scale_rule: str = "floor",
+        rounding: str = "half_even",
+        overflow: str | None = None,
+        tensor_scale: float | None = None,
+        random_bits: Any = None,
+        seed: int | None = None,
+        out: Any = None,
+    ) -> Any:
+        """decode(encode(x)) in one pass, in x's own type.  Arguments as for `encode`.
+
+        >>> from numerics.formats import mx9
+        >>> mx9.round([1.0, 0.3, 0.01])
+        [1.0, 0.296875, 0.0078125]
+        """
+        options = self.check_options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
+        return backend.of(x).round_blocks(x, self, axis, *options, out)
+
+    def pack(self, blocks: Blocks) -> Any:
+        """Blocks to bytes (uint8).
+
+        MX and scaled families: the element codes in C order, packed as elements are; the scales
+        stay beside them.  Microexponent blocks: whole blocks, the layout of docs/layout.md.
+        """
+        return backend.of(blocks.codes).pack_blocks(blocks)
+
+    def unpack(
+        self,
+        packed: Any,
+        shape: Any,
+        *,
+        axis: int = -1,
+        scale: Any = None,
+        tensor_scale: float | None = None,
+    ) -> Blocks:
+        """Bytes to blocks; the inverse of `pack`.  scale: the scales, where they stood beside."""
+        return backend.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)
+
+    def check_options(
+        self, scale_rule: str, rounding: str, overflow: str | None, tensor_scale: float | None,
+        seed: int | None, random_bits: Any,
+    ) -> tuple[str, str, float | None, backend.Draw]:  # fmt: skip
+        """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
+        one_of("scale rule", scale_rule, SCALE_RULES)
+        if scale_rule != "floor" and self.family != "mx":
+            raise NumericsError(
+                f"{self.name} has one way to find its scale: scale_rule={scale_rule!r} is for MX formats"
+            )
+        if overflow not in (None, "saturate"):
+            raise NumericsError(
+                f"{self.name}: the elements of a block saturate; overflow={overflow!r} cannot be"
+            )
+        if tensor_scale is not None:
+            if self.family != "scaled":
+                raise NumericsError(f"{self.name} has no tensor scale")
+            if not 0 < tensor_scale < float("inf"):
+                raise NumericsError(f"tensor_scale={tensor_scale} is not a positive finite number")
+        rounding = check_rounding(rounding)
+        check_random(rounding, seed, random_bits)
+        return scale_rule, rounding, tensor_scale, backend.Draw(seed, random_bits)
+
+    @cached_property
+    def bytes_per_block(self) -> int:
+        """Bytes of one whole block, shared fields included (docs/layout.md)."""
+        if self.scale is not None:
+            return -(-(self.element_bits * self.block + self.scale.bits) // 8)
+        return sum(-(-self.block * width // 8) for _, width in planes(self.element_bits)) + 2
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A tensor in a block format: codes and the fields that its blocks share.
+
+    codes: the tensor's own shape.  scale: one entry a block, the blocked axis ceil(n / block)
+    long: E8M0 bytes (mx), element codes of the scale's format (scaled) or exponent fields (micro).
+    microexponents: one byte a block, bit j for sub-block j, or None.  tensor_scale: float or None.
+    """
+
+    dtype: Block
+    axis: int
+    codes: Any
+    scale: Any
+    microexponents: Any = None
+    tensor_scale: float | None = None
+
+    def decode(self) -> Any:
+        """The float32 values."""
+        return self.dtype.decode(self)
