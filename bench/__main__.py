@@ -19,7 +19,7 @@ from rich.table import Table
 
 from bench.measure import Contest, Row, run, sizes
 
-FILES = ("encode", "decode", "fake_quantize", "pack", "blocks", "integers")
+FILES = ("encode", "decode", "fake_quantize", "pack", "mx", "micro", "integers")
 PACKAGES = ("numpy", "numba", "llvmlite", "ml_dtypes", "torch", "torchao", "amd-quark")
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import hypothesis
 import numpy as np
 import pytest
 
 import numerics as nx
+
+sys.path.append(str(Path(__file__).parents[1]))  # for bench; last, so that the installed wheel is tested
 
 hypothesis.settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("house")

@@ -1,4 +1,4 @@
-"""OCP MX, NVFP4 and microexponent blocks: encode, encode to stored bytes, fake-quantize."""
+"""OCP MX and NVFP4 blocks: encode, encode to stored bytes, fake-quantize."""
 
 from __future__ import annotations
 
@@ -72,15 +72,9 @@ def rounding(name: str) -> object:
 CASES = {
     "encode mxfp8_e4m3": encoding("mxfp8_e4m3"),
     "encode mxfp4": encoding("mxfp4"),
-    "encode mx6": encoding("mx6"),
-    "encode mx9": encoding("mx9"),
     "store mxfp4": storing("mxfp4"),
-    "store mx6": storing("mx6"),
-    "store mx9": storing("mx9"),
     "store nvfp4": storing("nvfp4"),
     "fake_quantize mxfp8_e4m3": rounding("mxfp8_e4m3"),
     "fake_quantize mxfp4": rounding("mxfp4"),
-    "fake_quantize mx6": rounding("mx6"),
-    "fake_quantize mx9": rounding("mx9"),
     "fake_quantize nvfp4": rounding("nvfp4"),
 }

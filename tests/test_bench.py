@@ -1,0 +1,44 @@
+"""The bench runs: every file of it, small; what it measures is for `make bench` to say."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import FILES
+from bench.measure import Contest, run
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_file_is_run():
+    assert {p.stem.removeprefix("bench_") for p in (ROOT / "bench").glob("bench_*.py")} == set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_cases_run(name):
+    for case, make in importlib.import_module(f"bench.bench_{name}").CASES.items():
+        contest: Contest = make(1 << 10)
+        contest.peers = {}
+        row = run(case, 1 << 10, 1, contest, 1)
+        assert row.seconds > 0
+        assert row.of_ceiling > 0
+
+
+def test_a_lost_row_says_so():
+    row = run("case", 8, 1, Contest(lambda: sum(range(20000)), 8, int, 8, {"peer": int}), 3)
+    assert row.lost == ["peer"]
+
+
+def test_the_program_writes_json(tmp_path):
+    options = ["--only", "decode fp8_e4m3", "--largest", "1024", "--rounds", "1", "--no-peers"]
+    command = [sys.executable, "-m", "bench", *options, "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    made = json.loads((tmp_path / "cpu.json").read_text())
+    assert made["machine"]["numba"]
+    assert [row["elements"] for row in made["rows"]] == [1024, 1024]
