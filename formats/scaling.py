@@ -151,22 +151,22 @@ def micro_fields(a: Lane) -> tuple[Lane, Lane]:
     return exponent, where((max_of_group(a) >> 23) < below, 1, 0)
 
 
-def micro_magnitude(a: Lane, exponent: Lane) -> Lane:
+def micro_taken(b: Lane, exponent: Lane) -> Lane:
     """What takes part: not what is below 2**-126 (FORMATS §5.1), and nothing in a NaN block."""
-    return where(a > where(exponent == 255, MAGNITUDE, ONE - 1), a, 0)
+    return where((b & MAGNITUDE) > where(exponent == 255, MAGNITUDE, ONE - 1), b, 0)
 
 
 def micro_element(b: Lane, exponent: Lane, shift: Lane, m: Lane, rounding: str, random: Lane) -> Lane:
     """x over its sub-block's step to sign and m-bit magnitude; a round-up past the top saturates."""
-    a = micro_magnitude(b & MAGNITUDE, exponent)
+    taken = micro_taken(b, exponent)
+    a = taken & MAGNITUDE
     if rounding == "half_even":
         one = (151 - m - shift) << 23  # the power of two whose last place is a count of 1
         n = as_bits(as_float(a) * power_of_two(254 - exponent) + as_float(one)) - one
     else:
         e = maximum(a >> 23, 1)
         n = shift_right(a - ((e - 1) << 23), exponent - shift - e + (24 - m), 0, b, rounding, random, None)
-    sign = where(a > 0, (b >> (31 - m)) & (1 << m), 0)
-    return minimum(n, (1 << m) - 1) | sign
+    return minimum(n, (1 << m) - 1) | ((taken >> (31 - m)) & (1 << m))
 
 
 def micro_encode(b: Lane, m: Lane, rounding: str, random: Lane) -> tuple[Lane, Lane, Lane]:
@@ -196,12 +196,12 @@ def micro_round(b: Lane, m: Lane, rounding: str, random: Lane) -> Lane:
 def micro_round_directly(b: Lane, m: Lane) -> Lane:
     """The same without the codes: the count of steps stays planted under its power of two."""
     exponent, shift = micro_fields(b & MAGNITUDE)
-    a = micro_magnitude(b & MAGNITUDE, exponent)
+    taken = micro_taken(b, exponent)
     one = (151 - m - shift) << 23
-    n = as_bits(as_float(a) * power_of_two(254 - exponent) + as_float(one))
+    n = as_bits(as_float(taken & MAGNITUDE) * power_of_two(254 - exponent) + as_float(one))
     n = minimum(n, one + ((1 << m) - 1))
     r = as_bits((as_float(n) - as_float(one)) * power_of_two(exponent))
-    return where(exponent == 255, NAN, r | where(a > 0, b & SIGN, 0))
+    return where(exponent == 255, NAN, r | (taken & SIGN))
 
 
 # ---- a scale and a zero point (FORMATS §6) -----------------------------------------------------

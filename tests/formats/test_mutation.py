@@ -78,7 +78,8 @@ CHANGES = [
     ("one = (151 - m - shift) << 23  #", "one = (151 - m) << 23  #"),
     ("exponent - shift - e + (24 - m)", "exponent - e + (24 - m)"),
     ("minimum(n, (1 << m) - 1)", "minimum(n, 1 << m)"),
-    ("where(a > 0, (b >> (31 - m)) & (1 << m), 0)", "(b >> (31 - m)) & (1 << m)"),
+    ("((taken >> (31 - m)) & (1 << m))", "((b >> (31 - m)) & (1 << m))"),
+    ("r | (taken & SIGN)", "r | (b & SIGN)"),
     ("where(exponent == 255, 0, exponent)", "exponent"),
     ("n = minimum(n, one + ((1 << m) - 1))", "n = minimum(n, one + (1 << m))"),
     # values without their codes
