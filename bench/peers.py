@@ -47,8 +47,8 @@ def encode(x: np.ndarray, torch_name: str | None, ml_name: str, top: float) -> P
     found: Peers = {}
     ml_dtypes, torch = library("ml_dtypes"), library("torch")
     if ml_dtypes is not None and x.dtype == np.float32:
-        kind = getattr(ml_dtypes, ml_name)
-        found["ml_dtypes astype"] = lambda: np.clip(x, -top, top).astype(kind)
+        theirs = getattr(ml_dtypes, ml_name)
+        found["ml_dtypes astype"] = lambda: np.clip(x, -top, top).astype(theirs)
     if torch_name is None:
         return found
     if torch is None:

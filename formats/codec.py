@@ -204,12 +204,12 @@ def round_bits(b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane
 
 
 def round_directly(b: Lane, f: Grid) -> Lane:
-    """The same without the code, for signed formats that saturate: two float32 sums."""
+    """The same without the code, where clamping says all about overflow."""
     a = b & MAGNITUDE
     if f.negative_limit is not None:
-        r = round_by_adder(minimum(a, where(b < 0, f.negative_limit, f.limit)), f)
+        r = round_magnitude(minimum(a, where(b < 0, f.negative_limit, f.limit)), f)
     else:
-        r = round_by_adder(minimum(a, f.limit), f)
+        r = round_magnitude(minimum(a, f.limit), f)
     if f.inherit is not None:
         r = where(a > INF, NAN, r) | (b & SIGN)
     elif f.wrap is not None:
@@ -221,10 +221,14 @@ def round_directly(b: Lane, f: Grid) -> Lane:
     return r
 
 
-def round_by_adder(c: Lane, f: Grid) -> Lane:
+def round_magnitude(c: Lane, f: Grid) -> Lane:
     """A magnitude to the grid, half to even."""
-    m = as_float(magic(c, f))
-    return as_bits((as_float(c) + m) - m)
+    if f.prefix is not None:
+        r = shift_right(c, f.drop, 0, c, "half_even", None, None) << f.drop
+    else:
+        m = as_float(magic(c, f))
+        r = as_bits((as_float(c) + m) - m)
+    return r
 
 
 def value_with_sign(r: Lane, b: Lane, f: Grid) -> Lane:

@@ -43,7 +43,7 @@ class Grid:
     lowest: Number | None = None  # powers of two without a zero: bits of the smallest
     adder: Number | None = None  # one float32 addition rounds half to even
     bare_zero: Number | None = None  # signed numbers, but one zero
-    direct: Number | None = None  # signed, saturating: half to even needs no code between
+    direct: Number | None = None  # signed, and rounding half to even needs no code between
     nan_block: Number = 0  # what elements of a block with NaN or Inf become
 
 
@@ -121,6 +121,8 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
         up, down = _TRUNCATING.get(rounding, (1, 1))
         limit, negative_limit = beyond if up else top, beyond if down else top
     adder = d.subnormals and d.mantissa and (beyond >> 23) + drop <= 254
+    prefix = (d.exponent, d.bias, d.subnormals) == (8, 127, True)
+    direct = (adder and overflow == "saturate") or (prefix and d.has_inf)
     return Grid(
         emin=128 - d.bias - (not d.has_zero),
         drop=drop,
@@ -135,12 +137,12 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
         inherit=1 if d.signed and d.specials in ("ieee", "fn") else None,
         nan_code=d.nan if d.specials == "fnuz" else None,
         inf=d.inf,
-        prefix=1 if (d.exponent, d.bias, d.subnormals) == (8, 127, True) else None,
+        prefix=1 if prefix else None,
         flush=None if d.subnormals or not d.has_zero else 1,
         lowest=None if d.has_zero else float32_bits(d.smallest_normal),
         bare_zero=1 if d.specials == "fnuz" else None,
         adder=1 if adder else None,
-        direct=1 if adder and d.signed and overflow == "saturate" else None,
+        direct=1 if direct and d.signed else None,
     )
 
 

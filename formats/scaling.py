@@ -17,7 +17,7 @@ from numerics.formats.codec import (
     decode,
     finish,
     round_bits,
-    round_by_adder,
+    round_magnitude,
     shift_right,
     value_with_sign,
     with_sign,
@@ -100,7 +100,7 @@ def mx_round_directly(b: Lane, f: Grid, s: Scale) -> Lane:
     a = b & MAGNITUDE
     scale = mx_scale(max_of_block(a), s)
     y = as_bits(as_float(a) * power_of_two(254 - scale))
-    r = as_bits(as_float(round_by_adder(minimum(y, f.limit), f)) * power_of_two(scale))
+    r = as_bits(as_float(round_magnitude(minimum(y, f.limit), f)) * power_of_two(scale))
     return where(scale == 255, NAN, value_with_sign(r, b, f))
 
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 from numerics.formats.errors import NumericsError
 
 PART = 1 << 12  # elements: parts begin at multiples of it, whole tiles of every kernel
-WORTHWHILE = 1 << 18  # elements below which handing work to a thread costs more than it saves
+WORTHWHILE = 1 << 21  # elements below which handing work to a thread costs more than it saves
 
 Moving = tuple[int, Fraction]
 """The address of an array that is cut into parts, and its bits an element."""

@@ -16,7 +16,7 @@ import numerics as nx
 from numerics.backends.cpu import cache, threads
 from tests.conftest import assert_same_bits
 
-X = np.random.default_rng(8).standard_normal(1 << 19).astype(np.float32)
+X = np.random.default_rng(8).standard_normal(threads.WORTHWHILE + 37).astype(np.float32)
 
 ENCODE = """
 import numpy as np, numerics as nx
@@ -112,7 +112,7 @@ def test_child_processes(method, tmp_path):
     code = f"""
 import warnings; warnings.simplefilter("ignore", DeprecationWarning)
 import multiprocessing as mp, numpy as np, numerics as nx
-x = np.linspace(-9, 9, 1 << 19, dtype=np.float32)
+x = np.linspace(-9, 9, (1 << 21) + 37, dtype=np.float32)
 def work(_):
     return nx.fp8_e4m3.encode(x).tobytes()
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import numerics as nx
+from numerics.backends.cpu import threads
 from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS
 from tests.conftest import DECLARED, ELEMENTS, EXECUTORS, assert_same_bits, edges
 
@@ -140,7 +141,7 @@ def test_pack_and_unpack_equal_reference(executor, dtype, count):
 
 
 def test_large_arrays_are_cut_into_parts_without_a_seam(executor):
-    x = rng.standard_normal((1 << 19) + 37).astype(np.float32) * 100
+    x = rng.standard_normal(threads.WORTHWHILE + 37).astype(np.float32) * 100
     assert_same_bits(nx.fp8_e4m3.encode(x), _judged("encode", nx.fp8_e4m3, x), x)
     packed = nx.fp6_e3m2.pack(nx.fp6_e3m2.encode(x))
     assert_same_bits(nx.fp6_e3m2.unpack(packed, x.shape), nx.fp6_e3m2.encode(x))
