@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 LINE = 64  # bytes
+PAGE = 4096  # bytes: a load that meets a store at the same place of another page waits for it
 LARGE = 1 << 20  # bytes from which on it matters
 
 
@@ -23,6 +24,6 @@ def empty(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArra
     size = math.prod(sizes) * kind.itemsize
     if size < LARGE:
         return np.empty(sizes, kind)
-    room = np.empty(size + LINE, np.uint8)
-    first = -room.ctypes.data % LINE
+    room = np.empty(size + PAGE, np.uint8)
+    first = (PAGE // 2 - room.ctypes.data) % PAGE  # other arrays of this size begin near a page's start
     return room[first : first + size].view(kind).reshape(sizes)
