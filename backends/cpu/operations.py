@@ -49,6 +49,7 @@ def _sources(kind: str, rounding: str) -> tuple[Stream, ...]:
 
 
 def encode_operation(x: Array, d: Element, rounding: str, overflow: str, target: Stream) -> Operation:
+    """Floats of x's type to codes, one a byte or packed, as `target` stores them."""
     kind = x.dtype.name
     return Operation(
         f"encode_{kind}_{target.name}_{rounding}",
@@ -60,6 +61,7 @@ def encode_operation(x: Array, d: Element, rounding: str, overflow: str, target:
 
 
 def round_operation(x: Array, d: Element, rounding: str, overflow: str) -> Operation:
+    """Floats to the nearest values of the format, in their own type."""
     kind = x.dtype.name
     return Operation(
         f"round_{kind}_{rounding}",
@@ -71,18 +73,21 @@ def round_operation(x: Array, d: Element, rounding: str, overflow: str) -> Opera
 
 
 def decode_operation(d: Element, source: Stream) -> Operation:
+    """Codes, as `source` stores them, to float32."""
     decode = arithmetic().decode
     parameters = Parameters(alike(grid(d, "half_even", "saturate"), "decoding"))
     return Operation(f"decode_{source.name}", lambda f, c: decode(c, f), parameters, (source,), (WORDS,))
 
 
 def copy_operation(name: str, source: Stream, target: Stream) -> Operation:
+    """The same codes, stored another way."""
     return Operation(name, lambda lane: lane, Parameters(), (source,), (target,))
 
 
 def block_operation(
     what: str, kind: str, d: Block, o: BlockOptions, outputs: tuple[Stream, ...]
 ) -> Operation:
+    """Floats to blocks: `encode` to fields, `pack` to stored bytes, `round` to values."""
     verb = "round" if what == "round" else "encode"
     function = getattr(arithmetic(d.block, d.sub_block or 1), f"{d.family}_{verb}")
     records, arguments = _block_records(d, o)
@@ -102,6 +107,7 @@ def block_operation(
 def unblock_operation(
     what: str, d: Block, tensor_scale: float | None, inputs: tuple[Stream, ...]
 ) -> Operation:
+    """Blocks to float32: `decode` from fields, `unpack` from stored bytes."""
     function = getattr(arithmetic(d.block, d.sub_block or 1), f"{d.family}_decode")
     options = BlockOptions("floor", "half_even", tensor_scale, None)
     records, arguments = _block_records(d, options, decoding=True)
@@ -135,12 +141,14 @@ def _block_records(
 
 
 def zero_kind(affine: Affine) -> str:
+    """Which zero points there are: none, integers or floats."""
     return "none" if affine.zero is None else "integer" if affine.zero.dtype.kind == "i" else "float"
 
 
 def affine_operation(
     what: str, kind: str, d: Element, rounding: str, zero_kind: str, target: Stream
 ) -> Operation:
+    """Rows with a scale each: `encode` and `pack` to codes, `round` to values."""
     shared, f = arithmetic(), alike(grid(d, rounding, "saturate"), rounding)
     records = [f, range_of(d)] if d.kind == "integer" else [f]
 
@@ -165,6 +173,7 @@ def affine_operation(
 
 
 def unaffine_operation(d: Element, zero_kind: str) -> Operation:
+    """Codes of rows with a scale each to float32."""
     shared, f = arithmetic(), alike(grid(d, "half_even", "saturate"), "decoding")
     records = [f, range_of(d)] if d.kind == "integer" else [f]
 
@@ -191,11 +200,13 @@ def _affine_value(
 
 
 def field_streams(d: Block) -> tuple[Stream, ...]:
+    """What blocks are as fields: codes, scales, microexponents."""
     streams = (CODES[d.code_dtype], per_block(d.block))
     return (*streams, per_group(d.block, d.sub_block or 1)) if d.family == "micro" else streams
 
 
 def packed_streams(d: Block) -> tuple[Stream, ...]:
+    """What blocks are as stored: whole, or packed codes and the scales beside them."""
     if d.family == "micro":
         return (micro_blocks(d.block, d.sub_block or 1, d.element_bits),)
     return packed(d.element_bits), per_block(d.block)
