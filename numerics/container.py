@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -196,15 +197,17 @@ class Writer:
         self.partial = self.target.with_name(f".{self.target.name}.{secrets.token_hex(4)}.partial")
         self.entries = placed(entries)
         self._header = header_bytes(self.entries, metadata)
+        # a signal may raise between any two steps: the finalizer also runs where __exit__ does not
+        self._discard = weakref.finalize(self, _discard, self.partial)
 
     def __enter__(self) -> Writer:
-        with self._refusals():
-            self._file = open(self.partial, "xb")
-            try:
+        try:
+            with self._refusals():
+                self._file = open(self.partial, "xb")
                 self._write(0, self._header)
-            except BaseException:
-                self._discard()
-                raise
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def put(self, name: str, start: int, data: Array) -> int:
@@ -227,13 +230,12 @@ class Writer:
             if kind is None:
                 self._finish()
         finally:
-            self._discard()
+            self._leave()
 
-    def _discard(self) -> None:
-        with suppress(OSError):
+    def _leave(self) -> None:
+        with suppress(OSError, AttributeError):  # no file where a signal came while it was opened
             self._file.close()
-        with suppress(OSError):
-            self.partial.unlink()  # gone already where all went well
+        self._discard()
 
     def _finish(self) -> None:
         end = max((entry.stop for entry in self.entries.values()), default=0)
@@ -253,6 +255,11 @@ class Writer:
             raise NumericsError(
                 f"cannot write {self.target}: {wrong.strerror or wrong}{full}; nothing was changed"
             ) from wrong
+
+
+def _discard(partial: Path) -> None:
+    with suppress(OSError):
+        partial.unlink()  # gone already where all went well
 
 
 def placed(entries: Mapping[str, Entry]) -> dict[str, Entry]:
