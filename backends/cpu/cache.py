@@ -1,27 +1,27 @@
-"""Compiled kernels on disk, keyed by everything that shapes them.
+"""Machine code on disk, keyed by everything that shapes it.
 
-Numba's own cache looks at the file that defines a function: it neither sees an edit of the shared
-arithmetic nor ever hits for kernels made in a closure.  Here the key is the kernel's name, a hash of
-the sources that it is made from, the Numba version and the CPU (Numba's own index adds both).
-A folder that cannot be written, a full disk or a damaged file means compiling again, never an error.
+The key is the kernel's name, a hash of the sources that it is made from, the versions of Numba and
+LLVM's binding, and the CPU.  A folder that cannot be written, a full disk or a damaged file means
+compiling again, never an error.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import platform
+import secrets
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import llvmlite
 import numba
-from numba.core import caching
 
 from numerics.backends import bind
 from numerics.formats import codec
+
+Key = tuple[str, str]
+"""The name of a kernel, and what machine it is for."""
 
 
 @lru_cache(maxsize=1)
@@ -35,69 +35,40 @@ def folder() -> Path:
 @lru_cache(maxsize=1)
 def stamp() -> str:
     """A hash of the shared arithmetic, of how it is bound, and of what compiles it."""
-    digest = hashlib.sha256(
-        f"{numba.__version__} {llvmlite.__version__} {platform.python_version()}".encode()
-    )
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
     for place in (Path(codec.__file__).parent, Path(bind.__file__).parent, Path(__file__).parent):
         for source in sorted(place.glob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 
-class _Locator(caching._CacheLocator):
-    """One folder a state of the sources, one file a kernel."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def get_cache_path(self) -> str:
-        return str(folder() / stamp())
-
-    def get_source_stamp(self) -> str:
-        return stamp()
-
-    def get_disambiguator(self) -> str:
-        return self.name
-
-    @classmethod
-    def from_function(cls, function: Any, path: str) -> _Locator | None:
-        locator = cls(function.__name__)
-        try:
-            locator.ensure_cache_path()
-        except OSError:
-            return None
-        return locator
+def _place(key: Key) -> Path:
+    name, machine = key
+    return folder() / stamp() / f"{name}.{hashlib.sha256(machine.encode()).hexdigest()[:8]}.kernel"
 
 
-class _Impl(caching.CompileResultCacheImpl):
-    _locator_classes = (_Locator,)
+def _seal(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
-class _Cache(caching.FunctionCache):
-    _impl_class = _Impl
-
-    def _index_key(self, signature: Any, codegen: Any) -> Any:
-        return signature, codegen.magic_tuple(), self._py_func.__name__
-
-    def load_overload(self, signature: Any, target: Any) -> Any:
-        try:
-            return super().load_overload(signature, target)
-        except Exception:  # a damaged file is a miss, whatever it makes the loader raise
-            return None
-
-    def save_overload(self, signature: Any, data: Any) -> None:
-        for _ in range(2):  # the second time without an index that cannot be read
-            try:
-                super().save_overload(signature, data)
-                return
-            except Exception:
-                with suppress(OSError):
-                    self.flush()
-
-
-def attach(dispatcher: Any, name: str) -> None:
-    """Gives a Numba dispatcher this cache; leaves it without one where no folder can be written."""
+def read(key: Key) -> bytes | None:
+    """What was written under the key; None where nothing was, or where it is damaged."""
     try:
-        dispatcher._cache = _Cache(dispatcher.py_func)
-    except (RuntimeError, OSError):
-        return
+        found = _place(key).read_bytes()
+    except OSError:
+        return None
+    seal, data = found[:32], found[32:]
+    return data if seal == _seal(data) else None
+
+
+def write(key: Key, data: bytes) -> None:
+    """Keeps the data under the key where the disk allows it; readers see all of it or nothing."""
+    place = _place(key)
+    partial = place.with_name(f"{place.name}.{secrets.token_hex(4)}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(_seal(data) + data)
+        os.replace(partial, place)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()

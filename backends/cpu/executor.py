@@ -7,6 +7,7 @@ does: the same source, the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,9 @@ class CpuExecutor(ArrayExecutor):
         """The names of the kernels of this process."""
         return tuple(self.launcher.kernels)
 
-    def kernel(self, name: str) -> Any:
-        """One of them: a Numba dispatcher."""
-        return self.launcher.kernels[name]
+    def assembly(self, name: str) -> str:
+        """The instructions of one that was compiled in this process, not found on disk."""
+        return self.launcher.kernels[name].assembly
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], Operation]) -> Operation:
         operation = self._operations.get(key)
@@ -340,14 +341,7 @@ class CpuExecutor(ArrayExecutor):
         nothing = ~(least <= most)
         return np.where(nothing, np.float32(0), least), np.where(nothing, np.float32(0), most)
 
-    def _extremes(self, kind: str) -> Any:
-        name, stream = f"extremes_{kind}", FLOATS[kind]
-        if name not in self.launcher.kernels:
-            self.launcher.kernels[name] = kernels.build(
-                name,
-                5,
-                lambda builder, words: kernels.extremes_of_rows(
-                    builder, words, stream.load, int(stream.bits), 4 * WIDTH
-                ),
-            )
-        return self.launcher.kernels[name]
+    def _extremes(self, kind: str) -> Callable[..., None]:
+        stream = FLOATS[kind]
+        emit = partial(kernels.extremes_of_rows, load=stream.load, bits=int(stream.bits), width=4 * WIDTH)
+        return self.launcher.built(f"extremes_{kind}", 5, emit)

@@ -1,8 +1,8 @@
 """Kernels: a function of lanes, run over whole arrays in tiles.
 
 Every kernel takes 64-bit integers: addresses, a count and what else it needs; so one signature
-serves all, calls are cheap, and no array type multiplies what is compiled.  It runs without the
-interpreter lock, under IEEE 754 arithmetic whatever mode the caller's thread is in.
+serves all, calls are cheap, and no array type multiplies what is compiled.  It runs under IEEE 754
+arithmetic whatever mode the caller's thread is in.
 """
 
 from __future__ import annotations
@@ -12,43 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from numerics.backends.cpu import cache
 from numerics.backends.cpu.lanes import I8, I32, I64, Lane, constant
 from numerics.backends.cpu.streams import Stream
 
-Kernel = Callable[[tuple[int, ...]], None]
 Function = Callable[..., Any]
 
 STREAM_ALIGNMENT = 64  # bytes: non-temporal stores of whole cache lines; of parts they are slow
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _DEFAULT_MXCSR = 0x1F80  # round half to even, no flush to zero, no denormals as zero, all masked
-
-
-def build(name: str, words: int, emit: Callable[[ir.IRBuilder, list[ir.Value]], None]) -> Kernel:
-    """Compiles a kernel of `words` integers, or finds it in the disk cache under its name."""
-
-    @intrinsic
-    def body(typing: Any, arguments: Any) -> Any:
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
-            with ieee_arithmetic(builder):
-                emit(builder, cgutils.unpack_tuple(builder, values[0]))
-            return context.get_dummy_value()
-
-        return types.none(arguments), generate
-
-    def kernel(arguments):  # type: ignore[no-untyped-def]
-        body(arguments)
-
-    kernel.__name__ = kernel.__qualname__ = name
-    dispatcher = njit(nogil=True, error_model="numpy", boundscheck=False)(kernel)
-    cache.attach(dispatcher, name)
-    dispatcher.compile((types.UniTuple(types.int64, words),))
-    dispatcher.disable_compile()
-    return dispatcher
 
 
 class ieee_arithmetic:

@@ -7,6 +7,7 @@ Formats are run-time parameters: one kernel serves every format that has the sam
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
@@ -16,13 +17,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from llvmlite import ir
 
-from numerics.backends.cpu import kernels, threads
-from numerics.backends.cpu.kernels import STREAM_ALIGNMENT, Kernel
+from numerics.backends.cpu import compiler, kernels, threads
+from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
 from numerics.backends.cpu.streams import Stream
 from numerics.backends.executor import Array
 
 WIDTH = 32  # lanes of a tile; four 256-bit or two 512-bit registers
 STREAM_BYTES = 24 << 20  # an output from here on is not kept in any cache: write past them
+
+Run = Callable[..., None]
+"""A kernel: a function of integers."""
 
 # Fields of a Grid that are there or not, never a number.
 FLAGS = ("has_nan", "inherit", "adder", "direct", "bare_zero", "flush", "prefix")
@@ -116,18 +120,23 @@ class Launcher:
     """The kernels of a process."""
 
     def __init__(self) -> None:
-        self.kernels: dict[str, Kernel] = {}
-        self._found: WeakKeyDictionary[Operation, dict[bool, Kernel]] = WeakKeyDictionary()
+        self.kernels: dict[str, compiler.Kernel] = {}
+        self._found: WeakKeyDictionary[Operation, dict[bool, Run]] = WeakKeyDictionary()
+        self._lock = threading.RLock()
 
-    def kernel(self, operation: Operation, streaming: bool = False) -> Kernel:
+    def built(self, name: str, words: int, emit: compiler.Emit) -> Run:
+        """The kernel of that name, made when it is first asked for."""
+        with self._lock:
+            if name not in self.kernels:
+                self.kernels[name] = compiler.build(name, words, emit)
+            return self.kernels[name].run
+
+    def kernel(self, operation: Operation, streaming: bool = False) -> Run:
         """The compiled operation."""
         found = self._found.setdefault(operation, {})
         if streaming not in found:
-            name = operation.kernel_name(streaming)
-            if name not in self.kernels:
-                emit = partial(operation.emit, streaming)
-                self.kernels[name] = kernels.build(name, operation.words, emit)
-            found[streaming] = self.kernels[name]
+            emit = partial(operation.emit, streaming)
+            found[streaming] = self.built(operation.kernel_name(streaming), operation.words, emit)
         return found[streaming]
 
     def run(self, operation: Operation, size: int, arrays: Sequence[Array]) -> None:
@@ -135,13 +144,13 @@ class Launcher:
         addresses = [address_of(array) for array in arrays]
         fixed, kernel = operation.parameters.address, self.kernel(operation)
         if size < threads.WORTHWHILE:
-            kernel((*addresses, size, fixed))
+            kernel(*addresses, size, fixed)
             return
         streams, first, head = operation.streams, len(operation.inputs), 0
         if arrays[first].nbytes >= STREAM_BYTES:
             head = _elements_to_alignment(addresses[first], streams, first, operation.unit)
             if head:
-                kernel((*addresses, head, fixed))
+                kernel(*addresses, head, fixed)
             start = threads.shifted([(addresses[first], streams[first].bits)], head)[0]
             kernel = self.kernel(operation, streaming=start % STREAM_ALIGNMENT == 0)
         moving = list(zip(addresses, (stream.bits for stream in streams), strict=True))
@@ -155,7 +164,7 @@ class Launcher:
         rows, n = shape
         if 0 < rows * n < threads.WORTHWHILE:
             every = [address_of(array) for array in (*arrays, *numbers)]
-            self.kernel(operation)((*every, rows, n, operation.parameters.address))
+            self.kernel(operation)(*every, rows, n, operation.parameters.address)
             return
         streams = operation.streams
         moving = [(address_of(array), stream.bits) for array, stream in zip(arrays, streams, strict=True)]

@@ -52,35 +52,35 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def run(kernel: Callable[[tuple[int, ...]], None], arrays: Sequence[Moving], size: int, *fixed: int) -> None:
-    """kernel((addresses..., size, fixed...)), the arrays cut into parts when that pays."""
+def run(kernel: Callable[..., None], arrays: Sequence[Moving], size: int, *fixed: int) -> None:
+    """kernel(addresses..., size, fixed...), the arrays cut into parts when that pays."""
     threads = count() if size >= WORTHWHILE else 1
     if threads == 1:
-        kernel((*[address for address, _ in arrays], size, *fixed))
+        kernel(*[address for address, _ in arrays], size, *fixed)
         return
     step = -(-size // (threads * PART)) * PART
     calls = [(*shifted(arrays, first), min(step, size - first), *fixed) for first in range(0, size, step)]
     work(kernel, calls)
 
 
-def work(kernel: Callable[[tuple[int, ...]], None], calls: Sequence[tuple[int, ...]]) -> None:
+def work(kernel: Callable[..., None], calls: Sequence[tuple[int, ...]]) -> None:
     """The calls side by side; the last one on this thread."""
-    others = [_workers().submit(kernel, call) for call in calls[:-1]]
-    kernel(calls[-1])
+    others = [_workers().submit(kernel, *call) for call in calls[:-1]]
+    kernel(*calls[-1])
     wait(others)
     for other in others:
         other.result()
 
 
 def run_rows(
-    kernel: Callable[[tuple[int, ...]], None],
+    kernel: Callable[..., None],
     arrays: Sequence[Moving],
     numbers: Sequence[tuple[int, int]],
     rows: int,
     size: int,
     *fixed: int,
 ) -> None:
-    """kernel((addresses..., addresses of the rows' numbers..., rows, size, fixed...)), cut when that pays.
+    """kernel(addresses..., addresses of the rows' numbers..., rows, size, fixed...), cut when that pays.
 
     numbers: address and bytes of an entry.  Many rows are shared out; few and long ones are cut.
     """

@@ -36,18 +36,22 @@ def run(code: str, **environment: str) -> str:
 def test_kernels_are_found_on_disk(tmp_path):
     folder = {"NUMERICS_CACHE_DIR": str(tmp_path)}
     run(ENCODE, **folder)
-    written = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.nbc")}
+    written = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.kernel")}
     assert len(written) == 1
     assert int(run(ENCODE, **folder)) == 0x38
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.nbc")} == written
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.kernel")} == written
 
 
 def test_damaged_kernels_are_made_again(tmp_path):
     folder = {"NUMERICS_CACHE_DIR": str(tmp_path)}
     run(ENCODE, **folder)
-    for file in tmp_path.rglob("*.nb?"):
-        file.write_bytes(b"not a kernel")
-    assert int(run(ENCODE, **folder)) == 0x38
+    (file,) = tmp_path.rglob("*.kernel")
+    whole = file.read_bytes()
+    flipped = bytes([*whole[:-1], whole[-1] ^ 1])
+    for damaged in (b"", b"not a kernel", whole[:1000], flipped):
+        file.write_bytes(damaged)
+        assert int(run(ENCODE, **folder)) == 0x38
+        assert file.read_bytes() == whole
 
 
 @pytest.mark.parametrize("place", ["/proc/none", "/dev/null/cache"])
@@ -182,8 +186,7 @@ for d in (nx.fp8_e4m3, nx.int8):
 for d in (nx.mxfp4, nx.mx6, nx.nvfp4):
     d.encode(x), d.round(x), d.decode(d.encode(x)), d.pack(d.encode(x))
 for name in EXECUTOR.compiled:
-    assembly = next(iter(EXECUTOR.kernel(name).inspect_asm().values()))
-    body = [line.split() for line in assembly.splitlines() if "%ymm" in line or "%zmm" in line]
+    body = [line for line in EXECUTOR.assembly(name).splitlines() if "%ymm" in line or "%zmm" in line]
     print(name, len(body))
 """
     found = dict(line.split() for line in run(code, NUMERICS_CACHE_DIR="/proc/none").splitlines())

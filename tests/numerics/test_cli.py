@@ -225,8 +225,8 @@ def test_warmup_compiles_into_the_cache(tmp_path):
     environment = {**os.environ, "NUMERICS_CACHE_DIR": str(tmp_path)}
     first = json.loads(python("warmup", "--json", env=environment).stdout)
     assert len(first["kernels"]) > 50
-    written = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.nbc")}
+    written = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.kernel")}
     assert len(written) == len(first["kernels"])
     again = json.loads(python("warmup", "--json", env=environment).stdout)
     assert again["kernels"] == first["kernels"]
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.nbc")} == written
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.kernel")} == written
