@@ -20,6 +20,7 @@ from numerics.backends.cpu.streams import Stream
 Function = Callable[..., Any]
 
 STREAM_ALIGNMENT = 64  # bytes: non-temporal stores of whole cache lines; of parts they are slow
+PREFETCH = 2048  # bytes ahead of the tile at hand
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _DEFAULT_MXCSR = 0x1F80  # round half to even, no flush to zero, no denormals as zero, all masked
 
@@ -73,6 +74,9 @@ def map_tiles(
             )
     total = builder.add(tiles, builder.zext(short, I64))
     with cgutils.for_range(builder, total, intp=I64) as loop:
+        if streaming:
+            for address, stream in inputs:
+                _prefetch(builder, _offset(builder, address, loop.index, stream, width), stream.bytes(width))
         last = builder.icmp_unsigned("==", loop.index, tiles)
         places = [
             builder.select(last, room, _offset(builder, address, loop.index, stream, width))
@@ -84,6 +88,16 @@ def map_tiles(
             _copy(
                 builder, _offset(builder, address, tiles, stream, width), room, _size(builder, stream, rest)
             )
+
+
+def _prefetch(builder: ir.IRBuilder, address: ir.Value, size: int) -> None:
+    """Asks for a later tile: the CPU's own prefetcher stops at pages, and long tiles keep it waiting."""
+    kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    read, keep, data = (ir.Constant(I32, n) for n in (0, 3, 1))
+    for line in range(PREFETCH, PREFETCH + size, STREAM_ALIGNMENT):
+        place = builder.inttoptr(builder.add(address, _i64(line)), I8.as_pointer())
+        builder.call(function, [place, read, keep, data])
 
 
 def fence(builder: ir.IRBuilder) -> None:
