@@ -44,6 +44,8 @@ def bind(
             if isinstance(value, int) and name.isupper():
                 space[name] = constant(value)
             elif isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
-                space[name] = wrap(types.FunctionType(value.__code__, space, name))
+                copied = types.FunctionType(value.__code__, space, name)
+                copied.__annotations__ = value.__annotations__
+                space[name] = wrap(copied)
     space.update(primitives)
     return SimpleNamespace(**space)

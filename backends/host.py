@@ -289,14 +289,19 @@ def _in_place(targets: tuple[Array, Array, Array | None] | None, blocking: Block
 
 
 def found_tensor_scale(x: NDArray[np.float32], dtype: Block) -> float:
-    """NVFP4's tensor scale: the largest finite magnitude over the largest block scale times element.
+    """NVFP4's tensor scale, from the largest finite magnitude."""
+    with ieee_arithmetic():
+        finite = np.abs(x[np.isfinite(x)])
+        return tensor_scale_of(finite.max() if finite.size else 0.0, dtype)
 
-    One float32 division, correctly rounded; 1 where there is nothing to scale.
+
+def tensor_scale_of(amax: float, dtype: Block) -> float:
+    """amax over the largest block scale times element; 1 where there is nothing to scale.
+
+    One float32 division, correctly rounded.
     """
     assert dtype.element is not None
     assert dtype.scale is not None
     with ieee_arithmetic():
-        finite = np.abs(x[np.isfinite(x)])
-        amax = finite.max() if finite.size else np.float32(0)
-        found = np.float32(amax) / np.float32(dtype.element_unit * dtype.element.max * dtype.scale.max)
-        return float(found) or 1.0
+        largest = np.float32(dtype.element_unit * dtype.element.max * dtype.scale.max)
+        return float(np.float32(amax) / largest) or 1.0

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+
+os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: it looks once
 
 import hypothesis
 import numpy as np
 import pytest
 
 import numerics as nx
+from numerics.formats import backend
 
 sys.path.append(str(Path(__file__).parents[1]))  # for bench; last, so that the installed wheel is tested
 
 hypothesis.settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("house")
 
-EXECUTORS = ("array", "cpu")
-"""All that must equal `reference`, bit for bit."""
+backend.register("interpreter", "tests.interpreted")
+EXECUTORS = ("array", "cpu", "interpreter")
+"""All that must equal `reference`, bit for bit; `interpreter`: the GPU's kernels, without a GPU."""
 
 ELEMENTS = [d for d in nx.dtypes() if d.kind != "block"]
 DECLARED = [

@@ -1,0 +1,468 @@
+"""The Backend (formats/backend.py) for torch tensors on a GPU."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from numerics.backends.affine import AffineOptions, Partition
+from numerics.backends.blocking import Blocking, check_axis
+from numerics.backends.executor import Affine, BlockOptions
+from numerics.backends.gpu import affine, blocks
+from numerics.backends.gpu.blocks import BFLOAT16, Cut, Fields, codes_of_words
+from numerics.backends.gpu.build import interpreting
+from numerics.backends.gpu.launch import launch, per_program
+from numerics.backends.gpu.native import native
+from numerics.backends.gpu.tensors import (
+    CODES,
+    FLOATS,
+    memory,
+    random_bits,
+    take,
+    take_codes,
+    target,
+    usable,
+    words,
+)
+from numerics.backends.host import tensor_scale_of
+from numerics.formats.backend import Draw
+from numerics.formats.block import Block, Blocks
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError
+from numerics.formats.grid import grid
+from numerics.formats.packing import planes
+
+OLDEST = (8, 0)  # compute capability: what the kernels are compiled for in the tests
+
+
+class GpuBackend:
+    """Triton kernels; what comes back lies on the device of what came."""
+
+    name = "gpu"
+
+    def owns(self, x: Any) -> bool:
+        """Tensors on a GPU; those on the CPU only while kernels are interpreted, for tests."""
+        if not isinstance(x, torch.Tensor):
+            return False
+        if x.is_cuda:
+            check_device(x.device)
+            return True
+        return x.device.type == "cpu" and interpreting()
+
+    # ---- elements --------------------------------------------------------------------------
+
+    def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+        """Element.encode."""
+        data = take(x)
+        result = target(out, tuple(data.shape), CODES[dtype.code_dtype], data)
+        direct = result if usable(result, data) else torch.empty_like(result).contiguous()
+        draws, random, seed = random_bits(draw, data)
+        wide, low = _elements(data, dtype, rounding)
+        source, n = memory(wide), data.numel()
+        launch(
+            "encode_kernel", _programs(n), source, *_or(source, low, random), memory(direct), n, seed,
+            f=grid(dtype, rounding, overflow), rounding=rounding, KIND=FLOATS[wide.dtype], DRAW=draws,
+            LOW=low is not None, NATIVE=native(dtype, rounding, overflow, data.device), BLOCK=per_program(),
+        )  # fmt: skip
+        return _done(result, direct)
+
+    def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
+        """Element.decode."""
+        data = take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name)
+        result = target(out, tuple(data.shape), torch.float32, data)
+        return self._decode(data, dtype, result, None)
+
+    def _decode(self, codes: torch.Tensor, dtype: Element, result: torch.Tensor, bits: int | None) -> Any:
+        direct = result if usable(result, codes) else torch.empty_like(result).contiguous()
+        f = grid(dtype, "half_even", dtype.default_overflow)
+        arguments = memory(codes), memory(direct), direct.numel()
+        launch("decode_kernel", _programs(direct.numel()), *arguments, f=f, BITS=bits, BLOCK=per_program())
+        return _done(result, direct)
+
+    def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+        """Element.round."""
+        data = take(x)
+        result = target(out, tuple(data.shape), data.dtype, data)
+        wide, low = _elements(data, dtype, rounding)
+        direct = result if usable(result, data) and wide is data else torch.empty_like(wide)
+        draws, random, seed = random_bits(draw, data)
+        source, n = memory(wide), data.numel()
+        launch(
+            "round_kernel", _programs(n), source, *_or(source, low, random), memory(direct), n, seed,
+            f=grid(dtype, rounding, overflow), rounding=rounding, KIND=FLOATS[wide.dtype],
+            TARGET=FLOATS[wide.dtype], DRAW=draws, LOW=low is not None, BFLOAT16=BFLOAT16, BLOCK=per_program(),
+        )  # fmt: skip
+        return _done(result, direct)
+
+    def pack(self, codes: Any, dtype: Element) -> Any:
+        """Element.pack."""
+        return pack(take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name), dtype.bits)
+
+    def unpack(self, packed: Any, shape: Any, dtype: Element) -> Any:
+        """Element.unpack."""
+        shape = as_shape(shape)
+        return unpack(take_bytes(packed, math.prod(shape), dtype.bits), shape, dtype.bits)
+
+    def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
+        """Element.encode_packed."""
+        data, bits = take(x), dtype.bits
+        draws, random, seed = random_bits(draw, data)
+        if data.dtype == torch.float64:
+            return self.pack(self.encode(data, dtype, rounding, overflow, draw, None), dtype)
+        packed, n = room(data.numel(), bits, data), data.numel()
+        source, codes = memory(data), codes_of_words(bits)
+        tile = per_program() // codes
+        launch(
+            "encode_packed_kernel", _programs(n), source, *_or(source, random), packed, n, packed.numel(), seed,
+            f=grid(dtype, rounding, overflow), rounding=rounding, KIND=FLOATS[data.dtype], DRAW=draws,
+            NATIVE=native(dtype, rounding, overflow, data.device), BITS=bits, CODES=codes, TILE=tile,
+        )  # fmt: skip
+        return as_bytes(packed, n, bits)
+
+    def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:
+        """Element.decode_packed."""
+        shape = as_shape(shape)
+        data = take_bytes(packed, math.prod(shape), dtype.bits)
+        return self._decode(data, dtype, target(None, shape, torch.float32, data), dtype.bits)
+
+    # ---- blocks ----------------------------------------------------------------------------
+
+    def encode_blocks(
+        self, x: Any, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
+        draw: Draw, out: Blocks | None = None,
+    ) -> Blocks:  # fmt: skip
+        """Block.encode."""
+        data, options, draws = _options(take(x), dtype, rule, rounding, tensor_scale, draw)
+        cut = Cut.of(tuple(data.shape), axis, dtype)
+        results = _block_targets(out, dtype, axis, cut.blocking, data)
+        direct = [
+            r if r is None or usable(r, data) else torch.empty_like(r).contiguous() for r in results
+        ]
+        blocks.encode(data, dtype, cut, options, "encode", draws, Fields(*direct))  # type: ignore[arg-type]
+        for result, made in zip(results, direct, strict=True):
+            if result is not None:
+                _done(result, made)
+        return Blocks(dtype, axis, *results, tensor_scale=options.tensor_scale)
+
+    def decode_blocks(self, of: Blocks, out: Any) -> Any:
+        """Block.decode."""
+        fields, cut = _fields(of)
+        result = target(out, tuple(fields.codes.shape), torch.float32, fields.codes)
+        direct = result if usable(result, fields.codes) else torch.empty_like(result).contiguous()
+        blocks.decode(fields, of.dtype, cut, of.tensor_scale, False, direct)
+        return _done(result, direct)
+
+    def round_blocks(
+        self, x: Any, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
+        draw: Draw, out: Any,
+    ) -> Any:  # fmt: skip
+        """Block.round."""
+        came = take(x)
+        result = target(out, tuple(came.shape), came.dtype, came)
+        data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
+        direct = result if usable(result, came) and data is came else torch.empty_like(data)
+        cut = Cut.of(tuple(data.shape), axis, dtype)
+        blocks.encode(data, dtype, cut, options, "round", draws, Fields(direct, None))
+        return _done(result, direct)
+
+    def pack_blocks(self, of: Blocks) -> Any:
+        """Block.pack."""
+        fields, cut = _fields(of)
+        d = of.dtype
+        if d.family != "micro":
+            return pack(fields.codes, d.element_bits)
+        assert fields.scale is not None
+        assert fields.micro is not None
+        rows = _rows(fields.codes, cut.blocking)
+        parts = [_bits(rows >> first, width) for first, width in planes(d.element_bits)]
+        shared = [_shared_rows(field, cut.blocking)[:, None] for field in (fields.micro, fields.scale)]
+        return torch.cat([*(_gathered(part) for part in parts), *shared], 1).reshape(-1)
+
+    def unpack_blocks(
+        self, packed: Any, dtype: Block, shape: Any, axis: int, scale: Any, tensor_scale: float | None
+    ) -> Blocks:
+        """Block.unpack."""
+        shape = as_shape(shape)
+        if dtype.family != "micro":
+            if scale is None:
+                raise NumericsError(f"{dtype.name}: the scales stand beside the packed codes; give scale=")
+            data = take_bytes(packed, math.prod(shape), dtype.element_bits)
+            return Blocks(dtype, axis, unpack(data, shape, dtype.element_bits), scale, None, tensor_scale)
+        blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
+        data = take_codes(packed, 8, "uint8", "packed bytes")
+        need = blocking.count * dtype.bytes_per_block
+        if data.numel() != need:
+            raise NumericsError(
+                f"{blocking.count} {dtype.name} blocks are {need} bytes, but {data.numel()} came"
+            )
+        rows = data.reshape(-1, dtype.bytes_per_block).to(torch.int32)
+        codes = torch.zeros(blocking.count, dtype.block, dtype=torch.int32, device=data.device)
+        start = 0
+        for first, width in planes(dtype.element_bits):
+            size = -(-dtype.block * width // 8)
+            bits = _spread(rows[:, start : start + size], width)[:, : dtype.block]
+            codes |= bits << first
+            start += size
+        elements = _elements_of(codes.to(CODES[dtype.code_dtype]), blocking)
+        shared = [_shared(rows[:, -k].to(torch.uint8), blocking) for k in (1, 2)]
+        return Blocks(dtype, axis, elements, *shared)
+
+    def quantize_blocks(
+        self, x: Any, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None, draw: Draw
+    ) -> tuple[Any, Any, float | None]:
+        """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
+        data, options, draws = _options(take(x), dtype, rule, rounding, tensor_scale, draw)
+        cut = Cut.of(tuple(data.shape), axis, dtype)
+        if not blocks.packs(dtype, cut):
+            made = self.encode_blocks(data, dtype, axis, rule, rounding, tensor_scale, draw)
+            beside = None if dtype.family == "micro" else made.scale
+            return self.pack_blocks(made), beside, made.tensor_scale
+        if dtype.family == "micro":
+            size, scale = cut.blocking.count * dtype.bytes_per_block, None
+        else:
+            size = data.numel() * dtype.element_bits // 8
+            scale = torch.empty(cut.blocking.shared_shape, dtype=_scale_type(dtype), device=data.device)
+        packed = torch.empty(size, dtype=torch.uint8, device=data.device)
+        blocks.encode(data, dtype, cut, options, "pack", draws, Fields(packed, scale))
+        return packed, scale, options.tensor_scale
+
+    def dequantize_blocks(
+        self, packed: Any, scale: Any, dtype: Block, shape: tuple[int, ...], axis: int, tensor_scale: float | None
+    ) -> Any:
+        """float32 values of what quantize_blocks made."""
+        cut = Cut.of(shape, axis, dtype)
+        if not blocks.packs(dtype, cut):
+            return self.decode_blocks(self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale), None)
+        out = torch.empty(shape, dtype=torch.float32, device=packed.device)
+        blocks.decode(Fields(packed, scale), dtype, cut, tensor_scale, True, out)
+        return out
+
+    # ---- a scale and a zero point (backends/affine.py) --------------------------------------
+
+    def prepare(self, x: Any) -> tuple[torch.Tensor, str]:
+        """x itself where kernels read it; float16 and bfloat16 need not be widened."""
+        return take(x), FLOATS[x.dtype]
+
+    def give(self, values: torch.Tensor, original: str) -> torch.Tensor:
+        """float32 or float64 values as what they were, half to even."""
+        return affine.narrow(values, original)
+
+    def extremes(self, data: torch.Tensor, partition: Partition) -> tuple[torch.Tensor, torch.Tensor]:
+        """The least and the largest finite value of those that share a scale; 0 where there is none."""
+        return affine.extremes(data, partition)
+
+    def find_affine(
+        self, low: torch.Tensor, high: torch.Tensor, dtype: Element, options: AffineOptions, scale: Any = None
+    ) -> Affine:
+        """The scale, unless it is given, and the zero point for values from low to high."""
+        return affine.find(low, high, dtype, options, scale)
+
+    def quantize(
+        self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: str, draw: Draw
+    ) -> Any:
+        """Codes of the shape of data: clamp(round(x / scale) + zero_point)."""
+        return affine.encode(data, dtype, partition, scales, rounding, draw, "encode")
+
+    def quantize_packed(
+        self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: str, draw: Draw
+    ) -> Any:
+        """The same codes as one string of bits."""
+        return pack(self.quantize(data, dtype, partition, scales, rounding, draw), dtype.bits)
+
+    def fake_quantize(
+        self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: str, draw: Draw
+    ) -> Any:
+        """dequantize(quantize(data)) in one pass."""
+        return affine.encode(data, dtype, partition, scales, rounding, draw, "round")
+
+    def dequantize(self, codes: Any, dtype: Element, partition: Partition, scales: Affine) -> Any:
+        """Values of the codes, in the type of the scale: (q - zero_point) * scale."""
+        return affine.decode(codes, dtype, partition, scales)
+
+
+def check_device(device: torch.device) -> None:
+    """Raises NumericsError for a GPU older than the kernels are tested for."""
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < OLDEST:
+        raise NumericsError(
+            f"{torch.cuda.get_device_name(device)} has compute capability "
+            f"{'.'.join(map(str, torch.cuda.get_device_capability(device)))}; 8.0 or later is needed: "
+            "use x.cpu()"
+        )
+
+
+def _programs(n: int) -> tuple[int]:
+    return (-(-n // per_program()),)
+
+
+def _or(filler: torch.Tensor, *parts: torch.Tensor | None) -> list[torch.Tensor]:
+    """Pointers that a kernel does not use still point somewhere."""
+    return [filler if part is None else part for part in parts]
+
+
+def _done(result: torch.Tensor, made: torch.Tensor | None) -> torch.Tensor:
+    if made is not None and made is not result:
+        result.copy_(made if made.dtype == result.dtype else affine.narrow(made, FLOATS[result.dtype]))
+    return result
+
+
+def _elements(x: torch.Tensor, d: Element, rounding: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """x as kernels read it; a value of float64 that is too small for float32 is still not zero."""
+    wide, low = words(x, rounding == "stochastic")
+    if low is not None and not getattr(d, "has_zero", True):
+        wide = torch.where((wide == 0) & (x > 0), torch.full_like(wide, 2.0**-149), wide)
+    return wide, low
+
+
+def _options(
+    x: torch.Tensor, d: Block, rule: str, rounding: str, tensor_scale: float | None, draw: Draw
+) -> tuple[torch.Tensor, BlockOptions, tuple[str, Any, int]]:
+    """What block kernels take: x in a type that they read, the options, where random bits come from."""
+    wide, draws = words(x)[0], random_bits(draw, x)
+    if d.family == "scaled" and tensor_scale is None:
+        finite = torch.where(wide.isfinite(), wide.abs(), torch.zeros((), dtype=wide.dtype, device=wide.device))
+        tensor_scale = tensor_scale_of(float(finite.amax()) if finite.numel() else 0.0, d)
+    return wide, BlockOptions(rule, rounding, tensor_scale, None), draws
+
+
+def _scale_type(d: Block) -> torch.dtype:
+    return torch.uint8 if d.scale is None else CODES[d.scale.code_dtype]
+
+
+def _block_targets(
+    out: Blocks | None, d: Block, axis: int, blocking: Blocking, source: torch.Tensor
+) -> list[torch.Tensor | None]:
+    """codes, scale and microexponents: the caller's where they fit, else new ones."""
+    if out is not None and (out.dtype is not d or out.axis != axis):
+        raise NumericsError(f"out must be Blocks of {d} along axis {axis}, not {out.dtype}, {out.axis}")
+    parts: list[tuple[str, tuple[int, ...], torch.dtype]] = [
+        ("codes", blocking.shape, CODES[d.code_dtype]),
+        ("scale", blocking.shared_shape, _scale_type(d)),
+    ]
+    if d.family == "micro":
+        parts.append(("microexponents", blocking.shared_shape, torch.uint8))
+    found: list[torch.Tensor | None] = []
+    for name, shape, kind in parts:
+        given = None if out is None else getattr(out, name)
+        if out is not None and given is None:
+            raise NumericsError(f"out.{name} is missing")
+        found.append(target(given, shape, kind, source, f"out.{name}"))
+    return found if len(found) == 3 else [*found, None]
+
+
+def _fields(of: Blocks) -> tuple[Fields, Cut]:
+    d = of.dtype
+    codes = take_codes(of.codes, d.element_bits, d.code_dtype, d.name)
+    cut = Cut.of(tuple(codes.shape), of.axis, d)
+    width, kind = (8, "uint8") if d.scale is None else (d.scale.bits, d.scale.code_dtype)
+    scale = _of_shape(of.scale, width, kind, f"{d.name} scale", cut.blocking)
+    micro = None
+    if d.family == "micro":
+        bits = d.block // (d.sub_block or 1)
+        micro = _of_shape(of.microexponents, bits, "uint8", f"{d.name} microexponents", cut.blocking)
+    return Fields(codes, scale, micro), cut
+
+
+def _of_shape(field: Any, bits: int, kind: str, name: str, blocking: Blocking) -> torch.Tensor:
+    taken = take_codes(field, bits, kind, name)
+    if tuple(taken.shape) != blocking.shared_shape:
+        raise NumericsError(
+            f"{name.split()[-1]} has shape {tuple(taken.shape)}; codes of {blocking.shape} need "
+            f"{blocking.shared_shape}"
+        )
+    return taken
+
+
+# ---- strings of bits ---------------------------------------------------------------------------
+
+
+def as_shape(shape: Any) -> tuple[int, ...]:
+    """A shape from an integer or a sequence of them."""
+    from numerics.backends.arrays import as_shape as checked
+
+    return checked(shape)
+
+
+def room(count: int, bits: int, beside: torch.Tensor) -> torch.Tensor:
+    """Words for that many codes."""
+    return torch.empty(-(-count * bits // 32), dtype=torch.int32, device=beside.device)
+
+
+def as_bytes(packed: torch.Tensor, count: int, bits: int) -> torch.Tensor:
+    """The bytes of the words that codes fill."""
+    return packed.view(torch.uint8)[: -(-count * bits // 8)]
+
+
+def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Contiguous codes to bytes."""
+    packed = room(codes.numel(), bits, codes)
+    arguments = memory(codes), packed, codes.numel(), packed.numel()
+    block = per_program() // 4
+    launch("pack_kernel", (-(-packed.numel() // block),), *arguments, BITS=bits, BLOCK=block)
+    return as_bytes(packed, codes.numel(), bits)
+
+
+def unpack(packed: torch.Tensor, shape: tuple[int, ...], bits: int) -> torch.Tensor:
+    """Bytes to codes."""
+    codes = torch.empty(shape, dtype=torch.uint8 if bits <= 8 else torch.uint16, device=packed.device)
+    launch(
+        "unpack_kernel", _programs(codes.numel()), packed, memory(codes), codes.numel(), BITS=bits,
+        BLOCK=per_program(),
+    )  # fmt: skip
+    return codes
+
+
+def take_bytes(packed: torch.Tensor, count: int, bits: int) -> torch.Tensor:
+    """Packed bytes, when they are as many as that many codes take."""
+    data = take_codes(packed, 8, "uint8", "packed bytes")
+    need = -(-count * bits // 8)
+    if data.numel() != need:
+        raise NumericsError(f"{count} codes of {bits} bits are {need} bytes, but {data.numel()} came")
+    return data
+
+
+# ---- microexponent blocks of any size as bytes, by whole-tensor operations ------------------------
+
+
+def _rows(codes: torch.Tensor, blocking: Blocking) -> torch.Tensor:
+    """As [blocks, size], short last blocks filled with zeros."""
+    moved = codes.to(torch.int32).movedim(blocking.axis, -1)
+    missing = blocking.per_line * blocking.size - blocking.length
+    return torch.nn.functional.pad(moved, (0, missing)).reshape(blocking.count, blocking.size)
+
+
+def _elements_of(rows: torch.Tensor, blocking: Blocking) -> torch.Tensor:
+    """The inverse of _rows."""
+    lines = rows.reshape(*blocking.lines, blocking.per_line * blocking.size)[..., : blocking.length]
+    return lines.movedim(-1, blocking.axis).contiguous()
+
+
+def _shared_rows(field: torch.Tensor, blocking: Blocking) -> torch.Tensor:
+    return field.movedim(blocking.axis, -1).reshape(-1)
+
+
+def _shared(field: torch.Tensor, blocking: Blocking) -> torch.Tensor:
+    return field.reshape(*blocking.lines, blocking.per_line).movedim(-1, blocking.axis).contiguous()
+
+
+def _bits(fields: torch.Tensor, width: int) -> torch.Tensor:
+    """[n, k] as single bits [n, k * width], the lowest first."""
+    places = torch.arange(width, dtype=torch.int32, device=fields.device)
+    return ((fields[..., None] >> places) & 1).flatten(1)
+
+
+def _joined(bits: torch.Tensor, width: int) -> torch.Tensor:
+    """[n, k * width] single bits as fields [n, k]."""
+    places = torch.arange(width, dtype=torch.int32, device=bits.device)
+    return (bits.unflatten(1, (bits.shape[1] // width, width)) << places).sum(-1, dtype=torch.int32)
+
+
+def _gathered(bits: torch.Tensor) -> torch.Tensor:
+    """Single bits as bytes, the last one of a row filled with zeros."""
+    return _joined(torch.nn.functional.pad(bits, (0, -bits.shape[1] % 8)), 8).to(torch.uint8)
+
+
+def _spread(packed: torch.Tensor, width: int) -> torch.Tensor:
+    """Bytes as fields of `width` bits."""
+    return _joined(_bits(packed, 8), width)

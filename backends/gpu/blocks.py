@@ -1,0 +1,169 @@
+"""Blocks on the GPU: how a tensor is cut into programs, and which kernel takes them.
+
+A tensor is [outer, length, inner], blocked along `length`; nothing is moved or filled up for it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from numerics.backends.blocking import Blocking, check_axis
+from numerics.backends.executor import BlockOptions
+from numerics.backends.gpu.launch import launch, per_program
+from numerics.backends.gpu.native import native
+from numerics.backends.gpu.tensors import FLOATS, memory
+from numerics.formats.block import Block
+from numerics.formats.floats import bfloat16
+from numerics.formats.grid import element_grid, float32_bits, grid, scale_of
+from numerics.formats.packing import planes
+
+BFLOAT16 = grid(bfloat16, "half_even", "nonsaturate")
+
+
+def power_of_two(n: int) -> int:
+    """The smallest one that is not less."""
+    return 1 << (n - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A tensor's blocks as programs take them."""
+
+    blocking: Blocking
+    width: int  # lanes that a block takes: a power of two
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], axis: int, d: Block) -> Cut:
+        """For a tensor in a block format."""
+        sub = d.sub_block or 0
+        width = power_of_two(d.block // sub) * power_of_two(sub) if sub else power_of_two(d.block)
+        return cls(Blocking(shape, check_axis(axis, shape), d.block), width)
+
+    @property
+    def inner(self) -> int:
+        """Elements between neighbours of a block."""
+        return math.prod(self.blocking.shape[self.blocking.axis + 1 :])
+
+    @property
+    def tile(self) -> int:
+        """Blocks of a program."""
+        return max(per_program() // self.width, 1)
+
+    @property
+    def order(self) -> str:
+        """How they lie: kernels.place_of_blocks."""
+        if self.blocking.whole:
+            return "rows"
+        return "columns" if self.inner % self.tile == 0 else "any"
+
+    @property
+    def programs(self) -> tuple[int]:
+        """The grid of a launch."""
+        return (-(-self.blocking.count // self.tile),)
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Arguments of every block kernel: count, length, per_line, inner."""
+        return self.blocking.count, self.blocking.length, self.blocking.per_line, self.inner
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What is compiled in."""
+        return {"ORDER": self.order, "SIZE": self.blocking.size, "TILE": self.tile}
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Where the parts of blocks are, in the order of Blocks; or packed bytes in the place of codes."""
+
+    codes: torch.Tensor
+    scale: torch.Tensor | None
+    micro: torch.Tensor | None = None
+
+
+def packs(d: Block, cut: Cut) -> bool:
+    """Do blocks go straight to packed bytes: whole words, in the order of the memory?"""
+    if not cut.blocking.whole or cut.width != d.block:
+        return False
+    if d.family != "micro":
+        return d.element_bits * d.block % 32 == 0
+    return d.block == 16 and [width for _, width in planes(d.element_bits)[1:]] in ([], [1])
+
+
+def encode(
+    x: torch.Tensor, d: Block, cut: Cut, o: BlockOptions, what: str, seed: tuple[str, Any, int], to: Fields
+) -> None:
+    """Floats to fields (`encode`), stored bytes (`pack`) or values (`round`), into `to`."""
+    draw, bits, key = seed
+    common = {
+        "rounding": o.rounding, "WHAT": what, "KIND": FLOATS[x.dtype], "DRAW": draw, "BFLOAT16": BFLOAT16,
+        **cut.constants,
+    }  # fmt: skip
+    count, length, per_line, inner = cut.sizes
+    source, out = memory(x), _words(to.codes, d) if what == "pack" else memory(to.codes)
+    random = source if bits is None else bits
+    if d.family == "micro":
+        launch(
+            "micro_blocks", cut.programs, source, random, out, *_or(out, to.scale, to.micro),
+            count, length, per_line, inner, key,
+            m=d.mantissa, PLANE=planes(d.element_bits)[0][1], **_groups(d), **common,
+        )  # fmt: skip
+        return
+    mx = d.family == "mx"
+    launch(
+        "scaled_blocks", cut.programs, source, random, out, *_or(out, to.scale), _tensor_scale(o, x),
+        count, length, per_line, inner, key, out.numel(),
+        f=element_grid(d), s=scale_of(d, o.rule) if mx else grid(d.scale, "half_even", "saturate"),
+        FAMILY=d.family, NATIVE=native(d.element, o.rounding, "saturate", x.device) if mx else None,
+        WIDTH=cut.width, BITS=d.element_bits, CODES=codes_of_words(d.element_bits), **common,
+    )  # fmt: skip
+
+
+def decode(
+    of: Fields, d: Block, cut: Cut, tensor_scale: float | None, packed: bool, out: torch.Tensor
+) -> None:
+    """Fields, or packed bytes, to float32."""
+    codes, to = memory(of.codes), memory(out)
+    if d.family == "micro":
+        launch(
+            "unmicro_blocks", cut.programs, codes, *_or(codes, of.scale, of.micro), to, *cut.sizes,
+            m=d.mantissa, PLANE=planes(d.element_bits)[0][1] if packed else None, **_groups(d), **cut.constants,
+        )  # fmt: skip
+        return
+    options = BlockOptions("floor", "half_even", tensor_scale, None)
+    g = grid(d.scale, "half_even", "saturate") if d.family == "scaled" else None
+    launch(
+        "unscaled_blocks", cut.programs, codes, *_or(codes, of.scale), _tensor_scale(options, out), to, *cut.sizes,
+        f=element_grid(d), g=g, FAMILY=d.family, WIDTH=cut.width, BITS=d.element_bits if packed else None,
+        **cut.constants,
+    )  # fmt: skip
+
+
+def codes_of_words(bits: int) -> int:
+    """Codes that fill whole 32-bit words."""
+    return 32 // math.gcd(bits, 32)
+
+
+def _groups(d: Block) -> dict[str, int]:
+    sub = d.sub_block or 1
+    groups = d.block // sub
+    return {"GROUPS": groups, "WIDE": power_of_two(groups), "SUB": sub, "SUB_WIDE": power_of_two(sub)}
+
+
+def _words(packed: torch.Tensor, d: Block) -> torch.Tensor:
+    """Bytes as the units in which kernels write them."""
+    whole = d.family != "micro" or d.bytes_per_block % 4 == 0
+    return packed.view(torch.int32 if whole else torch.int16)
+
+
+def _or(filler: torch.Tensor, *parts: torch.Tensor | None) -> list[torch.Tensor]:
+    """Pointers that a kernel does not use still point somewhere."""
+    return [filler if part is None else memory(part) for part in parts]
+
+
+def _tensor_scale(o: BlockOptions, x: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([float32_bits(o.tensor_scale or 1.0)], dtype=torch.int32, device=x.device)

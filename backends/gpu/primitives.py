@@ -1,0 +1,49 @@
+"""The primitives of the shared arithmetic in Triton's language, bound like it (build.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton.language as tl
+
+
+def where(condition: Any, yes: Any, no: Any) -> Any:
+    """Elementwise choice."""
+    return tl.where(condition, yes, no)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """Of integers."""
+    return tl.minimum(a, b)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """Of integers."""
+    return tl.maximum(a, b)
+
+
+def as_bits(x: Any) -> Any:
+    """The same register as int32."""
+    return tl.cast(x, tl.int32, bitcast=True)
+
+
+def as_float(bits: Any) -> Any:
+    """The same register as float32."""
+    return tl.cast(bits, tl.float32, bitcast=True)
+
+
+def divide(a: Any, b: Any) -> Any:
+    """Correctly rounded: Triton's own operator is only nearly so."""
+    return tl.div_rn(a, b)
+
+
+def max_of_group(x: Any) -> Any:
+    """Sub-blocks are the last axis of a tile."""
+    return tl.max(x, len(x.shape) - 1, keep_dims=True)
+
+
+def max_of_block(x: Any) -> Any:
+    """Blocks are rows [n, k] of a tile, or rows of sub-blocks [n, k / s, s]."""
+    if len(x.shape) == 3:
+        x = tl.max(x, 2, keep_dims=True)
+    return tl.max(x, 1, keep_dims=True)

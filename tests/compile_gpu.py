@@ -1,0 +1,278 @@
+"""Compiles every GPU kernel for GPUs that are not here, and says what became of it.
+
+python -m tests.compile_gpu [--targets sm_90,gfx950] [--only WORD] [--json FILE]
+
+A line a kernel and target: registers, instructions an element, bytes of shared memory.  A fault is a
+spill, a flush to zero, a fused multiply-add in the exact arithmetic, or narrow loads and stores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.pop("TRITON_INTERPRET", None)
+if __name__ == "__main__":
+    os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp()
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.tools.disasm import get_sass
+
+import numerics as nx
+from numerics.backends.affine import Partition
+from numerics.backends.executor import Affine
+from numerics.backends.gpu import BACKEND as GPU
+from numerics.backends.gpu import backend, blocks, launch, native
+from numerics.formats.backend import Draw
+
+TARGETS = {f"sm_{n}": GPUTarget("cuda", n, 32) for n in (80, 89, 90, 100, 120)} | {
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+    "gfx950": GPUTarget("hip", "gfx950", 64),
+    "gfx1201": GPUTarget("hip", "gfx1201", 32),
+}
+N = 1 << 14
+X = {kind: torch.zeros(N, dtype=getattr(torch, kind)) for kind in ("float32", "float16", "bfloat16")}
+TYPES = {torch.int32: "*i32", torch.int16: "*i16", torch.uint8: "*u8", torch.uint16: "*u16",
+         torch.float16: "*fp16"}  # fmt: skip
+NONE = Draw()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What became of a kernel on a target."""
+
+    case: str
+    target: str
+    registers: int
+    spilled: int
+    shared: int
+    instructions: float  # an element, whole kernel
+    faults: tuple[str, ...]
+
+
+def cases() -> dict[str, Callable[[], object]]:
+    """Calls of the backend; each stands for the kernels that it launches."""
+    found: dict[str, Callable[[], object]] = {}
+    for kind, x in X.items():
+        found |= {
+            f"encode fp8_e4m3 {kind}": lambda x=x: _encode(nx.fp8_e4m3, x),
+            f"encode_packed fp4 {kind}": lambda x=x: _encode_packed(nx.fp4, x),
+            f"round fp8_e4m3 {kind}": lambda x=x: _round(nx.fp8_e4m3, x),
+            f"encode mxfp8_e4m3 {kind}": lambda x=x: _encode_blocks(nx.mxfp8_e4m3, x),
+            f"store mxfp4 {kind}": lambda x=x: _store(nx.mxfp4, x),
+            f"store mx6 {kind}": lambda x=x: _store(nx.mx6, x),
+            f"round mxfp4 {kind}": lambda x=x: _round_blocks(nx.mxfp4, x),
+            f"round mx6 {kind}": lambda x=x: _round_blocks(nx.mx6, x),
+        }
+    x = X["float32"]
+    found |= {f"encode fp8_e4m3 {r}": lambda r=r: _encode(nx.fp8_e4m3, x, r) for r in ("floor", "half_away")}
+    found |= {f"encode {d}": lambda d=d: _encode(d, x) for d in (nx.fp8_e5m2, nx.fp6_e2m3, nx.int8, nx.e8m0)}
+    found |= {f"decode {d}": lambda d=d: _decode(d) for d in (nx.fp8_e4m3, nx.fp8_e5m2, nx.int8, nx.bfloat16)}
+    found |= {
+        "encode fp8_e4m3 stochastic seed": lambda: GPU.encode(
+            x, nx.fp8_e4m3, "stochastic", "saturate", Draw(seed=1), None
+        ),
+        "encode fp8_e4m3 nonsaturate": lambda: GPU.encode(x, nx.fp8_e4m3, "half_even", "nonsaturate", NONE, None),
+        "encode_packed fp6_e2m3": lambda: _encode_packed(nx.fp6_e2m3, x),
+        "encode_packed int4": lambda: _encode_packed(nx.int4, x),
+        "decode_packed fp6_e2m3": lambda: _decode_packed(nx.fp6_e2m3),
+        "decode_packed fp4": lambda: _decode_packed(nx.fp4),
+        "pack fp6_e2m3": lambda: GPU.pack(torch.zeros(N, dtype=torch.uint8), nx.fp6_e2m3),
+        "unpack fp6_e2m3": lambda: GPU.unpack(torch.zeros(N * 6 // 8, dtype=torch.uint8), N, nx.fp6_e2m3),
+        "store mxfp6_e2m3": lambda: _store(nx.mxfp6_e2m3, x),
+        "store mx9": lambda: _store(nx.mx9, x),
+        "store nvfp4": lambda: _store(nx.nvfp4, x),
+        "encode mxfp8_e4m3 columns": lambda: GPU.encode_blocks(
+            x.reshape(32, -1), nx.mxfp8_e4m3, 0, "rceil", "half_even", None, NONE
+        ),
+        "encode mxfp8_e4m3 floor": lambda: _encode_blocks(nx.mxfp8_e4m3, x, "floor"),
+        "encode mx6": lambda: _encode_blocks(nx.mx6, x),
+        "decode mxfp8_e4m3": lambda: GPU.decode_blocks(_zeros(nx.mxfp8_e4m3), None),
+        "decode mx9": lambda: GPU.decode_blocks(_zeros(nx.mx9), None),
+        "decode nvfp4": lambda: GPU.decode_blocks(_zeros(nx.nvfp4), None),
+        "load mxfp4": lambda: _load(nx.mxfp4),
+        "load mx6": lambda: _load(nx.mx6),
+        "quantize int8 per_channel": lambda: _affine(Partition((16, N // 16), 0), None),
+        "quantize int4 per_group": lambda: _affine(Partition((16, N // 16), 1, 128), torch.zeros(16, 8)),
+        "fake_quantize int8 per_channel": lambda: _affine(Partition((16, N // 16), 0), None, "fake_quantize"),
+        "fake_quantize int8 asymmetric": lambda: _affine(
+            Partition((16, N // 16), 1), torch.zeros(N // 16, dtype=torch.int32), "fake_quantize"
+        ),
+        "dequantize int8 per_channel": lambda: GPU.dequantize(
+            torch.zeros(16, N // 16, dtype=torch.uint8), nx.int8, Partition((16, N // 16), 0),
+            Affine(torch.ones(16), None),  # type: ignore[arg-type]
+        ),
+    }  # fmt: skip
+    for d in native.CAPABLE:
+        found[f"native encode {d}"] = lambda d=d: _encode(nx.dtype(d), x)
+        found[f"native encode mx{d}"] = lambda d=d: _encode_blocks(nx.dtype(f"mx{d}"), x)
+    found["native encode fp8_e4m3 bfloat16"] = lambda: _encode(nx.fp8_e4m3, X["bfloat16"])
+    return found
+
+
+def _encode(d: Any, x: Any, rounding: str = "half_even") -> Any:
+    return GPU.encode(x, d, rounding, "saturate", NONE, None)
+
+
+def _encode_packed(d: Any, x: Any) -> Any:
+    return GPU.encode_packed(x, d, "half_even", "saturate", NONE)
+
+
+def _round(d: Any, x: Any) -> Any:
+    return GPU.round(x, d, "half_even", "saturate", NONE, None)
+
+
+def _decode(d: Any) -> Any:
+    return GPU.decode(torch.zeros(N, dtype=getattr(torch, d.code_dtype)), d, None)
+
+
+def _decode_packed(d: Any) -> Any:
+    return GPU.decode_packed(torch.zeros(N * d.bits // 8, dtype=torch.uint8), N, d)
+
+
+def _encode_blocks(d: Any, x: Any, rounding: str = "half_even") -> Any:
+    return GPU.encode_blocks(x, d, -1, "floor", rounding, None, NONE)
+
+
+def _round_blocks(d: Any, x: Any) -> Any:
+    return GPU.round_blocks(x, d, -1, "floor", "half_even", None, NONE, None)
+
+
+def _store(d: Any, x: Any) -> Any:
+    return GPU.quantize_blocks(x, d, -1, "floor", "half_even", 1.0 if d.family == "scaled" else None, NONE)
+
+
+def _zeros(d: Any) -> Any:
+    shared = torch.zeros(N // d.block, dtype=torch.uint8)
+    micro = shared if d.family == "micro" else None
+    return nx.Blocks(d, -1, torch.zeros(N, dtype=torch.uint8), shared, micro)
+
+
+def _load(d: Any) -> Any:
+    size = N // d.block * d.bytes_per_block if d.family == "micro" else N * d.element_bits // 8
+    scale = None if d.family == "micro" else torch.zeros(N // d.block, dtype=torch.uint8)
+    return GPU.dequantize_blocks(torch.zeros(size, dtype=torch.uint8), scale, d, (N,), -1, None)
+
+
+def _affine(partition: Partition, zero: Any, verb: str = "quantize") -> Any:
+    affine = Affine(torch.ones(partition.shared), zero)  # type: ignore[arg-type]
+    x = X["float32"].reshape(partition.shape)
+    return getattr(GPU, verb)(x, nx.int8, partition, affine, "half_even", NONE)
+
+
+def source(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -> ASTSource:
+    """What Triton compiles for a launch with these arguments, tensors aligned as torch's are."""
+    signature: dict[str, str] = {}
+    attributes: dict[tuple[int, ...], Any] = {}
+    given = iter(arguments)
+    for k, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            continue
+        value = next(given)
+        if isinstance(value, torch.Tensor):
+            signature[name] = TYPES[value.dtype]
+            attributes[k,] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = "i64" if name == "seed" else "i32"
+            if value % 16 == 0:
+                attributes[k,] = [["tt.divisibility", 16]]
+    places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    return ASTSource(fn=kernel, signature=signature, constexprs=places, attrs=attributes)
+
+
+def judge(case: str, name: str, compiled: Any) -> Compiled:
+    """The figures and the faults of machine code; `case` says what may divide, and what is native."""
+    text, target = compiled.asm, TARGETS[name]
+    divides = any(word in case for word in ("quantize", "nvfp4"))
+    if target.backend == "cuda":
+        usage = _resources(text["cubin"])
+        lines = [line for line in get_sass(text["cubin"]).splitlines() if "\t" in line]
+        count = sum("NOP" not in line for line in lines) / (launch.PER_PROGRAM / 128)
+        code, registers, spilled = text["ptx"], usage["REG"], usage["STACK"] + usage["LOCAL"]
+        fused = r"fma\."
+        wide = r"(ld|st)\.global[.\w:]*\.(v[48]\.|v2\.b(32|64)|b64|b128)"
+    else:
+        code = text["amdgcn"]
+        registers, spilled = (int(re.search(rf"\.{key}:\s+(\d+)", code)[1]) for key in ("vgpr_count", "vgpr_spill_count"))  # type: ignore[index]
+        body = re.findall(r"^\t(?:v_|s_|global_|buffer_|ds_)\w+", code, re.M)
+        count = len(body) / (launch.PER_PROGRAM / (4 * target.warp_size))
+        fused = r"v_(pk_)?(fma|mac|fmac|mad)\w*_f32"
+        wide = r"(global|buffer)_(load|store)_(dwordx[24]|b(64|128))"
+    faults = []
+    if spilled:
+        faults.append(f"{spilled} bytes spilled")
+    if ".ftz" in code:
+        faults.append("flushes to zero")
+    if re.search(fused, code) and not (divides and target.backend == "hip"):
+        faults.append("fused multiply-add")
+    if not re.search(wide, code):
+        faults.append("no wide access")
+    return Compiled(case, name, registers, spilled, compiled.metadata.shared, round(count, 1), tuple(faults))
+
+
+def _resources(cubin: bytes) -> dict[str, int]:
+    tool = triton.knobs.nvidia.cuobjdump.path
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        shown = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    return {key: int(re.search(rf"{key}:(\d+)", shown)[1]) for key in ("REG", "STACK", "LOCAL")}  # type: ignore[index]
+
+
+def matrix(targets: list[str], only: str = "") -> Iterator[Compiled]:
+    """Compiles the cases; a case that a target cannot have (a native conversion) is left out."""
+    for case, call in cases().items():
+        if only not in case:
+            continue
+        launched: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
+        launch.execute = lambda kernel, grid, a, c, to=launched: to.append((kernel, a, c))
+        conversion = (lambda d, *_: d.name) if case.startswith("native") else (lambda *_: None)
+        backend.native = blocks.native = conversion
+        call()
+        assert launched, f"{case} launches nothing"
+        for name in targets:
+            if case.startswith("native") and name in ("sm_80", "gfx942", "gfx950", "gfx1201"):
+                continue
+            for kernel, arguments, constants in launched:
+                made = triton.compile(
+                    source(kernel, arguments, constants), target=TARGETS[name], options=launch.OPTIONS
+                )
+                yield judge(case, name, made)
+
+
+def main() -> None:
+    """Prints the matrix; exits with 1 where there is a fault."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--targets", default=",".join(TARGETS))
+    parser.add_argument("--only", default="")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    found = []
+    print(f"triton {triton.__version__}, torch {torch.__version__}")
+    for row in matrix(options.targets.split(","), options.only):
+        found.append(row)
+        print(f"{row.case:40s} {row.target:8s} {row.registers:4d} registers {row.instructions:6.1f} an element "
+              f"{row.shared:6d} shared  {'; '.join(row.faults)}", flush=True)  # fmt: skip
+    faulty = [row for row in found if row.faults]
+    print(f"{len(found)} compiled, {len(faulty)} with faults")
+    if options.json:
+        data = {"triton": triton.__version__, "kernels": [asdict(row) for row in found]}
+        options.json.write_text(json.dumps(data, indent=1) + "\n")
+    sys.exit(bool(faulty))
+
+
+if __name__ == "__main__":
+    main()

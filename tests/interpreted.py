@@ -1,0 +1,91 @@
+"""The GPU backend on NumPy arrays: Triton's interpreter runs its kernels, so every law is tried on them.
+
+TRITON_INTERPRET=1 must stand before Triton is imported (conftest.py sees to it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+
+from numerics.backends.arrays import take
+from numerics.backends.gpu import BACKEND as GPU
+from numerics.formats.backend import Draw
+from numerics.formats.block import Blocks
+
+
+def to_tensor(x: Any) -> Any:
+    """The same memory as a tensor on the CPU, where strides allow."""
+    if isinstance(x, Blocks):
+        parts = {name: to_tensor(getattr(x, name)) for name in ("codes", "scale", "microexponents")}
+        return replace(x, **parts)
+    if isinstance(x, Draw):
+        return Draw(x.seed, None if x.bits is None else to_tensor(np.asarray(x.bits)))
+    if not isinstance(x, np.ndarray):
+        return x
+    if any(stride < 0 for stride in x.strides) or not x.dtype.isnative:
+        x = x.astype(x.dtype.newbyteorder("="), order="C", copy=True)
+    if x.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(x if x.flags.writeable else x.copy())
+
+
+def to_array(result: Any, give: Any) -> Any:
+    """A result in NumPy's kinds, then as `give` makes it."""
+    if isinstance(result, Blocks):
+        parts = {n: to_array(getattr(result, n), give) for n in ("codes", "scale", "microexponents")}
+        return replace(result, **parts)
+    if not isinstance(result, torch.Tensor):
+        return result
+    if result.dtype == torch.bfloat16:
+        return give(result.view(torch.int16).numpy().view(ml_dtypes.bfloat16))
+    return give(result.numpy())
+
+
+def _plain(x: Any) -> tuple[Any, Any]:
+    """Data of any kind as an array, and how to give a result back."""
+    if isinstance(x, np.ndarray):
+        return x, lambda result: result
+    if isinstance(x, np.generic):
+        return np.asarray(x), lambda result: result[()]
+    if isinstance(x, Blocks):
+        _, give = _plain(x.codes)
+        made = {n: None if getattr(x, n) is None else np.asarray(getattr(x, n)) for n in
+                ("codes", "scale", "microexponents")}  # fmt: skip
+        return replace(x, **made), give
+    try:
+        return take(x)
+    except ValueError:
+        return np.asarray(x), lambda result: result.tolist()
+
+
+class Interpreted:
+    """A Backend for NumPy arrays around the one for tensors."""
+
+    name = "interpreter"
+
+    def owns(self, x: Any) -> bool:
+        """What the host's backends own."""
+        return isinstance(x, (np.ndarray, np.generic, int, float, complex, list, tuple))
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(GPU, name)
+
+        def call(first: Any, *others: Any) -> Any:
+            data, give = _plain(first)
+            if name.startswith(("decode", "pack", "unpack")) and isinstance(data, np.ndarray) and not (
+                isinstance(first, (np.ndarray, np.generic))
+            ):
+                data = data.astype(np.int64)
+            out = others[-1] if others and isinstance(others[-1], (np.ndarray, Blocks)) else None
+            result = method(to_tensor(data), *(to_tensor(other) for other in others))
+            return out if out is not None and not name.startswith("unpack") else to_array(result, give)
+
+        return call
+
+
+BACKEND = Interpreted()
