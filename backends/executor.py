@@ -38,10 +38,10 @@ class BlockFields(NamedTuple):
 
 
 class Affine(NamedTuple):
-    """A scale, and a zero point or None, for each row; float32 or float64 as x is."""
+    """A scale, and a zero point or None, for each row; arrays of the backend, float32 or float64 as x is."""
 
-    scale: Array
-    zero: Array | None
+    scale: Any
+    zero: Any
 
 
 class Executor(Protocol):

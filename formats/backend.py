@@ -100,13 +100,29 @@ class Backend(Protocol):
         """Block.unpack."""
 
 
-_homes: dict[str, str] = {}
+@dataclass(frozen=True)
+class _Home:
+    """Where a backend lives, whose data alone it takes, and what to install for it."""
+
+    module: str
+    data_of: str | None = None
+    extra: str | None = None
+
+    def may_own(self, x: Any) -> bool:
+        """Is it worth importing for x?"""
+        return self.data_of is None or type(x).__module__.partition(".")[0] == self.data_of
+
+
+_homes: dict[str, _Home] = {}
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_backend", default=None)
 
 
-def register(name: str, home: str) -> None:
-    """Makes a backend known by the module that holds it as `BACKEND`; nothing is imported yet."""
-    _homes[name] = home
+def register(name: str, home: str, *, data_of: str | None = None, extra: str | None = None) -> None:
+    """Makes a backend known by the module that holds it as `BACKEND`; nothing is imported yet.
+
+    data_of: the package whose types alone it takes; extra: of this distribution, what it needs.
+    """
+    _homes[name] = _Home(home, data_of, extra)
 
 
 def names() -> Sequence[str]:
@@ -119,10 +135,12 @@ def get(name: str) -> Backend:
     if name not in _homes:
         raise NumericsError.unknown("backend", name, _homes)
     try:
-        backend: Backend = importlib.import_module(_homes[name]).BACKEND
+        backend: Backend = importlib.import_module(_homes[name].module).BACKEND
     except ImportError as missing:
+        extra = _homes[name].extra
+        help = f": pip install 'numerics-formats[{extra}]'" if extra else ""
         raise NumericsError(
-            f"backend {name!r} needs {missing.name or missing}, which is not installed"
+            f"backend {name!r} needs {missing.name or missing}, which is not installed{help}"
         ) from missing
     return backend
 
@@ -130,13 +148,14 @@ def get(name: str) -> Backend:
 def of(x: Any) -> Backend:
     """The backend that owns x: the one chosen by `use`, else the first registered one that does."""
     chosen = _chosen.get()
-    candidates = [chosen] if chosen else list(_homes)
+    candidates = [chosen] if chosen else [name for name, home in _homes.items() if home.may_own(x)]
     for name in candidates:
         backend = get(name)
         if backend.owns(x):
             return backend
+    place = f" on {x.device}" if hasattr(x, "device") else ""
     raise NumericsError(
-        f"no backend takes a {type(x).__module__}.{type(x).__name__}"
+        f"no backend takes a {type(x).__module__}.{type(x).__name__}{place}"
         f"{f' while {chosen!r} is chosen' if chosen else ''}; "
         "give a NumPy array, a Python number or a nested list"
     )

@@ -23,6 +23,7 @@ from numerics.formats.backend import use
 _backend.register("cpu", "numerics.backends.cpu")
 _backend.register("array", "numerics.backends.array")
 _backend.register("reference", "numerics.backends.reference")
+_backend.register("gpu", "numerics.backends.gpu", data_of="torch", extra="gpu")
 
 _LAZY: dict[str, str] = {
     "empty": "numerics.backends.memory",

@@ -84,7 +84,9 @@ def cases() -> dict[str, Callable[[], object]]:
         "encode fp8_e4m3 stochastic seed": lambda: GPU.encode(
             x, nx.fp8_e4m3, "stochastic", "saturate", Draw(seed=1), None
         ),
-        "encode fp8_e4m3 nonsaturate": lambda: GPU.encode(x, nx.fp8_e4m3, "half_even", "nonsaturate", NONE, None),
+        "encode fp8_e4m3 nonsaturate": lambda: GPU.encode(
+            x, nx.fp8_e4m3, "half_even", "nonsaturate", NONE, None
+        ),
         "encode_packed fp6_e2m3": lambda: _encode_packed(nx.fp6_e2m3, x),
         "encode_packed int4": lambda: _encode_packed(nx.int4, x),
         "decode_packed fp6_e2m3": lambda: _decode_packed(nx.fp6_e2m3),
@@ -196,7 +198,8 @@ def source(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -
 def judge(case: str, name: str, compiled: Any) -> Compiled:
     """The figures and the faults of machine code; `case` says what may divide, and what is native."""
     text, target = compiled.asm, TARGETS[name]
-    divides = any(word in case for word in ("quantize", "nvfp4"))
+    # AMD divides floats, and integers, by fused steps of a reciprocal; v_fma_mix minus zero is a product
+    divides = any(word in case for word in ("quantize", "nvfp4", "columns"))
     if target.backend == "cuda":
         usage = _resources(text["cubin"])
         lines = [line for line in get_sass(text["cubin"]).splitlines() if "\t" in line]
@@ -205,8 +208,10 @@ def judge(case: str, name: str, compiled: Any) -> Compiled:
         fused = r"fma\."
         wide = r"(ld|st)\.global[.\w:]*\.(v[48]\.|v2\.b(32|64)|b64|b128)"
     else:
-        code = text["amdgcn"]
-        registers, spilled = (int(re.search(rf"\.{key}:\s+(\d+)", code)[1]) for key in ("vgpr_count", "vgpr_spill_count"))  # type: ignore[index]
+        code = re.sub(r"v_fma_mix_f32.*neg\(0\)", "", text["amdgcn"])
+        registers, spilled = (
+            int(re.search(rf"\.{key}:\s+(\d+)", code)[1]) for key in ("vgpr_count", "vgpr_spill_count")
+        )  # type: ignore[index]
         body = re.findall(r"^\t(?:v_|s_|global_|buffer_|ds_)\w+", code, re.M)
         count = len(body) / (launch.PER_PROGRAM / (4 * target.warp_size))
         fused = r"v_(pk_)?(fma|mac|fmac|mad)\w*_f32"
@@ -228,7 +233,9 @@ def _resources(cubin: bytes) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        shown = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        shown = subprocess.run(
+            [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
     return {key: int(re.search(rf"{key}:(\d+)", shown)[1]) for key in ("REG", "STACK", "LOCAL")}  # type: ignore[index]
 
 
@@ -264,8 +271,8 @@ def main() -> None:
     print(f"triton {triton.__version__}, torch {torch.__version__}")
     for row in matrix(options.targets.split(","), options.only):
         found.append(row)
-        print(f"{row.case:40s} {row.target:8s} {row.registers:4d} registers {row.instructions:6.1f} an element "
-              f"{row.shared:6d} shared  {'; '.join(row.faults)}", flush=True)  # fmt: skip
+        figures = f"{row.registers:4d} registers {row.instructions:6.1f} an element {row.shared:6d} shared"
+        print(f"{row.case:40s} {row.target:8s} {figures}  {'; '.join(row.faults)}", flush=True)
     faulty = [row for row in found if row.faults]
     print(f"{len(found)} compiled, {len(faulty)} with faults")
     if options.json:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from numerics.backends.arrays import take
+from numerics.backends.executor import Affine
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.formats.backend import Draw
 from numerics.formats.block import Blocks
@@ -23,6 +24,8 @@ def to_tensor(x: Any) -> Any:
     if isinstance(x, Blocks):
         parts = {name: to_tensor(getattr(x, name)) for name in ("codes", "scale", "microexponents")}
         return replace(x, **parts)
+    if isinstance(x, Affine):
+        return Affine(*(to_tensor(part) for part in x))
     if isinstance(x, Draw):
         return Draw(x.seed, None if x.bits is None else to_tensor(np.asarray(x.bits)))
     if not isinstance(x, np.ndarray):
@@ -77,8 +80,10 @@ class Interpreted:
 
         def call(first: Any, *others: Any) -> Any:
             data, give = _plain(first)
-            if name.startswith(("decode", "pack", "unpack")) and isinstance(data, np.ndarray) and not (
-                isinstance(first, (np.ndarray, np.generic))
+            if (
+                name.startswith(("decode", "pack", "unpack"))
+                and isinstance(data, np.ndarray)
+                and not (isinstance(first, (np.ndarray, np.generic)))
             ):
                 data = data.astype(np.int64)
             out = others[-1] if others and isinstance(others[-1], (np.ndarray, Blocks)) else None

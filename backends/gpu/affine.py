@@ -7,6 +7,7 @@ arithmetic, at the price of waiting for the GPU.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from numerics.backends.cpu import EXECUTOR
 from numerics.backends.executor import Affine
 from numerics.backends.gpu.blocks import BFLOAT16, power_of_two
 from numerics.backends.gpu.launch import launch, per_program
-from numerics.backends.gpu.tensors import CODES, FLOATS, memory, random_bits, words
+from numerics.backends.gpu.tensors import CODES, FLOATS, memory, pointers, random_bits, words
 from numerics.formats.backend import Draw
-from numerics.formats.dtype import Element
-from numerics.formats.grid import grid, range_of
+from numerics.formats.dtype import Element, Integer
+from numerics.formats.grid import Range, grid, range_of
 
 
 class _Host(HostAffine):
@@ -32,7 +33,7 @@ def find(low: torch.Tensor, high: torch.Tensor, d: Element, options: AffineOptio
     ends = low.cpu().numpy(), high.cpu().numpy()
     given = scale.detach().cpu().numpy() if isinstance(scale, torch.Tensor) else scale
     found = _Host().find_affine(*ends, d, options, None if given is None else np.asarray(given))
-    return Affine(*(None if part is None else torch.from_numpy(part).to(low.device) for part in found))  # type: ignore[arg-type]
+    return Affine(*(None if part is None else torch.from_numpy(part).to(low.device) for part in found))
 
 
 def extremes(x: torch.Tensor, partition: Partition) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,69 +52,90 @@ def _reduced(x: torch.Tensor, partition: Partition, reduce: Any, neutral: float)
     if x.numel() == 0:
         return torch.full(partition.shared, neutral, dtype=x.dtype, device=x.device)
     if axis is None:
-        return reduce(x)  # type: ignore[no-any-return]
+        return reduce(x)
     if size is None:
         others = [k for k in range(x.ndim) if k != axis]
-        return reduce(x, others) if others else x  # type: ignore[no-any-return]
+        return reduce(x, others) if others else x
     size = min(size, x.shape[axis])
     missing = -x.shape[axis] % size
     lines = torch.nn.functional.pad(x.movedim(axis, -1), (0, missing), value=neutral)
-    return reduce(lines.unflatten(-1, (-1, size)), -1).movedim(-1, axis)  # type: ignore[no-any-return]
+    return reduce(lines.unflatten(-1, (-1, size)), -1).movedim(-1, axis)
 
 
-def _geometry(partition: Partition) -> tuple[str, tuple[int, ...]]:
-    """The order and the sizes of kernels.place_of_scales: rows where one scale's elements adjoin."""
-    shape, axis = partition.shape, partition.axis
-    total = math.prod(shape)
-    if partition.in_order:
-        scales = math.prod(partition.shared)
-        return "rows", (scales, total // max(scales, 1), 1, 1, 1, 0, 0, 0)
-    assert axis is not None
-    length, inner = shape[axis], math.prod(shape[axis + 1 :])
-    if partition.size is None:
-        return "any", (0, total, length, inner, 1, 0, 1, 0)
-    size = min(partition.size, length)
-    return "any", (0, total, length, inner, size, -(-length // size) * inner, inner, 1)
+@dataclass(frozen=True)
+class Cut:
+    """Elements and whose scale they take, as programs take them: kernels.place_of_scales."""
 
+    order: str  # "rows", "columns" or "groups"
+    sizes: tuple[int, int, int, int, int, int]  # rows, n, scales, length, inner, group
 
-def _cut(order: str, sizes: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
-    """(grid, rows of a program, elements of a row)."""
-    rows, n = sizes[:2]
-    if order == "any":
-        return (-(-n // per_program()),), 1, per_program()
-    width = min(power_of_two(max(n, 1)), per_program())
-    tile = min(per_program() // width, power_of_two(max(rows, 1)))
-    return (-(-rows // tile), -(-n // width)), tile, width
+    @classmethod
+    def of(cls, partition: Partition) -> Cut:
+        """Rows of neighbours that share a scale, where there are such."""
+        shape, axis, size = partition.shape, partition.axis, partition.size
+        total, scales = math.prod(shape), math.prod(partition.shared)
+        if axis is None:
+            return cls("rows", (1, total, 1, 1, 1, 1))
+        length, inner = shape[axis], math.prod(shape[axis + 1 :])
+        if size is None and inner == 1:
+            return cls("columns", (total // max(length, 1), length, scales, 1, 1, 1))
+        if size is None:
+            return cls("rows", (total // max(inner, 1), inner, scales, 1, 1, 1))
+        if partition.in_order:
+            return cls("rows", (scales, total // max(scales, 1), scales, 1, 1, 1))
+        return cls("groups", (1, total, scales, length, inner, min(size, max(length, 1))))
+
+    @property
+    def width(self) -> int:
+        """Elements of a row that a program takes."""
+        return min(power_of_two(max(self.sizes[1], 1)), per_program())
+
+    @property
+    def tile(self) -> int:
+        """Rows that it takes."""
+        return min(per_program() // self.width, power_of_two(max(self.sizes[0], 1)))
+
+    @property
+    def programs(self) -> tuple[int, int]:
+        """The grid of a launch."""
+        rows, n = self.sizes[:2]
+        return -(-rows // self.tile), -(-n // self.width)
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What is compiled in."""
+        return {"ORDER": self.order, "TILE": self.tile, "WIDTH": self.width}
 
 
 def encode(
     x: torch.Tensor, d: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw, what: str
 ) -> torch.Tensor:
     """Codes (`encode`) or values (`round`), in x's shape; values in x's type."""
-    draws, random, seed = random_bits(draw, x)
     if x.dtype == torch.float64:
         return _encode64(x, d, partition, affine, rounding, draw, what)
-    return _launch_encode(x, None, d, partition, affine, rounding, (draws, random, seed), what)
+    return _encode(x, None, d, partition, affine, rounding, random_bits(draw, x), what)
 
 
-def _launch_encode(
-    x: torch.Tensor, low: torch.Tensor | None, d: Element, partition: Partition, affine: Affine, rounding: str,
-    drawn: tuple[str, torch.Tensor | None, int], what: str,
+def _encode(
+    x: torch.Tensor, low: torch.Tensor | None, d: Element, partition: Partition, affine: Affine,
+    rounding: str, drawn: tuple[str, torch.Tensor | None, int], what: str,
 ) -> torch.Tensor:  # fmt: skip
     draws, random, seed = drawn
-    out = torch.empty(x.shape, dtype=CODES[d.code_dtype] if what == "encode" else x.dtype, device=x.device)
-    source, order_sizes = memory(x), _geometry(partition)
-    programs, tile, width = _cut(*order_sizes)
-    order, sizes = order_sizes
-    scale, zero, kind = _words(affine)
+    kind = CODES[d.code_dtype] if what == "encode" else x.dtype
+    out, source = torch.empty(x.shape, dtype=kind, device=x.device), memory(x)
+    cut, (scale, zero, point) = Cut.of(partition), _words(affine)
     launch(
-        "affine_kernel", programs, source, source if low is None else low, source if random is None else random,
-        scale, scale if zero is None else zero, memory(out), *sizes, seed,
-        f=grid(d, rounding, "saturate"), q=range_of(d) if kind != "none" else None, rounding=rounding,  # type: ignore[arg-type]
-        WHAT=what, ZERO=kind, KIND=FLOATS[x.dtype], BFLOAT16=BFLOAT16, DRAW=draws, LOW=low is not None, ORDER=order, TILE=tile,
-        WIDTH=width,
+        "affine_kernel", cut.programs,
+        source, *pointers(source, low, random), scale, *pointers(scale, zero), memory(out), *cut.sizes, seed,
+        f=grid(d, rounding, "saturate"), q=_range(d, point), rounding=rounding, WHAT=what, ZERO=point,
+        KIND=FLOATS[x.dtype], BFLOAT16=BFLOAT16, DRAW=draws, LOW=low is not None, **cut.constants,
     )  # fmt: skip
     return out
+
+
+def _range(d: Element, zero: str) -> Range | None:
+    """The integers of the format, where there is a zero point among them."""
+    return range_of(d) if zero != "none" and isinstance(d, Integer) else None
 
 
 def _words(affine: Affine) -> tuple[torch.Tensor, torch.Tensor | None, str]:
@@ -132,13 +154,11 @@ def decode(codes: torch.Tensor, d: Element, partition: Partition, affine: Affine
     if affine.scale.dtype == torch.float64:
         return _decode64(codes, d, partition, affine)
     out = torch.empty(codes.shape, dtype=torch.float32, device=codes.device)
-    order, sizes = _geometry(partition)
-    programs, tile, width = _cut(order, sizes)
-    scale, zero, kind = _words(affine)
+    cut, (scale, zero, point) = Cut.of(partition), _words(affine)
     launch(
-        "unaffine_kernel", programs, memory(codes.contiguous()), scale, scale if zero is None else zero, memory(out),
-        *sizes, f=grid(d, "half_even", "saturate"), q=range_of(d) if kind != "none" else None,  # type: ignore[arg-type]
-        ZERO=kind, ORDER=order, TILE=tile, WIDTH=width,
+        "unaffine_kernel", cut.programs,
+        memory(codes.contiguous()), scale, *pointers(scale, zero), memory(out), *cut.sizes,
+        f=grid(d, "half_even", "saturate"), q=_range(d, point), ZERO=point, **cut.constants,
     )  # fmt: skip
     return out
 
@@ -165,13 +185,13 @@ def _encode64(
     if zero is not None and zero.dtype.is_floating_point:
         y, zero = y + spread(zero, partition), torch.zeros_like(zero, dtype=torch.float32)
     wide, low = words(y, rounding == "stochastic")
-    one = Affine(torch.ones_like(affine.scale, dtype=torch.float32), zero)  # type: ignore[arg-type]
-    codes = _launch_encode(wide, low, d, partition, one, rounding, random_bits(draw, x), "encode")
+    one = Affine(torch.ones_like(affine.scale, dtype=torch.float32), zero)
+    codes = _encode(wide, low, d, partition, one, rounding, random_bits(draw, x), "encode")
     return codes if what == "encode" else _decode64(codes, d, partition, affine)
 
 
 def _decode64(codes: torch.Tensor, d: Element, partition: Partition, affine: Affine) -> torch.Tensor:
-    one = Affine(torch.ones_like(affine.scale, dtype=torch.float32), None)  # type: ignore[arg-type]
+    one = Affine(torch.ones_like(affine.scale, dtype=torch.float32), None)
     value = decode(codes, d, partition, one).to(torch.float64)
     if affine.zero is not None:
         value = value - spread(affine.zero, partition).to(torch.float64)

@@ -8,17 +8,20 @@ from typing import Any
 import torch
 
 from numerics.backends.affine import AffineOptions, Partition
+from numerics.backends.arrays import as_shape
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.backends.executor import Affine, BlockOptions
 from numerics.backends.gpu import affine, blocks
 from numerics.backends.gpu.blocks import BFLOAT16, Cut, Fields, codes_of_words
 from numerics.backends.gpu.build import interpreting
-from numerics.backends.gpu.launch import launch, per_program
+from numerics.backends.gpu.launch import launch, per_program, programs
 from numerics.backends.gpu.native import native
+from numerics.backends.gpu.strings import as_bytes, pack, pack_micro, room, take_bytes, unpack, unpack_micro
 from numerics.backends.gpu.tensors import (
     CODES,
     FLOATS,
     memory,
+    pointers,
     random_bits,
     take,
     take_codes,
@@ -32,7 +35,6 @@ from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.grid import grid
-from numerics.formats.packing import planes
 
 OLDEST = (8, 0)  # compute capability: what the kernels are compiled for in the tests
 
@@ -62,7 +64,7 @@ class GpuBackend:
         wide, low = _elements(data, dtype, rounding)
         source, n = memory(wide), data.numel()
         launch(
-            "encode_kernel", _programs(n), source, *_or(source, low, random), memory(direct), n, seed,
+            "encode_kernel", programs(n), source, *pointers(source, low, random), memory(direct), n, seed,
             f=grid(dtype, rounding, overflow), rounding=rounding, KIND=FLOATS[wide.dtype], DRAW=draws,
             LOW=low is not None, NATIVE=native(dtype, rounding, overflow, data.device), BLOCK=per_program(),
         )  # fmt: skip
@@ -78,7 +80,7 @@ class GpuBackend:
         direct = result if usable(result, codes) else torch.empty_like(result).contiguous()
         f = grid(dtype, "half_even", dtype.default_overflow)
         arguments = memory(codes), memory(direct), direct.numel()
-        launch("decode_kernel", _programs(direct.numel()), *arguments, f=f, BITS=bits, BLOCK=per_program())
+        launch("decode_kernel", programs(direct.numel()), *arguments, f=f, BITS=bits, BLOCK=per_program())
         return _done(result, direct)
 
     def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
@@ -90,9 +92,10 @@ class GpuBackend:
         draws, random, seed = random_bits(draw, data)
         source, n = memory(wide), data.numel()
         launch(
-            "round_kernel", _programs(n), source, *_or(source, low, random), memory(direct), n, seed,
+            "round_kernel", programs(n), source, *pointers(source, low, random), memory(direct), n, seed,
             f=grid(dtype, rounding, overflow), rounding=rounding, KIND=FLOATS[wide.dtype],
-            TARGET=FLOATS[wide.dtype], DRAW=draws, LOW=low is not None, BFLOAT16=BFLOAT16, BLOCK=per_program(),
+            TARGET=FLOATS[wide.dtype], DRAW=draws, LOW=low is not None, BFLOAT16=BFLOAT16,
+            BLOCK=per_program(),
         )  # fmt: skip
         return _done(result, direct)
 
@@ -115,7 +118,8 @@ class GpuBackend:
         source, codes = memory(data), codes_of_words(bits)
         tile = per_program() // codes
         launch(
-            "encode_packed_kernel", _programs(n), source, *_or(source, random), packed, n, packed.numel(), seed,
+            "encode_packed_kernel", programs(n),
+            source, *pointers(source, random), packed, n, packed.numel(), seed,
             f=grid(dtype, rounding, overflow), rounding=rounding, KIND=FLOATS[data.dtype], DRAW=draws,
             NATIVE=native(dtype, rounding, overflow, data.device), BITS=bits, CODES=codes, TILE=tile,
         )  # fmt: skip
@@ -137,14 +141,13 @@ class GpuBackend:
         data, options, draws = _options(take(x), dtype, rule, rounding, tensor_scale, draw)
         cut = Cut.of(tuple(data.shape), axis, dtype)
         results = _block_targets(out, dtype, axis, cut.blocking, data)
-        direct = [
-            r if r is None or usable(r, data) else torch.empty_like(r).contiguous() for r in results
-        ]
+        direct = [r if r is None or usable(r, data) else torch.empty_like(r).contiguous() for r in results]
         blocks.encode(data, dtype, cut, options, "encode", draws, Fields(*direct))  # type: ignore[arg-type]
         for result, made in zip(results, direct, strict=True):
             if result is not None:
                 _done(result, made)
-        return Blocks(dtype, axis, *results, tensor_scale=options.tensor_scale)
+        codes, scale, micro = results
+        return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
 
     def decode_blocks(self, of: Blocks, out: Any) -> Any:
         """Block.decode."""
@@ -175,10 +178,7 @@ class GpuBackend:
             return pack(fields.codes, d.element_bits)
         assert fields.scale is not None
         assert fields.micro is not None
-        rows = _rows(fields.codes, cut.blocking)
-        parts = [_bits(rows >> first, width) for first, width in planes(d.element_bits)]
-        shared = [_shared_rows(field, cut.blocking)[:, None] for field in (fields.micro, fields.scale)]
-        return torch.cat([*(_gathered(part) for part in parts), *shared], 1).reshape(-1)
+        return pack_micro(fields.codes, fields.scale, fields.micro, d, cut.blocking)
 
     def unpack_blocks(
         self, packed: Any, dtype: Block, shape: Any, axis: int, scale: Any, tensor_scale: float | None
@@ -197,20 +197,17 @@ class GpuBackend:
             raise NumericsError(
                 f"{blocking.count} {dtype.name} blocks are {need} bytes, but {data.numel()} came"
             )
-        rows = data.reshape(-1, dtype.bytes_per_block).to(torch.int32)
-        codes = torch.zeros(blocking.count, dtype.block, dtype=torch.int32, device=data.device)
-        start = 0
-        for first, width in planes(dtype.element_bits):
-            size = -(-dtype.block * width // 8)
-            bits = _spread(rows[:, start : start + size], width)[:, : dtype.block]
-            codes |= bits << first
-            start += size
-        elements = _elements_of(codes.to(CODES[dtype.code_dtype]), blocking)
-        shared = [_shared(rows[:, -k].to(torch.uint8), blocking) for k in (1, 2)]
-        return Blocks(dtype, axis, elements, *shared)
+        return Blocks(dtype, axis, *unpack_micro(data, dtype, blocking))
 
     def quantize_blocks(
-        self, x: Any, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None, draw: Draw
+        self,
+        x: Any,
+        dtype: Block,
+        axis: int,
+        rule: str,
+        rounding: str,
+        tensor_scale: float | None,
+        draw: Draw,
     ) -> tuple[Any, Any, float | None]:
         """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
         data, options, draws = _options(take(x), dtype, rule, rounding, tensor_scale, draw)
@@ -229,12 +226,20 @@ class GpuBackend:
         return packed, scale, options.tensor_scale
 
     def dequantize_blocks(
-        self, packed: Any, scale: Any, dtype: Block, shape: tuple[int, ...], axis: int, tensor_scale: float | None
+        self,
+        packed: Any,
+        scale: Any,
+        dtype: Block,
+        shape: tuple[int, ...],
+        axis: int,
+        tensor_scale: float | None,
     ) -> Any:
         """float32 values of what quantize_blocks made."""
         cut = Cut.of(shape, axis, dtype)
         if not blocks.packs(dtype, cut):
-            return self.decode_blocks(self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale), None)
+            return self.decode_blocks(
+                self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale), None
+            )
         out = torch.empty(shape, dtype=torch.float32, device=packed.device)
         blocks.decode(Fields(packed, scale), dtype, cut, tensor_scale, True, out)
         return out
@@ -292,15 +297,6 @@ def check_device(device: torch.device) -> None:
         )
 
 
-def _programs(n: int) -> tuple[int]:
-    return (-(-n // per_program()),)
-
-
-def _or(filler: torch.Tensor, *parts: torch.Tensor | None) -> list[torch.Tensor]:
-    """Pointers that a kernel does not use still point somewhere."""
-    return [filler if part is None else part for part in parts]
-
-
 def _done(result: torch.Tensor, made: torch.Tensor | None) -> torch.Tensor:
     if made is not None and made is not result:
         result.copy_(made if made.dtype == result.dtype else affine.narrow(made, FLOATS[result.dtype]))
@@ -321,7 +317,9 @@ def _options(
     """What block kernels take: x in a type that they read, the options, where random bits come from."""
     wide, draws = words(x)[0], random_bits(draw, x)
     if d.family == "scaled" and tensor_scale is None:
-        finite = torch.where(wide.isfinite(), wide.abs(), torch.zeros((), dtype=wide.dtype, device=wide.device))
+        finite = torch.where(
+            wide.isfinite(), wide.abs(), torch.zeros((), dtype=wide.dtype, device=wide.device)
+        )
         tensor_scale = tensor_scale_of(float(finite.amax()) if finite.numel() else 0.0, d)
     return wide, BlockOptions(rule, rounding, tensor_scale, None), draws
 
@@ -372,97 +370,3 @@ def _of_shape(field: Any, bits: int, kind: str, name: str, blocking: Blocking) -
             f"{blocking.shared_shape}"
         )
     return taken
-
-
-# ---- strings of bits ---------------------------------------------------------------------------
-
-
-def as_shape(shape: Any) -> tuple[int, ...]:
-    """A shape from an integer or a sequence of them."""
-    from numerics.backends.arrays import as_shape as checked
-
-    return checked(shape)
-
-
-def room(count: int, bits: int, beside: torch.Tensor) -> torch.Tensor:
-    """Words for that many codes."""
-    return torch.empty(-(-count * bits // 32), dtype=torch.int32, device=beside.device)
-
-
-def as_bytes(packed: torch.Tensor, count: int, bits: int) -> torch.Tensor:
-    """The bytes of the words that codes fill."""
-    return packed.view(torch.uint8)[: -(-count * bits // 8)]
-
-
-def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Contiguous codes to bytes."""
-    packed = room(codes.numel(), bits, codes)
-    arguments = memory(codes), packed, codes.numel(), packed.numel()
-    block = per_program() // 4
-    launch("pack_kernel", (-(-packed.numel() // block),), *arguments, BITS=bits, BLOCK=block)
-    return as_bytes(packed, codes.numel(), bits)
-
-
-def unpack(packed: torch.Tensor, shape: tuple[int, ...], bits: int) -> torch.Tensor:
-    """Bytes to codes."""
-    codes = torch.empty(shape, dtype=torch.uint8 if bits <= 8 else torch.uint16, device=packed.device)
-    launch(
-        "unpack_kernel", _programs(codes.numel()), packed, memory(codes), codes.numel(), BITS=bits,
-        BLOCK=per_program(),
-    )  # fmt: skip
-    return codes
-
-
-def take_bytes(packed: torch.Tensor, count: int, bits: int) -> torch.Tensor:
-    """Packed bytes, when they are as many as that many codes take."""
-    data = take_codes(packed, 8, "uint8", "packed bytes")
-    need = -(-count * bits // 8)
-    if data.numel() != need:
-        raise NumericsError(f"{count} codes of {bits} bits are {need} bytes, but {data.numel()} came")
-    return data
-
-
-# ---- microexponent blocks of any size as bytes, by whole-tensor operations ------------------------
-
-
-def _rows(codes: torch.Tensor, blocking: Blocking) -> torch.Tensor:
-    """As [blocks, size], short last blocks filled with zeros."""
-    moved = codes.to(torch.int32).movedim(blocking.axis, -1)
-    missing = blocking.per_line * blocking.size - blocking.length
-    return torch.nn.functional.pad(moved, (0, missing)).reshape(blocking.count, blocking.size)
-
-
-def _elements_of(rows: torch.Tensor, blocking: Blocking) -> torch.Tensor:
-    """The inverse of _rows."""
-    lines = rows.reshape(*blocking.lines, blocking.per_line * blocking.size)[..., : blocking.length]
-    return lines.movedim(-1, blocking.axis).contiguous()
-
-
-def _shared_rows(field: torch.Tensor, blocking: Blocking) -> torch.Tensor:
-    return field.movedim(blocking.axis, -1).reshape(-1)
-
-
-def _shared(field: torch.Tensor, blocking: Blocking) -> torch.Tensor:
-    return field.reshape(*blocking.lines, blocking.per_line).movedim(-1, blocking.axis).contiguous()
-
-
-def _bits(fields: torch.Tensor, width: int) -> torch.Tensor:
-    """[n, k] as single bits [n, k * width], the lowest first."""
-    places = torch.arange(width, dtype=torch.int32, device=fields.device)
-    return ((fields[..., None] >> places) & 1).flatten(1)
-
-
-def _joined(bits: torch.Tensor, width: int) -> torch.Tensor:
-    """[n, k * width] single bits as fields [n, k]."""
-    places = torch.arange(width, dtype=torch.int32, device=bits.device)
-    return (bits.unflatten(1, (bits.shape[1] // width, width)) << places).sum(-1, dtype=torch.int32)
-
-
-def _gathered(bits: torch.Tensor) -> torch.Tensor:
-    """Single bits as bytes, the last one of a row filled with zeros."""
-    return _joined(torch.nn.functional.pad(bits, (0, -bits.shape[1] % 8)), 8).to(torch.uint8)
-
-
-def _spread(packed: torch.Tensor, width: int) -> torch.Tensor:
-    """Bytes as fields of `width` bits."""
-    return _joined(_bits(packed, 8), width)

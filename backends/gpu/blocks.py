@@ -15,7 +15,7 @@ from numerics.backends.blocking import Blocking, check_axis
 from numerics.backends.executor import BlockOptions
 from numerics.backends.gpu.launch import launch, per_program
 from numerics.backends.gpu.native import native
-from numerics.backends.gpu.tensors import FLOATS, memory
+from numerics.backends.gpu.tensors import FLOATS, memory, pointers
 from numerics.formats.block import Block
 from numerics.formats.floats import bfloat16
 from numerics.formats.grid import element_grid, float32_bits, grid, scale_of
@@ -58,7 +58,8 @@ class Cut:
         """How they lie: kernels.place_of_blocks."""
         if self.blocking.whole:
             return "rows"
-        return "columns" if self.inner % self.tile == 0 else "any"
+        near = self.inner * self.blocking.size < 1 << 31  # offsets in a program are 32 bits
+        return "columns" if near and self.inner % self.tile == 0 else "any"
 
     @property
     def programs(self) -> tuple[int]:
@@ -108,14 +109,14 @@ def encode(
     random = source if bits is None else bits
     if d.family == "micro":
         launch(
-            "micro_blocks", cut.programs, source, random, out, *_or(out, to.scale, to.micro),
+            "micro_blocks", cut.programs, source, random, out, *pointers(out, to.scale, to.micro),
             count, length, per_line, inner, key,
             m=d.mantissa, PLANE=planes(d.element_bits)[0][1], **_groups(d), **common,
         )  # fmt: skip
         return
     mx = d.family == "mx"
     launch(
-        "scaled_blocks", cut.programs, source, random, out, *_or(out, to.scale), _tensor_scale(o, x),
+        "scaled_blocks", cut.programs, source, random, out, *pointers(out, to.scale), _tensor_scale(o, x),
         count, length, per_line, inner, key, out.numel(),
         f=element_grid(d), s=scale_of(d, o.rule) if mx else grid(d.scale, "half_even", "saturate"),
         FAMILY=d.family, NATIVE=native(d.element, o.rounding, "saturate", x.device) if mx else None,
@@ -130,14 +131,16 @@ def decode(
     codes, to = memory(of.codes), memory(out)
     if d.family == "micro":
         launch(
-            "unmicro_blocks", cut.programs, codes, *_or(codes, of.scale, of.micro), to, *cut.sizes,
-            m=d.mantissa, PLANE=planes(d.element_bits)[0][1] if packed else None, **_groups(d), **cut.constants,
+            "unmicro_blocks", cut.programs, codes, *pointers(codes, of.scale, of.micro), to, *cut.sizes,
+            m=d.mantissa, PLANE=planes(d.element_bits)[0][1] if packed else None,
+            **_groups(d), **cut.constants,
         )  # fmt: skip
         return
     options = BlockOptions("floor", "half_even", tensor_scale, None)
     g = grid(d.scale, "half_even", "saturate") if d.family == "scaled" else None
     launch(
-        "unscaled_blocks", cut.programs, codes, *_or(codes, of.scale), _tensor_scale(options, out), to, *cut.sizes,
+        "unscaled_blocks", cut.programs,
+        codes, *pointers(codes, of.scale), _tensor_scale(options, out), to, *cut.sizes,
         f=element_grid(d), g=g, FAMILY=d.family, WIDTH=cut.width, BITS=d.element_bits if packed else None,
         **cut.constants,
     )  # fmt: skip
@@ -158,11 +161,6 @@ def _words(packed: torch.Tensor, d: Block) -> torch.Tensor:
     """Bytes as the units in which kernels write them."""
     whole = d.family != "micro" or d.bytes_per_block % 4 == 0
     return packed.view(torch.int32 if whole else torch.int16)
-
-
-def _or(filler: torch.Tensor, *parts: torch.Tensor | None) -> list[torch.Tensor]:
-    """Pointers that a kernel does not use still point somewhere."""
-    return [filler if part is None else memory(part) for part in parts]
 
 
 def _tensor_scale(o: BlockOptions, x: torch.Tensor) -> torch.Tensor:

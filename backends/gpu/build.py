@@ -6,6 +6,8 @@ so nothing is decorated on import.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from functools import lru_cache
 from types import SimpleNamespace
 
@@ -24,10 +26,22 @@ def interpreting() -> bool:
     return bool(triton.knobs.runtime.interpret)
 
 
+def _survive_unwritable_cache() -> None:
+    """Triton cannot compile without a folder to write to: a temporary one, where its own refuses."""
+    folder = triton.knobs.cache.dir
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        triton.knobs.cache.dir = tempfile.mkdtemp(prefix="numerics-triton-")
+
+
 @lru_cache(maxsize=1)
 def build() -> SimpleNamespace:
     """Every kernel, bound."""
     if interpreting():  # the arithmetic may stay plain Python: only a kernel must be interpreted
         lanes = bind({"tl": tl}, sources=(primitives, *SOURCES))
         return bind({**vars(lanes), "tl": tl}, triton.jit, sources=(kernels,))
+    _survive_unwritable_cache()
     return bind({"tl": tl, **_ANNOTATIONS}, triton.jit, tl.constexpr, (primitives, *SOURCES, kernels))

@@ -1,15 +1,37 @@
 """Triton kernels: loads, stores and tiles around the shared arithmetic.
 
-Plain functions here; build.py binds them, with formats/codec.py and formats/scaling.py, into one
-space of names, so `encode`, `mx_encode` ... below are the shared functions.  UPPERCASE parameters are
-compiled in: f, g, s, m are records of formats/grid.py.  KIND names a float type; its memory comes as
-int32 (float32), int16 (bfloat16) or float16.  Whole tensors are indexed in 64 bits, tiles in 32.
+Plain functions here; build.py binds them, with what they import from formats/, into one space of
+names.  UPPERCASE parameters are compiled in, and so are f, g, s, q and m, which are of formats/grid.py.
+KIND names a float type; its memory comes as int32 (float32), int16 (bfloat16) or float16.  Whole
+tensors are indexed in 64 bits, tiles in 32.
 """
-# ruff: noqa: F821  the shared functions are bound, not imported
 
 from __future__ import annotations
 
 import triton.language as tl
+
+from numerics.backends.gpu.primitives import as_bits, as_float, max_of_block, minimum
+from numerics.formats.codec import INF, MAGNITUDE, SIGN, decode, encode, round_bits, with_sign
+from numerics.formats.scaling import (
+    affine_code,
+    affine_value,
+    micro_decode,
+    micro_encode,
+    micro_round,
+    mx_decode,
+    mx_encode,
+    mx_round,
+    mx_scale,
+    offset_code,
+    offset_value,
+    power_of_two,
+    scaled_code,
+    scaled_decode,
+    scaled_encode,
+    scaled_round,
+    scaled_rounded,
+    scaled_value,
+)
 
 RANDOM_MASK = 0x3FFFFFFF  # the 30 bits of formats/rounding.py
 
@@ -84,11 +106,12 @@ def element_code(b, f, rounding, random, low, NATIVE: tl.constexpr):
         code = encode(b, f, rounding, random, low)
     else:
         code = native_code(b, f, NATIVE)
-        if f.inherit is not None:
-            nan = with_sign(f.nan, b, f)
+        if NATIVE == "fp8_e4m3":  # its one NaN comes out right, but for the sign
+            code = with_sign(code, b, f)
+        elif f.inherit is not None:
+            code = tl.where((b & MAGNITUDE) > INF, with_sign(f.nan, b, f), code)
         else:
-            nan = f.nan
-        code = tl.where((b & MAGNITUDE) > INF, nan, code)
+            code = tl.where((b & MAGNITUDE) > INF, f.nan, code)
     return code
 
 
@@ -118,6 +141,7 @@ def store_packed(out, first, code, words, TILE: tl.constexpr, CODES: tl.constexp
     run = tl.sum(tl.reshape(code.to(tl.uint32), [TILE * FAR, NEAR]) << near.to(tl.uint32), 1)
     run = tl.reshape(run, [TILE, FAR])
     row = tl.arange(0, TILE)
+    exist = tl.minimum(words - first, TILE * WORDS).to(tl.int32)
     for w in tl.static_range(WORDS):
         if FAR == 1:
             word = tl.sum(run, 1)
@@ -127,8 +151,8 @@ def store_packed(out, first, code, words, TILE: tl.constexpr, CODES: tl.constexp
             right = run >> tl.minimum(tl.maximum(0 - up, 0), 31).to(tl.uint32)
             inside = (up > -32) & (up < 32)
             word = tl.sum(tl.where(inside, tl.where(up < 0, right, left), 0).to(tl.uint32), 1)
-        place = first + row * WORDS + w
-        tl.store(out + place, word.to(tl.int32, bitcast=True), mask=place < words)
+        place = row * WORDS + w
+        tl.store(out + first + place, word.to(tl.int32, bitcast=True), mask=place < exist)
 
 
 def load_packed(packed, index, mask, BITS: tl.constexpr):
@@ -162,12 +186,19 @@ def pack_kernel(codes, out, n, words, BITS: tl.constexpr, BLOCK: tl.constexpr):
 
 def unpack_kernel(packed, out, n, BITS: tl.constexpr, BLOCK: tl.constexpr):
     """A string of bits to codes."""
-    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    code = load_packed(packed, index, index < n, BITS)
-    tl.store(out + index, code.to(out.dtype.element_ty), mask=index < n)
+    first, i, mask = run_of_elements(n, BLOCK)
+    code = load_packed(packed + first * BITS // 8, i, mask, BITS)
+    tl.store(out + first + i, code.to(out.dtype.element_ty), mask=mask)
 
 
 # ---- elements ------------------------------------------------------------------------------------
+
+
+def run_of_elements(n, COUNT: tl.constexpr):
+    """This program's elements: (the first, offsets from it, which of them exist)."""
+    first = tl.program_id(0).to(tl.int64) * COUNT
+    i = tl.arange(0, COUNT)
+    return first, i, i < tl.minimum(n - first, COUNT).to(tl.int32)
 
 
 def random_run(random, seed, first, offsets, mask, COUNT: tl.constexpr, DRAW: tl.constexpr):
@@ -185,16 +216,14 @@ def encode_kernel(
     DRAW: tl.constexpr, LOW: tl.constexpr, NATIVE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Floats to codes."""
-    first = tl.program_id(0).to(tl.int64) * BLOCK
-    i = first + tl.arange(0, BLOCK)
-    mask = i < n
-    b = load_bits(x, i, mask, KIND)
-    r = random_run(random, seed, first, i, mask, BLOCK, DRAW)
+    first, i, mask = run_of_elements(n, BLOCK)
+    b = load_bits(x + first, i, mask, KIND)
+    r = random_run(random + first, seed, first, i, mask, BLOCK, DRAW)
     fraction = None
     if LOW:
-        fraction = tl.load(low + i, mask=mask, other=0)
+        fraction = tl.load(low + first + i, mask=mask, other=0)
     code = element_code(b, f, rounding, r, fraction, NATIVE)
-    tl.store(out + i, code.to(out.dtype.element_ty), mask=mask)
+    tl.store(out + first + i, code.to(out.dtype.element_ty), mask=mask)
 
 
 def encode_packed_kernel(
@@ -202,11 +231,9 @@ def encode_packed_kernel(
     DRAW: tl.constexpr, NATIVE: tl.constexpr, BITS: tl.constexpr, CODES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Floats to a string of bits; CODES codes are whole words."""
-    first = tl.program_id(0).to(tl.int64) * (TILE * CODES)
-    i = first + tl.arange(0, TILE * CODES)
-    mask = i < n
-    b = load_bits(x, i, mask, KIND)
-    r = random_run(random, seed, first, i, mask, TILE * CODES, DRAW)
+    first, i, mask = run_of_elements(n, TILE * CODES)
+    b = load_bits(x + first, i, mask, KIND)
+    r = random_run(random + first, seed, first, i, mask, TILE * CODES, DRAW)
     code = tl.where(mask, element_code(b, f, rounding, r, None, NATIVE), 0)
     start = tl.program_id(0).to(tl.int64) * (TILE * CODES * BITS // 32)
     store_packed(out, start, tl.reshape(code, [TILE, CODES]), words, TILE, CODES, BITS)
@@ -214,13 +241,12 @@ def encode_packed_kernel(
 
 def decode_kernel(codes, out, n, f: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr):
     """Codes to float32; BITS: of a string of bits, or None for a code a byte or two."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = i < n
+    first, i, mask = run_of_elements(n, BLOCK)
     if BITS is None:
-        code = tl.load(codes + i, mask=mask, other=0).to(tl.int32)
+        code = tl.load(codes + first + i, mask=mask, other=0).to(tl.int32)
     else:
-        code = load_packed(codes, i, mask, BITS)
-    tl.store(out + i, decode(code, f), mask=mask)
+        code = load_packed(codes + first * BITS // 8, i, mask, BITS)
+    tl.store(out + first + i, decode(code, f), mask=mask)
 
 
 def round_kernel(
@@ -228,41 +254,45 @@ def round_kernel(
     TARGET: tl.constexpr, DRAW: tl.constexpr, LOW: tl.constexpr, BFLOAT16: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Floats to the nearest values of the format, as TARGET."""
-    first = tl.program_id(0).to(tl.int64) * BLOCK
-    i = first + tl.arange(0, BLOCK)
-    mask = i < n
-    b = load_bits(x, i, mask, KIND)
-    r = random_run(random, seed, first, i, mask, BLOCK, DRAW)
+    first, i, mask = run_of_elements(n, BLOCK)
+    b = load_bits(x + first, i, mask, KIND)
+    r = random_run(random + first, seed, first, i, mask, BLOCK, DRAW)
     fraction = None
     if LOW:
-        fraction = tl.load(low + i, mask=mask, other=0)
-    store_bits(out, i, round_bits(b, f, rounding, r, fraction), mask, TARGET, BFLOAT16)
+        fraction = tl.load(low + first + i, mask=mask, other=0)
+    store_bits(out + first, i, round_bits(b, f, rounding, r, fraction), mask, TARGET, BFLOAT16)
 
 
 # ---- blocks: a tensor as [outer, length, inner], blocked along `length` --------------------------
 
 
 def place_of_blocks(
-    k, count, length, per_line, inner, ORDER: tl.constexpr, SIZE: tl.constexpr, TILE: tl.constexpr
-):
-    """Where element k of each block of this program lies: (start, offsets, mask).
+    count, length, per_line, inner, ORDER: tl.constexpr, SIZE: tl.constexpr, SUB: tl.constexpr,
+    WIDTH: tl.constexpr, SUB_WIDE: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Where the elements of this program's blocks lie, [TILE, WIDTH]: (start, offsets, mask).
 
-    k: positions in a block, with one axis in front for the blocks.  Block number
-    (o * per_line + p) * inner + i begins at element (o * length + p * SIZE) * inner + i.
-    ORDER "rows": blocks are the memory, cut evenly; "columns": the TILE blocks of a program lie
-    side by side; "any": neither.
+    Block number (o * per_line + p) * inner + i begins at element (o * length + p * SIZE) * inner + i.
+    ORDER "rows": blocks are the memory, cut evenly; "columns": the TILE blocks of a program lie side by
+    side; "any": neither.  Lanes are powers of two: sub-blocks of SUB elements take SUB_WIDE of them.
     """
+    lane = tl.arange(0, WIDTH)[None, :]
+    k = lane
+    if SUB != SUB_WIDE:
+        k = lane // SUB_WIDE * SUB + lane % SUB_WIDE
     first = tl.program_id(0).to(tl.int64) * TILE
-    j = tl.reshape(tl.arange(0, TILE), [TILE, 1, 1]) if len(k.shape) == 3 else tl.arange(0, TILE)[:, None]
-    mask = (k < SIZE) & (first + j < count)
+    j = tl.arange(0, TILE)[:, None]
+    mask = j < tl.minimum(count - first, TILE).to(tl.int32)
+    if SIZE != WIDTH:
+        mask = mask & (k < SIZE) & (lane % SUB_WIDE < SUB)
     if ORDER == "rows":
         start, offsets = first * SIZE, j * SIZE + k
     elif ORDER == "columns":
         line = first // inner
         p = line % per_line
         start = (line // per_line * length + p * SIZE) * inner + first % inner
-        offsets = k.to(tl.int64) * inner + j
-        mask = mask & (p * SIZE + k < length)
+        offsets = k * inner + j
+        mask = mask & (k < tl.minimum(length - p * SIZE, SIZE).to(tl.int32))
     else:
         n = first + j
         line = n // inner
@@ -301,8 +331,9 @@ def scaled_blocks(
 
     s: how the scale is found (mx) or its grid (scaled).  WIDTH: SIZE, or the power of two above it.
     """
-    k = tl.arange(0, WIDTH)[None, :]
-    start, offsets, mask = place_of_blocks(k, count, length, per_line, inner, ORDER, SIZE, TILE)
+    start, offsets, mask = place_of_blocks(
+        count, length, per_line, inner, ORDER, SIZE, WIDTH, WIDTH, WIDTH, TILE
+    )
     b = load_bits(x + start, offsets, mask, KIND)
     r = random_each(random, seed, start, offsets, mask, DRAW)
     t = tensor_scale_bits(tensor_scale, FAMILY == "scaled")
@@ -333,8 +364,9 @@ def unscaled_blocks(
     BITS: tl.constexpr,
 ):  # fmt: skip
     """Their values; BITS: of packed codes in rows, or None."""
-    k = tl.arange(0, WIDTH)[None, :]
-    start, offsets, mask = place_of_blocks(k, count, length, per_line, inner, ORDER, SIZE, TILE)
+    start, offsets, mask = place_of_blocks(
+        count, length, per_line, inner, ORDER, SIZE, WIDTH, WIDTH, WIDTH, TILE
+    )
     if BITS is None:
         code = tl.load(codes + start + offsets, mask=mask, other=0).to(tl.int32)
     else:
@@ -348,12 +380,6 @@ def unscaled_blocks(
     tl.store(out + start + offsets, y, mask=mask)
 
 
-def micro_position(GROUPS: tl.constexpr, WIDE: tl.constexpr, SUB: tl.constexpr, SUB_WIDE: tl.constexpr):
-    """Positions in a block as [1, sub-blocks, elements], filled up to powers of two past the end."""
-    group, member = tl.arange(0, WIDE)[None, :, None], tl.arange(0, SUB_WIDE)[None, None, :]
-    return tl.where((group < GROUPS) & (member < SUB), group * SUB + member, GROUPS * SUB)
-
-
 def micro_blocks(
     x, random, out, scale, micro, count, length, per_line, inner, seed, m: tl.constexpr,
     rounding: tl.constexpr, WHAT: tl.constexpr, KIND: tl.constexpr, DRAW: tl.constexpr,
@@ -361,21 +387,25 @@ def micro_blocks(
     WIDE: tl.constexpr, SUB: tl.constexpr, SUB_WIDE: tl.constexpr, TILE: tl.constexpr, PLANE: tl.constexpr,
 ):  # fmt: skip
     """Microexponent blocks: WHAT is `encode`, `pack` (PLANE: bits of the first plane) or `round`."""
-    k = micro_position(GROUPS, WIDE, SUB, SUB_WIDE)
-    start, offsets, mask = place_of_blocks(k, count, length, per_line, inner, ORDER, SIZE, TILE)
-    b = load_bits(x + start, offsets, mask, KIND)
+    start, offsets, mask = place_of_blocks(
+        count, length, per_line, inner, ORDER, SIZE, SUB, WIDE * SUB_WIDE, SUB_WIDE, TILE
+    )
+    b = tl.reshape(load_bits(x + start, offsets, mask, KIND), [TILE, WIDE, SUB_WIDE])
     r = random_each(random, seed, start, offsets, mask, DRAW)
+    if r is not None:
+        r = tl.reshape(r, [TILE, WIDE, SUB_WIDE])
     if WHAT == "round":
-        store_bits(out + start, offsets, micro_round(b, m, rounding, r), mask, KIND, BFLOAT16)
+        y = tl.reshape(micro_round(b, m, rounding, r), [TILE, WIDE * SUB_WIDE])
+        store_bits(out + start, offsets, y, mask, KIND, BFLOAT16)
     else:
         exponent, shift, code = micro_encode(b, m, rounding, r)
+        code = tl.reshape(code, [TILE, WIDE * SUB_WIDE])
         exponent = tl.reshape(exponent, [TILE])
         group = tl.arange(0, WIDE)[None, :]
         shifts = tl.sum(tl.where(group < GROUPS, tl.reshape(shift, [TILE, WIDE]) << group, 0), 1)
         n = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
         if WHAT == "pack":
-            rows = tl.reshape(code, [TILE, SIZE])
-            store_micro(out, rows, shifts | (exponent << 8), n, count, m, SIZE, TILE, PLANE)
+            store_micro(out, code, shifts | (exponent << 8), n, count, m, SIZE, TILE, PLANE)
         else:
             tl.store(scale + n, exponent.to(tl.uint8), mask=n < count)
             tl.store(micro + n, shifts.to(tl.uint8), mask=n < count)
@@ -411,9 +441,10 @@ def unmicro_blocks(
     TILE: tl.constexpr, PLANE: tl.constexpr,
 ):  # fmt: skip
     """Their values; PLANE: of packed whole blocks in rows, or None."""
-    k = micro_position(GROUPS, WIDE, SUB, SUB_WIDE)
-    start, offsets, mask = place_of_blocks(k, count, length, per_line, inner, ORDER, SIZE, TILE)
-    n = tl.reshape(tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE), [TILE, 1, 1])
+    start, offsets, mask = place_of_blocks(
+        count, length, per_line, inner, ORDER, SIZE, SUB, WIDE * SUB_WIDE, SUB_WIDE, TILE
+    )
+    n = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     if PLANE is None:
         code = tl.load(codes + start + offsets, mask=mask, other=0).to(tl.int32)
         exponent = tl.load(scale + n, mask=n < count, other=0).to(tl.int32)
@@ -422,57 +453,64 @@ def unmicro_blocks(
         FIRST: tl.constexpr = SIZE * PLANE // 8
         SECOND: tl.constexpr = SIZE // 8 if m >= PLANE else 0
         row = codes + n * (FIRST + SECOND + 2)
-        code = load_packed(row, k, mask, PLANE)
+        k = tl.arange(0, SIZE)[None, :]
+        code = load_packed(row[:, None], k, mask, PLANE)
         if SECOND:
-            code = code | (load_packed(row + FIRST, k, mask, 1) << PLANE)
+            code = code | (load_packed((row + FIRST)[:, None], k, mask, 1) << PLANE)
         shifts = tl.load(row + FIRST + SECOND, mask=n < count, other=0).to(tl.int32)
         exponent = tl.load(row + FIRST + SECOND + 1, mask=n < count, other=0).to(tl.int32)
-    shift = (shifts >> tl.arange(0, WIDE)[None, :, None]) & 1
-    tl.store(out + start + offsets, micro_decode(exponent, shift, code, m), mask=mask)
+    shift = (shifts[:, None] >> tl.arange(0, WIDE)[None, :]) & 1
+    y = micro_decode(exponent[:, None, None], shift[:, :, None], tl.reshape(code, [TILE, WIDE, SUB_WIDE]), m)
+    tl.store(out + start + offsets, tl.reshape(y, [TILE, WIDE * SUB_WIDE]), mask=mask)
 
 
 # ---- a scale and a zero point: a tensor as [rows, n], or as [outer, length, inner] ----------------
 
 
 def place_of_scales(
-    rows, n, length, inner, group, step_outer, step_length, step_inner, ORDER: tl.constexpr,
-    TILE: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """Where this program's elements lie and which scale is theirs: (offsets, mask, owners).
+    rows, n, scales, length, inner, group, ORDER: tl.constexpr, TILE: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Where this program's elements lie and which scale is theirs: (start, offsets, mask, owners).
 
-    ORDER "rows": row r of [rows, n] has scale r.  "any": element (o, l, i) has scale
-    o * step_outer + l // group * step_length + i * step_inner.
+    ORDER "rows": row r of [rows, n] has scale r % scales; "columns": column c of it has scale c;
+    "groups": element (o, l, i) of [outer, length, inner] has scale (o, l // group, i).
     """
-    if ORDER == "rows":
-        row = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)[:, None]
-        column = tl.program_id(1).to(tl.int64) * WIDTH + tl.arange(0, WIDTH)[None, :]
-        offsets, mask, owners = row * n + column, (row < rows) & (column < n), row
-    else:
+    if ORDER == "groups":
         offsets = tl.program_id(0).to(tl.int64) * WIDTH + tl.arange(0, WIDTH)[None, :]
-        mask = offsets < n
+        start, mask = 0, offsets < n
         line = offsets // inner
-        along = line % length // group
-        owners = line // length * step_outer + along * step_length + offsets % inner * step_inner
-    return offsets, mask, owners
+        per_line = (length + group - 1) // group
+        owners = (line // length * per_line + line % length // group) * inner + offsets % inner
+    else:
+        first_row, first_column = tl.program_id(0).to(tl.int64) * TILE, tl.program_id(1).to(tl.int64) * WIDTH
+        start = first_row * n + first_column
+        j, k = tl.arange(0, TILE)[:, None], tl.arange(0, WIDTH)[None, :]
+        offsets = j * n + k
+        mask = (j < tl.minimum(rows - first_row, TILE).to(tl.int32)) & (
+            k < tl.minimum(n - first_column, WIDTH).to(tl.int32)
+        )
+        if ORDER == "rows":
+            owners = (first_row + j) % scales
+        else:
+            owners = tl.minimum(first_column + k, scales - 1)
+    return start, offsets, mask, owners
 
 
 def affine_kernel(
-    x, low, random, scale, zero, out, rows, n, length, inner, group, step_outer, step_length, step_inner, seed,
+    x, low, random, scale, zero, out, rows, n, scales, length, inner, group, seed,
     f: tl.constexpr, q: tl.constexpr, rounding: tl.constexpr, WHAT: tl.constexpr, ZERO: tl.constexpr,
     KIND: tl.constexpr, BFLOAT16: tl.constexpr, DRAW: tl.constexpr, LOW: tl.constexpr, ORDER: tl.constexpr,
     TILE: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """x / scale + zero to codes (WHAT `encode`) or through them to values (`round`)."""
-    offsets, mask, owners = place_of_scales(
-        rows, n, length, inner, group, step_outer, step_length, step_inner, ORDER, TILE, WIDTH
-    )
-    held = (mask & (owners >= 0)) if ORDER == "any" else owners < rows
-    b = load_bits(x, offsets, mask, KIND)
+    start, offsets, mask, owners = place_of_scales(rows, n, scales, length, inner, group, ORDER, TILE, WIDTH)
+    held = (owners >= 0) & (owners < scales)
+    b = load_bits(x + start, offsets, mask, KIND)
     a = tl.load(scale + owners, mask=held, other=0x3F800000)
-    r = random_each(random, seed, offsets * 0, offsets, mask, DRAW)
+    r = random_each(random, seed, start, offsets, mask, DRAW)
     fraction = None
     if LOW:
-        fraction = tl.load(low + offsets, mask=mask, other=0)
+        fraction = tl.load(low + start + offsets, mask=mask, other=0)
     if ZERO == "none":
         if WHAT == "round":
             y = scaled_rounded(b, a, f, rounding, r, fraction)
@@ -489,22 +527,20 @@ def affine_kernel(
             if WHAT == "round":
                 y = affine_value(y, a, z, q)
     if WHAT == "round":
-        store_bits(out, offsets, y, mask, KIND, BFLOAT16)
+        store_bits(out + start, offsets, y, mask, KIND, BFLOAT16)
     else:
-        tl.store(out + offsets, y.to(out.dtype.element_ty), mask=mask)
+        tl.store(out + start + offsets, y.to(out.dtype.element_ty), mask=mask)
 
 
 def unaffine_kernel(
-    codes, scale, zero, out, rows, n, length, inner, group, step_outer, step_length, step_inner,
+    codes, scale, zero, out, rows, n, scales, length, inner, group,
     f: tl.constexpr, q: tl.constexpr, ZERO: tl.constexpr, ORDER: tl.constexpr, TILE: tl.constexpr,
     WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Codes to float32: (q - zero) * scale."""
-    offsets, mask, owners = place_of_scales(
-        rows, n, length, inner, group, step_outer, step_length, step_inner, ORDER, TILE, WIDTH
-    )
-    held = (mask & (owners >= 0)) if ORDER == "any" else owners < rows
-    code = tl.load(codes + offsets, mask=mask, other=0).to(tl.int32)
+    start, offsets, mask, owners = place_of_scales(rows, n, scales, length, inner, group, ORDER, TILE, WIDTH)
+    held = (owners >= 0) & (owners < scales)
+    code = tl.load(codes + start + offsets, mask=mask, other=0).to(tl.int32)
     a = tl.load(scale + owners, mask=held, other=0x3F800000)
     if ZERO == "none":
         y = scaled_value(code, a, f)
@@ -512,4 +548,4 @@ def unaffine_kernel(
         y = offset_value(code, a, tl.load(zero + owners, mask=held, other=0), q)
     else:
         y = affine_value(code, a, tl.load(zero + owners, mask=held, other=0), q)
-    tl.store(out + offsets, y, mask=mask)
+    tl.store(out + start + offsets, y, mask=mask)

@@ -19,13 +19,20 @@ def per_program() -> int:
     return INTERPRETED if interpreting() else PER_PROGRAM
 
 
+def programs(n: int) -> tuple[int]:
+    """The grid of a launch over n elements."""
+    return (-(-n // per_program()),)
+
+
 def launch(name: str, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
     """Runs a kernel of kernels.py on the device and the current stream of its first tensor."""
     if 0 not in grid:
         execute(getattr(build(), name), grid, arguments, constants)
 
 
-def execute(kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], constants: dict[str, Any]) -> None:
+def execute(
+    kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], constants: dict[str, Any]
+) -> None:
     """Compiles where needed, and runs."""
     if interpreting():
         with ieee_arithmetic():  # NumPy is what interprets

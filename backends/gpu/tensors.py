@@ -28,6 +28,11 @@ def memory(x: torch.Tensor) -> torch.Tensor:
     return x.view(_MEMORY[x.dtype]) if x.dtype in _MEMORY else x
 
 
+def pointers(filler: torch.Tensor, *parts: torch.Tensor | None) -> list[torch.Tensor]:
+    """The parts' memory; what a kernel does not use still points somewhere."""
+    return [filler if part is None else memory(part) for part in parts]
+
+
 def take(x: torch.Tensor) -> torch.Tensor:
     """x without its history and contiguous; raises NumericsError unless it is of a float type."""
     if x.dtype not in FLOATS:
@@ -57,7 +62,11 @@ def target(
     if out is None:
         return torch.empty(shape, dtype=kind, device=source.device)
     if not isinstance(out, torch.Tensor) or (tuple(out.shape), out.dtype) != (shape, kind):
-        came = f"{name_of(out.dtype)} {tuple(out.shape)}" if isinstance(out, torch.Tensor) else type(out).__name__
+        came = (
+            f"{name_of(out.dtype)} {tuple(out.shape)}"
+            if isinstance(out, torch.Tensor)
+            else type(out).__name__
+        )
         raise NumericsError(f"{name} must be a {name_of(kind)} tensor of shape {shape}, not {came}")
     if out.device != source.device:
         raise NumericsError(f"{name} is on {out.device}, but x is on {source.device}")
@@ -82,7 +91,9 @@ def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | Non
     bits = draw.bits
     if not isinstance(bits, torch.Tensor) or bits.dtype not in INTEGERS or bits.shape != like.shape:
         came = (
-            f"{name_of(bits.dtype)} {tuple(bits.shape)}" if isinstance(bits, torch.Tensor) else type(bits).__name__
+            f"{name_of(bits.dtype)} {tuple(bits.shape)}"
+            if isinstance(bits, torch.Tensor)
+            else type(bits).__name__
         )
         raise NumericsError(f"random_bits must be uint32 of shape {tuple(like.shape)}, not {came}")
     if bits.device != like.device:
@@ -92,6 +103,7 @@ def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | Non
 
 
 # ---- float64, as in backends/words.py ------------------------------------------------------------
+
 
 def truncate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """float64 cut toward zero to float32, and where something was lost.  Finite stays finite."""

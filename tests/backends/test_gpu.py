@@ -1,0 +1,263 @@
+"""The GPU backend without a GPU: what the interpreter shows beyond the laws that every executor obeys."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import numerics as nx
+from numerics.backends.affine import Partition
+from numerics.backends.cpu import BACKEND as CPU
+from numerics.backends.executor import Affine
+from numerics.backends.gpu import BACKEND as GPU
+from numerics.backends.gpu import backend as gpu_backend
+from numerics.backends.gpu import blocks, launch, native, strings
+from numerics.backends.gpu.blocks import Cut
+from numerics.formats.backend import Draw
+from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, edges
+
+rng = np.random.default_rng(11)
+ROOT = Path(__file__).parents[2]
+PARTITIONS = {
+    "per_tensor": Partition((6, 20, 7)),
+    "channels first": Partition((6, 20, 7), 0),
+    "channels between": Partition((6, 20, 7), 1),
+    "channels last": Partition((6, 20, 7), 2),
+    "groups": Partition((6, 10, 8), 2, 4),
+    "short groups": Partition((6, 20, 7), 2, 4),
+    "groups across": Partition((6, 20, 7), 1, 8),
+    "one element": Partition((1,), 0),
+    "nothing": Partition((0, 4), 1),
+}
+
+
+def tensor(x: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(x).copy())
+
+
+def affine(partition: Partition, zero: str, kind: type) -> Affine:
+    shape = partition.shared
+    scale = np.exp2(rng.uniform(-4, 2, shape)).astype(kind)
+    points = {"none": None, "integer": rng.integers(-100, 100, shape).astype(np.int32),
+              "float": rng.uniform(-100, 100, shape).astype(kind)}  # fmt: skip
+    return Affine(np.asarray(scale), points[zero])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("zero", ["none", "integer", "float"])
+@pytest.mark.parametrize("name", PARTITIONS)
+def test_affine_equals_the_cpu(name, zero, kind):
+    partition = PARTITIONS[name]
+    x = (100 * rng.standard_normal(partition.shape)).astype(kind)
+    host = affine(partition, zero, kind)
+    device = Affine(*(None if part is None else tensor(part) for part in host))
+    for rounding, draw in (("half_even", Draw()), ("floor", Draw()), ("stochastic", Draw(seed=7))):
+        due = CPU.quantize(x, nx.int8, partition, host, rounding, draw)
+        came = GPU.quantize(tensor(x), nx.int8, partition, device, rounding, draw)
+        assert_same_bits(came.numpy(), due, x)
+        packed = GPU.quantize_packed(tensor(x), nx.int8, partition, device, rounding, draw)
+        assert_same_bits(packed.numpy(), due.reshape(-1))
+        values = CPU.fake_quantize(x, nx.int8, partition, host, rounding, draw)
+        assert_same_bits(
+            GPU.fake_quantize(tensor(x), nx.int8, partition, device, rounding, draw).numpy(), values, x
+        )
+    assert_same_bits(
+        GPU.dequantize(came, nx.int8, partition, device).numpy(),
+        CPU.dequantize(due, nx.int8, partition, host),
+    )
+
+
+@pytest.mark.parametrize("name", PARTITIONS)
+def test_extremes_and_scales_equal_the_cpu(name):
+    partition = PARTITIONS[name]
+    x = rng.standard_normal(partition.shape).astype(np.float32)
+    x.reshape(-1)[::5] = np.inf
+    x.reshape(-1)[1::7] = np.nan
+    ends = CPU.extremes(x, partition)
+    found = GPU.extremes(tensor(x), partition)
+    for came, due, widened in zip(found, ends, (np.minimum, np.maximum), strict=True):
+        assert_same_bits(widened(came.numpy(), np.float32(0)), widened(due, np.float32(0)))
+    options = nx.backends.affine.AffineOptions(False, "bfloat16", "int32")
+    due = CPU.find_affine(*ends, nx.int8, options)
+    came = GPU.find_affine(*(tensor(end) for end in ends), nx.int8, options)
+    for part, other in zip(came, due, strict=True):
+        assert_same_bits(part.numpy(), other)
+
+
+@pytest.mark.parametrize("dtype", [d for d in (*BLOCKS, *DECLARED_BLOCKS) if d.block <= 128], ids=repr)
+def test_stored_blocks_equal_the_cpu(dtype):
+    x = (rng.standard_normal((5, 4 * dtype.block)) * np.exp2(rng.integers(-9, 9, (5, 1)))).astype(np.float32)
+    x[1, :3] = (np.nan, np.inf, 0)
+    scale = 0.5 if dtype.family == "scaled" else None
+    for rounding, draw in (("half_even", Draw()), ("stochastic", Draw(seed=3))):
+        due = CPU.quantize_blocks(x, dtype, -1, "floor", rounding, scale, draw)
+        came = GPU.quantize_blocks(tensor(x), dtype, -1, "floor", rounding, scale, draw)
+        assert_same_bits(came[0].numpy(), due[0])
+        if due[1] is not None:
+            assert_same_bits(came[1].numpy(), due[1])
+    assert_same_bits(
+        GPU.dequantize_blocks(*came[:2], dtype, x.shape, -1, scale).numpy(),
+        CPU.dequantize_blocks(*due[:2], dtype, x.shape, -1, scale),
+    )
+
+
+@pytest.mark.parametrize("order", ["rows", "columns", "any"])
+@pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mx6, nx.nvfp4], ids=repr)
+def test_programs_meet_without_a_seam(monkeypatch, dtype, order):
+    """Many small programs, the last one not full, in every order of memory."""
+    for module in (launch, gpu_backend, blocks, strings):
+        monkeypatch.setattr(module, "per_program", lambda: 128)
+    shape, axis = {"rows": ((7, 160), 1), "columns": ((3, 70, 64), 1), "any": ((3, 70, 5), 1)}[order]
+    assert Cut.of(shape, axis, dtype).order == order
+    x = rng.standard_normal(shape).astype(np.float32)
+    options = {"tensor_scale": 0.25} if dtype.family == "scaled" else {}
+    due = dtype.encode(x, axis=axis, rounding="stochastic", seed=5, **options)
+    came = GPU.encode_blocks(
+        tensor(x), dtype, axis, "floor", "stochastic", options.get("tensor_scale"), Draw(seed=5)
+    )
+    for name in ("codes", "scale", "microexponents"):
+        if getattr(due, name) is not None:
+            assert_same_bits(getattr(came, name).numpy(), getattr(due, name))
+    assert_same_bits(GPU.decode_blocks(came, None).numpy(), due.decode())
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_small_programs_pack_every_width(monkeypatch, bits):
+    for module in (launch, gpu_backend, blocks, strings):
+        monkeypatch.setattr(module, "per_program", lambda: 64)
+    codes = rng.integers(0, 1 << bits, 1000).astype(np.uint8 if bits <= 8 else np.uint16)
+    packed = strings.pack(tensor(codes), bits)
+    assert_same_bits(packed.numpy(), CPU.executor.pack(codes, bits))
+    assert_same_bits(strings.unpack(packed, (1000,), bits).numpy(), codes)
+    if bits > 1:
+        d = nx.float_format(1 if bits == 2 else 2, max(bits - 3, 0), name=f"bits{bits}", specials="none")
+        x = edges()[:3001]
+        assert_same_bits(
+            GPU.encode_packed(tensor(x), d, "half_even", "saturate", Draw()).numpy(), d.encode_packed(x)
+        )
+
+
+def test_tensors_stay_where_they_are():
+    x = torch.linspace(-3, 3, 64).requires_grad_()
+    with pytest.raises(nx.NumericsError, match=r"out must be a uint8 tensor of shape \(64,\), not float32"):
+        GPU.encode(x, nx.fp4, "half_even", "saturate", Draw(), torch.empty(64))
+    with pytest.raises(nx.NumericsError, match="cannot encode int32 data"):
+        GPU.encode(x.detach().int(), nx.fp4, "half_even", "saturate", Draw(), None)
+    with pytest.raises(nx.NumericsError, match="random_bits must be uint32 of shape"):
+        GPU.encode(x, nx.fp4, "stochastic", "saturate", Draw(bits=torch.zeros(3, dtype=torch.int32)), None)
+    out = torch.empty(64, 1, dtype=torch.uint8)[:, 0]
+    assert GPU.encode(x, nx.fp4, "half_even", "saturate", Draw(), out) is out
+    assert not GPU.round(x, nx.fp4, "half_even", "saturate", Draw(), None).requires_grad
+
+
+def test_nothing_native_is_trusted_without_a_proof():
+    for name, proofs in native.PROVEN.items():
+        assert name in native.CAPABLE
+        assert all(proof.capability >= native.CAPABLE[name] and proof.date for proof in proofs)
+    assert native.native(nx.fp8_e4m3, "half_even", "saturate", torch.device("cpu")) is None
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | environment
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_a_tensor_on_the_cpu_never_reaches_triton():
+    code = """
+import torch, numerics as nx
+from numerics.backends.gpu import BACKEND
+assert not BACKEND.owns(torch.ones(3))
+with nx.use("gpu"):
+    try: nx.fp4.encode(torch.ones(3))
+    except nx.NumericsError as wrong: print(wrong)
+"""
+    found = python(code)
+    assert found.returncode == 0, found.stderr
+    assert "torch.Tensor" in found.stdout
+    assert "'gpu' is chosen" in found.stdout
+
+
+@pytest.mark.parametrize("missing", ["torch", "triton"])
+def test_what_is_missing_is_named_with_the_extra(missing):
+    code = f"""
+import sys; sys.modules["{missing}"] = None
+import numerics as nx
+with_numpy = nx.fp4.encode([1.0])
+try:
+    with nx.use("gpu"): pass
+except nx.NumericsError as wrong: print(wrong)
+"""
+    found = python(code)
+    assert found.returncode == 0, found.stderr
+    assert missing in found.stdout
+    assert "pip install 'numerics-formats[gpu]'" in found.stdout
+
+
+def test_an_unwritable_cache_is_survived():
+    code = """
+import sys; sys.path.append(".")
+from tests.compile_gpu import matrix
+print([row.faults for row in matrix(["sm_90"], "encode fp8_e5m2")])
+"""
+    found = python(code, TRITON_CACHE_DIR="/proc/none")
+    assert found.stdout.strip() == "[(), ()]", found.stderr
+
+
+def test_an_old_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    with pytest.raises(nx.NumericsError, match=r"Tesla T4 has compute capability 7\.5; 8\.0 or later"):
+        gpu_backend.check_device(torch.device("cuda", 0))
+
+
+def test_a_launch_is_on_the_device_of_its_tensors(monkeypatch):
+    guards, x = [], torch.empty(4, device="meta")
+
+    class Guard:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def __enter__(self) -> None:
+            guards.append(self.device)
+
+        def __exit__(self, *_: object) -> None:
+            guards.append(None)
+
+    class Kernel:
+        def __getitem__(self, grid: object) -> object:
+            return lambda *arguments, **options: guards.append(options)
+
+    monkeypatch.setattr(launch, "interpreting", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device", Guard)
+    launch.execute(Kernel(), (1,), (3, x), {"BLOCK": 8})
+    assert guards == [x.device, {"BLOCK": 8, **launch.OPTIONS}, None]
+    assert launch.OPTIONS["enable_fp_fusion"] is False
+
+
+RECORDED = Path(__file__).parents[1] / "data" / "gpu.json"
+
+
+def test_every_kernel_compiles_for_gpus_that_are_not_here(tmp_path):
+    """Two targets of the eight (`make compile` has them all), and no kernel has grown since recorded."""
+    made = tmp_path / "found.json"
+    command = [sys.executable, "-m", "tests.compile_gpu", "--targets", "sm_90,gfx950", "--json", str(made)]
+    found = subprocess.run(
+        command, env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-2000:]
+    now, then = json.loads(made.read_text()), json.loads(RECORDED.read_text())
+    assert len(now["kernels"]) > 100
+    if now["triton"] == then["triton"]:
+        recorded = {(row["case"], row["target"]): row for row in then["kernels"]}
+        grown = [row for row in now["kernels"]
+                 if row["instructions"] > 1.02 * recorded[row["case"], row["target"]]["instructions"]
+                 or row["registers"] > recorded[row["case"], row["target"]]["registers"] + 8]  # fmt: skip
+        assert not grown
