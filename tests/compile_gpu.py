@@ -195,15 +195,22 @@ def source(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -
     return ASTSource(fn=kernel, signature=signature, constexprs=places, attrs=attributes)
 
 
-def judge(case: str, name: str, compiled: Any) -> Compiled:
-    """The figures and the faults of machine code; `case` says what may divide, and what is native."""
+def elements(constants: dict[str, Any]) -> int:
+    """Elements of a program, by what is compiled into it."""
+    c = constants
+    columns = c.get("WIDTH" if "LOW" in c or "ZERO" in c else "SIZE") or c.get("CODES", 1)
+    return int(c["BLOCK"]) if "BLOCK" in c else int(c["TILE"] * columns)
+
+
+def judge(case: str, name: str, compiled: Any, count: int) -> Compiled:
+    """The figures and the faults of machine code for `count` elements; `case` says what may divide."""
     text, target = compiled.asm, TARGETS[name]
     # AMD divides floats, and integers, by fused steps of a reciprocal; v_fma_mix minus zero is a product
     divides = any(word in case for word in ("quantize", "nvfp4", "columns"))
     if target.backend == "cuda":
         usage = _resources(text["cubin"])
         lines = [line for line in get_sass(text["cubin"]).splitlines() if "\t" in line]
-        count = sum("NOP" not in line for line in lines) / (launch.PER_PROGRAM / 128)
+        instructions = sum("NOP" not in line for line in lines) / (count / 128)
         code, registers, spilled = text["ptx"], usage["REG"], usage["STACK"] + usage["LOCAL"]
         fused = r"fma\."
         wide = r"(ld|st)\.global[.\w:]*\.(v[48]\.|v2\.b(32|64)|b64|b128)"
@@ -213,7 +220,7 @@ def judge(case: str, name: str, compiled: Any) -> Compiled:
             int(re.search(rf"\.{key}:\s+(\d+)", code)[1]) for key in ("vgpr_count", "vgpr_spill_count")
         )  # type: ignore[index]
         body = re.findall(r"^\t(?:v_|s_|global_|buffer_|ds_)\w+", code, re.M)
-        count = len(body) / (launch.PER_PROGRAM / (4 * target.warp_size))
+        instructions = len(body) / (count / (4 * target.warp_size))
         fused = r"v_(pk_)?(fma|mac|fmac|mad)\w*_f32"
         wide = r"(global|buffer)_(load|store)_(dwordx[24]|b(64|128))"
     faults = []
@@ -225,7 +232,9 @@ def judge(case: str, name: str, compiled: Any) -> Compiled:
         faults.append("fused multiply-add")
     if not re.search(wide, code):
         faults.append("no wide access")
-    return Compiled(case, name, registers, spilled, compiled.metadata.shared, round(count, 1), tuple(faults))
+    return Compiled(
+        case, name, registers, spilled, compiled.metadata.shared, round(instructions, 1), tuple(faults)
+    )
 
 
 def _resources(cubin: bytes) -> dict[str, int]:
@@ -257,7 +266,7 @@ def matrix(targets: list[str], only: str = "") -> Iterator[Compiled]:
                 made = triton.compile(
                     source(kernel, arguments, constants), target=TARGETS[name], options=launch.OPTIONS
                 )
-                yield judge(case, name, made)
+                yield judge(case, name, made, elements(constants))
 
 
 def main() -> None:

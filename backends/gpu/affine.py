@@ -86,14 +86,19 @@ class Cut:
         return cls("groups", (1, total, scales, length, inner, min(size, max(length, 1))))
 
     @property
+    def elements(self) -> int:
+        """Of a program; fewer where each brings a scale and a zero point of its own."""
+        return per_program() // (1 if self.order == "rows" else 2)
+
+    @property
     def width(self) -> int:
         """Elements of a row that a program takes."""
-        return min(power_of_two(max(self.sizes[1], 1)), per_program())
+        return min(power_of_two(max(self.sizes[1], 1)), self.elements)
 
     @property
     def tile(self) -> int:
         """Rows that it takes."""
-        return min(per_program() // self.width, power_of_two(max(self.sizes[0], 1)))
+        return min(self.elements // self.width, power_of_two(max(self.sizes[0], 1)))
 
     @property
     def programs(self) -> tuple[int, int]:

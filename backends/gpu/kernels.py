@@ -290,7 +290,7 @@ def place_of_blocks(
     elif ORDER == "columns":
         line = first // inner
         p = line % per_line
-        start = (line // per_line * length + p * SIZE) * inner + first % inner
+        start = (line // per_line * length + p * SIZE) * inner + tl.multiple_of(first % inner, TILE)
         offsets = k * inner + j
         mask = mask & (k < tl.minimum(length - p * SIZE, SIZE).to(tl.int32))
     else:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import numerics as nx
+from bench import bench_gpu
 from numerics.backends.affine import Partition
 from numerics.backends.cpu import BACKEND as CPU
 from numerics.backends.executor import Affine
@@ -20,6 +21,8 @@ from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend as gpu_backend
 from numerics.backends.gpu import blocks, launch, native, strings
 from numerics.backends.gpu.blocks import Cut
+from numerics.backends.reference.breakpoints import breakpoints
+from numerics.conform.exhaustive import Sweep
 from numerics.formats.backend import Draw
 from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, edges
 
@@ -239,6 +242,61 @@ def test_a_launch_is_on_the_device_of_its_tensors(monkeypatch):
     launch.execute(Kernel(), (1,), (3, x), {"BLOCK": 8})
     assert guards == [x.device, {"BLOCK": 8, **launch.OPTIONS}, None]
     assert launch.OPTIONS["enable_fp_fusion"] is False
+
+
+def test_launches_go_through_triton():
+    """Triton's own binder, with a driver that stands for a GPU: what a launch passes, it compiles."""
+    code = """
+import sys; sys.path.append(".")
+import torch
+from triton.runtime import driver
+from tests import compile_gpu as matrix
+
+class Driver:
+    get_current_device = lambda self: 0
+    get_current_stream = lambda self, device: 0
+    get_current_target = lambda self: matrix.TARGETS["sm_90"]
+    get_active_torch_device = lambda self: torch.device("cuda", 0)
+
+driver.set_active(Driver())
+made = []
+matrix.launch.execute = lambda kernel, grid, arguments, constants: made.append(
+    kernel.warmup(*arguments, grid=grid, **constants, **matrix.launch.OPTIONS))
+matrix.backend.native = matrix.blocks.native = lambda *_: None
+for case, call in matrix.cases().items():
+    if "bfloat16" in case or "seed" in case or "per_group" in case: call()
+print(len(made), {type(kernel).__name__ for kernel in made})
+"""
+    found = python(code)
+    assert found.stdout.strip() == "12 {'CompiledKernel'}", found.stdout + found.stderr
+
+
+def test_the_sweep_of_the_gpu_script_can_fail():
+    steps = breakpoints(nx.fp4, "half_even", "saturate", False)
+
+    def encode(x: torch.Tensor) -> torch.Tensor:
+        return GPU.encode(x, nx.fp4, "half_even", "saturate", Draw(), None)
+
+    def judged() -> Sweep:
+        bounds = steps[2][0] - 500, steps[2][0] + 500
+        return bench_gpu.sweep(encode, steps, False, torch.device("cpu"), bounds[1], start=bounds[0])
+
+    assert judged() == Sweep(1000, 0)
+    steps[2] = (steps[2][0] + 1, steps[2][1])
+    assert judged() == Sweep(1000, 1, (steps[2][0] - 1, 2, 1))
+
+
+def test_the_gpu_script_runs(tmp_path):
+    found = python(
+        f"import sys; sys.argv = ['', '--small', '--out', {str(tmp_path)!r}, '--elements', '65536'];"
+        "sys.path.append('.'); from bench.bench_gpu import main; main()",
+        TRITON_INTERPRET="1",
+    )
+    assert found.returncode == 0, found.stderr
+    written = json.loads((tmp_path / "interpreter.json").read_text())
+    assert len(written["proofs"]) > 160
+    assert not any(proof["mismatches"] for proof in written["proofs"].values())
+    assert len(written["figures"]) == 30
 
 
 RECORDED = Path(__file__).parents[1] / "data" / "gpu.json"
