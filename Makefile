@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check verify bench compile clean
+.PHONY: demo test check verify bench compile runtimes clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
@@ -24,6 +24,15 @@ verify: $(STAMP) ## the long proofs: every block exponent, every scale
 
 compile: $(STAMP) ## every GPU kernel for every target, recorded in tests/data/gpu.json
 	$(BIN)/python -m tests.compile_gpu --json tests/data/gpu.json
+
+# The newest ONNX Runtime is in the environment; the oldest that each profile promises stand beside it.
+runtimes: $(STAMP) ## every ONNX model on a million patterns, on each of them
+	$(PIP) install --no-deps -q --upgrade --target $(VENV)/onnxruntime-1.26 onnxruntime==1.26.0
+	$(PIP) install --no-deps -q --upgrade --target $(VENV)/onnxruntime-1.20 onnxruntime==1.20.1
+	NUMERICS_TEST_LONG=1 $(BIN)/pytest -n 2 -q tests/backends/test_ipu.py
+	NUMERICS_TEST_LONG=1 PYTHONPATH=$(VENV)/onnxruntime-1.26 $(BIN)/pytest -n 2 -q tests/backends/test_ipu.py
+	NUMERICS_TEST_LONG=1 PYTHONPATH=$(VENV)/onnxruntime-1.20 $(BIN)/pytest -n 2 -q tests/backends/test_ipu.py \
+		-k "portable or npu or million"
 
 bench: $(STAMP) $(VENV)/.peers ## what it costs, beside peers and the memory ceiling
 	$(BIN)/python -m bench

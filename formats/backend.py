@@ -10,6 +10,7 @@ import contextvars
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from numerics.formats.errors import NumericsError
@@ -120,7 +121,8 @@ _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_b
 def register(name: str, home: str, *, data_of: str | None = None, extra: str | None = None) -> None:
     """Makes a backend known by the module that holds it as `BACKEND`; nothing is imported yet.
 
-    data_of: the package whose types alone it takes; extra: of this distribution, what it needs.
+    data_of: the package whose types alone it takes unasked, "" for none; extra: of this distribution,
+    what it needs.
     """
     _homes[name] = _Home(home, data_of, extra)
 
@@ -132,17 +134,22 @@ def names() -> Sequence[str]:
 
 def get(name: str) -> Backend:
     """The backend of that name; raises NumericsError where it is unknown or cannot be imported."""
+    backend: Backend = module(name).BACKEND
+    return backend
+
+
+def module(name: str) -> ModuleType:
+    """The module of that backend; errors as for `get`."""
     if name not in _homes:
         raise NumericsError.unknown("backend", name, _homes)
     try:
-        backend: Backend = importlib.import_module(_homes[name].module).BACKEND
+        return importlib.import_module(_homes[name].module)
     except ImportError as missing:
         extra = _homes[name].extra
         help = f": pip install 'numerics-formats[{extra}]'" if extra else ""
         raise NumericsError(
             f"backend {name!r} needs {missing.name or missing}, which is not installed{help}"
         ) from missing
-    return backend
 
 
 def of(x: Any) -> Backend:

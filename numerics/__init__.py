@@ -23,8 +23,10 @@ from numerics.formats.backend import use
 _backend.register("cpu", "numerics.backends.cpu")
 _backend.register("array", "numerics.backends.array")
 _backend.register("reference", "numerics.backends.reference")
+_backend.register("ipu", "numerics.backends.ipu", data_of="", extra="ipu")
 _backend.register("gpu", "numerics.backends.gpu", data_of="torch", extra="gpu")
 
+_BACKENDS = ("ipu",)  # those that offer more than a place to run
 _LAZY: dict[str, str] = {
     "empty": "numerics.backends.memory",
     "QTensor": "numerics.tensor",
@@ -37,10 +39,12 @@ _LAZY: dict[str, str] = {
     "per_tensor": "numerics.scheme",
     "quantize": "numerics.quantization",
 }
-__all__ = [*_formats, *_LAZY, "__version__", "use"]
+__all__ = [*_formats, *_LAZY, "__version__", *_BACKENDS, "use"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _BACKENDS:
+        return _backend.module(name)
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'numerics' has no attribute {name!r}")

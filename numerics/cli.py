@@ -311,3 +311,52 @@ def warmup_command(as_json: bool) -> None:
         _print_json({"kernels": names, "seconds": seconds, "folder": str(folder())})
         return
     click.echo(f"{len(names)} kernels in {seconds:.1f} s, kept in {folder()}")
+
+
+@commands.group("ipu")
+def ipu_group() -> None:
+    """AMD's Ryzen AI NPU, by way of ONNX."""
+
+
+@ipu_group.command("export")
+@click.argument("name", metavar="FORMAT")
+@click.argument("out")
+@click.option(
+    "--op", default="round", show_default=True, help="encode, decode, round, pack, unpack, requantize."
+)
+@click.option("--profile", default="bits", show_default=True, help="bits, portable or npu.")
+@click.option("--rounding", help="half_even by default; for requantize a mode of AIE-ML.")
+@click.option("--overflow", help=" or ".join(OVERFLOWS) + "; the format's own by default.")
+@click.option("--scale-rule", default="floor", show_default=True, help=", ".join(SCALE_RULES) + ".")
+@click.option("--shift", type=int, help="For requantize.")
+@click.option("--device", help="For requantize: phx, hpt, stx or krk.")
+def ipu_export_command(name: str, out: str, **options: Any) -> None:
+    """Write an operation on FORMAT as an ONNX model to OUT."""
+    import numerics as nx
+    from numerics.container import replace_file
+
+    model = nx.ipu.export(name, options.pop("op"), options.pop("profile"), **options)
+    replace_file(out, model.SerializeToString())
+    click.echo(f"{out}: {len(model.graph.node)} nodes, opset {model.opset_import[0].version}")
+
+
+@ipu_group.command("verify")
+@click.option("--device", default="stx", show_default=True, help="phx, hpt, stx or krk.")
+@click.option("--xclbin", help="The NPU binary that phx and hpt need.")
+@click.option("--require-npu", is_flag=True, help="Fail without the NPU's provider.")
+@as_json
+def ipu_verify_command(device: str, xclbin: str | None, require_npu: bool, as_json: bool) -> None:
+    """Run known-answer networks, and say which rounding this runtime shows."""
+    import numerics as nx
+
+    found = nx.ipu.verify(device, require_npu=require_npu, xclbin=xclbin)
+    if as_json:
+        _print_json(found)
+    else:
+        shown = ", ".join(found["shown_modes"]) or "no mode of AIE-ML"
+        click.echo(f"active providers: {', '.join(found['providers'])}")
+        click.echo(
+            f"{found['outputs']} outputs show {shown}; {device} should round {found['documented_mode']}"
+        )
+        click.echo(found["note"])
+    sys.exit(0 if found["agrees"] else 1)

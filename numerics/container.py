@@ -262,6 +262,19 @@ def _discard(partial: Path) -> None:
         partial.unlink()  # gone already where all went well
 
 
+def replace_file(target: str | os.PathLike[str], data: bytes) -> None:
+    """The bytes as a file, whole or not at all; raises NumericsError where the system refuses."""
+    place = Path(os.path.realpath(target))
+    partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, place)
+    except OSError as wrong:
+        raise NumericsError(f"cannot write {place}: {wrong.strerror or wrong}") from wrong
+    finally:
+        _discard(partial)
+
+
 def placed(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     """The entries with their places: wide types first, so that each lies aligned; no gaps."""
     found, start = {}, 0

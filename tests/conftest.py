@@ -21,7 +21,7 @@ hypothesis.settings.register_profile("house", deadline=None, max_examples=60, de
 hypothesis.settings.load_profile("house")
 
 backend.register("interpreter", "tests.interpreted")
-EXECUTORS = ("array", "cpu", "interpreter")
+EXECUTORS = ("array", "cpu", "ipu", "interpreter")
 """All that must equal `reference`, bit for bit; `interpreter`: the GPU's kernels, without a GPU."""
 
 ELEMENTS = [d for d in nx.dtypes() if d.kind != "block"]

@@ -42,6 +42,9 @@ def to_array(result: Any, give: Any) -> Any:
     if isinstance(result, Blocks):
         parts = {n: to_array(getattr(result, n), give) for n in ("codes", "scale", "microexponents")}
         return replace(result, **parts)
+    if isinstance(result, tuple):
+        parts = [to_array(part, give) for part in result]
+        return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
     if not isinstance(result, torch.Tensor):
         return result
     if result.dtype == torch.bfloat16:

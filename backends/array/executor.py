@@ -56,7 +56,7 @@ class ArrayExecutor(Composed):
         values = np.empty(x.shape, np.float32)
         f = grid(dtype, rounding, overflow)
         _map(bound.round_bits, f, x, rounding, random, values.view(np.int32))
-        out[...] = _narrow(values, x.dtype)
+        out[...] = narrow(values, x.dtype)
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
         """Element.decode."""
@@ -95,7 +95,7 @@ class ArrayExecutor(Composed):
         with ieee_arithmetic():
             for part in _chunks(len(x), max(CHUNK // dtype.block, 1)):
                 bits = _ROUND[dtype.family](words(x[part])[0], dtype, _cut(options, part))
-                out[part] = _narrow(bits.view(np.float32), x.dtype)
+                out[part] = narrow(bits.view(np.float32), x.dtype)
 
     def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
         """Groups as rows; a short last group is filled with zeros and cut off again."""
@@ -157,7 +157,7 @@ class ArrayExecutor(Composed):
         return np.where(none, 0, low).astype(x.dtype), np.where(none, 0, high).astype(x.dtype)
 
 
-def _narrow(values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
+def narrow(values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
     """float32 values in another float type, half to even."""
     if dtype.name == "bfloat16":
         codes = np.empty(values.shape, np.uint16)

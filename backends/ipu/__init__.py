@@ -1,0 +1,14 @@
+"""AMD's Ryzen AI NPU, by way of ONNX: models of the shared arithmetic, and ONNX Runtime to open them.
+
+docs/ipu.md says what runs where, what was proven, and what was never seen on silicon.
+"""
+
+from numerics.backends.host import HostBackend
+from numerics.backends.ipu.executor import IpuExecutor
+from numerics.backends.ipu.export import export
+from numerics.backends.ipu.session import session
+from numerics.backends.ipu.verify import verify
+
+__all__ = ["BACKEND", "export", "session", "verify"]
+
+BACKEND = HostBackend(IpuExecutor())
