@@ -32,7 +32,7 @@ runtimes: $(STAMP) ## every ONNX model on a million patterns, on each of them
 	NUMERICS_TEST_LONG=1 $(BIN)/pytest -n 2 -q tests/backends/test_ipu.py
 	NUMERICS_TEST_LONG=1 PYTHONPATH=$(VENV)/onnxruntime-1.26 $(BIN)/pytest -n 2 -q tests/backends/test_ipu.py
 	NUMERICS_TEST_LONG=1 PYTHONPATH=$(VENV)/onnxruntime-1.20 $(BIN)/pytest -n 2 -q tests/backends/test_ipu.py \
-		-k "portable or npu or million"
+		-k "portable_models or npu_models or million"
 
 bench: $(STAMP) $(VENV)/.peers ## what it costs, beside peers and the memory ceiling
 	$(BIN)/python -m bench
