@@ -315,7 +315,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
     device = torch.device("cpu" if interpreting() else "cuda")
-    end, n = (1 << 14, 1 << 16) if options.small else (SIGN, options.elements)
+    end, n = (1 << 12, 1 << 14) if options.small else (SIGN, options.elements)
     began = time.monotonic()
     deadline = began + 60 * options.minutes
     facts, proofs = machine(device), {}
@@ -329,7 +329,7 @@ def main() -> None:
             native.PROVEN[name] = (*native.PROVEN.get(name, ()), proof)
             print(f'    "{name}": ({proof},),', flush=True)
     figures = []
-    for figure in measure(n, device, began + 0.55 * (deadline - began)):
+    for figure in measure(n, device, began + 0.55 * (deadline - began), 1 if options.small else 3):
         figures.append(figure)
         others = (f"{k} {v:.2f}x" if isinstance(v, float) else f"{k}: {v}" for k, v in figure.peers.items())
         speed = f"{figure.gigabytes:7.0f} GB/s {100 * figure.of_copy:5.0f} % of a copy"

@@ -248,6 +248,12 @@ def _resources(cubin: bytes) -> dict[str, int]:
     return {key: int(re.search(rf"{key}:(\d+)", shown)[1]) for key in ("REG", "STACK", "LOCAL")}  # type: ignore[index]
 
 
+def converts(d: str, target: str) -> bool:
+    """Has the target the conversion instruction of a format?"""
+    found = re.fullmatch(r"sm_(\d+)(\d)", target)
+    return found is not None and (int(found[1]), int(found[2])) >= native.CAPABLE[d]
+
+
 def matrix(targets: list[str], only: str = "") -> Iterator[Compiled]:
     """Compiles the cases; a case that a target cannot have (a native conversion) is left out."""
     for case, call in cases().items():
@@ -260,7 +266,7 @@ def matrix(targets: list[str], only: str = "") -> Iterator[Compiled]:
         call()
         assert launched, f"{case} launches nothing"
         for name in targets:
-            if case.startswith("native") and name in ("sm_80", "gfx942", "gfx950", "gfx1201"):
+            if case.startswith("native") and not converts(case.split()[2].removeprefix("mx"), name):
                 continue
             for kernel, arguments, constants in launched:
                 made = triton.compile(

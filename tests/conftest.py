@@ -67,8 +67,15 @@ def edges(seed: int = 0, random: int = 4000) -> np.ndarray:
     return np.concatenate([magnitudes, magnitudes ^ np.uint32(1 << 31)]).view(np.float32)
 
 
-def assert_same_bits(came, due, inputs=None) -> None:
-    """Equal bit for bit; NaN by class (FORMATS §2)."""
+def each_executor():
+    """The executors in turn, each chosen in its turn; for tests whose judge is slow and needed once."""
+    for name in EXECUTORS:
+        with nx.use(name):
+            yield name
+
+
+def assert_same_bits(came, due, inputs=None, on="") -> None:
+    """Equal bit for bit; NaN by class (FORMATS §2).  on: which executor, for the message."""
     came, due = np.asarray(came), np.asarray(due)
     assert came.shape == due.shape
     assert came.dtype == due.dtype
@@ -82,4 +89,6 @@ def assert_same_bits(came, due, inputs=None) -> None:
         at = np.argwhere(wrong)[0]
         place = tuple(at)
         source = "" if inputs is None else f" for {np.asarray(inputs)[place]!r}"
-        raise AssertionError(f"{wrong.sum()} differ; at {place}: {came[place]!r}, not {due[place]!r}{source}")
+        on = f"on {on}: " if on else ""
+        found = f"{came[place]!r}, not {due[place]!r}{source}"
+        raise AssertionError(f"{on}{wrong.sum()} differ; at {place}: {found}")

@@ -16,8 +16,8 @@ import torch
 from numerics.backends.affine import AffineOptions, HostAffine, Partition
 from numerics.backends.cpu import EXECUTOR
 from numerics.backends.executor import Affine
-from numerics.backends.gpu.blocks import BFLOAT16, power_of_two
-from numerics.backends.gpu.launch import launch, per_program
+from numerics.backends.gpu.blocks import BFLOAT16
+from numerics.backends.gpu.launch import launch, per_program, power_of_two
 from numerics.backends.gpu.tensors import CODES, FLOATS, memory, pointers, random_bits, words
 from numerics.formats.backend import Draw
 from numerics.formats.dtype import Element, Integer
@@ -88,7 +88,7 @@ class Cut:
     @property
     def elements(self) -> int:
         """Of a program; fewer where each brings a scale and a zero point of its own."""
-        return per_program() // (1 if self.order == "rows" else 2)
+        return per_program(math.prod(self.sizes[:2])) // (1 if self.order == "rows" else 2)
 
     @property
     def width(self) -> int:
@@ -101,10 +101,10 @@ class Cut:
         return min(self.elements // self.width, power_of_two(max(self.sizes[0], 1)))
 
     @property
-    def programs(self) -> tuple[int, int]:
+    def programs(self) -> tuple[int]:
         """The grid of a launch."""
         rows, n = self.sizes[:2]
-        return -(-rows // self.tile), -(-n // self.width)
+        return (-(-rows // self.tile) * -(-n // self.width),)
 
     @property
     def constants(self) -> dict[str, Any]:

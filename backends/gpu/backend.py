@@ -66,7 +66,7 @@ class GpuBackend:
         launch(
             "encode_kernel", programs(n), source, *pointers(source, low, random), memory(direct), n, seed,
             f=grid(dtype, rounding, overflow), rounding=rounding, KIND=FLOATS[wide.dtype], DRAW=draws,
-            LOW=low is not None, NATIVE=native(dtype, rounding, overflow, data.device), BLOCK=per_program(),
+            LOW=low is not None, NATIVE=native(dtype, rounding, overflow, data.device), BLOCK=per_program(n),
         )  # fmt: skip
         return _done(result, direct)
 
@@ -79,8 +79,17 @@ class GpuBackend:
     def _decode(self, codes: torch.Tensor, dtype: Element, result: torch.Tensor, bits: int | None) -> Any:
         direct = result if usable(result, codes) else torch.empty_like(result).contiguous()
         f = grid(dtype, "half_even", dtype.default_overflow)
-        arguments = memory(codes), memory(direct), direct.numel()
-        launch("decode_kernel", programs(direct.numel()), *arguments, f=f, BITS=bits, BLOCK=per_program())
+        n = direct.numel()
+        launch(
+            "decode_kernel",
+            programs(n),
+            memory(codes),
+            memory(direct),
+            n,
+            f=f,
+            BITS=bits,
+            BLOCK=per_program(n),
+        )
         return _done(result, direct)
 
     def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
@@ -95,7 +104,7 @@ class GpuBackend:
             "round_kernel", programs(n), source, *pointers(source, low, random), memory(direct), n, seed,
             f=grid(dtype, rounding, overflow), rounding=rounding, KIND=FLOATS[wide.dtype],
             TARGET=FLOATS[wide.dtype], DRAW=draws, LOW=low is not None, BFLOAT16=BFLOAT16,
-            BLOCK=per_program(),
+            BLOCK=per_program(n),
         )  # fmt: skip
         return _done(result, direct)
 
@@ -116,7 +125,7 @@ class GpuBackend:
             return self.pack(self.encode(data, dtype, rounding, overflow, draw, None), dtype)
         packed, n = room(data.numel(), bits, data), data.numel()
         source, codes = memory(data), codes_of_words(bits)
-        tile = per_program() // codes
+        tile = per_program(n) // codes
         launch(
             "encode_packed_kernel", programs(n),
             source, *pointers(source, random), packed, n, packed.numel(), seed,

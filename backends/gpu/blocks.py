@@ -13,7 +13,7 @@ import torch
 
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.backends.executor import BlockOptions
-from numerics.backends.gpu.launch import launch, per_program
+from numerics.backends.gpu.launch import launch, per_program, power_of_two
 from numerics.backends.gpu.native import native
 from numerics.backends.gpu.tensors import FLOATS, memory, pointers
 from numerics.formats.block import Block
@@ -22,11 +22,6 @@ from numerics.formats.grid import element_grid, float32_bits, grid, scale_of
 from numerics.formats.packing import planes
 
 BFLOAT16 = grid(bfloat16, "half_even", "nonsaturate")
-
-
-def power_of_two(n: int) -> int:
-    """The smallest one that is not less."""
-    return 1 << (n - 1).bit_length()
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Cut:
     @property
     def tile(self) -> int:
         """Blocks of a program."""
-        return max(per_program() // self.width, 1)
+        return max(per_program(self.blocking.count * self.width) // self.width, 1)
 
     @property
     def order(self) -> str:
@@ -109,14 +104,14 @@ def encode(
     random = source if bits is None else bits
     if d.family == "micro":
         launch(
-            "micro_blocks", cut.programs, source, random, out, *pointers(out, to.scale, to.micro),
+            "micro_kernel", cut.programs, source, random, out, *pointers(out, to.scale, to.micro),
             count, length, per_line, inner, key,
             m=d.mantissa, PLANE=planes(d.element_bits)[0][1], **_groups(d), **common,
         )  # fmt: skip
         return
     mx = d.family == "mx"
     launch(
-        "scaled_blocks", cut.programs, source, random, out, *pointers(out, to.scale), _tensor_scale(o, x),
+        "scaled_kernel", cut.programs, source, random, out, *pointers(out, to.scale), _tensor_scale(o, x),
         count, length, per_line, inner, key, out.numel(),
         f=element_grid(d), s=scale_of(d, o.rule) if mx else grid(d.scale, "half_even", "saturate"),
         FAMILY=d.family, NATIVE=native(d.element, o.rounding, "saturate", x.device) if mx else None,
@@ -131,7 +126,7 @@ def decode(
     codes, to = memory(of.codes), memory(out)
     if d.family == "micro":
         launch(
-            "unmicro_blocks", cut.programs, codes, *pointers(codes, of.scale, of.micro), to, *cut.sizes,
+            "unmicro_kernel", cut.programs, codes, *pointers(codes, of.scale, of.micro), to, *cut.sizes,
             m=d.mantissa, PLANE=planes(d.element_bits)[0][1] if packed else None,
             **_groups(d), **cut.constants,
         )  # fmt: skip
@@ -139,7 +134,7 @@ def decode(
     options = BlockOptions("floor", "half_even", tensor_scale, None)
     g = grid(d.scale, "half_even", "saturate") if d.family == "scaled" else None
     launch(
-        "unscaled_blocks", cut.programs,
+        "unscaled_kernel", cut.programs,
         codes, *pointers(codes, of.scale), _tensor_scale(options, out), to, *cut.sizes,
         f=element_grid(d), g=g, FAMILY=d.family, WIDTH=cut.width, BITS=d.element_bits if packed else None,
         **cut.constants,

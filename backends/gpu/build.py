@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import tempfile
 from functools import lru_cache
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -37,11 +38,14 @@ def _survive_unwritable_cache() -> None:
         triton.knobs.cache.dir = tempfile.mkdtemp(prefix="numerics-triton-")
 
 
+def _interpreted(function: FunctionType) -> Any:
+    return triton.jit(function) if function.__name__.endswith("_kernel") else function
+
+
 @lru_cache(maxsize=1)
 def build() -> SimpleNamespace:
     """Every kernel, bound."""
-    if interpreting():  # the arithmetic may stay plain Python: only a kernel must be interpreted
-        lanes = bind({"tl": tl}, sources=(primitives, *SOURCES))
-        return bind({**vars(lanes), "tl": tl}, triton.jit, sources=(kernels,))
+    if interpreting():  # what a kernel calls may stay plain Python, which is far quicker
+        return bind({"tl": tl}, _interpreted, sources=(primitives, *SOURCES, kernels))
     _survive_unwritable_cache()
     return bind({"tl": tl, **_ANNOTATIONS}, triton.jit, tl.constexpr, (primitives, *SOURCES, kernels))

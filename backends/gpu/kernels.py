@@ -89,6 +89,16 @@ def native_code(b, f, NATIVE: tl.constexpr):
         code = as_float(b).to(tl.float8e4nv).to(tl.uint8, bitcast=True).to(tl.int32)
     elif NATIVE == "fp8_e5m2":
         code = as_float(b).to(tl.float8e5).to(tl.uint8, bitcast=True).to(tl.int32)
+    elif NATIVE == "fp4":  # converts two; the second fills the low half
+        code = tl.inline_asm_elementwise(
+            """{
+            .reg .b8 both, none;
+            mov.b16 {both, none}, 0;
+            cvt.rn.satfinite.e2m1x2.f32 both, 0f00000000, $1;
+            mov.b32 $0, {both, none, none, none};
+            }""",
+            "=r,f", [as_float(b)], dtype=tl.int32, is_pure=True, pack=1,
+        )  # fmt: skip
     else:  # fp6 has the digits of an fp8 format: scaled onto its low end, its codes are the low ones
         clamped = minimum(b & 0x7FFFFFFF, f.limit) | (b & SIGN)
         if NATIVE == "fp6_e2m3":
@@ -321,7 +331,7 @@ def tensor_scale_bits(tensor_scale, USED: tl.constexpr):
     return t
 
 
-def scaled_blocks(
+def scaled_kernel(
     x, random, out, scale, tensor_scale, count, length, per_line, inner, seed, words, f: tl.constexpr,
     s: tl.constexpr, rounding: tl.constexpr, FAMILY: tl.constexpr, WHAT: tl.constexpr, KIND: tl.constexpr,
     DRAW: tl.constexpr, NATIVE: tl.constexpr, BFLOAT16: tl.constexpr, ORDER: tl.constexpr, SIZE: tl.constexpr,
@@ -358,7 +368,7 @@ def scaled_blocks(
             tl.store(out + start + offsets, code.to(out.dtype.element_ty), mask=mask)
 
 
-def unscaled_blocks(
+def unscaled_kernel(
     codes, scale, tensor_scale, out, count, length, per_line, inner, f: tl.constexpr, g: tl.constexpr,
     FAMILY: tl.constexpr, ORDER: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
     BITS: tl.constexpr,
@@ -380,7 +390,7 @@ def unscaled_blocks(
     tl.store(out + start + offsets, y, mask=mask)
 
 
-def micro_blocks(
+def micro_kernel(
     x, random, out, scale, micro, count, length, per_line, inner, seed, m: tl.constexpr,
     rounding: tl.constexpr, WHAT: tl.constexpr, KIND: tl.constexpr, DRAW: tl.constexpr,
     BFLOAT16: tl.constexpr, ORDER: tl.constexpr, SIZE: tl.constexpr, GROUPS: tl.constexpr,
@@ -435,7 +445,7 @@ def store_micro(
     tl.store(out + row + UNITS, tail.to(out.dtype.element_ty), mask=n < count)
 
 
-def unmicro_blocks(
+def unmicro_kernel(
     codes, scale, micro, out, count, length, per_line, inner, m: tl.constexpr, ORDER: tl.constexpr,
     SIZE: tl.constexpr, GROUPS: tl.constexpr, WIDE: tl.constexpr, SUB: tl.constexpr, SUB_WIDE: tl.constexpr,
     TILE: tl.constexpr, PLANE: tl.constexpr,
@@ -481,8 +491,10 @@ def place_of_scales(
         line = offsets // inner
         per_line = (length + group - 1) // group
         owners = (line // length * per_line + line % length // group) * inner + offsets % inner
-    else:
-        first_row, first_column = tl.program_id(0).to(tl.int64) * TILE, tl.program_id(1).to(tl.int64) * WIDTH
+    else:  # one axis of programs, as the others of a GPU are short
+        across = (n + WIDTH - 1) // WIDTH
+        first_row = tl.program_id(0).to(tl.int64) // across * TILE
+        first_column = tl.program_id(0).to(tl.int64) % across * WIDTH
         start = first_row * n + first_column
         j, k = tl.arange(0, TILE)[:, None], tl.arange(0, WIDTH)[None, :]
         offsets = j * n + k

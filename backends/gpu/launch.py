@@ -11,17 +11,23 @@ from numerics.backends.gpu.build import build, interpreting
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}  # a fused multiply-add rounds once where we round twice
 PER_PROGRAM = 2048  # elements: 16 a thread, four wide loads
-INTERPRETED = 1 << 16  # elements of a program that is interpreted: a program costs more than its work
+INTERPRETED = 1 << 7, 1 << 16  # when interpreted: as few programs as may be, none much larger than its work
 
 
-def per_program() -> int:
-    """Elements that a program works on."""
-    return INTERPRETED if interpreting() else PER_PROGRAM
+def power_of_two(n: int) -> int:
+    """The smallest one that is not less."""
+    return 1 << (n - 1).bit_length()
+
+
+def per_program(n: int) -> int:
+    """Elements that a program works on, of n."""
+    least, most = INTERPRETED
+    return min(max(power_of_two(max(n, 1)), least), most) if interpreting() else PER_PROGRAM
 
 
 def programs(n: int) -> tuple[int]:
     """The grid of a launch over n elements."""
-    return (-(-n // per_program()),)
+    return (-(-n // per_program(n)),)
 
 
 def launch(name: str, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:

@@ -20,6 +20,7 @@ CAPABLE: dict[str, tuple[int, int]] = {
     "fp8_e5m2": (8, 9),
     "fp6_e2m3": (8, 9),  # through the fp8 format with the same digits
     "fp6_e3m2": (8, 9),
+    "fp4": (10, 0),  # cvt.rn.satfinite.e2m1x2.f32: PTX ISA 8.6, sm_100a
 }
 """Formats, and the least compute capability that has the instruction."""
 

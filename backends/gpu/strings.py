@@ -26,7 +26,7 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """Contiguous codes to bytes."""
     packed = room(codes.numel(), bits, codes)
     arguments = memory(codes), packed, codes.numel(), packed.numel()
-    block = per_program() // 4
+    block = per_program(packed.numel()) // 4
     launch("pack_kernel", (-(-packed.numel() // block),), *arguments, BITS=bits, BLOCK=block)
     return as_bytes(packed, codes.numel(), bits)
 
@@ -36,7 +36,7 @@ def unpack(packed: torch.Tensor, shape: tuple[int, ...], bits: int) -> torch.Ten
     codes = torch.empty(shape, dtype=torch.uint8 if bits <= 8 else torch.uint16, device=packed.device)
     launch(
         "unpack_kernel", programs(codes.numel()), packed, memory(codes), codes.numel(), BITS=bits,
-        BLOCK=per_program(),
+        BLOCK=per_program(codes.numel()),
     )  # fmt: skip
     return codes
 

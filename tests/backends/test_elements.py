@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as npst
 import numerics as nx
 from numerics.backends.cpu import threads
 from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS
-from tests.conftest import DECLARED, ELEMENTS, EXECUTORS, assert_same_bits, edges
+from tests.conftest import DECLARED, ELEMENTS, EXECUTORS, assert_same_bits, each_executor, edges
 
 X32 = edges()
 rng = np.random.default_rng(1)
@@ -41,33 +41,39 @@ def _judged(what: str, d: nx.Element, x: np.ndarray, **options) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS + DECLARED, ids=repr)
-def test_encode_and_round_equal_reference(executor, dtype):
+def test_encode_and_round_equal_reference(dtype):
     wide = dtype.bits == 16  # long lists of breakpoints; the proof covers every mode
     for overflow in dtype.overflows[-1:] if wide else dtype.overflows:
         for rounding in DETERMINISTIC[:: 3 if wide else 1]:
             options = {"rounding": rounding, "overflow": overflow}
-            due = _judged("encode", dtype, X32, **options)
-            assert_same_bits(dtype.encode(X32, **options), due, X32)
-            assert_same_bits(dtype.round(X32, **options), _judged("decode", dtype, due), X32)
+            codes = _judged("encode", dtype, X32, **options)
+            values = _judged("decode", dtype, codes)
+            for name in each_executor():
+                assert_same_bits(dtype.encode(X32, **options), codes, X32, name)
+                assert_same_bits(dtype.round(X32, **options), values, X32, name)
 
 
 @pytest.mark.parametrize("kind", SMALL)
 @pytest.mark.parametrize("dtype", ELEMENTS + DECLARED, ids=repr)
-def test_every_input_type_is_rounded_once(executor, dtype, kind):
+def test_every_input_type_is_rounded_once(dtype, kind):
     x = SMALL[kind]
     overflow = dtype.overflows[-1]
     for rounding in ("stochastic",) if kind == "float32" else ROUNDINGS:  # the others: above
         options = {"rounding": rounding, "overflow": overflow}
         if rounding == "stochastic":
             options["seed"] = 7
-        assert_same_bits(dtype.encode(x, **options), _judged("encode", dtype, x, **options), x)
-        assert_same_bits(dtype.round(x, **options), _judged("round", dtype, x, **options), x)
+        codes, values = (_judged(what, dtype, x, **options) for what in ("encode", "round"))
+        for name in each_executor():
+            assert_same_bits(dtype.encode(x, **options), codes, x, name)
+            assert_same_bits(dtype.round(x, **options), values, x, name)
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS + DECLARED, ids=repr)
-def test_decode_every_code(executor, dtype):
+def test_decode_every_code(dtype):
     codes = np.arange(1 << dtype.bits).astype(dtype.code_dtype)
-    assert_same_bits(dtype.decode(codes), _judged("decode", dtype, codes), codes)
+    due = _judged("decode", dtype, codes)
+    for name in each_executor():
+        assert_same_bits(dtype.decode(codes), due, codes, name)
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS + DECLARED, ids=repr)

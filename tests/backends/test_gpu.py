@@ -18,6 +18,7 @@ from numerics.backends.affine import Partition
 from numerics.backends.cpu import BACKEND as CPU
 from numerics.backends.executor import Affine
 from numerics.backends.gpu import BACKEND as GPU
+from numerics.backends.gpu import affine as affine_kernels
 from numerics.backends.gpu import backend as gpu_backend
 from numerics.backends.gpu import blocks, launch, native, strings
 from numerics.backends.gpu.blocks import Cut
@@ -56,7 +57,8 @@ def affine(partition: Partition, zero: str, kind: type) -> Affine:
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @pytest.mark.parametrize("zero", ["none", "integer", "float"])
 @pytest.mark.parametrize("name", PARTITIONS)
-def test_affine_equals_the_cpu(name, zero, kind):
+def test_affine_equals_the_cpu(monkeypatch, name, zero, kind):
+    monkeypatch.setattr(affine_kernels, "per_program", lambda n: 64)  # programs must meet without a seam
     partition = PARTITIONS[name]
     x = (100 * rng.standard_normal(partition.shape)).astype(kind)
     host = affine(partition, zero, kind)
@@ -116,7 +118,7 @@ def test_stored_blocks_equal_the_cpu(dtype):
 def test_programs_meet_without_a_seam(monkeypatch, dtype, order):
     """Many small programs, the last one not full, in every order of memory."""
     for module in (launch, gpu_backend, blocks, strings):
-        monkeypatch.setattr(module, "per_program", lambda: 128)
+        monkeypatch.setattr(module, "per_program", lambda n: 128)
     shape, axis = {"rows": ((7, 160), 1), "columns": ((3, 70, 64), 1), "any": ((3, 70, 5), 1)}[order]
     assert Cut.of(shape, axis, dtype).order == order
     x = rng.standard_normal(shape).astype(np.float32)
@@ -134,7 +136,7 @@ def test_programs_meet_without_a_seam(monkeypatch, dtype, order):
 @pytest.mark.parametrize("bits", range(1, 17))
 def test_small_programs_pack_every_width(monkeypatch, bits):
     for module in (launch, gpu_backend, blocks, strings):
-        monkeypatch.setattr(module, "per_program", lambda: 64)
+        monkeypatch.setattr(module, "per_program", lambda n: 64)
     codes = rng.integers(0, 1 << bits, 1000).astype(np.uint8 if bits <= 8 else np.uint16)
     packed = strings.pack(tensor(codes), bits)
     assert_same_bits(packed.numpy(), CPU.executor.pack(codes, bits))
@@ -288,7 +290,7 @@ def test_the_sweep_of_the_gpu_script_can_fail():
 
 def test_the_gpu_script_runs(tmp_path):
     found = python(
-        f"import sys; sys.argv = ['', '--small', '--out', {str(tmp_path)!r}, '--elements', '65536'];"
+        f"import sys; sys.argv = ['', '--small', '--out', {str(tmp_path)!r}];"
         "sys.path.append('.'); from bench.bench_gpu import main; main()",
         TRITON_INTERPRET="1",
     )
@@ -303,16 +305,16 @@ RECORDED = Path(__file__).parents[1] / "data" / "gpu.json"
 
 
 def test_every_kernel_compiles_for_gpus_that_are_not_here(tmp_path):
-    """Two targets of the eight (`make compile` has them all), and no kernel has grown since recorded."""
+    """One target of the eight (`make compile` has them all), and no kernel has grown since recorded."""
     made = tmp_path / "found.json"
-    command = [sys.executable, "-m", "tests.compile_gpu", "--targets", "sm_90,gfx950", "--json", str(made)]
+    command = [sys.executable, "-m", "tests.compile_gpu", "--targets", "sm_90", "--json", str(made)]
     found = subprocess.run(
         command, env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-2000:]
     now, then = json.loads(made.read_text()), json.loads(RECORDED.read_text())
-    assert len(now["kernels"]) > 100
+    assert len(now["kernels"]) > 60
     if now["triton"] == then["triton"]:
         recorded = {(row["case"], row["target"]): row for row in then["kernels"]}
         grown = [row for row in now["kernels"]
