@@ -33,6 +33,9 @@ class Backend(Protocol):
 
     name: str
 
+    def check(self) -> None:
+        """Raises NumericsError where what it runs on is not there."""
+
     def owns(self, x: Any) -> bool:
         """Is this the executor for data of x's kind, on x's device?"""
 
@@ -164,7 +167,7 @@ def of(x: Any) -> Backend:
     raise NumericsError(
         f"no backend takes a {type(x).__module__}.{type(x).__name__}{place}"
         f"{f' while {chosen!r} is chosen' if chosen else ''}; "
-        "give a NumPy array, a Python number or a nested list"
+        "give a NumPy array, a Python number, a nested list, or a torch tensor on a GPU"
     )
 
 
@@ -172,12 +175,15 @@ def of(x: Any) -> Backend:
 def use(name: str) -> Iterator[Backend]:
     """Runs everything inside on one backend.
 
+    Raises NumericsError for an unknown one, and for one whose packages or device are not there.
+
     >>> import numerics as nx
     >>> with nx.use("reference"):
     ...     nx.fp4.round(0.7)
     0.5
     """
     backend = get(name)
+    backend.check()
     token = _chosen.set(name)
     try:
         yield backend

@@ -50,7 +50,7 @@ def _version(name: str) -> str | None:
 def _state(name: str) -> str:
     """`ready`, or why not."""
     try:
-        backend.get(name)
+        backend.get(name).check()
     except NumericsError as missing:
         return str(missing)
     return "ready"

@@ -74,6 +74,9 @@ class Interpreted:
 
     name = "interpreter"
 
+    def check(self) -> None:
+        """The interpreter is there."""
+
     def owns(self, x: Any) -> bool:
         """What the host's backends own."""
         return isinstance(x, (np.ndarray, np.generic, int, float, complex, list, tuple))

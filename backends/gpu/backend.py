@@ -44,6 +44,17 @@ class GpuBackend:
 
     name = "gpu"
 
+    def check(self) -> None:
+        """Raises NumericsError where torch sees no GPU, or one that is too old."""
+        if interpreting():
+            return
+        if not torch.cuda.is_available():
+            raise NumericsError(
+                f"no GPU: torch {torch.__version__} sees none; where there is one, install "
+                "numerics-formats[gpu] with the torch that is built for it"
+            )
+        check_device(torch.device("cuda"))
+
     def owns(self, x: Any) -> bool:
         """Tensors on a GPU; those on the CPU only while kernels are interpreted, for tests."""
         if not isinstance(x, torch.Tensor):

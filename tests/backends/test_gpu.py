@@ -179,14 +179,29 @@ def test_a_tensor_on_the_cpu_never_reaches_triton():
 import torch, numerics as nx
 from numerics.backends.gpu import BACKEND
 assert not BACKEND.owns(torch.ones(3))
-with nx.use("gpu"):
-    try: nx.fp4.encode(torch.ones(3))
-    except nx.NumericsError as wrong: print(wrong)
+try: nx.fp4.encode(torch.ones(3))
+except nx.NumericsError as wrong: print(wrong)
 """
     found = python(code)
     assert found.returncode == 0, found.stderr
-    assert "torch.Tensor" in found.stdout
-    assert "'gpu' is chosen" in found.stdout
+    assert found.stdout.startswith("no backend takes a torch.Tensor on cpu; give a NumPy array")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said():
+    code = """
+import numerics as nx
+from numerics.doctor import examine
+try:
+    with nx.use("gpu"): pass
+except nx.NumericsError as wrong: print(wrong)
+print(examine()["backends"]["gpu"])
+"""
+    found = python(code)
+    assert found.returncode == 0, found.stderr
+    for line in found.stdout.splitlines():
+        assert line.startswith("no GPU: torch ")
+        assert "numerics-formats[gpu]" in line
 
 
 @pytest.mark.parametrize("missing", ["torch", "triton"])
