@@ -58,7 +58,8 @@ def test_encode_and_round_equal_reference(dtype):
 def test_every_input_type_is_rounded_once(dtype, kind):
     x = SMALL[kind]
     overflow = dtype.overflows[-1]
-    for rounding in ("stochastic",) if kind == "float32" else ROUNDINGS:  # the others: above
+    every = ROUNDINGS[:: 2 if dtype.bits == 16 else 1]  # the proof covers 16 bits in every mode
+    for rounding in ("stochastic",) if kind == "float32" else every:  # the others: above
         options = {"rounding": rounding, "overflow": overflow}
         if rounding == "stochastic":
             options["seed"] = 7
