@@ -9,6 +9,7 @@ import numpy as np
 
 from numerics.backends.executor import Array
 from numerics.backends.memory import empty
+from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -72,11 +73,18 @@ def take_codes(codes: Any, bits: int, kind: str, name: str) -> tuple[Array, Call
     return np.ascontiguousarray(data, kind).reshape(data.shape), give
 
 
-def check_bytes(packed: Array, count: int, bits: int) -> None:
+def check_bytes(came: int, count: int, bits: int) -> None:
     """Are there as many bytes as that many codes take?"""
     need = -(-count * bits // 8)
-    if packed.size != need:
-        raise NumericsError(f"{count} codes of {bits} bits are {need} bytes, but {packed.size} came")
+    if came != need:
+        raise NumericsError(f"{count} codes of {bits} bits are {need} bytes, but {came} came")
+
+
+def check_blocks(came: int, count: int, dtype: Block) -> None:
+    """Are there as many bytes as that many whole blocks take?"""
+    need = count * dtype.bytes_per_block
+    if came != need:
+        raise NumericsError(f"{count} {dtype.name} blocks are {need} bytes, but {came} came")
 
 
 def as_shape(shape: Any) -> tuple[int, ...]:

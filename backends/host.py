@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from numerics.backends import randomness
 from numerics.backends.affine import HostAffine
-from numerics.backends.arrays import Target, as_shape, check_bytes, take, take_codes
+from numerics.backends.arrays import Target, as_shape, check_blocks, check_bytes, take, take_codes
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Array, BlockFields, BlockOptions, Executor
@@ -84,7 +84,7 @@ class HostBackend(HostAffine):
         return give(self._unpack(data.reshape(-1), math.prod(shape), dtype.bits).reshape(shape))
 
     def _unpack(self, packed: Array, count: int, bits: int) -> Array:
-        check_bytes(packed, count, bits)
+        check_bytes(packed.size, count, bits)
         return self.executor.unpack(packed, count, bits)
 
     def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
@@ -99,7 +99,7 @@ class HostBackend(HostAffine):
         """Element.decode_packed."""
         data, give = take_codes(packed, 8, "uint8", "packed bytes")
         out = empty(as_shape(shape))
-        check_bytes(data, out.size, dtype.bits)
+        check_bytes(data.size, out.size, dtype.bits)
         self.executor.decode_packed(data.reshape(-1), dtype, out.reshape(-1))
         return give(out)
 
@@ -271,11 +271,7 @@ class HostBackend(HostAffine):
             codes = self._unpack(data.reshape(-1), math.prod(shape), dtype.element_bits)
             return Blocks(dtype, axis, give(codes.reshape(shape)), scale, None, tensor_scale)
         blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
-        need = blocking.count * dtype.bytes_per_block
-        if data.size != need:
-            raise NumericsError(
-                f"{blocking.count} {dtype.name} blocks are {need} bytes, but {data.size} came"
-            )
+        check_blocks(data.size, blocking.count, dtype)
         fields = unpack_micro(self.executor, data.reshape(-1, dtype.bytes_per_block), dtype)
         assert fields.microexponents is not None
         shared = [give(blocking.shared(field)) for field in (fields.scale, fields.microexponents)]

@@ -43,12 +43,17 @@ def as_float32(x: NDArray[Any]) -> NDArray[np.float32]:
     return round_to_odd(x) if x.dtype == np.float64 else to_float32(x)
 
 
-def words(x: NDArray[Any], stochastic: bool = False) -> tuple[Words, Words | None]:
-    """The bits of x as float32, and under stochastic rounding what float64 has below them."""
+def words(x: NDArray[Any], stochastic: bool = False, has_zero: bool = True) -> tuple[Words, Words | None]:
+    """The bits of x as float32, and under stochastic rounding what float64 has below them.
+
+    has_zero: of the format; where it has none, what is positive stays so, however small.
+    """
     if x.dtype != np.float64 or not stochastic:
         return as_float32(x).view(np.int32), None
     cut, lost = truncate(x)
     bits = cut.view(np.int32)
+    if not has_zero:
+        bits = np.where((bits == 0) & (x > 0), np.int32(1), bits)
     field = np.maximum((bits & 0x7FFFFFFF) >> 23, 1)
     with np.errstate(invalid="ignore"):  # an exact fraction of the last place: no rounding here
         rest = np.where(lost, np.abs(x) - np.abs(cut.astype(np.float64)), 0.0)

@@ -172,9 +172,7 @@ def _map(
 ) -> None:
     with ieee_arithmetic():
         for part in _chunks(len(x), CHUNK):
-            b, low = words(x[part], rounding == "stochastic")
-            if f.lowest is not None and low is not None:  # however small, it is not the zero that is lacking
-                b = np.where((b == 0) & (x[part] > 0), np.int32(1), b)
+            b, low = words(x[part], rounding == "stochastic", f.lowest is None)
             out[part] = function(b, f, rounding, None if random is None else random[part], low)
 
 

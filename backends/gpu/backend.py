@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from numerics.backends.affine import AffineOptions, Partition
-from numerics.backends.arrays import as_shape
+from numerics.backends.arrays import as_shape, check_blocks
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.backends.executor import Affine, BlockOptions
 from numerics.backends.gpu import affine, blocks
@@ -20,13 +20,13 @@ from numerics.backends.gpu.strings import as_bytes, pack, pack_micro, room, take
 from numerics.backends.gpu.tensors import (
     CODES,
     FLOATS,
+    landing,
     memory,
     pointers,
     random_bits,
     take,
     take_codes,
     target,
-    usable,
     words,
 )
 from numerics.backends.host import tensor_scale_of
@@ -70,7 +70,7 @@ class GpuBackend:
         """Element.encode."""
         data = take(x)
         result = target(out, tuple(data.shape), CODES[dtype.code_dtype], data)
-        direct = result if usable(result, data) else torch.empty_like(result).contiguous()
+        direct = landing(result, data)
         draws, random, seed = random_bits(draw, data)
         wide, low = _elements(data, dtype, rounding)
         source, n = memory(wide), data.numel()
@@ -88,7 +88,7 @@ class GpuBackend:
         return self._decode(data, dtype, result, None)
 
     def _decode(self, codes: torch.Tensor, dtype: Element, result: torch.Tensor, bits: int | None) -> Any:
-        direct = result if usable(result, codes) else torch.empty_like(result).contiguous()
+        direct = landing(result, codes)
         f = grid(dtype, "half_even", dtype.default_overflow)
         n = direct.numel()
         launch(
@@ -108,7 +108,7 @@ class GpuBackend:
         data = take(x)
         result = target(out, tuple(data.shape), data.dtype, data)
         wide, low = _elements(data, dtype, rounding)
-        direct = result if usable(result, data) and wide is data else torch.empty_like(wide)
+        direct = landing(result, data) if wide is data else torch.empty_like(wide)
         draws, random, seed = random_bits(draw, data)
         source, n = memory(wide), data.numel()
         launch(
@@ -161,10 +161,10 @@ class GpuBackend:
         data, options, draws = _options(take(x), dtype, rule, rounding, tensor_scale, draw)
         cut = Cut.of(tuple(data.shape), axis, dtype)
         results = _block_targets(out, dtype, axis, cut.blocking, data)
-        direct = [r if r is None or usable(r, data) else torch.empty_like(r).contiguous() for r in results]
+        direct = [None if result is None else landing(result, data) for result in results]
         blocks.encode(data, dtype, cut, options, "encode", draws, Fields(*direct))  # type: ignore[arg-type]
         for result, made in zip(results, direct, strict=True):
-            if result is not None:
+            if result is not None and made is not None:
                 _done(result, made)
         codes, scale, micro = results
         return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
@@ -173,7 +173,7 @@ class GpuBackend:
         """Block.decode."""
         fields, cut = _fields(of)
         result = target(out, tuple(fields.codes.shape), torch.float32, fields.codes)
-        direct = result if usable(result, fields.codes) else torch.empty_like(result).contiguous()
+        direct = landing(result, fields.codes)
         blocks.decode(fields, of.dtype, cut, of.tensor_scale, False, direct)
         return _done(result, direct)
 
@@ -185,7 +185,7 @@ class GpuBackend:
         came = take(x)
         result = target(out, tuple(came.shape), came.dtype, came)
         data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
-        direct = result if usable(result, came) and data is came else torch.empty_like(data)
+        direct = landing(result, came) if data is came else torch.empty_like(data)
         cut = Cut.of(tuple(data.shape), axis, dtype)
         blocks.encode(data, dtype, cut, options, "round", draws, Fields(direct, None))
         return _done(result, direct)
@@ -212,11 +212,7 @@ class GpuBackend:
             return Blocks(dtype, axis, unpack(data, shape, dtype.element_bits), scale, None, tensor_scale)
         blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
         data = take_codes(packed, 8, "uint8", "packed bytes")
-        need = blocking.count * dtype.bytes_per_block
-        if data.numel() != need:
-            raise NumericsError(
-                f"{blocking.count} {dtype.name} blocks are {need} bytes, but {data.numel()} came"
-            )
+        check_blocks(data.numel(), blocking.count, dtype)
         return Blocks(dtype, axis, *unpack_micro(data, dtype, blocking))
 
     def quantize_blocks(
@@ -230,12 +226,13 @@ class GpuBackend:
         draw: Draw,
     ) -> tuple[Any, Any, float | None]:
         """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
-        data, options, draws = _options(take(x), dtype, rule, rounding, tensor_scale, draw)
-        cut = Cut.of(tuple(data.shape), axis, dtype)
+        came = take(x)
+        cut = Cut.of(tuple(came.shape), axis, dtype)
         if not blocks.packs(dtype, cut):
-            made = self.encode_blocks(data, dtype, axis, rule, rounding, tensor_scale, draw)
+            made = self.encode_blocks(came, dtype, axis, rule, rounding, tensor_scale, draw)
             beside = None if dtype.family == "micro" else made.scale
             return self.pack_blocks(made), beside, made.tensor_scale
+        data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
         if dtype.family == "micro":
             size, scale = cut.blocking.count * dtype.bytes_per_block, None
         else:
@@ -317,8 +314,8 @@ def check_device(device: torch.device) -> None:
         )
 
 
-def _done(result: torch.Tensor, made: torch.Tensor | None) -> torch.Tensor:
-    if made is not None and made is not result:
+def _done(result: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+    if made is not result:
         result.copy_(made if made.dtype == result.dtype else affine.narrow(made, FLOATS[result.dtype]))
     return result
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from numerics.backends.arrays import check_bytes
 from numerics.backends.blocking import Blocking
 from numerics.backends.gpu.launch import launch, per_program, programs
 from numerics.backends.gpu.tensors import CODES, memory, take_codes
 from numerics.formats.block import Block
-from numerics.formats.errors import NumericsError
 from numerics.formats.packing import planes
 
 
@@ -44,9 +44,7 @@ def unpack(packed: torch.Tensor, shape: tuple[int, ...], bits: int) -> torch.Ten
 def take_bytes(packed: torch.Tensor, count: int, bits: int) -> torch.Tensor:
     """Packed bytes, when they are as many as that many codes take."""
     data = take_codes(packed, 8, "uint8", "packed bytes")
-    need = -(-count * bits // 8)
-    if data.numel() != need:
-        raise NumericsError(f"{count} codes of {bits} bits are {need} bytes, but {data.numel()} came")
+    check_bytes(data.numel(), count, bits)
     return data
 
 

@@ -73,12 +73,13 @@ def target(
     return out
 
 
-def usable(out: torch.Tensor, source: torch.Tensor) -> bool:
-    """May kernels write into it directly: contiguous, and apart from what they read?"""
-    if not out.is_contiguous():
-        return False
+def landing(out: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Where kernels write: into out when it is contiguous and apart from what they read, else beside it."""
     same = out.data_ptr() == source.data_ptr() and out.dtype == source.dtype
-    return same or out.untyped_storage().data_ptr() != source.untyped_storage().data_ptr()
+    apart = same or out.untyped_storage().data_ptr() != source.untyped_storage().data_ptr()
+    if out.is_contiguous() and apart:
+        return out
+    return torch.empty(out.shape, dtype=out.dtype, device=out.device)
 
 
 def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | None, int]:

@@ -146,9 +146,7 @@ def _parts(x: Array, random: Array | None, rounding: str, d: Element) -> list[tu
     """Slices of elements, and what a graph takes for each."""
     found = []
     for part in _slices(x.size, 1):
-        bits, low = words(x[part], rounding == "stochastic")
-        if low is not None and not getattr(d, "has_zero", True):  # however small, it is not zero
-            bits = np.where((bits == 0) & (x[part] > 0), np.int32(1), bits)
+        bits, low = words(x[part], rounding == "stochastic", getattr(d, "has_zero", True))
         feeds: dict[str, Array] = {"x": bits.view(np.float32)}
         if random is not None:
             feeds["random"] = random[part]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto
 
 from numerics.backends.ipu.trace import FLOAT, INT32, INT64, Graph, Lane, arithmetic, as_bits, as_float
 from numerics.formats.block import Block
@@ -270,11 +270,3 @@ def _model(
 def node_count(model: ModelProto) -> int:
     """Nodes of a graph; what a regression of the lowering shows in."""
     return len(model.graph.node)
-
-
-def tensor_types(model: ModelProto) -> dict[str, str]:
-    """The inputs of a model, and their types as NumPy has them."""
-    return {
-        value.name: np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name
-        for value in model.graph.input
-    }
