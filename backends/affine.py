@@ -17,6 +17,7 @@ from numerics.backends import randomness
 from numerics.backends.blocking import Blocking
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, Executor
+from numerics.backends.words import bfloat16_type
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element, Float
@@ -117,6 +118,9 @@ class AffineBackend(Protocol):
     ) -> Affine:
         """The scale, unless it is given, and the zero point for values from low to high."""
 
+    def given_affine(self, scale: Any, zero: Any, options: AffineOptions, wide: str, data: Any) -> Affine:
+        """A scale, rounded to its type, and a zero point, both given as NumPy arrays, for that data."""
+
     def quantize(
         self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
     ) -> Any:
@@ -169,13 +173,11 @@ class HostAffine:
         if original == "python":
             return values.tolist()
         if original == "bfloat16":
-            import ml_dtypes
-
-            codes = np.empty(values.shape, np.uint16)
+            kind, codes = bfloat16_type(), np.empty(values.shape, np.uint16)
             self.executor.encode(
                 values.reshape(-1), bfloat16, "half_even", "nonsaturate", None, codes.reshape(-1)
             )
-            return codes.view(ml_dtypes.bfloat16)
+            return codes.view(kind)
         with ieee_arithmetic():
             return values.astype(original, copy=False)
 
@@ -194,6 +196,13 @@ class HostAffine:
             scale = self.round_scale(found, options.scale_type).astype(low.dtype)
             zero = None if options.symmetric else zero_point(low, scale, dtype, options.zero_point_type)
         return Affine(np.asarray(scale), None if zero is None else np.asarray(zero))
+
+    def given_affine(
+        self, scale: Array, zero: Array | None, options: AffineOptions, wide: str, data: Any = None
+    ) -> Affine:
+        """A scale, rounded to its type, and a zero point, both given."""
+        with ieee_arithmetic():
+            return Affine(self.round_scale(scale, options.scale_type).astype(wide), zero)
 
     def round_scale(self, scale: Array, scale_type: str) -> Array:
         """The scale in its type, kept positive and finite: at least the smallest, at most the largest."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from numerics.backends.executor import Array
 from numerics.backends.memory import empty
+from numerics.backends.tensors import as_array, as_tensor, is_tensor
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError
 
@@ -22,6 +23,8 @@ def take(x: Any) -> tuple[Array, Callable[[Array], Any]]:
         data, give = x, _same
     elif isinstance(x, np.generic):
         data, give = np.asarray(x), _scalar
+    elif is_tensor(x):
+        data, give = as_array(x), as_tensor
     else:
         data, give = _from_python(x), _to_python
     if data.dtype not in _PLAIN and data.dtype.name not in FLOATS:
@@ -31,6 +34,10 @@ def take(x: Any) -> tuple[Array, Callable[[Array], Any]]:
     if not data.dtype.isnative:
         data = data.astype(data.dtype.newbyteorder("="))
     return (data if data.flags.c_contiguous else np.ascontiguousarray(data).reshape(data.shape)), give
+
+
+def _giver(x: Any) -> Callable[[Array], Any]:
+    return _same if isinstance(x, np.ndarray) else _scalar if isinstance(x, np.generic) else _to_python
 
 
 def _same(result: Array) -> Array:
@@ -57,11 +64,11 @@ def _from_python(x: Any) -> Array:
 
 def take_codes(codes: Any, bits: int, kind: str, name: str) -> tuple[Array, Callable[[Array], Any]]:
     """Codes as a C-contiguous array of their own unsigned type, checked against 2**bits."""
-    data = np.asarray(codes)
-    give = (
-        _same if isinstance(codes, np.ndarray) else _scalar if isinstance(codes, np.generic) else _to_python
-    )
-    if data.size == 0 and not isinstance(codes, (np.ndarray, np.generic)):
+    if is_tensor(codes):
+        data, give = as_array(codes), as_tensor
+    else:
+        data, give = np.asarray(codes), _giver(codes)
+    if data.size == 0 and give is _to_python:
         data = data.astype(kind)
     if data.dtype.kind not in "iu":
         raise NumericsError(f"{name}: codes are unsigned integers ({kind}), not {data.dtype.name}")
@@ -99,6 +106,8 @@ class Target:
     """Where a result goes: into the caller's `out` when it fits, else into a new array."""
 
     def __init__(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], source: Array) -> None:
+        if is_tensor(out):
+            out = as_array(out)
         fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype == dtype
         if out is not None and not fits:
             came = f"{out.dtype.name} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__

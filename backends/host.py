@@ -20,6 +20,7 @@ from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Array, BlockFields, BlockOptions, Executor
 from numerics.backends.memory import empty
 from numerics.backends.micro import pack_micro, unpack_micro
+from numerics.backends.tensors import as_array, is_tensor, on_host
 from numerics.backends.words import as_float32, to_float32
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block, Blocks
@@ -28,7 +29,7 @@ from numerics.formats.errors import NumericsError
 
 
 class HostBackend(HostAffine):
-    """A Backend (formats/backend.py) for NumPy arrays and Python numbers, on some executor."""
+    """A Backend (formats/backend.py) for NumPy arrays, Python numbers and torch tensors on the CPU."""
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
@@ -38,13 +39,13 @@ class HostBackend(HostAffine):
         """The host is there."""
 
     def owns(self, x: Any) -> bool:
-        """NumPy arrays and scalars, Python numbers, nested lists."""
-        return isinstance(x, (np.ndarray, np.generic, int, float, complex, list, tuple))
+        """NumPy arrays and scalars, Python numbers, nested lists, torch tensors on the CPU."""
+        return isinstance(x, (np.ndarray, np.generic, int, float, complex, list, tuple)) or on_host(x)
 
     def prepare(self, x: Any) -> tuple[Array, str]:
         """x as float32 or float64, and the name of what it was: a float type, or `python`."""
         data, _ = take(x)
-        named = data.dtype.name if isinstance(x, (np.ndarray, np.generic)) else "python"
+        named = data.dtype.name if hasattr(x, "dtype") else "python"
         return to_float32(data), named
 
     # ---- elements --------------------------------------------------------------------------
@@ -143,7 +144,7 @@ class HostBackend(HostAffine):
                 f"out must be Blocks of {dtype} along axis {axis}, not {out.dtype}, {out.axis}"
             )
         expected = (blocking.shape, blocking.shared_shape, blocking.shared_shape)
-        arrays = (out.codes, out.scale, out.microexponents)
+        arrays = tuple(as_array(a) if is_tensor(a) else a for a in (out.codes, out.scale, out.microexponents))
         kinds = (dtype.code_dtype, dtype.scale.code_dtype if dtype.scale else "uint8", "uint8")
         for name, array, shape, kind in zip(
             ("codes", "scale", "microexponents"), arrays, expected, kinds, strict=True

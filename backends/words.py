@@ -12,8 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.formats.errors import NumericsError
+
 Words = NDArray[np.int32]
 _FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
+
+
+def bfloat16_type() -> np.dtype[Any]:
+    """NumPy's bfloat16, which ml_dtypes brings; raises NumericsError where that is not installed."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise NumericsError(
+            "NumPy has no bfloat16 of its own: pip install ml_dtypes, or ask for another type, "
+            'as in dequantize("float32")'
+        ) from None
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def to_float32(x: NDArray[Any]) -> NDArray[Any]:

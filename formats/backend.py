@@ -106,28 +106,37 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class _Home:
-    """Where a backend lives, whose data alone it takes, and what to install for it."""
+    """Where a backend lives, on which device the data lies that it takes, and what to install for it."""
 
     module: str
-    data_of: str | None = None
+    device: str | None = "cpu"
     extra: str | None = None
 
     def may_own(self, x: Any) -> bool:
         """Is it worth importing for x?"""
-        return self.data_of is None or type(x).__module__.partition(".")[0] == self.data_of
+        place = str(getattr(x, "device", "cpu")).partition(":")[0]
+        return self.device is not None and (place == "cpu") == (self.device == "cpu")
 
 
 _homes: dict[str, _Home] = {}
+_faces: list[tuple[type, Backend]] = []
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_backend", default=None)
 
 
-def register(name: str, home: str, *, data_of: str | None = None, extra: str | None = None) -> None:
+def register(name: str, home: str, *, device: str | None = "cpu", extra: str | None = None) -> None:
     """Makes a backend known by the module that holds it as `BACKEND`; nothing is imported yet.
 
-    data_of: the package whose types alone it takes unasked, "" for none; extra: of this distribution,
-    what it needs.
+    device: "cpu", "gpu", or None for a backend that takes nothing unasked; extra: of this
+    distribution, what it needs.
     """
-    _homes[name] = _Home(home, data_of, extra)
+    _homes[name] = _Home(home, device, extra)
+
+
+def register_face(kind: type, face: Backend) -> None:
+    """Sends data of that type through a library's own dispatch first (torch's operators: gradients,
+    compilation); what is dispatched then asks `owner`.
+    """
+    _faces.append((kind, face))
 
 
 def names() -> Sequence[str]:
@@ -156,7 +165,20 @@ def module(name: str) -> ModuleType:
 
 
 def of(x: Any) -> Backend:
-    """The backend that owns x: the one chosen by `use`, else the first registered one that does."""
+    """What a call with x goes to: the face of x's library where it has one, else the owner."""
+    return face(x) or owner(x)
+
+
+def face(x: Any) -> Any:
+    """What x's own library dispatches through, or None."""
+    for kind, found in _faces:
+        if isinstance(x, kind):
+            return found
+    return None
+
+
+def owner(x: Any) -> Backend:
+    """The backend that computes with x: the one chosen by `use`, else the first registered one that does."""
     chosen = _chosen.get()
     candidates = [chosen] if chosen else [name for name, home in _homes.items() if home.may_own(x)]
     for name in candidates:
@@ -167,7 +189,7 @@ def of(x: Any) -> Backend:
     raise NumericsError(
         f"no backend takes a {type(x).__module__}.{type(x).__name__}{place}"
         f"{f' while {chosen!r} is chosen' if chosen else ''}; "
-        "give a NumPy array, a Python number, a nested list, or a torch tensor on a GPU"
+        "give a NumPy array, a Python number, a nested list, or a torch tensor on the CPU or a GPU"
     )
 
 

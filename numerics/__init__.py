@@ -14,6 +14,7 @@ from typing import Any
 if not os.path.isdir(os.path.join(__path__[0], "formats")):  # a checkout: they stand beside us
     __path__.append(os.path.dirname(__path__[0]))
 
+from numerics import when_torch as _when_torch
 from numerics._version import __version__
 from numerics.formats import *  # noqa: F403
 from numerics.formats import __all__ as _formats
@@ -23,8 +24,8 @@ from numerics.formats.backend import use
 _backend.register("cpu", "numerics.backends.cpu")
 _backend.register("array", "numerics.backends.array")
 _backend.register("reference", "numerics.backends.reference")
-_backend.register("ipu", "numerics.backends.ipu", data_of="", extra="ipu")
-_backend.register("gpu", "numerics.backends.gpu", data_of="torch", extra="gpu")
+_backend.register("ipu", "numerics.backends.ipu", device=None, extra="ipu")
+_backend.register("gpu", "numerics.backends.gpu", device="gpu", extra="gpu")
 
 _BACKENDS = ("ipu",)  # those that offer more than a place to run
 _LAZY: dict[str, str] = {
@@ -40,6 +41,9 @@ _LAZY: dict[str, str] = {
     "quantize": "numerics.quantization",
 }
 __all__ = [*_formats, *_LAZY, "__version__", *_BACKENDS, "use"]
+
+
+_when_torch.arrange()
 
 
 def __getattr__(name: str) -> Any:

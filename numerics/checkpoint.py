@@ -19,7 +19,7 @@ from numerics.container import BITS, Entry, Reader, Writer, refuse_same_file, te
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random
 from numerics.manifest import KEY, ORIGINALS, Plan, plans_of, text_of
-from numerics.quantization import Recipe
+from numerics.recipe import Recipe
 from numerics.scheme import Scheme
 from numerics.streaming import Shared, decode, encode, qtensor
 from numerics.tensor import ErrorSums, QTensor

@@ -14,19 +14,18 @@ from typing import Any, cast
 
 from numerics.backends.blocking import check_axis
 from numerics.container import Entry
-from numerics.formats import aliases
 from numerics.formats.block import Block
-from numerics.formats.dtype import Dtype, Element, Float, Integer, intern
+from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError
 from numerics.pieces import Cut
-from numerics.quantization import Recipe
+from numerics.recipe import Recipe
+from numerics.spelling import dtype_of, facts_of
 
 KEY = "numerics"  # of the text in __metadata__
 VERSION = 1  # of the text
 LAYOUT = 1  # of the bytes of mx4, mx6 and mx9: docs/layout.md
 SCALES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "pof2": "U8"}
 ORIGINALS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-KINDS = {"integer": Integer, "float": Float, "block": Block}
 
 
 @dataclass(frozen=True)
@@ -154,27 +153,3 @@ def _check_parts(name: str, plan: Plan, entries: Mapping[str, Entry]) -> None:
             came = f"{found.dtype} {found.shape}" if found else "nothing"
             wanted = f"{planned.dtype} {planned.shape}"
             raise NumericsError(f"the {part} of {name!r} should be {wanted}, not {came}")
-
-
-def facts_of(d: Dtype) -> dict[str, Any]:
-    """A format as JSON: the facts that it was declared with, and its kind."""
-    facts = {f.name: getattr(d, f.name) for f in fields(d) if f.init and f.name != "source"}
-    nested = {name: facts_of(value) for name, value in facts.items() if isinstance(value, Dtype)}
-    return {"kind": d.kind, **facts, **nested}
-
-
-def dtype_of(said: dict[str, Any]) -> Dtype:
-    """The format with those facts: the table's own where it has it, else a declared one.
-
-    >>> from numerics.formats import float_format, mx6
-    >>> dtype_of(facts_of(mx6)) is mx6, dtype_of(facts_of(float_format(3, 2))) is float_format(3, 2)
-    (True, True)
-    """
-    for known in aliases.dtypes():
-        if known.name == said["name"] and facts_of(known) == said:
-            return known
-    kind = KINDS[said["kind"]]
-    facts = {key: dtype_of(value) if isinstance(value, dict) else value for key, value in said.items()}
-    del facts["kind"]
-    made = kind(**facts)
-    return intern(kind, tuple((f.name, getattr(made, f.name)) for f in fields(kind)))

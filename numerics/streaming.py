@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,11 +14,11 @@ from numerics.backends.executor import Affine
 from numerics.container import Reader, Writer
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block
-from numerics.formats.dtype import Element
 from numerics.formats.floats import bfloat16, e8m0, float16
 from numerics.manifest import Plan
 from numerics.pieces import Piece, random_bits, runs
-from numerics.tensor import ErrorSums, QTensor, affine_backend, wide_type
+from numerics.quantization import affine_of, pack, pack_blocks
+from numerics.tensor import ArrayQTensor, ErrorSums, affine_backend, wide_type
 
 Array = NDArray[Any]
 Done = Callable[[str, int], None]  # tensor, bytes of the source done since the last call
@@ -68,12 +67,11 @@ def _spans(plan: Plan) -> bool:
     return plan.recipe.scheme is not None and plan.recipe.scheme.size is None
 
 
-def qtensor(plan: Plan, shape: tuple[int, ...], packed: Array, shared: Shared) -> QTensor:
+def qtensor(plan: Plan, shape: tuple[int, ...], packed: Array, shared: Shared) -> ArrayQTensor:
     """A tensor, or a piece of one, that was stored by that plan."""
-    return QTensor(
-        dtype=plan.dtype, shape=shape, packed=packed, shared=shared.scale, zero_point=shared.zero,
-        scheme=plan.recipe.scheme, axis=plan.recipe.axis, tensor_scale=shared.tensor_scale,
-        scale_type=plan.scale_type, original=plan.original,
+    return ArrayQTensor(
+        recipe=plan.recipe, shape=shape, packed=packed, shared=shared.scale, zero_point=shared.zero,
+        tensor_scale=shared.tensor_scale, original=plan.original,
     )  # fmt: skip
 
 
@@ -93,7 +91,7 @@ def encode(
         draw = Draw(bits=None if seed is None else random_bits(seed, plan.shape, piece))
         q = _quantize(plan, data, piece, spanning, draw)
         writing.put(q)
-        sums.add(data, q.values())
+        sums.add(data, q.decoded())
         done(name, words[piece].nbytes)
     writing.put_spanning(spanning)
     return sums
@@ -117,15 +115,15 @@ class _Source:
         return self.words[piece].astype(wide_type(self.plan.original), order="C")
 
 
-def _quantize(plan: Plan, data: Array, piece: Piece, spanning: Shared, draw: Draw) -> QTensor:
+def _quantize(plan: Plan, data: Array, piece: Piece, spanning: Shared, draw: Draw) -> ArrayQTensor:
     recipe, backend = plan.recipe, affine_backend(data)
     if isinstance(plan.dtype, Block):
-        return recipe.pack_blocks(data, plan.original, draw, spanning.tensor_scale)
+        return pack_blocks(recipe, data, plan.original, draw, spanning.tensor_scale)
     if not _spans(plan):
-        affine = recipe.affine(backend, data, plan.original, None, None)
+        affine = affine_of(recipe, backend, data, plan.original)
     else:
         affine = _affine(spanning.of(plan, piece))
-    return recipe.pack(backend, data, plan.original, affine, draw)
+    return pack(recipe, backend, data, plan.original, affine, draw)
 
 
 def _affine(shared: Shared) -> Affine:
@@ -172,7 +170,7 @@ class _Writing:
         self.writer, self.plan = writer, plan
         self._ends = dict.fromkeys(plan.parts, 0)
 
-    def put(self, q: QTensor) -> None:
+    def put(self, q: ArrayQTensor) -> None:
         """A piece's codes, and its scales where they are its own."""
         self._put("codes", q.packed)
         if not _spans(self.plan):
@@ -207,7 +205,7 @@ def decode(reader: Reader, writer: Writer, name: str, plan: Plan, most: int, don
     packed, shared, start = reader.raw(plan.names["codes"]), Shared.read(reader, plan), 0
     for piece in plan.cut.pieces(most):
         shape = tuple(part.stop - part.start for part in piece)
-        stop = start + packed_bytes(plan, shape)
+        stop = start + plan.recipe.packed_bytes(shape)
         q = qtensor(plan, shape, packed[start:stop], shared.of(plan, piece))
         _put_values(writer, name, plan, piece, _words(q))
         done(name, stop - start)
@@ -215,19 +213,9 @@ def decode(reader: Reader, writer: Writer, name: str, plan: Plan, most: int, don
     done(name, sum(plan.parts[part].nbytes for part in plan.parts if part != "codes"))
 
 
-def packed_bytes(plan: Plan, shape: tuple[int, ...]) -> int:
-    """Bytes of the codes of a piece."""
-    if not isinstance(plan.dtype, Block):
-        return -(-math.prod(shape) * cast(Element, plan.dtype).bits // 8)
-    if plan.dtype.family != "micro":
-        return -(-math.prod(shape) * plan.dtype.element_bits // 8)
-    blocks = [-(-n // plan.dtype.block) if axis == plan.axis else n for axis, n in enumerate(shape)]
-    return math.prod(blocks) * plan.dtype.bytes_per_block
-
-
-def _words(q: QTensor) -> Array:
+def _words(q: ArrayQTensor) -> Array:
     """The values as the original type's bits."""
-    codec, values = _CODECS.get(q.original), q.values()
+    codec, values = _CODECS.get(q.original), q.decoded()
     return values.astype(q.original, copy=False) if codec is None else cast(Array, codec.encode(values))
 
 

@@ -1,156 +1,162 @@
-"""QTensor: a tensor in a low-precision format, as the bytes that it takes."""
+"""QTensor: a tensor in a low-precision format, as the bytes that it takes.
+
+What it says and how it is cut is written once, for every array library; ArrayQTensor keeps it in a
+backend's own arrays, subclass.py makes it a torch tensor.
+"""
 
 from __future__ import annotations
 
+import html
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics import slicing
 from numerics.backends.affine import AffineBackend
 from numerics.backends.executor import Affine
+from numerics.backends.tensors import as_array, is_tensor
+from numerics.backends.words import bfloat16_type
 from numerics.formats import backend
-from numerics.formats.block import Block, Blocks
-from numerics.formats.dtype import Dtype, Element
+from numerics.formats.block import Blocks
+from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, one_of
+from numerics.recipe import Recipe
 from numerics.scheme import Scheme
 
 Array = NDArray[Any]
 ORIGINALS = ("float16", "bfloat16", "float32", "float64", "python")
 SCALE_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "pof2": 8}
 CHUNK = 1 << 18  # elements of which errors are summed at a time
+SHOWN = 6  # values of a notebook's view
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class QTensor:
     """A quantized tensor: packed codes (uint8) and what they share.  Made by `quantize` or `load`.
 
-    shape: of the tensor, as it was.  scheme: None for block formats, which have an axis instead.
-    shared: the scales that stand beside the codes: float32 (float64 for scale_type "float64") in
-    the shape that the scheme gives, codes of the block's scale format, None for microexponents.
-    original: the float type that was quantized; "python" for Python numbers.
+    shape: of the tensor, as it was.  recipe: how it was quantized.  packed: its codes, in C order
+    (mx4, mx6, mx9: whole blocks, docs/layout.md).  shared: the scales that stand beside the codes:
+    float32 (float64 for scale_type "float64") in the shape that the scheme gives, codes of the
+    block's scale format, None for microexponents.  original: the float type that was quantized;
+    "python" for Python numbers.
 
     >>> import numerics as nx
     >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")
     QTensor(int4, shape=(4,), per_tensor(), 12 bits a value)
     """
 
-    dtype: Dtype
+    recipe: Recipe
     shape: tuple[int, ...]
-    packed: Array
-    shared: Array | None = None
-    zero_point: Array | None = None
-    scheme: Scheme | None = None
-    axis: int | None = None
-    tensor_scale: float | None = None
-    scale_type: str = "float32"
-    original: str = "float32"
+    packed: Any
+    shared: Any
+    zero_point: Any
+    tensor_scale: Any
+    original: str
 
-    def __repr__(self) -> str:
+    def __repr__(self, **options: Any) -> str:
         how = f"axis={self.axis}" if self.scheme is None else repr(self.scheme)
-        return f"QTensor({self.dtype}, shape={self.shape}, {how}, {self.bits:.4g} bits a value)"
+        return f"QTensor({self.format}, shape={tuple(self.shape)}, {how}, {self.bits:.4g} bits a value)"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # without what was unpacked
+    def _repr_html_(self) -> str:
+        """A notebook's view: what it is, and its first values with their codes."""
+        rows = [("format", repr(self.format)), ("shape", str(tuple(self.shape)))]
+        rows += [("shared", f"axis {self.axis}" if self.scheme is None else repr(self.scheme))]
+        rows += [("bits a value", f"{self.bits:.4g}"), ("bytes", f"{self.nbytes:,}"), *self._first()]
+        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows)
+        return f"<table>{cells}</table>"
 
-    @cached_property
-    def codes(self) -> Array:
-        """The codes (uint8 or uint16) in the tensor's shape, unpacked when first asked for."""
-        if isinstance(self.dtype, Block):
-            return cast(Array, self.blocks.codes)
-        return cast(Array, cast(Element, self.dtype).unpack(self.packed, self.shape))
+    def _first(self) -> list[tuple[str, str]]:
+        """The first codes and values, taken out without unpacking the rest."""
+        if math.prod(self.shape) == 0:
+            return []
+        spans = [slicing.sharing(self, axis) for axis in range(len(self.shape))]
+        spans[-1:] = [span * -(-SHOWN // span) for span in spans[-1:]]
+        q = self[tuple(map(slice, spans))]
+        codes, values = (_on_host(found).reshape(-1)[:SHOWN] for found in (q.codes, q.dequantize("float64")))
+        return [("first codes", ", ".join(str(int(c)) for c in codes)),
+                ("first values", ", ".join(f"{float(v):.6g}" for v in values))]  # fmt: skip
 
-    @cached_property
+    @property
+    def format(self) -> Dtype:
+        """The number format of the codes."""
+        return self.recipe.dtype
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """Which elements share a scale; None for block formats."""
+        return self.recipe.scheme
+
+    @property
+    def axis(self) -> int | None:
+        """Along which blocks lie; None for the others."""
+        return self.recipe.axis
+
+    @property
+    def scale_type(self) -> str:
+        """The type of the scales: float64, float32, float16, bfloat16 or pof2."""
+        return self.recipe.stored_scale_type(self.original)
+
+    @property
+    def codes(self) -> Any:
+        """The codes (uint8 or uint16) in the tensor's shape, unpacked."""
+        if self.recipe.blocked:
+            return self.blocks.codes
+        return self.recipe.element.unpack(self.packed, tuple(self.shape))
+
+    @property
     def blocks(self) -> Blocks:
         """The Blocks of a block format; raises NumericsError for another."""
-        if not isinstance(self.dtype, Block):
-            raise NumericsError(f"{self.dtype} is not a block format")
-        axis = cast(int, self.axis)
-        return self.dtype.unpack(
-            self.packed, self.shape, axis=axis, scale=self.shared, tensor_scale=self.tensor_scale
-        )
+        if not self.recipe.blocked:
+            raise NumericsError(f"{self.format} is not a block format")
+        tensor_scale = None if self.tensor_scale is None else float(self.tensor_scale)
+        return self.recipe.block.unpack(
+            self.packed, tuple(self.shape), axis=cast(int, self.axis), scale=self.shared,
+            tensor_scale=tensor_scale,
+        )  # fmt: skip
 
     @property
-    def scale(self) -> Array:
+    def scale(self) -> Any:
         """The scales: floats; for block formats, bytes (dtype.Blocks)."""
-        return cast(Array, self.blocks.scale if self.shared is None else self.shared)
+        return self.blocks.scale if self.shared is None else self.shared
 
     @property
-    def microexponents(self) -> Array | None:
+    def microexponents(self) -> Any:
         """One byte a block, or None where the format has none."""
-        return cast("Array | None", self.blocks.microexponents) if self.shared is None else None
-
-    @property
-    def size(self) -> int:
-        """Elements."""
-        return math.prod(self.shape)
+        return self.blocks.microexponents if self.shared is None else None
 
     @property
     def nbytes(self) -> int:
         """Bytes of the codes and of all that they share, as stored."""
-        zeros = 0 if self.zero_point is None else 4 * self.zero_point.size
-        return self.packed.nbytes + self._scale_bytes + zeros + 4 * (self.tensor_scale is not None)
+        zeros = 0 if self.zero_point is None else 4 * math.prod(self.zero_point.shape)
+        return int(self.packed.nbytes) + self._scale_bytes + zeros + 4 * (self.tensor_scale is not None)
 
     @property
     def _scale_bytes(self) -> int:
         if self.shared is None:
             return 0
         bits = 8 * self.shared.itemsize if self.scheme is None else SCALE_BITS[self.scale_type]
-        return self.shared.size * bits // 8
+        return math.prod(self.shared.shape) * bits // 8
 
     @property
     def bits(self) -> float:
         """Bits a value, all that is shared included; the format's own where there is no value."""
-        return 8 * self.nbytes / self.size if self.size else float(getattr(self.dtype, "bits", 0))
+        count = math.prod(self.shape)
+        return 8 * self.nbytes / count if count else float(getattr(self.format, "bits", 0))
 
     def dequantize(self, dtype: Any = None) -> Any:
         """The values, in the type that was quantized or in `dtype`: float16, bfloat16, float32, float64.
 
-        bfloat16 needs ml_dtypes.  A value that the type cannot hold is rounded to it half to even.
-        Raises NumericsError for another type (FORMATS §6).
+        NumPy's bfloat16 needs ml_dtypes.  A value that the type cannot hold is rounded to it half to
+        even.  Raises NumericsError for another type (FORMATS §6).
 
         >>> import numerics as nx
         >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").dequantize()
         [0.5, -1.0, 2.0, 3.5]
         """
-        name = self.original if dtype is None else _float_name(dtype)
-        if name == "bfloat16":
-            needs_ml_dtypes()
-        return self._backend.give(self.values(), name)
-
-    def values(self) -> Array:
-        """The values as they are computed: float32; float64 where that, or Python, was quantized."""
-        wide = self.wide
-        if isinstance(self.dtype, Block):
-            found = self._backend.dequantize_blocks(
-                self.packed, self.shared, self.dtype, self.shape, cast(int, self.axis), self.tensor_scale
-            )
-            return cast(Array, found).astype(wide, copy=False)
-        assert self.scheme is not None
-        partition = self.scheme.partition(self.shape)
-        return cast(
-            Array,
-            self._backend.dequantize(self.codes, cast(Element, self.dtype), partition, self._affine(wide)),
-        )
-
-    @property
-    def wide(self) -> str:
-        """The type in which scales and values are computed."""
-        return wide_type(self.original)
-
-    def _affine(self, wide: str) -> Affine:
-        zero = self.zero_point
-        if zero is not None and zero.dtype.kind == "f":
-            zero = zero.astype(wide)
-        assert self.shared is not None
-        return Affine(self.shared.astype(wide), zero)
-
-    @property
-    def _backend(self) -> AffineBackend:
-        return affine_backend(self.packed)
+        raise NotImplementedError
 
     def error(self, x: Any) -> Error:
         """How far the values are from x, which has the tensor's shape: SQNR in dB, largest error.
@@ -161,12 +167,98 @@ class QTensor:
         >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").error([0.5, -1.0, 2.0, 3.5])
         Error(sqnr=inf, max_error=0.0)
         """
-        data, _ = affine_backend(x).prepare(x)
-        if data.shape != self.shape:
-            raise NumericsError(f"x has shape {data.shape}, the quantized tensor {self.shape}")
+        data = _on_host(affine_backend(x).prepare(x)[0])
+        if data.shape != tuple(self.shape):
+            raise NumericsError(f"x has shape {data.shape}, the quantized tensor {tuple(self.shape)}")
         sums = ErrorSums()
-        sums.add(data, self.values())
+        sums.add(data, _on_host(self.decoded()))
         return sums.error
+
+    def decoded(self) -> Any:
+        """The values as they are computed: float32; float64 where that, or Python, was quantized."""
+        return self.dequantize(wide_type(self.original))
+
+    def __getitem__(self, index: Any) -> Any:
+        """A part along any axis; along a blocked one between its blocks or groups.
+
+        index: integers, slices and `...`.  Raises NumericsError for others, and where blocks or
+        groups would be cut.
+
+        >>> import numerics as nx
+        >>> q = nx.quantize([[0.5, -7.0], [2.0, 3.5]], "int4", scheme=nx.per_channel(0))
+        >>> q[1], q[:, 1:].dequantize()
+        (QTensor(int4, shape=(2,), per_tensor(), 20 bits a value), [[-7.0], [3.5]])
+        """
+        return slicing.part(self, index)
+
+    def with_parts(
+        self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
+    ) -> QTensor:
+        """The same kind of tensor of other parts, with this one's tensor scale."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ArrayQTensor(QTensor):
+    """A QTensor of a backend's own arrays: NumPy's; on a GPU, those of its kernels."""
+
+    recipe: Recipe
+    shape: tuple[int, ...]
+    packed: Any
+    shared: Any = None
+    zero_point: Any = None
+    tensor_scale: float | None = None
+    original: str = "float32"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # without what was unpacked
+
+    @cached_property
+    def codes(self) -> Any:
+        """The codes (uint8 or uint16) in the tensor's shape, unpacked when first asked for."""
+        return super().codes
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The Blocks of a block format; raises NumericsError for another."""
+        return super().blocks
+
+    @property
+    def dtype(self) -> Dtype:
+        """The number format of the codes."""
+        return self.format
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+    def dequantize(self, dtype: Any = None) -> Any:
+        """QTensor.dequantize."""
+        name = self.original if dtype is None else float_name(dtype)
+        if name == "bfloat16" and not is_tensor(self.packed):
+            bfloat16_type()
+        return affine_backend(self.packed).give(self.decoded(), name)
+
+    def decoded(self) -> Any:
+        target, wide = affine_backend(self.packed), wide_type(self.original)
+        if self.recipe.blocked:
+            d, axis = self.recipe.block, cast(int, self.axis)
+            found = target.dequantize_blocks(self.packed, self.shared, d, self.shape, axis, self.tensor_scale)
+            return target.give(found, wide)
+        zero = self.zero_point
+        if zero is not None and self.recipe.zero_point_type == "float32":
+            zero = target.give(zero, wide)
+        affine = Affine(target.give(self.shared, wide), zero)
+        return target.dequantize(self.codes, self.recipe.element, self.recipe.partition(self.shape), affine)
+
+    def with_parts(
+        self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
+    ) -> ArrayQTensor:
+        """QTensor.with_parts."""
+        return replace(
+            self, recipe=recipe, shape=shape, packed=packed, shared=shared, zero_point=zero_point
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -218,8 +310,8 @@ class ErrorSums:
 
 
 def affine_backend(x: Any) -> AffineBackend:
-    """The backend that owns x."""
-    return cast(AffineBackend, backend.of(x))
+    """The backend that computes with x."""
+    return cast(AffineBackend, backend.owner(x))
 
 
 def wide_type(original: str) -> str:
@@ -227,17 +319,14 @@ def wide_type(original: str) -> str:
     return "float64" if original in ("float64", "python") else "float32"
 
 
-def _float_name(dtype: Any) -> str:
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", "")
-    return one_of("float type", str(name), ORIGINALS[:-1])
+def float_name(dtype: Any) -> str:
+    """`float32` for a float type, whoever's; raises NumericsError for another."""
+    named = (
+        dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", None)
+    )
+    return one_of("float type", str(named or dtype).removeprefix("torch."), ORIGINALS[:-1])
 
 
-def needs_ml_dtypes() -> None:
-    """Raises NumericsError where NumPy has no bfloat16."""
-    try:
-        import ml_dtypes  # noqa: F401
-    except ImportError:
-        raise NumericsError(
-            "NumPy has no bfloat16 of its own: pip install ml_dtypes, or ask for another type, "
-            'as in dequantize("float32")'
-        ) from None
+def _on_host(x: Any) -> Array:
+    """An array of any backend as NumPy's."""
+    return as_array(x.cpu()) if is_tensor(x) else np.asarray(x)

@@ -15,7 +15,7 @@ import torch
 
 from numerics.backends.affine import AffineOptions, HostAffine, Partition
 from numerics.backends.cpu import EXECUTOR
-from numerics.backends.executor import Affine
+from numerics.backends.executor import Affine, Array
 from numerics.backends.gpu.blocks import BFLOAT16
 from numerics.backends.gpu.launch import launch, per_program, power_of_two
 from numerics.backends.gpu.tensors import CODES, FLOATS, memory, pointers, random_bits, words
@@ -31,9 +31,19 @@ class _Host(HostAffine):
 def find(low: torch.Tensor, high: torch.Tensor, d: Element, options: AffineOptions, scale: Any) -> Affine:
     """FORMATS §6, by the host's arithmetic."""
     ends = low.cpu().numpy(), high.cpu().numpy()
-    given = scale.detach().cpu().numpy() if isinstance(scale, torch.Tensor) else scale
-    found = _Host().find_affine(*ends, d, options, None if given is None else np.asarray(given))
-    return Affine(*(None if part is None else torch.from_numpy(part).to(low.device) for part in found))
+    given = None if scale is None else np.asarray(scale)
+    return _on(low.device, _Host().find_affine(*ends, d, options, given))
+
+
+def given_affine(
+    scale: Array, zero: Array | None, options: AffineOptions, wide: str, device: torch.device
+) -> Affine:
+    """A scale, rounded to its type, and a zero point, both given."""
+    return _on(device, _Host().given_affine(scale, zero, options, wide))
+
+
+def _on(device: torch.device, affine: Affine) -> Affine:
+    return Affine(*(None if part is None else torch.from_numpy(part).to(device) for part in affine))
 
 
 def extremes(x: torch.Tensor, partition: Partition) -> tuple[torch.Tensor, torch.Tensor]:

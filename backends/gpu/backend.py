@@ -281,6 +281,12 @@ class GpuBackend:
         """The scale, unless it is given, and the zero point for values from low to high."""
         return affine.find(low, high, dtype, options, scale)
 
+    def given_affine(
+        self, scale: Any, zero: Any, options: AffineOptions, wide: str, data: torch.Tensor
+    ) -> Affine:
+        """A scale, rounded to its type, and a zero point, both given as NumPy arrays."""
+        return affine.given_affine(scale, zero, options, wide, data.device)
+
     def quantize(
         self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: str, draw: Draw
     ) -> Any:

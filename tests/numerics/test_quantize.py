@@ -155,9 +155,9 @@ def check(x, d, scheme, symmetric, scale_type, zero_type):
         assert Fraction(float(q.scale[key])) == scale
         assert Fraction(0 if symmetric else float(q.zero_point[key])) == zero
         assert [int(signed(q.codes, d)[index]) for index in indices] == codes
-        same(np.array([q.values()[index] for index in indices]), np.array(back, wide))
+        same(np.array([q.decoded()[index] for index in indices]), np.array(back, wide))
     with np.errstate(over="ignore"):
-        same(q.dequantize(), q.values().astype(x.dtype))
+        same(q.dequantize(), q.decoded().astype(x.dtype))
     same(nx.fake_quantize(x, d, **options), q.dequantize())
     same(nx.dequantize(q), q.dequantize())
     same(x, before)
@@ -273,7 +273,7 @@ def test_floats_scale_to_their_largest_value(executor, d, scheme):
         codes = d.encode(quotients, overflow="saturate")
         assert [int(q.codes[index]) for index in indices] == codes.tolist()
         back = [float(rounded(Fraction(v) * scale, "float32")) for v in d.decode(codes).tolist()]
-        same(np.abs(np.array([q.values()[index] for index in indices])), np.abs(np.array(back, np.float32)))
+        same(np.abs(np.array([q.decoded()[index] for index in indices])), np.abs(np.array(back, np.float32)))
     same(nx.fake_quantize(x, d, scheme=scheme), q.dequantize())
 
 

@@ -1,0 +1,56 @@
+"""torch tensors on the CPU as NumPy arrays in the same memory, and back.
+
+A tensor brings torch along: nothing here imports it before one came.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numerics.backends.executor import Array
+from numerics.backends.words import bfloat16_type
+from numerics.formats.errors import NumericsError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def is_tensor(x: Any) -> bool:
+    """Is x a torch tensor?"""
+    kind = getattr(sys.modules.get("torch"), "Tensor", None)
+    return kind is not None and isinstance(x, kind)
+
+
+def on_host(x: Any) -> bool:
+    """Is x a tensor whose memory NumPy can read?"""
+    return is_tensor(x) and x.device.type == "cpu"
+
+
+def as_array(x: torch.Tensor) -> Array:
+    """A tensor's memory as an array, without its history; bfloat16 as ml_dtypes' type.
+
+    Raises NumericsError where it lies elsewhere, or has no such memory (sparse, quantized by torch).
+    """
+    import torch
+
+    if x.device.type != "cpu" or x.layout != torch.strided or x.is_quantized:
+        raise NumericsError(f"a {x.layout} tensor on {x.device} cannot be read; a plain one on the CPU can")
+    plain = x.detach().resolve_neg().resolve_conj()
+    if plain.dtype == torch.bfloat16:
+        return plain.view(torch.int16).numpy().view(bfloat16_type())
+    try:
+        return np.asarray(plain.numpy())
+    except (TypeError, RuntimeError) as wrong:
+        raise NumericsError(f"NumPy cannot read a tensor of {x.dtype}: {wrong}") from None
+
+
+def as_tensor(x: Array) -> torch.Tensor:
+    """An array's memory as a tensor."""
+    import torch
+
+    if x.dtype.name == "bfloat16":
+        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(x)

@@ -1,0 +1,187 @@
+"""What a call with a torch tensor goes to: torch's operators (ops.py), and QTensors as tensors.
+
+`Face` is a Backend (formats/backend.py) of torch's own dispatch: gradients pass, torch.compile sees
+one operator, and the operator finds the backend that owns the device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from numerics import spelling
+from numerics.formats import backend
+from numerics.formats.backend import Draw
+from numerics.formats.block import Block, Blocks
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError
+from numerics.ops import SIGNED
+from numerics.recipe import Recipe, recipe_text
+from numerics.subclass import TensorQTensor
+
+_ops = torch.ops.numerics
+
+
+class Face:
+    """Tensors through torch's operators; with `out`, straight to the backend."""
+
+    name = "torch"
+
+    def check(self) -> None:
+        """Torch is there: a tensor came."""
+
+    def owns(self, x: Any) -> bool:
+        """Tensors, whatever their device."""
+        return isinstance(x, Tensor)
+
+    # ---- elements --------------------------------------------------------------------------
+
+    def encode(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Tensor:
+        """Element.encode."""
+        if out is not None:
+            backend.owner(x).encode(x, dtype, rounding, overflow, draw, out)
+            return out
+        return _ops.encode(x, _text(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
+
+    def decode(self, codes: Tensor, dtype: Element, out: Any) -> Tensor:
+        """Element.decode."""
+        if out is not None:
+            backend.owner(codes).decode(codes, dtype, out)
+            return out
+        return _ops.decode(codes, _text(dtype))
+
+    def round(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Tensor:
+        """Element.round, with a straight-through gradient."""
+        if out is not None:
+            backend.owner(x).round(x, dtype, rounding, overflow, draw, out)
+            return out
+        return _ops.round(x, _text(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
+
+    def pack(self, codes: Tensor, dtype: Element) -> Tensor:
+        """Element.pack."""
+        return _ops.pack(codes, _text(dtype))
+
+    def unpack(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
+        """Element.unpack."""
+        return _ops.unpack(packed, _sizes(shape), _text(dtype))
+
+    def encode_packed(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Tensor:
+        """Element.encode_packed."""
+        return _ops.encode_packed(x, _text(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
+
+    def decode_packed(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
+        """Element.decode_packed."""
+        return _ops.decode_packed(packed, _sizes(shape), _text(dtype))
+
+    # ---- blocks ----------------------------------------------------------------------------
+
+    def encode_blocks(
+        self, x: Tensor, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
+        draw: Draw, out: Blocks | None,
+    ) -> Blocks:  # fmt: skip
+        """Block.encode."""
+        if out is not None:
+            made = backend.owner(x).encode_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
+            return Blocks(dtype, axis, out.codes, out.scale, out.microexponents, made.tensor_scale)
+        codes, scale, micro, found = _ops.encode_blocks(
+            x, _text(dtype), axis, rule, rounding, tensor_scale, _seed(draw.seed), draw.bits
+        )
+        if dtype.family == "scaled" and tensor_scale is None:
+            tensor_scale = float(found)
+        return Blocks(dtype, axis, codes, scale, micro if dtype.family == "micro" else None, tensor_scale)
+
+    def decode_blocks(self, blocks: Blocks, out: Any) -> Tensor:
+        """Block.decode."""
+        if out is not None:
+            backend.owner(blocks.codes).decode_blocks(blocks, out)
+            return out
+        number = blocks.tensor_scale
+        scaled = None if number is None else torch.tensor(number, dtype=torch.float32)
+        codes, scale, micro = blocks.codes, blocks.scale, blocks.microexponents
+        return _ops.decode_blocks(codes, scale, micro, scaled, _text(blocks.dtype), blocks.axis)
+
+    def round_blocks(
+        self, x: Tensor, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
+        draw: Draw, out: Any,
+    ) -> Tensor:  # fmt: skip
+        """Block.round, with a straight-through gradient."""
+        if out is not None:
+            backend.owner(x).round_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
+            return out
+        return _ops.round_blocks(
+            x, _text(dtype), axis, rule, rounding, tensor_scale, _seed(draw.seed), draw.bits
+        )
+
+    def pack_blocks(self, blocks: Blocks) -> Tensor:
+        """Block.pack."""
+        codes, scale, micro = blocks.codes, blocks.scale, blocks.microexponents
+        return _ops.pack_blocks(codes, scale, micro, _text(blocks.dtype), blocks.axis)
+
+    def unpack_blocks(
+        self, packed: Tensor, dtype: Block, shape: Any, axis: int, scale: Any, tensor_scale: float | None
+    ) -> Blocks:
+        """Block.unpack."""
+        codes, found, micro, _ = _ops.unpack_blocks(packed, scale, _sizes(shape), _text(dtype), axis)
+        beside = found if scale is None else scale
+        return Blocks(dtype, axis, codes, beside, micro if dtype.family == "micro" else None, tensor_scale)
+
+    # ---- tensors with their scales (quantization.py) ------------------------------------------
+
+    def quantize(
+        self, x: Tensor, recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any
+    ) -> TensorQTensor:
+        """numerics.quantize."""
+        _check(x, scale)
+        given = _beside(x, scale), _beside(x, zero_point)
+        parts = _ops.quantize(x, recipe, *given, _seed(seed), bits)
+        return _made(recipe, x, *parts)
+
+    def fake_quantize(
+        self, x: Tensor, recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any, clip: bool
+    ) -> Tensor:
+        """numerics.fake_quantize."""
+        _check(x, scale)
+        given = _beside(x, scale), _beside(x, zero_point)
+        return _ops.fake_quantize(x, recipe, *given, _seed(seed), bits, clip)
+
+
+def _check(x: Tensor, scale: Any) -> None:
+    if isinstance(x, TensorQTensor):
+        raise NumericsError(f"{x!r} is quantized already; dequantize it first")
+    if isinstance(scale, Tensor) and scale.requires_grad:
+        raise NumericsError("scale requires a gradient; numerics.train.LSQ and TQT learn scales")
+
+
+def _beside(x: Tensor, given: Any) -> Tensor | None:
+    """A scale or zero point as a tensor."""
+    if given is None or isinstance(given, Tensor):
+        return given
+    try:
+        return torch.as_tensor(given, dtype=torch.float64)
+    except (ValueError, TypeError, RuntimeError) as wrong:
+        raise NumericsError(f"scale and zero_point must be real numbers: {wrong}") from None
+
+
+def _seed(seed: int | None) -> int | None:
+    """As an operator takes it: signed."""
+    return seed if seed is None or seed < SIGNED else seed - 2 * SIGNED
+
+
+def _sizes(shape: Any) -> list[int]:
+    return [shape] if isinstance(shape, int) else list(shape)
+
+
+@torch.compiler.assume_constant_result
+def _text(dtype: Any) -> str:
+    return spelling.text_of(dtype)
+
+
+@torch.compiler.allow_in_graph
+def _made(recipe: str, x: Tensor, *parts: Tensor) -> TensorQTensor:
+    return TensorQTensor.of_parts(Recipe.parse(recipe), x, *parts)
+
+
+torch.compiler.assume_constant_result(recipe_text)
+backend.register_face(Tensor, Face())

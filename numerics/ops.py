@@ -1,0 +1,468 @@
+"""Torch operators, `torch.ops.numerics.*`: what tensors go through, eager and compiled alike.
+
+One operator, one row of OPERATORS: its schema, its kernel, what its result looks like (for tracing),
+and its gradient.  A kernel asks the backend that owns the tensor (formats/backend.py): Numba on the
+CPU, Triton on a GPU.  Formats and recipes are texts (spelling.py, recipe.py); what a result lacks is
+an empty tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from numerics.backends.affine import HostAffine
+from numerics.backends.blocking import Blocking, check_axis
+from numerics.backends.tensors import as_array, as_tensor
+from numerics.formats import backend
+from numerics.formats.backend import Draw
+from numerics.formats.block import Block, Blocks
+from numerics.formats.dtype import Dtype, Element
+from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import check_random, check_rounding
+from numerics.quantization import fake_quantized, quantized
+from numerics.recipe import Recipe
+from numerics.spelling import parse, text_of
+from numerics.tensor import ArrayQTensor
+
+Parts = tuple[Tensor, Tensor, Tensor, Tensor]
+NEAREST = "half_even"
+SIGNED = 1 << 63  # operators take signed integers
+
+
+# ---- elements ------------------------------------------------------------------------------------
+
+
+def _encode(
+    x: Tensor,
+    dtype: str,
+    rounding: str = NEAREST,
+    overflow: str | None = None,
+    seed: int | None = None,
+    bits: Any = None,
+) -> Tensor:
+    return _tensor(backend.owner(x).encode(x, *_options(dtype, rounding, overflow, seed, bits), None))
+
+
+def _decode(codes: Tensor, dtype: str) -> Tensor:
+    return _tensor(backend.owner(codes).decode(codes, _element(dtype), None))
+
+
+def _round(
+    x: Tensor,
+    dtype: str,
+    rounding: str = NEAREST,
+    overflow: str | None = None,
+    seed: int | None = None,
+    bits: Any = None,
+) -> Tensor:
+    return _tensor(backend.owner(x).round(x, *_options(dtype, rounding, overflow, seed, bits), None))
+
+
+def _pack(codes: Tensor, dtype: str) -> Tensor:
+    return _apart(_tensor(backend.owner(codes).pack(codes, _element(dtype))), codes)
+
+
+def _unpack(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
+    return _apart(_tensor(backend.owner(packed).unpack(packed, tuple(shape), _element(dtype))), packed)
+
+
+def _encode_packed(
+    x: Tensor, dtype: str, rounding: str, overflow: str, seed: int | None, bits: Any
+) -> Tensor:
+    return _tensor(backend.owner(x).encode_packed(x, *_options(dtype, rounding, overflow, seed, bits)))
+
+
+def _decode_packed(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
+    return _tensor(backend.owner(packed).decode_packed(packed, tuple(shape), _element(dtype)))
+
+
+# ---- blocks --------------------------------------------------------------------------------------
+
+
+def _encode_blocks(
+    x: Tensor, dtype: str, axis: int = -1, scale_rule: str = "floor", rounding: str = NEAREST,
+    tensor_scale: float | None = None, seed: int | None = None, bits: Any = None,
+) -> Parts:  # fmt: skip
+    draw = _draw(seed, bits)
+    made = backend.owner(x).encode_blocks(
+        x, _block(dtype), axis, scale_rule, rounding, tensor_scale, draw, None
+    )
+    return _tensors(x, made.codes, made.scale, made.microexponents, made.tensor_scale)
+
+
+def _decode_blocks(
+    codes: Tensor, scale: Tensor, microexponents: Any, tensor_scale: Any, dtype: str, axis: int = -1
+) -> Tensor:
+    made = Blocks(_block(dtype), axis, codes, scale, microexponents, _number(tensor_scale))
+    return _tensor(backend.owner(codes).decode_blocks(made, None))
+
+
+def _round_blocks(
+    x: Tensor, dtype: str, axis: int = -1, scale_rule: str = "floor", rounding: str = NEAREST,
+    tensor_scale: float | None = None, seed: int | None = None, bits: Any = None,
+) -> Tensor:  # fmt: skip
+    draw, d = _draw(seed, bits), _block(dtype)
+    return _tensor(backend.owner(x).round_blocks(x, d, axis, scale_rule, rounding, tensor_scale, draw, None))
+
+
+def _pack_blocks(codes: Tensor, scale: Tensor, microexponents: Any, dtype: str, axis: int = -1) -> Tensor:
+    made = Blocks(_block(dtype), axis, codes, scale, microexponents)
+    return _apart(_tensor(backend.owner(codes).pack_blocks(made)), codes)
+
+
+def _unpack_blocks(packed: Tensor, scale: Any, shape: Sequence[int], dtype: str, axis: int = -1) -> Parts:
+    made = backend.owner(packed).unpack_blocks(packed, _block(dtype), tuple(shape), axis, scale, None)
+    beside = None if scale is not None else made.scale
+    codes, found, micro, _ = _tensors(packed, made.codes, beside, made.microexponents, None)
+    return _apart(codes, packed), found, micro, packed.new_empty(0)
+
+
+# ---- tensors with their scales -------------------------------------------------------------------
+
+
+def _quantize(
+    x: Tensor,
+    recipe: str,
+    scale: Any = None,
+    zero_point: Any = None,
+    seed: int | None = None,
+    bits: Any = None,
+) -> Parts:
+    q = quantized(x, Recipe.parse(recipe), scale, zero_point, _draw(seed, bits))
+    return _tensors(x, q.packed, q.shared, q.zero_point, q.tensor_scale)
+
+
+def _dequantize(
+    packed: Tensor, scale: Any, zero_point: Any, tensor_scale: Any, shape: Sequence[int], recipe: str,
+    original: str, dtype: str,
+) -> Tensor:  # fmt: skip
+    packed_, scale_, zero_ = (_native(part) for part in (packed, scale, zero_point))
+    q = ArrayQTensor(
+        recipe=Recipe.parse(recipe), shape=tuple(shape), packed=packed_, shared=scale_, zero_point=zero_,
+        tensor_scale=_number(tensor_scale), original=original,
+    )  # fmt: skip
+    return _tensor(q.dequantize(dtype))
+
+
+def _fake_quantize(
+    x: Tensor,
+    recipe: str,
+    scale: Any = None,
+    zero_point: Any = None,
+    seed: int | None = None,
+    bits: Any = None,
+    clip_gradient: bool = False,
+) -> Tensor:
+    return _apart(_tensor(fake_quantized(x, Recipe.parse(recipe), scale, zero_point, _draw(seed, bits))), x)
+
+
+# ---- what results look like ----------------------------------------------------------------------
+
+
+def _codes_like(x: Tensor, d: Any) -> Tensor:
+    return x.new_empty(x.shape, dtype=getattr(torch, d.code_dtype))
+
+
+def _plain_like(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _bytes(like: Tensor, count: int) -> Tensor:
+    return like.new_empty(count, dtype=torch.uint8)
+
+
+def _fake_encode_blocks(x: Tensor, dtype: str, axis: int = -1, *_: Any) -> Parts:
+    d = _block(dtype)
+    shape = _blocking(d, x.shape, axis).shared_shape
+    micro = x.new_empty(shape if d.family == "micro" else 0, dtype=torch.uint8)
+    scale = x.new_empty(shape, dtype=_scale_type(d))
+    tensor_scale = x.new_empty(() if d.family == "scaled" else 0, dtype=torch.float32)
+    return _codes_like(x, d), scale, micro, tensor_scale
+
+
+def _fake_pack_blocks(codes: Tensor, _: Tensor, __: Any, dtype: str, axis: int = -1) -> Tensor:
+    return _bytes(codes, Recipe(_block(dtype), None, axis=axis).packed_bytes(codes.shape))
+
+
+def _fake_unpack_blocks(
+    packed: Tensor, scale: Any, shape: Sequence[int], dtype: str, axis: int = -1
+) -> Parts:
+    d = _block(dtype)
+    shared = _blocking(d, tuple(shape), axis).shared_shape
+    codes = packed.new_empty(tuple(shape), dtype=getattr(torch, d.code_dtype))
+    beside = packed.new_empty(shared if scale is None else 0, dtype=torch.uint8)
+    micro = packed.new_empty(shared if d.family == "micro" else 0, dtype=torch.uint8)
+    return codes, beside, micro, packed.new_empty(0)
+
+
+def _fake_quantize_parts(x: Tensor, recipe: str, *_: Any) -> Parts:
+    r, shape = Recipe.parse(recipe), tuple(x.shape)
+    packed, nothing = _bytes(x, r.packed_bytes(shape)), x.new_empty(0, dtype=torch.uint8)
+    if r.blocked:
+        d = r.block
+        shared = nothing if d.scale is None else x.new_empty(
+            r.blocking(shape).shared_shape, dtype=_scale_type(d)
+        )  # fmt: skip
+        tensor_scale = x.new_empty((), dtype=torch.float32) if d.family == "scaled" else nothing
+        return packed, shared, nothing.clone(), tensor_scale
+    wide = r.stored_scale_type(_name(x.dtype)) == "float64"
+    fields = r.partition(shape).shared
+    scale = x.new_empty(fields, dtype=torch.float64 if wide else torch.float32)
+    zero = nothing if r.symmetric else x.new_empty(fields, dtype=getattr(torch, r.zero_point_type))
+    return packed, scale, zero, nothing.clone()
+
+
+# ---- gradients -----------------------------------------------------------------------------------
+
+
+def _straight_through(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    """As if nothing had been rounded (arXiv 1308.3432)."""
+    return (gradient, *[None] * ctx.others)
+
+
+def _count_arguments(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.others = len(inputs) - 1
+
+
+def _keep_input(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    x, ctx.recipe, scale, zero_point, _, _, ctx.clip = inputs
+    ctx.others = len(inputs) - 1
+    if ctx.clip:
+        ctx.save_for_backward(x, scale, zero_point)
+
+
+def _clipped(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    """Straight through, where asked only within the range of the format."""
+    if ctx.clip:
+        x, scale, zero_point = ctx.saved_tensors
+        gradient = torch.where(within_range(x, Recipe.parse(ctx.recipe), scale, zero_point), gradient, 0.0)
+    return (gradient, *[None] * ctx.others)
+
+
+def within_range(x: Tensor, recipe: Recipe, scale: Any = None, zero_point: Any = None) -> Tensor:
+    """Where x lies between the least and the largest value that its scale can stand for (bool, x's shape).
+
+    Found by decoding the outermost codes with x's own scales: nothing beyond them is representable.
+    """
+    parts = torch.ops.numerics.quantize(x.detach(), recipe.text, scale, zero_point, None, None)
+    low, high = (_decoded_all(code, x, recipe, parts) for code in _outermost(recipe.dtype))
+    return (low <= x) & (x <= high)
+
+
+def _outermost(d: Dtype) -> tuple[int, int]:
+    """The codes of the least and of the largest value."""
+    if isinstance(d, Element):
+        low, high = d.encode([d.min, d.max])
+        return low, high
+    assert isinstance(d, Block)
+    if d.element is None:
+        largest = (1 << (d.mantissa or 0)) - 1
+        return largest | 1 << (d.mantissa or 0), largest
+    low, high = d.element.encode([-d.element.max, d.element.max])
+    return low, high
+
+
+def _decoded_all(code: int, x: Tensor, recipe: Recipe, parts: Parts) -> Tensor:
+    """The value of one code with every element's own scale."""
+    numerics = torch.ops.numerics
+    packed, scale, zero, tensor_scale = parts
+    if not recipe.blocked:
+        codes = torch.full(x.shape, code, dtype=getattr(torch, recipe.element.code_dtype), device=x.device)
+        filled = numerics.pack(codes, text_of(recipe.dtype))
+        zero_point = None if recipe.symmetric else zero
+        return cast(Tensor, numerics.dequantize(
+            filled, scale, zero_point, None, list(x.shape), recipe.text, _name(x.dtype), _wide(x)
+        ))  # fmt: skip
+    d, text = recipe.block, text_of(recipe.dtype)
+    beside = None if d.scale is None else scale
+    codes, found, micro, _ = numerics.unpack_blocks(packed, beside, list(x.shape), text, recipe.axis)
+    return cast(Tensor, numerics.decode_blocks(
+        torch.full_like(codes, code), found if beside is None else beside,
+        micro if d.family == "micro" else None, tensor_scale if d.family == "scaled" else None,
+        text, recipe.axis,
+    ))  # fmt: skip
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator: `name(arguments) -> results`, how it is computed, traced and differentiated."""
+
+    schema: str
+    kernel: Callable[..., Any]
+    fake: Callable[..., Any]
+    backward: Callable[..., Any] | None = None
+    keep: Callable[..., Any] = _count_arguments
+
+
+_DRAW = "int? seed=None, Tensor? random_bits=None"
+_ROUND = f"str rounding='half_even', str? overflow=None, {_DRAW}"
+_BLOCK = (
+    "str dtype, int axis=-1, str scale_rule='floor', str rounding='half_even', "
+    f"float? tensor_scale=None, {_DRAW}"
+)
+_GIVEN = f"str recipe, Tensor? scale=None, Tensor? zero_point=None, {_DRAW}"
+
+OPERATORS: dict[str, Operator] = {
+    "encode": Operator(
+        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _encode, lambda x, d, *_: _codes_like(x, parse(d))
+    ),
+    "decode": Operator(
+        "(Tensor codes, str dtype) -> Tensor", _decode, lambda c, d: c.new_empty(c.shape, dtype=torch.float32)
+    ),
+    "round": Operator(
+        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _round, lambda x, *_: _plain_like(x), _straight_through
+    ),
+    "pack": Operator(
+        "(Tensor codes, str dtype) -> Tensor", _pack,
+        lambda codes, d: _bytes(codes, -(-codes.numel() * _element(d).bits // 8)),
+    ),
+    "unpack": Operator(
+        "(Tensor packed, SymInt[] shape, str dtype) -> Tensor", _unpack,
+        lambda packed, shape, d: packed.new_empty(shape, dtype=getattr(torch, _element(d).code_dtype)),
+    ),
+    "encode_packed": Operator(
+        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _encode_packed,
+        lambda x, d, *_: _bytes(x, -(-x.numel() * _element(d).bits // 8)),
+    ),
+    "decode_packed": Operator(
+        "(Tensor packed, SymInt[] shape, str dtype) -> Tensor", _decode_packed,
+        lambda packed, shape, d: packed.new_empty(shape, dtype=torch.float32),
+    ),
+    "encode_blocks": Operator(
+        f"(Tensor x, {_BLOCK}) -> (Tensor, Tensor, Tensor, Tensor)", _encode_blocks, _fake_encode_blocks
+    ),
+    "decode_blocks": Operator(
+        "(Tensor codes, Tensor scale, Tensor? microexponents, Tensor? tensor_scale, str dtype, int axis=-1)"
+        " -> Tensor",
+        _decode_blocks, lambda codes, *_: codes.new_empty(codes.shape, dtype=torch.float32),
+    ),
+    "round_blocks": Operator(
+        f"(Tensor x, {_BLOCK}) -> Tensor", _round_blocks, lambda x, *_: _plain_like(x), _straight_through
+    ),
+    "pack_blocks": Operator(
+        "(Tensor codes, Tensor scale, Tensor? microexponents, str dtype, int axis=-1) -> Tensor",
+        _pack_blocks, _fake_pack_blocks,
+    ),
+    "unpack_blocks": Operator(
+        "(Tensor packed, Tensor? scale, SymInt[] shape, str dtype, int axis=-1)"
+        " -> (Tensor, Tensor, Tensor, Tensor)",
+        _unpack_blocks, _fake_unpack_blocks,
+    ),
+    "quantize": Operator(
+        f"(Tensor x, {_GIVEN}) -> (Tensor, Tensor, Tensor, Tensor)", _quantize, _fake_quantize_parts
+    ),
+    "dequantize": Operator(
+        "(Tensor packed, Tensor? scale, Tensor? zero_point, Tensor? tensor_scale, SymInt[] shape, "
+        "str recipe, str original, str dtype) -> Tensor",
+        _dequantize,
+        lambda packed, _, __, ___, shape, ____, _____, dtype: packed.new_empty(
+            shape, dtype=getattr(torch, dtype)
+        ),
+    ),
+    "fake_quantize": Operator(
+        f"(Tensor x, {_GIVEN}, bool clip_gradient=False) -> Tensor", _fake_quantize,
+        lambda x, *_: _plain_like(x), _clipped, _keep_input,
+    ),
+}  # fmt: skip
+
+
+def _define(name: str, operator: Operator) -> None:
+    library.define(name + operator.schema)
+    library.impl(name, operator.kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"numerics::{name}", operator.fake, lib=library)
+    if operator.backward is not None:
+        torch.library.register_autograd(
+            f"numerics::{name}", operator.backward, setup_context=operator.keep, lib=library
+        )
+
+
+# ---- tensors and the backends' arrays ------------------------------------------------------------
+
+
+def _tensor(x: Any) -> Tensor:
+    return as_tensor(x) if isinstance(x, np.ndarray) else x
+
+
+def _tensors(like: Tensor, *parts: Any) -> Parts:
+    """Parts as tensors; empty ones for what is not there, and a number as a tensor of one."""
+    found = []
+    for part in parts:
+        if part is None:
+            found.append(like.new_empty(0, dtype=torch.uint8))
+        elif isinstance(part, float):
+            found.append(torch.tensor(part, dtype=torch.float32, device=like.device))
+        else:
+            found.append(_tensor(part))
+    return cast(Parts, tuple(found))
+
+
+def _native(x: Any) -> Any:
+    """A tensor as its backend's own array."""
+    return as_array(x) if x is not None and isinstance(backend.owner(x), HostAffine) else x
+
+
+def _apart(x: Tensor, source: Tensor) -> Tensor:
+    """x in memory of its own: an operator's result is no view of its argument."""
+    shared = x.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
+    return x.clone() if shared else x
+
+
+def _options(
+    dtype: str, rounding: str, overflow: str | None, seed: int | None, bits: Any
+) -> tuple[Element, str, str, Draw]:
+    """What a backend's element operations take, checked."""
+    d, draw = _element(dtype), _draw(seed, bits)
+    check_random(check_rounding(rounding), draw.seed, bits)
+    return d, rounding, d.check_overflow(overflow), draw
+
+
+def _draw(seed: int | None, bits: Any) -> Draw:
+    return Draw(seed if seed is None or seed >= 0 else seed + 2 * SIGNED, bits)
+
+
+def _number(x: Tensor | None) -> float | None:
+    return None if x is None else float(x)
+
+
+def _element(text: str) -> Element:
+    found = parse(text)
+    if not isinstance(found, Element):
+        raise NumericsError(f"{found} is a block format; this operator takes one of single numbers")
+    return found
+
+
+def _block(text: str) -> Block:
+    found = parse(text)
+    if not isinstance(found, Block):
+        raise NumericsError(f"{found} is not a block format")
+    return found
+
+
+def _blocking(d: Block, shape: Sequence[int], axis: int) -> Blocking:
+    return Blocking(tuple(shape), check_axis(axis, tuple(shape)), d.block)
+
+
+def _scale_type(d: Block) -> torch.dtype:
+    return torch.uint8 if d.scale is None else cast(torch.dtype, getattr(torch, d.scale.code_dtype))
+
+
+def _name(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
+
+
+def _wide(x: Tensor) -> str:
+    return "float64" if x.dtype == torch.float64 else "float32"
+
+
+library = torch.library.Library("numerics", "DEF")
+for _name_, _operator in OPERATORS.items():
+    _define(_name_, _operator)
