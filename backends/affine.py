@@ -17,13 +17,14 @@ from numerics.backends import randomness
 from numerics.backends.blocking import Blocking
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, Executor
-from numerics.backends.words import bfloat16_type
+from numerics.backends.words import bfloat16_type, name_of
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element, Float
 from numerics.formats.floats import bfloat16, float16
 
 POF2_EXPONENTS = (-127, 127)  # what one E8M0 byte holds (OCP MX 1.0 §5.4.1)
+LONG = 1 << 10  # elements: shorter lines of columns are taken several at a time
 _CODECS: dict[str, Float] = {"float16": float16, "bfloat16": bfloat16}
 
 
@@ -42,55 +43,78 @@ class Partition:
             return ()
         if self.size is None:
             return (self.shape[self.axis],)
-        blocks = self._blocking
-        return (*self.shape[: self.axis], blocks.per_line, *self.shape[self.axis + 1 :])
+        return Blocking(self.shape, self.axis, self.group).shared_shape
 
     @property
-    def _blocking(self) -> Blocking:
+    def group(self) -> int:
+        """Elements of a group, where there are groups: no more than the axis has."""
         assert self.axis is not None
         assert self.size is not None
-        return Blocking(self.shape, self.axis, min(self.size, max(self.shape[self.axis], 1)))
-
-    def rows(self, x: Array) -> Array:
-        """x as [scales, elements that share one]; a short last group is filled with zeros."""
-        if self.axis is None:
-            return x.reshape(1, -1)
-        if self.size is None:
-            return np.ascontiguousarray(np.moveaxis(x, self.axis, 0).reshape(self._channels))
-        return self._blocking.rows(x)
+        return min(self.size, max(self.shape[self.axis], 1))
 
     @property
     def in_order(self) -> bool:
-        """Are the rows simply the memory?"""
-        return self.axis is None or (self.axis == 0 if self.size is None else self._blocking.whole)
+        """Do those that share a scale lie side by side in memory?"""
+        if self.axis is None or self.size is None:
+            return self.axis in (None, 0)
+        return Blocking(self.shape, self.axis, self.group).whole
 
     @property
-    def _channels(self) -> tuple[int, int]:
-        assert self.axis is not None
-        others = self.shape[: self.axis] + self.shape[self.axis + 1 :]
-        return self.shape[self.axis], math.prod(others)
+    def cut(self) -> Cut:
+        """The same as an executor takes it."""
+        if self.axis is None:
+            return Cut(self.shape, (1, math.prod(self.shape)), ())
+        outer, length = math.prod(self.shape[: self.axis]), self.shape[self.axis]
+        inner = math.prod(self.shape[self.axis + 1 :])
+        if self.size is None:
+            if inner == 1 and outer > 1:
+                lines = math.gcd(outer, 1 << max(LONG // max(length, 1), 1).bit_length() - 1)
+                return Cut(self.shape, (1, outer // lines, lines * length), self.shared, repeats=lines)
+            return Cut(self.shape, (outer * length, inner), self.shared, repeats=max(outer, 1))
+        if length % self.group:
+            blocks = Blocking(self.shape, self.axis, self.group)
+            return Cut(self.shape, (blocks.count, self.group), self.shared, padded=blocks)
+        groups = outer * (length // self.group)
+        rows = (groups, self.group) if inner == 1 else (groups, self.group, inner)
+        return Cut(self.shape, rows, self.shared)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A tensor as executors take it: [rows, n], a scale a row; or [batches, rows, n], a scale a column.
+
+    The memory is as it is, but where a short last group is padded.  repeats: how often the same
+    scales come again, where channels are not the outermost axis.
+    """
+
+    whole: tuple[int, ...]
+    shape: tuple[int, ...]
+    shared: tuple[int, ...]
+    repeats: int = 1
+    padded: Blocking | None = None
+
+    def rows(self, x: Array) -> Array:
+        """x as executors take it; a short last group is filled with zeros."""
+        return x.reshape(self.shape) if self.padded is None else self.padded.rows(x)
 
     def elements(self, rows: Array) -> Array:
         """The inverse of rows."""
-        if self.axis is None:
-            return rows.reshape(self.shape)
-        if self.size is None:
-            others = self.shape[: self.axis] + self.shape[self.axis + 1 :]
-            lines = rows.reshape(self.shape[self.axis], *others)
-            return np.ascontiguousarray(np.moveaxis(lines, 0, self.axis))
-        return self._blocking.elements(rows)
+        return rows.reshape(self.whole) if self.padded is None else self.padded.elements(rows)
 
-    def spread(self, fields: Array) -> Array:
-        """Found on rows [scales], in the shape of the scales."""
-        if self.axis is None or self.size is None:
-            return fields.reshape(self.shared)
-        return self._blocking.shared(fields)
+    def numbers(self, field: Array) -> Array:
+        """Scales or zero points in their own shape, as executors take them."""
+        if self.padded is not None:
+            return self.padded.shared_rows(field, "scale")
+        numbers = field.reshape(-1) if self.repeats == 1 else np.tile(field, self.repeats)
+        return numbers if len(self.shape) == 2 else numbers.reshape(self.shape[0], self.shape[2])
 
-    def gather(self, fields: Array) -> Array:
-        """The inverse of spread."""
-        if self.axis is None or self.size is None:
-            return fields.reshape(-1)
-        return self._blocking.shared_rows(fields, "scale")
+    def field(self, numbers: Array, join: np.ufunc) -> Array:
+        """The inverse of numbers; those of one scale are joined."""
+        if self.padded is not None:
+            return self.padded.shared(numbers)
+        if self.repeats != 1:
+            numbers = join.reduce(numbers.reshape(self.repeats, -1), axis=0)
+        return numbers.reshape(self.shared)
 
 
 class AffineOptions(NamedTuple):
@@ -170,6 +194,8 @@ class HostAffine:
 
     def give(self, values: Array, original: str) -> Any:
         """float32 or float64 values as what they were, half to even."""
+        if original == name_of(values.dtype):
+            return values
         if original == "python":
             return values.tolist()
         if original == "bfloat16":
@@ -183,9 +209,11 @@ class HostAffine:
 
     def extremes(self, data: Array, partition: Partition) -> tuple[Array, Array]:
         """The least and the largest finite value of those that share a scale; 0 where there is none."""
-        with ieee_arithmetic():
-            low, high = self.executor.extremes(partition.rows(data))
-        return partition.spread(low), partition.spread(high)
+        cut = partition.cut
+        if data.size == 0:
+            return np.zeros(partition.shared, data.dtype), np.zeros(partition.shared, data.dtype)
+        low, high = self.executor.extremes(cut.rows(data))
+        return cut.field(low, np.minimum), cut.field(high, np.maximum)
 
     def find_affine(
         self, low: Array, high: Array, dtype: Element, options: AffineOptions, scale: Any = None
@@ -209,9 +237,9 @@ class HostAffine:
         if scale_type == "pof2":
             return power_of_two_above(scale)
         if scale_type not in _CODECS:
-            kind = np.dtype(scale_type)
-            facts = np.finfo(kind)
-            return np.asarray(np.clip(scale.astype(kind), facts.smallest_subnormal, facts.max))
+            facts = np.finfo(scale_type)
+            kept = np.minimum(np.maximum(scale.astype(facts.dtype), facts.smallest_subnormal), facts.max)
+            return np.asarray(kept)
         dtype, rounded = _CODECS[scale_type], np.empty(scale.shape, scale.dtype)
         self.executor.round(scale.reshape(-1), dtype, "half_even", "saturate", None, rounded.reshape(-1))
         return np.asarray(np.maximum(rounded, dtype.smallest_subnormal))
@@ -220,16 +248,16 @@ class HostAffine:
         self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
     ) -> Array:
         """Codes of the shape of data: clamp(round(x / scale) + zero_point)."""
-        codes = self.executor.encode_affine(*_by_rows(data, dtype, partition, affine, rounding, draw))
-        return partition.elements(codes)
+        cut = partition.cut
+        return cut.elements(self.executor.encode_affine(*_by_rows(data, dtype, cut, affine, rounding, draw)))
 
     def quantize_packed(
         self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
     ) -> Array:
         """The same codes as one string of bits, without the codes where rows are the memory."""
-        if partition.in_order:
-            rows = _by_rows(data, dtype, partition, affine, rounding, draw)
-            return self.executor.encode_affine_packed(*rows)
+        cut = partition.cut
+        if cut.padded is None:
+            return self.executor.encode_affine_packed(*_by_rows(data, dtype, cut, affine, rounding, draw))
         codes = self.quantize(data, dtype, partition, affine, rounding, draw)
         return self.executor.pack(codes.reshape(-1), dtype.bits)
 
@@ -237,27 +265,26 @@ class HostAffine:
         self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
     ) -> Array:
         """dequantize(quantize(data)) in one pass."""
-        rows = self.executor.round_affine(*_by_rows(data, dtype, partition, affine, rounding, draw))
-        return partition.elements(rows)
+        cut = partition.cut
+        return cut.elements(self.executor.round_affine(*_by_rows(data, dtype, cut, affine, rounding, draw)))
 
     def dequantize(self, codes: Array, dtype: Element, partition: Partition, affine: Affine) -> Array:
         """Values of the codes, in the type of the scale: (q - zero_point) * scale."""
-        rows = self.executor.decode_affine(partition.rows(codes), dtype, _as_rows(affine, partition))
-        return partition.elements(rows)
+        cut = partition.cut
+        return cut.elements(self.executor.decode_affine(cut.rows(codes), dtype, _as_rows(affine, cut)))
 
 
 def _by_rows(
-    data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+    data: Array, dtype: Element, cut: Cut, affine: Affine, rounding: str, draw: Draw
 ) -> tuple[Array, Element, Affine, str, Array | None]:
     """The arguments of an executor's affine operations."""
     random = randomness.bits(draw, data.shape)
-    drawn = None if random is None else partition.rows(random.reshape(data.shape))
-    return partition.rows(data), dtype, _as_rows(affine, partition), rounding, drawn
+    drawn = None if random is None else cut.rows(random.reshape(data.shape))
+    return cut.rows(data), dtype, _as_rows(affine, cut), rounding, drawn
 
 
-def _as_rows(affine: Affine, partition: Partition) -> Affine:
-    zero = None if affine.zero is None else partition.gather(affine.zero)
-    return Affine(partition.gather(affine.scale), zero)
+def _as_rows(affine: Affine, cut: Cut) -> Affine:
+    return Affine(*(None if part is None else cut.numbers(part) for part in affine))
 
 
 def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool) -> Array:

@@ -103,15 +103,17 @@ class Executor(Protocol):
     def encode_affine(
         self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
     ) -> Codes:
-        """Codes of the rows of x [rows, n], each row with its own scale and zero point."""
+        """Codes of x: [rows, n] with a scale and zero point a row [rows], or [batches, rows, n] with
+        one a column [batches, n].
+        """
         ...
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
-        """Values of the rows of codes, in the type of the scale."""
+        """Values of codes cut as for encode_affine, in the type of the scale."""
         ...
 
     def extremes(self, x: Array) -> tuple[Array, Array]:
-        """The least and the largest finite value of each row; 0 where there is none."""
+        """The least and the largest finite value of each row, or column; 0 where there is none."""
         ...
 
     def encode_packed(

@@ -21,7 +21,7 @@ from numerics.backends.executor import Array, BlockFields, BlockOptions, Executo
 from numerics.backends.memory import empty
 from numerics.backends.micro import pack_micro, unpack_micro
 from numerics.backends.tensors import as_array, is_tensor, on_host
-from numerics.backends.words import as_float32, to_float32
+from numerics.backends.words import as_float32, name_of, to_float32
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
@@ -45,7 +45,7 @@ class HostBackend(HostAffine):
     def prepare(self, x: Any) -> tuple[Array, str]:
         """x as float32 or float64, and the name of what it was: a float type, or `python`."""
         data, _ = take(x)
-        named = data.dtype.name if hasattr(x, "dtype") else "python"
+        named = name_of(data.dtype) if hasattr(x, "dtype") else "python"
         return to_float32(data), named
 
     # ---- elements --------------------------------------------------------------------------

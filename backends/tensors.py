@@ -51,6 +51,6 @@ def as_tensor(x: Array) -> torch.Tensor:
     """An array's memory as a tensor."""
     import torch
 
-    if x.dtype.name == "bfloat16":
+    if x.dtype.kind == "V" and x.dtype.name == "bfloat16":
         return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(x)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from numerics.formats.errors import NumericsError
 
 Words = NDArray[np.int32]
+_NAMES = {np.dtype(name): name for name in ("float16", "float32", "float64")}
 _FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
 
 
@@ -30,9 +31,14 @@ def bfloat16_type() -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16)
 
 
+def name_of(dtype: np.dtype[Any]) -> str:
+    """Its name, which NumPy takes microseconds to say."""
+    return _NAMES.get(dtype) or dtype.name
+
+
 def to_float32(x: NDArray[Any]) -> NDArray[Any]:
     """float16 and bfloat16 as float32; float32 and float64 as they are."""
-    if x.dtype.name == "bfloat16":
+    if name_of(x.dtype) == "bfloat16":
         return (x.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
     return x.astype(np.float32) if x.dtype == np.float16 else x
 

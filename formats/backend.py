@@ -114,11 +114,14 @@ class _Home:
 
     def may_own(self, x: Any) -> bool:
         """Is it worth importing for x?"""
-        place = str(getattr(x, "device", "cpu")).partition(":")[0]
-        return self.device is not None and (place == "cpu") == (self.device == "cpu")
+        if self.device is None:
+            return False
+        device = getattr(x, "device", "cpu")  # arrays say "cpu", tensors have an object of that type
+        return (getattr(device, "type", device) == "cpu") == (self.device == "cpu")
 
 
 _homes: dict[str, _Home] = {}
+_backends: dict[str, Backend] = {}
 _faces: list[tuple[type, Backend]] = []
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_backend", default=None)
 
@@ -146,8 +149,9 @@ def names() -> Sequence[str]:
 
 def get(name: str) -> Backend:
     """The backend of that name; raises NumericsError where it is unknown or cannot be imported."""
-    backend: Backend = module(name).BACKEND
-    return backend
+    if name not in _backends:
+        _backends[name] = module(name).BACKEND
+    return _backends[name]
 
 
 def module(name: str) -> ModuleType:
@@ -180,11 +184,11 @@ def face(x: Any) -> Any:
 def owner(x: Any) -> Backend:
     """The backend that computes with x: the one chosen by `use`, else the first registered one that does."""
     chosen = _chosen.get()
-    candidates = [chosen] if chosen else [name for name, home in _homes.items() if home.may_own(x)]
-    for name in candidates:
-        backend = get(name)
-        if backend.owns(x):
-            return backend
+    for name, home in _homes.items():
+        if name == chosen if chosen else home.may_own(x):
+            backend = get(name)
+            if backend.owns(x):
+                return backend
     place = f" on {x.device}" if hasattr(x, "device") else ""
     raise NumericsError(
         f"no backend takes a {type(x).__module__}.{type(x).__name__}{place}"

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from numerics import spelling
 from numerics.formats import backend
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.ops import SIGNED
-from numerics.recipe import Recipe, recipe_text
+from numerics.recipe import Recipe
+from numerics.spelling import text_of
 from numerics.subclass import TensorQTensor
 
 _ops = torch.ops.numerics
@@ -43,37 +43,37 @@ class Face:
         if out is not None:
             backend.owner(x).encode(x, dtype, rounding, overflow, draw, out)
             return out
-        return _ops.encode(x, _text(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
+        return _ops.encode(x, text_of(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
 
     def decode(self, codes: Tensor, dtype: Element, out: Any) -> Tensor:
         """Element.decode."""
         if out is not None:
             backend.owner(codes).decode(codes, dtype, out)
             return out
-        return _ops.decode(codes, _text(dtype))
+        return _ops.decode(codes, text_of(dtype))
 
     def round(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Tensor:
         """Element.round, with a straight-through gradient."""
         if out is not None:
             backend.owner(x).round(x, dtype, rounding, overflow, draw, out)
             return out
-        return _ops.round(x, _text(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
+        return _ops.round(x, text_of(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
 
     def pack(self, codes: Tensor, dtype: Element) -> Tensor:
         """Element.pack."""
-        return _ops.pack(codes, _text(dtype))
+        return _ops.pack(codes, text_of(dtype))
 
     def unpack(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
         """Element.unpack."""
-        return _ops.unpack(packed, _sizes(shape), _text(dtype))
+        return _ops.unpack(packed, _sizes(shape), text_of(dtype))
 
     def encode_packed(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Tensor:
         """Element.encode_packed."""
-        return _ops.encode_packed(x, _text(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
+        return _ops.encode_packed(x, text_of(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
 
     def decode_packed(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
         """Element.decode_packed."""
-        return _ops.decode_packed(packed, _sizes(shape), _text(dtype))
+        return _ops.decode_packed(packed, _sizes(shape), text_of(dtype))
 
     # ---- blocks ----------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class Face:
             made = backend.owner(x).encode_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
             return Blocks(dtype, axis, out.codes, out.scale, out.microexponents, made.tensor_scale)
         codes, scale, micro, found = _ops.encode_blocks(
-            x, _text(dtype), axis, rule, rounding, tensor_scale, _seed(draw.seed), draw.bits
+            x, text_of(dtype), axis, rule, rounding, tensor_scale, _seed(draw.seed), draw.bits
         )
         if dtype.family == "scaled" and tensor_scale is None:
             tensor_scale = float(found)
@@ -100,7 +100,7 @@ class Face:
         number = blocks.tensor_scale
         scaled = None if number is None else torch.tensor(number, dtype=torch.float32)
         codes, scale, micro = blocks.codes, blocks.scale, blocks.microexponents
-        return _ops.decode_blocks(codes, scale, micro, scaled, _text(blocks.dtype), blocks.axis)
+        return _ops.decode_blocks(codes, scale, micro, scaled, text_of(blocks.dtype), blocks.axis)
 
     def round_blocks(
         self, x: Tensor, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
@@ -111,19 +111,19 @@ class Face:
             backend.owner(x).round_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
             return out
         return _ops.round_blocks(
-            x, _text(dtype), axis, rule, rounding, tensor_scale, _seed(draw.seed), draw.bits
+            x, text_of(dtype), axis, rule, rounding, tensor_scale, _seed(draw.seed), draw.bits
         )
 
     def pack_blocks(self, blocks: Blocks) -> Tensor:
         """Block.pack."""
         codes, scale, micro = blocks.codes, blocks.scale, blocks.microexponents
-        return _ops.pack_blocks(codes, scale, micro, _text(blocks.dtype), blocks.axis)
+        return _ops.pack_blocks(codes, scale, micro, text_of(blocks.dtype), blocks.axis)
 
     def unpack_blocks(
         self, packed: Tensor, dtype: Block, shape: Any, axis: int, scale: Any, tensor_scale: float | None
     ) -> Blocks:
         """Block.unpack."""
-        codes, found, micro, _ = _ops.unpack_blocks(packed, scale, _sizes(shape), _text(dtype), axis)
+        codes, found, micro, _ = _ops.unpack_blocks(packed, scale, _sizes(shape), text_of(dtype), axis)
         beside = found if scale is None else scale
         return Blocks(dtype, axis, codes, beside, micro if dtype.family == "micro" else None, tensor_scale)
 
@@ -136,7 +136,7 @@ class Face:
         _check(x, scale)
         given = _beside(x, scale), _beside(x, zero_point)
         parts = _ops.quantize(x, recipe, *given, _seed(seed), bits)
-        return _made(recipe, x, *parts)
+        return wrapped(recipe, x, *parts)
 
     def fake_quantize(
         self, x: Tensor, recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any, clip: bool
@@ -173,15 +173,9 @@ def _sizes(shape: Any) -> list[int]:
     return [shape] if isinstance(shape, int) else list(shape)
 
 
-@torch.compiler.assume_constant_result
-def _text(dtype: Any) -> str:
-    return spelling.text_of(dtype)
-
-
-@torch.compiler.allow_in_graph
-def _made(recipe: str, x: Tensor, *parts: Tensor) -> TensorQTensor:
+def wrapped(recipe: str, x: Tensor, *parts: Tensor) -> TensorQTensor:
+    """What the operator `quantize` made of x, as one tensor."""
     return TensorQTensor.of_parts(Recipe.parse(recipe), x, *parts)
 
 
-torch.compiler.assume_constant_result(recipe_text)
 backend.register_face(Tensor, Face())

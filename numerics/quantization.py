@@ -228,8 +228,8 @@ def _numbers(name: str, came: Any, shape: tuple[int, ...]) -> Array:
 
 def _positive(name: str, came: Any, shape: tuple[int, ...]) -> Array:
     found = _numbers(name, came, shape)
-    good = np.isfinite(found) & (found > 0)
-    if not np.all(good):
+    good = np.asarray((found > 0) & (found < np.inf))
+    if not good.all():
         raise NumericsError(f"{name} {_first(found, good)} is not allowed: positive and finite")
     return found
 

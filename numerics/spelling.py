@@ -54,9 +54,13 @@ def read(said: str | dict[str, Any]) -> Dtype:
     return aliases.dtype(said) if isinstance(said, str) else dtype_of(said)
 
 
-@lru_cache(maxsize=1024)
 def text_of(d: Dtype) -> str:
-    """`spelled` as one string: an operator's argument."""
+    """`spelled` as one string, made once: an operator's argument, a constant for torch.compile."""
+    return _text(d)
+
+
+@lru_cache(maxsize=1024)
+def _text(d: Dtype) -> str:
     said = spelled(d)
     return said if isinstance(said, str) else json.dumps(said)
 

@@ -87,7 +87,7 @@ class TensorQTensor(QTensor, Tensor):
     def dequantize(self, dtype: Any = None) -> Tensor:
         """QTensor.dequantize."""
         name = self.original if dtype is None else float_name(dtype)
-        text, wide = _text(self.recipe), self.original
+        text, wide = text_of(self.recipe), self.original
         return cast(Tensor, torch.ops.numerics.dequantize(
             self.packed, self.shared, self.zero_point, self.tensor_scale, list(self.shape), text, wide, name
         ))  # fmt: skip
@@ -176,8 +176,8 @@ def _written(op: Any, args: Any, kwargs: Any) -> Any:
             yield isinstance(came, TensorQTensor)
 
 
-@torch.compiler.assume_constant_result
-def _text(recipe: Recipe) -> str:
+def text_of(recipe: Recipe) -> str:
+    """Its text: a constant for torch.compile."""
     return recipe.text
 
 

@@ -1,7 +1,8 @@
 """Makes tensors known as soon as both this package and torch are there, whichever comes first.
 
 `import numerics` must not import torch, and `torch.load(weights_only=True)` must know QTensors after
-nothing but `import numerics`: so torch's own import, when it comes, is followed by ours.
+nothing but `import numerics`: so torch's own import, when it comes, is followed by ours.  The same
+for torch's compiler, which is slow to import and rarely wanted.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
-FACE = "numerics.face"
+FOLLOWERS = {"torch": "numerics.face", "torch._dynamo": "numerics.compiled"}
 
 
 class _Loader(importlib.abc.Loader):
-    """Loads torch as its own loader does, then our face."""
+    """Loads a module as its own loader does, then the one that follows it."""
 
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self._loader = loader
@@ -33,19 +34,22 @@ class _Loader(importlib.abc.Loader):
         module.__spec__.loader = module.__loader__ = self._loader  # type: ignore[union-attr]
         self._loader.exec_module(module)
         try:
-            importlib.import_module(FACE)
-        except Exception as wrong:  # torch itself is whole: its import must not fail by us
-            warnings.warn(f"numerics cannot serve torch tensors: {wrong!r}", RuntimeWarning, stacklevel=2)
+            importlib.import_module(FOLLOWERS[module.__name__])
+        except Exception as wrong:  # what was asked for is whole: its import must not fail by us
+            warnings.warn(f"numerics cannot serve {module.__name__}: {wrong!r}", RuntimeWarning, stacklevel=2)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds torch once, as others find it."""
+    """Finds one module once, as others find it."""
+
+    def __init__(self, awaited: str) -> None:
+        self._awaited = awaited
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Torch with the loader above; nothing else."""
-        if name != "torch":
+        """The awaited module with the loader above; nothing else."""
+        if name != self._awaited:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -55,8 +59,9 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def arrange() -> None:
-    """Now where torch is imported, else when it is."""
-    if sys.modules.get("torch") is not None:
-        importlib.import_module(FACE)
-    else:
-        sys.meta_path.insert(0, _Finder())
+    """Imports what follows torch, now or when it is imported."""
+    for awaited, follower in FOLLOWERS.items():
+        if sys.modules.get(awaited) is not None:
+            importlib.import_module(follower)
+        else:
+            sys.meta_path.insert(0, _Finder(awaited))

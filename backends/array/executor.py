@@ -123,36 +123,31 @@ class ArrayExecutor(Composed):
         """clamp(round(x / scale) + zero)."""
         codes = np.empty(x.shape, dtype.code_dtype)
         with ieee_arithmetic():
-            for r, i in _tiles(x.shape):
-                scale, zero = (
-                    affine.scale[r, None],
-                    None if affine.zero is None else affine.zero[r, None],
-                )
+            for part, (scale, zero) in _shares(x.shape, affine):
                 y, scale, zero = (
-                    _quotient64(x[r, i], scale, zero) if x.dtype == np.float64 else (x[r, i], scale, zero)
+                    _quotient64(x[part], scale, zero) if x.dtype == np.float64 else (x[part], scale, zero)
                 )
                 b, low = words(y, rounding == "stochastic")
-                draw = None if random is None else random[r, i]
-                codes[r, i] = _affine_code(b, scale, zero, dtype, rounding, draw, low)
+                draw = None if random is None else random[part]
+                codes[part] = _affine_code(b, scale, zero, dtype, rounding, draw, low)
         return codes
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
         """(q - zero) * scale."""
         out = np.empty(codes.shape, affine.scale.dtype)
         with ieee_arithmetic():
-            for r, i in _tiles(codes.shape):
-                scale, zero = (
-                    affine.scale[r, None],
-                    None if affine.zero is None else affine.zero[r, None],
-                )
-                out[r, i] = _affine_value(codes[r, i].astype(np.int32), scale, zero, dtype)
+            for part, (scale, zero) in _shares(codes.shape, affine):
+                out[part] = _affine_value(codes[part].astype(np.int32), scale, zero, dtype)
         return out
 
     def extremes(self, x: Array) -> tuple[Array, Array]:
         """Finite values only: where and initial do what a loop would."""
         finite = np.isfinite(x)
-        low = np.where(finite, x, np.inf).min(axis=1, initial=np.inf)
-        high = np.where(finite, x, -np.inf).max(axis=1, initial=-np.inf)
+        with ieee_arithmetic():
+            low = np.where(finite, x, np.inf).min(
+                axis=1, initial=np.inf
+            )  # of columns too: axis 1 is their rows
+            high = np.where(finite, x, -np.inf).max(axis=1, initial=-np.inf)
         none = ~(low <= high)
         return np.where(none, 0, low).astype(x.dtype), np.where(none, 0, high).astype(x.dtype)
 
@@ -181,6 +176,17 @@ def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
     rows, n = shape
     width = min(n, CHUNK) or 1
     return ((r, i) for r in _chunks(rows, max(CHUNK // width, 1)) for i in _chunks(n, width))
+
+
+def _shares(shape: tuple[int, ...], affine: Affine) -> Iterator[tuple[tuple[Any, ...], Affine]]:
+    """The same of [rows, n] or [batches, rows, n], and the numbers to broadcast over each part."""
+    if len(shape) == 2:
+        for r, i in _tiles((shape[0], shape[1])):
+            yield (r, i), Affine(*(None if n is None else n[r, None] for n in affine))
+        return
+    for batch in range(shape[0]):
+        for r, i in _tiles((shape[1], shape[2])):
+            yield (batch, r, i), Affine(*(None if n is None else n[batch, None, i] for n in affine))
 
 
 def _quotient64(x: Array, scale: Array, zero: Array | None) -> tuple[Array, Array, Array | None]:

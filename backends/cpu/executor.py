@@ -29,6 +29,7 @@ from numerics.backends.cpu.operations import (
     round_operation,
     unaffine_operation,
     unblock_operation,
+    widths,
     zero_kind,
 )
 from numerics.backends.cpu.streams import (
@@ -269,7 +270,7 @@ class CpuExecutor(ArrayExecutor):
         out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """The same straight to bytes."""
-        if x.dtype == np.float64 or dtype.bits > 8 or x.shape[1] * dtype.bits % 8:
+        if x.dtype == np.float64 or dtype.bits > 8 or x.shape[-1] * dtype.bits % 8:
             return super().encode_affine_packed(x, dtype, affine, rounding, random, out)
         out = empty(x.size * dtype.bits // 8, np.uint8) if out is None else out
         self._affine("pack", x, dtype, affine, rounding, random, out, packed(dtype.bits))
@@ -295,53 +296,88 @@ class CpuExecutor(ArrayExecutor):
         self, what: str, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None,
         out: Array, stream: Stream,
     ) -> None:  # fmt: skip
-        kind = zero_kind(affine)
-        key = (what, "affine", x.dtype, dtype, rounding, kind)
+        kind, columns, width = zero_kind(affine), x.ndim == 3, widths(x.shape[-1])
+        key = (what, "affine", x.dtype, dtype, rounding, kind, columns, width)
         operation = self._once(
-            key, lambda: affine_operation(what, x.dtype.name, dtype, rounding, kind, stream)
+            key, lambda: affine_operation(what, x.dtype.name, dtype, rounding, kind, stream, columns, width)
         )
         arrays = (x, *(() if random is None else (random,)), out)
+        self._run_shared(operation, x.shape, arrays, affine)
+
+    def _run_shared(
+        self, operation: Operation, shape: tuple[int, ...], arrays: Sequence[Array], affine: Affine
+    ) -> None:
         numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
-        self.launcher.run_rows(operation, (x.shape[0], x.shape[1]), arrays, numbers)
+        run = self.launcher.run_columns if operation.columns else self.launcher.run_rows
+        run(operation, shape, arrays, numbers)  # type: ignore[arg-type]
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
         """(q - zero) * scale."""
         if affine.scale.dtype == np.float64:
             return super().decode_affine(codes, dtype, affine)
-        out, kind = empty(codes.shape), zero_kind(affine)
-        operation = self._once(("decode", "affine", dtype, kind), lambda: unaffine_operation(dtype, kind))
-        numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
-        self.launcher.run_rows(operation, (codes.shape[0], codes.shape[1]), (codes, out), numbers)
+        out, kind, columns = empty(codes.shape), zero_kind(affine), codes.ndim == 3
+        width = widths(codes.shape[-1])
+        key = ("decode", "affine", dtype, kind, columns, width)
+        operation = self._once(key, lambda: unaffine_operation(dtype, kind, columns, width))
+        self._run_shared(operation, codes.shape, (codes, out), affine)
         return out
 
     def extremes(self, x: Array) -> tuple[Array, Array]:
-        """The least and the largest finite value of each row; 0 where there is none."""
-        rows, n = x.shape
+        """The least and the largest finite value of each row or column; 0 where there is none."""
         if x.dtype == np.float64 or x.size == 0:
             return super().extremes(x)
-        parts = 1 if rows >= threads.count() or x.size < threads.WORTHWHILE else threads.count()
-        step = -(-n // parts)
-        spans = [(row, first, min(step, n - first)) for row in range(rows) for first in range(0, n, step)]
-        low, high = (empty(len(spans) if parts > 1 else rows) for _ in range(2))
-        kernel = self._extremes(x.dtype.name)
-        base, size = address_of(x), x.itemsize
-        if parts == 1:
-            share = -(-rows // (threads.count() if x.size >= threads.WORTHWHILE else 1))
-            cuts = [(first, min(share, rows - first), n, first * n) for first in range(0, rows, share)]
-        else:
-            cuts = [(k, 1, length, row * n + first) for k, (row, first, length) in enumerate(spans)]
-        places = address_of(low), address_of(high)
-        threads.work(
-            kernel,
-            [(base + start * size, *(p + 4 * k for p in places), m, length) for k, m, length, start in cuts],
-        )
+        low, high = self._extremes_of_columns(x) if x.ndim == 3 else self._extremes_of_rows(x)
         none = ~(low <= high)
-        least = np.where(none, np.float32(np.inf), low).reshape(rows, -1).min(1)
-        most = np.where(none, -np.float32(np.inf), high).reshape(rows, -1).max(1)
-        nothing = ~(least <= most)
-        return np.where(nothing, np.float32(0), least), np.where(nothing, np.float32(0), most)
+        if none.any():
+            low[none] = high[none] = 0
+        return low, high
 
-    def _extremes(self, kind: str) -> Callable[..., None]:
-        stream = FLOATS[kind]
-        emit = partial(kernels.extremes_of_rows, load=stream.load, bits=int(stream.bits), width=4 * WIDTH)
-        return self.launcher.built(f"extremes_{kind}", 5, emit)
+    def _extremes_of_rows(self, x: Array) -> tuple[Array, Array]:
+        rows, n = x.shape
+        kind, base = x.dtype.name, address_of(x)
+        stream, width = FLOATS[kind], min(4 * WIDTH, widths(n)[0] if n < 4 * WIDTH else n)
+        emit = partial(kernels.extremes_of_rows, load=stream.load, bits=int(stream.bits), width=width)
+        kernel = self.launcher.built(f"extremes_{kind}_{width}", 5, emit)
+        parts = threads.shares(n, x.size, threads.PART) if rows < threads.count() else [(0, n)]
+        low, high = (np.empty((len(parts), rows), np.float32) for _ in range(2))
+        places = address_of(low), address_of(high)
+        if len(parts) == 1:
+            calls = [
+                (base + first * n * x.itemsize, *(place + 4 * first for place in places), count, n)
+                for first, count in threads.shares(rows, x.size)
+            ]
+        else:
+            calls = [
+                (base + (row * n + at) * x.itemsize, *(p + 4 * (k * rows + row) for p in places), 1, count)
+                for k, (at, count) in enumerate(parts)
+                for row in range(rows)
+            ]
+        threads.work(kernel, calls)
+        return (low[0], high[0]) if len(parts) == 1 else (np.fmin.reduce(low), np.fmax.reduce(high))
+
+    def _extremes_of_columns(self, x: Array) -> tuple[Array, Array]:
+        batches, per_batch, n = x.shape
+        kind = x.dtype.name
+        emit = partial(kernels.extremes_of_columns, stream=FLOATS[kind], word=WORDS, width=WIDTH)
+        kernel = self.launcher.built(f"extremes_columns_{kind}", 7, emit)
+        alone = batches < threads.count()  # few batches: a thread cuts them, so each keeps its own extremes
+        parts = threads.shares(batches * per_batch, x.size, 1 if alone else per_batch)
+        copies = len(parts) if alone else 1
+        keys = [np.full((copies, batches, n), neutral, np.int32) for neutral in kernels.NEUTRAL]
+        base, places = address_of(x), [address_of(key) for key in keys]
+        calls = [
+            (
+                base + first * n * x.itemsize,
+                *(place + (4 * k * batches * n if alone else 0) for place in places),
+                first, count, per_batch, n,
+            )
+            for k, (first, count) in enumerate(parts)
+        ]  # fmt: skip
+        threads.work(kernel, calls)
+        low, high = keys[0].min(axis=0), keys[1].max(axis=0)
+        return _of_keys(low), _of_keys(high)
+
+
+def _of_keys(keys: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Floats from keys whose order as integers is theirs (kernels._monotone)."""
+    return np.asarray(keys ^ ((keys >> 31) & 0x7FFFFFFF), np.int32).view(np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -21,6 +21,7 @@ Function = Callable[..., Any]
 
 STREAM_ALIGNMENT = 64  # bytes: non-temporal stores of whole cache lines; of parts they are slow
 PREFETCH = 2048  # bytes ahead of the tile at hand
+NEUTRAL = (0x7FFFFFFF, -0x80000000)  # keys of extremes before anything was seen
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _DEFAULT_MXCSR = 0x1F80  # round half to even, no flush to zero, no denormals as zero, all masked
 
@@ -136,6 +137,53 @@ def map_rows(
         )
 
 
+def map_columns(
+    builder: ir.IRBuilder, function: Function, inputs: Sequence[tuple[ir.Value, Stream]],
+    outputs: Sequence[tuple[ir.Value, Stream]], numbers: Sequence[tuple[ir.Value, Stream]], rows: Rows,
+    width: int, streaming: bool = False,
+) -> None:  # fmt: skip
+    """map_tiles for each row; function also gets a number for every column, those of the row's batch."""
+    arrays, split = [*inputs, *outputs], len(inputs)
+    sizes = [_size(builder, stream, rows.length) for _, stream in arrays]
+    with cgutils.for_range(builder, rows.count, intp=I64) as row:
+        moved = [
+            (builder.add(address, builder.mul(row.index, size)), stream)
+            for (address, stream), size in zip(arrays, sizes, strict=True)
+        ]
+        batch = builder.udiv(builder.add(rows.first, row.index), rows.per_batch)
+        own = [
+            (builder.add(base, builder.mul(batch, _size(builder, stream, rows.length))), stream)
+            for base, stream in numbers
+        ]
+        map_tiles(
+            builder, function, [*own, *moved[:split]], moved[split:] or own, rows.length, width, streaming
+        )
+
+
+class Rows(NamedTuple):
+    """Rows of a kernel's call: the first one's place, how many, how many make a batch, elements of each."""
+
+    first: ir.Value
+    count: ir.Value
+    per_batch: ir.Value
+    length: ir.Value
+
+
+def extremes_of_columns(
+    builder: ir.IRBuilder, words: list[ir.Value], stream: Stream, word: Stream, width: int
+) -> None:
+    """Widens the extremes of columns by rows: (x, low, high, first, count, per_batch, length).
+
+    low, high: monotone keys (`_monotone`), an int32 a column of every batch, in and out.
+    """
+    x, low, high, *rows = words
+
+    def widen(least: Lane, most: Lane, x: Lane) -> tuple[Lane, ...]:
+        return tuple(Lane(builder, key) for key in _wider(builder, (least.value, most.value), x))
+
+    map_columns(builder, widen, [(x, stream)], [], [(low, word), (high, word)], Rows(*rows), width)
+
+
 def extremes_of_rows(builder: ir.IRBuilder, words: list[ir.Value], load: Any, bits: int, width: int) -> None:
     """The least and largest finite value of each row: (x, low, high, rows, n), float32 outputs.
 
@@ -163,14 +211,13 @@ def _extremes(
     builder: ir.IRBuilder, base: ir.Value, count: ir.Value, load: Any, bits: int, width: int
 ) -> list[ir.Value]:
     """Keys of the extremes of one row: vectors first, then what is left one by one."""
-    neutral = (0x7FFFFFFF, -0x80000000)
-    wide = [cgutils.alloca_once_value(builder, constant(n, I32, width)) for n in neutral]
-    for room, n in zip(wide, neutral, strict=True):
+    wide = [cgutils.alloca_once_value(builder, constant(n, I32, width)) for n in NEUTRAL]
+    for room, n in zip(wide, NEUTRAL, strict=True):
         builder.store(constant(n, I32, width), room)
     tiles = builder.udiv(count, _i64(width))
     with cgutils.for_range(builder, tiles, intp=I64) as loop:
         place = builder.add(base, builder.mul(loop.index, _i64(width * bits // 8)))
-        _widen(builder, wide, load(builder, place, width), neutral)
+        _widen(builder, wide, load(builder, place, width))
     name = f"v{width}i32"
     single = []
     for room, kind in zip(wide, ("smin", "smax"), strict=True):
@@ -186,19 +233,24 @@ def _extremes(
     rest = builder.urem(count, _i64(width))
     with cgutils.for_range(builder, rest, intp=I64) as loop:
         index = builder.add(builder.mul(tiles, _i64(width)), loop.index)
-        _widen(
-            builder, single, load(builder, builder.add(base, builder.mul(index, _i64(bits // 8))), 1), neutral
-        )
+        _widen(builder, single, load(builder, builder.add(base, builder.mul(index, _i64(bits // 8))), 1))
     return [builder.extract_element(builder.load(one), ir.Constant(I32, 0)) for one in single]
 
 
-def _widen(builder: ir.IRBuilder, rooms: list[ir.Value], x: Lane, neutral: tuple[int, int]) -> None:
-    finite = (x & 0x7FFFFFFF) < 0x7F800000
-    key = _monotone(builder, x.value)
-    for room, n, sign in zip(rooms, neutral, ("<", ">"), strict=True):
+def _widen(builder: ir.IRBuilder, rooms: list[ir.Value], x: Lane) -> None:
+    held = [builder.load(room) for room in rooms]
+    for room, wider in zip(rooms, _wider(builder, held, x), strict=True):
+        builder.store(wider, room)
+
+
+def _wider(builder: ir.IRBuilder, held: Sequence[ir.Value], x: Lane) -> list[ir.Value]:
+    """The least and the largest key, x taken in where it is finite."""
+    finite, key = (x & 0x7FFFFFFF) < 0x7F800000, _monotone(builder, x.value)
+    found = []
+    for room, n, sign in zip(held, NEUTRAL, ("<", ">"), strict=True):
         taken = builder.select(finite.value, key, constant(n, I32, x.width))
-        held = builder.load(room)
-        builder.store(builder.select(builder.icmp_signed(sign, taken, held), taken, held), room)
+        found.append(builder.select(builder.icmp_signed(sign, taken, room), taken, room))
+    return found
 
 
 def _tile(

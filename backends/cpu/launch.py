@@ -19,7 +19,7 @@ from llvmlite import ir
 
 from numerics.backends.cpu import compiler, kernels, threads
 from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
-from numerics.backends.cpu.streams import Stream
+from numerics.backends.cpu.streams import WORDS, Stream
 from numerics.backends.executor import Array
 
 WIDTH = 32  # lanes of a tile; four 256-bit or two 512-bit registers
@@ -69,10 +69,10 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """function(*records, *rows, *lanes) over arrays, in tiles of `width`.
+    """function(*records, *numbers, *lanes) over arrays, in tiles of `width`.
 
     rows: arrays with one number a row (a scale, a zero point); where there are any, the operation
-    runs over `rows x n` elements instead of `n`.
+    runs over `rows x n` elements instead of `n`.  columns: one number a column instead.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Operation:
     width: int = WIDTH
     wide: int = 2 * WIDTH  # of a tile that is written past the caches: whole lines
     rows: int = 0
+    columns: bool = False
     unit: int = 1  # elements that belong together: a block
 
     @cached_property
@@ -97,8 +98,8 @@ class Operation:
 
     @property
     def words(self) -> int:
-        """Arguments: addresses, [rows,] elements, the parameters' address."""
-        return len(self.inputs) + len(self.outputs) + self.rows + 2 + bool(self.rows)
+        """Arguments: addresses, [[first row,] rows, [of a batch,]] elements, the parameters' address."""
+        return len(self.inputs) + len(self.outputs) + self.rows + 2 + bool(self.rows) + 2 * self.columns
 
     def emit(self, streaming: bool, builder: ir.IRBuilder, words: list[ir.Value]) -> None:
         """The instructions of the kernel."""
@@ -107,7 +108,11 @@ class Operation:
         width = self.wide if streaming else self.width
         ins = list(zip(arrays, self.inputs, strict=False))
         outs = list(zip(arrays[len(self.inputs) :], self.outputs, strict=True))
-        if self.rows:
+        if self.columns:
+            numbers = [(base, WORDS) for base in words[len(arrays) : len(arrays) + self.rows]]
+            rows = kernels.Rows(*words[-5:-1])
+            kernels.map_columns(builder, function, ins, outs, numbers, rows, width, streaming)
+        elif self.rows:
             numbers = words[len(arrays) : len(arrays) + self.rows]
             kernels.map_rows(builder, function, ins, outs, numbers, words[-3], words[-2], width, streaming)
         else:
@@ -166,16 +171,37 @@ class Launcher:
             every = [address_of(array) for array in (*arrays, *numbers)]
             self.kernel(operation)(*every, rows, n, operation.parameters.address)
             return
-        streams = operation.streams
-        moving = [(address_of(array), stream.bits) for array, stream in zip(arrays, streams, strict=True)]
         per_row = [(address_of(array), array.itemsize) for array in numbers]
-        first = len(operation.inputs)
-        on_lines = (
-            moving[first][0] % STREAM_ALIGNMENT == 0 and n * streams[first].bits % (8 * STREAM_ALIGNMENT) == 0
-        )
-        streaming = on_lines and arrays[first].nbytes >= STREAM_BYTES
-        kernel = self.kernel(operation, streaming)
+        kernel = self.kernel(operation, _past_caches(operation, arrays, n))
+        moving = _moving(operation, arrays)
         threads.run_rows(kernel, moving, per_row, rows, n, operation.parameters.address)
+
+    def run_columns(
+        self,
+        operation: Operation,
+        shape: tuple[int, int, int],
+        arrays: Sequence[Array],
+        numbers: Sequence[Array],
+    ) -> None:
+        """The operation over batches of rows, each batch with numbers for its columns."""
+        batches, per_batch, n = shape
+        kernel = self.kernel(operation, _past_caches(operation, arrays, n))
+        fixed = [address_of(array) for array in numbers]
+        threads.run_columns(
+            kernel, _moving(operation, arrays), fixed, batches * per_batch, per_batch, n,
+            operation.parameters.address,
+        )  # fmt: skip
+
+
+def _moving(operation: Operation, arrays: Sequence[Array]) -> list[threads.Moving]:
+    return [(address_of(array), stream.bits) for array, stream in zip(arrays, operation.streams, strict=True)]
+
+
+def _past_caches(operation: Operation, arrays: Sequence[Array], n: int) -> bool:
+    """Is the output of rows of n elements large, and every row of it on cache lines?"""
+    out, stream = arrays[len(operation.inputs)], operation.outputs[0]
+    on_lines = address_of(out) % STREAM_ALIGNMENT == 0 and n * stream.bits % (8 * STREAM_ALIGNMENT) == 0
+    return on_lines and out.nbytes >= STREAM_BYTES
 
 
 def address_of(array: Array) -> int:

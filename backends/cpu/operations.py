@@ -145,10 +145,22 @@ def zero_kind(affine: Affine) -> str:
     return "none" if affine.zero is None else "integer" if affine.zero.dtype.kind == "i" else "float"
 
 
+def widths(n: int) -> tuple[int, int]:
+    """Lanes of a tile of rows of n elements, by ordinary stores and past the caches.
+
+    Rows that are short are cut evenly where they can be: a rest beside whole tiles costs a copy.
+    """
+    even = n & -n
+    if n % WIDTH == 0 or n >= 8 * WIDTH or even < 8:
+        return WIDTH, 2 * WIDTH if n % (2 * WIDTH) == 0 or n >= 8 * WIDTH else WIDTH
+    return even, even
+
+
 def affine_operation(
-    what: str, kind: str, d: Element, rounding: str, zero_kind: str, target: Stream
-) -> Operation:
-    """Rows with a scale each: `encode` and `pack` to codes, `round` to values."""
+    what: str, kind: str, d: Element, rounding: str, zero_kind: str, target: Stream, columns: bool,
+    width: tuple[int, int],
+) -> Operation:  # fmt: skip
+    """Rows or columns with a scale each: `encode` and `pack` to codes, `round` to values."""
     shared, f = arithmetic(), alike(grid(d, rounding, "saturate"), rounding)
     records = [f, range_of(d)] if d.kind == "integer" else [f]
 
@@ -167,13 +179,17 @@ def affine_operation(
             code = shared.affine_code(b, scale, zero, f, q, *draw)
         return _affine_value(shared, code, scale, zero, f, q, zero_kind) if what == "round" else code
 
-    name = f"affine_{what}_{zero_kind}_{kind}_{target.name}_{rounding}"
-    sources = _sources(kind, rounding)
-    return Operation(name, element, Parameters(*records), sources, (target,), rows=1 + (zero_kind != "none"))
+    name = f"affine_{what}_{zero_kind}_{kind}_{target.name}_{rounding}{_cut_name(columns, width)}"
+    sources, rows = _sources(kind, rounding), 1 + (zero_kind != "none")
+    return Operation(name, element, Parameters(*records), sources, (target,), *width, rows, columns)
 
 
-def unaffine_operation(d: Element, zero_kind: str) -> Operation:
-    """Codes of rows with a scale each to float32."""
+def _cut_name(columns: bool, width: tuple[int, int]) -> str:
+    return ("_columns" if columns else "") + f"_{width[0]}_{width[1]}"
+
+
+def unaffine_operation(d: Element, zero_kind: str, columns: bool, width: tuple[int, int]) -> Operation:
+    """Codes of rows or columns with a scale each to float32."""
     shared, f = arithmetic(), alike(grid(d, "half_even", "saturate"), "decoding")
     records = [f, range_of(d)] if d.kind == "integer" else [f]
 
@@ -182,9 +198,9 @@ def unaffine_operation(d: Element, zero_kind: str) -> Operation:
         zero = rest[1] if zero_kind != "none" else None
         return _affine_value(shared, rest[-1], rest[0], zero, f, q, zero_kind)
 
-    name = f"affine_decode_{zero_kind}_{d.code_dtype}"
-    rows = 1 + (zero_kind != "none")
-    return Operation(name, element, Parameters(*records), (CODES[d.code_dtype],), (WORDS,), rows=rows)
+    name = f"affine_decode_{zero_kind}_{d.code_dtype}{_cut_name(columns, width)}"
+    rows, codes = 1 + (zero_kind != "none"), CODES[d.code_dtype]
+    return Operation(name, element, Parameters(*records), (codes,), (WORDS,), *width, rows, columns)
 
 
 def _affine_value(

@@ -65,6 +65,9 @@ def run(kernel: Callable[..., None], arrays: Sequence[Moving], size: int, *fixed
 
 def work(kernel: Callable[..., None], calls: Sequence[tuple[int, ...]]) -> None:
     """The calls side by side; the last one on this thread."""
+    if len(calls) == 1:
+        kernel(*calls[0])
+        return
     others = [_workers().submit(kernel, *call) for call in calls[:-1]]
     kernel(*calls[-1])
     wait(others)
@@ -107,6 +110,26 @@ def run_rows(
             for first in range(0, size, step)
         ]
     work(kernel, calls)
+
+
+def run_columns(
+    kernel: Callable[..., None], arrays: Sequence[Moving], numbers: Sequence[int], rows: int, per_batch: int,
+    size: int, *fixed: int,
+) -> None:  # fmt: skip
+    """kernel(addresses..., numbers..., first row, rows, per_batch, size, fixed...), cut when that pays."""
+    if rows * size:
+        calls = [
+            (*shifted(arrays, first * size), *numbers, first, count, per_batch, size, *fixed)
+            for first, count in shares(rows, rows * size)
+        ]
+        work(kernel, calls)
+
+
+def shares(rows: int, elements: int, unit: int = 1) -> list[tuple[int, int]]:
+    """First row and number of rows for each thread, in whole units; all for one where that is enough."""
+    threads = count() if elements >= WORTHWHILE else 1
+    step = -(-rows // (threads * unit)) * unit
+    return [(first, min(step, rows - first)) for first in range(0, rows, step)]
 
 
 def _entries(numbers: Sequence[tuple[int, int]], row: int) -> list[int]:

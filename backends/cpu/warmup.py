@@ -33,11 +33,11 @@ def warm_up(rounding: str = "half_even") -> Iterator[str]:
 
 
 def _warm_element(d: Element, rounding: str) -> None:
-    x, executor = np.ones(64, np.float32), EXECUTOR
+    x, executor = np.ones(256, np.float32), EXECUTOR
     codes = d.encode(x, rounding=rounding)
     d.decode(codes)
     d.round(x, rounding=rounding)
-    d.decode_packed(d.encode_packed(x, rounding=rounding), 64)
+    d.decode_packed(d.encode_packed(x, rounding=rounding), x.size)
     affine = Affine(np.ones(1, np.float32), None)
     executor.encode_affine_packed(x[None], d, affine, rounding, None)
     executor.round_affine(x[None], d, affine, rounding, None)

@@ -121,7 +121,7 @@ class IpuExecutor(ArrayExecutor):
         self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
     ) -> Codes:
         """clamp(round(x / scale) + zero)."""
-        if x.dtype == np.float64:
+        if x.dtype == np.float64 or x.ndim != 2:
             return super().encode_affine(x, dtype, affine, rounding, random)
         feeds: dict[str, Array] = {"x": as_float32(x), **_owners(affine)}
         if random is not None:
@@ -131,7 +131,7 @@ class IpuExecutor(ArrayExecutor):
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
         """(q - zero) * scale."""
-        if affine.scale.dtype == np.float64:
+        if affine.scale.dtype == np.float64 or codes.ndim != 2:
             return super().decode_affine(codes, dtype, affine)
         (values,) = run({"codes": codes, **_owners(affine)}, graphs.decode_affine, dtype, _zero_kind(affine))
         return values
