@@ -39,11 +39,11 @@ def as_array(x: torch.Tensor) -> Array:
     if x.device.type != "cpu" or x.layout != torch.strided or x.is_quantized:
         raise NumericsError(f"a {x.layout} tensor on {x.device} cannot be read; a plain one on the CPU can")
     plain = x.detach().resolve_neg().resolve_conj()
-    if plain.dtype == torch.bfloat16:
-        return plain.view(torch.int16).numpy().view(bfloat16_type())
-    try:
-        return np.asarray(plain.numpy())
-    except (TypeError, RuntimeError) as wrong:
+    try:  # by DLPack: after x.numpy() torch could never resize the memory again, as FSDP does
+        if plain.dtype == torch.bfloat16:
+            return np.from_dlpack(plain.view(torch.int16)).view(bfloat16_type())
+        return np.from_dlpack(plain)
+    except (TypeError, RuntimeError, BufferError) as wrong:
         raise NumericsError(f"NumPy cannot read a tensor of {x.dtype}: {wrong}") from None
 
 

@@ -38,7 +38,7 @@ def sliced(q: QTensor, axis: int, places: slice) -> QTensor:
     start, stop, step = places.indices(length)
     count = len(range(start, stop, step))
     if (count, step) == (length, 1):
-        return q
+        return q.with_parts(q.recipe, tuple(q.shape), q.packed, q.shared, q.zero_point)
     stop = stop if count else start
     if size > 1 and (step != 1 or start % size or (stop % size and stop != length)):
         raise NumericsError(

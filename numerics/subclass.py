@@ -12,13 +12,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from numerics import slicing
 from numerics.formats.errors import NumericsError
 from numerics.recipe import Recipe
 from numerics.tensor import QTensor, float_name
 
-aten = torch.ops.aten
+aten, functional = torch.ops.aten, torch.ops._c10d_functional
 PARTS = ("packed", "shared", "zero_point", "tensor_scale")
 """The tensors that it holds, as far as its format has them."""
 
@@ -133,13 +134,13 @@ class TensorQTensor(QTensor, Tensor):
     def __torch_dispatch__(cls, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """What keeps it quantized by KEPT, all else on the values."""
         kwargs = kwargs or {}
-        kept = KEPT.get(op)
+        kept = KEPT.get(op) or COLLECTIVES.get(str(op))
         found = NotImplemented if kept is None else kept(*args, **kwargs)
         if found is not NotImplemented:
             return found
         if op._schema.is_mutable and any(_written(op, args, kwargs)):
             raise NumericsError(f"{op} would change a QTensor in place; dequantize it first")
-        values = torch.utils._pytree.tree_map_only(TensorQTensor, lambda q: q.dequantize(), (args, kwargs))
+        values = pytree.tree_map_only(TensorQTensor, lambda q: q.dequantize(), (args, kwargs))
         return op(*values[0], **values[1])
 
     # ---- FSDP2: what is gathered, and how it is put together -------------------------------------
@@ -159,7 +160,7 @@ class TensorQTensor(QTensor, Tensor):
         if out is not None:
             return None
         joined = _joined(recipe, size, dtype, dict(zip(names, gathered, strict=True)), whole)
-        return joined, gathered
+        return joined, ()  # views of what was gathered: FSDP fills that again
 
 
 def rebuilt(recipe: str, shape: tuple[int, ...], dtype: str, parts: list[Any], requires_grad: bool) -> Any:
@@ -173,7 +174,7 @@ def _written(op: Any, args: Any, kwargs: Any) -> Any:
     for place, argument in enumerate(op._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             came = args[place] if place < len(args) else kwargs.get(argument.name)
-            yield isinstance(came, TensorQTensor)
+            yield from (isinstance(leaf, TensorQTensor) for leaf in pytree.tree_leaves(came))
 
 
 def text_of(recipe: Recipe) -> str:
@@ -231,7 +232,8 @@ def _view(q: TensorQTensor, size: Sequence[int]) -> Any:
     if tuple(size) == tuple(q.shape):
         return _same(q)
     if tuple(size) in ((-1,), (math.prod(q.shape),)):
-        return slicing.flattened(q) or NotImplemented
+        flat = slicing.flattened(q)
+        return NotImplemented if flat is None else flat
     return NotImplemented
 
 
@@ -319,6 +321,40 @@ def _resized(q: TensorQTensor, rows: int) -> TensorQTensor:
     return _joined(q.recipe, (rows, *q.shape[1:]), q.dtype, made, whole)
 
 
+# ---- between processes: DTensor and torch.distributed ------------------------------------------------
+
+
+def _all_gather(q: TensorQTensor, ranks: int, group: str) -> Any:
+    """Parts of one tensor, one below the other; what is not cut along the first axis is the same on all."""
+    cut, whole = _cut_along_first(q)
+    gathered = {
+        name: functional.wait_tensor(functional.all_gather_into_tensor(part, ranks, group))
+        for name, part in cut.items()
+    }
+    return _joined(q.recipe, (ranks * q.shape[0], *q.shape[1:]), q.dtype, gathered, whole)
+
+
+def _each_part(op: str) -> Callable[..., Any]:
+    """A collective that only moves memory, for each of the tensors that a QTensor holds."""
+
+    def move(*args: Any, **kwargs: Any) -> Any:
+        leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, TensorQTensor)]
+        for place in range(len(leaves[0].parts)):
+            part = pytree.tree_map_only(TensorQTensor, lambda q, k=place: q.parts[k], (args, kwargs))
+            _, work = getattr(torch.ops.c10d, op)(*part[0], **part[1])
+            work.wait()
+        return args[0], work
+
+    return move
+
+
+COLLECTIVES: dict[str, Callable[..., Any]] = {  # by name: torch defines them when it distributes
+    "_c10d_functional.all_gather_into_tensor.default": _all_gather,
+    "_c10d_functional.wait_tensor.default": _same,  # it has been waited for
+    "_c10d_functional._wrap_tensor_autograd.default": _same,
+    "c10d.broadcast_.default": _each_part("broadcast_"),
+    "c10d.scatter_.default": _each_part("scatter_"),
+}
 KEPT: dict[Any, Callable[..., Any]] = {
     aten.detach.default: _same,
     aten.alias.default: _same,
