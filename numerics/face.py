@@ -25,7 +25,10 @@ _ops = torch.ops.numerics
 
 
 class Face:
-    """Tensors through torch's operators; with `out`, straight to the backend."""
+    """Tensors through torch's operators; with `out`, straight to the backend.
+
+    Codes have no gradient; values that went through a format have a straight-through one.
+    """
 
     name = "torch"
 
@@ -43,7 +46,7 @@ class Face:
         if out is not None:
             backend.owner(x).encode(x, dtype, rounding, overflow, draw, out)
             return out
-        return _ops.encode(x, text_of(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
+        return _ops.encode(x.detach(), text_of(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
 
     def decode(self, codes: Tensor, dtype: Element, out: Any) -> Tensor:
         """Element.decode."""
@@ -69,7 +72,7 @@ class Face:
 
     def encode_packed(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Tensor:
         """Element.encode_packed."""
-        return _ops.encode_packed(x, text_of(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
+        return _ops.encode_packed(x.detach(), text_of(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
 
     def decode_packed(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
         """Element.decode_packed."""
@@ -86,7 +89,7 @@ class Face:
             made = backend.owner(x).encode_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
             return Blocks(dtype, axis, out.codes, out.scale, out.microexponents, made.tensor_scale)
         codes, scale, micro, found = _ops.encode_blocks(
-            x, text_of(dtype), axis, rule, rounding, tensor_scale, _seed(draw.seed), draw.bits
+            x.detach(), text_of(dtype), axis, rule, rounding, tensor_scale, _seed(draw.seed), draw.bits
         )
         if dtype.family == "scaled" and tensor_scale is None:
             tensor_scale = float(found)
@@ -135,7 +138,7 @@ class Face:
         """numerics.quantize."""
         _check(x, scale)
         given = _beside(x, scale), _beside(x, zero_point)
-        parts = _ops.quantize(x, recipe, *given, _seed(seed), bits)
+        parts = _ops.quantize(x.detach(), recipe, *given, _seed(seed), bits)
         return wrapped(recipe, x, *parts)
 
     def fake_quantize(

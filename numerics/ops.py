@@ -73,8 +73,9 @@ def _unpack(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
 
 
 def _encode_packed(
-    x: Tensor, dtype: str, rounding: str, overflow: str, seed: int | None, bits: Any
-) -> Tensor:
+    x: Tensor, dtype: str, rounding: str = NEAREST, overflow: str | None = None, seed: int | None = None,
+    bits: Any = None,
+) -> Tensor:  # fmt: skip
     return _tensor(backend.owner(x).encode_packed(x, *_options(dtype, rounding, overflow, seed, bits)))
 
 
@@ -120,7 +121,7 @@ def _unpack_blocks(packed: Tensor, scale: Any, shape: Sequence[int], dtype: str,
     made = backend.owner(packed).unpack_blocks(packed, _block(dtype), tuple(shape), axis, scale, None)
     beside = None if scale is not None else made.scale
     codes, found, micro, _ = _tensors(packed, made.codes, beside, made.microexponents, None)
-    return _apart(codes, packed), found, micro, packed.new_empty(0)
+    return _apart(codes, packed), found, micro, packed.new_empty(0, dtype=torch.uint8)
 
 
 # ---- tensors with their scales -------------------------------------------------------------------
@@ -182,7 +183,8 @@ def _fake_encode_blocks(x: Tensor, dtype: str, axis: int = -1, *_: Any) -> Parts
     shape = _blocking(d, x.shape, axis).shared_shape
     micro = x.new_empty(shape if d.family == "micro" else 0, dtype=torch.uint8)
     scale = x.new_empty(shape, dtype=_scale_type(d))
-    tensor_scale = x.new_empty(() if d.family == "scaled" else 0, dtype=torch.float32)
+    number = x.new_empty((), dtype=torch.float32)
+    tensor_scale = number if d.family == "scaled" else x.new_empty(0, dtype=torch.uint8)
     return _codes_like(x, d), scale, micro, tensor_scale
 
 
@@ -198,7 +200,7 @@ def _fake_unpack_blocks(
     codes = packed.new_empty(tuple(shape), dtype=getattr(torch, d.code_dtype))
     beside = packed.new_empty(shared if scale is None else 0, dtype=torch.uint8)
     micro = packed.new_empty(shared if d.family == "micro" else 0, dtype=torch.uint8)
-    return codes, beside, micro, packed.new_empty(0)
+    return codes, beside, micro, packed.new_empty(0, dtype=torch.uint8)
 
 
 def _fake_quantize_parts(x: Tensor, recipe: str, *_: Any) -> Parts:
@@ -389,7 +391,7 @@ def _define(name: str, operator: Operator) -> None:
 
 
 def _tensor(x: Any) -> Tensor:
-    return as_tensor(x) if isinstance(x, np.ndarray) else x
+    return as_tensor(np.asarray(x)) if isinstance(x, (np.ndarray, np.generic)) else x
 
 
 def _tensors(like: Tensor, *parts: Any) -> Parts:

@@ -1,0 +1,371 @@
+"""Tensors: the same bits as arrays, whatever the backend, eager or compiled; and the gradients."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import numerics as nx
+from numerics.backends.tensors import as_array
+from numerics.ops import OPERATORS
+from tests.conftest import DECLARED, assert_same_bits
+
+KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+RECIPES = [
+    ("int8", {}),
+    ("uint8", {"symmetric": False, "scheme": "per_channel(1)"}),
+    ("int4", {"scheme": "per_group(16)", "scale_type": "bfloat16"}),
+    ("int4", {"scheme": "per_group(3, axis=0)", "symmetric": False, "zero_point_type": "float32"}),
+    ("int3", {"scheme": "per_channel(0)", "scale_type": "pof2", "rounding": "half_away"}),
+    ("int16", {"scale_type": "float"}),
+    ("fp8_e4m3", {"scheme": "per_channel(0)", "scale_type": "float16"}),
+    ("fp6_e3m2", {"scheme": "per_group(32)"}),
+    ("mxfp4", {"scale_rule": "rceil"}),
+    ("mxfp8_e4m3", {"axis": 0}),
+    ("mxint8", {}),
+    ("mx6", {}),
+    ("mx9", {"axis": 0, "rounding": "toward_zero"}),
+    ("nvfp4", {}),
+    ("int8", {"rounding": "stochastic", "seed": 2**63 + 5}),
+]
+NAMED = pytest.mark.parametrize(("d", "options"), RECIPES, ids=[f"{d} {o}" for d, o in RECIPES])
+
+
+def data(kind: torch.dtype = torch.float32, shape: tuple[int, ...] = (7, 70)) -> torch.Tensor:
+    """Numbers of many sizes, a row of zeros, NaN and Inf among them."""
+    rng = np.random.default_rng(3)
+    x = torch.from_numpy(np.asarray(rng.standard_normal(shape) * np.exp2(rng.integers(-5, 5, shape))))
+    if x.ndim == 2 and x.shape[0] > 4:
+        x[2], x[3, 5], x[4, 9] = 0.0, torch.nan, torch.inf
+    return x.to(kind)
+
+
+def same(came: torch.Tensor, due: object) -> None:
+    assert_same_bits(as_array(came), due)
+
+
+@pytest.fixture(params=["cpu", "gpu"])  # gpu: Triton's interpreter
+def backend(request):
+    """Runs the test on the backends of tensors."""
+    with nx.use(request.param):
+        yield request.param
+
+
+# ---- the same bits -------------------------------------------------------------------------------
+
+
+@NAMED
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_tensors_give_what_arrays_give(backend, d, options, kind):
+    x = data(kind)
+    before = x.clone()
+    q, faked = nx.quantize(x, d, **options), nx.fake_quantize(x, d, **options)
+    with nx.use("array"):
+        due = nx.quantize(as_array(x), d, **options)
+        same(q.packed, due.packed)
+        same(q.dequantize(), due.dequantize())
+        for part in ("scale", "zero_point", "microexponents"):
+            if getattr(due, part) is not None:
+                same(getattr(q, part), getattr(due, part))
+    same(faked, as_array(q.dequantize()))
+    same(x, as_array(before))
+    assert (q.dtype, q.device, q.shape, q.format) == (kind, x.device, x.shape, nx.dtype(d))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (5,), (2, 3, 4)])
+def test_any_shape(shape):
+    for d in ("int8", "mxfp4", "mx6", "nvfp4") if shape else ("int8", "fp4"):
+        x = data(shape=shape)
+        q = nx.quantize(x, d)
+        with nx.use("array"):
+            same(q.dequantize(), nx.fake_quantize(as_array(x), d))
+        same(nx.fake_quantize(x, d), as_array(q.dequantize()))
+
+
+def test_any_strides():
+    x = data(shape=(6, 10, 8))
+    for part in (x.transpose(0, 2), x[::2, 1:], x[:, :, 3], x.expand(2, 6, 10, 8)):
+        due = nx.fake_quantize(part.contiguous(), "int4", scheme="per_channel(0)")
+        same(nx.fake_quantize(part, "int4", scheme="per_channel(0)"), as_array(due))
+        same(nx.mxfp4.round(part), as_array(nx.mxfp4.round(part.contiguous())))
+
+
+@pytest.mark.parametrize("d", ["fp8_e4m3", "fp6_e2m3", "bfloat16", "int4", "e8m0", *DECLARED[:2]], ids=str)
+def test_a_format_takes_tensors(backend, d):
+    d, x = nx.dtype(d), data()
+    codes = d.encode(x)
+    with nx.use("array"):
+        same(codes, d.encode(as_array(x)))
+        same(d.round(x), d.round(as_array(x)))
+        same(d.decode(codes), d.decode(as_array(codes)))
+        same(d.pack(codes), d.pack(as_array(codes)))
+    same(d.unpack(d.pack(codes), x.shape), as_array(codes))
+    same(d.decode_packed(d.encode_packed(x), x.shape), as_array(d.decode(codes)))
+    out = torch.empty_like(codes)
+    assert d.encode(x, out=out) is out
+    same(out, as_array(codes))
+
+
+@pytest.mark.parametrize("d", ["mxfp6_e2m3", "mx4", "nvfp4"])
+def test_a_block_format_takes_tensors(backend, d):
+    d, x = nx.dtype(d), data()
+    made = d.encode(x)
+    with nx.use("array"):
+        due = d.encode(as_array(x))
+        for part in ("codes", "scale", "microexponents"):
+            if getattr(due, part) is not None:
+                same(getattr(made, part), getattr(due, part))
+        assert made.tensor_scale == due.tensor_scale
+        same(made.decode(), due.decode())
+        same(d.pack(made), d.pack(due))
+    again = d.unpack(d.pack(made), x.shape, scale=made.scale, tensor_scale=made.tensor_scale)
+    same(again.decode(), as_array(made.decode()))
+
+
+# ---- compiled ------------------------------------------------------------------------------------
+
+
+@NAMED
+def test_compiled_equals_eager(d, options):
+    """One graph, no break; values, codes and gradients."""
+    options = {**options, "seed": 5} if "seed" in options else options
+
+    def both(x):
+        q = nx.quantize(x * 1, d, **options)
+        return nx.fake_quantize(x * 1, d, **options), q.dequantize(), q.packed
+
+    torch._dynamo.reset()
+    x = data().requires_grad_()
+    found = torch.compile(both, fullgraph=True, backend="aot_eager")(x)
+    for came, due in zip(found, both(x), strict=True):
+        same(came, as_array(due))
+    found[0].sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+def test_inductor_compiles_what_formats_do():
+    def all_at_once(x):
+        codes = nx.fp8_e4m3.encode(x)
+        return nx.fp8_e4m3.decode(codes) + nx.mxfp4.round(x) + nx.fake_quantize(x + 1, "int8")
+
+    torch._dynamo.reset()
+    x = torch.randn(8, 64)
+    same(torch.compile(all_at_once, fullgraph=True)(x), as_array(all_at_once(x)))
+
+
+def test_shapes_may_be_dynamic():
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x: nx.fake_quantize(x * 1, "int4", scheme="per_group(8)"), fullgraph=True, dynamic=True,
+        backend="aot_eager",
+    )  # fmt: skip
+    for rows in (3, 5, 6):
+        x = torch.randn(rows, 24)
+        same(compiled(x), as_array(nx.fake_quantize(x, "int4", scheme="per_group(8)")))
+
+
+SHORT = torch.randn(4, 32)
+E4M3, MX6, INT4 = "fp8_e4m3", "mx6", '{"dtype": "int4", "scheme": "per_channel(0)", "symmetric": false}'
+NUMERICS = torch.ops.numerics
+BLOCKS = NUMERICS.encode_blocks(SHORT, MX6)
+PARTS = NUMERICS.quantize(SHORT, INT4)
+ARGUMENTS = {
+    "encode": (SHORT, E4M3),
+    "decode": (NUMERICS.encode(SHORT, E4M3), E4M3),
+    "round": (SHORT.clone().requires_grad_(), E4M3, "stochastic", None, 3),
+    "pack": (NUMERICS.encode(SHORT, "fp4"), "fp4"),
+    "unpack": (NUMERICS.encode_packed(SHORT, "fp4"), [4, 32], "fp4"),
+    "encode_packed": (SHORT, "fp6_e2m3"),
+    "decode_packed": (NUMERICS.encode_packed(SHORT, "fp6_e2m3"), [4, 32], "fp6_e2m3"),
+    "encode_blocks": (SHORT, "mxfp4"),
+    "decode_blocks": (*BLOCKS[:3], None, MX6),
+    "round_blocks": (SHORT.clone().requires_grad_(), "nvfp4"),
+    "pack_blocks": (*BLOCKS[:3], MX6),
+    "unpack_blocks": (NUMERICS.pack_blocks(*BLOCKS[:3], MX6), None, [4, 32], MX6),
+    "quantize": (SHORT, INT4),
+    "dequantize": (*PARTS[:3], None, [4, 32], INT4, "float32", "bfloat16"),
+    "fake_quantize": (SHORT.clone().requires_grad_(), INT4, None, None, None, None, True),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operators_keep_torchs_rules(name):
+    torch.library.opcheck(getattr(NUMERICS, name).default, ARGUMENTS[name])
+
+
+# ---- gradients -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", ["int8", "mxfp4", "mx9", "nvfp4", "fp4"])
+def test_the_gradient_goes_straight_through(d):
+    x, g = data().nan_to_num(0, 1, -1).requires_grad_(), torch.randn(7, 70)
+    nx.fake_quantize(x, d).backward(g)
+    assert torch.equal(x.grad, g)
+    x.grad = None
+    nx.dtype(d).round(x).backward(g)
+    assert torch.equal(x.grad, g)
+
+
+@pytest.mark.parametrize(
+    ("d", "options", "inside"),
+    [
+        ("int4", {"scale": 0.5}, [True, True, True, False, False, True]),
+        ("uint4", {"scale": 0.5, "symmetric": False, "zero_point": 8},
+         [True, True, True, False, False, True]),
+        ("fp4", {"scale": 0.5}, [True, True, True, False, False, True]),
+    ],
+)  # fmt: skip
+def test_the_gradient_may_be_clipped(d, options, inside):
+    """At the outermost values it passes; beyond them, at Inf and at NaN it does not."""
+    high = {"int4": 3.5, "uint4": 3.5, "fp4": 3.0}[d]
+    low = {"int4": -4.0, "uint4": -4.0, "fp4": -3.0}[d]
+    x = torch.tensor([0.3, high, low, high + 0.01, low - 0.01, 0.0], requires_grad=True)
+    nx.fake_quantize(x, d, clip_gradient=True, **options).sum().backward()
+    assert x.grad.bool().tolist() == inside
+    x = torch.tensor([torch.inf, -torch.inf, torch.nan], requires_grad=True)
+    nx.fake_quantize(x, d, clip_gradient=True, **options).sum().backward()
+    assert x.grad.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("d", ["mxfp4", "mx6", "nvfp4"])
+def test_the_gradient_of_blocks_may_be_clipped(d):
+    """7.5 in a block of 7.5: mxfp4's scale is 1, so 6 is the most; mx6's largest code there is 7.75."""
+    x = torch.tensor([7.5, 1.0, -6.0, -6.5], requires_grad=True)
+    options = {"clip_gradient": True}
+    nx.fake_quantize(x, d, **options).sum().backward()
+    due = {"mxfp4": [0, 1, 1, 0], "mx6": [1, 1, 1, 1], "nvfp4": [1, 1, 1, 1]}[d]
+    assert x.grad.tolist() == due
+
+
+# ---- kept quantized ------------------------------------------------------------------------------
+
+
+@NAMED
+def test_a_linear_layer_takes_a_quantized_weight(d, options):
+    q = nx.quantize(data().nan_to_num(0, 1, -1), d, **options)
+    layer, x = torch.nn.Linear(70, 7, bias=False), torch.randn(3, 70, requires_grad=True)
+    layer.weight = torch.nn.Parameter(q, requires_grad=False)
+    y, due = layer(x), x @ q.dequantize().T
+    assert torch.equal(y, due)
+    y.sum().backward()
+    assert torch.equal(x.grad, torch.ones(3, 7) @ q.dequantize())
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), due)
+    assert torch.equal(torch.matmul(x, q.t()), due)
+
+
+INDICES = [np.s_[2:4], np.s_[:, 16:32], np.s_[::2], np.s_[1], np.s_[..., -1], np.s_[:, 0], np.s_[0:0],
+           np.s_[3:, 32:], np.s_[1, 16:48]]  # fmt: skip
+
+
+@NAMED
+def test_parts_are_parts(d, options):
+    """Slices, single indices and splits of every axis are those of the values, or are refused."""
+    for shape in ((6, 64), (4, 48, 3)):
+        x = data(shape=shape)
+        q = nx.quantize(x, d, **options)
+        whole = q.dequantize()
+        tried = 0
+        for index in INDICES:
+            try:
+                part = q[index]
+            except nx.NumericsError as refused:
+                assert "share" in str(refused)  # noqa: PT017 - which of them may, is known by the values
+                continue
+            tried += 1
+            assert isinstance(part, nx.QTensor)
+            same(part.dequantize(), as_array(whole[index]))
+            same(part.clone().packed, as_array(part.packed))
+        assert tried >= 4
+    rows = [part.dequantize() for part in q.split(48)]
+    assert torch.equal(torch.cat(rows), whole)
+
+
+def test_a_part_of_whole_rows_is_a_view():
+    q = nx.quantize(torch.randn(8, 64), "int4", scheme="per_channel(0)")
+    assert q[2:5].packed.untyped_storage().data_ptr() == q.packed.untyped_storage().data_ptr()
+
+
+def test_moving_keeps_it_quantized():
+    q = nx.quantize(torch.randn(4, 32), "mxfp4")
+    for moved in (q.clone(), q.detach(), q.to("cpu"), q.to(torch.bfloat16), q.contiguous(), q.view(4, 32),
+                  q.cpu(), q.view(-1), q.reshape(-1)):  # fmt: skip
+        assert isinstance(moved, nx.QTensor)
+        assert torch.equal(moved.dequantize("float32").reshape(-1), q.dequantize().reshape(-1))
+    assert q.to(torch.bfloat16).dtype == torch.bfloat16
+    assert q.to(torch.float64).dtype == torch.float64  # values: they are computed otherwise
+    assert not isinstance(q + 1, nx.QTensor)
+    assert torch.equal(q + 1, q.dequantize() + 1)
+    with pytest.raises(nx.NumericsError, match="would change a QTensor in place"):
+        q.add_(1)
+    with pytest.raises(nx.NumericsError, match="another recipe or shape"):
+        q.copy_(nx.quantize(torch.randn(4, 32), "mx6"))
+
+
+def test_it_is_shown():
+    q = nx.quantize(torch.ones(2, 3), "int4")
+    assert repr(q) == "QTensor(int4, shape=(2, 3), per_tensor(), 9.333 bits a value)"
+    assert repr(torch.nn.Parameter(q, requires_grad=False)).endswith(repr(q))
+    assert "<td>int4</td>" in q._repr_html_()
+    assert q.error(torch.ones(2, 3)).max_error == 0.0
+
+
+@NAMED
+def test_it_is_saved_and_loaded_by_a_fresh_process(tmp_path, d, options):
+    """`weights_only=True` after nothing but `import numerics`, before or after torch."""
+    q = nx.quantize(data(torch.bfloat16), d, **options)
+    torch.save({"w": q, "values": q.dequantize()}, tmp_path / "q.pt")
+    if d not in ("int4", "nvfp4"):  # a process costs seconds: two formats in it, the others here
+        loaded = torch.load(tmp_path / "q.pt", weights_only=True)
+        assert torch.equal(loaded["w"].dequantize().view(torch.int16), q.dequantize().view(torch.int16))
+        return
+    for imports in ("import numerics, torch", "import torch, numerics"):
+        code = f"""{imports}
+loaded = torch.load({str(tmp_path / "q.pt")!r}, weights_only=True)
+w = loaded["w"]
+assert isinstance(w, numerics.QTensor), type(w)
+assert torch.equal(w.dequantize().view(torch.int16), loaded["values"].view(torch.int16))
+print(w)"""
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert found.stdout.strip() == repr(q), found.stderr
+
+
+def test_a_declared_format_travels_too(tmp_path):
+    d = nx.float_format(3, 2, name="e3m2_of_mine")
+    q = nx.quantize(torch.randn(3, 8), d, scheme="per_channel")
+    torch.save(q, tmp_path / "q.pt")
+    assert torch.load(tmp_path / "q.pt", weights_only=True).format is d
+
+
+# ---- what cannot be ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: nx.quantize(torch.ones(3, dtype=torch.int32), "int8"), "cannot encode int32 data"),
+        (lambda: nx.fp4.encode(torch.ones(3, dtype=torch.float8_e5m2)), "cannot read a tensor"),
+        (lambda: nx.fp4.decode(torch.ones(3)), "codes are unsigned integers"),
+        (lambda: nx.fp4.decode(torch.tensor([16])), "code 16 is outside 0 .. 15"),
+        (lambda: nx.quantize(torch.ones(3), "int8", scale=torch.ones(2)), r"scale has shape \(2,\)"),
+        (lambda: nx.quantize(torch.ones(3), "int8", scale=torch.tensor(0.0)), "scale 0 is not allowed"),
+        (lambda: nx.quantize(torch.ones(3), "int8", scale="big"), "must be real numbers"),
+        (lambda: nx.fake_quantize(torch.ones(3), "int8", scale=torch.ones((), requires_grad=True)),
+         "numerics.train"),
+        (lambda: nx.quantize(nx.quantize(torch.ones(3), "int8"), "int4"), "is quantized already"),
+        (lambda: nx.fp4.encode(torch.ones(3), out=torch.empty(3)), "out must be a uint8 array"),
+        (lambda: nx.fp4.encode(torch.ones(3).to_sparse()), "cannot be read; a plain one on the CPU can"),
+        (lambda: torch.ops.numerics.encode(torch.ones(3), "mx6"), "mx6 is a block format"),
+        (lambda: torch.ops.numerics.encode_blocks(torch.ones(3), "fp4"), "fp4 is not a block format"),
+        (lambda: torch.ops.numerics.encode(torch.ones(3), "{}"), "does not describe a format"),
+        (lambda: torch.ops.numerics.quantize(torch.ones(3), "{}"), "is not the text of a recipe"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be(make, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        make()
