@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import frexp
+from math import frexp, ldexp
 from typing import Any, ClassVar
 
 from numerics.formats import backend
@@ -241,8 +241,7 @@ class Block(Dtype):
         if tensor_scale is not None:
             if self.family != "scaled":
                 raise NumericsError(f"{self.name} has no tensor scale")
-            if not 0 < tensor_scale < float("inf"):
-                raise NumericsError(f"tensor_scale={tensor_scale} is not a positive finite number")
+            tensor_scale = _stored(tensor_scale)
         rounding = check_rounding(rounding)
         check_random(rounding, seed, random_bits)
         return scale_rule, rounding, tensor_scale, backend.Draw(seed, random_bits)
@@ -253,6 +252,20 @@ class Block(Dtype):
         if self.scale is not None:
             return -(-(self.element_bits * self.block + self.scale.bits) // 8)
         return sum(-(-self.block * width // 8) for _, width in planes(self.element_bits)) + 2
+
+
+def _stored(tensor_scale: float) -> float:
+    """A tensor's scale as float32 holds it, half to even; raises NumericsError where that is 0 or infinite.
+
+    By integers, since a conversion would lose subnormals in a thread that flushes them.
+    """
+    if isinstance(tensor_scale, (int, float)) and 0 < tensor_scale < float("inf"):
+        significand, exponent = frexp(tensor_scale)
+        digits = min(24, exponent + 149)
+        kept = ldexp(round(ldexp(significand, digits)), exponent - digits)
+        if 0 < kept < 2.0**128:
+            return kept
+    raise NumericsError(f"tensor_scale={tensor_scale} is not a positive finite float32 number")
 
 
 @dataclass(frozen=True)
@@ -270,6 +283,10 @@ class Blocks:
     scale: Any
     microexponents: Any = None
     tensor_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.tensor_scale is not None:
+            object.__setattr__(self, "tensor_scale", _stored(self.tensor_scale))
 
     def decode(self) -> Any:
         """The float32 values."""

@@ -42,6 +42,8 @@ CASES = {
     "unknown scale rule": (lambda: nx.mxfp4.encode(X, scale_rule="flor"), "did you mean 'floor'"),
     "scale rule of another family": (lambda: nx.mx6.encode(X, scale_rule="even"), "for MX formats"),
     "tensor scale of another family": (lambda: nx.mx6.encode(X, tensor_scale=2.0), "no tensor scale"),
+    "tensor scale beyond float32": (lambda: nx.nvfp4.encode(X, tensor_scale=1e60), "positive finite"),
+    "tensor scale below float32": (lambda: nx.nvfp4.encode(X, tensor_scale=1e-60), "positive finite"),
     "tensor scale of zero": (lambda: nx.nvfp4.encode(X, tensor_scale=0.0), "positive finite"),
     "code too large": (lambda: nx.fp4.decode(np.array([3, 16], np.uint8)), "code 16 is outside 0 .. 15"),
     "negative code": (lambda: nx.fp4.decode([-1]), "code -1 is outside"),

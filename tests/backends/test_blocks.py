@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as npst
 
 import numerics as nx
 from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
-from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, each_executor
+from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, each_executor, edges
 
 rng = np.random.default_rng(2)
 
@@ -184,3 +184,16 @@ def test_out_of_another_shape_is_refused(executor):
         nx.mx6.encode(np.zeros((2, 17), np.float32), out=room)
     with pytest.raises(nx.NumericsError, match="out must be Blocks of mx9"):
         nx.mx9.encode(np.zeros((2, 16), np.float32), out=room)
+
+
+def test_a_tensor_scale_is_rounded_to_float32_before_use(executor):
+    """1/3 lies beside float32's numbers: it is stored, and used, as the nearest of them."""
+    x = edges(seed=4, random=16)[:256].reshape(4, 64)
+    made = nx.nvfp4.encode(x, tensor_scale=1 / 3)
+    assert made.tensor_scale == float(np.float32(1 / 3)) != 1 / 3
+    with nx.use("reference"):
+        due = nx.nvfp4.round(x, tensor_scale=1 / 3)
+    assert_same_bits(nx.nvfp4.round(x, tensor_scale=1 / 3), due)
+    assert_same_bits(made.decode(), due)
+    given = nx.Blocks(nx.nvfp4, -1, made.codes, made.scale, None, 1 / 3)
+    assert_same_bits(given.decode(), due)
