@@ -9,7 +9,7 @@ import numpy as np
 
 from numerics.backends.executor import Array
 from numerics.backends.memory import empty
-from numerics.backends.tensors import as_array, as_tensor, is_tensor
+from numerics.backends.tensors import as_array, as_tensor, is_tensor, own_codes
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError
 
@@ -19,6 +19,7 @@ _PLAIN = {np.dtype(name) for name in ("float16", "float32", "float64")}  # a nam
 
 def take(x: Any) -> tuple[Array, Callable[[Array], Any]]:
     """x as a C-contiguous array of a float type, and how to give a result back in x's kind."""
+    give: Callable[[Array], Any]
     if isinstance(x, np.ndarray):
         data, give = x, _same
     elif isinstance(x, np.generic):
@@ -64,10 +65,11 @@ def _from_python(x: Any) -> Array:
 
 def take_codes(codes: Any, bits: int, kind: str, name: str) -> tuple[Array, Callable[[Array], Any]]:
     """Codes as a C-contiguous array of their own unsigned type, checked against 2**bits."""
+    give: Callable[[Array], Any]
     if is_tensor(codes):
-        data, give = as_array(codes), as_tensor
+        data, give = as_array(own_codes(codes, bits, kind, name)), as_tensor
     else:
-        data, give = np.asarray(codes), _giver(codes)
+        data, give = own_codes(np.asarray(codes), bits, kind, name), _giver(codes)
     if data.size == 0 and give is _to_python:
         data = data.astype(kind)
     if data.dtype.kind not in "iu":

@@ -144,7 +144,10 @@ class HostBackend(HostAffine):
                 f"out must be Blocks of {dtype} along axis {axis}, not {out.dtype}, {out.axis}"
             )
         expected = (blocking.shape, blocking.shared_shape, blocking.shared_shape)
-        arrays = tuple(as_array(a) if is_tensor(a) else a for a in (out.codes, out.scale, out.microexponents))
+        codes, scale, micro = (
+            as_array(a) if is_tensor(a) else a for a in (out.codes, out.scale, out.microexponents)
+        )
+        arrays = (codes, scale, micro)
         kinds = (dtype.code_dtype, dtype.scale.code_dtype if dtype.scale else "uint8", "uint8")
         for name, array, shape, kind in zip(
             ("codes", "scale", "microexponents"), arrays, expected, kinds, strict=True

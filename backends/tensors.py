@@ -12,6 +12,7 @@ import numpy as np
 
 from numerics.backends.executor import Array
 from numerics.backends.words import bfloat16_type
+from numerics.formats.aliases import is_called
 from numerics.formats.errors import NumericsError
 
 if TYPE_CHECKING:
@@ -54,3 +55,18 @@ def as_tensor(x: Array) -> torch.Tensor:
     if x.dtype.kind == "V" and x.dtype.name == "bfloat16":
         return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(x)
+
+
+def own_codes(x: Any, bits: int, kind: str, name: str) -> Any:
+    """An array or tensor of the format's own type as its codes, in the same memory; others as they are.
+
+    bits, kind, name: of the format, and the unsigned type of its codes.  torch's types of fewer than
+    8 bits are left as they are: torch says nothing of where in a byte their bits lie.
+    """
+    if not is_called(x.dtype, name):
+        return x
+    if is_tensor(x):
+        import torch
+
+        return x.detach().view(getattr(torch, kind)) if 8 * x.dtype.itemsize == bits else x
+    return x.view(kind) if x.dtype.isnative else x

@@ -28,7 +28,8 @@ def bfloat16_type() -> np.dtype[Any]:
             "NumPy has no bfloat16 of its own: pip install ml_dtypes, or ask for another type, "
             'as in dequantize("float32")'
         ) from None
-    return np.dtype(ml_dtypes.bfloat16)
+    kind: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return kind
 
 
 def name_of(dtype: np.dtype[Any]) -> str:

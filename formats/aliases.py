@@ -94,6 +94,17 @@ def dtype(name: Any) -> Dtype:
     return found
 
 
+@lru_cache(maxsize=1024)
+def is_called(thing: Any, name: str) -> bool:
+    """Is that a library's own dtype of the format with our name?
+
+    >>> is_called("float8_e4m3fn", "fp8_e4m3"), is_called("float8_e5m2", "fp8_e4m3")
+    (True, False)
+    """
+    found = _table().get(_spelling(thing))
+    return found is not None and found.name == name
+
+
 def _spelling(thing: Any) -> str:
     """The name by which a library's own dtype object goes."""
     named = getattr(thing, "name", None) or getattr(thing, "__name__", None) or str(thing)

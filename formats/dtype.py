@@ -144,8 +144,9 @@ class Element(Dtype):
     def decode(self, codes: Any, *, out: Any = None) -> Any:
         """Codes to float32 values, exactly.
 
-        codes: unsigned integers below 2**bits, any shape; Python integers give Python floats.
-        Raises NumericsError for codes out of range.
+        codes: unsigned integers below 2**bits, any shape; Python integers give Python floats.  An
+        array of the format's own type (ml_dtypes' or torch's float8_e4m3fn, NumPy's int8) is taken
+        by its bits.  Raises NumericsError for codes out of range, and for another format's type.
 
         >>> from numerics.formats import fp8_e4m3
         >>> fp8_e4m3.decode([42, 126])

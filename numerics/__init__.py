@@ -28,19 +28,22 @@ _backend.register("ipu", "numerics.backends.ipu", device=None, extra="ipu")
 _backend.register("gpu", "numerics.backends.gpu", device="gpu", extra="gpu")
 
 _BACKENDS = ("ipu",)  # those that offer more than a place to run
+_MODULES = ("interop", "layouts", "observe")
 _LAZY: dict[str, str] = {
     "empty": "numerics.backends.memory",
     "QTensor": "numerics.tensor",
     "Scheme": "numerics.scheme",
     "dequantize": "numerics.quantization",
     "fake_quantize": "numerics.quantization",
-    "load": "numerics.checkpoint",
+    "load": "numerics.files",
     "per_channel": "numerics.scheme",
     "per_group": "numerics.scheme",
     "per_tensor": "numerics.scheme",
     "quantize": "numerics.quantization",
+    "save": "numerics.files",
+    "transcode": "numerics.transcoding",
 }
-__all__ = [*_formats, *_LAZY, "__version__", *_BACKENDS, "use"]
+__all__ = [*_formats, *_LAZY, "__version__", *_BACKENDS, *_MODULES, "use"]
 
 
 _when_torch.arrange()
@@ -49,6 +52,8 @@ _when_torch.arrange()
 def __getattr__(name: str) -> Any:
     if name in _BACKENDS:
         return _backend.module(name)
+    if name in _MODULES:
+        return importlib.import_module(f"numerics.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'numerics' has no attribute {name!r}")

@@ -10,7 +10,7 @@ import fnmatch
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,8 +21,8 @@ from numerics.formats.rounding import check_random
 from numerics.manifest import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.recipe import Recipe
 from numerics.scheme import Scheme
-from numerics.streaming import Shared, decode, encode, qtensor
-from numerics.tensor import ErrorSums, QTensor
+from numerics.streaming import decode, encode
+from numerics.tensor import ErrorSums
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -112,7 +112,7 @@ def quantize_file(
     if KEY in reader.metadata:
         raise NumericsError(f"{source} was quantized already; give the original")
     plans = _plans(reader, recipe, include, exclude)
-    metadata = {**reader.metadata, KEY: text_of(recipe, plans, seed)}
+    metadata = {**reader.metadata, KEY: text_of(plans, seed)}
     report, done = FileReport(), _Progress(progress, reader.entries)
     with terminable(), Writer(target, _entries(reader.entries, plans), metadata) as writer:
         for name, entry in reader.entries.items():
@@ -142,27 +142,13 @@ def dequantize_file(
     metadata = {key: text for key, text in reader.metadata.items() if key != KEY}
     types = {name: kind for kind, name in ORIGINALS.items()}
     restored = {name: Entry(types[plan.original], plan.shape) for name, plan in plans.items()}
-    entries = {name: reader.entries[name] for name in _plain(reader, plans)} | restored
+    entries = {name: reader.entries[name] for name in plain_names(reader, plans)} | restored
     done = _Progress(progress, reader.entries)
     with terminable(), Writer(target, entries, metadata) as writer:
-        for name in _plain(reader, plans):
+        for name in plain_names(reader, plans):
             _copy(reader, writer, name, done)
         for name, plan in plans.items():
             decode(reader, writer, name, plan, most(max_memory), done.add)
-
-
-def load(path: PathLike) -> dict[str, QTensor | Array]:
-    """The tensors of a file that `numerics quantize` wrote; quantized ones as QTensors, others as arrays.
-
-    Codes and copied arrays are read-only views of the file, read when they are used.  Copied
-    bfloat16 needs ml_dtypes.  Raises NumericsError for a damaged file.
-    """
-    reader = Reader(path)
-    plans = plans_of(reader.metadata[KEY], reader.entries, path) if KEY in reader.metadata else {}
-    loaded: dict[str, QTensor | Array] = {name: reader.tensor(name) for name in _plain(reader, plans)}
-    for name, plan in plans.items():
-        loaded[name] = qtensor(plan, plan.shape, reader.raw(plan.names["codes"]), Shared.read(reader, plan))
-    return loaded
 
 
 def most(max_memory: int) -> int:
@@ -185,10 +171,9 @@ def _plans(reader: Reader, recipe: Recipe, include: Sequence[str], exclude: Sequ
         entry = reader.entries[name]
         plan = Plan(recipe, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
         try:
-            others = [part for part in plan.parts if part != "codes"]
+            plans[name] = plan.named(taken)
         except NumericsError as wrong:
             raise NumericsError(f"tensor {name!r}: {wrong}") from None
-        plans[name] = replace(plan, names={"codes": name, **{p: _free(f"{name}.{p}", taken) for p in others}})
     return plans
 
 
@@ -202,14 +187,6 @@ def _wanted(name: str, entry: Entry, include: Sequence[str], exclude: Sequence[s
     return len(entry.shape) >= 2
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """A name that no other tensor has."""
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
-
-
 def _entries(before: Mapping[str, Entry], plans: Mapping[str, Plan]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for name, entry in before.items():
@@ -220,7 +197,7 @@ def _entries(before: Mapping[str, Entry], plans: Mapping[str, Plan]) -> dict[str
     return found
 
 
-def _plain(reader: Reader, plans: Mapping[str, Plan]) -> list[str]:
+def plain_names(reader: Reader, plans: Mapping[str, Plan]) -> list[str]:
     """The tensors that are no part of a quantized one."""
     parts = {name for plan in plans.values() for name in plan.names.values()}
     return [name for name in reader.entries if name not in parts]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from numerics.backends.blocking import check_axis
@@ -22,7 +22,7 @@ from numerics.recipe import Recipe
 from numerics.spelling import dtype_of, facts_of
 
 KEY = "numerics"  # of the text in __metadata__
-VERSION = 1  # of the text
+VERSION = 2  # of the text
 LAYOUT = 1  # of the bytes of mx4, mx6 and mx9: docs/layout.md
 SCALES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "pof2": "U8"}
 ORIGINALS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -55,6 +55,17 @@ class Plan:
             partition = scheme.partition(self.shape)
             return None if partition.size is None else partition.axis
         return check_axis(self.recipe.axis, self.shape)
+
+    def named(self, taken: set[str]) -> Plan:
+        """The same with a name for each part beside the codes, one that no other tensor has."""
+        names = dict(self.names)
+        for part in self.parts:
+            if part != "codes":
+                names[part] = f"{names['codes']}.{part}"
+                while names[part] in taken:
+                    names[part] += "_"
+                taken.add(names[part])
+        return replace(self, names=names)
 
     @property
     def parts(self) -> dict[str, Entry]:
@@ -101,15 +112,24 @@ class Plan:
 # ---- the text -----------------------------------------------------------------------------------
 
 
-def text_of(recipe: Recipe, plans: Mapping[str, Plan], seed: int | None) -> str:
-    """The JSON text of a file whose tensors share a recipe."""
-    said = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
-    said |= {"dtype": facts_of(recipe.dtype), "scheme": recipe.scheme and repr(recipe.scheme), "seed": seed}
+def text_of(plans: Mapping[str, Plan], seed: int | None) -> str:
+    """The JSON text of a file: its recipes, and which of them each tensor has."""
+    recipes = list(dict.fromkeys(plan.recipe for plan in plans.values()))
     tensors = {
-        name: {"shape": list(plan.shape), "original": plan.original, "names": dict(plan.names)}
+        name: {
+            "recipe": recipes.index(plan.recipe), "shape": list(plan.shape), "original": plan.original,
+            "names": dict(plan.names),
+        }
         for name, plan in plans.items()
-    }
-    return json.dumps({"version": VERSION, "layout": LAYOUT, "recipe": said, "tensors": tensors})
+    }  # fmt: skip
+    said = {"version": VERSION, "layout": LAYOUT, "seed": seed}
+    return json.dumps({**said, "recipes": [_said(recipe) for recipe in recipes], "tensors": tensors})
+
+
+def _said(recipe: Recipe) -> dict[str, Any]:
+    """Every option, and every fact of the format: a file outlives its reader's tables."""
+    said = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
+    return said | {"dtype": facts_of(recipe.dtype), "scheme": recipe.scheme and repr(recipe.scheme)}
 
 
 def plans_of(text: str, entries: Mapping[str, Entry], file: object) -> dict[str, Plan]:
@@ -119,8 +139,8 @@ def plans_of(text: str, entries: Mapping[str, Entry], file: object) -> dict[str,
         versions = said["version"], said["layout"]
         if versions != (VERSION, LAYOUT):
             raise NumericsError(f"version and layout {versions}; this one reads {(VERSION, LAYOUT)}")
-        recipe = _recipe(said["recipe"])
-        plans = {name: _plan(recipe, facts) for name, facts in said["tensors"].items()}
+        recipes = [_recipe(recipe) for recipe in said["recipes"]]
+        plans = {name: _plan(recipes, facts) for name, facts in said["tensors"].items()}
         parts = {part for plan in plans.values() for part in plan.names.values()}
         for name, plan in plans.items():
             _check_parts(name, plan, entries)
@@ -139,11 +159,13 @@ def _recipe(said: dict[str, Any]) -> Recipe:
     return Recipe.make(dtype_of(said["dtype"]), **{key: said[key] for key in keys}, **axis)
 
 
-def _plan(recipe: Recipe, said: dict[str, Any]) -> Plan:
-    shape = tuple(said["shape"])
+def _plan(recipes: list[Recipe], said: dict[str, Any]) -> Plan:
+    shape, place = tuple(said["shape"]), said["recipe"]
+    if type(place) is not int or not 0 <= place < len(recipes):
+        raise NumericsError(f"recipe {place!r} is not one of the {len(recipes)} that the file has")
     if not all(type(n) is int and n >= 0 for n in shape) or said["original"] not in ORIGINALS.values():
         raise NumericsError(f"a tensor of {said['original']} with shape {shape} cannot be")
-    return Plan(recipe, shape, said["original"], said["names"])
+    return Plan(recipes[place], shape, said["original"], said["names"])
 
 
 def _check_parts(name: str, plan: Plan, entries: Mapping[str, Entry]) -> None:

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from numerics.backends.affine import AffineBackend
 from numerics.backends.executor import Affine
-from numerics.backends.tensors import as_array, is_tensor
 from numerics.formats import backend
 from numerics.formats.backend import Draw
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random
 from numerics.recipe import Recipe, recipe_of, recipe_text
 from numerics.scheme import Scheme
-from numerics.tensor import ArrayQTensor, QTensor, affine_backend, wide_type
+from numerics.tensor import ArrayQTensor, QTensor, affine_backend, to_host, wide_type
 
 Array = NDArray[Any]
 
@@ -165,14 +164,19 @@ def pack(
     packed = target.quantize_packed(
         data, recipe.element, recipe.partition(shape), affine, recipe.rounding, draw
     )
-    stored = "float64" if recipe.stored_scale_type(original) == "float64" else "float32"
+    scale, zero = stored(recipe, target, affine, original)
+    return ArrayQTensor(
+        recipe=recipe, shape=shape, packed=packed, shared=scale, zero_point=zero, original=original
+    )
+
+
+def stored(recipe: Recipe, target: AffineBackend, affine: Affine, original: str) -> Affine:
+    """A scale and a zero point in the types in which they are kept."""
+    kind = "float64" if recipe.stored_scale_type(original) == "float64" else "float32"
     zero = affine.zero
     if zero is not None and recipe.zero_point_type == "float32":
         zero = target.give(zero, "float32")
-    return ArrayQTensor(
-        recipe=recipe, shape=shape, packed=packed, shared=target.give(affine.scale, stored),
-        zero_point=zero, original=original,
-    )  # fmt: skip
+    return Affine(target.give(affine.scale, kind), zero)
 
 
 def pack_blocks(
@@ -215,7 +219,7 @@ def _given_zero(recipe: Recipe, zero: Any, scale: Any, shape: tuple[int, ...], w
 
 def _numbers(name: str, came: Any, shape: tuple[int, ...]) -> Array:
     try:
-        found = as_array(came.cpu()) if is_tensor(came) else np.asarray(came)
+        found = to_host(came)
         found = found.astype(np.float64) if found.dtype.kind in "fiuV" else found
     except (ValueError, TypeError) as wrong:
         raise NumericsError(f"{name} cannot be read as numbers: {wrong}") from None

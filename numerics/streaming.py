@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -195,6 +195,14 @@ class _Writing:
 
     def _put(self, part: str, data: Any) -> None:
         self._ends[part] = self.writer.put(self.plan.names[part], self._ends[part], np.asarray(data))
+
+
+def store(writer: Writer, plan: Plan, q: ArrayQTensor) -> None:
+    """A whole tensor that is quantized already."""
+    writing = _Writing(writer, plan)
+    writing.put(q)
+    spanning = Shared(q.shared, q.zero_point) if _spans(plan) else Shared()
+    writing.put_spanning(replace(spanning, tensor_scale=q.tensor_scale))
 
 
 # ---- codes to floats ----------------------------------------------------------------------------

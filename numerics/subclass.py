@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -24,7 +25,7 @@ PARTS = ("packed", "shared", "zero_point", "tensor_scale")
 """The tensors that it holds, as far as its format has them."""
 
 
-class TensorQTensor(QTensor, Tensor):
+class TensorQTensor(QTensor, Tensor):  # type: ignore[misc, override]
     """A QTensor of torch tensors; made by `quantize`, by slicing, by loading.
 
     >>> import torch, numerics as nx
@@ -53,7 +54,7 @@ class TensorQTensor(QTensor, Tensor):
         )
         made.recipe, made.packed = recipe, packed
         made.shared, made.zero_point, made.tensor_scale = shared, zero_point, tensor_scale
-        return cast(TensorQTensor, made)
+        return made
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """All is done when it is made."""
@@ -82,8 +83,9 @@ class TensorQTensor(QTensor, Tensor):
         """The float type that it stands for."""
         return str(self.dtype).removeprefix("torch.")
 
-    __repr__ = QTensor.__repr__
+    __repr__ = QTensor.__repr__  # type: ignore[assignment]
     __getitem__ = Tensor.__getitem__
+    to = Tensor.to
 
     def dequantize(self, dtype: Any = None) -> Tensor:
         """QTensor.dequantize."""
@@ -131,7 +133,9 @@ class TensorQTensor(QTensor, Tensor):
         return rebuilt, (self.recipe.text, tuple(self.shape), self.original, parts, self.requires_grad)
 
     @classmethod
-    def __torch_dispatch__(cls, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, op: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """What keeps it quantized by KEPT, all else on the values."""
         kwargs = kwargs or {}
         kept = KEPT.get(op) or COLLECTIVES.get(str(op))
@@ -294,7 +298,8 @@ def _cut_along_first(q: TensorQTensor) -> tuple[dict[str, Tensor], dict[str, Ten
             f"{q!r} cannot be cut along axis 0: its rows are not whole bytes of their own; "
             "shard another axis, or pad rows to whole bytes"
         )
-    cut, whole = {"packed": q.packed.reshape(q.shape[0], -1)}, {}
+    cut: dict[str, Tensor] = {"packed": q.packed.reshape(q.shape[0], -1)}
+    whole: dict[str, Tensor] = {}
     for name in PARTS[1:]:
         part = getattr(q, name)
         if part is not None:
@@ -334,13 +339,17 @@ def _all_gather(q: TensorQTensor, ranks: int, group: str) -> Any:
     return _joined(q.recipe, (ranks * q.shape[0], *q.shape[1:]), q.dtype, gathered, whole)
 
 
+def _part(place: int, q: TensorQTensor) -> Tensor:
+    return q.parts[place]
+
+
 def _each_part(op: str) -> Callable[..., Any]:
     """A collective that only moves memory, for each of the tensors that a QTensor holds."""
 
     def move(*args: Any, **kwargs: Any) -> Any:
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, TensorQTensor)]
         for place in range(len(leaves[0].parts)):
-            part = pytree.tree_map_only(TensorQTensor, lambda q, k=place: q.parts[k], (args, kwargs))
+            part = pytree.tree_map_only(TensorQTensor, partial(_part, place), (args, kwargs))
             _, work = getattr(torch.ops.c10d, op)(*part[0], **part[1])
             work.wait()
         return args[0], work

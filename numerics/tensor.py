@@ -30,7 +30,7 @@ from numerics.scheme import Scheme
 Array = NDArray[Any]
 ORIGINALS = ("float16", "bfloat16", "float32", "float64", "python")
 SCALE_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "pof2": 8}
-CHUNK = 1 << 18  # elements of which errors are summed at a time
+CHUNK = 1 << 18  # elements that are summed or counted at a time
 SHOWN = 6  # values of a notebook's view
 
 
@@ -75,7 +75,7 @@ class QTensor:
         spans = [slicing.sharing(self, axis) for axis in range(len(self.shape))]
         spans[-1:] = [span * -(-SHOWN // span) for span in spans[-1:]]
         q = self[tuple(map(slice, spans))]
-        codes, values = (_on_host(found).reshape(-1)[:SHOWN] for found in (q.codes, q.dequantize("float64")))
+        codes, values = (to_host(found).reshape(-1)[:SHOWN] for found in (q.codes, q.dequantize("float64")))
         return [("first codes", ", ".join(str(int(c)) for c in codes)),
                 ("first values", ", ".join(f"{float(v):.6g}" for v in values))]  # fmt: skip
 
@@ -138,7 +138,7 @@ class QTensor:
         if self.shared is None:
             return 0
         bits = 8 * self.shared.itemsize if self.scheme is None else SCALE_BITS[self.scale_type]
-        return math.prod(self.shared.shape) * bits // 8
+        return int(math.prod(self.shared.shape) * bits // 8)
 
     @property
     def bits(self) -> float:
@@ -167,11 +167,11 @@ class QTensor:
         >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").error([0.5, -1.0, 2.0, 3.5])
         Error(sqnr=inf, max_error=0.0)
         """
-        data = _on_host(affine_backend(x).prepare(x)[0])
+        data = to_host(affine_backend(x).prepare(x)[0])
         if data.shape != tuple(self.shape):
             raise NumericsError(f"x has shape {data.shape}, the quantized tensor {tuple(self.shape)}")
         sums = ErrorSums()
-        sums.add(data, _on_host(self.decoded()))
+        sums.add(data, to_host(self.decoded()))
         return sums.error
 
     def decoded(self) -> Any:
@@ -190,6 +190,10 @@ class QTensor:
         (QTensor(int4, shape=(2,), per_tensor(), 20 bits a value), [[-7.0], [3.5]])
         """
         return slicing.part(self, index)
+
+    def to(self, *where: Any, **options: Any) -> Any:
+        """The same on another device, as `torch.Tensor.to` takes it; arrays become tensors."""
+        raise NotImplementedError
 
     def with_parts(
         self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
@@ -251,6 +255,12 @@ class ArrayQTensor(QTensor):
             zero = target.give(zero, wide)
         affine = Affine(target.give(self.shared, wide), zero)
         return target.dequantize(self.codes, self.recipe.element, self.recipe.partition(self.shape), affine)
+
+    def to(self, *where: Any, **options: Any) -> Any:
+        """QTensor.to."""
+        from numerics.interop import as_tensors
+
+        return as_tensors(self).to(*where, **options)
 
     def with_parts(
         self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
@@ -327,6 +337,6 @@ def float_name(dtype: Any) -> str:
     return one_of("float type", str(named or dtype).removeprefix("torch."), ORIGINALS[:-1])
 
 
-def _on_host(x: Any) -> Array:
+def to_host(x: Any) -> Array:
     """An array of any backend as NumPy's."""
     return as_array(x.cpu()) if is_tensor(x) else np.asarray(x)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from numerics.backends.tensors import own_codes
 from numerics.formats.backend import Draw
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import RANDOM_BITS
@@ -44,6 +45,7 @@ def take(x: torch.Tensor) -> torch.Tensor:
 
 def take_codes(codes: torch.Tensor, bits: int, kind: str, name: str) -> torch.Tensor:
     """Codes, contiguous and of their own unsigned type, checked against 2**bits."""
+    codes = own_codes(codes, bits, kind, name)
     if codes.dtype not in INTEGERS:
         raise NumericsError(f"{name}: codes are unsigned integers ({kind}), not {name_of(codes.dtype)}")
     wanted = CODES[kind]

@@ -115,7 +115,7 @@ def test_the_output_is_a_plain_safetensors_file(source, tmp_path):
     assert plain["w.zero_point"].dtype == np.int32
     assert raw(plain["w.scale"]) == raw(TENSORS["w.scale"])
     said = json.loads(Reader(out).metadata["numerics"])
-    assert said["version"] == said["layout"] == 1
+    assert (said["version"], said["layout"]) == (2, 1)
     assert said["tensors"]["w"]["names"] == {"codes": "w", "scale": "w.scale_", "zero_point": "w.zero_point"}
     quantize_file(source, out, "fp8_e4m3")
     assert load_file(out)["w"].shape == (24, 70)
@@ -454,11 +454,12 @@ def test_a_changed_header_is_read_or_refused(quantized, tmp_path_factory, data):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda said: said.update(version=2), "version and layout"),
-        (lambda said: said.pop("recipe"), "cannot be read: KeyError"),
-        (lambda said: said["recipe"].update(scheme="per_row"), "unknown scheme 'per_row'"),
-        (lambda said: said["recipe"]["dtype"].update(kind="complex"), "cannot be read: KeyError"),
-        (lambda said: said["recipe"]["dtype"].update(bits=99), "99"),
+        (lambda said: said.update(version=3), "version and layout"),
+        (lambda said: said.pop("recipes"), "cannot be read: KeyError"),
+        (lambda said: said["recipes"][0].update(scheme="per_row"), "unknown scheme 'per_row'"),
+        (lambda said: said["recipes"][0]["dtype"].update(kind="complex"), "cannot be read: KeyError"),
+        (lambda said: said["recipes"][0]["dtype"].update(bits=99), "99"),
+        (lambda said: said["tensors"]["w"].update(recipe=1), "recipe 1 is not one of the 1"),
         (lambda said: said["tensors"]["w"].update(shape=[4, -70]), "cannot be"),
         (lambda said: said["tensors"]["w"].update(shape=[4, 71]), "the codes of 'w' should be"),
         (lambda said: said["tensors"]["w"].update(original="int8"), "a tensor of int8"),

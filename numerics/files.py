@@ -1,0 +1,103 @@
+"""QTensors in safetensors files: the files that `numerics quantize` writes, from and to memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.tensors import as_array, as_tensor, is_tensor
+from numerics.checkpoint import PathLike, plain_names
+from numerics.container import ML_DTYPES, NUMPY, Entry, Reader, Writer, terminable
+from numerics.formats.errors import NumericsError, one_of
+from numerics.interop import as_arrays, as_tensors, from_native, to_native
+from numerics.manifest import KEY, ORIGINALS, Plan, plans_of, text_of
+from numerics.streaming import Shared, qtensor, store
+from numerics.tensor import ArrayQTensor, QTensor
+
+Array = NDArray[Any]
+LIBRARIES = ("numpy", "torch")
+_ENTRIES = {np.dtype(spelled): name for name, spelled in NUMPY.items()}
+_NAMED = {name: entry for entry, name in ML_DTYPES.items()}
+_TYPES = {name: kind for kind, name in ORIGINALS.items()} | {"python": "F64"}
+
+
+def save(tensors: Mapping[str, Any], path: PathLike) -> None:
+    """Writes QTensors, arrays and torch tensors by name as one safetensors file, whole or not at all.
+
+    A QTensor becomes plain tensors that any reader of safetensors takes (`w`, `w.scale` ...), and the
+    header says how to decode them: what `numerics quantize` writes, and `load` and `numerics
+    dequantize` read.  Tensors on a GPU are copied.  Raises NumericsError for what is no tensor, a type
+    that safetensors does not have, and a target that cannot be written.
+
+    >>> import numerics as nx, tempfile
+    >>> with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+    ...     nx.save({"w": nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")}, file.name)
+    ...     nx.load(file.name)["w"].dequantize()
+    array([ 0.5, -1. ,  2. ,  3.5])
+    """
+    held = {name: _on_host(name, tensor) for name, tensor in tensors.items()}
+    quantized = {name: q for name, q in held.items() if isinstance(q, ArrayQTensor)}
+    plain = {name: x for name, x in held.items() if not isinstance(x, ArrayQTensor)}
+    plans = _plans(quantized, set(held))
+    entries = {name: _entry(name, x) for name, x in plain.items()}
+    for plan in plans.values():
+        entries |= {plan.names[part]: entry for part, entry in plan.parts.items()}
+    metadata = {KEY: text_of(plans, None)} if plans else {}
+    with terminable(), Writer(path, entries, metadata) as writer:
+        for name, x in plain.items():
+            writer.put(name, 0, x)
+        for name, q in quantized.items():
+            store(writer, plans[name], q)
+
+
+def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
+    """The tensors of a file that `save` or `numerics quantize` wrote; quantized ones as QTensors.
+
+    library: "numpy", whose codes and arrays are read-only views of the file, read when they are used,
+    or "torch", whose tensors are copies.  NumPy's bfloat16 needs ml_dtypes.  Raises NumericsError for
+    a damaged file.
+    """
+    one_of("library", library, LIBRARIES)
+    reader = Reader(path)
+    plans = plans_of(reader.metadata[KEY], reader.entries, path) if KEY in reader.metadata else {}
+    loaded: dict[str, Any] = {name: reader.tensor(name) for name in plain_names(reader, plans)}
+    for name, plan in plans.items():
+        loaded[name] = qtensor(plan, plan.shape, reader.raw(plan.names["codes"]), Shared.read(reader, plan))
+    if library == "numpy":
+        return loaded
+    return {name: as_tensors(x) if isinstance(x, QTensor) else _tensor(x) for name, x in loaded.items()}
+
+
+def _tensor(x: Array) -> Any:
+    """A copy, of torch's type of the same name where NumPy has it from ml_dtypes."""
+    if x.dtype.name not in _NAMED:
+        return as_tensor(x.copy())
+    codes, d = from_native(x)
+    return to_native(as_tensor(codes.copy()), d)
+
+
+def _on_host(name: str, tensor: Any) -> Any:
+    """A tensor as arrays; raises NumericsError, naming it, where it is none."""
+    try:
+        if isinstance(tensor, QTensor):
+            return as_arrays(tensor.to("cpu") if is_tensor(tensor) else tensor)
+        return np.asarray(as_array(tensor.cpu()) if is_tensor(tensor) else tensor)
+    except (NumericsError, ValueError, TypeError) as wrong:
+        raise NumericsError(f"tensor {name!r}: {wrong}") from None
+
+
+def _plans(quantized: Mapping[str, ArrayQTensor], taken: set[str]) -> dict[str, Plan]:
+    return {
+        name: Plan(q.recipe, q.shape, ORIGINALS[_TYPES[q.original]], {"codes": name}).named(taken)
+        for name, q in quantized.items()
+    }
+
+
+def _entry(name: str, x: Array) -> Entry:
+    kind = _ENTRIES.get(x.dtype.newbyteorder("<")) or _NAMED.get(x.dtype.name)
+    if kind is None:
+        raise NumericsError(f"tensor {name!r}: safetensors has no {x.dtype.name}")
+    return Entry(kind, x.shape)

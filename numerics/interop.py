@@ -1,0 +1,209 @@
+"""The same bits as other libraries' types: views without copies, and QTensors between NumPy and torch.
+
+Codes, packed bytes and scales are plain arrays and tensors, so DLPack takes them as they are
+(`torch.from_dlpack(q.packed)`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numerics.backends.tensors import as_array, as_tensor, is_tensor, own_codes
+from numerics.formats.aliases import dtype as find_dtype
+from numerics.formats.aliases import dtypes
+from numerics.formats.dtype import Dtype, Element
+from numerics.formats.errors import NumericsError
+from numerics.tensor import ArrayQTensor, QTensor
+
+if TYPE_CHECKING:
+    import torch
+
+    from numerics.subclass import TensorQTensor
+
+PAIR = "_x2"  # how torch ends the name of a type that holds two codes a byte
+
+
+def to_native(codes: Any, dtype: Any) -> Any:
+    """Codes as the library's own type with the same bits, in the same memory.
+
+    codes: a NumPy array or a torch tensor of the format's `code_dtype`, any shape and strides.
+    Returns an array of NumPy's or ml_dtypes' type (one element a byte for fewer than 8 bits), or a
+    tensor of torch's.  Raises NumericsError where the library has no such type, and for other codes.
+
+    >>> import ml_dtypes, numpy as np
+    >>> to_native(np.array([42, 126], np.uint8), "fp8_e4m3").astype(np.float32)
+    array([3.125e-01, 4.480e+02], dtype=float32)
+    """
+    d = _element(find_dtype(dtype))
+    check_kind(codes, d.code_dtype, f"codes of {d}")
+    own = _torch_type(d) if is_tensor(codes) else _numpy_type(d)
+    _check_range(codes, d)
+    return codes.view(own)
+
+
+def from_native(x: Any) -> tuple[Any, Element]:
+    """The inverse of `to_native`: the codes, in the same memory, and the format that x's dtype names.
+
+    Raises NumericsError for a dtype that is no format or whose bits are not its codes, and for bytes
+    with more bits set than the format has.
+
+    >>> import ml_dtypes, numpy as np
+    >>> from_native(np.array([-1.0, 6.0], ml_dtypes.float4_e2m1fn))
+    (array([10,  7], dtype=uint8), fp4)
+    """
+    check_array(x)
+    d = _element(find_dtype(x.dtype))
+    codes = own_codes(x, d.bits, d.code_dtype, d.name)
+    if codes is x:
+        raise NumericsError(f"the bits of {x.dtype} are not the codes of {d}: no view without a copy")
+    _check_range(codes, d)
+    return codes, d
+
+
+def to_native_packed(packed: torch.Tensor, dtype: Any) -> torch.Tensor:
+    """Packed codes, two a byte, as torch's own type of two codes a byte, in the same memory.
+
+    packed: uint8, any shape, element 2i in the low nibble (FORMATS §2), as `Element.pack` gives and
+    `QTensor.packed` holds.  Raises NumericsError where the library has no such type.
+
+    >>> import torch, numerics as nx
+    >>> to_native_packed(nx.quantize(torch.ones(2, 32), "mxfp4").packed.view(2, 16), "fp4").dtype
+    torch.float4_e2m1fn_x2
+    """
+    d = _element(find_dtype(dtype))
+    check_kind(packed, "uint8", f"packed codes of {d}")
+    if not is_tensor(packed):
+        raise NumericsError(f"NumPy has no type of several {d} a byte; unpack them for to_native")
+    return packed.view(_torch_type(d, PAIR))
+
+
+def from_native_packed(x: torch.Tensor) -> tuple[torch.Tensor, Element]:
+    """The inverse of `to_native_packed`: bytes, in the same memory, and the format of their codes.
+
+    >>> import torch
+    >>> from_native_packed(torch.tensor([33, 15], dtype=torch.uint8).view(torch.float4_e2m1fn_x2))
+    (tensor([33, 15], dtype=torch.uint8), fp4)
+    """
+    check_array(x)
+    name = str(x.dtype)
+    if not name.endswith(PAIR):
+        raise NumericsError(f"{name} does not hold two codes a byte; from_native takes one an element")
+    import torch
+
+    return x.detach().view(torch.uint8), _element(find_dtype(name.removesuffix(PAIR)))
+
+
+def as_tensors(q: QTensor) -> TensorQTensor:
+    """A quantized tensor of torch tensors, which share the memory of q's arrays.
+
+    What was quantized from Python numbers stands for float64.  Read-only arrays (`load` gives views
+    of a file) are copied: torch has no read-only tensors.  Raises NumericsError without torch.
+
+    >>> import numerics as nx
+    >>> as_tensors(nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")).dequantize()
+    tensor([ 0.5000, -1.0000,  2.0000,  3.5000], dtype=torch.float64)
+    """
+    try:
+        import torch
+
+        from numerics.subclass import TensorQTensor
+    except ImportError:
+        raise NumericsError("torch is not installed: pip install 'numerics-formats[torch]'") from None
+    if isinstance(q, TensorQTensor):
+        return q
+    packed, shared, zero_point = (_shared_tensor(part) for part in (q.packed, q.shared, q.zero_point))
+    number = q.tensor_scale
+    scale = None if number is None else torch.tensor(number, dtype=torch.float32, device=packed.device)
+    kind = getattr(torch, "float64" if q.original == "python" else q.original)
+    return TensorQTensor(q.recipe, q.shape, kind, packed, shared, zero_point, scale)
+
+
+def as_arrays(q: QTensor) -> ArrayQTensor:
+    """A quantized tensor of NumPy arrays, which share the memory of q's tensors.
+
+    Raises NumericsError for tensors that are not on the CPU.
+
+    >>> import torch, numerics as nx
+    >>> as_arrays(nx.quantize(torch.tensor([0.5, -1.0]), "fp4")).packed
+    array([245], dtype=uint8)
+    """
+    packed, shared, zero_point = (
+        as_array(part) if is_tensor(part) else part for part in (q.packed, q.shared, q.zero_point)
+    )
+    return ArrayQTensor(
+        recipe=q.recipe, shape=tuple(q.shape), packed=packed, shared=shared, zero_point=zero_point,
+        tensor_scale=None if q.tensor_scale is None else float(q.tensor_scale), original=q.original,
+    )  # fmt: skip
+
+
+# ---- types -----------------------------------------------------------------------------------------
+
+
+def _numpy_type(d: Element) -> np.dtype[Any]:
+    names = _names(d)
+    if names and d.name in np.sctypeDict:
+        return np.dtype(d.name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise NumericsError(f"NumPy has no {d} of its own: pip install ml_dtypes") from None
+    for name in names:
+        if hasattr(ml_dtypes, name):
+            own: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+            return own
+    raise NumericsError(f"neither NumPy nor ml_dtypes has a type of {d}'s bits")
+
+
+def _torch_type(d: Element, ending: str = "") -> torch.dtype:
+    import torch
+
+    for name in _names(d):
+        found = getattr(torch, name + ending, None)
+        if isinstance(found, torch.dtype) and (ending or 8 * found.itemsize == d.bits):
+            return found
+    what = "two codes a byte" if ending else "one code an element"
+    raise NumericsError(f"torch has no type of {d}'s bits with {what}")
+
+
+def _names(d: Dtype) -> tuple[str, ...]:
+    """What it is called elsewhere; a declared format has no name there, whatever it calls itself."""
+    return (d.name, *d.aliases) if any(d is known for known in dtypes()) else ()
+
+
+# ---- checks ----------------------------------------------------------------------------------------
+
+
+def _element(d: Dtype) -> Element:
+    if not isinstance(d, Element):
+        raise NumericsError(f"{d} is a block format; its elements and its scales have types of their own")
+    return d
+
+
+def check_array(x: Any) -> None:
+    """Raises NumericsError for what is no NumPy array and no plain torch tensor."""
+    if isinstance(x, QTensor) or not (isinstance(x, np.ndarray) or is_tensor(x)):
+        raise NumericsError(f"a NumPy array or a plain torch tensor is needed, not a {type(x).__name__}")
+
+
+def check_kind(x: Any, kind: str, what: str) -> None:
+    """Raises NumericsError for what is no array or tensor of that type."""
+    check_array(x)
+    came = str(x.dtype).removeprefix("torch.")
+    if came != kind:
+        raise NumericsError(f"{what} are {kind}, not {came}")
+
+
+def _check_range(codes: Any, d: Element) -> None:
+    if d.bits < 8 * codes.dtype.itemsize and math.prod(codes.shape) and int(codes.max()) >= 1 << d.bits:
+        raise NumericsError(f"{d}: code {int(codes.max())} is outside 0 .. {(1 << d.bits) - 1}")
+
+
+def _shared_tensor(part: Any) -> Any:
+    if part is None or is_tensor(part):
+        return part
+    if not part.flags.writeable or any(step < 0 for step in part.strides):  # torch has neither
+        part = part.copy()
+    return as_tensor(part)

@@ -1,0 +1,59 @@
+"""Observers: they watch tensors batch by batch, and say by which scale to quantize them (FORMATS §6).
+
+Memory stays bounded however many batches come.  What several observers saw, in one process or in
+many, joins exactly: `merge`, `all_reduce`.
+
+>>> import numpy as np, numerics as nx
+>>> from numerics import observe
+>>> watching = observe.MinMax("int8", symmetric=False)
+>>> for batch in np.float32([[-1, 2], [0.5, 3]]), np.float32([[0.25, 4.1]]):
+...     watching.observe(batch)
+>>> scale, zero_point = watching.scale, watching.zero_point
+>>> nx.quantize(np.float32([3, -1]), "int8", symmetric=False, scale=scale, zero_point=zero_point).dequantize()
+array([ 3., -1.], dtype=float32)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numerics.formats.errors import one_of
+from numerics.observe.base import Observer
+from numerics.observe.extremes import MinMax, MovingAverage, Pof2
+from numerics.observe.histogram import Histogram, Percentile
+from numerics.observe.search import KL, MSE, Pof2MSE
+
+__all__ = [
+    "KL",
+    "MSE",
+    "OBSERVERS",
+    "Histogram",
+    "MinMax",
+    "MovingAverage",
+    "Observer",
+    "Percentile",
+    "Pof2",
+    "Pof2MSE",
+    "observer",
+]
+
+OBSERVERS: dict[str, type[Observer]] = {
+    "min_max": MinMax,
+    "moving_average": MovingAverage,
+    "percentile": Percentile,
+    "mse": MSE,
+    "kl": KL,
+    "pof2": Pof2,
+    "pof2_mse": Pof2MSE,
+}
+
+
+def observer(name: str, dtype: Any, **options: Any) -> Observer:
+    """The observer of that name (`OBSERVERS`), for that format.
+
+    options: its own.  Raises NumericsError for an unknown name, and what the observer raises.
+
+    >>> observer("percentile", "int4", scheme="per_channel(1)", percentile=99.9)
+    Percentile({"dtype": "int4", "scheme": "per_channel(1)"}, percentile=99.9, bins=4096, batches=0)
+    """
+    return OBSERVERS[one_of("observer", name, OBSERVERS)](dtype, **options)

@@ -1,0 +1,99 @@
+"""Observers of the least and the largest value: MinMax, MovingAverage, Pof2."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.affine import POF2_EXPONENTS, Partition, widest_scale
+from numerics.formats.errors import one_of
+from numerics.observe.base import Observer, check_within
+
+Array = NDArray[Any]
+POF2_RULES = ("nearest", "ceil")
+
+
+class MinMax(Observer):
+    """The range of all that was seen: of one batch, exactly the scale that `quantize` finds.
+
+    >>> import numpy as np, numerics as nx
+    >>> watching, x = MinMax("int4", scheme=nx.per_channel(0)), np.float32([[1, -3.5], [14, 7]])
+    >>> watching.observe(x)
+    >>> watching.scale, nx.quantize(x, "int4", scheme=nx.per_channel(0)).scale
+    (array([0.5, 2. ], dtype=float32), array([0.5, 2. ], dtype=float32))
+    """
+
+
+class MovingAverage(Observer):
+    """The exponential moving average of the batches' ranges (arXiv 1712.05877 §3.1).
+
+    low = (1 - c) low + c (the batch's least finite value), from the first batch's on; high likewise;
+    both float64.  averaging_constant: c, 0 < c <= 1.  The order of the batches matters, so it is the
+    one observer that cannot be merged.  Raises NumericsError as `Observer`, and for another constant.
+
+    >>> watching = MovingAverage("int8", averaging_constant=0.25)
+    >>> for amax in 127.0, 635.0:
+    ...     watching.observe([amax])
+    >>> float(watching.scale)
+    2.0
+    """
+
+    mergeable: ClassVar[bool] = False
+    own: ClassVar[tuple[str, ...]] = ("averaging_constant",)
+
+    def __init__(self, dtype: Any, *, averaging_constant: float = 0.01, **options: Any) -> None:
+        super().__init__(dtype, **options)
+        self.averaging_constant = check_within("averaging_constant", averaging_constant, 1)
+
+    def _blank(self, original: str, shared: tuple[int, ...]) -> dict[str, Array]:
+        return {name: np.zeros(shared) for name in self.arrays}
+
+    def _take(self, low: Array, high: Array, data: Any, partition: Partition) -> None:
+        new = self.averaging_constant if self.batches else 1
+        self.low = (1 - new) * self.low + new * low.astype(np.float64)
+        self.high = (1 - new) * self.high + new * high.astype(np.float64)
+
+
+class Pof2(Observer):
+    """The range of all that was seen, and a power of two near the scale for it.
+
+    rule: "nearest" rounds the scale's log2 to the nearest integer, as AMD Quark's PowOf2 observers
+    do: it may clip.  "ceil" never clips, and is MinMax with scale_type="pof2".  Pof2MSE searches.
+    Raises NumericsError as `Observer`, for another rule, and for a scale_type that is not pof2.
+
+    >>> for rule in "nearest", "ceil":
+    ...     watching = Pof2("int8", rule=rule)
+    ...     watching.observe([127 * 1.4])
+    ...     float(watching.scale)
+    1.0
+    2.0
+    """
+
+    own: ClassVar[tuple[str, ...]] = ("rule",)
+
+    def __init__(
+        self, dtype: Any, *, rule: str = "nearest", scale_type: str = "pof2", **options: Any
+    ) -> None:
+        super().__init__(dtype, scale_type=one_of("scale type", scale_type, ("pof2",)), **options)
+        self.rule = one_of("rule", rule, POF2_RULES)
+
+    def _scale(self, low: Array, high: Array) -> Array | None:
+        if self.rule == "ceil":
+            return None
+        return nearest_power_of_two(widest_scale(low, high, self.recipe.element, self.recipe.symmetric))
+
+
+def nearest_power_of_two(scale: Array) -> Array:
+    """2**round(log2(scale)), with the exponents of pof2 scales.
+
+    There is no tie, since a square root of two has no end: so the nearest float64 to it decides.
+
+    >>> nearest_power_of_two(np.array([1.0, 1.4142135623730949, 1.4142135623730951, 3.0]))
+    array([1., 1., 2., 4.])
+    """
+    mantissa, exponent = np.frexp(scale.astype(np.float64))
+    power = np.clip(exponent - (mantissa < math.sqrt(0.5)), *POF2_EXPONENTS)
+    return np.asarray(np.ldexp(scale.dtype.type(1), power))

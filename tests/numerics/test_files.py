@@ -1,0 +1,82 @@
+"""nx.save and nx.load: QTensors of every recipe in one safetensors file, from NumPy and from torch."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+import numerics as nx
+from tests.conftest import assert_same_bits
+from tests.numerics.test_torch import RECIPES, data, same
+
+PLAIN = {
+    "i": np.arange(6, dtype=np.int64).reshape(2, 3),
+    "h": np.array([1.5, -0.0], ml_dtypes.bfloat16),
+    "empty": np.empty((0, 3), np.float32),
+    "one": np.array(3.0),
+    "e": np.array([1.0, 448.0], ml_dtypes.float8_e4m3fn),
+}
+
+
+def test_every_recipe_comes_back(tmp_path):
+    made = {f"w{k}": nx.quantize(data(torch.bfloat16), d, **o) for k, (d, o) in enumerate(RECIPES)}
+    nx.save({**made, **PLAIN}, tmp_path / "all.safetensors")
+    arrays, tensors = (nx.load(tmp_path / "all.safetensors", library=name) for name in ("numpy", "torch"))
+    for name, q in made.items():
+        assert tensors[name].recipe == arrays[name].recipe == q.recipe
+        for part in ("packed", "shared", "zero_point", "tensor_scale"):
+            held = getattr(q, part)
+            if held is not None:
+                assert torch.equal(getattr(tensors[name], part), held)
+                assert_same_bits(np.asarray(getattr(arrays[name], part), held.numpy().dtype), held.numpy())
+        same(q.dequantize(), arrays[name].dequantize())
+        assert tensors[name].dtype == torch.bfloat16
+    for name, x in PLAIN.items():
+        assert_same_bits(arrays[name], x)
+
+
+def test_other_readers_see_plain_tensors(tmp_path):
+    q = nx.quantize(np.float32([[0.5, -7.0], [2.0, 3.5]]), "int4", scheme=nx.per_channel(0))
+    nx.save({"w": q, "w.scale": np.ones(1, np.float32)}, tmp_path / "q.safetensors")
+    found = safetensors.numpy.load_file(tmp_path / "q.safetensors")
+    assert found["w"].tolist() == q.packed.tolist()
+    assert found["w.scale_"].tolist() == q.scale.tolist()
+    assert found["w.scale"].tolist() == [1.0]
+
+
+def test_other_writers_files_are_read(tmp_path):
+    safetensors.torch.save_file({"x": torch.ones(2, dtype=torch.bfloat16)}, tmp_path / "x.safetensors")
+    loaded = nx.load(tmp_path / "x.safetensors", library="torch")
+    assert torch.equal(loaded["x"], torch.ones(2, dtype=torch.bfloat16))
+
+
+def test_a_state_dict_survives(tmp_path):
+    layer = torch.nn.Linear(64, 8)
+    layer.weight = torch.nn.Parameter(nx.quantize(layer.weight, "mxfp6_e2m3"), requires_grad=False)
+    x = torch.randn(2, 64)
+    due = layer(x)
+    nx.save(layer.state_dict(), tmp_path / "layer.safetensors")
+    again = torch.nn.Linear(64, 8)
+    again.load_state_dict(nx.load(tmp_path / "layer.safetensors", library="torch"), assign=True)
+    assert isinstance(again.weight, nx.QTensor)
+    assert torch.equal(again(x), due)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda p: nx.save({"x": object()}, p), "tensor 'x': safetensors has no object"),
+        (lambda p: nx.save({"x": np.ones(2, np.complex128)}, p), "tensor 'x': safetensors has no complex128"),
+        (lambda p: nx.save({"x": torch.ones(2).to_sparse()}, p), "tensor 'x': a torch.sparse_coo tensor"),
+        (lambda p: nx.save({"x": PLAIN["i"]}, p / "none" / "x"), "cannot write"),
+        (lambda p: nx.load(p, library="jax"), "unknown library 'jax'"),
+    ],
+)
+def test_what_cannot_be(tmp_path, call, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        call(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,586 @@
+"""Observers: what quantize finds, exact merging, and searches against brute force over the same ranges."""
+
+import copy
+import math
+import pickle
+import subprocess
+import sys
+from datetime import timedelta
+from fractions import Fraction
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import numerics as nx
+from numerics import observe
+from numerics.observe import KL, MSE, OBSERVERS, Histogram, MinMax, MovingAverage, Percentile, Pof2, Pof2MSE
+
+SCHEMES = [nx.per_tensor(), nx.per_channel(0), nx.per_channel(-1), nx.per_group(3), nx.per_group(2, axis=0)]
+KINDS = ["int8", "uint8", "int4", "fp8_e4m3", "fp4"]
+RNG = np.random.default_rng
+
+
+def seen(observer, *batches):
+    for batch in batches:
+        observer.observe(batch)
+    return observer
+
+
+def small(name, dtype="int4", **options):
+    """An observer by its name, with few bins where it has bins."""
+    bins = {"bins": 64} if "bins" in OBSERVERS[name].own else {}
+    return observe.observer(name, dtype, **bins, **options)
+
+
+def heavy(seed, *shape):
+    return RNG(seed).standard_t(2, shape).astype(np.float32)
+
+
+def assert_same_state(one, other):
+    mine, theirs = one.state, other.state
+    assert mine.keys() == theirs.keys()
+    for name, came in mine.items():
+        due = theirs[name]
+        if isinstance(came, np.ndarray):
+            assert (came.dtype, came.shape, came.tobytes()) == (due.dtype, due.shape, due.tobytes()), name
+        else:
+            assert came == due, name
+
+
+def assert_same(came, due):
+    assert type(came) is type(due)
+    assert came.dtype == due.dtype
+    assert came.shape == due.shape
+    assert came.tolist() == due.tolist()
+
+
+# ---- MinMax: what quantize finds -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+@pytest.mark.parametrize("scale_type", ["float", "float32", "float16", "bfloat16", "pof2"])
+def test_min_max_of_one_batch_is_what_quantize_finds(executor, scheme, scale_type):
+    x = heavy(1, 5, 7) * 3
+    x[1, 2], x[3, 3], x[4] = np.nan, np.inf, 0
+    for kind in KINDS:
+        for more in ({}, {"symmetric": False}, {"symmetric": False, "zero_point_type": "float32"}):
+            if more and nx.dtype(kind).kind != "integer":
+                continue
+            options = {"scheme": scheme, "scale_type": scale_type, **more}
+            for original in ("float16", ml_dtypes.bfloat16, "float32", "float64"):
+                data = x.astype(original)
+                q, watching = nx.quantize(data, kind, **options), seen(MinMax(kind, **options), data)
+                assert_same(watching.scale, q.scale)
+                assert (watching.zero_point is None) == (q.zero_point is None)
+                if q.zero_point is not None:
+                    assert_same(watching.zero_point, q.zero_point)
+                given = nx.quantize(
+                    data, kind, scale=watching.scale, zero_point=watching.zero_point, **options
+                )
+                assert_same(given.scale, q.scale)
+                assert_same(given.codes, q.codes)
+
+
+@pytest.mark.parametrize("chosen", [None, "gpu"])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_tensors_give_tensors(chosen, kind):
+    """gpu: the code of the GPU's backend, on the CPU's memory."""
+    x = torch.from_numpy(heavy(2, 6, 4)).to(kind).t().requires_grad_()
+    options = {"scheme": nx.per_channel(0), "symmetric": False}
+    array = x.detach().to(torch.float64).numpy().astype("float64" if kind == torch.float64 else "float32")
+    for name in ("min_max", "percentile", "mse"):
+        with nx.use(chosen or "cpu"):
+            watching = seen(small(name, "int8", **options), x)
+            scale, zero = watching.scale, watching.zero_point
+        due = seen(small(name, "int8", **options), array)
+        assert (scale.dtype, scale.device, zero.dtype) == (torch.float32, x.device, torch.int32)
+        assert_same(scale.numpy(), due.scale)
+        assert_same(zero.numpy(), due.zero_point)
+        if name == "min_max":
+            assert torch.equal(scale, nx.quantize(x, "int8", **options).shared)
+
+
+def test_python_numbers_and_numbers_alone():
+    watching = seen(MinMax("int8", scale_type="float"), [1.0, [3.0, -127.5][1]], 2.0)
+    assert_same(watching.scale, np.asarray(127.5 / 127))
+
+
+def test_batches_become_one(executor):
+    x = heavy(3, 40, 6)
+    options = {"scheme": nx.per_channel(1), "symmetric": False}
+    q = nx.quantize(x, "int8", **options)
+    watching = seen(MinMax("int8", **options), x[:7], x[:0], x[7:8], x[8:])
+    assert_same(watching.scale, q.scale)
+    assert_same(watching.zero_point, q.zero_point)
+    assert watching.batches == 3
+
+
+# ---- MovingAverage, Pof2 -------------------------------------------------------------------------
+
+
+def test_moving_average_by_hand():
+    watching = MovingAverage("int8", symmetric=False, averaging_constant=0.25, scale_type="float")
+    seen(watching, np.array([-4.0, 8.0]), np.array([2.0, 4.0, np.nan]), np.array([-1.0, -2.0]))
+    assert watching.state["low"] == ((-4 * 0.75 + 2 * 0.25) * 0.75 + -2 * 0.25)
+    assert watching.state["high"] == ((8 * 0.75 + 4 * 0.25) * 0.75 + -1 * 0.25)
+    assert watching.scale == (watching.high - watching.low) / 255
+
+
+def test_moving_average_of_one_batch_is_what_quantize_finds():
+    x = heavy(4, 4, 5)
+    assert_same(seen(MovingAverage("int4", scheme="per_channel(0)"), x).scale,
+                nx.quantize(x, "int4", scheme="per_channel(0)").scale)  # fmt: skip
+
+
+@pytest.mark.parametrize("original", ["float32", "float64"])
+def test_nearest_power_of_two_is_the_nearest_in_log2(original):
+    kind = np.dtype(original).type
+    root = kind(127 * math.sqrt(2))
+    amax = [
+        np.nextafter(root, kind(0)),
+        root,
+        np.nextafter(root, kind(np.inf)),
+        kind(127),
+        kind(1e-30),
+        kind(3e38),
+    ]
+    x = np.stack([amax, np.zeros_like(amax)], axis=1).astype(kind)
+    found = seen(Pof2("int8", scheme=nx.per_channel(0)), x).scale
+    for value, scale in zip(amax, found.tolist(), strict=True):
+        exact = Fraction(
+            float(kind(value) / kind(127))
+        )  # the scale wanted; nearest: 2**-1 <= (it / found)**2 < 2
+        assert math.frexp(scale)[0] == 0.5
+        assert Fraction(1, 2) < (exact / Fraction(scale)) ** 2 < 2
+    ceil = seen(Pof2("int8", scheme=nx.per_channel(0), rule="ceil"), x).scale
+    assert_same(ceil, seen(MinMax("int8", scheme=nx.per_channel(0), scale_type="pof2"), x).scale)
+    assert_same(ceil, nx.quantize(x, "int8", scheme=nx.per_channel(0), scale_type="pof2").scale)
+
+
+def test_nearest_power_of_two_has_its_own_zero_point():
+    watching = seen(Pof2("uint8", symmetric=False), np.float32([-85.0, 255.0]))
+    assert (watching.scale, watching.zero_point) == (1.0, 85)  # 340 / 255 = 1.33, below the root of two
+    assert (watching.scale.dtype, watching.zero_point.dtype) == (np.float32, np.int32)
+
+
+# ---- the histogram -------------------------------------------------------------------------------
+
+
+def exponent_of(amax, bins, lowest=-148):
+    """Of the width of a bin; lowest: of float32."""
+    amax, exponent = Fraction(float(amax)), lowest
+    while amax >= bins // 2 * Fraction(2) ** exponent:
+        exponent += 1
+    return exponent
+
+
+def histogram_of(values, bins, lowest=-148):
+    """Counts by fractions, and the exponent of the width."""
+    finite = [float(v) for v in values if math.isfinite(v)]
+    half, exponent = bins // 2, exponent_of(max(map(abs, finite), default=0), bins, lowest)
+    counts, width = [0] * bins, Fraction(2) ** exponent
+    for v in finite:
+        magnitude = math.floor(abs(Fraction(v)) / width)
+        counts[half - 1 - magnitude if v < 0 else half + magnitude] += 1
+    return counts, exponent
+
+
+FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
+BATCHES = st.lists(st.lists(FLOATS, min_size=1, max_size=12), min_size=1, max_size=6)
+
+
+@given(BATCHES)
+@pytest.mark.filterwarnings("error")
+def test_counts_are_exact_whatever_the_batches(batches):
+    watching = seen(Histogram("int8", bins=64), *(np.float32(batch) for batch in batches))
+    values = [v for batch in batches for v in batch]
+    assert watching.counts.tolist() == histogram_of(np.float32(values), 64)[0]
+    together = seen(Histogram("int8", bins=64), np.float32(values))
+    assert watching.counts.tolist() == together.counts.tolist()
+
+
+@pytest.mark.parametrize("values", [
+    [5e-324], [1e-323, 5e-324, -5e-324], [1.7976931348623157e308, 5e-324], [2.0**1023, -(2.0**1023)],
+    [0.0, -0.0],
+])  # fmt: skip
+def test_counts_at_the_ends_of_float64(values):
+    watching = seen(Histogram("int8", bins=64), np.array(values))
+    assert watching.counts.tolist() == histogram_of(values, 64, lowest=-1073)[0]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+def test_each_scale_has_its_own_histogram(scheme):
+    x = heavy(5, 4, 7) * np.float32([[1e-3], [1], [30], [0]])
+    x[2, 3] = np.nan
+    watching = seen(Histogram("int8", scheme=scheme, bins=64), x[:, ::1], -x)
+    groups = nx.quantize(x, "int8", scheme=scheme).scale.shape
+    assert watching.counts.shape == (*groups, 64)
+    members = {}
+    for index in np.ndindex(*x.shape):
+        axis = None if scheme.axis is None else scheme.axis % 2
+        key = {"per_tensor": (), "per_channel": (index[axis or 0],)}.get(scheme.kind)
+        if key is None:
+            key = tuple(i // scheme.size if k == axis else i for k, i in enumerate(index))
+        members.setdefault(key, []).extend([x[index], -x[index]])
+    for key, values in members.items():
+        assert watching.counts[key].tolist() == histogram_of(values, 64)[0]
+
+
+def test_chunks_come_to_the_same(monkeypatch):
+    x = heavy(6, 5, 3, 7)
+
+    def found():
+        counted = seen(Histogram("int8", scheme=nx.per_group(2, axis=1)), x)
+        return counted.counts, seen(MSE("int4", scheme=nx.per_channel(2)), x).scale
+
+    due = found()
+    monkeypatch.setattr("numerics.observe.histogram.CHUNK", 4)
+    for came, wanted in zip(found(), due, strict=True):
+        assert_same(came, wanted)
+
+
+# ---- merging -------------------------------------------------------------------------------------
+
+
+@given(BATCHES, st.randoms(use_true_random=False), st.sampled_from([MinMax, Histogram]))
+def test_merging_is_exact_and_in_any_order(batches, random, kind):
+    batches = [np.float32(batch) for batch in batches]
+    due = seen(kind("int8", scale_type="pof2"), *batches)
+    random.shuffle(batches)
+    parts = [kind("int8", scale_type="pof2") for _ in range(3)]
+    for batch in batches:
+        random.choice(parts).observe(batch)
+    random.shuffle(parts)
+    total, *others = parts
+    for other in others:
+        total.merge(other)
+    assert_same_state(total, due)
+
+
+@pytest.mark.parametrize("name", [name for name in OBSERVERS if OBSERVERS[name].mergeable])
+@pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
+def test_merged_observers_find_what_one_finds(name, scheme):
+    x = [heavy(k, 4, 6) * 10**k for k in range(3)]
+    one, first, second = (small(name, scheme=scheme) for _ in range(3))
+    seen(one, *x), seen(first, x[1]), seen(second, x[2], x[0])
+    unmoved = copy.deepcopy(second)
+    assert first.scale.shape == one.scale.shape  # found, and found again after merging
+    first.merge(second)
+    assert_same_state(first, one)
+    assert_same(first.scale, one.scale)
+    assert_same_state(second, unmoved)
+
+
+def test_nothing_merges_with_something():
+    x = heavy(7, 9)
+    empty, full = KL("int8"), seen(KL("int8"), x)
+    full.merge(KL("int8"))
+    empty.merge(full)
+    assert_same_state(empty, full)
+    full.observe(x)
+    assert empty.batches == 1
+    assert empty.counts.sum() == 9
+
+
+@pytest.mark.parametrize("name", OBSERVERS)
+def test_pickles_copies_and_states(name):
+    watching = seen(observe.observer(name, "int4", scheme="per_channel(0)"), heavy(8, 3, 50))
+    again, other = pickle.loads(pickle.dumps(watching)), copy.deepcopy(watching)
+    restored = observe.observer(name, "int4", scheme="per_channel(0)")
+    restored.restore(watching.state)
+    for one in (again, other, restored):
+        assert_same_state(one, watching)
+        assert_same(one.scale, watching.scale)
+        one.observe(heavy(9, 3, 50))
+    assert watching.batches == 1
+    assert_same_state(again, restored)
+    assert_same_state(again, other)
+
+
+CHILD = """
+import sys
+from datetime import timedelta
+import numpy as np, torch.distributed as dist
+from numerics.observe import MSE, MinMax
+dist.init_process_group("gloo", init_method=sys.argv[1], rank=1, world_size=2, timeout=timedelta(seconds=60))
+for kind in MinMax, MSE:
+    watching = kind("int8", scheme="per_channel(1)")
+    watching.observe(np.float32([[9, -1, 300]]))
+    watching.observe(np.float32([[0.5, 2, 1]]))
+    watching.all_reduce()
+    print(watching.scale.tobytes().hex())
+dist.destroy_process_group()
+"""
+
+
+def test_all_reduce_leaves_the_same_in_every_process(tmp_path):
+    meet = f"file://{tmp_path}/meet"
+    child = subprocess.Popen([sys.executable, "-c", CHILD, meet], stdout=subprocess.PIPE, text=True)
+    dist.init_process_group("gloo", init_method=meet, rank=0, world_size=2, timeout=timedelta(seconds=60))
+    try:
+        found = []
+        for kind in (MinMax, MSE):
+            watching, alone = (kind("int8", scheme="per_channel(1)") for _ in range(2))
+            seen(watching, np.float32([[1, 2, 3], [4, 5, 6]])).all_reduce()
+            seen(alone, np.float32([[9, -1, 300], [0.5, 2, 1]]), np.float32([[1, 2, 3], [4, 5, 6]]))
+            alone.batches = 3
+            assert_same_state(watching, alone)
+            found.append(watching.scale.tobytes().hex())
+    finally:
+        dist.destroy_process_group()
+    assert child.communicate(timeout=60)[0].split() == found
+
+
+# ---- Percentile ----------------------------------------------------------------------------------
+
+
+def edge_beyond(value, values, bins):
+    """The edge of the bin of a value, away from zero."""
+    width = 2.0 ** exponent_of(np.abs(values).max(), bins)
+    return (math.floor(abs(value) / width) + 1) * width
+
+
+@pytest.mark.parametrize("percentile", [50, 90, 99, 99.9, 100])
+@pytest.mark.parametrize("size", [1, 10, 1000, 20001])
+def test_percentiles_are_those_of_the_sorted_values(percentile, size):
+    x = (heavy(size, size) + 1).astype(np.float32)
+    cut = Fraction(str(percentile))
+    magnitudes, ordered = np.sort(np.abs(x)), np.sort(x)
+    kept = magnitudes[size - 1 - math.floor(size * (100 - cut) / 100)]
+    amax = min(edge_beyond(kept, x, 4096), magnitudes[-1])
+    watching = seen(Percentile("int8", percentile=percentile), x)
+    assert watching.scale == np.float32(amax) / np.float32(127)
+    tail = math.floor(size * (100 - cut) / 200)
+    low, high = float(ordered[tail]), float(ordered[size - 1 - tail])
+    high = min(edge_beyond(high, x, 4096), float(ordered[-1])) if high >= 0 else 0
+    low = max(-edge_beyond(low, x, 4096), float(ordered[0])) if low < 0 else 0
+    watching = seen(Percentile("int8", percentile=percentile, symmetric=False), x)
+    due = nx.quantize(np.float32([low, high]), "int8", symmetric=False)
+    assert_same(watching.scale, due.scale)
+    assert_same(watching.zero_point, due.zero_point)
+
+
+def test_the_tails_are_the_right_way_round():
+    """Quark gives min = max = -8.69, scale .034, zero point 255 for such data (research/quark.md §4)."""
+    x = RNG(0).normal(0, 2, 100_000).astype(np.float32)
+    x[:1000] = 50
+    watching = seen(Percentile("uint8", symmetric=False, percentile=97.9), x)
+    low, high = np.percentile(x, [1.05, 98.95])
+    assert -5 < low < -4 < 6 < high < 7
+    assert abs(watching.scale * 255 - (high - low)) <= 2 * 50 / 1024  # two bins
+    assert abs(watching.zero_point * watching.scale + low) <= watching.scale + 50 / 1024
+
+
+def test_all_percent_is_min_max_and_what_lies_between_is_kept():
+    for x in (heavy(11, 400), -np.abs(heavy(12, 400)), np.abs(heavy(13, 400)), np.zeros(4, np.float32)):
+        for symmetric in (True, False):
+            options = {"symmetric": symmetric}
+            due = seen(MinMax("int8", **options), x)
+            assert_same(seen(Percentile("int8", percentile=100, **options), x).scale, due.scale)
+            assert seen(Percentile("int8", percentile=90, **options), x).scale <= due.scale
+
+
+# ---- MSE, KL, Pof2MSE: brute force over the same ranges --------------------------------------------
+
+
+def fractions(bins, per_octave=16):
+    octaves = int(math.log2(bins / 32))
+    steps = [1 - Fraction(k, 2 * per_octave) for k in range(per_octave)]
+    return [step / 2**octave for octave in range(octaves) for step in steps] + [Fraction(1, 2**octaves)]
+
+
+def rounded(centre, low, high, d, symmetric, pof2):
+    """A value and its quantization in float32, from the words of FORMATS §6."""
+    f = np.float32
+    extent, steps = (max(-low, high), d.max) if symmetric else (f(high) - f(low), d.max - d.min)
+    scale = f(extent) / f(steps)
+    if pof2:
+        scale = f(2.0 ** math.ceil(math.log2(float(scale))))
+    if d.kind == "float":
+        return f(f(min(d.values(), key=lambda v: (abs(v - float(f(centre) / scale)), v % 2))) * scale)
+    zero = 0 if symmetric else min(max(round(float(f(d.min) - f(low) / scale)), d.min), d.max)
+    code = min(max(round(float(f(centre) / scale)) + zero, d.min), d.max)
+    return f(f(code - zero) * scale)
+
+
+def mse(counts, exponent, low, high, *how):
+    """In squared widths of a bin, exactly."""
+    half, total = len(counts) // 2, Fraction(0)
+    for place, count in enumerate(counts):
+        if count:
+            centre = (Fraction(place - half) + Fraction(1, 2)) * Fraction(2) ** exponent
+            moved = centre - Fraction(float(rounded(float(centre), low, high, *how)))
+            total += count * (moved / Fraction(2) ** exponent) ** 2
+    return total
+
+
+def divergence(counts, exponent, low, high, d, *how):
+    """TensorRT's, bin by bin; None where it is not tried."""
+    half, width = len(counts) // 2, 2.0**exponent
+    first, stop = half - 1 - math.floor(-low / width), half + 1 + math.floor(high / width)
+    filled = [place for place in range(first, stop) if counts[place]]
+    if stop - first < 2**d.bits or not filled:
+        return None
+    p = {place: counts[place] for place in filled}
+    p[filled[0]] += sum(counts[: filled[0]])
+    p[filled[-1]] += sum(counts[filled[-1] + 1 :])
+    alike = {}
+    for place in filled:
+        centre = (place - half + 0.5) * width
+        alike.setdefault(float(rounded(centre, low, high, d, *how)), []).append(place)
+    mean = {
+        place: Fraction(sum(counts[k] for k in group), len(group))
+        for group in alike.values()
+        for place in group
+    }
+    kept, total = sum(counts[place] for place in filled), sum(counts)
+    return math.fsum(n / total * math.log(n / total / float(mean[k] / kept)) for k, n in p.items())
+
+
+def brute_force(x, loss, d, symmetric, pof2=False, bins=64, per_octave=16):
+    """The range of the least loss: the widest of them, each pass from the best of the one before."""
+    counts, exponent = histogram_of(x, bins)
+    low, high = min(0, float(x.min())), max(0, float(x.max()))
+    if symmetric:
+        low, high = -max(-low, high), max(-low, high)
+    best = loss(counts, exponent, low, high, d, symmetric, pof2)
+    for lower, upper in [(1, 1)] if symmetric else [(1, 1), (0, 1), (1, 0)]:
+        start = low, high
+        for f in map(float, fractions(bins, per_octave)):
+            tried = [float(np.float32(start[0] * f)) if lower else start[0],
+                     float(np.float32(start[1] * f)) if upper else start[1]]  # fmt: skip
+            came = loss(counts, exponent, *tried, d, symmetric, pof2)
+            if came is not None and came < best:
+                best, (low, high) = came, tried
+    return low, high
+
+
+@pytest.mark.parametrize(("kind", "symmetric", "pof2"), [
+    ("int4", True, False), ("int4", False, False), ("uint4", False, True), ("fp4", True, False),
+    ("int3", True, True),
+])  # fmt: skip
+@pytest.mark.parametrize("seed", range(3))
+def test_mse_is_the_least_of_all_ranges_tried(kind, symmetric, pof2, seed):
+    x, scale_type = heavy(seed, 200) + seed, "pof2" if pof2 else "float32"
+    d, options = nx.dtype(kind), {"symmetric": symmetric, "scale_type": scale_type}
+    low, high = brute_force(x, mse, d, symmetric, pof2)
+    watching, due = seen(MSE(d, bins=64, **options), x), seen(MinMax(d, **options), np.float32([low, high]))
+    assert_same(watching.scale, due.scale)
+    if not symmetric:
+        assert_same(watching.zero_point, due.zero_point)
+    if pof2:
+        low, high = brute_force(x, mse, d, symmetric, pof2, per_octave=1)
+        due = seen(MinMax(d, **options), np.float32([low, high]))
+        assert_same(seen(Pof2MSE(d, bins=64, symmetric=symmetric), x).scale, due.scale)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("kind", "bins"), [("int4", 256), ("int8", 1024)])
+@pytest.mark.parametrize("seed", range(2))
+def test_kl_is_the_least_of_all_ranges_tried(kind, bins, symmetric, seed):
+    x, d = np.abs(heavy(seed, 3000)) - seed, nx.dtype(kind)
+    low, high = brute_force(x, divergence, d, symmetric, bins=bins)
+    watching = seen(KL(d, bins=bins, symmetric=symmetric), x)
+    due = seen(MinMax(d, symmetric=symmetric), np.float32([low, high]))
+    assert_same(watching.scale, due.scale)
+    assert high < x.max()  # something was clipped
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "fp4", "fp8_e4m3"])
+@pytest.mark.parametrize("scheme", [nx.per_tensor(), nx.per_channel(0)], ids=repr)
+def test_the_true_error_is_less_than_that_of_the_widest_range(kind, scheme):
+    x = heavy(14, 4, 20_000)
+    error = {}
+    for name in ("min_max", "mse"):
+        scale = seen(observe.observer(name, kind, scheme=scheme), x).scale
+        moved = nx.fake_quantize(x, kind, scheme=scheme, scale=scale).astype(np.float64) - x
+        error[name] = (moved**2).sum(axis=1)
+    assert error["mse"].sum() < error["min_max"].sum()
+    if scheme.kind == "per_channel":
+        assert (error["mse"] <= error["min_max"]).all()
+
+
+LITTLE = [np.zeros(5), np.full(5, np.nan), np.full(5, 3e38), np.full(5, -1e-44), np.float64([0, 1])]
+
+
+@pytest.mark.parametrize("name", ["mse", "kl", "pof2_mse"])
+@pytest.mark.parametrize("x", LITTLE, ids=str)
+def test_searches_of_little(name, x):
+    for original in ("float32", "float64"):
+        for symmetric in (True, False):
+            watching = seen(small(name, symmetric=symmetric), x.astype(original))
+            options = {"symmetric": symmetric, "scale_type": watching.recipe.scale_type}
+            assert 0 < watching.scale <= seen(MinMax("int4", **options), x.astype(original)).scale
+            if not np.nan_to_num(x).any():
+                assert watching.scale == 1
+
+
+# ---- what cannot be ------------------------------------------------------------------------------
+
+
+@settings(max_examples=20)
+@given(st.sampled_from(sorted(OBSERVERS)))
+def test_nothing_seen_is_said(name):
+    watching = observe.observer(name, "int8")
+    watching.observe(np.empty((0, 4), np.float32))
+    for ask in ("scale", "zero_point", "state"):
+        with pytest.raises(nx.NumericsError, match="has seen nothing"):
+            getattr(watching, ask)
+
+
+def after(name, options, *batches):
+    """Sees batches of which the last is refused."""
+    return lambda: seen(observe.observer(name, "int8", **options), *batches)
+
+
+def restored_of_others():
+    Histogram("int8").restore(seen(Histogram("int8", bins=64), [1.0]).state)
+
+
+def merged_of_another_type():
+    seen(MinMax("int8"), [1.0]).merge(seen(MinMax("int8"), np.float32([1])))
+
+
+CHANNELS, GROUPS = {"scheme": "per_channel(0)"}, {"scheme": "per_group(2)"}
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda: observe.observer("mean_square", "int8"), "unknown observer 'mean_square'"),
+    (lambda: MinMax("mxfp4"), "a block format finds its scales itself"),
+    (lambda: MinMax("fp4", symmetric=False), "symmetric=False cannot be"),
+    (lambda: MinMax("int8", scale_type="fp32"), "unknown scale type"),
+    (lambda: MovingAverage("int8", averaging_constant=0), "averaging_constant=0 is not allowed"),
+    (lambda: Percentile("int8", percentile=100.5), "percentile=100.5 is not allowed"),
+    (lambda: Percentile("int8", percentile=math.nan), "percentile=nan is not allowed"),
+    (lambda: Percentile("int8", percentile="99"), "percentile='99' is not allowed"),
+    (lambda: Histogram("int8", bins=100), "bins=100 is not allowed"),
+    (lambda: Histogram("int8", bins=32), "bins=32 is not allowed"),
+    (lambda: KL("int16"), "int16 has 65536 codes, too many for 4096 bins; allowed: bins=262144"),
+    (lambda: Pof2("int8", rule="floor"), "unknown rule 'floor'"),
+    (lambda: Pof2("int8", scale_type="float32"), "unknown scale type 'float32'"),
+    (lambda: Pof2MSE("int8", scale_type="float32"), "unknown scale type 'float32'"),
+    (after("min_max", {}, np.float32([1]), np.float64([1])), "are float64, those .* before float32"),
+    (after("min_max", CHANNELS, np.ones((2, 3)), np.ones((3, 2))), r"shape \(3,\), those .* \(2,\)"),
+    (after("mse", GROUPS, np.ones((2, 4)), np.ones((3, 4))), r"\(3, 2\), those .* \(2, 2\)"),
+    (after("min_max", {"scheme": "per_channel(2)"}, np.ones((2, 3))), "axis 2 does not exist"),
+    (after("min_max", {}, np.array([1, 2])), "cannot encode int64 data"),
+    (after("min_max", {}, "text"), "no backend takes a"),
+    (lambda: MinMax("int8").merge(MinMax("int4")), "made with other options"),
+    (lambda: MinMax("int8").merge(Histogram("int8")), "made with other options"),
+    (lambda: Percentile("int8").merge(Percentile("int8", percentile=99)), "made with other options"),
+    (lambda: MinMax("int8").merge(3), "cannot take in 3"),
+    (merged_of_another_type, "float32, those .* python"),
+    (lambda: MovingAverage("int8").merge(MovingAverage("int8")), "depends on the order"),
+    (lambda: MovingAverage("int8").all_reduce(), "depends on the order"),
+    (lambda: MinMax("int8").all_reduce(), "not initialized"),
+    (lambda: MinMax("int8").restore({}), "the state of MinMax has batches, original, low, high"),
+    (restored_of_others, r"counts is int64 of shape \(4096,\)"),
+])  # fmt: skip
+def test_what_cannot_be(make, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        make()
