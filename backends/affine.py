@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -59,7 +60,7 @@ class Partition:
             return self.axis in (None, 0)
         return Blocking(self.shape, self.axis, self.group).whole
 
-    @property
+    @cached_property
     def cut(self) -> Cut:
         """The same as an executor takes it."""
         if self.axis is None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.measure import Contest, Row, run, sizes
+from bench.measure import SIZES, Contest, Row, run
 
-FILES = ("encode", "decode", "fake_quantize", "pack", "mx", "micro", "integers")
+FILES = ("encode", "decode", "fake_quantize", "pack", "mx", "micro", "integers", "tensors")
 PACKAGES = ("numpy", "numba", "llvmlite", "ml_dtypes", "torch", "torchao", "amd-quark")
 
 
@@ -98,8 +98,10 @@ def main() -> None:
     rows: list[Row] = []
     console = Console(width=200)
     for name in FILES:
-        for case, make in importlib.import_module(f"bench.bench_{name}").CASES.items():
-            for n in sizes(asked.largest) if asked.only in case else ():
+        module = importlib.import_module(f"bench.bench_{name}")
+        for case, make in module.CASES.items():
+            tried = [n for n in getattr(module, "SIZES", SIZES) if n <= asked.largest]
+            for n in tried if asked.only in case else ():
                 for threads in map(int, asked.threads.split(",")):
                     use_threads(threads)
                     contest: Contest = make(n)

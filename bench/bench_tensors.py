@@ -1,4 +1,8 @@
-"""nx.fake_quantize of a 4096 x 4096 tensor: every scheme, its scale given (one pass) or found (two)."""
+"""nx.fake_quantize of a 4096 x 4096 tensor, as a user calls it: every scheme, its scale given or found.
+
+A fresh output each time, as for the peers; so the ceiling is a copy into fresh memory, with a read
+before it where the scale is found.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from bench import ceiling, peers
 from bench.measure import Contest
 
 SIDE = 4096
+SIZES = (1 << 10, SIDE * SIDE)
 SCHEMES = {
     "per_tensor": nx.per_tensor(),
     "per_channel 0": nx.per_channel(0),
@@ -22,24 +27,23 @@ SCHEMES = {
 
 
 def contest(scheme: nx.Scheme, found: bool, symmetric: bool = True) -> Callable[[int], Contest]:
-    """int8, as a user calls it: a fresh output each time.  The ceiling: a copy, with a read where found."""
+    """int8 values of an array."""
 
     def make(n: int) -> Contest:
-        rows = max(n // SIDE, 1)
-        x = np.random.default_rng(0).standard_normal((rows, n // rows), np.float32)
-        options: dict[str, Any] = {"scheme": scheme, "symmetric": symmetric}
-        q = nx.quantize(x, "int8", **options)
-        if not found:
-            options |= {"scale": q.scale, "zero_point": q.zero_point}
-        copy, moved = ceiling.fresh_copy(x, found)
-        others = peers.fake_quantize_affine(x, scheme, q) if not found else peers.found_affine(x, scheme)
+        x = np.random.default_rng(0).standard_normal((max(n // SIDE, 1), min(n, SIDE)), np.float32)
+        q = nx.quantize(x, "int8", scheme=scheme, symmetric=symmetric)
+        given = {} if found else {"scale": q.scale, "zero_point": q.zero_point}
+        copy, moved = ceiling.fresh_copy(x, read_before=found)
+        options: dict[str, Any] = {"scheme": scheme, "symmetric": symmetric, **given}
+        others = peers.found_scale(x, scheme) if found else peers.given_scale(x, scheme, q, symmetric)
         return Contest(lambda: nx.fake_quantize(x, "int8", **options), moved, copy, moved, others)
 
     return make
 
 
 CASES = {
-    **{f"tensor int8 {name}": contest(scheme, False) for name, scheme in SCHEMES.items()},
-    **{f"tensor int8 {name} found": contest(scheme, True) for name, scheme in SCHEMES.items()},
-    "tensor int8 per_channel 0 asymmetric found": contest(nx.per_channel(0), True, symmetric=False),
+    **{f"tensor {name}, scale given": contest(scheme, False) for name, scheme in SCHEMES.items()},
+    **{f"tensor {name}, scale found": contest(scheme, True) for name, scheme in SCHEMES.items()},
+    "tensor per_channel 0 asymmetric, scale given": contest(nx.per_channel(0), False, False),
+    "tensor per_channel 0 asymmetric, scale found": contest(nx.per_channel(0), True, False),
 }

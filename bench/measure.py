@@ -7,11 +7,12 @@ comes and goes, weighs on both sides alike.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 
 SAMPLE = 2e-3  # seconds that a sample should last; short calls are repeated within it
+SIZES = (1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 23, 1 << 26)  # elements
 PATIENCE = 4.0  # seconds a call may take; slower peers run once, on fewer elements
 
 
@@ -88,8 +89,3 @@ def run(case: str, elements: int, threads: int, contest: Contest, rounds: int) -
     }
     spread = (min(shares), max(shares))
     return Row(case, elements, threads, ours, median(shares), spread, found)
-
-
-def sizes(largest: int) -> Iterator[int]:
-    """From 1K up to the largest, by 16 and then by 4."""
-    return (n for n in (1 << 10, 1 << 14, 1 << 18, 1 << 20, 1 << 23, 1 << 26) if n <= largest)

@@ -153,3 +153,64 @@ def integer_codes(x: np.ndarray, scale: np.ndarray) -> Peers:
     t, s = torch.from_numpy(x), torch.from_numpy(scale).double()
     zero = torch.zeros(len(scale), dtype=torch.int64)
     return {"torch.quantize_per_channel": lambda: torch.quantize_per_channel(t, s, zero, 0, torch.qint8)}
+
+
+def _torchao_fake(t: Any, block: tuple[int, ...], symmetric: bool) -> tuple[Any, Any]:
+    """torchao's scale and zero point of a tensor, and its fake-quantize with them."""
+    q = library("torchao.quantization.quant_primitives")
+    torch = library("torch")
+    kind = q.MappingType.SYMMETRIC if symmetric else q.MappingType.ASYMMETRIC
+    scale, zero = q.choose_qparams_affine(t, kind, block, torch.int8, -128, 127)
+    return scale, lambda s=scale, z=zero: q._fake_quantize_affine(t, block, s, z, torch.int8, -128, 127)
+
+
+def given_scale(x: np.ndarray, scheme: Any, q: Any, symmetric: bool) -> Peers:
+    """int8 values of a matrix, by each scheme that a peer has, with a scale that is there."""
+    torch, k = library("torch"), quark()
+    if torch is None:
+        return _absent("torch.fake_quantize", "torchao", "amd-quark")
+    t, scale = torch.from_numpy(x), torch.from_numpy(np.atleast_1d(q.scale))
+    zero = torch.zeros(scale.shape, dtype=torch.int32)
+    zero = zero if symmetric else torch.from_numpy(np.atleast_1d(q.zero_point))
+    found: Peers = {}
+    if scheme.kind == "per_tensor":
+        found["torch.fake_quantize"] = lambda: torch.fake_quantize_per_tensor_affine(
+            t, scale[0], zero[0], -128, 127
+        )
+    elif scheme.kind == "per_channel":
+        found["torch.fake_quantize"] = lambda: torch.fake_quantize_per_channel_affine(
+            t, scale, zero, scheme.axis, -128, 127
+        )
+    if library("torchao.quantization.quant_primitives") is not None and _divides(x, scheme):
+        found["torchao"] = _torchao_fake(t, _block(x, scheme), symmetric)[1]
+    if k is not None and symmetric and (scheme.size is None or scheme.axis == -1):
+        found["amd-quark"] = lambda: k.scaled_fake_quantize(
+            "int8", t, scale, zero, scheme.axis or 0, scheme.size or 0, -128.0, 127.0, 8, scheme.kind, ""
+        )
+    return found
+
+
+def found_scale(x: np.ndarray, scheme: Any) -> Peers:
+    """The same with a scale that is found from the values."""
+    torch = library("torch")
+    if torch is None or library("torchao.quantization.quant_primitives") is None:
+        return _absent("torchao")
+    if not _divides(x, scheme):
+        return {}
+    t, block = torch.from_numpy(x), _block(x, scheme)
+    return {"torchao": lambda: _torchao_fake(t, block, True)[1]()}
+
+
+def _divides(x: np.ndarray, scheme: Any) -> bool:
+    """Are all groups whole?  A single row torchao takes for something else."""
+    return len(x) > 1 and all(n % size == 0 for n, size in zip(x.shape, _block(x, scheme), strict=True))
+
+
+def _block(x: np.ndarray, scheme: Any) -> tuple[int, ...]:
+    """torchao's words for a scheme on a matrix."""
+    rows, columns = x.shape
+    if scheme.kind == "per_tensor":
+        return rows, columns
+    if scheme.kind == "per_channel":
+        return (1, columns) if scheme.axis == 0 else (rows, 1)
+    return (1, scheme.size) if scheme.axis == -1 else (scheme.size, 1)

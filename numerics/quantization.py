@@ -118,8 +118,9 @@ def fake_quantize(
 
 def quantized(x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw) -> ArrayQTensor:
     """`quantize`, its options checked."""
-    target, (data, original) = affine_backend(x), affine_backend(x).prepare(x)
     recipe.refuse_given(scale, zero_point)
+    target = affine_backend(x)
+    data, original = target.prepare(x)
     if recipe.blocked:
         return pack_blocks(recipe, data, original, draw)
     affine = affine_of(recipe, target, data, original, scale, zero_point)
@@ -128,8 +129,9 @@ def quantized(x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw) -
 
 def fake_quantized(x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw) -> Any:
     """`fake_quantize`, its options checked."""
-    target, (data, original) = affine_backend(x), affine_backend(x).prepare(x)
     recipe.refuse_given(scale, zero_point)
+    target = affine_backend(x)
+    data, original = target.prepare(x)
     if recipe.blocked:
         options = recipe.block.check_options(
             recipe.scale_rule, recipe.rounding, None, None, draw.seed, draw.bits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from numerics.backends.affine import Partition
 from numerics.backends.blocking import check_axis
@@ -58,8 +59,16 @@ class Scheme:
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
         """The scheme on a tensor of that shape; raises NumericsError where it has no such axis."""
-        axis = None if self.axis is None else check_axis(self.axis, shape)
-        return Partition(shape, axis, self.size)
+        try:
+            return _partition(self, shape)
+        except TypeError:  # sizes that torch.compile does not know yet cannot be remembered
+            return _partition.__wrapped__(self, shape)
+
+
+@lru_cache(maxsize=4096)
+def _partition(scheme: Scheme, shape: tuple[int, ...]) -> Partition:
+    axis = None if scheme.axis is None else check_axis(scheme.axis, shape)
+    return Partition(shape, axis, scheme.size)
 
 
 def _check_integer(what: str, came: object) -> int:
