@@ -20,6 +20,7 @@ from numerics.formats import *  # noqa: F403
 from numerics.formats import __all__ as _formats
 from numerics.formats import backend as _backend
 from numerics.formats.backend import use
+from numerics.formats.errors import NumericsError
 
 _backend.register("cpu", "numerics.backends.cpu")
 _backend.register("array", "numerics.backends.array")
@@ -28,7 +29,8 @@ _backend.register("ipu", "numerics.backends.ipu", device=None, extra="ipu")
 _backend.register("gpu", "numerics.backends.gpu", device="gpu", extra="gpu")
 
 _BACKENDS = ("ipu",)  # those that offer more than a place to run
-_MODULES = ("interop", "layouts", "observe")
+_MODULES = ("conform", "interop", "layouts", "observe")
+_OF_TORCH = ("train",)  # those that need it: a star must not ask for them
 _LAZY: dict[str, str] = {
     "empty": "numerics.backends.memory",
     "QTensor": "numerics.tensor",
@@ -44,8 +46,6 @@ _LAZY: dict[str, str] = {
     "transcode": "numerics.transcoding",
 }
 __all__ = [*_formats, *_LAZY, "__version__", *_BACKENDS, *_MODULES, "use"]
-
-
 _when_torch.arrange()
 
 
@@ -56,4 +56,16 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"numerics.{name}")
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _OF_TORCH:
+        return _of_torch(name)
     raise AttributeError(f"module 'numerics' has no attribute {name!r}")
+
+
+def _of_torch(name: str) -> Any:
+    try:
+        return importlib.import_module(f"numerics.{name}")
+    except ImportError as missing:
+        raise NumericsError(
+            f"numerics.{name} needs {missing.name or missing}, which is not installed: "
+            "pip install 'numerics-formats[torch]'"
+        ) from missing

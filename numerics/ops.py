@@ -25,6 +25,7 @@ from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random, check_rounding
+from numerics.learned import integer, lsq_gradients, lsq_scale, tqt_gradients, tqt_scale
 from numerics.quantization import fake_quantized, quantized
 from numerics.recipe import Recipe
 from numerics.spelling import parse, text_of
@@ -163,6 +164,17 @@ def _fake_quantize(
     return _apart(_tensor(fake_quantized(x, Recipe.parse(recipe), scale, zero_point, _draw(seed, bits))), x)
 
 
+# ---- tensors with scales that are learned ----------------------------------------------------------
+
+
+def _tqt(x: Tensor, log2_threshold: Tensor, recipe: str) -> Tensor:
+    return _fake_quantize(x, recipe, tqt_scale(log2_threshold, integer(Recipe.parse(recipe).dtype)))
+
+
+def _lsq(x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str) -> Tensor:
+    return _fake_quantize(x, recipe, lsq_scale(scale), zero_point)
+
+
 # ---- what results look like ----------------------------------------------------------------------
 
 
@@ -245,6 +257,19 @@ def _clipped(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         x, scale, zero_point = ctx.saved_tensors
         gradient = torch.where(within_range(x, Recipe.parse(ctx.recipe), scale, zero_point), gradient, 0.0)
     return (gradient, *[None] * ctx.others)
+
+
+def _keep_learned(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.recipe = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _tqt_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    return (*torch.ops.numerics.tqt_backward(gradient, *ctx.saved_tensors, ctx.recipe), None)
+
+
+def _lsq_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    return (*torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.recipe), None, None)
 
 
 def within_range(x: Tensor, recipe: Recipe, scale: Any = None, zero_point: Any = None) -> Tensor:
@@ -373,6 +398,22 @@ OPERATORS: dict[str, Operator] = {
     "fake_quantize": Operator(
         f"(Tensor x, {_GIVEN}, bool clip_gradient=False) -> Tensor", _fake_quantize,
         lambda x, *_: _plain_like(x), _clipped, _keep_input,
+    ),
+    "tqt": Operator(
+        "(Tensor x, Tensor log2_threshold, str recipe) -> Tensor", _tqt,
+        lambda x, *_: _plain_like(x), _tqt_gradients, _keep_learned,
+    ),
+    "tqt_backward": Operator(
+        "(Tensor gradient, Tensor x, Tensor log2_threshold, str recipe) -> (Tensor, Tensor)", tqt_gradients,
+        lambda gradient, _, log2_threshold, *__: (_plain_like(gradient), _plain_like(log2_threshold)),
+    ),
+    "lsq": Operator(
+        "(Tensor x, Tensor scale, Tensor? zero_point, str recipe) -> Tensor", _lsq,
+        lambda x, *_: _plain_like(x), _lsq_gradients, _keep_learned,
+    ),
+    "lsq_backward": Operator(
+        "(Tensor gradient, Tensor x, Tensor scale, Tensor? zero_point, str recipe) -> (Tensor, Tensor)",
+        lsq_gradients, lambda gradient, _, scale, *__: (_plain_like(gradient), _plain_like(scale)),
     ),
 }  # fmt: skip
 

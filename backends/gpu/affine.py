@@ -19,6 +19,7 @@ from numerics.backends.executor import Affine, Array
 from numerics.backends.gpu.blocks import BFLOAT16
 from numerics.backends.gpu.launch import launch, per_program, power_of_two
 from numerics.backends.gpu.tensors import CODES, FLOATS, memory, pointers, random_bits, words
+from numerics.backends.sharing import reduced, spread
 from numerics.formats.backend import Draw
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.grid import Range, grid, range_of
@@ -51,25 +52,10 @@ def extremes(x: torch.Tensor, partition: Partition) -> tuple[torch.Tensor, torch
     data = x if x.dtype == torch.float64 else x.to(torch.float32)
     infinity = torch.full((), math.inf, dtype=data.dtype, device=data.device)
     finite = data.isfinite()
-    low = _reduced(torch.where(finite, data, infinity), partition, torch.amin, math.inf)
-    high = _reduced(torch.where(finite, data, -infinity), partition, torch.amax, -math.inf)
+    low = reduced(torch.where(finite, data, infinity), partition, torch.amin, math.inf)
+    high = reduced(torch.where(finite, data, -infinity), partition, torch.amax, -math.inf)
     none = ~(low <= high)
     return low.masked_fill(none, 0), high.masked_fill(none, 0)
-
-
-def _reduced(x: torch.Tensor, partition: Partition, reduce: Any, neutral: float) -> torch.Tensor:
-    axis, size = partition.axis, partition.size
-    if x.numel() == 0:
-        return torch.full(partition.shared, neutral, dtype=x.dtype, device=x.device)
-    if axis is None:
-        return reduce(x)
-    if size is None:
-        others = [k for k in range(x.ndim) if k != axis]
-        return reduce(x, others) if others else x
-    size = min(size, x.shape[axis])
-    missing = -x.shape[axis] % size
-    lines = torch.nn.functional.pad(x.movedim(axis, -1), (0, missing), value=neutral)
-    return reduce(lines.unflatten(-1, (-1, size)), -1).movedim(-1, axis)
 
 
 @dataclass(frozen=True)
@@ -179,17 +165,6 @@ def decode(codes: torch.Tensor, d: Element, partition: Partition, affine: Affine
 
 
 # ---- float64: divided and multiplied in float64, rounded by the kernels ---------------------------
-
-
-def spread(field: torch.Tensor, partition: Partition) -> torch.Tensor:
-    """A scale or zero point for every element, to broadcast over the tensor."""
-    axis, size = partition.axis, partition.size
-    if axis is None:
-        return field.reshape(())
-    if size is None:
-        return field.reshape([-1 if k == axis else 1 for k in range(len(partition.shape))])
-    length = partition.shape[axis]
-    return field.repeat_interleave(min(size, max(length, 1)), axis).narrow(axis, 0, length)
 
 
 def _encode64(

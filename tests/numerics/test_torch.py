@@ -190,6 +190,10 @@ ARGUMENTS = {
     "quantize": (SHORT, INT4),
     "dequantize": (*PARTS[:3], None, [4, 32], INT4, "float32", "bfloat16"),
     "fake_quantize": (SHORT.clone().requires_grad_(), INT4, None, None, None, None, True),
+    "tqt": (SHORT.clone().requires_grad_(), torch.tensor(0.5, requires_grad=True), '{"dtype": "int4"}'),
+    "tqt_backward": (SHORT, SHORT, torch.tensor(0.5), '{"dtype": "int4"}'),
+    "lsq": (SHORT.clone().requires_grad_(), torch.ones(4, requires_grad=True), torch.zeros(4), INT4),
+    "lsq_backward": (SHORT, SHORT, torch.ones(4), torch.zeros(4), INT4),
 }
 
 

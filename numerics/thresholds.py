@@ -1,0 +1,93 @@
+"""Where TQT's threshold starts: how much of a tensor lies within it (FORMATS §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from numerics.learned import integer, levels
+
+Curve = NDArray[np.float64]
+BINS = 2048  # of a histogram, and most thresholds tried: they become powers of two
+
+
+def threshold_3sd(x: Tensor) -> float:
+    """|mean| + 3 standard deviations of the population, over the finite values; 0 where there is none.
+
+    x: any shape.  For weights (arXiv 1903.08066).
+
+    >>> threshold_3sd(torch.tensor([1.0, 3.0]))
+    5.0
+    """
+    values = _finite(x)
+    if values.numel() == 0:
+        return 0.0
+    deviation, mean = torch.std_mean(values, correction=0)
+    return float(mean.abs() + 3 * deviation)
+
+
+def threshold_kl_j(x: Tensor, dtype: Any) -> float:
+    """The threshold whose levels keep the distribution of |x| best, by J distance; 0 where all is 0.
+
+    x: any shape; its finite values count.  dtype: an integer format.  For each candidate, P is the
+    CDF of |x| in at least 2048 bins, however few values there are, and Q is P cut at the candidate,
+    resampled to the levels of the format and back; the smallest J = sum (P - Q) log2(P / Q) wins, the
+    larger of equal candidates.  For activations (arXiv 1805.07941, Algorithm 1).  Raises NumericsError
+    for another format.
+
+    >>> threshold_kl_j(torch.tensor([0.1] * 5000 + [0.2] * 5000 + [50.0]), "int4") < 1
+    True
+    """
+    count = levels(integer(dtype))
+    magnitudes = _finite(x).abs()
+    largest = float(magnitudes.max()) if magnitudes.numel() else 0.0
+    if largest == 0:
+        return 0.0
+    cdf = _distribution(magnitudes / largest, max(BINS, 4 * count))
+    return min(_candidates(cdf, count), key=lambda found: (found[0], -found[1]))[1] * largest
+
+
+def _finite(x: Tensor) -> Tensor:
+    values = x.detach().to(torch.float64)
+    return values[values.isfinite()]
+
+
+def _distribution(shares: Tensor, bins: int) -> Curve:
+    """The CDF of values in 0 .. 1, at the upper ends of bins."""
+    places = (shares * bins).to(torch.int64).clamp(max=bins - 1)
+    counts = torch.bincount(places, minlength=bins).cpu().numpy()
+    return np.asarray(np.cumsum(counts) / counts.sum())
+
+
+def _candidates(cdf: Curve, count: int) -> Iterator[tuple[float, float]]:
+    """The J distance of each threshold, and the threshold as a share of the largest value."""
+    bins = len(cdf)
+    for kept in range(bins, count, -max(1, bins // BINS)):
+        resampled = np.ones(bins)
+        resampled[:kept] = _resampled(np.append(cdf[: kept - 1], 1.0), count)
+        threshold = min((kept + 0.5) / bins, 1.0)  # beyond the largest value a power of two may be passed
+        yield _distance(cdf, resampled), threshold
+
+
+def _resampled(curve: Curve, count: int) -> Curve:
+    """The curve through `count` of its points, evenly spaced."""
+    fine, coarse = np.linspace(0, 1, len(curve)), np.linspace(0, 1, count)
+    return np.interp(fine, coarse, np.interp(coarse, fine, curve))
+
+
+def _distance(p: Curve, q: Curve) -> float:
+    some = p > 0
+    return float(np.sum((p[some] - q[some]) * np.log2(p[some] / q[some])))
+
+
+THRESHOLD_INIT: dict[str, Callable[[Tensor, Any], float]] = {
+    "_3SD": lambda x, _: threshold_3sd(x),
+    "_LL_J": threshold_kl_j,
+    "_KL_J": threshold_kl_j,
+}
+"""By the names of Quark's TQTThresholdInitMeth; `_KL_J` is what its documentation calls `_LL_J`."""

@@ -1,0 +1,597 @@
+"""TQT and LSQ: values against fake_quantize, gradients against the papers' words and torch's autograd."""
+
+import copy
+import io
+import json
+import math
+import pickle
+import statistics
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+import numerics as nx
+from numerics import train
+from tests.conftest import edges
+
+QUARK = json.loads((Path(__file__).parents[1] / "data" / "quark.json").read_text())["vectors"]
+TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FORMATS = (nx.int8, nx.uint8, nx.int4, nx.uint4, nx.int2, nx.int16)
+SCHEMES = (nx.per_tensor(), nx.per_channel(0), nx.per_channel(-1), nx.per_group(4), nx.per_group(3, axis=0))
+
+
+def values(seed, *shape, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def gradients(function, *learned, along=None):
+    """y, and dL/d(each) for L = sum(along * y)."""
+    leaves = [one.detach().clone().requires_grad_() for one in learned]
+    y = function(*leaves)
+    y.backward(torch.ones_like(y) if along is None else along.to(y.dtype))
+    return y.detach(), *(leaf.grad for leaf in leaves)
+
+
+def slopes(function, x, learned):
+    """dy/d(learned) of each element by itself."""
+    return [gradients(function, x, learned, along=one)[2].item() for one in torch.eye(len(x), dtype=x.dtype)]
+
+
+def same(came, due):
+    """Equal bit for bit; NaN by class."""
+    assert came.dtype == due.dtype
+    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[came.itemsize]
+    equal = (came.view(kind) == due.view(kind)) | (came.isnan() & due.isnan())
+    assert equal.all(), (came[~equal][:3], due[~equal][:3])
+
+
+# ---- values ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_values_are_those_of_fake_quantize(d, dtype):
+    x = torch.from_numpy(edges(random=200)).to(dtype).reshape(2, -1)
+    for log2_threshold in (-3.0, 0.2, 5.0):
+        scale = 2.0 ** math.ceil(log2_threshold) / (d.max + 1)
+        came = train.tqt(x, torch.tensor(log2_threshold), d)
+        same(came, nx.fake_quantize(x, d, scale=scale))
+    for scheme in SCHEMES:
+        scale = train.lsq_init(values(1, *x.shape), d, scheme=scheme)
+        same(train.lsq(x, scale, d, scheme=scheme), nx.fake_quantize(x, d, scheme=scheme, scale=scale))
+
+
+def test_float64_takes_a_float64_scale():
+    x, scale = values(2, 50, dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64)
+    steps = (x / scale).round().clamp(-8, 7) + 0.0  # an integer has no -0
+    same(train.lsq(x, scale, "int4"), steps * scale)
+
+
+@pytest.mark.parametrize(
+    ("log2_threshold", "d", "scale"),
+    [
+        (2.0, "int8", 4 / 128),
+        (2.0000002, "int8", 8 / 128),  # the next float32
+        (1.9999999, "int8", 4 / 128),
+        (-0.0, "uint8", 1 / 256),
+        (-0.5, "int4", 1 / 8),
+        (-1.0, "uint4", 0.5 / 16),
+        (-1e30, "int8", 2.0**-127),
+        (1e30, "int8", 2.0**127),
+    ],
+)
+def test_the_scale_is_a_power_of_two(log2_threshold, d, scale):
+    quantizer = train.TQT(d)
+    quantizer.load_state_dict({"log2_threshold": torch.tensor(log2_threshold)})
+    assert quantizer.scale.item() == scale
+    x = torch.tensor([scale])
+    assert quantizer(x).item() == scale
+
+
+@pytest.mark.parametrize("v", [v for v in QUARK if v["op"].startswith("tqt")], ids=lambda v: v["id"])
+def test_quark(v):
+    """Values and dL/dx agree; dL/dlog2_threshold but for Quark's backward taking -1.5 to -1 (quark.md §5)."""
+    x, due, along, dx = (floats(v[key]) for key in ("input", "output", "along", "grad_input"))
+    log2_threshold = floats(v["params"]["log_threshold"]).squeeze()
+    y, came, total = gradients(lambda x, t: train.tqt(x, t, "int8"), x, log2_threshold, along=along)
+    same(y + 0.0, due + 0.0)
+    same(came, dx)
+    scale = 2.0 ** math.ceil(log2_threshold.item()) / 128
+    steps = x.double() / scale
+    fault = along.double()[(steps < 0) & (steps % 1 == 0.5) & (steps.round() != steps.ceil())].sum()
+    assert (v["id"] == "tqt/int8/logt0.0") == (fault != 0)
+    due = floats(v["grad_log_threshold"]).item() - fault.item() * scale * math.log(2)
+    assert total.item() == pytest.approx(due, rel=1e-6)
+
+
+def floats(text):
+    words = text.split() if isinstance(text, str) else text
+    return torch.from_numpy(np.array([int(word, 16) for word in words], np.uint32).view(np.float32))
+
+
+for _v in QUARK:
+    if _v["op"].startswith("tqt"):
+        _v["along"] = _v["params"]["grad_output"]
+
+
+# ---- gradients by hand: ties, and the ends of the range ------------------------------------------------
+
+X = torch.tensor([-1.5, 0.5, 2.5, -8.0, -8.5, -8.6, 6.9, 7.0, 7.4, 7.5, math.inf, -math.inf, math.nan])
+
+
+def test_tqt_in_its_range_is_what_rounds_into_it():
+    def quantized(x, log2_threshold):
+        return train.tqt(x, log2_threshold, "int4")  # log2 t = 3: a step of 1
+
+    y, dx, _ = gradients(quantized, X, torch.tensor(3.0))
+    assert y.tolist() == [-2, 0, 2, -8, -8, -8, 7, 7, 7, 7, 7, -8, 0]
+    assert dx.tolist() == [1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 0]
+    due = [-0.5, -0.5, -0.5, 0, 0.5, -8, 0.1, 0, -0.4, 7, 7, -8, 0]
+    found = slopes(quantized, X, torch.tensor(3.0))
+    assert found == pytest.approx([math.log(2) * slope for slope in due], abs=1e-6)
+
+
+def test_lsq_in_its_range_is_what_lies_within_it():
+    def quantized(x, scale):
+        return train.lsq(x, scale, "int4")
+
+    y, dx, _ = gradients(quantized, X, torch.tensor(1.0))
+    assert y.tolist() == [-2, 0, 2, -8, -8, -8, 7, 7, 7, 7, 7, -8, 0]
+    assert dx.tolist() == [1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    due = [-0.5, -0.5, -0.5, -8, -8, -8, 0.1, 7, 7, 7, 7, -8, 0]
+    found = slopes(quantized, X, torch.tensor(1.0))
+    assert found == pytest.approx([slope / math.sqrt(len(X) * 7) for slope in due], abs=1e-6)
+
+
+def test_unsigned_ranges_begin_at_zero():
+    x = torch.tensor([-0.4, -0.6, 0.0, 15.4, 15.6])
+    y, dx, _ = gradients(lambda x, t: train.tqt(x, t, "uint4"), x, torch.tensor(4.0))
+    assert (y.tolist(), dx.tolist()) == ([0, 0, 0, 15, 15], [1, 0, 1, 1, 0])
+    y, dx, _ = gradients(lambda x, s: train.lsq(x, s, "uint4"), x, torch.tensor(1.0))
+    assert (y.tolist(), dx.tolist()) == ([0, 0, 0, 15, 15], [0, 0, 0, 0, 0])
+
+
+def test_a_zero_point_moves_the_range():
+    x = torch.tensor([-5.0, -2.5, 0.0, 12.0, 13.5, math.nan])
+
+    def quantized(x, scale):
+        return train.lsq(x, scale, "uint4", zero_point=3)
+
+    y, dx, _ = gradients(quantized, x, torch.tensor(1.0))
+    assert y.tolist() == [-3, -2, 0, 12, 12, 0]
+    assert dx.tolist() == [0, 1, 1, 0, 0, 0]
+    due = [-3, 0.5, 0, 12, 12, 0]
+    assert slopes(quantized, x, torch.tensor(1.0)) == pytest.approx([one / math.sqrt(6 * 15) for one in due])
+
+
+# ---- gradients against autograd: rounding adds what has no derivative -----------------------------------
+
+
+def rounded(v):
+    return v + (v.round() - v).detach()
+
+
+def tqt_by_autograd(x, log2_threshold, d):
+    whole = log2_threshold + (log2_threshold.ceil() - log2_threshold).detach()
+    scale = whole.exp2() / (d.max + 1)
+    return rounded(x / scale).clamp(d.min, d.max) * scale
+
+
+def lsq_by_autograd(x, scale, zero, d):
+    return (rounded((x / scale).clamp(d.min - zero, d.max - zero))) * scale
+
+
+@pytest.mark.parametrize("d", FORMATS, ids=str)
+def test_tqt_against_autograd(d):
+    x, along = values(3, 7, 9, dtype=torch.float64), values(4, 7, 9, dtype=torch.float64)
+    for log2_threshold in (-2.3, 0.0, 0.5, 3.0):
+        learned = torch.tensor(log2_threshold, dtype=torch.float64)
+        came = gradients(lambda x, t: train.tqt(x, t, d), x, learned, along=along)
+        due = gradients(lambda x, t: tqt_by_autograd(x, t, d), x, learned, along=along)
+        torch.testing.assert_close(came, due, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+@pytest.mark.parametrize("d", FORMATS, ids=str)
+def test_lsq_against_autograd(d, scheme):
+    x, along = values(5, 7, 9, dtype=torch.float64), values(6, 7, 9, dtype=torch.float64)
+    scale = train.lsq_init(x, d, scheme=scheme) * 0.7
+    index = index_of_scale(scheme, x.shape)
+    shared = torch.tensor([np.count_nonzero(index == k) for k in range(scale.numel())])
+    factor = 1 / (shared * d.max).double().sqrt().reshape(scale.shape)
+    for zero in (None, torch.randint(int(d.min), int(d.max) + 1, scale.shape, dtype=torch.int32)):
+        _, dx, dscale = gradients(
+            lambda x, s, z=zero: train.lsq(x, s, d, scheme=scheme, zero_point=z), x, scale, along=along
+        )
+        whole = torch.zeros_like(scale) if zero is None else zero.double()
+        spread = torch.from_numpy(index)
+        _, due_dx, due = gradients(
+            lambda x, s, z=whole, k=spread: lsq_by_autograd(x, s.flatten()[k], z.flatten()[k], d), x, scale,
+            along=along,
+        )  # fmt: skip
+        torch.testing.assert_close((dx, dscale), (due_dx, due * factor), rtol=1e-12, atol=1e-12)
+
+
+def index_of_scale(scheme, shape):
+    """Which scale each element takes, from the words of FORMATS §6."""
+    at = np.indices(shape)
+    if scheme.kind == "per_tensor":
+        return np.zeros(shape, int)
+    axis = scheme.axis % len(shape)
+    if scheme.kind == "per_channel":
+        return at[axis]
+    at[axis] //= scheme.size
+    counts = [-(-n // scheme.size) if k == axis else n for k, n in enumerate(shape)]
+    return np.ravel_multi_index(tuple(at), counts)
+
+
+def test_the_smooth_part_against_finite_differences():
+    """With what rounding adds to x / s held still, L is smooth in log2 t and in s."""
+    x, along, h = values(7, 40, dtype=torch.float64), values(8, 40, dtype=torch.float64), 1e-6
+
+    def slope(inside, up, down):
+        still = torch.where(inside, steps.round() - steps, steps.clamp(-8, 7))
+        loss = [(along * torch.where(inside, x + still * s, still * s)).sum().item() for s in (up, down)]
+        return (loss[0] - loss[1]) / (2 * h)
+
+    scale = 2.0 ** math.ceil(0.3) / 8
+    steps = x / scale
+    due = slope((steps.round() >= -8) & (steps.round() <= 7), scale * 2**h, scale * 2**-h)
+    learned = torch.tensor(0.3, dtype=torch.float64)
+    came = gradients(lambda x, t: train.tqt(x, t, "int4"), x, learned, along=along)[2]
+    assert came.item() == pytest.approx(due, rel=1e-7)
+    due = slope((steps > -8) & (steps < 7), scale + h, scale - h) / math.sqrt(40 * 7)
+    learned = torch.tensor(scale, dtype=torch.float64)
+    came = gradients(lambda x, s: train.lsq(x, s, "int4"), x, learned, along=along)[2]
+    assert came.item() == pytest.approx(due, rel=1e-7)
+
+
+def test_nothing_comes_of_nothing():
+    for shape, scheme in (((0,), "per_tensor"), ((3, 0), "per_channel"), ((0, 4), "per_group(2)")):
+        x = torch.empty(shape)
+        scale = train.lsq_init(x, "int8", scheme=scheme)
+        y, dx, dscale = gradients(lambda x, s, how=scheme: train.lsq(x, s, "int8", scheme=how), x, scale)
+        assert y.shape == dx.shape == shape
+        assert (dscale == 0).all()
+    y, dx, total = gradients(lambda x, t: train.tqt(x, t, "int8"), torch.empty(0), torch.tensor(0.0))
+    assert (y.shape, dx.shape, total.item()) == ((0,), (0,), 0.0)
+
+
+# ---- a scale that an optimizer drove away ----------------------------------------------------------------
+
+
+def test_a_negative_scale_counts_by_its_magnitude():
+    x, along = values(9, 30), values(10, 30)
+    up = gradients(lambda x, s: train.lsq(x, s, "int4"), x, torch.tensor(0.3), along=along)
+    down = gradients(lambda x, s: train.lsq(x, s, "int4"), x, torch.tensor(-0.3), along=along)
+    same(down[0], up[0])
+    same(down[1], up[1])
+    same(down[2], -up[2])
+
+
+def test_a_scale_of_zero_learns_its_way_back():
+    x = values(11, 200)
+    scale = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.SGD([scale], lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        (train.lsq(x, scale, "int4") - x).square().sum().backward()
+        optimizer.step()
+    assert error(train.lsq(x, scale, "int4"), x) < 0.1
+
+
+# ---- where learning begins --------------------------------------------------------------------------------
+
+
+def test_3sd():
+    x = values(12, 5, 40) + 0.7
+    exact = [Fraction(one) for one in x.flatten().tolist()]
+    due = abs(statistics.mean(exact)) + 3 * Fraction(statistics.pstdev(exact))
+    assert train.threshold_3sd(x) == pytest.approx(float(due), rel=1e-14)
+    beside = torch.cat([x.flatten(), torch.tensor([math.nan, math.inf, -math.inf])])
+    assert train.threshold_3sd(beside) == train.threshold_3sd(x)
+
+
+def kl_j(x, n, bins=2048):
+    """Algorithm 1 of arXiv 1805.07941 as Quark has it, loop by loop, but for the number of bins."""
+    magnitudes = [abs(float(one)) for one in x.flatten()]
+    largest = max(magnitudes)
+    counts = [0] * bins
+    for one in magnitudes:
+        counts[min(int(one / largest * bins), bins - 1)] += 1
+    cdf = np.cumsum(counts) / len(magnitudes)
+    best = math.inf, 0.0
+    for i in range(n + 1, bins + 1):
+        p = np.copy(cdf)
+        p[i - 1 :] = 1
+        points = np.interp(np.linspace(0, 1, n), np.linspace(0, 1, i), p[:i])
+        q = np.copy(p)
+        q[:i] = np.interp(np.linspace(0, 1, i), np.linspace(0, 1, n), points)
+        some = np.nonzero(cdf)
+        j = np.sum((cdf[some] - q[some]) * np.log2(cdf[some] / q[some]))
+        if j <= best[0]:
+            best = j, min((i + 0.5) / bins, 1.0) * largest
+    return best[1]
+
+
+@pytest.mark.parametrize("count", [40, 20_000])
+@pytest.mark.parametrize("d", [nx.int8, nx.uint4], ids=str)
+def test_kl_j_is_the_best_of_all_candidates(count, d):
+    x = values(13, count) ** 3
+    assert train.threshold_kl_j(x, d) == pytest.approx(kl_j(x, int(d.max) + 1), rel=1e-12)
+
+
+def test_kl_j_cuts_an_outlier_off_however_few_there_are():
+    """Quark's needs 16641 values before it looks at any (quark.md §5)."""
+    for count in (50, 500, 5000):
+        x = torch.cat([values(14, count), torch.tensor([1000.0])])
+        assert train.threshold_kl_j(x, "int4") < 100
+
+
+def test_kl_j_cuts_nothing_off_for_nothing():
+    assert train.threshold_kl_j(torch.linspace(-2, 2, 4001), "int8") == 2
+    assert train.threshold_kl_j(torch.tensor([0.0, -2.0]), "int8") == 2
+    assert train.threshold_kl_j(torch.tensor([2.0]), "int4") == 2  # every candidate is as good
+
+
+@pytest.mark.parametrize("init", train.THRESHOLD_INIT)
+def test_nothing_to_begin_with(init):
+    for x in (torch.zeros(3), torch.empty(0), torch.tensor([math.nan, math.inf])):
+        assert train.THRESHOLD_INIT[init](x, nx.int8) == 0
+        quantizer = train.TQT("int8", init=init)
+        quantizer(x)
+        assert quantizer.threshold == 1
+    assert train.THRESHOLD_INIT["_KL_J"] is train.THRESHOLD_INIT["_LL_J"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_the_first_scale_of_lsq(scheme):
+    x = values(15, 7, 9, dtype=torch.float64)
+    x[0, 0], x[1, 1], x[2] = math.nan, math.inf, 0
+    found = train.lsq_init(x, "int4", scheme=scheme)
+    index = index_of_scale(scheme, x.shape)
+    for k, came in enumerate(found.flatten().tolist()):
+        some = [abs(Fraction(one)) for one in x.numpy()[index == k].tolist() if math.isfinite(one)]
+        mean = sum(some) / max(len(some), 1)
+        assert came == pytest.approx(2 * float(mean) / math.sqrt(7) if mean else 1, rel=1e-14)
+    assert train.lsq_init(x.bfloat16(), "int4", scheme=scheme).dtype == torch.float32
+
+
+# ---- modules ----------------------------------------------------------------------------------------------
+
+MODULES = {
+    "tqt": lambda: train.TQT("int8"),
+    "tqt_unsigned": lambda: train.TQT("uint4", init="_LL_J"),
+    "lsq": lambda: train.LSQ("int4"),
+    "lsq_channels": lambda: train.LSQ("int8", scheme=nx.per_channel(1)),
+    "lsq_groups": lambda: train.LSQ("int8", scheme="per_group(4)"),
+    "lsq_offset": lambda: train.LSQ("uint8", zero_point=100),
+}
+
+
+@pytest.fixture(params=MODULES)
+def quantizer(request):
+    return MODULES[request.param]()
+
+
+def test_it_begins_once(quantizer):
+    """Quark's LSQ begins anew with every batch (quark.md §5)."""
+    assert not quantizer.initialized
+    quantizer.eval()(values(16, 5, 10))
+    assert quantizer.initialized
+    before = copy.deepcopy(quantizer.state_dict())
+    for mode in (True, False):
+        quantizer.train(mode)(100 * values(17, 5, 10))
+    torch.testing.assert_close(quantizer.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_quantize_gives_the_values_of_forward(quantizer, dtype):
+    x = values(18, 5, 10, dtype=dtype)
+    y = quantizer(x)
+    q = quantizer.quantize(x)
+    assert isinstance(q, nx.QTensor)
+    same(q.dequantize(), y.detach())
+    assert (quantizer.scale > 0).all()
+
+
+def test_it_comes_back_from_its_state(quantizer):
+    x = values(19, 5, 10)
+    fresh = copy.deepcopy(quantizer)
+    due = quantizer(x)
+    file = io.BytesIO()
+    torch.save(quantizer.state_dict(), file)
+    file.seek(0)
+    fresh.load_state_dict(torch.load(file))
+    assert fresh.initialized
+    for copied in (fresh, copy.deepcopy(quantizer), pickle.loads(pickle.dumps(quantizer))):
+        copied(10 * x)
+        same(copied(x).detach(), due.detach())
+
+
+def test_it_compiles_whole_with_the_same_bits(quantizer):
+    x, along = values(20, 5, 10).requires_grad_(), values(21, 5, 10)
+    quantizer(x)
+    torch._dynamo.reset()
+    compiled = torch.compile(quantizer, fullgraph=True, backend="aot_eager")
+    found = []
+    for call in (quantizer, compiled):
+        x.grad = None
+        quantizer.zero_grad()
+        y = call(x)
+        y.backward(along)
+        found.append([y.detach(), x.grad, *(p.grad.clone() for p in quantizer.parameters())])
+    for came, due in zip(*found, strict=True):
+        same(came, due)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+def test_inductor_gives_the_same_bits():
+    layer = nn.Linear(10, 3)
+    parametrize.register_parametrization(layer, "weight", train.LSQ("int4", scheme="per_channel"))
+    model = nn.Sequential(train.TQT("uint8", init="_LL_J"), layer)
+    torch._dynamo.reset()
+    x = values(22, 6, 10)
+    due = model(x)
+    came = torch.compile(model, fullgraph=True)(x)
+    same(came.detach(), due.detach())
+    found = [torch.autograd.grad(y.sum(), list(model.parameters())) for y in (came, due)]
+    for compiled, eager in zip(*found, strict=True):
+        same(compiled, eager)
+
+
+def test_it_must_have_begun_before_it_is_compiled():
+    model = nn.Sequential(train.LSQ("int4"))
+    with pytest.raises(
+        torch._dynamo.exc.InternalTorchDynamoError, match="call it once before it is compiled"
+    ):
+        torch.compile(model, fullgraph=True, backend="aot_eager")(values(23, 4))
+    assert not model[0].initialized
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_weight_learns_its_scale(name):
+    layer = nn.Linear(10, 4)
+    weight = layer.weight.detach().clone()
+    parametrize.register_parametrization(layer, "weight", MODULES[name]())
+    quantizer = layer.parametrizations.weight[0]
+    same(layer.weight.detach(), quantizer.quantize(weight).dequantize())
+    layer(values(24, 3, 10)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+    due = layer.weight.detach()
+    parametrize.remove_parametrizations(layer, "weight")
+    same(layer.weight.detach(), due)
+
+
+def test_autocast_and_half_inputs():
+    quantizer = train.TQT("int8")
+    linear = nn.Linear(10, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = quantizer(linear(values(25, 3, 10)))
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert quantizer.log2_threshold.grad.dtype == quantizer.log2_threshold.dtype == torch.float32
+    assert linear.weight.grad.dtype == torch.float32
+
+
+def test_it_can_be_frozen(quantizer):
+    x = values(26, 5, 10).requires_grad_()
+    quantizer(x)
+    quantizer.requires_grad_(False)
+    quantizer(x).sum().backward()
+    assert x.grad is not None
+    assert all(p.grad is None for p in quantizer.parameters())
+
+
+def test_an_optimizer_may_hold_it_before_it_begins():
+    quantizer = train.LSQ("int4", scheme="per_channel")
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.1)
+    quantizer(values(27, 3, 8)).sum().backward()
+    before = quantizer.scale.clone()
+    optimizer.step()
+    assert (quantizer.scale != before).all()
+
+
+# ---- operators, beside those of test_torch.py -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_operators_on_other_types_and_strides(dtype):
+    ops, x = torch.ops.numerics, values(28, 4, 6, dtype=dtype).T.requires_grad_()
+    learned = torch.tensor(0.5, requires_grad=True)
+    torch.library.opcheck(ops.tqt.default, (x, learned, '{"dtype": "int4"}'))
+    torch.library.opcheck(ops.lsq.default, (x, learned, None, '{"dtype": "int4"}'))
+    x, learned = x.detach(), learned.detach()
+    torch.library.opcheck(ops.tqt_backward.default, (x, x, learned, '{"dtype": "int4"}'))
+    torch.library.opcheck(ops.lsq_backward.default, (x, x, learned, None, '{"dtype": "int4"}'))
+
+
+# ---- learning ---------------------------------------------------------------------------------------------
+
+
+def error(y, x):
+    return (y - x).square().mean().item()
+
+
+@pytest.mark.parametrize("away", [-3, 3])
+@pytest.mark.parametrize(("d", "sigma"), [("int4", 1.0), ("int8", 0.02), ("uint4", 3.0)])
+def test_tqt_finds_the_best_power_of_two(d, sigma, away):
+    """The toy of arXiv 1903.08066: a Gaussian and the squared error; it ends beside the optimum."""
+    x = sigma * values(29, 1000)
+    x = x.abs() if d == "uint4" else x
+    best = min(range(-12, 8), key=lambda k: error(train.tqt(x, torch.tensor(float(k)), d), x))
+    learned = torch.tensor(float(best + away), requires_grad=True)
+    optimizer = torch.optim.Adam([learned], lr=0.05, betas=(0.9, 0.99))
+    for _ in range(300):
+        optimizer.zero_grad()
+        ((train.tqt(x, learned, d) - x).square().mean() / 2).backward()
+        optimizer.step()
+    assert abs(math.ceil(learned.item()) - best) <= 1
+
+
+@pytest.mark.parametrize(("d", "zero"), [("int4", None), ("int8", None), ("uint4", None), ("uint4", 8)])
+def test_lsq_finds_the_best_scale(d, zero):
+    x = values(30, 4000)
+    x = x.abs() if d == "uint4" and zero is None else x
+    options = {"zero_point": zero}
+    scales = [2 ** (k / 16) for k in range(-112, 16)]
+    best = min(error(train.lsq(x, torch.tensor(s), d, **options), x) for s in scales)
+    quantizer = train.LSQ(d, **options)
+    quantizer(x)
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.01)
+    for step in range(300):
+        optimizer.param_groups[0]["lr"] = 0.01 * 0.98**step
+        optimizer.zero_grad()
+        (quantizer(x) - x).square().mean().backward()
+        optimizer.step()
+    assert error(quantizer(x), x) < 1.05 * best
+
+
+# ---- bad input --------------------------------------------------------------------------------------------
+
+ONE = torch.ones(4)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: train.TQT("fp8_e4m3"), "fp8_e4m3 is a float format; scales are learned for integer"),
+        (lambda: train.LSQ("mxfp4"), "mxfp4 is a block format; scales are learned for integer"),
+        (lambda: train.TQT("int9"), "unknown format"),
+        (lambda: train.TQT("int8", init="_3DS"), "did you mean '_3SD'"),
+        (lambda: train.threshold_kl_j(ONE, "fp4"), "fp4 is a float format"),
+        (lambda: train.tqt(ONE, torch.zeros(1), "int8"), r"shape \(\), not one of shape \(1,\)"),
+        (lambda: train.tqt(ONE, 0.5, "int8"), r"shape \(\), not float"),
+        (lambda: train.tqt(ONE, torch.tensor(math.nan), "int8"), "log2_threshold nan is not allowed"),
+        (lambda: train.tqt(ONE, torch.tensor(math.inf), "int8"), "log2_threshold inf is not allowed"),
+        (lambda: train.tqt(ONE, torch.tensor(0.0), nx.mxint8), "mxint8 is a block format"),
+        (lambda: train.tqt([1.0], torch.tensor(0.0), "int8"), "torch tensors, not list"),
+        (lambda: train.lsq(np.ones(3), torch.tensor(1.0), "int8"), "torch tensors, not ndarray"),
+        (lambda: train.lsq(ONE, 0.5, "int8"), "scale must be a tensor, not float"),
+        (lambda: train.lsq(ONE, torch.tensor(math.nan), "int8"), "scale nan is not allowed"),
+        (lambda: train.lsq(ONE, torch.ones(3), "int8"), r"scale has shape \(3,\)"),
+        (lambda: train.lsq(ONE, torch.ones(4), "int8", scheme="per_chanel"), "did you mean 'per_channel'"),
+        (lambda: train.lsq(ONE, torch.tensor(1.0), "uint8", zero_point=0.5), "zero_point 0.5 is not an"),
+        (lambda: train.lsq(ONE, torch.tensor(1.0), "uint4", zero_point=99), "zero_point 99 is outside"),
+        (lambda: train.TQT("int8").scale, "has seen no batch yet"),
+        (lambda: train.TQT("int8").threshold, "has seen no batch yet"),
+        (lambda: train.LSQ("int8").quantize(ONE), "has seen no batch yet"),
+    ],
+)
+def test_what_cannot_be(call, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        call()
+
+
+def test_without_torch_it_says_what_to_install(monkeypatch):
+    monkeypatch.delattr(nx, "train")
+    monkeypatch.delitem(sys.modules, "numerics.train")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(nx.NumericsError, match=r"needs torch.*numerics-formats\[torch\]"):
+        nx.train  # noqa: B018
