@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from numerics._version import __version__
+from numerics.conform.command import conform_command
+from numerics.conform.pipe.command import vectors_group
+from numerics.conform.proof.command import verify_command
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
 
@@ -30,6 +33,11 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.version_option(__version__, prog_name="numerics")
 def commands() -> None:
     """Low-precision number formats, bit-exact."""
+
+
+commands.add_command(conform_command)
+commands.add_command(vectors_group)
+commands.add_command(verify_command)
 
 
 def run() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_every_file_is_run():
     found = {p.stem.removeprefix("bench_") for p in (ROOT / "bench").glob("bench_*.py")}
-    assert found == {*FILES, "start", "gpu", "ipu"}  # these three are commands of their own
+    assert found == {*FILES, "start", "gpu", "ipu", "vectors"}  # these four are commands of their own
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -43,3 +44,11 @@ def test_the_program_writes_json(tmp_path):
     made = json.loads((tmp_path / "cpu.json").read_text())
     assert made["machine"]["numba"]
     assert [row["elements"] for row in made["rows"]] == [1024, 1024]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_the_bench_of_vectors_runs():
+    options = ["--count", "2000", "--blocks", "20", "--rounds", "1"]
+    command = [sys.executable, "-m", "bench.bench_vectors", *options]
+    found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert found.stdout.splitlines()[-1].startswith("fp8_e4m3 | a device in C | verify: ")

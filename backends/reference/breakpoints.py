@@ -7,7 +7,6 @@ neighbours alike.  Derived from the values of the codes, never by running an enc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 
@@ -38,6 +37,7 @@ from numerics.formats.block import Block
 from numerics.formats.dtype import Element, Float, Integer
 
 Steps = list[tuple[int, int]]
+Rungs = list[tuple[Fraction, int]]
 NAN_BITS = INF_BITS + 1
 
 
@@ -70,7 +70,7 @@ def first_away(low: Fraction, high: Fraction, odd: bool, negative: bool, roundin
     return first_above(low) if always_away(odd, negative)[rounding] else first_at(high)
 
 
-def climb(rungs: Sequence[tuple[Fraction, int]], negative: bool, rounding: str) -> Steps:
+def climb(rungs: Rungs, negative: bool, rounding: str) -> Steps:
     """The steps between rungs, (magnitude, code) rising; the last bit says which codes are odd."""
     steps = [(0, rungs[0][1])]
     for (low, code), (high, following) in pairwise(rungs):
@@ -105,24 +105,37 @@ def breakpoints(dtype: Element, rounding: str, overflow: str, negative: bool) ->
         (INF_BITS, encode(inf, dtype, rounding, overflow)),
         (NAN_BITS, encode(nan, dtype, rounding, overflow)),
     ]
-    if isinstance(dtype, Integer):
-        return merge(climb(_integer_rungs(dtype, negative), negative, rounding) + specials)
-    assert isinstance(dtype, Float)
-    if negative and not dtype.signed:
-        return merge(_steps_below(dtype, rounding, overflow) + specials)
-    steps = climb(_float_rungs(dtype, rounding, overflow, negative), negative, rounding)
-    if not dtype.has_zero:  # what is positive, however small, takes the least code
-        steps = [(0, 0 if overflow == "saturate" else nan_code(dtype)), (1, 0), *steps[1:]]
+    steps = climb(rungs(dtype, rounding, overflow, negative), negative, rounding)
+    if isinstance(dtype, Float) and not (dtype.has_zero or negative):
+        # What is positive, however small, takes the least code.
+        steps = [(0, encode(0.0, dtype, rounding, overflow)), (1, 0), *steps[1:]]
     return merge(steps + specials)
 
 
-def _integer_rungs(dtype: Integer, negative: bool) -> list[tuple[Fraction, int]]:
+def rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> Rungs:
+    """The magnitudes of one sign that an encoder goes to; a float's last one is overflow (FORMATS §2).
+
+    rounding: any; it says what overflow becomes.
+
+    >>> from numerics.formats import fp4
+    >>> [(float(v), code) for v, code in rungs(fp4, "half_even", "saturate", True)][-2:]
+    [(6.0, 15), (8.0, 15)]
+    """
+    if isinstance(dtype, Integer):
+        return _integer_rungs(dtype, negative)
+    assert isinstance(dtype, Float)
+    if negative and not dtype.signed:
+        return _rungs_below(dtype, overflow)
+    return _float_rungs(dtype, rounding, overflow, negative)
+
+
+def _integer_rungs(dtype: Integer, negative: bool) -> Rungs:
     low, high = integer_range(dtype)
     wrap = 1 << dtype.bits
     return [(Fraction(k), (-k if negative else k) % wrap) for k in range((-low if negative else high) + 1)]
 
 
-def _float_rungs(dtype: Float, rounding: str, overflow: str, negative: bool) -> list[tuple[Fraction, int]]:
+def _float_rungs(dtype: Float, rounding: str, overflow: str, negative: bool) -> Rungs:
     """The ladder with the sign in its codes; the rung past the largest is overflow."""
     values, codes = ladder(dtype)
     signed = [sign_bit(dtype, negative) | code for code in codes]
@@ -132,14 +145,14 @@ def _float_rungs(dtype: Float, rounding: str, overflow: str, negative: bool) -> 
     return list(zip(values, signed, strict=True))
 
 
-def _steps_below(dtype: Float, rounding: str, overflow: str) -> Steps:
+def _rungs_below(dtype: Float, overflow: str) -> Rungs:
     """Negative numbers into an unsigned format: 0, or NaN for those that do not round to zero."""
     if overflow == "saturate":
-        return [(0, 0)]
+        return [(Fraction(0), 0)]
     if not dtype.has_zero:
-        return [(0, nan_code(dtype))]
+        return [(Fraction(0), nan_code(dtype))]
     zero, smallest = ladder(dtype).values[:2]
-    return climb([(zero, 0), (smallest, nan_code(dtype))], True, rounding)
+    return [(zero, 0), (smallest, nan_code(dtype))]
 
 
 def scale_breakpoints(dtype: Block, rule: str) -> Steps:
@@ -180,11 +193,17 @@ def micro_breakpoints(mantissa: int, exponent_field: int, shift: int, rounding: 
     >>> [(hex(bits), code) for bits, code in micro_breakpoints(2, 127, 1, "half_even", True)]
     [('0x0', 0), ('0x800000', 4), ('0x3e000001', 5), ('0x3ec00000', 6), ('0x3f200001', 7)]
     """
-    sign, step = int(negative) << mantissa, micro_step(exponent_field, shift, mantissa)
-    rungs = [(k * step, sign | k) for k in range(1 << mantissa)]
+    step = micro_step(exponent_field, shift, mantissa)
+    scaled = [(k * step, code) for k, code in micro_rungs(mantissa, negative)]
     normal, end = 1 << 23, ((exponent_field + 1 - shift) << 23) - 1
-    rounded = [(max(first, normal), code) for first, code in climb(rungs, negative, rounding)]
+    rounded = [(max(first, normal), code) for first, code in climb(scaled, negative, rounding)]
     return merge([(0, 0), *rounded], end)
+
+
+def micro_rungs(mantissa: int, negative: bool) -> Rungs:
+    """The magnitudes of a microexponent block's element, in its steps (FORMATS §5)."""
+    sign = int(negative) << mantissa
+    return [(Fraction(k), sign | k) for k in range(1 << mantissa)]
 
 
 def mx_element_breakpoints(dtype: Block, scale_byte: int, rounding: str, negative: bool) -> Steps:
@@ -199,10 +218,13 @@ def mx_element_breakpoints(dtype: Block, scale_byte: int, rounding: str, negativ
     shared = value(scale_byte, scale)
     if not isinstance(shared, Fraction):
         return [(0, poisoned(1, element)[0])]
+    scaled = [(v * shared, code) for v, code in element_rungs(element, rounding, negative)]
+    return merge(climb(scaled, negative, rounding), INF_BITS - 1)
+
+
+def element_rungs(element: Element, rounding: str, negative: bool) -> Rungs:
+    """The magnitudes of a block's element in units of its scale: saturating, integers symmetric (§4)."""
+    found, unit = rungs(element, rounding, "saturate", negative), element_unit(element)
     if isinstance(element, Integer):
-        rungs = _integer_rungs(element, negative)[: integer_range(element)[1] + 1]
-    else:
-        assert isinstance(element, Float)
-        rungs = _float_rungs(element, rounding, "saturate", negative)
-    unit = shared * element_unit(element)
-    return merge(climb([(v * unit, code) for v, code in rungs], negative, rounding), INF_BITS - 1)
+        found = found[: integer_range(element)[1] + 1]
+    return [(v * unit, code) for v, code in found]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,24 @@ def as_float32(numbers: list[Exact]) -> npt.NDArray[np.float32]:
 
 
 @lru_cache(maxsize=256)
-def _steps(dtype: Element, rounding: str, overflow: str, negative: bool) -> tuple[Array, Array]:
+def steps(dtype: Element, rounding: str, overflow: str, negative: bool) -> tuple[Array, Array]:
+    """An encoder's breakpoints of one sign as arrays: first magnitude bits (uint32), codes."""
     firsts, codes = zip(*breakpoints(dtype, rounding, overflow, negative), strict=True)
     return np.array(firsts, np.uint32), np.array(codes, dtype.code_dtype)
+
+
+def look_up(
+    x: npt.NDArray[np.float32], of_sign: Callable[[bool], tuple[Array, Array]], code_dtype: str
+) -> Array:
+    """The codes of float32 inputs, by the breakpoints of each sign."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    codes = np.empty(x.shape, code_dtype)
+    for negative in (False, True):
+        chosen = (bits >> 31) == negative
+        firsts, after = of_sign(negative)
+        magnitudes = bits[chosen] & np.uint32(0x7FFFFFFF)
+        codes[chosen] = after[np.searchsorted(firsts, magnitudes, "right") - 1]
+    return codes
 
 
 @lru_cache(maxsize=256)
@@ -55,20 +71,10 @@ class ReferenceExecutor:
     def encode(self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None) -> Array:
         """Codes of a flat float32 or float64 array; random: uint32, for stochastic rounding."""
         if x.dtype == np.float32 and random is None:
-            return self._encode_by_steps(x, dtype, rounding, overflow)
+            return look_up(x, partial(steps, dtype, rounding, overflow), dtype.code_dtype)
         draws = [None] * x.size if random is None else random.tolist()
         codes = [encode(v, dtype, rounding, overflow, r) for v, r in zip(x.tolist(), draws, strict=True)]
         return np.array(codes, dtype.code_dtype)
-
-    def _encode_by_steps(self, x: Array, dtype: Element, rounding: str, overflow: str) -> Array:
-        every = np.ascontiguousarray(x).view(np.uint32)
-        codes = np.empty(x.size, dtype.code_dtype)
-        for negative in (False, True):
-            chosen = (every >> 31) == negative
-            firsts, after = _steps(dtype, rounding, overflow, negative)
-            magnitudes = every[chosen] & np.uint32(0x7FFFFFFF)
-            codes[chosen] = after[np.searchsorted(firsts, magnitudes, "right") - 1]
-        return codes
 
     def decode(self, codes: Array, dtype: Element) -> Array:
         """float32 values of a flat array of codes."""

@@ -1,1 +1,27 @@
-"""Is a kernel right?  Laws, exhaustive proofs and the data they need."""
+"""Is a kernel right?  Laws, exhaustive proofs and the data they need.
+
+>>> import numerics as nx
+>>> from numerics import conform
+>>> bool(conform.check(nx.fp8_e4m3.encode, "fp8_e4m3"))
+True
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_LAZY: dict[str, str] = {
+    "Counterexample": "numerics.conform.verdict",
+    "KINDS": "numerics.conform.task",
+    "Task": "numerics.conform.task",
+    "Verdict": "numerics.conform.verdict",
+    "check": "numerics.conform.checking",
+}
+__all__ = [*_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'numerics.conform' has no attribute {name!r}")

@@ -1,0 +1,260 @@
+"""The exact judge by look-up: a million elements or ten thousand blocks in a second.
+
+executor.py takes blocks, and stochastic rounding, one number at a time.  Here the same truth
+(breakpoints.py: an encoder is a short list of steps) is looked up for whole arrays.  What is computed
+beside the search is exact: float32 numbers scaled by powers of two in float64, where they always fit;
+or it is one operation of float32 that the format itself asks for, as in NVFP4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.environment import ieee_arithmetic
+from numerics.backends.executor import Array, BlockFields, BlockOptions
+from numerics.backends.reference.blocks import (
+    element_max,
+    element_unit,
+    exponent_range,
+    micro_facts,
+    parts,
+    poisoned,
+)
+from numerics.backends.reference.breakpoints import (
+    Rungs,
+    climb,
+    element_rungs,
+    merge,
+    micro_rungs,
+    rungs,
+    scale_breakpoints,
+)
+from numerics.backends.reference.exact import encode as encode_one
+from numerics.backends.reference.exact import nan_code
+from numerics.backends.reference.executor import ReferenceExecutor, look_up, steps
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element
+from numerics.formats.rounding import RANDOM_BITS
+
+FRACTION = np.uint32(23)
+MAGNITUDE = np.uint32(0x7FFFFFFF)
+SMALLEST_NORMAL = 2.0**-126
+
+_exact = ReferenceExecutor()
+
+# ---------------------------------------------------------------------------------------- elements
+
+
+def encode(
+    x: NDArray[np.float32], dtype: Element, rounding: str, overflow: str, random: Array | None
+) -> Array:
+    """Codes of float32 inputs; random: 30-bit integers of x's shape, for stochastic rounding.
+
+    >>> from numerics.formats import int8
+    >>> x = np.float32([0.25, 0.25, -0.25])
+    >>> encode(x, int8, "stochastic", "saturate", np.uint32([3 << 28, (3 << 28) - 1, 3 << 28]))
+    array([  1,   0, 255], dtype=uint8)
+    """
+    if random is None:
+        return look_up(x, partial(steps, dtype, rounding, overflow), dtype.code_dtype)
+    codes = _drawn(x, partial(_rungs, dtype, rounding, overflow), random, dtype.code_dtype)
+    for special in (0.0, math.inf, math.nan):
+        alike = np.isnan(x) if special != special else np.abs(x) == special
+        for negative in (False, True):
+            code = encode_one(math.copysign(special, -negative), dtype, rounding, overflow, 0)
+            codes[alike & (np.signbit(x) == negative)] = code
+    return codes
+
+
+def _drawn(
+    x: NDArray[np.float32],
+    of_sign: Callable[[bool], tuple[NDArray[np.float64], Array]],
+    random: Array,
+    code_dtype: str,
+) -> Array:
+    """Stochastic rounding between the rungs of each sign, in exact float64 (FORMATS §3).
+
+    Up when f + R / 2**30 >= 1, f = (a - low) / (high - low): differences of neighbours have few bits.
+    """
+    codes = np.empty(x.shape, code_dtype)
+    whole = 1 << RANDOM_BITS
+    for negative in (False, True):
+        chosen = (np.signbit(x) == negative) & ~np.isnan(x)
+        values, after = of_sign(negative)
+        a = np.minimum(np.abs(x[chosen]).astype(np.float64), values[-1])
+        at = np.maximum(np.searchsorted(values, a, "right") - 1, 0)
+        gaps = np.append(np.diff(values), math.inf)
+        short = (whole - (random[chosen] & (whole - 1)).astype(np.float64)) * gaps[at]
+        codes[chosen] = after[at + ((a - values[at]) * whole >= short)]
+    return codes
+
+
+def _as_arrays(found: Rungs, code_dtype: str) -> tuple[NDArray[np.float64], Array]:
+    return np.array([float(v) for v, _ in found]), np.array([code for _, code in found], code_dtype)
+
+
+@lru_cache(maxsize=64)
+def _rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> tuple[NDArray[np.float64], Array]:
+    return _as_arrays(rungs(dtype, rounding, overflow, negative), dtype.code_dtype)
+
+
+# ------------------------------------------------------------------------------ a block's elements
+
+
+def _rungs_of(dtype: Block, rounding: str, negative: bool) -> Rungs:
+    """The magnitudes of an element in units of its scale, or of its step."""
+    if dtype.element is None:
+        return micro_rungs(micro_facts(dtype)[0], negative)
+    return element_rungs(dtype.element, rounding, negative)
+
+
+@lru_cache(maxsize=64)
+def _block_steps(dtype: Block, rounding: str, negative: bool) -> tuple[Array, Array]:
+    found = merge(climb(_rungs_of(dtype, rounding, negative), negative, rounding))
+    firsts, codes = zip(*found, strict=True)
+    return np.array(firsts, np.uint32), np.array(codes, dtype.code_dtype)
+
+
+@lru_cache(maxsize=64)
+def _block_rungs(dtype: Block, rounding: str, negative: bool) -> tuple[NDArray[np.float64], Array]:
+    return _as_arrays(_rungs_of(dtype, rounding, negative), dtype.code_dtype)
+
+
+def _encode_elements(y: NDArray[np.float32], dtype: Block, rounding: str, random: Array | None) -> Array:
+    if random is None:
+        return look_up(y, partial(_block_steps, dtype, rounding), dtype.code_dtype)
+    return _drawn(y, partial(_block_rungs, dtype, rounding), random, dtype.code_dtype)
+
+
+def _scaled(x: Array, exponents: Array) -> NDArray[np.float32]:
+    """x / 2**exponents as float32, but for what lies below its normal numbers: that becomes the least.
+
+    No step of an element but the one away from zero lies there, so that no code changes.
+    """
+    y = np.ldexp(x.astype(np.float64), -exponents.astype(np.int32))
+    tiny = np.copysign(np.maximum(np.abs(y), SMALLEST_NORMAL), y)
+    return np.where(y == 0, y, tiny).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------ blocks
+
+
+def encode_blocks(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
+    """Codes, scales and microexponents of the rows of x (FORMATS §1, §4, §5).
+
+    >>> from numerics.formats import block_format
+    >>> four = block_format(element="fp4", block=4)
+    >>> encode_blocks(np.float32([[1, -2, 5, 0]]), four, BlockOptions("floor", "half_even", None, None))
+    BlockFields(codes=array([[ 2, 12,  6,  0]], dtype=uint8), scale=array([127], dtype=uint8), \
+microexponents=None)
+    """
+    families = {"mx": _encode_mx, "scaled": _encode_scaled, "micro": _encode_micro}
+    lost = np.any(~np.isfinite(x), axis=1)
+    with ieee_arithmetic():
+        fields = families[dtype.family](np.where(lost[:, None], np.float32(0), x), dtype, options)
+    _poison(fields, lost, dtype)
+    return fields
+
+
+def _poison(fields: BlockFields, lost: NDArray[np.bool_], dtype: Block) -> None:
+    """A NaN or Inf in a block makes all of it NaN."""
+    if dtype.element is None:
+        fields.scale[lost], fields.codes[lost] = 255, 0
+    else:
+        element, scale = parts(dtype)
+        fields.scale[lost], fields.codes[lost] = nan_code(scale), poisoned(1, element)[0]
+    if fields.microexponents is not None:
+        fields.microexponents[lost] = 0
+
+
+def _encode_mx(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
+    scale = parts(dtype)[1]
+    low, _ = exponent_range(scale)
+    firsts, after = _scale_steps(dtype, options.rule)
+    maxima = (x.view(np.uint32) & MAGNITUDE).max(axis=1)
+    shared = after[np.searchsorted(firsts, maxima, "right") - 1]
+    y = _scaled(x, shared[:, None] + np.int32(low))
+    return BlockFields(_encode_elements(y, dtype, options.rounding, options.random), shared, None)
+
+
+@lru_cache(maxsize=64)
+def _scale_steps(dtype: Block, rule: str) -> tuple[Array, Array]:
+    firsts, codes = zip(*scale_breakpoints(dtype, rule), strict=True)
+    return np.array(firsts, np.uint32), np.array(codes, np.uint8)
+
+
+def _encode_scaled(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
+    """Every operation is one of float32, as the format says (FORMATS §1, nvfp4)."""
+    element, scale = parts(dtype)
+    whole = np.float32(1.0 if options.tensor_scale is None else options.tensor_scale)
+    wanted = np.abs(x).max(axis=1) / np.float32(float(element_max(element))) / whole
+    shared = encode(wanted, scale, "half_even", "saturate", None)
+    total = whole * _exact.decode(shared, scale)
+    y: Array = x / np.where(total == 0, np.float32(math.inf), total)[:, None]
+    return BlockFields(_encode_elements(y, dtype, options.rounding, options.random), shared, None)
+
+
+def _encode_micro(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
+    _, sub_block = micro_facts(dtype)
+    normal = np.where(np.abs(x) < np.float32(SMALLEST_NORMAL), np.float32(0), x)
+    exponents = (normal.view(np.uint32) & MAGNITUDE) >> FRACTION
+    shared = exponents.max(axis=1)
+    parted = exponents.reshape(len(x), dtype.block // sub_block, sub_block).max(axis=2)
+    shifts = (parted < shared[:, None]).astype(np.int32)
+    micro = (shifts << np.arange(shifts.shape[1], dtype=np.int32)).sum(axis=1).astype(np.uint8)
+    y = _scaled(normal, _micro_steps(shared, shifts, dtype))
+    codes = _encode_elements(y, dtype, options.rounding, options.random)
+    return BlockFields(codes, shared.astype(np.uint8), micro)
+
+
+def _micro_steps(shared: Array, shifts: Array, dtype: Block) -> NDArray[np.int32]:
+    """The exponent of each element's step (FORMATS §5, rule 4)."""
+    mantissa, sub_block = micro_facts(dtype)
+    of_parts = shared.astype(np.int32)[:, None] - 127 - shifts - (mantissa - 1)
+    return np.repeat(of_parts, sub_block, axis=1)
+
+
+# ---------------------------------------------------------------------------------------- decoding
+
+
+def decode_blocks(fields: BlockFields, dtype: Block, tensor_scale: float | None) -> NDArray[np.float32]:
+    """float32 values of blocks as rows; all of a NaN block are 0x7FC00000.
+
+    >>> from numerics.formats import block_format
+    >>> four = block_format(element="fp4", block=4)
+    >>> decode_blocks(BlockFields(np.uint8([[2, 12, 6, 0]]), np.uint8([128]), None), four, None)
+    array([[ 2., -4.,  8.,  0.]], dtype=float32)
+    """
+    with ieee_arithmetic():
+        if dtype.element is None:
+            return _decode_micro(fields, dtype)
+        element, scale = parts(dtype)
+        values = _exact.decode(fields.codes, element) * np.float32(float(element_unit(element)))
+        shared = _exact.decode(fields.scale, scale)
+        if dtype.family == "scaled":
+            shared = _multiply(np.float32(1.0 if tensor_scale is None else tensor_scale), shared)
+        found = _multiply(values, shared[:, None])
+    return np.where(np.isnan(shared)[:, None], np.float32(math.nan), found)
+
+
+def _multiply(x: Array | np.float32, y: Array) -> Array:
+    """float32(x * y): the NaN that came keeps its sign, an invalid product is positive."""
+    product = x * y
+    product = np.where(np.isnan(product), np.float32(math.nan), product)
+    return np.where(np.isnan(y), y, np.where(np.isnan(x), x, product))
+
+
+def _decode_micro(fields: BlockFields, dtype: Block) -> NDArray[np.float32]:
+    mantissa, sub_block = micro_facts(dtype)
+    assert fields.microexponents is not None
+    parts_of = np.arange(dtype.block // sub_block, dtype=np.uint8)
+    shifts = (fields.microexponents[:, None] >> parts_of & 1).astype(np.int32)
+    magnitudes = (fields.codes & ((1 << mantissa) - 1)).astype(np.float64)
+    signed = np.where(fields.codes >> mantissa == 1, -magnitudes, magnitudes)
+    values = np.ldexp(signed, _micro_steps(fields.scale, shifts, dtype)).astype(np.float32)
+    return np.where(fields.scale[:, None] == 255, np.float32(math.nan), values)

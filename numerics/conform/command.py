@@ -1,0 +1,39 @@
+"""`numerics conform`: the judge on the command line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from numerics.conform.task import KINDS
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+
+
+@click.command("conform")
+@click.argument("target")
+@click.option("--dtype", required=True, help="The format: fp8_e4m3, mxfp4 ... (`numerics formats`).")
+@click.option("--kind", help=", ".join(KINDS) + "; encode by default.")
+@click.option("--rounding", default="half_even", show_default=True, help=", ".join(ROUNDINGS) + ".")
+@click.option("--overflow", help=" or ".join(OVERFLOWS) + "; the format's own by default.")
+@click.option("--scale-rule", default="floor", show_default=True, help=", ".join(SCALE_RULES) + ".")
+@click.option("--axis", type=int, default=-1, show_default=True, help="Along which blocks lie.")
+@click.option("--array", default="numpy", show_default=True, help="What TARGET takes: numpy or torch.")
+@click.option("--contiguous", is_flag=True, help="TARGET takes only contiguous arrays of one dimension.")
+@click.option("--strict-nan", is_flag=True, help="NaN must be the canonical code.")
+@click.option("--exhaustive", is_flag=True, help="All 2**32 float32 inputs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def conform_command(target: str, as_json: bool, **options: Any) -> None:
+    """Is the kernel TARGET, spelled module:function, right?
+
+    The module is looked for in the current directory too.  Exit code 0: it is; 1: it is not, and
+    the law it breaks, the simplest input and the nearest dialect are printed.
+    """
+    from numerics.conform.checking import check
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    verdict = check(target, **options)
+    click.echo(verdict.to_json() if as_json else str(verdict))
+    sys.exit(0 if verdict else 1)

@@ -1,0 +1,151 @@
+"""The pytest plugin: `pytest --numerics-target=mypkg.kernels:encode --numerics-dtype=fp8_e4m3`.
+
+One test a law for each target, also where there are no test files; and the fixture `numerics_check`
+for one's own tests.  Nothing heavy is imported until a target is judged.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from numerics.conform.verdict import Counterexample, Verdict
+
+_OPTIONS: dict[str, str] = {
+    "dtype": "the format that the targets are judged by; one for all, or one a target",
+    "kind": "encode (default), decode, round, pack, unpack or affine; one for all, or one a target",
+    "rounding": "the rounding mode; half_even by default",
+    "overflow": "saturate or nonsaturate; the format's own by default",
+    "scale-rule": "the scale rule of MX formats; floor by default",
+    "array": "what a target takes: numpy (default) or torch",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options, in a group of their own."""
+    group = parser.getgroup("numerics", "numerics: judging number-format kernels")
+    group.addoption("--numerics-target", action="append", default=[], metavar="MODULE:FUNCTION",
+                    help="a kernel to judge; may be repeated")  # fmt: skip
+    for name, text in _OPTIONS.items():
+        group.addoption(f"--numerics-{name}", action="append", default=[], help=text)
+    group.addoption("--numerics-exhaustive", action="store_true", help="all 2**32 float32 inputs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets kernels be found in the current directory."""
+    if config.getoption("numerics_target") and "" not in sys.path:
+        sys.path.insert(0, "")
+
+
+@pytest.fixture(scope="session")
+def numerics_check() -> Callable[..., Verdict]:
+    """`numerics.conform.check`, which fails the test with the verdict's text where a kernel is wrong."""
+    from numerics.conform.checking import check
+
+    def judged(target: Any, dtype: Any, **options: Any) -> Verdict:
+        __tracebackhide__ = True
+        verdict = check(target, dtype, **options)
+        if not verdict:
+            pytest.fail(str(verdict), pytrace=False)
+        return verdict
+
+    return judged
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Beside the tests of files: the laws of the targets of the command line."""
+    items += _items(session)
+
+
+def _items(session: pytest.Session) -> Iterator[LawItem]:
+    targets: list[str] = session.config.getoption("numerics_target")
+    for place, target in enumerate(targets):
+        options = _options(session.config, place, len(targets))
+        suite = TargetSuite.from_parent(session, name=target, nodeid=target, options=options)
+        yield from suite.collect()
+
+
+def _options(config: pytest.Config, place: int, count: int) -> dict[str, Any]:
+    """The options of one target: those given once are everybody's."""
+    found: dict[str, Any] = {}
+    for name in (name.replace("-", "_") for name in _OPTIONS):
+        given: list[str] = config.getoption(f"numerics_{name}")
+        if len(given) not in (0, 1, count):
+            raise pytest.UsageError(f"--numerics-{name} is given {len(given)} times for {count} targets")
+        if given:
+            found[name] = given[0] if len(given) == 1 else given[place]
+    if "dtype" not in found:
+        raise pytest.UsageError("--numerics-target needs --numerics-dtype, as in --numerics-dtype=fp8_e4m3")
+    if config.getoption("numerics_exhaustive"):
+        found["exhaustive"] = True
+    return found
+
+
+class TargetSuite(pytest.Collector):
+    """One target: judged once, reported law by law."""
+
+    def __init__(self, *, options: dict[str, Any], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.options = options
+        self._verdict: Verdict | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the judge says, asked once."""
+        if self._verdict is None:
+            from numerics.conform.checking import check
+
+            self._verdict = check(self.name, **self.options)
+        return self._verdict
+
+    def collect(self) -> Iterator[LawItem]:
+        """One item a law."""
+        from numerics.conform.checking import laws_of
+        from numerics.conform.task import Task
+        from numerics.formats.errors import NumericsError
+
+        named = {name: value for name, value in self.options.items() if name not in ("array", "exhaustive")}
+        try:
+            names = laws_of(Task.of(**named))
+        except NumericsError as wrong:
+            raise pytest.UsageError(str(wrong)) from wrong
+        for law in names:
+            yield LawItem.from_parent(self, name=law)
+
+
+class LawItem(pytest.Item):
+    """One law on one target."""
+
+    parent: TargetSuite
+
+    def runtest(self) -> None:
+        """Fails with the verdict where the law is broken."""
+        verdict = self.parent.verdict
+        broken = [failure for failure in verdict.failures if failure.law == self.name]
+        if broken:
+            raise LawBroken(_text(verdict, broken[0]))
+        if self.name not in verdict.laws:
+            pytest.skip("not judged: a law before it is broken")
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
+        """The law and its counterexample, without a traceback."""
+        if isinstance(excinfo.value, LawBroken):
+            return str(excinfo.value)
+        return str(super().repr_failure(excinfo, style))
+
+    def reportinfo(self) -> tuple[str, None, str]:
+        """How the item is named in reports."""
+        return self.parent.name, None, f"{self.parent.name}: {self.name}"
+
+
+class LawBroken(Exception):
+    """A target breaks a law."""
+
+
+def _text(verdict: Verdict, broken: Counterexample) -> str:
+    return str(verdict) if broken is verdict.failures[0] else str(broken)

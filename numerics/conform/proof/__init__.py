@@ -1,0 +1,1 @@
+"""`numerics verify`: every float32 input through a backend, against the shipped hashes of the truth."""

@@ -1,0 +1,103 @@
+"""`numerics verify`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from numerics._version import __version__
+from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import DETERMINISTIC, OVERFLOWS
+
+if TYPE_CHECKING:
+    from numerics.conform.pipe.operations import ElementOperation
+    from numerics.conform.proof.verify import Result
+
+Asked = tuple[str, ...]
+
+
+@click.command("verify")
+@click.argument("formats", metavar="[FORMAT]...", nargs=-1)
+@click.option("--rounding", "roundings", multiple=True, help=", ".join(DETERMINISTIC) + "; may be repeated.")
+@click.option("--overflow", "overflows", multiple=True, help=" or ".join(OVERFLOWS) + "; may be repeated.")
+@click.option("--backend", default="cpu", show_default=True, help="cpu, array or gpu.")
+@click.option("--resume", type=click.Path(dir_okay=False, path_type=Path), help="A journal of what is done.")
+@click.option("--sample", "sampled", is_flag=True, help="A slice of the inputs: quick, and no proof.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify_command(
+    formats: Asked,
+    roundings: Asked,
+    overflows: Asked,
+    backend: str,
+    resume: Path | None,
+    sampled: bool,
+    as_json: bool,
+) -> None:
+    """Prove encoders and decoders again: all 2**32 float32 inputs, against shipped hashes.
+
+    Exit code 0 when all is right, 1 when not.  Every format, rounding and overflow policy by default;
+    some seconds a case.
+    """
+    from numerics.conform.proof.verify import cases
+
+    if sampled and resume:
+        raise NumericsError("--sample proves nothing that a journal could keep; give --resume or --sample")
+    wanted = cases(formats, roundings, overflows)
+    found = []
+    for result in _results(wanted, backend, resume, sampled):
+        found.append(result)
+        if not as_json:
+            click.echo(str(result))
+    click.echo(_json(found, sampled) if as_json else _summary(found, sampled))
+    sys.exit(0 if all(found) else 1)
+
+
+def _results(
+    wanted: list[ElementOperation], backend: str, resume: Path | None, sampled: bool
+) -> Iterator[Result]:
+    from numerics.conform.proof.journal import Journal, prove_all
+    from numerics.conform.proof.verify import sample
+
+    if sampled:
+        yield from (sample(case, backend) for case in wanted)
+        return
+    journal = Journal(resume) if resume else None
+    with _progress(wanted) as advance:
+        yield from prove_all(wanted, backend, journal, advance)
+
+
+@contextmanager
+def _progress(wanted: list[ElementOperation]) -> Iterator[Callable[[int], object]]:
+    """A bar on stderr where somebody looks, else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda inputs: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from numerics.conform.pipe.questions import EVERY
+
+    total = EVERY * sum(case.name == "encode" for case in wanted)
+    # Rich prints what goes to stdout above the bar, on stderr; where stdout is a file, it must stay there.
+    together = sys.stdout.isatty()
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=together) as bar:
+        task = bar.add_task("float32 inputs", total=total)
+        yield lambda inputs: bar.advance(task, inputs)
+
+
+def _summary(found: list[Result], sampled: bool) -> str:
+    wrong, inputs = sum(not result for result in found), sum(result.inputs for result in found)
+    what = "a slice of the inputs, not a proof" if sampled else "every input"
+    return f"{len(found)} cases, {inputs:,} inputs, {wrong} wrong: {what}"
+
+
+def _json(found: list[Result], sampled: bool) -> str:
+    said = {"numerics": __version__, "proof": not sampled, "right": all(found)}
+    return json.dumps(said | {"cases": [asdict(result) for result in found]}, indent=1)

@@ -1,0 +1,108 @@
+"""Blocks at scales that somebody else chose: what a wrong scale makes of the elements.
+
+Exact, and fast: an element over its scale is one float32 number, or one that counts as the least,
+so that the reference's breakpoints say its code (backends/reference/breakpoints.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.task import REFERENCE, Array, Fields, Task
+from numerics.formats.dtype import Integer
+from numerics.formats.integers import int16
+
+TINY = float(np.finfo(np.float32).smallest_subnormal)
+
+
+def steps(task: Task, scale: Array, microexponents: Array | None = None) -> NDArray[np.float64]:
+    """What one unit of an element counts in blocks with these shared fields: [n, block] or [n, 1].
+
+    NaN where the shared field says NaN.
+
+    >>> from numerics.formats import mxfp4
+    >>> steps(Task.of(mxfp4), np.uint8([127, 128, 255])).ravel().tolist()
+    [1.0, 2.0, nan]
+    """
+    d = task.block
+    if d.scale is not None:
+        unit = REFERENCE.decode(scale, d.scale)[:, None]
+        return np.asarray(unit * np.float32(task.tensor_scale or 1.0), np.float64)
+    m, pairs = d.mantissa or 0, np.arange(d.block // (d.sub_block or 1))
+    assert microexponents is not None
+    shift = np.repeat(microexponents[:, None] >> pairs & 1, d.sub_block or 1, axis=1)
+    exponent = scale[:, None].astype(np.int64)
+    return np.where(exponent == 255, np.nan, np.ldexp(1.0, exponent - 127 - shift - (m - 1)))
+
+
+def quotients(rows: NDArray[np.float32], step: NDArray[np.float64], exact: bool) -> NDArray[np.float32]:
+    """Each element over its step as float32; exact: what underflows counts as the least, not as 0."""
+    with np.errstate(all="ignore"):
+        if not exact:  # a float scale is divided by in float32
+            return np.where(
+                step > 0, rows / np.where(step > 0, step, 1).astype(np.float32), rows * np.float32(0)
+            )
+        over = (rows / step).astype(np.float32)
+        return np.where((over == 0) & (rows != 0), np.copysign(np.float32(TINY), rows), over)
+
+
+def fields_at(
+    task: Task, rows: NDArray[np.float32], scale: Array, microexponents: Array | None = None
+) -> Fields:
+    """The blocks of float32 rows [n, block] at given shared fields.
+
+    >>> from numerics.formats import mxfp4
+    >>> rows = np.float32([[6.0] + [1.0] * 31])
+    >>> fields_at(Task.of(mxfp4), rows, np.uint8([128])).codes[0, :2].tolist()
+    [5, 1]
+    """
+    d = task.block
+    step = steps(task, scale, microexponents)
+    taken = rows if d.element else np.where(np.abs(rows) < np.float32(2.0**-126), np.float32(0), rows)
+    y = quotients(taken, step, d.family != "scaled")
+    codes = _element_codes(task, y) if d.element else _magnitudes(task, y)
+    poison = ~np.isfinite(step) | ~np.isfinite(rows).all(axis=1, keepdims=True)
+    nan_code = getattr(d.element, "nan", None) or 0
+    return Fields(np.where(poison, nan_code, codes).astype(d.code_dtype), scale, microexponents)
+
+
+def _element_codes(task: Task, y: NDArray[np.float32]) -> Array:
+    d = task.block
+    assert d.element is not None
+    if isinstance(d.element, Integer):
+        y = np.clip(y / np.float32(d.element_unit), -d.element.max, d.element.max).astype(np.float32)
+    flat = np.ascontiguousarray(y).reshape(-1)
+    return REFERENCE.encode(flat, d.element, task.rounding, "saturate", None).reshape(y.shape)
+
+
+def _magnitudes(task: Task, y: NDArray[np.float32]) -> Array:
+    """Sign and magnitude: a round-up past the top saturates."""
+    m = task.block.mantissa or 0
+    flat = np.ascontiguousarray(y).reshape(-1)
+    rounded = REFERENCE.encode(flat, int16, task.rounding, "saturate", None).view(np.int16)
+    magnitude = np.minimum(np.abs(rounded.astype(np.int64)), (1 << m) - 1).reshape(y.shape)
+    return np.asarray(magnitude | np.signbit(y).astype(np.int64) << m)
+
+
+def element_values(task: Task, codes: Array) -> NDArray[np.float64]:
+    """What codes mean before the scale; NaN and Inf as they are."""
+    d = task.block
+    if d.element is not None:
+        decoded = REFERENCE.decode(codes.reshape(-1), d.element).reshape(codes.shape)
+        return decoded.astype(np.float64) * d.element_unit
+    m = d.mantissa or 0
+    magnitude = (codes & ((1 << m) - 1)).astype(np.float64)
+    return np.where(codes >> m, -magnitude, magnitude)
+
+
+def values_at(task: Task, fields: Fields) -> NDArray[np.float32]:
+    """The float32 values of rows of blocks: each product rounded once.
+
+    >>> from numerics.formats import mxfp4
+    >>> values_at(Task.of(mxfp4), Fields(np.uint8([[7] * 32]), np.uint8([128]), None))[0, 0]
+    np.float32(12.0)
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = element_values(task, fields.codes) * steps(task, fields.scale, fields.microexponents)
+        return product.astype(np.float32)

@@ -1,0 +1,215 @@
+"""The kernel under test as a function of NumPy arrays: called with copies, its results made plain."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.task import Array, Fields, Task
+from numerics.conform.verdict import Counterexample, numbers
+from numerics.formats.block import Blocks
+from numerics.formats.dtype import Integer
+from numerics.formats.errors import NumericsError, one_of
+
+ARRAYS = ("numpy", "torch")
+
+SENTENCES: dict[str, str] = {
+    "runs": "The target takes its input without raising.",
+    "inputs_unchanged": "The target does not write into its input.",
+    "result": "The target returns what its kind says.",
+    "shape": "The result has the shape that its kind says.",
+    "dtype": "Codes are integers, bytes are uint8, values are float32.",
+    "code_range": "A code lies in 0 .. 2**bits - 1.",
+}
+
+
+class Fault(Exception):
+    """The target broke a law of `SENTENCES`: there is nothing to compare."""
+
+    def __init__(self, law: str, inputs: tuple[Array, ...], came: str, due: str) -> None:
+        super().__init__(law)
+        x = inputs[0]
+        shown = numbers(x.reshape(-1)[:1]) if x.dtype == np.float32 else ()
+        where = f"an input of shape {x.shape}, strides {x.strides}"
+        self.found = Counterexample(law, SENTENCES[law], shown, came, due, where=where)
+
+
+class Target:
+    """A callable and the task that it is judged by.  `array`: what it takes, `numpy` or `torch`."""
+
+    def __init__(self, function: Callable[..., Any], task: Task, array: str = "numpy") -> None:
+        if not callable(function):
+            raise NumericsError(f"the target is a {type(function).__name__}, which cannot be called")
+        self.function, self.task, self.array = function, task, one_of("array", array, ARRAYS)
+        if array == "torch":
+            _torch()
+
+    @property
+    def name(self) -> str:
+        """What the target calls itself."""
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
+    def elements(self, *inputs: Array) -> Array:
+        """Codes of the task's format, or float32 values, of the first input's shape."""
+        return self._element_array(self.call(*inputs), inputs, inputs[0].shape)
+
+    def elements_alone(self, x: Array) -> Array:
+        """The same, where it is known that the target leaves its input alone."""
+        return self._element_array(self._called((x,), (x,)), (x,), x.shape)
+
+    def _element_array(self, came: Any, inputs: tuple[Array, ...], shape: tuple[int, ...]) -> Array:
+        array = self._plain(came, inputs, shape)
+        if self.task.kind in ("decode", "round"):
+            return self._values(array, inputs)
+        return self._codes(array, inputs, self.task.element.bits, isinstance(self.task.dtype, Integer))
+
+    def affine(self, x: Array, scale: float, zero_point: int) -> Array:
+        """Codes, or float32 values where floats came back."""
+        array = self._plain(self.call(x, scale, zero_point), (x,), x.shape)
+        if array.dtype.kind == "f":
+            return self._values(array, (x,))
+        return self._codes(array, (x,), self.task.element.bits, True)
+
+    def packed(self, codes: Array, size: int) -> Array:
+        """The bytes of codes."""
+        array = self._plain(self.call(codes), (codes,), (size,))
+        if array.dtype != np.uint8:
+            raise Fault("dtype", (codes,), array.dtype.name, "uint8")
+        return array
+
+    def unpacked(self, packed: Array, count: int) -> Array:
+        """The codes of bytes."""
+        array = self._plain(self.call(packed, count), (packed,), (count,))
+        return self._codes(array, (packed,), self.task.element.bits, isinstance(self.task.dtype, Integer))
+
+    def blocks(self, *inputs: Array) -> Fields | Array:
+        """Fields of blocks, or float32 values."""
+        came = self.call(*inputs)
+        x = inputs[0]
+        if self.task.kind != "encode":
+            return self._values(self._plain(came, inputs, x.shape), inputs)
+        d, shared = self.task.block, self.task.blocking(x.shape).shared_shape
+        parts = self._parts(came, inputs)
+        signed = isinstance(d.element, Integer)
+        codes = self._codes(self._plain(parts[0], inputs, x.shape), inputs, d.element_bits, signed)
+        scale = self._codes(self._plain(parts[1], inputs, shared), inputs, d.scale.bits if d.scale else 8)
+        if d.family != "micro":
+            return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), None)
+        micro = self._codes(self._plain(parts[2], inputs, shared), inputs, d.block // (d.sub_block or 1))
+        return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), micro.astype(np.uint8))
+
+    def _parts(self, came: Any, inputs: tuple[Array, ...]) -> tuple[Any, ...]:
+        if isinstance(came, Blocks):
+            came = (came.codes, came.scale, came.microexponents)
+        need = 3 if self.task.family == "micro" else 2
+        if not isinstance(came, tuple) or len(came) < need:
+            said = f"a tuple of {len(came)}" if isinstance(came, tuple) else type(came).__name__
+            wanted = ("codes", "scale", "microexponents")[:need]
+            raise Fault("result", inputs, said, f"Blocks or ({', '.join(wanted)})")
+        return came
+
+    def call(self, *inputs: Any) -> Any:
+        """Whatever the target returns for these inputs, which it must leave alone."""
+        arrays = tuple(x for x in inputs if isinstance(x, np.ndarray))
+        before = [x.tobytes() for x in arrays]
+        came = self._called(inputs, arrays)
+        if any(x.tobytes() != was for x, was in zip(arrays, before, strict=True)):
+            raise Fault(
+                "inputs_unchanged", arrays, "an input that is no longer what it was", "the same bytes"
+            )
+        return came
+
+    def _called(self, inputs: tuple[Any, ...], arrays: tuple[Array, ...]) -> Any:
+        given = [self._given(x) for x in inputs]
+        try:
+            with np.errstate(all="ignore"):
+                return self.function(*given)
+        except Exception as wrong:
+            raise Fault("runs", arrays, f"{type(wrong).__name__}: {wrong}", "a result") from wrong
+
+    def _given(self, x: Any) -> Any:
+        return _torch().from_numpy(x) if self.array == "torch" and isinstance(x, np.ndarray) else x
+
+    @staticmethod
+    def _plain(came: Any, inputs: tuple[Array, ...], shape: tuple[int, ...]) -> Array:
+        """What came as a NumPy array of its own type and of the right shape."""
+        try:
+            array = _numpy(came)
+        except (TypeError, ValueError, RuntimeError) as wrong:
+            raise Fault("result", inputs, f"{type(came).__name__} ({wrong})", "an array") from wrong
+        if array.dtype == object:
+            raise Fault("result", inputs, type(came).__name__, "an array")
+        if array.shape != shape:
+            raise Fault("shape", inputs, str(array.shape), str(shape))
+        return array
+
+    @staticmethod
+    def _values(array: Array, inputs: tuple[Array, ...]) -> NDArray[np.float32]:
+        if array.dtype != np.float32:
+            raise Fault("dtype", inputs, array.dtype.name, "float32")
+        return np.ascontiguousarray(array).reshape(array.shape)
+
+    @staticmethod
+    def _codes(array: Array, inputs: tuple[Array, ...], bits: int, signed: bool = False) -> Array:
+        """Codes in the low bits; integers may also come as the numbers that they are."""
+        if array.dtype.kind not in "iu":
+            if array.dtype.kind not in "fV" or array.dtype.name in ("float32", "float64"):
+                raise Fault("dtype", inputs, array.dtype.name, "integers")
+            array = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape)
+        if array.dtype.kind == "u" and 8 * array.dtype.itemsize == bits:  # every code that fits is one
+            return array
+        wide = array.astype(np.int64)
+        low = -(1 << (bits - 1)) if signed and array.dtype.kind == "i" else 0
+        outside = (wide < low) | (wide >= 1 << bits)
+        if outside.any():
+            raise Fault("code_range", inputs, str(wide[outside][0]), f"{low} .. {(1 << bits) - 1}")
+        return (wide & ((1 << bits) - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError as missing:
+        raise NumericsError(
+            "array='torch' needs torch, which is not installed: pip install 'numerics-formats[torch]'"
+        ) from missing
+    return torch
+
+
+def _numpy(came: Any) -> Array:
+    """An array as NumPy's; torch's float8 and bfloat16, which NumPy lacks, by their bits."""
+    if not hasattr(came, "detach"):
+        return np.asarray(came)
+    tensor = came.detach().cpu()
+    try:
+        return np.asarray(tensor.numpy())
+    except TypeError:
+        torch = _torch()
+        bits = torch.uint8 if tensor.element_size() == 1 else torch.uint16
+        return np.asarray(tensor.contiguous().view(bits).numpy())
+
+
+def load(name: str) -> Callable[..., Any]:
+    """The function that a name like `package.module:function` stands for.
+
+    Raises NumericsError where there is none.
+
+    >>> load("math:sqrt")(4)
+    2.0
+    """
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise NumericsError(f"target {name!r} is not spelled module:function, as in mypkg.kernels:encode")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in function.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as wrong:
+        raise NumericsError(f"target {name!r} cannot be imported: {wrong}") from wrong
+    if not callable(found):
+        raise NumericsError(f"target {name!r} is a {type(found).__name__}, which cannot be called")
+    return found  # type: ignore[no-any-return]

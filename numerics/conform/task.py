@@ -1,0 +1,211 @@
+"""Task: what a kernel is asked to do, and the exact answer to it, which is always the reference's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.blocking import Blocking, check_axis
+from numerics.backends.reference.binary32 import dequantize_affine, quantize_affine
+from numerics.backends.reference.executor import ReferenceExecutor, as_float32
+from numerics.formats.aliases import dtype as find_dtype
+from numerics.formats.block import Block
+from numerics.formats.dtype import Dtype, Element, Float, Integer
+from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.rounding import DETERMINISTIC, check_rounding
+
+Array = NDArray[Any]
+REFERENCE = ReferenceExecutor()
+FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit format
+
+KINDS: dict[str, str] = {
+    "encode": "float32 values -> codes",
+    "decode": "codes -> float32 values",
+    "round": "float32 values -> the nearest values of the format (fake quantization)",
+    "pack": "codes -> bytes",
+    "unpack": "bytes, count -> codes",
+    "affine": "float32 values, scale, zero point -> codes, or values where floats come back",
+}
+"""What a target may be, and what it takes and returns; the first is the default."""
+
+
+class Fields(NamedTuple):
+    """Blocks as a tensor's fields: codes of its shape, the scales, the microexponents or None."""
+
+    codes: Array
+    scale: Array
+    microexponents: Array | None
+
+
+Answer = Array | Fields
+
+
+def kinds_of(dtype: Dtype) -> tuple[str, ...]:
+    """The kinds that a format has.
+
+    >>> from numerics.formats import fp4, mx6
+    >>> kinds_of(fp4), kinds_of(mx6)
+    (('encode', 'decode', 'round', 'pack', 'unpack'), ('encode', 'decode', 'round'))
+    """
+    names = tuple(KINDS)
+    if isinstance(dtype, Integer):
+        return names
+    return names[:3] if isinstance(dtype, Block) else names[:5]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a target is to compute: the format, the kind (`KINDS`) and the options of the format's encoder."""
+
+    dtype: Dtype
+    kind: str = "encode"
+    rounding: str = "half_even"
+    overflow: str = "saturate"
+    scale_rule: str = "floor"
+    axis: int = -1
+    tensor_scale: float | None = None
+    strict_nan: bool = False
+
+    @classmethod
+    def of(cls, dtype: Any, kind: str | None = None, *, rounding: str = "half_even",
+           overflow: str | None = None, scale_rule: str = "floor", axis: int = -1,
+           tensor_scale: float | None = None, strict_nan: bool = False) -> Task:  # fmt: skip
+        """The task with its options checked; raises NumericsError for those that the format has not.
+
+        >>> Task.of("float8_e4m3fn")
+        Task(fp8_e4m3 encode, half_even, saturate)
+        """
+        d = find_dtype(dtype)
+        kind = one_of(f"kind of {d}", kind or "encode", kinds_of(d))
+        rounding = check_rounding(rounding)
+        if kind == "affine" and rounding not in DETERMINISTIC:
+            raise NumericsError.unknown("rounding mode of an affine check", rounding, DETERMINISTIC)
+        if isinstance(d, Block):
+            draw = (0, None) if rounding == "stochastic" else (None, None)
+            d.check_options(scale_rule, rounding, overflow, tensor_scale, *draw)
+            overflow = "saturate"
+            if d.family == "scaled" and tensor_scale is None:
+                tensor_scale = 1.0
+        else:
+            assert isinstance(d, Element)
+            overflow = d.check_overflow(overflow)
+            cls._refuse_block_options(d, scale_rule, axis, tensor_scale)
+        if not isinstance(axis, int) or isinstance(axis, bool):
+            raise NumericsError(f"axis must be an integer, not {axis!r}")
+        return cls(d, kind, rounding, overflow, scale_rule, axis, tensor_scale, strict_nan)
+
+    @staticmethod
+    def _refuse_block_options(d: Dtype, scale_rule: str, axis: int, tensor_scale: float | None) -> None:
+        given = {"scale_rule": scale_rule != "floor", "axis": axis != -1, "tensor_scale": tensor_scale}
+        for name in (name for name, came in given.items() if came):
+            raise NumericsError(f"{name} belongs to block formats, which {d} is not")
+
+    def __repr__(self) -> str:
+        return f"Task({self})"
+
+    def __str__(self) -> str:
+        said = [f"{self.dtype} {self.kind}"]
+        if self.kind in ("encode", "round", "affine"):
+            said.append(self.rounding)
+            said.append(f"scale rule {self.scale_rule}" if self.family == "mx" else self.overflow)
+        if isinstance(self.dtype, Block) and self.axis != -1:
+            said.append(f"axis {self.axis}")
+        return ", ".join(said)
+
+    @property
+    def element(self) -> Element:
+        """The format, which is one of single numbers."""
+        assert isinstance(self.dtype, Element)
+        return self.dtype
+
+    @property
+    def block(self) -> Block:
+        """The format, which is one of blocks."""
+        assert isinstance(self.dtype, Block)
+        return self.dtype
+
+    @property
+    def family(self) -> str:
+        """`integer`, `float`, or a block format's `mx`, `scaled` or `micro`."""
+        return self.dtype.family if isinstance(self.dtype, Block) else self.dtype.kind
+
+    @property
+    def draws(self) -> bool:
+        """Does the target take random bits beside its values?"""
+        return self.rounding == "stochastic" and self.kind in ("encode", "round")
+
+    # ---- the exact answers --------------------------------------------------------------------
+
+    def codes(self, x: Array, random: Array | None = None) -> Array:
+        """The codes of float32 elements."""
+        flat = np.ascontiguousarray(x).reshape(-1)
+        if flat.size < FEW:
+            with np.errstate(invalid="ignore"):
+                flat = flat.astype(np.float64)
+        draws = None if random is None else random.reshape(-1)
+        found = REFERENCE.encode(flat, self.element, self.rounding, self.overflow, draws)
+        return found.reshape(x.shape)
+
+    def values(self, codes: Array) -> Array:
+        """The float32 values of elements' codes."""
+        return REFERENCE.decode(codes.reshape(-1), self.element).reshape(codes.shape)
+
+    def fields(self, x: Array, random: Array | None = None) -> Fields:
+        """The blocks of a float32 tensor."""
+        blocking = self.blocking(x.shape)
+        draws = None if random is None else blocking.rows(random)
+        codes, scale, micro = REFERENCE.encode_blocks(
+            blocking.rows(x), self.block, self.scale_rule, self.rounding, self.tensor_scale, draws
+        )
+        shared = None if micro is None else blocking.shared(micro)
+        return Fields(blocking.elements(codes), blocking.shared(scale), shared)
+
+    def block_values(self, fields: Fields) -> Array:
+        """The float32 values of blocks."""
+        blocking = self.blocking(fields.codes.shape)
+        shared = [
+            None if part is None else blocking.shared_rows(part, "a shared field") for part in fields[1:]
+        ]
+        rows = blocking.rows(fields.codes)
+        assert shared[0] is not None
+        values = REFERENCE.decode_blocks(rows, shared[0], shared[1], self.tensor_scale, self.block)
+        return blocking.elements(values)
+
+    def answer(self, x: Array, random: Array | None = None) -> Answer:
+        """What the target is due to return for float32 values: codes, fields or values."""
+        if isinstance(self.dtype, Block):
+            fields = self.fields(x, random)
+            return fields if self.kind == "encode" else self.block_values(fields)
+        codes = self.codes(x, random)
+        return codes if self.kind == "encode" else self.values(codes)
+
+    def blocking(self, shape: tuple[int, ...]) -> Blocking:
+        """How a tensor of that shape is cut into blocks along the task's axis."""
+        return Blocking(shape, check_axis(self.axis, shape), self.block.block)
+
+    def affine_codes(self, x: Array, scale: float, zero_point: int) -> Array:
+        """clamp(round(x / scale) + zero_point) as codes (FORMATS §6)."""
+        d = self.dtype
+        assert isinstance(d, Integer)
+        found = [quantize_affine(v, scale, zero_point, d, self.rounding) for v in x.tolist()]
+        return np.array([q % (1 << d.bits) for q in found], d.code_dtype)
+
+    def affine_values(self, codes: Array, scale: float, zero_point: int) -> Array:
+        """(q - zero_point) * scale (FORMATS §6)."""
+        integers = self.values(codes).tolist()
+        return as_float32([dequantize_affine(int(q), scale, zero_point) for q in integers])
+
+    # ---- what counts as equal -----------------------------------------------------------------
+
+    def differs(self, came: Array, due: Array) -> NDArray[np.bool_]:
+        """Where two answers differ: values bit for bit, codes too, but NaN by its class (FORMATS §2)."""
+        if due.dtype.kind == "f":
+            unequal: NDArray[np.bool_] = came.view(np.uint32) != due.view(np.uint32)
+            return unequal & ~(np.isnan(came) & np.isnan(due))
+        unequal = came != due
+        if self.strict_nan or not isinstance(self.dtype, Float) or self.kind != "encode":
+            return unequal
+        return unequal & ~(np.isnan(self.values(came)) & np.isnan(self.values(due)))

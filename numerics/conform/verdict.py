@@ -1,0 +1,152 @@
+"""What a check has to say: the law that is broken, the simplest input that breaks it, the dialect."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.task import Task
+from numerics.describe import plain
+from numerics.formats.dtype import Element
+
+
+class Number(NamedTuple):
+    """A float32 number: its bits and its value."""
+
+    bits: int
+    value: float
+
+    def __str__(self) -> str:
+        return f"0x{self.bits:08X} ({self.value:.9g})"
+
+
+def numbers(x: NDArray[np.float32]) -> tuple[Number, ...]:
+    """float32 values with their bits.
+
+    >>> [str(number) for number in numbers(np.float32([464]))]
+    ['0x43E80000 (464)']
+    """
+    flat = np.ascontiguousarray(x).reshape(-1)
+    return tuple(Number(b, v) for b, v in zip(flat.view(np.uint32).tolist(), flat.tolist(), strict=True))
+
+
+def code_text(code: int, dtype: Element, value: float) -> str:
+    """A code and what it means.
+
+    >>> from numerics.formats import fp8_e4m3
+    >>> code_text(0x7E, fp8_e4m3, 448.0)
+    '0x7E (448)'
+    """
+    return f"0x{code:0{-(-dtype.bits // 4)}X} ({value:.9g})"
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """An input on which a law fails: what came, what was due, and the law's sentence."""
+
+    law: str
+    sentence: str
+    input: tuple[Number, ...]
+    came: str
+    due: str
+    differs: int = 1
+    """How many of the tried inputs fail this law."""
+    where: str = ""
+    """What else belongs to the input: random bits, shapes, scale and zero point."""
+    tensor: NDArray[Any] | None = field(default=None, repr=False, compare=False)
+    """The input as an array that can be given to the target; None where it takes other things."""
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.input)) or "-"
+        lines = [
+            f"law {self.law}: {self.sentence}",
+            f"  input {shown}" + (f"; {self.where}" * bool(self.where)),
+        ]
+        return "\n".join([*lines, f"  came  {self.came}", f"  due   {self.due}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain data."""
+        said = {name: value for name, value in asdict(self).items() if name != "tensor"}
+        return said | {"input": [number._asdict() for number in self.input]}
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict:
+    """Whether a target is right: true when it passed, and its text says why not.
+
+    failures: the broken laws, the most telling first.  dialect: the known deviation that the
+    target matches on everything that was tried.
+
+    >>> import numerics as nx
+    >>> from numerics.conform.checking import check
+    >>> bool(check(nx.fp4.encode, "fp4"))
+    True
+    >>> print(check(lambda x: nx.fp4.encode(x, rounding="half_away"), "fp4"))
+    <lambda> is not right: fp4 encode, half_even, saturate
+    law ties: A number midway between two values goes where the rounding says.
+      input 0x3E800000 (0.25)
+      came  0x1 (0.5)
+      due   0x0 (0)
+    it differs on 8 of 11298 inputs
+    it matches the dialect "ties away": a tie goes away from zero (seen in microxcaling's default, \
+qtorch 0.3.0)
+    """
+
+    target: str
+    task: Task
+    laws: tuple[str, ...]
+    tried: int
+    differs: int = 0
+    failures: tuple[Counterexample, ...] = ()
+    dialect: str | None = None
+    dialect_sentence: str | None = None
+
+    def __bool__(self) -> bool:
+        return not self.failures
+
+    @property
+    def law(self) -> str | None:
+        """The name of the most telling broken law; None where it passed."""
+        return self.failures[0].law if self.failures else None
+
+    @property
+    def counterexample(self) -> Counterexample | None:
+        """The simplest input that breaks it; None where it passed."""
+        return self.failures[0] if self.failures else None
+
+    def __str__(self) -> str:
+        if not self.failures:
+            return f"{self.target} is right: {self.task}; {len(self.laws)} laws hold on {self.tried} inputs"
+        lines = [f"{self.target} is not right: {self.task}", str(self.failures[0])]
+        others = ", ".join(failure.law for failure in self.failures[1:])
+        lines += [f"also broken: {others}"] if others else []
+        if self.differs:
+            lines.append(f"it differs on {self.differs} of {self.tried} inputs")
+        return "\n".join([*lines, *self._dialect_lines()])
+
+    def _dialect_lines(self) -> list[str]:
+        if self.dialect is not None:
+            return [f'it matches the dialect "{self.dialect}": {self.dialect_sentence}']
+        return ["it matches no known dialect"] if self.differs else []
+
+    __repr__ = __str__
+
+    def to_json(self) -> str:
+        """The verdict as one JSON object."""
+        said = {
+            "passed": bool(self),
+            "target": self.target,
+            "task": str(self.task),
+            "dtype": str(self.task.dtype),
+            "kind": self.task.kind,
+            "laws": list(self.laws),
+            "tried": self.tried,
+            "differs": self.differs,
+            "failures": [failure.to_dict() for failure in self.failures],
+            "dialect": self.dialect,
+        }
+        return json.dumps(plain(said), indent=1, allow_nan=False)

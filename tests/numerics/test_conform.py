@@ -1,0 +1,775 @@
+"""Has the judge teeth, and does it bite the right one?  Planted faults, each caught and named."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.conform import check
+from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES
+from tests.conftest import DECLARED, DECLARED_BLOCKS
+
+SIGN = np.uint32(1 << 31)
+
+
+def encoder(**options):
+    """An encoder of fp8_e4m3 with other options than it is asked for."""
+    return lambda x: nx.fp8_e4m3.encode(x, **options)
+
+
+def e4m3(x):
+    return nx.fp8_e4m3.encode(x)
+
+
+def edited(change, dtype=nx.fp8_e4m3, **options):
+    """The right codes, changed afterwards: change(x, codes)."""
+    return lambda x: change(x, dtype.encode(x, **options))
+
+
+def given(change, dtype=nx.fp8_e4m3, **options):
+    """The right codes of changed inputs."""
+    return lambda x: dtype.encode(change(x).astype(np.float32), **options)
+
+
+def table_lookup(bits):
+    """Sticky bits lost: what lies below the upper `bits` bits of a float32 is not looked at."""
+    mask = np.uint32(0xFFFFFFFF << (32 - bits) & 0xFFFFFFFF)
+
+    def encode(x):
+        kept = x.view(np.uint32) & mask
+        return nx.fp8_e4m3.encode(np.where(np.isnan(x), x, kept.view(np.float32)))
+
+    return encode
+
+
+def log2_scale(x):
+    """MXFP4 whose scale is found by a float32 logarithm."""
+    blocks = nx.mxfp4.encode(x)
+    amax = np.abs(np.where(np.isfinite(x), x, 0)).reshape(-1, 32).max(axis=1).astype(np.float64)
+    found = np.floor(np.log2(np.where(amax == 0, 1, amax)).astype(np.float32)) - 2 + 127
+    ok = (amax > 0) & np.isfinite(x).reshape(-1, 32).all(axis=1)
+    scale = np.where(ok, np.clip(found, 0, 254), blocks.scale.reshape(-1)).astype(np.uint8)
+    step = np.ldexp(1.0, scale.astype(np.int64) - 127)[:, None]
+    y = np.where(ok[:, None], x.reshape(-1, 32) / step, 0)
+    codes = np.where(ok[:, None], nx.fp4.encode(y), blocks.codes.reshape(-1, 32))
+    return codes.reshape(x.shape), scale.reshape(blocks.scale.shape)
+
+
+def blocks_of(dtype, change, **options):
+    """The right blocks, changed afterwards: change(x, codes, scale, microexponents) -> the same."""
+
+    def encode(x):
+        made = dtype.encode(x, **options)
+        micro = None if made.microexponents is None else made.microexponents.copy()
+        found = change(x, made.codes.copy(), made.scale.copy(), micro)
+        return tuple(part for part in found if part is not None)
+
+    return encode
+
+
+def no_padding(dtype):
+    """Short last blocks left as they are."""
+
+    def rounded(x):
+        size = x.shape[-1] // dtype.block * dtype.block
+        return np.concatenate([dtype.round(x[..., :size]), x[..., size:]], axis=-1)
+
+    return rounded
+
+
+def padded_with_ones(dtype):
+    def rounded(x):
+        missing = -x.shape[-1] % dtype.block
+        wide = np.concatenate([x, np.ones((*x.shape[:-1], missing), np.float32)], axis=-1)
+        return dtype.round(wide)[..., : x.shape[-1]]
+
+    return rounded
+
+
+def reversed_pairs(x):
+    """mx6 whose microexponents lie in the opposite order of bits."""
+    made = nx.mx6.encode(x)
+    order = np.array([int(f"{i:08b}"[::-1], 2) for i in range(256)], np.uint8)
+    return made.codes, made.scale, order[made.microexponents]
+
+
+def bumped(x):
+    """mx6 that raises the shared exponent on a round-up past the top, as some hardware does."""
+    made = nx.mx6.encode(x)
+    rows, exponent = x.reshape(-1, 16), made.scale.reshape(-1)
+    with np.errstate(all="ignore"):
+        top = np.abs(rows).max(axis=1) * np.ldexp(1.0, -(exponent.astype(np.int64) - 127)) >= 31 / 16
+    raised = np.where(top & (exponent < 254), exponent + 1, exponent).astype(np.uint8)
+    return made.codes, raised.reshape(made.scale.shape), made.microexponents
+
+
+def mx6_without_shifts(x):
+    """mx6 in which every pair has the block's own step."""
+    made = nx.mx6.encode(x)
+    step = np.repeat(np.ldexp(1.0, made.scale.astype(int) - 130), 16, axis=-1)[..., : x.shape[-1]]
+    normal = np.where(np.abs(x) < 2.0**-126, 0, x)
+    with np.errstate(all="ignore"):
+        values = np.copysign(np.minimum(np.rint(np.abs(normal) / step), 15) * step, normal).astype(np.float32)
+    return np.where(np.isnan(made.decode()), np.float32(np.nan), values)
+
+
+def affine(x, scale, zero_point, dtype=nx.int8, change=None):
+    """Integers with a scale and a zero point, right unless changed."""
+    with np.errstate(all="ignore"):
+        y = np.where(np.isnan(x), 0, x / np.float32(scale)).astype(np.float64)
+        q = (
+            np.clip(np.rint(y) + zero_point, dtype.min, dtype.max)
+            if change is None
+            else change(y, zero_point)
+        )
+    return q.astype(np.int64).astype(np.uint8)
+
+
+def reciprocal(x, scale, zero_point):
+    with np.errstate(all="ignore"):
+        y = np.where(np.isnan(x), 0, x * (np.float32(1) / np.float32(scale))).astype(np.float64)
+    return np.clip(np.rint(y) + zero_point, -128, 127).astype(np.int64).astype(np.uint8)
+
+
+def pack4(codes, swapped=False):
+    filled = np.zeros(len(codes) + len(codes) % 2, np.uint8)
+    filled[: len(codes)] = codes
+    low, high = (filled[1::2], filled[0::2]) if swapped else (filled[0::2], filled[1::2])
+    return low | high << 4
+
+
+def unpack4(packed, count, swapped=False):
+    pairs = np.stack([packed & 15, packed >> 4], axis=1)
+    return (pairs[:, ::-1] if swapped else pairs).reshape(-1)[:count]
+
+
+def as_if_contiguous(x):
+    """What a kernel sees that takes a pointer and a count."""
+    if not x.size:
+        return x
+    return np.array((ctypes.c_float * x.size).from_address(x.ctypes.data), np.float32).reshape(x.shape)
+
+
+@dataclass
+class Fault:
+    """A wrong target, the law that it must break, and the dialect that it is, where it is one."""
+
+    target: Any
+    dtype: str
+    law: str
+    dialect: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def flushed(x):
+    return np.where(np.abs(x) < 2.0**-126, np.copysign(0, x), x)
+
+
+FAULTS = {
+    # single numbers: roundings
+    "ties away": Fault(encoder(rounding="half_away"), "fp8_e4m3", "ties", "ties away"),
+    "ties up": Fault(encoder(rounding="half_up"), "fp8_e4m3", "ties", "ties up"),
+    "ties down": Fault(encoder(rounding="half_down"), "fp8_e4m3", "ties", "ties down"),
+    "truncation": Fault(encoder(rounding="toward_zero"), "fp8_e4m3", "nearest", "truncates"),
+    "odd": Fault(encoder(rounding="to_odd"), "fp8_e4m3", "nearest", "rounds to odd"),
+    "floor for truncation": Fault(
+        encoder(rounding="floor"), "fp8_e4m3", "directed", "floors", {"rounding": "toward_zero"}
+    ),
+    "ceil for floor": Fault(encoder(rounding="ceil"), "fp8_e4m3", "directed", "ceils", {"rounding": "floor"}),
+    "sticky bit lost": Fault(table_lookup(16), "fp8_e4m3", "nearest"),
+    "one bit of sticky lost": Fault(table_lookup(31), "fp8_e4m3", "nearest"),
+    "double rounding": Fault(
+        given(lambda x: x.astype(np.float16)), "fp8_e4m3", "nearest", "double rounding through float16"
+    ),
+    "double rounding by bfloat16": Fault(
+        given(lambda x: x.astype(ml_dtypes.bfloat16)),
+        "fp8_e4m3",
+        "nearest",
+        "double rounding through bfloat16",
+    ),
+    "just below half a step": Fault(
+        given(
+            lambda x: np.where(
+                np.abs(x) == np.nextafter(np.float32(2.0**-10), np.float32(0)), np.copysign(2.0**-9, x), x
+            )
+        ),
+        "fp8_e4m3",
+        "nearest",
+        "floor(|x| + 0.5)",
+    ),
+    # single numbers: values
+    "bias off by one": Fault(given(lambda x: x * 2), "fp8_e4m3", "round_trip"),
+    "code off by one": Fault(edited(lambda x, c: np.where(c == 0x40, 0x41, c)), "fp8_e4m3", "round_trip"),
+    "sign lost": Fault(given(np.abs), "fp8_e4m3", "round_trip", "loses the sign"),
+    "byte for byte": Fault(edited(lambda x, c: c ^ 0x80), "fp8_e4m3", "round_trip"),
+    "subnormals flushed": Fault(
+        edited(lambda x, c: np.where(c & 0x7F < 8, c & 0x80, c)),
+        "fp8_e4m3",
+        "subnormals",
+        "flushes subnormal results",
+    ),
+    "inputs flushed": Fault(
+        given(flushed, nx.bfloat16), "bfloat16", "subnormals", "flushes subnormal inputs"
+    ),
+    "-0 lost": Fault(edited(lambda x, c: np.where(c == 0x80, 0, c)), "fp8_e4m3", "negative_zero", "loses -0"),
+    "-0 of -0 only lost": Fault(given(lambda x: x + np.float32(0)), "fp8_e4m3", "negative_zero"),
+    # single numbers: specials
+    "NaN dropped": Fault(
+        edited(lambda x, c: np.where(np.isnan(x), 0x7E, c)), "fp8_e4m3", "nan", "NaN becomes the largest"
+    ),
+    "NaN to zero": Fault(
+        edited(lambda x, c: np.where(np.isnan(x), 0, c)), "fp8_e4m3", "nan", "NaN becomes 0"
+    ),
+    "signalling NaN dropped": Fault(
+        edited(lambda x, c: np.where(x.view(np.uint32) & 0x7FFFFFFF == 0x7F800001, 0x7E, c)),
+        "fp8_e4m3",
+        "nan",
+    ),
+    "NaN payload": Fault(
+        edited(lambda x, c: np.where(np.isnan(x), c | 3, c), nx.float16),
+        "float16",
+        "canonical_nan",
+        None,
+        {"strict_nan": True},
+    ),
+    "Inf saturates": Fault(
+        edited(lambda x, c: np.where(np.isinf(x), c - 1, c), nx.float16),
+        "float16",
+        "infinity",
+        "only finite numbers overflow",
+    ),
+    "overflow at 448": Fault(
+        given(lambda x: np.where(np.abs(x) > 448, x * np.float32(np.inf), x), overflow="nonsaturate"),
+        "fp8_e4m3",
+        "overflow",
+        "overflows past the largest",
+        {"overflow": "nonsaturate"},
+    ),
+    "no saturation": Fault(encoder(overflow="nonsaturate"), "fp8_e4m3", "infinity", "does not saturate"),
+    "saturation": Fault(
+        encoder(overflow="saturate"), "fp8_e4m3", "infinity", "saturates", {"overflow": "nonsaturate"}
+    ),
+    "fp4 NaN": Fault(
+        edited(lambda x, c: np.where(np.isnan(x), 8, c), nx.fp4), "fp4", "nan", "NaN becomes -0"
+    ),
+    "ml_dtypes fp4": Fault(
+        lambda x: x.astype(ml_dtypes.float4_e2m1fn), "fp4", "nan", "NaN becomes the other zero"
+    ),
+    "integers wrap": Fault(
+        lambda x: (
+            np.where(np.abs(x) < 1e4, np.rint(x), nx.int8.decode(nx.int8.encode(x)))
+            .astype(np.int64)
+            .astype(np.uint8)
+        ),
+        "int8",
+        "overflow",
+    ),
+    "127 is not reached": Fault(
+        edited(lambda x, c: np.where(c == 127, 126, c), nx.int8), "int8", "round_trip"
+    ),
+    "-128 is not reached": Fault(
+        edited(lambda x, c: np.where(c == 128, 129, c), nx.int8), "int8", "round_trip", "symmetric integers"
+    ),
+    "nearest e8m0 ties up": Fault(
+        lambda x: nx.e8m0.encode(x, rounding="half_up"), "e8m0", "ties", "ties away"
+    ),
+    "rounds to another grid": Fault(
+        lambda x: nx.fp8_e5m2.round(x), "fp8_e4m3", "round_trip", None, {"kind": "round"}
+    ),
+    "microxcaling": Fault(
+        lambda x: (
+            np.where(
+                np.abs(x) >= 464, np.copysign(np.inf, x), nx.fp8_e4m3.round(x, rounding="half_away")
+            ).astype(np.float32)
+            + np.float32(0)
+        ),
+        "fp8_e4m3",
+        "ties",
+        "microxcaling default",
+        {"kind": "round"},
+    ),
+    # decoding
+    "decode by another bias": Fault(
+        lambda c: nx.fp8_e4m3.decode(c) * 2, "fp8_e4m3", "table", "bias one too small", {"kind": "decode"}
+    ),
+    "decode flushes": Fault(
+        lambda c: np.where(c & 0x7F < 8, nx.fp8_e4m3.decode(c & 0x80), nx.fp8_e4m3.decode(c)),
+        "fp8_e4m3",
+        "subnormal_codes",
+        "subnormals read as zero",
+        {"kind": "decode"},
+    ),
+    "decode loses -0": Fault(
+        lambda c: nx.fp8_e4m3.decode(c) + np.float32(0),
+        "fp8_e4m3",
+        "zeros",
+        "-0 read as 0",
+        {"kind": "decode"},
+    ),
+    "decode 480": Fault(
+        lambda c: np.where(c & 0x7F == 0x7F, np.where(c >> 7, -480, 480), nx.fp8_e4m3.decode(c)).astype(
+            np.float32
+        ),
+        "fp8_e4m3",
+        "special_codes",
+        "specials read as numbers",
+        {"kind": "decode"},
+    ),
+    # bytes
+    "nibbles swapped": Fault(lambda c: pack4(c, True), "fp4", "order", None, {"kind": "pack"}),
+    "unpacked swapped": Fault(lambda b, n: unpack4(b, n, True), "fp4", "order", None, {"kind": "unpack"}),
+    "last nibble dropped": Fault(
+        lambda c: pack4(np.where(np.arange(len(c)) == (len(c) | 1) - 1, 0, c) if len(c) % 2 else c),
+        "fp4",
+        "last_byte",
+        None,
+        {"kind": "pack"},
+    ),
+    # blocks
+    "scale rule ceil": Fault(
+        lambda x: nx.mxfp4.encode(x, scale_rule="ceil"), "mxfp4", "scale_rule", "scale rule ceil"
+    ),
+    "scale rule even, rounded": Fault(
+        lambda x: nx.mxfp4.round(x, scale_rule="even"),
+        "mxfp4",
+        "scale_rule",
+        "scale rule even",
+        {"kind": "round"},
+    ),
+    "log2 scale": Fault(log2_scale, "mxfp4", "scale_rule", "floor by float log2"),
+    "scale off by one": Fault(
+        blocks_of(nx.mxfp8_e4m3, lambda x, c, s, m: (c, s + (s < 254))), "mxfp8_e4m3", "scale_rule"
+    ),
+    "block ties away": Fault(
+        lambda x: nx.mxfp6_e2m3.encode(x, rounding="half_away"), "mxfp6_e2m3", "element_ties", "ties away"
+    ),
+    "block truncation": Fault(
+        lambda x: nx.mxfp6_e2m3.round(x, rounding="toward_zero"),
+        "mxfp6_e2m3",
+        "elements",
+        "truncates",
+        {"kind": "round"},
+    ),
+    "microexponent truncation": Fault(
+        lambda x: nx.mx6.round(x, rounding="toward_zero"), "mx6", "elements", "truncates", {"kind": "round"}
+    ),
+    "microexponents never set": Fault(
+        lambda x: mx6_without_shifts(x), "mx6", "microexponents", "no microexponents", {"kind": "round"}
+    ),
+    "block -0 lost": Fault(
+        blocks_of(nx.mxfp4, lambda x, c, s, m: (np.where(c == 8, 0, c), s)),
+        "mxfp4",
+        "negative_zero",
+        "loses -0",
+    ),
+    "-128 reached": Fault(
+        blocks_of(
+            nx.mxint8,
+            lambda x, c, s, m: (
+                np.where(
+                    (c == 0x81)
+                    & (
+                        x / np.repeat(np.ldexp(1.0, s.astype(int) - 127), 32, -1)[..., : x.shape[-1]]
+                        < -127.5 / 64
+                    ),
+                    0x80,
+                    c,
+                ),
+                s,
+            ),
+        ),
+        "mxint8",
+        "saturates",
+        "the lowest integer",
+    ),
+    "zero block": Fault(
+        blocks_of(
+            nx.mxfp4,
+            lambda x, c, s, m: (
+                (
+                    c,
+                    np.where(
+                        np.add.reduceat(x != 0, np.arange(0, x.shape[-1], 32), axis=-1) == 0, 127, s
+                    ).astype(np.uint8),
+                )
+                if x.size
+                else (c, s)
+            ),
+        ),
+        "mxfp4",
+        "zero_block",
+        "a zero block has scale 1",
+    ),
+    "NaN ignored": Fault(
+        lambda x: nx.mxfp4.encode(np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf)),
+        "mxfp4",
+        "nan_block",
+    ),
+    "NaN stays": Fault(
+        lambda x: np.where(np.isfinite(x), nx.mx6.round(np.where(np.isfinite(x), x, 0)), x),
+        "mx6",
+        "nan_block",
+        "Inf and NaN stay where they are",
+        {"kind": "round"},
+    ),
+    "microexponents ignored": Fault(reversed_pairs, "mx6", "microexponents"),
+    "exponent bump": Fault(bumped, "mx6", "saturates"),
+    "microexponent codes": Fault(
+        blocks_of(nx.mx9, lambda x, c, s, m: (c, s, m ^ 1)), "mx9", "microexponents"
+    ),
+    "nvfp4 scale": Fault(lambda x: nx.nvfp4.encode(x, tensor_scale=2.0), "nvfp4", "scale_rule"),
+    "no padding": Fault(no_padding(nx.mxfp4), "mxfp4", "short_block", None, {"kind": "round"}),
+    "padded with ones": Fault(padded_with_ones(nx.mxfp4), "mxfp4", "short_block", None, {"kind": "round"}),
+    "another axis": Fault(lambda x: nx.mxfp4.encode(x, axis=-1), "mxfp4", "shape", None, {"axis": 0}),
+    "NaN scale decodes to Inf": Fault(
+        lambda c, s: np.where(
+            np.repeat(s, 32, -1) == 255, np.float32(np.inf), nx.Blocks(nx.mxfp4, -1, c, s).decode()
+        ),
+        "mxfp4",
+        "nan_scale",
+        None,
+        {"kind": "decode"},
+    ),
+    "small values flushed": Fault(
+        lambda c, s: flushed(nx.Blocks(nx.mxfp4, -1, c, s).decode()).astype(np.float32),
+        "mxfp4",
+        "small_values",
+        None,
+        {"kind": "decode"},
+    ),
+    "microexponents not read": Fault(
+        lambda c, s, m: nx.Blocks(nx.mx6, -1, c, s, m & 0).decode(),
+        "mx6",
+        "shared_microexponents",
+        None,
+        {"kind": "decode"},
+    ),
+    "codes read wrong": Fault(
+        lambda c, s: nx.Blocks(nx.mxfp4, -1, c ^ (c == 3), s).decode(),
+        "mxfp4",
+        "every_code",
+        None,
+        {"kind": "decode"},
+    ),
+    # integers with a scale and a zero point
+    "reciprocal": Fault(reciprocal, "int8", "division", "reciprocal of the scale", {"kind": "affine"}),
+    "zero point after the clamp": Fault(
+        lambda x, s, z: affine(
+            x, s, z, change=lambda y, z: np.clip(np.clip(np.rint(y), -128, 127) + z, -128, 127)
+        ),
+        "int8",
+        "zero_point",
+        "zero point after the clamp",
+        {"kind": "affine"},
+    ),
+    "zero point wraps": Fault(
+        lambda x, s, z: affine(x, s, z, change=lambda y, z: np.clip(np.rint(y), -128, 127) + z),
+        "int8",
+        "zero_point",
+        "zero point wraps",
+        {"kind": "affine"},
+    ),
+    "affine ties away": Fault(
+        lambda x, s, z: affine(
+            x, s, z, change=lambda y, z: np.clip(np.sign(y) * np.floor(np.abs(y) + 0.5) + z, -128, 127)
+        ),
+        "int8",
+        "midway",
+        "ties away",
+        {"kind": "affine"},
+    ),
+    "zero point forgotten": Fault(
+        lambda x, s, z: affine(x, s, 0), "int8", "quotient", None, {"kind": "affine"}
+    ),
+    "affine does not clamp": Fault(
+        lambda x, s, z: affine(
+            x, s, z, change=lambda y, z: np.where(np.abs(y) < 1e6, np.rint(y) + z, np.clip(y, -128, 127))
+        ),
+        "int8",
+        "clamp",
+        None,
+        {"kind": "affine"},
+    ),
+    # stochastic rounding
+    "draws reversed": Fault(
+        lambda x, r: nx.fp8_e4m3.encode(
+            x, rounding="stochastic", random_bits=((1 << 30) - 1 - r).astype(np.uint32)
+        ),
+        "fp8_e4m3",
+        "draws",
+        "draws reversed",
+        {"rounding": "stochastic"},
+    ),
+    "draws unused": Fault(
+        lambda x, r: nx.fp8_e4m3.encode(x), "fp8_e4m3", "draws", "ties to even", {"rounding": "stochastic"}
+    ),
+    "two steps": Fault(
+        lambda x, r: np.minimum(
+            nx.fp8_e4m3.encode(x, rounding="toward_zero") + 2 * (r > 1 << 29), 0xFE
+        ).astype(np.uint8),
+        "fp8_e4m3",
+        "round_trip",
+        None,
+        {"rounding": "stochastic"},
+    ),
+    # the call itself
+    "raises": Fault(lambda x: 1 / 0, "fp8_e4m3", "runs"),
+    "writes its input": Fault(lambda x: (x.fill(0), e4m3(x))[1], "fp8_e4m3", "inputs_unchanged"),
+    "another shape": Fault(lambda x: e4m3(x)[:-1], "fp8_e4m3", "shape"),
+    "floats for codes": Fault(lambda x: e4m3(x).astype(np.float32), "fp8_e4m3", "dtype"),
+    "wide values": Fault(
+        lambda x: nx.fp8_e4m3.round(x).astype(np.float64), "fp8_e4m3", "dtype", None, {"kind": "round"}
+    ),
+    "codes out of range": Fault(lambda x: nx.fp4.encode(x) | 0x70, "fp4", "code_range"),
+    "nothing": Fault(lambda x: None, "fp8_e4m3", "result"),
+    "codes without scales": Fault(lambda x: nx.mxfp4.encode(x).codes, "mxfp4", "result"),
+    "tail forgotten": Fault(
+        lambda x: (
+            np.concatenate([c := e4m3(x[: len(x) // 2 * 2]), np.zeros(len(x) % 2, c.dtype)])
+            if x.ndim == 1
+            else e4m3(x)
+        ),
+        "fp8_e4m3",
+        "layout",
+    ),
+    "strides ignored": Fault(lambda x: e4m3(as_if_contiguous(x)), "fp8_e4m3", "layout"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_caught_and_named(name):
+    fault = FAULTS[name]
+    found = check(fault.target, fault.dtype, **fault.options)
+    assert not found
+    assert found.law == fault.law, str(found)
+    if fault.dialect:
+        assert found.dialect == fault.dialect, str(found)
+    assert sum(number.bits != 0 for number in found.counterexample.input) <= 3, str(found)
+    assert fault.law in str(found)
+    assert json.loads(found.to_json())["failures"][0]["law"] == fault.law
+
+
+# ---- nothing right is refused -------------------------------------------------------------------
+
+
+def options_of(dtype):
+    """What every task of a format needs beside its kind."""
+    return {"tensor_scale": 1.0} if getattr(dtype, "family", "") == "scaled" else {}
+
+
+def own(dtype, kind, **options):
+    """This package's own kernel of a kind, with its options."""
+    if kind in ("encode", "round"):
+        call = getattr(dtype, kind)
+        if options.get("rounding") == "stochastic":
+            return lambda x, r: call(x, random_bits=r, **options)
+        return lambda x: call(x, **options, **options_of(dtype))
+    if dtype.kind != "block":
+        return getattr(dtype, kind)
+    scale = 1.0 if dtype.family == "scaled" else None
+    return lambda c, s, m=None: nx.Blocks(dtype, options.get("axis", -1), c, s, m, scale).decode()
+
+
+KINDS = {True: ("encode", "round", "decode"), False: ("encode", "round", "decode", "pack", "unpack")}
+
+
+@pytest.mark.parametrize("dtype", nx.dtypes(), ids=repr)
+def test_our_own_kernels_pass(executor, dtype):
+    for kind in KINDS[dtype.kind == "block"]:
+        found = check(own(dtype, kind), dtype, kind=kind)
+        assert found, str(found)
+
+
+@pytest.mark.parametrize("rounding", [*DETERMINISTIC[1:], "stochastic"])
+def test_every_rounding_of_our_own_passes(rounding):
+    for dtype in (nx.fp8_e4m3, nx.fp8_e5m2fnuz, nx.fp6_e2m3, nx.uint4, nx.e8m0, nx.mx6, nx.mxint8):
+        for overflow in dtype.overflows:
+            found = check(
+                own(dtype, "encode", rounding=rounding, overflow=overflow),
+                dtype,
+                rounding=rounding,
+                overflow=overflow,
+            )
+            assert found, str(found)
+
+
+@pytest.mark.parametrize("dtype", [*DECLARED, *DECLARED_BLOCKS], ids=repr)
+def test_declared_formats_pass(dtype):
+    for kind in ("encode",) if getattr(dtype, "block", 0) > 100 else ("encode", "round", "decode"):
+        found = check(own(dtype, kind), dtype, kind=kind)
+        assert found, str(found)
+
+
+@pytest.mark.parametrize("rule", SCALE_RULES)
+@pytest.mark.parametrize("axis", [0, 1, -2, 2])
+def test_every_scale_rule_and_axis_passes(rule, axis):
+    for kind in ("encode", "round"):
+        found = check(
+            own(nx.mxfp4, kind, axis=axis, scale_rule=rule), "mxfp4", kind=kind, axis=axis, scale_rule=rule
+        )
+        assert found, str(found)
+    assert check(own(nx.mxfp4, "decode", axis=axis), "mxfp4", kind="decode", axis=axis)
+
+
+@pytest.mark.parametrize("name", ["int8", "int4", "uint4", "uint8", "int16"])
+def test_affine_kernels_pass(name):
+    def quantized(x, scale, zero_point):
+        return nx.quantize(x, name, symmetric=False, scale=np.float32(scale), zero_point=np.int32(zero_point))
+
+    def codes(x, scale, zero_point):
+        return quantized(x, scale, zero_point).codes
+
+    def values(x, scale, zero_point):
+        return quantized(x, scale, zero_point).dequantize()
+
+    for kernel in (codes, values):
+        found = check(kernel, name, kind="affine")
+        assert found, str(found)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz"])
+def test_foreign_kernels_pass(dtype):
+    """Judges judged: ml_dtypes and torch, by the bits of their own types."""
+    nan = dtype != "float8_e8m0fnu"
+    if nan:
+        found = check(lambda x: x.astype(dtype), dtype, overflow="nonsaturate")
+        assert found, str(found)
+    torch = pytest.importorskip("torch")
+    back = check(lambda c: c.view(getattr(torch, dtype)).float(), dtype, kind="decode", array="torch")
+    assert back, str(back)
+
+
+def test_signed_codes_and_values_by_their_own_types():
+    assert check(lambda x: np.clip(np.nan_to_num(np.rint(x), nan=0), -8, 7).astype(np.int8), "int4")
+    assert check(lambda x: nx.fp8_e4m3.encode(x).astype(np.int32), "fp8_e4m3")
+    assert check(lambda x: nx.fp8_e4m3.encode(x.ravel()).reshape(x.shape), "fp8_e4m3")
+    flat = lambda x: nx.fp8_e4m3.encode(x) if x.flags.c_contiguous and x.ndim == 1 else 1 / 0  # noqa: E731
+    assert check(flat, "fp8_e4m3", contiguous=True)
+    assert check(flat, "fp8_e4m3").law == "runs"
+
+
+def test_another_nan_is_right_unless_it_must_be_canonical():
+    kernel = FAULTS["NaN payload"].target
+    assert check(kernel, "float16")
+    assert check(kernel, "float16", strict_nan=True).law == "canonical_nan"
+
+
+# ---- all of float32 -----------------------------------------------------------------------------
+
+
+@pytest.mark.proof
+def test_all_of_float32_finds_what_the_probes_miss():
+    hidden = np.float32(0.0123456789).view(np.uint32)
+
+    def nearly(x):
+        codes, bits = nx.fp4.encode(x), x.view(np.uint32).reshape(-1)
+        if bits.size and bits[0] <= hidden <= bits[-1]:
+            codes.reshape(-1)[bits == hidden] = 3
+        return codes
+
+    assert check(nearly, "fp4")
+    found = check(nearly, "fp4", exhaustive=True)
+    assert (found.law, found.differs) == ("nearest", 1)
+    assert found.counterexample.input[0].bits == hidden
+    assert found.tried > 1 << 32
+
+
+@pytest.mark.proof
+def test_all_of_float32_passes_what_is_right():
+    found = check(nx.fp8_e4m3.round, "fp8_e4m3", kind="round", overflow=None, exhaustive=True)
+    assert found, str(found)
+
+
+# ---- bad requests -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "said"),
+    [
+        ((e4m3, "fp8_e4m4"), {}, "unknown format 'fp8_e4m4'; did you mean 'fp8_e4m3'"),
+        ((e4m3, "fp8_e4m3"), {"kind": "encod"}, "unknown kind of fp8_e4m3 'encod'; did you mean 'encode'"),
+        ((e4m3, "fp8_e4m3"), {"kind": "affine"}, "unknown kind of fp8_e4m3 'affine'"),
+        ((e4m3, "mxfp4"), {"kind": "pack"}, "unknown kind of mxfp4 'pack'"),
+        ((3, "fp8_e4m3"), {}, "the target is a int, which cannot be called"),
+        (("numerics", "fp8_e4m3"), {}, "target 'numerics' is not spelled module:function"),
+        (("no_such_module:f", "fp8_e4m3"), {}, "target 'no_such_module:f' cannot be imported: No module"),
+        (("math:no_such", "fp8_e4m3"), {}, "target 'math:no_such' cannot be imported"),
+        (("math:pi", "fp8_e4m3"), {}, "target 'math:pi' is a float, which cannot be called"),
+        ((e4m3, "fp8_e4m3"), {"rounding": "half_evn"}, "unknown rounding mode 'half_evn'"),
+        (
+            (e4m3, "int8"),
+            {"kind": "affine", "rounding": "stochastic"},
+            "unknown rounding mode of an affine check",
+        ),
+        ((e4m3, "fp4"), {"overflow": "nonsaturate"}, "has neither Inf nor NaN"),
+        ((e4m3, "fp4"), {"scale_rule": "ceil"}, "scale_rule belongs to block formats, which fp4 is not"),
+        ((e4m3, "fp4"), {"axis": 0}, "axis belongs to block formats"),
+        ((e4m3, "mxfp4"), {"axis": "x"}, "axis must be an integer, not 'x'"),
+        ((e4m3, "mx6"), {"scale_rule": "ceil"}, "mx6 has one way to find its scale"),
+        ((e4m3, "mxfp4"), {"exhaustive": True}, "exhaustive=True is for a deterministic encode or round"),
+        ((e4m3, "fp8_e4m3"), {"array": "jax"}, "unknown array 'jax'; allowed: numpy, torch"),
+    ],
+)
+def test_bad_requests(arguments, options, said):
+    with pytest.raises(nx.NumericsError) as wrong:
+        check(*arguments, **options)
+    assert said in str(wrong.value)
+
+
+def test_a_verdict_says_what_it_found():
+    right = check(e4m3, "fp8_e4m3")
+    assert (right.law, right.counterexample, right.dialect) == (None, None, None)
+    assert (
+        repr(right)
+        == str(right)
+        == f"e4m3 is right: {right.task}; {len(right.laws)} laws hold on {right.tried} inputs"
+    )
+    wrong = json.loads(check(lambda x: nx.fp8_e4m3.encode(-x), "fp8_e4m3").to_json())
+    assert wrong["passed"] is False
+    assert wrong["dtype"] == "fp8_e4m3"
+    assert wrong["failures"][0]["input"][0]["bits"] == 0
+    assert wrong["failures"][0]["came"] == "0x80 (-0)"
+    assert wrong["failures"][0]["due"] == "0x00 (0)"
+
+
+GENERAL = ("monotone", "sign_symmetry", "unbiased", "canonical_nan")
+"""Laws that look at the answers as a whole; the others share the wrong answers among them."""
+
+
+def garbage(dtype, kind):
+    """A target whose answers have the right shapes and mean nothing."""
+    rng = np.random.default_rng(9)
+
+    def codes(shape, bits):
+        return rng.integers(0, 1 << bits, shape).astype(np.uint8 if bits <= 8 else np.uint16)
+
+    def blocks(x, *others):
+        made = dtype.encode(x, **options_of(dtype))
+        shared = codes(made.scale.shape, dtype.scale.bits if dtype.scale else 8)
+        micro = None if made.microexponents is None else codes(made.microexponents.shape, 8)
+        return nx.Blocks(dtype, -1, codes(x.shape, dtype.element_bits), shared, micro)
+
+    if kind != "encode":
+        return lambda x, *others: rng.choice(np.float32([0, -0.0, 1, -2, np.nan, np.inf]), x.shape)
+    return blocks if dtype.kind == "block" else lambda x, *others: codes(x.shape, dtype.bits)
+
+
+@pytest.mark.parametrize("kind", ["encode", "round", "decode"])
+@pytest.mark.parametrize(
+    "dtype", [nx.fp8_e4m3, nx.e8m0, nx.uint4, nx.fp8_e5m2fnuz, nx.mxint8, nx.mx6, nx.nvfp4]
+)
+def test_every_wrong_answer_falls_under_exactly_one_law(dtype, kind):
+    roundings = ["half_even", "stochastic"] if dtype.kind == "block" else ["half_even", "floor", "stochastic"]
+    for rounding in roundings if kind != "decode" else ["half_even"]:
+        found = check(garbage(dtype, kind), dtype, kind=kind, rounding=rounding)
+        shared = [failure for failure in found.failures if failure.law not in GENERAL]
+        assert found.differs > 10
+        if rounding != "stochastic":  # there the mean is judged on answers of its own
+            assert sum(failure.differs for failure in shared) == found.differs, str(found)
