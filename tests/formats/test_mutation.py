@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import types
-from functools import lru_cache
+from contextlib import contextmanager
+from functools import lru_cache, partial
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ import numerics as nx
 from numerics.backends import bind
 from numerics.backends.array import executor as array
 from numerics.backends.array import primitives
+from numerics.conform import check
 from numerics.formats import codec, scaling
-from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
+from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS, SCALE_RULES
 from tests.conftest import edges
 
 CHANGES = [
@@ -168,25 +170,33 @@ def truth() -> list[bytes]:
         return list(outputs())
 
 
-def noticed(old: str | None, new: str | None) -> bool:
-    """Does NumPy, running the changed source, differ from the judge anywhere?"""
+@contextmanager
+def changed(old: str | None, new: str | None):
+    """NumPy runs the changed source inside."""
     modules, places = [], 0
     for module in (codec, scaling):
         text = inspect.getsource(module)
         places += text.count(old) if old else 0
-        changed = types.ModuleType(module.__name__)
-        exec(compile(text.replace(old, new, 1) if old else text, module.__name__, "exec"), vars(changed))
-        modules.append(changed)
+        made = types.ModuleType(module.__name__)
+        exec(compile(text.replace(old, new, 1) if old else text, module.__name__, "exec"), vars(made))
+        modules.append(made)
     assert places or old is None, f"{old!r} is not in the source"
     names = {name: getattr(primitives, name) for name in bind.PRIMITIVES}
     before, array.bound = array.bound, bind.bind(names, sources=tuple(modules))
     try:
         with nx.use("array"):
-            return any(came != due for came, due in zip(outputs(), truth(), strict=True))
-    except (OverflowError, ValueError):
-        return True
+            yield
     finally:
         array.bound = before
+
+
+def noticed(old: str | None, new: str | None) -> bool:
+    """Does NumPy, running the changed source, differ from the judge anywhere?"""
+    with changed(old, new):
+        try:
+            return any(came != due for came, due in zip(outputs(), truth(), strict=True))
+        except (OverflowError, ValueError):
+            return True
 
 
 def test_the_source_as_it_is_equals_the_judge():
@@ -199,4 +209,61 @@ def test_a_change_is_noticed(old, new):
 
 
 def test_there_are_enough_changes():
-    assert len(CHANGES) >= 30
+    assert len(CHANGES) >= 40
+
+
+# ---- and by the conformance kit, which knows nothing of this source ------------------------------
+
+
+def element_kernels():
+    """Kernels of single numbers, and how `check` is told what they do."""
+    for d in (d for d in ELEMENTS if d is not nx.bfloat16):  # whose 65,536 codes take long
+        for rounding in DETERMINISTIC if d is nx.fp8_e4m3 else ("half_even",):
+            for overflow in d.overflows:
+                options = {"rounding": rounding, "overflow": overflow}
+                yield partial(d.encode, **options), d, {**options, "strict_nan": True}
+        yield d.decode, d, {"kind": "decode"}
+        yield partial(d.round, overflow="saturate"), d, {"kind": "round", "overflow": "saturate"}
+    yield drawn, nx.fp8_e4m3, {"rounding": "stochastic"}
+
+
+def drawn(x, random_bits):
+    return nx.fp8_e4m3.encode(x, rounding="stochastic", random_bits=random_bits)
+
+
+def block_kernels():
+    """The same of blocks."""
+    for d in BLOCKS:
+        scale = {"tensor_scale": 1.5} if d.family == "scaled" else {}
+        for rounding in ("half_even", "ceil"):
+            yield partial(d.encode, rounding=rounding, **scale), d, {"rounding": rounding, **scale}
+        for rule in SCALE_RULES if d is nx.mxint8 else ():
+            yield partial(d.encode, scale_rule=rule), d, {"scale_rule": rule}
+        yield partial(decoded, d), d, {"kind": "decode", **scale}
+        yield partial(d.round, **scale), d, {"kind": "round", **scale}
+
+
+def decoded(d, codes, scale, microexponents=None):
+    return nx.Blocks(d, -1, codes, scale, microexponents, 1.5 if d.family == "scaled" else None).decode()
+
+
+FLOAT64 = ("(low >> s) + ", "low = where(a < limit, low, 0)")  # what float32 kernels do not have
+
+
+def convicted(old: str | None, new: str | None) -> str | None:
+    """The law that a kernel of the changed source breaks; the likeliest kernels first."""
+    first, then = element_kernels, block_kernels
+    if old is not None and old not in inspect.getsource(codec):
+        first, then = then, first
+    with changed(old, new):
+        verdicts = (check(kernel, d, **options) for kernel, d, options in (*first(), *then()))
+        return next((verdict.law for verdict in verdicts if not verdict), None)
+
+
+def test_the_kit_acquits_the_source_as_it_is():
+    assert convicted(None, None) is None
+
+
+@pytest.mark.parametrize(("old", "new"), [change for change in CHANGES if change[0] not in FLOAT64])
+def test_the_kit_convicts_a_change(old, new):
+    assert convicted(old, new)
