@@ -19,7 +19,14 @@ ROOT = Path(__file__).parents[1]
 
 def test_every_file_is_run():
     found = {p.stem.removeprefix("bench_") for p in (ROOT / "bench").glob("bench_*.py")}
-    assert found == {*FILES, "start", "gpu", "ipu", "vectors"}  # these four are commands of their own
+    assert found == {
+        *FILES,
+        "start",
+        "gpu",
+        "ipu",
+        "vectors",
+        "conform",
+    }  # these five are commands of their own
 
 
 @pytest.mark.parametrize("name", FILES)
