@@ -39,30 +39,23 @@ SIGNED = 1 << 63  # operators take signed integers
 # ---- elements ------------------------------------------------------------------------------------
 
 
-def _encode(
-    x: Tensor,
-    dtype: str,
-    rounding: str = NEAREST,
-    overflow: str | None = None,
-    seed: int | None = None,
-    bits: Any = None,
-) -> Tensor:
-    return _tensor(backend.owner(x).encode(x, *_options(dtype, rounding, overflow, seed, bits), None))
+def _on_elements(method: str, *rest: None) -> Callable[..., Tensor]:
+    """A backend's operation on values, with the options of a rounding."""
+
+    def kernel(
+        x: Tensor, dtype: str, rounding: str = NEAREST, overflow: str | None = None,
+        seed: int | None = None, bits: Any = None,
+    ) -> Tensor:  # fmt: skip
+        d, draw = _element(dtype), _draw(seed, bits)
+        check_random(check_rounding(rounding), draw.seed, bits)
+        call = getattr(backend.owner(x), method)
+        return _tensor(call(x, d, rounding, d.check_overflow(overflow), draw, *rest))
+
+    return kernel
 
 
 def _decode(codes: Tensor, dtype: str) -> Tensor:
     return _tensor(backend.owner(codes).decode(codes, _element(dtype), None))
-
-
-def _round(
-    x: Tensor,
-    dtype: str,
-    rounding: str = NEAREST,
-    overflow: str | None = None,
-    seed: int | None = None,
-    bits: Any = None,
-) -> Tensor:
-    return _tensor(backend.owner(x).round(x, *_options(dtype, rounding, overflow, seed, bits), None))
 
 
 def _pack(codes: Tensor, dtype: str) -> Tensor:
@@ -71,13 +64,6 @@ def _pack(codes: Tensor, dtype: str) -> Tensor:
 
 def _unpack(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
     return _apart(_tensor(backend.owner(packed).unpack(packed, tuple(shape), _element(dtype))), packed)
-
-
-def _encode_packed(
-    x: Tensor, dtype: str, rounding: str = NEAREST, overflow: str | None = None, seed: int | None = None,
-    bits: Any = None,
-) -> Tensor:  # fmt: skip
-    return _tensor(backend.owner(x).encode_packed(x, *_options(dtype, rounding, overflow, seed, bits)))
 
 
 def _decode_packed(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
@@ -340,13 +326,15 @@ _GIVEN = f"str recipe, Tensor? scale=None, Tensor? zero_point=None, {_DRAW}"
 
 OPERATORS: dict[str, Operator] = {
     "encode": Operator(
-        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _encode, lambda x, d, *_: _codes_like(x, parse(d))
+        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _on_elements("encode", None),
+        lambda x, d, *_: _codes_like(x, parse(d))
     ),
     "decode": Operator(
         "(Tensor codes, str dtype) -> Tensor", _decode, lambda c, d: c.new_empty(c.shape, dtype=torch.float32)
     ),
     "round": Operator(
-        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _round, lambda x, *_: _plain_like(x), _straight_through
+        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _on_elements("round", None),
+        lambda x, *_: _plain_like(x), _straight_through
     ),
     "pack": Operator(
         "(Tensor codes, str dtype) -> Tensor", _pack,
@@ -357,7 +345,7 @@ OPERATORS: dict[str, Operator] = {
         lambda packed, shape, d: packed.new_empty(shape, dtype=getattr(torch, _element(d).code_dtype)),
     ),
     "encode_packed": Operator(
-        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _encode_packed,
+        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _on_elements("encode_packed"),
         lambda x, d, *_: _bytes(x, -(-x.numel() * _element(d).bits // 8)),
     ),
     "decode_packed": Operator(
@@ -457,15 +445,6 @@ def _apart(x: Tensor, source: Tensor) -> Tensor:
     """x in memory of its own: an operator's result is no view of its argument."""
     shared = x.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
     return x.clone() if shared else x
-
-
-def _options(
-    dtype: str, rounding: str, overflow: str | None, seed: int | None, bits: Any
-) -> tuple[Element, str, str, Draw]:
-    """What a backend's element operations take, checked."""
-    d, draw = _element(dtype), _draw(seed, bits)
-    check_random(check_rounding(rounding), draw.seed, bits)
-    return d, rounding, d.check_overflow(overflow), draw
 
 
 def _draw(seed: int | None, bits: Any) -> Draw:
