@@ -47,9 +47,10 @@ def _on_elements(method: str, *rest: None) -> Callable[..., Tensor]:
         seed: int | None = None, bits: Any = None,
     ) -> Tensor:  # fmt: skip
         d, draw = _element(dtype), _draw(seed, bits)
-        check_random(check_rounding(rounding), draw.seed, bits)
+        mode = check_rounding(rounding)
+        check_random(mode, draw.seed, bits)
         call = getattr(backend.owner(x), method)
-        return _tensor(call(x, d, rounding, d.check_overflow(overflow), draw, *rest))
+        return _tensor(call(x, d, mode, d.check_overflow(overflow), draw, *rest))
 
     return kernel
 

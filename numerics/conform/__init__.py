@@ -13,7 +13,7 @@ from typing import Any
 
 _LAZY: dict[str, str] = {
     "Counterexample": "numerics.conform.verdict",
-    "KINDS": "numerics.conform.task",
+    "KINDS": "numerics.conform.kinds",
     "Task": "numerics.conform.task",
     "Verdict": "numerics.conform.verdict",
     "check": "numerics.conform.checking",

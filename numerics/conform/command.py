@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from numerics.conform.task import KINDS
+from numerics.conform.kinds import KINDS
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.backends.reference.binary32 import dequantize_affine, quantize_affine
 from numerics.backends.reference.executor import ReferenceExecutor, as_float32
+from numerics.conform.kinds import KINDS
 from numerics.formats.aliases import dtype as find_dtype
 from numerics.formats.block import Block
 from numerics.formats.dtype import Dtype, Element, Float, Integer
@@ -20,16 +21,6 @@ from numerics.formats.rounding import DETERMINISTIC, check_rounding
 Array = NDArray[Any]
 REFERENCE = ReferenceExecutor()
 FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit format
-
-KINDS: dict[str, str] = {
-    "encode": "float32 values -> codes",
-    "decode": "codes -> float32 values",
-    "round": "float32 values -> the nearest values of the format (fake quantization)",
-    "pack": "codes -> bytes",
-    "unpack": "bytes, count -> codes",
-    "affine": "float32 values, scale, zero point -> codes, or values where floats come back",
-}
-"""What a target may be, and what it takes and returns; the first is the default."""
 
 
 class Fields(NamedTuple):
