@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from numerics.backends.reference import bits as bit_strings
 from numerics.backends.reference.breakpoints import breakpoints
-from numerics.conform import dialects, layouts, probes
+from numerics.conform import layouts, probes
 from numerics.conform.block_laws import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
+from numerics.conform.dialects.search import Dialects, nearest, nearest_affine
 from numerics.conform.exhaustive import Sweep, sweep
 from numerics.conform.laws import (
     AFFINE_LAWS,
@@ -33,7 +34,7 @@ from numerics.conform.laws import (
     unbiased,
 )
 from numerics.conform.shrink import simpler_block, simpler_number
-from numerics.conform.target import SENTENCES, Fault, Target, load
+from numerics.conform.target import ANYTHING, SENTENCES, Fault, Takes, Target, load
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, Verdict, numbers
 from numerics.formats.block import Block
@@ -59,6 +60,7 @@ def check(
     strict_nan: bool = False,
     array: str = "numpy",
     contiguous: bool = False,
+    whole_blocks: bool = False,
 ) -> Verdict:
     """Is a kernel right, bit for bit?  A verdict: true when it passed; its text says why not.
 
@@ -72,7 +74,8 @@ def check(
     exhaustive: all 2**32 float32 inputs, for `encode` and `round` of an element format.
     strict_nan: NaN must be written as the canonical code (FORMATS §2); otherwise any NaN will do.
     array: "torch" for a target that takes torch tensors.  contiguous: it takes only contiguous
-    arrays of one dimension (of a block format: contiguous ones).
+    arrays of one dimension (of a block format: contiguous ones).  whole_blocks: it takes only lines
+    that are whole blocks.
     Raises NumericsError for an unknown format, kind or option, and for a target that cannot be called.
 
     >>> import numerics as nx
@@ -85,10 +88,11 @@ def check(
     )  # fmt: skip
     if exhaustive:
         _refuse_exhaustive(task)
-    tested = Target(load(target) if isinstance(target, str) else target, task, array)
+    takes = Takes(array, contiguous, whole_blocks)
+    tested = Target(load(target) if isinstance(target, str) else target, task, takes)
     found = Findings()
     try:
-        for part in _parts(task, exhaustive, contiguous):
+        for part in _parts(task, takes, exhaustive):
             part.run(tested, found)
             found.laws += [law.__name__ for law in part.laws]
             if found.failures:
@@ -114,7 +118,7 @@ class Findings:
     tried: int = 0
     differs: int = 0
     failures: list[Counterexample] = field(default_factory=list)
-    dialect: dialects.Dialect | dialects.AffineDialect | None = None
+    dialects: Dialects = ()
 
     def judge(
         self,
@@ -133,7 +137,7 @@ class Findings:
         """All of it."""
         return Verdict(
             target.name, target.task, tuple(self.laws), self.tried, self.differs, tuple(self.failures),
-            self.dialect.name if self.dialect else None, str(self.dialect) if self.dialect else None,
+            self.dialects,
         )  # fmt: skip
 
 
@@ -145,20 +149,20 @@ class Part:
     run: Callable[[Target, Findings], None]
 
 
-def laws_of(task: Task, contiguous: bool = False) -> tuple[str, ...]:
+def laws_of(task: Task, takes: Takes = ANYTHING) -> tuple[str, ...]:
     """The names of the laws by which targets of a task are judged, in their order.
 
     >>> laws_of(Task.of("fp4", "pack"))
     ('runs', 'inputs_unchanged', 'result', 'shape', 'dtype', 'code_range', 'order', 'last_byte')
     """
-    return *SENTENCES, *(law.__name__ for part in _parts(task, False, contiguous) for law in part.laws)
+    return *SENTENCES, *(law.__name__ for part in _parts(task, takes) for law in part.laws)
 
 
-def _parts(task: Task, exhaustive: bool, contiguous: bool) -> Iterator[Part]:
+def _parts(task: Task, takes: Takes, exhaustive: bool = False) -> Iterator[Part]:
     """What is tried one after the other, until a law is broken."""
-    yield from _block_parts(task, contiguous) if isinstance(task.dtype, Block) else _element_parts(task)
+    yield from _block_parts(task, takes) if isinstance(task.dtype, Block) else _element_parts(task)
     if not isinstance(task.dtype, Block) and task.kind not in ("pack", "unpack"):
-        yield Part((layout,), lambda target, found: _layouts(target, found, contiguous))
+        yield Part((layout,), _layouts)
     if exhaustive:
         yield Part((), _exhaustive)
 
@@ -176,13 +180,13 @@ def _element_parts(task: Task) -> Iterator[Part]:
         yield Part(element_laws(task), _elements)
 
 
-def _block_parts(task: Task, contiguous: bool) -> Iterator[Part]:
+def _block_parts(task: Task, takes: Takes) -> Iterator[Part]:
     if task.kind == "decode":
         yield Part(BLOCK_DECODE_LAWS, _decode_blocks)
         return
     yield Part(BLOCK_LAWS, _blocks)
-    yield Part((short_block, layout), _short_blocks)
-    if not contiguous:
+    yield Part((layout,) if takes.whole_blocks else (short_block, layout), _lines_of_blocks)
+    if not takes.contiguous:
         yield Part((), _strided_blocks)
 
 
@@ -201,7 +205,7 @@ def _elements(target: Target, found: Findings) -> None:
     found.tried += len(seen.x)
     found.judge(element_laws(target.task), seen, lambda law, broken: _simpler(target, law, broken))
     if found.failures:
-        found.dialect = dialects.nearest(target.task, seen.x, seen.came, seen.wrong)
+        found.dialects = nearest(target.task, seen.x, seen.came, seen.wrong, seen.labels)
 
 
 def _simpler(target: Target, law: Law, broken: Counterexample) -> Counterexample:
@@ -217,7 +221,7 @@ def _drawn(target: Target, found: Findings) -> None:
     found.tried += len(even.x)
     found.judge((unbiased,), even)
     if found.failures:
-        found.dialect = dialects.nearest(target.task, seen.x, seen.came, seen.wrong, seen.random)
+        found.dialects = nearest(target.task, seen.x, seen.came, seen.wrong, seen.labels, seen.random)
 
 
 def _decode(target: Target, found: Findings) -> None:
@@ -228,13 +232,13 @@ def _decode(target: Target, found: Findings) -> None:
     found.tried += len(codes)
     found.judge(DECODE_LAWS, seen)
     if found.failures:
-        found.dialect = dialects.nearest(task, codes, seen.came, seen.wrong)
+        found.dialects = nearest(task, codes, seen.came, seen.wrong, np.zeros(len(codes)))
 
 
-def _layouts(target: Target, found: Findings, contiguous: bool) -> None:
+def _layouts(target: Target, found: Findings) -> None:
     """The same numbers in other shapes and strides."""
     task = target.task
-    for x in layouts.shaped(_some_inputs(task), contiguous):
+    for x in layouts.shaped(_some_inputs(task), target.takes.contiguous):
         if task.kind == "affine":
             due = task.affine_codes(x.reshape(-1), 0.5, 0).reshape(x.shape)
             came = target.affine(_copy(x), 0.5, 0)
@@ -348,7 +352,7 @@ def _affine(target: Target, found: Findings) -> None:
         found.judge([law for law in AFFINE_LAWS if law.__name__ not in already], seen)
     found.failures.sort(key=lambda broken: [law.__name__ for law in AFFINE_LAWS].index(broken.law))
     if found.failures:
-        found.dialect = dialects.nearest_affine(every)
+        found.dialects = nearest_affine(every)
 
 
 @lru_cache(maxsize=256)
@@ -367,6 +371,8 @@ def _observe_blocks(
     inputs = [layouts.placed(part, task.axis) for part in (rows, random) if part is not None]
     came = _as_rows(task, target.blocks(*(part.copy() for part in inputs)))
     fields, due = _truth(task, rows, random) if truth is None else truth
+    if isinstance(came, Fields):
+        came = task.with_same_nan(came, fields)
     return SeenBlocks(task, rows, came, due, fields, random)
 
 
@@ -435,12 +441,12 @@ def _blocks(target: Target, found: Findings) -> None:
 
     found.judge(BLOCK_LAWS, seen, simpler)
     if found.failures:
-        found.dialect = dialects.nearest(target.task, rows, seen.came, seen.wrong, random)
+        found.dialects = nearest(target.task, rows, seen.came, seen.wrong, seen.labels, random)
 
 
-def _short_blocks(target: Target, found: Findings) -> None:
+def _lines_of_blocks(target: Target, found: Findings) -> None:
     """Last blocks that are short, and whole ones in longer lines and more axes."""
-    for x in layouts.tensors(target.task):
+    for x in layouts.tensors(target.task, target.takes.whole_blocks):
         if not found.failures:
             short = bool(x.shape[target.task.axis] % target.task.block.block)
             _compare_tensor(target, found, x, short_block if short else layout)
@@ -459,6 +465,8 @@ def _compare_tensor(target: Target, found: Findings, x: Array, law: Any) -> None
     came = target.blocks(*(_copy(part) for part in (x, random) if part is not None))
     due = task.answer(np.ascontiguousarray(x), random)
     found.tried += task.blocking(x.shape).count
+    if isinstance(came, Fields) and isinstance(due, Fields):
+        came = task.with_same_nan(came, due)
     pairs = zip(came, due, strict=True) if isinstance(came, Fields) else [(came, due)]
     for one, other in pairs:
         if one is not None and not found.failures:

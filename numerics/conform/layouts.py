@@ -55,12 +55,15 @@ NUMBERS = np.array([0.3, 77.7, -0.0011, 1.9, -5.3, 3e-5, 1000.0], np.float32)
 """Numbers that no short format holds, of unlike magnitudes, so that neighbours show."""
 
 
-def tensors(task: Task) -> Iterator[Array]:
-    """Tensors of blocks with short last blocks, whole ones, and more axes."""
-    for length in lengths(task.block.block):
+def tensors(task: Task, whole_blocks: bool = False) -> Iterator[Array]:
+    """Tensors of blocks with short last blocks (unless whole_blocks), whole ones, and more axes."""
+    block = task.block.block
+    for length in lengths(block):
+        if whole_blocks and length % block:
+            continue
         scales = np.array([1.0, 4096.0, 2.0**-12], np.float32)[:, None]
         yield placed(np.resize(NUMBERS, (3, length)).astype(np.float32) * scales, task.axis)
-    deep = np.resize(NUMBERS, (2, 3, task.block.block + 1)).astype(np.float32)
+    deep = np.resize(NUMBERS, (2, 3, 2 * block if whole_blocks else block + 1)).astype(np.float32)
     if -3 <= task.axis <= 2:
         yield np.ascontiguousarray(np.moveaxis(deep, -1, task.axis))
 

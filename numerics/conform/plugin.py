@@ -21,7 +21,14 @@ _OPTIONS: dict[str, str] = {
     "rounding": "the rounding mode; half_even by default",
     "overflow": "saturate or nonsaturate; the format's own by default",
     "scale-rule": "the scale rule of MX formats; floor by default",
+    "axis": "along which blocks lie; -1 by default",
     "array": "what a target takes: numpy (default) or torch",
+}
+_FLAGS: dict[str, str] = {
+    "contiguous": "targets take only contiguous arrays of one dimension",
+    "whole-blocks": "targets take only lines that are whole blocks",
+    "strict-nan": "NaN must be the canonical code",
+    "exhaustive": "all 2**32 float32 inputs",
 }
 
 
@@ -32,7 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="a kernel to judge; may be repeated")  # fmt: skip
     for name, text in _OPTIONS.items():
         group.addoption(f"--numerics-{name}", action="append", default=[], help=text)
-    group.addoption("--numerics-exhaustive", action="store_true", help="all 2**32 float32 inputs")
+    for name, text in _FLAGS.items():
+        group.addoption(f"--numerics-{name}", action="store_true", help=text)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,7 +81,7 @@ def _items(session: pytest.Session) -> Iterator[LawItem]:
 def _options(config: pytest.Config, place: int, count: int) -> dict[str, Any]:
     """The options of one target: those given once are everybody's."""
     found: dict[str, Any] = {}
-    for name in (name.replace("-", "_") for name in _OPTIONS):
+    for name in map(_python_name, _OPTIONS):
         given: list[str] = config.getoption(f"numerics_{name}")
         if len(given) not in (0, 1, count):
             raise pytest.UsageError(f"--numerics-{name} is given {len(given)} times for {count} targets")
@@ -81,9 +89,20 @@ def _options(config: pytest.Config, place: int, count: int) -> dict[str, Any]:
             found[name] = given[0] if len(given) == 1 else given[place]
     if "dtype" not in found:
         raise pytest.UsageError("--numerics-target needs --numerics-dtype, as in --numerics-dtype=fp8_e4m3")
-    if config.getoption("numerics_exhaustive"):
-        found["exhaustive"] = True
-    return found
+    if "axis" in found:
+        found["axis"] = _integer(found["axis"])
+    return found | {name: True for name in map(_python_name, _FLAGS) if config.getoption(f"numerics_{name}")}
+
+
+def _python_name(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise pytest.UsageError(f"--numerics-axis={text} is not an integer") from None
 
 
 class TargetSuite(pytest.Collector):
@@ -106,12 +125,14 @@ class TargetSuite(pytest.Collector):
     def collect(self) -> Iterator[LawItem]:
         """One item a law."""
         from numerics.conform.checking import laws_of
+        from numerics.conform.target import Takes
         from numerics.conform.task import Task
         from numerics.formats.errors import NumericsError
 
-        named = {name: value for name, value in self.options.items() if name not in ("array", "exhaustive")}
+        takes = {name: value for name, value in self.options.items() if name in Takes._fields}
+        asked = {name: value for name, value in self.options.items() if name not in (*takes, "exhaustive")}
         try:
-            names = laws_of(Task.of(**named))
+            names = laws_of(Task.of(**asked), Takes(**takes))
         except NumericsError as wrong:
             raise pytest.UsageError(str(wrong)) from wrong
         for law in names:

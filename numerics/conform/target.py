@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,22 @@ from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, one_of
 
 ARRAYS = ("numpy", "torch")
+
+
+class Takes(NamedTuple):
+    """What a target takes: NumPy's arrays or torch's, of any strides and shape or not.
+
+    contiguous: only contiguous arrays of one dimension; of blocks, contiguous ones.  whole_blocks: only
+    lines that are whole blocks.
+    """
+
+    array: str = "numpy"
+    contiguous: bool = False
+    whole_blocks: bool = False
+
+
+ANYTHING = Takes()
+
 
 SENTENCES: dict[str, str] = {
     "runs": "The target takes its input without raising.",
@@ -39,13 +55,13 @@ class Fault(Exception):
 
 
 class Target:
-    """A callable and the task that it is judged by.  `array`: what it takes, `numpy` or `torch`."""
+    """A callable, the task that it is judged by, and what it takes."""
 
-    def __init__(self, function: Callable[..., Any], task: Task, array: str = "numpy") -> None:
+    def __init__(self, function: Callable[..., Any], task: Task, takes: Takes = ANYTHING) -> None:
         if not callable(function):
             raise NumericsError(f"the target is a {type(function).__name__}, which cannot be called")
-        self.function, self.task, self.array = function, task, one_of("array", array, ARRAYS)
-        if array == "torch":
+        self.function, self.task, self.takes = function, task, takes
+        if one_of("array", takes.array, ARRAYS) == "torch":
             _torch()
 
     @property
@@ -132,7 +148,7 @@ class Target:
             raise Fault("runs", arrays, f"{type(wrong).__name__}: {wrong}", "a result") from wrong
 
     def _given(self, x: Any) -> Any:
-        return _torch().from_numpy(x) if self.array == "torch" and isinstance(x, np.ndarray) else x
+        return _torch().from_numpy(x) if self.takes.array == "torch" and isinstance(x, np.ndarray) else x
 
     @staticmethod
     def _plain(came: Any, inputs: tuple[Array, ...], shape: tuple[int, ...]) -> Array:

@@ -200,3 +200,28 @@ class Task:
         if self.strict_nan or not isinstance(self.dtype, Float) or self.kind != "encode":
             return unequal
         return unequal & ~(np.isnan(self.values(came)) & np.isnan(self.values(due)))
+
+    def with_same_nan(self, came: Fields, due: Fields) -> Fields:
+        """What came, with the NaN blocks of what is due where both are NaN: by their class (FORMATS §2).
+
+        With strict_nan, what came.  Fields of a tensor, or of rows, whose shared fields have one dimension.
+        """
+        both = self._nan_blocks(came.scale) & self._nan_blocks(due.scale)
+        if self.strict_nan or not both.any():
+            return came
+        elements = both[:, None]
+        if came.scale.ndim == came.codes.ndim:
+            whole = np.repeat(both, self.block.block, self.axis)
+            elements = whole.take(range(came.codes.shape[self.axis]), self.axis)
+        places = (elements, both, both)
+        parts = zip(places, due, came, strict=True)
+        return Fields(*(None if one is None else np.where(at, one, other) for at, one, other in parts))  # type: ignore[arg-type]
+
+    def _nan_blocks(self, scale: Array) -> NDArray[np.bool_]:
+        """Which shared scales say NaN."""
+        d = self.block
+        return (
+            np.isnan(REFERENCE.decode(scale.reshape(-1), d.scale)).reshape(scale.shape)
+            if d.scale
+            else scale == 255
+        )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.conform.dialects.table import Dialect
 from numerics.conform.task import Task
 from numerics.describe import plain
 from numerics.formats.dtype import Element
@@ -78,8 +79,8 @@ class Counterexample:
 class Verdict:
     """Whether a target is right: true when it passed, and its text says why not.
 
-    failures: the broken laws, the most telling first.  dialect: the known deviation that the
-    target matches on everything that was tried.
+    failures: the broken laws, the most telling first.  dialects: the known deviations that together
+    explain everything that it returned.
 
     >>> import numerics as nx
     >>> from numerics.conform.checking import check
@@ -102,11 +103,15 @@ qtorch 0.3.0)
     tried: int
     differs: int = 0
     failures: tuple[Counterexample, ...] = ()
-    dialect: str | None = None
-    dialect_sentence: str | None = None
+    dialects: tuple[Dialect, ...] = ()
 
     def __bool__(self) -> bool:
         return not self.failures
+
+    @property
+    def dialect(self) -> str | None:
+        """The names of its dialects; None where no known ones explain it."""
+        return " + ".join(dialect.name for dialect in self.dialects) or None
 
     @property
     def law(self) -> str | None:
@@ -129,8 +134,8 @@ qtorch 0.3.0)
         return "\n".join([*lines, *self._dialect_lines()])
 
     def _dialect_lines(self) -> list[str]:
-        if self.dialect is not None:
-            return [f'it matches the dialect "{self.dialect}": {self.dialect_sentence}']
+        if self.dialects:
+            return [f'it matches the dialect "{dialect.name}": {dialect}' for dialect in self.dialects]
         return ["it matches no known dialect"] if self.differs else []
 
     __repr__ = __str__

@@ -26,8 +26,15 @@ number = 3
 """
 
 
+@pytest.fixture(scope="module")
+def imported():
+    """All that a check imports: pytester takes back what is imported within it, and Numba bears it once."""
+    for d in (nx.fp8_e4m3, nx.mxfp4):
+        assert nx.conform.check(d.encode, d)
+
+
 @pytest.fixture
-def project(pytester):
+def project(pytester, imported):
     pytester.makepyfile(kernels=KERNELS)
 
     def run(*arguments, process=False):

@@ -1,0 +1,142 @@
+"""Which dialects does a kernel speak?  The fewest known deviations that explain all that it returned.
+
+One after the other the deviation is put on that explains most, until nothing is left, or nothing helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.dialects import affine, elements
+from numerics.conform.dialects.deviation import Kernel, as_values, bent
+from numerics.conform.dialects.table import AFFINE_DIALECTS, DIALECTS, Dialect
+from numerics.conform.laws import Scaled
+from numerics.conform.task import Answer, Array, Fields, Task
+
+Places = NDArray[np.int64]
+Dialects = tuple[Dialect, ...]
+MOST = 4  # deviations at once
+RIGHT = 48  # inputs with right answers that a dialect must leave right, before all are asked
+WRONG = 16  # inputs with wrong answers, of every law
+FEW_BLOCKS = 4  # the same of blocks, which cost more
+AGAIN = 3  # times that inputs are added on which a guess failed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a target was asked and returned: elements, rows of blocks, or codes."""
+
+    task: Task
+    x: Array
+    came: Answer
+    random: Array | None = None
+
+    def unexplained(self, spoken: Sequence[Dialect], places: Places | None = None) -> NDArray[np.bool_]:
+        """Which answers (at these places) are not those of the dialects."""
+        x, came, random = self.x, self.came, self.random
+        if places is not None:
+            x, came = x[places], _take(came, places)
+            random = None if random is None else random[places]
+        kernel = bent(elements.exact, [dialect.deviation for dialect in spoken])
+        with np.errstate(all="ignore"):
+            answer = kernel(self.task, x, random)
+        if self.task.kind != "encode":
+            answer = as_values(self.task, answer)
+        elif isinstance(answer, np.ndarray) and answer.dtype.kind == "f":
+            return np.ones(len(x), np.bool_)  # a deviation of values, but codes came
+        return _unequal(self.task, came, answer)
+
+
+def nearest(
+    task: Task, x: Array, came: Answer, wrong: NDArray[np.bool_], labels: Array, random: Array | None = None
+) -> Dialects:
+    """The dialects that together give exactly what came, on every input; none where there are none.
+
+    x: float32 elements, float32 rows of blocks, or an element's codes when the task decodes.
+    wrong: which of them did not give what was due; labels: the laws that they fall under.
+
+    >>> from numerics.formats import fp4
+    >>> x = np.float32([0.25, 0.75, -0.25, -0.0])
+    >>> wrong = np.array([True, False, True, True])
+    >>> found = nearest(Task.of(fp4), x, np.uint8([1, 2, 9, 0]), wrong, np.array(["ties"] * 3 + ["zero"]))
+    >>> [dialect.name for dialect in found]
+    ['ties away', 'loses -0']
+    """
+    asked = Asked(task, x, came, random)
+    blocks = x.ndim > 1
+    few = _telling(wrong, labels, FEW_BLOCKS if blocks else WRONG, 2 * FEW_BLOCKS if blocks else RIGHT)
+    known = [dialect for dialect in DIALECTS if dialect.applies(task)]
+    for _ in range(AGAIN):
+        spoken = _fewest(known, lambda guess, few=few: int(asked.unexplained(guess, few).sum()))  # type: ignore[misc]
+        if not spoken:
+            return ()
+        rest = np.flatnonzero(asked.unexplained(spoken))
+        if not len(rest):
+            return spoken
+        few = np.union1d(few, rest[:: -(-len(rest) // (FEW_BLOCKS if blocks else WRONG))])
+    return ()
+
+
+def _fewest(known: Sequence[Dialect], unexplained: Callable[[Dialects], int]) -> Dialects:
+    """Dialects that leave nothing unexplained, the one that explains most first."""
+    spoken: Dialects = ()
+    left = unexplained(spoken)
+    while left and len(spoken) < MOST:
+        tried = [(unexplained((*spoken, dialect)), dialect) for dialect in known if dialect not in spoken]
+        least, best = min(tried, key=lambda found: found[0], default=(left, None))
+        if best is None or least >= left:
+            return ()
+        spoken, left = (*spoken, best), least
+    return () if left else tuple(sorted(spoken, key=known.index))
+
+
+def _telling(wrong: NDArray[np.bool_], labels: Array, most_wrong: int, most_right: int) -> Places:
+    """Inputs spread over all, and some that are wrong, of every law."""
+    chosen = [_spread(np.flatnonzero(~wrong), most_right)]
+    chosen += [_spread(np.flatnonzero(wrong & (labels == label)), most_wrong) for label in np.unique(labels)]
+    return np.unique(np.concatenate(chosen))
+
+
+def _spread(places: Places, most: int) -> Places:
+    return places[np.linspace(0, len(places) - 1, min(most, len(places))).astype(np.int64)]
+
+
+def _take(answer: Answer, places: Places) -> Answer:
+    if isinstance(answer, Fields):
+        return Fields(*(None if part is None else part[places] for part in answer))  # type: ignore[arg-type]
+    return answer[places]
+
+
+def _unequal(task: Task, came: Answer, due: Answer) -> NDArray[np.bool_]:
+    """Which elements or blocks differ."""
+    if isinstance(came, Fields) and isinstance(due, Fields):
+        alike = task.with_same_nan(came, due)
+        parts = zip(alike, due, strict=True)
+        wrong = [(one != other).reshape(len(one), -1).any(axis=1) for one, other in parts if one is not None]
+        return np.asarray(np.logical_or.reduce(wrong))
+    assert isinstance(came, np.ndarray)
+    assert isinstance(due, np.ndarray)
+    differs = task.differs(came, due.astype(came.dtype))
+    return np.asarray(differs.reshape(len(differs), -1).any(axis=1))
+
+
+def nearest_affine(every: list[Scaled]) -> Dialects:
+    """The same for integers with a scale and a zero point: what came at each of them."""
+
+    def unexplained(guess: Dialects) -> int:
+        kernel = bent(affine.exact, [dialect.deviation for dialect in guess])
+        return sum(int(_affine_differs(kernel, seen).sum()) for seen in every)
+
+    return _fewest(AFFINE_DIALECTS, unexplained)
+
+
+def _affine_differs(kernel: Kernel, seen: Scaled) -> NDArray[np.bool_]:
+    codes: Any = kernel(seen.task, seen.x, seen.scale, seen.zero_point)
+    if seen.came.dtype.kind == "f":
+        return seen.task.differs(seen.came, seen.task.affine_values(codes, seen.scale, seen.zero_point))
+    return np.asarray(seen.came != codes)
