@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.laws import Law, Mask, hardness, sentence
-from numerics.conform.probes import values
+from numerics.conform.probes.elements import values
 from numerics.conform.rescale import element_values, fields_at, quotients, steps, values_at
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
@@ -162,6 +162,9 @@ class SeenBlocks:
         used = np.flatnonzero(block.view(np.uint32))
         last = int(used[-1]) + 1 if len(used) else 1
         where = f"then {len(block) - last} zeros" if last < len(block) else ""
+        if self.random is not None:
+            drawn = " ".join(f"0x{int(bits):08X}" for bits in self.random[at, :last])
+            where = f"{where}{'; ' if where else ''}random bits {drawn}"
         return Counterexample(
             law.__name__, sentence(law), numbers(block[:last]), self._text(self.came, at, last),
             self._text(self.due, at, last), len(places), where, block,

@@ -22,6 +22,7 @@ from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
 @click.option("--array", default="numpy", show_default=True, help="What TARGET takes: numpy or torch.")
 @click.option("--contiguous", is_flag=True, help="TARGET takes only contiguous arrays of one dimension.")
 @click.option("--whole-blocks", is_flag=True, help="TARGET takes only lines that are whole blocks.")
+@click.option("--finite", is_flag=True, help="TARGET takes neither NaN nor Inf.")
 @click.option("--strict-nan", is_flag=True, help="NaN must be the canonical code.")
 @click.option("--exhaustive", is_flag=True, help="All 2**32 float32 inputs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

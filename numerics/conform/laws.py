@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.probes import values
+from numerics.conform.probes.elements import values
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample, code_text, numbers
 from numerics.formats.dtype import Float
@@ -28,7 +28,7 @@ FRACTION = 0x7FFFFF
 SYMMETRIC = ("half_even", "half_away", "toward_zero", "to_odd")
 
 
-def sentence(law: Law) -> str:
+def sentence(law: Callable[..., Any]) -> str:
     """What a law says: the first line of its docstring.
 
     >>> sentence(ties)

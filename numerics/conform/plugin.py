@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from numerics.conform.checking import Check
     from numerics.conform.verdict import Counterexample, Verdict
 
 _OPTIONS: dict[str, str] = {
@@ -27,6 +29,7 @@ _OPTIONS: dict[str, str] = {
 _FLAGS: dict[str, str] = {
     "contiguous": "targets take only contiguous arrays of one dimension",
     "whole-blocks": "targets take only lines that are whole blocks",
+    "finite": "targets take neither NaN nor Inf",
     "strict-nan": "NaN must be the canonical code",
     "exhaustive": "all 2**32 float32 inputs",
 }
@@ -111,31 +114,26 @@ class TargetSuite(pytest.Collector):
     def __init__(self, *, options: dict[str, Any], **arguments: Any) -> None:
         super().__init__(**arguments)
         self.options = options
-        self._verdict: Verdict | None = None
 
-    @property
+    @cached_property
+    def asked(self) -> Check:
+        """The target and its trials; raises UsageError where they cannot be."""
+        from numerics.conform.checking import asked
+        from numerics.formats.errors import NumericsError
+
+        try:
+            return asked(self.name, **self.options)
+        except NumericsError as wrong:
+            raise pytest.UsageError(str(wrong)) from wrong
+
+    @cached_property
     def verdict(self) -> Verdict:
         """What the judge says, asked once."""
-        if self._verdict is None:
-            from numerics.conform.checking import check
-
-            self._verdict = check(self.name, **self.options)
-        return self._verdict
+        return self.asked.verdict()
 
     def collect(self) -> Iterator[LawItem]:
         """One item a law."""
-        from numerics.conform.checking import laws_of
-        from numerics.conform.target import Takes
-        from numerics.conform.task import Task
-        from numerics.formats.errors import NumericsError
-
-        takes = {name: value for name, value in self.options.items() if name in Takes._fields}
-        asked = {name: value for name, value in self.options.items() if name not in (*takes, "exhaustive")}
-        try:
-            names = laws_of(Task.of(**asked), Takes(**takes))
-        except NumericsError as wrong:
-            raise pytest.UsageError(str(wrong)) from wrong
-        for law in names:
+        for law in self.asked.laws:
             yield LawItem.from_parent(self, name=law)
 
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from numerics.conform.block_laws import SeenBlocks
 from numerics.conform.laws import Elements, Law, hardness
+from numerics.conform.target import Fault, Target
 from numerics.conform.verdict import Counterexample
+from numerics.formats.block import Block
 
 Float32 = NDArray[np.float32]
 
@@ -24,6 +26,31 @@ def shortened(x: np.float32) -> Float32:
     bits = np.float32(x).view(np.uint32)
     masks = np.array([0xFFFFFFFF << shift & 0xFFFFFFFF for shift in range(23, -1, -1)], np.uint32)
     return np.unique(bits & masks).view(np.float32)
+
+
+def smallest_that_fails(target: Target, fault: Fault) -> Fault:
+    """The same fault on as few numbers, or rows of blocks, as bring it about."""
+    inputs = fault.inputs
+    while fault.law in ("runs", "code_range") and len(inputs[0].shape) and len(inputs[0]) > 1:
+        half = len(inputs[0]) // 2
+        smaller = _fault_of(target, *(x[:half] for x in inputs)) or _fault_of(
+            target, *(x[half:] for x in inputs)
+        )
+        if smaller is None or smaller.law != fault.law:
+            break
+        fault, inputs = smaller, smaller.inputs
+    return fault
+
+
+def _fault_of(target: Target, *inputs: Float32) -> Fault | None:
+    """What goes wrong where the target is given these alone; None where nothing does."""
+    ask = target.blocks if isinstance(target.task.dtype, Block) else target.elements
+    try:
+        if target.task.kind in ("encode", "round", "decode"):
+            ask(*inputs)
+    except Fault as fault:
+        return fault
+    return None
 
 
 def simpler_number(

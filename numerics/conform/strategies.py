@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from numerics.conform import layouts, probes
+from numerics.conform import layouts
+from numerics.conform.probes import blocks as block_probes
+from numerics.conform.probes import elements as probes
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 from numerics.formats.rounding import RANDOM_BITS
@@ -70,7 +72,7 @@ def blocks(draw: Any, dtype: Block, axis: int = -1) -> Float32:
     >>> find(blocks(mxfp4), lambda x: x.shape[-1] > 32).shape[-1]
     33
     """
-    rows = probes.block_probes(dtype)
+    rows = block_probes.probes(dtype)
     length = draw(st.one_of(st.sampled_from(layouts.lengths(dtype.block)), st.integers(0, 3 * dtype.block)))
     count = draw(st.integers(1, 3))
     per_line = -(-length // dtype.block)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.conform import layouts
 from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Blocks
@@ -22,12 +23,13 @@ class Takes(NamedTuple):
     """What a target takes: NumPy's arrays or torch's, of any strides and shape or not.
 
     contiguous: only contiguous arrays of one dimension; of blocks, contiguous ones.  whole_blocks: only
-    lines that are whole blocks.
+    lines that are whole blocks.  finite: neither NaN nor Inf.
     """
 
     array: str = "numpy"
     contiguous: bool = False
     whole_blocks: bool = False
+    finite: bool = False
 
 
 ANYTHING = Takes()
@@ -44,13 +46,14 @@ SENTENCES: dict[str, str] = {
 
 
 class Fault(Exception):
-    """The target broke a law of `SENTENCES`: there is nothing to compare."""
+    """The target broke a law of `SENTENCES`: there is nothing to compare.  at: the element that did it."""
 
-    def __init__(self, law: str, inputs: tuple[Array, ...], came: str, due: str) -> None:
+    def __init__(self, law: str, inputs: tuple[Array, ...], came: str, due: str, at: int = 0) -> None:
         super().__init__(law)
+        self.law, self.inputs = law, inputs
         x = inputs[0]
-        shown = numbers(x.reshape(-1)[:1]) if x.dtype == np.float32 else ()
-        where = f"an input of shape {x.shape}, strides {x.strides}"
+        shown = numbers(x.reshape(-1)[at : at + 1]) if x.dtype == np.float32 else ()
+        where = f"an input of shape {x.shape}, strides {x.strides}" if x.size != 1 else ""
         self.found = Counterexample(law, SENTENCES[law], shown, came, due, where=where)
 
 
@@ -68,6 +71,16 @@ class Target:
     def name(self) -> str:
         """What the target calls itself."""
         return str(getattr(self.function, "__name__", type(self.function).__name__))
+
+    def keeps(self, x: Array) -> NDArray[np.bool_]:
+        """Which numbers, or rows of blocks, it takes."""
+        if not self.takes.finite:
+            return np.ones(len(x), np.bool_)
+        return np.asarray(np.isfinite(x).reshape(len(x), -1).all(axis=1))
+
+    def asked(self, x: Array) -> Array:
+        """Those of the numbers that it takes."""
+        return x[self.keeps(x)]
 
     def elements(self, *inputs: Array) -> Array:
         """Codes of the task's format, or float32 values, of the first input's shape."""
@@ -129,22 +142,26 @@ class Target:
         return came
 
     def call(self, *inputs: Any) -> Any:
-        """Whatever the target returns for these inputs, which it must leave alone."""
-        arrays = tuple(x for x in inputs if isinstance(x, np.ndarray))
+        """Whatever the target returns for copies of these inputs, which it must leave alone."""
+        given = tuple(layouts.kept(x) if isinstance(x, np.ndarray) else x for x in inputs)
+        arrays = tuple(x for x in given if isinstance(x, np.ndarray))
         before = [x.tobytes() for x in arrays]
-        came = self._called(inputs, arrays)
+        came = self._called(given, arrays)
         if any(x.tobytes() != was for x, was in zip(arrays, before, strict=True)):
-            raise Fault(
-                "inputs_unchanged", arrays, "an input that is no longer what it was", "the same bytes"
-            )
+            changed = "an input that is no longer what it was"
+            raise Fault("inputs_unchanged", self._arrays(inputs), changed, "the same bytes")
         return came
 
+    @staticmethod
+    def _arrays(inputs: tuple[Any, ...]) -> tuple[Array, ...]:
+        return tuple(x for x in inputs if isinstance(x, np.ndarray))
+
     def _called(self, inputs: tuple[Any, ...], arrays: tuple[Array, ...]) -> Any:
-        given = [self._given(x) for x in inputs]
         try:
+            given = [self._given(x) for x in inputs]
             with np.errstate(all="ignore"):
                 return self.function(*given)
-        except Exception as wrong:
+        except (Exception, SystemExit) as wrong:
             raise Fault("runs", arrays, f"{type(wrong).__name__}: {wrong}", "a result") from wrong
 
     def _given(self, x: Any) -> Any:
@@ -152,16 +169,16 @@ class Target:
 
     @staticmethod
     def _plain(came: Any, inputs: tuple[Array, ...], shape: tuple[int, ...]) -> Array:
-        """What came as a NumPy array of its own type and of the right shape."""
+        """What came as a NumPy array of its own memory and type, and of the right shape."""
         try:
             array = _numpy(came)
         except (TypeError, ValueError, RuntimeError) as wrong:
             raise Fault("result", inputs, f"{type(came).__name__} ({wrong})", "an array") from wrong
-        if array.dtype == object:
-            raise Fault("result", inputs, type(came).__name__, "an array")
+        if array.dtype.kind in "OSUMm":
+            raise Fault("result", inputs, type(came).__name__, "an array of numbers")
         if array.shape != shape:
             raise Fault("shape", inputs, str(array.shape), str(shape))
-        return array
+        return array.astype(array.dtype.newbyteorder("="))
 
     @staticmethod
     def _values(array: Array, inputs: tuple[Array, ...]) -> NDArray[np.float32]:
@@ -172,17 +189,19 @@ class Target:
     @staticmethod
     def _codes(array: Array, inputs: tuple[Array, ...], bits: int, signed: bool = False) -> Array:
         """Codes in the low bits; integers may also come as the numbers that they are."""
-        if array.dtype.kind not in "iu":
-            if array.dtype.kind not in "fV" or array.dtype.name in ("float32", "float64"):
+        kind, size = array.dtype.kind, array.dtype.itemsize
+        if kind not in "iu":
+            if kind not in "fV" or size not in (1, 2) or (kind == "f" and size == 2 and bits != 16):
                 raise Fault("dtype", inputs, array.dtype.name, "integers")
-            array = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape)
-        if array.dtype.kind == "u" and 8 * array.dtype.itemsize == bits:  # every code that fits is one
+            array, kind = np.ascontiguousarray(array).view(f"u{size}").reshape(array.shape), "u"
+        if kind == "u" and 8 * size == bits:  # every code that fits is one
             return array
         wide = array.astype(np.int64)
-        low = -(1 << (bits - 1)) if signed and array.dtype.kind == "i" else 0
+        low = -(1 << (bits - 1)) if signed and kind == "i" else 0
         outside = (wide < low) | (wide >= 1 << bits)
         if outside.any():
-            raise Fault("code_range", inputs, str(wide[outside][0]), f"{low} .. {(1 << bits) - 1}")
+            at = int(outside.reshape(-1).argmax()) if outside.shape == inputs[0].shape else 0
+            raise Fault("code_range", inputs, str(wide[outside][0]), f"{low} .. {(1 << bits) - 1}", at)
         return (wide & ((1 << bits) - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
 
 
@@ -197,7 +216,9 @@ def _torch() -> Any:
 
 
 def _numpy(came: Any) -> Array:
-    """An array as NumPy's; torch's float8 and bfloat16, which NumPy lacks, by their bits."""
+    """An array as NumPy's; torch's float8 and bfloat16, which NumPy lacks, by their bits; bytes as uint8."""
+    if isinstance(came, (bytes, bytearray, memoryview)):
+        return np.frombuffer(came, np.uint8)
     if not hasattr(came, "detach"):
         return np.asarray(came)
     tensor = came.detach().cpu()
@@ -224,8 +245,8 @@ def load(name: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module)
         for part in function.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as wrong:
-        raise NumericsError(f"target {name!r} cannot be imported: {wrong}") from wrong
+    except (Exception, SystemExit) as wrong:  # whatever somebody's module does when it is imported
+        raise NumericsError(f"target {name!r} cannot be imported: {type(wrong).__name__}: {wrong}") from wrong
     if not callable(found):
         raise NumericsError(f"target {name!r} is a {type(found).__name__}, which cannot be called")
     return found  # type: ignore[no-any-return]

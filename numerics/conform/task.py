@@ -19,6 +19,7 @@ from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.rounding import DETERMINISTIC, check_rounding
 
 Array = NDArray[Any]
+Float32 = NDArray[np.float32]
 REFERENCE = ReferenceExecutor()
 FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit format
 

@@ -10,7 +10,7 @@ import pytest
 import numerics as nx
 from numerics.conform import check
 from numerics.conform.dialects.table import AFFINE_DIALECTS, DIALECTS
-from numerics.conform.probes import block_probes
+from numerics.conform.probes.blocks import probes as block_probes
 from numerics.conform.rescale import fields_at, values_at
 from numerics.conform.task import Task
 from tests.numerics.test_conform import FAULTS, affine, blocks_of

@@ -17,11 +17,15 @@ pytest_plugins = ["pytester"]
 INSTALLED = "numerics" in importlib.metadata.entry_points(group="pytest11").names
 PLUGIN = () if INSTALLED else ("-p", "numerics.conform.plugin")
 KERNELS = """
+import numpy as np
 import numerics as nx
 def right(x): return nx.fp8_e4m3.encode(x)
 def wrong(x): return nx.fp8_e4m3.encode(x, rounding="half_away")
 def blocks(x): return nx.mxfp4.encode(x, scale_rule="ceil")
 def decode(c): return nx.fp8_e4m3.decode(c)
+def narrow(x):
+    assert x.flags.c_contiguous and x.shape[-1] % 32 == 0 and np.isfinite(x).all()
+    return nx.mxfp4.encode(x)
 number = 3
 """
 
@@ -113,8 +117,22 @@ def test_bad_options(project, arguments, said):
 
 def test_a_target_that_is_not_there_is_said(project):
     result = project("--numerics-target=kernels:number", "--numerics-dtype=fp4", "-k", "round_trip")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*target 'kernels:number' is a int, which cannot be called*"])
+    result.stderr.fnmatch_lines(["*target 'kernels:number' is a int, which cannot be called*"])
+    result = project("--numerics-target=kernels:right", "--numerics-dtype=fp4", "--numerics-array=jax")
+    result.stderr.fnmatch_lines(["*unknown array 'jax'*"])
+    result = project("--numerics-target=kernels:blocks", "--numerics-dtype=mxfp4", "--numerics-axis=two")
+    result.stderr.fnmatch_lines(["*--numerics-axis=two is not an integer*"])
+
+
+def test_what_a_target_takes_is_said(project):
+    """One that takes only whole blocks in contiguous memory, and numbers alone."""
+    result = project(
+        "--numerics-target=kernels:narrow", "--numerics-dtype=mxfp4", "--numerics-whole-blocks",
+        "--numerics-contiguous", "--numerics-finite", "--numerics-axis=-1",
+    )  # fmt: skip
+    assert result.parseoutcomes()["passed"] == 15
+    result = project("--numerics-target=kernels:narrow", "--numerics-dtype=mxfp4", "--numerics-whole-blocks")
+    assert result.parseoutcomes()["failed"] == 1
 
 
 def test_the_plugin_imports_nothing_heavy():

@@ -119,7 +119,7 @@ def test_exhaustive():
     assert b"# vectors: 4294967296\n" in next(chunks)
     first, second = (np.array(read(chunk))[:, 0, 0] for chunk in itertools.islice(chunks, 2))
     assert (np.concatenate([first, second]) == np.arange(len(first) + len(second))).all()
-    assert made("fp8_e4m3", "decode", exhaustive=True) == made("fp8_e4m3", "decode")
+    assert read(made("fp8_e4m3", "decode", exhaustive=True)) == read(made("fp8_e4m3", "decode"))
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,8 @@ def test_the_device_of_the_docs_is_right(tmp_path):
         asked = made("fp8_e4m3", answers=False, count=count)
         found = judged(answered(program, asked))
         assert found
-        assert found.vectors == asked.count(b"\n") - header(operation("fp8_e4m3"), 1).count(b"\n")
+        assert found.vectors == len(read(asked))
+        assert found.compared
 
 
 def test_a_pipe_of_three_processes(tmp_path):
@@ -385,3 +386,32 @@ def test_a_device_that_takes_ties_away_is_found_out(tmp_path):
         assert int(wrong.input, 16) & 0xFFFFF == 0x80000
     found = judged(answered(program, made("fp8_e4m3", rounding="half_away", answers=False)))
     assert found.mismatches == 2 * len(range(0, 8, 2))  # those above each even subnormal one stay even
+
+
+def test_a_device_that_answers_other_questions_is_found():
+    """As many lines as were asked for, each right, but not these."""
+    lines = made("fp8_e4m3").splitlines(keepends=True)
+    first = next(place for place, line in enumerate(lines) if not line.startswith(b"#"))
+    same = b"".join(lines[:first] + [lines[first]] * (len(lines) - first))
+    with pytest.raises(
+        nx.NumericsError, match=rf"line {first + 2} answers input 0+, but 0+1 was asked"
+    ):
+        judged(same)
+    lines[first], lines[first + 5] = lines[first + 5], lines[first]
+    with pytest.raises(nx.NumericsError, match=rf"line {first + 1} answers input 0"):
+        judged(b"".join(lines))
+
+
+@pytest.mark.parametrize("options", [{"rounding": "stochastic"}, {"count": 300}, {"exhaustive": True}])
+def test_the_same_questions_come_back(options):
+    name, asked = ("fp8_e4m3", "decode") if "exhaustive" in options else ("mx6", "encode")
+    found = judged(made(name, asked, **options))
+    assert (bool(found), found.compared) == (True, True)
+
+
+def test_questions_of_somebodys_own_are_judged_and_it_is_said():
+    found = judged(GOOD)
+    assert (bool(found), found.compared) == (True, False)
+    assert "whether all questions came back cannot be known" in str(found)
+    other = made("fp8_e4m3").replace(b"questions: numerics 0", b"questions: numerics 9")
+    assert not judged(other).compared

@@ -282,6 +282,18 @@ def test_only_right_cases_of_this_version_are_finished(tmp_path, proved):
     assert proved == NAMES[:2]
 
 
+@pytest.mark.parametrize("change", [{"backend": ["cpu"]}, {"case": {}}, {"inputs": "many"}, {"sha256": None}])
+def test_a_damaged_line_counts_for_nothing(tmp_path, proved, change):
+    path = tmp_path / "proofs.jsonl"
+    list(prove_all(WANTED, "cpu", Journal(path)))
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries[0] |= change
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries) + "[" * 100_000 + "\n")
+    del proved[:]
+    assert all(prove_all(WANTED, "cpu", Journal(path)))
+    assert proved == NAMES[:1]
+
+
 def test_refused_journals(tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"\x00" * 100)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from numerics.conform.dialects.deviation import Deviation, Float32, Kernel, Stage, instead
-from numerics.conform.task import Array, Task
+from numerics.conform.dialects.deviation import Deviation, Kernel, Stage, instead
+from numerics.conform.task import Array, Float32, Task
 
 
 def exact(task: Task, x: Float32, scale: float, zero_point: int) -> Array:

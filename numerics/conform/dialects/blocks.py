@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.dialects.deviation import Deviation, Float32, Kernel, Stage, as_values, instead
+from numerics.conform.dialects.deviation import Deviation, Kernel, Stage, as_values, instead
 from numerics.conform.dialects.elements import exact
 from numerics.conform.rescale import TINY, fields_at, quotients, steps
-from numerics.conform.task import REFERENCE, Answer, Array, Fields, Task
+from numerics.conform.task import REFERENCE, Answer, Array, Fields, Float32, Task
 from numerics.formats.floats import fp4
 
 MOST_BYTE = 254  # the largest scale of an MX block

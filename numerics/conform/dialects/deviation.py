@@ -8,12 +8,10 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from numerics.conform.rescale import values_at
-from numerics.conform.task import Answer, Array, Fields, Task
+from numerics.conform.task import Answer, Array, Fields, Float32, Task
 
-Float32 = NDArray[np.float32]
 Kernel = Callable[..., Answer]
 """(task, x, random bits or None) -> codes, Fields of rows, or float32 values.  x: float32 elements, float32
 rows of blocks, or codes.  For integers with a scale: (task, x, scale, zero point) -> codes."""

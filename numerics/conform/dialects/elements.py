@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from numerics.conform.dialects.deviation import Deviation, Float32, Kernel, Stage, after, as_values
-from numerics.conform.probes import beyond
+from numerics.conform.dialects.deviation import Deviation, Kernel, Stage, after, as_values
+from numerics.conform.probes.elements import beyond
 from numerics.conform.rescale import element_values
-from numerics.conform.task import REFERENCE, Answer, Array, Fields, Task
+from numerics.conform.task import REFERENCE, Answer, Array, Fields, Float32, Task
 from numerics.formats.block import Block
 from numerics.formats.dtype import Float
 from numerics.formats.integers import int16

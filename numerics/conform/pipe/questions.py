@@ -11,7 +11,7 @@ import numpy as np
 from numerics.backends.reference.executor import steps
 from numerics.conform.pipe.lines import Field, Words
 from numerics.conform.pipe.operations import BlockOperation, ElementOperation, Fields, Operation
-from numerics.conform.probes import probes
+from numerics.conform.probes.elements import probes
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 

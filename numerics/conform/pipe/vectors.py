@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.conform.pipe.chosen import Chosen, Expected
 from numerics.conform.pipe.lines import CHUNK, Batch, Layout
 from numerics.conform.pipe.operations import Fields, Operation, operation
-from numerics.conform.pipe.questions import Source, questions, random_draws
 from numerics.formats.errors import NumericsError
 
 TITLE = "# numerics vectors 1"
@@ -47,39 +47,35 @@ def generate(
         raise NumericsError(
             f"count={count}{' and exhaustive' * exhaustive}; allowed: 1 or more, or exhaustive"
         )
-    rng = np.random.default_rng(seed)
-    total, source = questions(asked, count, exhaustive, rng)
+    chosen = Chosen(count, exhaustive, seed)
+    total, source = chosen.questions(asked)
     layout = asked.layout if answers else Layout(asked.asked)
-    return _lines(asked, layout, total, source, rng)
+    return _lines(asked, layout, total, source, chosen)
 
 
 def _lines(
-    asked: Operation, layout: Layout, total: int, source: Source, rng: np.random.Generator
+    asked: Operation, layout: Layout, total: int, source: Iterator[Fields], chosen: Chosen
 ) -> Iterator[bytes]:
-    yield header(asked, total)
-    rows = max(CHUNK // asked.layout.width, 1)
-    for start in range(0, total, rows):
-        fields = source(start, min(rows, total - start))
-        if asked.draws:
-            fields["random"] = random_draws(fields["input"].shape, rng)
-        if layout is asked.layout:
-            fields |= asked.due(fields)
-        yield layout.format(fields)
+    yield header(asked, total, chosen)
+    for fields in source:
+        yield layout.format(fields | asked.due(fields) if layout is asked.layout else fields)
 
 
-def header(asked: Operation, total: int) -> bytes:
-    """The lines that say what follows.
+def header(asked: Operation, total: int, chosen: Chosen | None = None) -> bytes:
+    """The lines that say what follows; chosen: None for questions of somebody's own.
 
-    >>> print(header(operation("mx6"), 2).decode(), end="")
+    >>> print(header(operation("mx6"), 2, Chosen(2, False, 0)).decode(), end="")
     # numerics vectors 1
     # format: mx6
     # operation: encode
     # rounding: half_even
     # vectors: 2
+    # questions: numerics 0.1.0, random, seed 0
     # line: input (8 hex digits x 16) : scale (2 hex digits) microexponents (2 hex digits) code \
 (2 hex digits x 16)
     """
-    facts = {**asked.facts, "vectors": str(total), "line": str(asked.layout)}
+    which = {"questions": chosen.text} if chosen else {}
+    facts = {**asked.facts, "vectors": str(total), **which, "line": str(asked.layout)}
     return "".join(
         f"{line}\n" for line in (TITLE, *(f"# {name}: {fact}" for name, fact in facts.items()))
     ).encode()
@@ -117,12 +113,16 @@ class Verdict:
     vectors: int = 0
     mismatches: int = 0
     first: list[Mismatch] = field(default_factory=list)
+    compared: bool = True
+    """Were the questions those that the header says?  False where it does not say which they were."""
 
     def __bool__(self) -> bool:
         return self.mismatches == 0
 
     def __str__(self) -> str:
         counted = f"{self.operation}: {self.vectors} vectors, {self.mismatches} mismatches"
+        if not self.compared:
+            counted += "; whether all questions came back cannot be known, for the header does not say which"
         return "\n".join([counted, *map(str, self.first)])
 
 
@@ -130,18 +130,21 @@ def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Ve
     """Judges somebody's answers, line by line, against the exact truth.
 
     NaN counts by class, unless strict_nan; `shown` mismatches are kept.
-    Raises NumericsError for a header or line that is malformed, and where fewer or more lines came
-    than the header says.
+    Raises NumericsError for a header or line that is malformed, where fewer or more lines came than the
+    header says, and for a line that answers another question than the one asked there.
 
     >>> import io
     >>> lines = b"".join(generate(operation("fp4", "decode")))
     >>> print(verify(io.BytesIO(lines.replace(b"f c0c00000", b"f c0c00001"))))
     fp4 decode: 16 vectors, 1 mismatches
-    line 21: value for f: c0c00001 came, c0c00000 is due
+    line 22: value for f: c0c00001 came, c0c00000 is due
     """
-    asked, total, first, start = _read_header(stream)
-    verdict = Verdict(asked)
+    asked, total, chosen, first, start = _read_header(stream)
+    verdict = Verdict(asked, compared=chosen is not None)
+    expected = Expected(asked, chosen) if chosen else None
     for batch in asked.layout.batches(stream, start, first):
+        if expected:
+            expected.compare(batch)
         _judge(batch, verdict, strict_nan, shown)
     if verdict.vectors != total:
         raise NumericsError(f"the header says {total} vectors, {verdict.vectors} came; allowed: all of them")
@@ -179,8 +182,8 @@ def _mismatch(
     return Mismatch(int(batch.lines[row]), place, f"{number:0{question.digits}x}", value, came, right)
 
 
-def _read_header(stream: BinaryIO) -> tuple[Operation, int, int, bytes]:
-    """The operation, how many vectors are to come, the number of the first line after, and that line."""
+def _read_header(stream: BinaryIO) -> tuple[Operation, int, Chosen | None, int, bytes]:
+    """The operation, how many vectors are to come and which, the next line and its number."""
     number, facts = 1, {}
     line = stream.readline(CHUNK)
     if line.decode("ascii", "replace").rstrip() != TITLE:
@@ -191,7 +194,8 @@ def _read_header(stream: BinaryIO) -> tuple[Operation, int, int, bytes]:
         name, _, fact = line[1:].decode("ascii", "replace").partition(":")
         facts[name.strip()] = fact.strip()
         number, line = number + 1, stream.readline(CHUNK)
-    return _operation_of(facts), _total(facts), number, line
+    total = _total(facts)
+    return _operation_of(facts), total, Chosen.parse(facts.get("questions", ""), total), number, line
 
 
 def _operation_of(facts: dict[str, str]) -> Operation:

@@ -42,7 +42,7 @@ class Journal:
     @staticmethod
     def _entries(content: bytes) -> Iterator[dict[str, Any]]:
         for line in content.split(b"\n"):
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 entry = json.loads(line)
                 if _is_finished(entry):
                     yield entry
@@ -65,11 +65,14 @@ class Journal:
         self.torn = False
 
 
+ENTRY = {"numerics": str, "case": str, "backend": str, "inputs": int, "sha256": str}
+
+
 def _is_finished(entry: Any) -> bool:
-    """Is it of this version, and right?"""
-    if not isinstance(entry, dict) or not {"case", "backend", "inputs", "sha256"} <= entry.keys():
+    """Is it whole, of this version, and right?"""
+    if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in ENTRY.items()):
         return False
-    return entry.get("numerics") == __version__ and shipped().get(entry["case"]) == entry["sha256"]
+    return bool(entry["numerics"] == __version__ and shipped().get(entry["case"]) == entry["sha256"])
 
 
 def prove_all(

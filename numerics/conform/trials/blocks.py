@@ -1,0 +1,209 @@
+"""Trials of blocks: quantizers that give codes or values, decoders; short blocks, any axis and strides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from numerics.conform import layouts
+from numerics.conform.block_laws import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
+from numerics.conform.dialects.search import nearest
+from numerics.conform.laws import Law
+from numerics.conform.probes import blocks, draws
+from numerics.conform.shrink import simpler_block
+from numerics.conform.target import Takes, Target
+from numerics.conform.task import Answer, Array, Fields, Float32, Task
+from numerics.conform.trials.findings import Findings, Named, Trial, layout, misplaced, short_block
+from numerics.conform.verdict import Counterexample
+
+
+def trials(task: Task, takes: Takes) -> Iterator[Trial]:
+    """Whole blocks, then lines of several blocks and of short ones, then memory that is not contiguous."""
+    lines = (layout,) if takes.whole_blocks else (short_block, layout)
+    if task.kind == "decode":
+        yield Trial(BLOCK_DECODE_LAWS, _decode)
+    else:
+        yield Trial(BLOCK_LAWS, _whole)
+    yield Trial(lines, _lines)
+    if not takes.contiguous:
+        yield Trial((), _strided)
+
+
+# ---- whole blocks ---------------------------------------------------------------------------------
+
+
+def _whole(target: Target, found: Findings) -> None:
+    """Every threshold of a scale, every element at some scales, every scale, what is no number."""
+    task = target.task
+    every = blocks.probes(task.block)
+    kept = target.keeps(every)
+    rows, truth = every[kept], _kept(_truth_of_probes(task), kept)
+    random = _draws_of_probes(task)[kept] if task.draws else None
+    seen = _observe(target, rows, random, truth)
+    found.tried += len(rows)
+
+    def simpler(law: Law, broken: Counterexample) -> Counterexample:
+        if random is not None:
+            return broken
+        return simpler_block(law, broken, lambda x: replace(_observe(target, x), blame=seen.blamed))
+
+    found.judge(BLOCK_LAWS, seen, simpler)
+    if found.failures:
+        found.dialects = nearest(task, rows, seen.came, seen.wrong, seen.labels, random)
+
+
+def _observe(
+    target: Target, rows: Float32, random: Array | None = None, truth: tuple[Fields, Answer] | None = None
+) -> SeenBlocks:
+    """Whole blocks, given to the target along its axis and taken back as rows."""
+    task = target.task
+    inputs = [layouts.placed(part, task.axis) for part in (rows, random) if part is not None]
+    came = _as_rows(task, target.blocks(*inputs))
+    fields, due = _truth(task, rows, random) if truth is None else truth
+    if isinstance(came, Fields):
+        came = task.with_same_nan(came, fields)
+    return SeenBlocks(task, rows, came, due, fields, random)
+
+
+def _truth(task: Task, rows: Float32, random: Array | None = None) -> tuple[Fields, Answer]:
+    """The exact Fields of rows, and the answer that is due."""
+    fields = _fields(task, rows, random)
+    return fields, fields if task.kind == "encode" else _values(task, fields)
+
+
+def _fields(task: Task, rows: Float32, random: Array | None = None) -> Fields:
+    by_rows = replace(task, axis=-1)
+    found = _as_rows(by_rows, by_rows.fields(rows, random))
+    assert isinstance(found, Fields)
+    return found
+
+
+def _values(task: Task, fields: Fields) -> Array:
+    columns = [None if part is None else part[:, None] for part in fields[1:]]
+    assert columns[0] is not None
+    return replace(task, axis=-1).block_values(Fields(fields.codes, columns[0], columns[1]))
+
+
+def _as_rows(task: Task, answer: Answer) -> Answer:
+    shape = answer.codes.shape if isinstance(answer, Fields) else answer.shape
+    blocking = task.blocking(shape)
+    if not isinstance(answer, Fields):
+        return blocking.rows(answer)
+    shared = [None if part is None else blocking.shared_rows(part, "a shared field") for part in answer[1:]]
+    assert shared[0] is not None
+    return Fields(blocking.rows(answer.codes), shared[0], shared[1])
+
+
+def _kept(truth: tuple[Fields, Answer], kept: Array) -> tuple[Fields, Answer]:
+    fields, due = (
+        Fields(*(None if part is None else part[kept] for part in answer))  # type: ignore[arg-type]
+        if isinstance(answer, Fields)
+        else answer[kept]
+        for answer in truth
+    )
+    assert isinstance(fields, Fields)
+    return fields, due
+
+
+# ---- what is due to the probes, which every target of a task is given --------------------------------
+
+
+def _truth_of_probes(task: Task) -> tuple[Fields, Answer]:
+    shared = replace(task, kind="encode", axis=-1, strict_nan=False)
+    return _probed_fields(shared), _probed_fields(shared) if task.kind == "encode" else _probed_values(shared)
+
+
+@lru_cache(maxsize=64)
+def _probed_fields(task: Task) -> Fields:
+    return _fields(task, blocks.probes(task.block), _draws_of_probes(task) if task.draws else None)
+
+
+@lru_cache(maxsize=64)
+def _probed_values(task: Task) -> Array:
+    return _values(task, _probed_fields(task))
+
+
+@lru_cache(maxsize=64)
+def _decoded_probes(task: Task) -> Array:
+    return _values(task, blocks.codes(task.block))
+
+
+def _draws_of_probes(task: Task) -> Array:
+    """Random bits at, just below and just above the threshold of each element, least and greatest ones."""
+    return _drawn(replace(task, kind="encode", axis=-1, strict_nan=False, rounding="half_even"))
+
+
+@lru_cache(maxsize=64)
+def _drawn(task: Task) -> Array:
+    rows = blocks.probes(task.block)
+    return draws.of_blocks(task, rows, _probed_fields(task))
+
+
+# ---- lines of blocks --------------------------------------------------------------------------------
+
+
+def _lines(target: Target, found: Findings) -> None:
+    """Last blocks that are short, and whole ones in longer lines and more axes."""
+    for x in layouts.tensors(target.task, target.takes.whole_blocks):
+        if not found.failures:
+            short = bool(x.shape[target.task.axis] % target.task.block.block)
+            _compare(target, found, x, short_block if short else layout)
+
+
+def _strided(target: Target, found: Findings) -> None:
+    """Blocks in memory that is not contiguous."""
+    for x in layouts.strided(target.task):
+        if not found.failures:
+            _compare(target, found, x, layout)
+
+
+def _compare(target: Target, found: Findings, x: Array, law: Named) -> None:
+    task = target.task
+    found.tried += task.blocking(x.shape).count
+    if task.kind == "decode":
+        _compare_decoded(target, found, x, law)
+        return
+    random = layouts.some_draws(x.shape) if task.draws else None
+    came = target.blocks(*(part for part in (x, random) if part is not None))
+    due = task.answer(np.ascontiguousarray(x), random)
+    if isinstance(came, Fields) and isinstance(due, Fields):
+        came = task.with_same_nan(came, due)
+    pairs = zip(came, due, strict=True) if isinstance(came, Fields) else [(came, due)]
+    for one, other in pairs:
+        if one is not None:
+            _expect_equal(task, found, x, np.asarray(one), np.asarray(other), law)
+
+
+def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> None:
+    """The blocks of x, whose codes have its strides."""
+    task = target.task
+    fields = task.fields(np.ascontiguousarray(x))
+    due = task.block_values(fields)
+    given = [part for part in (layouts.like(fields.codes, x), *fields[1:]) if part is not None]
+    came = target.blocks(*given)
+    assert isinstance(came, np.ndarray)
+    _expect_equal(task, found, given[0], came, due, law)
+
+
+def _expect_equal(task: Task, found: Findings, x: Array, came: Array, due: Array, law: Named) -> None:
+    wrong = task.differs(came, due)
+    if wrong.any() and not found.failures:
+        found.failures.append(misplaced(x, came, due, wrong, law))
+
+
+# ---- decoding ---------------------------------------------------------------------------------------
+
+
+def _decode(target: Target, found: Findings) -> None:
+    """Every code at some scales, and every scale."""
+    task = target.task
+    rows = blocks.codes(task.block)
+    shared = [part[:, None] for part in rows[1:] if part is not None]
+    due = _decoded_probes(replace(task, axis=-1))
+    came = target.blocks(*(layouts.placed(part, task.axis) for part in (rows.codes, *shared)))
+    assert isinstance(came, np.ndarray)
+    found.tried += rows.codes.size
+    found.judge(BLOCK_DECODE_LAWS, SeenFields(task, rows, task.blocking(came.shape).rows(came), due))

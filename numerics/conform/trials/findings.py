@@ -1,0 +1,78 @@
+"""What trials find, one after the other, and what a trial is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numerics.conform.dialects.table import Dialect
+from numerics.conform.laws import Law, sentence
+from numerics.conform.target import SENTENCES, Target
+from numerics.conform.task import Array
+from numerics.conform.verdict import Counterexample, Verdict, numbers
+
+Named = Callable[..., Any]
+"""What has a law's name and sentence."""
+Simpler = Callable[[Law, Counterexample], Counterexample]
+
+
+@dataclass
+class Findings:
+    """What has been found so far."""
+
+    laws: list[str] = field(default_factory=lambda: [*SENTENCES])
+    tried: int = 0
+    differs: int = 0
+    failures: list[Counterexample] = field(default_factory=list)
+    dialects: tuple[Dialect, ...] = ()
+
+    def judge(self, laws: Sequence[Law], seen: Any, simpler: Simpler | None = None) -> None:
+        """Asks every law of what was seen; simpler: looks for a simpler counterexample."""
+        self.differs += int(seen.wrong.sum())
+        for law in laws:
+            broken = law(seen)
+            if broken is not None:
+                self.failures.append(simpler(law, broken) if simpler else broken)
+
+    def verdict(self, target: Target) -> Verdict:
+        """All of it."""
+        return Verdict(
+            target.name, target.task, tuple(self.laws), self.tried, self.differs, tuple(self.failures),
+            self.dialects,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Some laws, and the inputs on which they are judged together."""
+
+    laws: Sequence[Named]
+    run: Callable[[Target, Findings], None]
+
+
+def layout() -> None:
+    """A result depends on the numbers alone, not on shape, strides or place in memory."""
+
+
+def short_block() -> None:
+    """A last block that is short is padded with zeros that take part in nothing."""
+
+
+def repeatable() -> None:
+    """The same input gives the same result, whenever it is asked and whatever is asked beside it."""
+
+
+def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layout) -> Counterexample:
+    """A counterexample that is an array's shape and strides: the first element that is wrong."""
+    at = tuple(int(place) for place in _first(wrong))
+    shown = numbers(x[at]) if x.shape == wrong.shape and x.dtype.name == "float32" else ()
+    steps = tuple(stride // x.itemsize for stride in x.strides)
+    where = f"at {at} of an array of shape {x.shape}, strides {steps}"
+    return Counterexample(
+        law.__name__, sentence(law), shown, f"{came[at]!s}", f"{due[at]!s}", int(wrong.sum()), where, x
+    )
+
+
+def _first(wrong: Array) -> tuple[Any, ...]:
+    return tuple(place[0] for place in wrong.nonzero())

@@ -1,0 +1,403 @@
+"""Faults that hide: in one length, one stride, one scale, one draw, one thread.  Each is found."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.conform import check
+from numerics.formats.block import Blocks
+
+SIGN = np.uint32(1 << 31)
+
+
+def wrong_where(where, right, change=lambda c: c ^ 1):
+    """A kernel whose answers change where the input is such."""
+
+    def kernel(x, *others):
+        answer = right(x, *others)
+        parts = list(answer) if isinstance(answer, tuple) else [answer]
+        if where(x, *others) if callable(where) else where:
+            parts[0] = change(parts[0])
+        return tuple(parts) if isinstance(answer, tuple) else parts[0]
+
+    return kernel
+
+
+def blocks(dtype, **options):
+    """An encoder of blocks as plain tuples."""
+
+    def encode(x, *random):
+        drawn = {"rounding": "stochastic", "random_bits": random[0]} if random else {}
+        made = dtype.encode(x, **options, **drawn)
+        parts = (made.codes, made.scale, made.microexponents)
+        return tuple(part for part in parts if part is not None)
+
+    return encode
+
+
+def decoder(dtype):
+    def decode(codes, scale, micro=None):
+        scaled = 1.0 if dtype.family == "scaled" else None
+        return Blocks(dtype, -1, codes, scale, micro, scaled).decode()
+
+    return decode
+
+
+def e4m3(x):
+    return nx.fp8_e4m3.encode(x)
+
+
+# ---- shapes, strides, lengths ---------------------------------------------------------------------
+
+LAYOUTS = {
+    "a tail of 4": lambda x: x.size % 8 == 4,
+    "a tail of 6": lambda x: x.size % 8 == 6,
+    "a tail of 47 in 64": lambda x: x.size % 64 == 47,
+    "many": lambda x: x.size > 50000,
+    "four axes": lambda x: x.ndim == 4,
+    "a negative stride": lambda x: any(stride < 0 for stride in x.strides),
+    "a stride of zero": lambda x: x.size > 1 and any(s == 0 for s in x.strides),
+    "three axes, turned": lambda x: x.ndim == 3 and not x.flags.c_contiguous,
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_is_found(name):
+    found = check(wrong_where(LAYOUTS[name], e4m3), "fp8_e4m3")
+    assert found.law == "layout", str(found)
+
+
+@pytest.mark.parametrize("dtype", [nx.fp8_e4m3, nx.float16], ids=str)
+def test_a_decoder_that_misreads_strided_memory_is_found(dtype):
+    high = lambda c, v: np.where(c >= 64, -v, v)  # noqa: E731
+    kernel = lambda c: dtype.decode(c) if c.flags.c_contiguous else high(c, dtype.decode(c))  # noqa: E731
+    assert check(kernel, dtype, kind="decode").law == "layout"
+
+
+@pytest.mark.parametrize("count", [4, 6, 12, 70001])
+def test_a_length_of_bytes_is_found(count):
+    kernel = wrong_where(lambda c: c.size == count, nx.fp4.pack)
+    assert check(kernel, "fp4", kind="pack").law in ("order", "last_byte")
+
+
+def test_codes_apart_are_packed_too():
+    kernel = wrong_where(lambda c: not c.flags.c_contiguous, nx.fp4.pack)
+    assert check(kernel, "fp4", kind="pack").law == "layout"
+    assert check(kernel, "fp4", kind="pack", contiguous=True)
+
+
+# ---- blocks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mxfp8_e5m2, nx.mxint8, nx.mx4, nx.mx6], ids=str)
+@pytest.mark.parametrize("byte", [1, 2, 3, 60, 117, 190, 238])
+def test_every_scale_is_tried(dtype, byte):
+    def kernel(x):
+        codes, scale, *micro = blocks(dtype)(x)
+        at = np.repeat(scale == byte, dtype.block, axis=-1)[..., : x.shape[-1]]
+        return (np.where(at & (np.arange(x.shape[-1]) % dtype.block == 0), codes ^ 1, codes), scale, *micro)
+
+    assert not check(kernel, dtype)
+
+
+def bits(x):
+    return x.view(np.uint32) & ~SIGN
+
+
+SPECIALS = {
+    "a signalling NaN": lambda x: (bits(x) > 0x7F800000) & (bits(x) < 0x7FC00000),
+    "every payload bit": lambda x: bits(x) == 0x7FFFFFFF,
+    "Inf in place 7": lambda x: np.isinf(x) & (np.arange(x.shape[-1]) == 7),
+    "NaN in place 5": lambda x: np.isnan(x) & (np.arange(x.shape[-1]) == 5),
+}
+
+
+@pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mx6, nx.nvfp4], ids=str)
+@pytest.mark.parametrize("name", SPECIALS)
+def test_what_is_no_number_is_tried_in_every_place(dtype, name):
+    given = {"tensor_scale": 1.0} if dtype is nx.nvfp4 else {}
+    encode = blocks(dtype, **given)
+    kernel = lambda x: encode(np.where(SPECIALS[name](x), np.float32(1), x))  # noqa: E731
+    assert check(kernel, dtype).law == "nan_block"
+
+
+def test_nan_and_inf_together():
+    both = lambda x: np.isnan(x).any() and np.isinf(x).any()  # noqa: E731
+
+    def kernel(x):
+        rows = [nx.mxfp4.encode(np.zeros(32, np.float32) if both(row) else row) for row in x.reshape(-1, 32)]
+        parts = (np.array([r.codes for r in rows], np.uint8), np.array([r.scale for r in rows], np.uint8))
+        return parts[0].reshape(x.shape), parts[1].reshape(*x.shape[:-1], -1)
+
+    assert check(kernel, "mxfp4", whole_blocks=True).law == "nan_block"
+
+
+def test_the_signs_of_a_block_of_zeros():
+    def kernel(x):
+        made = nx.mxfp4.encode(x)
+        mixed = (x == 0).all() and np.signbit(x).any() and not np.signbit(x).all()
+        return (made.codes & 7 if mixed else made.codes), made.scale
+
+    def by_rows(x):
+        rows = [kernel(row) for row in x.reshape(-1, x.shape[-1])] if x.size else []
+        codes = np.array([r[0] for r in rows], np.uint8).reshape(x.shape)
+        scale = np.array([r[1] for r in rows], np.uint8).reshape(*x.shape[:-1], -(-x.shape[-1] // 32))
+        return codes, scale
+
+    assert check(by_rows, "mxfp4").law == "zero_block"
+
+
+DECODED = {
+    "short blocks": lambda c: c.shape[-1] % 16,
+    "several blocks a row": lambda c: c.shape[-1] > 40,
+    "three axes": lambda c: c.ndim == 3,
+    "not contiguous": lambda c: c.size and not c.flags.c_contiguous,
+    "one axis": lambda c: c.ndim == 1,
+}
+
+
+@pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mx6, nx.nvfp4], ids=str)
+@pytest.mark.parametrize("name", DECODED)
+def test_lines_of_blocks_are_decoded(dtype, name):
+    kernel = wrong_where(lambda c, *_: DECODED[name](c), decoder(dtype), lambda v: -v)
+    assert check(decoder(dtype), dtype, kind="decode")
+    assert check(kernel, dtype, kind="decode").law in ("short_block", "layout")
+
+
+@pytest.mark.parametrize("pair", [(3, 5), (2, 4), (0, 7)])
+def test_microexponents_are_told_apart(pair):
+    one, other = pair
+
+    def kernel(codes, scale, micro):
+        keep = micro & ~np.uint8(1 << one | 1 << other)
+        swapped = keep | (micro >> one & 1) << other | (micro >> other & 1) << one
+        return decoder(nx.mx6)(codes, scale, swapped.astype(np.uint8))
+
+    assert check(kernel, "mx6", kind="decode").law in ("every_code", "shared_microexponents")
+
+
+def test_a_decoder_that_writes_into_its_codes_spoils_nothing():
+    def bad(codes, scale):
+        codes &= 7
+        return decoder(nx.mxfp4)(codes, scale)
+
+    assert check(bad, "mxfp4", kind="decode").law == "inputs_unchanged"
+    assert check(decoder(nx.mxfp4), "mxfp4", kind="decode")
+
+
+# ---- draws ----------------------------------------------------------------------------------------
+
+
+def drawn(dtype, change=lambda x, r: (x, r), **options):
+    def kernel(x, random):
+        x, random = change(x, random)
+        return dtype.encode(x, rounding="stochastic", random_bits=random, **options)
+
+    return kernel
+
+
+DRAWS = {
+    "large ones saturate": lambda x, r: (np.where(np.abs(x) > 450, np.copysign(448, x), x), r),
+    "-0 becomes 0": lambda x, r: (np.where(x == 0, 0, x), r),
+    "subnormals flushed": lambda x, r: (np.where(np.abs(x) < 2.0**-126, np.copysign(1, x), x), r),
+    "draws ignored past the largest": lambda x, r: (x, np.where(np.abs(x) > 448, 0, r)),
+    "never up from one value": lambda x, r: (x, np.where((x > 1.75) & (x < 1.875), 0, r)),
+    "an exact value moves": lambda x, r: (np.where((x == 13) & (r > 1 << 29), 14, x), r),
+    "one less": lambda x, r: (x, np.where(r > 0, r - 1, r)),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_a_wrong_draw_is_found(name):
+    def change(x, random):
+        x, random = DRAWS[name](x, random)
+        return x.astype(np.float32), random.astype(np.uint32)
+
+    options = {"overflow": "nonsaturate"}
+    assert check(drawn(nx.fp8_e4m3, **options), "fp8_e4m3", rounding="stochastic", **options)
+    kernel = drawn(nx.fp8_e4m3, change, **options)
+    assert not check(kernel, "fp8_e4m3", rounding="stochastic", **options)
+
+
+BLOCK_DRAWS = {
+    "the upper 16 bits alone": lambda r: r >> 14 << 14,
+    "one more": lambda r: np.minimum(r + 1, (1 << 30) - 1),
+    "the greatest as none": lambda r: np.where(r == (1 << 30) - 1, 0, r),
+}
+
+
+@pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mxfp8_e4m3, nx.mxint8, nx.mx6], ids=str)
+@pytest.mark.parametrize("name", BLOCK_DRAWS)
+def test_a_wrong_draw_of_blocks_is_found_and_shown(dtype, name):
+    encode = blocks(dtype)
+    assert check(encode, dtype, rounding="stochastic")
+    found = check(
+        lambda x, r: encode(x, BLOCK_DRAWS[name](r).astype(np.uint32)), dtype, rounding="stochastic"
+    )
+    assert found.law in ("elements", "saturates")
+    assert "random bits 0x" in found.counterexample.where
+
+
+# ---- scales and zero points -------------------------------------------------------------------------
+
+
+def affine(x, scale, zero_point):
+    q = nx.quantize(x, "int8", symmetric=False, scale=scale, zero_point=zero_point)
+    return q.codes
+
+
+AFFINE = {
+    "one quotient of 256": lambda x, s, z: s == 1 and (np.rint(x) == 88).any(),
+    "zero point 1": lambda x, s, z: z == 1,
+    "a zero point at 1 / 3": lambda x, s, z: z != 0 and abs(s - 1 / 3) < 1e-6,
+    "a subnormal scale": lambda x, s, z: s < 2.0**-126,
+    "a quarter": lambda x, s, z: s == 0.25,
+    "two axes": lambda x, s, z: x.ndim == 2 and z != 0,
+}
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_a_wrong_scale_is_found(name):
+    assert check(affine, "int8", kind="affine")
+    assert not check(wrong_where(AFFINE[name], affine), "int8", kind="affine")
+
+
+@pytest.mark.parametrize("past", [2.0**15, 2.0**31])
+def test_far_quotients_do_not_wrap(past):
+    def kernel(x, scale, zero_point):
+        with np.errstate(all="ignore"):
+            far = np.abs(x / np.float32(scale)) >= past
+        return np.where(far & np.isfinite(x), 0, affine(x, scale, zero_point)).astype(np.uint8)
+
+    assert check(kernel, "int8", kind="affine").law in ("clamp", "zero_point")
+
+
+# ---- targets that are odd --------------------------------------------------------------------------
+
+
+def test_a_buffer_that_is_used_again_is_no_fault():
+    """What a call returned is the judge's own, whatever the next one writes there."""
+    room = np.zeros(1 << 20, np.uint8)
+
+    def reused(x, *others):
+        codes = affine(x, *others) if others else e4m3(x)
+        room[: codes.size] = codes.reshape(-1)
+        return room[: codes.size].reshape(codes.shape)
+
+    assert check(reused, "int8", kind="affine")
+    assert check(reused, "fp8_e4m3")
+    wrong = check(lambda x: reused(x) ^ (np.abs(x) == 17).astype(np.uint8), "fp8_e4m3")
+    assert wrong.law == "ties"
+
+
+@pytest.mark.proof
+def test_a_fault_among_many_is_no_pass():
+    """Right alone, wrong in a large array: `exhaustive` does not call that right."""
+
+    def kernel(x):
+        codes = nx.fp4.encode(x)
+        if x.size > 100000 and x[0] > 1:
+            codes[-1] ^= 1
+        return codes
+
+    found = check(kernel, "fp4", exhaustive=True, contiguous=True)
+    assert found.law in ("repeatable", "layout"), str(found)
+
+
+def test_the_first_wrong_among_many_is_shown(monkeypatch):
+    """The same, with a sweep of a few chunks."""
+    from numerics.conform.trials import everything
+
+    monkeypatch.setattr(everything, "INFINITE", 1 << 20)
+
+    def kernel(x):
+        codes = nx.fp4.encode(x)
+        if x.size > 200000:
+            codes[-1] ^= 1
+        return codes
+
+    found = check(kernel, "fp4", exhaustive=True, finite=True)
+    assert found.law == "repeatable"
+    assert found.differs == 8
+    assert "alone it gives 0x0" in str(found)
+
+
+def test_a_target_that_bears_one_thread_alone_is_right(monkeypatch):
+    from numerics.conform.trials import everything
+
+    monkeypatch.setattr(everything, "INFINITE", 1 << 20)
+    room, busy = np.zeros(1 << 18, np.uint8), threading.Lock()
+
+    def kernel(x):
+        if not busy.acquire(blocking=False):
+            return np.full(x.shape, 1, np.uint8)
+        try:
+            room[: x.size] = nx.fp4.encode(x).reshape(-1)
+            return room[: x.size].reshape(x.shape).copy()
+        finally:
+            busy.release()
+
+    assert check(kernel, "fp4", exhaustive=True, finite=True, contiguous=True)
+
+
+ODD = {
+    "exits": (lambda x: raise_exit(), "runs", "SystemExit"),
+    "void": (lambda x: np.zeros(x.shape, "V3"), "dtype", "void24"),
+    "longdouble": (lambda x: e4m3(x).astype(np.longdouble), "dtype", "float128"),
+    "floats": (lambda x: e4m3(x).astype(np.float16), "dtype", "float16"),
+    "text": (lambda x: e4m3(x).astype(str), "result", "ndarray"),
+    "negative": (lambda x: e4m3(x).astype(int) - 300 * (x == 17), "code_range", "-"),
+}
+
+
+def raise_exit():
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_result_breaks_a_law(name):
+    target, law, came = ODD[name]
+    found = check(target, "fp8_e4m3")
+    assert found.law == law
+    assert came in found.counterexample.came
+
+
+def test_a_fault_is_brought_down_to_the_number_that_brings_it_about():
+    def raises(x):
+        if np.isnan(x).any():
+            raise ValueError("no NaN, please")
+        return e4m3(x)
+
+    found = check(raises, "fp8_e4m3")
+    assert (found.law, len(found.counterexample.input), np.isnan(found.counterexample.input[0].value)) == (
+        "runs", 1, True,
+    )  # fmt: skip
+    assert check(raises, "fp8_e4m3", finite=True)
+    out = check(lambda x: np.where(x == 17, np.int64(300), e4m3(x)), "fp8_e4m3")
+    assert (out.law, out.counterexample.input[0].value) == ("code_range", 17.0)
+
+
+def test_bytes_and_the_other_order_of_bytes_are_results():
+    assert check(lambda c: nx.fp4.pack(c).tobytes(), "fp4", kind="pack")
+    assert check(lambda c: nx.fp8_e4m3.decode(c).astype(">f4"), "fp8_e4m3", kind="decode")
+
+
+def test_nan_blocks_count_by_class():
+    def kernel(x):
+        codes, scale = blocks(nx.mxfp8_e4m3)(x)
+        spoilt = np.repeat(scale == 255, 32, axis=-1)[..., : x.shape[-1]]
+        return np.where(spoilt, 0xFF, codes), scale
+
+    assert check(kernel, "mxfp8_e4m3")
+    assert check(kernel, "mxfp8_e4m3", strict_nan=True).law == "nan_block"
+
+
+def test_a_module_that_fails_to_import_is_said(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("raise RuntimeError('no device')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(nx.NumericsError, match="cannot be imported: RuntimeError: no device"):
+        check("broken_module:f", "fp4")
