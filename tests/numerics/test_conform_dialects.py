@@ -200,15 +200,34 @@ def odd(y):
 
 def offset_first(x, scale, zero_point):
     with np.errstate(all="ignore"):
-        y = np.where(np.isnan(x), np.float32(0), x / np.float32(scale)) + np.float32(zero_point)
-    return np.clip(np.rint(y.astype(np.float64)), -128, 127).astype(np.int64).astype(np.uint8)
+        y = x / np.float32(scale) + np.float32(zero_point)
+    return (
+        np.clip(np.rint(np.nan_to_num(y.astype(np.float64), nan=0, posinf=1e9, neginf=-1e9)), -128, 127)
+        .astype(np.int64)
+        .astype(np.uint8)
+    )
+
+
+def fused(x, scale, zero_point):
+    """x * (1 / scale) + zero_point, rounded once to float32, as vector units do it."""
+    with np.errstate(all="ignore"):
+        y = (x.astype(np.float64) * np.float64(np.float32(1) / np.float32(scale)) + zero_point).astype(
+            np.float32
+        )
+    return np.clip(np.rint(np.where(np.isnan(y), 0, y)), -128, 127).astype(np.int64).astype(np.uint8)
 
 
 KERNELS = {
     "ties to zero": Kernel(by_sign("half_up", "half_down"), "fp8_e4m3", {}),
     "DPU rounding": Kernel(by_sign("half_up", "half_even"), "fp8_e4m3", {}),
     "only infinity overflows": Kernel(only_infinity, "fp8_e5m2", {}),
-    "NaN becomes 1.5": Kernel(lambda x: np.where(np.isnan(x), 3, nx.fp4.encode(x)), "fp4", {}),
+    "NaN read as a number": Kernel(
+        lambda x: nx.fp4.encode(
+            np.where(np.isnan(x), np.copysign((1 + (x.view(np.uint32) & 0x7FFFFF) / 2.0**23), x), x)
+        ),
+        "fp4",
+        {},
+    ),
     "NaN becomes -0": Kernel(lambda x: np.where(np.isnan(x), 8, nx.fp4.encode(x)), "fp4", {}),
     "wraps around": Kernel(wrapped, "int4", {}),
     "Inf stays + floor(|x| + 0.5) + loses -0": Kernel(microxcaling_even, "fp8_e4m3", {"kind": "round"}),
@@ -280,6 +299,7 @@ AFFINE = {
     "DPU rounding": affine_by(lambda y: np.where(y < 0, np.floor(y + 0.5), np.rint(y))),
     "NaN becomes the lowest": lambda x, s, z: np.where(np.isnan(x), 128, affine(x, s, z)).astype(np.uint8),
     "NaN becomes the highest": lambda x, s, z: np.where(np.isnan(x), 127, affine(x, s, z)).astype(np.uint8),
+    "fused with the zero point": fused,
     "NaN becomes code 0": lambda x, s, z: np.where(np.isnan(x), 0, affine(x, s, z)).astype(np.uint8),
 }
 
@@ -327,7 +347,7 @@ def test_several_deviations_at_once_are_all_named():
     def torchs(x, scale, zero_point):  # torch.fake_quantize_per_tensor_affine
         with np.errstate(all="ignore"):
             product = (x * (np.float32(1) / np.float32(scale))).astype(np.float64)
-        q = np.clip(np.rint(np.where(np.isnan(x), -np.inf, product)) + zero_point, -128, 127)
+        q = np.clip(np.rint(np.where(np.isnan(product), -np.inf, product)) + zero_point, -128, 127)
         return q.astype(np.int64).astype(np.uint8)
 
     found = check(torchs, "int8", kind="affine")

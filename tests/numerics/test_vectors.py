@@ -393,9 +393,7 @@ def test_a_device_that_answers_other_questions_is_found():
     lines = made("fp8_e4m3").splitlines(keepends=True)
     first = next(place for place, line in enumerate(lines) if not line.startswith(b"#"))
     same = b"".join(lines[:first] + [lines[first]] * (len(lines) - first))
-    with pytest.raises(
-        nx.NumericsError, match=rf"line {first + 2} answers input 0+, but 0+1 was asked"
-    ):
+    with pytest.raises(nx.NumericsError, match=rf"line {first + 2} answers input 0+, but 0+1 was asked"):
         judged(same)
     lines[first], lines[first + 5] = lines[first + 5], lines[first]
     with pytest.raises(nx.NumericsError, match=rf"line {first + 1} answers input 0"):

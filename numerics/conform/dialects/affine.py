@@ -26,11 +26,27 @@ def _by_reciprocal(first: Kernel) -> Kernel:
     return kernel
 
 
-def _zero_point_before_rounding(task: Task, x: Float32, scale: float, zero_point: int) -> Array:
+def _zero_point_before_rounding(first: Kernel) -> Kernel:
     """Moved by the zero point in float32, then rounded."""
-    with np.errstate(all="ignore"):
-        y = x / np.float32(scale) + np.float32(zero_point)
-    return exact(task, np.where(np.isnan(x), np.float32(zero_point), y), 1.0, 0)
+
+    def kernel(task: Task, x: Float32, scale: float, zero_point: int) -> Array:
+        with np.errstate(all="ignore"):
+            y = x / np.float32(scale) + np.float32(zero_point)
+        return np.asarray(first(task, y, 1.0, 0))
+
+    return kernel
+
+
+def _fused(first: Kernel) -> Kernel:
+    """x * (1 / scale) + zero_point by one fused multiply-add of float32, then rounded."""
+
+    def kernel(task: Task, x: Float32, scale: float, zero_point: int) -> Array:
+        with np.errstate(all="ignore"):
+            product = x.astype(np.float64) * np.float64(np.float32(1) / np.float32(scale))  # exact
+            y = (product + zero_point).astype(np.float32)
+        return np.asarray(first(task, y, 1.0, 0))
+
+    return kernel
 
 
 def _zero_point_after_clamp(task: Task, x: Float32, scale: float, zero_point: int) -> Array:
@@ -59,10 +75,11 @@ def nan_becomes(number: Callable[[Task], float]) -> Deviation:
 
         return kernel
 
-    return Deviation(Stage.VALUES, bend)
+    return Deviation(Stage.CODES, bend)
 
 
-BY_RECIPROCAL = Deviation(Stage.INPUTS, _by_reciprocal)
-ZERO_POINT_BEFORE_ROUNDING = instead(_zero_point_before_rounding)
+BY_RECIPROCAL = Deviation(Stage.OPTIONS, _by_reciprocal)  # outermost: all else sees the product
+ZERO_POINT_BEFORE_ROUNDING = Deviation(Stage.VALUES, _zero_point_before_rounding)
+FUSED = Deviation(Stage.VALUES, _fused)
 ZERO_POINT_AFTER_CLAMP = instead(_zero_point_after_clamp)
 ZERO_POINT_WRAPS = instead(_zero_point_wraps)

@@ -23,8 +23,9 @@ class Stage(IntEnum):
     CORE = 0  # other arithmetic
     INPUTS = 1  # other inputs
     CODES = 2  # other codes
-    VALUES = 3  # other values; for targets that return values
-    OPTIONS = 4  # the same under other options
+    DECODED = 3  # other values of the codes
+    VALUES = 4  # other values; for targets that return values
+    OPTIONS = 5  # the same under other options
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,12 @@ def nan_becomes(value: float) -> Deviation:
     return after(change)
 
 
+def nan_as_number(task: Task, x: Float32) -> Float32:
+    """NaN as 1 and its payload, with its sign."""
+    bits = x.view(np.uint32) & np.uint32(0x807FFFFF) | np.uint32(0x3F800000)
+    return np.where(np.isnan(x), bits.view(np.float32), x)
+
+
 def overflowing(which: Callable[[Float32], Array]) -> Deviation:
     """Some inputs overflow to Inf or NaN, the others saturate."""
 

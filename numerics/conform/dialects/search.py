@@ -1,26 +1,27 @@
 """Which dialects does a kernel speak?  The fewest known deviations that explain all that it returned.
 
-One after the other the deviation is put on that explains most, until nothing is left, or nothing helps.
+One after the other the deviations are put on that explain most, until nothing is left, or nothing helps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.dialects import affine, elements
-from numerics.conform.dialects.deviation import Kernel, as_values, bent
+from numerics.conform.dialects.deviation import as_values, bent
 from numerics.conform.dialects.table import AFFINE_DIALECTS, DIALECTS, Dialect
 from numerics.conform.laws import Scaled
 from numerics.conform.task import Answer, Array, Fields, Task
 
 Places = NDArray[np.int64]
 Dialects = tuple[Dialect, ...]
-MOST = 4  # deviations at once
+MOST = 6  # deviations at once
+BEAM = 3  # guesses that are followed
 RIGHT = 48  # inputs with right answers that a dialect must leave right, before all are asked
 WRONG = 16  # inputs with wrong answers, of every law
 FEW_BLOCKS = 4  # the same of blocks, which cost more
@@ -83,16 +84,20 @@ def nearest(
 
 
 def _fewest(known: Sequence[Dialect], unexplained: Callable[[Dialects], int]) -> Dialects:
-    """Dialects that leave nothing unexplained, the one that explains most first."""
-    spoken: Dialects = ()
-    left = unexplained(spoken)
-    while left and len(spoken) < MOST:
-        tried = [(unexplained((*spoken, dialect)), dialect) for dialect in known if dialect not in spoken]
-        least, best = min(tried, key=lambda found: found[0], default=(left, None))
-        if best is None or least >= left:
-            return ()
-        spoken, left = (*spoken, best), least
-    return () if left else tuple(sorted(spoken, key=known.index))
+    """The fewest dialects that leave nothing unexplained, the likeliest guesses first; none where none do."""
+    guesses: list[tuple[int, Dialects]] = [(unexplained(()), ())]
+    for _ in range(MOST):
+        better = [
+            (left, spoken)
+            for before, guess in guesses
+            for dialect in known
+            if dialect not in guess
+            and (left := unexplained(spoken := tuple(sorted((*guess, dialect), key=known.index)))) < before
+        ]
+        guesses = sorted(better, key=lambda found: found[0])[:BEAM]
+        if not guesses or guesses[0][0] == 0:
+            break
+    return guesses[0][1] if guesses and guesses[0][0] == 0 else ()
 
 
 def _telling(wrong: NDArray[np.bool_], labels: Array, most_wrong: int, most_right: int) -> Places:
@@ -127,15 +132,34 @@ def _unequal(task: Task, came: Answer, due: Answer) -> NDArray[np.bool_]:
 
 def nearest_affine(every: list[Scaled]) -> Dialects:
     """The same for integers with a scale and a zero point: what came at each of them."""
+    few = [_few(seen) for seen in every]
+    for _ in range(AGAIN):
+        spoken = _fewest(AFFINE_DIALECTS, lambda guess, few=few: _affine_unexplained(guess, few))  # type: ignore[misc]
+        if not spoken:
+            return ()
+        missed = [_affine_differs(spoken, seen) for seen in every]
+        if not any(wrong.any() for wrong in missed):
+            return spoken
+        few += [
+            _part(seen, _spread(np.flatnonzero(wrong), 3)) for seen, wrong in zip(every, missed, strict=True)
+        ]
+    return ()
 
-    def unexplained(guess: Dialects) -> int:
-        kernel = bent(affine.exact, [dialect.deviation for dialect in guess])
-        return sum(int(_affine_differs(kernel, seen).sum()) for seen in every)
 
-    return _fewest(AFFINE_DIALECTS, unexplained)
+def _few(seen: Scaled) -> Scaled:
+    return _part(seen, _telling(seen.wrong, seen.labels, 3, 8))
 
 
-def _affine_differs(kernel: Kernel, seen: Scaled) -> NDArray[np.bool_]:
+def _part(seen: Scaled, places: Places) -> Scaled:
+    return replace(seen, x=seen.x[places], came=seen.came[places], due=seen.due[places])
+
+
+def _affine_unexplained(guess: Dialects, every: list[Scaled]) -> int:
+    return sum(int(_affine_differs(guess, seen).sum()) for seen in every)
+
+
+def _affine_differs(spoken: Dialects, seen: Scaled) -> NDArray[np.bool_]:
+    kernel = bent(affine.exact, [dialect.deviation for dialect in spoken])
     codes: Any = kernel(seen.task, seen.x, seen.scale, seen.zero_point)
     if seen.came.dtype.kind == "f":
         return seen.task.differs(seen.came, seen.task.affine_values(codes, seen.scale, seen.zero_point))
