@@ -7,7 +7,7 @@ from typing import Any
 
 from numerics.formats import blocks, floats, integers
 from numerics.formats.dtype import Dtype
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, hint
 
 # Our name: what torch, ml_dtypes, ONNX, OCP, Quark, microxcaling and safetensors call it.
 # `float8_e4m3` is left out on purpose: in ml_dtypes it is another format (IEEE-like, max 240).
@@ -86,11 +86,9 @@ def dtype(name: Any) -> Dtype:
     spelled = name if isinstance(name, str) else _spelling(name)
     found = _table().get(spelled) or _table().get(spelled.removeprefix("torch."))
     if found is None:
-        import difflib
-
-        near = difflib.get_close_matches(spelled, _table(), n=1, cutoff=0.5)
-        hint = f" did you mean {near[0]!r}?" if near else ""
-        raise NumericsError(f"unknown format {name!r};{hint} `numerics formats` lists them all")
+        raise NumericsError(
+            f"unknown format {name!r};{hint(spelled, _table())} `numerics formats` lists them all"
+        )
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from operator import index
 
 
 class NumericsError(ValueError):
@@ -20,9 +21,37 @@ did you mean 'half_even'? allowed: half_even, floor
     def unknown(cls, what: str, came: object, allowed: Iterable[str]) -> NumericsError:
         """An unknown name, with the nearest allowed one."""
         names = list(allowed)
-        near = difflib.get_close_matches(str(came), names, n=1, cutoff=0.5)
-        hint = f" did you mean {near[0]!r}?" if near else ""
-        return cls(f"unknown {what} {came!r};{hint} allowed: {', '.join(names)}")
+        return cls(f"unknown {what} {came!r};{hint(str(came), names)} allowed: {', '.join(names)}")
+
+
+def hint(came: str, names: Iterable[str]) -> str:
+    """Which name may be meant, whatever its case: one that begins with what came, else the most like it.
+
+    >>> hint("FP8", ["mxfp4", "fp8_e4m3"]), hint("fload", ["int", "float"]), hint("x", ["int"])
+    (" did you mean 'fp8_e4m3'?", " did you mean 'float'?", '')
+    """
+    lower: dict[str, str] = {}
+    for name in names:
+        lower.setdefault(name.lower(), name)
+    begun = [name for name in lower if came and name.startswith(came.lower())]
+    near = begun or difflib.get_close_matches(came.lower(), lower, n=1, cutoff=0.5)
+    return f" did you mean {lower[near[0]]!r}?" if near else ""
+
+
+def integer(what: str, came: object) -> int:
+    """The integer that came, NumPy's too; raises NumericsError for another number, for a bool, for a text.
+
+    >>> integer("axis", -1)
+    -1
+    """
+    if type(came) is int:
+        return came
+    try:
+        if not isinstance(came, bool):
+            return index(came)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise NumericsError(f"{what} must be an integer, not {came!r}")
 
 
 def one_of(what: str, came: str, allowed: Iterable[str]) -> str:

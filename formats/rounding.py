@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, integer, one_of
 
 NEAREST: Final = ("half_even", "half_away", "half_up", "half_down")
 DIRECTED: Final = ("toward_zero", "floor", "ceil", "to_odd")
@@ -35,5 +35,5 @@ def check_random(rounding: str, seed: int | None, random_bits: object) -> None:
         raise NumericsError(f"seed and random_bits belong to rounding='stochastic', not {rounding!r}")
     if rounding == "stochastic" and given != 1:
         raise NumericsError("rounding='stochastic' needs either seed= or random_bits=, exactly one")
-    if seed is not None and not 0 <= seed < 1 << 64:
+    if seed is not None and not 0 <= integer("seed", seed) < 1 << 64:
         raise NumericsError(f"seed {seed} is outside 0 .. 2**64 - 1")

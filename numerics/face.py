@@ -168,8 +168,8 @@ def _beside(x: Tensor, given: Any) -> Tensor | None:
 
 
 def _seed(seed: int | None) -> int | None:
-    """As an operator takes it: signed."""
-    return seed if seed is None or seed < SIGNED else seed - 2 * SIGNED
+    """As an operator takes it: Python's, and signed."""
+    return None if seed is None else int(seed) if seed < SIGNED else int(seed) - 2 * SIGNED
 
 
 def _sizes(shape: Any) -> list[int]:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
+import numpy as np
+
 from numerics.backends.affine import AffineOptions, Partition
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.formats.aliases import dtype as find_dtype
 from numerics.formats.block import Block
 from numerics.formats.dtype import Dtype, Element
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, integer, one_of
 from numerics.formats.rounding import SCALE_RULES, check_rounding
 from numerics.scheme import Scheme, per_tensor
 from numerics.spelling import read, spelled
@@ -54,13 +56,14 @@ class Recipe:
         one_of("scale type", scale_type, SCALE_TYPES)
         one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
         one_of("scale rule", scale_rule, SCALE_RULES)
+        symmetric, axis = _bool("symmetric", symmetric), integer("axis", axis)
         blocked = isinstance(found, Block)
         given = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
                  "zero_point_type": zero_point_type, "scale_rule": scale_rule, "axis": axis}  # fmt: skip
         refuse(found, given, FOR_ELEMENTS if blocked else FOR_BLOCKS)
         if not blocked and found.kind != "integer":
             refuse(found, given, FOR_INTEGERS)
-        chosen = None if blocked else Scheme.parse(scheme or per_tensor())
+        chosen = None if blocked else Scheme.parse(per_tensor() if scheme is None else scheme)
         return cls(found, chosen, symmetric, scale_type, zero_point_type,
                    check_rounding(rounding), scale_rule, axis if blocked else None)  # fmt: skip
 
@@ -145,7 +148,7 @@ class Recipe:
             refuse(self.dtype, given, {"scale": None, "zero_point": None})
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)  # 1.0 and True equal 1, and are refused
 def _known(*options: Any) -> Recipe:
     dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis = options
     return Recipe.make(
@@ -165,6 +168,13 @@ def recipe_of(*options: Any) -> Recipe:
 def recipe_text(*options: Any) -> str:
     """The text of the same: a constant for torch.compile."""
     return recipe_of(*options).text
+
+
+def _bool(name: str, came: Any) -> bool:
+    """The truth that came, NumPy's too."""
+    if not isinstance(came, (bool, np.bool_)):
+        raise NumericsError(f"{name}={came!r} is not allowed: True or False")
+    return bool(came)
 
 
 # Options that a kind of format cannot have, with the defaults that say nothing.

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from numerics.backends.affine import Partition
 from numerics.backends.blocking import check_axis
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, integer, one_of
 
 KINDS = ("per_tensor", "per_channel", "per_group")
 _SPELLING = re.compile(r"(\w+)\s*(?:\(\s*(?:([^,()]*?)\s*(?:,\s*(?:axis\s*=\s*)?([^,()]*?)\s*)?)?\))?")
@@ -29,8 +29,10 @@ class Scheme:
     def __post_init__(self) -> None:
         one_of("scheme", self.kind, KINDS)
         if self.kind != "per_tensor":
-            _check_integer(f"the axis of {self.kind}", self.axis)
-        if self.kind == "per_group" and _check_integer("the size of a group", self.size) < 1:
+            object.__setattr__(self, "axis", integer(f"the axis of {self.kind}", self.axis))
+        if self.kind == "per_group":
+            object.__setattr__(self, "size", integer("the size of a group", self.size))
+        if self.size is not None and self.size < 1:
             raise NumericsError(f"a group of {self.size} elements cannot be; allowed: 1 and more")
 
     def __repr__(self) -> str:
@@ -69,12 +71,6 @@ class Scheme:
 def _partition(scheme: Scheme, shape: tuple[int, ...]) -> Partition:
     axis = None if scheme.axis is None else check_axis(scheme.axis, shape)
     return Partition(shape, axis, scheme.size)
-
-
-def _check_integer(what: str, came: object) -> int:
-    if not isinstance(came, int) or isinstance(came, bool):
-        raise NumericsError(f"{what} must be an integer, not {came!r}")
-    return came
 
 
 def _integer(text: object, number: str) -> int:

@@ -19,6 +19,9 @@ CASES = {
     "string": (lambda: nx.fp4.encode("1.0"), "str"),
     "ragged list": (lambda: nx.fp4.encode([[1.0], [1.0, 2.0]]), "cannot make an array"),
     "huge integer": (lambda: nx.fp4.encode(10**400), "cannot (make|encode)"),
+    "name in capitals": (lambda: nx.dtype("INT8"), "did you mean 'int8'"),
+    "beginning of a name": (lambda: nx.dtype("fp8"), "did you mean 'fp8_e4m3'"),
+    "beginning of a block's name": (lambda: nx.dtype("MXFP8"), "did you mean 'mxfp8_e4m3'"),
     "unknown rounding": (lambda: nx.fp4.encode(X, rounding="half_evn"), "did you mean 'half_even'"),
     "unknown overflow": (lambda: nx.fp8_e4m3.encode(X, overflow="wrap"), "allowed: saturate, nonsaturate"),
     "impossible overflow": (lambda: nx.fp4.encode(X, overflow="nonsaturate"), "neither Inf nor NaN"),
@@ -26,6 +29,8 @@ CASES = {
     "block overflow": (lambda: nx.mx6.encode(X, overflow="nonsaturate"), "saturate"),
     "stochastic without bits": (lambda: nx.fp4.encode(X, rounding="stochastic"), "seed= or random_bits="),
     "seed without stochastic": (lambda: nx.fp4.encode(X, seed=1), "belong to rounding='stochastic'"),
+    "fractional seed": (lambda: nx.fp4.encode(X, rounding="stochastic", seed=1.5), "an integer, not 1.5"),
+    "seed of letters": (lambda: nx.mx6.encode(X, rounding="stochastic", seed="a"), "an integer, not 'a'"),
     "negative seed": (lambda: nx.fp4.encode(X, rounding="stochastic", seed=-1), "outside 0"),
     "seed and bits": (
         lambda: nx.fp4.encode(X, rounding="stochastic", seed=1, random_bits=X.view(np.uint32)),

@@ -8,6 +8,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -367,6 +368,12 @@ BAD = [
     ({"dtype": "int8", "axis": 0}, "axis=0 cannot be"),
     ({"dtype": "int8", "seed": 1}, "seed and random_bits belong to"),
     ({"dtype": "int8", "rounding": "stochastic"}, "needs either seed"),
+    ({"dtype": "int8", "rounding": "stochastic", "seed": 1.5}, "seed must be an integer, not 1.5"),
+    ({"dtype": "int8", "scheme": ""}, "'' is not a scheme"),
+    ({"dtype": "int8", "symmetric": "False"}, "symmetric='False' is not allowed: True or False"),
+    ({"dtype": "int8", "symmetric": 0}, "symmetric=0 is not allowed"),
+    ({"dtype": "mx6", "axis": 1.0}, "axis must be an integer, not 1.0"),
+    ({"dtype": "mx6", "axis": True}, "axis must be an integer, not True"),
     ({"dtype": "mx6", "axis": 2}, "axis 2 does not exist"),
     ({"dtype": "mx6", "scheme": "per_tensor"}, "mx6: scheme='per_tensor' cannot be"),
     ({"dtype": "mx6", "symmetric": False}, "mx6: symmetric=False cannot be"),
@@ -402,6 +409,23 @@ def test_what_cannot_be_is_refused_before_any_kernel(monkeypatch, verb, options,
         monkeypatch.setattr(array.BACKEND.executor, kernel, None)
     with nx.use("array"), pytest.raises(nx.NumericsError, match=said):
         getattr(nx, verb)(X, **options)
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+@pytest.mark.parametrize(("d", "name", "due", "same", "refused"), [
+    ("mxfp4", "axis", 1, np.int64(1), (1.0, True, np.True_)),
+    ("int4", "symmetric", False, np.False_, (0, 0.0, "")),
+])  # fmt: skip
+def test_no_call_changes_what_a_later_one_means(library, d, name, due, same, refused):
+    """NumPy's numbers are what they are; what only equals an allowed one is refused, and forgotten."""
+    x = library(X)
+    for came in refused:
+        for _ in range(2):
+            with pytest.raises(nx.NumericsError, match=f"^{name}"):
+                nx.quantize(x, d, **{name: came})
+    first = nx.quantize(x, d, **{name: same})
+    assert first.recipe.text == nx.quantize(x, d, **{name: due}).recipe.text
+    assert type(getattr(first.recipe, name)) is type(due)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,14 @@ def test_spellings(text, scheme):
     assert nx.Scheme.parse(text) == scheme
 
 
+def test_numpys_integers_are_integers():
+    for scheme, due in ((nx.per_group(np.int64(128)), nx.per_group(128)),
+                        (nx.per_channel(np.int32(1)), nx.per_channel(1))):  # fmt: skip
+        assert scheme == due
+        assert repr(scheme) == repr(due)
+        assert type(scheme.axis) is int
+
+
 def test_size_and_axis_may_stand_beside():
     assert nx.Scheme.parse("per_group", size=32, axis=0) == nx.per_group(32, axis=0)
     assert nx.Scheme.parse("per_group(16)", size=32) == nx.per_group(16)
@@ -50,6 +58,8 @@ def test_size_and_axis_may_stand_beside():
         (lambda: nx.per_group(2.0), "must be an integer, not 2.0"),
         (lambda: nx.per_channel("x"), "must be an integer, not 'x'"),
         (lambda: nx.per_channel(True), "must be an integer, not True"),
+        (lambda: nx.per_channel(np.True_), "must be an integer, not np.True_"),
+        (lambda: nx.Scheme.parse(""), "'' is not a scheme"),
         (lambda: nx.Scheme.parse("per_chanel"), "did you mean 'per_channel'"),
         (lambda: nx.Scheme.parse("per group"), "is not a scheme"),
         (lambda: nx.Scheme.parse(3), "3 is not a scheme"),
