@@ -33,12 +33,13 @@ def on_host(x: Any) -> bool:
 def as_array(x: torch.Tensor) -> Array:
     """A tensor's memory as an array, without its history; bfloat16 as ml_dtypes' type.
 
-    Raises NumericsError where it lies elsewhere, or has no such memory (sparse, quantized by torch).
+    Raises NumericsError where it lies elsewhere, or has no such memory (`check_memory`).
     """
     import torch
 
-    if x.device.type != "cpu" or x.layout != torch.strided or x.is_quantized:
-        raise NumericsError(f"a {x.layout} tensor on {x.device} cannot be read; a plain one on the CPU can")
+    check_memory(x)
+    if x.device.type != "cpu":
+        raise NumericsError(f"a tensor on {x.device} cannot be read; a plain one on the CPU can")
     plain = x.detach().resolve_neg().resolve_conj()
     try:  # by DLPack: after x.numpy() torch could never resize the memory again, as FSDP does
         if plain.dtype == torch.bfloat16:
@@ -46,6 +47,19 @@ def as_array(x: torch.Tensor) -> Array:
         return np.from_dlpack(plain)
     except (TypeError, RuntimeError, BufferError) as wrong:
         raise NumericsError(f"NumPy cannot read a tensor of {x.dtype}: {wrong}") from None
+
+
+def check_memory(x: torch.Tensor) -> None:
+    """Raises NumericsError for a tensor without memory of its own: what it would give goes as it is read.
+
+    Sparse ones, those quantized by torch, and subclasses that hold other tensors (QTensor, DTensor).
+    """
+    import torch
+
+    holds = hasattr(type(x), "__tensor_flatten__")
+    if holds or x.is_quantized or x.layout != torch.strided:
+        said = type(x).__name__ if holds else f"{x.dtype if x.is_quantized else x.layout} tensor"
+        raise NumericsError(f"a {said} cannot be read; a plain one can")
 
 
 def as_tensor(x: Array) -> torch.Tensor:

@@ -136,7 +136,7 @@ class Face:
         self, x: Tensor, recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any
     ) -> TensorQTensor:
         """numerics.quantize."""
-        _check(x, scale)
+        _check(scale)
         given = _beside(x, scale), _beside(x, zero_point)
         parts = _ops.quantize(x.detach(), recipe, *given, _seed(seed), bits)
         return wrapped(recipe, x, *parts)
@@ -145,14 +145,12 @@ class Face:
         self, x: Tensor, recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any, clip: bool
     ) -> Tensor:
         """numerics.fake_quantize."""
-        _check(x, scale)
+        _check(scale)
         given = _beside(x, scale), _beside(x, zero_point)
         return _ops.fake_quantize(x, recipe, *given, _seed(seed), bits, clip)
 
 
-def _check(x: Tensor, scale: Any) -> None:
-    if isinstance(x, TensorQTensor):
-        raise NumericsError(f"{x!r} is quantized already; dequantize it first")
+def _check(scale: Any) -> None:
     if isinstance(scale, Tensor) and scale.requires_grad:
         raise NumericsError("scale requires a gradient; numerics.train.LSQ and TQT learn scales")
 

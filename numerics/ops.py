@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -175,6 +176,14 @@ def _plain_like(x: Tensor) -> Tensor:
 
 def _bytes(like: Tensor, count: int) -> Tensor:
     return like.new_empty(count, dtype=torch.uint8)
+
+
+def _looks(fake: Callable[..., Any], x: Tensor, *rest: Any) -> Any:
+    """What a result looks like; raises NumericsError where it would have no values beside an x that has."""
+    for beside in rest:
+        if isinstance(beside, Tensor) and beside.is_meta and not x.is_meta:
+            raise NumericsError(f"x is on {x.device}, what is given beside it on {beside.device}")
+    return fake(x, *rest)
 
 
 def _fake_encode_blocks(x: Tensor, dtype: str, axis: int = -1, *_: Any) -> Parts:
@@ -410,7 +419,7 @@ OPERATORS: dict[str, Operator] = {
 def _define(name: str, operator: Operator) -> None:
     library.define(name + operator.schema)
     library.impl(name, operator.kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"numerics::{name}", operator.fake, lib=library)
+    torch.library.register_fake(f"numerics::{name}", partial(_looks, operator.fake), lib=library)
     if operator.backward is not None:
         torch.library.register_autograd(
             f"numerics::{name}", operator.backward, setup_context=operator.keep, lib=library

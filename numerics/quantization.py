@@ -19,7 +19,7 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random
 from numerics.recipe import Recipe, recipe_of, recipe_text
 from numerics.scheme import Scheme
-from numerics.tensor import ArrayQTensor, QTensor, affine_backend, to_host, wide_type
+from numerics.tensor import ArrayQTensor, QTensor, affine_backend, check_quantized, to_host, wide_type
 
 Array = NDArray[Any]
 
@@ -60,6 +60,7 @@ def quantize(
     """
     options = (dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis)
     check_random(rounding, seed, random_bits)
+    _refuse_quantized(x)
     face = backend.face(x)
     if face is not None:
         return cast(QTensor, face.quantize(x, recipe_text(*options), scale, zero_point, seed, random_bits))
@@ -73,8 +74,7 @@ def dequantize(q: QTensor) -> Any:
     >>> nx.dequantize(nx.quantize([0.1, 0.7], "fp4"))
     [0.11666666716337204, 0.7000000029802322]
     """
-    if not isinstance(q, QTensor):
-        raise NumericsError(f"dequantize takes a QTensor, not {type(q).__name__}")
+    check_quantized("dequantize", q)
     return q.dequantize()
 
 
@@ -106,11 +106,17 @@ def fake_quantize(
     """
     options = (dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis)
     check_random(rounding, seed, random_bits)
+    _refuse_quantized(x)
     face = backend.face(x)
     if face is not None:
         recipe = recipe_text(*options)
         return face.fake_quantize(x, recipe, scale, zero_point, seed, random_bits, clip_gradient)
     return fake_quantized(x, recipe_of(*options), scale, zero_point, Draw(seed, random_bits))
+
+
+def _refuse_quantized(x: Any) -> None:
+    if isinstance(x, QTensor):
+        raise NumericsError(f"{x!r} is quantized already; dequantize it first")
 
 
 # ---- on the backend that owns the data -----------------------------------------------------------

@@ -161,12 +161,14 @@ class QTensor:
     def error(self, x: Any) -> Error:
         """How far the values are from x, which has the tensor's shape: SQNR in dB, largest error.
 
+        x: as for `quantize`, or a QTensor, which counts by its values.
         Computed in float64 over the finite elements of x.  Raises NumericsError for another shape.
 
         >>> import numerics as nx
         >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").error([0.5, -1.0, 2.0, 3.5])
         Error(sqnr=inf, max_error=0.0)
         """
+        x = values_of(x)
         data = to_host(affine_backend(x).prepare(x)[0])
         if data.shape != tuple(self.shape):
             raise NumericsError(f"x has shape {data.shape}, the quantized tensor {tuple(self.shape)}")
@@ -324,6 +326,17 @@ def affine_backend(x: Any) -> AffineBackend:
     return cast(AffineBackend, backend.owner(x))
 
 
+def check_quantized(what: str, q: Any) -> None:
+    """Raises NumericsError for what is no QTensor."""
+    if not isinstance(q, QTensor):
+        raise NumericsError(f"{what} takes a QTensor, not {type(q).__name__}")
+
+
+def values_of(x: Any) -> Any:
+    """x itself; of a QTensor its values."""
+    return x.dequantize() if isinstance(x, QTensor) else x
+
+
 def wide_type(original: str) -> str:
     """The type in which a tensor of that type is computed: at least float32."""
     return "float64" if original in ("float64", "python") else "float32"
@@ -339,4 +352,6 @@ def float_name(dtype: Any) -> str:
 
 def to_host(x: Any) -> Array:
     """An array of any backend as NumPy's."""
-    return as_array(x.cpu()) if is_tensor(x) else np.asarray(x)
+    if not is_tensor(x):
+        return np.asarray(x)
+    return as_array(x if x.is_meta else x.cpu())  # of a meta tensor there is nothing to copy

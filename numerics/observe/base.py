@@ -18,7 +18,7 @@ from numerics.formats.errors import NumericsError, one_of
 from numerics.quantization import stored
 from numerics.recipe import Recipe
 from numerics.scheme import Scheme
-from numerics.tensor import ORIGINALS, affine_backend, to_host, wide_type
+from numerics.tensor import ORIGINALS, affine_backend, to_host, values_of, wide_type
 
 Array = NDArray[Any]
 
@@ -85,10 +85,11 @@ class Observer:
     def observe(self, x: Any) -> None:
         """Takes in a batch.
 
-        x: as for `quantize`; values that are not finite are ignored, as there.  A batch without
-        elements tells nothing and is not counted.  Raises NumericsError for another float type than
-        before, and for a shape whose scales would have another shape than before: per_channel needs
-        as many channels, per_group a tensor of the same shape.
+        x: as for `quantize`, or a QTensor, which counts by its values; those that are not finite are
+        ignored, as there.  A batch without elements tells nothing and is not counted.  Raises
+        NumericsError for another float type than before, and for a shape whose scales would have
+        another shape than before: per_channel needs as many channels, per_group a tensor of the same
+        shape.
 
         >>> from numerics.observe import MinMax
         >>> watching = MinMax("int8")
@@ -97,6 +98,7 @@ class Observer:
         >>> float(watching.scale), watching.batches
         (1.0, 2)
         """
+        x = values_of(x)
         owner = affine_backend(x)
         data, original = owner.prepare(x)
         partition = self.recipe.partition(tuple(data.shape))

@@ -105,6 +105,16 @@ def test_tensors_give_tensors(chosen, kind):
             assert torch.equal(scale, nx.quantize(x, "int8", **options).shared)
 
 
+@pytest.mark.parametrize("library", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_a_quantized_tensor_counts_by_its_values(library):
+    q = nx.quantize(library(np.float32([[0.3, -2.0, 7.0], [1.0, 0.0, 3.5]])), "int4")
+    for name in OBSERVERS:
+        one, other = (observe.observer(name, "int8") for _ in range(2))
+        one.observe(q)
+        other.observe(q.dequantize())
+        assert (one.low, one.high, one.scale) == (other.low, other.high, other.scale)
+
+
 def test_python_numbers_and_numbers_alone():
     watching = seen(MinMax("int8", scale_type="float"), [1.0, [3.0, -127.5][1]], 2.0)
     assert_same(watching.scale, np.asarray(127.5 / 127))

@@ -338,6 +338,12 @@ def test_a_qtensor_says_what_it_is_and_travels():
         same(q.dequantize(kind), q.dequantize().astype(kind))
 
 
+def test_the_error_of_a_quantized_tensor_is_that_of_its_values():
+    q, other = nx.quantize(X, "int4"), nx.quantize(X * 0.3, "fp4")
+    assert q.error(q).max_error == 0.0
+    assert q.error(other) == q.error(other.dequantize())
+
+
 def test_the_error_is_the_error():
     x = np.float32([1.0, -2.0, 0.25, 8.0])
     q = nx.quantize(x, "int4", scale=1.0)
@@ -452,6 +458,12 @@ def test_given_scales_and_zero_points(executor):
     assert float(real.zero_point) == 0.5
     found = nx.quantize(x, "int8", symmetric=False, scale=1.0)
     assert int(found.zero_point) == -127
+
+
+@pytest.mark.parametrize("verb", [nx.quantize, nx.fake_quantize])
+def test_what_is_quantized_already(verb):
+    with pytest.raises(nx.NumericsError, match="is quantized already; dequantize it first"):
+        verb(nx.quantize(X, "int4"), "int8")
 
 
 def test_dequantize_takes_a_qtensor():

@@ -311,6 +311,24 @@ def test_moving_keeps_it_quantized():
         q.copy_(nx.quantize(torch.randn(4, 32), "mx6"))
 
 
+def test_a_quantized_tensor_counts_by_its_values(backend):
+    """It has no memory of its own: reading it as that gave what lay there by chance."""
+    q = nx.quantize(data().nan_to_num(0, 1, -1), "int8")
+    assert q.error(q) == q.error(q.dequantize())
+    assert q.error(q).max_error == 0.0
+    codes = torch.empty(q.shape, dtype=torch.uint8)
+    same(nx.int8.encode(q), as_array(nx.int8.encode(q.dequantize())))
+    for call in (lambda: nx.int8.encode(q, out=codes), lambda: nx.int8.round(q.dequantize(), out=q)):
+        with pytest.raises(nx.NumericsError, match="a TensorQTensor cannot be read"):
+            call()
+
+
+def test_meta_tensors_have_shapes_only():
+    x = torch.ones(3, 4, device="meta")
+    for made in (nx.fake_quantize(x, "int4", scale=0.5), nx.quantize(x, "int4").dequantize()):
+        assert (made.device.type, made.shape) == ("meta", (3, 4))
+
+
 def test_it_is_shown():
     q = nx.quantize(torch.ones(2, 3), "int4")
     assert repr(q) == "QTensor(int4, shape=(2, 3), per_tensor(), 9.333 bits a value)"
@@ -349,6 +367,17 @@ def test_a_declared_format_travels_too(tmp_path):
 # ---- what cannot be ------------------------------------------------------------------------------
 
 
+Q4 = nx.quantize(torch.ones(3), "int4")
+BITS = torch.zeros(3, dtype=torch.int32)
+
+
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.quint8], ids=str)
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation:UserWarning")
+def test_what_torch_quantized_is_named(dtype):
+    with pytest.raises(nx.NumericsError, match=f"a {dtype} tensor cannot be read"):
+        nx.quantize(torch.quantize_per_tensor(torch.ones(3), 0.1, 0, dtype), "int4")
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -363,7 +392,16 @@ def test_a_declared_format_travels_too(tmp_path):
          "numerics.train"),
         (lambda: nx.quantize(nx.quantize(torch.ones(3), "int8"), "int4"), "is quantized already"),
         (lambda: nx.fp4.encode(torch.ones(3), out=torch.empty(3)), "out must be a uint8 array"),
-        (lambda: nx.fp4.encode(torch.ones(3).to_sparse()), "cannot be read; a plain one on the CPU can"),
+        (lambda: nx.fp4.encode(torch.ones(3).to_sparse()), "a torch.sparse_coo tensor cannot be read"),
+        (lambda: nx.fp4.encode(torch.ones(3), out=Q4), "a TensorQTensor cannot be read; a plain one can"),
+        (lambda: nx.fp4.encode(Q4, out=torch.empty(3, dtype=torch.uint8)), "a TensorQTensor cannot be read"),
+        (lambda: nx.quantize(np.ones(3), "int4", scale=Q4[0]), "scale .* a TensorQTensor cannot be read"),
+        (lambda: nx.quantize(torch.ones(3), "int8", scale=torch.ones((), device="meta")),
+         "x is on cpu, what is given beside it on meta"),
+        (lambda: nx.quantize(np.ones(3), "int8", scale=torch.ones((), device="meta")), "a tensor on meta"),
+        (lambda: nx.train.lsq(torch.ones(3), torch.ones((), device="meta"), "int8"), "on cpu, .* on meta"),
+        (lambda: nx.fp4.encode(torch.ones(3), rounding="stochastic", random_bits=BITS.to("meta")),
+         "on cpu, .* on meta"),
         (lambda: torch.ops.numerics.encode(torch.ones(3), "mx6"), "mx6 is a block format"),
         (lambda: torch.ops.numerics.encode_blocks(torch.ones(3), "fp4"), "fp4 is not a block format"),
         (lambda: torch.ops.numerics.encode(torch.ones(3), "{}"), "does not describe a format"),
