@@ -166,7 +166,7 @@ class HostBackend(HostAffine):
         random = randomness.bits(draw, data.shape)
         random = None if random is None else blocking.rows(random.reshape(data.shape))
         if dtype.family == "scaled" and tensor_scale is None:
-            tensor_scale = found_tensor_scale(as_float32(data), dtype)
+            tensor_scale = found_tensor_scale(data, dtype)
         return blocking.rows(data), BlockOptions(rule, rounding, tensor_scale, random)
 
     def quantize_blocks(
@@ -291,9 +291,10 @@ def _in_place(targets: tuple[Array, Array, Array | None] | None, blocking: Block
     return BlockFields(rows, scale.reshape(-1), None if micro is None else micro.reshape(-1))
 
 
-def found_tensor_scale(x: NDArray[np.float32], dtype: Block) -> float:
-    """NVFP4's tensor scale, from the largest finite magnitude."""
+def found_tensor_scale(data: Array, dtype: Block) -> float:
+    """NVFP4's tensor scale, from the largest finite magnitude as float32 has it."""
     with ieee_arithmetic():
+        x = as_float32(data)
         finite = np.abs(x[np.isfinite(x)])
         return tensor_scale_of(finite.max() if finite.size else 0.0, dtype)
 

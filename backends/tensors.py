@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from numerics.backends.executor import Array
-from numerics.backends.words import bfloat16_type
+from numerics.backends.words import bfloat16_type, bits_of, number_of_bits
 from numerics.formats.aliases import is_called
 from numerics.formats.errors import NumericsError
 
@@ -69,6 +69,24 @@ def as_tensor(x: Array) -> torch.Tensor:
     if x.dtype.kind == "V" and x.dtype.name == "bfloat16":
         return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(x)
+
+
+def number_tensor(number: float, device: Any = None) -> torch.Tensor:
+    """A positive float32 number as a tensor of shape () on that device, subnormal or not (`bits_of`)."""
+    import torch
+
+    return torch.tensor(bits_of(number), dtype=torch.int32, device=device).view(torch.float32)
+
+
+def number_of(x: Any) -> float:
+    """A positive float32 number, subnormal or not, from a tensor or array of one; from Python's, itself."""
+    if isinstance(x, float):
+        return x
+    if not is_tensor(x):
+        return number_of_bits(int(np.asarray(x, np.float32).view(np.int32)))
+    import torch
+
+    return number_of_bits(int(x.view(torch.int32)))
 
 
 def own_codes(x: Any, bits: int, kind: str, name: str) -> Any:

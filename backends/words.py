@@ -7,6 +7,7 @@ single one would have given.  Stochastic rounding looks further down: `low` hold
 
 from __future__ import annotations
 
+from math import frexp, ldexp
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,26 @@ def bfloat16_type() -> np.dtype[Any]:
         ) from None
     kind: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return kind
+
+
+def bits_of(number: float) -> int:
+    """The bits of a float32 number that is positive and finite.
+
+    By integers, since a conversion would lose subnormals in a thread that flushes them.
+
+    >>> bits_of(1.0) == 0x3F800000, bits_of(2.0**-149)
+    (True, 1)
+    """
+    significand, exponent = frexp(number)
+    if exponent < -125:
+        return int(ldexp(number, 149))
+    return (exponent + 125 << 23) + int(ldexp(significand, 24))
+
+
+def number_of_bits(bits: int) -> float:
+    """The inverse of `bits_of`."""
+    field = bits >> 23
+    return ldexp((bits & 0x7FFFFF) + ((field > 0) << 23), max(field, 1) - 150)
 
 
 def name_of(dtype: np.dtype[Any]) -> str:

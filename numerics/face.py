@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from numerics.backends.tensors import number_of, number_tensor
 from numerics.formats import backend
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block, Blocks
@@ -92,7 +93,7 @@ class Face:
             x.detach(), text_of(dtype), axis, rule, rounding, tensor_scale, _seed(draw.seed), draw.bits
         )
         if dtype.family == "scaled" and tensor_scale is None:
-            tensor_scale = float(found)
+            tensor_scale = number_of(found)
         return Blocks(dtype, axis, codes, scale, micro if dtype.family == "micro" else None, tensor_scale)
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Tensor:
@@ -101,7 +102,7 @@ class Face:
             backend.owner(blocks.codes).decode_blocks(blocks, out)
             return out
         number = blocks.tensor_scale
-        scaled = None if number is None else torch.tensor(number, dtype=torch.float32)
+        scaled = None if number is None else number_tensor(number)
         codes, scale, micro = blocks.codes, blocks.scale, blocks.microexponents
         return _ops.decode_blocks(codes, scale, micro, scaled, text_of(blocks.dtype), blocks.axis)
 

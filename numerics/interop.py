@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numerics.backends.tensors import as_array, as_tensor, is_tensor, own_codes
+from numerics.backends.tensors import as_array, as_tensor, is_tensor, number_of, number_tensor, own_codes
 from numerics.formats.aliases import dtype as find_dtype
 from numerics.formats.aliases import dtypes
 from numerics.formats.dtype import Dtype, Element
@@ -116,7 +116,7 @@ def as_tensors(q: QTensor) -> TensorQTensor:
         return q
     packed, shared, zero_point = (_shared_tensor(part) for part in (q.packed, q.shared, q.zero_point))
     number = q.tensor_scale
-    scale = None if number is None else torch.tensor(number, dtype=torch.float32, device=packed.device)
+    scale = None if number is None else number_tensor(number, packed.device)
     kind = getattr(torch, "float64" if q.original == "python" else q.original)
     return TensorQTensor(q.recipe, q.shape, kind, packed, shared, zero_point, scale)
 
@@ -135,7 +135,7 @@ def as_arrays(q: QTensor) -> ArrayQTensor:
     )
     return ArrayQTensor(
         recipe=q.recipe, shape=tuple(q.shape), packed=packed, shared=shared, zero_point=zero_point,
-        tensor_scale=None if q.tensor_scale is None else float(q.tensor_scale), original=q.original,
+        tensor_scale=None if q.tensor_scale is None else number_of(q.tensor_scale), original=q.original,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ an empty tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from numerics.backends.affine import HostAffine
 from numerics.backends.blocking import Blocking, check_axis
-from numerics.backends.tensors import as_array, as_tensor
+from numerics.backends.tensors import as_array, as_tensor, number_of, number_tensor
 from numerics.formats import backend
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block, Blocks
@@ -271,11 +271,21 @@ def _lsq_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 def within_range(x: Tensor, recipe: Recipe, scale: Any = None, zero_point: Any = None) -> Tensor:
     """Where x lies between the least and the largest value that its scale can stand for (bool, x's shape).
 
-    Found by decoding the outermost codes with x's own scales: nothing beyond them is representable.
+    Found by decoding the outermost codes with x's own scales, on which no draw has an influence: nothing
+    beyond them is representable.
     """
-    parts = torch.ops.numerics.quantize(x.detach(), recipe.text, scale, zero_point, None, None)
-    low, high = (_decoded_all(code, x, recipe, parts) for code in _outermost(recipe.dtype))
-    return (low <= x) & (x <= high)
+    drawn = replace(recipe, rounding=NEAREST)
+    parts = torch.ops.numerics.quantize(x.detach(), drawn.text, scale, zero_point, None, None)
+    low, high = (_ordered(_decoded_all(code, x, drawn, parts)) for code in _outermost(recipe.dtype))
+    place = _ordered(x.to(getattr(torch, _wide(x))))
+    return (low <= place) & (place <= high) & x.isfinite()
+
+
+def _ordered(x: Tensor) -> Tensor:
+    """Integers in the order of floats: comparing these would take subnormals for 0 where they are flushed."""
+    bits = x.view(torch.int64 if x.dtype == torch.float64 else torch.int32)
+    magnitude = bits & torch.iinfo(bits.dtype).max
+    return torch.where(bits < 0, -magnitude, magnitude)
 
 
 def _outermost(d: Dtype) -> tuple[int, int]:
@@ -293,23 +303,26 @@ def _outermost(d: Dtype) -> tuple[int, int]:
 
 def _decoded_all(code: int, x: Tensor, recipe: Recipe, parts: Parts) -> Tensor:
     """The value of one code with every element's own scale."""
-    numerics = torch.ops.numerics
     packed, scale, zero, tensor_scale = parts
-    if not recipe.blocked:
-        codes = torch.full(x.shape, code, dtype=getattr(torch, recipe.element.code_dtype), device=x.device)
-        filled = numerics.pack(codes, text_of(recipe.dtype))
-        zero_point = None if recipe.symmetric else zero
-        return cast(Tensor, numerics.dequantize(
-            filled, scale, zero_point, None, list(x.shape), recipe.text, _name(x.dtype), _wide(x)
-        ))  # fmt: skip
-    d, text = recipe.block, text_of(recipe.dtype)
-    beside = None if d.scale is None else scale
-    codes, found, micro, _ = numerics.unpack_blocks(packed, beside, list(x.shape), text, recipe.axis)
-    return cast(Tensor, numerics.decode_blocks(
-        torch.full_like(codes, code), found if beside is None else beside,
-        micro if d.family == "micro" else None, tensor_scale if d.family == "scaled" else None,
-        text, recipe.axis,
+    filled = _filled(code, x, recipe, packed, scale)
+    family = recipe.block.family if recipe.blocked else None
+    return cast(Tensor, torch.ops.numerics.dequantize(
+        filled, None if family == "micro" else scale, None if family or recipe.symmetric else zero,
+        tensor_scale if family == "scaled" else None, list(x.shape), recipe.text, _name(x.dtype), _wide(x),
     ))  # fmt: skip
+
+
+def _filled(code: int, x: Tensor, recipe: Recipe, packed: Tensor, scale: Tensor) -> Tensor:
+    """Packed bytes with one code for all; those of microexponents with the exponents that they have."""
+    numerics, text = torch.ops.numerics, text_of(recipe.dtype)
+    kind = recipe.block.code_dtype if recipe.blocked else recipe.element.code_dtype
+    codes = torch.full(x.shape, code, dtype=getattr(torch, kind), device=x.device)
+    if not recipe.blocked:
+        return cast(Tensor, numerics.pack(codes, text))
+    if recipe.block.family != "micro":
+        return cast(Tensor, numerics.pack_blocks(codes, scale, None, text, recipe.axis))
+    _, found, micro, _ = numerics.unpack_blocks(packed, None, list(x.shape), text, recipe.axis)
+    return cast(Tensor, numerics.pack_blocks(codes, found, micro, text, recipe.axis))
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -440,7 +453,7 @@ def _tensors(like: Tensor, *parts: Any) -> Parts:
         if part is None:
             found.append(like.new_empty(0, dtype=torch.uint8))
         elif isinstance(part, float):
-            found.append(torch.tensor(part, dtype=torch.float32, device=like.device))
+            found.append(number_tensor(part, like.device))
         else:
             found.append(_tensor(part))
     return cast(Parts, tuple(found))
@@ -462,7 +475,7 @@ def _draw(seed: int | None, bits: Any) -> Draw:
 
 
 def _number(x: Tensor | None) -> float | None:
-    return None if x is None else float(x)
+    return None if x is None else number_of(x)
 
 
 def _element(text: str) -> Element:

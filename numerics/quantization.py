@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.affine import AffineBackend
+from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine
 from numerics.formats import backend
 from numerics.formats.backend import Draw
@@ -218,7 +219,8 @@ def _given_zero(recipe: Recipe, zero: Any, scale: Any, shape: tuple[int, ...], w
         raise NumericsError(f"zero_point {_first(found, (low <= found) & (found <= high))} is outside "
                             f"{low:g} .. {high:g}, the range of {recipe.dtype}")  # fmt: skip
     if recipe.zero_point_type == "float32":
-        return found.astype(np.float32).astype(wide)
+        with ieee_arithmetic():
+            return found.astype(np.float32).astype(wide)
     if not np.all(found == np.rint(found)):
         raise NumericsError(f"zero_point {_first(found, found == np.rint(found))} is not an integer; "
                             "zero_point_type='float32' takes others")  # fmt: skip
@@ -228,7 +230,9 @@ def _given_zero(recipe: Recipe, zero: Any, scale: Any, shape: tuple[int, ...], w
 def _numbers(name: str, came: Any, shape: tuple[int, ...]) -> Array:
     try:
         found = to_host(came)
-        found = found.astype(np.float64) if found.dtype.kind in "fiuV" else found
+        if found.dtype != np.float64 and found.dtype.kind in "fiuV":
+            with ieee_arithmetic():
+                found = found.astype(np.float64)
     except (ValueError, TypeError) as wrong:
         raise NumericsError(f"{name} cannot be read as numbers: {wrong}") from None
     if found.dtype != np.float64:

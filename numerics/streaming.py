@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from numerics.backends.affine import Partition
 from numerics.backends.executor import Affine
+from numerics.backends.tensors import number_of
+from numerics.backends.words import bits_of
 from numerics.container import Reader, Writer
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block
@@ -40,7 +42,7 @@ class Shared:
         scale = words.get("scale")
         if scale is not None and plan.recipe.scheme is not None and plan.scale_type in _CODECS:
             scale = cast(Array, _CODECS[plan.scale_type].decode(scale.view(f"u{scale.itemsize}")))
-        tensor_scale = float(words["tensor_scale"]) if "tensor_scale" in words else None
+        tensor_scale = number_of(words["tensor_scale"]) if "tensor_scale" in words else None
         return cls(scale, words.get("zero_point"), tensor_scale)
 
     def of(self, plan: Plan, piece: Piece) -> Shared:
@@ -180,7 +182,7 @@ class _Writing:
         """What the pieces share."""
         self._put_shared(shared)
         if shared.tensor_scale is not None:
-            self._put("tensor_scale", np.float32(shared.tensor_scale))
+            self._put("tensor_scale", np.uint32(bits_of(shared.tensor_scale)))
 
     def _put_shared(self, shared: Shared) -> None:
         scale, zero = shared.scale, shared.zero

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from numerics import slicing
 from numerics.backends.affine import AffineBackend
 from numerics.backends.executor import Affine
-from numerics.backends.tensors import as_array, is_tensor
+from numerics.backends.tensors import as_array, is_tensor, number_of
 from numerics.backends.words import bfloat16_type
 from numerics.formats import backend
 from numerics.formats.block import Blocks
@@ -111,7 +111,7 @@ class QTensor:
         """The Blocks of a block format; raises NumericsError for another."""
         if not self.recipe.blocked:
             raise NumericsError(f"{self.format} is not a block format")
-        tensor_scale = None if self.tensor_scale is None else float(self.tensor_scale)
+        tensor_scale = None if self.tensor_scale is None else number_of(self.tensor_scale)
         return self.recipe.block.unpack(
             self.packed, tuple(self.shape), axis=cast(int, self.axis), scale=self.shared,
             tensor_scale=tensor_scale,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from numerics.backends.sharing import reduced
+from numerics.backends.tensors import number_tensor
 from numerics.formats.errors import NumericsError, one_of
 from numerics.learned import integer, lsq_scale, tqt_scale
 from numerics.quantization import quantize
@@ -193,7 +194,7 @@ class TQT(_Learned):
         """The scale in use, without its history."""
         log2_threshold = self._ready(self.log2_threshold)
         found = tqt_scale(log2_threshold, integer(self.recipe.dtype))
-        return torch.tensor(found, dtype=torch.float32, device=log2_threshold.device)
+        return number_tensor(found, log2_threshold.device)
 
     def extra_repr(self) -> str:
         """What it was made with."""

@@ -30,6 +30,7 @@ from numerics.backends.gpu.tensors import (
     words,
 )
 from numerics.backends.host import tensor_scale_of
+from numerics.backends.tensors import number_of
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
@@ -343,7 +344,8 @@ def _options(
         finite = torch.where(
             wide.isfinite(), wide.abs(), torch.zeros((), dtype=wide.dtype, device=wide.device)
         )
-        tensor_scale = tensor_scale_of(float(finite.amax()) if finite.numel() else 0.0, d)
+        amax = number_of(finite.amax().to(torch.float32)) if finite.numel() else 0.0
+        tensor_scale = tensor_scale_of(amax, d)
     return wide, BlockOptions(rule, rounding, tensor_scale, None), draws
 
 

@@ -11,7 +11,9 @@ import torch
 
 import numerics as nx
 from numerics.backends.tensors import as_array
+from numerics.interop import as_arrays, as_tensors
 from numerics.ops import OPERATORS
+from numerics.tensor import to_host
 from tests.conftest import DECLARED, assert_same_bits
 
 KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -244,6 +246,54 @@ def test_the_gradient_of_blocks_may_be_clipped(d):
     nx.fake_quantize(x, d, **options).sum().backward()
     due = {"mxfp4": [0, 1, 1, 0], "mx6": [1, 1, 1, 1], "nvfp4": [1, 1, 1, 1]}[d]
     assert x.grad.tolist() == due
+
+
+@pytest.mark.parametrize("d", ["int4", "fp4", "mxfp4", "mx6", "nvfp4"])
+def test_no_draw_moves_the_range_of_a_clipped_gradient(d):
+    found = []
+    for options in ({}, {"rounding": "stochastic", "seed": 3}, {"rounding": "floor"}):
+        x = data().requires_grad_()
+        given = {"scale": 0.5} if nx.dtype(d).kind != "block" else {}
+        nx.fake_quantize(x, d, clip_gradient=True, **given, **options).sum().backward()
+        found.append(x.grad)
+    same(found[0], as_array(found[1]))
+    same(found[0], as_array(found[2]))
+    assert set(found[0].unique().tolist()) <= {0.0, 1.0}
+
+
+# ---- in a thread that flushes subnormals ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", ["nvfp4", "mxfp4", "mx6", "int8", "fp4"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("unit", [2.0**-120, 2.0**-127, 2.0**-140])
+def test_subnormals_count_where_the_caller_flushes_them(tmp_path, d, kind, unit):
+    """NVFP4's tensor scale is one of them; so may scales and values be that clip a gradient."""
+    x = (torch.linspace(-3, 3, 32, dtype=torch.float64) * unit).to(kind).reshape(2, 16)
+    given = {"scale": torch.tensor(unit / 8)} if nx.dtype(d).kind != "block" and unit > 2.0**-130 else {}
+
+    def all_that_there_is():
+        q = nx.quantize(x, d, **given)
+        yield from (q.dequantize(), q[1:].dequantize(), nx.fake_quantize(x, d, **given))
+        yield as_arrays(q).dequantize()
+        yield as_tensors(as_arrays(q)).dequantize()
+        yield nx.dtype(d).round(x)
+        nx.save({"q": q}, tmp_path / "q")
+        yield nx.load(tmp_path / "q")["q"].dequantize()
+        y = x.clone().requires_grad_()
+        nx.fake_quantize(y, d, clip_gradient=True, **given).sum().backward()
+        yield y.grad
+        if nx.dtype(d).kind == "block":
+            yield from (nx.dtype(d).encode(x).decode(), q.blocks.decode())
+
+    due = list(all_that_there_is())
+    torch.set_flush_denormal(True)
+    try:
+        found = list(all_that_there_is())
+    finally:
+        torch.set_flush_denormal(False)
+    for came, right in zip(found, due, strict=True):
+        assert_same_bits(to_host(came), to_host(right))
 
 
 # ---- kept quantized ------------------------------------------------------------------------------

@@ -252,6 +252,17 @@ def test_the_smooth_part_against_finite_differences():
     assert came.item() == pytest.approx(due, rel=1e-7)
 
 
+def test_the_least_scale_is_there_where_the_caller_flushes_subnormals():
+    quantizer = train.TQT("int8")
+    quantizer(torch.tensor([2.0**-126]))
+    torch.set_flush_denormal(True)
+    try:
+        bits = quantizer.scale.view(torch.int32).item()
+    finally:
+        torch.set_flush_denormal(False)
+    assert bits == 1 << 22  # 2**-127
+
+
 def test_nothing_comes_of_nothing():
     for shape, scheme in (((0,), "per_tensor"), ((3, 0), "per_channel"), ((0, 4), "per_group(2)")):
         x = torch.empty(shape)
