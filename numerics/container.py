@@ -212,7 +212,8 @@ class Writer:
 
     def put(self, name: str, start: int, data: Array) -> int:
         """Elements of a tensor, in C order, from its byte `start` on; returns where they end."""
-        flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        little = data.astype(data.dtype.newbyteorder("<"), copy=False)
+        flat = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
         entry, stop = self.entries[name], start + flat.size
         assert stop <= entry.nbytes, f"{name} is longer than planned"
         with self._refusals():

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.tensors import as_array, as_tensor, is_tensor
+from numerics.backends.tensors import as_tensor, is_tensor
 from numerics.checkpoint import PathLike, plain_names
 from numerics.container import ML_DTYPES, NUMPY, Entry, Reader, Writer, terminable
 from numerics.formats.errors import NumericsError, one_of
 from numerics.interop import as_arrays, as_tensors, from_native, to_native
 from numerics.manifest import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.streaming import Shared, qtensor, store
-from numerics.tensor import ArrayQTensor, QTensor
+from numerics.tensor import ArrayQTensor, QTensor, to_host
 
 Array = NDArray[Any]
 LIBRARIES = ("numpy", "torch")
@@ -30,7 +30,7 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     A QTensor becomes plain tensors that any reader of safetensors takes (`w`, `w.scale` ...), and the
     header says how to decode them: what `numerics quantize` writes, and `load` and `numerics
     dequantize` read.  Tensors on a GPU are copied.  Raises NumericsError for what is no tensor, a type
-    that safetensors does not have, and a target that cannot be written.
+    that safetensors does not have, a name that it cannot hold, and a target that cannot be written.
 
     >>> import numerics as nx, tempfile
     >>> with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
@@ -38,6 +38,10 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     ...     nx.load(file.name)["w"].dequantize()
     array([ 0.5, -1. ,  2. ,  3.5])
     """
+    if not isinstance(tensors, Mapping):
+        raise NumericsError(f"save takes tensors by name, as {{'w': q}}, not a {type(tensors).__name__}")
+    for name in tensors:
+        _check_name(name)
     held = {name: _on_host(name, tensor) for name, tensor in tensors.items()}
     quantized = {name: q for name, q in held.items() if isinstance(q, ArrayQTensor)}
     plain = {name: x for name, x in held.items() if not isinstance(x, ArrayQTensor)}
@@ -79,13 +83,28 @@ def _tensor(x: Array) -> Any:
     return to_native(as_tensor(codes.copy()), d)
 
 
+def _array(x: Any) -> Array:
+    """The inverse of `_tensor`; its memory where that is on the host."""
+    if str(x.dtype).removeprefix("torch.") not in _NAMED:
+        return to_host(x)
+    codes, d = from_native(x)
+    return cast(Array, to_native(to_host(codes), d))
+
+
+def _check_name(name: Any) -> None:
+    """Raises NumericsError for what a reader would not take back as the name of a tensor."""
+    halves = isinstance(name, str) and any("\ud800" <= letter <= "\udfff" for letter in name)
+    if not isinstance(name, str) or name == "__metadata__" or halves:
+        raise NumericsError(f"{name!r} cannot name a tensor; allowed: text in UTF-8, not '__metadata__'")
+
+
 def _on_host(name: str, tensor: Any) -> Any:
     """A tensor as arrays; raises NumericsError, naming it, where it is none."""
     try:
         if isinstance(tensor, QTensor):
             return as_arrays(tensor.to("cpu") if is_tensor(tensor) else tensor)
-        return np.asarray(as_array(tensor.cpu()) if is_tensor(tensor) else tensor)
-    except (NumericsError, ValueError, TypeError) as wrong:
+        return _array(tensor) if is_tensor(tensor) else np.asarray(tensor)
+    except (ValueError, TypeError, NotImplementedError) as wrong:  # the last: on torch's meta device
         raise NumericsError(f"tensor {name!r}: {wrong}") from None
 
 

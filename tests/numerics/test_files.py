@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 import numerics as nx
+from numerics.container import ML_DTYPES, NUMPY
 from tests.conftest import assert_same_bits
 from tests.numerics.test_torch import RECIPES, data, same
 
@@ -20,6 +21,8 @@ PLAIN = {
     "one": np.array(3.0),
     "e": np.array([1.0, 448.0], ml_dtypes.float8_e4m3fn),
 }
+
+META = nx.quantize(torch.ones(2, device="meta"), "int4")
 
 
 def test_every_recipe_comes_back(tmp_path):
@@ -66,12 +69,46 @@ def test_a_state_dict_survives(tmp_path):
     assert torch.equal(again(x), due)
 
 
+@pytest.mark.parametrize("kind", [*NUMPY, *ML_DTYPES])
+def test_every_type_comes_back_from_either_library(tmp_path, kind):
+    """All bytes, as 0 and 1 where it is bool: loaded and saved again they are the same file."""
+    raw = np.arange(256, dtype=np.uint8) & (1 if kind == "BOOL" else 255)
+    spelled = NUMPY.get(kind) or getattr(ml_dtypes, ML_DTYPES[kind])
+    nx.save({"x": raw.view(spelled)}, tmp_path / "x")
+    first = (tmp_path / "x").read_bytes()
+    assert f'"dtype":"{kind}"'.encode() in first
+    assert first.endswith(raw.tobytes())
+    for library in ("numpy", "torch"):
+        nx.save(nx.load(tmp_path / "x", library=library), tmp_path / "again")
+        assert (tmp_path / "again").read_bytes() == first
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f8", ">i2", ">c8", ">u8"])
+def test_the_order_of_bytes_is_the_files(tmp_path, kind):
+    nx.save({"x": np.array([1, 2, 300], kind)}, tmp_path / "x")
+    assert nx.load(tmp_path / "x")["x"].tolist() == [1, 2, 300]
+
+
+@pytest.mark.parametrize("name", ["__metadata__", 1, None, "\ud800", b"w"])
+@pytest.mark.parametrize("made", [np.ones(2), nx.quantize(np.ones(2), "int4")], ids=["array", "QTensor"])
+def test_what_cannot_be_a_name_changes_nothing(tmp_path, name, made):
+    nx.save(PLAIN, tmp_path / "x")
+    before = (tmp_path / "x").read_bytes()
+    with pytest.raises(nx.NumericsError, match="cannot name a tensor"):
+        nx.save({"1": PLAIN["i"], name: made}, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
         (lambda p: nx.save({"x": object()}, p), "tensor 'x': safetensors has no object"),
         (lambda p: nx.save({"x": np.ones(2, np.complex128)}, p), "tensor 'x': safetensors has no complex128"),
         (lambda p: nx.save({"x": torch.ones(2).to_sparse()}, p), "tensor 'x': a torch.sparse_coo tensor"),
+        (lambda p: nx.save({"x": torch.ones(2, device="meta")}, p), "tensor 'x': a tensor on meta"),
+        (lambda p: nx.save({"x": META}, p), "tensor 'x': .* meta"),
+        (lambda p: nx.save([META], p), "takes tensors by name, as {'w': q}, not a list"),
         (lambda p: nx.save({"x": PLAIN["i"]}, p / "none" / "x"), "cannot write"),
         (lambda p: nx.load(p, library="jax"), "unknown library 'jax'"),
     ],
