@@ -37,9 +37,10 @@ def sliced(q: QTensor, axis: int, places: slice) -> QTensor:
     length, size = q.shape[axis], sharing(q, axis)
     start, stop, step = places.indices(length)
     count = len(range(start, stop, step))
+    if not count:  # nothing lies everywhere, and cuts nothing
+        start, stop, step = 0, 0, 1
     if (count, step) == (length, 1):
         return q.with_parts(q.recipe, tuple(q.shape), q.packed, q.shared, q.zero_point)
-    stop = stop if count else start
     if size > 1 and (step != 1 or start % size or (stop % size and stop != length)):
         raise NumericsError(
             f"{start}:{stop}:{step} of axis {axis} cuts the {size} elements that share a scale; "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, cast
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from numerics import slicing
 from numerics.backends.affine import AffineBackend
+from numerics.backends.blocking import check_axis
 from numerics.backends.executor import Affine
 from numerics.backends.tensors import as_array, is_tensor, number_of
 from numerics.backends.words import bfloat16_type
@@ -233,6 +235,19 @@ class ArrayQTensor(QTensor):
     def dtype(self) -> Dtype:
         """The number format of the codes."""
         return self.format
+
+    def __len__(self) -> int:
+        """Indices of the first axis; raises NumericsError where there is none."""
+        check_axis(0, self.shape)
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        """The parts along the first axis; errors as for indices."""
+        return (self[place] for place in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        """Its values, where NumPy is given it: always new."""
+        return np.asarray(self.dequantize(), dtype)
 
     @property
     def size(self) -> int:

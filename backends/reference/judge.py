@@ -101,24 +101,31 @@ class Judge(Composed):
         x = words.to_float32(x)
         codes = np.empty(x.shape, dtype.code_dtype)
         for place in np.ndindex(x.shape):
-            zero = None if affine.zero is None else affine.zero[place[0]]
+            scale, zero = _shared(affine, place)
             draw = None if random is None else int(random[place])
-            codes[place] = _affine_code(x[place], dtype, affine.scale[place[0]], zero, rounding, draw)
+            codes[place] = _affine_code(x[place], dtype, scale, zero, rounding, draw)
         return codes
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
         """(q - zero) * scale, each operation in float32."""
         values = np.empty(codes.shape, np.float32)
         for place in np.ndindex(codes.shape):
-            zero = None if affine.zero is None else affine.zero[place[0]]
-            values[place] = _affine_value(int(codes[place]), dtype, affine.scale[place[0]], zero)
+            values[place] = _affine_value(int(codes[place]), dtype, *_shared(affine, place))
         return values
 
     def extremes(self, x: Array) -> tuple[Array, Array]:
-        """The least and the largest finite value of each row."""
-        rows = [[v for v in row.tolist() if np.isfinite(v)] or [0.0] for row in x]
-        low, high = (np.array([f(row) for row in rows], x.dtype) for f in (min, max))
-        return low, high
+        """The least and the largest finite value of each row, or column."""
+        lines = np.moveaxis(x, 1, -1)
+        rows = lines.reshape(-1, x.shape[1]).tolist()
+        kept = [[v for v in row if np.isfinite(v)] or [0.0] for row in rows]
+        low, high = (np.array([f(row) for row in kept], x.dtype) for f in (min, max))
+        return low.reshape(lines.shape[:-1]), high.reshape(lines.shape[:-1])
+
+
+def _shared(affine: Affine, place: tuple[int, ...]) -> tuple[Any, Any]:
+    """The scale and the zero point of an element: of its row, or of its column of a batch."""
+    owner = place[0] if len(place) == 2 else (place[0], place[2])
+    return affine.scale[owner], None if affine.zero is None else affine.zero[owner]
 
 
 def _affine_code(

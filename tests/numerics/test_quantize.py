@@ -179,6 +179,21 @@ def test_every_option_on_every_type(executor, d, kind):
         check(x, d, *options)
 
 
+@pytest.mark.parametrize("scheme", [*SCHEMES, nx.per_channel(2), nx.per_group(2, axis=1)], ids=str)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_reference_quantizes_tensors(scheme, symmetric):
+    """Rows and columns of batches too."""
+    x = np.random.default_rng(5).standard_normal((3, 4, 5)).astype(np.float32)
+    x[0, 1], x[1, 2, 3] = 0, np.nan
+    x = x[0] if scheme in (nx.per_channel(1), nx.per_group(4)) else x
+    with nx.use("reference"):
+        for zero_type in ("int32", "float32")[: 1 if symmetric else 2]:
+            check(x, nx.int4, scheme, symmetric, "float32", zero_type)
+        watching = nx.observe.MinMax("int4", scheme=scheme, symmetric=symmetric)
+        watching.observe(x)
+        same(watching.scale, nx.quantize(x, "int4", scheme=scheme, symmetric=symmetric).scale)
+
+
 arrays = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6),
     elements=st.floats(width=32, allow_nan=True, allow_infinity=True),
@@ -336,6 +351,36 @@ def test_a_qtensor_says_what_it_is_and_travels():
     assert again.dtype is nx.int4
     for kind in KINDS.values():
         same(q.dequantize(kind), q.dequantize().astype(kind))
+
+
+@pytest.mark.parametrize("index", [np.s_[-100::-1], np.s_[5:5], np.s_[9:10], np.s_[3:1], np.s_[1:1:3]])
+@pytest.mark.parametrize("library", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_a_part_of_nothing_is_empty(index, library):
+    """Wherever it is cut, and whatever shares a scale."""
+    x = np.random.default_rng(1).standard_normal((8, 5)).astype(np.float32)
+    for d, options in (("int4", {}), ("int3", {"scheme": "per_group(4, axis=0)"}), ("mx6", {"axis": 0}),
+                       ("int4", {"scheme": "per_channel(0)"}), ("nvfp4", {"axis": 0})):  # fmt: skip
+        if library is torch.from_numpy and (index.step or 1) < 0:
+            continue  # torch has no negative steps
+        q = nx.quantize(library(x), d, **options)
+        part = q[index]
+        assert isinstance(part, nx.QTensor)
+        assert tuple(part.shape) == part.dequantize().shape == (0, 5)
+        assert part.packed.shape == (0,)
+
+
+def test_it_is_a_sequence_of_its_rows():
+    x = np.float32([[0.5, -7.0], [2.0, 3.5], [1.0, 1.0]])
+    for scheme in (nx.per_tensor(), nx.per_channel(0), nx.per_channel(1), nx.per_group(2)):
+        q = nx.quantize(x, "int4", scheme=scheme)
+        assert len(q) == len(list(q)) == 3
+        same(np.stack([row.dequantize() for row in q]), q.dequantize())
+        same(np.asarray(q), q.dequantize())
+        assert [row.shape for row in reversed(q)] == [(2,)] * 3
+    with pytest.raises(nx.NumericsError, match="along which scales are shared"):
+        list(nx.quantize(x, "int4", scheme="per_group(2, axis=0)"))
+    with pytest.raises(nx.NumericsError, match="axis 0 does not exist"):
+        len(nx.quantize(1.0, "int4"))
 
 
 def test_the_error_of_a_quantized_tensor_is_that_of_its_values():
