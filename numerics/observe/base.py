@@ -14,7 +14,7 @@ from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine
 from numerics.backends.tensors import as_tensor, is_tensor
 from numerics.formats import backend
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, integer, one_of
 from numerics.quantization import stored
 from numerics.recipe import Recipe
 from numerics.scheme import Scheme
@@ -268,16 +268,21 @@ class Observer:
         >>> float(watching.scale)
         1.0
         """
+        if not isinstance(state, Mapping):
+            raise NumericsError(f"a state is a table of names, as `state` gives it, not {state!r}")
         names = ("batches", "original", *self.arrays)
         if set(state) != set(names):
             allowed, came = ", ".join(names), ", ".join(state)
             raise NumericsError(f"the state of {type(self).__name__} has {allowed}, not {came}")
         original = one_of("float type", state["original"], ORIGINALS)
+        batches = integer("batches", state["batches"])
+        if batches < 1:
+            raise NumericsError(f"batches={batches} is not allowed: 1 and more")
         blank = self._blank(original, np.shape(state["low"]))
         arrays = {name: _alike(name, state[name], due) for name, due in blank.items()}
         self.original, self.batches = original, 0
         self.__dict__.update(arrays)
-        self._seen(int(state["batches"]))
+        self._seen(batches)
 
 
 def _alike(name: str, came: Any, due: Array) -> Array:

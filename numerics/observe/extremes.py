@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from numerics.backends.affine import POF2_EXPONENTS, Partition, widest_scale
 from numerics.formats.errors import one_of
 from numerics.observe.base import Observer, check_within
+from numerics.observe.histogram import have_finite
 
 Array = NDArray[Any]
 POF2_RULES = ("nearest", "ceil")
@@ -30,9 +31,10 @@ class MinMax(Observer):
 class MovingAverage(Observer):
     """The exponential moving average of the batches' ranges (arXiv 1712.05877 §3.1).
 
-    low = (1 - c) low + c (the batch's least finite value), from the first batch's on; high likewise;
-    both float64.  averaging_constant: c, 0 < c <= 1.  The order of the batches matters, so it is the
-    one observer that cannot be merged.  Raises NumericsError as `Observer`, and for another constant.
+    low = (1 - c) low + c (the batch's least finite value), from the first batch's on that has one; high
+    likewise; both float64, NaN before.  averaging_constant: c, 0 < c <= 1.  The order of the batches
+    matters, so it is the one observer that cannot be merged.  Raises NumericsError as `Observer`, and for
+    another constant.
 
     >>> watching = MovingAverage("int8", averaging_constant=0.25)
     >>> for amax in 127.0, 635.0:
@@ -49,12 +51,20 @@ class MovingAverage(Observer):
         self.averaging_constant = check_within("averaging_constant", averaging_constant, 1)
 
     def _blank(self, original: str, shared: tuple[int, ...]) -> dict[str, Array]:
-        return {name: np.zeros(shared) for name in self.arrays}
+        return {name: np.full(shared, np.nan) for name in self.arrays}
 
     def _take(self, low: Array, high: Array, data: Any, partition: Partition) -> None:
-        new = self.averaging_constant if self.batches else 1
-        self.low = (1 - new) * self.low + new * low.astype(np.float64)
-        self.high = (1 - new) * self.high + new * high.astype(np.float64)
+        told = np.asarray((low != 0) | (high != 0))
+        if not told.all():  # zeros, or nothing that is finite
+            told = told | have_finite(data, partition)
+        self.low, self.high = self._moved(self.low, low, told), self._moved(self.high, high, told)
+
+    def _moved(self, before: Array, new: Array, told: Array) -> Array:
+        moved = (1 - self.averaging_constant) * before + self.averaging_constant * new.astype(np.float64)
+        return np.asarray(np.where(told, np.where(np.isnan(before), new, moved), before))
+
+    def _range(self) -> tuple[Array, Array]:
+        return np.nan_to_num(self.low), np.nan_to_num(self.high)
 
 
 class Pof2(Observer):
@@ -94,6 +104,7 @@ def nearest_power_of_two(scale: Array) -> Array:
     >>> nearest_power_of_two(np.array([1.0, 1.4142135623730949, 1.4142135623730951, 3.0]))
     array([1., 1., 2., 4.])
     """
-    mantissa, exponent = np.frexp(scale.astype(np.float64))
+    least = np.finfo(scale.dtype).smallest_subnormal  # what became 0 in its type was not
+    mantissa, exponent = np.frexp(np.maximum(scale, least).astype(np.float64))
     power = np.clip(exponent - (mantissa < math.sqrt(0.5)), *POF2_EXPONENTS)
     return np.asarray(np.ldexp(scale.dtype.type(1), power))

@@ -102,6 +102,15 @@ def owners(partition: Partition, places: NDArray[np.int64]) -> NDArray[np.int64]
     return np.asarray(group * math.prod(shape[axis + 1 :]) + inner)
 
 
+def have_finite(data: Any, partition: Partition) -> NDArray[np.bool_]:
+    """For each scale: is one of the values that share it finite?"""
+    found, flat = np.zeros(math.prod(partition.shared), bool), data.reshape(-1)
+    for start in range(0, math.prod(data.shape), CHUNK):
+        finite = np.flatnonzero(np.isfinite(to_float32(to_host(flat[start : start + CHUNK]))))
+        found[owners(partition, finite + start)] = True
+    return found.reshape(partition.shared)
+
+
 class Histogram(Observer):
     """Counts the values of every scale in bins; what chooses a range by them builds on it.
 

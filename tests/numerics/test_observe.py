@@ -141,6 +141,21 @@ def test_moving_average_by_hand():
     assert watching.scale == (watching.high - watching.low) / 255
 
 
+@pytest.mark.parametrize("library", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_a_moving_average_begins_where_something_finite_is(library):
+    """For each scale by itself; zeros are something."""
+    nothing, some = np.float32([[np.nan, np.inf], [0, np.nan], [2, 4]]), np.full((3, 2), 127, np.float32)
+    watching = seen(MovingAverage("int8", scheme="per_channel(0)", averaging_constant=0.25), library(nothing))
+    assert watching.scale.tolist() == np.float32([1, 1, 4 / 127]).tolist()
+    watching.observe(library(some))
+    assert watching.scale.tolist() == np.float32([1, 0.25, (4 * 0.75 + 127 * 0.25) / 127]).tolist()
+    watching.observe(library(nothing))
+    assert watching.high.tolist() == [127, 127 * 0.25 * 0.75, (4 * 0.75 + 127 * 0.25) * 0.75 + 4 * 0.25]
+    again = MovingAverage("int8", scheme="per_channel(0)", averaging_constant=0.25)
+    again.restore(watching.state)
+    assert_same_state(again, watching)
+
+
 def test_moving_average_of_one_batch_is_what_quantize_finds():
     x = heavy(4, 4, 5)
     assert_same(seen(MovingAverage("int4", scheme="per_channel(0)"), x).scale,
@@ -170,6 +185,14 @@ def test_nearest_power_of_two_is_the_nearest_in_log2(original):
     ceil = seen(Pof2("int8", scheme=nx.per_channel(0), rule="ceil"), x).scale
     assert_same(ceil, seen(MinMax("int8", scheme=nx.per_channel(0), scale_type="pof2"), x).scale)
     assert_same(ceil, nx.quantize(x, "int8", scheme=nx.per_channel(0), scale_type="pof2").scale)
+
+
+@pytest.mark.parametrize("original", [np.float32, np.float64])
+def test_the_nearest_power_of_two_of_next_to_nothing_is_the_least(original):
+    for amax in (1e-44, 1e-40, 2.0**-149, 2.0**-120):
+        assert seen(Pof2("int8"), original([amax])).scale == max(
+            2.0**-127, 2.0 ** round(math.log2(amax / 127))
+        )
 
 
 def test_nearest_power_of_two_has_its_own_zero_point():
@@ -552,6 +575,10 @@ def restored_of_others():
     Histogram("int8").restore(seen(Histogram("int8", bins=64), [1.0]).state)
 
 
+def restored(**other):
+    MinMax("int8").restore({**seen(MinMax("int8"), [1.0]).state, **other})
+
+
 def merged_of_another_type():
     seen(MinMax("int8"), [1.0]).merge(seen(MinMax("int8"), np.float32([1])))
 
@@ -589,6 +616,9 @@ CHANNELS, GROUPS = {"scheme": "per_channel(0)"}, {"scheme": "per_group(2)"}
     (lambda: MovingAverage("int8").all_reduce(), "depends on the order"),
     (lambda: MinMax("int8").all_reduce(), "not initialized"),
     (lambda: MinMax("int8").restore({}), "the state of MinMax has batches, original, low, high"),
+    (lambda: MinMax("int8").restore(None), "a state is a table of names"),
+    (lambda: restored(batches="x"), "batches must be an integer, not 'x'"),
+    (lambda: restored(batches=0), "batches=0 is not allowed"),
     (restored_of_others, r"counts is int64 of shape \(4096,\)"),
 ])  # fmt: skip
 def test_what_cannot_be(make, said):
