@@ -71,6 +71,26 @@ def as_tensor(x: Array) -> torch.Tensor:
     return torch.from_numpy(x)
 
 
+def given_tensor(what: str, came: Any, kind: Any = None, device: Any = None) -> torch.Tensor:
+    """Real numbers that stand beside a tensor, as one themselves; a tensor as it is, its checks to come.
+
+    kind: a dtype of torch, the numbers' own where it is None.  Raises NumericsError for what are none.
+    """
+    import torch
+
+    if isinstance(came, torch.Tensor):
+        return came
+    try:
+        if type(came) is float:
+            return torch.as_tensor(came, dtype=kind, device=device)
+        found = torch.as_tensor(came, device=device)  # told no type, it says what they are
+        if found.is_complex() or found.dtype == torch.bool:
+            raise TypeError(f"they are {found.dtype}")
+        return found if kind is None else torch.as_tensor(came, dtype=kind, device=device)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as wrong:
+        raise NumericsError(f"{what} must be real numbers: {wrong}") from None
+
+
 def number_tensor(number: float, device: Any = None) -> torch.Tensor:
     """A positive float32 number as a tensor of shape () on that device, subnormal or not (`bits_of`)."""
     import torch

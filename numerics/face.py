@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from numerics.backends.tensors import number_of, number_tensor
+from numerics.backends.tensors import given_tensor, number_of, number_tensor
 from numerics.formats import backend
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block, Blocks
@@ -47,7 +47,7 @@ class Face:
         if out is not None:
             backend.owner(x).encode(x, dtype, rounding, overflow, draw, out)
             return out
-        return _ops.encode(x.detach(), text_of(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
+        return _ops.encode(x.detach(), text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits))
 
     def decode(self, codes: Tensor, dtype: Element, out: Any) -> Tensor:
         """Element.decode."""
@@ -61,7 +61,7 @@ class Face:
         if out is not None:
             backend.owner(x).round(x, dtype, rounding, overflow, draw, out)
             return out
-        return _ops.round(x, text_of(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
+        return _ops.round(x, text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits))
 
     def pack(self, codes: Tensor, dtype: Element) -> Tensor:
         """Element.pack."""
@@ -73,7 +73,9 @@ class Face:
 
     def encode_packed(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Tensor:
         """Element.encode_packed."""
-        return _ops.encode_packed(x.detach(), text_of(dtype), rounding, overflow, _seed(draw.seed), draw.bits)
+        return _ops.encode_packed(
+            x.detach(), text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits)
+        )
 
     def decode_packed(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
         """Element.decode_packed."""
@@ -90,7 +92,7 @@ class Face:
             made = backend.owner(x).encode_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
             return Blocks(dtype, axis, out.codes, out.scale, out.microexponents, made.tensor_scale)
         codes, scale, micro, found = _ops.encode_blocks(
-            x.detach(), text_of(dtype), axis, rule, rounding, tensor_scale, _seed(draw.seed), draw.bits
+            x.detach(), text_of(dtype), axis, rule, rounding, tensor_scale, *_drawn(x, draw.seed, draw.bits)
         )
         if dtype.family == "scaled" and tensor_scale is None:
             tensor_scale = number_of(found)
@@ -115,7 +117,7 @@ class Face:
             backend.owner(x).round_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
             return out
         return _ops.round_blocks(
-            x, text_of(dtype), axis, rule, rounding, tensor_scale, _seed(draw.seed), draw.bits
+            x, text_of(dtype), axis, rule, rounding, tensor_scale, *_drawn(x, draw.seed, draw.bits)
         )
 
     def pack_blocks(self, blocks: Blocks) -> Tensor:
@@ -138,8 +140,8 @@ class Face:
     ) -> TensorQTensor:
         """numerics.quantize."""
         _check(scale)
-        given = _beside(x, scale), _beside(x, zero_point)
-        parts = _ops.quantize(x.detach(), recipe, *given, _seed(seed), bits)
+        given = _beside("scale", scale), _beside("zero_point", zero_point)
+        parts = _ops.quantize(x.detach(), recipe, *given, *_drawn(x, seed, bits))
         return wrapped(recipe, x, *parts)
 
     def fake_quantize(
@@ -147,8 +149,8 @@ class Face:
     ) -> Tensor:
         """numerics.fake_quantize."""
         _check(scale)
-        given = _beside(x, scale), _beside(x, zero_point)
-        return _ops.fake_quantize(x, recipe, *given, _seed(seed), bits, clip)
+        given = _beside("scale", scale), _beside("zero_point", zero_point)
+        return _ops.fake_quantize(x, recipe, *given, *_drawn(x, seed, bits), clip)
 
 
 def _check(scale: Any) -> None:
@@ -156,19 +158,16 @@ def _check(scale: Any) -> None:
         raise NumericsError("scale requires a gradient; numerics.train.LSQ and TQT learn scales")
 
 
-def _beside(x: Tensor, given: Any) -> Tensor | None:
-    """A scale or zero point as a tensor."""
-    if given is None or isinstance(given, Tensor):
-        return given
-    try:
-        return torch.as_tensor(given, dtype=torch.float64)
-    except (ValueError, TypeError, RuntimeError) as wrong:
-        raise NumericsError(f"scale and zero_point must be real numbers: {wrong}") from None
+def _beside(name: str, given: Any) -> Tensor | None:
+    """A scale or a zero point as a tensor: float64, so that nothing is lost before it is checked."""
+    return None if given is None else given_tensor(name, given, torch.float64)
 
 
-def _seed(seed: int | None) -> int | None:
-    """As an operator takes it: Python's, and signed."""
-    return None if seed is None else int(seed) if seed < SIGNED else int(seed) - 2 * SIGNED
+def _drawn(x: Tensor, seed: int | None, bits: Any) -> tuple[int | None, Tensor | None]:
+    """Where random bits come from, as an operator takes it: a signed integer, or a tensor beside x."""
+    if seed is not None:
+        seed = int(seed) if seed < SIGNED else int(seed) - 2 * SIGNED
+    return seed, None if bits is None else given_tensor("random_bits", bits, device=x.device)
 
 
 def _sizes(shape: Any) -> list[int]:

@@ -16,7 +16,7 @@ from numerics.formats.aliases import dtype as find_dtype
 from numerics.formats.aliases import dtypes
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError
-from numerics.tensor import ArrayQTensor, QTensor
+from numerics.tensor import ArrayQTensor, QTensor, check_quantized
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ def to_native(codes: Any, dtype: Any) -> Any:
     d = _element(find_dtype(dtype))
     check_kind(codes, d.code_dtype, f"codes of {d}")
     own = _torch_type(d) if is_tensor(codes) else _numpy_type(d)
-    _check_range(codes, d)
+    check_range(codes, d)
     return codes.view(own)
 
 
@@ -59,7 +59,7 @@ def from_native(x: Any) -> tuple[Any, Element]:
     codes = own_codes(x, d.bits, d.code_dtype, d.name)
     if codes is x:
         raise NumericsError(f"the bits of {x.dtype} are not the codes of {d}: no view without a copy")
-    _check_range(codes, d)
+    check_range(codes, d)
     return codes, d
 
 
@@ -106,6 +106,7 @@ def as_tensors(q: QTensor) -> TensorQTensor:
     >>> as_tensors(nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")).dequantize()
     tensor([ 0.5000, -1.0000,  2.0000,  3.5000], dtype=torch.float64)
     """
+    check_quantized("as_tensors", q)
     try:
         import torch
 
@@ -130,6 +131,7 @@ def as_arrays(q: QTensor) -> ArrayQTensor:
     >>> as_arrays(nx.quantize(torch.tensor([0.5, -1.0]), "fp4")).packed
     array([245], dtype=uint8)
     """
+    check_quantized("as_arrays", q)
     packed, shared, zero_point = (
         as_array(part) if is_tensor(part) else part for part in (q.packed, q.shared, q.zero_point)
     )
@@ -196,7 +198,8 @@ def check_kind(x: Any, kind: str, what: str) -> None:
         raise NumericsError(f"{what} are {kind}, not {came}")
 
 
-def _check_range(codes: Any, d: Element) -> None:
+def check_range(codes: Any, d: Element) -> None:
+    """Raises NumericsError for unsigned codes with more bits set than the format has."""
     if d.bits < 8 * codes.dtype.itemsize and math.prod(codes.shape) and int(codes.max()) >= 1 << d.bits:
         raise NumericsError(f"{d}: code {int(codes.max())} is outside 0 .. {(1 << d.bits) - 1}")
 

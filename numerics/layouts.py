@@ -6,7 +6,7 @@ For NumPy arrays and for torch tensors on any device: nothing is computed, only 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from numerics.backends.blocking import check_axis
 from numerics.backends.tensors import is_tensor
 from numerics.formats.aliases import dtype as find_dtype
 from numerics.formats.dtype import Integer
-from numerics.formats.errors import NumericsError
-from numerics.interop import check_array, check_kind
+from numerics.formats.errors import NumericsError, integer
+from numerics.interop import check_array, check_kind, check_range
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ def pack_words(codes: Any, dtype: Any, *, axis: int = -1, order: Sequence[int] |
     """
     d, places = _word_of(dtype, order)
     check_kind(codes, d.code_dtype, f"codes of {d}")
+    check_range(codes, d)
     axis = check_axis(axis, tuple(codes.shape))
     plain = codes ^ _offset(d)
     lines, fields = plain.swapaxes(axis, -1), 32 // d.bits
@@ -149,12 +150,12 @@ def unpack_words(
     """
     d, places = _word_of(dtype, order)
     check_kind(words, "int32", f"words of {d}")
-    axis = check_axis(axis, tuple(words.shape))
+    axis, length = check_axis(axis, tuple(words.shape)), integer("length", length)
     came, need = words.shape[axis], -(-length * d.bits // 32)
-    if came != need:
+    if came != need or length < 0:
         raise NumericsError(f"{length} codes of {d} are {need} words, but {came} came")
     lines, fields = words.swapaxes(axis, -1), 32 // d.bits
-    packed = _as_kind(lines.reshape(-1, 1), "uint8")
+    packed = _as_kind(_in_line(lines), "uint8")
     codes = d.unpack(packed, (*lines.shape, fields))[..., sorted(range(fields), key=places.__getitem__)]
     whole = codes.reshape(*lines.shape[:-1], need * fields)[..., :length]
     return (whole ^ _offset(d)).swapaxes(axis, -1)
@@ -165,10 +166,11 @@ def _word_of(dtype: Any, order: Sequence[int] | None) -> tuple[Integer, list[int
     d = find_dtype(dtype)
     if not isinstance(d, Integer) or d.bits not in (2, 4, 8):
         raise NumericsError(f"words hold integers of 2, 4 or 8 bits, not {d}")
-    fields = 32 // d.bits
-    if order is not None and sorted(order) != list(range(fields)):
-        raise NumericsError(f"order={tuple(order)} does not say where each of {fields} {d} lies in a word")
-    return d, list(range(fields) if order is None else order)
+    fields = range(32 // d.bits)
+    places = list(fields) if order is None else list(order) if isinstance(order, Iterable) else [order]
+    if len(places) != len(fields) or not all(place in places for place in fields):
+        raise NumericsError(f"order={order!r} does not say where each of {len(fields)} {d} lies in a word")
+    return d, [int(place) for place in places]
 
 
 def _offset(d: Integer) -> int:
@@ -192,6 +194,16 @@ def _as_kind(x: Any, kind: Any) -> Any:
     import torch
 
     return x.view(getattr(torch, kind) if isinstance(kind, str) else kind)
+
+
+def _in_line(x: Any) -> Any:
+    """x in C order and one dimension, neighbours side by side in memory."""
+    flat = x.reshape(-1)
+    if not is_tensor(x):
+        return np.ascontiguousarray(flat)
+    import torch
+
+    return flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)
 
 
 def _permuted(x: Any, axes: tuple[int, ...]) -> Any:

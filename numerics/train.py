@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from numerics.backends.sharing import reduced
-from numerics.backends.tensors import number_tensor
+from numerics.backends.tensors import given_tensor, number_tensor
 from numerics.formats.errors import NumericsError, one_of
 from numerics.learned import integer, lsq_scale, tqt_scale
 from numerics.quantization import quantize
@@ -84,7 +84,7 @@ def lsq(
     if not isinstance(scale, Tensor):
         raise NumericsError(f"scale must be a tensor, not {_said(scale)}")
     text = _text(dtype, scheme, zero_point is None, _tensor(x).dtype == torch.float64)
-    zero = None if zero_point is None else torch.as_tensor(zero_point, device=x.device)
+    zero = None if zero_point is None else given_tensor("zero_point", zero_point, device=x.device)
     return cast(Tensor, torch.ops.numerics.lsq(x, scale, zero, text))
 
 
@@ -223,7 +223,7 @@ class LSQ(_Learned):
     """
 
     def __init__(self, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None) -> None:
-        found = None if zero_point is None else torch.as_tensor(zero_point)
+        found = None if zero_point is None else given_tensor("zero_point", zero_point)
         super().__init__(_recipe(dtype, scheme, found is None), found)
         self.step = nn.UninitializedParameter()
 

@@ -19,7 +19,7 @@ from numerics.formats.floats import fp4
 from numerics.interop import as_tensors, check_kind
 from numerics.quantization import quantize
 from numerics.recipe import FOR_INTEGERS, Recipe
-from numerics.tensor import ArrayQTensor, QTensor
+from numerics.tensor import ArrayQTensor, QTensor, check_quantized
 
 if TYPE_CHECKING:
     from numerics.subclass import TensorQTensor
@@ -42,6 +42,7 @@ def transcode(q: QTensor, dtype: Any) -> QTensor:
     >>> transcode(q, "mxfp8_e4m3"), transcode(q, "mxfp8_e4m3").dequantize()
     (QTensor(mxfp8_e4m3, shape=(4,), axis=-1, 10 bits a value), [1.0, 0.5, -0.0, 4.0])
     """
+    check_quantized("transcode", q)
     d = find_dtype(dtype)
     if d is q.format:
         return q
@@ -65,6 +66,7 @@ def to_gguf(q: QTensor) -> Any:
     >>> to_gguf(nx.quantize([1.0] * 16 + [-6.0] * 16, "mxfp4")).tolist()[:4]
     [127, 242, 242, 242]
     """
+    check_quantized("to_gguf", q)
     shape = tuple(q.shape)
     if q.format is not mxfp4:
         raise NumericsError(f"GGUF's type 39 is mxfp4, not {q.format}")

@@ -125,6 +125,19 @@ def test_every_field_of_a_word(name, order, library):
     assert np.array_equal(np.asarray(unpack_words(words, d, 2 * fields, order=order)), codes)
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("index", [np.s_[:, ::2], np.s_[:1, ::4], np.s_[::2, ::3], np.s_[:0, ::2]])
+def test_words_need_not_be_neighbours(index, library):
+    words = rng.integers(-(2**31), 2**31, (3, 4)).astype(np.int32)
+    due = unpack_words(np.ascontiguousarray(words[index]), "int4", 8 * words[index].shape[1])
+    found = unpack_words(LIBRARIES[library](words)[index], "int4", 8 * words[index].shape[1])
+    assert np.array_equal(np.asarray(found), due)
+    line = LIBRARIES[library](words[0])[::3]
+    assert np.array_equal(
+        np.asarray(unpack_words(line, "uint4", 16)), unpack_words(words[0][::3], "uint4", 16)
+    )
+
+
 def test_along_another_axis_as_gptq():
     codes = rng.integers(0, 16, (16, 5)).astype(np.uint8)
     words = pack_words(codes, "uint4", axis=0)
@@ -155,6 +168,11 @@ WRONG_WORDS = {
     "a float format": (lambda: pack_words(CODES, "fp4"), "not fp4"),
     "wide codes": (lambda: pack_words(CODES.astype(np.int8), "int4"), "are uint8, not int8"),
     "a code too large": (lambda: pack_words(CODES + 16, "uint4"), "code 16 is outside"),
+    "a signed code too large": (lambda: pack_words(CODES + 16, "int4"), "code 16 is outside"),
+    "a number for an order": (lambda: pack_words(CODES, "int4", order=5), "order=5 does not say where"),
+    "letters for an order": (lambda: pack_words(CODES, "int4", order="abcdefgh"), "does not say where"),
+    "half a code": (lambda: unpack_words(np.zeros(1, np.int32), "int4", 2.5), "an integer, not 2.5"),
+    "fewer than no codes": (lambda: unpack_words(np.zeros(0, np.int32), "int4", -1), "-1 codes of int4"),
     "an order with a hole": (lambda: pack_words(CODES, "int4", order=(0,) * 8), "does not say where"),
     "another axis": (lambda: pack_words(CODES, "int4", axis=2), "axis 2 does not exist"),
     "wide words": (lambda: unpack_words(np.zeros(1, np.int64), "int4", 8), "are int32, not int64"),

@@ -96,6 +96,17 @@ def test_any_strides():
         same(nx.mxfp4.round(part), as_array(nx.mxfp4.round(part.contiguous())))
 
 
+@pytest.mark.parametrize("make", [np.asarray, list, torch.from_numpy], ids=["array", "list", "tensor"])
+def test_random_bits_may_be_of_any_kind(backend, make):
+    bits = np.arange(24, dtype=np.uint32) << 24
+    x, options = data(shape=(24,)), {"rounding": "stochastic", "random_bits": make(bits)}
+    with nx.use("array"):
+        due = nx.fp8_e4m3.encode(as_array(x), rounding="stochastic", random_bits=bits)
+        faked = nx.fake_quantize(as_array(x), "int4", rounding="stochastic", random_bits=bits)
+    same(nx.fp8_e4m3.encode(x, **options), due)
+    same(nx.fake_quantize(x, "int4", **options), faked)
+
+
 @pytest.mark.parametrize("d", ["fp8_e4m3", "fp6_e2m3", "bfloat16", "int4", "e8m0", *DECLARED[:2]], ids=str)
 def test_a_format_takes_tensors(backend, d):
     d, x = nx.dtype(d), data()
@@ -438,6 +449,11 @@ def test_what_torch_quantized_is_named(dtype):
         (lambda: nx.quantize(torch.ones(3), "int8", scale=torch.ones(2)), r"scale has shape \(2,\)"),
         (lambda: nx.quantize(torch.ones(3), "int8", scale=torch.tensor(0.0)), "scale 0 is not allowed"),
         (lambda: nx.quantize(torch.ones(3), "int8", scale="big"), "must be real numbers"),
+        *((lambda came=came: nx.quantize(torch.ones(3), "int8", scale=came), "scale must be real numbers")
+          for came in (np.array(3j), 1j, True, np.True_, torch.tensor(True), torch.tensor(1j), 10**400)),
+        (lambda: nx.fp4.encode(torch.ones(3), rounding="stochastic", random_bits="abc"), "random_bits must"),
+        (lambda: nx.fp4.encode(torch.ones(3), rounding="stochastic", random_bits=[0.5] * 3),
+         "random_bits must be uint32"),
         (lambda: nx.fake_quantize(torch.ones(3), "int8", scale=torch.ones((), requires_grad=True)),
          "numerics.train"),
         (lambda: nx.quantize(nx.quantize(torch.ones(3), "int8"), "int4"), "is quantized already"),

@@ -590,6 +590,12 @@ ONE = torch.ones(4)
         (lambda: train.lsq(ONE, torch.ones(4), "int8", scheme="per_chanel"), "did you mean 'per_channel'"),
         (lambda: train.lsq(ONE, torch.tensor(1.0), "uint8", zero_point=0.5), "zero_point 0.5 is not an"),
         (lambda: train.lsq(ONE, torch.tensor(1.0), "uint4", zero_point=99), "zero_point 99 is outside"),
+        (
+            lambda: train.lsq(ONE, torch.tensor(1.0), "uint4", zero_point="a"),
+            "zero_point must be real numbers",
+        ),
+        (lambda: train.LSQ("uint4", zero_point="a"), "zero_point must be real numbers"),
+        (lambda: train.LSQ("uint4", zero_point=2j), "zero_point must be real numbers"),
         (lambda: train.TQT("int8").scale, "has seen no batch yet"),
         (lambda: train.TQT("int8").threshold, "has seen no batch yet"),
         (lambda: train.LSQ("int8").quantize(ONE), "has seen no batch yet"),

@@ -337,6 +337,8 @@ NO_GGUF = {
         lambda: from_gguf(np.zeros((2, 18), np.uint8)),
         r"\[..., k \* 17\] bytes, not \(2, 18\)",
     ),
+    "no QTensor": (lambda: to_gguf(3), "to_gguf takes a QTensor, not int"),
+    "an array to transcode": (lambda: transcode(X, "int8"), "transcode takes a QTensor, not ndarray"),
     "other bytes": (lambda: from_gguf(np.zeros(17, np.int8)), "are uint8, not int8"),
 }
 
