@@ -44,11 +44,9 @@ def integer(what: str, came: object) -> int:
     >>> integer("axis", -1)
     -1
     """
-    if type(came) is int:
-        return came
     try:
         if not isinstance(came, bool):
-            return index(came)  # type: ignore[arg-type]
+            return index(came)  # type: ignore[arg-type]  # and a constant, to torch.compile
     except TypeError:
         pass
     raise NumericsError(f"{what} must be an integer, not {came!r}")

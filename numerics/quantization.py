@@ -19,7 +19,7 @@ from numerics.formats.backend import Draw
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random
 from numerics.recipe import Recipe, recipe_of, recipe_text
-from numerics.scheme import Scheme
+from numerics.scheme import Scheme, spelled
 from numerics.tensor import ArrayQTensor, QTensor, affine_backend, check_quantized, to_host, wide_type
 
 Array = NDArray[Any]
@@ -59,7 +59,7 @@ def quantize(
     >>> q.codes.tolist(), float(q.scale), int(q.zero_point)
     ([128, 176, 0], 0.03125, -96)
     """
-    options = (dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis)
+    options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis)
     check_random(rounding, seed, random_bits)
     _refuse_quantized(x)
     face = backend.face(x)
@@ -105,7 +105,7 @@ def fake_quantize(
     >>> nx.fake_quantize([-1.0, 0.3, 3.5], "int4")
     [-1.0, 0.5, 3.5]
     """
-    options = (dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis)
+    options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis)
     check_random(rounding, seed, random_bits)
     _refuse_quantized(x)
     face = backend.face(x)

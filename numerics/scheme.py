@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from numerics.backends.affine import Partition
 from numerics.backends.blocking import check_axis
@@ -65,6 +66,11 @@ class Scheme:
             return _partition(self, shape)
         except TypeError:  # sizes that torch.compile does not know yet cannot be remembered
             return _partition.__wrapped__(self, shape)
+
+
+def spelled(scheme: Any) -> Any:
+    """A scheme as its text: a constant to torch.compile also where it was made inside; others as they are."""
+    return repr(scheme) if isinstance(scheme, Scheme) else scheme
 
 
 @lru_cache(maxsize=4096)

@@ -261,6 +261,11 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
         return NotImplemented
     if (source.recipe, source.shape) != (target.recipe, target.shape):
         raise NumericsError(f"{source!r} cannot be copied into {target!r}: another recipe or shape")
+    if source.dtype != target.dtype and not _keeps_values(source, target.dtype):
+        raise NumericsError(
+            f"{source!r} of {source.original} cannot be copied into one of {target.original}: the same "
+            "bytes are other values there; dequantize it, and quantize the values"
+        )
     for mine, theirs in zip(target.parts, source.parts, strict=True):
         mine.copy_(theirs, non_blocking)
     return target
@@ -270,13 +275,6 @@ def _empty_like(q: TensorQTensor, *, dtype: Any = None, device: Any = None, **_:
     if dtype not in (None, q.dtype):
         return NotImplemented
     return q.each(lambda part: torch.empty_like(part, device=device))
-
-
-def _equal(q: Any, other: Any) -> Any:
-    both = isinstance(q, TensorQTensor) and isinstance(other, TensorQTensor)
-    if not both or q.recipe != other.recipe or q.shape != other.shape:
-        return NotImplemented
-    return all(torch.equal(mine, theirs) for mine, theirs in zip(q.parts, other.parts, strict=True))
 
 
 def _is_pinned(q: TensorQTensor, device: Any = None) -> bool:
@@ -379,7 +377,6 @@ KEPT: dict[Any, Callable[..., Any]] = {
     aten.new_zeros.default: _new_zeros,
     aten.empty_like.default: _empty_like,
     aten.copy_.default: _copy,
-    aten.equal.default: _equal,
     aten.is_pinned.default: _is_pinned,
     aten._pin_memory.default: _pin_memory,
 }

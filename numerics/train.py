@@ -28,7 +28,7 @@ from numerics.formats.errors import NumericsError, one_of
 from numerics.learned import integer, lsq_scale, tqt_scale
 from numerics.quantization import quantize
 from numerics.recipe import Recipe
-from numerics.scheme import Scheme
+from numerics.scheme import Scheme, spelled
 from numerics.tensor import QTensor
 from numerics.thresholds import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
 
@@ -83,7 +83,7 @@ def lsq(
     """
     if not isinstance(scale, Tensor):
         raise NumericsError(f"scale must be a tensor, not {_said(scale)}")
-    text = _text(dtype, scheme, zero_point is None, _tensor(x).dtype == torch.float64)
+    text = _text(dtype, spelled(scheme), zero_point is None, _tensor(x).dtype == torch.float64)
     zero = None if zero_point is None else given_tensor("zero_point", zero_point, device=x.device)
     return cast(Tensor, torch.ops.numerics.lsq(x, scale, zero, text))
 

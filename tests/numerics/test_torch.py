@@ -182,6 +182,36 @@ def test_shapes_may_be_dynamic():
         same(compiled(x), as_array(nx.fake_quantize(x, "int4", scheme="per_group(8)")))
 
 
+SCHEMES = {
+    "per_tensor": lambda x: nx.fake_quantize(x, "int4", scheme=nx.per_tensor()),
+    "per_channel": lambda x: nx.quantize(x, "int4", scheme=nx.per_channel(axis=1)).dequantize(),
+    "per_group": lambda x: nx.fake_quantize(x, "int4", scheme=nx.per_group(8)),
+    "a spelling": lambda x: nx.fake_quantize(x, "int4", scheme=nx.Scheme.parse("per_group", size=8)),
+    "of a shape": lambda x: nx.fake_quantize(x, "int4", scheme=nx.per_group(x.shape[1] // 4)),
+    "lsq": lambda x: nx.train.lsq(x, torch.ones(4), "int4", scheme=nx.per_channel(0)),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_scheme_may_be_made_inside(name):
+    torch._dynamo.reset()
+    compiled = torch.compile(SCHEMES[name], fullgraph=True, backend="aot_eager")
+    for columns in (16, 24, 40):
+        x = torch.randn(4, columns)
+        same(compiled(x), as_array(SCHEMES[name](x)))
+
+
+def test_a_scheme_may_be_made_of_numbers_that_change():
+    def call(x, size):
+        return nx.fake_quantize(x, "int4", scheme=nx.per_group(size))
+
+    torch._dynamo.reset()
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    x = data()
+    for size in (4, 8, 16):
+        same(compiled(x, size), as_array(call(x, size)))
+
+
 SHORT = torch.randn(4, 32)
 E4M3, MX6, INT4 = "fp8_e4m3", "mx6", '{"dtype": "int4", "scheme": "per_channel(0)", "symmetric": false}'
 NUMERICS = torch.ops.numerics
@@ -364,6 +394,7 @@ def test_moving_keeps_it_quantized():
         assert torch.equal(moved.dequantize("float32").reshape(-1), q.dequantize().reshape(-1))
     assert q.to(torch.bfloat16).dtype == torch.bfloat16
     assert q.to(torch.float64).dtype == torch.float64  # values: they are computed otherwise
+    assert not isinstance(q.to(torch.float64), nx.QTensor)
     assert not isinstance(q + 1, nx.QTensor)
     assert torch.equal(q + 1, q.dequantize() + 1)
     with pytest.raises(nx.NumericsError, match="would change a QTensor in place"):
@@ -388,6 +419,39 @@ def test_meta_tensors_have_shapes_only():
     x = torch.ones(3, 4, device="meta")
     for made in (nx.fake_quantize(x, "int4", scale=0.5), nx.quantize(x, "int4").dequantize()):
         assert (made.device.type, made.shape) == ("meta", (3, 4))
+
+
+def test_copies_keep_values_or_are_refused():
+    """As `.to` keeps them: not between widths in which the same bytes are computed otherwise."""
+    x = torch.randn(4, 32, dtype=torch.float64)
+    for kind, options in ((torch.float32, {"scale_type": "float"}), (torch.float32, {}),
+                          (torch.float16, {"scale_type": "float"})):  # fmt: skip
+        target = nx.quantize(torch.zeros(4, 32, dtype=kind), "int4", **options)
+        before = target.dequantize()
+        with pytest.raises(
+            nx.NumericsError, match=f"of float64 cannot be copied into one of {str(kind)[6:]}"
+        ):
+            target.copy_(nx.quantize(x, "int4", **options))
+        same(target.dequantize(), as_array(before))
+    target = nx.quantize(torch.zeros(4, 32, dtype=torch.bfloat16), "int4")
+    target.copy_(nx.quantize(x.float(), "int4"))
+    same(target.dequantize("float32"), as_array(nx.quantize(x.float(), "int4").dequantize()))
+    layer = torch.nn.Linear(32, 4, bias=False)
+    layer.weight = torch.nn.Parameter(nx.quantize(x.float(), "int4"), requires_grad=False)
+    with pytest.raises(RuntimeError, match="cannot be copied into one of float32"):
+        layer.load_state_dict({"weight": nx.quantize(x, "int4")})
+
+
+def test_equal_are_those_of_equal_values():
+    """-0 is 0 and NaN is not itself, as everywhere in torch."""
+    zeros = (nx.quantize(torch.tensor([zero, 6.0]), "fp4") for zero in (0.0, -0.0))
+    assert torch.equal(*zeros)
+    nan = nx.quantize(torch.tensor([torch.nan, 6.0]), "fp8_e4m3")
+    assert not torch.equal(nan, nan.clone())
+    one, other = nx.quantize(torch.ones(3), "int4"), nx.quantize(torch.ones(3), "int4") * 2
+    assert torch.equal(one, one.clone())
+    assert not torch.equal(one, other)
+    assert torch.equal(one, one.dequantize())
 
 
 def test_it_is_shown():
