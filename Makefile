@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/peers
 
-.PHONY: demo test check verify bench compile runtimes clean
+.PHONY: demo test check verify bench compile runtimes peers clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
@@ -19,7 +20,8 @@ check: $(STAMP)
 	$(BIN)/ruff format --check -q .
 	cd $(VENV) && bin/python -m mypy -p numerics --config-file ../pyproject.toml --cache-dir ../.mypy_cache
 
-verify: $(STAMP) ## the long proofs: every block exponent, every scale
+verify: $(STAMP) ## the long proofs: every rounding of every format, every block exponent, every scale
+	NUMERICS_TEST_LONG=1 NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q
 	$(BIN)/python -m tests.verify
 
 compile: $(STAMP) ## every GPU kernel for every target, recorded in tests/data/gpu.json
@@ -37,6 +39,13 @@ runtimes: $(STAMP) ## every ONNX model on a million patterns, on each of them
 bench: $(STAMP) $(VENV)/.peers ## what it costs, beside peers and the memory ceiling
 	$(BIN)/python -m bench
 
+# An environment beside ours, since peers want what we do not.  microxcaling and tensorcast have no package:
+# they are judged where PYTHONPATH leads to their sources.
+peers: $(PEERS)/.installed ## the matrix of the field: other libraries judged, docs/peers.md written
+	$(PEERS)/bin/python -m pip --disable-pip-version-check -q install --no-deps --no-build-isolation --force-reinstall .
+	@rm -rf build *.egg-info
+	$(PEERS)/bin/python -m tests.peers
+
 clean:
 	rm -rf $(VENV) demo build *.egg-info
 
@@ -46,6 +55,12 @@ SOURCES := $(shell find numerics formats backends -name '*.py' -o -name '*.md' -
 $(STAMP): $(VENV)/.dependencies $(SOURCES)
 	$(PIP) install --no-deps --no-build-isolation --force-reinstall .
 	@rm -rf build *.egg-info
+	@touch $@
+
+$(PEERS)/.installed: $(VENV)/.dependencies
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check -q install -c .ci/constraints.txt torch==2.13.0
+	$(PEERS)/bin/python -m pip --disable-pip-version-check -q install -c .ci/constraints.txt -r tests/peers/requirements.txt
 	@touch $@
 
 $(VENV)/.peers: $(VENV)/.dependencies

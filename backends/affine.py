@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -238,9 +238,8 @@ class HostAffine:
         if scale_type == "pof2":
             return power_of_two_above(scale)
         if scale_type not in _CODECS:
-            facts = np.finfo(scale_type)
-            kept = np.minimum(np.maximum(scale.astype(facts.dtype), facts.smallest_subnormal), facts.max)
-            return np.asarray(kept)
+            kind, least, most = _ends(scale_type)
+            return np.asarray(np.minimum(np.maximum(scale.astype(kind), least), most))
         dtype, rounded = _CODECS[scale_type], np.empty(scale.shape, scale.dtype)
         self.executor.round(scale.reshape(-1), dtype, "half_even", "saturate", None, rounded.reshape(-1))
         return np.asarray(np.maximum(rounded, dtype.smallest_subnormal))
@@ -288,16 +287,23 @@ def _as_rows(affine: Affine, cut: Cut) -> Affine:
     return Affine(*(None if part is None else cut.numbers(part) for part in affine))
 
 
+@lru_cache(maxsize=4)
+def _ends(scale_type: str) -> tuple[Any, Any, Any]:
+    """A float type, its smallest and its largest positive number."""
+    facts = np.finfo(scale_type)
+    return facts.dtype, facts.smallest_subnormal, facts.max
+
+
 def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool) -> Array:
     """amax / max, or (max - min) / (qmax - qmin); 1 where all is zero.
 
     A difference that overflows is taken of the halves: halving is exact.
     """
-    low, high = np.minimum(low, 0), np.maximum(high, 0)
     if symmetric:
         extent = np.maximum(-low, high)
         scale = extent / low.dtype.type(dtype.max)
     else:
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
         extent, steps = high - low, low.dtype.type(dtype.max - dtype.min)
         scale = np.where(np.isinf(extent), (high / 2 - low / 2) / (steps / 2), extent / steps)
     return np.asarray(np.where(extent == 0, low.dtype.type(1), scale))

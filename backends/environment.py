@@ -9,14 +9,15 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 _ROOM = 512  # bytes: more than any platform's fenv_t
 _DEFAULT = ctypes.c_void_p(-1)  # FE_DFL_ENV in glibc and musl
+_ONE, _HALF = np.float32(1), np.float32(0.5)
+_LEAST_NORMAL, _QUARTER_STEP = np.float32(2.0**-126), np.float32(2.0**-25)
 
 
 @lru_cache(maxsize=1)
@@ -28,18 +29,34 @@ def _libm() -> ctypes.CDLL | None:
     return library
 
 
-@contextmanager
-def ieee_arithmetic() -> Iterator[None]:
+def _is_ieee() -> bool:
+    """Does this thread round half to even and keep subnormals?  Asking libm would take longer."""
+    kept = _LEAST_NORMAL * _HALF != 0
+    return bool(kept and _ONE + _QUARTER_STEP == _ONE and _ONE + 3 * _QUARTER_STEP != _ONE)
+
+
+class ieee_arithmetic:
     """Rounding half to even, gradual underflow, no warnings; outside, everything as it was."""
+
+    __slots__ = ("_errors", "_saved")
+
+    def __enter__(self) -> None:
+        self._errors = np.errstate(all="ignore")
+        self._errors.__enter__()
+        self._saved = None if _is_ieee() else _ieee_environment()
+
+    def __exit__(self, *raised: Any) -> None:
+        if self._saved is not None:
+            _libm().fesetenv(self._saved)  # type: ignore[union-attr]
+        self._errors.__exit__(*raised)
+
+
+def _ieee_environment() -> Any:
+    """Sets the default environment; returns what was before, None where it cannot be set."""
     library = _libm()
+    if library is None:
+        return None
     saved = ctypes.create_string_buffer(_ROOM)
-    with np.errstate(all="ignore"):
-        if library is None:
-            yield
-            return
-        library.fegetenv(saved)
-        library.fesetenv(_DEFAULT)
-        try:
-            yield
-        finally:
-            library.fesetenv(saved)
+    library.fegetenv(saved)
+    library.fesetenv(_DEFAULT)
+    return saved

@@ -244,6 +244,8 @@ def _numbers(name: str, came: Any, shape: tuple[int, ...]) -> Array:
 
 def _positive(name: str, came: Any, shape: tuple[int, ...]) -> Array:
     found = _numbers(name, came, shape)
+    if found.size == 1 and 0 < found.item() < np.inf:
+        return found
     good = np.asarray((found > 0) & (found < np.inf))
     if not good.all():
         raise NumericsError(f"{name} {_first(found, good)} is not allowed: positive and finite")

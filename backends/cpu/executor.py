@@ -41,6 +41,7 @@ from numerics.backends.cpu.streams import (
 )
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
 from numerics.backends.memory import empty
+from numerics.backends.words import name_of
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 
@@ -327,19 +328,20 @@ class CpuExecutor(ArrayExecutor):
         if x.dtype == np.float64 or x.size == 0:
             return super().extremes(x)
         low, high = self._extremes_of_columns(x) if x.ndim == 3 else self._extremes_of_rows(x)
-        none = ~(low <= high)
-        if none.any():
-            low[none] = high[none] = 0
+        some = low <= high
+        if not some.all():
+            low[~some] = high[~some] = 0
         return low, high
 
     def _extremes_of_rows(self, x: Array) -> tuple[Array, Array]:
         rows, n = x.shape
-        kind, base = x.dtype.name, address_of(x)
+        kind, base = name_of(x.dtype), address_of(x)
         stream, width = FLOATS[kind], min(4 * WIDTH, widths(n)[0] if n < 4 * WIDTH else n)
         emit = partial(kernels.extremes_of_rows, load=stream.load, bits=int(stream.bits), width=width)
         kernel = self.launcher.built(f"extremes_{kind}_{width}", 5, emit)
-        parts = threads.shares(n, x.size, threads.PART) if rows < threads.count() else [(0, n)]
-        low, high = (np.empty((len(parts), rows), np.float32) for _ in range(2))
+        cut = x.size >= threads.WORTHWHILE and rows < threads.count()  # a few long rows, by their parts
+        parts = threads.shares(n, x.size, threads.PART) if cut else [(0, n)]
+        low, high = np.empty((2, len(parts), rows), np.float32)
         places = address_of(low), address_of(high)
         if len(parts) == 1:
             calls = [

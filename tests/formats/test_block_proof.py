@@ -23,8 +23,8 @@ from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES
 
 MX = [nx.mxfp8_e4m3, nx.mxfp8_e5m2, nx.mxfp6_e3m2, nx.mxfp6_e2m3, nx.mxfp4, nx.mxint8]
 MICRO = [nx.mx4, nx.mx6, nx.mx9]
-SCALES = (0, 1, 2, 3, 16, 64, 100, 119, 126, 127, 128, 150, 200, 240, 253, 254)
-EXPONENTS = (1, 2, 3, 8, 23, 64, 100, 120, 126, 127, 128, 140, 200, 240, 253, 254)
+SCALES = (0, 1, 2, 127, 200, 254)
+EXPONENTS = (1, 2, 23, 127, 254)
 
 shared = arithmetic(1, 1)
 

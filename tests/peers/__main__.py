@@ -1,8 +1,8 @@
 """python -m tests.peers [LIBRARY ...] [--render]: judges libraries, each in a process of its own.
 
-Writes tests/data/peers.json and docs/peers.md; libraries that are not named keep the rows that they have
-there, and --render writes the page alone.  Sources that have no package (microxcaling, tensorcast) are
-judged where PYTHONPATH leads to them.
+Writes tests/data/peers.json and docs/peers.md; libraries that are not named, or not installed, keep the rows
+that they have there, and --render writes the page alone.  Sources that have no package (microxcaling,
+tensorcast) are judged where PYTHONPATH leads to them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tests.peers.report import markdown
 ROOT = Path(__file__).parents[2]
 DATA, PAGE = ROOT / "tests/data/peers.json", ROOT / "docs/peers.md"
 PATIENCE = 900  # seconds a library
+ABSENT: dict[str, Any] = {"version": None, "rows": []}
 
 
 def judged(name: str) -> dict[str, Any]:
@@ -54,8 +55,10 @@ def main() -> None:
         return
     peers = {}
     for name in LIBRARIES:
-        kept = asked.libraries and name not in asked.libraries
-        peers[name] = before["peers"].get(name, {"version": None, "rows": []}) if kept else judged(name)
+        kept, found = before["peers"].get(name, ABSENT), ABSENT
+        if not asked.libraries or name in asked.libraries:
+            found = judged(name)
+        peers[name] = found if found["version"] else kept
         print(f"{name} {peers[name]['version'] or 'is not installed'}: {len(peers[name]['rows'])} claims")
     machine = f"numerics {__version__}, Python {platform.python_version()}, {platform.machine()}"
     write(peers, machine)

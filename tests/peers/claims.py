@@ -42,15 +42,13 @@ class Library:
     def version(self) -> str | None:
         """What is installed; None where nothing is."""
         try:
-            importlib.import_module(self.imports)
+            module = importlib.import_module(self.imports)
         except ImportError:
             return None
-        if self.distribution is None:
-            return "sources"
         try:
-            return version(self.distribution)
+            return version(self.distribution or self.imports)
         except PackageNotFoundError:
-            return "sources"
+            return str(getattr(module, "__version__", "sources"))
 
     def claims(self) -> Iterator[Claim]:
         """What it claims; imports it."""

@@ -1,0 +1,61 @@
+"""A slice of the matrix: the page is what the data say, and what is installed here still says the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import pytest
+
+from numerics.conform.dialects.table import AFFINE_DIALECTS, DIALECTS
+from tests.peers.__main__ import DATA, PAGE
+from tests.peers.claims import LIBRARIES
+from tests.peers.judge import row
+from tests.peers.known import known
+from tests.peers.report import markdown
+
+SAID = json.loads(DATA.read_text())
+PEERS: dict[str, Any] = SAID["peers"]
+
+
+def test_the_page_is_what_the_data_say():
+    assert PAGE.read_text() == markdown(PEERS, SAID["machine"])
+
+
+def test_every_library_is_there():
+    assert list(PEERS) == list(LIBRARIES)
+    assert all(peer["rows"] for peer in PEERS.values())
+
+
+def test_what_was_known_comes_out_as_listed_or_is_corrected_on_the_page():
+    page = PAGE.read_text()
+    found = [(fact, fact.found(PEERS)) for fact in known()]
+    assert len(found) >= 200
+    for fact, came in found:
+        assert came is not None, fact
+        assert came == fact.answer or f"| {fact.input} | {fact.answer} | {came} |" in page
+
+
+def test_dialects_are_those_of_the_table():
+    names = {dialect.name for dialect in (*DIALECTS, *AFFINE_DIALECTS)}
+    heard = {name for peer in PEERS.values() for one in peer["rows"] for name in one.get("dialects", [])}
+    assert heard <= names
+    assert len(heard) >= 15
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs
+@pytest.mark.parametrize("name", ["ml_dtypes", "torch", "gfloat"])
+def test_libraries_that_are_here_say_the_same(name):
+    """Of every claim of a short format: the verdict, the dialects, the answers."""
+    library = LIBRARIES[name]
+    if importlib.util.find_spec(library.imports) is None or library.version != PEERS[name]["version"]:
+        pytest.skip(f"the page is of {name} {PEERS[name]['version']}")
+    before = {(one["dtype"], one["kind"], one["call"]): one for one in PEERS[name]["rows"]}
+    for claim in library.claims():
+        if str(claim.dtype) in ("bfloat16", "float16") or str(claim.dtype).startswith("mx"):
+            continue  # seconds each
+        came = row(claim)
+        due = before[str(claim.dtype), claim.kind, claim.call]
+        for part in ("verdict", "dialects", "law", "answers"):
+            assert came.get(part) == due.get(part), (claim.call, part)
