@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from numerics.conform.shrink import smallest_that_fails
-from numerics.conform.target import SENTENCES, Fault, Takes, Target, load
+from numerics.conform.takes import Takes
+from numerics.conform.target import SENTENCES, Fault, Target, load
 from numerics.conform.task import Task
 from numerics.conform.trials import affine, blocks, elements, everything, strings
 from numerics.conform.trials.findings import Findings, Trial

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from numerics.conform.takes import Takes
 from numerics.conform.task import Array, Task
-
-if TYPE_CHECKING:
-    from numerics.conform.target import Takes
 
 LENGTHS = (*range(72), 257, 1025, 70001)
 """Every remainder of lanes up to 64 wide, more than one block of threads, more than a cache."""
@@ -21,7 +18,7 @@ EVERY = 37  # one code of so many in layouts: no power of two
 def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     """Arrays of many shapes filled with x; unless contiguous, strided, turned and reversed ones too.
 
-    >>> from numerics.conform.target import ANYTHING, Takes
+    >>> from numerics.conform.takes import ANYTHING
     >>> x = np.float32([1, 2, 3])
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
     (88, 75)

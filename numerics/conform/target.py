@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform import layouts
+from numerics.conform.takes import ANYTHING, ARRAYS, Takes
 from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Blocks
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, one_of
-
-ARRAYS = ("numpy", "torch")
-
-
-class Takes(NamedTuple):
-    """What a target takes: NumPy's arrays or torch's, of any strides and shape or not.
-
-    contiguous: only contiguous arrays of one dimension; of blocks, contiguous ones.  whole_blocks: only
-    lines that are whole blocks.  finite: neither NaN nor Inf.
-    """
-
-    array: str = "numpy"
-    contiguous: bool = False
-    whole_blocks: bool = False
-    finite: bool = False
-
-
-ANYTHING = Takes()
-
 
 SENTENCES: dict[str, str] = {
     "runs": "The target takes its input without raising.",

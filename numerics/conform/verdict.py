@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,8 +81,7 @@ class Counterexample:
 class Verdict:
     """Whether a target is right: true when it passed, and its text says why not.
 
-    failures: the broken laws, the most telling first.  dialects: the known deviations that together
-    explain everything that it returned.
+    failures: the broken laws, the most telling first.  explain: looks for the dialects.
 
     >>> import numerics as nx
     >>> from numerics.conform.checking import check
@@ -103,10 +104,15 @@ qtorch 0.3.0)
     tried: int
     differs: int = 0
     failures: tuple[Counterexample, ...] = ()
-    dialects: tuple[Dialect, ...] = ()
+    explain: Callable[[], tuple[Dialect, ...]] = field(default=tuple, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         return not self.failures
+
+    @cached_property
+    def dialects(self) -> tuple[Dialect, ...]:
+        """The known deviations that together explain everything that it returned; found when asked for."""
+        return self.explain()
 
     @property
     def dialect(self) -> str | None:

@@ -256,7 +256,8 @@ def convicted(old: str | None, new: str | None) -> str | None:
     if old is not None and old not in inspect.getsource(codec):
         first, then = then, first
     with changed(old, new):
-        verdicts = (check(kernel, d, **options) for kernel, d, options in (*first(), *then()))
+        kernels = (*first(), *then())
+        verdicts = (check(kernel, d, **options | {"strict_nan": True}) for kernel, d, options in kernels)
         return next((verdict.law for verdict in verdicts if not verdict), None)
 
 

@@ -353,8 +353,9 @@ def test_a_bar_where_somebody_looks_and_plain_lines_elsewhere():
 def test_an_interrupt_leaves_the_journal_whole(tmp_path):
     path = tmp_path / "proofs.jsonl"
     process = subprocess.Popen(
-        [*COMMAND, "fp8_e4m3", "--resume", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        [*COMMAND, "fp8_e4m3", "--resume", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    )  # fmt: skip
     end = time.monotonic() + 60
     while (not path.exists() or not path.read_bytes()) and time.monotonic() < end:
         time.sleep(0.05)

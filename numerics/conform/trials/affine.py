@@ -34,7 +34,7 @@ def _scaled(target: Target, found: Findings) -> None:
         found.judge([law for law in AFFINE_LAWS if law.__name__ not in already], seen)
     found.failures.sort(key=lambda broken: ORDER.index(broken.law))
     if found.failures:
-        found.dialects = nearest_affine(every)
+        found.explain = lambda: nearest_affine(every)
 
 
 def _observe(target: Target, scale: float, zero_point: int) -> Scaled:

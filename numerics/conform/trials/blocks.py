@@ -14,7 +14,8 @@ from numerics.conform.dialects.search import nearest
 from numerics.conform.laws import Law
 from numerics.conform.probes import blocks, draws
 from numerics.conform.shrink import simpler_block
-from numerics.conform.target import Takes, Target
+from numerics.conform.takes import Takes
+from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Float32, Task
 from numerics.conform.trials.findings import Findings, Named, Trial, layout, misplaced, short_block
 from numerics.conform.verdict import Counterexample
@@ -52,7 +53,7 @@ def _whole(target: Target, found: Findings) -> None:
 
     found.judge(BLOCK_LAWS, seen, simpler)
     if found.failures:
-        found.dialects = nearest(task, rows, seen.came, seen.wrong, seen.labels, random)
+        found.explain = lambda: nearest(task, rows, seen.came, seen.wrong, seen.labels, random)
 
 
 def _observe(

@@ -46,7 +46,7 @@ def _every_turn(target: Target, found: Findings) -> None:
     found.tried += len(seen.x)
     found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
     if found.failures:
-        found.dialects = nearest(target.task, seen.x, seen.came, seen.wrong, seen.labels)
+        found.explain = lambda: nearest(target.task, seen.x, seen.came, seen.wrong, seen.labels)
 
 
 def _drawn(target: Target, found: Findings) -> None:
@@ -60,7 +60,8 @@ def _drawn(target: Target, found: Findings) -> None:
     found.tried += len(even.x)
     found.judge((unbiased,), even)
     if seen.wrong.any():
-        found.dialects = nearest(target.task, seen.x, seen.came, seen.wrong, seen.labels, seen.random)
+        drawn = seen.x, seen.came, seen.wrong, seen.labels, seen.random
+        found.explain = lambda: nearest(target.task, *drawn)
 
 
 def _decode(target: Target, found: Findings) -> None:
@@ -71,7 +72,7 @@ def _decode(target: Target, found: Findings) -> None:
     found.tried += len(codes)
     found.judge(DECODE_LAWS, seen)
     if found.failures:
-        found.dialects = nearest(task, codes, seen.came, seen.wrong, np.zeros(len(codes)))
+        found.explain = lambda: nearest(task, codes, seen.came, seen.wrong, np.zeros(len(codes)))
 
 
 def _layouts(target: Target, found: Findings) -> None:

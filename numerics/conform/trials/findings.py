@@ -25,7 +25,8 @@ class Findings:
     tried: int = 0
     differs: int = 0
     failures: list[Counterexample] = field(default_factory=list)
-    dialects: tuple[Dialect, ...] = ()
+    explain: Callable[[], tuple[Dialect, ...]] = tuple
+    """Looks for the dialects that explain the failures: seconds, so only when somebody asks."""
 
     def judge(self, laws: Sequence[Law], seen: Any, simpler: Simpler | None = None) -> None:
         """Asks every law of what was seen; simpler: looks for a simpler counterexample."""
@@ -39,7 +40,7 @@ class Findings:
         """All of it."""
         return Verdict(
             target.name, target.task, tuple(self.laws), self.tried, self.differs, tuple(self.failures),
-            self.dialects,
+            self.explain,
         )  # fmt: skip
 
 
