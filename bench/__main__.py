@@ -1,6 +1,8 @@
 """`make bench`: every case, as a table, as bench/results/cpu.json and as a plot beside it.
 
 python -m bench [--only WORD] [--largest N] [--threads 1,2] [--rounds R] [--no-peers] [--out FOLDER]
+
+With --only, the other rows of an earlier run stay.
 """
 
 from __future__ import annotations
@@ -113,9 +115,19 @@ def main() -> None:
     lost = [(row.case, row.elements, row.threads, row.lost) for row in rows if row.lost]
     console.print(f"rows lost to a peer: {lost or 'none'}")
     asked.out.mkdir(parents=True, exist_ok=True)
+    if asked.only:
+        rows = merged(asked.out / "cpu.json", rows)
     made = {"machine": machine(), "rows": [vars(row) for row in rows]}
     (asked.out / "cpu.json").write_text(json.dumps(made, indent=1))
     plot(rows, asked.out / "cpu.png")
+
+
+def merged(path: Path, rows: list[Row]) -> list[Row]:
+    """The rows of an earlier run, those of the same case, size and threads replaced, and the new ones."""
+    new = {(row.case, row.elements, row.threads): row for row in rows}
+    before = [Row(**said) for said in json.loads(path.read_text())["rows"]] if path.exists() else []
+    kept = [row for row in before if (row.case, row.elements, row.threads) not in new]
+    return kept + rows
 
 
 if __name__ == "__main__":

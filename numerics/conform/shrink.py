@@ -6,15 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from numerics.conform.block_laws import SeenBlocks
 from numerics.conform.laws import Elements, Law, hardness
 from numerics.conform.target import Fault, Target
+from numerics.conform.task import Float32
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
-
-Float32 = NDArray[np.float32]
 
 
 def shortened(x: np.float32) -> Float32:
@@ -33,10 +31,10 @@ def smallest_that_fails(target: Target, fault: Fault) -> Fault:
     inputs = fault.inputs
     while fault.law in ("runs", "code_range") and len(inputs[0].shape) and len(inputs[0]) > 1:
         half = len(inputs[0]) // 2
-        smaller = _fault_of(target, *(x[:half] for x in inputs)) or _fault_of(
-            target, *(x[half:] for x in inputs)
-        )
-        if smaller is None or smaller.law != fault.law:
+        halves = (slice(0, half), slice(half, None))
+        found = [_fault_of(target, *(x[part] for x in inputs)) for part in halves]
+        smaller = next((one for one in found if one is not None and one.law == fault.law), None)
+        if smaller is None:
             break
         fault, inputs = smaller, smaller.inputs
     return fault

@@ -265,7 +265,7 @@ KERNELS = {
     ),
     "e8m0 by its exponent field, positive": Kernel(positive_field, "e8m0", {}),
     "the least scale counts twice": Kernel(least_scale_twice, "mxfp4", {}),
-    "an Inf counts as 2**128": Kernel(with_infinite(253), "mxfp4", {}),
+    "an Inf counts as 2^128": Kernel(with_infinite(253), "mxfp4", {}),
     "an Inf takes the largest scale": Kernel(with_infinite(254), "mxfp4", {}),
     "bias one too large": Kernel(lambda c: nx.fp8_e4m3.decode(c) / 2, "fp8_e4m3", {"kind": "decode"}),
     "the lowest integer": Kernel(

@@ -47,6 +47,8 @@ ROWS: tuple[tuple[str, str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("qtorch", "fp8_e4m3", "4, 3", E4M3, ("480", "480", "480", "0.001953125", "0", "18")),
     ("microxcaling", "fp8_e4m3", '"nearest", saturate_normals=False', ("464",), ("inf",)),
     ("qtorch", "fp8_e4m3", "4, 3", ("464",), ("480",)),
+    ("apytypes", "e4m3_ieee", "4, 3", E4M3, ("inf", "inf", "nan", "0", "-0", "16")),
+    ("pychop", "e4m3_ieee", "Chop(4, 3", ("300", *E4M3), ("0", "0", "inf", "nan", "0", "0", "16")),
     ("torch", "fp8_e5m2", "float8_e5m2", ("61440",), ("inf",)),
     ("ml_dtypes", "fp8_e5m2", "float8_e5m2", ("61440",), ("inf",)),
     ("gfloat", "fp8_e5m2", "sat=False", ("61440",), ("inf",)),

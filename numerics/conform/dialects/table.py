@@ -211,7 +211,7 @@ DIALECTS: tuple[Dialect, ...] = (
             instead(blocks.lowest_integer), "gfloat 0.5.2, pychop 0.6.2"),
     Dialect("a zero block has scale 1", "the scale of a block of zeros is 1", of_mx,
             blocks.scale_of_zeros(127)),
-    Dialect("an Inf counts as 2**128", "an Inf has a scale as numbers have, and saturates", rescaled_mx,
+    Dialect("an Inf counts as 2^128", "an Inf has a scale as numbers have, and saturates", rescaled_mx,
             blocks.infinity_is_large(largest=False), "torchao 0.18.0"),
     Dialect("an Inf takes the largest scale", "a block with an Inf has the scale 2**127; Inf saturates",
             rescaled_mx, blocks.infinity_is_large(largest=True), "Quark 0.13's even"),
