@@ -12,7 +12,7 @@ demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
 
 test: check ## lint, types, and every test
-	$(BIN)/pytest -n 2 -m "not proof" -q
+	$(BIN)/pytest -n 2 --dist worksteal -m "not proof" -q
 	NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q
 
 check: $(STAMP)

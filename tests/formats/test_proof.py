@@ -1,6 +1,6 @@
 """The proof: every float32 input x format x rounding x overflow policy, through the kernels that ship.
 
-`make test` proves the default rounding of every format and every rounding of fp8_e4m3; `make verify` all.
+`make test` proves the default rounding of every format and every rounding of fp4; `make verify` all.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CASES = [
     if d.kind == "float"
     for rounding in DETERMINISTIC
     for overflow in d.overflows
-    if LONG or rounding == "half_even" or d is nx.fp8_e4m3
+    if LONG or rounding == "half_even" or d is nx.fp4
 ]
 
 

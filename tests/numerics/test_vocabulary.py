@@ -51,6 +51,8 @@ def due_of_floats(name: str, kind: str) -> list[tuple]:
     wide = "float64" if kind == "float64" else "float32"
     found = []
     for scheme, scale_type, mode in itertools.product(SCHEMES, SCALES, ROUND_TYPES.values()):
+        if mode != "half_even" and scale_type not in ("float", "pof2"):
+            continue  # the scale is the same as for half_even
         shares = []
         for key, indices in groups(scheme, x.shape).items():
             values = [float(x[index]) for index in indices]
