@@ -36,14 +36,12 @@ runtimes: $(STAMP) ## every ONNX model on a million patterns, on each of them
 	NUMERICS_TEST_LONG=1 PYTHONPATH=$(VENV)/onnxruntime-1.20 $(BIN)/pytest -n 2 -q tests/backends/test_ipu.py \
 		-k "portable_models or npu_models or million"
 
-bench: $(STAMP) $(VENV)/.peers ## what it costs, beside peers and the memory ceiling
-	$(BIN)/python -m bench
+bench: $(PEERS)/.numerics ## what it costs, beside peers and the memory ceiling
+	$(PEERS)/bin/python -m bench
 
 # An environment beside ours, since peers want what we do not.  microxcaling and tensorcast have no package:
 # they are judged where PYTHONPATH leads to their sources.
-peers: $(PEERS)/.installed ## the matrix of the field: other libraries judged, docs/peers.md written
-	$(PEERS)/bin/python -m pip --disable-pip-version-check -q install --no-deps --no-build-isolation --force-reinstall .
-	@rm -rf build *.egg-info
+peers: $(PEERS)/.numerics ## the matrix of the field: other libraries judged, docs/peers.md written
 	$(PEERS)/bin/python -m tests.peers
 
 clean:
@@ -57,14 +55,15 @@ $(STAMP): $(VENV)/.dependencies $(SOURCES)
 	@rm -rf build *.egg-info
 	@touch $@
 
-$(PEERS)/.installed: $(VENV)/.dependencies
+$(PEERS)/.installed: tests/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip --disable-pip-version-check -q install -c .ci/constraints.txt torch==2.13.0
-	$(PEERS)/bin/python -m pip --disable-pip-version-check -q install -c .ci/constraints.txt -r tests/peers/requirements.txt
+	$(PEERS)/bin/python -m pip --disable-pip-version-check -q install torch==2.13.0
+	$(PEERS)/bin/python -m pip --disable-pip-version-check -q install -r tests/peers/requirements.txt
 	@touch $@
 
-$(VENV)/.peers: $(VENV)/.dependencies
-	$(PIP) install -c .ci/constraints.txt torchao amd-quark transformers accelerate matplotlib
+$(PEERS)/.numerics: $(PEERS)/.installed $(SOURCES)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check -q install --no-deps --no-build-isolation --force-reinstall .
+	@rm -rf build *.egg-info
 	@touch $@
 
 # torch by name and before what asks for it, so that the build for the CPU is found.
