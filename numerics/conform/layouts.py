@@ -12,6 +12,8 @@ from numerics.conform.task import Array, Task
 LENGTHS = (*range(72), 257, 1025, 70001)
 """Every remainder of lanes up to 64 wide, more than one block of threads, more than a cache."""
 SHAPES = ((), (3, 5), (2, 3, 4), (0, 3), (2, 2, 3, 5))
+SINGLES = np.array([1.0, -0.3, 0.7, 2.5, -1.25, 0.0, 3.3, -100.0, 0.01], np.float32)
+"""Single numbers, all different, that short formats round and clip."""
 EVERY = 37  # one code of so many in layouts: no power of two
 
 

@@ -35,6 +35,17 @@ class Fields(NamedTuple):
 Answer = Array | Fields
 
 
+def answers_at(answer: Answer, places: Array) -> Answer:
+    """Those of some elements, or of some rows of blocks; places: indices or a mask.
+
+    >>> answers_at(Fields(np.arange(6).reshape(3, 2), np.arange(3), None), np.array([0, 2])).scale
+    array([0, 2])
+    """
+    if isinstance(answer, Fields):
+        return Fields(*(None if part is None else part[places] for part in answer))  # type: ignore[arg-type]
+    return answer[places]
+
+
 def kinds_of(dtype: Dtype) -> tuple[str, ...]:
     """The kinds that a format has.
 

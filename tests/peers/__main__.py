@@ -27,7 +27,7 @@ ABSENT: dict[str, Any] = {"version": None, "rows": []}
 
 
 def judged(name: str) -> dict[str, Any]:
-    """What a process of its own finds; a library that cannot be judged says why."""
+    """What a process of its own finds; a library that fails in it ends the run, with what it said."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.json"
         run = [sys.executable, "-m", "tests.peers.judge", name, str(path)]

@@ -42,7 +42,7 @@ def _verdict(found: Verdict) -> dict[str, Any]:
 
 
 def judged(library: Library) -> dict[str, Any]:
-    """A library: its version and a row a claim; why not, where it cannot be judged."""
+    """A library: its version and a row a claim; no version where it is not installed."""
     version = library.version
     if version is None:
         return {"version": None, "rows": []}

@@ -16,7 +16,7 @@ from numerics.conform.dialects import affine, elements
 from numerics.conform.dialects.deviation import as_values, bent
 from numerics.conform.dialects.table import AFFINE_DIALECTS, DIALECTS, Dialect
 from numerics.conform.laws import Scaled
-from numerics.conform.task import Answer, Array, Fields, Task
+from numerics.conform.task import Answer, Array, Fields, Task, answers_at
 
 Places = NDArray[np.int64]
 Dialects = tuple[Dialect, ...]
@@ -41,7 +41,7 @@ class Asked:
         """Which answers (at these places) are not those of the dialects."""
         x, came, random = self.x, self.came, self.random
         if places is not None:
-            x, came = x[places], _take(came, places)
+            x, came = x[places], answers_at(came, places)
             random = None if random is None else random[places]
         kernel = bent(elements.exact, [dialect.deviation for dialect in spoken])
         with np.errstate(all="ignore"):
@@ -109,12 +109,6 @@ def _telling(wrong: NDArray[np.bool_], labels: Array, most_wrong: int, most_righ
 
 def _spread(places: Places, most: int) -> Places:
     return places[np.linspace(0, len(places) - 1, min(most, len(places))).astype(np.int64)]
-
-
-def _take(answer: Answer, places: Places) -> Answer:
-    if isinstance(answer, Fields):
-        return Fields(*(None if part is None else part[places] for part in answer))  # type: ignore[arg-type]
-    return answer[places]
 
 
 def _unequal(task: Task, came: Answer, due: Answer) -> NDArray[np.bool_]:

@@ -124,14 +124,6 @@ def _rounds_floats(task: Task) -> bool:
     return rounds(task) and isinstance(task.dtype, Float)
 
 
-def _floats_alone(task: Task) -> bool:
-    return of_floats(task) and not task.draws
-
-
-def _mx_of_floats(task: Task) -> bool:
-    return rescaled_mx(task) and isinstance(task.block.element, Float)
-
-
 DIALECTS: tuple[Dialect, ...] = (
     *_roundings(),
     Dialect("ties to zero", "a tie goes toward zero", quantizes, by_sign("half_up", "half_down"),

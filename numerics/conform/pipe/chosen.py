@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from numerics._version import __version__
-from numerics.conform.pipe.lines import CHUNK, SHOWN, Batch, Words
+from numerics.conform.pipe.lines import CHUNK, Batch, Words, shortened
 from numerics.conform.pipe.operations import Fields, Operation
 from numerics.conform.pipe.questions import Source, questions, random_draws
 from numerics.formats.errors import NumericsError
@@ -73,10 +73,7 @@ class Expected:
             wrong = (came[:size] != due[f.name][:size]).any(axis=1)
             if wrong.any():
                 row = int(wrong.argmax())
-                texts = (
-                    " ".join(f"{int(n):0{f.digits}x}" for n in part[row]) for part in (came, due[f.name])
-                )
-                one, other = (text if len(text) <= SHOWN else f"{text[:SHOWN]}..." for text in texts)
+                one, other = (_hex(part[row], f.digits) for part in (came, due[f.name]))
                 raise NumericsError(
                     f"line {batch.lines[row]} answers {f.name} {one}, but {other} was asked there"
                 )
@@ -98,5 +95,4 @@ class Expected:
 
 
 def _hex(numbers: Words, digits: int) -> str:
-    text = " ".join(f"{int(number):0{digits}x}" for number in numbers)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return shortened(" ".join(f"{int(number):0{digits}x}" for number in numbers))

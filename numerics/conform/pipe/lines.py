@@ -28,6 +28,15 @@ _DIGITS = np.full(256, _NO_DIGIT, np.uint8)
 _DIGITS[_HEX] = _DIGITS[np.frombuffer(b"0123456789ABCDEF", np.uint8)] = np.arange(16)
 
 
+def shortened(text: str) -> str:
+    """A text as errors show it.
+
+    >>> len(shortened("0" * 100))
+    63
+    """
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
 @dataclass(frozen=True)
 class Field:
     """`count` numbers of `bits` bits each, in hex; `opens` a group of its own, after ` : `."""
@@ -155,8 +164,7 @@ class Layout:
 
     def malformed(self, number: int, line: bytes) -> NumericsError:
         """The error that names a line."""
-        text = line.decode("ascii", "backslashreplace").rstrip("\r")
-        text = text if len(text) <= SHOWN else text[:SHOWN] + "..."
+        text = shortened(line.decode("ascii", "backslashreplace").rstrip("\r"))
         return NumericsError(f"line {number}: {text!r} is not a vector; allowed: {self}")
 
     def batches(self, stream: BinaryIO, start: bytes, first: int) -> Iterator[Batch]:

@@ -55,7 +55,7 @@ def _truth(task: Task, scale: float, zero_point: int) -> Array:
 def _layouts(target: Target, found: Findings) -> None:
     """The same numbers in other shapes and strides, at two scales and zero points in turn."""
     task = target.task
-    numbers = np.array([1.0, -0.3, 0.7, 2.5, -1.25, 0.0, 3.3, -100.0, 0.01], np.float32)
+    numbers = layouts.SINGLES
     given = [(0.5, 0), (float(np.float32(0.1)), int(task.element.max) // 2 + 1)]
     for turn, x in enumerate(layouts.shaped(numbers, target.takes)):
         scale, zero_point = given[turn % 2]

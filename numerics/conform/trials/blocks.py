@@ -16,7 +16,7 @@ from numerics.conform.probes import blocks, draws
 from numerics.conform.shrink import simpler_block
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
-from numerics.conform.task import Answer, Array, Fields, Float32, Task
+from numerics.conform.task import Answer, Array, Fields, Float32, Task, answers_at
 from numerics.conform.trials.findings import Findings, Named, Trial, layout, misplaced, short_block
 from numerics.conform.verdict import Counterexample
 
@@ -99,12 +99,7 @@ def _as_rows(task: Task, answer: Answer) -> Answer:
 
 
 def _kept(truth: tuple[Fields, Answer], kept: Array) -> tuple[Fields, Answer]:
-    fields, due = (
-        Fields(*(None if part is None else part[kept] for part in answer))  # type: ignore[arg-type]
-        if isinstance(answer, Fields)
-        else answer[kept]
-        for answer in truth
-    )
+    fields, due = (answers_at(answer, kept) for answer in truth)
     assert isinstance(fields, Fields)
     return fields, due
 
