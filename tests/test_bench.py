@@ -26,7 +26,8 @@ def test_every_file_is_run():
         "ipu",
         "vectors",
         "conform",
-    }  # these five are commands of their own
+        "commits",
+    }  # these six are commands of their own
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -59,3 +60,11 @@ def test_the_bench_of_vectors_runs():
     command = [sys.executable, "-m", "bench.bench_vectors", *options]
     found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert found.stdout.splitlines()[-1].startswith("fp8_e4m3 | a device in C | verify: ")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_a_commit_is_measured_beside_another():
+    options = ["HEAD", "--rounds", "1", "--largest", "1024", "--only", "decode fp8"]
+    command = [sys.executable, "-m", "bench.bench_commits", *options]
+    found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300)
+    assert found.stdout.startswith("decode fp8_e4m3 | 1,024 elements | ")
