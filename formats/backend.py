@@ -8,6 +8,9 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import importlib
+import os
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -122,6 +125,9 @@ class _Home:
 
 _homes: dict[str, _Home] = {}
 _backends: dict[str, Backend] = {}
+_missing: dict[str, NumericsError] = {}
+_said: set[str] = set()
+_importing = threading.RLock()
 _faces: list[tuple[type, Backend]] = []
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_backend", default=None)
 
@@ -159,13 +165,28 @@ def module(name: str) -> ModuleType:
     if name not in _homes:
         raise NumericsError.unknown("backend", name, _homes)
     try:
-        return importlib.import_module(_homes[name].module)
-    except ImportError as missing:
-        extra = _homes[name].extra
-        help = f": pip install 'numerics-formats[{extra}]'" if extra else ""
-        raise NumericsError(
-            f"backend {name!r} needs {missing.name or missing}, which is not installed{help}"
-        ) from missing
+        with _importing:
+            return importlib.import_module(_homes[name].module)
+    except NumericsError:  # it says itself why it does not run here
+        raise
+    except Exception as missing:  # of whatever library it stands on
+        raise NumericsError(f"backend {name!r} {_lack(missing, _homes[name].extra)}") from missing
+
+
+def _lack(missing: Exception, extra: str | None) -> str:
+    """What an import lacked, and what to install for it."""
+    help = f": pip install 'numerics-formats[{extra}]'" if extra else ""
+    package = missing.name if isinstance(missing, ModuleNotFoundError) else None
+    if package and "." not in package:
+        return f"needs {package}, which is not installed{help}"
+    kind = "" if isinstance(missing, ImportError) else f"{type(missing).__name__}: "
+    return f"cannot be imported: {kind}{missing}{help}"  # a library is there, but not one that serves
+
+
+if hasattr(os, "register_at_fork"):  # a child must not wait for a module that a lost thread was importing
+    os.register_at_fork(
+        before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
+    )
 
 
 def of(x: Any) -> Backend:
@@ -182,19 +203,57 @@ def face(x: Any) -> Any:
 
 
 def owner(x: Any) -> Backend:
-    """The backend that computes with x: the one chosen by `use`, else the first registered one that does."""
+    """The backend that computes with x: the one chosen by `use`, else the first registered one that does.
+
+    One that cannot be imported is passed over, unless it was chosen, and a RuntimeWarning says so once.
+    """
     chosen = _chosen.get()
+    passed = []
     for name, home in _homes.items():
         if name == chosen if chosen else home.may_own(x):
-            backend = get(name)
-            if backend.owns(x):
+            backend = _backends.get(name) or (get(name) if chosen else _if_there(name))
+            if backend is None:
+                passed.append(name)
+            elif backend.owns(x):
+                _say_passed(passed, name)
                 return backend
+    if passed:
+        raise NumericsError(*_missing[passed[0]].args) from _missing[passed[0]]
     place = f" on {x.device}" if hasattr(x, "device") else ""
     raise NumericsError(
         f"no backend takes a {type(x).__module__}.{type(x).__name__}{place}"
         f"{f' while {chosen!r} is chosen' if chosen else ''}; "
         "give a NumPy array, a Python number, a nested list, or a torch tensor on the CPU or a GPU"
     )
+
+
+def host() -> Backend:
+    """The backend that computes with arrays when none is chosen."""
+    token = _chosen.set(None)
+    try:
+        return owner(0.0)
+    finally:
+        _chosen.reset(token)
+
+
+def _if_there(name: str) -> Backend | None:
+    """The backend, or None where it cannot be imported: that is tried once, since it takes long."""
+    if name not in _missing:
+        try:
+            return get(name)
+        except NumericsError as missing:
+            _missing[name] = missing
+    return None
+
+
+def _say_passed(passed: Sequence[str], name: str) -> None:
+    """Says once which backends were passed over for that one."""
+    for lacking in passed:
+        if lacking not in _said:
+            _said.add(lacking)
+            warnings.warn(
+                f"{_missing[lacking]}; {name!r} computes, with the same bits", RuntimeWarning, stacklevel=4
+            )
 
 
 @contextlib.contextmanager

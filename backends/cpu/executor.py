@@ -354,7 +354,7 @@ class CpuExecutor(ArrayExecutor):
                 for k, (at, count) in enumerate(parts)
                 for row in range(rows)
             ]
-        threads.work(kernel, calls)
+        threads.work(kernel, calls, (x, low, high))
         return (low[0], high[0]) if len(parts) == 1 else (np.fmin.reduce(low), np.fmax.reduce(high))
 
     def _extremes_of_columns(self, x: Array) -> tuple[Array, Array]:
@@ -375,7 +375,7 @@ class CpuExecutor(ArrayExecutor):
             )
             for k, (first, count) in enumerate(parts)
         ]  # fmt: skip
-        threads.work(kernel, calls)
+        threads.work(kernel, calls, (x, keys))
         low, high = keys[0].min(axis=0), keys[1].max(axis=0)
         return _of_keys(low), _of_keys(high)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from numerics.backends import words
 from numerics.backends.composed import Composed
+from numerics.backends.environment import under_ieee
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
 from numerics.backends.reference.binary32 import dequantize_affine, divide32, multiply32, quantize_affine
 from numerics.backends.reference.exact import encode, exactly, value
@@ -21,6 +22,7 @@ from numerics.formats.floats import bfloat16
 _LARGEST = float(np.finfo(np.float32).max)
 
 
+@under_ieee
 class Judge(Composed):
     """`ReferenceExecutor` in the shape of an Executor (backends/executor.py)."""
 

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 def host() -> AffineBackend:
     """The backend that computes with the state, which is on the host wherever the tensors are."""
-    return cast(AffineBackend, backend.get("cpu"))
+    return cast(AffineBackend, backend.host())
 
 
 def check_within(name: str, came: Any, most: float) -> Any:
