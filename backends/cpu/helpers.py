@@ -146,6 +146,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+def started() -> int:
+    """How many helpers there are."""
+    return _pool.count
+
+
 def share(function: Callable[..., object], calls: Sequence[Call], keep: object, helpers: int) -> None:
     """The calls by this thread and so many helpers; none is running afterwards.
 
