@@ -83,10 +83,7 @@ def _posix_mode() -> Mode:
     """fegetenv and fesetenv, with FE_DFL_ENV: -1 in glibc and musl, an object of Apple's and BSD's."""
     library = _library_with("fesetenv")
     library.fegetenv.argtypes = library.fesetenv.argtypes = [ctypes.c_void_p]
-    default = ctypes.c_void_p(-1)
-    for name in ("_FE_DFL_ENV", "__fe_dfl_env"):
-        if not sys.platform.startswith("linux") and hasattr(library, name):
-            default = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(library, name)))
+    default = _default_of(library)
 
     def enter() -> Callable[[], object]:
         saved = ctypes.create_string_buffer(_ROOM)
@@ -95,6 +92,17 @@ def _posix_mode() -> Mode:
         return functools.partial(library.fesetenv, saved)
 
     return enter
+
+
+_DEFAULTS = () if sys.platform.startswith("linux") else ("_FE_DFL_ENV", "__fe_dfl_env")
+
+
+def _default_of(library: ctypes.CDLL) -> ctypes.c_void_p:
+    """FE_DFL_ENV."""
+    for name in _DEFAULTS:
+        if hasattr(library, name):
+            return ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(library, name)))
+    return ctypes.c_void_p(-1)
 
 
 def _library_with(function: str) -> ctypes.CDLL:

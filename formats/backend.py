@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import importlib
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -176,8 +177,8 @@ def module(name: str) -> ModuleType:
 def _lack(missing: Exception, extra: str | None) -> str:
     """What an import lacked, and what to install for it."""
     help = f": pip install 'numerics-formats[{extra}]'" if extra else ""
-    package = missing.name if isinstance(missing, ModuleNotFoundError) else None
-    if package and "." not in package:
+    package = (missing.name or "").partition(".")[0] if isinstance(missing, ModuleNotFoundError) else ""
+    if package and sys.modules.get(package) is None:
         return f"needs {package}, which is not installed{help}"
     kind = "" if isinstance(missing, ImportError) else f"{type(missing).__name__}: "
     return f"cannot be imported: {kind}{missing}{help}"  # a library is there, but not one that serves

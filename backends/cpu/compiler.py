@@ -33,7 +33,7 @@ class Kernel:
     """A compiled function of 64-bit integers; run lets go of the interpreter lock."""
 
     run: Callable[..., None]
-    library: Any  # of Numba's code generator: owns the machine code; None for what was on disk
+    library: Any  # of Numba's code generator, for its text; None for what was on disk
 
     @property
     def assembly(self) -> str:
@@ -55,21 +55,29 @@ def build(name: str, words: int, emit: Emit) -> Kernel:
     Raises NumericsError where its machine code would call what is not there.
     """
     with global_compiler_lock:
-        address, library = _stored(name) or _compiled(name, words, emit)
+        code, library = cache.read(_key(name)), None
+        if code is None:
+            code, library = _compiled(name, words, emit)
+        check_object(name, code)
+        if library is not None:
+            cache.write(_key(name), code)
+        address = _loaded(name, code)
     return Kernel(ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * words)(address), library)
 
 
-def _compiled(name: str, words: int, emit: Emit) -> tuple[int, Any]:
+def _compiled(name: str, words: int, emit: Emit) -> tuple[bytes, Any]:
     library = generator().create_library(name)
     module = library.create_ir_module(name)
     write(module, name, words, emit)
     library.add_ir_module(module)
-    library.enable_object_caching()
-    library.finalize()
-    code = library.serialize_using_object_code()[2][0]
-    check_object(name, code)
-    cache.write(_key(name), code)
-    return library.get_pointer_to_function(name), library
+    return library.emit_native_object(), library
+
+
+def _loaded(name: str, code: bytes) -> int:
+    engine = generator()._engine
+    engine._ee.add_object_file(binding.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    return int(engine.get_function_address(name))
 
 
 def write(module: ir.Module, name: str, words: int, emit: Emit) -> None:
@@ -88,17 +96,6 @@ def write(module: ir.Module, name: str, words: int, emit: Emit) -> None:
     with ieee_arithmetic(builder):
         builder.call(body, function.args)
     builder.ret_void()
-
-
-def _stored(name: str) -> tuple[int, None] | None:
-    code = cache.read(_key(name))
-    if code is None:
-        return None
-    check_object(name, code)
-    engine = generator()._engine
-    engine._ee.add_object_file(binding.ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    return engine.get_function_address(name), None
 
 
 def _key(name: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Whoever leaves a call, by Ctrl-C or by any exception of a signal handler, leaves no thread behind in a kernel."""
+"""Whoever leaves a call, by Ctrl-C or by what a signal handler raises, leaves no thread in a kernel."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ formats = [d for d in nx.dtypes() if d.kind != "block"]
 while broken < 8 and k < len(formats):
     signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-3, 0.06))
     try:
-        formats[k].encode(x, rounding=("floor", "ceil", "half_up")[k % 3]) if hasattr(formats[k], "encode") else None
+        formats[k].encode(x, rounding=("floor", "ceil", "half_up")[k % 3])
         signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt:
         broken += 1

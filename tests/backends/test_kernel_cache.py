@@ -32,13 +32,12 @@ POSIX = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="owners and modes 
 ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives files away")
 
 
-def run(code: str = ENCODE, cwd: Path | None = None, python=(sys.executable,), **environment: str | None):
+def run(code: str = ENCODE, cwd: Path | None = None, **environment: str | None) -> list[str]:
     """The lines that a fresh process prints: a code, the folder, the warnings; None unsets a variable."""
-    env = {**os.environ, **environment}
+    env = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
     found = subprocess.run(
-        [*python, "-c", code], env={k: v for k, v in env.items() if v is not None}, cwd=cwd, capture_output=True,
-        text=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-c", code], env=env, cwd=cwd, capture_output=True, text=True, timeout=300
+    )
     assert found.returncode == 0, found.stderr
     return found.stdout.splitlines()
 
@@ -192,10 +191,13 @@ def test_a_folder_that_is_a_link_of_anothers_is_not_used(kept, tmp_path, monkeyp
 @POSIX
 def test_without_a_home_folder_nothing_comes_from_the_current_one(tmp_path):
     """`~` stayed `~`: a folder of that name was made where the process stood, and read."""
-    code = """
+    code = (
+        """
 import os
 os.path.expanduser = lambda path: path  # no HOME, and a user whom nobody knows
-""" + ENCODE
+"""
+        + ENCODE
+    )
     here = {"HOME": None, "XDG_CACHE_HOME": None, "NUMERICS_CACHE_DIR": None}
     found = run(code, cwd=tmp_path, **here)
     assert found[0] == "56"
@@ -214,7 +216,10 @@ def test_a_relative_xdg_folder_is_passed_over(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     found = run(cwd=tmp_path, HOME=str(home), XDG_CACHE_HOME="cache", NUMERICS_CACHE_DIR=None)
-    assert found[1:] == [str(home / (".cache" if sys.platform != "darwin" else "Library/Caches") / "numerics"), "0 "]
+    assert found[1:] == [
+        str(home / (".cache" if sys.platform != "darwin" else "Library/Caches") / "numerics"),
+        "0 ",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 

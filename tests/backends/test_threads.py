@@ -68,7 +68,9 @@ def test_blocks_that_do_not_divide_a_part_as_they_are_cut_in_earnest(monkeypatch
 
 
 @pytest.mark.parametrize("dtype", ["fp4", "fp6_e2m3", "int3", "uint7", "int12"])
-def test_packed_codes_of_any_width_and_rows_of_any_length_are_cut_between_bytes(cut_small, monkeypatch, dtype):
+def test_packed_codes_of_any_width_and_rows_of_any_length_are_cut_between_bytes(
+    cut_small, monkeypatch, dtype
+):
     d = nx.dtype(dtype) if "fp" in dtype else nx.Integer(dtype, int(dtype[-2:].lstrip("t")), dtype[0] == "i")
     rng = np.random.default_rng(2)
     for shape in ((5003,), (2, 2504), (3, 1001), (7, 640), (2, 9, 333)):
@@ -80,7 +82,14 @@ def test_packed_codes_of_any_width_and_rows_of_any_length_are_cut_between_bytes(
                 q = nx.quantize(x, d, scheme=nx.per_channel(0) if x.ndim > 1 else "per_tensor")
                 last = nx.fake_quantize(x, d, scheme=nx.per_channel(x.ndim - 1))
                 packed = d.encode_packed(x)
-                found[count] = [q.packed, q.scale, q.dequantize(), last, packed, d.decode_packed(packed, shape)]
+                found[count] = [
+                    q.packed,
+                    q.scale,
+                    q.dequantize(),
+                    last,
+                    packed,
+                    d.decode_packed(packed, shape),
+                ]
         for count, came in found.items():
             for one, due in zip(came, found["array"], strict=True):
                 assert_same_bits(np.asarray(one), np.asarray(due), on=f"{count}, {shape}")
@@ -123,9 +132,10 @@ def test_a_large_scale_array_that_is_not_aligned_is_written(monkeypatch):
 @pytest.mark.parametrize(
     ("numerics", "openmp", "due"),
     [
-        (None, "4,2", 4), (None, " 4", 4), (None, "3 , 1", 3), (None, "junk", None), (None, "0", None), (None, ",2", None),
-        (None, "-1", None), (None, "", None), ("", "2", 2), ("2", "junk", 2), (" 2 ", None, 2), ("9" * 5000, None, threads.MOST),
-        (str(10**8), None, threads.MOST), (None, "9" * 5000, threads.MOST), ("0004", None, 4),
+        (None, "4,2", 4), (None, " 4", 4), (None, "3 , 1", 3), ("", "2", 2), ("2", "junk", 2),
+        (" 2 ", None, 2), ("0004", None, 4), (None, "junk", None), (None, "0", None), (None, ",2", None), (None, "-1", None),
+        (None, "", None), ("9" * 5000, None, threads.MOST), (str(10**8), None, threads.MOST),
+        (None, "9" * 5000, threads.MOST),
     ],
 )  # fmt: skip
 def test_the_number_of_threads_is_read_as_each_variable_means_it(monkeypatch, numerics, openmp, due):
