@@ -214,7 +214,8 @@ class HostAffine:
         if data.size == 0:
             return np.zeros(partition.shared, data.dtype), np.zeros(partition.shared, data.dtype)
         low, high = self.executor.extremes(cut.rows(data))
-        return cut.field(low, np.minimum), cut.field(high, np.maximum)
+        with ieee_arithmetic():  # a comparison, too, takes subnormals for zeros where they are flushed
+            return cut.field(low, np.minimum), cut.field(high, np.maximum)
 
     def find_affine(
         self, low: Array, high: Array, dtype: Element, options: AffineOptions, scale: Any = None

@@ -44,7 +44,7 @@ class ieee_arithmetic:
         try:
             self._restore = None if _is_ieee() else _mode()()
         except BaseException:
-            self._errors.__exit__()
+            self._errors.__exit__(None, None, None)
             raise
 
     def __exit__(self, *raised: Any) -> None:

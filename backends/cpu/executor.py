@@ -39,6 +39,7 @@ from numerics.backends.cpu.streams import (
     Stream,
     packed,
 )
+from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
 from numerics.backends.memory import empty
 from numerics.backends.words import name_of
@@ -355,7 +356,10 @@ class CpuExecutor(ArrayExecutor):
                 for row in range(rows)
             ]
         threads.work(kernel, calls, (x, low, high))
-        return (low[0], high[0]) if len(parts) == 1 else (np.fmin.reduce(low), np.fmax.reduce(high))
+        if len(parts) == 1:
+            return low[0], high[0]
+        with ieee_arithmetic():
+            return np.fmin.reduce(low), np.fmax.reduce(high)
 
     def _extremes_of_columns(self, x: Array) -> tuple[Array, Array]:
         batches, per_batch, n = x.shape

@@ -18,7 +18,7 @@ from numerics.backends.cpu import objects
 from numerics.formats.errors import NumericsError
 
 
-class Generator(JITCPUCodegen):  # type: ignore[misc]
+class Generator(JITCPUCodegen):
     """Numba's code generator for the CPU at hand, or the one that NUMBA_CPU_NAME names.
 
     It gives object code before anything is loaded: loading what cannot be linked ends the process.

@@ -135,6 +135,34 @@ def flushed_like_unflushed(dtype):
     assert_same_bits(came, due, x)
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the image of fenv_t is x86-64's")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's fenv_t")
+@pytest.mark.parametrize("executor", ["array", "cpu"])
+@pytest.mark.parametrize(
+    "scheme", ["per_tensor", *(nx.per_channel(k) for k in range(3)), nx.per_group(16)], ids=str
+)
+def test_scales_of_subnormals_are_found_where_they_are_flushed(monkeypatch, executor, scheme):
+    """A comparison, too, takes subnormals for zeros."""
+    bits = np.random.default_rng(10).integers(1, 1 << 20, (6, 3, 64)).astype(np.uint32)
+    x = bits.view(np.float32)
+    monkeypatch.setattr(threads, "WORTHWHILE", 256)  # rows cut into parts, whose extremes are joined
+    monkeypatch.setenv("NUMERICS_NUM_THREADS", "3")
+
+    def everything():
+        with nx.use(executor):
+            q = nx.quantize(x, "int8", scheme=scheme)
+            return [q.packed, np.asarray(q.scale), q.dequantize(), nx.fake_quantize(x, "int8", scheme=scheme)]
+
+    due = everything()
+    flush_to_zero(True)
+    try:
+        came = everything()
+    finally:
+        flush_to_zero(False)
+    for one, wanted in zip(came, due, strict=True):
+        assert_same_bits(one, wanted)
+
+
 def test_kernels_are_few():
     """One kernel serves every format of a kind: counted over all formats, float32, two roundings."""
     code = """

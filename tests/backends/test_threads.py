@@ -132,12 +132,12 @@ def test_a_large_scale_array_that_is_not_aligned_is_written(monkeypatch):
 @pytest.mark.parametrize(
     ("numerics", "openmp", "due"),
     [
-        (None, "4,2", 4), (None, " 4", 4), (None, "3 , 1", 3), ("", "2", 2), ("2", "junk", 2),
-        (" 2 ", None, 2), ("0004", None, 4), (None, "junk", None), (None, "0", None), (None, ",2", None), (None, "-1", None),
-        (None, "", None), ("9" * 5000, None, threads.MOST), (str(10**8), None, threads.MOST),
-        (None, "9" * 5000, threads.MOST),
+        *[(None, "4,2", 4), (None, " 4", 4), (None, "3 , 1", 3), ("", "2", 2), ("2", "junk", 2)],
+        *[(" 2 ", None, 2), ("0004", None, 4), (str(10**8), None, threads.MOST)],
+        *[("9" * 5000, None, threads.MOST), (None, "9" * 5000, threads.MOST)],
+        *[(None, other, None) for other in ("junk", "0", ",2", "-1", "", "1.5", "\u0663")],
     ],
-)  # fmt: skip
+)
 def test_the_number_of_threads_is_read_as_each_variable_means_it(monkeypatch, numerics, openmp, due):
     """OMP_NUM_THREADS=4,2, which OpenMP allows, was refused, and only for large arrays."""
     for name, value in (("NUMERICS_NUM_THREADS", numerics), ("OMP_NUM_THREADS", openmp)):
