@@ -46,6 +46,8 @@ from numerics.backends.words import name_of
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 
+OPERATIONS = 1 << 12  # that are remembered; the oldest goes first
+
 
 class CpuExecutor(ArrayExecutor):
     """NumPy arrays on this machine's vector units."""
@@ -69,6 +71,9 @@ class CpuExecutor(ArrayExecutor):
         operation = self._operations.get(key)
         if operation is None:
             operation = self._operations[key] = make()
+            if len(self._operations) > OPERATIONS:  # of formats that were declared and forgotten
+                for oldest in [*self._operations][:-OPERATIONS]:
+                    self._operations.pop(oldest, None)
         return operation
 
     def elementwise(

@@ -12,6 +12,11 @@ from numerics.backends.cpu import helpers, threads
 from tests.conftest import assert_same_bits
 
 BLOCKS = (3, 5, 7, 12, 24, 48, 96, 100)
+ODD = [
+    nx.Integer(name="int3", bits=3),
+    nx.Integer(name="uint7", bits=7, signed=False),
+    nx.Integer(name="int12", bits=12),
+]
 CASES = [
     *(("mx", block) for block in BLOCKS),
     *(("scaled", block) for block in (5, 12, 100)),
@@ -67,11 +72,11 @@ def test_blocks_that_do_not_divide_a_part_as_they_are_cut_in_earnest(monkeypatch
     assert_same_bits(found[2], found[0])
 
 
-@pytest.mark.parametrize("dtype", ["fp4", "fp6_e2m3", "int3", "uint7", "int12"])
+@pytest.mark.parametrize("dtype", ["fp4", "fp6_e2m3", "int4", *ODD], ids=str)
 def test_packed_codes_of_any_width_and_rows_of_any_length_are_cut_between_bytes(
     cut_small, monkeypatch, dtype
 ):
-    d = nx.dtype(dtype) if "fp" in dtype else nx.Integer(dtype, int(dtype[-2:].lstrip("t")), dtype[0] == "i")
+    d = nx.dtype(dtype)
     rng = np.random.default_rng(2)
     for shape in ((5003,), (2, 2504), (3, 1001), (7, 640), (2, 9, 333)):
         x = rng.standard_normal(shape).astype(np.float32)
@@ -168,3 +173,16 @@ def test_an_absurd_number_of_threads_starts_few(monkeypatch):
     assert helpers.started() < threads.MOST
     monkeypatch.setenv("NUMERICS_NUM_THREADS", "1")
     assert_same_bits(came, nx.fp4.round(x))
+
+
+def test_formats_that_are_declared_and_forgotten_leave_few_operations(monkeypatch):
+    """Twelve kilobytes stayed for each: its operations, each with an arithmetic of its own."""
+    from numerics.backends.cpu import EXECUTOR, executor, lanes
+
+    monkeypatch.setattr(executor, "OPERATIONS", 40)
+    x = np.ones(8, np.float32)
+    for k in range(100):
+        d = nx.float_format(4, 3, bias=k % 50, name=f"forgotten{k}")
+        assert_same_bits(d.round(x), d.decode(d.encode(x)))
+    assert len(EXECUTOR._operations) <= 40
+    assert lanes.arithmetic() is lanes.arithmetic()
