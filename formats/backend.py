@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -129,6 +130,8 @@ _backends: dict[str, Backend] = {}
 _missing: dict[str, NumericsError] = {}
 _said: set[str] = set()
 _importing = threading.RLock()
+_forking: list[bool] = []
+PATIENCE = 20.0  # seconds that a fork waits for another thread's import
 _faces: list[tuple[type, Backend]] = []
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_backend", default=None)
 
@@ -166,6 +169,7 @@ def module(name: str) -> ModuleType:
     if name not in _homes:
         raise NumericsError.unknown("backend", name, _homes)
     try:
+        _let_imports_end_before_forks()
         with _importing:
             return importlib.import_module(_homes[name].module)
     except NumericsError:  # it says itself why it does not run here
@@ -184,10 +188,25 @@ def _lack(missing: Exception, extra: str | None) -> str:
     return f"cannot be imported: {kind}{missing}{help}"  # a library is there, but not one that serves
 
 
-if hasattr(os, "register_at_fork"):  # a child must not wait for a module that a lost thread was importing
-    os.register_at_fork(
-        before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
-    )
+@lru_cache(maxsize=1)
+def _let_imports_end_before_forks() -> None:
+    """A child must not wait for a module that a thread, lost to it, was importing.
+
+    The last registered is asked first: logging, which whatever is imported may want, comes earlier.
+    """
+    import logging  # noqa: F401
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _before_fork() -> None:
+    _forking.append(_importing.acquire(timeout=PATIENCE))
+
+
+def _after_fork() -> None:
+    if _forking.pop():
+        _importing.release()
 
 
 def of(x: Any) -> Backend:

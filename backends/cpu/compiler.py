@@ -24,9 +24,6 @@ from numerics.backends.cpu.target import check_object, generator
 T = TypeVar("T")
 Emit = Callable[[ir.IRBuilder, list[ir.Value]], None]
 
-LOCK = forking.LOCK
-"""Held while a kernel is made; the first of the locks that are needed for it."""
-
 
 @dataclass(frozen=True)
 class Kernel:

@@ -13,7 +13,7 @@ from typing import Any
 from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
 
-PATIENCE = 60.0  # seconds: a thread that compiles forks itself, or hangs
+PATIENCE = 20.0  # seconds: who compiles longer waits for a lock of whoever forks
 
 LOCK = threading.RLock()
 """Held while a kernel is made."""
@@ -30,6 +30,8 @@ _LOCKS = [
     if hasattr(lock, "_is_owned") and hasattr(lock, "_at_fork_reinit")
 ]
 _held: list[Any] = []
+_nobody_forks = threading.Event()
+_nobody_forks.set()
 
 
 def compiling() -> bool:
@@ -37,16 +39,26 @@ def compiling() -> bool:
     return any(lock._is_owned() for lock in _LOCKS[1:])
 
 
+def give_way() -> None:
+    """Waits while somebody forks: threads that compile one kernel after another would never let it in."""
+    if not LOCK._is_owned():  # type: ignore[attr-defined]
+        _nobody_forks.wait(PATIENCE)
+
+
 def _before() -> None:
+    _nobody_forks.clear()
     _held.extend([lock for lock in _LOCKS if lock.acquire(timeout=PATIENCE)])
 
 
 def _after() -> None:
     while _held:
         _held.pop().release()
+    _nobody_forks.set()
 
 
 def _after_in_child() -> None:
+    global _nobody_forks
+    _nobody_forks = threading.Event()  # another thread may have held the lock inside
     for lock in _LOCKS:
         if lock not in _held:
             lock._at_fork_reinit()

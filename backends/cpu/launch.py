@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from llvmlite import ir
 
-from numerics.backends.cpu import compiler, kernels, threads
+from numerics.backends.cpu import compiler, forking, kernels, threads
 from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
 from numerics.backends.cpu.streams import WORDS, Stream
 from numerics.backends.executor import Array
@@ -142,7 +142,8 @@ class Launcher:
         found = self.kernels.get(name)
         if found is None:
             threads.count()  # a number that is refused is refused before anything is done
-            with compiler.LOCK:
+            forking.give_way()
+            with forking.LOCK:
                 compiler.undisturbed(partial(self._build, name, words, emit))
             found = self.kernels[name]
         return found.run
