@@ -27,6 +27,8 @@ from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 
+SMALLEST = 2.0**-149  # positive number of float32
+
 
 class HostBackend(HostAffine):
     """A Backend (formats/backend.py) for NumPy arrays, Python numbers and torch tensors on the CPU."""
@@ -302,10 +304,11 @@ def found_tensor_scale(data: Array, dtype: Block) -> float:
 def tensor_scale_of(amax: float, dtype: Block) -> float:
     """amax over the largest block scale times element; 1 where there is nothing to scale.
 
-    One float32 division, correctly rounded.
+    One float32 division, correctly rounded, but never to 0: to the smallest float32 instead.
     """
     assert dtype.element is not None
     assert dtype.scale is not None
     with ieee_arithmetic():
         largest = np.float32(dtype.element_unit * dtype.element.max * dtype.scale.max)
-        return float(np.float32(amax) / largest) or 1.0
+        found = np.float32(amax) / largest
+        return max(float(found), SMALLEST) if amax else 1.0

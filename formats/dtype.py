@@ -303,12 +303,12 @@ class Float(Element):
         ]  # fmt: skip
         if any(wrong for wrong, _ in faults):
             return faults
-        lowest = self.smallest_subnormal
+        low = self.has_zero - self.bias - (self.mantissa if self.subnormals and self.has_zero else 0)
+        high = (self.last >> self.mantissa) - self.bias
         return [
-            (self.max <= 0, f"no number but zero is left ({shape}, specials={self.specials!r})"),
-            (self.max >= 2.0**128 or lowest < 2.0**-149
-             or (self.has_zero and self.smallest_normal < 2.0**-126),
-             f"values from {lowest:g} to {self.max:g} (bias={self.bias}) do not fit in float32"),
+            (self.last < self.has_zero, f"no number but zero is left ({shape}, specials={self.specials!r})"),
+            (low < -149 or high > 127, f"exponents from {low} to {high} (bias={self.bias}) do not fit in "
+             "float32, whose are -149 to 127"),
         ]  # fmt: skip
 
     @property
@@ -355,6 +355,11 @@ class Float(Element):
     def max(self) -> float:
         """The largest finite value."""
         return self._value(self.last)
+
+    @property
+    def beyond(self) -> float:
+        """What would follow the largest on the grid, had it no end."""
+        return self._value(self.last + 1)
 
     @property
     def min(self) -> float:

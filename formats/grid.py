@@ -41,6 +41,7 @@ class Grid:
     prefix: Number | None = None  # float32's exponent and bias: codes are its upper bits
     flush: Number | None = None  # there are no subnormals
     lowest: Number | None = None  # powers of two without a zero: bits of the smallest
+    deep: Number | None = None  # normal numbers (has_zero), or powers of two, too small to be float32's own
     adder: Number | None = None  # one float32 addition rounds half to even
     bare_zero: Number | None = None  # signed numbers, but one zero
     direct: Number | None = None  # signed, and rounding half to even needs no code between
@@ -115,16 +116,18 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
     """A float format: IEEE 754-2019 §3.3 with the specials of its row."""
     drop, sign = 23 - d.mantissa, d.exponent + d.mantissa
     top = float32_bits(d.max)
-    beyond = top + (1 << drop)  # the next value of the grid, as if it went on
+    beyond = float32_bits(d.beyond)
     limit = negative_limit = top
     if overflow == "nonsaturate":  # IEEE 754-2019 §7.4: directed roundings stop at the largest
         up, down = _TRUNCATING.get(rounding, (1, 1))
         limit, negative_limit = beyond if up else top, beyond if down else top
-    adder = d.subnormals and d.mantissa and (beyond >> 23) + drop <= 254
+    emin = 128 - d.bias - (not d.has_zero)
+    deep = emin < d.has_zero
+    adder = d.subnormals and d.mantissa and not deep and (beyond >> 23) + drop <= 254
     prefix = (d.exponent, d.bias, d.subnormals) == (8, 127, True)
     direct = (adder and overflow == "saturate") or (prefix and d.has_inf)
     return Grid(
-        emin=128 - d.bias - (not d.has_zero),
+        emin=emin,
         drop=drop,
         sign=sign,
         last=d.last,
@@ -139,6 +142,7 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
         inf=d.inf,
         prefix=1 if prefix else None,
         flush=None if d.subnormals or not d.has_zero else 1,
+        deep=1 if deep else None,
         lowest=None if d.has_zero else float32_bits(d.smallest_normal),
         bare_zero=1 if d.specials == "fnuz" else None,
         adder=1 if adder else None,

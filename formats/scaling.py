@@ -13,7 +13,7 @@ from numerics.formats.codec import (
     SIGN,
     TINY,
     count,
-    count_within,
+    count_up_to,
     decode,
     finish,
     round_bits,
@@ -236,11 +236,11 @@ def scaled_value(code: Lane, scale: Lane, f: Grid) -> Lane:
 def affine_code(
     b: Lane, scale: Lane, zero: Lane, f: Grid, q: Range, rounding: str, random: Lane, low: Lane
 ) -> Lane:
-    """clamp(round(x / scale) + zero) for an integer zero point inside the range; NaN gives zero."""
+    """clamp(round(x / scale) + zero) for an integer zero point inside the range; NaN counts as 0."""
     y = quotient(b, scale)
     a = y & MAGNITUDE
-    c = minimum(a, float_of(where(y < 0, zero - q.low, q.high - zero)))
-    n = count_within(c, y, f, rounding, random, low)
+    room = float_of(where(y < 0, zero - q.low, q.high - zero))
+    n = count_up_to(a, room, y, f, rounding, random, low)
     n = where(a > INF, 0, n)
     return (zero + where(y < 0, 0 - n, n)) & q.mask
 
@@ -254,8 +254,9 @@ def affine_value(code: Lane, scale: Lane, zero: Lane, q: Range) -> Lane:
 
 
 def offset_code(b: Lane, scale: Lane, zero: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
-    """clamp(round(x / scale + zero)) for a float zero point."""
+    """clamp(round(x / scale + zero)) for a float zero point; NaN counts as 0."""
     y = as_bits(as_float(quotient(b, scale)) + as_float(zero))
+    y = where((b & MAGNITUDE) > INF, zero, y)
     return finish(count(y & MAGNITUDE, y, f, rounding, random, low), y, f)
 
 

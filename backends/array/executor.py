@@ -192,8 +192,8 @@ def _shares(shape: tuple[int, ...], affine: Affine) -> Iterator[tuple[tuple[Any,
 def _quotient64(x: Array, scale: Array, zero: Array | None) -> tuple[Array, Array, Array | None]:
     """float64 is divided, and offset, in float64; what remains for the shared arithmetic is exact."""
     y = x / scale
-    if zero is not None and zero.dtype.kind == "f":
-        y, zero = y + zero, np.zeros_like(zero, np.float32)
+    if zero is not None and zero.dtype.kind == "f":  # NaN counts as 0
+        y, zero = np.where(np.isnan(x), zero, y + zero), np.zeros_like(zero, np.float32)
     return y, np.ones_like(scale, np.float32), zero
 
 

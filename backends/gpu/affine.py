@@ -173,7 +173,9 @@ def _encode64(
     y = x / spread(affine.scale, partition)
     zero = affine.zero
     if zero is not None and zero.dtype.is_floating_point:
-        y, zero = y + spread(zero, partition), torch.zeros_like(zero, dtype=torch.float32)
+        point = spread(zero, partition).to(y.dtype)
+        y = torch.where(x.isnan(), point, y + point)  # NaN counts as 0
+        zero = torch.zeros_like(zero, dtype=torch.float32)
     wide, low = words(y, rounding == "stochastic")
     one = Affine(torch.ones_like(affine.scale, dtype=torch.float32), zero)
     codes = _encode(wide, low, d, partition, one, rounding, random_bits(draw, x), "encode")

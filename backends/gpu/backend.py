@@ -331,7 +331,9 @@ def _elements(x: torch.Tensor, d: Element, rounding: str) -> tuple[torch.Tensor,
     """x as kernels read it; a value of float64 that is too small for float32 is still not zero."""
     wide, low = words(x, rounding == "stochastic")
     if low is not None and not getattr(d, "has_zero", True):
-        wide = torch.where((wide == 0) & (x > 0), torch.full_like(wide, 2.0**-149), wide)
+        raised = (wide == 0) & (x > 0)
+        wide = torch.where(raised, torch.full_like(wide, 2.0**-149), wide)
+        low = low.masked_fill(raised, 0)
     return wide, low
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from numerics.backends.tensors import check_memory, own_codes
+from numerics.backends.words import BEYOND
 from numerics.formats.backend import Draw
+from numerics.formats.codec import NAN, SIGN
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import RANDOM_BITS
 
@@ -116,7 +119,9 @@ def truncate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     near = x.to(torch.float32)
     bits = near.view(torch.int32)
     beyond = near.to(torch.float64).abs() > x.abs()
-    cut = torch.where(beyond, bits - 1, bits).view(torch.float32)  # one step toward zero, infinity too
+    cut = torch.where(beyond, bits - 1, bits)  # one step toward zero, infinity too
+    nan = (x.view(torch.int64) >> 32).to(torch.int32) & SIGN | NAN  # a GPU's conversion drops its sign
+    cut = torch.where(x.isnan(), nan, cut).view(torch.float32)
     return cut, (cut.to(torch.float64) != x) & ~x.isnan()
 
 
@@ -127,7 +132,8 @@ def words(x: torch.Tensor, stochastic: bool = False) -> tuple[torch.Tensor, torc
     cut, lost = truncate(x)
     if not stochastic:
         return (cut.view(torch.int32) | lost.to(torch.int32)).view(torch.float32), None
+    beyond = x.abs() >= BEYOND
     field = ((cut.view(torch.int32) & 0x7FFFFFFF) >> 23).clamp(min=1)
-    rest = torch.where(lost, x.abs() - cut.to(torch.float64).abs(), 0.0)
+    rest = torch.where(lost & ~beyond, x.abs() - cut.to(torch.float64).abs(), 0.0)
     unit = ((1023 + 180 - field).to(torch.int64) << 52).view(torch.float64)  # 2**30 last places of cut
-    return cut, (rest * unit).clamp(max=float((1 << 30) - 1)).to(torch.int32)
+    return torch.where(beyond, x.sign().to(torch.float32) * math.inf, cut), (rest * unit).to(torch.int32)

@@ -9,6 +9,7 @@ from functools import cache
 from typing import SupportsFloat
 
 from numerics.backends.reference.binary32 import (
+    BINARY32,
     divide32,
     float32_bits,
     multiply32,
@@ -175,6 +176,8 @@ def decode_block(byte: int, codes: Sequence[int], dtype: Block) -> list[Exact]:
 def tensor_scale_of(xs: Numbers, dtype: Block) -> Fraction:
     """The float32 scale that brings a tensor's largest finite magnitude to the block's (§1).
 
+    1 where there is nothing to scale; never 0 where there is: the smallest float32 then.
+
     >>> from numerics.formats import nvfp4
     >>> tensor_scale_of([-5376.0, math.inf], nvfp4)
     Fraction(2, 1)
@@ -184,7 +187,7 @@ def tensor_scale_of(xs: Numbers, dtype: Block) -> Fraction:
     largest = multiply32(magnitude(largest_code(scale), scale), element_max(element))
     found = divide32(amax, largest)
     assert isinstance(found, Fraction)
-    return found or Fraction(1)
+    return found or (power_of_two(BINARY32.least) if amax else Fraction(1))
 
 
 def encode_scaled_block(
