@@ -19,7 +19,8 @@ from numerics.formats.errors import NumericsError
 Words = NDArray[np.int32]
 _NAMES = {np.dtype(name): name for name in ("float16", "float32", "float64")}
 BEYOND = 2.0**128  # what would follow the largest float32
-_FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
+FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
+SMALLEST_NORMAL = 2.0**-126  # of float32
 
 
 def bfloat16_type() -> np.dtype[Any]:
@@ -72,7 +73,7 @@ def truncate(x: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.bo
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         near = x.astype(np.float32)
         cut = np.where(np.abs(near.astype(np.float64)) > np.abs(x), np.nextafter(near, np.float32(0)), near)
-        cut = np.where(np.isfinite(x) & np.isinf(near), np.copysign(_FLOAT32_MAX, near), cut)
+        cut = np.where(np.isfinite(x) & np.isinf(near), np.copysign(FLOAT32_MAX, near), cut)
     return cut, (cut.astype(np.float64) != x) & ~np.isnan(x)
 
 

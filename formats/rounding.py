@@ -16,9 +16,11 @@ stochastic: away from zero when (discarded fraction) + R/2**30 >= 1, R uniform i
 
 OVERFLOWS: Final = ("saturate", "nonsaturate")
 
-SCALE_RULES: Final = ("floor", "ceil", "even", "rceil")
+SCALE_RULES: Final = ("floor", "ceil", "even", "rceil", "bump")
 """OCP MX 1.0 §6.3 (floor); the next power of two (ceil); the maximum first rounded to the
-element's precision (even); the smallest power of two that does not clip (rceil)."""
+element's precision (even); the smallest power of two that does not clip (rceil); floor, and twice
+that where an element would round past the largest (bump: AMD Quark's BFP16 in torch, which also
+uses the most negative integer)."""
 
 RANDOM_BITS: Final = 30
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.array.executor import ArrayExecutor, empty_fields
+from numerics.backends.array.executor import ArrayExecutor, empty_fields, looks_further
 from numerics.backends.cpu import kernels, threads
 from numerics.backends.cpu.launch import WIDTH, Launcher, Operation, Parameters, address_of
 from numerics.backends.cpu.operations import (
@@ -172,7 +172,7 @@ class CpuExecutor(ArrayExecutor):
         self, x: Array, dtype: Block, options: BlockOptions, out: BlockFields | None = None
     ) -> BlockFields:
         """Block.encode."""
-        if not fits(dtype):
+        if not fits(dtype) or looks_further(x, dtype, options):
             return super().encode_blocks(x, dtype, options, out)
         made = empty_fields(len(x), dtype) if out is None else out
         operation = self._block("encode", x, dtype, options, field_streams(dtype))
@@ -181,7 +181,7 @@ class CpuExecutor(ArrayExecutor):
 
     def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
         """Block.round."""
-        if not fits(dtype):
+        if not fits(dtype) or looks_further(x, dtype, options):
             super().round_blocks(x, dtype, options, out)
             return
         operation = self._block("round", x, dtype, options, (FLOATS[x.dtype.name],))
@@ -191,7 +191,7 @@ class CpuExecutor(ArrayExecutor):
         self, x: Array, dtype: Block, options: BlockOptions
     ) -> tuple[NDArray[np.uint8], Codes | None]:
         """Codes straight to bytes, and the scales that stand beside them."""
-        if not packs(dtype):
+        if not packs(dtype) or looks_further(x, dtype, options):
             return super().encode_blocks_packed(x, dtype, options)
         bytes_per_block = packed_streams(dtype)[0].bytes(dtype.block)
         out = empty(len(x) * bytes_per_block, np.uint8)

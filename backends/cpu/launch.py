@@ -30,7 +30,7 @@ Run = Callable[..., None]
 """A kernel: a function of integers."""
 
 # Fields of a Grid that are there or not, never a number.
-FLAGS = ("has_nan", "inherit", "adder", "direct", "bare_zero", "flush", "prefix")
+FLAGS = ("has_nan", "inherit", "adder", "direct", "bare_zero", "flush", "prefix", "deep")
 
 
 @dataclass(frozen=True)

@@ -159,9 +159,16 @@ class GpuBackend:
         draw: Draw, out: Blocks | None = None,
     ) -> Blocks:  # fmt: skip
         """Block.encode."""
-        data, options, draws = _options(take(x), dtype, rule, rounding, tensor_scale, draw)
+        came = take(x)
+        data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
         cut = Cut.of(tuple(data.shape), axis, dtype)
         results = _block_targets(out, dtype, axis, cut.blocking, data)
+        if _looks_further(came, dtype, draw):
+            found = self._encode_exactly(came, data, dtype, axis, options, draws)
+            for result, made in zip(results, found, strict=True):
+                if result is not None and made is not None:
+                    _done(result, made)
+            return Blocks(dtype, axis, *results)
         direct = [None if result is None else landing(result, data) for result in results]
         blocks.encode(data, dtype, cut, options, "encode", draws, Fields(*direct))  # type: ignore[arg-type]
         for result, made in zip(results, direct, strict=True):
@@ -169,6 +176,16 @@ class GpuBackend:
                 _done(result, made)
         codes, scale, micro = results
         return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
+
+    def _encode_exactly(
+        self, x: torch.Tensor, wide: torch.Tensor, dtype: Block, axis: int, o: BlockOptions, draws: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Codes, scale and microexponents of float64 under stochastic rounding (blocks.drawn_codes)."""
+        rule = "floor" if o.rule == "bump" else o.rule
+        plain = self.encode_blocks(wide, dtype, axis, rule, "half_even", None, Draw())
+        cut = Cut.of(tuple(x.shape), axis, dtype)
+        fields = Fields(plain.codes, plain.scale, plain.microexponents)
+        return (*blocks.drawn_codes(x, dtype, o, cut, draws, fields), plain.microexponents)
 
     def decode_blocks(self, of: Blocks, out: Any) -> Any:
         """Block.decode."""
@@ -185,6 +202,9 @@ class GpuBackend:
         """Block.round."""
         came = take(x)
         result = target(out, tuple(came.shape), came.dtype, came)
+        if _looks_further(came, dtype, draw):
+            made = self.encode_blocks(came, dtype, axis, rule, rounding, tensor_scale, draw)
+            return _done(result, self.decode_blocks(made, None))
         data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
         direct = landing(result, came) if data is came else torch.empty_like(data)
         cut = Cut.of(tuple(data.shape), axis, dtype)
@@ -229,7 +249,7 @@ class GpuBackend:
         """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
         came = take(x)
         cut = Cut.of(tuple(came.shape), axis, dtype)
-        if not blocks.packs(dtype, cut):
+        if not blocks.packs(dtype, cut) or _looks_further(came, dtype, draw):
             made = self.encode_blocks(came, dtype, axis, rule, rounding, tensor_scale, draw)
             beside = None if dtype.family == "micro" else made.scale
             return self.pack_blocks(made), beside, made.tensor_scale
@@ -335,6 +355,13 @@ def _elements(x: torch.Tensor, d: Element, rounding: str) -> tuple[torch.Tensor,
         wide = torch.where(raised, torch.full_like(wide, 2.0**-149), wide)
         low = low.masked_fill(raised, 0)
     return wide, low
+
+
+def _looks_further(x: torch.Tensor, d: Block, draw: Draw) -> bool:
+    """Does a draw see what float64 has below float32's last place (array/executor.py: looks_further)?"""
+    return x.dtype == torch.float64 and d.family != "scaled" and (
+        draw.seed is not None or draw.bits is not None
+    )
 
 
 def _options(
