@@ -10,7 +10,6 @@ from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, hint
 
 # Our name: what torch, ml_dtypes, ONNX, OCP, Quark, microxcaling and safetensors call it.
-# `float8_e4m3` is left out on purpose: in ml_dtypes it is another format (IEEE-like, max 240).
 ALIASES: dict[str, tuple[str, ...]] = {
     "int2": ("S2",),
     "int3": ("S3",),
@@ -44,6 +43,18 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "mx9": ("MX9",),
 }
 
+# What other libraries have and the tables lack: what it is, and how it is had.
+OTHERS: dict[str, str] = {
+    "float8_e4m3": "it has Inf, and 240 for its largest: float_format(4, 3); fp8_e4m3 is float8_e4m3fn",
+    "float8_e4m3b11fnuz": 'it is float_format(4, 3, bias=11, specials="fnuz")',
+    "int1": "its values are 0 and -1; integers here have 2 to 16 bits, unsigned ones 1 to 16",
+    "uint1": "it is integer_format(1, signed=False)",
+    "uint16": "it is integer_format(16, signed=False)",
+} | {
+    name: "formats have 16 bits at most"
+    for name in ("int32", "int64", "uint32", "uint64", "float32", "float64", "float", "int")
+}
+
 
 @lru_cache(maxsize=1)
 def _table() -> dict[str, Dtype]:
@@ -71,7 +82,7 @@ def dtype(name: Any) -> Dtype:
     """The format of that name, whoever's name it is.
 
     name: a Dtype, a string (ours or an alias), a torch dtype, or an ml_dtypes or NumPy dtype.
-    Raises NumericsError with the nearest name.
+    Raises NumericsError with the nearest name, or with what to declare for another library's type.
 
     >>> dtype("float8_e4m3fn"), dtype("MXFP4")
     (fp8_e4m3, mxfp4)
@@ -85,6 +96,8 @@ def dtype(name: Any) -> Dtype:
         return name
     spelled = name if isinstance(name, str) else _spelling(name)
     found = _table().get(spelled) or _table().get(spelled.removeprefix("torch."))
+    if found is None and spelled.removeprefix("torch.") in OTHERS:
+        raise NumericsError(f"no format of the tables is {spelled}: {OTHERS[spelled.removeprefix('torch.')]}")
     if found is None:
         raise NumericsError(
             f"unknown format {name!r};{hint(spelled, _table())} `numerics formats` lists them all"

@@ -21,7 +21,7 @@ mxint8: Block = row(Block, "mxint8", _MX, element=int8, scale=e8m0, block=32)
 bfp16: Block = row(
     Block,
     "bfp16",
-    "AMD Quark BFP16: MXINT8's arithmetic in blocks of 8",
+    "MXINT8's arithmetic in blocks of 8, as AMD Quark's ONNX kernel; its torch kernel: scale_rule='bump'",
     element=int8,
     scale=e8m0,
     block=8,

@@ -269,7 +269,9 @@ class Float(Element):
 
     specials says where Inf and NaN are (`SPECIALS`).  subnormals=False: E = 0 means zero, codes
     with E = 0 and M != 0 are never written and read as zero.  has_zero=False (only without
-    mantissa and sign, as in e8m0): E = 0 is a power of two like the others.
+    mantissa and sign, as in e8m0): E = 0 is a power of two like the others.  There 0 and negatives
+    become code 0 (saturate) or NaN (nonsaturate), what is positive and smaller code 0, and a tie,
+    1.5 times a power of two, goes to the even code.
     """
 
     kind = "float"
@@ -320,6 +322,19 @@ class Float(Element):
     def has_nan(self) -> bool:
         """Is there a NaN?"""
         return self.specials != "none"
+
+    @property
+    def wide(self) -> bool:
+        """Is it one that numbers are kept in as they are: float16's exponents, or more, and over 8 bits?
+
+        Scaling puts a tensor where a format has its numbers; a wide one has them wherever tensors have
+        theirs, so that `quantize` casts to it unless a scale is asked for.
+
+        >>> from numerics.formats import bfloat16, fp8_e5m2
+        >>> bfloat16.wide, fp8_e5m2.wide
+        (True, False)
+        """
+        return self.bits > 8 and self.smallest_normal <= 2.0**-14 and self.max >= 2.0**15
 
     @property
     def overflows(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -43,6 +43,8 @@ e8m0: Float = row(
     Float, "e8m0", "OCP MX 1.0 §5.4.1", exponent=8, mantissa=0, bias=127, specials="fn",
     signed=False, subnormals=False, has_zero=False, default_overflow="nonsaturate",
 )  # fmt: skip
+"""Powers of two, 2**-127 .. 2**127, and NaN.  As an element: 0 and negatives become 0x00 (saturate) or 0xFF
+(nonsaturate, its default), positive values below 2**-127 become 0x00, ties go to the even code."""
 
 
 def float_format(

@@ -79,7 +79,7 @@ def quantize_file(
     *,
     scheme: Scheme | str | None = None,
     symmetric: bool = True,
-    scale_type: str = "float32",
+    scale_type: str | None = None,
     zero_point_type: str = "int32",
     rounding: str = "half_even",
     scale_rule: str = "floor",

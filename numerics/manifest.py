@@ -156,7 +156,10 @@ def plans_of(text: str, entries: Mapping[str, Entry], file: object) -> dict[str,
 def _recipe(said: dict[str, Any]) -> Recipe:
     axis = {} if said["axis"] is None else {"axis": said["axis"]}
     keys = ("scheme", "symmetric", "scale_type", "zero_point_type", "rounding", "scale_rule")
-    return Recipe.make(dtype_of(said["dtype"]), **{key: said[key] for key in keys}, **axis)
+    options = {key: said[key] for key in keys}
+    if said.get("scaled") is False:  # a cast, which nothing asks to scale
+        options |= {"scheme": None, "scale_type": None}
+    return Recipe.make(dtype_of(said["dtype"]), **options, **axis)
 
 
 def _plan(recipes: list[Recipe], said: dict[str, Any]) -> Plan:

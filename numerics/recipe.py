@@ -27,7 +27,10 @@ ZERO_POINT_TYPES = ("int32", "float32")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How tensors are quantized: options that fit together.  scheme or axis is None: blocks have an axis."""
+    """How tensors are quantized: options that fit together.  scheme or axis is None: blocks have an axis.
+
+    scaled: False for a plain cast, with the scale 1: what a wide float is where nobody asked for a scale.
+    """
 
     dtype: Dtype
     scheme: Scheme | None
@@ -37,6 +40,7 @@ class Recipe:
     rounding: str = "half_even"
     scale_rule: str = "floor"
     axis: int | None = None
+    scaled: bool = True
 
     @classmethod
     def make(
@@ -45,7 +49,7 @@ class Recipe:
         *,
         scheme: Scheme | str | None = None,
         symmetric: bool = True,
-        scale_type: str = "float32",
+        scale_type: str | None = None,
         zero_point_type: str = "int32",
         rounding: str = "half_even",
         scale_rule: str = "floor",
@@ -53,6 +57,8 @@ class Recipe:
     ) -> Recipe:
         """The options of `quantize`, checked; raises NumericsError where they contradict each other."""
         found = find_dtype(dtype)
+        scaled = scheme is not None or scale_type is not None or not getattr(found, "wide", False)
+        scale_type = "float32" if scale_type is None else scale_type
         one_of("scale type", scale_type, SCALE_TYPES)
         one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
         one_of("scale rule", scale_rule, SCALE_RULES)
@@ -65,7 +71,7 @@ class Recipe:
             refuse(found, given, FOR_INTEGERS)
         chosen = None if blocked else Scheme.parse(per_tensor() if scheme is None else scheme)
         return cls(found, chosen, symmetric, scale_type, zero_point_type,
-                   check_rounding(rounding), scale_rule, axis if blocked else None)  # fmt: skip
+                   check_rounding(rounding), scale_rule, axis if blocked else None, scaled)  # fmt: skip
 
     @cached_property
     def text(self) -> str:
@@ -76,6 +82,8 @@ class Recipe:
         """
         said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         said |= {"dtype": spelled(self.dtype), "scheme": self.scheme and repr(self.scheme)}
+        if not said.pop("scaled", True):  # a scheme would ask for a scale
+            del said["scheme"]
         return json.dumps({name: value for name, value in said.items() if value is not None})
 
     @staticmethod
@@ -135,7 +143,11 @@ class Recipe:
 
     def with_scheme(self, scheme: Scheme) -> Recipe:
         """The same for elements that share their scales otherwise."""
-        return replace(self, scheme=scheme)
+        return replace(self, scheme=scheme, scaled=self.scaled or scheme != self.scheme)
+
+    def with_scale(self) -> Recipe:
+        """The same with a scale: that of a cast is given."""
+        return self if self.scaled else replace(self, scaled=True)
 
     def with_axis(self, axis: int) -> Recipe:
         """The same for blocks along another axis."""
@@ -150,15 +162,16 @@ class Recipe:
 
 @lru_cache(maxsize=1024, typed=True)  # 1.0 and True equal 1, and are refused
 def _known(*options: Any) -> Recipe:
-    dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis = options
-    return Recipe.make(
+    dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis, given = options
+    made = Recipe.make(
         dtype, scheme=scheme, symmetric=symmetric, scale_type=scale_type, zero_point_type=zero_point_type,
         rounding=rounding, scale_rule=scale_rule, axis=axis,
     )  # fmt: skip
+    return made.with_scale() if given else made
 
 
 def recipe_of(*options: Any) -> Recipe:
-    """Recipe.make of all its options in their order, each set made once."""
+    """Recipe.make of all its options in their order, and whether a scale is given; each set made once."""
     try:
         return _known(*options)
     except TypeError:  # what cannot be hashed: made again, to be refused in words

@@ -144,6 +144,8 @@ def _spanning(source: _Source) -> Shared:
 def _found(source: _Source) -> Shared:
     plan, scheme = source.plan, source.plan.recipe.scheme_of_elements
     backend = affine_backend(source.words)
+    if not plan.recipe.scaled:  # nothing is looked for
+        return Shared(np.ones(scheme.partition(plan.shape).shared, wide_type(plan.original)))
     low = np.zeros(scheme.partition(plan.shape).shared, wide_type(plan.original))
     high = np.zeros_like(low)
     for piece in source.pieces():
