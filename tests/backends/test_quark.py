@@ -98,6 +98,34 @@ def test_blocks(v):
     assert zeros == 0 or not keeps_zeros, ZERO_SIGN
 
 
+BUMPS = ("bfp16/", "compiler1/")  # Quark's torch kernel, and its compiler's
+UNBOUNDED = {"onnx_bfp16/rm2/compiler1/max_float": RANGE}
+
+
+@pytest.mark.parametrize("v", [p for p in vectors("bfp16") if any(kernel in p.id for kernel in BUMPS)])
+@pytest.mark.parametrize("backend", ["array", "cpu", "ipu", "interpreter", "reference"])
+def test_the_rule_bump_is_quarks(v, backend):
+    """Codes that round past 127 raise the exponent in these kernels, and bfp16 was said to be theirs."""
+    if v["id"].endswith("one_inf") or v["id"] in UNBOUNDED:
+        pytest.skip(INF + "; " + RANGE)
+    x = array(v["input"])
+    if "onnx" not in v["id"]:
+        x = x.reshape(-1, 8)
+    rounding = next((r for k, r in ROUNDINGS.items() if f"/{k}/" in v["id"]), "half_even")
+    with nx.use(backend):
+        came = nx.bfp16.round(x, rounding=rounding, scale_rule="bump").ravel()
+    values, _ = differences(came, array(v["output"]))
+    assert values == 0
+
+
+def test_the_rule_bump_is_not_floor():
+    v = next(v for v in DATA["vectors"] if v["id"] == "bfp16/round_up_saturates")
+    x, due = array(v["input"]), array(v["output"])
+    assert differences(nx.bfp16.round(x), due)[0] > 0
+    assert nx.bfp16.round(-x, scale_rule="bump").min() == -2.0  # -128 is a code, and needs no other scale
+    assert nx.bfp16.encode(-x, scale_rule="bump").scale == nx.bfp16.encode(x).scale
+
+
 @pytest.mark.parametrize("v", [p for p in vectors("mx6", "mx9") if "codes" in p.values[0]])
 def test_microexponent_fields(v):
     """The codes, exponents and microexponents, where Quark gives them."""
