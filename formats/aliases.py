@@ -50,10 +50,9 @@ OTHERS: dict[str, str] = {
     "int1": "its values are 0 and -1; integers here have 2 to 16 bits, unsigned ones 1 to 16",
     "uint1": "it is integer_format(1, signed=False)",
     "uint16": "it is integer_format(16, signed=False)",
-} | {
-    name: "formats have 16 bits at most"
-    for name in ("int32", "int64", "uint32", "uint64", "float32", "float64", "float", "int")
-}
+} | dict.fromkeys(
+    ("int32", "int64", "uint32", "uint64", "float32", "float64"), "formats have 16 bits at most"
+)
 
 
 @lru_cache(maxsize=1)

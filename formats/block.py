@@ -157,7 +157,8 @@ class Block(Dtype):
         """Values to blocks along `axis`: codes of x's shape, and the fields that blocks share.
 
         A last block that is short is padded with zeros that take part in nothing.  scale_rule, for the
-        MX family: floor, ceil, even, rceil or bump (rounding.SCALE_RULES).  tensor_scale: NVFP4's float32 scale, found where not given.
+        MX family: floor, ceil, even, rceil or bump (rounding.SCALE_RULES).  tensor_scale: NVFP4's
+        float32 scale, found where not given.
         out: Blocks of the same format, axis and shape, whose arrays are written.
         x, rounding, random_bits, seed and errors: as for an element's `encode`; float64 beyond
         float32's range counts as float32's largest value.

@@ -105,9 +105,9 @@ def count_powers(c: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: La
             c = c << missing
         c = c - (missing << 23)
     elif low is not None:
-        low, c = (
-            where(c < ONE, (low << 1) & LOW, low), where(c < ONE, ((c - TINY) << 1) + (low >> 29), c)
-        )
+        spread = ((c - TINY) << 1) + (low >> 29)
+        low = where(c < ONE, (low << 1) & LOW, low)
+        c = where(c < ONE, spread, c)
     else:
         c = where(c < ONE, (c - TINY) << 1, c)
     return shift_right(c - (f.emin << 23), 23, 0, b, rounding, random, low)

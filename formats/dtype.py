@@ -305,12 +305,12 @@ class Float(Element):
         ]  # fmt: skip
         if any(wrong for wrong, _ in faults):
             return faults
-        low = self.has_zero - self.bias - (self.mantissa if self.subnormals and self.has_zero else 0)
+        low = self.has_zero - self.bias - self.mantissa  # of the last place, subnormals or not
         high = (self.last >> self.mantissa) - self.bias
         return [
             (self.last < self.has_zero, f"no number but zero is left ({shape}, specials={self.specials!r})"),
-            (low < -149 or high > 127, f"exponents from {low} to {high} (bias={self.bias}) do not fit in "
-             "float32, whose are -149 to 127"),
+            (low < -149 or high > 127, f"exponents from {low} (of the last place) to {high} (bias="
+             f"{self.bias}) do not fit in float32, whose are -149 to 127"),
         ]  # fmt: skip
 
     @property

@@ -90,8 +90,8 @@ def quantize_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--group-size", type=int, help="Values that share a scale; for per_group."),
         click.option("--axis", type=int, help="Along which channels, groups or blocks lie."),
         click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
-        click.option("--scale-type", help="float32 (the default), float (the tensor's own), float16, bfloat16 "
-                     "or pof2; bfloat16 and float16 values are a plain cast unless it or a scheme is given."),
+        click.option("--scale-type", help="float32 (the default), float (the tensor's own), float16, "
+                     "bfloat16, pof2; where neither it nor a scheme is given, bfloat16 and float16 are a plain cast."),
         click.option("--zero-point-type", default="int32", show_default=True, help="int32 or float32."),
         click.option("--rounding", default="half_even", show_default=True, help=", ".join(ROUNDINGS) + "."),
         click.option("--scale-rule", default="floor", show_default=True,

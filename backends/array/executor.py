@@ -254,7 +254,8 @@ def _rows(fields: BlockFields, part: slice) -> BlockFields:
 
 
 def _encode_mx(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
-    scale, out.codes[...] = bound.mx_encode(b, element_grid(d, o.rule), scale_of(d, o.rule), o.rounding, o.random)
+    f, s = element_grid(d, o.rule), scale_of(d, o.rule)
+    scale, out.codes[...] = bound.mx_encode(b, f, s, o.rounding, o.random)
     out.scale[...] = scale[:, 0]
 
 

@@ -359,8 +359,8 @@ def _elements(x: torch.Tensor, d: Element, rounding: str) -> tuple[torch.Tensor,
 
 def _looks_further(x: torch.Tensor, d: Block, draw: Draw) -> bool:
     """Does a draw see what float64 has below float32's last place (array/executor.py: looks_further)?"""
-    return x.dtype == torch.float64 and d.family != "scaled" and (
-        draw.seed is not None or draw.bits is not None
+    return (
+        x.dtype == torch.float64 and d.family != "scaled" and (draw.seed is not None or draw.bits is not None)
     )
 
 

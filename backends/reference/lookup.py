@@ -200,7 +200,8 @@ def _encode_mx(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> B
     shared = after[np.searchsorted(firsts, maxima, "right") - 1]
     y = _scaled(x, shared[:, None] + np.int32(low))
     if options.rule == "bump":
-        shared = shared + ((shared < largest_code(scale)) & _past(y, dtype, options).any(axis=1)).astype(np.uint8)
+        up = (shared < largest_code(scale)) & _past(y, dtype, options).any(axis=1)
+        shared = shared + up.astype(np.uint8)
         y = _scaled(x, shared[:, None] + np.int32(low))
     return BlockFields(_encode_elements(y, dtype, options), shared, None)
 

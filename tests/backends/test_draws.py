@@ -44,8 +44,9 @@ def test_no_draw_wraps_a_float64_past_an_integers_range(executor, d, kind):
     for zero in (int(d.max), int(d.min) + 3):
         x = np.concatenate([near - zero, rng.uniform(3 * d.min - 9, 3 * d.max + 9, 24)]) * 0.3
         for draws in (np.full(x.size, WHOLE - 1), rng.integers(WHOLE - 64, WHOLE, x.size)):
-            options = dict(symmetric=False, scale=0.3, scale_type="float", zero_point=zero, zero_point_type=kind,
-                           rounding="stochastic", random_bits=draws.astype(np.uint32))  # fmt: skip
+            options = {"symmetric": False, "scale": 0.3, "scale_type": "float", "zero_point": zero,
+                       "zero_point_type": kind, "rounding": "stochastic",
+                       "random_bits": draws.astype(np.uint32)}  # fmt: skip
             point = zero if kind == "int32" else float(zero)
             due = [code_of(v, 0.3, point, d, int(r)) for v, r in zip(x.tolist(), draws, strict=True)]
             assert nx.quantize(x, d, **options).codes.tolist() == due
@@ -64,7 +65,9 @@ RANGES = [d for d in ELEMENTS + DECLARED if getattr(d, "exponent", 0) == 8] + DE
 def test_float64_past_float32_is_past_every_format(executor, d):
     """1e300 in bfloat16 was finite, once in 2**16 draws: Inf or NaN is due, whatever is drawn."""
     top = 2.0**128
-    x = np.array([top, 1e300, 1.7e308, np.nextafter(top, 0), float(np.finfo(np.float32).max), top * (1 - 2**-30)])
+    x = np.array(
+        [top, 1e300, 1.7e308, np.nextafter(top, 0), float(np.finfo(np.float32).max), top * (1 - 2**-30)]
+    )
     x = np.concatenate([x, -x, [np.inf, -np.inf]])
     for overflow in d.overflows:
         for draw in (0, WHOLE - 1):
@@ -80,7 +83,7 @@ def test_float64_past_float32_is_past_every_format(executor, d):
 
 
 def fractions_of(d: nx.Element) -> tuple[np.ndarray, np.ndarray]:
-    """float64 between neighbours of a format at known fractions, and draws at and just below what moves them."""
+    """float64 between a format's neighbours at known fractions; draws at and just below what moves them."""
     steps = sorted({v for v in d.values() if np.isfinite(v)})
     at = rng.integers(0, len(steps) - 1, 40)
     at[:5] = 0, 1, len(steps) - 2, len(steps) // 2 - 1, len(steps) // 2

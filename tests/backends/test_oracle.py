@@ -53,7 +53,7 @@ def affine_options(d):
 
 @pytest.mark.parametrize("d", ELEMENTS + DECLARED, ids=str)
 def test_the_reference_quantizes_whatever_the_kernels_quantize(d):
-    every = 1 if d in (nx.uint4, nx.fp4) else 9  # the whole product, of others a part that differs by options
+    every = 1 if d in (nx.uint4, nx.fp4) else 17  # all of it, or a part that differs by options
     for number, (point, scale_type) in enumerate(affine_options(d)):
         for place, (rounding, kind) in enumerate(product(ROUNDINGS, KINDS)):
             if (number + place) % every:
@@ -68,7 +68,9 @@ def test_the_reference_quantizes_whatever_the_kernels_quantize(d):
 
 @pytest.mark.parametrize("d", ELEMENTS + DECLARED, ids=str)
 def test_the_reference_encodes_whatever_the_kernels_encode(d):
-    for rounding, kind, overflow in product(ROUNDINGS, KINDS, d.overflows):
+    for number, (rounding, kind, overflow) in enumerate(product(ROUNDINGS, KINDS, d.overflows)):
+        if d.bits > 8 and number % 11:  # whose steps take the reference long
+            continue
         for draw in draws(rounding):
             options = {"rounding": rounding, "overflow": overflow, **draw}
             agree(lambda x, o=options: (d.encode(x, **o), d.round(x, **o)), X.astype(kind))

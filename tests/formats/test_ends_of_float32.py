@@ -1,4 +1,4 @@
-"""Formats at the ends of float32: what fits is taken, what is taken is right; NaN has one sign; none is lost."""
+"""Formats at the ends of float32: what fits is taken, what is taken is right, and NaN has one sign."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def declared(count: int) -> list[nx.Float]:
     """Float formats at random, most of whose numbers lie among float32's subnormals."""
     found: list[nx.Float] = []
     while len(found) < count:
+        specials = str(rng.choice(["ieee", "fn", "fnuz", "none"]))
         facts = {"exponent": int(rng.integers(1, 9)), "mantissa": int(rng.integers(0, 8)),
                  "bias": int(rng.integers(120, 151)), "signed": bool(rng.integers(2)),
-                 "specials": rng.choice(["ieee", "fn", "fnuz", "none"]), "subnormals": bool(rng.integers(4))}  # fmt: skip
+                 "specials": specials, "subnormals": bool(rng.integers(4))}  # fmt: skip
         try:
             found.append(nx.float_format(**facts, name=f"deep{len(found)}"))
         except nx.NumericsError:
@@ -34,8 +35,9 @@ def test_a_format_whose_numbers_are_float32s_is_not_refused():
     """`values from 2.93874e-39 to 1.70141e+38 do not fit in float32`, said of values that do."""
     assert (MINE.smallest_subnormal, MINE.smallest_normal, MINE.max) == (2.0**-128, 2.0**-127, 2.0**127)
     assert nx.float_format(2, 1, bias=149).max == 1.5 * 2.0**-147
-    for facts, why in (({"bias": 151}, "exponents from -15[0-9]"), ({"bias": -200}, "to 2[0-9]* "),
-                       ({"bias": 10**400}, "do not fit"), ({"bias": -(10**400)}, "do not fit")):  # fmt: skip
+    for facts, why in (({"bias": 151}, "exponents from -151"), ({"bias": -200}, "to 214 "),
+                       ({"bias": 150, "subnormals": False}, "exponents from -150"),
+                       ({"bias": 10**400}, "not fit"), ({"bias": -(10**400)}, "not fit")):  # fmt: skip
         with pytest.raises(nx.NumericsError, match=why):
             nx.float_format(4, 1, **facts)
 
@@ -44,11 +46,15 @@ def test_a_format_whose_numbers_are_float32s_is_not_refused():
 def test_deep_formats_equal_the_judge(backend):
     """Powers of two below 2**-127 were accepted, and wrong; normal numbers there were refused."""
     powers = [
-        nx.float_format(8, 0, bias=b, specials="fn", signed=False, subnormals=False, has_zero=False, name=f"p{b}")
+        nx.float_format(
+            8, 0, bias=b, specials="fn", signed=False, subnormals=False, has_zero=False, name=f"p{b}"
+        )
         for b in (128, 140, 149)
     ]
-    x = np.concatenate([rng.choice(edges(), 600), rng.integers(0, 1 << 24, 900).astype(np.int32).view(np.float32)])
-    for number, d in enumerate([MINE, *powers, *declared(12)]):
+    x = np.concatenate(
+        [rng.choice(edges(), 300), rng.integers(0, 1 << 24, 400).astype(np.int32).view(np.float32)]
+    )
+    for number, d in enumerate([MINE, *powers, *declared(8 if backend == "array" else 4)]):
         for rounding in (DETERMINISTIC[number % 8], "half_even") if backend == "array" else ("half_even",):
             for overflow in d.overflows:
                 options = {"rounding": rounding, "overflow": overflow}
@@ -120,7 +126,10 @@ def test_every_type_of_ml_dtypes_is_a_format_or_refused_in_words_that_are_true()
         kind, d = getattr(ml_dtypes, name), nx.dtype(getattr(ml_dtypes, name))
         facts = ml_dtypes.iinfo(kind) if d.kind == "integer" else ml_dtypes.finfo(kind)
         assert (d.bits, d.max) == (facts.bits, float(facts.max))
-    for name, declare in {"float8_e4m3": "(4, 3)", "float8_e4m3b11fnuz": '(4, 3, bias=11, specials="fnuz")'}.items():
+    for name, declare in {
+        "float8_e4m3": "(4, 3)",
+        "float8_e4m3b11fnuz": '(4, 3, bias=11, specials="fnuz")',
+    }.items():
         with pytest.raises(nx.NumericsError) as refused:
             nx.dtype(getattr(ml_dtypes, name))
         assert f"float_format{declare}" in str(refused.value)

@@ -62,8 +62,11 @@ def test_draws_and_directed_roundings_are_those_of_encode():
         assert_same_bits(nx.fake_quantize(x, "bfloat16", **options), nx.bfloat16.round(x, **options))
 
 
-@pytest.mark.parametrize("asked", [{"scheme": "per_tensor"}, {"scheme": "per_channel"}, {"scale_type": "pof2"},
-                                   {"scale_type": "float32"}, {"scale": 0.25}])  # fmt: skip
+ASKED = [{"scheme": "per_tensor"}, {"scheme": "per_channel"}, {"scale_type": "pof2"},
+         {"scale_type": "float32"}, {"scale": 0.25}]  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", ASKED)
 def test_a_scale_that_is_asked_for_is_had(asked):
     q = nx.quantize(np.array([[0.3, 7.0]], np.float32), "bfloat16", **asked)
     assert (np.asarray(q.scale) != 1).all()
