@@ -91,7 +91,7 @@ def quantize_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--axis", type=int, help="Along which channels, groups or blocks lie."),
         click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
         click.option("--scale-type", help="float32 (the default), float (the tensor's own), float16, "
-                     "bfloat16, pof2; where neither it nor a scheme is given, bfloat16 and float16 are a plain cast."),
+                     "bfloat16, pof2; given neither it nor a scheme, bfloat16 and float16 are a plain cast."),
         click.option("--zero-point-type", default="int32", show_default=True, help="int32 or float32."),
         click.option("--rounding", default="half_even", show_default=True, help=", ".join(ROUNDINGS) + "."),
         click.option("--scale-rule", default="floor", show_default=True,

@@ -273,7 +273,7 @@ def decoded(d, codes, scale, microexponents=None):
 
 
 FLOAT64 = [old for old, _ in CHANGES if re.search(r"\blow\b", old)]  # what float32 kernels do not have
-UNSAID = ["where(code == f.nan_code, NAN, r)"]  # the sign of a NaN
+UNSAID = ["where(code == f.nan_code, NAN, r)", "minimum(33 - (lifted >> 23), 23)"]  # NaN's sign; one number
 
 
 def convicted(old: str | None, new: str | None) -> str | None:
