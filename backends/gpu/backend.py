@@ -168,7 +168,7 @@ class GpuBackend:
             for result, made in zip(results, found, strict=True):
                 if result is not None and made is not None:
                     _done(result, made)
-            return Blocks(dtype, axis, *results)
+            return Blocks(dtype, axis, results[0], results[1], results[2])
         direct = [None if result is None else landing(result, data) for result in results]
         blocks.encode(data, dtype, cut, options, "encode", draws, Fields(*direct))  # type: ignore[arg-type]
         for result, made in zip(results, direct, strict=True):

@@ -134,6 +134,7 @@ def drawn_codes(
     steps = _steps(of, d, cut)
     if o.rule == "bump":
         s = scale_of(d, o.rule)
+        assert s.least is not None
         wide = replace(f, limit=s.past, negative_limit=s.past, wrap=None, negative=None, sign=30)
         n = _encode_steps(x, steps, d, wide, o, seed, torch.int32) & ((1 << 30) - 1)
         past = n > torch.where(x.signbit(), s.least, f.last)
