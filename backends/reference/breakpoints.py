@@ -175,8 +175,12 @@ def first_maximum(exponent: int, element: Element, rule: str) -> int:
     """The bits of the first block maximum whose scale is 2**exponent or more (FORMATS §4)."""
     largest = element_max(element)
     emax = floor_log2(largest)
-    if rule in ("floor", "bump"):  # where `bump` begins: it looks at the elements too
+    if rule == "floor":
         return first_at(power_of_two(exponent + emax))
+    if rule == "bump":  # of a positive maximum that is rounded half to even: it looks at the elements
+        low, high, odd = last_rungs(element, False)
+        below = power_of_two(exponent - 1)
+        return first_away(low * below, high * below, odd, False, "half_even")
     if rule == "ceil":
         return first_above(power_of_two(exponent + emax - 1))
     if rule == "rceil":

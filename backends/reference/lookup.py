@@ -195,7 +195,7 @@ def _poison(fields: BlockFields, lost: NDArray[np.bool_], dtype: Block) -> None:
 def _encode_mx(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
     scale = parts(dtype)[1]
     low, _ = exponent_range(scale)
-    firsts, after = _scale_steps(dtype, options.rule)
+    firsts, after = _scale_steps(dtype, "floor" if options.rule == "bump" else options.rule)
     maxima = (x.view(np.uint32) & MAGNITUDE).max(axis=1)
     shared = after[np.searchsorted(firsts, maxima, "right") - 1]
     y = _scaled(x, shared[:, None] + np.int32(low))
