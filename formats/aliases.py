@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
 from numerics.formats import blocks, floats, integers
-from numerics.formats.dtype import Dtype
-from numerics.formats.errors import NumericsError, hint
+from numerics.formats.dtype import TABLES, Dtype, named
+from numerics.formats.errors import NumericsError, hint, said
 
 # Our name: what torch, ml_dtypes, ONNX, OCP, Quark, microxcaling and safetensors call it.
 # `float8_e4m3` is left out on purpose: in ml_dtypes it is another format (IEEE-like, max 240).
@@ -45,6 +46,18 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 
 
+_ADVICE = {  # what others' names mean, in lower case, where they name no format of ours
+    "float8_e4m3": "it is IEEE-like (largest 240): nx.float_format(4, 3, name='float8_e4m3_ieee') declares it;",
+    "nf4": "it is a code book, not a format that bits and a bias describe: 'fp4' or 'int4' are;",
+    "bnb_fp4": "it is a code book, not a format that bits and a bias describe: 'fp4' or 'int4' are;",
+    "bf8": "did you mean 'fp8_e5m2'?",
+    "hf8": "did you mean 'fp8_e4m3'?",
+    "float32": "it is what formats are computed from: allowed are narrower ones;",
+    "float64": "it is what formats are computed from: allowed are narrower ones;",
+}
+_WIDTH = re.compile(r"(u?)int([1-9][0-9]?)|([us])([1-9][0-9]?)")  # int6, U3
+
+
 @lru_cache(maxsize=1)
 def _table() -> dict[str, Dtype]:
     table: dict[str, Dtype] = {}
@@ -52,8 +65,8 @@ def _table() -> dict[str, Dtype]:
         for made in vars(module).values():
             if isinstance(made, Dtype) and made not in table.values():
                 for name in (made.name, *made.aliases):
-                    if name in table:
-                        raise NumericsError(f"the name {name!r} stands for both {table[name]} and {made}")
+                    if TABLES.setdefault(name.lower(), made) is not made or name in table:
+                        raise NumericsError(f"the name {name!r} stands for both {TABLES[name.lower()]} and {made}")
                     table[name] = made
     return table
 
@@ -68,13 +81,13 @@ def dtypes() -> tuple[Dtype, ...]:
 
 
 def dtype(name: Any) -> Dtype:
-    """The format of that name, whoever's name it is.
+    """The format of that name, whoever's name it is, in capitals or not.
 
     name: a Dtype, a string (ours or an alias), a torch dtype, or an ml_dtypes or NumPy dtype.
     Raises NumericsError with the nearest name.
 
-    >>> dtype("float8_e4m3fn"), dtype("MXFP4")
-    (fp8_e4m3, mxfp4)
+    >>> dtype("float8_e4m3fn"), dtype("MXFP4"), dtype("e4m3")
+    (fp8_e4m3, mxfp4, fp8_e4m3)
     >>> dtype("fp8_e4m4")
     Traceback (most recent call last):
         ...
@@ -83,13 +96,26 @@ def dtype(name: Any) -> Dtype:
     """
     if isinstance(name, Dtype):
         return name
-    spelled = name if isinstance(name, str) else _spelling(name)
-    found = _table().get(spelled) or _table().get(spelled.removeprefix("torch."))
+    spelled = _spelling(name)
+    found = _table().get(spelled) or named(spelled)
     if found is None:
-        raise NumericsError(
-            f"unknown format {name!r};{hint(spelled, _table())} `numerics formats` lists them all"
-        )
+        raise NumericsError(f"unknown format {said(name)};{_help(spelled)} `numerics formats` lists them all")
     return found
+
+
+def _help(spelled: str) -> str:
+    """What is said of a name that is no format's: how to declare it, or which one may be meant."""
+    spelled = spelled.lower()
+    if spelled in _ADVICE:
+        return f" {_ADVICE[spelled]}"
+    width = _WIDTH.fullmatch(spelled)
+    if width is None:
+        return hint(spelled, _table())
+    unsigned, bits = "u" in (width[1], width[3]), int(width[2] or width[4])
+    if not 2 - unsigned <= bits <= 16:
+        return hint(spelled, _table())
+    name, sign = f"{'u' * unsigned}int{bits}", ", signed=False" * unsigned
+    return f" did you mean a format of your own? nx.Integer(name={name!r}, bits={bits}{sign}) declares it;"
 
 
 @lru_cache(maxsize=1024)
@@ -104,6 +130,14 @@ def is_called(thing: Any, name: str) -> bool:
 
 
 def _spelling(thing: Any) -> str:
-    """The name by which a library's own dtype object goes."""
-    named = getattr(thing, "name", None) or getattr(thing, "__name__", None) or str(thing)
-    return str(named).removeprefix("torch.")
+    """The name by which a library's own dtype object goes; none of a thing that has no name."""
+    if isinstance(thing, str):
+        return thing.removeprefix("torch.")
+    for attribute in ("name", "__name__"):
+        try:
+            found = getattr(thing, attribute, None)
+        except Exception:  # whatever what came raises: it has no name
+            continue
+        if isinstance(found, str) and found:
+            return found.removeprefix("torch.")
+    return str(thing).removeprefix("torch.") if type(thing).__module__ == "torch" else ""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, one_of, warn
 
 if TYPE_CHECKING:
     from numerics.formats.block import Block, Blocks
@@ -120,6 +120,11 @@ class _Home:
         return (getattr(device, "type", device) == "cpu") == (self.device == "cpu")
 
 
+_MEANT = {  # what else backends are called, in lower case
+    "cuda": "did you mean 'gpu'?", "triton": "did you mean 'gpu'?", "hip": "did you mean 'gpu'?",
+    "rocm": "did you mean 'gpu'?", "numpy": "did you mean 'array'?", "numba": "did you mean 'cpu'?",
+    "npu": "did you mean 'ipu'?", "onnx": "did you mean 'ipu'?",
+}  # fmt: skip
 _homes: dict[str, _Home] = {}
 _backends: dict[str, Backend] = {}
 _faces: list[tuple[type, Backend]] = []
@@ -149,15 +154,15 @@ def names() -> Sequence[str]:
 
 def get(name: str) -> Backend:
     """The backend of that name; raises NumericsError where it is unknown or cannot be imported."""
-    if name not in _backends:
-        _backends[name] = module(name).BACKEND
-    return _backends[name]
+    try:
+        return _backends[name]
+    except (KeyError, TypeError):  # not asked for yet, or no name at all
+        return _backends.setdefault(name, module(name).BACKEND)
 
 
 def module(name: str) -> ModuleType:
     """The module of that backend; errors as for `get`."""
-    if name not in _homes:
-        raise NumericsError.unknown("backend", name, _homes)
+    name = one_of("backend", name, _homes, _MEANT)
     try:
         return importlib.import_module(_homes[name].module)
     except ImportError as missing:
@@ -197,21 +202,43 @@ def owner(x: Any) -> Backend:
     )
 
 
-@contextlib.contextmanager
-def use(name: str) -> Iterator[Backend]:
-    """Runs everything inside on one backend.
+class use(contextlib.ContextDecorator):  # noqa: N801 - it reads as the verb that it is
+    """Runs everything inside on one backend: `with nx.use("reference"):`, or as a decorator.
 
-    Raises NumericsError for an unknown one, and for one whose packages or device are not there.
+    Raises NumericsError for an unknown one, and for one whose packages or device are not there, as soon
+    as it is called.  Called as a statement of its own it changes nothing, and warns so.
 
     >>> import numerics as nx
     >>> with nx.use("reference"):
     ...     nx.fp4.round(0.7)
     0.5
     """
-    backend = get(name)
-    backend.check()
-    token = _chosen.set(name)
-    try:
-        yield backend
-    finally:
-        _chosen.reset(token)
+
+    _idle = False  # is it made, and was it of no use yet?
+
+    def __init__(self, name: str) -> None:
+        self.name = one_of("backend", name, _homes, _MEANT)
+        self._backend = get(self.name)
+        self._backend.check()
+        self._tokens: list[contextvars.Token[str | None]] = []
+        self._idle = True
+
+    def __enter__(self) -> Backend:
+        self._idle = False
+        self._tokens.append(_chosen.set(self.name))
+        return self._backend
+
+    def __exit__(self, *raised: object) -> None:
+        _chosen.reset(self._tokens.pop())
+
+    def __call__(self, function: Any) -> Any:
+        self._idle = False
+        return super().__call__(function)
+
+    def _recreate_cm(self) -> use:
+        """Another one for each call of what was decorated."""
+        return type(self)(self.name)
+
+    def __del__(self) -> None:
+        if self._idle:
+            warn(f"nx.use({self.name!r}) had no effect: it holds within a block, with nx.use({self.name!r}): ...")

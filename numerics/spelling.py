@@ -9,7 +9,7 @@ from typing import Any
 
 from numerics.formats import aliases
 from numerics.formats.block import Block
-from numerics.formats.dtype import Dtype, Float, Integer, intern
+from numerics.formats.dtype import Dtype, Float, Integer
 from numerics.formats.errors import NumericsError
 
 KINDS = {"integer": Integer, "float": Float, "block": Block}
@@ -29,14 +29,11 @@ def dtype_of(said: dict[str, Any]) -> Dtype:
     >>> dtype_of(facts_of(mx6)) is mx6, dtype_of(facts_of(float_format(3, 2))) is float_format(3, 2)
     (True, True)
     """
-    for known in aliases.dtypes():
-        if known.name == said["name"] and facts_of(known) == said:
-            return known
     kind = KINDS[said["kind"]]
     facts = {key: dtype_of(value) if isinstance(value, dict) else value for key, value in said.items()}
     del facts["kind"]
-    made = kind(**facts)
-    return intern(kind, tuple((f.name, getattr(made, f.name)) for f in fields(kind)))
+    made: Dtype = kind(**facts)
+    return made
 
 
 def spelled(d: Dtype) -> str | dict[str, Any]:
