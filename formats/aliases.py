@@ -66,7 +66,9 @@ def _table() -> dict[str, Dtype]:
             if isinstance(made, Dtype) and made not in table.values():
                 for name in (made.name, *made.aliases):
                     if TABLES.setdefault(name.lower(), made) is not made or name in table:
-                        raise NumericsError(f"the name {name!r} stands for both {TABLES[name.lower()]} and {made}")
+                        raise NumericsError(
+                            f"the name {name!r} stands for both {TABLES[name.lower()]} and {made}"
+                        )
                     table[name] = made
     return table
 

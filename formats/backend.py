@@ -241,4 +241,6 @@ class use(contextlib.ContextDecorator):  # noqa: N801 - it reads as the verb tha
 
     def __del__(self) -> None:
         if self._idle:
-            warn(f"nx.use({self.name!r}) had no effect: it holds within a block, with nx.use({self.name!r}): ...")
+            warn(
+                f"nx.use({self.name!r}) had no effect: it holds within a block, with nx.use({self.name!r}): ..."
+            )

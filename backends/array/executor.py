@@ -14,7 +14,7 @@ from numerics.backends.bind import PRIMITIVES, bind
 from numerics.backends.composed import Composed
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
-from numerics.backends.memory import empty
+from numerics.backends.memory import allocate as empty
 from numerics.backends.words import words
 from numerics.formats import packing
 from numerics.formats.block import Block

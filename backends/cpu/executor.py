@@ -40,7 +40,7 @@ from numerics.backends.cpu.streams import (
     packed,
 )
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
-from numerics.backends.memory import empty
+from numerics.backends.memory import allocate as empty
 from numerics.backends.words import name_of
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from numerics.backends.affine import AffineOptions, Partition
-from numerics.backends.arrays import as_shape, check_blocks
-from numerics.backends.blocking import Blocking, check_axis
+from numerics.backends.arrays import check_blocks
+from numerics.backends.blocking import Blocking, as_shape, check_axis
+from numerics.backends.door import admit_blocks, check_apart, written
 from numerics.backends.executor import Affine, BlockOptions
 from numerics.backends.gpu import affine, blocks
 from numerics.backends.gpu.blocks import BFLOAT16, Cut, Fields, codes_of_words
@@ -174,7 +175,7 @@ class GpuBackend:
         """Block.decode."""
         fields, cut = _fields(of)
         result = target(out, tuple(fields.codes.shape), torch.float32, fields.codes)
-        direct = landing(result, fields.codes)
+        direct = landing(result, fields.codes, fields.scale, fields.micro)
         blocks.decode(fields, of.dtype, cut, of.tensor_scale, False, direct)
         return _done(result, direct)
 
@@ -209,6 +210,7 @@ class GpuBackend:
         if dtype.family != "micro":
             if scale is None:
                 raise NumericsError(f"{dtype.name}: the scales stand beside the packed codes; give scale=")
+            check_axis(axis, shape)
             data = take_bytes(packed, math.prod(shape), dtype.element_bits)
             return Blocks(dtype, axis, unpack(data, shape, dtype.element_bits), scale, None, tensor_scale)
         blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
@@ -323,7 +325,9 @@ def check_device(device: torch.device) -> None:
 
 def _done(result: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
     if made is not result:
-        result.copy_(made if made.dtype == result.dtype else affine.narrow(made, FLOATS[result.dtype]))
+        narrow = made if made.dtype == result.dtype else affine.narrow(made, FLOATS[result.dtype])
+        result.detach().copy_(narrow)  # autograd's counter is shared with what is detached
+    written(result)
     return result
 
 
@@ -357,8 +361,8 @@ def _block_targets(
     out: Blocks | None, d: Block, axis: int, blocking: Blocking, source: torch.Tensor
 ) -> list[torch.Tensor | None]:
     """codes, scale and microexponents: the caller's where they fit, else new ones."""
-    if out is not None and (out.dtype is not d or out.axis != axis):
-        raise NumericsError(f"out must be Blocks of {d} along axis {axis}, not {out.dtype}, {out.axis}")
+    if out is not None:
+        admit_blocks(out, d, axis, len(blocking.shape))
     parts: list[tuple[str, tuple[int, ...], torch.dtype]] = [
         ("codes", blocking.shape, CODES[d.code_dtype]),
         ("scale", blocking.shared_shape, _scale_type(d)),
@@ -371,6 +375,8 @@ def _block_targets(
         if out is not None and given is None:
             raise NumericsError(f"out.{name} is missing")
         found.append(target(given, shape, kind, source, f"out.{name}"))
+    if out is not None:
+        check_apart({f"out.{part[0]}": result for part, result in zip(parts, found, strict=True)})
     return found if len(found) == 3 else [*found, None]
 
 

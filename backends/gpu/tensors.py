@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from numerics.backends.tensors import check_memory, own_codes
+from numerics.backends.door import admit
+from numerics.backends.tensors import check_memory, check_storage, own_codes
 from numerics.formats.backend import Draw
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import RANDOM_BITS
@@ -41,12 +42,14 @@ def take(x: torch.Tensor) -> torch.Tensor:
         raise NumericsError(
             f"cannot encode {name_of(x.dtype)} data; allowed: {', '.join(FLOATS.values())} (x.to(...) first)"
         )
+    check_storage(x)
     return x.detach().contiguous()
 
 
 def take_codes(codes: torch.Tensor, bits: int, kind: str, name: str) -> torch.Tensor:
     """Codes, contiguous and of their own unsigned type, checked against 2**bits."""
     check_memory(codes)
+    check_storage(codes)
     codes = own_codes(codes, bits, kind, name)
     if codes.dtype not in INTEGERS:
         raise NumericsError(f"{name}: codes are unsigned integers ({kind}), not {name_of(codes.dtype)}")
@@ -65,26 +68,27 @@ def target(
     """The caller's `out` where it fits, else a new tensor beside the source."""
     if out is None:
         return torch.empty(shape, dtype=kind, device=source.device)
-    if not isinstance(out, torch.Tensor) or (tuple(out.shape), out.dtype) != (shape, kind):
-        came = (
-            f"{name_of(out.dtype)} {tuple(out.shape)}"
-            if isinstance(out, torch.Tensor)
-            else type(out).__name__
+    if not isinstance(out, torch.Tensor):
+        raise NumericsError(
+            f"{name} must be a {name_of(kind)} tensor of shape {shape}, not {type(out).__name__}"
         )
-        raise NumericsError(f"{name} must be a {name_of(kind)} tensor of shape {shape}, not {came}")
-    check_memory(out)
+    admit(out, shape, name_of(kind), name, "tensor")
     if out.device != source.device:
         raise NumericsError(f"{name} is on {out.device}, but x is on {source.device}")
     return out
 
 
-def landing(out: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+def landing(out: torch.Tensor, *sources: torch.Tensor | None) -> torch.Tensor:
     """Where kernels write: into out when it is contiguous and apart from what they read, else beside it."""
-    same = out.data_ptr() == source.data_ptr() and out.dtype == source.dtype
-    apart = same or out.untyped_storage().data_ptr() != source.untyped_storage().data_ptr()
-    if out.is_contiguous() and apart:
+    if out.is_contiguous() and all(source is None or _apart(out, source) for source in sources):
         return out
     return torch.empty(out.shape, dtype=out.dtype, device=out.device)
+
+
+def _apart(out: torch.Tensor, source: torch.Tensor) -> bool:
+    """Does the source stay as it is while out is written, other than element by element?"""
+    same = out.data_ptr() == source.data_ptr() and out.dtype == source.dtype
+    return same or out.untyped_storage().data_ptr() != source.untyped_storage().data_ptr()
 
 
 def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | None, int]:
