@@ -129,11 +129,12 @@ class HostBackend(HostAffine):
         micro = None if fields.microexponents is None else blocking.shared(fields.microexponents)
         found = blocking.elements(fields.codes), blocking.shared(fields.scale), micro
         if targets is None:
-            parts = (None if part is None else give(part) for part in found)
-        else:
-            made = zip(targets, found, strict=False)  # there is no target for what the format has not
-            parts = (target.done(None if direct is not None else part) for target, part in made)
-        return Blocks(dtype, axis, *parts, tensor_scale=options.tensor_scale)
+            parts = [None if part is None else give(part) for part in found]
+        else:  # there is no target for what the format has not
+            made = zip(targets, found, strict=False)
+            parts = [target.done(None if direct is not None else part) for target, part in made]
+        codes, scale, micro = (*parts, None)[:3]
+        return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
 
     def _rows(
         self, data: Array, dtype: Block, blocking: Blocking, rule: str, rounding: str,

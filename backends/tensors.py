@@ -90,13 +90,13 @@ def check_plain(what: str, x: Any) -> None:
     if kind is np.ndarray or kind is np.memmap or not isinstance(x, np.ndarray):
         return
     if isinstance(x, np.ma.MaskedArray):
-        hidden = int(np.ma.count_masked(x))
+        hidden = int(np.sum(np.ma.getmaskarray(x)))
         raise NumericsError(
             f"{what} is a masked array that hides {hidden} of {x.size} values, which codes cannot; "
             "give x.filled(...) with a number for them, or x.data"
         )
     raise NumericsError(
-        f"{what} is a {kind.__name__}, and what that means beside its numbers would be lost; give np.asarray(x)"
+        f"{what} is a {kind.__name__}, and what it means beside its numbers would be lost; give np.asarray(x)"
     )
 
 

@@ -47,7 +47,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 
 _ADVICE = {  # what others' names mean, in lower case, where they name no format of ours
-    "float8_e4m3": "it is IEEE-like (largest 240): nx.float_format(4, 3, name='float8_e4m3_ieee') declares it;",
+    "float8_e4m3": "it is IEEE-like (largest 240): nx.float_format(4, 3, name='e4m3_ieee') declares it;",
     "nf4": "it is a code book, not a format that bits and a bias describe: 'fp4' or 'int4' are;",
     "bnb_fp4": "it is a code book, not a format that bits and a bias describe: 'fp4' or 'int4' are;",
     "bf8": "did you mean 'fp8_e5m2'?",
@@ -98,7 +98,7 @@ def dtype(name: Any) -> Dtype:
     """
     if isinstance(name, Dtype):
         return name
-    spelled = _spelling(name)
+    spelled = name_of_type(name)
     found = _table().get(spelled) or named(spelled)
     if found is None:
         raise NumericsError(f"unknown format {said(name)};{_help(spelled)} `numerics formats` lists them all")
@@ -127,11 +127,11 @@ def is_called(thing: Any, name: str) -> bool:
     >>> is_called("float8_e4m3fn", "fp8_e4m3"), is_called("float8_e5m2", "fp8_e4m3")
     (True, False)
     """
-    found = _table().get(_spelling(thing))
+    found = _table().get(name_of_type(thing))
     return found is not None and found.name == name
 
 
-def _spelling(thing: Any) -> str:
+def name_of_type(thing: Any) -> str:
     """The name by which a library's own dtype object goes; none of a thing that has no name."""
     if isinstance(thing, str):
         return thing.removeprefix("torch.")

@@ -202,7 +202,7 @@ def owner(x: Any) -> Backend:
     )
 
 
-class use(contextlib.ContextDecorator):  # noqa: N801 - it reads as the verb that it is
+class use(contextlib.ContextDecorator):
     """Runs everything inside on one backend: `with nx.use("reference"):`, or as a decorator.
 
     Raises NumericsError for an unknown one, and for one whose packages or device are not there, as soon
@@ -241,6 +241,4 @@ class use(contextlib.ContextDecorator):  # noqa: N801 - it reads as the verb tha
 
     def __del__(self) -> None:
         if self._idle:
-            warn(
-                f"nx.use({self.name!r}) had no effect: it holds within a block, with nx.use({self.name!r}): ..."
-            )
+            warn(f"nx.use({self.name!r}) had no effect: it holds in a block, with nx.use({self.name!r}): ...")

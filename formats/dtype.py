@@ -68,7 +68,7 @@ class _Declared(type):
 
 
 def named(name: str) -> Dtype | None:
-    """The format of the tables that goes by that name, in capitals or not; None while they are being filled."""
+    """The format of the tables that goes by that name, in any case; None while they are being filled."""
     return TABLES.get(name.lower())
 
 

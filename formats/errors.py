@@ -31,7 +31,7 @@ did you mean 'half_even'? allowed: half_even, floor
     def unknown(
         cls, what: str, came: object, allowed: Iterable[str], advice: Mapping[str, str] | None = None
     ) -> NumericsError:
-        """An unknown name, with what `advice` says of it (keys in lower case), else the nearest allowed one."""
+        """An unknown name, with what `advice` has for it in lower case, else with the nearest allowed one."""
         names = list(allowed)
         text = came if isinstance(came, str) else ""
         told = (advice or {}).get(text.lower())

@@ -20,7 +20,7 @@ from numerics.formats import *  # noqa: F403
 from numerics.formats import __all__ as _formats
 from numerics.formats import backend as _backend
 from numerics.formats.backend import use
-from numerics.formats.errors import NumericsError, NumericsWarning
+from numerics.formats.errors import NumericsError
 
 _backend.register("cpu", "numerics.backends.cpu")
 _backend.register("array", "numerics.backends.array")

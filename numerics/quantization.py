@@ -6,18 +6,22 @@ arrays.  The arithmetic is the backend's (backends/affine.py), the facts are FOR
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.affine import AffineBackend
+from numerics.backends.arrays import listed
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine
+from numerics.backends.tensors import is_tensor
 from numerics.formats import backend
 from numerics.formats.backend import Draw
-from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import check_random
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError, truth, warn
+from numerics.formats.rounding import check_random, check_rounding
 from numerics.recipe import Recipe, recipe_of, recipe_text
 from numerics.scheme import Scheme, spelled
 from numerics.tensor import ArrayQTensor, QTensor, affine_backend, check_quantized, to_host, wide_type
@@ -49,18 +53,20 @@ def quantize(
     max (1 where amax is 0), or for symmetric=False, integers only, (max - min) / (qmax - qmin) over
     the range widened to 0.  It is rounded to its type before use, never to zero or infinity: to the
     type's smallest or largest number instead.  scale, zero_point: given instead of found, in the
-    shape that the scheme makes; a given scale is rounded to its type too.  zero_point_type: int32,
-    or float32 for one that is not rounded.  Block formats take axis and scale_rule instead.
-    rounding, seed, random_bits: as for `Dtype.encode`.  Of a torch tensor: a tensor subclass
-    (subclass.py), on its device.  Raises NumericsError for what does not fit together.  FORMATS §6.
+    shape that the scheme makes; a given scale is rounded to its type too.  Negative values are lost in
+    a symmetric unsigned format: where the scale is found, a NumericsWarning says how many.
+    zero_point_type: int32, or float32 for one that is not rounded.  Block formats take axis and
+    scale_rule instead.  rounding, seed, random_bits: as for `Dtype.encode`.  Of a torch tensor: a
+    tensor subclass (subclass.py), on its device.  Raises NumericsError for what does not fit together.  FORMATS §6.
 
     >>> import numerics as nx
     >>> q = nx.quantize([-1.0, 0.5, 3.0], "int8", symmetric=False, scale_type="pof2")
     >>> q.codes.tolist(), float(q.scale), int(q.zero_point)
     ([128, 176, 0], 0.03125, -96)
     """
+    rounding = check_rounding(rounding)
     options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis)
-    check_random(rounding, seed, random_bits)
+    seed = check_random(rounding, seed, random_bits)
     _refuse_quantized(x)
     face = backend.face(x)
     if face is not None:
@@ -105,8 +111,10 @@ def fake_quantize(
     >>> nx.fake_quantize([-1.0, 0.3, 3.5], "int4")
     [-1.0, 0.5, 3.5]
     """
+    rounding = check_rounding(rounding)
     options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis)
-    check_random(rounding, seed, random_bits)
+    seed = check_random(rounding, seed, random_bits)
+    clip_gradient = truth("clip_gradient", clip_gradient)
     _refuse_quantized(x)
     face = backend.face(x)
     if face is not None:
@@ -162,7 +170,17 @@ def affine_of(
     if given is not None and (recipe.symmetric or zero is not None):
         return target.given_affine(given, zero, options, wide_type(original), data)
     low, high = target.extremes(data, partition)
+    if recipe.symmetric and not recipe.element.signed:
+        _say_clipped(recipe.element, low, data)
     return target.find_affine(low, high, recipe.element, options, given)
+
+
+def _say_clipped(d: Element, low: Any, data: Any) -> None:
+    """Warns of negative values that an unsigned format is about to lose."""
+    if bool((low < 0).any()):
+        keeps = "symmetric=False shifts its range" if d.kind == "integer" else "a signed format keeps them"
+        count, size = int((data < 0).sum()), math.prod(data.shape)
+        warn(f"{count} of {size} values are negative and become {d.min:g}: {d} is unsigned; {keeps}")
 
 
 def pack(
@@ -228,8 +246,8 @@ def _given_zero(recipe: Recipe, zero: Any, scale: Any, shape: tuple[int, ...], w
 
 
 def _numbers(name: str, came: Any, shape: tuple[int, ...]) -> Array:
+    found = to_host(came) if is_tensor(came) else listed(name, came)
     try:
-        found = to_host(came)
         if found.dtype != np.float64 and found.dtype.kind in "fiuV":
             with ieee_arithmetic():
                 found = found.astype(np.float64)

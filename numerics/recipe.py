@@ -9,14 +9,12 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
-import numpy as np
-
 from numerics.backends.affine import AffineOptions, Partition
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.formats.aliases import dtype as find_dtype
 from numerics.formats.block import Block
 from numerics.formats.dtype import Dtype, Element
-from numerics.formats.errors import NumericsError, integer, one_of
+from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.rounding import SCALE_RULES, check_rounding
 from numerics.scheme import Scheme, per_tensor
 from numerics.spelling import read, spelled
@@ -53,10 +51,10 @@ class Recipe:
     ) -> Recipe:
         """The options of `quantize`, checked; raises NumericsError where they contradict each other."""
         found = find_dtype(dtype)
-        one_of("scale type", scale_type, SCALE_TYPES)
-        one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
-        one_of("scale rule", scale_rule, SCALE_RULES)
-        symmetric, axis = _bool("symmetric", symmetric), integer("axis", axis)
+        scale_type = one_of("scale type", scale_type, SCALE_TYPES)
+        zero_point_type = one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
+        scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
+        symmetric, axis = truth("symmetric", symmetric), integer("axis", axis)
         blocked = isinstance(found, Block)
         given = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
                  "zero_point_type": zero_point_type, "scale_rule": scale_rule, "axis": axis}  # fmt: skip
@@ -86,7 +84,7 @@ class Recipe:
             said = json.loads(text)
             return Recipe.make(read(said.pop("dtype")), **said)
         except (ValueError, KeyError, TypeError, AttributeError) as wrong:
-            raise NumericsError(f"{text!r} is not the text of a recipe: {wrong}") from wrong
+            raise NumericsError(f"{said(text)} is not the text of a recipe: {wrong}") from wrong
 
     @property
     def element(self) -> Element:
@@ -161,20 +159,15 @@ def recipe_of(*options: Any) -> Recipe:
     """Recipe.make of all its options in their order, each set made once."""
     try:
         return _known(*options)
-    except TypeError:  # what cannot be hashed: made again, to be refused in words
+    except NumericsError:
+        raise
+    except Exception:  # what cannot be hashed or compared: made again, to be refused in words
         return _known.__wrapped__(*options)
 
 
 def recipe_text(*options: Any) -> str:
     """The text of the same: a constant for torch.compile."""
     return recipe_of(*options).text
-
-
-def _bool(name: str, came: Any) -> bool:
-    """The truth that came, NumPy's too."""
-    if not isinstance(came, (bool, np.bool_)):
-        raise NumericsError(f"{name}={came!r} is not allowed: True or False")
-    return bool(came)
 
 
 # Options that a kind of format cannot have, with the defaults that say nothing.
@@ -192,5 +185,6 @@ _WHY = {
 def refuse(dtype: Dtype, given: Mapping[str, Any], silent: Mapping[str, Any]) -> None:
     """Raises NumericsError for an option that is given though the format cannot have it."""
     for name, default in silent.items():
-        if given[name] is not default and given[name] != default:
-            raise NumericsError(f"{dtype}: {name}={given[name]!r} cannot be: {_WHY[dtype.kind]}")
+        came = given[name]
+        if came is not default and not (type(came) is type(default) and came == default):
+            raise NumericsError(f"{dtype}: {name}={said(came)} cannot be: {_WHY[dtype.kind]}")

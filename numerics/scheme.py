@@ -8,10 +8,20 @@ from functools import lru_cache
 from typing import Any
 
 from numerics.backends.affine import Partition
-from numerics.backends.blocking import check_axis
-from numerics.formats.errors import NumericsError, integer, one_of
+from numerics.backends.blocking import AXES, check_axis
+from numerics.formats.errors import NumericsError, integer, one_of, said
 
 KINDS = ("per_tensor", "per_channel", "per_group")
+_TOKENS = (
+    "a scale for each token is per_group(n) of the n features on the last axis, or per_channel(0) of rows;"
+)
+_AXIS = "a scale for each index of an axis is per_channel(axis);"
+_GROUPS = "a scale for every n neighbours along an axis is per_group(n, axis);"
+MEANT = {  # what other libraries say, in lower case
+    "per_token": _TOKENS, "per_row": _TOKENS, "token": _TOKENS, "per_axis": _AXIS, "per_column": _AXIS,
+    "channel": _AXIS, "per_block": _GROUPS, "block": _GROUPS, "group": _GROUPS, "groupwise": _GROUPS,
+    "tensor": "did you mean 'per_tensor'?",
+}  # fmt: skip
 _SPELLING = re.compile(r"(\w+)\s*(?:\(\s*(?:([^,()]*?)\s*(?:,\s*(?:axis\s*=\s*)?([^,()]*?)\s*)?)?\))?")
 
 
@@ -28,13 +38,15 @@ class Scheme:
     size: int | None = None
 
     def __post_init__(self) -> None:
-        one_of("scheme", self.kind, KINDS)
+        object.__setattr__(self, "kind", one_of("scheme", self.kind, KINDS, MEANT))
         if self.kind != "per_tensor":
             object.__setattr__(self, "axis", integer(f"the axis of {self.kind}", self.axis))
         if self.kind == "per_group":
             object.__setattr__(self, "size", integer("the size of a group", self.size))
-        if self.size is not None and self.size < 1:
-            raise NumericsError(f"a group of {self.size} elements cannot be; allowed: 1 and more")
+        if self.size is not None and not 1 <= self.size < 1 << 63:
+            raise NumericsError(f"a group of {said(self.size)} elements cannot be; allowed: 1 and more")
+        if self.axis is not None and not -AXES <= self.axis < AXES:
+            raise NumericsError(f"axis {said(self.axis)} cannot be: arrays have {AXES} axes at most")
 
     def __repr__(self) -> str:
         if self.kind == "per_group":
@@ -55,10 +67,10 @@ class Scheme:
         found = _SPELLING.fullmatch(text.strip()) if isinstance(text, str) else None
         if found is None:
             allowed = "per_tensor, per_channel(0), per_group(128, axis=-1)"
-            raise NumericsError(f"{text!r} is not a scheme; allowed: {allowed}")
+            raise NumericsError(f"{said(text)} is not a scheme; allowed: {allowed}")
         kind, *written = found.groups()
         numbers = [_integer(text, number) for number in written if number]
-        return _made(one_of("scheme", kind, KINDS), numbers, size, axis)
+        return _made(one_of("scheme", kind, KINDS, MEANT), numbers, size, axis)
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
         """The scheme on a tensor of that shape; raises NumericsError where it has no such axis."""
@@ -83,7 +95,7 @@ def _integer(text: object, number: str) -> int:
     try:
         return int(number.removeprefix("axis=").removeprefix("size="))
     except ValueError:
-        raise NumericsError(f"{number!r} in scheme {text!r} is not an integer") from None
+        raise NumericsError(f"{said(number)} in scheme {said(text)} is not an integer") from None
 
 
 def _made(kind: str, numbers: list[int], size: int | None, axis: int | None) -> Scheme:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from numerics.backends.blocking import check_axis
 from numerics.formats.block import Blocks
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, integer, said
 from numerics.recipe import Recipe
 from numerics.scheme import per_channel, per_group, per_tensor
 
@@ -179,7 +179,7 @@ def _places(index: Any, ndim: int) -> list[Any]:
     given = index if isinstance(index, tuple) else (index,)
     count = sum(place is not Ellipsis for place in given)
     if count > ndim or len(given) - count > 1:
-        raise NumericsError(f"{index!r} does not fit {ndim} axes: one place an axis, and one ...")
+        raise NumericsError(f"{said(index)} does not fit {ndim} axes: one place an axis, and one ...")
     places: list[Any] = []
     for place in given if len(given) > count else (*given, Ellipsis):
         places += [slice(None)] * (ndim - count) if place is Ellipsis else [_place(place)]
@@ -189,6 +189,7 @@ def _places(index: Any, ndim: int) -> list[Any]:
 def _place(place: Any) -> Any:
     if isinstance(place, slice):
         return place
-    if isinstance(place, bool) or not hasattr(place, "__index__"):
-        raise NumericsError(f"a QTensor takes integers, slices and ..., not {place!r}")
-    return place.__index__()
+    try:
+        return integer("an index", place)
+    except NumericsError:
+        raise NumericsError(f"a QTensor takes integers, slices and ..., not {said(place)}") from None

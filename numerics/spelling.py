@@ -10,7 +10,7 @@ from typing import Any
 from numerics.formats import aliases
 from numerics.formats.block import Block
 from numerics.formats.dtype import Dtype, Float, Integer
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 
 KINDS = {"integer": Integer, "float": Float, "block": Block}
 
@@ -70,4 +70,4 @@ def parse(text: str) -> Dtype:
     try:
         return dtype_of(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as wrong:
-        raise NumericsError(f"{text!r} does not describe a format: {wrong}") from wrong
+        raise NumericsError(f"{said(text)} does not describe a format: {wrong}") from wrong

@@ -23,6 +23,7 @@ from numerics.backends.executor import Affine
 from numerics.backends.tensors import as_array, is_tensor, number_of
 from numerics.backends.words import bfloat16_type
 from numerics.formats import backend
+from numerics.formats.aliases import name_of_type
 from numerics.formats.block import Blocks
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, one_of
@@ -359,10 +360,7 @@ def wide_type(original: str) -> str:
 
 def float_name(dtype: Any) -> str:
     """`float32` for a float type, whoever's; raises NumericsError for another."""
-    named = (
-        dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", None)
-    )
-    return one_of("float type", str(named or dtype).removeprefix("torch."), ORIGINALS[:-1])
+    return one_of("float type", name_of_type(dtype) or dtype, ORIGINALS[:-1])
 
 
 def to_host(x: Any) -> Array:

@@ -59,9 +59,10 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def arrange() -> None:
-    """Imports what follows torch, now or when it is imported."""
+    """Imports what follows torch, now or when it is imported; a stub in its place is waited out."""
+    whole = isinstance(getattr(sys.modules.get("torch"), "Tensor", None), type)
     for awaited, follower in FOLLOWERS.items():
-        if sys.modules.get(awaited) is not None:
+        if whole and sys.modules.get(awaited) is not None:
             importlib.import_module(follower)
         else:
             sys.meta_path.insert(0, _Finder(awaited))

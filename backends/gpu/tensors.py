@@ -106,6 +106,8 @@ def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | Non
             else type(bits).__name__
         )
         raise NumericsError(f"random_bits must be uint32 of shape {tuple(like.shape)}, not {came}")
+    check_memory(bits)
+    check_storage(bits)
     if bits.device != like.device:
         raise NumericsError(f"random_bits is on {bits.device}, but x is on {like.device}")
     word = bits.view(torch.int32) if bits.dtype == torch.uint32 else bits.to(torch.int64)

@@ -116,7 +116,7 @@ WRONG = {
     "bits beyond the code": (
         lambda: interop.from_native(np.array([255], np.uint8).view(ml_dtypes.int4)), "code 255 is outside"),
     "a declared format that borrows a name": (
-        lambda: interop.to_native(np.zeros(1, np.uint8), nx.float_format(2, 2, name="fp4 of mine")), "neither NumPy"),
+        lambda: interop.to_native(np.zeros(1, np.uint8), nx.float_format(2, 2, name="a")), "neither NumPy"),
     "no QTensor for tensors": (lambda: interop.as_tensors(3), "as_tensors takes a QTensor, not int"),
     "a tensor for arrays": (lambda: interop.as_arrays(torch.ones(2)), "takes a QTensor, not Tensor"),
     "no format": (lambda: interop.from_native(np.zeros(2, np.float32)), "unknown format"),
