@@ -70,21 +70,12 @@ def listed(what: str, x: Any, kind: Any = None) -> Array:
     their numbers, in lists too.
     """
     try:
-        _check_listed(what, x)
+        check_plain(what, x)
         return np.asarray(x, kind)
     except NumericsError:
         raise
     except Exception as wrong:  # whatever what came raises: it is no array
         raise NumericsError(f"cannot make an array of this {type(x).__name__}: {wrong}") from None
-
-
-def _check_listed(what: str, x: Any) -> None:
-    if not isinstance(x, (list, tuple)):
-        check_plain(what, x)
-    elif kinds := {kind for kind in set(map(type, x)) if issubclass(kind, (list, tuple, np.ndarray))}:
-        for part in x:
-            if type(part) in kinds:
-                _check_listed(what, part)
 
 
 def take_codes(codes: Any, bits: int, kind: str, name: str) -> tuple[Array, Callable[[Array], Any]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from numerics.backends.executor import Array
-from numerics.backends.tensors import check_memory, check_plain, check_storage, is_tensor
+from numerics.backends.tensors import check_dense, check_memory, check_plain, check_storage, is_tensor
 from numerics.formats.block import Block, Blocks
 from numerics.formats.errors import NumericsError
 
@@ -32,7 +32,9 @@ def admit(out: Any, shape: tuple[int, ...], kind: str, name: str = "out", what: 
     taken, a tensor.
     """
     tensor = is_tensor(out)
-    if not tensor:
+    if tensor:
+        check_dense(out)
+    else:
         check_plain(name, out)
     if not (tensor or isinstance(out, np.ndarray)) or (tuple(out.shape), _kind(out)) != (shape, kind):
         came = (

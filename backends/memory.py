@@ -24,11 +24,13 @@ def empty(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArra
     >>> empty((2, 3)).shape, empty(1 << 20).ctypes.data % 64
     ((2, 3), 0)
     """
+    if not isinstance(dtype, (str, type, np.dtype)):  # NumPy would look into anything else
+        raise NumericsError(f"{said(dtype)} is not a type of numbers")
     try:
         kind = np.dtype(dtype)
     except Exception as wrong:  # whatever what came raises: it is no type
         raise NumericsError(f"{said(dtype)} is not a type of numbers: {wrong}") from None
-    if dtype is None or kind.hasobject or kind.names is not None or kind.kind in "SUMm" or not kind.itemsize:
+    if kind.hasobject or kind.names is not None or kind.kind in "SUMm" or not kind.itemsize:
         raise NumericsError(f"{said(dtype)} is not a type of numbers")
     sizes = as_shape(shape)
     try:

@@ -85,8 +85,17 @@ def check_storage(x: torch.Tensor) -> None:
 
 
 def check_plain(what: str, x: Any) -> None:
-    """Raises NumericsError for an array whose type means more than its numbers: a mask, units, a matrix."""
+    """Raises NumericsError for an array whose type means more than its numbers: a mask, units, a matrix.
+
+    In nested lists too.
+    """
     kind = type(x)
+    if isinstance(x, (list, tuple)):
+        kinds = {kind for kind in set(map(type, x)) if issubclass(kind, (list, tuple, np.ndarray))}
+        for part in x if kinds else ():
+            if type(part) in kinds:
+                check_plain(what, part)
+        return
     if kind is np.ndarray or kind is np.memmap or not isinstance(x, np.ndarray):
         return
     if isinstance(x, np.ma.MaskedArray):
@@ -119,14 +128,16 @@ def given_tensor(what: str, came: Any, kind: Any = None, device: Any = None) -> 
     if isinstance(came, torch.Tensor):
         check_dense(came)
         return came
-    check_plain(what, came)
     try:
+        check_plain(what, came)
         if type(came) is float:
             return torch.as_tensor(came, dtype=kind, device=device)
         found = torch.as_tensor(came, device=device)  # told no type, it says what they are
         if found.is_complex() or found.dtype == torch.bool:
             raise TypeError(f"they are {found.dtype}")
         return found if kind is None else torch.as_tensor(came, dtype=kind, device=device)
+    except NumericsError:
+        raise
     except Exception as wrong:  # whatever what came raises: it is not numbers
         raise NumericsError(f"{what} must be real numbers: {wrong}") from None
 

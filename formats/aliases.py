@@ -142,4 +142,5 @@ def name_of_type(thing: Any) -> str:
             continue
         if isinstance(found, str) and found:
             return found.removeprefix("torch.")
-    return str(thing).removeprefix("torch.") if type(thing).__module__ == "torch" else ""
+    of_torch = (type(thing).__module__, type(thing).__name__) == ("torch", "dtype")
+    return str(thing).removeprefix("torch.") if of_torch else ""

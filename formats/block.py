@@ -59,7 +59,7 @@ class Block(Dtype):
             raise NumericsError(f"{self.name}: elements are signed, {element} is not")
         if not isinstance(self.scale, Float) or not self._can_scale(self.scale):
             raise NumericsError(
-                f"{self.name}: scale={self.scale} cannot be; allowed: e8m0, or up to 8 bits with NaN "
+                f"{self.name}: scale={said(self.scale)} cannot be; allowed: e8m0, or up to 8 bits with NaN "
                 "(a scale of another type goes with a scheme: nx.quantize(x, "
                 f"{element.name!r}, scheme=nx.per_group({self.block}), scale_type=...))"
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from inspect import Signature, signature
 from typing import Any, ClassVar, Literal
 
 from numerics.formats import backend
@@ -65,6 +66,12 @@ class _Declared(type):
         if (type(known), known._facts()[1:]) == (cls, made._facts()[1:]):
             return known
         raise NumericsError(f"the name {said(made.name)} is that of {known!r}, a format with other facts")
+
+    @property
+    def __signature__(cls) -> Signature:
+        """The facts that it takes, for `help` and completion."""
+        made = signature(vars(cls)["__init__"])
+        return made.replace(parameters=list(made.parameters.values())[1:])
 
 
 def named(name: str) -> Dtype | None:

@@ -6,10 +6,13 @@ import difflib
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from operator import index
 from types import FrameType
+from typing import Any
 
 SHOWN = 200  # characters of what came that a message repeats
+ITEMS = 16  # of a list that came
 LONGEST = 4000  # characters of a message
 _HOUSE = ("numerics.", "torch.", "contextlib")  # a warning points at whoever called these
 
@@ -55,14 +58,34 @@ def warn(message: str) -> None:
 def said(came: object) -> str:
     """What came as a message repeats it: its repr in one line, the middle of a long one left out.
 
+    Of arrays and tensors only the shape: others' repr reads memory, which may be freed, or far too much.
+
     >>> said("abc"), said([1.5, None]), len(said("a" * 10**6))
     ("'abc'", '[1.5, None]', 200)
     """
     try:
-        text = repr(came)
+        text = _said(came, nested=3)
     except Exception:  # integers of 4,300 digits, and whatever others do in theirs
-        return f"a {type(came).__name__}"
-    return shortened(text if isinstance(came, str) else " ".join(text.split()), SHOWN)
+        text = f"a {type(came).__name__}"
+    return shortened(text, SHOWN)
+
+
+_AROUND: dict[type, tuple[str, str]] = {
+    list: ("[", "]"), tuple: ("(", ")"), set: ("{", "}"), frozenset: ("{", "}"), dict: ("{", "}")
+}  # fmt: skip
+
+
+def _said(came: Any, nested: int) -> str:
+    if type(came) in _AROUND:
+        before, after = _AROUND[type(came)]
+        parts = [_said(part, nested - 1) for part in islice(came, ITEMS if nested else 0)]
+        parts += ["..."] * (len(came) > len(parts))
+        return f"{before}{', '.join(parts)}{',' * (type(came) is tuple and len(came) == 1)}{after}"
+    shape = getattr(came, "shape", None)
+    if isinstance(shape, tuple) and hasattr(type(came), "__setitem__"):
+        return f"<{type(came).__name__} of shape {tuple(shape)}>"
+    text = repr(came)
+    return text if isinstance(came, (str, bytes)) else " ".join(text.split())
 
 
 def shortened(text: str, most: int) -> str:

@@ -104,6 +104,10 @@ class Face:
             x.detach(), text_of(dtype), axis, rule, rounding, tensor_scale, *_drawn(x, draw.seed, draw.bits)
         )
         if dtype.family == "scaled" and tensor_scale is None:
+            if found.is_meta:
+                raise NumericsError(
+                    "x has no values, from which a tensor's scale is found; give tensor_scale="
+                )
             tensor_scale = number_of(found)
         return Blocks(dtype, axis, codes, scale, micro if dtype.family == "micro" else None, tensor_scale)
 
@@ -142,6 +146,7 @@ class Face:
         self, packed: Tensor, dtype: Block, shape: Any, axis: int, scale: Any, tensor_scale: float | None
     ) -> Blocks:
         """Block.unpack."""
+        check_dense(packed)
         sizes, beside = _sizes(shape), None
         if scale is not None:
             beside = given_tensor("scale", scale, device=packed.device)

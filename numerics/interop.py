@@ -120,8 +120,10 @@ def as_tensors(q: QTensor) -> TensorQTensor:
     try:
         import torch
 
+        if not isinstance(getattr(torch, "Tensor", None), type):
+            raise ImportError("a stub stands in its place")
         from numerics.subclass import TensorQTensor
-    except (ImportError, AttributeError):  # and where a stub stands in its place
+    except ImportError:
         raise NumericsError("torch is not installed: pip install 'numerics-formats[torch]'") from None
     if isinstance(q, TensorQTensor):
         return q

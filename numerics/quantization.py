@@ -57,7 +57,8 @@ def quantize(
     a symmetric unsigned format: where the scale is found, a NumericsWarning says how many.
     zero_point_type: int32, or float32 for one that is not rounded.  Block formats take axis and
     scale_rule instead.  rounding, seed, random_bits: as for `Dtype.encode`.  Of a torch tensor: a
-    tensor subclass (subclass.py), on its device.  Raises NumericsError for what does not fit together.  FORMATS §6.
+    tensor subclass (subclass.py), on its device.  Raises NumericsError for what does not fit together.
+    FORMATS §6.
 
     >>> import numerics as nx
     >>> q = nx.quantize([-1.0, 0.5, 3.0], "int8", symmetric=False, scale_type="pof2")

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from numerics.backends.affine import Partition
-from numerics.backends.blocking import AXES, check_axis
+from numerics.backends.blocking import AXES, as_shape, check_axis
 from numerics.formats.errors import NumericsError, integer, one_of, said
 
 KINDS = ("per_tensor", "per_channel", "per_group")
@@ -39,10 +39,13 @@ class Scheme:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", one_of("scheme", self.kind, KINDS, MEANT))
-        if self.kind != "per_tensor":
-            object.__setattr__(self, "axis", integer(f"the axis of {self.kind}", self.axis))
-        if self.kind == "per_group":
-            object.__setattr__(self, "size", integer("the size of a group", self.size))
+        has = {"axis": self.kind != "per_tensor", "size": self.kind == "per_group"}
+        for name, what in (("axis", f"the axis of {self.kind}"), ("size", "the size of a group")):
+            came = getattr(self, name)
+            if has[name]:
+                object.__setattr__(self, name, integer(what, came))
+            elif came is not None:
+                raise NumericsError(f"{name}={said(came)} does not belong to {self.kind}")
         if self.size is not None and not 1 <= self.size < 1 << 63:
             raise NumericsError(f"a group of {said(self.size)} elements cannot be; allowed: 1 and more")
         if self.axis is not None and not -AXES <= self.axis < AXES:
@@ -74,6 +77,8 @@ class Scheme:
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
         """The scheme on a tensor of that shape; raises NumericsError where it has no such axis."""
+        if type(shape) is not tuple:
+            shape = as_shape(shape)
         try:
             return _partition(self, shape)
         except TypeError:  # sizes that torch.compile does not know yet cannot be remembered
@@ -102,9 +107,9 @@ def _made(kind: str, numbers: list[int], size: int | None, axis: int | None) -> 
     """Numbers in parentheses go before those that stand beside."""
     allowed = KINDS.index(kind)
     if len(numbers) > allowed:
-        raise NumericsError(f"{kind} takes {allowed} number{'s' * (allowed != 1)}, not {numbers}")
+        raise NumericsError(f"{kind} takes {allowed} number{'s' * (allowed != 1)}, not {said(numbers)}")
     if size is not None and kind != "per_group":
-        raise NumericsError(f"a group size ({size}) belongs to per_group, not {kind}")
+        raise NumericsError(f"a group size ({said(size)}) belongs to per_group, not {kind}")
     if kind == "per_tensor":
         return per_tensor()
     if kind == "per_channel":

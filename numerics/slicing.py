@@ -58,7 +58,7 @@ def selected(q: QTensor, axis: int, place: int) -> QTensor:
     axis = check_axis(axis, tuple(q.shape))
     length = q.shape[axis]
     if not -length <= place < length:
-        raise NumericsError(f"index {place} is outside axis {axis}, which has {length}")
+        raise NumericsError(f"index {said(place)} is outside axis {axis}, which has {length}")
     if axis == blocked_axis(q):
         raise NumericsError(f"axis {axis} is the one along which scales are shared: slice it instead")
     where = ((slice(None),) * axis) + (place % length,)

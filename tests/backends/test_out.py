@@ -59,7 +59,7 @@ def test_a_read_only_mapping_is_no_crash():
 def test_parts_that_lie_over_each_other_are_refused(host):
     for d, blocks in all_formats():
         room = np.full(64, 7, np.uint8)
-        codes, *rest = parts(d, shared=(blocks,))
+        _, *rest = parts(d, shared=(blocks,))
         for k in range(len(rest)):
             given = [room, *rest]
             given[1 + k] = room[8 : 8 + blocks]
