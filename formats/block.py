@@ -231,11 +231,9 @@ class Block(Dtype):
     ) -> Blocks:
         """Bytes to blocks; the inverse of `pack`.  scale: the scales, where they stood beside.
 
-        Raises NumericsError when the bytes are not as many as the shape needs, and for a scale or a
-        tensor_scale that the format does not have.
+        Microexponent blocks hold their own and need none.  Raises NumericsError when the bytes are not
+        as many as the shape needs, and for a tensor_scale that the format does not have.
         """
-        if self.family == "micro" and scale is not None:
-            raise NumericsError(f"{self.name}: the packed blocks hold their exponents; scale= cannot be")
         if self.family != "scaled" and tensor_scale is not None:
             raise NumericsError(f"{self.name} has no tensor scale")
         return backend.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)

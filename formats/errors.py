@@ -70,14 +70,11 @@ def said(came: object) -> str:
     return shortened(text, SHOWN)
 
 
-_AROUND: dict[type, tuple[str, str]] = {
-    list: ("[", "]"), tuple: ("(", ")"), set: ("{", "}"), frozenset: ("{", "}"), dict: ("{", "}")
-}  # fmt: skip
-
-
 def _said(came: Any, nested: int) -> str:
-    if type(came) in _AROUND:
-        before, after = _AROUND[type(came)]
+    if type(came) in (set, frozenset, dict):
+        return f"<{type(came).__name__} of {len(came)}>"
+    if type(came) in (list, tuple):
+        before, after = "[]" if type(came) is list else "()"
         parts = [_said(part, nested - 1) for part in islice(came, ITEMS if nested else 0)]
         parts += ["..."] * (len(came) > len(parts))
         return f"{before}{', '.join(parts)}{',' * (type(came) is tuple and len(came) == 1)}{after}"

@@ -47,6 +47,11 @@ DECLARED_BLOCKS = [
 ]
 
 
+def pytest_configure(config):
+    """Unsigned formats are tried on numbers of either sign everywhere; what that says has tests of its own."""
+    config.addinivalue_line("filterwarnings", "ignore:.*negative and become:numerics.NumericsWarning")
+
+
 @pytest.fixture(params=EXECUTORS)
 def executor(request):
     """Runs the test on each executor."""
