@@ -75,7 +75,9 @@ def listed(what: str, x: Any, kind: Any = None) -> Array:
     except NumericsError:
         raise
     except Exception as wrong:  # whatever what came raises: it is no array
-        raise NumericsError(f"cannot make an array of this {type(x).__name__}: {wrong}") from None
+        cannot = f"{what} cannot be read as numbers"
+        failed = f"cannot make an array of this {type(x).__name__}" if what == "x" else cannot
+        raise NumericsError(f"{failed}: {wrong}") from None
 
 
 def take_codes(codes: Any, bits: int, kind: str, name: str) -> tuple[Array, Callable[[Array], Any]]:

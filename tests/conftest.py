@@ -48,7 +48,7 @@ DECLARED_BLOCKS = [
 
 
 def pytest_configure(config):
-    """Unsigned formats are tried on numbers of either sign everywhere; what that says has tests of its own."""
+    """Unsigned formats are tried on numbers of either sign; what that says has tests of its own."""
     config.addinivalue_line("filterwarnings", "ignore:.*negative and become:numerics.NumericsWarning")
 
 
