@@ -193,13 +193,20 @@ class HostBackend(HostAffine):
         self, packed: Array, scale: Array | None, dtype: Block, shape: tuple[int, ...], axis: int,
         tensor_scale: float | None,
     ) -> NDArray[np.float32]:  # fmt: skip
-        """float32 values of what quantize_blocks made."""
+        """float32 values of what quantize_blocks made; raises NumericsError for fewer bytes or scales."""
         blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
         if dtype.family != "micro" and not blocking.whole:
             blocks = self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale)
             return np.asarray(self.decode_blocks(blocks, None))
+        packed, _ = take_codes(packed, 8, "uint8", "packed bytes")
+        shared = None
+        if dtype.scale is None:
+            check_blocks(packed.size, blocking.count, dtype)
+        else:
+            check_bytes(packed.size, math.prod(shape), dtype.element_bits)
+            taken, _ = take_codes(scale, dtype.scale.bits, dtype.scale.code_dtype, f"{dtype.name} scale")
+            shared = blocking.shared_rows(taken, "scale")
         rows = empty((blocking.count, dtype.block))
-        shared = None if scale is None else blocking.shared_rows(scale, "scale")
         self.executor.decode_blocks_packed(packed, shared, dtype, tensor_scale, rows)
         return blocking.elements(rows)
 

@@ -33,11 +33,11 @@ def on_host(x: Any) -> bool:
 def as_array(x: torch.Tensor) -> Array:
     """A tensor's memory as an array, without its history; bfloat16 as ml_dtypes' type.
 
-    Raises NumericsError where it lies elsewhere, or has no such memory (`check_memory`).
+    Raises NumericsError where it lies elsewhere, or has no such memory (`check_readable`).
     """
     import torch
 
-    check_memory(x)
+    check_readable(x)
     if x.device.type != "cpu":
         raise NumericsError(f"a tensor on {x.device} cannot be read; a plain one on the CPU can")
     plain = x.detach().resolve_neg().resolve_conj()
@@ -52,7 +52,8 @@ def as_array(x: torch.Tensor) -> Array:
 def check_memory(x: torch.Tensor) -> None:
     """Raises NumericsError for a tensor without memory of its own: what it would give goes as it is read.
 
-    Sparse ones, those quantized by torch, and subclasses that hold other tensors (QTensor, DTensor).
+    Sparse and nested ones, those quantized by torch, and subclasses that hold other tensors (QTensor,
+    DTensor).
     """
     import torch
 
@@ -60,6 +61,23 @@ def check_memory(x: torch.Tensor) -> None:
     if holds or x.is_quantized or x.layout != torch.strided:
         said = type(x).__name__ if holds else f"{x.dtype if x.is_quantized else x.layout} tensor"
         raise NumericsError(f"a {said} cannot be read; a plain one can")
+    if x.is_nested:
+        raise NumericsError("a nested tensor cannot be read; its tensors can, one by one")
+
+
+def check_readable(x: torch.Tensor) -> None:
+    """`check_memory`, and that the memory is there: FSDP gives it back (`untyped_storage().resize_(0)`)."""
+    check_memory(x)
+    held = x.untyped_storage().nbytes()
+    span = x.numel()
+    if span and not x.is_contiguous():
+        span = 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
+    need = (x.storage_offset() + span) * x.itemsize if span else 0
+    if held < need and x.device.type != "meta":
+        raise NumericsError(
+            f"a tensor of shape {tuple(x.shape)} needs {need} bytes of memory, but its storage holds {held}: "
+            "it was freed or made smaller"
+        )
 
 
 def as_tensor(x: Array) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from numerics import kept as _kept  # noqa: F401 - what QTensors do is known with them
 from numerics.backends.tensors import given_tensor, number_of, number_tensor
 from numerics.formats import backend
 from numerics.formats.backend import Draw

@@ -70,9 +70,9 @@ class Plan:
     @property
     def parts(self) -> dict[str, Entry]:
         """The tensors that it becomes, without their places."""
+        shared = self.recipe.shared_shape(self.shape)
         if isinstance(self.dtype, Block):
-            return self._block_parts(self.dtype)
-        shared = self.recipe.scheme_of_elements.partition(self.shape).shared
+            return self._block_parts(self.dtype, shared)
         codes = self._codes(cast(Element, self.dtype).bits)
         found = {"codes": codes, "scale": Entry(SCALES[self.scale_type], shared)}
         if not self.recipe.symmetric:
@@ -80,9 +80,7 @@ class Plan:
             found["zero_point"] = Entry(kind, shared)
         return found
 
-    def _block_parts(self, d: Block) -> dict[str, Entry]:
-        axis = cast(int, self.axis)
-        blocks = (*self.shape[:axis], -(-self.shape[axis] // d.block), *self.shape[axis + 1 :])
+    def _block_parts(self, d: Block, blocks: tuple[int, ...]) -> dict[str, Entry]:
         if d.scale is None:
             return {"codes": Entry("U8", (math.prod(blocks), d.bytes_per_block))}
         scale = Entry("U8" if d.scale.bits <= 8 else "U16", blocks)

@@ -108,6 +108,8 @@ def fake_quantize(
     options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis)
     check_random(rounding, seed, random_bits)
     _refuse_quantized(x)
+    if type(clip_gradient) is not bool:
+        raise NumericsError(f"clip_gradient={clip_gradient!r} is not allowed: True or False")
     face = backend.face(x)
     if face is not None:
         recipe = recipe_text(*options)

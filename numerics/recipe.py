@@ -23,6 +23,7 @@ from numerics.spelling import read, spelled
 
 SCALE_TYPES = ("float32", "float", "float16", "bfloat16", "pof2")
 ZERO_POINT_TYPES = ("int32", "float32")
+LONGEST_TEXT = 1 << 16  # characters of a recipe: a pickle may hold any
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,18 @@ class Recipe:
         return json.dumps({name: value for name, value in said.items() if value is not None})
 
     @staticmethod
-    @lru_cache(maxsize=1024)
     def parse(text: str) -> Recipe:
         """The inverse of `text`; raises NumericsError for another."""
-        try:
-            said = json.loads(text)
-            return Recipe.make(read(said.pop("dtype")), **said)
-        except (ValueError, KeyError, TypeError, AttributeError) as wrong:
-            raise NumericsError(f"{text!r} is not the text of a recipe: {wrong}") from wrong
+        if not isinstance(text, str) or len(text) > LONGEST_TEXT:
+            raise NumericsError(f"{text!r:.80} is not the text of a recipe")
+        return _parsed(text)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, f.name) for f in fields(self)))
+
+    def __hash__(self) -> int:
+        return self._hash  # once: what a tensor consists of is looked up by it in every call
 
     @property
     def element(self) -> Element:
@@ -129,6 +134,10 @@ class Recipe:
             return -(-math.prod(shape) * bits // 8)
         return self.blocking(shape).count * self.block.bytes_per_block
 
+    def shared_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the scales of a tensor of that shape."""
+        return self.blocking(shape).shared_shape if self.blocked else self.partition(shape).shared
+
     def blocking(self, shape: tuple[int, ...]) -> Blocking:
         """The blocks of a tensor of that shape."""
         return Blocking(shape, check_axis(self.axis, shape), self.block.block)
@@ -146,6 +155,17 @@ class Recipe:
         if self.blocked:
             given = {"scale": scale, "zero_point": zero_point}
             refuse(self.dtype, given, {"scale": None, "zero_point": None})
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Recipe:
+    try:
+        said = json.loads(text)
+        return Recipe.make(read(said.pop("dtype")), **said)
+    except NumericsError as wrong:
+        raise NumericsError(f"{text!r:.400} is not the text of a recipe: {wrong}") from wrong
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as wrong:
+        raise NumericsError(f"{text!r:.400} is not the text of a recipe: {wrong!s:.400}") from wrong
 
 
 @lru_cache(maxsize=1024, typed=True)  # 1.0 and True equal 1, and are refused

@@ -72,5 +72,5 @@ def parse(text: str) -> Dtype:
         return aliases.dtype(text)
     try:
         return dtype_of(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError) as wrong:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as wrong:
         raise NumericsError(f"{text!r} does not describe a format: {wrong}") from wrong

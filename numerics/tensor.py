@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from numerics import slicing
@@ -26,11 +27,12 @@ from numerics.formats import backend
 from numerics.formats.block import Blocks
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, one_of
+from numerics.parts import ORIGINALS as ORIGINALS
+from numerics.parts import check_parts
 from numerics.recipe import Recipe
 from numerics.scheme import Scheme
 
 Array = NDArray[Any]
-ORIGINALS = ("float16", "bfloat16", "float32", "float64", "python")
 SCALE_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "pof2": 8}
 CHUNK = 1 << 18  # elements that are summed or counted at a time
 SHOWN = 6  # values of a notebook's view
@@ -207,8 +209,11 @@ class QTensor:
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class ArrayQTensor(QTensor):
-    """A QTensor of a backend's own arrays: NumPy's; on a GPU, those of its kernels."""
+class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
+    """A QTensor of a backend's own arrays: NumPy's; on a GPU, those of its kernels.
+
+    Raises NumericsError for parts that are not those of the recipe and the shape (parts.py).
+    """
 
     recipe: Recipe
     shape: tuple[int, ...]
@@ -218,8 +223,21 @@ class ArrayQTensor(QTensor):
     tensor_scale: float | None = None
     original: str = "float32"
 
+    def __post_init__(self) -> None:
+        check_parts(self.recipe, self.shape, self.original, {
+            "packed": self.packed, "shared": self.shared, "zero_point": self.zero_point,
+            "tensor_scale": self.tensor_scale,
+        })  # fmt: skip
+
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}  # without what was unpacked
+
+    def __setstate__(self, state: Any) -> None:
+        names = {f.name for f in fields(self)}
+        if not isinstance(state, dict) or state.keys() != names:
+            raise NumericsError(f"the state of a QTensor has {', '.join(sorted(names))}, and nothing else")
+        self.__dict__.update(state)
+        self.__post_init__()
 
     @cached_property
     def codes(self) -> Any:
@@ -248,6 +266,27 @@ class ArrayQTensor(QTensor):
     def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
         """Its values, where NumPy is given it: always new."""
         return np.asarray(self.dequantize(), dtype)
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **options: Any
+    ) -> Any:
+        """Arithmetic is that of the values; raises NumericsError where it would write to a QTensor."""
+        if any(isinstance(x, QTensor) for x in out):
+            raise NumericsError(f"{ufunc.__name__} would change a QTensor in place; dequantize it first")
+        plain = [np.asarray(x) if isinstance(x, ArrayQTensor) else x for x in inputs]
+        return getattr(ufunc, method)(*plain, **options, **({"out": out} if out else {}))
+
+    __hash__ = object.__hash__  # `==` compares the values, as of tensors
+
+    @property
+    def ndim(self) -> int:
+        """Axes."""
+        return len(self.shape)
+
+    @property
+    def T(self) -> Array:
+        """The values with their axes in the opposite order."""
+        return np.asarray(self).T
 
     @property
     def size(self) -> int:

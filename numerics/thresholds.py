@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from numerics.formats.errors import NumericsError
 from numerics.learned import integer, levels
 
 Curve = NDArray[np.float64]
@@ -53,6 +54,8 @@ def threshold_kl_j(x: Tensor, dtype: Any) -> float:
 
 
 def _finite(x: Tensor) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise NumericsError(f"thresholds are found for torch tensors, not {type(x).__name__}")
     values = x.detach().to(torch.float64)
     return values[values.isfinite()]
 

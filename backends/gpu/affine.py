@@ -22,6 +22,7 @@ from numerics.backends.gpu.tensors import CODES, FLOATS, memory, pointers, rando
 from numerics.backends.sharing import reduced, spread
 from numerics.formats.backend import Draw
 from numerics.formats.dtype import Element, Integer
+from numerics.formats.errors import NumericsError
 from numerics.formats.grid import Range, grid, range_of
 
 
@@ -151,7 +152,11 @@ def _words(affine: Affine) -> tuple[torch.Tensor, torch.Tensor | None, str]:
 
 
 def decode(codes: torch.Tensor, d: Element, partition: Partition, affine: Affine) -> torch.Tensor:
-    """(q - zero) * scale, in the type of the scale."""
+    """(q - zero) * scale, in the type of the scale; raises NumericsError for scales of another shape."""
+    for part in affine:
+        if part is not None and tuple(part.shape) != partition.shared:
+            due = partition.shared
+            raise NumericsError(f"scale has shape {tuple(part.shape)}; {partition.shape} elements need {due}")
     if affine.scale.dtype == torch.float64:
         return _decode64(codes, d, partition, affine)
     out = torch.empty(codes.shape, dtype=torch.float32, device=codes.device)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from numerics.backends.affine import AffineOptions, Partition
-from numerics.backends.arrays import as_shape, check_blocks
+from numerics.backends.arrays import as_shape, check_blocks, check_bytes
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.backends.executor import Affine, BlockOptions
 from numerics.backends.gpu import affine, blocks
@@ -252,14 +252,22 @@ class GpuBackend:
         axis: int,
         tensor_scale: float | None,
     ) -> Any:
-        """float32 values of what quantize_blocks made."""
+        """float32 values of what quantize_blocks made; raises NumericsError for fewer bytes or scales."""
         cut = Cut.of(shape, axis, dtype)
         if not blocks.packs(dtype, cut):
             return self.decode_blocks(
                 self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale), None
             )
+        data = take_codes(packed, 8, "uint8", "packed bytes")
+        shared = None
+        if dtype.scale is None:
+            check_blocks(data.numel(), cut.blocking.count, dtype)
+        else:
+            check_bytes(data.numel(), math.prod(shape), dtype.element_bits)
+            bits, kind = dtype.scale.bits, dtype.scale.code_dtype
+            shared = _of_shape(scale, bits, kind, f"{dtype.name} scale", cut.blocking)
         out = torch.empty(shape, dtype=torch.float32, device=packed.device)
-        blocks.decode(Fields(packed, scale), dtype, cut, tensor_scale, True, out)
+        blocks.decode(Fields(data, shared), dtype, cut, tensor_scale, True, out)
         return out
 
     # ---- a scale and a zero point (backends/affine.py) --------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from numerics.backends.tensors import check_memory, own_codes
+from numerics.backends.tensors import check_readable, own_codes
 from numerics.formats.backend import Draw
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import RANDOM_BITS
@@ -36,7 +36,7 @@ def pointers(filler: torch.Tensor, *parts: torch.Tensor | None) -> list[torch.Te
 
 def take(x: torch.Tensor) -> torch.Tensor:
     """x without its history and contiguous; raises NumericsError unless it is of a float type."""
-    check_memory(x)
+    check_readable(x)
     if x.dtype not in FLOATS:
         raise NumericsError(
             f"cannot encode {name_of(x.dtype)} data; allowed: {', '.join(FLOATS.values())} (x.to(...) first)"
@@ -46,7 +46,7 @@ def take(x: torch.Tensor) -> torch.Tensor:
 
 def take_codes(codes: torch.Tensor, bits: int, kind: str, name: str) -> torch.Tensor:
     """Codes, contiguous and of their own unsigned type, checked against 2**bits."""
-    check_memory(codes)
+    check_readable(codes)
     codes = own_codes(codes, bits, kind, name)
     if codes.dtype not in INTEGERS:
         raise NumericsError(f"{name}: codes are unsigned integers ({kind}), not {name_of(codes.dtype)}")
@@ -72,7 +72,7 @@ def target(
             else type(out).__name__
         )
         raise NumericsError(f"{name} must be a {name_of(kind)} tensor of shape {shape}, not {came}")
-    check_memory(out)
+    check_readable(out)
     if out.device != source.device:
         raise NumericsError(f"{name} is on {out.device}, but x is on {source.device}")
     return out

@@ -612,3 +612,90 @@ def test_without_torch_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(nx.NumericsError, match=r"needs torch.*numerics-formats\[torch\]"):
         nx.train  # noqa: B018
+
+
+# ---- a learner is moved --------------------------------------------------------------------------------
+
+LEARNERS = {"TQT": lambda: nx.train.TQT("int8"), "LSQ": lambda: nx.train.LSQ("int4", scheme="per_channel(0)")}
+
+
+def learned(module):
+    return next(module.parameters())
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_is_learned_stays_float32(name, swap):
+    """A threshold of 3.001 in bfloat16 is 3, and half the scale."""
+    module = torch.nn.Sequential(LEARNERS[name]())
+    x = torch.randn(4, 8)
+    module(x)
+    learned(module).data.fill_(3.001)
+    optimizer, due = torch.optim.SGD(module.parameters(), 0.1), module[0].scale.clone()
+    torch.__future__.set_swap_module_params_on_conversion(swap)
+    try:
+        for convert in (
+            module.bfloat16,
+            module.half,
+            module.double,
+            lambda: module.to(torch.float16),
+            module.float,
+        ):
+            convert()
+            assert learned(module).dtype == torch.float32
+            assert torch.equal(module[0].scale, due)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    module.bfloat16()(x.bfloat16()).sum().backward()
+    before = learned(module).detach().clone()
+    optimizer.step()
+    assert not torch.equal(learned(module), before)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_comes_from_meta_has_not_begun(name, begun):
+    """It was "initialized", with a parameter of no element, and the first batch raised."""
+    module, x = LEARNERS[name](), torch.randn(4, 8)
+    due = LEARNERS[name]()(x)
+    if begun:
+        module(x * 3)
+        state = {key: value.clone() for key, value in module.state_dict().items()}
+    moved = module.to("meta")
+    assert moved.initialized == begun
+    moved = moved.to_empty(device="cpu")
+    assert not moved.initialized
+    if begun:
+        again = copy.deepcopy(moved)
+        again.load_state_dict(state)
+        assert again.initialized
+        assert torch.equal(learned(again), next(iter(state.values())))
+    assert torch.equal(moved(x), due)
+    assert moved.initialized
+    assert learned(moved).dtype == torch.float32
+    moved(x).sum().backward()
+    assert learned(moved).grad is not None
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_it_learns_after_a_first_batch_without_gradients(name, mode):
+    """ "Inference tensors cannot be saved for backward"."""
+    module = LEARNERS[name]()
+    with mode():
+        module(torch.randn(4, 8))
+    x = torch.randn(4, 8, requires_grad=True)
+    module(x).sum().backward()
+    assert learned(module).grad is not None
+    assert x.grad is not None
+
+
+def test_schemes_that_tqt_has_not_are_named():
+    with pytest.raises(nx.NumericsError, match="LSQ learns a scale for each channel"):
+        nx.train.TQT("int8", scheme="per_channel(0)")
+    assert nx.train.TQT("int8", scheme="per_tensor").recipe.scheme == nx.per_tensor()
+    for call in (nx.train.threshold_3sd, lambda x: nx.train.threshold_kl_j(x, "int8")):
+        with pytest.raises(nx.NumericsError, match="thresholds are found for torch tensors"):
+            call(np.ones(3))
+    with pytest.raises(nx.NumericsError, match="clip_gradient='x'"):
+        nx.fake_quantize(torch.ones(3), "int4", clip_gradient="x")
