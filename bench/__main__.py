@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import SIZES, Contest, Row, run
+from numerics.replacement import replace_file
 
 FILES = ("encode", "decode", "fake_quantize", "pack", "mx", "micro", "integers", "tensors")
 PACKAGES = ("numpy", "numba", "llvmlite", "ml_dtypes", "torch", "torchao", "amd-quark")
@@ -118,7 +119,7 @@ def main() -> None:
     if asked.only:
         rows = merged(asked.out / "cpu.json", rows)
     made = {"machine": machine(), "rows": [vars(row) for row in rows]}
-    (asked.out / "cpu.json").write_text(json.dumps(made, indent=1))
+    replace_file(asked.out / "cpu.json", json.dumps(made, indent=1).encode())
     plot(rows, asked.out / "cpu.png")
 
 

@@ -136,7 +136,8 @@ def _arguments(
     if scheme is None and group_size is not None:
         scheme = "per_group"
     if scheme is not None:
-        return {**found, "scheme": Scheme.parse(scheme, size=group_size, axis=axis)}
+        parsed = Scheme.parse(scheme, size=group_size, axis=axis)
+        return {**found, "scheme": repr(parsed) if axis is not None or "," in scheme else parsed}
     return found if axis is None else {**found, "axis": axis}
 
 
@@ -341,7 +342,7 @@ def ipu_group() -> None:
 def ipu_export_command(name: str, out: str, **options: Any) -> None:
     """Write an operation on FORMAT as an ONNX model to OUT."""
     import numerics as nx
-    from numerics.container import replace_file
+    from numerics.replacement import replace_file
 
     model = nx.ipu.export(name, options.pop("op"), options.pop("profile"), **options)
     replace_file(out, model.SerializeToString())

@@ -19,7 +19,7 @@ from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, integer, one_of
 from numerics.formats.rounding import SCALE_RULES, check_rounding
 from numerics.scheme import Scheme, per_tensor
-from numerics.spelling import read, spelled
+from numerics.spelling import facts_in, read, spelled
 
 SCALE_TYPES = ("float32", "float", "float16", "bfloat16", "pof2")
 ZERO_POINT_TYPES = ("int32", "float32")
@@ -83,7 +83,7 @@ class Recipe:
     def parse(text: str) -> Recipe:
         """The inverse of `text`; raises NumericsError for another."""
         try:
-            said = json.loads(text)
+            said = facts_in(text, "a recipe")
             return Recipe.make(read(said.pop("dtype")), **said)
         except (ValueError, KeyError, TypeError, AttributeError) as wrong:
             raise NumericsError(f"{text!r} is not the text of a recipe: {wrong}") from wrong

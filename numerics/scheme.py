@@ -11,8 +11,10 @@ from numerics.backends.affine import Partition
 from numerics.backends.blocking import check_axis
 from numerics.formats.errors import NumericsError, integer, one_of
 
-KINDS = ("per_tensor", "per_channel", "per_group")
-_SPELLING = re.compile(r"(\w+)\s*(?:\(\s*(?:([^,()]*?)\s*(?:,\s*(?:axis\s*=\s*)?([^,()]*?)\s*)?)?\))?")
+NUMBERS = {"per_tensor": (), "per_channel": ("axis",), "per_group": ("size", "axis")}
+KINDS = tuple(NUMBERS)
+LONGEST = 100  # characters of a spelling
+_OUTSIDE = re.compile(r"(\w+)\s*(\(([^()]*)\))?")  # no two parts of it take the same character
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,13 +54,12 @@ class Scheme:
         """
         if isinstance(text, Scheme):
             return text
-        found = _SPELLING.fullmatch(text.strip()) if isinstance(text, str) else None
+        found = _OUTSIDE.fullmatch(text.strip()) if isinstance(text, str) and len(text) <= LONGEST else None
         if found is None:
             allowed = "per_tensor, per_channel(0), per_group(128, axis=-1)"
             raise NumericsError(f"{text!r} is not a scheme; allowed: {allowed}")
-        kind, *written = found.groups()
-        numbers = [_integer(text, number) for number in written if number]
-        return _made(one_of("scheme", kind, KINDS), numbers, size, axis)
+        kind, _, inside = found.groups()
+        return _made(one_of("scheme", kind, KINDS), _numbers(text, kind, inside or ""), size, axis)
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
         """The scheme on a tensor of that shape; raises NumericsError where it has no such axis."""
@@ -79,28 +80,43 @@ def _partition(scheme: Scheme, shape: tuple[int, ...]) -> Partition:
     return Partition(shape, axis, scheme.size)
 
 
-def _integer(text: object, number: str) -> int:
-    try:
-        return int(number.removeprefix("axis=").removeprefix("size="))
-    except ValueError:
-        raise NumericsError(f"{number!r} in scheme {text!r} is not an integer") from None
+def _numbers(text: object, kind: str, inside: str) -> dict[str, int]:
+    """What stands in the parentheses, by name; a comma may come last."""
+    parts = inside.split(",")
+    parts = parts if parts[-1].strip() else parts[:-1]
+    names, numbers = NUMBERS[kind], dict[str, int]()
+    if len(parts) > len(names):
+        raise NumericsError(
+            f"{kind} takes {len(names)} number{'s' * (len(names) != 1)}, not {inside.strip()}"
+        )
+    for place, part in zip(names, parts, strict=False):
+        before, _, number = part.rpartition("=")
+        name = before.strip() or place
+        if name not in names or name in numbers:
+            raise NumericsError(
+                f"{part.strip()!r} in scheme {text!r} cannot be; allowed: {', '.join(names)}, once"
+            )
+        try:
+            numbers[name] = int(number)
+        except ValueError:
+            raise NumericsError(f"{part.strip()!r} in scheme {text!r} is not an integer") from None
+    return numbers
 
 
-def _made(kind: str, numbers: list[int], size: int | None, axis: int | None) -> Scheme:
+def _made(kind: str, numbers: dict[str, int], size: int | None, axis: int | None) -> Scheme:
     """Numbers in parentheses go before those that stand beside."""
-    allowed = KINDS.index(kind)
-    if len(numbers) > allowed:
-        raise NumericsError(f"{kind} takes {allowed} number{'s' * (allowed != 1)}, not {numbers}")
     if size is not None and kind != "per_group":
         raise NumericsError(f"a group size ({size}) belongs to per_group, not {kind}")
     if kind == "per_tensor":
         return per_tensor()
+    along = numbers.get("axis", axis)
+    where = {} if along is None else {"axis": along}
     if kind == "per_channel":
-        return per_channel(*(numbers or ([] if axis is None else [axis])))
-    size = numbers[0] if numbers else size
+        return per_channel(**where)
+    size = numbers.get("size", size)
     if size is None:
         raise NumericsError("per_group needs the size of a group, as in per_group(128)")
-    return per_group(size, *(numbers[1:] or ([] if axis is None else [axis])))
+    return per_group(size, **where)
 
 
 def per_tensor() -> Scheme:

@@ -76,16 +76,19 @@ def source(tmp_path_factory):
 def test_what_comes_back_is_fake_quantize(source, tmp_path, name, options):
     for memory in (SMALL, LARGE):
         small, back = tmp_path / f"{memory}.safetensors", tmp_path / "back.safetensors"
-        quantize_file(source, small, name, max_memory=memory, **options)
+        report = quantize_file(source, small, name, max_memory=memory, **options)
+        assert report.bytes_after < report.bytes_before
+        quantized = {tensor.name for tensor in report.tensors if tensor.dtype}
+        assert all(name in FLOATS for name in quantized)
         dequantize_file(small, back, max_memory=memory)
         loaded, floats = nx.load(small), load_back(back)
         assert loaded.keys() == floats.keys() == TENSORS.keys()
         for key, x in TENSORS.items():
-            due = nx.fake_quantize(x, name, **options) if key in FLOATS else x
+            due = nx.fake_quantize(x, name, **options) if key in quantized else x
             assert raw(floats[key]) == raw(due), key
             assert floats[key].dtype == x.dtype
             assert floats[key].shape == x.shape
-            came = loaded[key].dequantize() if key in FLOATS else loaded[key]
+            came = loaded[key].dequantize() if key in quantized else loaded[key]
             assert raw(came) == raw(due), key
         assert Reader(back).metadata == {"format": "pt"}
     assert (tmp_path / f"{SMALL}.safetensors").read_bytes() == (

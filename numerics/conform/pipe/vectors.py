@@ -21,6 +21,8 @@ from numerics.conform.pipe.operations import Fields, Operation, operation
 from numerics.formats.errors import NumericsError
 
 TITLE = "# numerics vectors 1"
+FACTS = ("format", "operation", "rounding", "overflow", "scale-rule", "tensor-scale", "vectors", "questions")
+LONGEST_HEADER = 1000  # lines
 
 # ---------------------------------------------------------------------------------------- generate
 
@@ -146,6 +148,8 @@ def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Ve
         if expected:
             expected.compare(batch)
         _judge(batch, verdict, strict_nan, shown)
+        if verdict.vectors > total:
+            break
     if verdict.vectors != total:
         raise NumericsError(f"the header says {total} vectors, {verdict.vectors} came; allowed: all of them")
     return verdict
@@ -191,8 +195,13 @@ def _read_header(stream: BinaryIO) -> tuple[Operation, int, Chosen | None, int, 
             f"line 1: {line[:60]!r} is no header; allowed: {TITLE!r}, as `vectors generate` writes"
         )
     while line.startswith(b"#"):
+        if number > LONGEST_HEADER or not line.endswith(b"\n"):
+            raise NumericsError(
+                f"line {number}: {line[:60]!r} is too much of a header; allowed: {LONGEST_HEADER} whole lines"
+            )
         name, _, fact = line[1:].decode("ascii", "replace").partition(":")
-        facts[name.strip()] = fact.strip()
+        if name.strip() in FACTS:
+            facts[name.strip()] = fact.strip()
         number, line = number + 1, stream.readline(CHUNK)
     total = _total(facts)
     return _operation_of(facts), total, Chosen.parse(facts.get("questions", ""), total), number, line
