@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, cast
 
 from numerics.backends.blocking import check_axis
@@ -89,7 +90,7 @@ class Plan:
                 taken.add(names[part])
         return replace(self, names=names)
 
-    @property
+    @cached_property
     def parts(self) -> dict[str, Entry]:
         """The tensors that it becomes, without their places."""
         if isinstance(self.dtype, Block):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -46,7 +45,7 @@ class Shared:
         if scale is not None and plan.recipe.scheme is not None and plan.scale_type in _CODECS:
             scale = cast(Array, _CODECS[plan.scale_type].decode(scale.view(f"u{scale.itemsize}")))
         tensor_scale = number_of(words["tensor_scale"]) if "tensor_scale" in words else None
-        if tensor_scale is not None and not 0 < tensor_scale < math.inf:
+        if tensor_scale is not None and not 0 < tensor_scale < 2.0**128:
             raise NumericsError(f"{reader.path}: {plan.names['tensor_scale']!r} is {tensor_scale}, no scale")
         return cls(scale, words.get("zero_point"), tensor_scale)
 

@@ -52,13 +52,17 @@ class Journal:
 
     def _open(self, mode: str) -> BinaryIO:
         """The file, made where there is none; raises NumericsError for what never ends: devices and pipes."""
-        flags = getattr(os, "O_NONBLOCK", 0)  # without it a pipe that nobody reads would be waited for
-        file = open(self.path, mode, opener=lambda path, asked: os.open(path, asked | flags, 0o666))  # noqa: SIM115
-        what = kind_of(os.fstat(file.fileno()).st_mode)
-        if what is None:
-            return cast(BinaryIO, file)
-        file.close()
-        raise NumericsError(f"{self.path} cannot be the journal: it is {what}; allowed: a regular file")
+
+        def regular(path: str, flags: int) -> int:
+            # without O_NONBLOCK a pipe that nobody reads would be waited for
+            handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+            what = kind_of(os.fstat(handle).st_mode)
+            if what is None:
+                return handle
+            os.close(handle)
+            raise NumericsError(f"{self.path} cannot be the journal: it is {what}; allowed: a regular file")
+
+        return cast(BinaryIO, open(self.path, mode, opener=regular))
 
     @staticmethod
     def _entries(content: bytes) -> Iterator[dict[str, Any]]:
