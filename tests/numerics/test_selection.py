@@ -120,7 +120,8 @@ def test_the_command_chooses_too(tmp_path):
 
 @given(
     st.lists(st.integers(1, 12), min_size=2, max_size=4),
-    st.sampled_from([np.float16, np.float32, np.float64]), st.sampled_from([d.name for d in nx.dtypes()]), st.sampled_from([None, -1, 0]),
+    st.sampled_from([np.float16, np.float32, np.float64]),
+    st.sampled_from([d.name for d in nx.dtypes()]), st.sampled_from([None, -1, 0]),
 )  # fmt: skip
 def test_nothing_grows_in_silence(tmp_path_factory, shape, kind, name, axis):
     folder = tmp_path_factory.getbasetemp()
