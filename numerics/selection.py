@@ -63,7 +63,7 @@ class Selection:
             raise NumericsError(_already(ruined, self.reader))
         for companion in found.values():
             kind = entries[companion.codes].dtype
-            self.why[companion.codes] = f"quantized already: {kind}, with {companion.name!r}"
+            self.why[companion.codes] = f"quantized already: {kind}, as {companion.source} has it"
 
     def leave(self, name: str, why: str) -> None:
         """Copies a tensor that would grow; raises NumericsError where it was asked for by include."""
