@@ -48,6 +48,11 @@ class HostBackend(HostAffine):
         named = name_of(data.dtype) if hasattr(x, "dtype") else "python"
         return to_float32(data), named
 
+    def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
+        """What backends/sums.py finds of arrays of any float type and one shape."""
+        pair = (np.ascontiguousarray(to_float32(array)).reshape(-1) for array in (x, y))
+        return self.executor.error_sums(*pair)
+
     # ---- elements --------------------------------------------------------------------------
 
     def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, cast
@@ -20,6 +21,7 @@ from numerics import slicing
 from numerics.backends.affine import AffineBackend
 from numerics.backends.blocking import check_axis
 from numerics.backends.executor import Affine
+from numerics.backends.host import HostBackend
 from numerics.backends.tensors import as_array, is_tensor, number_of
 from numerics.backends.words import bfloat16_type
 from numerics.formats import backend
@@ -32,7 +34,6 @@ from numerics.scheme import Scheme
 Array = NDArray[Any]
 ORIGINALS = ("float16", "bfloat16", "float32", "float64", "python")
 SCALE_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "pof2": 8}
-CHUNK = 1 << 18  # elements that are summed or counted at a time
 SHOWN = 6  # values of a notebook's view
 
 
@@ -305,19 +306,13 @@ class ErrorSums:
     max_error: float = 0.0
 
     def add(self, x: Array, y: Array) -> None:
-        """Takes in a part: x as it was and y as it became."""
-        x, y = x.reshape(-1), y.reshape(-1)
-        for start in range(0, x.size, CHUNK):
-            self._add(x[start : start + CHUNK], y[start : start + CHUNK])
-
-    def _add(self, x: Array, y: Array) -> None:
-        finite = np.isfinite(x)
-        signal = x[finite].astype(np.float64)
-        with np.errstate(all="ignore"):
-            error = np.abs(signal - y[finite])
-            self.signal += float(signal @ signal)
-            self.noise += float(error @ error)
-        self.max_error = float(np.max(error, initial=self.max_error))
+        """Takes in a part: x as it was and y as it became; elements of x that are not finite are left out."""
+        for signal, noise, largest in _host(x).error_sums(x, y).tolist():
+            self.signal += signal
+            self.noise += noise
+            self.max_error = max(self.max_error, largest)
+        if math.isnan(self.noise):
+            self.max_error = math.nan
 
     def merge(self, other: ErrorSums) -> None:
         """Takes in the sums of another signal."""
@@ -339,6 +334,15 @@ class ErrorSums:
 def affine_backend(x: Any) -> AffineBackend:
     """The backend that computes with x."""
     return cast(AffineBackend, backend.owner(x))
+
+
+def _host(x: Array) -> HostBackend:
+    """The backend that sums over x: the chosen one where it is the host's, else the fastest that is there."""
+    for find in (lambda: backend.owner(x), lambda: backend.get("cpu")):
+        with suppress(NumericsError):
+            if isinstance(host := find(), HostBackend):
+                return host
+    return cast(HostBackend, backend.get("array"))
 
 
 def check_quantized(what: str, q: Any) -> None:

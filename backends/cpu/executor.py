@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends import sums
 from numerics.backends.array.executor import ArrayExecutor, empty_fields
 from numerics.backends.cpu import kernels, threads
+from numerics.backends.cpu import sums as kernel_of_sums
 from numerics.backends.cpu.launch import WIDTH, Launcher, Operation, Parameters, address_of
 from numerics.backends.cpu.operations import (
     affine_operation,
@@ -332,6 +334,25 @@ class CpuExecutor(ArrayExecutor):
         if not some.all():
             low[~some] = high[~some] = 0
         return low, high
+
+    def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
+        """Figures of each chunk, chunks shared out to threads."""
+        if x.size == 0:
+            return super().error_sums(x, y)
+        found = np.empty((sums.chunks(x.size), sums.FIGURES))
+        kinds = name_of(x.dtype), name_of(y.dtype)
+        emit = partial(kernel_of_sums.error_sums, kinds=kinds)
+        kernel = self.launcher.built("error_sums_" + "_".join(kinds), kernel_of_sums.WORDS, emit)
+        calls = [
+            (
+                *(address_of(a) + first * sums.CHUNK * a.itemsize for a in (x, y)),
+                address_of(found) + first * found.strides[0],
+                count, min(count * sums.CHUNK, x.size - first * sums.CHUNK),
+            )
+            for first, count in threads.shares(len(found), x.size)
+        ]  # fmt: skip
+        threads.work(kernel, calls)
+        return found
 
     def _extremes_of_rows(self, x: Array) -> tuple[Array, Array]:
         rows, n = x.shape
