@@ -49,9 +49,11 @@ class HostBackend(HostAffine):
         return to_float32(data), named
 
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
-        """What backends/sums.py finds of arrays of any float type and one shape."""
-        pair = (np.ascontiguousarray(to_float32(array)).reshape(-1) for array in (x, y))
-        return self.executor.error_sums(*pair)
+        """What backends/sums.py finds of arrays of any float type and byte order, and of one shape."""
+        wide = (to_float32(array) for array in (x, y))
+        return self.executor.error_sums(
+            *(np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1) for array in wide)
+        )
 
     # ---- elements --------------------------------------------------------------------------
 

@@ -35,5 +35,12 @@ def check_random(rounding: str, seed: int | None, random_bits: object) -> None:
         raise NumericsError(f"seed and random_bits belong to rounding='stochastic', not {rounding!r}")
     if rounding == "stochastic" and given != 1:
         raise NumericsError("rounding='stochastic' needs either seed= or random_bits=, exactly one")
-    if seed is not None and not 0 <= integer("seed", seed) < 1 << 64:
+    if seed is not None:
+        check_seed(seed)
+
+
+def check_seed(seed: int) -> int:
+    """The seed, when it is an integer of 64 bits."""
+    if not 0 <= integer("seed", seed) < 1 << 64:
         raise NumericsError(f"seed {seed} is outside 0 .. 2**64 - 1")
+    return seed

@@ -35,7 +35,10 @@ COPY = 1 << 22  # bytes at a time
 
 @dataclass(frozen=True)
 class TensorReport:
-    """What became of one tensor; dtype, sqnr (dB) and max_error are None where it was copied."""
+    """What became of one tensor; dtype, sqnr (dB) and max_error are None where it was copied.
+
+    axis: along which its blocks or groups lie, where that is not the last one.  why: it was copied.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -45,6 +48,8 @@ class TensorReport:
     max_error: float | None
     bytes_before: int
     bytes_after: int
+    axis: int | None = None
+    why: str | None = None
 
 
 @dataclass
@@ -70,6 +75,20 @@ class FileReport:
         quantized = [tensor for tensor in self.tensors if tensor.dtype]
         count = sum(math.prod(tensor.shape) for tensor in quantized)
         return 8 * sum(tensor.bytes_after for tensor in quantized) / count if count else 0.0
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """What became of a quantized file: how many tensors came back, how many were copied, bytes."""
+
+    restored: int
+    copied: int
+    bytes_before: int
+    bytes_after: int
+
+    def __str__(self) -> str:
+        sizes = f"{self.bytes_before:,} bytes became {self.bytes_after:,}"
+        return f"{self.restored} tensors dequantized, {self.copied} copied; {sizes}"
 
 
 def quantize_file(
@@ -128,11 +147,11 @@ def quantize_file(
 
 def dequantize_file(
     source: PathLike, target: PathLike, *, progress: Progress | None = None, max_memory: int = MAX_MEMORY
-) -> None:
+) -> RestoreReport:
     """Writes the floats of a quantized file, in the types that they had; all else is copied.
 
-    Streams and replaces as `quantize_file` does.  Raises NumericsError for a source that is damaged
-    or was not made by it, and for a target that is the source or cannot be written.
+    Streams and replaces as `quantize_file` does, and returns what it did.  Raises NumericsError for a
+    source that is damaged or was not made by it, and for a target that is the source or cannot be written.
     """
     refuse_same_file(source, target)
     reader = Reader(source)
@@ -149,6 +168,8 @@ def dequantize_file(
             _copy(reader, writer, name, done)
         for name, plan in plans.items():
             decode(reader, writer, name, plan, most(max_memory), done.add)
+    before, after = (sum(entry.nbytes for entry in every.values()) for every in (reader.entries, entries))
+    return RestoreReport(len(plans), len(entries) - len(plans), before, after)
 
 
 def most(max_memory: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -34,6 +34,7 @@ from numerics.scheme import Scheme
 Array = NDArray[Any]
 ORIGINALS = ("float16", "bfloat16", "float32", "float64", "python")
 SCALE_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "pof2": 8}
+CHUNK = 1 << 18  # elements that are counted at a time
 SHOWN = 6  # values of a notebook's view
 
 
@@ -338,7 +339,8 @@ def affine_backend(x: Any) -> AffineBackend:
 
 def _host(x: Array) -> HostBackend:
     """The backend that sums over x: the chosen one where it is the host's, else the fastest that is there."""
-    for find in (lambda: backend.owner(x), lambda: backend.get("cpu")):
+    finders: tuple[Callable[[], object], ...] = (lambda: backend.owner(x), lambda: backend.get("cpu"))
+    for find in finders:
         with suppress(NumericsError):
             if isinstance(host := find(), HostBackend):
                 return host

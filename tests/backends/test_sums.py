@@ -55,6 +55,16 @@ def test_nothing_behind_an_array_is_read():
         assert found.tolist() == [[size, size, 1.0]]
 
 
+def test_strides_and_byte_order_are_not_taken_for_the_values():
+    x, y = arrays(4000)
+    due = ErrorSums()
+    due.add(np.ascontiguousarray(x[::-2]), np.ascontiguousarray(y[::-2]))
+    for kind in ("<f4", ">f4", ">f8"):
+        found = ErrorSums()
+        found.add(x.astype(kind)[::-2], y.astype(kind)[::-2])
+        assert found == due
+
+
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
 def test_every_float_type_is_summed_by_its_values(name, executor):
     x, y = arrays(1000)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-import pty
 import signal
 import struct
 import subprocess
@@ -23,6 +23,7 @@ from numerics.conform.proof.command import verify_command
 from numerics.conform.proof.journal import Journal, prove_all
 from numerics.conform.proof.truth import cases_of, hash_of_reference, shipped
 from numerics.conform.proof.verify import Result, cases, encoder, prove, runs, sample
+from tests import terminal
 from tests.conftest import ELEMENTS
 
 COMMAND = [sys.executable, "-m", "numerics", "verify"]
@@ -333,21 +334,39 @@ def test_the_command_says_that_a_sample_is_no_proof(monkeypatch):
 
 
 def test_a_bar_where_somebody_looks_and_plain_lines_elsewhere():
-    """stderr is a terminal, stdout a pipe."""
-    master, terminal = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm"}
-    with subprocess.Popen(
-        [*COMMAND, "fp4", "--rounding", "floor"], stdout=subprocess.PIPE, stderr=terminal, env=environment
-    ) as process:
-        printed = process.communicate(timeout=120)[0].decode().splitlines()
-    os.close(terminal)
-    drawn = os.read(master, 1 << 16)
-    os.close(master)
-    assert (process.returncode, printed[1]) == (
+    """stderr is a terminal, stdout a file."""
+    ended = terminal.run([*COMMAND, "fp4", "--rounding", "floor"], stdout_to_file=True, timeout=120)
+    assert (ended.code, ended.printed.splitlines()[1]) == (
         0,
         "fp4 encode floor saturate on cpu: 4294967296 inputs, 0 mismatches",
     )
-    assert b"float32 inputs" in drawn
+    assert "float32 inputs" in ended.text
+    assert ended.lines == [""], "nothing is left of the bar"
+
+
+def test_results_stand_on_lines_of_their_own_beside_the_bar(monkeypatch):
+    def proved(wanted, backend, journal, advance):
+        for case in wanted:
+            advance(1 << 31)
+            yield Result(str(case), backend, 16, "hash")
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(journal, "prove_all", proved)
+    monkeypatch.setattr(sys, "stdout", seen := Terminal())
+    monkeypatch.setattr(sys, "stderr", seen)
+    monkeypatch.setenv("TERM", "xterm")
+    with pytest.raises(SystemExit, match="0"):
+        verify_command.main(["fp4", "--rounding", "floor"], standalone_mode=False)
+    assert "float32 inputs  ━━━━━" in seen.getvalue()
+    assert [terminal.drawn(line) for line in seen.getvalue().split("\n")] == [
+        "fp4 decode on cpu: 16 inputs, 0 mismatches",
+        "fp4 encode floor saturate on cpu: 16 inputs, 0 mismatches",
+        "2 cases, 32 inputs, 0 wrong: every input",
+        "",
+    ]
 
 
 def test_an_interrupt_leaves_the_journal_whole(tmp_path):
@@ -361,7 +380,7 @@ def test_an_interrupt_leaves_the_journal_whole(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert b"Traceback" not in said
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     assert entries[0]["case"] == "fp8_e4m3 decode"

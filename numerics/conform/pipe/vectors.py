@@ -19,6 +19,7 @@ from numerics.conform.pipe.chosen import Chosen, Expected
 from numerics.conform.pipe.lines import CHUNK, Batch, Layout
 from numerics.conform.pipe.operations import Fields, Operation, operation
 from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import check_seed
 
 TITLE = "# numerics vectors 1"
 
@@ -37,7 +38,8 @@ def generate(
 
     count: so many at random.  exhaustive: every code, or all 2**32 inputs.  Neither: the values that
     matter (blocks: 512 at random).  answers: False leaves them out, for a device to fill in.
-    Raises NumericsError for a count below 1, or where exhaustive or both cannot be.
+    Raises NumericsError for a count below 1, a seed outside 0 .. 2**64 - 1, or where exhaustive or both
+    cannot be.
 
     >>> lines = b"".join(generate(operation("fp4", "decode"))).decode().splitlines()
     >>> lines[0], lines[-1]
@@ -47,7 +49,7 @@ def generate(
         raise NumericsError(
             f"count={count}{' and exhaustive' * exhaustive}; allowed: 1 or more, or exhaustive"
         )
-    chosen = Chosen(count, exhaustive, seed)
+    chosen = Chosen(count, exhaustive, check_seed(seed))
     total, source = chosen.questions(asked)
     layout = asked.layout if answers else Layout(asked.asked)
     return _lines(asked, layout, total, source, chosen)
