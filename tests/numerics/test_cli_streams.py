@@ -62,11 +62,13 @@ def test_an_answer_that_a_full_disk_does_not_take_is_an_error(words):
     assert re.fullmatch("numerics: .*No space left on device\n", failed.stderr)
 
 
-@pytest.mark.parametrize("redirected", ["2>&-", "<&- >&- 2>&-"])
-def test_a_closed_stream_is_no_place_for_a_file(model, tmp_path, redirected):
+@pytest.mark.parametrize(
+    ("redirected", "quiet"), [("2>&-", ()), ("<&- >&- 2>&-", ("--quiet",))], ids=["stderr", "all"]
+)
+def test_a_closed_stream_is_no_place_for_a_file(model, tmp_path, redirected, quiet):
     """What is opened first would get the number of a closed stream, and what is said would go into it."""
     out = tmp_path / "out"
-    done = shell(redirected, "quantize", model, out, "--dtype", "int4", "--quiet")
+    done = shell(redirected, "quantize", model, out, "--dtype", "int4", *quiet)
     assert done.returncode == 0
     assert set(nx.load(out)) == set(NAMES)
 
