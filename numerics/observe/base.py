@@ -322,14 +322,14 @@ class Observer:
         batches = integer("batches", state["batches"])
         if not 1 <= batches <= MOST_BATCHES:
             raise NumericsError(f"batches={batches} is not allowed: 1 .. 2**63 - 1")
-        came = {name: read(name, state[name]) for name in self.arrays}
-        due = self._blank(original, came["low"].shape)
+        arrays = {name: read(name, state[name]) for name in self.arrays}
+        due = self._blank(original, arrays["low"].shape)
         for name in self.arrays:
-            _check_like(name, came[name], due[name], any_length=name in self.listed)
+            _check_like(name, arrays[name], due[name], any_length=name in self.listed)
         with ieee_arithmetic():
-            self._check_state(came)
+            self._check_state(arrays)
         self.original, self.batches = original, 0
-        self._put(came)
+        self._put(arrays)
         self._seen(batches)
 
     def _check_state(self, arrays: dict[str, Array]) -> None:
@@ -341,7 +341,7 @@ class Observer:
 
 
 def plain(x: Any) -> Any:
-    """NumPy's own arrays of its subclasses; raises NumericsError for masked values, which are not to be seen."""
+    """NumPy's plain array of its subclasses; raises NumericsError for values that a mask hides."""
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise NumericsError("the array hides values; give x.compressed(), or x.filled(...) with one of yours")
     return np.asarray(x) if isinstance(x, np.ndarray) else x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.observe.bins import Bins
 from numerics.observe.histogram import Seen
-from numerics.observe.search import Search, levels, sums
+from numerics.observe.search import Ranges, Search, levels, sums
 
 Array = NDArray[Any]
 CUTS = 8  # of what becomes one level: TensorRT has 1 to 16 bins there, the more the wider the range
@@ -24,20 +25,21 @@ class KL(Search):
     """The range for which the quantized values are distributed most like the values themselves.
 
     TensorRT's entropy calibration (S. Migacz, GTC 2017), for every format and for both signs, with a
-    resolution that follows the range: for each range that is tried, what becomes one level is cut into
-    8 equal parts.  The divergence of a range: the sum over these parts of P * log(P / Q).  P is how many
-    values each holds, what the range clips added to the outermost parts that have values.  Q is the
-    same without what is clipped, averaged over the parts of one level that have values.  Zeros have no
-    part in it, since every format keeps them.  Values of one bin are taken to spread evenly from its
-    least to its largest; so few values count where they are.  Tried are sixteen ranges an octave, in
-    every octave that has values, down to where half of them would be clipped.  Raises NumericsError as
-    `MSE`, and where bins are too wide for the levels: codes above 2 * bins.
+    resolution that follows range and data: for each range that is tried, what becomes one level is cut
+    into 8 equal parts, what becomes zero into 8 of equal ratios an octave, down to the value nearest to
+    zero.  The divergence of a range: the sum over all parts of P * log(P / Q).  P is how many values a
+    part holds, what the range clips added to the outermost parts that have values.  Q spreads the values
+    of each level over its parts that have some, by their widths, without what is clipped.  Zeros are in
+    neither, since every format keeps them.  Values of one bin are taken to spread evenly from its least
+    to its largest: so few values count where they are.  Tried are sixteen ranges an octave, in every
+    octave that has values, down to where half of them would be clipped.  Raises NumericsError as `MSE`,
+    and where bins are too wide for the levels: codes above 2 * bins.
 
     >>> import numpy as np
     >>> watching = KL("int4")
     >>> watching.observe(np.append(np.linspace(-1, 1, 100001), 2.5))
     >>> round(float(watching.scale * 7), 3)
-    1.0
+    1.25
     """
 
     zooms: ClassVar[int] = 0
@@ -54,9 +56,11 @@ class KL(Search):
     def _choose(self, seen: Seen) -> tuple[Array, Array]:
         return super()._choose(seen.where(seen.bins.least != 0))
 
-    def _worth_trying(self, seen: Seen, wide: tuple[Array, Array], narrow: tuple[Array, Array]) -> bool:
-        """Where the narrower one clips more."""
-        return bool((_within(seen, *wide) > _within(seen, *narrow)).any())
+    def _worth_trying(self, ranges: Ranges, octave: int) -> bool:
+        """Where it has values, or the octave below has."""
+        ends = (ranges.at(math.ldexp(1.0, -power)) for power in (octave, octave + 2))
+        wide, narrow = (_within(ranges.seen, *end) for end in ends)
+        return bool((wide > narrow).any())
 
     def _over(self, seen: Seen, low: Array, high: Array, least: Array) -> Array:
         """Where half of the values are clipped."""

@@ -173,21 +173,24 @@ class Histogram(Observer):
             raise NumericsError(f"{', '.join(self.listed)} of a state are of one length")
         if not (bins.counts > 0).all() or sum(bins.counts.tolist()) > MOST_VALUES:
             raise NumericsError("counts of a state are 1 and more, together at most 2**63 - 1")
-        width, ends = OCTAVES * self.bins, (bins.least, bins.largest)
+        if not self._are_bins(bins, low.size):
+            raise NumericsError(f"places, least and largest of a state are not the bins of {self!r}")
         owners = bins.owners(self.bins)
-        right = all(bool(np.isfinite(end).all()) for end in ends) and bool((bins.least <= bins.largest).all())
-        right = right and all(
-            np.array_equal(owners * width + numbers(end, self.bins), bins.places) for end in ends
-        )
-        right = right and bool((bins.places[1:] > bins.places[:-1]).all())
-        right = right and bool((owners >= 0).all() and (owners < low.size).all())
-        if not right:
-            raise NumericsError(f"places, least and largest of a state contradict each other with {self!r}")
         seen = np.zeros((2, low.size), low.dtype)
         np.minimum.at(seen[0], owners, bins.least)
         np.maximum.at(seen[1], owners, bins.largest)
         if not np.array_equal(seen, [low.reshape(-1), high.reshape(-1)]):
             raise NumericsError("low and high of a state are not the ends of its bins")
+
+    def _are_bins(self, bins: Bins, scales: int) -> bool:
+        """Are they bins in their order, with values where they say they are?"""
+        ends, owners = (bins.least, bins.largest), bins.owners(self.bins)
+        if not all(np.isfinite(end).all() for end in ends) or not (bins.least <= bins.largest).all():
+            return False
+        places = [owners * (OCTAVES * self.bins) + numbers(end, self.bins) for end in ends]
+        alike = all(np.array_equal(found, bins.places) for found in places)
+        ordered = (bins.places[1:] > bins.places[:-1]).all()
+        return bool(alike and ordered and (owners >= 0).all() and (owners < scales).all())
 
     # ---- what was found --------------------------------------------------------------------------
 

@@ -345,6 +345,72 @@ def test_kl_j_cuts_an_outlier_off_however_few_there_are():
         assert train.threshold_kl_j(x, "int4") < 100
 
 
+def fine_kl_j(x, n, per_octave=256):
+    """The same as an integral, in bins that are narrow everywhere: octaves cut into equal ratios."""
+    magnitudes = np.sort(np.abs(x.double().flatten().numpy()))
+    least, largest = magnitudes[magnitudes > 0][[0, -1]]
+    depth = math.ceil(math.log2(largest / least) + 1) * per_octave
+    ends = largest * np.exp2(np.arange(-depth, 1) / per_octave)
+    cdf = np.searchsorted(magnitudes, ends * (1 + 1e-12)) / len(magnitudes)
+    widths, logs = np.diff(ends, prepend=0), np.log2(np.maximum(cdf, 1e-300))
+    beyond = np.append(((cdf - 1) * logs * widths)[::-1].cumsum()[::-1], 0)
+    found = []
+    for kept in range(len(ends), 0, -4):
+        p = np.append(cdf[: kept - 1], 1.0)
+        points = np.linspace(0, ends[kept - 1], n)
+        q = np.interp(ends[:kept], points, np.interp(points, ends[:kept], p))
+        some = cdf[:kept] > 0
+        j = (cdf[:kept] - q) * (logs[:kept] - np.log2(np.maximum(q, 1e-300))) * widths[:kept]
+        found.append((j[some].sum() + beyond[kept], -ends[kept - 1]))
+    return -min(found)[1]
+
+
+@pytest.mark.parametrize("outlier", [30.0, 1e3, 1e6, 3e38])
+@pytest.mark.parametrize("d", [nx.int8, nx.int4, nx.uint4, nx.int2], ids=str)
+def test_kl_j_is_that_of_very_many_bins_beside_an_outlier(outlier, d):
+    """It sat on its lowest candidate: 63.23 for int8, 5000 of N(0, 1) and one 1000."""
+    x = torch.cat([values(15, 5000), torch.tensor([outlier])])
+    came, due = train.threshold_kl_j(x, d), fine_kl_j(x, int(d.max) + 1)
+    assert came == pytest.approx(due, rel=0.15)
+    assert 1 < came < 5
+
+
+@pytest.mark.parametrize("name", ["normal", "laplace", "relu", "cauchy"])
+def test_kl_j_is_that_of_very_many_bins(name):
+    x = torch.from_numpy({
+        "normal": np.random.default_rng(0).standard_normal, "laplace": np.random.default_rng(1).laplace,
+        "relu": lambda size: np.maximum(np.random.default_rng(2).standard_normal(size), 0),
+        "cauchy": np.random.default_rng(3).standard_cauchy,
+    }[name](size=20_000))  # fmt: skip
+    for d in (nx.int4, nx.uint4):
+        assert train.threshold_kl_j(x, d) == pytest.approx(fine_kl_j(x, int(d.max) + 1), rel=0.15)
+
+
+def test_kl_j_follows_the_data_wherever_it_is():
+    x = torch.cat([values(16, 3000), torch.tensor([1e4])]).double()
+    due = train.threshold_kl_j(x, "int8")
+    for size in (2.0**-1060, 2.0**-140, 2.0**1000):
+        assert train.threshold_kl_j(x * size, "int8") / size == pytest.approx(due, rel=0.02)
+    assert train.threshold_kl_j(torch.tensor([1e300, 1e-300, -5e-324], dtype=torch.float64), "int4") > 0
+
+
+def test_3sd_at_the_ends_of_float64():
+    for size in (5e-324, 1e-310, 1e300):
+        x = torch.tensor([size, -size], dtype=torch.float64)
+        assert train.threshold_3sd(x) == 3 * size
+    assert math.isfinite(train.threshold_3sd(torch.tensor([1.7e308, -1.7e308], dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("found", [train.threshold_3sd, lambda x: train.threshold_kl_j(x, "int8")])
+def test_thresholds_are_of_tensors_of_real_numbers(found):
+    """An array had no detach, and of a complex tensor the real part counted."""
+    quantized = nx.quantize(torch.ones(4), "int8")
+    for other in (np.ones(3), [1.0], None, torch.ones(3, dtype=torch.complex64), torch.ones(3).to_sparse(),
+                  torch.empty(3, device="meta"), quantized):  # fmt: skip
+        with pytest.raises(nx.NumericsError):
+            found(other)
+
+
 def test_kl_j_cuts_nothing_off_for_nothing():
     assert train.threshold_kl_j(torch.linspace(-2, 2, 4001), "int8") == 2
     assert train.threshold_kl_j(torch.tensor([0.0, -2.0]), "int8") == 2
