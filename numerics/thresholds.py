@@ -46,9 +46,10 @@ def threshold_kl_j(x: Tensor, dtype: Any) -> float:
     larger of equal candidates (arXiv 1805.07941, Algorithm 1, for activations).  The bins go up to the
     largest value.  Where the best threshold has fewer than 5 of them a level (of formats with more than
     204 levels: 4), they are too wide to tell, as beside an outlier: then as many bins go up to 4 times
-    that threshold, at most half as far, and so on; P stays the share of all values.  So the resolution
-    follows the data: the threshold is the best to a fifth of a level.  Raises NumericsError for another
-    format, and for what is no tensor of real numbers.
+    that threshold, at most half as far, and so on; P stays the share of all values.  Where the first bin
+    holds most of what is not zero, Q begins at zero, so that what the bin hides costs what it should.
+    So the resolution follows the data: the threshold is the best to a fifth of a level.  Raises
+    NumericsError for another format, and for what is no tensor of real numbers.
 
     >>> threshold_kl_j(torch.tensor([0.1] * 5000 + [0.2] * 5000 + [50.0]), "int4") < 0.3
     True
@@ -58,12 +59,14 @@ def threshold_kl_j(x: Tensor, dtype: Any) -> float:
     enough = min(PER_LEVEL * count, bins // 2)
     magnitudes = _finite(x).abs()
     total, end, found = magnitudes.numel(), math.inf, 0.0
+    zeros = int((magnitudes == 0).sum()) / max(total, 1)
     while (magnitudes := magnitudes[magnitudes <= end]).numel():
         largest = float(magnitudes.max())
         if largest == 0:
             break
         cdf = _distribution(magnitudes / largest, bins) * (magnitudes.numel() / total)
-        _, threshold = min(_candidates(cdf, count), key=lambda one: (one[0], -one[1]))
+        origin = zeros if 2 * (cdf[0] - zeros) > cdf[-1] - zeros else None
+        _, threshold = min(_candidates(cdf, count, origin), key=lambda one: (one[0], -one[1]))
         found = threshold * largest
         if threshold * bins >= enough:
             break
@@ -87,12 +90,17 @@ def _distribution(shares: Tensor, bins: int) -> Curve:
     return np.asarray(np.cumsum(counts) / counts.sum())
 
 
-def _candidates(cdf: Curve, count: int) -> Iterator[tuple[float, float]]:
-    """The J distance of each threshold, and the threshold as a share of the largest value."""
+def _candidates(cdf: Curve, count: int, origin: float | None) -> Iterator[tuple[float, float]]:
+    """The J distance of each threshold, and the threshold as a share of the largest value.
+
+    origin: the CDF at zero, where Q is to begin there.
+    """
+    before = [] if origin is None else [origin]
     bins = len(cdf)
     for kept in range(bins, count, -max(1, bins // BINS)):
         resampled = np.ones(bins)
-        resampled[:kept] = _resampled(np.append(cdf[: kept - 1], 1.0), count)
+        curve = np.concatenate([before, cdf[: kept - 1], [1.0]])
+        resampled[:kept] = _resampled(curve, count)[len(before) :]
         threshold = min((kept + 0.5) / bins, 1.0)  # beyond the largest value a power of two may be passed
         yield _distance(cdf, resampled), threshold
 

@@ -2,7 +2,7 @@
 
 The ranges tried are fractions of the widest one, sixteen an octave, down to where less cannot be lost
 any more; then, about the best of them, ever finer ones.  Symmetric: of its threshold.  Asymmetric: of
-both ends together, then of the upper one, then of the lower one.  Of those that lose the same the
+both ends together, then twice of the upper one and of the lower one.  Of those that lose the same the
 widest is taken.
 """
 
@@ -29,7 +29,8 @@ FINER = 8  # ranges on each side of the best one, each time it is searched more 
 ZOOMS = 2
 OCTAVES = 2200  # of float64, and some
 NARROW = 1e-6  # of a step: a bin that is narrower is taken for a point
-PASSES = {True: ((True, True),), False: ((True, True), (False, True), (True, False))}
+UPPER, LOWER = (False, True), (True, False)
+PASSES = {True: ((True, True),), False: ((True, True), UPPER, LOWER, UPPER, LOWER)}
 """Which ends move, by `symmetric`."""
 
 
@@ -94,10 +95,13 @@ class Search(Histogram):
         symmetric, scales = self.recipe.symmetric, np.arange(len(seen.low))
         ends = (-seen.amax, seen.amax) if symmetric else (seen.low, seen.high)
         low, high = (end.astype(np.float64) for end in ends)
-        best = Best(np.full(low.shape, np.inf), low, high, np.ones(low.shape))
+        best = Best(np.full(low.shape, np.inf), low.copy(), high.copy(), np.ones(low.shape))
         for moves in PASSES[symmetric]:
-            best.fraction[:] = 1
-            ranges = Ranges(seen, scales, best.low.copy(), best.high.copy(), moves)
+            ends = zip(moves, (low, high), (best.low, best.high), strict=True)
+            start = [(widest if moved else found).copy() for moved, widest, found in ends]
+            moved, found = (high, best.high) if moves[1] else (low, best.low)
+            best.fraction[:] = np.divide(found, moved, out=np.ones(found.shape), where=moved != 0)
+            ranges = Ranges(seen, scales, start[0], start[1], moves)
             self._descend(ranges, best)
             for zoom in range(self.zooms):
                 self._refine(ranges, best, self.per_octave * FINER**zoom)
@@ -158,7 +162,8 @@ class MSE(Search):
     spread evenly from the least in the bin to the largest, times their count; the scale and the zero
     point are in their types.  A bin hides 1 / bins of a value at most, never a step of the format: so
     the error of the range found is within 1 % (asymmetric: 2 %) of the least of all ranges up to the
-    widest where thousands of values spread smoothly, within 5 % where they are few or repeat.
+    widest where thousands of values spread smoothly, within 5 % where they are few or repeat, and for
+    asymmetric formats of two bits.
     Arguments and errors as `Histogram`; NumericsError for block formats too.
 
     >>> import numpy as np, numerics as nx
@@ -212,7 +217,8 @@ class Levels:
     def nearest(self, x: Array) -> Array:
         """Which of the values is nearest."""
         if self.evenly:
-            return np.clip(np.rint(x) - self.values[0], 0, len(self.values) - 1).astype(np.int64)
+            steps = np.rint(x) - self.values[0]
+            return np.asarray(np.clip(steps, 0, len(self.values) - 1), np.int64)
         return np.asarray(np.searchsorted(self.middles, x))
 
     def error(self, first: Array, last: Array) -> Array:
