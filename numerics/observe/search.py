@@ -97,10 +97,10 @@ class Search(Histogram):
         low, high = (end.astype(np.float64) for end in ends)
         best = Best(np.full(low.shape, np.inf), low.copy(), high.copy(), np.ones(low.shape))
         for moves in PASSES[symmetric]:
-            ends = zip(moves, (low, high), (best.low, best.high), strict=True)
-            start = [(widest if moved else found).copy() for moved, widest, found in ends]
-            moved, found = (high, best.high) if moves[1] else (low, best.low)
-            best.fraction[:] = np.divide(found, moved, out=np.ones(found.shape), where=moved != 0)
+            widest, found = (low, high), (best.low, best.high)
+            start = [(widest if moved else found)[end].copy() for end, moved in enumerate(moves)]
+            whole, now = widest[moves[1]], found[moves[1]]
+            best.fraction[:] = np.divide(now, whole, out=np.ones(whole.shape), where=whole != 0)
             ranges = Ranges(seen, scales, start[0], start[1], moves)
             self._descend(ranges, best)
             for zoom in range(self.zooms):
