@@ -20,6 +20,17 @@ sys.path.append(str(Path(__file__).parents[1]))  # for bench; last, so that the 
 hypothesis.settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("house")
 
+LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
+HOUR = 3600.0  # a proof's limit; where all of them are asked for, a day's
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """pyproject.toml limits every test; proofs take longer."""
+    for item in items:
+        if LONG or item.get_closest_marker("proof"):
+            item.add_marker(pytest.mark.timeout(24 * HOUR if LONG else HOUR))
+
+
 backend.register("interpreter", "tests.interpreted")
 EXECUTORS = ("array", "cpu", "ipu", "interpreter")
 """All that must equal `reference`, bit for bit; `interpreter`: the GPU's kernels, without a GPU."""

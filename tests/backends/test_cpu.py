@@ -14,6 +14,7 @@ import pytest
 
 import numerics as nx
 from numerics.backends.cpu import cache, threads
+from tests.children import LIMIT
 from tests.conftest import assert_same_bits
 
 X = np.random.default_rng(8).standard_normal(threads.WORTHWHILE + 37).astype(np.float32)
@@ -27,7 +28,7 @@ print(nx.fp8_e4m3.encode(np.ones(1000, np.float32))[0])
 def run(code: str, **environment: str) -> str:
     env = {**os.environ, **environment}
     found = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True
+        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True, timeout=LIMIT
     )
     assert found.returncode == 0, found.stderr
     return found.stdout
@@ -107,7 +108,7 @@ def test_many_python_threads_at_once():
     for thread in every:
         thread.start()
     for thread in every:
-        thread.join()
+        thread.join(LIMIT)
     assert not wrong
 
 

@@ -25,6 +25,7 @@ from numerics.backends.gpu.blocks import Cut
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.exhaustive import Sweep
 from numerics.formats.backend import Draw
+from tests.children import LIMIT
 from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, edges
 
 rng = np.random.default_rng(11)
@@ -171,7 +172,9 @@ def test_nothing_native_is_trusted_without_a_proof():
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | environment
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT, timeout=LIMIT
+    )
 
 
 def test_a_tensor_on_the_cpu_never_reaches_triton():
@@ -324,7 +327,7 @@ def test_every_kernel_compiles_for_gpus_that_are_not_here(tmp_path):
     command = [sys.executable, "-m", "tests.compile_gpu", "--targets", "sm_90", "--json", str(made)]
     found = subprocess.run(
         command, env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
-        capture_output=True, text=True, cwd=ROOT,
+        capture_output=True, text=True, cwd=ROOT, timeout=LIMIT,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-2000:]
     now, then = json.loads(made.read_text()), json.loads(RECORDED.read_text())

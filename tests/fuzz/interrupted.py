@@ -65,7 +65,7 @@ def _struck(call: Callable[[Any], Any], x: Any, after: float) -> Any:
     timer.start()
     found = call(x + 0)
     timer.cancel()
-    timer.join()
+    timer.join(60)
     return found
 
 

@@ -15,8 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.children import child
 
 PATIENCE = 300.0  # seconds without a word after which a process counts as hanging
 HERE = Path(__file__).parent
@@ -82,7 +85,7 @@ def kills(count: int, seed: int = 0) -> Iterator[Fault]:
             target.unlink(missing_ok=True)
             if old is not None:
                 target.write_bytes(old)
-            _kill(_quantize(source, target), name, drawn.random() * seconds)
+            _kill(source, target, name, drawn.random() * seconds)
             yield from _left(folder, target, {old, whole}, name)
 
 
@@ -99,28 +102,24 @@ def _prepared(source: Path, target: Path) -> tuple[bytes, float]:
     return target.read_bytes(), time.monotonic() - began
 
 
-def _quantize(source: Path, target: Path) -> subprocess.Popen[bytes]:
+def _quantize(source: Path, target: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
     command = [sys.executable, "-c", QUANTIZED, str(source), str(target)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return child(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _finished(source: Path, target: Path) -> int:
-    process = _quantize(source, target)
-    try:
+    with _quantize(source, target) as process:
         return process.wait(PATIENCE)
-    finally:
-        process.kill()
 
 
-def _kill(process: subprocess.Popen[bytes], name: str, after: float) -> None:
-    try:
-        process.wait(after)
-    except subprocess.TimeoutExpired:
-        process.send_signal(getattr(signal, name))
-    try:
+def _kill(source: Path, target: Path, name: str, after: float) -> None:
+    """One run, which a signal ends or not."""
+    with _quantize(source, target) as process:
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            process.send_signal(getattr(signal, name))
         process.wait(PATIENCE)
-    finally:
-        process.kill()
 
 
 def _left(folder: Path, target: Path, allowed: set[bytes | None], name: str) -> Iterator[Fault]:

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 import numerics as nx
 from numerics import cli
+from tests.children import LIMIT, child
 
 RNG = np.random.default_rng(0)
 
@@ -211,12 +212,13 @@ def test_a_terminated_process_leaves_the_old_output(tmp_path):
         "int4",
         "--asymmetric",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".*.partial")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
+    with child(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + LIMIT
+        while not list(tmp_path.glob(".*.partial")) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT) == 128 + signal.SIGTERM
     assert out.read_bytes() == b"old"
     assert not list(tmp_path.glob(".*.partial"))
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import numerics as nx
 from numerics import observe
 from numerics.observe import KL, MSE, OBSERVERS, Histogram, MinMax, MovingAverage, Percentile, Pof2, Pof2MSE
+from tests.children import LIMIT, child
 
 SCHEMES = [nx.per_tensor(), nx.per_channel(0), nx.per_channel(-1), nx.per_group(3), nx.per_group(2, axis=0)]
 KINDS = ["int8", "uint8", "int4", "fp8_e4m3", "fp4"]
@@ -353,20 +354,20 @@ dist.destroy_process_group()
 
 def test_all_reduce_leaves_the_same_in_every_process(tmp_path):
     meet = f"file://{tmp_path}/meet"
-    child = subprocess.Popen([sys.executable, "-c", CHILD, meet], stdout=subprocess.PIPE, text=True)
-    dist.init_process_group("gloo", init_method=meet, rank=0, world_size=2, timeout=timedelta(seconds=60))
-    try:
-        found = []
-        for kind in (MinMax, MSE):
-            watching, alone = (kind("int8", scheme="per_channel(1)") for _ in range(2))
-            seen(watching, np.float32([[1, 2, 3], [4, 5, 6]])).all_reduce()
-            seen(alone, np.float32([[9, -1, 300], [0.5, 2, 1]]), np.float32([[1, 2, 3], [4, 5, 6]]))
-            alone.batches = 3
-            assert_same_state(watching, alone)
-            found.append(watching.scale.tobytes().hex())
-    finally:
-        dist.destroy_process_group()
-    assert child.communicate(timeout=60)[0].split() == found
+    with child([sys.executable, "-c", CHILD, meet], stdout=subprocess.PIPE, text=True) as other:
+        dist.init_process_group("gloo", init_method=meet, rank=0, world_size=2, timeout=timedelta(seconds=60))
+        try:
+            found = []
+            for kind in (MinMax, MSE):
+                watching, alone = (kind("int8", scheme="per_channel(1)") for _ in range(2))
+                seen(watching, np.float32([[1, 2, 3], [4, 5, 6]])).all_reduce()
+                seen(alone, np.float32([[9, -1, 300], [0.5, 2, 1]]), np.float32([[1, 2, 3], [4, 5, 6]]))
+                alone.batches = 3
+                assert_same_state(watching, alone)
+                found.append(watching.scale.tobytes().hex())
+        finally:
+            dist.destroy_process_group()
+        assert other.communicate(timeout=LIMIT)[0].split() == found
 
 
 # ---- Percentile ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from numerics.backends.tensors import as_array
 from numerics.interop import as_arrays, as_tensors
 from numerics.ops import OPERATORS
 from numerics.tensor import to_host
+from tests.children import LIMIT
 from tests.conftest import DECLARED, assert_same_bits
 
 KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -478,7 +479,7 @@ w = loaded["w"]
 assert isinstance(w, numerics.QTensor), type(w)
 assert torch.equal(w.dequantize().view(torch.int16), loaded["values"].view(torch.int16))
 print(w)"""
-        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT)
         assert found.stdout.strip() == repr(q), found.stderr
 
 

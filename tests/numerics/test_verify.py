@@ -23,6 +23,7 @@ from numerics.conform.proof.command import verify_command
 from numerics.conform.proof.journal import Journal, prove_all
 from numerics.conform.proof.truth import cases_of, hash_of_reference, shipped
 from numerics.conform.proof.verify import Result, cases, encoder, prove, runs, sample
+from tests.children import LIMIT, child
 from tests.conftest import ELEMENTS
 
 COMMAND = [sys.executable, "-m", "numerics", "verify"]
@@ -352,15 +353,15 @@ def test_a_bar_where_somebody_looks_and_plain_lines_elsewhere():
 
 def test_an_interrupt_leaves_the_journal_whole(tmp_path):
     path = tmp_path / "proofs.jsonl"
-    process = subprocess.Popen(
+    with child(
         [*COMMAND, "fp8_e4m3", "--resume", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
-    )  # fmt: skip
-    end = time.monotonic() + 60
-    while (not path.exists() or not path.read_bytes()) and time.monotonic() < end:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    ) as process:  # fmt: skip
+        end = time.monotonic() + LIMIT
+        while (not path.exists() or not path.read_bytes()) and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 1
     assert b"Traceback" not in said
     entries = [json.loads(line) for line in path.read_text().splitlines()]
