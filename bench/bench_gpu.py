@@ -349,7 +349,7 @@ def main() -> None:
     data = {"machine": facts, "proofs": proofs, "figures": [asdict(f) for f in figures]}
     place = options.out / f"{facts['gpu'].lower().replace(' ', '-')}.json"
     options.out.mkdir(parents=True, exist_ok=True)
-    place.write_text(json.dumps(data, indent=1) + "\n")
+    place.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     plot(figures, facts["gpu"], place.with_suffix(".png"))
 
 

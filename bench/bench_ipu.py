@@ -55,7 +55,7 @@ def main() -> None:
     Console().print(shown)
     data = {"machine": machine() | {"onnxruntime": onnxruntime.__version__}, "elements": options.elements,
             "G elements a second": found}  # fmt: skip
-    options.out.write_text(json.dumps(data, indent=1) + "\n")
+    options.out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

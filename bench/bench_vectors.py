@@ -31,8 +31,8 @@ def device(folder: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         sys.exit("bench_vectors needs a C compiler")
-    source = DOCS.read_text().partition("```c\n")[2].partition("```")[0]
-    (folder / "mine.c").write_text(source)
+    source = DOCS.read_text(encoding="utf-8").partition("```c\n")[2].partition("```")[0]
+    (folder / "mine.c").write_text(source, encoding="utf-8")
     subprocess.run([compiler, "-O2", "-o", folder / "mine", folder / "mine.c"], check=True, timeout=LIMIT)
     return folder / "mine"
 

@@ -33,9 +33,9 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     that safetensors does not have, a name that it cannot hold, and a target that cannot be written.
 
     >>> import numerics as nx, tempfile
-    >>> with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
-    ...     nx.save({"w": nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")}, file.name)
-    ...     nx.load(file.name)["w"].dequantize()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nx.save({"w": nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")}, f"{folder}/w.safetensors")
+    ...     nx.load(f"{folder}/w.safetensors")["w"].dequantize()
     array([ 0.5, -1. ,  2. ,  3.5])
     """
     if not isinstance(tensors, Mapping):

@@ -293,7 +293,7 @@ def main() -> None:
     print(f"{len(found)} compiled, {len(faulty)} with faults")
     if options.json:
         data = {"triton": triton.__version__, "kernels": [asdict(row) for row in found]}
-        options.json.write_text(json.dumps(data, indent=1) + "\n")
+        options.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     sys.exit(bool(faulty))
 
 

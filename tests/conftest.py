@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: it looks once
@@ -32,7 +33,10 @@ def pytest_collection_modifyitems(items) -> None:
 
 
 backend.register("interpreter", "tests.interpreted")
-EXECUTORS = ("array", "cpu", "ipu", "interpreter")
+_NEEDS = {"ipu": ("onnx", "onnxruntime"), "interpreter": ("torch", "triton")}
+EXECUTORS = tuple(
+    name for name in ("array", "cpu", "ipu", "interpreter") if all(map(find_spec, _NEEDS.get(name, ())))
+)
 """All that must equal `reference`, bit for bit; `interpreter`: the GPU's kernels, without a GPU."""
 
 ELEMENTS = [d for d in nx.dtypes() if d.kind != "block"]

@@ -49,7 +49,7 @@ def test_the_program_writes_json(tmp_path):
     options = ["--only", "decode fp8_e4m3", "--largest", "1024", "--rounds", "1", "--no-peers"]
     command = [sys.executable, "-m", "bench", *options, "--out", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=LIMIT)
-    made = json.loads((tmp_path / "cpu.json").read_text())
+    made = json.loads((tmp_path / "cpu.json").read_text(encoding="utf-8"))
     assert made["machine"]["numba"]
     assert [row["elements"] for row in made["rows"]] == [1024, 1024]
 

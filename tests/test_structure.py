@@ -16,6 +16,7 @@ import numerics
 from tests.children import LIMIT
 
 ROOT = Path(__file__).parents[1]
+FACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def name_of(source: Path) -> str:
@@ -31,7 +32,7 @@ MODULES = sorted({name_of(p) for p in SOURCES})
 
 
 def imports(source: Path):
-    for node in ast.walk(ast.parse(source.read_text())):
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
         elif isinstance(node, ast.ImportFrom) and node.level:
@@ -54,7 +55,7 @@ def test_imports_run_downwards(source):
 
 
 def test_the_wheel_lists_every_folder():
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    listed = FACTS["tool"]["setuptools"]["packages"]
     folders = set()
     for init in (p for room in RANKS for p in (ROOT / room).rglob("__init__.py")):
         parts = init.parent.relative_to(ROOT).parts
@@ -116,6 +117,24 @@ def test_every_test_has_a_limit(request):
     assert request.config.pluginmanager.hasplugin("timeout")
 
 
+def test_text_files_have_an_encoding():
+    """Windows and LC_ALL=C would read UTF-8 as something else."""
+    found = []
+    for source in (*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".read_text", ".write_text")):
+                named = {keyword.arg for keyword in node.keywords}
+                found += [] if "encoding" in named else [f"{source.relative_to(ROOT)}:{node.lineno}"]
+    assert not found
+
+
+def test_what_has_no_wheel_everywhere_is_asked_for_where_it_has():
+    """`pip install numerics-formats[test]` on macOS and Windows, where Triton cannot be had."""
+    extras = FACTS["project"]["optional-dependencies"]
+    asked = [line for lines in extras.values() for line in lines if line.startswith("triton")]
+    assert asked == ["triton>=3.6; sys_platform == 'linux'"]
+
+
 def test_formats_have_one_identity():
     assert importlib.import_module("numerics.formats.floats").fp4 is numerics.fp4
     assert numerics.dtype("fp4") is numerics.fp4
@@ -144,7 +163,7 @@ def test_import_is_light():
 def test_doctests(name):
     if name.endswith("__main__"):
         pytest.skip("runs the program")
-    found = doctest.testmod(importlib.import_module(name))
+    found = doctest.testmod(pytest.importorskip(name, exc_type=ModuleNotFoundError))
     assert found.failed == 0
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
 import torch
 
 import numerics as nx
@@ -312,7 +315,7 @@ def test_the_gpu_script_runs(tmp_path):
         TRITON_INTERPRET="1",
     )
     assert found.returncode == 0, found.stderr
-    written = json.loads((tmp_path / "interpreter.json").read_text())
+    written = json.loads((tmp_path / "interpreter.json").read_text(encoding="utf-8"))
     assert len(written["proofs"]) > 160
     assert not any(proof["mismatches"] for proof in written["proofs"].values())
     assert len(written["figures"]) == 30
@@ -330,7 +333,7 @@ def test_every_kernel_compiles_for_gpus_that_are_not_here(tmp_path):
         capture_output=True, text=True, cwd=ROOT, timeout=LIMIT,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-2000:]
-    now, then = json.loads(made.read_text()), json.loads(RECORDED.read_text())
+    now, then = json.loads(made.read_text(encoding="utf-8")), json.loads(RECORDED.read_text(encoding="utf-8"))
     assert len(now["kernels"]) > 60
     if now["triton"] == then["triton"]:
         recorded = {(row["case"], row["target"]): row for row in then["kernels"]}

@@ -11,8 +11,11 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
+
+pytest.importorskip("onnxruntime")
+
+import onnxruntime
 
 import numerics as nx
 from tests.children import LIMIT

@@ -14,7 +14,7 @@ import pytest
 
 import numerics as nx
 
-DATA = json.loads((Path(__file__).parents[1] / "data" / "quark.json").read_text())
+DATA = json.loads((Path(__file__).parents[1] / "data" / "quark.json").read_text(encoding="utf-8"))
 ROUNDINGS = {"rm0": "half_away", "rm1": "half_up", "rm2": "half_even"}
 
 ZERO_SIGN = (

@@ -83,7 +83,7 @@ class Worker:
         return Outcome(f"{how} beneath {place_in(logged)}", logged)
 
     def _logged(self) -> str:
-        return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-4000:] if self.log.exists() else ""
 
     def end(self) -> None:
         """Ends the process."""

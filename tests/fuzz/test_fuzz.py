@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch")
+
 from tests.fuzz.judge import Hunt, Worker
 from tests.fuzz.robots import ROBOTS
 from tests.fuzz.targets import TARGETS
@@ -71,7 +73,7 @@ def test_a_find_is_kept_as_a_script(worker, tmp_path):
     (find,) = finds
     assert find.code.endswith("if 11 > 10: os.abort()"), "as small as it can be"
     script = find.write(tmp_path)
-    assert worker.run(Path(script).read_text()).key == find.key
+    assert worker.run(Path(script).read_text(encoding="utf-8")).key == find.key
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork and no signals here")

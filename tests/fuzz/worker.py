@@ -49,7 +49,7 @@ def serve(channel: Connection, folder: str, log: str, limit: float) -> None:
 
 def _limit_memory() -> None:
     with contextlib.suppress(OSError, ValueError):  # no /proc: no limit
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        taken = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, taken + ROOM))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import os
-import resource
 import signal
 import tracemalloc
 from contextlib import suppress
@@ -306,6 +305,7 @@ def test_a_full_disk(source, target, monkeypatch):
 def test_a_disk_that_really_refuses(tmp_path, target):
     model = tmp_path / "model.safetensors"
     save_file({"w": np.ones((512, 512), np.float32)}, model)
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:

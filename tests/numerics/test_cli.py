@@ -180,8 +180,8 @@ def test_a_process_says_one_line_and_ends_with_2(tmp_path):
 
 
 def test_a_missing_extra_is_named(tmp_path):
-    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError(name='rich')")
-    (tmp_path / "click.py").write_text("raise ModuleNotFoundError(name='click')")
+    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError(name='rich')", encoding="utf-8")
+    (tmp_path / "click.py").write_text("raise ModuleNotFoundError(name='click')", encoding="utf-8")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     failed = python("formats", env={**os.environ, "PYTHONPATH": path})
     assert failed.returncode == 1

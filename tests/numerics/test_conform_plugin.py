@@ -165,7 +165,7 @@ def command(*arguments):
 
 @pytest.fixture
 def kernels(tmp_path, monkeypatch):
-    (tmp_path / "own_kernels.py").write_text(KERNELS)
+    (tmp_path / "own_kernels.py").write_text(KERNELS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
 
 

@@ -11,6 +11,8 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
 import torch
 import torch.distributed as dist
 from hypothesis import given, settings

@@ -8,6 +8,8 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
 import torch
 from hypothesis import given
 from hypothesis import strategies as st

@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
 import torch
 
 import numerics as nx

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -20,7 +22,7 @@ import numerics as nx
 from numerics import train
 from tests.conftest import edges
 
-QUARK = json.loads((Path(__file__).parents[1] / "data" / "quark.json").read_text())["vectors"]
+QUARK = json.loads((Path(__file__).parents[1] / "data" / "quark.json").read_text(encoding="utf-8"))["vectors"]
 TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FORMATS = (nx.int8, nx.uint8, nx.int4, nx.uint4, nx.int2, nx.int16)
 SCHEMES = (nx.per_tensor(), nx.per_channel(0), nx.per_channel(-1), nx.per_group(4), nx.per_group(3, axis=0))

@@ -333,7 +333,7 @@ def test_a_closed_pipe_ends_quietly():
 
 # ---- a device -----------------------------------------------------------------------------------
 
-DEVICE = DOCS.read_text().partition("```c\n")[2].partition("```")[0]
+DEVICE = DOCS.read_text(encoding="utf-8").partition("```c\n")[2].partition("```")[0]
 
 
 def built(folder, source):
@@ -341,7 +341,7 @@ def built(folder, source):
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         pytest.skip("no C compiler")
-    (folder / "mine.c").write_text(source)
+    (folder / "mine.c").write_text(source, encoding="utf-8")
     subprocess.run([compiler, "-O1", "-o", folder / "mine", folder / "mine.c"], check=True, timeout=60)
     return folder / "mine"
 

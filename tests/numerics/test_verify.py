@@ -248,7 +248,7 @@ def test_a_journal_resumes(tmp_path, proved):
     path = tmp_path / "proofs.jsonl"
     first = prove_all(WANTED, "cpu", Journal(path))
     next(first), next(first)
-    assert [json.loads(line)["case"] for line in path.read_text().splitlines()] == NAMES[:2]
+    assert [json.loads(line)["case"] for line in path.read_text(encoding="utf-8").splitlines()] == NAMES[:2]
     found = list(prove_all(WANTED, "cpu", Journal(path)))
     assert proved == NAMES
     assert [(result.case, result.resumed) for result in found] == list(
@@ -275,9 +275,11 @@ def test_a_torn_line_counts_for_nothing(tmp_path, proved):
 def test_only_right_cases_of_this_version_are_finished(tmp_path, proved):
     path = tmp_path / "proofs.jsonl"
     list(prove_all(WANTED, "cpu", Journal(path)))
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     entries[0]["numerics"], entries[1]["sha256"] = "0.0.0", "0" * 64
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in [*entries, {"numerics": 1}]))
+    path.write_text(
+        "".join(json.dumps(entry) + "\n" for entry in [*entries, {"numerics": 1}]), encoding="utf-8"
+    )
     del proved[:]
     list(prove_all(WANTED, "cpu", Journal(path)))
     assert proved == NAMES[:2]
@@ -287,9 +289,11 @@ def test_only_right_cases_of_this_version_are_finished(tmp_path, proved):
 def test_a_damaged_line_counts_for_nothing(tmp_path, proved, change):
     path = tmp_path / "proofs.jsonl"
     list(prove_all(WANTED, "cpu", Journal(path)))
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     entries[0] |= change
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries) + "[" * 100_000 + "\n")
+    path.write_text(
+        "".join(json.dumps(entry) + "\n" for entry in entries) + "[" * 100_000 + "\n", encoding="utf-8"
+    )
     del proved[:]
     assert all(prove_all(WANTED, "cpu", Journal(path)))
     assert proved == NAMES[:1]
@@ -364,7 +368,7 @@ def test_an_interrupt_leaves_the_journal_whole(tmp_path):
         _, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 1
     assert b"Traceback" not in said
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert entries[0]["case"] == "fp8_e4m3 decode"
 
 
