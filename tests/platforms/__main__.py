@@ -1,4 +1,4 @@
-"""python -m tests.platforms: the corpus on every machine that can be had here; exit code 1 where bits differ."""
+"""The corpus on every machine that can be had here; exit code 1 where bits differ."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.platforms import emulated
@@ -39,21 +40,19 @@ def main() -> int:
 
 def _machines(name: str, folder: Path) -> list[Machine]:
     """Those of a name; said where there are none, and why."""
+    why = emulated.why_not() if name == "aarch64" else None
+    if why:
+        print(f"aarch64: SKIPPED, {why}", flush=True)
+        return []
+    make: dict[str, Callable[[], list[Machine]]] = {
+        "array": lambda: [native("array")],
+        "levels": lambda: list(levels()),
+        "oldest": lambda: [with_versions(name, oldest(), folder)],
+        "newest": lambda: [with_versions(name, list(STANDS_ON), folder)],
+        "aarch64": lambda: [emulated.machine(folder)],
+    }
     try:
-        if name == "oldest":
-            return [with_versions(name, oldest(), folder)]
-        if name == "newest":
-            return [with_versions(name, list(STANDS_ON), folder)]
-        if name == "aarch64" and (why := emulated.why_not()):
-            print(f"aarch64: SKIPPED, {why}", flush=True)
-            return []
-        return (
-            [emulated.machine(folder)]
-            if name == "aarch64"
-            else [*levels()]
-            if name == "levels"
-            else [native("array")]
-        )
+        return make[name]()
     except subprocess.SubprocessError as failed:
         print(f"{name}: SKIPPED, it cannot be installed: {failed}", flush=True)
         return []

@@ -25,6 +25,7 @@ DEBIAN, PYTHON = "bookworm", "3.11"
 PACKAGES = f"python{PYTHON},libgomp1,libstdc++6,zlib1g,libffi8,libexpat1"
 TAGS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64")
 STANDS_ON = ("numpy", "numba", "llvmlite", "ml_dtypes")
+CPU = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}  # the same key for both compilers
 SECTIONS = (
     "elements float32", "elements float16", "elements bfloat16", "codes", "blocks float32", "affine float32",
     "flushed",
@@ -53,7 +54,7 @@ def machine(folder: Path) -> Machine:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", "install", "--no-deps"]
         only = ["--only-binary=:all:", f"--python-version={PYTHON}", f"--target={site}"]
         subprocess.run([*pip, *tags, *only, *wanted], check=True, timeout=PATIENCE)
-    environment = {"PYTHONPATH": f"{ROOT}{os.pathsep}{site}", "PYTHONHOME": str(root / "usr")}
+    environment = {"PYTHONPATH": f"{ROOT}{os.pathsep}{site}", "PYTHONHOME": str(root / "usr"), **CPU}
     emulator = (QEMU, "-L", str(root), *_told(environment), str(python))
     return Machine("aarch64", emulator, sections=SECTIONS)
 
@@ -65,17 +66,9 @@ def _told(environment: dict[str, str]) -> list[str]:
 
 def seed(section: str, cache: Path, options: list[str]) -> None:
     """Fills the cache of the emulated machine with the kernels of a section."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.platforms.emulated",
-        str(cache / "unused.json"),
-        section,
-        *options,
-    ]
-    environment = {
-        **os.environ, "NUMERICS_CACHE_DIR": str(cache), "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "",
-    }  # fmt: skip
+    unused = str(cache / "unused.json")
+    command = [sys.executable, "-m", "tests.platforms.emulated", unused, section, *options]
+    environment = {**os.environ, "NUMERICS_CACHE_DIR": str(cache), **CPU}
     cache.mkdir(parents=True, exist_ok=True)
     subprocess.run(command, check=True, timeout=LIMIT, cwd=ROOT, env=environment)
 

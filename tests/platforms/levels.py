@@ -38,6 +38,8 @@ def levels() -> Iterator[Machine]:
     for name, (cpu, needed) in LEVELS.items():
         if features.get(needed):
             yield level(name, cpu)
+        else:
+            print(f"{name}: SKIPPED, this CPU has no {needed}", flush=True)
 
 
 def level(name: str, cpu: str) -> Machine:
@@ -48,13 +50,10 @@ def level(name: str, cpu: str) -> Machine:
 def oldest() -> list[str]:
     """The lowest versions that pyproject.toml promises."""
     facts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = [
-        *facts["dependencies"],
-        *(line for extra in facts["optional-dependencies"].values() for line in extra),
-    ]
+    extras = facts["optional-dependencies"].values()
+    asked = [*facts["dependencies"], *(line for extra in extras for line in extra)]
     floors = dict(line.split(">=") for line in asked if ">=" in line and ";" not in line)
-    return [f"{name}=={floors[name]}.*" if floors[name].count(".") == 1 else f"{name}=={floors[name]}"
-            for name in STANDS_ON if name in floors]  # fmt: skip
+    return [f"{name}=={floors[name]}" for name in STANDS_ON]
 
 
 def with_versions(name: str, requirements: list[str], folder: Path) -> Machine:
