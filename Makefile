@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
 
-.PHONY: demo test check verify bench compile runtimes peers clean
+.PHONY: demo test check verify fuzz platforms bench compile runtimes peers clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
@@ -23,6 +23,14 @@ check: $(STAMP)
 verify: $(STAMP) ## the long proofs: every rounding of every format, every block exponent, every scale
 	NUMERICS_TEST_LONG=1 NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q
 	$(BIN)/python -m tests.verify
+
+MINUTES ?= 60
+fuzz: $(STAMP) ## everything public, with all that nobody should do; then interrupts, forks and kills
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+	$(BIN)/python -m tests.fuzz.robots --interrupts 200 --forks 100 --kills 100
+
+platforms: $(STAMP) ## the same bits on other CPUs, with the oldest and the newest of what we stand on
+	$(BIN)/python -m tests.platforms
 
 compile: $(STAMP) ## every GPU kernel for every target, recorded in tests/data/gpu.json
 	$(BIN)/python -m tests.compile_gpu --json tests/data/gpu.json

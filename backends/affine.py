@@ -22,10 +22,12 @@ from numerics.backends.words import bfloat16_type, name_of
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element, Float
+from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16, float16
 
 POF2_EXPONENTS = (-127, 127)  # what one E8M0 byte holds (OCP MX 1.0 §5.4.1)
 LONG = 1 << 10  # elements: shorter lines of columns are taken several at a time
+_WIDE = (np.dtype(np.float32), np.dtype(np.float64))
 _CODECS: dict[str, Float] = {"float16": float16, "bfloat16": bfloat16}
 
 
@@ -103,9 +105,12 @@ class Cut:
         return rows.reshape(self.whole) if self.padded is None else self.padded.elements(rows)
 
     def numbers(self, field: Array) -> Array:
-        """Scales or zero points in their own shape, as executors take them."""
+        """Scales or zero points, in the shape that they must have, as executors take them."""
+        if field.shape != self.shared:
+            raise NumericsError(f"scale has shape {field.shape}; {self.whole} elements need {self.shared}")
         if self.padded is not None:
             return self.padded.shared_rows(field, "scale")
+        field = np.ascontiguousarray(field)
         numbers = field.reshape(-1) if self.repeats == 1 else np.tile(field, self.repeats)
         return numbers if len(self.shape) == 2 else numbers.reshape(self.shape[0], self.shape[2])
 
@@ -214,7 +219,8 @@ class HostAffine:
         if data.size == 0:
             return np.zeros(partition.shared, data.dtype), np.zeros(partition.shared, data.dtype)
         low, high = self.executor.extremes(cut.rows(data))
-        return cut.field(low, np.minimum), cut.field(high, np.maximum)
+        with ieee_arithmetic():  # a comparison, too, takes subnormals for zeros where they are flushed
+            return cut.field(low, np.minimum), cut.field(high, np.maximum)
 
     def find_affine(
         self, low: Array, high: Array, dtype: Element, options: AffineOptions, scale: Any = None
@@ -271,7 +277,13 @@ class HostAffine:
     def dequantize(self, codes: Array, dtype: Element, partition: Partition, affine: Affine) -> Array:
         """Values of the codes, in the type of the scale: (q - zero_point) * scale."""
         cut = partition.cut
-        return cut.elements(self.executor.decode_affine(cut.rows(codes), dtype, _as_rows(affine, cut)))
+        if codes.shape != partition.shape or codes.dtype != dtype.code_dtype:
+            came = f"{codes.dtype.name} of shape {codes.shape}"
+            due = f"{dtype.code_dtype} of shape {partition.shape}"
+            raise NumericsError(f"codes of {dtype} must be {due}, not {came}")
+        _check_numbers(affine)
+        rows = cut.rows(np.ascontiguousarray(codes))
+        return cut.elements(self.executor.decode_affine(rows, dtype, _as_rows(affine, cut)))
 
 
 def _by_rows(
@@ -281,6 +293,14 @@ def _by_rows(
     random = randomness.bits(draw, data.shape)
     drawn = None if random is None else cut.rows(random.reshape(data.shape))
     return cut.rows(data), dtype, _as_rows(affine, cut), rounding, drawn
+
+
+def _check_numbers(affine: Affine) -> None:
+    """Raises NumericsError for scales and zero points of types that kernels do not read."""
+    scale, zero = affine
+    if scale.dtype not in _WIDE or not (zero is None or zero.dtype in (np.int32, scale.dtype)):
+        came = scale.dtype.name if zero is None else f"{scale.dtype.name} with {zero.dtype.name}"
+        raise NumericsError(f"scales are float32 or float64, zero points int32 or like them, not {came}")
 
 
 def _as_rows(affine: Affine, cut: Cut) -> Affine:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from numerics.backends.door import admit, overlap, written
 from numerics.backends.executor import Array
-from numerics.backends.memory import empty
-from numerics.backends.tensors import as_array, as_tensor, is_tensor, own_codes
+from numerics.backends.memory import allocate
+from numerics.backends.tensors import as_array, as_tensor, check_memory, check_plain, is_tensor, own_codes
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError
 
@@ -21,10 +22,14 @@ def take(x: Any) -> tuple[Array, Callable[[Array], Any]]:
     """x as a C-contiguous array of a float type, and how to give a result back in x's kind."""
     give: Callable[[Array], Any]
     if isinstance(x, np.ndarray):
-        data, give = x, _same
+        check_plain("x", x)
+        data, give = x, as_given
     elif isinstance(x, np.generic):
         data, give = np.asarray(x), _scalar
     elif is_tensor(x):
+        if (name := str(x.dtype).removeprefix("torch.")) not in FLOATS:
+            check_memory(x)
+            raise NumericsError(f"cannot encode {name} data; allowed: {', '.join(FLOATS)} (x.to(...) first)")
         data, give = as_array(x), as_tensor
     else:
         data, give = _from_python(x), _to_python
@@ -38,10 +43,11 @@ def take(x: Any) -> tuple[Array, Callable[[Array], Any]]:
 
 
 def _giver(x: Any) -> Callable[[Array], Any]:
-    return _same if isinstance(x, np.ndarray) else _scalar if isinstance(x, np.generic) else _to_python
+    return as_given if isinstance(x, np.ndarray) else _scalar if isinstance(x, np.generic) else _to_python
 
 
-def _same(result: Array) -> Array:
+def as_given(result: Array) -> Array:
+    """An array for an array."""
     return result
 
 
@@ -54,13 +60,25 @@ def _to_python(result: Array) -> Any:
 
 
 def _from_python(x: Any) -> Array:
+    data = listed("x", x)
+    return data if data.size and data.dtype.kind not in "iu" else listed("x", x, np.float64)
+
+
+def listed(what: str, x: Any, kind: Any = None) -> Array:
+    """Python's numbers and nested lists, or anybody's array, as a plain array of that type or their own.
+
+    Raises NumericsError for what has none, ragged lists among it, and for arrays that are more than
+    their numbers, in lists too.
+    """
     try:
-        data = np.asarray(x)
-        if data.dtype.kind in "iu" or data.size == 0:
-            data = np.asarray(x, np.float64)
-    except (ValueError, OverflowError, TypeError) as wrong:
-        raise NumericsError(f"cannot make an array of this {type(x).__name__}: {wrong}") from None
-    return data
+        check_plain(what, x)
+        return np.asarray(x, kind)
+    except NumericsError:
+        raise
+    except Exception as wrong:  # whatever what came raises: it is no array
+        cannot = f"{what} cannot be read as numbers"
+        failed = f"cannot make an array of this {type(x).__name__}" if what == "x" else cannot
+        raise NumericsError(f"{failed}: {wrong}") from None
 
 
 def take_codes(codes: Any, bits: int, kind: str, name: str) -> tuple[Array, Callable[[Array], Any]]:
@@ -69,7 +87,7 @@ def take_codes(codes: Any, bits: int, kind: str, name: str) -> tuple[Array, Call
     if is_tensor(codes):
         data, give = as_array(own_codes(codes, bits, kind, name)), as_tensor
     else:
-        data, give = own_codes(np.asarray(codes), bits, kind, name), _giver(codes)
+        data, give = own_codes(listed(name, codes), bits, kind, name), _giver(codes)
     if data.size == 0 and give is _to_python:
         data = data.astype(kind)
     if data.dtype.kind not in "iu":
@@ -96,48 +114,42 @@ def check_blocks(came: int, count: int, dtype: Block) -> None:
         raise NumericsError(f"{count} {dtype.name} blocks are {need} bytes, but {came} came")
 
 
-def as_shape(shape: Any) -> tuple[int, ...]:
-    """A shape from an integer or a sequence of them."""
-    sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-    if not all(isinstance(n, (int, np.integer)) and n >= 0 for n in sizes):
-        raise NumericsError(f"{shape!r} is not a shape")
-    return tuple(int(n) for n in sizes)
-
-
 class Target:
-    """Where a result goes: into the caller's `out` when it fits, else into a new array."""
+    """Where a result goes: into the caller's `out` when it fits, else into a new array.
 
-    def __init__(self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], source: Array) -> None:
-        if is_tensor(out):
-            out = as_array(out)
-        fits = isinstance(out, np.ndarray) and out.shape == shape and out.dtype == dtype
-        if out is not None and not fits:
-            came = f"{out.dtype.name} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise NumericsError(f"out must be a {dtype.name} array of shape {shape}, not {came}")
-        if out is not None and not out.flags.writeable:
-            raise NumericsError("out is read-only")
-        self.out, self.shape, self.dtype = out, shape, dtype
-        usable = out is not None and out.flags.c_contiguous and not _overlaps(out, source)
-        self.array: Array = out if usable else empty(shape, dtype)
+    sources: what is read while the result is written.  give: how a new array is given back.
+    """
+
+    def __init__(
+        self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], source: Array,
+        give: Callable[[Array], Any], name: str = "out",
+    ) -> None:  # fmt: skip
+        self.given, self.shape, self._give = out, shape, give
+        self.out: Array | None = None
+        self.direct = False
+        if out is not None:
+            admit(out, shape, dtype.name, name)
+            self.out = as_array(out) if is_tensor(out) else out
+            self.direct = self.out.flags.c_contiguous and self.out.dtype.isnative and _apart(self.out, source)
+        self.array: Array = self.out if self.out is not None and self.direct else allocate(shape, dtype)
 
     @property
     def flat(self) -> Array:
         """The target as one dimension."""
         return self.array.reshape(-1)
 
-    def done(self, result: Array | None = None) -> Array:
-        """The result in its place."""
+    def done(self, result: Array | None = None) -> Any:
+        """The result in its place: the caller's own, else in the kind that came."""
         array = self.array if result is None else result.reshape(self.shape)
         if self.out is None:
-            return array
+            return self._give(array)
         if array is not self.out:
             self.out[...] = array
-        return self.out
+        written(self.given)
+        return self.given
 
 
-def _overlaps(out: Array, source: Array) -> bool:
-    """Do they share memory other than element by element?"""
-    if not np.may_share_memory(out, source):
-        return False
+def _apart(out: Array, source: Array) -> bool:
+    """Does the source stay as it is while out is written, other than element by element?"""
     same = out.__array_interface__["data"] == source.__array_interface__["data"]
-    return not (same and out.dtype == source.dtype)
+    return (same and out.dtype == source.dtype) or not overlap(out, source)

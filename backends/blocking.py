@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, integer, said
 
 Array = NDArray[Any]
+AXES = 64  # NumPy's
+ELEMENTS = 1 << 59  # of 8 bytes they are as many as an address reaches
 
 
 def check_axis(axis: Any, shape: tuple[int, ...]) -> int:
     """The axis counted from the front; raises NumericsError where the shape has no such axis."""
     rank = len(shape)
-    if not isinstance(axis, (int, np.integer)) or isinstance(axis, bool) or not -rank <= axis < rank:
+    if type(axis) is int and -rank <= axis < rank:
+        return axis % rank
+    try:
+        found = integer("axis", axis)
+    except NumericsError:
+        found = rank
+    if not -rank <= found < rank:
         allowed = f"{-rank} .. {rank - 1}" if rank else "none: a single number has no axis to block"
-        raise NumericsError(f"axis {axis!r} does not exist in shape {shape}; allowed: {allowed}")
-    return int(axis) % rank
+        raise NumericsError(f"axis {said(axis)} does not exist in shape {tuple(shape)}; allowed: {allowed}")
+    return found % rank
+
+
+def as_shape(shape: Any) -> tuple[int, ...]:
+    """A shape from an integer or a sequence of them; raises NumericsError for one that no array has."""
+    try:
+        came = tuple(shape) if isinstance(shape, Iterable) and not isinstance(shape, str) else (shape,)
+        sizes = tuple(integer("a size", size) for size in came)
+    except Exception:  # whatever what came raises: it is no shape
+        raise NumericsError(f"{said(shape)} is not a shape: it has integers of 0 and more") from None
+    if min(sizes, default=0) < 0:
+        raise NumericsError(f"{said(shape)} is not a shape: it has integers of 0 and more")
+    if len(sizes) > AXES or math.prod(size for size in sizes if size) > ELEMENTS:
+        raise NumericsError(
+            f"{said(shape)} is not a shape that an array has: "
+            f"{AXES} axes and 2**{ELEMENTS.bit_length() - 1} elements are the most"
+        )
+    return sizes
 
 
 @dataclass(frozen=True)

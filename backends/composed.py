@@ -7,12 +7,17 @@ from numpy.typing import NDArray
 
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes, Executor
 from numerics.backends.micro import pack_micro, unpack_micro
+from numerics.backends.sums import error_sums
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 
 
 class Composed(Executor):
     """An Executor whose packed and one-pass operations follow from the others."""
+
+    def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
+        """Figures of each chunk, by NumPy."""
+        return error_sums(x, y)
 
     def encode_packed(
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array

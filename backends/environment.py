@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import functools
 import sys
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from numerics.formats.errors import NumericsError
+
+T = TypeVar("T")
+Mode = Callable[[], Callable[[], object]]
+"""Sets the default environment; returns what sets the one that was before."""
+
 _ROOM = 512  # bytes: more than any platform's fenv_t
-_DEFAULT = ctypes.c_void_p(-1)  # FE_DFL_ENV in glibc and musl
 _ONE, _HALF = np.float32(1), np.float32(0.5)
 _LEAST_NORMAL, _QUARTER_STEP = np.float32(2.0**-126), np.float32(2.0**-25)
-
-
-@lru_cache(maxsize=1)
-def _libm() -> ctypes.CDLL | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    library = ctypes.CDLL(ctypes.util.find_library("m") or "libm.so.6")
-    library.fegetenv.argtypes = library.fesetenv.argtypes = [ctypes.c_void_p]
-    return library
 
 
 def _is_ieee() -> bool:
@@ -38,25 +36,104 @@ def _is_ieee() -> bool:
 class ieee_arithmetic:
     """Rounding half to even, gradual underflow, no warnings; outside, everything as it was."""
 
-    __slots__ = ("_errors", "_saved")
+    __slots__ = ("_errors", "_restore")
 
     def __enter__(self) -> None:
         self._errors = np.errstate(all="ignore")
         self._errors.__enter__()
-        self._saved = None if _is_ieee() else _ieee_environment()
+        try:
+            self._restore = None if _is_ieee() else _mode()()
+        except BaseException:
+            self._errors.__exit__(None, None, None)
+            raise
 
     def __exit__(self, *raised: Any) -> None:
-        if self._saved is not None:
-            _libm().fesetenv(self._saved)  # type: ignore[union-attr]
+        if self._restore is not None:
+            self._restore()
         self._errors.__exit__(*raised)
 
 
-def _ieee_environment() -> Any:
-    """Sets the default environment; returns what was before, None where it cannot be set."""
-    library = _libm()
-    if library is None:
-        return None
-    saved = ctypes.create_string_buffer(_ROOM)
-    library.fegetenv(saved)
-    library.fesetenv(_DEFAULT)
-    return saved
+def under_ieee(kind: type[T]) -> type[T]:
+    """A class whose own public methods run under ieee_arithmetic."""
+    for name, method in list(vars(kind).items()):
+        if callable(method) and not name.startswith("_"):
+            setattr(kind, name, _under_ieee(method))
+    return kind
+
+
+def _under_ieee(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def inside(*arguments: Any, **options: Any) -> Any:
+        with ieee_arithmetic():
+            return method(*arguments, **options)
+
+    return inside
+
+
+# ---- how each system sets it ---------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _mode() -> Mode:
+    """This system's; raises NumericsError where there is none, since the results would be wrong."""
+    return _windows_mode() if sys.platform == "win32" else _posix_mode()
+
+
+def _posix_mode() -> Mode:
+    """fegetenv and fesetenv, with FE_DFL_ENV: -1 in glibc and musl, an object of Apple's and BSD's."""
+    library = _library_with("fesetenv")
+    library.fegetenv.argtypes = library.fesetenv.argtypes = [ctypes.c_void_p]
+    default = _default_of(library)
+
+    def enter() -> Callable[[], object]:
+        saved = ctypes.create_string_buffer(_ROOM)
+        library.fegetenv(saved)
+        library.fesetenv(default)
+        return functools.partial(library.fesetenv, saved)
+
+    return enter
+
+
+_DEFAULTS = () if sys.platform.startswith("linux") else ("_FE_DFL_ENV", "__fe_dfl_env")
+
+
+def _default_of(library: ctypes.CDLL) -> ctypes.c_void_p:
+    """FE_DFL_ENV."""
+    for name in _DEFAULTS:
+        if hasattr(library, name):
+            return ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(library, name)))
+    return ctypes.c_void_p(-1)
+
+
+def _library_with(function: str) -> ctypes.CDLL:
+    """The C library or its mathematics, wherever this system keeps them."""
+    for name in (None, "libm.so.6", ctypes.util.find_library("m"), ctypes.util.find_library("c")):
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        if hasattr(library, function):
+            return library
+    raise NumericsError(
+        "this thread flushes subnormals to zero or rounds another way, and no C library is found that could "
+        "change it for a call: set the mode back, as by torch.set_flush_denormal(False)"
+    )
+
+
+_MCW_DN, _MCW_RC = 0x03000000, 0x00000300  # what becomes of subnormals, and the rounding mode
+_DN_SAVE = _RC_NEAR = 0
+
+
+def _windows_mode() -> Mode:
+    """_controlfp_s of the universal C run-time library."""
+    control = ctypes.CDLL("ucrtbase")._controlfp_s
+    control.argtypes = [ctypes.POINTER(ctypes.c_uint), ctypes.c_uint, ctypes.c_uint]
+    ours = _MCW_DN | _MCW_RC
+
+    def enter() -> Callable[[], object]:
+        saved, now = ctypes.c_uint(), ctypes.c_uint()
+        control(saved, 0, 0)
+        control(now, _DN_SAVE | _RC_NEAR, ours)
+        return lambda: control(now, saved.value, ours)
+
+    return enter

@@ -116,6 +116,10 @@ class Executor(Protocol):
         """The least and the largest finite value of each row, or column; 0 where there is none."""
         ...
 
+    def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
+        """What backends/sums.py finds of one-dimensional arrays of float32 or float64."""
+        ...
+
     def encode_packed(
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
     ) -> None:

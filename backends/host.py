@@ -14,18 +14,21 @@ from numpy.typing import NDArray
 
 from numerics.backends import randomness
 from numerics.backends.affine import HostAffine
-from numerics.backends.arrays import Target, as_shape, check_blocks, check_bytes, take, take_codes
-from numerics.backends.blocking import Blocking, check_axis
+from numerics.backends.arrays import Target, as_given, check_blocks, check_bytes, take, take_codes
+from numerics.backends.blocking import Blocking, as_shape, check_axis
+from numerics.backends.door import admit_blocks, check_apart
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Array, BlockFields, BlockOptions, Executor
-from numerics.backends.memory import empty
+from numerics.backends.memory import allocate
 from numerics.backends.micro import pack_micro, unpack_micro
-from numerics.backends.tensors import as_array, is_tensor, on_host
+from numerics.backends.tensors import on_host
 from numerics.backends.words import as_float32, name_of, to_float32
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
+
+SMALLEST = 2.0**-149  # positive number of float32
 
 
 class HostBackend(HostAffine):
@@ -48,30 +51,37 @@ class HostBackend(HostAffine):
         named = name_of(data.dtype) if hasattr(x, "dtype") else "python"
         return to_float32(data), named
 
+    def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
+        """What backends/sums.py finds of arrays of any float type and byte order, and of one shape."""
+        wide = (to_float32(array) for array in (x, y))
+        return self.executor.error_sums(
+            *(np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1) for array in wide)
+        )
+
     # ---- elements --------------------------------------------------------------------------
 
     def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
         """Element.encode."""
         data, give = take(x)
         random = randomness.bits(draw, data.shape)
-        target = Target(out, data.shape, np.dtype(dtype.code_dtype), data)
+        target = Target(out, data.shape, np.dtype(dtype.code_dtype), data, give)
         self.executor.encode(data.reshape(-1), dtype, rounding, overflow, random, target.flat)
-        return give(target.done())
+        return target.done()
 
     def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
         """Element.decode."""
         data, give = take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name)
-        target = Target(out, data.shape, np.dtype(np.float32), data)
+        target = Target(out, data.shape, np.dtype(np.float32), data, give)
         self.executor.decode(data.reshape(-1), dtype, target.flat)
-        return give(target.done())
+        return target.done()
 
     def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
         """Element.round."""
         data, give = take(x)
         random = randomness.bits(draw, data.shape)
-        target = Target(out, data.shape, data.dtype, data)
+        target = Target(out, data.shape, data.dtype, data, give)
         self.executor.round(data.reshape(-1), dtype, rounding, overflow, random, target.flat)
-        return give(target.done())
+        return target.done()
 
     def pack(self, codes: Any, dtype: Element) -> Any:
         """Element.pack."""
@@ -92,15 +102,16 @@ class HostBackend(HostAffine):
         """Element.encode_packed."""
         data, give = take(x)
         random = randomness.bits(draw, data.shape)
-        out = empty(-(-data.size * dtype.bits // 8), np.uint8)
+        out = allocate(-(-data.size * dtype.bits // 8), np.uint8)
         self.executor.encode_packed(data.reshape(-1), dtype, rounding, overflow, random, out)
         return give(out)
 
     def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:
         """Element.decode_packed."""
         data, give = take_codes(packed, 8, "uint8", "packed bytes")
-        out = empty(as_shape(shape))
-        check_bytes(data.size, out.size, dtype.bits)
+        shape = as_shape(shape)
+        check_bytes(data.size, math.prod(shape), dtype.bits)
+        out = allocate(shape)
         self.executor.decode_packed(data.reshape(-1), dtype, out.reshape(-1))
         return give(out)
 
@@ -120,44 +131,19 @@ class HostBackend(HostAffine):
         """Block.encode."""
         data, give = take(x)
         blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
-        targets = self._block_targets(out, dtype, blocking, axis)
+        targets = None if out is None else _block_targets(out, dtype, axis, blocking, data)
         rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
-        fields = self.executor.encode_blocks(rows, dtype, options, _in_place(targets, blocking))
-        micro = None if fields.microexponents is None else give(blocking.shared(fields.microexponents))
-        codes, scale = give(blocking.elements(fields.codes)), give(blocking.shared(fields.scale))
+        direct = _in_place(targets, blocking)
+        fields = self.executor.encode_blocks(rows, dtype, options, direct)
+        micro = None if fields.microexponents is None else blocking.shared(fields.microexponents)
+        found = blocking.elements(fields.codes), blocking.shared(fields.scale), micro
         if targets is None:
-            return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
-        for target, found in zip(targets, (codes, scale, micro), strict=True):
-            if target is not None and not np.shares_memory(target, found):
-                target[...] = found
-        return Blocks(dtype, axis, *targets, options.tensor_scale)
-
-    @staticmethod
-    def _block_targets(
-        out: Blocks | None, dtype: Block, blocking: Blocking, axis: int
-    ) -> tuple[Array, Array, Array | None] | None:
-        """The caller's arrays, when they fit."""
-        if out is None:
-            return None
-        if out.dtype is not dtype or out.axis != axis:
-            raise NumericsError(
-                f"out must be Blocks of {dtype} along axis {axis}, not {out.dtype}, {out.axis}"
-            )
-        expected = (blocking.shape, blocking.shared_shape, blocking.shared_shape)
-        codes, scale, micro = (
-            as_array(a) if is_tensor(a) else a for a in (out.codes, out.scale, out.microexponents)
-        )
-        arrays = (codes, scale, micro)
-        kinds = (dtype.code_dtype, dtype.scale.code_dtype if dtype.scale else "uint8", "uint8")
-        for name, array, shape, kind in zip(
-            ("codes", "scale", "microexponents"), arrays, expected, kinds, strict=True
-        ):
-            if (array is None and dtype.family == "micro") or not (
-                array is None
-                or (isinstance(array, np.ndarray) and (array.shape, array.dtype) == (shape, kind))
-            ):
-                raise NumericsError(f"out.{name} must be a {kind} array of shape {shape}")
-        return arrays
+            parts = [None if part is None else give(part) for part in found]
+        else:  # there is no target for what the format has not
+            made = zip(targets, found, strict=False)
+            parts = [target.done(None if direct is not None else part) for target, part in made]
+        codes, scale, micro = (*parts, None)[:3]
+        return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
 
     def _rows(
         self, data: Array, dtype: Block, blocking: Blocking, rule: str, rounding: str,
@@ -193,23 +179,31 @@ class HostBackend(HostAffine):
         self, packed: Array, scale: Array | None, dtype: Block, shape: tuple[int, ...], axis: int,
         tensor_scale: float | None,
     ) -> NDArray[np.float32]:  # fmt: skip
-        """float32 values of what quantize_blocks made."""
+        """float32 values of what quantize_blocks made; raises NumericsError for fewer bytes or scales."""
         blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
         if dtype.family != "micro" and not blocking.whole:
             blocks = self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale)
             return np.asarray(self.decode_blocks(blocks, None))
-        rows = empty((blocking.count, dtype.block))
-        shared = None if scale is None else blocking.shared_rows(scale, "scale")
+        packed, _ = take_codes(packed, 8, "uint8", "packed bytes")
+        shared = None
+        if dtype.scale is None:
+            check_blocks(packed.size, blocking.count, dtype)
+        else:
+            check_bytes(packed.size, math.prod(shape), dtype.element_bits)
+            taken, _ = take_codes(scale, dtype.scale.bits, dtype.scale.code_dtype, f"{dtype.name} scale")
+            shared = blocking.shared_rows(taken, "scale")
+        rows = allocate((blocking.count, dtype.block))
         self.executor.decode_blocks_packed(packed, shared, dtype, tensor_scale, rows)
         return blocking.elements(rows)
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
         """Block.decode."""
         fields, blocking, give, codes = self._fields(blocks)
-        rows = empty(fields.codes.shape)
+        target = Target(out, codes.shape, np.dtype(np.float32), codes, give) if out is not None else None
+        rows = allocate(fields.codes.shape)
         self.executor.decode_blocks(fields, blocks.dtype, blocks.tensor_scale, rows)
-        target = Target(out, codes.shape, np.dtype(np.float32), codes)
-        return give(target.done(blocking.elements(rows)))
+        values = blocking.elements(rows)
+        return give(values) if target is None else target.done(values)
 
     def _fields(self, blocks: Blocks) -> tuple[BlockFields, Blocking, Callable[[Array], Any], Array]:
         d = blocks.dtype
@@ -243,11 +237,11 @@ class HostBackend(HostAffine):
         data, give = take(x)
         blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
         rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
-        target = Target(out, data.shape, data.dtype, data)
+        target = Target(out, data.shape, data.dtype, data, give)
         direct = target.array.reshape(rows.shape) if blocking.whole else None
         values = np.empty(rows.shape, data.dtype) if direct is None else direct
         self.executor.round_blocks(rows, dtype, options, values)
-        return give(target.done(None if direct is not None else blocking.elements(values)))
+        return target.done(None if direct is not None else blocking.elements(values))
 
     def pack_blocks(self, blocks: Blocks) -> Any:
         """Block.pack."""
@@ -272,6 +266,7 @@ class HostBackend(HostAffine):
         if dtype.family != "micro":
             if scale is None:
                 raise NumericsError(f"{dtype.name}: the scales stand beside the packed codes; give scale=")
+            check_axis(axis, shape)
             codes = self._unpack(data.reshape(-1), math.prod(shape), dtype.element_bits)
             return Blocks(dtype, axis, give(codes.reshape(shape)), scale, None, tensor_scale)
         blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
@@ -282,13 +277,31 @@ class HostBackend(HostAffine):
         return Blocks(dtype, axis, give(blocking.elements(fields.codes)), *shared)
 
 
-def _in_place(targets: tuple[Array, Array, Array | None] | None, blocking: Blocking) -> BlockFields | None:
+def _block_targets(
+    out: Blocks, dtype: Block, axis: int, blocking: Blocking, source: Array
+) -> tuple[Target, ...]:
+    """Where the parts go: codes, scale and, where the format has them, microexponents."""
+    admit_blocks(out, dtype, axis, len(blocking.shape))
+    kinds = {"codes": dtype.code_dtype, "scale": dtype.scale.code_dtype if dtype.scale else "uint8"}
+    if dtype.family == "micro":
+        kinds["microexponents"] = "uint8"
+    targets = tuple(
+        Target(
+            getattr(out, name), blocking.shape if name == "codes" else blocking.shared_shape,
+            np.dtype(kind), source, as_given, f"out.{name}",
+        ) for name, kind in kinds.items()
+    )  # fmt: skip
+    check_apart({f"out.{name}": getattr(out, name) for name in kinds})
+    return targets
+
+
+def _in_place(targets: tuple[Target, ...] | None, blocking: Blocking) -> BlockFields | None:
     """The caller's arrays as rows, where rows are their memory."""
-    if targets is None or not blocking.whole or not all(t is None or t.flags.c_contiguous for t in targets):
+    if targets is None or not blocking.whole or not all(target.direct for target in targets):
         return None
-    codes, scale, micro = targets
+    codes, scale, *micro = (target.array for target in targets)
     rows = codes.reshape(-1, blocking.size)
-    return BlockFields(rows, scale.reshape(-1), None if micro is None else micro.reshape(-1))
+    return BlockFields(rows, scale.reshape(-1), micro[0].reshape(-1) if micro else None)
 
 
 def found_tensor_scale(data: Array, dtype: Block) -> float:
@@ -302,10 +315,11 @@ def found_tensor_scale(data: Array, dtype: Block) -> float:
 def tensor_scale_of(amax: float, dtype: Block) -> float:
     """amax over the largest block scale times element; 1 where there is nothing to scale.
 
-    One float32 division, correctly rounded.
+    One float32 division, correctly rounded, but never to 0: to the smallest float32 instead.
     """
     assert dtype.element is not None
     assert dtype.scale is not None
     with ieee_arithmetic():
         largest = np.float32(dtype.element_unit * dtype.element.max * dtype.scale.max)
-        return float(np.float32(amax) / largest) or 1.0
+        found = np.float32(amax) / largest
+        return max(float(found), SMALLEST) if amax else 1.0

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.arrays import listed
 from numerics.backends.tensors import as_array, is_tensor
 from numerics.formats.backend import Draw
 from numerics.formats.errors import NumericsError
@@ -26,7 +27,7 @@ def bits(draw: Draw, shape: tuple[int, ...]) -> NDArray[np.int32] | None:
 
 
 def _given(came: Any, shape: tuple[int, ...]) -> NDArray[np.int32]:
-    array = as_array(came) if is_tensor(came) else np.asarray(came)
+    array = as_array(came) if is_tensor(came) else listed("random_bits", came)
     if array.dtype.kind not in "iu" or array.shape != shape:
         raise NumericsError(
             f"random_bits must be uint32 of shape {shape}, not {array.dtype.name} {array.shape}"

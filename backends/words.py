@@ -1,8 +1,9 @@
 """Inputs of every precision as 32-bit words: what the shared arithmetic takes.
 
 float16 and bfloat16 widen exactly.  float64 is cut toward zero to float32 with the last bit set
-where anything was lost (round to odd): a second rounding to at most 22 bits then gives what a
-single one would have given.  Stochastic rounding looks further down: `low` holds the next 30 bits.
+where anything was lost (round to odd): a second, deterministic rounding to at most 22 bits then gives
+what a single one would have given.  Stochastic rounding looks further down: `low` holds the next 30
+bits; and further up: what is 2**128 or more is past every format whatever is drawn, as infinity is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from numerics.formats.errors import NumericsError
 
 Words = NDArray[np.int32]
 _NAMES = {np.dtype(name): name for name in ("float16", "float32", "float64")}
-_FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
+BEYOND = 2.0**128  # what would follow the largest float32
+FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
+SMALLEST_NORMAL = 2.0**-126  # of float32
 
 
 def bfloat16_type() -> np.dtype[Any]:
@@ -70,7 +73,7 @@ def truncate(x: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.bo
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         near = x.astype(np.float32)
         cut = np.where(np.abs(near.astype(np.float64)) > np.abs(x), np.nextafter(near, np.float32(0)), near)
-        cut = np.where(np.isfinite(x) & np.isinf(near), np.copysign(_FLOAT32_MAX, near), cut)
+        cut = np.where(np.isfinite(x) & np.isinf(near), np.copysign(FLOAT32_MAX, near), cut)
     return cut, (cut.astype(np.float64) != x) & ~np.isnan(x)
 
 
@@ -93,11 +96,12 @@ def words(x: NDArray[Any], stochastic: bool = False, has_zero: bool = True) -> t
     if x.dtype != np.float64 or not stochastic:
         return as_float32(x).view(np.int32), None
     cut, lost = truncate(x)
-    bits = cut.view(np.int32)
+    beyond = np.abs(x) >= BEYOND
+    bits = np.where(beyond, np.copysign(np.float32(np.inf), cut), cut).view(np.int32)
     if not has_zero:
-        bits = np.where((bits == 0) & (x > 0), np.int32(1), bits)
+        raised = (bits == 0) & (x > 0)
+        bits, lost = np.where(raised, np.int32(1), bits), lost & ~raised
     field = np.maximum((bits & 0x7FFFFFFF) >> 23, 1)
     with np.errstate(invalid="ignore"):  # an exact fraction of the last place: no rounding here
-        rest = np.where(lost, np.abs(x) - np.abs(cut.astype(np.float64)), 0.0)
-        low = np.minimum(np.ldexp(rest, 150 - field + 30), float((1 << 30) - 1))
-    return bits, low.astype(np.int32)
+        rest = np.where(lost & ~beyond, np.abs(x) - np.abs(cut.astype(np.float64)), 0.0)
+    return bits, np.ldexp(rest, 150 - field + 30).astype(np.int32)

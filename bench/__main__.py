@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import SIZES, Contest, Row, run
+from numerics.replacement import replace_file
 
 FILES = ("encode", "decode", "fake_quantize", "pack", "mx", "micro", "integers", "tensors")
 PACKAGES = ("numpy", "numba", "llvmlite", "ml_dtypes", "torch", "torchao", "amd-quark")
@@ -27,7 +28,9 @@ PACKAGES = ("numpy", "numba", "llvmlite", "ml_dtypes", "torch", "torchao", "amd-
 
 def machine() -> dict[str, str]:
     """What ran, and with what."""
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    names = [line for line in lines if line.startswith("model name")]
     found = {"cpu": names[0].split(": ")[1] if names else platform.processor(), "cores": str(os.cpu_count())}
     for package in PACKAGES:
         try:
@@ -118,14 +121,15 @@ def main() -> None:
     if asked.only:
         rows = merged(asked.out / "cpu.json", rows)
     made = {"machine": machine(), "rows": [vars(row) for row in rows]}
-    (asked.out / "cpu.json").write_text(json.dumps(made, indent=1))
+    replace_file(asked.out / "cpu.json", json.dumps(made, indent=1).encode())
     plot(rows, asked.out / "cpu.png")
 
 
 def merged(path: Path, rows: list[Row]) -> list[Row]:
     """The rows of an earlier run, those of the same case, size and threads replaced, and the new ones."""
     new = {(row.case, row.elements, row.threads): row for row in rows}
-    before = [Row(**said) for said in json.loads(path.read_text())["rows"]] if path.exists() else []
+    said = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    before = [Row(**row) for row in said]
     kept = [row for row in before if (row.case, row.elements, row.threads) not in new]
     return kept + rows
 

@@ -14,6 +14,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -56,20 +59,11 @@ for line in sys.stdin:
 """
 
 
+@dataclass(frozen=True, eq=False)
 class Side:
     """An installed commit at work in a process of its own."""
 
-    def __init__(self, folder: Path, elements: int, threads: int) -> None:
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(folder),
-            "NUMERICS_NUM_THREADS": str(threads),
-            "NUMERICS_CACHE_DIR": str(folder / "cache"),
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", WORKER, str(elements)], cwd=folder, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+    process: subprocess.Popen[str]
 
     def seconds(self, call: str, repeats: int) -> float:
         """What the call takes, the mean of as many calls."""
@@ -79,9 +73,25 @@ class Side:
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
 
-    def close(self) -> None:
-        """Ends the process."""
-        self.process.communicate(timeout=60)
+
+@contextmanager
+def at_work(folder: Path, elements: int, threads: int) -> Iterator[Side]:
+    """The commit that is installed in a folder, until the block is left."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "NUMERICS_NUM_THREADS": str(threads),
+        "NUMERICS_CACHE_DIR": str(folder / "cache"),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", WORKER, str(elements)], cwd=folder, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield Side(process)
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
 
 
 def install(source: Path, folder: Path) -> Path:
@@ -131,17 +141,18 @@ def main() -> None:
         theirs = install(checkout(asked.revision, folder / "source"), folder / "theirs")
         ours = install(checkout("HEAD", folder / "head"), folder / "ours")
         for elements in (n for n in SIZES if n <= asked.largest):
-            sides = [Side(side, elements, asked.threads) for side in (ours, theirs)]
-            for name, call in CALLS.items():
-                if asked.only in name:
-                    taken, ratios = compare(sides, call, asked.rounds)
-                    print(
-                        f"{name} | {elements:,} elements | {1e6 * taken:,.1f} us | "
-                        f"{median(ratios):.3f} of {asked.revision} ({ratios[0]:.3f} - {ratios[-1]:.3f})",
-                        flush=True,
-                    )
-            for side in sides:
-                side.close()
+            with (
+                at_work(ours, elements, asked.threads) as one,
+                at_work(theirs, elements, asked.threads) as other,
+            ):
+                for name, call in CALLS.items():
+                    if asked.only in name:
+                        taken, ratios = compare([one, other], call, asked.rounds)
+                        print(
+                            f"{name} | {elements:,} elements | {1e6 * taken:,.1f} us | "
+                            f"{median(ratios):.3f} of {asked.revision} ({ratios[0]:.3f} - {ratios[-1]:.3f})",
+                            flush=True,
+                        )
 
 
 if __name__ == "__main__":

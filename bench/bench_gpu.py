@@ -36,6 +36,7 @@ from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.exhaustive import SIGN, Sweep
 from numerics.formats.backend import Draw
 from numerics.formats.rounding import DETERMINISTIC
+from numerics.replacement import replace_file
 
 NONE = Draw()
 PACKAGES = ("torch", "triton", "numpy", "numba", "torchao", "triton_kernels", "flag_gems", "amd-quark")
@@ -349,7 +350,7 @@ def main() -> None:
     data = {"machine": facts, "proofs": proofs, "figures": [asdict(f) for f in figures]}
     place = options.out / f"{facts['gpu'].lower().replace(' ', '-')}.json"
     options.out.mkdir(parents=True, exist_ok=True)
-    place.write_text(json.dumps(data, indent=1) + "\n")
+    replace_file(place, (json.dumps(data, indent=1) + "\n").encode())
     plot(figures, facts["gpu"], place.with_suffix(".png"))
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 import numerics as nx
 from bench.__main__ import machine
 from bench.measure import once, repeats
+from numerics.replacement import replace_file
 
 CASES = ("fp8_e4m3", "fp6_e2m3", "int8", "mxfp8_e4m3", "mxfp4", "mx6", "mx9")
 BACKENDS = ("ipu", "array", "cpu")
@@ -55,7 +56,7 @@ def main() -> None:
     Console().print(shown)
     data = {"machine": machine() | {"onnxruntime": onnxruntime.__version__}, "elements": options.elements,
             "G elements a second": found}  # fmt: skip
-    options.out.write_text(json.dumps(data, indent=1) + "\n")
+    replace_file(options.out, (json.dumps(data, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def run(code: str, folder: str) -> list[float]:
     """The numbers that a fresh process prints."""
     environment = {**os.environ, "NUMERICS_CACHE_DIR": folder}
     found = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True, timeout=600
     )
     return [float(word) for word in found.stdout.split()]
 

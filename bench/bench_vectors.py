@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +21,7 @@ from numerics.conform.pipe.operations import operation
 from numerics.conform.pipe.vectors import generate, verify
 
 DOCS = Path(__file__).parents[1] / "docs" / "vectors.md"
+LIMIT = 600.0  # seconds after which a child hangs
 COMMAND = f"{sys.executable} -m numerics vectors"
 ELEMENTS, BLOCKS = ("fp4", "fp8_e4m3", "bfloat16"), ("mxfp4", "mxfp8_e4m3", "mx6", "nvfp4")
 
@@ -29,9 +31,9 @@ def device(folder: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         sys.exit("bench_vectors needs a C compiler")
-    source = DOCS.read_text().partition("```c\n")[2].partition("```")[0]
-    (folder / "mine.c").write_text(source)
-    subprocess.run([compiler, "-O2", "-o", folder / "mine", folder / "mine.c"], check=True)
+    source = DOCS.read_text(encoding="utf-8").partition("```c\n")[2].partition("```")[0]
+    (folder / "mine.c").write_text(source, encoding="utf-8")
+    subprocess.run([compiler, "-O2", "-o", folder / "mine", folder / "mine.c"], check=True, timeout=LIMIT)
     return folder / "mine"
 
 
@@ -54,7 +56,8 @@ def piped(count: int, rounds: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         mine = device(Path(folder))
         line = f"{COMMAND} generate fp8_e4m3 --count {count} --inputs-only | {mine} | {COMMAND} verify"
-        return rate(lambda: subprocess.run(line, shell=True, check=True, capture_output=True), count, rounds)
+        run = partial(subprocess.run, shell=True, check=True, capture_output=True, timeout=LIMIT)
+        return rate(lambda: run(line), count, rounds)
 
 
 def main() -> None:

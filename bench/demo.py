@@ -19,6 +19,8 @@ import numpy as np
 import numerics as nx
 from numerics.checkpoint import FileReport, dequantize_file, quantize_file
 from numerics.container import Reader
+from numerics.view.screen import Screen, draw, prepare, tell
+from numerics.view.table import Column, Table, name_column
 
 MODELS = {
     "silero-vad": ("silero_vad", "data/silero_vad_16k.safetensors"),
@@ -34,7 +36,7 @@ FORMATS: dict[str, dict[str, Any]] = {  # along the input channels: a kernel's l
     "mxfp4": {"axis": 1},
     "int4": {"scheme": "per_group(128, axis=1)"},
 }
-KEPT = ("stft_conv.*",)  # a Fourier basis, not a weight
+KEPT = {"silero-vad": ("stft_conv.*",)}  # a Fourier basis, not a weight
 OUT = Path("demo")
 
 
@@ -67,12 +69,12 @@ def run(model: str, source: Path, name: str, options: dict[str, Any]) -> Result:
     """Quantizes a checkpoint, reads it back, and proves that nothing else came back."""
     small, back = OUT / f"{model}.{name}.safetensors", OUT / f"{model}.{name}.back.safetensors"
     start = time.perf_counter()
-    report = quantize_file(source, small, name, exclude=KEPT, **options)
+    report = quantize_file(source, small, name, exclude=KEPT.get(model, ()), **options)
     seconds = time.perf_counter() - start
     dequantize_file(small, back)
     verify(source, back, {tensor.name for tensor in report.tensors if tensor.dtype}, name, options)
     back.unlink()
-    return Result(model, f"{name} {options.get('scheme', '')}", report, seconds)
+    return Result(model, f"{name} {options.get('scheme', '')}".rstrip(), report, seconds)
 
 
 def verify(source: Path, back: Path, quantized: set[str], name: str, options: dict[str, Any]) -> None:
@@ -85,30 +87,25 @@ def verify(source: Path, back: Path, quantized: set[str], name: str, options: di
             sys.exit(f"{back}: {tensor} is not what fake_quantize gives")
 
 
-def draw(results: list[Result]) -> None:
-    """One table."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    columns = ("format", "bits a value", "MB", "ratio", "SQNR dB", "worst tensor dB", "seconds")
-    table = Table(box=box.SIMPLE_HEAD, title="read back and equal to fake_quantize, every bit of it")
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+def table(results: list[Result]) -> Table:
+    """A row a format, under the model and its size."""
+    found = Table([
+        name_column("format", least=27), Column("bits"), Column("MB"), Column("ratio"), Column("SQNR dB"),
+        Column("worst dB"), Column("seconds", spare=1),
+    ])  # fmt: skip
     for model in dict.fromkeys(result.model for result in results):
         rows = [result for result in results if result.model == model]
-        table.add_row(f"[bold]{model}[/]", "32", f"{rows[0].report.bytes_before / 1e6:.2f}")
+        found.add(model, "32", f"{rows[0].report.bytes_before / 1e6:.2f}")
         for result in rows:
-            table.add_row(*figures(result))
-        table.add_section()
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
+            found.add(*figures(result))
+    return found
 
 
 def figures(result: Result) -> list[str]:
     """A row of the table."""
     report = result.report
     return [
-        f"  {result.format}",
+        f" {result.format}",
         f"{report.bits:.3f}",
         f"{report.bytes_after / 1e6:.2f}",
         f"{report.bytes_before / report.bytes_after:.2f}",
@@ -124,7 +121,10 @@ def main() -> None:
     found = list(models())
     if not found:
         sys.exit("no pretrained weights are installed: run `make demo`")
-    draw([run(model, path, *item) for model, path in found for item in FORMATS.items()])
+    results = [run(model, path, *item) for model, path in found for item in FORMATS.items()]
+    prepare()
+    draw(table(results).lines(Screen.of(sys.stdout)))
+    tell("bits: a value, scales included; worst: of a tensor.  All read back and equal to fake_quantize.")
 
 
 if __name__ == "__main__":

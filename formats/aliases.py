@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 
 from numerics.formats import blocks, floats, integers
-from numerics.formats.dtype import Dtype
-from numerics.formats.errors import NumericsError, hint
+from numerics.formats.dtype import TABLES, Dtype, named
+from numerics.formats.errors import NumericsError, hint, said
 
 # Our name: what torch, ml_dtypes, ONNX, OCP, Quark, microxcaling and safetensors call it.
-# `float8_e4m3` is left out on purpose: in ml_dtypes it is another format (IEEE-like, max 240).
 ALIASES: dict[str, tuple[str, ...]] = {
     "int2": ("S2",),
     "int3": ("S3",),
@@ -44,6 +44,20 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "mx9": ("MX9",),
 }
 
+_CODE_BOOK = "it is a code book, not a format that bits and a bias describe: 'fp4' or 'int4' are;"
+_WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
+_ADVICE = {  # what others' names mean, in lower case, where they name no format of the tables
+    "float8_e4m3": "it is IEEE-like, with Inf and a largest value of 240: nx.float_format(4, 3) declares it, "
+    "'fp8_e4m3' is float8_e4m3fn;",
+    "float8_e4m3b11fnuz": 'nx.float_format(4, 3, bias=11, specials="fnuz") declares it;',
+    "int1": "its values are 0 and -1; integers here have 2 to 16 bits, unsigned ones 1 to 16;",
+    "nf4": _CODE_BOOK,
+    "bnb_fp4": _CODE_BOOK,
+    "bf8": "did you mean 'fp8_e5m2'?",
+    "hf8": "did you mean 'fp8_e4m3'?",
+} | dict.fromkeys(("int32", "int64", "uint32", "uint64", "float32", "float64", "float", "int"), _WIDER)
+_WIDTH = re.compile(r"(u?)int([1-9][0-9]?)|([us])([1-9][0-9]?)")  # int6, U3
+
 
 @lru_cache(maxsize=1)
 def _table() -> dict[str, Dtype]:
@@ -52,8 +66,10 @@ def _table() -> dict[str, Dtype]:
         for made in vars(module).values():
             if isinstance(made, Dtype) and made not in table.values():
                 for name in (made.name, *made.aliases):
-                    if name in table:
-                        raise NumericsError(f"the name {name!r} stands for both {table[name]} and {made}")
+                    if TABLES.setdefault(name.lower(), made) is not made or name in table:
+                        raise NumericsError(
+                            f"the name {name!r} stands for both {TABLES[name.lower()]} and {made}"
+                        )
                     table[name] = made
     return table
 
@@ -68,13 +84,13 @@ def dtypes() -> tuple[Dtype, ...]:
 
 
 def dtype(name: Any) -> Dtype:
-    """The format of that name, whoever's name it is.
+    """The format of that name, whoever's name it is, in capitals or not.
 
     name: a Dtype, a string (ours or an alias), a torch dtype, or an ml_dtypes or NumPy dtype.
-    Raises NumericsError with the nearest name.
+    Raises NumericsError with the nearest name, or with what to declare for another library's type.
 
-    >>> dtype("float8_e4m3fn"), dtype("MXFP4")
-    (fp8_e4m3, mxfp4)
+    >>> dtype("float8_e4m3fn"), dtype("MXFP4"), dtype("e4m3")
+    (fp8_e4m3, mxfp4, fp8_e4m3)
     >>> dtype("fp8_e4m4")
     Traceback (most recent call last):
         ...
@@ -83,13 +99,26 @@ def dtype(name: Any) -> Dtype:
     """
     if isinstance(name, Dtype):
         return name
-    spelled = name if isinstance(name, str) else _spelling(name)
-    found = _table().get(spelled) or _table().get(spelled.removeprefix("torch."))
+    spelled = name_of_type(name)
+    found = _table().get(spelled) or named(spelled)
     if found is None:
-        raise NumericsError(
-            f"unknown format {name!r};{hint(spelled, _table())} `numerics formats` lists them all"
-        )
+        raise NumericsError(f"unknown format {said(name)};{_help(spelled)} `numerics formats` lists them all")
     return found
+
+
+def _help(spelled: str) -> str:
+    """What is said of a name that is no format's: how to declare it, or which one may be meant."""
+    spelled = spelled.lower()
+    if spelled in _ADVICE:
+        return f" {_ADVICE[spelled]}"
+    width = _WIDTH.fullmatch(spelled)
+    if width is None:
+        return hint(spelled, _table())
+    unsigned, bits = "u" in (width[1], width[3]), int(width[2] or width[4])
+    if not 2 - unsigned <= bits <= 16:
+        return hint(spelled, _table())
+    sign = ", signed=False" * unsigned
+    return f" did you mean a format of your own? nx.integer_format({bits}{sign}) declares it;"
 
 
 @lru_cache(maxsize=1024)
@@ -99,11 +128,20 @@ def is_called(thing: Any, name: str) -> bool:
     >>> is_called("float8_e4m3fn", "fp8_e4m3"), is_called("float8_e5m2", "fp8_e4m3")
     (True, False)
     """
-    found = _table().get(_spelling(thing))
+    found = _table().get(name_of_type(thing))
     return found is not None and found.name == name
 
 
-def _spelling(thing: Any) -> str:
-    """The name by which a library's own dtype object goes."""
-    named = getattr(thing, "name", None) or getattr(thing, "__name__", None) or str(thing)
-    return str(named).removeprefix("torch.")
+def name_of_type(thing: Any) -> str:
+    """The name by which a library's own dtype object goes; none of a thing that has no name."""
+    if isinstance(thing, str):
+        return thing.removeprefix("torch.")
+    for attribute in ("name", "__name__"):
+        try:
+            found = getattr(thing, attribute, None)
+        except Exception:  # whatever what came raises: it has no name
+            continue
+        if isinstance(found, str) and found:
+            return found.removeprefix("torch.")
+    of_torch = (type(thing).__module__, type(thing).__name__) == ("torch", "dtype")
+    return str(thing).removeprefix("torch.") if of_torch else ""

@@ -8,12 +8,16 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import importlib
-from collections.abc import Iterator, Sequence
+import os
+import sys
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, one_of, warn
 
 if TYPE_CHECKING:
     from numerics.formats.block import Block, Blocks
@@ -120,9 +124,20 @@ class _Home:
         return (getattr(device, "type", device) == "cpu") == (self.device == "cpu")
 
 
+_MEANT = {  # what else backends are called, in lower case
+    "cuda": "did you mean 'gpu'?", "triton": "did you mean 'gpu'?", "hip": "did you mean 'gpu'?",
+    "rocm": "did you mean 'gpu'?", "numpy": "did you mean 'array'?", "numba": "did you mean 'cpu'?",
+    "npu": "did you mean 'ipu'?", "onnx": "did you mean 'ipu'?",
+}  # fmt: skip
 _homes: dict[str, _Home] = {}
 _backends: dict[str, Backend] = {}
+_missing: dict[str, NumericsError] = {}
+_said: set[str] = set()
+_importing = threading.RLock()
+_forking: list[bool] = []
+PATIENCE = 20.0  # seconds that a fork waits for another thread's import
 _faces: list[tuple[type, Backend]] = []
+_expected: dict[str, tuple[str, str]] = {}
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_backend", default=None)
 
 
@@ -140,6 +155,14 @@ def register_face(kind: type, face: Backend) -> None:
     compilation); what is dispatched then asks `owner`.
     """
     _faces.append((kind, face))
+    for library, (name, _) in list(_expected.items()):
+        if getattr(sys.modules.get(library), name, None) is kind:
+            del _expected[library]
+
+
+def expect_face(library: str, kind: str, home: str) -> None:
+    """Says which module registers the face of a library's type, for data that comes before it is imported."""
+    _expected[library] = kind, home
 
 
 def names() -> Sequence[str]:
@@ -149,23 +172,54 @@ def names() -> Sequence[str]:
 
 def get(name: str) -> Backend:
     """The backend of that name; raises NumericsError where it is unknown or cannot be imported."""
-    if name not in _backends:
-        _backends[name] = module(name).BACKEND
-    return _backends[name]
+    try:
+        return _backends[name]
+    except (KeyError, TypeError):  # not asked for yet, or no name at all
+        return _backends.setdefault(name, module(name).BACKEND)
 
 
 def module(name: str) -> ModuleType:
     """The module of that backend; errors as for `get`."""
-    if name not in _homes:
-        raise NumericsError.unknown("backend", name, _homes)
+    name = one_of("backend", name, _homes, _MEANT)
     try:
-        return importlib.import_module(_homes[name].module)
-    except ImportError as missing:
-        extra = _homes[name].extra
-        help = f": pip install 'numerics-formats[{extra}]'" if extra else ""
-        raise NumericsError(
-            f"backend {name!r} needs {missing.name or missing}, which is not installed{help}"
-        ) from missing
+        _let_imports_end_before_forks()
+        with _importing:
+            return importlib.import_module(_homes[name].module)
+    except NumericsError:  # it says itself why it does not run here
+        raise
+    except Exception as missing:  # of whatever library it stands on
+        raise NumericsError(f"backend {name!r} {_lack(missing, _homes[name].extra)}") from missing
+
+
+def _lack(missing: Exception, extra: str | None) -> str:
+    """What an import lacked, and what to install for it."""
+    help = f": pip install 'numerics-formats[{extra}]'" if extra else ""
+    package = (missing.name or "").partition(".")[0] if isinstance(missing, ModuleNotFoundError) else ""
+    if package and sys.modules.get(package) is None:
+        return f"needs {package}, which is not installed{help}"
+    kind = "" if isinstance(missing, ImportError) else f"{type(missing).__name__}: "
+    return f"cannot be imported: {kind}{missing}{help}"  # a library is there, but not one that serves
+
+
+@lru_cache(maxsize=1)
+def _let_imports_end_before_forks() -> None:
+    """A child must not wait for a module that a thread, lost to it, was importing.
+
+    The last registered is asked first: logging, which whatever is imported may want, comes earlier.
+    """
+    import logging  # noqa: F401
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def _before_fork() -> None:
+    _forking.append(_importing.acquire(timeout=PATIENCE))
+
+
+def _after_fork() -> None:
+    if _forking.pop():
+        _importing.release()
 
 
 def of(x: Any) -> Backend:
@@ -178,17 +232,31 @@ def face(x: Any) -> Any:
     for kind, found in _faces:
         if isinstance(x, kind):
             return found
+    for library, (name, home) in _expected.items():
+        kind = getattr(sys.modules.get(library), name, object)
+        if kind is not object and isinstance(kind, type) and isinstance(x, kind):
+            importlib.import_module(home)
+            return face(x)
     return None
 
 
 def owner(x: Any) -> Backend:
-    """The backend that computes with x: the one chosen by `use`, else the first registered one that does."""
+    """The backend that computes with x: the one chosen by `use`, else the first registered one that does.
+
+    One that cannot be imported is passed over, unless it was chosen, and a NumericsWarning says so once.
+    """
     chosen = _chosen.get()
+    passed = []
     for name, home in _homes.items():
         if name == chosen if chosen else home.may_own(x):
-            backend = get(name)
-            if backend.owns(x):
+            backend = _backends.get(name) or (get(name) if chosen else _if_there(name))
+            if backend is None:
+                passed.append(name)
+            elif backend.owns(x):
+                _say_passed(passed, name)
                 return backend
+    if passed:
+        raise NumericsError(*_missing[passed[0]].args) from _missing[passed[0]]
     place = f" on {x.device}" if hasattr(x, "device") else ""
     raise NumericsError(
         f"no backend takes a {type(x).__module__}.{type(x).__name__}{place}"
@@ -197,21 +265,70 @@ def owner(x: Any) -> Backend:
     )
 
 
-@contextlib.contextmanager
-def use(name: str) -> Iterator[Backend]:
-    """Runs everything inside on one backend.
+def host() -> Backend:
+    """The backend that computes with arrays when none is chosen."""
+    token = _chosen.set(None)
+    try:
+        return owner(0.0)
+    finally:
+        _chosen.reset(token)
 
-    Raises NumericsError for an unknown one, and for one whose packages or device are not there.
+
+def _if_there(name: str) -> Backend | None:
+    """The backend, or None where it cannot be imported: that is tried once, since it takes long."""
+    if name not in _missing:
+        try:
+            return get(name)
+        except NumericsError as missing:
+            _missing[name] = missing
+    return None
+
+
+def _say_passed(passed: Sequence[str], name: str) -> None:
+    """Says once which backends were passed over for that one."""
+    for lacking in passed:
+        if lacking not in _said:
+            _said.add(lacking)
+            warn(f"{_missing[lacking]}; {name!r} computes, with the same bits")
+
+
+class use(contextlib.ContextDecorator):
+    """Runs everything inside on one backend: `with nx.use("reference"):`, or as a decorator.
+
+    Raises NumericsError for an unknown one, and for one whose packages or device are not there, as soon
+    as it is called.  Called as a statement of its own it changes nothing, and warns so.
 
     >>> import numerics as nx
     >>> with nx.use("reference"):
     ...     nx.fp4.round(0.7)
     0.5
     """
-    backend = get(name)
-    backend.check()
-    token = _chosen.set(name)
-    try:
-        yield backend
-    finally:
-        _chosen.reset(token)
+
+    _idle = False  # is it made, and was it of no use yet?
+
+    def __init__(self, name: str) -> None:
+        self.name = one_of("backend", name, _homes, _MEANT)
+        self._backend = get(self.name)
+        self._backend.check()
+        self._tokens: list[contextvars.Token[str | None]] = []
+        self._idle = True
+
+    def __enter__(self) -> Backend:
+        self._idle = False
+        self._tokens.append(_chosen.set(self.name))
+        return self._backend
+
+    def __exit__(self, *raised: object) -> None:
+        _chosen.reset(self._tokens.pop())
+
+    def __call__(self, function: Any) -> Any:
+        self._idle = False
+        return super().__call__(function)
+
+    def _recreate_cm(self) -> use:
+        """Another one for each call of what was decorated."""
+        return type(self)(self.name)
+
+    def __del__(self) -> None:
+        if self._idle:
+            warn(f"nx.use({self.name!r}) had no effect: it holds in a block, with nx.use({self.name!r}): ...")

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import frexp, ldexp
+from numbers import Real
 from typing import Any, ClassVar
 
 from numerics.formats import backend
 from numerics.formats.dtype import Dtype, Element, Float, Integer
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, integer, one_of, said
 from numerics.formats.packing import planes
-from numerics.formats.rounding import SCALE_RULES, check_random, check_rounding
+from numerics.formats.rounding import OVERFLOWS, SCALE_RULES, check_random, check_rounding
+
+LONGEST = 1 << 20  # elements of a block: scales that are shared by more are a scheme's
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -33,8 +36,11 @@ class Block(Dtype):
     overflows: ClassVar[tuple[str, ...]] = ("saturate",)
 
     def __post_init__(self) -> None:
-        if self.block < 1:
-            raise NumericsError(f"{self.name}: a block has at least one element, not {self.block}")
+        super().__post_init__()
+        if not 1 <= self.block <= LONGEST:
+            raise NumericsError(
+                f"{self.name}: a block has at least one element and at most {LONGEST}, not {said(self.block)}"
+            )
         if (self.element is None) == (self.mantissa is None):
             raise NumericsError(
                 f"{self.name}: give either element= (with scale=) or mantissa= (with sub_block=)"
@@ -48,12 +54,14 @@ class Block(Dtype):
         if self.sub_block is not None:
             raise NumericsError(f"{self.name}: sub_block= belongs to mantissa=, not to element=")
         if not isinstance(element, (Integer, Float)):
-            raise NumericsError(f"{self.name}: elements are integers or floats, not {element}")
+            raise NumericsError(f"{self.name}: elements are integers or floats, not {said(element)}")
         if not element.signed:
             raise NumericsError(f"{self.name}: elements are signed, {element} is not")
         if not isinstance(self.scale, Float) or not self._can_scale(self.scale):
             raise NumericsError(
-                f"{self.name}: scale={self.scale} cannot be; allowed: e8m0, or up to 8 bits with NaN"
+                f"{self.name}: scale={said(self.scale)} cannot be; allowed: e8m0, or up to 8 bits with NaN "
+                "(a scale of another type goes with a scheme: nx.quantize(x, "
+                f"{element.name!r}, scheme=nx.per_group({self.block}), scale_type=...))"
             )
         low, high = self.element_unit * element.smallest_subnormal, self.element_unit * element.max
         if low < 2.0**-40 or not 1.0 <= high < 2.0**40:
@@ -73,11 +81,12 @@ class Block(Dtype):
                 f"{self.name}: scale= belongs to element=; microexponent blocks share 8 exponent bits"
             )
         if not 1 <= mantissa <= 15:
-            raise NumericsError(f"{self.name}: mantissa={mantissa} is outside 1 .. 15")
+            raise NumericsError(f"{self.name}: mantissa={said(mantissa)} is outside 1 .. 15")
         sub = self.sub_block or 0
         if sub < 1 or self.block % sub or self.block // sub > 8:
             raise NumericsError(
-                f"{self.name}: sub_block={self.sub_block} must divide block={self.block} into at most 8 parts"
+                f"{self.name}: sub_block={said(self.sub_block)} must divide block={self.block} "
+                "into at most 8 parts"
             )
 
     @property
@@ -156,8 +165,9 @@ class Block(Dtype):
     ) -> Blocks:
         """Values to blocks along `axis`: codes of x's shape, and the fields that blocks share.
 
-        A last block that is short is padded with zeros that take part in nothing.  scale_rule:
-        FORMATS §4, for the MX family.  tensor_scale: NVFP4's float32 scale, found where not given.
+        A last block that is short is padded with zeros that take part in nothing.  scale_rule, for the
+        MX family: floor, ceil, even, rceil or bump (rounding.SCALE_RULES).  tensor_scale: NVFP4's
+        float32 scale, found where not given.
         out: Blocks of the same format, axis and shape, whose arrays are written.
         x, rounding, random_bits, seed and errors: as for an element's `encode`; float64 beyond
         float32's range counts as float32's largest value.
@@ -177,9 +187,7 @@ class Block(Dtype):
         >>> mxfp4.decode(mxfp4.encode([1.0, -2.0, 5.0]))
         [1.0, -2.0, 4.0]
         """
-        if not isinstance(blocks, Blocks) or blocks.dtype is not self:
-            came = f"{blocks.dtype} blocks" if isinstance(blocks, Blocks) else type(blocks).__name__
-            raise NumericsError(f"{self.name}.decode takes the Blocks of {self.name}.encode, not {came}")
+        self._check_own("decode", blocks)
         return backend.of(blocks.codes).decode_blocks(blocks, out)
 
     def round(
@@ -210,6 +218,7 @@ class Block(Dtype):
         MX and scaled families: the element codes in C order, packed as elements are; the scales
         stay beside them.  Microexponent blocks: whole blocks, the layout of docs/layout.md.
         """
+        self._check_own("pack", blocks)
         return backend.of(blocks.codes).pack_blocks(blocks)
 
     def unpack(
@@ -221,20 +230,31 @@ class Block(Dtype):
         scale: Any = None,
         tensor_scale: float | None = None,
     ) -> Blocks:
-        """Bytes to blocks; the inverse of `pack`.  scale: the scales, where they stood beside."""
+        """Bytes to blocks; the inverse of `pack`.  scale: the scales, where they stood beside.
+
+        Microexponent blocks hold their own and need none.  Raises NumericsError when the bytes are not
+        as many as the shape needs, and for a tensor_scale that the format does not have.
+        """
+        if self.family != "scaled" and tensor_scale is not None:
+            raise NumericsError(f"{self.name} has no tensor scale")
         return backend.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)
+
+    def _check_own(self, verb: str, blocks: object) -> None:
+        if not isinstance(blocks, Blocks) or blocks.dtype is not self:
+            came = f"{blocks.dtype} blocks" if isinstance(blocks, Blocks) else type(blocks).__name__
+            raise NumericsError(f"{self.name}.{verb} takes the Blocks of {self.name}.encode, not {came}")
 
     def check_options(
         self, scale_rule: str, rounding: str, overflow: str | None, tensor_scale: float | None,
         seed: int | None, random_bits: Any,
     ) -> tuple[str, str, float | None, backend.Draw]:  # fmt: skip
         """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
-        one_of("scale rule", scale_rule, SCALE_RULES)
+        scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
         if scale_rule != "floor" and self.family != "mx":
             raise NumericsError(
                 f"{self.name} has one way to find its scale: scale_rule={scale_rule!r} is for MX formats"
             )
-        if overflow not in (None, "saturate"):
+        if overflow is not None and one_of("overflow policy", overflow, OVERFLOWS) != "saturate":
             raise NumericsError(
                 f"{self.name}: the elements of a block saturate; overflow={overflow!r} cannot be"
             )
@@ -243,7 +263,7 @@ class Block(Dtype):
                 raise NumericsError(f"{self.name} has no tensor scale")
             tensor_scale = _stored(tensor_scale)
         rounding = check_rounding(rounding)
-        check_random(rounding, seed, random_bits)
+        seed = check_random(rounding, seed, random_bits)
         return scale_rule, rounding, tensor_scale, backend.Draw(seed, random_bits)
 
     @cached_property
@@ -254,18 +274,31 @@ class Block(Dtype):
         return sum(-(-self.block * width // 8) for _, width in planes(self.element_bits)) + 2
 
 
-def _stored(tensor_scale: float) -> float:
+def _stored(tensor_scale: Any) -> float:
     """A tensor's scale as float32 holds it, half to even; raises NumericsError where that is 0 or infinite.
 
     By integers, since a conversion would lose subnormals in a thread that flushes them.
     """
-    if isinstance(tensor_scale, (int, float)) and 0 < tensor_scale < float("inf"):
-        significand, exponent = frexp(tensor_scale)
+    number = _number(tensor_scale)
+    if 0 < number < float("inf"):
+        significand, exponent = frexp(number)
         digits = min(24, exponent + 149)
         kept = ldexp(round(ldexp(significand, digits)), exponent - digits)
         if 0 < kept < 2.0**128:
             return kept
-    raise NumericsError(f"tensor_scale={tensor_scale} is not a positive finite float32 number")
+    raise NumericsError(f"tensor_scale={said(tensor_scale)} is not a positive finite float32 number")
+
+
+def _number(came: Any) -> float:
+    """A real number of Python or NumPy, also as an array or a tensor of shape (); NaN for what is none."""
+    try:
+        if getattr(came, "shape", None) == () and hasattr(came, "item"):
+            came = came.item()
+        if isinstance(came, (float, int, Real)) and not isinstance(came, bool):
+            return float(came)
+    except Exception:  # beyond float64, or without a value
+        pass
+    return float("nan")
 
 
 @dataclass(frozen=True)
@@ -285,6 +318,10 @@ class Blocks:
     tensor_scale: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.dtype, Block):
+            raise NumericsError(f"Blocks are of a block format, not {said(self.dtype)}")
+        if type(self.axis) is not int:
+            object.__setattr__(self, "axis", integer("axis", self.axis))
         if self.tensor_scale is not None:
             object.__setattr__(self, "tensor_scale", _stored(self.tensor_scale))
 

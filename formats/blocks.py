@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from numerics.formats.block import Block
-from numerics.formats.dtype import Dtype, Element, Float, intern, row
+from numerics.formats.dtype import NAME_LENGTH, Element, Float, row
+from numerics.formats.errors import integer, said, shortened
 from numerics.formats.floats import e8m0, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int8
 
@@ -21,7 +22,7 @@ mxint8: Block = row(Block, "mxint8", _MX, element=int8, scale=e8m0, block=32)
 bfp16: Block = row(
     Block,
     "bfp16",
-    "AMD Quark BFP16: MXINT8's arithmetic in blocks of 8",
+    "AMD Quark's ONNX kernel (its torch kernel: scale_rule='bump')",
     element=int8,
     scale=e8m0,
     block=8,
@@ -44,8 +45,8 @@ def block_format(
     """A block format of your own; it gets every kernel.  The same facts give the same object.
 
     element and scale (e8m0 by default: MX; another float: as NVFP4), or mantissa and sub_block
-    (microexponents, as mx6).  block: elements a block.  Raises NumericsError for facts that
-    contradict each other.
+    (microexponents, as mx6).  block: elements a block, 1 to 2**20.  name: as for `float_format`.
+    Raises NumericsError for facts that contradict each other.
 
     >>> bfp = block_format(element="int4", block=64, name="bfp4")
     >>> bfp.bits, bfp.round([1.0, 0.3])
@@ -58,10 +59,10 @@ def block_format(
         facts |= {"element": dtype(element), "scale": dtype("e8m0" if scale is None else scale)}
     elif scale is not None:
         facts |= {"scale": dtype(scale)}
-    shared = f"{facts['element']}_{facts['scale']}" if element is not None else f"{sub_block}_m{mantissa}"
-    probe = Block(name=name or f"block{block}_{shared}", **facts)
-    made: Dtype = intern(Block, probe._facts())
-    assert isinstance(made, Block)
+    if name is None:
+        shared = f"{sub_block}_m{mantissa}" if element is None else f"{facts['element']}_{facts['scale']}"
+        name = shortened(f"block{said(block)}_{shared}", NAME_LENGTH)
+    made: Block = Block(name=name, **facts)
     return made
 
 
@@ -75,12 +76,9 @@ def mx(element: Element | str = "fp4", block: int = 32) -> Block:
     """
     from numerics.formats.aliases import dtype, dtypes
 
-    wanted = dtype(element)
+    wanted, block = dtype(element), integer("block", block)
     for known in dtypes():
-        if isinstance(known, Block) and (known.element, known.block, known.scale) == (
-            wanted,
-            block,
-            e8m0,
-        ):
+        if isinstance(known, Block) and (known.element, known.block, known.scale) == (wanted, block, e8m0):
             return known
-    return block_format(element=wanted, block=block, name=f"mx{block}_{wanted}")  # type: ignore[arg-type]
+    name = shortened(f"mx{said(block)}_{wanted}", NAME_LENGTH)
+    return block_format(element=wanted, block=block, name=name)  # type: ignore[arg-type]

@@ -22,6 +22,8 @@ INF = 0x7F800000
 NAN = 0x7FC00000
 ONE = 0x00800000  # one unit of float32's exponent field; also the hidden bit
 TINY = 0x00400000  # 2**-127, the smallest power of two that is an E8M0 scale
+LIFT = 0x4F800000  # 2**32: it makes every float32 subnormal normal
+LOW = 0x3FFFFFFF  # the bits of `low`
 
 
 def encode(b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
@@ -34,14 +36,14 @@ def count(a: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> 
     limit = f.limit
     if f.negative_limit is not None:
         limit = where(b < 0, f.negative_limit, f.limit)
+    return count_up_to(a, limit, b, f, rounding, random, low)
+
+
+def count_up_to(a: Lane, limit: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
+    """The same under another limit, the magnitude bits of a step of the grid: no draw passes it."""
     c = minimum(a, limit)
     if low is not None:  # what is cut off at the limit has nothing below it
         low = where(a < limit, low, 0)
-    return count_within(c, b, f, rounding, random, low)
-
-
-def count_within(c: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
-    """The same for a magnitude that is not too large."""
     if f.lowest is not None:
         code = count_powers(c, b, f, rounding, random, low)
     elif f.prefix is not None:  # the format is float32 cut short: its bits are the digits
@@ -71,8 +73,16 @@ def count_by_adder(c: Lane, f: Grid) -> Lane:
 def count_by_shift(c: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
     """Every rounding, in integers: the significand over the step of its binade."""
     e = maximum(c >> 23, 1)
-    step = maximum(e, f.emin)
     digits = c - ((e - 1) << 23)
+    if f.deep is not None:
+        missing = missing_digits(c)
+        e = e - missing
+        digits = digits << missing
+        if low is not None:
+            digits = digits + (low >> (30 - missing))
+            low = (low << missing) & LOW
+        c = digits + ((e - 1) << 23)
+    step = maximum(e, f.emin)
     base = (step - f.emin) << (23 - f.drop)
     code = base + shift_right(digits, step - e + f.drop, base, b, rounding, random, low)
     if f.flush is not None:  # no subnormals: below the smallest normal there is only zero
@@ -83,14 +93,30 @@ def count_by_shift(c: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: 
 
 def count_powers(c: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
     """A format of powers of two without a zero: the exponent field, rounded, is the code."""
-    c = spread_subnormals(maximum(c, f.lowest))
-    base = 0 - f.emin
-    return base + shift_right(c, 23, base, b, rounding, random, low)
+    if low is not None:  # what is raised to the smallest has nothing below it
+        low = where(c < f.lowest, 0, low)
+    c = maximum(c, f.lowest)
+    if f.deep is not None:
+        missing = missing_digits(c)
+        if low is not None:
+            c = where(c < ONE, (c << missing) + (low >> (30 - missing)), c)
+            low = (low << missing) & LOW
+        else:
+            c = c << missing
+        c = c - (missing << 23)
+    elif low is not None:
+        spread = ((c - TINY) << 1) + (low >> 29)
+        low = where(c < ONE, (low << 1) & LOW, low)
+        c = where(c < ONE, spread, c)
+    else:
+        c = where(c < ONE, (c - TINY) << 1, c)
+    return shift_right(c - (f.emin << 23), 23, 0, b, rounding, random, low)
 
 
-def spread_subnormals(a: Lane) -> Lane:
-    """Magnitude bits with field 0 made a binade like the others: 2**-127 .. 2**-126."""
-    return where(a < ONE, maximum(a - TINY, 0) << 1, a)
+def missing_digits(c: Lane) -> Lane:
+    """How far the digits of a float32 subnormal are from their place: 1 .. 23; 0 for other magnitudes."""
+    lifted = as_bits(as_float(minimum(c, ONE)) * as_float(LIFT + (c & 0)))
+    return minimum(33 - (lifted >> 23), 23)
 
 
 def shift_right(n: Lane, shift: Lane, base: Lane, b: Lane, rounding: str, random: Lane, low: Lane) -> Lane:
@@ -165,12 +191,16 @@ def decode(code: Lane, f: Grid) -> Lane:
         r = magnitude_bits(where(negative == 1, f.wrap + 1 - code, code), code, f) | (negative << 31)
     else:
         r = magnitude_bits(code & ((1 << f.sign) - 1), code, f) | ((code >> f.sign) << 31)
+        if f.nan_code is not None:  # it stands where -0 would, and has no sign
+            r = where(code == f.nan_code, NAN, r)
     return r
 
 
 def magnitude_bits(magnitude: Lane, code: Lane, f: Grid) -> Lane:
     """The magnitude's float32 bits; NaN for the codes that mean it."""
-    if f.lowest is not None:
+    if f.deep is not None:
+        r = deep_bits(magnitude, f)
+    elif f.lowest is not None:
         r = maximum((magnitude + f.emin) << 23, TINY)
     else:
         base = f.emin << 23
@@ -182,13 +212,28 @@ def magnitude_bits(magnitude: Lane, code: Lane, f: Grid) -> Lane:
         else:  # plant the digits under a power of two, then take it away
             subnormal = as_bits(as_float(bits + base) - as_float(base))
         r = where(bits < ONE, subnormal, bits + (base - ONE))
-    if f.nan_code is not None:
-        r = where(code == f.nan_code, NAN, r)
     if f.has_nan is not None:
         r = where(magnitude > f.last, NAN, r)
     if f.inf is not None:
         r = where(magnitude == f.inf, INF, r)
     return r
+
+
+def deep_bits(magnitude: Lane, f: Grid) -> Lane:
+    """The same where the format's normal numbers begin among float32's subnormals."""
+    if f.lowest is not None:
+        field = magnitude + f.emin
+        bits = ONE + (field << 23)
+        digits = ONE
+    else:
+        bits = magnitude << f.drop
+        e = maximum(bits >> 23, 1)
+        digits = bits - ((e - 1) << 23)
+        if f.flush is not None:
+            digits = where(bits < ONE, 0, digits)
+        field = e + f.emin - 1
+        bits = bits + (f.emin << 23)
+    return where(field > 0, bits - ONE, digits >> minimum(maximum(1 - field, 0), 31))
 
 
 def round_bits(b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:

@@ -1,19 +1,22 @@
 """Dtype: what a number format is.  Facts in; everything else is derived from them.
 
 Three kinds: `Integer`, `Float` and `Block`.  A row of integers.py, floats.py or blocks.py states
-the facts; `float_format` and `block_format` make a user's own.  Methods that compute ask the
-backend that owns the data (backend.py); nothing here imports NumPy.
+the facts; `Integer(...)`, `float_format` and `block_format` make a user's own.  Facts are exact: each
+is an int, a bool or a str when the object is made, so that the same facts are the same object, whoever
+gave them.  Methods that compute ask the backend that owns the data (backend.py); nothing here imports
+NumPy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from inspect import Signature, signature
 from typing import Any, ClassVar, Literal
 
 from numerics.formats import backend
-from numerics.formats.errors import NumericsError, one_of
-from numerics.formats.rounding import check_random, check_rounding
+from numerics.formats.errors import NumericsError, integer, one_of, said, truth
+from numerics.formats.rounding import OVERFLOWS, check_random, check_rounding
 
 Specials = Literal["ieee", "fn", "fnuz", "none"]
 SPECIALS: dict[str, str] = {
@@ -24,8 +27,60 @@ SPECIALS: dict[str, str] = {
 }
 
 
+NAME_LENGTH = 200  # characters of a format's name
+BIASES = 1 << 12  # the largest magnitude of a bias: far beyond float32, and still a float64
+
+
+def _text(what: str, came: object) -> str:
+    """A text that can be printed in one line."""
+    if isinstance(came, str) and 0 < len(came) <= NAME_LENGTH and came.isprintable():
+        return str.__str__(came)
+    raise NumericsError(f"{what} must be a text of 1 to {NAME_LENGTH} printable characters, not {said(came)}")
+
+
+def _maybe_integer(what: str, came: object) -> int | None:
+    return None if came is None else integer(what, came)
+
+
+_EXACT: dict[str, Callable[[str, Any], Any]] = {
+    "int": integer,
+    "int | None": _maybe_integer,
+    "bool": truth,
+    "str": _text,
+    "Specials": lambda what, came: one_of(what, came, SPECIALS),
+}
+"""How a fact of that type becomes exact; those of other types check themselves."""
+
+
+class _Declared(type):
+    """Makes formats: one object for the same facts, and no second format under a name of the tables."""
+
+    def __call__(cls, *unnamed: Any, **facts: Any) -> Any:
+        try:
+            made = super().__call__(*unnamed, **facts)
+        except TypeError as wrong:  # facts that are missing, or of no format
+            raise NumericsError(f"{cls.__name__}: {wrong}") from None
+        known = named(made.name)
+        if known is None:
+            return _interned.setdefault((cls, made._facts()), made)
+        if (type(known), known._facts()[1:]) == (cls, made._facts()[1:]):
+            return known
+        raise NumericsError(f"the name {said(made.name)} is that of {known!r}, a format with other facts")
+
+    @property
+    def __signature__(cls) -> Signature:
+        """The facts that it takes, for `help` and completion."""
+        made = signature(vars(cls)["__init__"])
+        return made.replace(parameters=list(made.parameters.values())[1:])
+
+
+def named(name: str) -> Dtype | None:
+    """The format of the tables that goes by that name, in any case; None while they are being filled."""
+    return TABLES.get(name.lower())
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Dtype:
+class Dtype(metaclass=_Declared):
     """A number format.  Compared by identity, named by its repr, picklable.
 
     >>> from numerics.formats import fp8_e4m3
@@ -37,11 +92,18 @@ class Dtype:
     source: str = "declared by the user"
     kind: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        for fact in fields(self):
+            exact = _EXACT.get(str(fact.type))
+            if exact is not None and fact.init:
+                what = fact.name if fact.name == "name" else f"{fact.name} of {said(self.name)}"
+                object.__setattr__(self, fact.name, exact(what, getattr(self, fact.name)))
+
     def __repr__(self) -> str:
         return self.name
 
     def __reduce__(self) -> tuple[Callable[..., Dtype], tuple[Any, ...]]:
-        return _restore, (type(self), self._facts())
+        return _restore, (type(self), (*self._facts(), ("source", self.source)))
 
     def __deepcopy__(self, memo: object) -> Dtype:
         return self
@@ -54,7 +116,8 @@ class Dtype:
         return ALIASES.get(self.name, ())
 
     def _facts(self) -> tuple[tuple[str, Any], ...]:
-        return tuple((f.name, getattr(self, f.name)) for f in fields(self))
+        """The name, and what a format is declared with; where that was written is no fact of it."""
+        return tuple((f.name, getattr(self, f.name)) for f in fields(self) if f.init and f.name != "source")
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -95,7 +158,7 @@ class Element(Dtype):
         """The overflow policy: the format's own where none is asked for."""
         if overflow is None:
             return self.default_overflow
-        one_of("overflow policy", overflow, ("saturate", "nonsaturate"))
+        overflow = one_of("overflow policy", overflow, OVERFLOWS)
         if overflow not in self.overflows:
             raise NumericsError(
                 f"{self.name} has neither Inf nor NaN: overflow={overflow!r} cannot be; "
@@ -137,7 +200,7 @@ class Element(Dtype):
         [42, 126, 126]
         """
         rounding = check_rounding(rounding)
-        check_random(rounding, seed, random_bits)
+        seed = check_random(rounding, seed, random_bits)
         overflow = self.check_overflow(overflow)
         return backend.of(x).encode(x, self, rounding, overflow, backend.Draw(seed, random_bits), out)
 
@@ -174,7 +237,7 @@ class Element(Dtype):
         [0.5, -4.0, 6.0]
         """
         rounding = check_rounding(rounding)
-        check_random(rounding, seed, random_bits)
+        seed = check_random(rounding, seed, random_bits)
         overflow = self.check_overflow(overflow)
         return backend.of(x).round(x, self, rounding, overflow, backend.Draw(seed, random_bits), out)
 
@@ -207,7 +270,7 @@ class Element(Dtype):
         [200, 31, 64]
         """
         rounding = check_rounding(rounding)
-        check_random(rounding, seed, random_bits)
+        seed = check_random(rounding, seed, random_bits)
         overflow = self.check_overflow(overflow)
         return backend.of(x).encode_packed(x, self, rounding, overflow, backend.Draw(seed, random_bits))
 
@@ -242,8 +305,12 @@ class Integer(Element):
     has_inf: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 2 - (not self.signed) <= self.bits <= 16:
-            raise NumericsError(f"{self.name}: integers have 2 to 16 bits (unsigned: 1), not {self.bits}")
+            raise NumericsError(
+                f"{self.name}: integers have 2 to 16 bits (unsigned: 1), not {said(self.bits)}"
+            )
+        self.check_overflow(self.default_overflow)
 
     @property
     def max(self) -> float:
@@ -269,7 +336,9 @@ class Float(Element):
 
     specials says where Inf and NaN are (`SPECIALS`).  subnormals=False: E = 0 means zero, codes
     with E = 0 and M != 0 are never written and read as zero.  has_zero=False (only without
-    mantissa and sign, as in e8m0): E = 0 is a power of two like the others.
+    mantissa and sign, as in e8m0): E = 0 is a power of two like the others.  There 0 and negatives
+    become code 0 (saturate) or NaN (nonsaturate), what is positive and smaller code 0, and a tie,
+    1.5 times a power of two, goes to the even code.
     """
 
     kind = "float"
@@ -282,19 +351,21 @@ class Float(Element):
     bits: int = field(init=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "bits", self.signed + self.exponent + self.mantissa)
         for wrong, why in self._contradictions():
             if wrong:
                 raise NumericsError(f"{self.name}: {why}")
+        self.check_overflow(self.default_overflow)
 
     def _contradictions(self) -> list[tuple[bool, str]]:
-        one_of("specials", self.specials, SPECIALS)
-        shape = f"exponent={self.exponent}, mantissa={self.mantissa}"
+        shape = f"exponent={said(self.exponent)}, mantissa={said(self.mantissa)}"
         faults = [
-            (not 1 <= self.exponent <= 8, f"a float has 1 to 8 exponent bits, not {self.exponent}"),
-            (self.mantissa < 0, f"mantissa={self.mantissa} is negative"),
-            (self.bits > 16, f"{self.bits} bits ({shape}); at most 16 are allowed"),
-            (self.bits < 2, f"{self.bits} bit ({shape}); at least 2 are needed"),
+            (not 1 <= self.exponent <= 8, f"a float has 1 to 8 exponent bits, not {said(self.exponent)}"),
+            (self.mantissa < 0, f"mantissa={said(self.mantissa)} is negative"),
+            (self.bits > 16, f"{said(self.bits)} bits ({shape}); at most 16 are allowed"),
+            (self.bits < 2, f"{said(self.bits)} bit ({shape}); at least 2 are needed"),
+            (abs(self.bias) > BIASES, f"bias={said(self.bias)} does not fit in float32"),
             (self.specials == "ieee" and self.mantissa < 1, "specials='ieee' needs a mantissa for NaN"),
             (self.specials == "ieee" and self.exponent < 2, "specials='ieee' needs 2 exponent bits"),
             (self.specials == "fnuz" and not self.signed, "specials='fnuz' needs a sign: -0 is NaN"),
@@ -303,12 +374,12 @@ class Float(Element):
         ]  # fmt: skip
         if any(wrong for wrong, _ in faults):
             return faults
-        lowest = self.smallest_subnormal
+        low = self.has_zero - self.bias - self.mantissa  # of the last place, subnormals or not
+        high = (self.last >> self.mantissa) - self.bias
         return [
-            (self.max <= 0, f"no number but zero is left ({shape}, specials={self.specials!r})"),
-            (self.max >= 2.0**128 or lowest < 2.0**-149
-             or (self.has_zero and self.smallest_normal < 2.0**-126),
-             f"values from {lowest:g} to {self.max:g} (bias={self.bias}) do not fit in float32"),
+            (self.last < self.has_zero, f"no number but zero is left ({shape}, specials={self.specials!r})"),
+            (low < -149 or high > 127, f"exponents from {low} (of the last place) to {high} (bias="
+             f"{self.bias}) do not fit in float32, whose are -149 to 127"),
         ]  # fmt: skip
 
     @property
@@ -320,6 +391,19 @@ class Float(Element):
     def has_nan(self) -> bool:
         """Is there a NaN?"""
         return self.specials != "none"
+
+    @property
+    def wide(self) -> bool:
+        """Is it one that numbers are kept in as they are: float16's exponents, or more, and over 8 bits?
+
+        Scaling puts a tensor where a format has its numbers; a wide one has them wherever tensors have
+        theirs, so that `quantize` casts to it unless a scale is asked for.
+
+        >>> from numerics.formats import bfloat16, fp8_e5m2
+        >>> bfloat16.wide, fp8_e5m2.wide
+        (True, False)
+        """
+        return self.bits > 8 and self.smallest_normal <= 2.0**-14 and self.max >= 2.0**15
 
     @property
     def overflows(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -357,6 +441,11 @@ class Float(Element):
         return self._value(self.last)
 
     @property
+    def beyond(self) -> float:
+        """What would follow the largest on the grid, had it no end."""
+        return self._value(self.last + 1)
+
+    @property
     def min(self) -> float:
         """The smallest finite value: -max, or the least one of an unsigned format."""
         return -self.max if self.signed else self._value(0)
@@ -372,23 +461,16 @@ class Float(Element):
         return self.smallest_normal * 2.0 ** -(self.mantissa if self.subnormals and self.has_zero else 0)
 
 
-_interned: dict[tuple[Any, ...], Dtype] = {}
-
-
-def intern(kind: type[Dtype], facts: tuple[tuple[str, Any], ...]) -> Dtype:
-    """The one object with these facts: formats are compared by identity."""
-    key = (kind, facts)
-    if key not in _interned:
-        init = {f.name for f in fields(kind) if f.init}
-        _interned[key] = kind(**{name: value for name, value in facts if name in init})
-    return _interned[key]
+_interned: dict[tuple[Any, ...], Dtype] = {}  # by facts
+TABLES: dict[str, Dtype] = {}
+"""The formats of the tables by all their names, in lower case; aliases.py fills it."""
 
 
 def _restore(kind: type[Dtype], facts: tuple[tuple[str, Any], ...]) -> Dtype:
-    return intern(kind, facts)
+    names = {f.name for f in fields(kind) if f.init}
+    return kind(**{name: fact for name, fact in facts if name in names})
 
 
 def row(kind: Any, name: str, source: str, **facts: Any) -> Any:
-    """One row of a table: declares a format and makes it the only object with its facts."""
-    made: Dtype = kind(name=name, source=source, **facts)
-    return _interned.setdefault((kind, made._facts()), made)
+    """One row of a table: declares a format."""
+    return kind(name=name, source=source, **facts)

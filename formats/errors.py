@@ -1,10 +1,20 @@
-"""The one error class of the house."""
+"""The one error class of the house, its one warning, and what both say about what came."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from operator import index
+from types import FrameType
+from typing import Any
+
+SHOWN = 200  # characters of what came that a message repeats
+ITEMS = 16  # of a list that came
+LONGEST = 4000  # characters of a message
+_HOUSE = ("numerics.", "torch.", "contextlib")  # a warning points at whoever called these
 
 
 class NumericsError(ValueError):
@@ -17,11 +27,71 @@ class NumericsError(ValueError):
 did you mean 'half_even'? allowed: half_even, floor
     """
 
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(shortened(word, LONGEST) if isinstance(word, str) else word for word in said))
+
     @classmethod
-    def unknown(cls, what: str, came: object, allowed: Iterable[str]) -> NumericsError:
-        """An unknown name, with the nearest allowed one."""
+    def unknown(
+        cls, what: str, came: object, allowed: Iterable[str], advice: Mapping[str, str] | None = None
+    ) -> NumericsError:
+        """An unknown name, with what `advice` has for it in lower case, else with the nearest allowed one."""
         names = list(allowed)
-        return cls(f"unknown {what} {came!r};{hint(str(came), names)} allowed: {', '.join(names)}")
+        text = came if isinstance(came, str) else ""
+        told = (advice or {}).get(text.lower())
+        help = f" {told}" if told else hint(text, names)
+        return cls(f"unknown {what} {said(came)};{help} allowed: {', '.join(names)}")
+
+
+class NumericsWarning(UserWarning):
+    """Something was done that is hardly what was meant; the message says what, and how much."""
+
+
+def warn(message: str) -> None:
+    """One NumericsWarning at the line that called this package, whatever lies between."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_HOUSE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, NumericsWarning, stacklevel=level)
+
+
+def said(came: object) -> str:
+    """What came as a message repeats it: its repr in one line, the middle of a long one left out.
+
+    Of arrays and tensors only the shape: others' repr reads memory, which may be freed, or far too much.
+
+    >>> said("abc"), said([1.5, None]), len(said("a" * 10**6))
+    ("'abc'", '[1.5, None]', 200)
+    """
+    try:
+        text = _said(came, nested=3)
+    except Exception:  # integers of 4,300 digits, and whatever others do in theirs
+        text = f"a {type(came).__name__}"
+    return shortened(text, SHOWN)
+
+
+def _said(came: Any, nested: int) -> str:
+    if type(came) in (set, frozenset, dict):
+        return f"<{type(came).__name__} of {len(came)}>"
+    if type(came) in (list, tuple):
+        before, after = "[]" if type(came) is list else "()"
+        parts = [_said(part, nested - 1) for part in islice(came, ITEMS if nested else 0)]
+        parts += ["..."] * (len(came) > len(parts))
+        return f"{before}{', '.join(parts)}{',' * (type(came) is tuple and len(came) == 1)}{after}"
+    shape = getattr(came, "shape", None)
+    if isinstance(shape, tuple) and hasattr(type(came), "__setitem__"):
+        return f"<{type(came).__name__} of shape {tuple(shape)}>"
+    text = repr(came)
+    return text if isinstance(came, (str, bytes)) else " ".join(text.split())
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most that many characters: where it has more, its middle is left out."""
+    if len(text) <= most:
+        return text
+    left = f" ... {len(text):,} characters ... "
+    first = (most - len(left)) * 2 // 3
+    return text[:first] + left + text[len(text) - (most - len(left) - first) :]
 
 
 def hint(came: str, names: Iterable[str]) -> str:
@@ -33,8 +103,9 @@ def hint(came: str, names: Iterable[str]) -> str:
     lower: dict[str, str] = {}
     for name in names:
         lower.setdefault(name.lower(), name)
-    begun = [name for name in lower if came and name.startswith(came.lower())]
-    near = begun or difflib.get_close_matches(came.lower(), lower, n=1, cutoff=0.5)
+    came = came[:SHOWN].lower()
+    begun = [name for name in lower if came and name.startswith(came)]
+    near = begun or difflib.get_close_matches(came, lower, n=1, cutoff=0.5)
     return f" did you mean {lower[near[0]]!r}?" if near else ""
 
 
@@ -47,14 +118,30 @@ def integer(what: str, came: object) -> int:
     try:
         if not isinstance(came, bool):
             return index(came)  # type: ignore[arg-type]  # and a constant, to torch.compile
-    except TypeError:
+    except Exception:  # whatever what came raises: it is no integer
         pass
-    raise NumericsError(f"{what} must be an integer, not {came!r}")
+    raise NumericsError(f"{what} must be an integer, not {said(came)}")
 
 
-def one_of(what: str, came: str, allowed: Iterable[str]) -> str:
-    """The name that came, when it is allowed; raises NumericsError otherwise."""
+def truth(what: str, came: object) -> bool:
+    """The truth that came, NumPy's too; raises NumericsError for anything else, for 0 and 1 too.
+
+    >>> truth("symmetric", False)
+    False
+    """
+    if came is True or came is False:
+        return came
+    kind = type(came)
+    if (kind.__module__, kind.__name__) in (("numpy", "bool"), ("numpy", "bool_")):
+        return bool(came)
+    raise NumericsError(f"{what}={said(came)} is not allowed: True or False")
+
+
+def one_of(what: str, came: object, allowed: Iterable[str], advice: Mapping[str, str] | None = None) -> str:
+    """The name that came, as a plain text, when it is allowed; raises NumericsError otherwise."""
     names = tuple(allowed)
-    if came not in names:
-        raise NumericsError.unknown(what, came, names)
-    return came
+    if isinstance(came, str):
+        name = came if type(came) is str else str.__str__(came)  # an enumeration's member, NumPy's text
+        if name in names:
+            return name
+    raise NumericsError.unknown(what, came, names, advice)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from numerics.formats.dtype import Dtype, Float, Specials, intern, row
+from typing import Any
+
+from numerics.formats.dtype import NAME_LENGTH, SPECIALS, Float, Specials, named, row
+from numerics.formats.errors import NumericsError, integer, one_of, said, shortened
 
 _IEEE = "IEEE 754-2019 §3.6"
 _OFP8 = "OCP OFP8 1.0 §5"
@@ -43,6 +46,8 @@ e8m0: Float = row(
     Float, "e8m0", "OCP MX 1.0 §5.4.1", exponent=8, mantissa=0, bias=127, specials="fn",
     signed=False, subnormals=False, has_zero=False, default_overflow="nonsaturate",
 )  # fmt: skip
+"""Powers of two, 2**-127 .. 2**127, and NaN.  As an element: 0 and negatives become 0x00 (saturate) or 0xFF
+(nonsaturate, its default), positive values below 2**-127 become 0x00, ties go to the even code."""
 
 
 def float_format(
@@ -60,18 +65,33 @@ def float_format(
 
     exponent, mantissa: bits, 16 in all with the sign.  bias: 2**(exponent - 1) - 1 by default.
     specials: `ieee`, `fn`, `fnuz` or `none` (dtype.SPECIALS).  subnormals=False: what lies below
-    the smallest normal rounds to it or to zero.  Raises NumericsError for contradictory facts.
+    the smallest normal rounds to it or to zero.  name: not that of a format of the tables, unless the
+    facts are the same too, which then is what comes.  Raises NumericsError for contradictory facts.
 
     >>> e5m3 = float_format(5, 3, signed=False, name="e5m3")
     >>> e5m3.bits, e5m3.max, e5m3.round(0.3)
     (8, 61440.0, 0.3125)
     """
-    bias = (1 << max(exponent - 1, 0)) - 1 if bias is None else bias
-    name = name or f"e{exponent}m{mantissa}" + ("" if specials == "ieee" else specials)
-    probe = Float(
-        name=name, exponent=exponent, mantissa=mantissa, bias=bias, specials=specials, signed=signed,
-        subnormals=subnormals, has_zero=has_zero,
-    )  # fmt: skip
-    made: Dtype = intern(Float, probe._facts())
-    assert isinstance(made, Float)
+    exponent, mantissa = integer("exponent", exponent), integer("mantissa", mantissa)
+    if bias is None:
+        bias = (1 << min(max(exponent - 1, 0), 8)) - 1  # more exponent bits are refused below
+    facts: dict[str, Any] = {
+        "exponent": exponent, "mantissa": mantissa, "bias": bias,
+        "specials": one_of("specials", specials, SPECIALS), "signed": signed,
+        "subnormals": subnormals, "has_zero": has_zero,
+    }  # fmt: skip
+    made: Float = Float(name=_default_name(facts) if name is None else name, **facts)
     return made
+
+
+def _default_name(facts: dict[str, Any]) -> str:
+    """e5m3, e4m3none; e4m3ieee, since e4m3 is known for another format."""
+    name = f"e{said(facts['exponent'])}m{said(facts['mantissa'])}"
+    if facts["specials"] != "ieee":
+        name += facts["specials"]
+    elif named(name) is not None:
+        try:
+            return str(Float(name=name, **facts))  # the one that is known
+        except NumericsError:
+            name += "ieee"
+    return shortened(name, NAME_LENGTH)

@@ -41,6 +41,7 @@ class Grid:
     prefix: Number | None = None  # float32's exponent and bias: codes are its upper bits
     flush: Number | None = None  # there are no subnormals
     lowest: Number | None = None  # powers of two without a zero: bits of the smallest
+    deep: Number | None = None  # normal numbers (has_zero), or powers of two, too small to be float32's own
     adder: Number | None = None  # one float32 addition rounds half to even
     bare_zero: Number | None = None  # signed numbers, but one zero
     direct: Number | None = None  # signed, and rounding half to even needs no code between
@@ -54,6 +55,8 @@ class Scale:
     emax: Number  # exponent of the element's largest normal number
     bump: Number  # the rule: what is added to the bits of the block's largest magnitude
     subnormal_bump: Number  # the same where that magnitude is a float32 subnormal
+    past: Number | None = None  # the rule `bump`: bits of what follows the largest element
+    least: Number | None = None  # and the count of the most negative one
 
 
 @dataclass(frozen=True)
@@ -115,16 +118,18 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
     """A float format: IEEE 754-2019 §3.3 with the specials of its row."""
     drop, sign = 23 - d.mantissa, d.exponent + d.mantissa
     top = float32_bits(d.max)
-    beyond = top + (1 << drop)  # the next value of the grid, as if it went on
+    beyond = float32_bits(d.beyond)
     limit = negative_limit = top
     if overflow == "nonsaturate":  # IEEE 754-2019 §7.4: directed roundings stop at the largest
         up, down = _TRUNCATING.get(rounding, (1, 1))
         limit, negative_limit = beyond if up else top, beyond if down else top
-    adder = d.subnormals and d.mantissa and (beyond >> 23) + drop <= 254
+    emin = 128 - d.bias - (not d.has_zero)
+    deep = emin < d.has_zero
+    adder = d.subnormals and d.mantissa and not deep and (beyond >> 23) + drop <= 254
     prefix = (d.exponent, d.bias, d.subnormals) == (8, 127, True)
     direct = (adder and overflow == "saturate") or (prefix and d.has_inf)
     return Grid(
-        emin=128 - d.bias - (not d.has_zero),
+        emin=emin,
         drop=drop,
         sign=sign,
         last=d.last,
@@ -139,6 +144,7 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
         inf=d.inf,
         prefix=1 if prefix else None,
         flush=None if d.subnormals or not d.has_zero else 1,
+        deep=1 if deep else None,
         lowest=None if d.has_zero else float32_bits(d.smallest_normal),
         bare_zero=1 if d.specials == "fnuz" else None,
         adder=1 if adder else None,
@@ -147,14 +153,27 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
 
 
 @lru_cache(maxsize=4096)
-def element_grid(d: Block) -> Grid:
-    """The grid of a block's elements: they saturate, and integers carry an implied exponent."""
+def element_grid(d: Block, rule: str = "floor") -> Grid:
+    """The grid of a block's elements: they saturate, and integers carry an implied exponent.
+
+    rule: of the scale; `bump` uses the most negative integer, and must see the codes.
+    """
     if d.element is None:
-        raise TypeError(f"{d} has no element format")
+        return of_magnitudes(d.mantissa or 0)
+    bumps = rule == "bump"
     if d.element.kind == "integer":
-        return of_integer(d.element, exponent=2 - d.element.bits, symmetric=True)  # type: ignore[arg-type]
-    element = of_float(d.element, "half_even", "saturate")  # type: ignore[arg-type]
-    return replace(element, nan_block=d.element.nan or 0)  # type: ignore[attr-defined]
+        element = of_integer(d.element, exponent=2 - d.element.bits, symmetric=not bumps)  # type: ignore[arg-type]
+    else:
+        element = of_float(d.element, "half_even", "saturate")  # type: ignore[arg-type]
+    nan = getattr(d.element, "nan", None) or 0
+    return replace(element, nan_block=nan, direct=None if bumps else element.direct)
+
+
+def of_magnitudes(digits: int) -> Grid:
+    """Sign and magnitude of that many bits: what elements under microexponents are, in steps."""
+    last = (1 << digits) - 1
+    top = float32_bits(float(last))
+    return Grid(emin=127 + digits, drop=23 - digits, sign=digits, last=last, limit=top, nan=0, adder=1)
 
 
 @lru_cache(maxsize=4096)
@@ -170,11 +189,16 @@ def scale_of(d: Block, rule: str) -> Scale:
     even = 1 << (22 - digits)
     bump, subnormal = {
         "floor": (0, 0),
+        "bump": (0, 0),
         "ceil": (ONE - 1, ONE // 2 - 1),
         "even": (even, even),
         "rceil": (ONE - 1 - top, ONE - 1 - (ONE + top) // 2),
     }[rule]
-    return Scale(d.emax, bump, subnormal)
+    if rule != "bump":
+        return Scale(d.emax, bump, subnormal)
+    last, integer = element_grid(d).last, d.element.kind == "integer"  # type: ignore[union-attr]
+    past = float32_bits((last + 1) * d.element_unit if integer else d.element.beyond)  # type: ignore[union-attr]
+    return Scale(d.emax, bump, subnormal, past, last + integer)
 
 
 @lru_cache(maxsize=256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numerics.formats.dtype import Integer, row
+from numerics.formats.errors import integer, truth
 
 _QUARK = "AMD Quark, quantization.config.type.Dtype"
 
@@ -14,3 +15,21 @@ int16: Integer = row(Integer, "int16", _QUARK, bits=16)
 uint2: Integer = row(Integer, "uint2", _QUARK, bits=2, signed=False)
 uint4: Integer = row(Integer, "uint4", _QUARK, bits=4, signed=False)
 uint8: Integer = row(Integer, "uint8", _QUARK, bits=8, signed=False)
+
+
+def integer_format(bits: int, *, signed: bool = True, name: str | None = None) -> Integer:
+    """An integer format of your own; it gets every kernel.  The same facts give the same object.
+
+    bits: 2 to 16, or 1 where unsigned.  signed: two's complement, else plain.  name: `int5` or `uint5` by
+    default; a format of the table comes back where it has that name.  Raises NumericsError for other bits.
+
+    >>> int5 = integer_format(5)
+    >>> int5, int5.min, int5.max, int5.round([-20.0, 2.5])
+    (int5, -16.0, 15.0, [-16.0, 2.0])
+    >>> integer_format(8) is int8, integer_format(12, signed=False, name="adc").max
+    (True, 4095.0)
+    """
+    bits, signed = integer("bits", bits), truth("signed", signed)
+    name = f"{'' if signed else 'u'}int{bits}" if name is None else name
+    made: Integer = Integer(name=name, bits=bits, signed=signed)
+    return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from numerics.formats.errors import NumericsError, integer, one_of
+from numerics.formats.errors import NumericsError, integer, one_of, said
 
 NEAREST: Final = ("half_even", "half_away", "half_up", "half_down")
 DIRECTED: Final = ("toward_zero", "floor", "ceil", "to_odd")
@@ -16,24 +16,33 @@ stochastic: away from zero when (discarded fraction) + R/2**30 >= 1, R uniform i
 
 OVERFLOWS: Final = ("saturate", "nonsaturate")
 
-SCALE_RULES: Final = ("floor", "ceil", "even", "rceil")
+SCALE_RULES: Final = ("floor", "ceil", "even", "rceil", "bump")
 """OCP MX 1.0 §6.3 (floor); the next power of two (ceil); the maximum first rounded to the
-element's precision (even); the smallest power of two that does not clip (rceil)."""
+element's precision (even); the smallest power of two that does not clip (rceil); floor, and twice
+that where an element would round past the largest (bump: AMD Quark's BFP16 in torch, which also
+uses the most negative integer)."""
 
 RANDOM_BITS: Final = 30
 
 
 def check_rounding(rounding: str) -> str:
     """The rounding mode, when there is one of that name; `round`, Quark's word, is half_away."""
-    return one_of("rounding mode", "half_away" if rounding == "round" else rounding, ROUNDINGS)
+    found = one_of("rounding mode", rounding, (*ROUNDINGS, "round"))
+    return "half_away" if found == "round" else found
 
 
-def check_random(rounding: str, seed: int | None, random_bits: object) -> None:
-    """Refuses randomness where nothing is drawn, and drawing without randomness."""
+def check_random(rounding: str, seed: int | None, random_bits: object) -> int | None:
+    """The seed, where one is given; refuses randomness where nothing is drawn, and drawing without it."""
     given = (seed is not None) + (random_bits is not None)
     if rounding != "stochastic" and given:
         raise NumericsError(f"seed and random_bits belong to rounding='stochastic', not {rounding!r}")
     if rounding == "stochastic" and given != 1:
         raise NumericsError("rounding='stochastic' needs either seed= or random_bits=, exactly one")
-    if seed is not None and not 0 <= integer("seed", seed) < 1 << 64:
-        raise NumericsError(f"seed {seed} is outside 0 .. 2**64 - 1")
+    return None if seed is None else check_seed(seed)
+
+
+def check_seed(seed: int) -> int:
+    """The seed, when it is an integer of 64 bits; raises NumericsError otherwise."""
+    if not 0 <= (found := integer("seed", seed)) < 1 << 64:
+        raise NumericsError(f"seed {said(seed)} is outside 0 .. 2**64 - 1")
+    return found

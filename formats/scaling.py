@@ -13,7 +13,7 @@ from numerics.formats.codec import (
     SIGN,
     TINY,
     count,
-    count_within,
+    count_up_to,
     decode,
     finish,
     round_bits,
@@ -50,20 +50,35 @@ def power_of_two(field: Lane) -> Lane:
     return as_float(maximum(field << 23, TINY))
 
 
-def mx_element(b: Lane, scale: Lane, f: Grid, rounding: str, random: Lane) -> Lane:
-    """x / 2**(scale - 127) to a code, as if the quotient were exact."""
+def mx_quotient(b: Lane, scale: Lane, rounding: str) -> Lane:
+    """|x| / 2**(scale - 127), as float32 bits that every rounding takes for the exact quotient."""
     a = b & MAGNITUDE
     y = as_bits(as_float(a) * power_of_two(254 - scale))
     if rounding == "half_even":
-        code = count(y, b, f, rounding, random, None)
+        r = y
     else:  # what underflows to 0 must still count as "not 0"
-        code = count(maximum(y, minimum(a, 1)), b, f, rounding, random, None)
+        r = maximum(y, minimum(a, 1))
+    return r
+
+
+def mx_element(b: Lane, scale: Lane, f: Grid, rounding: str, random: Lane) -> Lane:
+    """x / 2**(scale - 127) to a code, as if the quotient were exact."""
+    code = count(mx_quotient(b, scale, rounding), b, f, rounding, random, None)
     return where(scale == 255, f.nan_block, with_sign(code, b, f))
+
+
+def mx_bump(y: Lane, b: Lane, f: Grid, s: Scale, rounding: str, random: Lane, low: Lane) -> Lane:
+    """1 where an element of the block, its magnitude over the scale y, would round past the largest."""
+    n = count_up_to(y, s.past, b, f, rounding, random, low)
+    return max_of_block(where(n > where(b < 0, s.least, f.last), 1, 0))
 
 
 def mx_encode(b: Lane, f: Grid, s: Scale, rounding: str, random: Lane) -> tuple[Lane, Lane]:
     """The block's scale byte and the codes of its elements."""
     scale = mx_scale(max_of_block(b & MAGNITUDE), s)
+    if s.past is not None:
+        up = mx_bump(mx_quotient(b, scale, rounding), b, f, s, rounding, random, None)
+        scale = where(scale < 254, scale + up, scale)
     return scale, mx_element(b, scale, f, rounding, random)
 
 
@@ -236,11 +251,11 @@ def scaled_value(code: Lane, scale: Lane, f: Grid) -> Lane:
 def affine_code(
     b: Lane, scale: Lane, zero: Lane, f: Grid, q: Range, rounding: str, random: Lane, low: Lane
 ) -> Lane:
-    """clamp(round(x / scale) + zero) for an integer zero point inside the range; NaN gives zero."""
+    """clamp(round(x / scale) + zero) for an integer zero point inside the range; NaN counts as 0."""
     y = quotient(b, scale)
     a = y & MAGNITUDE
-    c = minimum(a, float_of(where(y < 0, zero - q.low, q.high - zero)))
-    n = count_within(c, y, f, rounding, random, low)
+    room = float_of(where(y < 0, zero - q.low, q.high - zero))
+    n = count_up_to(a, room, y, f, rounding, random, low)
     n = where(a > INF, 0, n)
     return (zero + where(y < 0, 0 - n, n)) & q.mask
 
@@ -254,8 +269,9 @@ def affine_value(code: Lane, scale: Lane, zero: Lane, q: Range) -> Lane:
 
 
 def offset_code(b: Lane, scale: Lane, zero: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
-    """clamp(round(x / scale + zero)) for a float zero point."""
+    """clamp(round(x / scale + zero)) for a float zero point; NaN counts as 0."""
     y = as_bits(as_float(quotient(b, scale)) + as_float(zero))
+    y = where((b & MAGNITUDE) > INF, zero, y)
     return finish(count(y & MAGNITUDE, y, f, rounding, random, low), y, f)
 
 

@@ -10,9 +10,11 @@ def main() -> None:
     try:
         from numerics.cli import run
     except ModuleNotFoundError as missing:
-        if missing.name not in ("click", "rich"):
+        if missing.name != "click":
             raise
         sys.exit(f"the command line needs {missing.name}: pip install numerics-formats[cli]")
+    except KeyboardInterrupt:
+        sys.exit(130)
     run()
 
 

@@ -6,7 +6,6 @@ What is written is itself a .safetensors file of plain integer and float tensors
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +14,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from numerics.container import BITS, Entry, Reader, Writer, refuse_same_file, terminable
+from numerics.container import BITS, Entry, Reader, Writer
+from numerics.endings import terminable
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random
 from numerics.manifest import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.recipe import Recipe
+from numerics.replacement import refuse_same_file
 from numerics.scheme import Scheme
+from numerics.selection import Selection, chosen_axis, says_no_axis
 from numerics.streaming import decode, encode
 from numerics.tensor import ErrorSums
 
@@ -35,7 +37,10 @@ COPY = 1 << 22  # bytes at a time
 
 @dataclass(frozen=True)
 class TensorReport:
-    """What became of one tensor; dtype, sqnr (dB) and max_error are None where it was copied."""
+    """What became of one tensor; dtype, sqnr (dB) and max_error are None where it was copied.
+
+    axis: along which its blocks or groups lie, where that is not the last one.  why: it was copied.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -45,6 +50,8 @@ class TensorReport:
     max_error: float | None
     bytes_before: int
     bytes_after: int
+    axis: int | None = None
+    why: str | None = None
 
 
 @dataclass
@@ -72,6 +79,20 @@ class FileReport:
         return 8 * sum(tensor.bytes_after for tensor in quantized) / count if count else 0.0
 
 
+@dataclass(frozen=True)
+class RestoreReport:
+    """What became of a quantized file: how many tensors came back, how many were copied, bytes."""
+
+    restored: int
+    copied: int
+    bytes_before: int
+    bytes_after: int
+
+    def __str__(self) -> str:
+        sizes = f"{self.bytes_before:,} bytes became {self.bytes_after:,}"
+        return f"{self.restored} tensors dequantized, {self.copied} copied; {sizes}"
+
+
 def quantize_file(
     source: PathLike,
     target: PathLike,
@@ -79,11 +100,11 @@ def quantize_file(
     *,
     scheme: Scheme | str | None = None,
     symmetric: bool = True,
-    scale_type: str = "float32",
+    scale_type: str | None = None,
     zero_point_type: str = "int32",
     rounding: str = "half_even",
     scale_rule: str = "floor",
-    axis: int = -1,
+    axis: int | None = None,
     seed: int | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -92,26 +113,31 @@ def quantize_file(
 ) -> FileReport:
     """Writes a .safetensors file with its weights in a format, as `quantize` would make each of them.
 
-    Float tensors of two and more dimensions are quantized, all others copied.  include: fnmatch
-    patterns of the names to quantize instead, of whatever dimensions; exclude: of names to copy.
-    seed: every tensor draws as `quantize(x, seed=seed)` does.  progress: called with a tensor's name,
-    and the bytes of the source done and in all.  max_memory: bytes of working memory, about; larger
-    tensors are cut between blocks and groups, and read twice where a scale spans the pieces.
-    The target appears when it is whole; after an error, Ctrl-C or SIGTERM what was there before is
-    untouched.  Returns what became of every tensor.  Raises NumericsError for a source that is
-    damaged or was quantized already, a target that is the source or cannot be written, an include
-    that matches nothing, and options that do not fit (naming the tensor).
+    Float tensors of two and more dimensions are quantized, all others copied; so are those that would
+    not get smaller, and the report says why.  include: fnmatch patterns of the names to quantize instead,
+    of whatever dimensions; exclude: of names to copy.  axis: of blocks; where neither it nor the scheme
+    says one, the last axis if a block or group fits on it, else a longer one (chosen_axis), as in the
+    kernels of convolutions.  seed: every tensor draws as `quantize(x, seed=seed)` does.  progress: called
+    with a tensor's name, and the bytes of the source done and in all.  max_memory: bytes of working
+    memory, about; larger tensors are cut between blocks and groups, and read twice where a scale spans
+    the pieces.
+    The target appears when it is whole, with the mode and owner of what it replaces; after an error,
+    Ctrl-C or a signal that ends processes what was there before is untouched.  Returns what became of
+    every tensor.  Raises NumericsError for a source that is damaged or was quantized already, here or by
+    another tool, a target that is the source or cannot be written, patterns that match nothing or nothing
+    that can be quantized, and options that do not fit (naming the tensor).
     """
     recipe = Recipe.make(
         dtype, scheme=scheme, symmetric=symmetric, scale_type=scale_type, zero_point_type=zero_point_type,
-        rounding=rounding, scale_rule=scale_rule, axis=axis,
+        rounding=rounding, scale_rule=scale_rule, axis=-1 if axis is None else axis,
     )  # fmt: skip
     check_random(recipe.rounding, seed, None)
     refuse_same_file(source, target)
     reader = Reader(source)
     if KEY in reader.metadata:
         raise NumericsError(f"{source} was quantized already; give the original")
-    plans = _plans(reader, recipe, include, exclude)
+    chosen = Selection(reader, include, exclude)
+    plans = _plans(chosen, recipe, free=axis is None and (scheme is None or says_no_axis(scheme)))
     metadata = {**reader.metadata, KEY: text_of(plans, seed)}
     report, done = FileReport(), _Progress(progress, reader.entries)
     with terminable(), Writer(target, _entries(reader.entries, plans), metadata) as writer:
@@ -122,17 +148,17 @@ def quantize_file(
                 report.tensors.append(_quantized(name, entry, plans[name], sums))
             else:
                 _copy(reader, writer, name, done)
-                report.tensors.append(_copied(name, entry))
+                report.tensors.append(_copied(name, entry, chosen.why.get(name)))
     return report
 
 
 def dequantize_file(
     source: PathLike, target: PathLike, *, progress: Progress | None = None, max_memory: int = MAX_MEMORY
-) -> None:
+) -> RestoreReport:
     """Writes the floats of a quantized file, in the types that they had; all else is copied.
 
-    Streams and replaces as `quantize_file` does.  Raises NumericsError for a source that is damaged
-    or was not made by it, and for a target that is the source or cannot be written.
+    Streams and replaces as `quantize_file` does, and returns what it did.  Raises NumericsError for a
+    source that is damaged or was not made by it, and for a target that is the source or cannot be written.
     """
     refuse_same_file(source, target)
     reader = Reader(source)
@@ -149,6 +175,8 @@ def dequantize_file(
             _copy(reader, writer, name, done)
         for name, plan in plans.items():
             decode(reader, writer, name, plan, most(max_memory), done.add)
+    before, after = (sum(entry.nbytes for entry in every.values()) for every in (reader.entries, entries))
+    return RestoreReport(len(plans), len(entries) - len(plans), before, after)
 
 
 def most(max_memory: int) -> int:
@@ -161,30 +189,28 @@ def most(max_memory: int) -> int:
 # ---- which tensors, and what they become --------------------------------------------------------
 
 
-def _plans(reader: Reader, recipe: Recipe, include: Sequence[str], exclude: Sequence[str]) -> dict[str, Plan]:
-    for pattern in include:
-        if not fnmatch.filter(reader.entries, pattern):
-            raise NumericsError(f"include={pattern!r} matches no tensor of {reader.path}")
-    chosen = [name for name, entry in reader.entries.items() if _wanted(name, entry, include, exclude)]
-    taken, plans = set(reader.entries), {}
-    for name in chosen:
-        entry = reader.entries[name]
-        plan = Plan(recipe, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
+def _plans(chosen: Selection, recipe: Recipe, free: bool) -> dict[str, Plan]:
+    """What the chosen tensors become; free: the axis may be chosen for each."""
+    entries, taken = chosen.reader.entries, set(chosen.reader.entries)
+    plans: dict[str, Plan] = {}
+    for name in chosen.names:
+        entry = entries[name]
         try:
-            plans[name] = plan.named(taken)
+            plan = Plan(recipe, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
+            plan = plan.along(chosen_axis(plan)) if free and plan.size else plan
+            plan.check_padding()
+            if plan.nbytes < entry.nbytes or not entry.nbytes:
+                plans[name] = plan.named(taken)
+            else:
+                chosen.leave(name, _growth(plan, entry))
         except NumericsError as wrong:
             raise NumericsError(f"tensor {name!r}: {wrong}") from None
     return plans
 
 
-def _wanted(name: str, entry: Entry, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    if entry.dtype not in ORIGINALS or not entry.shape:
-        return False
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
-        return False
-    if include:
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in include)
-    return len(entry.shape) >= 2
+def _growth(plan: Plan, entry: Entry) -> str:
+    bits = 8 * plan.nbytes / math.prod(entry.shape)
+    return f"{plan.dtype} would take {bits:.4g} bits a value, and it has {BITS[entry.dtype]}"
 
 
 def _entries(before: Mapping[str, Entry], plans: Mapping[str, Plan]) -> dict[str, Entry]:
@@ -204,16 +230,17 @@ def plain_names(reader: Reader, plans: Mapping[str, Plan]) -> list[str]:
 
 
 def _quantized(name: str, entry: Entry, plan: Plan, sums: ErrorSums) -> TensorReport:
-    after, count, error = sum(part.nbytes for part in plan.parts.values()), math.prod(entry.shape), sums.error
+    after, count, error = plan.nbytes, math.prod(entry.shape), sums.error
     bits = 8 * after / count if count else 0.0
+    axis = None if plan.axis == len(plan.shape) - 1 else plan.axis
     return TensorReport(
-        name, entry.shape, plan.dtype.name, bits, error.sqnr, error.max_error, entry.nbytes, after
+        name, entry.shape, plan.dtype.name, bits, error.sqnr, error.max_error, entry.nbytes, after, axis
     )
 
 
-def _copied(name: str, entry: Entry) -> TensorReport:
+def _copied(name: str, entry: Entry, why: str | None) -> TensorReport:
     bits = float(BITS[entry.dtype])
-    return TensorReport(name, entry.shape, None, bits, None, None, entry.nbytes, entry.nbytes)
+    return TensorReport(name, entry.shape, None, bits, None, None, entry.nbytes, entry.nbytes, why=why)
 
 
 class _Progress:
@@ -230,8 +257,8 @@ class _Progress:
 
 
 def _copy(reader: Reader, writer: Writer, name: str, done: _Progress) -> None:
-    raw = reader.raw(name)
-    for start in range(0, raw.size, COPY):
-        part = raw[start : start + COPY]
+    nbytes = reader.entries[name].nbytes
+    for start in range(0, nbytes, COPY):
+        part = reader.read(name, start, min(start + COPY, nbytes))
         writer.put(name, start, part)
         done.add(name, part.size)

@@ -6,25 +6,27 @@ Python writer holds a whole file in memory and its NumPy reader knows no bfloat1
 
 from __future__ import annotations
 
-import errno
 import json
 import math
+import mmap
 import os
-import secrets
-import signal
-import threading
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.paths import kind_of, path_of
+from numerics.foreign import LOOKED_AT, known
 from numerics.formats.errors import NumericsError
+from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2
+from numerics.members import Members
+from numerics.replacement import Replacement
 
 Array = NDArray[Any]
 
@@ -41,10 +43,16 @@ ML_DTYPES = {
     "BF16": "bfloat16", "F8_E5M2": "float8_e5m2", "F8_E4M3": "float8_e4m3fn", "F8_E8M0": "float8_e8m0fnu",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
+PACKED = {
+    "F4": (fp4, "float4_e2m1fn"), "F6_E2M3": (fp6_e2m3, "float6_e2m3fn"),
+    "F6_E3M2": (fp6_e3m2, "float6_e3m2fn"),
+}  # fmt: skip
+"""Types of fewer than 8 bits: one string of bits, element 0 lowest, as torch has F4; ml_dtypes' names."""
+AXES = 64  # of an array, at most
 LONGEST_HEADER = 100_000_000  # as the format's own reader has it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One tensor of a file: safetensors' name of its type, its shape, its place after the header."""
 
@@ -58,56 +66,85 @@ class Entry:
         return math.prod(self.shape) * BITS[self.dtype] // 8
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of one element, where those are whole."""
+        return BITS[self.dtype] // 8
+
+    @property
     def stop(self) -> int:
         """Where the next tensor begins."""
         return self.start + self.nbytes
 
 
 class Reader:
-    """A safetensors file: checked on opening, its tensors as views of the file.
+    """A safetensors file: checked on opening; its tensors as views of the file, or read piece by piece.
 
-    Raises NumericsError, naming the file and what is wrong, for a file that cannot be read, is cut
-    short, or whose header contradicts it.
+    Raises NumericsError, naming the file and what is wrong, for a file that cannot be read, is of another
+    kind, is cut short, or whose header contradicts it.  Memory: a few times the header's.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = path_of(path)
+        self.metadata: dict[str, str] = {}
+        self.entries: dict[str, Entry] = {}
+        with self._refusals():
+            # without O_NONBLOCK a pipe that nobody writes would be waited for
+            self._file = open(self.path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
+            self._size = self._regular(os.fstat(self._file.fileno()))
+            self._begin = 8 + self._length(self._read(0, min(self._size, LOOKED_AT)))
+        self._parse(self._read(8, self._begin))
+        self._check_places(self._size - self._begin)
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
         try:
-            with open(self.path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                length = self._length(file.read(8), size)
-                header = self._parse(file.read(length))
-            self._bytes: Array = np.memmap(self.path, np.uint8, "r").view(np.ndarray)[8 + length :]
+            yield
         except OSError as wrong:
-            raise NumericsError(f"cannot read {self.path}: {wrong.strerror or wrong}") from wrong
-        self.metadata = self._metadata(header.pop("__metadata__", {}))
-        self.entries = {name: self._entry(name, facts) for name, facts in header.items()}
-        self._check_places(size - 8 - length)
+            help = "; give the .safetensors files in it" if isinstance(wrong, IsADirectoryError) else ""
+            raise NumericsError(f"cannot read {self.path}: {wrong.strerror or wrong}{help}") from wrong
+
+    def _regular(self, status: os.stat_result) -> int:
+        """The file's size."""
+        what = kind_of(status.st_mode)
+        if what is not None:
+            raise NumericsError(f"cannot read {self.path}: it is {what}; a regular file is needed")
+        return status.st_size
 
     def _fail(self, wrong: str) -> NoReturn:
         raise NumericsError(f"{self.path} is not a whole safetensors file: {wrong}")
 
-    def _length(self, first: bytes, size: int) -> int:
+    def _length(self, first: bytes | bytearray) -> int:
+        length, follow = int.from_bytes(first[:8], "little"), self._size - 8
+        if len(first) >= 8 and length <= min(follow, LONGEST_HEADER):
+            return length
+        if what := known(first):
+            self._fail(f"it looks like {what}")
         if len(first) < 8:
-            self._fail(f"{size} bytes are too few for a header")
-        length = int.from_bytes(first, "little")
-        if length > min(size - 8, LONGEST_HEADER):
-            self._fail(f"a header of {length} bytes is announced, and {size - 8} bytes follow")
-        return length
+            self._fail(f"{self._size} bytes are too few for a header")
+        return self._fail(f"a header of {length} bytes is announced, and {follow} bytes follow")
 
-    def _parse(self, text: bytes) -> dict[str, Any]:
+    def _parse(self, text: bytes | bytearray) -> None:
+        """Fills `metadata` and `entries`."""
+        if not text.lstrip(b" \t\r\n").startswith(b"{"):
+            self._fail("the header is not a JSON object" if _is_json(text) else "the header is not JSON")
+        faults: list[NumericsError] = []  # told where the rest is JSON
         try:
-            header = json.loads(text.decode(), object_pairs_hook=_without_twins)
-        except (ValueError, RecursionError) as wrong:
-            self._fail(f"the header is not JSON: {wrong}")
-        if not isinstance(header, dict):
-            self._fail("the header is not a JSON object")
-        return header
-
-    def _metadata(self, came: Any) -> dict[str, str]:
-        if not isinstance(came, dict) or not all(isinstance(text, str) for text in came.values()):
-            self._fail("__metadata__ is not a table of strings")
-        return came
+            said = Members(text.decode())
+            for name in said.names():
+                if name == "__metadata__":
+                    self.metadata = _metadata(said)
+                    continue
+                facts = said.value()
+                try:
+                    self.entries[name] = self._entry(name, facts)
+                except NumericsError as wrong:
+                    faults = faults or [wrong]
+            said.end()
+        except ValueError as wrong:
+            self._fail(f"the header is not JSON of safetensors: {wrong}")
+        if faults:
+            raise faults[0]
 
     def _entry(self, name: str, facts: Any) -> Entry:
         if not isinstance(facts, dict) or not {"dtype", "shape", "data_offsets"} <= facts.keys():
@@ -122,6 +159,8 @@ class Reader:
         entry = Entry(dtype, tuple(shape), offsets[0])
         if entry.stop != offsets[1] or math.prod(shape) * BITS[dtype] % 8:
             self._fail(f"tensor {name!r}, {dtype} {shape}, does not fill {offsets}")
+        if not fits_array(shape):
+            self._fail(f"tensor {name!r} has the shape {shape!r}, which is more than an array can have")
         return entry
 
     def _check_places(self, size: int) -> None:
@@ -135,6 +174,39 @@ class Reader:
         if end != size:
             self._fail(f"its tensors take {end} bytes, and {size} bytes follow the header")
 
+    def read(self, name: str, start: int, stop: int) -> Array:
+        """Bytes of a tensor (uint8), read now: a file that was cut meanwhile raises NumericsError."""
+        begin = self._begin + self.entries[name].start
+        return np.frombuffer(self._read(begin + start, begin + stop), np.uint8)
+
+    def _read(self, start: int, stop: int) -> bytearray:
+        found, done = bytearray(stop - start), 0
+        rest = memoryview(found)
+        with self._refusals():
+            self._file.seek(start)
+            while done < len(found):
+                count = self._file.readinto(rest[done:])
+                if not count:
+                    self._cut()
+                done += count
+        return found
+
+    def check_size(self) -> None:
+        """Raises NumericsError where the file was cut: to touch its views would end the process."""
+        if os.fstat(self._file.fileno()).st_size < self._size:
+            self._cut()
+
+    def _cut(self) -> NoReturn:
+        raise NumericsError(f"cannot read {self.path}: it was cut while it was read")
+
+    @cached_property
+    def _bytes(self) -> Array:
+        """What follows the header: a view of the file."""
+        self.check_size()
+        with self._refusals():
+            mapped = mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, np.uint8)[self._begin :]
+
     def raw(self, name: str) -> Array:
         """The bytes of a tensor (uint8): a view of the file."""
         entry = self.entries[name]
@@ -143,34 +215,58 @@ class Reader:
     def words(self, name: str) -> Array:
         """A tensor as NumPy has it, BF16 as uint16: a view of the file."""
         entry = self.entries[name]
-        kind = NUMPY.get(entry.dtype, "<u2" if BITS[entry.dtype] == 16 else "|u1")
-        return self.raw(name).view(kind).reshape(entry.shape)
+        return self.raw(name).view(word_type(entry.dtype)).reshape(entry.shape)
 
     def tensor(self, name: str) -> Array:
-        """A tensor in its own type: a view of the file; ml_dtypes supplies what NumPy lacks.
+        """A tensor in its own type; ml_dtypes supplies what NumPy lacks.
 
-        Raises NumericsError where it is not installed, and for types of fewer than 8 bits.
+        A view of the file; a copy, one element a byte, for types of fewer than 8 bits.  Raises
+        NumericsError where ml_dtypes is not installed.
         """
-        kind = self.entries[name].dtype
-        if kind in NUMPY:
+        entry = self.entries[name]
+        if entry.dtype in NUMPY:
             return self.words(name)
         try:
             import ml_dtypes
 
-            return self.words(name).view(getattr(ml_dtypes, ML_DTYPES[kind]))
-        except (ImportError, KeyError) as missing:
-            help = "pip install ml_dtypes" if kind in ML_DTYPES else "it cannot be loaded"
+            packed, spelled = PACKED.get(entry.dtype, (None, ML_DTYPES.get(entry.dtype, "")))
+            own = getattr(ml_dtypes, spelled)
+        except (ImportError, AttributeError) as missing:
             raise NumericsError(
-                f"{self.path}: tensor {name!r} is {kind}, which NumPy does not have: {help}"
+                f"{self.path}: tensor {name!r} is {entry.dtype}, which NumPy does not have: "
+                "pip install ml_dtypes"
             ) from missing
+        codes: Array = self.words(name) if packed is None else packed.unpack(self.raw(name), entry.shape)
+        return codes.view(own)
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    "".join(found).encode()  # refuses half of a surrogate pair
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
-    return found
+def fits_array(shape: Sequence[int]) -> bool:
+    """Can NumPy have an array of that shape, of whatever type?"""
+    return len(shape) <= AXES and math.prod(n or 1 for n in shape) * 8 < 1 << 63
+
+
+def word_type(kind: str) -> str:
+    """NumPy's type for a safetensors type of whole bytes: its own, or words of its width."""
+    return NUMPY.get(kind, "<u2" if BITS[kind] == 16 else "|u1")
+
+
+def _metadata(said: Members) -> dict[str, str]:
+    try:
+        return dict(said.members(Members.text))
+    except ValueError as wrong:
+        raise ValueError(f"__metadata__ is not a table of strings: {wrong}") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _is_json(text: bytes | bytearray) -> bool:
+    try:
+        json.loads(text[:LOOKED_AT])
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _sizes(came: Any) -> bool:
@@ -183,8 +279,7 @@ class Writer:
     """A safetensors file in the making: a context that leaves a whole file, or what was there before.
 
     The sizes are known beforehand, so the header goes first, and `put` fills the tensors in any order;
-    what nobody put reads as zeros.  Written beside the target and moved onto it at the end.
-    Raises NumericsError, naming the target, where the system refuses (folder, disk, rights).
+    what nobody put reads as zeros.  Errors as Replacement's, and for a header too long to be read again.
     """
 
     def __init__(
@@ -193,20 +288,24 @@ class Writer:
         entries: Mapping[str, Entry],
         metadata: Mapping[str, str],
     ) -> None:
-        self.target = Path(os.path.realpath(target))
-        self.partial = self.target.with_name(f".{self.target.name}.{secrets.token_hex(4)}.partial")
+        self._file = Replacement(target)
         self.entries = placed(entries)
         self._header = header_bytes(self.entries, metadata)
-        # a signal may raise between any two steps: the finalizer also runs where __exit__ does not
-        self._discard = weakref.finalize(self, _discard, self.partial)
+        if len(self._header) - 8 > LONGEST_HEADER:
+            raise NumericsError(
+                f"cannot write {target}: a header of {len(self._header) - 8} bytes; "
+                f"safetensors allows {LONGEST_HEADER}: fewer tensors or shorter names"
+            )
 
     def __enter__(self) -> Writer:
+        self._file.__enter__()
+        end = max((entry.stop for entry in self.entries.values()), default=0)
         try:
-            with self._refusals():
-                self._file = open(self.partial, "xb")
+            with self._file.refusals():
+                self._file.resize(len(self._header) + end)
                 self._write(0, self._header)
         except BaseException:
-            self._leave()
+            self._file.discard()
             raise
         return self
 
@@ -216,64 +315,17 @@ class Writer:
         flat = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
         entry, stop = self.entries[name], start + flat.size
         assert stop <= entry.nbytes, f"{name} is longer than planned"
-        with self._refusals():
+        with self._file.refusals():
             self._write(len(self._header) + entry.start + start, flat.data)
         return stop
 
     def _write(self, position: int, data: bytes | memoryview) -> None:
-        self._file.seek(position)
-        self._file.write(data)
+        self._file.write(position, data)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        with suppress(OSError, AttributeError):  # no file where a signal came while it was opened
-            self._file.close()
-        self._discard()
-
-    def _finish(self) -> None:
-        end = max((entry.stop for entry in self.entries.values()), default=0)
-        with self._refusals():
-            self._file.truncate(len(self._header) + end)
-            os.fsync(self._file.fileno())
-            self._file.close()
-            os.replace(self.partial, self.target)
-            sync_folder(self.target.parent)
-
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as wrong:
-            full = "; the disk is full" if wrong.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-            raise NumericsError(
-                f"cannot write {self.target}: {wrong.strerror or wrong}{full}; nothing was changed"
-            ) from wrong
-
-
-def _discard(partial: Path) -> None:
-    with suppress(OSError):
-        partial.unlink()  # gone already where all went well
-
-
-def replace_file(target: str | os.PathLike[str], data: bytes) -> None:
-    """The bytes as a file, whole or not at all; raises NumericsError where the system refuses."""
-    place = Path(os.path.realpath(target))
-    partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, place)
-    except OSError as wrong:
-        raise NumericsError(f"cannot write {place}: {wrong.strerror or wrong}") from wrong
-    finally:
-        _discard(partial)
+        self._file.__exit__(kind, error, trace)
 
 
 def placed(entries: Mapping[str, Entry]) -> dict[str, Entry]:
@@ -293,39 +345,3 @@ def header_bytes(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> b
     text = json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename last; some systems cannot open folders, and need not."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def refuse_same_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Raises NumericsError where the target is the source, under whatever name."""
-    with suppress(OSError):
-        if os.path.samefile(source, target):
-            raise NumericsError(f"the output {target} is the input; name another file")
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM inside becomes SystemExit, so that contexts clean up; where nobody else handles it."""
-    free = threading.current_thread() is threading.main_thread() and (
-        signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    )
-    if free:
-        signal.signal(signal.SIGTERM, _exit)
-    try:
-        yield
-    finally:
-        if free:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _exit(number: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + number)

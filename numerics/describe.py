@@ -1,4 +1,4 @@
-"""What the command line says of a format and of a number in it: plain data, drawn by cli.py."""
+"""What the command line says of a format and of a number in it: plain data, drawn by cli/."""
 
 from __future__ import annotations
 
@@ -90,6 +90,100 @@ def _neighbours(x: float, finite: list[float]) -> tuple[float | None, float | No
         return None, None
     i, j = bisect.bisect_right(finite, x), bisect.bisect_left(finite, x)
     return finite[i - 1] if i else None, finite[j] if j < len(finite) else None
+
+
+@dataclass(frozen=True)
+class EncodedBlock:
+    """A block: the code of its scale and what it means, its microexponents as bits, its elements."""
+
+    scale: int
+    scale_value: float
+    microexponents: str | None
+    elements: list[Encoded]
+
+
+@dataclass(frozen=True)
+class EncodedBlocks:
+    """Numbers in a block format: blocks in a row, and the scale of the tensor where there is one."""
+
+    tensor_scale: float | None
+    blocks: list[EncodedBlock]
+
+
+def encoded_blocks(d: Block, numbers: list[float], **options: Any) -> EncodedBlocks:
+    """Numbers as a row of blocks; options as for `Block.encode`.
+
+    >>> from numerics.formats import mxfp4
+    >>> block = encoded_blocks(mxfp4, [1.0, 0.3, 5.0]).blocks[0]
+    >>> block.scale, block.scale_value, [one.value for one in block.elements]
+    (127, 1.0, [1.0, 0.5, 4.0])
+    """
+    made = d.encode(numbers, **options)
+    rows = list(zip(numbers, made.codes, d.decode(made), strict=True))
+    micro = made.microexponents or [None] * len(made.scale)
+    blocks = [
+        EncodedBlock(
+            scale, _scale_value(d, scale), None if bits is None else _flags(d, bits),
+            [_element(d, *row) for row in rows[k * d.block : (k + 1) * d.block]],
+        )
+        for k, (scale, bits) in enumerate(zip(made.scale, micro, strict=True))
+    ]  # fmt: skip
+    return EncodedBlocks(made.tensor_scale, blocks)
+
+
+def _scale_value(d: Block, code: int) -> float:
+    """What the elements are multiplied by; of microexponent blocks the shared power of two."""
+    return math.ldexp(1.0, code - 127) if d.scale is None else float(d.scale.decode(code))
+
+
+def _flags(d: Block, byte: int) -> str:
+    return f"{byte:0{d.block // (d.sub_block or 1)}b}"
+
+
+def _element(d: Block, x: float, code: int, value: float) -> Encoded:
+    """An element of a block; what lies beside x depends on its whole block, so nothing is said of that."""
+    digits = f"{code:0{d.element_bits}b}"
+    signed = [("sign", digits[:1]), ("mantissa", digits[1:])]
+    bits = signed if d.element is None else bit_fields(code, d.element)
+    return Encoded(x, code, tuple(bits), value, 0.0 if value == x else value - x, None, None, False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Codes in a row whose values are of one kind and sign: the first and the last of them."""
+
+    kind: str
+    first: int
+    last: int
+    begins: float
+    ends: float
+
+
+def runs(d: Element) -> list[Run]:
+    """All codes as runs: zero, subnormal, normal, inf, nan; or integers of one sign.
+
+    >>> from numerics.formats import int16
+    >>> [(run.first, run.last, run.begins, run.ends) for run in runs(int16)][-1]
+    (32768, 65535, -32768.0, -1.0)
+    """
+    values, found = d.values(), []
+    kinds = [(_kind(d, value), math.copysign(1.0, value)) for value in values]
+    start = 0
+    for code in range(1, len(values) + 1):
+        if code == len(values) or kinds[code] != kinds[start]:
+            found.append(Run(kinds[start][0], start, code - 1, values[start], values[code - 1]))
+            start = code
+    return found
+
+
+def _kind(d: Element, value: float) -> str:
+    if math.isnan(value) or math.isinf(value):
+        return "nan" if math.isnan(value) else "inf"
+    if value == 0:
+        return "zero"
+    if not isinstance(d, Float):
+        return "integer"
+    return "normal" if abs(value) >= d.smallest_normal else "subnormal"
 
 
 def code_table(d: Element) -> list[tuple[int, float]]:

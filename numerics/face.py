@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from numerics.backends.tensors import given_tensor, number_of, number_tensor
+from numerics import kept as _kept  # noqa: F401 - what QTensors do is known with them
+from numerics.backends.blocking import as_shape, check_axis
+from numerics.backends.tensors import check_dense, given_tensor, number_of, number_tensor
 from numerics.formats import backend
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block, Blocks
@@ -44,6 +46,7 @@ class Face:
 
     def encode(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Tensor:
         """Element.encode."""
+        check_dense(x)
         if out is not None:
             backend.owner(x).encode(x, dtype, rounding, overflow, draw, out)
             return out
@@ -51,6 +54,7 @@ class Face:
 
     def decode(self, codes: Tensor, dtype: Element, out: Any) -> Tensor:
         """Element.decode."""
+        check_dense(codes)
         if out is not None:
             backend.owner(codes).decode(codes, dtype, out)
             return out
@@ -58,27 +62,33 @@ class Face:
 
     def round(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Tensor:
         """Element.round, with a straight-through gradient."""
+        check_dense(x)
         if out is not None:
+            _check_graph(x)
             backend.owner(x).round(x, dtype, rounding, overflow, draw, out)
             return out
         return _ops.round(x, text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits))
 
     def pack(self, codes: Tensor, dtype: Element) -> Tensor:
         """Element.pack."""
+        check_dense(codes)
         return _ops.pack(codes, text_of(dtype))
 
     def unpack(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
         """Element.unpack."""
+        check_dense(packed)
         return _ops.unpack(packed, _sizes(shape), text_of(dtype))
 
     def encode_packed(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Tensor:
         """Element.encode_packed."""
+        check_dense(x)
         return _ops.encode_packed(
             x.detach(), text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits)
         )
 
     def decode_packed(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
         """Element.decode_packed."""
+        check_dense(packed)
         return _ops.decode_packed(packed, _sizes(shape), text_of(dtype))
 
     # ---- blocks ----------------------------------------------------------------------------
@@ -88,13 +98,17 @@ class Face:
         draw: Draw, out: Blocks | None,
     ) -> Blocks:  # fmt: skip
         """Block.encode."""
+        axis = _axis(axis, x)
         if out is not None:
-            made = backend.owner(x).encode_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
-            return Blocks(dtype, axis, out.codes, out.scale, out.microexponents, made.tensor_scale)
+            return backend.owner(x).encode_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
         codes, scale, micro, found = _ops.encode_blocks(
             x.detach(), text_of(dtype), axis, rule, rounding, tensor_scale, *_drawn(x, draw.seed, draw.bits)
         )
         if dtype.family == "scaled" and tensor_scale is None:
+            if found.is_meta:
+                raise NumericsError(
+                    "x has no values, from which a tensor's scale is found; give tensor_scale="
+                )
             tensor_scale = number_of(found)
         return Blocks(dtype, axis, codes, scale, micro if dtype.family == "micro" else None, tensor_scale)
 
@@ -105,15 +119,19 @@ class Face:
             return out
         number = blocks.tensor_scale
         scaled = None if number is None else number_tensor(number)
-        codes, scale, micro = blocks.codes, blocks.scale, blocks.microexponents
-        return _ops.decode_blocks(codes, scale, micro, scaled, text_of(blocks.dtype), blocks.axis)
+        codes, scale, micro = _parts(blocks)
+        return _ops.decode_blocks(
+            codes, scale, micro, scaled, text_of(blocks.dtype), _axis(blocks.axis, codes)
+        )
 
     def round_blocks(
         self, x: Tensor, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
         draw: Draw, out: Any,
     ) -> Tensor:  # fmt: skip
         """Block.round, with a straight-through gradient."""
+        axis = _axis(axis, x)
         if out is not None:
+            _check_graph(x)
             backend.owner(x).round_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
             return out
         return _ops.round_blocks(
@@ -122,15 +140,20 @@ class Face:
 
     def pack_blocks(self, blocks: Blocks) -> Tensor:
         """Block.pack."""
-        codes, scale, micro = blocks.codes, blocks.scale, blocks.microexponents
-        return _ops.pack_blocks(codes, scale, micro, text_of(blocks.dtype), blocks.axis)
+        codes, scale, micro = _parts(blocks)
+        return _ops.pack_blocks(codes, scale, micro, text_of(blocks.dtype), _axis(blocks.axis, codes))
 
     def unpack_blocks(
         self, packed: Tensor, dtype: Block, shape: Any, axis: int, scale: Any, tensor_scale: float | None
     ) -> Blocks:
         """Block.unpack."""
-        codes, found, micro, _ = _ops.unpack_blocks(packed, scale, _sizes(shape), text_of(dtype), axis)
-        beside = found if scale is None else scale
+        check_dense(packed)
+        sizes, beside = _sizes(shape), None
+        if scale is not None:
+            beside = given_tensor("scale", scale, device=packed.device)
+        axis = _axis(axis, sizes)
+        codes, found, micro, _ = _ops.unpack_blocks(packed, beside, sizes, text_of(dtype), axis)
+        beside = found if beside is None else beside
         return Blocks(dtype, axis, codes, beside, micro if dtype.family == "micro" else None, tensor_scale)
 
     # ---- tensors with their scales (quantization.py) ------------------------------------------
@@ -139,7 +162,7 @@ class Face:
         self, x: Tensor, recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any
     ) -> TensorQTensor:
         """numerics.quantize."""
-        _check(scale)
+        _check(x, scale)
         given = _beside("scale", scale), _beside("zero_point", zero_point)
         parts = _ops.quantize(x.detach(), recipe, *given, *_drawn(x, seed, bits))
         return wrapped(recipe, x, *parts)
@@ -148,12 +171,13 @@ class Face:
         self, x: Tensor, recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any, clip: bool
     ) -> Tensor:
         """numerics.fake_quantize."""
-        _check(scale)
+        _check(x, scale)
         given = _beside("scale", scale), _beside("zero_point", zero_point)
         return _ops.fake_quantize(x, recipe, *given, *_drawn(x, seed, bits), clip)
 
 
-def _check(scale: Any) -> None:
+def _check(x: Tensor, scale: Any) -> None:
+    check_dense(x)
     if isinstance(scale, Tensor) and scale.requires_grad:
         raise NumericsError("scale requires a gradient; numerics.train.LSQ and TQT learn scales")
 
@@ -170,8 +194,36 @@ def _drawn(x: Tensor, seed: int | None, bits: Any) -> tuple[int | None, Tensor |
     return seed, None if bits is None else given_tensor("random_bits", bits, device=x.device)
 
 
+def _parts(blocks: Blocks) -> list[Tensor | None]:
+    """Codes, scale and microexponents of which the first is a tensor: all as tensors beside it."""
+    device = blocks.codes.device
+    beside = {"scale": blocks.scale, "microexponents": blocks.microexponents}
+    given = (None if x is None else given_tensor(name, x, device=device) for name, x in beside.items())
+    return [blocks.codes, *given]
+
+
 def _sizes(shape: Any) -> list[int]:
-    return [shape] if isinstance(shape, int) else list(shape)
+    """A shape as an operator takes it; sizes that torch.compile does not know yet are left to it."""
+    if torch.compiler.is_compiling():
+        return [shape] if isinstance(shape, int) else list(shape)
+    return list(as_shape(shape))
+
+
+def _axis(axis: Any, of: Any) -> int:
+    """An axis of a tensor or of a shape as an operator takes it; errors as everywhere (`check_axis`)."""
+    if isinstance(of, Tensor):
+        check_dense(of)
+        of = of.shape
+    check_axis(axis, tuple(of))
+    return int(axis)
+
+
+def _check_graph(x: Tensor) -> None:
+    """As torch's own `out=` does: the gradient of what is written into it would be lost."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise NumericsError(
+            "x requires a gradient, which out= would lose; call without out=, or give x.detach()"
+        )
 
 
 def wrapped(recipe: str, x: Tensor, *parts: Tensor) -> TensorQTensor:

@@ -8,9 +8,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics import interop
 from numerics.backends.tensors import as_tensor, is_tensor
 from numerics.checkpoint import PathLike, plain_names
-from numerics.container import ML_DTYPES, NUMPY, Entry, Reader, Writer, terminable
+from numerics.container import BITS, ML_DTYPES, NUMPY, PACKED, Entry, Reader, Writer
+from numerics.endings import terminable
 from numerics.formats.errors import NumericsError, one_of
 from numerics.interop import as_arrays, as_tensors, from_native, to_native
 from numerics.manifest import KEY, ORIGINALS, Plan, plans_of, text_of
@@ -20,7 +22,9 @@ from numerics.tensor import ArrayQTensor, QTensor, to_host
 Array = NDArray[Any]
 LIBRARIES = ("numpy", "torch")
 _ENTRIES = {np.dtype(spelled): name for name, spelled in NUMPY.items()}
-_NAMED = {name: entry for entry, name in ML_DTYPES.items()}
+_NAMED = {name: entry for entry, name in ML_DTYPES.items()} | {
+    name: entry for entry, (_, name) in PACKED.items()
+}
 _TYPES = {name: kind for kind, name in ORIGINALS.items()} | {"python": "F64"}
 
 
@@ -33,9 +37,9 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     that safetensors does not have, a name that it cannot hold, and a target that cannot be written.
 
     >>> import numerics as nx, tempfile
-    >>> with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
-    ...     nx.save({"w": nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")}, file.name)
-    ...     nx.load(file.name)["w"].dequantize()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nx.save({"w": nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")}, f"{folder}/w.safetensors")
+    ...     nx.load(f"{folder}/w.safetensors")["w"].dequantize()
     array([ 0.5, -1. ,  2. ,  3.5])
     """
     if not isinstance(tensors, Mapping):
@@ -52,7 +56,7 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     metadata = {KEY: text_of(plans, None)} if plans else {}
     with terminable(), Writer(path, entries, metadata) as writer:
         for name, x in plain.items():
-            writer.put(name, 0, x)
+            writer.put(name, 0, _packed(x, entries[name]))
         for name, q in quantized.items():
             store(writer, plans[name], q)
 
@@ -61,8 +65,10 @@ def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
     """The tensors of a file that `save` or `numerics quantize` wrote; quantized ones as QTensors.
 
     library: "numpy", whose codes and arrays are read-only views of the file, read when they are used,
-    or "torch", whose tensors are copies.  NumPy's bfloat16 needs ml_dtypes.  Raises NumericsError for
-    a damaged file.
+    or "torch", whose tensors are copies.  NumPy's bfloat16 and floats of fewer bits need ml_dtypes; F4 and
+    F6 are unpacked to one element a byte there, F4 is float4_e2m1fn_x2 to torch.  Raises NumericsError for
+    a damaged file, and for a type that the library does not have.  While views are in use the file may be
+    replaced, as everything here replaces files, but not cut: to touch what is gone ends the process.
     """
     one_of("library", library, LIBRARIES)
     reader = Reader(path)
@@ -72,23 +78,40 @@ def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
         loaded[name] = qtensor(plan, plan.shape, reader.raw(plan.names["codes"]), Shared.read(reader, plan))
     if library == "numpy":
         return loaded
-    return {name: as_tensors(x) if isinstance(x, QTensor) else _tensor(x) for name, x in loaded.items()}
+    return {name: as_tensors(x) if isinstance(x, QTensor) else _tensor(name, x) for name, x in loaded.items()}
 
 
-def _tensor(x: Array) -> Any:
+def _tensor(name: str, x: Array) -> Any:
     """A copy, of torch's type of the same name where NumPy has it from ml_dtypes."""
     if x.dtype.name not in _NAMED:
         return as_tensor(x.copy())
     codes, d = from_native(x)
-    return to_native(as_tensor(codes.copy()), d)
+    try:
+        if _NAMED[x.dtype.name] not in PACKED:
+            return to_native(as_tensor(codes.copy()), d)
+        if not x.shape or x.shape[-1] % 2:
+            raise NumericsError(f"its shape {x.shape} does not lie two codes a byte; take library='numpy'")
+        return interop.to_native_packed(as_tensor(d.pack(codes).reshape(*x.shape[:-1], -1)), d)
+    except NumericsError as wrong:
+        raise NumericsError(f"tensor {name!r}: {wrong}") from None
 
 
 def _array(x: Any) -> Array:
     """The inverse of `_tensor`; its memory where that is on the host."""
-    if str(x.dtype).removeprefix("torch.") not in _NAMED:
+    name = str(x.dtype).removeprefix("torch.")
+    if name.endswith(interop.PAIR):
+        packed, d = interop.from_native_packed(x)
+        data = to_host(packed)
+        return cast(Array, to_native(d.unpack(data.reshape(-1), (*data.shape[:-1], 2 * data.shape[-1])), d))
+    if name not in _NAMED:
         return to_host(x)
     codes, d = from_native(x)
     return cast(Array, to_native(to_host(codes), d))
+
+
+def _packed(x: Array, entry: Entry) -> Array:
+    """What the file holds of it: codes of fewer than 8 bits without gaps."""
+    return PACKED[entry.dtype][0].pack(from_native(x)[0]) if entry.dtype in PACKED else x
 
 
 def _check_name(name: Any) -> None:
@@ -109,14 +132,21 @@ def _on_host(name: str, tensor: Any) -> Any:
 
 
 def _plans(quantized: Mapping[str, ArrayQTensor], taken: set[str]) -> dict[str, Plan]:
-    return {
-        name: Plan(q.recipe, q.shape, ORIGINALS[_TYPES[q.original]], {"codes": name}).named(taken)
-        for name, q in quantized.items()
-    }
+    plans = {}
+    for name, q in quantized.items():
+        plan = Plan(q.recipe, q.shape, ORIGINALS[_TYPES[q.original]], {"codes": name})
+        try:
+            plan.check_padding()
+            plans[name] = plan.named(taken)
+        except NumericsError as wrong:
+            raise NumericsError(f"tensor {name!r}: {wrong}") from None
+    return plans
 
 
 def _entry(name: str, x: Array) -> Entry:
     kind = _ENTRIES.get(x.dtype.newbyteorder("<")) or _NAMED.get(x.dtype.name)
     if kind is None:
         raise NumericsError(f"tensor {name!r}: safetensors has no {x.dtype.name}")
+    if x.size * BITS[kind] % 8:
+        raise NumericsError(f"tensor {name!r}: safetensors has {kind} in whole bytes only, not {x.shape}")
     return Entry(kind, x.shape)

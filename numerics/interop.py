@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from numerics.backends.tensors import as_array, as_tensor, is_tensor, number_of, number_tensor, own_codes
+from numerics.backends.tensors import (
+    as_array,
+    as_tensor,
+    check_memory,
+    check_plain,
+    check_storage,
+    is_tensor,
+    number_of,
+    number_tensor,
+    own_codes,
+)
 from numerics.formats.aliases import dtype as find_dtype
 from numerics.formats.aliases import dtypes
 from numerics.formats.dtype import Dtype, Element
@@ -110,6 +120,8 @@ def as_tensors(q: QTensor) -> TensorQTensor:
     try:
         import torch
 
+        if not isinstance(getattr(torch, "Tensor", None), type):
+            raise ImportError("a stub stands in its place")
         from numerics.subclass import TensorQTensor
     except ImportError:
         raise NumericsError("torch is not installed: pip install 'numerics-formats[torch]'") from None
@@ -188,6 +200,12 @@ def check_array(x: Any) -> None:
     """Raises NumericsError for what is no NumPy array and no plain torch tensor."""
     if isinstance(x, QTensor) or not (isinstance(x, np.ndarray) or is_tensor(x)):
         raise NumericsError(f"a NumPy array or a plain torch tensor is needed, not a {type(x).__name__}")
+    if is_tensor(x):
+        check_memory(x)
+        if x.device.type == "cpu":
+            check_storage(x)
+    else:
+        check_plain("x", x)
 
 
 def check_kind(x: Any, kind: str, what: str) -> None:

@@ -6,17 +6,17 @@ For NumPy arrays and for torch tensors on any device: nothing is computed, only 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from numerics.backends.blocking import check_axis
+from numerics.backends.blocking import as_shape, check_axis
 from numerics.backends.tensors import is_tensor
 from numerics.formats.aliases import dtype as find_dtype
 from numerics.formats.dtype import Integer
-from numerics.formats.errors import NumericsError, integer
+from numerics.formats.errors import NumericsError, integer, said
 from numerics.interop import check_array, check_kind, check_range
 
 
@@ -35,6 +35,19 @@ class ScaleLayout:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     order: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "columns"):
+            factors = as_shape(getattr(self, name))
+            if not factors or min(factors) < 1:
+                raise NumericsError(f"{name}={said(getattr(self, name))} are not factors: 1 and more")
+            object.__setattr__(self, name, factors)
+        order = as_shape(self.order)
+        if sorted(order) != list(range(len(self.rows) + len(self.columns))):
+            raise NumericsError(
+                f"order={said(self.order)} does not name each factor of rows and columns once"
+            )
+        object.__setattr__(self, "order", order)
 
     @property
     def tile(self) -> tuple[int, int]:
@@ -71,7 +84,8 @@ class ScaleLayout:
         True
         """
         _check_bytes(arranged)
-        lead, tiles = self._tiles(tuple(shape))
+        shape = as_shape(shape)
+        lead, tiles = self._tiles(shape)
         (height, width), (rows, columns) = self.tile, tiles
         need = (*lead, rows * height * columns * width)
         if tuple(arranged.shape) != need:
@@ -153,7 +167,7 @@ def unpack_words(
     axis, length = check_axis(axis, tuple(words.shape)), integer("length", length)
     came, need = words.shape[axis], -(-length * d.bits // 32)
     if came != need or length < 0:
-        raise NumericsError(f"{length} codes of {d} are {need} words, but {came} came")
+        raise NumericsError(f"{said(length)} codes of {d} are {said(need)} words, but {came} came")
     lines, fields = words.swapaxes(axis, -1), 32 // d.bits
     packed = _as_kind(_in_line(lines), "uint8")
     codes = d.unpack(packed, (*lines.shape, fields))[..., sorted(range(fields), key=places.__getitem__)]
@@ -167,10 +181,15 @@ def _word_of(dtype: Any, order: Sequence[int] | None) -> tuple[Integer, list[int
     if not isinstance(d, Integer) or d.bits not in (2, 4, 8):
         raise NumericsError(f"words hold integers of 2, 4 or 8 bits, not {d}")
     fields = range(32 // d.bits)
-    places = list(fields) if order is None else list(order) if isinstance(order, Iterable) else [order]
-    if len(places) != len(fields) or not all(place in places for place in fields):
-        raise NumericsError(f"order={order!r} does not say where each of {len(fields)} {d} lies in a word")
-    return d, [int(place) for place in places]
+    try:
+        places = list(fields) if order is None else [integer("order", place) for place in order]
+    except Exception:  # whatever what came raises: it is no order
+        places = []
+    if sorted(places) != list(fields):
+        raise NumericsError(
+            f"order={said(order)} does not say where each of {len(fields)} {d} lies in a word"
+        )
+    return d, places
 
 
 def _offset(d: Integer) -> int:

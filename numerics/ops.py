@@ -9,7 +9,7 @@ an empty tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -23,13 +23,14 @@ from numerics.backends.tensors import as_array, as_tensor, number_of, number_ten
 from numerics.formats import backend
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block, Blocks
-from numerics.formats.dtype import Dtype, Element
+from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random, check_rounding
+from numerics.gradients import within_range
 from numerics.learned import integer, lsq_gradients, lsq_scale, tqt_gradients, tqt_scale
 from numerics.quantization import fake_quantized, quantized
 from numerics.recipe import Recipe
-from numerics.spelling import parse, text_of
+from numerics.spelling import parse
 from numerics.tensor import ArrayQTensor
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -251,7 +252,8 @@ def _clipped(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     """Straight through, where asked only within the range of the format."""
     if ctx.clip:
         x, scale, zero_point = ctx.saved_tensors
-        gradient = torch.where(within_range(x, Recipe.parse(ctx.recipe), scale, zero_point), gradient, 0.0)
+        inside = torch.ops.numerics.within_range(x, ctx.recipe, scale, zero_point)
+        gradient = torch.where(inside, gradient, 0.0)
     return (gradient, *[None] * ctx.others)
 
 
@@ -266,63 +268,6 @@ def _tqt_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 
 def _lsq_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     return (*torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.recipe), None, None)
-
-
-def within_range(x: Tensor, recipe: Recipe, scale: Any = None, zero_point: Any = None) -> Tensor:
-    """Where x lies between the least and the largest value that its scale can stand for (bool, x's shape).
-
-    Found by decoding the outermost codes with x's own scales, on which no draw has an influence: nothing
-    beyond them is representable.
-    """
-    drawn = replace(recipe, rounding=NEAREST)
-    parts = torch.ops.numerics.quantize(x.detach(), drawn.text, scale, zero_point, None, None)
-    low, high = (_ordered(_decoded_all(code, x, drawn, parts)) for code in _outermost(recipe.dtype))
-    place = _ordered(x.to(getattr(torch, _wide(x))))
-    return (low <= place) & (place <= high) & x.isfinite()
-
-
-def _ordered(x: Tensor) -> Tensor:
-    """Integers in the order of floats: comparing these would take subnormals for 0 where they are flushed."""
-    bits = x.view(torch.int64 if x.dtype == torch.float64 else torch.int32)
-    magnitude = bits & torch.iinfo(bits.dtype).max
-    return torch.where(bits < 0, -magnitude, magnitude)
-
-
-def _outermost(d: Dtype) -> tuple[int, int]:
-    """The codes of the least and of the largest value."""
-    if isinstance(d, Element):
-        low, high = d.encode([d.min, d.max])
-        return low, high
-    assert isinstance(d, Block)
-    if d.element is None:
-        largest = (1 << (d.mantissa or 0)) - 1
-        return largest | 1 << (d.mantissa or 0), largest
-    low, high = d.element.encode([-d.element.max, d.element.max])
-    return low, high
-
-
-def _decoded_all(code: int, x: Tensor, recipe: Recipe, parts: Parts) -> Tensor:
-    """The value of one code with every element's own scale."""
-    packed, scale, zero, tensor_scale = parts
-    filled = _filled(code, x, recipe, packed, scale)
-    family = recipe.block.family if recipe.blocked else None
-    return cast(Tensor, torch.ops.numerics.dequantize(
-        filled, None if family == "micro" else scale, None if family or recipe.symmetric else zero,
-        tensor_scale if family == "scaled" else None, list(x.shape), recipe.text, _name(x.dtype), _wide(x),
-    ))  # fmt: skip
-
-
-def _filled(code: int, x: Tensor, recipe: Recipe, packed: Tensor, scale: Tensor) -> Tensor:
-    """Packed bytes with one code for all; those of microexponents with the exponents that they have."""
-    numerics, text = torch.ops.numerics, text_of(recipe.dtype)
-    kind = recipe.block.code_dtype if recipe.blocked else recipe.element.code_dtype
-    codes = torch.full(x.shape, code, dtype=getattr(torch, kind), device=x.device)
-    if not recipe.blocked:
-        return cast(Tensor, numerics.pack(codes, text))
-    if recipe.block.family != "micro":
-        return cast(Tensor, numerics.pack_blocks(codes, scale, None, text, recipe.axis))
-    _, found, micro, _ = numerics.unpack_blocks(packed, None, list(x.shape), text, recipe.axis)
-    return cast(Tensor, numerics.pack_blocks(codes, found, micro, text, recipe.axis))
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -410,6 +355,10 @@ OPERATORS: dict[str, Operator] = {
         f"(Tensor x, {_GIVEN}, bool clip_gradient=False) -> Tensor", _fake_quantize,
         lambda x, *_: _plain_like(x), _clipped, _keep_input,
     ),
+    "within_range": Operator(
+        "(Tensor x, str recipe, Tensor? scale=None, Tensor? zero_point=None) -> Tensor", within_range,
+        lambda x, *_: x.new_empty(x.shape, dtype=torch.bool),
+    ),
     "tqt": Operator(
         "(Tensor x, Tensor log2_threshold, str recipe) -> Tensor", _tqt,
         lambda x, *_: _plain_like(x), _tqt_gradients, _keep_learned,
@@ -475,6 +424,9 @@ def _draw(seed: int | None, bits: Any) -> Draw:
 
 
 def _number(x: Tensor | None) -> float | None:
+    if x is not None and (x.dtype != torch.float32 or x.numel() != 1 or x.is_meta):
+        came = f"{_name(x.dtype)} of shape {tuple(x.shape)} on {x.device}"
+        raise NumericsError(f"tensor_scale must be float32 of shape (), not {came}")
     return None if x is None else number_of(x)
 
 
@@ -502,10 +454,6 @@ def _scale_type(d: Block) -> torch.dtype:
 
 def _name(kind: torch.dtype) -> str:
     return str(kind).removeprefix("torch.")
-
-
-def _wide(x: Tensor) -> str:
-    return "float64" if x.dtype == torch.float64 else "float32"
 
 
 library = torch.library.Library("numerics", "DEF")

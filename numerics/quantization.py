@@ -6,18 +6,22 @@ arrays.  The arithmetic is the backend's (backends/affine.py), the facts are FOR
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.affine import AffineBackend
+from numerics.backends.arrays import listed
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine
+from numerics.backends.tensors import is_tensor
 from numerics.formats import backend
 from numerics.formats.backend import Draw
-from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import check_random
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError, truth, warn
+from numerics.formats.rounding import check_random, check_rounding
 from numerics.recipe import Recipe, recipe_of, recipe_text
 from numerics.scheme import Scheme, spelled
 from numerics.tensor import ArrayQTensor, QTensor, affine_backend, check_quantized, to_host, wide_type
@@ -31,7 +35,7 @@ def quantize(
     *,
     scheme: Scheme | str | None = None,
     symmetric: bool = True,
-    scale_type: str = "float32",
+    scale_type: str | None = None,
     zero_point_type: str = "int32",
     rounding: str = "half_even",
     scale_rule: str = "floor",
@@ -44,13 +48,16 @@ def quantize(
     """A tensor in a format: codes = clamp(round(x / scale) + zero_point).
 
     x: as for `Dtype.encode`.  Integers and floats take a scheme (per_tensor by default), and
-    scale_type: float32, float16, bfloat16, pof2 (a power of two, never below the scale wanted,
+    scale_type: float32 (the default), float16, bfloat16, pof2 (a power of two, never below the scale wanted,
     2**-127 .. 2**127), float (x's own type).  A scale is found from the finite values of x: amax /
     max (1 where amax is 0), or for symmetric=False, integers only, (max - min) / (qmax - qmin) over
     the range widened to 0.  It is rounded to its type before use, never to zero or infinity: to the
     type's smallest or largest number instead.  scale, zero_point: given instead of found, in the
-    shape that the scheme makes; a given scale is rounded to its type too.  zero_point_type: int32,
-    or float32 for one that is not rounded.  Block formats take axis and scale_rule instead.
+    shape that the scheme makes; a given scale is rounded to its type too.  Negative values are lost in
+    a symmetric unsigned format: where the scale is found, a NumericsWarning says how many.
+    zero_point_type: int32, or float32 for one that is not rounded.  NaN becomes an integer as 0 does.
+    Wide floats (bfloat16, float16: `Float.wide`) are a plain cast, scale 1 and Inf where `encode` gives
+    it, unless scheme, scale_type or scale is given.  Block formats take axis and scale_rule instead.
     rounding, seed, random_bits: as for `Dtype.encode`.  Of a torch tensor: a tensor subclass
     (subclass.py), on its device.  Raises NumericsError for what does not fit together.  FORMATS §6.
 
@@ -59,8 +66,10 @@ def quantize(
     >>> q.codes.tolist(), float(q.scale), int(q.zero_point)
     ([128, 176, 0], 0.03125, -96)
     """
-    options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis)
-    check_random(rounding, seed, random_bits)
+    rounding = check_rounding(rounding)
+    options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis,
+               scale is not None)  # fmt: skip
+    seed = check_random(rounding, seed, random_bits)
     _refuse_quantized(x)
     face = backend.face(x)
     if face is not None:
@@ -85,7 +94,7 @@ def fake_quantize(
     *,
     scheme: Scheme | str | None = None,
     symmetric: bool = True,
-    scale_type: str = "float32",
+    scale_type: str | None = None,
     zero_point_type: str = "int32",
     rounding: str = "half_even",
     scale_rule: str = "floor",
@@ -105,9 +114,14 @@ def fake_quantize(
     >>> nx.fake_quantize([-1.0, 0.3, 3.5], "int4")
     [-1.0, 0.5, 3.5]
     """
-    options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis)
-    check_random(rounding, seed, random_bits)
+    rounding = check_rounding(rounding)
+    options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis,
+               scale is not None)  # fmt: skip
+    seed = check_random(rounding, seed, random_bits)
+    clip_gradient = truth("clip_gradient", clip_gradient)
     _refuse_quantized(x)
+    if type(clip_gradient) is not bool:
+        raise NumericsError(f"clip_gradient={clip_gradient!r} is not allowed: True or False")
     face = backend.face(x)
     if face is not None:
         recipe = recipe_text(*options)
@@ -126,6 +140,8 @@ def _refuse_quantized(x: Any) -> None:
 def quantized(x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw) -> ArrayQTensor:
     """`quantize`, its options checked."""
     recipe.refuse_given(scale, zero_point)
+    if scale is not None:
+        recipe = recipe.with_scale()
     target = affine_backend(x)
     data, original = target.prepare(x)
     if recipe.blocked:
@@ -144,6 +160,11 @@ def fake_quantized(x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Dr
             recipe.scale_rule, recipe.rounding, None, None, draw.seed, draw.bits
         )
         values = backend.owner(data).round_blocks(data, recipe.block, cast(int, recipe.axis), *options, None)
+    elif not recipe.scaled and scale is None:
+        element = recipe.element
+        values = backend.owner(data).round(
+            data, element, recipe.rounding, element.default_overflow, draw, None
+        )
     else:
         affine = affine_of(recipe, target, data, original, scale, zero_point)
         partition = recipe.partition(tuple(data.shape))
@@ -154,25 +175,41 @@ def fake_quantized(x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Dr
 def affine_of(
     recipe: Recipe, target: AffineBackend, data: Any, original: str, scale: Any = None, zero: Any = None
 ) -> Affine:
-    """The scale and the zero point of a tensor: found, or given and checked."""
+    """The scale and the zero point of a tensor: found, or given and checked; 1 of a cast."""
     partition = recipe.partition(tuple(data.shape))
     given = None if scale is None else _positive("scale", scale, partition.shared)
     zero = _given_zero(recipe, zero, given, partition.shared, wide_type(original))
     options = recipe.options(original)
+    if given is None and not recipe.scaled:
+        given = np.ones(partition.shared)
     if given is not None and (recipe.symmetric or zero is not None):
         return target.given_affine(given, zero, options, wide_type(original), data)
     low, high = target.extremes(data, partition)
+    if recipe.symmetric and not recipe.element.signed:
+        _say_clipped(recipe.element, low, data)
     return target.find_affine(low, high, recipe.element, options, given)
+
+
+def _say_clipped(d: Element, low: Any, data: Any) -> None:
+    """Warns of negative values that an unsigned format is about to lose."""
+    if bool((low < 0).any()):
+        keeps = "symmetric=False shifts its range" if d.kind == "integer" else "a signed format keeps them"
+        count, size = int((data < 0).sum()), math.prod(data.shape)
+        warn(f"{count} of {size} values are negative and become {d.min:g}: {d} is unsigned; {keeps}")
 
 
 def pack(
     recipe: Recipe, target: AffineBackend, data: Any, original: str, affine: Affine, draw: Draw
 ) -> ArrayQTensor:
     """The quantized tensor, with that scale."""
-    shape = tuple(data.shape)
-    packed = target.quantize_packed(
-        data, recipe.element, recipe.partition(shape), affine, recipe.rounding, draw
-    )
+    shape, element = tuple(data.shape), recipe.element
+    if recipe.scaled:
+        packed = target.quantize_packed(
+            data, element, recipe.partition(shape), affine, recipe.rounding, draw
+        )  # fmt: skip
+    else:
+        overflow = element.default_overflow
+        packed = backend.owner(data).encode_packed(data, element, recipe.rounding, overflow, draw)
     scale, zero = stored(recipe, target, affine, original)
     return ArrayQTensor(
         recipe=recipe, shape=shape, packed=packed, shared=scale, zero_point=zero, original=original
@@ -229,7 +266,7 @@ def _given_zero(recipe: Recipe, zero: Any, scale: Any, shape: tuple[int, ...], w
 
 def _numbers(name: str, came: Any, shape: tuple[int, ...]) -> Array:
     try:
-        found = to_host(came)
+        found = to_host(came) if is_tensor(came) else listed(name, came)
         if found.dtype != np.float64 and found.dtype.kind in "fiuV":
             with ieee_arithmetic():
                 found = found.astype(np.float64)

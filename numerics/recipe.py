@@ -9,17 +9,15 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
-import numpy as np
-
 from numerics.backends.affine import AffineOptions, Partition
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.formats.aliases import dtype as find_dtype
 from numerics.formats.block import Block
 from numerics.formats.dtype import Dtype, Element
-from numerics.formats.errors import NumericsError, integer, one_of
+from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.rounding import SCALE_RULES, check_rounding
 from numerics.scheme import Scheme, per_tensor
-from numerics.spelling import read, spelled
+from numerics.spelling import facts_in, read, spelled
 
 SCALE_TYPES = ("float32", "float", "float16", "bfloat16", "pof2")
 ZERO_POINT_TYPES = ("int32", "float32")
@@ -27,7 +25,10 @@ ZERO_POINT_TYPES = ("int32", "float32")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How tensors are quantized: options that fit together.  scheme or axis is None: blocks have an axis."""
+    """How tensors are quantized: options that fit together.  scheme or axis is None: blocks have an axis.
+
+    scaled: False for a plain cast, with the scale 1: what a wide float is where nobody asked for a scale.
+    """
 
     dtype: Dtype
     scheme: Scheme | None
@@ -37,6 +38,7 @@ class Recipe:
     rounding: str = "half_even"
     scale_rule: str = "floor"
     axis: int | None = None
+    scaled: bool = True
 
     @classmethod
     def make(
@@ -45,7 +47,7 @@ class Recipe:
         *,
         scheme: Scheme | str | None = None,
         symmetric: bool = True,
-        scale_type: str = "float32",
+        scale_type: str | None = None,
         zero_point_type: str = "int32",
         rounding: str = "half_even",
         scale_rule: str = "floor",
@@ -53,10 +55,11 @@ class Recipe:
     ) -> Recipe:
         """The options of `quantize`, checked; raises NumericsError where they contradict each other."""
         found = find_dtype(dtype)
-        one_of("scale type", scale_type, SCALE_TYPES)
-        one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
-        one_of("scale rule", scale_rule, SCALE_RULES)
-        symmetric, axis = _bool("symmetric", symmetric), integer("axis", axis)
+        scaled = scheme is not None or scale_type is not None or not getattr(found, "wide", False)
+        scale_type = one_of("scale type", "float32" if scale_type is None else scale_type, SCALE_TYPES)
+        zero_point_type = one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
+        scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
+        symmetric, axis = truth("symmetric", symmetric), integer("axis", axis)
         blocked = isinstance(found, Block)
         given = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
                  "zero_point_type": zero_point_type, "scale_rule": scale_rule, "axis": axis}  # fmt: skip
@@ -65,7 +68,7 @@ class Recipe:
             refuse(found, given, FOR_INTEGERS)
         chosen = None if blocked else Scheme.parse(per_tensor() if scheme is None else scheme)
         return cls(found, chosen, symmetric, scale_type, zero_point_type,
-                   check_rounding(rounding), scale_rule, axis if blocked else None)  # fmt: skip
+                   check_rounding(rounding), scale_rule, axis if blocked else None, scaled)  # fmt: skip
 
     @cached_property
     def text(self) -> str:
@@ -74,19 +77,25 @@ class Recipe:
         >>> Recipe.make("int4", scheme="per_group(32)").text
         '{"dtype": "int4", "scheme": "per_group(32, axis=-1)"}'
         """
-        said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        said |= {"dtype": spelled(self.dtype), "scheme": self.scheme and repr(self.scheme)}
-        return json.dumps({name: value for name, value in said.items() if value is not None})
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        facts |= {"dtype": spelled(self.dtype), "scheme": self.scheme and repr(self.scheme)}
+        if not facts.pop("scaled", True):  # a scheme would ask for a scale
+            del facts["scheme"]
+        return json.dumps({name: value for name, value in facts.items() if value is not None})
 
     @staticmethod
-    @lru_cache(maxsize=1024)
     def parse(text: str) -> Recipe:
         """The inverse of `text`; raises NumericsError for another."""
-        try:
-            said = json.loads(text)
-            return Recipe.make(read(said.pop("dtype")), **said)
-        except (ValueError, KeyError, TypeError, AttributeError) as wrong:
-            raise NumericsError(f"{text!r} is not the text of a recipe: {wrong}") from wrong
+        if not isinstance(text, str):
+            raise NumericsError(f"{said(text)} is not the text of a recipe")
+        return _parsed(text)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, f.name) for f in fields(self)))
+
+    def __hash__(self) -> int:
+        return self._hash  # once: what a tensor consists of is looked up by it in every call
 
     @property
     def element(self) -> Element:
@@ -129,13 +138,21 @@ class Recipe:
             return -(-math.prod(shape) * bits // 8)
         return self.blocking(shape).count * self.block.bytes_per_block
 
+    def shared_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the scales of a tensor of that shape."""
+        return self.blocking(shape).shared_shape if self.blocked else self.partition(shape).shared
+
     def blocking(self, shape: tuple[int, ...]) -> Blocking:
         """The blocks of a tensor of that shape."""
         return Blocking(shape, check_axis(self.axis, shape), self.block.block)
 
     def with_scheme(self, scheme: Scheme) -> Recipe:
         """The same for elements that share their scales otherwise."""
-        return replace(self, scheme=scheme)
+        return replace(self, scheme=scheme, scaled=self.scaled or scheme != self.scheme)
+
+    def with_scale(self) -> Recipe:
+        """The same with a scale: that of a cast is given."""
+        return self if self.scaled else replace(self, scaled=True)
 
     def with_axis(self, axis: int) -> Recipe:
         """The same for blocks along another axis."""
@@ -148,33 +165,38 @@ class Recipe:
             refuse(self.dtype, given, {"scale": None, "zero_point": None})
 
 
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Recipe:
+    try:
+        facts = facts_in(text, "a recipe")
+        return Recipe.make(read(facts.pop("dtype")), **facts)
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as wrong:
+        raise NumericsError(f"{said(text)} is not the text of a recipe: {wrong!s:.400}") from wrong
+
+
 @lru_cache(maxsize=1024, typed=True)  # 1.0 and True equal 1, and are refused
 def _known(*options: Any) -> Recipe:
-    dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis = options
-    return Recipe.make(
+    dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis, given = options
+    made = Recipe.make(
         dtype, scheme=scheme, symmetric=symmetric, scale_type=scale_type, zero_point_type=zero_point_type,
         rounding=rounding, scale_rule=scale_rule, axis=axis,
     )  # fmt: skip
+    return made.with_scale() if given else made
 
 
 def recipe_of(*options: Any) -> Recipe:
-    """Recipe.make of all its options in their order, each set made once."""
+    """Recipe.make of all its options in their order, and whether a scale is given; each set made once."""
     try:
         return _known(*options)
-    except TypeError:  # what cannot be hashed: made again, to be refused in words
+    except NumericsError:
+        raise
+    except Exception:  # what cannot be hashed or compared: made again, to be refused in words
         return _known.__wrapped__(*options)
 
 
 def recipe_text(*options: Any) -> str:
     """The text of the same: a constant for torch.compile."""
     return recipe_of(*options).text
-
-
-def _bool(name: str, came: Any) -> bool:
-    """The truth that came, NumPy's too."""
-    if not isinstance(came, (bool, np.bool_)):
-        raise NumericsError(f"{name}={came!r} is not allowed: True or False")
-    return bool(came)
 
 
 # Options that a kind of format cannot have, with the defaults that say nothing.
@@ -192,5 +214,6 @@ _WHY = {
 def refuse(dtype: Dtype, given: Mapping[str, Any], silent: Mapping[str, Any]) -> None:
     """Raises NumericsError for an option that is given though the format cannot have it."""
     for name, default in silent.items():
-        if given[name] is not default and given[name] != default:
-            raise NumericsError(f"{dtype}: {name}={given[name]!r} cannot be: {_WHY[dtype.kind]}")
+        came = given[name]
+        if came is not default and not (type(came) is type(default) and came == default):
+            raise NumericsError(f"{dtype}: {name}={said(came)} cannot be: {_WHY[dtype.kind]}")

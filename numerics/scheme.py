@@ -8,11 +8,23 @@ from functools import lru_cache
 from typing import Any
 
 from numerics.backends.affine import Partition
-from numerics.backends.blocking import check_axis
-from numerics.formats.errors import NumericsError, integer, one_of
+from numerics.backends.blocking import AXES, as_shape, check_axis
+from numerics.formats.errors import NumericsError, integer, one_of, said
 
-KINDS = ("per_tensor", "per_channel", "per_group")
-_SPELLING = re.compile(r"(\w+)\s*(?:\(\s*(?:([^,()]*?)\s*(?:,\s*(?:axis\s*=\s*)?([^,()]*?)\s*)?)?\))?")
+NUMBERS = {"per_tensor": (), "per_channel": ("axis",), "per_group": ("size", "axis")}
+KINDS = tuple(NUMBERS)
+LONGEST = 100  # characters of a spelling
+_TOKENS = (
+    "a scale for each token is per_group(n) of the n features on the last axis, or per_channel(0) of rows;"
+)
+_AXIS = "a scale for each index of an axis is per_channel(axis);"
+_GROUPS = "a scale for every n neighbours along an axis is per_group(n, axis);"
+MEANT = {  # what other libraries say, in lower case
+    "per_token": _TOKENS, "per_row": _TOKENS, "token": _TOKENS, "per_axis": _AXIS, "per_column": _AXIS,
+    "channel": _AXIS, "per_block": _GROUPS, "block": _GROUPS, "group": _GROUPS, "groupwise": _GROUPS,
+    "tensor": "did you mean 'per_tensor'?",
+}  # fmt: skip
+_OUTSIDE = re.compile(r"(\w+)\s*(\(([^()]*)\))?")  # no two parts of it take the same character
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,13 +40,18 @@ class Scheme:
     size: int | None = None
 
     def __post_init__(self) -> None:
-        one_of("scheme", self.kind, KINDS)
-        if self.kind != "per_tensor":
-            object.__setattr__(self, "axis", integer(f"the axis of {self.kind}", self.axis))
-        if self.kind == "per_group":
-            object.__setattr__(self, "size", integer("the size of a group", self.size))
-        if self.size is not None and self.size < 1:
-            raise NumericsError(f"a group of {self.size} elements cannot be; allowed: 1 and more")
+        object.__setattr__(self, "kind", one_of("scheme", self.kind, KINDS, MEANT))
+        has = {"axis": self.kind != "per_tensor", "size": self.kind == "per_group"}
+        for name, what in (("axis", f"the axis of {self.kind}"), ("size", "the size of a group")):
+            came = getattr(self, name)
+            if has[name]:
+                object.__setattr__(self, name, integer(what, came))
+            elif came is not None:
+                raise NumericsError(f"{name}={said(came)} does not belong to {self.kind}")
+        if self.size is not None and not 1 <= self.size < 1 << 63:
+            raise NumericsError(f"a group of {said(self.size)} elements cannot be; allowed: 1 and more")
+        if self.axis is not None and not -AXES <= self.axis < AXES:
+            raise NumericsError(f"axis {said(self.axis)} cannot be: arrays have {AXES} axes at most")
 
     def __repr__(self) -> str:
         if self.kind == "per_group":
@@ -52,16 +69,18 @@ class Scheme:
         """
         if isinstance(text, Scheme):
             return text
-        found = _SPELLING.fullmatch(text.strip()) if isinstance(text, str) else None
+        found = _OUTSIDE.fullmatch(text.strip()) if isinstance(text, str) and len(text) <= LONGEST else None
         if found is None:
             allowed = "per_tensor, per_channel(0), per_group(128, axis=-1)"
-            raise NumericsError(f"{text!r} is not a scheme; allowed: {allowed}")
-        kind, *written = found.groups()
-        numbers = [_integer(text, number) for number in written if number]
-        return _made(one_of("scheme", kind, KINDS), numbers, size, axis)
+            raise NumericsError(f"{said(text)} is not a scheme; allowed: {allowed}")
+        kind, _, inside = found.groups()
+        kind = one_of("scheme", kind, KINDS, MEANT)
+        return _made(kind, _numbers(text, kind, inside or ""), size, axis)
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
         """The scheme on a tensor of that shape; raises NumericsError where it has no such axis."""
+        if type(shape) is not tuple:
+            shape = as_shape(shape)
         try:
             return _partition(self, shape)
         except TypeError:  # sizes that torch.compile does not know yet cannot be remembered
@@ -79,28 +98,44 @@ def _partition(scheme: Scheme, shape: tuple[int, ...]) -> Partition:
     return Partition(shape, axis, scheme.size)
 
 
-def _integer(text: object, number: str) -> int:
-    try:
-        return int(number.removeprefix("axis=").removeprefix("size="))
-    except ValueError:
-        raise NumericsError(f"{number!r} in scheme {text!r} is not an integer") from None
+def _numbers(text: object, kind: str, inside: str) -> dict[str, int]:
+    """What stands in the parentheses, by name; a comma may come last."""
+    parts = inside.split(",")
+    parts = parts if parts[-1].strip() else parts[:-1]
+    names: tuple[str, ...] = NUMBERS[kind]
+    numbers: dict[str, int] = {}
+    if len(parts) > len(names):
+        raise NumericsError(
+            f"{kind} takes {len(names)} number{'s' * (len(names) != 1)}, not {inside.strip()}"
+        )
+    for place, part in zip(names, parts, strict=False):
+        before, _, number = part.rpartition("=")
+        name = before.strip() or place
+        if name not in names or name in numbers:
+            raise NumericsError(
+                f"{part.strip()!r} in scheme {said(text)} cannot be; allowed: {', '.join(names)}, once"
+            )
+        try:
+            numbers[name] = int(number)
+        except ValueError:
+            raise NumericsError(f"{part.strip()!r} in scheme {said(text)} is not an integer") from None
+    return numbers
 
 
-def _made(kind: str, numbers: list[int], size: int | None, axis: int | None) -> Scheme:
+def _made(kind: str, numbers: dict[str, int], size: int | None, axis: int | None) -> Scheme:
     """Numbers in parentheses go before those that stand beside."""
-    allowed = KINDS.index(kind)
-    if len(numbers) > allowed:
-        raise NumericsError(f"{kind} takes {allowed} number{'s' * (allowed != 1)}, not {numbers}")
     if size is not None and kind != "per_group":
-        raise NumericsError(f"a group size ({size}) belongs to per_group, not {kind}")
+        raise NumericsError(f"a group size ({said(size)}) belongs to per_group, not {kind}")
     if kind == "per_tensor":
         return per_tensor()
+    along = numbers.get("axis", axis)
+    where = {} if along is None else {"axis": along}
     if kind == "per_channel":
-        return per_channel(*(numbers or ([] if axis is None else [axis])))
-    size = numbers[0] if numbers else size
+        return per_channel(**where)
+    size = numbers.get("size", size)
     if size is None:
         raise NumericsError("per_group needs the size of a group, as in per_group(128)")
-    return per_group(size, *(numbers[1:] or ([] if axis is None else [axis])))
+    return per_group(size, **where)
 
 
 def per_tensor() -> Scheme:

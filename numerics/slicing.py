@@ -6,11 +6,12 @@ What shares a scale stays together: along a blocked axis a part begins and ends 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from numerics.backends.blocking import check_axis
 from numerics.formats.block import Blocks
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, integer, said
 from numerics.recipe import Recipe
 from numerics.scheme import per_channel, per_group, per_tensor
 
@@ -20,19 +21,39 @@ if TYPE_CHECKING:
 Index = tuple[Any, ...]
 
 
-def part(q: QTensor, index: Any) -> QTensor:
-    """q[index]: integers, slices and `...`."""
+def part(q: QTensor, index: Any) -> Any:
+    """q[index]: integers, slices and `...`; of one element in a block the value: no block holds it alone."""
+    places = _places(index, len(q.shape))
+    blocked = blocked_axis(q)
+    if blocked is not None and not any(isinstance(place, slice) for place in places):
+        return _element(q, places, blocked)
     axis = 0
-    for place in _places(index, len(q.shape)):
+    for called, place in enumerate(places):
         if isinstance(place, slice):
-            q, axis = sliced(q, axis, place), axis + 1
+            q, axis = sliced(q, axis, place, called), axis + 1
         else:
-            q = selected(q, axis, place)
+            q = selected(q, axis, place, called)
     return q
 
 
-def sliced(q: QTensor, axis: int, places: slice) -> QTensor:
-    """Some indices of an axis; raises NumericsError where they cut what shares a scale."""
+def _element(q: QTensor, places: list[Any], blocked: int) -> Any:
+    """The value at one place, of which no more than its block is decoded."""
+    spans = []
+    for axis, (place, length) in enumerate(zip(places, q.shape, strict=True)):
+        size, found = sharing(q, axis), _inside(place, length, axis)
+        spans.append((found // size * size, size, found % size))
+    block = part(q, tuple(slice(start, start + size) for start, size, _ in spans))
+    values = block.dequantize()
+    for _, _, inside in spans:
+        values = values[inside]
+    return values
+
+
+def sliced(q: QTensor, axis: int, places: slice, called: int | None = None) -> QTensor:
+    """Some indices of an axis; raises NumericsError where they cut what shares a scale.
+
+    called: the axis, as who asked counts it.
+    """
     axis = check_axis(axis, tuple(q.shape))
     length, size = q.shape[axis], sharing(q, axis)
     start, stop, step = places.indices(length)
@@ -42,8 +63,9 @@ def sliced(q: QTensor, axis: int, places: slice) -> QTensor:
     if (count, step) == (length, 1):
         return q.with_parts(q.recipe, tuple(q.shape), q.packed, q.shared, q.zero_point)
     if size > 1 and (step != 1 or start % size or (stop % size and stop != length)):
+        named = axis if called is None else called
         raise NumericsError(
-            f"{start}:{stop}:{step} of axis {axis} cuts the {size} elements that share a scale; "
+            f"{start}:{stop}:{step} of axis {named} cuts the {size} elements that share a scale; "
             f"cut at multiples of {size}, or dequantize first"
         )
     before = (slice(None),) * axis
@@ -53,17 +75,32 @@ def sliced(q: QTensor, axis: int, places: slice) -> QTensor:
     return _taken(q, q.recipe, shape, axis, elements, shared)
 
 
-def selected(q: QTensor, axis: int, place: int) -> QTensor:
+def selected(q: QTensor, axis: int, place: int, called: int | None = None) -> QTensor:
     """One index of an axis, which goes; raises NumericsError for a blocked axis and beyond its end."""
     axis = check_axis(axis, tuple(q.shape))
-    length = q.shape[axis]
-    if not -length <= place < length:
-        raise NumericsError(f"index {place} is outside axis {axis}, which has {length}")
+    named = axis if called is None else called
+    found = _inside(place, q.shape[axis], named)
     if axis == blocked_axis(q):
-        raise NumericsError(f"axis {axis} is the one along which scales are shared: slice it instead")
-    where = ((slice(None),) * axis) + (place % length,)
+        raise NumericsError(
+            f"axis {named} is the one along which scales are shared: slice it instead, or dequantize first"
+        )
+    where = ((slice(None),) * axis) + (found,)
     shape = (*q.shape[:axis], *q.shape[axis + 1 :])
     return _taken(q, _without(q, axis), shape, axis, where, where)
+
+
+def rows(q: QTensor, take: Callable[[Any], Any], count: int) -> QTensor | None:
+    """Some indices of the first axis; None where they are not whole bytes with scales of their own.
+
+    take: gives of a part, whose first axis is the tensor's, the `count` indices that are asked for.
+    """
+    bits = bits_of_index(q) if q.shape else None
+    if bits is None or bits % 8 or blocked_axis(q) == 0:
+        return None
+    packed = take(q.packed.reshape(q.shape[0], bits // 8)).reshape(-1)
+    beside = take if shared_along(q, 0) else (lambda part: part)
+    shared, zero = (None if p is None else beside(p) for p in (q.shared, q.zero_point))
+    return q.with_parts(q.recipe, (count, *q.shape[1:]), packed, shared, zero)
 
 
 def flattened(q: QTensor) -> QTensor | None:
@@ -155,6 +192,13 @@ def bits_of_index(q: QTensor) -> int | None:
     return None if axis == 0 else 8 * d.bytes_per_block * lines * -(-q.shape[axis] // d.block)
 
 
+def _inside(place: int, length: int, axis: int) -> int:
+    """An index of an axis, from the front."""
+    if not -length <= place < length:
+        raise NumericsError(f"index {said(place)} is outside axis {axis}, which has {length}")
+    return place % length
+
+
 def _without(q: QTensor, axis: int) -> Recipe:
     """The recipe of what is left when an axis goes."""
     recipe, ndim = q.recipe, len(q.shape)
@@ -179,7 +223,7 @@ def _places(index: Any, ndim: int) -> list[Any]:
     given = index if isinstance(index, tuple) else (index,)
     count = sum(place is not Ellipsis for place in given)
     if count > ndim or len(given) - count > 1:
-        raise NumericsError(f"{index!r} does not fit {ndim} axes: one place an axis, and one ...")
+        raise NumericsError(f"{said(index)} does not fit {ndim} axes: one place an axis, and one ...")
     places: list[Any] = []
     for place in given if len(given) > count else (*given, Ellipsis):
         places += [slice(None)] * (ndim - count) if place is Ellipsis else [_place(place)]
@@ -189,6 +233,7 @@ def _places(index: Any, ndim: int) -> list[Any]:
 def _place(place: Any) -> Any:
     if isinstance(place, slice):
         return place
-    if isinstance(place, bool) or not hasattr(place, "__index__"):
-        raise NumericsError(f"a QTensor takes integers, slices and ..., not {place!r}")
-    return place.__index__()
+    try:
+        return integer("an index", place)
+    except NumericsError:
+        raise NumericsError(f"a QTensor takes integers, slices and ..., not {said(place)}") from None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from numerics.formats import aliases
 from numerics.formats.block import Block
-from numerics.formats.dtype import Dtype, Float, Integer, intern
-from numerics.formats.errors import NumericsError
+from numerics.formats.dtype import Dtype, Float, Integer
+from numerics.formats.errors import NumericsError, said
 
+LONGEST = 10_000  # characters of a format or a recipe as a text
 KINDS = {"integer": Integer, "float": Float, "block": Block}
 
 
@@ -22,21 +23,31 @@ def facts_of(d: Dtype) -> dict[str, Any]:
     return {"kind": d.kind, **facts, **nested}
 
 
-def dtype_of(said: dict[str, Any]) -> Dtype:
+def dtype_of(described: Any) -> Dtype:
     """The format with those facts: the table's own where it has it, else a declared one.
+
+    Facts that only equal others (12.0, True for 1) would stand for them wherever the format is asked for
+    again: raises NumericsError for facts of another type, for more or fewer facts, and for no format.
 
     >>> from numerics.formats import float_format, mx6
     >>> dtype_of(facts_of(mx6)) is mx6, dtype_of(facts_of(float_format(3, 2))) is float_format(3, 2)
     (True, True)
     """
-    for known in aliases.dtypes():
-        if known.name == said["name"] and facts_of(known) == said:
-            return known
-    kind = KINDS[said["kind"]]
-    facts = {key: dtype_of(value) if isinstance(value, dict) else value for key, value in said.items()}
-    del facts["kind"]
-    made = kind(**facts)
-    return intern(kind, tuple((f.name, getattr(made, f.name)) for f in fields(kind)))
+    kind = KINDS.get(str(described.get("kind"))) if isinstance(described, dict) else None
+    if kind is None:
+        raise NumericsError(
+            f"{said(described)} does not describe a format: its facts are due by name, and its kind: "
+            f"{', '.join(KINDS)}"
+        )
+    facts = {name: value for name, value in described.items() if name != "kind"}
+    due = [f.name for f in fields(cast(Any, kind)) if f.init and f.name != "source"]
+    if facts.keys() != set(due):
+        raise NumericsError(
+            f"a format of kind {described['kind']} has the facts {', '.join(due)}, not {said(list(facts))}"
+        )
+    facts = {name: dtype_of(value) if isinstance(value, dict) else value for name, value in facts.items()}
+    made: Dtype = kind(**facts)
+    return made
 
 
 def spelled(d: Dtype) -> str | dict[str, Any]:
@@ -70,7 +81,17 @@ def parse(text: str) -> Dtype:
     """The inverse of `text_of`; raises NumericsError for another text."""
     if not text.startswith("{"):
         return aliases.dtype(text)
+    return dtype_of(facts_in(text, "a format"))
+
+
+def facts_in(text: str, what: str) -> dict[str, Any]:
+    """The JSON object in a text of our own; raises NumericsError where there is none, or a longer one."""
     try:
-        return dtype_of(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError) as wrong:
-        raise NumericsError(f"{text!r} does not describe a format: {wrong}") from wrong
+        if not isinstance(text, str) or len(text) > LONGEST:
+            raise ValueError(f"at most {LONGEST} characters are allowed")
+        facts = json.loads(text)
+        if isinstance(facts, dict):
+            return facts
+        raise ValueError("it is no JSON object")
+    except (ValueError, RecursionError) as wrong:
+        raise NumericsError(f"{said(text)} does not describe {what}: {wrong}") from wrong

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -13,9 +14,10 @@ from numerics.backends.affine import Partition
 from numerics.backends.executor import Affine
 from numerics.backends.tensors import number_of
 from numerics.backends.words import bits_of
-from numerics.container import Reader, Writer
+from numerics.container import Reader, Writer, word_type
 from numerics.formats.backend import Draw
 from numerics.formats.block import Block
+from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16, e8m0, float16
 from numerics.manifest import Plan
 from numerics.pieces import Piece, random_bits, runs
@@ -43,6 +45,8 @@ class Shared:
         if scale is not None and plan.recipe.scheme is not None and plan.scale_type in _CODECS:
             scale = cast(Array, _CODECS[plan.scale_type].decode(scale.view(f"u{scale.itemsize}")))
         tensor_scale = number_of(words["tensor_scale"]) if "tensor_scale" in words else None
+        if tensor_scale is not None and not 0 < tensor_scale < 2.0**128:
+            raise NumericsError(f"{reader.path}: {plan.names['tensor_scale']!r} is {tensor_scale}, no scale")
         return cls(scale, words.get("zero_point"), tensor_scale)
 
     def of(self, plan: Plan, piece: Piece) -> Shared:
@@ -84,8 +88,7 @@ def encode(
     reader: Reader, writer: Writer, name: str, plan: Plan, seed: int | None, most: int, done: Done
 ) -> ErrorSums:
     """Quantizes a tensor in pieces of about `most` elements; returns how far the values moved."""
-    words, sums = reader.words(name), ErrorSums()
-    source = _Source(words, plan, most)
+    sums, source = ErrorSums(), _Source(reader, name, plan, most // plan.padding)
     writing = _Writing(writer, plan)
     spanning = _spanning(source)
     for piece in source.pieces():
@@ -94,7 +97,7 @@ def encode(
         q = _quantize(plan, data, piece, spanning, draw)
         writing.put(q)
         sums.add(data, q.decoded())
-        done(name, words[piece].nbytes)
+        done(name, data.size * reader.entries[name].itemsize)
     writing.put_spanning(spanning)
     return sums
 
@@ -103,7 +106,8 @@ def encode(
 class _Source:
     """A float tensor of a file."""
 
-    words: Array
+    reader: Reader
+    name: str
     plan: Plan
     most: int
 
@@ -112,9 +116,21 @@ class _Source:
 
     def piece(self, piece: Piece) -> Array:
         """float32, or float64 where the tensor is."""
+        words = self._words(piece)
         if self.plan.original == "bfloat16":
-            return cast(Array, bfloat16.decode(np.ascontiguousarray(self.words[piece])))
-        return self.words[piece].astype(wide_type(self.plan.original), order="C")
+            return cast(Array, bfloat16.decode(np.ascontiguousarray(words)))
+        return words.astype(wide_type(self.plan.original), order="C", copy=False)
+
+    def _words(self, piece: Piece) -> Array:
+        """Read where it lies in one stretch; else gathered from the mapped file."""
+        entry = self.reader.entries[self.name]
+        stretches = list(islice(runs(self.plan.shape, piece), 2))
+        if len(stretches) != 1:
+            self.reader.check_size()
+            return self.reader.words(self.name)[piece]
+        first, count = stretches[0]
+        raw = self.reader.read(self.name, first * entry.itemsize, (first + count) * entry.itemsize)
+        return raw.view(word_type(entry.dtype)).reshape([part.stop - part.start for part in piece])
 
 
 def _quantize(plan: Plan, data: Array, piece: Piece, spanning: Shared, draw: Draw) -> ArrayQTensor:
@@ -143,9 +159,10 @@ def _spanning(source: _Source) -> Shared:
 
 def _found(source: _Source) -> Shared:
     plan, scheme = source.plan, source.plan.recipe.scheme_of_elements
-    backend = affine_backend(source.words)
+    if not plan.recipe.scaled:  # nothing is looked for
+        return Shared(np.ones(scheme.partition(plan.shape).shared, wide_type(plan.original)))
     low = np.zeros(scheme.partition(plan.shape).shared, wide_type(plan.original))
-    high = np.zeros_like(low)
+    high, backend = np.zeros_like(low), affine_backend(low)
     for piece in source.pieces():
         data, index = source.piece(piece), _shared_index(plan, piece)
         least, largest = backend.extremes(data, scheme.partition(data.shape))
@@ -157,7 +174,8 @@ def _found(source: _Source) -> Shared:
 
 def _tensor_scale(source: _Source, dtype: Block) -> Shared:
     """The scale of the whole tensor: that of a block with its largest magnitude."""
-    backend, amax = affine_backend(source.words), np.zeros(1, wide_type(source.plan.original))
+    amax = np.zeros(1, wide_type(source.plan.original))
+    backend = affine_backend(amax)
     for piece in source.pieces():
         data = source.piece(piece)
         low, high = backend.extremes(data, Partition(data.shape))
@@ -212,11 +230,13 @@ def store(writer: Writer, plan: Plan, q: ArrayQTensor) -> None:
 
 def decode(reader: Reader, writer: Writer, name: str, plan: Plan, most: int, done: Done) -> None:
     """Writes the floats of a tensor, in pieces of about `most` elements."""
-    packed, shared, start = reader.raw(plan.names["codes"]), Shared.read(reader, plan), 0
-    for piece in plan.cut.pieces(most):
+    shared, start = Shared.read(reader, plan), 0
+    for piece in plan.cut.pieces(most // plan.padding):
         shape = tuple(part.stop - part.start for part in piece)
         stop = start + plan.recipe.packed_bytes(shape)
-        q = qtensor(plan, shape, packed[start:stop], shared.of(plan, piece))
+        packed = reader.read(plan.names["codes"], start, stop)
+        reader.check_size()  # the scales are views
+        q = qtensor(plan, shape, packed, shared.of(plan, piece))
         _put_values(writer, name, plan, piece, _words(q))
         done(name, stop - start)
         start = stop

@@ -8,31 +8,36 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from numerics import slicing
 from numerics.backends.affine import AffineBackend
 from numerics.backends.blocking import check_axis
 from numerics.backends.executor import Affine
+from numerics.backends.host import HostBackend
 from numerics.backends.tensors import as_array, is_tensor, number_of
 from numerics.backends.words import bfloat16_type
 from numerics.formats import backend
+from numerics.formats.aliases import name_of_type
 from numerics.formats.block import Blocks
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, one_of
+from numerics.parts import ORIGINALS as ORIGINALS
+from numerics.parts import check_parts
 from numerics.recipe import Recipe
 from numerics.scheme import Scheme
 
 Array = NDArray[Any]
-ORIGINALS = ("float16", "bfloat16", "float32", "float64", "python")
 SCALE_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "pof2": 8}
-CHUNK = 1 << 18  # elements that are summed or counted at a time
+CHUNK = 1 << 18  # elements that are counted at a time
 SHOWN = 6  # values of a notebook's view
 
 
@@ -207,8 +212,11 @@ class QTensor:
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class ArrayQTensor(QTensor):
-    """A QTensor of a backend's own arrays: NumPy's; on a GPU, those of its kernels."""
+class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
+    """A QTensor of a backend's own arrays: NumPy's; on a GPU, those of its kernels.
+
+    Raises NumericsError for parts that are not those of the recipe and the shape (parts.py).
+    """
 
     recipe: Recipe
     shape: tuple[int, ...]
@@ -218,8 +226,21 @@ class ArrayQTensor(QTensor):
     tensor_scale: float | None = None
     original: str = "float32"
 
+    def __post_init__(self) -> None:
+        check_parts(self.recipe, self.shape, self.original, {
+            "packed": self.packed, "shared": self.shared, "zero_point": self.zero_point,
+            "tensor_scale": self.tensor_scale,
+        })  # fmt: skip
+
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}  # without what was unpacked
+
+    def __setstate__(self, state: Any) -> None:
+        names = {f.name for f in fields(self)}
+        if not isinstance(state, dict) or state.keys() != names:
+            raise NumericsError(f"the state of a QTensor has {', '.join(sorted(names))}, and nothing else")
+        self.__dict__.update(state)
+        self.__post_init__()
 
     @cached_property
     def codes(self) -> Any:
@@ -248,6 +269,27 @@ class ArrayQTensor(QTensor):
     def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
         """Its values, where NumPy is given it: always new."""
         return np.asarray(self.dequantize(), dtype)
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **options: Any
+    ) -> Any:
+        """Arithmetic is that of the values; raises NumericsError where it would write to a QTensor."""
+        if any(isinstance(x, QTensor) for x in out):
+            raise NumericsError(f"{ufunc.__name__} would change a QTensor in place; dequantize it first")
+        plain = [np.asarray(x) if isinstance(x, ArrayQTensor) else x for x in inputs]
+        return getattr(ufunc, method)(*plain, **options, **({"out": out} if out else {}))
+
+    __hash__ = object.__hash__  # `==` compares the values, as of tensors
+
+    @property
+    def ndim(self) -> int:
+        """Axes."""
+        return len(self.shape)
+
+    @property
+    def T(self) -> Array:
+        """The values with their axes in the opposite order."""
+        return np.asarray(self).T
 
     @property
     def size(self) -> int:
@@ -305,19 +347,13 @@ class ErrorSums:
     max_error: float = 0.0
 
     def add(self, x: Array, y: Array) -> None:
-        """Takes in a part: x as it was and y as it became."""
-        x, y = x.reshape(-1), y.reshape(-1)
-        for start in range(0, x.size, CHUNK):
-            self._add(x[start : start + CHUNK], y[start : start + CHUNK])
-
-    def _add(self, x: Array, y: Array) -> None:
-        finite = np.isfinite(x)
-        signal = x[finite].astype(np.float64)
-        with np.errstate(all="ignore"):
-            error = np.abs(signal - y[finite])
-            self.signal += float(signal @ signal)
-            self.noise += float(error @ error)
-        self.max_error = float(np.max(error, initial=self.max_error))
+        """Takes in a part: x as it was and y as it became; elements of x that are not finite are left out."""
+        for signal, noise, largest in _host(x).error_sums(x, y).tolist():
+            self.signal += signal
+            self.noise += noise
+            self.max_error = max(self.max_error, largest)
+        if math.isnan(self.noise):
+            self.max_error = math.nan
 
     def merge(self, other: ErrorSums) -> None:
         """Takes in the sums of another signal."""
@@ -341,6 +377,16 @@ def affine_backend(x: Any) -> AffineBackend:
     return cast(AffineBackend, backend.owner(x))
 
 
+def _host(x: Array) -> HostBackend:
+    """The backend that sums over x: the chosen one where it is the host's, else the fastest that is there."""
+    finders: tuple[Callable[[], object], ...] = (lambda: backend.owner(x), lambda: backend.get("cpu"))
+    for find in finders:
+        with suppress(NumericsError):
+            if isinstance(host := find(), HostBackend):
+                return host
+    return cast(HostBackend, backend.get("array"))
+
+
 def check_quantized(what: str, q: Any) -> None:
     """Raises NumericsError for what is no QTensor."""
     if not isinstance(q, QTensor):
@@ -359,10 +405,7 @@ def wide_type(original: str) -> str:
 
 def float_name(dtype: Any) -> str:
     """`float32` for a float type, whoever's; raises NumericsError for another."""
-    named = (
-        dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", None)
-    )
-    return one_of("float type", str(named or dtype).removeprefix("torch."), ORIGINALS[:-1])
+    return one_of("float type", name_of_type(dtype) or dtype, ORIGINALS[:-1])
 
 
 def to_host(x: Any) -> Array:

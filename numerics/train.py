@@ -16,11 +16,13 @@ nothing is learned, `fake_quantize` itself has the straight-through gradient.
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from numerics.backends.sharing import reduced
 from numerics.backends.tensors import given_tensor, number_tensor
@@ -135,8 +137,35 @@ class _Learned(LazyModuleMixin, nn.Module):
             return
         if torch.compiler.is_compiling():
             raise NumericsError(f"{self} has seen no batch; call it once before it is compiled")
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():  # what begins there must still learn later
             self._begin(_tensor(x))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves it as any module, but what it learns stays in its type: in half of it a threshold is another.
+
+        What has not begun stays so wherever it goes; what comes back from "meta" is empty, and begins anew.
+        """
+        learned = {name: p for name, p in self._parameters.items() if p is not None}
+        waiting = {name: p for name, p in learned.items() if is_lazy(p)}
+        from_meta = {name for name, p in learned.items() if name not in waiting and p.is_meta}
+        self._parameters = {name: p for name, p in learned.items() if name not in waiting}
+        try:
+            super()._apply(lambda x: _kept_in_type(x, fn), recurse)  # type: ignore[no-untyped-call]
+        finally:
+            moved: dict[str, Any] = {name: self._parameters.get(name, p) for name, p in learned.items()}
+            self._parameters = moved
+        emptied = {name for name in from_meta if not moved[name].is_meta}
+        for name in (*waiting, *emptied):
+            moved[name] = _moved(moved[name], fn, name in emptied)
+        if emptied and not hasattr(self, "_initialize_hook"):
+            self._await_batch()
+        return self
+
+    def _await_batch(self) -> None:
+        """As it was made: the first batch, or a state, says with what it begins."""
+        load = self._register_load_state_dict_pre_hook(self._lazy_load_hook)  # type: ignore[no-untyped-call]
+        self._load_hook = load
+        self._initialize_hook = self.register_forward_pre_hook(self._infer_parameters, with_kwargs=True)
 
     def quantize(self, x: Tensor) -> QTensor:
         """x as a QTensor, whose values are those of forward, bit for bit."""
@@ -164,9 +193,10 @@ class _Learned(LazyModuleMixin, nn.Module):
 class TQT(_Learned):
     """Learns a threshold per tensor, with a power of two for a scale: `tqt`.
 
-    dtype: an integer format.  init: how the first batch gives the threshold: `_3SD` for weights,
-    `_LL_J` for activations (THRESHOLD_INIT); 1 where that is 0.  Learns `log2_threshold`, a float32
-    (float64 where x is).  Raises NumericsError for another format or init.  arXiv 1903.08066.
+    dtype: an integer format.  scheme: per_tensor, the only one.  init: how the first batch gives the
+    threshold: `_3SD` for weights, `_LL_J` for activations (THRESHOLD_INIT); 1 where that is 0.  Learns
+    `log2_threshold`, a float32 (float64 where x is), which stays so when the model is moved to another
+    type.  Raises NumericsError for another format, scheme or init.  arXiv 1903.08066.
 
     >>> quantizer = TQT("int8", init="_LL_J")
     >>> quantizer(torch.tensor([0.3, -0.75])).tolist()
@@ -175,10 +205,16 @@ class TQT(_Learned):
     (tensor(0.0078), tensor([ 38, 160], dtype=torch.uint8))
     """
 
-    def __init__(self, dtype: Any, init: str = "_3SD") -> None:
-        super().__init__(_recipe(dtype))
+    def __init__(self, dtype: Any, init: str = "_3SD", *, scheme: Scheme | str | None = None) -> None:
+        recipe = _recipe(dtype, scheme)
+        if recipe.scheme_of_elements.kind != "per_tensor":
+            raise NumericsError(
+                f"scheme={recipe.scheme!r} cannot be: TQT learns one threshold for a tensor; "
+                "LSQ learns a scale for each channel or group"
+            )
+        super().__init__(recipe)
         self.init = one_of("threshold initialization", init, THRESHOLD_INIT)
-        self.log2_threshold = nn.UninitializedParameter()
+        self.log2_threshold = _uninitialized()
 
     def forward(self, x: Tensor) -> Tensor:
         """x quantized and dequantized, in its own type."""
@@ -225,7 +261,7 @@ class LSQ(_Learned):
     def __init__(self, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None) -> None:
         found = None if zero_point is None else given_tensor("zero_point", zero_point)
         super().__init__(_recipe(dtype, scheme, found is None), found)
-        self.step = nn.UninitializedParameter()
+        self.step = _uninitialized()
 
     def forward(self, x: Tensor) -> Tensor:
         """x quantized and dequantized, in its own type."""
@@ -244,6 +280,30 @@ class LSQ(_Learned):
         found = lsq_init(x, self.recipe.dtype, scheme=self.recipe.scheme)
         self.step.materialize(found.shape, found.device, found.dtype)
         self.step.copy_(found)
+
+
+# ---- what is learned, wherever it lies -------------------------------------------------------------
+
+
+def _uninitialized(**options: Any) -> nn.UninitializedParameter:
+    with torch.inference_mode(False):
+        return nn.UninitializedParameter(**options)
+
+
+def _kept_in_type(x: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """fn(x), in x's own type and of x's own values where they are somewhere."""
+    moved = fn(x)
+    if moved.dtype == x.dtype or not x.is_floating_point():
+        return moved
+    return x.to(moved.device)
+
+
+def _moved(parameter: Any, fn: Callable[[Tensor], Tensor], emptied: bool) -> nn.UninitializedParameter:
+    """One without values where fn would bring it; the same one where it stays, since optimizers hold it."""
+    device = parameter.device if emptied else fn(torch.empty(0, device=parameter.device)).device
+    if not emptied and device == parameter.device:
+        return cast(nn.UninitializedParameter, parameter)
+    return _uninitialized(requires_grad=parameter.requires_grad, device=device)
 
 
 # ---- recipes and checks ----------------------------------------------------------------------------

@@ -12,9 +12,13 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from types import ModuleType
+
+from numerics.formats import backend
 
 FOLLOWERS = {"torch": "numerics.face", "torch._dynamo": "numerics.compiled"}
 
@@ -22,8 +26,8 @@ FOLLOWERS = {"torch": "numerics.face", "torch._dynamo": "numerics.compiled"}
 class _Loader(importlib.abc.Loader):
     """Loads a module as its own loader does, then the one that follows it."""
 
-    def __init__(self, loader: importlib.abc.Loader) -> None:
-        self._loader = loader
+    def __init__(self, loader: importlib.abc.Loader, finder: _Finder) -> None:
+        self._loader, self._finder = loader, finder
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         """The loader's own."""
@@ -33,6 +37,8 @@ class _Loader(importlib.abc.Loader):
         """The loader's own, and what waited for it."""
         module.__spec__.loader = module.__loader__ = self._loader  # type: ignore[union-attr]
         self._loader.exec_module(module)
+        with suppress(ValueError):  # loaded, not merely looked for: the finder has done its work
+            sys.meta_path.remove(self._finder)
         try:
             importlib.import_module(FOLLOWERS[module.__name__])
         except Exception as wrong:  # what was asked for is whole: its import must not fail by us
@@ -40,28 +46,33 @@ class _Loader(importlib.abc.Loader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds one module once, as others find it."""
+    """Finds one module as others find it, until it is loaded."""
 
     def __init__(self, awaited: str) -> None:
-        self._awaited = awaited
+        self._awaited, self._own = awaited, threading.local()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """The awaited module with the loader above; nothing else."""
-        if name != self._awaited:
+        if name != self._awaited or getattr(self._own, "asks", False):
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self._own.asks = True  # the others
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._own.asks = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+            spec.loader = _Loader(spec.loader, self)
         return spec
 
 
 def arrange() -> None:
-    """Imports what follows torch, now or when it is imported."""
+    """Imports what follows torch, now or when it is imported; a stub in its place is waited out."""
+    backend.expect_face("torch", "Tensor", FOLLOWERS["torch"])
+    whole = isinstance(getattr(sys.modules.get("torch"), "Tensor", None), type)
     for awaited, follower in FOLLOWERS.items():
-        if sys.modules.get(awaited) is not None:
+        if whole and sys.modules.get(awaited) is not None:
             importlib.import_module(follower)
         else:
             sys.meta_path.insert(0, _Finder(awaited))

@@ -36,6 +36,7 @@ from numerics.backends.executor import Affine
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, launch, native
 from numerics.formats.backend import Draw
+from tests.children import LIMIT
 
 TARGETS = {f"sm_{n}": GPUTarget("cuda", n, 32) for n in (80, 89, 90, 100, 120)} | {
     "gfx942": GPUTarget("hip", "gfx942", 64),
@@ -243,7 +244,7 @@ def _resources(cubin: bytes) -> dict[str, int]:
         file.write(cubin)
         file.flush()
         shown = subprocess.run(
-            [tool, "-res-usage", file.name], capture_output=True, text=True, check=True
+            [tool, "-res-usage", file.name], capture_output=True, text=True, check=True, timeout=LIMIT
         ).stdout
     return {key: int(re.search(rf"{key}:(\d+)", shown)[1]) for key in ("REG", "STACK", "LOCAL")}  # type: ignore[index]
 
@@ -292,7 +293,7 @@ def main() -> None:
     print(f"{len(found)} compiled, {len(faulty)} with faults")
     if options.json:
         data = {"triton": triton.__version__, "kernels": [asdict(row) for row in found]}
-        options.json.write_text(json.dumps(data, indent=1) + "\n")
+        options.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     sys.exit(bool(faulty))
 
 

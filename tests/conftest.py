@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: it looks once
@@ -20,8 +21,22 @@ sys.path.append(str(Path(__file__).parents[1]))  # for bench; last, so that the 
 hypothesis.settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("house")
 
+LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
+HOUR = 3600.0  # a proof's limit; where all of them are asked for, a day's
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """pyproject.toml limits every test; proofs take longer."""
+    for item in items:
+        if LONG or item.get_closest_marker("proof"):
+            item.add_marker(pytest.mark.timeout(24 * HOUR if LONG else HOUR))
+
+
 backend.register("interpreter", "tests.interpreted")
-EXECUTORS = ("array", "cpu", "ipu", "interpreter")
+_NEEDS = {"ipu": ("onnx", "onnxruntime"), "interpreter": ("torch", "triton")}
+EXECUTORS = tuple(
+    name for name in ("array", "cpu", "ipu", "interpreter") if all(map(find_spec, _NEEDS.get(name, ())))
+)
 """All that must equal `reference`, bit for bit; `interpreter`: the GPU's kernels, without a GPU."""
 
 ELEMENTS = [d for d in nx.dtypes() if d.kind != "block"]
@@ -45,6 +60,11 @@ DECLARED_BLOCKS = [
     nx.block_format(block=6, mantissa=2, sub_block=2),
     nx.block_format(block=16, element="fp6_e2m3", scale="fp8_e5m2"),
 ]
+
+
+def pytest_configure(config):
+    """Unsigned formats are tried on numbers of either sign; what that says has tests of its own."""
+    config.addinivalue_line("filterwarnings", "ignore:.*negative and become:numerics.NumericsWarning")
 
 
 @pytest.fixture(params=EXECUTORS)

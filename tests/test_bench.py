@@ -13,6 +13,7 @@ import pytest
 
 from bench.__main__ import FILES
 from bench.measure import Contest, run
+from tests.children import LIMIT
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,8 +49,8 @@ def test_a_lost_row_says_so():
 def test_the_program_writes_json(tmp_path):
     options = ["--only", "decode fp8_e4m3", "--largest", "1024", "--rounds", "1", "--no-peers"]
     command = [sys.executable, "-m", "bench", *options, "--out", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    made = json.loads((tmp_path / "cpu.json").read_text())
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=LIMIT)
+    made = json.loads((tmp_path / "cpu.json").read_text(encoding="utf-8"))
     assert made["machine"]["numba"]
     assert [row["elements"] for row in made["rows"]] == [1024, 1024]
 
@@ -58,7 +59,7 @@ def test_the_program_writes_json(tmp_path):
 def test_the_bench_of_vectors_runs():
     options = ["--count", "2000", "--blocks", "20", "--rounds", "1"]
     command = [sys.executable, "-m", "bench.bench_vectors", *options]
-    found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=LIMIT)
     assert found.stdout.splitlines()[-1].startswith("fp8_e4m3 | a device in C | verify: ")
 
 

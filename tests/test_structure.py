@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 import numerics
+from tests.children import LIMIT
 
 ROOT = Path(__file__).parents[1]
+FACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def name_of(source: Path) -> str:
@@ -30,7 +32,7 @@ MODULES = sorted({name_of(p) for p in SOURCES})
 
 
 def imports(source: Path):
-    for node in ast.walk(ast.parse(source.read_text())):
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
         elif isinstance(node, ast.ImportFrom) and node.level:
@@ -53,12 +55,84 @@ def test_imports_run_downwards(source):
 
 
 def test_the_wheel_lists_every_folder():
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    listed = FACTS["tool"]["setuptools"]["packages"]
     folders = set()
     for init in (p for room in RANKS for p in (ROOT / room).rglob("__init__.py")):
         parts = init.parent.relative_to(ROOT).parts
         folders.add(".".join(parts if parts[0] == "numerics" else ("numerics", *parts)))
     assert set(listed) == folders
+
+
+WAITS = ("wait", "join", "communicate", "result", "get")  # for ever, where nothing is said
+
+
+def waits_for_ever(tree: ast.AST):
+    """Calls that may never come back: child processes, threads and queues without a time limit."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        called, named = ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
+        started = called in ("subprocess.run", "subprocess.check_call", "subprocess.check_output")
+        given = node.args and node.func.attr != "communicate"  # whose argument is what is written
+        waits = node.func.attr in WAITS and not given and "timeout" not in named
+        if (started and "timeout" not in named) or waits:
+            yield f"line {node.lineno}: {called}"
+
+
+def starts_and_leaves(tree: ast.AST):
+    """Functions that start a child process and end it nowhere."""
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        text = ast.unparse(function)
+        if "subprocess.Popen(" in text and ".kill()" not in text:
+            yield f"line {function.lineno}: {function.name}"
+
+
+@pytest.mark.parametrize("room", ["tests", "bench"])
+def test_nothing_waits_for_ever(room):
+    found = {}
+    for source in sorted((ROOT / room).rglob("*.py")):
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        wrong = [*waits_for_ever(tree), *starts_and_leaves(tree)]
+        if wrong:
+            found[str(source.relative_to(ROOT))] = wrong
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("code", "wrong"),
+    [
+        ("subprocess.run(['x'])", True), ("subprocess.run(['x'], timeout=3)", False),
+        ("p.wait()", True), ("p.wait(3)", False), ("p.communicate(b'')", True),
+        ("p.communicate(timeout=1)", False), ("q.get()", True), ("q.get(timeout=1)", False),
+        ("', '.join(x)", False), ("t.join()", True),
+        ("f.result()", True), ("d.get(k)", False),
+    ],
+)  # fmt: skip
+def test_what_waits_for_ever_is_seen(code, wrong):
+    assert bool([*waits_for_ever(ast.parse(code))]) == wrong
+
+
+def test_every_test_has_a_limit(request):
+    assert request.node.get_closest_marker("timeout") or float(request.config.getini("timeout")) > 0
+    assert request.config.pluginmanager.hasplugin("timeout")
+
+
+def test_text_files_have_an_encoding():
+    """Windows and LC_ALL=C would read UTF-8 as something else."""
+    found = []
+    for source in (*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".read_text", ".write_text")):
+                named = {keyword.arg for keyword in node.keywords}
+                found += [] if "encoding" in named else [f"{source.relative_to(ROOT)}:{node.lineno}"]
+    assert not found
+
+
+def test_what_has_no_wheel_everywhere_is_asked_for_where_it_has():
+    """`pip install numerics-formats[test]` on macOS and Windows, where Triton cannot be had."""
+    extras = FACTS["project"]["optional-dependencies"]
+    asked = [line for lines in extras.values() for line in lines if line.startswith("triton")]
+    assert asked == ["triton>=3.6; sys_platform == 'linux'"]
 
 
 def test_formats_have_one_identity():
@@ -80,7 +154,8 @@ def test_import_is_light():
         "rich",
     )
     code = f"import sys, numerics; print([m for m in {heavy} if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT)
     assert found.stdout.strip() == "[]"
 
 
@@ -88,7 +163,7 @@ def test_import_is_light():
 def test_doctests(name):
     if name.endswith("__main__"):
         pytest.skip("runs the program")
-    found = doctest.testmod(importlib.import_module(name))
+    found = doctest.testmod(pytest.importorskip(name, exc_type=ModuleNotFoundError))
     assert found.failed == 0
 
 

@@ -14,10 +14,11 @@ from numerics.backends.bind import PRIMITIVES, bind
 from numerics.backends.composed import Composed
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
-from numerics.backends.memory import empty
-from numerics.backends.words import words
+from numerics.backends.memory import allocate as empty
+from numerics.backends.words import FLOAT32_MAX, SMALLEST_NORMAL, words
 from numerics.formats import packing
 from numerics.formats.block import Block
+from numerics.formats.codec import MAGNITUDE
 from numerics.formats.dtype import Element
 from numerics.formats.floats import bfloat16
 from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_of
@@ -74,7 +75,11 @@ class ArrayExecutor(Composed):
         fields = empty_fields(n, dtype) if out is None else out
         with ieee_arithmetic():
             for part in _chunks(n, max(CHUNK // dtype.block, 1)):
-                _ENCODE[dtype.family](words(x[part])[0], dtype, _cut(options, part), _rows(fields, part))
+                rows, cut = _rows(fields, part), _cut(options, part)
+                if looks_further(x, dtype, options):
+                    _encode_exactly(x[part], dtype, cut, rows)
+                else:
+                    _ENCODE[dtype.family](words(x[part])[0], dtype, cut, rows)
         return fields
 
     def decode_blocks(
@@ -92,6 +97,11 @@ class ArrayExecutor(Composed):
 
     def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
         """Block.round."""
+        if looks_further(x, dtype, options):
+            values = np.empty(x.shape, np.float32)
+            self.decode_blocks(self.encode_blocks(x, dtype, options), dtype, options.tensor_scale, values)
+            out[...] = narrow(values, x.dtype)
+            return
         with ieee_arithmetic():
             for part in _chunks(len(x), max(CHUNK // dtype.block, 1)):
                 bits = _ROUND[dtype.family](words(x[part])[0], dtype, _cut(options, part))
@@ -192,8 +202,8 @@ def _shares(shape: tuple[int, ...], affine: Affine) -> Iterator[tuple[tuple[Any,
 def _quotient64(x: Array, scale: Array, zero: Array | None) -> tuple[Array, Array, Array | None]:
     """float64 is divided, and offset, in float64; what remains for the shared arithmetic is exact."""
     y = x / scale
-    if zero is not None and zero.dtype.kind == "f":
-        y, zero = y + zero, np.zeros_like(zero, np.float32)
+    if zero is not None and zero.dtype.kind == "f":  # NaN counts as 0
+        y, zero = np.where(np.isnan(x), zero, y + zero), np.zeros_like(zero, np.float32)
     return y, np.ones_like(scale, np.float32), zero
 
 
@@ -244,7 +254,8 @@ def _rows(fields: BlockFields, part: slice) -> BlockFields:
 
 
 def _encode_mx(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
-    scale, out.codes[...] = bound.mx_encode(b, element_grid(d), scale_of(d, o.rule), o.rounding, o.random)
+    f, s = element_grid(d, o.rule), scale_of(d, o.rule)
+    scale, out.codes[...] = bound.mx_encode(b, f, s, o.rounding, o.random)
     out.scale[...] = scale[:, 0]
 
 
@@ -264,8 +275,48 @@ def _encode_micro(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None
     out.microexponents[...] = (shift[:, :, 0] << np.arange(shift.shape[1], dtype=np.int32)).sum(1)  # type: ignore[index]
 
 
+def looks_further(x: Array, d: Block, o: BlockOptions) -> bool:
+    """Does a draw see what float64 has below float32's last place?  Float scales divide in float32."""
+    return o.random is not None and x.dtype == np.float64 and d.family != "scaled"
+
+
+def _encode_exactly(x: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
+    """float64 under stochastic rounding: shared fields first, on which no draw has an influence."""
+    plain = o._replace(rule="floor" if o.rule == "bump" else o.rule, rounding="half_even", random=None)
+    _ENCODE[d.family](words(x)[0], d, plain, out)
+    lost, f = out.scale[:, None] == 255, element_grid(d, o.rule)
+    steps = _step_exponents(out, d)
+    b, low = words(_in_steps(x, steps, d), stochastic=True)
+    if o.rule == "bump":
+        up = bound.mx_bump(b & MAGNITUDE, b, f, scale_of(d, o.rule), o.rounding, o.random, low)
+        up = np.where(out.scale[:, None] < 254, up, 0)
+        out.scale[...] += up[:, 0].astype(np.uint8)
+        b, low = words(_in_steps(x, steps + up, d), stochastic=True)
+    codes = bound.encode(b, f, o.rounding, o.random, low)
+    out.codes[...] = np.where(lost, out.codes, codes)
+
+
+def _step_exponents(fields: BlockFields, d: Block) -> NDArray[np.int32]:
+    """The exponents of what each element counts: of the scale, or of the step of its sub-block."""
+    exponent = fields.scale.astype(np.int32)[:, None] - 127
+    if fields.microexponents is None:
+        return exponent
+    sub = d.sub_block or 1
+    parts = np.arange(d.block // sub, dtype=np.int32)
+    shifts = (fields.microexponents.astype(np.int32)[:, None] >> parts) & 1
+    return np.repeat(exponent - shifts, sub, axis=1) - ((d.mantissa or 0) - 1)
+
+
+def _in_steps(x: Array, steps: NDArray[np.int32], d: Block) -> Array:
+    """float64 over powers of two; as blocks take it: no more than float32's largest, or (micro) normal."""
+    x = np.clip(x, -FLOAT32_MAX, FLOAT32_MAX)
+    if d.family == "micro":
+        x = np.where(np.abs(x) < SMALLEST_NORMAL, 0.0, x)
+    return np.ldexp(x, -steps)
+
+
 def _round_mx(b: Array, d: Block, o: BlockOptions) -> Any:
-    return bound.mx_round(b, element_grid(d), scale_of(d, o.rule), o.rounding, o.random)
+    return bound.mx_round(b, element_grid(d, o.rule), scale_of(d, o.rule), o.rounding, o.random)
 
 
 def _round_scaled(b: Array, d: Block, o: BlockOptions) -> Any:

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.array.executor import ArrayExecutor, empty_fields
+from numerics.backends import sums
+from numerics.backends.array.executor import ArrayExecutor, empty_fields, looks_further
 from numerics.backends.cpu import kernels, threads
+from numerics.backends.cpu import sums as kernel_of_sums
 from numerics.backends.cpu.launch import WIDTH, Launcher, Operation, Parameters, address_of
 from numerics.backends.cpu.operations import (
     affine_operation,
@@ -39,11 +41,14 @@ from numerics.backends.cpu.streams import (
     Stream,
     packed,
 )
+from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
-from numerics.backends.memory import empty
+from numerics.backends.memory import allocate as empty
 from numerics.backends.words import name_of
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
+
+OPERATIONS = 1 << 12  # that are remembered; the oldest goes first
 
 
 class CpuExecutor(ArrayExecutor):
@@ -68,6 +73,9 @@ class CpuExecutor(ArrayExecutor):
         operation = self._operations.get(key)
         if operation is None:
             operation = self._operations[key] = make()
+            if len(self._operations) > OPERATIONS:  # of formats that were declared and forgotten
+                for oldest in [*self._operations][:-OPERATIONS]:
+                    self._operations.pop(oldest, None)
         return operation
 
     def elementwise(
@@ -172,7 +180,7 @@ class CpuExecutor(ArrayExecutor):
         self, x: Array, dtype: Block, options: BlockOptions, out: BlockFields | None = None
     ) -> BlockFields:
         """Block.encode."""
-        if not fits(dtype):
+        if not fits(dtype) or looks_further(x, dtype, options):
             return super().encode_blocks(x, dtype, options, out)
         made = empty_fields(len(x), dtype) if out is None else out
         operation = self._block("encode", x, dtype, options, field_streams(dtype))
@@ -181,7 +189,7 @@ class CpuExecutor(ArrayExecutor):
 
     def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
         """Block.round."""
-        if not fits(dtype):
+        if not fits(dtype) or looks_further(x, dtype, options):
             super().round_blocks(x, dtype, options, out)
             return
         operation = self._block("round", x, dtype, options, (FLOATS[x.dtype.name],))
@@ -191,7 +199,7 @@ class CpuExecutor(ArrayExecutor):
         self, x: Array, dtype: Block, options: BlockOptions
     ) -> tuple[NDArray[np.uint8], Codes | None]:
         """Codes straight to bytes, and the scales that stand beside them."""
-        if not packs(dtype):
+        if not packs(dtype) or looks_further(x, dtype, options):
             return super().encode_blocks_packed(x, dtype, options)
         bytes_per_block = packed_streams(dtype)[0].bytes(dtype.block)
         out = empty(len(x) * bytes_per_block, np.uint8)
@@ -333,6 +341,25 @@ class CpuExecutor(ArrayExecutor):
             low[~some] = high[~some] = 0
         return low, high
 
+    def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
+        """Figures of each chunk, chunks shared out to threads."""
+        if x.size == 0:
+            return super().error_sums(x, y)
+        found = np.empty((sums.chunks(x.size), sums.FIGURES))
+        kinds = name_of(x.dtype), name_of(y.dtype)
+        emit = partial(kernel_of_sums.error_sums, kinds=kinds)
+        kernel = self.launcher.built("error_sums_" + "_".join(kinds), kernel_of_sums.WORDS, emit)
+        calls = [
+            (
+                *(address_of(a) + first * sums.CHUNK * a.itemsize for a in (x, y)),
+                address_of(found) + first * found.strides[0],
+                count, min(count * sums.CHUNK, x.size - first * sums.CHUNK),
+            )
+            for first, count in threads.shares(len(found), x.size)
+        ]  # fmt: skip
+        threads.work(kernel, calls, (x, y, found))
+        return found
+
     def _extremes_of_rows(self, x: Array) -> tuple[Array, Array]:
         rows, n = x.shape
         kind, base = name_of(x.dtype), address_of(x)
@@ -354,8 +381,11 @@ class CpuExecutor(ArrayExecutor):
                 for k, (at, count) in enumerate(parts)
                 for row in range(rows)
             ]
-        threads.work(kernel, calls)
-        return (low[0], high[0]) if len(parts) == 1 else (np.fmin.reduce(low), np.fmax.reduce(high))
+        threads.work(kernel, calls, (x, low, high))
+        if len(parts) == 1:
+            return low[0], high[0]
+        with ieee_arithmetic():
+            return np.fmin.reduce(low), np.fmax.reduce(high)
 
     def _extremes_of_columns(self, x: Array) -> tuple[Array, Array]:
         batches, per_batch, n = x.shape
@@ -375,7 +405,7 @@ class CpuExecutor(ArrayExecutor):
             )
             for k, (first, count) in enumerate(parts)
         ]  # fmt: skip
-        threads.work(kernel, calls)
+        threads.work(kernel, calls, (x, keys))
         low, high = keys[0].min(axis=0), keys[1].max(axis=0)
         return _of_keys(low), _of_keys(high)
 

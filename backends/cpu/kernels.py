@@ -7,7 +7,6 @@ arithmetic whatever mode the caller's thread is in.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,14 +15,15 @@ from numba.core import cgutils
 
 from numerics.backends.cpu.lanes import I8, I32, I64, Lane, constant
 from numerics.backends.cpu.streams import Stream
+from numerics.backends.cpu.target import architecture
 
 Function = Callable[..., Any]
 
 STREAM_ALIGNMENT = 64  # bytes: non-temporal stores of whole cache lines; of parts they are slow
 PREFETCH = 2048  # bytes ahead of the tile at hand
 NEUTRAL = (0x7FFFFFFF, -0x80000000)  # keys of extremes before anything was seen
-_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _DEFAULT_MXCSR = 0x1F80  # round half to even, no flush to zero, no denormals as zero, all masked
+_DEFAULT_FPCR = 0  # the same of AArch64
 
 
 class ieee_arithmetic:
@@ -31,22 +31,32 @@ class ieee_arithmetic:
 
     def __init__(self, builder: ir.IRBuilder) -> None:
         self.builder = builder
+        self.machine = architecture(builder.module.triple)
 
-    def _control(self, name: str, word: ir.Value) -> None:
-        kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer()])
-        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.x86.sse.{name}")
-        self.builder.call(function, [self.builder.bitcast(word, I8.as_pointer())])
+    def _call(self, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
+        kind = ir.FunctionType(result, [argument.type for argument in arguments])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}")
+        return self.builder.call(function, arguments)
+
+    def _mxcsr(self, verb: str, word: ir.Value) -> None:
+        place = self.builder.bitcast(word, I8.as_pointer())
+        self._call(f"x86.sse.{verb}mxcsr", ir.VoidType(), place)
 
     def __enter__(self) -> None:
-        if _X86:
+        if self.machine == "x86":
             self.saved = cgutils.alloca_once(self.builder, I32)
             ours = cgutils.alloca_once_value(self.builder, ir.Constant(I32, _DEFAULT_MXCSR))
-            self._control("stmxcsr", self.saved)
-            self._control("ldmxcsr", ours)
+            self._mxcsr("st", self.saved)
+            self._mxcsr("ld", ours)
+        elif self.machine == "aarch64":
+            self.saved = self._call("aarch64.get.fpcr", I64)
+            self._call("aarch64.set.fpcr", ir.VoidType(), _i64(_DEFAULT_FPCR))
 
     def __exit__(self, *_: object) -> None:
-        if _X86:
-            self._control("ldmxcsr", self.saved)
+        if self.machine == "x86":
+            self._mxcsr("ld", self.saved)
+        elif self.machine == "aarch64":
+            self._call("aarch64.set.fpcr", ir.VoidType(), self.saved)
 
 
 def map_tiles(
@@ -60,7 +70,7 @@ def map_tiles(
 ) -> None:
     """outputs = function(inputs) over `count` elements, a tile of `width` at a time.
 
-    streaming: write outputs past the caches; they begin on a cache line.
+    streaming: write the first output past the caches; it begins on a cache line.
     The last tile, when short, works on a copy beside the arrays, so that nothing outside them is
     read or written.
     """
@@ -103,7 +113,7 @@ def _prefetch(builder: ir.IRBuilder, address: ir.Value, size: int) -> None:
 
 def fence(builder: ir.IRBuilder) -> None:
     """Makes non-temporal stores visible before whatever follows."""
-    if _X86:
+    if architecture(builder.module.triple) == "x86":
         kind = ir.FunctionType(ir.VoidType(), [])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.sfence"), [])
 
@@ -263,11 +273,11 @@ def _tile(
         lanes += loaded if stream.lanes > 1 else [loaded]
     results = function(*lanes)
     results = list(results) if isinstance(results, tuple) else [results]
-    for (_, stream), place in zip(outputs, places[len(inputs) :], strict=True):
+    first = len(inputs)
+    for k, ((_, stream), place) in enumerate(zip(outputs, places[first:], strict=True)):
         taken, results = results[: stream.lanes], results[stream.lanes :]
-        _write(
-            builder, stream.store(taken[0] if stream.lanes == 1 else tuple(taken), width), place, streaming
-        )
+        values = stream.store(taken[0] if stream.lanes == 1 else tuple(taken), width)
+        _write(builder, values, place, streaming and k == 0)
 
 
 def _write(builder: ir.IRBuilder, values: list[ir.Value], address: ir.Value, streaming: bool) -> None:

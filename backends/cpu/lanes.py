@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +186,7 @@ def max_of_run(x: Lane, size: int) -> Lane:
     return x
 
 
+@lru_cache(maxsize=256)
 def arithmetic(block: int = 1, sub_block: int = 1) -> SimpleNamespace:
     """The shared arithmetic on lanes, for vectors that hold whole blocks of this size."""
     return bind(

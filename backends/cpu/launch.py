@@ -7,7 +7,6 @@ Formats are run-time parameters: one kernel serves every format that has the sam
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Sequence
 from ctypes import addressof, c_char
 from dataclasses import dataclass, fields, replace
@@ -18,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from llvmlite import ir
 
-from numerics.backends.cpu import compiler, kernels, threads
+from numerics.backends.cpu import compiler, forking, kernels, threads
 from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
 from numerics.backends.cpu.streams import WORDS, Stream
 from numerics.backends.executor import Array
@@ -30,7 +29,7 @@ Run = Callable[..., None]
 """A kernel: a function of integers."""
 
 # Fields of a Grid that are there or not, never a number.
-FLAGS = ("has_nan", "inherit", "adder", "direct", "bare_zero", "flush", "prefix")
+FLAGS = ("has_nan", "inherit", "adder", "direct", "bare_zero", "flush", "prefix", "deep")
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,15 @@ class Operation:
     unit: int = 1  # elements that belong together: a block
 
     @cached_property
+    def cut(self) -> int:
+        """Elements between which the work may be cut: whole blocks, tiles, bytes of every array, and
+        cache lines of the output that is written past the caches.
+        """
+        bits = [stream.bits for stream in self.streams]
+        lines = (8 * STREAM_ALIGNMENT / self.outputs[0].bits).numerator
+        return threads.unit_of(bits, self.unit, self.width, self.wide, lines)
+
+    @cached_property
     def streams(self) -> tuple[Stream, ...]:
         """Of the inputs, then of the outputs."""
         return (*self.inputs, *self.outputs)
@@ -128,14 +136,21 @@ class Launcher:
     def __init__(self) -> None:
         self.kernels: dict[str, compiler.Kernel] = {}
         self._found: WeakKeyDictionary[Operation, dict[bool, Run]] = WeakKeyDictionary()
-        self._lock = threading.RLock()
 
     def built(self, name: str, words: int, emit: compiler.Emit) -> Run:
         """The kernel of that name, made when it is first asked for."""
-        with self._lock:
-            if name not in self.kernels:
-                self.kernels[name] = compiler.build(name, words, emit)
-            return self.kernels[name].run
+        found = self.kernels.get(name)
+        if found is None:
+            threads.count()  # a number that is refused is refused before anything is done
+            forking.give_way()
+            with forking.LOCK:
+                compiler.undisturbed(partial(self._build, name, words, emit))
+            found = self.kernels[name]
+        return found.run
+
+    def _build(self, name: str, words: int, emit: compiler.Emit) -> None:
+        if name not in self.kernels:
+            self.kernels[name] = compiler.build(name, words, emit)
 
     def kernel(self, operation: Operation, streaming: bool = False) -> Run:
         """The compiled operation."""
@@ -152,16 +167,17 @@ class Launcher:
         if size < threads.WORTHWHILE:
             kernel(*addresses, size, fixed)
             return
-        streams, first, head = operation.streams, len(operation.inputs), 0
+        several, first, head = threads.count(), len(operation.inputs), 0
+        moving = [*map(threads.Moving, addresses, (stream.bits for stream in operation.streams))]
         if arrays[first].nbytes >= STREAM_BYTES:
-            head = _elements_to_alignment(addresses[first], streams, first, operation.unit)
+            head = _elements_to_alignment(moving, first, operation.unit)
             if head:
                 kernel(*addresses, head, fixed)
-            start = threads.shifted([(addresses[first], streams[first].bits)], head)[0]
-            kernel = self.kernel(operation, streaming=start % STREAM_ALIGNMENT == 0)
-        moving = list(zip(addresses, (stream.bits for stream in streams), strict=True))
-        rest = zip(threads.shifted(moving, head), (stream.bits for stream in streams), strict=True)
-        threads.run(kernel, list(rest), size - head, fixed)
+            kernel = self.kernel(operation, streaming=moving[first].at(head) % STREAM_ALIGNMENT == 0)
+        rest = [threads.Moving(array.at(head), array.bits) for array in moving]
+        threads.run(
+            kernel, rest, size - head, fixed, threads=several, unit=operation.cut, keep=(arrays, operation)
+        )
 
     def run_rows(
         self, operation: Operation, shape: tuple[int, int], arrays: Sequence[Array], numbers: Sequence[Array]
@@ -174,8 +190,10 @@ class Launcher:
             return
         per_row = [(address_of(array), array.itemsize) for array in numbers]
         kernel = self.kernel(operation, _past_caches(operation, arrays, n))
-        moving = _moving(operation, arrays)
-        threads.run_rows(kernel, moving, per_row, rows, n, operation.parameters.address)
+        threads.run_rows(
+            kernel, _moving(operation, arrays), per_row, rows, n, operation.parameters.address,
+            unit=operation.cut, keep=(arrays, numbers, operation),
+        )  # fmt: skip
 
     def run_columns(
         self,
@@ -190,12 +208,15 @@ class Launcher:
         fixed = [address_of(array) for array in numbers]
         threads.run_columns(
             kernel, _moving(operation, arrays), fixed, batches * per_batch, per_batch, n,
-            operation.parameters.address,
+            operation.parameters.address, keep=(arrays, numbers, operation),
         )  # fmt: skip
 
 
 def _moving(operation: Operation, arrays: Sequence[Array]) -> list[threads.Moving]:
-    return [(address_of(array), stream.bits) for array, stream in zip(arrays, operation.streams, strict=True)]
+    return [
+        threads.Moving(address_of(array), stream.bits)
+        for array, stream in zip(arrays, operation.streams, strict=True)
+    ]
 
 
 def _past_caches(operation: Operation, arrays: Sequence[Array], n: int) -> bool:
@@ -214,9 +235,9 @@ def address_of(array: Array) -> int:
         return address
 
 
-def _elements_to_alignment(address: int, streams: Sequence[Stream], output: int, unit: int) -> int:
+def _elements_to_alignment(arrays: Sequence[threads.Moving], output: int, unit: int) -> int:
     """Elements to do by ordinary stores until the output is aligned; 0 where that cannot be."""
-    head = (-address % STREAM_ALIGNMENT) * 8 / streams[output].bits
-    on_bytes = all((head * stream.bits / 8).denominator == 1 for stream in streams)
-    alone = len(streams) == output + 1  # one output can be aligned, not two
-    return head.numerator if alone and on_bytes and (head / unit).denominator == 1 else 0
+    head = (-arrays[output].address % STREAM_ALIGNMENT) * 8 / arrays[output].bits
+    alone = len(arrays) == output + 1  # one output can be aligned, not two
+    together = threads.unit_of([array.bits for array in arrays], unit)
+    return head.numerator if alone and (head / together).denominator == 1 else 0

@@ -128,7 +128,7 @@ def _block_records(
     """The records of a block kernel, and the arguments of the shared function made of them."""
     if d.family == "micro":
         return [], lambda: (d.mantissa,)
-    f = element_grid(d)
+    f = element_grid(d, o.rule)
     if d.family == "mx":
         if decoding:
             return [alike(f, "decoding")], lambda f: (f,)

@@ -14,7 +14,9 @@ from typing import Any
 from llvmlite import ir
 
 from numerics.backends.cpu.lanes import F16, F32, F64, I1, I8, I16, I32, I64, Lane, arithmetic, pick, where
-from numerics.formats.floats import bfloat16
+from numerics.backends.cpu.target import converts_halves
+from numerics.formats.dtype import Float
+from numerics.formats.floats import bfloat16, float16
 from numerics.formats.grid import grid
 from numerics.formats.packing import planes
 
@@ -62,6 +64,10 @@ def _load_bfloat16(builder: ir.IRBuilder, address: ir.Value, width: int) -> Lane
 
 
 def _load_float16(builder: ir.IRBuilder, address: ir.Value, width: int) -> Lane:
+    if not converts_halves(builder.module.triple):
+        code = _load_unsigned(I16)(builder, address, width)
+        bits: Lane = arithmetic().decode(code, grid(float16, "half_even", "nonsaturate"))
+        return bits
     wide = builder.fpext(load_as(builder, address, vector(F16, width)), vector(F32, width))
     return Lane(builder, builder.bitcast(wide, vector(I32, width)))
 
@@ -103,12 +109,18 @@ def _store_narrow(element: ir.Type) -> Store:
 
 
 def _store_float16(x: Lane, width: int) -> list[ir.Value]:
+    if not converts_halves(x.builder.module.triple):
+        return _store_rounded(x, width, float16)
     wide = x.builder.bitcast(x.spread(width), vector(F32, width))
     return [x.builder.bitcast(x.builder.fptrunc(wide, vector(F16, width)), vector(I16, width))]
 
 
 def _store_bfloat16(x: Lane, width: int) -> list[ir.Value]:
-    rounded = arithmetic().encode(x, grid(bfloat16, "half_even", "nonsaturate"), "half_even", None, None)
+    return _store_rounded(x, width, bfloat16)
+
+
+def _store_rounded(x: Lane, width: int, kind: Float) -> list[ir.Value]:
+    rounded = arithmetic().encode(x, grid(kind, "half_even", "nonsaturate"), "half_even", None, None)
     return _store_narrow(I16)(rounded, width)
 
 
@@ -158,6 +170,8 @@ def per_group(block: int, sub_block: int) -> Stream:
         return Lane(builder, shifted) & 1
 
     def store(x: Lane, width: int) -> list[ir.Value]:
+        if not x.width:  # one block, which is one sub-block: its largest element is a scalar
+            return [x.builder.zext(x.builder.trunc(x.value, I1), I8)]
         every = x.builder.bitcast(x.builder.trunc(x.value, vector(I1, width)), ir.IntType(width))
         packed = x.builder.trunc(_every(x.builder, every, sub_block), ir.IntType(width // sub_block))
         return [packed] if groups == 8 else [x.builder.zext(packed, I8)]

@@ -1,78 +1,101 @@
 """Parts of an array on several threads: kernels hold no interpreter lock, so plain threads serve.
 
-The pool is our own: torch's and Numba's thread counts stay as they are, and a forked child makes a
-new pool when it needs one.  Results do not depend on how the work is cut.
+Results do not depend on how the work is cut: every part holds whole units of its operation.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from fractions import Fraction
+from math import lcm
+from typing import NamedTuple
 
+from numerics.backends.cpu.helpers import share
 from numerics.formats.errors import NumericsError
 
-PART = 1 << 12  # elements: parts begin at multiples of it, whole tiles of every kernel
+PART = 1 << 12  # elements: parts are no smaller, or handing them out costs more than they save
 WORTHWHILE = 1 << 21  # elements below which handing work to a thread costs more than it saves
+MOST = max(64, 4 * (os.cpu_count() or 1))  # threads: more would only wait for one another
 
-Moving = tuple[int, Fraction]
-"""The address of an array that is cut into parts, and its bits an element."""
 
-_lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
+class Moving(NamedTuple):
+    """An array that is cut into parts: its address, and its bits an element."""
+
+    address: int
+    bits: Fraction
+
+    def at(self, first: int) -> int:
+        """The address of an element, which begins on a byte."""
+        offset, within = divmod(first * self.bits.numerator, 8 * self.bits.denominator)
+        assert not within, f"element {first} of {self.bits} bits each does not begin on a byte"
+        return self.address + offset
 
 
 def count() -> int:
-    """Threads to use: NUMERICS_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs we may run on."""
-    for name in ("NUMERICS_NUM_THREADS", "OMP_NUM_THREADS"):
-        asked = os.environ.get(name)
-        if asked:
-            if not asked.isdecimal() or int(asked) < 1:
-                raise NumericsError(f"{name}={asked!r} is not a positive number of threads")
-            return int(asked)
+    """Threads to use: NUMERICS_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs we may run on; at most MOST.
+
+    Raises NumericsError where NUMERICS_NUM_THREADS is no positive number.  OMP_NUM_THREADS is another
+    library's: of its list, a number a level, the first counts, and what is no number is passed over.
+    """
+    asked = os.environ.get("NUMERICS_NUM_THREADS")
+    if asked:
+        found = _number(asked)
+        if found is None:
+            raise NumericsError(f"NUMERICS_NUM_THREADS={asked!r} is not a positive number of threads")
+    else:
+        found = _number(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]) or _processors()
+    return min(found, MOST)
+
+
+def _number(text: str) -> int | None:
+    """The positive number that a text is, or one as good."""
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdecimal() and digits.strip("0")):
+        return None
+    return int(digits.lstrip("0")[:9])  # a number of more digits is beyond MOST either way
+
+
+def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _workers() -> ThreadPoolExecutor:
-    global _pool
-    with _lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(max(os.cpu_count() or 1, count()), thread_name_prefix="numerics")
-        return _pool
+def whole(unit: int) -> int:
+    """Elements of the smallest part that is made of whole units.
+
+    >>> whole(64), whole(96)
+    (4096, 4128)
+    """
+    return -(-PART // unit) * unit
 
 
-def _forget() -> None:
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+def unit_of(streams: Sequence[Fraction], *together: int) -> int:
+    """The fewest elements that end on a byte of every array, given its bits an element, and hold whole
+    numbers of what belongs together: blocks, tiles.
+
+    >>> unit_of([Fraction(32), Fraction(3)], 12), unit_of([Fraction(8, 5)], 5, 32)
+    (24, 160)
+    """
+    return lcm(*together, *((8 / bits).numerator for bits in streams))
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
-
-
-def run(kernel: Callable[..., None], arrays: Sequence[Moving], size: int, *fixed: int) -> None:
-    """kernel(addresses..., size, fixed...), the arrays cut into parts when that pays."""
-    threads = count() if size >= WORTHWHILE else 1
-    if threads == 1:
-        kernel(*[address for address, _ in arrays], size, *fixed)
-        return
-    step = -(-size // (threads * PART)) * PART
+def run(
+    kernel: Callable[..., None], arrays: Sequence[Moving], size: int, *fixed: int, threads: int, unit: int,
+    keep: object,
+) -> None:  # fmt: skip
+    """kernel(addresses..., size, fixed...) on threads, cut between units."""
+    part = whole(unit)
+    step = -(-size // (threads * part)) * part
     calls = [(*shifted(arrays, first), min(step, size - first), *fixed) for first in range(0, size, step)]
-    work(kernel, calls)
+    work(kernel, calls, keep)
 
 
-def work(kernel: Callable[..., None], calls: Sequence[tuple[int, ...]]) -> None:
-    """The calls side by side; the last one on this thread."""
+def work(kernel: Callable[..., None], calls: Sequence[tuple[int, ...]], keep: object) -> None:
+    """The calls side by side.  keep: the arrays behind their addresses, and what else lies at one."""
     if len(calls) == 1:
         kernel(*calls[0])
-        return
-    others = [_workers().submit(kernel, *call) for call in calls[:-1]]
-    kernel(*calls[-1])
-    wait(others)
-    for other in others:
-        other.result()
+    else:
+        share(kernel, calls, keep, helpers=min(len(calls), count()) - 1)
 
 
 def run_rows(
@@ -82,6 +105,8 @@ def run_rows(
     rows: int,
     size: int,
     *fixed: int,
+    unit: int,
+    keep: object,
 ) -> None:
     """kernel(addresses..., addresses of the rows' numbers..., rows, size, fixed...), cut when that pays.
 
@@ -90,31 +115,21 @@ def run_rows(
     if rows * size == 0:
         return
     threads = count() if rows * size >= WORTHWHILE else 1
-    if threads == 1 or rows >= threads:
-        step = -(-rows // threads)
-        calls = [
-            (*shifted(arrays, first * size), *_entries(numbers, first), min(step, rows - first), size, *fixed)
-            for first in range(0, rows, step)
-        ]
-    else:
-        step = -(-size // (threads * PART)) * PART
-        calls = [
-            (
-                *shifted(arrays, row * size + first),
-                *_entries(numbers, row),
-                1,
-                min(step, size - first),
-                *fixed,
-            )
-            for row in range(rows)
-            for first in range(0, size, step)
-        ]
-    work(kernel, calls)
+    few = rows < threads
+    step = -(-size // (threads * whole(unit))) * whole(unit) if few else size
+    take = 1 if few else -(-rows // threads)
+    calls = [
+        (*shifted(arrays, row * size + first), *_entries(numbers, row), min(take, rows - row),
+         min(step, size - first), *fixed)
+        for row in range(0, rows, take)
+        for first in range(0, size, step)
+    ]  # fmt: skip
+    work(kernel, calls, keep)
 
 
 def run_columns(
     kernel: Callable[..., None], arrays: Sequence[Moving], numbers: Sequence[int], rows: int, per_batch: int,
-    size: int, *fixed: int,
+    size: int, *fixed: int, keep: object,
 ) -> None:  # fmt: skip
     """kernel(addresses..., numbers..., first row, rows, per_batch, size, fixed...), cut when that pays."""
     if rows * size:
@@ -122,7 +137,7 @@ def run_columns(
             (*shifted(arrays, first * size), *numbers, first, count, per_batch, size, *fixed)
             for first, count in shares(rows, rows * size)
         ]
-        work(kernel, calls)
+        work(kernel, calls, keep)
 
 
 def shares(rows: int, elements: int, unit: int = 1) -> list[tuple[int, int]]:
@@ -138,4 +153,4 @@ def _entries(numbers: Sequence[tuple[int, int]], row: int) -> list[int]:
 
 def shifted(arrays: Sequence[Moving], first: int) -> list[int]:
     """The addresses of element `first` of arrays."""
-    return [address + first * bits.numerator // (8 * bits.denominator) for address, bits in arrays]
+    return [array.at(first) for array in arrays]

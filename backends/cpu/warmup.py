@@ -43,6 +43,7 @@ def _warm_element(d: Element, rounding: str) -> None:
     executor.round_affine(x[None], d, affine, rounding, None)
     executor.decode_affine(codes[None], d, affine)
     executor.extremes(x[None])
+    executor.error_sums(x, x)
 
 
 def _warm_block(d: Block, rounding: str) -> None:

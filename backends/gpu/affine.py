@@ -8,43 +8,44 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from numerics.backends.affine import AffineOptions, HostAffine, Partition
-from numerics.backends.cpu import EXECUTOR
+from numerics.backends.affine import AffineBackend, AffineOptions, Partition
 from numerics.backends.executor import Affine, Array
 from numerics.backends.gpu.blocks import BFLOAT16
 from numerics.backends.gpu.launch import launch, per_program, power_of_two
 from numerics.backends.gpu.tensors import CODES, FLOATS, memory, pointers, random_bits, words
 from numerics.backends.sharing import reduced, spread
+from numerics.formats import backend
 from numerics.formats.backend import Draw
 from numerics.formats.dtype import Element, Integer
+from numerics.formats.errors import NumericsError
 from numerics.formats.grid import Range, grid, range_of
-
-
-class _Host(HostAffine):
-    executor = EXECUTOR
 
 
 def find(low: torch.Tensor, high: torch.Tensor, d: Element, options: AffineOptions, scale: Any) -> Affine:
     """FORMATS §6, by the host's arithmetic."""
     ends = low.cpu().numpy(), high.cpu().numpy()
     given = None if scale is None else np.asarray(scale)
-    return _on(low.device, _Host().find_affine(*ends, d, options, given))
+    return _on(low.device, _host().find_affine(*ends, d, options, given))
 
 
 def given_affine(
     scale: Array, zero: Array | None, options: AffineOptions, wide: str, device: torch.device
 ) -> Affine:
     """A scale, rounded to its type, and a zero point, both given."""
-    return _on(device, _Host().given_affine(scale, zero, options, wide))
+    return _on(device, _host().given_affine(scale, zero, options, wide, None))
 
 
 def _on(device: torch.device, affine: Affine) -> Affine:
     return Affine(*(None if part is None else torch.from_numpy(part).to(device) for part in affine))
+
+
+def _host() -> AffineBackend:
+    return cast(AffineBackend, backend.host())
 
 
 def extremes(x: torch.Tensor, partition: Partition) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,7 +152,11 @@ def _words(affine: Affine) -> tuple[torch.Tensor, torch.Tensor | None, str]:
 
 
 def decode(codes: torch.Tensor, d: Element, partition: Partition, affine: Affine) -> torch.Tensor:
-    """(q - zero) * scale, in the type of the scale."""
+    """(q - zero) * scale, in the type of the scale; raises NumericsError for scales of another shape."""
+    for part in affine:
+        if part is not None and tuple(part.shape) != partition.shared:
+            due = partition.shared
+            raise NumericsError(f"scale has shape {tuple(part.shape)}; {partition.shape} elements need {due}")
     if affine.scale.dtype == torch.float64:
         return _decode64(codes, d, partition, affine)
     out = torch.empty(codes.shape, dtype=torch.float32, device=codes.device)
@@ -173,7 +178,9 @@ def _encode64(
     y = x / spread(affine.scale, partition)
     zero = affine.zero
     if zero is not None and zero.dtype.is_floating_point:
-        y, zero = y + spread(zero, partition), torch.zeros_like(zero, dtype=torch.float32)
+        point = spread(zero, partition).to(y.dtype)
+        y = torch.where(x.isnan(), point, y + point)  # NaN counts as 0
+        zero = torch.zeros_like(zero, dtype=torch.float32)
     wide, low = words(y, rounding == "stochastic")
     one = Affine(torch.ones_like(affine.scale, dtype=torch.float32), zero)
     codes = _encode(wide, low, d, partition, one, rounding, random_bits(draw, x), "encode")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from numerics.backends.affine import AffineOptions, Partition
-from numerics.backends.arrays import as_shape, check_blocks
-from numerics.backends.blocking import Blocking, check_axis
+from numerics.backends.arrays import check_blocks, check_bytes
+from numerics.backends.blocking import Blocking, as_shape, check_axis
+from numerics.backends.door import admit_blocks, check_apart, written
 from numerics.backends.executor import Affine, BlockOptions
 from numerics.backends.gpu import affine, blocks
 from numerics.backends.gpu.blocks import BFLOAT16, Cut, Fields, codes_of_words
@@ -159,22 +161,37 @@ class GpuBackend:
         draw: Draw, out: Blocks | None = None,
     ) -> Blocks:  # fmt: skip
         """Block.encode."""
-        data, options, draws = _options(take(x), dtype, rule, rounding, tensor_scale, draw)
+        came = take(x)
+        data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
         cut = Cut.of(tuple(data.shape), axis, dtype)
         results = _block_targets(out, dtype, axis, cut.blocking, data)
-        direct = [None if result is None else landing(result, data) for result in results]
-        blocks.encode(data, dtype, cut, options, "encode", draws, Fields(*direct))  # type: ignore[arg-type]
-        for result, made in zip(results, direct, strict=True):
-            if result is not None and made is not None:
-                _done(result, made)
+        made: Sequence[torch.Tensor | None]
+        if _looks_further(came, dtype, draw):
+            made = self._encode_exactly(came, data, dtype, axis, options, draws)
+        else:
+            made = [None if result is None else landing(result, data) for result in results]
+            blocks.encode(data, dtype, cut, options, "encode", draws, Fields(*made))  # type: ignore[arg-type]
+        for result, part in zip(results, made, strict=True):
+            if result is not None and part is not None:
+                _done(result, part)
         codes, scale, micro = results
         return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
+
+    def _encode_exactly(
+        self, x: torch.Tensor, wide: torch.Tensor, dtype: Block, axis: int, o: BlockOptions, draws: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Codes, scale and microexponents of float64 under stochastic rounding (blocks.drawn_codes)."""
+        rule = "floor" if o.rule == "bump" else o.rule
+        plain = self.encode_blocks(wide, dtype, axis, rule, "half_even", None, Draw())
+        cut = Cut.of(tuple(x.shape), axis, dtype)
+        fields = Fields(plain.codes, plain.scale, plain.microexponents)
+        return (*blocks.drawn_codes(x, dtype, o, cut, draws, fields), plain.microexponents)
 
     def decode_blocks(self, of: Blocks, out: Any) -> Any:
         """Block.decode."""
         fields, cut = _fields(of)
         result = target(out, tuple(fields.codes.shape), torch.float32, fields.codes)
-        direct = landing(result, fields.codes)
+        direct = landing(result, fields.codes, fields.scale, fields.micro)
         blocks.decode(fields, of.dtype, cut, of.tensor_scale, False, direct)
         return _done(result, direct)
 
@@ -185,6 +202,9 @@ class GpuBackend:
         """Block.round."""
         came = take(x)
         result = target(out, tuple(came.shape), came.dtype, came)
+        if _looks_further(came, dtype, draw):
+            made = self.encode_blocks(came, dtype, axis, rule, rounding, tensor_scale, draw)
+            return _done(result, self.decode_blocks(made, None))
         data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
         direct = landing(result, came) if data is came else torch.empty_like(data)
         cut = Cut.of(tuple(data.shape), axis, dtype)
@@ -209,6 +229,7 @@ class GpuBackend:
         if dtype.family != "micro":
             if scale is None:
                 raise NumericsError(f"{dtype.name}: the scales stand beside the packed codes; give scale=")
+            check_axis(axis, shape)
             data = take_bytes(packed, math.prod(shape), dtype.element_bits)
             return Blocks(dtype, axis, unpack(data, shape, dtype.element_bits), scale, None, tensor_scale)
         blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
@@ -229,7 +250,7 @@ class GpuBackend:
         """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
         came = take(x)
         cut = Cut.of(tuple(came.shape), axis, dtype)
-        if not blocks.packs(dtype, cut):
+        if not blocks.packs(dtype, cut) or _looks_further(came, dtype, draw):
             made = self.encode_blocks(came, dtype, axis, rule, rounding, tensor_scale, draw)
             beside = None if dtype.family == "micro" else made.scale
             return self.pack_blocks(made), beside, made.tensor_scale
@@ -252,14 +273,22 @@ class GpuBackend:
         axis: int,
         tensor_scale: float | None,
     ) -> Any:
-        """float32 values of what quantize_blocks made."""
+        """float32 values of what quantize_blocks made; raises NumericsError for fewer bytes or scales."""
         cut = Cut.of(shape, axis, dtype)
         if not blocks.packs(dtype, cut):
             return self.decode_blocks(
                 self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale), None
             )
+        data = take_codes(packed, 8, "uint8", "packed bytes")
+        shared = None
+        if dtype.scale is None:
+            check_blocks(data.numel(), cut.blocking.count, dtype)
+        else:
+            check_bytes(data.numel(), math.prod(shape), dtype.element_bits)
+            bits, kind = dtype.scale.bits, dtype.scale.code_dtype
+            shared = _of_shape(scale, bits, kind, f"{dtype.name} scale", cut.blocking)
         out = torch.empty(shape, dtype=torch.float32, device=packed.device)
-        blocks.decode(Fields(packed, scale), dtype, cut, tensor_scale, True, out)
+        blocks.decode(Fields(data, shared), dtype, cut, tensor_scale, True, out)
         return out
 
     # ---- a scale and a zero point (backends/affine.py) --------------------------------------
@@ -323,7 +352,9 @@ def check_device(device: torch.device) -> None:
 
 def _done(result: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
     if made is not result:
-        result.copy_(made if made.dtype == result.dtype else affine.narrow(made, FLOATS[result.dtype]))
+        narrow = made if made.dtype == result.dtype else affine.narrow(made, FLOATS[result.dtype])
+        result.detach().copy_(narrow)  # autograd's counter is shared with what is detached
+    written(result)
     return result
 
 
@@ -331,8 +362,17 @@ def _elements(x: torch.Tensor, d: Element, rounding: str) -> tuple[torch.Tensor,
     """x as kernels read it; a value of float64 that is too small for float32 is still not zero."""
     wide, low = words(x, rounding == "stochastic")
     if low is not None and not getattr(d, "has_zero", True):
-        wide = torch.where((wide == 0) & (x > 0), torch.full_like(wide, 2.0**-149), wide)
+        raised = (wide == 0) & (x > 0)
+        wide = torch.where(raised, torch.full_like(wide, 2.0**-149), wide)
+        low = low.masked_fill(raised, 0)
     return wide, low
+
+
+def _looks_further(x: torch.Tensor, d: Block, draw: Draw) -> bool:
+    """Does a draw see what float64 has below float32's last place (array/executor.py: looks_further)?"""
+    return (
+        x.dtype == torch.float64 and d.family != "scaled" and (draw.seed is not None or draw.bits is not None)
+    )
 
 
 def _options(
@@ -357,8 +397,8 @@ def _block_targets(
     out: Blocks | None, d: Block, axis: int, blocking: Blocking, source: torch.Tensor
 ) -> list[torch.Tensor | None]:
     """codes, scale and microexponents: the caller's where they fit, else new ones."""
-    if out is not None and (out.dtype is not d or out.axis != axis):
-        raise NumericsError(f"out must be Blocks of {d} along axis {axis}, not {out.dtype}, {out.axis}")
+    if out is not None:
+        admit_blocks(out, d, axis, len(blocking.shape))
     parts: list[tuple[str, tuple[int, ...], torch.dtype]] = [
         ("codes", blocking.shape, CODES[d.code_dtype]),
         ("scale", blocking.shared_shape, _scale_type(d)),
@@ -371,6 +411,8 @@ def _block_targets(
         if out is not None and given is None:
             raise NumericsError(f"out.{name} is missing")
         found.append(target(given, shape, kind, source, f"out.{name}"))
+    if out is not None:
+        check_apart({f"out.{part[0]}": result for part, result in zip(parts, found, strict=True)})
     return found if len(found) == 3 else [*found, None]
 
 

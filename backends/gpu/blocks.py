@@ -6,16 +6,17 @@ A tensor is [outer, length, inner], blocked along `length`; nothing is moved or 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.backends.executor import BlockOptions
-from numerics.backends.gpu.launch import launch, per_program, power_of_two
+from numerics.backends.gpu.launch import launch, per_program, power_of_two, programs
 from numerics.backends.gpu.native import native
-from numerics.backends.gpu.tensors import FLOATS, memory, pointers
+from numerics.backends.gpu.tensors import FLOATS, memory, pointers, words
+from numerics.backends.words import FLOAT32_MAX, SMALLEST_NORMAL
 from numerics.formats.block import Block
 from numerics.formats.floats import bfloat16
 from numerics.formats.grid import element_grid, float32_bits, grid, scale_of
@@ -110,13 +111,81 @@ def encode(
         )  # fmt: skip
         return
     mx = d.family == "mx"
+    plain = mx and o.rule != "bump"
     launch(
         "scaled_kernel", cut.programs, source, random, out, *pointers(out, to.scale), _tensor_scale(o, x),
         count, length, per_line, inner, key, out.numel(),
-        f=element_grid(d), s=scale_of(d, o.rule) if mx else grid(d.scale, "half_even", "saturate"),
-        FAMILY=d.family, NATIVE=native(d.element, o.rounding, "saturate", x.device) if mx else None,
+        f=element_grid(d, o.rule), s=scale_of(d, o.rule) if mx else grid(d.scale, "half_even", "saturate"),
+        FAMILY=d.family, NATIVE=native(d.element, o.rounding, "saturate", x.device) if plain else None,
         WIDTH=cut.width, BITS=d.element_bits, CODES=codes_of_words(d.element_bits), **common,
     )  # fmt: skip
+
+
+def drawn_codes(
+    x: torch.Tensor, d: Block, o: BlockOptions, cut: Cut, seed: tuple[str, Any, int], of: Fields
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The codes of float64 x, exactly, under blocks whose shared fields are found; and the scales.
+
+    As array/executor.py does it: over powers of two in float64, whose digits a draw sees (`looks_further`).
+    """
+    assert of.scale is not None
+    f, up = element_grid(d, o.rule), None
+    lost = _each(of.scale, cut) == 255
+    steps = _steps(of, d, cut)
+    if o.rule == "bump":
+        s = scale_of(d, o.rule)
+        wide = replace(f, limit=s.past, negative_limit=s.past, wrap=None, negative=None, sign=30)
+        n = _encode_steps(x, steps, d, wide, o, seed, torch.int32) & ((1 << 30) - 1)
+        assert s.least is not None
+        past = n > torch.where(x.signbit(), s.least, f.last)
+        up = _any_of_block(past, cut) & (of.scale < 254)
+        of.scale.add_(up.to(of.scale.dtype))
+        steps = steps + _each(up, cut).to(steps.dtype)
+    codes = _encode_steps(x, steps, d, f, o, seed, of.codes.dtype)
+    return torch.where(lost, of.codes, codes), of.scale
+
+
+def _each(shared: torch.Tensor, cut: Cut) -> torch.Tensor:
+    """What blocks share, for every element."""
+    axis = cut.blocking.axis
+    return shared.repeat_interleave(cut.blocking.size, axis).narrow(axis, 0, cut.blocking.length)
+
+
+def _any_of_block(flags: torch.Tensor, cut: Cut) -> torch.Tensor:
+    axis, size = cut.blocking.axis, cut.blocking.size
+    lines = torch.nn.functional.pad(flags.movedim(axis, -1), (0, -cut.blocking.length % size))
+    return lines.reshape(*lines.shape[:-1], -1, size).any(-1).movedim(-1, axis)
+
+
+def _steps(of: Fields, d: Block, cut: Cut) -> torch.Tensor:
+    """The exponents of what each element counts: of the scale, or of the step of its sub-block."""
+    assert of.scale is not None
+    exponent = _each(of.scale, cut).to(torch.int64) - 127
+    if of.micro is None:
+        return exponent
+    axis = cut.blocking.axis
+    place = torch.arange(cut.blocking.length, device=exponent.device) % d.block // (d.sub_block or 1)
+    place = place.reshape([-1 if k == axis else 1 for k in range(exponent.ndim)])
+    return exponent - ((_each(of.micro, cut).to(torch.int64) >> place) & 1) - ((d.mantissa or 0) - 1)
+
+
+def _encode_steps(
+    x: torch.Tensor, steps: torch.Tensor, d: Block, f: Any, o: BlockOptions, seed: tuple[str, Any, int],
+    kind: torch.dtype,
+) -> torch.Tensor:  # fmt: skip
+    """x over powers of two to codes of a grid."""
+    y = x.clamp(-float(FLOAT32_MAX), float(FLOAT32_MAX))
+    if d.family == "micro":
+        y = torch.where(y.abs() < SMALLEST_NORMAL, 0.0, y)
+    y, low = words((y * ((1023 - steps) << 52).view(torch.float64)).contiguous(), stochastic=True)
+    draw, bits, key = seed
+    out, n = torch.empty(y.shape, dtype=kind, device=y.device), y.numel()
+    source = memory(y)
+    launch(
+        "encode_kernel", programs(n), source, *pointers(source, low, bits), memory(out), n, key,
+        f=f, rounding=o.rounding, KIND="float32", DRAW=draw, LOW=True, NATIVE=None, BLOCK=per_program(n),
+    )  # fmt: skip
+    return out
 
 
 def decode(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
-from numerics.backends.tensors import check_memory, own_codes
+from numerics.backends.door import admit
+from numerics.backends.tensors import check_readable, own_codes
+from numerics.backends.words import BEYOND
 from numerics.formats.backend import Draw
+from numerics.formats.codec import NAN, SIGN
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import RANDOM_BITS
 
@@ -36,7 +40,7 @@ def pointers(filler: torch.Tensor, *parts: torch.Tensor | None) -> list[torch.Te
 
 def take(x: torch.Tensor) -> torch.Tensor:
     """x without its history and contiguous; raises NumericsError unless it is of a float type."""
-    check_memory(x)
+    check_readable(x)
     if x.dtype not in FLOATS:
         raise NumericsError(
             f"cannot encode {name_of(x.dtype)} data; allowed: {', '.join(FLOATS.values())} (x.to(...) first)"
@@ -46,7 +50,7 @@ def take(x: torch.Tensor) -> torch.Tensor:
 
 def take_codes(codes: torch.Tensor, bits: int, kind: str, name: str) -> torch.Tensor:
     """Codes, contiguous and of their own unsigned type, checked against 2**bits."""
-    check_memory(codes)
+    check_readable(codes)
     codes = own_codes(codes, bits, kind, name)
     if codes.dtype not in INTEGERS:
         raise NumericsError(f"{name}: codes are unsigned integers ({kind}), not {name_of(codes.dtype)}")
@@ -65,26 +69,27 @@ def target(
     """The caller's `out` where it fits, else a new tensor beside the source."""
     if out is None:
         return torch.empty(shape, dtype=kind, device=source.device)
-    if not isinstance(out, torch.Tensor) or (tuple(out.shape), out.dtype) != (shape, kind):
-        came = (
-            f"{name_of(out.dtype)} {tuple(out.shape)}"
-            if isinstance(out, torch.Tensor)
-            else type(out).__name__
+    if not isinstance(out, torch.Tensor):
+        raise NumericsError(
+            f"{name} must be a {name_of(kind)} tensor of shape {shape}, not {type(out).__name__}"
         )
-        raise NumericsError(f"{name} must be a {name_of(kind)} tensor of shape {shape}, not {came}")
-    check_memory(out)
+    admit(out, shape, name_of(kind), name, "tensor")
     if out.device != source.device:
         raise NumericsError(f"{name} is on {out.device}, but x is on {source.device}")
     return out
 
 
-def landing(out: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+def landing(out: torch.Tensor, *sources: torch.Tensor | None) -> torch.Tensor:
     """Where kernels write: into out when it is contiguous and apart from what they read, else beside it."""
-    same = out.data_ptr() == source.data_ptr() and out.dtype == source.dtype
-    apart = same or out.untyped_storage().data_ptr() != source.untyped_storage().data_ptr()
-    if out.is_contiguous() and apart:
+    if out.is_contiguous() and all(source is None or _apart(out, source) for source in sources):
         return out
     return torch.empty(out.shape, dtype=out.dtype, device=out.device)
+
+
+def _apart(out: torch.Tensor, source: torch.Tensor) -> bool:
+    """Does the source stay as it is while out is written, other than element by element?"""
+    same = out.data_ptr() == source.data_ptr() and out.dtype == source.dtype
+    return same or out.untyped_storage().data_ptr() != source.untyped_storage().data_ptr()
 
 
 def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | None, int]:
@@ -104,6 +109,7 @@ def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | Non
         raise NumericsError(f"random_bits must be uint32 of shape {tuple(like.shape)}, not {came}")
     if bits.device != like.device:
         raise NumericsError(f"random_bits is on {bits.device}, but x is on {like.device}")
+    check_readable(bits)
     word = bits.view(torch.int32) if bits.dtype == torch.uint32 else bits.to(torch.int64)
     return "bits", (word & ((1 << RANDOM_BITS) - 1)).to(torch.int32).contiguous(), 0
 
@@ -116,7 +122,9 @@ def truncate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     near = x.to(torch.float32)
     bits = near.view(torch.int32)
     beyond = near.to(torch.float64).abs() > x.abs()
-    cut = torch.where(beyond, bits - 1, bits).view(torch.float32)  # one step toward zero, infinity too
+    cut = torch.where(beyond, bits - 1, bits)  # one step toward zero, infinity too
+    nan = (x.view(torch.int64) >> 32).to(torch.int32) & SIGN | NAN  # a GPU's conversion drops its sign
+    cut = torch.where(x.isnan(), nan, cut).view(torch.float32)
     return cut, (cut.to(torch.float64) != x) & ~x.isnan()
 
 
@@ -127,7 +135,8 @@ def words(x: torch.Tensor, stochastic: bool = False) -> tuple[torch.Tensor, torc
     cut, lost = truncate(x)
     if not stochastic:
         return (cut.view(torch.int32) | lost.to(torch.int32)).view(torch.float32), None
+    beyond = x.abs() >= BEYOND
     field = ((cut.view(torch.int32) & 0x7FFFFFFF) >> 23).clamp(min=1)
-    rest = torch.where(lost, x.abs() - cut.to(torch.float64).abs(), 0.0)
+    rest = torch.where(lost & ~beyond, x.abs() - cut.to(torch.float64).abs(), 0.0)
     unit = ((1023 + 180 - field).to(torch.int64) << 52).view(torch.float64)  # 2**30 last places of cut
-    return cut, (rest * unit).clamp(max=float((1 << 30) - 1)).to(torch.int32)
+    return torch.where(beyond, x.sign().to(torch.float32) * math.inf, cut), (rest * unit).to(torch.int32)

@@ -54,7 +54,7 @@ VARIANTS: Final = {
     "floor": Variant("floor", -128, False, "the core's mode after reset; nothing can reach 128"),
     "even_sat": Variant("half_even", -128, False, "host packers: 128 saturates to 127"),
     "even_bump": Variant("half_even", -128, True, "the core in conv_even, as measured by a third party"),
-    "quark": Variant("half_even", -127, False, "AMD Quark's BFP16 preset: symmetric, by value"),
+    "quark": Variant("half_even", -127, False, "AMD Quark's ONNX kernel for BFP16: symmetric, by value"),
 }
 """Name -> Variant.  quark: Quark keeps the sign of some zeros in its float output; here zero is zero."""
 

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Final
 
 from numerics.backends.ipu.srs import MODES
+from numerics.backends.paths import path_of
 from numerics.formats.errors import NumericsError, one_of
 
 TARGETS: Final = ("X1", "X2")
@@ -66,13 +67,13 @@ class Device:
 
     def _binary(self, xclbin: str | os.PathLike[str] | None) -> dict[str, str]:
         if not self.needs_xclbin and xclbin is not None:
-            raise NumericsError(f"xclbin={os.fspath(xclbin)!r}: on {self.name} none may be set")
+            raise NumericsError(f"xclbin={str(path_of(xclbin))!r}: on {self.name} none may be set")
         if self.needs_xclbin and not xclbin:
             raise NumericsError(
                 f"{self.name} needs xclbin=, the path of phoenix/4x4.xclbin in the Ryzen AI installation;"
                 f" came {xclbin!r}"
             )
-        return {"xclbin": os.fspath(xclbin)} if xclbin is not None else {}
+        return {"xclbin": str(path_of(xclbin))} if xclbin is not None else {}
 
 
 def _x1(name: str, sold_as: str) -> Device:

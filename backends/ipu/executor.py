@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from numerics.backends.array.executor import ArrayExecutor, empty_fields, narrow
+from numerics.backends.array.executor import ArrayExecutor, empty_fields, looks_further, narrow
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
 from numerics.backends.ipu import graphs
@@ -76,6 +76,8 @@ class IpuExecutor(ArrayExecutor):
         self, x: Array, dtype: Block, options: BlockOptions, out: BlockFields | None = None
     ) -> BlockFields:
         """Block.encode."""
+        if looks_further(x, dtype, options):
+            return super().encode_blocks(x, dtype, options, out)
         fields = empty_fields(len(x), dtype) if out is None else out
         for part, feeds in _rows(x, dtype, options):
             found = run(feeds, graphs.encode_blocks, dtype, options.rule, options.rounding)
@@ -97,6 +99,9 @@ class IpuExecutor(ArrayExecutor):
 
     def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
         """Block.round."""
+        if looks_further(x, dtype, options):
+            super().round_blocks(x, dtype, options, out)
+            return
         for part, feeds in _rows(x, dtype, options):
             (values,) = run(feeds, graphs.round_blocks, dtype, options.rule, options.rounding)
             out[part] = narrow(values, x.dtype)

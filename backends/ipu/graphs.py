@@ -86,7 +86,7 @@ def _arguments(graph: Graph, d: Block, rule: str, scaled: Lane | None) -> tuple[
     if d.family == "micro":
         return (d.mantissa,)
     if d.family == "mx":
-        return element_grid(d), scale_of(d, rule)
+        return element_grid(d, rule), scale_of(d, rule)
     return scaled, element_grid(d), grid(d.scale, "half_even", "saturate")
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from numerics.backends.ipu.devices import device as find_device
+from numerics.backends.paths import kind_of, path_of
 from numerics.formats.errors import NumericsError
 
 NPU = "VitisAIExecutionProvider"
@@ -63,7 +64,7 @@ def session(
     >>> opened.run({"x": np.array([0.7, -5.0], np.float32)})["y"].tolist()
     [0.5, -4.0]
     """
-    profile = find_device(device)
+    profile, source = find_device(device), _source(model)
     has_npu = NPU in onnxruntime.get_available_providers()
     if require_npu and not has_npu:
         raise NumericsError(
@@ -72,10 +73,10 @@ def session(
         )
     asked: list[Any] = [CPU]
     if has_npu:
-        more = {} if config_file is None else {"config_file": os.fspath(config_file)}
+        more = {} if config_file is None else {"config_file": str(path_of(config_file))}
         asked.insert(0, (NPU, profile.provider_options(xclbin, **more)))
     try:
-        opened = onnxruntime.InferenceSession(_source(model), providers=asked)
+        opened = onnxruntime.InferenceSession(source, providers=asked)
     except Exception as wrong:
         raise NumericsError(f"ONNX Runtime cannot open {_name(model)}: {_first_line(wrong)}") from wrong
     active: Sequence[str] = opened.get_providers()
@@ -88,11 +89,17 @@ def _source(model: ModelProto | bytes | str | os.PathLike[str]) -> bytes | str:
     if isinstance(model, ModelProto):
         serialized: bytes = model.SerializeToString()
         return serialized
-    return model if isinstance(model, bytes) else os.fspath(model)
+    if isinstance(model, bytes):
+        return model
+    path = path_of(model)
+    what = kind_of(path.stat().st_mode) if path.exists() else None
+    if what is not None:
+        raise NumericsError(f"cannot open {path}: it is {what}; allowed: the file of an ONNX model")
+    return str(path)
 
 
 def _name(model: Any) -> str:
-    return "the model" if isinstance(model, (ModelProto, bytes)) else os.fspath(model)
+    return "the model" if isinstance(model, (ModelProto, bytes)) else str(path_of(model))
 
 
 def _first_line(wrong: Exception) -> str:

@@ -1,10 +1,10 @@
-"""float32 by fractions: its bits, its arithmetic, and the integers with a scale that use it."""
+"""float32, and float64's arithmetic, by fractions; and the integers with a scale that use it."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import SupportsFloat
+from typing import NamedTuple, SupportsFloat
 
 from numerics.backends.reference.exact import (
     Exact,
@@ -16,7 +16,6 @@ from numerics.backends.reference.exact import (
     is_negative,
     power_of_two,
     round_to_integer,
-    rounds_away,
 )
 from numerics.formats.dtype import Integer
 
@@ -46,50 +45,57 @@ def float32_bits(a: Fraction) -> int:
     return min(math.floor(a * power_of_two(23 - e)) + ((e + 126) << 23), INF_BITS)
 
 
-def to_float32(x: Exact) -> Exact:
-    """Rounded to float32, half to even, subnormals and overflow included (IEEE 754-2019 §4.3.1).
+class Binary(NamedTuple):
+    """Arithmetic of a binary format, each operation exact and then rounded half to even.
 
-    >>> to_float32(Fraction(2**25 + 3)), to_float32(Fraction(2**128))
-    (Fraction(33554436, 1), inf)
-    >>> to_float32(Fraction(-1, 2**150))
-    -0.0
-    """
-    if isinstance(x, float):
-        return x
-    a = abs(x)
-    bits = float32_bits(a)
-    if bits < INF_BITS:
-        low, high = float32_value(bits), float32_value(bits + 1)
-        bits += rounds_away((a - low) / (high - low), bits % 2 == 1, x < 0, "half_even")
-    rounded: Exact = math.inf if bits >= INF_BITS else float32_value(bits)
-    return exactly(math.copysign(rounded, -1.0)) if x < 0 else rounded
+    digits: of a significand.  least: the exponent of the smallest subnormal.  top: of what is infinite.
 
-
-def multiply32(x: Exact, y: Exact) -> Exact:
-    """float32(x * y); an invalid product is a positive NaN (IEEE 754-2019 §5.4.1)."""
-    if isinstance(x, Fraction) and isinstance(y, Fraction):
-        negative_zero = (x == 0) != (y == 0) and (x < 0 or y < 0)
-        return -0.0 if negative_zero else to_float32(x * y)
-    if x != x or y != y:
-        return x if x != x else y
-    product = float(x) * float(y)
-    return math.nan if product != product else exactly(product)
-
-
-def divide32(x: Exact, y: Exact) -> Exact:
-    """float32(x / y), for y > 0, Inf included (IEEE 754-2019 §5.4.1).
-
-    >>> divide32(Fraction(1), Fraction(3)) == Fraction(0xAAAAAB, 2**25), divide32(-0.0, Fraction(3))
+    >>> BINARY32.divide(Fraction(1), Fraction(3)) == Fraction(0xAAAAAB, 2**25)
+    True
+    >>> BINARY64.rounded(Fraction(1, 3)) == Fraction(1 / 3), BINARY64.rounded(Fraction(-1, 2**1075))
     (True, -0.0)
     """
-    if isinstance(x, Fraction) and isinstance(y, Fraction):
-        return to_float32(x / y)
-    return x if not is_finite(x) else exactly(math.copysign(0.0, x))
+
+    digits: int
+    least: int
+    top: int
+
+    def rounded(self, x: Exact) -> Exact:
+        """x in this format, subnormals and overflow included (IEEE 754-2019 §4.3.1).
+
+        >>> BINARY32.rounded(Fraction(2**25 + 3)), BINARY32.rounded(Fraction(2**128))
+        (Fraction(33554436, 1), inf)
+        """
+        if isinstance(x, float):
+            return x
+        step = power_of_two(max(floor_log2(abs(x)) + 1 - self.digits, self.least)) if x else Fraction(1)
+        a = round_to_integer(abs(x) / step, x < 0, "half_even") * step
+        magnitude = math.inf if a >= power_of_two(self.top) else a
+        return exactly(math.copysign(magnitude, -1.0)) if x < 0 else magnitude
+
+    def multiply(self, x: Exact, y: Exact) -> Exact:
+        """x * y; an invalid product is a positive NaN (IEEE 754-2019 §5.4.1)."""
+        if isinstance(x, Fraction) and isinstance(y, Fraction):
+            negative_zero = (x == 0) != (y == 0) and (x < 0 or y < 0)
+            return -0.0 if negative_zero else self.rounded(x * y)
+        if x != x or y != y:
+            return x if x != x else y
+        product = float(x) * float(y)
+        return math.nan if product != product else exactly(product)
+
+    def divide(self, x: Exact, y: Exact) -> Exact:
+        """x / y, for y > 0, Inf included (IEEE 754-2019 §5.4.1); -0.0 and NaN keep their sign."""
+        if isinstance(x, Fraction) and isinstance(y, Fraction):
+            return self.rounded(x / y)
+        return x if not is_finite(x) else exactly(math.copysign(0.0, x))
+
+    def add(self, x: Exact, y: Exact) -> Exact:
+        """x + y, y finite; for the offsets below, which need no sign of zero."""
+        return self.rounded(Fraction(x) + Fraction(y)) if is_finite(x) else x
 
 
-def add32(x: Exact, y: Exact) -> Exact:
-    """float32(x + y), y finite; for the offsets below, which need no sign of zero."""
-    return to_float32(Fraction(x) + Fraction(y)) if is_finite(x) else x
+BINARY32, BINARY64 = Binary(24, -149, 128), Binary(53, -1074, 1024)
+to_float32, multiply32, divide32 = BINARY32.rounded, BINARY32.multiply, BINARY32.divide
 
 
 # ------------------------------------------------------------------ integers with scale and offset
@@ -102,33 +108,35 @@ def quantize_affine(
     dtype: Integer,
     rounding: str = "half_even",
     random: int | None = None,
+    kind: Binary = BINARY32,
 ) -> int:
-    """q = clamp(round(x / scale) + zero_point), the division in float32 (FORMATS §6).
+    """q = clamp(round(x / scale) + zero_point), the division in float32 or `kind` (FORMATS §6).
 
-    scale > 0.  An integer zero point is added after rounding, a float one before it, in float32.
-    NaN counts as 0 when rounded.  Returns the value q, not its code.
+    scale > 0.  An integer zero point is added after rounding, a float one before it, in `kind` too.
+    NaN counts as 0, whatever the zero point.  Returns the value q, not its code.
 
     >>> from numerics.formats import int4, uint4
     >>> quantize_affine(1.0, 0.4, 0, int4), quantize_affine(-1.0, 0.5, 3, uint4)
     (2, 1)
     """
     low, high = integer_range(dtype)
-    y = divide32(exactly(x), exactly(scale))
+    number = exactly(x)
+    y = kind.divide(Fraction(0) if number != number else number, exactly(scale))
     if isinstance(zero_point, float):
-        y = add32(y, exactly(zero_point))
+        y = kind.add(y, exactly(zero_point))
         zero_point = 0
-    if y != y:
-        y = Fraction(0)
     if is_finite(y):
         a = round_to_integer(absolute(y), is_negative(y), rounding, random)
         y = Fraction(-a if is_negative(y) else a)
     return int(min(max(y + zero_point, low), high))
 
 
-def dequantize_affine(q: int, scale: Fraction | SupportsFloat, zero_point: int | float) -> Exact:
-    """(q - zero_point) * scale, each operation in float32 (FORMATS §6).
+def dequantize_affine(
+    q: int, scale: Fraction | SupportsFloat, zero_point: int | float, kind: Binary = BINARY32
+) -> Exact:
+    """(q - zero_point) * scale, each operation in float32 or `kind` (FORMATS §6).
 
     >>> dequantize_affine(1, 0.5, 3)
     Fraction(-1, 1)
     """
-    return multiply32(add32(Fraction(q), -exactly(zero_point)), exactly(scale))
+    return kind.multiply(kind.add(Fraction(q), -exactly(zero_point)), exactly(scale))

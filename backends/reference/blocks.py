@@ -9,6 +9,7 @@ from functools import cache
 from typing import SupportsFloat
 
 from numerics.backends.reference.binary32 import (
+    BINARY32,
     divide32,
     float32_bits,
     multiply32,
@@ -28,6 +29,7 @@ from numerics.backends.reference.exact import (
     magnitude,
     nan_code,
     power_of_two,
+    round_magnitude,
     round_to_integer,
     value,
 )
@@ -59,12 +61,29 @@ def element_max(element: Element) -> Fraction:
     return magnitude(largest_code(element), element)
 
 
-def encode_element(y: Exact, element: Element, rounding: str, random: int | None = None) -> int:
+def encode_element(
+    y: Exact, element: Element, rounding: str, random: int | None = None, symmetric: bool = True
+) -> int:
     """The code of a number in units of the block's scale, saturating; integers symmetrically."""
     if isinstance(element, Integer):
-        high = integer_range(element)[1]
-        y = exactly(min(max(y / element_unit(element), -high), high))
+        low, high = integer_range(element)
+        y = exactly(min(max(y / element_unit(element), -high if symmetric else low), high))
     return encode(y, element, rounding, "saturate", random)
+
+
+def rounds_past(y: Exact, element: Element, rounding: str, random: int | None = None) -> bool:
+    """Does a number in units of the block's scale round past the largest, or the most negative, element?
+
+    >>> from numerics.formats import int8
+    >>> [rounds_past(Fraction(n, 128), int8, "half_even") for n in (254, 255, -255)]
+    [False, True, False]
+    """
+    negative = is_negative(y)
+    if isinstance(element, Integer):
+        n = round_to_integer(absolute(y) / element_unit(element), negative, rounding, random)
+        return n > (-integer_range(element)[0] if negative else integer_range(element)[1])
+    assert isinstance(element, Float)
+    return round_magnitude(absolute(y), element, negative, rounding, random) > largest_code(element)
 
 
 def element_value(code: int, element: Element) -> Exact:
@@ -116,7 +135,7 @@ def scale_exponent(amax: Fraction, element: Element, rule: str) -> int:
     [0, 1, 1, 1]
     """
     emax = floor_log2(element_max(element))
-    if rule == "floor":
+    if rule in ("floor", "bump"):  # where `bump` begins
         return floor_log2(amax) - emax
     if rule == "ceil":
         return ceil_log2(amax) - emax
@@ -148,11 +167,11 @@ def encode_block(
     low, high = exponent_range(scale)
     amax = max(absolute(x) for x in numbers)
     exponent = min(max(scale_exponent(amax, element, rule), low), high) if amax else low
-    step = power_of_two(exponent)
-    draws = _each(randoms, len(numbers))
-    return exponent - low, [
-        encode_element(x / step, element, rounding, r) for x, r in zip(numbers, draws, strict=True)
-    ]
+    drawn = list(zip(numbers, _each(randoms, len(numbers)), strict=True))
+    if rule == "bump" and exponent < high:
+        exponent += any(rounds_past(x / power_of_two(exponent), element, rounding, r) for x, r in drawn)
+    step, symmetric = power_of_two(exponent), rule != "bump"
+    return exponent - low, [encode_element(x / step, element, rounding, r, symmetric) for x, r in drawn]
 
 
 def decode_block(byte: int, codes: Sequence[int], dtype: Block) -> list[Exact]:
@@ -175,6 +194,8 @@ def decode_block(byte: int, codes: Sequence[int], dtype: Block) -> list[Exact]:
 def tensor_scale_of(xs: Numbers, dtype: Block) -> Fraction:
     """The float32 scale that brings a tensor's largest finite magnitude to the block's (§1).
 
+    1 where there is nothing to scale; never 0 where there is: the smallest float32 then.
+
     >>> from numerics.formats import nvfp4
     >>> tensor_scale_of([-5376.0, math.inf], nvfp4)
     Fraction(2, 1)
@@ -184,7 +205,7 @@ def tensor_scale_of(xs: Numbers, dtype: Block) -> Fraction:
     largest = multiply32(magnitude(largest_code(scale), scale), element_max(element))
     found = divide32(amax, largest)
     assert isinstance(found, Fraction)
-    return found or Fraction(1)
+    return found or (power_of_two(BINARY32.least) if amax else Fraction(1))
 
 
 def encode_scaled_block(

@@ -177,6 +177,10 @@ def first_maximum(exponent: int, element: Element, rule: str) -> int:
     emax = floor_log2(largest)
     if rule == "floor":
         return first_at(power_of_two(exponent + emax))
+    if rule == "bump":  # of a positive maximum that is rounded half to even: it looks at the elements
+        low, high, odd = last_rungs(element, False)
+        below = power_of_two(exponent - 1)
+        return first_away(low * below, high * below, odd, False, "half_even")
     if rule == "ceil":
         return first_above(power_of_two(exponent + emax - 1))
     if rule == "rceil":
@@ -222,9 +226,19 @@ def mx_element_breakpoints(dtype: Block, scale_byte: int, rounding: str, negativ
     return merge(climb(scaled, negative, rounding), INF_BITS - 1)
 
 
-def element_rungs(element: Element, rounding: str, negative: bool) -> Rungs:
+def element_rungs(element: Element, rounding: str, negative: bool, symmetric: bool = True) -> Rungs:
     """The magnitudes of a block's element in units of its scale: saturating, integers symmetric (§4)."""
     found, unit = rungs(element, rounding, "saturate", negative), element_unit(element)
-    if isinstance(element, Integer):
+    if isinstance(element, Integer) and symmetric:
         found = found[: integer_range(element)[1] + 1]
     return [(v * unit, code) for v, code in found]
+
+
+def last_rungs(element: Element, negative: bool) -> tuple[Fraction, Fraction, bool]:
+    """The largest magnitude of a sign that an element may be, what would follow it, and whether it is odd."""
+    if isinstance(element, Integer):
+        last, unit = abs(integer_range(element)[0 if negative else 1]), element_unit(element)
+        return last * unit, (last + 1) * unit, last % 2 == 1
+    assert isinstance(element, Float)
+    values, codes = ladder(element)
+    return values[-2], values[-1], codes[-2] % 2 == 1

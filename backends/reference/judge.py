@@ -9,18 +9,25 @@ from numpy.typing import NDArray
 
 from numerics.backends import words
 from numerics.backends.composed import Composed
+from numerics.backends.environment import under_ieee
 from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
-from numerics.backends.reference.binary32 import dequantize_affine, divide32, multiply32, quantize_affine
+from numerics.backends.reference.binary32 import (
+    BINARY32,
+    BINARY64,
+    Binary,
+    dequantize_affine,
+    quantize_affine,
+)
 from numerics.backends.reference.exact import encode, exactly, value
-from numerics.backends.reference.executor import ReferenceExecutor, as_float32
+from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element, Integer
-from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
+@under_ieee
 class Judge(Composed):
     """`ReferenceExecutor` in the shape of an Executor (backends/executor.py)."""
 
@@ -95,9 +102,7 @@ class Judge(Composed):
     def encode_affine(
         self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
     ) -> Codes:
-        """clamp(round(x / scale) + zero); float32 only: float64's quotients are another arithmetic."""
-        if x.dtype == np.float64:
-            raise NumericsError("the reference divides float32 by float32; float64 is not offered")
+        """clamp(round(x / scale) + zero), in the arithmetic of the scale: float32, or float64."""
         x = words.to_float32(x)
         codes = np.empty(x.shape, dtype.code_dtype)
         for place in np.ndindex(x.shape):
@@ -107,8 +112,8 @@ class Judge(Composed):
         return codes
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
-        """(q - zero) * scale, each operation in float32."""
-        values = np.empty(codes.shape, np.float32)
+        """(q - zero) * scale, each operation in the arithmetic of the scale."""
+        values = np.empty(codes.shape, affine.scale.dtype)
         for place in np.ndindex(codes.shape):
             values[place] = _affine_value(int(codes[place]), dtype, *_shared(affine, place))
         return values
@@ -128,17 +133,21 @@ def _shared(affine: Affine, place: tuple[int, ...]) -> tuple[Any, Any]:
     return affine.scale[owner], None if affine.zero is None else affine.zero[owner]
 
 
-def _affine_code(
-    x: Any, dtype: Element, scale: Any, zero: Any, rounding: str, random: int | None
-) -> int:  # fmt: skip
+def _affine_code(x: Any, dtype: Element, scale: Any, zero: Any, rounding: str, random: int | None) -> int:
+    kind = _arithmetic(scale)
     if not isinstance(dtype, Integer):
-        return encode(divide32(exactly(x), exactly(scale)), dtype, rounding, "saturate", random)
+        return encode(kind.divide(exactly(x), exactly(scale)), dtype, rounding, "saturate", random)
     point = 0 if zero is None else zero.item()
-    return quantize_affine(x, scale, point, dtype, rounding, random) % (1 << dtype.bits)
+    return quantize_affine(x, scale, point, dtype, rounding, random, kind) % (1 << dtype.bits)
 
 
-def _affine_value(code: int, dtype: Element, scale: Any, zero: Any) -> Any:
-    v = value(code, dtype)
+def _affine_value(code: int, dtype: Element, scale: Any, zero: Any) -> float:
+    kind, v = _arithmetic(scale), value(code, dtype)
     if not isinstance(dtype, Integer):
-        return as_float32([multiply32(v, exactly(scale))])[0]
-    return as_float32([dequantize_affine(int(v), scale, 0 if zero is None else zero.item())])[0]
+        return float(kind.multiply(v, exactly(scale)))
+    return float(dequantize_affine(int(v), scale, 0 if zero is None else zero.item(), kind))
+
+
+def _arithmetic(scale: Any) -> Binary:
+    """That of a scale: float32's, or float64's."""
+    return BINARY64 if scale.dtype == np.float64 else BINARY32

@@ -29,13 +29,15 @@ from numerics.backends.reference.breakpoints import (
     Rungs,
     climb,
     element_rungs,
+    first_away,
+    last_rungs,
     merge,
     micro_rungs,
     rungs,
     scale_breakpoints,
 )
 from numerics.backends.reference.exact import encode as encode_one
-from numerics.backends.reference.exact import nan_code
+from numerics.backends.reference.exact import largest_code, nan_code
 from numerics.backends.reference.executor import ReferenceExecutor, look_up, steps
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
@@ -106,29 +108,47 @@ def _rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> tupl
 # ------------------------------------------------------------------------------ a block's elements
 
 
-def _rungs_of(dtype: Block, rounding: str, negative: bool) -> Rungs:
+def _rungs_of(dtype: Block, rounding: str, rule: str, negative: bool) -> Rungs:
     """The magnitudes of an element in units of its scale, or of its step."""
     if dtype.element is None:
         return micro_rungs(micro_facts(dtype)[0], negative)
-    return element_rungs(dtype.element, rounding, negative)
+    return element_rungs(dtype.element, rounding, negative, symmetric=rule != "bump")
 
 
 @lru_cache(maxsize=64)
-def _block_steps(dtype: Block, rounding: str, negative: bool) -> tuple[Array, Array]:
-    found = merge(climb(_rungs_of(dtype, rounding, negative), negative, rounding))
+def _block_steps(dtype: Block, rounding: str, rule: str, negative: bool) -> tuple[Array, Array]:
+    found = merge(climb(_rungs_of(dtype, rounding, rule, negative), negative, rounding))
     firsts, codes = zip(*found, strict=True)
     return np.array(firsts, np.uint32), np.array(codes, dtype.code_dtype)
 
 
 @lru_cache(maxsize=64)
-def _block_rungs(dtype: Block, rounding: str, negative: bool) -> tuple[NDArray[np.float64], Array]:
-    return _as_arrays(_rungs_of(dtype, rounding, negative), dtype.code_dtype)
+def _block_rungs(
+    dtype: Block, rounding: str, rule: str, negative: bool
+) -> tuple[NDArray[np.float64], Array]:  # fmt: skip
+    return _as_arrays(_rungs_of(dtype, rounding, rule, negative), dtype.code_dtype)
 
 
-def _encode_elements(y: NDArray[np.float32], dtype: Block, rounding: str, random: Array | None) -> Array:
-    if random is None:
-        return look_up(y, partial(_block_steps, dtype, rounding), dtype.code_dtype)
-    return _drawn(y, partial(_block_rungs, dtype, rounding), random, dtype.code_dtype)
+def _encode_elements(y: NDArray[np.float32], dtype: Block, options: BlockOptions) -> Array:
+    asked = dtype, options.rounding, options.rule
+    if options.random is None:
+        return look_up(y, partial(_block_steps, *asked), dtype.code_dtype)
+    return _drawn(y, partial(_block_rungs, *asked), options.random, dtype.code_dtype)
+
+
+def _past(y: NDArray[np.float32], dtype: Block, options: BlockOptions) -> NDArray[np.bool_]:
+    """Which elements round past the largest of their sign."""
+    element, past = parts(dtype)[0], np.zeros(y.shape, bool)
+    for negative in (False, True):
+        low, high, odd = last_rungs(element, negative)
+        chosen = np.signbit(y) == negative
+        if options.random is None:
+            first = np.uint32(first_away(low, high, odd, negative, options.rounding))
+            past |= chosen & ((y.view(np.uint32) & MAGNITUDE) >= first)
+        else:
+            short = ((1 << RANDOM_BITS) - (options.random & ((1 << RANDOM_BITS) - 1))) * float(high - low)
+            past |= chosen & ((np.abs(y).astype(np.float64) - float(low)) * (1 << RANDOM_BITS) >= short)
+    return past
 
 
 def _scaled(x: Array, exponents: Array) -> NDArray[np.float32]:
@@ -175,11 +195,15 @@ def _poison(fields: BlockFields, lost: NDArray[np.bool_], dtype: Block) -> None:
 def _encode_mx(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
     scale = parts(dtype)[1]
     low, _ = exponent_range(scale)
-    firsts, after = _scale_steps(dtype, options.rule)
+    firsts, after = _scale_steps(dtype, "floor" if options.rule == "bump" else options.rule)
     maxima = (x.view(np.uint32) & MAGNITUDE).max(axis=1)
     shared = after[np.searchsorted(firsts, maxima, "right") - 1]
     y = _scaled(x, shared[:, None] + np.int32(low))
-    return BlockFields(_encode_elements(y, dtype, options.rounding, options.random), shared, None)
+    if options.rule == "bump":
+        up = (shared < largest_code(scale)) & _past(y, dtype, options).any(axis=1)
+        shared = shared + up.astype(np.uint8)
+        y = _scaled(x, shared[:, None] + np.int32(low))
+    return BlockFields(_encode_elements(y, dtype, options), shared, None)
 
 
 @lru_cache(maxsize=64)
@@ -196,7 +220,7 @@ def _encode_scaled(x: NDArray[np.float32], dtype: Block, options: BlockOptions) 
     shared = encode(wanted, scale, "half_even", "saturate", None)
     total = whole * _exact.decode(shared, scale)
     y: Array = x / np.where(total == 0, np.float32(math.inf), total)[:, None]
-    return BlockFields(_encode_elements(y, dtype, options.rounding, options.random), shared, None)
+    return BlockFields(_encode_elements(y, dtype, options), shared, None)
 
 
 def _encode_micro(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
@@ -208,7 +232,7 @@ def _encode_micro(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -
     shifts = (parted < shared[:, None]).astype(np.int32)
     micro = (shifts << np.arange(shifts.shape[1], dtype=np.int32)).sum(axis=1).astype(np.uint8)
     y = _scaled(normal, _micro_steps(shared, shifts, dtype))
-    codes = _encode_elements(y, dtype, options.rounding, options.random)
+    codes = _encode_elements(y, dtype, options)
     return BlockFields(codes, shared.astype(np.uint8), micro)
 
 

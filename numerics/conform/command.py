@@ -9,9 +9,17 @@ import click
 
 from numerics.conform.kinds import KINDS
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+from numerics.view.screen import say
 
 
-@click.command("conform")
+@click.command(
+    "conform",
+    help="""Is the kernel TARGET, spelled module:function, right?
+
+    The module is looked for in the current directory too.  Exit code 0: it is; 1: it is not, and
+    the law it breaks, the simplest input and the nearest dialect are printed.
+    """,
+)
 @click.argument("target")
 @click.option("--dtype", required=True, help="The format: fp8_e4m3, mxfp4 ... (`numerics formats`).")
 @click.option("--kind", help=", ".join(KINDS) + "; encode by default.")
@@ -27,15 +35,10 @@ from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
 @click.option("--exhaustive", is_flag=True, help="All 2**32 float32 inputs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def conform_command(target: str, as_json: bool, **options: Any) -> None:
-    """Is the kernel TARGET, spelled module:function, right?
-
-    The module is looked for in the current directory too.  Exit code 0: it is; 1: it is not, and
-    the law it breaks, the simplest input and the nearest dialect are printed.
-    """
     from numerics.conform.checking import check
 
     if "" not in sys.path:
         sys.path.insert(0, "")
     verdict = check(target, **options)
-    click.echo(verdict.to_json() if as_json else str(verdict))
+    say(verdict.to_json() if as_json else str(verdict))
     sys.exit(0 if verdict else 1)

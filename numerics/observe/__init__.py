@@ -19,9 +19,10 @@ from typing import Any
 
 from numerics.formats.errors import one_of
 from numerics.observe.base import Observer
+from numerics.observe.divergence import KL
 from numerics.observe.extremes import MinMax, MovingAverage, Pof2
 from numerics.observe.histogram import Histogram, Percentile
-from numerics.observe.search import KL, MSE, Pof2MSE
+from numerics.observe.search import MSE, Pof2MSE
 
 __all__ = [
     "KL",
@@ -54,6 +55,6 @@ def observer(name: str, dtype: Any, **options: Any) -> Observer:
     options: its own.  Raises NumericsError for an unknown name, and what the observer raises.
 
     >>> observer("percentile", "int4", scheme="per_channel(1)", percentile=99.9)
-    Percentile({"dtype": "int4", "scheme": "per_channel(1)"}, percentile=99.9, bins=4096, batches=0)
+    Percentile({"dtype": "int4", "scheme": "per_channel(1)"}, percentile=99.9, bins=256, batches=0)
     """
     return OBSERVERS[one_of("observer", name, OBSERVERS)](dtype, **options)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from numerics.backends.affine import AffineBackend, Partition
 from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.executor import Affine
+from numerics.backends.host import tensor_scale_of
 from numerics.backends.tensors import as_tensor, is_tensor
+from numerics.backends.words import as_float32
 from numerics.formats import backend
 from numerics.formats.errors import NumericsError, integer, one_of
 from numerics.quantization import stored
@@ -21,25 +23,28 @@ from numerics.scheme import Scheme
 from numerics.tensor import ORIGINALS, affine_backend, to_host, values_of, wide_type
 
 Array = NDArray[Any]
+MOST_BATCHES = 2**63 - 1
 
 
 def host() -> AffineBackend:
     """The backend that computes with the state, which is on the host wherever the tensors are."""
-    return cast(AffineBackend, backend.get("cpu"))
+    return cast(AffineBackend, backend.host())
 
 
 def check_within(name: str, came: Any, most: float) -> Any:
     """The number that came; raises NumericsError unless it is above 0 and at most that."""
-    if not isinstance(came, (int, float)) or isinstance(came, bool) or not 0 < came <= most:
+    number = came.item() if isinstance(came, np.generic) else came
+    if not isinstance(number, (int, float)) or isinstance(number, bool) or not 0 < number <= most:
         raise NumericsError(f"{name}={came!r} is not allowed: a number above 0, at most {most}")
-    return came
+    return number
 
 
 class Observer:
     """Watches tensors batch by batch; then `scale` and `zero_point` are what to give to `quantize`.
 
     dtype, scheme, symmetric, scale_type, zero_point_type: as for `quantize`, with the same errors.
-    Raises NumericsError for block formats: they find their scales themselves.
+    Block formats find the scales of their blocks themselves; what NVFP4 shares besides is its
+    `tensor_scale`, and that alone is observed for it.  Raises NumericsError for other block formats.
 
     low, high: the least and the largest finite value of all batches and 0, in the shape of the
     scales; float32, or float64 as the tensors are.  original: the float type of the tensors.
@@ -51,6 +56,8 @@ class Observer:
     """Names of the options of its own."""
     arrays: ClassVar[tuple[str, ...]] = ("low", "high")
     """The arrays that are its state."""
+    listed: ClassVar[tuple[str, ...]] = ()
+    """Those of them that have any length; the others are in the shape of the scales."""
 
     original: str
     low: Array
@@ -68,10 +75,11 @@ class Observer:
         self.recipe = Recipe.make(
             dtype, scheme=scheme, symmetric=symmetric, scale_type=scale_type, zero_point_type=zero_point_type
         )
-        if self.recipe.blocked:
+        if self.recipe.blocked and not self._takes_blocks():
             raise NumericsError(
-                f"{self.recipe.dtype}: a block format finds its scales itself, there is nothing to observe; "
-                "allowed: formats of integers and of floats"
+                f"{self.recipe.dtype}: a block format finds its scales itself, there is nothing for "
+                f"{type(self).__name__} to observe; allowed: formats of integers and of floats, and for the "
+                "tensor scale of nvfp4 MinMax, MovingAverage, Percentile"
             )
         self.batches = 0
         self._device: str | None = None
@@ -79,6 +87,10 @@ class Observer:
     def __repr__(self) -> str:
         own = "".join(f", {name}={getattr(self, name)!r}" for name in self.own)
         return f"{type(self).__name__}({self.recipe.text}{own}, batches={self.batches})"
+
+    def _takes_blocks(self) -> bool:
+        """Is there something to observe for this block format?"""
+        return self.recipe.block.family == "scaled"
 
     # ---- watching --------------------------------------------------------------------------------
 
@@ -98,10 +110,10 @@ class Observer:
         >>> float(watching.scale), watching.batches
         (1.0, 2)
         """
-        x = values_of(x)
+        x = values_of(plain(x))
         owner = affine_backend(x)
         data, original = owner.prepare(x)
-        partition = self.recipe.partition(tuple(data.shape))
+        partition = self._partition(tuple(data.shape))
         if 0 in data.shape:
             return
         self._admit(original, partition.shared)
@@ -110,6 +122,10 @@ class Observer:
             self._take(low, high, data, partition)
         self._device = str(x.device) if is_tensor(x) else None
         self._seen(1)
+
+    def _partition(self, shape: tuple[int, ...]) -> Partition:
+        """Which elements of a batch share a scale: of a block format all share the tensor's."""
+        return Partition(shape) if self.recipe.blocked else self.recipe.partition(shape)
 
     def _admit(self, original: str, shared: tuple[int, ...]) -> None:
         if not self.batches:
@@ -123,7 +139,11 @@ class Observer:
 
     def _begin(self, original: str, shared: tuple[int, ...]) -> None:
         self.original = original
-        self.__dict__.update(self._blank(original, shared))
+        self._put(self._blank(original, shared))
+
+    def _put(self, arrays: dict[str, Array]) -> None:
+        """Takes arrays for its state."""
+        self.__dict__.update(arrays)
 
     def _blank(self, original: str, shared: tuple[int, ...]) -> dict[str, Array]:
         """The arrays of the state before anything is in them."""
@@ -145,7 +165,7 @@ class Observer:
         """The scales, as `quantize` would store them, in the shape that the scheme makes.
 
         A torch tensor on the device of the last batch where that was one, else a NumPy array.
-        Raises NumericsError where nothing was seen.
+        Raises NumericsError where nothing was seen, and for NVFP4, which has a `tensor_scale`.
         """
         return self._given(self._affine.scale)
 
@@ -155,6 +175,26 @@ class Observer:
         zero = self._affine.zero
         return None if zero is None else self._given(zero)
 
+    @property
+    def tensor_scale(self) -> float:
+        """NVFP4's, as `Block.encode` and `Block.round` take it.
+
+        Raises NumericsError where nothing was seen, and for a format that has none.
+
+        >>> import numpy as np, numerics as nx
+        >>> from numerics.observe import MinMax
+        >>> watching, x = MinMax("nvfp4"), np.linspace(-1, 2688, 16, dtype=np.float32)
+        >>> watching.observe(x)
+        >>> watching.tensor_scale, nx.nvfp4.encode(x, tensor_scale=watching.tensor_scale).tensor_scale
+        (1.0, 1.0)
+        """
+        if not self.recipe.blocked:
+            raise NumericsError(f"{self.recipe.dtype} has no tensor scale; ask for scale")
+        self._check_seen()
+        with ieee_arithmetic():
+            low, high = (np.asarray(end, wide_type(self.original)) for end in self._range())
+            return tensor_scale_of(float(as_float32(np.maximum(-low, high))), self.recipe.block)
+
     def _given(self, found: Array) -> Any:
         return found.copy() if self._device is None else as_tensor(found.copy()).to(self._device)
 
@@ -162,6 +202,10 @@ class Observer:
     def _affine(self) -> Affine:
         """Found by the arithmetic of `quantize`, from the range that the observer chooses."""
         self._check_seen()
+        if self.recipe.blocked:
+            raise NumericsError(
+                f"{self.recipe.dtype} finds the scales of its blocks itself; what is observed is tensor_scale"
+            )
         recipe = self.recipe
         with ieee_arithmetic():
             low, high = (end.astype(wide_type(self.original)) for end in self._range())
@@ -272,22 +316,54 @@ class Observer:
             raise NumericsError(f"a state is a table of names, as `state` gives it, not {state!r}")
         names = ("batches", "original", *self.arrays)
         if set(state) != set(names):
-            allowed, came = ", ".join(names), ", ".join(state)
+            allowed, came = ", ".join(names), ", ".join(map(str, state))
             raise NumericsError(f"the state of {type(self).__name__} has {allowed}, not {came}")
-        original = one_of("float type", state["original"], ORIGINALS)
+        original = one_of("float type", _text("original", state["original"]), ORIGINALS)
         batches = integer("batches", state["batches"])
-        if batches < 1:
-            raise NumericsError(f"batches={batches} is not allowed: 1 and more")
-        blank = self._blank(original, np.shape(state["low"]))
-        arrays = {name: _alike(name, state[name], due) for name, due in blank.items()}
+        if not 1 <= batches <= MOST_BATCHES:
+            raise NumericsError(f"batches={batches} is not allowed: 1 .. 2**63 - 1")
+        arrays = {name: read(name, state[name]) for name in self.arrays}
+        due = self._blank(original, arrays["low"].shape)
+        for name in self.arrays:
+            _check_like(name, arrays[name], due[name], any_length=name in self.listed)
+        with ieee_arithmetic():
+            self._check_state(arrays)
         self.original, self.batches = original, 0
-        self.__dict__.update(arrays)
+        self._put(arrays)
         self._seen(batches)
 
+    def _check_state(self, arrays: dict[str, Array]) -> None:
+        """Raises NumericsError where the arrays of a state contradict each other."""
+        low, high = arrays["low"], arrays["high"]
+        right = np.isfinite(low) & np.isfinite(high) & (low <= 0) & (high >= 0)
+        if not right.all():
+            raise NumericsError("low of a state is finite and at most 0, high finite and at least 0")
 
-def _alike(name: str, came: Any, due: Array) -> Array:
-    """A copy of an array that came; raises NumericsError where it is not like the one that is due."""
-    found = np.array(came)
-    if (found.shape, found.dtype) != (due.shape, due.dtype):
-        raise NumericsError(f"{name} is {due.dtype} of shape {due.shape}, not {found.dtype} of {found.shape}")
-    return found
+
+def plain(x: Any) -> Any:
+    """NumPy's plain array of its subclasses; raises NumericsError for values that a mask hides."""
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise NumericsError("the array hides values; give x.compressed(), or x.filled(...) with one of yours")
+    return np.asarray(x) if isinstance(x, np.ndarray) else x
+
+
+def read(name: str, came: Any) -> Array:
+    """A copy of what came as an array; raises NumericsError for what is none."""
+    try:
+        return np.array(plain(came))
+    except (ValueError, TypeError, RuntimeError) as wrong:
+        raise NumericsError(f"{name} of a state is no array: {wrong}") from None
+
+
+def _text(name: str, came: Any) -> str:
+    if not isinstance(came, str):
+        raise NumericsError(f"{name} of a state is a name, not {came!r}")
+    return came
+
+
+def _check_like(name: str, came: Array, due: Array, any_length: bool) -> None:
+    """Raises NumericsError where an array is not like the one that is due."""
+    alike = came.ndim == due.ndim if any_length else came.shape == due.shape
+    if not alike or came.dtype != due.dtype:
+        shape = "(n,)" if any_length else due.shape
+        raise NumericsError(f"{name} is {due.dtype} of shape {shape}, not {came.dtype} of {came.shape}")

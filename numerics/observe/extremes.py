@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.affine import POF2_EXPONENTS, Partition, widest_scale
-from numerics.formats.errors import one_of
+from numerics.formats.errors import NumericsError, one_of
 from numerics.observe.base import Observer, check_within
 from numerics.observe.histogram import have_finite
 
@@ -62,6 +62,12 @@ class MovingAverage(Observer):
     def _moved(self, before: Array, new: Array, told: Array) -> Array:
         moved = (1 - self.averaging_constant) * before + self.averaging_constant * new.astype(np.float64)
         return np.asarray(np.where(told, np.where(np.isnan(before), new, moved), before))
+
+    def _check_state(self, arrays: dict[str, Array]) -> None:
+        low, high = arrays["low"], arrays["high"]
+        right = np.where(np.isnan(low), np.isnan(high), np.isfinite(low) & (low <= high) & np.isfinite(high))
+        if not right.all():
+            raise NumericsError("low and high of a state are finite, low at most high, or both NaN")
 
     def _range(self) -> tuple[Array, Array]:
         return np.nan_to_num(self.low), np.nan_to_num(self.high)

@@ -1,105 +1,65 @@
-"""Histograms that grow with what they see, and the observers that need nothing else: Percentile.
-
-The bins are as wide as a power of two, the smallest for which half of them reach the largest
-magnitude seen.  When a larger one comes, neighbours are added: so the counts depend on the values
-only, not on their order nor on how they came in batches.
-"""
+"""Histograms whose resolution follows the data, and the observer that needs nothing else: Percentile."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.affine import Partition
 from numerics.backends.words import to_float32
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, integer
 from numerics.observe.base import Observer, check_within
-from numerics.tensor import CHUNK, to_host
+from numerics.observe.bins import MOST_VALUES, OCTAVES, Bins, count, join, numbers, owners_of
+from numerics.tensor import CHUNK, to_host, wide_type
 
 Array = NDArray[Any]
-Counts = NDArray[np.int64]
-Exponents = NDArray[np.int64]
-BINS = 4096
-FEWEST = 64
+Integers = NDArray[np.int64]
+BINS = 256
+FEWEST, MOST = 64, 1 << 20
 
 
-@dataclass(frozen=True)
-class Bins:
-    """Histograms of some scales: counts [scales, bins], low and high [scales] as Observer has them.
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What some scales saw: their bins, the scale of each (from 0), and the ends as Observer has them."""
 
-    With w = 2**exponent and h = bins / 2: bin h + m counts the values with m <= x / w < m + 1, bin
-    h - 1 - m those below zero with m <= -x / w < m + 1.
-    """
-
-    counts: Counts
+    bins: Bins
+    owner: Integers
     low: Array
     high: Array
 
     @cached_property
-    def exponent(self) -> Exponents:
-        """Of the width of the bins of each scale."""
-        return width_exponent(self.low, self.high, self.counts.shape[-1])
+    def starts(self) -> NDArray[np.intp]:
+        """Where the bins of each scale begin, and where the last ones end."""
+        return np.searchsorted(self.owner, np.arange(len(self.low) + 1))
 
     @cached_property
     def amax(self) -> Array:
         """The largest magnitude of each scale."""
         return np.asarray(np.maximum(-self.low, self.high))
 
-    @cached_property
-    def centres(self) -> Array:
-        """The middle of each bin, exactly, in the type of low and high."""
-        bins = self.counts.shape[-1]
-        middle = np.arange(bins) + (0.5 - bins // 2)
-        return np.asarray(np.ldexp(middle, self.exponent[:, None]), self.low.dtype)
+    def magnitudes(self, per_octave: int) -> Seen:
+        """The same of |x|."""
+        folded, first = self.bins.magnitudes(per_octave), (self.bins.owners(per_octave) - self.owner)[:1]
+        return Seen(folded, folded.owners(per_octave) - first, self.low, self.high)
 
-    @property
-    def magnitudes(self) -> Counts:
-        """Histograms of |x|, [scales, bins / 2]."""
-        half = self.counts.shape[-1] // 2
-        return cast(Counts, self.counts[:, half:] + self.counts[:, half - 1 :: -1])
+    def where(self, which: Any) -> Seen:
+        """The same with some of the bins."""
+        return Seen(self.bins.part(which), self.owner[which], self.low, self.high)
 
-    def edge(self, number: Array) -> Array:
-        """That many widths of each scale's bins, float64."""
-        return np.asarray(np.ldexp(number.astype(np.float64), self.exponent))
-
-
-def width_exponent(low: Array, high: Array, bins: int) -> Exponents:
-    """The least e for which the largest magnitude is below 2**e * bins / 2; middles of bins stay exact."""
-    amax = np.maximum(-low, high)
-    least = int(np.frexp(np.finfo(amax.dtype).smallest_subnormal)[1])
-    exponent = np.frexp(amax)[1].astype(np.int64) - int(math.log2(bins // 2))
-    return np.asarray(np.where(amax == 0, least, np.maximum(exponent, least)))
-
-
-def coarser(counts: Counts, times: Exponents) -> Counts:
-    """Histograms with bins 2**times as wide, about the same middle: neighbours are added."""
-    bins, counts = counts.shape[-1], counts.copy() if times.any() else counts
-    middle = slice(bins // 4, bins - bins // 4)
-    for done in range(min(int(times.max(initial=0)), int(math.log2(bins // 2)))):
-        rows = times > done
-        pairs = counts[rows].reshape(-1, bins // 2, 2).sum(-1)
-        counts[rows] = 0
-        counts[rows, middle] = pairs
-    return counts
-
-
-def owners(partition: Partition, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Whose scale the elements at these places of a tensor take; all places are counted in C order."""
-    axis, shape = partition.axis, partition.shape
-    if axis is None:
-        return np.zeros_like(places)
-    outer, inner = np.divmod(places, math.prod(shape[axis + 1 :]))
-    line, along = np.divmod(outer, shape[axis])
-    if partition.size is None:
-        return np.asarray(along)
-    group = line * partition.shared[axis] + along // partition.size
-    return np.asarray(group * math.prod(shape[axis + 1 :]) + inner)
+    def of(self, scales: NDArray[np.intp]) -> Seen:
+        """The same of some of the scales, which ascend."""
+        place = np.full(len(self.low), -1)
+        place[scales] = np.arange(len(scales))
+        owner = place[self.owner]
+        kept = np.flatnonzero(owner >= 0)
+        return Seen(self.bins.part(kept), owner[kept], self.low[scales], self.high[scales])
 
 
 def have_finite(data: Any, partition: Partition) -> NDArray[np.bool_]:
@@ -107,78 +67,151 @@ def have_finite(data: Any, partition: Partition) -> NDArray[np.bool_]:
     found, flat = np.zeros(math.prod(partition.shared), bool), data.reshape(-1)
     for start in range(0, math.prod(data.shape), CHUNK):
         finite = np.flatnonzero(np.isfinite(to_float32(to_host(flat[start : start + CHUNK]))))
-        found[owners(partition, finite + start)] = True
+        found[owners_of(partition, finite + start)] = True
     return found.reshape(partition.shared)
 
 
 class Histogram(Observer):
     """Counts the values of every scale in bins; what chooses a range by them builds on it.
 
-    bins: how many, a power of two, at least 64, half of them for values below zero.  Their int64
-    counts are the memory it takes beside the batch itself: 8 * bins bytes a scale, whatever comes.
+    bins: into how many equal ones each octave is cut, a power of two from 64 to 2**20.  So every bin is
+    at most 1 / bins as wide as its values are large, whatever outliers come.  Only bins that hold
+    something are kept, at 24 bytes (float64: 32) each: a few thousand a scale for what has one bell or
+    two, never more than there are values, nor than the octaves of the type times 2 * bins.
 
-    counts: int64, in the shape of the scales with one axis more; `Bins` says of which values.
+    places, counts, least, largest: arrays with an element a bin, in the order of the scales and of the
+    values: which bin it is (observe/bins.py), how many values it holds, and the ends of these.
     Raises NumericsError as `Observer`, and for another number of bins.
 
     >>> watching = Histogram("int8", bins=64)
-    >>> watching.observe([31.0, -1.0, 0.0, 0.5])
-    >>> watching.counts[30:34], watching.counts[-1]
-    (array([1, 0, 2, 0]), np.int64(1))
+    >>> watching.observe([31.0, -1.0, 0.0, 1.001, 1.0])
+    >>> watching.counts, watching.least
+    (array([1, 1, 2, 1]), array([-1.,  0.,  1., 31.]))
     """
 
     own: ClassVar[tuple[str, ...]] = ("bins",)
-    arrays: ClassVar[tuple[str, ...]] = (*Observer.arrays, "counts")
-    counts: Counts
+    listed: ClassVar[tuple[str, ...]] = ("places", "counts", "least", "largest")
+    arrays: ClassVar[tuple[str, ...]] = (*Observer.arrays, *listed)
+    default_bins: ClassVar[int] = BINS
 
-    def __init__(self, dtype: Any, *, bins: int = BINS, **options: Any) -> None:
+    _bins: Bins
+    _coming: list[Bins]
+
+    def __init__(self, dtype: Any, *, bins: int | None = None, **options: Any) -> None:
         super().__init__(dtype, **options)
-        if not isinstance(bins, int) or bins < FEWEST or bins & (bins - 1):
-            raise NumericsError(f"bins={bins!r} is not allowed: a power of two, at least {FEWEST}")
-        self.bins = bins
+        self.bins = self.default_bins if bins is None else integer("bins", bins)
+        if not FEWEST <= self.bins <= MOST or self.bins & (self.bins - 1):
+            raise NumericsError(
+                f"bins={bins!r} is not allowed: how many an octave is cut into, "
+                f"a power of two from {FEWEST} to {MOST}"
+            )
+
+    @property
+    def places(self) -> Integers:
+        """Which bin each is."""
+        return self._joined().places
+
+    @property
+    def counts(self) -> Integers:
+        """How many values are in each."""
+        return self._joined().counts
+
+    @property
+    def least(self) -> Array:
+        """The least value in each."""
+        return self._joined().least
+
+    @property
+    def largest(self) -> Array:
+        """The largest value in each."""
+        return self._joined().largest
+
+    # ---- counting --------------------------------------------------------------------------------
 
     def _blank(self, original: str, shared: tuple[int, ...]) -> dict[str, Array]:
-        counts = np.zeros((*shared, self.bins), np.int64)
-        return {**super()._blank(original, shared), "counts": counts}
+        none = Bins.none(wide_type(original)).fields
+        return {**super()._blank(original, shared), **dict(zip(self.listed, none, strict=True))}
+
+    def _put(self, arrays: dict[str, Array]) -> None:
+        super()._put({name: arrays[name] for name in Observer.arrays})
+        self._bins, self._coming = Bins(*(arrays[name] for name in self.listed)), []
 
     def _take(self, low: Array, high: Array, data: Any, partition: Partition) -> None:
-        before = self._exponent
         super()._take(low, high, data, partition)
-        self.counts = coarser(self.counts, self._exponent - before)
         flat = data.reshape(-1)
         for start in range(0, math.prod(data.shape), CHUNK):
             self._count(to_float32(to_host(flat[start : start + CHUNK])), start, partition)
 
     def _count(self, x: Array, start: int, partition: Partition) -> None:
-        finite = np.flatnonzero(np.isfinite(x))
-        owner = owners(partition, finite + start)
-        bins, exponent = self.bins, self._exponent.reshape(-1)[owner]
-        widths = np.ldexp(x[finite].astype(np.float64), -exponent)  # exact, or far below one
-        magnitude = np.abs(widths).astype(np.int64)
-        place = bins // 2 + np.where(x[finite] < 0, -1 - magnitude, magnitude)
-        np.add.at(self.counts.reshape(-1), owner * bins + place, 1)
+        finite, owner = np.isfinite(x), None
+        if self.low.size > 1:
+            places = np.flatnonzero(finite)
+            owner, x = owners_of(partition, places + start), x[places]
+        elif not finite.all():
+            x = x[finite]
+        self._coming.append(count(x, owner, self.bins))
+        if sum(bins.counts.size for bins in self._coming) > max(CHUNK, self._bins.counts.size):
+            self._joined()
 
-    @property
-    def _exponent(self) -> Exponents:
-        return width_exponent(self.low, self.high, self.bins)
+    def _joined(self) -> Bins:
+        """The bins of all that was seen: joined when somebody asks, or when as many came as there are."""
+        if self._coming:
+            self._bins, self._coming = join([self._bins, *self._coming]), []
+        return self._bins
 
     def _merge(self, other: Observer) -> None:
         assert isinstance(other, Histogram)
-        mine, theirs = self._exponent, other._exponent
+        self._bins = join([self._joined(), other._joined()])
         super()._merge(other)
-        widest = self._exponent
-        self.counts = coarser(self.counts, widest - mine) + coarser(other.counts, widest - theirs)
+
+    # ---- its state -------------------------------------------------------------------------------
+
+    def _check_state(self, arrays: dict[str, Array]) -> None:
+        super()._check_state(arrays)
+        bins, low, high = Bins(*(arrays[name] for name in self.listed)), arrays["low"], arrays["high"]
+        if len({field.size for field in bins.fields}) > 1:
+            raise NumericsError(f"{', '.join(self.listed)} of a state are of one length")
+        if not (bins.counts > 0).all() or sum(bins.counts.tolist()) > MOST_VALUES:
+            raise NumericsError("counts of a state are 1 and more, together at most 2**63 - 1")
+        if not self._are_bins(bins, low.size):
+            raise NumericsError(f"places, least and largest of a state are not the bins of {self!r}")
+        owners = bins.owners(self.bins)
+        seen = np.zeros((2, low.size), low.dtype)
+        np.minimum.at(seen[0], owners, bins.least)
+        np.maximum.at(seen[1], owners, bins.largest)
+        if not np.array_equal(seen, [low.reshape(-1), high.reshape(-1)]):
+            raise NumericsError("low and high of a state are not the ends of its bins")
+
+    def _are_bins(self, bins: Bins, scales: int) -> bool:
+        """Are they bins in their order, with values where they say they are?"""
+        ends, owners = (bins.least, bins.largest), bins.owners(self.bins)
+        if not all(np.isfinite(end).all() for end in ends) or not (bins.least <= bins.largest).all():
+            return False
+        places = [owners * (OCTAVES * self.bins) + numbers(end, self.bins) for end in ends]
+        alike = all(np.array_equal(found, bins.places) for found in places)
+        ordered = (bins.places[1:] > bins.places[:-1]).all()
+        return bool(alike and ordered and (owners >= 0).all() and (owners < scales).all())
+
+    # ---- what was found --------------------------------------------------------------------------
 
     def _range(self) -> tuple[Array, Array]:
         """Chosen for some scales at a time, so that memory stays bounded."""
-        counts = self.counts.reshape(-1, self.bins)
-        low, high, step = self.low.reshape(-1), self.high.reshape(-1), max(CHUNK // self.bins, 1)
-        chosen = np.empty((2, len(counts)))
-        for start in range(0, len(counts), step):
-            part = slice(start, start + step)
-            chosen[:, part] = self._choose(Bins(counts[part], low[part], high[part]))
+        chosen = np.zeros((2, self.low.size))
+        for part, seen in self._parts():
+            chosen[:, part] = self._choose(seen)
         return chosen[0].reshape(self.low.shape), chosen[1].reshape(self.low.shape)
 
-    def _choose(self, seen: Bins) -> tuple[Array, Array]:
+    def _parts(self) -> Iterator[tuple[slice, Seen]]:
+        """What was seen, some scales at a time: with about CHUNK bins."""
+        bins, low, high = self._joined(), self.low.reshape(-1), self.high.reshape(-1)
+        owner = bins.owners(self.bins)
+        step = max(CHUNK * low.size // max(owner.size, 1), 1)
+        for start in range(0, low.size, step):
+            part = slice(start, start + step)
+            which = slice(*np.searchsorted(owner, [start, start + step]))
+            yield part, Seen(bins.part(which), owner[which] - start, low[part], high[part])
+
+    def _choose(self, seen: Seen) -> tuple[Array, Array]:
         """The range of each scale, float64."""
         return seen.low, seen.high
 
@@ -186,16 +219,17 @@ class Histogram(Observer):
 class Percentile(Histogram):
     """The range that keeps so many percent of the values, zeros included.
 
-    percentile: 0 < p <= 100.  Symmetric: the threshold beyond which lie at most (100 - p) percent of
-    the magnitudes.  Asymmetric: half as many beyond each end.  The first edge of a bin for which
-    that holds, or the extreme value where that is nearer.  Raises NumericsError as `Histogram`, and
-    for another percentile.
+    percentile: in per cent, 1 < p <= 100.  Symmetric: the threshold beyond which lie at most (100 - p)
+    percent of the magnitudes.  Asymmetric: half as many beyond each end.  The threshold is a value that
+    was seen, the outermost in the bin of the exact order statistic: this one itself, or above it by
+    less than 1 / bins of it (0.4 %), whatever the data.  Raises NumericsError as `Histogram`, and for
+    another percentile.
 
     >>> import numpy as np
     >>> watching = Percentile("int8", symmetric=False, percentile=98)
     >>> watching.observe(np.concatenate([np.arange(100.0), [1e3], [-1e3]]))
     >>> watching.low, watching.high, (watching.scale * 255).round(1)
-    (array(-1000.), array(1000.), np.float32(99.5))
+    (array(-1000.), array(1000.), np.float32(99.0))
     """
 
     own: ClassVar[tuple[str, ...]] = ("percentile", *Histogram.own)
@@ -203,19 +237,29 @@ class Percentile(Histogram):
     def __init__(self, dtype: Any, *, percentile: float = 99.99, **options: Any) -> None:
         super().__init__(dtype, **options)
         self.percentile = check_within("percentile", percentile, 100)
+        if self.percentile <= 1:
+            raise NumericsError(
+                f"percentile={self.percentile!r} is not allowed: it is in per cent, above 1, at most 100; "
+                f"{float(100 * Fraction(str(self.percentile))):g} keeps the share {self.percentile:g}"
+            )
 
-    def _choose(self, seen: Bins) -> tuple[Array, Array]:
+    def _choose(self, seen: Seen) -> tuple[Array, Array]:
         beyond = 1 - Fraction(str(self.percentile)) / 100  # what was written, not its nearest float
         if self.recipe.symmetric:
-            threshold = np.minimum(seen.edge(_kept(seen.magnitudes, beyond)), seen.amax)
+            threshold = _kept(seen.magnitudes(self.bins), beyond)[1]
             return -threshold, threshold
-        above, below = _kept(seen.counts, beyond / 2), _kept(seen.counts[:, ::-1], beyond / 2)
-        low, high = seen.edge(self.bins // 2 - below), seen.edge(above - self.bins // 2)
-        return np.maximum(low, seen.low), np.minimum(high, seen.high)
+        return _kept(seen, beyond / 2)
 
 
-def _kept(counts: Counts, beyond: Fraction) -> NDArray[np.int64]:
-    """How many of the first bins to keep so that at most this share of the values lies beyond them."""
-    total = counts.sum(axis=-1)
-    most = np.array([math.floor(int(n) * beyond) for n in total])
-    return np.asarray(np.argmax(total[:, None] - counts.cumsum(axis=-1) <= most[:, None], axis=-1) + 1)
+def _kept(seen: Seen, beyond: Fraction) -> tuple[Array, Array]:
+    """The ends of each scale's values when at most this share of them is left out at an end; 0 for none."""
+    if seen.owner.size == 0:
+        return np.zeros(len(seen.low)), np.zeros(len(seen.low))
+    upto = np.append(0, seen.bins.counts.cumsum())
+    first, last = upto[seen.starts[:-1]], upto[seen.starts[1:]]
+    most = np.array([math.floor(total * beyond) for total in (last - first).tolist()], np.int64)
+    lower = np.searchsorted(upto[:-1], first + most, side="right") - 1
+    upper = np.minimum(np.searchsorted(upto[1:], last - most), seen.owner.size - 1)
+    some = last > first
+    low, high = seen.bins.least[lower], seen.bins.largest[upper]
+    return np.where(some, low, 0).astype(np.float64), np.where(some, high, 0).astype(np.float64)

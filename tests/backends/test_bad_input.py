@@ -19,7 +19,7 @@ CASES = {
     "string": (lambda: nx.fp4.encode("1.0"), "str"),
     "ragged list": (lambda: nx.fp4.encode([[1.0], [1.0, 2.0]]), "cannot make an array"),
     "huge integer": (lambda: nx.fp4.encode(10**400), "cannot (make|encode)"),
-    "name in capitals": (lambda: nx.dtype("INT8"), "did you mean 'int8'"),
+    "name in capitals": (lambda: nx.dtype("FP8_E4M"), "did you mean 'fp8_e4m3'"),
     "beginning of a name": (lambda: nx.dtype("fp8"), "did you mean 'fp8_e4m3'"),
     "beginning of a block's name": (lambda: nx.dtype("MXFP8"), "did you mean 'mxfp8_e4m3'"),
     "unknown rounding": (lambda: nx.fp4.encode(X, rounding="half_evn"), "did you mean 'half_even'"),

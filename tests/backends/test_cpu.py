@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
+from llvmlite import binding
 
 import numerics as nx
-from numerics.backends.cpu import cache, threads
-from tests.conftest import assert_same_bits
+from numerics.backends.cpu import threads
+from tests.children import LIMIT
+from tests.conftest import EXECUTORS, assert_same_bits
 
 X = np.random.default_rng(8).standard_normal(threads.WORTHWHILE + 37).astype(np.float32)
 
@@ -27,7 +29,7 @@ print(nx.fp8_e4m3.encode(np.ones(1000, np.float32))[0])
 def run(code: str, **environment: str) -> str:
     env = {**os.environ, **environment}
     found = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True
+        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True, timeout=LIMIT
     )
     assert found.returncode == 0, found.stderr
     return found.stdout
@@ -42,35 +44,9 @@ def test_kernels_are_found_on_disk(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.kernel")} == written
 
 
-def test_damaged_kernels_are_made_again(tmp_path):
-    folder = {"NUMERICS_CACHE_DIR": str(tmp_path)}
-    run(ENCODE, **folder)
-    (file,) = tmp_path.rglob("*.kernel")
-    whole = file.read_bytes()
-    flipped = bytes([*whole[:-1], whole[-1] ^ 1])
-    for damaged in (b"", b"not a kernel", whole[:1000], flipped):
-        file.write_bytes(damaged)
-        assert int(run(ENCODE, **folder)) == 0x38
-        assert file.read_bytes() == whole
-
-
 @pytest.mark.parametrize("place", ["/proc/none", "/dev/null/cache"])
 def test_an_unwritable_cache_is_survived(place):
     assert int(run(ENCODE, NUMERICS_CACHE_DIR=place)) == 0x38
-
-
-def test_the_cache_follows_the_sources(monkeypatch, tmp_path):
-    before = cache.stamp()
-    source = tmp_path / "codec.py"
-    source.write_text("edited")
-    monkeypatch.setattr(cache.codec, "__file__", str(source))
-    cache.stamp.cache_clear()
-    try:
-        assert cache.stamp() != before
-    finally:
-        monkeypatch.undo()
-        cache.stamp.cache_clear()
-    assert cache.stamp() == before
 
 
 def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
@@ -83,14 +59,8 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
             assert_same_bits(came, first)
 
 
-def test_a_bad_number_of_threads_is_refused(monkeypatch):
-    monkeypatch.setenv("NUMERICS_NUM_THREADS", "many")
-    with pytest.raises(nx.NumericsError, match="NUMERICS_NUM_THREADS='many'"):
-        nx.fp4.encode(X)
-
-
 def test_small_arrays_stay_on_the_callers_thread(monkeypatch):
-    monkeypatch.setattr(threads, "_workers", lambda: pytest.fail("handed to a thread"))
+    monkeypatch.setattr(threads, "share", lambda *_, **__: pytest.fail("handed to a thread"))
     nx.fp4.encode(X[: threads.WORTHWHILE - 1])
 
 
@@ -107,7 +77,7 @@ def test_many_python_threads_at_once():
     for thread in every:
         thread.start()
     for thread in every:
-        thread.join()
+        thread.join(LIMIT)
     assert not wrong
 
 
@@ -125,7 +95,7 @@ if __name__ == "__main__":
         print(all(found == due for found in pool.map(work, range(4))))
 """
     program = tmp_path / "program.py"
-    program.write_text(code)
+    program.write_text(code, encoding="utf-8")
     assert run(f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')").strip() == "True"
 
 
@@ -138,11 +108,19 @@ def flush_to_zero(on: bool) -> None:
     libm.fesetenv(image)
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the image of fenv_t is x86-64's")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the image of fenv_t is x86-64's")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's fenv_t")
+@pytest.mark.parametrize("executor", [*EXECUTORS, "reference"])
 @pytest.mark.parametrize(
     "dtype", [nx.bfloat16, nx.e8m0, nx.mxfp8_e5m2, nx.mxint8, nx.nvfp4, nx.mx9], ids=repr
 )
 def test_flush_to_zero_of_the_caller_changes_nothing(executor, dtype):
+    """The judge itself was wrong in half of them: it entered no environment of its own."""
+    with nx.use(executor):
+        flushed_like_unflushed(dtype)
+
+
+def flushed_like_unflushed(dtype):
     bits = np.random.default_rng(9).integers(0, 1 << 24, 4096).astype(np.uint32)
     x = bits.view(np.float32)
     due = dtype.round(x)
@@ -156,6 +134,34 @@ def test_flush_to_zero_of_the_caller_changes_nothing(executor, dtype):
     assert flushed
     assert still, "the caller's mode must come back"
     assert_same_bits(came, due, x)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the image of fenv_t is x86-64's")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's fenv_t")
+@pytest.mark.parametrize("executor", ["array", "cpu"])
+@pytest.mark.parametrize(
+    "scheme", ["per_tensor", *(nx.per_channel(k) for k in range(3)), nx.per_group(16)], ids=str
+)
+def test_scales_of_subnormals_are_found_where_they_are_flushed(monkeypatch, executor, scheme):
+    """A comparison, too, takes subnormals for zeros."""
+    bits = np.random.default_rng(10).integers(1, 1 << 20, (6, 3, 64)).astype(np.uint32)
+    x = bits.view(np.float32)
+    monkeypatch.setattr(threads, "WORTHWHILE", 256)  # rows cut into parts, whose extremes are joined
+    monkeypatch.setenv("NUMERICS_NUM_THREADS", "3")
+
+    def everything():
+        with nx.use(executor):
+            q = nx.quantize(x, "int8", scheme=scheme)
+            return [q.packed, np.asarray(q.scale), q.dequantize(), nx.fake_quantize(x, "int8", scheme=scheme)]
+
+    due = everything()
+    flush_to_zero(True)
+    try:
+        came = everything()
+    finally:
+        flush_to_zero(False)
+    for one, wanted in zip(came, due, strict=True):
+        assert_same_bits(one, wanted)
 
 
 def test_kernels_are_few():
@@ -174,7 +180,7 @@ print(len(EXECUTOR.compiled))
     assert int(run(code)) < 96
 
 
-@pytest.mark.skipif("avx2" not in Path("/proc/cpuinfo").read_text(), reason="looks for AVX2 or better")
+@pytest.mark.skipif(not binding.get_host_cpu_features().get("avx2"), reason="looks for AVX2 or better")
 def test_kernels_are_vector_code():
     """The arithmetic of every hot kernel works on vector registers, and calls nothing."""
     code = """

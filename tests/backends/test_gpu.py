@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
 import torch
 
 import numerics as nx
@@ -25,6 +28,7 @@ from numerics.backends.gpu.blocks import Cut
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.exhaustive import Sweep
 from numerics.formats.backend import Draw
+from tests.children import LIMIT
 from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, edges
 
 rng = np.random.default_rng(11)
@@ -171,7 +175,9 @@ def test_nothing_native_is_trusted_without_a_proof():
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | environment
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=ROOT, timeout=LIMIT
+    )
 
 
 def test_a_tensor_on_the_cpu_never_reaches_triton():
@@ -309,7 +315,7 @@ def test_the_gpu_script_runs(tmp_path):
         TRITON_INTERPRET="1",
     )
     assert found.returncode == 0, found.stderr
-    written = json.loads((tmp_path / "interpreter.json").read_text())
+    written = json.loads((tmp_path / "interpreter.json").read_text(encoding="utf-8"))
     assert len(written["proofs"]) > 160
     assert not any(proof["mismatches"] for proof in written["proofs"].values())
     assert len(written["figures"]) == 30
@@ -324,10 +330,10 @@ def test_every_kernel_compiles_for_gpus_that_are_not_here(tmp_path):
     command = [sys.executable, "-m", "tests.compile_gpu", "--targets", "sm_90", "--json", str(made)]
     found = subprocess.run(
         command, env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
-        capture_output=True, text=True, cwd=ROOT,
+        capture_output=True, text=True, cwd=ROOT, timeout=LIMIT,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-2000:]
-    now, then = json.loads(made.read_text()), json.loads(RECORDED.read_text())
+    now, then = json.loads(made.read_text(encoding="utf-8")), json.loads(RECORDED.read_text(encoding="utf-8"))
     assert len(now["kernels"]) > 60
     if now["triton"] == then["triton"]:
         recorded = {(row["case"], row["target"]): row for row in then["kernels"]}

@@ -12,9 +12,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
 import onnx
 import onnxruntime
-import pytest
 
 import numerics as nx
 from numerics.backends.array import primitives
@@ -24,6 +28,7 @@ from numerics.backends.ipu import graphs, portable, srs
 from numerics.backends.ipu.devices import DEVICES
 from numerics.backends.ipu.verify import SHIFTS, expected, known_inputs, network
 from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS
+from tests.children import LIMIT
 from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS, assert_same_bits, edges
 
 LONG = os.environ.get("NUMERICS_TEST_LONG") == "1"  # make runtimes
@@ -281,7 +286,8 @@ def test_what_is_no_model_is_an_error_of_ours(tmp_path, content):
 
 
 def numerics(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "numerics", *arguments], capture_output=True, text=True)
+    command = [sys.executable, "-m", "numerics", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
 
 
 def test_commands(tmp_path):
@@ -315,5 +321,5 @@ def counts() -> dict[str, int]:
 
 
 def test_graphs_have_not_grown():
-    recorded = json.loads(RECORDED.read_text())
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
     assert {name: count for name, count in counts().items() if count > recorded[name]} == {}

@@ -11,6 +11,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
 pytest.importorskip("onnxruntime")  # importing any module of the package imports its executor
 
 from numerics.backends.array import primitives

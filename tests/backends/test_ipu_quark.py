@@ -11,10 +11,14 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
+pytest.importorskip("onnxruntime")
+
+import onnxruntime
+
 import numerics as nx
+from tests.children import LIMIT
 
 SOURCES = (
     "custom_op_library.cc", "custom_op_qdq.cc", "custom_op_in.cc", "custom_op_bfp.cc", "custom_op_mx.cc",
@@ -42,9 +46,8 @@ def library(tmp_path_factory) -> str:
     folders = [home / name for name in INCLUDES]
     folders += [p for p in (home / "include").rglob("session") if p.is_dir()]
     command = ["g++", "-O2", "-std=c++17", "-shared", "-fPIC", *(f"-I{p}" for p in folders), "-o", str(out)]
-    subprocess.run(
-        [*command, *(str(home / "src" / name) for name in SOURCES)], check=True, capture_output=True
-    )
+    command += [str(home / "src" / name) for name in SOURCES]
+    subprocess.run(command, check=True, capture_output=True, timeout=LIMIT)
     return str(out)
 
 

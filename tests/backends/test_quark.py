@@ -14,7 +14,7 @@ import pytest
 
 import numerics as nx
 
-DATA = json.loads((Path(__file__).parents[1] / "data" / "quark.json").read_text())
+DATA = json.loads((Path(__file__).parents[1] / "data" / "quark.json").read_text(encoding="utf-8"))
 ROUNDINGS = {"rm0": "half_away", "rm1": "half_up", "rm2": "half_even"}
 
 ZERO_SIGN = (
@@ -96,6 +96,33 @@ def test_blocks(v):
     assert (values > 0) == (v["id"] in ON_PURPOSE), ON_PURPOSE.get(v["id"], "differs, for no known reason")
     keeps_zeros = v["format"] in ("mx6", "mx9") and not v["id"].startswith("onnx")
     assert zeros == 0 or not keeps_zeros, ZERO_SIGN
+
+
+UNBOUNDED = {"onnx_bfp16/rm2/compiler1/max_float": RANGE}
+
+
+@pytest.mark.parametrize("v", [p for p in vectors("bfp16") if "compiler0" not in p.id])
+@pytest.mark.parametrize("backend", ["array", "cpu", "ipu", "interpreter", "reference"])
+def test_the_rule_bump_is_quarks(v, backend):
+    """Codes that round past 127 raise the exponent in these kernels, and bfp16 was said to be theirs."""
+    if v["id"].endswith("one_inf") or v["id"] in UNBOUNDED:
+        pytest.skip(INF + "; " + RANGE)
+    x = array(v["input"])
+    if "onnx" not in v["id"]:
+        x = x.reshape(-1, 8)
+    rounding = next((r for k, r in ROUNDINGS.items() if f"/{k}/" in v["id"]), "half_even")
+    with nx.use(backend):
+        came = nx.bfp16.round(x, rounding=rounding, scale_rule="bump").ravel()
+    values, _ = differences(came, array(v["output"]))
+    assert values == 0
+
+
+def test_the_rule_bump_is_not_floor():
+    v = next(v for v in DATA["vectors"] if v["id"] == "bfp16/round_up_saturates")
+    x, due = array(v["input"]), array(v["output"])
+    assert differences(nx.bfp16.round(x), due)[0] > 0
+    assert nx.bfp16.round(-x, scale_rule="bump").min() == -2.0  # -128 is a code, and needs no other scale
+    assert nx.bfp16.encode(-x, scale_rule="bump").scale == nx.bfp16.encode(x).scale
 
 
 @pytest.mark.parametrize("v", [p for p in vectors("mx6", "mx9") if "codes" in p.values[0]])

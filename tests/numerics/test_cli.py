@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 import numerics as nx
 from numerics import cli
+from tests.children import LIMIT, child
 
 RNG = np.random.default_rng(0)
 
@@ -46,11 +47,13 @@ def test_quantize_and_back(model, tmp_path):
     out, back = tmp_path / "out.safetensors", tmp_path / "back.safetensors"
     printed = run("quantize", model, out, "--dtype", "int4", "--scheme", "per_group", "--group-size", 128)
     assert "layer.weight" in printed
-    assert "4.250" in printed
-    assert "copied" in printed
+    assert "4.25" in printed.split()
+    assert "1 copied" in printed
     q, x = nx.load(out)["layer.weight"], nx.load(model)["layer.weight"]
     assert q.scheme == nx.per_group(128)
-    assert run("dequantize", out, back) == ""
+    said = run("dequantize", out, back)
+    assert said == f"{back}: 1 tensors dequantized, 1 copied; 2,112 bytes became 9,216\n"
+    assert run("dequantize", out, back, "--quiet") == ""
     due = nx.fake_quantize(x, "int4", scheme=nx.per_group(128))
     assert nx.load(back)["layer.weight"].tobytes() == due.tobytes()
 
@@ -115,7 +118,7 @@ def test_show():
 def test_encode():
     printed = run("encode", "fp8_e4m3", "0.3", "448", "inf", "-1.0625")
     assert "0 0101 010" in printed
-    assert "tie" in printed.splitlines()[-2]
+    assert [line.split()[-1] for line in printed.splitlines()[1:]] == ["-", "-", "-", "tie"]
     said = json.loads(
         run("encode", "fp8_e4m3", "0.3", "-0", "nan", "0x1.8p3", "500", "--overflow", "nonsaturate", "--json")
     )
@@ -151,7 +154,18 @@ def test_doctor():
     ("arguments", "said"),
     [
         (("show", "fp8_e4m4"), "unknown format 'fp8_e4m4'; did you mean 'fp8_e4m3'"),
-        (("encode", "mx6", "1"), "mx6 is a block format"),
+        (("encode", "mx6", "1", "--overflow", "nonsaturate"), "the elements of a block saturate"),
+        (("encode", "mx6", "1", "--scale-rule", "even"), "is for MX formats"),
+        (("encode", "fp4", "1", "--scale-rule", "even"), "--scale-rule is for MX formats"),
+        (("encode", "fp4", "1", "--rounding", "stochastic"), "give --seed"),
+        (("encode", "fp4", "1", "--seed", "1"), "--seed belongs to --rounding stochastic"),
+        (("quantize", "MODEL", "OUT", "--dtype", "mx6", "--rounding", "stochastic"), "give --seed"),
+        (
+            ("quantize", "MODEL", "OUT", "--dtype", "int4", "--rounding", "stochastic", "--seed", "-1"),
+            "seed -1 is",
+        ),
+        (("vectors", "generate", "fp4", "--seed", "-1"), "seed -1 is outside 0 .. 2**64 - 1"),
+        (("vectors", "generate", "mxfp4", "--count", "3", "--seed", str(2**64)), "is outside 0 .. 2**64 - 1"),
         (("encode", "fp4", "one"), "'one' is not a number"),
         (("encode", "fp4", "1", "--overflow", "nonsaturate"), "has neither Inf nor NaN"),
         (("quantize", "MODEL", "MODEL", "--dtype", "mx6"), "is the input"),
@@ -170,6 +184,42 @@ def test_errors(model, tmp_path, arguments, said):
     assert not (tmp_path / "out").exists()
 
 
+def test_encode_takes_block_formats():
+    printed = run("encode", "mxfp4", "1", ".3", "-.05", "5")
+    assert printed.splitlines()[0] == "block 0: scale 0x7f = 1"
+    assert [line.split()[0:1] + line.split()[-2:] for line in printed.splitlines()[2:]] == [
+        ["1", "1", "0"], ["0.3", "0.5", "0.2"], ["-0.05", "-0", "0.05"], ["5", "4", "-1"]]  # fmt: skip
+    scaled = json.loads(run("encode", "mxfp4", "9", "--scale-rule", "ceil", "--json"))
+    blocks = nx.mxfp4.encode([9.0], scale_rule="ceil")
+    assert (scaled["blocks"][0]["scale"], scaled["blocks"][0]["elements"][0]["code"]) == (
+        blocks.scale[0],
+        blocks.codes[0],
+    )
+
+
+@pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)
+def test_encode_of_blocks_says_what_the_format_does(d):
+    numbers = [float(x) for x in RNG.standard_normal(d.block + 3) * 10]
+    said = json.loads(run("encode", d.name, *map(repr, numbers), "--json"))
+    made = d.encode(numbers)
+    elements = [one for block in said["blocks"] for one in block["elements"]]
+    assert [one["code"] for one in elements] == list(made.codes)
+    assert [one["value"] for one in elements] == list(d.decode(made))
+    assert [block["scale"] for block in said["blocks"]] == list(made.scale)
+    assert said["tensor_scale"] == made.tensor_scale
+    assert all("".join(one["bits"].values()) == f"{one['code']:0{d.element_bits}b}" for one in elements)
+
+
+def test_errors_speak_of_options_not_of_arguments(model, tmp_path):
+    failed = python("quantize", model, tmp_path / "out", "--dtype", "mx6", "--scheme", "per_tensor")
+    assert failed.stderr.startswith("numerics: mx6: --scheme per_tensor() cannot be")
+    assert "scale_rule" not in failed.stderr
+    failed = python("quantize", model, tmp_path / "out", "--dtype", "mx6", "--include", "nothing*")
+    assert failed.stderr.startswith("numerics: --include 'nothing*' matches no tensor")
+    failed = python("quantize", tmp_path / "seed=1.st", tmp_path / "out", "--dtype", "mx6")
+    assert "seed=1.st: No such file" in failed.stderr, "a path is no argument"
+
+
 def test_a_process_says_one_line_and_ends_with_2(tmp_path):
     failed = python("quantize", tmp_path / "nothing", tmp_path / "out", "--dtype", "mx6")
     assert failed.returncode == 2
@@ -179,8 +229,8 @@ def test_a_process_says_one_line_and_ends_with_2(tmp_path):
 
 
 def test_a_missing_extra_is_named(tmp_path):
-    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError(name='rich')")
-    (tmp_path / "click.py").write_text("raise ModuleNotFoundError(name='click')")
+    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError(name='rich')", encoding="utf-8")
+    (tmp_path / "click.py").write_text("raise ModuleNotFoundError(name='click')", encoding="utf-8")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     failed = python("formats", env={**os.environ, "PYTHONPATH": path})
     assert failed.returncode == 1
@@ -211,12 +261,13 @@ def test_a_terminated_process_leaves_the_old_output(tmp_path):
         "int4",
         "--asymmetric",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".*.partial")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
+    with child(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + LIMIT
+        while not list(tmp_path.glob(".*.partial")) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT) == 128 + signal.SIGTERM
     assert out.read_bytes() == b"old"
     assert not list(tmp_path.glob(".*.partial"))
 

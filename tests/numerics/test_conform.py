@@ -377,7 +377,7 @@ FAULTS = {
                     (c == 0x81)
                     & (
                         x / np.repeat(np.ldexp(1.0, s.astype(int) - 127), 32, -1)[..., : x.shape[-1]]
-                        < -127.5 / 64
+                        <= -127.5 / 64
                     ),
                     0x80,
                     c,

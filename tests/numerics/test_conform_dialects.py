@@ -235,6 +235,7 @@ KERNELS = {
     "e8m0 by its exponent field": Kernel(exponent_field, "e8m0", {}),
     "scale rule floor": Kernel(nx.mxfp6_e2m3.encode, "mxfp6_e2m3", {"scale_rule": "rceil"}),
     "scale rule rceil": Kernel(lambda x: nx.mxfp4.encode(x, scale_rule="rceil"), "mxfp4", {}),
+    "scale rule bump": Kernel(lambda x: nx.bfp16.encode(x, scale_rule="bump"), "bfp16", {}),
     "ceil by float log2": Kernel(
         at_exponent(nx.mxfp4, lambda a: np.ceil(log2(a)) - 2), "mxfp4", {"scale_rule": "ceil"}
     ),
@@ -276,7 +277,7 @@ KERNELS = {
                     (c == 0x81)
                     & (
                         x / np.repeat(np.ldexp(1.0, s.astype(int) - 127), 32, -1)[..., : x.shape[-1]] * 64
-                        < -127.5
+                        <= -127.5
                     ),
                     0x80,
                     c,

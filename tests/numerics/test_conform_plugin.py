@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import numerics as nx
 from numerics.conform.command import conform_command
+from tests.children import LIMIT
 
 pytest_plugins = ["pytester"]
 INSTALLED = "numerics" in importlib.metadata.entry_points(group="pytest11").names
@@ -42,8 +43,10 @@ def project(pytester, imported):
     pytester.makepyfile(kernels=KERNELS)
 
     def run(*arguments, process=False):
-        start = pytester.runpytest_subprocess if process else pytester.runpytest_inprocess
-        return start(*PLUGIN, "-p", "no:cacheprovider", *arguments)
+        options = (*PLUGIN, "-p", "no:cacheprovider", *arguments)
+        if process:
+            return pytester.runpytest_subprocess(*options, timeout=LIMIT)
+        return pytester.runpytest_inprocess(*options)
 
     return run
 
@@ -135,11 +138,16 @@ def test_what_a_target_takes_is_said(project):
     assert result.parseoutcomes()["failed"] == 1
 
 
+def printed(code):
+    """What a fresh process prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT).stdout.strip()
+
+
 def test_the_plugin_imports_nothing_heavy():
     heavy = ("numpy", "numba", "torch", "hypothesis", "click", "numerics.backends.array")
     code = f"import sys, numerics.conform.plugin; print([m for m in {heavy} if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert printed(code) == "[]"
 
 
 def test_only_strategies_import_hypothesis():
@@ -148,8 +156,7 @@ def test_only_strategies_import_hypothesis():
         "v = conform.check(lambda x: nx.mxfp4.encode(x, scale_rule='ceil'), 'mxfp4'); assert not v;"
         "print([m for m in ('hypothesis', 'pytest', 'torch', 'click') if m in sys.modules])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert printed(code) == "[]"
 
 
 def command(*arguments):
@@ -158,7 +165,7 @@ def command(*arguments):
 
 @pytest.fixture
 def kernels(tmp_path, monkeypatch):
-    (tmp_path / "own_kernels.py").write_text(KERNELS)
+    (tmp_path / "own_kernels.py").write_text(KERNELS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
 
 

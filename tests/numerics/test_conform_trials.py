@@ -397,7 +397,7 @@ def test_nan_blocks_count_by_class():
 
 
 def test_a_module_that_fails_to_import_is_said(tmp_path, monkeypatch):
-    (tmp_path / "broken_module.py").write_text("raise RuntimeError('no device')")
+    (tmp_path / "broken_module.py").write_text("raise RuntimeError('no device')", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(nx.NumericsError, match="cannot be imported: RuntimeError: no device"):
         check("broken_module:f", "fp4")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
 import safetensors.numpy
 import safetensors.torch
 import torch

@@ -8,6 +8,8 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,8 +89,8 @@ def expected_group(values: list[float], d, symmetric, scale_type, zero_type, wid
 
 def code_of(v: float, scale, zero, d, wide, offset: bool) -> int:
     low, high = int(d.min), int(d.max)
-    if math.isnan(v):
-        return min(max(half_even(zero) if not offset else 0, low), high)
+    if math.isnan(v):  # as 0 is
+        return min(max(half_even(zero), low), high)
     quotient = v if math.isinf(v) else rounded(Fraction(v) / scale, wide)
     if offset and math.isfinite(quotient):
         quotient = rounded(quotient + zero, wide)

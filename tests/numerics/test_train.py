@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -20,7 +22,7 @@ import numerics as nx
 from numerics import train
 from tests.conftest import edges
 
-QUARK = json.loads((Path(__file__).parents[1] / "data" / "quark.json").read_text())["vectors"]
+QUARK = json.loads((Path(__file__).parents[1] / "data" / "quark.json").read_text(encoding="utf-8"))["vectors"]
 TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FORMATS = (nx.int8, nx.uint8, nx.int4, nx.uint4, nx.int2, nx.int16)
 SCHEMES = (nx.per_tensor(), nx.per_channel(0), nx.per_channel(-1), nx.per_group(4), nx.per_group(3, axis=0))
@@ -345,6 +347,80 @@ def test_kl_j_cuts_an_outlier_off_however_few_there_are():
         assert train.threshold_kl_j(x, "int4") < 100
 
 
+def fine_kl_j(x, n, per_octave=64):
+    """The same as an integral, in bins that are narrow everywhere: octaves cut into equal ratios."""
+    magnitudes = np.sort(np.abs(x.double().flatten().numpy()))
+    least, largest = magnitudes[magnitudes > 0][[0, -1]]
+    depth = math.ceil(math.log2(largest / least) + 1) * per_octave
+    ends = largest * np.exp2(np.arange(-depth, 1) / per_octave)
+    cdf = np.searchsorted(magnitudes, ends * (1 + 1e-12)) / len(magnitudes)
+    widths, logs = np.diff(ends, prepend=0), np.log2(np.maximum(cdf, 1e-300))
+    beyond = np.append(((cdf - 1) * logs * widths)[::-1].cumsum()[::-1], 0)
+    found = []
+    for kept in range(len(ends), len(ends) - 26 * per_octave, -2):
+        p = np.append(cdf[: kept - 1], 1.0)
+        points = np.linspace(0, ends[kept - 1], n)
+        q = np.interp(ends[:kept], points, np.interp(points, ends[:kept], p))
+        some = cdf[:kept] > 0
+        j = (cdf[:kept] - q) * (logs[:kept] - np.log2(np.maximum(q, 1e-300))) * widths[:kept]
+        found.append((j[some].sum() + beyond[kept], -ends[kept - 1]))
+    return -min(found)[1]
+
+
+@pytest.mark.parametrize("outlier", [30.0, 1e3, 1e6, 1e8, 3e38])
+@pytest.mark.parametrize("d", [nx.int8, nx.int4, nx.int2], ids=str)
+def test_kl_j_is_that_of_very_many_bins_beside_an_outlier(outlier, d):
+    """It sat on its lowest candidate: 63.23 for int8, 5000 of N(0, 1) and one 1000."""
+    x = torch.cat([values(15, 5000), torch.tensor([outlier])])
+    came = train.threshold_kl_j(x, d)
+    assert 1 < came < 5
+    if outlier < 1e7:  # in float64 the distances differ
+        assert came == pytest.approx(fine_kl_j(x, int(d.max) + 1), rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["normal", "laplace", "relu", "cauchy"])
+def test_kl_j_is_that_of_very_many_bins(name):
+    x = torch.from_numpy({
+        "normal": np.random.default_rng(0).standard_normal, "laplace": np.random.default_rng(1).laplace,
+        "relu": lambda size: np.maximum(np.random.default_rng(2).standard_normal(size), 0),
+        "cauchy": np.random.default_rng(3).standard_cauchy,
+    }[name](size=20_000))  # fmt: skip
+    for d in (nx.int4, nx.uint4):
+        assert train.threshold_kl_j(x, d) == pytest.approx(fine_kl_j(x, int(d.max) + 1), rel=0.15)
+
+
+def test_kl_j_keeps_two_values_that_are_far_apart():
+    """Half of the values in the first bin are no reason to cut the others off."""
+    for share in (0.3, 0.51, 0.9):
+        x = torch.where(torch.rand(1000, generator=torch.Generator().manual_seed(1)) < share, 1e-5, 1.0)
+        assert train.threshold_kl_j(x, "int8") > 0.9
+
+
+def test_kl_j_follows_the_data_wherever_it_is():
+    x = torch.cat([values(16, 3000), torch.tensor([1e4])]).double()
+    due = train.threshold_kl_j(x, "int8")
+    for size in (2.0**-1060, 2.0**1000):
+        assert train.threshold_kl_j(x * size, "int8") / size == pytest.approx(due, rel=0.02)
+    assert train.threshold_kl_j(torch.tensor([1e300, 1e-300, -5e-324], dtype=torch.float64), "int4") > 0
+
+
+def test_3sd_at_the_ends_of_float64():
+    for size in (5e-324, 1e-310, 1e300):
+        x = torch.tensor([size, -size], dtype=torch.float64)
+        assert train.threshold_3sd(x) == 3 * size
+    assert math.isfinite(train.threshold_3sd(torch.tensor([1.7e308, -1.7e308], dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("found", [train.threshold_3sd, lambda x: train.threshold_kl_j(x, "int8")])
+def test_thresholds_are_of_tensors_of_real_numbers(found):
+    """An array had no detach, and of a complex tensor the real part counted."""
+    quantized = nx.quantize(torch.ones(4), "int8")
+    for other in (np.ones(3), [1.0], None, torch.ones(3, dtype=torch.complex64), torch.ones(3).to_sparse(),
+                  torch.empty(3, device="meta"), quantized):  # fmt: skip
+        with pytest.raises(nx.NumericsError):
+            found(other)
+
+
 def test_kl_j_cuts_nothing_off_for_nothing():
     assert train.threshold_kl_j(torch.linspace(-2, 2, 4001), "int8") == 2
     assert train.threshold_kl_j(torch.tensor([0.0, -2.0]), "int8") == 2
@@ -612,3 +688,90 @@ def test_without_torch_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(nx.NumericsError, match=r"needs torch.*numerics-formats\[torch\]"):
         nx.train  # noqa: B018
+
+
+# ---- a learner is moved --------------------------------------------------------------------------------
+
+LEARNERS = {"TQT": lambda: nx.train.TQT("int8"), "LSQ": lambda: nx.train.LSQ("int4", scheme="per_channel(0)")}
+
+
+def learned(module):
+    return next(module.parameters())
+
+
+@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_is_learned_stays_float32(name, swap):
+    """A threshold of 3.001 in bfloat16 is 3, and half the scale."""
+    module = torch.nn.Sequential(LEARNERS[name]())
+    x = torch.randn(4, 8)
+    module(x)
+    learned(module).data.fill_(3.001)
+    optimizer, due = torch.optim.SGD(module.parameters(), 0.1), module[0].scale.clone()
+    torch.__future__.set_swap_module_params_on_conversion(swap)
+    try:
+        for convert in (
+            module.bfloat16,
+            module.half,
+            module.double,
+            lambda: module.to(torch.float16),
+            module.float,
+        ):
+            convert()
+            assert learned(module).dtype == torch.float32
+            assert torch.equal(module[0].scale, due)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    module.bfloat16()(x.bfloat16()).sum().backward()
+    before = learned(module).detach().clone()
+    optimizer.step()
+    assert not torch.equal(learned(module), before)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_comes_from_meta_has_not_begun(name, begun):
+    """It was "initialized", with a parameter of no element, and the first batch raised."""
+    module, x = LEARNERS[name](), torch.randn(4, 8)
+    due = LEARNERS[name]()(x)
+    if begun:
+        module(x * 3)
+        state = {key: value.clone() for key, value in module.state_dict().items()}
+    moved = module.to("meta")
+    assert moved.initialized == begun
+    moved = moved.to_empty(device="cpu")
+    assert not moved.initialized
+    if begun:
+        again = copy.deepcopy(moved)
+        again.load_state_dict(state)
+        assert again.initialized
+        assert torch.equal(learned(again), next(iter(state.values())))
+    assert torch.equal(moved(x), due)
+    assert moved.initialized
+    assert learned(moved).dtype == torch.float32
+    moved(x).sum().backward()
+    assert learned(moved).grad is not None
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_it_learns_after_a_first_batch_without_gradients(name, mode):
+    """ "Inference tensors cannot be saved for backward"."""
+    module = LEARNERS[name]()
+    with mode():
+        module(torch.randn(4, 8))
+    x = torch.randn(4, 8, requires_grad=True)
+    module(x).sum().backward()
+    assert learned(module).grad is not None
+    assert x.grad is not None
+
+
+def test_schemes_that_tqt_has_not_are_named():
+    with pytest.raises(nx.NumericsError, match="LSQ learns a scale for each channel"):
+        nx.train.TQT("int8", scheme="per_channel(0)")
+    assert nx.train.TQT("int8", scheme="per_tensor").recipe.scheme == nx.per_tensor()
+    for call in (nx.train.threshold_3sd, lambda x: nx.train.threshold_kl_j(x, "int8")):
+        with pytest.raises(nx.NumericsError, match="a threshold is found for a tensor of real numbers"):
+            call(np.ones(3))
+    with pytest.raises(nx.NumericsError, match="clip_gradient='x'"):
+        nx.fake_quantize(torch.ones(3), "int4", clip_gradient="x")

@@ -4,6 +4,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
 import torch
 
 import numerics as nx

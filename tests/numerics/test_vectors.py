@@ -20,6 +20,7 @@ from numerics.conform.pipe.command import vectors_group
 from numerics.conform.pipe.operations import OPERATIONS, operation
 from numerics.conform.pipe.questions import inputs_that_matter
 from numerics.conform.pipe.vectors import generate, header, verify
+from tests.children import LIMIT, child
 
 DOCS = Path(__file__).parents[2] / "docs" / "vectors.md"
 FORMATS = nx.dtypes()
@@ -322,19 +323,17 @@ def test_errors_are_one_line_and_exit_code_2():
 
 
 def test_a_closed_pipe_ends_quietly():
-    writer = subprocess.Popen(
-        [*COMMAND, "generate", "fp4", "--exhaustive"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert writer.stdout.readline() == b"# numerics vectors 1\n"
-    writer.stdout.close()
-    assert writer.stderr.read() == b""
-    writer.stderr.close()
-    assert writer.wait(60) != 2
+    command = [*COMMAND, "generate", "fp4", "--exhaustive"]
+    with child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"# numerics vectors 1\n"
+        writer.stdout.close()
+        assert writer.wait(LIMIT) != 2
+        assert writer.stderr.read() == b""
 
 
 # ---- a device -----------------------------------------------------------------------------------
 
-DEVICE = DOCS.read_text().partition("```c\n")[2].partition("```")[0]
+DEVICE = DOCS.read_text(encoding="utf-8").partition("```c\n")[2].partition("```")[0]
 
 
 def built(folder, source):
@@ -342,7 +341,7 @@ def built(folder, source):
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         pytest.skip("no C compiler")
-    (folder / "mine.c").write_text(source)
+    (folder / "mine.c").write_text(source, encoding="utf-8")
     subprocess.run([compiler, "-O1", "-o", folder / "mine", folder / "mine.c"], check=True, timeout=60)
     return folder / "mine"
 
@@ -365,14 +364,14 @@ def test_a_pipe_of_three_processes(tmp_path):
     """generate | ./mine | verify, as docs/vectors.md says."""
     program = built(tmp_path, DEVICE)
     piped = {"stdout": subprocess.PIPE}
-    ask = subprocess.Popen([*COMMAND, "generate", "fp8_e4m3", "--inputs-only"], **piped)
-    mine = subprocess.Popen([program], stdin=ask.stdout, **piped)
-    ask.stdout.close()
-    found = subprocess.run(
-        [*COMMAND, "verify"], stdin=mine.stdout, capture_output=True, timeout=60, text=True
-    )
-    mine.stdout.close()
-    assert (ask.wait(60), mine.wait(60), found.returncode, found.stderr) == (0, 0, 0, "")
+    questions = [*COMMAND, "generate", "fp8_e4m3", "--inputs-only"]
+    with child(questions, **piped) as ask, child([program], stdin=ask.stdout, **piped) as mine:
+        ask.stdout.close()
+        found = subprocess.run(
+            [*COMMAND, "verify"], stdin=mine.stdout, capture_output=True, timeout=LIMIT, text=True
+        )
+        mine.stdout.close()
+        assert (ask.wait(LIMIT), mine.wait(LIMIT), found.returncode, found.stderr) == (0, 0, 0, "")
     assert found.stdout.endswith(" vectors, 0 mismatches\n")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-import pty
 import signal
 import struct
 import subprocess
@@ -23,6 +23,8 @@ from numerics.conform.proof.command import verify_command
 from numerics.conform.proof.journal import Journal, prove_all
 from numerics.conform.proof.truth import cases_of, hash_of_reference, shipped
 from numerics.conform.proof.verify import Result, cases, encoder, prove, runs, sample
+from tests import terminal
+from tests.children import LIMIT, child
 from tests.conftest import ELEMENTS
 
 COMMAND = [sys.executable, "-m", "numerics", "verify"]
@@ -247,7 +249,7 @@ def test_a_journal_resumes(tmp_path, proved):
     path = tmp_path / "proofs.jsonl"
     first = prove_all(WANTED, "cpu", Journal(path))
     next(first), next(first)
-    assert [json.loads(line)["case"] for line in path.read_text().splitlines()] == NAMES[:2]
+    assert [json.loads(line)["case"] for line in path.read_text(encoding="utf-8").splitlines()] == NAMES[:2]
     found = list(prove_all(WANTED, "cpu", Journal(path)))
     assert proved == NAMES
     assert [(result.case, result.resumed) for result in found] == list(
@@ -274,9 +276,11 @@ def test_a_torn_line_counts_for_nothing(tmp_path, proved):
 def test_only_right_cases_of_this_version_are_finished(tmp_path, proved):
     path = tmp_path / "proofs.jsonl"
     list(prove_all(WANTED, "cpu", Journal(path)))
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     entries[0]["numerics"], entries[1]["sha256"] = "0.0.0", "0" * 64
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in [*entries, {"numerics": 1}]))
+    path.write_text(
+        "".join(json.dumps(entry) + "\n" for entry in [*entries, {"numerics": 1}]), encoding="utf-8"
+    )
     del proved[:]
     list(prove_all(WANTED, "cpu", Journal(path)))
     assert proved == NAMES[:2]
@@ -286,9 +290,11 @@ def test_only_right_cases_of_this_version_are_finished(tmp_path, proved):
 def test_a_damaged_line_counts_for_nothing(tmp_path, proved, change):
     path = tmp_path / "proofs.jsonl"
     list(prove_all(WANTED, "cpu", Journal(path)))
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     entries[0] |= change
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries) + "[" * 100_000 + "\n")
+    path.write_text(
+        "".join(json.dumps(entry) + "\n" for entry in entries) + "[" * 100_000 + "\n", encoding="utf-8"
+    )
     del proved[:]
     assert all(prove_all(WANTED, "cpu", Journal(path)))
     assert proved == NAMES[:1]
@@ -333,37 +339,55 @@ def test_the_command_says_that_a_sample_is_no_proof(monkeypatch):
 
 
 def test_a_bar_where_somebody_looks_and_plain_lines_elsewhere():
-    """stderr is a terminal, stdout a pipe."""
-    master, terminal = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm"}
-    with subprocess.Popen(
-        [*COMMAND, "fp4", "--rounding", "floor"], stdout=subprocess.PIPE, stderr=terminal, env=environment
-    ) as process:
-        printed = process.communicate(timeout=120)[0].decode().splitlines()
-    os.close(terminal)
-    drawn = os.read(master, 1 << 16)
-    os.close(master)
-    assert (process.returncode, printed[1]) == (
+    """stderr is a terminal, stdout a file."""
+    ended = terminal.run([*COMMAND, "fp4", "--rounding", "floor"], stdout_to_file=True, timeout=120)
+    assert (ended.code, ended.printed.splitlines()[1]) == (
         0,
         "fp4 encode floor saturate on cpu: 4294967296 inputs, 0 mismatches",
     )
-    assert b"float32 inputs" in drawn
+    assert "float32 inputs" in ended.text
+    assert ended.lines == [""], "nothing is left of the bar"
+
+
+def test_results_stand_on_lines_of_their_own_beside_the_bar(monkeypatch):
+    def proved(wanted, backend, journal, advance):
+        for case in wanted:
+            advance(1 << 31)
+            yield Result(str(case), backend, 16, "hash")
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(journal, "prove_all", proved)
+    monkeypatch.setattr(sys, "stdout", seen := Terminal())
+    monkeypatch.setattr(sys, "stderr", seen)
+    monkeypatch.setenv("TERM", "xterm")
+    with pytest.raises(SystemExit, match="0"):
+        verify_command.main(["fp4", "--rounding", "floor"], standalone_mode=False)
+    assert "float32 inputs  ━━━━━" in seen.getvalue()
+    assert [terminal.drawn(line) for line in seen.getvalue().split("\n")] == [
+        "fp4 decode on cpu: 16 inputs, 0 mismatches",
+        "fp4 encode floor saturate on cpu: 16 inputs, 0 mismatches",
+        "2 cases, 32 inputs, 0 wrong: every input",
+        "",
+    ]
 
 
 def test_an_interrupt_leaves_the_journal_whole(tmp_path):
     path = tmp_path / "proofs.jsonl"
-    process = subprocess.Popen(
+    with child(
         [*COMMAND, "fp8_e4m3", "--resume", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
-    )  # fmt: skip
-    end = time.monotonic() + 60
-    while (not path.exists() or not path.read_bytes()) and time.monotonic() < end:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
+    ) as process:  # fmt: skip
+        end = time.monotonic() + LIMIT
+        while (not path.exists() or not path.read_bytes()) and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130
     assert b"Traceback" not in said
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert entries[0]["case"] == "fp8_e4m3 decode"
 
 

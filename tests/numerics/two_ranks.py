@@ -63,6 +63,15 @@ def through_fsdp(q: nx.QTensor) -> None:
         same(whole["0.weight"], q)
 
 
+def through_ddp(q: nx.QTensor) -> None:
+    """A frozen weight takes part in the first broadcast, of values that are exactly of its recipe."""
+    model = torch.nn.Sequential(torch.nn.Linear(64, q.shape[0], bias=False), torch.nn.Linear(q.shape[0], 4))
+    model[0].weight = torch.nn.Parameter(q, requires_grad=False)
+    model = torch.nn.parallel.DistributedDataParallel(model)
+    model(torch.randn(3, 64)).sum().backward()
+    same(model.module[0].weight, q)
+
+
 def main() -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2,))
@@ -74,6 +83,7 @@ def main() -> None:
             through_dtensor(q, mesh)
             if rows == 6:  # torch refuses uneven shares of tensors that gather themselves
                 through_fsdp(q)
+                through_ddp(nx.quantize(w, d, **options))
     refused(nx.quantize(torch.randn(6, 5), "int3"))
     dist.destroy_process_group()
     print("both done")

@@ -34,13 +34,13 @@ def judged(name: str) -> dict[str, Any]:
         found = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
         if found.returncode:
             sys.exit(f"{name} could not be judged:\n{found.stderr[-4000:]}")
-        return json.loads(path.read_text())  # type: ignore[no-any-return]
+        return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def write(peers: dict[str, Any], machine: str) -> None:
     """The data and the page."""
-    DATA.write_text(json.dumps({"machine": machine, "peers": peers}, indent=1) + "\n")
-    PAGE.write_text(markdown(peers, machine))
+    DATA.write_text(json.dumps({"machine": machine, "peers": peers}, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(markdown(peers, machine), encoding="utf-8")
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
     options.add_argument("libraries", nargs="*", metavar="LIBRARY", help=", ".join(LIBRARIES))
     options.add_argument("--render", action="store_true")
     asked = options.parse_args()
-    before = json.loads(DATA.read_text()) if DATA.exists() else {"machine": "", "peers": {}}
+    before = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {"machine": "", "peers": {}}
     if asked.render:
         write(before["peers"], before["machine"])
         return

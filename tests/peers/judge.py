@@ -53,7 +53,7 @@ def main(name: str, path: str) -> None:
     """Judges one library."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    Path(path).write_text(json.dumps(judged(LIBRARIES[name])))
+    Path(path).write_text(json.dumps(judged(LIBRARIES[name])), encoding="utf-8")
 
 
 if __name__ == "__main__":

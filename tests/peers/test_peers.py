@@ -15,12 +15,12 @@ from tests.peers.judge import row
 from tests.peers.known import known
 from tests.peers.report import markdown
 
-SAID = json.loads(DATA.read_text())
+SAID = json.loads(DATA.read_text(encoding="utf-8"))
 PEERS: dict[str, Any] = SAID["peers"]
 
 
 def test_the_page_is_what_the_data_say():
-    assert PAGE.read_text() == markdown(PEERS, SAID["machine"])
+    assert PAGE.read_text(encoding="utf-8") == markdown(PEERS, SAID["machine"])
 
 
 def test_every_library_is_there():
@@ -29,7 +29,7 @@ def test_every_library_is_there():
 
 
 def test_what_was_known_comes_out_as_listed_or_is_corrected_on_the_page():
-    page = PAGE.read_text()
+    page = PAGE.read_text(encoding="utf-8")
     found = [(fact, fact.found(PEERS)) for fact in known()]
     assert len(found) >= 200
     for fact, came in found:

@@ -74,6 +74,7 @@ RULE_WORDS: dict[str, str] = {
     "ceil": "torchao's CEIL",
     "even": "Quark 0.13's default, torchao's EVEN",
     "rceil": "torchao HEAD's RCEIL, triton_kernels",
+    "bump": "AMD Quark's BFP16 in torch",
 }
 
 

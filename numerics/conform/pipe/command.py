@@ -10,14 +10,14 @@ from typing import Any, BinaryIO
 import click
 
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+from numerics.view.screen import deliver_bytes, say
 
 
-@click.group("vectors")
-def vectors_group() -> None:
-    """Questions and answers as lines of hex, for any device on a pipe."""
+@click.group("vectors", help="Questions and answers as hex, for any device on a pipe.")
+def vectors_group() -> None: ...
 
 
-@vectors_group.command("generate")
+@vectors_group.command("generate", help="Write vectors of a FORMAT to stdout.")
 @click.argument("dtype", metavar="FORMAT")
 @click.option("--op", "name", default="encode", show_default=True, help="encode, decode or round.")
 @click.option("--rounding", help=", ".join(ROUNDINGS) + "; half_even by default.")
@@ -29,23 +29,22 @@ def vectors_group() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is random.")
 @click.option("--inputs-only", is_flag=True, help="Leave the answers to a device.")
 def generate_command(count: int | None, exhaustive: bool, seed: int, inputs_only: bool, **asked: Any) -> None:
-    """Write vectors of a FORMAT to stdout."""
     from numerics.conform.pipe.operations import operation
     from numerics.conform.pipe.vectors import generate
 
     wanted = operation(asked.pop("dtype"), **asked)
     lines = generate(wanted, count=count, exhaustive=exhaustive, seed=seed, answers=not inputs_only)
-    sys.stdout.buffer.writelines(lines)
-    sys.stdout.buffer.flush()
+    deliver_bytes(lines)
 
 
-@vectors_group.command("verify")
+@vectors_group.command(
+    "verify", help="Judge the answers in FILE, or on stdin.  Exit code 0: all are right; 1: not."
+)
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--show", "shown", type=click.IntRange(0), default=10, show_default=True, help="Mismatches.")
 @click.option("--strict-nan", is_flag=True, help="Compare the bits of NaN too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_command(file: BinaryIO, shown: int, strict_nan: bool, as_json: bool) -> None:
-    """Judge the answers in FILE, or on stdin: exit code 0 when all are right, 1 when not."""
     from numerics.conform.pipe.vectors import verify
     from numerics.describe import plain
 
@@ -53,7 +52,7 @@ def verify_command(file: BinaryIO, shown: int, strict_nan: bool, as_json: bool) 
     if as_json:
         first = [asdict(mismatch) for mismatch in verdict.first]
         counts = {"vectors": verdict.vectors, "mismatches": verdict.mismatches, "first": first}
-        click.echo(json.dumps(plain(verdict.operation.facts | counts), indent=1, allow_nan=False))
+        say(json.dumps(plain(verdict.operation.facts | counts), indent=1, allow_nan=False))
     else:
-        click.echo(str(verdict))
+        say(str(verdict))
     sys.exit(0 if verdict else 1)

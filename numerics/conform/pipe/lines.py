@@ -20,6 +20,7 @@ Words = NDArray[np.uint32]
 Bytes = NDArray[np.uint8]
 
 CHUNK = 1 << 20  # bytes read at a time
+COMMENTS = 1 << 16  # lines more than there are vectors
 SHOWN = 60  # characters of a malformed line in its error
 
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -172,12 +173,18 @@ class Layout:
 
         first: the number of the first line.  Errors: as `read`.
         """
-        kept = start
+        kept, comments = start, 0
         while came := stream.read(CHUNK):
             text, newline, kept = (kept + came).rpartition(b"\n")
             if newline:
-                yield self.read(text + newline, first)
-                first += text.count(b"\n") + 1
+                batch, lines = self.read(text + newline, first), text.count(b"\n") + 1
+                yield batch
+                first += lines
+                comments += lines - 2 * len(batch.lines)
+                if comments > COMMENTS:
+                    raise NumericsError(
+                        f"line {first}: so many comments came; allowed: {COMMENTS} more than vectors"
+                    )
             elif len(kept) > CHUNK + self.width:
                 raise self.malformed(first, kept)
         if kept:

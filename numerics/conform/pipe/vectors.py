@@ -19,8 +19,11 @@ from numerics.conform.pipe.chosen import Chosen, Expected
 from numerics.conform.pipe.lines import CHUNK, Batch, Layout
 from numerics.conform.pipe.operations import Fields, Operation, operation
 from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import check_seed
 
 TITLE = "# numerics vectors 1"
+FACTS = ("format", "operation", "rounding", "overflow", "scale-rule", "tensor-scale", "vectors", "questions")
+LONGEST_HEADER = 1000  # lines
 
 # ---------------------------------------------------------------------------------------- generate
 
@@ -37,7 +40,8 @@ def generate(
 
     count: so many at random.  exhaustive: every code, or all 2**32 inputs.  Neither: the values that
     matter (blocks: 512 at random).  answers: False leaves them out, for a device to fill in.
-    Raises NumericsError for a count below 1, or where exhaustive or both cannot be.
+    Raises NumericsError for a count below 1, a seed outside 0 .. 2**64 - 1, or where exhaustive or both
+    cannot be.
 
     >>> lines = b"".join(generate(operation("fp4", "decode"))).decode().splitlines()
     >>> lines[0], lines[-1]
@@ -47,7 +51,7 @@ def generate(
         raise NumericsError(
             f"count={count}{' and exhaustive' * exhaustive}; allowed: 1 or more, or exhaustive"
         )
-    chosen = Chosen(count, exhaustive, seed)
+    chosen = Chosen(count, exhaustive, check_seed(seed))
     total, source = chosen.questions(asked)
     layout = asked.layout if answers else Layout(asked.asked)
     return _lines(asked, layout, total, source, chosen)
@@ -146,6 +150,8 @@ def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Ve
         if expected:
             expected.compare(batch)
         _judge(batch, verdict, strict_nan, shown)
+        if verdict.vectors > total:
+            break
     if verdict.vectors != total:
         raise NumericsError(f"the header says {total} vectors, {verdict.vectors} came; allowed: all of them")
     return verdict
@@ -191,8 +197,13 @@ def _read_header(stream: BinaryIO) -> tuple[Operation, int, Chosen | None, int, 
             f"line 1: {line[:60]!r} is no header; allowed: {TITLE!r}, as `vectors generate` writes"
         )
     while line.startswith(b"#"):
+        if number > LONGEST_HEADER or not line.endswith(b"\n"):
+            raise NumericsError(
+                f"line {number}: {line[:60]!r} is too much of a header; allowed: {LONGEST_HEADER} whole lines"
+            )
         name, _, fact = line[1:].decode("ascii", "replace").partition(":")
-        facts[name.strip()] = fact.strip()
+        if name.strip() in FACTS:
+            facts[name.strip()] = fact.strip()
         number, line = number + 1, stream.readline(CHUNK)
     total = _total(facts)
     return _operation_of(facts), total, Chosen.parse(facts.get("questions", ""), total), number, line

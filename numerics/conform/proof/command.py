@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +14,24 @@ import click
 from numerics._version import __version__
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import DETERMINISTIC, OVERFLOWS
+from numerics.view.bar import Bar, bar
+from numerics.view.screen import say
 
 if TYPE_CHECKING:
     from numerics.conform.pipe.operations import ElementOperation
-    from numerics.conform.proof.verify import Result
+    from numerics.conform.proof.verify import Advance, Result
 
 Asked = tuple[str, ...]
 
 
-@click.command("verify")
+@click.command(
+    "verify",
+    help="""Prove encoders and decoders again: all float32 inputs.
+
+    Every one of 2**32 inputs, against shipped hashes.  Exit code 0 when all is right, 1 when not.
+    Every format, rounding and overflow policy by default; some seconds a case.
+    """,
+)
 @click.argument("formats", metavar="[FORMAT]...", nargs=-1)
 @click.option("--rounding", "roundings", multiple=True, help=", ".join(DETERMINISTIC) + "; may be repeated.")
 @click.option("--overflow", "overflows", multiple=True, help=" or ".join(OVERFLOWS) + "; may be repeated.")
@@ -40,27 +48,23 @@ def verify_command(
     sampled: bool,
     as_json: bool,
 ) -> None:
-    """Prove encoders and decoders again: all 2**32 float32 inputs, against shipped hashes.
-
-    Exit code 0 when all is right, 1 when not.  Every format, rounding and overflow policy by default;
-    some seconds a case.
-    """
     from numerics.conform.proof.verify import cases
 
     if sampled and resume:
         raise NumericsError("--sample proves nothing that a journal could keep; give --resume or --sample")
     wanted = cases(formats, roundings, overflows)
     found = []
-    for result in _results(wanted, backend, resume, sampled):
-        found.append(result)
-        if not as_json:
-            click.echo(str(result))
-    click.echo(_json(found, sampled) if as_json else _summary(found, sampled))
+    with bar(sampled, in_bytes=False) as shown:
+        for result in _results(wanted, backend, resume, sampled, _advance(shown, wanted)):
+            found.append(result)
+            if not as_json:
+                shown.say(str(result))
+    say(_json(found, sampled) if as_json else _summary(found, sampled))
     sys.exit(0 if all(found) else 1)
 
 
 def _results(
-    wanted: list[ElementOperation], backend: str, resume: Path | None, sampled: bool
+    wanted: list[ElementOperation], backend: str, resume: Path | None, sampled: bool, advance: Advance
 ) -> Iterator[Result]:
     from numerics.conform.proof.journal import Journal, prove_all
     from numerics.conform.proof.verify import sample
@@ -68,28 +72,21 @@ def _results(
     if sampled:
         yield from (sample(case, backend) for case in wanted)
         return
-    journal = Journal(resume) if resume else None
-    with _progress(wanted) as advance:
-        yield from prove_all(wanted, backend, journal, advance)
+    yield from prove_all(wanted, backend, Journal(resume) if resume else None, advance)
 
 
-@contextmanager
-def _progress(wanted: list[ElementOperation]) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr where somebody looks, else nothing."""
-    if not sys.stderr.isatty():
-        yield lambda inputs: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
+def _advance(shown: Bar, wanted: list[ElementOperation]) -> Advance:
+    """Moves the bar on by inputs."""
     from numerics.conform.pipe.questions import EVERY
 
-    total = EVERY * sum(case.name == "encode" for case in wanted)
-    # Rich prints what goes to stdout above the bar, on stderr; where stdout is a file, it must stay there.
-    together = sys.stdout.isatty()
-    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=together) as bar:
-        task = bar.add_task("float32 inputs", total=total)
-        yield lambda inputs: bar.advance(task, inputs)
+    total, done = EVERY * sum(case.name == "encode" for case in wanted), 0
+
+    def advance(inputs: int) -> None:
+        nonlocal done
+        done += inputs
+        shown.update("float32 inputs", done, total)
+
+    return advance
 
 
 def _summary(found: list[Result], sampled: bool) -> str:

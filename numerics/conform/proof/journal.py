@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from numerics._version import __version__
+from numerics.backends.paths import kind_of, path_of
 from numerics.conform.pipe.operations import ElementOperation
 from numerics.conform.proof.truth import shipped
-from numerics.conform.proof.verify import Advance, Result, prove
+from numerics.conform.proof.verify import BACKENDS, Advance, Result, prove
 from numerics.formats.errors import NumericsError
+
+LONGEST = 1 << 24  # bytes: a hundred runs of every case on every backend take less
 
 
 class Journal:
@@ -26,18 +29,40 @@ class Journal:
     BEGINNING = b'{"numerics": '
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with path.open("a+b") as file:
-                file.seek(0)
-                content = file.read()
-        except OSError as wrong:
-            raise NumericsError(f"{path} cannot be the journal: {wrong.strerror}") from wrong
+        self.path = path_of(path)
+        with self._refusals(), self._open("a+b") as file:
+            file.seek(0)
+            content = file.read(LONGEST + 1)
+        if len(content) > LONGEST:
+            raise NumericsError(
+                f"{path} is no journal of `numerics verify`: it has more than {LONGEST} bytes"
+            )
         beginning = content[: len(self.BEGINNING)]
         if not self.BEGINNING.startswith(beginning):
             raise NumericsError(f"{path} is no journal of `numerics verify`: it begins with {beginning!r}")
         self.torn = not content.endswith(b"\n") and content != b""
         self.finished = {(e["case"], e["backend"]): e for e in self._entries(content)}
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as wrong:
+            raise NumericsError(f"{self.path} cannot be the journal: {wrong.strerror}") from wrong
+
+    def _open(self, mode: str) -> BinaryIO:
+        """The file, made where there is none; raises NumericsError for what never ends: devices and pipes."""
+
+        def regular(path: str, flags: int) -> int:
+            # without O_NONBLOCK a pipe that nobody reads would be waited for
+            handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+            what = kind_of(os.fstat(handle).st_mode)
+            if what is None:
+                return handle
+            os.close(handle)
+            raise NumericsError(f"{self.path} cannot be the journal: it is {what}; allowed: a regular file")
+
+        return cast(BinaryIO, open(self.path, mode, opener=regular))
 
     @staticmethod
     def _entries(content: bytes) -> Iterator[dict[str, Any]]:
@@ -58,7 +83,7 @@ class Journal:
         """Appends a finished case; on the disk when this returns."""
         entry = {"numerics": __version__, "case": result.case, "backend": result.backend,
                  "inputs": result.inputs, "sha256": result.sha256}  # fmt: skip
-        with self.path.open("ab") as file:
+        with self._refusals(), self._open("ab") as file:
             file.write(b"\n" * self.torn + json.dumps(entry).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -71,6 +96,8 @@ ENTRY = {"numerics": str, "case": str, "backend": str, "inputs": int, "sha256": 
 def _is_finished(entry: Any) -> bool:
     """Is it whole, of this version, and right?"""
     if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in ENTRY.items()):
+        return False
+    if entry["backend"] not in BACKENDS:
         return False
     return bool(entry["numerics"] == __version__ and shipped().get(entry["case"]) == entry["sha256"])
 

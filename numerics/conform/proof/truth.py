@@ -39,7 +39,7 @@ def shipped() -> dict[str, str]:
     >>> shipped()["fp4 encode half_even saturate"][:16]
     'db82c3447c1fe7ef'
     """
-    found: dict[str, str] = json.loads((files(__package__) / "truth.json").read_text())
+    found: dict[str, str] = json.loads((files(__package__) / "truth.json").read_text(encoding="utf-8"))
     return found
 
 

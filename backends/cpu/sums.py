@@ -1,0 +1,118 @@
+"""The sums of backends/sums.py as a kernel: one pass over both arrays, at the speed of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from numerics.backends.cpu.lanes import F32, F64, I8, I32, I64
+from numerics.backends.cpu.streams import load_as, vector
+from numerics.backends.sums import CHUNK, FIGURES, LANES
+
+WORDS = 5  # arguments: x, y, figures, chunks, elements
+TYPES = {"float32": F32, "float64": F64}
+_WIDE = vector(F64, LANES)
+_ZERO = ir.Constant(_WIDE, [0.0] * LANES)
+
+
+class Source(NamedTuple):
+    """An array of the kernel: where it begins, and LLVM's type of its elements."""
+
+    address: ir.Value
+    element: ir.Type
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return 8 if self.element == F64 else 4
+
+    def at(self, builder: ir.IRBuilder, index: ir.Value) -> ir.Value:
+        """The address of an element."""
+        return builder.add(self.address, builder.mul(index, _i64(self.itemsize)))
+
+    def load(self, builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+        """LANES elements from an address on, in float64."""
+        found = load_as(builder, address, vector(self.element, LANES))
+        return found if self.element == F64 else builder.fpext(found, _WIDE)
+
+    def short(self, builder: ir.IRBuilder, address: ir.Value, count: ir.Value) -> ir.Value:
+        """Fewer elements, and zeros in the places of the others: nothing behind the array is read."""
+        room = cgutils.alloca_once(builder, I8, size=LANES * self.itemsize)
+        cgutils.memset(builder, room, _i64(LANES * self.itemsize), 0)
+        given = builder.inttoptr(address, I8.as_pointer())
+        cgutils.raw_memcpy(builder, room, given, builder.mul(count, _i64(self.itemsize)), _i64(1))
+        return self.load(builder, builder.ptrtoint(room, I64))
+
+
+def error_sums(builder: ir.IRBuilder, words: list[ir.Value], kinds: tuple[str, str]) -> None:
+    """Writes the figures of each chunk; kinds: the float types of x and y."""
+    x, y = (Source(word, TYPES[kind]) for word, kind in zip(words, kinds, strict=False))
+    figures, chunks, size = words[2:]
+    lanes = [cgutils.alloca_once(builder, _WIDE) for _ in range(FIGURES)]
+    with cgutils.for_range(builder, chunks, intp=I64) as chunk:
+        for lane in lanes:
+            builder.store(_ZERO, lane)
+        first = builder.mul(chunk.index, _i64(CHUNK))
+        left = builder.sub(size, first)
+        count = builder.select(builder.icmp_signed("<", left, _i64(CHUNK)), left, _i64(CHUNK))
+        _add_chunk(builder, lanes, x, y, first, count)
+        place = builder.add(figures, builder.mul(chunk.index, _i64(8 * FIGURES)))
+        for k, lane in enumerate(lanes):
+            join = partial(_larger, builder) if k == FIGURES - 1 else builder.fadd
+            total = _halved(builder, builder.load(lane), join)
+            target = builder.inttoptr(builder.add(place, _i64(8 * k)), F64.as_pointer())
+            builder.store(total, target)
+
+
+def _add_chunk(
+    builder: ir.IRBuilder, lanes: list[ir.Value], x: Source, y: Source, first: ir.Value, count: ir.Value
+) -> None:
+    tiles, rest = builder.udiv(count, _i64(LANES)), builder.urem(count, _i64(LANES))
+    with cgutils.for_range(builder, tiles, intp=I64) as tile:
+        index = builder.add(first, builder.mul(tile.index, _i64(LANES)))
+        _add(builder, lanes, *(source.load(builder, source.at(builder, index)) for source in (x, y)))
+    with builder.if_then(builder.icmp_unsigned("!=", rest, _i64(0))):
+        index = builder.add(first, builder.mul(tiles, _i64(LANES)))
+        _add(builder, lanes, *(source.short(builder, source.at(builder, index), rest) for source in (x, y)))
+
+
+def _add(builder: ir.IRBuilder, lanes: list[ir.Value], x: ir.Value, y: ir.Value) -> None:
+    """Takes LANES elements in; those of x that are not finite count as zeros that became zeros."""
+    finite = builder.fcmp_ordered("==", builder.fsub(x, x), _ZERO)
+    x, y = (builder.select(finite, value, _ZERO) for value in (x, y))
+    kind = ir.FunctionType(_WIDE, [_WIDE])
+    fabs = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fabs.v{LANES}f64")
+    error = builder.call(fabs, [builder.fsub(x, y)])
+    signal, noise, largest = (builder.load(lane) for lane in lanes)
+    builder.store(builder.fadd(signal, builder.fmul(x, x)), lanes[0])
+    builder.store(builder.fadd(noise, builder.fmul(error, error)), lanes[1])
+    builder.store(_larger(builder, error, largest), lanes[2])
+
+
+def _larger(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The larger of each pair; b where a is NaN."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _halved(
+    builder: ir.IRBuilder, lanes: ir.Value, join: Callable[[ir.Value, ir.Value], ir.Value]
+) -> ir.Value:
+    """The lanes joined: the first half with the second, until one is left."""
+    while lanes.type.count > 1:
+        half = lanes.type.count // 2
+        low, high = (
+            builder.shuffle_vector(
+                lanes, lanes, ir.Constant(vector(I32, half), list(range(start, start + half)))
+            )
+            for start in (0, half)
+        )
+        lanes = join(low, high)
+    return builder.extract_element(lanes, ir.Constant(I32, 0))
+
+
+def _i64(value: int) -> ir.Constant:
+    return ir.Constant(I64, value)

@@ -1,0 +1,94 @@
+"""The command line: click says what can be asked, view/ draws the answers; nothing is computed here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from numerics._version import __version__
+from numerics.cli.files import dequantize_command, quantize_command
+from numerics.cli.formats import encode_command, formats_command, show_command
+from numerics.cli.ipu import ipu_group
+from numerics.cli.machine import doctor_command, warmup_command
+from numerics.cli.words import in_options, usage
+from numerics.conform.command import conform_command
+from numerics.conform.pipe.command import vectors_group
+from numerics.conform.proof.command import verify_command
+from numerics.formats.errors import NumericsError
+from numerics.view import screen
+
+INTERRUPTED = 130  # as a shell says of what Ctrl-C ended
+UNREAD = 141  # as it says of what wrote to a pipe that nobody reads
+DEBUG = "NUMERICS_DEBUG"
+
+
+@click.group(
+    help="Low-precision number formats, bit-exact.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="numerics")
+def commands() -> None: ...
+
+
+for _command in (
+    quantize_command, dequantize_command, formats_command, show_command, encode_command, doctor_command,
+    warmup_command, ipu_group, conform_command, vectors_group, verify_command,
+):  # fmt: skip
+    commands.add_command(_command)
+
+
+def run() -> None:
+    """The command line.
+
+    Exit codes: 0; 1 where `conform`, `verify` or `vectors verify` found something wrong, and after
+    a fault of our own; 2 after one line on stderr about what was asked, or could not be written;
+    130 after Ctrl-C; 141 where nobody read the answer.
+    """
+    screen.prepare()
+    sys.exit(ended(lambda: commands.main(prog_name="numerics", standalone_mode=False)))
+
+
+def ended(work: Callable[[], Any]) -> int:
+    """The exit code of the work, after one line on stderr where it failed."""
+    try:
+        code = work()
+        return code if isinstance(code, int) else 0
+    except click.ClickException as wrong:
+        screen.say_beside(usage(wrong))
+        return wrong.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except NumericsError as wrong:
+        screen.say_error(in_options(str(wrong), commands, sys.argv[1:]))
+        return 2
+    except screen.Undelivered as lost:
+        return _lost(lost)
+    except (OSError, MemoryError) as refused:
+        screen.abandon(sys.stdout)
+        screen.say_error(_refusal(refused))
+        return 2
+    except Exception as fault:
+        if os.environ.get(DEBUG):
+            raise
+        screen.say_error(f"{type(fault).__name__}: {fault}; a fault of numerics: {DEBUG}=1 shows where")
+        return 1
+
+
+def _lost(lost: screen.Undelivered) -> int:
+    if lost.done or not lost.broken_pipe:
+        screen.say_error(str(lost))
+    return UNREAD if lost.broken_pipe else 2
+
+
+def _refusal(refused: OSError | MemoryError) -> str:
+    """What the system refused."""
+    if isinstance(refused, MemoryError):
+        return f"not enough memory{f': {refused}' if str(refused) else ''}"
+    place = f": {refused.filename}" if refused.filename else ""
+    more = "; raise the limit (ulimit -n)" if refused.errno in (errno.EMFILE, errno.ENFILE) else ""
+    return f"{refused.strerror or refused}{place}{more}"

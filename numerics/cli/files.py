@@ -1,0 +1,181 @@
+"""`numerics quantize` and `numerics dequantize`: checkpoints into a format, and back."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from numerics.cli.words import Command, as_json, check_seed, json_of, quietly, seeded
+from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
+from numerics.view.bar import bar
+from numerics.view.screen import Screen, after, deliver, draw, tell
+from numerics.view.table import Column, Table, name_column
+from numerics.view.text import cells, figure, shortened, wrapped
+
+if TYPE_CHECKING:
+    from numerics.checkpoint import FileReport, TensorReport
+
+
+def quantize_options(command: Command) -> Command:
+    """How tensors are quantized, as options of a command."""
+    options = [
+        click.option("--dtype", required=True, help="The format: mx6, int4 ... (`numerics formats`)."),
+        click.option("--scheme", help="per_tensor, per_channel or per_group; for integers and floats."),
+        click.option("--group-size", type=int, help="Values that share a scale; for per_group."),
+        click.option("--axis", type=int, help="Along which channels, groups or blocks lie."),
+        click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
+        click.option("--scale-type", help="float32 (the default), float (the tensor's own), float16, "
+                     "bfloat16, pof2; bfloat16 and float16 are a plain cast without it and a scheme."),
+        click.option("--zero-point-type", default="int32", show_default=True, help="int32 or float32."),
+        click.option("--rounding", default="half_even", show_default=True, help=", ".join(ROUNDINGS) + "."),
+        click.option("--scale-rule", default="floor", show_default=True,
+                     help=", ".join(SCALE_RULES) + "; for MX formats."),
+        seeded,
+        click.option("--include", multiple=True, help="Pattern of the tensors to quantize; may be repeated."),
+        click.option("--exclude", multiple=True, help="Pattern of the tensors to copy; may be repeated."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(
+    "quantize",
+    help="""Write the weights of a .safetensors MODEL in a format.
+
+    Float tensors of two and more dimensions are quantized, all others copied.  OUT appears when it
+    is whole.  The report: bits a value with the scales, signal to noise in dB, the largest error.
+    """,
+)
+@click.argument("model")
+@click.argument("out")
+@quantize_options
+@as_json
+@quietly
+def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
+    from numerics.checkpoint import quantize_file
+
+    check_seed(options["rounding"], options["seed"])
+    with bar(quiet) as shown:
+        report = quantize_file(model, out, progress=shown.update, **_arguments(**options))
+    with after(f"{out} is written"):
+        if as_json:
+            deliver(json_of(_report_json(report)) + "\n")
+        elif not quiet:
+            say_report(report)
+
+
+def _arguments(
+    scheme: str | None, group_size: int | None, axis: int | None, asymmetric: bool, **others: Any
+) -> dict[str, Any]:
+    """The command's options as quantize_file's: the axis is the scheme's, or the blocks'."""
+    from numerics.scheme import Scheme
+
+    found = {**others, "symmetric": not asymmetric}
+    if scheme is None and group_size is not None:
+        scheme = "per_group"
+    if scheme is not None:
+        parsed = Scheme.parse(scheme, size=group_size, axis=axis)
+        said = axis is not None or "," in scheme  # then its text says it too, and it is not chosen
+        return {**found, "scheme": repr(parsed) if said else parsed}
+    return found if axis is None else {**found, "axis": axis}
+
+
+@click.command(
+    "dequantize",
+    help="""Write the floats of a file that `numerics quantize` made.
+
+    The tensors of MODEL come back in the types that they had, under their names, in OUT.
+    """,
+)
+@click.argument("model")
+@click.argument("out")
+@quietly
+def dequantize_command(model: str, out: str, quiet: bool) -> None:
+    from numerics.checkpoint import dequantize_file
+
+    with bar(quiet) as shown:
+        report = dequantize_file(model, out, progress=shown.update)
+    if not quiet:
+        with after(f"{out} is written"):
+            tell(f"{out}: {report}")
+
+
+# ---- the report of quantize ---------------------------------------------------------------------
+
+SOME = 3  # names that stand for all of their kind
+MEASURED = (Column("shape", spare=2), Column("bits"), Column("SQNR dB"), Column("max error", spare=1),
+            Column("before", spare=3), Column("after"))  # fmt: skip
+
+
+def _report_json(report: FileReport) -> dict[str, Any]:
+    error = report.sums.error
+    totals = {"bytes_before": report.bytes_before, "bytes_after": report.bytes_after, "bits": report.bits,
+              "sqnr": error.sqnr, "max_error": error.max_error}  # fmt: skip
+    return {"tensors": [asdict(tensor) for tensor in report.tensors], "total": totals}
+
+
+def say_report(report: FileReport) -> None:
+    """What became of a file: a line a tensor that was quantized, the totals, the worst of them."""
+    screen = Screen.of(sys.stdout)
+    draw([*report_table(report, screen).lines(screen), *_below(report, screen)])
+
+
+def report_table(report: FileReport, screen: Screen) -> Table:
+    """The tensors that were quantized, with their sums: sizes in bytes."""
+    count = "{:d}" if screen.width is None else "{:,d}"
+    quantized = [tensor for tensor in report.tensors if tensor.dtype]
+    copied = [tensor for tensor in report.tensors if not tensor.dtype]
+    table = Table([name_column("tensor", least=28), *MEASURED])
+    for tensor in quantized:
+        table.add(tensor.name, *_figures(tensor), *_sizes([tensor], count))
+    error = report.sums.error
+    measured = (figure(report.bits, 8), f"{error.sqnr:.2f}", figure(error.max_error)) if quantized else ()
+    table.totals = [
+        (f"{len(quantized)} quantized", "", *measured, *("" for _ in range(3 - len(measured))),
+         *_sizes(quantized, count)),
+        (f"{len(copied)} copied", *[""] * 4, *_sizes(copied, count)),
+        ("all", *[""] * 4, *_sizes(report.tensors, count)),
+    ]  # fmt: skip
+    return table
+
+
+def _figures(tensor: TensorReport) -> list[str]:
+    shape = "x".join(map(str, tensor.shape)) or "number"
+    return [shape, figure(tensor.bits, 8), f"{tensor.sqnr:.2f}", figure(tensor.max_error or 0.0)]
+
+
+def _sizes(tensors: list[TensorReport], count: str) -> list[str]:
+    sums = (sum(t.bytes_before for t in tensors), sum(t.bytes_after for t in tensors))
+    return [count.format(total) for total in sums]
+
+
+def _below(report: FileReport, screen: Screen) -> list[str]:
+    """The tensor that lost the most; and where somebody looks, what the columns count."""
+    lost = [tensor for tensor in report.tensors if tensor.sqnr is not None]
+    worst = min(lost, key=lambda tensor: (tensor.sqnr == tensor.sqnr, tensor.sqnr), default=None)  # NaN first
+    said = f"worst: {worst.sqnr:.2f} dB, " if worst else "nothing was quantized"
+    name, reasons = screen.text(worst.name if worst else ""), map(screen.text, _reasons(report))
+    if screen.width is None:
+        return [said + name, *reasons]
+    short = shortened(name, max(screen.width - cells(said), 1), screen.text("…"))
+    sizes = f"{report.bytes_before:,} bytes became {report.bytes_after:,}; bits: a value, scales included"
+    return [said + short, *(line for text in (*reasons, sizes) for line in wrapped(text, screen.width))]
+
+
+def _reasons(report: FileReport) -> list[str]:
+    """Why tensors were copied, and along which other axis than the last some were quantized."""
+    found: dict[str, list[str]] = {}
+    for tensor in report.tensors:
+        if tensor.why is not None:
+            found.setdefault(f"copied, {tensor.why}", []).append(tensor.name)
+        if tensor.axis is not None:
+            found.setdefault(f"along axis {tensor.axis}", []).append(tensor.name)
+    return [f"{why}: {', '.join(names[:SOME])}{_more(len(names) - SOME)}" for why, names in found.items()]
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count > 0 else ""

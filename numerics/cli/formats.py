@@ -1,0 +1,194 @@
+"""`numerics formats`, `show` and `encode`: what formats are, and what numbers become in them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from functools import partial
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from numerics.cli.words import as_json, check_seed, json_of, seeded
+from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+from numerics.view.screen import Screen, deliver, draw, tell
+from numerics.view.table import Column, Table, name_column, records, text_column
+from numerics.view.text import number
+
+if TYPE_CHECKING:
+    from numerics.describe import Encoded, EncodedBlocks
+    from numerics.formats.dtype import Element
+
+COLOURS = {"sign": "red", "exponent": "green", "mantissa": "blue", "integer": "blue"}
+ACROSS = (16, 8, 4, 2, 1)  # codes of a line, as many as fit
+
+
+@click.command("formats", help="List every format.")
+@as_json
+def formats_command(as_json: bool) -> None:
+    from numerics.describe import facts
+    from numerics.formats import dtypes
+
+    if as_json:
+        deliver(json_of([facts(d) for d in dtypes()]) + "\n")
+        return
+    table = Table([
+        name_column("format", least=16), text_column("kind"), Column("bits"), Column("max"),
+        Column("smallest"), text_column("also called", spare=1), text_column("source", spare=2),
+    ])  # fmt: skip
+    for d in dtypes():
+        said = facts(d)
+        numbers = [number(said[name]) for name in ("bits", "max", "smallest_subnormal")]
+        table.add(d.name, d.kind, *numbers, ", ".join(d.aliases[:2]), d.source)
+    draw(table.lines(Screen.of(sys.stdout)))
+
+
+@click.command(
+    "show",
+    help="""The facts of a FORMAT, and the value of every code.
+
+    Of formats of more than 8 bits: the values from which and to which runs of codes lead.
+    """,
+)
+@click.argument("name", metavar="FORMAT")
+@as_json
+def show_command(name: str, as_json: bool) -> None:
+    from numerics.describe import code_table, facts, has_code_table
+    from numerics.formats import Element, dtype
+
+    d = dtype(name)
+    codes = code_table(d) if isinstance(d, Element) and has_code_table(d) else []
+    if as_json:
+        deliver(json_of(facts(d) | ({"values": [value for _, value in codes]} if codes else {})) + "\n")
+        return
+    screen = Screen.of(sys.stdout)
+    pairs = [(fact, _fact(value)) for fact, value in facts(d).items()]
+    lines = records(pairs, screen)
+    if isinstance(d, Element):
+        lines += ["", *(code_grid(codes, screen) if codes else run_table(d).lines(screen))]
+    draw(lines)
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def code_grid(codes: list[tuple[int, float]], screen: Screen) -> list[str]:
+    """Every code and its value, as many in a line as fit whole."""
+    for across in ACROSS:
+        table = _grid(codes, min(across, len(codes)))
+        if table.fits(screen):
+            break
+    return table.lines(screen)
+
+
+def _grid(codes: list[tuple[int, float]], across: int) -> Table:
+    table = Table([text_column("code"), *(Column(f"+{i:x}") for i in range(across))])
+    for start in range(0, len(codes), across):
+        table.add(f"0x{start:02x}", *(number(value) for _, value in codes[start : start + across]))
+    return table
+
+
+def run_table(d: Element) -> Table:
+    """Runs of codes of one kind: the codes and the values that they lead from and to."""
+    from numerics.describe import runs
+
+    table = Table([text_column("codes"), text_column("what"), Column("from"), Column("to")])
+    for run in runs(d):
+        codes = f"0x{run.first:04x}" + (f"-0x{run.last:04x}" if run.last > run.first else "")
+        table.add(codes, run.kind, number(run.begins), number(run.ends) if run.last > run.first else "")
+    return table
+
+
+@click.command(
+    "encode",
+    context_settings={"ignore_unknown_options": True},
+    help="""VALUES in a FORMAT: codes, bits by field, error, neighbours.
+
+    In a block format they are blocks in a row: the scale that they share stands above them.
+    """,
+)
+@click.argument("name", metavar="FORMAT")
+@click.argument("values", nargs=-1, required=True)
+@click.option("--rounding", default="half_even", show_default=True, help=", ".join(ROUNDINGS) + ".")
+@click.option("--overflow", help=" or ".join(OVERFLOWS) + "; the format's own by default.")
+@click.option("--scale-rule", help=", ".join(SCALE_RULES) + "; for MX formats.")
+@seeded
+@as_json
+def encode_command(
+    name: str, values: tuple[str, ...], as_json: bool, scale_rule: str | None, **options: Any
+) -> None:
+    from numerics.describe import encoded, encoded_blocks
+    from numerics.formats import Block, dtype
+
+    d, numbers = dtype(name), [_number(text) for text in values]
+    check_seed(options["rounding"], options["seed"])
+    if isinstance(d, Block):
+        _say_blocks(encoded_blocks(d, numbers, scale_rule=scale_rule or "floor", **options), as_json)
+        return
+    if scale_rule is not None:
+        raise NumericsError(f"--scale-rule is for MX formats; {d} has no scale of its own")
+    found = encoded(d, numbers, **options)
+    if as_json:
+        deliver(json_of([_json(one) for one in found]) + "\n")
+        return
+    table = Table([
+        Column("x", right=True), Column("code"), _bits_column(found), Column("value"), Column("error"),
+        Column("below"), Column("above"), text_column("tie"),
+    ])  # fmt: skip
+    for one in found:
+        beside = ["" if value is None else number(value) for value in (one.below, one.above)]
+        table.add(*_cells(one), *beside, "tie" if one.tie else "")
+    draw(table.lines(Screen.of(sys.stdout)))
+
+
+def _number(text: str) -> float:
+    try:
+        return float.fromhex(text) if "0x" in text.lower() else float(text)
+    except (ValueError, OverflowError):
+        raise NumericsError(f"{text!r} is not a number; allowed: 0.3, 448, 0x1.8p3, inf, nan") from None
+
+
+def _json(one: Encoded) -> dict[str, Any]:
+    return {**asdict(one), "bits": dict(one.bits)}
+
+
+def _cells(one: Encoded) -> list[str]:
+    bits = " ".join(bits for _, bits in one.bits)
+    return [number(one.x), f"0x{one.code:02x}", bits, number(one.value), number(one.error)]
+
+
+def _bits_column(found: list[Encoded]) -> Column:
+    fields = [name for name, _ in found[0].bits]
+    return text_column("bits", paint=partial(_painted, fields))
+
+
+def _painted(fields: list[str], cell: str) -> str:
+    """The bits of each field in its colour."""
+    names = cycle(fields)
+    return " ".join(click.style(part, COLOURS[next(names)]) if part else "" for part in cell.split(" "))
+
+
+def _say_blocks(found: EncodedBlocks, as_json: bool) -> None:
+    if as_json:
+        blocks = [
+            {**asdict(block), "elements": [_json(one) for one in block.elements]} for block in found.blocks
+        ]
+        deliver(json_of({"tensor_scale": found.tensor_scale, "blocks": blocks}) + "\n")
+        return
+    screen = Screen.of(sys.stdout)
+    if found.tensor_scale is not None:
+        tell(f"scale of the tensor: {number(found.tensor_scale)}")
+    for k, block in enumerate(found.blocks):
+        micro = "" if block.microexponents is None else f", microexponents 0b{block.microexponents}"
+        tell(f"block {k}: scale 0x{block.scale:02x} = {number(block.scale_value)}{micro}")
+        table = Table(
+            [Column("x"), Column("code"), _bits_column(block.elements), Column("value"), Column("error")]
+        )
+        for one in block.elements:
+            table.add(*_cells(one))
+        draw(table.lines(screen))

@@ -1,0 +1,61 @@
+"""Files of other kinds, known by their first bytes: what they are, and the way from them to safetensors."""
+
+from __future__ import annotations
+
+_TORCH = (
+    "a PyTorch pickle; write it again with nx.save(torch.load(path, weights_only=True), 'out.safetensors')"
+)
+_GGUF = "a GGUF file, whose tensors are quantized; take the model's original .safetensors"
+_NUMPY = "a NumPy array; write it again with nx.save({'name': numpy.load(path)}, 'out.safetensors')"
+_NPZ = "NumPy arrays in a zip; write them again with nx.save(dict(numpy.load(path)), 'out.safetensors')"
+_HDF5 = "an HDF5 file, as Keras writes; read it with h5py and write its arrays with nx.save"
+_ONNX = "an ONNX model; write its initializers with nx.save({i.name: onnx.numpy_helper.to_array(i) ...})"
+_TFLITE = "a TensorFlow Lite model, whose tensors its own tools read"
+_LFS = "a Git LFS pointer; fetch the file itself with `git lfs pull`"
+_HTML = "an HTML page, not what its address should give; download it again"
+_JSON = "JSON, as the index of a sharded model; give the .safetensors files that it names, one by one"
+_PACKED = "a compressed file; unpack it first"
+MAGICS = (
+    (b"GGUF", _GGUF), (b"ggml", _GGUF), (b"lmgg", _GGUF), (b"\x93NUMPY", _NUMPY),
+    (b"\x89HDF\r\n\x1a\n", _HDF5),
+    (b"version https://git-lfs", _LFS), (b"\x1f\x8b", _PACKED), (b"BZh", _PACKED), (b"\xfd7zXZ\x00", _PACKED),
+    (b"\x28\xb5\x2f\xfd", _PACKED), (b"7z\xbc\xaf\x27\x1c", _PACKED),
+    *((b"\x80" + bytes([protocol]), _TORCH) for protocol in range(2, 6)),
+)  # fmt: skip
+LOOKED_AT = 4096  # bytes
+
+
+def known(first: bytes | bytearray) -> str | None:
+    """What a file that begins so is, and what to do with it; None where it is nothing known.
+
+    >>> known(b"GGUF\\x03\\x00\\x00\\x00")
+    "a GGUF file, whose tensors are quantized; take the model's original .safetensors"
+    """
+    for magic, said in MAGICS:
+        if first.startswith(magic):
+            return said
+    if first.startswith(b"PK\x03\x04"):
+        return _of_zip(first)
+    if first[4:8] == b"TFL3":
+        return _TFLITE
+    text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text[:1] == b"<":
+        return _HTML
+    if text[:1] in (b"{", b"["):
+        return _JSON
+    return _ONNX if _is_onnx(first) else None
+
+
+def _of_zip(first: bytes | bytearray) -> str:
+    """Of the name of its first member: torch's is archive/data.pkl, NumPy's name.npy."""
+    name = first[30 : 30 + int.from_bytes(first[26:28], "little")]
+    if name.endswith(b".npy"):
+        return _NPZ
+    return _TORCH if b"data.pkl" in first or name.endswith((b".pkl", b"/version", b"/byteorder")) else _PACKED
+
+
+def _is_onnx(first: bytes | bytearray) -> bool:
+    """A protobuf that begins as ModelProto: ir_version, and the producer's name or what comes later."""
+    return (
+        len(first) > 3 and first[0] == 0x08 and 1 <= first[1] <= 32 and first[2] in (0x12, 0x1A, 0x3A, 0x42)
+    )

@@ -1,0 +1,1 @@
+"""What people look at: text from elsewhere made harmless, tables, records and a bar on a terminal."""

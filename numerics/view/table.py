@@ -1,0 +1,162 @@
+"""Tables and records: one row a line, every number whole, whatever the width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+from numerics.view.screen import Screen
+from numerics.view.text import cells, fitted, padded, shortened, wrapped
+
+BETWEEN = "  "  # of columns
+EMPTY = "-"  # where nobody looks: every row has every field
+LEAST = 8  # cells of a name, where no column is left that could be spared
+
+Paint = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    name: its texts may lose their middle, but columns are spared before less than `least` cells of them
+    are left; else they are numbers, which stay whole.  spare: how soon it is left out where the table
+    is too wide; 0 never, the largest first.
+    paint: what colours a cell.
+    """
+
+    heading: str
+    name: bool = False
+    right: bool = True
+    least: int = 12
+    spare: int = 0
+    paint: Paint | None = None
+
+
+def name_column(heading: str, least: int = 12, spare: int = 0) -> Column:
+    """A column of names, from the left."""
+    return Column(heading, name=True, right=False, least=least, spare=spare)
+
+
+def text_column(heading: str, spare: int = 0, paint: Paint | None = None) -> Column:
+    """A column of texts that stay whole, from the left."""
+    return Column(heading, right=False, spare=spare, paint=paint)
+
+
+Row = Sequence[str]
+
+
+@dataclass
+class Table:
+    """Rows of texts under headings; `totals` stand under a line of their own."""
+
+    columns: Sequence[Column]
+    rows: list[Row] = field(default_factory=list)
+    totals: list[Row] = field(default_factory=list)
+
+    def add(self, *row: str) -> None:
+        """A row; what it lacks at its end is empty."""
+        self.rows.append(row)
+
+    def lines(self, screen: Screen) -> list[str]:
+        """The table on that screen.
+
+        Where nobody looks, every column and every letter.  Else as many columns as fit, names
+        shortened where they must be; numbers that do not fit even alone are listed one below another.
+        """
+        fewer = self._ever_fewer()
+        for kept, most in [*((kept, None) for kept in fewer), (fewer[-1], LEAST)]:
+            shown = _Shown(self, screen, kept)
+            if (widths := shown.fitting(most)) is not None:
+                return shown.drawn(widths)
+        return self._listed(screen)
+
+    def fits(self, screen: Screen) -> bool:
+        """Does that screen show all of it side by side?"""
+        return _Shown(self, screen, range(len(self.columns))).fitting() is not None
+
+    def _ever_fewer(self) -> list[list[int]]:
+        """The columns without those that can be spared, one rank after another."""
+        ranks = sorted({column.spare for column in self.columns}, reverse=True)
+        return [[k for k, column in enumerate(self.columns) if column.spare <= rank] for rank in ranks]
+
+    def _listed(self, screen: Screen) -> list[str]:
+        """Every row as a record."""
+        headings = [column.heading for column in self.columns]
+        found: list[str] = []
+        for row in (*self.rows, *self.totals):
+            pairs = [pair for pair in zip(headings, row, strict=False) if pair[1]]
+            found += [*records(pairs, screen), ""]
+        return found[:-1]
+
+
+class _Shown:
+    """Some columns of a table, as a screen shows their texts."""
+
+    def __init__(self, table: Table, screen: Screen, kept: Sequence[int]) -> None:
+        self.screen = screen
+        self.columns = [table.columns[k] for k in kept]
+        self.parts = [
+            [[screen.text(row[k]) if k < len(row) else "" for k in kept] for row in rows]
+            for rows in (table.rows, table.totals)
+        ]
+        every = [[column.heading for column in self.columns], *self.parts[0], *self.parts[1]]
+        self.natural = [max(map(cells, texts)) for texts in zip(*every, strict=True)]
+
+    def fitting(self, least_of_all: int | None = None) -> list[int] | None:
+        """The widths of the columns where they fit: names give way; None where that is not enough.
+
+        least_of_all: cells of a name, instead of what its column wants.
+        """
+        if self.screen.width is None:
+            return self.natural
+        least = [
+            min(own, max(least_of_all or column.least, cells(column.heading))) if column.name else own
+            for column, own in zip(self.columns, self.natural, strict=True)
+        ]
+        left = self.screen.width - sum(least) - len(BETWEEN) * (len(least) - 1)
+        if left < 0:
+            return None
+        for k, own in enumerate(self.natural):
+            more = min(own - least[k], left)
+            least[k], left = least[k] + more, left - more
+        return least
+
+    def drawn(self, widths: Sequence[int]) -> list[str]:
+        """The lines; headings and totals are set off only where somebody looks."""
+        rows, totals = self.parts
+        headings = [column.heading for column in self.columns]
+        found = [self._line(row, widths) for row in (headings, *rows, *totals)]
+        if self.screen.width is None:
+            return found
+        rule = fitted("─", self.screen.encoding) * (sum(widths) + len(BETWEEN) * (len(widths) - 1))
+        found.insert(1, rule)
+        if totals:
+            found.insert(2 + len(rows), rule)
+        return found
+
+    def _line(self, row: Row, widths: Sequence[int]) -> str:
+        nobody = self.screen.width is None
+        found = []
+        for text, width, column in zip(row, widths, self.columns, strict=True):
+            text = EMPTY if nobody and not text else text
+            cut = text if nobody else shortened(text, width, self.screen.text("…"))
+            cell = padded(cut, width, column.right)
+            painted = column.paint is not None and self.screen.colour and text != column.heading
+            found.append(column.paint(cell) if painted and column.paint else cell)
+        return BETWEEN.join(found).rstrip()
+
+
+def records(pairs: Sequence[tuple[str, str]], screen: Screen) -> list[str]:
+    """Names and what is said of each, side by side; long texts go on below where somebody looks."""
+    names = [screen.text(name) for name, _ in pairs]
+    margin = max(map(cells, names), default=0) + len(BETWEEN)
+    found = []
+    for name, (_, said) in zip(names, pairs, strict=True):
+        said = screen.text(said)
+        room = None if screen.width is None else max(screen.width - margin, LEAST)
+        texts = [said] if room is None else wrapped(said, room)
+        for left, text in zip_longest([name], texts, fillvalue=""):
+            found.append((padded(left, margin) + text).rstrip())
+    return found

@@ -1,0 +1,133 @@
+"""Text for terminals and pipes: foreign text made harmless, numbers exact, names cut in the middle."""
+
+from __future__ import annotations
+
+import codecs
+import math
+import unicodedata
+from collections.abc import Iterable
+
+SPELLED = {"…": "...", "─": "-", "━": "#", "§": "sec. "}
+"""What stands for our own signs where an encoding lacks them."""
+
+
+def printable(text: str) -> str:
+    r"""The text with everything that a terminal would obey, or not show, as an escape.
+
+    >>> printable("w\x1b[2J\n\u202e"), printable("layer.0[a]")
+    ('w\\x1b[2J\\n\\u202e', 'layer.0[a]')
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    """An escape as Python writes it; of what stands for a byte of a file name, that byte."""
+    place = ord(letter)
+    if 0xDC80 <= place <= 0xDCFF:
+        return f"\\x{place - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode("ascii")
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join(SPELLED.get(letter) or _escaped(letter) for letter in lost), error.end
+
+
+SPELL = "numerics.spell"  # the name of an error handler, as `errors=` takes it
+codecs.register_error(SPELL, _spell)
+
+
+def fitted(text: str, encoding: str) -> str:
+    """Printable text as that encoding will show it: what it lacks is spelled out."""
+    return printable(text).encode(encoding, SPELL).decode(encoding)
+
+
+def cells(text: str) -> int:
+    """Columns of a terminal that printable text takes.
+
+    >>> cells("weight"), cells("重み"), cells("e\u0301")
+    (6, 4, 1)
+    """
+    return len(text) if text.isascii() else sum(map(_cells, text))
+
+
+def _cells(letter: str) -> int:
+    if unicodedata.combining(letter) or unicodedata.category(letter) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
+
+
+def shortened(text: str, room: int, gap: str = "…") -> str:
+    """The text in at most `room` cells: what is too long loses its middle and keeps both ends.
+
+    >>> shortened("encoder.layer.0.attention.weight", 17)
+    'encoder.…n.weight'
+    """
+    if cells(text) <= room:
+        return text
+    left = max(room - cells(gap), 0)
+    head, tail = _taken(text, left // 2), _taken(text[::-1], left - left // 2)[::-1]
+    return (head + gap + tail)[: max(room, 0)]
+
+
+def _taken(text: Iterable[str], room: int) -> str:
+    """The first letters that fit."""
+    taken = ""
+    for letter in text:
+        room -= _cells(letter)
+        if room < 0:
+            break
+        taken += letter
+    return taken
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """The text in `width` cells."""
+    blanks = " " * (width - cells(text))
+    return blanks + text if right else text + blanks
+
+
+def wrapped(text: str, room: int) -> list[str]:
+    """Lines of whole words in `room` cells; a word that is longer than a line is cut where it must be.
+
+    >>> wrapped("OCP Microscaling Formats 1.0", 14)
+    ['OCP', 'Microscaling', 'Formats 1.0']
+    """
+    lines = [""]
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if cells(joined) <= room:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        while cells(word) > room:
+            head = _taken(word, room) or word[:1]
+            lines[-1:] = [head, ""]
+            word = word[len(head) :]
+        lines[-1] = word
+    return lines
+
+
+def number(value: float) -> str:
+    """The shortest text that reads back as this number: nothing is rounded.
+
+    >>> number(448.0), number(0.001953125), number(2.0**-127), number(float("nan"))
+    ('448', '0.001953125', '5.877471754111438e-39', 'nan')
+    """
+    if isinstance(value, int) or not math.isfinite(value):
+        return str(value)
+    return repr(float(value)).removesuffix(".0")
+
+
+def figure(value: float, digits: int = 6) -> str:
+    """What was measured, to so many digits; trailing zeros are left out.
+
+    >>> figure(0.03125), figure(4.250000001)
+    ('0.03125', '4.25')
+    """
+    return f"{value:.{digits}g}"

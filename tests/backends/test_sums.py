@@ -1,0 +1,102 @@
+"""Signal, noise and largest error: the same bits from every executor and any number of threads."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.backends import sums
+from numerics.backends.cpu import EXECUTOR
+from numerics.backends.cpu import threads as cpu_threads
+from numerics.formats import backend
+from numerics.tensor import ErrorSums
+
+SIZES = (0, 1, sums.LANES - 1, sums.LANES + 1, sums.CHUNK - 1, sums.CHUNK, sums.CHUNK + 1, 70001)
+KINDS = ("float32", "float64")
+
+
+def arrays(size, kind_of_x="float32", kind_of_y="float32", seed=0):
+    """A signal of many magnitudes with some NaN and Inf in it, and what it may have become."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(size) * np.exp2(rng.integers(-30, 30, size))
+    y = x * (1 + rng.standard_normal(size) / 16)
+    x[5::101], x[17::211] = np.nan, np.inf
+    return x.astype(kind_of_x), y.astype(kind_of_y)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kinds", [(a, b) for a in KINDS for b in KINDS], ids="-".join)
+def test_the_kernel_finds_the_bits_of_numpy(size, kinds):
+    x, y = arrays(size, *kinds)
+    due = sums.error_sums(x, y)
+    assert EXECUTOR.error_sums(x, y).tobytes() == due.tobytes()
+    kept = np.isfinite(x)
+    signal, error = x[kept].astype(np.float64), x[kept].astype(np.float64) - y[kept]
+    assert due[:, 0].sum() == pytest.approx(math.fsum(signal**2), rel=1e-13, abs=0)
+    assert due[:, 1].sum() == pytest.approx(math.fsum(error**2), rel=1e-13, abs=0)
+    assert due[:, 2].max(initial=0) == np.abs(error).max(initial=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_sums_do_not_know_the_number_of_threads(monkeypatch, threads):
+    x, y = arrays(cpu_threads.WORTHWHILE + 12345)
+    monkeypatch.setenv("NUMERICS_NUM_THREADS", str(threads))
+    assert EXECUTOR.error_sums(x, y).tobytes() == sums.error_sums(x, y).tobytes()
+
+
+def test_nothing_behind_an_array_is_read():
+    x = np.ones(64, np.float32)
+    x[40:] = 1e30
+    for size in range(1, 40):
+        found = EXECUTOR.error_sums(x[:size], np.zeros(size, np.float32))
+        assert found.tolist() == [[size, size, 1.0]]
+
+
+def test_strides_and_byte_order_are_not_taken_for_the_values():
+    x, y = arrays(4000)
+    due = ErrorSums()
+    due.add(np.ascontiguousarray(x[::-2]), np.ascontiguousarray(y[::-2]))
+    for kind in ("<f4", ">f4", ">f8"):
+        found = ErrorSums()
+        found.add(x.astype(kind)[::-2], y.astype(kind)[::-2])
+        assert found == due
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
+def test_every_float_type_is_summed_by_its_values(name, executor):
+    x, y = arrays(1000)
+    x = np.clip(np.nan_to_num(x), -1000, 1000)
+    x[3] = np.nan
+    narrow = x.astype(name if name != "bfloat16" else pytest.importorskip("ml_dtypes").bfloat16)
+    came, due = ErrorSums(), ErrorSums()
+    came.add(narrow, y)
+    due.add(narrow.astype(np.float64), y)
+    assert came == due
+    assert came.max_error > 0
+
+
+def test_a_nan_that_was_made_is_an_error_and_one_that_came_is_not(executor):
+    x = np.array([1.0, np.nan, 2.0], np.float32)
+    found = ErrorSums()
+    found.add(x, np.array([1.0, 7.0, 2.5], np.float32))
+    assert (found.signal, found.noise, found.max_error) == (5.0, 0.25, 0.5)
+    found.add(x, np.array([np.nan, 7.0, 2.5], np.float32))
+    assert math.isnan(found.error.sqnr)
+    assert math.isnan(found.max_error)
+
+
+def test_without_numba_the_sums_are_numpy_s(monkeypatch):
+    def missing(x):
+        raise nx.NumericsError("backend 'cpu' needs numba, which is not installed")
+
+    x, y = arrays(5000)
+    due = ErrorSums()
+    due.add(x, y)
+    monkeypatch.setattr(backend, "owner", missing)
+    monkeypatch.setitem(backend._backends, "cpu", None)
+    found = ErrorSums()
+    found.add(x, y)
+    assert found == due

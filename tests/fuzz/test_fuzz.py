@@ -1,0 +1,82 @@
+"""A slice of the fuzzer: a few cases of every target, the same every time; and proof that it finds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.fuzz.judge import Hunt, Worker
+from tests.fuzz.robots import ROBOTS
+from tests.fuzz.targets import TARGETS
+from tests.fuzz.words import NAMESPACE
+
+SECONDS = 1.0  # of each target
+CASES = 100
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory):
+    with Worker(tmp_path_factory.mktemp("fuzz"), limit=60.0) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_nothing_is_found(worker, name):
+    finds = []
+    hunt = Hunt(name, TARGETS[name](), worker, most=CASES)
+    hunt.go(SECONDS, finds.append)
+    assert hunt.counts["cases"] > 0
+    assert not finds, "\n".join(f"{find.key}\n{find.code}" for find in finds)
+
+
+@pytest.mark.parametrize(
+    ("code", "key"),
+    [
+        ("import os\nos.abort()", "SIGABRT beneath"),
+        ("import ctypes\nctypes.string_at(0)", "SIGSEGV beneath"),
+        ("x = array('float32', (3,))\nx[0] = 7", "what was given has changed"),
+        ("import os\nos._exit(3)", "exit code 3 beneath"),
+    ],
+)
+def test_what_is_wrong_is_found(worker, code, key):
+    assert worker.run(code).key.startswith(key)
+    assert worker.run("used(nx.fp4.encode([1.0]))").key is None, "the next case has a worker again"
+
+
+def test_a_hang_is_found_and_told_where(tmp_path):
+    with Worker(tmp_path, limit=0.5) as worker:
+        found = worker.run("import time\ntime.sleep(30)")
+    assert found.key.startswith("takes more than 0.5 s")
+    assert "most recent call first" in found.detail
+
+
+def test_what_python_refuses_is_no_find(worker):
+    for code in ("nx.fp4.encode()", "1 / 0", "nx.fp4.encode([1.0], rounding='x')"):
+        found = worker.run(code)
+        assert (found.key, found.refused) == (None, True)
+
+
+def test_the_words_of_a_case_are_there():
+    assert {"array", "tensor", "used", "agree", "like", "forged"} <= NAMESPACE.keys()
+
+
+def test_a_find_is_kept_as_a_script(worker, tmp_path):
+    from hypothesis import strategies as st
+
+    finds = []
+    crash = st.integers(0, 1000).map(lambda k: f"import os\nif {k} > 10: os.abort()")
+    Hunt("crash", crash, worker, most=60).go(20.0, finds.append)
+    (find,) = finds
+    assert find.code.endswith("if 11 > 10: os.abort()"), "as small as it can be"
+    script = find.write(tmp_path)
+    assert worker.run(Path(script).read_text(encoding="utf-8")).key == find.key
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork and no signals here")
+@pytest.mark.parametrize(("name", "count"), [("interrupts", 6), ("forks", 3), ("kills", 4)])
+def test_robots_break_nothing(name, count):
+    assert not list(ROBOTS[name](count, 1))

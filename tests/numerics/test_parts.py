@@ -1,0 +1,221 @@
+"""A QTensor is checked when it is made, wherever it comes from: no byte beyond its parts is ever read."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import numerics as nx
+from numerics.backends.affine import Partition
+from numerics.backends.executor import Affine
+from numerics.backends.tensors import as_array
+from numerics.formats import backend as backends
+from numerics.parts import PARTS
+from numerics.recipe import Recipe
+from numerics.subclass import TensorQTensor, rebuilt
+
+RECIPES = [
+    ("int4", {}),
+    ("int8", {"scheme": "per_channel(0)"}),
+    ("int8", {"scheme": "per_group(16)", "symmetric": False}),
+    ("int16", {"scheme": "per_channel(1)", "symmetric": False, "zero_point_type": "float32"}),
+    ("fp6_e2m3", {"scale_type": "pof2"}),
+    ("mx6", {}),
+    ("mx9", {"axis": 0}),
+    ("mxfp4", {}),
+    ("mxfp4", {"axis": 0}),
+    ("nvfp4", {}),
+]
+NAMED = pytest.mark.parametrize(("d", "options"), RECIPES, ids=[f"{d} {o}" for d, o in RECIPES])
+SHAPE = (32, 64)
+
+
+def quantized(d: str, options: dict) -> TensorQTensor:
+    return nx.quantize(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)), d, **options)
+
+
+def wrong(part: torch.Tensor) -> list:
+    """What may stand in the place of a part, and is none."""
+    return [
+        None,
+        part.reshape(-1)[: part.numel() // 2] if part.numel() > 1 else torch.ones(3),
+        torch.empty(0, dtype=part.dtype),
+        torch.cat([part.reshape(-1), part.reshape(-1)]),
+        part.reshape(1, *part.shape),
+        part.to(torch.int64),
+        part.to(torch.float16),
+        part.to(torch.complex64),
+        torch.ones(part.shape, dtype=part.dtype, device="meta"),
+        part.reshape(-1).to_sparse(),
+        nx.quantize(torch.ones(part.shape), "int8"),
+        part.numpy() if part.dtype != torch.bfloat16 else "part",
+        "part",
+        5,
+    ]
+
+
+def each_wrong(q: TensorQTensor):
+    """Every part of q in turn replaced: (names and parts).  A whole tensor on "meta" is one."""
+    whole = {name: getattr(q, name) for name in PARTS}
+    alone = sum(part is not None for part in whole.values()) == 1
+    for name, part in whole.items():
+        for came in [torch.ones(3), torch.ones(())] if part is None else wrong(part):
+            if not (alone and name == "packed" and getattr(came, "is_meta", False)):
+                yield name, {**whole, name: came}
+
+
+@NAMED
+def test_a_pickle_of_bytes_that_are_too_few_is_refused(d, options):
+    """`torch.load(weights_only=True)` of it, and dequantize, read past the end or returned the heap."""
+    q = quantized(d, options)
+    for name, parts in each_wrong(q):
+        with pytest.raises(nx.NumericsError):
+            rebuilt(q.recipe.text, SHAPE, "float32", list(parts.values()), False)
+        with pytest.raises(nx.NumericsError):
+            setattr(q, name, parts[name])
+    for shape in ((32 * 1024, 64), (32, 64 * 512), (32,), (), (0, 4), (32, 64, 3), (2**20, 64)):
+        with pytest.raises(nx.NumericsError):
+            rebuilt(q.recipe.text, shape, "float32", [getattr(q, name) for name in PARTS], False)
+
+
+@NAMED
+def test_operators_read_no_byte_beyond_their_parts(d, options):
+    q = quantized(d, options)
+    call = torch.ops.numerics.dequantize
+    for name, parts in each_wrong(q):
+        held = [part for part in parts.values() if part is not None]
+        plain = all(type(part) is torch.Tensor for part in held) and parts["packed"] is not None
+        one_number = name == "tensor_scale" and plain and len(held) == 3 and parts[name].numel() == 1
+        if plain and not parts["packed"].is_meta and not one_number:  # else the dispatcher's, or harmless
+            with pytest.raises(nx.NumericsError):
+                call(*parts.values(), list(SHAPE), q.recipe.text, "float32", "float32")
+    for shape in ([-16, 64], [1 << 40, 1 << 40], [64, 64]):
+        with pytest.raises(nx.NumericsError):
+            call(*(getattr(q, name) for name in PARTS), shape, q.recipe.text, "float32", "float32")
+
+
+@NAMED
+def test_arrays_are_checked_by_replace_pickle_and_copy(d, options):
+    x = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
+    q = nx.quantize(x, d, **options)
+    for part in ("packed", "shared", "zero_point"):
+        held = getattr(q, part)
+        for came in (
+            [np.ones(3)] if held is None else [None, np.ones(3, held.dtype), held[None], held.astype("f2"), 5]
+        ):
+            with pytest.raises(nx.NumericsError):
+                dataclasses.replace(q, **{part: came})
+            forged = pickle.loads(pickle.dumps(q))
+            with pytest.raises(nx.NumericsError):
+                forged.__setstate__({**q.__getstate__(), part: came})
+    for shape in ((32, 65), (32 * 1024, 64), (-32, -64), (32.0, 64), None, [None], (True, 64), (2**70,)):
+        with pytest.raises(nx.NumericsError):
+            dataclasses.replace(q, shape=shape)
+    for again in (copy.copy(q), copy.deepcopy(q), pickle.loads(pickle.dumps(q))):
+        assert np.array_equal(again.dequantize(), q.dequantize())
+
+
+def test_bytes_may_be_strided():
+    """They are those that the strides say."""
+    for d in ("mx6", "mxfp4", "int4"):
+        q = nx.quantize(np.random.default_rng(1).standard_normal((4, 32)), d)
+        spread = np.zeros((q.packed.size, 2), np.uint8)
+        spread[:, 0] = q.packed
+        assert np.array_equal(dataclasses.replace(q, packed=spread[:, 0]).dequantize(), q.dequantize())
+
+
+@pytest.mark.parametrize("backend", ["cpu", "array", "reference", "gpu"])
+def test_backends_count_bytes_and_scales(backend):
+    """What quantize made goes back through calls that take addresses: they look for themselves."""
+    make = torch.from_numpy if backend == "gpu" else np.asarray
+    byte, one = make(np.zeros(12, np.uint8)), make(np.full(1, 127, np.uint8))
+    with nx.use(backend):
+        owner = backends.owner(torch.ones(1) if backend == "gpu" else np.ones(1))
+        for d, scale in ((nx.mx6, None), (nx.mxfp4, one)):
+            with pytest.raises(nx.NumericsError):
+                owner.dequantize_blocks(byte, scale, d, (1 << 12,), 0, None)
+        with pytest.raises(nx.NumericsError):
+            owner.dequantize_blocks(make(np.zeros(1 << 11, np.uint8)), one, nx.mxfp4, (1 << 12,), 0, None)
+        codes, number = make(np.zeros((1 << 12, 1), np.uint8)), make(np.ones(1, np.float32))
+        shares = Partition((1 << 12, 1), 0)
+        with pytest.raises(nx.NumericsError, match="scale has shape"):
+            owner.dequantize(codes, nx.int8, shares, Affine(number, None))
+
+
+def test_freed_memory_is_named():
+    """What FSDP gives back was read at address 0."""
+    x = torch.randn(1 << 12)
+    q = nx.quantize(torch.randn(64, 32), "int8").clone()
+    x.untyped_storage().resize_(0)
+    q.packed.untyped_storage().resize_(0)
+    for call in (lambda: nx.fp4.encode(x), lambda: nx.quantize(x, "int4"), q.dequantize,
+                 lambda: nx.fp4.round(torch.ones(1 << 12), out=x)):  # fmt: skip
+        with pytest.raises(nx.NumericsError, match="was freed"):
+            call()
+    q = nx.quantize(torch.randn(64, 32), "int8").clone()
+    q.packed.resize_(3)
+    with pytest.raises(nx.NumericsError, match="packed must be uint8"):
+        q.dequantize()
+
+
+GOOD = nx.quantize(torch.ones(4, 32), "mx6")
+TEXT, BYTES = GOOD.recipe.text, [GOOD.packed, None, None, None]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        ("x" * 10_000_000, (4, 32), "float32", BYTES, False),
+        ("{" * 30_000, (4, 32), "float32", BYTES, False),
+        ("[" * 60_000, (4, 32), "float32", BYTES, False),
+        (TEXT[:-1] + ', "scheme": "per_tensor()"}', (4, 32), "float32", BYTES, False),
+        (None, (4, 32), "float32", BYTES, False),
+        ([], (4, 32), "float32", BYTES, False),
+        (TEXT, (-4, -32), "float32", BYTES, False),
+        (TEXT, (None, 32), "float32", BYTES, False),
+        (TEXT, None, "float32", BYTES, False),
+        (TEXT, "ab", "float32", BYTES, False),
+        (TEXT, (2**62, 2**62), "float32", BYTES, False),
+        (TEXT, (0, 2**63), "float32", BYTES, False),
+        (TEXT, (1,) * 100, "float32", BYTES, False),
+        (TEXT, (4.0, 32), "float32", BYTES, False),
+        (TEXT, (4, 32), "__class__", BYTES, False),
+        (TEXT, (4, 32), "int8", BYTES, False),
+        (TEXT, (4, 32), torch.float32, BYTES, False),
+        (TEXT, (4, 32), None, BYTES, False),
+        (TEXT, (4, 32), "float32", [], False),
+        (TEXT, (4, 32), "float32", None, False),
+        (TEXT, (4, 32), "float32", [None] * 4, False),
+        (TEXT, (4, 32), "float32", [GOOD.packed] * 4, False),
+        (TEXT, (4, 32), "float32", [b"bytes", None, None, None], False),
+        (TEXT, (4, 32), "float32", BYTES, "yes"),
+    ],
+    ids=range(24),
+)  # fmt: skip
+def test_garbage_in_a_pickle_is_refused_in_a_line(garbage):
+    with pytest.raises(nx.NumericsError) as refused:
+        rebuilt(*garbage)
+    assert len(str(refused.value)) < 2000
+
+
+def test_a_loaded_parameter_is_one():
+    made = torch.nn.Parameter(GOOD, requires_grad=False)
+    file = io.BytesIO()
+    torch.save({"w": made, "q": GOOD}, file)
+    file.seek(0)
+    found = torch.load(file, weights_only=True)
+    assert isinstance(found["w"], torch.nn.Parameter)
+    assert not isinstance(found["q"], torch.nn.Parameter)
+    assert as_array(found["w"].packed).tolist() == as_array(GOOD.packed).tolist()
+
+
+def test_what_a_tensor_consists_of_is_said_once():
+    assert Recipe.make("mxfp4").shared_shape((2, 40)) == (2, 2)
+    with pytest.raises(nx.NumericsError, match=r"mxfp4 of shape \(4, 64\): shared must be uint8 of shape"):
+        TensorQTensor(Recipe.make("mxfp4"), (4, 64), torch.float32, torch.zeros(128, dtype=torch.uint8))

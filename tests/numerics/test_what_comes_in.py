@@ -1,0 +1,117 @@
+"""What comes in beside the numbers: masks, units, signs that a format has not; and torch that is a stub."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import numerics as nx
+
+KINDS = {"numpy": np.float32, "torch": torch.tensor}
+
+
+class Metres(np.ndarray):
+    """An array with a unit."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("verb", [nx.quantize, nx.fake_quantize])
+@pytest.mark.parametrize("dtype", ["uint4", "uint8", nx.float_format(5, 3, signed=False, name="ue5m3")])
+def test_what_an_unsigned_format_loses_is_said_once(kind, verb, dtype):
+    x = KINDS[kind]([[-1.0, 2.0, -3.0, 4.0], [0.0, -0.0, 1.0, 2.0]])
+    with pytest.warns(
+        nx.NumericsWarning, match=r"2 of 8 values are negative and become 0: .* is unsigned"
+    ) as said:
+        verb(x, dtype)
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        verb(x * x, dtype)
+        if isinstance(dtype, str):
+            verb(x, dtype, symmetric=False)
+
+
+MASKED = np.ma.masked_array(np.float32([1, 2, 1e30, 4]), [0, 0, 1, 0])
+LOST = {
+    "hidden values": (MASKED, "hides 1 of 4 values"),
+    "a mask of nothing": (np.ma.masked_array(np.ones(4, np.float32)), "hides 0 of 4"),
+    "a matrix": (np.ones((1, 4), np.float32).view(np.matrix), "is a matrix"),
+    "units": (np.ones(4, np.float32).view(Metres), "is a Metres"),
+    "masked in a list": ([MASKED, [1.0, 2.0, 3.0, 4.0]], "hides 1 of 4 values"),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_arrays_that_are_more_than_their_numbers_are_refused_at_every_door(name):
+    came, said = LOST[name]
+    whole = np.ones(4, np.float32)
+    q, ones = nx.quantize(whole, "int8"), np.ones((4, 2))
+    for call in (
+        lambda: nx.quantize(came, "int8"), lambda: nx.fake_quantize(came, "int8"),
+        lambda: nx.mx6.encode(came),
+        lambda: nx.int8.encode(came), lambda: nx.int8.round(came), lambda: nx.mx6.round(came),
+        lambda: nx.int8.encode_packed(came), lambda: q.error(came), lambda: nx.int8.decode(came),
+        lambda: nx.int8.pack(came), lambda: nx.int8.unpack(came, 4), lambda: nx.int8.decode_packed(came, 4),
+        lambda: nx.quantize(ones, "int8", scheme="per_channel", scale=came),
+        lambda: nx.quantize(torch.ones(4, 2), "int8", scheme="per_channel", scale=came),
+        lambda: nx.quantize(np.ones(4), "int8", symmetric=False, scale=1.0, zero_point=came),
+        lambda: nx.int8.encode(whole, rounding="stochastic", random_bits=came),
+        lambda: nx.int8.encode(torch.ones(4), rounding="stochastic", random_bits=came),
+        lambda: nx.mxfp4.decode(nx.Blocks(nx.mxfp4, -1, np.ones(128, np.uint8), came)),
+    ):  # fmt: skip
+        with pytest.raises(nx.NumericsError, match=said):
+            call()
+    if isinstance(came, np.ndarray):
+        for call in (lambda: nx.int8.round(np.ones(came.shape, np.float32), out=came),
+                     lambda: nx.interop.from_native(came)):  # fmt: skip
+            with pytest.raises(nx.NumericsError, match=said):
+                call()
+
+
+def test_a_mapped_file_is_a_plain_array(tmp_path):
+    np.ones(64, np.float32).tofile(tmp_path / "x")
+    mapped = np.memmap(tmp_path / "x", np.float32, "r")
+    assert nx.int8.encode(mapped).tolist() == [1] * 64
+
+
+STUBS = {
+    "an empty module": "types.ModuleType('torch')",
+    "a mock": "unittest.mock.MagicMock()",
+    "a mock of the import system": "type('M', (types.ModuleType,), {'__getattr__': lambda s, n: s})('torch')",
+    "None": "None",
+}
+
+
+@pytest.mark.parametrize("name", STUBS)
+def test_a_stub_in_the_place_of_torch_is_no_fault(name):
+    """Builders of documentation put one there."""
+    code = f"""
+import sys, types, unittest.mock
+sys.modules["torch"] = {STUBS[name]}
+import numpy as np
+import numerics as nx
+with nx.use("array"):
+    assert nx.fp4.encode(np.ones(2, np.float32)).tolist() == [2, 2]
+    q = nx.quantize([1.0], "int4")
+try:
+    nx.interop.as_tensors(q)
+except nx.NumericsError as refused:
+    assert "torch is not installed" in str(refused)
+"""
+    if name == "a mock":
+        code += """
+del sys.modules["torch"]
+import torch
+with nx.use("array"):
+    assert nx.quantize(torch.ones(2), "int4").dequantize().tolist() == [1.0, 1.0]
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
