@@ -79,12 +79,14 @@ class Entry:
 class Reader:
     """A safetensors file: checked on opening; its tensors as views of the file, or read piece by piece.
 
+    mapped: whole tensors are views of the file, which must not be cut while they are used; else they are
+    read into memory of their own when they are asked for.
     Raises NumericsError, naming the file and what is wrong, for a file that cannot be read, is of another
     kind, is cut short, or whose header contradicts it.  Memory: a few times the header's.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path_of(path)
+    def __init__(self, path: str | os.PathLike[str], mapped: bool = True) -> None:
+        self.path, self.mapped = path_of(path), mapped
         self.metadata: dict[str, str] = {}
         self.entries: dict[str, Entry] = {}
         with self._refusals():
@@ -208,19 +210,21 @@ class Reader:
         return np.frombuffer(mapped, np.uint8)[self._begin :]
 
     def raw(self, name: str) -> Array:
-        """The bytes of a tensor (uint8): a view of the file."""
+        """The bytes of a tensor (uint8)."""
         entry = self.entries[name]
+        if not self.mapped:
+            return self.read(name, 0, entry.nbytes)
         return self._bytes[entry.start : entry.stop]
 
     def words(self, name: str) -> Array:
-        """A tensor as NumPy has it, BF16 as uint16: a view of the file."""
+        """A tensor as NumPy has it, BF16 as uint16."""
         entry = self.entries[name]
         return self.raw(name).view(word_type(entry.dtype)).reshape(entry.shape)
 
     def tensor(self, name: str) -> Array:
         """A tensor in its own type; ml_dtypes supplies what NumPy lacks.
 
-        A view of the file; a copy, one element a byte, for types of fewer than 8 bits.  Raises
+        One element a byte for types of fewer than 8 bits.  Raises
         NumericsError where ml_dtypes is not installed.
         """
         entry = self.entries[name]

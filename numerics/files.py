@@ -13,7 +13,7 @@ from numerics.backends.tensors import as_tensor, is_tensor
 from numerics.checkpoint import PathLike, plain_names
 from numerics.container import BITS, ML_DTYPES, NUMPY, PACKED, Entry, Reader, Writer
 from numerics.endings import terminable
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, one_of, truth
 from numerics.interop import as_arrays, as_tensors, from_native, to_native
 from numerics.manifest import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.streaming import Shared, qtensor, store
@@ -61,17 +61,19 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
             store(writer, plans[name], q)
 
 
-def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
+def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dict[str, Any]:
     """The tensors of a file that `save` or `numerics quantize` wrote; quantized ones as QTensors.
 
-    library: "numpy", whose codes and arrays are read-only views of the file, read when they are used,
-    or "torch", whose tensors are copies.  NumPy's bfloat16 and floats of fewer bits need ml_dtypes; F4 and
-    F6 are unpacked to one element a byte there, F4 is float4_e2m1fn_x2 to torch.  Raises NumericsError for
-    a damaged file, and for a type that the library does not have.  While views are in use the file may be
-    replaced, as everything here replaces files, but not cut: to touch what is gone ends the process.
+    library: "numpy" or "torch".  NumPy's bfloat16 and floats of fewer bits need ml_dtypes; F4 and F6 are
+    unpacked to one element a byte there, F4 is float4_e2m1fn_x2 to torch.  mapped: of NumPy's, codes and
+    arrays are read-only views of the file, read when they are used: it may then be replaced, as everything
+    here replaces files, but not cut, since to touch what is gone ends the process (and on Windows not be
+    replaced either).  Raises NumericsError for a damaged file, and for a type that the library does not
+    have.
     """
     one_of("library", library, LIBRARIES)
-    reader = Reader(path)
+    mapped = truth("mapped", mapped)
+    reader = Reader(path, mapped=mapped or library == "torch")  # whose tensors are copies
     plans = plans_of(reader.metadata[KEY], reader.entries, path) if KEY in reader.metadata else {}
     loaded: dict[str, Any] = {name: reader.tensor(name) for name in plain_names(reader, plans)}
     for name, plan in plans.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -487,3 +488,22 @@ def test_comments_between_vectors_may_be():
     assert verify(io.BytesIO(b"".join(lines) + some + last))
     header, rest = LINES.split(b"\n", 1)
     assert verify(io.BytesIO(header + b"\n" + b"# x: y\n" * (LONGEST_HEADER // 2) + rest))
+
+
+def test_a_file_that_was_cut_after_it_was_loaded_ended_the_process(tmp_path):
+    path = tmp_path / "cut.safetensors"
+    values = np.arange(1 << 16, dtype=np.float32).reshape(256, 256)
+    nx.save({"w": nx.quantize(values, "int8"), "x": values}, path)
+    due = nx.quantize(values, "int8").dequantize()
+    for library in ("numpy", "torch"):
+        loaded = nx.load(path, library=library)
+        size = path.stat().st_size
+        data = path.read_bytes()
+        os.truncate(path, 5000)
+        assert np.array_equal(np.asarray(loaded["w"].dequantize()), due)
+        assert np.array_equal(np.asarray(loaded["x"]), values)
+        path.write_bytes(data)
+        assert path.stat().st_size == size
+    views = nx.load(path, mapped=True)
+    assert not views["x"].flags.writeable
+    assert np.array_equal(views["w"].dequantize(), due)
