@@ -47,9 +47,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
 _CODE_BOOK = "it is a code book, not a format that bits and a bias describe: 'fp4' or 'int4' are;"
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
 _ADVICE = {  # what others' names mean, in lower case, where they name no format of the tables
-    "float8_e4m3": "it is IEEE-like, with Inf and a largest value of 240: nx.float_format(4, 3) declares it, "
+    "float8_e4m3": "it is IEEE-like, with Inf and a largest value of 240: nx.float_format(4, 3) makes it, "
     "'fp8_e4m3' is float8_e4m3fn;",
-    "float8_e4m3b11fnuz": 'nx.float_format(4, 3, bias=11, specials="fnuz") declares it;',
+    "float8_e4m3b11fnuz": 'nx.float_format(4, 3, bias=11, specials="fnuz") makes it;',
     "int1": "its values are 0 and -1; integers here have 2 to 16 bits, unsigned ones 1 to 16;",
     "nf4": _CODE_BOOK,
     "bnb_fp4": _CODE_BOOK,
@@ -118,7 +118,7 @@ def _help(spelled: str) -> str:
     if not 2 - unsigned <= bits <= 16:
         return hint(spelled, _table())
     sign = ", signed=False" * unsigned
-    return f" did you mean a format of your own? nx.integer_format({bits}{sign}) declares it;"
+    return f" did you mean a format of your own? nx.integer_format({bits}{sign}) makes it: give that;"
 
 
 @lru_cache(maxsize=1024)

@@ -61,6 +61,11 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'numerics' has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    """All public names, those too that are imported when they are first asked for."""
+    return sorted({*globals(), *__all__, *_OF_TORCH})
+
+
 def _of_torch(name: str) -> Any:
     try:
         return importlib.import_module(f"numerics.{name}")

@@ -123,10 +123,19 @@ def _numbers(text: object, kind: str, inside: str) -> dict[str, int]:
 
 
 def _made(kind: str, numbers: dict[str, int], size: int | None, axis: int | None) -> Scheme:
-    """Numbers in parentheses go before those that stand beside."""
+    """A scheme of the numbers in its text and of those beside it; none may be given twice, or for nothing."""
+    for name, beside in (("size", size), ("axis", axis)):
+        if beside is not None and name in numbers and numbers[name] != beside:
+            raise NumericsError(
+                f"{kind} has {name}={numbers[name]} in its text, and {said(beside)} beside it"
+            )
     if size is not None and kind != "per_group":
         raise NumericsError(f"a group size ({said(size)}) belongs to per_group, not {kind}")
     if kind == "per_tensor":
+        if axis is not None:
+            raise NumericsError(
+                f"an axis ({said(axis)}) belongs to per_channel and per_group, not per_tensor"
+            )
         return per_tensor()
     along = numbers.get("axis", axis)
     where = {} if along is None else {"axis": along}

@@ -103,8 +103,7 @@ def says_no_axis(scheme: Scheme | str) -> bool:
     """
     if isinstance(scheme, Scheme):
         return scheme.kind == "per_group" and scheme.axis == -1
-    first, other = (Scheme.parse(scheme, axis=axis) for axis in (-1, -2))
-    return first.kind == "per_group" and first != other
+    return Scheme.parse(scheme).kind == "per_group" and "," not in scheme  # a second number is the axis
 
 
 def chosen_axis(plan: Plan) -> int:

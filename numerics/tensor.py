@@ -359,7 +359,7 @@ class ErrorSums:
         """Takes in the sums of another signal."""
         self.signal += other.signal
         self.noise += other.noise
-        self.max_error = max(self.max_error, other.max_error)
+        self.max_error = float(np.maximum(self.max_error, other.max_error))  # NaN stays
 
     @property
     def error(self) -> Error:

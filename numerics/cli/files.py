@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from numerics.cli.words import Command, as_json, check_seed, json_of, quietly, seeded
+from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
@@ -74,6 +75,8 @@ def _arguments(
     """The command's options as quantize_file's: the axis is the scheme's, or the blocks'."""
     from numerics.scheme import Scheme
 
+    if others["zero_point_type"] != "int32" and not asymmetric:
+        raise NumericsError("--zero-point-type belongs to --asymmetric: without a zero point it has no type")
     found = {**others, "symmetric": not asymmetric}
     if scheme is None and group_size is not None:
         scheme = "per_group"

@@ -159,7 +159,8 @@ def _json(one: Encoded) -> dict[str, Any]:
 
 def _cells(one: Encoded) -> list[str]:
     bits = " ".join(bits for _, bits in one.bits)
-    return [number(one.x), f"0x{one.code:02x}", bits, number(one.value), number(one.error)]
+    digits = 2 if sum(len(field) for _, field in one.bits) <= 8 else 4
+    return [number(one.x), f"0x{one.code:0{digits}x}", bits, number(one.value), number(one.error)]
 
 
 def _bits_column(found: list[Encoded]) -> Column:

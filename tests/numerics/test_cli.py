@@ -281,3 +281,20 @@ def test_warmup_compiles_into_the_cache(tmp_path):
     again = json.loads(python("warmup", "--json", env=environment).stdout)
     assert again["kernels"] == first["kernels"]
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.kernel")} == written
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--scheme", "per_group(32)", "--group-size", "16"), "32 in its text, and 16 beside it"),
+        (("--scheme", "per_channel(1)", "--axis", "0"), "1 in its text, and 0 beside it"),
+        (("--scheme", "per_tensor", "--axis", "0"), "belongs to per_channel and per_group"),
+        (("--zero-point-type", "float32"), "belongs to --asymmetric"),
+    ],
+)
+def test_options_that_contradict_each_other_or_do_nothing_were_taken(tmp_path, options, said):
+    nx.save({"w": np.ones((8, 64), np.float32)}, tmp_path / "w.st")
+    out = tmp_path / "o"
+    command = ["quantize", str(tmp_path / "w.st"), str(out), "--dtype", "int4", *options]
+    assert said in run(*command, code=2)
+    assert not out.exists()

@@ -46,7 +46,7 @@ def test_numpys_integers_are_integers():
 
 def test_size_and_axis_may_stand_beside():
     assert nx.Scheme.parse("per_group", size=32, axis=0) == nx.per_group(32, axis=0)
-    assert nx.Scheme.parse("per_group(16)", size=32) == nx.per_group(16)
+    assert nx.Scheme.parse("per_group(16)", size=16) == nx.per_group(16)
     assert nx.Scheme.parse("per_channel", axis=1) == nx.per_channel(1)
 
 
@@ -68,6 +68,10 @@ def test_size_and_axis_may_stand_beside():
         (lambda: nx.Scheme.parse("per_tensor(1)"), "per_tensor takes 0 numbers"),
         (lambda: nx.Scheme.parse("per_channel(1, 2)"), "per_channel takes 1 number,"),
         (lambda: nx.Scheme.parse("per_channel", size=4), "belongs to per_group"),
+        (lambda: nx.Scheme.parse("per_group(16)", size=32), "size=16 in its text, and 32 beside it"),
+        (lambda: nx.Scheme.parse("per_group(16, axis=1)", axis=0), "axis=1 in its text, and 0 beside it"),
+        (lambda: nx.Scheme.parse("per_channel(1)", axis=0), "axis=1 in its text, and 0 beside it"),
+        (lambda: nx.Scheme.parse("per_tensor", axis=0), "belongs to per_channel and per_group"),
         (lambda: nx.per_channel(2).partition((3, 4)), "axis 2 does not exist"),
         (lambda: nx.per_group(4).partition(()), "axis -1 does not exist"),
     ],
