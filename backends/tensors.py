@@ -155,7 +155,7 @@ def number_tensor(number: float, device: Any = None) -> torch.Tensor:
 
 
 def number_of(x: Any) -> float:
-    """A positive float32 number, subnormal or not, from a tensor or array of one; from Python's, itself."""
+    """A float32 number, subnormal or not, from a tensor or array of one; from Python's, itself."""
     if isinstance(x, float):
         return x
     if not is_tensor(x):

@@ -8,7 +8,7 @@ bits; and further up: what is 2**128 or more is past every format whatever is dr
 
 from __future__ import annotations
 
-from math import frexp, ldexp
+from math import frexp, inf, ldexp, nan
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,13 @@ def bits_of(number: float) -> int:
 
 
 def number_of_bits(bits: int) -> float:
-    """The inverse of `bits_of`."""
-    field = bits >> 23
-    return ldexp((bits & 0x7FFFFF) + ((field > 0) << 23), max(field, 1) - 150)
+    """The inverse of `bits_of`, and of any float32: negative, Inf and NaN are for the caller to refuse."""
+    field, fraction = bits >> 23 & 0xFF, bits & 0x7FFFFF
+    if field == 255:
+        magnitude = nan if fraction else inf
+    else:
+        magnitude = ldexp(fraction + ((field > 0) << 23), max(field, 1) - 150)
+    return -magnitude if bits < 0 else magnitude
 
 
 def name_of(dtype: np.dtype[Any]) -> str:

@@ -80,10 +80,8 @@ def _encode_blocks(
     x: Tensor, dtype: str, axis: int = -1, scale_rule: str = "floor", rounding: str = NEAREST,
     tensor_scale: float | None = None, seed: int | None = None, bits: Any = None,
 ) -> Parts:  # fmt: skip
-    draw = _draw(seed, bits)
-    made = backend.owner(x).encode_blocks(
-        x, _block(dtype), axis, scale_rule, rounding, tensor_scale, draw, None
-    )
+    d, options = _block_options(dtype, scale_rule, rounding, tensor_scale, seed, bits)
+    made = backend.owner(x).encode_blocks(x, d, axis, *options, None)
     return _tensors(x, made.codes, made.scale, made.microexponents, made.tensor_scale)
 
 
@@ -98,8 +96,16 @@ def _round_blocks(
     x: Tensor, dtype: str, axis: int = -1, scale_rule: str = "floor", rounding: str = NEAREST,
     tensor_scale: float | None = None, seed: int | None = None, bits: Any = None,
 ) -> Tensor:  # fmt: skip
-    draw, d = _draw(seed, bits), _block(dtype)
-    return _tensor(backend.owner(x).round_blocks(x, d, axis, scale_rule, rounding, tensor_scale, draw, None))
+    d, options = _block_options(dtype, scale_rule, rounding, tensor_scale, seed, bits)
+    return _tensor(backend.owner(x).round_blocks(x, d, axis, *options, None))
+
+
+def _block_options(
+    dtype: str, scale_rule: str, rounding: str, tensor_scale: float | None, seed: int | None, bits: Any
+) -> tuple[Block, tuple[Any, ...]]:
+    """The format, and its options checked: operators are called by anybody."""
+    d, draw = _block(dtype), _draw(seed, bits)
+    return d, d.check_options(scale_rule, rounding, None, tensor_scale, draw.seed, draw.bits)
 
 
 def _pack_blocks(codes: Tensor, scale: Tensor, microexponents: Any, dtype: str, axis: int = -1) -> Tensor:
@@ -125,7 +131,7 @@ def _quantize(
     seed: int | None = None,
     bits: Any = None,
 ) -> Parts:
-    q = quantized(x, Recipe.parse(recipe), scale, zero_point, _draw(seed, bits))
+    q = quantized(x, *_drawn(recipe, scale, zero_point, seed, bits))
     return _tensors(x, q.packed, q.shared, q.zero_point, q.tensor_scale)
 
 
@@ -150,7 +156,14 @@ def _fake_quantize(
     bits: Any = None,
     clip_gradient: bool = False,
 ) -> Tensor:
-    return _apart(_tensor(fake_quantized(x, Recipe.parse(recipe), scale, zero_point, _draw(seed, bits))), x)
+    return _apart(_tensor(fake_quantized(x, *_drawn(recipe, scale, zero_point, seed, bits))), x)
+
+
+def _drawn(recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any) -> tuple[Any, ...]:
+    """What `quantized` takes, its randomness checked."""
+    found, draw = Recipe.parse(recipe), _draw(seed, bits)
+    check_random(found.rounding, draw.seed, draw.bits)
+    return found, scale, zero_point, draw
 
 
 # ---- tensors with scales that are learned ----------------------------------------------------------

@@ -105,6 +105,9 @@ def check_shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
+_PLAIN = ("Tensor", "Parameter")  # what tracing puts in their place has no memory
+
+
 def _check(name: str, part: Any, due: Part, packed: Any, recipe: Recipe, shape: Any) -> None:
     """One part: its kind of memory, its device, its type, its shape."""
     if is_tensor(part):
@@ -114,6 +117,10 @@ def _check(name: str, part: Any, due: Part, packed: Any, recipe: Recipe, shape: 
         if is_tensor(packed) and part.device != packed.device:
             where = f"{name} is on {part.device}, packed on {packed.device}"
             raise NumericsError(f"{_said(recipe, shape)}: {where}")
+        if type(part).__name__ in _PLAIN and any(
+            step == 0 and n > 1 for n, step in zip(part.shape, part.stride(), strict=True)
+        ):
+            raise NumericsError(f"{_said(recipe, shape)}: {name} is expanded: fewer numbers than it says")
     elif isinstance(part, (np.ndarray, np.generic)):
         fits = part.dtype == due.kind and part.dtype.isnative and part.shape == due.shape
         kind = part.dtype.str if not part.dtype.isnative else part.dtype.name

@@ -21,6 +21,7 @@ from numerics.backends.cpu import compiler, forking, kernels, threads
 from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
 from numerics.backends.cpu.streams import WORDS, Stream
 from numerics.backends.executor import Array
+from numerics.formats.errors import NumericsError
 
 WIDTH = 32  # lanes of a tile; four 256-bit or two 512-bit registers
 STREAM_BYTES = 24 << 20  # an output from here on is not kept in any cache: write past them
@@ -162,6 +163,7 @@ class Launcher:
 
     def run(self, operation: Operation, size: int, arrays: Sequence[Array]) -> None:
         """The operation over `size` elements of inputs and outputs."""
+        _check_count(operation, arrays)
         addresses = [address_of(array) for array in arrays]
         fixed, kernel = operation.parameters.address, self.kernel(operation)
         if size < threads.WORTHWHILE:
@@ -184,6 +186,7 @@ class Launcher:
     ) -> None:
         """The operation over rows of elements, each with its own numbers."""
         rows, n = shape
+        _check_count(operation, arrays)
         if 0 < rows * n < threads.WORTHWHILE:
             every = [address_of(array) for array in (*arrays, *numbers)]
             self.kernel(operation)(*every, rows, n, operation.parameters.address)
@@ -204,12 +207,19 @@ class Launcher:
     ) -> None:
         """The operation over batches of rows, each batch with numbers for its columns."""
         batches, per_batch, n = shape
+        _check_count(operation, arrays)
         kernel = self.kernel(operation, _past_caches(operation, arrays, n))
         fixed = [address_of(array) for array in numbers]
         threads.run_columns(
             kernel, _moving(operation, arrays), fixed, batches * per_batch, per_batch, n,
             operation.parameters.address, keep=(arrays, numbers, operation),
         )  # fmt: skip
+
+
+def _check_count(operation: Operation, arrays: Sequence[Array]) -> None:
+    """A kernel reads as many addresses as it was compiled for, whatever it is given."""
+    if len(arrays) != len(operation.streams):
+        raise NumericsError(f"{operation.name} takes {len(operation.streams)} arrays, not {len(arrays)}")
 
 
 def _moving(operation: Operation, arrays: Sequence[Array]) -> list[threads.Moving]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import math
 import pickle
+import struct
 
 import numpy as np
 import pytest
@@ -219,3 +221,53 @@ def test_what_a_tensor_consists_of_is_said_once():
     assert Recipe.make("mxfp4").shared_shape((2, 40)) == (2, 2)
     with pytest.raises(nx.NumericsError, match=r"mxfp4 of shape \(4, 64\): shared must be uint8 of shape"):
         TensorQTensor(Recipe.make("mxfp4"), (4, 64), torch.float32, torch.zeros(128, dtype=torch.uint8))
+
+
+INT4, CAST = (nx.quantize(torch.ones(4, 64), name).recipe.text for name in ("int4", "bfloat16"))
+OPS, X64 = torch.ops.numerics, torch.ones(4, 64)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: OPS.encode_blocks(X64, "mxfp4", -1, "floor", "half_even", None, 3), "belong to"),
+        (lambda: OPS.round_blocks(X64, "nvfp4", -1, "floor", "half_even", None, 3), "belong to"),
+        (lambda: OPS.round_blocks(X64, "mx6", -1, "floor", "floor", None, 3), "belong to"),
+        (lambda: OPS.fake_quantize(X64, INT4, None, None, 7), "belong to"),
+        (lambda: OPS.quantize(X64, INT4, None, None, 7), "belong to"),
+        (lambda: OPS.quantize(X64, CAST, None, None, None, torch.zeros(4, 64, dtype=torch.int32)), "belong"),
+        (lambda: OPS.round_blocks(X64, "mxfp4", -1, "floor", "bogus"), "unknown rounding"),
+        (lambda: OPS.encode_blocks(X64, "mxfp4", -1, "foo"), "unknown scale rule"),
+        (lambda: OPS.encode_blocks(X64, "mxfp4", -1, "floor", "half_even", 2.0), "no tensor scale"),
+        (lambda: OPS.round_blocks(X64, "nvfp4", -1, "floor", "half_even", -1.0), "not a positive"),
+        (lambda: OPS.encode_blocks(X64, "mxfp4", -1, "floor", "stochastic"), "exactly one"),
+        (lambda: OPS.fake_quantize(X64, INT4.replace("}", ', "rounding": "stochastic"}')), "exactly one"),
+    ],
+)
+def test_options_of_operators_reached_kernels_that_take_others(call, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        call()
+
+
+@pytest.mark.parametrize("number", [-2.5, -1e-3, -1.0, -1e-45, math.inf, math.nan])
+def test_a_tensor_scale_that_is_not_positive_was_read_as_another(number, tmp_path):
+    q = nx.quantize(X64, "nvfp4")
+    q.tensor_scale.fill_(number)
+    for use in (q.dequantize, lambda: q.blocks, lambda: q + 1):
+        with pytest.raises(nx.NumericsError, match=r"not (a )?positive"):
+            use()
+    path = tmp_path / "scaled.safetensors"
+    good = nx.quantize(X64.numpy(), "nvfp4")
+    nx.save({"a": good}, path)
+    bits = struct.pack("<f", good.tensor_scale)
+    path.write_bytes(path.read_bytes().replace(bits, struct.pack("<f", number)))
+    with pytest.raises(nx.NumericsError, match="tensor_scale"):
+        nx.load(path)["a"].dequantize()
+
+
+def test_a_few_bytes_stood_for_gigabytes():
+    with pytest.raises(nx.NumericsError, match="expanded"):
+        rebuilt(
+            '{"dtype": "int4"}', (1, 2**36), "float32",
+            [torch.zeros(1, dtype=torch.uint8).expand(2**35), torch.ones(()), None, None], False,
+        )  # fmt: skip
