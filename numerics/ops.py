@@ -102,7 +102,7 @@ def _round_blocks(
 
 def _block_options(
     dtype: str, scale_rule: str, rounding: str, tensor_scale: float | None, seed: int | None, bits: Any
-) -> tuple[Block, tuple[Any, ...]]:
+) -> tuple[Block, tuple[str, str, float | None, Draw]]:
     """The format, and its options checked: operators are called by anybody."""
     d, draw = _block(dtype), _draw(seed, bits)
     return d, d.check_options(scale_rule, rounding, None, tensor_scale, draw.seed, draw.bits)
