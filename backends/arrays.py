@@ -127,7 +127,9 @@ class Target:
         self.given, self.shape, self._give = out, shape, give
         self.out: Array | None = None
         self.direct = False
-        if out is not None:
+        if type(out) is np.ndarray and _fits(out, shape, dtype):
+            self.out, self.direct = out, _apart(out, source)
+        elif out is not None:
             admit(out, shape, dtype.name, name)
             self.out = as_array(out) if is_tensor(out) else out
             self.direct = self.out.flags.c_contiguous and self.out.dtype.isnative and _apart(self.out, source)
@@ -145,11 +147,20 @@ class Target:
             return self._give(array)
         if array is not self.out:
             self.out[...] = array
-        written(self.given)
+        if self.given is not self.out:  # a tensor
+            written(self.given)
         return self.given
+
+
+def _fits(out: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    """Is nothing to be said against it?  Asked first, since `admit` looks at all that might be."""
+    flags = out.flags
+    return out.shape == shape and out.dtype == dtype and flags.c_contiguous and flags.writeable
 
 
 def _apart(out: Array, source: Array) -> bool:
     """Does the source stay as it is while out is written, other than element by element?"""
+    if not np.may_share_memory(out, source):
+        return True
     same = out.__array_interface__["data"] == source.__array_interface__["data"]
     return (same and out.dtype == source.dtype) or not overlap(out, source)
