@@ -30,9 +30,12 @@ shared = arithmetic(1, 1)
 
 
 def prove_scale(dtype: nx.Block, rule: str) -> Sweep:
-    """The scale byte for all 2**31 magnitudes of the block's maximum."""
+    """The scale byte for all 2**31 magnitudes of the block's maximum, its one element."""
     run = EXECUTOR.elementwise(
-        "mx_scale", lambda s, b: shared.mx_scale(b & 0x7FFFFFFF, s), scale_of(dtype, rule)
+        "mx_scale",
+        lambda f, s, b: shared.mx_encode(b & 0x7FFFFFFF, f, s, "half_even", None)[0],
+        alike(element_grid(dtype, rule), "half_even"),
+        scale_of(dtype, rule),
     )
     return sweep(run, scale_breakpoints(dtype, rule), False, "uint8")
 
