@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,12 +41,17 @@ def as_shape(shape: Any) -> tuple[int, ...]:
         raise NumericsError(f"{said(shape)} is not a shape: it has integers of 0 and more") from None
     if min(sizes, default=0) < 0:
         raise NumericsError(f"{said(shape)} is not a shape: it has integers of 0 and more")
-    if len(sizes) > AXES or math.prod(size for size in sizes if size) > ELEMENTS:
+    if not fits_array(sizes):
         raise NumericsError(
             f"{said(shape)} is not a shape that an array has: "
             f"{AXES} axes and 2**{ELEMENTS.bit_length() - 1} elements are the most"
         )
     return sizes
+
+
+def fits_array(sizes: Sequence[int]) -> bool:
+    """Can NumPy have an array of that shape, whatever its type?  Axes of 0 count as 1, as they do there."""
+    return len(sizes) <= AXES and math.prod(size or 1 for size in sizes) <= ELEMENTS
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import math
 import mmap
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.blocking import fits_array
 from numerics.backends.paths import kind_of, path_of
 from numerics.foreign import LOOKED_AT, known
 from numerics.formats.errors import NumericsError
@@ -48,7 +49,6 @@ PACKED = {
     "F6_E3M2": (fp6_e3m2, "float6_e3m2fn"),
 }  # fmt: skip
 """Types of fewer than 8 bits: one string of bits, element 0 lowest, as torch has F4; ml_dtypes' names."""
-AXES = 64  # of an array, at most
 LONGEST_HEADER = 100_000_000  # as the format's own reader has it
 
 
@@ -242,11 +242,6 @@ class Reader:
             ) from missing
         codes: Array = self.words(name) if packed is None else packed.unpack(self.raw(name), entry.shape)
         return codes.view(own)
-
-
-def fits_array(shape: Sequence[int]) -> bool:
-    """Can NumPy have an array of that shape, of whatever type?"""
-    return len(shape) <= AXES and math.prod(n or 1 for n in shape) * 8 < 1 << 63
 
 
 def word_type(kind: str) -> str:

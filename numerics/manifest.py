@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, cast
 
-from numerics.backends.blocking import check_axis
-from numerics.container import Entry, fits_array
+from numerics.backends.blocking import check_axis, fits_array
+from numerics.container import Entry
 from numerics.formats.block import Block
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError

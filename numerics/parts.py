@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from numerics.backends.blocking import fits_array
 from numerics.backends.tensors import check_memory, is_tensor
 from numerics.formats.errors import NumericsError
 from numerics.recipe import Recipe
@@ -20,7 +21,6 @@ from numerics.recipe import Recipe
 PARTS = ("packed", "shared", "zero_point", "tensor_scale")
 """What a quantized tensor holds, as far as its format has it."""
 ORIGINALS = ("float16", "bfloat16", "float32", "float64", "python")
-MOST_AXES, MOST_BYTES = 64, 1 << 62  # of an array of NumPy's
 
 
 class Part(NamedTuple):
@@ -91,16 +91,13 @@ def check_shape(shape: Any) -> tuple[int, ...]:
     """The shape as a tuple; raises NumericsError for what is none, or none that an array can have."""
     if not isinstance(shape, (tuple, list)):
         raise NumericsError(f"{_kind(shape)} is not a shape")
-    count = 1
     for n in shape:
         if type(n) is not int:
             if not _unknown(n):
                 raise NumericsError(f"a shape is made of integers, not {_kind(n)}")
         elif n < 0:
             raise NumericsError(f"{tuple(shape)!s:.80} is not a shape: {n} is negative")
-        else:
-            count *= n or 1
-    if len(shape) > MOST_AXES or count > MOST_BYTES // 8:
+    if not fits_array([n if type(n) is int else 1 for n in shape]):
         raise NumericsError(f"{tuple(shape)!s:.80} is a shape that no array can have")
     return tuple(shape)
 
