@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import SIZES, Contest, Row, run
-from numerics.replacement import replace_file
+from numerics.files.replacement import replace_file
 
 FILES = ("encode", "decode", "fake_quantize", "pack", "mx", "micro", "integers", "tensors")
 PACKAGES = ("numpy", "numba", "llvmlite", "ml_dtypes", "torch", "torchao", "amd-quark")

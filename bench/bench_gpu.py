@@ -27,16 +27,16 @@ import torch
 import triton
 
 import numerics as nx
-from numerics.backends.affine import Partition
-from numerics.backends.executor import Affine
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, native
 from numerics.backends.gpu.build import interpreting
+from numerics.backends.host.affine import Partition
+from numerics.backends.host.executor import Affine
 from numerics.backends.reference.breakpoints import breakpoints
-from numerics.conform.exhaustive import SIGN, Sweep
-from numerics.formats.backend import Draw
+from numerics.conform.sweep import SIGN, Sweep
+from numerics.files.replacement import replace_file
+from numerics.formats.dispatch import Draw
 from numerics.formats.rounding import DETERMINISTIC
-from numerics.replacement import replace_file
 
 NONE = Draw()
 PACKAGES = ("torch", "triton", "numpy", "numba", "torchao", "triton_kernels", "flag_gems", "amd-quark")

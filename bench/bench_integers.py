@@ -8,7 +8,7 @@ import numerics as nx
 from bench import ceiling, peers
 from bench.measure import Contest
 from numerics.backends.cpu import EXECUTOR
-from numerics.backends.executor import Affine
+from numerics.backends.host.executor import Affine
 
 COLUMNS = 1024
 

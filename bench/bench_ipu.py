@@ -18,7 +18,7 @@ from rich.table import Table
 import numerics as nx
 from bench.__main__ import machine
 from bench.measure import once, repeats
-from numerics.replacement import replace_file
+from numerics.files.replacement import replace_file
 
 CASES = ("fp8_e4m3", "fp6_e2m3", "int8", "mxfp8_e4m3", "mxfp4", "mx6", "mx9")
 BACKENDS = ("ipu", "array", "cpu")

@@ -8,7 +8,7 @@ import numerics as nx
 from bench import ceiling, peers
 from bench.measure import Contest
 from numerics.backends.cpu import EXECUTOR
-from numerics.backends.executor import BlockOptions
+from numerics.backends.host.executor import BlockOptions
 
 COLUMNS = 1024
 TORCH = {"fp8_e4m3": "float8_e4m3fn", "fp4": "float4_e2m1fn_x2"}

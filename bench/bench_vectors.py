@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import median
 
 from bench.measure import once
-from numerics.conform.pipe.operations import operation
-from numerics.conform.pipe.vectors import generate, verify
+from numerics.conform.vectors.operations import operation
+from numerics.conform.vectors.vectors import generate, verify
 
 DOCS = Path(__file__).parents[1] / "docs" / "vectors.md"
 LIMIT = 600.0  # seconds after which a child hangs

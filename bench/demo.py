@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 import numerics as nx
-from numerics.checkpoint import FileReport, dequantize_file, quantize_file
-from numerics.container import Reader
+from numerics.files.checkpoint import FileReport, dequantize_file, quantize_file
+from numerics.files.safetensors import Reader
 from numerics.view.screen import Screen, draw, prepare, tell
 from numerics.view.table import Column, Table, name_column
 

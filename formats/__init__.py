@@ -1,6 +1,5 @@
 """What a number is: the formats, and the arithmetic of one element, one block, one byte."""
 
-from numerics.formats.aliases import dtype, dtypes
 from numerics.formats.block import Block, Blocks
 from numerics.formats.blocks import (
     bfp16,
@@ -34,6 +33,7 @@ from numerics.formats.floats import (
     fp8_e5m2fnuz,
 )  # fmt: skip
 from numerics.formats.integers import int2, int3, int4, int8, int16, integer_format, uint2, uint4, uint8
+from numerics.formats.registry import dtype, dtypes
 
 dtypes()  # fills in the aliases, and refuses a name that stands for two formats
 

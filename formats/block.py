@@ -8,7 +8,7 @@ from math import frexp, ldexp
 from numbers import Real
 from typing import Any, ClassVar
 
-from numerics.formats import backend
+from numerics.formats import dispatch
 from numerics.formats.dtype import Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said
 from numerics.formats.packing import planes
@@ -178,7 +178,7 @@ class Block(Dtype):
         ([2, 12, 6], [127])
         """
         options = self.check_options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
-        return backend.of(x).encode_blocks(x, self, axis, *options, out)
+        return dispatch.of(x).encode_blocks(x, self, axis, *options, out)
 
     def decode(self, blocks: Blocks, *, out: Any = None) -> Any:
         """Blocks to float32 values.
@@ -188,7 +188,7 @@ class Block(Dtype):
         [1.0, -2.0, 4.0]
         """
         self._check_own("decode", blocks)
-        return backend.of(blocks.codes).decode_blocks(blocks, out)
+        return dispatch.of(blocks.codes).decode_blocks(blocks, out)
 
     def round(
         self,
@@ -210,7 +210,7 @@ class Block(Dtype):
         [1.0, 0.296875, 0.0078125]
         """
         options = self.check_options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
-        return backend.of(x).round_blocks(x, self, axis, *options, out)
+        return dispatch.of(x).round_blocks(x, self, axis, *options, out)
 
     def pack(self, blocks: Blocks) -> Any:
         """Blocks to bytes (uint8).
@@ -219,7 +219,7 @@ class Block(Dtype):
         stay beside them.  Microexponent blocks: whole blocks, the layout of docs/layout.md.
         """
         self._check_own("pack", blocks)
-        return backend.of(blocks.codes).pack_blocks(blocks)
+        return dispatch.of(blocks.codes).pack_blocks(blocks)
 
     def unpack(
         self,
@@ -237,7 +237,7 @@ class Block(Dtype):
         """
         if self.family != "scaled" and tensor_scale is not None:
             raise NumericsError(f"{self.name} has no tensor scale")
-        return backend.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)
+        return dispatch.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)
 
     def _check_own(self, verb: str, blocks: object) -> None:
         if not isinstance(blocks, Blocks) or blocks.dtype is not self:
@@ -247,7 +247,7 @@ class Block(Dtype):
     def check_options(
         self, scale_rule: str, rounding: str, overflow: str | None, tensor_scale: float | None,
         seed: int | None, random_bits: Any,
-    ) -> tuple[str, str, float | None, backend.Draw]:  # fmt: skip
+    ) -> tuple[str, str, float | None, dispatch.Draw]:  # fmt: skip
         """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
         if scale_rule != "floor" and self.family != "mx":
@@ -264,7 +264,7 @@ class Block(Dtype):
             tensor_scale = _stored(tensor_scale)
         rounding = check_rounding(rounding)
         seed = check_random(rounding, seed, random_bits)
-        return scale_rule, rounding, tensor_scale, backend.Draw(seed, random_bits)
+        return scale_rule, rounding, tensor_scale, dispatch.Draw(seed, random_bits)
 
     @cached_property
     def bytes_per_block(self) -> int:

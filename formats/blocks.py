@@ -52,7 +52,7 @@ def block_format(
     >>> bfp.bits, bfp.round([1.0, 0.3])
     (4.125, [1.0, 0.25])
     """
-    from numerics.formats.aliases import dtype
+    from numerics.formats.registry import dtype
 
     facts: dict[str, Any] = {"block": block, "mantissa": mantissa, "sub_block": sub_block}
     if element is not None:
@@ -74,7 +74,7 @@ def mx(element: Element | str = "fp4", block: int = 32) -> Block:
     >>> mx("fp4") is mxfp4, mx("fp6_e2m3", block=16)
     (True, mx16_fp6_e2m3)
     """
-    from numerics.formats.aliases import dtype, dtypes
+    from numerics.formats.registry import dtype, dtypes
 
     wanted, block = dtype(element), integer("block", block)
     for known in dtypes():

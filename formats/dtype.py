@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from inspect import Signature, signature
 from typing import Any, ClassVar, Literal
 
-from numerics.formats import backend
+from numerics.formats import dispatch
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.rounding import OVERFLOWS, check_random, check_rounding
 
@@ -111,7 +111,7 @@ class Dtype(metaclass=_Declared):
     @property
     def aliases(self) -> tuple[str, ...]:
         """What other libraries and standards call it."""
-        from numerics.formats.aliases import ALIASES
+        from numerics.formats.registry import ALIASES
 
         return ALIASES.get(self.name, ())
 
@@ -202,7 +202,7 @@ class Element(Dtype):
         rounding = check_rounding(rounding)
         seed = check_random(rounding, seed, random_bits)
         overflow = self.check_overflow(overflow)
-        return backend.of(x).encode(x, self, rounding, overflow, backend.Draw(seed, random_bits), out)
+        return dispatch.of(x).encode(x, self, rounding, overflow, dispatch.Draw(seed, random_bits), out)
 
     def decode(self, codes: Any, *, out: Any = None) -> Any:
         """Codes to float32 values, exactly.
@@ -215,7 +215,7 @@ class Element(Dtype):
         >>> fp8_e4m3.decode([42, 126])
         [0.3125, 448.0]
         """
-        return backend.of(codes).decode(codes, self, out)
+        return dispatch.of(codes).decode(codes, self, out)
 
     def round(
         self,
@@ -239,7 +239,7 @@ class Element(Dtype):
         rounding = check_rounding(rounding)
         seed = check_random(rounding, seed, random_bits)
         overflow = self.check_overflow(overflow)
-        return backend.of(x).round(x, self, rounding, overflow, backend.Draw(seed, random_bits), out)
+        return dispatch.of(x).round(x, self, rounding, overflow, dispatch.Draw(seed, random_bits), out)
 
     def pack(self, codes: Any) -> Any:
         """Codes to bytes: one little-endian string of bits, element 0 in the lowest (FORMATS §2).
@@ -250,7 +250,7 @@ class Element(Dtype):
         >>> fp4.pack([1, 2, 15])
         [33, 15]
         """
-        return backend.of(codes).pack(codes, self)
+        return dispatch.of(codes).pack(codes, self)
 
     def encode_packed(
         self,
@@ -272,7 +272,7 @@ class Element(Dtype):
         rounding = check_rounding(rounding)
         seed = check_random(rounding, seed, random_bits)
         overflow = self.check_overflow(overflow)
-        return backend.of(x).encode_packed(x, self, rounding, overflow, backend.Draw(seed, random_bits))
+        return dispatch.of(x).encode_packed(x, self, rounding, overflow, dispatch.Draw(seed, random_bits))
 
     def decode_packed(self, packed: Any, shape: Any) -> Any:
         """decode(unpack(packed, shape)) in one pass: bytes to float32 values of the given shape.
@@ -281,7 +281,7 @@ class Element(Dtype):
         >>> fp6_e2m3.decode_packed([200, 31, 64], 4)
         [1.0, -7.5, 0.125, 2.0]
         """
-        return backend.of(packed).decode_packed(packed, shape, self)
+        return dispatch.of(packed).decode_packed(packed, shape, self)
 
     def unpack(self, packed: Any, shape: Any) -> Any:
         """Bytes to codes of the given shape; the inverse of `pack`.
@@ -292,7 +292,7 @@ class Element(Dtype):
         >>> fp4.unpack([33, 15], 3)
         [1, 2, 15]
         """
-        return backend.of(packed).unpack(packed, shape, self)
+        return dispatch.of(packed).unpack(packed, shape, self)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -9,56 +9,90 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if not os.path.isdir(os.path.join(__path__[0], "formats")):  # a checkout: they stand beside us
     __path__.append(os.path.dirname(__path__[0]))
 
-from numerics import when_torch as _when_torch
+from numerics import _autoload
 from numerics._version import __version__
 from numerics.formats import *  # noqa: F403
 from numerics.formats import __all__ as _formats
-from numerics.formats import backend as _backend
-from numerics.formats.backend import use
+from numerics.formats import dispatch as _dispatch
+from numerics.formats.dispatch import use
 from numerics.formats.errors import NumericsError
 
-_backend.register("cpu", "numerics.backends.cpu")
-_backend.register("array", "numerics.backends.array")
-_backend.register("reference", "numerics.backends.reference")
-_backend.register("ipu", "numerics.backends.ipu", device=None, extra="ipu")
-_backend.register("gpu", "numerics.backends.gpu", device="gpu", extra="gpu")
+if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
+    from numerics import conform as conform
+    from numerics import interop as interop
+    from numerics import layouts as layouts
+    from numerics import observe as observe
+    from numerics import train as train
+    from numerics.backends import ipu as ipu
+    from numerics.backends.host.memory import empty as empty
+    from numerics.files.save_load import load as load
+    from numerics.files.save_load import save as save
+    from numerics.quantization import dequantize as dequantize
+    from numerics.quantization import fake_quantize as fake_quantize
+    from numerics.quantization import quantize as quantize
+    from numerics.tensor.qtensor import QTensor as QTensor
+    from numerics.tensor.scheme import Scheme as Scheme
+    from numerics.tensor.scheme import per_channel as per_channel
+    from numerics.tensor.scheme import per_group as per_group
+    from numerics.tensor.scheme import per_tensor as per_tensor
+    from numerics.transcoding import transcode as transcode
 
-_BACKENDS = ("ipu",)  # those that offer more than a place to run
-_MODULES = ("conform", "interop", "layouts", "observe")
-_OF_TORCH = ("train",)  # those that need it: a star must not ask for them
+_dispatch.register("cpu", "numerics.backends.cpu")
+_dispatch.register("array", "numerics.backends.array")
+_dispatch.register("reference", "numerics.backends.reference")
+_dispatch.register("ipu", "numerics.backends.ipu", device=None, extra="ipu")
+_dispatch.register("gpu", "numerics.backends.gpu", device="gpu", extra="gpu")
+
 _LAZY: dict[str, str] = {
-    "empty": "numerics.backends.memory",
-    "QTensor": "numerics.tensor",
-    "Scheme": "numerics.scheme",
+    "QTensor": "numerics.tensor.qtensor",
+    "Scheme": "numerics.tensor.scheme",
     "dequantize": "numerics.quantization",
+    "empty": "numerics.backends.host.memory",
     "fake_quantize": "numerics.quantization",
-    "load": "numerics.files",
-    "per_channel": "numerics.scheme",
-    "per_group": "numerics.scheme",
-    "per_tensor": "numerics.scheme",
+    "load": "numerics.files.save_load",
+    "per_channel": "numerics.tensor.scheme",
+    "per_group": "numerics.tensor.scheme",
+    "per_tensor": "numerics.tensor.scheme",
     "quantize": "numerics.quantization",
-    "save": "numerics.files",
+    "save": "numerics.files.save_load",
     "transcode": "numerics.transcoding",
 }
-__all__ = [*_formats, *_LAZY, "__version__", *_BACKENDS, *_MODULES, "use"]
-_when_torch.arrange()
+"""Where each public name lies that is not imported before it is asked for."""
+
+_MODULES = {
+    "conform": "numerics.conform",
+    "interop": "numerics.interop",
+    "layouts": "numerics.layouts",
+    "observe": "numerics.observe",
+    "train": "numerics.train",
+}
+_BACKENDS = ("ipu",)  # those that offer more than a place to run
+_OF_TORCH = ("train",)  # those that need it: a star must not ask for them
+
+__all__ = [*_formats, *_LAZY, *_BACKENDS, *(name for name in _MODULES if name not in _OF_TORCH)]
+__all__ += ["__version__", "use"]
+_autoload.arrange()
 
 
-def __getattr__(name: str) -> Any:
-    if name in _BACKENDS:
-        return _backend.module(name)
-    if name in _MODULES:
-        return importlib.import_module(f"numerics.{name}")
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in _OF_TORCH:
-        return _of_torch(name)
-    raise AttributeError(f"module 'numerics' has no attribute {name!r}")
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """A public name, imported when it is first asked for and found without asking from then on."""
+        if name in _BACKENDS:
+            found = _dispatch.module(name)
+        elif name in _MODULES:
+            found = _module(_MODULES[name])
+        elif name in _LAZY:
+            found = getattr(importlib.import_module(_LAZY[name]), name)
+        else:
+            raise AttributeError(f"module 'numerics' has no attribute {name!r}")
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:
@@ -66,11 +100,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_OF_TORCH})
 
 
-def _of_torch(name: str) -> Any:
+def _module(name: str) -> Any:
     try:
-        return importlib.import_module(f"numerics.{name}")
+        return importlib.import_module(name)
     except ImportError as missing:
         raise NumericsError(
-            f"numerics.{name} needs {missing.name or missing}, which is not installed: "
+            f"{name} needs {missing.name or missing}, which is not installed: "
             "pip install 'numerics-formats[torch]'"
         ) from missing

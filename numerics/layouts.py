@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from numerics.backends.blocking import as_shape, check_axis
-from numerics.backends.tensors import is_tensor
-from numerics.formats.aliases import dtype as find_dtype
+from numerics.backends.host.tensors import is_tensor
+from numerics.backends.partition import as_shape, check_axis
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, integer, said
-from numerics.interop import check_array, check_kind, check_range
+from numerics.formats.registry import dtype as find_dtype
+from numerics.interop.native import check_array, check_kind, check_range
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """quantize, dequantize, fake_quantize: tensors in a format, with the scales that they need.
 
 Torch tensors go through torch's operators (ops.py), which come back here with the backend's own
-arrays.  The arithmetic is the backend's (backends/affine.py), the facts are FORMATS §6.
+arrays.  The arithmetic is the backend's (backends/host/affine.py), the facts are FORMATS §6.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.affine import AffineBackend
-from numerics.backends.arrays import listed
-from numerics.backends.environment import ieee_arithmetic
-from numerics.backends.executor import Affine
-from numerics.backends.tensors import is_tensor
-from numerics.formats import backend
-from numerics.formats.backend import Draw
+from numerics.backends.host.affine import AffineBackend
+from numerics.backends.host.arrays import listed
+from numerics.backends.host.executor import Affine
+from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.host.tensors import is_tensor
+from numerics.formats import dispatch
+from numerics.formats.dispatch import Draw
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, truth, warn
 from numerics.formats.rounding import check_random, check_rounding
-from numerics.recipe import Recipe, recipe_of, recipe_text
-from numerics.scheme import Scheme, spelled
-from numerics.tensor import ArrayQTensor, QTensor, affine_backend, check_quantized, to_host, wide_type
+from numerics.tensor.qtensor import ArrayQTensor, QTensor, affine_backend, check_quantized, to_host, wide_type
+from numerics.tensor.scheme import Scheme, spelled
+from numerics.tensor.spec import Recipe, recipe_of, recipe_text
 
 Array = NDArray[Any]
 
@@ -71,7 +71,7 @@ def quantize(
                scale is not None)  # fmt: skip
     seed = check_random(rounding, seed, random_bits)
     _refuse_quantized(x)
-    face = backend.face(x)
+    face = dispatch.face(x)
     if face is not None:
         return cast(QTensor, face.quantize(x, recipe_text(*options), scale, zero_point, seed, random_bits))
     return quantized(x, recipe_of(*options), scale, zero_point, Draw(seed, random_bits))
@@ -122,7 +122,7 @@ def fake_quantize(
     _refuse_quantized(x)
     if type(clip_gradient) is not bool:
         raise NumericsError(f"clip_gradient={clip_gradient!r} is not allowed: True or False")
-    face = backend.face(x)
+    face = dispatch.face(x)
     if face is not None:
         recipe = recipe_text(*options)
         return face.fake_quantize(x, recipe, scale, zero_point, seed, random_bits, clip_gradient)
@@ -159,10 +159,10 @@ def fake_quantized(x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Dr
         options = recipe.block.check_options(
             recipe.scale_rule, recipe.rounding, None, None, draw.seed, draw.bits
         )
-        values = backend.owner(data).round_blocks(data, recipe.block, cast(int, recipe.axis), *options, None)
+        values = dispatch.owner(data).round_blocks(data, recipe.block, cast(int, recipe.axis), *options, None)
     elif not recipe.scaled and scale is None:
         element = recipe.element
-        values = backend.owner(data).round(
+        values = dispatch.owner(data).round(
             data, element, recipe.rounding, element.default_overflow, draw, None
         )
     else:
@@ -209,7 +209,7 @@ def pack(
         )  # fmt: skip
     else:
         overflow = element.default_overflow
-        packed = backend.owner(data).encode_packed(data, element, recipe.rounding, overflow, draw)
+        packed = dispatch.owner(data).encode_packed(data, element, recipe.rounding, overflow, draw)
     scale, zero = stored(recipe, target, affine, original)
     return ArrayQTensor(
         recipe=recipe, shape=shape, packed=packed, shared=scale, zero_point=zero, original=original

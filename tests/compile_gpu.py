@@ -31,11 +31,11 @@ from triton.compiler import ASTSource
 from triton.tools.disasm import get_sass
 
 import numerics as nx
-from numerics.backends.affine import Partition
-from numerics.backends.executor import Affine
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, launch, native
-from numerics.formats.backend import Draw
+from numerics.backends.host.affine import Partition
+from numerics.backends.host.executor import Affine
+from numerics.formats.dispatch import Draw
 from tests.children import LIMIT
 
 TARGETS = {f"sm_{n}": GPUTarget("cuda", n, 32) for n in (80, 89, 90, 100, 120)} | {

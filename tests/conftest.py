@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from numerics.formats import backend
+from numerics.formats import dispatch
 
 sys.path.append(str(Path(__file__).parents[1]))  # for bench; last, so that the installed wheel is tested
 
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker(pytest.mark.timeout(24 * HOUR if LONG else HOUR))
 
 
-backend.register("interpreter", "tests.interpreted")
+dispatch.register("interpreter", "tests.interpreted")
 _NEEDS = {"ipu": ("onnx", "onnxruntime"), "interpreter": ("torch", "triton")}
 EXECUTORS = tuple(
     name for name in ("array", "cpu", "ipu", "interpreter") if all(map(find_spec, _NEEDS.get(name, ())))

@@ -12,11 +12,11 @@ import ml_dtypes
 import numpy as np
 import torch
 
-from numerics.backends.arrays import take
-from numerics.backends.executor import Affine
 from numerics.backends.gpu import BACKEND as GPU
-from numerics.formats.backend import Draw
+from numerics.backends.host.arrays import take
+from numerics.backends.host.executor import Affine
 from numerics.formats.block import Blocks
+from numerics.formats.dispatch import Draw
 
 
 def to_tensor(x: Any) -> Any:

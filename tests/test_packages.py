@@ -56,4 +56,4 @@ def test_the_wheel_is_the_package_and_nothing_else(built):
     assert not beside
     due = {name for name in tracked() if name.startswith(("numerics/", "formats/", "backends/"))}
     assert len([name for name in names if name.startswith("numerics/")]) == len(due)
-    assert {"numerics/py.typed", "numerics/conform/proof/truth.json"} <= set(names)
+    assert {"numerics/py.typed", "numerics/conform/verify/truth.json"} <= set(names)

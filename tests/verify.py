@@ -15,7 +15,7 @@ from functools import partial
 
 from rich.progress import Progress
 
-from numerics.conform.exhaustive import Sweep
+from numerics.conform.sweep import Sweep
 from numerics.formats.rounding import DETERMINISTIC
 from tests.formats.test_block_proof import MICRO, MX, prove_element, prove_micro
 

@@ -1,6 +1,6 @@
 """NumPy: the shared arithmetic as it stands, on arrays.  Runs wherever NumPy runs."""
 
 from numerics.backends.array.executor import ArrayExecutor
-from numerics.backends.host import HostBackend
+from numerics.backends.host.backend import HostBackend
 
 BACKEND = HostBackend(ArrayExecutor())

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from numerics.backends.array import primitives
 from numerics.backends.bind import PRIMITIVES, bind
-from numerics.backends.composed import Composed
-from numerics.backends.environment import ieee_arithmetic
-from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
-from numerics.backends.memory import allocate as empty
-from numerics.backends.words import FLOAT32_MAX, SMALLEST_NORMAL, words
+from numerics.backends.host.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.host.float_bits import FLOAT32_MAX, SMALLEST_NORMAL, words
+from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.host.memory import allocate as empty
+from numerics.backends.host.unfused import Composed
 from numerics.formats import packing
 from numerics.formats.block import Block
 from numerics.formats.codec import MAGNITUDE

@@ -2,7 +2,7 @@
 
 from numerics.backends.cpu import target
 from numerics.backends.cpu.executor import CpuExecutor
-from numerics.backends.host import HostBackend
+from numerics.backends.host.backend import HostBackend
 
 target.check()
 

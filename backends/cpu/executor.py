@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends import sums
 from numerics.backends.array.executor import ArrayExecutor, empty_fields, looks_further
 from numerics.backends.cpu import kernels, threads
 from numerics.backends.cpu import sums as kernel_of_sums
@@ -41,10 +40,11 @@ from numerics.backends.cpu.streams import (
     Stream,
     packed,
 )
-from numerics.backends.environment import ieee_arithmetic
-from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
-from numerics.backends.memory import allocate as empty
-from numerics.backends.words import name_of
+from numerics.backends.host import sums
+from numerics.backends.host.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.host.float_bits import name_of
+from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.host.memory import allocate as empty
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 

@@ -20,7 +20,7 @@ from llvmlite import ir
 from numerics.backends.cpu import compiler, forking, kernels, threads
 from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
 from numerics.backends.cpu.streams import WORDS, Stream
-from numerics.backends.executor import Array
+from numerics.backends.host.executor import Array
 from numerics.formats.errors import NumericsError
 
 WIDTH = 32  # lanes of a tile; four 256-bit or two 512-bit registers

@@ -18,7 +18,7 @@ from numerics.backends.cpu.streams import (
     per_block,
     per_group,
 )
-from numerics.backends.executor import Affine, Array, BlockOptions
+from numerics.backends.host.executor import Affine, Array, BlockOptions
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_of

@@ -1,4 +1,4 @@
-"""The sums of backends/sums.py as a kernel: one pass over both arrays, at the speed of memory."""
+"""The sums of backends/host/sums.py as a kernel: one pass over both arrays, at the speed of memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numba.core import cgutils
 
 from numerics.backends.cpu.lanes import F32, F64, I8, I32, I64
 from numerics.backends.cpu.streams import load_as, vector
-from numerics.backends.sums import CHUNK, FIGURES, LANES
+from numerics.backends.host.sums import CHUNK, FIGURES, LANES
 
 WORDS = 5  # arguments: x, y, figures, chunks, elements
 TYPES = {"float32": F32, "float64": F64}

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from numerics.backends.cpu import EXECUTOR
-from numerics.backends.executor import Affine, BlockOptions
-from numerics.formats.aliases import dtypes
+from numerics.backends.host.executor import Affine, BlockOptions
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
+from numerics.formats.registry import dtypes
 
 
 def warm_up(rounding: str = "half_even") -> Iterator[str]:

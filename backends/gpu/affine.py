@@ -1,6 +1,6 @@
 """Scales and zero points on the GPU: who shares one, and the kernels that use them.
 
-How a scale follows from the extremes is done once a scale, on the host (backends/affine.py): one
+How a scale follows from the extremes is done once a scale, on the host (backends/host/affine.py): one
 arithmetic, at the price of waiting for the GPU.
 """
 
@@ -13,14 +13,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from numerics.backends.affine import AffineBackend, AffineOptions, Partition
-from numerics.backends.executor import Affine, Array
+from numerics.backends.broadcast import reduced, spread
 from numerics.backends.gpu.blocks import BFLOAT16
 from numerics.backends.gpu.launch import launch, per_program, power_of_two
 from numerics.backends.gpu.tensors import CODES, FLOATS, memory, pointers, random_bits, words
-from numerics.backends.sharing import reduced, spread
-from numerics.formats import backend
-from numerics.formats.backend import Draw
+from numerics.backends.host.affine import AffineBackend, AffineOptions, Partition
+from numerics.backends.host.executor import Affine, Array
+from numerics.formats import dispatch
+from numerics.formats.dispatch import Draw
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.grid import Range, grid, range_of
@@ -45,7 +45,7 @@ def _on(device: torch.device, affine: Affine) -> Affine:
 
 
 def _host() -> AffineBackend:
-    return cast(AffineBackend, backend.host())
+    return cast(AffineBackend, dispatch.host())
 
 
 def extremes(x: torch.Tensor, partition: Partition) -> tuple[torch.Tensor, torch.Tensor]:

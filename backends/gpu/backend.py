@@ -1,4 +1,4 @@
-"""The Backend (formats/backend.py) for torch tensors on a GPU."""
+"""The Backend (formats/dispatch.py) for torch tensors on a GPU."""
 
 from __future__ import annotations
 
@@ -8,17 +8,12 @@ from typing import Any
 
 import torch
 
-from numerics.backends.affine import AffineOptions, Partition
-from numerics.backends.arrays import check_blocks, check_bytes
-from numerics.backends.blocking import Blocking, as_shape, check_axis
-from numerics.backends.door import admit_blocks, check_apart, written
-from numerics.backends.executor import Affine, BlockOptions
 from numerics.backends.gpu import affine, blocks
 from numerics.backends.gpu.blocks import BFLOAT16, Cut, Fields, codes_of_words
 from numerics.backends.gpu.build import interpreting
 from numerics.backends.gpu.launch import launch, per_program, programs
 from numerics.backends.gpu.native import native
-from numerics.backends.gpu.strings import as_bytes, pack, pack_micro, room, take_bytes, unpack, unpack_micro
+from numerics.backends.gpu.packing import as_bytes, pack, pack_micro, room, take_bytes, unpack, unpack_micro
 from numerics.backends.gpu.tensors import (
     CODES,
     FLOATS,
@@ -31,10 +26,15 @@ from numerics.backends.gpu.tensors import (
     target,
     words,
 )
-from numerics.backends.host import tensor_scale_of
-from numerics.backends.tensors import number_of
-from numerics.formats.backend import Draw
+from numerics.backends.host.affine import AffineOptions, Partition
+from numerics.backends.host.arrays import check_blocks, check_bytes
+from numerics.backends.host.backend import tensor_scale_of
+from numerics.backends.host.executor import Affine, BlockOptions
+from numerics.backends.host.output import admit_blocks, check_apart, written
+from numerics.backends.host.tensors import number_of
+from numerics.backends.partition import Blocking, as_shape, check_axis
 from numerics.formats.block import Block, Blocks
+from numerics.formats.dispatch import Draw
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.grid import grid
@@ -291,7 +291,7 @@ class GpuBackend:
         blocks.decode(Fields(data, shared), dtype, cut, tensor_scale, True, out)
         return out
 
-    # ---- a scale and a zero point (backends/affine.py) --------------------------------------
+    # ---- a scale and a zero point (backends/host/affine.py) --------------------------------------
 
     def prepare(self, x: Any) -> tuple[torch.Tensor, str]:
         """x itself where kernels read it; float16 and bfloat16 need not be widened."""

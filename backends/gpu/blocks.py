@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from numerics.backends.blocking import Blocking, check_axis
-from numerics.backends.executor import BlockOptions
 from numerics.backends.gpu.launch import launch, per_program, power_of_two, programs
 from numerics.backends.gpu.native import native
 from numerics.backends.gpu.tensors import FLOATS, memory, pointers, words
-from numerics.backends.words import FLOAT32_MAX, SMALLEST_NORMAL
+from numerics.backends.host.executor import BlockOptions
+from numerics.backends.host.float_bits import FLOAT32_MAX, SMALLEST_NORMAL
+from numerics.backends.partition import Blocking, check_axis
 from numerics.formats.block import Block
 from numerics.formats.floats import bfloat16
 from numerics.formats.grid import element_grid, float32_bits, grid, scale_of

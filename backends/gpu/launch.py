@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.gpu.build import build, interpreting
+from numerics.backends.host.ieee import ieee_arithmetic
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}  # a fused multiply-add rounds once where we round twice
 PER_PROGRAM = 2048  # elements: 16 a thread, four wide loads

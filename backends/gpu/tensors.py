@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from numerics.backends.door import admit
-from numerics.backends.tensors import check_readable, own_codes
-from numerics.backends.words import BEYOND
-from numerics.formats.backend import Draw
+from numerics.backends.host.float_bits import BEYOND
+from numerics.backends.host.output import admit
+from numerics.backends.host.tensors import check_readable, own_codes
 from numerics.formats.codec import NAN, SIGN
+from numerics.formats.dispatch import Draw
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import RANDOM_BITS
 
@@ -114,7 +114,7 @@ def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | Non
     return "bits", (word & ((1 << RANDOM_BITS) - 1)).to(torch.int32).contiguous(), 0
 
 
-# ---- float64, as in backends/words.py ------------------------------------------------------------
+# ---- float64, as in backends/host/float_bits.py ------------------------------------------------------------
 
 
 def truncate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,12 +3,12 @@
 docs/ipu.md says what runs where, what was proven, and what was never seen on silicon.
 """
 
-from numerics.backends.host import HostBackend
+from numerics.backends.host.backend import HostBackend
 from numerics.backends.ipu import bfp16ebs8, limits
-from numerics.backends.ipu.executor import IpuExecutor
 from numerics.backends.ipu.export import export
 from numerics.backends.ipu.session import session
 from numerics.backends.ipu.verify import verify
+from numerics.backends.onnx.executor import IpuExecutor
 
 __all__ = ["BACKEND", "bfp16ebs8", "export", "limits", "session", "verify"]
 

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from numerics.backends.ipu import graphs, portable
 from numerics.backends.ipu.devices import device as find_device
 from numerics.backends.ipu.srs import MODES
-from numerics.backends.ipu.trace import FLOAT, INT32, Graph, arithmetic
-from numerics.formats.aliases import dtype as find_dtype
+from numerics.backends.onnx import graphs, portable
+from numerics.backends.onnx.trace import FLOAT, INT32, Graph, arithmetic
 from numerics.formats.block import Block
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import SCALE_RULES, check_rounding
 
 OPS = ("encode", "decode", "round", "pack", "unpack", "requantize")

@@ -4,7 +4,7 @@ exact.py: one element.  blocks.py: one block.  breakpoints.py: an encoder's whol
 list.  executor.py: the same on arrays, for every test that asks who is right.
 """
 
-from numerics.backends.host import HostBackend
+from numerics.backends.host.backend import HostBackend
 from numerics.backends.reference.judge import Judge
 
 BACKEND = HostBackend(Judge())

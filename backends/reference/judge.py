@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends import words
-from numerics.backends.composed import Composed
-from numerics.backends.environment import under_ieee
-from numerics.backends.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.host import float_bits
+from numerics.backends.host.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.host.ieee import under_ieee
+from numerics.backends.host.unfused import Composed
 from numerics.backends.reference.binary32 import (
     BINARY32,
     BINARY64,
@@ -29,7 +29,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @under_ieee
 class Judge(Composed):
-    """`ReferenceExecutor` in the shape of an Executor (backends/executor.py)."""
+    """`ReferenceExecutor` in the shape of an Executor (backends/host/executor.py)."""
 
     name = "reference"
 
@@ -40,7 +40,7 @@ class Judge(Composed):
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Codes
     ) -> None:
         """Element.encode."""
-        out[...] = self.exact.encode(words.to_float32(x), dtype, rounding, overflow, random)
+        out[...] = self.exact.encode(float_bits.to_float32(x), dtype, rounding, overflow, random)
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
         """Element.decode."""
@@ -50,7 +50,7 @@ class Judge(Composed):
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
     ) -> None:
         """Element.round."""
-        codes = self.exact.encode(words.to_float32(x), dtype, rounding, overflow, random)
+        codes = self.exact.encode(float_bits.to_float32(x), dtype, rounding, overflow, random)
         out[...] = self._narrow(self.exact.decode(codes, dtype), out.dtype)
 
     def _narrow(self, values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
@@ -67,7 +67,7 @@ class Judge(Composed):
 
         The operations of a float scale are those of float32, so float64 is rounded (to odd) first.
         """
-        x = words.as_float32(x) if dtype.family == "scaled" else words.to_float32(x)
+        x = float_bits.as_float32(x) if dtype.family == "scaled" else float_bits.to_float32(x)
         x = np.where(np.isfinite(x), np.clip(x, -_LARGEST, _LARGEST), x)
         made = self.exact.encode_blocks(
             x, dtype, options.rule, options.rounding, options.tensor_scale, options.random
@@ -103,7 +103,7 @@ class Judge(Composed):
         self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
     ) -> Codes:
         """clamp(round(x / scale) + zero), in the arithmetic of the scale: float32, or float64."""
-        x = words.to_float32(x)
+        x = float_bits.to_float32(x)
         codes = np.empty(x.shape, dtype.code_dtype)
         for place in np.ndindex(x.shape):
             scale, zero = _shared(affine, place)

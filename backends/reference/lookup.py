@@ -15,8 +15,8 @@ from functools import lru_cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.environment import ieee_arithmetic
-from numerics.backends.executor import Array, BlockFields, BlockOptions
+from numerics.backends.host.executor import Array, BlockFields, BlockOptions
+from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.reference.blocks import (
     element_max,
     element_unit,

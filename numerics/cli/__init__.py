@@ -11,14 +11,14 @@ from typing import Any
 import click
 
 from numerics._version import __version__
+from numerics.cli.conform import conform_command
 from numerics.cli.files import dequantize_command, quantize_command
 from numerics.cli.formats import encode_command, formats_command, show_command
 from numerics.cli.ipu import ipu_group
 from numerics.cli.machine import doctor_command, warmup_command
+from numerics.cli.vectors import vectors_group
+from numerics.cli.verify import verify_command
 from numerics.cli.words import in_options, usage
-from numerics.conform.command import conform_command
-from numerics.conform.pipe.command import vectors_group
-from numerics.conform.proof.command import verify_command
 from numerics.formats.errors import NumericsError
 from numerics.view import screen
 

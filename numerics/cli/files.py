@@ -17,7 +17,7 @@ from numerics.view.table import Column, Table, name_column
 from numerics.view.text import cells, figure, shortened, wrapped
 
 if TYPE_CHECKING:
-    from numerics.checkpoint import FileReport, TensorReport
+    from numerics.files.checkpoint import FileReport, TensorReport
 
 
 def quantize_options(command: Command) -> Command:
@@ -57,7 +57,7 @@ def quantize_options(command: Command) -> Command:
 @as_json
 @quietly
 def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
-    from numerics.checkpoint import quantize_file
+    from numerics.files.checkpoint import quantize_file
 
     check_seed(options["rounding"], options["seed"])
     with bar(quiet) as shown:
@@ -73,7 +73,7 @@ def _arguments(
     scheme: str | None, group_size: int | None, axis: int | None, asymmetric: bool, **others: Any
 ) -> dict[str, Any]:
     """The command's options as quantize_file's: the axis is the scheme's, or the blocks'."""
-    from numerics.scheme import Scheme
+    from numerics.tensor.scheme import Scheme
 
     if others["zero_point_type"] != "int32" and not asymmetric:
         raise NumericsError("--zero-point-type belongs to --asymmetric: without a zero point it has no type")
@@ -98,7 +98,7 @@ def _arguments(
 @click.argument("out")
 @quietly
 def dequantize_command(model: str, out: str, quiet: bool) -> None:
-    from numerics.checkpoint import dequantize_file
+    from numerics.files.checkpoint import dequantize_file
 
     with bar(quiet) as shown:
         report = dequantize_file(model, out, progress=shown.update)

@@ -18,8 +18,8 @@ from numerics.view.table import Column, Table, name_column, records, text_column
 from numerics.view.text import number
 
 if TYPE_CHECKING:
-    from numerics.describe import Encoded, EncodedBlocks
     from numerics.formats.dtype import Element
+    from numerics.view.describe import Encoded, EncodedBlocks
 
 COLOURS = {"sign": "red", "exponent": "green", "mantissa": "blue", "integer": "blue"}
 ACROSS = (16, 8, 4, 2, 1)  # codes of a line, as many as fit
@@ -28,8 +28,8 @@ ACROSS = (16, 8, 4, 2, 1)  # codes of a line, as many as fit
 @click.command("formats", help="List every format.")
 @as_json
 def formats_command(as_json: bool) -> None:
-    from numerics.describe import facts
     from numerics.formats import dtypes
+    from numerics.view.describe import facts
 
     if as_json:
         deliver(json_of([facts(d) for d in dtypes()]) + "\n")
@@ -55,8 +55,8 @@ def formats_command(as_json: bool) -> None:
 @click.argument("name", metavar="FORMAT")
 @as_json
 def show_command(name: str, as_json: bool) -> None:
-    from numerics.describe import code_table, facts, has_code_table
     from numerics.formats import Element, dtype
+    from numerics.view.describe import code_table, facts, has_code_table
 
     d = dtype(name)
     codes = code_table(d) if isinstance(d, Element) and has_code_table(d) else []
@@ -95,7 +95,7 @@ def _grid(codes: list[tuple[int, float]], across: int) -> Table:
 
 def run_table(d: Element) -> Table:
     """Runs of codes of one kind: the codes and the values that they lead from and to."""
-    from numerics.describe import runs
+    from numerics.view.describe import runs
 
     table = Table([text_column("codes"), text_column("what"), Column("from"), Column("to")])
     for run in runs(d):
@@ -122,8 +122,8 @@ def run_table(d: Element) -> Table:
 def encode_command(
     name: str, values: tuple[str, ...], as_json: bool, scale_rule: str | None, **options: Any
 ) -> None:
-    from numerics.describe import encoded, encoded_blocks
     from numerics.formats import Block, dtype
+    from numerics.view.describe import encoded, encoded_blocks
 
     d, numbers = dtype(name), [_number(text) for text in values]
     check_seed(options["rounding"], options["seed"])

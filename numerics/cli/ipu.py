@@ -30,7 +30,7 @@ def ipu_group() -> None: ...
 @click.option("--device", help="For requantize: phx, hpt, stx or krk.")
 def ipu_export_command(name: str, out: str, **options: Any) -> None:
     import numerics as nx
-    from numerics.replacement import replace_file
+    from numerics.files.replacement import replace_file
 
     model = nx.ipu.export(name, options.pop("op"), options.pop("profile"), **options)
     replace_file(out, model.SerializeToString())

@@ -16,7 +16,7 @@ from numerics.view.table import records
 @click.command("doctor", help="What this machine offers: versions, backends, caches, threads.")
 @as_json
 def doctor_command(as_json: bool) -> None:
-    from numerics.doctor import examine
+    from numerics.cli.doctor import examine
 
     found = examine()
     if as_json:

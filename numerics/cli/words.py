@@ -32,7 +32,7 @@ def check_seed(rounding: str, seed: int | None) -> None:
 
 def json_of(said: Any) -> str:
     """JSON that holds no character which a terminal would obey."""
-    from numerics.describe import plain
+    from numerics.view.describe import plain
 
     return json.dumps(plain(said), indent=1, allow_nan=False).replace("\x7f", "\\u007f")
 

@@ -12,9 +12,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.conform.inputs.elements import values
+from numerics.conform.inputs.rescale import element_values, fields_at, quotients, steps, values_at
 from numerics.conform.laws import Law, Mask, hardness, sentence
-from numerics.conform.probes.elements import values
-from numerics.conform.rescale import element_values, fields_at, quotients, steps, values_at
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.rounding import NEAREST

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.probes.elements import values
+from numerics.conform.inputs.elements import values
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample, code_text, numbers
 from numerics.formats.dtype import Float

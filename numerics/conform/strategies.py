@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from numerics.conform import layouts
-from numerics.conform.probes import blocks as block_probes
-from numerics.conform.probes import elements as probes
+from numerics.conform.inputs import blocks as block_probes
+from numerics.conform.inputs import elements as probes
+from numerics.conform.inputs import shapes
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 from numerics.formats.rounding import RANDOM_BITS
@@ -43,9 +43,9 @@ def _float32(bits: int) -> np.float32:
 @st.composite
 def arrays(draw: Any, dtype: Element, max_side: int = 40) -> Float32:
     """float32 arrays of any shape and strides, empty ones too, filled with `values`."""
-    shapes = npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=max_side)
+    sizes = npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=max_side)
     bits = values(dtype).map(lambda x: int(x.view(np.uint32)))
-    x: Float32 = draw(npst.arrays(np.uint32, shapes, elements=bits, fill=st.just(0))).view(np.float32)
+    x: Float32 = draw(npst.arrays(np.uint32, sizes, elements=bits, fill=st.just(0))).view(np.float32)
     turned = x.T if draw(st.booleans(), label="turned") else x
     return turned[::2] if x.ndim and draw(st.booleans(), label="every second") else turned
 
@@ -59,8 +59,8 @@ def random_bits(shape: tuple[int, ...]) -> st.SearchStrategy[NDArray[np.uint32]]
 
 def codes(dtype: Element, max_side: int = 40) -> st.SearchStrategy[NDArray[Any]]:
     """Arrays of codes of any shape."""
-    shapes = npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=max_side)
-    return npst.arrays(dtype.code_dtype, shapes, elements=st.integers(0, (1 << dtype.bits) - 1))
+    sizes = npst.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=max_side)
+    return npst.arrays(dtype.code_dtype, sizes, elements=st.integers(0, (1 << dtype.bits) - 1))
 
 
 @st.composite
@@ -73,7 +73,7 @@ def blocks(draw: Any, dtype: Block, axis: int = -1) -> Float32:
     33
     """
     rows = block_probes.probes(dtype)
-    length = draw(st.one_of(st.sampled_from(layouts.lengths(dtype.block)), st.integers(0, 3 * dtype.block)))
+    length = draw(st.one_of(st.sampled_from(shapes.lengths(dtype.block)), st.integers(0, 3 * dtype.block)))
     count = draw(st.integers(1, 3))
     per_line = -(-length // dtype.block)
     chosen = draw(
@@ -84,4 +84,4 @@ def blocks(draw: Any, dtype: Block, axis: int = -1) -> Float32:
     lines = lines.copy()
     for at in draw(st.lists(place, max_size=3)) if length else ():
         lines.view(np.uint32)[at] = draw(st.integers(0, 0xFFFFFFFF))
-    return layouts.placed(lines, axis)
+    return shapes.placed(lines, axis)

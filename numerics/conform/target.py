@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform import layouts
+from numerics.conform.inputs import shapes
 from numerics.conform.takes import ANYTHING, ARRAYS, Takes
 from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
@@ -125,7 +125,7 @@ class Target:
 
     def call(self, *inputs: Any) -> Any:
         """Whatever the target returns for copies of these inputs, which it must leave alone."""
-        given = tuple(layouts.kept(x) if isinstance(x, np.ndarray) else x for x in inputs)
+        given = tuple(shapes.kept(x) if isinstance(x, np.ndarray) else x for x in inputs)
         arrays = tuple(x for x in given if isinstance(x, np.ndarray))
         before = [x.tobytes() for x in arrays]
         came = self._called(given, arrays)

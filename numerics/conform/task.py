@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.blocking import Blocking, check_axis
+from numerics.backends.partition import Blocking, check_axis
 from numerics.backends.reference.binary32 import dequantize_affine, quantize_affine
 from numerics.backends.reference.executor import ReferenceExecutor, as_float32
 from numerics.conform.kinds import KINDS
-from numerics.formats.aliases import dtype as find_dtype
 from numerics.formats.block import Block
 from numerics.formats.dtype import Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import DETERMINISTIC, check_rounding
 
 Array = NDArray[Any]

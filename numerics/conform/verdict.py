@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.dialects.table import Dialect
+from numerics.conform.deviations.table import Dialect
 from numerics.conform.task import Task
-from numerics.describe import plain
 from numerics.formats.dtype import Element
+from numerics.view.describe import plain
 
 
 class Number(NamedTuple):

@@ -9,18 +9,18 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.affine import AffineBackend, Partition
-from numerics.backends.environment import ieee_arithmetic
-from numerics.backends.executor import Affine
-from numerics.backends.host import tensor_scale_of
-from numerics.backends.tensors import as_tensor, is_tensor
-from numerics.backends.words import as_float32
-from numerics.formats import backend
+from numerics.backends.host.affine import AffineBackend, Partition
+from numerics.backends.host.backend import tensor_scale_of
+from numerics.backends.host.executor import Affine
+from numerics.backends.host.float_bits import as_float32
+from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.host.tensors import as_tensor, is_tensor
+from numerics.formats import dispatch
 from numerics.formats.errors import NumericsError, integer, one_of
 from numerics.quantization import stored
-from numerics.recipe import Recipe
-from numerics.scheme import Scheme
-from numerics.tensor import ORIGINALS, affine_backend, to_host, values_of, wide_type
+from numerics.tensor.qtensor import ORIGINALS, affine_backend, to_host, values_of, wide_type
+from numerics.tensor.scheme import Scheme
+from numerics.tensor.spec import Recipe
 
 Array = NDArray[Any]
 MOST_BATCHES = 2**63 - 1
@@ -28,7 +28,7 @@ MOST_BATCHES = 2**63 - 1
 
 def host() -> AffineBackend:
     """The backend that computes with the state, which is on the host wherever the tensors are."""
-    return cast(AffineBackend, backend.host())
+    return cast(AffineBackend, dispatch.host())
 
 
 def check_within(name: str, came: Any, most: float) -> Any:

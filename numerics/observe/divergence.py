@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.environment import ieee_arithmetic
+from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.observe.bins import Bins

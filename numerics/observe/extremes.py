@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.affine import POF2_EXPONENTS, Partition, widest_scale
+from numerics.backends.host.affine import POF2_EXPONENTS, Partition, widest_scale
 from numerics.formats.errors import NumericsError, one_of
 from numerics.observe.base import Observer, check_within
 from numerics.observe.histogram import have_finite

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.affine import Partition
-from numerics.backends.words import to_float32
+from numerics.backends.host.affine import Partition
+from numerics.backends.host.float_bits import to_float32
 from numerics.formats.errors import NumericsError, integer
 from numerics.observe.base import Observer, check_within
 from numerics.observe.bins import MOST_VALUES, OCTAVES, Bins, count, join, numbers, owners_of
-from numerics.tensor import CHUNK, to_host, wide_type
+from numerics.tensor.qtensor import CHUNK, to_host, wide_type
 
 Array = NDArray[Any]
 Integers = NDArray[np.int64]

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.environment import ieee_arithmetic
-from numerics.backends.executor import Affine
+from numerics.backends.host.executor import Affine
+from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.formats.dtype import Element
 from numerics.formats.errors import one_of
 from numerics.observe.base import host

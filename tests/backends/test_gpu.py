@@ -17,17 +17,17 @@ import torch
 
 import numerics as nx
 from bench import bench_gpu
-from numerics.backends.affine import Partition
 from numerics.backends.cpu import BACKEND as CPU
-from numerics.backends.executor import Affine
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import affine as affine_kernels
 from numerics.backends.gpu import backend as gpu_backend
-from numerics.backends.gpu import blocks, launch, native, strings
+from numerics.backends.gpu import blocks, launch, native, packing
 from numerics.backends.gpu.blocks import Cut
+from numerics.backends.host.affine import Partition
+from numerics.backends.host.executor import Affine
 from numerics.backends.reference.breakpoints import breakpoints
-from numerics.conform.exhaustive import Sweep
-from numerics.formats.backend import Draw
+from numerics.conform.sweep import Sweep
+from numerics.formats.dispatch import Draw
 from tests.children import LIMIT
 from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, edges
 
@@ -121,7 +121,7 @@ def test_stored_blocks_equal_the_cpu(dtype):
 @pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mx6, nx.nvfp4], ids=repr)
 def test_programs_meet_without_a_seam(monkeypatch, dtype, order):
     """Many small programs, the last one not full, in every order of memory."""
-    for module in (launch, gpu_backend, blocks, strings):
+    for module in (launch, gpu_backend, blocks, packing):
         monkeypatch.setattr(module, "per_program", lambda n: 128)
     shape, axis = {"rows": ((7, 160), 1), "columns": ((3, 70, 64), 1), "any": ((3, 70, 5), 1)}[order]
     assert Cut.of(shape, axis, dtype).order == order
@@ -139,12 +139,12 @@ def test_programs_meet_without_a_seam(monkeypatch, dtype, order):
 
 @pytest.mark.parametrize("bits", range(1, 17))
 def test_small_programs_pack_every_width(monkeypatch, bits):
-    for module in (launch, gpu_backend, blocks, strings):
+    for module in (launch, gpu_backend, blocks, packing):
         monkeypatch.setattr(module, "per_program", lambda n: 64)
     codes = rng.integers(0, 1 << bits, 1000).astype(np.uint8 if bits <= 8 else np.uint16)
-    packed = strings.pack(tensor(codes), bits)
+    packed = packing.pack(tensor(codes), bits)
     assert_same_bits(packed.numpy(), CPU.executor.pack(codes, bits))
-    assert_same_bits(strings.unpack(packed, (1000,), bits).numpy(), codes)
+    assert_same_bits(packing.unpack(packed, (1000,), bits).numpy(), codes)
     if bits > 1:
         d = nx.float_format(1 if bits == 2 else 2, max(bits - 3, 0), name=f"bits{bits}", specials="none")
         x = edges()[:3001]

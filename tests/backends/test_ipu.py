@@ -24,9 +24,10 @@ import numerics as nx
 from numerics.backends.array import primitives
 from numerics.backends.bind import PRIMITIVES, bind
 from numerics.backends.cpu import BACKEND as CPU
-from numerics.backends.ipu import graphs, portable, srs
+from numerics.backends.ipu import srs
 from numerics.backends.ipu.devices import DEVICES
 from numerics.backends.ipu.verify import SHIFTS, expected, known_inputs, network
+from numerics.backends.onnx import graphs, portable
 from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS
 from tests.children import LIMIT
 from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS, assert_same_bits, edges

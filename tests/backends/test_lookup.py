@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from numerics.backends.executor import BlockFields, BlockOptions
+from numerics.backends.host.executor import BlockFields, BlockOptions
 from numerics.backends.reference import lookup
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS, SCALE_RULES

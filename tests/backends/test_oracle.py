@@ -14,7 +14,7 @@ import pytest
 
 import numerics as nx
 from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
-from numerics.recipe import SCALE_TYPES, ZERO_POINT_TYPES
+from numerics.tensor.spec import SCALE_TYPES, ZERO_POINT_TYPES
 from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS, assert_same_bits
 
 KINDS = [np.dtype(kind) for kind in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]

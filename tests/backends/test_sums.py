@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from numerics.backends import sums
 from numerics.backends.cpu import EXECUTOR
 from numerics.backends.cpu import threads as cpu_threads
-from numerics.formats import backend
-from numerics.tensor import ErrorSums
+from numerics.backends.host import sums
+from numerics.formats import dispatch
+from numerics.tensor.qtensor import ErrorSums
 
 SIZES = (0, 1, sums.LANES - 1, sums.LANES + 1, sums.CHUNK - 1, sums.CHUNK, sums.CHUNK + 1, 70001)
 KINDS = ("float32", "float64")
@@ -95,8 +95,8 @@ def test_without_numba_the_sums_are_numpy_s(monkeypatch):
     x, y = arrays(5000)
     due = ErrorSums()
     due.add(x, y)
-    monkeypatch.setattr(backend, "owner", missing)
-    monkeypatch.setitem(backend._backends, "cpu", None)
+    monkeypatch.setattr(dispatch, "owner", missing)
+    monkeypatch.setitem(dispatch._backends, "cpu", None)
     found = ErrorSums()
     found.add(x, y)
     assert found == due

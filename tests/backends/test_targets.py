@@ -15,11 +15,11 @@ import pytest
 from llvmlite import ir
 
 import numerics as nx
-from numerics.backends import environment
 from numerics.backends.cpu import compiler, objects, target
 from numerics.backends.cpu.operations import encode_operation, round_operation
 from numerics.backends.cpu.streams import CODES
-from numerics.formats import backend
+from numerics.backends.host import ieee
+from numerics.formats import dispatch
 from tests.conftest import assert_same_bits
 
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
@@ -209,20 +209,20 @@ print("ldmxcsr" in text or "fpcr" in text)
 
 def test_the_c_library_is_found_wherever_it_is(monkeypatch):
     """musl has no libm.so.6, and ctypes may find no libm at all."""
-    monkeypatch.setattr(environment.ctypes.util, "find_library", lambda name: None)
-    assert environment._library_with("fesetenv").fesetenv
-    monkeypatch.setattr(environment.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    monkeypatch.setattr(ieee.ctypes.util, "find_library", lambda name: None)
+    assert ieee._library_with("fesetenv").fesetenv
+    monkeypatch.setattr(ieee.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
     with pytest.raises(nx.NumericsError, match="flushes subnormals"):
-        environment._library_with("fesetenv")
+        ieee._library_with("fesetenv")
 
 
 def test_each_system_has_its_default_environment(monkeypatch):
     """Apple's is an object of its library; glibc's and musl's is -1."""
-    libm = environment._library_with("fesetenv")
-    assert environment._default_of(libm).value == environment.ctypes.c_void_p(-1).value
-    monkeypatch.setattr(environment, "_DEFAULTS", ("environ",))  # any object of the C library will do
-    place = environment._default_of(environment.ctypes.CDLL(None)).value
-    assert place not in (None, 0, environment.ctypes.c_void_p(-1).value)
+    libm = ieee._library_with("fesetenv")
+    assert ieee._default_of(libm).value == ieee.ctypes.c_void_p(-1).value
+    monkeypatch.setattr(ieee, "_DEFAULTS", ("environ",))  # any object of the C library will do
+    place = ieee._default_of(ieee.ctypes.CDLL(None)).value
+    assert place not in (None, 0, ieee.ctypes.c_void_p(-1).value)
 
 
 # ---- a backend that cannot be imported -----------------------------------------------------------
@@ -278,15 +278,15 @@ def test_without_its_compiler_the_array_backend_computes_and_says_so_once(lack):
 
 
 def test_a_backend_that_serves_nobody_else_is_named(monkeypatch):
-    monkeypatch.setitem(backend._homes, "gpu", backend._Home("numerics.no_such_backend", "gpu", "gpu"))
-    monkeypatch.delitem(backend._backends, "gpu", raising=False)
-    monkeypatch.delitem(backend._missing, "gpu", raising=False)
+    monkeypatch.setitem(dispatch._homes, "gpu", dispatch._Home("numerics.no_such_backend", "gpu", "gpu"))
+    monkeypatch.delitem(dispatch._backends, "gpu", raising=False)
+    monkeypatch.delitem(dispatch._missing, "gpu", raising=False)
 
     class Elsewhere:
         device = type("device", (), {"type": "cuda"})()
 
     with pytest.raises(nx.NumericsError, match="backend 'gpu' cannot be imported"):
-        backend.owner(Elsewhere())
+        dispatch.owner(Elsewhere())
 
 
 # ---- microexponents ------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_packed_codes_of_any_width_and_rows_of_any_length_are_cut_between_bytes(
 
 def test_units_hold_whole_tiles_bytes_and_lines():
     from numerics.backends.cpu.operations import block_operation, field_streams
-    from numerics.backends.executor import BlockOptions
+    from numerics.backends.host.executor import BlockOptions
 
     for block in (*BLOCKS, 2, 13, 127, 128):
         d = nx.block_format(block=block, element="int4")

@@ -17,7 +17,7 @@ from numerics.backends.reference.breakpoints import (
     mx_element_breakpoints,
     scale_breakpoints,
 )
-from numerics.conform.exhaustive import Sweep, sweep
+from numerics.conform.sweep import Sweep, sweep
 from numerics.formats.grid import element_grid, scale_of
 from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES
 

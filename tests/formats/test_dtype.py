@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from numerics.formats.aliases import ALIASES
+from numerics.formats.registry import ALIASES
 from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
 
 ALL = ELEMENTS + DECLARED + BLOCKS + DECLARED_BLOCKS

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from numerics import spelling
+from numerics.formats import text
 
 
 def read(kind, **facts):
     """A format as a file brings it."""
-    return spelling.dtype_of({"kind": kind, **facts})
+    return text.dtype_of({"kind": kind, **facts})
 
 
 def test_facts_that_only_equal_others_do_not_change_what_is_declared_later():
     """A file said block = 12.0; one's own block = 12 was then that object, and its encode failed."""
-    facts = spelling.facts_of(nx.block_format(element="int4", block=16, name="first_of_mine"))
+    facts = text.facts_of(nx.block_format(element="int4", block=16, name="first_of_mine"))
     for wrong in (12.0, True, "12", None, np.float32(12)):
         with pytest.raises(nx.NumericsError):
             read(**{**facts, "name": "poisoned", "block": wrong})
@@ -86,7 +86,7 @@ def test_the_same_facts_are_the_same_format():
     assert nx.Integer(name="int5", bits=5) is nx.Integer(name="int5", bits=5)
     for d in (nx.mx6, nx.fp4, nx.float_format(3, 4, name="mine34"), nx.Integer(name="int5", bits=5)):
         assert pickle.loads(pickle.dumps(d)) is copy.copy(d) is copy.deepcopy(d) is d
-        assert spelling.dtype_of(spelling.facts_of(d)) is d
+        assert text.dtype_of(text.facts_of(d)) is d
 
 
 def test_names_are_found_in_any_case():
@@ -145,8 +145,8 @@ def test_use_is_a_block_and_a_decorator():
 
     @nx.use("reference")
     def which():
-        from numerics.formats import backend
+        from numerics.formats import dispatch
 
-        return backend.owner(1.0).name
+        return dispatch.owner(1.0).name
 
     assert which() == which() == "reference"

@@ -14,7 +14,7 @@ import numerics as nx
 from numerics.backends.cpu import EXECUTOR
 from numerics.backends.cpu.executor import CpuExecutor
 from numerics.backends.reference.breakpoints import breakpoints
-from numerics.conform.exhaustive import Sweep, sweep
+from numerics.conform.sweep import Sweep, sweep
 from numerics.formats.rounding import DETERMINISTIC
 
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))  # make verify: all of them

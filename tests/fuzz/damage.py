@@ -17,9 +17,9 @@ import torch
 from click.testing import CliRunner
 
 import numerics as nx
-from numerics.checkpoint import dequantize_file, quantize_file
 from numerics.cli import commands
-from numerics.subclass import TensorQTensor
+from numerics.files.checkpoint import dequantize_file, quantize_file
+from numerics.pytorch.qtensor import TensorQTensor
 
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "int4": ("int4", {"scheme": "per_group(16)"}),
@@ -268,8 +268,8 @@ def ours(wrong: BaseException) -> bool:
 
 def lines(d: str, op: str, *changes: Change) -> bytes:
     """Right vectors with lines changed: ("put" | "insert" | "drop" | "byte", line, what)."""
-    from numerics.conform.pipe.operations import operation
-    from numerics.conform.pipe.vectors import generate
+    from numerics.conform.vectors.operations import operation
+    from numerics.conform.vectors.vectors import generate
 
     made = b"".join(generate(operation(d, op), count=20)).split(b"\n")
     for what, place, value in changes:

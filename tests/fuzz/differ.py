@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import numerics as nx
-from numerics.tensor import QTensor
+from numerics.tensor.qtensor import QTensor
 
 BACKENDS = ("array", "cpu", "reference")
 _PARTS = ("packed", "shared", "zero_point", "tensor_scale")

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 PROMPT = ("SIGINT", "SIGTERM", "SIGHUP")  # nothing stays; after the others the next run cleans up
 KILLS = (*PROMPT, "SIGKILL", "SIGQUIT", "SIGPIPE", "SIGXCPU", "SIGUSR1", "SIGALRM")
 
-QUANTIZED = "from numerics.checkpoint import quantize_file as q; import sys; q(*sys.argv[1:3], 'mx6')"
+QUANTIZED = "from numerics.files.checkpoint import quantize_file as q; import sys; q(*sys.argv[1:3], 'mx6')"
 
 
 @dataclass(frozen=True)

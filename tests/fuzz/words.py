@@ -19,7 +19,7 @@ import torch
 
 import numerics as nx
 from numerics import interop, layouts, observe, train
-from numerics.tensor import QTensor
+from numerics.tensor.qtensor import QTensor
 from tests.fuzz.damage import damaged, forged, lines, pickled, run, streamed
 from tests.fuzz.differ import agree, like, parted, same_threads
 

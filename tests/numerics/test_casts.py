@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 import numerics as nx
-from numerics import checkpoint
 from numerics.cli import commands
-from numerics.manifest import KEY
-from numerics.recipe import Recipe
+from numerics.files import checkpoint
+from numerics.files.header import KEY
+from numerics.tensor.spec import Recipe
 from tests.conftest import assert_same_bits
 
 X = np.array([[np.inf, 1.0, -0.0, 3.39e38], [1e-40, -np.inf, 0.1, 65520.0]], np.float32)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import numerics as nx
-from numerics import streaming
-from numerics.checkpoint import BYTES_PER_ELEMENT, dequantize_file, quantize_file
-from numerics.container import Reader, Writer
-from numerics.pieces import Cut, random_bits, runs, size
+from numerics.files import stream
+from numerics.files.checkpoint import BYTES_PER_ELEMENT, dequantize_file, quantize_file
+from numerics.files.chunks import Cut, random_bits, runs, size
+from numerics.files.safetensors import Reader, Writer
 
 RNG = np.random.default_rng(0)
 TENSORS = {
@@ -232,13 +232,13 @@ def test_memory_is_bounded(tmp_path, monkeypatch, name, options):
     model, out, back = (tmp_path / f"{n}.safetensors" for n in ("model", "out", "back"))
     save_file({"w": np.ones((4, 512, 512), np.float32)}, model)  # 4 MiB
     largest = []
-    piece = streaming._Source.piece
+    piece = stream._Source.piece
 
     def measured(self, part):
         largest.append(size(part))
         return piece(self, part)
 
-    monkeypatch.setattr(streaming._Source, "piece", measured)
+    monkeypatch.setattr(stream._Source, "piece", measured)
     budget = 256 << 10
     quantize_file(model, tmp_path / "warm.safetensors", name, max_memory=budget, **options)
     tracemalloc.start()

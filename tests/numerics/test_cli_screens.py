@@ -14,9 +14,10 @@ from safetensors.numpy import save_file
 
 import numerics as nx
 from bench import demo
-from numerics import cli, doctor
+from numerics import cli
 from numerics.backends.cpu import warmup
-from numerics.describe import facts, runs
+from numerics.cli import doctor
+from numerics.view.describe import facts, runs
 from numerics.view.screen import Screen
 from numerics.view.text import cells, number
 from tests import terminal
@@ -198,8 +199,8 @@ def test_quantize_on_a_pipe_has_full_names_and_every_field(look, model, tmp_path
 
 
 def test_quantize_says_why_tensors_were_copied(look):
-    from numerics.checkpoint import FileReport, TensorReport
     from numerics.cli.files import say_report
+    from numerics.files.checkpoint import FileReport, TensorReport
 
     report = FileReport(
         [TensorReport(f"b{i}", (3,), None, 32.0, None, None, 12, 12, why="one dimension") for i in range(5)]
@@ -270,7 +271,7 @@ def test_help_stands_without_docstrings_and_is_not_cut(look, words):
 
 
 def test_the_demo_fits_with_all_its_headings():
-    from numerics.checkpoint import FileReport, TensorReport
+    from numerics.files.checkpoint import FileReport, TensorReport
 
     tensors = [TensorReport("w", (30522, 384), "int4", 4.25, 17.5, 0.1, 46_881_792, 6_226_488)]
     labels = [f"{name} {options.get('scheme', '')}".rstrip() for name, options in demo.FORMATS.items()]

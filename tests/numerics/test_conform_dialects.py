@@ -9,9 +9,9 @@ import pytest
 
 import numerics as nx
 from numerics.conform import check
-from numerics.conform.dialects.table import AFFINE_DIALECTS, DIALECTS
-from numerics.conform.probes.blocks import probes as block_probes
-from numerics.conform.rescale import fields_at, values_at
+from numerics.conform.deviations.table import AFFINE_DIALECTS, DIALECTS
+from numerics.conform.inputs.blocks import probes as block_probes
+from numerics.conform.inputs.rescale import fields_at, values_at
 from numerics.conform.task import Task
 from tests.numerics.test_conform import FAULTS, affine, blocks_of
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import numerics as nx
-from numerics.conform.command import conform_command
+from numerics.cli.conform import conform_command
 from tests.children import LIMIT
 
 pytest_plugins = ["pytester"]

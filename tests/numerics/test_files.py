@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 import numerics as nx
-from numerics.container import ML_DTYPES, NUMPY
+from numerics.files.safetensors import ML_DTYPES, NUMPY
 from tests.conftest import assert_same_bits
 from tests.numerics.test_torch import RECIPES, data, same
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import numerics as nx
-from numerics.gradients import reach
-from numerics.ops import OPERATORS
+from numerics.pytorch.gradients import reach
+from numerics.pytorch.operators import OPERATORS
 
 NEAR = 200
 

@@ -19,14 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import numerics as nx
-from numerics import container, spelling
-from numerics.checkpoint import dequantize_file, quantize_file
-from numerics.conform.pipe.lines import COMMENTS
-from numerics.conform.pipe.operations import operation
-from numerics.conform.pipe.vectors import LONGEST_HEADER, TITLE, generate, verify
-from numerics.container import Reader, Writer
-from numerics.members import LONGEST, Members
-from numerics.recipe import Recipe
+from numerics.conform.vectors.lines import COMMENTS
+from numerics.conform.vectors.operations import operation
+from numerics.conform.vectors.vectors import LONGEST_HEADER, TITLE, generate, verify
+from numerics.files import safetensors
+from numerics.files.checkpoint import dequantize_file, quantize_file
+from numerics.files.json_members import LONGEST, Members
+from numerics.files.safetensors import Reader, Writer
+from numerics.formats import text as text_of_formats
+from numerics.tensor.spec import Recipe
 
 HANG = 120  # seconds
 
@@ -230,7 +231,7 @@ def test_pairs_of_fp4_are_torchs_own(tmp_path):
 
 
 def test_a_header_that_nobody_would_read_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(container, "LONGEST_HEADER", 1000)
+    monkeypatch.setattr(safetensors, "LONGEST_HEADER", 1000)
     with pytest.raises(nx.NumericsError, match="safetensors allows 1000"):
         nx.save({"a" * 1000: np.ones(1)}, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
@@ -400,7 +401,7 @@ def test_a_file_changed_formats_that_were_declared_later(saved, tmp_path):
 )
 def test_texts_of_formats_and_recipes(text):
     with pytest.raises(nx.NumericsError):
-        spelling.parse("{" + text)
+        text_of_formats.parse("{" + text)
     with pytest.raises(nx.NumericsError):
         Recipe.parse(text)
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 import numerics as nx
-from numerics.backends.affine import Partition
-from numerics.backends.executor import Affine
-from numerics.backends.tensors import as_array
-from numerics.formats import backend as backends
-from numerics.parts import PARTS
-from numerics.recipe import Recipe
-from numerics.subclass import TensorQTensor, rebuilt
+from numerics.backends.host.affine import Partition
+from numerics.backends.host.executor import Affine
+from numerics.backends.host.tensors import as_array
+from numerics.formats import dispatch as backends
+from numerics.pytorch.qtensor import TensorQTensor, rebuilt
+from numerics.tensor.parts import PARTS
+from numerics.tensor.spec import Recipe
 
 RECIPES = [
     ("int4", {}),

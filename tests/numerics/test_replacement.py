@@ -17,12 +17,12 @@ import pytest
 from click.testing import CliRunner
 
 import numerics as nx
-from numerics import replacement
-from numerics.checkpoint import dequantize_file, quantize_file
 from numerics.cli import commands
-from numerics.conform.proof.journal import Journal
-from numerics.endings import terminable
-from numerics.replacement import Replacement, replace_file
+from numerics.conform.verify.journal import Journal
+from numerics.files import replacement
+from numerics.files.checkpoint import dequantize_file, quantize_file
+from numerics.files.replacement import Replacement, replace_file
+from numerics.files.signals import terminable
 from tests.children import child
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX's files, signals and processes")

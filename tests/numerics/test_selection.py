@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import numerics as nx
-from numerics.checkpoint import dequantize_file, quantize_file
 from numerics.cli import commands
-from numerics.companions import RULES
-from numerics.container import NUMPY, Entry, Reader, Writer
+from numerics.files.checkpoint import dequantize_file, quantize_file
+from numerics.files.companions import RULES
+from numerics.files.safetensors import NUMPY, Entry, Reader, Writer
 
 CREPE = {
     "conv1": (128, 1, 512, 1), "conv2": (16, 128, 64, 1), "conv3": (16, 16, 64, 1), "conv4": (16, 16, 64, 1),

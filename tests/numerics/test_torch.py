@@ -12,10 +12,10 @@ pytest.importorskip("torch")
 import torch
 
 import numerics as nx
-from numerics.backends.tensors import as_array
+from numerics.backends.host.tensors import as_array
 from numerics.interop import as_arrays, as_tensors
-from numerics.ops import OPERATORS
-from numerics.tensor import to_host
+from numerics.pytorch.operators import OPERATORS
+from numerics.tensor.qtensor import to_host
 from tests.children import LIMIT
 from tests.conftest import DECLARED, assert_same_bits
 

@@ -9,10 +9,10 @@ pytest.importorskip("torch")
 import torch
 
 import numerics as nx
-from numerics.interop import as_tensors
-from numerics.recipe import Recipe
-from numerics.tensor import ArrayQTensor
-from numerics.transcoding import from_gguf, to_gguf, transcode
+from numerics.interop import as_tensors, from_gguf, to_gguf
+from numerics.tensor.qtensor import ArrayQTensor
+from numerics.tensor.spec import Recipe
+from numerics.transcoding import transcode
 from tests.conftest import assert_same_bits
 
 LIBRARIES = {"numpy": np.asarray, "torch": torch.from_numpy}

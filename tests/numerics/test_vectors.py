@@ -15,11 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 import numerics as nx
-from numerics.conform.pipe import lines
-from numerics.conform.pipe.command import vectors_group
-from numerics.conform.pipe.operations import OPERATIONS, operation
-from numerics.conform.pipe.questions import inputs_that_matter
-from numerics.conform.pipe.vectors import generate, header, verify
+from numerics.cli.vectors import vectors_group
+from numerics.conform.vectors import lines
+from numerics.conform.vectors.operations import OPERATIONS, operation
+from numerics.conform.vectors.questions import inputs_that_matter
+from numerics.conform.vectors.vectors import generate, header, verify
 from tests.children import LIMIT, child
 
 DOCS = Path(__file__).parents[2] / "docs" / "vectors.md"

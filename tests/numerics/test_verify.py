@@ -17,12 +17,12 @@ import pytest
 from click.testing import CliRunner
 
 import numerics as nx
-from numerics.conform.exhaustive import CHUNK
-from numerics.conform.proof import journal, truth, verify
-from numerics.conform.proof.command import verify_command
-from numerics.conform.proof.journal import Journal, prove_all
-from numerics.conform.proof.truth import cases_of, hash_of_reference, shipped
-from numerics.conform.proof.verify import Result, cases, encoder, prove, runs, sample
+from numerics.cli.verify import verify_command
+from numerics.conform.sweep import CHUNK
+from numerics.conform.verify import hashes, journal, proof
+from numerics.conform.verify.hashes import cases_of, hash_of_reference, shipped
+from numerics.conform.verify.journal import Journal, prove_all
+from numerics.conform.verify.proof import Result, cases, encoder, prove, runs, sample
 from tests import terminal
 from tests.children import LIMIT, child
 from tests.conftest import ELEMENTS
@@ -88,7 +88,7 @@ def test_one_wrong_input_of_all_is_found(monkeypatch):
         if bits[0] <= 0x3F800000 <= bits[-1]:
             out[0x3F800000 - bits[0]] += 1
 
-    monkeypatch.setattr(verify, "encoder", lambda case, backend: faulty)
+    monkeypatch.setattr(proof, "encoder", lambda case, backend: faulty)
     found = prove(ENCODER)
     assert not found
     assert str(found).endswith(
@@ -105,28 +105,28 @@ def test_decoders(dtype, backend):
 
 
 def test_a_faulty_decoder_is_found(monkeypatch):
-    right = verify._decoded
+    right = proof._decoded
 
     def faulty(codes, dtype, backend):
         values = right(codes, dtype, backend)
         values[8] = 0.0  # -0 without its sign
         return values
 
-    monkeypatch.setattr(verify, "_decoded", faulty)
+    monkeypatch.setattr(proof, "_decoded", faulty)
     assert "16 inputs, 1 mismatches; first: 0x8 gave np.float32(0.0), should be np.float32(-0.0)" in str(
         prove(cases(["fp4"])[0])
     )
 
 
 def test_a_wrong_hash_is_not_laid_at_the_backend_s_door(monkeypatch):
-    monkeypatch.setattr(verify, "shipped", lambda: {"fp4 decode": "0" * 64})
+    monkeypatch.setattr(proof, "shipped", lambda: {"fp4 decode": "0" * 64})
     assert "0 mismatches, but the shipped hash is another" in str(prove(cases_of(nx.fp4).__next__()))
 
 
 def small(monkeypatch):
     """2**20 inputs stand for all of them; the second half begins a side."""
-    monkeypatch.setattr(verify, "EVERY", 4 * CHUNK)
-    monkeypatch.setattr(verify, "SIGN", 2 * CHUNK)
+    monkeypatch.setattr(proof, "EVERY", 4 * CHUNK)
+    monkeypatch.setattr(proof, "SIGN", 2 * CHUNK)
 
 
 def test_runs(monkeypatch):
@@ -144,7 +144,7 @@ def test_runs(monkeypatch):
 
 def test_an_encoder_without_runs_ends_early(monkeypatch):
     small(monkeypatch)
-    monkeypatch.setattr(verify, "MOST_RUNS", 10)
+    monkeypatch.setattr(proof, "MOST_RUNS", 10)
     calls = []
 
     def encode(x, out):
@@ -165,7 +165,7 @@ def test_samples(backend):
 
 def test_a_sample_finds_a_moved_breakpoint(monkeypatch):
     wrong = cases(["fp4"], ["half_away"])[1]
-    monkeypatch.setattr(verify, "encoder", lambda case, backend: encoder(wrong, backend))
+    monkeypatch.setattr(proof, "encoder", lambda case, backend: encoder(wrong, backend))
     found = sample(cases(["fp4"], ["half_even"])[1])
     assert "8 mismatches; first: 0x3E800000 gave 1, should be 0" in str(found).replace(
         "np.uint8(", ""
@@ -330,7 +330,7 @@ def test_the_command_says_that_a_sample_is_no_proof(monkeypatch):
     found = command("fp4", "--rounding", "floor", "--sample", "--backend", "array")
     assert found.exit_code == 0
     assert found.stdout.endswith(" 0 wrong: a slice of the inputs, not a proof\n")
-    monkeypatch.setattr(verify, "encoder", lambda case, backend: lambda x, out: out.fill(0))
+    monkeypatch.setattr(proof, "encoder", lambda case, backend: lambda x, out: out.fill(0))
     found = command("fp4", "--rounding", "floor", "--sample", "--json")
     said = json.loads(found.stdout)
     assert (found.exit_code, said["proof"], said["right"]) == (1, False, False)
@@ -392,8 +392,8 @@ def test_an_interrupt_leaves_the_journal_whole(tmp_path):
 
 
 def test_the_truth_is_written_by_its_module(monkeypatch, capsys):
-    monkeypatch.setattr(truth, "dtypes", lambda: [nx.int2, nx.mx6, nx.fp4])
-    truth.main()
+    monkeypatch.setattr(hashes, "dtypes", lambda: [nx.int2, nx.mx6, nx.fp4])
+    hashes.main()
     made = json.loads(capsys.readouterr().out)
     assert made == {name: shipped()[name] for name in made}
     assert len(made) == 2 + 2 * 8

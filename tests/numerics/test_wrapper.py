@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 import numerics as nx
-from numerics.backends.tensors import as_array
-from numerics.subclass import TensorQTensor
+from numerics.backends.host.tensors import as_array
+from numerics.pytorch.qtensor import TensorQTensor
 from tests.conftest import assert_same_bits
 
 FORMATS = ("int8", "int4", "int3", "mxfp4", "mx6", "nvfp4")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from numerics.conform.dialects.table import AFFINE_DIALECTS, DIALECTS
+from numerics.conform.deviations.table import AFFINE_DIALECTS, DIALECTS
 from tests.peers.__main__ import DATA, PAGE
 from tests.peers.claims import LIBRARIES
 from tests.peers.judge import row

@@ -7,10 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from numerics.conform import layouts
-from numerics.conform.dialects.search import nearest_affine
+from numerics.conform.deviations.search import nearest_affine
+from numerics.conform.inputs import affine, shapes
 from numerics.conform.laws import AFFINE_LAWS, Scaled
-from numerics.conform.probes import affine
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.trials.findings import Findings, Trial, layout, misplaced
@@ -55,12 +54,12 @@ def _truth(task: Task, scale: float, zero_point: int) -> Array:
 def _layouts(target: Target, found: Findings) -> None:
     """The same numbers in other shapes and strides, at two scales and zero points in turn."""
     task = target.task
-    numbers = layouts.SINGLES
+    numbers = shapes.SINGLES
     given = [(0.5, 0), (float(np.float32(0.1)), int(task.element.max) // 2 + 1)]
-    for turn, x in enumerate(layouts.shaped(numbers, target.takes)):
+    for turn, x in enumerate(shapes.shaped(numbers, target.takes)):
         scale, zero_point = given[turn % 2]
         shortest = task.affine_codes(numbers, scale, zero_point)
-        due = shortest[layouts.places(len(numbers), x, numbers)]
+        due = shortest[shapes.places(len(numbers), x, numbers)]
         came = target.affine(x, scale, zero_point)
         if came.dtype.kind == "f":
             due = task.affine_values(due.reshape(-1), scale, zero_point).reshape(x.shape)

@@ -8,11 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from numerics.conform import layouts
 from numerics.conform.block_laws import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
-from numerics.conform.dialects.search import nearest
+from numerics.conform.deviations.search import nearest
+from numerics.conform.inputs import blocks, random_bits, shapes
 from numerics.conform.laws import Law
-from numerics.conform.probes import blocks, draws
 from numerics.conform.shrink import simpler_block
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
@@ -61,7 +60,7 @@ def _observe(
 ) -> SeenBlocks:
     """Whole blocks, given to the target along its axis and taken back as rows."""
     task = target.task
-    inputs = [layouts.placed(part, task.axis) for part in (rows, random) if part is not None]
+    inputs = [shapes.placed(part, task.axis) for part in (rows, random) if part is not None]
     came = _as_rows(task, target.blocks(*inputs))
     fields, due = _truth(task, rows, random) if truth is None else truth
     if isinstance(came, Fields):
@@ -135,7 +134,7 @@ def _draws_of_probes(task: Task) -> Array:
 @lru_cache(maxsize=64)
 def _drawn(task: Task) -> Array:
     rows = blocks.probes(task.block)
-    return draws.of_blocks(task, rows, _probed_fields(task))
+    return random_bits.of_blocks(task, rows, _probed_fields(task))
 
 
 # ---- lines of blocks --------------------------------------------------------------------------------
@@ -143,7 +142,7 @@ def _drawn(task: Task) -> Array:
 
 def _lines(target: Target, found: Findings) -> None:
     """Last blocks that are short, and whole ones in longer lines and more axes."""
-    for x in layouts.tensors(target.task, target.takes.whole_blocks):
+    for x in shapes.tensors(target.task, target.takes.whole_blocks):
         if not found.failures:
             short = bool(x.shape[target.task.axis] % target.task.block.block)
             _compare(target, found, x, short_block if short else layout)
@@ -151,7 +150,7 @@ def _lines(target: Target, found: Findings) -> None:
 
 def _strided(target: Target, found: Findings) -> None:
     """Blocks in memory that is not contiguous."""
-    for x in layouts.strided(target.task):
+    for x in shapes.strided(target.task):
         if not found.failures:
             _compare(target, found, x, layout)
 
@@ -162,7 +161,7 @@ def _compare(target: Target, found: Findings, x: Array, law: Named) -> None:
     if task.kind == "decode":
         _compare_decoded(target, found, x, law)
         return
-    random = layouts.some_draws(x.shape) if task.draws else None
+    random = shapes.some_draws(x.shape) if task.draws else None
     came = target.blocks(*(part for part in (x, random) if part is not None))
     due = task.answer(np.ascontiguousarray(x), random)
     if isinstance(came, Fields) and isinstance(due, Fields):
@@ -178,7 +177,7 @@ def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> N
     task = target.task
     fields = task.fields(np.ascontiguousarray(x))
     due = task.block_values(fields)
-    given = [part for part in (layouts.like(fields.codes, x), *fields[1:]) if part is not None]
+    given = [part for part in (shapes.like(fields.codes, x), *fields[1:]) if part is not None]
     came = target.blocks(*given)
     assert isinstance(came, np.ndarray)
     _expect_equal(task, found, given[0], came, due, law)
@@ -199,7 +198,7 @@ def _decode(target: Target, found: Findings) -> None:
     rows = blocks.codes(task.block)
     shared = [part[:, None] for part in rows[1:] if part is not None]
     due = _decoded_probes(replace(task, axis=-1))
-    came = target.blocks(*(layouts.placed(part, task.axis) for part in (rows.codes, *shared)))
+    came = target.blocks(*(shapes.placed(part, task.axis) for part in (rows.codes, *shared)))
     assert isinstance(came, np.ndarray)
     found.tried += rows.codes.size
     found.judge(BLOCK_DECODE_LAWS, SeenFields(task, rows, task.blocking(came.shape).rows(came), due))

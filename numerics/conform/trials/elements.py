@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from numerics.conform import layouts
-from numerics.conform.dialects.search import nearest
+from numerics.conform.deviations.search import nearest
+from numerics.conform.inputs import elements, random_bits, shapes
 from numerics.conform.laws import DECODE_LAWS, Codes, Elements, Law, element_laws, unbiased
-from numerics.conform.probes import draws, elements
 from numerics.conform.shrink import simpler_number
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Float32, Task
@@ -51,12 +50,12 @@ def _every_turn(target: Target, found: Findings) -> None:
 
 def _drawn(target: Target, found: Findings) -> None:
     """Stochastic rounding: every threshold, and the mean over evenly spaced draws."""
-    x, random = draws.elements(target.task.element)
+    x, random = random_bits.elements(target.task.element)
     kept = target.keeps(x)
     seen = observe(target, x[kept], random[kept])
     found.tried += len(seen.x)
     found.judge(element_laws(target.task), seen)
-    even = observe(target, *draws.even_draws(target.task.element))
+    even = observe(target, *random_bits.even_draws(target.task.element))
     found.tried += len(even.x)
     found.judge((unbiased,), even)
     if seen.wrong.any():
@@ -78,8 +77,8 @@ def _decode(target: Target, found: Findings) -> None:
 def _layouts(target: Target, found: Findings) -> None:
     """The same numbers in other shapes and strides."""
     task = target.task
-    for x in layouts.shaped(_some_inputs(task), target.takes):
-        random = layouts.some_draws(x.shape) if task.draws else None
+    for x in shapes.shaped(_some_inputs(task), target.takes):
+        random = shapes.some_draws(x.shape) if task.draws else None
         due = task.values(x) if task.kind == "decode" else np.asarray(task.answer(x, random))
         came = target.elements(*(part for part in (x, random) if part is not None))
         found.tried += x.size
@@ -92,5 +91,5 @@ def _layouts(target: Target, found: Findings) -> None:
 def _some_inputs(task: Task) -> Array:
     """Numbers, or codes, of which the same kernel has already made the right thing one by one."""
     if task.kind == "decode":
-        return np.arange(1 << task.element.bits)[:: layouts.EVERY].astype(task.element.code_dtype)
-    return layouts.SINGLES
+        return np.arange(1 << task.element.bits)[:: shapes.EVERY].astype(task.element.code_dtype)
+    return shapes.SINGLES

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from numerics.backends.reference.breakpoints import breakpoints
-from numerics.conform.exhaustive import Sweep, sweep
 from numerics.conform.laws import element_laws, hardness, sentence
+from numerics.conform.sweep import Sweep, sweep
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Float32, Task
 from numerics.conform.trials.elements import observe, simpler

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from numerics.conform.dialects.table import Dialect
+from numerics.conform.deviations.table import Dialect
 from numerics.conform.laws import Law, sentence
 from numerics.conform.target import SENTENCES, Target
 from numerics.conform.task import Array

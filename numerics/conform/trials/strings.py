@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from numerics.backends.reference import bits
+from numerics.conform.inputs.shapes import LENGTHS
 from numerics.conform.laws import Packing, last_byte, order
-from numerics.conform.layouts import LENGTHS
 from numerics.conform.target import Target
 from numerics.conform.task import Array
 from numerics.conform.trials.findings import Findings, Trial, layout, misplaced

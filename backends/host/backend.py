@@ -1,0 +1,325 @@
+"""What every executor on the host shares and none should repeat: everything but the arithmetic.
+
+Kinds of input, checks, `out`, axes, padding and random bits, around an `Executor`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.host import random_bits
+from numerics.backends.host.affine import HostAffine
+from numerics.backends.host.arrays import Target, as_given, check_blocks, check_bytes, take, take_codes
+from numerics.backends.host.executor import Array, BlockFields, BlockOptions, Executor
+from numerics.backends.host.float_bits import as_float32, name_of, to_float32
+from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.host.memory import allocate
+from numerics.backends.host.micro_packing import pack_micro, unpack_micro
+from numerics.backends.host.output import admit_blocks, check_apart
+from numerics.backends.host.tensors import on_host
+from numerics.backends.partition import Blocking, as_shape, check_axis
+from numerics.formats.block import Block, Blocks
+from numerics.formats.dispatch import Draw
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError
+
+SMALLEST = 2.0**-149  # positive number of float32
+
+
+class HostBackend(HostAffine):
+    """A Backend (formats/dispatch.py) for NumPy arrays, Python numbers and torch tensors on the CPU."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self.name = executor.name
+
+    def check(self) -> None:
+        """The host is there."""
+
+    def owns(self, x: Any) -> bool:
+        """NumPy arrays and scalars, Python numbers, nested lists, torch tensors on the CPU."""
+        return isinstance(x, (np.ndarray, np.generic, int, float, complex, list, tuple)) or on_host(x)
+
+    def prepare(self, x: Any) -> tuple[Array, str]:
+        """x as float32 or float64, and the name of what it was: a float type, or `python`."""
+        data, _ = take(x)
+        named = name_of(data.dtype) if hasattr(x, "dtype") else "python"
+        return to_float32(data), named
+
+    def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
+        """What backends/host/sums.py finds of arrays of any float type and byte order, and of one shape."""
+        wide = (to_float32(array) for array in (x, y))
+        return self.executor.error_sums(
+            *(np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(-1) for array in wide)
+        )
+
+    # ---- elements --------------------------------------------------------------------------
+
+    def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+        """Element.encode."""
+        data, give = take(x)
+        random = random_bits.bits(draw, data.shape)
+        target = Target(out, data.shape, np.dtype(dtype.code_dtype), data, give)
+        self.executor.encode(data.reshape(-1), dtype, rounding, overflow, random, target.flat)
+        return target.done()
+
+    def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
+        """Element.decode."""
+        data, give = take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name)
+        target = Target(out, data.shape, np.dtype(np.float32), data, give)
+        self.executor.decode(data.reshape(-1), dtype, target.flat)
+        return target.done()
+
+    def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+        """Element.round."""
+        data, give = take(x)
+        random = random_bits.bits(draw, data.shape)
+        target = Target(out, data.shape, data.dtype, data, give)
+        self.executor.round(data.reshape(-1), dtype, rounding, overflow, random, target.flat)
+        return target.done()
+
+    def pack(self, codes: Any, dtype: Element) -> Any:
+        """Element.pack."""
+        data, give = take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name)
+        return give(self.executor.pack(data.reshape(-1), dtype.bits))
+
+    def unpack(self, packed: Any, shape: Any, dtype: Element) -> Any:
+        """Element.unpack."""
+        data, give = take_codes(packed, 8, "uint8", "packed bytes")
+        shape = as_shape(shape)
+        return give(self._unpack(data.reshape(-1), math.prod(shape), dtype.bits).reshape(shape))
+
+    def _unpack(self, packed: Array, count: int, bits: int) -> Array:
+        check_bytes(packed.size, count, bits)
+        return self.executor.unpack(packed, count, bits)
+
+    def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
+        """Element.encode_packed."""
+        data, give = take(x)
+        random = random_bits.bits(draw, data.shape)
+        out = allocate(-(-data.size * dtype.bits // 8), np.uint8)
+        self.executor.encode_packed(data.reshape(-1), dtype, rounding, overflow, random, out)
+        return give(out)
+
+    def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:
+        """Element.decode_packed."""
+        data, give = take_codes(packed, 8, "uint8", "packed bytes")
+        shape = as_shape(shape)
+        check_bytes(data.size, math.prod(shape), dtype.bits)
+        out = allocate(shape)
+        self.executor.decode_packed(data.reshape(-1), dtype, out.reshape(-1))
+        return give(out)
+
+    # ---- blocks ----------------------------------------------------------------------------
+
+    def encode_blocks(
+        self,
+        x: Any,
+        dtype: Block,
+        axis: int,
+        rule: str,
+        rounding: str,
+        tensor_scale: float | None,
+        draw: Draw,
+        out: Blocks | None = None,
+    ) -> Blocks:
+        """Block.encode."""
+        data, give = take(x)
+        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        targets = None if out is None else _block_targets(out, dtype, axis, blocking, data)
+        rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
+        direct = _in_place(targets, blocking)
+        fields = self.executor.encode_blocks(rows, dtype, options, direct)
+        micro = None if fields.microexponents is None else blocking.shared(fields.microexponents)
+        found = blocking.elements(fields.codes), blocking.shared(fields.scale), micro
+        if targets is None:
+            parts = [None if part is None else give(part) for part in found]
+        else:  # there is no target for what the format has not
+            made = zip(targets, found, strict=False)
+            parts = [target.done(None if direct is not None else part) for target, part in made]
+        codes, scale, micro = (*parts, None)[:3]
+        return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
+
+    def _rows(
+        self, data: Array, dtype: Block, blocking: Blocking, rule: str, rounding: str,
+        tensor_scale: float | None, draw: Draw,
+    ) -> tuple[Array, BlockOptions]:  # fmt: skip
+        random = random_bits.bits(draw, data.shape)
+        random = None if random is None else blocking.rows(random.reshape(data.shape))
+        if dtype.family == "scaled" and tensor_scale is None:
+            tensor_scale = found_tensor_scale(data, dtype)
+        return blocking.rows(data), BlockOptions(rule, rounding, tensor_scale, random)
+
+    def quantize_blocks(
+        self,
+        x: Any,
+        dtype: Block,
+        axis: int,
+        rule: str,
+        rounding: str,
+        tensor_scale: float | None,
+        draw: Draw,
+    ) -> tuple[Array, Array | None, float | None]:
+        """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
+        data, _ = take(x)
+        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        if dtype.family == "micro" or blocking.whole:
+            rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
+            packed, scale = self.executor.encode_blocks_packed(rows, dtype, options)
+            return packed, None if scale is None else blocking.shared(scale), options.tensor_scale
+        blocks = self.encode_blocks(data, dtype, axis, rule, rounding, tensor_scale, draw)
+        return self.pack_blocks(blocks), blocks.scale, blocks.tensor_scale
+
+    def dequantize_blocks(
+        self, packed: Array, scale: Array | None, dtype: Block, shape: tuple[int, ...], axis: int,
+        tensor_scale: float | None,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """float32 values of what quantize_blocks made; raises NumericsError for fewer bytes or scales."""
+        blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
+        if dtype.family != "micro" and not blocking.whole:
+            blocks = self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale)
+            return np.asarray(self.decode_blocks(blocks, None))
+        packed, _ = take_codes(packed, 8, "uint8", "packed bytes")
+        shared = None
+        if dtype.scale is None:
+            check_blocks(packed.size, blocking.count, dtype)
+        else:
+            check_bytes(packed.size, math.prod(shape), dtype.element_bits)
+            taken, _ = take_codes(scale, dtype.scale.bits, dtype.scale.code_dtype, f"{dtype.name} scale")
+            shared = blocking.shared_rows(taken, "scale")
+        rows = allocate((blocking.count, dtype.block))
+        self.executor.decode_blocks_packed(packed, shared, dtype, tensor_scale, rows)
+        return blocking.elements(rows)
+
+    def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
+        """Block.decode."""
+        fields, blocking, give, codes = self._fields(blocks)
+        target = Target(out, codes.shape, np.dtype(np.float32), codes, give) if out is not None else None
+        rows = allocate(fields.codes.shape)
+        self.executor.decode_blocks(fields, blocks.dtype, blocks.tensor_scale, rows)
+        values = blocking.elements(rows)
+        return give(values) if target is None else target.done(values)
+
+    def _fields(self, blocks: Blocks) -> tuple[BlockFields, Blocking, Callable[[Array], Any], Array]:
+        d = blocks.dtype
+        codes, give = take_codes(blocks.codes, d.element_bits, d.code_dtype, d.name)
+        blocking = Blocking(codes.shape, check_axis(blocks.axis, codes.shape), d.block)
+        width, kind = (8, "uint8") if d.scale is None else (d.scale.bits, d.scale.code_dtype)
+        scale = blocking.shared_rows(take_codes(blocks.scale, width, kind, f"{d.name} scale")[0], "scale")
+        micro = None
+        if d.family == "micro":
+            taken = take_codes(
+                blocks.microexponents,
+                d.block // (d.sub_block or 1),
+                "uint8",
+                f"{d.name} microexponents",
+            )
+            micro = blocking.shared_rows(taken[0], "microexponents")
+        return BlockFields(blocking.rows(codes), scale, micro), blocking, give, codes
+
+    def round_blocks(
+        self,
+        x: Any,
+        dtype: Block,
+        axis: int,
+        rule: str,
+        rounding: str,
+        tensor_scale: float | None,
+        draw: Draw,
+        out: Any,
+    ) -> Any:
+        """Block.round."""
+        data, give = take(x)
+        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
+        target = Target(out, data.shape, data.dtype, data, give)
+        direct = target.array.reshape(rows.shape) if blocking.whole else None
+        values = np.empty(rows.shape, data.dtype) if direct is None else direct
+        self.executor.round_blocks(rows, dtype, options, values)
+        return target.done(None if direct is not None else blocking.elements(values))
+
+    def pack_blocks(self, blocks: Blocks) -> Any:
+        """Block.pack."""
+        fields, _, give, codes = self._fields(blocks)
+        d = blocks.dtype
+        if d.family != "micro":
+            return give(self.executor.pack(codes.reshape(-1), d.element_bits))
+        return give(pack_micro(self.executor, fields, d))
+
+    def unpack_blocks(
+        self,
+        packed: Any,
+        dtype: Block,
+        shape: Any,
+        axis: int,
+        scale: Any,
+        tensor_scale: float | None,
+    ) -> Blocks:
+        """Block.unpack."""
+        data, give = take_codes(packed, 8, "uint8", "packed bytes")
+        shape = as_shape(shape)
+        if dtype.family != "micro":
+            if scale is None:
+                raise NumericsError(f"{dtype.name}: the scales stand beside the packed codes; give scale=")
+            check_axis(axis, shape)
+            codes = self._unpack(data.reshape(-1), math.prod(shape), dtype.element_bits)
+            return Blocks(dtype, axis, give(codes.reshape(shape)), scale, None, tensor_scale)
+        blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
+        check_blocks(data.size, blocking.count, dtype)
+        fields = unpack_micro(self.executor, data.reshape(-1, dtype.bytes_per_block), dtype)
+        assert fields.microexponents is not None
+        shared = [give(blocking.shared(field)) for field in (fields.scale, fields.microexponents)]
+        return Blocks(dtype, axis, give(blocking.elements(fields.codes)), *shared)
+
+
+def _block_targets(
+    out: Blocks, dtype: Block, axis: int, blocking: Blocking, source: Array
+) -> tuple[Target, ...]:
+    """Where the parts go: codes, scale and, where the format has them, microexponents."""
+    admit_blocks(out, dtype, axis, len(blocking.shape))
+    kinds = {"codes": dtype.code_dtype, "scale": dtype.scale.code_dtype if dtype.scale else "uint8"}
+    if dtype.family == "micro":
+        kinds["microexponents"] = "uint8"
+    targets = tuple(
+        Target(
+            getattr(out, name), blocking.shape if name == "codes" else blocking.shared_shape,
+            np.dtype(kind), source, as_given, f"out.{name}",
+        ) for name, kind in kinds.items()
+    )  # fmt: skip
+    check_apart({f"out.{name}": getattr(out, name) for name in kinds})
+    return targets
+
+
+def _in_place(targets: tuple[Target, ...] | None, blocking: Blocking) -> BlockFields | None:
+    """The caller's arrays as rows, where rows are their memory."""
+    if targets is None or not blocking.whole or not all(target.direct for target in targets):
+        return None
+    codes, scale, *micro = (target.array for target in targets)
+    rows = codes.reshape(-1, blocking.size)
+    return BlockFields(rows, scale.reshape(-1), micro[0].reshape(-1) if micro else None)
+
+
+def found_tensor_scale(data: Array, dtype: Block) -> float:
+    """NVFP4's tensor scale, from the largest finite magnitude as float32 has it."""
+    with ieee_arithmetic():
+        x = as_float32(data)
+        finite = np.abs(x[np.isfinite(x)])
+        return tensor_scale_of(finite.max() if finite.size else 0.0, dtype)
+
+
+def tensor_scale_of(amax: float, dtype: Block) -> float:
+    """amax over the largest block scale times element; 1 where there is nothing to scale.
+
+    One float32 division, correctly rounded, but never to 0: to the smallest float32 instead.
+    """
+    assert dtype.element is not None
+    assert dtype.scale is not None
+    with ieee_arithmetic():
+        largest = np.float32(dtype.element_unit * dtype.element.max * dtype.scale.max)
+        found = np.float32(amax) / largest
+        return max(float(found), SMALLEST) if amax else 1.0

@@ -1,0 +1,169 @@
+"""What an executor on the host must offer: whole arrays in, whole arrays out, nothing else.
+
+`HostBackend` (host.py) does for each of them what is not arithmetic: kinds of input, checks, axes,
+padding, random bits.  x is C-contiguous float16, bfloat16, float32 or float64 and one-dimensional,
+blocks are the rows of such an array [n, block]; random holds 30-bit integers as int32, in x's shape,
+or is None.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element
+
+Array = NDArray[Any]
+Codes = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+class BlockOptions(NamedTuple):
+    """How blocks are encoded."""
+
+    rule: str
+    rounding: str
+    tensor_scale: float | None
+    random: Array | None
+
+
+class BlockFields(NamedTuple):
+    """Blocks as rows: codes [n, block], scale [n], microexponents [n] or None."""
+
+    codes: Codes
+    scale: Codes
+    microexponents: NDArray[np.uint8] | None
+
+
+class Affine(NamedTuple):
+    """A scale, and a zero point or None, for each row; arrays of the backend, float32 or float64 as x is."""
+
+    scale: Any
+    zero: Any
+
+
+class Executor(Protocol):
+    """The operations of an executor on the host."""
+
+    name: str
+
+    def encode(
+        self,
+        x: Array,
+        dtype: Element,
+        rounding: str,
+        overflow: str,
+        random: Array | None,
+        out: Codes,
+    ) -> None:
+        """Codes of x into out."""
+
+    def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
+        """Values of codes into out."""
+
+    def round(
+        self,
+        x: Array,
+        dtype: Element,
+        rounding: str,
+        overflow: str,
+        random: Array | None,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Values nearest to x into out."""
+
+    def encode_blocks(
+        self, x: Array, dtype: Block, options: BlockOptions, out: BlockFields | None = None
+    ) -> BlockFields:
+        """Blocks of the rows of x, into out where it is given."""
+        ...
+
+    def decode_blocks(
+        self,
+        fields: BlockFields,
+        dtype: Block,
+        tensor_scale: float | None,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Values of blocks into the rows of out."""
+
+    def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
+        """Values nearest to the rows of x into the rows of out, which is of x's type."""
+
+    def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
+        """One-dimensional codes to bytes."""
+        ...
+
+    def unpack(self, packed: NDArray[np.uint8], count: int, bits: int) -> Codes:
+        """Bytes to `count` codes."""
+        ...
+
+    def encode_affine(
+        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
+    ) -> Codes:
+        """Codes of x: [rows, n] with a scale and zero point a row [rows], or [batches, rows, n] with
+        one a column [batches, n].
+        """
+        ...
+
+    def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
+        """Values of codes cut as for encode_affine, in the type of the scale."""
+        ...
+
+    def extremes(self, x: Array) -> tuple[Array, Array]:
+        """The least and the largest finite value of each row, or column; 0 where there is none."""
+        ...
+
+    def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
+        """What backends/host/sums.py finds of one-dimensional arrays of float32 or float64."""
+        ...
+
+    def encode_packed(
+        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
+    ) -> None:
+        """Codes of x, as one string of bits, into out."""
+
+    def decode_packed(self, packed: NDArray[np.uint8], dtype: Element, out: NDArray[np.float32]) -> None:
+        """Values of a string of bits into out."""
+
+    def encode_blocks_packed(
+        self, x: Array, dtype: Block, options: BlockOptions
+    ) -> tuple[NDArray[np.uint8], Codes | None]:
+        """Blocks of the rows of x as bytes, and the scales that stand beside them."""
+        ...
+
+    def decode_blocks_packed(
+        self,
+        packed: NDArray[np.uint8],
+        scale: Codes | None,
+        dtype: Block,
+        tensor_scale: float | None,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Values of such bytes into the rows of out."""
+
+    def encode_affine_packed(
+        self,
+        x: Array,
+        dtype: Element,
+        affine: Affine,
+        rounding: str,
+        random: Array | None,
+        out: NDArray[np.uint8] | None = None,
+    ) -> NDArray[np.uint8]:
+        """The codes of encode_affine as one string of bits."""
+        ...
+
+    def round_affine(
+        self,
+        x: Array,
+        dtype: Element,
+        affine: Affine,
+        rounding: str,
+        random: Array | None,
+        out: Array | None = None,
+    ) -> Array:
+        """decode_affine(encode_affine(x)), in the type of the scale."""
+        ...

@@ -1,0 +1,53 @@
+"""Random bits for stochastic rounding, on the host: drawn by seed (formats/philox.py) or given."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.host.arrays import listed
+from numerics.backends.host.tensors import as_array, is_tensor
+from numerics.formats.dispatch import Draw
+from numerics.formats.errors import NumericsError
+from numerics.formats.philox import WORD, philox
+from numerics.formats.rounding import RANDOM_BITS
+
+CHUNK = 1 << 14  # counters at a time
+MASK = (1 << RANDOM_BITS) - 1
+
+
+def bits(draw: Draw, shape: tuple[int, ...]) -> NDArray[np.int32] | None:
+    """One 30-bit integer an element, flat in C order; None when nothing is drawn."""
+    if draw.seed is not None:
+        return from_seed(draw.seed, math.prod(shape))
+    return None if draw.bits is None else _given(draw.bits, shape)
+
+
+def _given(came: Any, shape: tuple[int, ...]) -> NDArray[np.int32]:
+    array = as_array(came) if is_tensor(came) else listed("random_bits", came)
+    if array.dtype.kind not in "iu" or array.shape != shape:
+        raise NumericsError(
+            f"random_bits must be uint32 of shape {shape}, not {array.dtype.name} {array.shape}"
+        )
+    return (array & MASK).astype(np.int32).reshape(-1)
+
+
+def from_seed(seed: int, count: int, first: int = 0) -> NDArray[np.int32]:
+    """The bits of elements first, first + 1, ...; `first` is a multiple of 4.
+
+    >>> [hex(b) for b in from_seed(0, 2)]
+    ['0x2627e8d5', '0x2169c58d']
+    """
+    drawn = np.empty((-(-count // 4), 4), np.int32)
+    key = (np.uint64(seed & WORD), np.uint64(seed >> 32))
+    zero = np.zeros((), np.uint64)
+    for start in range(0, len(drawn), CHUNK):
+        part = drawn[start : start + CHUNK]
+        counter = np.arange(first // 4 + start, first // 4 + start + len(part), dtype=np.uint64)
+        words = philox(counter & np.uint64(WORD), counter >> np.uint64(32), zero, zero, *key)
+        for lane, word in enumerate(words):
+            part[:, lane] = word & np.uint64(MASK)
+    return drawn.reshape(-1)[:count]

@@ -1,0 +1,180 @@
+"""torch tensors on the CPU as NumPy arrays in the same memory, and back.
+
+A tensor brings torch along: nothing here imports it before one came.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from numerics.backends.host.executor import Array
+from numerics.backends.host.float_bits import bfloat16_type, bits_of, number_of_bits
+from numerics.formats.errors import NumericsError
+from numerics.formats.registry import is_called
+
+if TYPE_CHECKING:
+    import torch
+
+
+def is_tensor(x: Any) -> bool:
+    """Is x a torch tensor?"""
+    kind = getattr(sys.modules.get("torch"), "Tensor", None)
+    return isinstance(kind, type) and isinstance(x, kind)  # builders of documentation put a stub there
+
+
+def on_host(x: Any) -> bool:
+    """Is x a tensor whose memory NumPy can read?"""
+    return is_tensor(x) and x.device.type == "cpu"
+
+
+def as_array(x: torch.Tensor) -> Array:
+    """A tensor's memory as an array, without its history; bfloat16 as ml_dtypes' type.
+
+    Raises NumericsError where it lies elsewhere, or has no such memory (`check_readable`).
+    """
+    import torch
+
+    check_readable(x)
+    if x.device.type != "cpu":
+        raise NumericsError(f"a tensor on {x.device} cannot be read; a plain one on the CPU can")
+    plain = x.detach().resolve_neg().resolve_conj()
+    try:  # by DLPack: after x.numpy() torch could never resize the memory again, as FSDP does
+        if plain.dtype == torch.bfloat16:
+            return np.from_dlpack(plain.view(torch.int16)).view(bfloat16_type())
+        return np.from_dlpack(plain)
+    except (TypeError, RuntimeError, BufferError) as wrong:
+        raise NumericsError(f"NumPy cannot read a tensor of {x.dtype}: {wrong}") from None
+
+
+def check_memory(x: torch.Tensor) -> None:
+    """Raises NumericsError for a tensor without memory of its own: what it would give goes as it is read.
+
+    Sparse and nested ones, those quantized by torch, and subclasses that hold other tensors (QTensor,
+    DTensor).
+    """
+    import torch
+
+    check_dense(x)
+    holds = hasattr(type(x), "__tensor_flatten__")
+    if holds or x.is_quantized or x.layout != torch.strided:
+        said = type(x).__name__ if holds else f"{x.dtype if x.is_quantized else x.layout} tensor"
+        raise NumericsError(f"a {said} cannot be read; a plain one can")
+
+
+def check_readable(x: torch.Tensor) -> None:
+    """`check_memory`, and that the memory is there (`check_storage`)."""
+    check_memory(x)
+    check_storage(x)
+
+
+def check_dense(x: torch.Tensor) -> None:
+    """Raises NumericsError for a tensor of tensors, which torch's operators do not even ask about."""
+    if x.is_nested:
+        raise NumericsError("a nested tensor cannot be read; its parts can (x.unbind())")
+
+
+def check_storage(x: torch.Tensor) -> None:
+    """Raises NumericsError for a tensor whose memory was freed or cut, as FSDP frees what it has sharded."""
+    if x.is_contiguous():
+        last = x.numel() - 1
+    else:
+        last = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
+    need, there = (x.storage_offset() + last + 1) * x.dtype.itemsize, x.untyped_storage().nbytes()
+    if there < need and x.numel() and not x.is_meta:
+        raise NumericsError(
+            f"the memory of a tensor of shape {tuple(x.shape)} was freed: {there} bytes are left of {need}"
+        )
+
+
+def check_plain(what: str, x: Any) -> None:
+    """Raises NumericsError for an array whose type means more than its numbers: a mask, units, a matrix.
+
+    In nested lists too.
+    """
+    kind = type(x)
+    if isinstance(x, (list, tuple)):
+        kinds = {kind for kind in set(map(type, x)) if issubclass(kind, (list, tuple, np.ndarray))}
+        for part in x if kinds else ():
+            if type(part) in kinds:
+                check_plain(what, part)
+        return
+    if kind is np.ndarray or kind is np.memmap or not isinstance(x, np.ndarray):
+        return
+    if isinstance(x, np.ma.MaskedArray):
+        hidden = int(np.sum(np.ma.getmaskarray(x)))
+        raise NumericsError(
+            f"{what} is a masked array that hides {hidden} of {x.size} values, which codes cannot; "
+            "give x.filled(...) with a number for them, or x.data"
+        )
+    raise NumericsError(
+        f"{what} is a {kind.__name__}, and what it means beside its numbers would be lost; give np.asarray(x)"
+    )
+
+
+def as_tensor(x: Array) -> torch.Tensor:
+    """An array's memory as a tensor."""
+    import torch
+
+    if x.dtype.kind == "V" and x.dtype.name == "bfloat16":
+        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(x)
+
+
+def given_tensor(what: str, came: Any, kind: Any = None, device: Any = None) -> torch.Tensor:
+    """Real numbers that stand beside a tensor, as one themselves; a tensor as it is, its checks to come.
+
+    kind: a dtype of torch, the numbers' own where it is None.  Raises NumericsError for what are none.
+    """
+    import torch
+
+    if isinstance(came, torch.Tensor):
+        check_dense(came)
+        return came
+    try:
+        check_plain(what, came)
+        if type(came) is float:
+            return torch.as_tensor(came, dtype=kind, device=device)
+        found = torch.as_tensor(came, device=device)  # told no type, it says what they are
+        if found.is_complex() or found.dtype == torch.bool:
+            raise TypeError(f"they are {found.dtype}")
+        return found if kind is None else torch.as_tensor(came, dtype=kind, device=device)
+    except NumericsError:
+        raise
+    except Exception as wrong:  # whatever what came raises: it is not numbers
+        raise NumericsError(f"{what} must be real numbers: {wrong}") from None
+
+
+def number_tensor(number: float, device: Any = None) -> torch.Tensor:
+    """A positive float32 number as a tensor of shape () on that device, subnormal or not (`bits_of`)."""
+    import torch
+
+    return torch.tensor(bits_of(number), dtype=torch.int32, device=device).view(torch.float32)
+
+
+def number_of(x: Any) -> float:
+    """A float32 number, subnormal or not, from a tensor or array of one; from Python's, itself."""
+    if isinstance(x, float):
+        return x
+    if not is_tensor(x):
+        return number_of_bits(int(np.asarray(x, np.float32).view(np.int32)))
+    import torch
+
+    return number_of_bits(int(x.view(torch.int32)))
+
+
+def own_codes(x: Any, bits: int, kind: str, name: str) -> Any:
+    """An array or tensor of the format's own type as its codes, in the same memory; others as they are.
+
+    bits, kind, name: of the format, and the unsigned type of its codes.  torch's types of fewer than
+    8 bits are left as they are: torch says nothing of where in a byte their bits lie.
+    """
+    if not is_called(x.dtype, name):
+        return x
+    if is_tensor(x):
+        import torch
+
+        return x.detach().view(getattr(torch, kind)) if 8 * x.dtype.itemsize == bits else x
+    return x.view(kind) if x.dtype.isnative else x

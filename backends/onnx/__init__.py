@@ -1,0 +1,1 @@
+"""The arithmetic as ONNX graphs: traced from the same sources, run by ONNX Runtime."""

@@ -1,0 +1,272 @@
+"""Graphs of whole operations, profile `bits`: opset 26, integers, every format and every rounding.
+
+Elements come flat.  Blocks come as [rows, columns], cut along the columns, which are a multiple of the
+block; what blocks share is [rows, blocks].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto
+
+from numerics.backends.onnx.trace import FLOAT, INT32, INT64, Graph, Lane, arithmetic, as_bits, as_float
+from numerics.formats.block import Block
+from numerics.formats.dtype import Dtype, Element, Integer
+from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_of
+from numerics.formats.packing import group, pack_group, planes, unpack_group
+
+OPSET = 26  # BitCast; ONNX Runtime 1.26 and later
+CODES = {"uint8": TensorProto.UINT8, "uint16": TensorProto.UINT16}
+UINT8 = TensorProto.UINT8
+
+
+class Blocking:
+    """Rows of blocks inside a graph, and back to the shape of what came."""
+
+    def __init__(self, graph: Graph, like: Lane, d: Block) -> None:
+        self.graph, self.d = graph, d
+        self.whole = graph.node("Shape", [like], INT64)
+        ends = graph.shape([0]), graph.shape([-1])
+        lines = graph.node("Slice", [self.whole, *ends], INT64)
+        self.shared = graph.node("Concat", [lines, graph.shape([-1])], INT64, axis=0)
+        sub = d.sub_block or 1
+        self.sizes = [-1, d.block // sub, sub] if d.family == "micro" else [-1, d.block]
+
+    def rows(self, lane: Lane) -> Lane:
+        """Elements as [n, block], or as [n, sub-blocks, elements]."""
+        return self.graph.reshape(lane, self.sizes)
+
+    def fields(self, lane: Lane) -> Lane:
+        """What blocks share as rows."""
+        return self.graph.reshape(lane, [-1, *[1] * (len(self.sizes) - 1)])
+
+
+ROWS = "rows", "columns"
+SHARED = "rows", "blocks"
+
+
+def _random(graph: Graph, rounding: str, shape: tuple[str, ...] = ("n",)) -> Lane | None:
+    return graph.input("random", INT32, shape) if rounding == "stochastic" else None
+
+
+def encode(d: Element, rounding: str, overflow: str, low: bool = False) -> ModelProto:
+    """Float32 x, with `random` where rounding is stochastic, to codes."""
+    graph = Graph()
+    x, random = graph.input("x", FLOAT), _random(graph, rounding)
+    below = graph.input("low", INT32) if low else None
+    code = arithmetic().encode(as_bits(x), grid(d, rounding, overflow), rounding, random, below)
+    return _model(graph, {"codes": graph.cast(code, CODES[d.code_dtype])}, d, "encode", rounding)
+
+
+def decode(d: Element) -> ModelProto:
+    """Codes to float32 y."""
+    graph = Graph()
+    code = graph.cast(graph.input("codes", CODES[d.code_dtype]), INT32)
+    y = arithmetic().decode(code, grid(d, "half_even", d.default_overflow))
+    return _model(graph, {"y": as_float(y)}, d, "decode")
+
+
+def round_elements(d: Element, rounding: str, overflow: str, low: bool = False) -> ModelProto:
+    """Float32 x to the nearest values."""
+    graph = Graph()
+    x, random = graph.input("x", FLOAT), _random(graph, rounding)
+    below = graph.input("low", INT32) if low else None
+    y = arithmetic().round_bits(as_bits(x), grid(d, rounding, overflow), rounding, random, below)
+    return _model(graph, {"y": as_float(y)}, d, "round", rounding)
+
+
+# ---- blocks --------------------------------------------------------------------------------------
+
+
+def _arguments(graph: Graph, d: Block, rule: str, scaled: Lane | None) -> tuple[Any, ...]:
+    """What the shared functions of a family take after the data."""
+    if d.family == "micro":
+        return (d.mantissa,)
+    if d.family == "mx":
+        return element_grid(d, rule), scale_of(d, rule)
+    return scaled, element_grid(d), grid(d.scale, "half_even", "saturate")
+
+
+def _tensor_scale(graph: Graph, d: Block, tensor_scale: float | None) -> Lane | None:
+    """The scale of the tensor: a constant, or an input where it is None."""
+    if d.family != "scaled":
+        return None
+    if tensor_scale is None:
+        return as_bits(graph.input("tensor_scale", FLOAT, []))
+    return graph.lift(float32_bits(tensor_scale), INT32)
+
+
+def _blocks_of(graph: Graph, d: Block, rounding: str) -> tuple[Blocking, Lane, Lane | None]:
+    x, random = graph.input("x", FLOAT, ROWS), _random(graph, rounding, ROWS)
+    blocking = Blocking(graph, x, d)
+    drawn = None if random is None else blocking.rows(random)
+    return blocking, blocking.rows(as_bits(x)), drawn
+
+
+def encode_blocks(d: Block, rule: str, rounding: str, tensor_scale: float | None = None) -> ModelProto:
+    """Float32 x to codes, scale and (microexponent formats) microexponents."""
+    graph = Graph()
+    blocking, b, random = _blocks_of(graph, d, rounding)
+    function = getattr(arithmetic(len(blocking.sizes)), f"{d.family}_encode")
+    arguments = _arguments(graph, d, rule, _tensor_scale(graph, d, tensor_scale))
+    found = function(b, *arguments, rounding, random)
+    code, scale = graph.reshape(found[-1], blocking.whole), graph.reshape(found[0], blocking.shared)
+    outputs = {
+        "codes": graph.cast(code, CODES[d.code_dtype]),
+        "scale": graph.cast(scale, CODES[d.scale.code_dtype if d.scale else "uint8"]),
+    }
+    if d.family == "micro":
+        places = graph.constant(np.arange(blocking.sizes[1], dtype=np.int32).reshape(1, -1, 1))
+        shifts = graph.node("ReduceSum", [found[1] << places, graph.shape([1, 2])], INT32, keepdims=0)
+        outputs["microexponents"] = graph.cast(graph.reshape(shifts, blocking.shared), UINT8)
+    return _model(graph, outputs, d, "encode", rounding)
+
+
+def decode_blocks(d: Block, tensor_scale: float | None = None) -> ModelProto:
+    """codes, scale and microexponents to float32 y."""
+    graph = Graph()
+    codes = graph.input("codes", CODES[d.code_dtype], ROWS)
+    scale = graph.input("scale", CODES[d.scale.code_dtype if d.scale else "uint8"], SHARED)
+    blocking = Blocking(graph, codes, d)
+    code = blocking.rows(graph.cast(codes, INT32))
+    shared = blocking.fields(graph.cast(scale, INT32))
+    bound = arithmetic(len(blocking.sizes))
+    if d.family == "mx":
+        y = bound.mx_decode(shared, code, element_grid(d))
+    elif d.family == "scaled":
+        f, g = element_grid(d), grid(d.scale, "half_even", "saturate")
+        y = bound.scaled_decode(shared, code, _tensor_scale(graph, d, tensor_scale), f, g)
+    else:
+        micro = blocking.fields(graph.cast(graph.input("microexponents", UINT8, SHARED), INT32))
+        places = graph.constant(np.arange(blocking.sizes[1], dtype=np.int32).reshape(1, -1, 1))
+        y = bound.micro_decode(shared, (micro >> places) & 1, code, d.mantissa)
+    return _model(graph, {"y": graph.reshape(as_float(y), blocking.whole)}, d, "decode")
+
+
+def round_blocks(d: Block, rule: str, rounding: str, tensor_scale: float | None = None) -> ModelProto:
+    """Float32 x to the nearest values."""
+    graph = Graph()
+    blocking, b, random = _blocks_of(graph, d, rounding)
+    function = getattr(arithmetic(len(blocking.sizes)), f"{d.family}_round")
+    arguments = _arguments(graph, d, rule, _tensor_scale(graph, d, tensor_scale))
+    y = graph.reshape(as_float(function(b, *arguments, rounding, random)), blocking.whole)
+    return _model(graph, {"y": y}, d, "round", rounding)
+
+
+# ---- strings of bits (formats/packing.py) ----------------------------------------------------------
+
+
+def pack(bits: int) -> ModelProto:
+    """Codes, a whole number of groups, to bytes."""
+    graph, (count, _) = Graph(), group(bits)
+    codes = graph.cast(graph.input("codes", CODES["uint8" if bits <= 8 else "uint16"], ["n"]), INT32)
+    columns = graph.columns(graph.reshape(codes, [-1, count]), count)
+    packed = graph.reshape(graph.beside(pack_group(columns, bits)), [-1])
+    return graph.model({"packed": graph.cast(packed, UINT8)}, OPSET, f"pack_{bits}")
+
+
+def unpack(bits: int) -> ModelProto:
+    """The inverse of pack."""
+    graph, (_, size) = Graph(), group(bits)
+    packed = graph.cast(graph.input("packed", UINT8, ["n"]), INT32)
+    columns = graph.columns(graph.reshape(packed, [-1, size]), size)
+    codes = graph.reshape(graph.beside(unpack_group(columns, bits)), [-1])
+    kind = CODES["uint8" if bits <= 8 else "uint16"]
+    return graph.model({"codes": graph.cast(codes, kind)}, OPSET, f"unpack_{bits}")
+
+
+def pack_micro(d: Block) -> ModelProto:
+    """codes, scale and microexponents to whole blocks, a row of bytes each (docs/layout.md)."""
+    graph = Graph()
+    codes = graph.cast(graph.input("codes", CODES[d.code_dtype], ROWS), INT32)
+    columns: list[Any] = list(graph.columns(graph.reshape(codes, [-1, d.block]), d.block))
+    fields = [graph.cast(graph.input(name, UINT8, SHARED), INT32) for name in ("scale", "microexponents")]
+    exponent, micro = (graph.reshape(field, [-1, 1]) for field in fields)
+    found: list[Any] = []
+    for first, width in planes(d.element_bits):
+        count, _ = group(width)
+        part = [(code >> first) & ((1 << width) - 1) for code in columns]
+        part += [0] * (-d.block % count)
+        for k in range(0, len(part), count):
+            found += pack_group(part[k : k + count], width)
+    packed = graph.beside([*found, micro, exponent])
+    return _model(graph, {"packed": graph.cast(packed, UINT8)}, d, "pack")
+
+
+def unpack_micro(d: Block) -> ModelProto:
+    """The inverse of pack_micro; codes as rows [blocks, block]."""
+    graph = Graph()
+    packed = graph.cast(graph.input("packed", UINT8, ["blocks", d.bytes_per_block]), INT32)
+    row = graph.columns(packed, d.bytes_per_block)
+    codes: list[Any] = [0] * d.block
+    start = 0
+    for first, width in planes(d.element_bits):
+        size = -(-d.block * width // 8)
+        taken = [code for byte in row[start : start + size] for code in unpack_group([byte], width)]
+        codes = [code | (part << first) for code, part in zip(codes, taken, strict=False)]
+        start += size
+    outputs = {
+        "codes": graph.cast(graph.beside(codes), CODES[d.code_dtype]),
+        "scale": graph.cast(row[-1], UINT8),
+        "microexponents": graph.cast(row[-2], UINT8),
+    }
+    return _model(graph, outputs, d, "unpack")
+
+
+# ---- a scale and a zero point ----------------------------------------------------------------------
+
+
+def _owners(graph: Graph, zero: str) -> tuple[Lane, Lane | None]:
+    """The inputs scale and zero, one entry a row, as int32."""
+    scale = as_bits(graph.input("scale", FLOAT, ["rows", 1]))
+    if zero == "none":
+        return scale, None
+    kind = FLOAT if zero == "float" else INT32
+    point = graph.input("zero", kind, ["rows", 1])
+    return scale, as_bits(point) if zero == "float" else point
+
+
+def encode_affine(d: Element, zero: str, rounding: str, low: bool = False) -> ModelProto:
+    """Rows x [rows, n], each with its scale and zero point (`none`, `integer`, `float`), to codes."""
+    graph, bound = Graph(), arithmetic()
+    b, random = as_bits(graph.input("x", FLOAT, ["rows", "n"])), _random(graph, rounding, ("rows", "n"))
+    below = graph.input("low", INT32, ["rows", "n"]) if low else None
+    scale, point = _owners(graph, zero)
+    f = grid(d, rounding, "saturate")
+    if zero == "none":
+        code = bound.scaled_code(b, scale, f, rounding, random, below)
+    elif zero == "float":
+        code = bound.offset_code(b, scale, point, f, rounding, random, below)
+    else:
+        assert isinstance(d, Integer)
+        code = bound.affine_code(b, scale, point, f, range_of(d), rounding, random, below)
+    return _model(graph, {"codes": graph.cast(code, CODES[d.code_dtype])}, d, "quantize", rounding)
+
+
+def decode_affine(d: Element, zero: str) -> ModelProto:
+    """The inverse: float32 y [rows, n]."""
+    graph, bound = Graph(), arithmetic()
+    code = graph.cast(graph.input("codes", CODES[d.code_dtype], ["rows", "n"]), INT32)
+    scale, point = _owners(graph, zero)
+    if zero == "none":
+        y = bound.scaled_value(code, scale, grid(d, "half_even", "saturate"))
+    else:
+        assert isinstance(d, Integer)
+        value: Callable[..., Any] = bound.offset_value if zero == "float" else bound.affine_value
+        y = value(code, scale, point, range_of(d))
+    return _model(graph, {"y": as_float(y)}, d, "dequantize")
+
+
+def _model(
+    graph: Graph, outputs: dict[str, Lane], d: Dtype, op: str, rounding: str = "half_even"
+) -> ModelProto:
+    name = f"{op}_{d.name}" + ("" if rounding == "half_even" else f"_{rounding}")
+    return graph.model(outputs, OPSET, name, f"numerics {op} {d.name}, {rounding}")
+
+
+def node_count(model: ModelProto) -> int:
+    """Nodes of a graph; what a regression of the lowering shows in."""
+    return len(model.graph.node)

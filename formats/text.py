@@ -1,0 +1,97 @@
+"""A format as JSON: the facts that it was declared with, from which it is made again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any, cast
+
+from numerics.formats import registry
+from numerics.formats.block import Block
+from numerics.formats.dtype import Dtype, Float, Integer
+from numerics.formats.errors import NumericsError, said
+
+LONGEST = 10_000  # characters of a format or a recipe as a text
+KINDS = {"integer": Integer, "float": Float, "block": Block}
+
+
+def facts_of(d: Dtype) -> dict[str, Any]:
+    """A format as JSON: the facts that it was declared with, and its kind."""
+    facts = {f.name: getattr(d, f.name) for f in fields(d) if f.init and f.name != "source"}
+    nested = {name: facts_of(value) for name, value in facts.items() if isinstance(value, Dtype)}
+    return {"kind": d.kind, **facts, **nested}
+
+
+def dtype_of(described: Any) -> Dtype:
+    """The format with those facts: the table's own where it has it, else a declared one.
+
+    Facts that only equal others (12.0, True for 1) would stand for them wherever the format is asked for
+    again: raises NumericsError for facts of another type, for more or fewer facts, and for no format.
+
+    >>> from numerics.formats import float_format, mx6
+    >>> dtype_of(facts_of(mx6)) is mx6, dtype_of(facts_of(float_format(3, 2))) is float_format(3, 2)
+    (True, True)
+    """
+    kind = KINDS.get(str(described.get("kind"))) if isinstance(described, dict) else None
+    if kind is None:
+        raise NumericsError(
+            f"{said(described)} does not describe a format: its facts are due by name, and its kind: "
+            f"{', '.join(KINDS)}"
+        )
+    facts = {name: value for name, value in described.items() if name != "kind"}
+    due = [f.name for f in fields(cast(Any, kind)) if f.init and f.name != "source"]
+    if facts.keys() != set(due):
+        raise NumericsError(
+            f"a format of kind {described['kind']} has the facts {', '.join(due)}, not {said(list(facts))}"
+        )
+    facts = {name: dtype_of(value) if isinstance(value, dict) else value for name, value in facts.items()}
+    made: Dtype = kind(**facts)
+    return made
+
+
+def spelled(d: Dtype) -> str | dict[str, Any]:
+    """The shortest that `read` takes back: the name of a format of the tables, else its facts.
+
+    >>> from numerics.formats import mx6
+    >>> spelled(mx6), read("mx6") is mx6
+    ('mx6', True)
+    """
+    return d.name if any(d is known for known in registry.dtypes()) else facts_of(d)
+
+
+def read(said: str | dict[str, Any]) -> Dtype:
+    """The inverse of `spelled`."""
+    return registry.dtype(said) if isinstance(said, str) else dtype_of(said)
+
+
+def text_of(d: Dtype) -> str:
+    """`spelled` as one string, made once: an operator's argument, a constant for torch.compile."""
+    return _text(d)
+
+
+@lru_cache(maxsize=1024)
+def _text(d: Dtype) -> str:
+    said = spelled(d)
+    return said if isinstance(said, str) else json.dumps(said)
+
+
+@lru_cache(maxsize=1024)
+def parse(text: str) -> Dtype:
+    """The inverse of `text_of`; raises NumericsError for another text."""
+    if not text.startswith("{"):
+        return registry.dtype(text)
+    return dtype_of(facts_in(text, "a format"))
+
+
+def facts_in(text: str, what: str) -> dict[str, Any]:
+    """The JSON object in a text of our own; raises NumericsError where there is none, or a longer one."""
+    try:
+        if not isinstance(text, str) or len(text) > LONGEST:
+            raise ValueError(f"at most {LONGEST} characters are allowed")
+        facts = json.loads(text)
+        if isinstance(facts, dict):
+            return facts
+        raise ValueError("it is no JSON object")
+    except (ValueError, RecursionError) as wrong:
+        raise NumericsError(f"{said(text)} does not describe {what}: {wrong}") from wrong

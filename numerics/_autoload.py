@@ -1,0 +1,78 @@
+"""Makes tensors known as soon as both this package and torch are there, whichever comes first.
+
+`import numerics` must not import torch, and `torch.load(weights_only=True)` must know QTensors after
+nothing but `import numerics`: so torch's own import, when it comes, is followed by ours.  The same
+for torch's compiler, which is slow to import and rarely wanted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from types import ModuleType
+
+from numerics.formats import dispatch
+
+FOLLOWERS = {"torch": "numerics.pytorch.dispatch", "torch._dynamo": "numerics.pytorch.compiled"}
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads a module as its own loader does, then the one that follows it."""
+
+    def __init__(self, loader: importlib.abc.Loader, finder: _Finder) -> None:
+        self._loader, self._finder = loader, finder
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """The loader's own."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """The loader's own, and what waited for it."""
+        module.__spec__.loader = module.__loader__ = self._loader  # type: ignore[union-attr]
+        self._loader.exec_module(module)
+        with suppress(ValueError):  # loaded, not merely looked for: the finder has done its work
+            sys.meta_path.remove(self._finder)
+        try:
+            importlib.import_module(FOLLOWERS[module.__name__])
+        except Exception as wrong:  # what was asked for is whole: its import must not fail by us
+            warnings.warn(f"numerics cannot serve {module.__name__}: {wrong!r}", RuntimeWarning, stacklevel=2)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds one module as others find it, until it is loaded."""
+
+    def __init__(self, awaited: str) -> None:
+        self._awaited, self._own = awaited, threading.local()
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The awaited module with the loader above; nothing else."""
+        if name != self._awaited or getattr(self._own, "asks", False):
+            return None
+        self._own.asks = True  # the others
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._own.asks = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self)
+        return spec
+
+
+def arrange() -> None:
+    """Imports what follows torch, now or when it is imported; a stub in its place is waited out."""
+    dispatch.expect_face("torch", "Tensor", FOLLOWERS["torch"])
+    whole = isinstance(getattr(sys.modules.get("torch"), "Tensor", None), type)
+    for awaited, follower in FOLLOWERS.items():
+        if whole and sys.modules.get(awaited) is not None:
+            importlib.import_module(follower)
+        else:
+            sys.meta_path.insert(0, _Finder(awaited))

@@ -1,0 +1,58 @@
+"""`numerics vectors generate` and `numerics vectors verify`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any, BinaryIO
+
+import click
+
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+from numerics.view.screen import deliver_bytes, say
+
+
+@click.group("vectors", help="Questions and answers as hex, for any device on a pipe.")
+def vectors_group() -> None: ...
+
+
+@vectors_group.command("generate", help="Write vectors of a FORMAT to stdout.")
+@click.argument("dtype", metavar="FORMAT")
+@click.option("--op", "name", default="encode", show_default=True, help="encode, decode or round.")
+@click.option("--rounding", help=", ".join(ROUNDINGS) + "; half_even by default.")
+@click.option("--overflow", help=" or ".join(OVERFLOWS) + "; the format's own by default.")
+@click.option("--scale-rule", help=", ".join(SCALE_RULES) + "; for MX formats, floor by default.")
+@click.option("--tensor-scale", type=float, help="For NVFP4; 1 by default.")
+@click.option("--count", type=int, help="So many at random, instead of the values that matter.")
+@click.option("--exhaustive", is_flag=True, help="Every code, or all 2**32 float32 inputs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of what is random.")
+@click.option("--inputs-only", is_flag=True, help="Leave the answers to a device.")
+def generate_command(count: int | None, exhaustive: bool, seed: int, inputs_only: bool, **asked: Any) -> None:
+    from numerics.conform.vectors.operations import operation
+    from numerics.conform.vectors.vectors import generate
+
+    wanted = operation(asked.pop("dtype"), **asked)
+    lines = generate(wanted, count=count, exhaustive=exhaustive, seed=seed, answers=not inputs_only)
+    deliver_bytes(lines)
+
+
+@vectors_group.command(
+    "verify", help="Judge the answers in FILE, or on stdin.  Exit code 0: all are right; 1: not."
+)
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--show", "shown", type=click.IntRange(0), default=10, show_default=True, help="Mismatches.")
+@click.option("--strict-nan", is_flag=True, help="Compare the bits of NaN too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify_command(file: BinaryIO, shown: int, strict_nan: bool, as_json: bool) -> None:
+    from numerics.conform.vectors.vectors import verify
+    from numerics.view.describe import plain
+
+    verdict = verify(file, strict_nan=strict_nan, shown=shown)
+    if as_json:
+        first = [asdict(mismatch) for mismatch in verdict.first]
+        counts = {"vectors": verdict.vectors, "mismatches": verdict.mismatches, "first": first}
+        say(json.dumps(plain(verdict.operation.facts | counts), indent=1, allow_nan=False))
+    else:
+        say(str(verdict))
+    sys.exit(0 if verdict else 1)

@@ -1,0 +1,48 @@
+"""Numbers that matter to integers with a scale and a zero point, and the scales and zero points."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numerics.conform.inputs.elements import INF, LARGEST, NANS, SIGN, neighbours
+from numerics.conform.task import Float32
+from numerics.formats.dtype import Element
+
+SCALES = (1.0, 0.1, 0.5, 1 / 3, 0.007874016, 3.7, 0.25, 2.0**-7, 1e-30, 1e30, 2.0**-130, 1e36)
+WHOLE = (1.0, float(np.float32(0.1)))
+"""Scales at which every integer of 8 bits is tried; at the others some are."""
+SOME = 64
+FAR = (4e4, 6e4 + 0.5, 3e9, 1e19, 1e7)
+
+
+def numbers(dtype: Element, scale: float, zero_point: int) -> Float32:
+    """float32 inputs about the integers and their middles at a scale, the clamps, and the specials.
+
+    >>> from numerics.formats import int4
+    >>> bool({0.25, 0.75} <= set(numbers(int4, 0.5, 0).tolist()))
+    True
+    """
+    low, high = int(dtype.min) - zero_point, int(dtype.max) - zero_point
+    ends = {int(dtype.min), int(dtype.max), low, high, 0}
+    near = [q + d for q in ends for d in (-2, -1, 0, 1, 2)]
+    most = 1 << 8 if zero_point == 0 and scale in WHOLE else SOME
+    integers = np.unique(np.concatenate([near, np.linspace(low, high, most).round()]))
+    points = np.concatenate([integers, integers + 0.5, [2 * low - 3, 2 * high + 3], FAR])
+    with np.errstate(over="ignore", under="ignore"):
+        scaled = np.unique(np.abs((points * np.float64(scale)).astype(np.float32)))
+    scaled = scaled[np.isfinite(scaled)].view(np.uint32)
+    magnitudes = np.concatenate([neighbours(scaled), np.array([0, 1, LARGEST, INF, NANS[0]], np.uint32)])
+    return np.concatenate([magnitudes, magnitudes | SIGN]).view(np.float32)
+
+
+def scales_and_zero_points(dtype: Element) -> list[tuple[float, int]]:
+    """The scales and zero points at which an affine quantizer is tried.
+
+    >>> from numerics.formats import int4
+    >>> len(scales_and_zero_points(int4))
+    27
+    """
+    low, high = int(dtype.min), int(dtype.max)
+    plain = [(float(np.float32(scale)), 0) for scale in SCALES]
+    zeros = sorted({low, high, high // 2 + 1, max(low, -1), 1})
+    return plain + [(float(np.float32(scale)), zero) for scale in (0.1, 1 / 3, 2.0**-7) for zero in zeros]

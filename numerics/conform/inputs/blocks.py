@@ -1,0 +1,197 @@
+"""Blocks that matter: maxima where a scale turns, elements where they turn, and what is no number."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.reference.breakpoints import first_maximum
+from numerics.conform.inputs.elements import FLOAT32_MAX, INF, NANS, SIGN, Bits, bits_of, marks, neighbours
+from numerics.conform.task import Fields, Float32
+from numerics.formats.block import Block
+from numerics.formats.rounding import SCALE_RULES
+
+MOST_MARKS = 1600  # of an element: more are thinned out
+EXPONENTS = (-126, -125, -101, -24, *range(-4, 11), 64, 101, 126, 127)
+GRID_UNITS = (2.0**-100, 1.0)
+SCALED_UNITS = (0.015625, 1.75)
+
+
+@lru_cache(maxsize=64)
+def probes(dtype: Block) -> Float32:
+    """float32 blocks [n, block] that tell a quantizer of the format from a wrong one.
+
+    Maxima at the thresholds of every scale rule, a maximum in every binade of float32, every element of
+    the grid with its neighbours and middles at some scales, NaN and Inf in every place, zeros, the ends
+    of float32, and random blocks.
+
+    >>> from numerics.formats import mxfp4
+    >>> probes(mxfp4).shape[1]
+    32
+    """
+    rows = [_tops(dtype), _grids(dtype), _binades(dtype), _special_blocks(dtype), _random_blocks(dtype)]
+    found = np.concatenate([np.concatenate(rows).astype(np.float32), _not_numbers(dtype)])
+    found.flags.writeable = False
+    return found
+
+
+def thresholds(dtype: Block) -> Bits:
+    """Magnitudes of a block's maximum on which its scale may turn, with their neighbours.
+
+    >>> from numerics.formats import mxfp4
+    >>> bool(np.isin(np.float32([6.0, 7.0, 8.0]).view(np.uint32), thresholds(mxfp4)).all())
+    True
+    """
+    powers = np.ldexp(1.0, np.array(EXPONENTS))
+    found = [bits_of(powers)]
+    if dtype.family == "mx" and dtype.element is not None:
+        exponents = [e - dtype.emax for e in EXPONENTS if -126 <= e - dtype.emax <= 127]
+        firsts = [first_maximum(e, dtype.element, rule) for e in exponents for rule in SCALE_RULES]
+        found.append(np.array(firsts, np.uint32))
+    if dtype.family == "micro":
+        found.append(bits_of(powers * (2 - 2.0 ** -(dtype.mantissa or 0))))
+    if dtype.family == "scaled" and dtype.scale is not None:
+        found.append(bits_of(marks(dtype.scale) * _largest(dtype)))
+    return neighbours(np.concatenate(found))
+
+
+def _largest(dtype: Block) -> float:
+    return dtype.element_unit * dtype.element.max if dtype.element else 2.0
+
+
+def element_marks(dtype: Block) -> NDArray[np.float64]:
+    """Magnitudes on which an element may turn, in units of the block's scale.
+
+    >>> from numerics.formats import mx4
+    >>> element_marks(mx4)[:4].tolist()
+    [0.0, 0.125, 0.25, 0.375]
+    """
+    if dtype.element is not None:
+        return marks(dtype.element) * dtype.element_unit
+    m = dtype.mantissa or 0
+    return np.asarray(np.ldexp(np.arange(0.0, (4 << m) + 1), -2 - (m - 1)))
+
+
+def _tops(dtype: Block) -> NDArray[np.float64]:
+    """One block a threshold: the maximum, and what shows at which scale the others were rounded."""
+    tops = thresholds(dtype).view(np.float32).astype(np.float64)
+    rows = np.zeros((len(tops), dtype.block))
+    rows[:, 0] = tops * np.where(np.arange(len(tops)) % 2 == 0, 1, -1)
+    least = element_marks(dtype)[1:4] / _largest(dtype)
+    for place, ratio in enumerate(least[: dtype.block - 1], 1):
+        rows[:, place] = tops * ratio * (-1) ** place
+    return rows
+
+
+def _grids(dtype: Block) -> NDArray[np.float64]:
+    """The element's marks at some scales, each block led by a maximum that fixes the scale."""
+    units = SCALED_UNITS if dtype.family == "scaled" else GRID_UNITS
+    near = neighbours(bits_of(element_marks(dtype)))
+    near = near[:: -(-len(near) // MOST_MARKS)]
+    found = near.view(np.float32).astype(np.float64)
+    signed = found * np.where(np.arange(len(found)) % 3 == 1, -1.0, 1.0)
+    both = np.concatenate([signed, -signed])
+    width = max(dtype.block - 1, 1)
+    rows = np.zeros((-(-len(both) // width), dtype.block))
+    filled = np.resize(both, len(rows) * width).reshape(len(rows), width)
+    rows[:, -width:] = filled
+    rows[:, 0] = _pilot(dtype) if dtype.block > 1 else rows[:, 0]
+    return np.concatenate([rows * unit for unit in units])
+
+
+def _pilot(dtype: Block) -> float:
+    """A maximum that gives the scale 1 by the default rule."""
+    return _largest(dtype) if dtype.family == "scaled" else 2.0**dtype.emax
+
+
+def _binades(dtype: Block) -> NDArray[np.float64]:
+    """A maximum in every binade, and the last one before the next: as many scales as there are."""
+    exponents = np.arange(-149, 128)
+    pattern = np.linspace(-1.0, 0.97, dtype.block)
+    tops = np.concatenate([np.ldexp(1.5, exponents), np.ldexp(2 - 2.0**-23, exponents)])
+    return tops[:, None] * np.roll(pattern, 1 - dtype.block)[None] if dtype.block > 1 else tops[:, None]
+
+
+def _special_blocks(dtype: Block) -> NDArray[np.float64]:
+    n = dtype.block
+    ordinary = np.linspace(-1.9, 1.7, n)
+    alone, even = np.zeros(n), np.arange(n) % 2 == 0
+    alone[-1] = 1.0
+    tiny = np.full(n, 2.0**-149)
+    rows = [
+        np.zeros(n),
+        np.full(n, -0.0),
+        np.where(even, -0.0, 0.0),
+        np.where(even, 0.0, -0.0),
+        alone,
+        -alone,
+    ]
+    rows += [np.ones(n), tiny, -tiny, np.full(n, 2.0**-127)]
+    rows += [np.full(n, 2.0**-126), np.full(n, FLOAT32_MAX), ordinary * 2.0**-126]
+    rows.append(np.where(even, -0.0, ordinary))
+    rows.append(np.where(np.arange(n) == 0, 1.0, -(2.0**-60)))
+    return np.array(rows)
+
+
+def _not_numbers(dtype: Block) -> Float32:
+    """NaN of every kind and Inf, of both signs: alone in each place, among numbers or zeros; and together."""
+    n = dtype.block
+    around = np.linspace(-1.9, 1.7, n).astype(np.float32).view(np.uint32), np.zeros(n, np.uint32)
+    signed = np.array([bits | sign for bits in (*NANS, INF) for sign in (0, int(SIGN))], np.uint32)
+    rows = [
+        np.where(np.arange(n) == place, signed[(place + turn) % len(signed)], others)
+        for turn, others in enumerate(around * 3)
+        for place in range(n)
+    ]
+    rows += [np.full(n, bits) for bits in signed]
+    rows += [np.where(np.isin(np.arange(n), (0, n - 1)), bits, around[0]) for bits in signed]
+    rows.append(
+        np.where(np.arange(n) == 0, np.uint32(INF), np.where(np.arange(n) == n - 1, NANS[0], around[0]))
+    )
+    return np.array(rows, np.uint32).view(np.float32)
+
+
+def _random_blocks(dtype: Block) -> NDArray[np.float64]:
+    rng = np.random.default_rng(2)
+    exponents = np.concatenate([np.zeros(8), rng.integers(-120, 110, 12)])
+    near = rng.standard_normal((len(exponents), dtype.block)) * np.exp2(exponents)[:, None]
+    bits = rng.integers(0, INF, (6, dtype.block), dtype=np.uint32)
+    signs = rng.integers(0, 2, bits.shape, dtype=np.uint32) << np.uint32(31)
+    subnormal = rng.integers(0, 1 << 24, (4, dtype.block), dtype=np.uint32)
+    patterns = np.concatenate([bits | signs, subnormal])
+    return np.concatenate([near, patterns.view(np.float32).astype(np.float64)])
+
+
+# ---- blocks that a decoder is given ----------------------------------------------------------------
+
+DECODED_SCALES = (0, 1, 2, 3, 64, 120, 126, 127, 128, 129, 200, 252, 253, 254, 255)
+MICROEXPONENTS = (0, 0xFF, *(1 << bit for bit in range(8)), 0xAA, 0x35)
+
+
+@lru_cache(maxsize=64)
+def codes(dtype: Block) -> Fields:
+    """Blocks as rows: every code at some scales, and some codes at every scale.
+
+    >>> from numerics.formats import mx6
+    >>> codes(mx6).codes.shape[1]
+    16
+    """
+    every = np.arange(1 << dtype.element_bits)[:: -(-(1 << dtype.element_bits) // MOST_MARKS)]
+    rows = np.resize(every, (-(-len(every) // dtype.block), dtype.block))
+    scales = np.arange(1 << (dtype.scale.bits if dtype.scale else 8))
+    some = [scale for scale in DECODED_SCALES if scale < len(scales)]
+    shifts = np.arange(1) if dtype.element else np.array(MICROEXPONENTS) & ((1 << _sub_blocks(dtype)) - 1)
+    each = np.array([(r, s, m) for r in range(len(rows)) for s in some for m in shifts])
+    each = np.concatenate([each, [(s % len(rows), s, m) for s in scales for m in shifts[:2]]])
+    made, scale = rows[each[:, 0]].astype(dtype.code_dtype), each[:, 1].astype(np.uint8)
+    found = Fields(made, scale, None if dtype.element else each[:, 2].astype(np.uint8))
+    for part in found:
+        if part is not None:
+            part.flags.writeable = False
+    return found
+
+
+def _sub_blocks(dtype: Block) -> int:
+    return dtype.block // (dtype.sub_block or 1)

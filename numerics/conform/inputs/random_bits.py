@@ -1,0 +1,100 @@
+"""Numbers with random bits for stochastic rounding, of single numbers and of blocks."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.inputs.elements import SIGN, SPECIALS, Bits, beyond, probes, values
+from numerics.conform.inputs.rescale import quotients, steps
+from numerics.conform.task import Fields, Float32, Task
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element
+from numerics.formats.rounding import RANDOM_BITS
+
+DRAWN = 1 << 14  # numbers that are tried with draws: all of an 8-bit format's probes
+STEPS_OF_DRAWS = 64
+GREATEST = (1 << RANDOM_BITS) - 1
+
+
+@lru_cache(maxsize=64)
+def elements(dtype: Element) -> tuple[Float32, Bits]:
+    """Numbers and random bits for stochastic rounding: each number just below and at its threshold.
+
+    Where there is no threshold, since the number is exact or too large, with the least and the greatest
+    bits; these and what lies beside a threshold also in turn.
+
+    >>> from numerics.formats import fp4
+    >>> x, random = elements(fp4)
+    >>> x.shape == random.shape, int(random.max()) < 1 << 30
+    (True, True)
+    """
+    every = probes(dtype)
+    telling = np.concatenate([SPECIALS, SPECIALS | SIGN]).view(np.float32)
+    x = np.concatenate([telling, every[:: -(-len(every) // DRAWN)]])
+    held = np.append(np.unique(np.abs(values(dtype))), beyond(dtype))
+    threshold = thresholds_of_draws(np.where(np.isfinite(x), np.abs(x), 0).astype(np.float64), held)
+    turns = np.stack([np.zeros_like(threshold), threshold + 1, np.full_like(threshold, GREATEST)])
+    turning = np.take_along_axis(turns, (np.arange(len(x)) % len(turns))[None], axis=0)[0]
+    random = np.clip(np.stack([threshold - 1, threshold, turning]), 0, GREATEST).astype(np.uint32)
+    return np.tile(x, len(random)), random.reshape(-1)
+
+
+def thresholds_of_draws(magnitude: NDArray[np.float64], held: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The least random bits that round a magnitude up; held: the magnitudes of the grid, rising.
+
+    >>> thresholds_of_draws(np.array([1.0, 1.25, 1.5]), np.array([0.0, 1.0, 2.0])).tolist()
+    [1073741824, 805306368, 536870912]
+    """
+    place = np.clip(np.searchsorted(held, magnitude, "right"), 1, len(held) - 1)
+    low, high = held[place - 1], held[place]
+    fraction = np.clip((magnitude - low) / (high - low), 0, 1)
+    return np.ceil((1 - fraction) * (1 << RANDOM_BITS)).astype(np.int64)
+
+
+def of_blocks(task: Task, rows: Float32, fields: Fields) -> Bits:
+    """Random bits for rows of blocks: of each element at its threshold and beside it, least and greatest.
+
+    fields: the rows' exact blocks, whose shared fields do not depend on draws.
+    """
+    d = task.block
+    y = np.abs(quotients(rows, steps(task, fields.scale, fields.microexponents), d.family != "scaled"))
+    held = grid(d)
+    threshold = thresholds_of_draws(np.nan_to_num(y.astype(np.float64), nan=0.0, posinf=0.0), held)
+    turns = [
+        threshold - 1,
+        threshold,
+        threshold + 1,
+        np.zeros_like(threshold),
+        np.full_like(threshold, GREATEST),
+    ]
+    turn = np.random.default_rng(5).choice(len(turns), rows.shape, p=[0.35, 0.35, 0.1, 0.1, 0.1])
+    return np.clip(np.choose(turn, turns), 0, GREATEST).astype(np.uint32)
+
+
+def grid(dtype: Block) -> NDArray[np.float64]:
+    """The magnitudes of a block's elements in units of its step, and the one past them."""
+    if dtype.element is None:
+        return np.arange(float((1 << (dtype.mantissa or 0)) + 1))
+    held = np.append(np.unique(np.abs(values(dtype.element))), beyond(dtype.element))
+    return held * dtype.element_unit
+
+
+@lru_cache(maxsize=64)
+def even_draws(dtype: Element) -> tuple[Float32, Bits]:
+    """Numbers between neighbouring values, each with evenly spaced draws: their mean is the number.
+
+    >>> from numerics.formats import fp4
+    >>> x, random = even_draws(fp4)
+    >>> len(x) // len(set(x.tolist()))
+    64
+    """
+    held = values(dtype)
+    places = np.unique(np.linspace(0, len(held) - 2, 8).astype(np.int64))
+    low, width = held[places], np.diff(held)[places]
+    between = low[:, None] + width[:, None] * np.array([1, 5, 8, 15]) / 16
+    x = np.unique(between.astype(np.float32))
+    random = (np.arange(STEPS_OF_DRAWS) << (RANDOM_BITS - 6)).astype(np.uint32)
+    return np.repeat(x, len(random)), np.tile(random, len(x))

@@ -1,0 +1,273 @@
+"""What a line of vectors asks and what is due: an operation of a format, with its options.
+
+The truth is that of backends/reference, by look-up; nothing of it runs a kernel.
+"""
+
+from __future__ import annotations
+
+import struct
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.host.executor import BlockFields, BlockOptions, Codes
+from numerics.backends.reference import lookup
+from numerics.backends.reference.executor import ReferenceExecutor
+from numerics.conform.vectors.lines import Field, Layout
+from numerics.formats.block import Block
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.registry import dtype as find
+from numerics.formats.rounding import check_rounding
+
+OPERATIONS = ("encode", "decode", "round")
+INF = np.uint32(0x7F800000)
+MAGNITUDE = np.uint32(0x7FFFFFFF)
+
+Fields = dict[str, NDArray[Any]]
+"""The numbers of some lines, an array [lines, count] for each field; floats as the bits of float32."""
+
+_exact = ReferenceExecutor()
+
+
+@dataclass(frozen=True)
+class Operation(ABC):
+    """encode, decode or round of a format; the options that it does not have are None."""
+
+    name: str
+    rounding: str | None
+
+    def __str__(self) -> str:
+        return " ".join(self.facts.values())
+
+    @property
+    @abstractmethod
+    def facts(self) -> dict[str, str]:
+        """What a header must say for a verifier to need no options."""
+
+    @property
+    @abstractmethod
+    def asked(self) -> tuple[Field, ...]:
+        """The fields that a device is given."""
+
+    @property
+    @abstractmethod
+    def answered(self) -> tuple[Field, ...]:
+        """The fields that it has to fill in."""
+
+    @abstractmethod
+    def due(self, asked: Fields) -> Fields:
+        """The exact answers."""
+
+    @abstractmethod
+    def nan(self, answers: Fields) -> NDArray[np.bool_]:
+        """The answers, or parts of them, that are NaN, whatever its bits; broadcasts to each field."""
+
+    @cached_property
+    def layout(self) -> Layout:
+        """A line with its answer."""
+        return Layout(self.asked + self.answered)
+
+    @property
+    def draws(self) -> bool:
+        """Do the vectors carry random bits?"""
+        return self.rounding == "stochastic"
+
+
+def whole(field: Field) -> Field:
+    """An answer may be any digits: what stands for no code is wrong, not malformed."""
+    return replace(field, bits=4 * field.digits)
+
+
+def _floats(bits: NDArray[Any]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(bits, np.uint32).view(np.float32)
+
+
+def _bits(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    return np.ascontiguousarray(values).view(np.uint32)
+
+
+def _is_nan(bits: NDArray[Any]) -> NDArray[np.bool_]:
+    return (bits & MAGNITUDE) > INF
+
+
+@dataclass(frozen=True)
+class ElementOperation(Operation):
+    """Of single numbers: `input code`, `code value`, `input value`."""
+
+    dtype: Element
+    overflow: str | None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Format, operation, rounding and overflow policy."""
+        known = {"format": self.dtype.name, "operation": self.name, "rounding": self.rounding,
+                 "overflow": self.overflow}  # fmt: skip
+        return {name: fact for name, fact in known.items() if fact is not None}
+
+    @property
+    def asked(self) -> tuple[Field, ...]:
+        """A float32 or a code, and the random bits where they are drawn."""
+        if self.name == "decode":
+            return (Field("code", self.dtype.bits),)
+        return (Field("input", 32), Field("random", 32)) if self.draws else (Field("input", 32),)
+
+    @property
+    def answered(self) -> tuple[Field, ...]:
+        """A code or a float32."""
+        return (whole(Field("code", self.dtype.bits)),) if self.name == "encode" else (Field("value", 32),)
+
+    def due(self, asked: Fields) -> Fields:
+        """By the breakpoints, and by the table of values."""
+        codes = asked["code"] if self.name == "decode" else self._encoded(asked)
+        return (
+            {"code": codes} if self.name == "encode" else {"value": _bits(_exact.decode(codes, self.dtype))}
+        )
+
+    def _encoded(self, asked: Fields) -> NDArray[Any]:
+        assert self.rounding is not None
+        assert self.overflow is not None
+        x = _floats(asked["input"])
+        return lookup.encode(x, self.dtype, self.rounding, self.overflow, asked.get("random"))
+
+    def nan(self, answers: Fields) -> NDArray[np.bool_]:
+        """A code without a value is none."""
+        if "value" in answers:
+            return _is_nan(answers["value"])
+        return np.isin(answers["code"], _nan_codes(self.dtype))
+
+
+@lru_cache(maxsize=64)
+def _nan_codes(dtype: Element) -> Codes:
+    """All codes that are NaN."""
+    every = every_code(dtype)
+    return every[np.isnan(_exact.decode(every, dtype))]
+
+
+def every_code(dtype: Element) -> Codes:
+    """0 .. 2**bits - 1."""
+    codes: Codes = np.arange(1 << dtype.bits).astype(dtype.code_dtype)
+    return codes
+
+
+@dataclass(frozen=True)
+class BlockOperation(Operation):
+    """Of blocks, one a line: `inputs : scale codes`, `scale codes : values`, `inputs : values`."""
+
+    dtype: Block
+    scale_rule: str | None
+    tensor_scale: float | None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Format, operation, rounding, scale rule, and a tensor scale as the bits of a float32."""
+        known = {"format": self.dtype.name, "operation": self.name, "rounding": self.rounding,
+                 "scale-rule": self.scale_rule}  # fmt: skip
+        if self.tensor_scale is not None:
+            known["tensor-scale"] = struct.pack(">f", self.tensor_scale).hex()
+        return {name: fact for name, fact in known.items() if fact is not None}
+
+    def _encoded_fields(self, opens: bool) -> tuple[Field, ...]:
+        d = self.dtype
+        fields = [Field("scale", d.scale.bits if d.scale else 8, 1, opens)]
+        if d.sub_block is not None:
+            fields.append(Field("microexponents", d.block // d.sub_block))
+        return (*fields, Field("code", d.element_bits, d.block))
+
+    @property
+    def asked(self) -> tuple[Field, ...]:
+        """The block's float32 numbers, and the random bits where they are drawn; or its codes."""
+        if self.name == "decode":
+            return self._encoded_fields(False)
+        inputs = Field("input", 32, self.dtype.block)
+        return (inputs, Field("random", 32, self.dtype.block, True)) if self.draws else (inputs,)
+
+    @property
+    def answered(self) -> tuple[Field, ...]:
+        """The block's codes, or its values."""
+        if self.name == "encode":
+            return tuple(map(whole, self._encoded_fields(True)))
+        return (Field("value", 32, self.dtype.block, True),)
+
+    def due(self, asked: Fields) -> Fields:
+        """By the breakpoints of scales and elements."""
+        fields = self._given(asked) if self.name == "decode" else self._encoded(asked)
+        if self.name != "encode":
+            return {"value": _bits(lookup.decode_blocks(fields, self.dtype, self.tensor_scale))}
+        micro = fields.microexponents
+        shared = {"scale": fields.scale[:, None], "code": fields.codes}
+        return shared if micro is None else shared | {"microexponents": micro[:, None]}
+
+    def _encoded(self, asked: Fields) -> BlockFields:
+        assert self.rounding is not None
+        options = BlockOptions(
+            self.scale_rule or "floor", self.rounding, self.tensor_scale, asked.get("random")
+        )
+        return lookup.encode_blocks(_floats(asked["input"]), self.dtype, options)
+
+    def _given(self, asked: Fields) -> BlockFields:
+        micro = asked.get("microexponents")
+        return BlockFields(
+            asked["code"].astype(self.dtype.code_dtype),
+            asked["scale"][:, 0].astype(np.uint8),
+            None if micro is None else micro[:, 0].astype(np.uint8),
+        )
+
+    def nan(self, answers: Fields) -> NDArray[np.bool_]:
+        """A block whose scale is NaN stands for nothing else, whatever its codes."""
+        if "value" in answers:
+            return _is_nan(answers["value"])
+        scale = self.dtype.scale
+        return np.isin(answers["scale"], [255] if scale is None else _nan_codes(scale))
+
+
+def operation(
+    dtype: Any,
+    name: str = "encode",
+    *,
+    rounding: str | None = None,
+    overflow: str | None = None,
+    scale_rule: str | None = None,
+    tensor_scale: float | None = None,
+) -> Operation:
+    """encode, decode or round of a format, its options checked; those not given have their defaults.
+
+    dtype: a format or its name.  tensor_scale: rounded to float32; 1 where a format has one.
+    Raises NumericsError for an option that the operation does not have, or does not know.
+
+    >>> operation("fp8_e4m3").facts
+    {'format': 'fp8_e4m3', 'operation': 'encode', 'rounding': 'half_even', 'overflow': 'saturate'}
+    """
+    d = find(dtype)
+    one_of("operation", name, OPERATIONS)
+    _refuse(name == "decode", f"{name} does not round", rounding=rounding, overflow=overflow,
+            scale_rule=scale_rule)  # fmt: skip
+    mode = None if name == "decode" else check_rounding(rounding or "half_even")
+    if isinstance(d, Block):
+        return _of_blocks(d, name, mode, overflow, scale_rule, tensor_scale)
+    assert isinstance(d, Element)
+    _refuse(True, f"{d} has no blocks", scale_rule=scale_rule, tensor_scale=tensor_scale)
+    return ElementOperation(name, mode, d, d.check_overflow(overflow) if mode else None)
+
+
+def _of_blocks(
+    d: Block, name: str, rounding: str | None, overflow: str | None, rule: str | None, scale: float | None
+) -> BlockOperation:
+    if d.family == "scaled":
+        with np.errstate(over="ignore", under="ignore"):
+            scale = float(np.float32(1.0 if scale is None else scale))
+    draw = 0 if rounding == "stochastic" else None
+    d.check_options(rule or "floor", rounding or "half_even", overflow, scale, draw, None)
+    rule = (rule or "floor") if rounding and d.family == "mx" else None
+    return BlockOperation(name, rounding, d, rule, scale)
+
+
+def _refuse(when: bool, why: str, **options: object) -> None:
+    """Options that came where there is none."""
+    for option, came in options.items():
+        if when and came is not None:
+            raise NumericsError(f"{why}: {option}={came!r} cannot be")

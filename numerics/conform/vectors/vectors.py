@@ -1,0 +1,238 @@
+"""Vectors over a pipe: questions and answers as lines of hex, for whatever speaks stdin and stdout.
+
+`generate` writes them, with or without the answers; `verify` reads somebody's answers and judges every
+line against the exact truth.  The lines are described in docs/vectors.md; operations.py says what is due.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.vectors.lines import CHUNK, Batch, Layout
+from numerics.conform.vectors.operations import Fields, Operation, operation
+from numerics.conform.vectors.selection import Chosen, Expected
+from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import check_seed
+
+TITLE = "# numerics vectors 1"
+FACTS = ("format", "operation", "rounding", "overflow", "scale-rule", "tensor-scale", "vectors", "questions")
+LONGEST_HEADER = 1000  # lines
+
+# ---------------------------------------------------------------------------------------- generate
+
+
+def generate(
+    asked: Operation,
+    *,
+    count: int | None = None,
+    exhaustive: bool = False,
+    seed: int = 0,
+    answers: bool = True,
+) -> Iterator[bytes]:
+    """The lines of vectors, in chunks, the header first.
+
+    count: so many at random.  exhaustive: every code, or all 2**32 inputs.  Neither: the values that
+    matter (blocks: 512 at random).  answers: False leaves them out, for a device to fill in.
+    Raises NumericsError for a count below 1, a seed outside 0 .. 2**64 - 1, or where exhaustive or both
+    cannot be.
+
+    >>> lines = b"".join(generate(operation("fp4", "decode"))).decode().splitlines()
+    >>> lines[0], lines[-1]
+    ('# numerics vectors 1', 'f c0c00000')
+    """
+    if count is not None and (count < 1 or exhaustive):
+        raise NumericsError(
+            f"count={count}{' and exhaustive' * exhaustive}; allowed: 1 or more, or exhaustive"
+        )
+    chosen = Chosen(count, exhaustive, check_seed(seed))
+    total, source = chosen.questions(asked)
+    layout = asked.layout if answers else Layout(asked.asked)
+    return _lines(asked, layout, total, source, chosen)
+
+
+def _lines(
+    asked: Operation, layout: Layout, total: int, source: Iterator[Fields], chosen: Chosen
+) -> Iterator[bytes]:
+    yield header(asked, total, chosen)
+    for fields in source:
+        yield layout.format(fields | asked.due(fields) if layout is asked.layout else fields)
+
+
+def header(asked: Operation, total: int, chosen: Chosen | None = None) -> bytes:
+    """The lines that say what follows; chosen: None for questions of somebody's own.
+
+    >>> print(header(operation("mx6"), 2, Chosen(2, False, 0)).decode(), end="")
+    # numerics vectors 1
+    # format: mx6
+    # operation: encode
+    # rounding: half_even
+    # vectors: 2
+    # questions: numerics 0.1.0, random, seed 0
+    # line: input (8 hex digits x 16) : scale (2 hex digits) microexponents (2 hex digits) code \
+(2 hex digits x 16)
+    """
+    which = {"questions": chosen.text} if chosen else {}
+    facts = {**asked.facts, "vectors": str(total), **which, "line": str(asked.layout)}
+    return "".join(
+        f"{line}\n" for line in (TITLE, *(f"# {name}: {fact}" for name, fact in facts.items()))
+    ).encode()
+
+
+# ------------------------------------------------------------------------------------------ verify
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A wrong answer: its line, which field (and element), the input, what came, what was due.
+
+    input, came, due: hex, as in the lines.  value: the input as a number; None for codes and for
+    what all elements of a block share.
+    """
+
+    line: int
+    place: str
+    input: str | None
+    value: float | None
+    came: str
+    due: str
+
+    def __str__(self) -> str:
+        source = "" if self.input is None else f" for {self.input}"
+        value = "" if self.value is None else f" ({self.value!r})"
+        return f"line {self.line}: {self.place}{source}{value}: {self.came} came, {self.due} is due"
+
+
+@dataclass
+class Verdict:
+    """What `verify` found; true when every answer is right."""
+
+    operation: Operation
+    vectors: int = 0
+    mismatches: int = 0
+    first: list[Mismatch] = field(default_factory=list)
+    compared: bool = True
+    """Were the questions those that the header says?  False where it does not say which they were."""
+
+    def __bool__(self) -> bool:
+        return self.mismatches == 0
+
+    def __str__(self) -> str:
+        counted = f"{self.operation}: {self.vectors} vectors, {self.mismatches} mismatches"
+        if not self.compared:
+            counted += "; whether all questions came back cannot be known, for the header does not say which"
+        return "\n".join([counted, *map(str, self.first)])
+
+
+def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Verdict:
+    """Judges somebody's answers, line by line, against the exact truth.
+
+    NaN counts by class, unless strict_nan; `shown` mismatches are kept.
+    Raises NumericsError for a header or line that is malformed, where fewer or more lines came than the
+    header says, and for a line that answers another question than the one asked there.
+
+    >>> import io
+    >>> lines = b"".join(generate(operation("fp4", "decode")))
+    >>> print(verify(io.BytesIO(lines.replace(b"f c0c00000", b"f c0c00001"))))
+    fp4 decode: 16 vectors, 1 mismatches
+    line 22: value for f: c0c00001 came, c0c00000 is due
+    """
+    asked, total, chosen, first, start = _read_header(stream)
+    verdict = Verdict(asked, compared=chosen is not None)
+    expected = Expected(asked, chosen) if chosen else None
+    for batch in asked.layout.batches(stream, start, first):
+        if expected:
+            expected.compare(batch)
+        _judge(batch, verdict, strict_nan, shown)
+        if verdict.vectors > total:
+            break
+    if verdict.vectors != total:
+        raise NumericsError(f"the header says {total} vectors, {verdict.vectors} came; allowed: all of them")
+    return verdict
+
+
+def _judge(batch: Batch, verdict: Verdict, strict_nan: bool, shown: int) -> None:
+    asked = verdict.operation
+    due = asked.due(batch.fields)
+    came = {f.name: batch.fields[f.name] for f in asked.answered}
+    wrong = {name: came[name] != due[name] for name in came}
+    if not strict_nan:
+        alike = asked.nan(came) & asked.nan(due)
+        wrong = {name: differs & ~alike for name, differs in wrong.items()}
+    lines = np.logical_or.reduce([differs.any(axis=1) for differs in wrong.values()])
+    verdict.vectors += len(lines)
+    verdict.mismatches += int(lines.sum())
+    for row in np.flatnonzero(lines)[: shown - len(verdict.first)]:
+        verdict.first.append(_mismatch(batch, int(row), asked, due, wrong))
+
+
+def _mismatch(
+    batch: Batch, row: int, asked: Operation, due: Fields, wrong: dict[str, NDArray[np.bool_]]
+) -> Mismatch:
+    """The first wrong field of a line."""
+    answer = next(f for f in asked.answered if wrong[f.name][row].any())
+    at = int(wrong[answer.name][row].argmax())
+    place = answer.name if answer.count == 1 else f"{answer.name} {at}"
+    came, right = (f"{fields[answer.name][row, at]:0{answer.digits}x}" for fields in (batch.fields, due))
+    question = next((f for f in asked.asked if f.name in ("input", "code") and f.count == answer.count), None)
+    if question is None:
+        return Mismatch(int(batch.lines[row]), place, None, None, came, right)
+    number = batch.fields[question.name][row, at]
+    value = float(number.view(np.float32)) if question.name == "input" else None
+    return Mismatch(int(batch.lines[row]), place, f"{number:0{question.digits}x}", value, came, right)
+
+
+def _read_header(stream: BinaryIO) -> tuple[Operation, int, Chosen | None, int, bytes]:
+    """The operation, how many vectors are to come and which, the next line and its number."""
+    number, facts = 1, {}
+    line = stream.readline(CHUNK)
+    if line.decode("ascii", "replace").rstrip() != TITLE:
+        raise NumericsError(
+            f"line 1: {line[:60]!r} is no header; allowed: {TITLE!r}, as `vectors generate` writes"
+        )
+    while line.startswith(b"#"):
+        if number > LONGEST_HEADER or not line.endswith(b"\n"):
+            raise NumericsError(
+                f"line {number}: {line[:60]!r} is too much of a header; allowed: {LONGEST_HEADER} whole lines"
+            )
+        name, _, fact = line[1:].decode("ascii", "replace").partition(":")
+        if name.strip() in FACTS:
+            facts[name.strip()] = fact.strip()
+        number, line = number + 1, stream.readline(CHUNK)
+    total = _total(facts)
+    return _operation_of(facts), total, Chosen.parse(facts.get("questions", ""), total), number, line
+
+
+def _operation_of(facts: dict[str, str]) -> Operation:
+    options: dict[str, Any] = {"rounding": facts.get("rounding"), "overflow": facts.get("overflow"),
+                               "scale_rule": facts.get("scale-rule")}  # fmt: skip
+    if "tensor-scale" in facts:
+        options["tensor_scale"] = _float32(facts["tensor-scale"])
+    return operation(_fact(facts, "format"), _fact(facts, "operation"), **options)
+
+
+def _fact(facts: dict[str, str], name: str) -> str:
+    if name not in facts:
+        raise NumericsError(f"the header lacks '# {name}: ...'")
+    return facts[name]
+
+
+def _float32(text: str) -> float:
+    try:
+        (value,) = struct.unpack(">f", bytes.fromhex(text))
+    except (ValueError, struct.error):
+        raise NumericsError(f"header: tensor-scale {text!r}; allowed: a float32 as 8 hex digits") from None
+    return float(value)
+
+
+def _total(facts: dict[str, str]) -> int:
+    text = _fact(facts, "vectors")
+    if not re.fullmatch("[1-9][0-9]{,18}", text):
+        raise NumericsError(f"header: vectors {text[:20]!r}; allowed: a number of 1 or more")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Files: safetensors read and written, checkpoints larger than memory, and what other tools left in them."""

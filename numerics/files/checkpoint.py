@@ -1,0 +1,264 @@
+"""Checkpoints larger than memory: a .safetensors file into a format, and back, piece by piece.
+
+What is written is itself a .safetensors file of plain integer and float tensors, with one JSON text
+(manifest.py) that says everything needed to decode it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from numerics.files.header import KEY, ORIGINALS, Plan, plans_of, text_of
+from numerics.files.replacement import refuse_same_file
+from numerics.files.safetensors import BITS, Entry, Reader, Writer
+from numerics.files.selection import Selection, chosen_axis, says_no_axis
+from numerics.files.signals import terminable
+from numerics.files.stream import decode, encode
+from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import check_random
+from numerics.tensor.qtensor import ErrorSums
+from numerics.tensor.scheme import Scheme
+from numerics.tensor.spec import Recipe
+
+Array = NDArray[Any]
+PathLike = str | os.PathLike[str]
+Progress = Callable[[str, int, int], None]  # tensor, bytes of the source done, bytes in all
+
+MAX_MEMORY = 64 << 20
+BYTES_PER_ELEMENT = 32  # of a piece at work: input, rows, codes, output, float64 error
+COPY = 1 << 22  # bytes at a time
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """What became of one tensor; dtype, sqnr (dB) and max_error are None where it was copied.
+
+    axis: along which its blocks or groups lie, where that is not the last one.  why: it was copied.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str | None
+    bits: float
+    sqnr: float | None
+    max_error: float | None
+    bytes_before: int
+    bytes_after: int
+    axis: int | None = None
+    why: str | None = None
+
+
+@dataclass
+class FileReport:
+    """What became of a file: its tensors, and the SQNR over all that were quantized."""
+
+    tensors: list[TensorReport] = field(default_factory=list)
+    sums: ErrorSums = field(default_factory=ErrorSums)
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of the tensors as they were."""
+        return sum(tensor.bytes_before for tensor in self.tensors)
+
+    @property
+    def bytes_after(self) -> int:
+        """Bytes of the tensors as they became."""
+        return sum(tensor.bytes_after for tensor in self.tensors)
+
+    @property
+    def bits(self) -> float:
+        """Bits a value of those that were quantized."""
+        quantized = [tensor for tensor in self.tensors if tensor.dtype]
+        count = sum(math.prod(tensor.shape) for tensor in quantized)
+        return 8 * sum(tensor.bytes_after for tensor in quantized) / count if count else 0.0
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """What became of a quantized file: how many tensors came back, how many were copied, bytes."""
+
+    restored: int
+    copied: int
+    bytes_before: int
+    bytes_after: int
+
+    def __str__(self) -> str:
+        sizes = f"{self.bytes_before:,} bytes became {self.bytes_after:,}"
+        return f"{self.restored} tensors dequantized, {self.copied} copied; {sizes}"
+
+
+def quantize_file(
+    source: PathLike,
+    target: PathLike,
+    dtype: Any,
+    *,
+    scheme: Scheme | str | None = None,
+    symmetric: bool = True,
+    scale_type: str | None = None,
+    zero_point_type: str = "int32",
+    rounding: str = "half_even",
+    scale_rule: str = "floor",
+    axis: int | None = None,
+    seed: int | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    progress: Progress | None = None,
+    max_memory: int = MAX_MEMORY,
+) -> FileReport:
+    """Writes a .safetensors file with its weights in a format, as `quantize` would make each of them.
+
+    Float tensors of two and more dimensions are quantized, all others copied; so are those that would
+    not get smaller, and the report says why.  include: fnmatch patterns of the names to quantize instead,
+    of whatever dimensions; exclude: of names to copy.  axis: of blocks; where neither it nor the scheme
+    says one, the last axis if a block or group fits on it, else a longer one (chosen_axis), as in the
+    kernels of convolutions.  seed: every tensor draws as `quantize(x, seed=seed)` does.  progress: called
+    with a tensor's name, and the bytes of the source done and in all.  max_memory: bytes of working
+    memory, about; larger tensors are cut between blocks and groups, and read twice where a scale spans
+    the pieces.
+    The target appears when it is whole, with the mode and owner of what it replaces; after an error,
+    Ctrl-C or a signal that ends processes what was there before is untouched.  Returns what became of
+    every tensor.  Raises NumericsError for a source that is damaged or was quantized already, here or by
+    another tool, a target that is the source or cannot be written, patterns that match nothing or nothing
+    that can be quantized, and options that do not fit (naming the tensor).
+    """
+    recipe = Recipe.make(
+        dtype, scheme=scheme, symmetric=symmetric, scale_type=scale_type, zero_point_type=zero_point_type,
+        rounding=rounding, scale_rule=scale_rule, axis=-1 if axis is None else axis,
+    )  # fmt: skip
+    check_random(recipe.rounding, seed, None)
+    refuse_same_file(source, target)
+    reader = Reader(source)
+    if KEY in reader.metadata:
+        raise NumericsError(f"{source} was quantized already; give the original")
+    chosen = Selection(reader, include, exclude)
+    plans = _plans(chosen, recipe, free=axis is None and (scheme is None or says_no_axis(scheme)))
+    metadata = {**reader.metadata, KEY: text_of(plans, seed)}
+    report, done = FileReport(), _Progress(progress, reader.entries)
+    with terminable(), Writer(target, _entries(reader.entries, plans), metadata) as writer:
+        for name, entry in reader.entries.items():
+            if name in plans:
+                sums = encode(reader, writer, name, plans[name], seed, most(max_memory), done.add)
+                report.sums.merge(sums)
+                report.tensors.append(_quantized(name, entry, plans[name], sums))
+            else:
+                _copy(reader, writer, name, done)
+                report.tensors.append(_copied(name, entry, chosen.why.get(name)))
+    return report
+
+
+def dequantize_file(
+    source: PathLike, target: PathLike, *, progress: Progress | None = None, max_memory: int = MAX_MEMORY
+) -> RestoreReport:
+    """Writes the floats of a quantized file, in the types that they had; all else is copied.
+
+    Streams and replaces as `quantize_file` does, and returns what it did.  Raises NumericsError for a
+    source that is damaged or was not made by it, and for a target that is the source or cannot be written.
+    """
+    refuse_same_file(source, target)
+    reader = Reader(source)
+    if KEY not in reader.metadata:
+        raise NumericsError(f"{source} was not made by `numerics quantize`: nothing to dequantize")
+    plans = plans_of(reader.metadata[KEY], reader.entries, source)
+    metadata = {key: text for key, text in reader.metadata.items() if key != KEY}
+    types = {name: kind for kind, name in ORIGINALS.items()}
+    restored = {name: Entry(types[plan.original], plan.shape) for name, plan in plans.items()}
+    entries = {name: reader.entries[name] for name in plain_names(reader, plans)} | restored
+    done = _Progress(progress, reader.entries)
+    with terminable(), Writer(target, entries, metadata) as writer:
+        for name in plain_names(reader, plans):
+            _copy(reader, writer, name, done)
+        for name, plan in plans.items():
+            decode(reader, writer, name, plan, most(max_memory), done.add)
+    before, after = (sum(entry.nbytes for entry in every.values()) for every in (reader.entries, entries))
+    return RestoreReport(len(plans), len(entries) - len(plans), before, after)
+
+
+def most(max_memory: int) -> int:
+    """Elements of a piece; raises NumericsError where there is no memory to work with."""
+    if max_memory < BYTES_PER_ELEMENT:
+        raise NumericsError(f"max_memory={max_memory} bytes are too few; at least {BYTES_PER_ELEMENT}")
+    return max_memory // BYTES_PER_ELEMENT
+
+
+# ---- which tensors, and what they become --------------------------------------------------------
+
+
+def _plans(chosen: Selection, recipe: Recipe, free: bool) -> dict[str, Plan]:
+    """What the chosen tensors become; free: the axis may be chosen for each."""
+    entries, taken = chosen.reader.entries, set(chosen.reader.entries)
+    plans: dict[str, Plan] = {}
+    for name in chosen.names:
+        entry = entries[name]
+        try:
+            plan = Plan(recipe, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
+            plan = plan.along(chosen_axis(plan)) if free and plan.size else plan
+            plan.check_padding()
+            if plan.nbytes < entry.nbytes or not entry.nbytes:
+                plans[name] = plan.named(taken)
+            else:
+                chosen.leave(name, _growth(plan, entry))
+        except NumericsError as wrong:
+            raise NumericsError(f"tensor {name!r}: {wrong}") from None
+    return plans
+
+
+def _growth(plan: Plan, entry: Entry) -> str:
+    bits = 8 * plan.nbytes / math.prod(entry.shape)
+    return f"{plan.dtype} would take {bits:.4g} bits a value, and it has {BITS[entry.dtype]}"
+
+
+def _entries(before: Mapping[str, Entry], plans: Mapping[str, Plan]) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for name, entry in before.items():
+        if name in plans:
+            found |= {plans[name].names[part]: made for part, made in plans[name].parts.items()}
+        else:
+            found[name] = entry
+    return found
+
+
+def plain_names(reader: Reader, plans: Mapping[str, Plan]) -> list[str]:
+    """The tensors that are no part of a quantized one."""
+    parts = {name for plan in plans.values() for name in plan.names.values()}
+    return [name for name in reader.entries if name not in parts]
+
+
+def _quantized(name: str, entry: Entry, plan: Plan, sums: ErrorSums) -> TensorReport:
+    after, count, error = plan.nbytes, math.prod(entry.shape), sums.error
+    bits = 8 * after / count if count else 0.0
+    axis = None if plan.axis == len(plan.shape) - 1 else plan.axis
+    return TensorReport(
+        name, entry.shape, plan.dtype.name, bits, error.sqnr, error.max_error, entry.nbytes, after, axis
+    )
+
+
+def _copied(name: str, entry: Entry, why: str | None) -> TensorReport:
+    bits = float(BITS[entry.dtype])
+    return TensorReport(name, entry.shape, None, bits, None, None, entry.nbytes, entry.nbytes, why=why)
+
+
+class _Progress:
+    """Tells a callback how many bytes of the source are done."""
+
+    def __init__(self, callback: Progress | None, entries: Mapping[str, Entry]) -> None:
+        self.callback, self.done = callback, 0
+        self.total = sum(entry.nbytes for entry in entries.values())
+
+    def add(self, name: str, nbytes: int) -> None:
+        self.done += nbytes
+        if self.callback is not None:
+            self.callback(name, self.done, self.total)
+
+
+def _copy(reader: Reader, writer: Writer, name: str, done: _Progress) -> None:
+    nbytes = reader.entries[name].nbytes
+    for start in range(0, nbytes, COPY):
+        part = reader.read(name, start, min(start + COPY, nbytes))
+        writer.put(name, start, part)
+        done.add(name, part.size)

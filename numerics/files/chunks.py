@@ -1,0 +1,105 @@
+"""A tensor too large for memory, cut into pieces that can be quantized one by one.
+
+A piece is one slice an axis.  Pieces come in the order in which their codes lie in the packed bytes,
+each ends on a whole byte, and none cuts a block or a group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.host.random_bits import from_seed
+
+Piece = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a tensor may be cut: its axes in the order of the packed bytes; bits of one code.
+
+    axis, size: the blocked axis, which is cut only between its blocks; None where there is none.
+    """
+
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    bits: int
+    axis: int | None = None
+    size: int = 1
+
+    def pieces(self, most: int) -> Iterator[Piece]:
+        """Pieces of at most that many elements, or the smallest that can be."""
+        if not self.shape:
+            return iter([()])
+        depth, step = self._depth(most)
+        lengths = [self.shape[a] for a in self.order]
+        outer = product(*(_cuts(n, 1) for n in lengths[:depth]), _cuts(lengths[depth], step))
+        rest = [slice(0, n) for n in lengths[depth + 1 :]]
+        return (self._in_axes([*leading, *rest]) for leading in outer)
+
+    def _depth(self, most: int) -> tuple[int, int]:
+        """The axis that is cut, as a place in `order`, and how many of its indices a piece takes."""
+        lengths = [self.shape[a] for a in self.order]
+        for depth in range(len(lengths)):
+            inner = max(math.prod(lengths[depth + 1 :]), 1)
+            least = self._least(depth, inner)
+            if inner * least <= most or not self._deeper(depth):
+                break
+        return depth, max(most // inner // least, 1) * least
+
+    def _least(self, depth: int, inner: int) -> int:
+        """The fewest indices that end on a byte and between blocks."""
+        whole = 8 // math.gcd(8, inner * self.bits)
+        return math.lcm(whole, self.size if self.order[depth] == self.axis else 1)
+
+    def _deeper(self, depth: int) -> bool:
+        """May the next axis be cut?  Not beyond the blocked one, nor where this one's runs end in a byte."""
+        if depth + 1 == len(self.order) or self.order[depth] == self.axis:
+            return False
+        run = math.prod(self.shape[a] for a in self.order[depth + 1 :])
+        return run * self.bits % 8 == 0 or math.prod(self.shape[a] for a in self.order[: depth + 1]) == 1
+
+    def _in_axes(self, slices: Sequence[slice]) -> Piece:
+        found = [slice(0)] * len(self.shape)
+        for axis, part in zip(self.order, slices, strict=True):
+            found[axis] = part
+        return tuple(found)
+
+
+def _cuts(length: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def size(piece: Piece) -> int:
+    """Elements of a piece."""
+    return math.prod(part.stop - part.start for part in piece)
+
+
+def runs(shape: tuple[int, ...], piece: Piece) -> Iterator[tuple[int, int]]:
+    """(first, count) of the stretches of a C-ordered tensor that a piece covers, in C order.
+
+    >>> list(runs((2, 10), (slice(0, 2), slice(4, 6))))
+    [(4, 2), (14, 2)]
+    """
+    cut = [a for a, part in enumerate(piece) if part.stop - part.start < shape[a]]
+    depth = cut[-1] if cut else 0
+    strides = [math.prod(shape[a + 1 :]) for a in range(len(shape))]
+    count = math.prod(part.stop - part.start for part in piece[depth:])
+    first = sum(part.start * stride for part, stride in zip(piece[depth:], strides[depth:], strict=True))
+    for index in product(*(range(part.start, part.stop) for part in piece[:depth])):
+        yield first + sum(i * stride for i, stride in zip(index, strides, strict=False)), count
+
+
+def random_bits(seed: int, shape: tuple[int, ...], piece: Piece) -> NDArray[np.int32]:
+    """The random bits of a piece's elements: those that the whole tensor would draw by that seed."""
+    drawn = []
+    for first, count in runs(shape, piece):
+        skip = first % 4  # Philox gives four at a time
+        drawn.append(from_seed(seed, count + skip, first - skip)[skip:])
+    lengths = [part.stop - part.start for part in piece]
+    return np.concatenate(drawn or [np.empty(0, np.int32)]).reshape(lengths)

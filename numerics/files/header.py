@@ -1,0 +1,266 @@
+"""What a quantized file says of itself: one JSON text in safetensors' `__metadata__`.
+
+A tensor `w` becomes plain tensors: `w` (codes), `w.scale`, `w.zero_point`, `w.tensor_scale`, as
+far as its format has them.  The text names them and gives every fact that decoding needs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, cast
+
+from numerics.backends.partition import check_axis, fits_array
+from numerics.files.chunks import Cut
+from numerics.files.json_members import Members
+from numerics.files.safetensors import Entry
+from numerics.formats.block import Block
+from numerics.formats.dtype import Dtype, Element
+from numerics.formats.errors import NumericsError
+from numerics.formats.text import dtype_of, facts_of
+from numerics.tensor.spec import Recipe
+
+KEY = "numerics"  # of the text in __metadata__
+VERSION = 2  # of the text
+LAYOUT = 1  # of the bytes of mx4, mx6 and mx9: docs/layout.md
+SCALES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "pof2": "U8"}
+ORIGINALS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+PADDING = 64  # times the values of a tensor, where its blocks are longer than their axis
+MOST_PADDED = 1 << 22  # values that may always be
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one tensor is stored."""
+
+    recipe: Recipe
+    shape: tuple[int, ...]
+    original: str
+    names: Mapping[str, str]  # codes, scale, zero_point, tensor_scale -> tensors of the file
+
+    @property
+    def dtype(self) -> Dtype:
+        """Its format."""
+        return self.recipe.dtype
+
+    @property
+    def scale_type(self) -> str:
+        """The type of its scales."""
+        return self.recipe.stored_scale_type(self.original)
+
+    @property
+    def axis(self) -> int | None:
+        """The axis along which blocks or groups lie, from the front."""
+        scheme = self.recipe.scheme
+        if scheme is not None:
+            partition = scheme.partition(self.shape)
+            return None if partition.size is None else partition.axis
+        return check_axis(self.recipe.axis, self.shape)
+
+    @property
+    def size(self) -> int | None:
+        """Elements of a block or group; None where scales have no groups."""
+        return self.dtype.block if isinstance(self.dtype, Block) else self.recipe.scheme_of_elements.size
+
+    def along(self, axis: int) -> Plan:
+        """The same with its blocks or groups along another axis."""
+        scheme = self.recipe.scheme
+        if scheme is None:
+            return replace(self, recipe=self.recipe.with_axis(axis))
+        return replace(self, recipe=self.recipe.with_scheme(replace(scheme, axis=axis)))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its parts."""
+        return sum(part.nbytes for part in self.parts.values())
+
+    def named(self, taken: set[str]) -> Plan:
+        """The same with a name for each part beside the codes, one that no other tensor has."""
+        names = dict(self.names)
+        for part in self.parts:
+            if part != "codes":
+                names[part] = f"{names['codes']}.{part}"
+                while names[part] in taken:
+                    names[part] += "_"
+                taken.add(names[part])
+        return replace(self, names=names)
+
+    @cached_property
+    def parts(self) -> dict[str, Entry]:
+        """The tensors that it becomes, without their places."""
+        shared = self.recipe.shared_shape(self.shape)
+        if isinstance(self.dtype, Block):
+            return self._block_parts(self.dtype, shared)
+        codes = self._codes(cast(Element, self.dtype).bits)
+        found = {"codes": codes, "scale": Entry(SCALES[self.scale_type], shared)}
+        if not self.recipe.symmetric:
+            kind = {"int32": "I32", "float32": "F32"}[self.recipe.zero_point_type]
+            found["zero_point"] = Entry(kind, shared)
+        return found
+
+    def _block_parts(self, d: Block, blocks: tuple[int, ...]) -> dict[str, Entry]:
+        if d.scale is None:
+            return {"codes": Entry("U8", (math.prod(blocks), d.bytes_per_block))}
+        scale = Entry("U8" if d.scale.bits <= 8 else "U16", blocks)
+        found = {"codes": self._codes(d.element_bits), "scale": scale}
+        if d.family == "scaled":
+            found["tensor_scale"] = Entry("F32", ())
+        return found
+
+    def _codes(self, bits: int) -> Entry:
+        if bits in (8, 16):
+            return Entry(f"U{bits}", self.shape)
+        return Entry("U8", (-(-math.prod(self.shape) * bits // 8),))
+
+    @property
+    def padding(self) -> int:
+        """How many times the values the blocks take that are worked on, where the last ones are short."""
+        if not isinstance(self.dtype, Block):
+            return 1
+        length, block = self.shape[cast(int, self.axis)], self.dtype.block
+        return max(-(-length // block) * block // max(length, 1), 1)
+
+    def check_padding(self) -> None:
+        """Raises NumericsError where blocks much longer than their axis would take memory without end."""
+        if math.prod(self.shape) * self.padding > MOST_PADDED and self.padding > PADDING:
+            raise NumericsError(
+                f"blocks of {self.size} along axis {self.axis} of shape {self.shape} take {self.padding} "
+                f"times its values; allowed: {PADDING} times; give another axis or a scheme"
+            )
+
+    @property
+    def cut(self) -> Cut:
+        """Where it may be cut."""
+        axes, axis = tuple(range(len(self.shape))), self.axis
+        if not isinstance(self.dtype, Block):
+            scheme = self.recipe.scheme_of_elements
+            return Cut(self.shape, axes, cast(Element, self.dtype).bits, axis, scheme.size or 1)
+        if self.dtype.family == "micro":  # whole blocks, the blocked axis innermost
+            order = sorted(axes, key=lambda a: a == axis)
+            return Cut(self.shape, tuple(order), 8, axis, self.dtype.block)
+        return Cut(self.shape, axes, self.dtype.element_bits, axis, self.dtype.block)
+
+
+# ---- the text -----------------------------------------------------------------------------------
+
+
+def text_of(plans: Mapping[str, Plan], seed: int | None) -> str:
+    """The JSON text of a file: its recipes, and which of them each tensor has."""
+    recipes: dict[Recipe, int] = {}
+    tensors = {
+        name: {
+            "recipe": recipes.setdefault(plan.recipe, len(recipes)), "shape": list(plan.shape),
+            "original": plan.original, "names": dict(plan.names),
+        }
+        for name, plan in plans.items()
+    }  # fmt: skip
+    said = {"version": VERSION, "layout": LAYOUT, "seed": seed}
+    return json.dumps({**said, "recipes": [_said(recipe) for recipe in recipes], "tensors": tensors})
+
+
+def _said(recipe: Recipe) -> dict[str, Any]:
+    """Every option, and every fact of the format: a file outlives its reader's tables."""
+    said = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
+    return said | {"dtype": facts_of(recipe.dtype), "scheme": recipe.scheme and repr(recipe.scheme)}
+
+
+def plans_of(text: str, entries: Mapping[str, Entry], file: object) -> dict[str, Plan]:
+    """The plans that a file's text states; raises NumericsError where it is wrong or of a later version."""
+    try:
+        plans = _plans(Members(text), entries)
+        parts = [part for plan in plans.values() for part in plan.names.values()]
+        for name in plans.keys() & (entries.keys() - set(parts)):
+            raise NumericsError(f"{name!r} stands for two tensors")
+        if len(set(parts)) < len(parts):
+            twice = next(part for part, count in Counter(parts).items() if count > 1)
+            raise NumericsError(f"{twice!r} is part of two tensors")
+    except NumericsError as wrong:
+        raise NumericsError(f"{file}: what it says of its quantization is wrong: {wrong}") from None
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        ArithmeticError,
+        RecursionError,
+    ) as wrong:
+        raise NumericsError(f"{file}: what it says of its quantization cannot be read: {wrong!r}") from wrong
+    return plans
+
+
+def _plans(said: Members, entries: Mapping[str, Entry]) -> dict[str, Plan]:
+    """Member by member, in the order in which `text_of` writes them."""
+    head: dict[str, Any] = {}
+    for name in said.names():
+        if name == "recipes":
+            _check_version(head)
+            head[name] = _recipes(said, len(entries))
+        elif name == "tensors":
+            _check_version(head)
+            head[name] = {
+                tensor: _plan(tensor, head["recipes"], facts, entries)
+                for tensor, facts in said.members(Members.value)
+            }
+        else:
+            head[name] = said.value()
+    said.end()
+    _check_version(head)
+    return cast(dict[str, Plan], head["tensors"])
+
+
+def _check_version(head: Mapping[str, Any]) -> None:
+    versions = head["version"], head["layout"]
+    if versions != (VERSION, LAYOUT) or any(type(version) is not int for version in versions):
+        raise NumericsError(f"version and layout {versions}; this one reads {(VERSION, LAYOUT)}")
+
+
+def _recipes(said: Members, most: int) -> list[Recipe]:
+    """Every recipe makes its format known for good, so a file has no more of them than tensors."""
+    found: list[Recipe] = []
+    for facts in said.items():
+        if len(found) == most:
+            raise NumericsError(f"more recipes than the {most} tensors of the file")
+        found.append(_recipe(facts))
+    return found
+
+
+def _recipe(said: dict[str, Any]) -> Recipe:
+    axis = {} if said["axis"] is None else {"axis": said["axis"]}
+    keys = ("scheme", "symmetric", "scale_type", "zero_point_type", "rounding", "scale_rule")
+    options = {key: said[key] for key in keys}
+    if said.get("scaled") is False:  # a cast, which nothing asks to scale
+        options |= {"scheme": None, "scale_type": None}
+    return Recipe.make(dtype_of(said["dtype"]), **options, **axis)
+
+
+def _plan(name: str, recipes: list[Recipe], said: dict[str, Any], entries: Mapping[str, Entry]) -> Plan:
+    shape, place, names = tuple(said["shape"]), said["recipe"], said["names"]
+    if type(place) is not int or not 0 <= place < len(recipes):
+        raise NumericsError(f"recipe {place!r} is not one of the {len(recipes)} that the file has")
+    if not all(type(n) is int and n >= 0 for n in shape) or said["original"] not in ORIGINALS.values():
+        raise NumericsError(f"a tensor of {said['original']} with shape {shape} cannot be")
+    if not fits_array(shape):
+        raise NumericsError(f"the shape {shape} of {name!r} is more than an array can have")
+    plan = Plan(recipes[place], shape, said["original"], names)
+    _check_parts(name, plan, entries)
+    plan.check_padding()
+    return plan
+
+
+def _check_parts(name: str, plan: Plan, entries: Mapping[str, Entry]) -> None:
+    parts = plan.parts
+    for part, planned in parts.items():
+        found = entries.get(plan.names[part])
+        if found is None or (found.dtype, found.shape) != (planned.dtype, planned.shape):
+            came = f"{found.dtype} {found.shape}" if found else "nothing"
+            wanted = f"{planned.dtype} {planned.shape}"
+            raise NumericsError(f"the {part} of {name!r} should be {wanted}, not {came}")
+    if plan.names.keys() != parts.keys():
+        further = ", ".join(map(str, plan.names.keys() - parts.keys()))
+        raise NumericsError(f"{name!r} has no part {further}; its parts: {', '.join(parts)}")

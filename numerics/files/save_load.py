@@ -1,0 +1,155 @@
+"""QTensors in safetensors files: the files that `numerics quantize` writes, from and to memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.host.tensors import as_tensor, is_tensor
+from numerics.files.checkpoint import PathLike, plain_names
+from numerics.files.header import KEY, ORIGINALS, Plan, plans_of, text_of
+from numerics.files.safetensors import BITS, ML_DTYPES, NUMPY, PACKED, Entry, Reader, Writer
+from numerics.files.signals import terminable
+from numerics.files.stream import Shared, qtensor, store
+from numerics.formats.errors import NumericsError, one_of, truth
+from numerics.interop import native
+from numerics.interop.native import from_native, to_native
+from numerics.pytorch.convert import as_arrays, as_tensors
+from numerics.tensor.qtensor import ArrayQTensor, QTensor, to_host
+
+Array = NDArray[Any]
+LIBRARIES = ("numpy", "torch")
+_ENTRIES = {np.dtype(spelled): name for name, spelled in NUMPY.items()}
+_NAMED = {name: entry for entry, name in ML_DTYPES.items()} | {
+    name: entry for entry, (_, name) in PACKED.items()
+}
+_TYPES = {name: kind for kind, name in ORIGINALS.items()} | {"python": "F64"}
+
+
+def save(tensors: Mapping[str, Any], path: PathLike) -> None:
+    """Writes QTensors, arrays and torch tensors by name as one safetensors file, whole or not at all.
+
+    A QTensor becomes plain tensors that any reader of safetensors takes (`w`, `w.scale` ...), and the
+    header says how to decode them: what `numerics quantize` writes, and `load` and `numerics
+    dequantize` read.  Tensors on a GPU are copied.  Raises NumericsError for what is no tensor, a type
+    that safetensors does not have, a name that it cannot hold, and a target that cannot be written.
+
+    >>> import numerics as nx, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nx.save({"w": nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")}, f"{folder}/w.safetensors")
+    ...     nx.load(f"{folder}/w.safetensors")["w"].dequantize()
+    array([ 0.5, -1. ,  2. ,  3.5])
+    """
+    if not isinstance(tensors, Mapping):
+        raise NumericsError(f"save takes tensors by name, as {{'w': q}}, not a {type(tensors).__name__}")
+    for name in tensors:
+        _check_name(name)
+    held = {name: _on_host(name, tensor) for name, tensor in tensors.items()}
+    quantized = {name: q for name, q in held.items() if isinstance(q, ArrayQTensor)}
+    plain = {name: x for name, x in held.items() if not isinstance(x, ArrayQTensor)}
+    plans = _plans(quantized, set(held))
+    entries = {name: _entry(name, x) for name, x in plain.items()}
+    for plan in plans.values():
+        entries |= {plan.names[part]: entry for part, entry in plan.parts.items()}
+    metadata = {KEY: text_of(plans, None)} if plans else {}
+    with terminable(), Writer(path, entries, metadata) as writer:
+        for name, x in plain.items():
+            writer.put(name, 0, _packed(x, entries[name]))
+        for name, q in quantized.items():
+            store(writer, plans[name], q)
+
+
+def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dict[str, Any]:
+    """The tensors of a file that `save` or `numerics quantize` wrote; quantized ones as QTensors.
+
+    library: "numpy" or "torch".  NumPy's bfloat16 and floats of fewer bits need ml_dtypes; F4 and F6 are
+    unpacked to one element a byte there, F4 is float4_e2m1fn_x2 to torch.  mapped: of NumPy's, codes and
+    arrays are read-only views of the file, read when they are used: it may then be replaced, as everything
+    here replaces files, but not cut, since to touch what is gone ends the process (and on Windows not be
+    replaced either).  Raises NumericsError for a damaged file, and for a type that the library does not
+    have.
+    """
+    one_of("library", library, LIBRARIES)
+    mapped = truth("mapped", mapped)
+    reader = Reader(path, mapped=mapped or library == "torch")  # whose tensors are copies
+    plans = plans_of(reader.metadata[KEY], reader.entries, path) if KEY in reader.metadata else {}
+    loaded: dict[str, Any] = {name: reader.tensor(name) for name in plain_names(reader, plans)}
+    for name, plan in plans.items():
+        loaded[name] = qtensor(plan, plan.shape, reader.raw(plan.names["codes"]), Shared.read(reader, plan))
+    if library == "numpy":
+        return loaded
+    return {name: as_tensors(x) if isinstance(x, QTensor) else _tensor(name, x) for name, x in loaded.items()}
+
+
+def _tensor(name: str, x: Array) -> Any:
+    """A copy, of torch's type of the same name where NumPy has it from ml_dtypes."""
+    if x.dtype.name not in _NAMED:
+        return as_tensor(x.copy())
+    codes, d = from_native(x)
+    try:
+        if _NAMED[x.dtype.name] not in PACKED:
+            return to_native(as_tensor(codes.copy()), d)
+        if not x.shape or x.shape[-1] % 2:
+            raise NumericsError(f"its shape {x.shape} does not lie two codes a byte; take library='numpy'")
+        return native.to_native_packed(as_tensor(d.pack(codes).reshape(*x.shape[:-1], -1)), d)
+    except NumericsError as wrong:
+        raise NumericsError(f"tensor {name!r}: {wrong}") from None
+
+
+def _array(x: Any) -> Array:
+    """The inverse of `_tensor`; its memory where that is on the host."""
+    name = str(x.dtype).removeprefix("torch.")
+    if name.endswith(native.PAIR):
+        packed, d = native.from_native_packed(x)
+        data = to_host(packed)
+        return cast(Array, to_native(d.unpack(data.reshape(-1), (*data.shape[:-1], 2 * data.shape[-1])), d))
+    if name not in _NAMED:
+        return to_host(x)
+    codes, d = from_native(x)
+    return cast(Array, to_native(to_host(codes), d))
+
+
+def _packed(x: Array, entry: Entry) -> Array:
+    """What the file holds of it: codes of fewer than 8 bits without gaps."""
+    return PACKED[entry.dtype][0].pack(from_native(x)[0]) if entry.dtype in PACKED else x
+
+
+def _check_name(name: Any) -> None:
+    """Raises NumericsError for what a reader would not take back as the name of a tensor."""
+    halves = isinstance(name, str) and any("\ud800" <= letter <= "\udfff" for letter in name)
+    if not isinstance(name, str) or name == "__metadata__" or halves:
+        raise NumericsError(f"{name!r} cannot name a tensor; allowed: text in UTF-8, not '__metadata__'")
+
+
+def _on_host(name: str, tensor: Any) -> Any:
+    """A tensor as arrays; raises NumericsError, naming it, where it is none."""
+    try:
+        if isinstance(tensor, QTensor):
+            return as_arrays(tensor.to("cpu") if is_tensor(tensor) else tensor)
+        return _array(tensor) if is_tensor(tensor) else np.asarray(tensor)
+    except (ValueError, TypeError, NotImplementedError) as wrong:  # the last: on torch's meta device
+        raise NumericsError(f"tensor {name!r}: {wrong}") from None
+
+
+def _plans(quantized: Mapping[str, ArrayQTensor], taken: set[str]) -> dict[str, Plan]:
+    plans = {}
+    for name, q in quantized.items():
+        plan = Plan(q.recipe, q.shape, ORIGINALS[_TYPES[q.original]], {"codes": name})
+        try:
+            plan.check_padding()
+            plans[name] = plan.named(taken)
+        except NumericsError as wrong:
+            raise NumericsError(f"tensor {name!r}: {wrong}") from None
+    return plans
+
+
+def _entry(name: str, x: Array) -> Entry:
+    kind = _ENTRIES.get(x.dtype.newbyteorder("<")) or _NAMED.get(x.dtype.name)
+    if kind is None:
+        raise NumericsError(f"tensor {name!r}: safetensors has no {x.dtype.name}")
+    if x.size * BITS[kind] % 8:
+        raise NumericsError(f"tensor {name!r}: safetensors has {kind} in whole bytes only, not {x.shape}")
+    return Entry(kind, x.shape)

@@ -1,0 +1,121 @@
+"""Which tensors of a checkpoint are quantized, and along which axis: what names and shapes can say."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+from numerics.files.companions import Companion, companions
+from numerics.files.header import ORIGINALS, Plan
+from numerics.files.safetensors import Entry, Reader
+from numerics.formats.errors import NumericsError
+from numerics.tensor.scheme import Scheme
+
+WASTE = 2  # times the bytes of the first axis, from which on that is taken
+
+
+class Selection:
+    """The tensors of a file that are quantized: `names`; and why the others are copied: `why`.
+
+    Raises NumericsError for patterns that match no tensor, for an include that chooses nothing that can
+    be quantized, and for numbers that belong to tensors which another tool quantized.
+    """
+
+    def __init__(self, reader: Reader, include: Sequence[str], exclude: Sequence[str]) -> None:
+        self.reader, self.include, self.exclude = reader, _patterns(include), _patterns(exclude)
+        for option, patterns in (("include", self.include), ("exclude", self.exclude)):
+            for pattern in patterns:
+                if not fnmatch.filter(reader.entries, pattern):
+                    raise NumericsError(
+                        f"{option}={pattern!r} matches no tensor of {reader.path}; "
+                        "patterns take *, ? and [abc], and match whole names"
+                    )
+        others = {name: self._why_not(name, entry) for name, entry in reader.entries.items()}
+        self.names = [name for name, why in others.items() if why is None]
+        self.why = {name: why for name, why in others.items() if why is not None}
+        self._check_included()
+        self._check_companions()
+
+    def _why_not(self, name: str, entry: Entry) -> str | None:
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude):
+            return "excluded"
+        if self.include and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.include):
+            return "not included"
+        if entry.dtype not in ORIGINALS:
+            return f"{entry.dtype} is not quantized; {', '.join(ORIGINALS)} are"
+        if not entry.shape or (len(entry.shape) < 2 and not self.include):
+            return "fewer than two dimensions" if entry.shape else "a single number"
+        return None
+
+    def _check_included(self) -> None:
+        if self.include and not self.names:
+            reasons = {f"{name!r}: {why}" for name, why in self.why.items() if why != "not included"}
+            raise NumericsError(
+                f"include={', '.join(map(repr, self.include))} chooses no tensor of {self.reader.path} "
+                f"that can be quantized: {'; '.join(sorted(reasons)[:3])}"
+            )
+
+    def _check_companions(self) -> None:
+        chosen, entries = set(self.names), self.reader.entries
+        found = {companion.name: companion for companion in companions(entries)}
+        ruined = [companion for name, companion in found.items() if name in chosen]
+        if ruined:
+            raise NumericsError(_already(ruined, self.reader))
+        for companion in found.values():
+            kind = entries[companion.codes].dtype
+            self.why[companion.codes] = f"quantized already: {kind}, as {companion.source} has it"
+
+    def leave(self, name: str, why: str) -> None:
+        """Copies a tensor that would grow; raises NumericsError where it was asked for by include."""
+        if self.include:
+            raise NumericsError(f"{why}: exclude it, or give another axis, group size or format")
+        self.why[name] = why
+
+
+def _patterns(came: Sequence[str]) -> tuple[str, ...]:
+    patterns = (came,) if isinstance(came, str) else tuple(came)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise NumericsError(f"{pattern!r} is not a pattern of names; allowed: texts such as '*.weight'")
+    return patterns
+
+
+def _already(ruined: list[Companion], reader: Reader) -> str:
+    one, codes = ruined[0], {companion.codes for companion in ruined}
+    patterns = sorted({f"*{companion.ending}" for companion in ruined})
+    return (
+        f"{reader.path} was quantized already by another tool ({one.source}): {len(codes)} tensors, such as "
+        f"{one.codes!r} ({reader.entries[one.codes].dtype}), are decoded with others, such as {one.name!r}, "
+        "which would be quantized as if they were weights; dequantize the file with that tool first, or copy "
+        f"both: exclude {', '.join(map(repr, patterns))}"
+    )
+
+
+# ---- the axis -------------------------------------------------------------------------------------
+
+
+def says_no_axis(scheme: Scheme | str) -> bool:
+    """May the axis of groups be chosen?  Not where a text says it, nor where it is another than the default.
+
+    >>> from numerics.tensor.scheme import per_group
+    >>> says_no_axis("per_group(64)"), says_no_axis("per_group(64, axis=-1)"), says_no_axis(per_group(64))
+    (True, False, True)
+    """
+    if isinstance(scheme, Scheme):
+        return scheme.kind == "per_group" and scheme.axis == -1
+    return Scheme.parse(scheme).kind == "per_group" and "," not in scheme  # a second number is the axis
+
+
+def chosen_axis(plan: Plan) -> int:
+    """Along which axis of a weight its blocks or groups lie, where nobody said.
+
+    Weights are (outputs, inputs) or (outputs, inputs, kernel ...).  The last axis, where a block or group
+    fits on it; else the longest behind the first; the first, where that takes half of the bytes.
+    """
+    shape, size = plan.shape, plan.size
+    if size is None or len(shape) < 2 or shape[-1] >= size:
+        return -1
+    inner = max(range(1, len(shape)), key=lambda axis: (shape[axis], axis))
+    if plan.along(inner).nbytes > WASTE * plan.along(0).nbytes:
+        return 0
+    return inner if inner != len(shape) - 1 else -1

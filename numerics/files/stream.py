@@ -1,0 +1,256 @@
+"""One tensor from one file into another, a piece at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.host.affine import Partition
+from numerics.backends.host.executor import Affine
+from numerics.backends.host.float_bits import bits_of
+from numerics.backends.host.tensors import number_of
+from numerics.files.chunks import Piece, random_bits, runs
+from numerics.files.header import Plan
+from numerics.files.safetensors import Reader, Writer, word_type
+from numerics.formats.block import Block
+from numerics.formats.dispatch import Draw
+from numerics.formats.errors import NumericsError
+from numerics.formats.floats import bfloat16, e8m0, float16
+from numerics.quantization import affine_of, pack, pack_blocks
+from numerics.tensor.qtensor import ArrayQTensor, ErrorSums, affine_backend, wide_type
+
+Array = NDArray[Any]
+Done = Callable[[str, int], None]  # tensor, bytes of the source done since the last call
+_CODECS = {"pof2": e8m0, "float16": float16, "bfloat16": bfloat16}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Scales and zero points as a QTensor has them, and a tensor's one scale."""
+
+    scale: Array | None = None
+    zero: Array | None = None
+    tensor_scale: float | None = None
+
+    @classmethod
+    def read(cls, reader: Reader, plan: Plan) -> Shared:
+        """Those of a whole tensor."""
+        words = {part: reader.words(plan.names[part]) for part in plan.parts if part != "codes"}
+        scale = words.get("scale")
+        if scale is not None and plan.recipe.scheme is not None and plan.scale_type in _CODECS:
+            scale = cast(Array, _CODECS[plan.scale_type].decode(scale.view(f"u{scale.itemsize}")))
+        tensor_scale = number_of(words["tensor_scale"]) if "tensor_scale" in words else None
+        if tensor_scale is not None and not 0 < tensor_scale < 2.0**128:
+            raise NumericsError(f"{reader.path}: {plan.names['tensor_scale']!r} is {tensor_scale}, no scale")
+        return cls(scale, words.get("zero_point"), tensor_scale)
+
+    def of(self, plan: Plan, piece: Piece) -> Shared:
+        """Those of a piece."""
+        index = _shared_index(plan, piece)
+        scale, zero = (None if array is None else array[index] for array in (self.scale, self.zero))
+        return Shared(scale, zero, self.tensor_scale)
+
+
+def _shared_index(plan: Plan, piece: Piece) -> Piece:
+    """Where among the scales of a tensor those of a piece are."""
+    if _spans(plan):
+        channel = plan.recipe.scheme_of_elements.partition(plan.shape).axis
+        return () if channel is None else (piece[channel],)
+    size = plan.cut.size
+    return tuple(
+        slice(part.start // size, -(-part.stop // size)) if axis == plan.axis else part
+        for axis, part in enumerate(piece)
+    )
+
+
+def _spans(plan: Plan) -> bool:
+    """May a scale belong to several pieces?"""
+    return plan.recipe.scheme is not None and plan.recipe.scheme.size is None
+
+
+def qtensor(plan: Plan, shape: tuple[int, ...], packed: Array, shared: Shared) -> ArrayQTensor:
+    """A tensor, or a piece of one, that was stored by that plan."""
+    return ArrayQTensor(
+        recipe=plan.recipe, shape=shape, packed=packed, shared=shared.scale, zero_point=shared.zero,
+        tensor_scale=shared.tensor_scale, original=plan.original,
+    )  # fmt: skip
+
+
+# ---- floats to codes ----------------------------------------------------------------------------
+
+
+def encode(
+    reader: Reader, writer: Writer, name: str, plan: Plan, seed: int | None, most: int, done: Done
+) -> ErrorSums:
+    """Quantizes a tensor in pieces of about `most` elements; returns how far the values moved."""
+    sums, source = ErrorSums(), _Source(reader, name, plan, most // plan.padding)
+    writing = _Writing(writer, plan)
+    spanning = _spanning(source)
+    for piece in source.pieces():
+        data = source.piece(piece)
+        draw = Draw(bits=None if seed is None else random_bits(seed, plan.shape, piece))
+        q = _quantize(plan, data, piece, spanning, draw)
+        writing.put(q)
+        sums.add(data, q.decoded())
+        done(name, data.size * reader.entries[name].itemsize)
+    writing.put_spanning(spanning)
+    return sums
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A float tensor of a file."""
+
+    reader: Reader
+    name: str
+    plan: Plan
+    most: int
+
+    def pieces(self) -> Any:
+        return self.plan.cut.pieces(self.most)
+
+    def piece(self, piece: Piece) -> Array:
+        """float32, or float64 where the tensor is."""
+        words = self._words(piece)
+        if self.plan.original == "bfloat16":
+            return cast(Array, bfloat16.decode(np.ascontiguousarray(words)))
+        return words.astype(wide_type(self.plan.original), order="C", copy=False)
+
+    def _words(self, piece: Piece) -> Array:
+        """Read where it lies in one stretch; else gathered from the mapped file."""
+        entry = self.reader.entries[self.name]
+        stretches = list(islice(runs(self.plan.shape, piece), 2))
+        if len(stretches) != 1:
+            self.reader.check_size()
+            return self.reader.words(self.name)[piece]
+        first, count = stretches[0]
+        raw = self.reader.read(self.name, first * entry.itemsize, (first + count) * entry.itemsize)
+        return raw.view(word_type(entry.dtype)).reshape([part.stop - part.start for part in piece])
+
+
+def _quantize(plan: Plan, data: Array, piece: Piece, spanning: Shared, draw: Draw) -> ArrayQTensor:
+    recipe, backend = plan.recipe, affine_backend(data)
+    if isinstance(plan.dtype, Block):
+        return pack_blocks(recipe, data, plan.original, draw, spanning.tensor_scale)
+    if not _spans(plan):
+        affine = affine_of(recipe, backend, data, plan.original)
+    else:
+        affine = _affine(spanning.of(plan, piece))
+    return pack(recipe, backend, data, plan.original, affine, draw)
+
+
+def _affine(shared: Shared) -> Affine:
+    assert shared.scale is not None
+    return Affine(shared.scale, shared.zero)
+
+
+def _spanning(source: _Source) -> Shared:
+    """What pieces share, found by reading them all once; nothing where each finds its own."""
+    plan = source.plan
+    if isinstance(plan.dtype, Block):
+        return _tensor_scale(source, plan.dtype) if plan.dtype.family == "scaled" else Shared()
+    return _found(source) if _spans(plan) else Shared()
+
+
+def _found(source: _Source) -> Shared:
+    plan, scheme = source.plan, source.plan.recipe.scheme_of_elements
+    if not plan.recipe.scaled:  # nothing is looked for
+        return Shared(np.ones(scheme.partition(plan.shape).shared, wide_type(plan.original)))
+    low = np.zeros(scheme.partition(plan.shape).shared, wide_type(plan.original))
+    high, backend = np.zeros_like(low), affine_backend(low)
+    for piece in source.pieces():
+        data, index = source.piece(piece), _shared_index(plan, piece)
+        least, largest = backend.extremes(data, scheme.partition(data.shape))
+        low[index], high[index] = np.minimum(low[index], least), np.maximum(high[index], largest)
+    options = plan.recipe.options(plan.original)
+    affine = backend.find_affine(low, high, plan.recipe.element, options)
+    return Shared(affine.scale, affine.zero)
+
+
+def _tensor_scale(source: _Source, dtype: Block) -> Shared:
+    """The scale of the whole tensor: that of a block with its largest magnitude."""
+    amax = np.zeros(1, wide_type(source.plan.original))
+    backend = affine_backend(amax)
+    for piece in source.pieces():
+        data = source.piece(piece)
+        low, high = backend.extremes(data, Partition(data.shape))
+        amax = np.maximum(amax, np.maximum(-low, high))
+    return Shared(tensor_scale=dtype.encode(amax).tensor_scale)
+
+
+class _Writing:
+    """The parts of one tensor, each growing from its own place in the file."""
+
+    def __init__(self, writer: Writer, plan: Plan) -> None:
+        self.writer, self.plan = writer, plan
+        self._ends = dict.fromkeys(plan.parts, 0)
+
+    def put(self, q: ArrayQTensor) -> None:
+        """A piece's codes, and its scales where they are its own."""
+        self._put("codes", q.packed)
+        if not _spans(self.plan):
+            self._put_shared(Shared(q.shared, q.zero_point))
+
+    def put_spanning(self, shared: Shared) -> None:
+        """What the pieces share."""
+        self._put_shared(shared)
+        if shared.tensor_scale is not None:
+            self._put("tensor_scale", np.uint32(bits_of(shared.tensor_scale)))
+
+    def _put_shared(self, shared: Shared) -> None:
+        scale, zero = shared.scale, shared.zero
+        if scale is not None:
+            self._put("scale", scale if self.plan.recipe.scheme is None else self._scale_words(scale))
+        if zero is not None:
+            self._put("zero_point", zero.astype(np.float32) if zero.dtype.kind == "f" else zero)
+
+    def _scale_words(self, scale: Array) -> Array:
+        kind = self.plan.scale_type
+        return cast(Array, _CODECS[kind].encode(scale) if kind in _CODECS else scale.astype(kind))
+
+    def _put(self, part: str, data: Any) -> None:
+        self._ends[part] = self.writer.put(self.plan.names[part], self._ends[part], np.asarray(data))
+
+
+def store(writer: Writer, plan: Plan, q: ArrayQTensor) -> None:
+    """A whole tensor that is quantized already."""
+    writing = _Writing(writer, plan)
+    writing.put(q)
+    spanning = Shared(q.shared, q.zero_point) if _spans(plan) else Shared()
+    writing.put_spanning(replace(spanning, tensor_scale=q.tensor_scale))
+
+
+# ---- codes to floats ----------------------------------------------------------------------------
+
+
+def decode(reader: Reader, writer: Writer, name: str, plan: Plan, most: int, done: Done) -> None:
+    """Writes the floats of a tensor, in pieces of about `most` elements."""
+    shared, start = Shared.read(reader, plan), 0
+    for piece in plan.cut.pieces(most // plan.padding):
+        shape = tuple(part.stop - part.start for part in piece)
+        stop = start + plan.recipe.packed_bytes(shape)
+        packed = reader.read(plan.names["codes"], start, stop)
+        reader.check_size()  # the scales are views
+        q = qtensor(plan, shape, packed, shared.of(plan, piece))
+        _put_values(writer, name, plan, piece, _words(q))
+        done(name, stop - start)
+        start = stop
+    done(name, sum(plan.parts[part].nbytes for part in plan.parts if part != "codes"))
+
+
+def _words(q: ArrayQTensor) -> Array:
+    """The values as the original type's bits."""
+    codec, values = _CODECS.get(q.original), q.decoded()
+    return values.astype(q.original, copy=False) if codec is None else cast(Array, codec.encode(values))
+
+
+def _put_values(writer: Writer, name: str, plan: Plan, piece: Piece, words: Array) -> None:
+    flat, taken = words.reshape(-1), 0
+    for first, count in runs(plan.shape, piece):
+        writer.put(name, first * words.itemsize, flat[taken : taken + count])
+        taken += count

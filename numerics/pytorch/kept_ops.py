@@ -1,0 +1,234 @@
+"""What keeps a QTensor of torch quantized: operations that move it, cut it, or take some of its rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from numerics.formats.errors import NumericsError
+from numerics.pytorch import collectives
+from numerics.pytorch.qtensor import TensorQTensor
+from numerics.pytorch.wrapper import AXES, Wrapper
+from numerics.tensor import slicing
+
+aten = torch.ops.aten
+
+
+# ---- moving, copying, cutting -----------------------------------------------------------------------
+
+
+def _same(q: TensorQTensor, *_: Any, **__: Any) -> Any:
+    return q.each(lambda part: part.detach())
+
+
+def _clone(q: TensorQTensor, *, memory_format: Any = None) -> Any:
+    return q.each(lambda part: part.clone())
+
+
+def _to_copy(
+    q: TensorQTensor, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: Any = None,
+    non_blocking: bool = False, memory_format: Any = None,
+) -> Any:  # fmt: skip
+    if dtype is not None and dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return NotImplemented
+    if dtype in (None, q.dtype) or _keeps_values(q, dtype):
+        return q.each(lambda part: part.to(device=device, non_blocking=non_blocking, copy=True), dtype)
+    return NotImplemented
+
+
+def _keeps_values(q: TensorQTensor, dtype: torch.dtype) -> bool:
+    """Does it stand for the same values as a tensor of another type?  Not where computed in another width."""
+    wide = torch.float64
+    return q.recipe.scale_type != "float" and (q.dtype == wide) == (dtype == wide)
+
+
+def _slice(q: TensorQTensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    return slicing.sliced(q, dim, slice(start, end, step))
+
+
+def _select(q: TensorQTensor, dim: int, index: int) -> Any:
+    if q.ndim == 1 and slicing.blocked_axis(q) == 0:  # one element: its value
+        return NotImplemented
+    return slicing.selected(q, dim, index)
+
+
+def _split(q: TensorQTensor, size: int, dim: int = 0) -> Any:
+    length = q.shape[dim]
+    return [slicing.sliced(q, dim, slice(at, at + size)) for at in range(0, max(length, 1), max(size, 1))]
+
+
+def _split_with_sizes(q: TensorQTensor, sizes: Sequence[int], dim: int = 0) -> Any:
+    ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
+    return [slicing.sliced(q, dim, slice(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
+
+
+def _view(q: TensorQTensor, size: Sequence[int]) -> Any:
+    if tuple(size) == tuple(q.shape):
+        return _same(q)
+    if tuple(size) in ((-1,), (math.prod(q.shape),)):
+        flat = slicing.flattened(q)
+        return NotImplemented if flat is None else flat
+    return NotImplemented
+
+
+def _expand(q: TensorQTensor, size: Sequence[int], **_: Any) -> Any:
+    same = len(size) == q.ndim and all(n in (-1, own) for n, own in zip(size, q.shape, strict=True))
+    return _same(q) if same else NotImplemented
+
+
+def _as_strided(q: TensorQTensor, size: Any, stride: Any, offset: Any = None) -> Any:
+    unmoved = tuple(size) == tuple(q.shape) and tuple(stride) == q.stride() and not offset
+    return _same(q) if unmoved else NotImplemented
+
+
+def _new_zeros(q: TensorQTensor, size: Any, **options: Any) -> Any:
+    """Room for as many rows: bytes of zeros and scales of one."""
+    if not q.shape or tuple(size[1:]) != tuple(q.shape[1:]) or options.get("dtype") not in (None, q.dtype):
+        return NotImplemented
+    return collectives.resized(q, size[0])
+
+
+def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
+    """In place, from a QTensor of the same recipe, or its values; into a plain tensor, the values."""
+    if not isinstance(target, TensorQTensor):
+        if isinstance(target, Wrapper):
+            return NotImplemented
+        return target.copy_(source.dequantize(), non_blocking)
+    if not isinstance(source, TensorQTensor):
+        source = _quantized_as(target, source)
+        if source is None:
+            return NotImplemented
+    if (source.recipe, source.shape) != (target.recipe, target.shape):
+        raise NumericsError(f"{source!r} cannot be copied into {target!r}: another recipe or shape")
+    if source.dtype != target.dtype and not _keeps_values(source, target.dtype):
+        raise NumericsError(
+            f"{source!r} of {source.original} cannot be copied into one of {target.original}: the same "
+            "bytes are other values there; dequantize it, and quantize the values"
+        )
+    for mine, theirs in zip(target.parts, source.parts, strict=True):
+        mine.copy_(theirs, non_blocking)
+    return target
+
+
+def _quantized_as(target: TensorQTensor, source: Tensor) -> TensorQTensor | None:
+    """What those values are in the target's recipe, where they are exactly that: what DDP sends at first."""
+    plain = type(source) in (Tensor, torch.nn.Parameter) and not source.is_meta
+    if not plain or (source.dtype, source.shape, source.device) != (
+        target.dtype,
+        target.shape,
+        target.device,
+    ):
+        return None
+    if _equal(target, source):
+        return target
+    parts = torch.ops.numerics.quantize(source.detach(), target.recipe.text)
+    made = TensorQTensor.of_parts(target.recipe, source, *parts)
+    return made if _equal(made, source) else None
+
+
+def _equal(q: TensorQTensor, values: Tensor) -> bool:
+    """Bit for bit?"""
+    return torch.equal(q.dequantize().view(torch.uint8), values.detach().contiguous().view(torch.uint8))
+
+
+def _empty_like(q: TensorQTensor, *, dtype: Any = None, device: Any = None, **_: Any) -> Any:
+    if dtype not in (None, q.dtype):
+        return NotImplemented
+    return q.each(lambda part: torch.empty_like(part, device=device))
+
+
+def _is_pinned(q: TensorQTensor, device: Any = None) -> bool:
+    return all(part.is_pinned() for part in q.parts)
+
+
+def _pin_memory(q: TensorQTensor, device: Any = None) -> Any:
+    return q.each(lambda part: part.pin_memory())
+
+
+# ---- some rows: what is not asked for is not decoded --------------------------------------------------
+
+
+def _rows(q: TensorQTensor, places: Tensor, checked: bool = False) -> Tensor | None:
+    """Values of some indices of the first axis; None where rows are not bytes and scales of their own.
+
+    checked: as `index_select` and `embedding` take them, which count from the front only.
+    """
+    count, length = places.numel(), q.shape[0] if q.shape else 0
+    if places.dtype not in (torch.int32, torch.int64) or (type(count) is int and count > length):
+        return None
+    flat = places.reshape(-1)
+    found = slicing.rows(q, lambda part: part.index_select(0, flat) if checked else part[flat], count)
+    return None if found is None else found.dequantize()
+
+
+def _shaped(found: Tensor | None, places: Tensor) -> Any:
+    return NotImplemented if found is None else found.reshape(*places.shape, *found.shape[1:])
+
+
+def _embedding(q: TensorQTensor, places: Tensor, *_: Any, **__: Any) -> Any:
+    if not isinstance(q, TensorQTensor) or isinstance(places, Wrapper):
+        return NotImplemented
+    return _shaped(_rows(q, places, checked=True), places)
+
+
+def _index_select(q: TensorQTensor, dim: int, places: Tensor) -> Any:
+    if not isinstance(q, TensorQTensor) or isinstance(places, Wrapper) or dim not in (0, -q.ndim):
+        return NotImplemented
+    found = _rows(q, places, checked=True)
+    return NotImplemented if found is None else found
+
+
+def _index(q: TensorQTensor, indices: Sequence[Tensor | None]) -> Any:
+    """q[ids], q[mask], q[ids, columns]."""
+    given = [index for index in indices if index is not None]
+    if not isinstance(q, TensorQTensor) or any(index is None for index in indices[: len(given)]):
+        return NotImplemented
+    if given[0].dtype == torch.bool and given[0].ndim == 1 and len(given) == 1:
+        given = [given[0].nonzero().squeeze(1)]
+    if any(index.dtype not in (torch.int32, torch.int64) for index in given):
+        return NotImplemented
+    places = torch.broadcast_tensors(*given)  # type: ignore[no-untyped-call]
+    found = _rows(q, places[0])
+    if found is None or len(places) == 1:
+        return _shaped(found, places[0])
+    line = torch.arange(found.shape[0], device=found.device)
+    return _shaped(found[(line, *(place.reshape(-1) for place in places[1:]))], places[0])
+
+
+def _gather(q: TensorQTensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Any:
+    """Those rows that an index along another axis reaches: the first ones."""
+    if not isinstance(q, TensorQTensor) or q.ndim < 2 or dim % q.ndim == 0 or slicing.sharing(q, 0) > 1:
+        return NotImplemented
+    return slicing.sliced(q, 0, slice(0, index.shape[0])).dequantize().gather(dim, index)
+
+
+TensorQTensor.kept = {
+    aten.detach.default: _same,
+    aten.alias.default: _same,
+    aten.clone.default: _clone,
+    aten._to_copy.default: _to_copy,
+    aten.slice.Tensor: _slice,
+    aten.select.int: _select,
+    aten.split.Tensor: _split,
+    aten.split_with_sizes.default: _split_with_sizes,
+    aten.view.default: _view,
+    aten._unsafe_view.default: _view,
+    aten.as_strided.default: _as_strided,
+    aten.new_zeros.default: _new_zeros,
+    aten.empty_like.default: _empty_like,
+    aten.copy_.default: _copy,
+    aten.is_pinned.default: _is_pinned,
+    aten._pin_memory.default: _pin_memory,
+    aten.expand.default: _expand,
+    aten._reshape_alias.default: _as_strided,
+    aten.embedding.default: _embedding,
+    aten.index_select.default: _index_select,
+    aten.index.Tensor: _index,
+    aten.gather.default: _gather,
+    **AXES,
+}
+TensorQTensor.kept_by_name = collectives.COLLECTIVES

@@ -1,0 +1,92 @@
+"""The arithmetic of learned scales: TQT's power of two, LSQ's positive scale, the gradients of both.
+
+What torch.ops.numerics.tqt and .lsq compute beside fake_quantize (ops.py); train.py is their face.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from numerics.backends.broadcast import reduced, spread
+from numerics.backends.host.affine import POF2_EXPONENTS
+from numerics.formats import registry
+from numerics.formats.dtype import Integer
+from numerics.formats.errors import NumericsError
+from numerics.tensor.spec import Recipe
+
+SMALLEST_SCALE = 2.0**-126  # the smallest normal float32
+
+
+def integer(dtype: Any) -> Integer:
+    """The format of that name, where it is one of integers; raises NumericsError for another."""
+    d = registry.dtype(dtype)
+    if not isinstance(d, Integer):
+        raise NumericsError(f"{d} is a {d.kind} format; scales are learned for integer formats")
+    return d
+
+
+def levels(d: Integer) -> int:
+    """n of arXiv 1903.08066 §3: steps from 0 to the threshold, 2**(bits - 1), unsigned 2**bits."""
+    return 1 << (d.bits - d.signed)
+
+
+def tqt_scale(log2_threshold: Tensor, d: Integer) -> float:
+    """2**ceil(log2 t) / n, within 2**-127 .. 2**127; raises NumericsError where that is no number."""
+    found = float(log2_threshold)
+    if not math.isfinite(found):
+        raise NumericsError(f"log2_threshold {found} is not allowed: finite")
+    low, high = POF2_EXPONENTS
+    exponent = math.ceil(found) + 1 - levels(d).bit_length()
+    return math.ldexp(1.0, min(max(exponent, low), high))
+
+
+def lsq_scale(scale: Tensor) -> Tensor:
+    """The scale that is used: |scale|, never zero."""
+    return _wide(scale.detach()).abs().clamp(min=SMALLEST_SCALE)
+
+
+def tqt_gradients(gradient: Tensor, x: Tensor, log2_threshold: Tensor, recipe: str) -> tuple[Tensor, Tensor]:
+    """Of x and of log2_threshold: arXiv 1903.08066 §3.  In the range is what rounds to one of its levels."""
+    d = integer(Recipe.parse(recipe).dtype)
+    scale = tqt_scale(log2_threshold, d)
+    steps = _wide(x) / scale
+    inside = (d.min - 0.5 <= steps) & (steps < d.max + 0.5)  # half to even: the least is, the largest is odd
+    slope = _slope(steps, inside, recipe, torch.ones_like(log2_threshold), None)
+    total = (gradient * slope).sum() * (scale * math.log(2))
+    return _passed(gradient, inside), total.to(log2_threshold.dtype)
+
+
+def lsq_gradients(
+    gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str
+) -> tuple[Tensor, Tensor]:
+    """Of x and of the scale: arXiv 1902.08153 §2.  In the range is what lies between its ends unrounded."""
+    found, wide = Recipe.parse(recipe), _wide(x)
+    d, shares = found.element, found.partition(tuple(x.shape))
+    steps = wide / spread(lsq_scale(scale).to(wide.dtype), shares)
+    zero = 0.0 if zero_point is None else spread(zero_point.to(wide.dtype), shares)
+    inside = (d.min - zero < steps) & (steps < d.max - zero)
+    slope = _slope(steps, inside, recipe, torch.ones_like(scale), zero_point)
+    total = reduced(gradient * slope, shares, torch.sum, 0.0)
+    numel = reduced(wide.new_ones(()).expand(wide.shape), shares, torch.sum, 0.0).clamp(min=1)
+    through_abs = torch.where(scale < 0, -1.0, 1.0)
+    return _passed(gradient, inside), (through_abs * total / (numel * d.max).sqrt()).to(scale.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In the type that computes with it."""
+    return x if x.dtype == torch.float64 else x.to(torch.float32)
+
+
+def _slope(steps: Tensor, inside: Tensor, recipe: str, one: Tensor, zero_point: Tensor | None) -> Tensor:
+    """dy / ds: what rounding added to x / s, or the end that x was clipped to; NaN is 0 at any scale."""
+    rounded = torch.ops.numerics.fake_quantize(steps, recipe, one, zero_point)
+    return cast(Tensor, rounded - torch.where(inside, steps, 0.0))
+
+
+def _passed(gradient: Tensor, inside: Tensor) -> Tensor:
+    """Straight through where nothing was clipped; in plain order, as the operators promise."""
+    return torch.where(inside, gradient, 0.0).contiguous()

@@ -1,0 +1,474 @@
+"""Torch operators, `torch.ops.numerics.*`: what tensors go through, eager and compiled alike.
+
+One operator, one row of OPERATORS: its schema, its kernel, what its result looks like (for tracing),
+and its gradient.  A kernel asks the backend that owns the tensor (formats/dispatch.py): Numba on the
+CPU, Triton on a GPU.  Formats and recipes are texts (spelling.py, recipe.py); what a result lacks is
+an empty tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from numerics.backends.host.affine import HostAffine
+from numerics.backends.host.tensors import as_array, as_tensor, number_of, number_tensor
+from numerics.backends.partition import Blocking, check_axis
+from numerics.formats import dispatch
+from numerics.formats.block import Block, Blocks
+from numerics.formats.dispatch import Draw
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import check_random, check_rounding
+from numerics.formats.text import parse
+from numerics.pytorch.gradients import within_range
+from numerics.pytorch.learned_scales import integer, lsq_gradients, lsq_scale, tqt_gradients, tqt_scale
+from numerics.quantization import fake_quantized, quantized
+from numerics.tensor.qtensor import ArrayQTensor
+from numerics.tensor.spec import Recipe
+
+Parts = tuple[Tensor, Tensor, Tensor, Tensor]
+NEAREST = "half_even"
+SIGNED = 1 << 63  # operators take signed integers
+
+
+# ---- elements ------------------------------------------------------------------------------------
+
+
+def _on_elements(method: str, *rest: None) -> Callable[..., Tensor]:
+    """A backend's operation on values, with the options of a rounding."""
+
+    def kernel(
+        x: Tensor, dtype: str, rounding: str = NEAREST, overflow: str | None = None,
+        seed: int | None = None, bits: Any = None,
+    ) -> Tensor:  # fmt: skip
+        d, draw = _element(dtype), _draw(seed, bits)
+        mode = check_rounding(rounding)
+        check_random(mode, draw.seed, bits)
+        call = getattr(dispatch.owner(x), method)
+        return _tensor(call(x, d, mode, d.check_overflow(overflow), draw, *rest))
+
+    return kernel
+
+
+def _decode(codes: Tensor, dtype: str) -> Tensor:
+    return _tensor(dispatch.owner(codes).decode(codes, _element(dtype), None))
+
+
+def _pack(codes: Tensor, dtype: str) -> Tensor:
+    return _apart(_tensor(dispatch.owner(codes).pack(codes, _element(dtype))), codes)
+
+
+def _unpack(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
+    return _apart(_tensor(dispatch.owner(packed).unpack(packed, tuple(shape), _element(dtype))), packed)
+
+
+def _decode_packed(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
+    return _tensor(dispatch.owner(packed).decode_packed(packed, tuple(shape), _element(dtype)))
+
+
+# ---- blocks --------------------------------------------------------------------------------------
+
+
+def _encode_blocks(
+    x: Tensor, dtype: str, axis: int = -1, scale_rule: str = "floor", rounding: str = NEAREST,
+    tensor_scale: float | None = None, seed: int | None = None, bits: Any = None,
+) -> Parts:  # fmt: skip
+    d, options = _block_options(dtype, scale_rule, rounding, tensor_scale, seed, bits)
+    made = dispatch.owner(x).encode_blocks(x, d, axis, *options, None)
+    return _tensors(x, made.codes, made.scale, made.microexponents, made.tensor_scale)
+
+
+def _decode_blocks(
+    codes: Tensor, scale: Tensor, microexponents: Any, tensor_scale: Any, dtype: str, axis: int = -1
+) -> Tensor:
+    made = Blocks(_block(dtype), axis, codes, scale, microexponents, _number(tensor_scale))
+    return _tensor(dispatch.owner(codes).decode_blocks(made, None))
+
+
+def _round_blocks(
+    x: Tensor, dtype: str, axis: int = -1, scale_rule: str = "floor", rounding: str = NEAREST,
+    tensor_scale: float | None = None, seed: int | None = None, bits: Any = None,
+) -> Tensor:  # fmt: skip
+    d, options = _block_options(dtype, scale_rule, rounding, tensor_scale, seed, bits)
+    return _tensor(dispatch.owner(x).round_blocks(x, d, axis, *options, None))
+
+
+def _block_options(
+    dtype: str, scale_rule: str, rounding: str, tensor_scale: float | None, seed: int | None, bits: Any
+) -> tuple[Block, tuple[str, str, float | None, Draw]]:
+    """The format, and its options checked: operators are called by anybody."""
+    d, draw = _block(dtype), _draw(seed, bits)
+    return d, d.check_options(scale_rule, rounding, None, tensor_scale, draw.seed, draw.bits)
+
+
+def _pack_blocks(codes: Tensor, scale: Tensor, microexponents: Any, dtype: str, axis: int = -1) -> Tensor:
+    made = Blocks(_block(dtype), axis, codes, scale, microexponents)
+    return _apart(_tensor(dispatch.owner(codes).pack_blocks(made)), codes)
+
+
+def _unpack_blocks(packed: Tensor, scale: Any, shape: Sequence[int], dtype: str, axis: int = -1) -> Parts:
+    made = dispatch.owner(packed).unpack_blocks(packed, _block(dtype), tuple(shape), axis, scale, None)
+    beside = None if scale is not None else made.scale
+    codes, found, micro, _ = _tensors(packed, made.codes, beside, made.microexponents, None)
+    return _apart(codes, packed), found, micro, packed.new_empty(0, dtype=torch.uint8)
+
+
+# ---- tensors with their scales -------------------------------------------------------------------
+
+
+def _quantize(
+    x: Tensor,
+    recipe: str,
+    scale: Any = None,
+    zero_point: Any = None,
+    seed: int | None = None,
+    bits: Any = None,
+) -> Parts:
+    q = quantized(x, *_drawn(recipe, scale, zero_point, seed, bits))
+    return _tensors(x, q.packed, q.shared, q.zero_point, q.tensor_scale)
+
+
+def _dequantize(
+    packed: Tensor, scale: Any, zero_point: Any, tensor_scale: Any, shape: Sequence[int], recipe: str,
+    original: str, dtype: str,
+) -> Tensor:  # fmt: skip
+    packed_, scale_, zero_ = (_native(part) for part in (packed, scale, zero_point))
+    q = ArrayQTensor(
+        recipe=Recipe.parse(recipe), shape=tuple(shape), packed=packed_, shared=scale_, zero_point=zero_,
+        tensor_scale=_number(tensor_scale), original=original,
+    )  # fmt: skip
+    return _tensor(q.dequantize(dtype))
+
+
+def _fake_quantize(
+    x: Tensor,
+    recipe: str,
+    scale: Any = None,
+    zero_point: Any = None,
+    seed: int | None = None,
+    bits: Any = None,
+    clip_gradient: bool = False,
+) -> Tensor:
+    return _apart(_tensor(fake_quantized(x, *_drawn(recipe, scale, zero_point, seed, bits))), x)
+
+
+def _drawn(recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any) -> tuple[Any, ...]:
+    """What `quantized` takes, its randomness checked."""
+    found, draw = Recipe.parse(recipe), _draw(seed, bits)
+    check_random(found.rounding, draw.seed, draw.bits)
+    return found, scale, zero_point, draw
+
+
+# ---- tensors with scales that are learned ----------------------------------------------------------
+
+
+def _tqt(x: Tensor, log2_threshold: Tensor, recipe: str) -> Tensor:
+    return _fake_quantize(x, recipe, tqt_scale(log2_threshold, integer(Recipe.parse(recipe).dtype)))
+
+
+def _lsq(x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str) -> Tensor:
+    return _fake_quantize(x, recipe, lsq_scale(scale), zero_point)
+
+
+# ---- what results look like ----------------------------------------------------------------------
+
+
+def _codes_like(x: Tensor, d: Any) -> Tensor:
+    return x.new_empty(x.shape, dtype=getattr(torch, d.code_dtype))
+
+
+def _plain_like(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _bytes(like: Tensor, count: int) -> Tensor:
+    return like.new_empty(count, dtype=torch.uint8)
+
+
+def _looks(fake: Callable[..., Any], x: Tensor, *rest: Any) -> Any:
+    """What a result looks like; raises NumericsError where it would have no values beside an x that has."""
+    for beside in rest:
+        if isinstance(beside, Tensor) and beside.is_meta and not x.is_meta:
+            raise NumericsError(f"x is on {x.device}, what is given beside it on {beside.device}")
+    return fake(x, *rest)
+
+
+def _fake_encode_blocks(x: Tensor, dtype: str, axis: int = -1, *_: Any) -> Parts:
+    d = _block(dtype)
+    shape = _blocking(d, x.shape, axis).shared_shape
+    micro = x.new_empty(shape if d.family == "micro" else 0, dtype=torch.uint8)
+    scale = x.new_empty(shape, dtype=_scale_type(d))
+    number = x.new_empty((), dtype=torch.float32)
+    tensor_scale = number if d.family == "scaled" else x.new_empty(0, dtype=torch.uint8)
+    return _codes_like(x, d), scale, micro, tensor_scale
+
+
+def _fake_pack_blocks(codes: Tensor, _: Tensor, __: Any, dtype: str, axis: int = -1) -> Tensor:
+    return _bytes(codes, Recipe(_block(dtype), None, axis=axis).packed_bytes(codes.shape))
+
+
+def _fake_unpack_blocks(
+    packed: Tensor, scale: Any, shape: Sequence[int], dtype: str, axis: int = -1
+) -> Parts:
+    d = _block(dtype)
+    shared = _blocking(d, tuple(shape), axis).shared_shape
+    codes = packed.new_empty(tuple(shape), dtype=getattr(torch, d.code_dtype))
+    beside = packed.new_empty(shared if scale is None else 0, dtype=torch.uint8)
+    micro = packed.new_empty(shared if d.family == "micro" else 0, dtype=torch.uint8)
+    return codes, beside, micro, packed.new_empty(0, dtype=torch.uint8)
+
+
+def _fake_quantize_parts(x: Tensor, recipe: str, *_: Any) -> Parts:
+    r, shape = Recipe.parse(recipe), tuple(x.shape)
+    packed, nothing = _bytes(x, r.packed_bytes(shape)), x.new_empty(0, dtype=torch.uint8)
+    if r.blocked:
+        d = r.block
+        shared = nothing if d.scale is None else x.new_empty(
+            r.blocking(shape).shared_shape, dtype=_scale_type(d)
+        )  # fmt: skip
+        tensor_scale = x.new_empty((), dtype=torch.float32) if d.family == "scaled" else nothing
+        return packed, shared, nothing.clone(), tensor_scale
+    wide = r.stored_scale_type(_name(x.dtype)) == "float64"
+    fields = r.partition(shape).shared
+    scale = x.new_empty(fields, dtype=torch.float64 if wide else torch.float32)
+    zero = nothing if r.symmetric else x.new_empty(fields, dtype=getattr(torch, r.zero_point_type))
+    return packed, scale, zero, nothing.clone()
+
+
+# ---- gradients -----------------------------------------------------------------------------------
+
+
+def _straight_through(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    """As if nothing had been rounded (arXiv 1308.3432)."""
+    return (gradient, *[None] * ctx.others)
+
+
+def _count_arguments(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.others = len(inputs) - 1
+
+
+def _keep_input(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    x, ctx.recipe, scale, zero_point, _, _, ctx.clip = inputs
+    ctx.others = len(inputs) - 1
+    if ctx.clip:
+        ctx.save_for_backward(x, scale, zero_point)
+
+
+def _clipped(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    """Straight through, where asked only within the range of the format."""
+    if ctx.clip:
+        x, scale, zero_point = ctx.saved_tensors
+        inside = torch.ops.numerics.within_range(x, ctx.recipe, scale, zero_point)
+        gradient = torch.where(inside, gradient, 0.0)
+    return (gradient, *[None] * ctx.others)
+
+
+def _keep_learned(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.recipe = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _tqt_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    return (*torch.ops.numerics.tqt_backward(gradient, *ctx.saved_tensors, ctx.recipe), None)
+
+
+def _lsq_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    return (*torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.recipe), None, None)
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator: `name(arguments) -> results`, how it is computed, traced and differentiated."""
+
+    schema: str
+    kernel: Callable[..., Any]
+    fake: Callable[..., Any]
+    backward: Callable[..., Any] | None = None
+    keep: Callable[..., Any] = _count_arguments
+
+
+_DRAW = "int? seed=None, Tensor? random_bits=None"
+_ROUND = f"str rounding='half_even', str? overflow=None, {_DRAW}"
+_BLOCK = (
+    "str dtype, int axis=-1, str scale_rule='floor', str rounding='half_even', "
+    f"float? tensor_scale=None, {_DRAW}"
+)
+_GIVEN = f"str recipe, Tensor? scale=None, Tensor? zero_point=None, {_DRAW}"
+
+OPERATORS: dict[str, Operator] = {
+    "encode": Operator(
+        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _on_elements("encode", None),
+        lambda x, d, *_: _codes_like(x, parse(d))
+    ),
+    "decode": Operator(
+        "(Tensor codes, str dtype) -> Tensor", _decode, lambda c, d: c.new_empty(c.shape, dtype=torch.float32)
+    ),
+    "round": Operator(
+        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _on_elements("round", None),
+        lambda x, *_: _plain_like(x), _straight_through
+    ),
+    "pack": Operator(
+        "(Tensor codes, str dtype) -> Tensor", _pack,
+        lambda codes, d: _bytes(codes, -(-codes.numel() * _element(d).bits // 8)),
+    ),
+    "unpack": Operator(
+        "(Tensor packed, SymInt[] shape, str dtype) -> Tensor", _unpack,
+        lambda packed, shape, d: packed.new_empty(shape, dtype=getattr(torch, _element(d).code_dtype)),
+    ),
+    "encode_packed": Operator(
+        f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _on_elements("encode_packed"),
+        lambda x, d, *_: _bytes(x, -(-x.numel() * _element(d).bits // 8)),
+    ),
+    "decode_packed": Operator(
+        "(Tensor packed, SymInt[] shape, str dtype) -> Tensor", _decode_packed,
+        lambda packed, shape, d: packed.new_empty(shape, dtype=torch.float32),
+    ),
+    "encode_blocks": Operator(
+        f"(Tensor x, {_BLOCK}) -> (Tensor, Tensor, Tensor, Tensor)", _encode_blocks, _fake_encode_blocks
+    ),
+    "decode_blocks": Operator(
+        "(Tensor codes, Tensor scale, Tensor? microexponents, Tensor? tensor_scale, str dtype, int axis=-1)"
+        " -> Tensor",
+        _decode_blocks, lambda codes, *_: codes.new_empty(codes.shape, dtype=torch.float32),
+    ),
+    "round_blocks": Operator(
+        f"(Tensor x, {_BLOCK}) -> Tensor", _round_blocks, lambda x, *_: _plain_like(x), _straight_through
+    ),
+    "pack_blocks": Operator(
+        "(Tensor codes, Tensor scale, Tensor? microexponents, str dtype, int axis=-1) -> Tensor",
+        _pack_blocks, _fake_pack_blocks,
+    ),
+    "unpack_blocks": Operator(
+        "(Tensor packed, Tensor? scale, SymInt[] shape, str dtype, int axis=-1)"
+        " -> (Tensor, Tensor, Tensor, Tensor)",
+        _unpack_blocks, _fake_unpack_blocks,
+    ),
+    "quantize": Operator(
+        f"(Tensor x, {_GIVEN}) -> (Tensor, Tensor, Tensor, Tensor)", _quantize, _fake_quantize_parts
+    ),
+    "dequantize": Operator(
+        "(Tensor packed, Tensor? scale, Tensor? zero_point, Tensor? tensor_scale, SymInt[] shape, "
+        "str recipe, str original, str dtype) -> Tensor",
+        _dequantize,
+        lambda packed, _, __, ___, shape, ____, _____, dtype: packed.new_empty(
+            shape, dtype=getattr(torch, dtype)
+        ),
+    ),
+    "fake_quantize": Operator(
+        f"(Tensor x, {_GIVEN}, bool clip_gradient=False) -> Tensor", _fake_quantize,
+        lambda x, *_: _plain_like(x), _clipped, _keep_input,
+    ),
+    "within_range": Operator(
+        "(Tensor x, str recipe, Tensor? scale=None, Tensor? zero_point=None) -> Tensor", within_range,
+        lambda x, *_: x.new_empty(x.shape, dtype=torch.bool),
+    ),
+    "tqt": Operator(
+        "(Tensor x, Tensor log2_threshold, str recipe) -> Tensor", _tqt,
+        lambda x, *_: _plain_like(x), _tqt_gradients, _keep_learned,
+    ),
+    "tqt_backward": Operator(
+        "(Tensor gradient, Tensor x, Tensor log2_threshold, str recipe) -> (Tensor, Tensor)", tqt_gradients,
+        lambda gradient, _, log2_threshold, *__: (_plain_like(gradient), _plain_like(log2_threshold)),
+    ),
+    "lsq": Operator(
+        "(Tensor x, Tensor scale, Tensor? zero_point, str recipe) -> Tensor", _lsq,
+        lambda x, *_: _plain_like(x), _lsq_gradients, _keep_learned,
+    ),
+    "lsq_backward": Operator(
+        "(Tensor gradient, Tensor x, Tensor scale, Tensor? zero_point, str recipe) -> (Tensor, Tensor)",
+        lsq_gradients, lambda gradient, _, scale, *__: (_plain_like(gradient), _plain_like(scale)),
+    ),
+}  # fmt: skip
+
+
+def _define(name: str, operator: Operator) -> None:
+    library.define(name + operator.schema)
+    library.impl(name, operator.kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"numerics::{name}", partial(_looks, operator.fake), lib=library)
+    if operator.backward is not None:
+        torch.library.register_autograd(
+            f"numerics::{name}", operator.backward, setup_context=operator.keep, lib=library
+        )
+
+
+# ---- tensors and the backends' arrays ------------------------------------------------------------
+
+
+def _tensor(x: Any) -> Tensor:
+    return as_tensor(np.asarray(x)) if isinstance(x, (np.ndarray, np.generic)) else x
+
+
+def _tensors(like: Tensor, *parts: Any) -> Parts:
+    """Parts as tensors; empty ones for what is not there, and a number as a tensor of one."""
+    found = []
+    for part in parts:
+        if part is None:
+            found.append(like.new_empty(0, dtype=torch.uint8))
+        elif isinstance(part, float):
+            found.append(number_tensor(part, like.device))
+        else:
+            found.append(_tensor(part))
+    return cast(Parts, tuple(found))
+
+
+def _native(x: Any) -> Any:
+    """A tensor as its backend's own array."""
+    return as_array(x) if x is not None and isinstance(dispatch.owner(x), HostAffine) else x
+
+
+def _apart(x: Tensor, source: Tensor) -> Tensor:
+    """x in memory of its own: an operator's result is no view of its argument."""
+    shared = x.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
+    return x.clone() if shared else x
+
+
+def _draw(seed: int | None, bits: Any) -> Draw:
+    return Draw(seed if seed is None or seed >= 0 else seed + 2 * SIGNED, bits)
+
+
+def _number(x: Tensor | None) -> float | None:
+    if x is not None and (x.dtype != torch.float32 or x.numel() != 1 or x.is_meta):
+        came = f"{_name(x.dtype)} of shape {tuple(x.shape)} on {x.device}"
+        raise NumericsError(f"tensor_scale must be float32 of shape (), not {came}")
+    return None if x is None else number_of(x)
+
+
+def _element(text: str) -> Element:
+    found = parse(text)
+    if not isinstance(found, Element):
+        raise NumericsError(f"{found} is a block format; this operator takes one of single numbers")
+    return found
+
+
+def _block(text: str) -> Block:
+    found = parse(text)
+    if not isinstance(found, Block):
+        raise NumericsError(f"{found} is not a block format")
+    return found
+
+
+def _blocking(d: Block, shape: Sequence[int], axis: int) -> Blocking:
+    return Blocking(tuple(shape), check_axis(axis, tuple(shape)), d.block)
+
+
+def _scale_type(d: Block) -> torch.dtype:
+    return torch.uint8 if d.scale is None else cast(torch.dtype, getattr(torch, d.scale.code_dtype))
+
+
+def _name(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
+
+
+library = torch.library.Library("numerics", "DEF")
+for _name_, _operator in OPERATORS.items():
+    _define(_name_, _operator)

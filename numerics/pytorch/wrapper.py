@@ -1,0 +1,240 @@
+"""A tensor that stands for values which it does not hold: what torch may and may not do with such a one.
+
+TensorQTensor (subclass.py) holds codes and scales, `Permuted` a TensorQTensor with its axes in another
+order.  An operation takes the values, unless a table says better.  There is no memory of the values: who
+asks for their address is told so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, ClassVar, NoReturn, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._ops import HigherOrderOperator
+from torch.utils import _pytree as pytree
+
+from numerics.backends.host.tensors import as_array
+from numerics.formats.errors import NumericsError
+
+aten = torch.ops.aten
+Kept = dict[Any, Callable[..., Any]]
+
+
+class Nowhere(torch.UntypedStorage):
+    """The storage of such a tensor, where torch asks for one: it has a size, and no bytes."""
+
+    def data_ptr(self) -> NoReturn:
+        """Refused: nothing lies there."""
+        raise _no_memory()
+
+    def __getitem__(self, *_: Any) -> NoReturn:
+        raise _no_memory()
+
+    def tolist(self) -> NoReturn:
+        """Refused: nothing lies there."""
+        raise _no_memory()
+
+
+class Wrapper(Tensor):
+    """A tensor that stands for what its `dequantize` gives."""
+
+    kept: ClassVar[Kept] = {}
+    """What an operator does with it, other than take its values."""
+    kept_by_name: ClassVar[Kept] = {}
+    """The same for operators that torch defines late."""
+
+    @classmethod
+    def made(cls, shape: Any, requires_grad: bool = False, **options: Any) -> Any:
+        """A new one, not yet filled."""
+        found = Tensor._make_wrapper_subclass(cls, shape, requires_grad=requires_grad, **options)
+        torch._C._set_throw_on_mutable_data_ptr(found)  # DLPack of it would be a null pointer
+        return found
+
+    def dequantize(self, dtype: Any = None) -> Tensor:
+        """The values, as a plain tensor."""
+        raise NotImplementedError
+
+    # ---- memory --------------------------------------------------------------------------------
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """The values as an array of its own; bfloat16 as ml_dtypes' type."""
+        values = self.dequantize()
+        return as_array(values.cpu() if force else values)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        """Its values, where NumPy is given it: always new."""
+        return np.asarray(self.numpy(), dtype)
+
+    def tolist(self) -> Any:
+        """The values as Python's."""
+        return self.dequantize().tolist()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """The values, for who takes a tensor by DLPack."""
+        return self.dequantize().__dlpack__(**options)
+
+    def data_ptr(self) -> NoReturn:
+        """Refused: the values lie nowhere."""
+        raise _no_memory()
+
+    def storage(self) -> NoReturn:
+        """Refused: the values lie nowhere."""
+        raise _no_memory()
+
+    def untyped_storage(self) -> Any:
+        """What torch compares storages by; its bytes cannot be read."""
+        found = super().untyped_storage()
+        found.__class__ = Nowhere
+        return found
+
+    # ---- what torch asks of a subclass -----------------------------------------------------------
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """As of any tensor, but for what never reaches __torch_dispatch__."""
+        if func is torch._has_compatible_shallow_copy_type:
+            return False  # `.data =` would change what it says of itself, and none of its bytes
+        if isinstance(func, HigherOrderOperator):  # torch.cond and its kin, whose branches take plain tensors
+            plain, options = values_of((args, kwargs or {}))
+            return func(*plain, **options)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, op: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """What keeps it quantized by `kept`, all else on the values."""
+        kwargs = kwargs or {}
+        kept = cls.kept.get(op) or cls.kept_by_name.get(str(op))
+        found = NotImplemented if kept is None else kept(*args, **kwargs)
+        if found is not NotImplemented:
+            return found
+        if (
+            not isinstance(op, HigherOrderOperator)
+            and op._schema.is_mutable
+            and any(_written(op, args, kwargs))
+        ):
+            raise NumericsError(
+                f"{op} would change a QTensor in place; dequantize it first "
+                "(an optimizer leaves it alone after requires_grad_(False))"
+            )
+        plain, options = values_of((args, kwargs))
+        return op(*plain, **options)
+
+
+def values_of(tree: Any) -> Any:
+    """The same arguments, with values in the place of what stands for them."""
+    return pytree.tree_map_only(Wrapper, lambda x: x.dequantize(), tree)
+
+
+def _written(op: Any, args: Any, kwargs: Any) -> Any:
+    """For every argument that an operator writes: is it such a tensor?"""
+    for place, argument in enumerate(op._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            came = args[place] if place < len(args) else kwargs.get(argument.name)
+            yield from (isinstance(leaf, Wrapper) for leaf in pytree.tree_leaves(came))
+
+
+def _no_memory() -> NumericsError:
+    return NumericsError(
+        "a QTensor has no memory of its values: its bytes are those of q.packed and q.shared, its values "
+        "q.dequantize(); nx.save writes it to safetensors, torch.save pickles it"
+    )
+
+
+def stable_hash(*facts: Any, tensors: list[Tensor]) -> str:
+    """What a compiled graph's cache knows such a tensor by, the same in every process."""
+    of = [
+        (str(x.dtype), str(x.device), str(tuple(x.shape)), str(x.stride()), x.requires_grad) for x in tensors
+    ]
+    return hashlib.blake2b(repr((*facts, of)).encode(), digest_size=16).hexdigest()
+
+
+class Permuted(Wrapper):
+    """A TensorQTensor with its axes in another order, as `q.t()` gives it.
+
+    For autograd, which keeps what a product was made of: so it keeps the bytes, not the dense weight.
+
+    >>> import numerics as nx
+    >>> q = nx.quantize(torch.tensor([[0.5, -1.0], [2.0, 3.5]]), "int4")
+    >>> type(q.t()).__name__, q.t().dequantize().tolist()
+    ('Permuted', [[0.5, 2.0], [-1.0, 3.5]])
+    """
+
+    quantized: Any
+    axes: tuple[int, ...]
+
+    @staticmethod
+    def __new__(cls, quantized: Any, axes: tuple[int, ...], requires_grad: bool = False) -> Permuted:
+        """axes: of the QTensor, in their new order."""
+        found = cls.made(
+            [quantized.shape[axis] for axis in axes], requires_grad, dtype=quantized.dtype,
+            strides=[quantized.stride()[axis] for axis in axes], device=quantized.device,
+        )  # fmt: skip
+        found.quantized, found.axes = quantized, tuple(axes)
+        return cast(Permuted, found)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """All is done when it is made."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Permuted:
+        """Of a copy of what it holds; torch's own looks for the values' memory."""
+        return Permuted(deepcopy(self.quantized, memo), self.axes)
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return repr(self.dequantize())
+
+    def dequantize(self, dtype: Any = None) -> Tensor:
+        """The values, strided as those of a transposed tensor."""
+        return cast(Tensor, self.quantized.dequantize(dtype).permute(self.axes))
+
+    def __tensor_flatten__(self) -> tuple[list[str], Any]:
+        """The QTensor that it holds, and its axes."""
+        return ["quantized"], self.axes
+
+    @staticmethod
+    def __tensor_unflatten__(inner: Any, context: Any, outer_size: Any, outer_stride: Any) -> Permuted:
+        """The inverse of __tensor_flatten__."""
+        return Permuted(inner["quantized"], context)
+
+    def _stable_hash_for_caching(self) -> str:
+        return stable_hash(self.axes, self.quantized._stable_hash_for_caching(), tensors=[self])
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """The values: a view is not saved as one."""
+        return self.dequantize().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+
+
+# ---- axes in another order -------------------------------------------------------------------------
+
+
+def permuted(x: Any, axes: Any) -> Any:
+    """A QTensor, or one permuted already, with its axes in that order."""
+    axes = [axis % x.ndim for axis in axes]
+    if isinstance(x, Permuted):
+        axes, x = [x.axes[axis] for axis in axes], x.quantized
+    return x.detach() if axes == sorted(axes) else Permuted(x, tuple(axes))
+
+
+def _transposed(x: Any, first: int, second: int) -> Any:
+    axes = list(range(x.ndim))
+    axes[first], axes[second] = axes[second], axes[first]
+    return permuted(x, axes)
+
+
+def _t(x: Any) -> Any:
+    return permuted(x, range(x.ndim)[::-1])
+
+
+def _same(x: Permuted, *_: Any, **__: Any) -> Any:
+    return Permuted(x.quantized.detach(), x.axes)
+
+
+AXES: Kept = {aten.t.default: _t, aten.transpose.int: _transposed, aten.permute.default: permuted}
+Permuted.kept = {aten.detach.default: _same, aten.alias.default: _same, **AXES}

@@ -1,0 +1,150 @@
+"""What the parts of a quantized tensor are, and the one check that they are so.
+
+Bytes, scales and zero points come from calls, files, pickles and other processes, and kernels read
+them by their addresses: whoever makes a QTensor comes through `check_parts`, and so does whoever reads one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from numerics.backends.host.tensors import check_memory, is_tensor
+from numerics.backends.partition import fits_array
+from numerics.formats.errors import NumericsError
+from numerics.tensor.spec import Recipe
+
+PARTS = ("packed", "shared", "zero_point", "tensor_scale")
+"""What a quantized tensor holds, as far as its format has it."""
+ORIGINALS = ("float16", "bfloat16", "float32", "float64", "python")
+
+
+class Part(NamedTuple):
+    """The type and the shape of one part."""
+
+    kind: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind.name} of shape {self.shape}"
+
+
+def parts_of(recipe: Recipe, shape: tuple[int, ...], original: str) -> Mapping[str, Part]:
+    """What a tensor of that shape and float type consists of, quantized so.
+
+    >>> parts_of(Recipe.make("mxfp4"), (2, 64), "float32")["shared"].shape
+    (2, 2)
+    """
+    try:
+        return _parts(recipe, shape, original)
+    except TypeError:  # sizes that torch.compile does not know yet cannot be remembered
+        return _parts.__wrapped__(recipe, shape, original)
+
+
+@lru_cache(maxsize=4096)
+def _parts(recipe: Recipe, shape: tuple[int, ...], original: str) -> Mapping[str, Part]:
+    found = {"packed": Part(np.dtype(np.uint8), (recipe.packed_bytes(shape),))}
+    shared = recipe.shared_shape(shape)
+    if not recipe.blocked:
+        wide = recipe.stored_scale_type(original) == "float64"
+        found["shared"] = Part(np.dtype(np.float64 if wide else np.float32), shared)
+        if not recipe.symmetric:
+            found["zero_point"] = Part(np.dtype(recipe.zero_point_type), shared)
+        return found
+    d = recipe.block
+    if d.scale is not None:
+        found["shared"] = Part(np.dtype(d.scale.code_dtype), shared)
+    if d.family == "scaled":
+        found["tensor_scale"] = Part(np.dtype(np.float32), ())
+    return found
+
+
+def check_parts(recipe: Any, shape: Any, original: Any, parts: Mapping[str, Any]) -> None:
+    """Raises NumericsError unless these are the parts of a tensor of that shape and type, quantized so.
+
+    parts: by the names of PARTS, None for what is not there.  Types, shapes, devices and kinds of memory
+    are looked at, no number is: a part on a device is not waited for.  What torch.compile does not know
+    yet, a size, is looked at when it runs.
+    """
+    if not isinstance(recipe, Recipe):
+        raise NumericsError(f"a quantized tensor has a Recipe, not {_kind(recipe)}")
+    if not isinstance(original, str) or original not in ORIGINALS:
+        raise NumericsError(f"a quantized tensor stands for {', '.join(ORIGINALS)}, not {original!r:.80}")
+    due = parts_of(recipe, check_shape(shape), original)
+    for name in PARTS:
+        part, planned = parts[name], due.get(name)
+        if (part is None) != (planned is None):
+            came = "nothing" if part is None else f"a {_kind(part)}"
+            raise NumericsError(f"{_said(recipe, shape)}: {name} must be {planned or 'None'}, not {came}")
+        if planned is not None and not (type(part) is float and name == "tensor_scale"):
+            _check(name, part, planned, parts["packed"], recipe, shape)
+    number = parts["tensor_scale"]
+    if type(number) is float and not 0.0 < number < math.inf:
+        raise NumericsError(f"{_said(recipe, shape)}: tensor_scale {number} is not positive and finite")
+
+
+def check_shape(shape: Any) -> tuple[int, ...]:
+    """The shape as a tuple; raises NumericsError for what is none, or none that an array can have."""
+    if not isinstance(shape, (tuple, list)):
+        raise NumericsError(f"{_kind(shape)} is not a shape")
+    for n in shape:
+        if type(n) is not int:
+            if not _unknown(n):
+                raise NumericsError(f"a shape is made of integers, not {_kind(n)}")
+        elif n < 0:
+            raise NumericsError(f"{tuple(shape)!s:.80} is not a shape: {n} is negative")
+    if not fits_array([n if type(n) is int else 1 for n in shape]):
+        raise NumericsError(f"{tuple(shape)!s:.80} is a shape that no array can have")
+    return tuple(shape)
+
+
+_PLAIN = ("Tensor", "Parameter")  # what tracing puts in their place has no memory
+
+
+def _check(name: str, part: Any, due: Part, packed: Any, recipe: Recipe, shape: Any) -> None:
+    """One part: its kind of memory, its device, its type, its shape."""
+    if is_tensor(part):
+        check_memory(part)
+        kind = str(part.dtype).removeprefix("torch.")
+        fits = kind == due.kind.name and _fits(part.shape, due.shape)
+        if is_tensor(packed) and part.device != packed.device:
+            where = f"{name} is on {part.device}, packed on {packed.device}"
+            raise NumericsError(f"{_said(recipe, shape)}: {where}")
+        if type(part).__name__ in _PLAIN and any(
+            step == 0 and n > 1 for n, step in zip(part.shape, part.stride(), strict=True)
+        ):
+            raise NumericsError(f"{_said(recipe, shape)}: {name} is expanded: fewer numbers than it says")
+    elif isinstance(part, (np.ndarray, np.generic)):
+        fits = part.dtype == due.kind and part.dtype.isnative and part.shape == due.shape
+        kind = part.dtype.str if not part.dtype.isnative else part.dtype.name
+    else:
+        raise NumericsError(f"{_said(recipe, shape)}: {name} must be {due}, not {_kind(part)}")
+    if is_tensor(part) != is_tensor(packed):
+        raise NumericsError(f"{_said(recipe, shape)}: packed is {_kind(packed)}, {name} {_kind(part)}")
+    if not fits:
+        came = f"{kind} of shape {tuple(part.shape)}"
+        raise NumericsError(f"{_said(recipe, shape)}: {name} must be {due}, not {came}")
+
+
+def _fits(came: Any, due: tuple[int, ...]) -> bool:
+    """Are the sizes equal, as far as they are known?"""
+    if len(came) != len(due):
+        return False
+    return all(_unknown(a) or _unknown(b) or a == b for a, b in zip(came, due, strict=True))
+
+
+def _unknown(n: Any) -> bool:
+    """Is it a size that torch.compile does not know yet?"""
+    return type(n).__name__ == "SymInt"
+
+
+def _said(recipe: Recipe, shape: Any) -> str:
+    return f"{recipe.dtype} of shape {tuple(shape)!s:.80}"
+
+
+def _kind(x: Any) -> str:
+    return type(x).__name__

@@ -1,0 +1,415 @@
+"""QTensor: a tensor in a low-precision format, as the bytes that it takes.
+
+What it says and how it is cut is written once, for every array library; ArrayQTensor keeps it in a
+backend's own arrays, subclass.py makes it a torch tensor.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import NDArray
+
+from numerics.backends.host.affine import AffineBackend
+from numerics.backends.host.backend import HostBackend
+from numerics.backends.host.executor import Affine
+from numerics.backends.host.float_bits import bfloat16_type
+from numerics.backends.host.tensors import as_array, is_tensor, number_of
+from numerics.backends.partition import check_axis
+from numerics.formats import dispatch
+from numerics.formats.block import Blocks
+from numerics.formats.dtype import Dtype
+from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.registry import name_of_type
+from numerics.tensor import slicing
+from numerics.tensor.parts import ORIGINALS as ORIGINALS
+from numerics.tensor.parts import check_parts
+from numerics.tensor.scheme import Scheme
+from numerics.tensor.spec import Recipe
+
+Array = NDArray[Any]
+SCALE_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "pof2": 8}
+CHUNK = 1 << 18  # elements that are counted at a time
+SHOWN = 6  # values of a notebook's view
+
+
+class QTensor:
+    """A quantized tensor: packed codes (uint8) and what they share.  Made by `quantize` or `load`.
+
+    shape: of the tensor, as it was.  recipe: how it was quantized.  packed: its codes, in C order
+    (mx4, mx6, mx9: whole blocks, docs/layout.md).  shared: the scales that stand beside the codes:
+    float32 (float64 for scale_type "float64") in the shape that the scheme gives, codes of the
+    block's scale format, None for microexponents.  original: the float type that was quantized;
+    "python" for Python numbers.
+
+    >>> import numerics as nx
+    >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")
+    QTensor(int4, shape=(4,), per_tensor(), 12 bits a value)
+    """
+
+    recipe: Recipe
+    shape: tuple[int, ...]
+    packed: Any
+    shared: Any
+    zero_point: Any
+    tensor_scale: Any
+    original: str
+
+    def __repr__(self, **options: Any) -> str:
+        how = f"axis={self.axis}" if self.scheme is None else repr(self.scheme)
+        return f"QTensor({self.format}, shape={tuple(self.shape)}, {how}, {self.bits:.4g} bits a value)"
+
+    def _repr_html_(self) -> str:
+        """A notebook's view: what it is, and its first values with their codes."""
+        rows = [("format", repr(self.format)), ("shape", str(tuple(self.shape)))]
+        rows += [("shared", f"axis {self.axis}" if self.scheme is None else repr(self.scheme))]
+        rows += [("bits a value", f"{self.bits:.4g}"), ("bytes", f"{self.nbytes:,}"), *self._first()]
+        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows)
+        return f"<table>{cells}</table>"
+
+    def _first(self) -> list[tuple[str, str]]:
+        """The first codes and values, taken out without unpacking the rest."""
+        if math.prod(self.shape) == 0:
+            return []
+        spans = [slicing.sharing(self, axis) for axis in range(len(self.shape))]
+        spans[-1:] = [span * -(-SHOWN // span) for span in spans[-1:]]
+        q = self[tuple(map(slice, spans))]
+        codes, values = (to_host(found).reshape(-1)[:SHOWN] for found in (q.codes, q.dequantize("float64")))
+        return [("first codes", ", ".join(str(int(c)) for c in codes)),
+                ("first values", ", ".join(f"{float(v):.6g}" for v in values))]  # fmt: skip
+
+    @property
+    def format(self) -> Dtype:
+        """The number format of the codes."""
+        return self.recipe.dtype
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """Which elements share a scale; None for block formats."""
+        return self.recipe.scheme
+
+    @property
+    def axis(self) -> int | None:
+        """Along which blocks lie; None for the others."""
+        return self.recipe.axis
+
+    @property
+    def scale_type(self) -> str:
+        """The type of the scales: float64, float32, float16, bfloat16 or pof2."""
+        return self.recipe.stored_scale_type(self.original)
+
+    @property
+    def codes(self) -> Any:
+        """The codes (uint8 or uint16) in the tensor's shape, unpacked."""
+        if self.recipe.blocked:
+            return self.blocks.codes
+        return self.recipe.element.unpack(self.packed, tuple(self.shape))
+
+    @property
+    def blocks(self) -> Blocks:
+        """The Blocks of a block format; raises NumericsError for another."""
+        if not self.recipe.blocked:
+            raise NumericsError(f"{self.format} is not a block format")
+        tensor_scale = None if self.tensor_scale is None else number_of(self.tensor_scale)
+        return self.recipe.block.unpack(
+            self.packed, tuple(self.shape), axis=cast(int, self.axis), scale=self.shared,
+            tensor_scale=tensor_scale,
+        )  # fmt: skip
+
+    @property
+    def scale(self) -> Any:
+        """The scales: floats; for block formats, bytes (dtype.Blocks)."""
+        return self.blocks.scale if self.shared is None else self.shared
+
+    @property
+    def microexponents(self) -> Any:
+        """One byte a block, or None where the format has none."""
+        return self.blocks.microexponents if self.shared is None else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes and of all that they share, as stored."""
+        zeros = 0 if self.zero_point is None else 4 * math.prod(self.zero_point.shape)
+        return int(self.packed.nbytes) + self._scale_bytes + zeros + 4 * (self.tensor_scale is not None)
+
+    @property
+    def _scale_bytes(self) -> int:
+        if self.shared is None:
+            return 0
+        bits = 8 * self.shared.itemsize if self.scheme is None else SCALE_BITS[self.scale_type]
+        return int(math.prod(self.shared.shape) * bits // 8)
+
+    @property
+    def bits(self) -> float:
+        """Bits a value, all that is shared included; the format's own where there is no value."""
+        count = math.prod(self.shape)
+        return 8 * self.nbytes / count if count else float(getattr(self.format, "bits", 0))
+
+    def dequantize(self, dtype: Any = None) -> Any:
+        """The values, in the type that was quantized or in `dtype`: float16, bfloat16, float32, float64.
+
+        NumPy's bfloat16 needs ml_dtypes.  A value that the type cannot hold is rounded to it half to
+        even.  Raises NumericsError for another type (FORMATS §6).
+
+        >>> import numerics as nx
+        >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").dequantize()
+        [0.5, -1.0, 2.0, 3.5]
+        """
+        raise NotImplementedError
+
+    def error(self, x: Any) -> Error:
+        """How far the values are from x, which has the tensor's shape: SQNR in dB, largest error.
+
+        x: as for `quantize`, or a QTensor, which counts by its values.
+        Computed in float64 over the finite elements of x.  Raises NumericsError for another shape.
+
+        >>> import numerics as nx
+        >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").error([0.5, -1.0, 2.0, 3.5])
+        Error(sqnr=inf, max_error=0.0)
+        """
+        x = values_of(x)
+        data = to_host(affine_backend(x).prepare(x)[0])
+        if data.shape != tuple(self.shape):
+            raise NumericsError(f"x has shape {data.shape}, the quantized tensor {tuple(self.shape)}")
+        sums = ErrorSums()
+        sums.add(data, to_host(self.decoded()))
+        return sums.error
+
+    def decoded(self) -> Any:
+        """The values as they are computed: float32; float64 where that, or Python, was quantized."""
+        return self.dequantize(wide_type(self.original))
+
+    def __getitem__(self, index: Any) -> Any:
+        """A part along any axis; along a blocked one between its blocks or groups.
+
+        index: integers, slices and `...`.  Raises NumericsError for others, and where blocks or
+        groups would be cut.
+
+        >>> import numerics as nx
+        >>> q = nx.quantize([[0.5, -7.0], [2.0, 3.5]], "int4", scheme=nx.per_channel(0))
+        >>> q[1], q[:, 1:].dequantize()
+        (QTensor(int4, shape=(2,), per_tensor(), 20 bits a value), [[-7.0], [3.5]])
+        """
+        return slicing.part(self, index)
+
+    def to(self, *where: Any, **options: Any) -> Any:
+        """The same on another device, as `torch.Tensor.to` takes it; arrays become tensors."""
+        raise NotImplementedError
+
+    def with_parts(
+        self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
+    ) -> QTensor:
+        """The same kind of tensor of other parts, with this one's tensor scale."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
+    """A QTensor of a backend's own arrays: NumPy's; on a GPU, those of its kernels.
+
+    Raises NumericsError for parts that are not those of the recipe and the shape (parts.py).
+    """
+
+    recipe: Recipe
+    shape: tuple[int, ...]
+    packed: Any
+    shared: Any = None
+    zero_point: Any = None
+    tensor_scale: float | None = None
+    original: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_parts(self.recipe, self.shape, self.original, {
+            "packed": self.packed, "shared": self.shared, "zero_point": self.zero_point,
+            "tensor_scale": self.tensor_scale,
+        })  # fmt: skip
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # without what was unpacked
+
+    def __setstate__(self, state: Any) -> None:
+        names = {f.name for f in fields(self)}
+        if not isinstance(state, dict) or state.keys() != names:
+            raise NumericsError(f"the state of a QTensor has {', '.join(sorted(names))}, and nothing else")
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    @cached_property
+    def codes(self) -> Any:
+        """The codes (uint8 or uint16) in the tensor's shape, unpacked when first asked for."""
+        return super().codes
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The Blocks of a block format; raises NumericsError for another."""
+        return super().blocks
+
+    @property
+    def dtype(self) -> Dtype:
+        """The number format of the codes."""
+        return self.format
+
+    def __len__(self) -> int:
+        """Indices of the first axis; raises NumericsError where there is none."""
+        check_axis(0, self.shape)
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        """The parts along the first axis; errors as for indices."""
+        return (self[place] for place in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        """Its values, where NumPy is given it: always new."""
+        return np.asarray(self.dequantize(), dtype)
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **options: Any
+    ) -> Any:
+        """Arithmetic is that of the values; raises NumericsError where it would write to a QTensor."""
+        if any(isinstance(x, QTensor) for x in out):
+            raise NumericsError(f"{ufunc.__name__} would change a QTensor in place; dequantize it first")
+        plain = [np.asarray(x) if isinstance(x, ArrayQTensor) else x for x in inputs]
+        return getattr(ufunc, method)(*plain, **options, **({"out": out} if out else {}))
+
+    __hash__ = object.__hash__  # `==` compares the values, as of tensors
+
+    @property
+    def ndim(self) -> int:
+        """Axes."""
+        return len(self.shape)
+
+    @property
+    def T(self) -> Array:
+        """The values with their axes in the opposite order."""
+        return np.asarray(self).T
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+    def dequantize(self, dtype: Any = None) -> Any:
+        """QTensor.dequantize."""
+        name = self.original if dtype is None else float_name(dtype)
+        if name == "bfloat16" and not is_tensor(self.packed):
+            bfloat16_type()
+        return affine_backend(self.packed).give(self.decoded(), name)
+
+    def decoded(self) -> Any:
+        target, wide = affine_backend(self.packed), wide_type(self.original)
+        if self.recipe.blocked:
+            d, axis = self.recipe.block, cast(int, self.axis)
+            found = target.dequantize_blocks(self.packed, self.shared, d, self.shape, axis, self.tensor_scale)
+            return target.give(found, wide)
+        zero = self.zero_point
+        if zero is not None and self.recipe.zero_point_type == "float32":
+            zero = target.give(zero, wide)
+        affine = Affine(target.give(self.shared, wide), zero)
+        return target.dequantize(self.codes, self.recipe.element, self.recipe.partition(self.shape), affine)
+
+    def to(self, *where: Any, **options: Any) -> Any:
+        """QTensor.to."""
+        from numerics.pytorch.convert import as_tensors
+
+        return as_tensors(self).to(*where, **options)
+
+    def with_parts(
+        self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
+    ) -> ArrayQTensor:
+        """QTensor.with_parts."""
+        return replace(
+            self, recipe=recipe, shape=shape, packed=packed, shared=shared, zero_point=zero_point
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Error:
+    """Signal-to-quantization-noise ratio in dB, and the largest absolute error."""
+
+    sqnr: float
+    max_error: float
+
+
+@dataclass
+class ErrorSums:
+    """Power of a signal and of its error, summed as parts of it come; addable."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    max_error: float = 0.0
+
+    def add(self, x: Array, y: Array) -> None:
+        """Takes in a part: x as it was and y as it became; elements of x that are not finite are left out."""
+        for signal, noise, largest in _host(x).error_sums(x, y).tolist():
+            self.signal += signal
+            self.noise += noise
+            self.max_error = max(self.max_error, largest)
+        if math.isnan(self.noise):
+            self.max_error = math.nan
+
+    def merge(self, other: ErrorSums) -> None:
+        """Takes in the sums of another signal."""
+        self.signal += other.signal
+        self.noise += other.noise
+        self.max_error = float(np.maximum(self.max_error, other.max_error))  # NaN stays
+
+    @property
+    def error(self) -> Error:
+        """What the sums say; an exact copy has an infinite SQNR."""
+        if self.noise == 0:
+            return Error(math.inf, self.max_error)
+        ratio = self.signal / self.noise
+        if not ratio > 0:
+            return Error(-math.inf if ratio == 0 else ratio, self.max_error)
+        return Error(10 * math.log10(ratio), self.max_error)
+
+
+def affine_backend(x: Any) -> AffineBackend:
+    """The backend that computes with x."""
+    return cast(AffineBackend, dispatch.owner(x))
+
+
+def _host(x: Array) -> HostBackend:
+    """The backend that sums over x: the chosen one where it is the host's, else the fastest that is there."""
+    finders: tuple[Callable[[], object], ...] = (lambda: dispatch.owner(x), lambda: dispatch.get("cpu"))
+    for find in finders:
+        with suppress(NumericsError):
+            if isinstance(host := find(), HostBackend):
+                return host
+    return cast(HostBackend, dispatch.get("array"))
+
+
+def check_quantized(what: str, q: Any) -> None:
+    """Raises NumericsError for what is no QTensor."""
+    if not isinstance(q, QTensor):
+        raise NumericsError(f"{what} takes a QTensor, not {type(q).__name__}")
+
+
+def values_of(x: Any) -> Any:
+    """x itself; of a QTensor its values."""
+    return x.dequantize() if isinstance(x, QTensor) else x
+
+
+def wide_type(original: str) -> str:
+    """The type in which a tensor of that type is computed: at least float32."""
+    return "float64" if original in ("float64", "python") else "float32"
+
+
+def float_name(dtype: Any) -> str:
+    """`float32` for a float type, whoever's; raises NumericsError for another."""
+    return one_of("float type", name_of_type(dtype) or dtype, ORIGINALS[:-1])
+
+
+def to_host(x: Any) -> Array:
+    """An array of any backend as NumPy's."""
+    if not is_tensor(x):
+        return np.asarray(x)
+    return as_array(x if x.is_meta else x.cpu())  # of a meta tensor there is nothing to copy

@@ -1,0 +1,239 @@
+"""Parts of a quantized tensor, for every array library: slices, one index, and the flat view.
+
+What shares a scale stays together: along a blocked axis a part begins and ends between blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from numerics.backends.partition import check_axis
+from numerics.formats.block import Blocks
+from numerics.formats.errors import NumericsError, integer, said
+from numerics.tensor.scheme import per_channel, per_group, per_tensor
+from numerics.tensor.spec import Recipe
+
+if TYPE_CHECKING:
+    from numerics.tensor.qtensor import QTensor
+
+Index = tuple[Any, ...]
+
+
+def part(q: QTensor, index: Any) -> Any:
+    """q[index]: integers, slices and `...`; of one element in a block the value: no block holds it alone."""
+    places = _places(index, len(q.shape))
+    blocked = blocked_axis(q)
+    if blocked is not None and not any(isinstance(place, slice) for place in places):
+        return _element(q, places, blocked)
+    axis = 0
+    for called, place in enumerate(places):
+        if isinstance(place, slice):
+            q, axis = sliced(q, axis, place, called), axis + 1
+        else:
+            q = selected(q, axis, place, called)
+    return q
+
+
+def _element(q: QTensor, places: list[Any], blocked: int) -> Any:
+    """The value at one place, of which no more than its block is decoded."""
+    spans = []
+    for axis, (place, length) in enumerate(zip(places, q.shape, strict=True)):
+        size, found = sharing(q, axis), _inside(place, length, axis)
+        spans.append((found // size * size, size, found % size))
+    block = part(q, tuple(slice(start, start + size) for start, size, _ in spans))
+    values = block.dequantize()
+    for _, _, inside in spans:
+        values = values[inside]
+    return values
+
+
+def sliced(q: QTensor, axis: int, places: slice, called: int | None = None) -> QTensor:
+    """Some indices of an axis; raises NumericsError where they cut what shares a scale.
+
+    called: the axis, as who asked counts it.
+    """
+    axis = check_axis(axis, tuple(q.shape))
+    length, size = q.shape[axis], sharing(q, axis)
+    start, stop, step = places.indices(length)
+    count = len(range(start, stop, step))
+    if not count:  # nothing lies everywhere, and cuts nothing
+        start, stop, step = 0, 0, 1
+    if (count, step) == (length, 1):
+        return q.with_parts(q.recipe, tuple(q.shape), q.packed, q.shared, q.zero_point)
+    if size > 1 and (step != 1 or start % size or (stop % size and stop != length)):
+        named = axis if called is None else called
+        raise NumericsError(
+            f"{start}:{stop}:{step} of axis {named} cuts the {size} elements that share a scale; "
+            f"cut at multiples of {size}, or dequantize first"
+        )
+    before = (slice(None),) * axis
+    elements = (*before, slice(start, None if stop < 0 else stop, step))
+    shared = (*before, slice(start // size, -(-stop // size))) if size > 1 else elements
+    shape = (*q.shape[:axis], count, *q.shape[axis + 1 :])
+    return _taken(q, q.recipe, shape, axis, elements, shared)
+
+
+def selected(q: QTensor, axis: int, place: int, called: int | None = None) -> QTensor:
+    """One index of an axis, which goes; raises NumericsError for a blocked axis and beyond its end."""
+    axis = check_axis(axis, tuple(q.shape))
+    named = axis if called is None else called
+    found = _inside(place, q.shape[axis], named)
+    if axis == blocked_axis(q):
+        raise NumericsError(
+            f"axis {named} is the one along which scales are shared: slice it instead, or dequantize first"
+        )
+    where = ((slice(None),) * axis) + (found,)
+    shape = (*q.shape[:axis], *q.shape[axis + 1 :])
+    return _taken(q, _without(q, axis), shape, axis, where, where)
+
+
+def rows(q: QTensor, take: Callable[[Any], Any], count: int) -> QTensor | None:
+    """Some indices of the first axis; None where they are not whole bytes with scales of their own.
+
+    take: gives of a part, whose first axis is the tensor's, the `count` indices that are asked for.
+    """
+    bits = bits_of_index(q) if q.shape else None
+    if bits is None or bits % 8 or blocked_axis(q) == 0:
+        return None
+    packed = take(q.packed.reshape(q.shape[0], bits // 8)).reshape(-1)
+    beside = take if shared_along(q, 0) else (lambda part: part)
+    shared, zero = (None if p is None else beside(p) for p in (q.shared, q.zero_point))
+    return q.with_parts(q.recipe, (count, *q.shape[1:]), packed, shared, zero)
+
+
+def flattened(q: QTensor) -> QTensor | None:
+    """The same bytes in one dimension; None where elements that share a scale are not neighbours."""
+    if len(q.shape) == 1:
+        return q
+    count = math.prod(q.shape)
+    if q.recipe.blocked:
+        whole = blocked_axis(q) == len(q.shape) - 1 and q.shape[-1] % q.recipe.block.block == 0
+        recipe = q.recipe.with_axis(-1)
+    else:
+        partition = q.recipe.partition(tuple(q.shape))
+        whole, scales = partition.in_order and count > 0, math.prod(partition.shared)
+        scheme = per_tensor() if partition.axis is None else per_group(max(count // max(scales, 1), 1))
+        recipe = q.recipe.with_scheme(scheme)
+    if not whole:
+        return None
+    flat = () if recipe.scheme == per_tensor() else (-1,)
+    shared, zero = (None if p is None else p.reshape(flat) for p in (q.shared, q.zero_point))
+    return q.with_parts(recipe, (count,), q.packed, shared, zero)
+
+
+def blocked_axis(q: QTensor) -> int | None:
+    """The axis along which blocks or groups lie, from the front."""
+    if q.recipe.blocked:
+        return check_axis(cast(int, q.axis), tuple(q.shape))
+    partition = q.recipe.partition(tuple(q.shape))
+    return None if partition.size is None else partition.axis
+
+
+def sharing(q: QTensor, axis: int) -> int:
+    """How many neighbours along that axis share a scale, where not all do: 1 but for the blocked axis."""
+    if axis != blocked_axis(q):
+        return 1
+    return q.recipe.block.block if q.recipe.blocked else cast(int, q.recipe.scheme_of_elements.size)
+
+
+def shared_along(q: QTensor, axis: int) -> bool:
+    """Do the fields that elements share have that axis?"""
+    if q.recipe.blocked:
+        return True
+    partition = q.recipe.partition(tuple(q.shape))
+    return partition.axis is not None and (partition.size is not None or partition.axis == axis)
+
+
+def _taken(
+    q: QTensor, recipe: Recipe, shape: tuple[int, ...], axis: int, elements: Index, shared: Index
+) -> QTensor:
+    """What lies at `elements` of the codes and at `shared` of the fields that blocks share."""
+    packed = _bytes(q, elements[0]) if axis == 0 else None
+    if recipe.blocked:
+        packed = _packed_blocks(q, recipe, elements, shared) if packed is None else packed
+        return q.with_parts(recipe, shape, packed, None if q.shared is None else q.shared[shared], None)
+    packed = recipe.element.pack(q.codes[elements]) if packed is None else packed
+    channel = q.recipe.partition(tuple(q.shape)).axis
+    if q.recipe.scheme_of_elements.size is None:  # one scale for all, or one for each index of an axis
+        shared = elements[axis:] if channel == axis else ()
+    scale, zero = (None if p is None else p[shared] for p in (q.shared, q.zero_point))
+    return q.with_parts(recipe, shape, packed, scale, zero)
+
+
+def _packed_blocks(q: QTensor, recipe: Recipe, elements: Index, shared: Index) -> Any:
+    whole = q.blocks
+    micro = None if whole.microexponents is None else whole.microexponents[shared]
+    codes, scale = whole.codes[elements], whole.scale[shared]
+    return recipe.block.pack(Blocks(recipe.block, cast(int, recipe.axis), codes, scale, micro))
+
+
+def _bytes(q: QTensor, places: Any) -> Any:
+    """The bytes of neighbouring indices of the first axis, where they are whole: a view, no copy."""
+    span = places if isinstance(places, slice) else slice(places, places + 1, 1)
+    bits = bits_of_index(q)
+    if span.step != 1 or bits is None or bits * span.start % 8:
+        return None
+    if bits * span.stop % 8 and span.stop != q.shape[0]:
+        return None
+    return q.packed.reshape(-1)[bits * span.start // 8 : -(-bits * span.stop // 8)]
+
+
+def bits_of_index(q: QTensor) -> int | None:
+    """Bits of one index of the first axis; None where they do not lie together."""
+    inner = math.prod(q.shape[1:])
+    if not q.recipe.blocked:
+        return inner * q.recipe.element.bits
+    d, axis = q.recipe.block, cast(int, blocked_axis(q))
+    if d.family != "micro":
+        return inner * d.element_bits
+    lines = inner // max(q.shape[axis], 1)
+    return None if axis == 0 else 8 * d.bytes_per_block * lines * -(-q.shape[axis] // d.block)
+
+
+def _inside(place: int, length: int, axis: int) -> int:
+    """An index of an axis, from the front."""
+    if not -length <= place < length:
+        raise NumericsError(f"index {said(place)} is outside axis {axis}, which has {length}")
+    return place % length
+
+
+def _without(q: QTensor, axis: int) -> Recipe:
+    """The recipe of what is left when an axis goes."""
+    recipe, ndim = q.recipe, len(q.shape)
+    if recipe.blocked:
+        return recipe.with_axis(_renumbered(cast(int, recipe.axis), axis, ndim))
+    scheme = recipe.scheme_of_elements
+    if scheme.axis is None or recipe.partition(tuple(q.shape)).axis == axis:
+        return recipe.with_scheme(per_tensor())
+    kept = _renumbered(scheme.axis, axis, ndim)
+    return recipe.with_scheme(per_channel(kept) if scheme.size is None else per_group(scheme.size, kept))
+
+
+def _renumbered(axis: int, gone: int, ndim: int) -> int:
+    """What an axis is called when another is gone."""
+    if axis < 0:
+        return axis if ndim + axis > gone else axis + 1
+    return axis - (axis > gone)
+
+
+def _places(index: Any, ndim: int) -> list[Any]:
+    """An index as one integer or slice an axis."""
+    given = index if isinstance(index, tuple) else (index,)
+    count = sum(place is not Ellipsis for place in given)
+    if count > ndim or len(given) - count > 1:
+        raise NumericsError(f"{said(index)} does not fit {ndim} axes: one place an axis, and one ...")
+    places: list[Any] = []
+    for place in given if len(given) > count else (*given, Ellipsis):
+        places += [slice(None)] * (ndim - count) if place is Ellipsis else [_place(place)]
+    return places
+
+
+def _place(place: Any) -> Any:
+    if isinstance(place, slice):
+        return place
+    try:
+        return integer("an index", place)
+    except NumericsError:
+        raise NumericsError(f"a QTensor takes integers, slices and ..., not {said(place)}") from None

@@ -1,0 +1,331 @@
+"""Training with quantization: scales that are learned with the weights.  Needs torch.
+
+`tqt` and `lsq` are functions of a tensor and of what is learned; `TQT` and `LSQ` are modules that own
+it, for a weight (torch.nn.utils.parametrize) or an activation (called in forward).  The values are
+those of `fake_quantize` with the same scale, bit for bit, on every device, compiled or not.  Where
+nothing is learned, `fake_quantize` itself has the straight-through gradient.
+
+>>> import numerics as nx
+>>> layer = torch.nn.Linear(4, 2)
+>>> _ = torch.nn.utils.parametrize.register_parametrization(layer, "weight", nx.train.TQT("int8"))
+>>> layer(torch.ones(4)).sum().backward()
+>>> [name for name, p in layer.named_parameters() if p.grad is not None]
+['bias', 'parametrizations.weight.original', 'parametrizations.weight.0.log2_threshold']
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
+
+from numerics.backends.broadcast import reduced
+from numerics.backends.host.tensors import given_tensor, number_tensor
+from numerics.formats.errors import NumericsError, one_of
+from numerics.pytorch.learned_scales import integer, lsq_scale, tqt_scale
+from numerics.quantization import quantize
+from numerics.tensor.qtensor import QTensor
+from numerics.tensor.scheme import Scheme, spelled
+from numerics.tensor.spec import Recipe
+from numerics.train.thresholds import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
+
+__all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "threshold_kl_j", "tqt"]
+
+
+# ---- functions -------------------------------------------------------------------------------------
+
+
+def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any) -> Tensor:
+    """x in an integer format up to a threshold t, whose logarithm is learned (TQT).
+
+    n = 2**(bits - 1), unsigned 2**bits; s = 2**ceil(log2_threshold) / n, kept within 2**-127 .. 2**127;
+    y = clamp(round_half_even(x / s), min, max) * s, which is fake_quantize(x, dtype, scale=s).
+    dL/dx is dL/dy where round(x / s) is in the range, else 0; dL/dlog2_threshold is
+    s ln 2 sum dL/dy (round(x / s) - x / s), clipped: min or max.  NaN becomes 0 and has no part in either.
+    x: any shape, float16, bfloat16, float32, float64.  log2_threshold: of shape ().  Raises NumericsError
+    for a format that is not of integers and for a threshold that is no finite scalar.  arXiv
+    1903.08066 §3.
+
+    >>> log2_threshold = torch.tensor(1.7, requires_grad=True)
+    >>> y = tqt(torch.tensor([0.3, -1.5, 9.0]), log2_threshold, "int4")
+    >>> y.sum().backward()
+    >>> y.tolist(), log2_threshold.grad
+    ([0.5, -1.5, 3.5], tensor(2.5646))
+    """
+    if not isinstance(log2_threshold, Tensor) or log2_threshold.ndim != 0:
+        raise NumericsError(f"log2_threshold must be a tensor of shape (), not {_said(log2_threshold)}")
+    return cast(Tensor, torch.ops.numerics.tqt(_tensor(x), log2_threshold, _text(dtype)))
+
+
+def lsq(
+    x: Tensor, scale: Tensor, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None
+) -> Tensor:
+    """x in an integer format with a scale that is learned (LSQ).
+
+    s = |scale|, at least 2**-126, so that no step of an optimizer leads out of what a scale can be;
+    y = (clamp(round_half_even(x / s) + zero_point) - zero_point) * s, which is
+    fake_quantize(x, dtype, scale=s).  dL/dx is dL/dy where x / s + zero_point is between the ends of the
+    range, else 0; dL/ds is sum dL/dy (round(x / s) - x / s), clipped: the end, over
+    sqrt(numel * max), where numel elements share the scale (of an activation: the whole batch).  NaN
+    becomes 0 and has no part in either.
+    x: as for `tqt`.  scheme: per_tensor by default.  scale, zero_point (int32, not learned): in the
+    shape that the scheme makes.  Raises NumericsError for a format that is not of integers and for
+    a scale or a zero point that does not fit.  arXiv 1902.08153 §2.
+
+    >>> scale = torch.tensor(0.5, requires_grad=True)
+    >>> y = lsq(torch.tensor([0.3, -1.5, 9.0]), scale, "int4")
+    >>> y.sum().backward()
+    >>> y.tolist(), scale.grad
+    ([0.5, -1.5, 3.5], tensor(1.6148))
+    """
+    if not isinstance(scale, Tensor):
+        raise NumericsError(f"scale must be a tensor, not {_said(scale)}")
+    text = _text(dtype, spelled(scheme), zero_point is None, _tensor(x).dtype == torch.float64)
+    zero = None if zero_point is None else given_tensor("zero_point", zero_point, device=x.device)
+    return cast(Tensor, torch.ops.numerics.lsq(x, scale, zero, text))
+
+
+def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Tensor:
+    """2 mean|x| / sqrt(max) of the finite values that share a scale; 1 where they are all 0.
+
+    Returns float32 (float64 for such x) in the shape that the scheme makes, on x's device.  Raises
+    NumericsError as `lsq` does.  arXiv 1902.08153 §2.1.
+
+    >>> lsq_init(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), "int4", scheme="per_channel")
+    tensor([1.5119, 1.0000])
+    """
+    recipe = _recipe(dtype, scheme)
+    shares, wide = recipe.partition(tuple(_tensor(x).shape)), torch.promote_types(x.dtype, torch.float32)
+    finite = x.detach().isfinite()
+    total = reduced(torch.where(finite, x.detach(), 0.0).abs().to(wide), shares, torch.sum, 0.0)
+    count = reduced(finite.to(wide), shares, torch.sum, 0.0)
+    found = 2 * total / count.clamp(min=1) / math.sqrt(recipe.element.max)
+    return found.masked_fill(found == 0, 1.0)
+
+
+# ---- modules ---------------------------------------------------------------------------------------
+
+
+class _Learned(LazyModuleMixin, nn.Module):
+    """A module that learns how to quantize; it begins with what its first batch says, once.
+
+    Until then its parameter is uninitialized, as those of torch's lazy modules are: an optimizer may
+    hold it; DistributedDataParallel, torch.compile and torch.load of its state want the first batch first.
+    """
+
+    recipe: Recipe
+    zero_point: Tensor | None
+
+    def __init__(self, recipe: Recipe, zero_point: Tensor | None = None) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.register_buffer("zero_point", zero_point)
+
+    @property
+    def initialized(self) -> bool:
+        """Has it seen a batch, or loaded a state that has?"""
+        return not self.has_uninitialized_params()
+
+    def initialize_parameters(self, x: Tensor) -> None:
+        """From its first batch; nothing where a state was loaded."""
+        if self.initialized:
+            return
+        if torch.compiler.is_compiling():
+            raise NumericsError(f"{self} has seen no batch; call it once before it is compiled")
+        with torch.inference_mode(False), torch.no_grad():  # what begins there must still learn later
+            self._begin(_tensor(x))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves it as any module, but what it learns stays in its type: in half of it a threshold is another.
+
+        What has not begun stays so wherever it goes; what comes back from "meta" is empty, and begins anew.
+        """
+        learned = {name: p for name, p in self._parameters.items() if p is not None}
+        waiting = {name: p for name, p in learned.items() if is_lazy(p)}
+        from_meta = {name for name, p in learned.items() if name not in waiting and p.is_meta}
+        self._parameters = {name: p for name, p in learned.items() if name not in waiting}
+        try:
+            super()._apply(lambda x: _kept_in_type(x, fn), recurse)  # type: ignore[no-untyped-call]
+        finally:
+            moved: dict[str, Any] = {name: self._parameters.get(name, p) for name, p in learned.items()}
+            self._parameters = moved
+        emptied = {name for name in from_meta if not moved[name].is_meta}
+        for name in (*waiting, *emptied):
+            moved[name] = _moved(moved[name], fn, name in emptied)
+        if emptied and not hasattr(self, "_initialize_hook"):
+            self._await_batch()
+        return self
+
+    def _await_batch(self) -> None:
+        """As it was made: the first batch, or a state, says with what it begins."""
+        load = self._register_load_state_dict_pre_hook(self._lazy_load_hook)  # type: ignore[no-untyped-call]
+        self._load_hook = load
+        self._initialize_hook = self.register_forward_pre_hook(self._infer_parameters, with_kwargs=True)
+
+    def quantize(self, x: Tensor) -> QTensor:
+        """x as a QTensor, whose values are those of forward, bit for bit."""
+        r = _recipe(self.recipe.dtype, self.recipe.scheme, self.zero_point is None, x.dtype == torch.float64)
+        return quantize(
+            x, r.dtype, scheme=r.scheme, symmetric=r.symmetric, scale_type=r.scale_type, scale=self.scale,
+            zero_point=self.zero_point,
+        )  # fmt: skip
+
+    @property
+    def scale(self) -> Tensor:
+        """The scale in use, positive, without its history."""
+        raise NotImplementedError
+
+    def _begin(self, x: Tensor) -> None:
+        raise NotImplementedError
+
+    def _ready(self, parameter: Tensor) -> Tensor:
+        """What is learned; raises NumericsError before the first batch."""
+        if not self.initialized:
+            raise NumericsError(f"{self} has seen no batch yet, and loaded no state")
+        return parameter.detach()
+
+
+class TQT(_Learned):
+    """Learns a threshold per tensor, with a power of two for a scale: `tqt`.
+
+    dtype: an integer format.  scheme: per_tensor, the only one.  init: how the first batch gives the
+    threshold: `_3SD` for weights, `_LL_J` for activations (THRESHOLD_INIT); 1 where that is 0.  Learns
+    `log2_threshold`, a float32 (float64 where x is), which stays so when the model is moved to another
+    type.  Raises NumericsError for another format, scheme or init.  arXiv 1903.08066.
+
+    >>> quantizer = TQT("int8", init="_LL_J")
+    >>> quantizer(torch.tensor([0.3, -0.75])).tolist()
+    [0.296875, -0.75]
+    >>> quantizer.scale, quantizer.quantize(torch.tensor([0.3, -0.75])).codes
+    (tensor(0.0078), tensor([ 38, 160], dtype=torch.uint8))
+    """
+
+    def __init__(self, dtype: Any, init: str = "_3SD", *, scheme: Scheme | str | None = None) -> None:
+        recipe = _recipe(dtype, scheme)
+        if recipe.scheme_of_elements.kind != "per_tensor":
+            raise NumericsError(
+                f"scheme={recipe.scheme!r} cannot be: TQT learns one threshold for a tensor; "
+                "LSQ learns a scale for each channel or group"
+            )
+        super().__init__(recipe)
+        self.init = one_of("threshold initialization", init, THRESHOLD_INIT)
+        self.log2_threshold = _uninitialized()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x quantized and dequantized, in its own type."""
+        return tqt(x, self.log2_threshold, self.recipe.dtype)
+
+    @property
+    def threshold(self) -> Tensor:
+        """t, which is learned; what is clipped lies beyond the next power of two."""
+        return self._ready(self.log2_threshold).exp2()
+
+    @property
+    def scale(self) -> Tensor:
+        """The scale in use, without its history."""
+        log2_threshold = self._ready(self.log2_threshold)
+        found = tqt_scale(log2_threshold, integer(self.recipe.dtype))
+        return number_tensor(found, log2_threshold.device)
+
+    def extra_repr(self) -> str:
+        """What it was made with."""
+        return f"{self.recipe.dtype}, init={self.init!r}"
+
+    def _begin(self, x: Tensor) -> None:
+        threshold = THRESHOLD_INIT[self.init](x, self.recipe.dtype)
+        self.log2_threshold.materialize((), x.device, torch.promote_types(x.dtype, torch.float32))
+        self.log2_threshold.fill_(math.log2(threshold or 1.0))
+
+
+class LSQ(_Learned):
+    """Learns scales: `lsq`, beginning with `lsq_init`.
+
+    dtype: an integer format.  scheme: who shares a scale, per_tensor by default; groups and channels
+    must stay as many as in the first batch.  zero_point: as for `lsq`; kept, not learned.  Learns
+    `step`, a float32 (float64 where x is), whose magnitude is the scale.  Raises NumericsError for
+    another format.  arXiv 1902.08153.
+
+    >>> quantizer = LSQ("int4", scheme="per_channel")
+    >>> quantizer(torch.tensor([[1.0, -3.0], [0.5, 0.0]])).detach()
+    tensor([[ 1.5119, -3.0237],
+            [ 0.5669,  0.0000]])
+    >>> quantizer.scale
+    tensor([1.5119, 0.1890])
+    """
+
+    def __init__(self, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None) -> None:
+        found = None if zero_point is None else given_tensor("zero_point", zero_point)
+        super().__init__(_recipe(dtype, scheme, found is None), found)
+        self.step = _uninitialized()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x quantized and dequantized, in its own type."""
+        return lsq(x, self.step, self.recipe.dtype, scheme=self.recipe.scheme, zero_point=self.zero_point)
+
+    @property
+    def scale(self) -> Tensor:
+        """The scales in use, positive, without their history."""
+        return lsq_scale(self._ready(self.step))
+
+    def extra_repr(self) -> str:
+        """What it was made with."""
+        return f"{self.recipe.dtype}, scheme={self.recipe.scheme}"
+
+    def _begin(self, x: Tensor) -> None:
+        found = lsq_init(x, self.recipe.dtype, scheme=self.recipe.scheme)
+        self.step.materialize(found.shape, found.device, found.dtype)
+        self.step.copy_(found)
+
+
+# ---- what is learned, wherever it lies -------------------------------------------------------------
+
+
+def _uninitialized(**options: Any) -> nn.UninitializedParameter:
+    with torch.inference_mode(False):
+        return nn.UninitializedParameter(**options)
+
+
+def _kept_in_type(x: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
+    """fn(x), in x's own type and of x's own values where they are somewhere."""
+    moved = fn(x)
+    if moved.dtype == x.dtype or not x.is_floating_point():
+        return moved
+    return x.to(moved.device)
+
+
+def _moved(parameter: Any, fn: Callable[[Tensor], Tensor], emptied: bool) -> nn.UninitializedParameter:
+    """One without values where fn would bring it; the same one where it stays, since optimizers hold it."""
+    device = parameter.device if emptied else fn(torch.empty(0, device=parameter.device)).device
+    if not emptied and device == parameter.device:
+        return cast(nn.UninitializedParameter, parameter)
+    return _uninitialized(requires_grad=parameter.requires_grad, device=device)
+
+
+# ---- recipes and checks ----------------------------------------------------------------------------
+
+
+def _recipe(dtype: Any, scheme: Any = None, symmetric: bool = True, wide: bool = False) -> Recipe:
+    """Of a scale that is used as it is: float32, for float64 tensors float64."""
+    found = integer(dtype)
+    kept = "float" if wide else "float32"
+    return Recipe.make(found, scheme=scheme, symmetric=symmetric, scale_type=kept)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _text(*options: Any) -> str:
+    return _recipe(*options).text
+
+
+def _tensor(x: Any) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise NumericsError(f"scales are learned for torch tensors, not {_said(x)}")
+    return x
+
+
+def _said(x: Any) -> str:
+    return f"one of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
