@@ -35,8 +35,7 @@ from numerics.backends.host.executor import Affine
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import SIGN, Sweep
 from numerics.files.replacement import replace_file
-from numerics.formats.dispatch import Draw
-from numerics.formats.rounding import DETERMINISTIC
+from numerics.formats.rounding import DETERMINISTIC, Draw
 
 NONE = Draw()
 PACKAGES = ("torch", "triton", "numpy", "numba", "torchao", "triton_kernels", "flag_gems", "amd-quark")

@@ -12,7 +12,7 @@ from numerics.formats import dispatch
 from numerics.formats.dtype import Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said
 from numerics.formats.packing import planes
-from numerics.formats.rounding import OVERFLOWS, SCALE_RULES, check_random, check_rounding
+from numerics.formats.rounding import OVERFLOWS, SCALE_RULES, Draw, check_random, check_rounding
 
 LONGEST = 1 << 20  # elements of a block: scales that are shared by more are a scheme's
 
@@ -178,7 +178,8 @@ class Block(Dtype):
         ([2, 12, 6], [127])
         """
         options = self.check_options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
-        return dispatch.of(x).encode_blocks(x, self, axis, *options, out)
+        made: Blocks = dispatch.of(x).encode_blocks(x, self, axis, *options, out)
+        return made
 
     def decode(self, blocks: Blocks, *, out: Any = None) -> Any:
         """Blocks to float32 values.
@@ -237,7 +238,8 @@ class Block(Dtype):
         """
         if self.family != "scaled" and tensor_scale is not None:
             raise NumericsError(f"{self.name} has no tensor scale")
-        return dispatch.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)
+        found: Blocks = dispatch.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)
+        return found
 
     def _check_own(self, verb: str, blocks: object) -> None:
         if not isinstance(blocks, Blocks) or blocks.dtype is not self:
@@ -247,7 +249,7 @@ class Block(Dtype):
     def check_options(
         self, scale_rule: str, rounding: str, overflow: str | None, tensor_scale: float | None,
         seed: int | None, random_bits: Any,
-    ) -> tuple[str, str, float | None, dispatch.Draw]:  # fmt: skip
+    ) -> tuple[str, str, float | None, Draw]:  # fmt: skip
         """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
         if scale_rule != "floor" and self.family != "mx":
@@ -264,7 +266,7 @@ class Block(Dtype):
             tensor_scale = _stored(tensor_scale)
         rounding = check_rounding(rounding)
         seed = check_random(rounding, seed, random_bits)
-        return scale_rule, rounding, tensor_scale, dispatch.Draw(seed, random_bits)
+        return scale_rule, rounding, tensor_scale, Draw(seed, random_bits)
 
     @cached_property
     def bytes_per_block(self) -> int:

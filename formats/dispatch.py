@@ -1,6 +1,7 @@
-"""The seam between what a number is and where its arithmetic runs.
+"""Which backend takes this data.
 
-Formats call `of(x)`; backends register themselves from above, so that nothing here imports them.
+Formats call `of(x)`; backends register themselves from above, so that nothing here imports them.  What
+they offer is in protocol.py, which knows formats; this module knows none.
 """
 
 from __future__ import annotations
@@ -15,25 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from numerics.formats.errors import NumericsError, one_of, warn
 
-if TYPE_CHECKING:
-    from numerics.formats.block import Block, Blocks
-    from numerics.formats.dtype import Element
 
-
-@dataclass(frozen=True)
-class Draw:
-    """Where the random bits of stochastic rounding come from: a seed, or the bits themselves."""
-
-    seed: int | None = None
-    bits: Any = None
-
-
-class Backend(Protocol):
-    """What an executor offers to formats.  Options arrive checked; data does not."""
+class Owner(Protocol):
+    """What is asked of a backend before anything is computed; the rest is in protocol.py."""
 
     name: str
 
@@ -42,70 +31,6 @@ class Backend(Protocol):
 
     def owns(self, x: Any) -> bool:
         """Is this the executor for data of x's kind, on x's device?"""
-
-    def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
-        """Element.encode."""
-
-    def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
-        """Element.decode."""
-
-    def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
-        """Element.round."""
-
-    def pack(self, codes: Any, dtype: Element) -> Any:
-        """Element.pack."""
-
-    def unpack(self, packed: Any, shape: Any, dtype: Element) -> Any:
-        """Element.unpack."""
-
-    def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
-        """Element.encode_packed."""
-
-    def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:
-        """Element.decode_packed."""
-
-    def encode_blocks(
-        self,
-        x: Any,
-        dtype: Block,
-        axis: int,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        draw: Draw,
-        out: Blocks | None,
-    ) -> Blocks:
-        """Block.encode."""
-
-    def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
-        """Block.decode."""
-
-    def round_blocks(
-        self,
-        x: Any,
-        dtype: Block,
-        axis: int,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        draw: Draw,
-        out: Any,
-    ) -> Any:
-        """Block.round."""
-
-    def pack_blocks(self, blocks: Blocks) -> Any:
-        """Block.pack."""
-
-    def unpack_blocks(
-        self,
-        packed: Any,
-        dtype: Block,
-        shape: Any,
-        axis: int,
-        scale: Any,
-        tensor_scale: float | None,
-    ) -> Blocks:
-        """Block.unpack."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +55,13 @@ _MEANT = {  # what else backends are called, in lower case
     "npu": "did you mean 'ipu'?", "onnx": "did you mean 'ipu'?",
 }  # fmt: skip
 _homes: dict[str, _Home] = {}
-_backends: dict[str, Backend] = {}
+_backends: dict[str, Owner] = {}
 _missing: dict[str, NumericsError] = {}
 _said: set[str] = set()
 _importing = threading.RLock()
 _forking: list[bool] = []
 PATIENCE = 20.0  # seconds that a fork waits for another thread's import
-_faces: list[tuple[type, Backend]] = []
+_faces: list[tuple[type, Owner]] = []
 _expected: dict[str, tuple[str, str]] = {}
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_backend", default=None)
 
@@ -150,7 +75,7 @@ def register(name: str, home: str, *, device: str | None = "cpu", extra: str | N
     _homes[name] = _Home(home, device, extra)
 
 
-def register_face(kind: type, face: Backend) -> None:
+def register_face(kind: type, face: Owner) -> None:
     """Sends data of that type through a library's own dispatch first (torch's operators: gradients,
     compilation); what is dispatched then asks `owner`.
     """
@@ -170,7 +95,7 @@ def names() -> Sequence[str]:
     return tuple(_homes)
 
 
-def get(name: str) -> Backend:
+def get(name: str) -> Any:
     """The backend of that name; raises NumericsError where it is unknown or cannot be imported."""
     try:
         return _backends[name]
@@ -222,7 +147,7 @@ def _after_fork() -> None:
         _importing.release()
 
 
-def of(x: Any) -> Backend:
+def of(x: Any) -> Any:
     """What a call with x goes to: the face of x's library where it has one, else the owner."""
     return face(x) or owner(x)
 
@@ -240,7 +165,7 @@ def face(x: Any) -> Any:
     return None
 
 
-def owner(x: Any) -> Backend:
+def owner(x: Any) -> Any:
     """The backend that computes with x: the one chosen by `use`, else the first registered one that does.
 
     One that cannot be imported is passed over, unless it was chosen, and a NumericsWarning says so once.
@@ -265,7 +190,7 @@ def owner(x: Any) -> Backend:
     )
 
 
-def host() -> Backend:
+def host() -> Any:
     """The backend that computes with arrays when none is chosen."""
     token = _chosen.set(None)
     try:
@@ -274,7 +199,7 @@ def host() -> Backend:
         _chosen.reset(token)
 
 
-def _if_there(name: str) -> Backend | None:
+def _if_there(name: str) -> Any:
     """The backend, or None where it cannot be imported: that is tried once, since it takes long."""
     if name not in _missing:
         try:
@@ -313,7 +238,7 @@ class use(contextlib.ContextDecorator):
         self._tokens: list[contextvars.Token[str | None]] = []
         self._idle = True
 
-    def __enter__(self) -> Backend:
+    def __enter__(self) -> Any:
         self._idle = False
         self._tokens.append(_chosen.set(self.name))
         return self._backend

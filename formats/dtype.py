@@ -3,7 +3,7 @@
 Three kinds: `Integer`, `Float` and `Block`.  A row of integers.py, floats.py or blocks.py states
 the facts; `Integer(...)`, `float_format` and `block_format` make a user's own.  Facts are exact: each
 is an int, a bool or a str when the object is made, so that the same facts are the same object, whoever
-gave them.  Methods that compute ask the backend that owns the data (backend.py); nothing here imports
+gave them.  Methods that compute ask the backend that owns the data (dispatch.py); nothing here imports
 NumPy.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from numerics.formats import dispatch
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
-from numerics.formats.rounding import OVERFLOWS, check_random, check_rounding
+from numerics.formats.rounding import OVERFLOWS, Draw, check_random, check_rounding
 
 Specials = Literal["ieee", "fn", "fnuz", "none"]
 SPECIALS: dict[str, str] = {
@@ -202,7 +202,7 @@ class Element(Dtype):
         rounding = check_rounding(rounding)
         seed = check_random(rounding, seed, random_bits)
         overflow = self.check_overflow(overflow)
-        return dispatch.of(x).encode(x, self, rounding, overflow, dispatch.Draw(seed, random_bits), out)
+        return dispatch.of(x).encode(x, self, rounding, overflow, Draw(seed, random_bits), out)
 
     def decode(self, codes: Any, *, out: Any = None) -> Any:
         """Codes to float32 values, exactly.
@@ -239,7 +239,7 @@ class Element(Dtype):
         rounding = check_rounding(rounding)
         seed = check_random(rounding, seed, random_bits)
         overflow = self.check_overflow(overflow)
-        return dispatch.of(x).round(x, self, rounding, overflow, dispatch.Draw(seed, random_bits), out)
+        return dispatch.of(x).round(x, self, rounding, overflow, Draw(seed, random_bits), out)
 
     def pack(self, codes: Any) -> Any:
         """Codes to bytes: one little-endian string of bits, element 0 in the lowest (FORMATS §2).
@@ -272,7 +272,7 @@ class Element(Dtype):
         rounding = check_rounding(rounding)
         seed = check_random(rounding, seed, random_bits)
         overflow = self.check_overflow(overflow)
-        return dispatch.of(x).encode_packed(x, self, rounding, overflow, dispatch.Draw(seed, random_bits))
+        return dispatch.of(x).encode_packed(x, self, rounding, overflow, Draw(seed, random_bits))
 
     def decode_packed(self, packed: Any, shape: Any) -> Any:
         """decode(unpack(packed, shape)) in one pass: bytes to float32 values of the given shape.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from numerics.formats.errors import NumericsError, integer, one_of, said
 
@@ -23,6 +23,39 @@ that where an element would round past the largest (bump: AMD Quark's BFP16 in t
 uses the most negative integer)."""
 
 RANDOM_BITS: Final = 30
+
+
+class Draw(NamedTuple):
+    """Where the random bits of stochastic rounding come from: a seed, or the bits themselves."""
+
+    seed: int | None = None
+    bits: Any = None
+
+
+class Rounding(NamedTuple):
+    """How a value becomes one of a format's: the options of `encode`, checked.
+
+    mode: one of ROUNDINGS.  overflow: one of OVERFLOWS that the format has.  draw: empty but for
+    stochastic rounding; executors find in it the bits themselves, in the shape of their input.
+    """
+
+    mode: str
+    overflow: str
+    draw: Draw = Draw()
+
+
+class BlockOptions(NamedTuple):
+    """How values become blocks: the options of a block format's `encode`, checked.
+
+    scale_rule: one of SCALE_RULES.  mode: the rounding of the elements, one of ROUNDINGS.
+    tensor_scale: the one scale of a tensor where the format has such, or None to find it.  draw: as
+    in Rounding.
+    """
+
+    scale_rule: str = "floor"
+    mode: str = "half_even"
+    tensor_scale: float | None = None
+    draw: Draw = Draw()
 
 
 def check_rounding(rounding: str) -> str:

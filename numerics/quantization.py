@@ -18,10 +18,9 @@ from numerics.backends.host.executor import Affine
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import is_tensor
 from numerics.formats import dispatch
-from numerics.formats.dispatch import Draw
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, truth, warn
-from numerics.formats.rounding import check_random, check_rounding
+from numerics.formats.rounding import Draw, check_random, check_rounding
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, affine_backend, check_quantized, to_host, wide_type
 from numerics.tensor.scheme import Scheme, spelled
 from numerics.tensor.spec import Recipe, recipe_of, recipe_text

@@ -35,7 +35,7 @@ from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, launch, native
 from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
-from numerics.formats.dispatch import Draw
+from numerics.formats.rounding import Draw
 from tests.children import LIMIT
 
 TARGETS = {f"sm_{n}": GPUTarget("cuda", n, 32) for n in (80, 89, 90, 100, 120)} | {

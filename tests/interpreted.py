@@ -16,7 +16,7 @@ from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.host.arrays import take
 from numerics.backends.host.executor import Affine
 from numerics.formats.block import Blocks
-from numerics.formats.dispatch import Draw
+from numerics.formats.rounding import Draw
 
 
 def to_tensor(x: Any) -> Any:

@@ -20,10 +20,10 @@ from numerics.backends.gpu.tensors import CODES, FLOATS, memory, pointers, rando
 from numerics.backends.host.affine import AffineBackend, AffineOptions, Partition
 from numerics.backends.host.executor import Affine, Array
 from numerics.formats import dispatch
-from numerics.formats.dispatch import Draw
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.grid import Range, grid, range_of
+from numerics.formats.rounding import Draw
 
 
 def find(low: torch.Tensor, high: torch.Tensor, d: Element, options: AffineOptions, scale: Any) -> Affine:

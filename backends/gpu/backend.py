@@ -34,10 +34,10 @@ from numerics.backends.host.output import admit_blocks, check_apart, written
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Blocking, as_shape, check_axis
 from numerics.formats.block import Block, Blocks
-from numerics.formats.dispatch import Draw
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.grid import grid
+from numerics.formats.rounding import Draw
 
 OLDEST = (8, 0)  # compute capability: what the kernels are compiled for in the tests
 

@@ -11,9 +11,8 @@ from numerics.backends.host.float_bits import BEYOND
 from numerics.backends.host.output import admit
 from numerics.backends.host.tensors import check_readable, own_codes
 from numerics.formats.codec import NAN, SIGN
-from numerics.formats.dispatch import Draw
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import RANDOM_BITS
+from numerics.formats.rounding import RANDOM_BITS, Draw
 
 FLOATS = {
     torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"

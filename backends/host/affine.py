@@ -20,10 +20,10 @@ from numerics.backends.host.float_bits import bfloat16_type, name_of
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.partition import Blocking
 from numerics.formats.block import Block
-from numerics.formats.dispatch import Draw
 from numerics.formats.dtype import Element, Float
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16, float16
+from numerics.formats.rounding import Draw
 
 POF2_EXPONENTS = (-127, 127)  # what one E8M0 byte holds (OCP MX 1.0 §5.4.1)
 LONG = 1 << 10  # elements: shorter lines of columns are taken several at a time

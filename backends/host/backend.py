@@ -24,9 +24,9 @@ from numerics.backends.host.output import admit_blocks, check_apart
 from numerics.backends.host.tensors import on_host
 from numerics.backends.partition import Blocking, as_shape, check_axis
 from numerics.formats.block import Block, Blocks
-from numerics.formats.dispatch import Draw
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import Draw
 
 SMALLEST = 2.0**-149  # positive number of float32
 

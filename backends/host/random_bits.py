@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.arrays import listed
 from numerics.backends.host.tensors import as_array, is_tensor
-from numerics.formats.dispatch import Draw
 from numerics.formats.errors import NumericsError
 from numerics.formats.philox import WORD, philox
-from numerics.formats.rounding import RANDOM_BITS
+from numerics.formats.rounding import RANDOM_BITS, Draw
 
 CHUNK = 1 << 14  # counters at a time
 MASK = (1 << RANDOM_BITS) - 1

@@ -18,9 +18,9 @@ from numerics.files.chunks import Piece, random_bits, runs
 from numerics.files.header import Plan
 from numerics.files.safetensors import Reader, Writer, word_type
 from numerics.formats.block import Block
-from numerics.formats.dispatch import Draw
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16, e8m0, float16
+from numerics.formats.rounding import Draw
 from numerics.quantization import affine_of, pack, pack_blocks
 from numerics.tensor.qtensor import ArrayQTensor, ErrorSums, affine_backend, wide_type
 

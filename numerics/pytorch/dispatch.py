@@ -15,9 +15,9 @@ from numerics.backends.host.tensors import check_dense, given_tensor, number_of,
 from numerics.backends.partition import as_shape, check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks
-from numerics.formats.dispatch import Draw
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import Draw
 from numerics.formats.text import text_of
 from numerics.pytorch import kept_ops as _kept  # noqa: F401 - what QTensors do is known with them
 from numerics.pytorch.operators import SIGNED

@@ -22,10 +22,9 @@ from numerics.backends.host.tensors import as_array, as_tensor, number_of, numbe
 from numerics.backends.partition import Blocking, check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks
-from numerics.formats.dispatch import Draw
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import check_random, check_rounding
+from numerics.formats.rounding import Draw, check_random, check_rounding
 from numerics.formats.text import parse
 from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import integer, lsq_gradients, lsq_scale, tqt_gradients, tqt_scale

@@ -27,7 +27,7 @@ from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import Sweep
-from numerics.formats.dispatch import Draw
+from numerics.formats.rounding import Draw
 from tests.children import LIMIT
 from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, edges
 
