@@ -42,6 +42,8 @@ def _maybe_integer(what: str, came: object) -> int | None:
     return None if came is None else integer(what, came)
 
 
+_NO_FACTS = ("source", "aliases")  # two formats that differ in nothing else are one
+
 _EXACT: dict[str, Callable[[str, Any], Any]] = {
     "int": integer,
     "int | None": _maybe_integer,
@@ -90,6 +92,7 @@ class Dtype(metaclass=_Declared):
 
     name: str
     source: str = "declared by the user"
+    aliases: tuple[str, ...] = ()  # what other libraries and standards call it
     kind: ClassVar[str]
 
     def __post_init__(self) -> None:
@@ -108,16 +111,11 @@ class Dtype(metaclass=_Declared):
     def __deepcopy__(self, memo: object) -> Dtype:
         return self
 
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        """What other libraries and standards call it."""
-        from numerics.formats.registry import ALIASES
-
-        return ALIASES.get(self.name, ())
-
     def _facts(self) -> tuple[tuple[str, Any], ...]:
         """The name, and what a format is declared with; where that was written is no fact of it."""
-        return tuple((f.name, getattr(self, f.name)) for f in fields(self) if f.init and f.name != "source")
+        return tuple(
+            (f.name, getattr(self, f.name)) for f in fields(self) if f.init and f.name not in _NO_FACTS
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -463,14 +461,9 @@ class Float(Element):
 
 _interned: dict[tuple[Any, ...], Dtype] = {}  # by facts
 TABLES: dict[str, Dtype] = {}
-"""The formats of the tables by all their names, in lower case; aliases.py fills it."""
+"""The formats of the tables by all their names, in lower case; their rows fill it (registry.py)."""
 
 
 def _restore(kind: type[Dtype], facts: tuple[tuple[str, Any], ...]) -> Dtype:
     names = {f.name for f in fields(kind) if f.init}
     return kind(**{name: fact for name, fact in facts if name in names})
-
-
-def row(kind: Any, name: str, source: str, **facts: Any) -> Any:
-    """One row of a table: declares a format."""
-    return kind(name=name, source=source, **facts)

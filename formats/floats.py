@@ -4,48 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
-from numerics.formats.dtype import NAME_LENGTH, SPECIALS, Float, Specials, named, row
+from numerics.formats.dtype import NAME_LENGTH, SPECIALS, Float, Specials, named
 from numerics.formats.errors import NumericsError, integer, one_of, said, shortened
+from numerics.formats.registry import row
+
+__all__ = [
+    "bfloat16", "e8m0", "float16", "float_format", "fp4", "fp6_e2m3", "fp6_e3m2", "fp8_e3m4", "fp8_e4m3",
+    "fp8_e4m3fnuz", "fp8_e5m2", "fp8_e5m2fnuz",
+]  # fmt: skip
 
 _IEEE = "IEEE 754-2019 §3.6"
 _OFP8 = "OCP OFP8 1.0 §5"
 _MX = "OCP MX 1.0 §5.3"
 _FNUZ = "arXiv 2206.02915; LLVM APFloat"
 
-bfloat16: Float = row(
-    Float, "bfloat16", "Intel bfloat16 1.0 (2018); IEEE 754 rules",
-    exponent=8, mantissa=7, bias=127, specials="ieee", default_overflow="nonsaturate",
-)  # fmt: skip
-float16: Float = row(
-    Float,
-    "float16",
-    _IEEE,
-    exponent=5,
-    mantissa=10,
-    bias=15,
-    specials="ieee",
-    default_overflow="nonsaturate",
-)
-fp8_e4m3: Float = row(Float, "fp8_e4m3", _OFP8, exponent=4, mantissa=3, bias=7, specials="fn")
-fp8_e5m2: Float = row(Float, "fp8_e5m2", _OFP8, exponent=5, mantissa=2, bias=15, specials="ieee")
-fp8_e3m4: Float = row(
-    Float,
-    "fp8_e3m4",
-    "ml_dtypes float8_e3m4; IEEE 754 rules",
-    exponent=3,
-    mantissa=4,
-    bias=3,
-    specials="ieee",
-)
-fp8_e4m3fnuz: Float = row(Float, "fp8_e4m3fnuz", _FNUZ, exponent=4, mantissa=3, bias=8, specials="fnuz")
-fp8_e5m2fnuz: Float = row(Float, "fp8_e5m2fnuz", _FNUZ, exponent=5, mantissa=2, bias=16, specials="fnuz")
-fp6_e3m2: Float = row(Float, "fp6_e3m2", _MX, exponent=3, mantissa=2, bias=3, specials="none")
-fp6_e2m3: Float = row(Float, "fp6_e2m3", _MX, exponent=2, mantissa=3, bias=1, specials="none")
-fp4: Float = row(Float, "fp4", _MX, exponent=2, mantissa=1, bias=1, specials="none")
-e8m0: Float = row(
-    Float, "e8m0", "OCP MX 1.0 §5.4.1", exponent=8, mantissa=0, bias=127, specials="fn",
-    signed=False, subnormals=False, has_zero=False, default_overflow="nonsaturate",
-)  # fmt: skip
+# fmt: off
+bfloat16: Float = row(Float, "bfloat16", "Intel bfloat16 1.0 (2018); IEEE 754 rules",
+    names=("bf16", "BF16"),
+    exponent=8, mantissa=7, bias=127, specials="ieee", default_overflow="nonsaturate")
+float16: Float = row(Float, "float16", _IEEE,
+    names=("fp16", "half", "F16", "binary16"),
+    exponent=5, mantissa=10, bias=15, specials="ieee", default_overflow="nonsaturate")
+fp8_e4m3: Float = row(Float, "fp8_e4m3", _OFP8,
+    names=("float8_e4m3fn", "E4M3", "OFP8 E4M3", "fp8_e4m3fn", "FLOAT8E4M3FN", "F8_E4M3"),
+    exponent=4, mantissa=3, bias=7, specials="fn")
+fp8_e5m2: Float = row(Float, "fp8_e5m2", _OFP8,
+    names=("float8_e5m2", "E5M2", "OFP8 E5M2", "FLOAT8E5M2", "F8_E5M2"),
+    exponent=5, mantissa=2, bias=15, specials="ieee")
+fp8_e3m4: Float = row(Float, "fp8_e3m4", "ml_dtypes float8_e3m4; IEEE 754 rules",
+    names=("float8_e3m4", "E3M4"),
+    exponent=3, mantissa=4, bias=3, specials="ieee")
+fp8_e4m3fnuz: Float = row(Float, "fp8_e4m3fnuz", _FNUZ,
+    names=("float8_e4m3fnuz", "FLOAT8E4M3FNUZ", "F8_E4M3FNUZ"),
+    exponent=4, mantissa=3, bias=8, specials="fnuz")
+fp8_e5m2fnuz: Float = row(Float, "fp8_e5m2fnuz", _FNUZ,
+    names=("float8_e5m2fnuz", "FLOAT8E5M2FNUZ", "F8_E5M2FNUZ"),
+    exponent=5, mantissa=2, bias=16, specials="fnuz")
+fp6_e3m2: Float = row(Float, "fp6_e3m2", _MX,
+    names=("float6_e3m2fn", "E3M2", "FLOAT6E3M2", "F6_E3M2"),
+    exponent=3, mantissa=2, bias=3, specials="none")
+fp6_e2m3: Float = row(Float, "fp6_e2m3", _MX,
+    names=("float6_e2m3fn", "E2M3", "FLOAT6E2M3", "F6_E2M3"),
+    exponent=2, mantissa=3, bias=1, specials="none")
+fp4: Float = row(Float, "fp4", _MX,
+    names=("fp4_e2m1", "float4_e2m1fn", "E2M1", "FLOAT4E2M1", "F4"),
+    exponent=2, mantissa=1, bias=1, specials="none")
+e8m0: Float = row(Float, "e8m0", "OCP MX 1.0 §5.4.1",
+    names=("float8_e8m0fnu", "E8M0", "FLOAT8E8M0", "F8_E8M0"),
+    exponent=8, mantissa=0, bias=127, specials="fn",
+    signed=False, subnormals=False, has_zero=False, default_overflow="nonsaturate")
+# fmt: on
 """Powers of two, 2**-127 .. 2**127, and NaN.  As an element: 0 and negatives become 0x00 (saturate) or 0xFF
 (nonsaturate, its default), positive values below 2**-127 become 0x00, ties go to the even code."""
 

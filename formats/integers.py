@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from numerics.formats.dtype import Integer, row
+from numerics.formats.dtype import Integer
 from numerics.formats.errors import integer, truth
+from numerics.formats.registry import row
+
+__all__ = [
+    "int2",
+    "int3",
+    "int4",
+    "int8",
+    "int16",
+    "integer_format",
+    "uint2",
+    "uint4",
+    "uint8",
+]  # fmt: skip
 
 _QUARK = "AMD Quark, quantization.config.type.Dtype"
 
-int2: Integer = row(Integer, "int2", _QUARK, bits=2)
-int3: Integer = row(Integer, "int3", _QUARK, bits=3)
-int4: Integer = row(Integer, "int4", _QUARK, bits=4)
-int8: Integer = row(Integer, "int8", _QUARK, bits=8)
-int16: Integer = row(Integer, "int16", _QUARK, bits=16)
-uint2: Integer = row(Integer, "uint2", _QUARK, bits=2, signed=False)
-uint4: Integer = row(Integer, "uint4", _QUARK, bits=4, signed=False)
-uint8: Integer = row(Integer, "uint8", _QUARK, bits=8, signed=False)
+int2: Integer = row(Integer, "int2", _QUARK, names=("S2",), bits=2)
+int3: Integer = row(Integer, "int3", _QUARK, names=("S3",), bits=3)
+int4: Integer = row(Integer, "int4", _QUARK, names=("S4",), bits=4)
+int8: Integer = row(Integer, "int8", _QUARK, names=("S8", "I8"), bits=8)
+int16: Integer = row(Integer, "int16", _QUARK, names=("S16", "I16"), bits=16)
+uint2: Integer = row(Integer, "uint2", _QUARK, names=("U2",), bits=2, signed=False)
+uint4: Integer = row(Integer, "uint4", _QUARK, names=("U4",), bits=4, signed=False)
+uint8: Integer = row(Integer, "uint8", _QUARK, names=("U8",), bits=8, signed=False)
 
 
 def integer_format(bits: int, *, signed: bool = True, name: str | None = None) -> Integer:
