@@ -19,8 +19,11 @@ from numerics._version import __version__
 from numerics.formats import *  # noqa: F403
 from numerics.formats import __all__ as _formats
 from numerics.formats import dispatch as _dispatch
+from numerics.formats.blocks import *  # noqa: F403 - once more: mypy follows one star only
 from numerics.formats.dispatch import use
 from numerics.formats.errors import NumericsError
+from numerics.formats.floats import *  # noqa: F403
+from numerics.formats.integers import *  # noqa: F403
 
 if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics import conform as conform

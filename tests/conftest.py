@@ -18,6 +18,35 @@ from numerics.formats import dispatch
 
 sys.path.append(str(Path(__file__).parents[1]))  # for bench; last, so that the installed wheel is tested
 
+ROOT = Path(__file__).parents[1]
+
+
+def stale() -> list[str]:
+    """Modules of the numerics under test that differ from this checkout, or that only one of both has."""
+    package = Path(nx.__file__).parent
+    if package == ROOT / "numerics":  # `python -m pytest` tests the checkout itself
+        return []
+    homes = {name: ROOT / name for name in ("formats", "backends")}
+
+    def source(module: Path) -> Path:
+        top, *rest = module.parts
+        return homes[top].joinpath(*rest) if top in homes else ROOT / "numerics" / module
+
+    installed = {file.relative_to(package) for file in package.rglob("*.py")}
+    here = {file.relative_to(ROOT / "numerics") for file in (ROOT / "numerics").rglob("*.py")}
+    here |= {file.relative_to(ROOT) for home in homes.values() for file in home.rglob("*.py")}
+    here = {module for module in here if module.parts[:2] != ("conform", "plugin")}  # beside the package
+    both = installed & here
+    differ = {module for module in both if (package / module).read_bytes() != source(module).read_bytes()}
+    return sorted(map(str, differ | (installed ^ here)))
+
+
+if stale():
+    pytest.exit(
+        f"the installed numerics is not this checkout ({len(stale())} modules differ, {stale()[0]} among "
+        "them): `make .venv/.installed`, or `python -m pytest` for the checkout itself", returncode=4,
+    )  # fmt: skip
+
 hypothesis.settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("house")
 

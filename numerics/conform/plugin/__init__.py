@@ -1,7 +1,8 @@
 """The pytest plugin: `pytest --numerics-target=mypkg.kernels:encode --numerics-dtype=fp8_e4m3`.
 
 One test a law for each target, also where there are no test files; and the fixture `numerics_check`
-for one's own tests.  Nothing heavy is imported until a target is judged.
+for one's own tests.  pytest imports this module in every run on the machine, so it installs beside the
+package and not inside it: nothing of `numerics` is imported before a target is named or the fixture used.
 """
 
 from __future__ import annotations
