@@ -13,7 +13,7 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
-from numerics.view.table import Column, Table, name_column
+from numerics.view.table import EMPTY, Column, Table, name_column
 from numerics.view.text import cells, figure, shortened, wrapped
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def quantize_options(command: Command) -> Command:
     help="""Write the weights of a .safetensors MODEL in a format.
 
     Float tensors of two and more dimensions are quantized, all others copied.  OUT appears when it
-    is whole.  The report: bits a value with the scales, signal to noise in dB, the largest error.
+    is whole.  The report: bits a value with the scales, signal to noise in dB and
+    the largest error of the values that were finite, and how many are NaN or Inf where there are any.
     """,
 )
 @click.argument("model")
@@ -110,14 +111,16 @@ def dequantize_command(model: str, out: str, quiet: bool) -> None:
 # ---- the report of quantize ---------------------------------------------------------------------
 
 SOME = 3  # names that stand for all of their kind
-MEASURED = (Column("shape", spare=2), Column("bits"), Column("SQNR dB"), Column("max error", spare=1),
-            Column("before", spare=3), Column("after"))  # fmt: skip
+MEASURED = (Column("shape", spare=2), Column("bits"), Column("SQNR dB"), Column("max error", spare=1))
+NON_FINITE = Column("NaN/Inf", spare=1)  # where there is any
+SIZES = (Column("before", spare=3), Column("after"))
 
 
 def _report_json(report: FileReport) -> dict[str, Any]:
     error = report.sums.error
     totals = {"bytes_before": report.bytes_before, "bytes_after": report.bytes_after, "bits": report.bits,
-              "sqnr": error.sqnr, "max_error": error.max_error}  # fmt: skip
+              "sqnr": error.sqnr, "max_error": error.max_error,
+              "non_finite": error.non_finite}  # fmt: skip
     return {"tensors": [asdict(tensor) for tensor in report.tensors], "total": totals}
 
 
@@ -132,23 +135,30 @@ def report_table(report: FileReport, screen: Screen) -> Table:
     count = "{:d}" if screen.width is None else "{:,d}"
     quantized = [tensor for tensor in report.tensors if tensor.dtype]
     copied = [tensor for tensor in report.tensors if not tensor.dtype]
-    table = Table([name_column("tensor", least=28), *MEASURED])
+    columns = [*MEASURED, *[NON_FINITE] * (report.sums.non_finite > 0)]
+    table = Table([name_column("tensor", least=28), *columns, *SIZES])
+
+    def line(name: str, tensors: list[TensorReport], *figures: str) -> list[str]:
+        shown = [*figures, *[""] * len(columns)][: len(columns)]
+        return [name, *shown, *_sizes(tensors, count)]
+
     for tensor in quantized:
-        table.add(tensor.name, *_figures(tensor), *_sizes([tensor], count))
-    error = report.sums.error
-    measured = (figure(report.bits, 8), f"{error.sqnr:.2f}", figure(error.max_error)) if quantized else ()
+        shape = "x".join(map(str, tensor.shape)) or "number"
+        table.add(*line(tensor.name, [tensor], shape, *_figures(tensor.bits, tensor, tensor.measured)))
+    sums = report.sums
+    figures = ("", *_figures(report.bits, sums.error, sums.non_finite < sums.count)) if quantized else ()
     table.totals = [
-        (f"{len(quantized)} quantized", "", *measured, *("" for _ in range(3 - len(measured))),
-         *_sizes(quantized, count)),
-        (f"{len(copied)} copied", *[""] * 4, *_sizes(copied, count)),
-        ("all", *[""] * 4, *_sizes(report.tensors, count)),
-    ]  # fmt: skip
+        line(f"{len(quantized)} quantized", quantized, *figures),
+        line(f"{len(copied)} copied", copied),
+        line("all", report.tensors),
+    ]
     return table
 
 
-def _figures(tensor: TensorReport) -> list[str]:
-    shape = "x".join(map(str, tensor.shape)) or "number"
-    return [shape, figure(tensor.bits, 8), f"{tensor.sqnr:.2f}", figure(tensor.max_error or 0.0)]
+def _figures(bits: float, error: Any, measured: bool) -> list[str]:
+    """Bits a value, and what an Error or a TensorReport says: nothing of what was not measured."""
+    found = [f"{error.sqnr:.2f}", figure(error.max_error)] if measured else [EMPTY, EMPTY]
+    return [figure(bits, 8), *found, f"{error.non_finite or 0:d}"]
 
 
 def _sizes(tensors: list[TensorReport], count: str) -> list[str]:
@@ -158,9 +168,10 @@ def _sizes(tensors: list[TensorReport], count: str) -> list[str]:
 
 def _below(report: FileReport, screen: Screen) -> list[str]:
     """The tensor that lost the most; and where somebody looks, what the columns count."""
-    lost = [tensor for tensor in report.tensors if tensor.sqnr is not None]
+    lost = [tensor for tensor in report.tensors if tensor.measured]
     worst = min(lost, key=lambda tensor: (tensor.sqnr == tensor.sqnr, tensor.sqnr), default=None)  # NaN first
-    said = f"worst: {worst.sqnr:.2f} dB, " if worst else "nothing was quantized"
+    nothing = f"nothing was {'measured' if any(tensor.dtype for tensor in report.tensors) else 'quantized'}"
+    said = f"worst: {worst.sqnr:.2f} dB, " if worst else nothing
     name, reasons = screen.text(worst.name if worst else ""), map(screen.text, _reasons(report))
     if screen.width is None:
         return [said + name, *reasons]
@@ -170,13 +181,16 @@ def _below(report: FileReport, screen: Screen) -> list[str]:
 
 
 def _reasons(report: FileReport) -> list[str]:
-    """Why tensors were copied, and along which other axis than the last some were quantized."""
+    """Why tensors were copied, where NaN and Inf are, and which axis other than the last some have."""
     found: dict[str, list[str]] = {}
     for tensor in report.tensors:
         if tensor.why is not None:
             found.setdefault(f"copied, {tensor.why}", []).append(tensor.name)
         if tensor.axis is not None:
             found.setdefault(f"along axis {tensor.axis}", []).append(tensor.name)
+        if tensor.non_finite:
+            why = f"{report.sums.non_finite} NaN or Inf, in no SQNR or error"
+            found.setdefault(why, []).append(tensor.name)
     return [f"{why}: {', '.join(names[:SOME])}{_more(len(names) - SOME)}" for why, names in found.items()]
 
 
