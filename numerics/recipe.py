@@ -204,10 +204,10 @@ FOR_ELEMENTS = {"scheme": None, "symmetric": True, "scale_type": "float32", "zer
 FOR_BLOCKS = {"scale_rule": "floor", "axis": -1}
 FOR_INTEGERS = {"symmetric": True, "zero_point_type": "int32"}
 _WHY = {
-    "block": "a block format finds its own scales; allowed: axis, scale_rule, rounding",
-    "integer": "an integer format takes a scheme; axis and scale_rule belong to block formats",
-    "float": "a float format takes a scheme and is symmetric; "
-    "zero points belong to integers, axis and scale_rule to block formats",
+    "block": "blocks have a size of their own and find their scales; allowed: axis=, scale_rule=, rounding=",
+    "integer": "an integer format takes scheme=; axis= and scale_rule= belong to block formats",
+    "float": "a float format takes scheme= and is symmetric; "
+    "zero points belong to integers, axis= and scale_rule= to block formats",
 }
 
 

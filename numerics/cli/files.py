@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from numerics.cli.words import Command, as_json, check_seed, json_of, quietly, seeded
+from numerics.formats import Block, dtype
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
 from numerics.view.bar import bar
@@ -76,6 +77,7 @@ def _arguments(
     """The command's options as quantize_file's: the axis is the scheme's, or the blocks'."""
     from numerics.scheme import Scheme
 
+    _check_sharing(others["dtype"], scheme, group_size, axis)
     if others["zero_point_type"] != "int32" and not asymmetric:
         raise NumericsError("--zero-point-type belongs to --asymmetric: without a zero point it has no type")
     found = {**others, "symmetric": not asymmetric}
@@ -86,6 +88,25 @@ def _arguments(
         said = axis is not None or "," in scheme  # then its text says it too, and it is not chosen
         return {**found, "scheme": repr(parsed) if said else parsed}
     return found if axis is None else {**found, "axis": axis}
+
+
+def _check_sharing(name: str, scheme: str | None, group_size: int | None, axis: int | None) -> None:
+    """Raises NumericsError where --scheme, --group-size and --axis do not fit the format or each other."""
+    d = dtype(name)
+    if isinstance(d, Block) and (scheme is not None or group_size is not None):
+        drop = "--scheme" if group_size is None else "--group-size" if scheme is None else "both"
+        came = " and ".join(f"--{name}" for name, given in (("scheme", scheme), ("group-size", group_size))
+                            if given is not None)  # fmt: skip
+        raise NumericsError(
+            f"{d}: {came} cannot be, since blocks have their own size ({d.block}): drop {drop}; "
+            "--axis chooses the axis of the blocks"
+        )
+    if not isinstance(d, Block) and axis is not None and scheme is None and group_size is None:
+        raise NumericsError(
+            f"{d}: --axis {axis} needs channels or groups: give --scheme per_channel, or --group-size N"
+        )
+    if scheme is not None and scheme.strip() == "per_group" and group_size is None:
+        raise NumericsError("--scheme per_group needs --group-size, such as 128")
 
 
 @click.command(
