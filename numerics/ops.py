@@ -19,10 +19,11 @@ from torch import Tensor
 
 from numerics.backends.affine import HostAffine
 from numerics.backends.blocking import Blocking, check_axis
+from numerics.backends.environment import ieee_arithmetic
 from numerics.backends.tensors import as_array, as_tensor, number_of, number_tensor
 from numerics.formats import backend
 from numerics.formats.backend import Draw
-from numerics.formats.block import Block, Blocks
+from numerics.formats.block import Block, Blocks, stored_scale
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random, check_rounding
@@ -130,8 +131,9 @@ def _quantize(
     zero_point: Any = None,
     seed: int | None = None,
     bits: Any = None,
+    tensor_scale: Any = None,
 ) -> Parts:
-    q = quantized(x, *_drawn(recipe, scale, zero_point, seed, bits))
+    q = quantized(x, *_drawn(recipe, scale, zero_point, seed, bits), _scale_of_tensor(tensor_scale))
     return _tensors(x, q.packed, q.shared, q.zero_point, q.tensor_scale)
 
 
@@ -155,8 +157,16 @@ def _fake_quantize(
     seed: int | None = None,
     bits: Any = None,
     clip_gradient: bool = False,
+    tensor_scale: Any = None,
 ) -> Tensor:
-    return _apart(_tensor(fake_quantized(x, *_drawn(recipe, scale, zero_point, seed, bits))), x)
+    drawn = _drawn(recipe, scale, zero_point, seed, bits)
+    return _apart(_tensor(fake_quantized(x, *drawn, _scale_of_tensor(tensor_scale))), x)
+
+
+def _scale_of_tensor(came: Tensor | None) -> float | None:
+    """A tensor's scale that is given, checked; subnormals too."""
+    with ieee_arithmetic():
+        return None if came is None else stored_scale(came)
 
 
 def _drawn(recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any) -> tuple[Any, ...]:
@@ -255,17 +265,17 @@ def _count_arguments(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _keep_input(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, ctx.recipe, scale, zero_point, _, _, ctx.clip = inputs
+    x, ctx.recipe, scale, zero_point, _, _, ctx.clip, tensor_scale = inputs
     ctx.others = len(inputs) - 1
     if ctx.clip:
-        ctx.save_for_backward(x, scale, zero_point)
+        ctx.save_for_backward(x, scale, zero_point, tensor_scale)
 
 
 def _clipped(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     """Straight through, where asked only within the range of the format."""
     if ctx.clip:
-        x, scale, zero_point = ctx.saved_tensors
-        inside = torch.ops.numerics.within_range(x, ctx.recipe, scale, zero_point)
+        x, *given = ctx.saved_tensors
+        inside = torch.ops.numerics.within_range(x, ctx.recipe, *given)
         gradient = torch.where(inside, gradient, 0.0)
     return (gradient, *[None] * ctx.others)
 
@@ -303,6 +313,7 @@ _BLOCK = (
     "str dtype, int axis=-1, str scale_rule='floor', str rounding='half_even', "
     f"float? tensor_scale=None, {_DRAW}"
 )
+_OF_TENSOR = "Tensor? tensor_scale=None"
 _GIVEN = f"str recipe, Tensor? scale=None, Tensor? zero_point=None, {_DRAW}"
 
 OPERATORS: dict[str, Operator] = {
@@ -354,7 +365,8 @@ OPERATORS: dict[str, Operator] = {
         _unpack_blocks, _fake_unpack_blocks,
     ),
     "quantize": Operator(
-        f"(Tensor x, {_GIVEN}) -> (Tensor, Tensor, Tensor, Tensor)", _quantize, _fake_quantize_parts
+        f"(Tensor x, {_GIVEN}, {_OF_TENSOR}) -> (Tensor, Tensor, Tensor, Tensor)",
+        _quantize, _fake_quantize_parts,
     ),
     "dequantize": Operator(
         "(Tensor packed, Tensor? scale, Tensor? zero_point, Tensor? tensor_scale, SymInt[] shape, "
@@ -365,11 +377,12 @@ OPERATORS: dict[str, Operator] = {
         ),
     ),
     "fake_quantize": Operator(
-        f"(Tensor x, {_GIVEN}, bool clip_gradient=False) -> Tensor", _fake_quantize,
+        f"(Tensor x, {_GIVEN}, bool clip_gradient=False, {_OF_TENSOR}) -> Tensor", _fake_quantize,
         lambda x, *_: _plain_like(x), _clipped, _keep_input,
     ),
     "within_range": Operator(
-        "(Tensor x, str recipe, Tensor? scale=None, Tensor? zero_point=None) -> Tensor", within_range,
+        f"(Tensor x, str recipe, Tensor? scale=None, Tensor? zero_point=None, {_OF_TENSOR}) -> Tensor",
+        within_range,
         lambda x, *_: x.new_empty(x.shape, dtype=torch.bool),
     ),
     "tqt": Operator(

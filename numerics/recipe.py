@@ -12,7 +12,7 @@ from typing import Any, cast
 from numerics.backends.affine import AffineOptions, Partition
 from numerics.backends.blocking import Blocking, check_axis
 from numerics.formats.aliases import dtype as find_dtype
-from numerics.formats.block import Block
+from numerics.formats.block import Block, no_tensor_scale
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.rounding import SCALE_RULES, check_rounding
@@ -158,8 +158,10 @@ class Recipe:
         """The same for blocks along another axis."""
         return replace(self, axis=axis)
 
-    def refuse_given(self, scale: Any, zero_point: Any) -> None:
-        """Block formats find their scales themselves."""
+    def refuse_given(self, scale: Any, zero_point: Any, tensor_scale: Any = None) -> None:
+        """Block formats find the scales of their blocks themselves; some of them have one of the tensor."""
+        if tensor_scale is not None and not (self.blocked and self.block.family == "scaled"):
+            raise no_tensor_scale(self.dtype)
         if self.blocked:
             given = {"scale": scale, "zero_point": zero_point}
             refuse(self.dtype, given, {"scale": None, "zero_point": None})
