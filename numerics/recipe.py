@@ -20,6 +20,7 @@ from numerics.scheme import Scheme, per_tensor
 from numerics.spelling import facts_in, read, spelled
 
 SCALE_TYPES = ("float32", "float", "float16", "bfloat16", "pof2")
+OWN_TYPE = {"float64": "scale_type='float' is the type of the tensor itself, float64 too;"}
 ZERO_POINT_TYPES = ("int32", "float32")
 
 
@@ -56,7 +57,9 @@ class Recipe:
         """The options of `quantize`, checked; raises NumericsError where they contradict each other."""
         found = find_dtype(dtype)
         scaled = scheme is not None or scale_type is not None or not getattr(found, "wide", False)
-        scale_type = one_of("scale type", "float32" if scale_type is None else scale_type, SCALE_TYPES)
+        scale_type = one_of(
+            "scale type", "float32" if scale_type is None else scale_type, SCALE_TYPES, OWN_TYPE
+        )
         zero_point_type = one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
         symmetric, axis = truth("symmetric", symmetric), integer("axis", axis)

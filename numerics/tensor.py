@@ -46,7 +46,7 @@ class QTensor:
 
     shape: of the tensor, as it was.  recipe: how it was quantized.  packed: its codes, in C order
     (mx4, mx6, mx9: whole blocks, docs/layout.md).  shared: the scales that stand beside the codes:
-    float32 (float64 for scale_type "float64") in the shape that the scheme gives, codes of the
+    float32 (float64 for the scale_type "float" of float64) in the shape that the scheme gives, codes of the
     block's scale format, None for microexponents.  original: the float type that was quantized;
     "python" for Python numbers.
 
@@ -103,8 +103,11 @@ class QTensor:
 
     @property
     def scale_type(self) -> str:
-        """The type of the scales: float64, float32, float16, bfloat16 or pof2."""
-        return self.recipe.stored_scale_type(self.original)
+        """The type of the scales, as `quantize` takes it: float32, float16, bfloat16, pof2, float.
+
+        float: the type of the tensor that was quantized, whichever that was.
+        """
+        return self.recipe.scale_type
 
     @property
     def codes(self) -> Any:
@@ -144,7 +147,11 @@ class QTensor:
     def _scale_bytes(self) -> int:
         if self.shared is None:
             return 0
-        bits = 8 * self.shared.itemsize if self.scheme is None else SCALE_BITS[self.scale_type]
+        bits = (
+            8 * self.shared.itemsize
+            if self.scheme is None
+            else SCALE_BITS[self.recipe.stored_scale_type(self.original)]
+        )
         return int(math.prod(self.shared.shape) * bits // 8)
 
     @property
