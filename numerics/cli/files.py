@@ -11,7 +11,7 @@ import click
 from numerics.cli.words import Command, as_json, check_seed, json_of, quietly, seeded
 from numerics.formats import Block, dtype
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
+from numerics.formats.rounding import ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column
@@ -32,7 +32,7 @@ def quantize_options(command: Command) -> Command:
         click.option("--scale-type", help="float32 (the default), float (the tensor's own), float16, "
                      "bfloat16, pof2; bfloat16 and float16 are a plain cast without it and a scheme."),
         click.option("--zero-point-type", default="int32", show_default=True, help="int32 or float32."),
-        click.option("--rounding", default="half_even", show_default=True, help=", ".join(ROUNDINGS) + "."),
+        click.option("--rounding", default="half_even", show_default=True, help=ROUNDINGS_TEXT + "."),
         click.option("--scale-rule", default="floor", show_default=True,
                      help=", ".join(SCALE_RULES) + "; for MX formats."),
         seeded,
@@ -148,7 +148,8 @@ def _report_json(report: FileReport) -> dict[str, Any]:
 def say_report(report: FileReport) -> None:
     """What became of a file: a line a tensor that was quantized, the totals, the worst of them."""
     screen = Screen.of(sys.stdout)
-    draw([*report_table(report, screen).lines(screen), *_below(report, screen)])
+    table = report_table(report, screen)
+    draw([*table.lines(screen), *_below(report, screen), *table.left_out(screen)])
 
 
 def report_table(report: FileReport, screen: Screen) -> Table:

@@ -98,6 +98,11 @@ def test_quantize_json(model, tmp_path):
     assert run("quantize", model, tmp_path / "out", "--dtype", "mx6", "--quiet") == ""
 
 
+@pytest.mark.parametrize("command", ["quantize", "encode", "conform", "vectors generate"])
+def test_the_lists_of_roundings_have_quark_s_word(command):
+    assert "or round for half_away" in " ".join(run(*command.split(), "--help").split())
+
+
 def test_formats():
     printed = run("formats")
     for d in nx.dtypes():

@@ -92,6 +92,7 @@ def numbers_of(d):
 def test_formats_are_a_line_each_with_whole_numbers(look, columns):
     headings, _, *lines = look(columns, "formats")
     assert headings.split()[:5] == ["format", "kind", "bits", "max", "smallest"]
+    lines = [line for line in lines if not line.startswith("left out: ")]
     assert [line.split()[:5] for line in lines] == [[d.name, d.kind, *numbers_of(d)] for d in FORMATS]
     assert ("source" in headings) == (columns == 200)
 
@@ -185,6 +186,20 @@ def test_quantize_reports_a_line_a_tensor(look, model, tmp_path, columns):
     assert [line for line in lines if line.startswith(f"worst: {worst:.2f} dB, ")]
     headings = lines[0].split("  ")
     assert {"tensor", "bits", "SQNR dB", "after"} <= {heading.strip() for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("columns", "lost"), [(80, "also called, source"), (110, "source"), (250, None), (None, None)]
+)
+def test_a_list_of_formats_says_which_columns_are_left_out(look, columns, lost):
+    said = [line for line in look(columns, "formats") if line.startswith("left out")]
+    shows = f"a wider terminal or --json shows {'them' if lost and ',' in lost else 'it'}"
+    assert said == [f"left out: {lost}; {shows}"] * (lost is not None)
+
+
+def test_a_report_says_which_columns_are_left_out(look, model, tmp_path):
+    said = " ".join(look(60, "quantize", model, tmp_path / "out", "--dtype", "mxfp4"))
+    assert "left out: shape, max error, before; a wider terminal or --json shows them" in said
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120, None])
