@@ -133,7 +133,7 @@ def _quantize(
     bits: Any = None,
     tensor_scale: Any = None,
 ) -> Parts:
-    q = quantized(x, *_drawn(recipe, scale, zero_point, seed, bits), _scale_of_tensor(tensor_scale))
+    q = quantized(x, *_drawn(recipe, scale, zero_point, seed, bits, tensor_scale))
     return _tensors(x, q.packed, q.shared, q.zero_point, q.tensor_scale)
 
 
@@ -159,21 +159,20 @@ def _fake_quantize(
     clip_gradient: bool = False,
     tensor_scale: Any = None,
 ) -> Tensor:
-    drawn = _drawn(recipe, scale, zero_point, seed, bits)
-    return _apart(_tensor(fake_quantized(x, *drawn, _scale_of_tensor(tensor_scale))), x)
+    drawn = _drawn(recipe, scale, zero_point, seed, bits, tensor_scale)
+    return _apart(_tensor(fake_quantized(x, *drawn)), x)
 
 
-def _scale_of_tensor(came: Tensor | None) -> float | None:
-    """A tensor's scale that is given, checked; subnormals too."""
-    with ieee_arithmetic():
-        return None if came is None else stored_scale(came)
-
-
-def _drawn(recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any) -> tuple[Any, ...]:
-    """What `quantized` takes, its randomness checked."""
+def _drawn(
+    recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any, tensor_scale: Any
+) -> tuple[Any, ...]:
+    """What `quantized` takes, its randomness and the tensor's scale checked."""
     found, draw = Recipe.parse(recipe), _draw(seed, bits)
     check_random(found.rounding, draw.seed, draw.bits)
-    return found, scale, zero_point, draw
+    if tensor_scale is not None:
+        with ieee_arithmetic():  # where subnormals are flushed it would be read as 0
+            tensor_scale = stored_scale(tensor_scale)
+    return found, scale, zero_point, draw, tensor_scale
 
 
 # ---- tensors with scales that are learned ----------------------------------------------------------
