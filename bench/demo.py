@@ -52,7 +52,7 @@ class Result:
     @property
     def worst(self) -> float:
         """The lowest SQNR of a tensor, in dB."""
-        return min(tensor.sqnr for tensor in self.report.tensors if tensor.sqnr is not None)
+        return min(tensor.sqnr for tensor in self.report.tensors if tensor.measured)
 
 
 def models() -> Iterator[tuple[str, Path]]:

@@ -237,7 +237,7 @@ class Block(Dtype):
         as many as the shape needs, and for a tensor_scale that the format does not have.
         """
         if self.family != "scaled" and tensor_scale is not None:
-            raise NumericsError(f"{self.name} has no tensor scale")
+            raise no_tensor_scale(self)
         found: Blocks = dispatch.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)
         return found
 
@@ -262,8 +262,8 @@ class Block(Dtype):
             )
         if tensor_scale is not None:
             if self.family != "scaled":
-                raise NumericsError(f"{self.name} has no tensor scale")
-            tensor_scale = _stored(tensor_scale)
+                raise no_tensor_scale(self)
+            tensor_scale = stored_scale(tensor_scale)
         rounding = check_rounding(rounding)
         seed = check_random(rounding, seed, random_bits)
         return scale_rule, rounding, tensor_scale, Draw(seed, random_bits)
@@ -276,7 +276,14 @@ class Block(Dtype):
         return sum(-(-self.block * width // 8) for _, width in planes(self.element_bits)) + 2
 
 
-def _stored(tensor_scale: Any) -> float:
+def no_tensor_scale(d: Dtype) -> NumericsError:
+    """What is raised where tensor_scale= is given to a format that has none."""
+    return NumericsError(
+        f"{d} has no tensor scale; tensor_scale= belongs to blocks with float scales, such as nvfp4"
+    )
+
+
+def stored_scale(tensor_scale: Any) -> float:
     """A tensor's scale as float32 holds it, half to even; raises NumericsError where that is 0 or infinite.
 
     By integers, since a conversion would lose subnormals in a thread that flushes them.
@@ -288,13 +295,14 @@ def _stored(tensor_scale: Any) -> float:
         kept = ldexp(round(ldexp(significand, digits)), exponent - digits)
         if 0 < kept < 2.0**128:
             return kept
-    raise NumericsError(f"tensor_scale={said(tensor_scale)} is not a positive finite float32 number")
+    came = said(tensor_scale) if number != number else f"{number:g}"
+    raise NumericsError(f"tensor_scale={came} is not a positive finite float32 number")
 
 
 def _number(came: Any) -> float:
-    """A real number of Python or NumPy, also as an array or a tensor of shape (); NaN for what is none."""
+    """A real number of Python or NumPy, also as an array or a tensor that holds one; NaN for what is none."""
     try:
-        if getattr(came, "shape", None) == () and hasattr(came, "item"):
+        if all(n == 1 for n in getattr(came, "shape", ())) and hasattr(came, "item"):
             came = came.item()
         if isinstance(came, (float, int, Real)) and not isinstance(came, bool):
             return float(came)
@@ -325,7 +333,7 @@ class Blocks:
         if type(self.axis) is not int:
             object.__setattr__(self, "axis", integer("axis", self.axis))
         if self.tensor_scale is not None:
-            object.__setattr__(self, "tensor_scale", _stored(self.tensor_scale))
+            object.__setattr__(self, "tensor_scale", stored_scale(self.tensor_scale))
 
     def decode(self) -> Any:
         """The float32 values."""

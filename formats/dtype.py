@@ -189,8 +189,10 @@ class Element(Dtype):
         x: an array of float16, bfloat16, float32 or float64, of any shape and strides, or a
         Python number or nested list.  Returns codes of x's shape (`code_dtype`; Python integers
         for Python numbers), written into `out` where given.
-        rounding, overflow: rounding.py; FORMATS §2, §3.  Stochastic rounding takes `seed`
-        (Philox, philox.py) or `random_bits` (uint32, x's shape, 30 low bits used).
+        rounding: half_even, half_away (also `round`, AMD Quark's word), half_up, half_down, toward_zero,
+        floor, ceil, to_odd or stochastic; overflow: saturate or nonsaturate, the format's own by default
+        (rounding.py; FORMATS §2, §3).  Stochastic rounding takes `seed` (Philox, philox.py) or
+        `random_bits` (uint32, x's shape, 30 low bits used).
         Raises NumericsError for a type, an option or an `out` that does not fit.
 
         >>> from numerics.formats import fp8_e4m3

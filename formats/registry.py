@@ -11,11 +11,12 @@ from numerics.formats.errors import NumericsError, hint, said
 
 _CODE_BOOK = "it is a code book, not a format that bits and a bias describe: 'fp4' or 'int4' are;"
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
+_WIDTHS = "nx.integer_format makes integers of 2 to 16 bits, unsigned ones of 1 to 16;"
 _ADVICE = {  # what others' names mean, in lower case, where they name no format of the tables
     "float8_e4m3": "it is IEEE-like, with Inf and a largest value of 240: nx.float_format(4, 3) makes it, "
     "'fp8_e4m3' is float8_e4m3fn;",
     "float8_e4m3b11fnuz": 'nx.float_format(4, 3, bias=11, specials="fnuz") makes it;',
-    "int1": "its values are 0 and -1; integers here have 2 to 16 bits, unsigned ones 1 to 16;",
+    "int1": f"its values are 0 and -1; {_WIDTHS}",
     "nf4": _CODE_BOOK,
     "bnb_fp4": _CODE_BOOK,
     "bf8": "did you mean 'fp8_e5m2'?",
@@ -23,7 +24,7 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
 } | dict.fromkeys(("int32", "int64", "uint32", "uint64", "float32", "float64", "float", "int"), _WIDER)
 _KINDS = ("integer", "float", "block")  # the order in which formats are listed
 _NAMES: dict[str, Dtype] = {}  # as the rows write them
-_WIDTH = re.compile(r"(u?)int([1-9][0-9]?)|([us])([1-9][0-9]?)")  # int6, U3
+_WIDTH = re.compile(r"(?:(u?)i(?:nt)?|([us]))([1-9][0-9]{0,3})")  # int6, I6, S6, U3
 
 
 def row(kind: Any, name: str, source: str, *, names: tuple[str, ...] = (), **facts: Any) -> Any:
@@ -79,11 +80,12 @@ def _help(spelled: str) -> str:
     width = _WIDTH.fullmatch(spelled)
     if width is None:
         return hint(spelled, _NAMES)
-    unsigned, bits = "u" in (width[1], width[3]), int(width[2] or width[4])
+    unsigned, bits = "u" in (width[1], width[2]), int(width[3])
     if not 2 - unsigned <= bits <= 16:
-        return hint(spelled, _NAMES)
+        return f" {_WIDTHS}"
     sign = ", signed=False" * unsigned
-    return f" did you mean a format of your own? nx.integer_format({bits}{sign}) makes it: give that;"
+    made = f"nx.integer_format({bits}{sign})"
+    return f" did you mean a format of your own? in Python {made} makes it, to give in place of a name;"
 
 
 @lru_cache(maxsize=1024)

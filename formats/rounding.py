@@ -14,6 +14,12 @@ ROUNDINGS: Final = (*DETERMINISTIC, "stochastic")
 toward_zero, floor, ceil: §4.3.2.  to_odd: an inexact result takes the odd neighbour.
 stochastic: away from zero when (discarded fraction) + R/2**30 >= 1, R uniform in [0, 2**30)."""
 
+CALLED: Final = {"round": "half_away"}
+"""What others call a rounding: round is AMD Quark's word."""
+
+ROUNDINGS_TEXT: Final = f"{', '.join(ROUNDINGS)}; or {', '.join(f'{a} for {b}' for a, b in CALLED.items())}"
+"""All of them, as a list of options says them."""
+
 OVERFLOWS: Final = ("saturate", "nonsaturate")
 
 SCALE_RULES: Final = ("floor", "ceil", "even", "rceil", "bump")
@@ -60,8 +66,8 @@ class BlockOptions(NamedTuple):
 
 def check_rounding(rounding: str) -> str:
     """The rounding mode, when there is one of that name; `round`, Quark's word, is half_away."""
-    found = one_of("rounding mode", rounding, (*ROUNDINGS, "round"))
-    return "half_away" if found == "round" else found
+    found = one_of("rounding mode", rounding, (*ROUNDINGS, *CALLED))
+    return CALLED.get(found, found)
 
 
 def check_random(rounding: str, seed: int | None, random_bits: object) -> int | None:

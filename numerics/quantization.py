@@ -41,6 +41,7 @@ def quantize(
     axis: int = -1,
     scale: Any = None,
     zero_point: Any = None,
+    tensor_scale: Any = None,
     seed: int | None = None,
     random_bits: Any = None,
 ) -> QTensor:
@@ -56,7 +57,10 @@ def quantize(
     a symmetric unsigned format: where the scale is found, a NumericsWarning says how many.
     zero_point_type: int32, or float32 for one that is not rounded.  NaN becomes an integer as 0 does.
     Wide floats (bfloat16, float16: `Float.wide`) are a plain cast, scale 1 and Inf where `encode` gives
-    it, unless scheme, scale_type or scale is given.  Block formats take axis and scale_rule instead.
+    it, unless scheme, scale_type or scale is given.  Block formats take axis and scale_rule instead;
+    those whose blocks have float scales, such as NVFP4, tensor_scale: the one of the tensor, given instead
+    of found from the largest magnitude: a positive number that float32 can hold, or an array or tensor
+    of one, rounded to float32 before use.
     rounding, seed, random_bits: as for `Dtype.encode`.  Of a torch tensor: a tensor subclass
     (subclass.py), on its device.  Raises NumericsError for what does not fit together.  FORMATS §6.
 
@@ -64,6 +68,8 @@ def quantize(
     >>> q = nx.quantize([-1.0, 0.5, 3.0], "int8", symmetric=False, scale_type="pof2")
     >>> q.codes.tolist(), float(q.scale), int(q.zero_point)
     ([128, 176, 0], 0.03125, -96)
+    >>> nx.quantize([0.5, 6.0], "nvfp4", tensor_scale=0.25).tensor_scale
+    0.25
     """
     rounding = check_rounding(rounding)
     options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis,
@@ -72,8 +78,10 @@ def quantize(
     _refuse_quantized(x)
     face = dispatch.face(x)
     if face is not None:
-        return cast(QTensor, face.quantize(x, recipe_text(*options), scale, zero_point, seed, random_bits))
-    return quantized(x, recipe_of(*options), scale, zero_point, Draw(seed, random_bits))
+        return cast(QTensor, face.quantize(
+            x, recipe_text(*options), scale, zero_point, tensor_scale, seed, random_bits
+        ))  # fmt: skip
+    return quantized(x, recipe_of(*options), scale, zero_point, Draw(seed, random_bits), tensor_scale)
 
 
 def dequantize(q: QTensor) -> Any:
@@ -100,6 +108,7 @@ def fake_quantize(
     axis: int = -1,
     scale: Any = None,
     zero_point: Any = None,
+    tensor_scale: Any = None,
     seed: int | None = None,
     random_bits: Any = None,
     clip_gradient: bool = False,
@@ -124,8 +133,10 @@ def fake_quantize(
     face = dispatch.face(x)
     if face is not None:
         recipe = recipe_text(*options)
-        return face.fake_quantize(x, recipe, scale, zero_point, seed, random_bits, clip_gradient)
-    return fake_quantized(x, recipe_of(*options), scale, zero_point, Draw(seed, random_bits))
+        return face.fake_quantize(
+            x, recipe, scale, zero_point, tensor_scale, seed, random_bits, clip_gradient
+        )  # fmt: skip
+    return fake_quantized(x, recipe_of(*options), scale, zero_point, Draw(seed, random_bits), tensor_scale)
 
 
 def _refuse_quantized(x: Any) -> None:
@@ -136,27 +147,31 @@ def _refuse_quantized(x: Any) -> None:
 # ---- on the backend that owns the data -----------------------------------------------------------
 
 
-def quantized(x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw) -> ArrayQTensor:
+def quantized(
+    x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw, tensor_scale: Any = None
+) -> ArrayQTensor:
     """`quantize`, its options checked."""
-    recipe.refuse_given(scale, zero_point)
+    recipe.refuse_given(scale, zero_point, tensor_scale)
     if scale is not None:
         recipe = recipe.with_scale()
     target = affine_backend(x)
     data, original = target.prepare(x)
     if recipe.blocked:
-        return pack_blocks(recipe, data, original, draw)
+        return pack_blocks(recipe, data, original, draw, tensor_scale)
     affine = affine_of(recipe, target, data, original, scale, zero_point)
     return pack(recipe, target, data, original, affine, draw)
 
 
-def fake_quantized(x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw) -> Any:
+def fake_quantized(
+    x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw, tensor_scale: Any = None
+) -> Any:
     """`fake_quantize`, its options checked."""
-    recipe.refuse_given(scale, zero_point)
+    recipe.refuse_given(scale, zero_point, tensor_scale)
     target = affine_backend(x)
     data, original = target.prepare(x)
     if recipe.blocked:
         options = recipe.block.check_options(
-            recipe.scale_rule, recipe.rounding, None, None, draw.seed, draw.bits
+            recipe.scale_rule, recipe.rounding, None, tensor_scale, draw.seed, draw.bits
         )
         values = dispatch.owner(data).round_blocks(data, recipe.block, cast(int, recipe.axis), *options, None)
     elif not recipe.scaled and scale is None:
@@ -225,7 +240,7 @@ def stored(recipe: Recipe, target: AffineBackend, affine: Affine, original: str)
 
 
 def pack_blocks(
-    recipe: Recipe, data: Any, original: str, draw: Draw, tensor_scale: float | None = None
+    recipe: Recipe, data: Any, original: str, draw: Draw, tensor_scale: Any = None
 ) -> ArrayQTensor:
     """The quantized tensor, in blocks."""
     d = recipe.block

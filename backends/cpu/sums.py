@@ -16,7 +16,7 @@ from numerics.backends.host.sums import CHUNK, FIGURES, LANES
 WORDS = 5  # arguments: x, y, figures, chunks, elements
 TYPES = {"float32": F32, "float64": F64}
 _WIDE = vector(F64, LANES)
-_ZERO = ir.Constant(_WIDE, [0.0] * LANES)
+_ZERO, _ONE = (ir.Constant(_WIDE, [number] * LANES) for number in (0.0, 1.0))
 
 
 class Source(NamedTuple):
@@ -81,16 +81,18 @@ def _add_chunk(
 
 
 def _add(builder: ir.IRBuilder, lanes: list[ir.Value], x: ir.Value, y: ir.Value) -> None:
-    """Takes LANES elements in; those of x that are not finite count as zeros that became zeros."""
+    """Takes LANES elements in; those of x that are not finite are counted, and zeros that became zeros."""
     finite = builder.fcmp_ordered("==", builder.fsub(x, x), _ZERO)
+    other = builder.select(finite, _ZERO, _ONE)
     x, y = (builder.select(finite, value, _ZERO) for value in (x, y))
     kind = ir.FunctionType(_WIDE, [_WIDE])
     fabs = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fabs.v{LANES}f64")
     error = builder.call(fabs, [builder.fsub(x, y)])
-    signal, noise, largest = (builder.load(lane) for lane in lanes)
+    signal, noise, others, largest = (builder.load(lane) for lane in lanes)
     builder.store(builder.fadd(signal, builder.fmul(x, x)), lanes[0])
     builder.store(builder.fadd(noise, builder.fmul(error, error)), lanes[1])
-    builder.store(_larger(builder, error, largest), lanes[2])
+    builder.store(builder.fadd(others, other), lanes[2])
+    builder.store(_larger(builder, error, largest), lanes[3])
 
 
 def _larger(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:

@@ -15,7 +15,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 
 CHUNK = 1 << 14  # elements: small beside a thread's share, large beside the sums of their ends
 LANES = 16  # sums in flight: enough to hide the latency of an addition
-FIGURES = 3  # of a chunk: signal, noise, largest error
+FIGURES = 4  # of a chunk: signal, noise, elements that are not finite, largest error
 
 Sums = NDArray[np.float64]
 
@@ -26,9 +26,10 @@ def chunks(size: int) -> int:
 
 
 def error_sums(x: Array, y: Array) -> Sums:
-    """The figures of each chunk of float32 or float64 arrays, in float64: (x**2, (x-y)**2, max |x-y|).
+    """The figures of each chunk of float32 or float64 arrays, in float64.
 
-    Where x is not finite, nothing is added; a NaN in y is seen in the noise, not in the largest error.
+    x**2, (x-y)**2, how many elements of x are not finite, max |x-y|.  Where x is not finite, nothing is
+    added to the others; a NaN in y is seen in the noise, not in the largest error.
     """
     found, room = np.zeros((chunks(x.size), FIGURES)), np.empty((2, CHUNK))
     with ieee_arithmetic():
@@ -37,7 +38,7 @@ def error_sums(x: Array, y: Array) -> Sums:
     return found
 
 
-def _chunk(x: Array, y: Array, room: Sums) -> tuple[float, float, float]:
+def _chunk(x: Array, y: Array, room: Sums) -> tuple[float, float, int, float]:
     filled = -(-x.size // LANES) * LANES
     room[:, x.size : filled] = 0
     signal, error = room[:, : x.size]
@@ -48,7 +49,8 @@ def _chunk(x: Array, y: Array, room: Sums) -> tuple[float, float, float]:
         signal[~finite] = error[~finite] = 0
     largest = float(np.fmax.reduce(np.abs(error, out=error), initial=0.0))
     np.multiply(room[:, :filled], room[:, :filled], out=room[:, :filled])
-    return _total(room[0, :filled]), _total(room[1, :filled]), largest
+    count = x.size - int(np.count_nonzero(finite))
+    return _total(room[0, :filled]), _total(room[1, :filled]), count, largest
 
 
 def _total(squares: Sums) -> float:

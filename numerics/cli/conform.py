@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from numerics.conform.kinds import KINDS
-from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import say
 
 
@@ -23,7 +23,7 @@ from numerics.view.screen import say
 @click.argument("target")
 @click.option("--dtype", required=True, help="The format: fp8_e4m3, mxfp4 ... (`numerics formats`).")
 @click.option("--kind", help=", ".join(KINDS) + "; encode by default.")
-@click.option("--rounding", default="half_even", show_default=True, help=", ".join(ROUNDINGS) + ".")
+@click.option("--rounding", default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
 @click.option("--overflow", help=" or ".join(OVERFLOWS) + "; the format's own by default.")
 @click.option("--scale-rule", default="floor", show_default=True, help=", ".join(SCALE_RULES) + ".")
 @click.option("--axis", type=int, default=-1, show_default=True, help="Along which blocks lie.")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from numerics.cli.words import Command, as_json, check_seed, json_of, quietly, seeded
+from numerics.formats import Block, dtype
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
+from numerics.formats.rounding import ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
-from numerics.view.table import Column, Table, name_column
+from numerics.view.table import EMPTY, Column, Table, name_column
 from numerics.view.text import cells, figure, shortened, wrapped
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def quantize_options(command: Command) -> Command:
         click.option("--scale-type", help="float32 (the default), float (the tensor's own), float16, "
                      "bfloat16, pof2; bfloat16 and float16 are a plain cast without it and a scheme."),
         click.option("--zero-point-type", default="int32", show_default=True, help="int32 or float32."),
-        click.option("--rounding", default="half_even", show_default=True, help=", ".join(ROUNDINGS) + "."),
+        click.option("--rounding", default="half_even", show_default=True, help=ROUNDINGS_TEXT + "."),
         click.option("--scale-rule", default="floor", show_default=True,
                      help=", ".join(SCALE_RULES) + "; for MX formats."),
         seeded,
@@ -48,7 +49,8 @@ def quantize_options(command: Command) -> Command:
     help="""Write the weights of a .safetensors MODEL in a format.
 
     Float tensors of two and more dimensions are quantized, all others copied.  OUT appears when it
-    is whole.  The report: bits a value with the scales, signal to noise in dB, the largest error.
+    is whole.  The report: bits a value with the scales, signal to noise in dB and
+    the largest error of the values that were finite, and how many are NaN or Inf where there are any.
     """,
 )
 @click.argument("model")
@@ -75,6 +77,7 @@ def _arguments(
     """The command's options as quantize_file's: the axis is the scheme's, or the blocks'."""
     from numerics.tensor.scheme import Scheme
 
+    _check_sharing(others["dtype"], scheme, group_size, axis)
     if others["zero_point_type"] != "int32" and not asymmetric:
         raise NumericsError("--zero-point-type belongs to --asymmetric: without a zero point it has no type")
     found = {**others, "symmetric": not asymmetric}
@@ -85,6 +88,25 @@ def _arguments(
         said = axis is not None or "," in scheme  # then its text says it too, and it is not chosen
         return {**found, "scheme": repr(parsed) if said else parsed}
     return found if axis is None else {**found, "axis": axis}
+
+
+def _check_sharing(name: str, scheme: str | None, group_size: int | None, axis: int | None) -> None:
+    """Raises NumericsError where --scheme, --group-size and --axis do not fit the format or each other."""
+    d = dtype(name)
+    if isinstance(d, Block) and (scheme is not None or group_size is not None):
+        drop = "--scheme" if group_size is None else "--group-size" if scheme is None else "both"
+        came = " and ".join(f"--{name}" for name, given in (("scheme", scheme), ("group-size", group_size))
+                            if given is not None)  # fmt: skip
+        raise NumericsError(
+            f"{d}: {came} cannot be, since blocks have their own size ({d.block}): drop {drop}; "
+            "--axis chooses the axis of the blocks"
+        )
+    if not isinstance(d, Block) and axis is not None and scheme is None and group_size is None:
+        raise NumericsError(
+            f"{d}: --axis {axis} needs channels or groups: give --scheme per_channel, or --group-size N"
+        )
+    if scheme is not None and scheme.strip() == "per_group" and group_size is None:
+        raise NumericsError("--scheme per_group needs --group-size, such as 128")
 
 
 @click.command(
@@ -110,21 +132,24 @@ def dequantize_command(model: str, out: str, quiet: bool) -> None:
 # ---- the report of quantize ---------------------------------------------------------------------
 
 SOME = 3  # names that stand for all of their kind
-MEASURED = (Column("shape", spare=2), Column("bits"), Column("SQNR dB"), Column("max error", spare=1),
-            Column("before", spare=3), Column("after"))  # fmt: skip
+MEASURED = (Column("shape", spare=2), Column("bits"), Column("SQNR dB"), Column("max error", spare=1))
+NON_FINITE = Column("NaN/Inf", spare=1)  # where there is any
+SIZES = (Column("before", spare=3), Column("after"))
 
 
 def _report_json(report: FileReport) -> dict[str, Any]:
     error = report.sums.error
     totals = {"bytes_before": report.bytes_before, "bytes_after": report.bytes_after, "bits": report.bits,
-              "sqnr": error.sqnr, "max_error": error.max_error}  # fmt: skip
+              "sqnr": error.sqnr, "max_error": error.max_error,
+              "non_finite": error.non_finite}  # fmt: skip
     return {"tensors": [asdict(tensor) for tensor in report.tensors], "total": totals}
 
 
 def say_report(report: FileReport) -> None:
     """What became of a file: a line a tensor that was quantized, the totals, the worst of them."""
     screen = Screen.of(sys.stdout)
-    draw([*report_table(report, screen).lines(screen), *_below(report, screen)])
+    table = report_table(report, screen)
+    draw([*table.lines(screen), *_below(report, screen), *table.left_out(screen)])
 
 
 def report_table(report: FileReport, screen: Screen) -> Table:
@@ -132,23 +157,30 @@ def report_table(report: FileReport, screen: Screen) -> Table:
     count = "{:d}" if screen.width is None else "{:,d}"
     quantized = [tensor for tensor in report.tensors if tensor.dtype]
     copied = [tensor for tensor in report.tensors if not tensor.dtype]
-    table = Table([name_column("tensor", least=28), *MEASURED])
+    columns = [*MEASURED, *[NON_FINITE] * (report.sums.non_finite > 0)]
+    table = Table([name_column("tensor", least=28), *columns, *SIZES])
+
+    def line(name: str, tensors: list[TensorReport], *figures: str) -> list[str]:
+        shown = [*figures, *[""] * len(columns)][: len(columns)]
+        return [name, *shown, *_sizes(tensors, count)]
+
     for tensor in quantized:
-        table.add(tensor.name, *_figures(tensor), *_sizes([tensor], count))
-    error = report.sums.error
-    measured = (figure(report.bits, 8), f"{error.sqnr:.2f}", figure(error.max_error)) if quantized else ()
+        shape = "x".join(map(str, tensor.shape)) or "number"
+        table.add(*line(tensor.name, [tensor], shape, *_figures(tensor.bits, tensor, tensor.measured)))
+    sums = report.sums
+    figures = ("", *_figures(report.bits, sums.error, sums.non_finite < sums.count)) if quantized else ()
     table.totals = [
-        (f"{len(quantized)} quantized", "", *measured, *("" for _ in range(3 - len(measured))),
-         *_sizes(quantized, count)),
-        (f"{len(copied)} copied", *[""] * 4, *_sizes(copied, count)),
-        ("all", *[""] * 4, *_sizes(report.tensors, count)),
-    ]  # fmt: skip
+        line(f"{len(quantized)} quantized", quantized, *figures),
+        line(f"{len(copied)} copied", copied),
+        line("all", report.tensors),
+    ]
     return table
 
 
-def _figures(tensor: TensorReport) -> list[str]:
-    shape = "x".join(map(str, tensor.shape)) or "number"
-    return [shape, figure(tensor.bits, 8), f"{tensor.sqnr:.2f}", figure(tensor.max_error or 0.0)]
+def _figures(bits: float, error: Any, measured: bool) -> list[str]:
+    """Bits a value, and what an Error or a TensorReport says: nothing of what was not measured."""
+    found = [f"{error.sqnr:.2f}", figure(error.max_error)] if measured else [EMPTY, EMPTY]
+    return [figure(bits, 8), *found, f"{error.non_finite or 0:d}"]
 
 
 def _sizes(tensors: list[TensorReport], count: str) -> list[str]:
@@ -158,9 +190,10 @@ def _sizes(tensors: list[TensorReport], count: str) -> list[str]:
 
 def _below(report: FileReport, screen: Screen) -> list[str]:
     """The tensor that lost the most; and where somebody looks, what the columns count."""
-    lost = [tensor for tensor in report.tensors if tensor.sqnr is not None]
+    lost = [tensor for tensor in report.tensors if tensor.measured]
     worst = min(lost, key=lambda tensor: (tensor.sqnr == tensor.sqnr, tensor.sqnr), default=None)  # NaN first
-    said = f"worst: {worst.sqnr:.2f} dB, " if worst else "nothing was quantized"
+    nothing = f"nothing was {'measured' if any(tensor.dtype for tensor in report.tensors) else 'quantized'}"
+    said = f"worst: {worst.sqnr:.2f} dB, " if worst else nothing
     name, reasons = screen.text(worst.name if worst else ""), map(screen.text, _reasons(report))
     if screen.width is None:
         return [said + name, *reasons]
@@ -170,13 +203,16 @@ def _below(report: FileReport, screen: Screen) -> list[str]:
 
 
 def _reasons(report: FileReport) -> list[str]:
-    """Why tensors were copied, and along which other axis than the last some were quantized."""
+    """Why tensors were copied, where NaN and Inf are, and which axis other than the last some have."""
     found: dict[str, list[str]] = {}
     for tensor in report.tensors:
         if tensor.why is not None:
             found.setdefault(f"copied, {tensor.why}", []).append(tensor.name)
         if tensor.axis is not None:
             found.setdefault(f"along axis {tensor.axis}", []).append(tensor.name)
+        if tensor.non_finite:
+            why = f"{report.sums.non_finite} NaN or Inf, in no SQNR or error"
+            found.setdefault(why, []).append(tensor.name)
     return [f"{why}: {', '.join(names[:SOME])}{_more(len(names) - SOME)}" for why, names in found.items()]
 
 

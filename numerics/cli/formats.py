@@ -12,7 +12,7 @@ import click
 
 from numerics.cli.words import as_json, check_seed, json_of, seeded
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import Screen, deliver, draw, tell
 from numerics.view.table import Column, Table, name_column, records, text_column
 from numerics.view.text import number
@@ -42,7 +42,8 @@ def formats_command(as_json: bool) -> None:
         said = facts(d)
         numbers = [number(said[name]) for name in ("bits", "max", "smallest_subnormal")]
         table.add(d.name, d.kind, *numbers, ", ".join(d.aliases[:2]), d.source)
-    draw(table.lines(Screen.of(sys.stdout)))
+    screen = Screen.of(sys.stdout)
+    draw([*table.lines(screen), *table.left_out(screen)])
 
 
 @click.command(
@@ -114,7 +115,7 @@ def run_table(d: Element) -> Table:
 )
 @click.argument("name", metavar="FORMAT")
 @click.argument("values", nargs=-1, required=True)
-@click.option("--rounding", default="half_even", show_default=True, help=", ".join(ROUNDINGS) + ".")
+@click.option("--rounding", default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
 @click.option("--overflow", help=" or ".join(OVERFLOWS) + "; the format's own by default.")
 @click.option("--scale-rule", help=", ".join(SCALE_RULES) + "; for MX formats.")
 @seeded

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import deliver_bytes, say
 
 
@@ -20,7 +20,7 @@ def vectors_group() -> None: ...
 @vectors_group.command("generate", help="Write vectors of a FORMAT to stdout.")
 @click.argument("dtype", metavar="FORMAT")
 @click.option("--op", "name", default="encode", show_default=True, help="encode, decode or round.")
-@click.option("--rounding", help=", ".join(ROUNDINGS) + "; half_even by default.")
+@click.option("--rounding", help=ROUNDINGS_TEXT + "; half_even by default.")
 @click.option("--overflow", help=" or ".join(OVERFLOWS) + "; the format's own by default.")
 @click.option("--scale-rule", help=", ".join(SCALE_RULES) + "; for MX formats, floor by default.")
 @click.option("--tensor-scale", type=float, help="For NVFP4; 1 by default.")

@@ -13,9 +13,9 @@ import click
 from numerics.formats.errors import NumericsError
 
 Command = Callable[..., None]
-APART = (
-    r"(?<![\w'\"/.-])"  # before the name of an argument: it is no part of another name, nor of a quotation
-)
+QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\"|[\w.]+\([^()]*\)"  # what came, and calls: they stay as they are
+ARGUMENT = r"(?<![\w/.-])(?P<name>symmetric=False|\w+)(?P<given>=(?P<value>(?=[\w'\"(\[-]))?)?"
+WORDS = re.compile(f"{QUOTED}|{ARGUMENT}")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quietly = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -40,20 +40,26 @@ def json_of(said: Any) -> str:
 def in_options(said: str, group: click.Group, arguments: Sequence[str]) -> str:
     """An error of the library with its arguments spelled as the options of the command that was asked.
 
+    An argument is `name=`, and a name with an underscore, which is no word of a sentence; others stay.
+
     >>> import click
     >>> option = click.Option(["--scale-rule"])
     >>> group = click.Group(commands={"quantize": click.Command("quantize", params=[option])})
     >>> in_options("mx6: scale_rule='even' is for MX formats", group, ["quantize", "--dtype", "mx6"])
     "mx6: --scale-rule 'even' is for MX formats"
     """
-    for name, spelled in _options(group, arguments).items():
-        if any(f"{name}=" in argument for argument in arguments):
-            continue  # it may be a path that the error repeats
-        said = re.sub(rf"{APART}{name}=(?=[\w'\"(\[-])", f"{spelled} ", said)
-        said = re.sub(rf"{APART}{name}=", spelled, said)
-        if "_" in name:  # no word of a sentence
-            said = re.sub(rf"{APART}{name}(?!\w)", spelled, said)
-    return said
+    options = _options(group, arguments)
+
+    def spelled(found: re.Match[str]) -> str:
+        name = found["name"] or ""
+        option = options.get(name)
+        if option is None or any(f"{name}=" in argument for argument in arguments):
+            return found[0]  # it may be a path that the error repeats
+        if not (found["given"] or "_" in name or "=" in name):
+            return found[0]
+        return option if found["value"] is None else f"{option} "
+
+    return WORDS.sub(spelled, said)
 
 
 def _options(command: click.Command, arguments: Sequence[str]) -> dict[str, str]:
@@ -62,7 +68,8 @@ def _options(command: click.Command, arguments: Sequence[str]) -> dict[str, str]
     while isinstance(command, click.Group) and words and words[0] in command.commands:
         command, words = command.commands[words[0]], words[1:]
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    return {option.name: max(option.opts, key=len) for option in options if option.name}
+    found = {option.name: max(option.opts, key=len) for option in options if option.name}
+    return found | ({"symmetric=False": found["asymmetric"]} if "asymmetric" in found else {})
 
 
 def usage(wrong: click.ClickException) -> str:

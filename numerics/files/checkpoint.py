@@ -37,9 +37,11 @@ COPY = 1 << 22  # bytes at a time
 
 @dataclass(frozen=True)
 class TensorReport:
-    """What became of one tensor; dtype, sqnr (dB) and max_error are None where it was copied.
+    """What became of one tensor; dtype, sqnr (dB), max_error, non_finite are None where it was copied.
 
-    axis: along which its blocks or groups lie, where that is not the last one.  why: it was copied.
+    sqnr, max_error: over the values that were finite, NaN where none was.  non_finite: how many values
+    were NaN or Inf.  axis: along which its blocks or groups lie, where that is not the last one.  why: it
+    was copied.
     """
 
     name: str
@@ -52,11 +54,17 @@ class TensorReport:
     bytes_after: int
     axis: int | None = None
     why: str | None = None
+    non_finite: int | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Was it quantized, and had it a finite value, from which something can be measured?"""
+        return self.sqnr is not None and (self.non_finite or 0) < math.prod(self.shape)
 
 
 @dataclass
 class FileReport:
-    """What became of a file: its tensors, and the SQNR over all that were quantized."""
+    """What became of a file: its tensors, and the SQNR over all finite values that were quantized."""
 
     tensors: list[TensorReport] = field(default_factory=list)
     sums: ErrorSums = field(default_factory=ErrorSums)
@@ -234,8 +242,9 @@ def _quantized(name: str, entry: Entry, plan: Plan, sums: ErrorSums) -> TensorRe
     bits = 8 * after / count if count else 0.0
     axis = None if plan.axis == len(plan.shape) - 1 else plan.axis
     return TensorReport(
-        name, entry.shape, plan.dtype.name, bits, error.sqnr, error.max_error, entry.nbytes, after, axis
-    )
+        name, entry.shape, plan.dtype.name, bits, error.sqnr, error.max_error, entry.nbytes, after, axis,
+        non_finite=error.non_finite,
+    )  # fmt: skip
 
 
 def _copied(name: str, entry: Entry, why: str | None) -> TensorReport:

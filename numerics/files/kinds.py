@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 _TORCH = (
-    "a PyTorch pickle; write it again with nx.save(torch.load(path, weights_only=True), 'out.safetensors')"
+    "a PyTorch pickle; write it again with nx.save(torch.load(path, weights_only=True){}, 'out.safetensors')"
 )
+_UNDER = ", as its tensors lie under that name"
+_MODULE = (
+    "a PyTorch pickle of a whole module; where you trust it, write it again with "
+    "nx.save(torch.load(path, weights_only=False).state_dict(), 'out.safetensors')"
+)
+NESTED = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params", "ema")
+"""Where training scripts put a state dict, beside other things."""
 _GGUF = "a GGUF file, whose tensors are quantized; take the model's original .safetensors"
 _NUMPY = "a NumPy array; write it again with nx.save({'name': numpy.load(path)}, 'out.safetensors')"
 _NPZ = "NumPy arrays in a zip; write them again with nx.save(dict(numpy.load(path)), 'out.safetensors')"
@@ -33,7 +40,7 @@ def known(first: bytes | bytearray) -> str | None:
     """
     for magic, said in MAGICS:
         if first.startswith(magic):
-            return said
+            return _of_torch(first) if said is _TORCH else said
     if first.startswith(b"PK\x03\x04"):
         return _of_zip(first)
     if first[4:8] == b"TFL3":
@@ -51,7 +58,19 @@ def _of_zip(first: bytes | bytearray) -> str:
     name = first[30 : 30 + int.from_bytes(first[26:28], "little")]
     if name.endswith(b".npy"):
         return _NPZ
-    return _TORCH if b"data.pkl" in first or name.endswith((b".pkl", b"/version", b"/byteorder")) else _PACKED
+    if b"data.pkl" in first or name.endswith((b".pkl", b"/version", b"/byteorder")):
+        return _of_torch(first)
+    return _PACKED
+
+
+def _of_torch(first: bytes | bytearray) -> str:
+    """Of the texts with which its pickle begins: a module's class, or the name that holds the state dict."""
+    if b"ctorch.nn.modules." in first:
+        return _MODULE
+    for name in NESTED:
+        if b"X" + len(name).to_bytes(4, "little") + name.encode() in first:  # pickle's BINUNICODE
+            return _TORCH.format(f"[{name!r}]") + _UNDER
+    return _TORCH.format("")
 
 
 def _is_onnx(first: bytes | bytearray) -> bool:

@@ -14,7 +14,7 @@ from numerics.files.header import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.files.safetensors import BITS, ML_DTYPES, NUMPY, PACKED, Entry, Reader, Writer
 from numerics.files.signals import terminable
 from numerics.files.stream import Shared, qtensor, store
-from numerics.formats.errors import NumericsError, one_of, truth
+from numerics.formats.errors import NumericsError, one_of, said, truth
 from numerics.interop import native
 from numerics.interop.native import from_native, to_native
 from numerics.pytorch.convert import as_arrays, as_tensors
@@ -44,7 +44,10 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     array([ 0.5, -1. ,  2. ,  3.5])
     """
     if not isinstance(tensors, Mapping):
-        raise NumericsError(f"save takes tensors by name, as {{'w': q}}, not a {type(tensors).__name__}")
+        raise NumericsError(
+            "save takes tensors by name, as {'w': q} or a module's state_dict(), "
+            f"not a {type(tensors).__name__}"
+        )
     for name in tensors:
         _check_name(name)
     held = {name: _on_host(name, tensor) for name, tensor in tensors.items()}
@@ -126,6 +129,14 @@ def _check_name(name: Any) -> None:
 
 def _on_host(name: str, tensor: Any) -> Any:
     """A tensor as arrays; raises NumericsError, naming it, where it is none."""
+    if isinstance(tensor, Mapping):
+        held = f", such as {said(next(iter(tensor)))}" if tensor else ""
+        raise NumericsError(
+            f"{name!r} is no tensor but a {type(tensor).__name__} of {len(tensor)}{held}; where those are "
+            f"the tensors, save them alone: nx.save(tensors[{name!r}], path); else leave it out"
+        )
+    if tensor is None or isinstance(tensor, (str, bytes, set)) or callable(tensor):
+        raise NumericsError(f"{name!r} is no tensor but {said(tensor)}; leave it out")
     try:
         if isinstance(tensor, QTensor):
             return as_arrays(tensor.to("cpu") if is_tensor(tensor) else tensor)

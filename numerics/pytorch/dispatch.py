@@ -14,7 +14,7 @@ from torch import Tensor
 from numerics.backends.host.tensors import check_dense, given_tensor, number_of, number_tensor
 from numerics.backends.partition import as_shape, check_axis
 from numerics.formats import dispatch
-from numerics.formats.block import Block, Blocks
+from numerics.formats.block import Block, Blocks, stored_scale
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import Draw
@@ -159,27 +159,43 @@ class Face:
     # ---- tensors with their scales (quantization.py) ------------------------------------------
 
     def quantize(
-        self, x: Tensor, recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any
-    ) -> TensorQTensor:
+        self, x: Tensor, recipe: str, scale: Any, zero_point: Any, tensor_scale: Any, seed: int | None,
+        bits: Any,
+    ) -> TensorQTensor:  # fmt: skip
         """numerics.quantize."""
-        _check(x, scale)
+        _check(x, scale, tensor_scale)
         given = _beside("scale", scale), _beside("zero_point", zero_point)
-        parts = _ops.quantize(x.detach(), recipe, *given, *_drawn(x, seed, bits))
+        drawn = _drawn(x, seed, bits)
+        parts = _ops.quantize(x.detach(), recipe, *given, *drawn, tensor_scale=_of_tensor(tensor_scale))
         return wrapped(recipe, x, *parts)
 
     def fake_quantize(
-        self, x: Tensor, recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any, clip: bool
-    ) -> Tensor:
+        self, x: Tensor, recipe: str, scale: Any, zero_point: Any, tensor_scale: Any, seed: int | None,
+        bits: Any, clip: bool,
+    ) -> Tensor:  # fmt: skip
         """numerics.fake_quantize."""
-        _check(x, scale)
+        _check(x, scale, tensor_scale)
         given = _beside("scale", scale), _beside("zero_point", zero_point)
-        return _ops.fake_quantize(x, recipe, *given, *_drawn(x, seed, bits), clip)
+        return _ops.fake_quantize(
+            x, recipe, *given, *_drawn(x, seed, bits), clip, tensor_scale=_of_tensor(tensor_scale)
+        )
 
 
-def _check(x: Tensor, scale: Any) -> None:
+def _check(x: Tensor, scale: Any, tensor_scale: Any) -> None:
     check_dense(x)
     if isinstance(scale, Tensor) and scale.requires_grad:
         raise NumericsError("scale requires a gradient; numerics.train.LSQ and TQT learn scales")
+    if isinstance(tensor_scale, Tensor) and tensor_scale.requires_grad:
+        raise NumericsError("tensor_scale requires a gradient, and has none; give tensor_scale.detach()")
+
+
+def _of_tensor(scale: Any) -> Tensor | None:
+    """A tensor's scale as an operator takes it: a tensor of one number, its checks to come there."""
+    if scale is None:
+        return None
+    if not isinstance(scale, Tensor) and type(scale) is not float:  # torch.compile may not know a float yet
+        scale = stored_scale(scale)
+    return given_tensor("tensor_scale", scale, torch.float64)
 
 
 def _beside(name: str, given: Any) -> Tensor | None:

@@ -64,12 +64,13 @@ def reach(d: Element) -> Reach:
 
 
 def within_range(
-    x: Tensor, recipe: str, scale: Tensor | None = None, zero_point: Tensor | None = None
-) -> Tensor:
+    x: Tensor, recipe: str, scale: Tensor | None = None, zero_point: Tensor | None = None,
+    tensor_scale: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Where x rounds onto the grid of its scale, found or given (bool, x's shape)."""
     r = replace(Recipe.parse(recipe), rounding="half_even")
     with ieee_arithmetic():  # where subnormals are flushed a quotient of them is another number
-        parts = torch.ops.numerics.quantize(x, r.text, scale, zero_point)
+        parts = torch.ops.numerics.quantize(x, r.text, scale, zero_point, tensor_scale=tensor_scale)
         inside = _in_blocks(x, r, parts) if r.blocked else _of_elements(x, r, parts)
         return inside & x.isfinite()
 

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from numerics.backends.host.affine import HostAffine
+from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_array, as_tensor, number_of, number_tensor
 from numerics.backends.partition import Blocking, check_axis
 from numerics.formats import dispatch
-from numerics.formats.block import Block, Blocks
+from numerics.formats.block import Block, Blocks, stored_scale
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import Draw, check_random, check_rounding
@@ -129,8 +130,9 @@ def _quantize(
     zero_point: Any = None,
     seed: int | None = None,
     bits: Any = None,
+    tensor_scale: Any = None,
 ) -> Parts:
-    q = quantized(x, *_drawn(recipe, scale, zero_point, seed, bits))
+    q = quantized(x, *_drawn(recipe, scale, zero_point, seed, bits, tensor_scale))
     return _tensors(x, q.packed, q.shared, q.zero_point, q.tensor_scale)
 
 
@@ -154,15 +156,22 @@ def _fake_quantize(
     seed: int | None = None,
     bits: Any = None,
     clip_gradient: bool = False,
+    tensor_scale: Any = None,
 ) -> Tensor:
-    return _apart(_tensor(fake_quantized(x, *_drawn(recipe, scale, zero_point, seed, bits))), x)
+    drawn = _drawn(recipe, scale, zero_point, seed, bits, tensor_scale)
+    return _apart(_tensor(fake_quantized(x, *drawn)), x)
 
 
-def _drawn(recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any) -> tuple[Any, ...]:
-    """What `quantized` takes, its randomness checked."""
+def _drawn(
+    recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any, tensor_scale: Any
+) -> tuple[Any, ...]:
+    """What `quantized` takes, its randomness and the tensor's scale checked."""
     found, draw = Recipe.parse(recipe), _draw(seed, bits)
     check_random(found.rounding, draw.seed, draw.bits)
-    return found, scale, zero_point, draw
+    if tensor_scale is not None:
+        with ieee_arithmetic():  # where subnormals are flushed it would be read as 0
+            tensor_scale = stored_scale(tensor_scale)
+    return found, scale, zero_point, draw, tensor_scale
 
 
 # ---- tensors with scales that are learned ----------------------------------------------------------
@@ -254,17 +263,17 @@ def _count_arguments(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _keep_input(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, ctx.recipe, scale, zero_point, _, _, ctx.clip = inputs
+    x, ctx.recipe, scale, zero_point, _, _, ctx.clip, tensor_scale = inputs
     ctx.others = len(inputs) - 1
     if ctx.clip:
-        ctx.save_for_backward(x, scale, zero_point)
+        ctx.save_for_backward(x, scale, zero_point, tensor_scale)
 
 
 def _clipped(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     """Straight through, where asked only within the range of the format."""
     if ctx.clip:
-        x, scale, zero_point = ctx.saved_tensors
-        inside = torch.ops.numerics.within_range(x, ctx.recipe, scale, zero_point)
+        x, *given = ctx.saved_tensors
+        inside = torch.ops.numerics.within_range(x, ctx.recipe, *given)
         gradient = torch.where(inside, gradient, 0.0)
     return (gradient, *[None] * ctx.others)
 
@@ -302,6 +311,7 @@ _BLOCK = (
     "str dtype, int axis=-1, str scale_rule='floor', str rounding='half_even', "
     f"float? tensor_scale=None, {_DRAW}"
 )
+_OF_TENSOR = "Tensor? tensor_scale=None"
 _GIVEN = f"str recipe, Tensor? scale=None, Tensor? zero_point=None, {_DRAW}"
 
 OPERATORS: dict[str, Operator] = {
@@ -353,7 +363,8 @@ OPERATORS: dict[str, Operator] = {
         _unpack_blocks, _fake_unpack_blocks,
     ),
     "quantize": Operator(
-        f"(Tensor x, {_GIVEN}) -> (Tensor, Tensor, Tensor, Tensor)", _quantize, _fake_quantize_parts
+        f"(Tensor x, {_GIVEN}, {_OF_TENSOR}) -> (Tensor, Tensor, Tensor, Tensor)",
+        _quantize, _fake_quantize_parts,
     ),
     "dequantize": Operator(
         "(Tensor packed, Tensor? scale, Tensor? zero_point, Tensor? tensor_scale, SymInt[] shape, "
@@ -364,11 +375,12 @@ OPERATORS: dict[str, Operator] = {
         ),
     ),
     "fake_quantize": Operator(
-        f"(Tensor x, {_GIVEN}, bool clip_gradient=False) -> Tensor", _fake_quantize,
+        f"(Tensor x, {_GIVEN}, bool clip_gradient=False, {_OF_TENSOR}) -> Tensor", _fake_quantize,
         lambda x, *_: _plain_like(x), _clipped, _keep_input,
     ),
     "within_range": Operator(
-        "(Tensor x, str recipe, Tensor? scale=None, Tensor? zero_point=None) -> Tensor", within_range,
+        f"(Tensor x, str recipe, Tensor? scale=None, Tensor? zero_point=None, {_OF_TENSOR}) -> Tensor",
+        within_range,
         lambda x, *_: x.new_empty(x.shape, dtype=torch.bool),
     ),
     "tqt": Operator(

@@ -46,7 +46,7 @@ class QTensor:
 
     shape: of the tensor, as it was.  recipe: how it was quantized.  packed: its codes, in C order
     (mx4, mx6, mx9: whole blocks, docs/layout.md).  shared: the scales that stand beside the codes:
-    float32 (float64 for scale_type "float64") in the shape that the scheme gives, codes of the
+    float32 (float64 for the scale_type "float" of float64) in the shape that the scheme gives, codes of the
     block's scale format, None for microexponents.  original: the float type that was quantized;
     "python" for Python numbers.
 
@@ -103,8 +103,11 @@ class QTensor:
 
     @property
     def scale_type(self) -> str:
-        """The type of the scales: float64, float32, float16, bfloat16 or pof2."""
-        return self.recipe.stored_scale_type(self.original)
+        """The type of the scales, as `quantize` takes it: float32, float16, bfloat16, pof2, float.
+
+        float: the type of the tensor that was quantized, whichever that was.
+        """
+        return self.recipe.scale_type
 
     @property
     def codes(self) -> Any:
@@ -144,7 +147,11 @@ class QTensor:
     def _scale_bytes(self) -> int:
         if self.shared is None:
             return 0
-        bits = 8 * self.shared.itemsize if self.scheme is None else SCALE_BITS[self.scale_type]
+        bits = (
+            8 * self.shared.itemsize
+            if self.scheme is None
+            else SCALE_BITS[self.recipe.stored_scale_type(self.original)]
+        )
         return int(math.prod(self.shared.shape) * bits // 8)
 
     @property
@@ -169,11 +176,12 @@ class QTensor:
         """How far the values are from x, which has the tensor's shape: SQNR in dB, largest error.
 
         x: as for `quantize`, or a QTensor, which counts by its values.
-        Computed in float64 over the finite elements of x.  Raises NumericsError for another shape.
+        Computed in float64 over the finite elements of x; how many others there are, NaN and Inf, is
+        `non_finite`.  Raises NumericsError for another shape.
 
         >>> import numerics as nx
         >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").error([0.5, -1.0, 2.0, 3.5])
-        Error(sqnr=inf, max_error=0.0)
+        Error(sqnr=inf, max_error=0.0, non_finite=0)
         """
         x = values_of(x)
         data = to_host(affine_backend(x).prepare(x)[0])
@@ -332,25 +340,38 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
 
 @dataclass(frozen=True)
 class Error:
-    """Signal-to-quantization-noise ratio in dB, and the largest absolute error."""
+    """Signal-to-quantization-noise ratio in dB, the largest absolute error, and what is in neither.
+
+    sqnr: 10 log10(sum of x**2 / sum of (x - y)**2) over the finite elements of x; inf where all of them
+    are kept exactly, NaN where one became NaN or where there is none.  max_error: over the same ones,
+    and NaN where sqnr is.  non_finite: how many elements of x are NaN or Inf, which the others leave out.
+    """
 
     sqnr: float
     max_error: float
+    non_finite: int = 0
 
 
 @dataclass
 class ErrorSums:
-    """Power of a signal and of its error, summed as parts of it come; addable."""
+    """Power of a signal and of its error, summed as parts of it come; addable.
+
+    count: elements that came, and non_finite: those of them that are in no other sum.
+    """
 
     signal: float = 0.0
     noise: float = 0.0
     max_error: float = 0.0
+    count: int = 0
+    non_finite: int = 0
 
     def add(self, x: Array, y: Array) -> None:
-        """Takes in a part: x as it was and y as it became; elements of x that are not finite are left out."""
-        for signal, noise, largest in _host(x).error_sums(x, y).tolist():
+        """Takes in a part: x as it was and y as it became; of x, what is not finite is only counted."""
+        self.count += x.size
+        for signal, noise, others, largest in _host(x).error_sums(x, y).tolist():
             self.signal += signal
             self.noise += noise
+            self.non_finite += int(others)
             self.max_error = max(self.max_error, largest)
         if math.isnan(self.noise):
             self.max_error = math.nan
@@ -359,17 +380,24 @@ class ErrorSums:
         """Takes in the sums of another signal."""
         self.signal += other.signal
         self.noise += other.noise
+        self.count += other.count
+        self.non_finite += other.non_finite
         self.max_error = float(np.maximum(self.max_error, other.max_error))  # NaN stays
 
     @property
     def error(self) -> Error:
-        """What the sums say; an exact copy has an infinite SQNR."""
+        """What the sums say; an exact copy has an infinite SQNR, and nothing finite has none."""
+        if self.count == self.non_finite:
+            return Error(math.nan, math.nan, self.non_finite)
+        return Error(self._sqnr(), self.max_error, self.non_finite)
+
+    def _sqnr(self) -> float:
         if self.noise == 0:
-            return Error(math.inf, self.max_error)
+            return math.inf
         ratio = self.signal / self.noise
         if not ratio > 0:
-            return Error(-math.inf if ratio == 0 else ratio, self.max_error)
-        return Error(10 * math.log10(ratio), self.max_error)
+            return -math.inf if ratio == 0 else ratio
+        return 10 * math.log10(ratio)
 
 
 def affine_backend(x: Any) -> AffineBackend:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from numerics.backends.host.affine import AffineOptions, Partition
 from numerics.backends.partition import Blocking, check_axis
-from numerics.formats.block import Block
+from numerics.formats.block import Block, no_tensor_scale
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.registry import dtype as find_dtype
@@ -20,6 +20,7 @@ from numerics.formats.text import facts_in, read, spelled
 from numerics.tensor.scheme import Scheme, per_tensor
 
 SCALE_TYPES = ("float32", "float", "float16", "bfloat16", "pof2")
+OWN_TYPE = {"float64": "scale_type='float' is the type of the tensor itself, float64 too;"}
 ZERO_POINT_TYPES = ("int32", "float32")
 
 
@@ -56,7 +57,9 @@ class Recipe:
         """The options of `quantize`, checked; raises NumericsError where they contradict each other."""
         found = find_dtype(dtype)
         scaled = scheme is not None or scale_type is not None or not getattr(found, "wide", False)
-        scale_type = one_of("scale type", "float32" if scale_type is None else scale_type, SCALE_TYPES)
+        scale_type = one_of(
+            "scale type", "float32" if scale_type is None else scale_type, SCALE_TYPES, OWN_TYPE
+        )
         zero_point_type = one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
         symmetric, axis = truth("symmetric", symmetric), integer("axis", axis)
@@ -158,8 +161,10 @@ class Recipe:
         """The same for blocks along another axis."""
         return replace(self, axis=axis)
 
-    def refuse_given(self, scale: Any, zero_point: Any) -> None:
-        """Block formats find their scales themselves."""
+    def refuse_given(self, scale: Any, zero_point: Any, tensor_scale: Any = None) -> None:
+        """Block formats find the scales of their blocks themselves; some of them have one of the tensor."""
+        if tensor_scale is not None and not (self.blocked and self.block.family == "scaled"):
+            raise no_tensor_scale(self.dtype)
         if self.blocked:
             given = {"scale": scale, "zero_point": zero_point}
             refuse(self.dtype, given, {"scale": None, "zero_point": None})
@@ -204,10 +209,10 @@ FOR_ELEMENTS = {"scheme": None, "symmetric": True, "scale_type": "float32", "zer
 FOR_BLOCKS = {"scale_rule": "floor", "axis": -1}
 FOR_INTEGERS = {"symmetric": True, "zero_point_type": "int32"}
 _WHY = {
-    "block": "a block format finds its own scales; allowed: axis, scale_rule, rounding",
-    "integer": "an integer format takes a scheme; axis and scale_rule belong to block formats",
-    "float": "a float format takes a scheme and is symmetric; "
-    "zero points belong to integers, axis and scale_rule to block formats",
+    "block": "blocks have a size of their own and find their scales; allowed: axis=, scale_rule=, rounding=",
+    "integer": "an integer format takes scheme=; axis= and scale_rule= belong to block formats",
+    "float": "a float format takes scheme= and is symmetric; "
+    "zero points belong to integers, axis= and scale_rule= to block formats",
 }
 
 

@@ -72,6 +72,17 @@ class Table:
                 return shown.drawn(widths)
         return self._listed(screen)
 
+    def left_out(self, screen: Screen) -> list[str]:
+        """A sentence about the columns that `lines` leaves out on that screen; nothing where it shows all."""
+        for kept in self._ever_fewer():
+            if _Shown(self, screen, kept).fitting() is not None:
+                break
+        lost = [column.heading for k, column in enumerate(self.columns) if k not in kept]
+        if not lost or _Shown(self, screen, kept).fitting(LEAST) is None:
+            return []
+        said = f"left out: {', '.join(lost)}; a wider terminal or --json shows {'them' if lost[1:] else 'it'}"
+        return wrapped(said, screen.width or len(said))
+
     def fits(self, screen: Screen) -> bool:
         """Does that screen show all of it side by side?"""
         return _Shown(self, screen, range(len(self.columns))).fitting() is not None

@@ -37,7 +37,8 @@ def test_the_kernel_finds_the_bits_of_numpy(size, kinds):
     signal, error = x[kept].astype(np.float64), x[kept].astype(np.float64) - y[kept]
     assert due[:, 0].sum() == pytest.approx(math.fsum(signal**2), rel=1e-13, abs=0)
     assert due[:, 1].sum() == pytest.approx(math.fsum(error**2), rel=1e-13, abs=0)
-    assert due[:, 2].max(initial=0) == np.abs(error).max(initial=0)
+    assert due[:, 2].sum() == size - kept.sum()
+    assert due[:, 3].max(initial=0) == np.abs(error).max(initial=0)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
@@ -52,7 +53,7 @@ def test_nothing_behind_an_array_is_read():
     x[40:] = 1e30
     for size in range(1, 40):
         found = EXECUTOR.error_sums(x[:size], np.zeros(size, np.float32))
-        assert found.tolist() == [[size, size, 1.0]]
+        assert found.tolist() == [[size, size, 0, 1.0]]
 
 
 def test_strides_and_byte_order_are_not_taken_for_the_values():
@@ -76,6 +77,7 @@ def test_every_float_type_is_summed_by_its_values(name, executor):
     due.add(narrow.astype(np.float64), y)
     assert came == due
     assert came.max_error > 0
+    assert (came.count, came.non_finite) == (1000, 1)
 
 
 def test_a_nan_that_was_made_is_an_error_and_one_that_came_is_not(executor):
@@ -100,3 +102,30 @@ def test_without_numba_the_sums_are_numpy_s(monkeypatch):
     found = ErrorSums()
     found.add(x, y)
     assert found == due
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("size", [1, 15, 16, 33, sums.CHUNK + 5])
+def test_every_nan_and_inf_is_counted(name, library, size):
+    torch = pytest.importorskip("torch")
+    x = torch.linspace(-2, 2, size).to(getattr(torch, name))
+    x[::3], x[1::7], x[2::11] = math.nan, math.inf, -math.inf
+    due = size - int(x.isfinite().sum())
+    if library == "numpy":
+        kind = name if name != "bfloat16" else pytest.importorskip("ml_dtypes").bfloat16
+        x = x.double().numpy().astype(kind)
+    assert nx.quantize(x, "int8").error(x).non_finite == due
+
+
+def test_without_a_finite_value_there_is_no_sqnr(executor):
+    x = np.full(40, np.nan, np.float32)
+    error = nx.quantize(x, "int4").error(x)
+    assert math.isnan(error.sqnr)
+    assert math.isnan(error.max_error)
+    assert error.non_finite == 40
+    one = ErrorSums()
+    one.add(np.float32([np.inf]), np.float32([0]))
+    one.merge(ErrorSums(1.0, 0.0, 0.0, 1, 0))
+    assert one.error.sqnr == math.inf
+    assert (one.count, one.error.non_finite) == (2, 1)

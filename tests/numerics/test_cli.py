@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 
 import numerics as nx
 from numerics import cli
+from numerics.cli.words import in_options
 from tests.children import LIMIT, child
 
 RNG = np.random.default_rng(0)
@@ -96,6 +98,11 @@ def test_quantize_json(model, tmp_path):
     assert run("quantize", model, tmp_path / "out", "--dtype", "mx6", "--quiet") == ""
 
 
+@pytest.mark.parametrize("command", ["quantize", "encode", "conform", "vectors generate"])
+def test_the_lists_of_roundings_have_quark_s_word(command):
+    assert "or round for half_away" in " ".join(run(*command.split(), "--help").split())
+
+
 def test_formats():
     printed = run("formats")
     for d in nx.dtypes():
@@ -169,10 +176,10 @@ def test_doctor():
         (("encode", "fp4", "one"), "'one' is not a number"),
         (("encode", "fp4", "1", "--overflow", "nonsaturate"), "has neither Inf nor NaN"),
         (("quantize", "MODEL", "MODEL", "--dtype", "mx6"), "is the input"),
-        (("quantize", "MODEL", "OUT", "--dtype", "mx6", "--scheme", "per_tensor"), "mx6: scheme="),
+        (("quantize", "MODEL", "OUT", "--dtype", "mx6", "--scheme", "per_tensor"), "mx6: --scheme cannot be"),
         (
             ("quantize", "MODEL", "OUT", "--dtype", "int4", "--scheme", "per_group"),
-            "needs the size of a group",
+            "--scheme per_group needs --group-size",
         ),
         (("quantize", "MODEL", "OUT", "--dtype", "int4", "--group-size", "0"), "a group of 0 elements"),
         (("dequantize", "MODEL", "OUT"), "nothing to dequantize"),
@@ -212,7 +219,7 @@ def test_encode_of_blocks_says_what_the_format_does(d):
 
 def test_errors_speak_of_options_not_of_arguments(model, tmp_path):
     failed = python("quantize", model, tmp_path / "out", "--dtype", "mx6", "--scheme", "per_tensor")
-    assert failed.stderr.startswith("numerics: mx6: --scheme per_tensor() cannot be")
+    assert failed.stderr.startswith("numerics: mx6: --scheme cannot be, since")
     assert "scale_rule" not in failed.stderr
     failed = python("quantize", model, tmp_path / "out", "--dtype", "mx6", "--include", "nothing*")
     assert failed.stderr.startswith("numerics: --include 'nothing*' matches no tensor")
@@ -298,3 +305,52 @@ def test_options_that_contradict_each_other_or_do_nothing_were_taken(tmp_path, o
     command = ["quantize", str(tmp_path / "w.st"), str(out), "--dtype", "int4", *options]
     assert said in run(*command, code=2)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["int4", "uint8", "fp4", "bfloat16", "mxfp4", "mx6", "nvfp4"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--scheme", "per_group"), ("--scheme", "per_group", "--group-size", "16"), ("--group-size", "16"),
+        ("--scheme", "per_group(16, axis=-1)"), ("--scheme", "per_tensor"), ("--axis", "1"),
+        ("--scheme", "per_channel", "--axis", "7"), ("--asymmetric",), ("--scale-rule", "even"),
+        ("--scale-type", "pof2"), ("--asymmetric", "--zero-point-type", "float32"), ("--scale-type", "f"),
+    ],
+    ids="".join,
+)  # fmt: skip
+def test_no_message_names_arguments_of_python(model, tmp_path, monkeypatch, capsys, name, options):
+    words = ["quantize", str(model), str(tmp_path / "out"), "--quiet", "--dtype", name, *options]
+    monkeypatch.setattr(sys, "argv", ["numerics", *words])
+    if cli.ended(lambda: cli.commands.main(words, standalone_mode=False)) == 0:
+        return
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    unquoted = re.sub(r"\w+\([^()]*\)", "", said)
+    assert not re.findall(r"(?<!-)\b\w+=|scale_|zero_point|symmetric=", unquoted), said
+    assert "--" not in "".join(re.findall(r"\w\(([^()]*)\)", said)), said
+    known = {option for parameter in cli.commands.commands["quantize"].params for option in parameter.opts}
+    assert set(re.findall(r"--[\w-]+", said)) <= known
+
+
+def test_blocks_have_a_size_of_their_own_is_said_in_one_sentence(model, tmp_path):
+    words = ("quantize", model, tmp_path / "out", "--dtype", "mxfp4", "--scheme", "per_group")
+    assert run(*words, code=2) == (
+        "mxfp4: --scheme cannot be, since blocks have their own size (32): drop --scheme; "
+        "--axis chooses the axis of the blocks"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "due"),
+    [
+        ("scheme=per_group(16, axis=-1) cannot be", "--scheme per_group(16, axis=-1) cannot be"),
+        ("a tensor's axis= and axis 3", "a tensor's --axis and axis 3"),
+        (
+            "'axis=3' of my_axis=1, scale_rules, scale_rule",
+            "'axis=3' of my_axis=1, scale_rules, --scale-rule",
+        ),
+        ("belongs to symmetric=False; scale=, seed=", "belongs to --asymmetric; scale=, --seed"),
+    ],
+)
+def test_only_whole_words_become_options(said, due):
+    assert in_options(said, cli.commands, ["quantize", "m", "o"]) == due

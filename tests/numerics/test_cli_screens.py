@@ -93,6 +93,7 @@ def numbers_of(d):
 def test_formats_are_a_line_each_with_whole_numbers(look, columns):
     headings, _, *lines = look(columns, "formats")
     assert headings.split()[:5] == ["format", "kind", "bits", "max", "smallest"]
+    lines = [line for line in lines if not line.startswith("left out: ")]
     assert [line.split()[:5] for line in lines] == [[d.name, d.kind, *numbers_of(d)] for d in FORMATS]
     assert ("source" in headings) == (columns == 200)
 
@@ -188,11 +189,46 @@ def test_quantize_reports_a_line_a_tensor(look, model, tmp_path, columns):
     assert {"tensor", "bits", "SQNR dB", "after"} <= {heading.strip() for heading in headings}
 
 
+@pytest.mark.parametrize(
+    ("columns", "lost"), [(80, "also called, source"), (110, "source"), (250, None), (None, None)]
+)
+def test_a_list_of_formats_says_which_columns_are_left_out(look, columns, lost):
+    said = [line for line in look(columns, "formats") if line.startswith("left out")]
+    shows = f"a wider terminal or --json shows {'them' if lost and ',' in lost else 'it'}"
+    assert said == [f"left out: {lost}; {shows}"] * (lost is not None)
+
+
+def test_a_report_says_which_columns_are_left_out(look, model, tmp_path):
+    said = " ".join(look(60, "quantize", model, tmp_path / "out", "--dtype", "mxfp4"))
+    assert "left out: shape, max error, before; a wider terminal or --json shows them" in said
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, None])
+def test_quantize_says_which_values_were_nan_or_inf(look, tmp_path, columns):
+    path, some = tmp_path / "holes.safetensors", np.ones((4, 64), np.float32)
+    some[0, :3] = np.nan, np.inf, -np.inf
+    save_file({"some": some, "none": some * np.nan, "whole": np.ones((4, 64), np.float32)}, path)
+    lines = look(columns, "quantize", path, tmp_path / "out", "--dtype", "int4")
+    said = json.loads("\n".join(look(None, "quantize", path, tmp_path / "out", "--dtype", "int4", "--json")))
+    counts = {tensor["name"]: tensor["non_finite"] for tensor in said["tensors"]}
+    assert counts == {"some": 3, "none": 256, "whole": 0}
+    assert (said["total"]["non_finite"], said["total"]["sqnr"]) == (259, "inf")
+    assert {tensor["name"]: tensor["sqnr"] for tensor in said["tensors"]}["none"] == "nan"
+    assert "259 NaN or Inf, in no SQNR or error: none, some" in " ".join(lines)
+    row = next(line.split() for line in lines if line.startswith("none"))
+    assert "-" in row
+    assert not {"nan", "inf"} & set(row)
+    if columns is None or columns > 80:
+        assert "NaN/Inf" in lines[0]
+        assert "256" in row
+    assert not [line for line in lines if line.startswith("worst") and "none" in line]
+
+
 def test_quantize_on_a_pipe_has_full_names_and_every_field(look, model, tmp_path):
     lines = look(None, "quantize", model, tmp_path / "out", "--dtype", "mx6")
     end = next(k for k, line in enumerate(lines) if line.startswith("all "))
     table = [re.split(" {2,}", line) for line in lines[: end + 1]]
-    assert {len(row) for row in table} == {7}
+    assert {len(row) for row in table} == {7}  # no column of NaN and Inf, where there are none
     assert [line for line in lines[end:] if line.startswith("copied, fewer than two dimensions: ")]
     assert {NAME.format(i) for i in range(12)} <= {row[0] for row in table}
     assert all(row[-1].isdecimal() for row in table[1:])

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -289,6 +290,23 @@ def test_other_files_announced_a_header_of_578712552184433488_bytes(tmp_path, wh
     for make in FOREIGN[what]:
         (tmp_path / "file").write_bytes(make())
         refused(tmp_path / "file", f"file is not a whole safetensors file: it looks like {what}")
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("made", "way"),
+    [
+        (lambda: {"w": torch.ones(2)}, "nx.save(torch.load(path, weights_only=True), 'out.safetensors')"),
+        (lambda: {"epoch": 3, "state_dict": {"w": torch.ones(2)}},
+         "weights_only=True)['state_dict'], 'out.safetensors'), as its tensors lie under that name"),
+        (lambda: {"model": {"model.w": torch.ones(2)}}, "weights_only=True)['model'],"),
+        (lambda: torch.nn.Sequential(torch.nn.Linear(2, 2)), "of a whole module; where you trust it"),
+    ],
+    ids=["flat", "state_dict", "model", "module"],
+)  # fmt: skip
+def test_a_pickle_of_torch_says_where_its_tensors_lie(tmp_path, made, way, old):
+    torch.save(made(), tmp_path / "m.pt", _use_new_zipfile_serialization=not old)
+    refused(tmp_path / "m.pt", re.escape(way))
 
 
 # ---- manifests ----------------------------------------------------------------------------------

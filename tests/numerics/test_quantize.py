@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import numerics as nx
+from numerics.recipe import SCALE_TYPES, Recipe
 
 # ---- the judge: exact arithmetic, rounded half to even where a standard rounds ------------------
 
@@ -271,8 +272,32 @@ def test_a_range_beyond_float32_has_its_scale():
 def test_float_is_the_type_of_x():
     x = np.float32([0.3, 1.0])
     for kind, made in KINDS.items():
-        assert nx.quantize(x.astype(made), "int8", scale_type="float").scale_type == kind
-    assert nx.quantize([0.3, 1.0], "int8", scale_type="float").scale_type == "float64"
+        q = nx.quantize(x.astype(made), "int8", scale_type="float")
+        assert q.recipe.stored_scale_type(q.original) == kind
+    q = nx.quantize([0.3, 1.0], "int8", scale_type="float")
+    assert q.recipe.stored_scale_type(q.original) == "float64"
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale_type", SCALE_TYPES)
+def test_a_quantized_tensor_shows_options_that_quantize_takes(scale_type, kind, library):
+    x = np.float32([[0.3, 1.0, -7.0, 2.0]])
+    x = x.astype(KINDS[kind]) if library == "numpy" else torch.from_numpy(x).to(getattr(torch, kind))
+    q = nx.quantize(x, "int8", scale_type=scale_type, scheme=nx.per_channel(1), symmetric=False)
+    assert q.scale_type == scale_type
+    again = nx.quantize(x, q.format, scheme=repr(q.scheme), scale_type=q.scale_type, symmetric=False)
+    assert again.recipe == q.recipe
+    assert np.array_equal(np.asarray(again.scale), np.asarray(q.scale))
+    assert Recipe.parse(q.recipe.text) == q.recipe
+
+
+@pytest.mark.parametrize("ask", [nx.quantize, nx.fake_quantize])
+def test_float64_as_a_scale_type_is_told_its_name(ask):
+    with pytest.raises(
+        nx.NumericsError, match="unknown scale type 'float64'; scale_type='float' is the type"
+    ):
+        ask([1.0], "int8", scale_type="float64")
 
 
 # ---- floats and blocks --------------------------------------------------------------------------

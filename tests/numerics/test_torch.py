@@ -567,3 +567,51 @@ def test_what_torch_quantized_is_named(dtype):
 def test_what_cannot_be(make, said):
     with pytest.raises(nx.NumericsError, match=said):
         make()
+
+
+# ---- torch.func and torch.fx -------------------------------------------------------------------------
+
+OVER = {
+    "round": nx.fp4.round, "encode": nx.fp4.encode, "blocks": nx.nvfp4.round,
+    "scheme": lambda x: nx.fake_quantize(x, "int4", scheme=nx.per_group(16), symmetric=False),
+    "draws": lambda x: nx.fake_quantize(x, "int4", rounding="stochastic", seed=1),
+    "quantize": lambda x: nx.quantize(x, "mxfp4").dequantize(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OVER)
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_vmap_has_the_bits_of_a_loop(name):
+    x = torch.randn(3, 4, 32)
+    found = torch.func.vmap(OVER[name], in_dims=1, out_dims=1, randomness="same")(x)
+    assert torch.equal(found, torch.stack([OVER[name](x[:, k]) for k in range(4)], 1))
+
+
+def wrapped_round(x):
+    return nx.fake_quantize(x, "mxfp4")
+
+
+torch.fx.wrap("wrapped_round")
+
+
+class Rounds(torch.nn.Module):
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x):
+        return 2 * (wrapped_round(x) if self.by is None else self.by(x))
+
+
+def test_symbolic_trace_is_as_the_documentation_says():
+    x = torch.randn(2, 32)
+    operator = Rounds(lambda x: torch.ops.numerics.round(x, "fp4"))
+    for module in (Rounds(None), operator):
+        assert torch.equal(torch.fx.symbolic_trace(module)(x), module(x))
+    for name in set(OVER) - {"quantize"}:
+        with pytest.raises(torch.fx.proxy.TraceError, match="control flow"):
+            torch.fx.symbolic_trace(Rounds(OVER[name]))
+    held = torch.nn.Linear(32, 2)
+    held.weight = torch.nn.Parameter(nx.quantize(held.weight.detach(), "int4"), requires_grad=False)
+    module = torch.nn.Sequential(held)
+    assert torch.equal(torch.fx.symbolic_trace(module)(x), module(x))

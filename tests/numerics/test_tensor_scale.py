@@ -1,0 +1,80 @@
+"""tensor_scale= of quantize and fake_quantize: the scale of a tensor whose blocks have float scales."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+import numerics as nx
+
+X = np.random.default_rng(0).standard_normal((4, 40)).astype(np.float32)
+OWN = nx.block_format(block=16, element="fp4", scale=nx.float_format(5, 3, signed=False, name="ue5m3"))
+NUMBERS = [0.25, 1, 1e-41, Fraction(1, 3), np.float32(0.3), np.array([0.3]), torch.tensor(0.3),
+           torch.tensor([[0.3]], dtype=torch.float64), torch.tensor(1e-41)]  # fmt: skip
+NONE = [0.0, -1, float("nan"), float("inf"), 1e39, 10**400, [1.0], "1", np.ones(2), torch.ones(2),
+        torch.ones(0), True, 1j, torch.tensor(True), torch.tensor(-1.0), np.array("1")]  # fmt: skip
+KINDS = [np.asarray, torch.from_numpy]
+
+
+def encode(x, name, **options):
+    return nx.dtype(name).encode(x, **options)
+
+
+@pytest.mark.parametrize("d", [nx.nvfp4, OWN], ids=["nvfp4", "own"])
+@pytest.mark.parametrize("given", NUMBERS, ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=["numpy", "torch"])
+def test_a_given_tensor_scale_is_what_encode_takes(kind, given, d):
+    x = kind(X)
+    due = d.encode(X, tensor_scale=given)
+    q = nx.quantize(x, d, tensor_scale=given)
+    assert float(q.tensor_scale) == due.tensor_scale
+    assert np.array_equal(np.asarray(q.dequantize()), d.decode(due))
+    assert np.array_equal(np.asarray(nx.fake_quantize(x, d, tensor_scale=given)), d.decode(due))
+
+
+@pytest.mark.parametrize("given", NONE, ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=["numpy", "torch"])
+@pytest.mark.parametrize("verb", [nx.quantize, nx.fake_quantize, encode], ids=["quantize", "fake", "encode"])
+def test_what_is_no_tensor_scale_is_refused(kind, verb, given):
+    with pytest.raises(nx.NumericsError, match=r"tensor_scale=.* is not a positive finite float32 number"):
+        verb(kind(X), "nvfp4", tensor_scale=given)
+
+
+@pytest.mark.parametrize("d", [d for d in nx.dtypes() if getattr(d, "family", "") != "scaled"], ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=["numpy", "torch"])
+def test_a_format_without_a_tensor_scale_refuses_it(kind, d):
+    for verb in (nx.quantize, nx.fake_quantize):
+        with pytest.raises(
+            nx.NumericsError, match=f"{d} has no tensor scale; tensor_scale= belongs to blocks"
+        ):
+            verb(kind(X), d, tensor_scale=1.0)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_gradients_go_straight_through_a_given_tensor_scale(clip):
+    x = torch.tensor([[1.0, 0.1, 1e6, -1e6] * 4], requires_grad=True)
+    nx.fake_quantize(x, "nvfp4", tensor_scale=1.0, clip_gradient=clip).sum().backward()
+    assert x.grad.tolist() == [[1.0, 1.0, *[0.0 if clip else 1.0] * 2] * 4]
+    with pytest.raises(nx.NumericsError, match="tensor_scale requires a gradient"):
+        nx.fake_quantize(x, "nvfp4", tensor_scale=torch.tensor(1.0, requires_grad=True))
+
+
+def compiled(work):
+    return torch.compile(work, fullgraph=True, backend="aot_eager")
+
+
+def test_compiled_code_takes_a_tensor_scale():
+    fake = compiled(lambda x, s: nx.fake_quantize(x, "nvfp4", tensor_scale=s, clip_gradient=True))
+    whole = compiled(lambda x, s: nx.quantize(x, "nvfp4", tensor_scale=s).dequantize())
+    for given in (torch.tensor(0.25), torch.tensor([0.5]), 0.001, 0.3, 0.7):
+        x = torch.from_numpy(X).clone().requires_grad_()
+        y = fake(x, given)
+        y.sum().backward()
+        assert torch.equal(y, nx.nvfp4.round(x, tensor_scale=given))
+        assert torch.equal(whole(x.detach(), given), y)
+        assert torch.equal(x.grad, torch.ops.numerics.within_range(
+            x.detach(), '{"dtype": "nvfp4", "axis": -1}', tensor_scale=torch.as_tensor(given)
+        ).float())  # fmt: skip
