@@ -21,7 +21,7 @@ def _apart(member: Any) -> Any:
 
 
 def _is_door(name: str, member: Any) -> bool:
-    """Does it make or use an observer's state?  `observe` does by `_watch`: so it may be bound before this."""
+    """Does it make or use an observer's state?  `observe` does by `_watch`: it may be bound before this."""
     public = not name.startswith("_") and name != "observe"
     return name in ("__init__", "_watch") or (public and (callable(member) or isinstance(member, property)))
 

@@ -59,6 +59,13 @@ class Wrapper(Tensor):
         """The values, as a plain tensor."""
         raise NotImplementedError
 
+    @classmethod
+    def takes_data(cls, x: Any, came: Any) -> bool:
+        """May a module put `came` in x's place by `x.data = came`?  Not by torch's own way, which would
+        change what x says of itself, and none of its bytes.
+        """
+        return False
+
     # ---- memory --------------------------------------------------------------------------------
 
     def numpy(self, *, force: bool = False) -> Any:
@@ -98,7 +105,7 @@ class Wrapper(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """As of any tensor, but for what never reaches __torch_dispatch__."""
         if func is torch._has_compatible_shallow_copy_type:
-            return False  # `.data =` would change what it says of itself, and none of its bytes
+            return cls.takes_data(*args)
         if isinstance(func, HigherOrderOperator):  # torch.cond and its kin, whose branches take plain tensors
             plain, options = values_of((args, kwargs or {}))
             return func(*plain, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -61,6 +62,86 @@ def test_a_models_values_survive_its_conversion(swapping, kind, scale_type):
         assert torch.equal(found, due.to(kind))
         assert isinstance(moved.weight, torch.nn.Parameter)
         assert not moved.weight.requires_grad
+
+
+def tied(weight):
+    """A model whose embedding is its head."""
+    embedding, head = torch.nn.Embedding(8, 32), torch.nn.Linear(32, 8, bias=False)
+    embedding.weight = head.weight = torch.nn.Parameter(weight, requires_grad=False)
+    return torch.nn.Sequential(embedding, head)
+
+
+def loaded(model, **options):
+    found = copy.deepcopy(model)
+    found.load_state_dict(model.state_dict(), **options)
+    return found
+
+
+def pickled(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+MOVES = {
+    **{str(kind): convert for kind, convert in CONVERSIONS.items()},
+    "to a type": lambda m: m.to(torch.float64),
+    "to a device": lambda m: m.to("cpu"),
+    "to meta": lambda m: m.to("meta"),
+    "to both": lambda m: m.to("cpu", torch.float16),
+    "type": lambda m: m.type(torch.float64),
+    "twice": lambda m: m.half().double(),
+    "requires_grad_": lambda m: m.requires_grad_(False),
+    "to_empty": lambda m: m.to_empty(device="cpu"),
+    "share_memory": lambda m: m.share_memory(),
+    "load_state_dict": loaded,
+    "assigned": lambda m: loaded(m, assign=True),
+    "deepcopy": copy.deepcopy,
+    "torch.save": pickled,
+}
+
+
+@pytest.mark.parametrize("scale_type", ["float32", "float", None], ids=["float32", "float", "blocks"])
+@pytest.mark.parametrize("name", MOVES)
+def test_what_is_tied_stays_tied_as_plain_parameters_do(swapping, name, scale_type):
+    """`model.double()` gave each module a Parameter of its own, and the memory of both."""
+    x = weight(8, 32)
+    q = nx.quantize(x, "int8", scale_type=scale_type) if scale_type else nx.quantize(x, "mxfp4")
+    plain, packed = MOVES[name](tied(x)), MOVES[name](tied(q))
+    together = [model[0].weight is model[1].weight for model in (plain, packed)]
+    assert together[1] or not together[0]
+    found = packed[0].weight
+    assert found.dtype == plain[0].weight.dtype
+    assert isinstance(found, torch.nn.Parameter)
+    assert not found.requires_grad
+    if name not in ("to meta", "to_empty"):
+        values = found.dequantize() if isinstance(found, nx.QTensor) else found.detach()
+        due = q.dequantize().half() if name == "twice" else q.dequantize()
+        assert torch.equal(values, due.to(found.dtype))
+
+
+def test_a_parameter_that_becomes_plain_keeps_what_is_attached_and_is_trained():
+    model = tied(nx.quantize(weight(8, 32), "int8"))
+    model[0].weight.role = "head"
+    before = model[0].weight
+    model.double()
+    assert model[0].weight is before
+    assert type(before) is torch.nn.Parameter
+    assert before.role == "head"
+    model.requires_grad_(True)
+    model(torch.tensor([1, 2])).sum().backward()
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    assert before.grad is not None
+
+
+def test_a_tie_that_cannot_be_kept_is_said():
+    model = tied(nx.quantize(weight(8, 32), "int8"))
+    held = weakref.ref(model[0].weight)
+    due = held().dequantize().double()
+    with pytest.warns(nx.NumericsWarning, match="tie them again"):
+        model.double()
+    assert torch.equal(model[1].weight, due)
 
 
 def test_the_memory_of_another_cannot_be_taken():
