@@ -25,19 +25,38 @@ aten = torch.ops.aten
 Kept = dict[Any, Callable[..., Any]]
 
 
-class Nowhere(torch.UntypedStorage):
-    """The storage of such a tensor, where torch asks for one: it has a size, and no bytes."""
+class Nowhere:
+    """What stands in the place of such a tensor's storage: torch compares storages by it.
 
-    def data_ptr(self) -> NoReturn:
-        """Refused: nothing lies there."""
+    It has a size, a device and a name, and no bytes.  It is no storage: what torch computes with those
+    in C++ does not ask whether there is memory.
+    """
+
+    def __init__(self, storage: torch.UntypedStorage) -> None:
+        self._storage = storage
+        self._cdata, self.device = storage._cdata, storage.device
+
+    def __repr__(self) -> str:
+        return f"Nowhere({self.nbytes()} bytes of no memory, device={self.device})"
+
+    def nbytes(self) -> int:
+        """How many bytes the values would take."""
+        return self._storage.nbytes()
+
+    size = __len__ = nbytes
+
+    def _weak_ref(self) -> Any:
+        return self._storage._weak_ref()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(torch.UntypedStorage, name):
+            raise AttributeError(f"{type(self).__name__} has no {name}")
+        return self.__getitem__
+
+    def __getitem__(self, *_: Any, **__: Any) -> NoReturn:
         raise _no_memory()
 
-    def __getitem__(self, *_: Any) -> NoReturn:
-        raise _no_memory()
-
-    def tolist(self) -> NoReturn:
-        """Refused: nothing lies there."""
-        raise _no_memory()
+    __setitem__ = __iter__ = __bytes__ = __copy__ = __deepcopy__ = __reduce_ex__ = __getitem__
 
 
 class Wrapper(Tensor):
@@ -93,11 +112,7 @@ class Wrapper(Tensor):
         """Refused: the values lie nowhere."""
         raise _no_memory()
 
-    def untyped_storage(self) -> Any:
-        """What torch compares storages by; its bytes cannot be read."""
-        found = super().untyped_storage()
-        found.__class__ = Nowhere
-        return found
+    _typed_storage = storage
 
     # ---- what torch asks of a subclass -----------------------------------------------------------
 
@@ -110,7 +125,8 @@ class Wrapper(Tensor):
             plain, options = values_of((args, kwargs or {}))
             return func(*plain, **options)
         with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **(kwargs or {}))
+            found = func(*args, **(kwargs or {}))
+        return Nowhere(found) if isinstance(found, torch.UntypedStorage) else found
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 import warnings
 import weakref
 
@@ -192,6 +193,36 @@ def test_what_asks_for_an_address_is_refused(name):
             call()
     with pytest.raises(RuntimeError, match="Cannot access data pointer"):
         torch.utils.dlpack.to_dlpack(x)
+
+
+@pytest.mark.parametrize("name", ["q", "q.t()"])
+def test_what_computes_with_its_storage_is_refused(name):
+    """Each was a segmentation fault, or might have been one: there is no memory behind the address 0."""
+    q = nx.quantize(weight(), "int8")
+    x = q if name == "q" else q.t()
+    for storage in (x.untyped_storage(), torch.Tensor.untyped_storage(x)):
+        assert (storage.nbytes(), storage.size(), len(storage), storage.device.type) == (
+            8192,
+            8192,
+            8192,
+            "cpu",
+        )
+        for call in (storage.float, storage.clone, storage.cpu, storage.pin_memory,
+                     storage.data_ptr, lambda of=storage: of.fill_(0), lambda of=storage: of.resize_(0),
+                     lambda of=storage: list(of), lambda of=storage: copy.deepcopy(of),
+                     lambda of=storage: pickle.dumps(of), lambda of=storage: of.__setitem__(0, 1)
+                     ):  # fmt: skip
+            with pytest.raises(nx.NumericsError, match="no memory of its values"):
+                call()
+        with pytest.raises(TypeError, match="Nowhere"):
+            torch.empty(0).set_(storage)
+        with pytest.raises(TypeError, match="Nowhere"):
+            torch.empty(8192, dtype=torch.uint8).untyped_storage().copy_(storage)
+        for name in ("unheard_of", "_share_fd_cpu_", "_write_file"):
+            assert not hasattr(storage, name)
+    with pytest.raises((nx.NumericsError, TypeError)):
+        torch.Tensor._typed_storage(x)
+    assert torch.equal(torch.empty(0).set_(x), x.dequantize())
 
 
 def test_safetensors_is_told_what_writes_it():
