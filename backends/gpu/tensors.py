@@ -99,7 +99,8 @@ def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | Non
     if draw.bits is None:
         return "none", None, 0
     bits = draw.bits
-    if not isinstance(bits, torch.Tensor) or bits.dtype not in INTEGERS or bits.shape != like.shape:
+    whole = isinstance(bits, torch.Tensor) and bits.dtype in INTEGERS and bits.itemsize >= 4
+    if not whole or bits.shape != like.shape:
         came = (
             f"{name_of(bits.dtype)} {tuple(bits.shape)}"
             if isinstance(bits, torch.Tensor)

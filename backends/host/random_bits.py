@@ -27,7 +27,7 @@ def bits(draw: Draw, shape: tuple[int, ...]) -> NDArray[np.int32] | None:
 
 def _given(came: Any, shape: tuple[int, ...]) -> NDArray[np.int32]:
     array = as_array(came) if is_tensor(came) else listed("random_bits", came)
-    if array.dtype.kind not in "iu" or array.shape != shape:
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 4 or array.shape != shape:
         raise NumericsError(
             f"random_bits must be uint32 of shape {shape}, not {array.dtype.name} {array.shape}"
         )

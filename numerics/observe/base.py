@@ -14,7 +14,7 @@ from numerics.backends.host.backend import tensor_scale_of
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.float_bits import as_float32
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.backends.host.tensors import as_tensor, is_tensor
+from numerics.backends.host.tensors import as_tensor, check_plain, is_tensor
 from numerics.formats import dispatch
 from numerics.formats.errors import NumericsError, integer, one_of
 from numerics.quantization import stored
@@ -98,10 +98,10 @@ class Observer:
         """Takes in a batch.
 
         x: as for `quantize`, or a QTensor, which counts by its values; those that are not finite are
-        ignored, as there.  A batch without elements tells nothing and is not counted.  Raises
-        NumericsError for another float type than before, and for a shape whose scales would have
-        another shape than before: per_channel needs as many channels, per_group a tensor of the same
-        shape.
+        ignored, as there.  A batch without elements tells nothing and is not counted.  Under
+        torch.compile the graph breaks here.  Raises NumericsError for another float type than before,
+        and for a shape whose scales would have another shape than before: per_channel needs as many
+        channels, per_group a tensor of the same shape.
 
         >>> from numerics.observe import MinMax
         >>> watching = MinMax("int8")
@@ -110,7 +110,9 @@ class Observer:
         >>> float(watching.scale), watching.batches
         (1.0, 2)
         """
-        x = values_of(plain(x))
+        self._watch(values_of(x))
+
+    def _watch(self, x: Any) -> None:
         owner = affine_backend(x)
         data, original = owner.prepare(x)
         partition = self._partition(tuple(data.shape))
@@ -164,7 +166,8 @@ class Observer:
     def scale(self) -> Any:
         """The scales, as `quantize` would store them, in the shape that the scheme makes.
 
-        A torch tensor on the device of the last batch where that was one, else a NumPy array.
+        A torch tensor on the device of the last batch where that was one, else a NumPy array; so too
+        after `restore`, after a pickle, and of one that has seen nothing but what it took in by `merge`.
         Raises NumericsError where nothing was seen, and for NVFP4, which has a `tensor_scale`.
         """
         return self._given(self._affine.scale)
@@ -196,7 +199,7 @@ class Observer:
             return tensor_scale_of(float(as_float32(np.maximum(-low, high))), self.recipe.block)
 
     def _given(self, found: Array) -> Any:
-        return found.copy() if self._device is None else as_tensor(found.copy()).to(self._device)
+        return found.copy() if self._device is None else on_device(found.copy(), self._device)
 
     @cached_property
     def _affine(self) -> Affine:
@@ -247,6 +250,8 @@ class Observer:
             self._admit(other.original, other.low.shape)
             with ieee_arithmetic():
                 self._merge(other)
+            if not self.batches:
+                self._device = other._device
             self._seen(other.batches)
 
     @property
@@ -286,7 +291,9 @@ class Observer:
 
     @property
     def state(self) -> dict[str, Any]:
-        """All that was seen: a number, a name and plain arrays, which are copies.
+        """All that was seen: a number, names and plain arrays, which are copies.
+
+        device: torch's name of where the tensors were; None for arrays.
 
         Raises NumericsError where nothing was seen.
 
@@ -294,16 +301,17 @@ class Observer:
         >>> watching = MinMax("int8")
         >>> watching.observe([1.0, -2.0])
         >>> watching.state
-        {'batches': 1, 'original': 'python', 'low': array(-2.), 'high': array(1.)}
+        {'batches': 1, 'original': 'python', 'device': None, 'low': array(-2.), 'high': array(1.)}
         """
         self._check_seen()
         arrays = {name: getattr(self, name).copy() for name in self.arrays}
-        return {"batches": self.batches, "original": self.original, **arrays}
+        return {"batches": self.batches, "original": self.original, "device": self._device, **arrays}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`, for an observer made with the same options.
 
-        Raises NumericsError for the state of one that has other arrays, or another number of bins.
+        A state without a device is one of arrays.  Raises NumericsError for the state of one that has
+        other arrays, or another number of bins, and where its device is not here.
 
         >>> from numerics.observe import MinMax
         >>> watching, other = MinMax("int8"), MinMax("int8")
@@ -314,21 +322,24 @@ class Observer:
         """
         if not isinstance(state, Mapping):
             raise NumericsError(f"a state is a table of names, as `state` gives it, not {state!r}")
-        names = ("batches", "original", *self.arrays)
-        if set(state) != set(names):
+        names = ("batches", "original", "device", *self.arrays)
+        if {*state, "device"} != set(names):
             allowed, came = ", ".join(names), ", ".join(map(str, state))
             raise NumericsError(f"the state of {type(self).__name__} has {allowed}, not {came}")
         original = one_of("float type", _text("original", state["original"]), ORIGINALS)
         batches = integer("batches", state["batches"])
         if not 1 <= batches <= MOST_BATCHES:
             raise NumericsError(f"batches={batches} is not allowed: 1 .. 2**63 - 1")
+        device = state.get("device")
+        if device is not None:
+            on_device(np.zeros(0), _text("device", device))
         arrays = {name: read(name, state[name]) for name in self.arrays}
         due = self._blank(original, arrays["low"].shape)
         for name in self.arrays:
             _check_like(name, arrays[name], due[name], any_length=name in self.listed)
         with ieee_arithmetic():
             self._check_state(arrays)
-        self.original, self.batches = original, 0
+        self.original, self.batches, self._device = original, 0, device
         self._put(arrays)
         self._seen(batches)
 
@@ -340,17 +351,25 @@ class Observer:
             raise NumericsError("low of a state is finite and at most 0, high finite and at least 0")
 
 
-def plain(x: Any) -> Any:
-    """NumPy's plain array of its subclasses; raises NumericsError for values that a mask hides."""
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        raise NumericsError("the array hides values; give x.compressed(), or x.filled(...) with one of yours")
-    return np.asarray(x) if isinstance(x, np.ndarray) else x
+def on_device(x: Array, device: str) -> Any:
+    """An array as a torch tensor on that device; raises NumericsError where it is not here."""
+    try:
+        found = as_tensor(x).to(device)
+        if found.is_meta:
+            raise NotImplementedError("there are no numbers")
+    except (ImportError, RuntimeError, AssertionError, NotImplementedError) as wrong:
+        raise NumericsError(
+            f"the tensors were on {device!r}, which cannot be had here: {wrong}; "
+            "restore({**state, 'device': 'cpu'}) gives tensors on the CPU, None in its place arrays"
+        ) from None
+    return found
 
 
 def read(name: str, came: Any) -> Array:
     """A copy of what came as an array; raises NumericsError for what is none."""
     try:
-        return np.array(plain(came))
+        check_plain(name, came)
+        return np.array(came)
     except (ValueError, TypeError, RuntimeError) as wrong:
         raise NumericsError(f"{name} of a state is no array: {wrong}") from None
 

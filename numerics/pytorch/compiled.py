@@ -1,14 +1,38 @@
-"""What torch.compile must know: which of our functions are constants to it, and which belong in a graph."""
+"""What torch.compile must know: which of our functions are constants to it, and which belong in a graph.
+
+And which do not: an observer's state is arrays on the host, which no graph can hold.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from numerics import observe
 from numerics.backends.host import float_bits
 from numerics.formats import text
 from numerics.pytorch import dispatch, qtensor
 from numerics.tensor import spec
 
+
+def _apart(member: Any) -> Any:
+    """A function or a property before which a graph ends; after it another one begins."""
+    if isinstance(member, property):
+        return property(torch.compiler.disable(member.fget), doc=member.__doc__)
+    return torch.compiler.disable(member)
+
+
+def _is_door(name: str, member: Any) -> bool:
+    """Does it make or use an observer's state?  `observe` does by `_watch`: it may be bound before this."""
+    public = not name.startswith("_") and name != "observe"
+    return name in ("__init__", "_watch") or (public and (callable(member) or isinstance(member, property)))
+
+
 for _constant in (spec.recipe_text, text.text_of, qtensor.text_of, float_bits.bits_of):
     torch.compiler.assume_constant_result(_constant)
 torch.compiler.allow_in_graph(dispatch.wrapped)
+for _class in {kind for made in observe.OBSERVERS.values() for kind in made.__mro__[:-1]}:
+    for _name, _member in list(vars(_class).items()):
+        if _is_door(_name, _member):
+            setattr(_class, _name, _apart(_member))

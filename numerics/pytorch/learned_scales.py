@@ -6,18 +6,23 @@ What torch.ops.numerics.tqt and .lsq compute beside fake_quantize (ops.py); trai
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from numerics.backends.broadcast import reduced, spread
-from numerics.backends.host.affine import POF2_EXPONENTS
+from numerics.backends.host.affine import POF2_EXPONENTS, Partition
+from numerics.backends.host.arrays import FLOATS
+from numerics.backends.host.tensors import check_memory
 from numerics.formats import registry
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
+from numerics.tensor.parts import sizes_fit
 from numerics.tensor.spec import Recipe
 
+INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
 SMALLEST_SCALE = 2.0**-126  # the smallest normal float32
 
 
@@ -51,7 +56,7 @@ def lsq_scale(scale: Tensor) -> Tensor:
 
 def tqt_gradients(gradient: Tensor, x: Tensor, log2_threshold: Tensor, recipe: str) -> tuple[Tensor, Tensor]:
     """Of x and of log2_threshold: arXiv 1903.08066 §3.  In the range is what rounds to one of its levels."""
-    d = integer(Recipe.parse(recipe).dtype)
+    d = check_tqt(x, log2_threshold, recipe, gradient)
     scale = tqt_scale(log2_threshold, d)
     steps = _wide(x) / scale
     inside = (d.min - 0.5 <= steps) & (steps < d.max + 0.5)  # half to even: the least is, the largest is odd
@@ -64,8 +69,8 @@ def lsq_gradients(
     gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str
 ) -> tuple[Tensor, Tensor]:
     """Of x and of the scale: arXiv 1902.08153 §2.  In the range is what lies between its ends unrounded."""
-    found, wide = Recipe.parse(recipe), _wide(x)
-    d, shares = found.element, found.partition(tuple(x.shape))
+    d, shares = check_lsq(x, scale, zero_point, recipe, gradient)
+    wide = _wide(x)
     steps = wide / spread(lsq_scale(scale).to(wide.dtype), shares)
     zero = 0.0 if zero_point is None else spread(zero_point.to(wide.dtype), shares)
     inside = (d.min - zero < steps) & (steps < d.max - zero)
@@ -74,6 +79,55 @@ def lsq_gradients(
     numel = reduced(wide.new_ones(()).expand(wide.shape), shares, torch.sum, 0.0).clamp(min=1)
     through_abs = torch.where(scale < 0, -1.0, 1.0)
     return _passed(gradient, inside), (through_abs * total / (numel * d.max).sqrt()).to(scale.dtype)
+
+
+# ---- operators are called by anybody -----------------------------------------------------------------
+
+
+def check_tqt(x: Tensor, log2_threshold: Tensor, recipe: str, gradient: Tensor | None = None) -> Integer:
+    """The format; raises NumericsError for tensors that do not fit each other, or are not floats."""
+    found = Recipe.parse(recipe)
+    d = integer(found.dtype)
+    if found.scheme_of_elements.kind != "per_tensor":
+        raise NumericsError(f"scheme={found.scheme!r} cannot be: a threshold is one of a whole tensor")
+    _check("x", x, x, x.shape)
+    _check("log2_threshold", log2_threshold, x, ())
+    if gradient is not None:
+        _check("gradient", gradient, x, x.shape)
+    return d
+
+
+def check_lsq(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str, gradient: Tensor | None = None
+) -> tuple[Integer, Partition]:
+    """The format, and who shares a scale; raises NumericsError as `check_tqt`."""
+    found = Recipe.parse(recipe)
+    d = integer(found.dtype)
+    _check("x", x, x, x.shape)
+    shares = found.partition(tuple(x.shape))
+    _check("scale", scale, x, shares.shared)
+    if zero_point is not None:
+        _check("zero_point", zero_point, x, shares.shared, (*FLOATS, *INTEGERS))
+    if gradient is not None:
+        _check("gradient", gradient, x, x.shape)
+    return d, shares
+
+
+def _check(name: str, came: Tensor, x: Tensor, shape: Sequence[int], kinds: Sequence[str] = FLOATS) -> None:
+    """Raises NumericsError for a tensor of another type or shape, and for one on another device than x."""
+    check_memory(came)
+    kind = str(came.dtype).removeprefix("torch.")
+    if kind not in kinds:
+        raise NumericsError(f"{name} is {kind}; allowed: {', '.join(kinds)}")
+    if not sizes_fit(came.shape, tuple(shape)):
+        raise NumericsError(
+            f"{name} has shape {tuple(came.shape)}; beside x of shape {tuple(x.shape)} it has {tuple(shape)}"
+        )
+    if came.ndim and came.device != x.device and not x.is_meta:
+        raise NumericsError(f"{name} is on {came.device}, x on {x.device}")
+
+
+# ---- arithmetic --------------------------------------------------------------------------------------
 
 
 def _wide(x: Tensor) -> Tensor:

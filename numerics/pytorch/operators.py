@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from numerics.backends.host.affine import HostAffine
+from numerics.backends.host.arrays import FLOATS
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_array, as_tensor, number_of, number_tensor
 from numerics.backends.partition import Blocking, check_axis
@@ -28,9 +29,17 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import Draw, check_random, check_rounding
 from numerics.formats.text import parse
 from numerics.pytorch.gradients import within_range
-from numerics.pytorch.learned_scales import integer, lsq_gradients, lsq_scale, tqt_gradients, tqt_scale
+from numerics.pytorch.learned_scales import (
+    check_lsq,
+    check_tqt,
+    lsq_gradients,
+    lsq_scale,
+    tqt_gradients,
+    tqt_scale,
+)
 from numerics.quantization import fake_quantized, quantized
-from numerics.tensor.qtensor import ArrayQTensor
+from numerics.tensor.parts import check_shape
+from numerics.tensor.qtensor import ArrayQTensor, float_name
 from numerics.tensor.spec import Recipe
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -178,10 +187,11 @@ def _drawn(
 
 
 def _tqt(x: Tensor, log2_threshold: Tensor, recipe: str) -> Tensor:
-    return _fake_quantize(x, recipe, tqt_scale(log2_threshold, integer(Recipe.parse(recipe).dtype)))
+    return _fake_quantize(x, recipe, tqt_scale(log2_threshold, check_tqt(x, log2_threshold, recipe)))
 
 
 def _lsq(x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str) -> Tensor:
+    check_lsq(x, scale, zero_point, recipe)
     return _fake_quantize(x, recipe, lsq_scale(scale), zero_point)
 
 
@@ -200,8 +210,14 @@ def _bytes(like: Tensor, count: int) -> Tensor:
     return like.new_empty(count, dtype=torch.uint8)
 
 
-def _looks(fake: Callable[..., Any], x: Tensor, *rest: Any) -> Any:
-    """What a result looks like; raises NumericsError where it would have no values beside an x that has."""
+def _looks(fake: Callable[..., Any], of_values: bool, x: Tensor, *rest: Any) -> Any:
+    """What a result looks like.
+
+    of_values: the operator takes values, not codes or bytes.  Raises NumericsError for an x of the other
+    kind, and where the result would have no values beside an x that has.
+    """
+    if x.is_meta and (_name(x.dtype) in FLOATS) != of_values:
+        raise NumericsError(f"cannot {'encode' if of_values else 'decode'} {_name(x.dtype)} data")
     for beside in rest:
         if isinstance(beside, Tensor) and beside.is_meta and not x.is_meta:
             raise NumericsError(f"x is on {x.device}, what is given beside it on {beside.device}")
@@ -226,7 +242,7 @@ def _fake_unpack_blocks(
     packed: Tensor, scale: Any, shape: Sequence[int], dtype: str, axis: int = -1
 ) -> Parts:
     d = _block(dtype)
-    shared = _blocking(d, tuple(shape), axis).shared_shape
+    shared = _blocking(d, check_shape(shape), axis).shared_shape
     codes = packed.new_empty(tuple(shape), dtype=getattr(torch, d.code_dtype))
     beside = packed.new_empty(shared if scale is None else 0, dtype=torch.uint8)
     micro = packed.new_empty(shared if d.family == "micro" else 0, dtype=torch.uint8)
@@ -248,6 +264,30 @@ def _fake_quantize_parts(x: Tensor, recipe: str, *_: Any) -> Parts:
     scale = x.new_empty(fields, dtype=torch.float64 if wide else torch.float32)
     zero = nothing if r.symmetric else x.new_empty(fields, dtype=getattr(torch, r.zero_point_type))
     return packed, scale, zero, nothing.clone()
+
+
+def _fake_tqt(x: Tensor, log2_threshold: Tensor, recipe: str) -> Tensor:
+    check_tqt(x, log2_threshold, recipe)
+    return _plain_like(x)
+
+
+def _fake_tqt_backward(
+    gradient: Tensor, x: Tensor, log2_threshold: Tensor, recipe: str
+) -> tuple[Tensor, Tensor]:
+    check_tqt(x, log2_threshold, recipe, gradient)
+    return _plain_like(gradient), _plain_like(log2_threshold)
+
+
+def _fake_lsq(x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str) -> Tensor:
+    check_lsq(x, scale, zero_point, recipe)
+    return _plain_like(x)
+
+
+def _fake_lsq_backward(
+    gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str
+) -> tuple[Tensor, Tensor]:
+    check_lsq(x, scale, zero_point, recipe, gradient)
+    return _plain_like(gradient), _plain_like(scale)
 
 
 # ---- gradients -----------------------------------------------------------------------------------
@@ -332,7 +372,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "unpack": Operator(
         "(Tensor packed, SymInt[] shape, str dtype) -> Tensor", _unpack,
-        lambda packed, shape, d: packed.new_empty(shape, dtype=getattr(torch, _element(d).code_dtype)),
+        lambda packed, shape, d: _codes_like(packed.new_empty(check_shape(shape)), _element(d)),
     ),
     "encode_packed": Operator(
         f"(Tensor x, str dtype, {_ROUND}) -> Tensor", _on_elements("encode_packed"),
@@ -340,7 +380,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "decode_packed": Operator(
         "(Tensor packed, SymInt[] shape, str dtype) -> Tensor", _decode_packed,
-        lambda packed, shape, d: packed.new_empty(shape, dtype=torch.float32),
+        lambda packed, shape, d: packed.new_empty(check_shape(shape), dtype=torch.float32),
     ),
     "encode_blocks": Operator(
         f"(Tensor x, {_BLOCK}) -> (Tensor, Tensor, Tensor, Tensor)", _encode_blocks, _fake_encode_blocks
@@ -371,7 +411,7 @@ OPERATORS: dict[str, Operator] = {
         "str recipe, str original, str dtype) -> Tensor",
         _dequantize,
         lambda packed, _, __, ___, shape, ____, _____, dtype: packed.new_empty(
-            shape, dtype=getattr(torch, dtype)
+            check_shape(shape), dtype=getattr(torch, float_name(dtype))
         ),
     ),
     "fake_quantize": Operator(
@@ -385,27 +425,28 @@ OPERATORS: dict[str, Operator] = {
     ),
     "tqt": Operator(
         "(Tensor x, Tensor log2_threshold, str recipe) -> Tensor", _tqt,
-        lambda x, *_: _plain_like(x), _tqt_gradients, _keep_learned,
+        _fake_tqt, _tqt_gradients, _keep_learned,
     ),
     "tqt_backward": Operator(
         "(Tensor gradient, Tensor x, Tensor log2_threshold, str recipe) -> (Tensor, Tensor)", tqt_gradients,
-        lambda gradient, _, log2_threshold, *__: (_plain_like(gradient), _plain_like(log2_threshold)),
+        _fake_tqt_backward,
     ),
     "lsq": Operator(
         "(Tensor x, Tensor scale, Tensor? zero_point, str recipe) -> Tensor", _lsq,
-        lambda x, *_: _plain_like(x), _lsq_gradients, _keep_learned,
+        _fake_lsq, _lsq_gradients, _keep_learned,
     ),
     "lsq_backward": Operator(
         "(Tensor gradient, Tensor x, Tensor scale, Tensor? zero_point, str recipe) -> (Tensor, Tensor)",
-        lsq_gradients, lambda gradient, _, scale, *__: (_plain_like(gradient), _plain_like(scale)),
+        lsq_gradients, _fake_lsq_backward,
     ),
 }  # fmt: skip
 
 
 def _define(name: str, operator: Operator) -> None:
+    of_values = operator.schema.startswith(("(Tensor x", "(Tensor gradient"))
     library.define(name + operator.schema)
     library.impl(name, operator.kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"numerics::{name}", partial(_looks, operator.fake), lib=library)
+    torch.library.register_fake(f"numerics::{name}", partial(_looks, operator.fake, of_values), lib=library)
     if operator.backward is not None:
         torch.library.register_autograd(
             f"numerics::{name}", operator.backward, setup_context=operator.keep, lib=library

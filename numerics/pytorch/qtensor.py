@@ -6,14 +6,16 @@ format.  Operations that only move or cut it keep it quantized (kept.py); every 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils import swap_tensors
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, warn
 from numerics.pytorch.wrapper import Wrapper, stable_hash
 from numerics.tensor.parts import PARTS, check_parts, check_shape
 from numerics.tensor.qtensor import QTensor, float_name
@@ -142,13 +144,27 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     def _stable_hash_for_caching(self) -> str:
         return stable_hash(self.recipe.text, tensors=[self, *self.parts])
 
+    @classmethod
+    def takes_data(cls, x: Any, came: Any) -> bool:
+        """A parameter that a module converts becomes its values: what is tied to it stays so."""
+        return isinstance(x, TensorQTensor) and _are_values(x, came) and _may_be_swapped(x)
+
     @property
     def data(self) -> Any:
-        """The same without its history."""
+        """The same without its history.
+
+        It takes another QTensor of its shape and type; of a Parameter also its values in another float
+        type, as `module.double()` has them: then it is a plain Parameter from there on.
+        """
         return self.detach()
 
     @data.setter
     def data(self, came: Any) -> None:
+        if _are_values(self, came):
+            plain = torch.nn.Parameter(came.detach(), self.requires_grad)
+            plain.__dict__.update(self._beside)
+            swap_tensors(self, plain)
+            return
         if not isinstance(came, TensorQTensor) or (came.shape, came.dtype) != (self.shape, self.dtype):
             raise NumericsError(
                 f"{self!r} cannot take the memory of {type(came).__name__} {came.dtype} {tuple(came.shape)}: "
@@ -161,11 +177,15 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         found = memo.get(id(self))
         if found is None:
             found = memo[id(self)] = self.each(Tensor.clone).requires_grad_(self.requires_grad)
-            beside = {name: held for name, held in self.__dict__.items() if name not in (*PARTS, "recipe")}
-            found.__dict__.update(deepcopy(beside, memo))
+            found.__dict__.update(deepcopy(self._beside, memo))
             if self.grad is not None:
                 found.grad = deepcopy(self.grad, memo)
         return cast(TensorQTensor, found)
+
+    @property
+    def _beside(self) -> dict[str, Any]:
+        """What its owner has attached to it."""
+        return {name: held for name, held in self.__dict__.items() if name not in (*PARTS, "recipe")}
 
     def share_memory_(self) -> TensorQTensor:
         """Moves its parts to memory that other processes see."""
@@ -223,6 +243,24 @@ def _check_tensors(recipe: Any, shape: Any, dtype: Any, parts: dict[str, Any]) -
         kinds = ", ".join(type(part).__name__ for part in parts.values())
         raise NumericsError(f"a QTensor of torch is made of tensors, not of {kinds}")
     check_parts(recipe, shape, FLOATS[dtype], parts)
+
+
+def _are_values(q: TensorQTensor, came: Any) -> bool:
+    """Is that a plain tensor for a Parameter, in a float type other than the one it stands for?"""
+    if type(came) is not Tensor or not isinstance(q, torch.nn.Parameter):
+        return False
+    return came.shape == q.shape and came.dtype in FLOATS and came.dtype != q.dtype
+
+
+def _may_be_swapped(q: TensorQTensor) -> bool:
+    """Can torch put another tensor into its object?  Says so where it cannot."""
+    free = not weakref.getweakrefcount(q) and q.grad is None and cast(Any, q)._use_count() == 1
+    if not free:
+        warn(
+            f"{q!r} has a gradient, or is held by torch or by weak references: its values become a new "
+            "Parameter, one in each module that it is in; tie them again where there are several"
+        )
+    return free
 
 
 def text_of(recipe: Recipe) -> str:

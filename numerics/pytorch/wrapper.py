@@ -25,19 +25,38 @@ aten = torch.ops.aten
 Kept = dict[Any, Callable[..., Any]]
 
 
-class Nowhere(torch.UntypedStorage):
-    """The storage of such a tensor, where torch asks for one: it has a size, and no bytes."""
+class Nowhere:
+    """What stands in the place of such a tensor's storage: torch compares storages by it.
 
-    def data_ptr(self) -> NoReturn:
-        """Refused: nothing lies there."""
+    It has a size, a device and a name, and no bytes.  It is no storage: what torch computes with those
+    in C++ does not ask whether there is memory.
+    """
+
+    def __init__(self, storage: torch.UntypedStorage) -> None:
+        self._storage = storage
+        self._cdata, self.device = storage._cdata, storage.device
+
+    def __repr__(self) -> str:
+        return f"Nowhere({self.nbytes()} bytes of no memory, device={self.device})"
+
+    def nbytes(self) -> int:
+        """How many bytes the values would take."""
+        return self._storage.nbytes()
+
+    size = __len__ = nbytes
+
+    def _weak_ref(self) -> Any:
+        return self._storage._weak_ref()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(torch.UntypedStorage, name):
+            raise AttributeError(f"{type(self).__name__} has no {name}")
+        return self.__getitem__
+
+    def __getitem__(self, *_: Any, **__: Any) -> NoReturn:
         raise _no_memory()
 
-    def __getitem__(self, *_: Any) -> NoReturn:
-        raise _no_memory()
-
-    def tolist(self) -> NoReturn:
-        """Refused: nothing lies there."""
-        raise _no_memory()
+    __setitem__ = __iter__ = __bytes__ = __copy__ = __deepcopy__ = __reduce_ex__ = __getitem__
 
 
 class Wrapper(Tensor):
@@ -58,6 +77,13 @@ class Wrapper(Tensor):
     def dequantize(self, dtype: Any = None) -> Tensor:
         """The values, as a plain tensor."""
         raise NotImplementedError
+
+    @classmethod
+    def takes_data(cls, x: Any, came: Any) -> bool:
+        """May a module put `came` in x's place by `x.data = came`?  Not by torch's own way, which would
+        change what x says of itself, and none of its bytes.
+        """
+        return False
 
     # ---- memory --------------------------------------------------------------------------------
 
@@ -86,11 +112,7 @@ class Wrapper(Tensor):
         """Refused: the values lie nowhere."""
         raise _no_memory()
 
-    def untyped_storage(self) -> Any:
-        """What torch compares storages by; its bytes cannot be read."""
-        found = super().untyped_storage()
-        found.__class__ = Nowhere
-        return found
+    _typed_storage = storage
 
     # ---- what torch asks of a subclass -----------------------------------------------------------
 
@@ -98,12 +120,13 @@ class Wrapper(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """As of any tensor, but for what never reaches __torch_dispatch__."""
         if func is torch._has_compatible_shallow_copy_type:
-            return False  # `.data =` would change what it says of itself, and none of its bytes
+            return cls.takes_data(*args)
         if isinstance(func, HigherOrderOperator):  # torch.cond and its kin, whose branches take plain tensors
             plain, options = values_of((args, kwargs or {}))
             return func(*plain, **options)
         with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **(kwargs or {}))
+            found = func(*args, **(kwargs or {}))
+        return Nowhere(found) if isinstance(found, torch.UntypedStorage) else found
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]

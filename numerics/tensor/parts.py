@@ -110,7 +110,7 @@ def _check(name: str, part: Any, due: Part, packed: Any, recipe: Recipe, shape: 
     if is_tensor(part):
         check_memory(part)
         kind = str(part.dtype).removeprefix("torch.")
-        fits = kind == due.kind.name and _fits(part.shape, due.shape)
+        fits = kind == due.kind.name and sizes_fit(part.shape, due.shape)
         if is_tensor(packed) and part.device != packed.device:
             where = f"{name} is on {part.device}, packed on {packed.device}"
             raise NumericsError(f"{_said(recipe, shape)}: {where}")
@@ -130,7 +130,7 @@ def _check(name: str, part: Any, due: Part, packed: Any, recipe: Recipe, shape: 
         raise NumericsError(f"{_said(recipe, shape)}: {name} must be {due}, not {came}")
 
 
-def _fits(came: Any, due: tuple[int, ...]) -> bool:
+def sizes_fit(came: Any, due: tuple[int, ...]) -> bool:
     """Are the sizes equal, as far as they are known?"""
     if len(came) != len(due):
         return False

@@ -196,7 +196,7 @@ print(BACKEND.owns(torch.ones(3)))
 def test_a_gpu_that_is_not_there_is_said():
     code = """
 import numerics as nx
-from numerics.doctor import examine
+from numerics.cli.doctor import examine
 try:
     with nx.use("gpu"): pass
 except nx.NumericsError as wrong: print(wrong)

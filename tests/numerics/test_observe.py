@@ -1,6 +1,7 @@
 """Observers: what quantize finds, exact merging, and searches against brute force over the same ranges."""
 
 import copy
+import functools
 import math
 import pickle
 import subprocess
@@ -534,7 +535,7 @@ CHANNELS, GROUPS = {"scheme": "per_channel(0)"}, {"scheme": "per_group(2)"}
     (lambda: MovingAverage("int8").merge(MovingAverage("int8")), "depends on the order"),
     (lambda: MovingAverage("int8").all_reduce(), "depends on the order"),
     (lambda: MinMax("int8").all_reduce(), "not initialized"),
-    (lambda: MinMax("int8").restore({}), "the state of MinMax has batches, original, low, high"),
+    (lambda: MinMax("int8").restore({}), "the state of MinMax has batches, original, device, low, high"),
     (lambda: MinMax("int8").restore(None), "a state is a table of names"),
     (lambda: restored(batches="x"), "batches must be an integer, not 'x'"),
     (lambda: restored(batches=0), "batches=0 is not allowed"),
@@ -630,21 +631,149 @@ def test_as_many_values_as_int64_counts():
 
 
 @pytest.mark.parametrize("name", OBSERVERS)
-def test_subclasses_of_arrays_are_what_they_hold(name):
-    """np.matrix was an IndexError, and what a mask hides set the scale."""
+def test_what_quantize_refuses_is_not_observed(name):
+    """np.matrix and masks that hide nothing were observed, and `quantize` refused them afterwards."""
     x = np.float32([[1, -2, 3], [4, 5, 6]])
-    for scheme in ("per_tensor()", "per_channel(1)", "per_group(2)"):
-        due = seen(observe.observer(name, "int8", scheme=scheme), x).scale
-        for alike in (x.view(np.matrix), np.ma.masked_array(x)):
-            assert_same(seen(observe.observer(name, "int8", scheme=scheme), alike).scale, due)
     hiding = np.ma.masked_array(np.float32([1, 1000]), [False, True])
-    with pytest.raises(nx.NumericsError, match=r"hides|hidden|mask"):
-        observe.observer(name, "int8").observe(hiding)
+    for more in (x.view(np.matrix), np.ma.masked_array(x), hiding, [x.view(np.matrix)], [hiding]):
+        with pytest.raises(nx.NumericsError) as due:
+            nx.quantize(more, "int8")
+        watching = observe.observer(name, "int8")
+        with pytest.raises(nx.NumericsError) as came:
+            watching.observe(more)
+        assert str(came.value) == str(due.value)
+        assert watching.batches == 0
     others = [np.array([1.0, None]), np.array([1j]), [[1.0], [2.0, 3.0]], {"a": 1}, None]
     tensors = [torch.empty(3, device="meta"), torch.zeros(3).to_sparse(), torch.tensor([1, 2])]
     for other in others + tensors:
         with pytest.raises(nx.NumericsError):
             observe.observer(name, "int8").observe(other)
+
+
+def test_a_mapped_file_is_observed_and_restored(tmp_path):
+    x = np.float32([[1, -2, 3], [4, 5, 6]])
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    watching = seen(Percentile("int8"), mapped)
+    assert_same(watching.scale, seen(Percentile("int8"), x).scale)
+    assert {type(part) for part in watching.state.values() if isinstance(part, np.ndarray)} == {np.ndarray}
+
+
+# ---- of the kind that was observed -----------------------------------------------------------------
+
+
+def of_state(name, watching):
+    made = small(name)
+    made.restore(watching.state)
+    return made
+
+
+def of_merge(name, watching):
+    made = small(name)
+    made.merge(watching)
+    return made
+
+
+COPIES = {
+    "state": of_state,
+    "pickle": lambda _, watching: pickle.loads(pickle.dumps(watching)),
+    "deepcopy": lambda _, watching: copy.deepcopy(watching),
+    "merge": of_merge,
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("name", OBSERVERS)
+def test_a_copy_gives_what_was_observed_tensors_of_tensors(name, how):
+    """A restored observer of tensors gave arrays."""
+    if how == "merge" and not OBSERVERS[name].mergeable:
+        pytest.skip("depends on the order")
+    x = heavy(3, 4, 8)
+    for batch in (torch.from_numpy(x), nx.quantize(torch.from_numpy(x), "int8"), x, x.tolist()):
+        watching = seen(small(name, symmetric=True), batch)
+        found = COPIES[how](name, watching)
+        assert type(found.scale) is type(watching.scale)
+        assert type(found.scale) is (torch.Tensor if isinstance(batch, torch.Tensor) else np.ndarray)
+        assert np.asarray(found.scale).tobytes() == np.asarray(watching.scale).tobytes()
+        assert found.state["device"] == watching.state["device"]
+
+
+def test_who_saw_something_keeps_its_kind_when_it_merges():
+    x = torch.ones(3)
+    one, other = seen(MinMax("int8"), x.numpy()), seen(MinMax("int8"), x)
+    one.merge(other)
+    other.merge(seen(MinMax("int8"), x.numpy()))
+    assert (type(one.scale), type(other.scale)) == (np.ndarray, torch.Tensor)
+
+
+def test_a_state_of_before_is_one_of_arrays():
+    state = seen(MinMax("int8"), torch.ones(3)).state
+    del state["device"]
+    watching = seen(MinMax("int8"), torch.ones(3))
+    watching.restore(state)
+    assert isinstance(watching.scale, np.ndarray)
+
+
+@pytest.mark.parametrize("device", ["meta", "nowhere", "cuda:77", "xpu", b"cpu", 0, np.array("cpu")])
+def test_a_device_that_is_not_here_is_named(device):
+    watching = MinMax("int8")
+    with pytest.raises(nx.NumericsError, match="device"):
+        watching.restore({**seen(MinMax("int8"), torch.ones(3)).state, "device": device})
+    assert watching.batches == 0
+
+
+# ---- in a compiled function --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OBSERVERS)
+def test_a_compiled_function_may_observe(name):
+    """Tracing went into the arithmetic of arrays, and failed on a pointer."""
+    made = functools.partial(small, name, "int4", symmetric="pof2" in name)
+    watching, eager = made(), made()
+
+    def step(x):
+        y = x * 2
+        watching.observe(y)
+        inside = made()
+        inside.observe(y)
+        if inside.mergeable:
+            inside.merge(watching)
+        return nx.fake_quantize(y, "int4", symmetric=inside.recipe.symmetric, scale=watching.scale,
+                                zero_point=watching.zero_point) + 1, inside.scale  # fmt: skip
+
+    compiled, inside = torch.compile(step, backend="eager"), None
+    for seed in range(3):
+        x = torch.from_numpy(heavy(seed, 4, 8))
+        came, inside = compiled(x)
+        eager.observe(x * 2)
+        due = nx.fake_quantize(x * 2, "int4", symmetric=eager.recipe.symmetric, scale=eager.scale,
+                               zero_point=eager.zero_point) + 1  # fmt: skip
+        assert torch.equal(came, due)
+    assert isinstance(inside, torch.Tensor)
+    assert_same_state(watching, eager)
+    torch.compiler.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"compiler\.disable"):
+        torch.compile(step, backend="eager", fullgraph=True)(x)
+
+
+def test_a_hook_may_be_bound_before_torchs_compiler_is_imported():
+    code = """
+import sys, torch
+from numerics import observe
+watching, layer = observe.MSE("int8"), torch.nn.Linear(4, 4)
+watch = watching.observe
+layer.register_forward_hook(lambda module, inputs, output: watch(output))
+assert "torch._dynamo" not in sys.modules
+torch.compile(layer, backend="eager")(torch.ones(2, 4))
+assert watching.batches == 1
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert found.returncode == 0, found.stderr
 
 
 # ---- NVFP4's tensor scale --------------------------------------------------------------------------

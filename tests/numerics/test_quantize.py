@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import numerics as nx
-from numerics.recipe import SCALE_TYPES, Recipe
+from numerics.tensor.spec import SCALE_TYPES, Recipe
 
 # ---- the judge: exact arithmetic, rounded half to even where a standard rounds ------------------
 

@@ -227,7 +227,7 @@ def test_a_journal_that_nobody_writes_or_of_any_size(tmp_path):
 
 RUN = """
 import sys, time, numpy as np, numerics as nx
-from numerics.checkpoint import quantize_file
+from numerics.files.checkpoint import quantize_file
 def progress(name, done, total):
     if name == "w3":
         print("here", flush=True)
@@ -323,7 +323,7 @@ def test_signals_have_their_own_handlers_back():
 
 FORK = """
 import os, sys, numpy as np, numerics as nx
-from numerics.checkpoint import quantize_file
+from numerics.files.checkpoint import quantize_file
 ways = {"exit": lambda: sys.exit(0), "end": lambda: None, "_exit": lambda: os._exit(0)}
 def progress(name, done, total):
     if name == "w3" and not children:

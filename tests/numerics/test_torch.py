@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 
@@ -615,3 +616,83 @@ def test_symbolic_trace_is_as_the_documentation_says():
     held.weight = torch.nn.Parameter(nx.quantize(held.weight.detach(), "int4"), requires_grad=False)
     module = torch.nn.Sequential(held)
     assert torch.equal(torch.fx.symbolic_trace(module)(x), module(x))
+
+
+# ---- operators, called by anybody with anything ------------------------------------------------------
+
+WRONG = {
+    "another shape": torch.ones(4, 7),
+    "fewer axes": torch.ones(3),
+    "no axis": torch.ones(()),
+    "no element": torch.ones(0),
+    "no rows": torch.ones(0, 32),
+    "more axes": torch.ones(2, 4, 32),
+    "one": torch.ones(1),
+    "float64": torch.ones(4, 32, dtype=torch.float64),
+    "int64": torch.ones(4, 32, dtype=torch.int64),
+    "uint8": torch.ones(4, 32, dtype=torch.uint8),
+    "bool": torch.ones(4, 32, dtype=torch.bool),
+    "complex": torch.ones(4, 32, dtype=torch.complex64),
+    "sparse": torch.ones(4, 32).to_sparse(),
+    "meta": torch.ones(4, 32, device="meta"),
+    "bytes on meta": torch.ones(4, 32, device="meta", dtype=torch.uint8),
+    "NaN": torch.tensor(float("nan")),
+}
+
+
+def attempts(name):
+    """Every tensor of a good call exchanged for every wrong one; every shape for one that is none."""
+    good = [x.detach() if isinstance(x, torch.Tensor) else x for x in ARGUMENTS[name]]
+    for place, came in enumerate(good):
+        others = WRONG.values() if isinstance(came, torch.Tensor) else ()
+        others = ([-4, -32], [-4, 32], [1 << 40, 1 << 40]) if isinstance(came, list) else others
+        for other in others:
+            yield [*good[:place], other, *good[place + 1 :]]
+            on_meta = [x.to("meta") if isinstance(x, torch.Tensor) and not x.is_sparse else x for x in good]
+            if not isinstance(other, torch.Tensor) or other.is_meta:
+                yield [*on_meta[:place], other, *on_meta[place + 1 :]]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.filterwarnings("ignore:.*sparse.*:UserWarning")
+def test_operators_say_what_does_not_fit(name):
+    """RuntimeErrors of torch's arithmetic, and results of tensors that do not belong together."""
+    for arguments in attempts(name):
+        with contextlib.suppress(nx.NumericsError):
+            getattr(NUMERICS, name)(*arguments)
+
+
+ONE = '{"dtype": "int4"}'
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda: NUMERICS.tqt_backward(SHORT[:2], SHORT, torch.tensor(0.5), ONE),
+     r"gradient has shape \(2, 32\); beside x of shape \(4, 32\) it has \(4, 32\)"),
+    (lambda: NUMERICS.tqt_backward(SHORT, SHORT, torch.ones(2), ONE), "log2_threshold has"),
+    (lambda: NUMERICS.tqt(SHORT, torch.ones(2), ONE), r"log2_threshold has shape \(2,\)"),
+    (lambda: NUMERICS.tqt(SHORT, torch.tensor(1), ONE), "log2_threshold is int64; allowed"),
+    (lambda: NUMERICS.lsq(SHORT, torch.ones(3), torch.zeros(4), INT4), r"scale has shape \(3,\).*\(4,\)"),
+    (lambda: NUMERICS.lsq_backward(SHORT, SHORT, torch.ones(4), torch.zeros(()), INT4), "zero_point has"),
+    (lambda: NUMERICS.lsq_backward(SHORT[0], SHORT, torch.ones(4), torch.zeros(4), INT4), "gradient has"),
+    (lambda: NUMERICS.lsq_backward(SHORT.to("meta"), SHORT, torch.ones(4), torch.zeros(4), INT4), "on meta"),
+    (lambda: NUMERICS.lsq_backward(SHORT.int(), SHORT, torch.ones(4), torch.zeros(4), INT4), "is int32"),
+    (lambda: NUMERICS.lsq(SHORT, torch.ones(4), None, '{"dtype": "mxfp4"}'), "for integer formats"),
+    (lambda: NUMERICS.lsq(SHORT, torch.ones(()), None, '{"dtype": "fp8_e4m3"}'), "for integer formats"),
+    (lambda: NUMERICS.tqt(SHORT, torch.tensor(0.5), '{"dtype": "int4", "scheme": "per_channel"}'), "scheme="),
+    (lambda: NUMERICS.unpack(PARTS[0].to("meta"), [-4, 32], "fp4"), "-4 is negative"),
+    (lambda: NUMERICS.encode(SHORT.int().to("meta"), E4M3), "cannot encode int32 data"),
+    (lambda: NUMERICS.decode(SHORT.to("meta"), E4M3), "cannot decode float32 data"),
+])  # fmt: skip
+def test_operators_name_what_does_not_fit(make, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        make()
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint16", "int16"])
+def test_random_bits_are_of_32_bits(backend, kind):
+    """Fewer raised NumPy's OverflowError, and rounded nearly everything down on a GPU."""
+    for bits in (np.ones(3, kind), torch.ones(3, dtype=getattr(torch, kind))):
+        with pytest.raises(nx.NumericsError, match=f"random_bits must be uint32 .*{kind}"):
+            nx.fp4.encode(torch.ones(3), rounding="stochastic", random_bits=bits)
+    with nx.use("cpu"), pytest.raises(nx.NumericsError, match=f"random_bits must be uint32 .*{kind}"):
+        nx.fp4.encode(np.ones(3), rounding="stochastic", random_bits=np.ones(3, kind))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -63,6 +65,86 @@ def test_a_models_values_survive_its_conversion(swapping, kind, scale_type):
         assert not moved.weight.requires_grad
 
 
+def tied(weight):
+    """A model whose embedding is its head."""
+    embedding, head = torch.nn.Embedding(8, 32), torch.nn.Linear(32, 8, bias=False)
+    embedding.weight = head.weight = torch.nn.Parameter(weight, requires_grad=False)
+    return torch.nn.Sequential(embedding, head)
+
+
+def loaded(model, **options):
+    found = copy.deepcopy(model)
+    found.load_state_dict(model.state_dict(), **options)
+    return found
+
+
+def pickled(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+MOVES = {
+    **{str(kind): convert for kind, convert in CONVERSIONS.items()},
+    "to a type": lambda m: m.to(torch.float64),
+    "to a device": lambda m: m.to("cpu"),
+    "to meta": lambda m: m.to("meta"),
+    "to both": lambda m: m.to("cpu", torch.float16),
+    "type": lambda m: m.type(torch.float64),
+    "twice": lambda m: m.half().double(),
+    "requires_grad_": lambda m: m.requires_grad_(False),
+    "to_empty": lambda m: m.to_empty(device="cpu"),
+    "share_memory": lambda m: m.share_memory(),
+    "load_state_dict": loaded,
+    "assigned": lambda m: loaded(m, assign=True),
+    "deepcopy": copy.deepcopy,
+    "torch.save": pickled,
+}
+
+
+@pytest.mark.parametrize("scale_type", ["float32", "float", None], ids=["float32", "float", "blocks"])
+@pytest.mark.parametrize("name", MOVES)
+def test_what_is_tied_stays_tied_as_plain_parameters_do(swapping, name, scale_type):
+    """`model.double()` gave each module a Parameter of its own, and the memory of both."""
+    x = weight(8, 32)
+    q = nx.quantize(x, "int8", scale_type=scale_type) if scale_type else nx.quantize(x, "mxfp4")
+    plain, packed = MOVES[name](tied(x)), MOVES[name](tied(q))
+    together = [model[0].weight is model[1].weight for model in (plain, packed)]
+    assert together[1] or not together[0]
+    found = packed[0].weight
+    assert found.dtype == plain[0].weight.dtype
+    assert isinstance(found, torch.nn.Parameter)
+    assert not found.requires_grad
+    if name not in ("to meta", "to_empty"):
+        values = found.dequantize() if isinstance(found, nx.QTensor) else found.detach()
+        due = q.dequantize().half() if name == "twice" else q.dequantize()
+        assert torch.equal(values, due.to(found.dtype))
+
+
+def test_a_parameter_that_becomes_plain_keeps_what_is_attached_and_is_trained():
+    model = tied(nx.quantize(weight(8, 32), "int8"))
+    model[0].weight.role = "head"
+    before = model[0].weight
+    model.double()
+    assert model[0].weight is before
+    assert type(before) is torch.nn.Parameter
+    assert before.role == "head"
+    model.requires_grad_(True)
+    model(torch.tensor([1, 2])).sum().backward()
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    assert before.grad is not None
+
+
+def test_a_tie_that_cannot_be_kept_is_said():
+    model = tied(nx.quantize(weight(8, 32), "int8"))
+    held = weakref.ref(model[0].weight)
+    due = held().dequantize().double()
+    with pytest.warns(nx.NumericsWarning, match="tie them again"):
+        model.double()
+    assert torch.equal(model[1].weight, due)
+
+
 def test_the_memory_of_another_cannot_be_taken():
     q = nx.quantize(weight(), "int8")
     with pytest.raises(nx.NumericsError, match="put a new Parameter in its place"):
@@ -111,6 +193,36 @@ def test_what_asks_for_an_address_is_refused(name):
             call()
     with pytest.raises(RuntimeError, match="Cannot access data pointer"):
         torch.utils.dlpack.to_dlpack(x)
+
+
+@pytest.mark.parametrize("name", ["q", "q.t()"])
+def test_what_computes_with_its_storage_is_refused(name):
+    """Each was a segmentation fault, or might have been one: there is no memory behind the address 0."""
+    q = nx.quantize(weight(), "int8")
+    x = q if name == "q" else q.t()
+    for storage in (x.untyped_storage(), torch.Tensor.untyped_storage(x)):
+        assert (storage.nbytes(), storage.size(), len(storage), storage.device.type) == (
+            8192,
+            8192,
+            8192,
+            "cpu",
+        )
+        for call in (storage.float, storage.clone, storage.cpu, storage.pin_memory,
+                     storage.data_ptr, lambda of=storage: of.fill_(0), lambda of=storage: of.resize_(0),
+                     lambda of=storage: list(of), lambda of=storage: copy.deepcopy(of),
+                     lambda of=storage: pickle.dumps(of), lambda of=storage: of.__setitem__(0, 1)
+                     ):  # fmt: skip
+            with pytest.raises(nx.NumericsError, match="no memory of its values"):
+                call()
+        with pytest.raises(TypeError, match="Nowhere"):
+            torch.empty(0).set_(storage)
+        with pytest.raises(TypeError, match="Nowhere"):
+            torch.empty(8192, dtype=torch.uint8).untyped_storage().copy_(storage)
+        for name in ("unheard_of", "_share_fd_cpu_", "_write_file"):
+            assert not hasattr(storage, name)
+    with pytest.raises((nx.NumericsError, TypeError)):
+        torch.Tensor._typed_storage(x)
+    assert torch.equal(torch.empty(0).set_(x), x.dequantize())
 
 
 def test_safetensors_is_told_what_writes_it():
