@@ -1,4 +1,4 @@
-"""`make bench`: every case, as a table, as bench/results/cpu.json and as a plot beside it.
+"""`make bench`: every case, as a table, as bench/results/cpu.json and as a picture beside it.
 
 python -m bench [--only WORD] [--largest N] [--threads 1,2] [--rounds R] [--no-peers] [--out FOLDER]
 
@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import SIZES, Contest, Row, run
+from bench.picture import draw
+from bench.records import text_of
 from numerics.files.replacement import replace_file
 
 FILES = ("encode", "decode", "fake_quantize", "pack", "mx", "micro", "integers", "tensors")
@@ -68,28 +70,6 @@ def table(rows: list[Row]) -> Table:
     return shown
 
 
-def plot(rows: list[Row], path: Path) -> None:
-    """Share of the ceiling over size, one line a case, all threads."""
-    try:
-        import matplotlib
-    except ImportError:
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
-    most = max(row.threads for row in rows)
-    for case in dict.fromkeys(row.case for row in rows):
-        points = [
-            (row.elements, 100 * row.of_ceiling) for row in rows if row.case == case and row.threads == most
-        ]
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1, label=case)
-    axes.set(xscale="log", xlabel="float32 elements", ylabel="% of the memory ceiling in the same run")
-    axes.axhline(100, color="black", linewidth=0.5)
-    axes.legend(fontsize=6, ncols=2)
-    figure.savefig(path, dpi=110)
-
-
 def main() -> None:
     """Runs what was asked for."""
     options = argparse.ArgumentParser(prog="python -m bench")
@@ -121,8 +101,11 @@ def main() -> None:
     if asked.only:
         rows = merged(asked.out / "cpu.json", rows)
     made = {"machine": machine(), "rows": [vars(row) for row in rows]}
-    replace_file(asked.out / "cpu.json", json.dumps(made, indent=1).encode())
-    plot(rows, asked.out / "cpu.png")
+    replace_file(asked.out / "cpu.json", text_of(made).encode())
+    try:
+        draw(rows, asked.out / "cpu.png")
+    except ImportError:
+        console.print("no picture: matplotlib is not installed")
 
 
 def merged(path: Path, rows: list[Row]) -> list[Row]:

@@ -10,7 +10,6 @@ for trying the script itself, with TRITON_INTERPRET=1 where there is no GPU.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ import torch
 import triton
 
 import numerics as nx
+from bench.records import text_of
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, native
 from numerics.backends.gpu.build import interpreting
@@ -349,7 +349,7 @@ def main() -> None:
     data = {"machine": facts, "proofs": proofs, "figures": [asdict(f) for f in figures]}
     place = options.out / f"{facts['gpu'].lower().replace(' ', '-')}.json"
     options.out.mkdir(parents=True, exist_ok=True)
-    replace_file(place, (json.dumps(data, indent=1) + "\n").encode())
+    replace_file(place, text_of(data).encode())
     plot(figures, facts["gpu"], place.with_suffix(".png"))
 
 

@@ -6,7 +6,6 @@ python -m bench.bench_ipu [--elements N] [--out FILE]
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from statistics import median
 
@@ -18,6 +17,7 @@ from rich.table import Table
 import numerics as nx
 from bench.__main__ import machine
 from bench.measure import once, repeats
+from bench.records import text_of
 from numerics.files.replacement import replace_file
 
 CASES = ("fp8_e4m3", "fp6_e2m3", "int8", "mxfp8_e4m3", "mxfp4", "mx6", "mx9")
@@ -56,7 +56,7 @@ def main() -> None:
     Console().print(shown)
     data = {"machine": machine() | {"onnxruntime": onnxruntime.__version__}, "elements": options.elements,
             "G elements a second": found}  # fmt: skip
-    replace_file(options.out, (json.dumps(data, indent=1) + "\n").encode())
+    replace_file(options.out, text_of(data).encode())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ spill, a flush to zero, a fused multiply-add in the exact arithmetic, or narrow 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -31,6 +30,7 @@ from triton.compiler import ASTSource
 from triton.tools.disasm import get_sass
 
 import numerics as nx
+from bench.records import text_of
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, launch, native
 from numerics.backends.host.affine import Partition
@@ -293,7 +293,7 @@ def main() -> None:
     print(f"{len(found)} compiled, {len(faulty)} with faults")
     if options.json:
         data = {"triton": triton.__version__, "kernels": [asdict(row) for row in found]}
-        options.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(text_of(data), encoding="utf-8")
     sys.exit(bool(faulty))
 
 

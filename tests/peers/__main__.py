@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench.records import text_of
 from numerics._version import __version__
 from tests.peers.claims import LIBRARIES
 from tests.peers.report import markdown
@@ -39,7 +40,7 @@ def judged(name: str) -> dict[str, Any]:
 
 def write(peers: dict[str, Any], machine: str) -> None:
     """The data and the page."""
-    DATA.write_text(json.dumps({"machine": machine, "peers": peers}, indent=1) + "\n", encoding="utf-8")
+    DATA.write_text(text_of({"machine": machine, "peers": peers}), encoding="utf-8")
     PAGE.write_text(markdown(peers, machine), encoding="utf-8")
 
 
