@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numerics.formats.block import Block
+from numerics.formats.block import Block, MXBlock
 from numerics.formats.dtype import NAME_LENGTH, Element, Float, row
 from numerics.formats.errors import integer, said, shortened
 from numerics.formats.floats import e8m0, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
@@ -78,7 +78,7 @@ def mx(element: Element | str = "fp4", block: int = 32) -> Block:
 
     wanted, block = dtype(element), integer("block", block)
     for known in dtypes():
-        if isinstance(known, Block) and (known.element, known.block, known.scale) == (wanted, block, e8m0):
+        if isinstance(known, MXBlock) and (known.element, known.block) == (wanted, block):
             return known
     name = shortened(f"mx{said(block)}_{wanted}", NAME_LENGTH)
     return block_format(element=wanted, block=block, name=name)  # type: ignore[arg-type]

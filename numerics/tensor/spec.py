@@ -133,7 +133,7 @@ class Recipe:
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
         """Bytes of the codes of a tensor of that shape."""
-        if not self.blocked or self.block.family != "micro":
+        if not self.blocked or self.block.scale_beside:
             bits = self.block.element_bits if self.blocked else self.element.bits
             return -(-math.prod(shape) * bits // 8)
         return self.blocking(shape).count * self.block.bytes_per_block
