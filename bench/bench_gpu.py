@@ -126,8 +126,8 @@ def prove_blocks(d: nx.Block, device: torch.device, rows: int = RANDOM_BLOCKS) -
     near *= np.exp2(rng.integers(-126, 120, (rows, 1))).astype(np.float32)
     total = Sweep(0, 0)
     for x in (patterns, near):
-        due = d.encode(x, tensor_scale=0.5 if d.family == "scaled" else None)
-        scale = 0.5 if d.family == "scaled" else None
+        due = d.encode(x, tensor_scale=0.5 if isinstance(d, nx.ScaledBlock) else None)
+        scale = 0.5 if isinstance(d, nx.ScaledBlock) else None
         came = GPU.encode_blocks(torch.from_numpy(x).to(device), d, -1, "floor", "half_even", scale, NONE)
         for field in ("codes", "scale", "microexponents"):
             if getattr(due, field) is not None:

@@ -19,7 +19,7 @@ def _matrix(n: int) -> np.ndarray:
 
 
 def _tensor_scale(d: nx.Block) -> float | None:
-    return 1e-3 if d.family == "scaled" else None
+    return 1e-3 if isinstance(d, nx.ScaledBlock) else None
 
 
 def encoding(name: str) -> object:
@@ -31,7 +31,7 @@ def encoding(name: str) -> object:
         room = d.encode(x, **options)
         fields = [f for f in (room.codes, room.scale, room.microexponents) if f is not None]
         copy, size = ceiling.encode(x.reshape(-1), 8)
-        element = d.element.name if d.family == "mx" else ""
+        element = d.element.name if isinstance(d, nx.MXBlock) else ""
         others = peers.mx_encode(x, TORCH[element]) if element in TORCH else {}
         written = sum(f.nbytes for f in fields)
         return Contest(lambda: d.encode(x, out=room, **options), x.nbytes + written, copy, size, others)
@@ -61,8 +61,8 @@ def rounding(name: str) -> object:
         d, x = nx.dtype(name), _matrix(n)
         out, options = nx.empty(x.shape), {"tensor_scale": _tensor_scale(d)}
         copy, size = ceiling.copy(x.reshape(-1))
-        family = "mx" if d.family == "mx" else name
-        others = peers.block_fake(x, family, d.element.name if d.family == "mx" else "")
+        family = "mx" if isinstance(d, nx.MXBlock) else name
+        others = peers.block_fake(x, family, d.element.name if isinstance(d, nx.MXBlock) else "")
         others = {} if name in ("nvfp4", "mx4") else others
         return Contest(lambda: d.round(x, out=out, **options), 2 * x.nbytes, copy, size, others)
 

@@ -1,7 +1,7 @@
 """What a number is: the formats, and the arithmetic of one element, one block, one byte."""
 
 from numerics.formats import blocks, floats, integers
-from numerics.formats.block import Block, Blocks
+from numerics.formats.block import Block, Blocks, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.blocks import *  # noqa: F403
 from numerics.formats.dtype import Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, NumericsWarning
@@ -10,8 +10,8 @@ from numerics.formats.integers import *  # noqa: F403
 from numerics.formats.registry import dtype, dtypes
 
 __all__ = [
-    "Block", "Blocks", "Dtype", "Element", "Float", "Integer", "NumericsError", "NumericsWarning", "dtype",
-    "dtypes",
+    "Block", "Blocks", "Dtype", "Element", "Float", "Integer", "MXBlock", "MicroexponentBlock",
+    "NumericsError", "NumericsWarning", "ScaledBlock", "dtype", "dtypes",
 ]  # fmt: skip
 __all__ += integers.__all__
 __all__ += floats.__all__

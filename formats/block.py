@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import Signature, signature
 from math import frexp, ldexp
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from numerics.formats import dispatch
-from numerics.formats.dtype import Dtype, Element, Float, Integer
+from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said
 from numerics.formats.packing import planes
 from numerics.formats.rounding import OVERFLOWS, SCALE_RULES, Draw, check_random, check_rounding
@@ -17,23 +18,49 @@ from numerics.formats.rounding import OVERFLOWS, SCALE_RULES, Draw, check_random
 LONGEST = 1 << 20  # elements of a block: scales that are shared by more are a scheme's
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Block(Dtype):
-    """Numbers in blocks that share a scale.  Three families, told apart by their facts:
+class Field(NamedTuple):
+    """One of the arrays of Blocks: how many bits its entries have, and the type that holds them."""
 
-    element and scale=e8m0: OCP MX, a power of two a block (FORMATS §4).
-    element and another scale: a float scale a block and a float32 scale a tensor, as in NVFP4.
-    mantissa and sub_block: shared microexponents (FORMATS §5), sign and magnitude elements.
+    bits: int
+    code_dtype: str
+
+
+class _DeclaredBlock(Declared):
+    """Makes block formats: `Block(...)` takes the facts of any of them, and makes what has these."""
+
+    def __call__(cls, *unnamed: Any, **facts: Any) -> Any:
+        if hasattr(cls, "stem"):
+            return super().__call__(*unnamed, **facts)
+        try:
+            return _declared(*unnamed, **facts)
+        except TypeError as wrong:  # facts that are missing, or of no format
+            raise NumericsError(f"{cls.__name__}: {wrong}") from None
+
+    @property
+    def __signature__(cls) -> Signature:
+        """The facts that it takes, for `help` and completion."""
+        return super().__signature__ if hasattr(cls, "stem") else signature(_declared)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Block(Dtype, metaclass=_DeclaredBlock):
+    """Numbers in blocks that share a scale: an MXBlock, a ScaledBlock or a MicroexponentBlock.
+
+    `block_format` makes one of a user's own; so does `Block(name=..., block=..., ...)`.
     """
 
     kind = "block"
     block: int
-    element: Element | None = None
-    scale: Float | None = None
-    mantissa: int | None = None
-    sub_block: int | None = None
     default_overflow: ClassVar[str] = "saturate"
     overflows: ClassVar[tuple[str, ...]] = ("saturate",)
+    stem: ClassVar[str]
+    """How the names of its functions in scaling.py begin."""
+    scale_rules: ClassVar[tuple[str, ...]] = ("floor",)
+    """The rules by which it can find a block's scale."""
+    has_tensor_scale: ClassVar[bool] = False
+    """Does a tensor have a scale beside those of its blocks?"""
+    scale_beside: ClassVar[bool] = True
+    """Do the scales stand beside the packed codes, or among them?"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,75 +68,21 @@ class Block(Dtype):
             raise NumericsError(
                 f"{self.name}: a block has at least one element and at most {LONGEST}, not {said(self.block)}"
             )
-        if (self.element is None) == (self.mantissa is None):
-            raise NumericsError(
-                f"{self.name}: give either element= (with scale=) or mantissa= (with sub_block=)"
-            )
-        if self.element is not None:
-            self._check_scaled(self.element)
-        else:
-            self._check_micro(self.mantissa or 0)
-
-    def _check_scaled(self, element: Element) -> None:
-        if self.sub_block is not None:
-            raise NumericsError(f"{self.name}: sub_block= belongs to mantissa=, not to element=")
-        if not isinstance(element, (Integer, Float)):
-            raise NumericsError(f"{self.name}: elements are integers or floats, not {said(element)}")
-        if not element.signed:
-            raise NumericsError(f"{self.name}: elements are signed, {element} is not")
-        if not isinstance(self.scale, Float) or not self._can_scale(self.scale):
-            raise NumericsError(
-                f"{self.name}: scale={said(self.scale)} cannot be; allowed: e8m0, or up to 8 bits with NaN "
-                "(a scale of another type goes with a scheme: nx.quantize(x, "
-                f"{element.name!r}, scheme=nx.per_group({self.block}), scale_type=...))"
-            )
-        low, high = self.element_unit * element.smallest_subnormal, self.element_unit * element.max
-        if low < 2.0**-40 or not 1.0 <= high < 2.0**40:
-            raise NumericsError(
-                f"{self.name}: elements from {low:g} to {high:g}; a block's must lie within "
-                "2**-40 .. 2**40 and reach 1, so that scaling stays exact"
-            )
-
-    @staticmethod
-    def _can_scale(scale: Float) -> bool:
-        powers = (scale.exponent, scale.bias, scale.specials) == (8, 127, "fn") and not scale.has_zero
-        return powers or (scale.has_zero and scale.bits <= 8 and scale.has_nan)
-
-    def _check_micro(self, mantissa: int) -> None:
-        if self.scale is not None:
-            raise NumericsError(
-                f"{self.name}: scale= belongs to element=; microexponent blocks share 8 exponent bits"
-            )
-        if not 1 <= mantissa <= 15:
-            raise NumericsError(f"{self.name}: mantissa={said(mantissa)} is outside 1 .. 15")
-        sub = self.sub_block or 0
-        if sub < 1 or self.block % sub or self.block // sub > 8:
-            raise NumericsError(
-                f"{self.name}: sub_block={said(self.sub_block)} must divide block={self.block} "
-                "into at most 8 parts"
-            )
 
     @property
-    def family(self) -> str:
-        """`mx`, `scaled` (a float scale, as NVFP4) or `micro` (microexponents)."""
-        if self.element is None or self.scale is None:
-            return "micro"
-        return "mx" if not self.scale.has_zero else "scaled"
+    def sub_blocks(self) -> int:
+        """Parts of a block that have a microexponent each; 0 where there are none."""
+        return 0
 
     @property
-    def element_unit(self) -> float:
-        """What an element's value is multiplied by: integers imply 2**-(bits - 2) (OCP MX 1.0 §5.3.4)."""
-        return 2.0 ** (2 - self.element.bits) if isinstance(self.element, Integer) else 1.0
-
-    @property
-    def emax(self) -> int:
-        """The exponent of the element's largest normal number."""
-        return frexp(self.element_unit * self.element.max)[1] - 1 if self.element else 0
+    def sharing(self) -> tuple[Any, ...]:
+        """What must be equal for two formats to take the same shared fields."""
+        raise NotImplementedError
 
     @property
     def element_bits(self) -> int:
         """Bits of one element's code."""
-        return self.element.bits if self.element else 1 + (self.mantissa or 0)
+        raise NotImplementedError
 
     @property
     def code_dtype(self) -> str:
@@ -117,19 +90,48 @@ class Block(Dtype):
         return "uint8" if self.element_bits <= 8 else "uint16"
 
     @property
+    def scale_bits(self) -> int:
+        """Bits of what a block shares as its scale."""
+        return 8
+
+    @property
+    def scale_code_dtype(self) -> str:
+        """The smallest unsigned type that holds it."""
+        return "uint8"
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """What Blocks of the format consist of, in their order.
+
+        >>> from numerics.formats import mx6
+        >>> mx6.fields["microexponents"]
+        Field(bits=8, code_dtype='uint8')
+        """
+        found = {
+            "codes": Field(self.element_bits, self.code_dtype),
+            "scale": Field(self.scale_bits, self.scale_code_dtype),
+        }
+        return found | ({"microexponents": Field(self.sub_blocks, "uint8")} if self.sub_blocks else {})
+
+    @property
     def bits(self) -> float:
         """Bits a value, shared fields included (whole blocks; a tensor's one scale left out)."""
-        bits = 8 * self.bytes_per_block / self.block if self.scale is None else self.element_bits
-        bits += self.scale.bits / self.block if self.scale else 0
-        return int(bits) if bits == int(bits) else bits
+        raise NotImplementedError
+
+    @property
+    def bytes_per_block(self) -> int:
+        """Bytes of one whole block, shared fields included (docs/layout.md)."""
+        raise NotImplementedError
+
+    @property
+    def emax(self) -> int:
+        """The exponent of the element's largest normal number."""
+        return 0
 
     @property
     def max(self) -> float:
         """The largest value: the largest element times the largest scale."""
-        if self.element and self.scale:
-            return self.element.max * self.element_unit * self.scale.max
-        m = self.mantissa or 0
-        return ((1 << m) - 1) * 2.0 ** (127 - (m - 1))
+        raise NotImplementedError
 
     @property
     def min(self) -> float:
@@ -139,16 +141,12 @@ class Block(Dtype):
     @property
     def smallest_subnormal(self) -> float:
         """The smallest positive value."""
-        if self.element and self.scale:
-            return self.element.smallest_subnormal * self.element_unit * self.scale.smallest_subnormal
-        return 2.0 ** (-126 - 1 - ((self.mantissa or 0) - 1))
+        raise NotImplementedError
 
     @property
     def smallest_normal(self) -> float:
         """The smallest positive value with a full significand."""
-        if self.element and self.scale:
-            return self.element.smallest_normal * self.element_unit * self.scale.smallest_normal
-        return 2.0**-126
+        raise NotImplementedError
 
     def encode(
         self,
@@ -165,8 +163,8 @@ class Block(Dtype):
     ) -> Blocks:
         """Values to blocks along `axis`: codes of x's shape, and the fields that blocks share.
 
-        A last block that is short is padded with zeros that take part in nothing.  scale_rule, for the
-        MX family: floor, ceil, even, rceil or bump (rounding.SCALE_RULES).  tensor_scale: NVFP4's
+        A last block that is short is padded with zeros that take part in nothing.  scale_rule, for
+        MX formats: floor, ceil, even, rceil or bump (rounding.SCALE_RULES).  tensor_scale: NVFP4's
         float32 scale, found where not given.
         out: Blocks of the same format, axis and shape, whose arrays are written.
         x, rounding, random_bits, seed and errors: as for an element's `encode`; float64 beyond
@@ -216,7 +214,7 @@ class Block(Dtype):
     def pack(self, blocks: Blocks) -> Any:
         """Blocks to bytes (uint8).
 
-        MX and scaled families: the element codes in C order, packed as elements are; the scales
+        Blocks of elements: their codes in C order, packed as elements are; the scales
         stay beside them.  Microexponent blocks: whole blocks, the layout of docs/layout.md.
         """
         self._check_own("pack", blocks)
@@ -236,7 +234,7 @@ class Block(Dtype):
         Microexponent blocks hold their own and need none.  Raises NumericsError when the bytes are not
         as many as the shape needs, and for a tensor_scale that the format does not have.
         """
-        if self.family != "scaled" and tensor_scale is not None:
+        if tensor_scale is not None and not self.has_tensor_scale:
             raise no_tensor_scale(self)
         found: Blocks = dispatch.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)
         return found
@@ -252,7 +250,7 @@ class Block(Dtype):
     ) -> tuple[str, str, float | None, Draw]:  # fmt: skip
         """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
-        if scale_rule != "floor" and self.family != "mx":
+        if scale_rule not in self.scale_rules:
             raise NumericsError(
                 f"{self.name} has one way to find its scale: scale_rule={scale_rule!r} is for MX formats"
             )
@@ -261,19 +259,226 @@ class Block(Dtype):
                 f"{self.name}: the elements of a block saturate; overflow={overflow!r} cannot be"
             )
         if tensor_scale is not None:
-            if self.family != "scaled":
+            if not self.has_tensor_scale:
                 raise no_tensor_scale(self)
             tensor_scale = stored_scale(tensor_scale)
         rounding = check_rounding(rounding)
         seed = check_random(rounding, seed, random_bits)
         return scale_rule, rounding, tensor_scale, Draw(seed, random_bits)
 
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ElementBlock(Block):
+    """Blocks of integers or floats, and a scale of another format beside each."""
+
+    element: Integer | Float
+    scale: Float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        element = self.element
+        if not isinstance(element, (Integer, Float)):
+            raise NumericsError(f"{self.name}: elements are integers or floats, not {said(element)}")
+        if not element.signed:
+            raise NumericsError(f"{self.name}: elements are signed, {element} is not")
+        if not isinstance(self.scale, Float) or not self._can_scale(self.scale):
+            raise NumericsError(
+                f"{self.name}: scale={said(self.scale)} cannot be; allowed: e8m0, or up to 8 bits with NaN "
+                "(a scale of another type goes with a scheme: nx.quantize(x, "
+                f"{element.name!r}, scheme=nx.per_group({self.block}), scale_type=...))"
+            )
+        low, high = self.element_unit * element.smallest_subnormal, self.element_unit * element.max
+        if low < 2.0**-40 or not 1.0 <= high < 2.0**40:
+            raise NumericsError(
+                f"{self.name}: elements from {low:g} to {high:g}; a block's must lie within "
+                "2**-40 .. 2**40 and reach 1, so that scaling stays exact"
+            )
+
+    @staticmethod
+    def _can_scale(scale: Float) -> bool:
+        raise NotImplementedError
+
+    @property
+    def sharing(self) -> tuple[Any, ...]:
+        """What must be equal for two formats to take the same shared fields."""
+        return self.block, self.scale
+
+    @property
+    def element_unit(self) -> float:
+        """What an element's value is multiplied by: integers imply 2**-(bits - 2) (OCP MX 1.0 §5.3.4)."""
+        return 2.0 ** (2 - self.element.bits) if isinstance(self.element, Integer) else 1.0
+
+    @property
+    def emax(self) -> int:
+        """The exponent of the element's largest normal number."""
+        return frexp(self.element_unit * self.element.max)[1] - 1
+
+    @property
+    def element_bits(self) -> int:
+        """Bits of one element's code."""
+        return self.element.bits
+
+    @property
+    def scale_bits(self) -> int:
+        """Bits of a block's scale."""
+        return self.scale.bits
+
+    @property
+    def scale_code_dtype(self) -> str:
+        """The smallest unsigned type that holds it."""
+        return self.scale.code_dtype
+
+    @property
+    def bits(self) -> float:
+        """Bits a value, the scale included (whole blocks; a tensor's one scale left out)."""
+        bits = self.element_bits + self.scale_bits / self.block
+        return int(bits) if bits == int(bits) else bits
+
+    @cached_property
+    def bytes_per_block(self) -> int:
+        """Bytes of one whole block, its scale included (docs/layout.md)."""
+        return -(-(self.element_bits * self.block + self.scale_bits) // 8)
+
+    @property
+    def max(self) -> float:
+        """The largest value: the largest element times the largest scale."""
+        return self.element.max * self.element_unit * self.scale.max
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """The smallest positive value."""
+        return self.element.smallest_subnormal * self.element_unit * self.scale.smallest_subnormal
+
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest positive value with a full significand."""
+        return self.element.smallest_normal * self.element_unit * self.scale.smallest_normal
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MXBlock(ElementBlock):
+    """OCP MX: a power of two, e8m0, for each block (FORMATS §4)."""
+
+    stem = "mx"
+    scale_rules = SCALE_RULES
+
+    @staticmethod
+    def _can_scale(scale: Float) -> bool:
+        return (scale.exponent, scale.bias, scale.specials) == (8, 127, "fn") and not scale.has_zero
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ScaledBlock(ElementBlock):
+    """A float scale for each block, and a float32 scale for the tensor, as in NVFP4."""
+
+    stem = "scaled"
+    has_tensor_scale = True
+
+    @staticmethod
+    def _can_scale(scale: Float) -> bool:
+        return scale.has_zero and scale.bits <= 8 and scale.has_nan
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MicroexponentBlock(Block):
+    """Shared microexponents (FORMATS §5): an exponent for the block, one bit below it for each sub-block.
+
+    mantissa: bits of an element's magnitude, which stands beside its sign.  sub_block: elements that
+    share a microexponent.
+    """
+
+    mantissa: int
+    sub_block: int
+    stem = "micro"
+    scale_beside = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.mantissa <= 15:
+            raise NumericsError(f"{self.name}: mantissa={said(self.mantissa)} is outside 1 .. 15")
+        if self.sub_block < 1 or self.block % self.sub_block or self.block // self.sub_block > 8:
+            raise _no_sub_block(self.name, self.sub_block, self.block)
+
+    @property
+    def sub_blocks(self) -> int:
+        """Parts of a block that have a microexponent each."""
+        return self.block // self.sub_block
+
+    @property
+    def sharing(self) -> tuple[Any, ...]:
+        """What must be equal for two formats to take the same shared fields."""
+        return self.block, self.sub_block
+
+    @property
+    def element_bits(self) -> int:
+        """Bits of one element's code: sign and magnitude."""
+        return 1 + self.mantissa
+
+    @property
+    def bits(self) -> float:
+        """Bits a value, exponent and microexponents included (whole blocks)."""
+        bits = 8 * self.bytes_per_block / self.block
+        return int(bits) if bits == int(bits) else bits
+
     @cached_property
     def bytes_per_block(self) -> int:
         """Bytes of one whole block, shared fields included (docs/layout.md)."""
-        if self.scale is not None:
-            return -(-(self.element_bits * self.block + self.scale.bits) // 8)
         return sum(-(-self.block * width // 8) for _, width in planes(self.element_bits)) + 2
+
+    @property
+    def max(self) -> float:
+        """The largest value: the largest magnitude at the largest exponent."""
+        return ((1 << self.mantissa) - 1) * 2.0 ** (127 - (self.mantissa - 1))
+
+    @property
+    def smallest_subnormal(self) -> float:
+        """The smallest positive value."""
+        return 2.0 ** (-126 - 1 - (self.mantissa - 1))
+
+    @property
+    def smallest_normal(self) -> float:
+        """The smallest positive value with a full significand."""
+        return 2.0**-126
+
+
+def _declared(
+    *,
+    name: str,
+    source: str = "declared by the user",
+    aliases: tuple[str, ...] = (),
+    block: int,
+    element: Element | None = None,
+    scale: Float | None = None,
+    mantissa: int | None = None,
+    sub_block: int | None = None,
+) -> Block:
+    """The block format with these facts; those that are None are none of its own.
+
+    Raises NumericsError for facts of two kinds of blocks, or of none.
+    """
+    if (element is None) == (mantissa is None):
+        raise NumericsError(
+            f"{said(name)}: give either element= (with scale=) or mantissa= (with sub_block=)"
+        )
+    facts: dict[str, Any] = {"name": name, "source": source, "aliases": aliases, "block": block}
+    if element is None:
+        if scale is not None:
+            raise NumericsError(
+                f"{said(name)}: scale= belongs to element=; microexponent blocks share 8 exponent bits"
+            )
+        if sub_block is None:
+            raise _no_sub_block(name, sub_block, block)
+        return MicroexponentBlock(**facts | {"mantissa": mantissa, "sub_block": sub_block})
+    if sub_block is not None:
+        raise NumericsError(f"{said(name)}: sub_block= belongs to mantissa=, not to element=")
+    kind = ScaledBlock if isinstance(scale, Float) and scale.has_zero else MXBlock
+    return kind(**facts | {"element": element, "scale": scale})
+
+
+def _no_sub_block(name: str, sub_block: int | None, block: int) -> NumericsError:
+    return NumericsError(
+        f"{said(name)}: sub_block={said(sub_block)} must divide block={said(block)} into at most 8 parts"
+    )
 
 
 def no_tensor_scale(d: Dtype) -> NumericsError:
@@ -316,7 +521,7 @@ class Blocks:
     """A tensor in a block format: codes and the fields that its blocks share.
 
     codes: the tensor's own shape.  scale: one entry a block, the blocked axis ceil(n / block)
-    long: E8M0 bytes (mx), element codes of the scale's format (scaled) or exponent fields (micro).
+    long: codes of the scale's format, or exponent fields (microexponents).
     microexponents: one byte a block, bit j for sub-block j, or None.  tensor_scale: float or None.
     """
 

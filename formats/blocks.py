@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numerics.formats.block import Block
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import NAME_LENGTH, Element, Float
 from numerics.formats.errors import integer, said, shortened
 from numerics.formats.floats import e8m0, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
@@ -20,27 +20,27 @@ _MX = "OCP MX 1.0 §5.2"
 _MICRO = "arXiv 2302.08007 §3, table 2"
 
 # fmt: off
-mxfp8_e4m3: Block = row(Block, "mxfp8_e4m3", _MX,
+mxfp8_e4m3: MXBlock = row(MXBlock, "mxfp8_e4m3", _MX,
     names=("MXFP8_E4M3", "MXFP8 E4M3"), element=fp8_e4m3, scale=e8m0, block=32)
-mxfp8_e5m2: Block = row(Block, "mxfp8_e5m2", _MX,
+mxfp8_e5m2: MXBlock = row(MXBlock, "mxfp8_e5m2", _MX,
     names=("MXFP8_E5M2", "MXFP8 E5M2"), element=fp8_e5m2, scale=e8m0, block=32)
-mxfp6_e3m2: Block = row(Block, "mxfp6_e3m2", _MX,
+mxfp6_e3m2: MXBlock = row(MXBlock, "mxfp6_e3m2", _MX,
     names=("MXFP6_E3M2", "MXFP6 E3M2"), element=fp6_e3m2, scale=e8m0, block=32)
-mxfp6_e2m3: Block = row(Block, "mxfp6_e2m3", _MX,
+mxfp6_e2m3: MXBlock = row(MXBlock, "mxfp6_e2m3", _MX,
     names=("MXFP6_E2M3", "MXFP6 E2M3"), element=fp6_e2m3, scale=e8m0, block=32)
-mxfp4: Block = row(Block, "mxfp4", _MX,
+mxfp4: MXBlock = row(MXBlock, "mxfp4", _MX,
     names=("MXFP4", "mxfp4_e2m1"), element=fp4, scale=e8m0, block=32)
-mxint8: Block = row(Block, "mxint8", _MX,
+mxint8: MXBlock = row(MXBlock, "mxint8", _MX,
     names=("MXINT8",), element=int8, scale=e8m0, block=32)
-bfp16: Block = row(Block, "bfp16", "AMD Quark's ONNX kernel (its torch kernel: scale_rule='bump')",
+bfp16: MXBlock = row(MXBlock, "bfp16", "AMD Quark's ONNX kernel (its torch kernel: scale_rule='bump')",
     names=("BFP16",), element=int8, scale=e8m0, block=8)
-nvfp4: Block = row(Block, "nvfp4", "NVIDIA PTX ISA 8.7, mxf4nvf4",
+nvfp4: ScaledBlock = row(ScaledBlock, "nvfp4", "NVIDIA PTX ISA 8.7, mxf4nvf4",
     names=("NVFP4",), element=fp4, scale=fp8_e4m3, block=16)
-mx4: Block = row(Block, "mx4", _MICRO,
+mx4: MicroexponentBlock = row(MicroexponentBlock, "mx4", _MICRO,
     names=("MX4",), mantissa=2, block=16, sub_block=2)
-mx6: Block = row(Block, "mx6", _MICRO,
+mx6: MicroexponentBlock = row(MicroexponentBlock, "mx6", _MICRO,
     names=("MX6",), mantissa=4, block=16, sub_block=2)
-mx9: Block = row(Block, "mx9", _MICRO,
+mx9: MicroexponentBlock = row(MicroexponentBlock, "mx9", _MICRO,
     names=("MX9",), mantissa=7, block=16, sub_block=2)
 # fmt: on
 
@@ -86,7 +86,7 @@ def mx(element: Element | str = "fp4", block: int = 32) -> Block:
     """
     wanted, block = dtype(element), integer("block", block)
     for known in dtypes():
-        if isinstance(known, Block) and (known.element, known.block, known.scale) == (wanted, block, e8m0):
+        if isinstance(known, MXBlock) and (known.element, known.block) == (wanted, block):
             return known
     name = shortened(f"mx{said(block)}_{wanted}", NAME_LENGTH)
     return block_format(element=wanted, block=block, name=name)  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ _EXACT: dict[str, Callable[[str, Any], Any]] = {
 """How a fact of that type becomes exact; those of other types check themselves."""
 
 
-class _Declared(type):
+class Declared(type):
     """Makes formats: one object for the same facts, and no second format under a name of the tables."""
 
     def __call__(cls, *unnamed: Any, **facts: Any) -> Any:
@@ -82,7 +82,7 @@ def named(name: str) -> Dtype | None:
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Dtype(metaclass=_Declared):
+class Dtype(metaclass=Declared):
     """A number format.  Compared by identity, named by its repr, picklable.
 
     >>> from numerics.formats import fp8_e4m3
@@ -467,5 +467,5 @@ TABLES: dict[str, Dtype] = {}
 
 
 def _restore(kind: type[Dtype], facts: tuple[tuple[str, Any], ...]) -> Dtype:
-    names = {f.name for f in fields(kind) if f.init}
+    names = signature(kind).parameters
     return kind(**{name: fact for name, fact in facts if name in names})

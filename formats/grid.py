@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import frexp, ldexp
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from numerics.formats.block import Block
-    from numerics.formats.dtype import Element, Float, Integer
+from numerics.formats.block import ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.dtype import Element, Float, Integer
 
 Number = Any  # int, or an executor's lane
 ONE = 1 << 23  # one unit of float32's exponent field
@@ -153,20 +152,25 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
 
 
 @lru_cache(maxsize=4096)
-def element_grid(d: Block, rule: str = "floor") -> Grid:
+def element_grid(d: ElementBlock | MicroexponentBlock, rule: str = "floor") -> Grid:
     """The grid of a block's elements: they saturate, and integers carry an implied exponent.
 
     rule: of the scale; `bump` uses the most negative integer, and must see the codes.
     """
-    if d.element is None:
-        return of_magnitudes(d.mantissa or 0)
-    bumps = rule == "bump"
-    if d.element.kind == "integer":
-        element = of_integer(d.element, exponent=2 - d.element.bits, symmetric=not bumps)  # type: ignore[arg-type]
+    if isinstance(d, MicroexponentBlock):
+        return of_magnitudes(d.mantissa)
+    element, bumps = d.element, rule == "bump"
+    if isinstance(element, Integer):
+        found, nan = of_integer(element, exponent=2 - element.bits, symmetric=not bumps), 0
     else:
-        element = of_float(d.element, "half_even", "saturate")  # type: ignore[arg-type]
-    nan = getattr(d.element, "nan", None) or 0
-    return replace(element, nan_block=nan, direct=None if bumps else element.direct)
+        found, nan = of_float(element, "half_even", "saturate"), element.nan or 0
+    return replace(found, nan_block=nan, direct=None if bumps else found.direct)
+
+
+@lru_cache(maxsize=4096)
+def scale_grid(d: ScaledBlock) -> Grid:
+    """The grid of a block's float scale."""
+    return grid(d.scale, "half_even", "saturate")
 
 
 def of_magnitudes(digits: int) -> Grid:
@@ -177,15 +181,16 @@ def of_magnitudes(digits: int) -> Grid:
 
 
 @lru_cache(maxsize=4096)
-def scale_of(d: Block, rule: str) -> Scale:
+def scale_of(d: MXBlock, rule: str) -> Scale:
     """The scale rules of FORMATS §4 as numbers.
 
     A maximum is a significand times a power of two; each rule says from which significand on the
     scale is one higher, so adding what is missing to 2 and truncating decides it.  Subnormal
     maxima lie in the one binade 2**-127 .. 2**-126, at half the distance.
     """
-    top = float32_bits(d.element_unit * d.element.max) & (ONE - 1)  # type: ignore[union-attr]
-    digits = getattr(d.element, "mantissa", d.element.bits)  # type: ignore[union-attr]
+    element = d.element
+    top = float32_bits(d.element_unit * element.max) & (ONE - 1)
+    digits = element.bits if isinstance(element, Integer) else element.mantissa
     even = 1 << (22 - digits)
     bump, subnormal = {
         "floor": (0, 0),
@@ -196,9 +201,10 @@ def scale_of(d: Block, rule: str) -> Scale:
     }[rule]
     if rule != "bump":
         return Scale(d.emax, bump, subnormal)
-    last, integer = element_grid(d).last, d.element.kind == "integer"  # type: ignore[union-attr]
-    past = float32_bits((last + 1) * d.element_unit if integer else d.element.beyond)  # type: ignore[union-attr]
-    return Scale(d.emax, bump, subnormal, past, last + integer)
+    last = element_grid(d).last
+    if isinstance(element, Integer):
+        return Scale(d.emax, bump, subnormal, float32_bits((last + 1) * d.element_unit), last + 1)
+    return Scale(d.emax, bump, subnormal, float32_bits(element.beyond), last)
 
 
 @lru_cache(maxsize=256)

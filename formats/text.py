@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
-from functools import lru_cache
-from typing import Any, cast
+from functools import cache, lru_cache
+from inspect import signature
+from typing import Any
 
 from numerics.formats import registry
 from numerics.formats.block import Block
@@ -13,12 +13,12 @@ from numerics.formats.dtype import Dtype, Float, Integer
 from numerics.formats.errors import NumericsError, said
 
 LONGEST = 10_000  # characters of a format or a recipe as a text
-KINDS = {"integer": Integer, "float": Float, "block": Block}
+KINDS: dict[str, type[Dtype]] = {"integer": Integer, "float": Float, "block": Block}
 
 
 def facts_of(d: Dtype) -> dict[str, Any]:
     """A format as JSON: the facts that it was declared with, and its kind."""
-    facts = {f.name: getattr(d, f.name) for f in fields(d) if f.init and f.name != "source"}
+    facts = {name: getattr(d, name, None) for name in _facts_of(KINDS[d.kind])}
     nested = {name: facts_of(value) for name, value in facts.items() if isinstance(value, Dtype)}
     return {"kind": d.kind, **facts, **nested}
 
@@ -40,7 +40,7 @@ def dtype_of(described: Any) -> Dtype:
             f"{', '.join(KINDS)}"
         )
     facts = {name: value for name, value in described.items() if name != "kind"}
-    due = [f.name for f in fields(cast(Any, kind)) if f.init and f.name != "source"]
+    due = _facts_of(kind)
     if facts.keys() != set(due):
         raise NumericsError(
             f"a format of kind {described['kind']} has the facts {', '.join(due)}, not {said(list(facts))}"
@@ -48,6 +48,12 @@ def dtype_of(described: Any) -> Dtype:
     facts = {name: dtype_of(value) if isinstance(value, dict) else value for name, value in facts.items()}
     made: Dtype = kind(**facts)
     return made
+
+
+@cache
+def _facts_of(kind: type[Dtype]) -> list[str]:
+    """The facts that formats of a kind are declared with; a block format says null of those it has not."""
+    return [name for name in signature(kind).parameters if name != "source"]
 
 
 def spelled(d: Dtype) -> str | dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from numerics.backends.host.tensors import as_array, is_tensor
-from numerics.formats.block import Block
+from numerics.formats.block import Block, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.registry import dtype as find_dtype
@@ -60,8 +60,8 @@ def _ways(q: QTensor, d: Dtype) -> list[Callable[[QTensor, Any], QTensor]]:
             "dequantize and quantize instead"
         )
     source = q.recipe.block
-    stay = (source.block, source.scale, source.sub_block) == (d.block, d.scale, d.sub_block)
-    if d.family != "scaled":
+    stay = source.sharing == d.sharing
+    if not isinstance(d, ScaledBlock):
         return [_blocks, _reblocked] if stay else [_reblocked]
     if not stay:
         raise NumericsError(
@@ -101,10 +101,10 @@ def _blocks(q: QTensor, d: Block) -> QTensor:
 
 
 def _block_codes(codes: Any, source: Block, d: Block) -> Any:
-    if source.element is None or d.element is None:
-        return _widened(codes, source.mantissa or 0, d.mantissa or 0)
-    values = source.element.decode(codes) * (source.element_unit / d.element_unit)
-    return d.element.encode(values, overflow=d.element.overflows[-1])
+    if isinstance(source, ElementBlock) and isinstance(d, ElementBlock):
+        values = source.element.decode(codes) * (source.element_unit / d.element_unit)
+        return d.element.encode(values, overflow=d.element.overflows[-1])
+    return _widened(codes, source.element_bits - 1, d.element_bits - 1)  # beside the sign
 
 
 def _widened(codes: Any, before: int, after: int) -> Any:
@@ -120,7 +120,7 @@ def _reblocked(q: QTensor, d: Block) -> QTensor:
     Where any scale is exact this one is, but for the least code of integers, which encoding never
     gives: a finer step has all multiples of a coarser one.
     """
-    rule = "rceil" if d.family == "mx" else "floor"
+    rule = "rceil" if "rceil" in d.scale_rules else "floor"
     made = quantize(q.decoded(), d, axis=cast(int, q.axis), scale_rule=rule)
     if isinstance(made, ArrayQTensor):
         return replace(made, original=q.original)

@@ -154,18 +154,21 @@ def _round_blocks(d: Any, x: Any) -> Any:
 
 
 def _store(d: Any, x: Any) -> Any:
-    return GPU.quantize_blocks(x, d, -1, "floor", "half_even", 1.0 if d.family == "scaled" else None, NONE)
+    return GPU.quantize_blocks(
+        x, d, -1, "floor", "half_even", 1.0 if isinstance(d, nx.ScaledBlock) else None, NONE
+    )
 
 
 def _zeros(d: Any) -> Any:
     shared = torch.zeros(N // d.block, dtype=torch.uint8)
-    micro = shared if d.family == "micro" else None
+    micro = shared if isinstance(d, nx.MicroexponentBlock) else None
     return nx.Blocks(d, -1, torch.zeros(N, dtype=torch.uint8), shared, micro)
 
 
 def _load(d: Any) -> Any:
-    size = N // d.block * d.bytes_per_block if d.family == "micro" else N * d.element_bits // 8
-    scale = None if d.family == "micro" else torch.zeros(N // d.block, dtype=torch.uint8)
+    micro = isinstance(d, nx.MicroexponentBlock)
+    size = N // d.block * d.bytes_per_block if micro else N * d.element_bits // 8
+    scale = None if micro else torch.zeros(N // d.block, dtype=torch.uint8)
     return GPU.dequantize_blocks(torch.zeros(size, dtype=torch.uint8), scale, d, (N,), -1, None)
 
 

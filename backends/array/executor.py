@@ -17,11 +17,11 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate as empty
 from numerics.backends.host.unfused import Composed
 from numerics.formats import packing
-from numerics.formats.block import Block
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.codec import MAGNITUDE
 from numerics.formats.dtype import Element
 from numerics.formats.floats import bfloat16
-from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_of
+from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_grid, scale_of
 
 CHUNK = 1 << 15  # elements: a few dozen temporaries of this size fit a second-level cache
 
@@ -79,7 +79,7 @@ class ArrayExecutor(Composed):
                 if looks_further(x, dtype, options):
                     _encode_exactly(x[part], dtype, cut, rows)
                 else:
-                    _ENCODE[dtype.family](words(x[part])[0], dtype, cut, rows)
+                    _ENCODE[type(dtype)](words(x[part])[0], dtype, cut, rows)
         return fields
 
     def decode_blocks(
@@ -93,7 +93,7 @@ class ArrayExecutor(Composed):
         bits = out.view(np.int32)
         with ieee_arithmetic():
             for part in _chunks(len(out), max(CHUNK // dtype.block, 1)):
-                bits[part] = _DECODE[dtype.family](_rows(fields, part), dtype, tensor_scale)
+                bits[part] = _DECODE[type(dtype)](_rows(fields, part), dtype, tensor_scale)
 
     def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
         """Block.round."""
@@ -104,7 +104,7 @@ class ArrayExecutor(Composed):
             return
         with ieee_arithmetic():
             for part in _chunks(len(x), max(CHUNK // dtype.block, 1)):
-                bits = _ROUND[dtype.family](words(x[part])[0], dtype, _cut(options, part))
+                bits = _ROUND[type(dtype)](words(x[part])[0], dtype, _cut(options, part))
                 out[part] = narrow(bits.view(np.float32), x.dtype)
 
     def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
@@ -239,9 +239,8 @@ def _affine_value(code: Array, scale: Array, zero: Array | None, d: Element) -> 
 
 def empty_fields(n: int, d: Block) -> BlockFields:
     """Room for n blocks."""
-    micro = np.empty(n, np.uint8) if d.family == "micro" else None
-    scale = np.empty(n, np.uint8 if d.scale is None else d.scale.code_dtype)
-    return BlockFields(empty((n, d.block), d.code_dtype), scale, micro)
+    micro = np.empty(n, np.uint8) if d.sub_blocks else None
+    return BlockFields(empty((n, d.block), d.code_dtype), np.empty(n, d.scale_code_dtype), micro)
 
 
 def _cut(options: BlockOptions, part: slice) -> BlockOptions:
@@ -253,21 +252,21 @@ def _rows(fields: BlockFields, part: slice) -> BlockFields:
     return BlockFields(fields.codes[part], fields.scale[part], None if micro is None else micro[part])
 
 
-def _encode_mx(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
+def _encode_mx(b: Array, d: MXBlock, o: BlockOptions, out: BlockFields) -> None:
     f, s = element_grid(d, o.rule), scale_of(d, o.rule)
     scale, out.codes[...] = bound.mx_encode(b, f, s, o.rounding, o.random)
     out.scale[...] = scale[:, 0]
 
 
-def _encode_scaled(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
+def _encode_scaled(b: Array, d: ScaledBlock, o: BlockOptions, out: BlockFields) -> None:
     tensor = float32_bits(o.tensor_scale or 1.0)
-    g = grid(d.scale, "half_even", "saturate")
+    g = scale_grid(d)
     scale, out.codes[...] = bound.scaled_encode(b, tensor, element_grid(d), g, o.rounding, o.random)
     out.scale[...] = scale[:, 0]
 
 
-def _encode_micro(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
-    groups = (len(b), -1, d.sub_block or 1)
+def _encode_micro(b: Array, d: MicroexponentBlock, o: BlockOptions, out: BlockFields) -> None:
+    groups = (len(b), -1, d.sub_block)
     random = None if o.random is None else o.random.reshape(groups)
     exponent, shift, code = bound.micro_encode(b.reshape(groups), d.mantissa, o.rounding, random)
     out.codes[...] = code.reshape(b.shape)
@@ -277,13 +276,13 @@ def _encode_micro(b: Array, d: Block, o: BlockOptions, out: BlockFields) -> None
 
 def looks_further(x: Array, d: Block, o: BlockOptions) -> bool:
     """Does a draw see what float64 has below float32's last place?  Float scales divide in float32."""
-    return o.random is not None and x.dtype == np.float64 and d.family != "scaled"
+    return o.random is not None and x.dtype == np.float64 and not isinstance(d, ScaledBlock)
 
 
 def _encode_exactly(x: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
     """float64 under stochastic rounding: shared fields first, on which no draw has an influence."""
     plain = o._replace(rule="floor" if o.rule == "bump" else o.rule, rounding="half_even", random=None)
-    _ENCODE[d.family](words(x)[0], d, plain, out)
+    _ENCODE[type(d)](words(x)[0], d, plain, out)
     lost, f = out.scale[:, None] == 255, element_grid(d, o.rule)
     steps = _step_exponents(out, d)
     b, low = words(_in_steps(x, steps, d), stochastic=True)
@@ -299,58 +298,58 @@ def _encode_exactly(x: Array, d: Block, o: BlockOptions, out: BlockFields) -> No
 def _step_exponents(fields: BlockFields, d: Block) -> NDArray[np.int32]:
     """The exponents of what each element counts: of the scale, or of the step of its sub-block."""
     exponent = fields.scale.astype(np.int32)[:, None] - 127
-    if fields.microexponents is None:
+    if fields.microexponents is None or not isinstance(d, MicroexponentBlock):
         return exponent
-    sub = d.sub_block or 1
-    parts = np.arange(d.block // sub, dtype=np.int32)
+    parts = np.arange(d.sub_blocks, dtype=np.int32)
     shifts = (fields.microexponents.astype(np.int32)[:, None] >> parts) & 1
-    return np.repeat(exponent - shifts, sub, axis=1) - ((d.mantissa or 0) - 1)
+    return np.repeat(exponent - shifts, d.sub_block, axis=1) - (d.mantissa - 1)
 
 
 def _in_steps(x: Array, steps: NDArray[np.int32], d: Block) -> Array:
     """float64 over powers of two; as blocks take it: no more than float32's largest, or (micro) normal."""
     x = np.clip(x, -FLOAT32_MAX, FLOAT32_MAX)
-    if d.family == "micro":
+    if isinstance(d, MicroexponentBlock):
         x = np.where(np.abs(x) < SMALLEST_NORMAL, 0.0, x)
     return np.ldexp(x, -steps)
 
 
-def _round_mx(b: Array, d: Block, o: BlockOptions) -> Any:
+def _round_mx(b: Array, d: MXBlock, o: BlockOptions) -> Any:
     return bound.mx_round(b, element_grid(d, o.rule), scale_of(d, o.rule), o.rounding, o.random)
 
 
-def _round_scaled(b: Array, d: Block, o: BlockOptions) -> Any:
+def _round_scaled(b: Array, d: ScaledBlock, o: BlockOptions) -> Any:
     tensor = float32_bits(o.tensor_scale or 1.0)
-    g = grid(d.scale, "half_even", "saturate")
+    g = scale_grid(d)
     return bound.scaled_round(b, tensor, element_grid(d), g, o.rounding, o.random)
 
 
-def _round_micro(b: Array, d: Block, o: BlockOptions) -> Any:
-    groups = (len(b), -1, d.sub_block or 1)
+def _round_micro(b: Array, d: MicroexponentBlock, o: BlockOptions) -> Any:
+    groups = (len(b), -1, d.sub_block)
     random = None if o.random is None else o.random.reshape(groups)
     return bound.micro_round(b.reshape(groups), d.mantissa, o.rounding, random).reshape(b.shape)
 
 
-def _decode_mx(fields: BlockFields, d: Block, tensor_scale: float | None) -> Any:
+def _decode_mx(fields: BlockFields, d: MXBlock, tensor_scale: float | None) -> Any:
     return bound.mx_decode(
         fields.scale.astype(np.int32)[:, None], fields.codes.astype(np.int32), element_grid(d)
     )
 
 
-def _decode_scaled(fields: BlockFields, d: Block, tensor_scale: float | None) -> Any:
-    g = grid(d.scale, "half_even", "saturate")
+def _decode_scaled(fields: BlockFields, d: ScaledBlock, tensor_scale: float | None) -> Any:
+    g = scale_grid(d)
     scale, codes = fields.scale.astype(np.int32)[:, None], fields.codes.astype(np.int32)
     return bound.scaled_decode(scale, codes, float32_bits(tensor_scale or 1.0), element_grid(d), g)
 
 
-def _decode_micro(fields: BlockFields, d: Block, tensor_scale: float | None) -> Any:
-    n, groups = len(fields.codes), d.block // (d.sub_block or 1)
+def _decode_micro(fields: BlockFields, d: MicroexponentBlock, tensor_scale: float | None) -> Any:
+    n, groups = len(fields.codes), d.sub_blocks
     codes = fields.codes.astype(np.int32).reshape(n, groups, -1)
     shift = (fields.microexponents.astype(np.int32)[:, None] >> np.arange(groups, dtype=np.int32)) & 1  # type: ignore[union-attr]
     exponent = fields.scale.astype(np.int32).reshape(n, 1, 1)
     return bound.micro_decode(exponent, shift[:, :, None], codes, d.mantissa).reshape(n, -1)
 
 
-_ENCODE = {"mx": _encode_mx, "scaled": _encode_scaled, "micro": _encode_micro}
-_DECODE = {"mx": _decode_mx, "scaled": _decode_scaled, "micro": _decode_micro}
-_ROUND = {"mx": _round_mx, "scaled": _round_scaled, "micro": _round_micro}
+_Kernels = dict[type[Block], Callable[..., Any]]
+_ENCODE: _Kernels = {MXBlock: _encode_mx, ScaledBlock: _encode_scaled, MicroexponentBlock: _encode_micro}
+_DECODE: _Kernels = {MXBlock: _decode_mx, ScaledBlock: _decode_scaled, MicroexponentBlock: _decode_micro}
+_ROUND: _Kernels = {MXBlock: _round_mx, ScaledBlock: _round_scaled, MicroexponentBlock: _round_micro}

@@ -203,7 +203,7 @@ class CpuExecutor(ArrayExecutor):
             return super().encode_blocks_packed(x, dtype, options)
         bytes_per_block = packed_streams(dtype)[0].bytes(dtype.block)
         out = empty(len(x) * bytes_per_block, np.uint8)
-        scale = None if dtype.family == "micro" else empty(len(x), np.uint8)
+        scale = empty(len(x), np.uint8) if dtype.scale_beside else None
         self.encode_blocks_into(x, dtype, options, out, scale)
         return out, scale
 
@@ -220,7 +220,7 @@ class CpuExecutor(ArrayExecutor):
         def make() -> Operation:
             return block_operation(what, x.dtype.name, dtype, options, outputs)
 
-        if dtype.family == "scaled":  # the tensor's scale is among the parameters
+        if dtype.has_tensor_scale:  # it is among the parameters
             return make()
         return self._once((what, x.dtype, dtype, options.rule, options.rounding), make)
 
@@ -255,7 +255,7 @@ class CpuExecutor(ArrayExecutor):
         def make() -> Operation:
             return unblock_operation(what, dtype, tensor_scale, inputs)
 
-        return make() if dtype.family == "scaled" else self._once((what, dtype), make)
+        return make() if dtype.has_tensor_scale else self._once((what, dtype), make)
 
     # ---- scales and zero points ------------------------------------------------------------
 

@@ -19,9 +19,17 @@ from numerics.backends.cpu.streams import (
     per_group,
 )
 from numerics.backends.host.executor import Affine, Array, BlockOptions
-from numerics.formats.block import Block
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import Element
-from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_of
+from numerics.formats.grid import (
+    Grid,
+    element_grid,
+    float32_bits,
+    grid,
+    range_of,
+    scale_grid,
+    scale_of,
+)
 
 WIDEST = 128  # elements of a block that becomes one vector
 
@@ -89,16 +97,16 @@ def block_operation(
 ) -> Operation:
     """Floats to blocks: `encode` to fields, `pack` to stored bytes, `round` to values."""
     verb = "round" if what == "round" else "encode"
-    function = getattr(arithmetic(d.block, d.sub_block or 1), f"{d.family}_{verb}")
+    function = getattr(_arithmetic(d), f"{d.stem}_{verb}")
     records, arguments = _block_records(d, o)
 
     def block(*lanes: Any) -> Any:
         taken, b, random = lanes[: len(records)], lanes[len(records)], lanes[len(records) + 1 :]
         found = function(b, *arguments(*taken), o.rounding, random[0] if random else None)
-        whole = what == "round" or (what == "pack" and d.family == "micro")
+        whole = what == "round" or (what == "pack" and not d.scale_beside)
         return found if whole else (found[-1], *found[:-1])  # the order of BlockFields
 
-    name = f"{d.family}_{what}_{_shape(d)}_{kind}_{o.rounding}"
+    name = f"{d.stem}_{what}_{_shape(d)}_{kind}_{o.rounding}"
     width = _width(d)
     sources = _sources(kind, o.rounding)
     return Operation(name, block, Parameters(*records), sources, outputs, width, width, unit=d.block)
@@ -108,35 +116,39 @@ def unblock_operation(
     what: str, d: Block, tensor_scale: float | None, inputs: tuple[Stream, ...]
 ) -> Operation:
     """Blocks to float32: `decode` from fields, `unpack` from stored bytes."""
-    function = getattr(arithmetic(d.block, d.sub_block or 1), f"{d.family}_decode")
+    function = getattr(_arithmetic(d), f"{d.stem}_decode")
     options = BlockOptions("floor", "half_even", tensor_scale, None)
     records, arguments = _block_records(d, options, decoding=True)
 
     def block(*lanes: Any) -> Any:
         fields = lanes[len(records) :]
-        if what == "decode" or d.family != "micro":  # in the order of BlockFields
+        if what == "decode" or d.scale_beside:  # in the order of BlockFields
             fields = (*fields[1:], fields[0])
         return function(*fields, *arguments(*lanes[: len(records)]))
 
-    name = f"{d.family}_{what}_{_shape(d)}"
+    name = f"{d.stem}_{what}_{_shape(d)}"
     return Operation(name, block, Parameters(*records), inputs, (WORDS,), _width(d), _width(d), unit=d.block)
+
+
+def _arithmetic(d: Block) -> Any:
+    """The shared arithmetic over vectors of blocks."""
+    return arithmetic(d.block, d.sub_block if isinstance(d, MicroexponentBlock) else 1)
 
 
 def _block_records(
     d: Block, o: BlockOptions, decoding: bool = False
 ) -> tuple[list[Any], Callable[..., Sequence[Any]]]:
     """The records of a block kernel, and the arguments of the shared function made of them."""
-    if d.family == "micro":
+    if isinstance(d, MicroexponentBlock):
         return [], lambda: (d.mantissa,)
     f = element_grid(d, o.rule)
-    if d.family == "mx":
+    if isinstance(d, MXBlock):
         if decoding:
             return [alike(f, "decoding")], lambda f: (f,)
         return [alike(f, o.rounding), scale_of(d, o.rule)], lambda f, s: (f, s)
     tensor = Number(float32_bits(o.tensor_scale or 1.0))
-    g = grid(d.scale, "half_even", "saturate")
     elements = alike(f, "decoding") if decoding else alike(f, o.rounding)
-    records = [tensor, elements, alike(g, "half_even")]
+    records = [tensor, elements, alike(scale_grid(d), "half_even")]
     return records, lambda t, f, g: (t.value, f, g)
 
 
@@ -218,25 +230,24 @@ def _affine_value(
 def field_streams(d: Block) -> tuple[Stream, ...]:
     """What blocks are as fields: codes, scales, microexponents."""
     streams = (CODES[d.code_dtype], per_block(d.block))
-    return (*streams, per_group(d.block, d.sub_block or 1)) if d.family == "micro" else streams
+    return (*streams, per_group(d.block, d.sub_block)) if isinstance(d, MicroexponentBlock) else streams
 
 
 def packed_streams(d: Block) -> tuple[Stream, ...]:
     """What blocks are as stored: whole, or packed codes and the scales beside them."""
-    if d.family == "micro":
-        return (micro_blocks(d.block, d.sub_block or 1, d.element_bits),)
+    if isinstance(d, MicroexponentBlock):
+        return (micro_blocks(d.block, d.sub_block, d.element_bits),)
     return packed(d.element_bits), per_block(d.block)
 
 
 def fits(d: Block) -> bool:
     """Does a vector hold a block?"""
-    return d.block <= WIDEST and (d.scale is None or d.scale.bits <= 8)
+    return d.block <= WIDEST and d.scale_bits <= 8
 
 
 def packs(d: Block) -> bool:
     """Do its parts end on bytes, so that a kernel writes them as they are stored?"""
-    whole = d.family != "micro" or d.block // (d.sub_block or 1) == 8
-    return fits(d) and whole and d.block % 8 == 0 and d.element_bits <= 8
+    return fits(d) and _full_bytes(d) and d.block % 8 == 0 and d.element_bits <= 8
 
 
 def _width(d: Block) -> int:
@@ -245,12 +256,16 @@ def _width(d: Block) -> int:
     One block where its scale is worth computing once, in scalars; several where every lane keeps its
     own (microexponents, or a block that is shorter than a vector) and their fields fill whole bytes.
     """
-    least = {"mx": WIDTH, "scaled": 1, "micro": 2 * WIDTH}[d.family]
-    full_bytes = d.sub_block is None or d.block // d.sub_block == 8
+    least = {MXBlock: WIDTH, ScaledBlock: 1, MicroexponentBlock: 2 * WIDTH}[type(d)]
     power = d.block & (d.block - 1) == 0
-    return max(least, d.block) if power and full_bytes else d.block
+    return max(least, d.block) if power and _full_bytes(d) else d.block
+
+
+def _full_bytes(d: Block) -> bool:
+    """Do the microexponents of a block, where it has some, fill their byte?"""
+    return d.sub_blocks in (0, 8)
 
 
 def _shape(d: Block) -> str:
-    micro = f"_{d.sub_block}_{d.mantissa}" if d.family == "micro" else f"_{d.element_bits}"
-    return f"{d.block}{micro}_{d.code_dtype}"
+    element = f"{d.sub_block}_{d.mantissa}" if isinstance(d, MicroexponentBlock) else f"{d.element_bits}"
+    return f"{d.block}_{element}_{d.code_dtype}"

@@ -48,7 +48,7 @@ def _warm_element(d: Element, rounding: str) -> None:
 
 def _warm_block(d: Block, rounding: str) -> None:
     x, executor = np.ones((2, d.block), np.float32), EXECUTOR
-    options = BlockOptions("floor", rounding, 1.0 if d.family == "scaled" else None, None)
+    options = BlockOptions("floor", rounding, 1.0 if d.has_tensor_scale else None, None)
     out = np.empty_like(x)
     executor.decode_blocks(executor.encode_blocks(x, d, options), d, options.tensor_scale, out)
     packed, scale = executor.encode_blocks_packed(x, d, options)

@@ -33,7 +33,7 @@ from numerics.backends.host.executor import Affine, BlockOptions
 from numerics.backends.host.output import admit_blocks, check_apart, written
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Blocking, as_shape, check_axis
-from numerics.formats.block import Block, Blocks
+from numerics.formats.block import Block, Blocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.grid import grid
@@ -215,7 +215,7 @@ class GpuBackend:
         """Block.pack."""
         fields, cut = _fields(of)
         d = of.dtype
-        if d.family != "micro":
+        if d.scale_beside:
             return pack(fields.codes, d.element_bits)
         assert fields.scale is not None
         assert fields.micro is not None
@@ -226,7 +226,7 @@ class GpuBackend:
     ) -> Blocks:
         """Block.unpack."""
         shape = as_shape(shape)
-        if dtype.family != "micro":
+        if dtype.scale_beside:
             if scale is None:
                 raise NumericsError(f"{dtype.name}: the scales stand beside the packed codes; give scale=")
             check_axis(axis, shape)
@@ -252,14 +252,15 @@ class GpuBackend:
         cut = Cut.of(tuple(came.shape), axis, dtype)
         if not blocks.packs(dtype, cut) or _looks_further(came, dtype, draw):
             made = self.encode_blocks(came, dtype, axis, rule, rounding, tensor_scale, draw)
-            beside = None if dtype.family == "micro" else made.scale
+            beside = made.scale if dtype.scale_beside else None
             return self.pack_blocks(made), beside, made.tensor_scale
         data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
-        if dtype.family == "micro":
-            size, scale = cut.blocking.count * dtype.bytes_per_block, None
-        else:
+        size, scale = cut.blocking.count * dtype.bytes_per_block, None
+        if dtype.scale_beside:
             size = data.numel() * dtype.element_bits // 8
-            scale = torch.empty(cut.blocking.shared_shape, dtype=_scale_type(dtype), device=data.device)
+            scale = torch.empty(
+                cut.blocking.shared_shape, dtype=CODES[dtype.scale_code_dtype], device=data.device
+            )
         packed = torch.empty(size, dtype=torch.uint8, device=data.device)
         blocks.encode(data, dtype, cut, options, "pack", draws, Fields(packed, scale))
         return packed, scale, options.tensor_scale
@@ -281,12 +282,11 @@ class GpuBackend:
             )
         data = take_codes(packed, 8, "uint8", "packed bytes")
         shared = None
-        if dtype.scale is None:
-            check_blocks(data.numel(), cut.blocking.count, dtype)
-        else:
+        if dtype.scale_beside:
             check_bytes(data.numel(), math.prod(shape), dtype.element_bits)
-            bits, kind = dtype.scale.bits, dtype.scale.code_dtype
-            shared = _of_shape(scale, bits, kind, f"{dtype.name} scale", cut.blocking)
+            shared = _shared(scale, "scale", dtype, cut.blocking)
+        else:
+            check_blocks(data.numel(), cut.blocking.count, dtype)
         out = torch.empty(shape, dtype=torch.float32, device=packed.device)
         blocks.decode(Fields(data, shared), dtype, cut, tensor_scale, True, out)
         return out
@@ -371,7 +371,9 @@ def _elements(x: torch.Tensor, d: Element, rounding: str) -> tuple[torch.Tensor,
 def _looks_further(x: torch.Tensor, d: Block, draw: Draw) -> bool:
     """Does a draw see what float64 has below float32's last place (array/executor.py: looks_further)?"""
     return (
-        x.dtype == torch.float64 and d.family != "scaled" and (draw.seed is not None or draw.bits is not None)
+        x.dtype == torch.float64
+        and not isinstance(d, ScaledBlock)
+        and (draw.seed is not None or draw.bits is not None)
     )
 
 
@@ -380,7 +382,7 @@ def _options(
 ) -> tuple[torch.Tensor, BlockOptions, tuple[str, Any, int]]:
     """What block kernels take: x in a type that they read, the options, where random bits come from."""
     wide, draws = words(x)[0], random_bits(draw, x)
-    if d.family == "scaled" and tensor_scale is None:
+    if isinstance(d, ScaledBlock) and tensor_scale is None:
         finite = torch.where(
             wide.isfinite(), wide.abs(), torch.zeros((), dtype=wide.dtype, device=wide.device)
         )
@@ -389,51 +391,36 @@ def _options(
     return wide, BlockOptions(rule, rounding, tensor_scale, None), draws
 
 
-def _scale_type(d: Block) -> torch.dtype:
-    return torch.uint8 if d.scale is None else CODES[d.scale.code_dtype]
-
-
 def _block_targets(
     out: Blocks | None, d: Block, axis: int, blocking: Blocking, source: torch.Tensor
 ) -> list[torch.Tensor | None]:
     """codes, scale and microexponents: the caller's where they fit, else new ones."""
     if out is not None:
         admit_blocks(out, d, axis, len(blocking.shape))
-    parts: list[tuple[str, tuple[int, ...], torch.dtype]] = [
-        ("codes", blocking.shape, CODES[d.code_dtype]),
-        ("scale", blocking.shared_shape, _scale_type(d)),
-    ]
-    if d.family == "micro":
-        parts.append(("microexponents", blocking.shared_shape, torch.uint8))
-    found: list[torch.Tensor | None] = []
-    for name, shape, kind in parts:
-        given = None if out is None else getattr(out, name)
+    found: dict[str, torch.Tensor] = {}
+    for name, field in d.fields.items():
+        given, shape = getattr(out, name, None), blocking.shape if name == "codes" else blocking.shared_shape
         if out is not None and given is None:
             raise NumericsError(f"out.{name} is missing")
-        found.append(target(given, shape, kind, source, f"out.{name}"))
+        found[name] = target(given, shape, CODES[field.code_dtype], source, f"out.{name}")
     if out is not None:
-        check_apart({f"out.{part[0]}": result for part, result in zip(parts, found, strict=True)})
-    return found if len(found) == 3 else [*found, None]
+        check_apart({f"out.{name}": result for name, result in found.items()})
+    return [*found.values(), *[None] * (3 - len(found))]
 
 
 def _fields(of: Blocks) -> tuple[Fields, Cut]:
     d = of.dtype
     codes = take_codes(of.codes, d.element_bits, d.code_dtype, d.name)
     cut = Cut.of(tuple(codes.shape), of.axis, d)
-    width, kind = (8, "uint8") if d.scale is None else (d.scale.bits, d.scale.code_dtype)
-    scale = _of_shape(of.scale, width, kind, f"{d.name} scale", cut.blocking)
-    micro = None
-    if d.family == "micro":
-        bits = d.block // (d.sub_block or 1)
-        micro = _of_shape(of.microexponents, bits, "uint8", f"{d.name} microexponents", cut.blocking)
-    return Fields(codes, scale, micro), cut
+    shared = [_shared(getattr(of, name), name, d, cut.blocking) for name in d.fields if name != "codes"]
+    return Fields(codes, *shared), cut
 
 
-def _of_shape(field: Any, bits: int, kind: str, name: str, blocking: Blocking) -> torch.Tensor:
-    taken = take_codes(field, bits, kind, name)
+def _shared(field: Any, name: str, d: Block, blocking: Blocking) -> torch.Tensor:
+    """What blocks share; checked."""
+    taken = take_codes(field, *d.fields[name], f"{d.name} {name}")
     if tuple(taken.shape) != blocking.shared_shape:
         raise NumericsError(
-            f"{name.split()[-1]} has shape {tuple(taken.shape)}; codes of {blocking.shape} need "
-            f"{blocking.shared_shape}"
+            f"{name} has shape {tuple(taken.shape)}; codes of {blocking.shape} need {blocking.shared_shape}"
         )
     return taken

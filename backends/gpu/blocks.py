@@ -17,9 +17,9 @@ from numerics.backends.gpu.tensors import FLOATS, memory, pointers, words
 from numerics.backends.host.executor import BlockOptions
 from numerics.backends.host.float_bits import FLOAT32_MAX, SMALLEST_NORMAL
 from numerics.backends.partition import Blocking, check_axis
-from numerics.formats.block import Block
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.floats import bfloat16
-from numerics.formats.grid import element_grid, float32_bits, grid, scale_of
+from numerics.formats.grid import element_grid, float32_bits, grid, scale_grid, scale_of
 from numerics.formats.packing import planes
 
 BFLOAT16 = grid(bfloat16, "half_even", "nonsaturate")
@@ -35,8 +35,9 @@ class Cut:
     @classmethod
     def of(cls, shape: tuple[int, ...], axis: int, d: Block) -> Cut:
         """For a tensor in a block format."""
-        sub = d.sub_block or 0
-        width = power_of_two(d.block // sub) * power_of_two(sub) if sub else power_of_two(d.block)
+        width = power_of_two(d.block)
+        if isinstance(d, MicroexponentBlock):
+            width = power_of_two(d.sub_blocks) * power_of_two(d.sub_block)
         return cls(Blocking(shape, check_axis(axis, shape), d.block), width)
 
     @property
@@ -86,7 +87,7 @@ def packs(d: Block, cut: Cut) -> bool:
     """Do blocks go straight to packed bytes: whole words, in the order of the memory?"""
     if not cut.blocking.whole or cut.width != d.block:
         return False
-    if d.family != "micro":
+    if d.scale_beside:
         return d.element_bits * d.block % 32 == 0
     return d.block == 16 and [width for _, width in planes(d.element_bits)[1:]] in ([], [1])
 
@@ -103,20 +104,19 @@ def encode(
     count, length, per_line, inner = cut.sizes
     source, out = memory(x), _words(to.codes, d) if what == "pack" else memory(to.codes)
     random = source if bits is None else bits
-    if d.family == "micro":
+    if isinstance(d, MicroexponentBlock):
         launch(
             "micro_kernel", cut.programs, source, random, out, *pointers(out, to.scale, to.micro),
             count, length, per_line, inner, key,
             m=d.mantissa, PLANE=planes(d.element_bits)[0][1], **_groups(d), **common,
         )  # fmt: skip
         return
-    mx = d.family == "mx"
-    plain = mx and o.rule != "bump"
+    plain = d.element if isinstance(d, MXBlock) and o.rule != "bump" else None
     launch(
         "scaled_kernel", cut.programs, source, random, out, *pointers(out, to.scale), _tensor_scale(o, x),
         count, length, per_line, inner, key, out.numel(),
-        f=element_grid(d, o.rule), s=scale_of(d, o.rule) if mx else grid(d.scale, "half_even", "saturate"),
-        FAMILY=d.family, NATIVE=native(d.element, o.rounding, "saturate", x.device) if plain else None,
+        f=element_grid(d, o.rule), s=scale_of(d, o.rule) if isinstance(d, MXBlock) else scale_grid(d),
+        FAMILY=d.stem, NATIVE=native(plain, o.rounding, "saturate", x.device) if plain else None,
         WIDTH=cut.width, BITS=d.element_bits, CODES=codes_of_words(d.element_bits), **common,
     )  # fmt: skip
 
@@ -161,12 +161,12 @@ def _steps(of: Fields, d: Block, cut: Cut) -> torch.Tensor:
     """The exponents of what each element counts: of the scale, or of the step of its sub-block."""
     assert of.scale is not None
     exponent = _each(of.scale, cut).to(torch.int64) - 127
-    if of.micro is None:
+    if of.micro is None or not isinstance(d, MicroexponentBlock):
         return exponent
     axis = cut.blocking.axis
-    place = torch.arange(cut.blocking.length, device=exponent.device) % d.block // (d.sub_block or 1)
+    place = torch.arange(cut.blocking.length, device=exponent.device) % d.block // d.sub_block
     place = place.reshape([-1 if k == axis else 1 for k in range(exponent.ndim)])
-    return exponent - ((_each(of.micro, cut).to(torch.int64) >> place) & 1) - ((d.mantissa or 0) - 1)
+    return exponent - ((_each(of.micro, cut).to(torch.int64) >> place) & 1) - (d.mantissa - 1)
 
 
 def _encode_steps(
@@ -175,7 +175,7 @@ def _encode_steps(
 ) -> torch.Tensor:  # fmt: skip
     """x over powers of two to codes of a grid."""
     y = x.clamp(-float(FLOAT32_MAX), float(FLOAT32_MAX))
-    if d.family == "micro":
+    if isinstance(d, MicroexponentBlock):
         y = torch.where(y.abs() < SMALLEST_NORMAL, 0.0, y)
     y, low = words((y * ((1023 - steps) << 52).view(torch.float64)).contiguous(), stochastic=True)
     draw, bits, key = seed
@@ -193,7 +193,7 @@ def decode(
 ) -> None:
     """Fields, or packed bytes, to float32."""
     codes, to = memory(of.codes), memory(out)
-    if d.family == "micro":
+    if isinstance(d, MicroexponentBlock):
         launch(
             "unmicro_kernel", cut.programs, codes, *pointers(codes, of.scale, of.micro), to, *cut.sizes,
             m=d.mantissa, PLANE=planes(d.element_bits)[0][1] if packed else None,
@@ -201,11 +201,11 @@ def decode(
         )  # fmt: skip
         return
     options = BlockOptions("floor", "half_even", tensor_scale, None)
-    g = grid(d.scale, "half_even", "saturate") if d.family == "scaled" else None
+    g = scale_grid(d) if isinstance(d, ScaledBlock) else None
     launch(
         "unscaled_kernel", cut.programs,
         codes, *pointers(codes, of.scale), _tensor_scale(options, out), to, *cut.sizes,
-        f=element_grid(d), g=g, FAMILY=d.family, WIDTH=cut.width, BITS=d.element_bits if packed else None,
+        f=element_grid(d), g=g, FAMILY=d.stem, WIDTH=cut.width, BITS=d.element_bits if packed else None,
         **cut.constants,
     )  # fmt: skip
 
@@ -215,15 +215,14 @@ def codes_of_words(bits: int) -> int:
     return 32 // math.gcd(bits, 32)
 
 
-def _groups(d: Block) -> dict[str, int]:
-    sub = d.sub_block or 1
-    groups = d.block // sub
+def _groups(d: MicroexponentBlock) -> dict[str, int]:
+    sub, groups = d.sub_block, d.sub_blocks
     return {"GROUPS": groups, "WIDE": power_of_two(groups), "SUB": sub, "SUB_WIDE": power_of_two(sub)}
 
 
 def _words(packed: torch.Tensor, d: Block) -> torch.Tensor:
     """Bytes as the units in which kernels write them."""
-    whole = d.family != "micro" or d.bytes_per_block % 4 == 0
+    whole = d.scale_beside or d.bytes_per_block % 4 == 0
     return packed.view(torch.int32 if whole else torch.int16)
 
 

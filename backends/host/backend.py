@@ -23,7 +23,7 @@ from numerics.backends.host.micro_packing import pack_micro, unpack_micro
 from numerics.backends.host.output import admit_blocks, check_apart
 from numerics.backends.host.tensors import on_host
 from numerics.backends.partition import Blocking, as_shape, check_axis
-from numerics.formats.block import Block, Blocks
+from numerics.formats.block import Block, Blocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import Draw
@@ -151,7 +151,7 @@ class HostBackend(HostAffine):
     ) -> tuple[Array, BlockOptions]:  # fmt: skip
         random = random_bits.bits(draw, data.shape)
         random = None if random is None else blocking.rows(random.reshape(data.shape))
-        if dtype.family == "scaled" and tensor_scale is None:
+        if isinstance(dtype, ScaledBlock) and tensor_scale is None:
             tensor_scale = found_tensor_scale(data, dtype)
         return blocking.rows(data), BlockOptions(rule, rounding, tensor_scale, random)
 
@@ -168,7 +168,7 @@ class HostBackend(HostAffine):
         """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
         data, _ = take(x)
         blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
-        if dtype.family == "micro" or blocking.whole:
+        if blocking.whole or not dtype.scale_beside:
             rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
             packed, scale = self.executor.encode_blocks_packed(rows, dtype, options)
             return packed, None if scale is None else blocking.shared(scale), options.tensor_scale
@@ -181,17 +181,16 @@ class HostBackend(HostAffine):
     ) -> NDArray[np.float32]:  # fmt: skip
         """float32 values of what quantize_blocks made; raises NumericsError for fewer bytes or scales."""
         blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
-        if dtype.family != "micro" and not blocking.whole:
+        if dtype.scale_beside and not blocking.whole:
             blocks = self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale)
             return np.asarray(self.decode_blocks(blocks, None))
         packed, _ = take_codes(packed, 8, "uint8", "packed bytes")
         shared = None
-        if dtype.scale is None:
-            check_blocks(packed.size, blocking.count, dtype)
-        else:
+        if dtype.scale_beside:
             check_bytes(packed.size, math.prod(shape), dtype.element_bits)
-            taken, _ = take_codes(scale, dtype.scale.bits, dtype.scale.code_dtype, f"{dtype.name} scale")
-            shared = blocking.shared_rows(taken, "scale")
+            shared = _shared_rows(scale, "scale", dtype, blocking)
+        else:
+            check_blocks(packed.size, blocking.count, dtype)
         rows = allocate((blocking.count, dtype.block))
         self.executor.decode_blocks_packed(packed, shared, dtype, tensor_scale, rows)
         return blocking.elements(rows)
@@ -209,18 +208,10 @@ class HostBackend(HostAffine):
         d = blocks.dtype
         codes, give = take_codes(blocks.codes, d.element_bits, d.code_dtype, d.name)
         blocking = Blocking(codes.shape, check_axis(blocks.axis, codes.shape), d.block)
-        width, kind = (8, "uint8") if d.scale is None else (d.scale.bits, d.scale.code_dtype)
-        scale = blocking.shared_rows(take_codes(blocks.scale, width, kind, f"{d.name} scale")[0], "scale")
-        micro = None
-        if d.family == "micro":
-            taken = take_codes(
-                blocks.microexponents,
-                d.block // (d.sub_block or 1),
-                "uint8",
-                f"{d.name} microexponents",
-            )
-            micro = blocking.shared_rows(taken[0], "microexponents")
-        return BlockFields(blocking.rows(codes), scale, micro), blocking, give, codes
+        shared = [
+            _shared_rows(getattr(blocks, name), name, d, blocking) for name in d.fields if name != "codes"
+        ]
+        return BlockFields(blocking.rows(codes), *shared), blocking, give, codes
 
     def round_blocks(
         self,
@@ -247,7 +238,7 @@ class HostBackend(HostAffine):
         """Block.pack."""
         fields, _, give, codes = self._fields(blocks)
         d = blocks.dtype
-        if d.family != "micro":
+        if d.scale_beside:
             return give(self.executor.pack(codes.reshape(-1), d.element_bits))
         return give(pack_micro(self.executor, fields, d))
 
@@ -263,7 +254,7 @@ class HostBackend(HostAffine):
         """Block.unpack."""
         data, give = take_codes(packed, 8, "uint8", "packed bytes")
         shape = as_shape(shape)
-        if dtype.family != "micro":
+        if dtype.scale_beside:
             if scale is None:
                 raise NumericsError(f"{dtype.name}: the scales stand beside the packed codes; give scale=")
             check_axis(axis, shape)
@@ -272,8 +263,7 @@ class HostBackend(HostAffine):
         blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
         check_blocks(data.size, blocking.count, dtype)
         fields = unpack_micro(self.executor, data.reshape(-1, dtype.bytes_per_block), dtype)
-        assert fields.microexponents is not None
-        shared = [give(blocking.shared(field)) for field in (fields.scale, fields.microexponents)]
+        shared = [give(blocking.shared(field)) for field in fields[1:] if field is not None]
         return Blocks(dtype, axis, give(blocking.elements(fields.codes)), *shared)
 
 
@@ -282,17 +272,20 @@ def _block_targets(
 ) -> tuple[Target, ...]:
     """Where the parts go: codes, scale and, where the format has them, microexponents."""
     admit_blocks(out, dtype, axis, len(blocking.shape))
-    kinds = {"codes": dtype.code_dtype, "scale": dtype.scale.code_dtype if dtype.scale else "uint8"}
-    if dtype.family == "micro":
-        kinds["microexponents"] = "uint8"
     targets = tuple(
         Target(
             getattr(out, name), blocking.shape if name == "codes" else blocking.shared_shape,
-            np.dtype(kind), source, as_given, f"out.{name}",
-        ) for name, kind in kinds.items()
+            np.dtype(field.code_dtype), source, as_given, f"out.{name}",
+        ) for name, field in dtype.fields.items()
     )  # fmt: skip
-    check_apart({f"out.{name}": getattr(out, name) for name in kinds})
+    check_apart({f"out.{name}": getattr(out, name) for name in dtype.fields})
     return targets
+
+
+def _shared_rows(field: Any, name: str, dtype: Block, blocking: Blocking) -> Array:
+    """What blocks share, an entry a row; checked."""
+    bits, kind = dtype.fields[name]
+    return blocking.shared_rows(take_codes(field, bits, kind, f"{dtype.name} {name}")[0], name)
 
 
 def _in_place(targets: tuple[Target, ...] | None, blocking: Blocking) -> BlockFields | None:
@@ -304,7 +297,7 @@ def _in_place(targets: tuple[Target, ...] | None, blocking: Blocking) -> BlockFi
     return BlockFields(rows, scale.reshape(-1), micro[0].reshape(-1) if micro else None)
 
 
-def found_tensor_scale(data: Array, dtype: Block) -> float:
+def found_tensor_scale(data: Array, dtype: ScaledBlock) -> float:
     """NVFP4's tensor scale, from the largest finite magnitude as float32 has it."""
     with ieee_arithmetic():
         x = as_float32(data)
@@ -312,13 +305,11 @@ def found_tensor_scale(data: Array, dtype: Block) -> float:
         return tensor_scale_of(finite.max() if finite.size else 0.0, dtype)
 
 
-def tensor_scale_of(amax: float, dtype: Block) -> float:
+def tensor_scale_of(amax: float, dtype: ScaledBlock) -> float:
     """amax over the largest block scale times element; 1 where there is nothing to scale.
 
     One float32 division, correctly rounded, but never to 0: to the smallest float32 instead.
     """
-    assert dtype.element is not None
-    assert dtype.scale is not None
     with ieee_arithmetic():
         largest = np.float32(dtype.element_unit * dtype.element.max * dtype.scale.max)
         found = np.float32(amax) / largest

@@ -34,7 +34,7 @@ class BlockFields(NamedTuple):
 
     codes: Codes
     scale: Codes
-    microexponents: NDArray[np.uint8] | None
+    microexponents: NDArray[np.uint8] | None = None
 
 
 class Affine(NamedTuple):

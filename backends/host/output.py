@@ -85,7 +85,7 @@ def admit_blocks(out: Any, dtype: Block, axis: int, rank: int) -> None:
         raise NumericsError(f"out must be Blocks of {dtype} along axis {axis}, not {type(out).__name__}")
     if out.dtype is not dtype or out.axis not in (axis % rank, axis % rank - rank):
         raise NumericsError(f"out must be Blocks of {dtype} along axis {axis}, not {out.dtype}, {out.axis}")
-    if (out.microexponents is None) == (dtype.family == "micro"):
+    if (out.microexponents is None) == ("microexponents" in dtype.fields):
         lacks = "is missing" if out.microexponents is None else f"cannot be: {dtype} has none"
         raise NumericsError(f"out.microexponents {lacks}")
 

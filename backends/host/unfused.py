@@ -36,9 +36,9 @@ class Composed(Executor):
     ) -> tuple[NDArray[np.uint8], Codes | None]:
         """Blocks of the rows of x as bytes, and the scales that stand beside them."""
         fields = self.encode_blocks(x, dtype, options)
-        if dtype.family == "micro":
-            return pack_micro(self, fields, dtype), None
-        return self.pack(fields.codes.reshape(-1), dtype.element_bits), fields.scale
+        if dtype.scale_beside:
+            return self.pack(fields.codes.reshape(-1), dtype.element_bits), fields.scale
+        return pack_micro(self, fields, dtype), None
 
     def decode_blocks_packed(
         self,

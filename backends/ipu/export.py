@@ -12,7 +12,7 @@ What a profile does not offer raises NumericsError; nothing is replaced by somet
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from onnx import ModelProto, TensorProto
@@ -21,7 +21,7 @@ from numerics.backends.ipu.devices import device as find_device
 from numerics.backends.ipu.srs import MODES
 from numerics.backends.onnx import graphs, portable
 from numerics.backends.onnx.trace import FLOAT, INT32, Graph, arithmetic
-from numerics.formats.block import Block
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.registry import dtype as find_dtype
@@ -97,10 +97,8 @@ def _bits(
             "encode": lambda: graphs.encode_blocks(d, rule, rounding, tensor_scale),
             "round": lambda: graphs.round_blocks(d, rule, rounding, tensor_scale),
             "decode": lambda: graphs.decode_blocks(d, tensor_scale),
-            "pack": lambda: graphs.pack_micro(d) if d.family == "micro" else graphs.pack(d.element_bits),
-            "unpack": lambda: (
-                graphs.unpack_micro(d) if d.family == "micro" else graphs.unpack(d.element_bits)
-            ),
+            "pack": lambda: graphs.pack(d.element_bits) if d.scale_beside else graphs.pack_micro(d),
+            "unpack": lambda: graphs.unpack(d.element_bits) if d.scale_beside else graphs.unpack_micro(d),
         }
         return found[op]()
     assert isinstance(d, Element)
@@ -121,7 +119,7 @@ def _portable(d: Dtype, overflow: str | None) -> ModelProto:
     if isinstance(d, Block):
         if why := portable.refusal(d, "saturate"):
             raise NumericsError(f"{d.name} has no portable graph: {why}; use profile='bits'")
-        return portable.round_blocks(d)
+        return portable.round_blocks(cast(MXBlock, d))
     assert isinstance(d, Element)
     if why := portable.refusal(d, d.check_overflow(overflow)):
         raise NumericsError(f"{d.name} has no portable graph: {why}; use profile='bits'")
@@ -163,14 +161,14 @@ def _npu(d: Dtype, overflow: str | None, scale: float, zero_point: int) -> Model
 def _quark(graph: Graph, x: Any, d: Block) -> Any:
     """The operator of amd-quark 0.13 (quark/onnx/operators/custom_ops) that quantizes like d."""
     if d.name in _BFP:
-        prime = d.family == "micro"
+        micro = d if isinstance(d, MicroexponentBlock) else None
         return graph.node(
             "BFPQuantizeDequantize", [x], FLOAT, domain=QUARK,
-            bfp_method="to_bfp_prime" if prime else "to_bfp", axis=1, bit_width=_BFP[d.name],
-            block_size=d.block, rounding_mode=2, sub_block_size=d.sub_block or 2, sub_block_shift_bits=1,
-            convert_to_bfloat_before_bfp=0, use_compiler_version_cpu_kernel=0,
+            bfp_method="to_bfp_prime" if micro else "to_bfp", axis=1, bit_width=_BFP[d.name],
+            block_size=d.block, rounding_mode=2, sub_block_size=micro.sub_block if micro else 2,
+            sub_block_shift_bits=1, convert_to_bfloat_before_bfp=0, use_compiler_version_cpu_kernel=0,
         )  # fmt: skip
-    if d.family == "mx" and d.element is not None and d.element.name in _MX:
+    if isinstance(d, MXBlock) and d.element.name in _MX:
         return graph.node(
             "MXQuantizeDequantize", [x], FLOAT, domain=QUARK, element_dtype=_MX[d.element.name], axis=1,
             block_size=d.block, rounding_mode=2,

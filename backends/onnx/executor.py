@@ -93,7 +93,7 @@ class IpuExecutor(ArrayExecutor):
             feeds: dict[str, Array] = {"codes": fields.codes[part], "scale": fields.scale[part, None]}
             if fields.microexponents is not None:
                 feeds["microexponents"] = fields.microexponents[part, None]
-            if dtype.family == "scaled":
+            if dtype.has_tensor_scale:
                 feeds["tensor_scale"] = _float32(tensor_scale)
             (out[part],) = run(feeds, graphs.decode_blocks, dtype)
 
@@ -168,7 +168,7 @@ def _rows(x: Array, d: Block, o: BlockOptions) -> list[tuple[slice, dict[str, Ar
         feeds: dict[str, Array] = {"x": as_float32(x[part])}
         if o.random is not None:
             feeds["random"] = o.random[part]
-        if d.family == "scaled":
+        if d.has_tensor_scale:
             feeds["tensor_scale"] = _float32(o.tensor_scale)
         found.append((part, feeds))
     return found

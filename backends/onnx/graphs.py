@@ -13,9 +13,9 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from numerics.backends.onnx.trace import FLOAT, INT32, INT64, Graph, Lane, arithmetic, as_bits, as_float
-from numerics.formats.block import Block
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Integer
-from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_of
+from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_grid, scale_of
 from numerics.formats.packing import group, pack_group, planes, unpack_group
 
 OPSET = 26  # BitCast; ONNX Runtime 1.26 and later
@@ -32,8 +32,7 @@ class Blocking:
         ends = graph.shape([0]), graph.shape([-1])
         lines = graph.node("Slice", [self.whole, *ends], INT64)
         self.shared = graph.node("Concat", [lines, graph.shape([-1])], INT64, axis=0)
-        sub = d.sub_block or 1
-        self.sizes = [-1, d.block // sub, sub] if d.family == "micro" else [-1, d.block]
+        self.sizes = [-1, d.sub_blocks, d.sub_block] if isinstance(d, MicroexponentBlock) else [-1, d.block]
 
     def rows(self, lane: Lane) -> Lane:
         """Elements as [n, block], or as [n, sub-blocks, elements]."""
@@ -82,17 +81,17 @@ def round_elements(d: Element, rounding: str, overflow: str, low: bool = False) 
 
 
 def _arguments(graph: Graph, d: Block, rule: str, scaled: Lane | None) -> tuple[Any, ...]:
-    """What the shared functions of a family take after the data."""
-    if d.family == "micro":
+    """What the shared functions of a format take after the data."""
+    if isinstance(d, MicroexponentBlock):
         return (d.mantissa,)
-    if d.family == "mx":
+    if isinstance(d, MXBlock):
         return element_grid(d, rule), scale_of(d, rule)
-    return scaled, element_grid(d), grid(d.scale, "half_even", "saturate")
+    return scaled, element_grid(d), scale_grid(d)
 
 
 def _tensor_scale(graph: Graph, d: Block, tensor_scale: float | None) -> Lane | None:
     """The scale of the tensor: a constant, or an input where it is None."""
-    if d.family != "scaled":
+    if not d.has_tensor_scale:
         return None
     if tensor_scale is None:
         return as_bits(graph.input("tensor_scale", FLOAT, []))
@@ -110,15 +109,15 @@ def encode_blocks(d: Block, rule: str, rounding: str, tensor_scale: float | None
     """Float32 x to codes, scale and (microexponent formats) microexponents."""
     graph = Graph()
     blocking, b, random = _blocks_of(graph, d, rounding)
-    function = getattr(arithmetic(len(blocking.sizes)), f"{d.family}_encode")
+    function = getattr(arithmetic(len(blocking.sizes)), f"{d.stem}_encode")
     arguments = _arguments(graph, d, rule, _tensor_scale(graph, d, tensor_scale))
     found = function(b, *arguments, rounding, random)
     code, scale = graph.reshape(found[-1], blocking.whole), graph.reshape(found[0], blocking.shared)
     outputs = {
         "codes": graph.cast(code, CODES[d.code_dtype]),
-        "scale": graph.cast(scale, CODES[d.scale.code_dtype if d.scale else "uint8"]),
+        "scale": graph.cast(scale, CODES[d.scale_code_dtype]),
     }
-    if d.family == "micro":
+    if d.sub_blocks:
         places = graph.constant(np.arange(blocking.sizes[1], dtype=np.int32).reshape(1, -1, 1))
         shifts = graph.node("ReduceSum", [found[1] << places, graph.shape([1, 2])], INT32, keepdims=0)
         outputs["microexponents"] = graph.cast(graph.reshape(shifts, blocking.shared), UINT8)
@@ -129,20 +128,20 @@ def decode_blocks(d: Block, tensor_scale: float | None = None) -> ModelProto:
     """codes, scale and microexponents to float32 y."""
     graph = Graph()
     codes = graph.input("codes", CODES[d.code_dtype], ROWS)
-    scale = graph.input("scale", CODES[d.scale.code_dtype if d.scale else "uint8"], SHARED)
+    scale = graph.input("scale", CODES[d.scale_code_dtype], SHARED)
     blocking = Blocking(graph, codes, d)
     code = blocking.rows(graph.cast(codes, INT32))
     shared = blocking.fields(graph.cast(scale, INT32))
     bound = arithmetic(len(blocking.sizes))
-    if d.family == "mx":
-        y = bound.mx_decode(shared, code, element_grid(d))
-    elif d.family == "scaled":
-        f, g = element_grid(d), grid(d.scale, "half_even", "saturate")
-        y = bound.scaled_decode(shared, code, _tensor_scale(graph, d, tensor_scale), f, g)
-    else:
+    if isinstance(d, MicroexponentBlock):
         micro = blocking.fields(graph.cast(graph.input("microexponents", UINT8, SHARED), INT32))
-        places = graph.constant(np.arange(blocking.sizes[1], dtype=np.int32).reshape(1, -1, 1))
+        places = graph.constant(np.arange(d.sub_blocks, dtype=np.int32).reshape(1, -1, 1))
         y = bound.micro_decode(shared, (micro >> places) & 1, code, d.mantissa)
+    elif isinstance(d, MXBlock):
+        y = bound.mx_decode(shared, code, element_grid(d))
+    else:
+        scaled = _tensor_scale(graph, d, tensor_scale)
+        y = bound.scaled_decode(shared, code, scaled, element_grid(d), scale_grid(d))
     return _model(graph, {"y": graph.reshape(as_float(y), blocking.whole)}, d, "decode")
 
 
@@ -150,7 +149,7 @@ def round_blocks(d: Block, rule: str, rounding: str, tensor_scale: float | None 
     """Float32 x to the nearest values."""
     graph = Graph()
     blocking, b, random = _blocks_of(graph, d, rounding)
-    function = getattr(arithmetic(len(blocking.sizes)), f"{d.family}_round")
+    function = getattr(arithmetic(len(blocking.sizes)), f"{d.stem}_round")
     arguments = _arguments(graph, d, rule, _tensor_scale(graph, d, tensor_scale))
     y = graph.reshape(as_float(function(b, *arguments, rounding, random)), blocking.whole)
     return _model(graph, {"y": y}, d, "round", rounding)

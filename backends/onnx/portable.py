@@ -14,7 +14,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from numerics.backends.onnx.trace import BOOL, FLOAT, INT64, Graph, Lane
-from numerics.formats.block import Block
+from numerics.formats.block import Block, MXBlock
 from numerics.formats.dtype import Element, Float, Integer
 
 OPSET = 13  # ONNX Runtime 1.20 and earlier
@@ -23,9 +23,7 @@ OPSET = 13  # ONNX Runtime 1.20 and earlier
 def refusal(d: Element | Block, overflow: str) -> str | None:
     """Why a format is not offered, or None."""
     if isinstance(d, Block):
-        if d.family != "mx" or d.element is None:
-            return "only OCP MX blocks are"
-        return refusal(d.element, overflow)
+        return refusal(d.element, overflow) if isinstance(d, MXBlock) else "only OCP MX blocks are"
     if isinstance(d, Integer):
         return None
     assert isinstance(d, Float)
@@ -122,7 +120,7 @@ def round_elements(d: Element) -> ModelProto:
     return graph.model({"y": y}, OPSET, f"round_{d.name}", f"numerics round {d.name}, half_even")
 
 
-def round_blocks(d: Block) -> ModelProto:
+def round_blocks(d: MXBlock) -> ModelProto:
     """Float32 x, blocked along its last axis, to the nearest values; scale rule `floor`."""
     graph = Graph()
     f, x = Float32(graph), graph.input("x", FLOAT, ["rows", "columns"])
@@ -133,12 +131,12 @@ def round_blocks(d: Block) -> ModelProto:
     poisoned = f.op("Equal", graph.node("ReduceMax", [missing], FLOAT, axes=(1,), keepdims=1), 1.0)
     scale = f.op("Max", f.op("Mul", f.binade(top, 127, -149), 2.0**-d.emax), 2.0**-127)
     u = f.op("Div", rows, scale)
-    if isinstance(d.element, Integer):
-        y = f.op("Mul", f.integer(u, d.element, d.element_unit, symmetric=True), scale)
+    element = d.element
+    if isinstance(element, Integer):
+        y = f.op("Mul", f.integer(u, element, d.element_unit, symmetric=True), scale)
         y = f.where(poisoned, math.nan, f.where(f.op("Equal", y, 0.0), 0.0, y))
     else:
-        assert isinstance(d.element, Float)
-        y = f.where(poisoned, math.nan, f.op("Mul", f.magnitude(u, d.element), scale))
-        y = f.with_sign(y, rows, d.element)
+        y = f.where(poisoned, math.nan, f.op("Mul", f.magnitude(u, element), scale))
+        y = f.with_sign(y, rows, element)
     note = f"numerics round {d.name}, half_even, floor"
     return graph.model({"y": graph.reshape(y, whole)}, OPSET, f"round_{d.name}", note)

@@ -33,7 +33,7 @@ from numerics.backends.reference.exact import (
     round_to_integer,
     value,
 )
-from numerics.formats.block import Block
+from numerics.formats.block import MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import Element, Float, Integer
 
 Numbers = Iterable[Fraction | SupportsFloat]
@@ -97,13 +97,6 @@ def poisoned(count: int, element: Element) -> list[int]:
     return [nan_code(element) if has_nan(element) else 0] * count
 
 
-def parts(dtype: Block) -> tuple[Element, Float]:
-    """The formats of a block's elements and of its scale (FORMATS §4)."""
-    assert dtype.element is not None
-    assert dtype.scale is not None
-    return dtype.element, dtype.scale
-
-
 def _each(randoms: Randoms, count: int) -> Sequence[int | None]:
     return [None] * count if randoms is None else randoms
 
@@ -147,7 +140,7 @@ def scale_exponent(amax: Fraction, element: Element, rule: str) -> int:
 
 def encode_block(
     xs: Numbers,
-    dtype: Block,
+    dtype: MXBlock,
     rule: str = "floor",
     rounding: str = "half_even",
     randoms: Randoms = None,
@@ -160,7 +153,7 @@ def encode_block(
     >>> encode_block([1.0, -2.0, 5.0, 0.0], mxfp4)
     (127, [2, 12, 6, 0])
     """
-    element, scale = parts(dtype)
+    element, scale = dtype.element, dtype.scale
     numbers = [exactly(x) for x in xs]
     if not all(map(is_finite, numbers)):
         return nan_code(scale), poisoned(len(numbers), element)
@@ -174,14 +167,14 @@ def encode_block(
     return exponent - low, [encode_element(x / step, element, rounding, r, symmetric) for x, r in drawn]
 
 
-def decode_block(byte: int, codes: Sequence[int], dtype: Block) -> list[Exact]:
+def decode_block(byte: int, codes: Sequence[int], dtype: MXBlock) -> list[Exact]:
     """The float32 values of an MX block: exact products, rounded once (OCP MX 1.0 §5.1).
 
     >>> from numerics.formats import mxfp4
     >>> decode_block(128, [2, 12, 6], mxfp4)
     [Fraction(2, 1), Fraction(-4, 1), Fraction(8, 1)]
     """
-    element, scale = parts(dtype)
+    element, scale = dtype.element, dtype.scale
     shared = value(byte, scale)
     if shared != shared:
         return [math.nan] * len(codes)
@@ -191,7 +184,7 @@ def decode_block(byte: int, codes: Sequence[int], dtype: Block) -> list[Exact]:
 # ------------------------------------------------------------------------------------ float scales
 
 
-def tensor_scale_of(xs: Numbers, dtype: Block) -> Fraction:
+def tensor_scale_of(xs: Numbers, dtype: ScaledBlock) -> Fraction:
     """The float32 scale that brings a tensor's largest finite magnitude to the block's (§1).
 
     1 where there is nothing to scale; never 0 where there is: the smallest float32 then.
@@ -200,7 +193,7 @@ def tensor_scale_of(xs: Numbers, dtype: Block) -> Fraction:
     >>> tensor_scale_of([-5376.0, math.inf], nvfp4)
     Fraction(2, 1)
     """
-    element, scale = parts(dtype)
+    element, scale = dtype.element, dtype.scale
     amax = max((absolute(x) for x in map(exactly, xs) if is_finite(x)), default=Fraction(0))
     largest = multiply32(magnitude(largest_code(scale), scale), element_max(element))
     found = divide32(amax, largest)
@@ -210,7 +203,7 @@ def tensor_scale_of(xs: Numbers, dtype: Block) -> Fraction:
 
 def encode_scaled_block(
     xs: Numbers,
-    dtype: Block,
+    dtype: ScaledBlock,
     rounding: str = "half_even",
     tensor_scale: Fraction | SupportsFloat = 1.0,
     randoms: Randoms = None,
@@ -223,7 +216,7 @@ def encode_scaled_block(
     >>> encode_scaled_block([3.0, -1.0, 0.26], nvfp4)
     (48, [7, 12, 1])
     """
-    element, scale = parts(dtype)
+    element, scale = dtype.element, dtype.scale
     numbers = [exactly(x) for x in xs]
     if not all(map(is_finite, numbers)):
         return nan_code(scale), poisoned(len(numbers), element)
@@ -246,7 +239,7 @@ def _over(x: Exact, total: Exact) -> Exact:
 def decode_scaled_block(
     code: int,
     codes: Sequence[int],
-    dtype: Block,
+    dtype: ScaledBlock,
     tensor_scale: Fraction | SupportsFloat = 1.0,
 ) -> list[Exact]:
     """The float32 values: (tensor scale * scale) * element, each product rounded.
@@ -255,7 +248,7 @@ def decode_scaled_block(
     >>> decode_scaled_block(48, [7, 12, 1], nvfp4)
     [Fraction(3, 1), Fraction(-1, 1), Fraction(1, 4)]
     """
-    element, scale = parts(dtype)
+    element, scale = dtype.element, dtype.scale
     total = multiply32(to_float32(exactly(tensor_scale)), value(code, scale))
     if total != total:
         return [math.nan] * len(codes)
@@ -265,20 +258,13 @@ def decode_scaled_block(
 # --------------------------------------------------------------------------------- microexponents
 
 
-def micro_facts(dtype: Block) -> tuple[int, int]:
-    """The magnitude's bits and the length of a sub-block (FORMATS §5: m and k2)."""
-    assert dtype.mantissa is not None
-    assert dtype.sub_block is not None
-    return dtype.mantissa, dtype.sub_block
-
-
 def micro_step(exponent: int, shift: int, mantissa: int) -> Fraction:
     """The value of code 1 (FORMATS §5, rule 4)."""
     return power_of_two(exponent - 127 - shift - (mantissa - 1))
 
 
 def encode_micro_block(
-    xs: Numbers, dtype: Block, rounding: str = "half_even", randoms: Randoms = None
+    xs: Numbers, dtype: MicroexponentBlock, rounding: str = "half_even", randoms: Randoms = None
 ) -> tuple[int, int, list[int]]:
     """A microexponent block: exponent, microexponents, codes (FORMATS §5; arXiv 2302.08007).
 
@@ -290,7 +276,7 @@ def encode_micro_block(
     >>> exponent, bin(microexponents), codes[:4]
     (127, '0b11111110', [8, 20, 5, 2])
     """
-    mantissa, sub_block = micro_facts(dtype)
+    mantissa, sub_block = dtype.mantissa, dtype.sub_block
     numbers = [exactly(x) for x in xs]
     if not all(map(is_finite, numbers)):
         return 255, 0, [0] * len(numbers)
@@ -314,14 +300,16 @@ def _micro_code(x: Fraction, step: Fraction, mantissa: int, rounding: str, r: in
     return is_negative(x) << mantissa | min(rounded, (1 << mantissa) - 1)
 
 
-def decode_micro_block(exponent: int, microexponents: int, codes: Sequence[int], dtype: Block) -> list[Exact]:
+def decode_micro_block(
+    exponent: int, microexponents: int, codes: Sequence[int], dtype: MicroexponentBlock
+) -> list[Exact]:
     """The values of a microexponent block, all of them float32 (FORMATS §5, rule 5).
 
     >>> from numerics.formats import mx6
     >>> decode_micro_block(127, 0xFE, [8, 20, 5, 2] + [16] * 12, mx6)[:5]
     [Fraction(1, 1), Fraction(-1, 2), Fraction(5, 16), Fraction(1, 8), -0.0]
     """
-    mantissa, sub_block = micro_facts(dtype)
+    mantissa, sub_block = dtype.mantissa, dtype.sub_block
     if exponent == 255:
         return [math.nan] * len(codes)
     decoded: list[Exact] = []

@@ -17,7 +17,6 @@ from numerics.backends.reference.blocks import (
     even_addend,
     exponent_range,
     micro_step,
-    parts,
     poisoned,
 )
 from numerics.backends.reference.exact import (
@@ -33,7 +32,7 @@ from numerics.backends.reference.exact import (
     ties_away,
     value,
 )
-from numerics.formats.block import Block
+from numerics.formats.block import MXBlock
 from numerics.formats.dtype import Element, Float, Integer
 
 Steps = list[tuple[int, int]]
@@ -155,7 +154,7 @@ def _rungs_below(dtype: Float, overflow: str) -> Rungs:
     return [(zero, 0), (smallest, nan_code(dtype))]
 
 
-def scale_breakpoints(dtype: Block, rule: str) -> Steps:
+def scale_breakpoints(dtype: MXBlock, rule: str) -> Steps:
     """The byte of an MX scale over the magnitude bits of the block's maximum (FORMATS §4).
 
     Includes the step to NaN at 0x7F800000.
@@ -164,7 +163,7 @@ def scale_breakpoints(dtype: Block, rule: str) -> Steps:
     >>> [(hex(bits), byte) for bits, byte in scale_breakpoints(mxfp4, "floor")[:3]]
     [('0x0', 0), ('0x1800000', 1), ('0x2000000', 2)]
     """
-    element, scale = parts(dtype)
+    element, scale = dtype.element, dtype.scale
     low, high = exponent_range(scale)
     exponents = range(low + 1, high + 1)
     steps = [(first_maximum(e, element, rule), e - low) for e in exponents]
@@ -210,7 +209,7 @@ def micro_rungs(mantissa: int, negative: bool) -> Rungs:
     return [(Fraction(k), sign | k) for k in range(1 << mantissa)]
 
 
-def mx_element_breakpoints(dtype: Block, scale_byte: int, rounding: str, negative: bool) -> Steps:
+def mx_element_breakpoints(dtype: MXBlock, scale_byte: int, rounding: str, negative: bool) -> Steps:
     """The code of an MX block's element over the finite magnitudes, at a given scale (FORMATS §4).
 
     >>> from numerics.formats import mxint8
@@ -218,7 +217,7 @@ def mx_element_breakpoints(dtype: Block, scale_byte: int, rounding: str, negativ
     >>> first == first_above(Fraction(253, 128)), hex(code)
     (True, '0x81')
     """
-    element, scale = parts(dtype)
+    element, scale = dtype.element, dtype.scale
     shared = value(scale_byte, scale)
     if not isinstance(shared, Fraction):
         return [(0, poisoned(1, element)[0])]

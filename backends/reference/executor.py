@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from numerics.backends.reference.blocks import (
 )
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.backends.reference.exact import Exact, encode, value
-from numerics.formats.block import Block
+from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import Element
 
 Array = npt.NDArray[Any]
@@ -98,8 +98,8 @@ class ReferenceExecutor:
         scales, micro, codes = zip(*rows, strict=True) if rows else ((), (), ())
         return (
             np.array(codes, dtype.code_dtype).reshape(x.shape),
-            np.array(scales, dtype.scale.code_dtype if dtype.scale else "uint8"),
-            np.array(micro, np.uint8) if dtype.mantissa else None,
+            np.array(scales, dtype.scale_code_dtype),
+            np.array(micro, np.uint8) if dtype.sub_blocks else None,
         )
 
     def decode_blocks(
@@ -128,19 +128,17 @@ class ReferenceExecutor:
 
     def pack_blocks(self, codes: Array, scale: Array, microexponents: Array | None, dtype: Block) -> Array:
         """Microexponent blocks as bytes, one after the other; of the others, the codes only."""
-        if dtype.mantissa is None or microexponents is None:
-            assert dtype.element is not None
-            return self.pack(codes.ravel(), dtype.element.bits)
+        if microexponents is None:
+            return self.pack(codes.ravel(), dtype.element_bits)
         rows = zip(scale.tolist(), microexponents.tolist(), codes.tolist(), strict=True)
-        packed = [bit_strings.pack_micro_block(*row, 1 + dtype.mantissa) for row in rows]
+        packed = [bit_strings.pack_micro_block(*row, dtype.element_bits) for row in rows]
         return np.frombuffer(b"".join(packed), np.uint8).copy()
 
     def unpack_blocks(self, packed: Array, n: int, dtype: Block) -> tuple[Array, Array, Array]:
         """The codes, exponents and microexponents of n microexponent blocks."""
-        assert dtype.mantissa is not None
-        bits = 1 + dtype.mantissa
         blocks = [
-            bit_strings.unpack_micro_block(row.tobytes(), dtype.block, bits) for row in packed.reshape(n, -1)
+            bit_strings.unpack_micro_block(row.tobytes(), dtype.block, dtype.element_bits)
+            for row in packed.reshape(n, -1)
         ]
         codes = np.array([codes for _, _, codes in blocks], dtype.code_dtype)
         return (
@@ -158,23 +156,24 @@ def _encode_row(
     tensor_scale: float | None,
     randoms: list[int] | None,
 ) -> tuple[int, int, list[int]]:
-    """Scale, microexponents and codes of one block, by its family."""
-    if dtype.scale is None:
+    """Scale, microexponents and codes of one block."""
+    if isinstance(dtype, MicroexponentBlock):
         return encode_micro_block(row, dtype, rounding, randoms)
-    if not dtype.scale.has_zero:
+    if isinstance(dtype, MXBlock):
         scale, codes = encode_block(row, dtype, rule, rounding, randoms)
     else:
         whole = 1.0 if tensor_scale is None else tensor_scale
-        scale, codes = encode_scaled_block(row, dtype, rounding, whole, randoms)
+        scale, codes = encode_scaled_block(row, cast(ScaledBlock, dtype), rounding, whole, randoms)
     return scale, 0, codes
 
 
 def _decode_row(
     row: list[int], scale: int, micro: int, tensor_scale: float | None, dtype: Block
 ) -> list[Exact]:
-    """The values of one block, by its family."""
-    if dtype.scale is None:
+    """The values of one block."""
+    if isinstance(dtype, MicroexponentBlock):
         return decode_micro_block(scale, micro, row, dtype)
-    if not dtype.scale.has_zero:
+    if isinstance(dtype, MXBlock):
         return decode_block(scale, row, dtype)
-    return decode_scaled_block(scale, row, dtype, 1.0 if tensor_scale is None else tensor_scale)
+    whole = 1.0 if tensor_scale is None else tensor_scale
+    return decode_scaled_block(scale, row, cast(ScaledBlock, dtype), whole)

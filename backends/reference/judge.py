@@ -20,7 +20,7 @@ from numerics.backends.reference.binary32 import (
 )
 from numerics.backends.reference.exact import encode, exactly, value
 from numerics.backends.reference.executor import ReferenceExecutor
-from numerics.formats.block import Block
+from numerics.formats.block import Block, ScaledBlock
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.floats import bfloat16
 
@@ -67,7 +67,7 @@ class Judge(Composed):
 
         The operations of a float scale are those of float32, so float64 is rounded (to odd) first.
         """
-        x = float_bits.as_float32(x) if dtype.family == "scaled" else float_bits.to_float32(x)
+        x = float_bits.as_float32(x) if isinstance(dtype, ScaledBlock) else float_bits.to_float32(x)
         x = np.where(np.isfinite(x), np.clip(x, -_LARGEST, _LARGEST), x)
         made = self.exact.encode_blocks(
             x, dtype, options.rule, options.rounding, options.tensor_scale, options.random

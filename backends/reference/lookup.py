@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,6 @@ from numerics.backends.reference.blocks import (
     element_max,
     element_unit,
     exponent_range,
-    micro_facts,
-    parts,
     poisoned,
 )
 from numerics.backends.reference.breakpoints import (
@@ -39,7 +38,7 @@ from numerics.backends.reference.breakpoints import (
 from numerics.backends.reference.exact import encode as encode_one
 from numerics.backends.reference.exact import largest_code, nan_code
 from numerics.backends.reference.executor import ReferenceExecutor, look_up, steps
-from numerics.formats.block import Block
+from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.rounding import RANDOM_BITS
 
@@ -110,9 +109,9 @@ def _rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> tupl
 
 def _rungs_of(dtype: Block, rounding: str, rule: str, negative: bool) -> Rungs:
     """The magnitudes of an element in units of its scale, or of its step."""
-    if dtype.element is None:
-        return micro_rungs(micro_facts(dtype)[0], negative)
-    return element_rungs(dtype.element, rounding, negative, symmetric=rule != "bump")
+    if isinstance(dtype, ElementBlock):
+        return element_rungs(dtype.element, rounding, negative, symmetric=rule != "bump")
+    return micro_rungs(dtype.element_bits - 1, negative)  # beside the sign
 
 
 @lru_cache(maxsize=64)
@@ -136,9 +135,9 @@ def _encode_elements(y: NDArray[np.float32], dtype: Block, options: BlockOptions
     return _drawn(y, partial(_block_rungs, *asked), options.random, dtype.code_dtype)
 
 
-def _past(y: NDArray[np.float32], dtype: Block, options: BlockOptions) -> NDArray[np.bool_]:
+def _past(y: NDArray[np.float32], dtype: MXBlock, options: BlockOptions) -> NDArray[np.bool_]:
     """Which elements round past the largest of their sign."""
-    element, past = parts(dtype)[0], np.zeros(y.shape, bool)
+    element, past = dtype.element, np.zeros(y.shape, bool)
     for negative in (False, True):
         low, high, odd = last_rungs(element, negative)
         chosen = np.signbit(y) == negative
@@ -173,27 +172,25 @@ def encode_blocks(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -
     BlockFields(codes=array([[ 2, 12,  6,  0]], dtype=uint8), scale=array([127], dtype=uint8), \
 microexponents=None)
     """
-    families = {"mx": _encode_mx, "scaled": _encode_scaled, "micro": _encode_micro}
     lost = np.any(~np.isfinite(x), axis=1)
     with ieee_arithmetic():
-        fields = families[dtype.family](np.where(lost[:, None], np.float32(0), x), dtype, options)
+        fields = _ENCODE[type(dtype)](np.where(lost[:, None], np.float32(0), x), dtype, options)
     _poison(fields, lost, dtype)
     return fields
 
 
 def _poison(fields: BlockFields, lost: NDArray[np.bool_], dtype: Block) -> None:
     """A NaN or Inf in a block makes all of it NaN."""
-    if dtype.element is None:
-        fields.scale[lost], fields.codes[lost] = 255, 0
+    if isinstance(dtype, ElementBlock):
+        fields.scale[lost], fields.codes[lost] = nan_code(dtype.scale), poisoned(1, dtype.element)[0]
     else:
-        element, scale = parts(dtype)
-        fields.scale[lost], fields.codes[lost] = nan_code(scale), poisoned(1, element)[0]
+        fields.scale[lost], fields.codes[lost] = 255, 0
     if fields.microexponents is not None:
         fields.microexponents[lost] = 0
 
 
-def _encode_mx(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
-    scale = parts(dtype)[1]
+def _encode_mx(x: NDArray[np.float32], dtype: MXBlock, options: BlockOptions) -> BlockFields:
+    scale = dtype.scale
     low, _ = exponent_range(scale)
     firsts, after = _scale_steps(dtype, "floor" if options.rule == "bump" else options.rule)
     maxima = (x.view(np.uint32) & MAGNITUDE).max(axis=1)
@@ -207,14 +204,14 @@ def _encode_mx(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> B
 
 
 @lru_cache(maxsize=64)
-def _scale_steps(dtype: Block, rule: str) -> tuple[Array, Array]:
+def _scale_steps(dtype: MXBlock, rule: str) -> tuple[Array, Array]:
     firsts, codes = zip(*scale_breakpoints(dtype, rule), strict=True)
     return np.array(firsts, np.uint32), np.array(codes, np.uint8)
 
 
-def _encode_scaled(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
+def _encode_scaled(x: NDArray[np.float32], dtype: ScaledBlock, options: BlockOptions) -> BlockFields:
     """Every operation is one of float32, as the format says (FORMATS §1, nvfp4)."""
-    element, scale = parts(dtype)
+    element, scale = dtype.element, dtype.scale
     whole = np.float32(1.0 if options.tensor_scale is None else options.tensor_scale)
     wanted = np.abs(x).max(axis=1) / np.float32(float(element_max(element))) / whole
     shared = encode(wanted, scale, "half_even", "saturate", None)
@@ -223,12 +220,11 @@ def _encode_scaled(x: NDArray[np.float32], dtype: Block, options: BlockOptions) 
     return BlockFields(_encode_elements(y, dtype, options), shared, None)
 
 
-def _encode_micro(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
-    _, sub_block = micro_facts(dtype)
+def _encode_micro(x: NDArray[np.float32], dtype: MicroexponentBlock, options: BlockOptions) -> BlockFields:
     normal = np.where(np.abs(x) < np.float32(SMALLEST_NORMAL), np.float32(0), x)
     exponents = (normal.view(np.uint32) & MAGNITUDE) >> FRACTION
     shared = exponents.max(axis=1)
-    parted = exponents.reshape(len(x), dtype.block // sub_block, sub_block).max(axis=2)
+    parted = exponents.reshape(len(x), dtype.sub_blocks, dtype.sub_block).max(axis=2)
     shifts = (parted < shared[:, None]).astype(np.int32)
     micro = (shifts << np.arange(shifts.shape[1], dtype=np.int32)).sum(axis=1).astype(np.uint8)
     y = _scaled(normal, _micro_steps(shared, shifts, dtype))
@@ -236,11 +232,17 @@ def _encode_micro(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -
     return BlockFields(codes, shared.astype(np.uint8), micro)
 
 
-def _micro_steps(shared: Array, shifts: Array, dtype: Block) -> NDArray[np.int32]:
+def _micro_steps(shared: Array, shifts: Array, dtype: MicroexponentBlock) -> NDArray[np.int32]:
     """The exponent of each element's step (FORMATS §5, rule 4)."""
-    mantissa, sub_block = micro_facts(dtype)
-    of_parts = shared.astype(np.int32)[:, None] - 127 - shifts - (mantissa - 1)
-    return np.repeat(of_parts, sub_block, axis=1)
+    of_parts = shared.astype(np.int32)[:, None] - 127 - shifts - (dtype.mantissa - 1)
+    return np.repeat(of_parts, dtype.sub_block, axis=1)
+
+
+_ENCODE: dict[type[Block], Callable[..., BlockFields]] = {
+    MXBlock: _encode_mx,
+    ScaledBlock: _encode_scaled,
+    MicroexponentBlock: _encode_micro,
+}
 
 
 # ---------------------------------------------------------------------------------------- decoding
@@ -255,14 +257,19 @@ def decode_blocks(fields: BlockFields, dtype: Block, tensor_scale: float | None)
     array([[ 2., -4.,  8.,  0.]], dtype=float32)
     """
     with ieee_arithmetic():
-        if dtype.element is None:
-            return _decode_micro(fields, dtype)
-        element, scale = parts(dtype)
-        values = _exact.decode(fields.codes, element) * np.float32(float(element_unit(element)))
-        shared = _exact.decode(fields.scale, scale)
-        if dtype.family == "scaled":
-            shared = _multiply(np.float32(1.0 if tensor_scale is None else tensor_scale), shared)
-        found = _multiply(values, shared[:, None])
+        if isinstance(dtype, ElementBlock):
+            return _decode_elements(fields, dtype, tensor_scale)
+        return _decode_micro(fields, cast(MicroexponentBlock, dtype))
+
+
+def _decode_elements(
+    fields: BlockFields, dtype: ElementBlock, tensor_scale: float | None
+) -> NDArray[np.float32]:
+    values = _exact.decode(fields.codes, dtype.element) * np.float32(float(element_unit(dtype.element)))
+    shared = _exact.decode(fields.scale, dtype.scale)
+    if dtype.has_tensor_scale:
+        shared = _multiply(np.float32(1.0 if tensor_scale is None else tensor_scale), shared)
+    found = _multiply(values, shared[:, None])
     return np.where(np.isnan(shared)[:, None], np.float32(math.nan), found)
 
 
@@ -273,10 +280,10 @@ def _multiply(x: Array | np.float32, y: Array) -> Array:
     return np.where(np.isnan(y), y, np.where(np.isnan(x), x, product))
 
 
-def _decode_micro(fields: BlockFields, dtype: Block) -> NDArray[np.float32]:
-    mantissa, sub_block = micro_facts(dtype)
+def _decode_micro(fields: BlockFields, dtype: MicroexponentBlock) -> NDArray[np.float32]:
+    mantissa = dtype.mantissa
     assert fields.microexponents is not None
-    parts_of = np.arange(dtype.block // sub_block, dtype=np.uint8)
+    parts_of = np.arange(dtype.sub_blocks, dtype=np.uint8)
     shifts = (fields.microexponents[:, None] >> parts_of & 1).astype(np.int32)
     magnitudes = (fields.codes & ((1 << mantissa) - 1)).astype(np.float64)
     signed = np.where(fields.codes >> mantissa == 1, -magnitudes, magnitudes)

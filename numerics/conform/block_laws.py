@@ -17,6 +17,7 @@ from numerics.conform.inputs.rescale import element_values, fields_at, quotients
 from numerics.conform.laws import Law, Mask, hardness, sentence
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
+from numerics.formats.block import ElementBlock, MicroexponentBlock
 from numerics.formats.rounding import NEAREST
 
 
@@ -88,7 +89,7 @@ class SeenBlocks:
         micro = self.truth.microexponents
         if micro is None or self.task.draws:
             return np.zeros(len(self.x), np.bool_)
-        every = (1 << (self.task.block.block // (self.task.block.sub_block or 1))) - 1
+        every = (1 << self.task.block.sub_blocks) - 1
         explained: Mask = ~self.wrong_elements
         for shifts in (0, every):
             fields = fields_at(self.task, self.x, self.truth.scale, np.full_like(micro, shifts))
@@ -111,7 +112,9 @@ class SeenBlocks:
         task, d = self.task, self.task.block
         y = np.abs(quotients(self.x, steps(task, self.truth.scale, self.truth.microexponents), False))
         y = y.astype(np.float64)
-        held = values(d.element) * d.element_unit if d.element else np.arange(1 << (d.mantissa or 0)) * 1.0
+        held = np.arange(1 << (d.element_bits - 1)) * 1.0
+        if isinstance(d, ElementBlock):
+            held = values(d.element) * d.element_unit
         held = np.unique(np.abs(held[np.abs(held) <= held[-1]]))
         place = np.clip(np.searchsorted(held, y, "right"), 1, len(held) - 1)
         with np.errstate(invalid="ignore"):
@@ -130,9 +133,10 @@ class SeenBlocks:
     def labels(self) -> Array:
         """The law that each block falls under."""
         x, wrong = self.x, self.wrong_elements
-        least = np.float32(2.0**-126) if self.task.family == "micro" else np.float32(0)
+        micro = isinstance(self.task.dtype, MicroexponentBlock)
+        least = np.float32(2.0**-126) if micro else np.float32(0)
         labels = self._element_labels
-        bumped = self.wrong_scale & (labels == "saturates").any(axis=1) & (self.task.family == "micro")
+        bumped = self.wrong_scale & (labels == "saturates").any(axis=1) & micro
         classes = {
             "nan_block": ~np.isfinite(x).all(axis=1),
             "zero_block": ((np.abs(x) < least) | (x == 0)).all(axis=1),

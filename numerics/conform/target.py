@@ -13,7 +13,7 @@ from numerics.conform.inputs import shapes
 from numerics.conform.takes import ANYTHING, ARRAYS, Takes
 from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
-from numerics.formats.block import Blocks
+from numerics.formats.block import Blocks, ElementBlock
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, one_of
 
@@ -105,21 +105,20 @@ class Target:
             return self._values(self._plain(came, inputs, x.shape), inputs)
         d, shared = self.task.block, self.task.blocking(x.shape).shared_shape
         parts = self._parts(came, inputs)
-        signed = isinstance(d.element, Integer)
+        signed = isinstance(d, ElementBlock) and isinstance(d.element, Integer)
         codes = self._codes(self._plain(parts[0], inputs, x.shape), inputs, d.element_bits, signed)
-        scale = self._codes(self._plain(parts[1], inputs, shared), inputs, d.scale.bits if d.scale else 8)
-        if d.family != "micro":
+        scale = self._codes(self._plain(parts[1], inputs, shared), inputs, d.scale_bits)
+        if not d.sub_blocks:
             return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), None)
-        micro = self._codes(self._plain(parts[2], inputs, shared), inputs, d.block // (d.sub_block or 1))
+        micro = self._codes(self._plain(parts[2], inputs, shared), inputs, d.sub_blocks)
         return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), micro.astype(np.uint8))
 
     def _parts(self, came: Any, inputs: tuple[Array, ...]) -> tuple[Any, ...]:
         if isinstance(came, Blocks):
             came = (came.codes, came.scale, came.microexponents)
-        need = 3 if self.task.family == "micro" else 2
-        if not isinstance(came, tuple) or len(came) < need:
+        wanted = tuple(self.task.block.fields)
+        if not isinstance(came, tuple) or len(came) < len(wanted):
             said = f"a tuple of {len(came)}" if isinstance(came, tuple) else type(came).__name__
-            wanted = ("codes", "scale", "microexponents")[:need]
             raise Fault("result", inputs, said, f"Blocks or ({', '.join(wanted)})")
         return came
 

@@ -12,7 +12,7 @@ from numerics.backends.partition import Blocking, check_axis
 from numerics.backends.reference.binary32 import dequantize_affine, quantize_affine
 from numerics.backends.reference.executor import ReferenceExecutor, as_float32
 from numerics.conform.kinds import KINDS
-from numerics.formats.block import Block
+from numerics.formats.block import Block, ElementBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.registry import dtype as find_dtype
@@ -90,7 +90,7 @@ class Task:
             draw = (0, None) if rounding == "stochastic" else (None, None)
             d.check_options(scale_rule, rounding, overflow, tensor_scale, *draw)
             overflow = "saturate"
-            if d.family == "scaled" and tensor_scale is None:
+            if d.has_tensor_scale and tensor_scale is None:
                 tensor_scale = 1.0
         else:
             assert isinstance(d, Element)
@@ -113,7 +113,8 @@ class Task:
         said = [f"{self.dtype} {self.kind}"]
         if self.kind in ("encode", "round", "affine"):
             said.append(self.rounding)
-            said.append(f"scale rule {self.scale_rule}" if self.family == "mx" else self.overflow)
+            mx = isinstance(self.dtype, MXBlock)
+            said.append(f"scale rule {self.scale_rule}" if mx else self.overflow)
         if isinstance(self.dtype, Block) and self.axis != -1:
             said.append(f"axis {self.axis}")
         return ", ".join(said)
@@ -131,9 +132,10 @@ class Task:
         return self.dtype
 
     @property
-    def family(self) -> str:
-        """`integer`, `float`, or a block format's `mx`, `scaled` or `micro`."""
-        return self.dtype.family if isinstance(self.dtype, Block) else self.dtype.kind
+    def elements(self) -> ElementBlock:
+        """The format, which is one of blocks of elements."""
+        assert isinstance(self.dtype, ElementBlock)
+        return self.dtype
 
     @property
     def draws(self) -> bool:
@@ -232,8 +234,6 @@ class Task:
     def _nan_blocks(self, scale: Array) -> NDArray[np.bool_]:
         """Which shared scales say NaN."""
         d = self.block
-        return (
-            np.isnan(REFERENCE.decode(scale.reshape(-1), d.scale)).reshape(scale.shape)
-            if d.scale
-            else scale == 255
-        )
+        if isinstance(d, ElementBlock):
+            return np.isnan(REFERENCE.decode(scale.reshape(-1), d.scale)).reshape(scale.shape)
+        return np.asarray(scale == 255)

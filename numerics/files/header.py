@@ -104,11 +104,11 @@ class Plan:
         return found
 
     def _block_parts(self, d: Block, blocks: tuple[int, ...]) -> dict[str, Entry]:
-        if d.scale is None:
+        if not d.scale_beside:
             return {"codes": Entry("U8", (math.prod(blocks), d.bytes_per_block))}
-        scale = Entry("U8" if d.scale.bits <= 8 else "U16", blocks)
+        scale = Entry("U8" if d.scale_bits <= 8 else "U16", blocks)
         found = {"codes": self._codes(d.element_bits), "scale": scale}
-        if d.family == "scaled":
+        if d.has_tensor_scale:
             found["tensor_scale"] = Entry("F32", ())
         return found
 
@@ -140,7 +140,7 @@ class Plan:
         if not isinstance(self.dtype, Block):
             scheme = self.recipe.scheme_of_elements
             return Cut(self.shape, axes, cast(Element, self.dtype).bits, axis, scheme.size or 1)
-        if self.dtype.family == "micro":  # whole blocks, the blocked axis innermost
+        if not self.dtype.scale_beside:  # whole blocks, the blocked axis innermost
             order = sorted(axes, key=lambda a: a == axis)
             return Cut(self.shape, tuple(order), 8, axis, self.dtype.block)
         return Cut(self.shape, axes, self.dtype.element_bits, axis, self.dtype.block)

@@ -153,7 +153,7 @@ def _spanning(source: _Source) -> Shared:
     """What pieces share, found by reading them all once; nothing where each finds its own."""
     plan = source.plan
     if isinstance(plan.dtype, Block):
-        return _tensor_scale(source, plan.dtype) if plan.dtype.family == "scaled" else Shared()
+        return _tensor_scale(source, plan.dtype) if plan.dtype.has_tensor_scale else Shared()
     return _found(source) if _spans(plan) else Shared()
 
 

@@ -16,6 +16,7 @@ from numerics.backends.host.float_bits import as_float32
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_tensor, check_plain, is_tensor
 from numerics.formats import dispatch
+from numerics.formats.block import ScaledBlock
 from numerics.formats.errors import NumericsError, integer, one_of
 from numerics.quantization import stored
 from numerics.tensor.qtensor import ORIGINALS, affine_backend, to_host, values_of, wide_type
@@ -90,7 +91,7 @@ class Observer:
 
     def _takes_blocks(self) -> bool:
         """Is there something to observe for this block format?"""
-        return self.recipe.block.family == "scaled"
+        return self.recipe.block.has_tensor_scale
 
     # ---- watching --------------------------------------------------------------------------------
 
@@ -191,12 +192,13 @@ class Observer:
         >>> watching.tensor_scale, nx.nvfp4.encode(x, tensor_scale=watching.tensor_scale).tensor_scale
         (1.0, 1.0)
         """
-        if not self.recipe.blocked:
-            raise NumericsError(f"{self.recipe.dtype} has no tensor scale; ask for scale")
+        d = self.recipe.dtype
+        if not isinstance(d, ScaledBlock):
+            raise NumericsError(f"{d} has no tensor scale; ask for scale")
         self._check_seen()
         with ieee_arithmetic():
             low, high = (np.asarray(end, wide_type(self.original)) for end in self._range())
-            return tensor_scale_of(float(as_float32(np.maximum(-low, high))), self.recipe.block)
+            return tensor_scale_of(float(as_float32(np.maximum(-low, high))), d)
 
     def _given(self, found: Array) -> Any:
         return found.copy() if self._device is None else on_device(found.copy(), self._device)

@@ -104,13 +104,13 @@ class Face:
         codes, scale, micro, found = _ops.encode_blocks(
             x.detach(), text_of(dtype), axis, rule, rounding, tensor_scale, *_drawn(x, draw.seed, draw.bits)
         )
-        if dtype.family == "scaled" and tensor_scale is None:
+        if dtype.has_tensor_scale and tensor_scale is None:
             if found.is_meta:
                 raise NumericsError(
                     "x has no values, from which a tensor's scale is found; give tensor_scale="
                 )
             tensor_scale = number_of(found)
-        return Blocks(dtype, axis, codes, scale, micro if dtype.family == "micro" else None, tensor_scale)
+        return Blocks(dtype, axis, codes, scale, micro if dtype.sub_blocks else None, tensor_scale)
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Tensor:
         """Block.decode."""
@@ -154,7 +154,7 @@ class Face:
         axis = _axis(axis, sizes)
         codes, found, micro, _ = _ops.unpack_blocks(packed, beside, sizes, text_of(dtype), axis)
         beside = found if beside is None else beside
-        return Blocks(dtype, axis, codes, beside, micro if dtype.family == "micro" else None, tensor_scale)
+        return Blocks(dtype, axis, codes, beside, micro if dtype.sub_blocks else None, tensor_scale)
 
     # ---- tensors with their scales (quantization.py) ------------------------------------------
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from numerics.backends.broadcast import spread
 from numerics.backends.host.affine import Partition
 from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.formats.block import ElementBlock, MXBlock
 from numerics.formats.dtype import Element, Float, Integer
 from numerics.formats.text import text_of
 from numerics.tensor.spec import Recipe
@@ -91,13 +92,11 @@ def _of_elements(x: Tensor, r: Recipe, parts: Parts) -> Tensor:
 def _in_blocks(x: Tensor, r: Recipe, parts: Parts) -> Tensor:
     """By the quotient of each element and its block's scale; 0 alone is in a block whose scale is 0."""
     d, shares = r.block, Partition(tuple(x.shape), r.blocking(tuple(x.shape)).axis, r.block.block)
-    if d.family == "micro":
-        most = (1 << (d.mantissa or 0)) - 0.5
+    if not isinstance(d, ElementBlock):
+        most = (1 << (d.element_bits - 1)) - 0.5
         return Reach(-most, most, False, False).holds(x.to(torch.float64) / _steps(x, r, parts[0]))
-    assert d.element is not None
-    assert d.scale is not None
     scale = torch.ops.numerics.decode(parts[1], text_of(d.scale))
-    if d.family == "mx":  # a power of two: the quotient is exact
+    if isinstance(d, MXBlock):  # a power of two: the quotient is exact
         y = x.to(torch.float64) / spread(scale, shares).to(torch.float64)
     else:
         scale = spread(scale * parts[3], shares)

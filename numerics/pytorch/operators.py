@@ -227,10 +227,10 @@ def _looks(fake: Callable[..., Any], of_values: bool, x: Tensor, *rest: Any) -> 
 def _fake_encode_blocks(x: Tensor, dtype: str, axis: int = -1, *_: Any) -> Parts:
     d = _block(dtype)
     shape = _blocking(d, x.shape, axis).shared_shape
-    micro = x.new_empty(shape if d.family == "micro" else 0, dtype=torch.uint8)
+    micro = x.new_empty(shape if d.sub_blocks else 0, dtype=torch.uint8)
     scale = x.new_empty(shape, dtype=_scale_type(d))
     number = x.new_empty((), dtype=torch.float32)
-    tensor_scale = number if d.family == "scaled" else x.new_empty(0, dtype=torch.uint8)
+    tensor_scale = number if d.has_tensor_scale else x.new_empty(0, dtype=torch.uint8)
     return _codes_like(x, d), scale, micro, tensor_scale
 
 
@@ -245,7 +245,7 @@ def _fake_unpack_blocks(
     shared = _blocking(d, check_shape(shape), axis).shared_shape
     codes = packed.new_empty(tuple(shape), dtype=getattr(torch, d.code_dtype))
     beside = packed.new_empty(shared if scale is None else 0, dtype=torch.uint8)
-    micro = packed.new_empty(shared if d.family == "micro" else 0, dtype=torch.uint8)
+    micro = packed.new_empty(shared if d.sub_blocks else 0, dtype=torch.uint8)
     return codes, beside, micro, packed.new_empty(0, dtype=torch.uint8)
 
 
@@ -254,10 +254,10 @@ def _fake_quantize_parts(x: Tensor, recipe: str, *_: Any) -> Parts:
     packed, nothing = _bytes(x, r.packed_bytes(shape)), x.new_empty(0, dtype=torch.uint8)
     if r.blocked:
         d = r.block
-        shared = nothing if d.scale is None else x.new_empty(
-            r.blocking(shape).shared_shape, dtype=_scale_type(d)
-        )  # fmt: skip
-        tensor_scale = x.new_empty((), dtype=torch.float32) if d.family == "scaled" else nothing
+        shared = nothing
+        if d.scale_beside:
+            shared = x.new_empty(r.blocking(shape).shared_shape, dtype=_scale_type(d))
+        tensor_scale = x.new_empty((), dtype=torch.float32) if d.has_tensor_scale else nothing
         return packed, shared, nothing.clone(), tensor_scale
     wide = r.stored_scale_type(_name(x.dtype)) == "float64"
     fields = r.partition(shape).shared
@@ -514,7 +514,7 @@ def _blocking(d: Block, shape: Sequence[int], axis: int) -> Blocking:
 
 
 def _scale_type(d: Block) -> torch.dtype:
-    return torch.uint8 if d.scale is None else cast(torch.dtype, getattr(torch, d.scale.code_dtype))
+    return cast(torch.dtype, getattr(torch, d.scale_code_dtype))
 
 
 def _name(kind: torch.dtype) -> str:

@@ -71,8 +71,8 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         tensor_scale: Tensor,
     ) -> TensorQTensor:
         """What the operator `quantize` made of x: empty tensors stand for what is not there."""
-        beside = not recipe.blocked or recipe.block.scale is not None
-        scaled = recipe.blocked and recipe.block.family == "scaled"
+        beside = not recipe.blocked or recipe.block.scale_beside
+        scaled = recipe.blocked and recipe.block.has_tensor_scale
         affine = not recipe.blocked and not recipe.symmetric
         return cls(
             recipe, x.shape, x.dtype, packed, shared if beside else None, zero_point if affine else None,

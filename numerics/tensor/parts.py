@@ -56,9 +56,9 @@ def _parts(recipe: Recipe, shape: tuple[int, ...], original: str) -> Mapping[str
             found["zero_point"] = Part(np.dtype(recipe.zero_point_type), shared)
         return found
     d = recipe.block
-    if d.scale is not None:
-        found["shared"] = Part(np.dtype(d.scale.code_dtype), shared)
-    if d.family == "scaled":
+    if d.scale_beside:
+        found["shared"] = Part(np.dtype(d.scale_code_dtype), shared)
+    if d.has_tensor_scale:
         found["tensor_scale"] = Part(np.dtype(np.float32), ())
     return found
 

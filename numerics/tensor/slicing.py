@@ -186,7 +186,7 @@ def bits_of_index(q: QTensor) -> int | None:
     if not q.recipe.blocked:
         return inner * q.recipe.element.bits
     d, axis = q.recipe.block, cast(int, blocked_axis(q))
-    if d.family != "micro":
+    if d.scale_beside:
         return inner * d.element_bits
     lines = inner // max(q.shape[axis], 1)
     return None if axis == 0 else 8 * d.bytes_per_block * lines * -(-q.shape[axis] // d.block)

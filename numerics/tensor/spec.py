@@ -136,7 +136,7 @@ class Recipe:
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
         """Bytes of the codes of a tensor of that shape."""
-        if not self.blocked or self.block.family != "micro":
+        if not self.blocked or self.block.scale_beside:
             bits = self.block.element_bits if self.blocked else self.element.bits
             return -(-math.prod(shape) * bits // 8)
         return self.blocking(shape).count * self.block.bytes_per_block
@@ -163,7 +163,7 @@ class Recipe:
 
     def refuse_given(self, scale: Any, zero_point: Any, tensor_scale: Any = None) -> None:
         """Block formats find the scales of their blocks themselves; some of them have one of the tensor."""
-        if tensor_scale is not None and not (self.blocked and self.block.family == "scaled"):
+        if tensor_scale is not None and not (self.blocked and self.block.has_tensor_scale):
             raise no_tensor_scale(self.dtype)
         if self.blocked:
             given = {"scale": scale, "zero_point": zero_point}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
-from numerics.formats.block import Block
+from numerics.formats.block import Block, ElementBlock
 from numerics.formats.dtype import Dtype, Element, Float
 from numerics.formats.errors import NumericsError
 
@@ -133,18 +133,18 @@ def encoded_blocks(d: Block, numbers: list[float], **options: Any) -> EncodedBlo
 
 def _scale_value(d: Block, code: int) -> float:
     """What the elements are multiplied by; of microexponent blocks the shared power of two."""
-    return math.ldexp(1.0, code - 127) if d.scale is None else float(d.scale.decode(code))
+    return float(d.scale.decode(code)) if isinstance(d, ElementBlock) else math.ldexp(1.0, code - 127)
 
 
 def _flags(d: Block, byte: int) -> str:
-    return f"{byte:0{d.block // (d.sub_block or 1)}b}"
+    return f"{byte:0{d.sub_blocks}b}"
 
 
 def _element(d: Block, x: float, code: int, value: float) -> Encoded:
     """An element of a block; what lies beside x depends on its whole block, so nothing is said of that."""
     digits = f"{code:0{d.element_bits}b}"
     signed = [("sign", digits[:1]), ("mantissa", digits[1:])]
-    bits = signed if d.element is None else bit_fields(code, d.element)
+    bits = bit_fields(code, d.element) if isinstance(d, ElementBlock) else signed
     return Encoded(x, code, tuple(bits), value, 0.0 if value == x else value - x, None, None, False)
 
 

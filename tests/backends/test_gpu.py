@@ -104,7 +104,7 @@ def test_extremes_and_scales_equal_the_cpu(name):
 def test_stored_blocks_equal_the_cpu(dtype):
     x = (rng.standard_normal((5, 4 * dtype.block)) * np.exp2(rng.integers(-9, 9, (5, 1)))).astype(np.float32)
     x[1, :3] = (np.nan, np.inf, 0)
-    scale = 0.5 if dtype.family == "scaled" else None
+    scale = 0.5 if isinstance(dtype, nx.ScaledBlock) else None
     for rounding, draw in (("half_even", Draw()), ("stochastic", Draw(seed=3))):
         due = CPU.quantize_blocks(x, dtype, -1, "floor", rounding, scale, draw)
         came = GPU.quantize_blocks(tensor(x), dtype, -1, "floor", rounding, scale, draw)
@@ -126,7 +126,7 @@ def test_programs_meet_without_a_seam(monkeypatch, dtype, order):
     shape, axis = {"rows": ((7, 160), 1), "columns": ((3, 70, 64), 1), "any": ((3, 70, 5), 1)}[order]
     assert Cut.of(shape, axis, dtype).order == order
     x = rng.standard_normal(shape).astype(np.float32)
-    options = {"tensor_scale": 0.25} if dtype.family == "scaled" else {}
+    options = {"tensor_scale": 0.25} if isinstance(dtype, nx.ScaledBlock) else {}
     due = dtype.encode(x, axis=axis, rounding="stochastic", seed=5, **options)
     came = GPU.encode_blocks(
         tensor(x), dtype, axis, "floor", "stochastic", options.get("tensor_scale"), Draw(seed=5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import numerics as nx
 from numerics.backends.host.executor import BlockFields, BlockOptions
 from numerics.backends.reference import lookup
 from numerics.backends.reference.executor import ReferenceExecutor
@@ -39,12 +40,12 @@ def test_stochastic_elements(dtype):
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=str)
 def test_encoded_blocks(dtype):
     rng = np.random.default_rng(1)
-    rules = SCALE_RULES if dtype.family == "mx" else ("floor",)
+    rules = SCALE_RULES if isinstance(dtype, nx.MXBlock) else ("floor",)
     options = [(rounding, rule) for rounding in ROUNDINGS for rule in rules]
     for i, (rounding, rule) in enumerate(options):
         x = rows(dtype.block, 12, rng)
         draws = None if rounding in DETERMINISTIC else rng.choice(DRAWS, x.shape)
-        whole = SCALES[i % 4] if dtype.family == "scaled" else None
+        whole = SCALES[i % 4] if isinstance(dtype, nx.ScaledBlock) else None
         came = lookup.encode_blocks(x, dtype, BlockOptions(rule, rounding, whole, draws))
         due = EXACT.encode_blocks(x, dtype, rule, rounding, whole, draws)
         for field, right in zip(came, due, strict=True):
@@ -57,9 +58,9 @@ def test_encoded_blocks(dtype):
 def test_decoded_blocks(dtype):
     rng, d = np.random.default_rng(2), dtype
     codes = rng.integers(0, 1 << d.element_bits, (256, d.block)).astype(d.code_dtype)
-    scale = (np.arange(256) % (1 << (d.scale.bits if d.scale else 8))).astype(np.uint8)
-    micro = rng.integers(0, 1 << (d.block // d.sub_block), 256).astype(np.uint8) if d.mantissa else None
-    for whole in SCALES if d.family == "scaled" else (None,):
+    scale = (np.arange(256) % (1 << d.scale_bits)).astype(np.uint8)
+    micro = rng.integers(0, 1 << d.sub_blocks, 256).astype(np.uint8) if d.sub_blocks else None
+    for whole in SCALES if isinstance(d, nx.ScaledBlock) else (None,):
         came = lookup.decode_blocks(BlockFields(codes, scale, micro), d, whole)
         due = EXACT.decode_blocks(codes, scale, micro, whole, d)
         assert came.tobytes() == due.tobytes(), whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import pickle
 
@@ -87,6 +88,34 @@ def test_the_same_facts_are_the_same_format():
     for d in (nx.mx6, nx.fp4, nx.float_format(3, 4, name="mine34"), nx.Integer(name="int5", bits=5)):
         assert pickle.loads(pickle.dumps(d)) is copy.copy(d) is copy.deepcopy(d) is d
         assert text.dtype_of(text.facts_of(d)) is d
+
+
+OLD_PICKLE = (
+    "gAJjbnVtZXJpY3MuZm9ybWF0cy5kdHlwZQpfcmVzdG9yZQpxAGNudW1lcmljcy5mb3JtYXRzLmJsb2NrCkJsb2NrCnEBKFgEAAAAbmFt"
+    "ZXECWAkAAABvbGRfbWljcm9xA4ZxBFgFAAAAYmxvY2txBUsQhnEGWAcAAABlbGVtZW50cQdOhnEIWAUAAABzY2FsZXEJToZxClgIAAAA"
+    "bWFudGlzc2FxC0sDhnEMWAkAAABzdWJfYmxvY2txDUsEhnEOWAYAAABzb3VyY2VxD1gUAAAAZGVjbGFyZWQgYnkgdGhlIHVzZXJxEIZx"
+    "EXRxEoZxE1JxFC4="
+)
+"""A microexponent format, pickled when one class was all blocks."""
+
+
+def test_blocks_of_every_class_are_read_where_one_class_was_all():
+    made = {
+        nx.MXBlock: nx.block_format(element="int4", block=16, name="old_mx"),
+        nx.ScaledBlock: nx.block_format(element="fp4", scale="fp8_e4m3", block=8, name="old_scaled"),
+        nx.MicroexponentBlock: nx.block_format(mantissa=3, block=16, sub_block=4, name="old_micro"),
+    }
+    assert [type(d) for d in made.values()] == list(made)
+    for d in made.values():
+        facts = {name: getattr(d, name, None) for name in ("element", "scale", "mantissa", "sub_block")}
+        assert nx.Block(name=d.name, block=d.block, **facts) is d
+        assert list(text.facts_of(d)) == ["kind", "name", "block", *facts]
+        assert pickle.loads(pickle.dumps(d)) is d
+    assert pickle.loads(base64.b64decode(OLD_PICKLE)) is made[nx.MicroexponentBlock]
+    assert text.text_of(made[nx.MicroexponentBlock]) == (
+        '{"kind": "block", "name": "old_micro", "block": 16, "element": null, "scale": null, '
+        '"mantissa": 3, "sub_block": 4}'
+    )
 
 
 def test_names_are_found_in_any_case():

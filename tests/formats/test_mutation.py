@@ -167,7 +167,7 @@ def outputs():
     x = block_inputs()
     for d in BLOCKS:
         yield poisoned_by_hand(d)
-        for rule in SCALE_RULES if d.family == "mx" else ("floor",):
+        for rule in SCALE_RULES if isinstance(d, nx.MXBlock) else ("floor",):
             for rounding in ROUNDINGS if rule == "floor" else ("half_even",):
                 seed = {"seed": 9} if rounding == "stochastic" else {}
                 made = d.encode(x, scale_rule=rule, rounding=rounding, **seed)
@@ -183,8 +183,8 @@ def outputs():
 def poisoned_by_hand(d: nx.Block) -> bytes:
     """Blocks that say NaN in their scale and numbers in their codes: NaN all the same."""
     codes = np.tile(np.arange(1, d.block + 1, dtype=np.uint8) % 8, (2, 1))
-    nan = d.scale.nan if d.scale else 255
-    micro = np.zeros((2, 1), np.uint8) if d.family == "micro" else None
+    nan = 255 if isinstance(d, nx.MicroexponentBlock) else d.scale.nan
+    micro = np.zeros((2, 1), np.uint8) if isinstance(d, nx.MicroexponentBlock) else None
     values = nx.Blocks(d, -1, codes, np.array([[nan], [100]], np.uint8), micro, 1.0).decode()
     return np.where(np.isnan(values), np.float32(np.nan), values).tobytes()
 
@@ -259,7 +259,7 @@ def drawn(x, random_bits):
 def block_kernels():
     """The same of blocks."""
     for d in BLOCKS:
-        scale = {"tensor_scale": 1.5} if d.family == "scaled" else {}
+        scale = {"tensor_scale": 1.5} if isinstance(d, nx.ScaledBlock) else {}
         for rounding in ("half_even", "ceil"):
             yield partial(d.encode, rounding=rounding, **scale), d, {"rounding": rounding, **scale}
         for rule in SCALE_RULES if d is nx.mxint8 else ():
@@ -269,7 +269,9 @@ def block_kernels():
 
 
 def decoded(d, codes, scale, microexponents=None):
-    return nx.Blocks(d, -1, codes, scale, microexponents, 1.5 if d.family == "scaled" else None).decode()
+    return nx.Blocks(
+        d, -1, codes, scale, microexponents, 1.5 if isinstance(d, nx.ScaledBlock) else None
+    ).decode()
 
 
 FLOAT64 = [old for old, _ in CHANGES if re.search(r"\blow\b", old)]  # what float32 kernels do not have

@@ -68,7 +68,7 @@ def first_difference(came: Any, due: Any) -> str | None:
 
 def _kind(d: Any) -> str:
     found = nx.dtype(d)
-    return found.family if isinstance(found, nx.Block) else found.kind
+    return found.stem if isinstance(found, nx.Block) else found.kind
 
 
 def _called(operation: str, d: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:

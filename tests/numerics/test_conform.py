@@ -573,7 +573,7 @@ def own(dtype, kind, **options):
         return lambda x: call(x, **options, **options_of(dtype))
     if dtype.kind != "block":
         return getattr(dtype, kind)
-    scale = 1.0 if dtype.family == "scaled" else None
+    scale = 1.0 if isinstance(dtype, nx.ScaledBlock) else None
     return lambda c, s, m=None: nx.Blocks(dtype, options.get("axis", -1), c, s, m, scale).decode()
 
 
@@ -756,7 +756,7 @@ def garbage(dtype, kind):
 
     def blocks(x, *others):
         made = dtype.encode(x, **options_of(dtype))
-        shared = codes(made.scale.shape, dtype.scale.bits if dtype.scale else 8)
+        shared = codes(made.scale.shape, dtype.scale_bits)
         micro = None if made.microexponents is None else codes(made.microexponents.shape, 8)
         return nx.Blocks(dtype, -1, codes(x.shape, dtype.element_bits), shared, micro)
 

@@ -41,7 +41,7 @@ def blocks(dtype, **options):
 
 def decoder(dtype):
     def decode(codes, scale, micro=None):
-        scaled = 1.0 if dtype.family == "scaled" else None
+        scaled = 1.0 if isinstance(dtype, nx.ScaledBlock) else None
         return Blocks(dtype, -1, codes, scale, micro, scaled).decode()
 
     return decode

@@ -98,6 +98,8 @@ SPECIAL = {
     "dtype": lambda kind: {"name": "fp4"},
     "block_format": lambda kind: {"mantissa": None, "scale": "e8m0"},
     "Block": lambda kind: {"mantissa": None, "element": nx.fp4, "scale": nx.e8m0},
+    "MXBlock": lambda kind: {"element": nx.fp4, "scale": nx.e8m0},
+    "ScaledBlock": lambda kind: {"element": nx.fp4, "scale": nx.fp8_e4m3},
     "Blocks": lambda kind: {"dtype": nx.mx6},
     "Scheme.parse": lambda kind: {"size": None, "axis": None},
     "Scheme": lambda kind: {"size": None, "axis": None},
@@ -119,6 +121,9 @@ SPECIAL = {
        for d, n in ((nx.fp6_e2m3, 12), (nx.int8, 16)) for verb in ("unpack", "decode_packed")},
 }  # fmt: skip
 SPECIAL["layouts.pack_words"] = lambda kind: {"codes": kind(np.zeros(32, np.uint8))}
+
+
+BLOCKS = (nx.Block, nx.MXBlock, nx.ScaledBlock, nx.MicroexponentBlock)
 
 
 def functions(module):
@@ -144,8 +149,7 @@ def callables():
     found = {
         name: thing
         for name, thing in found.items()
-        if inspect.isfunction(thing)
-        or thing in (nx.Integer, nx.Float, nx.Block, nx.Blocks, nx.Scheme, nx.use)
+        if inspect.isfunction(thing) or thing in (nx.Integer, nx.Float, *BLOCKS, nx.Blocks, nx.Scheme, nx.use)
     }
     for module in (interop, layouts):
         found |= {

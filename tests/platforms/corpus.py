@@ -138,12 +138,12 @@ def blocks(kind: str, count: int, roundings: tuple[str, ...]) -> Iterator[Case]:
         return
     x = flat[: flat.size // ROWS * ROWS].reshape(-1, ROWS)
     for d in BLOCKS:
-        for rule in SCALE_RULES if d.family == "mx" and kind == "float32" else ("floor",):
+        for rule in SCALE_RULES if isinstance(d, nx.MXBlock) and kind == "float32" else ("floor",):
             for rounding in roundings if rule == "floor" else ("half_even",):
-                how = drawn(rounding) | ({"scale_rule": rule} if d.family == "mx" else {})
+                how = drawn(rounding) | ({"scale_rule": rule} if isinstance(d, nx.MXBlock) else {})
                 said = f"{kind} {d} {rounding} {rule}"
                 yield f"quantize {said}", lambda d=d, how=how: nx.quantize(x, d, **how)
-                given = {"tensor_scale": 1.0} if d.family == "scaled" else {}
+                given = {"tensor_scale": 1.0} if isinstance(d, nx.ScaledBlock) else {}
                 yield f"round {said}", lambda d=d, how=how | given: d.round(x, **how)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from numerics.conform.task import Task
-from numerics.formats.block import Block
+from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import Float, Integer
 
 Applies = Callable[[Task], bool]
@@ -33,7 +33,7 @@ def of_integers(task: Task) -> bool:
 
 def of_mx(task: Task) -> bool:
     """OCP MX blocks."""
-    return quantizes(task) and task.family == "mx"
+    return quantizes(task) and isinstance(task.dtype, MXBlock)
 
 
 def rescaled_mx(task: Task) -> bool:
@@ -43,12 +43,12 @@ def rescaled_mx(task: Task) -> bool:
 
 def of_micro(task: Task) -> bool:
     """Microexponent blocks, without draws."""
-    return quantizes(task) and task.family == "micro" and not task.draws
+    return quantizes(task) and isinstance(task.dtype, MicroexponentBlock) and not task.draws
 
 
 def of_scaled(task: Task) -> bool:
     """Blocks with a float scale, without draws."""
-    return quantizes(task) and task.family == "scaled" and not task.draws
+    return quantizes(task) and isinstance(task.dtype, ScaledBlock) and not task.draws
 
 
 def rounds(task: Task) -> bool:
@@ -58,9 +58,9 @@ def rounds(task: Task) -> bool:
 
 def signed_floats(task: Task) -> bool:
     """Formats that have a negative zero."""
-    d = task.dtype.element or task.dtype if isinstance(task.dtype, Block) else task.dtype
+    d = task.dtype.element if isinstance(task.dtype, ElementBlock) else task.dtype
     plain = isinstance(d, Float) and d.signed and d.specials != "fnuz"
-    return quantizes(task) and (plain or task.family == "micro")
+    return quantizes(task) and (plain or isinstance(d, MicroexponentBlock))
 
 
 def signed_floats_alone(task: Task) -> bool:

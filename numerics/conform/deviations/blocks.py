@@ -13,6 +13,7 @@ from numerics.conform.deviations.deviation import Deviation, Kernel, Stage, as_v
 from numerics.conform.deviations.elements import exact
 from numerics.conform.inputs.rescale import TINY, fields_at, quotients, steps
 from numerics.conform.task import REFERENCE, Answer, Array, Fields, Float32, Task
+from numerics.formats.block import MicroexponentBlock
 from numerics.formats.floats import fp4
 
 MOST_BYTE = 254  # the largest scale of an MX block
@@ -47,8 +48,7 @@ def float_log2(
     """The exponent by a logarithm that float32 rounds; clips: of the maximum over the largest element."""
 
     def find(task: Task, amax: Float32) -> NDArray[np.int64]:
-        d = task.block
-        assert d.element is not None
+        d = task.elements
         if clips:
             with np.errstate(under="ignore"):
                 amax = np.maximum(amax / np.float32(d.element_unit * d.element.max), np.float32(TINY))
@@ -68,8 +68,7 @@ def lowest_integer(task: Task, x: Float32, random: Array | None) -> Answer:
     """The code that symmetric integers leave out."""
     found = exact(task, x, random)
     assert isinstance(found, Fields)
-    d = task.block
-    assert d.element is not None
+    d = task.elements
     y = quotients(x, steps(task, found.scale), True) / np.float32(d.element_unit)
     reached = REFERENCE.encode(
         np.ascontiguousarray(y, np.float32).reshape(-1), d.element, task.rounding, "saturate", None
@@ -87,8 +86,7 @@ def scale_reciprocal(task: Task, x: Float32, random: Array | None) -> Answer:
     with np.errstate(all="ignore"):
         product = np.where(step > 0, x * (np.float32(1) / step), np.copysign(np.float32(0), x))
     ones = replace(task, tensor_scale=1.0)
-    d = task.block
-    assert d.element is not None
+    d = task.elements
     flat = np.ascontiguousarray(product, np.float32).reshape(-1)
     codes = REFERENCE.encode(flat, d.element, ones.rounding, "saturate", None).reshape(x.shape)
     return found._replace(
@@ -107,13 +105,14 @@ def no_microexponents(task: Task, x: Float32, random: Array | None) -> Answer:
 def rounded_exponents(task: Task, x: Float32, random: Array | None) -> Answer:
     """Exponents of the numbers after rounding to the element's precision."""
     d = task.block
-    m = d.mantissa or 0
+    assert isinstance(d, MicroexponentBlock)
+    m = d.mantissa
     half = np.uint32(1 << (23 - m))
     bits = np.abs(x).view(np.uint32)
     raised = np.where(bits >= np.uint32(0x7F800000), bits, np.minimum(bits + half, np.uint32(0x7F7FFFFF)))
     fields = np.where(bits < np.uint32(1 << 23), 0, raised >> np.uint32(23)).astype(np.int64)
     scale = fields.max(axis=1)
-    below = fields.reshape(len(x), -1, d.sub_block or 1).max(axis=2) < scale[:, None]
+    below = fields.reshape(len(x), -1, d.sub_block).max(axis=2) < scale[:, None]
     micro = (below << np.arange(below.shape[1])).sum(axis=1)
     micro = np.where(scale == 255, 0, micro).astype(np.uint8)
     return fields_at(task, x, scale.astype(np.uint8), micro)
@@ -126,7 +125,7 @@ def loose_clamp(first: Kernel) -> Kernel:
         found = first(task, x, *others)
         assert isinstance(found, Fields)
         step = steps(task, found.scale, found.microexponents)
-        top = (1 << (task.block.mantissa or 0)) - 1
+        top = (1 << (task.block.element_bits - 1)) - 1
         shifted = step < steps(task, found.scale, np.zeros_like(found.scale))
         with np.errstate(invalid="ignore"):
             past = shifted & (np.abs(x) >= (top + 0.5) * step)
@@ -171,8 +170,7 @@ def infinity_is_large(largest: bool) -> Deviation:
     """An Inf counts as 2**128, or takes the largest scale; a NaN still makes the block NaN."""
 
     def change(task: Task, x: Float32, found: Fields) -> Fields:
-        d = task.block
-        assert d.element is not None
+        d = task.elements
         rows = np.asarray(np.isinf(x).any(axis=1) & ~np.isnan(x).any(axis=1))
         byte = MOST_BYTE if largest or task.scale_rule == "rceil" else 127 + 128 - d.emax
         scale = np.where(rows, min(byte, MOST_BYTE), found.scale).astype(np.uint8)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from numerics.backends.reference.breakpoints import first_maximum
 from numerics.conform.inputs.elements import FLOAT32_MAX, INF, NANS, SIGN, Bits, bits_of, marks, neighbours
 from numerics.conform.task import Fields, Float32
-from numerics.formats.block import Block
+from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.rounding import SCALE_RULES
 
 MOST_MARKS = 1600  # of an element: more are thinned out
@@ -46,19 +46,19 @@ def thresholds(dtype: Block) -> Bits:
     """
     powers = np.ldexp(1.0, np.array(EXPONENTS))
     found = [bits_of(powers)]
-    if dtype.family == "mx" and dtype.element is not None:
+    if isinstance(dtype, MXBlock):
         exponents = [e - dtype.emax for e in EXPONENTS if -126 <= e - dtype.emax <= 127]
         firsts = [first_maximum(e, dtype.element, rule) for e in exponents for rule in SCALE_RULES]
         found.append(np.array(firsts, np.uint32))
-    if dtype.family == "micro":
-        found.append(bits_of(powers * (2 - 2.0 ** -(dtype.mantissa or 0))))
-    if dtype.family == "scaled" and dtype.scale is not None:
+    if isinstance(dtype, MicroexponentBlock):
+        found.append(bits_of(powers * (2 - 2.0**-dtype.mantissa)))
+    if isinstance(dtype, ScaledBlock):
         found.append(bits_of(marks(dtype.scale) * _largest(dtype)))
     return neighbours(np.concatenate(found))
 
 
 def _largest(dtype: Block) -> float:
-    return dtype.element_unit * dtype.element.max if dtype.element else 2.0
+    return dtype.element_unit * dtype.element.max if isinstance(dtype, ElementBlock) else 2.0
 
 
 def element_marks(dtype: Block) -> NDArray[np.float64]:
@@ -68,9 +68,9 @@ def element_marks(dtype: Block) -> NDArray[np.float64]:
     >>> element_marks(mx4)[:4].tolist()
     [0.0, 0.125, 0.25, 0.375]
     """
-    if dtype.element is not None:
+    if isinstance(dtype, ElementBlock):
         return marks(dtype.element) * dtype.element_unit
-    m = dtype.mantissa or 0
+    m = dtype.element_bits - 1
     return np.asarray(np.ldexp(np.arange(0.0, (4 << m) + 1), -2 - (m - 1)))
 
 
@@ -87,7 +87,7 @@ def _tops(dtype: Block) -> NDArray[np.float64]:
 
 def _grids(dtype: Block) -> NDArray[np.float64]:
     """The element's marks at some scales, each block led by a maximum that fixes the scale."""
-    units = SCALED_UNITS if dtype.family == "scaled" else GRID_UNITS
+    units = SCALED_UNITS if isinstance(dtype, ScaledBlock) else GRID_UNITS
     near = neighbours(bits_of(element_marks(dtype)))
     near = near[:: -(-len(near) // MOST_MARKS)]
     found = near.view(np.float32).astype(np.float64)
@@ -103,7 +103,7 @@ def _grids(dtype: Block) -> NDArray[np.float64]:
 
 def _pilot(dtype: Block) -> float:
     """A maximum that gives the scale 1 by the default rule."""
-    return _largest(dtype) if dtype.family == "scaled" else 2.0**dtype.emax
+    return _largest(dtype) if isinstance(dtype, ScaledBlock) else 2.0**dtype.emax
 
 
 def _binades(dtype: Block) -> NDArray[np.float64]:
@@ -180,18 +180,14 @@ def codes(dtype: Block) -> Fields:
     """
     every = np.arange(1 << dtype.element_bits)[:: -(-(1 << dtype.element_bits) // MOST_MARKS)]
     rows = np.resize(every, (-(-len(every) // dtype.block), dtype.block))
-    scales = np.arange(1 << (dtype.scale.bits if dtype.scale else 8))
+    scales = np.arange(1 << dtype.scale_bits)
     some = [scale for scale in DECODED_SCALES if scale < len(scales)]
-    shifts = np.arange(1) if dtype.element else np.array(MICROEXPONENTS) & ((1 << _sub_blocks(dtype)) - 1)
+    shifts = np.array(MICROEXPONENTS) & ((1 << dtype.sub_blocks) - 1) if dtype.sub_blocks else np.arange(1)
     each = np.array([(r, s, m) for r in range(len(rows)) for s in some for m in shifts])
     each = np.concatenate([each, [(s % len(rows), s, m) for s in scales for m in shifts[:2]]])
     made, scale = rows[each[:, 0]].astype(dtype.code_dtype), each[:, 1].astype(np.uint8)
-    found = Fields(made, scale, None if dtype.element else each[:, 2].astype(np.uint8))
+    found = Fields(made, scale, each[:, 2].astype(np.uint8) if dtype.sub_blocks else None)
     for part in found:
         if part is not None:
             part.flags.writeable = False
     return found
-
-
-def _sub_blocks(dtype: Block) -> int:
-    return dtype.block // (dtype.sub_block or 1)

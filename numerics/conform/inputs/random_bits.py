@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from numerics.conform.inputs.elements import SIGN, SPECIALS, Bits, beyond, probes, values
 from numerics.conform.inputs.rescale import quotients, steps
 from numerics.conform.task import Fields, Float32, Task
-from numerics.formats.block import Block
+from numerics.formats.block import Block, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.rounding import RANDOM_BITS
 
@@ -60,7 +60,8 @@ def of_blocks(task: Task, rows: Float32, fields: Fields) -> Bits:
     fields: the rows' exact blocks, whose shared fields do not depend on draws.
     """
     d = task.block
-    y = np.abs(quotients(rows, steps(task, fields.scale, fields.microexponents), d.family != "scaled"))
+    exact = not isinstance(d, ScaledBlock)
+    y = np.abs(quotients(rows, steps(task, fields.scale, fields.microexponents), exact))
     held = grid(d)
     threshold = thresholds_of_draws(np.nan_to_num(y.astype(np.float64), nan=0.0, posinf=0.0), held)
     turns = [
@@ -76,10 +77,10 @@ def of_blocks(task: Task, rows: Float32, fields: Fields) -> Bits:
 
 def grid(dtype: Block) -> NDArray[np.float64]:
     """The magnitudes of a block's elements in units of its step, and the one past them."""
-    if dtype.element is None:
-        return np.arange(float((1 << (dtype.mantissa or 0)) + 1))
-    held = np.append(np.unique(np.abs(values(dtype.element))), beyond(dtype.element))
-    return held * dtype.element_unit
+    if isinstance(dtype, ElementBlock):
+        held = np.append(np.unique(np.abs(values(dtype.element))), beyond(dtype.element))
+        return held * dtype.element_unit
+    return np.arange(float((1 << (dtype.element_bits - 1)) + 1))
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.task import REFERENCE, Array, Fields, Task
+from numerics.formats.block import ElementBlock, MicroexponentBlock, ScaledBlock
 from numerics.formats.dtype import Integer
 from numerics.formats.integers import int16
 
@@ -26,14 +27,14 @@ def steps(task: Task, scale: Array, microexponents: Array | None = None) -> NDAr
     [1.0, 2.0, nan]
     """
     d = task.block
-    if d.scale is not None:
+    if isinstance(d, ElementBlock):
         unit = REFERENCE.decode(scale, d.scale)[:, None]
         return np.asarray(unit * np.float32(task.tensor_scale or 1.0), np.float64)
-    m, pairs = d.mantissa or 0, np.arange(d.block // (d.sub_block or 1))
+    assert isinstance(d, MicroexponentBlock)
     assert microexponents is not None
-    shift = np.repeat(microexponents[:, None] >> pairs & 1, d.sub_block or 1, axis=1)
+    shift = np.repeat(microexponents[:, None] >> np.arange(d.sub_blocks) & 1, d.sub_block, axis=1)
     exponent = scale[:, None].astype(np.int64)
-    return np.where(exponent == 255, np.nan, np.ldexp(1.0, exponent - 127 - shift - (m - 1)))
+    return np.where(exponent == 255, np.nan, np.ldexp(1.0, exponent - 127 - shift - (d.mantissa - 1)))
 
 
 def quotients(rows: NDArray[np.float32], step: NDArray[np.float64], exact: bool) -> NDArray[np.float32]:
@@ -59,17 +60,17 @@ def fields_at(
     """
     d = task.block
     step = steps(task, scale, microexponents)
-    taken = rows if d.element else np.where(np.abs(rows) < np.float32(2.0**-126), np.float32(0), rows)
-    y = quotients(taken, step, d.family != "scaled")
-    codes = _element_codes(task, y) if d.element else _magnitudes(task, y)
     poison = ~np.isfinite(step) | ~np.isfinite(rows).all(axis=1, keepdims=True)
-    nan_code = getattr(d.element, "nan", None) or 0
+    if isinstance(d, ElementBlock):
+        codes = _element_codes(task, d, quotients(rows, step, not isinstance(d, ScaledBlock)))
+        nan_code = getattr(d.element, "nan", None) or 0
+    else:
+        normal = np.where(np.abs(rows) < np.float32(2.0**-126), np.float32(0), rows)
+        codes, nan_code = _magnitudes(task, quotients(normal, step, True)), 0
     return Fields(np.where(poison, nan_code, codes).astype(d.code_dtype), scale, microexponents)
 
 
-def _element_codes(task: Task, y: NDArray[np.float32]) -> Array:
-    d = task.block
-    assert d.element is not None
+def _element_codes(task: Task, d: ElementBlock, y: NDArray[np.float32]) -> Array:
     if isinstance(d.element, Integer):
         y = np.clip(y / np.float32(d.element_unit), -d.element.max, d.element.max).astype(np.float32)
     flat = np.ascontiguousarray(y).reshape(-1)
@@ -78,7 +79,7 @@ def _element_codes(task: Task, y: NDArray[np.float32]) -> Array:
 
 def _magnitudes(task: Task, y: NDArray[np.float32]) -> Array:
     """Sign and magnitude: a round-up past the top saturates."""
-    m = task.block.mantissa or 0
+    m = task.block.element_bits - 1
     flat = np.ascontiguousarray(y).reshape(-1)
     rounded = REFERENCE.encode(flat, int16, task.rounding, "saturate", None).view(np.int16)
     magnitude = np.minimum(np.abs(rounded.astype(np.int64)), (1 << m) - 1).reshape(y.shape)
@@ -88,10 +89,10 @@ def _magnitudes(task: Task, y: NDArray[np.float32]) -> Array:
 def element_values(task: Task, codes: Array) -> NDArray[np.float64]:
     """What codes mean before the scale; NaN and Inf as they are."""
     d = task.block
-    if d.element is not None:
+    if isinstance(d, ElementBlock):
         decoded = REFERENCE.decode(codes.reshape(-1), d.element).reshape(codes.shape)
         return decoded.astype(np.float64) * d.element_unit
-    m = d.mantissa or 0
+    m = d.element_bits - 1
     magnitude = (codes & ((1 << m) - 1)).astype(np.float64)
     return np.where(codes >> m, -magnitude, magnitude)
 

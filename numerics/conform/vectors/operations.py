@@ -18,7 +18,7 @@ from numerics.backends.host.executor import BlockFields, BlockOptions, Codes
 from numerics.backends.reference import lookup
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.vectors.lines import Field, Layout
-from numerics.formats.block import Block
+from numerics.formats.block import Block, ElementBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.registry import dtype as find
@@ -173,9 +173,9 @@ class BlockOperation(Operation):
 
     def _encoded_fields(self, opens: bool) -> tuple[Field, ...]:
         d = self.dtype
-        fields = [Field("scale", d.scale.bits if d.scale else 8, 1, opens)]
-        if d.sub_block is not None:
-            fields.append(Field("microexponents", d.block // d.sub_block))
+        fields = [Field("scale", d.scale_bits, 1, opens)]
+        if d.sub_blocks:
+            fields.append(Field("microexponents", d.sub_blocks))
         return (*fields, Field("code", d.element_bits, d.block))
 
     @property
@@ -221,8 +221,8 @@ class BlockOperation(Operation):
         """A block whose scale is NaN stands for nothing else, whatever its codes."""
         if "value" in answers:
             return _is_nan(answers["value"])
-        scale = self.dtype.scale
-        return np.isin(answers["scale"], [255] if scale is None else _nan_codes(scale))
+        d = self.dtype
+        return np.isin(answers["scale"], _nan_codes(d.scale) if isinstance(d, ElementBlock) else [255])
 
 
 def operation(
@@ -257,12 +257,12 @@ def operation(
 def _of_blocks(
     d: Block, name: str, rounding: str | None, overflow: str | None, rule: str | None, scale: float | None
 ) -> BlockOperation:
-    if d.family == "scaled":
+    if d.has_tensor_scale:
         with np.errstate(over="ignore", under="ignore"):
             scale = float(np.float32(1.0 if scale is None else scale))
     draw = 0 if rounding == "stochastic" else None
     d.check_options(rule or "floor", rounding or "half_even", overflow, scale, draw, None)
-    rule = (rule or "floor") if rounding and d.family == "mx" else None
+    rule = (rule or "floor") if rounding and len(d.scale_rules) > 1 else None
     return BlockOperation(name, rounding, d, rule, scale)
 
 
