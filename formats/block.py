@@ -21,9 +21,9 @@ LONGEST = 1 << 20  # elements of a block: scales that are shared by more are a s
 class Block(Dtype):
     """Numbers in blocks that share a scale.  Three families, told apart by their facts:
 
-    element and scale=e8m0: OCP MX, a power of two a block (FORMATS §4).
+    element and scale=e8m0: OCP MX, a power of two a block (docs/formats.md §4).
     element and another scale: a float scale a block and a float32 scale a tensor, as in NVFP4.
-    mantissa and sub_block: shared microexponents (FORMATS §5), sign and magnitude elements.
+    mantissa and sub_block: shared microexponents (docs/formats.md §5), sign and magnitude elements.
     """
 
     kind = "block"

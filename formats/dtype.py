@@ -191,7 +191,7 @@ class Element(Dtype):
         x: an array of float16, bfloat16, float32 or float64, of any shape and strides, or a
         Python number or nested list.  Returns codes of x's shape (`code_dtype`; Python integers
         for Python numbers), written into `out` where given.
-        rounding, overflow: rounding.py; FORMATS §2, §3.  Stochastic rounding takes `seed`
+        rounding, overflow: rounding.py; docs/formats.md §2, §3.  Stochastic rounding takes `seed`
         (Philox, philox.py) or `random_bits` (uint32, x's shape, 30 low bits used).
         Raises NumericsError for a type, an option or an `out` that does not fit.
 
@@ -242,7 +242,7 @@ class Element(Dtype):
         return dispatch.of(x).round(x, self, rounding, overflow, Draw(seed, random_bits), out)
 
     def pack(self, codes: Any) -> Any:
-        """Codes to bytes: one little-endian string of bits, element 0 in the lowest (FORMATS §2).
+        """Codes to bytes: one little-endian string of bits, element 0 in the lowest (docs/formats.md §2).
 
         codes: any shape, taken in C order.  Returns ceil(size * bits / 8) bytes (uint8).
 
@@ -463,7 +463,7 @@ class Float(Element):
 
 _interned: dict[tuple[Any, ...], Dtype] = {}  # by facts
 TABLES: dict[str, Dtype] = {}
-"""The formats of the tables by all their names, in lower case; aliases.py fills it."""
+"""The formats of the tables by all their names, in lower case; registry.py fills it."""
 
 
 def _restore(kind: type[Dtype], facts: tuple[tuple[str, Any], ...]) -> Dtype:
