@@ -357,7 +357,7 @@ class ElementBlock(Block):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class MXBlock(ElementBlock):
-    """OCP MX: a power of two, e8m0, for each block (FORMATS §4)."""
+    """OCP MX: a power of two, e8m0, for each block (docs/formats.md §4)."""
 
     stem = "mx"
     scale_rules = SCALE_RULES
@@ -381,7 +381,7 @@ class ScaledBlock(ElementBlock):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class MicroexponentBlock(Block):
-    """Shared microexponents (FORMATS §5): an exponent for the block, one bit below it for each sub-block.
+    """Shared microexponents (docs/formats.md §5): an exponent a block, and one bit below it a sub-block.
 
     mantissa: bits of an element's magnitude, which stands beside its sign.  sub_block: elements that
     share a microexponent.

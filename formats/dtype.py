@@ -42,7 +42,7 @@ def _maybe_integer(what: str, came: object) -> int | None:
     return None if came is None else integer(what, came)
 
 
-_NO_FACTS = ("source", "aliases")  # two formats that differ in nothing else are one
+NO_FACTS = ("source", "aliases")  # two formats that differ in nothing else are one
 
 _EXACT: dict[str, Callable[[str, Any], Any]] = {
     "int": integer,
@@ -114,7 +114,7 @@ class Dtype(metaclass=Declared):
     def _facts(self) -> tuple[tuple[str, Any], ...]:
         """The name, and what a format is declared with; where that was written is no fact of it."""
         return tuple(
-            (f.name, getattr(self, f.name)) for f in fields(self) if f.init and f.name not in _NO_FACTS
+            (f.name, getattr(self, f.name)) for f in fields(self) if f.init and f.name not in NO_FACTS
         )
 
 
@@ -191,7 +191,7 @@ class Element(Dtype):
         for Python numbers), written into `out` where given.
         rounding: half_even, half_away (also `round`, AMD Quark's word), half_up, half_down, toward_zero,
         floor, ceil, to_odd or stochastic; overflow: saturate or nonsaturate, the format's own by default
-        (rounding.py; FORMATS §2, §3).  Stochastic rounding takes `seed` (Philox, philox.py) or
+        (docs/formats.md §2, §3).  Stochastic rounding takes `seed` (Philox, philox.py) or
         `random_bits` (uint32, x's shape, 30 low bits used).
         Raises NumericsError for a type, an option or an `out` that does not fit.
 
@@ -242,7 +242,7 @@ class Element(Dtype):
         return dispatch.of(x).round(x, self, rounding, overflow, Draw(seed, random_bits), out)
 
     def pack(self, codes: Any) -> Any:
-        """Codes to bytes: one little-endian string of bits, element 0 in the lowest (FORMATS §2).
+        """Codes to bytes: one little-endian string of bits, element 0 in the lowest (docs/formats.md §2).
 
         codes: any shape, taken in C order.  Returns ceil(size * bits / 8) bytes (uint8).
 

@@ -182,7 +182,7 @@ def of_magnitudes(digits: int) -> Grid:
 
 @lru_cache(maxsize=4096)
 def scale_of(d: MXBlock, rule: str) -> Scale:
-    """The scale rules of FORMATS §4 as numbers.
+    """The scale rules of docs/formats.md §4 as numbers.
 
     A maximum is a significand times a power of two; each rule says from which significand on the
     scale is one higher, so adding what is missing to 2 and truncating decides it.  Subnormal

@@ -167,7 +167,7 @@ def micro_fields(a: Lane) -> tuple[Lane, Lane]:
 
 
 def micro_taken(b: Lane, exponent: Lane) -> Lane:
-    """What takes part: not what is below 2**-126 (FORMATS §5.1), and nothing in a NaN block."""
+    """The bits that take part: +0 for magnitudes below 2**-126 and -0, and for all of a NaN block."""
     return where((b & MAGNITUDE) > where(exponent == 255, MAGNITUDE, ONE - 1), b, 0)
 
 
@@ -219,7 +219,7 @@ def micro_round_directly(b: Lane, m: Lane) -> Lane:
     return where(exponent == 255, NAN, r | (taken & SIGN))
 
 
-# ---- a scale and a zero point (FORMATS §6) -----------------------------------------------------
+# ---- a scale and a zero point (docs/formats.md §6) ---------------------------------------------
 
 FLOAT_ONE = 0x3F800000
 MAGIC = 0x4B000000  # 2**23: the last place of its binade is 1

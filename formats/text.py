@@ -9,7 +9,7 @@ from typing import Any
 
 from numerics.formats import registry
 from numerics.formats.block import Block
-from numerics.formats.dtype import Dtype, Float, Integer
+from numerics.formats.dtype import NO_FACTS, Dtype, Float, Integer
 from numerics.formats.errors import NumericsError, said
 
 LONGEST = 10_000  # characters of a format or a recipe as a text
@@ -53,7 +53,7 @@ def dtype_of(described: Any) -> Dtype:
 @cache
 def _facts_of(kind: type[Dtype]) -> list[str]:
     """The facts that formats of a kind are declared with; a block format says null of those it has not."""
-    return [name for name in signature(kind).parameters if name != "source"]
+    return [name for name in signature(kind).parameters if name not in NO_FACTS]
 
 
 def spelled(d: Dtype) -> str | dict[str, Any]:

@@ -1,7 +1,7 @@
 """quantize, dequantize, fake_quantize: tensors in a format, with the scales that they need.
 
-Torch tensors go through torch's operators (ops.py), which come back here with the backend's own
-arrays.  The arithmetic is the backend's (backends/host/affine.py), the facts are FORMATS §6.
+Torch tensors go through torch's operators (pytorch/operators.py), which come back here with the backend's own
+arrays.  The arithmetic is the backend's (backends/host/affine.py), the law docs/formats.md §6.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def quantize(
     those whose blocks have float scales, such as NVFP4, tensor_scale: the one of the tensor, given instead
     of found from the largest magnitude: a positive number that float32 can hold, or an array or tensor
     of one, rounded to float32 before use.
-    rounding, seed, random_bits: as for `Dtype.encode`.  Of a torch tensor: a tensor subclass
-    (subclass.py), on its device.  Raises NumericsError for what does not fit together.  FORMATS §6.
+    rounding, seed, random_bits: as for `Dtype.encode`.  Of a torch tensor: a tensor subclass,
+    on its device.  Raises NumericsError for what does not fit together.  docs/formats.md §6.
 
     >>> import numerics as nx
     >>> q = nx.quantize([-1.0, 0.5, 3.0], "int8", symmetric=False, scale_type="pof2")

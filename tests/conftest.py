@@ -124,7 +124,7 @@ def each_executor():
 
 
 def assert_same_bits(came, due, inputs=None, on="") -> None:
-    """Equal bit for bit; NaN by class (FORMATS §2).  on: which executor, for the message."""
+    """Equal bit for bit; NaN by class (docs/formats.md §2).  on: which executor, for the message."""
     came, due = np.asarray(came), np.asarray(due)
     assert came.shape == due.shape
     assert came.dtype == due.dtype

@@ -1,7 +1,7 @@
 """Kernels by name, compiled when first needed, and their launch: parameters, threads, stores.
 
 Formats are run-time parameters: one kernel serves every format that has the same kinds of facts
-(grid.py: which fields are None), so there are tens of kernels, not hundreds.
+(formats/grid.py: which fields are None), so there are tens of kernels, not hundreds.
 """
 
 from __future__ import annotations

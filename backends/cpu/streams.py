@@ -73,7 +73,7 @@ def _load_float16(builder: ir.IRBuilder, address: ir.Value, width: int) -> Lane:
 
 
 def _load_float64(builder: ir.IRBuilder, address: ir.Value, width: int) -> Lane:
-    """Rounded to odd: cut toward zero, the last bit set where anything was lost (words.py)."""
+    """Returns float32 bits rounded to odd: cut toward zero, the last bit set where anything was lost."""
     x = load_as(builder, address, vector(F64, width))
     near = builder.fptrunc(x, vector(F32, width))
     back = builder.fpext(near, x.type)

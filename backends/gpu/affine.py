@@ -27,7 +27,7 @@ from numerics.formats.rounding import Draw
 
 
 def find(low: torch.Tensor, high: torch.Tensor, d: Element, options: AffineOptions, scale: Any) -> Affine:
-    """FORMATS §6, by the host's arithmetic."""
+    """The scale and the zero point for values from low to high, by the host's arithmetic."""
     ends = low.cpu().numpy(), high.cpu().numpy()
     given = None if scale is None else np.asarray(scale)
     return _on(low.device, _host().find_affine(*ends, d, options, given))

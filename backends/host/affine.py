@@ -1,7 +1,7 @@
 """Scales and zero points on the host: who shares one, how they are found, and their use.
 
-`HostAffine` is what a `HostBackend` (host.py) offers to numerics/quantization.py.  What is done to
-every element is the executor's; here is what is done once a scale (FORMATS §6).
+`HostAffine` is what a `HostBackend` (backend.py) offers to numerics/quantization.py.  What is done to
+every element is the executor's; here is what is done once a scale (docs/formats.md §6).
 """
 
 from __future__ import annotations
@@ -225,7 +225,10 @@ class HostAffine:
     def find_affine(
         self, low: Array, high: Array, dtype: Element, options: AffineOptions, scale: Any = None
     ) -> Affine:
-        """FORMATS §6; low and high have the shape of the scales and say in which type to compute."""
+        """The scale, unless given, and the zero point for values from low to high (docs/formats.md §6).
+
+        low, high: in the shape of the scales; their type says in which one to compute.
+        """
         with ieee_arithmetic():
             found = widest_scale(low, high, dtype, options.symmetric) if scale is None else scale
             scale = self.round_scale(found, options.scale_type).astype(low.dtype)

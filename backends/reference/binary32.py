@@ -110,7 +110,7 @@ def quantize_affine(
     random: int | None = None,
     kind: Binary = BINARY32,
 ) -> int:
-    """q = clamp(round(x / scale) + zero_point), the division in float32 or `kind` (FORMATS §6).
+    """q = clamp(round(x / scale) + zero_point), the division in float32 or `kind` (docs/formats.md §6).
 
     scale > 0.  An integer zero point is added after rounding, a float one before it, in `kind` too.
     NaN counts as 0, whatever the zero point.  Returns the value q, not its code.
@@ -134,7 +134,7 @@ def quantize_affine(
 def dequantize_affine(
     q: int, scale: Fraction | SupportsFloat, zero_point: int | float, kind: Binary = BINARY32
 ) -> Exact:
-    """(q - zero_point) * scale, each operation in float32 or `kind` (FORMATS §6).
+    """(q - zero_point) * scale, each operation in float32 or `kind` (docs/formats.md §6).
 
     >>> dequantize_affine(1, 0.5, 3)
     Fraction(-1, 1)

@@ -26,7 +26,7 @@ def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, i
 
 
 def random_bits(index: int, seed: int) -> int:
-    """R of the element at a flat index, C order: 30 bits (FORMATS §3).
+    """R of the element at a flat index, C order: 30 bits (docs/formats.md §3).
 
     Four neighbours share a counter, index // 4; each takes one word of it, its low 30 bits.
 
@@ -39,7 +39,7 @@ def random_bits(index: int, seed: int) -> int:
 
 
 def pack(codes: Sequence[int], bits: int) -> bytes:
-    """Codes as one little-endian string of bits, element 0 in the lowest (FORMATS §2).
+    """Codes as one little-endian string of bits, element 0 in the lowest (docs/formats.md §2).
 
     >>> pack([0x1, 0x2, 0xF], 4).hex(), pack([0x3F, 0, 0, 0x20], 6).hex()
     ('210f', '3f0080')
@@ -49,7 +49,7 @@ def pack(codes: Sequence[int], bits: int) -> bytes:
 
 
 def unpack(packed: bytes, count: int, bits: int) -> list[int]:
-    """The inverse of `pack` (FORMATS §2).
+    """The inverse of `pack` (docs/formats.md §2).
 
     >>> unpack(bytes.fromhex("210f"), 3, 4)
     [1, 2, 15]
@@ -73,7 +73,7 @@ def planes(bits: int) -> list[int]:
 
 
 def pack_micro_block(exponent: int, microexponents: int, codes: Sequence[int], bits: int) -> bytes:
-    """One microexponent block: the planes of its codes, the microexponents, the exponent (§5).
+    """One microexponent block: the planes of its codes, the microexponents, the exponent (docs/layout.md).
 
     >>> pack_micro_block(0x7F, 0x01, [0b101] * 16, 3).hex()
     '55555555ffff017f'
@@ -86,7 +86,7 @@ def pack_micro_block(exponent: int, microexponents: int, codes: Sequence[int], b
 
 
 def unpack_micro_block(packed: bytes, count: int, bits: int) -> tuple[int, int, list[int]]:
-    """The inverse of `pack_micro_block`: exponent, microexponents, codes (§5).
+    """The inverse of `pack_micro_block`: exponent, microexponents, codes (docs/layout.md).
 
     >>> unpack_micro_block(bytes.fromhex("55555555ffff017f"), 16, 3) == (0x7F, 1, [0b101] * 16)
     True

@@ -93,7 +93,7 @@ def element_value(code: int, element: Element) -> Exact:
 
 
 def poisoned(count: int, element: Element) -> list[int]:
-    """The codes of a block with a NaN or Inf: NaN where the element has one, else 0 (§4)."""
+    """The codes of a block with a NaN or Inf: NaN where the element has one, else 0 (docs/formats.md §4)."""
     return [nan_code(element) if has_nan(element) else 0] * count
 
 
@@ -115,13 +115,13 @@ def ceil_log2(a: Fraction) -> int:
 
 
 def even_addend(element: Element) -> int:
-    """What the rule `even` adds to the bits: half a step of the element's precision (§4)."""
+    """What the rule `even` adds to the bits: half a step of the element's precision (docs/formats.md §4)."""
     width = element.mantissa if isinstance(element, Float) else element.bits
     return 1 << (22 - width)
 
 
 def scale_exponent(amax: Fraction, element: Element, rule: str) -> int:
-    """The exponent of the block's scale before it is clamped (FORMATS §4; OCP MX 1.0 §6.3).
+    """The exponent of the block's scale before it is clamped (docs/formats.md §4; OCP MX 1.0 §6.3).
 
     >>> from numerics.formats import fp4
     >>> [scale_exponent(Fraction(7), fp4, rule) for rule in ("floor", "ceil", "even", "rceil")]
@@ -145,7 +145,7 @@ def encode_block(
     rounding: str = "half_even",
     randoms: Randoms = None,
 ) -> tuple[int, list[int]]:
-    """An MX block: the scale's byte and the elements' codes (FORMATS §4; OCP MX 1.0 §6.3).
+    """An MX block: the scale's byte and the elements' codes (docs/formats.md §4; OCP MX 1.0 §6.3).
 
     xs: the block's numbers; `even` reads them as float32.
 
@@ -185,7 +185,7 @@ def decode_block(byte: int, codes: Sequence[int], dtype: MXBlock) -> list[Exact]
 
 
 def tensor_scale_of(xs: Numbers, dtype: ScaledBlock) -> Fraction:
-    """The float32 scale that brings a tensor's largest finite magnitude to the block's (§1).
+    """The float32 scale that brings a tensor's largest finite magnitude to the block's (docs/formats.md §8).
 
     1 where there is nothing to scale; never 0 where there is: the smallest float32 then.
 
@@ -208,7 +208,7 @@ def encode_scaled_block(
     tensor_scale: Fraction | SupportsFloat = 1.0,
     randoms: Randoms = None,
 ) -> tuple[int, list[int]]:
-    """A block with a float scale: the scale's code and the elements' (FORMATS §1, nvfp4).
+    """A block with a float scale: the scale's code and the elements' (docs/formats.md §8).
 
     Every operation is one of float32, rounded half to even.
 
@@ -259,14 +259,14 @@ def decode_scaled_block(
 
 
 def micro_step(exponent: int, shift: int, mantissa: int) -> Fraction:
-    """The value of code 1 (FORMATS §5, rule 4)."""
+    """The value of code 1 (docs/formats.md §5, rule 4)."""
     return power_of_two(exponent - 127 - shift - (mantissa - 1))
 
 
 def encode_micro_block(
     xs: Numbers, dtype: MicroexponentBlock, rounding: str = "half_even", randoms: Randoms = None
 ) -> tuple[int, int, list[int]]:
-    """A microexponent block: exponent, microexponents, codes (FORMATS §5; arXiv 2302.08007).
+    """A microexponent block: exponent, microexponents, codes (docs/formats.md §5; arXiv 2302.08007).
 
     Bit j of the microexponents belongs to sub-block j; a code is sign << m | magnitude.
 
@@ -295,7 +295,7 @@ def encode_micro_block(
 
 
 def _micro_code(x: Fraction, step: Fraction, mantissa: int, rounding: str, r: int | None) -> int:
-    """Sign and magnitude; a round-up past the top saturates (FORMATS §5, rule 4)."""
+    """Sign and magnitude; a round-up past the top saturates (docs/formats.md §5, rule 4)."""
     rounded = round_to_integer(abs(x) / step, x < 0, rounding, r)
     return is_negative(x) << mantissa | min(rounded, (1 << mantissa) - 1)
 
@@ -303,7 +303,7 @@ def _micro_code(x: Fraction, step: Fraction, mantissa: int, rounding: str, r: in
 def decode_micro_block(
     exponent: int, microexponents: int, codes: Sequence[int], dtype: MicroexponentBlock
 ) -> list[Exact]:
-    """The values of a microexponent block, all of them float32 (FORMATS §5, rule 5).
+    """The values of a microexponent block, all of them float32 (docs/formats.md §5, rule 5).
 
     >>> from numerics.formats import mx6
     >>> decode_micro_block(127, 0xFE, [8, 20, 5, 2] + [16] * 12, mx6)[:5]

@@ -56,7 +56,7 @@ def first_above(a: Fraction) -> int:
 
 
 def first_away(low: Fraction, high: Fraction, odd: bool, negative: bool, rounding: str) -> int:
-    """The first magnitude that rounds from low to high (FORMATS §3).  odd: is low's code?
+    """The first magnitude that rounds from low to high (docs/formats.md §3).  odd: is low's code?
 
     >>> one, two = Fraction(1), Fraction(2)
     >>> hex(first_away(one, two, True, False, "half_even"))
@@ -91,7 +91,7 @@ def merge(steps: Steps, end: int = NAN_BITS) -> Steps:
 
 
 def breakpoints(dtype: Element, rounding: str, overflow: str, negative: bool) -> Steps:
-    """The encoder of an element over the float32 magnitudes of one sign (FORMATS §2, §3).
+    """The encoder of an element over the float32 magnitudes of one sign (docs/formats.md §2, §3).
 
     Includes the steps to Inf (0x7F800000) and NaN (0x7F800001).  rounding: not stochastic.
 
@@ -112,7 +112,7 @@ def breakpoints(dtype: Element, rounding: str, overflow: str, negative: bool) ->
 
 
 def rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> Rungs:
-    """The magnitudes of one sign that an encoder goes to; a float's last one is overflow (FORMATS §2).
+    """The magnitudes of one sign that an encoder goes to; a float's last is overflow (docs/formats.md §2).
 
     rounding: any; it says what overflow becomes.
 
@@ -155,7 +155,7 @@ def _rungs_below(dtype: Float, overflow: str) -> Rungs:
 
 
 def scale_breakpoints(dtype: MXBlock, rule: str) -> Steps:
-    """The byte of an MX scale over the magnitude bits of the block's maximum (FORMATS §4).
+    """The byte of an MX scale over the magnitude bits of the block's maximum (docs/formats.md §4).
 
     Includes the step to NaN at 0x7F800000.
 
@@ -171,7 +171,7 @@ def scale_breakpoints(dtype: MXBlock, rule: str) -> Steps:
 
 
 def first_maximum(exponent: int, element: Element, rule: str) -> int:
-    """The bits of the first block maximum whose scale is 2**exponent or more (FORMATS §4)."""
+    """The bits of the first block maximum whose scale is 2**exponent or more (docs/formats.md §4)."""
     largest = element_max(element)
     emax = floor_log2(largest)
     if rule == "floor":
@@ -189,7 +189,7 @@ def first_maximum(exponent: int, element: Element, rule: str) -> int:
 
 
 def micro_breakpoints(mantissa: int, exponent_field: int, shift: int, rounding: str, negative: bool) -> Steps:
-    """The code of a microexponent block's element, at its shared exponent and shift (FORMATS §5).
+    """The code of a microexponent block's element, at its shared exponent and shift (docs/formats.md §5).
 
     Over the magnitude bits below (exponent_field + 1) << 23; with shift 1, below its field << 23.
 
@@ -204,13 +204,13 @@ def micro_breakpoints(mantissa: int, exponent_field: int, shift: int, rounding: 
 
 
 def micro_rungs(mantissa: int, negative: bool) -> Rungs:
-    """The magnitudes of a microexponent block's element, in its steps (FORMATS §5)."""
+    """The magnitudes of a microexponent block's element, in its steps (docs/formats.md §5)."""
     sign = int(negative) << mantissa
     return [(Fraction(k), sign | k) for k in range(1 << mantissa)]
 
 
 def mx_element_breakpoints(dtype: MXBlock, scale_byte: int, rounding: str, negative: bool) -> Steps:
-    """The code of an MX block's element over the finite magnitudes, at a given scale (FORMATS §4).
+    """The code of an MX block's element over the finite magnitudes, at a given scale (docs/formats.md §4).
 
     >>> from numerics.formats import mxint8
     >>> first, code = mx_element_breakpoints(mxint8, 127, "half_even", True)[-1]
@@ -226,7 +226,7 @@ def mx_element_breakpoints(dtype: MXBlock, scale_byte: int, rounding: str, negat
 
 
 def element_rungs(element: Element, rounding: str, negative: bool, symmetric: bool = True) -> Rungs:
-    """The magnitudes of a block's element in units of its scale: saturating, integers symmetric (§4)."""
+    """The magnitudes of a block's element in units of its scale: saturating, integers symmetric."""
     found, unit = rungs(element, rounding, "saturate", negative), element_unit(element)
     if isinstance(element, Integer) and symmetric:
         found = found[: integer_range(element)[1] + 1]

@@ -67,7 +67,7 @@ def floor_log2(a: Fraction) -> int:
 
 
 def largest_code(dtype: Float) -> int:
-    """The code of the largest finite magnitude (FORMATS §1).
+    """The code of the largest finite magnitude (docs/formats.md §1).
 
     >>> from numerics.formats import fp8_e4m3, fp8_e5m2
     >>> hex(largest_code(fp8_e4m3)), hex(largest_code(fp8_e5m2))
@@ -79,7 +79,7 @@ def largest_code(dtype: Float) -> int:
 
 
 def nan_code(dtype: Element, negative: bool = False) -> int:
-    """The one NaN that is written, or what stands for NaN where there is none (FORMATS §2).
+    """The one NaN that is written, or what stands for NaN where there is none (docs/formats.md §2).
 
     >>> from numerics.formats import float16, fp4, fp8_e4m3, int8
     >>> hex(nan_code(float16, True)), hex(nan_code(fp8_e4m3)), nan_code(fp4, True), nan_code(int8)
@@ -97,7 +97,7 @@ def nan_code(dtype: Element, negative: bool = False) -> int:
 
 
 def has_nan(dtype: Element) -> bool:
-    """Has the format a code that is no number (FORMATS §1)?"""
+    """Has the format a code that is no number (docs/formats.md §1)?"""
     return isinstance(dtype, Float) and dtype.specials != "none"
 
 
@@ -120,7 +120,7 @@ def magnitude(code: int, dtype: Float) -> Fraction:
 
 
 def value(code: int, dtype: Element) -> Exact:
-    """The number that a code stands for (FORMATS §1, §2).
+    """The number that a code stands for (docs/formats.md §1, §2).
 
     >>> from numerics.formats import fp8_e4m3, fp8_e4m3fnuz, int4
     >>> value(0x01, fp8_e4m3), value(0x80, fp8_e4m3), value(0x80, fp8_e4m3fnuz), value(15, int4)
@@ -155,7 +155,7 @@ def always_away(odd: bool, negative: bool) -> dict[str, bool]:
 
 
 def rounds_away(f: Fraction, odd: bool, negative: bool, rounding: str, random: int | None = None) -> bool:
-    """Does a number round away from zero (FORMATS §3; IEEE 754-2019 §4.3)?
+    """Does a number round away from zero (docs/formats.md §3; IEEE 754-2019 §4.3)?
 
     f: the discarded fraction of a step, 0 <= f < 1.  odd: is the code toward zero odd?
     negative: is the number?  random: R, for stochastic rounding.
@@ -173,7 +173,7 @@ def rounds_away(f: Fraction, odd: bool, negative: bool, rounding: str, random: i
 
 
 def round_to_integer(a: Fraction, negative: bool, rounding: str, random: int | None = None) -> int:
-    """A magnitude rounded to an integer (FORMATS §3).
+    """A magnitude rounded to an integer (docs/formats.md §3).
 
     >>> round_to_integer(Fraction(5, 2), False, "half_even")
     2
@@ -191,7 +191,7 @@ class Ladder(NamedTuple):
 
 @cache
 def ladder(dtype: Float) -> Ladder:
-    """The ladder of a format; FORMATS §2, "the grid continued past the largest value".
+    """The ladder of a format; docs/formats.md §2, "the grid continued past the largest value".
 
     >>> from numerics.formats import fp4
     >>> [float(v) for v in ladder(fp4).values]
@@ -232,7 +232,7 @@ def encode(
     overflow: str = "saturate",
     random: int | None = None,
 ) -> int:
-    """The code of a number, rounded once (FORMATS §2, §3).
+    """The code of a number, rounded once (docs/formats.md §2, §3).
 
     x: a Python or NumPy float, or a fraction.  random: R in [0, 2**30), for stochastic rounding.
 
@@ -266,7 +266,7 @@ def _encode_float(x: Exact, dtype: Float, rounding: str, overflow: str, random: 
 
 
 def overflow_code(dtype: Float, negative: bool, rounding: str, overflow: str, infinite: bool = False) -> int:
-    """What a number becomes that is too large, or infinite (FORMATS §2; IEEE 754-2019 §7.4)."""
+    """What a number becomes that is too large, or infinite (docs/formats.md §2; IEEE 754-2019 §7.4)."""
     inward = ("toward_zero", "to_odd", "ceil" if negative else "floor")
     if overflow == "saturate" or (rounding in inward and not infinite):
         return sign_bit(dtype, negative) | largest_code(dtype)
@@ -286,7 +286,7 @@ def _encode_below(x: Exact, dtype: Float, rounding: str, overflow: str, random: 
 
 
 def integer_range(dtype: Integer) -> tuple[int, int]:
-    """The least and the largest value (FORMATS §1)."""
+    """The least and the largest value (docs/formats.md §1)."""
     return -(1 << (dtype.bits - 1)) if dtype.signed else 0, (1 << (dtype.bits - dtype.signed)) - 1
 
 

@@ -78,7 +78,7 @@ def _drawn(
     random: Array,
     code_dtype: str,
 ) -> Array:
-    """Stochastic rounding between the rungs of each sign, in exact float64 (FORMATS §3).
+    """Stochastic rounding between the rungs of each sign, in exact float64 (docs/formats.md §3).
 
     Up when f + R / 2**30 >= 1, f = (a - low) / (high - low): differences of neighbours have few bits.
     """
@@ -164,7 +164,7 @@ def _scaled(x: Array, exponents: Array) -> NDArray[np.float32]:
 
 
 def encode_blocks(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
-    """Codes, scales and microexponents of the rows of x (FORMATS §1, §4, §5).
+    """Codes, scales and microexponents of the rows of x (docs/formats.md §1, §4, §5).
 
     >>> from numerics.formats import block_format
     >>> four = block_format(element="fp4", block=4)
@@ -210,7 +210,7 @@ def _scale_steps(dtype: MXBlock, rule: str) -> tuple[Array, Array]:
 
 
 def _encode_scaled(x: NDArray[np.float32], dtype: ScaledBlock, options: BlockOptions) -> BlockFields:
-    """Every operation is one of float32, as the format says (FORMATS §1, nvfp4)."""
+    """Every operation is one of float32, as the format says (docs/formats.md §8)."""
     element, scale = dtype.element, dtype.scale
     whole = np.float32(1.0 if options.tensor_scale is None else options.tensor_scale)
     wanted = np.abs(x).max(axis=1) / np.float32(float(element_max(element))) / whole
@@ -233,7 +233,7 @@ def _encode_micro(x: NDArray[np.float32], dtype: MicroexponentBlock, options: Bl
 
 
 def _micro_steps(shared: Array, shifts: Array, dtype: MicroexponentBlock) -> NDArray[np.int32]:
-    """The exponent of each element's step (FORMATS §5, rule 4)."""
+    """The exponent of each element's step (docs/formats.md §5, rule 4)."""
     of_parts = shared.astype(np.int32)[:, None] - 127 - shifts - (dtype.mantissa - 1)
     return np.repeat(of_parts, dtype.sub_block, axis=1)
 

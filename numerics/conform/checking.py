@@ -44,7 +44,7 @@ def check(
     with a float scale (nvfp4) is judged at a tensor scale of 1 unless another is given.
     exhaustive: all 2**32 float32 inputs, for `encode` and `round` of an element format; the target is
     called by two threads.
-    strict_nan: NaN must be written as the canonical code (FORMATS §2); otherwise any NaN will do.
+    strict_nan: NaN must be written as the canonical code (docs/formats.md §2); otherwise any NaN will do.
     array: "torch" for a target that takes torch tensors.  What else it takes: contiguous: only
     contiguous arrays of one dimension (of a block format: contiguous ones); whole_blocks: only lines
     that are whole blocks; finite: neither NaN nor Inf.

@@ -135,7 +135,7 @@ class Elements:
 def round_trip(seen: Elements) -> Counterexample | None:
     """Encoding the value of a code gives that code: decode, then encode, is the identity.
 
-    For a target that rounds: a value of the format stays as it is (idempotent).  DESIGN §5.
+    For a target that rounds: a value of the format stays as it is (idempotent).
     """
     return seen.simplest(round_trip, seen.labels == "round_trip")
 
@@ -188,7 +188,7 @@ def overflow(seen: Elements) -> Counterexample | None:
     """What lies past the largest or smallest value overflows only when it rounds past it, as asked.
 
     "Too large" is judged after rounding on the grid that goes on: 464 is not, for fp8_e4m3
-    (FORMATS §2, IEEE 754-2019 §7.4).
+    (docs/formats.md §2, IEEE 754-2019 §7.4).
     """
     return seen.simplest(overflow, seen.labels == "overflow")
 
@@ -218,7 +218,7 @@ def _between(seen: Elements) -> Mask:
 def unbiased(seen: Elements) -> Counterexample | None:
     """Over evenly spaced draws the mean of the results is the number itself.
 
-    seen: every number with all of its draws, numbers and draws as `probes.even_draws` gives them.
+    seen: every number with all of its draws, numbers and draws as inputs/random_bits.py gives them.
     """
     inputs, groups = np.unique(seen.x, return_inverse=True)
     exact = seen.came_values.astype(np.float64)
@@ -384,7 +384,7 @@ def _hex(numbers: Array) -> str:
 
 
 def order(seen: Packing) -> Counterexample | None:
-    """Codes form one little-endian string of bits, element 0 in the lowest (FORMATS §2)."""
+    """Codes form one little-endian string of bits, element 0 in the lowest (docs/formats.md §2)."""
     return seen.broken(order)
 
 
@@ -393,7 +393,7 @@ def last_byte(seen: Packing) -> Counterexample | None:
     return seen.broken(last_byte)
 
 
-# ---- integers with a scale and a zero point (FORMATS §6) ----------------------------------------
+# ---- integers with a scale and a zero point (docs/formats.md §6) -------------------------------
 
 
 @dataclass(frozen=True)

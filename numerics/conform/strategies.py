@@ -1,4 +1,4 @@
-"""Hypothesis strategies of the inputs that matter, drawn from a format's own row (probes.py)."""
+"""Hypothesis strategies of the inputs that matter, drawn from a format's own row (inputs/)."""
 
 from __future__ import annotations
 

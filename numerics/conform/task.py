@@ -192,21 +192,21 @@ class Task:
         return Blocking(shape, check_axis(self.axis, shape), self.block.block)
 
     def affine_codes(self, x: Array, scale: float, zero_point: int) -> Array:
-        """clamp(round(x / scale) + zero_point) as codes (FORMATS §6)."""
+        """clamp(round(x / scale) + zero_point) as codes (docs/formats.md §6)."""
         d = self.dtype
         assert isinstance(d, Integer)
         found = [quantize_affine(v, scale, zero_point, d, self.rounding) for v in x.tolist()]
         return np.array([q % (1 << d.bits) for q in found], d.code_dtype)
 
     def affine_values(self, codes: Array, scale: float, zero_point: int) -> Array:
-        """(q - zero_point) * scale (FORMATS §6)."""
+        """(q - zero_point) * scale (docs/formats.md §6)."""
         integers = self.values(codes).tolist()
         return as_float32([dequantize_affine(int(q), scale, zero_point) for q in integers])
 
     # ---- what counts as equal -----------------------------------------------------------------
 
     def differs(self, came: Array, due: Array) -> NDArray[np.bool_]:
-        """Where two answers differ: values bit for bit, codes too, but NaN by its class (FORMATS §2)."""
+        """Where two answers differ, bit for bit, but any NaN equals any other (docs/formats.md §2)."""
         if due.dtype.kind == "f":
             unequal: NDArray[np.bool_] = came.view(np.uint32) != due.view(np.uint32)
             return unequal & ~(np.isnan(came) & np.isnan(due))
@@ -216,7 +216,7 @@ class Task:
         return unequal & ~(np.isnan(self.values(came)) & np.isnan(self.values(due)))
 
     def with_same_nan(self, came: Fields, due: Fields) -> Fields:
-        """What came, with the NaN blocks of what is due where both are NaN: by their class (FORMATS §2).
+        """Returns the fields that came, but those of expected NaN blocks where both are NaN: any NaN will do.
 
         With strict_nan, what came.  Fields of a tensor, or of rows, whose shared fields have one dimension.
         """

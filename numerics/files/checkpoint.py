@@ -1,7 +1,7 @@
 """Checkpoints larger than memory: a .safetensors file into a format, and back, piece by piece.
 
 What is written is itself a .safetensors file of plain integer and float tensors, with one JSON text
-(manifest.py) that says everything needed to decode it.
+(header.py) that says everything needed to decode it.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def from_native(x: Any) -> tuple[Any, Element]:
 def to_native_packed(packed: torch.Tensor, dtype: Any) -> torch.Tensor:
     """Packed codes, two a byte, as torch's own type of two codes a byte, in the same memory.
 
-    packed: uint8, any shape, element 2i in the low nibble (FORMATS §2), as `Element.pack` gives and
+    packed: uint8, any shape, element 2i in the low nibble (docs/formats.md §2), as `Element.pack` gives and
     `QTensor.packed` holds.  Raises NumericsError where the library has no such type.
 
     >>> import torch, numerics as nx

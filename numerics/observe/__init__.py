@@ -1,4 +1,4 @@
-"""Observers: they watch tensors batch by batch, and say by which scale to quantize them (FORMATS §6).
+"""Observers: they watch tensors batch by batch, and say by which scale to quantize them.
 
 Memory stays bounded however many batches come.  What several observers saw, in one process or in
 many, joins exactly: `merge`, `all_reduce`.

@@ -1,4 +1,4 @@
-"""What a call with a torch tensor goes to: torch's operators (ops.py), and QTensors as tensors.
+"""What a call with a torch tensor goes to: torch's operators (operators.py), and QTensors as tensors.
 
 `Face` is a Backend (formats/dispatch.py) of torch's own dispatch: gradients pass, torch.compile sees
 one operator, and the operator finds the backend that owns the device.
@@ -156,7 +156,7 @@ class Face:
         beside = found if beside is None else beside
         return Blocks(dtype, axis, codes, beside, micro if dtype.sub_blocks else None, tensor_scale)
 
-    # ---- tensors with their scales (quantization.py) ------------------------------------------
+    # ---- tensors with their scales (numerics/quantization.py) ---------------------------------
 
     def quantize(
         self, x: Tensor, recipe: str, scale: Any, zero_point: Any, tensor_scale: Any, seed: int | None,

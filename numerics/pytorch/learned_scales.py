@@ -1,6 +1,7 @@
 """The arithmetic of learned scales: TQT's power of two, LSQ's positive scale, the gradients of both.
 
-What torch.ops.numerics.tqt and .lsq compute beside fake_quantize (ops.py); train.py is their face.
+What torch.ops.numerics.tqt and .lsq compute beside fake_quantize (operators.py);
+numerics/train/ is what users call.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 One operator, one row of OPERATORS: its schema, its kernel, what its result looks like (for tracing),
 and its gradient.  A kernel asks the backend that owns the tensor (formats/dispatch.py): Numba on the
-CPU, Triton on a GPU.  Formats and recipes are texts (spelling.py, recipe.py); what a result lacks is
-an empty tensor.
+CPU, Triton on a GPU.  Formats and recipes are texts (formats/text.py, tensor/spec.py); what a
+result lacks is an empty tensor.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """QTensor as a torch tensor: a wrapper subclass that holds plain tensors only.
 
 It stands for the values that `dequantize` gives, so its `dtype` is theirs and `format` is the number
-format.  Operations that only move or cut it keep it quantized (kept.py); every other one takes the values.
+format.  Operations that only move or cut it keep it quantized (kept_ops.py); every other takes the values.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         shared: Tensor | None = None, zero_point: Tensor | None = None, tensor_scale: Tensor | None = None,
         requires_grad: bool = False,
     ) -> TensorQTensor:  # fmt: skip
-        """What `dtype` says: of the values.  Raises NumericsError for parts that do not fit (parts.py)."""
+        """dtype: that of the values.  Raises NumericsError for parts that do not fit together."""
         parts = dict(zip(PARTS, (packed, shared, zero_point, tensor_scale), strict=True))
         _check_tensors(recipe, shape, dtype, parts)
         made = cls.made(tuple(shape), requires_grad, dtype=dtype, device=packed.device)

@@ -1,6 +1,6 @@
 """A tensor that stands for values which it does not hold: what torch may and may not do with such a one.
 
-TensorQTensor (subclass.py) holds codes and scales, `Permuted` a TensorQTensor with its axes in another
+TensorQTensor (qtensor.py) holds codes and scales, `Permuted` a TensorQTensor with its axes in another
 order.  An operation takes the values, unless a table says better.  There is no memory of the values: who
 asks for their address is told so.
 """

@@ -1,7 +1,7 @@
 """QTensor: a tensor in a low-precision format, as the bytes that it takes.
 
 What it says and how it is cut is written once, for every array library; ArrayQTensor keeps it in a
-backend's own arrays, subclass.py makes it a torch tensor.
+backend's own arrays, numerics/pytorch/qtensor.py makes it a torch tensor.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class QTensor:
         """The values, in the type that was quantized or in `dtype`: float16, bfloat16, float32, float64.
 
         NumPy's bfloat16 needs ml_dtypes.  A value that the type cannot hold is rounded to it half to
-        even.  Raises NumericsError for another type (FORMATS §6).
+        even.  Raises NumericsError for another type.
 
         >>> import numerics as nx
         >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").dequantize()

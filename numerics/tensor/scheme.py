@@ -1,4 +1,4 @@
-"""Scheme: which elements of a tensor share a scale (FORMATS §6)."""
+"""Scheme: which elements of a tensor share a scale (docs/formats.md §6)."""
 
 from __future__ import annotations
 

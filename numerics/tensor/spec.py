@@ -1,4 +1,4 @@
-"""Recipe: the checked options of a quantization, which fit together (FORMATS §6)."""
+"""Recipe: the checked options of a quantization, which fit together (docs/formats.md §6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where TQT's threshold starts: how much of a tensor lies within it (FORMATS §7)."""
+"""Where TQT's threshold starts: how much of a tensor lies within it (docs/formats.md §7)."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from numerics.formats.block import Block, ElementBlock
-from numerics.formats.dtype import Dtype, Element, Float
+from numerics.formats.dtype import NO_FACTS, Dtype, Element, Float
 from numerics.formats.errors import NumericsError
 
 FACTS = ("bits", "max", "min", "smallest_normal", "smallest_subnormal")
@@ -22,7 +22,7 @@ def facts(d: Dtype) -> dict[str, Any]:
     >>> facts(fp4)["max"], facts(fp4)["kind"]
     (6.0, 'float')
     """
-    declared = {f.name: getattr(d, f.name) for f in fields(d) if f.name not in ("name", "source")}
+    declared = {f.name: getattr(d, f.name) for f in fields(d) if f.name not in ("name", *NO_FACTS)}
     derived = {name: getattr(d, name) for name in FACTS}
     known = {name: value for name, value in (declared | derived).items() if value is not None}
     known = {name: str(value) if isinstance(value, Dtype) else value for name, value in known.items()}

@@ -1,7 +1,7 @@
 """Stochastic rounding of float64: no draw passes a bound, and every draw sees the whole number.
 
 float64 has digits below float32's last place, and numbers above its largest; a draw decides by both
-(FORMATS §3: up when f + R / 2**30 >= 1, and what is exact never moves).
+(docs/formats.md §3: up when f + R / 2**30 >= 1, and what is exact never moves).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DEEP = [
 
 
 def code_of(x: float, scale: float, zero: float, d: nx.Integer, draw: int) -> int:
-    """q = clamp(round(x / scale) + zero), in float64 as FORMATS §6 says, by fractions; its code."""
+    """q = clamp(round(x / scale) + zero), in float64 as docs/formats.md §6 says, by fractions; its code."""
     y = x / scale if isinstance(zero, int) else x / scale + zero
     a, negative = abs(Fraction(y)), y < 0
     n = floor(a)

@@ -70,7 +70,7 @@ def rows(d: nx.Block, x: np.ndarray = X) -> np.ndarray:
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("dtype", EVERY, ids=repr)
 def test_exported_bits_equal_the_cpu(dtype, rounding):
-    """The CPU's kernels, proven on every input (test_proof.py), stand in for the reference."""
+    """The CPU's kernels, proven on every input (tests/formats/test_proof.py), stand in for the reference."""
     options = {"tensor_scale": 0.5} if getattr(dtype, "family", "") == "scaled" else {}
     x = rows(dtype) if dtype.kind == "block" else X
     due, near = dtype.encode(x, rounding=rounding, **options), dtype.round(x, rounding=rounding, **options)

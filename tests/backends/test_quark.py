@@ -1,7 +1,7 @@
 """Outputs of AMD Quark 0.13 (MIT), executed elsewhere and stored in tests/data/quark.json.
 
-What FORMATS says should agree does, bit for bit.  What differs on purpose is named with its reason, and
-the test fails when such a vector begins to agree.
+What docs/formats.md says should agree does, bit for bit.  What differs on purpose is named with its
+reason, and the test fails when such a vector begins to agree.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ DATA = json.loads((Path(__file__).parents[1] / "data" / "quark.json").read_text(
 ROUNDINGS = {"rm0": "half_away", "rm1": "half_up", "rm2": "half_even"}
 
 ZERO_SIGN = (
-    "Quark's MX and BFP write +0 where we keep the sign of a zero or of what rounds to zero (FORMATS §2)"
+    "Quark's MX and BFP write +0 where we keep the sign of a zero or of what becomes zero, docs/formats.md §2"
 )
-INF = "Quark lets Inf and NaN through one by one; here the block becomes NaN (FORMATS §4, §5)"
-LOG2 = "Quark's float log2 rounds up next to a power of two; exponents are exact here (FORMATS §4)"
-RANGE = "Quark's scales leave 2**-127 .. 2**127 or flush subnormals; here they are clamped (FORMATS §4)"
+INF = "Quark lets Inf and NaN through one by one; here the block becomes NaN (docs/formats.md §4, §5)"
+LOG2 = "Quark's float log2 rounds up next to a power of two; exponents are exact here (docs/formats.md §4)"
+RANGE = "Quark's scales leave 2**-127 .. 2**127 or flush subnormals; here clamped (docs/formats.md §4)"
 BUMP = "Quark's BFP16 raises the exponent when the largest rounds up; here it saturates (blocks.py: bfp16)"
-OLD = "amd-quark 0.6: a clamp one bit loose, kept for an adapter's legacy mode only (FORMATS §5)"
+OLD = "amd-quark 0.6: a clamp one bit loose, kept for an adapter's legacy mode only (docs/formats.md §5)"
 
 
 def array(text: str) -> np.ndarray:

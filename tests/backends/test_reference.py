@@ -114,7 +114,7 @@ def ml_codes(x: np.ndarray, name: str) -> np.ndarray:
 def test_encode_equals_ml_dtypes(name: str) -> None:
     """Half to even, but for E8M0, whose ties ml_dtypes takes up; gfloat judges its even codes.
 
-    FORMATS decides two disputes: NaN into fp6 and fp4, and what is subnormal in float32 for E8M0.
+    docs/formats.md §2 decides two disputes: NaN into fp6 and fp4, and what is subnormal in float32 for E8M0.
     """
     d, x = dtype(name), edges()
     codes = REFERENCE.encode(x, d, "half_away" if name == "e8m0" else "half_even", d.overflows[-1], None)
@@ -256,7 +256,7 @@ def test_every_code_encodes_to_itself(d: Element) -> None:
     ],
 )
 def test_sentences_of_the_specification(x: float, name: str, rounding: str, overflow: str, code: int) -> None:
-    """FORMATS §2, one sentence a row."""
+    """docs/formats.md §2, one sentence a row."""
     assert exact.encode(x, dtype(name), rounding, overflow) == code
 
 

@@ -15,7 +15,7 @@ from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
 
 ALL = ELEMENTS + DECLARED + BLOCKS + DECLARED_BLOCKS
 
-# FORMATS §1 and the OCP tables: bits, largest, smallest normal, smallest subnormal.
+# docs/formats.md §1 and the OCP tables: bits, largest, smallest normal, smallest subnormal.
 FACTS = {
     "int8": (8, 127, 1, 1),
     "uint4": (4, 15, 1, 1),

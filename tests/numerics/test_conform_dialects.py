@@ -364,7 +364,7 @@ def test_what_nobody_does_is_no_dialect():
 @pytest.mark.parametrize("dtype", [d for d in nx.dtypes() if d.kind == "block"], ids=repr)
 @pytest.mark.parametrize("rounding", ["half_even", "ceil"])
 def test_the_blocks_that_dialects_bend_are_exact(dtype, rounding):
-    """At the right scales, what rescale.py makes of blocks is what the reference makes."""
+    """At the right scales, what conform/inputs/rescale.py makes of blocks is what the reference makes."""
     task, x = Task.of(dtype, rounding=rounding), block_probes(dtype)[::4]
     due = task.fields(x)
     micro = None if due.microexponents is None else due.microexponents[:, 0]

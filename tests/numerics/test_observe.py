@@ -404,7 +404,7 @@ def test_all_reduce_leaves_the_same_in_every_process(tmp_path):
 
 
 def test_the_tails_are_the_right_way_round():
-    """Quark gives min = max = -8.69, scale .034, zero point 255 for such data (research/quark.md §4)."""
+    """Quark gives min = max = -8.69, scale .034, zero point 255 for such data: it swaps the tails."""
     x = RNG(0).normal(0, 2, 100_000).astype(np.float32)
     x[:1000] = 50
     watching = seen(Percentile("uint8", symmetric=False, percentile=97.9), x)

@@ -1,4 +1,4 @@
-"""quantize, dequantize, fake_quantize against fractions: FORMATS §6 word by word, every bit."""
+"""quantize, dequantize, fake_quantize against fractions: docs/formats.md §6 word by word, every bit."""
 
 import itertools
 import math

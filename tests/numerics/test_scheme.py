@@ -103,7 +103,7 @@ def test_rows_hold_those_that_share_and_come_back(scheme, shape):
 
 
 def share(scheme, shape, index):
-    """Where the scale of an element is, from the words of FORMATS §6."""
+    """Where the scale of an element is, from the words of docs/formats.md §6."""
     if scheme.kind == "per_tensor":
         return ()
     axis = scheme.axis % len(shape)

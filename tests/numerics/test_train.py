@@ -98,7 +98,7 @@ def test_the_scale_is_a_power_of_two(log2_threshold, d, scale):
 
 @pytest.mark.parametrize("v", [v for v in QUARK if v["op"].startswith("tqt")], ids=lambda v: v["id"])
 def test_quark(v):
-    """Values and dL/dx agree; dL/dlog2_threshold but for Quark's backward taking -1.5 to -1 (quark.md §5)."""
+    """Values and dL/dx agree; dL/dlog2_threshold but for Quark's backward taking -1.5 to -1."""
     x, due, along, dx = (floats(v[key]) for key in ("input", "output", "along", "grad_input"))
     log2_threshold = floats(v["params"]["log_threshold"]).squeeze()
     y, came, total = gradients(lambda x, t: train.tqt(x, t, "int8"), x, log2_threshold, along=along)
@@ -221,7 +221,7 @@ def test_lsq_against_autograd(d, scheme):
 
 
 def index_of_scale(scheme, shape):
-    """Which scale each element takes, from the words of FORMATS §6."""
+    """Which scale each element takes, from the words of docs/formats.md §6."""
     at = np.indices(shape)
     if scheme.kind == "per_tensor":
         return np.zeros(shape, int)
@@ -341,7 +341,7 @@ def test_kl_j_is_the_best_of_all_candidates(count, d):
 
 
 def test_kl_j_cuts_an_outlier_off_however_few_there_are():
-    """Quark's needs 16641 values before it looks at any (quark.md §5)."""
+    """Quark's needs 16641 values before it looks at any: below that it takes max|x|."""
     for count in (50, 500, 5000):
         x = torch.cat([values(14, count), torch.tensor([1000.0])])
         assert train.threshold_kl_j(x, "int4") < 100
@@ -468,7 +468,7 @@ def quantizer(request):
 
 
 def test_it_begins_once(quantizer):
-    """Quark's LSQ begins anew with every batch (quark.md §5)."""
+    """Quark's LSQ begins anew with every batch."""
     assert not quantizer.initialized
     quantizer.eval()(values(16, 5, 10))
     assert quantizer.initialized

@@ -38,7 +38,7 @@ def values(dtype: Element) -> NDArray[np.float64]:
 
 
 def beyond(dtype: Element) -> float:
-    """The first value past the largest, on the grid that goes on (FORMATS §2).
+    """The first value past the largest, on the grid that goes on (docs/formats.md §2).
 
     >>> from numerics.formats import fp8_e4m3, int8
     >>> beyond(fp8_e4m3), beyond(int8)

@@ -29,7 +29,7 @@ DRAWS = (0, 1, (1 << 28) - 1, 1 << 28, (1 << 29) - 1, 1 << 29, 3 << 28, (1 << 30
 
 
 def inputs_that_matter(dtype: Element, rng: np.random.Generator) -> Words:
-    """float32 bits: those on which checks of kernels probe (probes.py), and some at random.
+    """float32 bits: those on which kernels are checked (conform/inputs/elements.py), and some at random.
 
     >>> from numerics.formats import fp4
     >>> inputs_that_matter(fp4, np.random.default_rng(0))[:2].tolist()

@@ -1,0 +1,175 @@
+"""What is cited exists: files, sections of pages and dotted names in docstrings, comments and pages.
+
+A docstring that points to a document which nobody has, or to a module that was moved, tells a reader
+less than none would.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import io
+import re
+import tokenize
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("formats", "backends", "numerics", "tests", "bench")
+PAGES = sorted([*ROOT.glob("*.md"), *(p for room in (*ROOMS, "docs") for p in (ROOT / room).rglob("*.md"))])
+SOURCES = sorted(p for room in ROOMS for p in (ROOT / room).rglob("*.py"))
+EXISTING = [
+    p.relative_to(ROOT).as_posix() for room in (*ROOMS, "docs", ".ci") for p in (ROOT / room).rglob("*")
+]
+EXISTING += [p.name for p in ROOT.iterdir() if p.is_file()]
+
+FILE = re.compile(r"(?<![\w*<.-])[\w./-]*\w\.(?:py|md|json|toml|txt)\b")
+FOLDER = re.compile(rf"(?<![\w/.-])(?:{'|'.join((*ROOMS, 'docs'))})/[\w/]*")
+SECTION = re.compile(r"(docs/\w+\.md) (§\d+(?:, §\d+)*)")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]+)?\)")
+DOTTED = re.compile(r"`((?:numerics|formats|backends)(?:\.\w+)+)`")
+
+ELSEWHERE = {  # files that are no part of the repository, each with where it is
+    "refine.py": "backends/ipu/limits.py: of AMD Quark",
+    "pack.py": "numerics/layouts.py: of AMD Quark",
+    "OUT.json": "tests/platforms/corpus.py: an argument",
+    "mxfp4.txt": "docs/vectors.md: written by the example",
+    "answers.txt": "docs/vectors.md: written by the example",
+}
+UNKNOWN = re.compile(r"FORMATS §|FORMATS says|DESIGN §|research/|\bquark\.md")  # documents that nobody has
+
+
+@cache
+def told(source: Path) -> list[tuple[int, str]]:
+    """The lines where texts for readers begin, and the texts: a page, or docstrings and comments."""
+    text = source.read_text(encoding="utf-8")
+    if source.suffix == ".md":
+        return [(1, text)]
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    comments = [(token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT]
+    statements = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr))
+    return comments + [
+        (node.lineno, node.value.value)
+        for node in statements
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    ]
+
+
+def cited(pattern: re.Pattern[str], sources):
+    """Each match of the pattern, its file, and `file:line` for the message."""
+    for source in sources:
+        for line, text in told(source):
+            for found in pattern.finditer(text):
+                at = line + text.count("\n", 0, found.start())
+                yield source, f"{source.relative_to(ROOT)}:{at}: {found.group()}", found
+
+
+def is_there(name: str, source: Path) -> bool:
+    """Is it a file of the repository?  A bare name stands for a neighbour, or for one in a folder above.
+
+    On a page, whose tables say the folder beside the name, it may be one in a folder below, too.
+    """
+    name = name.lstrip("./")
+    folders = [p.relative_to(ROOT).as_posix() for p in source.parents if ROOT in p.parents]
+    if name in EXISTING or any(f"{folder}/{name}" in EXISTING for folder in folders):
+        return True
+    anywhere = [path for path in EXISTING if path.endswith(f"/{name}")]
+    if source.suffix == ".md":
+        return any(path.startswith(f"{folder}/") for path in anywhere for folder in folders)
+    return "/" in name and bool(anywhere)
+
+
+@cache
+def headings(page: Path) -> list[str]:
+    """The headings of a page, without what stands in code blocks."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+
+
+def anchor(heading: str) -> str:
+    """The anchor that GitHub derives from a heading.
+
+    >>> anchor("8. Blocks with a float scale: NVFP4")
+    '8-blocks-with-a-float-scale-nvfp4'
+    """
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_no_text_names_a_file_that_is_not_there():
+    found = cited(FILE, (*SOURCES, *PAGES))
+    assert not [
+        where
+        for source, where, name in found
+        if name.group().rpartition("/")[2] not in ELSEWHERE and not is_there(name.group(), source)
+    ]
+
+
+def test_no_text_names_a_folder_that_is_not_there():
+    found = cited(FOLDER, (*SOURCES, *PAGES))
+    folders = {p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*") if p.is_dir()}
+    assert not [
+        where
+        for _, where, name in found
+        if name.group().rstrip("/") not in folders
+        and not any(path.startswith(name.group()) for path in EXISTING)
+    ]
+
+
+def test_no_section_is_cited_that_its_page_does_not_have():
+    wrong = []
+    for _, where, found in cited(SECTION, (*SOURCES, *PAGES)):
+        page = ROOT / found[1]
+        numbers = {heading.partition(".")[0] for heading in headings(page)} if page.exists() else set()
+        wrong += [where for number in re.findall(r"\d+", found[2]) if number not in numbers]
+    assert not wrong
+
+
+def test_no_link_leads_nowhere():
+    wrong = []
+    for source, where, found in cited(LINK, PAGES):
+        page = source.parent / found[1] if found[1] else source
+        if not page.exists() or (found[2] and found[2][1:] not in map(anchor, headings(page))):
+            wrong.append(where)
+    assert not wrong
+
+
+def test_no_dotted_name_leads_nowhere():
+    wrong = []
+    for _, where, found in cited(DOTTED, (*SOURCES, *PAGES)):
+        name = found[1] if found[1].startswith("numerics") else f"numerics.{found[1]}"
+        if not resolves(name):
+            wrong.append(where)
+    assert not wrong
+
+
+def resolves(name: str) -> bool:
+    """Is there a module, or something in a module, of that name?"""
+    module, _, attribute = name.rpartition(".")
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        return (
+            bool(module) and hasattr(importlib.import_module(module), attribute)
+            if resolves(module)
+            else False
+        )
+    return True
+
+
+def test_no_text_cites_a_document_that_nobody_has():
+    sources = [source for source in SOURCES if source != Path(__file__)]
+    assert not [where for _, where, _ in cited(UNKNOWN, (*sources, *PAGES))]
+
+
+@pytest.mark.parametrize("name", ["ops.py", "formats/dtypes.py", "docs/gone.md", "numerics/recipe.py"])
+def test_a_file_that_is_not_there_is_seen(name):
+    assert not is_there(name, ROOT / "numerics" / "quantization.py")
+
+
+@pytest.mark.parametrize(
+    "name", ["quantization.py", "tensor/spec.py", "formats/dtype.py", "docs/formats.md", "README.md"]
+)
+def test_a_file_that_is_there_is_found(name):
+    assert is_there(name, ROOT / "numerics" / "quantization.py")
