@@ -343,8 +343,9 @@ class Error:
     """Signal-to-quantization-noise ratio in dB, the largest absolute error, and what is in neither.
 
     sqnr: 10 log10(sum of x**2 / sum of (x - y)**2) over the finite elements of x; inf where all of them
-    are kept exactly, NaN where one became NaN or where there is none.  max_error: over the same ones,
-    and NaN where sqnr is.  non_finite: how many elements of x are NaN or Inf, which the others leave out.
+    are kept exactly (none, too), NaN where one became NaN or where all elements are NaN or Inf.  max_error:
+    over the same ones, NaN where sqnr is.  non_finite: how many elements of x are NaN or Inf, which the
+    others leave out.
     """
 
     sqnr: float
@@ -387,7 +388,7 @@ class ErrorSums:
     @property
     def error(self) -> Error:
         """What the sums say; an exact copy has an infinite SQNR, and nothing finite has none."""
-        if self.count == self.non_finite:
+        if self.count == self.non_finite > 0:
             return Error(math.nan, math.nan, self.non_finite)
         return Error(self._sqnr(), self.max_error, self.non_finite)
 
