@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from numerics.conform.shrink import smallest_that_fails
+from numerics.conform.laws import affine, block_trials, elements, everything, packing
+from numerics.conform.laws.findings import Findings, Trial
+from numerics.conform.laws.shrink import smallest_that_fails
 from numerics.conform.takes import Takes
 from numerics.conform.target import SENTENCES, Fault, Target, load
 from numerics.conform.task import Task
-from numerics.conform.trials import affine, blocks, elements, everything, strings
-from numerics.conform.trials.findings import Findings, Trial
 from numerics.conform.verdict import Verdict
 from numerics.formats.block import Block
 
@@ -108,11 +108,11 @@ def asked(
 def _trials(task: Task, takes: Takes, exhaustive: bool) -> Iterator[Trial]:
     """What is tried one after the other, until a law is broken."""
     if isinstance(task.dtype, Block):
-        yield from blocks.trials(task, takes)
+        yield from block_trials.trials(task, takes)
     elif task.kind == "affine":
         yield from affine.trials()
     elif task.kind in ("pack", "unpack"):
-        yield from strings.trials(takes.contiguous)
+        yield from packing.trials(takes.contiguous)
     else:
         yield from elements.trials(task)
     if exhaustive:

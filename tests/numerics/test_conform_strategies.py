@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import numerics as nx
 from numerics.conform import strategies
-from numerics.conform.block_laws import BLOCK_LAWS, SeenBlocks
-from numerics.conform.laws import Elements, element_laws
+from numerics.conform.laws.blocks import BLOCK_LAWS, SeenBlocks
+from numerics.conform.laws.elements import Elements, element_laws
 from numerics.conform.task import Fields, Task
 from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES
 

@@ -310,7 +310,7 @@ def test_a_fault_among_many_is_no_pass():
 
 def test_the_first_wrong_among_many_is_shown(monkeypatch):
     """The same, with a sweep of a few chunks."""
-    from numerics.conform.trials import everything
+    from numerics.conform.laws import everything
 
     monkeypatch.setattr(everything, "INFINITE", 1 << 20)
 
@@ -327,7 +327,7 @@ def test_the_first_wrong_among_many_is_shown(monkeypatch):
 
 
 def test_a_target_that_bears_one_thread_alone_is_right(monkeypatch):
-    from numerics.conform.trials import everything
+    from numerics.conform.laws import everything
 
     monkeypatch.setattr(everything, "INFINITE", 1 << 20)
     room, busy = np.zeros(1 << 18, np.uint8), threading.Lock()

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from numerics.conform.deviations import affine, elements
 from numerics.conform.deviations.deviation import as_values, bent
 from numerics.conform.deviations.table import AFFINE_DIALECTS, DIALECTS, Dialect
-from numerics.conform.laws import Scaled
 from numerics.conform.task import Answer, Array, Fields, Task, answers_at
 
+Seen = Any  # what was observed of a kernel with scales: the Scaled of conform/laws/affine.py
 Places = NDArray[np.int64]
 Dialects = tuple[Dialect, ...]
 MOST = 6  # deviations at once
@@ -124,7 +124,7 @@ def _unequal(task: Task, came: Answer, due: Answer) -> NDArray[np.bool_]:
     return np.asarray(differs.reshape(len(differs), -1).any(axis=1))
 
 
-def nearest_affine(every: list[Scaled]) -> Dialects:
+def nearest_affine(every: list[Seen]) -> Dialects:
     """The same for integers with a scale and a zero point: what came at each of them."""
     few = [_few(seen) for seen in every]
     for _ in range(AGAIN):
@@ -140,21 +140,22 @@ def nearest_affine(every: list[Scaled]) -> Dialects:
     return ()
 
 
-def _few(seen: Scaled) -> Scaled:
+def _few(seen: Seen) -> Seen:
     return _part(seen, _telling(seen.wrong, seen.labels, 3, 8))
 
 
-def _part(seen: Scaled, places: Places) -> Scaled:
+def _part(seen: Seen, places: Places) -> Seen:
     return replace(seen, x=seen.x[places], came=seen.came[places], due=seen.due[places])
 
 
-def _affine_unexplained(guess: Dialects, every: list[Scaled]) -> int:
+def _affine_unexplained(guess: Dialects, every: list[Seen]) -> int:
     return sum(int(_affine_differs(guess, seen).sum()) for seen in every)
 
 
-def _affine_differs(spoken: Dialects, seen: Scaled) -> NDArray[np.bool_]:
+def _affine_differs(spoken: Dialects, seen: Seen) -> NDArray[np.bool_]:
     kernel = bent(affine.exact, [dialect.deviation for dialect in spoken])
     codes: Any = kernel(seen.task, seen.x, seen.scale, seen.zero_point)
     if seen.came.dtype.kind == "f":
-        return seen.task.differs(seen.came, seen.task.affine_values(codes, seen.scale, seen.zero_point))
+        values = seen.task.affine_values(codes, seen.scale, seen.zero_point)
+        return np.asarray(seen.task.differs(seen.came, values))
     return np.asarray(seen.came != codes)

@@ -1,17 +1,62 @@
-"""Trials of codes as bytes."""
+"""Codes as bytes: the laws of packing and unpacking, and their trials."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from numerics.backends.reference import bits
 from numerics.conform.inputs.shapes import LENGTHS
-from numerics.conform.laws import Packing, last_byte, order
+from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
+from numerics.conform.laws.law import Law, sentence
 from numerics.conform.target import Target
-from numerics.conform.task import Array
-from numerics.conform.trials.findings import Findings, Trial, layout, misplaced
+from numerics.conform.task import Array, Task
+from numerics.conform.verdict import Counterexample
+
+
+@dataclass(frozen=True)
+class Packing:
+    """One string of codes and its bytes: what the target made of the one or the other."""
+
+    task: Task
+    codes: Array
+    packed: Array
+    came: Array
+
+    @property
+    def due(self) -> Array:
+        """Bytes for a target that packs, codes for one that unpacks."""
+        return self.packed if self.task.kind == "pack" else self.codes
+
+    def broken(self, law: Law) -> Counterexample | None:
+        """The counterexample where what came is not what was due."""
+        if np.array_equal(self.came, self.due):
+            return None
+        given = self.codes if self.task.kind == "pack" else self.packed
+        name = "codes" if self.task.kind == "pack" else "bytes"
+        where = f"{name} {_hex(given)}" + (f", {len(self.codes)} codes" * (name == "bytes"))
+        return Counterexample(
+            law.__name__, sentence(law), (), _hex(self.came), _hex(self.due), 1, where, given
+        )
+
+
+def _hex(numbers: Array) -> str:
+    return " ".join(f"{int(n):02x}" for n in numbers) or "nothing"
+
+
+def order(seen: Packing) -> Counterexample | None:
+    """Codes form one little-endian string of bits, element 0 in the lowest (docs/formats.md §2)."""
+    return seen.broken(order)
+
+
+def last_byte(seen: Packing) -> Counterexample | None:
+    """Codes that do not fill their last byte leave zeros in it, and come back all the same."""
+    return seen.broken(last_byte)
+
+
+# ---- trials ----------------------------------------------------------------------------------------
 
 
 def trials(contiguous: bool) -> Iterator[Trial]:

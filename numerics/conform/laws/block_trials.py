@@ -8,15 +8,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from numerics.conform.block_laws import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.deviations.search import nearest
 from numerics.conform.inputs import blocks, random_bits, shapes
-from numerics.conform.laws import Law
-from numerics.conform.shrink import simpler_block
+from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
+from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block
+from numerics.conform.laws.law import Law
+from numerics.conform.laws.shrink import simpler_block
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Float32, Task, answers_at
-from numerics.conform.trials.findings import Findings, Named, Trial, layout, misplaced, short_block
 from numerics.conform.verdict import Counterexample
 
 

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from numerics.backends.reference.breakpoints import breakpoints
-from numerics.conform.laws import element_laws, hardness, sentence
+from numerics.conform.laws.elements import element_laws, observe, simpler
+from numerics.conform.laws.findings import Findings, Trial, repeatable
+from numerics.conform.laws.law import hardness, sentence
 from numerics.conform.sweep import Sweep, sweep
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Float32, Task
-from numerics.conform.trials.elements import observe, simpler
-from numerics.conform.trials.findings import Findings, Trial, repeatable
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError

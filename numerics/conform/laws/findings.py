@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from numerics.conform.deviations.table import Dialect
-from numerics.conform.laws import Law, sentence
+from numerics.conform.laws.law import Law, sentence
 from numerics.conform.target import SENTENCES, Target
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample, Verdict, numbers

@@ -1,55 +1,32 @@
-"""The laws of single numbers: each judges what was observed and gives None or the simplest counterexample.
+"""Single numbers: the laws of encoders and of quantizers that round, and their trials.
 
-A law's sentence is the first line of its function.  Inputs are told apart by what they are (a value
-of the format, a tie, too large, NaN ...), and each wrong answer counts against the law of its own
-class, so that the first broken law of a table says what kind of fault it is.
+Inputs are told apart by what they are (a value of the format, a tie, too large, NaN ...), and each
+wrong answer counts against the law of its own class, so that the first broken law of a table says
+what kind of fault it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.conform.deviations.search import nearest as nearest_deviations
+from numerics.conform.inputs import elements, random_bits, shapes
 from numerics.conform.inputs.elements import values
-from numerics.conform.task import Array, Task
+from numerics.conform.laws import decoding
+from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
+from numerics.conform.laws.law import Law, Mask, hardness, sentence
+from numerics.conform.laws.shrink import simpler_number
+from numerics.conform.target import Target
+from numerics.conform.task import Array, Float32, Task
 from numerics.conform.verdict import Counterexample, code_text, numbers
-from numerics.formats.dtype import Float
 from numerics.formats.rounding import NEAREST
 
-Mask = NDArray[np.bool_]
-Law = Callable[[Any], Counterexample | None]
-NO_SIGN = np.uint32(0x7FFFFFFF)
-FRACTION = 0x7FFFFF
 SYMMETRIC = ("half_even", "half_away", "toward_zero", "to_odd")
-
-
-def sentence(law: Callable[..., Any]) -> str:
-    """What a law says: the first line of its docstring.
-
-    >>> sentence(ties)
-    'A number midway between two values goes where the rounding says.'
-    """
-    return (law.__doc__ or "").partition("\n")[0]
-
-
-def hardness(x: NDArray[np.float32]) -> NDArray[np.int64]:
-    """How far from simple each number is: significant bits, then distance from 1, then the sign.
-
-    >>> hardness(np.float32([1.0, -1.0, 0.5, 1.5])).tolist()
-    [0, 1, 2, 512]
-    """
-    bits = np.ascontiguousarray(x).view(np.uint32)
-    fraction = (bits & np.uint32(FRACTION)).astype(np.int64)
-    lowest = np.frexp((fraction & -fraction).astype(np.float64))[1] - 1  # its place, where there is one
-    significant = np.where(fraction == 0, 0, 23 - lowest)
-    field = ((bits & NO_SIGN) >> np.uint32(23)).astype(np.int64)
-    distance = np.where((bits & NO_SIGN) == 0, 0, np.abs(field - 127))
-    return np.asarray((significant << 9) + (distance << 1) + (bits >> np.uint32(31)))
 
 
 @dataclass(frozen=True)
@@ -293,191 +270,72 @@ def element_laws(task: Task) -> tuple[Law, ...]:
     return laws + (canonical_nan,) * task.strict_nan
 
 
-# ---- decoders, and codes as bytes ---------------------------------------------------------------
+# ---- trials ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Codes:
-    """What a target made of codes: float32 values, beside those that were due."""
-
-    task: Task
-    codes: Array
-    came: NDArray[np.float32]
-    due: NDArray[np.float32]
-
-    @cached_property
-    def wrong(self) -> Mask:
-        """Where what came differs from what was due."""
-        return self.task.differs(self.came, self.due)
-
-    def simplest(self, law: Law, where: Mask) -> Counterexample | None:
-        """The least wrong code that a law speaks of."""
-        places = np.flatnonzero(where & self.wrong)
-        if not len(places):
-            return None
-        at = int(places[0])
-        came, due = (str(numbers(v[at : at + 1])[0]) for v in (self.came, self.due))
-        width = -(-self.task.element.bits // 4)
-        code = f"code 0x{int(self.codes[at]):0{width}X}"
-        tensor = self.codes[at : at + 1]
-        return Counterexample(law.__name__, sentence(law), (), came, due, len(places), code, tensor)
+def trials(task: Task) -> Iterator[Trial]:
+    """Those of an encoder, a decoder or a quantizer of single numbers."""
+    if task.kind == "decode":
+        yield decoding.trial()
+    elif task.draws:
+        yield Trial((*element_laws(task), unbiased), _drawn)
+    else:
+        yield Trial(element_laws(task), _every_turn)
+    yield Trial((layout,), _layouts)
 
 
-def table(seen: Codes) -> Counterexample | None:
-    """Every code decodes to the value that the format's row gives it."""
-    return seen.simplest(table, np.isfinite(seen.due) & (seen.due != 0) & ~_is_subnormal(seen))
+def observe(target: Target, x: Float32, random: Array | None = None) -> Elements:
+    """What the target makes of numbers, beside what is due."""
+    inputs = (x,) if random is None else (x, random)
+    came = target.elements(*inputs)
+    return Elements(target.task, x, came, np.asarray(target.task.answer(x, random)), random)
 
 
-def subnormal_codes(seen: Codes) -> Counterexample | None:
-    """The codes below the smallest normal decode to their own values, not to zero."""
-    return seen.simplest(subnormal_codes, _is_subnormal(seen))
+def simpler(target: Target, law: Law, broken: Counterexample) -> Counterexample:
+    """The same law on a simpler number, where there is one."""
+    return simpler_number(law, broken, lambda x: observe(target, x))
 
 
-def _is_subnormal(seen: Codes) -> Mask:
-    d = seen.task.dtype
-    below = d.smallest_normal if isinstance(d, Float) else 0.0
-    found: Mask = (seen.due != 0) & (np.abs(seen.due) < below)
-    return found
+def _every_turn(target: Target, found: Findings) -> None:
+    """Every code, every middle and its neighbours, and float32's own edges."""
+    seen = observe(target, target.asked(elements.probes(target.task.element)))
+    found.tried += len(seen.x)
+    found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
+    if found.failures:
+        found.explain = lambda: nearest_deviations(target.task, seen.x, seen.came, seen.wrong, seen.labels)
 
 
-def zeros(seen: Codes) -> Counterexample | None:
-    """Zero decodes to zero with its sign."""
-    return seen.simplest(zeros, seen.due == 0)
+def _drawn(target: Target, found: Findings) -> None:
+    """Stochastic rounding: every threshold, and the mean over evenly spaced draws."""
+    x, random = random_bits.elements(target.task.element)
+    kept = target.keeps(x)
+    seen = observe(target, x[kept], random[kept])
+    found.tried += len(seen.x)
+    found.judge(element_laws(target.task), seen)
+    even = observe(target, *random_bits.even_draws(target.task.element))
+    found.tried += len(even.x)
+    found.judge((unbiased,), even)
+    if seen.wrong.any():
+        drawn = seen.x, seen.came, seen.wrong, seen.labels, seen.random
+        found.explain = lambda: nearest_deviations(target.task, *drawn)
 
 
-def special_codes(seen: Codes) -> Counterexample | None:
-    """The codes of Inf and NaN decode to Inf and NaN."""
-    return seen.simplest(special_codes, ~np.isfinite(seen.due))
+def _layouts(target: Target, found: Findings) -> None:
+    """The same numbers in other shapes and strides."""
+    task = target.task
+    for x in shapes.shaped(_some_inputs(task), target.takes):
+        random = shapes.some_draws(x.shape) if task.draws else None
+        due = task.values(x) if task.kind == "decode" else np.asarray(task.answer(x, random))
+        came = target.elements(*(part for part in (x, random) if part is not None))
+        found.tried += x.size
+        wrong = task.differs(came, due)
+        if wrong.any():
+            found.failures.append(misplaced(x, came, due, wrong))
+            return
 
 
-DECODE_LAWS: tuple[Law, ...] = (table, subnormal_codes, zeros, special_codes)
-
-
-@dataclass(frozen=True)
-class Packing:
-    """One string of codes and its bytes: what the target made of the one or the other."""
-
-    task: Task
-    codes: Array
-    packed: Array
-    came: Array
-
-    @property
-    def due(self) -> Array:
-        """Bytes for a target that packs, codes for one that unpacks."""
-        return self.packed if self.task.kind == "pack" else self.codes
-
-    def broken(self, law: Law) -> Counterexample | None:
-        """The counterexample where what came is not what was due."""
-        if np.array_equal(self.came, self.due):
-            return None
-        given = self.codes if self.task.kind == "pack" else self.packed
-        name = "codes" if self.task.kind == "pack" else "bytes"
-        where = f"{name} {_hex(given)}" + (f", {len(self.codes)} codes" * (name == "bytes"))
-        return Counterexample(
-            law.__name__, sentence(law), (), _hex(self.came), _hex(self.due), 1, where, given
-        )
-
-
-def _hex(numbers: Array) -> str:
-    return " ".join(f"{int(n):02x}" for n in numbers) or "nothing"
-
-
-def order(seen: Packing) -> Counterexample | None:
-    """Codes form one little-endian string of bits, element 0 in the lowest (docs/formats.md §2)."""
-    return seen.broken(order)
-
-
-def last_byte(seen: Packing) -> Counterexample | None:
-    """Codes that do not fill their last byte leave zeros in it, and come back all the same."""
-    return seen.broken(last_byte)
-
-
-# ---- integers with a scale and a zero point (docs/formats.md §6) -------------------------------
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """What a target made of float32 numbers at a scale and a zero point."""
-
-    task: Task
-    scale: float
-    zero_point: int
-    x: NDArray[np.float32]
-    came: Array
-    due: Array
-
-    @cached_property
-    def wrong(self) -> Mask:
-        """Where what came differs from what was due."""
-        return self.task.differs(self.came, self.due)
-
-    @cached_property
-    def labels(self) -> Array:
-        """The law that each input falls under."""
-        d, scale = self.task.element, np.float32(self.scale)
-        with np.errstate(all="ignore"):
-            quotient = self.x / scale
-            product = self.x * (np.float32(1) / scale)
-            whole = np.rint(quotient.astype(np.float64))
-            outside = [(q < d.min) | (q > d.max) for q in (whole, whole + self.zero_point)]
-            classes = {
-                "nan_is_zero": np.isnan(self.x),
-                "zero_point": (outside[0] | outside[1]) & (self.zero_point != 0),
-                "clamp": outside[0],
-                "division": np.rint(product) != np.rint(quotient),
-                "midway": np.abs(quotient - np.trunc(quotient)) == np.float32(0.5),
-            }
-        return np.select(list(classes.values()), list(classes), default="quotient")
-
-    def simplest(self, law: Law) -> Counterexample | None:
-        """The simplest of the wrong inputs that a law speaks of."""
-        places = np.flatnonzero((self.labels == law.__name__) & self.wrong)
-        if not len(places):
-            return None
-        at = int(places[hardness(self.x[places]).argmin()])
-        chosen = self.x[at : at + 1]
-        where = f"scale {numbers(np.array([self.scale], np.float32))[0]}, zero point {self.zero_point}"
-        return Counterexample(
-            law.__name__, sentence(law), numbers(chosen), self._text(self.came, at), self._text(self.due, at),
-            len(places), where, chosen,
-        )  # fmt: skip
-
-    def _text(self, answers: Array, at: int) -> str:
-        if answers.dtype.kind == "f":
-            return str(numbers(answers[at : at + 1])[0])
-        d = self.task.element
-        return code_text(int(answers[at]), d, float(self.task.values(answers[at : at + 1])[0]))
-
-
-def quotient(seen: Scaled) -> Counterexample | None:
-    """q = clamp(round(x / scale) + zero_point), and its value is (q - zero_point) * scale."""
-    return seen.simplest(quotient)
-
-
-def division(seen: Scaled) -> Counterexample | None:
-    """x is divided by the scale; a product with its reciprocal differs in the last bit."""
-    return seen.simplest(division)
-
-
-def zero_point(seen: Scaled) -> Counterexample | None:
-    """The zero point is added after rounding and before the clamp."""
-    return seen.simplest(zero_point)
-
-
-def clamp(seen: Scaled) -> Counterexample | None:
-    """What lies past the largest or smallest integer becomes that integer: it does not wrap."""
-    return seen.simplest(clamp)
-
-
-def midway(seen: Scaled) -> Counterexample | None:
-    """A quotient midway between two integers goes where the rounding says."""
-    return seen.simplest(midway)
-
-
-def nan_is_zero(seen: Scaled) -> Counterexample | None:
-    """NaN becomes the zero point, whose value is 0."""
-    return seen.simplest(nan_is_zero)
-
-
-AFFINE_LAWS: tuple[Law, ...] = (quotient, midway, division, clamp, zero_point, nan_is_zero)
+def _some_inputs(task: Task) -> Array:
+    """Numbers, or codes, of which the same kernel has already made the right thing one by one."""
+    if task.kind == "decode":
+        return np.arange(1 << task.element.bits)[:: shapes.EVERY].astype(task.element.code_dtype)
+    return shapes.SINGLES

@@ -1,6 +1,6 @@
 """The laws of blocks: each judges what was observed and gives None or the simplest counterexample.
 
-As in laws.py, every wrong block falls under exactly one law, by what it holds and where it went
+As with elements, every wrong block falls under exactly one law, by what it holds and where it went
 wrong: the scale before the microexponents before the elements.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from numerics.conform.inputs.elements import values
 from numerics.conform.inputs.rescale import element_values, fields_at, quotients, steps, values_at
-from numerics.conform.laws import Law, Mask, hardness, sentence
+from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import ElementBlock, MicroexponentBlock

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from numerics.conform.block_laws import SeenBlocks
-from numerics.conform.laws import Elements, Law, hardness
+from numerics.conform.laws.law import Law, hardness
 from numerics.conform.target import Fault, Target
 from numerics.conform.task import Float32
 from numerics.conform.verdict import Counterexample
@@ -51,9 +51,7 @@ def _fault_of(target: Target, *inputs: Float32) -> Fault | None:
     return None
 
 
-def simpler_number(
-    law: Law, broken: Counterexample, observe: Callable[[Float32], Elements]
-) -> Counterexample:
+def simpler_number(law: Law, broken: Counterexample, observe: Callable[[Float32], Any]) -> Counterexample:
     """The same law on a number of fewer bits, where it fails there too."""
     if broken.tensor is None or len(broken.tensor) != 1 or not np.isfinite(broken.tensor[0]):
         return broken
@@ -63,9 +61,7 @@ def simpler_number(
     return replace(found, differs=broken.differs)
 
 
-def simpler_block(
-    law: Law, broken: Counterexample, observe: Callable[[Float32], SeenBlocks]
-) -> Counterexample:
+def simpler_block(law: Law, broken: Counterexample, observe: Callable[[Float32], Any]) -> Counterexample:
     """The same law on a block with fewer numbers that are not zero, and those of fewer bits."""
     assert broken.tensor is not None
     row = broken.tensor

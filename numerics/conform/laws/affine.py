@@ -1,0 +1,163 @@
+"""Integers with a scale and a zero point (docs/formats.md §6): their laws, and their trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.deviations.search import nearest_affine
+from numerics.conform.inputs import affine, shapes
+from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
+from numerics.conform.laws.law import Law, Mask, hardness, sentence
+from numerics.conform.target import Target
+from numerics.conform.task import Array, Task
+from numerics.conform.verdict import Counterexample, code_text, numbers
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What a target made of float32 numbers at a scale and a zero point."""
+
+    task: Task
+    scale: float
+    zero_point: int
+    x: NDArray[np.float32]
+    came: Array
+    due: Array
+
+    @cached_property
+    def wrong(self) -> Mask:
+        """Where what came differs from what was due."""
+        return self.task.differs(self.came, self.due)
+
+    @cached_property
+    def labels(self) -> Array:
+        """The law that each input falls under."""
+        d, scale = self.task.element, np.float32(self.scale)
+        with np.errstate(all="ignore"):
+            quotient = self.x / scale
+            product = self.x * (np.float32(1) / scale)
+            whole = np.rint(quotient.astype(np.float64))
+            outside = [(q < d.min) | (q > d.max) for q in (whole, whole + self.zero_point)]
+            classes = {
+                "nan_is_zero": np.isnan(self.x),
+                "zero_point": (outside[0] | outside[1]) & (self.zero_point != 0),
+                "clamp": outside[0],
+                "division": np.rint(product) != np.rint(quotient),
+                "midway": np.abs(quotient - np.trunc(quotient)) == np.float32(0.5),
+            }
+        return np.select(list(classes.values()), list(classes), default="quotient")
+
+    def simplest(self, law: Law) -> Counterexample | None:
+        """The simplest of the wrong inputs that a law speaks of."""
+        places = np.flatnonzero((self.labels == law.__name__) & self.wrong)
+        if not len(places):
+            return None
+        at = int(places[hardness(self.x[places]).argmin()])
+        chosen = self.x[at : at + 1]
+        where = f"scale {numbers(np.array([self.scale], np.float32))[0]}, zero point {self.zero_point}"
+        return Counterexample(
+            law.__name__, sentence(law), numbers(chosen), self._text(self.came, at), self._text(self.due, at),
+            len(places), where, chosen,
+        )  # fmt: skip
+
+    def _text(self, answers: Array, at: int) -> str:
+        if answers.dtype.kind == "f":
+            return str(numbers(answers[at : at + 1])[0])
+        d = self.task.element
+        return code_text(int(answers[at]), d, float(self.task.values(answers[at : at + 1])[0]))
+
+
+def quotient(seen: Scaled) -> Counterexample | None:
+    """q = clamp(round(x / scale) + zero_point), and its value is (q - zero_point) * scale."""
+    return seen.simplest(quotient)
+
+
+def division(seen: Scaled) -> Counterexample | None:
+    """x is divided by the scale; a product with its reciprocal differs in the last bit."""
+    return seen.simplest(division)
+
+
+def zero_point(seen: Scaled) -> Counterexample | None:
+    """The zero point is added after rounding and before the clamp."""
+    return seen.simplest(zero_point)
+
+
+def clamp(seen: Scaled) -> Counterexample | None:
+    """What lies past the largest or smallest integer becomes that integer: it does not wrap."""
+    return seen.simplest(clamp)
+
+
+def midway(seen: Scaled) -> Counterexample | None:
+    """A quotient midway between two integers goes where the rounding says."""
+    return seen.simplest(midway)
+
+
+def nan_is_zero(seen: Scaled) -> Counterexample | None:
+    """NaN becomes the zero point, whose value is 0."""
+    return seen.simplest(nan_is_zero)
+
+
+AFFINE_LAWS: tuple[Law, ...] = (quotient, midway, division, clamp, zero_point, nan_is_zero)
+
+ORDER = [law.__name__ for law in AFFINE_LAWS]
+
+
+# ---- trials ----------------------------------------------------------------------------------------
+
+
+def trials() -> Iterator[Trial]:
+    """Scales and zero points, and the same numbers in other shapes."""
+    yield Trial(AFFINE_LAWS, _scaled)
+    yield Trial((layout,), _layouts)
+
+
+def _scaled(target: Target, found: Findings) -> None:
+    """At each scale and zero point the integers, their middles, the clamps."""
+    task = target.task
+    every = [_observe(target, *given) for given in affine.scales_and_zero_points(task.element)]
+    found.tried += sum(len(seen.x) for seen in every)
+    for seen in every:
+        already = {failure.law for failure in found.failures}
+        found.judge([law for law in AFFINE_LAWS if law.__name__ not in already], seen)
+    found.failures.sort(key=lambda broken: ORDER.index(broken.law))
+    if found.failures:
+        found.explain = lambda: nearest_affine(every)
+
+
+def _observe(target: Target, scale: float, zero_point: int) -> Scaled:
+    task = target.task
+    x = affine.numbers(task.element, scale, zero_point)
+    kept = target.keeps(x)
+    came = target.affine(x[kept], scale, zero_point)
+    due = _truth(task, scale, zero_point)[kept]
+    due = due if came.dtype.kind != "f" else task.affine_values(due, scale, zero_point)
+    return Scaled(task, scale, zero_point, x[kept], came, due)
+
+
+@lru_cache(maxsize=256)
+def _truth(task: Task, scale: float, zero_point: int) -> Array:
+    return task.affine_codes(affine.numbers(task.element, scale, zero_point), scale, zero_point)
+
+
+def _layouts(target: Target, found: Findings) -> None:
+    """The same numbers in other shapes and strides, at two scales and zero points in turn."""
+    task = target.task
+    numbers = shapes.SINGLES
+    given = [(0.5, 0), (float(np.float32(0.1)), int(task.element.max) // 2 + 1)]
+    for turn, x in enumerate(shapes.shaped(numbers, target.takes)):
+        scale, zero_point = given[turn % 2]
+        shortest = task.affine_codes(numbers, scale, zero_point)
+        due = shortest[shapes.places(len(numbers), x, numbers)]
+        came = target.affine(x, scale, zero_point)
+        if came.dtype.kind == "f":
+            due = task.affine_values(due.reshape(-1), scale, zero_point).reshape(x.shape)
+        found.tried += x.size
+        wrong = task.differs(came, due)
+        if wrong.any():
+            found.failures.append(misplaced(x, came, due, wrong))
+            return
