@@ -245,7 +245,7 @@ def _fake_quantize_parts(x: Tensor, recipe: str, *_: Any) -> Parts:
 
 
 def _straight_through(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    """As if nothing had been rounded (arXiv 1308.3432)."""
+    """Returns the gradient as if nothing had been rounded (arXiv 1308.3432)."""
     return (gradient, *[None] * ctx.others)
 
 

@@ -52,7 +52,7 @@ def _truth(task: Task, scale: float, zero_point: int) -> Array:
 
 
 def _layouts(target: Target, found: Findings) -> None:
-    """The same numbers in other shapes and strides, at two scales and zero points in turn."""
+    """Tries the same numbers in other shapes and strides, at two scales and zero points in turn."""
     task = target.task
     numbers = shapes.SINGLES
     given = [(0.5, 0), (float(np.float32(0.1)), int(task.element.max) // 2 + 1)]

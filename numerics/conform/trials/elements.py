@@ -17,7 +17,7 @@ from numerics.conform.verdict import Counterexample
 
 
 def trials(task: Task) -> Iterator[Trial]:
-    """Those of an encoder, a decoder or a quantizer of single numbers."""
+    """Yields the trials of an encoder, a decoder or a quantizer of single numbers."""
     if task.kind == "decode":
         yield Trial(DECODE_LAWS, _decode)
     elif task.draws:
@@ -35,7 +35,7 @@ def observe(target: Target, x: Float32, random: Array | None = None) -> Elements
 
 
 def simpler(target: Target, law: Law, broken: Counterexample) -> Counterexample:
-    """The same law on a simpler number, where there is one."""
+    """Returns the same law broken by a simpler number, where there is one."""
     return simpler_number(law, broken, lambda x: observe(target, x))
 
 
@@ -75,7 +75,7 @@ def _decode(target: Target, found: Findings) -> None:
 
 
 def _layouts(target: Target, found: Findings) -> None:
-    """The same numbers in other shapes and strides."""
+    """Tries the same numbers in other shapes and strides."""
     task = target.task
     for x in shapes.shaped(_some_inputs(task), target.takes):
         random = shapes.some_draws(x.shape) if task.draws else None
