@@ -61,7 +61,10 @@ def kinds_of(dtype: Dtype) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Task:
-    """What a target is to compute: the format, the kind (`KINDS`) and the options of the format's encoder."""
+    """What a target is to compute: a format, a kind, and the options of the format's encoder.
+
+    kind: encode, decode, round, pack, unpack or affine; `KINDS` says what each takes and returns.
+    """
 
     dtype: Dtype
     kind: str = "encode"
