@@ -113,7 +113,7 @@ class Blocking:
         return (*self.shape[: self.axis], self.per_line, *self.shape[self.axis + 1 :])
 
     def shared_rows(self, fields: Array, name: str) -> Array:
-        """The inverse of `shared`; raises NumericsError for another shape."""
+        """Returns scales, one a block, as rows; raises NumericsError for another shape."""
         expected = self.shared_shape
         if fields.shape != expected:
             raise NumericsError(f"{name} has shape {fields.shape}; codes of {self.shape} need {expected}")

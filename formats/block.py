@@ -44,9 +44,12 @@ class _DeclaredBlock(Declared):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Block(Dtype, metaclass=_DeclaredBlock):
-    """Numbers in blocks that share a scale: an MXBlock, a ScaledBlock or a MicroexponentBlock.
+    """A format of blocks, neighbours along an axis that share a scale: one of three classes.
 
-    `block_format` makes one of a user's own; so does `Block(name=..., block=..., ...)`.
+    MXBlock: OCP MX, a power of two a block (docs/formats.md §4).  ScaledBlock: a float scale a block and a
+    float32 scale a tensor, as in NVFP4 (§8).  MicroexponentBlock: shared exponents and microexponents,
+    elements of sign and magnitude (§5).  `block_format` makes one of a user's own; so does
+    `Block(name=..., block=..., ...)`.  block: elements a block.
     """
 
     kind = "block"
@@ -161,26 +164,48 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         seed: int | None = None,
         out: Blocks | None = None,
     ) -> Blocks:
-        """Values to blocks along `axis`: codes of x's shape, and the fields that blocks share.
+        """Returns the values of x as blocks along an axis: codes, and the fields that blocks share.
 
-        A last block that is short is padded with zeros that take part in nothing.  scale_rule, for
-        MX formats: floor, ceil, even, rceil or bump (rounding.SCALE_RULES).  tensor_scale: NVFP4's
-        float32 scale, found where not given.
+        x: a NumPy array or a torch tensor of float16, bfloat16, float32 or float64, or a nested list of
+            numbers.  A float64 beyond float32's range counts as the largest float32.
+        axis: along which neighbours form blocks, the last by default.  A last block that is short is
+            filled up with zeros that take part in nothing.
+        scale_rule: how an MX block finds the power of two 2**e that it shares; amax is the largest
+            magnitude of the block, emax the exponent of the element's largest value:
+            floor (the default): e = floor(log2 amax) - emax (OCP MX 1.0 §6.3); the largest may saturate
+            ceil: e = ceil(log2 amax) - emax
+            even: floor, of amax rounded to the element's digits first (AMD Quark's default, torchao's EVEN)
+            rceil: the smallest e for which nothing clips (NVIDIA's rule, torchao's RCEIL)
+            bump: floor, and one more where an element would round past the largest (Quark's BFP16)
+            The other families have one way to find their scales, and take "floor" alone.
+        rounding: of the elements: half_even (the default), half_away, half_up, half_down, toward_zero,
+            floor, ceil, to_odd or stochastic, as for `encode` of a format of single numbers.
+        overflow: None or "saturate": the elements of blocks saturate.
+        tensor_scale: for NVFP4: the float32 scale of the whole tensor; found from x where None.
+        seed, random_bits: of stochastic rounding, exactly one: a 64-bit integer, or uint32 in x's shape.
         out: Blocks of the same format, axis and shape, whose arrays are written.
-        x, rounding, random_bits, seed and errors: as for an element's `encode`; float64 beyond
-        float32's range counts as float32's largest value.
+
+        Returns `Blocks`: codes (unsigned integers, x's shape), scale (one a block), and for some formats
+        microexponents or a tensor_scale.  A block with NaN or Inf becomes NaN as a whole.  Raises
+        NumericsError for another type of x, an axis that x lacks, and an option that the format cannot
+        have.  Every rule: docs/formats.md §4 (MX), §5 (mx4, mx6, mx9), §8 (NVFP4).
 
         >>> from numerics.formats import mxfp4
         >>> blocks = mxfp4.encode([1.0, -2.0, 5.0])
         >>> blocks.codes, blocks.scale
         ([2, 12, 6], [127])
+        >>> mxfp4.encode([1.0, -2.0, 7.0], scale_rule="rceil").scale
+        [128]
         """
         options = self.check_options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
         made: Blocks = dispatch.of(x).encode_blocks(x, self, axis, *options, out)
         return made
 
     def decode(self, blocks: Blocks, *, out: Any = None) -> Any:
-        """Blocks to float32 values.
+        """Returns the float32 values of blocks, in the shape of their codes.
+
+        blocks: what `encode` of this format returned.  out: a float32 array to write the values into.
+        Raises NumericsError for the blocks of another format.
 
         >>> from numerics.formats import mxfp4
         >>> mxfp4.decode(mxfp4.encode([1.0, -2.0, 5.0]))
@@ -202,7 +227,10 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         seed: int | None = None,
         out: Any = None,
     ) -> Any:
-        """decode(encode(x)) in one pass, in x's own type.  Arguments as for `encode`.
+        """Returns decode(encode(x)), made in one pass, in x's own type and shape.
+
+        Arguments and errors as for `encode`; out: an array of x's type and shape.  In torch the gradient
+        goes straight through.
 
         >>> from numerics.formats import mx9
         >>> mx9.round([1.0, 0.3, 0.01])
@@ -212,10 +240,15 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         return dispatch.of(x).round_blocks(x, self, axis, *options, out)
 
     def pack(self, blocks: Blocks) -> Any:
-        """Blocks to bytes (uint8).
+        """Returns blocks as bytes (uint8 of one dimension).
 
-        Blocks of elements: their codes in C order, packed as elements are; the scales
-        stay beside them.  Microexponent blocks: whole blocks, the layout of docs/layout.md.
+        MX and NVFP4: the codes of the elements in C order as one little-endian string of bits; the scales
+        stay beside them.  mx4, mx6, mx9: whole blocks with all their fields, as docs/layout.md says.
+        Raises NumericsError for the blocks of another format.
+
+        >>> from numerics.formats import mxfp4
+        >>> mxfp4.pack(mxfp4.encode([1.0, -2.0, 5.0]))
+        [194, 6]
         """
         self._check_own("pack", blocks)
         return dispatch.of(blocks.codes).pack_blocks(blocks)
@@ -229,10 +262,16 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         scale: Any = None,
         tensor_scale: float | None = None,
     ) -> Blocks:
-        """Bytes to blocks; the inverse of `pack`.  scale: the scales, where they stood beside.
+        """Returns the blocks that `pack` made bytes of.
 
-        Microexponent blocks hold their own and need none.  Raises NumericsError when the bytes are not
-        as many as the shape needs, and for a tensor_scale that the format does not have.
+        packed: the bytes (uint8).  shape: of the tensor.  axis: along which blocks lie.  scale: the scales
+        that stood beside, one a block: the tensor's shape with ceil(n / block) along the axis; mx4, mx6 and
+        mx9 hold their own and take None.  tensor_scale: NVFP4's.  Raises NumericsError when the bytes or the
+        scales are not as many as the shape needs, and for a tensor_scale that the format does not have.
+
+        >>> from numerics.formats import mxfp4
+        >>> mxfp4.unpack([194, 6], 3, scale=[127]).decode()
+        [1.0, -2.0, 4.0]
         """
         if tensor_scale is not None and not self.has_tensor_scale:
             raise no_tensor_scale(self)
@@ -248,7 +287,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         self, scale_rule: str, rounding: str, overflow: str | None, tensor_scale: float | None,
         seed: int | None, random_bits: Any,
     ) -> tuple[str, str, float | None, Draw]:  # fmt: skip
-        """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
+        """Returns the options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
         if scale_rule not in self.scale_rules:
             raise NumericsError(
@@ -518,11 +557,14 @@ def _number(came: Any) -> float:
 
 @dataclass(frozen=True)
 class Blocks:
-    """A tensor in a block format: codes and the fields that its blocks share.
+    """A tensor in a block format: codes and the fields that its blocks share.  Made by `Block.encode`.
 
-    codes: the tensor's own shape.  scale: one entry a block, the blocked axis ceil(n / block)
-    long: codes of the scale's format, or exponent fields (microexponents).
-    microexponents: one byte a block, bit j for sub-block j, or None.  tensor_scale: float or None.
+    dtype: the block format.  axis: along which blocks lie.
+    codes: of the elements, unsigned integers in the tensor's own shape.
+    scale: one a block, in the tensor's shape with ceil(n / block) along the axis: E8M0 bytes (MX), codes of
+        the scale's format (NVFP4) or float32 exponent fields (mx4, mx6, mx9).
+    microexponents: one byte a block, bit j for sub-block j; None where the format has none.
+    tensor_scale: NVFP4's float32 scale of the tensor; None elsewhere.
     """
 
     dtype: Block
@@ -541,5 +583,5 @@ class Blocks:
             object.__setattr__(self, "tensor_scale", stored_scale(self.tensor_scale))
 
     def decode(self) -> Any:
-        """The float32 values."""
+        """Returns the float32 values, in the shape of the codes."""
         return self.dtype.decode(self)

@@ -54,11 +54,16 @@ def block_format(
     sub_block: int | None = None,
     name: str | None = None,
 ) -> Block:
-    """A block format of your own; it gets every kernel.  The same facts give the same object.
+    """Returns a block format of your own; it gets every kernel.  The same facts give the same object.
 
-    element and scale (e8m0 by default: MX; another float: as NVFP4), or mantissa and sub_block
-    (microexponents, as mx6).  block: elements a block, 1 to 2**20.  name: as for `float_format`.
-    Raises NumericsError for facts that contradict each other.
+    block: elements a block, 1 to 2**20.
+    element: a signed format of single numbers, or its name: a block is OCP MX, or as NVFP4.
+    scale: with element: e8m0 (the default: a power of two a block, OCP MX), or a float format of at most
+        8 bits with a zero and NaN, such as fp8_e4m3: a float scale a block and a float32 scale a tensor.
+    mantissa, sub_block: instead of element: bits of a magnitude, 1 to 15, and how many elements share a
+        microexponent, as in mx6 (4, 2); sub_block divides block into at most 8 parts.
+    name: by default made of the facts; not that of another format of the tables.
+    Raises NumericsError for facts that contradict each other.  docs/formats.md §9.
 
     >>> bfp = block_format(element="int4", block=64, name="bfp4")
     >>> bfp.bits, bfp.round([1.0, 0.3])
@@ -77,9 +82,11 @@ def block_format(
 
 
 def mx(element: Element | str = "fp4", block: int = 32) -> Block:
-    """The general OCP MX block: `block` elements and one e8m0 scale.
+    """Returns the OCP MX format of `block` elements and one e8m0 scale, a power of two.
 
-    The six concrete formats of the standard come back as the objects of the table.
+    element: a signed format of single numbers, or its name, fp4 by default.  block: elements that share a
+    scale, 32 by default, 1 to 2**20.  The standard's six formats come back as the objects of the table
+    (OCP MX 1.0 §5.2).  Raises NumericsError for an element or a size that cannot be.
 
     >>> mx("fp4") is mxfp4, mx("fp6_e2m3", block=16)
     (True, mx16_fp6_e2m3)

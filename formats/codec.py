@@ -40,7 +40,7 @@ def count(a: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> 
 
 
 def count_up_to(a: Lane, limit: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
-    """The same under another limit, the magnitude bits of a step of the grid: no draw passes it."""
+    """As `count` under another limit, the magnitude bits of a step of the grid: no draw passes it."""
     c = minimum(a, limit)
     if low is not None:  # what is cut off at the limit has nothing below it
         low = where(a < limit, low, 0)
@@ -220,7 +220,7 @@ def magnitude_bits(magnitude: Lane, code: Lane, f: Grid) -> Lane:
 
 
 def deep_bits(magnitude: Lane, f: Grid) -> Lane:
-    """The same where the format's normal numbers begin among float32's subnormals."""
+    """The magnitude's bits where the format's normal numbers begin among float32's subnormals."""
     if f.lowest is not None:
         field = magnitude + f.emin
         bits = ONE + (field << 23)
@@ -249,7 +249,7 @@ def round_bits(b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane
 
 
 def round_directly(b: Lane, f: Grid) -> Lane:
-    """The same without the code, where clamping says all about overflow."""
+    """The nearest value without its code, where clamping says all about overflow."""
     a = b & MAGNITUDE
     if f.negative_limit is not None:
         r = round_magnitude(minimum(a, where(b < 0, f.negative_limit, f.limit)), f)

@@ -148,7 +148,7 @@ def _after_fork() -> None:
 
 
 def of(x: Any) -> Any:
-    """What a call with x goes to: the face of x's library where it has one, else the owner."""
+    """Returns what a call with x goes to: the dispatch of x's library where it has one, else its backend."""
     return face(x) or owner(x)
 
 
@@ -220,8 +220,15 @@ def _say_passed(passed: Sequence[str], name: str) -> None:
 class use(contextlib.ContextDecorator):
     """Runs everything inside on one backend: `with nx.use("reference"):`, or as a decorator.
 
-    Raises NumericsError for an unknown one, and for one whose packages or device are not there, as soon
-    as it is called.  Called as a statement of its own it changes nothing, and warns so.
+    name: where the arithmetic runs; the bits are the same everywhere:
+        cpu: Numba's vector code on threads; the default for arrays and for tensors on the CPU
+        array: NumPy alone; the default where Numba cannot be imported
+        reference: exact integers and fractions, slow; what the others are compared with
+        gpu: Triton kernels on torch tensors of NVIDIA's and AMD's GPUs; the default for those
+        ipu: ONNX models in ONNX Runtime, for AMD's Ryzen AI NPU; only where it is asked for
+    It holds for this thread or task and for what is called inside.  `with nx.use(name) as backend` gives the
+    backend itself.  Raises NumericsError for an unknown name, and where packages or the device are not
+    there, as soon as it is called.  Called as a statement of its own it changes nothing, and warns so.
 
     >>> import numerics as nx
     >>> with nx.use("reference"):

@@ -83,7 +83,10 @@ def named(name: str) -> Dtype | None:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Dtype(metaclass=Declared):
-    """A number format.  Compared by identity, named by its repr, picklable.
+    """A number format.  The same facts are the same object; its repr is its name; it can be pickled.
+
+    name: how it is called.  source: the standard or paper that it is taken from.  kind: "integer",
+    "float" or "block".
 
     >>> from numerics.formats import fp8_e4m3
     >>> fp8_e4m3, fp8_e4m3.bits, fp8_e4m3.max
@@ -120,7 +123,11 @@ class Dtype(metaclass=Declared):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Element(Dtype):
-    """A format of single numbers: one code, one value."""
+    """A format of single numbers: one code, one value.
+
+    bits: of a code.  signed: has it negative values?  default_overflow: the overflow policy of `encode`
+    where none is asked for.  overflows: those that the format can express.
+    """
 
     signed: bool = True
     bits: int
@@ -153,7 +160,7 @@ class Element(Dtype):
         raise NotImplementedError
 
     def check_overflow(self, overflow: str | None) -> str:
-        """The overflow policy: the format's own where none is asked for."""
+        """Returns the overflow policy, the format's own for None; raises NumericsError for another."""
         if overflow is None:
             return self.default_overflow
         overflow = one_of("overflow policy", overflow, OVERFLOWS)
@@ -184,20 +191,37 @@ class Element(Dtype):
         seed: int | None = None,
         out: Any = None,
     ) -> Any:
-        """Values to codes: rounded once, straight from x's own precision into the format.
+        """Returns the codes of values, each rounded once, straight from x's own precision into the format.
 
-        x: an array of float16, bfloat16, float32 or float64, of any shape and strides, or a
-        Python number or nested list.  Returns codes of x's shape (`code_dtype`; Python integers
-        for Python numbers), written into `out` where given.
-        rounding: half_even, half_away (also `round`, AMD Quark's word), half_up, half_down, toward_zero,
-        floor, ceil, to_odd or stochastic; overflow: saturate or nonsaturate, the format's own by default
-        (docs/formats.md §2, §3).  Stochastic rounding takes `seed` (Philox, philox.py) or
-        `random_bits` (uint32, x's shape, 30 low bits used).
-        Raises NumericsError for a type, an option or an `out` that does not fit.
+        x: a NumPy array or a torch tensor of float16, bfloat16, float32 or float64, of any shape and
+            strides, or a Python number or nested list, which counts as float64.
+        rounding: what happens to a value between two values of the format:
+            half_even (the default): the nearest; a tie goes to the even code (IEEE 754-2019 §4.3.1)
+            half_away, or AMD Quark's word round: the nearest; a tie goes away from zero (§4.3.1)
+            half_up, half_down: the nearest; a tie goes toward +Inf, toward -Inf
+            toward_zero, floor, ceil: toward zero, toward -Inf, toward +Inf (§4.3.2)
+            to_odd: to the neighbour with the odd code
+            stochastic: away from zero with a probability equal to the discarded fraction of a step
+        overflow: what a value becomes that rounds past the largest, and what Inf becomes:
+            saturate: the largest value with its sign
+            nonsaturate: Inf, or NaN in a format without Inf (IEEE 754-2019 §7.4); refused by formats
+                with neither
+            None (the default): the format's own, `default_overflow`
+        seed: for stochastic rounding: 0 .. 2**64 - 1; the same seed draws the same bits on every backend.
+        random_bits: instead of a seed: uint32 in x's shape, of which the 30 low bits are used.
+        out: an array to write the codes into, of x's shape and the type `code_dtype`.
+
+        Returns unsigned integers of the type `code_dtype` in x's shape, of x's library and on its device;
+        Python integers for Python numbers.  Integers' codes are two's complement.  NaN becomes the
+        format's NaN; in a float format without one its largest value, in an integer format 0.
+        Raises NumericsError for another type of x, an unknown option, an overflow that the format
+        cannot have, and an `out` that does not fit.  Every rule: docs/formats.md §2, §3.
 
         >>> from numerics.formats import fp8_e4m3
         >>> fp8_e4m3.encode([0.3, 448.0, float("inf")])
         [42, 126, 126]
+        >>> fp8_e4m3.encode([0.3, -0.3], rounding="floor"), fp8_e4m3.encode(1e6, overflow="nonsaturate")
+        ([41, 170], 127)
         """
         rounding = check_rounding(rounding)
         seed = check_random(rounding, seed, random_bits)
@@ -205,11 +229,14 @@ class Element(Dtype):
         return dispatch.of(x).encode(x, self, rounding, overflow, Draw(seed, random_bits), out)
 
     def decode(self, codes: Any, *, out: Any = None) -> Any:
-        """Codes to float32 values, exactly.
+        """Returns the values that codes stand for, exactly, as float32.
 
-        codes: unsigned integers below 2**bits, any shape; Python integers give Python floats.  An
-        array of the format's own type (ml_dtypes' or torch's float8_e4m3fn, NumPy's int8) is taken
-        by its bits.  Raises NumericsError for codes out of range, and for another format's type.
+        codes: an array or a tensor of unsigned integers below 2**bits, of any shape; or Python integers,
+            which give Python floats.  An array of the format's own type (ml_dtypes' or torch's
+            float8_e4m3fn, NumPy's int8) is taken by its bits.
+        out: a float32 array of the same shape to write the values into.
+
+        Raises NumericsError for codes out of range, and for another format's type.
 
         >>> from numerics.formats import fp8_e4m3
         >>> fp8_e4m3.decode([42, 126])
@@ -227,10 +254,11 @@ class Element(Dtype):
         seed: int | None = None,
         out: Any = None,
     ) -> Any:
-        """The format's values nearest to x, in x's own type: decode(encode(x)) without the codes.
+        """Returns the format's value for each of x, in x's own type and shape: decode(encode(x)) in one pass.
 
-        Arguments and errors as for `encode`.  A value that x's type cannot hold (2**127 in
-        float16) is rounded to it half to even.
+        x, rounding, overflow, seed, random_bits: as for `encode`, with the same errors.  out: an array
+        of x's type and shape to write the values into.  A value that x's type cannot hold (2**127 in
+        float16) is rounded to it half to even.  In torch the gradient goes straight through.
 
         >>> from numerics.formats import fp4
         >>> fp4.round([0.7, -5.0, 100.0])
@@ -242,9 +270,11 @@ class Element(Dtype):
         return dispatch.of(x).round(x, self, rounding, overflow, Draw(seed, random_bits), out)
 
     def pack(self, codes: Any) -> Any:
-        """Codes to bytes: one little-endian string of bits, element 0 in the lowest (docs/formats.md §2).
+        """Returns codes as bytes: one little-endian string of bits, element 0 in the lowest bits.
 
-        codes: any shape, taken in C order.  Returns ceil(size * bits / 8) bytes (uint8).
+        codes: unsigned integers of any shape, taken in C order; two 4-bit codes a byte, the first in
+        the low nibble.  Returns ceil(size * bits / 8) bytes, uint8 of one dimension.  Raises
+        NumericsError for codes out of range.
 
         >>> from numerics.formats import fp4
         >>> fp4.pack([1, 2, 15])
@@ -261,9 +291,10 @@ class Element(Dtype):
         random_bits: Any = None,
         seed: int | None = None,
     ) -> Any:
-        """pack(encode(x)) in one pass: the codes never stand in memory unpacked.
+        """Returns pack(encode(x)), made in one pass: the codes never stand in memory unpacked.
 
-        Arguments and errors as for `encode`.  Returns ceil(size * bits / 8) bytes (uint8).
+        x, rounding, overflow, seed, random_bits: as for `encode`, with the same errors.  Returns
+        ceil(size * bits / 8) bytes, uint8 of one dimension.
 
         >>> from numerics.formats import fp6_e2m3
         >>> fp6_e2m3.encode_packed([1.0, -7.5, 0.125, 2.0])
@@ -275,7 +306,10 @@ class Element(Dtype):
         return dispatch.of(x).encode_packed(x, self, rounding, overflow, Draw(seed, random_bits))
 
     def decode_packed(self, packed: Any, shape: Any) -> Any:
-        """decode(unpack(packed, shape)) in one pass: bytes to float32 values of the given shape.
+        """Returns the float32 values of packed codes, in the given shape: decode(unpack(packed, shape)).
+
+        packed: ceil(size * bits / 8) bytes (uint8), as `pack` gives them.  shape: an integer or a tuple.
+        Raises NumericsError when the bytes are not as many as the shape needs.
 
         >>> from numerics.formats import fp6_e2m3
         >>> fp6_e2m3.decode_packed([200, 31, 64], 4)
@@ -284,9 +318,10 @@ class Element(Dtype):
         return dispatch.of(packed).decode_packed(packed, shape, self)
 
     def unpack(self, packed: Any, shape: Any) -> Any:
-        """Bytes to codes of the given shape; the inverse of `pack`.
+        """Returns the codes that `pack` made bytes of, in the given shape.
 
-        Raises NumericsError when the bytes are not as many as the shape needs.
+        packed: ceil(size * bits / 8) bytes (uint8).  shape: an integer or a tuple.  Raises NumericsError
+        when the bytes are not as many as the shape needs.
 
         >>> from numerics.formats import fp4
         >>> fp4.unpack([33, 15], 3)
@@ -297,7 +332,7 @@ class Element(Dtype):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Integer(Element):
-    """Two's complement (signed) or plain (unsigned) integers; NaN becomes 0, and so does -0."""
+    """Integers: two's complement where signed, else plain binary.  NaN becomes 0, and so does -0."""
 
     kind = "integer"
     overflows = ("saturate",)
@@ -334,11 +369,13 @@ class Integer(Element):
 class Float(Element):
     """Sign, exponent, mantissa: (-1)**S * 2**(E - bias) * 1.M, subnormals at E = 0.
 
-    specials says where Inf and NaN are (`SPECIALS`).  subnormals=False: E = 0 means zero, codes
-    with E = 0 and M != 0 are never written and read as zero.  has_zero=False (only without
-    mantissa and sign, as in e8m0): E = 0 is a power of two like the others.  There 0 and negatives
-    become code 0 (saturate) or NaN (nonsaturate), what is positive and smaller code 0, and a tie,
-    1.5 times a power of two, goes to the even code.
+    exponent, mantissa, bias: as in the formula; bits = signed + exponent + mantissa.
+    specials says where Inf and NaN are: `ieee`, the highest exponent holds both; `fn`, NaN at the
+    highest magnitude and no Inf; `fnuz`, one NaN in the place of -0 and no Inf; `none`, neither.
+    subnormals=False: E = 0 means zero, codes with E = 0 and M != 0 are never written and read as zero.
+    has_zero=False (only without mantissa and sign, as in e8m0): E = 0 is a power of two like the others.
+    There 0 and negatives become code 0 (saturate) or NaN (nonsaturate), what is positive and smaller
+    code 0, and a tie, 1.5 times a power of two, goes to the even code.
     """
 
     kind = "float"

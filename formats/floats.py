@@ -69,12 +69,20 @@ def float_format(
     has_zero: bool = True,
     name: str | None = None,
 ) -> Float:
-    """A float format of your own; it gets every kernel.  The same facts give the same object.
+    """Returns a float format of your own; it gets every kernel.  The same facts give the same object.
 
-    exponent, mantissa: bits, 16 in all with the sign.  bias: 2**(exponent - 1) - 1 by default.
-    specials: `ieee`, `fn`, `fnuz` or `none` (dtype.SPECIALS).  subnormals=False: what lies below
-    the smallest normal rounds to it or to zero.  name: not that of a format of the tables, unless the
-    facts are the same too, which then is what comes.  Raises NumericsError for contradictory facts.
+    exponent, mantissa: bits; 1 to 8 of the exponent, 2 to 16 in all with the sign.
+    bias: of the exponent, 2**(exponent - 1) - 1 by default.
+    specials: where Inf and NaN are:
+        ieee (the default): the highest exponent holds both (IEEE 754-2019 §3.4)
+        fn: finite, and NaN at the highest magnitude only, as fp8_e4m3 (OCP OFP8 1.0 §5)
+        fnuz: finite, and one NaN in the place of -0
+        none: every code is a finite number, as fp4 (OCP MX 1.0 §5.3)
+    signed: False leaves the sign bit out; negative values become the least code, or NaN.
+    subnormals: False makes values below the smallest normal round to it or to zero.
+    has_zero: False makes unsigned powers of two without a zero, as e8m0.
+    name: by default made of the facts, as e5m3; not that of another format of the tables.
+    Raises NumericsError for facts that contradict each other or do not fit in float32.  docs/formats.md §9.
 
     >>> e5m3 = float_format(5, 3, signed=False, name="e5m3")
     >>> e5m3.bits, e5m3.max, e5m3.round(0.3)
@@ -93,7 +101,7 @@ def float_format(
 
 
 def _default_name(facts: dict[str, Any]) -> str:
-    """e5m3, e4m3none; e4m3ieee, since e4m3 is known for another format."""
+    """Returns a name such as e5m3 or e4m3none; e4m3ieee, since e4m3 is known for another format."""
     name = f"e{said(facts['exponent'])}m{said(facts['mantissa'])}"
     if facts["specials"] != "ieee":
         name += facts["specials"]

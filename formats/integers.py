@@ -31,7 +31,7 @@ uint8: Integer = row(Integer, "uint8", _QUARK, names=("U8",), bits=8, signed=Fal
 
 
 def integer_format(bits: int, *, signed: bool = True, name: str | None = None) -> Integer:
-    """An integer format of your own; it gets every kernel.  The same facts give the same object.
+    """Returns an integer format of your own; it gets every kernel.  The same facts give the same object.
 
     bits: 2 to 16, or 1 where unsigned.  signed: two's complement, else plain.  name: `int5` or `uint5` by
     default; a format of the table comes back where it has that name.  Raises NumericsError for other bits.

@@ -10,7 +10,12 @@ from numerics.formats.rounding import Draw
 
 
 class Backend(Protocol):
-    """What an executor offers to formats.  Options arrive checked; data does not."""
+    """What a backend offers to formats: one method for each of theirs.
+
+    Options arrive checked; data does not.  x, codes, packed, out: of the kind that the backend owns.  Each
+    method returns arrays of that kind, in out where it is given, and raises NumericsError for data of a type,
+    a shape or a range that cannot be.
+    """
 
     name: str
 
@@ -21,25 +26,25 @@ class Backend(Protocol):
         """Is this the executor for data of x's kind, on x's device?"""
 
     def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
-        """Element.encode."""
+        """Returns the codes (`dtype.code_dtype`) of values, each rounded once, in x's shape."""
 
     def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
-        """Element.decode."""
+        """Returns the float32 values of codes; codes of the format's own type by their bits."""
 
     def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
-        """Element.round."""
+        """Returns decode(encode(x)) in x's own type and shape."""
 
     def pack(self, codes: Any, dtype: Element) -> Any:
-        """Element.pack."""
+        """Returns codes, in C order, as ceil(size * bits / 8) bytes: one little-endian string of bits."""
 
     def unpack(self, packed: Any, shape: Any, dtype: Element) -> Any:
-        """Element.unpack."""
+        """Returns the codes, in that shape, of bytes that `pack` made."""
 
     def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
-        """Element.encode_packed."""
+        """Returns pack(encode(x)): bytes."""
 
     def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:
-        """Element.decode_packed."""
+        """Returns decode(unpack(packed)): float32 values in that shape."""
 
     def encode_blocks(
         self,
@@ -52,10 +57,13 @@ class Backend(Protocol):
         draw: Draw,
         out: Blocks | None,
     ) -> Blocks:
-        """Block.encode."""
+        """Returns x as blocks along axis: codes in x's shape, one scale a block.
+
+        rule: one of SCALE_RULES, for the MX family.  tensor_scale: of NVFP4; found from x where None.
+        """
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
-        """Block.decode."""
+        """Returns the float32 values of blocks, in the shape of their codes."""
 
     def round_blocks(
         self,
@@ -68,10 +76,10 @@ class Backend(Protocol):
         draw: Draw,
         out: Any,
     ) -> Any:
-        """Block.round."""
+        """Returns decode_blocks(encode_blocks(x)) in x's own type and shape."""
 
     def pack_blocks(self, blocks: Blocks) -> Any:
-        """Block.pack."""
+        """Returns blocks as bytes: packed codes, or whole microexponent blocks (docs/layout.md)."""
 
     def unpack_blocks(
         self,
@@ -82,4 +90,7 @@ class Backend(Protocol):
         scale: Any,
         tensor_scale: float | None,
     ) -> Blocks:
-        """Block.unpack."""
+        """Returns the blocks of a tensor of that shape from bytes that `pack_blocks` made.
+
+        scale: one a block, where the scales stand beside the bytes; None for microexponent blocks.
+        """

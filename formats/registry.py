@@ -41,7 +41,7 @@ def row(kind: Any, name: str, source: str, *, names: tuple[str, ...] = (), **fac
 
 
 def dtypes() -> tuple[Dtype, ...]:
-    """Every format of the tables, integers first.
+    """Returns every format of the tables, integers first, then floats, then blocks.
 
     >>> len(dtypes()) > 20
     True
@@ -50,10 +50,11 @@ def dtypes() -> tuple[Dtype, ...]:
 
 
 def dtype(name: Any) -> Dtype:
-    """The format of that name, whoever's name it is, in capitals or not.
+    """Returns the format of that name, whoever's name it is, in capitals or not.
 
-    name: a Dtype, a string (ours or an alias), a torch dtype, or an ml_dtypes or NumPy dtype.
-    Raises NumericsError with the nearest name, or with what to declare for another library's type.
+    name: a format, a string (ours, a standard's or another library's name), a torch dtype, or an ml_dtypes
+    or NumPy dtype.  Raises NumericsError with the nearest name, or with what to declare for a type that
+    has no row here.
 
     >>> dtype("float8_e4m3fn"), dtype("MXFP4"), dtype("e4m3")
     (fp8_e4m3, mxfp4, fp8_e4m3)

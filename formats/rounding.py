@@ -65,7 +65,10 @@ class BlockOptions(NamedTuple):
 
 
 def check_rounding(rounding: str) -> str:
-    """The rounding mode, when there is one of that name; `round`, Quark's word, is half_away."""
+    """Returns the rounding mode of that name; `round`, AMD Quark's word, is half_away.
+
+    Raises NumericsError for a name that is not in ROUNDINGS.
+    """
     found = one_of("rounding mode", rounding, (*ROUNDINGS, *CALLED))
     return CALLED.get(found, found)
 

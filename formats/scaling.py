@@ -111,7 +111,7 @@ def mx_round(b: Lane, f: Grid, s: Scale, rounding: str, random: Lane) -> Lane:
 
 
 def mx_round_directly(b: Lane, f: Grid, s: Scale) -> Lane:
-    """The same without the codes: an element is rounded between two exact scalings."""
+    """Rounds a block without its codes: each element between two exact scalings."""
     a = b & MAGNITUDE
     scale = mx_scale(max_of_block(a), s)
     y = as_bits(as_float(a) * power_of_two(254 - scale))
@@ -209,7 +209,7 @@ def micro_round(b: Lane, m: Lane, rounding: str, random: Lane) -> Lane:
 
 
 def micro_round_directly(b: Lane, m: Lane) -> Lane:
-    """The same without the codes: the count of steps stays planted under its power of two."""
+    """Rounds a block without its codes: the count of steps stays planted under its power of two."""
     exponent, shift = micro_fields(b & MAGNITUDE)
     taken = micro_taken(b, exponent)
     one = (151 - m - shift) << 23
@@ -261,7 +261,7 @@ def affine_code(
 
 
 def affine_value(code: Lane, scale: Lane, zero: Lane, q: Range) -> Lane:
-    """(q - zero) * scale, as float32 bits; a zero keeps the sign of nothing: it is +0."""
+    """(q - zero) * scale, as float32 bits; a zero is +0, whatever gave it."""
     n = signed(code, q) - zero
     a = float_of(where(n < 0, 0 - n, n))
     value = as_bits(as_float(a) * as_float(scale))

@@ -67,7 +67,7 @@ def spelled(d: Dtype) -> str | dict[str, Any]:
 
 
 def read(said: str | dict[str, Any]) -> Dtype:
-    """The inverse of `spelled`."""
+    """Returns the format of a text that `spelled` made."""
     return registry.dtype(said) if isinstance(said, str) else dtype_of(said)
 
 
@@ -84,7 +84,7 @@ def _text(d: Dtype) -> str:
 
 @lru_cache(maxsize=1024)
 def parse(text: str) -> Dtype:
-    """The inverse of `text_of`; raises NumericsError for another text."""
+    """Returns the format of a text that `text_of` made; raises NumericsError for another text."""
     if not text.startswith("{"):
         return registry.dtype(text)
     return dtype_of(facts_in(text, "a format"))

@@ -55,7 +55,7 @@ class ScaleLayout:
         return math.prod(self.rows), math.prod(self.columns)
 
     def arrange(self, scales: Any) -> Any:
-        """Scales [..., rows, blocks of a row] as the kernel's bytes [..., all of a matrix].
+        """Returns scales [..., rows, blocks of a row] as the kernel's bytes [..., bytes of a matrix].
 
         scales: any type of one byte, row by row as `QTensor.scale` gives them.  Rows and columns are
         filled up to whole tiles with bytes of zero.  Raises NumericsError for another type or shape.
@@ -74,9 +74,10 @@ class ScaleLayout:
         return _as_kind(laid, scales.dtype)
 
     def restore(self, arranged: Any, shape: Sequence[int]) -> Any:
-        """The inverse of `arrange`: scales of that shape, what filled up the tiles cut off.
+        """Returns the scales that `arrange` put in the kernel's order, what filled up the tiles cut off.
 
-        Raises NumericsError when the bytes are not as many as the shape needs.
+        arranged: bytes [..., bytes of a matrix].  shape: of the scales, [..., rows, blocks of a row].  Raises
+        NumericsError when the bytes are not as many as the shape needs.
 
         >>> import numpy as np
         >>> scales = np.arange(10, dtype=np.uint8).reshape(2, 5)
@@ -125,13 +126,14 @@ AWQ = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
 def pack_words(codes: Any, dtype: Any, *, axis: int = -1, order: Sequence[int] | None = None) -> Any:
-    """Integer codes in int32 words along an axis, the first in the lowest bits.
+    """Returns integer codes in int32 words along an axis, the first in the lowest bits.
 
-    codes: of an integer format of 2, 4 or 8 bits.  A word holds the values less the format's least:
-    signed ones in offset binary, as compressed-tensors' pack-quantized stores them, unsigned ones as
-    they are, as GPTQ (axis 0) and AWQ (order=AWQ) do.  order: which element of a word's worth lies
-    where, lowest bits first.  The last word is filled up with zeros.  Raises NumericsError for
-    other formats (versions of compressed-tensors differ on 3, 5, 6 and 7 bits) and orders.
+    codes: uint8 of an integer format of 2, 4 or 8 bits, any shape.  dtype: the format, or its name.  axis:
+    along which 32 / bits neighbours become one word.  A word holds the values less the format's least: signed
+    ones in offset binary, as compressed-tensors' pack-quantized stores them, unsigned ones as they are, as
+    GPTQ (axis 0) and AWQ (order=AWQ) do.  order: which element of a word's worth lies where, lowest bits
+    first.  The last word is filled up with zeros.  Raises NumericsError for other formats (versions of
+    compressed-tensors differ on 3, 5, 6 and 7 bits) and orders.
 
     >>> import numpy as np
     >>> pack_words(np.array([1, 15, 8], np.uint8), "int4")             # 1, -1, -8
@@ -154,9 +156,10 @@ def pack_words(codes: Any, dtype: Any, *, axis: int = -1, order: Sequence[int] |
 def unpack_words(
     words: Any, dtype: Any, length: int, *, axis: int = -1, order: Sequence[int] | None = None
 ) -> Any:
-    """The inverse of `pack_words`: `length` codes along the axis.
+    """Returns the codes that `pack_words` put into int32 words: `length` of them along the axis.
 
-    Raises NumericsError for words that are not int32 or not as many as the length needs.
+    dtype, axis, order: as for `pack_words`.  Raises NumericsError for words that are not int32 or not as many
+    as the length needs.
 
     >>> import numpy as np
     >>> unpack_words(np.array([121], np.int32), "int4", 3)
@@ -207,7 +210,7 @@ def _check_bytes(x: Any) -> None:
 
 
 def _as_kind(x: Any, kind: Any) -> Any:
-    """The same memory as another type."""
+    """Returns the same memory as another type."""
     if not is_tensor(x):
         return x.view(kind)
     import torch

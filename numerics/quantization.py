@@ -45,26 +45,47 @@ def quantize(
     seed: int | None = None,
     random_bits: Any = None,
 ) -> QTensor:
-    """A tensor in a format: codes = clamp(round(x / scale) + zero_point).
+    """Returns a tensor in a format, as packed codes with the scales that they need.
 
-    x: as for `Dtype.encode`.  Integers and floats take a scheme (per_tensor by default), and
-    scale_type: float32 (the default), float16, bfloat16, pof2 (a power of two, never below the scale wanted,
-    2**-127 .. 2**127), float (x's own type).  A scale is found from the finite values of x: amax /
-    max (1 where amax is 0), or for symmetric=False, integers only, (max - min) / (qmax - qmin) over
-    the range widened to 0.  It is rounded to its type before use, never to zero or infinity: to the
-    type's smallest or largest number instead.  scale, zero_point: given instead of found, in the
-    shape that the scheme makes; a given scale is rounded to its type too.  Negative values are lost in
-    a symmetric unsigned format: where the scale is found, a NumericsWarning says how many.
-    zero_point_type: int32, or float32 for one that is not rounded.  NaN becomes an integer as 0 does.
-    Wide floats (bfloat16, float16: `Float.wide`) are a plain cast, scale 1 and Inf where `encode` gives
-    it, unless scheme, scale_type or scale is given.  Block formats take axis and scale_rule instead;
-    those whose blocks have float scales, such as NVFP4, tensor_scale: the one of the tensor, given instead
-    of found from the largest magnitude: a positive number that float32 can hold, or an array or tensor
-    of one, rounded to float32 before use.
-    rounding, seed, random_bits: as for `Dtype.encode`.  Of a torch tensor: a tensor subclass,
-    on its device.  Raises NumericsError for what does not fit together.  docs/formats.md §6.
+    Single numbers become codes = clamp(round(x / scale) + zero_point); blocks find their own scales.
+
+    x: a NumPy array or a torch tensor of float16, bfloat16, float32 or float64, of any shape and strides, or
+        a Python number or nested list, which counts as float64.  It is not changed.
+    dtype: the format: an object such as nx.int4, or its name, ours or another library's ("float8_e4m3fn").
+
+    Integer and float formats take:
+    scheme: which elements share a scale: nx.per_tensor() (the default), nx.per_channel(axis),
+        nx.per_group(size, axis=-1), or such a text.
+    symmetric: True (the default): scale = amax / largest value, no zero point.  False, integers only: scale =
+        (max - min) / (qmax - qmin), of the range widened to hold 0, and a zero point.
+    scale_type: what a scale is rounded to before it is used: float32 (the default), float16, bfloat16,
+        float (x's own type), or pof2 (the smallest power of two not below, 2**-127 .. 2**127).  It never
+        becomes 0 or Inf: the type's smallest or largest number instead.
+    zero_point_type: int32 (the default), or float32 for one that is not rounded to an integer.
+    scale, zero_point: given instead of found, in the shape that the scheme makes: () for per_tensor, (n,)
+        for per_channel, x's shape with ceil(n / size) along the axis for per_group.
+    Scales are found from the finite values of x; one is 1 where all are 0.  bfloat16 and float16 are a plain
+    cast (scale 1; too large values become Inf) unless scheme, scale_type or scale is given.
+
+    Block formats take instead:
+    axis: along which blocks lie, the last by default.
+    scale_rule: of OCP MX: floor (the default), ceil, even, rceil or bump, as for `Block.encode`.
+    tensor_scale: of blocks with float scales, such as NVFP4: the one scale of the tensor, given instead of
+        found from the largest magnitude: a positive number within float32, or an array or tensor of one.
+
+    All take:
+    rounding: half_even (the default: a tie goes to the even code), half_away or round (away from zero),
+        half_up, half_down, toward_zero, floor, ceil, to_odd or stochastic, as for `Element.encode`.
+    seed, random_bits: of stochastic rounding, exactly one: a 64-bit integer, or uint32 in x's shape.
+
+    Returns a QTensor; of a torch tensor one that is a torch tensor too, on its device.  NaN becomes an
+    integer as 0 does.  Warns where a symmetric unsigned format loses negative values.  Raises NumericsError
+    for an unknown option, and for options that do not fit together.  Every rule: docs/formats.md §6.
 
     >>> import numerics as nx
+    >>> q = nx.quantize([[0.5, -3.5], [2.1, 7.0]], "int4", scheme=nx.per_channel(0))
+    >>> q.codes.tolist(), q.scale.tolist(), q.dequantize()
+    ([[1, 9], [2, 7]], [0.5, 1.0], [[0.5, -3.5], [2.0, 7.0]])
     >>> q = nx.quantize([-1.0, 0.5, 3.0], "int8", symmetric=False, scale_type="pof2")
     >>> q.codes.tolist(), float(q.scale), int(q.zero_point)
     ([128, 176, 0], 0.03125, -96)
@@ -85,7 +106,11 @@ def quantize(
 
 
 def dequantize(q: QTensor) -> Any:
-    """The values of a quantized tensor, in the type that was quantized.
+    """Returns the values of a quantized tensor, in its shape and in the type that was quantized.
+
+    q: a QTensor; `q.dequantize(dtype)` gives another type.  Single numbers are (code - zero_point) * scale,
+    elements of blocks their value times the scale, each operation rounded once.  Raises NumericsError for
+    what is no QTensor.
 
     >>> import numerics as nx
     >>> nx.dequantize(nx.quantize([0.1, 0.7], "fp4"))
@@ -113,10 +138,15 @@ def fake_quantize(
     random_bits: Any = None,
     clip_gradient: bool = False,
 ) -> Any:
-    """dequantize(quantize(x)), bit for bit, in x's own type, without the bytes between.
+    """Returns dequantize(quantize(x)), bit for bit, in x's own type and shape, made in one pass.
 
-    Arguments and errors as for `quantize`.  In torch the gradient goes straight through (arXiv
-    1308.3432), with clip_gradient=True only where x lies within the range of the format.
+    x, dtype: as for `quantize`, and so are scheme (per_tensor, per_channel(axis), per_group(size, axis)),
+    symmetric, scale_type (float32, float16, bfloat16, float, pof2), zero_point_type (int32, float32), scale,
+    zero_point; of blocks axis and scale_rule (floor, ceil, even, rceil, bump); rounding (half_even,
+    half_away, half_up, half_down, toward_zero, floor, ceil, to_odd, stochastic), seed and random_bits.
+    clip_gradient: in torch the gradient goes straight through (arXiv 1308.3432); True makes it 0 where x lies
+        outside what its scale can represent, half a step beyond the outermost values, and at Inf and NaN.
+    Raises NumericsError as `quantize` does.  Every rule: docs/formats.md §6, §7.
 
     >>> import numerics as nx
     >>> nx.fake_quantize([-1.0, 0.3, 3.5], "int4")
@@ -150,7 +180,7 @@ def _refuse_quantized(x: Any) -> None:
 def quantized(
     x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw, tensor_scale: Any = None
 ) -> ArrayQTensor:
-    """`quantize`, its options checked."""
+    """Returns x quantized by the backend that owns it; the options are checked, the data is not."""
     recipe.refuse_given(scale, zero_point, tensor_scale)
     if scale is not None:
         recipe = recipe.with_scale()
@@ -165,7 +195,7 @@ def quantized(
 def fake_quantized(
     x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw, tensor_scale: Any = None
 ) -> Any:
-    """`fake_quantize`, its options checked."""
+    """Returns x quantized and dequantized by the backend that owns it; the options are checked."""
     recipe.refuse_given(scale, zero_point, tensor_scale)
     target = affine_backend(x)
     data, original = target.prepare(x)
@@ -189,7 +219,7 @@ def fake_quantized(
 def affine_of(
     recipe: Recipe, target: AffineBackend, data: Any, original: str, scale: Any = None, zero: Any = None
 ) -> Affine:
-    """The scale and the zero point of a tensor: found, or given and checked; 1 of a cast."""
+    """Returns the scale and the zero point of a tensor: found, or given and checked; scale 1 for a cast."""
     partition = recipe.partition(tuple(data.shape))
     given = None if scale is None else _positive("scale", scale, partition.shared)
     zero = _given_zero(recipe, zero, given, partition.shared, wide_type(original))
@@ -215,7 +245,7 @@ def _say_clipped(d: Element, low: Any, data: Any) -> None:
 def pack(
     recipe: Recipe, target: AffineBackend, data: Any, original: str, affine: Affine, draw: Draw
 ) -> ArrayQTensor:
-    """The quantized tensor, with that scale."""
+    """Returns the quantized tensor, with that scale and zero point."""
     shape, element = tuple(data.shape), recipe.element
     if recipe.scaled:
         packed = target.quantize_packed(
@@ -231,7 +261,7 @@ def pack(
 
 
 def stored(recipe: Recipe, target: AffineBackend, affine: Affine, original: str) -> Affine:
-    """A scale and a zero point in the types in which they are kept."""
+    """Returns a scale and a zero point in the types in which they are kept: float64, or float32."""
     kind = "float64" if recipe.stored_scale_type(original) == "float64" else "float32"
     zero = affine.zero
     if zero is not None and recipe.zero_point_type == "float32":
@@ -242,7 +272,7 @@ def stored(recipe: Recipe, target: AffineBackend, affine: Affine, original: str)
 def pack_blocks(
     recipe: Recipe, data: Any, original: str, draw: Draw, tensor_scale: Any = None
 ) -> ArrayQTensor:
-    """The quantized tensor, in blocks."""
+    """Returns the quantized tensor, in blocks."""
     d = recipe.block
     options = d.check_options(recipe.scale_rule, recipe.rounding, None, tensor_scale, draw.seed, draw.bits)
     packed, scale, tensor_scale = affine_backend(data).quantize_blocks(

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 
 def transcode(q: QTensor, dtype: Any) -> QTensor:
-    """The same values in another format, bit for bit as `dequantize` computes them; NaN stays NaN.
+    """Returns the same values in another format, bit for bit as `dequantize` computes them; NaN stays NaN.
 
+    q: a QTensor.  dtype: the other format, or its name.
     Single numbers keep their scheme, scales and zero points.  Blocks of the same size and scale format,
     and microexponents of the same blocks, keep their scales where the codes allow.  Other blocks become
     MX or microexponent blocks when the largest magnitude of each gives a scale with which all others
@@ -149,7 +150,7 @@ def _lossy(q: QTensor, made: QTensor, changed: Any) -> NumericsError:
 
 
 def _bits(x: Any) -> Any:
-    """As integers: comparing floats would take subnormals for zero where the caller flushes them."""
+    """Returns floats as integers: comparing floats takes subnormals for zero where the caller flushes."""
     kind = f"int{8 * x.dtype.itemsize}"
     if not is_tensor(x):
         return x.view(kind)

@@ -16,6 +16,13 @@ from pathlib import Path
 
 import pytest
 
+import numerics as nx
+from numerics.conform import KINDS
+from numerics.formats import dispatch
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
+from numerics.tensor.scheme import KINDS as SCHEMES
+from numerics.tensor.spec import SCALE_TYPES, ZERO_POINT_TYPES
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("formats", "backends", "numerics", "tests", "bench")
 PAGES = sorted([*ROOT.glob("*.md"), *(p for room in (*ROOMS, "docs") for p in (ROOT / room).rglob("*.md"))])
@@ -161,6 +168,46 @@ def resolves(name: str) -> bool:
 def test_no_text_cites_a_document_that_nobody_has():
     sources = [source for source in SOURCES if source != Path(__file__)]
     assert not [where for _, where, _ in cited(UNKNOWN, (*sources, *PAGES))]
+
+
+POINTER = re.compile(r"[A-Za-z_.]+\.[a-z_]+\.")  # `Element.encode.`
+
+
+def test_no_docstring_is_only_the_name_of_another_function():
+    wrong = [
+        f"{p.relative_to(ROOT)}:{line}" for p in SOURCES for line, text in told(p) if POINTER.fullmatch(text)
+    ]
+    assert not wrong
+
+
+BLOCK = (*ROUNDINGS, *SCALE_RULES)
+QUANTIZE = (*BLOCK, *SCALE_TYPES, *ZERO_POINT_TYPES, *SCHEMES)
+OPTIONS = {
+    "Element.encode": (nx.Element.encode, (*ROUNDINGS, *OVERFLOWS)),
+    "Block.encode": (nx.Block.encode, BLOCK),
+    "quantize": (nx.quantize, QUANTIZE),
+    "fake_quantize": (nx.fake_quantize, QUANTIZE),
+    "use": (nx.use, [name for name in dispatch.names() if name != "interpreter"]),
+    "float_format": (nx.float_format, ("ieee", "fn", "fnuz", "none")),
+    "observer": (nx.observe.observer, tuple(nx.observe.OBSERVERS)),
+    "check": (nx.conform.check, (*KINDS, *BLOCK, *OVERFLOWS)),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_help_lists_every_option(name):
+    function, options = OPTIONS[name]
+    words = set(re.findall(r"\w+", function.__doc__ or ""))
+    assert [option for option in options if option not in words] == []
+
+
+def test_the_law_names_every_format_and_every_option():
+    law = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"`(\w+)`", law)) | set(" ".join(re.findall(r"`([\w ]+)`", law)).split())
+    names = [str(d) for d in nx.dtypes()]
+    options = [*QUANTIZE, *OVERFLOWS, "_3SD", "_LL_J", "_KL_J"]
+    schemes = set(re.findall(r"`(\w+)\(", law))
+    assert [name for name in (*names, *options) if name not in words | schemes] == []
 
 
 @pytest.mark.parametrize("name", ["ops.py", "formats/dtypes.py", "docs/gone.md", "numerics/recipe.py"])

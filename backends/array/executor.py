@@ -46,21 +46,21 @@ class ArrayExecutor(Composed):
         random: Array | None,
         out: Codes,
     ) -> None:
-        """Element.encode."""
+        """Writes the code of each of x into out."""
         f = grid(dtype, rounding, overflow)
         _map(bound.encode, f, x, rounding, random, out)
 
     def round(
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
     ) -> None:
-        """Element.round."""
+        """Writes the format's value for each of x into out, which is of x's type."""
         values = np.empty(x.shape, np.float32)
         f = grid(dtype, rounding, overflow)
         _map(bound.round_bits, f, x, rounding, random, values.view(np.int32))
         out[...] = narrow(values, x.dtype)
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
-        """Element.decode."""
+        """Writes the float32 value of each code into out."""
         f = grid(dtype, "half_even", dtype.default_overflow)
         bits = out.view(np.int32)
         with ieee_arithmetic():
@@ -70,7 +70,7 @@ class ArrayExecutor(Composed):
     def encode_blocks(
         self, x: Array, dtype: Block, options: BlockOptions, out: BlockFields | None = None
     ) -> BlockFields:
-        """Block.encode."""
+        """Returns the rows of x as blocks, in out where it is given."""
         n = len(x)
         fields = empty_fields(n, dtype) if out is None else out
         with ieee_arithmetic():
@@ -89,14 +89,14 @@ class ArrayExecutor(Composed):
         tensor_scale: float | None,
         out: NDArray[np.float32],
     ) -> None:
-        """Block.decode."""
+        """Writes the float32 values of blocks into the rows of out."""
         bits = out.view(np.int32)
         with ieee_arithmetic():
             for part in _chunks(len(out), max(CHUNK // dtype.block, 1)):
                 bits[part] = _DECODE[type(dtype)](_rows(fields, part), dtype, tensor_scale)
 
     def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
-        """Block.round."""
+        """Writes the format's values for the rows of x into those of out, which is of x's type."""
         if looks_further(x, dtype, options):
             values = np.empty(x.shape, np.float32)
             self.decode_blocks(self.encode_blocks(x, dtype, options), dtype, options.tensor_scale, values)
@@ -118,7 +118,7 @@ class ArrayExecutor(Composed):
         return packed.reshape(-1)[: -(-codes.size * bits // 8)]
 
     def unpack(self, packed: NDArray[np.uint8], count: int, bits: int) -> Codes:
-        """The inverse of pack."""
+        """Returns the `count` codes that `pack` made bytes of."""
         length, size = packing.group(bits)
         rows = np.zeros(-(-count // length) * size, np.int32)
         rows[: packed.size] = packed[: rows.size]
@@ -189,7 +189,7 @@ def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
 
 
 def _shares(shape: tuple[int, ...], affine: Affine) -> Iterator[tuple[tuple[Any, ...], Affine]]:
-    """The same of [rows, n] or [batches, rows, n], and the numbers to broadcast over each part."""
+    """Returns [rows, n] or [batches, rows, n] in parts, with the numbers to broadcast over each part."""
     if len(shape) == 2:
         for r, i in _tiles((shape[0], shape[1])):
             yield (r, i), Affine(*(None if n is None else n[r, None] for n in affine))

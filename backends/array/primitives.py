@@ -20,12 +20,12 @@ def where(condition: Any, yes: Any, no: Any) -> Any:
 
 
 def as_bits(x: Any) -> Any:
-    """The same memory as int32."""
+    """Returns the same memory as int32."""
     return np.asarray(x, np.float32).view(np.int32)
 
 
 def as_float(bits: Any) -> Any:
-    """The same memory as float32."""
+    """Returns the same memory as float32."""
     return np.asarray(bits, np.int32).view(np.float32)
 
 

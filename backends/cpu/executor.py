@@ -101,7 +101,7 @@ class CpuExecutor(ArrayExecutor):
     def encode(
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Codes
     ) -> None:
-        """Element.encode."""
+        """Writes the code of each of x into out."""
         if random is not None and x.dtype == np.float64:
             super().encode(x, dtype, rounding, overflow, random, out)
             return
@@ -127,7 +127,7 @@ class CpuExecutor(ArrayExecutor):
     def round(
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
     ) -> None:
-        """Element.round."""
+        """Writes the format's value for each of x into out, which is of x's type."""
         if random is not None and x.dtype == np.float64:
             super().round(x, dtype, rounding, overflow, random, out)
             return
@@ -138,14 +138,14 @@ class CpuExecutor(ArrayExecutor):
         self.launcher.run(operation, x.size, (x, *(() if random is None else (random,)), *outputs))
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
-        """Element.decode."""
+        """Writes the float32 value of each code into out."""
         operation = self._once(("decode", dtype), lambda: decode_operation(dtype, CODES[dtype.code_dtype]))
         self.launcher.run(operation, codes.size, (codes, out))
 
     def decode_packed(
         self, packed_codes: NDArray[np.uint8], dtype: Element, out: NDArray[np.float32]
     ) -> None:
-        """Element.decode_packed."""
+        """Writes the float32 values of packed codes into out."""
         if dtype.bits > 8:
             super().decode_packed(packed_codes, dtype, out)
             return
@@ -164,7 +164,7 @@ class CpuExecutor(ArrayExecutor):
         return out
 
     def unpack(self, packed_codes: NDArray[np.uint8], count: int, bits: int) -> Codes:
-        """The inverse of pack."""
+        """Returns the `count` codes that `pack` made bytes of."""
         if bits > 8:
             return super().unpack(packed_codes, count, bits)
         out = empty(count, np.uint8)
@@ -179,7 +179,7 @@ class CpuExecutor(ArrayExecutor):
     def encode_blocks(
         self, x: Array, dtype: Block, options: BlockOptions, out: BlockFields | None = None
     ) -> BlockFields:
-        """Block.encode."""
+        """Returns the rows of x as blocks, in out where it is given."""
         if not fits(dtype) or looks_further(x, dtype, options):
             return super().encode_blocks(x, dtype, options, out)
         made = empty_fields(len(x), dtype) if out is None else out
@@ -188,7 +188,7 @@ class CpuExecutor(ArrayExecutor):
         return made
 
     def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
-        """Block.round."""
+        """Writes the format's values for the rows of x into those of out, which is of x's type."""
         if not fits(dtype) or looks_further(x, dtype, options):
             super().round_blocks(x, dtype, options, out)
             return
@@ -210,7 +210,7 @@ class CpuExecutor(ArrayExecutor):
     def encode_blocks_into(
         self, x: Array, dtype: Block, options: BlockOptions, out: NDArray[np.uint8], scale: Codes | None
     ) -> None:
-        """The same into arrays that are there."""
+        """Encodes blocks as encode_blocks does, into arrays that are there."""
         operation = self._block("pack", x, dtype, options, packed_streams(dtype))
         self._run(operation, x, options.random, out, *(() if scale is None else (scale,)))
 
@@ -227,7 +227,7 @@ class CpuExecutor(ArrayExecutor):
     def decode_blocks(
         self, made: BlockFields, dtype: Block, tensor_scale: float | None, out: NDArray[np.float32]
     ) -> None:
-        """Block.decode."""
+        """Writes the float32 values of blocks into the rows of out."""
         if not fits(dtype):
             super().decode_blocks(made, dtype, tensor_scale, out)
             return
@@ -278,7 +278,7 @@ class CpuExecutor(ArrayExecutor):
         random: Array | None,
         out: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
-        """The same straight to bytes."""
+        """Returns the codes of encode_affine as bytes, made in one pass."""
         if x.dtype == np.float64 or dtype.bits > 8 or x.shape[-1] * dtype.bits % 8:
             return super().encode_affine_packed(x, dtype, affine, rounding, random, out)
         out = empty(x.size * dtype.bits // 8, np.uint8) if out is None else out

@@ -92,7 +92,7 @@ class Job:
             self.function(*call)
 
     def help(self, gate: Gate) -> None:
-        """The same on a helper's thread, if the caller still waits."""
+        """Runs the work on a helper's thread, if the caller still waits."""
         if gate.enter():
             try:
                 self.take()

@@ -98,7 +98,7 @@ class Operation:
 
     @cached_property
     def streams(self) -> tuple[Stream, ...]:
-        """Of the inputs, then of the outputs."""
+        """The streams of the inputs, then of the outputs."""
         return (*self.inputs, *self.outputs)
 
     def kernel_name(self, streaming: bool) -> str:

@@ -35,7 +35,7 @@ WIDEST = 128  # elements of a block that becomes one vector
 
 
 def alike(f: Grid, rounding: str) -> Grid:
-    """The same grid with numbers where None would say the same: fewer kinds, so fewer kernels."""
+    """Returns an equal grid with numbers for facts that do not matter here: so formats share a kernel."""
     even = rounding == "half_even"
     return replace(
         f,
@@ -88,7 +88,7 @@ def decode_operation(d: Element, source: Stream) -> Operation:
 
 
 def copy_operation(name: str, source: Stream, target: Stream) -> Operation:
-    """The same codes, stored another way."""
+    """Returns the operation that stores the same codes another way."""
     return Operation(name, lambda lane: lane, Parameters(), (source,), (target,))
 
 

@@ -242,7 +242,7 @@ def pack_bytes(builder: ir.IRBuilder, codes: ir.Value, bits: int) -> ir.Value:
 
 
 def unpack_bytes(builder: ir.IRBuilder, value: ir.Value, width: int, bits: int) -> Lane:
-    """The inverse of pack_bytes, each code in a 32-bit lane."""
+    """Returns the codes that pack_bytes made bytes of, each in a 32-bit lane."""
     used, codes = bits, 1
     while used % 8:
         used, codes = 2 * used, 2 * codes

@@ -84,7 +84,7 @@ class Cut:
 
     @property
     def elements(self) -> int:
-        """Of a program; fewer where each brings a scale and a zero point of its own."""
+        """Elements of a program; fewer where each brings a scale and a zero point of its own."""
         return per_program(math.prod(self.sizes[:2])) // (1 if self.order == "rows" else 2)
 
     @property

@@ -70,7 +70,7 @@ class GpuBackend:
     # ---- elements --------------------------------------------------------------------------
 
     def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
-        """Element.encode."""
+        """Returns the code of each of x, in its shape; in out where it is given."""
         data = take(x)
         result = target(out, tuple(data.shape), CODES[dtype.code_dtype], data)
         direct = landing(result, data)
@@ -85,7 +85,7 @@ class GpuBackend:
         return _done(result, direct)
 
     def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
-        """Element.decode."""
+        """Returns the float32 value of each code; in out where it is given."""
         data = take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name)
         result = target(out, tuple(data.shape), torch.float32, data)
         return self._decode(data, dtype, result, None)
@@ -107,7 +107,7 @@ class GpuBackend:
         return _done(result, direct)
 
     def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
-        """Element.round."""
+        """Returns the format's value for each of x, in x's type; in out where it is given."""
         data = take(x)
         result = target(out, tuple(data.shape), data.dtype, data)
         wide, low = _elements(data, dtype, rounding)
@@ -123,16 +123,16 @@ class GpuBackend:
         return _done(result, direct)
 
     def pack(self, codes: Any, dtype: Element) -> Any:
-        """Element.pack."""
+        """Returns codes, in C order, as one little-endian string of bits (uint8)."""
         return pack(take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name), dtype.bits)
 
     def unpack(self, packed: Any, shape: Any, dtype: Element) -> Any:
-        """Element.unpack."""
+        """Returns the codes, in that shape, of bytes that `pack` made."""
         shape = as_shape(shape)
         return unpack(take_bytes(packed, math.prod(shape), dtype.bits), shape, dtype.bits)
 
     def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
-        """Element.encode_packed."""
+        """Returns the codes of x as bytes, without the codes between."""
         data, bits = take(x), dtype.bits
         draws, random, seed = random_bits(draw, data)
         if data.dtype == torch.float64:
@@ -149,7 +149,7 @@ class GpuBackend:
         return as_bytes(packed, n, bits)
 
     def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:
-        """Element.decode_packed."""
+        """Returns the float32 values of packed codes, in that shape."""
         shape = as_shape(shape)
         data = take_bytes(packed, math.prod(shape), dtype.bits)
         return self._decode(data, dtype, target(None, shape, torch.float32, data), dtype.bits)
@@ -160,7 +160,7 @@ class GpuBackend:
         self, x: Any, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
         draw: Draw, out: Blocks | None = None,
     ) -> Blocks:  # fmt: skip
-        """Block.encode."""
+        """Returns x as blocks along axis; in the arrays of out where it is given."""
         came = take(x)
         data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
         cut = Cut.of(tuple(data.shape), axis, dtype)
@@ -188,7 +188,7 @@ class GpuBackend:
         return (*blocks.drawn_codes(x, dtype, o, cut, draws, fields), plain.microexponents)
 
     def decode_blocks(self, of: Blocks, out: Any) -> Any:
-        """Block.decode."""
+        """Returns the float32 values of blocks; in out where it is given."""
         fields, cut = _fields(of)
         result = target(out, tuple(fields.codes.shape), torch.float32, fields.codes)
         direct = landing(result, fields.codes, fields.scale, fields.micro)
@@ -199,7 +199,7 @@ class GpuBackend:
         self, x: Any, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
         draw: Draw, out: Any,
     ) -> Any:  # fmt: skip
-        """Block.round."""
+        """Returns the values of x in blocks along axis, in x's type; in out where it is given."""
         came = take(x)
         result = target(out, tuple(came.shape), came.dtype, came)
         if _looks_further(came, dtype, draw):
@@ -212,7 +212,7 @@ class GpuBackend:
         return _done(result, direct)
 
     def pack_blocks(self, of: Blocks) -> Any:
-        """Block.pack."""
+        """Returns blocks as bytes: packed codes, or whole microexponent blocks (docs/layout.md)."""
         fields, cut = _fields(of)
         d = of.dtype
         if d.scale_beside:
@@ -224,7 +224,7 @@ class GpuBackend:
     def unpack_blocks(
         self, packed: Any, dtype: Block, shape: Any, axis: int, scale: Any, tensor_scale: float | None
     ) -> Blocks:
-        """Block.unpack."""
+        """Returns the blocks, of a tensor of that shape, of bytes that `pack_blocks` made."""
         shape = as_shape(shape)
         if dtype.scale_beside:
             if scale is None:
@@ -326,7 +326,7 @@ class GpuBackend:
     def quantize_packed(
         self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: str, draw: Draw
     ) -> Any:
-        """The same codes as one string of bits."""
+        """Returns the codes of `quantize` as one string of bits."""
         return pack(self.quantize(data, dtype, partition, scales, rounding, draw), dtype.bits)
 
     def fake_quantize(

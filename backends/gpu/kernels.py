@@ -63,7 +63,7 @@ def store_bits(out, offsets, b, mask, KIND: tl.constexpr, BFLOAT16: tl.constexpr
 
 
 def draw_run(seed, first, COUNT: tl.constexpr):
-    """Of elements first ... first + COUNT - 1; first is a multiple of 4."""
+    """Draws the random bits of elements first ... first + COUNT - 1; first is a multiple of 4."""
     counter = first // 4 + tl.arange(0, COUNT // 4)
     low, high = (counter & 0xFFFFFFFF).to(tl.uint32), (counter >> 32).to(tl.uint32)
     w0, w1, w2, w3 = tl.philox(seed, low, high, low * 0, low * 0)
@@ -72,7 +72,7 @@ def draw_run(seed, first, COUNT: tl.constexpr):
 
 
 def draw_each(seed, index):
-    """Of elements anywhere: four times the work."""
+    """Draws the random bits of elements anywhere: four times the work."""
     counter, lane = index // 4, index % 4
     low, high = (counter & 0xFFFFFFFF).to(tl.uint32), (counter >> 32).to(tl.uint32)
     w0, w1, w2, w3 = tl.philox(seed, low, high, low * 0, low * 0)
@@ -314,7 +314,7 @@ def place_of_blocks(
 
 
 def random_each(random, seed, start, offsets, mask, DRAW: tl.constexpr):
-    """As random_run, for elements that lie anywhere."""
+    """Returns random bits as random_run does, for elements that lie anywhere."""
     r = None
     if DRAW == "bits":
         r = tl.load(random + start + offsets, mask=mask, other=0)

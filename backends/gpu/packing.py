@@ -77,14 +77,14 @@ def unpack_micro(
 
 
 def _rows(codes: torch.Tensor, blocking: Blocking) -> torch.Tensor:
-    """As [blocks, size], short last blocks filled with zeros."""
+    """Returns codes as rows [blocks, size], short last blocks filled with zeros."""
     moved = codes.to(torch.int32).movedim(blocking.axis, -1)
     missing = blocking.per_line * blocking.size - blocking.length
     return torch.nn.functional.pad(moved, (0, missing)).reshape(blocking.count, blocking.size)
 
 
 def _elements(rows: torch.Tensor, blocking: Blocking) -> torch.Tensor:
-    """The inverse of _rows."""
+    """Returns the elements that _rows made rows of."""
     lines = rows.reshape(*blocking.lines, blocking.per_line * blocking.size)[..., : blocking.length]
     return lines.movedim(-1, blocking.axis).contiguous()
 

@@ -13,22 +13,22 @@ def where(condition: Any, yes: Any, no: Any) -> Any:
 
 
 def minimum(a: Any, b: Any) -> Any:
-    """Of integers."""
+    """Returns the smaller of two integers."""
     return tl.minimum(a, b)
 
 
 def maximum(a: Any, b: Any) -> Any:
-    """Of integers."""
+    """Returns the larger of two integers."""
     return tl.maximum(a, b)
 
 
 def as_bits(x: Any) -> Any:
-    """The same register as int32."""
+    """Returns the same register as int32."""
     return tl.cast(x, tl.int32, bitcast=True)
 
 
 def as_float(bits: Any) -> Any:
-    """The same register as float32."""
+    """Returns the same register as float32."""
     return tl.cast(bits, tl.float32, bitcast=True)
 
 

@@ -79,7 +79,7 @@ def target(
 
 
 def landing(out: torch.Tensor, *sources: torch.Tensor | None) -> torch.Tensor:
-    """Where kernels write: into out when it is contiguous and apart from what they read, else beside it."""
+    """Returns the buffer that kernels write: out, where it is contiguous and apart from the sources."""
     if out.is_contiguous() and all(source is None or _apart(out, source) for source in sources):
         return out
     return torch.empty(out.shape, dtype=out.dtype, device=out.device)

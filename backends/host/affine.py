@@ -64,7 +64,7 @@ class Partition:
 
     @cached_property
     def cut(self) -> Cut:
-        """The same as an executor takes it."""
+        """The tensor's rows as an executor takes them."""
         if self.axis is None:
             return Cut(self.shape, (1, math.prod(self.shape)), ())
         outer, length = math.prod(self.shape[: self.axis]), self.shape[self.axis]
@@ -84,10 +84,12 @@ class Partition:
 
 @dataclass(frozen=True)
 class Cut:
-    """A tensor as executors take it: [rows, n], a scale a row; or [batches, rows, n], a scale a column.
+    """A view of a tensor for executors: [rows, n], one scale a row; or [batches, rows, n], one a column.
 
-    The memory is as it is, but where a short last group is padded.  repeats: how often the same
-    scales come again, where channels are not the outermost axis.
+    whole, shared: the shapes of the tensor and of its scales.  shape: of the view.
+    padded: the groups where the last is short: then, and only then, the tensor is copied and filled with
+    zeros.
+    repeats: how many outer slices use the same channel scales, where channels are not the outermost axis.
     """
 
     whole: tuple[int, ...]
@@ -101,7 +103,7 @@ class Cut:
         return x.reshape(self.shape) if self.padded is None else self.padded.rows(x)
 
     def elements(self, rows: Array) -> Array:
-        """The inverse of rows."""
+        """Returns the elements, in the tensor's shape, that `rows` made rows of."""
         return rows.reshape(self.whole) if self.padded is None else self.padded.elements(rows)
 
     def numbers(self, field: Array) -> Array:
@@ -115,7 +117,7 @@ class Cut:
         return numbers if len(self.shape) == 2 else numbers.reshape(self.shape[0], self.shape[2])
 
     def field(self, numbers: Array, join: np.ufunc) -> Array:
-        """The inverse of numbers; those of one scale are joined."""
+        """Returns numbers, one a row, in the shape of the scales; those that share a scale are joined."""
         if self.padded is not None:
             return self.padded.shared(numbers)
         if self.repeats != 1:

@@ -61,7 +61,7 @@ class HostBackend(HostAffine):
     # ---- elements --------------------------------------------------------------------------
 
     def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
-        """Element.encode."""
+        """Returns the code of each of x, in its shape; in out where it is given."""
         data, give = take(x)
         random = random_bits.bits(draw, data.shape)
         target = Target(out, data.shape, np.dtype(dtype.code_dtype), data, give)
@@ -69,14 +69,14 @@ class HostBackend(HostAffine):
         return target.done()
 
     def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
-        """Element.decode."""
+        """Returns the float32 value of each code; in out where it is given."""
         data, give = take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name)
         target = Target(out, data.shape, np.dtype(np.float32), data, give)
         self.executor.decode(data.reshape(-1), dtype, target.flat)
         return target.done()
 
     def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
-        """Element.round."""
+        """Returns the format's value for each of x, in x's type; in out where it is given."""
         data, give = take(x)
         random = random_bits.bits(draw, data.shape)
         target = Target(out, data.shape, data.dtype, data, give)
@@ -84,12 +84,12 @@ class HostBackend(HostAffine):
         return target.done()
 
     def pack(self, codes: Any, dtype: Element) -> Any:
-        """Element.pack."""
+        """Returns codes, in C order, as one little-endian string of bits (uint8)."""
         data, give = take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name)
         return give(self.executor.pack(data.reshape(-1), dtype.bits))
 
     def unpack(self, packed: Any, shape: Any, dtype: Element) -> Any:
-        """Element.unpack."""
+        """Returns the codes, in that shape, of bytes that `pack` made."""
         data, give = take_codes(packed, 8, "uint8", "packed bytes")
         shape = as_shape(shape)
         return give(self._unpack(data.reshape(-1), math.prod(shape), dtype.bits).reshape(shape))
@@ -99,7 +99,7 @@ class HostBackend(HostAffine):
         return self.executor.unpack(packed, count, bits)
 
     def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
-        """Element.encode_packed."""
+        """Returns the codes of x as bytes, without the codes between."""
         data, give = take(x)
         random = random_bits.bits(draw, data.shape)
         out = allocate(-(-data.size * dtype.bits // 8), np.uint8)
@@ -107,7 +107,7 @@ class HostBackend(HostAffine):
         return give(out)
 
     def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:
-        """Element.decode_packed."""
+        """Returns the float32 values of packed codes, in that shape."""
         data, give = take_codes(packed, 8, "uint8", "packed bytes")
         shape = as_shape(shape)
         check_bytes(data.size, math.prod(shape), dtype.bits)
@@ -128,7 +128,7 @@ class HostBackend(HostAffine):
         draw: Draw,
         out: Blocks | None = None,
     ) -> Blocks:
-        """Block.encode."""
+        """Returns x as blocks along axis; in the arrays of out where it is given."""
         data, give = take(x)
         blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
         targets = None if out is None else _block_targets(out, dtype, axis, blocking, data)
@@ -196,7 +196,7 @@ class HostBackend(HostAffine):
         return blocking.elements(rows)
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
-        """Block.decode."""
+        """Returns the float32 values of blocks; in out where it is given."""
         fields, blocking, give, codes = self._fields(blocks)
         target = Target(out, codes.shape, np.dtype(np.float32), codes, give) if out is not None else None
         rows = allocate(fields.codes.shape)
@@ -224,7 +224,7 @@ class HostBackend(HostAffine):
         draw: Draw,
         out: Any,
     ) -> Any:
-        """Block.round."""
+        """Returns the values of x in blocks along axis, in x's type; in out where it is given."""
         data, give = take(x)
         blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
         rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
@@ -235,7 +235,7 @@ class HostBackend(HostAffine):
         return target.done(None if direct is not None else blocking.elements(values))
 
     def pack_blocks(self, blocks: Blocks) -> Any:
-        """Block.pack."""
+        """Returns blocks as bytes: packed codes, or whole microexponent blocks (docs/layout.md)."""
         fields, _, give, codes = self._fields(blocks)
         d = blocks.dtype
         if d.scale_beside:
@@ -251,7 +251,7 @@ class HostBackend(HostAffine):
         scale: Any,
         tensor_scale: float | None,
     ) -> Blocks:
-        """Block.unpack."""
+        """Returns the blocks, of a tensor of that shape, of bytes that `pack_blocks` made."""
         data, give = take_codes(packed, 8, "uint8", "packed bytes")
         shape = as_shape(shape)
         if dtype.scale_beside:

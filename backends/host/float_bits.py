@@ -51,7 +51,7 @@ def bits_of(number: float) -> int:
 
 
 def number_of_bits(bits: int) -> float:
-    """The inverse of `bits_of`, and of any float32: negative, Inf and NaN are for the caller to refuse."""
+    """Returns the float32 of these bits: negative, Inf and NaN are for the caller to refuse."""
     field, fraction = bits >> 23 & 0xFF, bits & 0x7FFFFF
     if field == 255:
         magnitude = nan if fraction else inf
@@ -93,9 +93,10 @@ def as_float32(x: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def words(x: NDArray[Any], stochastic: bool = False, has_zero: bool = True) -> tuple[Words, Words | None]:
-    """The bits of x as float32, and under stochastic rounding what float64 has below them.
+    """Returns the bits of x as float32, and of float64 under stochastic rounding the next 30 bits; else None.
 
-    has_zero: of the format; where it has none, what is positive stays so, however small.
+    has_zero: has the format a zero?  Where it has none, a positive float64 below all of float32 becomes the
+    least subnormal instead of 0.
     """
     if x.dtype != np.float64 or not stochastic:
         return as_float32(x).view(np.int32), None

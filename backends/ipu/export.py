@@ -53,14 +53,23 @@ def export(
     shift: int | None = None,
     device: str | None = None,
 ) -> ModelProto:
-    """An onnx.ModelProto with one float32 input `x`, or with codes or bytes where op begins from these.
+    """Returns an operation on a format as an onnx.ModelProto.
 
-    dtype: as for nx.dtype.  op: encode, decode, round, pack, unpack, or requantize: int32 accumulators
-    over 2**shift to the integers of dtype, rounded as `device` does (devices.py) or by one of AIE-ML's
-    modes (srs.py).  Elements are flat [n]; blocks [rows, columns] along the columns.
-    rounding, overflow, scale_rule: as for `Dtype.encode`; stochastic rounding takes an input `random`
-    (int32, 30 bits).  tensor_scale: of NVFP4; an input where it is not given.  scale, zero_point: of
-    the npu profile's integers.  Raises NumericsError for what the profile does not offer.
+    Its input is `x`, float32, or codes or bytes where op begins from these: single numbers flat [n], blocks
+    [rows, columns] along the columns.
+
+    dtype: the format, or its name.
+    op: encode, decode, round (the default), pack, unpack; or requantize: int32 accumulators over 2**shift to
+        the integers of dtype, rounded as `device` does (devices.py) or by one of AIE-ML's modes (srs.py).
+    profile: bits (the default: opset 26, integers, every format and rounding); portable (opset 13, float
+        arithmetic, round only, half_even); npu (opset 17, round only: int8, uint8 and int16 as
+        QuantizeLinear and DequantizeLinear, bfloat16 as casts, blocks as AMD Quark's nodes).
+    rounding: half_even (the default), half_away, half_up, half_down, toward_zero, floor, ceil, to_odd, or
+        stochastic, which takes an input `random` (int32, 30 bits).
+    overflow: saturate or nonsaturate, as for `Element.encode`.  scale_rule: of OCP MX: floor (the default),
+        ceil, even, rceil or bump.  tensor_scale: of NVFP4; an input where it is not given.
+    scale, zero_point: of the npu profile's integers.  shift, device: of requantize.
+    Raises NumericsError for what the profile does not offer.  docs/ipu.md says what was run where.
 
     >>> import numerics as nx
     >>> model = nx.ipu.export("fp6_e2m3", "round", "bits")

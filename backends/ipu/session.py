@@ -52,7 +52,7 @@ def session(
     xclbin: str | os.PathLike[str] | None = None,
     config_file: str | os.PathLike[str] | None = None,
 ) -> Session:
-    """Opens a model: the VitisAI provider first where this ONNX Runtime has it, the CPU behind it.
+    """Returns a model opened by ONNX Runtime: the VitisAI provider first where it is there, then the CPU.
 
     model: a ModelProto, its bytes, or the path of a file.  device: phx, hpt, stx or krk (devices.py),
     which decides the provider's options; xclbin: for phx and hpt, config_file: of a BF16 flow, both

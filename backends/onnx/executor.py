@@ -53,12 +53,12 @@ class IpuExecutor(ArrayExecutor):
     def encode(
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Codes
     ) -> None:
-        """Element.encode."""
+        """Writes the code of each of x into out."""
         for part, feeds in _parts(x, random, rounding, dtype):
             (out[part],) = run(feeds, graphs.encode, dtype, rounding, overflow, "low" in feeds)
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
-        """Element.decode."""
+        """Writes the float32 value of each code into out."""
         for start in range(0, codes.size, CHUNK):
             part = slice(start, start + CHUNK)
             (out[part],) = run({"codes": codes[part]}, graphs.decode, dtype)
@@ -66,7 +66,7 @@ class IpuExecutor(ArrayExecutor):
     def round(
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
     ) -> None:
-        """Element.round."""
+        """Writes the format's value for each of x into out, which is of x's type."""
         values = np.empty(x.shape, np.float32)
         for part, feeds in _parts(x, random, rounding, dtype):
             (values[part],) = run(feeds, graphs.round_elements, dtype, rounding, overflow, "low" in feeds)
@@ -75,7 +75,7 @@ class IpuExecutor(ArrayExecutor):
     def encode_blocks(
         self, x: Array, dtype: Block, options: BlockOptions, out: BlockFields | None = None
     ) -> BlockFields:
-        """Block.encode."""
+        """Returns the rows of x as blocks, in out where it is given."""
         if looks_further(x, dtype, options):
             return super().encode_blocks(x, dtype, options, out)
         fields = empty_fields(len(x), dtype) if out is None else out
@@ -88,7 +88,7 @@ class IpuExecutor(ArrayExecutor):
     def decode_blocks(
         self, fields: BlockFields, dtype: Block, tensor_scale: float | None, out: NDArray[np.float32]
     ) -> None:
-        """Block.decode."""
+        """Writes the float32 values of blocks into the rows of out."""
         for part in _slices(len(out), dtype.block):
             feeds: dict[str, Array] = {"codes": fields.codes[part], "scale": fields.scale[part, None]}
             if fields.microexponents is not None:
@@ -98,7 +98,7 @@ class IpuExecutor(ArrayExecutor):
             (out[part],) = run(feeds, graphs.decode_blocks, dtype)
 
     def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
-        """Block.round."""
+        """Writes the format's values for the rows of x into those of out, which is of x's type."""
         if looks_further(x, dtype, options):
             super().round_blocks(x, dtype, options, out)
             return
@@ -115,7 +115,7 @@ class IpuExecutor(ArrayExecutor):
         return packed[: -(-codes.size * bits // 8)]
 
     def unpack(self, packed: NDArray[np.uint8], count: int, bits: int) -> Codes:
-        """The inverse of pack."""
+        """Returns the `count` codes that `pack` made bytes of."""
         length, size = group(bits)
         filled = np.zeros(-(-count // length) * size, np.uint8)
         filled[: packed.size] = packed[: filled.size]

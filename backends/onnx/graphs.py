@@ -168,7 +168,7 @@ def pack(bits: int) -> ModelProto:
 
 
 def unpack(bits: int) -> ModelProto:
-    """The inverse of pack."""
+    """Returns the graph of the codes that `pack` made bytes of."""
     graph, (_, size) = Graph(), group(bits)
     packed = graph.cast(graph.input("packed", UINT8, ["n"]), INT32)
     columns = graph.columns(graph.reshape(packed, [-1, size]), size)
@@ -196,7 +196,7 @@ def pack_micro(d: Block) -> ModelProto:
 
 
 def unpack_micro(d: Block) -> ModelProto:
-    """The inverse of pack_micro; codes as rows [blocks, block]."""
+    """Returns the graph that undoes pack_micro; codes as rows [blocks, block]."""
     graph = Graph()
     packed = graph.cast(graph.input("packed", UINT8, ["blocks", d.bytes_per_block]), INT32)
     row = graph.columns(packed, d.bytes_per_block)

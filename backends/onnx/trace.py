@@ -70,7 +70,7 @@ class Graph:
         return lane if lane.kind == kind else self.node("Cast", [lane], kind, to=kind)
 
     def reshape(self, lane: Lane, sizes: Sequence[int] | Lane) -> Lane:
-        """The same elements in another shape."""
+        """Returns the same elements in another shape."""
         to = sizes if isinstance(sizes, Lane) else self.shape(sizes)
         return self.node("Reshape", [lane, to], lane.kind)
 

@@ -49,7 +49,7 @@ def pack(codes: Sequence[int], bits: int) -> bytes:
 
 
 def unpack(packed: bytes, count: int, bits: int) -> list[int]:
-    """The inverse of `pack` (docs/formats.md §2).
+    """Returns the `count` codes that `pack` made bytes of.
 
     >>> unpack(bytes.fromhex("210f"), 3, 4)
     [1, 2, 15]
@@ -86,7 +86,7 @@ def pack_micro_block(exponent: int, microexponents: int, codes: Sequence[int], b
 
 
 def unpack_micro_block(packed: bytes, count: int, bits: int) -> tuple[int, int, list[int]]:
-    """The inverse of `pack_micro_block`: exponent, microexponents, codes (docs/layout.md).
+    """Returns exponent, microexponents and codes of one microexponent block's bytes (docs/layout.md).
 
     >>> unpack_micro_block(bytes.fromhex("55555555ffff017f"), 16, 3) == (0x7F, 1, [0b101] * 16)
     True

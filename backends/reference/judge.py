@@ -39,17 +39,17 @@ class Judge(Composed):
     def encode(
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Codes
     ) -> None:
-        """Element.encode."""
+        """Writes the code of each of x into out."""
         out[...] = self.exact.encode(float_bits.to_float32(x), dtype, rounding, overflow, random)
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
-        """Element.decode."""
+        """Writes the float32 value of each code into out."""
         out[...] = self.exact.decode(codes, dtype)
 
     def round(
         self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
     ) -> None:
-        """Element.round."""
+        """Writes the format's value for each of x into out, which is of x's type."""
         codes = self.exact.encode(float_bits.to_float32(x), dtype, rounding, overflow, random)
         out[...] = self._narrow(self.exact.decode(codes, dtype), out.dtype)
 
@@ -81,12 +81,12 @@ class Judge(Composed):
     def decode_blocks(
         self, fields: BlockFields, dtype: Block, tensor_scale: float | None, out: NDArray[np.float32]
     ) -> None:
-        """Block.decode."""
+        """Writes the float32 values of blocks into the rows of out."""
         codes, scale, microexponents = fields
         out[...] = self.exact.decode_blocks(codes, scale, microexponents, tensor_scale, dtype)
 
     def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
-        """Block.round."""
+        """Writes the format's values for the rows of x into those of out, which is of x's type."""
         values = np.empty(x.shape, np.float32)
         self.decode_blocks(self.encode_blocks(x, dtype, options), dtype, options.tensor_scale, values)
         out[...] = self._narrow(values, out.dtype)
@@ -149,5 +149,5 @@ def _affine_value(code: int, dtype: Element, scale: Any, zero: Any) -> float:
 
 
 def _arithmetic(scale: Any) -> Binary:
-    """That of a scale: float32's, or float64's."""
+    """Returns the arithmetic of a scale's type: float32's, or float64's."""
     return BINARY64 if scale.dtype == np.float64 else BINARY32

@@ -33,15 +33,24 @@ def check(
     whole_blocks: bool = False,
     finite: bool = False,
 ) -> Verdict:
-    """Is a kernel right, bit for bit?  A verdict: true when it passed; its text says why not.
+    """Is a kernel right, bit for bit?  Returns a verdict: true when it passed; its text says why not.
 
-    target: a callable, or "module:function".  What it takes and returns is its kind (kinds.KINDS):
-    `encode` (the default), `decode`, `round`, `pack`, `unpack` of an element format, `affine` of an
-    integer format, and `encode`, `decode`, `round` of a block format, where codes stand beside their
-    scales and microexponents: numerics' Blocks, or a tuple (codes, scale[, microexponents]).  With
-    rounding="stochastic" it takes random bits (uint32, of x's shape) after x.
-    rounding, overflow, scale_rule, axis, tensor_scale: as in the format's own `encode`; a format
-    with a float scale (nvfp4) is judged at a tensor scale of 1 unless another is given.
+    target: a callable, or "module:function".
+    dtype: the format that it claims to compute, or its name.
+    kind: what the target takes and returns:
+        encode (the default): float32 values to codes
+        decode: codes to float32 values
+        round: float32 values to the format's values for them, as float32 (fake quantization)
+        pack, unpack: codes to bytes; bytes and a count to codes; of formats of single numbers
+        affine: float32 values, a scale and a zero point to codes, or to values; of integer formats
+        Codes of block formats stand beside their scales and microexponents: numerics' Blocks, or a tuple
+        (codes, scale[, microexponents]).
+    rounding: what it claims to do: half_even (the default), half_away, half_up, half_down, toward_zero,
+        floor, ceil, to_odd, or stochastic: then it takes random bits (uint32, of x's shape) after x.
+    overflow: saturate or nonsaturate; None is the format's own.
+    scale_rule: of OCP MX: floor (the default), ceil, even, rceil or bump.
+    axis: along which it makes blocks, the last by default.
+    tensor_scale: of NVFP4, 1 by default.
     exhaustive: all 2**32 float32 inputs, for `encode` and `round` of an element format; the target is
     called by two threads.
     strict_nan: NaN must be written as the canonical code (docs/formats.md §2); otherwise any NaN will do.

@@ -61,7 +61,7 @@ class Target:
         return np.asarray(np.isfinite(x).reshape(len(x), -1).all(axis=1))
 
     def asked(self, x: Array) -> Array:
-        """Those of the numbers that it takes."""
+        """Returns those numbers, or rows of blocks, that the target takes."""
         return x[self.keeps(x)]
 
     def elements(self, *inputs: Array) -> Array:

@@ -36,7 +36,7 @@ Answer = Array | Fields
 
 
 def answers_at(answer: Answer, places: Array) -> Answer:
-    """Those of some elements, or of some rows of blocks; places: indices or a mask.
+    """Returns the answers to some elements, or to some rows of blocks; places: indices or a mask.
 
     >>> answers_at(Fields(np.arange(6).reshape(3, 2), np.arange(3), None), np.array([0, 2])).scale
     array([0, 2])
@@ -61,7 +61,10 @@ def kinds_of(dtype: Dtype) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Task:
-    """What a target is to compute: the format, the kind (`KINDS`) and the options of the format's encoder."""
+    """What a target is to compute: a format, a kind, and the options of the format's encoder.
+
+    kind: encode, decode, round, pack, unpack or affine; `KINDS` says what each takes and returns.
+    """
 
     dtype: Dtype
     kind: str = "encode"

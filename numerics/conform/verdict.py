@@ -72,7 +72,7 @@ class Counterexample:
         return "\n".join([*lines, f"  came  {self.came}", f"  due   {self.due}"])
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Returns the counterexample as plain data."""
         said = {name: value for name, value in asdict(self).items() if name != "tensor"}
         return said | {"input": [number._asdict() for number in self.input]}
 

@@ -68,7 +68,7 @@ class Plan:
         return self.dtype.block if isinstance(self.dtype, Block) else self.recipe.scheme_of_elements.size
 
     def along(self, axis: int) -> Plan:
-        """The same with its blocks or groups along another axis."""
+        """Returns a copy with its blocks or groups along another axis."""
         scheme = self.recipe.scheme
         if scheme is None:
             return replace(self, recipe=self.recipe.with_axis(axis))
@@ -80,7 +80,7 @@ class Plan:
         return sum(part.nbytes for part in self.parts.values())
 
     def named(self, taken: set[str]) -> Plan:
-        """The same with a name for each part beside the codes, one that no other tensor has."""
+        """Returns a copy whose parts beside the codes are named `<codes>.<part>`, with `_` until unused."""
         names = dict(self.names)
         for part in self.parts:
             if part != "codes":

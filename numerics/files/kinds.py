@@ -54,7 +54,7 @@ def known(first: bytes | bytearray) -> str | None:
 
 
 def _of_zip(first: bytes | bytearray) -> str:
-    """Of the name of its first member: torch's is archive/data.pkl, NumPy's name.npy."""
+    """Returns what a zip is by its first member: torch's is archive/data.pkl, NumPy's name.npy."""
     name = first[30 : 30 + int.from_bytes(first[26:28], "little")]
     if name.endswith(b".npy"):
         return _NPZ

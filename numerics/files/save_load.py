@@ -32,6 +32,7 @@ _TYPES = {name: kind for kind, name in ORIGINALS.items()} | {"python": "F64"}
 def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     """Writes QTensors, arrays and torch tensors by name as one safetensors file, whole or not at all.
 
+    tensors: a mapping of names to tensors.  path: a text or os.PathLike; a file there is replaced.
     A QTensor becomes plain tensors that any reader of safetensors takes (`w`, `w.scale` ...), and the
     header says how to decode them: what `numerics quantize` writes, and `load` and `numerics
     dequantize` read.  Tensors on a GPU are copied.  Raises NumericsError for what is no tensor, a type
@@ -66,14 +67,20 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
 
 
 def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dict[str, Any]:
-    """The tensors of a file that `save` or `numerics quantize` wrote; quantized ones as QTensors.
+    """Returns the tensors of a safetensors file by name; quantized ones as QTensors.
 
-    library: "numpy" or "torch".  NumPy's bfloat16 and floats of fewer bits need ml_dtypes; F4 and F6 are
-    unpacked to one element a byte there, F4 is float4_e2m1fn_x2 to torch.  mapped: of NumPy's, codes and
-    arrays are read-only views of the file, read when they are used: it may then be replaced, as everything
-    here replaces files, but not cut, since to touch what is gone ends the process (and on Windows not be
-    replaced either).  Raises NumericsError for a damaged file, and for a type that the library does not
-    have.
+    path: of a safetensors file, anybody's.  library: whose arrays come back: "numpy" (the default) or
+    "torch", on the CPU.  NumPy's bfloat16 and floats of fewer bits need ml_dtypes; F4 and F6 are unpacked to
+    one element a byte there, F4 is float4_e2m1fn_x2 to torch.  mapped: of NumPy's, codes and arrays are
+    read-only views of the file, read when they are used: it may then be replaced, as everything here replaces
+    files, but not cut, since to touch what is gone ends the process (and on Windows not be replaced either).
+    Raises NumericsError for a damaged file, and for a type that the library does not have.
+
+    >>> import numerics as nx, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nx.save({"w": nx.quantize([0.5, -1.0], "mxfp4")}, f"{folder}/w.safetensors")
+    ...     nx.load(f"{folder}/w.safetensors", library="torch")
+    {'w': QTensor(mxfp4, shape=(2,), axis=-1, 8 bits a value)}
     """
     one_of("library", library, LIBRARIES)
     mapped = truth("mapped", mapped)
@@ -103,7 +110,7 @@ def _tensor(name: str, x: Array) -> Any:
 
 
 def _array(x: Any) -> Array:
-    """The inverse of `_tensor`; its memory where that is on the host."""
+    """Returns the array of a tensor; in its memory where that is on the host."""
     name = str(x.dtype).removeprefix("torch.")
     if name.endswith(native.PAIR):
         packed, d = native.from_native_packed(x)

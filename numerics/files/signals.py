@@ -44,7 +44,7 @@ def terminable() -> Iterator[None]:
 
 
 def _unhandled() -> list[signal.Signals]:
-    """Those that would end the process now; what C code handles, Python does not know of."""
+    """Returns the signals that would end the process now; what C code handles, Python does not know of."""
     taken = _handled_in_c()
     names = [*_ASKED, *(name for name in _OTHERS if taken is not None)]
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]

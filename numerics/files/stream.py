@@ -39,7 +39,7 @@ class Shared:
 
     @classmethod
     def read(cls, reader: Reader, plan: Plan) -> Shared:
-        """Those of a whole tensor."""
+        """Returns the scales and zero points of a whole tensor, read from its file."""
         words = {part: reader.words(plan.names[part]) for part in plan.parts if part != "codes"}
         scale = words.get("scale")
         if scale is not None and plan.recipe.scheme is not None and plan.scale_type in _CODECS:
@@ -50,7 +50,7 @@ class Shared:
         return cls(scale, words.get("zero_point"), tensor_scale)
 
     def of(self, plan: Plan, piece: Piece) -> Shared:
-        """Those of a piece."""
+        """Returns the scales and zero points of one piece of the tensor."""
         index = _shared_index(plan, piece)
         scale, zero = (None if array is None else array[index] for array in (self.scale, self.zero))
         return Shared(scale, zero, self.tensor_scale)

@@ -21,7 +21,7 @@ NAN_SCALE = 0xFF  # of E8M0 (OCP MX 1.0 §5.4.1)
 
 
 def to_gguf(q: QTensor) -> Any:
-    """MXFP4 as GGUF's blocks of it (type 39), row after row: uint8 [..., last axis / 32 * 17].
+    """Returns an MXFP4 tensor as GGUF's blocks (type 39), row after row: uint8 [..., last axis / 32 * 17].
 
     A block is the E8M0 byte, then 16 bytes with element j in the low nibble and j + 16 in the high one
     (ggml, `block_mxfp4`; it doubles the elements and halves the scale).  ggml reads -0 as 0.  Raises
@@ -48,7 +48,7 @@ def to_gguf(q: QTensor) -> Any:
 
 
 def from_gguf(blocks: Any) -> QTensor:
-    """The inverse of `to_gguf`: a QTensor that stands for float32.
+    """Returns the MXFP4 tensor, standing for float32, that `to_gguf` or llama.cpp made blocks of.
 
     blocks: uint8, a NumPy array or a torch tensor, the last axis whole blocks of 17 bytes.  Raises
     NumericsError for others, and for a scale byte of 255, which is NaN in OCP MX and a number in ggml.

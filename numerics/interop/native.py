@@ -32,9 +32,10 @@ PAIR = "_x2"  # how torch ends the name of a type that holds two codes a byte
 
 
 def to_native(codes: Any, dtype: Any) -> Any:
-    """Codes as the library's own type with the same bits, in the same memory.
+    """Returns codes as the library's own type with the same bits, in the same memory.
 
     codes: a NumPy array or a torch tensor of the format's `code_dtype`, any shape and strides.
+    dtype: the format, or its name.
     Returns an array of NumPy's or ml_dtypes' type (one element a byte for fewer than 8 bits), or a
     tensor of torch's.  Raises NumericsError where the library has no such type, and for other codes.
 
@@ -50,10 +51,11 @@ def to_native(codes: Any, dtype: Any) -> Any:
 
 
 def from_native(x: Any) -> tuple[Any, Element]:
-    """The inverse of `to_native`: the codes, in the same memory, and the format that x's dtype names.
+    """Returns the codes of an array of a library's own type, in the same memory, and the format they are of.
 
-    Raises NumericsError for a dtype that is no format or whose bits are not its codes, and for bytes
-    with more bits set than the format has.
+    x: a NumPy array or a torch tensor of a type such as ml_dtypes' or torch's float8_e4m3fn, any shape.
+    Raises NumericsError for a dtype that is no format or whose bits are not its codes, and for bytes with
+    more bits set than the format has.
 
     >>> import ml_dtypes, numpy as np
     >>> from_native(np.array([-1.0, 6.0], ml_dtypes.float4_e2m1fn))
@@ -69,10 +71,11 @@ def from_native(x: Any) -> tuple[Any, Element]:
 
 
 def to_native_packed(packed: torch.Tensor, dtype: Any) -> torch.Tensor:
-    """Packed codes, two a byte, as torch's own type of two codes a byte, in the same memory.
+    """Returns packed codes, two a byte, as torch's own type of two codes a byte, in the same memory.
 
-    packed: uint8, any shape, element 2i in the low nibble (docs/formats.md §2), as `Element.pack` gives and
-    `QTensor.packed` holds.  Raises NumericsError where the library has no such type.
+    packed: a tensor of uint8, any shape, element 2i in the low nibble, as `Element.pack` gives and
+    `QTensor.packed` holds.  dtype: the format of the codes, or its name.  Raises NumericsError where the
+    library has no such type.
 
     >>> import torch, numerics as nx
     >>> to_native_packed(nx.quantize(torch.ones(2, 32), "mxfp4").packed.view(2, 16), "fp4").dtype
@@ -86,7 +89,10 @@ def to_native_packed(packed: torch.Tensor, dtype: Any) -> torch.Tensor:
 
 
 def from_native_packed(x: torch.Tensor) -> tuple[torch.Tensor, Element]:
-    """The inverse of `to_native_packed`: bytes, in the same memory, and the format of their codes.
+    """Returns the bytes of a tensor of two codes a byte, in the same memory, and the format of its codes.
+
+    x: a tensor such as one of torch.float4_e2m1fn_x2, any shape.  Returns uint8 of x's shape.  Raises
+    NumericsError for a type that does not hold two codes a byte.
 
     >>> import torch
     >>> from_native_packed(torch.tensor([33, 15], dtype=torch.uint8).view(torch.float4_e2m1fn_x2))

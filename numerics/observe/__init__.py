@@ -50,9 +50,12 @@ OBSERVERS: dict[str, type[Observer]] = {
 
 
 def observer(name: str, dtype: Any, **options: Any) -> Observer:
-    """The observer of that name (`OBSERVERS`), for that format.
+    """Returns an observer by its name, for that format.
 
-    options: its own.  Raises NumericsError for an unknown name, and what the observer raises.
+    name: min_max, moving_average, percentile, mse, kl, pof2 or pof2_mse; the classes say what each finds.
+    dtype: an integer or float format, or its name; of nvfp4 the tensor scale is observed.
+    options: scheme, symmetric, scale_type, zero_point_type, and the observer's own, such as percentile=99.9.
+    Raises NumericsError for an unknown name, and what the observer raises.
 
     >>> observer("percentile", "int4", scheme="per_channel(1)", percentile=99.9)
     Percentile({"dtype": "int4", "scheme": "per_channel(1)"}, percentile=99.9, bins=256, batches=0)

@@ -43,9 +43,14 @@ def check_within(name: str, came: Any, most: float) -> Any:
 class Observer:
     """Watches tensors batch by batch; then `scale` and `zero_point` are what to give to `quantize`.
 
-    dtype, scheme, symmetric, scale_type, zero_point_type: as for `quantize`, with the same errors.
-    Block formats find the scales of their blocks themselves; what NVFP4 shares besides is its
-    `tensor_scale`, and that alone is observed for it.  Raises NumericsError for other block formats.
+    dtype: an integer or float format, or its name.
+    scheme: which elements share a scale: per_tensor (the default), per_channel(axis), per_group(size, axis).
+    symmetric: True (the default) for scales alone, False for scales and zero points; integers only.
+    scale_type: what scales are rounded to: float32 (the default), float16, bfloat16, float, pof2.
+    zero_point_type: int32 (the default) or float32.
+    They are as for `quantize`, with the same errors, and so are the scales that are found.  Block formats
+    find the scales of their blocks themselves; what NVFP4 shares besides is its `tensor_scale`, and that
+    alone is observed for it.  Raises NumericsError for other block formats.
 
     low, high: the least and the largest finite value of all batches and 0, in the shape of the
     scales; float32, or float64 as the tensors are.  original: the float type of the tensors.
@@ -310,7 +315,7 @@ class Observer:
         return {"batches": self.batches, "original": self.original, "device": self._device, **arrays}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`, for an observer made with the same options.
+        """Takes over a state that `state` gave, for an observer made with the same options.
 
         A state without a device is one of arrays.  Raises NumericsError for the state of one that has
         other arrays, or another number of bins, and where its device is not here.

@@ -22,8 +22,9 @@ SLACK = 1 + 2.0**-20  # the largest value is in the widest range, however its sc
 
 
 class KL(Search):
-    """The range for which the quantized values are distributed most like the values themselves.
+    """Observes values, and finds the range whose quantized values are distributed most like them.
 
+    dtype, bins and the other options: as for `Histogram`.
     TensorRT's entropy calibration (S. Migacz, GTC 2017), for every format and for both signs, with a
     resolution that follows range and data: for each range that is tried, what becomes one level is cut
     into 8 equal parts, what becomes zero into 8 of equal ratios an octave, down to the value nearest to
@@ -91,7 +92,7 @@ def boundaries(element: Element) -> NDArray[np.float64]:
 
 
 def _divergence(bins: Bins, ends: NDArray[np.float64]) -> float:
-    """Of one scale, for levels with these boundaries."""
+    """Returns the divergence of one scale, for levels with these boundaries."""
     edges, level = _parts(ends, float(np.minimum(np.abs(bins.least), np.abs(bins.largest)).min()))
     below = _below(bins, edges)
     kept, widths = np.diff(below), np.diff(edges)

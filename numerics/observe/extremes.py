@@ -18,7 +18,9 @@ POF2_RULES = ("nearest", "ceil")
 
 
 class MinMax(Observer):
-    """The range of all that was seen: of one batch, exactly the scale that `quantize` finds.
+    """Observes the least and the largest value of all batches; of one, the scale is that of `quantize`.
+
+    dtype and the other options: as for `Observer`.
 
     >>> import numpy as np, numerics as nx
     >>> watching, x = MinMax("int4", scheme=nx.per_channel(0)), np.float32([[1, -3.5], [14, 7]])
@@ -29,10 +31,12 @@ class MinMax(Observer):
 
 
 class MovingAverage(Observer):
-    """The exponential moving average of the batches' ranges (arXiv 1712.05877 §3.1).
+    """Observes the exponential moving average of the batches' ranges (arXiv 1712.05877 §3.1).
 
+    dtype and the other options: as for `Observer`.
+    averaging_constant: c, 0 < c <= 1, by default 0.01: the weight of a new batch.
     low = (1 - c) low + c (the batch's least finite value), from the first batch's on that has one; high
-    likewise; both float64, NaN before.  averaging_constant: c, 0 < c <= 1.  The order of the batches
+    likewise; both float64, NaN before.  The order of the batches
     matters, so it is the one observer that cannot be merged.  Raises NumericsError as `Observer`, and for
     another constant.
 
@@ -74,9 +78,11 @@ class MovingAverage(Observer):
 
 
 class Pof2(Observer):
-    """The range of all that was seen, and a power of two near the scale for it.
+    """Observes the range of all batches; the scale is a power of two near the one for it.
 
-    rule: "nearest" rounds the scale's log2 to the nearest integer, as AMD Quark's PowOf2 observers
+    dtype and the other options: as for `Observer`.
+    rule: "nearest" (the default) rounds the scale's log2 to the nearest integer, as AMD Quark's PowOf2
+    observers
     do: it may clip.  "ceil" never clips, and is MinMax with scale_type="pof2".  Pof2MSE searches.
     Raises NumericsError as `Observer`, for another rule, and for a scale_type that is not pof2.
 

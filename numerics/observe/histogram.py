@@ -45,16 +45,16 @@ class Seen:
         return np.asarray(np.maximum(-self.low, self.high))
 
     def magnitudes(self, per_octave: int) -> Seen:
-        """The same of |x|."""
+        """Returns the same counts by magnitude: negative values in the bins of positive ones."""
         folded, first = self.bins.magnitudes(per_octave), (self.bins.owners(per_octave) - self.owner)[:1]
         return Seen(folded, folded.owners(per_octave) - first, self.low, self.high)
 
     def where(self, which: Any) -> Seen:
-        """The same with some of the bins."""
+        """Returns the same scales with some of their bins."""
         return Seen(self.bins.part(which), self.owner[which], self.low, self.high)
 
     def of(self, scales: NDArray[np.intp]) -> Seen:
-        """The same of some of the scales, which ascend."""
+        """Returns what some of the scales saw; they ascend."""
         place = np.full(len(self.low), -1)
         place[scales] = np.arange(len(scales))
         owner = place[self.owner]
@@ -74,6 +74,7 @@ def have_finite(data: Any, partition: Partition) -> NDArray[np.bool_]:
 class Histogram(Observer):
     """Counts the values of every scale in bins; what chooses a range by them builds on it.
 
+    dtype and the other options: as for `Observer`.
     bins: into how many equal ones each octave is cut, a power of two from 64 to 2**20.  So every bin is
     at most 1 / bins as wide as its values are large, whatever outliers come.  Only bins that hold
     something are kept, at 24 bytes (float64: 32) each: a few thousand a scale for what has one bell or
@@ -217,12 +218,13 @@ class Histogram(Observer):
 
 
 class Percentile(Histogram):
-    """The range that keeps so many percent of the values, zeros included.
+    """Observes the range that keeps so many percent of the values, zeros included.
 
-    percentile: in per cent, 1 < p <= 100.  Symmetric: the threshold beyond which lie at most (100 - p)
-    percent of the magnitudes.  Asymmetric: half as many beyond each end.  The threshold is a value that
-    was seen, the outermost in the bin of the exact order statistic: this one itself, or above it by
-    less than 1 / bins of it (0.4 %), whatever the data.  Raises NumericsError as `Histogram`, and for
+    dtype, bins and the other options: as for `Histogram`.
+    percentile: in per cent, 1 < p <= 100, by default 99.99.  Symmetric: the threshold beyond which lie at
+    most (100 - p) percent of the magnitudes.  Asymmetric: half as many beyond each end.  The threshold is a
+    value that was seen, the outermost in the bin of the exact order statistic: this one itself, or above it
+    by less than 1 / bins of it (0.4 %), whatever the data.  Raises NumericsError as `Histogram`, and for
     another percentile.
 
     >>> import numpy as np

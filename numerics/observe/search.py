@@ -70,7 +70,7 @@ class Ranges:
         return self.low * lower, self.high * upper
 
     def of(self, which: NDArray[np.bool_]) -> Ranges:
-        """Those of some of the scales."""
+        """Returns the ranges of some of the scales."""
         seen = self.seen.of(np.flatnonzero(which))
         return Ranges(seen, self.scales[which], self.low[which], self.high[which], self.moves)
 
@@ -156,8 +156,9 @@ class Search(Histogram):
 
 
 class MSE(Search):
-    """The range for which quantizing loses the least mean squared error.
+    """Observes values, and finds the range for which quantizing them has the least mean squared error.
 
+    dtype, bins and the other options: as for `Histogram`.
     The error of a range: over all bins, the exact mean of (x - fake_quantize(x))**2 for values that
     spread evenly from the least in the bin to the largest, times their count; the scale and the zero
     point are in their types.  A bin hides 1 / bins of a value at most, never a step of the format: so
@@ -200,7 +201,7 @@ class MSE(Search):
 
 
 def sums(seen: Seen, each: Array) -> Array:
-    """Of numbers of the bins, for each scale."""
+    """Returns the sums, for each scale, of numbers of its bins."""
     return np.bincount(seen.owner, each, len(seen.low))
 
 
@@ -238,7 +239,7 @@ class Levels:
 
 @lru_cache(maxsize=64)
 def levels(element: Element) -> Levels:
-    """Those of a format of single numbers."""
+    """Returns the levels of a format of single numbers."""
     if element.kind == "integer":
         values = np.arange(element.min, element.max + 1)
     else:
@@ -251,8 +252,9 @@ def levels(element: Element) -> Levels:
 
 
 class Pof2MSE(MSE):
-    """The power of two for a scale by which quantizing loses the least mean squared error.
+    """Observes values, and finds the power of two for a scale with the least mean squared error.
 
+    dtype, bins and the other options: as for `Histogram`.
     Tries the one that clips nothing and its halves, as `MSE` does.  Raises NumericsError as
     `MSE`, and for a scale_type that is not pof2.
 

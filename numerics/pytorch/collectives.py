@@ -46,7 +46,7 @@ def joined(
     cut: dict[str, Tensor],
     whole: dict[str, Tensor],
 ) -> TensorQTensor:
-    """The inverse of `cut_along_first`, for as many rows as `size` says."""
+    """Returns the tensor that `cut_along_first` cut, for as many rows as `size` says."""
     rows = {name: part[: size[0]] for name, part in cut.items()}
     rows["packed"] = rows["packed"].reshape(-1)
     return TensorQTensor(recipe, size, dtype, **rows, **whole)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def as_tensors(q: QTensor) -> TensorQTensor:
-    """A quantized tensor of torch tensors, which share the memory of q's arrays.
+    """Returns a quantized tensor of torch tensors, which share the memory of q's arrays.
 
     What was quantized from Python numbers stands for float64.  Read-only arrays (`load` gives views
     of a file) are copied: torch has no read-only tensors.  Raises NumericsError without torch.
@@ -41,7 +41,7 @@ def as_tensors(q: QTensor) -> TensorQTensor:
 
 
 def as_arrays(q: QTensor) -> ArrayQTensor:
-    """A quantized tensor of NumPy arrays, which share the memory of q's tensors.
+    """Returns a quantized tensor of NumPy arrays, which share the memory of q's tensors.
 
     Raises NumericsError for tensors that are not on the CPU.
 

@@ -45,7 +45,7 @@ class Face:
     # ---- elements --------------------------------------------------------------------------
 
     def encode(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Tensor:
-        """Element.encode."""
+        """Returns the code of each of x, in its shape; in out where it is given."""
         check_dense(x)
         if out is not None:
             dispatch.owner(x).encode(x, dtype, rounding, overflow, draw, out)
@@ -53,7 +53,7 @@ class Face:
         return _ops.encode(x.detach(), text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits))
 
     def decode(self, codes: Tensor, dtype: Element, out: Any) -> Tensor:
-        """Element.decode."""
+        """Returns the float32 value of each code; in out where it is given."""
         check_dense(codes)
         if out is not None:
             dispatch.owner(codes).decode(codes, dtype, out)
@@ -61,7 +61,7 @@ class Face:
         return _ops.decode(codes, text_of(dtype))
 
     def round(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Tensor:
-        """Element.round, with a straight-through gradient."""
+        """Returns the format's value for each of x, with a straight-through gradient."""
         check_dense(x)
         if out is not None:
             _check_graph(x)
@@ -70,24 +70,24 @@ class Face:
         return _ops.round(x, text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits))
 
     def pack(self, codes: Tensor, dtype: Element) -> Tensor:
-        """Element.pack."""
+        """Returns codes, in C order, as one little-endian string of bits (uint8)."""
         check_dense(codes)
         return _ops.pack(codes, text_of(dtype))
 
     def unpack(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
-        """Element.unpack."""
+        """Returns the codes, in that shape, of bytes that `pack` made."""
         check_dense(packed)
         return _ops.unpack(packed, _sizes(shape), text_of(dtype))
 
     def encode_packed(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Tensor:
-        """Element.encode_packed."""
+        """Returns the codes of x as bytes, without the codes between."""
         check_dense(x)
         return _ops.encode_packed(
             x.detach(), text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits)
         )
 
     def decode_packed(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
-        """Element.decode_packed."""
+        """Returns the float32 values of packed codes, in that shape."""
         check_dense(packed)
         return _ops.decode_packed(packed, _sizes(shape), text_of(dtype))
 
@@ -97,7 +97,7 @@ class Face:
         self, x: Tensor, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
         draw: Draw, out: Blocks | None,
     ) -> Blocks:  # fmt: skip
-        """Block.encode."""
+        """Returns x as blocks along axis; in the arrays of out where it is given."""
         axis = _axis(axis, x)
         if out is not None:
             return dispatch.owner(x).encode_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
@@ -113,7 +113,7 @@ class Face:
         return Blocks(dtype, axis, codes, scale, micro if dtype.sub_blocks else None, tensor_scale)
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Tensor:
-        """Block.decode."""
+        """Returns the float32 values of blocks; in out where it is given."""
         if out is not None:
             dispatch.owner(blocks.codes).decode_blocks(blocks, out)
             return out
@@ -128,7 +128,7 @@ class Face:
         self, x: Tensor, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
         draw: Draw, out: Any,
     ) -> Tensor:  # fmt: skip
-        """Block.round, with a straight-through gradient."""
+        """Returns the values of x in blocks along axis, with a straight-through gradient."""
         axis = _axis(axis, x)
         if out is not None:
             _check_graph(x)
@@ -139,14 +139,14 @@ class Face:
         )
 
     def pack_blocks(self, blocks: Blocks) -> Tensor:
-        """Block.pack."""
+        """Returns blocks as bytes: packed codes, or whole microexponent blocks (docs/layout.md)."""
         codes, scale, micro = _parts(blocks)
         return _ops.pack_blocks(codes, scale, micro, text_of(blocks.dtype), _axis(blocks.axis, codes))
 
     def unpack_blocks(
         self, packed: Tensor, dtype: Block, shape: Any, axis: int, scale: Any, tensor_scale: float | None
     ) -> Blocks:
-        """Block.unpack."""
+        """Returns the blocks, of a tensor of that shape, of bytes that `pack_blocks` made."""
         check_dense(packed)
         sizes, beside = _sizes(shape), None
         if scale is not None:
@@ -162,7 +162,7 @@ class Face:
         self, x: Tensor, recipe: str, scale: Any, zero_point: Any, tensor_scale: Any, seed: int | None,
         bits: Any,
     ) -> TensorQTensor:  # fmt: skip
-        """numerics.quantize."""
+        """Returns x quantized as the recipe says; a scale and a zero point are found where not given."""
         _check(x, scale, tensor_scale)
         given = _beside("scale", scale), _beside("zero_point", zero_point)
         drawn = _drawn(x, seed, bits)
@@ -173,7 +173,7 @@ class Face:
         self, x: Tensor, recipe: str, scale: Any, zero_point: Any, tensor_scale: Any, seed: int | None,
         bits: Any, clip: bool,
     ) -> Tensor:  # fmt: skip
-        """numerics.fake_quantize."""
+        """Returns x quantized and dequantized; clip: no gradient where x is out of range."""
         _check(x, scale, tensor_scale)
         given = _beside("scale", scale), _beside("zero_point", zero_point)
         return _ops.fake_quantize(
@@ -235,7 +235,7 @@ def _axis(axis: Any, of: Any) -> int:
 
 
 def _check_graph(x: Tensor) -> None:
-    """As torch's own `out=` does: the gradient of what is written into it would be lost."""
+    """Refuses out= as torch does: the gradient of what is written into it would be lost."""
     if x.requires_grad and torch.is_grad_enabled():
         raise NumericsError(
             "x requires a gradient, which out= would lose; call without out=, or give x.detach()"

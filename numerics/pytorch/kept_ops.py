@@ -200,7 +200,7 @@ def _index(q: TensorQTensor, indices: Sequence[Tensor | None]) -> Any:
 
 
 def _gather(q: TensorQTensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Any:
-    """Those rows that an index along another axis reaches: the first ones."""
+    """Returns the rows that an index along another axis reaches: the first ones."""
     if not isinstance(q, TensorQTensor) or q.ndim < 2 or dim % q.ndim == 0 or slicing.sharing(q, 0) > 1:
         return NotImplemented
     return slicing.sliced(q, 0, slice(0, index.shape[0])).dequantize().gather(dim, index)

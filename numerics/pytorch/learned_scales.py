@@ -56,7 +56,11 @@ def lsq_scale(scale: Tensor) -> Tensor:
 
 
 def tqt_gradients(gradient: Tensor, x: Tensor, log2_threshold: Tensor, recipe: str) -> tuple[Tensor, Tensor]:
-    """Of x and of log2_threshold: arXiv 1903.08066 §3.  In the range is what rounds to one of its levels."""
+    """Returns the gradients of x, in its shape, and of log2_threshold (arXiv 1903.08066 §3).
+
+    gradient: of the loss by the result.  That of x passes where round(x / s) is a value of the format, else
+    it is 0.
+    """
     d = check_tqt(x, log2_threshold, recipe, gradient)
     scale = tqt_scale(log2_threshold, d)
     steps = _wide(x) / scale
@@ -69,7 +73,10 @@ def tqt_gradients(gradient: Tensor, x: Tensor, log2_threshold: Tensor, recipe: s
 def lsq_gradients(
     gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str
 ) -> tuple[Tensor, Tensor]:
-    """Of x and of the scale: arXiv 1902.08153 §2.  In the range is what lies between its ends unrounded."""
+    """Returns the gradients of x and of the scale, in their shapes (arXiv 1902.08153 §2).
+
+    gradient: of the loss by the result.  That of x passes where x / s lies between the ends of the range.
+    """
     d, shares = check_lsq(x, scale, zero_point, recipe, gradient)
     wide = _wide(x)
     steps = wide / spread(lsq_scale(scale).to(wide.dtype), shares)

@@ -294,7 +294,7 @@ def _fake_lsq_backward(
 
 
 def _straight_through(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    """As if nothing had been rounded (arXiv 1308.3432)."""
+    """Returns the gradient as if nothing had been rounded (arXiv 1308.3432)."""
     return (gradient, *[None] * ctx.others)
 
 

@@ -96,7 +96,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     to = Tensor.to
 
     def dequantize(self, dtype: Any = None) -> Tensor:
-        """QTensor.dequantize."""
+        """Returns the values in the type that was quantized, or in `dtype`: a float of 16, 32 or 64 bits."""
         name = self.original if dtype is None else float_name(dtype)
         text, wide = text_of(self.recipe), self.original
         return cast(Tensor, torch.ops.numerics.dequantize(
@@ -106,7 +106,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     def with_parts(
         self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
     ) -> TensorQTensor:
-        """QTensor.with_parts."""
+        """Returns the same kind of tensor made of other parts, with this one's tensor scale."""
         return TensorQTensor(recipe, shape, self.dtype, packed, shared, zero_point, self.tensor_scale)
 
     def each(self, move: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None) -> TensorQTensor:
@@ -131,7 +131,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     def __tensor_unflatten__(
         inner: dict[str, Tensor], context: Any, outer_size: Any, outer_stride: Any
     ) -> TensorQTensor:
-        """The inverse of __tensor_flatten__."""
+        """Makes the tensor again of what __tensor_flatten__ gave."""
         recipe, dtype = context
         return TensorQTensor(recipe, outer_size, dtype, **inner)
 
@@ -151,7 +151,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     @property
     def data(self) -> Any:
-        """The same without its history.
+        """The same tensor without its history.
 
         It takes another QTensor of its shape and type; of a Parameter also its values in another float
         type, as `module.double()` has them: then it is a plain Parameter from there on.

@@ -118,7 +118,7 @@ class Wrapper(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """As of any tensor, but for what never reaches __torch_dispatch__."""
+        """Acts as any tensor's, but for what never reaches __torch_dispatch__."""
         if func is torch._has_compatible_shallow_copy_type:
             return cls.takes_data(*args)
         if isinstance(func, HigherOrderOperator):  # torch.cond and its kin, whose branches take plain tensors
@@ -152,7 +152,7 @@ class Wrapper(Tensor):
 
 
 def values_of(tree: Any) -> Any:
-    """The same arguments, with values in the place of what stands for them."""
+    """Returns the same arguments, with values in the place of what stands for them."""
     return pytree.tree_map_only(Wrapper, lambda x: x.dequantize(), tree)
 
 
@@ -207,7 +207,7 @@ class Permuted(Wrapper):
         """All is done when it is made."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Permuted:
-        """Of a copy of what it holds; torch's own looks for the values' memory."""
+        """Copies what it holds; torch's own looks for the values' memory."""
         return Permuted(deepcopy(self.quantized, memo), self.axes)
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -223,7 +223,7 @@ class Permuted(Wrapper):
 
     @staticmethod
     def __tensor_unflatten__(inner: Any, context: Any, outer_size: Any, outer_stride: Any) -> Permuted:
-        """The inverse of __tensor_flatten__."""
+        """Makes the tensor again of what __tensor_flatten__ gave."""
         return Permuted(inner["quantized"], context)
 
     def _stable_hash_for_caching(self) -> str:

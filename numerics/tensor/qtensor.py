@@ -42,13 +42,17 @@ SHOWN = 6  # values of a notebook's view
 
 
 class QTensor:
-    """A quantized tensor: packed codes (uint8) and what they share.  Made by `quantize` or `load`.
+    """A quantized tensor: packed codes and the scales that they share.  Made by `quantize` and `load`.
 
-    shape: of the tensor, as it was.  recipe: how it was quantized.  packed: its codes, in C order
-    (mx4, mx6, mx9: whole blocks, docs/layout.md).  shared: the scales that stand beside the codes:
-    float32 (float64 for the scale_type "float" of float64) in the shape that the scheme gives, codes of the
-    block's scale format, None for microexponents.  original: the float type that was quantized;
-    "python" for Python numbers.
+    shape: of the tensor, as it was.  recipe: the options by which it was quantized.
+    packed: its codes in C order as one string of bits (uint8); of mx4, mx6, mx9 whole blocks
+    (docs/layout.md).
+    shared: the scales beside the codes: float32 (float64 where that is the scale type) in the shape that the
+        scheme makes; of blocks codes of the scale's format, one a block; None for mx4, mx6, mx9.
+    zero_point: int32, or floats, in the shape of the scales; None where symmetric, and for blocks.
+    tensor_scale: NVFP4's one float32 scale; None elsewhere.
+    original: the float type that was quantized, such as "float32"; "python" for Python numbers.
+    Slices, device moves and files keep it quantized; arithmetic is that of its values.
 
     >>> import numerics as nx
     >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4")
@@ -93,12 +97,12 @@ class QTensor:
 
     @property
     def scheme(self) -> Scheme | None:
-        """Which elements share a scale; None for block formats."""
+        """Which elements share a scale: a Scheme; None for block formats."""
         return self.recipe.scheme
 
     @property
     def axis(self) -> int | None:
-        """Along which blocks lie; None for the others."""
+        """The axis along which blocks lie; None for formats of single numbers."""
         return self.recipe.axis
 
     @property
@@ -111,14 +115,17 @@ class QTensor:
 
     @property
     def codes(self) -> Any:
-        """The codes (uint8 or uint16) in the tensor's shape, unpacked."""
+        """The codes in the tensor's shape, unpacked: uint8, or uint16 for more than 8 bits."""
         if self.recipe.blocked:
             return self.blocks.codes
         return self.recipe.element.unpack(self.packed, tuple(self.shape))
 
     @property
     def blocks(self) -> Blocks:
-        """The Blocks of a block format; raises NumericsError for another."""
+        """The codes with all that their blocks share, as `Block.decode` takes them.
+
+        Raises NumericsError for a format of single numbers.
+        """
         if not self.recipe.blocked:
             raise NumericsError(f"{self.format} is not a block format")
         tensor_scale = None if self.tensor_scale is None else number_of(self.tensor_scale)
@@ -129,17 +136,17 @@ class QTensor:
 
     @property
     def scale(self) -> Any:
-        """The scales: floats; for block formats, bytes (dtype.Blocks)."""
+        """The scales: floats in the shape that the scheme makes; of blocks one byte each, as in `Blocks`."""
         return self.blocks.scale if self.shared is None else self.shared
 
     @property
     def microexponents(self) -> Any:
-        """One byte a block, or None where the format has none."""
+        """The microexponents, one byte a block, bit j for sub-block j; None where the format has none."""
         return self.blocks.microexponents if self.shared is None else None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the codes and of all that they share, as stored."""
+        """Bytes of the codes and of all scales and zero points, as they are stored."""
         zeros = 0 if self.zero_point is None else 4 * math.prod(self.zero_point.shape)
         return int(self.packed.nbytes) + self._scale_bytes + zeros + 4 * (self.tensor_scale is not None)
 
@@ -156,15 +163,16 @@ class QTensor:
 
     @property
     def bits(self) -> float:
-        """Bits a value, all that is shared included; the format's own where there is no value."""
+        """Bits a value, scales and zero points included; the format's own where there is no value."""
         count = math.prod(self.shape)
         return 8 * self.nbytes / count if count else float(getattr(self.format, "bits", 0))
 
     def dequantize(self, dtype: Any = None) -> Any:
-        """The values, in the type that was quantized or in `dtype`: float16, bfloat16, float32, float64.
+        """Returns the values in the tensor's shape.
 
-        NumPy's bfloat16 needs ml_dtypes.  A value that the type cannot hold is rounded to it half to
-        even.  Raises NumericsError for another type.
+        dtype: float16, bfloat16, float32 or float64, whoever's; None (the default) is the type that was
+        quantized.  NumPy's bfloat16 needs ml_dtypes.  A value that the type cannot hold is rounded to it half
+        to even.  Raises NumericsError for another type.
 
         >>> import numerics as nx
         >>> nx.quantize([0.5, -1.0, 2.0, 3.5], "int4").dequantize()
@@ -173,9 +181,9 @@ class QTensor:
         raise NotImplementedError
 
     def error(self, x: Any) -> Error:
-        """How far the values are from x, which has the tensor's shape: SQNR in dB, largest error.
+        """Returns how far the values are from x: `sqnr` in dB, and `max_error`, the largest |difference|.
 
-        x: as for `quantize`, or a QTensor, which counts by its values.
+        x: as for `quantize`, of the tensor's shape; or a QTensor, which counts by its values.
         Computed in float64 over the finite elements of x; how many others there are, NaN and Inf, is
         `non_finite`.  Raises NumericsError for another shape.
 
@@ -192,11 +200,11 @@ class QTensor:
         return sums.error
 
     def decoded(self) -> Any:
-        """The values as they are computed: float32; float64 where that, or Python, was quantized."""
+        """Returns the values as they are computed: float32; float64 where that, or Python, was quantized."""
         return self.dequantize(wide_type(self.original))
 
     def __getitem__(self, index: Any) -> Any:
-        """A part along any axis; along a blocked one between its blocks or groups.
+        """Returns a part along any axis, still quantized; along a blocked one between its blocks or groups.
 
         index: integers, slices and `...`.  Raises NumericsError for others, and where blocks or
         groups would be cut.
@@ -209,13 +217,13 @@ class QTensor:
         return slicing.part(self, index)
 
     def to(self, *where: Any, **options: Any) -> Any:
-        """The same on another device, as `torch.Tensor.to` takes it; arrays become tensors."""
+        """Returns the same on another device, as `torch.Tensor.to` takes it; arrays become torch tensors."""
         raise NotImplementedError
 
     def with_parts(
         self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
     ) -> QTensor:
-        """The same kind of tensor of other parts, with this one's tensor scale."""
+        """Returns the same kind of tensor made of other parts, with this one's tensor scale."""
         raise NotImplementedError
 
 
@@ -305,7 +313,7 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
         return math.prod(self.shape)
 
     def dequantize(self, dtype: Any = None) -> Any:
-        """QTensor.dequantize."""
+        """Returns the values in the type that was quantized, or in `dtype`: a float of 16, 32 or 64 bits."""
         name = self.original if dtype is None else float_name(dtype)
         if name == "bfloat16" and not is_tensor(self.packed):
             bfloat16_type()
@@ -324,7 +332,7 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
         return target.dequantize(self.codes, self.recipe.element, self.recipe.partition(self.shape), affine)
 
     def to(self, *where: Any, **options: Any) -> Any:
-        """QTensor.to."""
+        """Returns the same as tensors of torch on another device, as `torch.Tensor.to` takes it."""
         from numerics.pytorch.convert import as_tensors
 
         return as_tensors(self).to(*where, **options)
@@ -332,7 +340,7 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
     def with_parts(
         self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
     ) -> ArrayQTensor:
-        """QTensor.with_parts."""
+        """Returns the same kind of tensor made of other parts, with this one's tensor scale."""
         return replace(
             self, recipe=recipe, shape=shape, packed=packed, shared=shared, zero_point=zero_point
         )  # fmt: skip

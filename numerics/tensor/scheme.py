@@ -78,7 +78,7 @@ class Scheme:
         return _made(kind, _numbers(text, kind, inside or ""), size, axis)
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
-        """The scheme on a tensor of that shape; raises NumericsError where it has no such axis."""
+        """Returns which elements of a shape share a scale; raises NumericsError where it lacks the axis."""
         if type(shape) is not tuple:
             shape = as_shape(shape)
         try:
@@ -88,7 +88,10 @@ class Scheme:
 
 
 def spelled(scheme: Any) -> Any:
-    """A scheme as its text: a constant to torch.compile also where it was made inside; others as they are."""
+    """Returns repr(scheme) for a Scheme, anything else unchanged.
+
+    torch.compile takes texts for constants: so a Scheme made inside a compiled function breaks no graph.
+    """
     return repr(scheme) if isinstance(scheme, Scheme) else scheme
 
 
@@ -148,7 +151,7 @@ def _made(kind: str, numbers: dict[str, int], size: int | None, axis: int | None
 
 
 def per_tensor() -> Scheme:
-    """One scale for the whole tensor; the scale has shape ().
+    """Returns the scheme of one scale for the whole tensor; the scale has shape ().
 
     >>> per_tensor()
     per_tensor()
@@ -157,9 +160,10 @@ def per_tensor() -> Scheme:
 
 
 def per_channel(axis: int = 0) -> Scheme:
-    """One scale for each index of an axis; the scale has shape (n,).
+    """Returns the scheme of one scale for each index of an axis, n of them; the scale has shape (n,).
 
-    axis: 0, the output channels of a weight, by default.  Raises NumericsError where it is no integer.
+    axis: by default 0, the output channels of a weight; negative ones count from the end.  Raises
+    NumericsError where it is no integer, and when it is used where the tensor lacks that axis.
 
     >>> per_channel(0)
     per_channel(0)
@@ -168,12 +172,14 @@ def per_channel(axis: int = 0) -> Scheme:
 
 
 def per_group(size: int, axis: int = -1) -> Scheme:
-    """One scale for every `size` neighbours along an axis; the last group may be short.
+    """Returns the scheme of one scale for every `size` neighbours along an axis; the last group may be short.
 
-    The scale has the tensor's shape with ceil(n / size) along the axis.  Raises NumericsError for a
-    size that is not positive.
+    size: elements that share a scale, 1 and more.  axis: along which they are neighbours, the last by
+    default. The scale has the tensor's shape with ceil(n / size) along the axis.  Raises NumericsError for a
+    size that is not positive, and when it is used where the tensor lacks that axis.
 
-    >>> per_group(128)
-    per_group(128, axis=-1)
+    >>> import numerics as nx
+    >>> per_group(128), nx.quantize([[1.0, 2.0, 3.0]], "int4", scheme=per_group(2)).scale.shape
+    (per_group(128, axis=-1), (1, 2))
     """
     return Scheme("per_group", axis=axis, size=size)

@@ -104,7 +104,7 @@ def rows(q: QTensor, take: Callable[[Any], Any], count: int) -> QTensor | None:
 
 
 def flattened(q: QTensor) -> QTensor | None:
-    """The same bytes in one dimension; None where elements that share a scale are not neighbours."""
+    """Returns the same bytes in one dimension; None where elements that share a scale are not neighbours."""
     if len(q.shape) == 1:
         return q
     count = math.prod(q.shape)

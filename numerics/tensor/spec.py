@@ -26,8 +26,9 @@ ZERO_POINT_TYPES = ("int32", "float32")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How tensors are quantized: options that fit together.  scheme or axis is None: blocks have an axis.
+    """How tensors are quantized: options that fit together, as `quantize` takes them.
 
+    Exactly one of two is set: scheme for formats of single numbers, axis for block formats.
     scaled: False for a plain cast, with the scale 1: what a wide float is where nobody asked for a scale.
     """
 
@@ -88,7 +89,7 @@ class Recipe:
 
     @staticmethod
     def parse(text: str) -> Recipe:
-        """The inverse of `text`; raises NumericsError for another."""
+        """Returns the recipe of a text that `text` gave; raises NumericsError for another."""
         if not isinstance(text, str):
             raise NumericsError(f"{said(text)} is not the text of a recipe")
         return _parsed(text)
@@ -150,15 +151,15 @@ class Recipe:
         return Blocking(shape, check_axis(self.axis, shape), self.block.block)
 
     def with_scheme(self, scheme: Scheme) -> Recipe:
-        """The same for elements that share their scales otherwise."""
+        """Returns the recipe of elements that share their scales otherwise."""
         return replace(self, scheme=scheme, scaled=self.scaled or scheme != self.scheme)
 
     def with_scale(self) -> Recipe:
-        """The same with a scale: that of a cast is given."""
+        """Returns the recipe with a scale: that of a cast is given."""
         return self if self.scaled else replace(self, scaled=True)
 
     def with_axis(self, axis: int) -> Recipe:
-        """The same for blocks along another axis."""
+        """Returns the recipe of blocks along another axis."""
         return replace(self, axis=axis)
 
     def refuse_given(self, scale: Any, zero_point: Any, tensor_scale: Any = None) -> None:

@@ -41,15 +41,17 @@ __all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "
 
 
 def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any) -> Tensor:
-    """x in an integer format up to a threshold t, whose logarithm is learned (TQT).
+    """Returns x quantized and dequantized up to a threshold t, whose logarithm is learned (TQT).
+
+    x: a tensor of float16, bfloat16, float32 or float64, any shape; what comes back is like it.
+    log2_threshold: a tensor of shape (), the logarithm of t.  dtype: an integer format, or its name.
 
     n = 2**(bits - 1), unsigned 2**bits; s = 2**ceil(log2_threshold) / n, kept within 2**-127 .. 2**127;
     y = clamp(round_half_even(x / s), min, max) * s, which is fake_quantize(x, dtype, scale=s).
     dL/dx is dL/dy where round(x / s) is in the range, else 0; dL/dlog2_threshold is
     s ln 2 sum dL/dy (round(x / s) - x / s), clipped: min or max.  NaN becomes 0 and has no part in either.
-    x: any shape, float16, bfloat16, float32, float64.  log2_threshold: of shape ().  Raises NumericsError
-    for a format that is not of integers and for a threshold that is no finite scalar.  arXiv
-    1903.08066 §3.
+    Raises NumericsError for a format that is not of integers and for a threshold that is no finite scalar.
+    arXiv 1903.08066 §3; docs/formats.md §7.
 
     >>> log2_threshold = torch.tensor(1.7, requires_grad=True)
     >>> y = tqt(torch.tensor([0.3, -1.5, 9.0]), log2_threshold, "int4")
@@ -65,7 +67,12 @@ def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any) -> Tensor:
 def lsq(
     x: Tensor, scale: Tensor, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None
 ) -> Tensor:
-    """x in an integer format with a scale that is learned (LSQ).
+    """Returns x quantized and dequantized with a scale that is learned (LSQ).
+
+    x: a tensor of float16, bfloat16, float32 or float64, any shape; what comes back is like it.
+    scale: a tensor in the shape that the scheme makes.  dtype: an integer format, or its name.
+    scheme: who shares a scale: per_tensor (the default), per_channel(axis) or per_group(size, axis).
+    zero_point: int32 in the scale's shape, not learned; None (the default) for symmetric quantization.
 
     s = |scale|, at least 2**-126, so that no step of an optimizer leads out of what a scale can be;
     y = (clamp(round_half_even(x / s) + zero_point) - zero_point) * s, which is
@@ -73,9 +80,8 @@ def lsq(
     range, else 0; dL/ds is sum dL/dy (round(x / s) - x / s), clipped: the end, over
     sqrt(numel * max), where numel elements share the scale (of an activation: the whole batch).  NaN
     becomes 0 and has no part in either.
-    x: as for `tqt`.  scheme: per_tensor by default.  scale, zero_point (int32, not learned): in the
-    shape that the scheme makes.  Raises NumericsError for a format that is not of integers and for
-    a scale or a zero point that does not fit.  arXiv 1902.08153 §2.
+    Raises NumericsError for a format that is not of integers and for a scale or a zero point that does not
+    fit.  arXiv 1902.08153 §2; docs/formats.md §7.
 
     >>> scale = torch.tensor(0.5, requires_grad=True)
     >>> y = lsq(torch.tensor([0.3, -1.5, 9.0]), scale, "int4")
@@ -91,10 +97,10 @@ def lsq(
 
 
 def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Tensor:
-    """2 mean|x| / sqrt(max) of the finite values that share a scale; 1 where they are all 0.
+    """Returns where LSQ begins: 2 mean|x| / sqrt(max) of the finite values that share a scale; 1 for zeros.
 
-    Returns float32 (float64 for such x) in the shape that the scheme makes, on x's device.  Raises
-    NumericsError as `lsq` does.  arXiv 1902.08153 §2.1.
+    x, dtype, scheme: as for `lsq`.  Returns float32 (float64 for such x) in the shape that the scheme makes,
+    on x's device.  Raises NumericsError as `lsq` does.  arXiv 1902.08153 §2.1.
 
     >>> lsq_init(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), "int4", scheme="per_channel")
     tensor([1.5119, 1.0000])
@@ -162,13 +168,13 @@ class _Learned(LazyModuleMixin, nn.Module):
         return self
 
     def _await_batch(self) -> None:
-        """As it was made: the first batch, or a state, says with what it begins."""
+        """Makes it wait again: the first batch, or a state, says with what it begins."""
         load = self._register_load_state_dict_pre_hook(self._lazy_load_hook)  # type: ignore[no-untyped-call]
         self._load_hook = load
         self._initialize_hook = self.register_forward_pre_hook(self._infer_parameters, with_kwargs=True)
 
     def quantize(self, x: Tensor) -> QTensor:
-        """x as a QTensor, whose values are those of forward, bit for bit."""
+        """Returns x as a QTensor, whose values are those of forward, bit for bit."""
         r = _recipe(self.recipe.dtype, self.recipe.scheme, self.zero_point is None, x.dtype == torch.float64)
         return quantize(
             x, r.dtype, scheme=r.scheme, symmetric=r.symmetric, scale_type=r.scale_type, scale=self.scale,
@@ -191,12 +197,17 @@ class _Learned(LazyModuleMixin, nn.Module):
 
 
 class TQT(_Learned):
-    """Learns a threshold per tensor, with a power of two for a scale: `tqt`.
+    """A module that quantizes to integers up to a threshold that it learns, one a tensor: `tqt`.
 
-    dtype: an integer format.  scheme: per_tensor, the only one.  init: how the first batch gives the
-    threshold: `_3SD` for weights, `_LL_J` for activations (THRESHOLD_INIT); 1 where that is 0.  Learns
-    `log2_threshold`, a float32 (float64 where x is), which stays so when the model is moved to another
-    type.  Raises NumericsError for another format, scheme or init.  arXiv 1903.08066.
+    The scale is a power of two.  Called with a tensor it returns the tensor quantized and dequantized.
+
+    dtype: an integer format, or its name.  scheme: per_tensor, the only one.
+    init: how the first batch gives the threshold, which is 1 where that would be 0:
+        _3SD (the default, for weights): |mean| + 3 standard deviations
+        _LL_J, also _KL_J (for activations): the least J distance of the distributions (arXiv 1805.07941)
+    Learns `log2_threshold`, a float32 of shape () (float64 where x is), which stays so when the model is
+    moved to another type.  threshold, scale: those in use.  Raises NumericsError for another format, scheme
+    or init, and before the first batch where a threshold is asked for.  arXiv 1903.08066; docs/formats.md §7.
 
     >>> quantizer = TQT("int8", init="_LL_J")
     >>> quantizer(torch.tensor([0.3, -0.75])).tolist()
@@ -217,7 +228,7 @@ class TQT(_Learned):
         self.log2_threshold = _uninitialized()
 
     def forward(self, x: Tensor) -> Tensor:
-        """x quantized and dequantized, in its own type."""
+        """Returns x quantized and dequantized, in its own type and shape."""
         return tqt(x, self.log2_threshold, self.recipe.dtype)
 
     @property
@@ -243,12 +254,17 @@ class TQT(_Learned):
 
 
 class LSQ(_Learned):
-    """Learns scales: `lsq`, beginning with `lsq_init`.
+    """A module that quantizes to integers with scales that it learns: `lsq`, beginning with `lsq_init`.
 
-    dtype: an integer format.  scheme: who shares a scale, per_tensor by default; groups and channels
-    must stay as many as in the first batch.  zero_point: as for `lsq`; kept, not learned.  Learns
-    `step`, a float32 (float64 where x is), whose magnitude is the scale.  Raises NumericsError for
-    another format.  arXiv 1902.08153.
+    Called with a tensor it returns the tensor quantized and dequantized.
+
+    dtype: an integer format, or its name.
+    scheme: who shares a scale: per_tensor (the default), per_channel(axis) or per_group(size, axis); groups
+        and channels must stay as many as in the first batch.
+    zero_point: int32 in the shape of the scales; kept, not learned; None for symmetric quantization.
+    Learns `step`, a float32 in the shape of the scales (float64 where x is), whose magnitude is the scale.
+    scale: those in use.  Raises NumericsError for another format, and before the first batch where a scale
+    is asked for.  arXiv 1902.08153; docs/formats.md §7.
 
     >>> quantizer = LSQ("int4", scheme="per_channel")
     >>> quantizer(torch.tensor([[1.0, -3.0], [0.5, 0.0]])).detach()
@@ -264,7 +280,7 @@ class LSQ(_Learned):
         self.step = _uninitialized()
 
     def forward(self, x: Tensor) -> Tensor:
-        """x quantized and dequantized, in its own type."""
+        """Returns x quantized and dequantized, in its own type and shape."""
         return lsq(x, self.step, self.recipe.dtype, scheme=self.recipe.scheme, zero_point=self.zero_point)
 
     @property
@@ -310,7 +326,7 @@ def _moved(parameter: Any, fn: Callable[[Tensor], Tensor], emptied: bool) -> nn.
 
 
 def _recipe(dtype: Any, scheme: Any = None, symmetric: bool = True, wide: bool = False) -> Recipe:
-    """Of a scale that is used as it is: float32, for float64 tensors float64."""
+    """Returns the recipe of a scale that is used as it is: float32, of float64 tensors float64."""
     found = integer(dtype)
     kept = "float" if wide else "float32"
     return Recipe.make(found, scheme=scheme, symmetric=symmetric, scale_type=kept)

@@ -22,9 +22,10 @@ PER_LEVEL = 5  # bins that a level of the best threshold has: with fewer, resamp
 
 
 def threshold_3sd(x: Tensor) -> float:
-    """|mean| + 3 standard deviations of the population, over the finite values; 0 where there is none.
+    """Returns |mean| + 3 standard deviations of the population, of the finite values; 0 where there is none.
 
-    x: any shape, real.  For weights (arXiv 1903.08066).  Raises NumericsError for what is no such tensor.
+    x: a tensor of real numbers, any shape.  For weights (arXiv 1903.08066).  Raises NumericsError for what is
+    no such tensor.
 
     >>> threshold_3sd(torch.tensor([1.0, 3.0]))
     5.0
@@ -38,18 +39,18 @@ def threshold_3sd(x: Tensor) -> float:
 
 
 def threshold_kl_j(x: Tensor, dtype: Any) -> float:
-    """The threshold whose levels keep the distribution of |x| best, by J distance; 0 where all is 0.
+    """Returns the threshold whose levels keep the distribution of |x| best, by J distance; 0 where all is 0.
 
-    x: any shape; its finite values count.  dtype: an integer format.  For each candidate, P is the
-    CDF of |x| in at least 2048 bins, however few values there are, and Q is P cut at the candidate,
-    resampled to the levels of the format and back; the smallest J = sum (P - Q) log2(P / Q) wins, the
-    larger of equal candidates (arXiv 1805.07941, Algorithm 1, for activations).  The bins go up to the
-    largest value.  Where the best threshold has fewer than 5 of them a level (of formats with more than
-    204 levels: 4), they are too wide to tell, as beside an outlier: then as many bins go up to 4 times
-    that threshold, at most half as far, and so on; P stays the share of all values.  Where the first bin
-    holds most of what is not zero, Q begins at zero, so that what the bin hides costs what it should.
-    So the resolution follows the data: the threshold is the best to a fifth of a level.  Raises
-    NumericsError for another format, and for what is no tensor of real numbers.
+    x: a tensor, any shape; its finite values count.  dtype: an integer format, or its name.  For each
+    candidate, P is the CDF of |x| in at least 2048 bins, however few values there are, and Q is P cut at the
+    candidate, resampled to the levels of the format and back; the smallest J = sum (P - Q) log2(P / Q) wins,
+    the larger of equal candidates (arXiv 1805.07941, Algorithm 1, for activations).  The bins go up to the
+    largest value.  Where the best threshold has fewer than 5 of them a level (of formats with more than 204
+    levels: 4), they are too wide to tell, as beside an outlier: then as many bins go up to 4 times that
+    threshold, at most half as far, and so on; P stays the share of all values.  Where the first bin holds
+    most of what is not zero, Q begins at zero, so that what the bin hides costs what it should. So the
+    resolution follows the data: the threshold is the best to a fifth of a level.  Raises NumericsError for
+    another format, and for what is no tensor of real numbers.
 
     >>> threshold_kl_j(torch.tensor([0.1] * 5000 + [0.2] * 5000 + [50.0]), "int4") < 0.3
     True

@@ -197,7 +197,7 @@ def has_code_table(d: Dtype) -> bool:
 
 
 def plain(said: Any) -> Any:
-    """The same for JSON, which has no Inf and no NaN: they become strings."""
+    """Returns what was said as JSON can hold it: Inf and NaN, which it lacks, become strings."""
     if isinstance(said, float) and not math.isfinite(said):
         return str(said)
     if isinstance(said, dict):

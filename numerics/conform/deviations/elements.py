@@ -200,7 +200,7 @@ def exponent_field(task: Task, x: Float32, random: Array | None = None) -> Answe
 
 
 def positive_field(task: Task, x: Float32, codes: Array) -> Array:
-    """The same for positive numbers."""
+    """As `exponent_field` for positive numbers; the codes of the others stay."""
     return np.where((x > 0) & np.isfinite(x), np.asarray(exponent_field(task, x)), codes)
 
 

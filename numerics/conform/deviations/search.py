@@ -125,7 +125,10 @@ def _unequal(task: Task, came: Answer, due: Answer) -> NDArray[np.bool_]:
 
 
 def nearest_affine(every: list[Seen]) -> Dialects:
-    """The same for integers with a scale and a zero point: what came at each of them."""
+    """Returns the fewest deviations that explain all answers of integers with a scale and a zero point.
+
+    every: what came at each scale and zero point that was tried.
+    """
     few = [_few(seen) for seen in every]
     for _ in range(AGAIN):
         spoken = _fewest(AFFINE_DIALECTS, lambda guess, few=few: _affine_unexplained(guess, few))  # type: ignore[misc]

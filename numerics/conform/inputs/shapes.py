@@ -59,7 +59,7 @@ def some_draws(shape: tuple[int, ...]) -> Array:
 
 
 def kept(x: Array) -> Array:
-    """The same numbers in memory of their own, of the same strides.
+    """Returns the same numbers in memory of their own, of the same strides.
 
     >>> x = np.resize(np.float32([1, 2, 3]), (2, 6))[:, ::-2]
     >>> y = kept(x)
@@ -127,7 +127,7 @@ def tensors(task: Task, whole_blocks: bool = False) -> Iterator[Array]:
 
 
 def strided(task: Task) -> Iterator[Array]:
-    """The same numbers in memory that is not contiguous."""
+    """Returns the same numbers in memory that is not contiguous."""
     lines = placed(np.resize(NUMBERS, (4, 2 * task.block.block)).astype(np.float32), task.axis)
     yield np.asfortranarray(lines)
     yield np.repeat(lines, 2, axis=-1)[..., ::2]

@@ -54,14 +54,14 @@ class SeenBlocks:
 
     @cached_property
     def wrong_scale(self) -> Mask:
-        """Which blocks have another scale; of rounded values, which are those of a scale beside."""
+        """Blocks whose scale is wrong; of rounded values, those that the scale next to it would give."""
         if isinstance(self.came, Fields):
             return np.asarray(self.came.scale != self.truth.scale)
         return self._beside_scale & (self.blamed == "scale_rule")
 
     @cached_property
     def wrong_microexponents(self) -> Mask:
-        """Which blocks have other microexponents; of rounded values, which are those of other ones."""
+        """Blocks whose microexponents are wrong; of rounded values, those that others would give."""
         if self.truth.microexponents is None:
             return np.zeros(len(self.x), np.bool_)
         if isinstance(self.came, Fields):

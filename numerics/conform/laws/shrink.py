@@ -27,7 +27,7 @@ def shortened(x: np.float32) -> Float32:
 
 
 def smallest_that_fails(target: Target, fault: Fault) -> Fault:
-    """The same fault on as few numbers, or rows of blocks, as bring it about."""
+    """Returns the same fault on as few numbers, or rows of blocks, as bring it about."""
     inputs = fault.inputs
     while fault.law in ("runs", "code_range") and len(inputs[0].shape) and len(inputs[0]) > 1:
         half = len(inputs[0]) // 2
@@ -52,7 +52,7 @@ def _fault_of(target: Target, *inputs: Float32) -> Fault | None:
 
 
 def simpler_number(law: Law, broken: Counterexample, observe: Callable[[Float32], Any]) -> Counterexample:
-    """The same law on a number of fewer bits, where it fails there too."""
+    """Returns the same law broken by a number of fewer bits, where it fails there too."""
     if broken.tensor is None or len(broken.tensor) != 1 or not np.isfinite(broken.tensor[0]):
         return broken
     found = law(observe(shortened(broken.tensor[0])))
@@ -62,7 +62,7 @@ def simpler_number(law: Law, broken: Counterexample, observe: Callable[[Float32]
 
 
 def simpler_block(law: Law, broken: Counterexample, observe: Callable[[Float32], Any]) -> Counterexample:
-    """The same law on a block with fewer numbers that are not zero, and those of fewer bits."""
+    """Returns the same law broken by a block with fewer numbers that are not zero, or of fewer bits."""
     assert broken.tensor is not None
     row = broken.tensor
 

@@ -97,7 +97,7 @@ def _is_nan(bits: NDArray[Any]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class ElementOperation(Operation):
-    """Of single numbers: `input code`, `code value`, `input value`."""
+    """An operation on single numbers: `input code`, `code value`, `input value`."""
 
     dtype: Element
     overflow: str | None

@@ -29,7 +29,7 @@ class Chosen:
 
     @property
     def text(self) -> str:
-        """As the header says it; how many there are it says beside."""
+        """The selection as the header says it; how many questions there are stands beside."""
         which = "all" if self.exhaustive else "those that matter" if self.count is None else "random"
         return f"numerics {__version__}, {which}, seed {self.seed}"
 
