@@ -59,6 +59,94 @@ def test_imports_run_downwards(source):
             assert first in sys.stdlib_module_names, f"formats imports {name}"
 
 
+def modules_imported(source: Path):
+    """Our modules that a file imports anywhere: in a function, too, and for type checkers."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "numerics":
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else node.module
+
+
+def circles(imported: dict[str, set[str]]) -> list[set[str]]:
+    """The strongly connected parts of more than one, by what each reaches."""
+    reached: dict[str, set[str]] = {}
+    for start in imported:
+        seen, waiting = set(), [start]
+        while waiting:
+            for name in imported.get(waiting.pop(), set()) - seen:
+                seen.add(name)
+                waiting.append(name)
+        reached[start] = seen
+    found = [
+        {name, *(other for other in reached[name] if name in reached.get(other, ()))} for name in imported
+    ]
+    return [part for place, part in enumerate(found) if len(part) > 1 and part not in found[:place]]
+
+
+def room_of(name: str) -> str:
+    """The folder of a module under numerics, or the module itself where it has none."""
+    parts = name.split(".")
+    if parts[:2] == ["numerics", "backends"] and len(parts) > 2:
+        return ".".join(parts[:3])
+    return ".".join(parts[:2])
+
+
+def package_of(names: list[str]) -> dict[str, set[str]]:
+    """name -> what it imports.  `numerics` itself offers everything, late: it is no part of a circle."""
+    found = {name: set() for name in names}
+    for source in SOURCES:
+        if (name := name_of(source)) in found and name != "numerics":
+            found[name] = {other for other in modules_imported(source) if other not in (name, "numerics")}
+    return found
+
+
+def test_modules_imported_each_other_in_circles():
+    assert circles(package_of(MODULES)) == []
+
+
+def test_rooms_imported_each_other_in_circles():
+    rooms: dict[str, set[str]] = {}
+    for name, others in package_of(MODULES).items():
+        rooms.setdefault(room_of(name), set()).update({room_of(other) for other in others} - {room_of(name)})
+    assert circles(rooms) == []
+
+
+def test_a_circle_is_seen():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
+
+
+ROOMS = 20
+
+
+def test_too_many_things_lay_side_by_side():
+    """Whoever opens numerics/ sees at most this many files and folders of code."""
+    rooms = [
+        p for p in (ROOT / "numerics").iterdir()
+        if p.suffix == ".py" or (p.is_dir() and p.name != "__pycache__")
+    ]  # fmt: skip
+    assert len(rooms) <= ROOMS
+
+
+PARAMETERS = 60  # functions of six and more: kernels, public calls, and little else
+
+
+def parameters(function: ast.FunctionDef) -> int:
+    """How many a caller may give: self and cls are none."""
+    a = function.args
+    names = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
+    return len(names) - (names[:1] in (["self"], ["cls"])) + bool(a.vararg) + bool(a.kwarg)
+
+
+def test_requests_travelled_as_loose_parameters():
+    found = [
+        f"{source.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for source in SOURCES for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and parameters(node) >= 6
+    ]  # fmt: skip
+    assert len(found) <= PARAMETERS, "\n".join(found)
+
+
 def test_the_wheel_lists_every_folder():
     listed = FACTS["tool"]["setuptools"]["packages"]
     folders = set()
