@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from numerics.formats.block import Block, Blocks
+from numerics.formats.block import Block, Blocks, PackedBlocks
 from numerics.formats.dtype import Element
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import BlockOptions, Draw
 
 
 class Backend(Protocol):
@@ -42,44 +42,18 @@ class Backend(Protocol):
         """Element.decode_packed."""
 
     def encode_blocks(
-        self,
-        x: Any,
-        dtype: Block,
-        axis: int,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        draw: Draw,
-        out: Blocks | None,
+        self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Blocks | None
     ) -> Blocks:
         """Block.encode."""
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
         """Block.decode."""
 
-    def round_blocks(
-        self,
-        x: Any,
-        dtype: Block,
-        axis: int,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        draw: Draw,
-        out: Any,
-    ) -> Any:
+    def round_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Any) -> Any:
         """Block.round."""
 
     def pack_blocks(self, blocks: Blocks) -> Any:
         """Block.pack."""
 
-    def unpack_blocks(
-        self,
-        packed: Any,
-        dtype: Block,
-        shape: Any,
-        axis: int,
-        scale: Any,
-        tensor_scale: float | None,
-    ) -> Blocks:
+    def unpack_blocks(self, stored: PackedBlocks) -> Blocks:
         """Block.unpack."""
