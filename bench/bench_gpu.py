@@ -35,7 +35,7 @@ from numerics.backends.host.executor import Affine
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import SIGN, Sweep
 from numerics.files.replacement import replace_file
-from numerics.formats.rounding import DETERMINISTIC, Draw
+from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Draw
 
 NONE = Draw()
 PACKAGES = ("torch", "triton", "numpy", "numba", "torchao", "triton_kernels", "flag_gems", "amd-quark")
@@ -128,7 +128,7 @@ def prove_blocks(d: nx.Block, device: torch.device, rows: int = RANDOM_BLOCKS) -
     for x in (patterns, near):
         due = d.encode(x, tensor_scale=0.5 if isinstance(d, nx.ScaledBlock) else None)
         scale = 0.5 if isinstance(d, nx.ScaledBlock) else None
-        came = GPU.encode_blocks(torch.from_numpy(x).to(device), d, -1, "floor", "half_even", scale, NONE)
+        came = GPU.encode_blocks(torch.from_numpy(x).to(device), d, -1, BlockOptions(tensor_scale=scale))
         for field in ("codes", "scale", "microexponents"):
             if getattr(due, field) is not None:
                 wrong = getattr(came, field).cpu().numpy() != getattr(due, field)
@@ -164,15 +164,15 @@ def contests(n: int, device: torch.device) -> Iterator[tuple[str, Callable[[], A
             call = _bound(GPU.encode_packed, x, d, "half_even", "saturate", NONE)
             yield f"{kind} -> packed {d}", call, n * size + n * d.bits // 8, {}
         d = nx.mxfp8_e4m3
-        room = GPU.encode_blocks(rows, d, -1, "floor", "half_even", None, NONE)
-        call = _bound(GPU.encode_blocks, rows, d, -1, "floor", "half_even", None, NONE, room)
+        room = GPU.encode_blocks(rows, d, -1, BlockOptions())
+        call = _bound(GPU.encode_blocks, rows, d, -1, BlockOptions(), room)
         yield f"{kind} -> {d}", call, n * (size + 1) + n // 32, _torchao(rows)
         for d in (nx.mxfp4, nx.mxfp6_e2m3, nx.mx6, nx.mx9):
-            call = _bound(GPU.quantize_blocks, rows, d, -1, "floor", "half_even", None, NONE)
+            call = _bound(GPU.quantize_blocks, rows, d, -1, BlockOptions())
             yield f"{kind} -> stored {d}", call, n * size + int(n * d.bits / 8), {}
         for d in (nx.mxfp8_e4m3, nx.mxfp4, nx.mx6):
             out = torch.empty_like(rows)
-            call = _bound(GPU.round_blocks, rows, d, -1, "floor", "half_even", None, NONE, out)
+            call = _bound(GPU.round_blocks, rows, d, -1, BlockOptions(), out)
             yield f"{kind} round {d}", call, 2 * n * size, {}
         out = torch.empty_like(x)
         yield (
@@ -183,7 +183,7 @@ def contests(n: int, device: torch.device) -> Iterator[tuple[str, Callable[[], A
     values = torch.empty(n, device=device)
     eight = {"torch .to": _bound(codes.view(torch.float8_e4m3fn).to, torch.float32)}
     yield "fp8_e4m3 -> float32", _bound(GPU.decode, codes, nx.fp8_e4m3, values), 5 * n, eight
-    made = GPU.encode_blocks(wide.reshape(-1, 4096), nx.mxfp8_e4m3, -1, "floor", "half_even", None, NONE)
+    made = GPU.encode_blocks(wide.reshape(-1, 4096), nx.mxfp8_e4m3, -1, BlockOptions())
     to = values.reshape(-1, 4096)
     yield "mxfp8_e4m3 -> float32", _bound(GPU.decode_blocks, made, to), 5 * n + n // 32, {}
     rows = wide.reshape(-1, 4096)

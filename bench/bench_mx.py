@@ -8,7 +8,7 @@ import numerics as nx
 from bench import ceiling, peers
 from bench.measure import Contest
 from numerics.backends.cpu import EXECUTOR
-from numerics.backends.host.executor import BlockOptions
+from numerics.formats.rounding import BlockOptions
 
 COLUMNS = 1024
 TORCH = {"fp8_e4m3": "float8_e4m3fn", "fp4": "float4_e2m1fn_x2"}
@@ -44,7 +44,7 @@ def storing(name: str) -> object:
 
     def make(n: int) -> Contest:
         d, x = nx.dtype(name), _matrix(n).reshape(-1, nx.dtype(name).block)
-        options = BlockOptions("floor", "half_even", _tensor_scale(d), None)
+        options = BlockOptions(tensor_scale=_tensor_scale(d))
         out, scale = EXECUTOR.encode_blocks_packed(x, d, options)
         written = out.nbytes + (0 if scale is None else scale.nbytes)
         copy, size = ceiling.encode(x.reshape(-1), max(int(d.bits), 4) if d.bits < 8 else 8)

@@ -13,7 +13,14 @@ from numerics.formats import dispatch
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said
 from numerics.formats.packing import planes
-from numerics.formats.rounding import OVERFLOWS, SCALE_RULES, Draw, check_random, check_rounding
+from numerics.formats.rounding import (
+    OVERFLOWS,
+    SCALE_RULES,
+    BlockOptions,
+    Draw,
+    check_random,
+    check_rounding,
+)
 
 LONGEST = 1 << 20  # elements of a block: scales that are shared by more are a scheme's
 
@@ -197,8 +204,9 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mxfp4.encode([1.0, -2.0, 7.0], scale_rule="rceil").scale
         [128]
         """
-        options = self.check_options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
-        made: Blocks = dispatch.of(x).encode_blocks(x, self, axis, *options, out)
+        asked = BlockOptions(scale_rule, rounding, tensor_scale, Draw(seed, random_bits))
+        options = self.check_options(asked, overflow)
+        made: Blocks = dispatch.of(x).encode_blocks(x, self, axis, options, out)
         return made
 
     def decode(self, blocks: Blocks, *, out: Any = None) -> Any:
@@ -236,8 +244,9 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         >>> mx9.round([1.0, 0.3, 0.01])
         [1.0, 0.296875, 0.0078125]
         """
-        options = self.check_options(scale_rule, rounding, overflow, tensor_scale, seed, random_bits)
-        return dispatch.of(x).round_blocks(x, self, axis, *options, out)
+        asked = BlockOptions(scale_rule, rounding, tensor_scale, Draw(seed, random_bits))
+        options = self.check_options(asked, overflow)
+        return dispatch.of(x).round_blocks(x, self, axis, options, out)
 
     def pack(self, blocks: Blocks) -> Any:
         """Returns blocks as bytes (uint8 of one dimension).
@@ -275,7 +284,8 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         """
         if tensor_scale is not None and not self.has_tensor_scale:
             raise no_tensor_scale(self)
-        found: Blocks = dispatch.of(packed).unpack_blocks(packed, self, shape, axis, scale, tensor_scale)
+        stored = PackedBlocks(self, axis, shape, packed, scale, tensor_scale)
+        found: Blocks = dispatch.of(packed).unpack_blocks(stored)
         return found
 
     def _check_own(self, verb: str, blocks: object) -> None:
@@ -283,12 +293,11 @@ class Block(Dtype, metaclass=_DeclaredBlock):
             came = f"{blocks.dtype} blocks" if isinstance(blocks, Blocks) else type(blocks).__name__
             raise NumericsError(f"{self.name}.{verb} takes the Blocks of {self.name}.encode, not {came}")
 
-    def check_options(
-        self, scale_rule: str, rounding: str, overflow: str | None, tensor_scale: float | None,
-        seed: int | None, random_bits: Any,
-    ) -> tuple[str, str, float | None, Draw]:  # fmt: skip
+    def check_options(self, asked: BlockOptions, overflow: str | None = None) -> BlockOptions:
         """Returns the options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
-        scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
+        if not isinstance(asked, BlockOptions):
+            raise NumericsError(f"the options of blocks are BlockOptions, not {said(asked)}")
+        scale_rule = one_of("scale rule", asked.scale_rule, SCALE_RULES)
         if scale_rule not in self.scale_rules:
             raise NumericsError(
                 f"{self.name} has one way to find its scale: scale_rule={scale_rule!r} is for MX formats"
@@ -297,13 +306,13 @@ class Block(Dtype, metaclass=_DeclaredBlock):
             raise NumericsError(
                 f"{self.name}: the elements of a block saturate; overflow={overflow!r} cannot be"
             )
+        tensor_scale = asked.tensor_scale
         if tensor_scale is not None:
             if not self.has_tensor_scale:
                 raise no_tensor_scale(self)
             tensor_scale = stored_scale(tensor_scale)
-        rounding = check_rounding(rounding)
-        seed = check_random(rounding, seed, random_bits)
-        return scale_rule, rounding, tensor_scale, Draw(seed, random_bits)
+        mode, (seed, bits) = check_rounding(asked.mode), asked.draw
+        return BlockOptions(scale_rule, mode, tensor_scale, Draw(check_random(mode, seed, bits), bits))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -506,7 +515,7 @@ def _declared(
                 f"{said(name)}: scale= belongs to element=; microexponent blocks share 8 exponent bits"
             )
         if sub_block is None:
-            raise _no_sub_block(name, sub_block, block)
+            raise _no_sub_block(said(name), sub_block, block)
         return MicroexponentBlock(**facts | {"mantissa": mantissa, "sub_block": sub_block})
     if sub_block is not None:
         raise NumericsError(f"{said(name)}: sub_block= belongs to mantissa=, not to element=")
@@ -514,9 +523,9 @@ def _declared(
     return kind(**facts | {"element": element, "scale": scale})
 
 
-def _no_sub_block(name: str, sub_block: int | None, block: int) -> NumericsError:
+def _no_sub_block(named: str, sub_block: int | None, block: int) -> NumericsError:
     return NumericsError(
-        f"{said(name)}: sub_block={said(sub_block)} must divide block={said(block)} into at most 8 parts"
+        f"{named}: sub_block={said(sub_block)} must divide block={said(block)} into at most 8 parts"
     )
 
 
@@ -585,3 +594,17 @@ class Blocks:
     def decode(self) -> Any:
         """Returns the float32 values, in the shape of the codes."""
         return self.dtype.decode(self)
+
+
+class PackedBlocks(NamedTuple):
+    """A tensor in a block format as it is stored: `Block.pack`'s bytes, and what stands beside them.
+
+    shape: the tensor's.  scale: as in Blocks, or None where the bytes hold the scales.
+    """
+
+    dtype: Block
+    axis: int
+    shape: Any
+    packed: Any
+    scale: Any = None
+    tensor_scale: float | None = None

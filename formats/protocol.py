@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from numerics.formats.block import Block, Blocks
+from numerics.formats.block import Block, Blocks, PackedBlocks
 from numerics.formats.dtype import Element
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import BlockOptions, Draw
 
 
 class Backend(Protocol):
@@ -47,15 +47,7 @@ class Backend(Protocol):
         """Returns decode(unpack(packed)): float32 values in that shape."""
 
     def encode_blocks(
-        self,
-        x: Any,
-        dtype: Block,
-        axis: int,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        draw: Draw,
-        out: Blocks | None,
+        self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Blocks | None
     ) -> Blocks:
         """Returns x as blocks along axis: codes in x's shape, one scale a block.
 
@@ -65,31 +57,13 @@ class Backend(Protocol):
     def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
         """Returns the float32 values of blocks, in the shape of their codes."""
 
-    def round_blocks(
-        self,
-        x: Any,
-        dtype: Block,
-        axis: int,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        draw: Draw,
-        out: Any,
-    ) -> Any:
+    def round_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Any) -> Any:
         """Returns decode_blocks(encode_blocks(x)) in x's own type and shape."""
 
     def pack_blocks(self, blocks: Blocks) -> Any:
         """Returns blocks as bytes: packed codes, or whole microexponent blocks (docs/layout.md)."""
 
-    def unpack_blocks(
-        self,
-        packed: Any,
-        dtype: Block,
-        shape: Any,
-        axis: int,
-        scale: Any,
-        tensor_scale: float | None,
-    ) -> Blocks:
+    def unpack_blocks(self, stored: PackedBlocks) -> Blocks:
         """Returns the blocks of a tensor of that shape from bytes that `pack_blocks` made.
 
         scale: one a block, where the scales stand beside the bytes; None for microexponent blocks.

@@ -20,7 +20,7 @@ from numerics.backends.host.tensors import is_tensor
 from numerics.formats import dispatch
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, truth, warn
-from numerics.formats.rounding import Draw, check_random, check_rounding
+from numerics.formats.rounding import BlockOptions, Draw, check_random, check_rounding
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, affine_backend, check_quantized, to_host, wide_type
 from numerics.tensor.scheme import Scheme, spelled
 from numerics.tensor.spec import Recipe, recipe_of, recipe_text
@@ -201,9 +201,9 @@ def fake_quantized(
     data, original = target.prepare(x)
     if recipe.blocked:
         options = recipe.block.check_options(
-            recipe.scale_rule, recipe.rounding, None, tensor_scale, draw.seed, draw.bits
+            BlockOptions(recipe.scale_rule, recipe.rounding, tensor_scale, draw)
         )
-        values = dispatch.owner(data).round_blocks(data, recipe.block, cast(int, recipe.axis), *options, None)
+        values = dispatch.owner(data).round_blocks(data, recipe.block, cast(int, recipe.axis), options, None)
     elif not recipe.scaled and scale is None:
         element = recipe.element
         values = dispatch.owner(data).round(
@@ -274,13 +274,11 @@ def pack_blocks(
 ) -> ArrayQTensor:
     """Returns the quantized tensor, in blocks."""
     d = recipe.block
-    options = d.check_options(recipe.scale_rule, recipe.rounding, None, tensor_scale, draw.seed, draw.bits)
-    packed, scale, tensor_scale = affine_backend(data).quantize_blocks(
-        data, d, cast(int, recipe.axis), *options
-    )
+    options = d.check_options(BlockOptions(recipe.scale_rule, recipe.rounding, tensor_scale, draw))
+    made = affine_backend(data).quantize_blocks(data, d, cast(int, recipe.axis), options)
     return ArrayQTensor(
-        recipe=recipe, shape=tuple(data.shape), packed=packed, shared=scale, tensor_scale=tensor_scale,
-        original=original,
+        recipe=recipe, shape=tuple(data.shape), packed=made.packed, shared=made.scale,
+        tensor_scale=made.tensor_scale, original=original,
     )  # fmt: skip
 
 

@@ -35,7 +35,8 @@ from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, launch, native
 from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
-from numerics.formats.rounding import Draw
+from numerics.formats.block import PackedBlocks
+from numerics.formats.rounding import BlockOptions, Draw
 from tests.children import LIMIT
 
 TARGETS = {f"sm_{n}": GPUTarget("cuda", n, 32) for n in (80, 89, 90, 100, 120)} | {
@@ -98,7 +99,7 @@ def cases() -> dict[str, Callable[[], object]]:
         "store mx9": lambda: _store(nx.mx9, x),
         "store nvfp4": lambda: _store(nx.nvfp4, x),
         "encode mxfp8_e4m3 columns": lambda: GPU.encode_blocks(
-            x.reshape(32, -1), nx.mxfp8_e4m3, 0, "rceil", "half_even", None, NONE
+            x.reshape(32, -1), nx.mxfp8_e4m3, 0, BlockOptions("rceil")
         ),
         "encode mxfp8_e4m3 floor": lambda: _encode_blocks(nx.mxfp8_e4m3, x, "floor"),
         "encode mx6": lambda: _encode_blocks(nx.mx6, x),
@@ -146,17 +147,16 @@ def _decode_packed(d: Any) -> Any:
 
 
 def _encode_blocks(d: Any, x: Any, rounding: str = "half_even") -> Any:
-    return GPU.encode_blocks(x, d, -1, "floor", rounding, None, NONE)
+    return GPU.encode_blocks(x, d, -1, BlockOptions(mode=rounding))
 
 
 def _round_blocks(d: Any, x: Any) -> Any:
-    return GPU.round_blocks(x, d, -1, "floor", "half_even", None, NONE, None)
+    return GPU.round_blocks(x, d, -1, BlockOptions(), None)
 
 
 def _store(d: Any, x: Any) -> Any:
-    return GPU.quantize_blocks(
-        x, d, -1, "floor", "half_even", 1.0 if isinstance(d, nx.ScaledBlock) else None, NONE
-    )
+    options = BlockOptions(tensor_scale=1.0 if isinstance(d, nx.ScaledBlock) else None)
+    return GPU.quantize_blocks(x, d, -1, options)
 
 
 def _zeros(d: Any) -> Any:
@@ -169,7 +169,7 @@ def _load(d: Any) -> Any:
     micro = isinstance(d, nx.MicroexponentBlock)
     size = N // d.block * d.bytes_per_block if micro else N * d.element_bits // 8
     scale = None if micro else torch.zeros(N // d.block, dtype=torch.uint8)
-    return GPU.dequantize_blocks(torch.zeros(size, dtype=torch.uint8), scale, d, (N,), -1, None)
+    return GPU.dequantize_blocks(PackedBlocks(d, -1, (N,), torch.zeros(size, dtype=torch.uint8), scale))
 
 
 def _affine(partition: Partition, zero: Any, verb: str = "quantize") -> Any:

@@ -15,8 +15,8 @@ import torch
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.host.arrays import take
 from numerics.backends.host.executor import Affine
-from numerics.formats.block import Blocks
-from numerics.formats.rounding import Draw
+from numerics.formats.block import Blocks, PackedBlocks
+from numerics.formats.rounding import BlockOptions, Draw
 
 
 def to_tensor(x: Any) -> Any:
@@ -26,6 +26,10 @@ def to_tensor(x: Any) -> Any:
         return replace(x, **parts)
     if isinstance(x, Affine):
         return Affine(*(to_tensor(part) for part in x))
+    if isinstance(x, BlockOptions):
+        return x._replace(draw=to_tensor(x.draw))
+    if isinstance(x, PackedBlocks):
+        return x._replace(packed=to_tensor(x.packed), scale=to_tensor(x.scale))
     if isinstance(x, Draw):
         return Draw(x.seed, None if x.bits is None else to_tensor(np.asarray(x.bits)))
     if not isinstance(x, np.ndarray):
@@ -63,6 +67,11 @@ def _plain(x: Any) -> tuple[Any, Any]:
         made = {n: None if getattr(x, n) is None else np.asarray(getattr(x, n)) for n in
                 ("codes", "scale", "microexponents")}  # fmt: skip
         return replace(x, **made), give
+    if isinstance(x, PackedBlocks):
+        packed, give = _plain(x.packed)
+        return x._replace(
+            packed=packed if isinstance(x.packed, np.ndarray) else packed.astype(np.int64)
+        ), give
     try:
         return take(x)
     except ValueError:

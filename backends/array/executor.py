@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.array import primitives
 from numerics.backends.bind import PRIMITIVES, bind
-from numerics.backends.host.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
 from numerics.backends.host.float_bits import FLOAT32_MAX, SMALLEST_NORMAL, words
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate as empty
@@ -22,6 +22,7 @@ from numerics.formats.codec import MAGNITUDE
 from numerics.formats.dtype import Element
 from numerics.formats.floats import bfloat16
 from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_grid, scale_of
+from numerics.formats.rounding import BlockOptions, Draw
 
 CHUNK = 1 << 15  # elements: a few dozen temporaries of this size fit a second-level cache
 
@@ -244,7 +245,8 @@ def empty_fields(n: int, d: Block) -> BlockFields:
 
 
 def _cut(options: BlockOptions, part: slice) -> BlockOptions:
-    return options if options.random is None else options._replace(random=options.random[part])
+    bits = options.draw.bits
+    return options if bits is None else options._replace(draw=Draw(bits=bits[part]))
 
 
 def _rows(fields: BlockFields, part: slice) -> BlockFields:
@@ -253,22 +255,22 @@ def _rows(fields: BlockFields, part: slice) -> BlockFields:
 
 
 def _encode_mx(b: Array, d: MXBlock, o: BlockOptions, out: BlockFields) -> None:
-    f, s = element_grid(d, o.rule), scale_of(d, o.rule)
-    scale, out.codes[...] = bound.mx_encode(b, f, s, o.rounding, o.random)
+    f, s = element_grid(d, o.scale_rule), scale_of(d, o.scale_rule)
+    scale, out.codes[...] = bound.mx_encode(b, f, s, o.mode, o.draw.bits)
     out.scale[...] = scale[:, 0]
 
 
 def _encode_scaled(b: Array, d: ScaledBlock, o: BlockOptions, out: BlockFields) -> None:
     tensor = float32_bits(o.tensor_scale or 1.0)
     g = scale_grid(d)
-    scale, out.codes[...] = bound.scaled_encode(b, tensor, element_grid(d), g, o.rounding, o.random)
+    scale, out.codes[...] = bound.scaled_encode(b, tensor, element_grid(d), g, o.mode, o.draw.bits)
     out.scale[...] = scale[:, 0]
 
 
 def _encode_micro(b: Array, d: MicroexponentBlock, o: BlockOptions, out: BlockFields) -> None:
     groups = (len(b), -1, d.sub_block)
-    random = None if o.random is None else o.random.reshape(groups)
-    exponent, shift, code = bound.micro_encode(b.reshape(groups), d.mantissa, o.rounding, random)
+    random = None if o.draw.bits is None else o.draw.bits.reshape(groups)
+    exponent, shift, code = bound.micro_encode(b.reshape(groups), d.mantissa, o.mode, random)
     out.codes[...] = code.reshape(b.shape)
     out.scale[...] = exponent[:, 0, 0]
     out.microexponents[...] = (shift[:, :, 0] << np.arange(shift.shape[1], dtype=np.int32)).sum(1)  # type: ignore[index]
@@ -276,22 +278,23 @@ def _encode_micro(b: Array, d: MicroexponentBlock, o: BlockOptions, out: BlockFi
 
 def looks_further(x: Array, d: Block, o: BlockOptions) -> bool:
     """Does a draw see what float64 has below float32's last place?  Float scales divide in float32."""
-    return o.random is not None and x.dtype == np.float64 and not isinstance(d, ScaledBlock)
+    return o.draw.bits is not None and x.dtype == np.float64 and not isinstance(d, ScaledBlock)
 
 
 def _encode_exactly(x: Array, d: Block, o: BlockOptions, out: BlockFields) -> None:
     """float64 under stochastic rounding: shared fields first, on which no draw has an influence."""
-    plain = o._replace(rule="floor" if o.rule == "bump" else o.rule, rounding="half_even", random=None)
+    rule = "floor" if o.scale_rule == "bump" else o.scale_rule
+    plain = BlockOptions(rule, "half_even", o.tensor_scale)
     _ENCODE[type(d)](words(x)[0], d, plain, out)
-    lost, f = out.scale[:, None] == 255, element_grid(d, o.rule)
+    lost, f = out.scale[:, None] == 255, element_grid(d, o.scale_rule)
     steps = _step_exponents(out, d)
     b, low = words(_in_steps(x, steps, d), stochastic=True)
-    if o.rule == "bump":
-        up = bound.mx_bump(b & MAGNITUDE, b, f, scale_of(d, o.rule), o.rounding, o.random, low)
+    if o.scale_rule == "bump":
+        up = bound.mx_bump(b & MAGNITUDE, b, f, scale_of(d, o.scale_rule), o.mode, o.draw.bits, low)
         up = np.where(out.scale[:, None] < 254, up, 0)
         out.scale[...] += up[:, 0].astype(np.uint8)
         b, low = words(_in_steps(x, steps + up, d), stochastic=True)
-    codes = bound.encode(b, f, o.rounding, o.random, low)
+    codes = bound.encode(b, f, o.mode, o.draw.bits, low)
     out.codes[...] = np.where(lost, out.codes, codes)
 
 
@@ -314,19 +317,19 @@ def _in_steps(x: Array, steps: NDArray[np.int32], d: Block) -> Array:
 
 
 def _round_mx(b: Array, d: MXBlock, o: BlockOptions) -> Any:
-    return bound.mx_round(b, element_grid(d, o.rule), scale_of(d, o.rule), o.rounding, o.random)
+    return bound.mx_round(b, element_grid(d, o.scale_rule), scale_of(d, o.scale_rule), o.mode, o.draw.bits)
 
 
 def _round_scaled(b: Array, d: ScaledBlock, o: BlockOptions) -> Any:
     tensor = float32_bits(o.tensor_scale or 1.0)
     g = scale_grid(d)
-    return bound.scaled_round(b, tensor, element_grid(d), g, o.rounding, o.random)
+    return bound.scaled_round(b, tensor, element_grid(d), g, o.mode, o.draw.bits)
 
 
 def _round_micro(b: Array, d: MicroexponentBlock, o: BlockOptions) -> Any:
     groups = (len(b), -1, d.sub_block)
-    random = None if o.random is None else o.random.reshape(groups)
-    return bound.micro_round(b.reshape(groups), d.mantissa, o.rounding, random).reshape(b.shape)
+    random = None if o.draw.bits is None else o.draw.bits.reshape(groups)
+    return bound.micro_round(b.reshape(groups), d.mantissa, o.mode, random).reshape(b.shape)
 
 
 def _decode_mx(fields: BlockFields, d: MXBlock, tensor_scale: float | None) -> Any:

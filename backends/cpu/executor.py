@@ -41,12 +41,13 @@ from numerics.backends.cpu.streams import (
     packed,
 )
 from numerics.backends.host import sums
-from numerics.backends.host.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
 from numerics.backends.host.float_bits import name_of
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate as empty
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
+from numerics.formats.rounding import BlockOptions
 
 OPERATIONS = 1 << 12  # that are remembered; the oldest goes first
 
@@ -184,7 +185,7 @@ class CpuExecutor(ArrayExecutor):
             return super().encode_blocks(x, dtype, options, out)
         made = empty_fields(len(x), dtype) if out is None else out
         operation = self._block("encode", x, dtype, options, field_streams(dtype))
-        self._run(operation, x, options.random, *(field for field in made if field is not None))
+        self._run(operation, x, options.draw.bits, *(field for field in made if field is not None))
         return made
 
     def round_blocks(self, x: Array, dtype: Block, options: BlockOptions, out: Array) -> None:
@@ -193,7 +194,7 @@ class CpuExecutor(ArrayExecutor):
             super().round_blocks(x, dtype, options, out)
             return
         operation = self._block("round", x, dtype, options, (FLOATS[x.dtype.name],))
-        self._run(operation, x, options.random, out)
+        self._run(operation, x, options.draw.bits, out)
 
     def encode_blocks_packed(
         self, x: Array, dtype: Block, options: BlockOptions
@@ -212,7 +213,7 @@ class CpuExecutor(ArrayExecutor):
     ) -> None:
         """Encodes blocks as encode_blocks does, into arrays that are there."""
         operation = self._block("pack", x, dtype, options, packed_streams(dtype))
-        self._run(operation, x, options.random, out, *(() if scale is None else (scale,)))
+        self._run(operation, x, options.draw.bits, out, *(() if scale is None else (scale,)))
 
     def _block(
         self, what: str, x: Array, dtype: Block, options: BlockOptions, outputs: tuple[Stream, ...]
@@ -222,7 +223,7 @@ class CpuExecutor(ArrayExecutor):
 
         if dtype.has_tensor_scale:  # it is among the parameters
             return make()
-        return self._once((what, x.dtype, dtype, options.rule, options.rounding), make)
+        return self._once((what, x.dtype, dtype, options.scale_rule, options.mode), make)
 
     def decode_blocks(
         self, made: BlockFields, dtype: Block, tensor_scale: float | None, out: NDArray[np.float32]

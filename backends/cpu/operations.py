@@ -18,7 +18,7 @@ from numerics.backends.cpu.streams import (
     per_block,
     per_group,
 )
-from numerics.backends.host.executor import Affine, Array, BlockOptions
+from numerics.backends.host.executor import Affine, Array
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.grid import (
@@ -30,6 +30,7 @@ from numerics.formats.grid import (
     scale_grid,
     scale_of,
 )
+from numerics.formats.rounding import BlockOptions
 
 WIDEST = 128  # elements of a block that becomes one vector
 
@@ -102,13 +103,13 @@ def block_operation(
 
     def block(*lanes: Any) -> Any:
         taken, b, random = lanes[: len(records)], lanes[len(records)], lanes[len(records) + 1 :]
-        found = function(b, *arguments(*taken), o.rounding, random[0] if random else None)
+        found = function(b, *arguments(*taken), o.mode, random[0] if random else None)
         whole = what == "round" or (what == "pack" and not d.scale_beside)
         return found if whole else (found[-1], *found[:-1])  # the order of BlockFields
 
-    name = f"{d.stem}_{what}_{_shape(d)}_{kind}_{o.rounding}"
+    name = f"{d.stem}_{what}_{_shape(d)}_{kind}_{o.mode}"
     width = _width(d)
-    sources = _sources(kind, o.rounding)
+    sources = _sources(kind, o.mode)
     return Operation(name, block, Parameters(*records), sources, outputs, width, width, unit=d.block)
 
 
@@ -117,7 +118,7 @@ def unblock_operation(
 ) -> Operation:
     """Blocks to float32: `decode` from fields, `unpack` from stored bytes."""
     function = getattr(_arithmetic(d), f"{d.stem}_decode")
-    options = BlockOptions("floor", "half_even", tensor_scale, None)
+    options = BlockOptions(tensor_scale=tensor_scale)
     records, arguments = _block_records(d, options, decoding=True)
 
     def block(*lanes: Any) -> Any:
@@ -141,13 +142,13 @@ def _block_records(
     """The records of a block kernel, and the arguments of the shared function made of them."""
     if isinstance(d, MicroexponentBlock):
         return [], lambda: (d.mantissa,)
-    f = element_grid(d, o.rule)
+    f = element_grid(d, o.scale_rule)
     if isinstance(d, MXBlock):
         if decoding:
             return [alike(f, "decoding")], lambda f: (f,)
-        return [alike(f, o.rounding), scale_of(d, o.rule)], lambda f, s: (f, s)
+        return [alike(f, o.mode), scale_of(d, o.scale_rule)], lambda f, s: (f, s)
     tensor = Number(float32_bits(o.tensor_scale or 1.0))
-    elements = alike(f, "decoding") if decoding else alike(f, o.rounding)
+    elements = alike(f, "decoding") if decoding else alike(f, o.mode)
     records = [tensor, elements, alike(scale_grid(d), "half_even")]
     return records, lambda t, f, g: (t.value, f, g)
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from numerics.backends.cpu import EXECUTOR
-from numerics.backends.host.executor import Affine, BlockOptions
+from numerics.backends.host.executor import Affine
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 from numerics.formats.registry import dtypes
+from numerics.formats.rounding import BlockOptions
 
 
 def warm_up(rounding: str = "half_even") -> Iterator[str]:
@@ -48,7 +49,7 @@ def _warm_element(d: Element, rounding: str) -> None:
 
 def _warm_block(d: Block, rounding: str) -> None:
     x, executor = np.ones((2, d.block), np.float32), EXECUTOR
-    options = BlockOptions("floor", rounding, 1.0 if d.has_tensor_scale else None, None)
+    options = BlockOptions("floor", rounding, 1.0 if d.has_tensor_scale else None)
     out = np.empty_like(x)
     executor.decode_blocks(executor.encode_blocks(x, d, options), d, options.tensor_scale, out)
     packed, scale = executor.encode_blocks_packed(x, d, options)

@@ -29,15 +29,15 @@ from numerics.backends.gpu.tensors import (
 from numerics.backends.host.affine import AffineOptions, Partition
 from numerics.backends.host.arrays import check_blocks, check_bytes
 from numerics.backends.host.backend import tensor_scale_of
-from numerics.backends.host.executor import Affine, BlockOptions
+from numerics.backends.host.executor import Affine
 from numerics.backends.host.output import admit_blocks, check_apart, written
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Blocking, as_shape, check_axis
-from numerics.formats.block import Block, Blocks, ScaledBlock
+from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.grid import grid
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import BlockOptions, Draw
 
 OLDEST = (8, 0)  # compute capability: what the kernels are compiled for in the tests
 
@@ -157,20 +157,19 @@ class GpuBackend:
     # ---- blocks ----------------------------------------------------------------------------
 
     def encode_blocks(
-        self, x: Any, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
-        draw: Draw, out: Blocks | None = None,
-    ) -> Blocks:  # fmt: skip
+        self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Blocks | None = None
+    ) -> Blocks:
         """Returns x as blocks along axis; in the arrays of out where it is given."""
         came = take(x)
-        data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
+        data, options = _options(came, dtype, options)
         cut = Cut.of(tuple(data.shape), axis, dtype)
-        results = _block_targets(out, dtype, axis, cut.blocking, data)
+        results = _block_targets(out, axis, cut, data)
         made: Sequence[torch.Tensor | None]
-        if _looks_further(came, dtype, draw):
-            made = self._encode_exactly(came, data, dtype, axis, options, draws)
+        if _looks_further(came, dtype, options):
+            made = self._encode_exactly(came, axis, cut, options)
         else:
             made = [None if result is None else landing(result, data) for result in results]
-            blocks.encode(data, dtype, cut, options, "encode", draws, Fields(*made))  # type: ignore[arg-type]
+            blocks.encode(data, cut, options, "encode", Fields(*made))  # type: ignore[arg-type]
         for result, part in zip(results, made, strict=True):
             if result is not None and part is not None:
                 _done(result, part)
@@ -178,37 +177,32 @@ class GpuBackend:
         return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
 
     def _encode_exactly(
-        self, x: torch.Tensor, wide: torch.Tensor, dtype: Block, axis: int, o: BlockOptions, draws: Any
+        self, x: torch.Tensor, axis: int, cut: Cut, o: BlockOptions
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Codes, scale and microexponents of float64 under stochastic rounding (blocks.drawn_codes)."""
-        rule = "floor" if o.rule == "bump" else o.rule
-        plain = self.encode_blocks(wide, dtype, axis, rule, "half_even", None, Draw())
-        cut = Cut.of(tuple(x.shape), axis, dtype)
+        rule = "floor" if o.scale_rule == "bump" else o.scale_rule
+        plain = self.encode_blocks(x, cut.dtype, axis, BlockOptions(rule))
         fields = Fields(plain.codes, plain.scale, plain.microexponents)
-        return (*blocks.drawn_codes(x, dtype, o, cut, draws, fields), plain.microexponents)
+        return (*blocks.drawn_codes(x, cut, o, fields), plain.microexponents)
 
     def decode_blocks(self, of: Blocks, out: Any) -> Any:
         """Returns the float32 values of blocks; in out where it is given."""
         fields, cut = _fields(of)
         result = target(out, tuple(fields.codes.shape), torch.float32, fields.codes)
         direct = landing(result, fields.codes, fields.scale, fields.micro)
-        blocks.decode(fields, of.dtype, cut, of.tensor_scale, False, direct)
+        blocks.decode(fields, cut, of.tensor_scale, False, direct)
         return _done(result, direct)
 
-    def round_blocks(
-        self, x: Any, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
-        draw: Draw, out: Any,
-    ) -> Any:  # fmt: skip
+    def round_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Any) -> Any:
         """Returns the values of x in blocks along axis, in x's type; in out where it is given."""
         came = take(x)
         result = target(out, tuple(came.shape), came.dtype, came)
-        if _looks_further(came, dtype, draw):
-            made = self.encode_blocks(came, dtype, axis, rule, rounding, tensor_scale, draw)
-            return _done(result, self.decode_blocks(made, None))
-        data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
+        if _looks_further(came, dtype, options):
+            return _done(result, self.decode_blocks(self.encode_blocks(came, dtype, axis, options), None))
+        data, options = _options(came, dtype, options)
         direct = landing(result, came) if data is came else torch.empty_like(data)
         cut = Cut.of(tuple(data.shape), axis, dtype)
-        blocks.encode(data, dtype, cut, options, "round", draws, Fields(direct, None))
+        blocks.encode(data, cut, options, "round", Fields(direct, None))
         return _done(result, direct)
 
     def pack_blocks(self, of: Blocks) -> Any:
@@ -221,74 +215,55 @@ class GpuBackend:
         assert fields.micro is not None
         return pack_micro(fields.codes, fields.scale, fields.micro, d, cut.blocking)
 
-    def unpack_blocks(
-        self, packed: Any, dtype: Block, shape: Any, axis: int, scale: Any, tensor_scale: float | None
-    ) -> Blocks:
+    def unpack_blocks(self, stored: PackedBlocks) -> Blocks:
         """Returns the blocks, of a tensor of that shape, of bytes that `pack_blocks` made."""
-        shape = as_shape(shape)
+        dtype, axis, scale = stored.dtype, stored.axis, stored.scale
+        shape = as_shape(stored.shape)
         if dtype.scale_beside:
             if scale is None:
                 raise NumericsError(f"{dtype.name}: the scales stand beside the packed codes; give scale=")
             check_axis(axis, shape)
-            data = take_bytes(packed, math.prod(shape), dtype.element_bits)
-            return Blocks(dtype, axis, unpack(data, shape, dtype.element_bits), scale, None, tensor_scale)
+            data = take_bytes(stored.packed, math.prod(shape), dtype.element_bits)
+            codes = unpack(data, shape, dtype.element_bits)
+            return Blocks(dtype, axis, codes, scale, None, stored.tensor_scale)
         blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
-        data = take_codes(packed, 8, "uint8", "packed bytes")
+        data = take_codes(stored.packed, 8, "uint8", "packed bytes")
         check_blocks(data.numel(), blocking.count, dtype)
         return Blocks(dtype, axis, *unpack_micro(data, dtype, blocking))
 
-    def quantize_blocks(
-        self,
-        x: Any,
-        dtype: Block,
-        axis: int,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        draw: Draw,
-    ) -> tuple[Any, Any, float | None]:
-        """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
+    def quantize_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions) -> PackedBlocks:
+        """Block.encode as stored."""
         came = take(x)
-        cut = Cut.of(tuple(came.shape), axis, dtype)
-        if not blocks.packs(dtype, cut) or _looks_further(came, dtype, draw):
-            made = self.encode_blocks(came, dtype, axis, rule, rounding, tensor_scale, draw)
+        shape = tuple(came.shape)
+        cut = Cut.of(shape, axis, dtype)
+        if not blocks.packs(cut) or _looks_further(came, dtype, options):
+            made = self.encode_blocks(came, dtype, axis, options)
             beside = made.scale if dtype.scale_beside else None
-            return self.pack_blocks(made), beside, made.tensor_scale
-        data, options, draws = _options(came, dtype, rule, rounding, tensor_scale, draw)
+            return PackedBlocks(dtype, axis, shape, self.pack_blocks(made), beside, made.tensor_scale)
+        data, options = _options(came, dtype, options)
         size, scale = cut.blocking.count * dtype.bytes_per_block, None
         if dtype.scale_beside:
-            size = data.numel() * dtype.element_bits // 8
-            scale = torch.empty(
-                cut.blocking.shared_shape, dtype=CODES[dtype.scale_code_dtype], device=data.device
-            )
+            size, kind = data.numel() * dtype.element_bits // 8, CODES[dtype.scale_code_dtype]
+            scale = torch.empty(cut.blocking.shared_shape, dtype=kind, device=data.device)
         packed = torch.empty(size, dtype=torch.uint8, device=data.device)
-        blocks.encode(data, dtype, cut, options, "pack", draws, Fields(packed, scale))
-        return packed, scale, options.tensor_scale
+        blocks.encode(data, cut, options, "pack", Fields(packed, scale))
+        return PackedBlocks(dtype, axis, shape, packed, scale, options.tensor_scale)
 
-    def dequantize_blocks(
-        self,
-        packed: Any,
-        scale: Any,
-        dtype: Block,
-        shape: tuple[int, ...],
-        axis: int,
-        tensor_scale: float | None,
-    ) -> Any:
+    def dequantize_blocks(self, stored: PackedBlocks) -> Any:
         """float32 values of what quantize_blocks made; raises NumericsError for fewer bytes or scales."""
-        cut = Cut.of(shape, axis, dtype)
-        if not blocks.packs(dtype, cut):
-            return self.decode_blocks(
-                self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale), None
-            )
-        data = take_codes(packed, 8, "uint8", "packed bytes")
+        dtype, shape = stored.dtype, tuple(stored.shape)
+        cut = Cut.of(shape, stored.axis, dtype)
+        if not blocks.packs(cut):
+            return self.decode_blocks(self.unpack_blocks(stored), None)
+        data = take_codes(stored.packed, 8, "uint8", "packed bytes")
         shared = None
         if dtype.scale_beside:
             check_bytes(data.numel(), math.prod(shape), dtype.element_bits)
-            shared = _shared(scale, "scale", dtype, cut.blocking)
+            shared = _shared(stored.scale, "scale", dtype, cut.blocking)
         else:
             check_blocks(data.numel(), cut.blocking.count, dtype)
-        out = torch.empty(shape, dtype=torch.float32, device=packed.device)
-        blocks.decode(Fields(data, shared), dtype, cut, tensor_scale, True, out)
+        out = torch.empty(shape, dtype=torch.float32, device=data.device)
+        blocks.decode(Fields(data, shared), cut, stored.tensor_scale, True, out)
         return out
 
     # ---- a scale and a zero point (backends/host/affine.py) --------------------------------------
@@ -368,33 +343,27 @@ def _elements(x: torch.Tensor, d: Element, rounding: str) -> tuple[torch.Tensor,
     return wide, low
 
 
-def _looks_further(x: torch.Tensor, d: Block, draw: Draw) -> bool:
+def _looks_further(x: torch.Tensor, d: Block, o: BlockOptions) -> bool:
     """Does a draw see what float64 has below float32's last place (array/executor.py: looks_further)?"""
-    return (
-        x.dtype == torch.float64
-        and not isinstance(d, ScaledBlock)
-        and (draw.seed is not None or draw.bits is not None)
-    )
+    drawn = o.draw.seed is not None or o.draw.bits is not None
+    return drawn and x.dtype == torch.float64 and not isinstance(d, ScaledBlock)
 
 
-def _options(
-    x: torch.Tensor, d: Block, rule: str, rounding: str, tensor_scale: float | None, draw: Draw
-) -> tuple[torch.Tensor, BlockOptions, tuple[str, Any, int]]:
-    """What block kernels take: x in a type that they read, the options, where random bits come from."""
-    wide, draws = words(x)[0], random_bits(draw, x)
-    if isinstance(d, ScaledBlock) and tensor_scale is None:
-        finite = torch.where(
-            wide.isfinite(), wide.abs(), torch.zeros((), dtype=wide.dtype, device=wide.device)
-        )
-        amax = number_of(finite.amax().to(torch.float32)) if finite.numel() else 0.0
-        tensor_scale = tensor_scale_of(amax, d)
-    return wide, BlockOptions(rule, rounding, tensor_scale, None), draws
+def _options(x: torch.Tensor, d: Block, o: BlockOptions) -> tuple[torch.Tensor, BlockOptions]:
+    """What block kernels take: x in a type that they read, the options with the tensor's scale."""
+    wide = words(x)[0]
+    if o.tensor_scale is not None or not isinstance(d, ScaledBlock):
+        return wide, o
+    finite = torch.where(wide.isfinite(), wide.abs(), torch.zeros((), dtype=wide.dtype, device=wide.device))
+    amax = number_of(finite.amax().to(torch.float32)) if finite.numel() else 0.0
+    return wide, o._replace(tensor_scale=tensor_scale_of(amax, d))
 
 
 def _block_targets(
-    out: Blocks | None, d: Block, axis: int, blocking: Blocking, source: torch.Tensor
+    out: Blocks | None, axis: int, cut: Cut, source: torch.Tensor
 ) -> list[torch.Tensor | None]:
     """codes, scale and microexponents: the caller's where they fit, else new ones."""
+    d, blocking = cut.dtype, cut.blocking
     if out is not None:
         admit_blocks(out, d, axis, len(blocking.shape))
     found: dict[str, torch.Tensor] = {}

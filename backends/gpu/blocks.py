@@ -13,14 +13,14 @@ import torch
 
 from numerics.backends.gpu.launch import launch, per_program, power_of_two, programs
 from numerics.backends.gpu.native import native
-from numerics.backends.gpu.tensors import FLOATS, memory, pointers, words
-from numerics.backends.host.executor import BlockOptions
+from numerics.backends.gpu.tensors import FLOATS, memory, pointers, random_bits, words
 from numerics.backends.host.float_bits import FLOAT32_MAX, SMALLEST_NORMAL
 from numerics.backends.partition import Blocking, check_axis
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.floats import bfloat16
-from numerics.formats.grid import element_grid, float32_bits, grid, scale_grid, scale_of
+from numerics.formats.grid import Grid, element_grid, float32_bits, grid, scale_grid, scale_of
 from numerics.formats.packing import planes
+from numerics.formats.rounding import BlockOptions
 
 BFLOAT16 = grid(bfloat16, "half_even", "nonsaturate")
 
@@ -29,6 +29,7 @@ BFLOAT16 = grid(bfloat16, "half_even", "nonsaturate")
 class Cut:
     """A tensor's blocks as programs take them."""
 
+    dtype: Block
     blocking: Blocking
     width: int  # lanes that a block takes: a power of two
 
@@ -38,7 +39,7 @@ class Cut:
         width = power_of_two(d.block)
         if isinstance(d, MicroexponentBlock):
             width = power_of_two(d.sub_blocks) * power_of_two(d.sub_block)
-        return cls(Blocking(shape, check_axis(axis, shape), d.block), width)
+        return cls(d, Blocking(shape, check_axis(axis, shape), d.block), width)
 
     @property
     def inner(self) -> int:
@@ -83,8 +84,9 @@ class Fields:
     micro: torch.Tensor | None = None
 
 
-def packs(d: Block, cut: Cut) -> bool:
+def packs(cut: Cut) -> bool:
     """Do blocks go straight to packed bytes: whole words, in the order of the memory?"""
+    d = cut.dtype
     if not cut.blocking.whole or cut.width != d.block:
         return False
     if d.scale_beside:
@@ -92,13 +94,11 @@ def packs(d: Block, cut: Cut) -> bool:
     return d.block == 16 and [width for _, width in planes(d.element_bits)[1:]] in ([], [1])
 
 
-def encode(
-    x: torch.Tensor, d: Block, cut: Cut, o: BlockOptions, what: str, seed: tuple[str, Any, int], to: Fields
-) -> None:
+def encode(x: torch.Tensor, cut: Cut, o: BlockOptions, what: str, to: Fields) -> None:
     """Floats to fields (`encode`), stored bytes (`pack`) or values (`round`), into `to`."""
-    draw, bits, key = seed
+    d, (draw, bits, key) = cut.dtype, random_bits(o.draw, x)
     common = {
-        "rounding": o.rounding, "WHAT": what, "KIND": FLOATS[x.dtype], "DRAW": draw, "BFLOAT16": BFLOAT16,
+        "rounding": o.mode, "WHAT": what, "KIND": FLOATS[x.dtype], "DRAW": draw, "BFLOAT16": BFLOAT16,
         **cut.constants,
     }  # fmt: skip
     count, length, per_line, inner = cut.sizes
@@ -111,37 +111,37 @@ def encode(
             m=d.mantissa, PLANE=planes(d.element_bits)[0][1], **_groups(d), **common,
         )  # fmt: skip
         return
-    plain = d.element if isinstance(d, MXBlock) and o.rule != "bump" else None
+    s = scale_of(d, o.scale_rule) if isinstance(d, MXBlock) else scale_grid(d)
+    plain = d.element if isinstance(d, MXBlock) and o.scale_rule != "bump" else None
     launch(
-        "scaled_kernel", cut.programs, source, random, out, *pointers(out, to.scale), _tensor_scale(o, x),
-        count, length, per_line, inner, key, out.numel(),
-        f=element_grid(d, o.rule), s=scale_of(d, o.rule) if isinstance(d, MXBlock) else scale_grid(d),
-        FAMILY=d.stem, NATIVE=native(plain, o.rounding, "saturate", x.device) if plain else None,
+        "scaled_kernel", cut.programs, source, random, out, *pointers(out, to.scale),
+        _tensor_scale(o.tensor_scale, x), count, length, per_line, inner, key, out.numel(),
+        f=element_grid(d, o.scale_rule), s=s,
+        FAMILY=d.stem, NATIVE=native(plain, o.mode, "saturate", x.device) if plain else None,
         WIDTH=cut.width, BITS=d.element_bits, CODES=codes_of_words(d.element_bits), **common,
     )  # fmt: skip
 
 
-def drawn_codes(
-    x: torch.Tensor, d: Block, o: BlockOptions, cut: Cut, seed: tuple[str, Any, int], of: Fields
-) -> tuple[torch.Tensor, torch.Tensor]:
+def drawn_codes(x: torch.Tensor, cut: Cut, o: BlockOptions, of: Fields) -> tuple[torch.Tensor, torch.Tensor]:
     """The codes of float64 x, exactly, under blocks whose shared fields are found; and the scales.
 
     As array/executor.py does it: over powers of two in float64, whose digits a draw sees (`looks_further`).
     """
     assert of.scale is not None
-    f, up = element_grid(d, o.rule), None
+    d = cut.dtype
+    f, up = element_grid(d, o.scale_rule), None
     lost = _each(of.scale, cut) == 255
-    steps = _steps(of, d, cut)
-    if o.rule == "bump":
-        s = scale_of(d, o.rule)
+    steps = _steps(of, cut)
+    if o.scale_rule == "bump":
+        s = scale_of(d, o.scale_rule)
         wide = replace(f, limit=s.past, negative_limit=s.past, wrap=None, negative=None, sign=30)
-        n = _encode_steps(x, steps, d, wide, o, seed, torch.int32) & ((1 << 30) - 1)
+        n = _encode_steps(_in_steps(x, steps, d), wide, o, torch.int32) & ((1 << 30) - 1)
         assert s.least is not None
         past = n > torch.where(x.signbit(), s.least, f.last)
         up = _any_of_block(past, cut) & (of.scale < 254)
         of.scale.add_(up.to(of.scale.dtype))
         steps = steps + _each(up, cut).to(steps.dtype)
-    codes = _encode_steps(x, steps, d, f, o, seed, of.codes.dtype)
+    codes = _encode_steps(_in_steps(x, steps, d), f, o, of.codes.dtype)
     return torch.where(lost, of.codes, codes), of.scale
 
 
@@ -157,9 +157,10 @@ def _any_of_block(flags: torch.Tensor, cut: Cut) -> torch.Tensor:
     return lines.reshape(*lines.shape[:-1], -1, size).any(-1).movedim(-1, axis)
 
 
-def _steps(of: Fields, d: Block, cut: Cut) -> torch.Tensor:
+def _steps(of: Fields, cut: Cut) -> torch.Tensor:
     """The exponents of what each element counts: of the scale, or of the step of its sub-block."""
     assert of.scale is not None
+    d = cut.dtype
     exponent = _each(of.scale, cut).to(torch.int64) - 127
     if of.micro is None or not isinstance(d, MicroexponentBlock):
         return exponent
@@ -169,30 +170,30 @@ def _steps(of: Fields, d: Block, cut: Cut) -> torch.Tensor:
     return exponent - ((_each(of.micro, cut).to(torch.int64) >> place) & 1) - (d.mantissa - 1)
 
 
-def _encode_steps(
-    x: torch.Tensor, steps: torch.Tensor, d: Block, f: Any, o: BlockOptions, seed: tuple[str, Any, int],
-    kind: torch.dtype,
-) -> torch.Tensor:  # fmt: skip
-    """x over powers of two to codes of a grid."""
+def _in_steps(x: torch.Tensor, steps: torch.Tensor, d: Block) -> torch.Tensor:
+    """x over powers of two; as blocks take it: no more than float32's largest, or (micro) normal."""
     y = x.clamp(-float(FLOAT32_MAX), float(FLOAT32_MAX))
     if isinstance(d, MicroexponentBlock):
         y = torch.where(y.abs() < SMALLEST_NORMAL, 0.0, y)
-    y, low = words((y * ((1023 - steps) << 52).view(torch.float64)).contiguous(), stochastic=True)
-    draw, bits, key = seed
+    return (y * ((1023 - steps) << 52).view(torch.float64)).contiguous()
+
+
+def _encode_steps(x: torch.Tensor, f: Grid, o: BlockOptions, kind: torch.dtype) -> torch.Tensor:
+    """float64 to codes of a grid, with all its digits."""
+    draw, bits, key = random_bits(o.draw, x)
+    y, low = words(x, stochastic=True)
     out, n = torch.empty(y.shape, dtype=kind, device=y.device), y.numel()
     source = memory(y)
     launch(
         "encode_kernel", programs(n), source, *pointers(source, low, bits), memory(out), n, key,
-        f=f, rounding=o.rounding, KIND="float32", DRAW=draw, LOW=True, NATIVE=None, BLOCK=per_program(n),
+        f=f, rounding=o.mode, KIND="float32", DRAW=draw, LOW=True, NATIVE=None, BLOCK=per_program(n),
     )  # fmt: skip
     return out
 
 
-def decode(
-    of: Fields, d: Block, cut: Cut, tensor_scale: float | None, packed: bool, out: torch.Tensor
-) -> None:
+def decode(of: Fields, cut: Cut, tensor_scale: float | None, packed: bool, out: torch.Tensor) -> None:
     """Fields, or packed bytes, to float32."""
-    codes, to = memory(of.codes), memory(out)
+    d, codes, to = cut.dtype, memory(of.codes), memory(out)
     if isinstance(d, MicroexponentBlock):
         launch(
             "unmicro_kernel", cut.programs, codes, *pointers(codes, of.scale, of.micro), to, *cut.sizes,
@@ -200,11 +201,10 @@ def decode(
             **_groups(d), **cut.constants,
         )  # fmt: skip
         return
-    options = BlockOptions("floor", "half_even", tensor_scale, None)
     g = scale_grid(d) if isinstance(d, ScaledBlock) else None
     launch(
         "unscaled_kernel", cut.programs,
-        codes, *pointers(codes, of.scale), _tensor_scale(options, out), to, *cut.sizes,
+        codes, *pointers(codes, of.scale), _tensor_scale(tensor_scale, out), to, *cut.sizes,
         f=element_grid(d), g=g, FAMILY=d.stem, WIDTH=cut.width, BITS=d.element_bits if packed else None,
         **cut.constants,
     )  # fmt: skip
@@ -226,5 +226,5 @@ def _words(packed: torch.Tensor, d: Block) -> torch.Tensor:
     return packed.view(torch.int32 if whole else torch.int16)
 
 
-def _tensor_scale(o: BlockOptions, x: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([float32_bits(o.tensor_scale or 1.0)], dtype=torch.int32, device=x.device)
+def _tensor_scale(tensor_scale: float | None, x: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([float32_bits(tensor_scale or 1.0)], dtype=torch.int32, device=x.device)

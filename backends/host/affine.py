@@ -19,11 +19,11 @@ from numerics.backends.host.executor import Affine, Array, Executor
 from numerics.backends.host.float_bits import bfloat16_type, name_of
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.partition import Blocking
-from numerics.formats.block import Block
+from numerics.formats.block import Block, PackedBlocks
 from numerics.formats.dtype import Element, Float
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16, float16
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import BlockOptions, Draw
 
 POF2_EXPONENTS = (-127, 127)  # what one E8M0 byte holds (OCP MX 1.0 §5.4.1)
 LONG = 1 << 10  # elements: shorter lines of columns are taken several at a time
@@ -171,27 +171,10 @@ class AffineBackend(Protocol):
     def dequantize(self, codes: Any, dtype: Element, partition: Partition, affine: Affine) -> Any:
         """Values of the codes, in the type of the scale."""
 
-    def quantize_blocks(
-        self,
-        x: Any,
-        dtype: Block,
-        axis: int,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        draw: Draw,
-    ) -> tuple[Any, Any, float | None]:
-        """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
+    def quantize_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions) -> PackedBlocks:
+        """Block.encode as stored."""
 
-    def dequantize_blocks(
-        self,
-        packed: Any,
-        scale: Any,
-        dtype: Block,
-        shape: tuple[int, ...],
-        axis: int,
-        tensor_scale: float | None,
-    ) -> Any:
+    def dequantize_blocks(self, stored: PackedBlocks) -> Any:
         """float32 values of what quantize_blocks made."""
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from numerics.backends.host import random_bits
 from numerics.backends.host.affine import HostAffine
 from numerics.backends.host.arrays import Target, as_given, check_blocks, check_bytes, take, take_codes
-from numerics.backends.host.executor import Array, BlockFields, BlockOptions, Executor
+from numerics.backends.host.executor import Array, BlockFields, Executor
 from numerics.backends.host.float_bits import as_float32, name_of, to_float32
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate
@@ -23,10 +23,10 @@ from numerics.backends.host.micro_packing import pack_micro, unpack_micro
 from numerics.backends.host.output import admit_blocks, check_apart
 from numerics.backends.host.tensors import on_host
 from numerics.backends.partition import Blocking, as_shape, check_axis
-from numerics.formats.block import Block, Blocks, ScaledBlock
+from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import BlockOptions, Draw
 
 SMALLEST = 2.0**-149  # positive number of float32
 
@@ -118,21 +118,13 @@ class HostBackend(HostAffine):
     # ---- blocks ----------------------------------------------------------------------------
 
     def encode_blocks(
-        self,
-        x: Any,
-        dtype: Block,
-        axis: int,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        draw: Draw,
-        out: Blocks | None = None,
+        self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Blocks | None = None
     ) -> Blocks:
         """Returns x as blocks along axis; in the arrays of out where it is given."""
         data, give = take(x)
         blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
         targets = None if out is None else _block_targets(out, dtype, axis, blocking, data)
-        rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
+        rows, options = _rows(data, dtype, blocking, options)
         direct = _in_place(targets, blocking)
         fields = self.executor.encode_blocks(rows, dtype, options, direct)
         micro = None if fields.microexponents is None else blocking.shared(fields.microexponents)
@@ -145,54 +137,34 @@ class HostBackend(HostAffine):
         codes, scale, micro = (*parts, None)[:3]
         return Blocks(dtype, axis, codes, scale, micro, options.tensor_scale)
 
-    def _rows(
-        self, data: Array, dtype: Block, blocking: Blocking, rule: str, rounding: str,
-        tensor_scale: float | None, draw: Draw,
-    ) -> tuple[Array, BlockOptions]:  # fmt: skip
-        random = random_bits.bits(draw, data.shape)
-        random = None if random is None else blocking.rows(random.reshape(data.shape))
-        if isinstance(dtype, ScaledBlock) and tensor_scale is None:
-            tensor_scale = found_tensor_scale(data, dtype)
-        return blocking.rows(data), BlockOptions(rule, rounding, tensor_scale, random)
-
-    def quantize_blocks(
-        self,
-        x: Any,
-        dtype: Block,
-        axis: int,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        draw: Draw,
-    ) -> tuple[Array, Array | None, float | None]:
-        """Block.encode as stored: packed bytes, the scales beside them or None, the tensor's scale."""
+    def quantize_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions) -> PackedBlocks:
+        """Block.encode as stored."""
         data, _ = take(x)
         blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
         if blocking.whole or not dtype.scale_beside:
-            rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
+            rows, options = _rows(data, dtype, blocking, options)
             packed, scale = self.executor.encode_blocks_packed(rows, dtype, options)
-            return packed, None if scale is None else blocking.shared(scale), options.tensor_scale
-        blocks = self.encode_blocks(data, dtype, axis, rule, rounding, tensor_scale, draw)
-        return self.pack_blocks(blocks), blocks.scale, blocks.tensor_scale
+            beside = None if scale is None else blocking.shared(scale)
+            return PackedBlocks(dtype, axis, data.shape, packed, beside, options.tensor_scale)
+        made = self.encode_blocks(data, dtype, axis, options)
+        packed = self.pack_blocks(made)
+        return PackedBlocks(dtype, axis, data.shape, packed, made.scale, made.tensor_scale)
 
-    def dequantize_blocks(
-        self, packed: Array, scale: Array | None, dtype: Block, shape: tuple[int, ...], axis: int,
-        tensor_scale: float | None,
-    ) -> NDArray[np.float32]:  # fmt: skip
+    def dequantize_blocks(self, stored: PackedBlocks) -> NDArray[np.float32]:
         """float32 values of what quantize_blocks made; raises NumericsError for fewer bytes or scales."""
-        blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
+        dtype, shape = stored.dtype, tuple(stored.shape)
+        blocking = Blocking(shape, check_axis(stored.axis, shape), dtype.block)
         if dtype.scale_beside and not blocking.whole:
-            blocks = self.unpack_blocks(packed, dtype, shape, axis, scale, tensor_scale)
-            return np.asarray(self.decode_blocks(blocks, None))
-        packed, _ = take_codes(packed, 8, "uint8", "packed bytes")
+            return np.asarray(self.decode_blocks(self.unpack_blocks(stored), None))
+        packed, _ = take_codes(stored.packed, 8, "uint8", "packed bytes")
         shared = None
         if dtype.scale_beside:
             check_bytes(packed.size, math.prod(shape), dtype.element_bits)
-            shared = _shared_rows(scale, "scale", dtype, blocking)
+            shared = _shared_rows(stored.scale, "scale", dtype, blocking)
         else:
             check_blocks(packed.size, blocking.count, dtype)
         rows = allocate((blocking.count, dtype.block))
-        self.executor.decode_blocks_packed(packed, shared, dtype, tensor_scale, rows)
+        self.executor.decode_blocks_packed(packed, shared, dtype, stored.tensor_scale, rows)
         return blocking.elements(rows)
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
@@ -213,21 +185,11 @@ class HostBackend(HostAffine):
         ]
         return BlockFields(blocking.rows(codes), *shared), blocking, give, codes
 
-    def round_blocks(
-        self,
-        x: Any,
-        dtype: Block,
-        axis: int,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        draw: Draw,
-        out: Any,
-    ) -> Any:
+    def round_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Any) -> Any:
         """Returns the values of x in blocks along axis, in x's type; in out where it is given."""
         data, give = take(x)
         blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
-        rows, options = self._rows(data, dtype, blocking, rule, rounding, tensor_scale, draw)
+        rows, options = _rows(data, dtype, blocking, options)
         target = Target(out, data.shape, data.dtype, data, give)
         direct = target.array.reshape(rows.shape) if blocking.whole else None
         values = np.empty(rows.shape, data.dtype) if direct is None else direct
@@ -242,29 +204,31 @@ class HostBackend(HostAffine):
             return give(self.executor.pack(codes.reshape(-1), d.element_bits))
         return give(pack_micro(self.executor, fields, d))
 
-    def unpack_blocks(
-        self,
-        packed: Any,
-        dtype: Block,
-        shape: Any,
-        axis: int,
-        scale: Any,
-        tensor_scale: float | None,
-    ) -> Blocks:
+    def unpack_blocks(self, stored: PackedBlocks) -> Blocks:
         """Returns the blocks, of a tensor of that shape, of bytes that `pack_blocks` made."""
-        data, give = take_codes(packed, 8, "uint8", "packed bytes")
-        shape = as_shape(shape)
+        dtype, axis, scale = stored.dtype, stored.axis, stored.scale
+        data, give = take_codes(stored.packed, 8, "uint8", "packed bytes")
+        shape = as_shape(stored.shape)
         if dtype.scale_beside:
             if scale is None:
                 raise NumericsError(f"{dtype.name}: the scales stand beside the packed codes; give scale=")
             check_axis(axis, shape)
             codes = self._unpack(data.reshape(-1), math.prod(shape), dtype.element_bits)
-            return Blocks(dtype, axis, give(codes.reshape(shape)), scale, None, tensor_scale)
+            return Blocks(dtype, axis, give(codes.reshape(shape)), scale, None, stored.tensor_scale)
         blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
         check_blocks(data.size, blocking.count, dtype)
         fields = unpack_micro(self.executor, data.reshape(-1, dtype.bytes_per_block), dtype)
         shared = [give(blocking.shared(field)) for field in fields[1:] if field is not None]
         return Blocks(dtype, axis, give(blocking.elements(fields.codes)), *shared)
+
+
+def _rows(data: Array, dtype: Block, blocking: Blocking, options: BlockOptions) -> tuple[Array, BlockOptions]:
+    """The blocks as rows, and the options as executors take them: with the bits that are drawn, in rows."""
+    drawn, tensor_scale = random_bits.bits(options.draw, data.shape), options.tensor_scale
+    rows = None if drawn is None else blocking.rows(drawn.reshape(data.shape))
+    if isinstance(dtype, ScaledBlock) and tensor_scale is None:
+        tensor_scale = found_tensor_scale(data, dtype)
+    return blocking.rows(data), options._replace(tensor_scale=tensor_scale, draw=Draw(bits=rows))
 
 
 def _block_targets(

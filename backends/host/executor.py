@@ -1,9 +1,9 @@
 """What an executor on the host must offer: whole arrays in, whole arrays out, nothing else.
 
-`HostBackend` (backend.py) does for each of them what is not arithmetic: kinds of input, checks, axes,
+`HostBackend` (host.py) does for each of them what is not arithmetic: kinds of input, checks, axes,
 padding, random bits.  x is C-contiguous float16, bfloat16, float32 or float64 and one-dimensional,
 blocks are the rows of such an array [n, block]; random holds 30-bit integers as int32, in x's shape,
-or is None.
+or is None.  Where options of blocks hold a draw, it has such bits, in rows.
 """
 
 from __future__ import annotations
@@ -15,18 +15,10 @@ from numpy.typing import NDArray
 
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
+from numerics.formats.rounding import BlockOptions
 
 Array = NDArray[Any]
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
-
-
-class BlockOptions(NamedTuple):
-    """How blocks are encoded."""
-
-    rule: str
-    rounding: str
-    tensor_scale: float | None
-    random: Array | None
 
 
 class BlockFields(NamedTuple):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.executor import Affine, Array, BlockFields, BlockOptions, Codes, Executor
+from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, Executor
 from numerics.backends.host.micro_packing import pack_micro, unpack_micro
 from numerics.backends.host.sums import error_sums
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
+from numerics.formats.rounding import BlockOptions
 
 
 class Composed(Executor):

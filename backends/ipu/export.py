@@ -25,7 +25,7 @@ from numerics.formats.block import Block, MicroexponentBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.registry import dtype as find_dtype
-from numerics.formats.rounding import SCALE_RULES, check_rounding
+from numerics.formats.rounding import SCALE_RULES, BlockOptions, Draw, check_rounding
 
 OPS = ("encode", "decode", "round", "pack", "unpack", "requantize")
 PROFILES = ("bits", "portable", "npu")
@@ -89,7 +89,8 @@ def export(
     if profile != "npu" and (scale, zero_point) != (1.0, 0):
         raise NumericsError("scale and zero_point belong to profile='npu'")
     if profile == "bits":
-        return _bits(d, op, mode, overflow, scale_rule, tensor_scale)
+        draw = Draw(seed=0) if mode == "stochastic" else Draw()  # the graph takes the bits as an input
+        return _bits(d, op, BlockOptions(scale_rule, mode, tensor_scale, draw), overflow)
     if mode != "half_even" or scale_rule != "floor" or tensor_scale is not None:
         raise NumericsError(f"profile {profile!r} rounds half_even, with scale_rule='floor'; use 'bits'")
     if op != "round":
@@ -97,26 +98,24 @@ def export(
     return _portable(d, overflow) if profile == "portable" else _npu(d, overflow, scale, zero_point)
 
 
-def _bits(
-    d: Dtype, op: str, rounding: str, overflow: str | None, rule: str, tensor_scale: float | None
-) -> ModelProto:
+def _bits(d: Dtype, op: str, asked: BlockOptions, overflow: str | None) -> ModelProto:
     if isinstance(d, Block):
-        d.check_options(rule, rounding, overflow, tensor_scale, 0 if rounding == "stochastic" else None, None)
+        options = d.check_options(asked, overflow)
         found: dict[str, Callable[[], ModelProto]] = {
-            "encode": lambda: graphs.encode_blocks(d, rule, rounding, tensor_scale),
-            "round": lambda: graphs.round_blocks(d, rule, rounding, tensor_scale),
-            "decode": lambda: graphs.decode_blocks(d, tensor_scale),
+            "encode": lambda: graphs.encode_blocks(d, options),
+            "round": lambda: graphs.round_blocks(d, options),
+            "decode": lambda: graphs.decode_blocks(d, options.tensor_scale),
             "pack": lambda: graphs.pack(d.element_bits) if d.scale_beside else graphs.pack_micro(d),
             "unpack": lambda: graphs.unpack(d.element_bits) if d.scale_beside else graphs.unpack_micro(d),
         }
         return found[op]()
     assert isinstance(d, Element)
-    if tensor_scale is not None:
+    if asked.tensor_scale is not None:
         raise NumericsError(f"{d.name} has no tensor scale")
     policy = d.check_overflow(overflow)
     elements: dict[str, Callable[[], ModelProto]] = {
-        "encode": lambda: graphs.encode(d, rounding, policy),
-        "round": lambda: graphs.round_elements(d, rounding, policy),
+        "encode": lambda: graphs.encode(d, asked.mode, policy),
+        "round": lambda: graphs.round_elements(d, asked.mode, policy),
         "decode": lambda: graphs.decode(d),
         "pack": lambda: graphs.pack(d.bits),
         "unpack": lambda: graphs.unpack(d.bits),

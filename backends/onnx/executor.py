@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from numerics.backends.array.executor import ArrayExecutor, empty_fields, looks_further, narrow
-from numerics.backends.host.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
 from numerics.backends.host.float_bits import as_float32, words
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.onnx import graphs
@@ -24,6 +24,7 @@ from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 from numerics.formats.grid import float32_bits
 from numerics.formats.packing import group
+from numerics.formats.rounding import BlockOptions
 
 CHUNK = 1 << 16  # elements of a run
 
@@ -80,7 +81,7 @@ class IpuExecutor(ArrayExecutor):
             return super().encode_blocks(x, dtype, options, out)
         fields = empty_fields(len(x), dtype) if out is None else out
         for part, feeds in _rows(x, dtype, options):
-            found = run(feeds, graphs.encode_blocks, dtype, options.rule, options.rounding)
+            found = run(feeds, graphs.encode_blocks, dtype, _asked(options))
             for field, made in zip((f for f in fields if f is not None), found, strict=True):
                 field[part] = made.reshape(field[part].shape)
         return fields
@@ -103,7 +104,7 @@ class IpuExecutor(ArrayExecutor):
             super().round_blocks(x, dtype, options, out)
             return
         for part, feeds in _rows(x, dtype, options):
-            (values,) = run(feeds, graphs.round_blocks, dtype, options.rule, options.rounding)
+            (values,) = run(feeds, graphs.round_blocks, dtype, _asked(options))
             out[part] = narrow(values, x.dtype)
 
     def pack(self, codes: Codes, bits: int) -> NDArray[np.uint8]:
@@ -166,12 +167,17 @@ def _rows(x: Array, d: Block, o: BlockOptions) -> list[tuple[slice, dict[str, Ar
     found = []
     for part in _slices(len(x), d.block):
         feeds: dict[str, Array] = {"x": as_float32(x[part])}
-        if o.random is not None:
-            feeds["random"] = o.random[part]
+        if o.draw.bits is not None:
+            feeds["random"] = o.draw.bits[part]
         if d.has_tensor_scale:
             feeds["tensor_scale"] = _float32(o.tensor_scale)
         found.append((part, feeds))
     return found
+
+
+def _asked(options: BlockOptions) -> BlockOptions:
+    """What a graph is made for; the rest are its inputs."""
+    return BlockOptions(options.scale_rule, options.mode)
 
 
 def _float32(tensor_scale: float | None) -> Array:

@@ -17,6 +17,7 @@ from numerics.formats.block import Block, MicroexponentBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_grid, scale_of
 from numerics.formats.packing import group, pack_group, planes, unpack_group
+from numerics.formats.rounding import BlockOptions
 
 OPSET = 26  # BitCast; ONNX Runtime 1.26 and later
 CODES = {"uint8": TensorProto.UINT8, "uint16": TensorProto.UINT16}
@@ -80,7 +81,7 @@ def round_elements(d: Element, rounding: str, overflow: str, low: bool = False) 
 # ---- blocks --------------------------------------------------------------------------------------
 
 
-def _arguments(graph: Graph, d: Block, rule: str, scaled: Lane | None) -> tuple[Any, ...]:
+def _arguments(d: Block, rule: str, scaled: Lane | None) -> tuple[Any, ...]:
     """What the shared functions of a format take after the data."""
     if isinstance(d, MicroexponentBlock):
         return (d.mantissa,)
@@ -105,13 +106,14 @@ def _blocks_of(graph: Graph, d: Block, rounding: str) -> tuple[Blocking, Lane, L
     return blocking, blocking.rows(as_bits(x)), drawn
 
 
-def encode_blocks(d: Block, rule: str, rounding: str, tensor_scale: float | None = None) -> ModelProto:
+def encode_blocks(d: Block, options: BlockOptions) -> ModelProto:
     """Float32 x to codes, scale and (microexponent formats) microexponents."""
     graph = Graph()
-    blocking, b, random = _blocks_of(graph, d, rounding)
+    blocking, b, random = _blocks_of(graph, d, options.mode)
     function = getattr(arithmetic(len(blocking.sizes)), f"{d.stem}_encode")
-    arguments = _arguments(graph, d, rule, _tensor_scale(graph, d, tensor_scale))
-    found = function(b, *arguments, rounding, random)
+    scaled = _tensor_scale(graph, d, options.tensor_scale)
+    arguments = _arguments(d, options.scale_rule, scaled)
+    found = function(b, *arguments, options.mode, random)
     code, scale = graph.reshape(found[-1], blocking.whole), graph.reshape(found[0], blocking.shared)
     outputs = {
         "codes": graph.cast(code, CODES[d.code_dtype]),
@@ -121,7 +123,7 @@ def encode_blocks(d: Block, rule: str, rounding: str, tensor_scale: float | None
         places = graph.constant(np.arange(blocking.sizes[1], dtype=np.int32).reshape(1, -1, 1))
         shifts = graph.node("ReduceSum", [found[1] << places, graph.shape([1, 2])], INT32, keepdims=0)
         outputs["microexponents"] = graph.cast(graph.reshape(shifts, blocking.shared), UINT8)
-    return _model(graph, outputs, d, "encode", rounding)
+    return _model(graph, outputs, d, "encode", options.mode)
 
 
 def decode_blocks(d: Block, tensor_scale: float | None = None) -> ModelProto:
@@ -145,14 +147,15 @@ def decode_blocks(d: Block, tensor_scale: float | None = None) -> ModelProto:
     return _model(graph, {"y": graph.reshape(as_float(y), blocking.whole)}, d, "decode")
 
 
-def round_blocks(d: Block, rule: str, rounding: str, tensor_scale: float | None = None) -> ModelProto:
+def round_blocks(d: Block, options: BlockOptions) -> ModelProto:
     """Float32 x to the nearest values."""
     graph = Graph()
-    blocking, b, random = _blocks_of(graph, d, rounding)
+    blocking, b, random = _blocks_of(graph, d, options.mode)
     function = getattr(arithmetic(len(blocking.sizes)), f"{d.stem}_round")
-    arguments = _arguments(graph, d, rule, _tensor_scale(graph, d, tensor_scale))
-    y = graph.reshape(as_float(function(b, *arguments, rounding, random)), blocking.whole)
-    return _model(graph, {"y": y}, d, "round", rounding)
+    scaled = _tensor_scale(graph, d, options.tensor_scale)
+    arguments = _arguments(d, options.scale_rule, scaled)
+    y = graph.reshape(as_float(function(b, *arguments, options.mode, random)), blocking.whole)
+    return _model(graph, {"y": y}, d, "round", options.mode)
 
 
 # ---- strings of bits (formats/packing.py) ----------------------------------------------------------

@@ -22,6 +22,7 @@ from numerics.backends.reference.breakpoints import breakpoints
 from numerics.backends.reference.exact import Exact, encode, value
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import Element
+from numerics.formats.rounding import BlockOptions
 
 Array = npt.NDArray[Any]
 BlockFields = tuple[Array, Array, Array | None]
@@ -80,21 +81,10 @@ class ReferenceExecutor:
         """float32 values of a flat array of codes."""
         return _values(dtype)[codes]
 
-    def encode_blocks(
-        self,
-        x: Array,
-        dtype: Block,
-        rule: str,
-        rounding: str,
-        tensor_scale: float | None,
-        random: Array | None,
-    ) -> BlockFields:
+    def encode_blocks(self, x: Array, dtype: Block, options: BlockOptions) -> BlockFields:
         """Codes [n, block], scales [n] and microexponents [n] of float32 [n, block]."""
-        draws = [None] * len(x) if random is None else random.tolist()
-        rows = [
-            _encode_row(row, dtype, rule, rounding, tensor_scale, r)
-            for row, r in zip(x.tolist(), draws, strict=True)
-        ]
+        draws = [None] * len(x) if options.draw.bits is None else options.draw.bits.tolist()
+        rows = [_encode_row(row, dtype, options, r) for row, r in zip(x.tolist(), draws, strict=True)]
         scales, micro, codes = zip(*rows, strict=True) if rows else ((), (), ())
         return (
             np.array(codes, dtype.code_dtype).reshape(x.shape),
@@ -149,21 +139,16 @@ class ReferenceExecutor:
 
 
 def _encode_row(
-    row: list[float],
-    dtype: Block,
-    rule: str,
-    rounding: str,
-    tensor_scale: float | None,
-    randoms: list[int] | None,
+    row: list[float], dtype: Block, options: BlockOptions, randoms: list[int] | None
 ) -> tuple[int, int, list[int]]:
     """Scale, microexponents and codes of one block."""
     if isinstance(dtype, MicroexponentBlock):
-        return encode_micro_block(row, dtype, rounding, randoms)
+        return encode_micro_block(row, dtype, options.mode, randoms)
     if isinstance(dtype, MXBlock):
-        scale, codes = encode_block(row, dtype, rule, rounding, randoms)
+        scale, codes = encode_block(row, dtype, options.scale_rule, options.mode, randoms)
     else:
-        whole = 1.0 if tensor_scale is None else tensor_scale
-        scale, codes = encode_scaled_block(row, cast(ScaledBlock, dtype), rounding, whole, randoms)
+        whole = 1.0 if options.tensor_scale is None else options.tensor_scale
+        scale, codes = encode_scaled_block(row, cast(ScaledBlock, dtype), options.mode, whole, randoms)
     return scale, 0, codes
 
 

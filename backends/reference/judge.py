@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host import float_bits
-from numerics.backends.host.executor import Affine, Array, BlockFields, BlockOptions, Codes
+from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
 from numerics.backends.host.ieee import under_ieee
 from numerics.backends.host.unfused import Composed
 from numerics.backends.reference.binary32 import (
@@ -23,6 +23,7 @@ from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.formats.block import Block, ScaledBlock
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.floats import bfloat16
+from numerics.formats.rounding import BlockOptions
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -69,10 +70,7 @@ class Judge(Composed):
         """
         x = float_bits.as_float32(x) if isinstance(dtype, ScaledBlock) else float_bits.to_float32(x)
         x = np.where(np.isfinite(x), np.clip(x, -_LARGEST, _LARGEST), x)
-        made = self.exact.encode_blocks(
-            x, dtype, options.rule, options.rounding, options.tensor_scale, options.random
-        )
-        fields = BlockFields(*made)
+        fields = BlockFields(*self.exact.encode_blocks(x, dtype, options))
         for target, found in zip(out or (), fields, strict=False):
             if target is not None and found is not None:
                 target[...] = found

@@ -16,7 +16,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.executor import Array, BlockFields, BlockOptions
+from numerics.backends.host.executor import Array, BlockFields
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.reference.blocks import (
     element_max,
@@ -40,7 +40,7 @@ from numerics.backends.reference.exact import largest_code, nan_code
 from numerics.backends.reference.executor import ReferenceExecutor, look_up, steps
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import Element
-from numerics.formats.rounding import RANDOM_BITS
+from numerics.formats.rounding import RANDOM_BITS, BlockOptions
 
 FRACTION = np.uint32(23)
 MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -129,10 +129,10 @@ def _block_rungs(
 
 
 def _encode_elements(y: NDArray[np.float32], dtype: Block, options: BlockOptions) -> Array:
-    asked = dtype, options.rounding, options.rule
-    if options.random is None:
+    asked = dtype, options.mode, options.scale_rule
+    if options.draw.bits is None:
         return look_up(y, partial(_block_steps, *asked), dtype.code_dtype)
-    return _drawn(y, partial(_block_rungs, *asked), options.random, dtype.code_dtype)
+    return _drawn(y, partial(_block_rungs, *asked), options.draw.bits, dtype.code_dtype)
 
 
 def _past(y: NDArray[np.float32], dtype: MXBlock, options: BlockOptions) -> NDArray[np.bool_]:
@@ -141,11 +141,11 @@ def _past(y: NDArray[np.float32], dtype: MXBlock, options: BlockOptions) -> NDAr
     for negative in (False, True):
         low, high, odd = last_rungs(element, negative)
         chosen = np.signbit(y) == negative
-        if options.random is None:
-            first = np.uint32(first_away(low, high, odd, negative, options.rounding))
+        if options.draw.bits is None:
+            first = np.uint32(first_away(low, high, odd, negative, options.mode))
             past |= chosen & ((y.view(np.uint32) & MAGNITUDE) >= first)
         else:
-            short = ((1 << RANDOM_BITS) - (options.random & ((1 << RANDOM_BITS) - 1))) * float(high - low)
+            short = ((1 << RANDOM_BITS) - (options.draw.bits & ((1 << RANDOM_BITS) - 1))) * float(high - low)
             past |= chosen & ((np.abs(y).astype(np.float64) - float(low)) * (1 << RANDOM_BITS) >= short)
     return past
 
@@ -164,11 +164,11 @@ def _scaled(x: Array, exponents: Array) -> NDArray[np.float32]:
 
 
 def encode_blocks(x: NDArray[np.float32], dtype: Block, options: BlockOptions) -> BlockFields:
-    """Codes, scales and microexponents of the rows of x (docs/formats.md §1, §4, §5).
+    """Codes, scales and microexponents of the rows of x (docs/formats.md §4, §5, §8).
 
     >>> from numerics.formats import block_format
     >>> four = block_format(element="fp4", block=4)
-    >>> encode_blocks(np.float32([[1, -2, 5, 0]]), four, BlockOptions("floor", "half_even", None, None))
+    >>> encode_blocks(np.float32([[1, -2, 5, 0]]), four, BlockOptions())
     BlockFields(codes=array([[ 2, 12,  6,  0]], dtype=uint8), scale=array([127], dtype=uint8), \
 microexponents=None)
     """
@@ -192,11 +192,11 @@ def _poison(fields: BlockFields, lost: NDArray[np.bool_], dtype: Block) -> None:
 def _encode_mx(x: NDArray[np.float32], dtype: MXBlock, options: BlockOptions) -> BlockFields:
     scale = dtype.scale
     low, _ = exponent_range(scale)
-    firsts, after = _scale_steps(dtype, "floor" if options.rule == "bump" else options.rule)
+    firsts, after = _scale_steps(dtype, "floor" if options.scale_rule == "bump" else options.scale_rule)
     maxima = (x.view(np.uint32) & MAGNITUDE).max(axis=1)
     shared = after[np.searchsorted(firsts, maxima, "right") - 1]
     y = _scaled(x, shared[:, None] + np.int32(low))
-    if options.rule == "bump":
+    if options.scale_rule == "bump":
         up = (shared < largest_code(scale)) & _past(y, dtype, options).any(axis=1)
         shared = shared + up.astype(np.uint8)
         y = _scaled(x, shared[:, None] + np.int32(low))

@@ -16,7 +16,7 @@ from numerics.formats.block import Block, ElementBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.registry import dtype as find_dtype
-from numerics.formats.rounding import DETERMINISTIC, check_rounding
+from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Draw, check_rounding
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
@@ -90,8 +90,8 @@ class Task:
         if kind == "affine" and rounding not in DETERMINISTIC:
             raise NumericsError.unknown("rounding mode of an affine check", rounding, DETERMINISTIC)
         if isinstance(d, Block):
-            draw = (0, None) if rounding == "stochastic" else (None, None)
-            d.check_options(scale_rule, rounding, overflow, tensor_scale, *draw)
+            draw = Draw(seed=0) if rounding == "stochastic" else Draw()
+            d.check_options(BlockOptions(scale_rule, rounding, tensor_scale, draw), overflow)
             overflow = "saturate"
             if d.has_tensor_scale and tensor_scale is None:
                 tensor_scale = 1.0
@@ -165,9 +165,8 @@ class Task:
         """The blocks of a float32 tensor."""
         blocking = self.blocking(x.shape)
         draws = None if random is None else blocking.rows(random)
-        codes, scale, micro = REFERENCE.encode_blocks(
-            blocking.rows(x), self.block, self.scale_rule, self.rounding, self.tensor_scale, draws
-        )
+        options = BlockOptions(self.scale_rule, self.rounding, self.tensor_scale, Draw(bits=draws))
+        codes, scale, micro = REFERENCE.encode_blocks(blocking.rows(x), self.block, options)
         shared = None if micro is None else blocking.shared(micro)
         return Fields(blocking.elements(codes), blocking.shared(scale), shared)
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from numerics.backends.host.tensors import check_dense, given_tensor, number_of, number_tensor
 from numerics.backends.partition import as_shape, check_axis
 from numerics.formats import dispatch
-from numerics.formats.block import Block, Blocks, stored_scale
+from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import BlockOptions, Draw
 from numerics.formats.text import text_of
 from numerics.pytorch import kept_ops as _kept  # noqa: F401 - what QTensors do is known with them
 from numerics.pytorch.operators import SIGNED
@@ -94,16 +94,16 @@ class Face:
     # ---- blocks ----------------------------------------------------------------------------
 
     def encode_blocks(
-        self, x: Tensor, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
-        draw: Draw, out: Blocks | None,
-    ) -> Blocks:  # fmt: skip
+        self, x: Tensor, dtype: Block, axis: int, options: BlockOptions, out: Blocks | None
+    ) -> Blocks:
         """Returns x as blocks along axis; in the arrays of out where it is given."""
         axis = _axis(axis, x)
         if out is not None:
-            return dispatch.owner(x).encode_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
+            return dispatch.owner(x).encode_blocks(x, dtype, axis, options, out)
         codes, scale, micro, found = _ops.encode_blocks(
-            x.detach(), text_of(dtype), axis, rule, rounding, tensor_scale, *_drawn(x, draw.seed, draw.bits)
+            x.detach(), text_of(dtype), axis, *_arguments(x, options)
         )
+        tensor_scale = options.tensor_scale
         if dtype.has_tensor_scale and tensor_scale is None:
             if found.is_meta:
                 raise NumericsError(
@@ -124,37 +124,32 @@ class Face:
             codes, scale, micro, scaled, text_of(blocks.dtype), _axis(blocks.axis, codes)
         )
 
-    def round_blocks(
-        self, x: Tensor, dtype: Block, axis: int, rule: str, rounding: str, tensor_scale: float | None,
-        draw: Draw, out: Any,
-    ) -> Tensor:  # fmt: skip
+    def round_blocks(self, x: Tensor, dtype: Block, axis: int, options: BlockOptions, out: Any) -> Tensor:
         """Returns the values of x in blocks along axis, with a straight-through gradient."""
         axis = _axis(axis, x)
         if out is not None:
             _check_graph(x)
-            dispatch.owner(x).round_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
+            dispatch.owner(x).round_blocks(x, dtype, axis, options, out)
             return out
-        return _ops.round_blocks(
-            x, text_of(dtype), axis, rule, rounding, tensor_scale, *_drawn(x, draw.seed, draw.bits)
-        )
+        return _ops.round_blocks(x, text_of(dtype), axis, *_arguments(x, options))
 
     def pack_blocks(self, blocks: Blocks) -> Tensor:
         """Returns blocks as bytes: packed codes, or whole microexponent blocks (docs/layout.md)."""
         codes, scale, micro = _parts(blocks)
         return _ops.pack_blocks(codes, scale, micro, text_of(blocks.dtype), _axis(blocks.axis, codes))
 
-    def unpack_blocks(
-        self, packed: Tensor, dtype: Block, shape: Any, axis: int, scale: Any, tensor_scale: float | None
-    ) -> Blocks:
+    def unpack_blocks(self, stored: PackedBlocks) -> Blocks:
         """Returns the blocks, of a tensor of that shape, of bytes that `pack_blocks` made."""
+        dtype, packed = stored.dtype, stored.packed
         check_dense(packed)
-        sizes, beside = _sizes(shape), None
-        if scale is not None:
-            beside = given_tensor("scale", scale, device=packed.device)
-        axis = _axis(axis, sizes)
+        sizes, beside = _sizes(stored.shape), None
+        if stored.scale is not None:
+            beside = given_tensor("scale", stored.scale, device=packed.device)
+        axis = _axis(stored.axis, sizes)
         codes, found, micro, _ = _ops.unpack_blocks(packed, beside, sizes, text_of(dtype), axis)
         beside = found if beside is None else beside
-        return Blocks(dtype, axis, codes, beside, micro if dtype.sub_blocks else None, tensor_scale)
+        micro = micro if dtype.sub_blocks else None
+        return Blocks(dtype, axis, codes, beside, micro, stored.tensor_scale)
 
     # ---- tensors with their scales (numerics/quantization.py) ---------------------------------
 
@@ -208,6 +203,12 @@ def _drawn(x: Tensor, seed: int | None, bits: Any) -> tuple[int | None, Tensor |
     if seed is not None:
         seed = int(seed) if seed < SIGNED else int(seed) - 2 * SIGNED
     return seed, None if bits is None else given_tensor("random_bits", bits, device=x.device)
+
+
+def _arguments(x: Tensor, options: BlockOptions) -> tuple[Any, ...]:
+    """The options of blocks as an operator takes them."""
+    scale_rule, mode, tensor_scale, draw = options
+    return scale_rule, mode, tensor_scale, *_drawn(x, draw.seed, draw.bits)
 
 
 def _parts(blocks: Blocks) -> list[Tensor | None]:

@@ -23,10 +23,10 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_array, as_tensor, number_of, number_tensor
 from numerics.backends.partition import Blocking, check_axis
 from numerics.formats import dispatch
-from numerics.formats.block import Block, Blocks, stored_scale
+from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import Draw, check_random, check_rounding
+from numerics.formats.rounding import BlockOptions, Draw, check_random, check_rounding
 from numerics.formats.text import parse
 from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import (
@@ -85,12 +85,9 @@ def _decode_packed(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
 # ---- blocks --------------------------------------------------------------------------------------
 
 
-def _encode_blocks(
-    x: Tensor, dtype: str, axis: int = -1, scale_rule: str = "floor", rounding: str = NEAREST,
-    tensor_scale: float | None = None, seed: int | None = None, bits: Any = None,
-) -> Parts:  # fmt: skip
-    d, options = _block_options(dtype, scale_rule, rounding, tensor_scale, seed, bits)
-    made = dispatch.owner(x).encode_blocks(x, d, axis, *options, None)
+def _encode_blocks(x: Tensor, dtype: str, axis: int = -1, *asked: Any) -> Parts:
+    d = _block(dtype)
+    made = dispatch.owner(x).encode_blocks(x, d, axis, _block_options(d, *asked), None)
     return _tensors(x, made.codes, made.scale, made.microexponents, made.tensor_scale)
 
 
@@ -101,20 +98,17 @@ def _decode_blocks(
     return _tensor(dispatch.owner(codes).decode_blocks(made, None))
 
 
-def _round_blocks(
-    x: Tensor, dtype: str, axis: int = -1, scale_rule: str = "floor", rounding: str = NEAREST,
-    tensor_scale: float | None = None, seed: int | None = None, bits: Any = None,
-) -> Tensor:  # fmt: skip
-    d, options = _block_options(dtype, scale_rule, rounding, tensor_scale, seed, bits)
-    return _tensor(dispatch.owner(x).round_blocks(x, d, axis, *options, None))
+def _round_blocks(x: Tensor, dtype: str, axis: int = -1, *asked: Any) -> Tensor:
+    d = _block(dtype)
+    return _tensor(dispatch.owner(x).round_blocks(x, d, axis, _block_options(d, *asked), None))
 
 
 def _block_options(
-    dtype: str, scale_rule: str, rounding: str, tensor_scale: float | None, seed: int | None, bits: Any
-) -> tuple[Block, tuple[str, str, float | None, Draw]]:
-    """The format, and its options checked: operators are called by anybody."""
-    d, draw = _block(dtype), _draw(seed, bits)
-    return d, d.check_options(scale_rule, rounding, None, tensor_scale, draw.seed, draw.bits)
+    d: Block, scale_rule: str = "floor", rounding: str = NEAREST, tensor_scale: float | None = None,
+    *drawn: Any,
+) -> BlockOptions:  # fmt: skip
+    """What an operator is called with, as options that are checked: operators are called by anybody."""
+    return d.check_options(BlockOptions(scale_rule, rounding, tensor_scale, _draw(*drawn)))
 
 
 def _pack_blocks(codes: Tensor, scale: Tensor, microexponents: Any, dtype: str, axis: int = -1) -> Tensor:
@@ -123,7 +117,8 @@ def _pack_blocks(codes: Tensor, scale: Tensor, microexponents: Any, dtype: str, 
 
 
 def _unpack_blocks(packed: Tensor, scale: Any, shape: Sequence[int], dtype: str, axis: int = -1) -> Parts:
-    made = dispatch.owner(packed).unpack_blocks(packed, _block(dtype), tuple(shape), axis, scale, None)
+    stored = PackedBlocks(_block(dtype), axis, tuple(shape), packed, scale)
+    made = dispatch.owner(packed).unpack_blocks(stored)
     beside = None if scale is not None else made.scale
     codes, found, micro, _ = _tensors(packed, made.codes, beside, made.microexponents, None)
     return _apart(codes, packed), found, micro, packed.new_empty(0, dtype=torch.uint8)
@@ -484,7 +479,7 @@ def _apart(x: Tensor, source: Tensor) -> Tensor:
     return x.clone() if shared else x
 
 
-def _draw(seed: int | None, bits: Any) -> Draw:
+def _draw(seed: int | None = None, bits: Any = None) -> Draw:
     return Draw(seed if seed is None or seed >= 0 else seed + 2 * SIGNED, bits)
 
 

@@ -25,7 +25,7 @@ from numerics.backends.host.float_bits import bfloat16_type
 from numerics.backends.host.tensors import as_array, is_tensor, number_of
 from numerics.backends.partition import check_axis
 from numerics.formats import dispatch
-from numerics.formats.block import Blocks
+from numerics.formats.block import Blocks, PackedBlocks
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.registry import name_of_type
@@ -323,8 +323,8 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
         target, wide = affine_backend(self.packed), wide_type(self.original)
         if self.recipe.blocked:
             d, axis = self.recipe.block, cast(int, self.axis)
-            found = target.dequantize_blocks(self.packed, self.shared, d, self.shape, axis, self.tensor_scale)
-            return target.give(found, wide)
+            stored = PackedBlocks(d, axis, self.shape, self.packed, self.shared, self.tensor_scale)
+            return target.give(target.dequantize_blocks(stored), wide)
         zero = self.zero_point
         if zero is not None and self.recipe.zero_point_type == "float32":
             zero = target.give(zero, wide)

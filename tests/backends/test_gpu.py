@@ -27,7 +27,7 @@ from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import Sweep
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import BlockOptions, Draw
 from tests.children import LIMIT
 from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, edges
 
@@ -106,15 +106,13 @@ def test_stored_blocks_equal_the_cpu(dtype):
     x[1, :3] = (np.nan, np.inf, 0)
     scale = 0.5 if isinstance(dtype, nx.ScaledBlock) else None
     for rounding, draw in (("half_even", Draw()), ("stochastic", Draw(seed=3))):
-        due = CPU.quantize_blocks(x, dtype, -1, "floor", rounding, scale, draw)
-        came = GPU.quantize_blocks(tensor(x), dtype, -1, "floor", rounding, scale, draw)
-        assert_same_bits(came[0].numpy(), due[0])
-        if due[1] is not None:
-            assert_same_bits(came[1].numpy(), due[1])
-    assert_same_bits(
-        GPU.dequantize_blocks(*came[:2], dtype, x.shape, -1, scale).numpy(),
-        CPU.dequantize_blocks(*due[:2], dtype, x.shape, -1, scale),
-    )
+        options = BlockOptions("floor", rounding, scale, draw)
+        due = CPU.quantize_blocks(x, dtype, -1, options)
+        came = GPU.quantize_blocks(tensor(x), dtype, -1, options)
+        assert_same_bits(came.packed.numpy(), due.packed)
+        if due.scale is not None:
+            assert_same_bits(came.scale.numpy(), due.scale)
+    assert_same_bits(GPU.dequantize_blocks(came).numpy(), CPU.dequantize_blocks(due))
 
 
 @pytest.mark.parametrize("order", ["rows", "columns", "any"])
@@ -128,9 +126,8 @@ def test_programs_meet_without_a_seam(monkeypatch, dtype, order):
     x = rng.standard_normal(shape).astype(np.float32)
     options = {"tensor_scale": 0.25} if isinstance(dtype, nx.ScaledBlock) else {}
     due = dtype.encode(x, axis=axis, rounding="stochastic", seed=5, **options)
-    came = GPU.encode_blocks(
-        tensor(x), dtype, axis, "floor", "stochastic", options.get("tensor_scale"), Draw(seed=5)
-    )
+    asked = BlockOptions("floor", "stochastic", options.get("tensor_scale"), Draw(seed=5))
+    came = GPU.encode_blocks(tensor(x), dtype, axis, asked)
     for name in ("codes", "scale", "microexponents"):
         if getattr(due, name) is not None:
             assert_same_bits(getattr(came, name).numpy(), getattr(due, name))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from numerics.backends.host.executor import BlockFields, BlockOptions
+from numerics.backends.host.executor import BlockFields
 from numerics.backends.reference import lookup
 from numerics.backends.reference.executor import ReferenceExecutor
-from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS, SCALE_RULES
+from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS, SCALE_RULES, BlockOptions, Draw
 from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS, assert_same_bits, edges
 
 EXACT = ReferenceExecutor()
@@ -46,8 +46,8 @@ def test_encoded_blocks(dtype):
         x = rows(dtype.block, 12, rng)
         draws = None if rounding in DETERMINISTIC else rng.choice(DRAWS, x.shape)
         whole = SCALES[i % 4] if isinstance(dtype, nx.ScaledBlock) else None
-        came = lookup.encode_blocks(x, dtype, BlockOptions(rule, rounding, whole, draws))
-        due = EXACT.encode_blocks(x, dtype, rule, rounding, whole, draws)
+        asked = BlockOptions(rule, rounding, whole, Draw(bits=draws))
+        came, due = lookup.encode_blocks(x, dtype, asked), EXACT.encode_blocks(x, dtype, asked)
         for field, right in zip(came, due, strict=True):
             assert (field is None) == (right is None)
             if right is not None:

@@ -46,7 +46,7 @@ from numerics.formats import (
     mxint8,
     nvfp4,
 )
-from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES
+from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES, BlockOptions
 
 REFERENCE = ReferenceExecutor()
 
@@ -325,7 +325,7 @@ def test_mx_blocks_equal_ml_dtypes(name: str) -> None:
     d, theirs = dtype(f"mx{name}"), ML_DTYPES[name]
     x = rng.standard_normal((64, 32)) * 2.0 ** rng.integers(-150, 126, (64, 1))
     x = x.astype(np.float32).astype(np.float64)
-    codes, scale, _ = REFERENCE.encode_blocks(x.astype(np.float32), d, "floor", "half_even", None, None)
+    codes, scale, _ = REFERENCE.encode_blocks(x.astype(np.float32), d, BlockOptions())
     emax = {"fp8_e4m3": 8, "fp8_e5m2": 15, "fp6_e3m2": 4, "fp6_e2m3": 2, "fp4": 2}[name]
     exponents = np.clip(np.frexp(abs(x).max(axis=1))[1] - 1 - emax, -127, 127)
     limit = float(ml_dtypes.finfo(theirs).max)
@@ -349,7 +349,7 @@ def test_nvfp4_equals_numpy() -> None:
     with np.errstate(all="ignore"):
         y = np.where(total == 0, np.copysign(np.float32(0), x), np.clip(x / total, -6, 6))
     element = y.astype(ml_dtypes.float4_e2m1fn)
-    codes, scales, none = REFERENCE.encode_blocks(x, nvfp4, "floor", "half_even", float(whole), None)
+    codes, scales, none = REFERENCE.encode_blocks(x, nvfp4, BlockOptions(tensor_scale=float(whole)))
     assert none is None
     assert (scales == scale.view(np.uint8)).all()
     assert (codes == element.view(np.uint8)).all()
@@ -430,7 +430,7 @@ def test_pack_is_a_little_endian_string_of_bits(width: int) -> None:
 def test_micro_blocks_pack_and_unpack(name: str, size: int) -> None:
     """8, 12 and 18 bytes a block, and nothing lost."""
     d, x = dtype(name), np.random.default_rng(5).standard_normal((9, 16)).astype(np.float32)
-    codes, scale, micro = REFERENCE.encode_blocks(x, d, "floor", "half_even", None, None)
+    codes, scale, micro = REFERENCE.encode_blocks(x, d, BlockOptions())
     packed = REFERENCE.pack_blocks(codes, scale, micro, d)
     assert packed.size == 9 * size
     for ours, back in zip((codes, scale, micro), REFERENCE.unpack_blocks(packed, 9, d), strict=True):

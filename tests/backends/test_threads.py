@@ -102,11 +102,11 @@ def test_packed_codes_of_any_width_and_rows_of_any_length_are_cut_between_bytes(
 
 def test_units_hold_whole_tiles_bytes_and_lines():
     from numerics.backends.cpu.operations import block_operation, field_streams
-    from numerics.backends.host.executor import BlockOptions
+    from numerics.formats.rounding import BlockOptions
 
     for block in (*BLOCKS, 2, 13, 127, 128):
         d = nx.block_format(block=block, element="int4")
-        options = BlockOptions("floor", "half_even", None, None)
+        options = BlockOptions()
         operation = block_operation("encode", "float32", d, options, field_streams(d))
         assert operation.cut % block == 0
         assert operation.cut % operation.width == 0

@@ -561,7 +561,7 @@ def test_a_fault_is_caught_and_named(name):
 
 def options_of(dtype):
     """What every task of a format needs beside its kind."""
-    return {"tensor_scale": 1.0} if getattr(dtype, "family", "") == "scaled" else {}
+    return {"tensor_scale": 1.0} if isinstance(dtype, nx.ScaledBlock) else {}
 
 
 def own(dtype, kind, **options):

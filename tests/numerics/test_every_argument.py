@@ -15,6 +15,7 @@ import torch
 
 import numerics as nx
 from numerics import interop, layouts
+from numerics.formats.rounding import BlockOptions
 
 FILES = {"load", "save"}  # what paths may be is tested where files are
 FORMATS = (nx.fp6_e2m3, nx.int8, nx.mxfp4, nx.nvfp4, nx.mx6)
@@ -88,6 +89,7 @@ def good_values(kind):
         "scales": kind(np.ones((2, 4), np.uint8)),
         "arranged": kind(np.zeros(512, np.uint8)), "rows": (2, 2), "columns": (2,), "text": "per_tensor()",
         "index": 0, "kind": "per_tensor", "sub_block": None, "microexponents": None,
+        "asked": BlockOptions(),
     }  # fmt: skip
 
 
@@ -99,6 +101,7 @@ SPECIAL = {
     "block_format": lambda kind: {"mantissa": None, "scale": "e8m0"},
     "Block": lambda kind: {"mantissa": None, "element": nx.fp4, "scale": nx.e8m0},
     "MXBlock": lambda kind: {"element": nx.fp4, "scale": nx.e8m0},
+    "MicroexponentBlock": lambda kind: {"block": 16, "mantissa": 3, "sub_block": 2},
     "ScaledBlock": lambda kind: {"element": nx.fp4, "scale": nx.fp8_e4m3},
     "Blocks": lambda kind: {"dtype": nx.mx6},
     "Scheme.parse": lambda kind: {"size": None, "axis": None},

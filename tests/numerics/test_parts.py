@@ -18,6 +18,7 @@ from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.tensors import as_array
 from numerics.formats import dispatch as backends
+from numerics.formats.block import PackedBlocks
 from numerics.pytorch.qtensor import TensorQTensor, rebuilt
 from numerics.tensor.parts import PARTS
 from numerics.tensor.spec import Recipe
@@ -141,9 +142,11 @@ def test_backends_count_bytes_and_scales(backend):
         owner = backends.owner(torch.ones(1) if backend == "gpu" else np.ones(1))
         for d, scale in ((nx.mx6, None), (nx.mxfp4, one)):
             with pytest.raises(nx.NumericsError):
-                owner.dequantize_blocks(byte, scale, d, (1 << 12,), 0, None)
+                owner.dequantize_blocks(PackedBlocks(d, 0, (1 << 12,), byte, scale))
         with pytest.raises(nx.NumericsError):
-            owner.dequantize_blocks(make(np.zeros(1 << 11, np.uint8)), one, nx.mxfp4, (1 << 12,), 0, None)
+            owner.dequantize_blocks(
+                PackedBlocks(nx.mxfp4, 0, (1 << 12,), make(np.zeros(1 << 11, np.uint8)), one)
+            )
         codes, number = make(np.zeros((1 << 12, 1), np.uint8)), make(np.ones(1, np.float32))
         shares = Partition((1 << 12, 1), 0)
         with pytest.raises(nx.NumericsError, match="scale has shape"):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.executor import BlockFields, BlockOptions, Codes
+from numerics.backends.host.executor import BlockFields, Codes
 from numerics.backends.reference import lookup
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.vectors.lines import Field, Layout
@@ -22,7 +22,7 @@ from numerics.formats.block import Block, ElementBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.registry import dtype as find
-from numerics.formats.rounding import check_rounding
+from numerics.formats.rounding import BlockOptions, Draw, check_rounding
 
 OPERATIONS = ("encode", "decode", "round")
 INF = np.uint32(0x7F800000)
@@ -204,9 +204,8 @@ class BlockOperation(Operation):
 
     def _encoded(self, asked: Fields) -> BlockFields:
         assert self.rounding is not None
-        options = BlockOptions(
-            self.scale_rule or "floor", self.rounding, self.tensor_scale, asked.get("random")
-        )
+        draw = Draw(bits=asked.get("random"))
+        options = BlockOptions(self.scale_rule or "floor", self.rounding, self.tensor_scale, draw)
         return lookup.encode_blocks(_floats(asked["input"]), self.dtype, options)
 
     def _given(self, asked: Fields) -> BlockFields:
@@ -260,8 +259,8 @@ def _of_blocks(
     if d.has_tensor_scale:
         with np.errstate(over="ignore", under="ignore"):
             scale = float(np.float32(1.0 if scale is None else scale))
-    draw = 0 if rounding == "stochastic" else None
-    d.check_options(rule or "floor", rounding or "half_even", overflow, scale, draw, None)
+    draw = Draw(seed=0) if rounding == "stochastic" else Draw()
+    d.check_options(BlockOptions(rule or "floor", rounding or "half_even", scale, draw), overflow)
     rule = (rule or "floor") if rounding and len(d.scale_rules) > 1 else None
     return BlockOperation(name, rounding, d, rule, scale)
 
