@@ -1,6 +1,6 @@
 """What an executor on the host must offer: whole arrays in, whole arrays out, nothing else.
 
-`HostBackend` (host.py) does for each of them what is not arithmetic: kinds of input, checks, axes,
+`HostBackend` (backend.py) does for each of them what is not arithmetic: kinds of input, checks, axes,
 padding, random bits.  x is C-contiguous float16, bfloat16, float32 or float64 and one-dimensional,
 blocks are the rows of such an array [n, block]; random holds 30-bit integers as int32, in x's shape,
 or is None.  Where options of blocks hold a draw, it has such bits, in rows.
