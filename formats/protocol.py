@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import Draw, Rounding
 
 
 class Backend(Protocol):
@@ -20,13 +20,13 @@ class Backend(Protocol):
     def owns(self, x: Any) -> bool:
         """Is this the executor for data of x's kind, on x's device?"""
 
-    def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+    def encode(self, x: Any, dtype: Element, rounding: Rounding, out: Any) -> Any:
         """Element.encode."""
 
     def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
         """Element.decode."""
 
-    def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+    def round(self, x: Any, dtype: Element, rounding: Rounding, out: Any) -> Any:
         """Element.round."""
 
     def pack(self, codes: Any, dtype: Element) -> Any:
@@ -35,7 +35,7 @@ class Backend(Protocol):
     def unpack(self, packed: Any, shape: Any, dtype: Element) -> Any:
         """Element.unpack."""
 
-    def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
+    def encode_packed(self, x: Any, dtype: Element, rounding: Rounding) -> Any:
         """Element.encode_packed."""
 
     def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:

@@ -39,9 +39,13 @@ class Rounding(NamedTuple):
     stochastic rounding; executors find in it the bits themselves, in the shape of their input.
     """
 
-    mode: str
-    overflow: str
+    mode: str = "half_even"
+    overflow: str = "saturate"
     draw: Draw = Draw()
+
+    def drawing(self, bits: Any) -> Rounding:
+        """The same with those random bits, or with none."""
+        return Rounding(self.mode, self.overflow, Draw(None, bits))
 
 
 class BlockOptions(NamedTuple):

@@ -20,7 +20,7 @@ from numerics.backends.host.tensors import is_tensor
 from numerics.formats import dispatch
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, truth, warn
-from numerics.formats.rounding import Draw, check_random, check_rounding
+from numerics.formats.rounding import Draw, Rounding, check_random, check_rounding
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, affine_backend, check_quantized, to_host, wide_type
 from numerics.tensor.scheme import Scheme, spelled
 from numerics.tensor.spec import Recipe, recipe_of, recipe_text
@@ -162,12 +162,14 @@ def fake_quantized(x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Dr
     elif not recipe.scaled and scale is None:
         element = recipe.element
         values = dispatch.owner(data).round(
-            data, element, recipe.rounding, element.default_overflow, draw, None
+            data, element, Rounding(recipe.rounding, element.default_overflow, draw), None
         )
     else:
         affine = affine_of(recipe, target, data, original, scale, zero_point)
         partition = recipe.partition(tuple(data.shape))
-        values = target.fake_quantize(data, recipe.element, partition, affine, recipe.rounding, draw)
+        values = target.fake_quantize(
+            data, recipe.element, partition, affine, Rounding(recipe.rounding, draw=draw)
+        )
     return target.give(values, original)
 
 
@@ -204,11 +206,11 @@ def pack(
     shape, element = tuple(data.shape), recipe.element
     if recipe.scaled:
         packed = target.quantize_packed(
-            data, element, recipe.partition(shape), affine, recipe.rounding, draw
+            data, element, recipe.partition(shape), affine, Rounding(recipe.rounding, draw=draw)
         )  # fmt: skip
     else:
         overflow = element.default_overflow
-        packed = dispatch.owner(data).encode_packed(data, element, recipe.rounding, overflow, draw)
+        packed = dispatch.owner(data).encode_packed(data, element, Rounding(recipe.rounding, overflow, draw))
     scale, zero = stored(recipe, target, affine, original)
     return ArrayQTensor(
         recipe=recipe, shape=shape, packed=packed, shared=scale, zero_point=zero, original=original

@@ -16,7 +16,7 @@ from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.host.arrays import take
 from numerics.backends.host.executor import Affine
 from numerics.formats.block import Blocks
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import Draw, Rounding
 
 
 def to_tensor(x: Any) -> Any:
@@ -26,6 +26,8 @@ def to_tensor(x: Any) -> Any:
         return replace(x, **parts)
     if isinstance(x, Affine):
         return Affine(*(to_tensor(part) for part in x))
+    if isinstance(x, Rounding):
+        return x._replace(draw=to_tensor(x.draw))
     if isinstance(x, Draw):
         return Draw(x.seed, None if x.bits is None else to_tensor(np.asarray(x.bits)))
     if not isinstance(x, np.ndarray):

@@ -23,10 +23,11 @@ from numerics.formats.block import Block
 from numerics.formats.dtype import Element, Float
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16, float16
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import Draw, Rounding
 
 POF2_EXPONENTS = (-127, 127)  # what one E8M0 byte holds (OCP MX 1.0 §5.4.1)
 LONG = 1 << 10  # elements: shorter lines of columns are taken several at a time
+NARROWING = Rounding(overflow="nonsaturate")  # of a float type to a narrower one
 _WIDE = (np.dtype(np.float32), np.dtype(np.float64))
 _CODECS: dict[str, Float] = {"float16": float16, "bfloat16": bfloat16}
 
@@ -152,17 +153,17 @@ class AffineBackend(Protocol):
         """A scale, rounded to its type, and a zero point, both given as NumPy arrays, for that data."""
 
     def quantize(
-        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: Rounding
     ) -> Any:
         """Codes of the shape of data."""
 
     def quantize_packed(
-        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: Rounding
     ) -> Any:
         """The same codes as one string of bits."""
 
     def fake_quantize(
-        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: Rounding
     ) -> Any:
         """dequantize(quantize(data)) in one pass."""
 
@@ -206,9 +207,7 @@ class HostAffine:
             return values.tolist()
         if original == "bfloat16":
             kind, codes = bfloat16_type(), np.empty(values.shape, np.uint16)
-            self.executor.encode(
-                values.reshape(-1), bfloat16, "half_even", "nonsaturate", None, codes.reshape(-1)
-            )
+            self.executor.encode(values.reshape(-1), bfloat16, NARROWING, codes.reshape(-1))
             return codes.view(kind)
         with ieee_arithmetic():
             return values.astype(original, copy=False)
@@ -247,32 +246,32 @@ class HostAffine:
             kind, least, most = _ends(scale_type)
             return np.asarray(np.minimum(np.maximum(scale.astype(kind), least), most))
         dtype, rounded = _CODECS[scale_type], np.empty(scale.shape, scale.dtype)
-        self.executor.round(scale.reshape(-1), dtype, "half_even", "saturate", None, rounded.reshape(-1))
+        self.executor.round(scale.reshape(-1), dtype, Rounding(), rounded.reshape(-1))
         return np.asarray(np.maximum(rounded, dtype.smallest_subnormal))
 
     def quantize(
-        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: Rounding
     ) -> Array:
         """Codes of the shape of data: clamp(round(x / scale) + zero_point)."""
         cut = partition.cut
-        return cut.elements(self.executor.encode_affine(*_by_rows(data, dtype, cut, affine, rounding, draw)))
+        return cut.elements(self.executor.encode_affine(*_by_rows(data, dtype, cut, affine, rounding)))
 
     def quantize_packed(
-        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: Rounding
     ) -> Array:
         """The same codes as one string of bits, without the codes where rows are the memory."""
         cut = partition.cut
         if cut.padded is None:
-            return self.executor.encode_affine_packed(*_by_rows(data, dtype, cut, affine, rounding, draw))
-        codes = self.quantize(data, dtype, partition, affine, rounding, draw)
+            return self.executor.encode_affine_packed(*_by_rows(data, dtype, cut, affine, rounding))
+        codes = self.quantize(data, dtype, partition, affine, rounding)
         return self.executor.pack(codes.reshape(-1), dtype.bits)
 
     def fake_quantize(
-        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: Rounding
     ) -> Array:
         """dequantize(quantize(data)) in one pass."""
         cut = partition.cut
-        return cut.elements(self.executor.round_affine(*_by_rows(data, dtype, cut, affine, rounding, draw)))
+        return cut.elements(self.executor.round_affine(*_by_rows(data, dtype, cut, affine, rounding)))
 
     def dequantize(self, codes: Array, dtype: Element, partition: Partition, affine: Affine) -> Array:
         """Values of the codes, in the type of the scale: (q - zero_point) * scale."""
@@ -287,12 +286,13 @@ class HostAffine:
 
 
 def _by_rows(
-    data: Array, dtype: Element, cut: Cut, affine: Affine, rounding: str, draw: Draw
-) -> tuple[Array, Element, Affine, str, Array | None]:
+    data: Array, dtype: Element, cut: Cut, affine: Affine, rounding: Rounding
+) -> tuple[Array, Element, Affine, Rounding]:
     """The arguments of an executor's affine operations."""
-    random = random_bits.bits(draw, data.shape)
-    drawn = None if random is None else cut.rows(random.reshape(data.shape))
-    return cut.rows(data), dtype, _as_rows(affine, cut), rounding, drawn
+    rounding = random_bits.drawn(rounding, data.shape)
+    if rounding.draw.bits is not None:
+        rounding = rounding.drawing(cut.rows(rounding.draw.bits.reshape(data.shape)))
+    return cut.rows(data), dtype, _as_rows(affine, cut), rounding
 
 
 def _check_numbers(affine: Affine) -> None:

@@ -26,7 +26,7 @@ from numerics.backends.partition import Blocking, as_shape, check_axis
 from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import Draw, Rounding
 
 SMALLEST = 2.0**-149  # positive number of float32
 
@@ -60,12 +60,12 @@ class HostBackend(HostAffine):
 
     # ---- elements --------------------------------------------------------------------------
 
-    def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+    def encode(self, x: Any, dtype: Element, rounding: Rounding, out: Any) -> Any:
         """Element.encode."""
         data, give = take(x)
-        random = random_bits.bits(draw, data.shape)
+        rounding = random_bits.drawn(rounding, data.shape)
         target = Target(out, data.shape, np.dtype(dtype.code_dtype), data, give)
-        self.executor.encode(data.reshape(-1), dtype, rounding, overflow, random, target.flat)
+        self.executor.encode(data.reshape(-1), dtype, rounding, target.flat)
         return target.done()
 
     def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
@@ -75,12 +75,12 @@ class HostBackend(HostAffine):
         self.executor.decode(data.reshape(-1), dtype, target.flat)
         return target.done()
 
-    def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+    def round(self, x: Any, dtype: Element, rounding: Rounding, out: Any) -> Any:
         """Element.round."""
         data, give = take(x)
-        random = random_bits.bits(draw, data.shape)
+        rounding = random_bits.drawn(rounding, data.shape)
         target = Target(out, data.shape, data.dtype, data, give)
-        self.executor.round(data.reshape(-1), dtype, rounding, overflow, random, target.flat)
+        self.executor.round(data.reshape(-1), dtype, rounding, target.flat)
         return target.done()
 
     def pack(self, codes: Any, dtype: Element) -> Any:
@@ -98,12 +98,12 @@ class HostBackend(HostAffine):
         check_bytes(packed.size, count, bits)
         return self.executor.unpack(packed, count, bits)
 
-    def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
+    def encode_packed(self, x: Any, dtype: Element, rounding: Rounding) -> Any:
         """Element.encode_packed."""
         data, give = take(x)
-        random = random_bits.bits(draw, data.shape)
+        rounding = random_bits.drawn(rounding, data.shape)
         out = allocate(-(-data.size * dtype.bits // 8), np.uint8)
-        self.executor.encode_packed(data.reshape(-1), dtype, rounding, overflow, random, out)
+        self.executor.encode_packed(data.reshape(-1), dtype, rounding, out)
         return give(out)
 
     def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:

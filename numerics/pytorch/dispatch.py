@@ -17,7 +17,7 @@ from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import Draw, Rounding
 from numerics.formats.text import text_of
 from numerics.pytorch import kept_ops as _kept  # noqa: F401 - what QTensors do is known with them
 from numerics.pytorch.operators import SIGNED
@@ -44,13 +44,13 @@ class Face:
 
     # ---- elements --------------------------------------------------------------------------
 
-    def encode(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Tensor:
+    def encode(self, x: Tensor, dtype: Element, rounding: Rounding, out: Any) -> Tensor:
         """Element.encode."""
         check_dense(x)
         if out is not None:
-            dispatch.owner(x).encode(x, dtype, rounding, overflow, draw, out)
+            dispatch.owner(x).encode(x, dtype, rounding, out)
             return out
-        return _ops.encode(x.detach(), text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits))
+        return _ops.encode(x.detach(), text_of(dtype), *_rounded(x, rounding))
 
     def decode(self, codes: Tensor, dtype: Element, out: Any) -> Tensor:
         """Element.decode."""
@@ -60,14 +60,14 @@ class Face:
             return out
         return _ops.decode(codes, text_of(dtype))
 
-    def round(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Tensor:
+    def round(self, x: Tensor, dtype: Element, rounding: Rounding, out: Any) -> Tensor:
         """Element.round, with a straight-through gradient."""
         check_dense(x)
         if out is not None:
             _check_graph(x)
-            dispatch.owner(x).round(x, dtype, rounding, overflow, draw, out)
+            dispatch.owner(x).round(x, dtype, rounding, out)
             return out
-        return _ops.round(x, text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits))
+        return _ops.round(x, text_of(dtype), *_rounded(x, rounding))
 
     def pack(self, codes: Tensor, dtype: Element) -> Tensor:
         """Element.pack."""
@@ -79,12 +79,10 @@ class Face:
         check_dense(packed)
         return _ops.unpack(packed, _sizes(shape), text_of(dtype))
 
-    def encode_packed(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Tensor:
+    def encode_packed(self, x: Tensor, dtype: Element, rounding: Rounding) -> Tensor:
         """Element.encode_packed."""
         check_dense(x)
-        return _ops.encode_packed(
-            x.detach(), text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits)
-        )
+        return _ops.encode_packed(x.detach(), text_of(dtype), *_rounded(x, rounding))
 
     def decode_packed(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
         """Element.decode_packed."""
@@ -185,6 +183,11 @@ def _check(x: Tensor, scale: Any) -> None:
 def _beside(name: str, given: Any) -> Tensor | None:
     """A scale or a zero point as a tensor: float64, so that nothing is lost before it is checked."""
     return None if given is None else given_tensor(name, given, torch.float64)
+
+
+def _rounded(x: Tensor, rounding: Rounding) -> tuple[Any, ...]:
+    """A rounding as an operator takes it."""
+    return rounding.mode, rounding.overflow, *_drawn(x, rounding.draw.seed, rounding.draw.bits)
 
 
 def _drawn(x: Tensor, seed: int | None, bits: Any) -> tuple[int | None, Tensor | None]:

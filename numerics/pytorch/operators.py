@@ -24,7 +24,7 @@ from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import Draw, check_random, check_rounding
+from numerics.formats.rounding import Draw, check_random
 from numerics.formats.text import parse
 from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import integer, lsq_gradients, lsq_scale, tqt_gradients, tqt_scale
@@ -48,10 +48,8 @@ def _on_elements(method: str, *rest: None) -> Callable[..., Tensor]:
         seed: int | None = None, bits: Any = None,
     ) -> Tensor:  # fmt: skip
         d, draw = _element(dtype), _draw(seed, bits)
-        mode = check_rounding(rounding)
-        check_random(mode, draw.seed, bits)
-        call = getattr(dispatch.owner(x), method)
-        return _tensor(call(x, d, mode, d.check_overflow(overflow), draw, *rest))
+        how = d.check_options(rounding, overflow, draw.seed, bits)
+        return _tensor(getattr(dispatch.owner(x), method)(x, d, how, *rest))
 
     return kernel
 
