@@ -30,8 +30,8 @@ import numerics as nx
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, native
 from numerics.backends.gpu.build import interpreting
-from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
+from numerics.backends.partition import Partition
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import SIGN, Sweep
 from numerics.files.replacement import replace_file
@@ -198,7 +198,7 @@ def contests(n: int, device: torch.device) -> Iterator[tuple[str, Callable[[], A
             zero = torch.zeros(partition.shared, dtype=torch.int32, device=device)
             fake = torch.fake_quantize_per_channel_affine
             peers["torch.fake_quantize"] = _bound(fake, rows, scales.scale, zero, 0, -128, 127)
-        call = _bound(GPU.fake_quantize, rows, d, partition, scales, Rounding())
+        call = _bound(GPU.round_affine, rows, d, partition, scales, Rounding())
         yield f"float32 fake_quantize {name}", call, 8 * n, peers
 
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from numerics.formats import dispatch
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
-from numerics.formats.rounding import OVERFLOWS, Draw, Rounding, check_random, check_rounding
+from numerics.formats.rounding import OVERFLOWS, Rounding, check_rounding, draw_of
 
 Specials = Literal["ieee", "fn", "fnuz", "none"]
 SPECIALS: dict[str, str] = {
@@ -169,8 +169,7 @@ class Element(Dtype):
     def check_options(self, rounding: str, overflow: str | None, seed: int | None, bits: Any) -> Rounding:
         """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
         mode = check_rounding(rounding)
-        draw = Draw(check_random(mode, seed, bits), bits)
-        return Rounding(mode, self.check_overflow(overflow), draw)
+        return Rounding(mode, self.check_overflow(overflow), draw_of(mode, seed, bits))
 
     def values(self) -> list[float]:
         """The value of every code, in the order of the codes.

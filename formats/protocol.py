@@ -2,11 +2,98 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from numerics.formats.block import Block, Blocks
-from numerics.formats.dtype import Element
+from numerics.formats.dtype import Dtype, Element
 from numerics.formats.rounding import Draw, Rounding
+
+
+class Given(NamedTuple):
+    """The scales of a tensor that are given instead of found, and its zero points, each or None."""
+
+    scale: Any = None
+    zero_point: Any = None
+    tensor_scale: Any = None
+
+
+class Parts(NamedTuple):
+    """What a quantized tensor consists of, as arrays of one kind; None for what its format has not.
+
+    packed: bytes of the codes.  shared: the scales.  tensor_scale: a number.  shape: of the tensor.
+    original: the float type that it stands for, `python` for Python's numbers.
+    """
+
+    packed: Any
+    shared: Any
+    zero_point: Any
+    tensor_scale: float | None
+    shape: tuple[int, ...]
+    original: str
+
+
+class Spec(Protocol):
+    """How a tensor is quantized, as a backend sees it: options that are checked and fit together."""
+
+    @property
+    def dtype(self) -> Dtype:
+        """The format."""
+        ...
+
+    @property
+    def element(self) -> Element:
+        """The format, where it is one of single numbers."""
+        ...
+
+    @property
+    def block(self) -> Block:
+        """The format, where it is one of blocks."""
+        ...
+
+    @property
+    def blocked(self) -> bool:
+        """Is it a format of blocks?"""
+        ...
+
+    @property
+    def axis(self) -> int | None:
+        """Along which blocks lie."""
+        ...
+
+    @property
+    def scaled(self) -> bool:
+        """False for a plain cast."""
+        ...
+
+    @property
+    def symmetric(self) -> bool:
+        """Is there no zero point?"""
+        ...
+
+    @property
+    def zero_point_type(self) -> str:
+        """int32, or float32 for one that is not rounded."""
+        ...
+
+    @property
+    def rounding(self) -> str:
+        """The rounding mode."""
+        ...
+
+    @property
+    def scale_rule(self) -> str:
+        """How MX blocks find their scales."""
+        ...
+
+    def partition(self, shape: tuple[int, ...]) -> Any:
+        """Who shares a scale in a tensor of that shape: a Partition (backends/partition.py)."""
+
+    def stored_scale_type(self, original: str) -> str:
+        """The type of the scales of a tensor of that float type."""
+        ...
+
+    def check_given(self, given: Given) -> None:
+        """Raises NumericsError for a scale or a zero point that the format finds itself, or has not."""
 
 
 class Backend(Protocol):
@@ -83,3 +170,12 @@ class Backend(Protocol):
         tensor_scale: float | None,
     ) -> Blocks:
         """Block.unpack."""
+
+    def quantize(self, x: Any, spec: Spec, given: Given, draw: Draw) -> Any:
+        """numerics.quantize: Parts, or a quantized tensor of x's own library."""
+
+    def fake_quantize(self, x: Any, spec: Spec, given: Given, draw: Draw, clip: bool = False) -> Any:
+        """numerics.fake_quantize; clip: its gradient passes only within the range of the format."""
+
+    def dequantize(self, parts: Parts, spec: Spec, original: str) -> Any:
+        """numerics.dequantize: the values of such parts, as that float type."""

@@ -78,6 +78,11 @@ def check_random(rounding: str, seed: int | None, random_bits: object) -> int | 
     return None if seed is None else check_seed(seed)
 
 
+def draw_of(rounding: str, seed: int | None, random_bits: Any) -> Draw:
+    """Where the random bits of that rounding come from; errors as of `check_random`."""
+    return Draw(check_random(rounding, seed, random_bits), random_bits)
+
+
 def check_seed(seed: int) -> int:
     """The seed, when it is an integer of 64 bits; raises NumericsError otherwise."""
     if not 0 <= (found := integer("seed", seed)) < 1 << 64:

@@ -33,8 +33,8 @@ from triton.tools.disasm import get_sass
 import numerics as nx
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, launch, native
-from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
+from numerics.backends.partition import Partition
 from numerics.formats.rounding import Draw, Rounding
 from tests.children import LIMIT
 
@@ -109,11 +109,11 @@ def cases() -> dict[str, Callable[[], object]]:
         "load mx6": lambda: _load(nx.mx6),
         "quantize int8 per_channel": lambda: _affine(Partition((16, N // 16), 0), None),
         "quantize int4 per_group": lambda: _affine(Partition((16, N // 16), 1, 128), torch.zeros(16, 8)),
-        "fake_quantize int8 per_channel": lambda: _affine(Partition((16, N // 16), 0), None, "fake_quantize"),
+        "fake_quantize int8 per_channel": lambda: _affine(Partition((16, N // 16), 0), None, "round_affine"),
         "fake_quantize int8 asymmetric": lambda: _affine(
-            Partition((16, N // 16), 1), torch.zeros(N // 16, dtype=torch.int32), "fake_quantize"
+            Partition((16, N // 16), 1), torch.zeros(N // 16, dtype=torch.int32), "round_affine"
         ),
-        "dequantize int8 per_channel": lambda: GPU.dequantize(
+        "dequantize int8 per_channel": lambda: GPU.decode_affine(
             torch.zeros(16, N // 16, dtype=torch.uint8), nx.int8, Partition((16, N // 16), 0),
             Affine(torch.ones(16), None),  # type: ignore[arg-type]
         ),
@@ -169,7 +169,7 @@ def _load(d: Any) -> Any:
     return GPU.dequantize_blocks(torch.zeros(size, dtype=torch.uint8), scale, d, (N,), -1, None)
 
 
-def _affine(partition: Partition, zero: Any, verb: str = "quantize") -> Any:
+def _affine(partition: Partition, zero: Any, verb: str = "encode_affine") -> Any:
     affine = Affine(torch.ones(partition.shared), zero)  # type: ignore[arg-type]
     x = X["float32"].reshape(partition.shape)
     return getattr(GPU, verb)(x, nx.int8, partition, affine, Rounding())

@@ -59,7 +59,7 @@ class CpuExecutor(ArrayExecutor):
 
     def __init__(self) -> None:
         self.launcher = Launcher()
-        self._operations: dict[tuple[Any, ...], Operation] = {}
+        self._operations: dict[tuple[Any, ...], Any] = {}
 
     @property
     def compiled(self) -> Sequence[str]:
@@ -70,7 +70,7 @@ class CpuExecutor(ArrayExecutor):
         """The instructions of one that was compiled in this process, not found on disk."""
         return self.launcher.kernels[name].assembly
 
-    def _once(self, key: tuple[Any, ...], make: Callable[[], Operation]) -> Operation:
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         operation = self._operations.get(key)
         if operation is None:
             operation = self._operations[key] = make()
@@ -342,10 +342,14 @@ class CpuExecutor(ArrayExecutor):
 
     def _extremes_of_rows(self, x: Array) -> tuple[Array, Array]:
         rows, n = x.shape
-        kind, base = name_of(x.dtype), address_of(x)
-        stream, width = FLOATS[kind], min(4 * WIDTH, widths(n)[0] if n < 4 * WIDTH else n)
-        emit = partial(kernels.extremes_of_rows, load=stream.load, bits=int(stream.bits), width=width)
-        kernel = self.launcher.built(f"extremes_{kind}_{width}", 5, emit)
+        width = min(4 * WIDTH, widths(n)[0] if n < 4 * WIDTH else n)
+        kernel = self._once(("extremes", x.dtype, width), lambda: self._extremes_kernel(x.dtype, width))
+        base = address_of(x)
+        if x.size < threads.WORTHWHILE:
+            ends = np.empty((2, rows), np.float32)
+            place = address_of(ends)
+            kernel(base, place, place + 4 * rows, rows, n)
+            return ends[0], ends[1]
         cut = x.size >= threads.WORTHWHILE and rows < threads.count()  # a few long rows, by their parts
         parts = threads.shares(n, x.size, threads.PART) if cut else [(0, n)]
         low, high = np.empty((2, len(parts), rows), np.float32)
@@ -366,6 +370,11 @@ class CpuExecutor(ArrayExecutor):
             return low[0], high[0]
         with ieee_arithmetic():
             return np.fmin.reduce(low), np.fmax.reduce(high)
+
+    def _extremes_kernel(self, kind: Any, width: int) -> Any:
+        stream, name = FLOATS[name_of(kind)], name_of(kind)
+        emit = partial(kernels.extremes_of_rows, load=stream.load, bits=int(stream.bits), width=width)
+        return self.launcher.built(f"extremes_{name}_{width}", 5, emit)
 
     def _extremes_of_columns(self, x: Array) -> tuple[Array, Array]:
         batches, per_batch, n = x.shape

@@ -27,13 +27,13 @@ from numerics.backends.gpu.tensors import (
     target,
     words,
 )
-from numerics.backends.host.affine import AffineOptions, Partition
 from numerics.backends.host.arrays import check_blocks, check_bytes
 from numerics.backends.host.backend import tensor_scale_of
 from numerics.backends.host.executor import Affine, BlockOptions
 from numerics.backends.host.output import admit_blocks, check_apart, written
 from numerics.backends.host.tensors import number_of
-from numerics.backends.partition import Blocking, as_shape, check_axis
+from numerics.backends.partition import Blocking, Partition, as_shape, check_axis
+from numerics.backends.quantizing import AffineOptions, Prepared, Quantizing
 from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
@@ -43,7 +43,7 @@ from numerics.formats.rounding import Draw, Rounding
 OLDEST = (8, 0)  # compute capability: what the kernels are compiled for in the tests
 
 
-class GpuBackend:
+class GpuBackend(Quantizing):
     """Triton kernels; what comes back lies on the device of what came."""
 
     name = "gpu"
@@ -294,9 +294,13 @@ class GpuBackend:
 
     # ---- a scale and a zero point (backends/host/affine.py) --------------------------------------
 
-    def prepare(self, x: Any) -> tuple[torch.Tensor, str]:
+    def prepare(self, x: Any) -> Prepared:
         """x itself where kernels read it; float16 and bfloat16 need not be widened."""
-        return take(x), FLOATS[x.dtype]
+        return Prepared(take(x), FLOATS[x.dtype])
+
+    def native(self, part: Any) -> Any:
+        """A tensor as it is."""
+        return part
 
     def give(self, values: torch.Tensor, original: str) -> torch.Tensor:
         """float32 or float64 values as what they were, half to even."""
@@ -318,7 +322,7 @@ class GpuBackend:
         """A scale, rounded to its type, and a zero point, both given as NumPy arrays."""
         return affine.given_affine(scale, zero, options, wide, data.device)
 
-    def quantize(
+    def encode_affine(
         self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: Rounding
     ) -> Any:
         """Codes of the shape of data: clamp(round(x / scale) + zero_point)."""
@@ -328,15 +332,20 @@ class GpuBackend:
         self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: Rounding
     ) -> Any:
         """The same codes as one string of bits."""
-        return pack(self.quantize(data, dtype, partition, scales, rounding), dtype.bits)
+        return pack(self.encode_affine(data, dtype, partition, scales, rounding), dtype.bits)
 
-    def fake_quantize(
+    def round_affine(
         self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: Rounding
     ) -> Any:
-        """dequantize(quantize(data)) in one pass."""
+        """dequantize_packed(quantize_packed(data)) in one pass."""
         return affine.encode(data, scales, How(dtype, partition, rounding, "round"))
 
-    def dequantize(self, codes: Any, dtype: Element, partition: Partition, scales: Affine) -> Any:
+    def dequantize_packed(self, packed: Any, dtype: Element, partition: Partition, scales: Affine) -> Any:
+        """Values of such bytes, in the type of the scale; raises NumericsError for fewer of them."""
+        data = take_bytes(packed, math.prod(partition.shape), dtype.bits)
+        return self.decode_affine(unpack(data, partition.shape, dtype.bits), dtype, partition, scales)
+
+    def decode_affine(self, codes: Any, dtype: Element, partition: Partition, scales: Affine) -> Any:
         """Values of the codes, in the type of the scale: (q - zero_point) * scale."""
         return affine.decode(codes, dtype, partition, scales)
 

@@ -102,9 +102,10 @@ def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[int, tuple[slice, ...], sli
                 place = slice(batch, batch + 1), slice(row, row + step)
                 yield (batch * rows + row) * n, place, place[0]
         return
+    width = max(n, 1) if step > 1 else TILE
     for row in range(0, rows, step):
-        for at in range(0, n, n if step > 1 else TILE):
-            place = slice(row, row + step), slice(at, at + (n if step > 1 else TILE))
+        for at in range(0, n, width):
+            place = slice(row, row + step), slice(at, at + width)
             yield row * n + at, place, place[0]
 
 

@@ -1,11 +1,12 @@
-"""What a call with a torch tensor goes to: torch's operators (ops.py), and QTensors as tensors.
+"""What a call with a torch tensor goes to: torch's operators (operators.py), and QTensors as tensors.
 
-`Face` is a Backend (formats/dispatch.py) of torch's own dispatch: gradients pass, torch.compile sees
+`TorchDispatch` is the backend of torch's own dispatch: gradients pass, torch.compile sees
 one operator, and the operator finds the backend that owns the device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,21 +18,58 @@ from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
+from numerics.formats.protocol import Given
 from numerics.formats.rounding import Draw, Rounding
 from numerics.formats.text import text_of
 from numerics.pytorch import kept_ops as _kept  # noqa: F401 - what QTensors do is known with them
 from numerics.pytorch.operators import SIGNED
 from numerics.pytorch.qtensor import TensorQTensor
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 _ops = torch.ops.numerics
 
 
-class Face:
-    """Tensors through torch's operators; with `out`, straight to the backend.
+def _of_values(verb: str, gradient: bool = False) -> Callable[..., Any]:
+    """An operation on values: codes have no gradient, values that went through a format keep theirs."""
 
-    Codes have no gradient; values that went through a format have a straight-through one.
-    """
+    def call(self: TorchDispatch, x: Tensor, dtype: Element, rounding: Rounding, out: Any = None) -> Any:
+        check_dense(x)
+        if out is None:
+            source = x if gradient else x.detach()
+            return getattr(_ops, verb)(source, text_of(dtype), *_rounded(x, rounding))
+        if gradient:
+            _check_graph(x)
+        getattr(dispatch.owner(x), verb)(x, dtype, rounding, out)
+        return out
+
+    return call
+
+
+def _of_codes(verb: str) -> Callable[..., Any]:
+    """An operation on codes."""
+
+    def call(self: TorchDispatch, codes: Tensor, dtype: Element, out: Any = None) -> Any:
+        check_dense(codes)
+        if out is None:
+            return getattr(_ops, verb)(codes, text_of(dtype))
+        getattr(dispatch.owner(codes), verb)(codes, dtype, out)
+        return out
+
+    return call
+
+
+def _of_bytes(verb: str) -> Callable[..., Any]:
+    """An operation on packed bytes, whose shape stands beside them."""
+
+    def call(self: TorchDispatch, packed: Tensor, shape: Any, dtype: Element) -> Any:
+        check_dense(packed)
+        return getattr(_ops, verb)(packed, _sizes(shape), text_of(dtype))
+
+    return call
+
+
+class TorchDispatch:
+    """A Backend of tensors, through torch's operators; with `out`, straight to the owner."""
 
     name = "torch"
 
@@ -42,52 +80,10 @@ class Face:
         """Tensors, whatever their device."""
         return isinstance(x, Tensor)
 
-    # ---- elements --------------------------------------------------------------------------
-
-    def encode(self, x: Tensor, dtype: Element, rounding: Rounding, out: Any) -> Tensor:
-        """Element.encode."""
-        check_dense(x)
-        if out is not None:
-            dispatch.owner(x).encode(x, dtype, rounding, out)
-            return out
-        return _ops.encode(x.detach(), text_of(dtype), *_rounded(x, rounding))
-
-    def decode(self, codes: Tensor, dtype: Element, out: Any) -> Tensor:
-        """Element.decode."""
-        check_dense(codes)
-        if out is not None:
-            dispatch.owner(codes).decode(codes, dtype, out)
-            return out
-        return _ops.decode(codes, text_of(dtype))
-
-    def round(self, x: Tensor, dtype: Element, rounding: Rounding, out: Any) -> Tensor:
-        """Element.round, with a straight-through gradient."""
-        check_dense(x)
-        if out is not None:
-            _check_graph(x)
-            dispatch.owner(x).round(x, dtype, rounding, out)
-            return out
-        return _ops.round(x, text_of(dtype), *_rounded(x, rounding))
-
-    def pack(self, codes: Tensor, dtype: Element) -> Tensor:
-        """Element.pack."""
-        check_dense(codes)
-        return _ops.pack(codes, text_of(dtype))
-
-    def unpack(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
-        """Element.unpack."""
-        check_dense(packed)
-        return _ops.unpack(packed, _sizes(shape), text_of(dtype))
-
-    def encode_packed(self, x: Tensor, dtype: Element, rounding: Rounding) -> Tensor:
-        """Element.encode_packed."""
-        check_dense(x)
-        return _ops.encode_packed(x.detach(), text_of(dtype), *_rounded(x, rounding))
-
-    def decode_packed(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
-        """Element.decode_packed."""
-        check_dense(packed)
-        return _ops.decode_packed(packed, _sizes(shape), text_of(dtype))
+    encode, encode_packed = _of_values("encode"), _of_values("encode_packed")
+    round = _of_values("round", gradient=True)
+    decode, pack = _of_codes("decode"), _of_codes("pack")
+    unpack, decode_packed = _of_bytes("unpack"), _of_bytes("decode_packed")
 
     # ---- blocks ----------------------------------------------------------------------------
 
@@ -100,7 +96,7 @@ class Face:
         if out is not None:
             return dispatch.owner(x).encode_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
         codes, scale, micro, found = _ops.encode_blocks(
-            x.detach(), text_of(dtype), axis, rule, rounding, tensor_scale, *_drawn(x, draw.seed, draw.bits)
+            x.detach(), text_of(dtype), axis, rule, rounding, tensor_scale, *_drawn(x, draw)
         )
         if dtype.family == "scaled" and tensor_scale is None:
             if found.is_meta:
@@ -132,9 +128,7 @@ class Face:
             _check_graph(x)
             dispatch.owner(x).round_blocks(x, dtype, axis, rule, rounding, tensor_scale, draw, out)
             return out
-        return _ops.round_blocks(
-            x, text_of(dtype), axis, rule, rounding, tensor_scale, *_drawn(x, draw.seed, draw.bits)
-        )
+        return _ops.round_blocks(x, text_of(dtype), axis, rule, rounding, tensor_scale, *_drawn(x, draw))
 
     def pack_blocks(self, blocks: Blocks) -> Tensor:
         """Block.pack."""
@@ -154,44 +148,44 @@ class Face:
         beside = found if beside is None else beside
         return Blocks(dtype, axis, codes, beside, micro if dtype.family == "micro" else None, tensor_scale)
 
-    # ---- tensors with their scales (quantization.py) ------------------------------------------
+    # ---- tensors with their scales ------------------------------------------
 
-    def quantize(
-        self, x: Tensor, recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any
-    ) -> TensorQTensor:
+    def quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw) -> TensorQTensor:
         """numerics.quantize."""
-        _check(x, scale)
-        given = _beside("scale", scale), _beside("zero_point", zero_point)
-        parts = _ops.quantize(x.detach(), recipe, *given, *_drawn(x, seed, bits))
-        return wrapped(recipe, x, *parts)
+        beside = _beside(x, given)
+        parts = _ops.quantize(x.detach(), spec.text, *beside, *_drawn(x, draw))
+        return wrapped(spec if isinstance(spec, QuantSpec) else spec.text, x, *parts)
 
-    def fake_quantize(
-        self, x: Tensor, recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any, clip: bool
-    ) -> Tensor:
-        """numerics.fake_quantize."""
-        _check(x, scale)
-        given = _beside("scale", scale), _beside("zero_point", zero_point)
-        return _ops.fake_quantize(x, recipe, *given, *_drawn(x, seed, bits), clip)
+    def fake_quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw, clip: bool = False) -> Tensor:
+        """numerics.fake_quantize, with a straight-through gradient."""
+        beside = _beside(x, given)
+        return _ops.fake_quantize(x, spec.text, *beside, *_drawn(x, draw), clip)
 
 
-def _check(x: Tensor, scale: Any) -> None:
-    check_dense(x)
+def _beside(x: Tensor, given: Given) -> tuple[Tensor | None, Tensor | None]:
+    """A scale and a zero point as tensors: float64, so that nothing is lost before they are checked."""
+    if x.is_nested:
+        check_dense(x)
+    scale, zero_point, _ = given
     if isinstance(scale, Tensor) and scale.requires_grad:
         raise NumericsError("scale requires a gradient; numerics.train.LSQ and TQT learn scales")
+    if scale is None and zero_point is None:
+        return None, None
+    return _given("scale", scale), _given("zero_point", zero_point)
 
 
-def _beside(name: str, given: Any) -> Tensor | None:
-    """A scale or a zero point as a tensor: float64, so that nothing is lost before it is checked."""
-    return None if given is None else given_tensor(name, given, torch.float64)
+def _given(name: str, came: Any) -> Tensor | None:
+    return None if came is None else given_tensor(name, came, torch.float64)
 
 
 def _rounded(x: Tensor, rounding: Rounding) -> tuple[Any, ...]:
     """A rounding as an operator takes it."""
-    return rounding.mode, rounding.overflow, *_drawn(x, rounding.draw.seed, rounding.draw.bits)
+    return rounding.mode, rounding.overflow, *_drawn(x, rounding.draw)
 
 
-def _drawn(x: Tensor, seed: int | None, bits: Any) -> tuple[int | None, Tensor | None]:
+def _drawn(x: Tensor, draw: Draw) -> tuple[int | None, Tensor | None]:
     """Where random bits come from, as an operator takes it: a signed integer, or a tensor beside x."""
+    seed, bits = draw
     if seed is not None:
         seed = int(seed) if seed < SIGNED else int(seed) - 2 * SIGNED
     return seed, None if bits is None else given_tensor("random_bits", bits, device=x.device)
@@ -229,9 +223,10 @@ def _check_graph(x: Tensor) -> None:
         )
 
 
-def wrapped(recipe: str, x: Tensor, *parts: Tensor) -> TensorQTensor:
+def wrapped(spec: Any, x: Tensor, *parts: Tensor) -> TensorQTensor:
     """What the operator `quantize` made of x, as one tensor."""
-    return TensorQTensor.of_parts(Recipe.parse(recipe), x, *parts)
+    made = QuantSpec.parse(spec) if isinstance(spec, str) else spec
+    return TensorQTensor.of_parts(made, x, *parts)
 
 
-dispatch.register_face(Tensor, Face())
+dispatch.register_face(Tensor, TorchDispatch())

@@ -16,7 +16,7 @@ from numerics.backends.host.affine import POF2_EXPONENTS
 from numerics.formats import registry
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 SMALLEST_SCALE = 2.0**-126  # the smallest normal float32
 
@@ -51,7 +51,7 @@ def lsq_scale(scale: Tensor) -> Tensor:
 
 def tqt_gradients(gradient: Tensor, x: Tensor, log2_threshold: Tensor, recipe: str) -> tuple[Tensor, Tensor]:
     """Of x and of log2_threshold: arXiv 1903.08066 §3.  In the range is what rounds to one of its levels."""
-    d = integer(Recipe.parse(recipe).dtype)
+    d = integer(QuantSpec.parse(recipe).dtype)
     scale = tqt_scale(log2_threshold, d)
     steps = _wide(x) / scale
     inside = (d.min - 0.5 <= steps) & (steps < d.max + 0.5)  # half to even: the least is, the largest is odd
@@ -64,7 +64,7 @@ def lsq_gradients(
     gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str
 ) -> tuple[Tensor, Tensor]:
     """Of x and of the scale: arXiv 1902.08153 §2.  In the range is what lies between its ends unrounded."""
-    found, wide = Recipe.parse(recipe), _wide(x)
+    found, wide = QuantSpec.parse(recipe), _wide(x)
     d, shares = found.element, found.partition(tuple(x.shape))
     steps = wide / spread(lsq_scale(scale).to(wide.dtype), shares)
     zero = 0.0 if zero_point is None else spread(zero_point.to(wide.dtype), shares)

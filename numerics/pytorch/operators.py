@@ -17,20 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from numerics.backends.host.affine import HostAffine
-from numerics.backends.host.tensors import as_array, as_tensor, number_of, number_tensor
+from numerics.backends.host.tensors import as_tensor, number_of, number_tensor
 from numerics.backends.partition import Blocking, check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import Draw, check_random
+from numerics.formats.protocol import Given
+from numerics.formats.protocol import Parts as QuantizedParts
+from numerics.formats.rounding import Draw, draw_of
 from numerics.formats.text import parse
 from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import integer, lsq_gradients, lsq_scale, tqt_gradients, tqt_scale
-from numerics.quantization import fake_quantized, quantized
-from numerics.tensor.qtensor import ArrayQTensor
-from numerics.tensor.spec import Recipe
+from numerics.tensor.parts import PARTS, check_parts
+from numerics.tensor.qtensor import float_name
+from numerics.tensor.spec import QuantSpec
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]
 NEAREST = "half_even"
@@ -47,8 +48,8 @@ def _on_elements(method: str, *rest: None) -> Callable[..., Tensor]:
         x: Tensor, dtype: str, rounding: str = NEAREST, overflow: str | None = None,
         seed: int | None = None, bits: Any = None,
     ) -> Tensor:  # fmt: skip
-        d, draw = _element(dtype), _draw(seed, bits)
-        how = d.check_options(rounding, overflow, draw.seed, bits)
+        d = _element(dtype)
+        how = d.check_options(rounding, overflow, _unsigned(seed), bits)
         return _tensor(getattr(dispatch.owner(x), method)(x, d, how, *rest))
 
     return kernel
@@ -101,8 +102,8 @@ def _block_options(
     dtype: str, scale_rule: str, rounding: str, tensor_scale: float | None, seed: int | None, bits: Any
 ) -> tuple[Block, tuple[str, str, float | None, Draw]]:
     """The format, and its options checked: operators are called by anybody."""
-    d, draw = _block(dtype), _draw(seed, bits)
-    return d, d.check_options(scale_rule, rounding, None, tensor_scale, draw.seed, draw.bits)
+    d = _block(dtype)
+    return d, d.check_options(scale_rule, rounding, None, tensor_scale, _unsigned(seed), bits)
 
 
 def _pack_blocks(codes: Tensor, scale: Tensor, microexponents: Any, dtype: str, axis: int = -1) -> Tensor:
@@ -121,53 +122,44 @@ def _unpack_blocks(packed: Tensor, scale: Any, shape: Sequence[int], dtype: str,
 
 
 def _quantize(
-    x: Tensor,
-    recipe: str,
-    scale: Any = None,
-    zero_point: Any = None,
-    seed: int | None = None,
+    x: Tensor, recipe: str, scale: Any = None, zero_point: Any = None, seed: int | None = None,
     bits: Any = None,
-) -> Parts:
-    q = quantized(x, *_drawn(recipe, scale, zero_point, seed, bits))
-    return _tensors(x, q.packed, q.shared, q.zero_point, q.tensor_scale)
+) -> Parts:  # fmt: skip
+    spec, draw = _asked(recipe, seed, bits)
+    made = dispatch.owner(x).quantize(x, spec, Given(scale, zero_point), draw)
+    return _tensors(x, made.packed, made.shared, made.zero_point, made.tensor_scale)
 
 
 def _dequantize(
     packed: Tensor, scale: Any, zero_point: Any, tensor_scale: Any, shape: Sequence[int], recipe: str,
     original: str, dtype: str,
 ) -> Tensor:  # fmt: skip
-    packed_, scale_, zero_ = (_native(part) for part in (packed, scale, zero_point))
-    q = ArrayQTensor(
-        recipe=Recipe.parse(recipe), shape=tuple(shape), packed=packed_, shared=scale_, zero_point=zero_,
-        tensor_scale=_number(tensor_scale), original=original,
-    )  # fmt: skip
-    return _tensor(q.dequantize(dtype))
+    owner, spec = dispatch.owner(packed), QuantSpec.parse(recipe)
+    arrays = (None if part is None else owner.native(part) for part in (packed, scale, zero_point))
+    parts = QuantizedParts._make((*arrays, _number(tensor_scale), tuple(shape), original))
+    check_parts(spec, parts.shape, original, dict(zip(PARTS, parts, strict=False)))
+    return _tensor(owner.dequantize(parts, spec, float_name(dtype)))
 
 
 def _fake_quantize(
-    x: Tensor,
-    recipe: str,
-    scale: Any = None,
-    zero_point: Any = None,
-    seed: int | None = None,
-    bits: Any = None,
-    clip_gradient: bool = False,
-) -> Tensor:
-    return _apart(_tensor(fake_quantized(x, *_drawn(recipe, scale, zero_point, seed, bits))), x)
+    x: Tensor, recipe: str, scale: Any = None, zero_point: Any = None, seed: int | None = None,
+    bits: Any = None, clip_gradient: bool = False,
+) -> Tensor:  # fmt: skip
+    spec, draw = _asked(recipe, seed, bits)
+    return _apart(_tensor(dispatch.owner(x).fake_quantize(x, spec, Given(scale, zero_point), draw)), x)
 
 
-def _drawn(recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any) -> tuple[Any, ...]:
-    """What `quantized` takes, its randomness checked."""
-    found, draw = Recipe.parse(recipe), _draw(seed, bits)
-    check_random(found.rounding, draw.seed, draw.bits)
-    return found, scale, zero_point, draw
+def _asked(recipe: str, seed: int | None, bits: Any) -> tuple[QuantSpec, Draw]:
+    """What a backend takes, its randomness checked: operators are called by anybody."""
+    seed, spec = _unsigned(seed), QuantSpec.parse(recipe)
+    return spec, draw_of(spec.rounding, seed, bits)
 
 
 # ---- tensors with scales that are learned ----------------------------------------------------------
 
 
 def _tqt(x: Tensor, log2_threshold: Tensor, recipe: str) -> Tensor:
-    return _fake_quantize(x, recipe, tqt_scale(log2_threshold, integer(Recipe.parse(recipe).dtype)))
+    return _fake_quantize(x, recipe, tqt_scale(log2_threshold, integer(QuantSpec.parse(recipe).dtype)))
 
 
 def _lsq(x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str) -> Tensor:
@@ -208,7 +200,7 @@ def _fake_encode_blocks(x: Tensor, dtype: str, axis: int = -1, *_: Any) -> Parts
 
 
 def _fake_pack_blocks(codes: Tensor, _: Tensor, __: Any, dtype: str, axis: int = -1) -> Tensor:
-    return _bytes(codes, Recipe(_block(dtype), None, axis=axis).packed_bytes(codes.shape))
+    return _bytes(codes, QuantSpec(_block(dtype), axis=axis).packed_bytes(codes.shape))
 
 
 def _fake_unpack_blocks(
@@ -223,7 +215,7 @@ def _fake_unpack_blocks(
 
 
 def _fake_quantize_parts(x: Tensor, recipe: str, *_: Any) -> Parts:
-    r, shape = Recipe.parse(recipe), tuple(x.shape)
+    r, shape = QuantSpec.parse(recipe), tuple(x.shape)
     packed, nothing = _bytes(x, r.packed_bytes(shape)), x.new_empty(0, dtype=torch.uint8)
     if r.blocked:
         d = r.block
@@ -252,7 +244,7 @@ def _count_arguments(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _keep_input(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, ctx.recipe, scale, zero_point, _, _, ctx.clip = inputs
+    x, ctx.spec, scale, zero_point, _, _, ctx.clip = inputs
     ctx.others = len(inputs) - 1
     if ctx.clip:
         ctx.save_for_backward(x, scale, zero_point)
@@ -262,22 +254,22 @@ def _clipped(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     """Straight through, where asked only within the range of the format."""
     if ctx.clip:
         x, scale, zero_point = ctx.saved_tensors
-        inside = torch.ops.numerics.within_range(x, ctx.recipe, scale, zero_point)
+        inside = torch.ops.numerics.within_range(x, ctx.spec, scale, zero_point)
         gradient = torch.where(inside, gradient, 0.0)
     return (gradient, *[None] * ctx.others)
 
 
 def _keep_learned(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.recipe = inputs
+    *tensors, ctx.spec = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _tqt_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    return (*torch.ops.numerics.tqt_backward(gradient, *ctx.saved_tensors, ctx.recipe), None)
+    return (*torch.ops.numerics.tqt_backward(gradient, *ctx.saved_tensors, ctx.spec), None)
 
 
 def _lsq_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    return (*torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.recipe), None, None)
+    return (*torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.spec), None, None)
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -413,14 +405,11 @@ def _tensors(like: Tensor, *parts: Any) -> Parts:
             found.append(like.new_empty(0, dtype=torch.uint8))
         elif isinstance(part, float):
             found.append(number_tensor(part, like.device))
+        elif isinstance(part, Tensor):
+            found.append(part)
         else:
-            found.append(_tensor(part))
+            found.append(as_tensor(np.asarray(part)))
     return cast(Parts, tuple(found))
-
-
-def _native(x: Any) -> Any:
-    """A tensor as its backend's own array."""
-    return as_array(x) if x is not None and isinstance(dispatch.owner(x), HostAffine) else x
 
 
 def _apart(x: Tensor, source: Tensor) -> Tensor:
@@ -429,8 +418,8 @@ def _apart(x: Tensor, source: Tensor) -> Tensor:
     return x.clone() if shared else x
 
 
-def _draw(seed: int | None, bits: Any) -> Draw:
-    return Draw(seed if seed is None or seed >= 0 else seed + 2 * SIGNED, bits)
+def _unsigned(seed: int | None) -> int | None:
+    return seed if seed is None or seed >= 0 else seed + 2 * SIGNED
 
 
 def _number(x: Tensor | None) -> float | None:

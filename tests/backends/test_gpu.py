@@ -23,8 +23,9 @@ from numerics.backends.gpu import affine as affine_kernels
 from numerics.backends.gpu import backend as gpu_backend
 from numerics.backends.gpu import blocks, launch, native, packing
 from numerics.backends.gpu.blocks import Cut
-from numerics.backends.host.affine import AffineOptions, Partition
 from numerics.backends.host.executor import Affine
+from numerics.backends.partition import Partition
+from numerics.backends.quantizing import AffineOptions
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import Sweep
 from numerics.formats.rounding import Draw, Rounding
@@ -68,19 +69,17 @@ def test_affine_equals_the_cpu(monkeypatch, name, zero, kind):
     host = affine(partition, zero, kind)
     device = Affine(*(None if part is None else tensor(part) for part in host))
     for rounding in (Rounding(), Rounding("floor"), Rounding("stochastic", draw=Draw(seed=7))):
-        due = CPU.quantize(x, nx.int8, partition, host, rounding)
-        came = GPU.quantize(tensor(x), nx.int8, partition, device, rounding)
+        due = CPU.encode_affine(x, nx.int8, partition, host, rounding)
+        came = GPU.encode_affine(tensor(x), nx.int8, partition, device, rounding)
         assert_same_bits(came.numpy(), due, x)
         packed = GPU.quantize_packed(tensor(x), nx.int8, partition, device, rounding)
         assert_same_bits(packed.numpy(), due.reshape(-1))
-        values = CPU.fake_quantize(x, nx.int8, partition, host, rounding)
-        assert_same_bits(
-            GPU.fake_quantize(tensor(x), nx.int8, partition, device, rounding).numpy(), values, x
-        )
-    assert_same_bits(
-        GPU.dequantize(came, nx.int8, partition, device).numpy(),
-        CPU.dequantize(due, nx.int8, partition, host),
-    )
+        values = CPU.round_affine(x, nx.int8, partition, host, rounding)
+        assert_same_bits(GPU.round_affine(tensor(x), nx.int8, partition, device, rounding).numpy(), values, x)
+    values = CPU.decode_affine(due, nx.int8, partition, host)
+    assert_same_bits(GPU.decode_affine(came, nx.int8, partition, device).numpy(), values)
+    assert_same_bits(GPU.dequantize_packed(packed, nx.int8, partition, device).numpy(), values)
+    assert_same_bits(CPU.dequantize_packed(packed.numpy(), nx.int8, partition, host), values)
 
 
 @pytest.mark.parametrize("name", PARTITIONS)

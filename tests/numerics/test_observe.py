@@ -461,7 +461,7 @@ def test_searches_of_little(name, x):
     for original in ("float32", "float64"):
         for symmetric in (True, False):
             watching = seen(small(name, symmetric=symmetric), x.astype(original))
-            options = {"symmetric": symmetric, "scale_type": watching.recipe.scale_type}
+            options = {"symmetric": symmetric, "scale_type": watching.spec.scale_type}
             assert 0 < watching.scale <= seen(MinMax("int4", **options), x.astype(original)).scale
             if not np.nan_to_num(x).any():
                 assert watching.scale == 1

@@ -477,8 +477,8 @@ def test_no_call_changes_what_a_later_one_means(library, d, name, due, same, ref
             with pytest.raises(nx.NumericsError, match=f"^{name}"):
                 nx.quantize(x, d, **{name: came})
     first = nx.quantize(x, d, **{name: same})
-    assert first.recipe.text == nx.quantize(x, d, **{name: due}).recipe.text
-    assert type(getattr(first.recipe, name)) is type(due)
+    assert first.spec.text == nx.quantize(x, d, **{name: due}).spec.text
+    assert type(getattr(first.spec, name)) is type(due)
 
 
 @pytest.mark.parametrize(
