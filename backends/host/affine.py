@@ -38,7 +38,7 @@ class HostAffine:
 
     def give(self, values: Array, original: str) -> Any:
         """float32 or float64 values as what they were, half to even."""
-        if values.dtype == _KINDS.get(original):
+        if original in _KINDS and values.dtype == _KINDS[original]:  # None would be float64 to NumPy
             return values
         if original == "python":
             return values.tolist()
@@ -114,7 +114,8 @@ class HostAffine:
     def dequantize_packed(self, packed: Array, dtype: Element, partition: Partition, affine: Affine) -> Array:
         """Values of such bytes, without the codes where rows are the memory; fewer are refused."""
         view, count = partition.view, math.prod(partition.shape)
-        packed, _ = take_codes(packed, 8, "uint8", "packed bytes")
+        if type(packed) is not np.ndarray or packed.dtype != np.uint8 or not packed.flags.c_contiguous:
+            packed, _ = take_codes(packed, 8, "uint8", "packed bytes")
         check_bytes(packed.size, count, dtype.bits)
         if view.padded is not None:
             codes = self.executor.unpack(packed, count, dtype.bits).reshape(partition.shape)
