@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from numerics.backends.host.affine import Partition
+from numerics.backends.partition import Partition
 
 
 def spread(field: Tensor, partition: Partition) -> Tensor:

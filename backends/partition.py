@@ -1,19 +1,22 @@
-"""A tensor as rows of blocks along one axis, and back: moving, padding, cutting; no arithmetic."""
+"""Who shares a block or a scale: a tensor as rows of them, and back; moving, padding, no arithmetic."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.formats.errors import NumericsError, integer, said
 
 Array = NDArray[Any]
 AXES = 64  # NumPy's
+LONG = 1 << 10  # elements: shorter lines of columns are taken several at a time
 ELEMENTS = 1 << 59  # of 8 bytes they are as many as an address reaches
 
 
@@ -118,3 +121,100 @@ class Blocking:
         if fields.shape != expected:
             raise NumericsError(f"{name} has shape {fields.shape}; codes of {self.shape} need {expected}")
         return np.ascontiguousarray(np.moveaxis(fields, self.axis, -1)).reshape(-1)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Which elements share a scale: all (axis None), each index of an axis, or groups along it."""
+
+    shape: tuple[int, ...]
+    axis: int | None = None
+    size: int | None = None
+
+    @cached_property
+    def shared(self) -> tuple[int, ...]:
+        """The shape of the scales."""
+        if self.axis is None:
+            return ()
+        if self.size is None:
+            return (self.shape[self.axis],)
+        return Blocking(self.shape, self.axis, self.group).shared_shape
+
+    @property
+    def group(self) -> int:
+        """Elements of a group, where there are groups: no more than the axis has."""
+        assert self.axis is not None
+        assert self.size is not None
+        return min(self.size, max(self.shape[self.axis], 1))
+
+    @property
+    def in_order(self) -> bool:
+        """Do those that share a scale lie side by side in memory?"""
+        if self.axis is None or self.size is None:
+            return self.axis in (None, 0)
+        return Blocking(self.shape, self.axis, self.group).whole
+
+    @cached_property
+    def view(self) -> RowView:
+        """The same as an executor takes it."""
+        if self.axis is None:
+            return RowView(self.shape, (1, math.prod(self.shape)), ())
+        outer, length = math.prod(self.shape[: self.axis]), self.shape[self.axis]
+        inner = math.prod(self.shape[self.axis + 1 :])
+        if self.size is None:
+            if inner == 1 and outer > 1:
+                lines = math.gcd(outer, 1 << max(LONG // max(length, 1), 1).bit_length() - 1)
+                return RowView(self.shape, (1, outer // lines, lines * length), self.shared, repeats=lines)
+            return RowView(self.shape, (outer * length, inner), self.shared, repeats=max(outer, 1))
+        if length % self.group:
+            blocks = Blocking(self.shape, self.axis, self.group)
+            return RowView(self.shape, (blocks.count, self.group), self.shared, padded=blocks)
+        groups = outer * (length // self.group)
+        rows = (groups, self.group) if inner == 1 else (groups, self.group, inner)
+        return RowView(self.shape, rows, self.shared)
+
+
+@dataclass(frozen=True)
+class RowView:
+    """A tensor as executors take it: [rows, n], a scale a row; or [batches, rows, n], a scale a column.
+
+    The memory is as it is, but where a short last group is padded.  repeats: how often the same
+    scales come again, where channels are not the outermost axis.
+    """
+
+    whole: tuple[int, ...]
+    shape: tuple[int, ...]
+    shared: tuple[int, ...]
+    repeats: int = 1
+    padded: Blocking | None = None
+
+    def rows(self, x: Array) -> Array:
+        """x as executors take it; a short last group is filled with zeros."""
+        return x.reshape(self.shape) if self.padded is None else self.padded.rows(x)
+
+    def elements(self, rows: Array) -> Array:
+        """The inverse of rows."""
+        return rows.reshape(self.whole) if self.padded is None else self.padded.elements(rows)
+
+    def numbers(self, *fields: Array | None) -> list[Any]:
+        """Scales and zero points, in the shape that they must have, as executors take them."""
+        return [None if field is None else self._numbers(field) for field in fields]
+
+    def _numbers(self, field: Array) -> Array:
+        if field.shape != self.shared:
+            raise NumericsError(f"scale has shape {field.shape}; {self.whole} elements need {self.shared}")
+        if self.padded is not None:
+            return self.padded.shared_rows(field, "scale")
+        field = np.ascontiguousarray(field)
+        numbers = field.reshape(-1) if self.repeats == 1 else np.tile(field, self.repeats)
+        return numbers if len(self.shape) == 2 else numbers.reshape(self.shape[0], self.shape[2])
+
+    def fields(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """The inverse of numbers, of extremes: the least and the largest of those of one scale."""
+        if self.padded is not None:
+            return self.padded.shared(low), self.padded.shared(high)
+        if self.repeats != 1:
+            with ieee_arithmetic():  # a comparison, too, takes subnormals for zeros where they are flushed
+                low = np.minimum.reduce(low.reshape(self.repeats, -1), axis=0)
+                high = np.maximum.reduce(high.reshape(self.repeats, -1), axis=0)
+        return low.reshape(self.shared), high.reshape(self.shared)

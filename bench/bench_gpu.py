@@ -30,12 +30,12 @@ from bench.records import text_of
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, native
 from numerics.backends.gpu.build import interpreting
-from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
+from numerics.backends.partition import Partition
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import SIGN, Sweep
 from numerics.files.replacement import replace_file
-from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Draw
+from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Draw, Rounding
 
 NONE = Draw()
 PACKAGES = ("torch", "triton", "numpy", "numba", "torchao", "triton_kernels", "flag_gems", "amd-quark")
@@ -72,7 +72,7 @@ def prove(d: nx.Float, rounding: str, overflow: str, device: torch.device, end: 
     """An element's encoder over every float32 input of both signs."""
 
     def encode(x: torch.Tensor) -> torch.Tensor:
-        return GPU.encode(x, d, rounding, overflow, NONE, None)
+        return GPU.encode(x, d, Rounding(rounding, overflow), None)
 
     found = Sweep(0, 0)
     for negative in (False, True):
@@ -158,10 +158,10 @@ def contests(n: int, device: torch.device) -> Iterator[tuple[str, Callable[[], A
         size, rows = x.element_size(), x.reshape(-1, 4096)
         for d in (nx.fp8_e4m3, nx.fp8_e5m2):
             out = torch.empty(n, dtype=torch.uint8, device=device)
-            call = _bound(GPU.encode, x, d, "half_even", "saturate", NONE, out)
+            call = _bound(GPU.encode, x, d, Rounding(), out)
             yield f"{kind} -> {d}", call, n * (size + 1), _casts(x, d)
         for d in (nx.fp4, nx.fp6_e2m3):
-            call = _bound(GPU.encode_packed, x, d, "half_even", "saturate", NONE)
+            call = _bound(GPU.encode_packed, x, d, Rounding())
             yield f"{kind} -> packed {d}", call, n * size + n * d.bits // 8, {}
         d = nx.mxfp8_e4m3
         room = GPU.encode_blocks(rows, d, -1, BlockOptions())
@@ -176,7 +176,7 @@ def contests(n: int, device: torch.device) -> Iterator[tuple[str, Callable[[], A
             yield f"{kind} round {d}", call, 2 * n * size, {}
         out = torch.empty_like(x)
         yield (
-            f"{kind} round fp8_e4m3", _bound(GPU.round, x, nx.fp8_e4m3, "half_even", "saturate", NONE, out),
+            f"{kind} round fp8_e4m3", _bound(GPU.round, x, nx.fp8_e4m3, Rounding(), out),
             2 * n * size, {},
         )  # fmt: skip
     codes = torch.randint(0, 120, (n,), dtype=torch.uint8, device=device)
@@ -198,7 +198,7 @@ def contests(n: int, device: torch.device) -> Iterator[tuple[str, Callable[[], A
             zero = torch.zeros(partition.shared, dtype=torch.int32, device=device)
             fake = torch.fake_quantize_per_channel_affine
             peers["torch.fake_quantize"] = _bound(fake, rows, scales.scale, zero, 0, -128, 127)
-        call = _bound(GPU.fake_quantize, rows, d, partition, scales, "half_even", NONE)
+        call = _bound(GPU.round_affine, rows, d, partition, scales, Rounding())
         yield f"float32 fake_quantize {name}", call, 8 * n, peers
 
 

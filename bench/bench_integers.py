@@ -9,6 +9,7 @@ from bench import ceiling, peers
 from bench.measure import Contest
 from numerics.backends.cpu import EXECUTOR
 from numerics.backends.host.executor import Affine
+from numerics.formats.rounding import Rounding
 
 COLUMNS = 1024
 
@@ -29,9 +30,7 @@ def contest(name: str, group: int, what: str) -> object:
         others = peers.integers(x, affine.scale, low, high, name) if group == COLUMNS else {}
         if what != "fake":
             others = peers.integer_codes(x, affine.scale) if group == COLUMNS else {}
-        return Contest(
-            lambda: call(x, d, affine, "half_even", None, out), x.nbytes + written, copy, size, others
-        )
+        return Contest(lambda: call(x, d, affine, Rounding(), out), x.nbytes + written, copy, size, others)
 
     return make
 

@@ -9,6 +9,7 @@ from bench import ceiling, peers
 from bench.bench_encode import ML
 from bench.measure import Contest
 from numerics.backends.cpu import EXECUTOR
+from numerics.formats.rounding import Rounding
 
 
 def packing(name: str) -> object:
@@ -21,9 +22,7 @@ def packing(name: str) -> object:
         copy, size = ceiling.encode(x, d.bits)
         others = peers.encode(x, None, ML[name], d.max) if name in ML else {}
         run = EXECUTOR.encode_packed
-        return Contest(
-            lambda: run(x, d, "half_even", "saturate", None, out), x.nbytes + out.nbytes, copy, size, others
-        )
+        return Contest(lambda: run(x, d, Rounding(), out), x.nbytes + out.nbytes, copy, size, others)
 
     return make
 

@@ -178,7 +178,8 @@ def owner(x: Any) -> Any:
             if backend is None:
                 passed.append(name)
             elif backend.owns(x):
-                _say_passed(passed, name)
+                if passed:
+                    _say_passed(passed, name)
                 return backend
     if passed:
         raise NumericsError(*_missing[passed[0]].args) from _missing[passed[0]]

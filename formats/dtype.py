@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from numerics.formats import dispatch
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
-from numerics.formats.rounding import OVERFLOWS, Draw, check_random, check_rounding
+from numerics.formats.rounding import OVERFLOWS, Rounding, check_rounding, draw_of
 
 Specials = Literal["ieee", "fn", "fnuz", "none"]
 SPECIALS: dict[str, str] = {
@@ -171,6 +171,11 @@ class Element(Dtype):
             )
         return overflow
 
+    def check_options(self, rounding: str, overflow: str | None, seed: int | None, bits: Any) -> Rounding:
+        """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
+        mode = check_rounding(rounding)
+        return Rounding(mode, self.check_overflow(overflow), draw_of(mode, seed, bits))
+
     def values(self) -> list[float]:
         """The value of every code, in the order of the codes.
 
@@ -223,10 +228,8 @@ class Element(Dtype):
         >>> fp8_e4m3.encode([0.3, -0.3], rounding="floor"), fp8_e4m3.encode(1e6, overflow="nonsaturate")
         ([41, 170], 127)
         """
-        rounding = check_rounding(rounding)
-        seed = check_random(rounding, seed, random_bits)
-        overflow = self.check_overflow(overflow)
-        return dispatch.of(x).encode(x, self, rounding, overflow, Draw(seed, random_bits), out)
+        how = self.check_options(rounding, overflow, seed, random_bits)
+        return dispatch.of(x).encode(x, self, how, out)
 
     def decode(self, codes: Any, *, out: Any = None) -> Any:
         """Returns the values that codes stand for, exactly, as float32.
@@ -264,10 +267,8 @@ class Element(Dtype):
         >>> fp4.round([0.7, -5.0, 100.0])
         [0.5, -4.0, 6.0]
         """
-        rounding = check_rounding(rounding)
-        seed = check_random(rounding, seed, random_bits)
-        overflow = self.check_overflow(overflow)
-        return dispatch.of(x).round(x, self, rounding, overflow, Draw(seed, random_bits), out)
+        how = self.check_options(rounding, overflow, seed, random_bits)
+        return dispatch.of(x).round(x, self, how, out)
 
     def pack(self, codes: Any) -> Any:
         """Returns codes as bytes: one little-endian string of bits, element 0 in the lowest bits.
@@ -300,10 +301,8 @@ class Element(Dtype):
         >>> fp6_e2m3.encode_packed([1.0, -7.5, 0.125, 2.0])
         [200, 31, 64]
         """
-        rounding = check_rounding(rounding)
-        seed = check_random(rounding, seed, random_bits)
-        overflow = self.check_overflow(overflow)
-        return dispatch.of(x).encode_packed(x, self, rounding, overflow, Draw(seed, random_bits))
+        how = self.check_options(rounding, overflow, seed, random_bits)
+        return dispatch.of(x).encode_packed(x, self, how)
 
     def decode_packed(self, packed: Any, shape: Any) -> Any:
         """Returns the float32 values of packed codes, in the given shape: decode(unpack(packed, shape)).

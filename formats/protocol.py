@@ -2,11 +2,98 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from numerics.formats.block import Block, Blocks, PackedBlocks
-from numerics.formats.dtype import Element
-from numerics.formats.rounding import BlockOptions, Draw
+from numerics.formats.dtype import Dtype, Element
+from numerics.formats.rounding import BlockOptions, Draw, Rounding
+
+
+class Given(NamedTuple):
+    """The scales of a tensor that are given instead of found, and its zero points, each or None."""
+
+    scale: Any = None
+    zero_point: Any = None
+    tensor_scale: Any = None
+
+
+class Parts(NamedTuple):
+    """What a quantized tensor consists of, as arrays of one kind; None for what its format has not.
+
+    packed: bytes of the codes.  shared: the scales.  tensor_scale: a number.  shape: of the tensor.
+    original: the float type that it stands for, `python` for Python's numbers.
+    """
+
+    packed: Any
+    shared: Any
+    zero_point: Any
+    tensor_scale: float | None
+    shape: tuple[int, ...]
+    original: str
+
+
+class Spec(Protocol):
+    """How a tensor is quantized, as a backend sees it: options that are checked and fit together."""
+
+    @property
+    def dtype(self) -> Dtype:
+        """The format."""
+        ...
+
+    @property
+    def element(self) -> Element:
+        """The format, where it is one of single numbers."""
+        ...
+
+    @property
+    def block(self) -> Block:
+        """The format, where it is one of blocks."""
+        ...
+
+    @property
+    def blocked(self) -> bool:
+        """Is it a format of blocks?"""
+        ...
+
+    @property
+    def axis(self) -> int | None:
+        """Along which blocks lie."""
+        ...
+
+    @property
+    def scaled(self) -> bool:
+        """False for a plain cast."""
+        ...
+
+    @property
+    def symmetric(self) -> bool:
+        """Is there no zero point?"""
+        ...
+
+    @property
+    def zero_point_type(self) -> str:
+        """int32, or float32 for one that is not rounded."""
+        ...
+
+    @property
+    def rounding(self) -> str:
+        """The rounding mode."""
+        ...
+
+    @property
+    def scale_rule(self) -> str:
+        """How MX blocks find their scales."""
+        ...
+
+    def partition(self, shape: tuple[int, ...]) -> Any:
+        """Who shares a scale in a tensor of that shape: a Partition (backends/partition.py)."""
+
+    def stored_scale_type(self, original: str) -> str:
+        """The type of the scales of a tensor of that float type."""
+        ...
+
+    def check_given(self, given: Given) -> None:
+        """Raises NumericsError for a scale or a zero point that the format finds itself, or has not."""
 
 
 class Backend(Protocol):
@@ -25,13 +112,13 @@ class Backend(Protocol):
     def owns(self, x: Any) -> bool:
         """Is this the executor for data of x's kind, on x's device?"""
 
-    def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+    def encode(self, x: Any, dtype: Element, rounding: Rounding, out: Any) -> Any:
         """Returns the codes (`dtype.code_dtype`) of values, each rounded once, in x's shape."""
 
     def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
         """Returns the float32 values of codes; codes of the format's own type by their bits."""
 
-    def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+    def round(self, x: Any, dtype: Element, rounding: Rounding, out: Any) -> Any:
         """Returns decode(encode(x)) in x's own type and shape."""
 
     def pack(self, codes: Any, dtype: Element) -> Any:
@@ -40,7 +127,7 @@ class Backend(Protocol):
     def unpack(self, packed: Any, shape: Any, dtype: Element) -> Any:
         """Returns the codes, in that shape, of bytes that `pack` made."""
 
-    def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
+    def encode_packed(self, x: Any, dtype: Element, rounding: Rounding) -> Any:
         """Returns pack(encode(x)): bytes."""
 
     def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:
@@ -68,3 +155,12 @@ class Backend(Protocol):
 
         scale: one a block, where the scales stand beside the bytes; None for microexponent blocks.
         """
+
+    def quantize(self, x: Any, spec: Spec, given: Given, draw: Draw) -> Any:
+        """numerics.quantize: Parts, or a quantized tensor of x's own library."""
+
+    def fake_quantize(self, x: Any, spec: Spec, given: Given, draw: Draw, clip: bool = False) -> Any:
+        """numerics.fake_quantize; clip: its gradient passes only within the range of the format."""
+
+    def dequantize(self, parts: Parts, spec: Spec, original: str) -> Any:
+        """numerics.dequantize: the values of such parts, as that float type."""

@@ -45,9 +45,13 @@ class Rounding(NamedTuple):
     stochastic rounding; executors find in it the bits themselves, in the shape of their input.
     """
 
-    mode: str
-    overflow: str
+    mode: str = "half_even"
+    overflow: str = "saturate"
     draw: Draw = Draw()
+
+    def drawing(self, bits: Any) -> Rounding:
+        """The same with those random bits, or with none."""
+        return Rounding(self.mode, self.overflow, Draw(None, bits))
 
 
 class BlockOptions(NamedTuple):
@@ -81,6 +85,11 @@ def check_random(rounding: str, seed: int | None, random_bits: object) -> int | 
     if rounding == "stochastic" and given != 1:
         raise NumericsError("rounding='stochastic' needs either seed= or random_bits=, exactly one")
     return None if seed is None else check_seed(seed)
+
+
+def draw_of(rounding: str, seed: int | None, random_bits: Any) -> Draw:
+    """Where the random bits of that rounding come from; errors as of `check_random`."""
+    return Draw(check_random(rounding, seed, random_bits), random_bits)
 
 
 def check_seed(seed: int) -> int:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics.tensor.scheme import per_channel as per_channel
     from numerics.tensor.scheme import per_group as per_group
     from numerics.tensor.scheme import per_tensor as per_tensor
+    from numerics.tensor.spec import QuantSpec as QuantSpec
     from numerics.transcoding import transcode as transcode
 
 _dispatch.register("cpu", "numerics.backends.cpu")
@@ -53,6 +54,7 @@ _dispatch.register("gpu", "numerics.backends.gpu", device="gpu", extra="gpu")
 
 _LAZY: dict[str, str] = {
     "QTensor": "numerics.tensor.qtensor",
+    "QuantSpec": "numerics.tensor.spec",
     "Scheme": "numerics.tensor.scheme",
     "dequantize": "numerics.quantization",
     "empty": "numerics.backends.host.memory",

@@ -1,31 +1,20 @@
 """quantize, dequantize, fake_quantize: tensors in a format, with the scales that they need.
 
-Torch tensors go through torch's operators (pytorch/operators.py), which come back here with the backend's own
-arrays.  The arithmetic is the backend's (backends/host/affine.py), the law docs/formats.md §6.
+What the user asks for becomes one record, a QuantSpec; the rest is the backend's (backends/quantizing.py),
+to which torch tensors come by way of torch's operators.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from numerics.backends.host.affine import AffineBackend
-from numerics.backends.host.arrays import listed
-from numerics.backends.host.executor import Affine
-from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.backends.host.tensors import is_tensor
 from numerics.formats import dispatch
-from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError, truth, warn
-from numerics.formats.rounding import BlockOptions, Draw, check_random, check_rounding
-from numerics.tensor.qtensor import ArrayQTensor, QTensor, affine_backend, check_quantized, to_host, wide_type
-from numerics.tensor.scheme import Scheme, spelled
-from numerics.tensor.spec import Recipe, recipe_of, recipe_text
-
-Array = NDArray[Any]
+from numerics.formats.errors import NumericsError, truth
+from numerics.formats.protocol import Given
+from numerics.formats.rounding import draw_of
+from numerics.tensor.qtensor import ArrayQTensor, QTensor, check_quantized
+from numerics.tensor.scheme import Scheme
+from numerics.tensor.spec import spec_of
 
 
 def quantize(
@@ -52,6 +41,7 @@ def quantize(
     x: a NumPy array or a torch tensor of float16, bfloat16, float32 or float64, of any shape and strides, or
         a Python number or nested list, which counts as float64.  It is not changed.
     dtype: the format: an object such as nx.int4, or its name, ours or another library's ("float8_e4m3fn").
+        A QuantSpec says format and options in one, down to rounding and scale_rule; then none stands beside.
 
     Integer and float formats take:
     scheme: which elements share a scale: nx.per_tensor() (the default), nx.per_channel(axis),
@@ -92,17 +82,13 @@ def quantize(
     >>> nx.quantize([0.5, 6.0], "nvfp4", tensor_scale=0.25).tensor_scale
     0.25
     """
-    rounding = check_rounding(rounding)
-    options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis,
-               scale is not None)  # fmt: skip
-    seed = check_random(rounding, seed, random_bits)
-    _refuse_quantized(x)
-    face = dispatch.face(x)
-    if face is not None:
-        return cast(QTensor, face.quantize(
-            x, recipe_text(*options), scale, zero_point, tensor_scale, seed, random_bits
-        ))  # fmt: skip
-    return quantized(x, recipe_of(*options), scale, zero_point, Draw(seed, random_bits), tensor_scale)
+    options = scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
+    spec = spec_of(scale is not None, dtype, *options)
+    if isinstance(x, QTensor):
+        raise _quantized(x)
+    draw = draw_of(spec.rounding, seed, random_bits)
+    made = dispatch.of(x).quantize(x, spec, Given(scale, zero_point, tensor_scale), draw)
+    return made if isinstance(made, QTensor) else ArrayQTensor.of_parts(spec, made)
 
 
 def dequantize(q: QTensor) -> Any:
@@ -152,185 +138,14 @@ def fake_quantize(
     >>> nx.fake_quantize([-1.0, 0.3, 3.5], "int4")
     [-1.0, 0.5, 3.5]
     """
-    rounding = check_rounding(rounding)
-    options = (dtype, spelled(scheme), symmetric, scale_type, zero_point_type, rounding, scale_rule, axis,
-               scale is not None)  # fmt: skip
-    seed = check_random(rounding, seed, random_bits)
-    clip_gradient = truth("clip_gradient", clip_gradient)
-    _refuse_quantized(x)
-    if type(clip_gradient) is not bool:
-        raise NumericsError(f"clip_gradient={clip_gradient!r} is not allowed: True or False")
-    face = dispatch.face(x)
-    if face is not None:
-        recipe = recipe_text(*options)
-        return face.fake_quantize(
-            x, recipe, scale, zero_point, tensor_scale, seed, random_bits, clip_gradient
-        )  # fmt: skip
-    return fake_quantized(x, recipe_of(*options), scale, zero_point, Draw(seed, random_bits), tensor_scale)
-
-
-def _refuse_quantized(x: Any) -> None:
+    options = scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
+    spec = spec_of(scale is not None, dtype, *options)
     if isinstance(x, QTensor):
-        raise NumericsError(f"{x!r} is quantized already; dequantize it first")
+        raise _quantized(x)
+    draw = draw_of(spec.rounding, seed, random_bits)
+    clip = truth("clip_gradient", clip_gradient)
+    return dispatch.of(x).fake_quantize(x, spec, Given(scale, zero_point, tensor_scale), draw, clip)
 
 
-# ---- on the backend that owns the data -----------------------------------------------------------
-
-
-def quantized(
-    x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw, tensor_scale: Any = None
-) -> ArrayQTensor:
-    """Returns x quantized by the backend that owns it; the options are checked, the data is not."""
-    recipe.refuse_given(scale, zero_point, tensor_scale)
-    if scale is not None:
-        recipe = recipe.with_scale()
-    target = affine_backend(x)
-    data, original = target.prepare(x)
-    if recipe.blocked:
-        return pack_blocks(recipe, data, original, draw, tensor_scale)
-    affine = affine_of(recipe, target, data, original, scale, zero_point)
-    return pack(recipe, target, data, original, affine, draw)
-
-
-def fake_quantized(
-    x: Any, recipe: Recipe, scale: Any, zero_point: Any, draw: Draw, tensor_scale: Any = None
-) -> Any:
-    """Returns x quantized and dequantized by the backend that owns it; the options are checked."""
-    recipe.refuse_given(scale, zero_point, tensor_scale)
-    target = affine_backend(x)
-    data, original = target.prepare(x)
-    if recipe.blocked:
-        options = recipe.block.check_options(
-            BlockOptions(recipe.scale_rule, recipe.rounding, tensor_scale, draw)
-        )
-        values = dispatch.owner(data).round_blocks(data, recipe.block, cast(int, recipe.axis), options, None)
-    elif not recipe.scaled and scale is None:
-        element = recipe.element
-        values = dispatch.owner(data).round(
-            data, element, recipe.rounding, element.default_overflow, draw, None
-        )
-    else:
-        affine = affine_of(recipe, target, data, original, scale, zero_point)
-        partition = recipe.partition(tuple(data.shape))
-        values = target.fake_quantize(data, recipe.element, partition, affine, recipe.rounding, draw)
-    return target.give(values, original)
-
-
-def affine_of(
-    recipe: Recipe, target: AffineBackend, data: Any, original: str, scale: Any = None, zero: Any = None
-) -> Affine:
-    """Returns the scale and the zero point of a tensor: found, or given and checked; scale 1 for a cast."""
-    partition = recipe.partition(tuple(data.shape))
-    given = None if scale is None else _positive("scale", scale, partition.shared)
-    zero = _given_zero(recipe, zero, given, partition.shared, wide_type(original))
-    options = recipe.options(original)
-    if given is None and not recipe.scaled:
-        given = np.ones(partition.shared)
-    if given is not None and (recipe.symmetric or zero is not None):
-        return target.given_affine(given, zero, options, wide_type(original), data)
-    low, high = target.extremes(data, partition)
-    if recipe.symmetric and not recipe.element.signed:
-        _say_clipped(recipe.element, low, data)
-    return target.find_affine(low, high, recipe.element, options, given)
-
-
-def _say_clipped(d: Element, low: Any, data: Any) -> None:
-    """Warns of negative values that an unsigned format is about to lose."""
-    if bool((low < 0).any()):
-        keeps = "symmetric=False shifts its range" if d.kind == "integer" else "a signed format keeps them"
-        count, size = int((data < 0).sum()), math.prod(data.shape)
-        warn(f"{count} of {size} values are negative and become {d.min:g}: {d} is unsigned; {keeps}")
-
-
-def pack(
-    recipe: Recipe, target: AffineBackend, data: Any, original: str, affine: Affine, draw: Draw
-) -> ArrayQTensor:
-    """Returns the quantized tensor, with that scale and zero point."""
-    shape, element = tuple(data.shape), recipe.element
-    if recipe.scaled:
-        packed = target.quantize_packed(
-            data, element, recipe.partition(shape), affine, recipe.rounding, draw
-        )  # fmt: skip
-    else:
-        overflow = element.default_overflow
-        packed = dispatch.owner(data).encode_packed(data, element, recipe.rounding, overflow, draw)
-    scale, zero = stored(recipe, target, affine, original)
-    return ArrayQTensor(
-        recipe=recipe, shape=shape, packed=packed, shared=scale, zero_point=zero, original=original
-    )
-
-
-def stored(recipe: Recipe, target: AffineBackend, affine: Affine, original: str) -> Affine:
-    """Returns a scale and a zero point in the types in which they are kept: float64, or float32."""
-    kind = "float64" if recipe.stored_scale_type(original) == "float64" else "float32"
-    zero = affine.zero
-    if zero is not None and recipe.zero_point_type == "float32":
-        zero = target.give(zero, "float32")
-    return Affine(target.give(affine.scale, kind), zero)
-
-
-def pack_blocks(
-    recipe: Recipe, data: Any, original: str, draw: Draw, tensor_scale: Any = None
-) -> ArrayQTensor:
-    """Returns the quantized tensor, in blocks."""
-    d = recipe.block
-    options = d.check_options(BlockOptions(recipe.scale_rule, recipe.rounding, tensor_scale, draw))
-    made = affine_backend(data).quantize_blocks(data, d, cast(int, recipe.axis), options)
-    return ArrayQTensor(
-        recipe=recipe, shape=tuple(data.shape), packed=made.packed, shared=made.scale,
-        tensor_scale=made.tensor_scale, original=original,
-    )  # fmt: skip
-
-
-# ---- scales and zero points that are given -------------------------------------------------------
-
-
-def _given_zero(recipe: Recipe, zero: Any, scale: Any, shape: tuple[int, ...], wide: str) -> Array | None:
-    if zero is None:
-        return None
-    if recipe.symmetric:
-        raise NumericsError("symmetric=True has no zero point; zero_point belongs to symmetric=False")
-    if scale is None:
-        raise NumericsError("zero_point is given without its scale; give scale= too")
-    found = _numbers("zero_point", zero, shape)
-    low, high = recipe.element.min, recipe.element.max
-    if not np.all((low <= found) & (found <= high)):
-        raise NumericsError(f"zero_point {_first(found, (low <= found) & (found <= high))} is outside "
-                            f"{low:g} .. {high:g}, the range of {recipe.dtype}")  # fmt: skip
-    if recipe.zero_point_type == "float32":
-        with ieee_arithmetic():
-            return found.astype(np.float32).astype(wide)
-    if not np.all(found == np.rint(found)):
-        raise NumericsError(f"zero_point {_first(found, found == np.rint(found))} is not an integer; "
-                            "zero_point_type='float32' takes others")  # fmt: skip
-    return found.astype(np.int32)
-
-
-def _numbers(name: str, came: Any, shape: tuple[int, ...]) -> Array:
-    try:
-        found = to_host(came) if is_tensor(came) else listed(name, came)
-        if found.dtype != np.float64 and found.dtype.kind in "fiuV":
-            with ieee_arithmetic():
-                found = found.astype(np.float64)
-    except (ValueError, TypeError) as wrong:
-        raise NumericsError(f"{name} cannot be read as numbers: {wrong}") from None
-    if found.dtype != np.float64:
-        raise NumericsError(f"{name} must be real numbers, not {found.dtype.name}")
-    if found.shape != shape:
-        raise NumericsError(f"{name} has shape {found.shape}; the scheme needs {shape}")
-    return found
-
-
-def _positive(name: str, came: Any, shape: tuple[int, ...]) -> Array:
-    found = _numbers(name, came, shape)
-    if found.size == 1 and 0 < found.item() < np.inf:
-        return found
-    good = np.asarray((found > 0) & (found < np.inf))
-    if not good.all():
-        raise NumericsError(f"{name} {_first(found, good)} is not allowed: positive and finite")
-    return found
-
-
-def _first(found: Array, good: Array) -> str:
-    """The first one that is not good."""
-    return f"{float(found[~good][0]) if found.ndim else float(found):g}"
+def _quantized(x: QTensor) -> NumericsError:
+    return NumericsError(f"{x!r} is quantized already; dequantize it first")

@@ -15,7 +15,6 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.registry import dtype as find_dtype
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, check_quantized
-from numerics.tensor.spec import FOR_INTEGERS
 
 if TYPE_CHECKING:
     from numerics.pytorch.qtensor import TensorQTensor
@@ -53,14 +52,14 @@ def transcode(q: QTensor, dtype: Any) -> QTensor:
 
 def _ways(q: QTensor, d: Dtype) -> list[Callable[[QTensor, Any], QTensor]]:
     """What may keep the values, the first choice first; raises NumericsError where nothing may."""
-    if isinstance(d, Element) and not q.recipe.blocked:
+    if isinstance(d, Element) and not q.spec.blocked:
         return [_elements]
-    if not (isinstance(d, Block) and q.recipe.blocked):
+    if not (isinstance(d, Block) and q.spec.blocked):
         raise NumericsError(
             f"{q.format} to {d}: scales of blocks and scales by a scheme do not become each other; "
             "dequantize and quantize instead"
         )
-    source = q.recipe.block
+    source = q.spec.block
     stay = source.sharing == d.sharing
     if not isinstance(d, ScaledBlock):
         return [_blocks, _reblocked] if stay else [_reblocked]
@@ -76,10 +75,8 @@ def _elements(q: QTensor, d: Element) -> QTensor:
     """Other codes under the same scales and zero points."""
     if q.zero_point is not None:
         _check_zero_point(q, d)
-    codes = d.encode(q.recipe.element.decode(q.codes), overflow=d.overflows[-1])
-    silent: dict[str, Any] = {} if d.kind == "integer" else FOR_INTEGERS
-    recipe = replace(q.recipe, dtype=d, **silent)
-    return q.with_parts(recipe, tuple(q.shape), d.pack(codes), q.shared, q.zero_point)
+    codes = d.encode(q.spec.element.decode(q.codes), overflow=d.overflows[-1])
+    return q.with_parts(q.spec.with_dtype(d), tuple(q.shape), d.pack(codes), q.shared, q.zero_point)
 
 
 def _check_zero_point(q: QTensor, d: Element) -> None:
@@ -95,10 +92,9 @@ def _check_zero_point(q: QTensor, d: Element) -> None:
 
 def _blocks(q: QTensor, d: Block) -> QTensor:
     """Other codes under the same scales."""
-    before, source = q.blocks, q.recipe.block
+    before, source = q.blocks, q.spec.block
     blocks = replace(before, dtype=d, codes=_block_codes(before.codes, source, d))
-    recipe = replace(q.recipe, dtype=d)
-    return q.with_parts(recipe, tuple(q.shape), d.pack(blocks), q.shared, None)
+    return q.with_parts(q.spec.with_dtype(d), tuple(q.shape), d.pack(blocks), q.shared, None)
 
 
 def _block_codes(codes: Any, source: Block, d: Block) -> Any:

@@ -33,10 +33,10 @@ import numerics as nx
 from bench.records import text_of
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, launch, native
-from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
+from numerics.backends.partition import Partition
 from numerics.formats.block import PackedBlocks
-from numerics.formats.rounding import BlockOptions, Draw
+from numerics.formats.rounding import BlockOptions, Draw, Rounding
 from tests.children import LIMIT
 
 TARGETS = {f"sm_{n}": GPUTarget("cuda", n, 32) for n in (80, 89, 90, 100, 120)} | {
@@ -84,10 +84,10 @@ def cases() -> dict[str, Callable[[], object]]:
     found |= {f"decode {d}": lambda d=d: _decode(d) for d in (nx.fp8_e4m3, nx.fp8_e5m2, nx.int8, nx.bfloat16)}
     found |= {
         "encode fp8_e4m3 stochastic seed": lambda: GPU.encode(
-            x, nx.fp8_e4m3, "stochastic", "saturate", Draw(seed=1), None
+            x, nx.fp8_e4m3, Rounding("stochastic", "saturate", Draw(seed=1)), None
         ),
         "encode fp8_e4m3 nonsaturate": lambda: GPU.encode(
-            x, nx.fp8_e4m3, "half_even", "nonsaturate", NONE, None
+            x, nx.fp8_e4m3, Rounding(overflow="nonsaturate"), None
         ),
         "encode_packed fp6_e2m3": lambda: _encode_packed(nx.fp6_e2m3, x),
         "encode_packed int4": lambda: _encode_packed(nx.int4, x),
@@ -110,11 +110,11 @@ def cases() -> dict[str, Callable[[], object]]:
         "load mx6": lambda: _load(nx.mx6),
         "quantize int8 per_channel": lambda: _affine(Partition((16, N // 16), 0), None),
         "quantize int4 per_group": lambda: _affine(Partition((16, N // 16), 1, 128), torch.zeros(16, 8)),
-        "fake_quantize int8 per_channel": lambda: _affine(Partition((16, N // 16), 0), None, "fake_quantize"),
+        "fake_quantize int8 per_channel": lambda: _affine(Partition((16, N // 16), 0), None, "round_affine"),
         "fake_quantize int8 asymmetric": lambda: _affine(
-            Partition((16, N // 16), 1), torch.zeros(N // 16, dtype=torch.int32), "fake_quantize"
+            Partition((16, N // 16), 1), torch.zeros(N // 16, dtype=torch.int32), "round_affine"
         ),
-        "dequantize int8 per_channel": lambda: GPU.dequantize(
+        "dequantize int8 per_channel": lambda: GPU.decode_affine(
             torch.zeros(16, N // 16, dtype=torch.uint8), nx.int8, Partition((16, N // 16), 0),
             Affine(torch.ones(16), None),  # type: ignore[arg-type]
         ),
@@ -127,15 +127,15 @@ def cases() -> dict[str, Callable[[], object]]:
 
 
 def _encode(d: Any, x: Any, rounding: str = "half_even") -> Any:
-    return GPU.encode(x, d, rounding, "saturate", NONE, None)
+    return GPU.encode(x, d, Rounding(rounding), None)
 
 
 def _encode_packed(d: Any, x: Any) -> Any:
-    return GPU.encode_packed(x, d, "half_even", "saturate", NONE)
+    return GPU.encode_packed(x, d, Rounding())
 
 
 def _round(d: Any, x: Any) -> Any:
-    return GPU.round(x, d, "half_even", "saturate", NONE, None)
+    return GPU.round(x, d, Rounding(), None)
 
 
 def _decode(d: Any) -> Any:
@@ -172,10 +172,10 @@ def _load(d: Any) -> Any:
     return GPU.dequantize_blocks(PackedBlocks(d, -1, (N,), torch.zeros(size, dtype=torch.uint8), scale))
 
 
-def _affine(partition: Partition, zero: Any, verb: str = "quantize") -> Any:
+def _affine(partition: Partition, zero: Any, verb: str = "encode_affine") -> Any:
     affine = Affine(torch.ones(partition.shared), zero)  # type: ignore[arg-type]
     x = X["float32"].reshape(partition.shape)
-    return getattr(GPU, verb)(x, nx.int8, partition, affine, "half_even", NONE)
+    return getattr(GPU, verb)(x, nx.int8, partition, affine, Rounding())
 
 
 def source(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -> ASTSource:

@@ -15,8 +15,10 @@ import torch
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.host.arrays import take
 from numerics.backends.host.executor import Affine
+from numerics.backends.quantizing import Prepared
 from numerics.formats.block import Blocks, PackedBlocks
-from numerics.formats.rounding import BlockOptions, Draw
+from numerics.formats.protocol import Parts
+from numerics.formats.rounding import BlockOptions, Draw, Rounding
 
 
 def to_tensor(x: Any) -> Any:
@@ -26,10 +28,12 @@ def to_tensor(x: Any) -> Any:
         return replace(x, **parts)
     if isinstance(x, Affine):
         return Affine(*(to_tensor(part) for part in x))
-    if isinstance(x, BlockOptions):
+    if isinstance(x, (Rounding, BlockOptions)):
         return x._replace(draw=to_tensor(x.draw))
     if isinstance(x, PackedBlocks):
         return x._replace(packed=to_tensor(x.packed), scale=to_tensor(x.scale))
+    if isinstance(x, (Parts, Prepared)):
+        return type(x)(*map(to_tensor, x))
     if isinstance(x, Draw):
         return Draw(x.seed, None if x.bits is None else to_tensor(np.asarray(x.bits)))
     if not isinstance(x, np.ndarray):
@@ -94,6 +98,11 @@ class Interpreted:
         method = getattr(GPU, name)
 
         def call(first: Any, *others: Any) -> Any:
+            if name in ("prepare", "quantize", "native"):  # what they give are arrays, whatever came
+                data = _plain(first)[0]
+                return to_array(method(to_tensor(data), *map(to_tensor, others)), lambda result: result)
+            if isinstance(first, (Parts, Prepared, Affine)):
+                return to_array(method(to_tensor(first), *map(to_tensor, others)), lambda result: result)
             if name == "given_affine":  # scale and zero point come as NumPy's; only the data is the GPU's
                 return to_array(method(first, *others[:-1], to_tensor(others[-1])), lambda result: result)
             data, give = _plain(first)

@@ -22,7 +22,7 @@ from numerics.formats.codec import MAGNITUDE
 from numerics.formats.dtype import Element
 from numerics.formats.floats import bfloat16
 from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_grid, scale_of
-from numerics.formats.rounding import BlockOptions, Draw
+from numerics.formats.rounding import BlockOptions, Draw, Rounding
 
 CHUNK = 1 << 15  # elements: a few dozen temporaries of this size fit a second-level cache
 
@@ -38,26 +38,14 @@ class ArrayExecutor(Composed):
 
     name = "array"
 
-    def encode(
-        self,
-        x: Array,
-        dtype: Element,
-        rounding: str,
-        overflow: str,
-        random: Array | None,
-        out: Codes,
-    ) -> None:
+    def encode(self, x: Array, dtype: Element, rounding: Rounding, out: Codes) -> None:
         """Writes the code of each of x into out."""
-        f = grid(dtype, rounding, overflow)
-        _map(bound.encode, f, x, rounding, random, out)
+        _map(bound.encode, x, dtype, rounding, out)
 
-    def round(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
-    ) -> None:
+    def round(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Writes the format's value for each of x into out, which is of x's type."""
         values = np.empty(x.shape, np.float32)
-        f = grid(dtype, rounding, overflow)
-        _map(bound.round_bits, f, x, rounding, random, values.view(np.int32))
+        _map(bound.round_bits, x, dtype, rounding, values.view(np.int32))
         out[...] = narrow(values, x.dtype)
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
@@ -128,19 +116,17 @@ class ArrayExecutor(Composed):
             codes[:, k] = code
         return codes.reshape(-1)[:count]
 
-    def encode_affine(
-        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
-    ) -> Codes:
+    def encode_affine(self, x: Array, dtype: Element, affine: Affine, rounding: Rounding) -> Codes:
         """clamp(round(x / scale) + zero)."""
-        codes = np.empty(x.shape, dtype.code_dtype)
+        codes, random = np.empty(x.shape, dtype.code_dtype), rounding.draw.bits
         with ieee_arithmetic():
             for part, (scale, zero) in _shares(x.shape, affine):
                 y, scale, zero = (
                     _quotient64(x[part], scale, zero) if x.dtype == np.float64 else (x[part], scale, zero)
                 )
-                b, low = words(y, rounding == "stochastic")
-                draw = None if random is None else random[part]
-                codes[part] = _affine_code(b, scale, zero, dtype, rounding, draw, low)
+                b, low = words(y, rounding.mode == "stochastic")
+                how = rounding if random is None else rounding.drawing(random[part])
+                codes[part] = _affine_code((b, low), Affine(scale, zero), dtype, how)
         return codes
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
@@ -167,19 +153,20 @@ def narrow(values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
     """float32 values in another float type, half to even."""
     if dtype.name == "bfloat16":
         codes = np.empty(values.shape, np.uint16)
-        _map(bound.encode, grid(bfloat16, "half_even", "nonsaturate"), values, "half_even", None, codes)
+        _map(bound.encode, values, bfloat16, Rounding(overflow="nonsaturate"), codes)
         return codes.view(dtype)
     with ieee_arithmetic():
         return values.astype(dtype, copy=False)
 
 
-def _map(
-    function: Callable[..., Any], f: Any, x: Array, rounding: str, random: Array | None, out: Array
-) -> None:
+def _map(function: Callable[..., Any], x: Array, d: Element, rounding: Rounding, out: Array) -> None:
+    """A function of the shared arithmetic on one-dimensional arrays."""
+    mode, overflow, (_, random) = rounding
+    f = grid(d, mode, overflow)
     with ieee_arithmetic():
         for part in _chunks(len(x), CHUNK):
-            b, low = words(x[part], rounding == "stochastic", f.lowest is None)
-            out[part] = function(b, f, rounding, None if random is None else random[part], low)
+            b, low = words(x[part], mode == "stochastic", f.lowest is None)
+            out[part] = function(b, f, mode, None if random is None else random[part], low)
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
@@ -208,21 +195,15 @@ def _quotient64(x: Array, scale: Array, zero: Array | None) -> tuple[Array, Arra
     return y, np.ones_like(scale, np.float32), zero
 
 
-def _affine_code(
-    b: Array,
-    scale: Array,
-    zero: Array | None,
-    d: Element,
-    rounding: str,
-    random: Array | None,
-    low: Array | None,
-) -> Any:
-    f, s = grid(d, rounding, "saturate"), scale.view(np.int32)
+def _affine_code(word: tuple[Array, Array | None], affine: Affine, d: Element, rounding: Rounding) -> Any:
+    """Codes of words, and of what float64 has below them."""
+    (b, low), (scale, zero), (mode, _, (_, random)) = word, affine, rounding
+    f, s = grid(d, mode, "saturate"), scale.view(np.int32)
     if zero is None:
-        return bound.scaled_code(b, s, f, rounding, random, low)
+        return bound.scaled_code(b, s, f, mode, random, low)
     if zero.dtype.kind == "f":
-        return bound.offset_code(b, s, zero.view(np.int32), f, rounding, random, low)
-    return bound.affine_code(b, s, zero, f, range_of(d), rounding, random, low)
+        return bound.offset_code(b, s, zero.view(np.int32), f, mode, random, low)
+    return bound.affine_code(b, s, zero, f, range_of(d), mode, random, low)
 
 
 def _affine_value(code: Array, scale: Array, zero: Array | None, d: Element) -> Any:

@@ -18,6 +18,7 @@ from numerics.backends.cpu import kernels, threads
 from numerics.backends.cpu import sums as kernel_of_sums
 from numerics.backends.cpu.launch import WIDTH, Launcher, Operation, Parameters, address_of
 from numerics.backends.cpu.operations import (
+    AffineKind,
     affine_operation,
     block_operation,
     copy_operation,
@@ -31,7 +32,6 @@ from numerics.backends.cpu.operations import (
     unaffine_operation,
     unblock_operation,
     widths,
-    zero_kind,
 )
 from numerics.backends.cpu.streams import (
     CODES,
@@ -47,7 +47,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate as empty
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
-from numerics.formats.rounding import BlockOptions
+from numerics.formats.rounding import BlockOptions, Rounding
 
 OPERATIONS = 1 << 12  # that are remembered; the oldest goes first
 
@@ -59,7 +59,7 @@ class CpuExecutor(ArrayExecutor):
 
     def __init__(self) -> None:
         self.launcher = Launcher()
-        self._operations: dict[tuple[Any, ...], Operation] = {}
+        self._operations: dict[tuple[Any, ...], Any] = {}
 
     @property
     def compiled(self) -> Sequence[str]:
@@ -70,7 +70,7 @@ class CpuExecutor(ArrayExecutor):
         """The instructions of one that was compiled in this process, not found on disk."""
         return self.launcher.kernels[name].assembly
 
-    def _once(self, key: tuple[Any, ...], make: Callable[[], Operation]) -> Operation:
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         operation = self._operations.get(key)
         if operation is None:
             operation = self._operations[key] = make()
@@ -99,41 +99,32 @@ class CpuExecutor(ArrayExecutor):
 
     # ---- elements --------------------------------------------------------------------------
 
-    def encode(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Codes
-    ) -> None:
+    def encode(self, x: Array, dtype: Element, rounding: Rounding, out: Codes) -> None:
         """Writes the code of each of x into out."""
-        if random is not None and x.dtype == np.float64:
-            super().encode(x, dtype, rounding, overflow, random, out)
+        if rounding.draw.bits is not None and x.dtype == np.float64:
+            super().encode(x, dtype, rounding, out)
             return
-        key = ("encode", x.dtype, dtype, rounding, overflow)
-        operation = self._once(
-            key, lambda: encode_operation(x, dtype, rounding, overflow, CODES[dtype.code_dtype])
-        )
-        self._run(operation, x, random, out)
+        key = ("encode", x.dtype, dtype, rounding.mode, rounding.overflow)
+        operation = self._once(key, lambda: encode_operation(x, dtype, rounding, CODES[dtype.code_dtype]))
+        self.launcher.run(operation, x.size, (x, *drawn(rounding), out))
 
-    def encode_packed(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
-    ) -> None:
+    def encode_packed(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Element.encode_packed: codes never touch memory unpacked."""
-        if dtype.bits > 8 or (random is not None and x.dtype == np.float64):
-            super().encode_packed(x, dtype, rounding, overflow, random, out)
+        if dtype.bits > 8 or (rounding.draw.bits is not None and x.dtype == np.float64):
+            super().encode_packed(x, dtype, rounding, out)
             return
-        key = ("encode_packed", x.dtype, dtype, rounding, overflow)
-        operation = self._once(
-            key, lambda: encode_operation(x, dtype, rounding, overflow, packed(dtype.bits))
-        )
-        self._run(operation, x, random, out)
+        key = ("encode_packed", x.dtype, dtype, rounding.mode, rounding.overflow)
+        operation = self._once(key, lambda: encode_operation(x, dtype, rounding, packed(dtype.bits)))
+        self.launcher.run(operation, x.size, (x, *drawn(rounding), out))
 
-    def round(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
-    ) -> None:
+    def round(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Writes the format's value for each of x into out, which is of x's type."""
-        if random is not None and x.dtype == np.float64:
-            super().round(x, dtype, rounding, overflow, random, out)
+        if rounding.draw.bits is not None and x.dtype == np.float64:
+            super().round(x, dtype, rounding, out)
             return
-        key = ("round", x.dtype, dtype, rounding, overflow)
-        self._run(self._once(key, lambda: round_operation(x, dtype, rounding, overflow)), x, random, out)
+        key = ("round", x.dtype, dtype, rounding.mode, rounding.overflow)
+        operation = self._once(key, lambda: round_operation(x, dtype, rounding))
+        self.launcher.run(operation, x.size, (x, *drawn(rounding), out))
 
     def _run(self, operation: Operation, x: Array, random: Array | None, *outputs: Array) -> None:
         self.launcher.run(operation, x.size, (x, *(() if random is None else (random,)), *outputs))
@@ -260,77 +251,65 @@ class CpuExecutor(ArrayExecutor):
 
     # ---- scales and zero points ------------------------------------------------------------
 
-    def encode_affine(
-        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
-    ) -> Codes:
+    def encode_affine(self, x: Array, dtype: Element, affine: Affine, rounding: Rounding) -> Codes:
         """clamp(round(x / scale) + zero), each row with its own."""
         if x.dtype == np.float64:
-            return super().encode_affine(x, dtype, affine, rounding, random)
+            return super().encode_affine(x, dtype, affine, rounding)
         out = empty(x.shape, dtype.code_dtype)
-        self._affine("encode", x, dtype, affine, rounding, random, out, CODES[dtype.code_dtype])
+        self._affine(
+            AffineKind.of("encode", dtype, x, affine, rounding.mode), affine, (x, *drawn(rounding), out)
+        )
         return out
 
     def encode_affine_packed(
-        self,
-        x: Array,
-        dtype: Element,
-        affine: Affine,
-        rounding: str,
-        random: Array | None,
-        out: NDArray[np.uint8] | None = None,
+        self, x: Array, dtype: Element, affine: Affine, rounding: Rounding, out: Array | None = None
     ) -> NDArray[np.uint8]:
         """Returns the codes of encode_affine as bytes, made in one pass."""
         if x.dtype == np.float64 or dtype.bits > 8 or x.shape[-1] * dtype.bits % 8:
-            return super().encode_affine_packed(x, dtype, affine, rounding, random, out)
+            return super().encode_affine_packed(x, dtype, affine, rounding, out)
         out = empty(x.size * dtype.bits // 8, np.uint8) if out is None else out
-        self._affine("pack", x, dtype, affine, rounding, random, out, packed(dtype.bits))
+        self._affine(
+            AffineKind.of("pack", dtype, x, affine, rounding.mode), affine, (x, *drawn(rounding), out)
+        )
         return out
 
     def round_affine(
-        self,
-        x: Array,
-        dtype: Element,
-        affine: Affine,
-        rounding: str,
-        random: Array | None,
-        out: Array | None = None,
+        self, x: Array, dtype: Element, affine: Affine, rounding: Rounding, out: Array | None = None
     ) -> Array:
         """decode_affine(encode_affine(x)) in one pass."""
         if x.dtype == np.float64:
-            return super().round_affine(x, dtype, affine, rounding, random, out)
+            return super().round_affine(x, dtype, affine, rounding, out)
         out = empty(x.shape) if out is None else out
-        self._affine("round", x, dtype, affine, rounding, random, out, WORDS)
-        return out
-
-    def _affine(
-        self, what: str, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None,
-        out: Array, stream: Stream,
-    ) -> None:  # fmt: skip
-        kind, columns, width = zero_kind(affine), x.ndim == 3, widths(x.shape[-1])
-        key = (what, "affine", x.dtype, dtype, rounding, kind, columns, width)
-        operation = self._once(
-            key, lambda: affine_operation(what, x.dtype.name, dtype, rounding, kind, stream, columns, width)
+        self._affine(
+            AffineKind.of("round", dtype, x, affine, rounding.mode), affine, (x, *drawn(rounding), out)
         )
-        arrays = (x, *(() if random is None else (random,)), out)
-        self._run_shared(operation, x.shape, arrays, affine)
-
-    def _run_shared(
-        self, operation: Operation, shape: tuple[int, ...], arrays: Sequence[Array], affine: Affine
-    ) -> None:
-        numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
-        run = self.launcher.run_columns if operation.columns else self.launcher.run_rows
-        run(operation, shape, arrays, numbers)  # type: ignore[arg-type]
+        return out
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
         """(q - zero) * scale."""
         if affine.scale.dtype == np.float64:
             return super().decode_affine(codes, dtype, affine)
-        out, kind, columns = empty(codes.shape), zero_kind(affine), codes.ndim == 3
-        width = widths(codes.shape[-1])
-        key = ("decode", "affine", dtype, kind, columns, width)
-        operation = self._once(key, lambda: unaffine_operation(dtype, kind, columns, width))
-        self._run_shared(operation, codes.shape, (codes, out), affine)
+        out = empty(codes.shape)
+        self._affine(AffineKind.of("decode", dtype, codes, affine), affine, (codes, out))
         return out
+
+    def decode_affine_packed(
+        self, packed_codes: NDArray[np.uint8], dtype: Element, affine: Affine, out: Array
+    ) -> None:
+        """Bytes straight to values."""
+        if affine.scale.dtype == np.float64 or dtype.bits > 8 or out.shape[-1] * dtype.bits % 8:
+            super().decode_affine_packed(packed_codes, dtype, affine, out)
+            return
+        self._affine(AffineKind.of("unpack", dtype, out, affine), affine, (packed_codes, out))
+
+    def _affine(self, kind: AffineKind, affine: Affine, arrays: Sequence[Array]) -> None:
+        """The operation of that kind, over the rows that its values have."""
+        make = unaffine_operation if kind.verb in ("decode", "unpack") else affine_operation
+        operation = self._once(kind, lambda: make(kind))
+        numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
+        run = self.launcher.run_columns if kind.columns else self.launcher.run_rows
+        shape = arrays[-1 if kind.verb == "unpack" else 0].shape
+        run(operation, shape, arrays, numbers)
 
     def extremes(self, x: Array) -> tuple[Array, Array]:
         """The least and the largest finite value of each row or column; 0 where there is none."""
@@ -363,10 +342,14 @@ class CpuExecutor(ArrayExecutor):
 
     def _extremes_of_rows(self, x: Array) -> tuple[Array, Array]:
         rows, n = x.shape
-        kind, base = name_of(x.dtype), address_of(x)
-        stream, width = FLOATS[kind], min(4 * WIDTH, widths(n)[0] if n < 4 * WIDTH else n)
-        emit = partial(kernels.extremes_of_rows, load=stream.load, bits=int(stream.bits), width=width)
-        kernel = self.launcher.built(f"extremes_{kind}_{width}", 5, emit)
+        width = min(4 * WIDTH, widths(n)[0] if n < 4 * WIDTH else n)
+        kernel = self._once(("extremes", x.dtype, width), lambda: self._extremes_kernel(x.dtype, width))
+        base = address_of(x)
+        if x.size < threads.WORTHWHILE:
+            ends = np.empty((2, rows), np.float32)
+            place = address_of(ends)
+            kernel(base, place, place + 4 * rows, rows, n)
+            return ends[0], ends[1]
         cut = x.size >= threads.WORTHWHILE and rows < threads.count()  # a few long rows, by their parts
         parts = threads.shares(n, x.size, threads.PART) if cut else [(0, n)]
         low, high = np.empty((2, len(parts), rows), np.float32)
@@ -387,6 +370,11 @@ class CpuExecutor(ArrayExecutor):
             return low[0], high[0]
         with ieee_arithmetic():
             return np.fmin.reduce(low), np.fmax.reduce(high)
+
+    def _extremes_kernel(self, kind: Any, width: int) -> Any:
+        stream, name = FLOATS[name_of(kind)], name_of(kind)
+        emit = partial(kernels.extremes_of_rows, load=stream.load, bits=int(stream.bits), width=width)
+        return self.launcher.built(f"extremes_{name}_{width}", 5, emit)
 
     def _extremes_of_columns(self, x: Array) -> tuple[Array, Array]:
         batches, per_batch, n = x.shape
@@ -409,6 +397,11 @@ class CpuExecutor(ArrayExecutor):
         threads.work(kernel, calls, (x, keys))
         low, high = keys[0].min(axis=0), keys[1].max(axis=0)
         return _of_keys(low), _of_keys(high)
+
+
+def drawn(rounding: Rounding) -> tuple[Array, ...]:
+    """The random bits as a kernel takes them: an array, or none."""
+    return () if rounding.draw.bits is None else (rounding.draw.bits,)
 
 
 def _of_keys(keys: NDArray[np.int32]) -> NDArray[np.float32]:

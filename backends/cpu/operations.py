@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from numerics.backends.cpu.lanes import Lane, arithmetic
 from numerics.backends.cpu.launch import WIDTH, Number, Operation, Parameters
@@ -21,16 +21,8 @@ from numerics.backends.cpu.streams import (
 from numerics.backends.host.executor import Affine, Array
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import Element
-from numerics.formats.grid import (
-    Grid,
-    element_grid,
-    float32_bits,
-    grid,
-    range_of,
-    scale_grid,
-    scale_of,
-)
-from numerics.formats.rounding import BlockOptions
+from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_grid, scale_of
+from numerics.formats.rounding import BlockOptions, Rounding
 
 WIDEST = 128  # elements of a block that becomes one vector
 
@@ -57,26 +49,26 @@ def _sources(kind: str, rounding: str) -> tuple[Stream, ...]:
     return (FLOATS[kind], WORDS) if rounding == "stochastic" else (FLOATS[kind],)
 
 
-def encode_operation(x: Array, d: Element, rounding: str, overflow: str, target: Stream) -> Operation:
+def encode_operation(x: Array, d: Element, rounding: Rounding, target: Stream) -> Operation:
     """Floats of x's type to codes, one a byte or packed, as `target` stores them."""
-    kind = x.dtype.name
+    kind, mode = x.dtype.name, rounding.mode
     return Operation(
-        f"encode_{kind}_{target.name}_{rounding}",
-        _element(arithmetic().encode, rounding),
-        Parameters(alike(grid(d, rounding, overflow), rounding)),
-        _sources(kind, rounding),
+        f"encode_{kind}_{target.name}_{mode}",
+        _element(arithmetic().encode, mode),
+        Parameters(alike(grid(d, mode, rounding.overflow), mode)),
+        _sources(kind, mode),
         (target,),
     )
 
 
-def round_operation(x: Array, d: Element, rounding: str, overflow: str) -> Operation:
+def round_operation(x: Array, d: Element, rounding: Rounding) -> Operation:
     """Floats to the nearest values of the format, in their own type."""
-    kind = x.dtype.name
+    kind, mode = x.dtype.name, rounding.mode
     return Operation(
-        f"round_{kind}_{rounding}",
-        _element(arithmetic().round_bits, rounding),
-        Parameters(alike(grid(d, rounding, overflow), rounding)),
-        _sources(kind, rounding),
+        f"round_{kind}_{mode}",
+        _element(arithmetic().round_bits, mode),
+        Parameters(alike(grid(d, mode, rounding.overflow), mode)),
+        _sources(kind, mode),
         (FLOATS[kind],),
     )
 
@@ -153,9 +145,43 @@ def _block_records(
     return records, lambda t, f, g: (t.value, f, g)
 
 
-def zero_kind(affine: Affine) -> str:
-    """Which zero points there are: none, integers or floats."""
-    return "none" if affine.zero is None else "integer" if affine.zero.dtype.kind == "i" else "float"
+class AffineKind(NamedTuple):
+    """What a kernel is made for that goes over rows, or columns, with a scale and a zero point each.
+
+    verb: `encode` and `pack` give codes, `round` values; `decode` and `unpack` take codes.  source: the
+    type of what is read.  mode: the rounding, one of ROUNDINGS; empty where nothing
+    is rounded.  zero: `none`, `integer` or `float`.  columns: one scale a column of a batch.  n: of a row.
+    """
+
+    verb: str
+    dtype: Element
+    source: Any
+    mode: str
+    zero: str
+    columns: bool
+    width: tuple[int, int]
+
+    @classmethod
+    def of(cls, verb: str, dtype: Element, x: Array, affine: Affine, mode: str = "") -> AffineKind:
+        """For x as executors take it; for packed codes, for the values that they become."""
+        zero = "none" if affine.zero is None else "integer" if affine.zero.dtype.kind == "i" else "float"
+        return cls(verb, dtype, x.dtype, mode, zero, x.ndim == 3, widths(x.shape[-1]))
+
+    @property
+    def records(self) -> list[Any]:
+        """The facts of the format that the arithmetic asks for."""
+        f = alike(grid(self.dtype, self.mode or "half_even", "saturate"), self.mode or "decoding")
+        return [f, range_of(self.dtype)] if self.dtype.kind == "integer" else [f]
+
+    @property
+    def cut(self) -> str:
+        """Of the kernel's name: how rows are cut."""
+        return ("_columns" if self.columns else "") + f"_{self.width[0]}_{self.width[1]}"
+
+    @property
+    def numbers(self) -> int:
+        """Arrays with one number a row or column."""
+        return 1 + (self.zero != "none")
 
 
 def widths(n: int) -> tuple[int, int]:
@@ -169,20 +195,18 @@ def widths(n: int) -> tuple[int, int]:
     return even, even
 
 
-def affine_operation(
-    what: str, kind: str, d: Element, rounding: str, zero_kind: str, target: Stream, columns: bool,
-    width: tuple[int, int],
-) -> Operation:  # fmt: skip
+def affine_operation(kind: AffineKind) -> Operation:
     """Rows or columns with a scale each: `encode` and `pack` to codes, `round` to values."""
-    shared, f = arithmetic(), alike(grid(d, rounding, "saturate"), rounding)
-    records = [f, range_of(d)] if d.kind == "integer" else [f]
+    verb, d, source, mode, zero_kind, columns, width = kind
+    shared, records = arithmetic(), kind.records
+    target = {"encode": CODES[d.code_dtype], "round": WORDS}.get(verb) or packed(d.bits)
 
     def element(*lanes: Any) -> Any:
         f, q, rest = lanes[0], lanes[len(records) - 1], lanes[len(records) :]
         scale, zero = rest[0], rest[1] if zero_kind != "none" else None
         b, *drawn = rest[1 + (zero is not None) :]
-        draw = (rounding, drawn[0] if drawn else None, None)
-        if zero_kind == "none" and what == "round":
+        draw = (mode, drawn[0] if drawn else None, None)
+        if zero_kind == "none" and verb == "round":
             return shared.scaled_rounded(b, scale, f, *draw)
         if zero_kind == "none":
             code = shared.scaled_code(b, scale, f, *draw)
@@ -190,35 +214,32 @@ def affine_operation(
             code = shared.offset_code(b, scale, zero, f, *draw)
         else:
             code = shared.affine_code(b, scale, zero, f, q, *draw)
-        return _affine_value(shared, code, scale, zero, f, q, zero_kind) if what == "round" else code
+        return _affine_value(zero_kind, code, (scale, zero), f, q) if verb == "round" else code
 
-    name = f"affine_{what}_{zero_kind}_{kind}_{target.name}_{rounding}{_cut_name(columns, width)}"
-    sources, rows = _sources(kind, rounding), 1 + (zero_kind != "none")
-    return Operation(name, element, Parameters(*records), sources, (target,), *width, rows, columns)
-
-
-def _cut_name(columns: bool, width: tuple[int, int]) -> str:
-    return ("_columns" if columns else "") + f"_{width[0]}_{width[1]}"
+    name = f"affine_{verb}_{zero_kind}_{source.name}_{target.name}_{mode}{kind.cut}"
+    streams = _sources(source.name, mode), (target,)
+    return Operation(name, element, Parameters(*records), *streams, *width, kind.numbers, columns)
 
 
-def unaffine_operation(d: Element, zero_kind: str, columns: bool, width: tuple[int, int]) -> Operation:
-    """Codes of rows or columns with a scale each to float32."""
-    shared, f = arithmetic(), alike(grid(d, "half_even", "saturate"), "decoding")
-    records = [f, range_of(d)] if d.kind == "integer" else [f]
+def unaffine_operation(kind: AffineKind) -> Operation:
+    """Codes, or bytes, of rows or columns with a scale each to float32."""
+    verb, d, _, _, zero_kind, columns, width = kind
+    records = kind.records
 
     def element(*lanes: Any) -> Any:
         f, q, rest = lanes[0], lanes[len(records) - 1], lanes[len(records) :]
         zero = rest[1] if zero_kind != "none" else None
-        return _affine_value(shared, rest[-1], rest[0], zero, f, q, zero_kind)
+        return _affine_value(zero_kind, rest[-1], (rest[0], zero), f, q)
 
-    name = f"affine_decode_{zero_kind}_{d.code_dtype}{_cut_name(columns, width)}"
-    rows, codes = 1 + (zero_kind != "none"), CODES[d.code_dtype]
-    return Operation(name, element, Parameters(*records), (codes,), (WORDS,), *width, rows, columns)
+    source = packed(d.bits) if verb == "unpack" else CODES[d.code_dtype]
+    name = f"affine_decode_{zero_kind}_{source.name}{kind.cut}"
+    streams = (source,), (WORDS,)
+    return Operation(name, element, Parameters(*records), *streams, *width, kind.numbers, columns)
 
 
-def _affine_value(
-    shared: Any, code: Lane, scale: Lane, zero: Any, f: Any, q: Any, zero_kind: str
-) -> Any:  # fmt: skip
+def _affine_value(zero_kind: str, code: Lane, numbers: tuple[Lane, Any], f: Any, q: Any) -> Any:
+    """What a code stands for under a scale and a zero point; q: the integers of the format."""
+    shared, (scale, zero) = arithmetic(), numbers
     if zero_kind == "none":
         return shared.scaled_value(code, scale, f)
     value = shared.offset_value if zero_kind == "float" else shared.affine_value

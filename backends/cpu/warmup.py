@@ -11,7 +11,7 @@ from numerics.backends.host.executor import Affine
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 from numerics.formats.registry import dtypes
-from numerics.formats.rounding import BlockOptions
+from numerics.formats.rounding import BlockOptions, Rounding
 
 
 def warm_up(rounding: str = "half_even") -> Iterator[str]:
@@ -35,14 +35,13 @@ def warm_up(rounding: str = "half_even") -> Iterator[str]:
 
 def _warm_element(d: Element, rounding: str) -> None:
     x, executor = np.ones(256, np.float32), EXECUTOR
-    codes = d.encode(x, rounding=rounding)
-    d.decode(codes)
+    d.decode(d.encode(x, rounding=rounding))
     d.round(x, rounding=rounding)
     d.decode_packed(d.encode_packed(x, rounding=rounding), x.size)
-    affine = Affine(np.ones(1, np.float32), None)
-    executor.encode_affine_packed(x[None], d, affine, rounding, None)
-    executor.round_affine(x[None], d, affine, rounding, None)
-    executor.decode_affine(codes[None], d, affine)
+    affine, how = Affine(np.ones(1, np.float32), None), Rounding(rounding)
+    packed = executor.encode_affine_packed(x[None], d, affine, how)
+    executor.round_affine(x[None], d, affine, how)
+    executor.decode_affine_packed(packed, d, affine, np.empty_like(x[None]))
     executor.extremes(x[None])
     executor.error_sums(x, x)
 

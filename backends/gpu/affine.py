@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,13 +17,14 @@ from numerics.backends.broadcast import reduced, spread
 from numerics.backends.gpu.blocks import BFLOAT16
 from numerics.backends.gpu.launch import launch, per_program, power_of_two
 from numerics.backends.gpu.tensors import CODES, FLOATS, memory, pointers, random_bits, words
-from numerics.backends.host.affine import AffineBackend, AffineOptions, Partition
 from numerics.backends.host.executor import Affine, Array
+from numerics.backends.partition import Partition
+from numerics.backends.quantizing import AffineBackend, AffineOptions
 from numerics.formats import dispatch
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.grid import Range, grid, range_of
-from numerics.formats.rounding import Draw
+from numerics.formats.rounding import Rounding
 
 
 def find(low: torch.Tensor, high: torch.Tensor, d: Element, options: AffineOptions, scale: Any) -> Affine:
@@ -109,20 +110,25 @@ class Cut:
         return {"ORDER": self.order, "TILE": self.tile, "WIDTH": self.width}
 
 
-def encode(
-    x: torch.Tensor, d: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw, what: str
-) -> torch.Tensor:
+class How(NamedTuple):
+    """What is done to elements: the format, who shares a scale, the rounding; `encode` or `round`."""
+
+    dtype: Element
+    partition: Partition
+    rounding: Rounding
+    what: str
+
+
+def encode(x: torch.Tensor, affine: Affine, how: How) -> torch.Tensor:
     """Codes (`encode`) or values (`round`), in x's shape; values in x's type."""
     if x.dtype == torch.float64:
-        return _encode64(x, d, partition, affine, rounding, draw, what)
-    return _encode(x, None, d, partition, affine, rounding, random_bits(draw, x), what)
+        return _encode64(x, affine, how)
+    return _encode(x, None, affine, how)
 
 
-def _encode(
-    x: torch.Tensor, low: torch.Tensor | None, d: Element, partition: Partition, affine: Affine,
-    rounding: str, drawn: tuple[str, torch.Tensor | None, int], what: str,
-) -> torch.Tensor:  # fmt: skip
-    draws, random, seed = drawn
+def _encode(x: torch.Tensor, low: torch.Tensor | None, affine: Affine, how: How) -> torch.Tensor:
+    d, partition, (rounding, _, draw), what = how
+    draws, random, seed = random_bits(draw, x)
     kind = CODES[d.code_dtype] if what == "encode" else x.dtype
     out, source = torch.empty(x.shape, dtype=kind, device=x.device), memory(x)
     cut, (scale, zero, point) = Cut.of(partition), _words(affine)
@@ -172,18 +178,17 @@ def decode(codes: torch.Tensor, d: Element, partition: Partition, affine: Affine
 # ---- float64: divided and multiplied in float64, rounded by the kernels ---------------------------
 
 
-def _encode64(
-    x: torch.Tensor, d: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw, what: str
-) -> torch.Tensor:
+def _encode64(x: torch.Tensor, affine: Affine, how: How) -> torch.Tensor:
+    d, partition, rounding, what = how
     y = x / spread(affine.scale, partition)
     zero = affine.zero
     if zero is not None and zero.dtype.is_floating_point:
         point = spread(zero, partition).to(y.dtype)
         y = torch.where(x.isnan(), point, y + point)  # NaN counts as 0
         zero = torch.zeros_like(zero, dtype=torch.float32)
-    wide, low = words(y, rounding == "stochastic")
+    wide, low = words(y, rounding.mode == "stochastic")
     one = Affine(torch.ones_like(affine.scale, dtype=torch.float32), zero)
-    codes = _encode(wide, low, d, partition, one, rounding, random_bits(draw, x), "encode")
+    codes = _encode(wide, low, one, how._replace(what="encode"))
     return codes if what == "encode" else _decode64(codes, d, partition, affine)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from numerics.backends.gpu import affine, blocks
+from numerics.backends.gpu.affine import How
 from numerics.backends.gpu.blocks import BFLOAT16, Cut, Fields, codes_of_words
 from numerics.backends.gpu.build import interpreting
 from numerics.backends.gpu.launch import launch, per_program, programs
@@ -26,23 +27,23 @@ from numerics.backends.gpu.tensors import (
     target,
     words,
 )
-from numerics.backends.host.affine import AffineOptions, Partition
 from numerics.backends.host.arrays import check_blocks, check_bytes
 from numerics.backends.host.backend import tensor_scale_of
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.output import admit_blocks, check_apart, written
 from numerics.backends.host.tensors import number_of
-from numerics.backends.partition import Blocking, as_shape, check_axis
+from numerics.backends.partition import Blocking, Partition, as_shape, check_axis
+from numerics.backends.quantizing import AffineOptions, Prepared, Quantizing
 from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.grid import grid
-from numerics.formats.rounding import BlockOptions, Draw
+from numerics.formats.rounding import BlockOptions, Rounding
 
 OLDEST = (8, 0)  # compute capability: what the kernels are compiled for in the tests
 
 
-class GpuBackend:
+class GpuBackend(Quantizing):
     """Triton kernels; what comes back lies on the device of what came."""
 
     name = "gpu"
@@ -69,18 +70,18 @@ class GpuBackend:
 
     # ---- elements --------------------------------------------------------------------------
 
-    def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+    def encode(self, x: Any, dtype: Element, rounding: Rounding, out: Any) -> Any:
         """Returns the code of each of x, in its shape; in out where it is given."""
-        data = take(x)
+        data, (mode, overflow, draw) = take(x), rounding
         result = target(out, tuple(data.shape), CODES[dtype.code_dtype], data)
         direct = landing(result, data)
         draws, random, seed = random_bits(draw, data)
-        wide, low = _elements(data, dtype, rounding)
+        wide, low = _elements(data, dtype, mode)
         source, n = memory(wide), data.numel()
         launch(
             "encode_kernel", programs(n), source, *pointers(source, low, random), memory(direct), n, seed,
-            f=grid(dtype, rounding, overflow), rounding=rounding, KIND=FLOATS[wide.dtype], DRAW=draws,
-            LOW=low is not None, NATIVE=native(dtype, rounding, overflow, data.device), BLOCK=per_program(n),
+            f=grid(dtype, mode, overflow), rounding=mode, KIND=FLOATS[wide.dtype], DRAW=draws,
+            LOW=low is not None, NATIVE=native(dtype, mode, overflow, data.device), BLOCK=per_program(n),
         )  # fmt: skip
         return _done(result, direct)
 
@@ -106,17 +107,17 @@ class GpuBackend:
         )
         return _done(result, direct)
 
-    def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+    def round(self, x: Any, dtype: Element, rounding: Rounding, out: Any) -> Any:
         """Returns the format's value for each of x, in x's type; in out where it is given."""
-        data = take(x)
+        data, (mode, overflow, draw) = take(x), rounding
         result = target(out, tuple(data.shape), data.dtype, data)
-        wide, low = _elements(data, dtype, rounding)
+        wide, low = _elements(data, dtype, mode)
         direct = landing(result, data) if wide is data else torch.empty_like(wide)
         draws, random, seed = random_bits(draw, data)
         source, n = memory(wide), data.numel()
         launch(
             "round_kernel", programs(n), source, *pointers(source, low, random), memory(direct), n, seed,
-            f=grid(dtype, rounding, overflow), rounding=rounding, KIND=FLOATS[wide.dtype],
+            f=grid(dtype, mode, overflow), rounding=mode, KIND=FLOATS[wide.dtype],
             TARGET=FLOATS[wide.dtype], DRAW=draws, LOW=low is not None, BFLOAT16=BFLOAT16,
             BLOCK=per_program(n),
         )  # fmt: skip
@@ -131,20 +132,20 @@ class GpuBackend:
         shape = as_shape(shape)
         return unpack(take_bytes(packed, math.prod(shape), dtype.bits), shape, dtype.bits)
 
-    def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
+    def encode_packed(self, x: Any, dtype: Element, rounding: Rounding) -> Any:
         """Returns the codes of x as bytes, without the codes between."""
-        data, bits = take(x), dtype.bits
+        data, bits, (mode, overflow, draw) = take(x), dtype.bits, rounding
         draws, random, seed = random_bits(draw, data)
         if data.dtype == torch.float64:
-            return self.pack(self.encode(data, dtype, rounding, overflow, draw, None), dtype)
+            return self.pack(self.encode(data, dtype, rounding, None), dtype)
         packed, n = room(data.numel(), bits, data), data.numel()
         source, codes = memory(data), codes_of_words(bits)
         tile = per_program(n) // codes
         launch(
             "encode_packed_kernel", programs(n),
             source, *pointers(source, random), packed, n, packed.numel(), seed,
-            f=grid(dtype, rounding, overflow), rounding=rounding, KIND=FLOATS[data.dtype], DRAW=draws,
-            NATIVE=native(dtype, rounding, overflow, data.device), BITS=bits, CODES=codes, TILE=tile,
+            f=grid(dtype, mode, overflow), rounding=mode, KIND=FLOATS[data.dtype], DRAW=draws,
+            NATIVE=native(dtype, mode, overflow, data.device), BITS=bits, CODES=codes, TILE=tile,
         )  # fmt: skip
         return as_bytes(packed, n, bits)
 
@@ -268,9 +269,13 @@ class GpuBackend:
 
     # ---- a scale and a zero point (backends/host/affine.py) --------------------------------------
 
-    def prepare(self, x: Any) -> tuple[torch.Tensor, str]:
+    def prepare(self, x: Any) -> Prepared:
         """x itself where kernels read it; float16 and bfloat16 need not be widened."""
-        return take(x), FLOATS[x.dtype]
+        return Prepared(take(x), FLOATS[x.dtype])
+
+    def native(self, part: Any) -> Any:
+        """A tensor as it is."""
+        return part
 
     def give(self, values: torch.Tensor, original: str) -> torch.Tensor:
         """float32 or float64 values as what they were, half to even."""
@@ -292,25 +297,30 @@ class GpuBackend:
         """A scale, rounded to its type, and a zero point, both given as NumPy arrays."""
         return affine.given_affine(scale, zero, options, wide, data.device)
 
-    def quantize(
-        self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: str, draw: Draw
+    def encode_affine(
+        self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: Rounding
     ) -> Any:
         """Codes of the shape of data: clamp(round(x / scale) + zero_point)."""
-        return affine.encode(data, dtype, partition, scales, rounding, draw, "encode")
+        return affine.encode(data, scales, How(dtype, partition, rounding, "encode"))
 
     def quantize_packed(
-        self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: str, draw: Draw
+        self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: Rounding
     ) -> Any:
         """Returns the codes of `quantize` as one string of bits."""
-        return pack(self.quantize(data, dtype, partition, scales, rounding, draw), dtype.bits)
+        return pack(self.encode_affine(data, dtype, partition, scales, rounding), dtype.bits)
 
-    def fake_quantize(
-        self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: str, draw: Draw
+    def round_affine(
+        self, data: Any, dtype: Element, partition: Partition, scales: Affine, rounding: Rounding
     ) -> Any:
-        """dequantize(quantize(data)) in one pass."""
-        return affine.encode(data, dtype, partition, scales, rounding, draw, "round")
+        """dequantize_packed(quantize_packed(data)) in one pass."""
+        return affine.encode(data, scales, How(dtype, partition, rounding, "round"))
 
-    def dequantize(self, codes: Any, dtype: Element, partition: Partition, scales: Affine) -> Any:
+    def dequantize_packed(self, packed: Any, dtype: Element, partition: Partition, scales: Affine) -> Any:
+        """Values of such bytes, in the type of the scale; raises NumericsError for fewer of them."""
+        data = take_bytes(packed, math.prod(partition.shape), dtype.bits)
+        return self.decode_affine(unpack(data, partition.shape, dtype.bits), dtype, partition, scales)
+
+    def decode_affine(self, codes: Any, dtype: Element, partition: Partition, scales: Affine) -> Any:
         """Values of the codes, in the type of the scale: (q - zero_point) * scale."""
         return affine.decode(codes, dtype, partition, scales)
 

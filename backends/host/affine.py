@@ -1,211 +1,60 @@
-"""Scales and zero points on the host: who shares one, how they are found, and their use.
+"""Scales and zero points on the host: how they are found, and their use.
 
-`HostAffine` is what a `HostBackend` (backend.py) offers to numerics/quantization.py.  What is done to
-every element is the executor's; here is what is done once a scale (docs/formats.md §6).
+What is done to every element is the executor's; here is what is done once a scale (docs/formats.md §6).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, NamedTuple, Protocol
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host import random_bits
+from numerics.backends.host.arrays import check_bytes, take_codes
 from numerics.backends.host.executor import Affine, Array, Executor
-from numerics.backends.host.float_bits import bfloat16_type, name_of
+from numerics.backends.host.float_bits import bfloat16_type
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.backends.partition import Blocking
-from numerics.formats.block import Block, PackedBlocks
+from numerics.backends.host.memory import allocate
+from numerics.backends.partition import Partition, RowView
+from numerics.backends.quantizing import AffineOptions
 from numerics.formats.dtype import Element, Float
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16, float16
-from numerics.formats.rounding import BlockOptions, Draw
+from numerics.formats.rounding import Rounding
 
 POF2_EXPONENTS = (-127, 127)  # what one E8M0 byte holds (OCP MX 1.0 §5.4.1)
-LONG = 1 << 10  # elements: shorter lines of columns are taken several at a time
-_WIDE = (np.dtype(np.float32), np.dtype(np.float64))
+NARROWING = Rounding(overflow="nonsaturate")  # of a float type to a narrower one
+_KINDS = {"float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 _CODECS: dict[str, Float] = {"float16": float16, "bfloat16": bfloat16}
 
 
-@dataclass(frozen=True)
-class Partition:
-    """Which elements share a scale: all (axis None), each index of an axis, or groups along it."""
-
-    shape: tuple[int, ...]
-    axis: int | None = None
-    size: int | None = None
-
-    @property
-    def shared(self) -> tuple[int, ...]:
-        """The shape of the scales."""
-        if self.axis is None:
-            return ()
-        if self.size is None:
-            return (self.shape[self.axis],)
-        return Blocking(self.shape, self.axis, self.group).shared_shape
-
-    @property
-    def group(self) -> int:
-        """Elements of a group, where there are groups: no more than the axis has."""
-        assert self.axis is not None
-        assert self.size is not None
-        return min(self.size, max(self.shape[self.axis], 1))
-
-    @property
-    def in_order(self) -> bool:
-        """Do those that share a scale lie side by side in memory?"""
-        if self.axis is None or self.size is None:
-            return self.axis in (None, 0)
-        return Blocking(self.shape, self.axis, self.group).whole
-
-    @cached_property
-    def cut(self) -> Cut:
-        """The tensor's rows as an executor takes them."""
-        if self.axis is None:
-            return Cut(self.shape, (1, math.prod(self.shape)), ())
-        outer, length = math.prod(self.shape[: self.axis]), self.shape[self.axis]
-        inner = math.prod(self.shape[self.axis + 1 :])
-        if self.size is None:
-            if inner == 1 and outer > 1:
-                lines = math.gcd(outer, 1 << max(LONG // max(length, 1), 1).bit_length() - 1)
-                return Cut(self.shape, (1, outer // lines, lines * length), self.shared, repeats=lines)
-            return Cut(self.shape, (outer * length, inner), self.shared, repeats=max(outer, 1))
-        if length % self.group:
-            blocks = Blocking(self.shape, self.axis, self.group)
-            return Cut(self.shape, (blocks.count, self.group), self.shared, padded=blocks)
-        groups = outer * (length // self.group)
-        rows = (groups, self.group) if inner == 1 else (groups, self.group, inner)
-        return Cut(self.shape, rows, self.shared)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A view of a tensor for executors: [rows, n], one scale a row; or [batches, rows, n], one a column.
-
-    whole, shared: the shapes of the tensor and of its scales.  shape: of the view.
-    padded: the groups where the last is short: then, and only then, the tensor is copied and filled with
-    zeros.
-    repeats: how many outer slices use the same channel scales, where channels are not the outermost axis.
-    """
-
-    whole: tuple[int, ...]
-    shape: tuple[int, ...]
-    shared: tuple[int, ...]
-    repeats: int = 1
-    padded: Blocking | None = None
-
-    def rows(self, x: Array) -> Array:
-        """x as executors take it; a short last group is filled with zeros."""
-        return x.reshape(self.shape) if self.padded is None else self.padded.rows(x)
-
-    def elements(self, rows: Array) -> Array:
-        """Returns the elements, in the tensor's shape, that `rows` made rows of."""
-        return rows.reshape(self.whole) if self.padded is None else self.padded.elements(rows)
-
-    def numbers(self, field: Array) -> Array:
-        """Scales or zero points, in the shape that they must have, as executors take them."""
-        if field.shape != self.shared:
-            raise NumericsError(f"scale has shape {field.shape}; {self.whole} elements need {self.shared}")
-        if self.padded is not None:
-            return self.padded.shared_rows(field, "scale")
-        field = np.ascontiguousarray(field)
-        numbers = field.reshape(-1) if self.repeats == 1 else np.tile(field, self.repeats)
-        return numbers if len(self.shape) == 2 else numbers.reshape(self.shape[0], self.shape[2])
-
-    def field(self, numbers: Array, join: np.ufunc) -> Array:
-        """Returns numbers, one a row, in the shape of the scales; those that share a scale are joined."""
-        if self.padded is not None:
-            return self.padded.shared(numbers)
-        if self.repeats != 1:
-            numbers = join.reduce(numbers.reshape(self.repeats, -1), axis=0)
-        return numbers.reshape(self.shared)
-
-
-class AffineOptions(NamedTuple):
-    """How a scale and a zero point are found and kept."""
-
-    symmetric: bool
-    scale_type: str  # float64, float32, float16, bfloat16 or pof2
-    zero_point_type: str  # int32 or float32
-
-
-class AffineBackend(Protocol):
-    """What a backend offers to numerics/quantization.py; data is what its `prepare` made."""
-
-    def prepare(self, x: Any) -> tuple[Any, str]:
-        """x as the backend's own float32 or float64 array, and the name of what it was."""
-
-    def give(self, values: Any, original: str) -> Any:
-        """float32 or float64 values as what they were."""
-
-    def extremes(self, data: Any, partition: Partition) -> tuple[Any, Any]:
-        """The least and the largest finite value of those that share a scale."""
-
-    def find_affine(
-        self, low: Any, high: Any, dtype: Element, options: AffineOptions, scale: Any = None
-    ) -> Affine:
-        """The scale, unless it is given, and the zero point for values from low to high."""
-
-    def given_affine(self, scale: Any, zero: Any, options: AffineOptions, wide: str, data: Any) -> Affine:
-        """A scale, rounded to its type, and a zero point, both given as NumPy arrays, for that data."""
-
-    def quantize(
-        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
-    ) -> Any:
-        """Codes of the shape of data."""
-
-    def quantize_packed(
-        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
-    ) -> Any:
-        """The same codes as one string of bits."""
-
-    def fake_quantize(
-        self, data: Any, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
-    ) -> Any:
-        """dequantize(quantize(data)) in one pass."""
-
-    def dequantize(self, codes: Any, dtype: Element, partition: Partition, affine: Affine) -> Any:
-        """Values of the codes, in the type of the scale."""
-
-    def quantize_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions) -> PackedBlocks:
-        """Block.encode as stored."""
-
-    def dequantize_blocks(self, stored: PackedBlocks) -> Any:
-        """float32 values of what quantize_blocks made."""
-
-
 class HostAffine:
-    """AffineBackend on some executor, but for `prepare`."""
+    """What a `HostBackend` computes with scales and zero points, on some executor."""
 
     executor: Executor
 
     def give(self, values: Array, original: str) -> Any:
         """float32 or float64 values as what they were, half to even."""
-        if original == name_of(values.dtype):
+        if original in _KINDS and values.dtype == _KINDS[original]:  # None would be float64 to NumPy
             return values
         if original == "python":
             return values.tolist()
         if original == "bfloat16":
             kind, codes = bfloat16_type(), np.empty(values.shape, np.uint16)
-            self.executor.encode(
-                values.reshape(-1), bfloat16, "half_even", "nonsaturate", None, codes.reshape(-1)
-            )
+            self.executor.encode(values.reshape(-1), bfloat16, NARROWING, codes.reshape(-1))
             return codes.view(kind)
         with ieee_arithmetic():
             return values.astype(original, copy=False)
 
     def extremes(self, data: Array, partition: Partition) -> tuple[Array, Array]:
         """The least and the largest finite value of those that share a scale; 0 where there is none."""
-        cut = partition.cut
+        view = partition.view
         if data.size == 0:
             return np.zeros(partition.shared, data.dtype), np.zeros(partition.shared, data.dtype)
-        low, high = self.executor.extremes(cut.rows(data))
-        with ieee_arithmetic():  # a comparison, too, takes subnormals for zeros where they are flushed
-            return cut.field(low, np.minimum), cut.field(high, np.maximum)
+        return view.fields(*self.executor.extremes(view.rows(data)))
 
     def find_affine(
         self, low: Array, high: Array, dtype: Element, options: AffineOptions, scale: Any = None
@@ -235,64 +84,78 @@ class HostAffine:
             kind, least, most = _ends(scale_type)
             return np.asarray(np.minimum(np.maximum(scale.astype(kind), least), most))
         dtype, rounded = _CODECS[scale_type], np.empty(scale.shape, scale.dtype)
-        self.executor.round(scale.reshape(-1), dtype, "half_even", "saturate", None, rounded.reshape(-1))
+        self.executor.round(scale.reshape(-1), dtype, Rounding(), rounded.reshape(-1))
         return np.asarray(np.maximum(rounded, dtype.smallest_subnormal))
 
-    def quantize(
-        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+    def encode_affine(
+        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: Rounding
     ) -> Array:
         """Codes of the shape of data: clamp(round(x / scale) + zero_point)."""
-        cut = partition.cut
-        return cut.elements(self.executor.encode_affine(*_by_rows(data, dtype, cut, affine, rounding, draw)))
+        view = partition.view
+        rows, numbers, how = _by_rows(data, view, affine, rounding)
+        return view.elements(self.executor.encode_affine(rows, dtype, numbers, how))
 
     def quantize_packed(
-        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: Rounding
     ) -> Array:
         """The same codes as one string of bits, without the codes where rows are the memory."""
-        cut = partition.cut
-        if cut.padded is None:
-            return self.executor.encode_affine_packed(*_by_rows(data, dtype, cut, affine, rounding, draw))
-        codes = self.quantize(data, dtype, partition, affine, rounding, draw)
-        return self.executor.pack(codes.reshape(-1), dtype.bits)
+        view = partition.view
+        if view.padded is not None:
+            codes = self.encode_affine(data, dtype, partition, affine, rounding)
+            return self.executor.pack(codes.reshape(-1), dtype.bits)
+        rows, numbers, how = _by_rows(data, view, affine, rounding)
+        return self.executor.encode_affine_packed(rows, dtype, numbers, how)
 
-    def fake_quantize(
-        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: str, draw: Draw
+    def round_affine(
+        self, data: Array, dtype: Element, partition: Partition, affine: Affine, rounding: Rounding
     ) -> Array:
-        """dequantize(quantize(data)) in one pass."""
-        cut = partition.cut
-        return cut.elements(self.executor.round_affine(*_by_rows(data, dtype, cut, affine, rounding, draw)))
+        """dequantize_packed(quantize_packed(data)) in one pass."""
+        view = partition.view
+        rows, numbers, how = _by_rows(data, view, affine, rounding)
+        return view.elements(self.executor.round_affine(rows, dtype, numbers, how))
 
-    def dequantize(self, codes: Array, dtype: Element, partition: Partition, affine: Affine) -> Array:
+    def dequantize_packed(self, packed: Array, dtype: Element, partition: Partition, affine: Affine) -> Array:
+        """Values of such bytes, without the codes where rows are the memory; fewer are refused."""
+        view, count = partition.view, math.prod(partition.shape)
+        if type(packed) is not np.ndarray or packed.dtype != np.uint8 or not packed.flags.c_contiguous:
+            packed, _ = take_codes(packed, 8, "uint8", "packed bytes")
+        check_bytes(packed.size, count, dtype.bits)
+        if view.padded is not None:
+            codes = self.executor.unpack(packed, count, dtype.bits).reshape(partition.shape)
+            return self.decode_affine(codes, dtype, partition, affine)
+        _check_numbers(affine)
+        out = allocate(view.shape, affine.scale.dtype)
+        self.executor.decode_affine_packed(packed, dtype, Affine(*view.numbers(*affine)), out)
+        return view.elements(out)
+
+    def decode_affine(self, codes: Array, dtype: Element, partition: Partition, affine: Affine) -> Array:
         """Values of the codes, in the type of the scale: (q - zero_point) * scale."""
-        cut = partition.cut
+        view = partition.view
         if codes.shape != partition.shape or codes.dtype != dtype.code_dtype:
             came = f"{codes.dtype.name} of shape {codes.shape}"
             due = f"{dtype.code_dtype} of shape {partition.shape}"
             raise NumericsError(f"codes of {dtype} must be {due}, not {came}")
         _check_numbers(affine)
-        rows = cut.rows(np.ascontiguousarray(codes))
-        return cut.elements(self.executor.decode_affine(rows, dtype, _as_rows(affine, cut)))
+        rows, numbers = view.rows(np.ascontiguousarray(codes)), Affine(*view.numbers(*affine))
+        return view.elements(self.executor.decode_affine(rows, dtype, numbers))
 
 
 def _by_rows(
-    data: Array, dtype: Element, cut: Cut, affine: Affine, rounding: str, draw: Draw
-) -> tuple[Array, Element, Affine, str, Array | None]:
-    """The arguments of an executor's affine operations."""
-    random = random_bits.bits(draw, data.shape)
-    drawn = None if random is None else cut.rows(random.reshape(data.shape))
-    return cut.rows(data), dtype, _as_rows(affine, cut), rounding, drawn
+    data: Array, view: RowView, affine: Affine, rounding: Rounding
+) -> tuple[Array, Affine, Rounding]:
+    """The arguments of an executor's affine operations, beside the format."""
+    if rounding.mode == "stochastic":
+        bits = random_bits.bits(rounding.draw, data.shape)
+        rounding = rounding.drawing(None if bits is None else view.rows(bits.reshape(data.shape)))
+    return view.rows(data), Affine(*view.numbers(*affine)), rounding
 
 
 def _check_numbers(affine: Affine) -> None:
     """Raises NumericsError for scales and zero points of types that kernels do not read."""
     scale, zero = affine
-    if scale.dtype not in _WIDE or not (zero is None or zero.dtype in (np.int32, scale.dtype)):
+    if scale.dtype not in _KINDS.values() or not (zero is None or zero.dtype in (np.int32, scale.dtype)):
         came = scale.dtype.name if zero is None else f"{scale.dtype.name} with {zero.dtype.name}"
         raise NumericsError(f"scales are float32 or float64, zero points int32 or like them, not {came}")
-
-
-def _as_rows(affine: Affine, cut: Cut) -> Affine:
-    return Affine(*(None if part is None else cut.numbers(part) for part in affine))
 
 
 @lru_cache(maxsize=4)

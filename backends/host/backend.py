@@ -21,17 +21,19 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate
 from numerics.backends.host.micro_packing import pack_micro, unpack_micro
 from numerics.backends.host.output import admit_blocks, check_apart
-from numerics.backends.host.tensors import on_host
+from numerics.backends.host.tensors import as_array, is_tensor, on_host
 from numerics.backends.partition import Blocking, as_shape, check_axis
+from numerics.backends.quantizing import Prepared, Quantizing
 from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import BlockOptions, Draw
+from numerics.formats.rounding import BlockOptions, Draw, Rounding
 
+_WIDE = {np.dtype(name): name for name in ("float32", "float64")}
 SMALLEST = 2.0**-149  # positive number of float32
 
 
-class HostBackend(HostAffine):
+class HostBackend(HostAffine, Quantizing):
     """A Backend (formats/dispatch.py) for NumPy arrays, Python numbers and torch tensors on the CPU."""
 
     def __init__(self, executor: Executor) -> None:
@@ -45,11 +47,17 @@ class HostBackend(HostAffine):
         """NumPy arrays and scalars, Python numbers, nested lists, torch tensors on the CPU."""
         return isinstance(x, (np.ndarray, np.generic, int, float, complex, list, tuple)) or on_host(x)
 
-    def prepare(self, x: Any) -> tuple[Array, str]:
+    def prepare(self, x: Any) -> Prepared:
         """x as float32 or float64, and the name of what it was: a float type, or `python`."""
         data, _ = take(x)
-        named = name_of(data.dtype) if hasattr(x, "dtype") else "python"
-        return to_float32(data), named
+        wide = _WIDE.get(data.dtype)
+        if not hasattr(x, "dtype"):
+            return Prepared(to_float32(data), "python")
+        return Prepared(data, wide) if wide else Prepared(to_float32(data), name_of(data.dtype))
+
+    def native(self, part: Any) -> Any:
+        """A tensor's memory as an array; arrays as they are."""
+        return as_array(part) if is_tensor(part) else part
 
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """What backends/host/sums.py finds of arrays of any float type and byte order, and of one shape."""
@@ -60,12 +68,13 @@ class HostBackend(HostAffine):
 
     # ---- elements --------------------------------------------------------------------------
 
-    def encode(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+    def encode(self, x: Any, dtype: Element, rounding: Rounding, out: Any) -> Any:
         """Returns the code of each of x, in its shape; in out where it is given."""
         data, give = take(x)
-        random = random_bits.bits(draw, data.shape)
+        if rounding.mode == "stochastic":
+            rounding = random_bits.drawn(rounding, data.shape)
         target = Target(out, data.shape, np.dtype(dtype.code_dtype), data, give)
-        self.executor.encode(data.reshape(-1), dtype, rounding, overflow, random, target.flat)
+        self.executor.encode(data.reshape(-1), dtype, rounding, target.flat)
         return target.done()
 
     def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
@@ -75,12 +84,13 @@ class HostBackend(HostAffine):
         self.executor.decode(data.reshape(-1), dtype, target.flat)
         return target.done()
 
-    def round(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Any:
+    def round(self, x: Any, dtype: Element, rounding: Rounding, out: Any) -> Any:
         """Returns the format's value for each of x, in x's type; in out where it is given."""
         data, give = take(x)
-        random = random_bits.bits(draw, data.shape)
+        if rounding.mode == "stochastic":
+            rounding = random_bits.drawn(rounding, data.shape)
         target = Target(out, data.shape, data.dtype, data, give)
-        self.executor.round(data.reshape(-1), dtype, rounding, overflow, random, target.flat)
+        self.executor.round(data.reshape(-1), dtype, rounding, target.flat)
         return target.done()
 
     def pack(self, codes: Any, dtype: Element) -> Any:
@@ -98,12 +108,13 @@ class HostBackend(HostAffine):
         check_bytes(packed.size, count, bits)
         return self.executor.unpack(packed, count, bits)
 
-    def encode_packed(self, x: Any, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Any:
+    def encode_packed(self, x: Any, dtype: Element, rounding: Rounding) -> Any:
         """Returns the codes of x as bytes, without the codes between."""
         data, give = take(x)
-        random = random_bits.bits(draw, data.shape)
+        if rounding.mode == "stochastic":
+            rounding = random_bits.drawn(rounding, data.shape)
         out = allocate(-(-data.size * dtype.bits // 8), np.uint8)
-        self.executor.encode_packed(data.reshape(-1), dtype, rounding, overflow, random, out)
+        self.executor.encode_packed(data.reshape(-1), dtype, rounding, out)
         return give(out)
 
     def decode_packed(self, packed: Any, shape: Any, dtype: Element) -> Any:

@@ -2,8 +2,8 @@
 
 `HostBackend` (backend.py) does for each of them what is not arithmetic: kinds of input, checks, axes,
 padding, random bits.  x is C-contiguous float16, bfloat16, float32 or float64 and one-dimensional,
-blocks are the rows of such an array [n, block]; random holds 30-bit integers as int32, in x's shape,
-or is None.  Where options of blocks hold a draw, it has such bits, in rows.
+blocks are the rows of such an array [n, block]; `rounding.draw.bits` holds 30-bit integers as int32, in
+x's shape, or is None.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
-from numerics.formats.rounding import BlockOptions
+from numerics.formats.rounding import BlockOptions, Rounding
 
 Array = NDArray[Any]
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
@@ -41,29 +41,13 @@ class Executor(Protocol):
 
     name: str
 
-    def encode(
-        self,
-        x: Array,
-        dtype: Element,
-        rounding: str,
-        overflow: str,
-        random: Array | None,
-        out: Codes,
-    ) -> None:
+    def encode(self, x: Array, dtype: Element, rounding: Rounding, out: Codes) -> None:
         """Codes of x into out."""
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
         """Values of codes into out."""
 
-    def round(
-        self,
-        x: Array,
-        dtype: Element,
-        rounding: str,
-        overflow: str,
-        random: Array | None,
-        out: NDArray[np.float32],
-    ) -> None:
+    def round(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Values nearest to x into out."""
 
     def encode_blocks(
@@ -92,9 +76,7 @@ class Executor(Protocol):
         """Bytes to `count` codes."""
         ...
 
-    def encode_affine(
-        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
-    ) -> Codes:
+    def encode_affine(self, x: Array, dtype: Element, affine: Affine, rounding: Rounding) -> Codes:
         """Codes of x: [rows, n] with a scale and zero point a row [rows], or [batches, rows, n] with
         one a column [batches, n].
         """
@@ -112,9 +94,7 @@ class Executor(Protocol):
         """What backends/host/sums.py finds of one-dimensional arrays of float32 or float64."""
         ...
 
-    def encode_packed(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
-    ) -> None:
+    def encode_packed(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Codes of x, as one string of bits, into out."""
 
     def decode_packed(self, packed: NDArray[np.uint8], dtype: Element, out: NDArray[np.float32]) -> None:
@@ -137,25 +117,18 @@ class Executor(Protocol):
         """Values of such bytes into the rows of out."""
 
     def encode_affine_packed(
-        self,
-        x: Array,
-        dtype: Element,
-        affine: Affine,
-        rounding: str,
-        random: Array | None,
-        out: NDArray[np.uint8] | None = None,
+        self, x: Array, dtype: Element, affine: Affine, rounding: Rounding, out: Array | None = None
     ) -> NDArray[np.uint8]:
         """The codes of encode_affine as one string of bits."""
         ...
 
+    def decode_affine_packed(
+        self, packed: NDArray[np.uint8], dtype: Element, affine: Affine, out: Array
+    ) -> None:
+        """decode_affine of one string of bits, into out, which has the shape of the rows."""
+
     def round_affine(
-        self,
-        x: Array,
-        dtype: Element,
-        affine: Affine,
-        rounding: str,
-        random: Array | None,
-        out: Array | None = None,
+        self, x: Array, dtype: Element, affine: Affine, rounding: Rounding, out: Array | None = None
     ) -> Array:
         """decode_affine(encode_affine(x)), in the type of the scale."""
         ...

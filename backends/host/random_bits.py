@@ -12,10 +12,18 @@ from numerics.backends.host.arrays import listed
 from numerics.backends.host.tensors import as_array, is_tensor
 from numerics.formats.errors import NumericsError
 from numerics.formats.philox import WORD, philox
-from numerics.formats.rounding import RANDOM_BITS, Draw
+from numerics.formats.rounding import RANDOM_BITS, Draw, Rounding
 
 CHUNK = 1 << 14  # counters at a time
 MASK = (1 << RANDOM_BITS) - 1
+
+
+def drawn(rounding: Rounding, shape: tuple[int, ...]) -> Rounding:
+    """The same with the bits of its draw, flat, as an executor takes them."""
+    draw = rounding.draw
+    if draw.seed is None and draw.bits is None:
+        return rounding
+    return rounding.drawing(bits(draw, shape))
 
 
 def bits(draw: Draw, shape: tuple[int, ...]) -> NDArray[np.int32] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,9 @@ from numerics.backends.host.micro_packing import pack_micro, unpack_micro
 from numerics.backends.host.sums import error_sums
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
-from numerics.formats.rounding import BlockOptions
+from numerics.formats.rounding import BlockOptions, Rounding
+
+TILE = 1 << 15  # codes that are unpacked at a time
 
 
 class Composed(Executor):
@@ -20,12 +24,10 @@ class Composed(Executor):
         """Figures of each chunk, by NumPy."""
         return error_sums(x, y)
 
-    def encode_packed(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
-    ) -> None:
+    def encode_packed(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Codes of x, as one string of bits, into out."""
         codes = np.empty(x.size, dtype.code_dtype)
-        self.encode(x, dtype, rounding, overflow, random, codes)
+        self.encode(x, dtype, rounding, codes)
         out[...] = self.pack(codes, dtype.bits)
 
     def decode_packed(self, packed: NDArray[np.uint8], dtype: Element, out: NDArray[np.float32]) -> None:
@@ -58,30 +60,53 @@ class Composed(Executor):
         self.decode_blocks(fields, dtype, tensor_scale, out)
 
     def encode_affine_packed(
-        self,
-        x: Array,
-        dtype: Element,
-        affine: Affine,
-        rounding: str,
-        random: Array | None,
-        out: NDArray[np.uint8] | None = None,
+        self, x: Array, dtype: Element, affine: Affine, rounding: Rounding, out: Array | None = None
     ) -> NDArray[np.uint8]:
         """The codes of encode_affine as one string of bits."""
-        codes = self.encode_affine(x, dtype, affine, rounding, random)
+        codes = self.encode_affine(x, dtype, affine, rounding)
         return _into(out, self.pack(codes.reshape(-1), dtype.bits))
 
+    def decode_affine_packed(
+        self, packed: NDArray[np.uint8], dtype: Element, affine: Affine, out: Array
+    ) -> None:
+        """Values of a string of bits, into out: some at a time, so that few codes are in memory."""
+        for first, place, owners in _tiles(out.shape):
+            tile = out[place]
+            codes = self._codes_from(packed, first, tile.size, dtype.bits).reshape(tile.shape)
+            own = Affine(*(None if part is None else part[owners] for part in affine))
+            tile[...] = self.decode_affine(codes, dtype, own)
+
+    def _codes_from(self, packed: NDArray[np.uint8], first: int, count: int, bits: int) -> Codes:
+        """Codes from the middle of a string of bits: eight of them always end on a byte."""
+        before = first % 8
+        span = slice((first - before) * bits // 8, -(-(first + count) * bits // 8))
+        return self.unpack(packed[span], count + before, bits)[before:]
+
     def round_affine(
-        self,
-        x: Array,
-        dtype: Element,
-        affine: Affine,
-        rounding: str,
-        random: Array | None,
-        out: Array | None = None,
+        self, x: Array, dtype: Element, affine: Affine, rounding: Rounding, out: Array | None = None
     ) -> Array:
         """decode_affine(encode_affine(x)), in the type of the scale."""
-        codes = self.encode_affine(x, dtype, affine, rounding, random)
+        codes = self.encode_affine(x, dtype, affine, rounding)
         return _into(out, self.decode_affine(codes, dtype, affine))
+
+
+def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[int, tuple[slice, ...], slice]]:
+    """Parts of [rows, n] or [batches, rows, n] that lie together: the first element, the place, whose
+    numbers they take.
+    """
+    rows, n = shape[-2:]
+    step = max(TILE // max(n, 1), 1)
+    if len(shape) == 3:
+        for batch in range(shape[0]):
+            for row in range(0, rows, step):
+                place = slice(batch, batch + 1), slice(row, row + step)
+                yield (batch * rows + row) * n, place, place[0]
+        return
+    width = max(n, 1) if step > 1 else TILE
+    for row in range(0, rows, step):
+        for at in range(0, n, width):
+            place = slice(row, row + step), slice(at, at + width)
+            yield row * n + at, place, place[0]
 
 
 def _into(out: Array | None, made: Array) -> Array:

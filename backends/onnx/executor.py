@@ -24,7 +24,7 @@ from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 from numerics.formats.grid import float32_bits
 from numerics.formats.packing import group
-from numerics.formats.rounding import BlockOptions
+from numerics.formats.rounding import BlockOptions, Rounding
 
 CHUNK = 1 << 16  # elements of a run
 
@@ -51,12 +51,11 @@ class IpuExecutor(ArrayExecutor):
 
     name = "ipu"
 
-    def encode(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Codes
-    ) -> None:
+    def encode(self, x: Array, dtype: Element, rounding: Rounding, out: Codes) -> None:
         """Writes the code of each of x into out."""
-        for part, feeds in _parts(x, random, rounding, dtype):
-            (out[part],) = run(feeds, graphs.encode, dtype, rounding, overflow, "low" in feeds)
+        mode, overflow, _ = rounding
+        for part, feeds in _parts(x, dtype, rounding):
+            (out[part],) = run(feeds, graphs.encode, dtype, mode, overflow, "low" in feeds)
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
         """Writes the float32 value of each code into out."""
@@ -64,13 +63,11 @@ class IpuExecutor(ArrayExecutor):
             part = slice(start, start + CHUNK)
             (out[part],) = run({"codes": codes[part]}, graphs.decode, dtype)
 
-    def round(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
-    ) -> None:
+    def round(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Writes the format's value for each of x into out, which is of x's type."""
-        values = np.empty(x.shape, np.float32)
-        for part, feeds in _parts(x, random, rounding, dtype):
-            (values[part],) = run(feeds, graphs.round_elements, dtype, rounding, overflow, "low" in feeds)
+        values, (mode, overflow, _) = np.empty(x.shape, np.float32), rounding
+        for part, feeds in _parts(x, dtype, rounding):
+            (values[part],) = run(feeds, graphs.round_elements, dtype, mode, overflow, "low" in feeds)
         out[...] = narrow(values, x.dtype)
 
     def encode_blocks(
@@ -123,16 +120,14 @@ class IpuExecutor(ArrayExecutor):
         (codes,) = run({"packed": filled}, graphs.unpack, bits)
         return codes[:count]
 
-    def encode_affine(
-        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
-    ) -> Codes:
+    def encode_affine(self, x: Array, dtype: Element, affine: Affine, rounding: Rounding) -> Codes:
         """clamp(round(x / scale) + zero)."""
         if x.dtype == np.float64 or x.ndim != 2:
-            return super().encode_affine(x, dtype, affine, rounding, random)
+            return super().encode_affine(x, dtype, affine, rounding)
         feeds: dict[str, Array] = {"x": as_float32(x), **_owners(affine)}
-        if random is not None:
-            feeds["random"] = random.reshape(x.shape)
-        (codes,) = run(feeds, graphs.encode_affine, dtype, _zero_kind(affine), rounding)
+        if rounding.draw.bits is not None:
+            feeds["random"] = rounding.draw.bits.reshape(x.shape)
+        (codes,) = run(feeds, graphs.encode_affine, dtype, _zero_kind(affine), rounding.mode)
         return codes
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
@@ -148,11 +143,11 @@ def _slices(n: int, size: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, n, step)]
 
 
-def _parts(x: Array, random: Array | None, rounding: str, d: Element) -> list[tuple[slice, dict[str, Array]]]:
+def _parts(x: Array, d: Element, rounding: Rounding) -> list[tuple[slice, dict[str, Array]]]:
     """Slices of elements, and what a graph takes for each."""
-    found = []
+    found, random = [], rounding.draw.bits
     for part in _slices(x.size, 1):
-        bits, low = words(x[part], rounding == "stochastic", getattr(d, "has_zero", True))
+        bits, low = words(x[part], rounding.mode == "stochastic", getattr(d, "has_zero", True))
         feeds: dict[str, Array] = {"x": bits.view(np.float32)}
         if random is not None:
             feeds["random"] = random[part]

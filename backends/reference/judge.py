@@ -23,7 +23,7 @@ from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.formats.block import Block, ScaledBlock
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.floats import bfloat16
-from numerics.formats.rounding import BlockOptions
+from numerics.formats.rounding import BlockOptions, Rounding
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -37,21 +37,19 @@ class Judge(Composed):
     def __init__(self) -> None:
         self.exact = ReferenceExecutor()
 
-    def encode(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Codes
-    ) -> None:
+    def encode(self, x: Array, dtype: Element, rounding: Rounding, out: Codes) -> None:
         """Writes the code of each of x into out."""
-        out[...] = self.exact.encode(float_bits.to_float32(x), dtype, rounding, overflow, random)
+        mode, overflow, (_, random) = rounding
+        out[...] = self.exact.encode(float_bits.to_float32(x), dtype, mode, overflow, random)
 
     def decode(self, codes: Codes, dtype: Element, out: NDArray[np.float32]) -> None:
         """Writes the float32 value of each code into out."""
         out[...] = self.exact.decode(codes, dtype)
 
-    def round(
-        self, x: Array, dtype: Element, rounding: str, overflow: str, random: Array | None, out: Array
-    ) -> None:
+    def round(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Writes the format's value for each of x into out, which is of x's type."""
-        codes = self.exact.encode(float_bits.to_float32(x), dtype, rounding, overflow, random)
+        mode, overflow, (_, random) = rounding
+        codes = self.exact.encode(float_bits.to_float32(x), dtype, mode, overflow, random)
         out[...] = self._narrow(self.exact.decode(codes, dtype), out.dtype)
 
     def _narrow(self, values: NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
@@ -97,16 +95,13 @@ class Judge(Composed):
         """A string of bits to codes."""
         return self.exact.unpack(packed, count, bits)
 
-    def encode_affine(
-        self, x: Array, dtype: Element, affine: Affine, rounding: str, random: Array | None
-    ) -> Codes:
+    def encode_affine(self, x: Array, dtype: Element, affine: Affine, rounding: Rounding) -> Codes:
         """clamp(round(x / scale) + zero), in the arithmetic of the scale: float32, or float64."""
         x = float_bits.to_float32(x)
-        codes = np.empty(x.shape, dtype.code_dtype)
+        codes, random = np.empty(x.shape, dtype.code_dtype), rounding.draw.bits
         for place in np.ndindex(x.shape):
-            scale, zero = _shared(affine, place)
             draw = None if random is None else int(random[place])
-            codes[place] = _affine_code(x[place], dtype, scale, zero, rounding, draw)
+            codes[place] = _affine_code(x[place], dtype, _shared(affine, place), rounding.mode, draw)
         return codes
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
@@ -131,7 +126,8 @@ def _shared(affine: Affine, place: tuple[int, ...]) -> tuple[Any, Any]:
     return affine.scale[owner], None if affine.zero is None else affine.zero[owner]
 
 
-def _affine_code(x: Any, dtype: Element, scale: Any, zero: Any, rounding: str, random: int | None) -> int:
+def _affine_code(x: Any, dtype: Element, numbers: tuple[Any, Any], rounding: str, random: int | None) -> int:
+    scale, zero = numbers
     kind = _arithmetic(scale)
     if not isinstance(dtype, Integer):
         return encode(kind.divide(exactly(x), exactly(scale)), dtype, rounding, "saturate", random)

@@ -24,7 +24,7 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random
 from numerics.tensor.qtensor import ErrorSums
 from numerics.tensor.scheme import Scheme
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -135,17 +135,17 @@ def quantize_file(
     another tool, a target that is the source or cannot be written, patterns that match nothing or nothing
     that can be quantized, and options that do not fit (naming the tensor).
     """
-    recipe = Recipe.make(
+    spec = QuantSpec(
         dtype, scheme=scheme, symmetric=symmetric, scale_type=scale_type, zero_point_type=zero_point_type,
         rounding=rounding, scale_rule=scale_rule, axis=-1 if axis is None else axis,
     )  # fmt: skip
-    check_random(recipe.rounding, seed, None)
+    check_random(spec.rounding, seed, None)
     refuse_same_file(source, target)
     reader = Reader(source)
     if KEY in reader.metadata:
         raise NumericsError(f"{source} was quantized already; give the original")
     chosen = Selection(reader, include, exclude)
-    plans = _plans(chosen, recipe, free=axis is None and (scheme is None or says_no_axis(scheme)))
+    plans = _plans(chosen, spec, free=axis is None and (scheme is None or says_no_axis(scheme)))
     metadata = {**reader.metadata, KEY: text_of(plans, seed)}
     report, done = FileReport(), _Progress(progress, reader.entries)
     with terminable(), Writer(target, _entries(reader.entries, plans), metadata) as writer:
@@ -197,14 +197,14 @@ def most(max_memory: int) -> int:
 # ---- which tensors, and what they become --------------------------------------------------------
 
 
-def _plans(chosen: Selection, recipe: Recipe, free: bool) -> dict[str, Plan]:
+def _plans(chosen: Selection, spec: QuantSpec, free: bool) -> dict[str, Plan]:
     """What the chosen tensors become; free: the axis may be chosen for each."""
     entries, taken = chosen.reader.entries, set(chosen.reader.entries)
     plans: dict[str, Plan] = {}
     for name in chosen.names:
         entry = entries[name]
         try:
-            plan = Plan(recipe, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
+            plan = Plan(spec, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
             plan = plan.along(chosen_axis(plan)) if free and plan.size else plan
             plan.check_padding()
             if plan.nbytes < entry.nbytes or not entry.nbytes:

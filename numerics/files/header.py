@@ -22,7 +22,7 @@ from numerics.formats.block import Block
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.text import dtype_of, facts_of
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 KEY = "numerics"  # of the text in __metadata__
 VERSION = 2  # of the text
@@ -38,7 +38,7 @@ MOST_PADDED = 1 << 22  # values that may always be
 class Plan:
     """How one tensor is stored."""
 
-    recipe: Recipe
+    spec: QuantSpec
     shape: tuple[int, ...]
     original: str
     names: Mapping[str, str]  # codes, scale, zero_point, tensor_scale -> tensors of the file
@@ -46,33 +46,33 @@ class Plan:
     @property
     def dtype(self) -> Dtype:
         """Its format."""
-        return self.recipe.dtype
+        return self.spec.dtype
 
     @property
     def scale_type(self) -> str:
         """The type of its scales."""
-        return self.recipe.stored_scale_type(self.original)
+        return self.spec.stored_scale_type(self.original)
 
     @property
     def axis(self) -> int | None:
         """The axis along which blocks or groups lie, from the front."""
-        scheme = self.recipe.scheme
+        scheme = self.spec.scheme
         if scheme is not None:
             partition = scheme.partition(self.shape)
             return None if partition.size is None else partition.axis
-        return check_axis(self.recipe.axis, self.shape)
+        return check_axis(self.spec.axis, self.shape)
 
     @property
     def size(self) -> int | None:
         """Elements of a block or group; None where scales have no groups."""
-        return self.dtype.block if isinstance(self.dtype, Block) else self.recipe.scheme_of_elements.size
+        return self.dtype.block if isinstance(self.dtype, Block) else self.spec.scheme_of_elements.size
 
     def along(self, axis: int) -> Plan:
         """Returns a copy with its blocks or groups along another axis."""
-        scheme = self.recipe.scheme
+        scheme = self.spec.scheme
         if scheme is None:
-            return replace(self, recipe=self.recipe.with_axis(axis))
-        return replace(self, recipe=self.recipe.with_scheme(replace(scheme, axis=axis)))
+            return replace(self, spec=self.spec.with_axis(axis))
+        return replace(self, spec=self.spec.with_scheme(replace(scheme, axis=axis)))
 
     @property
     def nbytes(self) -> int:
@@ -93,13 +93,13 @@ class Plan:
     @cached_property
     def parts(self) -> dict[str, Entry]:
         """The tensors that it becomes, without their places."""
-        shared = self.recipe.shared_shape(self.shape)
+        shared = self.spec.shared_shape(self.shape)
         if isinstance(self.dtype, Block):
             return self._block_parts(self.dtype, shared)
         codes = self._codes(cast(Element, self.dtype).bits)
         found = {"codes": codes, "scale": Entry(SCALES[self.scale_type], shared)}
-        if not self.recipe.symmetric:
-            kind = {"int32": "I32", "float32": "F32"}[self.recipe.zero_point_type]
+        if not self.spec.symmetric:
+            kind = {"int32": "I32", "float32": "F32"}[self.spec.zero_point_type]
             found["zero_point"] = Entry(kind, shared)
         return found
 
@@ -138,7 +138,7 @@ class Plan:
         """Where it may be cut."""
         axes, axis = tuple(range(len(self.shape))), self.axis
         if not isinstance(self.dtype, Block):
-            scheme = self.recipe.scheme_of_elements
+            scheme = self.spec.scheme_of_elements
             return Cut(self.shape, axes, cast(Element, self.dtype).bits, axis, scheme.size or 1)
         if not self.dtype.scale_beside:  # whole blocks, the blocked axis innermost
             order = sorted(axes, key=lambda a: a == axis)
@@ -151,22 +151,22 @@ class Plan:
 
 def text_of(plans: Mapping[str, Plan], seed: int | None) -> str:
     """The JSON text of a file: its recipes, and which of them each tensor has."""
-    recipes: dict[Recipe, int] = {}
+    specs: dict[QuantSpec, int] = {}
     tensors = {
         name: {
-            "recipe": recipes.setdefault(plan.recipe, len(recipes)), "shape": list(plan.shape),
+            "recipe": specs.setdefault(plan.spec, len(specs)), "shape": list(plan.shape),
             "original": plan.original, "names": dict(plan.names),
         }
         for name, plan in plans.items()
     }  # fmt: skip
     said = {"version": VERSION, "layout": LAYOUT, "seed": seed}
-    return json.dumps({**said, "recipes": [_said(recipe) for recipe in recipes], "tensors": tensors})
+    return json.dumps({**said, "recipes": [_said(spec) for spec in specs], "tensors": tensors})
 
 
-def _said(recipe: Recipe) -> dict[str, Any]:
+def _said(spec: QuantSpec) -> dict[str, Any]:
     """Every option, and every fact of the format: a file outlives its reader's tables."""
-    said = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
-    return said | {"dtype": facts_of(recipe.dtype), "scheme": recipe.scheme and repr(recipe.scheme)}
+    said = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    return said | {"dtype": facts_of(spec.dtype), "scheme": spec.scheme and repr(spec.scheme)}
 
 
 def plans_of(text: str, entries: Mapping[str, Entry], file: object) -> dict[str, Plan]:
@@ -200,7 +200,7 @@ def _plans(said: Members, entries: Mapping[str, Entry]) -> dict[str, Plan]:
     for name in said.names():
         if name == "recipes":
             _check_version(head)
-            head[name] = _recipes(said, len(entries))
+            head[name] = _specs(said, len(entries))
         elif name == "tensors":
             _check_version(head)
             head[name] = {
@@ -220,26 +220,26 @@ def _check_version(head: Mapping[str, Any]) -> None:
         raise NumericsError(f"version and layout {versions}; this one reads {(VERSION, LAYOUT)}")
 
 
-def _recipes(said: Members, most: int) -> list[Recipe]:
+def _specs(said: Members, most: int) -> list[QuantSpec]:
     """Every recipe makes its format known for good, so a file has no more of them than tensors."""
-    found: list[Recipe] = []
+    found: list[QuantSpec] = []
     for facts in said.items():
         if len(found) == most:
             raise NumericsError(f"more recipes than the {most} tensors of the file")
-        found.append(_recipe(facts))
+        found.append(_spec(facts))
     return found
 
 
-def _recipe(said: dict[str, Any]) -> Recipe:
+def _spec(said: dict[str, Any]) -> QuantSpec:
     axis = {} if said["axis"] is None else {"axis": said["axis"]}
     keys = ("scheme", "symmetric", "scale_type", "zero_point_type", "rounding", "scale_rule")
     options = {key: said[key] for key in keys}
     if said.get("scaled") is False:  # a cast, which nothing asks to scale
         options |= {"scheme": None, "scale_type": None}
-    return Recipe.make(dtype_of(said["dtype"]), **options, **axis)
+    return QuantSpec(dtype_of(said["dtype"]), **options, **axis)
 
 
-def _plan(name: str, recipes: list[Recipe], said: dict[str, Any], entries: Mapping[str, Entry]) -> Plan:
+def _plan(name: str, recipes: list[QuantSpec], said: dict[str, Any], entries: Mapping[str, Entry]) -> Plan:
     shape, place, names = tuple(said["shape"]), said["recipe"], said["names"]
     if type(place) is not int or not 0 <= place < len(recipes):
         raise NumericsError(f"recipe {place!r} is not one of the {len(recipes)} that the file has")

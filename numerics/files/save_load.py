@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.tensors import as_tensor, is_tensor
+from numerics.backends.quantizing import to_host
 from numerics.files.checkpoint import PathLike, plain_names
 from numerics.files.header import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.files.safetensors import BITS, ML_DTYPES, NUMPY, PACKED, Entry, Reader, Writer
@@ -18,7 +19,7 @@ from numerics.formats.errors import NumericsError, one_of, said, truth
 from numerics.interop import native
 from numerics.interop.native import from_native, to_native
 from numerics.pytorch.convert import as_arrays, as_tensors
-from numerics.tensor.qtensor import ArrayQTensor, QTensor, to_host
+from numerics.tensor.qtensor import ArrayQTensor, QTensor
 
 Array = NDArray[Any]
 LIBRARIES = ("numpy", "torch")
@@ -155,7 +156,7 @@ def _on_host(name: str, tensor: Any) -> Any:
 def _plans(quantized: Mapping[str, ArrayQTensor], taken: set[str]) -> dict[str, Plan]:
     plans = {}
     for name, q in quantized.items():
-        plan = Plan(q.recipe, q.shape, ORIGINALS[_TYPES[q.original]], {"codes": name})
+        plan = Plan(q.spec, q.shape, ORIGINALS[_TYPES[q.original]], {"codes": name})
         try:
             plan.check_padding()
             plans[name] = plan.named(taken)

@@ -10,19 +10,20 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.affine import Partition
-from numerics.backends.host.executor import Affine
 from numerics.backends.host.float_bits import bits_of
 from numerics.backends.host.tensors import number_of
+from numerics.backends.partition import Partition
+from numerics.backends.quantizing import Prepared, wide_type
 from numerics.files.chunks import Piece, random_bits, runs
 from numerics.files.header import Plan
 from numerics.files.safetensors import Reader, Writer, word_type
+from numerics.formats import dispatch
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16, e8m0, float16
+from numerics.formats.protocol import Given
 from numerics.formats.rounding import Draw
-from numerics.quantization import affine_of, pack, pack_blocks
-from numerics.tensor.qtensor import ArrayQTensor, ErrorSums, affine_backend, wide_type
+from numerics.tensor.qtensor import ArrayQTensor, ErrorSums
 
 Array = NDArray[Any]
 Done = Callable[[str, int], None]  # tensor, bytes of the source done since the last call
@@ -42,7 +43,7 @@ class Shared:
         """Returns the scales and zero points of a whole tensor, read from its file."""
         words = {part: reader.words(plan.names[part]) for part in plan.parts if part != "codes"}
         scale = words.get("scale")
-        if scale is not None and plan.recipe.scheme is not None and plan.scale_type in _CODECS:
+        if scale is not None and plan.spec.scheme is not None and plan.scale_type in _CODECS:
             scale = cast(Array, _CODECS[plan.scale_type].decode(scale.view(f"u{scale.itemsize}")))
         tensor_scale = number_of(words["tensor_scale"]) if "tensor_scale" in words else None
         if tensor_scale is not None and not 0 < tensor_scale < 2.0**128:
@@ -59,7 +60,7 @@ class Shared:
 def _shared_index(plan: Plan, piece: Piece) -> Piece:
     """Where among the scales of a tensor those of a piece are."""
     if _spans(plan):
-        channel = plan.recipe.scheme_of_elements.partition(plan.shape).axis
+        channel = plan.spec.scheme_of_elements.partition(plan.shape).axis
         return () if channel is None else (piece[channel],)
     size = plan.cut.size
     return tuple(
@@ -70,13 +71,13 @@ def _shared_index(plan: Plan, piece: Piece) -> Piece:
 
 def _spans(plan: Plan) -> bool:
     """May a scale belong to several pieces?"""
-    return plan.recipe.scheme is not None and plan.recipe.scheme.size is None
+    return plan.spec.scheme is not None and plan.spec.scheme.size is None
 
 
 def qtensor(plan: Plan, shape: tuple[int, ...], packed: Array, shared: Shared) -> ArrayQTensor:
     """A tensor, or a piece of one, that was stored by that plan."""
     return ArrayQTensor(
-        recipe=plan.recipe, shape=shape, packed=packed, shared=shared.scale, zero_point=shared.zero,
+        spec=plan.spec, shape=shape, packed=packed, shared=shared.scale, zero_point=shared.zero,
         tensor_scale=shared.tensor_scale, original=plan.original,
     )  # fmt: skip
 
@@ -134,19 +135,13 @@ class _Source:
 
 
 def _quantize(plan: Plan, data: Array, piece: Piece, spanning: Shared, draw: Draw) -> ArrayQTensor:
-    recipe, backend = plan.recipe, affine_backend(data)
-    if isinstance(plan.dtype, Block):
-        return pack_blocks(recipe, data, plan.original, draw, spanning.tensor_scale)
-    if not _spans(plan):
-        affine = affine_of(recipe, backend, data, plan.original)
-    else:
-        affine = _affine(spanning.of(plan, piece))
-    return pack(recipe, backend, data, plan.original, affine, draw)
-
-
-def _affine(shared: Shared) -> Affine:
-    assert shared.scale is not None
-    return Affine(shared.scale, shared.zero)
+    """A piece, with the scales that it shares with others where it does."""
+    given, spec = Given(tensor_scale=spanning.tensor_scale), plan.spec
+    if _spans(plan) and spec.scaled:
+        own = spanning.of(plan, piece)
+        given = Given(own.scale, own.zero)
+    parts = dispatch.owner(data).quantize_prepared(Prepared(data, plan.original), spec, given, draw)
+    return ArrayQTensor.of_parts(spec, parts)
 
 
 def _spanning(source: _Source) -> Shared:
@@ -158,24 +153,24 @@ def _spanning(source: _Source) -> Shared:
 
 
 def _found(source: _Source) -> Shared:
-    plan, scheme = source.plan, source.plan.recipe.scheme_of_elements
-    if not plan.recipe.scaled:  # nothing is looked for
+    plan, scheme = source.plan, source.plan.spec.scheme_of_elements
+    if not plan.spec.scaled:  # nothing is looked for
         return Shared(np.ones(scheme.partition(plan.shape).shared, wide_type(plan.original)))
     low = np.zeros(scheme.partition(plan.shape).shared, wide_type(plan.original))
-    high, backend = np.zeros_like(low), affine_backend(low)
+    high, backend = np.zeros_like(low), dispatch.owner(low)
     for piece in source.pieces():
         data, index = source.piece(piece), _shared_index(plan, piece)
         least, largest = backend.extremes(data, scheme.partition(data.shape))
         low[index], high[index] = np.minimum(low[index], least), np.maximum(high[index], largest)
-    options = plan.recipe.options(plan.original)
-    affine = backend.find_affine(low, high, plan.recipe.element, options)
+    options = plan.spec.affine_options(plan.original)
+    affine = backend.find_affine(low, high, plan.spec.element, options)
     return Shared(affine.scale, affine.zero)
 
 
 def _tensor_scale(source: _Source, dtype: Block) -> Shared:
     """The scale of the whole tensor: that of a block with its largest magnitude."""
     amax = np.zeros(1, wide_type(source.plan.original))
-    backend = affine_backend(amax)
+    backend = dispatch.owner(amax)
     for piece in source.pieces():
         data = source.piece(piece)
         low, high = backend.extremes(data, Partition(data.shape))
@@ -205,7 +200,7 @@ class _Writing:
     def _put_shared(self, shared: Shared) -> None:
         scale, zero = shared.scale, shared.zero
         if scale is not None:
-            self._put("scale", scale if self.plan.recipe.scheme is None else self._scale_words(scale))
+            self._put("scale", scale if self.plan.spec.scheme is None else self._scale_words(scale))
         if zero is not None:
             self._put("zero_point", zero.astype(np.float32) if zero.dtype.kind == "f" else zero)
 
@@ -233,7 +228,7 @@ def decode(reader: Reader, writer: Writer, name: str, plan: Plan, most: int, don
     shared, start = Shared.read(reader, plan), 0
     for piece in plan.cut.pieces(most // plan.padding):
         shape = tuple(part.stop - part.start for part in piece)
-        stop = start + plan.recipe.packed_bytes(shape)
+        stop = start + plan.spec.packed_bytes(shape)
         packed = reader.read(plan.names["codes"], start, stop)
         reader.check_size()  # the scales are views
         q = qtensor(plan, shape, packed, shared.of(plan, piece))

@@ -14,7 +14,7 @@ from numerics.formats.floats import fp4
 from numerics.interop.native import check_kind
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, check_quantized
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 GGUF_BYTES = 17  # of a GGUF block of MXFP4: one scale, 32 nibbles
 NAN_SCALE = 0xFF  # of E8M0 (OCP MX 1.0 §5.4.1)
@@ -67,7 +67,7 @@ def from_gguf(blocks: Any) -> QTensor:
     scale = scale.clone() if is_tensor(scale) else scale.copy()  # not a view into what came
     lead, count = shape[:-1], shape[-1] // GGUF_BYTES
     made = ArrayQTensor(
-        recipe=Recipe.make(mxfp4), shape=(*lead, count * mxfp4.block),
+        spec=QuantSpec(mxfp4), shape=(*lead, count * mxfp4.block),
         packed=fp4.pack(_joined(pairs & 15, pairs >> 4)), shared=scale.reshape(*lead, count),
     )  # fmt: skip
     return as_tensors(made) if is_tensor(blocks) else made

@@ -9,27 +9,27 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.affine import AffineBackend, Partition
 from numerics.backends.host.backend import tensor_scale_of
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.float_bits import as_float32
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_tensor, check_plain, is_tensor
+from numerics.backends.partition import Partition
+from numerics.backends.quantizing import Quantizing, to_host, wide_type
 from numerics.formats import dispatch
 from numerics.formats.block import ScaledBlock
 from numerics.formats.errors import NumericsError, integer, one_of
-from numerics.quantization import stored
-from numerics.tensor.qtensor import ORIGINALS, affine_backend, to_host, values_of, wide_type
+from numerics.tensor.qtensor import ORIGINALS, values_of
 from numerics.tensor.scheme import Scheme
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import FOR_ELEMENTS, QuantSpec, refuse_beside
 
 Array = NDArray[Any]
 MOST_BATCHES = 2**63 - 1
 
 
-def host() -> AffineBackend:
+def host() -> Quantizing:
     """The backend that computes with the state, which is on the host wherever the tensors are."""
-    return cast(AffineBackend, dispatch.host())
+    return cast(Quantizing, dispatch.host())
 
 
 def check_within(name: str, came: Any, most: float) -> Any:
@@ -43,7 +43,7 @@ def check_within(name: str, came: Any, most: float) -> Any:
 class Observer:
     """Watches tensors batch by batch; then `scale` and `zero_point` are what to give to `quantize`.
 
-    dtype: an integer or float format, or its name.
+    dtype: an integer or float format, or its name; or a QuantSpec, in place of all these options.
     scheme: which elements share a scale: per_tensor (the default), per_channel(axis), per_group(size, axis).
     symmetric: True (the default) for scales alone, False for scales and zero points; integers only.
     scale_type: what scales are rounded to: float32 (the default), float16, bfloat16, float, pof2.
@@ -78,12 +78,16 @@ class Observer:
         scale_type: str = "float32",
         zero_point_type: str = "int32",
     ) -> None:
-        self.recipe = Recipe.make(
-            dtype, scheme=scheme, symmetric=symmetric, scale_type=scale_type, zero_point_type=zero_point_type
-        )
-        if self.recipe.blocked and not self._takes_blocks():
+        options: dict[str, Any] = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
+                   "zero_point_type": zero_point_type}  # fmt: skip
+        if isinstance(dtype, QuantSpec):
+            refuse_beside(options, FOR_ELEMENTS)
+            self.spec = dtype.with_scale()
+        else:
+            self.spec = QuantSpec(dtype, **options)
+        if self.spec.blocked and not self._takes_blocks():
             raise NumericsError(
-                f"{self.recipe.dtype}: a block format finds its scales itself, there is nothing for "
+                f"{self.spec.dtype}: a block format finds its scales itself, there is nothing for "
                 f"{type(self).__name__} to observe; allowed: formats of integers and of floats, and for the "
                 "tensor scale of nvfp4 MinMax, MovingAverage, Percentile"
             )
@@ -92,11 +96,11 @@ class Observer:
 
     def __repr__(self) -> str:
         own = "".join(f", {name}={getattr(self, name)!r}" for name in self.own)
-        return f"{type(self).__name__}({self.recipe.text}{own}, batches={self.batches})"
+        return f"{type(self).__name__}({self.spec.text}{own}, batches={self.batches})"
 
     def _takes_blocks(self) -> bool:
         """Is there something to observe for this block format?"""
-        return self.recipe.block.has_tensor_scale
+        return self.spec.block.has_tensor_scale
 
     # ---- watching --------------------------------------------------------------------------------
 
@@ -119,7 +123,7 @@ class Observer:
         self._watch(values_of(x))
 
     def _watch(self, x: Any) -> None:
-        owner = affine_backend(x)
+        owner = dispatch.owner(x)
         data, original = owner.prepare(x)
         partition = self._partition(tuple(data.shape))
         if 0 in data.shape:
@@ -133,7 +137,7 @@ class Observer:
 
     def _partition(self, shape: tuple[int, ...]) -> Partition:
         """Which elements of a batch share a scale: of a block format all share the tensor's."""
-        return Partition(shape) if self.recipe.blocked else self.recipe.partition(shape)
+        return Partition(shape) if self.spec.blocked else self.spec.partition(shape)
 
     def _admit(self, original: str, shared: tuple[int, ...]) -> None:
         if not self.batches:
@@ -197,7 +201,7 @@ class Observer:
         >>> watching.tensor_scale, nx.nvfp4.encode(x, tensor_scale=watching.tensor_scale).tensor_scale
         (1.0, 1.0)
         """
-        d = self.recipe.dtype
+        d = self.spec.dtype
         if not isinstance(d, ScaledBlock):
             raise NumericsError(f"{d} has no tensor scale; ask for scale")
         self._check_seen()
@@ -212,16 +216,16 @@ class Observer:
     def _affine(self) -> Affine:
         """Found by the arithmetic of `quantize`, from the range that the observer chooses."""
         self._check_seen()
-        if self.recipe.blocked:
+        if self.spec.blocked:
             raise NumericsError(
-                f"{self.recipe.dtype} finds the scales of its blocks itself; what is observed is tensor_scale"
+                f"{self.spec.dtype} finds the scales of its blocks itself; what is observed is tensor_scale"
             )
-        recipe = self.recipe
+        spec = self.spec
         with ieee_arithmetic():
             low, high = (end.astype(wide_type(self.original)) for end in self._range())
             scale = self._scale(low, high)
-        found = host().find_affine(low, high, recipe.element, recipe.options(self.original), scale)
-        return stored(recipe, host(), found, self.original)
+        options = spec.affine_options(self.original)
+        return host().stored(host().find_affine(low, high, spec.element, options, scale), options)
 
     def _range(self) -> tuple[Array, Array]:
         """The range that the scale is found for."""
@@ -263,7 +267,7 @@ class Observer:
 
     @property
     def _made(self) -> tuple[Any, ...]:
-        return type(self), self.recipe, *(getattr(self, name) for name in self.own)
+        return type(self), self.spec, *(getattr(self, name) for name in self.own)
 
     def _merge(self, other: Observer) -> None:
         self.low = np.asarray(np.minimum(self.low, other.low))
@@ -356,6 +360,14 @@ class Observer:
         right = np.isfinite(low) & np.isfinite(high) & (low <= 0) & (high >= 0)
         if not right.all():
             raise NumericsError("low of a state is finite and at most 0, high finite and at least 0")
+
+
+def only_pof2(dtype: Any, scale_type: Any) -> dict[str, Any]:
+    """The scale type of an observer that finds powers of two; raises NumericsError for another."""
+    if isinstance(dtype, QuantSpec):
+        one_of("scale type", dtype.scale_type, ("pof2",))
+        return {}
+    return {"scale_type": one_of("scale type", scale_type, ("pof2",))}
 
 
 def on_device(x: Array, device: str) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.affine import Partition
+from numerics.backends.partition import Partition
 from numerics.formats.errors import NumericsError
 
 Array = NDArray[Any]

@@ -47,10 +47,10 @@ class KL(Search):
 
     def __init__(self, dtype: Any, **options: Any) -> None:
         super().__init__(dtype, **options)
-        codes = 1 << self.recipe.element.bits
+        codes = 1 << self.spec.element.bits
         if codes > 2 * self.bins:
             raise NumericsError(
-                f"{self.recipe.dtype} has {codes} codes, too many for {self.bins} bins an octave; "
+                f"{self.spec.dtype} has {codes} codes, too many for {self.bins} bins an octave; "
                 f"allowed: bins={codes // 2} and more"
             )
 
@@ -69,7 +69,7 @@ class KL(Search):
 
     def _loss(self, seen: Seen, low: Array, high: Array) -> Array:
         scale, zero = self._found(low, high)
-        ends, found = boundaries(self.recipe.element), np.full(len(scale), np.inf)
+        ends, found = boundaries(self.spec.element), np.full(len(scale), np.inf)
         for place in range(len(scale)):
             own = seen.bins.part(slice(*seen.starts[place : place + 2]))
             if own.counts.size:

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.affine import POF2_EXPONENTS, Partition, widest_scale
+from numerics.backends.host.affine import POF2_EXPONENTS, widest_scale
+from numerics.backends.partition import Partition
 from numerics.formats.errors import NumericsError, one_of
-from numerics.observe.base import Observer, check_within
+from numerics.observe.base import Observer, check_within, only_pof2
 from numerics.observe.histogram import have_finite
 
 Array = NDArray[Any]
@@ -99,13 +100,13 @@ class Pof2(Observer):
     def __init__(
         self, dtype: Any, *, rule: str = "nearest", scale_type: str = "pof2", **options: Any
     ) -> None:
-        super().__init__(dtype, scale_type=one_of("scale type", scale_type, ("pof2",)), **options)
+        super().__init__(dtype, **options, **only_pof2(dtype, scale_type))
         self.rule = one_of("rule", rule, POF2_RULES)
 
     def _scale(self, low: Array, high: Array) -> Array | None:
         if self.rule == "ceil":
             return None
-        return nearest_power_of_two(widest_scale(low, high, self.recipe.element, self.recipe.symmetric))
+        return nearest_power_of_two(widest_scale(low, high, self.spec.element, self.spec.symmetric))
 
 
 def nearest_power_of_two(scale: Array) -> Array:

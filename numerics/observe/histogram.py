@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.affine import Partition
 from numerics.backends.host.float_bits import to_float32
+from numerics.backends.partition import Partition
+from numerics.backends.quantizing import to_host, wide_type
 from numerics.formats.errors import NumericsError, integer
 from numerics.observe.base import Observer, check_within
 from numerics.observe.bins import MOST_VALUES, OCTAVES, Bins, count, join, numbers, owners_of
-from numerics.tensor.qtensor import CHUNK, to_host, wide_type
+from numerics.tensor.qtensor import CHUNK
 
 Array = NDArray[Any]
 Integers = NDArray[np.int64]
@@ -247,7 +248,7 @@ class Percentile(Histogram):
 
     def _choose(self, seen: Seen) -> tuple[Array, Array]:
         beyond = 1 - Fraction(str(self.percentile)) / 100  # what was written, not its nearest float
-        if self.recipe.symmetric:
+        if self.spec.symmetric:
             threshold = _kept(seen.magnitudes(self.bins), beyond)[1]
             return -threshold, threshold
         return _kept(seen, beyond / 2)

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.formats.dtype import Element
-from numerics.formats.errors import one_of
-from numerics.observe.base import host
+from numerics.observe.base import host, only_pof2
 from numerics.observe.histogram import Histogram, Seen
 
 Array = NDArray[Any]
@@ -92,7 +91,7 @@ class Search(Histogram):
         return False  # a tensor scale's range clips no block
 
     def _choose(self, seen: Seen) -> tuple[Array, Array]:
-        symmetric, scales = self.recipe.symmetric, np.arange(len(seen.low))
+        symmetric, scales = self.spec.symmetric, np.arange(len(seen.low))
         ends = (-seen.amax, seen.amax) if symmetric else (seen.low, seen.high)
         low, high = (end.astype(np.float64) for end in ends)
         best = Best(np.full(low.shape, np.inf), low.copy(), high.copy(), np.ones(low.shape))
@@ -147,10 +146,10 @@ class Search(Histogram):
 
     def _found(self, low: Array, high: Array) -> tuple[Array, Array]:
         """The scale and the zero point for a range, as `quantize` finds them; float64."""
-        options, kind = self.recipe.options(self.original), self.low.dtype
+        options, kind = self.spec.affine_options(self.original), self.low.dtype
         with ieee_arithmetic():
             ends = low.astype(kind), high.astype(kind)
-        affine: Affine = host().find_affine(*ends, self.recipe.element, options)
+        affine: Affine = host().find_affine(*ends, self.spec.element, options)
         zero = np.zeros(low.shape) if affine.zero is None else affine.zero
         return affine.scale.astype(np.float64), np.asarray(zero, np.float64)
 
@@ -180,13 +179,13 @@ class MSE(Search):
         scale, steps = self._steps(seen, low, high)
         with ieee_arithmetic():
             unit = (scale / np.where(seen.amax > 0, seen.amax, 1).astype(np.float64)) ** 2
-            total = sums(seen, seen.bins.counts * levels(self.recipe.element).error(*steps)) * unit
+            total = sums(seen, seen.bins.counts * levels(self.spec.element).error(*steps)) * unit
         return np.where(np.isnan(total), np.inf, total)
 
     def _over(self, seen: Seen, low: Array, high: Array, least: Array) -> Array:
         """By what lies beyond the range: clipping it to a narrower one loses more."""
         scale, (first, last) = self._steps(seen, low, high)
-        grid = levels(self.recipe.element).values
+        grid = levels(self.spec.element).values
         beyond = np.maximum(np.maximum(first - grid[-1], grid[0] - last) - 0.5, 0)
         with ieee_arithmetic():
             unit = (scale / np.where(seen.amax > 0, seen.amax, 1).astype(np.float64)) ** 2
@@ -269,4 +268,4 @@ class Pof2MSE(MSE):
     zooms: ClassVar[int] = 0
 
     def __init__(self, dtype: Any, *, scale_type: str = "pof2", **options: Any) -> None:
-        super().__init__(dtype, scale_type=one_of("scale type", scale_type, ("pof2",)), **options)
+        super().__init__(dtype, **options, **only_pof2(dtype, scale_type))

@@ -14,7 +14,7 @@ from numerics.formats.errors import NumericsError
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor import slicing
 from numerics.tensor.parts import PARTS
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 functional = torch.ops._c10d_functional
 
@@ -40,7 +40,7 @@ def cut_along_first(q: TensorQTensor) -> tuple[dict[str, Tensor], dict[str, Tens
 
 
 def joined(
-    recipe: Recipe,
+    spec: QuantSpec,
     size: tuple[int, ...],
     dtype: torch.dtype,
     cut: dict[str, Tensor],
@@ -49,13 +49,13 @@ def joined(
     """Returns the tensor that `cut_along_first` cut, for as many rows as `size` says."""
     rows = {name: part[: size[0]] for name, part in cut.items()}
     rows["packed"] = rows["packed"].reshape(-1)
-    return TensorQTensor(recipe, size, dtype, **rows, **whole)
+    return TensorQTensor(spec, size, dtype, **rows, **whole)
 
 
 def resized(q: TensorQTensor, rows: int) -> TensorQTensor:
     cut, whole = cut_along_first(q)
     made = {name: part.new_zeros((rows, *part.shape[1:])) for name, part in cut.items()}
-    return joined(q.recipe, (rows, *q.shape[1:]), q.dtype, made, whole)
+    return joined(q.spec, (rows, *q.shape[1:]), q.dtype, made, whole)
 
 
 # ---- between processes -----------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def _all_gather(q: TensorQTensor, ranks: int, group: str) -> Any:
         name: functional.wait_tensor(functional.all_gather_into_tensor(part, ranks, group))
         for name, part in cut.items()
     }
-    return joined(q.recipe, (ranks * q.shape[0], *q.shape[1:]), q.dtype, gathered, whole)
+    return joined(q.spec, (ranks * q.shape[0], *q.shape[1:]), q.dtype, gathered, whole)
 
 
 def _part(place: int, q: TensorQTensor) -> Tensor:

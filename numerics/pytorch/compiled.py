@@ -5,7 +5,7 @@ And which do not: an observer's state is arrays on the host, which no graph can 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,6 +14,7 @@ from numerics.backends.host import float_bits
 from numerics.formats import text
 from numerics.pytorch import dispatch, qtensor
 from numerics.tensor import spec
+from numerics.tensor.scheme import spelled
 
 
 def _apart(member: Any) -> Any:
@@ -29,10 +30,24 @@ def _is_door(name: str, member: Any) -> bool:
     return name in ("__init__", "_watch") or (public and (callable(member) or isinstance(member, property)))
 
 
-for _constant in (spec.recipe_text, text.text_of, qtensor.text_of, float_bits.bits_of):
+for _constant in (spec.spec_facts, text.text_of, qtensor.text_of, float_bits.bits_of):
     torch.compiler.assume_constant_result(_constant)
 torch.compiler.allow_in_graph(dispatch.wrapped)
 for _class in {kind for made in observe.OBSERVERS.values() for kind in made.__mro__[:-1]}:
     for _name, _member in list(vars(_class).items()):
         if _is_door(_name, _member):
             setattr(_class, _name, _apart(_member))
+
+
+class SpecFacts(NamedTuple):
+    """What stands for a QuantSpec in a graph, whose constants are texts."""
+
+    text: str
+    rounding: str
+
+
+@torch.compiler.substitute_in_graph(spec.spec_of, skip_signature_check=True)
+def _spec_of(given: bool, dtype: Any, scheme: Any, *options: Any) -> Any:
+    """A scheme that was made in the graph goes by its text, too."""
+    asked = given, dtype, spelled(scheme), *options
+    return SpecFacts(spec.spec_facts("text", *asked), spec.spec_facts("rounding", *asked))

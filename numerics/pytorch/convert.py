@@ -37,7 +37,7 @@ def as_tensors(q: QTensor) -> TensorQTensor:
     number = q.tensor_scale
     scale = None if number is None else number_tensor(number, packed.device)
     kind = getattr(torch, "float64" if q.original == "python" else q.original)
-    return TensorQTensor(q.recipe, q.shape, kind, packed, shared, zero_point, scale)
+    return TensorQTensor(q.spec, q.shape, kind, packed, shared, zero_point, scale)
 
 
 def as_arrays(q: QTensor) -> ArrayQTensor:
@@ -54,7 +54,7 @@ def as_arrays(q: QTensor) -> ArrayQTensor:
         as_array(part) if is_tensor(part) else part for part in (q.packed, q.shared, q.zero_point)
     )
     return ArrayQTensor(
-        recipe=q.recipe, shape=tuple(q.shape), packed=packed, shared=shared, zero_point=zero_point,
+        spec=q.spec, shape=tuple(q.shape), packed=packed, shared=shared, zero_point=zero_point,
         tensor_scale=None if q.tensor_scale is None else number_of(q.tensor_scale), original=q.original,
     )  # fmt: skip
 

@@ -1,11 +1,12 @@
 """What a call with a torch tensor goes to: torch's operators (operators.py), and QTensors as tensors.
 
-`Face` is a Backend (formats/dispatch.py) of torch's own dispatch: gradients pass, torch.compile sees
+`TorchDispatch` is the backend of torch's own dispatch: gradients pass, torch.compile sees
 one operator, and the operator finds the backend that owns the device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,21 +18,58 @@ from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import BlockOptions, Draw
+from numerics.formats.protocol import Given
+from numerics.formats.rounding import BlockOptions, Draw, Rounding
 from numerics.formats.text import text_of
 from numerics.pytorch import kept_ops as _kept  # noqa: F401 - what QTensors do is known with them
 from numerics.pytorch.operators import SIGNED
 from numerics.pytorch.qtensor import TensorQTensor
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 _ops = torch.ops.numerics
 
 
-class Face:
-    """Tensors through torch's operators; with `out`, straight to the backend.
+def _of_values(verb: str, gradient: bool = False) -> Callable[..., Any]:
+    """An operation on values: codes have no gradient, values that went through a format keep theirs."""
 
-    Codes have no gradient; values that went through a format have a straight-through one.
-    """
+    def call(self: TorchDispatch, x: Tensor, dtype: Element, rounding: Rounding, out: Any = None) -> Any:
+        check_dense(x)
+        if out is None:
+            source = x if gradient else x.detach()
+            return getattr(_ops, verb)(source, text_of(dtype), *_rounded(x, rounding))
+        if gradient:
+            _check_graph(x)
+        getattr(dispatch.owner(x), verb)(x, dtype, rounding, out)
+        return out
+
+    return call
+
+
+def _of_codes(verb: str) -> Callable[..., Any]:
+    """An operation on codes."""
+
+    def call(self: TorchDispatch, codes: Tensor, dtype: Element, out: Any = None) -> Any:
+        check_dense(codes)
+        if out is None:
+            return getattr(_ops, verb)(codes, text_of(dtype))
+        getattr(dispatch.owner(codes), verb)(codes, dtype, out)
+        return out
+
+    return call
+
+
+def _of_bytes(verb: str) -> Callable[..., Any]:
+    """An operation on packed bytes, whose shape stands beside them."""
+
+    def call(self: TorchDispatch, packed: Tensor, shape: Any, dtype: Element) -> Any:
+        check_dense(packed)
+        return getattr(_ops, verb)(packed, _sizes(shape), text_of(dtype))
+
+    return call
+
+
+class TorchDispatch:
+    """A Backend of tensors, through torch's operators; with `out`, straight to the owner."""
 
     name = "torch"
 
@@ -42,54 +80,10 @@ class Face:
         """Tensors, whatever their device."""
         return isinstance(x, Tensor)
 
-    # ---- elements --------------------------------------------------------------------------
-
-    def encode(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Tensor:
-        """Returns the code of each of x, in its shape; in out where it is given."""
-        check_dense(x)
-        if out is not None:
-            dispatch.owner(x).encode(x, dtype, rounding, overflow, draw, out)
-            return out
-        return _ops.encode(x.detach(), text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits))
-
-    def decode(self, codes: Tensor, dtype: Element, out: Any) -> Tensor:
-        """Returns the float32 value of each code; in out where it is given."""
-        check_dense(codes)
-        if out is not None:
-            dispatch.owner(codes).decode(codes, dtype, out)
-            return out
-        return _ops.decode(codes, text_of(dtype))
-
-    def round(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw, out: Any) -> Tensor:
-        """Returns the format's value for each of x, with a straight-through gradient."""
-        check_dense(x)
-        if out is not None:
-            _check_graph(x)
-            dispatch.owner(x).round(x, dtype, rounding, overflow, draw, out)
-            return out
-        return _ops.round(x, text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits))
-
-    def pack(self, codes: Tensor, dtype: Element) -> Tensor:
-        """Returns codes, in C order, as one little-endian string of bits (uint8)."""
-        check_dense(codes)
-        return _ops.pack(codes, text_of(dtype))
-
-    def unpack(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
-        """Returns the codes, in that shape, of bytes that `pack` made."""
-        check_dense(packed)
-        return _ops.unpack(packed, _sizes(shape), text_of(dtype))
-
-    def encode_packed(self, x: Tensor, dtype: Element, rounding: str, overflow: str, draw: Draw) -> Tensor:
-        """Returns the codes of x as bytes, without the codes between."""
-        check_dense(x)
-        return _ops.encode_packed(
-            x.detach(), text_of(dtype), rounding, overflow, *_drawn(x, draw.seed, draw.bits)
-        )
-
-    def decode_packed(self, packed: Tensor, shape: Any, dtype: Element) -> Tensor:
-        """Returns the float32 values of packed codes, in that shape."""
-        check_dense(packed)
-        return _ops.decode_packed(packed, _sizes(shape), text_of(dtype))
+    encode, encode_packed = _of_values("encode"), _of_values("encode_packed")
+    round = _of_values("round", gradient=True)
+    decode, pack = _of_codes("decode"), _of_codes("pack")
+    unpack, decode_packed = _of_bytes("unpack"), _of_bytes("decode_packed")
 
     # ---- blocks ----------------------------------------------------------------------------
 
@@ -151,37 +145,32 @@ class Face:
         micro = micro if dtype.sub_blocks else None
         return Blocks(dtype, axis, codes, beside, micro, stored.tensor_scale)
 
-    # ---- tensors with their scales (numerics/quantization.py) ---------------------------------
+    # ---- tensors with their scales ------------------------------------------
 
-    def quantize(
-        self, x: Tensor, recipe: str, scale: Any, zero_point: Any, tensor_scale: Any, seed: int | None,
-        bits: Any,
-    ) -> TensorQTensor:  # fmt: skip
-        """Returns x quantized as the recipe says; a scale and a zero point are found where not given."""
-        _check(x, scale, tensor_scale)
-        given = _beside("scale", scale), _beside("zero_point", zero_point)
-        drawn = _drawn(x, seed, bits)
-        parts = _ops.quantize(x.detach(), recipe, *given, *drawn, tensor_scale=_of_tensor(tensor_scale))
-        return wrapped(recipe, x, *parts)
+    def quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw) -> TensorQTensor:
+        """numerics.quantize."""
+        scale, zero_point, number = _beside(x, given)
+        parts = _ops.quantize(x.detach(), spec.text, scale, zero_point, *_drawn(x, draw), number)
+        return wrapped(spec if isinstance(spec, QuantSpec) else spec.text, x, *parts)
 
-    def fake_quantize(
-        self, x: Tensor, recipe: str, scale: Any, zero_point: Any, tensor_scale: Any, seed: int | None,
-        bits: Any, clip: bool,
-    ) -> Tensor:  # fmt: skip
-        """Returns x quantized and dequantized; clip: no gradient where x is out of range."""
-        _check(x, scale, tensor_scale)
-        given = _beside("scale", scale), _beside("zero_point", zero_point)
-        return _ops.fake_quantize(
-            x, recipe, *given, *_drawn(x, seed, bits), clip, tensor_scale=_of_tensor(tensor_scale)
-        )
+    def fake_quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw, clip: bool = False) -> Tensor:
+        """numerics.fake_quantize, with a straight-through gradient."""
+        scale, zero_point, number = _beside(x, given)
+        return _ops.fake_quantize(x, spec.text, scale, zero_point, *_drawn(x, draw), clip, number)
 
 
-def _check(x: Tensor, scale: Any, tensor_scale: Any) -> None:
-    check_dense(x)
+def _beside(x: Tensor, given: Given) -> tuple[Tensor | None, ...]:
+    """A scale and a zero point as tensors: float64, so that nothing is lost before they are checked."""
+    if x.is_nested:
+        check_dense(x)
+    scale, zero_point, tensor_scale = given
     if isinstance(scale, Tensor) and scale.requires_grad:
         raise NumericsError("scale requires a gradient; numerics.train.LSQ and TQT learn scales")
     if isinstance(tensor_scale, Tensor) and tensor_scale.requires_grad:
         raise NumericsError("tensor_scale requires a gradient, and has none; give tensor_scale.detach()")
+    if scale is None and zero_point is None and tensor_scale is None:
+        return None, None, None
+    return _given("scale", scale), _given("zero_point", zero_point), _of_tensor(tensor_scale)
 
 
 def _of_tensor(scale: Any) -> Tensor | None:
@@ -193,13 +182,18 @@ def _of_tensor(scale: Any) -> Tensor | None:
     return given_tensor("tensor_scale", scale, torch.float64)
 
 
-def _beside(name: str, given: Any) -> Tensor | None:
-    """A scale or a zero point as a tensor: float64, so that nothing is lost before it is checked."""
-    return None if given is None else given_tensor(name, given, torch.float64)
+def _given(name: str, came: Any) -> Tensor | None:
+    return None if came is None else given_tensor(name, came, torch.float64)
 
 
-def _drawn(x: Tensor, seed: int | None, bits: Any) -> tuple[int | None, Tensor | None]:
+def _rounded(x: Tensor, rounding: Rounding) -> tuple[Any, ...]:
+    """A rounding as an operator takes it."""
+    return rounding.mode, rounding.overflow, *_drawn(x, rounding.draw)
+
+
+def _drawn(x: Tensor, draw: Draw) -> tuple[int | None, Tensor | None]:
     """Where random bits come from, as an operator takes it: a signed integer, or a tensor beside x."""
+    seed, bits = draw
     if seed is not None:
         seed = int(seed) if seed < SIGNED else int(seed) - 2 * SIGNED
     return seed, None if bits is None else given_tensor("random_bits", bits, device=x.device)
@@ -208,7 +202,7 @@ def _drawn(x: Tensor, seed: int | None, bits: Any) -> tuple[int | None, Tensor |
 def _arguments(x: Tensor, options: BlockOptions) -> tuple[Any, ...]:
     """The options of blocks as an operator takes them."""
     scale_rule, mode, tensor_scale, draw = options
-    return scale_rule, mode, tensor_scale, *_drawn(x, draw.seed, draw.bits)
+    return scale_rule, mode, tensor_scale, *_drawn(x, draw)
 
 
 def _parts(blocks: Blocks) -> list[Tensor | None]:
@@ -243,9 +237,10 @@ def _check_graph(x: Tensor) -> None:
         )
 
 
-def wrapped(recipe: str, x: Tensor, *parts: Tensor) -> TensorQTensor:
+def wrapped(spec: Any, x: Tensor, *parts: Tensor) -> TensorQTensor:
     """What the operator `quantize` made of x, as one tensor."""
-    return TensorQTensor.of_parts(Recipe.parse(recipe), x, *parts)
+    made = QuantSpec.parse(spec) if isinstance(spec, str) else spec
+    return TensorQTensor.of_parts(made, x, *parts)
 
 
-dispatch.register_face(Tensor, Face())
+dispatch.register_face(Tensor, TorchDispatch())

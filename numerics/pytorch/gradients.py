@@ -8,7 +8,6 @@ rounding moves the range.  Inf and NaN are not in it.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from math import frexp, ldexp
 from typing import NamedTuple
@@ -17,12 +16,12 @@ import torch
 from torch import Tensor
 
 from numerics.backends.broadcast import spread
-from numerics.backends.host.affine import Partition
 from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.partition import Partition
 from numerics.formats.block import ElementBlock, MXBlock
 from numerics.formats.dtype import Element, Float, Integer
 from numerics.formats.text import text_of
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -69,14 +68,14 @@ def within_range(
     tensor_scale: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Where x rounds onto the grid of its scale, found or given (bool, x's shape)."""
-    r = replace(Recipe.parse(recipe), rounding="half_even")
+    r = QuantSpec.parse(recipe).replace(rounding="half_even")
     with ieee_arithmetic():  # where subnormals are flushed a quotient of them is another number
         parts = torch.ops.numerics.quantize(x, r.text, scale, zero_point, tensor_scale=tensor_scale)
         inside = _in_blocks(x, r, parts) if r.blocked else _of_elements(x, r, parts)
         return inside & x.isfinite()
 
 
-def _of_elements(x: Tensor, r: Recipe, parts: Parts) -> Tensor:
+def _of_elements(x: Tensor, r: QuantSpec, parts: Parts) -> Tensor:
     """By the quotient that the kernels round: in float32, of float64 in float64."""
     d, shares, wide = r.element, r.partition(tuple(x.shape)), _wide(x)
     y = x.to(wide) / spread(parts[1].to(wide), shares)
@@ -89,7 +88,7 @@ def _of_elements(x: Tensor, r: Recipe, parts: Parts) -> Tensor:
     return (d.min - offset <= counts) & (counts <= d.max - offset)
 
 
-def _in_blocks(x: Tensor, r: Recipe, parts: Parts) -> Tensor:
+def _in_blocks(x: Tensor, r: QuantSpec, parts: Parts) -> Tensor:
     """By the quotient of each element and its block's scale; 0 alone is in a block whose scale is 0."""
     d, shares = r.block, Partition(tuple(x.shape), r.blocking(tuple(x.shape)).axis, r.block.block)
     if not isinstance(d, ElementBlock):
@@ -105,7 +104,7 @@ def _in_blocks(x: Tensor, r: Recipe, parts: Parts) -> Tensor:
     return Reach(-end.high, end.high, end.high_in, end.high_in).holds(y.to(torch.float64) / d.element_unit)
 
 
-def _steps(x: Tensor, r: Recipe, packed: Tensor) -> Tensor:
+def _steps(x: Tensor, r: QuantSpec, packed: Tensor) -> Tensor:
     """What a count of 1 is worth, for every element of microexponent blocks: they are decoded with it."""
     numerics, text = torch.ops.numerics, text_of(r.dtype)
     codes = torch.ones(x.shape, dtype=getattr(torch, r.block.code_dtype), device=x.device)

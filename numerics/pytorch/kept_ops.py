@@ -43,7 +43,7 @@ def _to_copy(
 def _keeps_values(q: TensorQTensor, dtype: torch.dtype) -> bool:
     """Does it stand for the same values as a tensor of another type?  Not where computed in another width."""
     wide = torch.float64
-    return q.recipe.scale_type != "float" and (q.dtype == wide) == (dtype == wide)
+    return q.spec.scale_type != "float" and (q.dtype == wide) == (dtype == wide)
 
 
 def _slice(q: TensorQTensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
@@ -93,7 +93,7 @@ def _new_zeros(q: TensorQTensor, size: Any, **options: Any) -> Any:
 
 
 def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
-    """In place, from a QTensor of the same recipe, or its values; into a plain tensor, the values."""
+    """In place, from a QTensor of the same spec, or its values; into a plain tensor, the values."""
     if not isinstance(target, TensorQTensor):
         if isinstance(target, Wrapper):
             return NotImplemented
@@ -102,7 +102,7 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
         source = _quantized_as(target, source)
         if source is None:
             return NotImplemented
-    if (source.recipe, source.shape) != (target.recipe, target.shape):
+    if (source.spec, source.shape) != (target.spec, target.shape):
         raise NumericsError(f"{source!r} cannot be copied into {target!r}: another recipe or shape")
     if source.dtype != target.dtype and not _keeps_values(source, target.dtype):
         raise NumericsError(
@@ -115,7 +115,7 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
 
 
 def _quantized_as(target: TensorQTensor, source: Tensor) -> TensorQTensor | None:
-    """What those values are in the target's recipe, where they are exactly that: what DDP sends at first."""
+    """What those values are in the target's spec, where they are exactly that: what DDP sends at first."""
     plain = type(source) in (Tensor, torch.nn.Parameter) and not source.is_meta
     if not plain or (source.dtype, source.shape, source.device) != (
         target.dtype,
@@ -125,8 +125,8 @@ def _quantized_as(target: TensorQTensor, source: Tensor) -> TensorQTensor | None
         return None
     if _equal(target, source):
         return target
-    parts = torch.ops.numerics.quantize(source.detach(), target.recipe.text)
-    made = TensorQTensor.of_parts(target.recipe, source, *parts)
+    parts = torch.ops.numerics.quantize(source.detach(), target.spec.text)
+    made = TensorQTensor.of_parts(target.spec, source, *parts)
     return made if _equal(made, source) else None
 
 

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from numerics.backends.broadcast import reduced, spread
-from numerics.backends.host.affine import POF2_EXPONENTS, Partition
+from numerics.backends.host.affine import POF2_EXPONENTS
 from numerics.backends.host.arrays import FLOATS
 from numerics.backends.host.tensors import check_memory
+from numerics.backends.partition import Partition
 from numerics.formats import registry
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
 from numerics.tensor.parts import sizes_fit
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
 SMALLEST_SCALE = 2.0**-126  # the smallest normal float32
@@ -94,7 +95,7 @@ def lsq_gradients(
 
 def check_tqt(x: Tensor, log2_threshold: Tensor, recipe: str, gradient: Tensor | None = None) -> Integer:
     """The format; raises NumericsError for tensors that do not fit each other, or are not floats."""
-    found = Recipe.parse(recipe)
+    found = QuantSpec.parse(recipe)
     d = integer(found.dtype)
     if found.scheme_of_elements.kind != "per_tensor":
         raise NumericsError(f"scheme={found.scheme!r} cannot be: a threshold is one of a whole tensor")
@@ -109,7 +110,7 @@ def check_lsq(
     x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str, gradient: Tensor | None = None
 ) -> tuple[Integer, Partition]:
     """The format, and who shares a scale; raises NumericsError as `check_tqt`."""
-    found = Recipe.parse(recipe)
+    found = QuantSpec.parse(recipe)
     d = integer(found.dtype)
     _check("x", x, x, x.shape)
     shares = found.partition(tuple(x.shape))

@@ -17,16 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from numerics.backends.host.affine import HostAffine
 from numerics.backends.host.arrays import FLOATS
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.backends.host.tensors import as_array, as_tensor, number_of, number_tensor
+from numerics.backends.host.tensors import as_tensor, number_of, number_tensor
 from numerics.backends.partition import Blocking, check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import BlockOptions, Draw, check_random, check_rounding
+from numerics.formats.protocol import Given
+from numerics.formats.protocol import Parts as QuantizedParts
+from numerics.formats.rounding import BlockOptions, Draw, draw_of
 from numerics.formats.text import parse
 from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import (
@@ -37,10 +38,9 @@ from numerics.pytorch.learned_scales import (
     tqt_gradients,
     tqt_scale,
 )
-from numerics.quantization import fake_quantized, quantized
-from numerics.tensor.parts import check_shape
-from numerics.tensor.qtensor import ArrayQTensor, float_name
-from numerics.tensor.spec import Recipe
+from numerics.tensor.parts import PARTS, check_parts, check_shape
+from numerics.tensor.qtensor import float_name
+from numerics.tensor.spec import QuantSpec
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]
 NEAREST = "half_even"
@@ -57,11 +57,9 @@ def _on_elements(method: str, *rest: None) -> Callable[..., Tensor]:
         x: Tensor, dtype: str, rounding: str = NEAREST, overflow: str | None = None,
         seed: int | None = None, bits: Any = None,
     ) -> Tensor:  # fmt: skip
-        d, draw = _element(dtype), _draw(seed, bits)
-        mode = check_rounding(rounding)
-        check_random(mode, draw.seed, bits)
-        call = getattr(dispatch.owner(x), method)
-        return _tensor(call(x, d, mode, d.check_overflow(overflow), draw, *rest))
+        d = _element(dtype)
+        how = d.check_options(rounding, overflow, _unsigned(seed), bits)
+        return _tensor(getattr(dispatch.owner(x), method)(x, d, how, *rest))
 
     return kernel
 
@@ -128,54 +126,47 @@ def _unpack_blocks(packed: Tensor, scale: Any, shape: Sequence[int], dtype: str,
 
 
 def _quantize(
-    x: Tensor,
-    recipe: str,
-    scale: Any = None,
-    zero_point: Any = None,
-    seed: int | None = None,
-    bits: Any = None,
-    tensor_scale: Any = None,
-) -> Parts:
-    q = quantized(x, *_drawn(recipe, scale, zero_point, seed, bits, tensor_scale))
-    return _tensors(x, q.packed, q.shared, q.zero_point, q.tensor_scale)
+    x: Tensor, recipe: str, scale: Any = None, zero_point: Any = None, seed: int | None = None,
+    bits: Any = None, tensor_scale: Any = None,
+) -> Parts:  # fmt: skip
+    spec, draw = _asked(recipe, seed, bits)
+    given = Given(scale, zero_point, _of_tensor(tensor_scale))
+    made = dispatch.owner(x).quantize(x, spec, given, draw)
+    return _tensors(x, made.packed, made.shared, made.zero_point, made.tensor_scale)
 
 
 def _dequantize(
     packed: Tensor, scale: Any, zero_point: Any, tensor_scale: Any, shape: Sequence[int], recipe: str,
     original: str, dtype: str,
 ) -> Tensor:  # fmt: skip
-    packed_, scale_, zero_ = (_native(part) for part in (packed, scale, zero_point))
-    q = ArrayQTensor(
-        recipe=Recipe.parse(recipe), shape=tuple(shape), packed=packed_, shared=scale_, zero_point=zero_,
-        tensor_scale=_number(tensor_scale), original=original,
-    )  # fmt: skip
-    return _tensor(q.dequantize(dtype))
+    owner, spec = dispatch.owner(packed), QuantSpec.parse(recipe)
+    arrays = (None if part is None else owner.native(part) for part in (packed, scale, zero_point))
+    parts = QuantizedParts._make((*arrays, _number(tensor_scale), tuple(shape), original))
+    check_parts(spec, parts.shape, original, dict(zip(PARTS, parts, strict=False)))
+    return _tensor(owner.dequantize(parts, spec, float_name(dtype)))
 
 
 def _fake_quantize(
-    x: Tensor,
-    recipe: str,
-    scale: Any = None,
-    zero_point: Any = None,
-    seed: int | None = None,
-    bits: Any = None,
-    clip_gradient: bool = False,
-    tensor_scale: Any = None,
-) -> Tensor:
-    drawn = _drawn(recipe, scale, zero_point, seed, bits, tensor_scale)
-    return _apart(_tensor(fake_quantized(x, *drawn)), x)
+    x: Tensor, recipe: str, scale: Any = None, zero_point: Any = None, seed: int | None = None,
+    bits: Any = None, clip_gradient: bool = False, tensor_scale: Any = None,
+) -> Tensor:  # fmt: skip
+    spec, draw = _asked(recipe, seed, bits)
+    given = Given(scale, zero_point, _of_tensor(tensor_scale))
+    return _apart(_tensor(dispatch.owner(x).fake_quantize(x, spec, given, draw)), x)
 
 
-def _drawn(
-    recipe: str, scale: Any, zero_point: Any, seed: int | None, bits: Any, tensor_scale: Any
-) -> tuple[Any, ...]:
-    """What `quantized` takes, its randomness and the tensor's scale checked."""
-    found, draw = Recipe.parse(recipe), _draw(seed, bits)
-    check_random(found.rounding, draw.seed, draw.bits)
-    if tensor_scale is not None:
-        with ieee_arithmetic():  # where subnormals are flushed it would be read as 0
-            tensor_scale = stored_scale(tensor_scale)
-    return found, scale, zero_point, draw, tensor_scale
+def _of_tensor(scale: Any) -> float | None:
+    """A tensor's scale as a backend takes it, checked; where subnormals are flushed it would be read as 0."""
+    if scale is None:
+        return None
+    with ieee_arithmetic():
+        return stored_scale(scale)
+
+
+def _asked(recipe: str, seed: int | None, bits: Any) -> tuple[QuantSpec, Draw]:
+    """What a backend takes, its randomness checked: operators are called by anybody."""
+    seed, spec = _unsigned(seed), QuantSpec.parse(recipe)
+    return spec, draw_of(spec.rounding, seed, bits)
 
 
 # ---- tensors with scales that are learned ----------------------------------------------------------
@@ -230,7 +221,7 @@ def _fake_encode_blocks(x: Tensor, dtype: str, axis: int = -1, *_: Any) -> Parts
 
 
 def _fake_pack_blocks(codes: Tensor, _: Tensor, __: Any, dtype: str, axis: int = -1) -> Tensor:
-    return _bytes(codes, Recipe(_block(dtype), None, axis=axis).packed_bytes(codes.shape))
+    return _bytes(codes, QuantSpec(_block(dtype), axis=axis).packed_bytes(codes.shape))
 
 
 def _fake_unpack_blocks(
@@ -245,7 +236,7 @@ def _fake_unpack_blocks(
 
 
 def _fake_quantize_parts(x: Tensor, recipe: str, *_: Any) -> Parts:
-    r, shape = Recipe.parse(recipe), tuple(x.shape)
+    r, shape = QuantSpec.parse(recipe), tuple(x.shape)
     packed, nothing = _bytes(x, r.packed_bytes(shape)), x.new_empty(0, dtype=torch.uint8)
     if r.blocked:
         d = r.block
@@ -298,7 +289,7 @@ def _count_arguments(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _keep_input(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, ctx.recipe, scale, zero_point, _, _, ctx.clip, tensor_scale = inputs
+    x, ctx.spec, scale, zero_point, _, _, ctx.clip, tensor_scale = inputs
     ctx.others = len(inputs) - 1
     if ctx.clip:
         ctx.save_for_backward(x, scale, zero_point, tensor_scale)
@@ -308,22 +299,22 @@ def _clipped(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     """Straight through, where asked only within the range of the format."""
     if ctx.clip:
         x, *given = ctx.saved_tensors
-        inside = torch.ops.numerics.within_range(x, ctx.recipe, *given)
+        inside = torch.ops.numerics.within_range(x, ctx.spec, *given)
         gradient = torch.where(inside, gradient, 0.0)
     return (gradient, *[None] * ctx.others)
 
 
 def _keep_learned(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, ctx.recipe = inputs
+    *tensors, ctx.spec = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _tqt_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    return (*torch.ops.numerics.tqt_backward(gradient, *ctx.saved_tensors, ctx.recipe), None)
+    return (*torch.ops.numerics.tqt_backward(gradient, *ctx.saved_tensors, ctx.spec), None)
 
 
 def _lsq_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    return (*torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.recipe), None, None)
+    return (*torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.spec), None, None)
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -463,14 +454,11 @@ def _tensors(like: Tensor, *parts: Any) -> Parts:
             found.append(like.new_empty(0, dtype=torch.uint8))
         elif isinstance(part, float):
             found.append(number_tensor(part, like.device))
+        elif isinstance(part, Tensor):
+            found.append(part)
         else:
-            found.append(_tensor(part))
+            found.append(as_tensor(np.asarray(part)))
     return cast(Parts, tuple(found))
-
-
-def _native(x: Any) -> Any:
-    """A tensor as its backend's own array."""
-    return as_array(x) if x is not None and isinstance(dispatch.owner(x), HostAffine) else x
 
 
 def _apart(x: Tensor, source: Tensor) -> Tensor:
@@ -480,7 +468,11 @@ def _apart(x: Tensor, source: Tensor) -> Tensor:
 
 
 def _draw(seed: int | None = None, bits: Any = None) -> Draw:
-    return Draw(seed if seed is None or seed >= 0 else seed + 2 * SIGNED, bits)
+    return Draw(_unsigned(seed), bits)
+
+
+def _unsigned(seed: int | None) -> int | None:
+    return seed if seed is None or seed >= 0 else seed + 2 * SIGNED
 
 
 def _number(x: Tensor | None) -> float | None:

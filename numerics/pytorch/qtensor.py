@@ -19,7 +19,7 @@ from numerics.formats.errors import NumericsError, warn
 from numerics.pytorch.wrapper import Wrapper, stable_hash
 from numerics.tensor.parts import PARTS, check_parts, check_shape
 from numerics.tensor.qtensor import QTensor, float_name
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 FLOATS = {kind: str(kind).removeprefix("torch.") for kind in (
     torch.float16, torch.bfloat16, torch.float32, torch.float64
@@ -38,7 +38,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     tensor([-0.5000,  5.5000])
     """
 
-    recipe: Recipe
+    spec: QuantSpec
     packed: Tensor
     shared: Tensor | None
     zero_point: Tensor | None
@@ -46,44 +46,41 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     @staticmethod
     def __new__(
-        cls, recipe: Recipe, shape: Sequence[int], dtype: torch.dtype, packed: Tensor,
+        cls, spec: QuantSpec, shape: Sequence[int], dtype: torch.dtype, packed: Tensor,
         shared: Tensor | None = None, zero_point: Tensor | None = None, tensor_scale: Tensor | None = None,
         requires_grad: bool = False,
     ) -> TensorQTensor:  # fmt: skip
         """dtype: that of the values.  Raises NumericsError for parts that do not fit together."""
         parts = dict(zip(PARTS, (packed, shared, zero_point, tensor_scale), strict=True))
-        _check_tensors(recipe, shape, dtype, parts)
+        _check_tensors(spec, shape, dtype, parts)
         made = cls.made(tuple(shape), requires_grad, dtype=dtype, device=packed.device)
-        made.__dict__.update(parts, recipe=recipe)
+        made.__dict__.update(parts, spec=spec)
         return cast(TensorQTensor, made)
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """All is done when it is made."""
 
     @classmethod
-    def of_parts(
-        cls,
-        recipe: Recipe,
-        x: Tensor,
-        packed: Tensor,
-        shared: Tensor,
-        zero_point: Tensor,
-        tensor_scale: Tensor,
-    ) -> TensorQTensor:
-        """What the operator `quantize` made of x: empty tensors stand for what is not there."""
-        beside = not recipe.blocked or recipe.block.scale_beside
-        scaled = recipe.blocked and recipe.block.has_tensor_scale
-        affine = not recipe.blocked and not recipe.symmetric
-        return cls(
-            recipe, x.shape, x.dtype, packed, shared if beside else None, zero_point if affine else None,
-            tensor_scale if scaled else None,
+    def of_parts(cls, spec: QuantSpec, x: Tensor, *parts: Tensor) -> TensorQTensor:
+        """What the operator `quantize` has just made of x: empty tensors stand for what is not there.
+
+        They fit as they are, so they are not looked at again.
+        """
+        packed, shared, zero_point, tensor_scale = parts
+        made = cls.made(x.shape, dtype=x.dtype, device=packed.device)
+        made.__dict__.update(
+            spec=spec, packed=packed,
+            shared=shared if not spec.blocked or spec.block.scale_beside else None,
+            zero_point=None if spec.blocked or spec.symmetric else zero_point,
+            tensor_scale=tensor_scale if spec.blocked and spec.block.has_tensor_scale else None,
         )  # fmt: skip
+        return cast(TensorQTensor, made)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """A part, or a recipe, only where it fits the others."""
-        if name in PARTS or name == "recipe":
-            held = {part: getattr(self, part) for part in PARTS} | {"recipe": self.recipe, name: value}
-            _check_tensors(held.pop("recipe"), self.shape, self.dtype, held)
+        """A part, or a spec, only where it fits the others."""
+        if name in PARTS or name == "spec":
+            held = {part: getattr(self, part) for part in PARTS} | {"spec": self.spec, name: value}
+            _check_tensors(held.pop("spec"), self.shape, self.dtype, held)
         super().__setattr__(name, value)
 
     @property
@@ -98,23 +95,23 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     def dequantize(self, dtype: Any = None) -> Tensor:
         """Returns the values in the type that was quantized, or in `dtype`: a float of 16, 32 or 64 bits."""
         name = self.original if dtype is None else float_name(dtype)
-        text, wide = text_of(self.recipe), self.original
+        text, wide = text_of(self.spec), self.original
         return cast(Tensor, torch.ops.numerics.dequantize(
             self.packed, self.shared, self.zero_point, self.tensor_scale, list(self.shape), text, wide, name
         ))  # fmt: skip
 
     def with_parts(
-        self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
+        self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
     ) -> TensorQTensor:
         """Returns the same kind of tensor made of other parts, with this one's tensor scale."""
-        return TensorQTensor(recipe, shape, self.dtype, packed, shared, zero_point, self.tensor_scale)
+        return TensorQTensor(spec, shape, self.dtype, packed, shared, zero_point, self.tensor_scale)
 
     def each(self, move: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None) -> TensorQTensor:
         """The same, each of its tensors moved, copied or made anew by a function."""
         parts = (getattr(self, name) for name in PARTS)
         packed, *others = (None if part is None else move(part) for part in parts)
         assert packed is not None
-        return TensorQTensor(self.recipe, self.shape, dtype or self.dtype, packed, *others)
+        return TensorQTensor(self.spec, self.shape, dtype or self.dtype, packed, *others)
 
     @property
     def parts(self) -> list[Tensor]:
@@ -125,24 +122,24 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
         """The names of its tensors, and what else it is made of."""
-        return [name for name in PARTS if getattr(self, name) is not None], (self.recipe, self.dtype)
+        return [name for name in PARTS if getattr(self, name) is not None], (self.spec, self.dtype)
 
     @staticmethod
     def __tensor_unflatten__(
         inner: dict[str, Tensor], context: Any, outer_size: Any, outer_stride: Any
     ) -> TensorQTensor:
         """Makes the tensor again of what __tensor_flatten__ gave."""
-        recipe, dtype = context
-        return TensorQTensor(recipe, outer_size, dtype, **inner)
+        spec, dtype = context
+        return TensorQTensor(spec, outer_size, dtype, **inner)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Plain tensors and texts: what `torch.load(weights_only=True)` takes."""
         parts = [getattr(self, name) for name in PARTS]
-        said = (self.recipe.text, tuple(self.shape), self.original, parts, self.requires_grad)
+        said = (self.spec.text, tuple(self.shape), self.original, parts, self.requires_grad)
         return rebuilt, (*said, True) if isinstance(self, torch.nn.Parameter) else said
 
     def _stable_hash_for_caching(self) -> str:
-        return stable_hash(self.recipe.text, tensors=[self, *self.parts])
+        return stable_hash(self.spec.text, tensors=[self, *self.parts])
 
     @classmethod
     def takes_data(cls, x: Any, came: Any) -> bool:
@@ -170,7 +167,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
                 f"{self!r} cannot take the memory of {type(came).__name__} {came.dtype} {tuple(came.shape)}: "
                 "put a new Parameter in its place"
             )
-        self.__dict__.update({name: getattr(came, name) for name in PARTS}, recipe=came.recipe)
+        self.__dict__.update({name: getattr(came, name) for name in PARTS}, spec=came.spec)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TensorQTensor:
         """A copy of all its parts; torch's own looks for the values' memory."""
@@ -185,7 +182,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     @property
     def _beside(self) -> dict[str, Any]:
         """What its owner has attached to it."""
-        return {name: held for name, held in self.__dict__.items() if name not in (*PARTS, "recipe")}
+        return {name: held for name, held in self.__dict__.items() if name not in (*PARTS, "spec")}
 
     def share_memory_(self) -> TensorQTensor:
         """Moves its parts to memory that other processes see."""
@@ -206,7 +203,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         from numerics.pytorch.collectives import cut_along_first
 
         cut, whole = cut_along_first(self)
-        return tuple(cut.values()), (self.recipe, tuple(cut), whole, tuple(size), self.dtype)
+        return tuple(cut.values()), (self.spec, tuple(cut), whole, tuple(size), self.dtype)
 
     def fsdp_post_all_gather(
         self, gathered: tuple[Tensor, ...], metadata: Any, param_dtype: torch.dtype, *, out: Any = None
@@ -214,35 +211,35 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         """The whole tensor of all ranks' parts, trimmed of what evened them out."""
         from numerics.pytorch.collectives import joined
 
-        recipe, names, whole, size, dtype = metadata
+        spec, names, whole, size, dtype = metadata
         if out is not None:
             return None
-        whole_ = joined(recipe, size, dtype, dict(zip(names, gathered, strict=True)), whole)
+        whole_ = joined(spec, size, dtype, dict(zip(names, gathered, strict=True)), whole)
         return whole_, ()  # views of what was gathered: FSDP fills that again
 
 
 def rebuilt(
-    recipe: str, shape: tuple[int, ...], dtype: str, parts: list[Any], requires_grad: bool,
+    spec: str, shape: tuple[int, ...], dtype: str, parts: list[Any], requires_grad: bool,
     parameter: bool = False,
 ) -> Any:  # fmt: skip
     """A QTensor from what a pickle holds, whatever it holds; raises NumericsError where that is none."""
     if not isinstance(parts, (list, tuple)) or len(parts) != len(PARTS) or type(requires_grad) is not bool:
         raise NumericsError(f"a QTensor is made of {', '.join(PARTS)} and of whether it learns")
     kind = {name: kind for kind, name in FLOATS.items()}.get(dtype if isinstance(dtype, str) else "")
-    made = TensorQTensor(Recipe.parse(recipe), check_shape(shape), kind, *parts)
+    made = TensorQTensor(QuantSpec.parse(spec), check_shape(shape), kind, *parts)
     return (
         torch.nn.Parameter(made, requires_grad) if parameter is True else made.requires_grad_(requires_grad)
     )
 
 
-def _check_tensors(recipe: Any, shape: Any, dtype: Any, parts: dict[str, Any]) -> None:
+def _check_tensors(spec: Any, shape: Any, dtype: Any, parts: dict[str, Any]) -> None:
     """check_parts, for parts that are tensors: what torch makes without looking at it."""
     if dtype not in FLOATS:
         raise NumericsError(f"a QTensor stands for {', '.join(FLOATS.values())}, not {dtype!s:.80}")
     if not all(part is None or isinstance(part, Tensor) for part in parts.values()):
         kinds = ", ".join(type(part).__name__ for part in parts.values())
         raise NumericsError(f"a QTensor of torch is made of tensors, not of {kinds}")
-    check_parts(recipe, shape, FLOATS[dtype], parts)
+    check_parts(spec, shape, FLOATS[dtype], parts)
 
 
 def _are_values(q: TensorQTensor, came: Any) -> bool:
@@ -263,9 +260,9 @@ def _may_be_swapped(q: TensorQTensor) -> bool:
     return free
 
 
-def text_of(recipe: Recipe) -> str:
+def text_of(spec: QuantSpec) -> str:
     """Its text: a constant for torch.compile."""
-    return recipe.text
+    return spec.text
 
 
 torch.serialization.add_safe_globals([rebuilt])

@@ -1,7 +1,8 @@
 """What the parts of a quantized tensor are, and the one check that they are so.
 
 Bytes, scales and zero points come from calls, files, pickles and other processes, and kernels read
-them by their addresses: whoever makes a QTensor comes through `check_parts`, and so does whoever reads one.
+them by their addresses: whoever makes a QTensor comes through `check_parts`, and so does whoever reads
+one.  What torch's operator has just made is as it should be.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numerics.backends.host.tensors import check_memory, is_tensor
 from numerics.backends.partition import fits_array
 from numerics.formats.errors import NumericsError
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 PARTS = ("packed", "shared", "zero_point", "tensor_scale")
 """What a quantized tensor holds, as far as its format has it."""
@@ -33,29 +34,29 @@ class Part(NamedTuple):
         return f"{self.kind.name} of shape {self.shape}"
 
 
-def parts_of(recipe: Recipe, shape: tuple[int, ...], original: str) -> Mapping[str, Part]:
+def parts_of(spec: QuantSpec, shape: tuple[int, ...], original: str) -> Mapping[str, Part]:
     """What a tensor of that shape and float type consists of, quantized so.
 
-    >>> parts_of(Recipe.make("mxfp4"), (2, 64), "float32")["shared"].shape
+    >>> parts_of(QuantSpec("mxfp4"), (2, 64), "float32")["shared"].shape
     (2, 2)
     """
     try:
-        return _parts(recipe, shape, original)
+        return _parts(spec, shape, original)
     except TypeError:  # sizes that torch.compile does not know yet cannot be remembered
-        return _parts.__wrapped__(recipe, shape, original)
+        return _parts.__wrapped__(spec, shape, original)
 
 
 @lru_cache(maxsize=4096)
-def _parts(recipe: Recipe, shape: tuple[int, ...], original: str) -> Mapping[str, Part]:
-    found = {"packed": Part(np.dtype(np.uint8), (recipe.packed_bytes(shape),))}
-    shared = recipe.shared_shape(shape)
-    if not recipe.blocked:
-        wide = recipe.stored_scale_type(original) == "float64"
+def _parts(spec: QuantSpec, shape: tuple[int, ...], original: str) -> Mapping[str, Part]:
+    found = {"packed": Part(np.dtype(np.uint8), (spec.packed_bytes(shape),))}
+    shared = spec.shared_shape(shape)
+    if not spec.blocked:
+        wide = spec.stored_scale_type(original) == "float64"
         found["shared"] = Part(np.dtype(np.float64 if wide else np.float32), shared)
-        if not recipe.symmetric:
-            found["zero_point"] = Part(np.dtype(recipe.zero_point_type), shared)
+        if not spec.symmetric:
+            found["zero_point"] = Part(np.dtype(spec.zero_point_type), shared)
         return found
-    d = recipe.block
+    d = spec.block
     if d.scale_beside:
         found["shared"] = Part(np.dtype(d.scale_code_dtype), shared)
     if d.has_tensor_scale:
@@ -63,28 +64,28 @@ def _parts(recipe: Recipe, shape: tuple[int, ...], original: str) -> Mapping[str
     return found
 
 
-def check_parts(recipe: Any, shape: Any, original: Any, parts: Mapping[str, Any]) -> None:
+def check_parts(spec: Any, shape: Any, original: Any, parts: Mapping[str, Any]) -> None:
     """Raises NumericsError unless these are the parts of a tensor of that shape and type, quantized so.
 
     parts: by the names of PARTS, None for what is not there.  Types, shapes, devices and kinds of memory
     are looked at, no number is: a part on a device is not waited for.  What torch.compile does not know
     yet, a size, is looked at when it runs.
     """
-    if not isinstance(recipe, Recipe):
-        raise NumericsError(f"a quantized tensor has a Recipe, not {_kind(recipe)}")
+    if not isinstance(spec, QuantSpec):
+        raise NumericsError(f"a quantized tensor has a QuantSpec, not {_kind(spec)}")
     if not isinstance(original, str) or original not in ORIGINALS:
         raise NumericsError(f"a quantized tensor stands for {', '.join(ORIGINALS)}, not {original!r:.80}")
-    due = parts_of(recipe, check_shape(shape), original)
+    due = parts_of(spec, check_shape(shape), original)
     for name in PARTS:
         part, planned = parts[name], due.get(name)
         if (part is None) != (planned is None):
             came = "nothing" if part is None else f"a {_kind(part)}"
-            raise NumericsError(f"{_said(recipe, shape)}: {name} must be {planned or 'None'}, not {came}")
+            raise NumericsError(f"{_said(spec, shape)}: {name} must be {planned or 'None'}, not {came}")
         if planned is not None and not (type(part) is float and name == "tensor_scale"):
-            _check(name, part, planned, parts["packed"], recipe, shape)
+            _check(name, part, planned, parts["packed"], spec, shape)
     number = parts["tensor_scale"]
     if type(number) is float and not 0.0 < number < math.inf:
-        raise NumericsError(f"{_said(recipe, shape)}: tensor_scale {number} is not positive and finite")
+        raise NumericsError(f"{_said(spec, shape)}: tensor_scale {number} is not positive and finite")
 
 
 def check_shape(shape: Any) -> tuple[int, ...]:
@@ -105,7 +106,7 @@ def check_shape(shape: Any) -> tuple[int, ...]:
 _PLAIN = ("Tensor", "Parameter")  # what tracing puts in their place has no memory
 
 
-def _check(name: str, part: Any, due: Part, packed: Any, recipe: Recipe, shape: Any) -> None:
+def _check(name: str, part: Any, due: Part, packed: Any, spec: QuantSpec, shape: Any) -> None:
     """One part: its kind of memory, its device, its type, its shape."""
     if is_tensor(part):
         check_memory(part)
@@ -113,21 +114,21 @@ def _check(name: str, part: Any, due: Part, packed: Any, recipe: Recipe, shape: 
         fits = kind == due.kind.name and sizes_fit(part.shape, due.shape)
         if is_tensor(packed) and part.device != packed.device:
             where = f"{name} is on {part.device}, packed on {packed.device}"
-            raise NumericsError(f"{_said(recipe, shape)}: {where}")
+            raise NumericsError(f"{_said(spec, shape)}: {where}")
         if type(part).__name__ in _PLAIN and any(
             step == 0 and n > 1 for n, step in zip(part.shape, part.stride(), strict=True)
         ):
-            raise NumericsError(f"{_said(recipe, shape)}: {name} is expanded: fewer numbers than it says")
+            raise NumericsError(f"{_said(spec, shape)}: {name} is expanded: fewer numbers than it says")
     elif isinstance(part, (np.ndarray, np.generic)):
         fits = part.dtype == due.kind and part.dtype.isnative and part.shape == due.shape
         kind = part.dtype.str if not part.dtype.isnative else part.dtype.name
     else:
-        raise NumericsError(f"{_said(recipe, shape)}: {name} must be {due}, not {_kind(part)}")
+        raise NumericsError(f"{_said(spec, shape)}: {name} must be {due}, not {_kind(part)}")
     if is_tensor(part) != is_tensor(packed):
-        raise NumericsError(f"{_said(recipe, shape)}: packed is {_kind(packed)}, {name} {_kind(part)}")
+        raise NumericsError(f"{_said(spec, shape)}: packed is {_kind(packed)}, {name} {_kind(part)}")
     if not fits:
         came = f"{kind} of shape {tuple(part.shape)}"
-        raise NumericsError(f"{_said(recipe, shape)}: {name} must be {due}, not {came}")
+        raise NumericsError(f"{_said(spec, shape)}: {name} must be {due}, not {came}")
 
 
 def sizes_fit(came: Any, due: tuple[int, ...]) -> bool:
@@ -142,8 +143,8 @@ def _unknown(n: Any) -> bool:
     return type(n).__name__ == "SymInt"
 
 
-def _said(recipe: Recipe, shape: Any) -> str:
-    return f"{recipe.dtype} of shape {tuple(shape)!s:.80}"
+def _said(spec: QuantSpec, shape: Any) -> str:
+    return f"{spec.dtype} of shape {tuple(shape)!s:.80}"
 
 
 def _kind(x: Any) -> str:

@@ -18,22 +18,22 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
-from numerics.backends.host.affine import AffineBackend
 from numerics.backends.host.backend import HostBackend
-from numerics.backends.host.executor import Affine
 from numerics.backends.host.float_bits import bfloat16_type
-from numerics.backends.host.tensors import as_array, is_tensor, number_of
+from numerics.backends.host.tensors import is_tensor, number_of
 from numerics.backends.partition import check_axis
+from numerics.backends.quantizing import to_host, wide_type
 from numerics.formats import dispatch
-from numerics.formats.block import Blocks, PackedBlocks
+from numerics.formats.block import Blocks
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.protocol import Parts
 from numerics.formats.registry import name_of_type
 from numerics.tensor import slicing
 from numerics.tensor.parts import ORIGINALS as ORIGINALS
 from numerics.tensor.parts import check_parts
 from numerics.tensor.scheme import Scheme
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 Array = NDArray[Any]
 SCALE_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16, "pof2": 8}
@@ -44,7 +44,7 @@ SHOWN = 6  # values of a notebook's view
 class QTensor:
     """A quantized tensor: packed codes and the scales that they share.  Made by `quantize` and `load`.
 
-    shape: of the tensor, as it was.  recipe: the options by which it was quantized.
+    shape: of the tensor, as it was.  spec: the options by which it was quantized, a QuantSpec.
     packed: its codes in C order as one string of bits (uint8); of mx4, mx6, mx9 whole blocks
     (docs/layout.md).
     shared: the scales beside the codes: float32 (float64 where that is the scale type) in the shape that the
@@ -59,7 +59,7 @@ class QTensor:
     QTensor(int4, shape=(4,), per_tensor(), 12 bits a value)
     """
 
-    recipe: Recipe
+    spec: QuantSpec
     shape: tuple[int, ...]
     packed: Any
     shared: Any
@@ -93,17 +93,17 @@ class QTensor:
     @property
     def format(self) -> Dtype:
         """The number format of the codes."""
-        return self.recipe.dtype
+        return self.spec.dtype
 
     @property
     def scheme(self) -> Scheme | None:
         """Which elements share a scale: a Scheme; None for block formats."""
-        return self.recipe.scheme
+        return self.spec.scheme
 
     @property
     def axis(self) -> int | None:
         """The axis along which blocks lie; None for formats of single numbers."""
-        return self.recipe.axis
+        return self.spec.axis
 
     @property
     def scale_type(self) -> str:
@@ -111,14 +111,14 @@ class QTensor:
 
         float: the type of the tensor that was quantized, whichever that was.
         """
-        return self.recipe.scale_type
+        return self.spec.scale_type
 
     @property
     def codes(self) -> Any:
         """The codes in the tensor's shape, unpacked: uint8, or uint16 for more than 8 bits."""
-        if self.recipe.blocked:
+        if self.spec.blocked:
             return self.blocks.codes
-        return self.recipe.element.unpack(self.packed, tuple(self.shape))
+        return self.spec.element.unpack(self.packed, tuple(self.shape))
 
     @property
     def blocks(self) -> Blocks:
@@ -126,10 +126,10 @@ class QTensor:
 
         Raises NumericsError for a format of single numbers.
         """
-        if not self.recipe.blocked:
+        if not self.spec.blocked:
             raise NumericsError(f"{self.format} is not a block format")
         tensor_scale = None if self.tensor_scale is None else number_of(self.tensor_scale)
-        return self.recipe.block.unpack(
+        return self.spec.block.unpack(
             self.packed, tuple(self.shape), axis=cast(int, self.axis), scale=self.shared,
             tensor_scale=tensor_scale,
         )  # fmt: skip
@@ -157,7 +157,7 @@ class QTensor:
         bits = (
             8 * self.shared.itemsize
             if self.scheme is None
-            else SCALE_BITS[self.recipe.stored_scale_type(self.original)]
+            else SCALE_BITS[self.spec.stored_scale_type(self.original)]
         )
         return int(math.prod(self.shared.shape) * bits // 8)
 
@@ -192,7 +192,7 @@ class QTensor:
         Error(sqnr=inf, max_error=0.0, non_finite=0)
         """
         x = values_of(x)
-        data = to_host(affine_backend(x).prepare(x)[0])
+        data = to_host(dispatch.owner(x).prepare(x).data)
         if data.shape != tuple(self.shape):
             raise NumericsError(f"x has shape {data.shape}, the quantized tensor {tuple(self.shape)}")
         sums = ErrorSums()
@@ -221,7 +221,7 @@ class QTensor:
         raise NotImplementedError
 
     def with_parts(
-        self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
+        self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
     ) -> QTensor:
         """Returns the same kind of tensor made of other parts, with this one's tensor scale."""
         raise NotImplementedError
@@ -231,10 +231,10 @@ class QTensor:
 class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
     """A QTensor of a backend's own arrays: NumPy's; on a GPU, those of its kernels.
 
-    Raises NumericsError for parts that are not those of the recipe and the shape (parts.py).
+    Raises NumericsError for parts that are not those of the spec and the shape (parts.py).
     """
 
-    recipe: Recipe
+    spec: QuantSpec
     shape: tuple[int, ...]
     packed: Any
     shared: Any = None
@@ -243,7 +243,7 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
     original: str = "float32"
 
     def __post_init__(self) -> None:
-        check_parts(self.recipe, self.shape, self.original, {
+        check_parts(self.spec, self.shape, self.original, {
             "packed": self.packed, "shared": self.shared, "zero_point": self.zero_point,
             "tensor_scale": self.tensor_scale,
         })  # fmt: skip
@@ -312,24 +312,24 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
         """Elements."""
         return math.prod(self.shape)
 
+    @classmethod
+    def of_parts(cls, spec: QuantSpec, parts: Parts) -> ArrayQTensor:
+        """What a backend made by that spec."""
+        return cls(spec=spec, **parts._asdict())
+
+    @property
+    def parts(self) -> Parts:
+        """What it consists of, as a backend takes it."""
+        return Parts(
+            self.packed, self.shared, self.zero_point, self.tensor_scale, self.shape, self.original
+        )  # fmt: skip
+
     def dequantize(self, dtype: Any = None) -> Any:
         """Returns the values in the type that was quantized, or in `dtype`: a float of 16, 32 or 64 bits."""
         name = self.original if dtype is None else float_name(dtype)
         if name == "bfloat16" and not is_tensor(self.packed):
             bfloat16_type()
-        return affine_backend(self.packed).give(self.decoded(), name)
-
-    def decoded(self) -> Any:
-        target, wide = affine_backend(self.packed), wide_type(self.original)
-        if self.recipe.blocked:
-            d, axis = self.recipe.block, cast(int, self.axis)
-            stored = PackedBlocks(d, axis, self.shape, self.packed, self.shared, self.tensor_scale)
-            return target.give(target.dequantize_blocks(stored), wide)
-        zero = self.zero_point
-        if zero is not None and self.recipe.zero_point_type == "float32":
-            zero = target.give(zero, wide)
-        affine = Affine(target.give(self.shared, wide), zero)
-        return target.dequantize(self.codes, self.recipe.element, self.recipe.partition(self.shape), affine)
+        return dispatch.owner(self.packed).dequantize(self.parts, self.spec, name)
 
     def to(self, *where: Any, **options: Any) -> Any:
         """Returns the same as tensors of torch on another device, as `torch.Tensor.to` takes it."""
@@ -338,11 +338,11 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
         return as_tensors(self).to(*where, **options)
 
     def with_parts(
-        self, recipe: Recipe, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
+        self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
     ) -> ArrayQTensor:
         """Returns the same kind of tensor made of other parts, with this one's tensor scale."""
         return replace(
-            self, recipe=recipe, shape=shape, packed=packed, shared=shared, zero_point=zero_point
+            self, spec=spec, shape=shape, packed=packed, shared=shared, zero_point=zero_point
         )  # fmt: skip
 
 
@@ -409,11 +409,6 @@ class ErrorSums:
         return 10 * math.log10(ratio)
 
 
-def affine_backend(x: Any) -> AffineBackend:
-    """The backend that computes with x."""
-    return cast(AffineBackend, dispatch.owner(x))
-
-
 def _host(x: Array) -> HostBackend:
     """The backend that sums over x: the chosen one where it is the host's, else the fastest that is there."""
     finders: tuple[Callable[[], object], ...] = (lambda: dispatch.owner(x), lambda: dispatch.get("cpu"))
@@ -435,18 +430,6 @@ def values_of(x: Any) -> Any:
     return x.dequantize() if isinstance(x, QTensor) else x
 
 
-def wide_type(original: str) -> str:
-    """The type in which a tensor of that type is computed: at least float32."""
-    return "float64" if original in ("float64", "python") else "float32"
-
-
 def float_name(dtype: Any) -> str:
     """`float32` for a float type, whoever's; raises NumericsError for another."""
     return one_of("float type", name_of_type(dtype) or dtype, ORIGINALS[:-1])
-
-
-def to_host(x: Any) -> Array:
-    """An array of any backend as NumPy's."""
-    if not is_tensor(x):
-        return np.asarray(x)
-    return as_array(x if x.is_meta else x.cpu())  # of a meta tensor there is nothing to copy

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from numerics.backends.host.affine import Partition
-from numerics.backends.partition import AXES, as_shape, check_axis
+from numerics.backends.partition import AXES, Partition, as_shape, check_axis
 from numerics.formats.errors import NumericsError, integer, one_of, said
 
 NUMBERS = {"per_tensor": (), "per_channel": ("axis",), "per_group": ("size", "axis")}
@@ -82,9 +81,9 @@ class Scheme:
         if type(shape) is not tuple:
             shape = as_shape(shape)
         try:
-            return _partition(self, shape)
+            return partition_of(self, shape)
         except TypeError:  # sizes that torch.compile does not know yet cannot be remembered
-            return _partition.__wrapped__(self, shape)
+            return partition_of.__wrapped__(self, shape)
 
 
 def spelled(scheme: Any) -> Any:
@@ -96,7 +95,8 @@ def spelled(scheme: Any) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _partition(scheme: Scheme, shape: tuple[int, ...]) -> Partition:
+def partition_of(scheme: Scheme, shape: tuple[int, ...]) -> Partition:
+    """`Scheme.partition`, remembered."""
     axis = None if scheme.axis is None else check_axis(scheme.axis, shape)
     return Partition(shape, axis, scheme.size)
 

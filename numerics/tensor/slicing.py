@@ -13,7 +13,7 @@ from numerics.backends.partition import check_axis
 from numerics.formats.block import Blocks
 from numerics.formats.errors import NumericsError, integer, said
 from numerics.tensor.scheme import per_channel, per_group, per_tensor
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 if TYPE_CHECKING:
     from numerics.tensor.qtensor import QTensor
@@ -61,7 +61,7 @@ def sliced(q: QTensor, axis: int, places: slice, called: int | None = None) -> Q
     if not count:  # nothing lies everywhere, and cuts nothing
         start, stop, step = 0, 0, 1
     if (count, step) == (length, 1):
-        return q.with_parts(q.recipe, tuple(q.shape), q.packed, q.shared, q.zero_point)
+        return q.with_parts(q.spec, tuple(q.shape), q.packed, q.shared, q.zero_point)
     if size > 1 and (step != 1 or start % size or (stop % size and stop != length)):
         named = axis if called is None else called
         raise NumericsError(
@@ -72,7 +72,7 @@ def sliced(q: QTensor, axis: int, places: slice, called: int | None = None) -> Q
     elements = (*before, slice(start, None if stop < 0 else stop, step))
     shared = (*before, slice(start // size, -(-stop // size))) if size > 1 else elements
     shape = (*q.shape[:axis], count, *q.shape[axis + 1 :])
-    return _taken(q, q.recipe, shape, axis, elements, shared)
+    return _taken(q, q.spec, shape, axis, elements, shared)
 
 
 def selected(q: QTensor, axis: int, place: int, called: int | None = None) -> QTensor:
@@ -100,7 +100,7 @@ def rows(q: QTensor, take: Callable[[Any], Any], count: int) -> QTensor | None:
     packed = take(q.packed.reshape(q.shape[0], bits // 8)).reshape(-1)
     beside = take if shared_along(q, 0) else (lambda part: part)
     shared, zero = (None if p is None else beside(p) for p in (q.shared, q.zero_point))
-    return q.with_parts(q.recipe, (count, *q.shape[1:]), packed, shared, zero)
+    return q.with_parts(q.spec, (count, *q.shape[1:]), packed, shared, zero)
 
 
 def flattened(q: QTensor) -> QTensor | None:
@@ -108,26 +108,26 @@ def flattened(q: QTensor) -> QTensor | None:
     if len(q.shape) == 1:
         return q
     count = math.prod(q.shape)
-    if q.recipe.blocked:
-        whole = blocked_axis(q) == len(q.shape) - 1 and q.shape[-1] % q.recipe.block.block == 0
-        recipe = q.recipe.with_axis(-1)
+    if q.spec.blocked:
+        whole = blocked_axis(q) == len(q.shape) - 1 and q.shape[-1] % q.spec.block.block == 0
+        spec = q.spec.with_axis(-1)
     else:
-        partition = q.recipe.partition(tuple(q.shape))
+        partition = q.spec.partition(tuple(q.shape))
         whole, scales = partition.in_order and count > 0, math.prod(partition.shared)
         scheme = per_tensor() if partition.axis is None else per_group(max(count // max(scales, 1), 1))
-        recipe = q.recipe.with_scheme(scheme)
+        spec = q.spec.with_scheme(scheme)
     if not whole:
         return None
-    flat = () if recipe.scheme == per_tensor() else (-1,)
+    flat = () if spec.scheme == per_tensor() else (-1,)
     shared, zero = (None if p is None else p.reshape(flat) for p in (q.shared, q.zero_point))
-    return q.with_parts(recipe, (count,), q.packed, shared, zero)
+    return q.with_parts(spec, (count,), q.packed, shared, zero)
 
 
 def blocked_axis(q: QTensor) -> int | None:
     """The axis along which blocks or groups lie, from the front."""
-    if q.recipe.blocked:
+    if q.spec.blocked:
         return check_axis(cast(int, q.axis), tuple(q.shape))
-    partition = q.recipe.partition(tuple(q.shape))
+    partition = q.spec.partition(tuple(q.shape))
     return None if partition.size is None else partition.axis
 
 
@@ -135,38 +135,38 @@ def sharing(q: QTensor, axis: int) -> int:
     """How many neighbours along that axis share a scale, where not all do: 1 but for the blocked axis."""
     if axis != blocked_axis(q):
         return 1
-    return q.recipe.block.block if q.recipe.blocked else cast(int, q.recipe.scheme_of_elements.size)
+    return q.spec.block.block if q.spec.blocked else cast(int, q.spec.scheme_of_elements.size)
 
 
 def shared_along(q: QTensor, axis: int) -> bool:
     """Do the fields that elements share have that axis?"""
-    if q.recipe.blocked:
+    if q.spec.blocked:
         return True
-    partition = q.recipe.partition(tuple(q.shape))
+    partition = q.spec.partition(tuple(q.shape))
     return partition.axis is not None and (partition.size is not None or partition.axis == axis)
 
 
 def _taken(
-    q: QTensor, recipe: Recipe, shape: tuple[int, ...], axis: int, elements: Index, shared: Index
+    q: QTensor, spec: QuantSpec, shape: tuple[int, ...], axis: int, elements: Index, shared: Index
 ) -> QTensor:
     """What lies at `elements` of the codes and at `shared` of the fields that blocks share."""
     packed = _bytes(q, elements[0]) if axis == 0 else None
-    if recipe.blocked:
-        packed = _packed_blocks(q, recipe, elements, shared) if packed is None else packed
-        return q.with_parts(recipe, shape, packed, None if q.shared is None else q.shared[shared], None)
-    packed = recipe.element.pack(q.codes[elements]) if packed is None else packed
-    channel = q.recipe.partition(tuple(q.shape)).axis
-    if q.recipe.scheme_of_elements.size is None:  # one scale for all, or one for each index of an axis
+    if spec.blocked:
+        packed = _packed_blocks(q, spec, elements, shared) if packed is None else packed
+        return q.with_parts(spec, shape, packed, None if q.shared is None else q.shared[shared], None)
+    packed = spec.element.pack(q.codes[elements]) if packed is None else packed
+    channel = q.spec.partition(tuple(q.shape)).axis
+    if q.spec.scheme_of_elements.size is None:  # one scale for all, or one for each index of an axis
         shared = elements[axis:] if channel == axis else ()
     scale, zero = (None if p is None else p[shared] for p in (q.shared, q.zero_point))
-    return q.with_parts(recipe, shape, packed, scale, zero)
+    return q.with_parts(spec, shape, packed, scale, zero)
 
 
-def _packed_blocks(q: QTensor, recipe: Recipe, elements: Index, shared: Index) -> Any:
+def _packed_blocks(q: QTensor, spec: QuantSpec, elements: Index, shared: Index) -> Any:
     whole = q.blocks
     micro = None if whole.microexponents is None else whole.microexponents[shared]
     codes, scale = whole.codes[elements], whole.scale[shared]
-    return recipe.block.pack(Blocks(recipe.block, cast(int, recipe.axis), codes, scale, micro))
+    return spec.block.pack(Blocks(spec.block, cast(int, spec.axis), codes, scale, micro))
 
 
 def _bytes(q: QTensor, places: Any) -> Any:
@@ -183,9 +183,9 @@ def _bytes(q: QTensor, places: Any) -> Any:
 def bits_of_index(q: QTensor) -> int | None:
     """Bits of one index of the first axis; None where they do not lie together."""
     inner = math.prod(q.shape[1:])
-    if not q.recipe.blocked:
-        return inner * q.recipe.element.bits
-    d, axis = q.recipe.block, cast(int, blocked_axis(q))
+    if not q.spec.blocked:
+        return inner * q.spec.element.bits
+    d, axis = q.spec.block, cast(int, blocked_axis(q))
     if d.scale_beside:
         return inner * d.element_bits
     lines = inner // max(q.shape[axis], 1)
@@ -199,16 +199,16 @@ def _inside(place: int, length: int, axis: int) -> int:
     return place % length
 
 
-def _without(q: QTensor, axis: int) -> Recipe:
-    """The recipe of what is left when an axis goes."""
-    recipe, ndim = q.recipe, len(q.shape)
-    if recipe.blocked:
-        return recipe.with_axis(_renumbered(cast(int, recipe.axis), axis, ndim))
-    scheme = recipe.scheme_of_elements
-    if scheme.axis is None or recipe.partition(tuple(q.shape)).axis == axis:
-        return recipe.with_scheme(per_tensor())
+def _without(q: QTensor, axis: int) -> QuantSpec:
+    """The spec of what is left when an axis goes."""
+    spec, ndim = q.spec, len(q.shape)
+    if spec.blocked:
+        return spec.with_axis(_renumbered(cast(int, spec.axis), axis, ndim))
+    scheme = spec.scheme_of_elements
+    if scheme.axis is None or spec.partition(tuple(q.shape)).axis == axis:
+        return spec.with_scheme(per_tensor())
     kept = _renumbered(scheme.axis, axis, ndim)
-    return recipe.with_scheme(per_channel(kept) if scheme.size is None else per_group(scheme.size, kept))
+    return spec.with_scheme(per_channel(kept) if scheme.size is None else per_group(scheme.size, kept))
 
 
 def _renumbered(axis: int, gone: int, ndim: int) -> int:

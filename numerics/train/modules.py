@@ -31,7 +31,7 @@ from numerics.pytorch.learned_scales import integer, lsq_scale, tqt_scale
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.scheme import Scheme, spelled
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 from numerics.train.thresholds import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
 
 __all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "threshold_kl_j", "tqt"]
@@ -105,12 +105,12 @@ def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Te
     >>> lsq_init(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), "int4", scheme="per_channel")
     tensor([1.5119, 1.0000])
     """
-    recipe = _recipe(dtype, scheme)
-    shares, wide = recipe.partition(tuple(_tensor(x).shape)), torch.promote_types(x.dtype, torch.float32)
+    spec = _spec(dtype, scheme)
+    shares, wide = spec.partition(tuple(_tensor(x).shape)), torch.promote_types(x.dtype, torch.float32)
     finite = x.detach().isfinite()
     total = reduced(torch.where(finite, x.detach(), 0.0).abs().to(wide), shares, torch.sum, 0.0)
     count = reduced(finite.to(wide), shares, torch.sum, 0.0)
-    found = 2 * total / count.clamp(min=1) / math.sqrt(recipe.element.max)
+    found = 2 * total / count.clamp(min=1) / math.sqrt(spec.element.max)
     return found.masked_fill(found == 0, 1.0)
 
 
@@ -124,12 +124,12 @@ class _Learned(LazyModuleMixin, nn.Module):
     hold it; DistributedDataParallel, torch.compile and torch.load of its state want the first batch first.
     """
 
-    recipe: Recipe
+    spec: QuantSpec
     zero_point: Tensor | None
 
-    def __init__(self, recipe: Recipe, zero_point: Tensor | None = None) -> None:
+    def __init__(self, spec: QuantSpec, zero_point: Tensor | None = None) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.spec = spec
         self.register_buffer("zero_point", zero_point)
 
     @property
@@ -175,7 +175,7 @@ class _Learned(LazyModuleMixin, nn.Module):
 
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor, whose values are those of forward, bit for bit."""
-        r = _recipe(self.recipe.dtype, self.recipe.scheme, self.zero_point is None, x.dtype == torch.float64)
+        r = _spec(self.spec.dtype, self.spec.scheme, self.zero_point is None, x.dtype == torch.float64)
         return quantize(
             x, r.dtype, scheme=r.scheme, symmetric=r.symmetric, scale_type=r.scale_type, scale=self.scale,
             zero_point=self.zero_point,
@@ -217,19 +217,19 @@ class TQT(_Learned):
     """
 
     def __init__(self, dtype: Any, init: str = "_3SD", *, scheme: Scheme | str | None = None) -> None:
-        recipe = _recipe(dtype, scheme)
-        if recipe.scheme_of_elements.kind != "per_tensor":
+        spec = _spec(dtype, scheme)
+        if spec.scheme_of_elements.kind != "per_tensor":
             raise NumericsError(
-                f"scheme={recipe.scheme!r} cannot be: TQT learns one threshold for a tensor; "
+                f"scheme={spec.scheme!r} cannot be: TQT learns one threshold for a tensor; "
                 "LSQ learns a scale for each channel or group"
             )
-        super().__init__(recipe)
+        super().__init__(spec)
         self.init = one_of("threshold initialization", init, THRESHOLD_INIT)
         self.log2_threshold = _uninitialized()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, in its own type and shape."""
-        return tqt(x, self.log2_threshold, self.recipe.dtype)
+        return tqt(x, self.log2_threshold, self.spec.dtype)
 
     @property
     def threshold(self) -> Tensor:
@@ -240,15 +240,15 @@ class TQT(_Learned):
     def scale(self) -> Tensor:
         """The scale in use, without its history."""
         log2_threshold = self._ready(self.log2_threshold)
-        found = tqt_scale(log2_threshold, integer(self.recipe.dtype))
+        found = tqt_scale(log2_threshold, integer(self.spec.dtype))
         return number_tensor(found, log2_threshold.device)
 
     def extra_repr(self) -> str:
         """What it was made with."""
-        return f"{self.recipe.dtype}, init={self.init!r}"
+        return f"{self.spec.dtype}, init={self.init!r}"
 
     def _begin(self, x: Tensor) -> None:
-        threshold = THRESHOLD_INIT[self.init](x, self.recipe.dtype)
+        threshold = THRESHOLD_INIT[self.init](x, self.spec.dtype)
         self.log2_threshold.materialize((), x.device, torch.promote_types(x.dtype, torch.float32))
         self.log2_threshold.fill_(math.log2(threshold or 1.0))
 
@@ -276,12 +276,12 @@ class LSQ(_Learned):
 
     def __init__(self, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None) -> None:
         found = None if zero_point is None else given_tensor("zero_point", zero_point)
-        super().__init__(_recipe(dtype, scheme, found is None), found)
+        super().__init__(_spec(dtype, scheme, found is None), found)
         self.step = _uninitialized()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, in its own type and shape."""
-        return lsq(x, self.step, self.recipe.dtype, scheme=self.recipe.scheme, zero_point=self.zero_point)
+        return lsq(x, self.step, self.spec.dtype, scheme=self.spec.scheme, zero_point=self.zero_point)
 
     @property
     def scale(self) -> Tensor:
@@ -290,10 +290,10 @@ class LSQ(_Learned):
 
     def extra_repr(self) -> str:
         """What it was made with."""
-        return f"{self.recipe.dtype}, scheme={self.recipe.scheme}"
+        return f"{self.spec.dtype}, scheme={self.spec.scheme}"
 
     def _begin(self, x: Tensor) -> None:
-        found = lsq_init(x, self.recipe.dtype, scheme=self.recipe.scheme)
+        found = lsq_init(x, self.spec.dtype, scheme=self.spec.scheme)
         self.step.materialize(found.shape, found.device, found.dtype)
         self.step.copy_(found)
 
@@ -325,16 +325,16 @@ def _moved(parameter: Any, fn: Callable[[Tensor], Tensor], emptied: bool) -> nn.
 # ---- recipes and checks ----------------------------------------------------------------------------
 
 
-def _recipe(dtype: Any, scheme: Any = None, symmetric: bool = True, wide: bool = False) -> Recipe:
-    """Returns the recipe of a scale that is used as it is: float32, of float64 tensors float64."""
+def _spec(dtype: Any, scheme: Any = None, symmetric: bool = True, wide: bool = False) -> QuantSpec:
+    """Of a scale that is used as it is: float32, for float64 tensors float64."""
     found = integer(dtype)
     kept = "float" if wide else "float32"
-    return Recipe.make(found, scheme=scheme, symmetric=symmetric, scale_type=kept)
+    return QuantSpec(found, scheme=scheme, symmetric=symmetric, scale_type=kept)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _text(*options: Any) -> str:
-    return _recipe(*options).text
+    return _spec(*options).text
 
 
 def _tensor(x: Any) -> Tensor:

@@ -23,11 +23,12 @@ from numerics.backends.gpu import affine as affine_kernels
 from numerics.backends.gpu import backend as gpu_backend
 from numerics.backends.gpu import blocks, launch, native, packing
 from numerics.backends.gpu.blocks import Cut
-from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
+from numerics.backends.partition import Partition
+from numerics.backends.quantizing import AffineOptions
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import Sweep
-from numerics.formats.rounding import BlockOptions, Draw
+from numerics.formats.rounding import BlockOptions, Draw, Rounding
 from tests.children import LIMIT
 from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, edges
 
@@ -67,20 +68,18 @@ def test_affine_equals_the_cpu(monkeypatch, name, zero, kind):
     x = (100 * rng.standard_normal(partition.shape)).astype(kind)
     host = affine(partition, zero, kind)
     device = Affine(*(None if part is None else tensor(part) for part in host))
-    for rounding, draw in (("half_even", Draw()), ("floor", Draw()), ("stochastic", Draw(seed=7))):
-        due = CPU.quantize(x, nx.int8, partition, host, rounding, draw)
-        came = GPU.quantize(tensor(x), nx.int8, partition, device, rounding, draw)
+    for rounding in (Rounding(), Rounding("floor"), Rounding("stochastic", draw=Draw(seed=7))):
+        due = CPU.encode_affine(x, nx.int8, partition, host, rounding)
+        came = GPU.encode_affine(tensor(x), nx.int8, partition, device, rounding)
         assert_same_bits(came.numpy(), due, x)
-        packed = GPU.quantize_packed(tensor(x), nx.int8, partition, device, rounding, draw)
+        packed = GPU.quantize_packed(tensor(x), nx.int8, partition, device, rounding)
         assert_same_bits(packed.numpy(), due.reshape(-1))
-        values = CPU.fake_quantize(x, nx.int8, partition, host, rounding, draw)
-        assert_same_bits(
-            GPU.fake_quantize(tensor(x), nx.int8, partition, device, rounding, draw).numpy(), values, x
-        )
-    assert_same_bits(
-        GPU.dequantize(came, nx.int8, partition, device).numpy(),
-        CPU.dequantize(due, nx.int8, partition, host),
-    )
+        values = CPU.round_affine(x, nx.int8, partition, host, rounding)
+        assert_same_bits(GPU.round_affine(tensor(x), nx.int8, partition, device, rounding).numpy(), values, x)
+    values = CPU.decode_affine(due, nx.int8, partition, host)
+    assert_same_bits(GPU.decode_affine(came, nx.int8, partition, device).numpy(), values)
+    assert_same_bits(GPU.dequantize_packed(packed, nx.int8, partition, device).numpy(), values)
+    assert_same_bits(CPU.dequantize_packed(packed.numpy(), nx.int8, partition, host), values)
 
 
 @pytest.mark.parametrize("name", PARTITIONS)
@@ -93,7 +92,7 @@ def test_extremes_and_scales_equal_the_cpu(name):
     found = GPU.extremes(tensor(x), partition)
     for came, due, widened in zip(found, ends, (np.minimum, np.maximum), strict=True):
         assert_same_bits(widened(came.numpy(), np.float32(0)), widened(due, np.float32(0)))
-    options = nx.backends.affine.AffineOptions(False, "bfloat16", "int32")
+    options = AffineOptions(False, "bfloat16", "int32")
     due = CPU.find_affine(*ends, nx.int8, options)
     came = GPU.find_affine(*(tensor(end) for end in ends), nx.int8, options)
     for part, other in zip(came, due, strict=True):
@@ -145,22 +144,21 @@ def test_small_programs_pack_every_width(monkeypatch, bits):
     if bits > 1:
         d = nx.float_format(1 if bits == 2 else 2, max(bits - 3, 0), name=f"bits{bits}", specials="none")
         x = edges()[:3001]
-        assert_same_bits(
-            GPU.encode_packed(tensor(x), d, "half_even", "saturate", Draw()).numpy(), d.encode_packed(x)
-        )
+        assert_same_bits(GPU.encode_packed(tensor(x), d, Rounding()).numpy(), d.encode_packed(x))
 
 
 def test_tensors_stay_where_they_are():
     x = torch.linspace(-3, 3, 64).requires_grad_()
     with pytest.raises(nx.NumericsError, match=r"out must be a uint8 tensor of shape \(64,\), not float32"):
-        GPU.encode(x, nx.fp4, "half_even", "saturate", Draw(), torch.empty(64))
+        GPU.encode(x, nx.fp4, Rounding(), torch.empty(64))
     with pytest.raises(nx.NumericsError, match="cannot encode int32 data"):
-        GPU.encode(x.detach().int(), nx.fp4, "half_even", "saturate", Draw(), None)
+        GPU.encode(x.detach().int(), nx.fp4, Rounding(), None)
+    drawn = Draw(bits=torch.zeros(3, dtype=torch.int32))
     with pytest.raises(nx.NumericsError, match="random_bits must be uint32 of shape"):
-        GPU.encode(x, nx.fp4, "stochastic", "saturate", Draw(bits=torch.zeros(3, dtype=torch.int32)), None)
+        GPU.encode(x, nx.fp4, Rounding("stochastic", draw=drawn), None)
     out = torch.empty(64, 1, dtype=torch.uint8)[:, 0]
-    assert GPU.encode(x, nx.fp4, "half_even", "saturate", Draw(), out) is out
-    assert not GPU.round(x, nx.fp4, "half_even", "saturate", Draw(), None).requires_grad
+    assert GPU.encode(x, nx.fp4, Rounding(), out) is out
+    assert not GPU.round(x, nx.fp4, Rounding(), None).requires_grad
 
 
 def test_nothing_native_is_trusted_without_a_proof():
@@ -294,7 +292,7 @@ def test_the_sweep_of_the_gpu_script_can_fail():
     steps = breakpoints(nx.fp4, "half_even", "saturate", False)
 
     def encode(x: torch.Tensor) -> torch.Tensor:
-        return GPU.encode(x, nx.fp4, "half_even", "saturate", Draw(), None)
+        return GPU.encode(x, nx.fp4, Rounding(), None)
 
     def judged() -> Sweep:
         bounds = steps[2][0] - 500, steps[2][0] + 500

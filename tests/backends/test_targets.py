@@ -20,6 +20,7 @@ from numerics.backends.cpu.operations import encode_operation, round_operation
 from numerics.backends.cpu.streams import CODES
 from numerics.backends.host import ieee
 from numerics.formats import dispatch
+from numerics.formats.rounding import Rounding
 from tests.conftest import assert_same_bits
 
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
@@ -132,9 +133,9 @@ def compiled_for(triple: str, operation):
 def operations():
     x = np.ones(1, np.float32)
     return [
-        round_operation(x, nx.mxfp8_e5m2.element, "half_even", "saturate"),
-        encode_operation(x, nx.fp8_e4m3, "half_even", "saturate", CODES["uint8"]),
-        round_operation(x.astype(np.float16), nx.bfloat16, "floor", "saturate"),
+        round_operation(x, nx.mxfp8_e5m2.element, Rounding()),
+        encode_operation(x, nx.fp8_e4m3, Rounding(), CODES["uint8"]),
+        round_operation(x.astype(np.float16), nx.bfloat16, Rounding("floor")),
     ]
 
 

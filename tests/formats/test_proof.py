@@ -15,7 +15,7 @@ from numerics.backends.cpu import EXECUTOR
 from numerics.backends.cpu.executor import CpuExecutor
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import Sweep, sweep
-from numerics.formats.rounding import DETERMINISTIC
+from numerics.formats.rounding import DETERMINISTIC, Rounding
 
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))  # make verify: all of them
 CASES = [
@@ -32,7 +32,7 @@ def prove(executor: CpuExecutor, dtype: nx.Float, rounding: str, overflow: str) 
     """All 2**32 inputs."""
 
     def encode(x: np.ndarray, out: np.ndarray) -> None:
-        executor.encode(x, dtype, rounding, overflow, None, out)
+        executor.encode(x, dtype, Rounding(rounding, overflow), out)
 
     return sum(
         (

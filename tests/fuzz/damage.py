@@ -248,7 +248,7 @@ def _loaded(raw: bytes) -> Any:
 
 def _fits(q: TensorQTensor) -> None:
     """What is used has the bytes that its shape needs."""
-    due = q.recipe.packed_bytes(tuple(q.shape))
+    due = q.spec.packed_bytes(tuple(q.shape))
     if q.packed.is_meta:
         return
     assert q.packed.numel() == due, f"{q.packed.numel()} bytes are used for the {due} of {tuple(q.shape)}"

@@ -15,7 +15,7 @@ import numerics as nx
 from numerics.cli import commands
 from numerics.files import checkpoint
 from numerics.files.header import KEY
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 from tests.conftest import assert_same_bits
 
 X = np.array([[np.inf, 1.0, -0.0, 3.39e38], [1e-40, -np.inf, 0.1, 65520.0]], np.float32)
@@ -45,8 +45,8 @@ def test_tensors_are_cast_too():
     due = x.detach().to(torch.bfloat16).float()
     assert torch.equal(nx.quantize(x, "bfloat16").dequantize(), due)
     assert torch.equal(nx.fake_quantize(x, "bfloat16"), due)
-    assert not nx.quantize(x, "bfloat16").recipe.scaled
-    assert nx.quantize(x, "bfloat16", scale=0.5).recipe.scaled
+    assert not nx.quantize(x, "bfloat16").spec.scaled
+    assert nx.quantize(x, "bfloat16", scale=0.5).spec.scaled
 
 
 def test_a_cast_overflows_as_encode_does():
@@ -70,7 +70,7 @@ ASKED = [{"scheme": "per_tensor"}, {"scheme": "per_channel"}, {"scale_type": "po
 def test_a_scale_that_is_asked_for_is_had(asked):
     q = nx.quantize(np.array([[0.3, 7.0]], np.float32), "bfloat16", **asked)
     assert (np.asarray(q.scale) != 1).all()
-    assert q.recipe.scaled
+    assert q.spec.scaled
 
 
 def test_what_is_wide_follows_from_the_facts():
@@ -84,9 +84,9 @@ def test_what_is_wide_follows_from_the_facts():
 @pytest.mark.parametrize("options", [{}, {"scheme": "per_channel(0)"}, {"scale_type": "float32"}])
 @pytest.mark.parametrize("dtype", ["bfloat16", E6M9])
 def test_a_recipe_says_in_text_whether_it_casts(dtype, options):
-    made = Recipe.make(dtype, **options)
+    made = QuantSpec(dtype, **options)
     assert made.scaled == bool(options)
-    assert Recipe.parse(made.text) == made
+    assert QuantSpec.parse(made.text) == made
 
 
 def test_a_cast_file_is_a_cast_and_a_scaled_one_of_before_still_loads(tmp_path):
@@ -98,14 +98,14 @@ def test_a_cast_file_is_a_cast_and_a_scaled_one_of_before_still_loads(tmp_path):
     checkpoint.dequantize_file(out, back)
     assert_same_bits(load_file(back)["w"], X.astype(ml_dtypes.bfloat16).astype(np.float32))
     loaded = nx.load(out)["w"]
-    assert not loaded.recipe.scaled
+    assert not loaded.spec.scaled
     checkpoint.quantize_file(source, out, "bfloat16", scheme="per_tensor")  # as files were before
     text, tensors = _text(out), load_file(out)
     for recipe in text["recipes"]:
         del recipe["scaled"]
     save_file(tensors, out, {KEY: json.dumps(text)})
     old = nx.load(out)["w"]
-    assert old.recipe.scaled
+    assert old.spec.scaled
     assert float(old.scale) != 1
 
 

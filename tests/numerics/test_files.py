@@ -32,7 +32,7 @@ def test_every_recipe_comes_back(tmp_path):
     nx.save({**made, **PLAIN}, tmp_path / "all.safetensors")
     arrays, tensors = (nx.load(tmp_path / "all.safetensors", library=name) for name in ("numpy", "torch"))
     for name, q in made.items():
-        assert tensors[name].recipe == arrays[name].recipe == q.recipe
+        assert tensors[name].spec == arrays[name].spec == q.spec
         for part in ("packed", "shared", "zero_point", "tensor_scale"):
             held = getattr(q, part)
             if held is not None:

@@ -28,7 +28,7 @@ from numerics.files.checkpoint import dequantize_file, quantize_file
 from numerics.files.json_members import LONGEST, Members
 from numerics.files.safetensors import Reader, Writer
 from numerics.formats import text as text_of_formats
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 HANG = 120  # seconds
 
@@ -421,7 +421,7 @@ def test_texts_of_formats_and_recipes(text):
     with pytest.raises(nx.NumericsError):
         text_of_formats.parse("{" + text)
     with pytest.raises(nx.NumericsError):
-        Recipe.parse(text)
+        QuantSpec.parse(text)
 
 
 def bomb(path, block, shape):

@@ -203,7 +203,7 @@ def test_the_same_tensor_in_the_other_library(name, kind):
         assert_same_bits(made.dequantize().numpy(), tensors.dequantize().numpy())
     for made in (interop.as_arrays(tensors), interop.as_arrays(interop.as_tensors(arrays))):
         assert_same_bits(made.dequantize(), arrays.dequantize())
-        assert (made.recipe, made.tensor_scale) == (arrays.recipe, arrays.tensor_scale)
+        assert (made.spec, made.tensor_scale) == (arrays.spec, arrays.tensor_scale)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -462,7 +462,7 @@ def test_searches_of_little(name, x):
     for original in ("float32", "float64"):
         for symmetric in (True, False):
             watching = seen(small(name, symmetric=symmetric), x.astype(original))
-            options = {"symmetric": symmetric, "scale_type": watching.recipe.scale_type}
+            options = {"symmetric": symmetric, "scale_type": watching.spec.scale_type}
             assert 0 < watching.scale <= seen(MinMax("int4", **options), x.astype(original)).scale
             if not np.nan_to_num(x).any():
                 assert watching.scale == 1
@@ -738,7 +738,7 @@ def test_a_compiled_function_may_observe(name):
         inside.observe(y)
         if inside.mergeable:
             inside.merge(watching)
-        return nx.fake_quantize(y, "int4", symmetric=inside.recipe.symmetric, scale=watching.scale,
+        return nx.fake_quantize(y, "int4", symmetric=inside.spec.symmetric, scale=watching.scale,
                                 zero_point=watching.zero_point) + 1, inside.scale  # fmt: skip
 
     compiled, inside = torch.compile(step, backend="eager"), None
@@ -746,7 +746,7 @@ def test_a_compiled_function_may_observe(name):
         x = torch.from_numpy(heavy(seed, 4, 8))
         came, inside = compiled(x)
         eager.observe(x * 2)
-        due = nx.fake_quantize(x * 2, "int4", symmetric=eager.recipe.symmetric, scale=eager.scale,
+        due = nx.fake_quantize(x * 2, "int4", symmetric=eager.spec.symmetric, scale=eager.scale,
                                zero_point=eager.zero_point) + 1  # fmt: skip
         assert torch.equal(came, due)
     assert isinstance(inside, torch.Tensor)

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 import numerics as nx
-from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.tensors import as_array
+from numerics.backends.partition import Partition
 from numerics.formats import dispatch as backends
 from numerics.formats.block import PackedBlocks
 from numerics.pytorch.qtensor import TensorQTensor, rebuilt
 from numerics.tensor.parts import PARTS
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 
 RECIPES = [
     ("int4", {}),
@@ -79,12 +79,12 @@ def test_a_pickle_of_bytes_that_are_too_few_is_refused(d, options):
     q = quantized(d, options)
     for name, parts in each_wrong(q):
         with pytest.raises(nx.NumericsError):
-            rebuilt(q.recipe.text, SHAPE, "float32", list(parts.values()), False)
+            rebuilt(q.spec.text, SHAPE, "float32", list(parts.values()), False)
         with pytest.raises(nx.NumericsError):
             setattr(q, name, parts[name])
     for shape in ((32 * 1024, 64), (32, 64 * 512), (32,), (), (0, 4), (32, 64, 3), (2**20, 64)):
         with pytest.raises(nx.NumericsError):
-            rebuilt(q.recipe.text, shape, "float32", [getattr(q, name) for name in PARTS], False)
+            rebuilt(q.spec.text, shape, "float32", [getattr(q, name) for name in PARTS], False)
 
 
 @NAMED
@@ -97,10 +97,10 @@ def test_operators_read_no_byte_beyond_their_parts(d, options):
         one_number = name == "tensor_scale" and plain and len(held) == 3 and parts[name].numel() == 1
         if plain and not parts["packed"].is_meta and not one_number:  # else the dispatcher's, or harmless
             with pytest.raises(nx.NumericsError):
-                call(*parts.values(), list(SHAPE), q.recipe.text, "float32", "float32")
+                call(*parts.values(), list(SHAPE), q.spec.text, "float32", "float32")
     for shape in ([-16, 64], [1 << 40, 1 << 40], [64, 64]):
         with pytest.raises(nx.NumericsError):
-            call(*(getattr(q, name) for name in PARTS), shape, q.recipe.text, "float32", "float32")
+            call(*(getattr(q, name) for name in PARTS), shape, q.spec.text, "float32", "float32")
 
 
 @NAMED
@@ -150,7 +150,11 @@ def test_backends_count_bytes_and_scales(backend):
         codes, number = make(np.zeros((1 << 12, 1), np.uint8)), make(np.ones(1, np.float32))
         shares = Partition((1 << 12, 1), 0)
         with pytest.raises(nx.NumericsError, match="scale has shape"):
-            owner.dequantize(codes, nx.int8, shares, Affine(number, None))
+            owner.decode_affine(codes, nx.int8, shares, Affine(number, None))
+        with pytest.raises(nx.NumericsError, match="scale has shape"):
+            owner.dequantize_packed(codes[:, 0], nx.int8, shares, Affine(number, None))
+        with pytest.raises(nx.NumericsError, match="but 12 came"):
+            owner.dequantize_packed(byte, nx.int8, shares, Affine(number, None))
 
 
 def test_freed_memory_is_named():
@@ -170,7 +174,7 @@ def test_freed_memory_is_named():
 
 
 GOOD = nx.quantize(torch.ones(4, 32), "mx6")
-TEXT, BYTES = GOOD.recipe.text, [GOOD.packed, None, None, None]
+TEXT, BYTES = GOOD.spec.text, [GOOD.packed, None, None, None]
 
 
 @pytest.mark.parametrize(
@@ -221,12 +225,12 @@ def test_a_loaded_parameter_is_one():
 
 
 def test_what_a_tensor_consists_of_is_said_once():
-    assert Recipe.make("mxfp4").shared_shape((2, 40)) == (2, 2)
+    assert QuantSpec("mxfp4").shared_shape((2, 40)) == (2, 2)
     with pytest.raises(nx.NumericsError, match=r"mxfp4 of shape \(4, 64\): shared must be uint8 of shape"):
-        TensorQTensor(Recipe.make("mxfp4"), (4, 64), torch.float32, torch.zeros(128, dtype=torch.uint8))
+        TensorQTensor(QuantSpec("mxfp4"), (4, 64), torch.float32, torch.zeros(128, dtype=torch.uint8))
 
 
-INT4, CAST = (nx.quantize(torch.ones(4, 64), name).recipe.text for name in ("int4", "bfloat16"))
+INT4, CAST = (nx.quantize(torch.ones(4, 64), name).spec.text for name in ("int4", "bfloat16"))
 OPS, X64 = torch.ops.numerics, torch.ones(4, 64)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import numerics as nx
-from numerics.tensor.spec import SCALE_TYPES, Recipe
+from numerics.tensor.spec import SCALE_TYPES, QuantSpec
 
 # ---- the judge: exact arithmetic, rounded half to even where a standard rounds ------------------
 
@@ -273,9 +273,9 @@ def test_float_is_the_type_of_x():
     x = np.float32([0.3, 1.0])
     for kind, made in KINDS.items():
         q = nx.quantize(x.astype(made), "int8", scale_type="float")
-        assert q.recipe.stored_scale_type(q.original) == kind
+        assert q.spec.stored_scale_type(q.original) == kind
     q = nx.quantize([0.3, 1.0], "int8", scale_type="float")
-    assert q.recipe.stored_scale_type(q.original) == "float64"
+    assert q.spec.stored_scale_type(q.original) == "float64"
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
@@ -287,9 +287,9 @@ def test_a_quantized_tensor_shows_options_that_quantize_takes(scale_type, kind, 
     q = nx.quantize(x, "int8", scale_type=scale_type, scheme=nx.per_channel(1), symmetric=False)
     assert q.scale_type == scale_type
     again = nx.quantize(x, q.format, scheme=repr(q.scheme), scale_type=q.scale_type, symmetric=False)
-    assert again.recipe == q.recipe
+    assert again.spec == q.spec
     assert np.array_equal(np.asarray(again.scale), np.asarray(q.scale))
-    assert Recipe.parse(q.recipe.text) == q.recipe
+    assert QuantSpec.parse(q.spec.text) == q.spec
 
 
 @pytest.mark.parametrize("ask", [nx.quantize, nx.fake_quantize])
@@ -502,8 +502,8 @@ def test_no_call_changes_what_a_later_one_means(library, d, name, due, same, ref
             with pytest.raises(nx.NumericsError, match=f"^{name}"):
                 nx.quantize(x, d, **{name: came})
     first = nx.quantize(x, d, **{name: same})
-    assert first.recipe.text == nx.quantize(x, d, **{name: due}).recipe.text
-    assert type(getattr(first.recipe, name)) is type(due)
+    assert first.spec.text == nx.quantize(x, d, **{name: due}).spec.text
+    assert type(getattr(first.spec, name)) is type(due)
 
 
 @pytest.mark.parametrize(

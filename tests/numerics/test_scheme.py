@@ -89,7 +89,7 @@ def test_rows_hold_those_that_share_and_come_back(scheme, shape):
         return
     x = np.arange(1, np.prod(shape, dtype=int) + 1).reshape(shape)
     partition = scheme.partition(shape)
-    cut, fields = partition.cut, np.arange(np.prod(partition.shared, dtype=int)).reshape(partition.shared)
+    cut, fields = partition.view, np.arange(np.prod(partition.shared, dtype=int)).reshape(partition.shared)
     rows, numbers = cut.rows(x), cut.numbers(fields)
     np.testing.assert_array_equal(cut.elements(rows), x)
     for join in (np.minimum, np.maximum) if x.size else ():

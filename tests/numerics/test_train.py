@@ -769,7 +769,7 @@ def test_it_learns_after_a_first_batch_without_gradients(name, mode):
 def test_schemes_that_tqt_has_not_are_named():
     with pytest.raises(nx.NumericsError, match="LSQ learns a scale for each channel"):
         nx.train.TQT("int8", scheme="per_channel(0)")
-    assert nx.train.TQT("int8", scheme="per_tensor").recipe.scheme == nx.per_tensor()
+    assert nx.train.TQT("int8", scheme="per_tensor").spec.scheme == nx.per_tensor()
     for call in (nx.train.threshold_3sd, lambda x: nx.train.threshold_kl_j(x, "int8")):
         with pytest.raises(nx.NumericsError, match="a threshold is found for a tensor of real numbers"):
             call(np.ones(3))

@@ -11,7 +11,7 @@ import torch
 import numerics as nx
 from numerics.interop import as_tensors, from_gguf, to_gguf
 from numerics.tensor.qtensor import ArrayQTensor
-from numerics.tensor.spec import Recipe
+from numerics.tensor.spec import QuantSpec
 from numerics.transcoding import transcode
 from tests.conftest import assert_same_bits
 
@@ -109,7 +109,7 @@ def nvfp4(scales: list[list[int]]) -> ArrayQTensor:
     scale = np.array(scales, np.uint8)
     codes = np.tile(np.arange(16, dtype=np.uint8), scale.size)
     return ArrayQTensor(
-        recipe=Recipe.make("nvfp4"), shape=(scale.shape[0], 16 * scale.shape[1]), packed=nx.fp4.pack(codes),
+        spec=QuantSpec("nvfp4"), shape=(scale.shape[0], 16 * scale.shape[1]), packed=nx.fp4.pack(codes),
         shared=scale, tensor_scale=1.0,
     )  # fmt: skip
 
@@ -215,7 +215,7 @@ def test_infinity_and_nan():
     x = np.float32([1.0, np.inf, -np.inf, np.nan])
     packed = nx.fp8_e5m2.encode_packed(x, overflow="nonsaturate")
     one = np.ones((), np.float32)
-    q = ArrayQTensor(recipe=Recipe.make("fp8_e5m2"), shape=(4,), packed=packed, shared=one)
+    q = ArrayQTensor(spec=QuantSpec("fp8_e5m2"), shape=(4,), packed=packed, shared=one)
     assert values(q)[1] == np.inf
     for target in ("float16", "bfloat16"):
         assert_same_bits(values(transcode(q, target)), values(q))

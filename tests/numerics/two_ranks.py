@@ -43,7 +43,7 @@ def through_dtensor(q: nx.QTensor, mesh) -> None:
 
 
 def options_of(q: nx.QTensor) -> dict:
-    return {} if q.scheme is None else {"scheme": q.scheme, "symmetric": q.recipe.symmetric}
+    return {} if q.scheme is None else {"scheme": q.scheme, "symmetric": q.spec.symmetric}
 
 
 def through_fsdp(q: nx.QTensor) -> None:

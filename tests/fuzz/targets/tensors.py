@@ -12,15 +12,13 @@ OPTIONS = (
     ", axis=0", ", scale_type='pof2'", ", scale_type='float'", ", symmetric=False, zero_point_type='float32'",
 )  # fmt: skip
 SHAPES = ("(4, 32)", "(3, 5)", "(8,)", "(2, 3, 64)", "(0, 4)", "()", "(6, 96)")
-PARTS = "packed shared zero_point tensor_scale shape recipe dtype"
+PARTS = "packed shared zero_point tensor_scale shape spec dtype"
 GIVEN = (
     "torch.empty(0, dtype=torch.uint8)", "q.packed[:3]", "q.packed.double()", "q.packed.to('meta')",
     "torch.ones(())", "torch.ones(2, 2)", "q.packed.expand(2, -1)", "torch.cat([q.packed, q.packed])",
     "q.packed.to_sparse()",
 )  # fmt: skip
-OPERATOR = (
-    "q = {}\ntorch.ops.numerics.dequantize({}, {}, {}, q.tensor_scale, {}, q.recipe.text, {}, 'float32')"
-)
+OPERATOR = "q = {}\ntorch.ops.numerics.dequantize({}, {}, {}, q.tensor_scale, {}, q.spec.text, {}, 'float32')"
 GRADIENT = """x = {}
 x = x if x.requires_grad else x.detach().clone().requires_grad_()
 nx.fake_quantize(x, {}{}, clip_gradient={}).sum().backward()

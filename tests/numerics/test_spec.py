@@ -1,0 +1,101 @@
+"""QuantSpec: one record of how tensors are quantized, taken wherever a format and its options are."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.tensor.spec import QuantSpec
+
+X = np.random.default_rng(5).standard_normal((6, 64)).astype(np.float32)
+OWN = nx.float_format(3, 2, name="of_my_own")
+OPTIONS = [
+    ("int4", {}), ("int4", {"scheme": nx.per_group(16)}), ("uint4", {"symmetric": False}),
+    ("int8", {"symmetric": False, "zero_point_type": "float32", "scheme": "per_channel(1)"}),
+    ("fp8_e4m3", {"scale_type": "pof2", "rounding": "floor"}), ("bfloat16", {}),
+    ("bfloat16", {"scheme": "per_tensor"}), ("float16", {"scale_type": "float"}),
+    ("mxfp4", {"axis": 0, "scale_rule": "rceil"}), ("mx6", {}), ("nvfp4", {"rounding": "round"}),
+    (OWN, {"scheme": "per_channel"}),
+]  # fmt: skip
+IDS = [f"{dtype} {options}" for dtype, options in OPTIONS]
+
+
+@pytest.mark.parametrize(("dtype", "options"), OPTIONS, ids=IDS)
+def test_a_spec_is_printed_as_it_is_typed_and_survives_being_kept(dtype, options):
+    spec = nx.QuantSpec(dtype, **options)
+    assert eval(repr(spec), {"QuantSpec": nx.QuantSpec}) == spec
+    kept = (pickle.loads(pickle.dumps(spec)), copy.deepcopy(spec), QuantSpec.parse(spec.text), spec.replace())
+    assert all(found == spec and hash(found) == hash(spec) for found in kept)
+
+
+@pytest.mark.parametrize(("dtype", "options"), OPTIONS, ids=IDS)
+def test_a_spec_quantizes_as_its_options_do(dtype, options):
+    spec, due = nx.QuantSpec(dtype, **options), nx.quantize(X, dtype, **options)
+    q = nx.quantize(X, spec)
+    assert q.spec == due.spec == spec
+    assert q.packed.tobytes() == due.packed.tobytes()
+    assert nx.fake_quantize(X, spec).tobytes() == nx.fake_quantize(X, dtype, **options).tobytes()
+
+
+def test_a_spec_quantizes_tensors_and_compiles():
+    torch = pytest.importorskip("torch")
+    spec, x = nx.QuantSpec("int4", scheme=nx.per_group(16), symmetric=False), torch.from_numpy(X)
+    q = nx.quantize(x, spec)
+    assert q.spec == spec
+    assert torch.equal(q.packed, nx.quantize(x, "int4", scheme="per_group(16)", symmetric=False).packed)
+    compiled = torch.compile(lambda x: nx.fake_quantize(x * 1, spec), backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(x), nx.fake_quantize(x, spec))
+
+
+def test_observers_take_a_spec():
+    spec = nx.QuantSpec("int8", scheme=nx.per_channel(0), symmetric=False, rounding="floor")
+    watching = nx.observe.MinMax(spec)
+    watching.observe(X)
+    q = nx.quantize(X, spec)
+    assert np.array_equal(watching.scale, q.scale)
+    assert np.array_equal(watching.zero_point, q.zero_point)
+    assert nx.observe.Pof2(nx.QuantSpec("int4", scale_type="pof2")).spec.scale_type == "pof2"
+    with pytest.raises(nx.NumericsError, match="scale type 'float32'"):
+        nx.observe.Pof2(nx.QuantSpec("int4"))
+
+
+def test_replace_checks_what_it_makes():
+    spec = nx.QuantSpec("int4", scheme=nx.per_group(32))
+    assert spec.replace(symmetric=False) == nx.QuantSpec("int4", scheme="per_group(32)", symmetric=False)
+    assert nx.QuantSpec("int4").replace(dtype="mx6", axis=0) == nx.QuantSpec("mx6", axis=0)
+    assert nx.QuantSpec("bfloat16").replace(rounding="floor") == nx.QuantSpec("bfloat16", rounding="floor")
+    for wrong in ({"dtype": "mxfp4"}, {"dtype": "fp4", "symmetric": False}, {"axis": 3}, {"scaled": False},
+                  {"symetric": False}):  # fmt: skip
+        with pytest.raises(nx.NumericsError):
+            spec.replace(**wrong)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"scheme": "per_tensor"}, {"symmetric": False}, {"scale_type": "pof2"}, {"rounding": "floor"},
+     {"scale_rule": "even"}, {"axis": 0}, {"zero_point_type": "float32"}],
+    ids=str,
+)  # fmt: skip
+def test_a_spec_says_all_options_so_none_stands_beside_it(beside):
+    spec = nx.QuantSpec("int4", symmetric=False)
+    for call in (nx.quantize, nx.fake_quantize):
+        with pytest.raises(nx.NumericsError, match="beside a QuantSpec"):
+            call(X, spec, **beside)
+    if beside.keys() <= {"scheme", "symmetric", "scale_type", "zero_point_type"}:
+        with pytest.raises(nx.NumericsError, match="beside a QuantSpec"):
+            nx.observe.MinMax(spec, **beside)
+
+
+def test_what_is_given_stands_beside_a_spec():
+    spec = nx.QuantSpec("bfloat16")
+    q = nx.quantize(X, spec, scale=0.5)
+    assert q.spec.scaled
+    assert not spec.scaled
+    with pytest.raises(nx.NumericsError, match="exactly one"):
+        nx.quantize(X, nx.QuantSpec("int4", rounding="stochastic"))
+    with pytest.raises(nx.NumericsError, match=r"scale=0\.5 cannot be"):
+        nx.quantize(X, nx.QuantSpec("mx6"), scale=0.5)
