@@ -157,20 +157,25 @@ def _words(affine: Affine) -> tuple[torch.Tensor, torch.Tensor | None, str]:
     return scale, zero.to(torch.int32), "integer"
 
 
-def decode(codes: torch.Tensor, d: Element, partition: Partition, affine: Affine) -> torch.Tensor:
-    """(q - zero) * scale, in the type of the scale; raises NumericsError for scales of another shape."""
+def decode(
+    codes: torch.Tensor, d: Element, partition: Partition, affine: Affine, bits: int | None = None
+) -> torch.Tensor:
+    """(q - zero) * scale, in the type of the scale; raises NumericsError for scales of another shape.
+
+    bits: of packed codes; None for codes in the tensor's shape.
+    """
     for part in affine:
         if part is not None and tuple(part.shape) != partition.shared:
             due = partition.shared
             raise NumericsError(f"scale has shape {tuple(part.shape)}; {partition.shape} elements need {due}")
     if affine.scale.dtype == torch.float64:
-        return _decode64(codes, d, partition, affine)
-    out = torch.empty(codes.shape, dtype=torch.float32, device=codes.device)
+        return _decode64(codes, d, partition, affine, bits)
+    out = torch.empty(partition.shape, dtype=torch.float32, device=codes.device)
     cut, (scale, zero, point) = Cut.of(partition), _words(affine)
     launch(
         "unaffine_kernel", cut.programs,
         memory(codes.contiguous()), scale, *pointers(scale, zero), memory(out), *cut.sizes,
-        f=grid(d, "half_even", "saturate"), q=_range(d, point), ZERO=point, **cut.constants,
+        f=grid(d, "half_even", "saturate"), q=_range(d, point), ZERO=point, BITS=bits, **cut.constants,
     )  # fmt: skip
     return out
 
@@ -192,9 +197,11 @@ def _encode64(x: torch.Tensor, affine: Affine, how: How) -> torch.Tensor:
     return codes if what == "encode" else _decode64(codes, d, partition, affine)
 
 
-def _decode64(codes: torch.Tensor, d: Element, partition: Partition, affine: Affine) -> torch.Tensor:
+def _decode64(
+    codes: torch.Tensor, d: Element, partition: Partition, affine: Affine, bits: int | None = None
+) -> torch.Tensor:
     one = Affine(torch.ones_like(affine.scale, dtype=torch.float32), None)
-    value = decode(codes, d, partition, one).to(torch.float64)
+    value = decode(codes, d, partition, one, bits).to(torch.float64)
     if affine.zero is not None:
         value = value - spread(affine.zero, partition).to(torch.float64)
     return value * spread(affine.scale, partition)

@@ -318,7 +318,7 @@ class GpuBackend(Quantizing):
     def dequantize_packed(self, packed: Any, dtype: Element, partition: Partition, scales: Affine) -> Any:
         """Values of such bytes, in the type of the scale; raises NumericsError for fewer of them."""
         data = take_bytes(packed, math.prod(partition.shape), dtype.bits)
-        return self.decode_affine(unpack(data, partition.shape, dtype.bits), dtype, partition, scales)
+        return affine.decode(data, dtype, partition, scales, dtype.bits)
 
     def decode_affine(self, codes: Any, dtype: Element, partition: Partition, scales: Affine) -> Any:
         """Values of the codes, in the type of the scale: (q - zero_point) * scale."""

@@ -546,13 +546,16 @@ def affine_kernel(
 
 def unaffine_kernel(
     codes, scale, zero, out, rows, n, scales, length, inner, group,
-    f: tl.constexpr, q: tl.constexpr, ZERO: tl.constexpr, ORDER: tl.constexpr, TILE: tl.constexpr,
-    WIDTH: tl.constexpr,
+    f: tl.constexpr, q: tl.constexpr, ZERO: tl.constexpr, BITS: tl.constexpr, ORDER: tl.constexpr,
+    TILE: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Codes to float32: (q - zero) * scale."""
+    """Codes to float32: (q - zero) * scale; BITS: of a string of bits, or None for a code a byte or two."""
     start, offsets, mask, owners = place_of_scales(rows, n, scales, length, inner, group, ORDER, TILE, WIDTH)
     held = (owners >= 0) & (owners < scales)
-    code = tl.load(codes + start + offsets, mask=mask, other=0).to(tl.int32)
+    if BITS is None:
+        code = tl.load(codes + start + offsets, mask=mask, other=0).to(tl.int32)
+    else:
+        code = load_packed(codes, start + offsets, mask, BITS)
     a = tl.load(scale + owners, mask=held, other=0x3F800000)
     if ZERO == "none":
         y = scaled_value(code, a, f)
