@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.formats.errors import NumericsError, integer, said
 
 Array = NDArray[Any]
@@ -214,7 +213,6 @@ class RowView:
         if self.padded is not None:
             return self.padded.shared(low), self.padded.shared(high)
         if self.repeats != 1:
-            with ieee_arithmetic():  # a comparison, too, takes subnormals for zeros where they are flushed
-                low = np.minimum.reduce(low.reshape(self.repeats, -1), axis=0)
-                high = np.maximum.reduce(high.reshape(self.repeats, -1), axis=0)
+            low = np.minimum.reduce(low.reshape(self.repeats, -1), axis=0)
+            high = np.maximum.reduce(high.reshape(self.repeats, -1), axis=0)
         return low.reshape(self.shared), high.reshape(self.shared)

@@ -1,6 +1,6 @@
 """quantize, dequantize, fake_quantize: tensors in a format, with the scales that they need.
 
-What the user asks for becomes one record, a QuantSpec; the rest is the backend's (backends/quantizing.py),
+What the user asks for becomes one record, a QuantSpec; the rest is the backend's (backends/host/quantizing.py),
 to which torch tensors come by way of torch's operators.
 """
 

@@ -15,7 +15,7 @@ import torch
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.host.arrays import take
 from numerics.backends.host.executor import Affine
-from numerics.backends.quantizing import Prepared
+from numerics.backends.host.quantizing import Prepared
 from numerics.formats.block import Blocks, PackedBlocks
 from numerics.formats.protocol import Parts
 from numerics.formats.rounding import BlockOptions, Draw, Rounding

@@ -18,8 +18,8 @@ from numerics.backends.gpu.blocks import BFLOAT16
 from numerics.backends.gpu.launch import launch, per_program, power_of_two
 from numerics.backends.gpu.tensors import CODES, FLOATS, memory, pointers, random_bits, words
 from numerics.backends.host.executor import Affine, Array
+from numerics.backends.host.quantizing import AffineBackend, AffineOptions
 from numerics.backends.partition import Partition
-from numerics.backends.quantizing import AffineBackend, AffineOptions
 from numerics.formats import dispatch
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError

@@ -31,9 +31,9 @@ from numerics.backends.host.arrays import check_blocks, check_bytes
 from numerics.backends.host.backend import tensor_scale_of
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.output import admit_blocks, check_apart, written
+from numerics.backends.host.quantizing import AffineOptions, Prepared, Quantizing
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Blocking, Partition, as_shape, check_axis
-from numerics.backends.quantizing import AffineOptions, Prepared, Quantizing
 from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError

@@ -18,8 +18,8 @@ from numerics.backends.host.executor import Affine, Array, Executor
 from numerics.backends.host.float_bits import bfloat16_type
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate
+from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Partition, RowView
-from numerics.backends.quantizing import AffineOptions
 from numerics.formats.dtype import Element, Float
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16, float16
@@ -54,7 +54,9 @@ class HostAffine:
         view = partition.view
         if data.size == 0:
             return np.zeros(partition.shared, data.dtype), np.zeros(partition.shared, data.dtype)
-        return view.fields(*self.executor.extremes(view.rows(data)))
+        low, high = self.executor.extremes(view.rows(data))
+        with ieee_arithmetic():  # a comparison, too, takes subnormals for zeros where they are flushed
+            return view.fields(low, high)
 
     def find_affine(
         self, low: Array, high: Array, dtype: Element, options: AffineOptions, scale: Any = None

@@ -21,9 +21,9 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate
 from numerics.backends.host.micro_packing import pack_micro, unpack_micro
 from numerics.backends.host.output import admit_blocks, check_apart
+from numerics.backends.host.quantizing import Prepared, Quantizing
 from numerics.backends.host.tensors import as_array, is_tensor, on_host
 from numerics.backends.partition import Blocking, as_shape, check_axis
-from numerics.backends.quantizing import Prepared, Quantizing
 from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError

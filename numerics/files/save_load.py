@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.quantizing import to_host
 from numerics.backends.host.tensors import as_tensor, is_tensor
-from numerics.backends.quantizing import to_host
 from numerics.files.checkpoint import PathLike, plain_names
 from numerics.files.header import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.files.safetensors import BITS, ML_DTYPES, NUMPY, PACKED, Entry, Reader, Writer

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import bits_of
+from numerics.backends.host.quantizing import Prepared, wide_type
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Partition
-from numerics.backends.quantizing import Prepared, wide_type
 from numerics.files.chunks import Piece, random_bits, runs
 from numerics.files.header import Plan
 from numerics.files.safetensors import Reader, Writer, word_type

@@ -13,9 +13,9 @@ from numerics.backends.host.backend import tensor_scale_of
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.float_bits import as_float32
 from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.host.quantizing import Quantizing, to_host, wide_type
 from numerics.backends.host.tensors import as_tensor, check_plain, is_tensor
 from numerics.backends.partition import Partition
-from numerics.backends.quantizing import Quantizing, to_host, wide_type
 from numerics.formats import dispatch
 from numerics.formats.block import ScaledBlock
 from numerics.formats.errors import NumericsError, integer, one_of

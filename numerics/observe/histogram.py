@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import to_float32
+from numerics.backends.host.quantizing import to_host, wide_type
 from numerics.backends.partition import Partition
-from numerics.backends.quantizing import to_host, wide_type
 from numerics.formats.errors import NumericsError, integer
 from numerics.observe.base import Observer, check_within
 from numerics.observe.bins import MOST_VALUES, OCTAVES, Bins, count, join, numbers, owners_of

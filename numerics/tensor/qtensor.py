@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.backend import HostBackend
 from numerics.backends.host.float_bits import bfloat16_type
+from numerics.backends.host.quantizing import to_host, wide_type
 from numerics.backends.host.tensors import is_tensor, number_of
 from numerics.backends.partition import check_axis
-from numerics.backends.quantizing import to_host, wide_type
 from numerics.formats import dispatch
 from numerics.formats.block import Blocks
 from numerics.formats.dtype import Dtype

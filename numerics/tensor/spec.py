@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
+from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Blocking, Partition, check_axis
-from numerics.backends.quantizing import AffineOptions
 from numerics.formats.block import Block, no_tensor_scale
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth

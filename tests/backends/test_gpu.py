@@ -24,8 +24,8 @@ from numerics.backends.gpu import backend as gpu_backend
 from numerics.backends.gpu import blocks, launch, native, packing
 from numerics.backends.gpu.blocks import Cut
 from numerics.backends.host.executor import Affine
+from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Partition
-from numerics.backends.quantizing import AffineOptions
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import Sweep
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
