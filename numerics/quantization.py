@@ -1,7 +1,7 @@
 """quantize, dequantize, fake_quantize: tensors in a format, with the scales that they need.
 
-What the user asks for becomes one record, a QuantSpec; the rest is the backend's (backends/host/quantizing.py),
-to which torch tensors come by way of torch's operators.
+What the user asks for becomes one record, a QuantSpec; the rest is the backend's
+(backends/host/quantizing.py), to which torch tensors come by way of torch's operators.
 """
 
 from __future__ import annotations

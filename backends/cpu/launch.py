@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from ctypes import addressof, c_char
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from functools import cached_property, partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -177,9 +178,8 @@ class Launcher:
                 kernel(*addresses, head, fixed)
             kernel = self.kernel(operation, streaming=moving[first].at(head) % STREAM_ALIGNMENT == 0)
         rest = [threads.Moving(array.at(head), array.bits) for array in moving]
-        threads.run(
-            kernel, rest, size - head, fixed, threads=several, unit=operation.cut, keep=(arrays, operation)
-        )
+        job = threads.Job(kernel, rest, (fixed,), (arrays, operation), operation.cut)
+        threads.run(job, size - head, several)
 
     def run_rows(
         self, operation: Operation, shape: tuple[int, int], arrays: Sequence[Array], numbers: Sequence[Array]
@@ -191,12 +191,7 @@ class Launcher:
             every = [address_of(array) for array in (*arrays, *numbers)]
             self.kernel(operation)(*every, rows, n, operation.parameters.address)
             return
-        per_row = [(address_of(array), array.itemsize) for array in numbers]
-        kernel = self.kernel(operation, _past_caches(operation, arrays, n))
-        threads.run_rows(
-            kernel, _moving(operation, arrays), per_row, rows, n, operation.parameters.address,
-            unit=operation.cut, keep=(arrays, numbers, operation),
-        )  # fmt: skip
+        threads.run_rows(self._job(operation, arrays, numbers, n), rows, n)
 
     def run_columns(
         self,
@@ -208,11 +203,16 @@ class Launcher:
         """The operation over batches of rows, each batch with numbers for its columns."""
         batches, per_batch, n = shape
         _check_count(operation, arrays)
-        kernel = self.kernel(operation, _past_caches(operation, arrays, n))
-        fixed = [address_of(array) for array in numbers]
-        threads.run_columns(
-            kernel, _moving(operation, arrays), fixed, batches * per_batch, per_batch, n,
-            operation.parameters.address, keep=(arrays, numbers, operation),
+        threads.run_columns(self._job(operation, arrays, numbers, n), batches * per_batch, per_batch, n)
+
+    def _job(
+        self, operation: Operation, arrays: Sequence[Array], numbers: Sequence[Array], n: int
+    ) -> threads.Job:
+        """The operation over rows of n elements, as threads share it."""
+        beside = [threads.Moving(address_of(array), Fraction(8 * array.itemsize)) for array in numbers]
+        return threads.Job(
+            self.kernel(operation, _past_caches(operation, arrays, n)), _moving(operation, arrays),
+            (operation.parameters.address,), (arrays, numbers, operation), operation.cut, beside,
         )  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def error_sums(builder: ir.IRBuilder, words: list[ir.Value], kinds: tuple[str, s
         first = builder.mul(chunk.index, _i64(CHUNK))
         left = builder.sub(size, first)
         count = builder.select(builder.icmp_signed("<", left, _i64(CHUNK)), left, _i64(CHUNK))
-        _add_chunk(builder, lanes, x, y, first, count)
+        _add_chunk(builder, lanes, (x, y), first, count)
         place = builder.add(figures, builder.mul(chunk.index, _i64(8 * FIGURES)))
         for k, lane in enumerate(lanes):
             join = partial(_larger, builder) if k == FIGURES - 1 else builder.fadd
@@ -69,15 +69,19 @@ def error_sums(builder: ir.IRBuilder, words: list[ir.Value], kinds: tuple[str, s
 
 
 def _add_chunk(
-    builder: ir.IRBuilder, lanes: list[ir.Value], x: Source, y: Source, first: ir.Value, count: ir.Value
+    builder: ir.IRBuilder,
+    lanes: list[ir.Value],
+    pair: tuple[Source, Source],
+    first: ir.Value,
+    count: ir.Value,
 ) -> None:
     tiles, rest = builder.udiv(count, _i64(LANES)), builder.urem(count, _i64(LANES))
     with cgutils.for_range(builder, tiles, intp=I64) as tile:
         index = builder.add(first, builder.mul(tile.index, _i64(LANES)))
-        _add(builder, lanes, *(source.load(builder, source.at(builder, index)) for source in (x, y)))
+        _add(builder, lanes, *(source.load(builder, source.at(builder, index)) for source in pair))
     with builder.if_then(builder.icmp_unsigned("!=", rest, _i64(0))):
         index = builder.add(first, builder.mul(tiles, _i64(LANES)))
-        _add(builder, lanes, *(source.short(builder, source.at(builder, index), rest) for source in (x, y)))
+        _add(builder, lanes, *(source.short(builder, source.at(builder, index), rest) for source in pair))
 
 
 def _add(builder: ir.IRBuilder, lanes: list[ir.Value], x: ir.Value, y: ir.Value) -> None:

@@ -79,15 +79,28 @@ def unit_of(streams: Sequence[Fraction], *together: int) -> int:
     return lcm(*together, *((8 / bits).numerator for bits in streams))
 
 
-def run(
-    kernel: Callable[..., None], arrays: Sequence[Moving], size: int, *fixed: int, threads: int, unit: int,
-    keep: object,
-) -> None:  # fmt: skip
+class Job(NamedTuple):
+    """A kernel and its data.  fixed: what each call takes last.  keep: what lies at the addresses.
+
+    numbers: addresses of one number a row, or a column.  unit: elements that no cut parts.
+    """
+
+    kernel: Callable[..., None]
+    arrays: Sequence[Moving]
+    fixed: Sequence[int]
+    keep: object
+    unit: int = 1
+    numbers: Sequence[Moving] = ()
+
+
+def run(job: Job, size: int, threads: int) -> None:
     """kernel(addresses..., size, fixed...) on threads, cut between units."""
-    part = whole(unit)
+    part = whole(job.unit)
     step = -(-size // (threads * part)) * part
-    calls = [(*shifted(arrays, first), min(step, size - first), *fixed) for first in range(0, size, step)]
-    work(kernel, calls, keep)
+    calls = [
+        (*shifted(job.arrays, first), min(step, size - first), *job.fixed) for first in range(0, size, step)
+    ]
+    work(job.kernel, calls, job.keep)
 
 
 def work(kernel: Callable[..., None], calls: Sequence[tuple[int, ...]], keep: object) -> None:
@@ -98,46 +111,35 @@ def work(kernel: Callable[..., None], calls: Sequence[tuple[int, ...]], keep: ob
         share(kernel, calls, keep, helpers=min(len(calls), count()) - 1)
 
 
-def run_rows(
-    kernel: Callable[..., None],
-    arrays: Sequence[Moving],
-    numbers: Sequence[tuple[int, int]],
-    rows: int,
-    size: int,
-    *fixed: int,
-    unit: int,
-    keep: object,
-) -> None:
+def run_rows(job: Job, rows: int, size: int) -> None:
     """kernel(addresses..., addresses of the rows' numbers..., rows, size, fixed...), cut when that pays.
 
-    numbers: address and bytes of an entry.  Many rows are shared out; few and long ones are cut.
+    Many rows are shared out; few and long ones are cut.
     """
     if rows * size == 0:
         return
     threads = count() if rows * size >= WORTHWHILE else 1
-    few = rows < threads
-    step = -(-size // (threads * whole(unit))) * whole(unit) if few else size
+    few, part = rows < threads, whole(job.unit)
+    step = -(-size // (threads * part)) * part if few else size
     take = 1 if few else -(-rows // threads)
     calls = [
-        (*shifted(arrays, row * size + first), *_entries(numbers, row), min(take, rows - row),
-         min(step, size - first), *fixed)
+        (*shifted(job.arrays, row * size + first), *shifted(job.numbers, row), min(take, rows - row),
+         min(step, size - first), *job.fixed)
         for row in range(0, rows, take)
         for first in range(0, size, step)
     ]  # fmt: skip
-    work(kernel, calls, keep)
+    work(job.kernel, calls, job.keep)
 
 
-def run_columns(
-    kernel: Callable[..., None], arrays: Sequence[Moving], numbers: Sequence[int], rows: int, per_batch: int,
-    size: int, *fixed: int, keep: object,
-) -> None:  # fmt: skip
+def run_columns(job: Job, rows: int, per_batch: int, size: int) -> None:
     """kernel(addresses..., numbers..., first row, rows, per_batch, size, fixed...), cut when that pays."""
     if rows * size:
+        numbers = shifted(job.numbers, 0)
         calls = [
-            (*shifted(arrays, first * size), *numbers, first, count, per_batch, size, *fixed)
+            (*shifted(job.arrays, first * size), *numbers, first, count, per_batch, size, *job.fixed)
             for first, count in shares(rows, rows * size)
         ]
-        work(kernel, calls, keep)
+        work(job.kernel, calls, job.keep)
 
 
 def shares(rows: int, elements: int, unit: int = 1) -> list[tuple[int, int]]:
@@ -145,10 +147,6 @@ def shares(rows: int, elements: int, unit: int = 1) -> list[tuple[int, int]]:
     threads = count() if elements >= WORTHWHILE else 1
     step = -(-rows // (threads * unit)) * unit
     return [(first, min(step, rows - first)) for first in range(0, rows, step)]
-
-
-def _entries(numbers: Sequence[tuple[int, int]], row: int) -> list[int]:
-    return [address + row * itemsize for address, itemsize in numbers]
 
 
 def shifted(arrays: Sequence[Moving], first: int) -> list[int]:

@@ -124,13 +124,15 @@ def check_blocks(came: int, count: int, dtype: Block) -> None:
 class Target:
     """Where a result goes: into the caller's `out` when it fits, else into a new array.
 
-    sources: what is read while the result is written.  give: how a new array is given back.
+    due: the shape and the type of the result.  source: what is read while it is written.
+    give: how a new array is given back.
     """
 
     def __init__(
-        self, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], source: Array,
+        self, out: Any, due: tuple[tuple[int, ...], np.dtype[Any]], source: Array,
         give: Callable[[Array], Any], name: str = "out",
     ) -> None:  # fmt: skip
+        shape, dtype = due
         self.given, self.shape, self._give = out, shape, give
         self.out: Array | None = None
         self.direct = False

@@ -73,14 +73,14 @@ class HostBackend(HostAffine, Quantizing):
         data, give = take(x)
         if rounding.mode == "stochastic":
             rounding = random_bits.drawn(rounding, data.shape)
-        target = Target(out, data.shape, np.dtype(dtype.code_dtype), data, give)
+        target = Target(out, (data.shape, np.dtype(dtype.code_dtype)), data, give)
         self.executor.encode(data.reshape(-1), dtype, rounding, target.flat)
         return target.done()
 
     def decode(self, codes: Any, dtype: Element, out: Any) -> Any:
         """Returns the float32 value of each code; in out where it is given."""
         data, give = take_codes(codes, dtype.bits, dtype.code_dtype, dtype.name)
-        target = Target(out, data.shape, np.dtype(np.float32), data, give)
+        target = Target(out, (data.shape, np.dtype(np.float32)), data, give)
         self.executor.decode(data.reshape(-1), dtype, target.flat)
         return target.done()
 
@@ -89,7 +89,7 @@ class HostBackend(HostAffine, Quantizing):
         data, give = take(x)
         if rounding.mode == "stochastic":
             rounding = random_bits.drawn(rounding, data.shape)
-        target = Target(out, data.shape, data.dtype, data, give)
+        target = Target(out, (data.shape, data.dtype), data, give)
         self.executor.round(data.reshape(-1), dtype, rounding, target.flat)
         return target.done()
 
@@ -181,7 +181,7 @@ class HostBackend(HostAffine, Quantizing):
     def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
         """Returns the float32 values of blocks; in out where it is given."""
         fields, blocking, give, codes = self._fields(blocks)
-        target = Target(out, codes.shape, np.dtype(np.float32), codes, give) if out is not None else None
+        target = Target(out, (codes.shape, np.dtype(np.float32)), codes, give) if out is not None else None
         rows = allocate(fields.codes.shape)
         self.executor.decode_blocks(fields, blocks.dtype, blocks.tensor_scale, rows)
         values = blocking.elements(rows)
@@ -201,7 +201,7 @@ class HostBackend(HostAffine, Quantizing):
         data, give = take(x)
         blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
         rows, options = _rows(data, dtype, blocking, options)
-        target = Target(out, data.shape, data.dtype, data, give)
+        target = Target(out, (data.shape, data.dtype), data, give)
         direct = target.array.reshape(rows.shape) if blocking.whole else None
         values = np.empty(rows.shape, data.dtype) if direct is None else direct
         self.executor.round_blocks(rows, dtype, options, values)
@@ -249,8 +249,9 @@ def _block_targets(
     admit_blocks(out, dtype, axis, len(blocking.shape))
     targets = tuple(
         Target(
-            getattr(out, name), blocking.shape if name == "codes" else blocking.shared_shape,
-            np.dtype(field.code_dtype), source, as_given, f"out.{name}",
+            getattr(out, name),
+            (blocking.shape if name == "codes" else blocking.shared_shape, np.dtype(field.code_dtype)),
+            source, as_given, f"out.{name}",
         ) for name, field in dtype.fields.items()
     )  # fmt: skip
     check_apart({f"out.{name}": getattr(out, name) for name in dtype.fields})

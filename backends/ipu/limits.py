@@ -58,9 +58,14 @@ class Finding:
 
 
 def _outside(
-    shift: str, value: int, low: int, high: int | None, position: str, at: int, sign: int
+    shift: str, value: int, allowed: tuple[int, int | None], moved: tuple[str, int], sign: int
 ) -> Iterator[Finding]:
-    """The finding, if there is one; the position is now `at`, and one more of it adds `sign` to the shift."""
+    """The finding, if there is one.
+
+    allowed: the lowest and the highest shift.  moved: the position that repairs it, and where it is now; one
+    more of it adds `sign` to the shift.
+    """
+    (low, high), (position, at) = allowed, moved
     nearest = max(value, low) if high is None else min(max(value, low), high)
     if nearest != value:
         yield Finding(shift, value, low, high, position, at + sign * (nearest - value))
@@ -71,7 +76,7 @@ def _inputs(p: Positions) -> dict[str, int]:
 
 
 def _shift_cut(p: Positions) -> Iterator[Finding]:
-    return _outside("shift_cut", p["wpos"] + p["ipos"] - p["opos"], 0, 16, "wpos", p["wpos"], +1)
+    return _outside("shift_cut", p["wpos"] + p["ipos"] - p["opos"], (0, 16), ("wpos", p["wpos"]), +1)
 
 
 def _shift_bias(p: Positions, leaky: bool) -> Iterator[Finding]:
@@ -79,34 +84,34 @@ def _shift_bias(p: Positions, leaky: bool) -> Iterator[Finding]:
         product = p["wpos"] + p["ipos"]
         shift_cut = product - p["opos"]
         low = 0 if leaky else min(0, -(24 - (8 + shift_cut)))
-        yield from _outside("shift_bias", product - p["bpos"], low, 15, "bpos", p["bpos"], -1)
+        yield from _outside("shift_bias", product - p["bpos"], (low, 15), ("bpos", p["bpos"]), -1)
 
 
 def _shift_read(p: Positions) -> Iterator[Finding]:
     inputs = _inputs(p)
     most, least = max(inputs, key=inputs.__getitem__), min(inputs.values())
-    return _outside("shift_read", inputs[most] - least, 0, 7, most, inputs[most], +1)
+    return _outside("shift_read", inputs[most] - least, (0, 7), (most, inputs[most]), +1)
 
 
 def _shift_write_of_sum(p: Positions) -> Iterator[Finding]:
-    return _outside("shift_write", min(_inputs(p).values()) - p["opos"], -7, 25, "opos", p["opos"], -1)
+    return _outside("shift_write", min(_inputs(p).values()) - p["opos"], (-7, 25), ("opos", p["opos"]), -1)
 
 
 def _shift_of_product(shift: str, high: int, p: Positions) -> Iterator[Finding]:
-    return _outside(shift, sum(_inputs(p).values()) - p["opos"], 0, high, "opos", p["opos"], -1)
+    return _outside(shift, sum(_inputs(p).values()) - p["opos"], (0, high), ("opos", p["opos"]), -1)
 
 
 def _hard_sigmoid(p: Positions) -> Iterator[Finding]:
-    yield from _outside("ipos", p["ipos"], 0, 15, "ipos", p["ipos"], +1)
-    yield from _outside("opos", p["opos"], 7, None, "opos", p["opos"], +1)
-    yield from _outside("shift_sigmoid", 14 + p["ipos"] - p["opos"], 0, 31, "opos", p["opos"], -1)
+    yield from _outside("ipos", p["ipos"], (0, 15), ("ipos", p["ipos"]), +1)
+    yield from _outside("opos", p["opos"], (7, None), ("opos", p["opos"]), +1)
+    yield from _outside("shift_sigmoid", 14 + p["ipos"] - p["opos"], (0, 31), ("opos", p["opos"]), -1)
 
 
 def _aligned(p: Positions) -> Iterator[Finding]:
     """All share the lowest position: its unit is the coarsest, so nothing overflows."""
     least = min(p.values())
     for name, at in p.items():
-        yield from _outside(f"{name} above the lowest", at - least, 0, 0, name, at, +1)
+        yield from _outside(f"{name} above the lowest", at - least, (0, 0), (name, at), +1)
 
 
 @dataclass(frozen=True)

@@ -39,20 +39,12 @@ Asked = tuple[str, ...]
 @click.option("--resume", type=click.Path(dir_okay=False, path_type=Path), help="A journal of what is done.")
 @click.option("--sample", "sampled", is_flag=True, help="A slice of the inputs: quick, and no proof.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify_command(
-    formats: Asked,
-    roundings: Asked,
-    overflows: Asked,
-    backend: str,
-    resume: Path | None,
-    sampled: bool,
-    as_json: bool,
-) -> None:
+def verify_command(backend: str, resume: Path | None, sampled: bool, as_json: bool, **asked: Asked) -> None:
     from numerics.conform.verify.proof import cases
 
     if sampled and resume:
         raise NumericsError("--sample proves nothing that a journal could keep; give --resume or --sample")
-    wanted = cases(formats, roundings, overflows)
+    wanted = cases(**asked)
     found = []
     with bar(sampled, in_bytes=False) as shown:
         for result in _results(wanted, backend, resume, sampled, _advance(shown, wanted)):

@@ -19,7 +19,7 @@ from numerics.files.replacement import refuse_same_file
 from numerics.files.safetensors import BITS, Entry, Reader, Writer
 from numerics.files.selection import Selection, chosen_axis, says_no_axis
 from numerics.files.signals import terminable
-from numerics.files.stream import decode, encode
+from numerics.files.stream import Stream, decode, encode
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random
 from numerics.tensor.qtensor import ErrorSums
@@ -149,9 +149,10 @@ def quantize_file(
     metadata = {**reader.metadata, KEY: text_of(plans, seed)}
     report, done = FileReport(), _Progress(progress, reader.entries)
     with terminable(), Writer(target, _entries(reader.entries, plans), metadata) as writer:
+        stream = Stream(reader, writer, most(max_memory), done.add)
         for name, entry in reader.entries.items():
             if name in plans:
-                sums = encode(reader, writer, name, plans[name], seed, most(max_memory), done.add)
+                sums = encode(stream, name, plans[name], seed)
                 report.sums.merge(sums)
                 report.tensors.append(_quantized(name, entry, plans[name], sums))
             else:
@@ -179,10 +180,11 @@ def dequantize_file(
     entries = {name: reader.entries[name] for name in plain_names(reader, plans)} | restored
     done = _Progress(progress, reader.entries)
     with terminable(), Writer(target, entries, metadata) as writer:
+        stream = Stream(reader, writer, most(max_memory), done.add)
         for name in plain_names(reader, plans):
             _copy(reader, writer, name, done)
         for name, plan in plans.items():
-            decode(reader, writer, name, plan, most(max_memory), done.add)
+            decode(stream, name, plan)
     before, after = (sum(entry.nbytes for entry in every.values()) for every in (reader.entries, entries))
     return RestoreReport(len(plans), len(entries) - len(plans), before, after)
 

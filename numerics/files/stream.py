@@ -85,12 +85,21 @@ def qtensor(plan: Plan, shape: tuple[int, ...], packed: Array, shared: Shared) -
 # ---- floats to codes ----------------------------------------------------------------------------
 
 
-def encode(
-    reader: Reader, writer: Writer, name: str, plan: Plan, seed: int | None, most: int, done: Done
-) -> ErrorSums:
-    """Quantizes a tensor in pieces of about `most` elements; returns how far the values moved."""
-    sums, source = ErrorSums(), _Source(reader, name, plan, most // plan.padding)
-    writing = _Writing(writer, plan)
+@dataclass(frozen=True)
+class Stream:
+    """From one file into another.  most: elements of a piece, about; done: told of what was read."""
+
+    reader: Reader
+    writer: Writer
+    most: int
+    done: Done
+
+
+def encode(stream: Stream, name: str, plan: Plan, seed: int | None) -> ErrorSums:
+    """Quantizes a tensor piece by piece; returns how far the values moved."""
+    reader, done = stream.reader, stream.done
+    sums, source = ErrorSums(), _Source(reader, name, plan, stream.most // plan.padding)
+    writing = _Writing(stream.writer, plan)
     spanning = _spanning(source)
     for piece in source.pieces():
         data = source.piece(piece)
@@ -223,16 +232,17 @@ def store(writer: Writer, plan: Plan, q: ArrayQTensor) -> None:
 # ---- codes to floats ----------------------------------------------------------------------------
 
 
-def decode(reader: Reader, writer: Writer, name: str, plan: Plan, most: int, done: Done) -> None:
-    """Writes the floats of a tensor, in pieces of about `most` elements."""
+def decode(stream: Stream, name: str, plan: Plan) -> None:
+    """Writes the floats of a tensor, piece by piece."""
+    reader, done = stream.reader, stream.done
     shared, start = Shared.read(reader, plan), 0
-    for piece in plan.cut.pieces(most // plan.padding):
+    for piece in plan.cut.pieces(stream.most // plan.padding):
         shape = tuple(part.stop - part.start for part in piece)
         stop = start + plan.spec.packed_bytes(shape)
         packed = reader.read(plan.names["codes"], start, stop)
         reader.check_size()  # the scales are views
         q = qtensor(plan, shape, packed, shared.of(plan, piece))
-        _put_values(writer, name, plan, piece, _words(q))
+        _put_values(stream.writer, name, plan, piece, _words(q))
         done(name, stop - start)
         start = stop
     done(name, sum(plan.parts[part].nbytes for part in plan.parts if part != "codes"))

@@ -49,7 +49,7 @@ def joined(
     """Returns the tensor that `cut_along_first` cut, for as many rows as `size` says."""
     rows = {name: part[: size[0]] for name, part in cut.items()}
     rows["packed"] = rows["packed"].reshape(-1)
-    return TensorQTensor(spec, size, dtype, **rows, **whole)
+    return TensorQTensor(spec, size, dtype, rows | whole)
 
 
 def resized(q: TensorQTensor, rows: int) -> TensorQTensor:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from numerics.backends.host.tensors import as_array, as_tensor, is_tensor, number_of, number_tensor
 from numerics.formats.errors import NumericsError
+from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, check_quantized
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def as_tensors(q: QTensor) -> TensorQTensor:
     number = q.tensor_scale
     scale = None if number is None else number_tensor(number, packed.device)
     kind = getattr(torch, "float64" if q.original == "python" else q.original)
-    return TensorQTensor(q.spec, q.shape, kind, packed, shared, zero_point, scale)
+    parts = dict(zip(PARTS, (packed, shared, zero_point, scale), strict=True))
+    return TensorQTensor(q.spec, q.shape, kind, parts)
 
 
 def as_arrays(q: QTensor) -> ArrayQTensor:

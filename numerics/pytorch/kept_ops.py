@@ -30,9 +30,8 @@ def _clone(q: TensorQTensor, *, memory_format: Any = None) -> Any:
 
 
 def _to_copy(
-    q: TensorQTensor, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: Any = None,
-    non_blocking: bool = False, memory_format: Any = None,
-) -> Any:  # fmt: skip
+    q: TensorQTensor, *, dtype: Any = None, device: Any = None, non_blocking: bool = False, **_: Any
+) -> Any:
     if dtype is not None and dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         return NotImplemented
     if dtype in (None, q.dtype) or _keeps_values(q, dtype):

@@ -54,11 +54,10 @@ def _on_elements(method: str, *rest: None) -> Callable[..., Tensor]:
     """A backend's operation on values, with the options of a rounding."""
 
     def kernel(
-        x: Tensor, dtype: str, rounding: str = NEAREST, overflow: str | None = None,
-        seed: int | None = None, bits: Any = None,
-    ) -> Tensor:  # fmt: skip
+        x: Tensor, dtype: str, rounding: str = NEAREST, overflow: str | None = None, *drawn: Any
+    ) -> Tensor:
         d = _element(dtype)
-        how = d.check_options(rounding, overflow, _unsigned(seed), bits)
+        how = d.check_options(rounding, overflow, *_draw(*drawn))
         return _tensor(getattr(dispatch.owner(x), method)(x, d, how, *rest))
 
     return kernel

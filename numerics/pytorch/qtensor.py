@@ -7,7 +7,7 @@ format.  Operations that only move or cut it keep it quantized (kept_ops.py); ev
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, cast
 
@@ -46,15 +46,16 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     @staticmethod
     def __new__(
-        cls, spec: QuantSpec, shape: Sequence[int], dtype: torch.dtype, packed: Tensor,
-        shared: Tensor | None = None, zero_point: Tensor | None = None, tensor_scale: Tensor | None = None,
-        requires_grad: bool = False,
-    ) -> TensorQTensor:  # fmt: skip
-        """dtype: that of the values.  Raises NumericsError for parts that do not fit together."""
-        parts = dict(zip(PARTS, (packed, shared, zero_point, tensor_scale), strict=True))
-        _check_tensors(spec, shape, dtype, parts)
-        made = cls.made(tuple(shape), requires_grad, dtype=dtype, device=packed.device)
-        made.__dict__.update(parts, spec=spec)
+        cls, spec: QuantSpec, shape: Sequence[int], dtype: torch.dtype, parts: Mapping[str, Tensor | None]
+    ) -> TensorQTensor:
+        """dtype: that of the values.  parts: by their names (PARTS); those that are not there are None.
+
+        Raises NumericsError for parts that do not fit together.
+        """
+        held = {name: parts.get(name) for name in PARTS}
+        _check_tensors(spec, shape, dtype, held)
+        made = cls.made(tuple(shape), dtype=dtype, device=cast(Tensor, held["packed"]).device)
+        made.__dict__.update(held, spec=spec)
         return cast(TensorQTensor, made)
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -104,14 +105,14 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
     ) -> TensorQTensor:
         """Returns the same kind of tensor made of other parts, with this one's tensor scale."""
-        return TensorQTensor(spec, shape, self.dtype, packed, shared, zero_point, self.tensor_scale)
+        parts = packed, shared, zero_point, self.tensor_scale
+        return TensorQTensor(spec, shape, self.dtype, dict(zip(PARTS, parts, strict=True)))
 
     def each(self, move: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None) -> TensorQTensor:
         """The same, each of its tensors moved, copied or made anew by a function."""
-        parts = (getattr(self, name) for name in PARTS)
-        packed, *others = (None if part is None else move(part) for part in parts)
-        assert packed is not None
-        return TensorQTensor(self.spec, self.shape, dtype or self.dtype, packed, *others)
+        parts = {name: getattr(self, name) for name in PARTS}
+        moved = {name: None if part is None else move(part) for name, part in parts.items()}
+        return TensorQTensor(self.spec, self.shape, dtype or self.dtype, moved)
 
     @property
     def parts(self) -> list[Tensor]:
@@ -130,7 +131,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     ) -> TensorQTensor:
         """Makes the tensor again of what __tensor_flatten__ gave."""
         spec, dtype = context
-        return TensorQTensor(spec, outer_size, dtype, **inner)
+        return TensorQTensor(spec, outer_size, dtype, inner)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Plain tensors and texts: what `torch.load(weights_only=True)` takes."""
@@ -226,7 +227,9 @@ def rebuilt(
     if not isinstance(parts, (list, tuple)) or len(parts) != len(PARTS) or type(requires_grad) is not bool:
         raise NumericsError(f"a QTensor is made of {', '.join(PARTS)} and of whether it learns")
     kind = {name: kind for kind, name in FLOATS.items()}.get(dtype if isinstance(dtype, str) else "")
-    made = TensorQTensor(QuantSpec.parse(spec), check_shape(shape), kind, *parts)
+    made = TensorQTensor(
+        QuantSpec.parse(spec), check_shape(shape), kind, dict(zip(PARTS, parts, strict=True))
+    )
     return (
         torch.nn.Parameter(made, requires_grad) if parameter is True else made.requires_grad_(requires_grad)
     )

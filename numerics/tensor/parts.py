@@ -82,7 +82,7 @@ def check_parts(spec: Any, shape: Any, original: Any, parts: Mapping[str, Any]) 
             came = "nothing" if part is None else f"a {_kind(part)}"
             raise NumericsError(f"{_said(spec, shape)}: {name} must be {planned or 'None'}, not {came}")
         if planned is not None and not (type(part) is float and name == "tensor_scale"):
-            _check(name, part, planned, parts["packed"], spec, shape)
+            _check(name, part, planned, parts["packed"], (spec, shape))
     number = parts["tensor_scale"]
     if type(number) is float and not 0.0 < number < math.inf:
         raise NumericsError(f"{_said(spec, shape)}: tensor_scale {number} is not positive and finite")
@@ -106,29 +106,29 @@ def check_shape(shape: Any) -> tuple[int, ...]:
 _PLAIN = ("Tensor", "Parameter")  # what tracing puts in their place has no memory
 
 
-def _check(name: str, part: Any, due: Part, packed: Any, spec: QuantSpec, shape: Any) -> None:
-    """One part: its kind of memory, its device, its type, its shape."""
+def _check(name: str, part: Any, due: Part, packed: Any, whole: tuple[QuantSpec, Any]) -> None:
+    """One part of a whole, a spec and a shape: its kind of memory, its device, its type, its shape."""
     if is_tensor(part):
         check_memory(part)
         kind = str(part.dtype).removeprefix("torch.")
         fits = kind == due.kind.name and sizes_fit(part.shape, due.shape)
         if is_tensor(packed) and part.device != packed.device:
             where = f"{name} is on {part.device}, packed on {packed.device}"
-            raise NumericsError(f"{_said(spec, shape)}: {where}")
+            raise NumericsError(f"{_said(*whole)}: {where}")
         if type(part).__name__ in _PLAIN and any(
             step == 0 and n > 1 for n, step in zip(part.shape, part.stride(), strict=True)
         ):
-            raise NumericsError(f"{_said(spec, shape)}: {name} is expanded: fewer numbers than it says")
+            raise NumericsError(f"{_said(*whole)}: {name} is expanded: fewer numbers than it says")
     elif isinstance(part, (np.ndarray, np.generic)):
         fits = part.dtype == due.kind and part.dtype.isnative and part.shape == due.shape
         kind = part.dtype.str if not part.dtype.isnative else part.dtype.name
     else:
-        raise NumericsError(f"{_said(spec, shape)}: {name} must be {due}, not {_kind(part)}")
+        raise NumericsError(f"{_said(*whole)}: {name} must be {due}, not {_kind(part)}")
     if is_tensor(part) != is_tensor(packed):
-        raise NumericsError(f"{_said(spec, shape)}: packed is {_kind(packed)}, {name} {_kind(part)}")
+        raise NumericsError(f"{_said(*whole)}: packed is {_kind(packed)}, {name} {_kind(part)}")
     if not fits:
         came = f"{kind} of shape {tuple(part.shape)}"
-        raise NumericsError(f"{_said(spec, shape)}: {name} must be {due}, not {came}")
+        raise NumericsError(f"{_said(*whole)}: {name} must be {due}, not {came}")
 
 
 def sizes_fit(came: Any, due: tuple[int, ...]) -> bool:

@@ -72,7 +72,7 @@ def sliced(q: QTensor, axis: int, places: slice, called: int | None = None) -> Q
     elements = (*before, slice(start, None if stop < 0 else stop, step))
     shared = (*before, slice(start // size, -(-stop // size))) if size > 1 else elements
     shape = (*q.shape[:axis], count, *q.shape[axis + 1 :])
-    return _taken(q, q.spec, shape, axis, elements, shared)
+    return _taken(q, q.spec, shape, axis, (elements, shared))
 
 
 def selected(q: QTensor, axis: int, place: int, called: int | None = None) -> QTensor:
@@ -86,7 +86,7 @@ def selected(q: QTensor, axis: int, place: int, called: int | None = None) -> QT
         )
     where = ((slice(None),) * axis) + (found,)
     shape = (*q.shape[:axis], *q.shape[axis + 1 :])
-    return _taken(q, _without(q, axis), shape, axis, where, where)
+    return _taken(q, _without(q, axis), shape, axis, (where, where))
 
 
 def rows(q: QTensor, take: Callable[[Any], Any], count: int) -> QTensor | None:
@@ -147,9 +147,10 @@ def shared_along(q: QTensor, axis: int) -> bool:
 
 
 def _taken(
-    q: QTensor, spec: QuantSpec, shape: tuple[int, ...], axis: int, elements: Index, shared: Index
+    q: QTensor, spec: QuantSpec, shape: tuple[int, ...], axis: int, places: tuple[Index, Index]
 ) -> QTensor:
-    """What lies at `elements` of the codes and at `shared` of the fields that blocks share."""
+    """What lies at the first of two places of the codes, and at the second of what blocks share."""
+    elements, shared = places
     packed = _bytes(q, elements[0]) if axis == 0 else None
     if spec.blocked:
         packed = _packed_blocks(q, spec, elements, shared) if packed is None else packed

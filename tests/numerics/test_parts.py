@@ -227,7 +227,9 @@ def test_a_loaded_parameter_is_one():
 def test_what_a_tensor_consists_of_is_said_once():
     assert QuantSpec("mxfp4").shared_shape((2, 40)) == (2, 2)
     with pytest.raises(nx.NumericsError, match=r"mxfp4 of shape \(4, 64\): shared must be uint8 of shape"):
-        TensorQTensor(QuantSpec("mxfp4"), (4, 64), torch.float32, torch.zeros(128, dtype=torch.uint8))
+        TensorQTensor(
+            QuantSpec("mxfp4"), (4, 64), torch.float32, {"packed": torch.zeros(128, dtype=torch.uint8)}
+        )
 
 
 INT4, CAST = (nx.quantize(torch.ones(4, 64), name).spec.text for name in ("int4", "bfloat16"))

@@ -53,23 +53,21 @@ class Asked:
         return _unequal(self.task, came, answer)
 
 
-def nearest(
-    task: Task, x: Array, came: Answer, wrong: NDArray[np.bool_], labels: Array, random: Array | None = None
-) -> Dialects:
+def nearest(asked: Asked, wrong: NDArray[np.bool_], labels: Array) -> Dialects:
     """The dialects that together give exactly what came, on every input; none where there are none.
 
-    x: float32 elements, float32 rows of blocks, or an element's codes when the task decodes.
+    asked: of float32 elements, float32 rows of blocks, or an element's codes when the task decodes.
     wrong: which of them did not give what was due; labels: the laws that they fall under.
 
     >>> from numerics.formats import fp4
     >>> x = np.float32([0.25, 0.75, -0.25, -0.0])
     >>> wrong = np.array([True, False, True, True])
-    >>> found = nearest(Task.of(fp4), x, np.uint8([1, 2, 9, 0]), wrong, np.array(["ties"] * 3 + ["zero"]))
+    >>> asked = Asked(Task.of(fp4), x, np.uint8([1, 2, 9, 0]))
+    >>> found = nearest(asked, wrong, np.array(["ties"] * 3 + ["zero"]))
     >>> [dialect.name for dialect in found]
     ['ties away', 'loses -0']
     """
-    asked = Asked(task, x, came, random)
-    blocks = x.ndim > 1
+    task, blocks = asked.task, asked.x.ndim > 1
     few = _telling(wrong, labels, FEW_BLOCKS if blocks else WRONG, 2 * FEW_BLOCKS if blocks else RIGHT)
     known = [dialect for dialect in DIALECTS if dialect.applies(task)]
     for _ in range(AGAIN):

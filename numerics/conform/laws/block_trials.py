@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from numerics.conform.deviations.search import nearest
+from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.inputs import blocks, random_bits, shapes
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block
@@ -52,7 +52,7 @@ def _whole(target: Target, found: Findings) -> None:
 
     found.judge(BLOCK_LAWS, seen, simpler)
     if found.failures:
-        found.explain = lambda: nearest(task, rows, seen.came, seen.wrong, seen.labels, random)
+        found.explain = lambda: nearest(Asked(task, rows, seen.came, random), seen.wrong, seen.labels)
 
 
 def _observe(
@@ -169,7 +169,7 @@ def _compare(target: Target, found: Findings, x: Array, law: Named) -> None:
     pairs = zip(came, due, strict=True) if isinstance(came, Fields) else [(came, due)]
     for one, other in pairs:
         if one is not None:
-            _expect_equal(task, found, x, np.asarray(one), np.asarray(other), law)
+            _expect_equal(task, found, x, (np.asarray(one), np.asarray(other)), law)
 
 
 def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> None:
@@ -180,13 +180,14 @@ def _compare_decoded(target: Target, found: Findings, x: Array, law: Named) -> N
     given = [part for part in (shapes.like(fields.codes, x), *fields[1:]) if part is not None]
     came = target.blocks(*given)
     assert isinstance(came, np.ndarray)
-    _expect_equal(task, found, given[0], came, due, law)
+    _expect_equal(task, found, given[0], (came, due), law)
 
 
-def _expect_equal(task: Task, found: Findings, x: Array, came: Array, due: Array, law: Named) -> None:
-    wrong = task.differs(came, due)
+def _expect_equal(task: Task, found: Findings, x: Array, answers: tuple[Array, Array], law: Named) -> None:
+    """answers: what came, and what was due."""
+    wrong = task.differs(*answers)
     if wrong.any() and not found.failures:
-        found.failures.append(misplaced(x, came, due, wrong, law))
+        found.failures.append(misplaced(x, *answers, wrong, law))
 
 
 # ---- decoding ---------------------------------------------------------------------------------------

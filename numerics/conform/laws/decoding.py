@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.deviations.search import nearest
+from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import Law, Mask, sentence
 from numerics.conform.target import Target
@@ -86,4 +86,4 @@ def _decode(target: Target, found: Findings) -> None:
     found.tried += len(codes)
     found.judge(DECODE_LAWS, seen)
     if found.failures:
-        found.explain = lambda: nearest(task, codes, seen.came, seen.wrong, np.zeros(len(codes)))
+        found.explain = lambda: nearest(Asked(task, codes, seen.came), seen.wrong, np.zeros(len(codes)))

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.conform.deviations.search import Asked
 from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.inputs import elements, random_bits, shapes
 from numerics.conform.inputs.elements import values
@@ -302,7 +303,8 @@ def _every_turn(target: Target, found: Findings) -> None:
     found.tried += len(seen.x)
     found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
     if found.failures:
-        found.explain = lambda: nearest_deviations(target.task, seen.x, seen.came, seen.wrong, seen.labels)
+        asked = Asked(target.task, seen.x, seen.came)
+        found.explain = lambda: nearest_deviations(asked, seen.wrong, seen.labels)
 
 
 def _drawn(target: Target, found: Findings) -> None:
@@ -316,8 +318,8 @@ def _drawn(target: Target, found: Findings) -> None:
     found.tried += len(even.x)
     found.judge((unbiased,), even)
     if seen.wrong.any():
-        drawn = seen.x, seen.came, seen.wrong, seen.labels, seen.random
-        found.explain = lambda: nearest_deviations(target.task, *drawn)
+        asked = Asked(target.task, seen.x, seen.came, seen.random)
+        found.explain = lambda: nearest_deviations(asked, seen.wrong, seen.labels)
 
 
 def _layouts(target: Target, found: Findings) -> None:

@@ -247,22 +247,23 @@ def operation(
             scale_rule=scale_rule)  # fmt: skip
     mode = None if name == "decode" else check_rounding(rounding or "half_even")
     if isinstance(d, Block):
-        return _of_blocks(d, name, mode, overflow, scale_rule, tensor_scale)
+        draw = Draw(seed=0) if rounding == "stochastic" else Draw()
+        asked = BlockOptions(scale_rule or "floor", mode or "half_even", tensor_scale, draw)
+        d.check_options(_with_scale(d, asked), overflow)
+        rule = asked.scale_rule if mode and len(d.scale_rules) > 1 else None
+        return BlockOperation(name, mode, d, rule, _with_scale(d, asked).tensor_scale)
     assert isinstance(d, Element)
     _refuse(True, f"{d} has no blocks", scale_rule=scale_rule, tensor_scale=tensor_scale)
     return ElementOperation(name, mode, d, d.check_overflow(overflow) if mode else None)
 
 
-def _of_blocks(
-    d: Block, name: str, rounding: str | None, overflow: str | None, rule: str | None, scale: float | None
-) -> BlockOperation:
-    if d.has_tensor_scale:
-        with np.errstate(over="ignore", under="ignore"):
-            scale = float(np.float32(1.0 if scale is None else scale))
-    draw = Draw(seed=0) if rounding == "stochastic" else Draw()
-    d.check_options(BlockOptions(rule or "floor", rounding or "half_even", scale, draw), overflow)
-    rule = (rule or "floor") if rounding and len(d.scale_rules) > 1 else None
-    return BlockOperation(name, rounding, d, rule, scale)
+def _with_scale(d: Block, asked: BlockOptions) -> BlockOptions:
+    """The options with the scale of the tensor, where the format has one: 1 where none is given."""
+    if not d.has_tensor_scale:
+        return asked
+    scale = 1.0 if asked.tensor_scale is None else asked.tensor_scale
+    with np.errstate(over="ignore", under="ignore"):
+        return asked._replace(tensor_scale=float(np.float32(scale)))
 
 
 def _refuse(when: bool, why: str, **options: object) -> None:
