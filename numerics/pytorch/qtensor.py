@@ -76,9 +76,9 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     def __setattr__(self, name: str, value: Any) -> None:
         """A part, or a spec, only where it fits the others."""
-        if name in PARTS or name == "recipe":
-            held = {part: getattr(self, part) for part in PARTS} | {"recipe": self.spec, name: value}
-            _check_tensors(held.pop("recipe"), self.shape, self.dtype, held)
+        if name in PARTS or name == "spec":
+            held = {part: getattr(self, part) for part in PARTS} | {"spec": self.spec, name: value}
+            _check_tensors(held.pop("spec"), self.shape, self.dtype, held)
         super().__setattr__(name, value)
 
     @property
@@ -158,7 +158,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         found = memo.get(id(self))
         if found is None:
             found = memo[id(self)] = self.each(Tensor.clone).requires_grad_(self.requires_grad)
-            beside = {name: held for name, held in self.__dict__.items() if name not in (*PARTS, "recipe")}
+            beside = {name: held for name, held in self.__dict__.items() if name not in (*PARTS, "spec")}
             found.__dict__.update(deepcopy(beside, memo))
             if self.grad is not None:
                 found.grad = deepcopy(self.grad, memo)
