@@ -99,3 +99,12 @@ def test_what_is_given_stands_beside_a_spec():
         nx.quantize(X, nx.QuantSpec("int4", rounding="stochastic"))
     with pytest.raises(nx.NumericsError, match=r"scale=0\.5 cannot be"):
         nx.quantize(X, nx.QuantSpec("mx6"), scale=0.5)
+
+
+@pytest.mark.parametrize("other", [None, "int4", nx.QuantSpec("int8"), nx.QuantSpec("mxfp4")], ids=repr)
+def test_a_tensor_takes_no_spec_that_its_parts_do_not_fit(other):
+    torch = pytest.importorskip("torch")
+    q = nx.quantize(torch.ones(4, 32), "int4", scheme=nx.per_group(8))
+    with pytest.raises(nx.NumericsError):
+        q.spec = other
+    assert q.spec == nx.QuantSpec("int4", scheme=nx.per_group(8))
