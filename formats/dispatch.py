@@ -63,6 +63,7 @@ _forking: list[bool] = []
 PATIENCE = 20.0  # seconds that a fork waits for another thread's import
 _faces: list[tuple[type, Owner]] = []
 _expected: dict[str, tuple[str, str]] = {}
+_converters: dict[str, tuple[str, str]] = {}
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_backend", default=None)
 
 
@@ -88,6 +89,17 @@ def register_face(kind: type, face: Owner) -> None:
 def expect_face(library: str, kind: str, home: str) -> None:
     """Says which module registers the face of a library's type, for data that comes before it is imported."""
     _expected[library] = kind, home
+
+
+def register_converter(library: str, home: str, name: str) -> None:
+    """Says which function, in which module, turns what we have into that library's kind."""
+    _converters[library] = home, name
+
+
+def converter(library: str) -> Any:
+    """The function that turns what we have into that library's kind; its module is imported now."""
+    home, name = _converters[library]
+    return getattr(importlib.import_module(home), name)
 
 
 def names() -> Sequence[str]:

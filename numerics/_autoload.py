@@ -70,6 +70,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 def arrange() -> None:
     """Imports what follows torch, now or when it is imported; a stub in its place is waited out."""
     dispatch.expect_face("torch", "Tensor", FOLLOWERS["torch"])
+    dispatch.register_converter("torch", "numerics.pytorch.convert", "as_tensors")
     whole = isinstance(getattr(sys.modules.get("torch"), "Tensor", None), type)
     for awaited, follower in FOLLOWERS.items():
         if whole and sys.modules.get(awaited) is not None:

@@ -1,4 +1,4 @@
-"""Rows of QTensors as bytes, cut, sent between processes and joined again: DTensor, FSDP2, collectives."""
+"""QTensors sent between processes: DTensor and torch's collectives, of which each moves bytes only."""
 
 from __future__ import annotations
 
@@ -10,52 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from numerics.formats.errors import NumericsError
 from numerics.pytorch.qtensor import TensorQTensor
-from numerics.tensor import slicing
-from numerics.tensor.parts import PARTS
-from numerics.tensor.spec import QuantSpec
+from numerics.pytorch.rows import cut_along_first, joined
 
 functional = torch.ops._c10d_functional
-
-
-# ---- rows, for what cuts and joins tensors along the first axis ---------------------------------------
-
-
-def cut_along_first(q: TensorQTensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Its tensors whose first index goes with the tensor's, each as rows; and the others."""
-    bits = slicing.bits_of_index(q)
-    if bits is None or bits % 8:
-        raise NumericsError(
-            f"{q!r} cannot be cut along axis 0: its rows are not whole bytes of their own; "
-            "shard another axis, or pad rows to whole bytes"
-        )
-    cut: dict[str, Tensor] = {"packed": q.packed.reshape(q.shape[0], -1)}
-    whole: dict[str, Tensor] = {}
-    for name in PARTS[1:]:
-        part = getattr(q, name)
-        if part is not None:
-            (cut if slicing.shared_along(q, 0) and name != "tensor_scale" else whole)[name] = part
-    return cut, whole
-
-
-def joined(
-    spec: QuantSpec,
-    size: tuple[int, ...],
-    dtype: torch.dtype,
-    cut: dict[str, Tensor],
-    whole: dict[str, Tensor],
-) -> TensorQTensor:
-    """Returns the tensor that `cut_along_first` cut, for as many rows as `size` says."""
-    rows = {name: part[: size[0]] for name, part in cut.items()}
-    rows["packed"] = rows["packed"].reshape(-1)
-    return TensorQTensor(spec, size, dtype, rows | whole)
-
-
-def resized(q: TensorQTensor, rows: int) -> TensorQTensor:
-    cut, whole = cut_along_first(q)
-    made = {name: part.new_zeros((rows, *part.shape[1:])) for name, part in cut.items()}
-    return joined(q.spec, (rows, *q.shape[1:]), q.dtype, made, whole)
 
 
 # ---- between processes -----------------------------------------------------------------------------
@@ -68,7 +26,8 @@ def _all_gather(q: TensorQTensor, ranks: int, group: str) -> Any:
         name: functional.wait_tensor(functional.all_gather_into_tensor(part, ranks, group))
         for name, part in cut.items()
     }
-    return joined(q.spec, (ranks * q.shape[0], *q.shape[1:]), q.dtype, gathered, whole)
+    size = ranks * q.shape[0], *q.shape[1:]
+    return TensorQTensor(q.spec, size, q.dtype, joined(size[0], gathered, whole))
 
 
 def _part(place: int, q: TensorQTensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from numerics.formats.errors import NumericsError
 from numerics.pytorch import collectives
 from numerics.pytorch.qtensor import TensorQTensor
+from numerics.pytorch.rows import cut_along_first, joined
 from numerics.pytorch.wrapper import AXES, Wrapper
 from numerics.tensor import slicing
 
@@ -88,7 +89,9 @@ def _new_zeros(q: TensorQTensor, size: Any, **options: Any) -> Any:
     """Room for as many rows: bytes of zeros and scales of one."""
     if not q.shape or tuple(size[1:]) != tuple(q.shape[1:]) or options.get("dtype") not in (None, q.dtype):
         return NotImplemented
-    return collectives.resized(q, size[0])
+    cut, whole = cut_along_first(q)
+    made = {name: part.new_zeros((size[0], *part.shape[1:])) for name, part in cut.items()}
+    return TensorQTensor(q.spec, (size[0], *q.shape[1:]), q.dtype, joined(size[0], made, whole))
 
 
 def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:

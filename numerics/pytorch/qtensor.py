@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils import swap_tensors
 
 from numerics.formats.errors import NumericsError, warn
+from numerics.pytorch.rows import cut_along_first, joined
 from numerics.pytorch.wrapper import Wrapper, stable_hash
 from numerics.tensor.parts import PARTS, check_parts, check_shape
 from numerics.tensor.qtensor import QTensor, float_name
@@ -201,8 +202,6 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         self, mesh: Any, size: Any, stride: Any, module: Any, policy: Any
     ) -> tuple[tuple[Tensor, ...], Any]:
         """Its tensors that are cut along the first axis; the others are the same on every rank."""
-        from numerics.pytorch.collectives import cut_along_first
-
         cut, whole = cut_along_first(self)
         return tuple(cut.values()), (self.spec, tuple(cut), whole, tuple(size), self.dtype)
 
@@ -210,13 +209,13 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         self, gathered: tuple[Tensor, ...], metadata: Any, param_dtype: torch.dtype, *, out: Any = None
     ) -> Any:
         """The whole tensor of all ranks' parts, trimmed of what evened them out."""
-        from numerics.pytorch.collectives import joined
-
         spec, names, whole, size, dtype = metadata
         if out is not None:
             return None
-        whole_ = joined(spec, size, dtype, dict(zip(names, gathered, strict=True)), whole)
-        return whole_, ()  # views of what was gathered: FSDP fills that again
+        parts = joined(size[0], dict(zip(names, gathered, strict=True)), whole)
+        return TensorQTensor(
+            spec, size, dtype, parts
+        ), ()  # views of what was gathered: FSDP fills that again
 
 
 def rebuilt(

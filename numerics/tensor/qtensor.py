@@ -333,9 +333,7 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
 
     def to(self, *where: Any, **options: Any) -> Any:
         """Returns the same as tensors of torch on another device, as `torch.Tensor.to` takes it."""
-        from numerics.pytorch.convert import as_tensors
-
-        return as_tensors(self).to(*where, **options)
+        return dispatch.converter("torch")(self).to(*where, **options)
 
     def with_parts(
         self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any

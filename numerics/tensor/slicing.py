@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 from numerics.backends.partition import check_axis
 from numerics.formats.block import Blocks
@@ -15,13 +15,42 @@ from numerics.formats.errors import NumericsError, integer, said
 from numerics.tensor.scheme import per_channel, per_group, per_tensor
 from numerics.tensor.spec import QuantSpec
 
-if TYPE_CHECKING:
-    from numerics.tensor.qtensor import QTensor
-
 Index = tuple[Any, ...]
 
 
-def part(q: QTensor, index: Any) -> Any:
+class Quantized(Protocol):
+    """What is cut: a QTensor (qtensor.py) of arrays or of tensors, by its parts."""
+
+    spec: QuantSpec
+    packed: Any
+    shared: Any
+    zero_point: Any
+    tensor_scale: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor, as it was."""
+        ...
+
+    @property
+    def codes(self) -> Any:
+        """Unpacked, in the tensor's shape."""
+
+    @property
+    def blocks(self) -> Blocks:
+        """Codes and what blocks share."""
+        ...
+
+    def with_parts(
+        self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
+    ) -> Any:
+        """Returns one of the same kind, made of other parts."""
+
+    def dequantize(self) -> Any:
+        """Returns the values."""
+
+
+def part(q: Quantized, index: Any) -> Any:
     """q[index]: integers, slices and `...`; of one element in a block the value: no block holds it alone."""
     places = _places(index, len(q.shape))
     blocked = blocked_axis(q)
@@ -36,7 +65,7 @@ def part(q: QTensor, index: Any) -> Any:
     return q
 
 
-def _element(q: QTensor, places: list[Any], blocked: int) -> Any:
+def _element(q: Quantized, places: list[Any], blocked: int) -> Any:
     """The value at one place, of which no more than its block is decoded."""
     spans = []
     for axis, (place, length) in enumerate(zip(places, q.shape, strict=True)):
@@ -49,7 +78,7 @@ def _element(q: QTensor, places: list[Any], blocked: int) -> Any:
     return values
 
 
-def sliced(q: QTensor, axis: int, places: slice, called: int | None = None) -> QTensor:
+def sliced(q: Quantized, axis: int, places: slice, called: int | None = None) -> Any:
     """Some indices of an axis; raises NumericsError where they cut what shares a scale.
 
     called: the axis, as who asked counts it.
@@ -75,7 +104,7 @@ def sliced(q: QTensor, axis: int, places: slice, called: int | None = None) -> Q
     return _taken(q, q.spec, shape, axis, (elements, shared))
 
 
-def selected(q: QTensor, axis: int, place: int, called: int | None = None) -> QTensor:
+def selected(q: Quantized, axis: int, place: int, called: int | None = None) -> Any:
     """One index of an axis, which goes; raises NumericsError for a blocked axis and beyond its end."""
     axis = check_axis(axis, tuple(q.shape))
     named = axis if called is None else called
@@ -89,7 +118,7 @@ def selected(q: QTensor, axis: int, place: int, called: int | None = None) -> QT
     return _taken(q, _without(q, axis), shape, axis, (where, where))
 
 
-def rows(q: QTensor, take: Callable[[Any], Any], count: int) -> QTensor | None:
+def rows(q: Quantized, take: Callable[[Any], Any], count: int) -> Any:
     """Some indices of the first axis; None where they are not whole bytes with scales of their own.
 
     take: gives of a part, whose first axis is the tensor's, the `count` indices that are asked for.
@@ -103,7 +132,7 @@ def rows(q: QTensor, take: Callable[[Any], Any], count: int) -> QTensor | None:
     return q.with_parts(q.spec, (count, *q.shape[1:]), packed, shared, zero)
 
 
-def flattened(q: QTensor) -> QTensor | None:
+def flattened(q: Quantized) -> Any:
     """Returns the same bytes in one dimension; None where elements that share a scale are not neighbours."""
     if len(q.shape) == 1:
         return q
@@ -123,22 +152,22 @@ def flattened(q: QTensor) -> QTensor | None:
     return q.with_parts(spec, (count,), q.packed, shared, zero)
 
 
-def blocked_axis(q: QTensor) -> int | None:
+def blocked_axis(q: Quantized) -> int | None:
     """The axis along which blocks or groups lie, from the front."""
     if q.spec.blocked:
-        return check_axis(cast(int, q.axis), tuple(q.shape))
+        return check_axis(cast(int, q.spec.axis), tuple(q.shape))
     partition = q.spec.partition(tuple(q.shape))
     return None if partition.size is None else partition.axis
 
 
-def sharing(q: QTensor, axis: int) -> int:
+def sharing(q: Quantized, axis: int) -> int:
     """How many neighbours along that axis share a scale, where not all do: 1 but for the blocked axis."""
     if axis != blocked_axis(q):
         return 1
     return q.spec.block.block if q.spec.blocked else cast(int, q.spec.scheme_of_elements.size)
 
 
-def shared_along(q: QTensor, axis: int) -> bool:
+def shared_along(q: Quantized, axis: int) -> bool:
     """Do the fields that elements share have that axis?"""
     if q.spec.blocked:
         return True
@@ -147,8 +176,8 @@ def shared_along(q: QTensor, axis: int) -> bool:
 
 
 def _taken(
-    q: QTensor, spec: QuantSpec, shape: tuple[int, ...], axis: int, places: tuple[Index, Index]
-) -> QTensor:
+    q: Quantized, spec: QuantSpec, shape: tuple[int, ...], axis: int, places: tuple[Index, Index]
+) -> Any:
     """What lies at the first of two places of the codes, and at the second of what blocks share."""
     elements, shared = places
     packed = _bytes(q, elements[0]) if axis == 0 else None
@@ -163,14 +192,14 @@ def _taken(
     return q.with_parts(spec, shape, packed, scale, zero)
 
 
-def _packed_blocks(q: QTensor, spec: QuantSpec, elements: Index, shared: Index) -> Any:
+def _packed_blocks(q: Quantized, spec: QuantSpec, elements: Index, shared: Index) -> Any:
     whole = q.blocks
     micro = None if whole.microexponents is None else whole.microexponents[shared]
     codes, scale = whole.codes[elements], whole.scale[shared]
     return spec.block.pack(Blocks(spec.block, cast(int, spec.axis), codes, scale, micro))
 
 
-def _bytes(q: QTensor, places: Any) -> Any:
+def _bytes(q: Quantized, places: Any) -> Any:
     """The bytes of neighbouring indices of the first axis, where they are whole: a view, no copy."""
     span = places if isinstance(places, slice) else slice(places, places + 1, 1)
     bits = bits_of_index(q)
@@ -181,7 +210,7 @@ def _bytes(q: QTensor, places: Any) -> Any:
     return q.packed.reshape(-1)[bits * span.start // 8 : -(-bits * span.stop // 8)]
 
 
-def bits_of_index(q: QTensor) -> int | None:
+def bits_of_index(q: Quantized) -> int | None:
     """Bits of one index of the first axis; None where they do not lie together."""
     inner = math.prod(q.shape[1:])
     if not q.spec.blocked:
@@ -200,7 +229,7 @@ def _inside(place: int, length: int, axis: int) -> int:
     return place % length
 
 
-def _without(q: QTensor, axis: int) -> QuantSpec:
+def _without(q: Quantized, axis: int) -> QuantSpec:
     """The spec of what is left when an axis goes."""
     spec, ndim = q.spec, len(q.shape)
     if spec.blocked:
