@@ -148,7 +148,7 @@ class TorchDispatch:
     # ---- tensors with their scales ------------------------------------------
 
     def quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw) -> TensorQTensor:
-        """numerics.quantize."""
+        """Returns x quantized and dequantized as the spec says, with a straight-through gradient."""
         scale, zero_point, number = _beside(x, given)
         parts = _ops.quantize(x.detach(), spec.text, scale, zero_point, *_drawn(x, draw), number)
         return wrapped(spec if isinstance(spec, QuantSpec) else spec.text, x, *parts)
