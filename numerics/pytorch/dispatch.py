@@ -148,13 +148,13 @@ class TorchDispatch:
     # ---- tensors with their scales ------------------------------------------
 
     def quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw) -> TensorQTensor:
-        """Returns x quantized and dequantized as the spec says, with a straight-through gradient."""
+        """Returns x quantized as the spec says; what is not given is found."""
         scale, zero_point, number = _beside(x, given)
         parts = _ops.quantize(x.detach(), spec.text, scale, zero_point, *_drawn(x, draw), number)
         return wrapped(spec if isinstance(spec, QuantSpec) else spec.text, x, *parts)
 
     def fake_quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw, clip: bool = False) -> Tensor:
-        """numerics.fake_quantize, with a straight-through gradient."""
+        """Returns x quantized and dequantized as the spec says, with a straight-through gradient."""
         scale, zero_point, number = _beside(x, given)
         return _ops.fake_quantize(x, spec.text, scale, zero_point, *_drawn(x, draw), clip, number)
 
