@@ -31,7 +31,7 @@ def programs(n: int) -> tuple[int]:
 
 
 def launch(name: str, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Runs a kernel of kernels.py on the device and the current stream of its first tensor."""
+    """Runs a kernel of kernels/ on the device and the current stream of its first tensor."""
     if 0 not in grid:
         execute(getattr(build(), name), grid, arguments, constants)
 
