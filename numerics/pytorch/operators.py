@@ -24,7 +24,7 @@ from numerics.backends.partition import Blocking, check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
 from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 from numerics.formats.protocol import Given
 from numerics.formats.protocol import Parts as QuantizedParts
 from numerics.formats.rounding import BlockOptions, Draw, draw_of
@@ -201,6 +201,8 @@ def _looks(fake: Callable[..., Any], of_values: bool, x: Tensor, *rest: Any) -> 
     of_values: the operator takes values, not codes or bytes.  Raises NumericsError for an x of the other
     kind, and where the result would have no values beside an x that has.
     """
+    if not isinstance(x, Tensor):
+        raise NumericsError(f"the first argument is a tensor, not {said(x)}")
     if x.is_meta and (_name(x.dtype) in FLOATS) != of_values:
         raise NumericsError(f"cannot {'encode' if of_values else 'decode'} {_name(x.dtype)} data")
     for beside in rest:

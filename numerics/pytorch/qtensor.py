@@ -83,7 +83,10 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         if name in PARTS or name == "spec":
             held = {part: getattr(self, part) for part in PARTS} | {"spec": self.spec, name: value}
             _check_tensors(held.pop("spec"), self.shape, self.dtype, held)
-        super().__setattr__(name, value)
+        try:
+            super().__setattr__(name, value)
+        except AttributeError as fixed:  # shape, is_leaf and their kin
+            raise NumericsError(f"{name} of {self!r} cannot be assigned: {fixed}") from None
 
     @property
     def original(self) -> str:  # type: ignore[override]

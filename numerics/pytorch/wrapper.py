@@ -124,6 +124,8 @@ class Wrapper(Tensor):
         if isinstance(func, HigherOrderOperator):  # torch.cond and its kin, whose branches take plain tensors
             plain, options = values_of((args, kwargs or {}))
             return func(*plain, **options)
+        if func in _BY_ADDRESS:
+            raise in_place(f"Tensor.{func.__name__}")
         with torch._C.DisableTorchFunctionSubclass():
             found = func(*args, **(kwargs or {}))
         return Nowhere(found) if isinstance(found, torch.UntypedStorage) else found
@@ -143,12 +145,20 @@ class Wrapper(Tensor):
             and op._schema.is_mutable
             and any(_written(op, args, kwargs))
         ):
-            raise NumericsError(
-                f"{op} would change a QTensor in place; dequantize it first "
-                "(an optimizer leaves it alone after requires_grad_(False))"
-            )
+            raise in_place(op)
         plain, options = values_of((args, kwargs))
         return op(*plain, **options)
+
+
+_BY_ADDRESS = (Tensor.apply_, Tensor.map_, Tensor.map2_)  # what writes where it believes values to lie
+
+
+def in_place(op: Any) -> NumericsError:
+    """What is raised where an operation would write into values that are not there."""
+    return NumericsError(
+        f"{op} would change a QTensor in place; dequantize it first "
+        "(an optimizer leaves it alone after requires_grad_(False))"
+    )
 
 
 def values_of(tree: Any) -> Any:

@@ -333,7 +333,11 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
 
     def to(self, *where: Any, **options: Any) -> Any:
         """Returns the same as tensors of torch on another device, as `torch.Tensor.to` takes it."""
-        return dispatch.converter("torch")(self).to(*where, **options)
+        tensors = dispatch.converter("torch")(self)
+        try:
+            return tensors.to(*where, **options)
+        except (TypeError, RuntimeError) as wrong:  # torch's, of a device or a type that is none
+            raise NumericsError(f"to() takes what torch.Tensor.to takes: {wrong!s:.300}") from None
 
     def with_parts(
         self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
