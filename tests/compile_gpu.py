@@ -36,7 +36,7 @@ from numerics.backends.gpu import backend, blocks, launch, native
 from numerics.backends.host.affine import Partition
 from numerics.backends.host.executor import Affine
 from numerics.formats.rounding import Draw
-from tests.children import LIMIT
+from tests.helpers.children import LIMIT
 
 TARGETS = {f"sm_{n}": GPUTarget("cuda", n, 32) for n in (80, 89, 90, 100, 120)} | {
     "gfx942": GPUTarget("hip", "gfx942", 64),

@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker(pytest.mark.timeout(24 * HOUR if LONG else HOUR))
 
 
-dispatch.register("interpreter", "tests.interpreted")
+dispatch.register("interpreter", "tests.helpers.interpreted")
 _NEEDS = {"ipu": ("onnx", "onnxruntime"), "interpreter": ("torch", "triton")}
 EXECUTORS = tuple(
     name for name in ("array", "cpu", "ipu", "interpreter") if all(map(find_spec, _NEEDS.get(name, ())))
@@ -99,6 +99,13 @@ def pytest_configure(config):
 @pytest.fixture(params=EXECUTORS)
 def executor(request):
     """Runs the test on each executor."""
+    with nx.use(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=("array", "cpu"))
+def host_executor(request):
+    """Runs the test on each of the host's own executors; tests/laws tries the others."""
     with nx.use(request.param):
         yield request.param
 

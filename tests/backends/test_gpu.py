@@ -28,8 +28,8 @@ from numerics.backends.host.executor import Affine
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import Sweep
 from numerics.formats.rounding import Draw
-from tests.children import LIMIT
 from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, edges
+from tests.helpers.children import LIMIT
 
 rng = np.random.default_rng(11)
 ROOT = Path(__file__).parents[2]

@@ -581,7 +581,7 @@ KINDS = {True: ("encode", "round", "decode"), False: ("encode", "round", "decode
 
 
 @pytest.mark.parametrize("dtype", nx.dtypes(), ids=repr)
-def test_our_own_kernels_pass(executor, dtype):
+def test_our_own_kernels_pass(host_executor, dtype):
     for kind in KINDS[dtype.kind == "block"]:
         found = check(own(dtype, kind), dtype, kind=kind)
         assert found, str(found)

@@ -585,7 +585,7 @@ def test_an_optimizer_may_hold_it_before_it_begins():
     assert (quantizer.scale != before).all()
 
 
-# ---- operators, beside those of test_torch.py -------------------------------------------------------------
+# ---- operators, beside those of test_pytorch.py ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 import numerics as nx
 from numerics import cli
 from numerics.view.screen import Undelivered
-from tests.terminal import NUMERICS
+from tests.helpers.terminal import NUMERICS
 
 resource = pytest.importorskip("resource")
 pytestmark = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full to write to")

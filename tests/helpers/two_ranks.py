@@ -1,4 +1,4 @@
-"""What each of two processes does in test_distributed.py: QTensors through DTensor and FSDP2, over gloo."""
+"""What each of two processes does in test_collectives.py: QTensors through DTensor and FSDP2, over gloo."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import numerics
-from tests.children import LIMIT
+from tests.helpers.children import LIMIT
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -17,8 +17,8 @@ from numerics.backends.host.tensors import as_array
 from numerics.interop import as_arrays, as_tensors
 from numerics.pytorch.operators import OPERATORS
 from numerics.tensor.qtensor import to_host
-from tests.children import LIMIT
 from tests.conftest import DECLARED, assert_same_bits
+from tests.helpers.children import LIMIT
 
 KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 RECIPES = [

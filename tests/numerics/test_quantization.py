@@ -171,7 +171,7 @@ def check(x, d, scheme, symmetric, scale_type, zero_type):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("d", [nx.int8, nx.uint8, nx.int4, nx.uint4, nx.int2, nx.int16], ids=str)
-def test_every_option_on_every_type(executor, d, kind):
+def test_every_option_on_every_type(host_executor, d, kind):
     rng = np.random.default_rng(d.bits)
     x = rng.standard_normal((3, 10)).astype(np.float32)
     x[1] = np.abs(x[1]) + 1  # a row that the range must be widened for
@@ -218,7 +218,7 @@ def test_any_float64(x, symmetric, scale_type, zero_type):
 
 
 @pytest.mark.parametrize("rounding", ["half_even", "half_away", "toward_zero", "floor", "ceil"])
-def test_the_rounding_is_asked_for(executor, rounding):
+def test_the_rounding_is_asked_for(host_executor, rounding):
     x = np.array([0.5, 1.5, -0.5, -2.5, 1.25, 127.0], np.float32)
     exact = {
         "half_even": half_even,
@@ -232,7 +232,7 @@ def test_the_rounding_is_asked_for(executor, rounding):
     assert signed(q.codes, nx.int8).tolist() == [exact(Fraction(float(v))) for v in x]
 
 
-def test_stochastic_draws_by_the_place_of_an_element(executor):
+def test_stochastic_draws_by_the_place_of_an_element(host_executor):
     x = np.random.default_rng(1).standard_normal((4, 10)).astype(np.float32)
     scale = np.full((4, 3), 0.5, np.float32)
     q = nx.quantize(x, "int8", scheme=nx.per_group(4), scale=scale, rounding="stochastic", seed=7)
@@ -305,7 +305,7 @@ def test_float64_as_a_scale_type_is_told_its_name(ask):
 
 @pytest.mark.parametrize("d", [nx.fp8_e4m3, nx.fp8_e5m2, nx.fp6_e2m3, nx.fp4, nx.fp8_e4m3fnuz], ids=str)
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-def test_floats_scale_to_their_largest_value(executor, d, scheme):
+def test_floats_scale_to_their_largest_value(host_executor, d, scheme):
     x = np.random.default_rng(3).standard_normal((3, 10)).astype(np.float32)
     q = nx.quantize(x, d, scheme=scheme)
     for key, indices in groups(scheme, x.shape).items():
@@ -322,7 +322,7 @@ def test_floats_scale_to_their_largest_value(executor, d, scheme):
 
 @pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_blocks_are_what_the_format_encodes(executor, d, kind):
+def test_blocks_are_what_the_format_encodes(host_executor, d, kind):
     x = (
         np.random.default_rng(4)
         .standard_normal((5, 3, 40))
@@ -514,7 +514,7 @@ def test_what_is_no_tensor(x):
         nx.quantize(x, "int8")
 
 
-def test_given_scales_and_zero_points(executor):
+def test_given_scales_and_zero_points(host_executor):
     x = np.float32([[0.5, -1.0, 3.0], [100.0, 7.0, 0.1]])
     q = nx.quantize(x, "uint8", scheme="per_channel", symmetric=False, scale=[0.5, 0.7], zero_point=[2, 10])
     for row, (scale, zero) in enumerate(zip(np.float32([0.5, 0.7]), [2, 10], strict=True)):

@@ -14,7 +14,7 @@ import torch
 import numerics as nx
 from numerics.files.safetensors import ML_DTYPES, NUMPY
 from tests.conftest import assert_same_bits
-from tests.numerics.test_torch import RECIPES, data, same
+from tests.numerics.test_pytorch import RECIPES, data, same
 
 PLAIN = {
     "i": np.arange(6, dtype=np.int64).reshape(2, 3),

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import numerics as nx
 from numerics.cli.conform import conform_command
-from tests.children import LIMIT
+from tests.helpers.children import LIMIT
 
 pytest_plugins = ["pytester"]
 INSTALLED = "numerics" in importlib.metadata.entry_points(group="pytest11").names

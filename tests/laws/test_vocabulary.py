@@ -17,7 +17,7 @@ import pytest
 import numerics as nx
 from numerics.conform.task import REFERENCE
 from numerics.formats.rounding import SCALE_RULES
-from tests.numerics.test_quantize import KINDS, SCALES, SCHEMES, found_scale, groups, kept, rounded, same
+from tests.numerics.test_quantization import KINDS, SCALES, SCHEMES, found_scale, groups, kept, rounded, same
 
 INTEGERS = ("int8", "uint8", "int4", "uint4")
 FLOATS = ("bfloat16", "float16", "fp8_e4m3", "fp8_e5m2", "fp6_e3m2", "fp6_e2m3", "fp4")
@@ -69,7 +69,7 @@ def due_of_floats(name: str, kind: str) -> list[tuple]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FLOATS)
-def test_floats_by_every_scheme_scale_and_rounding(executor, name, kind):
+def test_floats_by_every_scheme_scale_and_rounding(host_executor, name, kind):
     x = tensor(kind)
     for options, shares in due_of_floats(name, kind):
         q = nx.quantize(x, name, **options)
@@ -119,8 +119,8 @@ def due_of_integers(name: str, kind: str) -> list[tuple]:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float64"])
 @pytest.mark.parametrize("name", INTEGERS)
-def test_integers_by_every_rounding_equal_the_reference(executor, name, kind):
-    """half_even, and float64, are judged by fractions in test_quantize.py, under every option."""
+def test_integers_by_every_rounding_equal_the_reference(host_executor, name, kind):
+    """half_even, and float64, are judged by fractions in test_quantization.py, under every option."""
     equal_reference(tensor(kind), name, due_of_integers(name, kind))
 
 
@@ -139,7 +139,7 @@ def lines(kind: str) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", BLOCKS)
-def test_blocks_by_every_rule_rounding_and_axis_equal_the_reference(executor, name, kind):
+def test_blocks_by_every_rule_rounding_and_axis_equal_the_reference(host_executor, name, kind):
     equal_reference(lines(kind), name, due_of_blocks(name, kind))
 
 

@@ -20,8 +20,8 @@ from numerics.cli import doctor
 from numerics.view.describe import facts, runs
 from numerics.view.screen import Screen
 from numerics.view.text import cells, number
-from tests import terminal
-from tests.terminal import NUMERICS, drawn
+from tests.helpers import terminal
+from tests.helpers.terminal import NUMERICS, drawn
 
 FORMATS = list(nx.dtypes())
 ELEMENTS = [d for d in FORMATS if d.kind != "block"]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import numerics as nx
-from tests.children import LIMIT
+from tests.helpers.children import LIMIT
 
 pytest.importorskip("mypy")
 

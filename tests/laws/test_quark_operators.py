@@ -18,7 +18,7 @@ pytest.importorskip("onnxruntime")
 import onnxruntime
 
 import numerics as nx
-from tests.children import LIMIT
+from tests.helpers.children import LIMIT
 
 SOURCES = (
     "custom_op_library.cc", "custom_op_qdq.cc", "custom_op_in.cc", "custom_op_bfp.cc", "custom_op_mx.cc",

@@ -21,7 +21,7 @@ from numerics.backends.bind import bind
 from numerics.backends.ipu import bfp16ebs8, devices, limits, srs
 from numerics.formats import NumericsError
 from numerics.formats.rounding import ROUNDINGS
-from tests.formats.test_dialect import faults
+from tests.laws.test_dialect import faults
 
 rng = np.random.default_rng(8)
 BOUND = bind({name: getattr(primitives, name) for name in ("where", "minimum", "maximum")}, sources=(srs,))

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("build")
-from tests.children import LIMIT
+from tests.helpers.children import LIMIT
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MADE = ("PKG-INFO", "setup.cfg", "numerics_formats.egg-info/")  # by setuptools
 
 

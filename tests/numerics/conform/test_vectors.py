@@ -20,9 +20,9 @@ from numerics.conform.vectors import lines
 from numerics.conform.vectors.operations import OPERATIONS, operation
 from numerics.conform.vectors.questions import inputs_that_matter
 from numerics.conform.vectors.vectors import generate, header, verify
-from tests.children import LIMIT, child
+from tests.helpers.children import LIMIT, child
 
-DOCS = Path(__file__).parents[2] / "docs" / "vectors.md"
+DOCS = Path(__file__).parents[3] / "docs" / "vectors.md"
 FORMATS = nx.dtypes()
 ELEMENTS = [d for d in FORMATS if d.kind != "block"]
 BLOCKS = [d for d in FORMATS if d.kind == "block"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def test_two_ranks():
-    worker = Path(__file__).with_name("two_ranks.py")
+    worker = Path(__file__).parents[2] / "helpers" / "two_ranks.py"
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(worker)]
     found = subprocess.run(run, capture_output=True, text=True, timeout=300)
     assert found.stdout.count("both done") == 2, found.stderr[-4000:]

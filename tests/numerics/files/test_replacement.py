@@ -23,7 +23,7 @@ from numerics.files import replacement
 from numerics.files.checkpoint import dequantize_file, quantize_file
 from numerics.files.replacement import Replacement, replace_file
 from numerics.files.signals import terminable
-from tests.children import child
+from tests.helpers.children import child
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX's files, signals and processes")
 HANG = 120  # seconds
