@@ -29,8 +29,10 @@ from numerics.backends.ipu.devices import DEVICES
 from numerics.backends.ipu.verify import SHIFTS, expected, known_inputs, network
 from numerics.backends.onnx import graphs, portable
 from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS
-from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS, assert_same_bits, edges
+from tests.helpers.bits import assert_same_bits
 from tests.helpers.children import LIMIT
+from tests.helpers.dtypes import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
+from tests.helpers.inputs import edges
 
 LONG = os.environ.get("NUMERICS_TEST_LONG") == "1"  # make runtimes
 X = edges(random=1 << 18 if LONG else 1 << 12)
@@ -71,7 +73,7 @@ def rows(d: nx.Block, x: np.ndarray = X) -> np.ndarray:
 @pytest.mark.parametrize("dtype", EVERY, ids=repr)
 def test_exported_bits_equal_the_cpu(dtype, rounding):
     """The CPU's kernels, proven on every input (tests/laws/test_proof.py), stand in for the reference."""
-    options = {"tensor_scale": 0.5} if getattr(dtype, "family", "") == "scaled" else {}
+    options = {"tensor_scale": 0.5} if isinstance(dtype, nx.ScaledBlock) else {}
     x = rows(dtype) if dtype.kind == "block" else X
     due, near = dtype.encode(x, rounding=rounding, **options), dtype.round(x, rounding=rounding, **options)
     fields = (due.codes, due.scale, due.microexponents) if dtype.kind == "block" else (due,)
@@ -92,7 +94,7 @@ def test_exported_bits_equal_the_cpu(dtype, rounding):
 @pytest.mark.parametrize("dtype", [nx.fp6_e2m3, nx.int4, nx.mxfp4, nx.mx6, nx.nvfp4], ids=repr)
 def test_every_rounding_equals_reference(dtype, rounding):
     x = rows(dtype, X[::400])[:64] if dtype.kind == "block" else X[::300]
-    options = {"tensor_scale": 0.5} if getattr(dtype, "family", "") == "scaled" else {}
+    options = {"tensor_scale": 0.5} if isinstance(dtype, nx.ScaledBlock) else {}
     drawn = np.random.default_rng(1).integers(0, 1 << 30, x.shape).astype(np.int32)
     extra = {"random": drawn} if rounding == "stochastic" else {}
     (came,) = run(nx.ipu.export(dtype, "round", rounding=rounding, **options), x=x, **extra)
@@ -115,7 +117,7 @@ def test_every_scale_rule(rule):
     "dtype", [nx.fp4, nx.fp6_e2m3, nx.int3, nx.bfloat16, nx.mxfp4, nx.mx6, nx.mx9], ids=repr
 )
 def test_packing(dtype):
-    if getattr(dtype, "family", "") == "micro":
+    if isinstance(dtype, nx.MicroexponentBlock):
         blocks = dtype.encode(rows(dtype))
         feeds = {"codes": blocks.codes, "scale": blocks.scale, "microexponents": blocks.microexponents}
         (packed,) = run(nx.ipu.export(dtype, "pack"), **feeds)

@@ -1,4 +1,4 @@
-"""What each of two processes does in test_collectives.py: QTensors through DTensor and FSDP2, over gloo."""
+"""What each of two processes does in pytorch/test_collectives.py: QTensors in DTensor, FSDP2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECIPES = [
 ROWS = (6, 5)  # even and uneven shares
 
 
-def same(came: torch.Tensor, q: nx.QTensor) -> None:
+def assert_same_tensor(came: torch.Tensor, q: nx.QTensor) -> None:
     assert isinstance(came, nx.QTensor), type(came)
     assert torch.equal(came.dequantize(), q.dequantize())
     assert torch.equal(came.packed, q.packed)
@@ -33,13 +33,13 @@ def through_dtensor(q: nx.QTensor, mesh) -> None:
     rank = mesh.get_local_rank()
     mine = q[:3] if rank == 0 else q[3:]
     if q.shape[0] == 6:
-        same(DTensor.from_local(mine, mesh, [Shard(0)], run_check=False).full_tensor(), q)
+        assert_same_tensor(DTensor.from_local(mine, mesh, [Shard(0)], run_check=False).full_tensor(), q)
         other = nx.quantize(torch.zeros(q.shape), q.format, **options_of(q)) if rank else q
         sent = distribute_tensor(other, mesh, [Shard(0)])  # only rank 0 has the values
-        same(sent.to_local(), mine)
-        same(sent.full_tensor(), q)
-        same(distribute_tensor(other, mesh, [Replicate()]).to_local(), q)
-    same(distribute_tensor(q, mesh, [Shard(0)], src_data_rank=None).to_local(), mine)
+        assert_same_tensor(sent.to_local(), mine)
+        assert_same_tensor(sent.full_tensor(), q)
+        assert_same_tensor(distribute_tensor(other, mesh, [Replicate()]).to_local(), q)
+    assert_same_tensor(distribute_tensor(q, mesh, [Shard(0)], src_data_rank=None).to_local(), mine)
 
 
 def options_of(q: nx.QTensor) -> dict:
@@ -60,7 +60,7 @@ def through_fsdp(q: nx.QTensor) -> None:
         y.sum().backward()
     whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
     if dist.get_rank() == 0:
-        same(whole["0.weight"], q)
+        assert_same_tensor(whole["0.weight"], q)
 
 
 def through_ddp(q: nx.QTensor) -> None:
@@ -69,7 +69,7 @@ def through_ddp(q: nx.QTensor) -> None:
     model[0].weight = torch.nn.Parameter(q, requires_grad=False)
     model = torch.nn.parallel.DistributedDataParallel(model)
     model(torch.randn(3, 64)).sum().backward()
-    same(model.module[0].weight, q)
+    assert_same_tensor(model.module[0].weight, q)
 
 
 def main() -> None:

@@ -11,7 +11,10 @@ from hypothesis.extra import numpy as npst
 
 import numerics as nx
 from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
-from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, each_executor, edges
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.dtypes import BLOCKS, DECLARED_BLOCKS
+from tests.helpers.executors import each_executor
+from tests.helpers.inputs import edges
 
 rng = np.random.default_rng(2)
 

@@ -16,7 +16,7 @@ from numerics.cli import commands
 from numerics.files import checkpoint
 from numerics.files.header import KEY
 from numerics.tensor.spec import Recipe
-from tests.conftest import assert_same_bits
+from tests.helpers.bits import assert_same_bits
 
 X = np.array([[np.inf, 1.0, -0.0, 3.39e38], [1e-40, -np.inf, 0.1, 65520.0]], np.float32)
 WIDE = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}

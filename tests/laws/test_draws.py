@@ -14,7 +14,8 @@ import pytest
 
 import numerics as nx
 from numerics.backends.reference import exact
-from tests.conftest import DECLARED, ELEMENTS, assert_same_bits
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.dtypes import DECLARED, ELEMENTS
 
 WHOLE = 1 << 30
 rng = np.random.default_rng(22)

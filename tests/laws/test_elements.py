@@ -12,7 +12,10 @@ from hypothesis.extra import numpy as npst
 import numerics as nx
 from numerics.backends.cpu import threads
 from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS
-from tests.conftest import DECLARED, ELEMENTS, EXECUTORS, assert_same_bits, each_executor, edges
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.dtypes import DECLARED, ELEMENTS
+from tests.helpers.executors import EXECUTORS, each_executor
+from tests.helpers.inputs import edges
 
 X32 = edges()
 rng = np.random.default_rng(1)

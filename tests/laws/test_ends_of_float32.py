@@ -10,7 +10,9 @@ import pytest
 
 import numerics as nx
 from numerics.formats.rounding import DETERMINISTIC
-from tests.conftest import DECLARED, assert_same_bits, edges
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.dtypes import DECLARED
+from tests.helpers.inputs import edges
 
 rng = np.random.default_rng(25)
 MINE = nx.float_format(8, 1, bias=128, specials="fn", signed=False)

@@ -17,7 +17,7 @@ import numerics as nx
 from numerics import interop, layouts
 
 FILES = {"load", "save"}  # what paths may be is tested where files are
-FORMATS = (nx.fp6_e2m3, nx.int8, nx.mxfp4, nx.nvfp4, nx.mx6)
+DTYPES = (nx.fp6_e2m3, nx.int8, nx.mxfp4, nx.nvfp4, nx.mx6)
 
 
 class Hostile:
@@ -155,7 +155,7 @@ def callables():
         found |= {
             f"{module.__name__.split('.')[-1]}.{name}": thing for name, thing in functions(module).items()
         }
-    for d in FORMATS:
+    for d in DTYPES:
         found |= {f"{d}.{name}": method for name, method in methods(d).items()}
     found |= {f"CUBLAS.{name}": method for name, method in methods(layouts.CUBLAS).items()}
     found |= {"ScaleLayout": layouts.ScaleLayout, "Scheme.parse": nx.Scheme.parse}

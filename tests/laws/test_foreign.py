@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from tests.conftest import edges
+from tests.helpers.inputs import edges
 
 COUNT = 1 << 22
 

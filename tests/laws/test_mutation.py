@@ -18,7 +18,7 @@ from numerics.backends.array import primitives
 from numerics.conform import check
 from numerics.formats import codec, scaling
 from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS, SCALE_RULES
-from tests.conftest import edges
+from tests.helpers.inputs import edges
 
 CHANGES = [
     # one element, in integers

@@ -15,7 +15,8 @@ import pytest
 import numerics as nx
 from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
 from numerics.tensor.spec import SCALE_TYPES, ZERO_POINT_TYPES
-from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS, assert_same_bits
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.dtypes import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
 
 KINDS = [np.dtype(kind) for kind in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
 X = np.array([[-1.3, 0.11, np.nan, 2.7], [1e-3, -0.0, 1.0, -2.5]])

@@ -23,8 +23,8 @@ from numerics.view.text import cells, number
 from tests.helpers import terminal
 from tests.helpers.terminal import NUMERICS, drawn
 
-FORMATS = list(nx.dtypes())
-ELEMENTS = [d for d in FORMATS if d.kind != "block"]
+DTYPES = list(nx.dtypes())
+ELEMENTS = [d for d in DTYPES if d.kind != "block"]
 HOSTILE = [
     "a[/b]",
     "w[/]",
@@ -94,7 +94,7 @@ def test_formats_are_a_line_each_with_whole_numbers(look, columns):
     headings, _, *lines = look(columns, "formats")
     assert headings.split()[:5] == ["format", "kind", "bits", "max", "smallest"]
     lines = [line for line in lines if not line.startswith("left out: ")]
-    assert [line.split()[:5] for line in lines] == [[d.name, d.kind, *numbers_of(d)] for d in FORMATS]
+    assert [line.split()[:5] for line in lines] == [[d.name, d.kind, *numbers_of(d)] for d in DTYPES]
     assert ("source" in headings) == (columns == 200)
 
 
@@ -109,13 +109,13 @@ def test_formats_on_a_pipe_have_every_field(look):
         "also called",
         "source",
     ]
-    for d, line in zip(FORMATS, lines, strict=True):
+    for d, line in zip(DTYPES, lines, strict=True):
         aliases = ", ".join(d.aliases[:2]) or "-"
         assert re.split(" {2,}", line) == [d.name, d.kind, *numbers_of(d), aliases, d.source]
 
 
 @pytest.mark.parametrize("columns", [80, None])
-@pytest.mark.parametrize("d", FORMATS, ids=str)
+@pytest.mark.parametrize("d", DTYPES, ids=str)
 def test_show_has_every_fact_and_every_code_exact(look, d, columns):
     lines = look(columns, "show", d.name)
     words = " ".join(lines).split()
@@ -149,7 +149,7 @@ def test_runs_of_codes_hold_every_code_once_and_lead_where_they_say(d):
 
 
 @pytest.mark.parametrize("columns", [80, 40, None])
-@pytest.mark.parametrize("d", FORMATS, ids=str)
+@pytest.mark.parametrize("d", DTYPES, ids=str)
 def test_encode_shows_whole_numbers(look, d, columns):
     x = ["0.3", "-1.0625", "1.7976931348623157e+308", "5e-324", "448"]
     words = " ".join(look(columns, "encode", d.name, *x)).split()
@@ -310,13 +310,13 @@ def test_the_demo_fits_with_all_its_headings():
     from numerics.files.checkpoint import FileReport, TensorReport
 
     tensors = [TensorReport("w", (30522, 384), "int4", 4.25, 17.5, 0.1, 46_881_792, 6_226_488)]
-    labels = [f"{name} {options.get('scheme', '')}".rstrip() for name, options in demo.FORMATS.items()]
+    labels = [f"{name} {options.get('scheme', '')}".rstrip() for name, options in demo.DTYPES.items()]
     results = [demo.Result("all-MiniLM-L6-v2", label, FileReport(tensors), 12.5) for label in labels]
     lines = demo.table(results).lines(Screen(80))
     assert max(map(cells, lines)) <= 80
     assert re.split(" {2,}", lines[0]) == ["format", "bits", "MB", "ratio", "SQNR dB", "worst dB", "seconds"]
     assert "int4 per_group(128, axis=1)" in lines[-1]
-    assert len(lines) == 2 + 1 + len(demo.FORMATS)
+    assert len(lines) == 2 + 1 + len(demo.DTYPES)
 
 
 # ---- on a real terminal -------------------------------------------------------------------------

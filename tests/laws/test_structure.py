@@ -59,6 +59,34 @@ def test_imports_run_downwards(source):
             assert first in sys.stdlib_module_names, f"formats imports {name}"
 
 
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+OF_NO_MODULE = ("laws", "fuzz", "peers", "platforms")  # rooms of tests that are about no module alone
+
+
+def test_every_test_file_stands_for_the_module_or_folder_of_its_name():
+    """A stranger finds what tests a module, and what a test is about, by its name alone."""
+    lost = []
+    for file in TESTS:
+        place = file.parent.relative_to(ROOT / "tests")
+        stands_for = ROOT / place / file.stem.removeprefix("test_")
+        if place.parts[:1] and place.parts[0] in OF_NO_MODULE:
+            continue
+        if not (stands_for.is_dir() or stands_for.with_suffix(".py").is_file()):
+            lost.append(f"{file.relative_to(ROOT)}: there is no {stands_for.relative_to(ROOT)}")
+    assert not lost
+
+
+def test_no_test_imports_another_or_conftest():
+    """What two of them need is in tests/helpers: a test may be moved, renamed or split alone."""
+    borrowed = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in (ROOT / "tests").rglob("*.py")
+        for name in imports(file)
+        if name.startswith("tests.") and name.rpartition(".")[2].startswith(("test_", "conftest"))
+    ]
+    assert not borrowed
+
+
 def test_the_wheel_lists_every_folder():
     listed = FACTS["tool"]["setuptools"]["packages"]
     folders = set()

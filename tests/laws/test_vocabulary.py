@@ -17,7 +17,8 @@ import pytest
 import numerics as nx
 from numerics.conform.task import REFERENCE
 from numerics.formats.rounding import SCALE_RULES
-from tests.numerics.test_quantization import KINDS, SCALES, SCHEMES, found_scale, groups, kept, rounded, same
+from tests.helpers.bits import assert_same_bytes
+from tests.helpers.by_fractions import KINDS, SCALES, SCHEMES, found_scale, groups, kept, rounded
 
 INTEGERS = ("int8", "uint8", "int4", "uint4")
 FLOATS = ("bfloat16", "float16", "fp8_e4m3", "fp8_e5m2", "fp6_e3m2", "fp6_e2m3", "fp4")
@@ -78,8 +79,8 @@ def test_floats_by_every_scheme_scale_and_rounding(host_executor, name, kind):
             assert Fraction(float(q.scale[key])) == scale
             places = tuple(np.array(indices).T)
             assert_codes(found[places], codes, meant)
-            same(values[places], back)
-        same(nx.fake_quantize(x, name, **options), q.dequantize())
+            assert_same_bytes(values[places], back)
+        assert_same_bytes(nx.fake_quantize(x, name, **options), q.dequantize())
 
 
 def product(value: float, scale: Fraction, wide: str) -> float:
@@ -102,10 +103,10 @@ def by_reference(x: np.ndarray, name: str, options: list[dict]) -> list[tuple]:
 def equal_reference(x: np.ndarray, name: str, due: list[tuple]) -> None:
     for options, judged, values in due:
         q = nx.quantize(x, name, **options)
-        same(q.packed, judged.packed)
-        same(q.scale, judged.scale)
-        same(q.dequantize(), values)
-        same(nx.fake_quantize(x, name, **options), values)
+        assert_same_bytes(q.packed, judged.packed)
+        assert_same_bytes(q.scale, judged.scale)
+        assert_same_bytes(q.dequantize(), values)
+        assert_same_bytes(nx.fake_quantize(x, name, **options), values)
 
 
 @lru_cache(maxsize=64)
@@ -120,7 +121,7 @@ def due_of_integers(name: str, kind: str) -> list[tuple]:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float64"])
 @pytest.mark.parametrize("name", INTEGERS)
 def test_integers_by_every_rounding_equal_the_reference(host_executor, name, kind):
-    """half_even, and float64, are judged by fractions in test_quantization.py, under every option."""
+    """tests/numerics/test_quantization.py judges half_even and float64, by fractions, in every option."""
     equal_reference(tensor(kind), name, due_of_integers(name, kind))
 
 

@@ -11,7 +11,7 @@ import torch
 
 import numerics as nx
 from numerics import interop
-from tests.conftest import assert_same_bits
+from tests.helpers.bits import assert_same_bits
 
 NUMPY = {
     "int2": ml_dtypes.int2, "int4": ml_dtypes.int4, "int8": np.int8, "int16": np.int16,

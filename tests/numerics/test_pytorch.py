@@ -17,41 +17,13 @@ from numerics.backends.host.tensors import as_array
 from numerics.interop import as_arrays, as_tensors
 from numerics.pytorch.operators import OPERATORS
 from numerics.tensor.qtensor import to_host
-from tests.conftest import DECLARED, assert_same_bits
+from tests.helpers.bits import assert_same_bits
 from tests.helpers.children import LIMIT
+from tests.helpers.dtypes import DECLARED
+from tests.helpers.tensors import RECIPES, data
 
 KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-RECIPES = [
-    ("int8", {}),
-    ("uint8", {"symmetric": False, "scheme": "per_channel(1)"}),
-    ("int4", {"scheme": "per_group(16)", "scale_type": "bfloat16"}),
-    ("int4", {"scheme": "per_group(3, axis=0)", "symmetric": False, "zero_point_type": "float32"}),
-    ("int3", {"scheme": "per_channel(0)", "scale_type": "pof2", "rounding": "half_away"}),
-    ("int16", {"scale_type": "float"}),
-    ("fp8_e4m3", {"scheme": "per_channel(0)", "scale_type": "float16"}),
-    ("fp6_e3m2", {"scheme": "per_group(32)"}),
-    ("mxfp4", {"scale_rule": "rceil"}),
-    ("mxfp8_e4m3", {"axis": 0}),
-    ("mxint8", {}),
-    ("mx6", {}),
-    ("mx9", {"axis": 0, "rounding": "toward_zero"}),
-    ("nvfp4", {}),
-    ("int8", {"rounding": "stochastic", "seed": 2**63 + 5}),
-]
 NAMED = pytest.mark.parametrize(("d", "options"), RECIPES, ids=[f"{d} {o}" for d, o in RECIPES])
-
-
-def data(kind: torch.dtype = torch.float32, shape: tuple[int, ...] = (7, 70)) -> torch.Tensor:
-    """Numbers of many sizes, a row of zeros, NaN and Inf among them."""
-    rng = np.random.default_rng(3)
-    x = torch.from_numpy(np.asarray(rng.standard_normal(shape) * np.exp2(rng.integers(-5, 5, shape))))
-    if x.ndim == 2 and x.shape[0] > 4:
-        x[2], x[3, 5], x[4, 9] = 0.0, torch.nan, torch.inf
-    return x.to(kind)
-
-
-def same(came: torch.Tensor, due: object) -> None:
-    assert_same_bits(as_array(came), due)
 
 
 @pytest.fixture(params=["cpu", "gpu"])  # gpu: Triton's interpreter
@@ -72,13 +44,13 @@ def test_tensors_give_what_arrays_give(backend, d, options, kind):
     q, faked = nx.quantize(x, d, **options), nx.fake_quantize(x, d, **options)
     with nx.use("array"):
         due = nx.quantize(as_array(x), d, **options)
-        same(q.packed, due.packed)
-        same(q.dequantize(), due.dequantize())
+        assert_same_bits(q.packed, due.packed)
+        assert_same_bits(q.dequantize(), due.dequantize())
         for part in ("scale", "zero_point", "microexponents"):
             if getattr(due, part) is not None:
-                same(getattr(q, part), getattr(due, part))
-    same(faked, as_array(q.dequantize()))
-    same(x, as_array(before))
+                assert_same_bits(getattr(q, part), getattr(due, part))
+    assert_same_bits(faked, as_array(q.dequantize()))
+    assert_same_bits(x, as_array(before))
     assert (q.dtype, q.device, q.shape, q.format) == (kind, x.device, x.shape, nx.dtype(d))
 
 
@@ -88,16 +60,16 @@ def test_any_shape(shape):
         x = data(shape=shape)
         q = nx.quantize(x, d)
         with nx.use("array"):
-            same(q.dequantize(), nx.fake_quantize(as_array(x), d))
-        same(nx.fake_quantize(x, d), as_array(q.dequantize()))
+            assert_same_bits(q.dequantize(), nx.fake_quantize(as_array(x), d))
+        assert_same_bits(nx.fake_quantize(x, d), as_array(q.dequantize()))
 
 
 def test_any_strides():
     x = data(shape=(6, 10, 8))
     for part in (x.transpose(0, 2), x[::2, 1:], x[:, :, 3], x.expand(2, 6, 10, 8)):
         due = nx.fake_quantize(part.contiguous(), "int4", scheme="per_channel(0)")
-        same(nx.fake_quantize(part, "int4", scheme="per_channel(0)"), as_array(due))
-        same(nx.mxfp4.round(part), as_array(nx.mxfp4.round(part.contiguous())))
+        assert_same_bits(nx.fake_quantize(part, "int4", scheme="per_channel(0)"), as_array(due))
+        assert_same_bits(nx.mxfp4.round(part), as_array(nx.mxfp4.round(part.contiguous())))
 
 
 @pytest.mark.parametrize("make", [np.asarray, list, torch.from_numpy], ids=["array", "list", "tensor"])
@@ -107,8 +79,8 @@ def test_random_bits_may_be_of_any_kind(backend, make):
     with nx.use("array"):
         due = nx.fp8_e4m3.encode(as_array(x), rounding="stochastic", random_bits=bits)
         faked = nx.fake_quantize(as_array(x), "int4", rounding="stochastic", random_bits=bits)
-    same(nx.fp8_e4m3.encode(x, **options), due)
-    same(nx.fake_quantize(x, "int4", **options), faked)
+    assert_same_bits(nx.fp8_e4m3.encode(x, **options), due)
+    assert_same_bits(nx.fake_quantize(x, "int4", **options), faked)
 
 
 @pytest.mark.parametrize("d", ["fp8_e4m3", "fp6_e2m3", "bfloat16", "int4", "e8m0", *DECLARED[:2]], ids=str)
@@ -116,15 +88,15 @@ def test_a_format_takes_tensors(backend, d):
     d, x = nx.dtype(d), data()
     codes = d.encode(x)
     with nx.use("array"):
-        same(codes, d.encode(as_array(x)))
-        same(d.round(x), d.round(as_array(x)))
-        same(d.decode(codes), d.decode(as_array(codes)))
-        same(d.pack(codes), d.pack(as_array(codes)))
-    same(d.unpack(d.pack(codes), x.shape), as_array(codes))
-    same(d.decode_packed(d.encode_packed(x), x.shape), as_array(d.decode(codes)))
+        assert_same_bits(codes, d.encode(as_array(x)))
+        assert_same_bits(d.round(x), d.round(as_array(x)))
+        assert_same_bits(d.decode(codes), d.decode(as_array(codes)))
+        assert_same_bits(d.pack(codes), d.pack(as_array(codes)))
+    assert_same_bits(d.unpack(d.pack(codes), x.shape), as_array(codes))
+    assert_same_bits(d.decode_packed(d.encode_packed(x), x.shape), as_array(d.decode(codes)))
     out = torch.empty_like(codes)
     assert d.encode(x, out=out) is out
-    same(out, as_array(codes))
+    assert_same_bits(out, as_array(codes))
 
 
 @pytest.mark.parametrize("d", ["mxfp6_e2m3", "mx4", "nvfp4"])
@@ -135,12 +107,12 @@ def test_a_block_format_takes_tensors(backend, d):
         due = d.encode(as_array(x))
         for part in ("codes", "scale", "microexponents"):
             if getattr(due, part) is not None:
-                same(getattr(made, part), getattr(due, part))
+                assert_same_bits(getattr(made, part), getattr(due, part))
         assert made.tensor_scale == due.tensor_scale
-        same(made.decode(), due.decode())
-        same(d.pack(made), d.pack(due))
+        assert_same_bits(made.decode(), due.decode())
+        assert_same_bits(d.pack(made), d.pack(due))
     again = d.unpack(d.pack(made), x.shape, scale=made.scale, tensor_scale=made.tensor_scale)
-    same(again.decode(), as_array(made.decode()))
+    assert_same_bits(again.decode(), as_array(made.decode()))
 
 
 # ---- compiled ------------------------------------------------------------------------------------
@@ -159,7 +131,7 @@ def test_compiled_equals_eager(d, options):
     x = data().requires_grad_()
     found = torch.compile(both, fullgraph=True, backend="aot_eager")(x)
     for came, due in zip(found, both(x), strict=True):
-        same(came, as_array(due))
+        assert_same_bits(came, as_array(due))
     found[0].sum().backward()
     assert torch.equal(x.grad, torch.ones_like(x))
 
@@ -172,7 +144,7 @@ def test_inductor_compiles_what_formats_do():
 
     torch._dynamo.reset()
     x = torch.randn(8, 64)
-    same(torch.compile(all_at_once, fullgraph=True)(x), as_array(all_at_once(x)))
+    assert_same_bits(torch.compile(all_at_once, fullgraph=True)(x), as_array(all_at_once(x)))
 
 
 def test_shapes_may_be_dynamic():
@@ -183,7 +155,7 @@ def test_shapes_may_be_dynamic():
     )  # fmt: skip
     for rows in (3, 5, 6):
         x = torch.randn(rows, 24)
-        same(compiled(x), as_array(nx.fake_quantize(x, "int4", scheme="per_group(8)")))
+        assert_same_bits(compiled(x), as_array(nx.fake_quantize(x, "int4", scheme="per_group(8)")))
 
 
 SCHEMES = {
@@ -202,7 +174,7 @@ def test_a_scheme_may_be_made_inside(name):
     compiled = torch.compile(SCHEMES[name], fullgraph=True, backend="aot_eager")
     for columns in (16, 24, 40):
         x = torch.randn(4, columns)
-        same(compiled(x), as_array(SCHEMES[name](x)))
+        assert_same_bits(compiled(x), as_array(SCHEMES[name](x)))
 
 
 def test_a_scheme_may_be_made_of_numbers_that_change():
@@ -213,7 +185,7 @@ def test_a_scheme_may_be_made_of_numbers_that_change():
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     x = data()
     for size in (4, 8, 16):
-        same(compiled(x, size), as_array(call(x, size)))
+        assert_same_bits(compiled(x, size), as_array(call(x, size)))
 
 
 SHORT = torch.randn(4, 32)
@@ -305,8 +277,8 @@ def test_no_draw_moves_the_range_of_a_clipped_gradient(d):
         given = {"scale": 0.5} if nx.dtype(d).kind != "block" else {}
         nx.fake_quantize(x, d, clip_gradient=True, **given, **options).sum().backward()
         found.append(x.grad)
-    same(found[0], as_array(found[1]))
-    same(found[0], as_array(found[2]))
+    assert_same_bits(found[0], as_array(found[1]))
+    assert_same_bits(found[0], as_array(found[2]))
     assert set(found[0].unique().tolist()) <= {0.0, 1.0}
 
 
@@ -382,8 +354,8 @@ def test_parts_are_parts(d, options):
                 continue
             tried += 1
             assert isinstance(part, nx.QTensor)
-            same(part.dequantize(), as_array(whole[index]))
-            same(part.clone().packed, as_array(part.packed))
+            assert_same_bits(part.dequantize(), as_array(whole[index]))
+            assert_same_bits(part.clone().packed, as_array(part.packed))
         assert tried >= 4
     rows = [part.dequantize() for part in q.split(48)]
     assert torch.equal(torch.cat(rows), whole)
@@ -417,7 +389,7 @@ def test_a_quantized_tensor_counts_by_its_values(backend):
     assert q.error(q) == q.error(q.dequantize())
     assert q.error(q).max_error == 0.0
     codes = torch.empty(q.shape, dtype=torch.uint8)
-    same(nx.int8.encode(q), as_array(nx.int8.encode(q.dequantize())))
+    assert_same_bits(nx.int8.encode(q), as_array(nx.int8.encode(q.dequantize())))
     for call in (lambda: nx.int8.encode(q, out=codes), lambda: nx.int8.round(q.dequantize(), out=q)):
         with pytest.raises(nx.NumericsError, match="a TensorQTensor cannot be read"):
             call()
@@ -440,10 +412,10 @@ def test_copies_keep_values_or_are_refused():
             nx.NumericsError, match=f"of float64 cannot be copied into one of {str(kind)[6:]}"
         ):
             target.copy_(nx.quantize(x, "int4", **options))
-        same(target.dequantize(), as_array(before))
+        assert_same_bits(target.dequantize(), as_array(before))
     target = nx.quantize(torch.zeros(4, 32, dtype=torch.bfloat16), "int4")
     target.copy_(nx.quantize(x.float(), "int4"))
-    same(target.dequantize("float32"), as_array(nx.quantize(x.float(), "int4").dequantize()))
+    assert_same_bits(target.dequantize("float32"), as_array(nx.quantize(x.float(), "int4").dequantize()))
     layer = torch.nn.Linear(32, 4, bias=False)
     layer.weight = torch.nn.Parameter(nx.quantize(x.float(), "int4"), requires_grad=False)
     with pytest.raises(RuntimeError, match="cannot be copied into one of float32"):

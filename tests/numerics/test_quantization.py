@@ -5,7 +5,6 @@ import math
 import pickle
 from fractions import Fraction
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -17,128 +16,23 @@ from hypothesis.extra import numpy as hnp
 
 import numerics as nx
 from numerics.tensor.spec import SCALE_TYPES, Recipe
+from tests.helpers.bits import assert_same_bytes
+from tests.helpers.by_fractions import (
+    KINDS,
+    SCALES,
+    SCHEMES,
+    code_of,
+    expected_group,
+    groups,
+    half_even,
+    rounded,
+    signed,
+)
 
 # ---- the judge: exact arithmetic, rounded half to even where a standard rounds ------------------
 
-TYPES = {  # significant bits, exponent of the smallest subnormal, largest finite
-    "float64": (53, -1074, Fraction(np.finfo(np.float64).max)),
-    "float32": (24, -149, Fraction(float(np.finfo(np.float32).max))),
-    "float16": (11, -24, Fraction(65504)),
-    "bfloat16": (8, -133, Fraction(float(ml_dtypes.finfo(ml_dtypes.bfloat16).max))),
-}
-
-
-def half_even(x: Fraction) -> int:
-    return round(x)  # Python's own rounding of a Fraction is half to even
-
-
-def rounded(x: Fraction, kind: str) -> Fraction | float:
-    """x in a float type; infinite where it overflows."""
-    digits, lowest, largest = TYPES[kind]
-    if x == 0:
-        return Fraction(0)
-    exponent = x.numerator.bit_length() - x.denominator.bit_length()
-    exponent += Fraction(2) ** exponent <= abs(x)
-    step = Fraction(2) ** max(exponent - digits, lowest)
-    near = half_even(x / step) * step
-    return near if abs(near) <= largest else math.inf if near > 0 else -math.inf
-
-
-def kept(scale: Fraction, kind: str) -> Fraction:
-    """The scale in its type: never zero, never infinite."""
-    if kind == "pof2":
-        power = next(e for e in range(-127, 128) if Fraction(2) ** e >= scale or e == 127)
-        return Fraction(2) ** power
-    _, lowest, largest = TYPES[kind]
-    near = rounded(scale, kind)
-    return largest if near == math.inf else max(near, Fraction(2) ** lowest)
-
-
-def found_scale(finite: list[Fraction], d, symmetric: bool, wide: str) -> Fraction:
-    low, high = min([0, *finite]), max([0, *finite])
-    if symmetric:
-        extent, steps = max(-low, high), Fraction(d.max)
-    else:
-        extent, steps = high - low, Fraction(d.max) - Fraction(d.min)
-    if extent == 0:
-        return Fraction(1)
-    near = rounded(Fraction(extent), wide)
-    if near == math.inf:  # as if the type went on
-        near = 2 * rounded(Fraction(extent) / 2, wide)
-    return rounded(near / steps, wide)
-
-
-def found_zero(low: Fraction, scale: Fraction, d, wide: str) -> Fraction:
-    quotient = rounded(min(low, Fraction(0)) / scale, wide)
-    if quotient == -math.inf:
-        return Fraction(d.max)
-    wanted = rounded(Fraction(d.min) - quotient, wide)
-    return min(max(wanted, Fraction(d.min)), Fraction(d.max))
-
-
-def expected_group(values: list[float], d, symmetric, scale_type, zero_type, wide):
-    """Scale, zero point, codes as integers, and values of one integer group."""
-    finite = [Fraction(v) for v in values if math.isfinite(v)]
-    scale = kept(found_scale(finite, d, symmetric, wide), scale_type)
-    zero = Fraction(0)
-    if not symmetric:
-        zero = found_zero(min([Fraction(0), *finite]), scale, d, wide)
-        zero = Fraction(half_even(zero)) if zero_type == "int32" else rounded(zero, "float32")
-    codes = [code_of(v, scale, zero, d, wide, zero_type == "float32" and not symmetric) for v in values]
-    return scale, zero, codes, [value_of(q, scale, zero, wide) for q in codes]
-
-
-def code_of(v: float, scale, zero, d, wide, offset: bool) -> int:
-    low, high = int(d.min), int(d.max)
-    if math.isnan(v):  # as 0 is
-        return min(max(half_even(zero), low), high)
-    quotient = v if math.isinf(v) else rounded(Fraction(v) / scale, wide)
-    if offset and math.isfinite(quotient):
-        quotient = rounded(quotient + zero, wide)
-    if not math.isfinite(quotient):
-        return high if quotient > 0 else low
-    n = half_even(quotient) + (0 if offset else int(zero))
-    return min(max(n, low), high)
-
-
-def value_of(q: int, scale, zero, wide) -> float:
-    value = rounded(rounded(Fraction(q) - zero, wide) * scale, wide)
-    return float(value)
-
-
-def groups(scheme, shape):
-    """The indices that share a scale, by the scale's index."""
-    found = {}
-    for index in np.ndindex(*shape):
-        if scheme.kind == "per_tensor":
-            key = ()
-        elif scheme.kind == "per_channel":
-            key = (index[scheme.axis],)
-        else:
-            axis = scheme.axis % len(shape)
-            key = (*index[:axis], index[axis] // scheme.size, *index[axis + 1 :])
-        found.setdefault(key, []).append(index)
-    return found
-
-
-def signed(codes, d):
-    codes = codes.astype(int)
-    return np.where(codes > d.max, codes - (1 << d.bits), codes)
-
-
-def same(came, due) -> None:
-    came, due = np.asarray(came), np.asarray(due)
-    assert (came.dtype, came.shape) == (due.dtype, due.shape)
-    unsigned = f"u{came.itemsize}"
-    differ = came.view(unsigned) != due.view(unsigned)
-    assert not differ.any(), (came[differ][:3], due[differ][:3])
-
 
 # ---- integers -----------------------------------------------------------------------------------
-
-SCHEMES = [nx.per_tensor(), nx.per_channel(0), nx.per_channel(1), nx.per_group(4), nx.per_group(2, axis=0)]
-SCALES = ("float32", "float", "float16", "bfloat16", "pof2")
-KINDS = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
 
 
 def check(x, d, scheme, symmetric, scale_type, zero_type):
@@ -159,12 +53,12 @@ def check(x, d, scheme, symmetric, scale_type, zero_type):
         assert Fraction(float(q.scale[key])) == scale
         assert Fraction(0 if symmetric else float(q.zero_point[key])) == zero
         assert [int(signed(q.codes, d)[index]) for index in indices] == codes
-        same(np.array([q.decoded()[index] for index in indices]), np.array(back, wide))
+        assert_same_bytes(np.array([q.decoded()[index] for index in indices]), np.array(back, wide))
     with np.errstate(over="ignore"):
-        same(q.dequantize(), q.decoded().astype(x.dtype))
-    same(nx.fake_quantize(x, d, **options), q.dequantize())
-    same(nx.dequantize(q), q.dequantize())
-    same(x, before)
+        assert_same_bytes(q.dequantize(), q.decoded().astype(x.dtype))
+    assert_same_bytes(nx.fake_quantize(x, d, **options), q.dequantize())
+    assert_same_bytes(nx.dequantize(q), q.dequantize())
+    assert_same_bytes(x, before)
     assert (q.zero_point is None) == symmetric
     return q
 
@@ -194,7 +88,7 @@ def test_the_reference_quantizes_tensors(scheme, symmetric):
             check(x, nx.int4, scheme, symmetric, "float32", zero_type)
         watching = nx.observe.MinMax("int4", scheme=scheme, symmetric=symmetric)
         watching.observe(x)
-        same(watching.scale, nx.quantize(x, "int4", scheme=scheme, symmetric=symmetric).scale)
+        assert_same_bytes(watching.scale, nx.quantize(x, "int4", scheme=scheme, symmetric=symmetric).scale)
 
 
 arrays = hnp.arrays(
@@ -236,10 +130,10 @@ def test_stochastic_draws_by_the_place_of_an_element(host_executor):
     x = np.random.default_rng(1).standard_normal((4, 10)).astype(np.float32)
     scale = np.full((4, 3), 0.5, np.float32)
     q = nx.quantize(x, "int8", scheme=nx.per_group(4), scale=scale, rounding="stochastic", seed=7)
-    same(q.codes, nx.int8.encode(x / np.float32(0.5), rounding="stochastic", seed=7))
+    assert_same_bytes(q.codes, nx.int8.encode(x / np.float32(0.5), rounding="stochastic", seed=7))
     bits = np.zeros(x.shape, np.uint32)
     down = nx.quantize(x, "int8", scale=np.float32(0.5), rounding="stochastic", random_bits=bits)
-    same(down.codes, nx.int8.encode(x / np.float32(0.5), rounding="toward_zero"))
+    assert_same_bytes(down.codes, nx.int8.encode(x / np.float32(0.5), rounding="toward_zero"))
 
 
 # ---- scales at the ends of their types ----------------------------------------------------------
@@ -316,8 +210,10 @@ def test_floats_scale_to_their_largest_value(host_executor, d, scheme):
         codes = d.encode(quotients, overflow="saturate")
         assert [int(q.codes[index]) for index in indices] == codes.tolist()
         back = [float(rounded(Fraction(v) * scale, "float32")) for v in d.decode(codes).tolist()]
-        same(np.abs(np.array([q.decoded()[index] for index in indices])), np.abs(np.array(back, np.float32)))
-    same(nx.fake_quantize(x, d, scheme=scheme), q.dequantize())
+        assert_same_bytes(
+            np.abs(np.array([q.decoded()[index] for index in indices])), np.abs(np.array(back, np.float32))
+        )
+    assert_same_bytes(nx.fake_quantize(x, d, scheme=scheme), q.dequantize())
 
 
 @pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)
@@ -331,18 +227,20 @@ def test_blocks_are_what_the_format_encodes(host_executor, d, kind):
     )
     for axis in (-1, 0, 1):
         q, blocks = nx.quantize(x, d, axis=axis), d.encode(x, axis=axis)
-        same(q.codes, blocks.codes)
-        same(q.scale, blocks.scale)
+        assert_same_bytes(q.codes, blocks.codes)
+        assert_same_bytes(q.scale, blocks.scale)
         assert (q.microexponents is None) == (blocks.microexponents is None)
         assert q.tensor_scale == blocks.tensor_scale
-        same(q.dequantize(), d.round(x, axis=axis))
-        same(nx.fake_quantize(x, d, axis=axis), q.dequantize())
+        assert_same_bytes(q.dequantize(), d.round(x, axis=axis))
+        assert_same_bytes(nx.fake_quantize(x, d, axis=axis), q.dequantize())
 
 
 def test_blocks_take_a_scale_rule():
     x = np.random.default_rng(5).standard_normal((4, 64)).astype(np.float32)
     for rule in ("floor", "ceil", "even", "rceil"):
-        same(nx.quantize(x, "mxfp4", scale_rule=rule).dequantize(), nx.mxfp4.round(x, scale_rule=rule))
+        assert_same_bytes(
+            nx.quantize(x, "mxfp4", scale_rule=rule).dequantize(), nx.mxfp4.round(x, scale_rule=rule)
+        )
 
 
 # ---- kinds of input, and the QTensor ------------------------------------------------------------
@@ -359,7 +257,7 @@ def test_python_numbers_come_back_as_they_were():
 def test_any_shape(shape):
     x = np.ones(shape, np.float32)
     q = nx.quantize(x, "int4", symmetric=False)
-    same(q.dequantize(), x)
+    assert_same_bytes(q.dequantize(), x)
     assert q.codes.shape == q.shape == shape
     assert q.error(x).max_error == 0.0
 
@@ -374,10 +272,10 @@ def test_a_qtensor_says_what_it_is_and_travels():
     q.codes  # noqa: B018 - unpacked, and yet not pickled
     again = pickle.loads(pickle.dumps(q))
     assert "codes" not in vars(again)
-    same(again.dequantize(), q.dequantize())
+    assert_same_bytes(again.dequantize(), q.dequantize())
     assert again.dtype is nx.int4
     for kind in KINDS.values():
-        same(q.dequantize(kind), q.dequantize().astype(kind))
+        assert_same_bytes(q.dequantize(kind), q.dequantize().astype(kind))
 
 
 @pytest.mark.parametrize("index", [np.s_[-100::-1], np.s_[5:5], np.s_[9:10], np.s_[3:1], np.s_[1:1:3]])
@@ -401,8 +299,8 @@ def test_it_is_a_sequence_of_its_rows():
     for scheme in (nx.per_tensor(), nx.per_channel(0), nx.per_channel(1), nx.per_group(2)):
         q = nx.quantize(x, "int4", scheme=scheme)
         assert len(q) == len(list(q)) == 3
-        same(np.stack([row.dequantize() for row in q]), q.dequantize())
-        same(np.asarray(q), q.dequantize())
+        assert_same_bytes(np.stack([row.dequantize() for row in q]), q.dequantize())
+        assert_same_bytes(np.asarray(q), q.dequantize())
         assert [row.shape for row in reversed(q)] == [(2,)] * 3
     with pytest.raises(nx.NumericsError, match="along which scales are shared"):
         list(nx.quantize(x, "int4", scheme="per_group(2, axis=0)"))

@@ -20,7 +20,7 @@ from numerics.backends.cpu.operations import encode_operation, round_operation
 from numerics.backends.cpu.streams import CODES
 from numerics.backends.host import ieee
 from numerics.formats import dispatch
-from tests.conftest import assert_same_bits
+from tests.helpers.bits import assert_same_bits
 
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
 

@@ -9,7 +9,7 @@ import pytest
 
 import numerics as nx
 from numerics.backends.cpu import helpers, threads
-from tests.conftest import assert_same_bits
+from tests.helpers.bits import assert_same_bits
 
 BLOCKS = (3, 5, 7, 12, 24, 48, 96, 100)
 ODD = [

@@ -10,7 +10,9 @@ from numerics.backends.host.executor import BlockFields, BlockOptions
 from numerics.backends.reference import lookup
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS, SCALE_RULES
-from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS, assert_same_bits, edges
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.dtypes import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
+from tests.helpers.inputs import edges
 
 EXACT = ReferenceExecutor()
 DRAWS = np.array([0, 1, 5, 1 << 28, (1 << 29) - 1, 1 << 29, 3 << 28, (1 << 30) - 1, 1 << 30], np.uint32)

@@ -13,7 +13,7 @@ from numerics.conform.deviations.table import AFFINE_DIALECTS, DIALECTS
 from numerics.conform.inputs.blocks import probes as block_probes
 from numerics.conform.inputs.rescale import fields_at, values_at
 from numerics.conform.task import Task
-from tests.numerics.test_conform import FAULTS, affine, blocks_of
+from tests.helpers.faults import FAULTS, affine, blocks_of
 
 
 class Kernel(NamedTuple):

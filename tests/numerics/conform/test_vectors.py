@@ -23,9 +23,9 @@ from numerics.conform.vectors.vectors import generate, header, verify
 from tests.helpers.children import LIMIT, child
 
 DOCS = Path(__file__).parents[3] / "docs" / "vectors.md"
-FORMATS = nx.dtypes()
-ELEMENTS = [d for d in FORMATS if d.kind != "block"]
-BLOCKS = [d for d in FORMATS if d.kind == "block"]
+DTYPES = nx.dtypes()
+ELEMENTS = [d for d in DTYPES if d.kind != "block"]
+BLOCKS = [d for d in DTYPES if d.kind == "block"]
 COMMAND = [sys.executable, "-m", "numerics", "vectors"]
 
 
@@ -53,7 +53,7 @@ def as_floats(words):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("dtype", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_round_trip(dtype, name):
     text = made(dtype, name, count=300)
     found = judged(text, strict_nan=True)

@@ -23,9 +23,9 @@ from numerics.conform.verify import hashes, journal, proof
 from numerics.conform.verify.hashes import cases_of, hash_of_reference, shipped
 from numerics.conform.verify.journal import Journal, prove_all
 from numerics.conform.verify.proof import Result, cases, encoder, prove, runs, sample
-from tests.conftest import ELEMENTS
 from tests.helpers import terminal
 from tests.helpers.children import LIMIT, child
+from tests.helpers.dtypes import ELEMENTS
 
 COMMAND = [sys.executable, "-m", "numerics", "verify"]
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))

@@ -13,8 +13,8 @@ import torch
 
 import numerics as nx
 from numerics.files.safetensors import ML_DTYPES, NUMPY
-from tests.conftest import assert_same_bits
-from tests.numerics.test_pytorch import RECIPES, data, same
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.tensors import RECIPES, data
 
 PLAIN = {
     "i": np.arange(6, dtype=np.int64).reshape(2, 3),
@@ -38,7 +38,7 @@ def test_every_recipe_comes_back(tmp_path):
             if held is not None:
                 assert torch.equal(getattr(tensors[name], part), held)
                 assert_same_bits(np.asarray(getattr(arrays[name], part), held.numpy().dtype), held.numpy())
-        same(q.dequantize(), arrays[name].dequantize())
+        assert_same_bits(q.dequantize(), arrays[name].dequantize())
         assert tensors[name].dtype == torch.bfloat16
     for name, x in PLAIN.items():
         assert_same_bits(arrays[name], x)

@@ -28,7 +28,7 @@ MOBILE = {
     "pointwise": (64, 256, 1, 1),
     "column": (1024, 1),
 }
-FORMATS = [("int4", {"scheme": "per_group(128)"}), ("mx6", {}), ("mxfp4", {}), ("nvfp4", {}), ("mx9", {})]
+DTYPES = [("int4", {"scheme": "per_group(128)"}), ("mx6", {}), ("mxfp4", {}), ("nvfp4", {}), ("mx9", {})]
 RNG = np.random.default_rng(0)
 
 
@@ -51,7 +51,7 @@ def raw_file(path, tensors):
 
 
 @pytest.mark.parametrize("model", [CREPE, SILERO, MOBILE], ids=["crepe", "silero", "mobile"])
-@pytest.mark.parametrize(("name", "options"), FORMATS)
+@pytest.mark.parametrize(("name", "options"), DTYPES)
 def test_convolutions_grew(tmp_path, model, name, options):
     """crepe took 36 bits a value in int4, silero 15 in mx6, one weight 96: the axis was the kernel's."""
     path = saved(tmp_path / "m", model)

@@ -41,7 +41,7 @@ FEW = {
     "ten": RNG(10).standard_normal(10),
 }
 DATA = {name: float32(x) for name, x in (SMOOTH | FEW).items()}
-FORMATS = ["int8", "int4", "int2", "fp8_e4m3", "fp4"]
+DTYPES = ["int8", "int4", "int2", "fp8_e4m3", "fp4"]
 
 
 class Raw:
@@ -110,7 +110,7 @@ def test_a_fraction_is_no_percentile():
 # ---- MSE -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", DTYPES)
 @pytest.mark.parametrize("name", DATA)
 def test_mse_is_that_of_a_dense_search_of_the_raw_values(name, kind):
     """int8's step was two bins, and the scale up to 19 % off."""

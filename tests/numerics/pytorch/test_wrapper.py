@@ -16,9 +16,9 @@ import torch.nn.functional as F
 import numerics as nx
 from numerics.backends.host.tensors import as_array
 from numerics.pytorch.qtensor import TensorQTensor
-from tests.conftest import assert_same_bits
+from tests.helpers.bits import assert_same_bits
 
-FORMATS = ("int8", "int4", "int3", "mxfp4", "mx6", "nvfp4")
+DTYPES = ("int8", "int4", "int3", "mxfp4", "mx6", "nvfp4")
 
 
 def weight(rows: int = 64, columns: int = 32) -> torch.Tensor:
@@ -344,7 +344,7 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("d", FORMATS)
+@pytest.mark.parametrize("d", DTYPES)
 @pytest.mark.parametrize("name", [*ROWS, *WHOLE])
 def test_rows_are_those_of_the_values(d, name):
     call, q = {**ROWS, **WHOLE}[name], nx.quantize(weight(), d)
