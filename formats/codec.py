@@ -7,7 +7,7 @@ rounding a name from rounding.py, always static
 random   int32 lane of which the low 30 bits are used, or None
 low      what a wider input has below the last place of b: a 30-bit fraction of it, or None
 
-The rules this file obeys, and why, are in docs/dialect.md; tests/formats/test_dialect.py holds it
+The rules this file obeys, and why, are in docs/dialect.md; tests/laws/test_dialect.py holds it
 to them.
 """
 

@@ -37,7 +37,7 @@ from numerics.backends.host.executor import Affine
 from numerics.backends.partition import Partition
 from numerics.formats.block import PackedBlocks
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
-from tests.children import LIMIT
+from tests.helpers.children import LIMIT
 
 TARGETS = {f"sm_{n}": GPUTarget("cuda", n, 32) for n in (80, 89, 90, 100, 120)} | {
     "gfx942": GPUTarget("hip", "gfx942", 64),

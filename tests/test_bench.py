@@ -13,7 +13,7 @@ import pytest
 
 from bench.__main__ import FILES
 from bench.measure import Contest, run
-from tests.children import LIMIT
+from tests.helpers.children import LIMIT
 
 ROOT = Path(__file__).parents[1]
 

@@ -45,7 +45,7 @@ ELSEWHERE = {  # files that are no part of the repository, each with where it is
     "mxfp4.txt": "docs/vectors.md: written by the example",
     "answers.txt": "docs/vectors.md: written by the example",
 }
-UNKNOWN = re.compile(r"FORMATS §|FORMATS says|DESIGN §|research/|\bquark\.md")  # documents that nobody has
+UNKNOWN = re.compile(r"\bFORMATS\b|DESIGN §|research/|\bquark\.md")  # documents that nobody has
 
 
 @cache

@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from numerics.conform.sweep import Sweep
 from numerics.formats.rounding import DETERMINISTIC
-from tests.formats.test_block_proof import MICRO, MX, prove_element, prove_micro
+from tests.helpers.proofs import MICRO, MX, prove_element, prove_micro
 
 
 def cases(roundings: tuple[str, ...]) -> Iterator[tuple[str, Callable[[], Sweep]]]:

@@ -15,8 +15,9 @@ from llvmlite import binding
 
 import numerics as nx
 from numerics.backends.cpu import threads
-from tests.children import LIMIT
-from tests.conftest import EXECUTORS, assert_same_bits
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.children import LIMIT
+from tests.helpers.executors import EXECUTORS
 
 X = np.random.default_rng(8).standard_normal(threads.WORTHWHILE + 37).astype(np.float32)
 

@@ -29,8 +29,10 @@ from numerics.backends.partition import Partition
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import Sweep
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
-from tests.children import LIMIT
-from tests.conftest import BLOCKS, DECLARED_BLOCKS, assert_same_bits, edges
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.children import LIMIT
+from tests.helpers.dtypes import BLOCKS, DECLARED_BLOCKS
+from tests.helpers.inputs import edges
 
 rng = np.random.default_rng(11)
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 """The IPU backend: models of every profile, requantization, sessions and the command line.
 
-That ONNX Runtime obeys every law of an executor is tried in test_elements.py and test_blocks.py.
+That ONNX Runtime obeys every law of an executor is tried in tests/laws.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from numerics.backends.ipu.devices import DEVICES
 from numerics.backends.ipu.verify import SHIFTS, expected, known_inputs, network
 from numerics.backends.onnx import graphs, portable
 from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS
-from tests.children import LIMIT
-from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS, assert_same_bits, edges
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.children import LIMIT
+from tests.helpers.dtypes import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
+from tests.helpers.inputs import edges
 
 LONG = os.environ.get("NUMERICS_TEST_LONG") == "1"  # make runtimes
 X = edges(random=1 << 18 if LONG else 1 << 12)
@@ -70,7 +72,7 @@ def rows(d: nx.Block, x: np.ndarray = X) -> np.ndarray:
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("dtype", EVERY, ids=repr)
 def test_exported_bits_equal_the_cpu(dtype, rounding):
-    """The CPU's kernels, proven on every input (tests/formats/test_proof.py), stand in for the reference."""
+    """The CPU's kernels, proven on every input (tests/laws/test_proof.py), stand in for the reference."""
     options = {"tensor_scale": 0.5} if isinstance(dtype, nx.ScaledBlock) else {}
     x = rows(dtype) if dtype.kind == "block" else X
     due, near = dtype.encode(x, rounding=rounding, **options), dtype.round(x, rounding=rounding, **options)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from tests.conftest import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
+from tests.helpers.dtypes import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
 
 ALL = ELEMENTS + DECLARED + BLOCKS + DECLARED_BLOCKS
 

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.children import child
+from tests.helpers.children import child
 
 PATIENCE = 300.0  # seconds without a word after which a process counts as hanging
 HERE = Path(__file__).parent

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 import numerics as nx
 from numerics import cli
 from numerics.cli.words import in_options
-from tests.children import LIMIT, child
+from tests.helpers.children import LIMIT, child
 
 RNG = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ import torch
 
 import numerics as nx
 from numerics import interop
-from tests.conftest import assert_same_bits
+from tests.helpers.bits import assert_same_bits
 
 NUMPY = {
     "int2": ml_dtypes.int2, "int4": ml_dtypes.int4, "int8": np.int8, "int16": np.int16,
@@ -142,13 +142,13 @@ def test_what_has_no_view_is_refused(name):
 
 
 @pytest.mark.parametrize("name", NUMPY)
-def test_decode_takes_numpys_own_type(executor, name):
+def test_decode_takes_numpys_own_type(host_executor, name):
     d, native = nx.dtype(name), codes_of(name).view(NUMPY[name])
     assert_same_bits(d.decode(native[::-1]), native.astype(np.float32)[::-1])
 
 
 @pytest.mark.parametrize("name", TORCH)
-def test_decode_takes_torchs_own_type(executor, name):
+def test_decode_takes_torchs_own_type(host_executor, name):
     d, codes = nx.dtype(name), torch.from_numpy(codes_of(name))
     assert_same_bits(d.decode(codes.view(TORCH[name])).numpy(), d.decode(codes).numpy())
 

@@ -23,7 +23,7 @@ import numerics as nx
 from numerics import observe
 from numerics.observe import KL, MSE, OBSERVERS, Histogram, MinMax, MovingAverage, Percentile, Pof2, Pof2MSE
 from numerics.observe.bins import OCTAVES
-from tests.children import LIMIT, child
+from tests.helpers.children import LIMIT, child
 
 SCHEMES = [nx.per_tensor(), nx.per_channel(0), nx.per_channel(-1), nx.per_group(3), nx.per_group(2, axis=0)]
 KINDS = ["int8", "uint8", "int4", "fp8_e4m3", "fp4"]
@@ -69,7 +69,7 @@ def assert_same(came, due):
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 @pytest.mark.parametrize("scale_type", ["float", "float32", "float16", "bfloat16", "pof2"])
-def test_min_max_of_one_batch_is_what_quantize_finds(executor, scheme, scale_type):
+def test_min_max_of_one_batch_is_what_quantize_finds(host_executor, scheme, scale_type):
     x = heavy(1, 5, 7) * 3
     x[1, 2], x[3, 3], x[4] = np.nan, np.inf, 0
     for kind in KINDS:
@@ -125,7 +125,7 @@ def test_python_numbers_and_numbers_alone():
     assert_same(watching.scale, np.asarray(127.5 / 127))
 
 
-def test_batches_become_one(executor):
+def test_batches_become_one(host_executor):
     x = heavy(3, 40, 6)
     options = {"scheme": nx.per_channel(1), "symmetric": False}
     q = nx.quantize(x, "int8", **options)
@@ -423,7 +423,7 @@ def test_all_percent_is_min_max_and_what_lies_between_is_kept():
             assert seen(Percentile("int8", percentile=90, **options), x).scale <= due.scale
 
 
-# ---- MSE, KL, Pof2MSE: beside MinMax; against brute force in test_observe_accuracy.py ---------------
+# ---- MSE, KL, Pof2MSE: beside MinMax; against brute force in observe/test_search.py -----------------
 
 
 @pytest.mark.parametrize("kind", ["int8", "int3", "uint4", "fp4"])

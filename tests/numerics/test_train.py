@@ -20,11 +20,12 @@ from torch.nn.utils import parametrize
 
 import numerics as nx
 from numerics import train
-from tests.conftest import edges
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.inputs import edges
 
 QUARK = json.loads((Path(__file__).parents[1] / "data" / "quark.json").read_text(encoding="utf-8"))["vectors"]
 TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-FORMATS = (nx.int8, nx.uint8, nx.int4, nx.uint4, nx.int2, nx.int16)
+DTYPES = (nx.int8, nx.uint8, nx.int4, nx.uint4, nx.int2, nx.int16)
 SCHEMES = (nx.per_tensor(), nx.per_channel(0), nx.per_channel(-1), nx.per_group(4), nx.per_group(3, axis=0))
 
 
@@ -45,34 +46,28 @@ def slopes(function, x, learned):
     return [gradients(function, x, learned, along=one)[2].item() for one in torch.eye(len(x), dtype=x.dtype)]
 
 
-def same(came, due):
-    """Equal bit for bit; NaN by class."""
-    assert came.dtype == due.dtype
-    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[came.itemsize]
-    equal = (came.view(kind) == due.view(kind)) | (came.isnan() & due.isnan())
-    assert equal.all(), (came[~equal][:3], due[~equal][:3])
-
-
 # ---- values ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("d", FORMATS, ids=str)
+@pytest.mark.parametrize("d", DTYPES, ids=str)
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_values_are_those_of_fake_quantize(d, dtype):
     x = torch.from_numpy(edges(random=200)).to(dtype).reshape(2, -1)
     for log2_threshold in (-3.0, 0.2, 5.0):
         scale = 2.0 ** math.ceil(log2_threshold) / (d.max + 1)
         came = train.tqt(x, torch.tensor(log2_threshold), d)
-        same(came, nx.fake_quantize(x, d, scale=scale))
+        assert_same_bits(came, nx.fake_quantize(x, d, scale=scale))
     for scheme in SCHEMES:
         scale = train.lsq_init(values(1, *x.shape), d, scheme=scheme)
-        same(train.lsq(x, scale, d, scheme=scheme), nx.fake_quantize(x, d, scheme=scheme, scale=scale))
+        assert_same_bits(
+            train.lsq(x, scale, d, scheme=scheme), nx.fake_quantize(x, d, scheme=scheme, scale=scale)
+        )
 
 
 def test_float64_takes_a_float64_scale():
     x, scale = values(2, 50, dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64)
     steps = (x / scale).round().clamp(-8, 7) + 0.0  # an integer has no -0
-    same(train.lsq(x, scale, "int4"), steps * scale)
+    assert_same_bits(train.lsq(x, scale, "int4"), steps * scale)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +97,8 @@ def test_quark(v):
     x, due, along, dx = (floats(v[key]) for key in ("input", "output", "along", "grad_input"))
     log2_threshold = floats(v["params"]["log_threshold"]).squeeze()
     y, came, total = gradients(lambda x, t: train.tqt(x, t, "int8"), x, log2_threshold, along=along)
-    same(y + 0.0, due + 0.0)
-    same(came, dx)
+    assert_same_bits(y + 0.0, due + 0.0)
+    assert_same_bits(came, dx)
     scale = 2.0 ** math.ceil(log2_threshold.item()) / 128
     steps = x.double() / scale
     fault = along.double()[(steps < 0) & (steps % 1 == 0.5) & (steps.round() != steps.ceil())].sum()
@@ -189,7 +184,7 @@ def lsq_by_autograd(x, scale, zero, d):
     return (rounded((x / scale).clamp(d.min - zero, d.max - zero))) * scale
 
 
-@pytest.mark.parametrize("d", FORMATS, ids=str)
+@pytest.mark.parametrize("d", DTYPES, ids=str)
 def test_tqt_against_autograd(d):
     x, along = values(3, 7, 9, dtype=torch.float64), values(4, 7, 9, dtype=torch.float64)
     for log2_threshold in (-2.3, 0.0, 0.5, 3.0):
@@ -200,7 +195,7 @@ def test_tqt_against_autograd(d):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-@pytest.mark.parametrize("d", FORMATS, ids=str)
+@pytest.mark.parametrize("d", DTYPES, ids=str)
 def test_lsq_against_autograd(d, scheme):
     x, along = values(5, 7, 9, dtype=torch.float64), values(6, 7, 9, dtype=torch.float64)
     scale = train.lsq_init(x, d, scheme=scheme) * 0.7
@@ -283,9 +278,9 @@ def test_a_negative_scale_counts_by_its_magnitude():
     x, along = values(9, 30), values(10, 30)
     up = gradients(lambda x, s: train.lsq(x, s, "int4"), x, torch.tensor(0.3), along=along)
     down = gradients(lambda x, s: train.lsq(x, s, "int4"), x, torch.tensor(-0.3), along=along)
-    same(down[0], up[0])
-    same(down[1], up[1])
-    same(down[2], -up[2])
+    assert_same_bits(down[0], up[0])
+    assert_same_bits(down[1], up[1])
+    assert_same_bits(down[2], -up[2])
 
 
 def test_a_scale_of_zero_learns_its_way_back():
@@ -484,7 +479,7 @@ def test_quantize_gives_the_values_of_forward(quantizer, dtype):
     y = quantizer(x)
     q = quantizer.quantize(x)
     assert isinstance(q, nx.QTensor)
-    same(q.dequantize(), y.detach())
+    assert_same_bits(q.dequantize(), y.detach())
     assert (quantizer.scale > 0).all()
 
 
@@ -499,7 +494,7 @@ def test_it_comes_back_from_its_state(quantizer):
     assert fresh.initialized
     for copied in (fresh, copy.deepcopy(quantizer), pickle.loads(pickle.dumps(quantizer))):
         copied(10 * x)
-        same(copied(x).detach(), due.detach())
+        assert_same_bits(copied(x).detach(), due.detach())
 
 
 def test_it_compiles_whole_with_the_same_bits(quantizer):
@@ -515,7 +510,7 @@ def test_it_compiles_whole_with_the_same_bits(quantizer):
         y.backward(along)
         found.append([y.detach(), x.grad, *(p.grad.clone() for p in quantizer.parameters())])
     for came, due in zip(*found, strict=True):
-        same(came, due)
+        assert_same_bits(came, due)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
@@ -527,10 +522,10 @@ def test_inductor_gives_the_same_bits():
     x = values(22, 6, 10)
     due = model(x)
     came = torch.compile(model, fullgraph=True)(x)
-    same(came.detach(), due.detach())
+    assert_same_bits(came.detach(), due.detach())
     found = [torch.autograd.grad(y.sum(), list(model.parameters())) for y in (came, due)]
     for compiled, eager in zip(*found, strict=True):
-        same(compiled, eager)
+        assert_same_bits(compiled, eager)
 
 
 def test_it_must_have_begun_before_it_is_compiled():
@@ -548,12 +543,12 @@ def test_a_weight_learns_its_scale(name):
     weight = layer.weight.detach().clone()
     parametrize.register_parametrization(layer, "weight", MODULES[name]())
     quantizer = layer.parametrizations.weight[0]
-    same(layer.weight.detach(), quantizer.quantize(weight).dequantize())
+    assert_same_bits(layer.weight.detach(), quantizer.quantize(weight).dequantize())
     layer(values(24, 3, 10)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
     due = layer.weight.detach()
     parametrize.remove_parametrizations(layer, "weight")
-    same(layer.weight.detach(), due)
+    assert_same_bits(layer.weight.detach(), due)
 
 
 def test_autocast_and_half_inputs():
@@ -585,7 +580,7 @@ def test_an_optimizer_may_hold_it_before_it_begins():
     assert (quantizer.scale != before).all()
 
 
-# ---- operators, beside those of test_torch.py -------------------------------------------------------------
+# ---- operators, beside those of test_pytorch.py ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
@@ -683,8 +678,9 @@ def test_what_cannot_be(call, said):
 
 
 def test_without_torch_it_says_what_to_install(monkeypatch):
-    monkeypatch.delattr(nx, "train")
-    monkeypatch.delitem(sys.modules, "numerics.train")
+    monkeypatch.delattr(nx, "train", raising=False)  # nobody may have asked for it yet
+    for name in [name for name in sys.modules if name.startswith("numerics.train")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(nx.NumericsError, match=r"needs torch.*numerics-formats\[torch\]"):
         nx.train  # noqa: B018

@@ -13,7 +13,7 @@ from numerics.interop import as_tensors, from_gguf, to_gguf
 from numerics.tensor.qtensor import ArrayQTensor
 from numerics.tensor.spec import QuantSpec
 from numerics.transcoding import transcode
-from tests.conftest import assert_same_bits
+from tests.helpers.bits import assert_same_bits
 
 LIBRARIES = {"numpy": np.asarray, "torch": torch.from_numpy}
 

@@ -1,0 +1,1 @@
+"""What tests share: inputs, formats, executors, how bits are compared, child processes, terminals."""

@@ -1,0 +1,99 @@
+"""What each of two processes does in pytorch/test_collectives.py: QTensors in DTensor, FSDP2."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+
+import numerics as nx
+
+RECIPES = [
+    ("int4", {"scheme": "per_channel(0)"}),
+    ("int8", {"symmetric": False}),
+    ("mxfp4", {}),
+    ("mx6", {}),
+    ("nvfp4", {}),
+]
+ROWS = (6, 5)  # even and uneven shares
+
+
+def assert_same_tensor(came: torch.Tensor, q: nx.QTensor) -> None:
+    assert isinstance(came, nx.QTensor), type(came)
+    assert torch.equal(came.dequantize(), q.dequantize())
+    assert torch.equal(came.packed, q.packed)
+
+
+def through_dtensor(q: nx.QTensor, mesh) -> None:
+    """Cut, sent and gathered again, byte for byte."""
+    rank = mesh.get_local_rank()
+    mine = q[:3] if rank == 0 else q[3:]
+    if q.shape[0] == 6:
+        assert_same_tensor(DTensor.from_local(mine, mesh, [Shard(0)], run_check=False).full_tensor(), q)
+        other = nx.quantize(torch.zeros(q.shape), q.format, **options_of(q)) if rank else q
+        sent = distribute_tensor(other, mesh, [Shard(0)])  # only rank 0 has the values
+        assert_same_tensor(sent.to_local(), mine)
+        assert_same_tensor(sent.full_tensor(), q)
+        assert_same_tensor(distribute_tensor(other, mesh, [Replicate()]).to_local(), q)
+    assert_same_tensor(distribute_tensor(q, mesh, [Shard(0)], src_data_rank=None).to_local(), mine)
+
+
+def options_of(q: nx.QTensor) -> dict:
+    return {} if q.scheme is None else {"scheme": q.scheme, "symmetric": q.spec.symmetric}
+
+
+def through_fsdp(q: nx.QTensor) -> None:
+    """A quantized, frozen weight beside ones that learn: as without FSDP, twice."""
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(torch.nn.Linear(64, q.shape[0], bias=False), torch.nn.Linear(q.shape[0], 4))
+    model[0].weight = torch.nn.Parameter(q, requires_grad=False)
+    x = torch.randn(3, 64)
+    due = model(x)
+    fully_shard(model)
+    for _ in range(2):
+        y = model(x)
+        assert torch.equal(y, due)
+        y.sum().backward()
+    whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    if dist.get_rank() == 0:
+        assert_same_tensor(whole["0.weight"], q)
+
+
+def through_ddp(q: nx.QTensor) -> None:
+    """A frozen weight takes part in the first broadcast, of values that are exactly of its recipe."""
+    model = torch.nn.Sequential(torch.nn.Linear(64, q.shape[0], bias=False), torch.nn.Linear(q.shape[0], 4))
+    model[0].weight = torch.nn.Parameter(q, requires_grad=False)
+    model = torch.nn.parallel.DistributedDataParallel(model)
+    model(torch.randn(3, 64)).sum().backward()
+    assert_same_tensor(model.module[0].weight, q)
+
+
+def main() -> None:
+    dist.init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (2,))
+    torch.manual_seed(0)
+    for rows in ROWS:
+        w = torch.randn(rows, 64)
+        for d, options in RECIPES:
+            q = nx.quantize(w, d, **options)
+            through_dtensor(q, mesh)
+            if rows == 6:  # torch refuses uneven shares of tensors that gather themselves
+                through_fsdp(q)
+                through_ddp(nx.quantize(w, d, **options))
+    refused(nx.quantize(torch.randn(6, 5), "int3"))
+    dist.destroy_process_group()
+    print("both done")
+
+
+def refused(q: nx.QTensor) -> None:
+    """Rows of 15 bits cannot be gathered as bytes."""
+    with pytest.raises(nx.NumericsError, match="rows are not whole bytes"):
+        q.fsdp_pre_all_gather(None, None, None, None, None)
+
+
+if __name__ == "__main__":
+    main()

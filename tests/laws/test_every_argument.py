@@ -1,0 +1,223 @@
+"""Every public callable, each of its parameters, and what nobody should give it: refused in words, or right.
+
+The callables and their parameters are found by themselves; a new parameter only needs a good value in GOOD.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import numerics as nx
+from numerics import interop, layouts
+from numerics.formats.rounding import BlockOptions
+
+FILES = {"load", "save"}  # what paths may be is tested where files are
+DTYPES = (nx.fp6_e2m3, nx.int8, nx.mxfp4, nx.nvfp4, nx.mx6)
+
+
+class Hostile:
+    """What raises wherever it is touched."""
+
+    def _raise(self, *_):
+        raise RuntimeError("touched")
+
+    __eq__ = __hash__ = __bool__ = __repr__ = __str__ = __len__ = __iter__ = __index__ = __float__ = _raise
+    __int__ = __array__ = __lt__ = __gt__ = __getitem__ = __contains__ = __add__ = __neg__ = __abs__ = _raise
+
+
+class Text(str):
+    """A text that is more than its letters."""
+
+
+def odd_values():
+    """One of each kind of what may come; new ones each time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+        sparse = torch.eye(2).to_sparse()
+    gone = torch.ones(100)
+    gone.untyped_storage().resize_(0)
+    objects = np.empty(2, object)
+    objects[1] = Hostile()
+    masked = np.ma.masked_array(np.float32([1, 2, 1e30]), [0, 0, 1])
+    return {
+        "None": None, "True": True, "-1": -1, "2**70": 2**70, "10**5000": 10**5000, "1.5": 1.5,
+        "nan": float("nan"), "-inf": -float("inf"), "1j": 1j, "bytes": b"x", "empty text": "",
+        "long text": "x" * 10**5, "text": Text("half_even"), "surrogate": "\ud800", "newline": "a\nb",
+        "np.float32": np.float32(1), "np.int64": np.int64(-1), "np.bool": np.bool_(True),
+        "np.str": np.str_("a"),
+        "0-d array": np.array(3), "array": np.ones(3), "bools": np.ones(3, bool),
+        "texts": np.array(["a", "b"]),
+        "objects": objects, "records": np.zeros(2, [("a", "f4")]),
+        "dates": np.zeros(2, "M8[s]"), "complex": np.ones(2, complex), "empty array": np.empty((0, 3)),
+        "masked": masked, "matrix": np.matrix([[1.0, 2.0]]), "list of masked": [masked],
+        "65 axes": (1,) * 65,
+        "strided": np.ones(6, np.uint8)[::-2], "read-only": np.broadcast_to(np.uint8(1), (64,)),
+        "ragged": [[1], [1, 2]], "nested list": [[1, [2]]], "set": {1, 2}, "dict": {"a": 1},
+        "range": range(3),
+        "generator": (k for k in (1, 2)), "type": int, "function": len, "object": object(),
+        "hostile": Hostile(),
+        "hostile list": [Hostile()], "format": nx.fp4, "block format": nx.mx6, "slice": slice(1, 2),
+        "tensor": torch.ones(3), "0-d tensor": torch.tensor(1), "bool tensor": torch.tensor(True),
+        "meta": torch.ones(3, device="meta"), "nested tensor": nested, "sparse": sparse, "freed": gone,
+        "graph": torch.ones(64, requires_grad=True), "complex tensor": torch.ones(2, dtype=torch.complex64),
+        "expanded": torch.zeros(1, dtype=torch.uint8).expand(64), "torch dtype": torch.float32,
+        "QTensor": nx.quantize([1.0, 2.0], "int4"), "Blocks": nx.mx6.encode([1.0, 2.0]),
+    }  # fmt: skip
+
+
+def good_values(kind):
+    """Values that fit each other, by the names of parameters; kind: makes them of arrays."""
+    x = kind(np.linspace(-2, 2, 64, dtype=np.float32).reshape(2, 32))
+    codes = kind(np.arange(32, dtype=np.uint8))
+    return {
+        "x": x, "codes": codes, "packed": kind(np.arange(12, dtype=np.uint8)), "shape": (16,),
+        "dtype": "int4",
+        "dtype_or_format": "int4", "q": nx.quantize(x, "int4"), "element": "fp4", "block": 32, "exponent": 4,
+        "mantissa": 2, "bias": 7, "specials": "ieee", "signed": True, "subnormals": True, "has_zero": True,
+        "name": "odd", "source": "here", "bits": 5, "default_overflow": "saturate", "scale": None,
+        "scheme": None, "symmetric": True, "scale_type": "float32", "zero_point_type": "int32", "axis": -1,
+        "zero_point": None, "rounding": "half_even", "scale_rule": "floor", "seed": None, "random_bits": None,
+        "clip_gradient": False, "overflow": None, "out": None, "tensor_scale": None, "size": 4,
+        "words": kind(np.zeros(4, np.int32)), "length": 32, "order": None,
+        "scales": kind(np.ones((2, 4), np.uint8)),
+        "arranged": kind(np.zeros(512, np.uint8)), "rows": (2, 2), "columns": (2,), "text": "per_tensor()",
+        "index": 0, "kind": "per_tensor", "sub_block": None, "microexponents": None,
+        "asked": BlockOptions(),
+    }  # fmt: skip
+
+
+# What is good for one callable alone.
+SPECIAL = {
+    "use": lambda kind: {"name": "array"},
+    "empty": lambda kind: {"dtype": np.float32},
+    "dtype": lambda kind: {"name": "fp4"},
+    "block_format": lambda kind: {"mantissa": None, "scale": "e8m0"},
+    "Block": lambda kind: {"mantissa": None, "element": nx.fp4, "scale": nx.e8m0},
+    "MXBlock": lambda kind: {"element": nx.fp4, "scale": nx.e8m0},
+    "MicroexponentBlock": lambda kind: {"block": 16, "mantissa": 3, "sub_block": 2},
+    "ScaledBlock": lambda kind: {"element": nx.fp4, "scale": nx.fp8_e4m3},
+    "Blocks": lambda kind: {"dtype": nx.mx6},
+    "Scheme.parse": lambda kind: {"size": None, "axis": None},
+    "Scheme": lambda kind: {"size": None, "axis": None},
+    "interop.to_native": lambda kind: {"dtype": "fp8_e4m3"},
+    "interop.from_native": lambda kind: {"x": interop.to_native(kind(np.zeros(3, np.uint8)), "fp8_e4m3")},
+    "interop.from_native_packed": lambda kind: {
+        "x": torch.zeros(3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)},
+    "interop.to_native_packed": lambda kind: {"packed": torch.zeros(3, dtype=torch.uint8), "dtype": "fp4"},
+    "interop.from_gguf": lambda kind: {"blocks": kind(np.zeros((2, 17), np.uint8))},
+    "layouts.from_gguf": lambda kind: {"blocks": kind(np.zeros((2, 17), np.uint8))},
+    "QTensor.dequantize": lambda kind: {"dtype": "float32"},
+    "CUBLAS.restore": lambda kind: {"shape": (2, 4)},
+    **{f"{d}.{verb}": lambda kind, d=d: {"blocks": d.encode(kind(np.linspace(-2, 2, 16, dtype=np.float32)))}
+       for d in (nx.mxfp4, nx.nvfp4, nx.mx6) for verb in ("decode", "pack")},
+    **{f"{d}.unpack": lambda kind: {
+           "packed": kind(np.zeros(8, np.uint8)), "scale": kind(np.ones(1, np.uint8))}
+       for d in (nx.mxfp4, nx.nvfp4)},
+    **{f"{d}.{verb}": lambda kind, n=n: {"packed": kind(np.zeros(n, np.uint8))}
+       for d, n in ((nx.fp6_e2m3, 12), (nx.int8, 16)) for verb in ("unpack", "decode_packed")},
+}  # fmt: skip
+SPECIAL["layouts.pack_words"] = lambda kind: {"codes": kind(np.zeros(32, np.uint8))}
+
+
+BLOCKS = (nx.Block, nx.MXBlock, nx.ScaledBlock, nx.MicroexponentBlock)
+
+
+def functions(module):
+    """The public functions and classes of a module that stand in it."""
+    return {
+        name: thing
+        for name, thing in vars(module).items()
+        if not name.startswith(("_", "check"))
+        and inspect.isfunction(thing)
+        and thing.__module__ == module.__name__
+    }
+
+
+def methods(owner, but=()):
+    """The public methods of an object."""
+    names = [name for name, _ in inspect.getmembers(type(owner), inspect.isfunction)]
+    return {name: getattr(owner, name) for name in names if not name.startswith("_") and name not in but}
+
+
+def callables():
+    """Everything public that can be called, by a name."""
+    found = {name: getattr(nx, name) for name in nx.__all__ if name not in FILES}
+    found = {
+        name: thing
+        for name, thing in found.items()
+        if inspect.isfunction(thing) or thing in (nx.Integer, nx.Float, *BLOCKS, nx.Blocks, nx.Scheme, nx.use)
+    }
+    for module in (interop, layouts):
+        found |= {
+            f"{module.__name__.split('.')[-1]}.{name}": thing for name, thing in functions(module).items()
+        }
+    for d in DTYPES:
+        found |= {f"{d}.{name}": method for name, method in methods(d).items()}
+    found |= {f"CUBLAS.{name}": method for name, method in methods(layouts.CUBLAS).items()}
+    found |= {"ScaleLayout": layouts.ScaleLayout, "Scheme.parse": nx.Scheme.parse}
+    found |= {f"Scheme.{name}": method for name, method in methods(nx.per_tensor(), ("parse",)).items()}
+    return found
+
+
+NAMES = sorted([*callables(), "QTensor.dequantize", "QTensor.error", "QTensor.__getitem__"])
+OTHERS = {("QTensor.__getitem__", "torch")}  # answers as torch's own tensors do
+KINDS = {"numpy": np.asarray, "torch": lambda x: torch.from_numpy(np.array(x))}
+
+
+def called(name, kind, good):
+    """The callable of that name, and good arguments for it."""
+    if name.startswith("QTensor."):
+        function = getattr(nx.quantize(good["x"], "int4"), name.removeprefix("QTensor."))
+    else:
+        function = callables()[name]
+    if name == "ScaleLayout":
+        good = {**good, "order": (0, 1, 2)}
+    values = {**good, **SPECIAL.get(name, lambda _: {})(kind)}
+    parameters = inspect.signature(function).parameters
+    missing = [p for p in parameters if p not in values]
+    assert not missing, f"say in GOOD what a good {', '.join(missing)} of {name} is"
+    return function, {p: values[p] for p in parameters}
+
+
+def call(function, arguments):
+    """With what stands by its position, and the rest by name."""
+    parameters = inspect.signature(function).parameters.values()
+    by_name = {p.name: arguments[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return function(*(arguments[p.name] for p in parameters if p.kind is not p.KEYWORD_ONLY), **by_name)
+
+
+def as_it_is(values):
+    return {name: pickle.dumps(value) for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [pair for name in NAMES for pair in ((name, kind) for kind in KINDS) if pair not in OTHERS],
+)
+def test_what_nobody_should_give_is_refused_in_words(name, library):
+    kind, wrong = KINDS[library], []
+    with nx.use("array"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        function, good = called(name, kind, good_values(kind))
+        call(function, good)
+        before = as_it_is(good)
+        odd = odd_values()
+        for parameter in good:
+            for said, value in odd.items():
+                try:
+                    call(function, {**good, parameter: value})
+                except nx.NumericsError as error:
+                    if len(str(error)) > 4000:
+                        wrong.append(f"{parameter}={said}: {len(str(error))} characters")
+                except Exception as error:
+                    wrong.append(f"{parameter}={said}: {type(error).__name__}: {str(error)[:150]}")
+        changed = [p for p, now in as_it_is(good).items() if now != before[p]]
+    assert not wrong, "\n".join(wrong)
+    assert not changed

@@ -1,0 +1,348 @@
+"""Screens of 80 columns: no line is longer, every number whole on its line, all headings; and pipes."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import numerics as nx
+from bench import demo
+from numerics import cli
+from numerics.backends.cpu import warmup
+from numerics.cli import doctor
+from numerics.view.describe import facts, runs
+from numerics.view.screen import Screen
+from numerics.view.text import cells, number
+from tests.helpers import terminal
+from tests.helpers.terminal import NUMERICS, drawn
+
+DTYPES = list(nx.dtypes())
+ELEMENTS = [d for d in DTYPES if d.kind != "block"]
+HOSTILE = [
+    "a[/b]",
+    "w[/]",
+    "[red]x",
+    "[bold",
+    "x\x1b]0;owned\x07\x1b[2Jy",
+    "\u202egnp",
+    "a\nb",
+    "tensör.重み",
+]
+NAME = "encoder.layer.{}.attention.self.query.weight"
+
+
+class Terminal(io.StringIO):
+    """stdout where somebody looks."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def look(monkeypatch):
+    """look(columns, words...): the lines that a command draws; columns None: on a pipe."""
+
+    def look(columns, *words):
+        stream = io.StringIO() if columns is None else Terminal()
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setenv("COLUMNS", str(columns or 20))
+        monkeypatch.setenv("TERM", "xterm")
+        cli.commands.main([str(word) for word in words], standalone_mode=False)
+        lines = [drawn(line) for line in stream.getvalue().splitlines()]
+        if columns is not None:
+            assert max(map(cells, lines)) <= columns
+        return lines
+
+    return look
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Twelve weights of long names, biases, and a large one."""
+    path, rng = tmp_path_factory.mktemp("model") / "model.safetensors", np.random.default_rng(0)
+    tensors = {NAME.format(i): rng.standard_normal((96, 96)).astype(np.float32) for i in range(12)}
+    tensors |= {NAME.format(i).replace("weight", "bias"): np.ones(96, np.float32) for i in range(12)}
+    tensors["embeddings.weight"] = rng.standard_normal((30522, 32)).astype(np.float32)
+    save_file(tensors, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    path = tmp_path_factory.mktemp("hostile") / "model.safetensors"
+    save_file({name: np.full((8, 32), k + 0.3, np.float32) for k, name in enumerate(HOSTILE)}, path)
+    return path
+
+
+# ---- formats and show ---------------------------------------------------------------------------
+
+
+def numbers_of(d):
+    said = facts(d)
+    return [number(said[name]) for name in ("bits", "max", "smallest_subnormal")]
+
+
+@pytest.mark.parametrize("columns", [80, 110, 200])
+def test_formats_are_a_line_each_with_whole_numbers(look, columns):
+    headings, _, *lines = look(columns, "formats")
+    assert headings.split()[:5] == ["format", "kind", "bits", "max", "smallest"]
+    lines = [line for line in lines if not line.startswith("left out: ")]
+    assert [line.split()[:5] for line in lines] == [[d.name, d.kind, *numbers_of(d)] for d in DTYPES]
+    assert ("source" in headings) == (columns == 200)
+
+
+def test_formats_on_a_pipe_have_every_field(look):
+    headings, *lines = look(None, "formats")
+    assert re.split(" {2,}", headings) == [
+        "format",
+        "kind",
+        "bits",
+        "max",
+        "smallest",
+        "also called",
+        "source",
+    ]
+    for d, line in zip(DTYPES, lines, strict=True):
+        aliases = ", ".join(d.aliases[:2]) or "-"
+        assert re.split(" {2,}", line) == [d.name, d.kind, *numbers_of(d), aliases, d.source]
+
+
+@pytest.mark.parametrize("columns", [80, None])
+@pytest.mark.parametrize("d", DTYPES, ids=str)
+def test_show_has_every_fact_and_every_code_exact(look, d, columns):
+    lines = look(columns, "show", d.name)
+    words = " ".join(lines).split()
+    assert {*numbers_of(d), number(d.min)} <= set(words)
+    assert all(alias in " ".join(words) for alias in d.aliases)
+    if d.kind == "block":
+        return
+    rows = [line.split() for line in lines if line.startswith("0x")]
+    if d.bits <= 8:
+        assert [value for row in rows for value in row[1:]] == [number(value) for value in d.values()]
+        assert [int(row[0], 16) for row in rows] == list(range(0, 1 << d.bits, len(rows[0]) - 1))
+        return
+    dues = [(f"0x{run.first:04x}", run.kind, number(run.begins)) for run in runs(d)]
+    assert [(row[0].split("-")[0], *row[1:3]) for row in rows] == dues
+
+
+@pytest.mark.parametrize("d", [d for d in ELEMENTS if d.bits > 8], ids=str)
+def test_runs_of_codes_hold_every_code_once_and_lead_where_they_say(d):
+    values, found = d.values(), runs(d)
+    assert [code for run in found for code in (run.first, run.last + 1)][1:-1:2] == [
+        run.first for run in found[1:]
+    ]
+    assert (found[0].first, found[-1].last) == (0, len(values) - 1)
+    for run in found:
+        inside = values[run.first : run.last + 1]
+        assert {repr(run.begins), repr(run.ends)} == {repr(inside[0]), repr(inside[-1])}
+        assert all(math.isnan(v) for v in inside) if run.kind == "nan" else len({v < 0 for v in inside}) == 1
+
+
+# ---- encode -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [80, 40, None])
+@pytest.mark.parametrize("d", DTYPES, ids=str)
+def test_encode_shows_whole_numbers(look, d, columns):
+    x = ["0.3", "-1.0625", "1.7976931348623157e+308", "5e-324", "448"]
+    words = " ".join(look(columns, "encode", d.name, *x)).split()
+    assert set(x) <= set(words)
+    assert {number(value) for value in d.round([float(text) for text in x])} <= set(words)
+    bits = json.loads("\n".join(look(None, "encode", d.name, "--json", *x)))
+    first = bits[0] if d.kind != "block" else bits["blocks"][0]["elements"][0]
+    assert " ".join(first["bits"].values()) in " ".join(words)
+
+
+# ---- quantize -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120, 200, None])
+def test_quantize_reports_a_line_a_tensor(look, model, tmp_path, columns):
+    lines = look(columns, "quantize", model, tmp_path / "out", "--dtype", "mxfp4")
+    said = json.loads(
+        "\n".join(look(None, "quantize", model, tmp_path / "out", "--dtype", "mxfp4", "--json"))
+    )
+    tensors, total = said["tensors"], said["total"]
+    rows = [line.split() for line in lines if ".weight " in line and not line.startswith("worst")]
+    quantized = [tensor for tensor in tensors if tensor["dtype"]]
+    assert len(rows) == len(quantized) == 13
+    for tensor, row in zip(quantized, rows, strict=True):
+        size = tensor["bytes_after"]
+        assert row[0][:3] == tensor["name"][:3]
+        assert {"4.25", f"{tensor['sqnr']:.2f}", f"{size}" if columns is None else f"{size:,}"} <= set(row)
+    table = lines[: next(k for k, line in enumerate(lines) if line.startswith("all "))]
+    assert not any("bias" in line for line in table)
+    size = f"{total['bytes_after']:d}" if columns is None else f"{total['bytes_after']:,d}"
+    assert [line for line in lines if line.startswith("all ") and line.endswith(size)]
+    assert [line for line in lines if line.startswith("12 copied ")]
+    assert [line for line in lines if line.startswith("13 quantized") and "4.25" in line.split()]
+    worst = min(tensor["sqnr"] for tensor in tensors if tensor["dtype"])
+    assert [line for line in lines if line.startswith(f"worst: {worst:.2f} dB, ")]
+    headings = lines[0].split("  ")
+    assert {"tensor", "bits", "SQNR dB", "after"} <= {heading.strip() for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("columns", "lost"), [(80, "also called, source"), (110, "source"), (250, None), (None, None)]
+)
+def test_a_list_of_formats_says_which_columns_are_left_out(look, columns, lost):
+    said = [line for line in look(columns, "formats") if line.startswith("left out")]
+    shows = f"a wider terminal or --json shows {'them' if lost and ',' in lost else 'it'}"
+    assert said == [f"left out: {lost}; {shows}"] * (lost is not None)
+
+
+def test_a_report_says_which_columns_are_left_out(look, model, tmp_path):
+    said = " ".join(look(60, "quantize", model, tmp_path / "out", "--dtype", "mxfp4"))
+    assert "left out: shape, max error, before; a wider terminal or --json shows them" in said
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, None])
+def test_quantize_says_which_values_were_nan_or_inf(look, tmp_path, columns):
+    path, some = tmp_path / "holes.safetensors", np.ones((4, 64), np.float32)
+    some[0, :3] = np.nan, np.inf, -np.inf
+    save_file({"some": some, "none": some * np.nan, "whole": np.ones((4, 64), np.float32)}, path)
+    lines = look(columns, "quantize", path, tmp_path / "out", "--dtype", "int4")
+    said = json.loads("\n".join(look(None, "quantize", path, tmp_path / "out", "--dtype", "int4", "--json")))
+    counts = {tensor["name"]: tensor["non_finite"] for tensor in said["tensors"]}
+    assert counts == {"some": 3, "none": 256, "whole": 0}
+    assert (said["total"]["non_finite"], said["total"]["sqnr"]) == (259, "inf")
+    assert {tensor["name"]: tensor["sqnr"] for tensor in said["tensors"]}["none"] == "nan"
+    assert "259 NaN or Inf, in no SQNR or error: none, some" in " ".join(lines)
+    row = next(line.split() for line in lines if line.startswith("none"))
+    assert "-" in row
+    assert not {"nan", "inf"} & set(row)
+    if columns is None or columns > 80:
+        assert "NaN/Inf" in lines[0]
+        assert "256" in row
+    assert not [line for line in lines if line.startswith("worst") and "none" in line]
+
+
+def test_quantize_on_a_pipe_has_full_names_and_every_field(look, model, tmp_path):
+    lines = look(None, "quantize", model, tmp_path / "out", "--dtype", "mx6")
+    end = next(k for k, line in enumerate(lines) if line.startswith("all "))
+    table = [re.split(" {2,}", line) for line in lines[: end + 1]]
+    assert {len(row) for row in table} == {7}  # no column of NaN and Inf, where there are none
+    assert [line for line in lines[end:] if line.startswith("copied, fewer than two dimensions: ")]
+    assert {NAME.format(i) for i in range(12)} <= {row[0] for row in table}
+    assert all(row[-1].isdecimal() for row in table[1:])
+
+
+def test_quantize_says_why_tensors_were_copied(look):
+    from numerics.cli.files import say_report
+    from numerics.files.checkpoint import FileReport, TensorReport
+
+    report = FileReport(
+        [TensorReport(f"b{i}", (3,), None, 32.0, None, None, 12, 12, why="one dimension") for i in range(5)]
+    )
+    report.tensors.append(TensorReport("w", (4, 4), "mx6", 6.0, 20.0, 0.5, 64, 12, axis=0))
+    for screen in (Screen(40), Screen(None)):
+        stream = sys.stdout = io.StringIO() if screen.width is None else Terminal()
+        try:
+            say_report(report)
+        finally:
+            sys.stdout = sys.__stdout__
+        words = " ".join(stream.getvalue().split())
+        assert "copied, one dimension: b0, b1, b2 and 2 more" in words
+        assert "along axis 0: w" in words
+
+
+@pytest.mark.parametrize("columns", [80, None])
+def test_no_name_of_a_tensor_drives_the_terminal(look, hostile, tmp_path, columns):
+    lines = look(columns, "quantize", hostile, tmp_path / "out", "--dtype", "int4")
+    assert all(line.isprintable() for line in lines)
+    text = "\n".join(lines)
+    for shown in ("a[/b]", "w[/]", "[red]x", "[bold", "\\x1b]0;owned", "\\u202egnp", "a\\nb", "tensör.重み"):
+        assert shown in text
+
+
+def test_json_holds_nothing_that_a_terminal_would_obey(look, tmp_path):
+    save_file({name: np.ones((2, 32), np.float32) for name in (*HOSTILE, "\x7f\x9b")}, tmp_path / "model")
+    text = "\n".join(look(None, "quantize", tmp_path / "model", tmp_path / "out", "--dtype", "mx6", "--json"))
+    assert {tensor["name"] for tensor in json.loads(text)["tensors"]} == {*HOSTILE, "\x7f\x9b"}
+    assert text.replace("\n", "").isprintable()
+    assert text.isascii()
+
+
+# ---- doctor, help, demo -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [80, None])
+def test_doctor_keeps_the_extra_in_brackets(look, monkeypatch, columns):
+    advice = "backend 'gpu' needs triton, which is not installed: pip install 'numerics-formats[gpu]'"
+    monkeypatch.setattr(doctor, "_state", lambda name: advice)
+    lines = look(columns, "doctor")
+    assert "pip install 'numerics-formats[gpu]'" in " ".join(" ".join(lines).split())
+    if columns is None:
+        assert [line for line in lines if line.startswith("backends.gpu ") and line.endswith(advice)]
+
+
+def every_command():
+    for name, command in cli.commands.commands.items():
+        yield (name,)
+        yield from ((name, inner) for inner in getattr(command, "commands", ()))
+
+
+@pytest.mark.parametrize("words", [(), *every_command()], ids=" ".join)
+def test_help_stands_without_docstrings_and_is_not_cut(look, words):
+    """Under `python -OO` there are none: what click prints comes from `help=`."""
+    command = cli.commands
+    for word in words:
+        command = command.commands[word]
+    callback, command.callback.__doc__ = command.callback.__doc__, None
+    try:
+        text = command.get_help(command.make_context("numerics", [], resilient_parsing=True))
+    finally:
+        command.callback.__doc__ = callback
+    assert command.help
+    assert command.help.split()[0] in text
+    assert "..." not in text.partition("Commands:")[2], "no sentence is cut"
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_the_demo_fits_with_all_its_headings():
+    from numerics.files.checkpoint import FileReport, TensorReport
+
+    tensors = [TensorReport("w", (30522, 384), "int4", 4.25, 17.5, 0.1, 46_881_792, 6_226_488)]
+    labels = [f"{name} {options.get('scheme', '')}".rstrip() for name, options in demo.DTYPES.items()]
+    results = [demo.Result("all-MiniLM-L6-v2", label, FileReport(tensors), 12.5) for label in labels]
+    lines = demo.table(results).lines(Screen(80))
+    assert max(map(cells, lines)) <= 80
+    assert re.split(" {2,}", lines[0]) == ["format", "bits", "MB", "ratio", "SQNR dB", "worst dB", "seconds"]
+    assert "int4 per_group(128, axis=1)" in lines[-1]
+    assert len(lines) == 2 + 1 + len(demo.DTYPES)
+
+
+# ---- on a real terminal -------------------------------------------------------------------------
+
+
+def test_names_in_brackets_do_not_end_quantize_on_a_terminal(hostile, tmp_path):
+    ended = terminal.run([*NUMERICS, "quantize", hostile, tmp_path / "out", "--dtype", "int4"])
+    assert ended.code == 0, ended.text
+    assert "\x1b]0;owned" not in ended.text
+    assert "\u202e" not in ended.text
+    assert "8 quantized" in ended.text
+    assert (tmp_path / "out").exists()
+    assert max(map(cells, ended.lines)) <= 80
+
+
+def test_a_terminal_of_80_columns_gets_80(model, tmp_path):
+    ended = terminal.run([*NUMERICS, "quantize", model, tmp_path / "out", "--dtype", "mxfp4"], columns=80)
+    assert (ended.code, max(map(cells, ended.lines))) == (0, 80)
+    assert "…" in ended.text
+    wide = terminal.run([*NUMERICS, "formats"], columns=200)
+    assert "OCP OFP8 1.0 §5" in wide.text
+
+
+def test_warmup_shows_how_far_it_is(look, monkeypatch):
+    monkeypatch.setattr(warmup, "warm_up", lambda: iter(["encode_float32", "decode_uint8"]))
+    monkeypatch.setattr(sys, "stderr", seen := Terminal())
+    lines = look(80, "warmup")
+    assert "\rcompiling  0" in seen.getvalue()
+    assert "".join(lines).startswith("2 kernels in ")

@@ -1,0 +1,57 @@
+"""What a type checker sees of the package: from a user's seat, with the strictest options."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import numerics as nx
+from tests.helpers.children import LIMIT
+
+pytest.importorskip("mypy")
+
+USE = """
+import numpy as np
+import numerics as nx
+
+q = nx.quantize(np.ones(4, np.float32), "int4", scheme=nx.per_group(2))
+reveal_type(q)
+reveal_type(nx.fp8_e4m3)
+reveal_type(nx.mxfp4)
+reveal_type(nx.int4)
+reveal_type(nx.Scheme)
+reveal_type(nx.load)
+nx.quantise
+nx.conform.check(nx.fp4.encode, "fp4")
+nx.observe.MinMax("int8")
+nx.train.TQT("int8")
+nx.layouts.CUBLAS
+nx.interop.to_gguf(q)
+nx.ipu.export
+"""
+
+
+def test_public_names_were_any(tmp_path):
+    (tmp_path / "use.py").write_text(USE, encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "use.py"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT).stdout
+    revealed = [
+        line.partition("Revealed type is ")[2].strip('"') for line in told.splitlines() if "note:" in line
+    ]
+    due = ["QTensor", "Float", "Block", "Integer", "Scheme", "def ("]
+    assert all(any(word in line for line in revealed) for word in due), told
+    assert "Any" not in revealed
+    errors = [line for line in told.splitlines() if " error: " in line]
+    assert len(errors) == 1, told
+    assert 'Module has no attribute "quantise"' in errors[0]
+
+
+def test_each_late_name_is_typed_and_looked_up_once(monkeypatch):
+    late = [*nx._LAZY, *nx._MODULES, *nx._BACKENDS]
+    assert set(late) <= set(dir(nx))
+    for name in late:
+        found = getattr(nx, name)
+        assert vars(nx)[name] is found
+    assert set(nx.__all__) <= set(dir(nx))

@@ -1,0 +1,374 @@
+"""Every known deviation is recognised by its name, from a kernel written beside the table."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.conform import check
+from numerics.conform.deviations.table import AFFINE_DIALECTS, DIALECTS
+from numerics.conform.inputs.blocks import probes as block_probes
+from numerics.conform.inputs.rescale import fields_at, values_at
+from numerics.conform.task import Task
+from tests.helpers.faults import FAULTS, affine, blocks_of
+
+
+class Kernel(NamedTuple):
+    """A kernel that has a deviation, and what it is asked to be."""
+
+    target: Any
+    dtype: str
+    options: dict[str, Any]
+
+
+def by_sign(negative, positive):
+    return lambda x: np.where(
+        np.signbit(x), nx.fp8_e4m3.encode(x, rounding=negative), nx.fp8_e4m3.encode(x, rounding=positive)
+    )
+
+
+def at_exponent(dtype, find):
+    """MX blocks along the last axis at the exponent that find(amax) gives: NaN blocks as they are."""
+
+    def encode(x):
+        made = dtype.encode(x)
+        out, scale = made.codes.copy(), made.scale.copy()
+        flat, shared = out.reshape(-1, x.shape[-1]), scale.reshape(-1, scale.shape[-1])
+        for row, codes, scales in zip(x.reshape(-1, x.shape[-1]), flat, shared, strict=True):
+            for j in range(len(scales)):
+                part = row[32 * j : 32 * j + 32].astype(np.float64)
+                if np.isfinite(part).all() and part.any():
+                    e = int(np.clip(find(np.float32(np.abs(part).max())), -127, 127))
+                    scales[j] = e + 127
+                    codes[32 * j : 32 * j + 32] = dtype.element.encode(part * 2.0**-e)
+        return out, scale
+
+    return encode
+
+
+def log2(x):
+    return np.float32(np.log2(np.float64(x)))
+
+
+def wrapped(x):
+    codes = nx.int4.encode(x)
+    with np.errstate(all="ignore"):
+        near = np.isfinite(x) & (np.abs(x) < 32767)
+        return np.where(near, np.rint(np.where(near, x, 0)).astype(np.int64) & 15, codes)
+
+
+def qtorch(x):
+    y = nx.fp8_e4m3.round(x, rounding="half_away")
+    y = np.where((np.abs(x) >= 464) | np.isnan(x), np.copysign(480, x), y).astype(np.float32)
+    return y + np.float32(0)
+
+
+def microxcaling_even(x):
+    least = np.nextafter(np.float32(2.0**-10), np.float32(0))
+    y = nx.fp8_e4m3.round(np.where(np.abs(x) == least, np.copysign(np.float32(2.0**-9), x), x))
+    return np.where(np.isinf(x), x, y) + np.float32(0)
+
+
+def exponent_field(x):
+    """As torch writes e8m0: of 1.5 and more the next power of two, and above 2**-127 too."""
+    with np.errstate(all="ignore"):
+        a = np.abs(x.astype(np.float64))
+        significand, power = np.frexp(np.where(np.isfinite(a), a, 1))
+        normal = power + 126 + (significand >= 0.75)
+        code = np.where(a >= 2.0**-126, normal, a > 2.0**-127)
+    return np.where(np.isfinite(x), np.minimum(code, 255), 255).astype(np.uint8)
+
+
+def only_infinity(x):
+    return np.where(np.isinf(x), np.where(x < 0, 0xFC, 0x7C), nx.fp8_e5m2.encode(x)).astype(np.uint8)
+
+
+def nan_stays(x):
+    return np.where(np.isnan(x), x, nx.mxfp4.round(np.where(np.isnan(x), np.float32(0), x)))
+
+
+def nvfp4_by_reciprocal(x):
+    made = nx.nvfp4.encode(x, tensor_scale=1.0)
+    scale = np.repeat(nx.fp8_e4m3.decode(made.scale), 16, axis=-1)[..., : x.shape[-1]]
+    with np.errstate(all="ignore"):
+        y = x * np.where(scale > 0, np.float32(1) / scale, np.float32(0))
+    return np.where(np.isnan(scale) | np.isnan(y), made.codes, nx.fp4.encode(y)), made.scale
+
+
+def mx6_rows(x, change):
+    """mx6 through change(block) for each finite block: (exponent, microexponents, codes)."""
+    made = nx.mx6.encode(x)
+    codes, scale, micro = made.codes.copy(), made.scale.copy(), made.microexponents.copy()
+    for at in np.ndindex(*x.shape[:-1]):
+        for j in range(scale.shape[-1]):
+            part = np.zeros(16)
+            end = min(16 * j + 16, x.shape[-1])
+            part[: end - 16 * j] = x[at][16 * j : end]
+            if np.isfinite(part).all():
+                scale[at][j], micro[at][j], found = change(np.where(np.abs(part) < 2.0**-126, 0, part))
+                codes[at][16 * j : end] = found[: end - 16 * j]
+    return codes, scale, micro
+
+
+def exponent_of(a):
+    return int(np.frexp(a)[1]) + 126 if a >= 2.0**-126 else 0
+
+
+def mx6_codes(part, exponent, shifts):
+    step = np.ldexp(1.0, exponent - 127 - np.repeat(shifts, 2) - 3)
+    return np.minimum(np.rint(np.abs(part) / step), 15).astype(int) | np.signbit(part) << 4
+
+
+def unshifted(part):
+    exponent = exponent_of(np.abs(part).max())
+    return exponent, 0, mx6_codes(part, exponent, np.zeros(8, int))
+
+
+def after_rounding(part):
+    """Four significant bits, half away, then the exponents."""
+    significand, power = np.frexp(np.abs(part))
+    rounded = np.minimum(np.ldexp(np.floor(significand * 16 + 0.5) / 16, power), np.finfo(np.float32).max)
+    fields = [exponent_of(a) if abs(v) >= 2.0**-126 else 0 for a, v in zip(rounded, part, strict=True)]
+    exponent = max(fields)
+    shifts = np.array([max(fields[i : i + 2]) < exponent for i in range(0, 16, 2)], int)
+    return exponent, int((shifts << np.arange(8)).sum()), mx6_codes(part, exponent, shifts)
+
+
+def loose_mx6(x):
+    """Values of mx6 whose clamp in shifted pairs lets 16 steps through."""
+    made = nx.mx6.encode(x)
+    values = made.decode()
+    pad = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % 16)]
+    e = np.repeat(made.scale.astype(int), 16, axis=-1)
+    d = np.repeat(
+        (made.microexponents[..., None] >> np.arange(8) & 1).reshape(*made.scale.shape[:-1], -1), 2, axis=-1
+    )
+    step = np.ldexp(1.0, e - 127 - d - 3)
+    wide = np.pad(x, pad)
+    with np.errstate(all="ignore"):
+        past = (d == 1) & (np.abs(wide) / step >= 15.5) & (e < 255)
+    loose = np.where(past, np.copysign(16 * step, wide), np.pad(values, pad))
+    return loose[..., : x.shape[-1]].astype(np.float32)
+
+
+def least_scale_twice(x):
+    """MXFP4 whose elements at the scale 2**-127 are over 2**-126."""
+    made = nx.mxfp4.encode(x)
+    least = np.repeat(made.scale == 0, 32, axis=-1)[..., : x.shape[-1]]
+    halved = nx.mxfp4.encode((x.astype(np.float64) / 2).astype(np.float64))
+    return np.where(least, halved.codes, made.codes), made.scale
+
+
+def with_infinite(find):
+    """MXFP4 whose blocks with an Inf and no NaN have the scale byte that find() gives."""
+
+    def encode(x):
+        made = nx.mxfp4.encode(x)
+        pad = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % 32)]
+        rows = np.pad(x, pad).reshape(*x.shape[:-1], -1, 32)
+        some = np.isinf(rows).any(-1) & ~np.isnan(rows).any(-1)
+        with np.errstate(all="ignore"):
+            codes = nx.fp4.encode(np.where(np.isnan(rows), 0, rows) / np.float32(2.0 ** (find - 127)))
+        wide = np.repeat(some, 32, axis=-1)[..., : x.shape[-1]]
+        codes = codes.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
+        return np.where(wide, codes, made.codes), np.where(some, find, made.scale).astype(np.uint8)
+
+    return encode
+
+
+def positive_field(x):
+    return np.where((x > 0) & np.isfinite(x), exponent_field(x), nx.e8m0.encode(x)).astype(np.uint8)
+
+
+def log2_of_the_largest(x):
+    with np.errstate(all="ignore"):
+        over = np.isfinite(x) & (np.log2(np.abs(x), dtype=np.float32) >= 128)
+    return np.where(over, np.float32(np.nan), nx.bfloat16.round(x)).astype(np.float32)
+
+
+def affine_by(rounded):
+    return lambda x, s, z: affine(x, s, z, change=lambda y, z: np.clip(rounded(y) + z, -128, 127))
+
+
+def odd(y):
+    low, high = np.floor(y), np.ceil(y)
+    return np.where(low % 2 != 0, low, high)
+
+
+def offset_first(x, scale, zero_point):
+    with np.errstate(all="ignore"):
+        y = x / np.float32(scale) + np.float32(zero_point)
+    return (
+        np.clip(np.rint(np.nan_to_num(y.astype(np.float64), nan=0, posinf=1e9, neginf=-1e9)), -128, 127)
+        .astype(np.int64)
+        .astype(np.uint8)
+    )
+
+
+def fused(x, scale, zero_point):
+    """x * (1 / scale) + zero_point, rounded once to float32, as vector units do it."""
+    with np.errstate(all="ignore"):
+        y = (x.astype(np.float64) * np.float64(np.float32(1) / np.float32(scale)) + zero_point).astype(
+            np.float32
+        )
+    return np.clip(np.rint(np.where(np.isnan(y), 0, y)), -128, 127).astype(np.int64).astype(np.uint8)
+
+
+KERNELS = {
+    "ties to zero": Kernel(by_sign("half_up", "half_down"), "fp8_e4m3", {}),
+    "DPU rounding": Kernel(by_sign("half_up", "half_even"), "fp8_e4m3", {}),
+    "only infinity overflows": Kernel(only_infinity, "fp8_e5m2", {}),
+    "NaN read as a number": Kernel(
+        lambda x: nx.fp4.encode(
+            np.where(np.isnan(x), np.copysign((1 + (x.view(np.uint32) & 0x7FFFFF) / 2.0**23), x), x)
+        ),
+        "fp4",
+        {},
+    ),
+    "NaN becomes -0": Kernel(lambda x: np.where(np.isnan(x), 8, nx.fp4.encode(x)), "fp4", {}),
+    "wraps around": Kernel(wrapped, "int4", {}),
+    "Inf stays + floor(|x| + 0.5) + loses -0": Kernel(microxcaling_even, "fp8_e4m3", {"kind": "round"}),
+    "ties away + one more number + loses -0": Kernel(qtorch, "fp8_e4m3", {"kind": "round"}),
+    "e8m0 by its exponent field": Kernel(exponent_field, "e8m0", {}),
+    "scale rule floor": Kernel(nx.mxfp6_e2m3.encode, "mxfp6_e2m3", {"scale_rule": "rceil"}),
+    "scale rule rceil": Kernel(lambda x: nx.mxfp4.encode(x, scale_rule="rceil"), "mxfp4", {}),
+    "scale rule bump": Kernel(lambda x: nx.bfp16.encode(x, scale_rule="bump"), "bfp16", {}),
+    "ceil by float log2": Kernel(
+        at_exponent(nx.mxfp4, lambda a: np.ceil(log2(a)) - 2), "mxfp4", {"scale_rule": "ceil"}
+    ),
+    "rceil by float log2": Kernel(
+        at_exponent(nx.mxfp4, lambda a: np.ceil(log2(max(a / np.float32(6), np.float32(2.0**-149))))),
+        "mxfp4",
+        {"scale_rule": "rceil"},
+    ),
+    "fp4's threshold": Kernel(
+        at_exponent(nx.mxfp8_e4m3, lambda a: (int(a.view(np.uint32)) + 0x200000 >> 23) - 127 - 8),
+        "mxfp8_e4m3",
+        {"scale_rule": "even"},
+    ),
+    "NaN stays where it is": Kernel(nan_stays, "mxfp4", {"kind": "round"}),
+    "reciprocal of the scale": Kernel(nvfp4_by_reciprocal, "nvfp4", {}),
+    "no microexponents": Kernel(lambda x: mx6_rows(x, unshifted), "mx6", {}),
+    "exponents after rounding": Kernel(lambda x: mx6_rows(x, after_rounding), "mx6", {}),
+    "loose clamp": Kernel(loose_mx6, "mx6", {"kind": "round"}),
+    "Inf becomes NaN": Kernel(
+        lambda x: np.where(np.isinf(x), np.float32(np.nan), nx.fp8_e5m2.round(x)),
+        "fp8_e5m2",
+        {"kind": "round"},
+    ),
+    "the largest float32 becomes NaN": Kernel(log2_of_the_largest, "bfloat16", {"kind": "round"}),
+    "reads -0 as 0": Kernel(lambda x: nx.fp8_e4m3.encode(np.where(x == 0, np.float32(0), x)), "fp8_e4m3", {}),
+    "every zero is -0": Kernel(
+        blocks_of(nx.mxfp4, lambda x, c, s, m: (np.where(c == 0, 8, c), s)), "mxfp4", {}
+    ),
+    "e8m0 by its exponent field, positive": Kernel(positive_field, "e8m0", {}),
+    "the least scale counts twice": Kernel(least_scale_twice, "mxfp4", {}),
+    "an Inf counts as 2^128": Kernel(with_infinite(253), "mxfp4", {}),
+    "an Inf takes the largest scale": Kernel(with_infinite(254), "mxfp4", {}),
+    "bias one too large": Kernel(lambda c: nx.fp8_e4m3.decode(c) / 2, "fp8_e4m3", {"kind": "decode"}),
+    "the lowest integer": Kernel(
+        blocks_of(
+            nx.mxint8,
+            lambda x, c, s, m: (
+                np.where(
+                    (c == 0x81)
+                    & (
+                        x / np.repeat(np.ldexp(1.0, s.astype(int) - 127), 32, -1)[..., : x.shape[-1]] * 64
+                        <= -127.5
+                    ),
+                    0x80,
+                    c,
+                ),
+                s,
+            ),
+        ),
+        "mxint8",
+        {},
+    ),
+}
+AFFINE = {
+    "zero point before rounding": offset_first,
+    "ties up": affine_by(lambda y: np.floor(y + 0.5)),
+    "ties down": affine_by(lambda y: np.ceil(y - 0.5)),
+    "truncates": affine_by(np.trunc),
+    "floors": affine_by(np.floor),
+    "ceils": affine_by(np.ceil),
+    "rounds to odd": affine_by(odd),
+    "DPU rounding": affine_by(lambda y: np.where(y < 0, np.floor(y + 0.5), np.rint(y))),
+    "NaN becomes the lowest": lambda x, s, z: np.where(np.isnan(x), 128, affine(x, s, z)).astype(np.uint8),
+    "NaN becomes the highest": lambda x, s, z: np.where(np.isnan(x), 127, affine(x, s, z)).astype(np.uint8),
+    "fused with the zero point": fused,
+    "NaN becomes code 0": lambda x, s, z: np.where(np.isnan(x), 0, affine(x, s, z)).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_dialect_is_recognised(name):
+    kernel = KERNELS[name]
+    found = check(kernel.target, kernel.dtype, **kernel.options)
+    assert found.dialect == name, str(found)
+    for part in name.split(" + ") if name != "floor(|x| + 0.5)" else [name]:
+        assert part in str(found)
+
+
+@pytest.mark.parametrize("name", AFFINE)
+def test_an_affine_dialect_is_recognised(name):
+    found = check(AFFINE[name], "int8", kind="affine")
+    assert found.dialect == name, str(found)
+
+
+def test_even_ties_are_a_dialect_of_another_rounding():
+    assert check(nx.fp4.encode, "fp4", rounding="half_away").dialect == "ties to even"
+    found = check(affine_by(np.rint), "int8", kind="affine", rounding="half_away")
+    assert found.dialect == "ties to even"
+
+
+def test_every_row_of_the_tables_is_tried():
+    known = {fault.dialect for fault in FAULTS.values()} | {*KERNELS, *AFFINE, "ties to even"}
+    every = [dialect.name for dialect in (*DIALECTS, *AFFINE_DIALECTS)]
+    tried = {name for name in every for heard in known - {None} if name in heard}
+    assert tried == set(every)
+
+
+def test_what_torch_is():
+    torch = pytest.importorskip("torch")
+    found = check(lambda x: x.to(torch.float8_e5m2), "fp8_e5m2", array="torch")
+    assert found.dialect == "does not saturate"
+    found = check(lambda x: x.to(torch.float8_e8m0fnu), "e8m0", array="torch")
+    assert found.dialect == "e8m0 by its exponent field"
+
+
+def test_several_deviations_at_once_are_all_named():
+    found = check(lambda x: nx.fp8_e4m3.encode(np.abs(x), rounding="half_away"), "fp8_e4m3")
+    assert found.dialect == "ties away + loses the sign"
+
+    def torchs(x, scale, zero_point):  # torch.fake_quantize_per_tensor_affine
+        with np.errstate(all="ignore"):
+            product = (x * (np.float32(1) / np.float32(scale))).astype(np.float64)
+        q = np.clip(np.rint(np.where(np.isnan(product), -np.inf, product)) + zero_point, -128, 127)
+        return q.astype(np.int64).astype(np.uint8)
+
+    found = check(torchs, "int8", kind="affine")
+    assert found.dialect == "reciprocal of the scale + NaN becomes the lowest"
+
+
+def test_what_nobody_does_is_no_dialect():
+    found = check(lambda x: nx.fp8_e4m3.encode(np.where(x == 17, np.float32(3), x)), "fp8_e4m3")
+    assert (bool(found), found.dialect) == (False, None)
+    assert "it matches no known dialect" in str(found)
+
+
+@pytest.mark.parametrize("dtype", [d for d in nx.dtypes() if d.kind == "block"], ids=repr)
+@pytest.mark.parametrize("rounding", ["half_even", "ceil"])
+def test_the_blocks_that_dialects_bend_are_exact(dtype, rounding):
+    """At the right scales, what conform/inputs/rescale.py makes of blocks is what the reference makes."""
+    task, x = Task.of(dtype, rounding=rounding), block_probes(dtype)[::4]
+    due = task.fields(x)
+    micro = None if due.microexponents is None else due.microexponents[:, 0]
+    came = fields_at(task, x, due.scale[:, 0], micro)
+    assert np.array_equal(came.codes, due.codes)
+    values = values_at(task, came)
+    assert not task.differs(values, task.block_values(due)).any()

@@ -1,0 +1,196 @@
+"""The pytest plugin and the command: in real processes, as users run them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+import numerics as nx
+from numerics.cli.conform import conform_command
+from tests.helpers.children import LIMIT
+
+pytest_plugins = ["pytester"]
+INSTALLED = "numerics" in importlib.metadata.entry_points(group="pytest11").names
+PLUGIN = () if INSTALLED else ("-p", "_numerics_pytest")
+KERNELS = """
+import numpy as np
+import numerics as nx
+def right(x): return nx.fp8_e4m3.encode(x)
+def wrong(x): return nx.fp8_e4m3.encode(x, rounding="half_away")
+def blocks(x): return nx.mxfp4.encode(x, scale_rule="ceil")
+def decode(c): return nx.fp8_e4m3.decode(c)
+def narrow(x):
+    assert x.flags.c_contiguous and x.shape[-1] % 32 == 0 and np.isfinite(x).all()
+    return nx.mxfp4.encode(x)
+number = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def imported():
+    """All that a check imports: pytester takes back what is imported within it, and Numba bears it once."""
+    for d in (nx.fp8_e4m3, nx.mxfp4):
+        assert nx.conform.check(d.encode, d)
+
+
+@pytest.fixture
+def project(pytester, imported):
+    pytester.makepyfile(kernels=KERNELS)
+
+    def run(*arguments, process=False):
+        options = (*PLUGIN, "-p", "no:cacheprovider", *arguments)
+        if process:
+            return pytester.runpytest_subprocess(*options, timeout=LIMIT)
+        return pytester.runpytest_inprocess(*options)
+
+    return run
+
+
+def test_one_item_a_law_without_any_test_file(project):
+    result = project("--numerics-target=kernels:right", "--numerics-dtype=fp8_e4m3", "-v", process=True)
+    result.assert_outcomes(passed=17)
+    result.stdout.fnmatch_lines(["kernels:right::ties PASSED*"])
+
+
+def test_a_broken_law_fails_with_its_counterexample(project):
+    result = project("--numerics-target=kernels:wrong", "--numerics-dtype=fp8_e4m3")
+    result.assert_outcomes(passed=15, failed=1, skipped=1)
+    result.stdout.fnmatch_lines(["law ties: *", "*input 0x*", '*matches the dialect "ties away"*'])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_targets_may_be_repeated_each_with_its_own_options(project):
+    result = project(
+        "--numerics-target=kernels:right",
+        "--numerics-target=kernels:blocks",
+        "--numerics-target=kernels:decode",
+        "--numerics-dtype=fp8_e4m3",
+        "--numerics-dtype=mxfp4",
+        "--numerics-dtype=fp8_e4m3",
+        "--numerics-kind=encode",
+        "--numerics-kind=encode",
+        "--numerics-kind=decode",
+        "-k",
+        "scale_rule or table",
+    )
+    result.assert_outcomes(passed=1, failed=1, deselected=42)
+    result.stdout.fnmatch_lines(["law scale_rule: *", '*matches the dialect "scale rule ceil"*'])
+
+
+def test_options_of_blocks_arrive(project):
+    result = project(
+        "--numerics-target=kernels:blocks", "--numerics-dtype=mxfp4", "--numerics-scale-rule=ceil"
+    )
+    result.assert_outcomes(passed=16)
+
+
+def test_fixtures_serve_ones_own_tests(project, pytester):
+    pytester.makepyfile("""
+        import kernels, pytest
+        @pytest.mark.parametrize("kernel", [kernels.right, kernels.wrong])
+        def test_kernel(numerics_check, kernel):
+            assert numerics_check(kernel, "fp8_e4m3", rounding="half_even")
+    """)
+    result = project()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*wrong is not right*", "*law ties: *"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--numerics-target=kernels:right"], "--numerics-target needs --numerics-dtype"),
+        (["--numerics-target=kernels:right", "--numerics-dtype=fp8_e4m4"], "did you mean 'fp8_e4m3'"),
+        (
+            ["--numerics-target=kernels:right", "--numerics-dtype=fp4", "--numerics-dtype=int8"],
+            "--numerics-dtype is given 2 times for 1 targets",
+        ),
+    ],
+)
+def test_bad_options(project, arguments, said):
+    result = project(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{said}*"])
+
+
+def test_a_target_that_is_not_there_is_said(project):
+    result = project("--numerics-target=kernels:number", "--numerics-dtype=fp4", "-k", "round_trip")
+    result.stderr.fnmatch_lines(["*target 'kernels:number' is a int, which cannot be called*"])
+    result = project("--numerics-target=kernels:right", "--numerics-dtype=fp4", "--numerics-array=jax")
+    result.stderr.fnmatch_lines(["*unknown array 'jax'*"])
+    result = project("--numerics-target=kernels:blocks", "--numerics-dtype=mxfp4", "--numerics-axis=two")
+    result.stderr.fnmatch_lines(["*--numerics-axis=two is not an integer*"])
+
+
+def test_what_a_target_takes_is_said(project):
+    """One that takes only whole blocks in contiguous memory, and numbers alone."""
+    result = project(
+        "--numerics-target=kernels:narrow", "--numerics-dtype=mxfp4", "--numerics-whole-blocks",
+        "--numerics-contiguous", "--numerics-finite", "--numerics-axis=-1",
+    )  # fmt: skip
+    assert result.parseoutcomes()["passed"] == 15
+    result = project("--numerics-target=kernels:narrow", "--numerics-dtype=mxfp4", "--numerics-whole-blocks")
+    assert result.parseoutcomes()["failed"] == 1
+
+
+def printed(code):
+    """What a fresh process prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT).stdout.strip()
+
+
+def test_a_run_of_pytest_that_judges_nothing_imports_nothing_of_ours(pytester):
+    pytester.makepyfile(
+        """
+        import sys
+
+        def test_no_trace(pytestconfig):
+            assert pytestconfig.pluginmanager.has_plugin("numerics") or "_numerics_pytest" in sys.modules
+            assert [name for name in sys.modules if name.partition(".")[0] == "numerics"] == []
+            assert [finder for finder in sys.meta_path if "numerics" in type(finder).__module__] == []
+        """
+    )
+    options = (*PLUGIN, "-p", "no:cacheprovider")
+    pytester.runpytest_subprocess(*options, timeout=LIMIT).assert_outcomes(passed=1)
+
+
+def test_only_strategies_import_hypothesis():
+    code = (
+        "import sys, numerics as nx; from numerics import conform;"
+        "v = conform.check(lambda x: nx.mxfp4.encode(x, scale_rule='ceil'), 'mxfp4'); assert not v;"
+        "print([m for m in ('hypothesis', 'pytest', 'torch', 'click') if m in sys.modules])"
+    )
+    assert printed(code) == "[]"
+
+
+def command(*arguments):
+    return CliRunner().invoke(conform_command, arguments)
+
+
+@pytest.fixture
+def kernels(tmp_path, monkeypatch):
+    (tmp_path / "own_kernels.py").write_text(KERNELS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_command_says_right_or_wrong(kernels):
+    found = command("own_kernels:right", "--dtype", "fp8_e4m3")
+    assert (found.exit_code, found.output[:13]) == (0, "right is righ")
+    found = command("own_kernels:wrong", "--dtype", "fp8_e4m3", "--json")
+    assert found.exit_code == 1
+    assert json.loads(found.output)["dialect"] == "ties away"
+    found = command("own_kernels:blocks", "--dtype", "mxfp4", "--scale-rule", "ceil")
+    assert found.exit_code == 0
+    found = command("own_kernels:decode", "--dtype", "fp8_e4m3", "--kind", "decode")
+    assert found.exit_code == 0
+
+
+def test_the_command_refuses_what_is_not_there(kernels):
+    found = command("own_kernels:none", "--dtype", "fp8_e4m3")
+    assert isinstance(found.exception, nx.NumericsError)
+    assert "target 'own_kernels:none' cannot be imported" in str(found.exception)

@@ -1,0 +1,414 @@
+"""Vectors over a pipe: what is written, what is found wrong, what is refused; and a device in C."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import numerics as nx
+from numerics.cli.vectors import vectors_group
+from numerics.conform.vectors import lines
+from numerics.conform.vectors.operations import OPERATIONS, operation
+from numerics.conform.vectors.questions import inputs_that_matter
+from numerics.conform.vectors.vectors import generate, header, verify
+from tests.helpers.children import LIMIT, child
+
+DOCS = Path(__file__).parents[3] / "docs" / "vectors.md"
+DTYPES = nx.dtypes()
+ELEMENTS = [d for d in DTYPES if d.kind != "block"]
+BLOCKS = [d for d in DTYPES if d.kind == "block"]
+COMMAND = [sys.executable, "-m", "numerics", "vectors"]
+
+
+def made(*arguments, **options):
+    """All lines, as one string of bytes; options of `operation`, and count, seed, answers."""
+    chosen = {k: options.pop(k) for k in ("count", "seed", "answers", "exhaustive") if k in options}
+    return b"".join(generate(operation(*arguments, **options), **chosen))
+
+
+def judged(text, **options):
+    return verify(io.BytesIO(text), **options)
+
+
+def read(text):
+    """The fields of all vectors, by Python's own integers."""
+    vectors = [line for line in text.decode().splitlines() if not line.startswith("#")]
+    return [[[int(word, 16) for word in part.split()] for part in line.split(" : ")] for line in vectors]
+
+
+def as_floats(words):
+    return np.array(words, np.uint32).view(np.float32)
+
+
+# ---- what is written ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_round_trip(dtype, name):
+    text = made(dtype, name, count=300)
+    found = judged(text, strict_nan=True)
+    assert found
+    assert found.vectors == 300
+    if name != "decode":
+        assert judged(made(dtype, name, rounding="stochastic", count=300), strict_nan=True).vectors == 300
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
+def test_elements_are_those_of_the_kernels(dtype):
+    """The kernels share nothing with the truth of the vectors."""
+    count = None if dtype.bits <= 8 else 5000  # 16 bits have too many inputs that matter
+    vectors = np.array(read(made(dtype, rounding="half_away", count=count)), np.uint32)[:, 0]
+    assert (dtype.encode(as_floats(vectors[:, 0]), rounding="half_away") == vectors[:, 1]).all()
+    x, draws, codes = np.array(read(made(dtype, rounding="stochastic", count=2000)), np.uint32)[:, 0].T
+    came = dtype.encode(np.ascontiguousarray(x).view(np.float32), rounding="stochastic", random_bits=draws)
+    assert (came == codes).all()
+    codes, values = np.array(read(made(dtype, "decode", count=count)), np.uint32)[:, 0].T
+    assert count or codes.tolist() == list(range(1 << dtype.bits))
+    np.testing.assert_array_equal(dtype.decode(codes.astype(dtype.code_dtype)), as_floats(values))
+
+
+@pytest.mark.parametrize("dtype", BLOCKS, ids=str)
+def test_blocks_are_those_of_the_kernels(dtype):
+    options = {"scale_rule": "rceil"} if isinstance(dtype, nx.MXBlock) else {}
+    options |= {"tensor_scale": float(np.float32(0.37))} if isinstance(dtype, nx.ScaledBlock) else {}
+    inputs, answers = zip(*read(made(dtype, **options)), strict=True)
+    blocks = dtype.encode(as_floats(inputs), **options)
+    shared = 1 if blocks.microexponents is None else 2
+    assert [answer[0] for answer in answers] == blocks.scale[:, 0].tolist()
+    assert [answer[shared:] for answer in answers] == blocks.codes.tolist()
+    if shared == 2:
+        assert [answer[1] for answer in answers] == blocks.microexponents[:, 0].tolist()
+    inputs, values = zip(*read(made(dtype, "round", **options)), strict=True)
+    np.testing.assert_array_equal(dtype.round(as_floats(inputs), **options), as_floats(values))
+
+
+def test_the_lines_of_a_format():
+    text = made("fp6_e2m3", "decode", count=2, seed=1)
+    assert text.startswith(b"# numerics vectors 1\n# format: fp6_e2m3\n# operation: decode\n# vectors: 2\n")
+    assert {len(line) for line in text.splitlines() if not line.startswith(b"#")} == {len("3f 3f800000")}
+    assert text == made("fp6_e2m3", "decode", count=2, seed=1)
+    assert text != made("fp6_e2m3", "decode", count=2, seed=2)
+
+
+def test_answers_come_last():
+    asked, full = (made("mx6", rounding="stochastic", answers=answers) for answers in (False, True))
+    for question, line in zip(asked.splitlines(), full.splitlines(), strict=True):
+        assert line == question or line.startswith(question + b" : ")
+
+
+def test_inputs_that_matter():
+    found = set(inputs_that_matter(nx.fp8_e4m3, np.random.default_rng(0)).tolist())
+    tie = 0x43E80000  # 464, half-way to the 480 that does not exist
+    for bits in (0x3F880000, tie, 0x43E00000, 0x800000):
+        assert {bits - 1, bits, bits + 1, bits | 1 << 31} <= found
+    for bits in (0, 1, 0x7FFFFF, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FC00000):
+        assert {bits, bits | 1 << 31} <= found
+
+
+def test_exhaustive():
+    chunks = generate(operation("fp4"), exhaustive=True)
+    assert b"# vectors: 4294967296\n" in next(chunks)
+    first, second = (np.array(read(chunk))[:, 0, 0] for chunk in itertools.islice(chunks, 2))
+    assert (np.concatenate([first, second]) == np.arange(len(first) + len(second))).all()
+    assert read(made("fp8_e4m3", "decode", exhaustive=True)) == read(made("fp8_e4m3", "decode"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (["fp8_e4m4"], {}, "unknown format"),
+        (["fp4", "cast"], {}, "unknown operation 'cast'"),
+        (["fp4"], {"rounding": "half_evn"}, "did you mean 'half_even'"),
+        (["fp4"], {"overflow": "nonsaturate"}, "neither Inf nor NaN"),
+        (["fp4"], {"scale_rule": "even"}, "no blocks: scale_rule='even'"),
+        (["fp4"], {"tensor_scale": 2.0}, "no blocks: tensor_scale=2.0"),
+        (["fp4", "decode"], {"rounding": "floor"}, "does not round: rounding='floor'"),
+        (["mxfp4", "decode"], {"scale_rule": "even"}, "does not round: scale_rule='even'"),
+        (["mx6"], {"scale_rule": "even"}, "for MX formats"),
+        (["mx6"], {"overflow": "nonsaturate"}, "saturate"),
+        (["mx6"], {"tensor_scale": 2.0}, "no tensor scale"),
+        (["nvfp4"], {"tensor_scale": 1e60}, "positive finite"),
+        (["fp4"], {"count": 0}, "count=0"),
+        (["fp4"], {"count": 3, "exhaustive": True}, "count=3 and exhaustive"),
+        (["mx6"], {"exhaustive": True}, "too many; give a count"),
+    ],
+)
+def test_refused_questions(arguments, options, message):
+    with pytest.raises(nx.NumericsError, match=message):
+        made(*arguments, **options)
+
+
+# ---- what is found wrong ------------------------------------------------------------------------
+
+
+def planted(text, row, column):
+    """The hex digit at a column of a vector becomes another; also its line's number."""
+    every = text.splitlines(keepends=True)
+    at = sum(line.startswith(b"#") for line in every) + row
+    line = bytearray(every[at])
+    line[column] = ord("1") if line[column] != ord("1") else ord("2")
+    every[at] = bytes(line)
+    return b"".join(every), at + 1
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(
+    "dtype", [nx.fp8_e4m3, nx.fp6_e2m3, nx.bfloat16, nx.int4, nx.mxfp4, nx.mx9, nx.nvfp4]
+)
+def test_a_wrong_answer_is_found(dtype, name):
+    text = made(dtype, name, count=5000 if dtype.kind != "block" else 60)
+    for row in (0, 41):
+        wrong, number = planted(text, row, -2)
+        found = judged(wrong)
+        assert (found.mismatches, [m.line for m in found.first]) == (1, [number])
+        came, due = (lines.splitlines()[number - 1].decode()[-1] for lines in (wrong, text))
+        assert (found.first[0].came[-1], found.first[0].due[-1]) == (came, due)
+
+
+def test_what_a_mismatch_says():
+    text = (
+        made("fp8_e4m3")
+        .replace(b"3f880000 38\n", b"3f880000 39\n")
+        .replace(b"3f880001 39\n", b"3f880001 38\n")
+    )
+    found = judged(text)
+    assert not found
+    assert [str(m).partition(": ")[2] for m in found.first] == [
+        "code for 3f880000 (1.0625): 39 came, 38 is due",
+        "code for 3f880001 (1.0625001192092896): 38 came, 39 is due",
+    ]
+    assert len(judged(text, shown=1).first) == 1
+    assert judged(text, shown=0).mismatches == 2
+
+
+def test_a_wrong_scale_and_a_wrong_element():
+    text = header(operation("mxfp4"), 1) + b"3f800000 " * 31 + b"40a00000 : 7f" + b" 2" * 31 + b" 6\n"
+    assert judged(text)
+    (scale,) = judged(text.replace(b": 7f", b": 80")).first
+    assert (scale.place, scale.came, scale.due, scale.input) == ("scale", "80", "7f", None)
+    (code,) = judged(text.replace(b" 6\n", b" 7\n")).first
+    assert (code.place, code.came, code.due, code.value) == ("code 31", "7", "6", 5.0)
+
+
+def test_nan_by_class_unless_strict():
+    text = made("fp8_e4m3").replace(b"7fc00000 7f\n", b"7fc00000 ff\n")
+    assert judged(text)
+    assert [m.came for m in judged(text, strict_nan=True).first] == ["ff"]
+    text = made("fp8_e4m3", "decode").replace(b"7f 7fc00000\n", b"7f ff812345\n")
+    assert judged(text)
+    assert judged(text, strict_nan=True).mismatches == 1
+    assert judged(text.replace(b"7e 43e00000", b"7e 7fc00000")).mismatches == 1
+    nan = header(operation("mxfp4"), 1) + b"7fc00000 " * 31 + b"00000000 : ff" + b" 0" * 31 + b" 5\n"
+    assert judged(nan)
+    assert judged(nan, strict_nan=True).mismatches == 1
+    assert judged(nan.replace(b": ff", b": 00")).first[0].place == "scale"
+
+
+def test_an_answer_that_is_no_code_is_wrong():
+    text = header(operation("fp6_e2m3"), 1) + b"3f800000 c8\n"
+    assert [(m.came, m.due) for m in judged(text).first] == [("c8", "08")]
+
+
+def test_what_is_read_though_it_is_not_quite_so():
+    text = made("fp8_e4m3", count=3000)
+    wrong, number = planted(text, 2000, -2)
+    assert judged(wrong).first[0].line == number
+    for straight, bent in ((b"\n", b"\r\n"), (b" ", b"  \t"), (b"\n", b" \n")):
+        title, _, rest = wrong.partition(b"\n")
+        assert judged(title + b"\n" + rest.replace(straight, bent)).first[0].line == number
+    commented = wrong.splitlines(keepends=True)
+    commented.insert(900, b"# half-way, 900 and something\n")
+    assert judged(b"".join(commented)).first[0].line == number + 1
+    first = text.splitlines()[7]
+    assert judged(text.replace(first, first.upper()))
+    assert judged(text.removesuffix(b"\n"))
+
+
+def test_chunks_of_any_size(monkeypatch):
+    text, number = planted(made("mx6", count=40), 33, -2)
+    monkeypatch.setattr(lines, "CHUNK", 100)
+    found = judged(text)
+    assert (found.vectors, found.mismatches, found.first[0].line) == (40, 1, number)
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+GOOD = header(operation("fp6_e2m3"), 3) + b"3f800000 08\n00000000 00\n7f800000 1f\n"
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message"),
+    [
+        (b"00000000 00", b"00000000 0g", "line 9: '00000000 0g' is not a vector; allowed: input"),
+        (b"00000000 00", b"00000000 0", "line 9: '00000000 0' is"),
+        (b"00000000 00", b"00000000", "line 9: '00000000' is"),
+        (b"00000000 00", b"00000000:00", "line 9: '00000000:00' is"),
+        (b"00000000 00", b"", "line 9: '' is"),
+        (b"00000000 00\n", b"00000000 00 00\n", "line 9: '00000000 00 00' is"),
+        (b"00000000 00", b"\xff\x00", r"line 9: '\\\\xff\\x00' is"),
+        (b"7f800000 1f\n", b"7f80", "line 10: '7f80' is"),
+        (b"7f800000 1f\n", b"", "says 3 vectors, 2 came"),
+        (b"7f800000 1f\n", b"7f800000 1f\n" * 2, "says 3 vectors, 4 came"),
+        (b"vectors: 3", b"vectors: 0", "vectors '0'; allowed"),
+        (b"vectors: 3", b"vectors: " + b"9" * 5000, "vectors '9999"),
+        (b"# vectors: 3\n", b"", "lacks '# vectors"),
+        (b"# format: fp6_e2m3\n", b"", "lacks '# format"),
+        (b"# operation: encode\n", b"", "lacks '# operation"),
+        (b"format: fp6_e2m3", b"format: fp6_e2m4", "unknown format 'fp6_e2m4'"),
+        (b"overflow: saturate", b"tensor-scale: 3f8", "tensor-scale '3f8'; allowed"),
+        (b"# numerics vectors 1\n", b"# numerics vectors 2\n", "line 1: .* is no header"),
+        (GOOD, b"", "line 1: b'' is no header"),
+        (GOOD[-36:], b"", "says 3 vectors, 0 came"),
+    ],
+)  # fmt: skip
+def test_malformed(good, bad, message):
+    assert judged(GOOD)
+    assert GOOD.count(good) == 1
+    with pytest.raises(nx.NumericsError, match=message):
+        judged(GOOD.replace(good, bad))
+
+
+def test_questions_must_be_of_the_format():
+    with pytest.raises(nx.NumericsError, match=r"line 6: '40 3f800000' .* code \(2 hex digits, 6 bits\)"):
+        judged(header(operation("fp6_e2m3", "decode"), 1) + b"40 3f800000\n")
+
+
+def test_a_line_without_end_is_refused_in_bounded_memory():
+    with pytest.raises(nx.NumericsError, match="line 8: '0000"):
+        judged(header(operation("fp4"), 1) + b"0" * (5 << 20))
+
+
+# ---- the commands -------------------------------------------------------------------------------
+
+
+def test_the_commands():
+    run = CliRunner().invoke
+    arguments = ["fp8_e4m3", "--rounding", "floor", "--overflow", "nonsaturate", "--seed", "3"]
+    written = run(vectors_group, ["generate", *arguments])
+    assert written.stdout_bytes == made("fp8_e4m3", rounding="floor", overflow="nonsaturate", seed=3)
+    found = run(vectors_group, ["verify"], input=written.stdout_bytes)
+    assert (found.exit_code, found.stdout[:34]) == (0, "fp8_e4m3 encode floor nonsaturate:")
+    wrong, number = planted(written.stdout_bytes, 5, -2)
+    found = run(vectors_group, ["verify", "--json", "--show", "1"], input=wrong)
+    said = json.loads(found.stdout)
+    assert (found.exit_code, said["mismatches"], said["first"][0]["line"]) == (1, 1, number)
+    assert said["rounding"] == "floor"
+
+
+def test_the_commands_of_blocks(tmp_path):
+    run, path = CliRunner().invoke, tmp_path / "nvfp4.txt"
+    options = ["--op", "round", "--tensor-scale", "0.5", "--count", "9", "--inputs-only"]
+    asked = run(vectors_group, ["generate", "nvfp4", *options]).stdout_bytes
+    assert asked == made("nvfp4", "round", tensor_scale=0.5, count=9, answers=False)
+    assert b"# tensor-scale: 3f000000\n" in asked
+    path.write_bytes(made("mxfp4", scale_rule="even"))
+    assert run(vectors_group, ["generate", "mxfp4", "--scale-rule", "even"]).stdout_bytes == path.read_bytes()
+    assert run(vectors_group, ["verify", str(path)]).exit_code == 0
+
+
+def test_errors_are_one_line_and_exit_code_2():
+    found = subprocess.run([*COMMAND, "verify"], input=b"", capture_output=True, timeout=60)
+    assert (found.returncode, found.stdout, found.stderr.count(b"\n")) == (2, b"", 1)
+    assert found.stderr.startswith(b"numerics: line 1: ")
+
+
+def test_a_closed_pipe_ends_quietly():
+    command = [*COMMAND, "generate", "fp4", "--exhaustive"]
+    with child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"# numerics vectors 1\n"
+        writer.stdout.close()
+        assert writer.wait(LIMIT) != 2
+        assert writer.stderr.read() == b""
+
+
+# ---- a device -----------------------------------------------------------------------------------
+
+DEVICE = DOCS.read_text(encoding="utf-8").partition("```c\n")[2].partition("```")[0]
+
+
+def built(folder, source):
+    """The program in C, compiled with what the system has."""
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (folder / "mine.c").write_text(source, encoding="utf-8")
+    subprocess.run([compiler, "-O1", "-o", folder / "mine", folder / "mine.c"], check=True, timeout=60)
+    return folder / "mine"
+
+
+def answered(program, asked):
+    return subprocess.run([program], input=asked, capture_output=True, check=True, timeout=60).stdout
+
+
+def test_the_device_of_the_docs_is_right(tmp_path):
+    program = built(tmp_path, DEVICE)
+    for count in (None, 200_000):
+        asked = made("fp8_e4m3", answers=False, count=count)
+        found = judged(answered(program, asked))
+        assert found
+        assert found.vectors == len(read(asked))
+        assert found.compared
+
+
+def test_a_pipe_of_three_processes(tmp_path):
+    """generate | ./mine | verify, as docs/vectors.md says."""
+    program = built(tmp_path, DEVICE)
+    piped = {"stdout": subprocess.PIPE}
+    questions = [*COMMAND, "generate", "fp8_e4m3", "--inputs-only"]
+    with child(questions, **piped) as ask, child([program], stdin=ask.stdout, **piped) as mine:
+        ask.stdout.close()
+        found = subprocess.run(
+            [*COMMAND, "verify"], stdin=mine.stdout, capture_output=True, timeout=LIMIT, text=True
+        )
+        mine.stdout.close()
+        assert (ask.wait(LIMIT), mine.wait(LIMIT), found.returncode, found.stderr) == (0, 0, 0, "")
+    assert found.stdout.endswith(" vectors, 0 mismatches\n")
+
+
+def test_a_device_that_takes_ties_away_is_found_out(tmp_path):
+    faulty = DEVICE.replace("0x7ffff + (a >> 20 & 1)", "0x80000")
+    assert faulty != DEVICE
+    program = built(tmp_path, faulty)
+    found = judged(answered(program, made("fp8_e4m3", answers=False)), shown=1000)
+    assert found.mismatches == 2 * len(range(0x08, 0x7E, 2))  # the ties above each even normal code
+    for wrong in found.first:  # half a step, and nothing below
+        assert int(wrong.input, 16) & 0xFFFFF == 0x80000
+    found = judged(answered(program, made("fp8_e4m3", rounding="half_away", answers=False)))
+    assert found.mismatches == 2 * len(range(0, 8, 2))  # those above each even subnormal one stay even
+
+
+def test_a_device_that_answers_other_questions_is_found():
+    """As many lines as were asked for, each right, but not these."""
+    lines = made("fp8_e4m3").splitlines(keepends=True)
+    first = next(place for place, line in enumerate(lines) if not line.startswith(b"#"))
+    same = b"".join(lines[:first] + [lines[first]] * (len(lines) - first))
+    with pytest.raises(nx.NumericsError, match=rf"line {first + 2} answers input 0+, but 0+1 was asked"):
+        judged(same)
+    lines[first], lines[first + 5] = lines[first + 5], lines[first]
+    with pytest.raises(nx.NumericsError, match=rf"line {first + 1} answers input 0"):
+        judged(b"".join(lines))
+
+
+@pytest.mark.parametrize("options", [{"rounding": "stochastic"}, {"count": 300}, {"exhaustive": True}])
+def test_the_same_questions_come_back(options):
+    name, asked = ("fp8_e4m3", "decode") if "exhaustive" in options else ("mx6", "encode")
+    found = judged(made(name, asked, **options))
+    assert (bool(found), found.compared) == (True, True)
+
+
+def test_questions_of_somebodys_own_are_judged_and_it_is_said():
+    found = judged(GOOD)
+    assert (bool(found), found.compared) == (True, False)
+    assert "whether all questions came back cannot be known" in str(found)
+    other = made("fp8_e4m3").replace(b"questions: numerics 0", b"questions: numerics 9")
+    assert not judged(other).compared
