@@ -246,3 +246,9 @@ def test_parts_go_through_dlpack(name):
         tensor = torch.from_dlpack(part)
         assert tensor.data_ptr() == part.ctypes.data
         assert np.from_dlpack(tensor).ctypes.data == part.ctypes.data
+
+
+@pytest.mark.parametrize("options", [{"scheme": None}, {"device": "nowhere"}, {"dtype": "int4"}])
+def test_to_raised_what_torch_raises(options):
+    with pytest.raises(nx.NumericsError, match=r"to\(\) takes what torch.Tensor.to takes"):
+        nx.quantize(X, "int4").to(**options)

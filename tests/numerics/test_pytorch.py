@@ -654,6 +654,8 @@ ONE = '{"dtype": "int4"}'
     (lambda: NUMERICS.unpack(PARTS[0].to("meta"), [-4, 32], "fp4"), "-4 is negative"),
     (lambda: NUMERICS.encode(SHORT.int().to("meta"), E4M3), "cannot encode int32 data"),
     (lambda: NUMERICS.decode(SHORT.to("meta"), E4M3), "cannot decode float32 data"),
+    (lambda: NUMERICS.dequantize(
+        None, None, PARTS[0].to("meta"), None, [4, 32], ONE, "float32", "float32"), "the first argument is"),
 ])  # fmt: skip
 def test_operators_name_what_does_not_fit(make, said):
     with pytest.raises(nx.NumericsError, match=said):

@@ -262,6 +262,20 @@ def test_values_that_it_stands_for_already_may_be_copied_in():
     assert torch.equal(q.dequantize(), other.dequantize())
 
 
+@pytest.mark.parametrize("change", [
+    lambda q: q.apply_(abs), lambda q: q.map_(q, max), lambda q: q.map2_(q, q, max), lambda q: q.add_(1),
+    lambda q: setattr(q, "shape", (1,)), lambda q: setattr(q, "is_leaf", False),
+    lambda q: setattr(q, "spec", None),
+], ids=["apply_", "map_", "map2_", "add_", "shape", "is_leaf", "spec"])  # fmt: skip
+def test_a_change_that_cannot_be_raised_what_torch_raises(change):
+    """RuntimeErrors of data pointers and FakeTensors, AttributeErrors of TensorBase: none says what to do."""
+    q = nx.quantize(weight(), "int4")
+    before = q.dequantize()
+    with pytest.raises(nx.NumericsError, match=r"in place|cannot be assigned|spec"):
+        change(q)
+    assert torch.equal(q.dequantize(), before)
+
+
 # ---- what autograd keeps -----------------------------------------------------------------------------
 
 PRODUCTS = {
