@@ -32,6 +32,46 @@ class Field(NamedTuple):
     code_dtype: str
 
 
+def _declared(
+    *,
+    name: str,
+    source: str = "declared by the user",
+    aliases: tuple[str, ...] = (),
+    block: int,
+    element: Element | None = None,
+    scale: Float | None = None,
+    mantissa: int | None = None,
+    sub_block: int | None = None,
+) -> Block:
+    """The block format with these facts; those that are None are none of its own.
+
+    Raises NumericsError for facts of two kinds of blocks, or of none.
+    """
+    if (element is None) == (mantissa is None):
+        raise NumericsError(
+            f"{said(name)}: give either element= (with scale=) or mantissa= (with sub_block=)"
+        )
+    facts: dict[str, Any] = {"name": name, "source": source, "aliases": aliases, "block": block}
+    if element is None:
+        if scale is not None:
+            raise NumericsError(
+                f"{said(name)}: scale= belongs to element=; microexponent blocks share 8 exponent bits"
+            )
+        if sub_block is None:
+            raise _no_sub_block(said(name), sub_block, block)
+        return MicroexponentBlock(**facts | {"mantissa": mantissa, "sub_block": sub_block})
+    if sub_block is not None:
+        raise NumericsError(f"{said(name)}: sub_block= belongs to mantissa=, not to element=")
+    kind = ScaledBlock if isinstance(scale, Float) and scale.has_zero else MXBlock
+    return kind(**facts | {"element": element, "scale": scale})
+
+
+def _no_sub_block(named: str, sub_block: int | None, block: int) -> NumericsError:
+    return NumericsError(
+        f"{named}: sub_block={said(sub_block)} must divide block={said(block)} into at most 8 parts"
+    )
+
+
 class _DeclaredBlock(Declared):
     """Makes block formats: `Block(...)` takes the facts of any of them, and makes what has these."""
 
@@ -487,46 +527,6 @@ class MicroexponentBlock(Block):
     def smallest_normal(self) -> float:
         """The smallest positive value with a full significand."""
         return 2.0**-126
-
-
-def _declared(
-    *,
-    name: str,
-    source: str = "declared by the user",
-    aliases: tuple[str, ...] = (),
-    block: int,
-    element: Element | None = None,
-    scale: Float | None = None,
-    mantissa: int | None = None,
-    sub_block: int | None = None,
-) -> Block:
-    """The block format with these facts; those that are None are none of its own.
-
-    Raises NumericsError for facts of two kinds of blocks, or of none.
-    """
-    if (element is None) == (mantissa is None):
-        raise NumericsError(
-            f"{said(name)}: give either element= (with scale=) or mantissa= (with sub_block=)"
-        )
-    facts: dict[str, Any] = {"name": name, "source": source, "aliases": aliases, "block": block}
-    if element is None:
-        if scale is not None:
-            raise NumericsError(
-                f"{said(name)}: scale= belongs to element=; microexponent blocks share 8 exponent bits"
-            )
-        if sub_block is None:
-            raise _no_sub_block(said(name), sub_block, block)
-        return MicroexponentBlock(**facts | {"mantissa": mantissa, "sub_block": sub_block})
-    if sub_block is not None:
-        raise NumericsError(f"{said(name)}: sub_block= belongs to mantissa=, not to element=")
-    kind = ScaledBlock if isinstance(scale, Float) and scale.has_zero else MXBlock
-    return kind(**facts | {"element": element, "scale": scale})
-
-
-def _no_sub_block(named: str, sub_block: int | None, block: int) -> NumericsError:
-    return NumericsError(
-        f"{named}: sub_block={said(sub_block)} must divide block={said(block)} into at most 8 parts"
-    )
 
 
 def no_tensor_scale(d: Dtype) -> NumericsError:
