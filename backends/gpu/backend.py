@@ -1,4 +1,4 @@
-"""The Backend (formats/dispatch.py) for torch tensors on a GPU."""
+"""The Backend (formats/protocol.py) for torch tensors on a GPU."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ SMALLEST = 2.0**-149  # positive number of float32
 
 
 class HostBackend(HostAffine, Quantizing):
-    """A Backend (formats/dispatch.py) for NumPy arrays, Python numbers and torch tensors on the CPU."""
+    """A Backend (formats/protocol.py) for NumPy arrays, Python numbers and torch tensors on the CPU."""
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor

@@ -71,6 +71,8 @@ def _view(q: TensorQTensor, size: Sequence[int]) -> Any:
         return _same(q)
     if tuple(size) in ((-1,), (math.prod(q.shape),)):
         flat = slicing.flattened(q)
+        if flat is q:  # of one dimension already; torch's views are tensors of their own
+            return _same(q)
         return NotImplemented if flat is None else flat
     return NotImplemented
 

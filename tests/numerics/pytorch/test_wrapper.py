@@ -262,6 +262,18 @@ def test_values_that_it_stands_for_already_may_be_copied_in():
     assert torch.equal(q.dequantize(), other.dequantize())
 
 
+@pytest.mark.parametrize("view", [
+    lambda q: q.reshape(-1), lambda q: q.reshape(32), lambda q: q.view(-1), lambda q: q.flatten(),
+    lambda q: q[:], lambda q: q.detach(),
+], ids=["reshape -1", "reshape 32", "view", "flatten", "slice", "detach"])  # fmt: skip
+def test_a_view_of_one_dimension_was_the_tensor_itself(view):
+    """torch refuses an operator whose view is its own input."""
+    q = nx.quantize(weight()[0], "int4")
+    found = view(q)
+    assert found.spec == q.spec
+    assert torch.equal(found.dequantize(), q.dequantize())
+
+
 @pytest.mark.parametrize("change", [
     lambda q: q.apply_(abs), lambda q: q.map_(q, max), lambda q: q.map2_(q, q, max), lambda q: q.add_(1),
     lambda q: setattr(q, "shape", (1,)), lambda q: setattr(q, "is_leaf", False),
