@@ -98,7 +98,7 @@ class QTensor:
     @property
     def scheme(self) -> Scheme | None:
         """Which elements share a scale: a Scheme; None for block formats."""
-        return self.spec.scheme
+        return None if self.spec.blocked else self.spec.scheme_of_elements
 
     @property
     def axis(self) -> int | None:
@@ -111,7 +111,7 @@ class QTensor:
 
         float: the type of the tensor that was quantized, whichever that was.
         """
-        return self.spec.scale_type
+        return self.spec.known_scale_type
 
     @property
     def codes(self) -> Any:
