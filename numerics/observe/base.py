@@ -21,7 +21,7 @@ from numerics.formats.block import ScaledBlock
 from numerics.formats.errors import NumericsError, integer, one_of
 from numerics.tensor.qtensor import ORIGINALS, values_of
 from numerics.tensor.scheme import Scheme
-from numerics.tensor.spec import FOR_ELEMENTS, QuantSpec, refuse_beside
+from numerics.tensor.spec import NOTHING, SYMMETRIC, ZERO_POINT_TYPE, Default, QuantSpec, default, spec_with
 
 Array = NDArray[Any]
 MOST_BATCHES = 2**63 - 1
@@ -30,6 +30,10 @@ MOST_BATCHES = 2**63 - 1
 def host() -> Quantizing:
     """The backend that computes with the state, which is on the host wherever the tensors are."""
     return cast(Quantizing, dispatch.host())
+
+
+POF2 = default("pof2")
+"""The scale type of observers that find powers of two, where none is given."""
 
 
 def check_within(name: str, came: Any, most: float) -> Any:
@@ -43,12 +47,13 @@ def check_within(name: str, came: Any, most: float) -> Any:
 class Observer:
     """Watches tensors batch by batch; then `scale` and `zero_point` are what to give to `quantize`.
 
-    dtype: an integer or float format, or its name; or a QuantSpec, in place of all these options.
+    dtype: an integer or float format, or its name; or a QuantSpec, which says all of these options at once.
     scheme: which elements share a scale: per_tensor (the default), per_channel(axis), per_group(size, axis).
     symmetric: True (the default) for scales alone, False for scales and zero points; integers only.
     scale_type: what scales are rounded to: float32 (the default), float16, bfloat16, float, pof2.
     zero_point_type: int32 (the default) or float32.
-    They are as for `quantize`, with the same errors, and so are the scales that are found.  Block formats
+    They are as for `quantize`, with the same errors, and so are the scales that are found: 1 for bfloat16
+    and float16, which are a plain cast unless scheme or scale_type is given.  Block formats
     find the scales of their blocks themselves; what NVFP4 shares besides is its `tensor_scale`, and that
     alone is observed for it.  Raises NumericsError for other block formats.
 
@@ -73,18 +78,14 @@ class Observer:
         self,
         dtype: Any,
         *,
-        scheme: Scheme | str | None = None,
-        symmetric: bool = True,
-        scale_type: str = "float32",
-        zero_point_type: str = "int32",
+        scheme: Scheme | str | None = NOTHING,
+        symmetric: bool = SYMMETRIC,
+        scale_type: str | None = NOTHING,
+        zero_point_type: str = ZERO_POINT_TYPE,
     ) -> None:
         options: dict[str, Any] = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
                    "zero_point_type": zero_point_type}  # fmt: skip
-        if isinstance(dtype, QuantSpec):
-            refuse_beside(options, FOR_ELEMENTS)
-            self.spec = dtype.with_scale()
-        else:
-            self.spec = QuantSpec(dtype, **options)
+        self.spec = spec_with(dtype, options)
         if self.spec.blocked and not self._takes_blocks():
             raise NumericsError(
                 f"{self.spec.dtype}: a block format finds its scales itself, there is nothing for "
@@ -221,6 +222,8 @@ class Observer:
                 f"{self.spec.dtype} finds the scales of its blocks itself; what is observed is tensor_scale"
             )
         spec = self.spec
+        if not spec.scaled:  # a cast
+            return Affine(np.ones(self.low.shape, np.float32), None)
         with ieee_arithmetic():
             low, high = (end.astype(wide_type(self.original)) for end in self._range())
             scale = self._scale(low, high)
@@ -362,12 +365,19 @@ class Observer:
             raise NumericsError("low of a state is finite and at most 0, high finite and at least 0")
 
 
-def only_pof2(dtype: Any, scale_type: Any) -> dict[str, Any]:
-    """The scale type of an observer that finds powers of two; raises NumericsError for another."""
-    if isinstance(dtype, QuantSpec):
-        one_of("scale type", dtype.scale_type, ("pof2",))
-        return {}
-    return {"scale_type": one_of("scale type", scale_type, ("pof2",))}
+def with_pof2(dtype: Any, scale_type: Any) -> tuple[Any, dict[str, Any]]:
+    """The format and the scale type of an observer that finds powers of two; a spec that asks for no other.
+
+    Raises NumericsError for another scale type.
+    """
+    if not isinstance(dtype, QuantSpec):
+        asked = "pof2" if isinstance(scale_type, Default) else scale_type
+        return dtype, {"scale_type": one_of("scale type", asked, ("pof2",))}
+    spec = spec_with(dtype, {"scale_type": scale_type})
+    if spec.blocked or spec.known_scale_type == "float32":  # it asks for none
+        return spec if spec.blocked else spec.replace(scale_type="pof2"), {}
+    one_of("scale type", spec.scale_type, ("pof2",))
+    return spec, {}
 
 
 def on_device(x: Array, device: str) -> Any:

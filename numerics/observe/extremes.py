@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.affine import POF2_EXPONENTS, widest_scale
 from numerics.backends.partition import Partition
 from numerics.formats.errors import NumericsError, one_of
-from numerics.observe.base import Observer, check_within, only_pof2
+from numerics.observe.base import POF2, Observer, check_within, with_pof2
 from numerics.observe.histogram import have_finite
 
 Array = NDArray[Any]
@@ -97,10 +97,9 @@ class Pof2(Observer):
 
     own: ClassVar[tuple[str, ...]] = ("rule",)
 
-    def __init__(
-        self, dtype: Any, *, rule: str = "nearest", scale_type: str = "pof2", **options: Any
-    ) -> None:
-        super().__init__(dtype, **options, **only_pof2(dtype, scale_type))
+    def __init__(self, dtype: Any, *, rule: str = "nearest", scale_type: str = POF2, **options: Any) -> None:
+        dtype, asked = with_pof2(dtype, scale_type)
+        super().__init__(dtype, **options, **asked)
         self.rule = one_of("rule", rule, POF2_RULES)
 
     def _scale(self, low: Array, high: Array) -> Array | None:

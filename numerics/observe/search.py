@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.formats.dtype import Element
-from numerics.observe.base import host, only_pof2
+from numerics.observe.base import POF2, host, with_pof2
 from numerics.observe.histogram import Histogram, Seen
 
 Array = NDArray[Any]
@@ -267,5 +267,6 @@ class Pof2MSE(MSE):
     per_octave: ClassVar[int] = 1
     zooms: ClassVar[int] = 0
 
-    def __init__(self, dtype: Any, *, scale_type: str = "pof2", **options: Any) -> None:
-        super().__init__(dtype, **options, **only_pof2(dtype, scale_type))
+    def __init__(self, dtype: Any, *, scale_type: str = POF2, **options: Any) -> None:
+        dtype, asked = with_pof2(dtype, scale_type)
+        super().__init__(dtype, **options, **asked)

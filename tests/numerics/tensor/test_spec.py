@@ -130,6 +130,21 @@ def test_observers_take_a_spec():
             kind(nx.QuantSpec("int4", scale_type="float16"))
 
 
+@pytest.mark.parametrize("kind", [nx.observe.MinMax, nx.observe.MSE, nx.observe.Percentile])
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", "float16", nx.QuantSpec("bfloat16"), nx.QuantSpec("float16")], ids=str
+)
+def test_observers_of_a_cast_find_the_scale_of_quantize(kind, dtype):
+    watching = kind(dtype)
+    watching.observe(X)
+    assert watching.zero_point is None
+    assert watching.scale == nx.quantize(X, dtype).scale == 1
+    assert watching.scale.dtype == np.float32
+    scaled = nx.observe.MinMax("bfloat16", scheme="per_tensor")
+    scaled.observe(X)
+    assert scaled.scale == nx.quantize(X, "bfloat16", scheme="per_tensor").scale
+
+
 def test_replace_checks_what_it_makes():
     spec = nx.QuantSpec("int4", scheme=nx.per_group(32))
     assert spec.replace(symmetric=False) == nx.QuantSpec("int4", scheme="per_group(32)", symmetric=False)
