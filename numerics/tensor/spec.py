@@ -164,12 +164,14 @@ class QuantSpec:
 
     @cached_property
     def element(self) -> Element:
-        """The format, where it is one of single numbers."""
+        """The format, where it is one of single numbers; raises NumericsError for one of blocks."""
+        self._check_kind("has blocks, not elements alone", blocked=False)
         return cast(Element, self.dtype)
 
     @cached_property
     def block(self) -> Block:
-        """The format, where it is one of blocks."""
+        """The format, where it is one of blocks; raises NumericsError for one of single numbers."""
+        self._check_kind("has no blocks", blocked=True)
         return cast(Block, self.dtype)
 
     @cached_property
@@ -179,11 +181,12 @@ class QuantSpec:
 
     @cached_property
     def scheme_of_elements(self) -> Scheme:
-        """The scheme, where the format is one of single numbers."""
+        """The scheme, where the format is one of single numbers; raises NumericsError for one of blocks."""
+        self._check_kind("has blocks, which have a size of their own, and no scheme", blocked=False)
         return per_tensor() if self.scheme is None else self.scheme
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
-        """Which elements of a tensor share a scale."""
+        """Which elements of a tensor share a scale; raises NumericsError for a format of blocks."""
         try:
             return partition_of(self.scheme_of_elements, shape)
         except TypeError:  # a list, or sizes that torch.compile does not know yet
@@ -200,7 +203,8 @@ class QuantSpec:
         return self.scale_type or "float32"
 
     def affine_options(self, original: str) -> AffineOptions:
-        """What the backend must know to find a scale."""
+        """What the backend must know to find a scale; raises NumericsError for a format of blocks."""
+        self._check_kind("has blocks, which find their scales themselves", blocked=False)
         return AffineOptions(self.symmetric, self.stored_scale_type(original), self.zero_point_type)
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
@@ -215,11 +219,14 @@ class QuantSpec:
         return self.blocking(shape).shared_shape if self.blocked else self.partition(shape).shared
 
     def blocking(self, shape: tuple[int, ...]) -> Blocking:
-        """The blocks of a tensor of that shape."""
-        return Blocking(shape, check_axis(self.axis, shape), self.block.block)
+        """The blocks of a tensor of that shape; raises NumericsError for a format of single numbers."""
+        size = self.block.block
+        return Blocking(shape, check_axis(cast(int, self.axis), shape), size)
 
     def with_scheme(self, scheme: Scheme) -> QuantSpec:
-        """The same for elements that share their scales otherwise."""
+        """The same for elements that share their scales otherwise; raises NumericsError for blocks."""
+        self._check_kind("has blocks, which have a size of their own, and no scheme", blocked=False)
+        scheme = Scheme.parse(scheme)
         if self.scaled or scheme != per_tensor():
             return self._with(scheme=scheme, scale_type=self.known_scale_type)
         return self
@@ -229,13 +236,29 @@ class QuantSpec:
         return self if self.scaled else self._with(scheme=per_tensor(), scale_type="float32")
 
     def with_axis(self, axis: int) -> QuantSpec:
-        """The same for blocks along another axis."""
+        """The same for blocks along another axis; raises NumericsError for a format of single numbers."""
+        self._check_kind("has no blocks, and no axis along which they lie", blocked=True)
+        axis = integer("axis", axis)
         return self._with(axis=axis)
 
     def with_dtype(self, dtype: Dtype) -> QuantSpec:
-        """The same for another format, of which it keeps what that can have."""
+        """The same for another format, of which it keeps what that can have.
+
+        Raises NumericsError for single numbers in place of blocks, and for blocks in place of them.
+        """
+        dtype = find_dtype(dtype)
+        if isinstance(dtype, Block) is not self.blocked:
+            raise NumericsError(
+                f"{self.dtype} to {dtype}: scales of blocks and scales by a scheme do not become each other; "
+                f"give QuantSpec({dtype.name!r}, ...)"
+            )
         kept = self if self.scaled or getattr(dtype, "wide", False) else self.with_scale()
         return kept._with(dtype=dtype, **({} if dtype.kind in ("integer", "block") else FOR_INTEGERS))
+
+    def _check_kind(self, what: str, blocked: bool) -> None:
+        """Raises NumericsError unless the format is one of blocks, or none of them, as it is due."""
+        if self.blocked is not blocked:
+            raise NumericsError(f"{self!r}: {self.dtype} {what}")
 
     def _with(self, **facts: Any) -> QuantSpec:
         """The same with other facts, which are known to fit."""
@@ -246,6 +269,10 @@ class QuantSpec:
 
     def check_given(self, given: Given) -> None:
         """Raises NumericsError for scales that are given to a format that finds them itself, or has none."""
+        if not isinstance(given, Given):
+            raise NumericsError(
+                f"what is given is a scale, a zero point and a tensor scale, not {said(given)}"
+            )
         scale, zero_point, tensor_scale = given
         if tensor_scale is not None and not (self.blocked and self.block.has_tensor_scale):
             raise no_tensor_scale(self.dtype)
@@ -264,6 +291,8 @@ def checked(*asked: Any) -> tuple[Any, ...]:
     asked: a format and OPTIONS in their order.  Raises NumericsError for options that contradict each other.
     """
     dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis = asked
+    if isinstance(dtype, QuantSpec):
+        raise NumericsError(f"{dtype!r} is a QuantSpec already; give spec.replace(...) for other options")
     found = find_dtype(dtype)
     blocked = isinstance(found, Block)
     if scale_type is not None:

@@ -145,6 +145,35 @@ def test_observers_of_a_cast_find_the_scale_of_quantize(kind, dtype):
     assert scaled.scale == nx.quantize(X, "bfloat16", scheme="per_tensor").scale
 
 
+@pytest.mark.parametrize(
+    ("dtype", "ask"),
+    [("mxfp4", lambda s: s.partition((4, 64))), ("mxfp4", lambda s: s.with_dtype(nx.int4)),
+     ("int4", lambda s: s.with_dtype("mxfp4")), ("int4", lambda s: s.with_axis(1)), ("int4", lambda s: s.block),
+     ("mxfp4", lambda s: s.element), ("mxfp4", lambda s: s.scheme_of_elements),
+     ("mxfp4", lambda s: s.with_scheme(nx.per_tensor())), ("int4", lambda s: s.with_scheme("per_tnsor")),
+     ("mxfp4", lambda s: s.affine_options("float32")), ("int4", lambda s: s.blocking((4, 64))),
+     ("mxfp4", lambda s: s.with_axis("last")), ("int4", lambda s: s.check_given(None)),
+     ("int4", lambda s: s.with_dtype("int44"))],
+)  # fmt: skip
+def test_what_a_kind_of_spec_does_not_have_is_refused_in_words(dtype, ask):
+    with pytest.raises(nx.NumericsError):
+        ask(nx.QuantSpec(dtype))
+
+
+def test_a_spec_in_place_of_a_format_says_what_to_give():
+    spec = nx.QuantSpec("int8")
+    q = nx.quantize(X, spec)
+    for call in (nx.dtype, lambda s: nx.transcode(q, s), lambda s: nx.conform.check(lambda x: x, s)):
+        with pytest.raises(nx.NumericsError, match=r"QuantSpec\('int8'\) is more than a format; .* \.dtype"):
+            call(spec)
+    with pytest.raises(nx.NumericsError, match=r"give spec\.replace"):
+        nx.QuantSpec(spec, rounding="floor")
+    torch = pytest.importorskip("torch")
+    for call in (nx.train.TQT, nx.train.LSQ, lambda s: nx.train.lsq_init(torch.ones(3), s)):
+        with pytest.raises(nx.NumericsError, match="is more than a format"):
+            call(spec)
+
+
 def test_replace_checks_what_it_makes():
     spec = nx.QuantSpec("int4", scheme=nx.per_group(32))
     assert spec.replace(symmetric=False) == nx.QuantSpec("int4", scheme="per_group(32)", symmetric=False)
