@@ -18,7 +18,7 @@ from numerics.backends.host.tensors import as_tensor, check_plain, is_tensor
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
 from numerics.formats.block import ScaledBlock
-from numerics.formats.errors import NumericsError, integer, one_of
+from numerics.formats.errors import NumericsError, integer, one_of, said
 from numerics.tensor.qtensor import ORIGINALS, values_of
 from numerics.tensor.scheme import Scheme
 from numerics.tensor.spec import NOTHING, SYMMETRIC, ZERO_POINT_TYPE, Default, QuantSpec, default, spec_with
@@ -98,6 +98,12 @@ class Observer:
     def __repr__(self) -> str:
         own = "".join(f", {name}={getattr(self, name)!r}" for name in self.own)
         return f"{type(self).__name__}({self.spec.text}{own}, batches={self.batches})"
+
+    def __getattr__(self, name: str) -> Any:
+        """Of what it has only once it has seen something; raises NumericsError before."""
+        if name in ("original", *type(self).arrays):
+            raise NumericsError(f"{self!r} has seen nothing; observe(x) first, with elements in x")
+        raise AttributeError(f"{type(self).__name__} has no {name}")
 
     def _takes_blocks(self) -> bool:
         """Is there something to observe for this block format?"""
@@ -307,6 +313,7 @@ class Observer:
     def state(self) -> dict[str, Any]:
         """All that was seen: a number, names and plain arrays, which are copies.
 
+        spec: the text of the options that were asked for.
         device: torch's name of where the tensors were; None for arrays.
 
         Raises NumericsError where nothing was seen.
@@ -315,17 +322,20 @@ class Observer:
         >>> watching = MinMax("int8")
         >>> watching.observe([1.0, -2.0])
         >>> watching.state
-        {'batches': 1, 'original': 'python', 'device': None, 'low': array(-2.), 'high': array(1.)}
+        {'spec': '{"dtype": "int8", "scheme": "per_tensor()"}', 'batches': 1, 'original': 'python', \
+'device': None, 'low': array(-2.), 'high': array(1.)}
         """
         self._check_seen()
         arrays = {name: getattr(self, name).copy() for name in self.arrays}
-        return {"batches": self.batches, "original": self.original, "device": self._device, **arrays}
+        facts = {"spec": self.spec.text, "batches": self.batches, "original": self.original}
+        return {**facts, "device": self._device, **arrays}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes over a state that `state` gave, for an observer made with the same options.
 
-        A state without a device is one of arrays.  Raises NumericsError for the state of one that has
-        other arrays, or another number of bins, and where its device is not here.
+        A state without a device is one of arrays; one without a spec is taken at its word.  Raises
+        NumericsError for the state of one with another spec, with other arrays or another number of
+        bins, and where its device is not here.
 
         >>> from numerics.observe import MinMax
         >>> watching, other = MinMax("int8"), MinMax("int8")
@@ -336,10 +346,14 @@ class Observer:
         """
         if not isinstance(state, Mapping):
             raise NumericsError(f"a state is a table of names, as `state` gives it, not {state!r}")
-        names = ("batches", "original", "device", *self.arrays)
-        if {*state, "device"} != set(names):
+        names = ("spec", "batches", "original", "device", *self.arrays)
+        if {*state, "spec", "device"} != set(names):
             allowed, came = ", ".join(names), ", ".join(map(str, state))
             raise NumericsError(f"the state of {type(self).__name__} has {allowed}, not {came}")
+        if QuantSpec.parse(state.get("spec", self.spec.text)) != self.spec:
+            raise NumericsError(
+                f"{self!r} cannot take the state of one made with other options: {said(state['spec'])}"
+            )
         original = one_of("float type", _text("original", state["original"]), ORIGINALS)
         batches = integer("batches", state["batches"])
         if not 1 <= batches <= MOST_BATCHES:

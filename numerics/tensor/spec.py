@@ -109,7 +109,7 @@ class QuantSpec:
         return f"QuantSpec({', '.join([repr(self.dtype.name), *given])})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return QuantSpec.parse, (self.text,)
+        return spec_of_text, (self.text,)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class QuantSpec:
     @cached_property
     def scheme_text(self) -> str | None:
         """The scheme as a text."""
-        return self.scheme and repr(self.scheme)
+        return None if self.scheme is None else repr(self.scheme)
 
     @cached_property
     def text(self) -> str:
@@ -327,6 +327,11 @@ def text_of_facts(facts: tuple[Any, ...]) -> str:
         if fact is not None and fact != silent:
             said[name] = fact
     return json.dumps(said if axis is None else {**said, "axis": axis})
+
+
+def spec_of_text(text: str) -> QuantSpec:
+    """What a pickle calls: `torch.load(weights_only=True)` takes functions, no methods."""
+    return QuantSpec.parse(text)
 
 
 @lru_cache(maxsize=1024)

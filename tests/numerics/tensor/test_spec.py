@@ -148,7 +148,8 @@ def test_observers_of_a_cast_find_the_scale_of_quantize(kind, dtype):
 @pytest.mark.parametrize(
     ("dtype", "ask"),
     [("mxfp4", lambda s: s.partition((4, 64))), ("mxfp4", lambda s: s.with_dtype(nx.int4)),
-     ("int4", lambda s: s.with_dtype("mxfp4")), ("int4", lambda s: s.with_axis(1)), ("int4", lambda s: s.block),
+     ("int4", lambda s: s.with_dtype("mxfp4")), ("int4", lambda s: s.with_axis(1)),
+     ("int4", lambda s: s.block),
      ("mxfp4", lambda s: s.element), ("mxfp4", lambda s: s.scheme_of_elements),
      ("mxfp4", lambda s: s.with_scheme(nx.per_tensor())), ("int4", lambda s: s.with_scheme("per_tnsor")),
      ("mxfp4", lambda s: s.affine_options("float32")), ("int4", lambda s: s.blocking((4, 64))),
@@ -172,6 +173,24 @@ def test_a_spec_in_place_of_a_format_says_what_to_give():
     for call in (nx.train.TQT, nx.train.LSQ, lambda s: nx.train.lsq_init(torch.ones(3), s)):
         with pytest.raises(nx.NumericsError, match="is more than a format"):
             call(spec)
+
+
+def test_a_spec_is_loaded_as_weights_are(tmp_path):
+    torch = pytest.importorskip("torch")
+    q = nx.quantize(torch.from_numpy(X), "int4")
+    torch.save({"spec": q.spec, "q": q}, tmp_path / "spec.pt")
+    assert torch.load(tmp_path / "spec.pt", weights_only=True)["spec"] == q.spec
+
+
+def test_a_tensor_that_goes_where_nothing_is_and_one_of_no_parts_are_refused_in_words():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(nx.NumericsError, match=r"nx\.quantize and nx\.load make them"):
+        nx.QTensor()
+    if not torch.cuda.is_available():
+        for x in (X, torch.from_numpy(X)):
+            with pytest.raises((nx.NumericsError, RuntimeError), match=r"CUDA|NVIDIA") as refused:
+                nx.quantize(x, "int4").to("cuda")
+            assert not isinstance(refused.value, AssertionError)
 
 
 def test_replace_checks_what_it_makes():
