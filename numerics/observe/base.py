@@ -74,6 +74,12 @@ class Observer:
     low: Array
     high: Array
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Puts the options that all observers take into its help, which stands alone."""
+        super().__init_subclass__(**options)
+        if cls.__doc__ and Observer.__doc__:
+            cls.__doc__ = _with_options(cls.__doc__, Observer.__doc__)
+
     def __init__(
         self,
         dtype: Any,
@@ -377,6 +383,14 @@ class Observer:
         right = np.isfinite(low) & np.isfinite(high) & (low <= 0) & (high >= 0)
         if not right.all():
             raise NumericsError("low of a state is finite and at most 0, high finite and at least 0")
+
+
+def _with_options(told: str, all_told: str) -> str:
+    """The help of an observer with the lines of its options that it does not say itself."""
+    first, last = all_told.index("    dtype:"), all_told.index("    They are as")
+    lines = all_told[first:last].splitlines(keepends=True)
+    own = [line for line in lines if line.partition(":")[0] + ":" not in told]
+    return told.replace("    dtype and the other options: as for `Observer`.\n", "".join(own))
 
 
 def with_pof2(dtype: Any, scale_type: Any) -> tuple[Any, dict[str, Any]]:

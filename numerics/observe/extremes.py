@@ -82,9 +82,9 @@ class Pof2(Observer):
     """Observes the range of all batches; the scale is a power of two near the one for it.
 
     dtype and the other options: as for `Observer`.
+    scale_type: pof2, the only one; of a QuantSpec, which says none by default, too.
     rule: "nearest" (the default) rounds the scale's log2 to the nearest integer, as AMD Quark's PowOf2
-    observers
-    do: it may clip.  "ceil" never clips, and is MinMax with scale_type="pof2".  Pof2MSE searches.
+    observers do: it may clip.  "ceil" never clips, and is MinMax with scale_type="pof2".  Pof2MSE searches.
     Raises NumericsError as `Observer`, for another rule, and for a scale_type that is not pof2.
 
     >>> for rule in "nearest", "ceil":

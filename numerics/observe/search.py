@@ -157,7 +157,8 @@ class Search(Histogram):
 class MSE(Search):
     """Observes values, and finds the range for which quantizing them has the least mean squared error.
 
-    dtype, bins and the other options: as for `Histogram`.
+    dtype and the other options: as for `Observer`.
+    bins: how many an octave is cut into, a power of two from 64 to 2**20, by default 256; as for `Histogram`.
     The error of a range: over all bins, the exact mean of (x - fake_quantize(x))**2 for values that
     spread evenly from the least in the bin to the largest, times their count; the scale and the zero
     point are in their types.  A bin hides 1 / bins of a value at most, never a step of the format: so
@@ -253,7 +254,9 @@ def levels(element: Element) -> Levels:
 class Pof2MSE(MSE):
     """Observes values, and finds the power of two for a scale with the least mean squared error.
 
-    dtype, bins and the other options: as for `Histogram`.
+    dtype and the other options: as for `Observer`.
+    bins: how many an octave is cut into, a power of two from 64 to 2**20, by default 256; as for `Histogram`.
+    scale_type: pof2, the only one; of a QuantSpec, which says none by default, too.
     Tries the one that clips nothing and its halves, as `MSE` does.  Raises NumericsError as
     `MSE`, and for a scale_type that is not pof2.
 

@@ -57,11 +57,24 @@ ROUNDING, SCALE_RULE, AXIS = default("half_even"), default("floor"), default(-1)
 class QuantSpec:
     """How tensors are quantized: the options of `quantize`, checked once and kept together.
 
-    dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis: as for `quantize`,
-    which takes a QuantSpec in their place, as `fake_quantize` and the observers do.  The attributes say
-    what holds, and given back they make the same spec: `scheme` and `scale_type` are None for block formats
-    and where a wide float is cast, `axis` for all but block formats.  scaled: False where a wide float is
-    cast, with the scale 1.  Raises NumericsError for options that contradict each other.
+    `quantize`, `fake_quantize` and the observers take it in place of a format, and then no option beside it.
+
+    dtype: the format, such as nx.int4, or its name.
+    scheme: which elements share a scale: per_tensor() (the default), per_channel(axis), per_group(size,
+        axis=-1), or such a text; not of block formats.
+    symmetric: True (the default) for scales alone, False for scales and zero points; False of integers only.
+    scale_type: what a scale is rounded to: float32 (the default), float16, bfloat16, float (the tensor's own
+        type) or pof2 (a power of two); not of block formats.
+    zero_point_type: int32 (the default), or float32 for one that is not rounded; float32 of integers only.
+    rounding: half_even (the default), half_away or round, half_up, half_down, toward_zero, floor, ceil,
+        to_odd or stochastic.
+    scale_rule: of OCP MX blocks: floor (the default), ceil, even, rceil or bump.
+    axis: of block formats: along which blocks lie, by default -1, the last.
+    bfloat16 and float16 are a plain cast, with the scale 1, unless scheme or scale_type is given.
+
+    The attributes say what holds, and given back they make the same spec: `scheme` and `scale_type` are None
+    for block formats and where a wide float is cast, `axis` is None for all but block formats.  scaled: False
+    where a wide float is cast.  Raises NumericsError for options that do not fit together.
 
     >>> spec = QuantSpec("int4", scheme="per_group(128)", symmetric=False)
     >>> spec, spec.replace(dtype="uint4").dtype
