@@ -333,15 +333,20 @@ class Block(Dtype, metaclass=_DeclaredBlock):
             came = f"{blocks.dtype} blocks" if isinstance(blocks, Blocks) else type(blocks).__name__
             raise NumericsError(f"{self.name}.{verb} takes the Blocks of {self.name}.encode, not {came}")
 
-    def check_options(self, asked: BlockOptions, overflow: str | None = None) -> BlockOptions:
-        """Returns the options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
-        if not isinstance(asked, BlockOptions):
-            raise NumericsError(f"the options of blocks are BlockOptions, not {said(asked)}")
-        scale_rule = one_of("scale rule", asked.scale_rule, SCALE_RULES)
+    def check_scale_rule(self, scale_rule: str) -> str:
+        """Returns the scale rule; raises NumericsError for one that it does not have."""
+        scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
         if scale_rule not in self.scale_rules:
             raise NumericsError(
                 f"{self.name} has one way to find its scale: scale_rule={scale_rule!r} is for MX formats"
             )
+        return scale_rule
+
+    def check_options(self, asked: BlockOptions, overflow: str | None = None) -> BlockOptions:
+        """Returns the options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
+        if not isinstance(asked, BlockOptions):
+            raise NumericsError(f"the options of blocks are BlockOptions, not {said(asked)}")
+        scale_rule = self.check_scale_rule(asked.scale_rule)
         if overflow is not None and one_of("overflow policy", overflow, OVERFLOWS) != "saturate":
             raise NumericsError(
                 f"{self.name}: the elements of a block saturate; overflow={overflow!r} cannot be"

@@ -69,6 +69,8 @@ def dtype(name: Any) -> Dtype:
     spelled = name_of_type(name)
     found = _NAMES.get(spelled) or named(spelled)
     if found is None:
+        if isinstance(getattr(name, "dtype", None), Dtype):
+            raise NumericsError(f"{said(name)} is more than a format; give its format alone: its .dtype")
         raise NumericsError(f"unknown format {said(name)};{_help(spelled)} `numerics formats` lists them all")
     return found
 

@@ -14,20 +14,28 @@ from numerics.formats.protocol import Given
 from numerics.formats.rounding import draw_of
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, check_quantized
 from numerics.tensor.scheme import Scheme
-from numerics.tensor.spec import spec_of
+from numerics.tensor.spec import (
+    AXIS,
+    NOTHING,
+    ROUNDING,
+    SCALE_RULE,
+    SYMMETRIC,
+    ZERO_POINT_TYPE,
+    spec_of,
+)
 
 
 def quantize(
     x: Any,
     dtype: Any,
     *,
-    scheme: Scheme | str | None = None,
-    symmetric: bool = True,
-    scale_type: str | None = None,
-    zero_point_type: str = "int32",
-    rounding: str = "half_even",
-    scale_rule: str = "floor",
-    axis: int = -1,
+    scheme: Scheme | str | None = NOTHING,
+    symmetric: bool = SYMMETRIC,
+    scale_type: str | None = NOTHING,
+    zero_point_type: str = ZERO_POINT_TYPE,
+    rounding: str = ROUNDING,
+    scale_rule: str = SCALE_RULE,
+    axis: int = AXIS,
     scale: Any = None,
     zero_point: Any = None,
     tensor_scale: Any = None,
@@ -110,13 +118,13 @@ def fake_quantize(
     x: Any,
     dtype: Any,
     *,
-    scheme: Scheme | str | None = None,
-    symmetric: bool = True,
-    scale_type: str | None = None,
-    zero_point_type: str = "int32",
-    rounding: str = "half_even",
-    scale_rule: str = "floor",
-    axis: int = -1,
+    scheme: Scheme | str | None = NOTHING,
+    symmetric: bool = SYMMETRIC,
+    scale_type: str | None = NOTHING,
+    zero_point_type: str = ZERO_POINT_TYPE,
+    rounding: str = ROUNDING,
+    scale_rule: str = SCALE_RULE,
+    axis: int = AXIS,
     scale: Any = None,
     zero_point: Any = None,
     tensor_scale: Any = None,

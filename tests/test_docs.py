@@ -21,6 +21,7 @@ from numerics.conform import KINDS
 from numerics.formats import dispatch
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
 from numerics.tensor.scheme import KINDS as SCHEMES
+from numerics.tensor.spec import OPTIONS as OPTIONS_OF_SPEC
 from numerics.tensor.spec import SCALE_TYPES, ZERO_POINT_TYPES
 
 ROOT = Path(__file__).parents[1]
@@ -182,14 +183,20 @@ def test_no_docstring_is_only_the_name_of_another_function():
 
 BLOCK = (*ROUNDINGS, *SCALE_RULES)
 QUANTIZE = (*BLOCK, *SCALE_TYPES, *ZERO_POINT_TYPES, *SCHEMES)
+OBSERVED_POF2 = ("dtype", "QuantSpec", "scheme", "symmetric", "scale_type", "zero_point_type", "pof2",
+                 *ZERO_POINT_TYPES, *SCHEMES)  # fmt: skip
+OBSERVED = (*OBSERVED_POF2, *SCALE_TYPES)
+OBSERVERS = {kind.__name__: kind for kind in (nx.observe.Histogram, *nx.observe.OBSERVERS.values())}
 OPTIONS = {
     "Element.encode": (nx.Element.encode, (*ROUNDINGS, *OVERFLOWS)),
     "Block.encode": (nx.Block.encode, BLOCK),
     "quantize": (nx.quantize, QUANTIZE),
     "fake_quantize": (nx.fake_quantize, QUANTIZE),
+    "QuantSpec": (nx.QuantSpec, (*QUANTIZE, "dtype", *OPTIONS_OF_SPEC)),
+    **{name: (kind, OBSERVED if "Pof2" not in name else OBSERVED_POF2) for name, kind in OBSERVERS.items()},
     "use": (nx.use, [name for name in dispatch.names() if name != "interpreter"]),
     "float_format": (nx.float_format, ("ieee", "fn", "fnuz", "none")),
-    "observer": (nx.observe.observer, tuple(nx.observe.OBSERVERS)),
+    "observer": (nx.observe.observer, (*nx.observe.OBSERVERS, "QuantSpec")),
     "check": (nx.conform.check, (*KINDS, *BLOCK, *OVERFLOWS)),
 }
 

@@ -56,9 +56,8 @@ class Plan:
     @property
     def axis(self) -> int | None:
         """The axis along which blocks or groups lie, from the front."""
-        scheme = self.spec.scheme
-        if scheme is not None:
-            partition = scheme.partition(self.shape)
+        if not self.spec.blocked:
+            partition = self.spec.partition(self.shape)
             return None if partition.size is None else partition.axis
         return check_axis(self.spec.axis, self.shape)
 
@@ -69,9 +68,9 @@ class Plan:
 
     def along(self, axis: int) -> Plan:
         """Returns a copy with its blocks or groups along another axis."""
-        scheme = self.spec.scheme
-        if scheme is None:
+        if self.spec.blocked:
             return replace(self, spec=self.spec.with_axis(axis))
+        scheme = self.spec.scheme_of_elements
         return replace(self, spec=self.spec.with_scheme(replace(scheme, axis=axis)))
 
     @property
@@ -166,7 +165,8 @@ def text_of(plans: Mapping[str, Plan], seed: int | None) -> str:
 def _said(spec: QuantSpec) -> dict[str, Any]:
     """Every option, and every fact of the format: a file outlives its reader's tables."""
     said = {f.name: getattr(spec, f.name) for f in fields(spec)}
-    return said | {"dtype": facts_of(spec.dtype), "scheme": spec.scheme and repr(spec.scheme)}
+    said |= {"dtype": facts_of(spec.dtype), "scale_type": spec.known_scale_type, "scaled": spec.scaled}
+    return said | {"scheme": None if spec.blocked else repr(spec.scheme_of_elements)}
 
 
 def plans_of(text: str, entries: Mapping[str, Entry], file: object) -> dict[str, Plan]:
@@ -234,9 +234,12 @@ def _spec(said: dict[str, Any]) -> QuantSpec:
     axis = {} if said["axis"] is None else {"axis": said["axis"]}
     keys = ("scheme", "symmetric", "scale_type", "zero_point_type", "rounding", "scale_rule")
     options = {key: said[key] for key in keys}
+    dtype = dtype_of(said["dtype"])
     if said.get("scaled") is False:  # a cast, which nothing asks to scale
         options |= {"scheme": None, "scale_type": None}
-    return QuantSpec(dtype_of(said["dtype"]), **options, **axis)
+    elif dtype.kind == "block" and options["scale_type"] == "float32":  # as is written where there is none
+        options["scale_type"] = None
+    return QuantSpec(dtype, **options, **axis)
 
 
 def _plan(name: str, recipes: list[QuantSpec], said: dict[str, Any], entries: Mapping[str, Entry]) -> Plan:

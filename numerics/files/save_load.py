@@ -75,7 +75,7 @@ def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dic
     one element a byte there, F4 is float4_e2m1fn_x2 to torch.  mapped: of NumPy's, codes and arrays are
     read-only views of the file, read when they are used: it may then be replaced, as everything here replaces
     files, but not cut, since to touch what is gone ends the process (and on Windows not be replaced either).
-    Raises NumericsError for a damaged file, and for a type that the library does not have.
+    Raises NumericsError for a damaged file, a type that the library does not have, and mapped with torch.
 
     >>> import numerics as nx, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -85,6 +85,8 @@ def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dic
     """
     one_of("library", library, LIBRARIES)
     mapped = truth("mapped", mapped)
+    if mapped and library == "torch":
+        raise NumericsError("mapped=True cannot be with library='torch': its tensors are copies; take numpy")
     reader = Reader(path, mapped=mapped or library == "torch")  # whose tensors are copies
     plans = plans_of(reader.metadata[KEY], reader.entries, path) if KEY in reader.metadata else {}
     loaded: dict[str, Any] = {name: reader.tensor(name) for name in plain_names(reader, plans)}

@@ -43,7 +43,7 @@ class Shared:
         """Returns the scales and zero points of a whole tensor, read from its file."""
         words = {part: reader.words(plan.names[part]) for part in plan.parts if part != "codes"}
         scale = words.get("scale")
-        if scale is not None and plan.spec.scheme is not None and plan.scale_type in _CODECS:
+        if scale is not None and not plan.spec.blocked and plan.scale_type in _CODECS:
             scale = cast(Array, _CODECS[plan.scale_type].decode(scale.view(f"u{scale.itemsize}")))
         tensor_scale = number_of(words["tensor_scale"]) if "tensor_scale" in words else None
         if tensor_scale is not None and not 0 < tensor_scale < 2.0**128:
@@ -71,7 +71,7 @@ def _shared_index(plan: Plan, piece: Piece) -> Piece:
 
 def _spans(plan: Plan) -> bool:
     """May a scale belong to several pieces?"""
-    return plan.spec.scheme is not None and plan.spec.scheme.size is None
+    return not plan.spec.blocked and plan.spec.scheme_of_elements.size is None
 
 
 def qtensor(plan: Plan, shape: tuple[int, ...], packed: Array, shared: Shared) -> ArrayQTensor:
@@ -209,7 +209,7 @@ class _Writing:
     def _put_shared(self, shared: Shared) -> None:
         scale, zero = shared.scale, shared.zero
         if scale is not None:
-            self._put("scale", scale if self.plan.spec.scheme is None else self._scale_words(scale))
+            self._put("scale", scale if self.plan.spec.blocked else self._scale_words(scale))
         if zero is not None:
             self._put("zero_point", zero.astype(np.float32) if zero.dtype.kind == "f" else zero)
 

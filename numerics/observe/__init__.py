@@ -53,7 +53,8 @@ def observer(name: str, dtype: Any, **options: Any) -> Observer:
     """Returns an observer by its name, for that format.
 
     name: min_max, moving_average, percentile, mse, kl, pof2 or pof2_mse; the classes say what each finds.
-    dtype: an integer or float format, or its name; of nvfp4 the tensor scale is observed.
+    dtype: an integer or float format, or its name; or a QuantSpec, which says the first four options at once.
+    Of nvfp4 the tensor scale is observed.
     options: scheme, symmetric, scale_type, zero_point_type, and the observer's own, such as percentile=99.9.
     Raises NumericsError for an unknown name, and what the observer raises.
 

@@ -18,10 +18,10 @@ from numerics.backends.host.tensors import as_tensor, check_plain, is_tensor
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
 from numerics.formats.block import ScaledBlock
-from numerics.formats.errors import NumericsError, integer, one_of
+from numerics.formats.errors import NumericsError, integer, one_of, said
 from numerics.tensor.qtensor import ORIGINALS, values_of
 from numerics.tensor.scheme import Scheme
-from numerics.tensor.spec import FOR_ELEMENTS, QuantSpec, refuse_beside
+from numerics.tensor.spec import NOTHING, SYMMETRIC, ZERO_POINT_TYPE, Default, QuantSpec, default, spec_with
 
 Array = NDArray[Any]
 MOST_BATCHES = 2**63 - 1
@@ -30,6 +30,10 @@ MOST_BATCHES = 2**63 - 1
 def host() -> Quantizing:
     """The backend that computes with the state, which is on the host wherever the tensors are."""
     return cast(Quantizing, dispatch.host())
+
+
+POF2 = default("pof2")
+"""The scale type of observers that find powers of two, where none is given."""
 
 
 def check_within(name: str, came: Any, most: float) -> Any:
@@ -43,12 +47,13 @@ def check_within(name: str, came: Any, most: float) -> Any:
 class Observer:
     """Watches tensors batch by batch; then `scale` and `zero_point` are what to give to `quantize`.
 
-    dtype: an integer or float format, or its name; or a QuantSpec, in place of all these options.
+    dtype: an integer or float format, or its name; or a QuantSpec, which says all of these options at once.
     scheme: which elements share a scale: per_tensor (the default), per_channel(axis), per_group(size, axis).
     symmetric: True (the default) for scales alone, False for scales and zero points; integers only.
     scale_type: what scales are rounded to: float32 (the default), float16, bfloat16, float, pof2.
     zero_point_type: int32 (the default) or float32.
-    They are as for `quantize`, with the same errors, and so are the scales that are found.  Block formats
+    They are as for `quantize`, with the same errors, and so are the scales that are found: 1 for bfloat16
+    and float16, which are a plain cast unless scheme or scale_type is given.  Block formats
     find the scales of their blocks themselves; what NVFP4 shares besides is its `tensor_scale`, and that
     alone is observed for it.  Raises NumericsError for other block formats.
 
@@ -69,22 +74,24 @@ class Observer:
     low: Array
     high: Array
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Puts the options that all observers take into its help, which stands alone."""
+        super().__init_subclass__(**options)
+        if cls.__doc__ and Observer.__doc__:
+            cls.__doc__ = _with_options(cls.__doc__, Observer.__doc__)
+
     def __init__(
         self,
         dtype: Any,
         *,
-        scheme: Scheme | str | None = None,
-        symmetric: bool = True,
-        scale_type: str = "float32",
-        zero_point_type: str = "int32",
+        scheme: Scheme | str | None = NOTHING,
+        symmetric: bool = SYMMETRIC,
+        scale_type: str | None = NOTHING,
+        zero_point_type: str = ZERO_POINT_TYPE,
     ) -> None:
         options: dict[str, Any] = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
                    "zero_point_type": zero_point_type}  # fmt: skip
-        if isinstance(dtype, QuantSpec):
-            refuse_beside(options, FOR_ELEMENTS)
-            self.spec = dtype.with_scale()
-        else:
-            self.spec = QuantSpec(dtype, **options)
+        self.spec = spec_with(dtype, options)
         if self.spec.blocked and not self._takes_blocks():
             raise NumericsError(
                 f"{self.spec.dtype}: a block format finds its scales itself, there is nothing for "
@@ -97,6 +104,12 @@ class Observer:
     def __repr__(self) -> str:
         own = "".join(f", {name}={getattr(self, name)!r}" for name in self.own)
         return f"{type(self).__name__}({self.spec.text}{own}, batches={self.batches})"
+
+    def __getattr__(self, name: str) -> Any:
+        """Of what it has only once it has seen something; raises NumericsError before."""
+        if name in ("original", *type(self).arrays):
+            raise NumericsError(f"{self!r} has seen nothing; observe(x) first, with elements in x")
+        raise AttributeError(f"{type(self).__name__} has no {name}")
 
     def _takes_blocks(self) -> bool:
         """Is there something to observe for this block format?"""
@@ -221,6 +234,8 @@ class Observer:
                 f"{self.spec.dtype} finds the scales of its blocks itself; what is observed is tensor_scale"
             )
         spec = self.spec
+        if not spec.scaled:  # a cast
+            return Affine(np.ones(self.low.shape, np.float32), None)
         with ieee_arithmetic():
             low, high = (end.astype(wide_type(self.original)) for end in self._range())
             scale = self._scale(low, high)
@@ -304,6 +319,7 @@ class Observer:
     def state(self) -> dict[str, Any]:
         """All that was seen: a number, names and plain arrays, which are copies.
 
+        spec: the text of the options that were asked for.
         device: torch's name of where the tensors were; None for arrays.
 
         Raises NumericsError where nothing was seen.
@@ -312,17 +328,20 @@ class Observer:
         >>> watching = MinMax("int8")
         >>> watching.observe([1.0, -2.0])
         >>> watching.state
-        {'batches': 1, 'original': 'python', 'device': None, 'low': array(-2.), 'high': array(1.)}
+        {'spec': '{"dtype": "int8", "scheme": "per_tensor()"}', 'batches': 1, 'original': 'python', \
+'device': None, 'low': array(-2.), 'high': array(1.)}
         """
         self._check_seen()
         arrays = {name: getattr(self, name).copy() for name in self.arrays}
-        return {"batches": self.batches, "original": self.original, "device": self._device, **arrays}
+        facts = {"spec": self.spec.text, "batches": self.batches, "original": self.original}
+        return {**facts, "device": self._device, **arrays}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes over a state that `state` gave, for an observer made with the same options.
 
-        A state without a device is one of arrays.  Raises NumericsError for the state of one that has
-        other arrays, or another number of bins, and where its device is not here.
+        A state without a device is one of arrays; one without a spec is taken at its word.  Raises
+        NumericsError for the state of one with another spec, with other arrays or another number of
+        bins, and where its device is not here.
 
         >>> from numerics.observe import MinMax
         >>> watching, other = MinMax("int8"), MinMax("int8")
@@ -333,10 +352,14 @@ class Observer:
         """
         if not isinstance(state, Mapping):
             raise NumericsError(f"a state is a table of names, as `state` gives it, not {state!r}")
-        names = ("batches", "original", "device", *self.arrays)
-        if {*state, "device"} != set(names):
+        names = ("spec", "batches", "original", "device", *self.arrays)
+        if {*state, "spec", "device"} != set(names):
             allowed, came = ", ".join(names), ", ".join(map(str, state))
             raise NumericsError(f"the state of {type(self).__name__} has {allowed}, not {came}")
+        if QuantSpec.parse(state.get("spec", self.spec.text)) != self.spec:
+            raise NumericsError(
+                f"{self!r} cannot take the state of one made with other options: {said(state['spec'])}"
+            )
         original = one_of("float type", _text("original", state["original"]), ORIGINALS)
         batches = integer("batches", state["batches"])
         if not 1 <= batches <= MOST_BATCHES:
@@ -362,12 +385,27 @@ class Observer:
             raise NumericsError("low of a state is finite and at most 0, high finite and at least 0")
 
 
-def only_pof2(dtype: Any, scale_type: Any) -> dict[str, Any]:
-    """The scale type of an observer that finds powers of two; raises NumericsError for another."""
-    if isinstance(dtype, QuantSpec):
-        one_of("scale type", dtype.scale_type, ("pof2",))
-        return {}
-    return {"scale_type": one_of("scale type", scale_type, ("pof2",))}
+def _with_options(told: str, all_told: str) -> str:
+    """The help of an observer with the lines of its options that it does not say itself."""
+    first, last = all_told.index("    dtype:"), all_told.index("    They are as")
+    lines = all_told[first:last].splitlines(keepends=True)
+    own = [line for line in lines if line.partition(":")[0] + ":" not in told]
+    return told.replace("    dtype and the other options: as for `Observer`.\n", "".join(own))
+
+
+def with_pof2(dtype: Any, scale_type: Any) -> tuple[Any, dict[str, Any]]:
+    """The format and the scale type of an observer that finds powers of two; a spec that asks for no other.
+
+    Raises NumericsError for another scale type.
+    """
+    if not isinstance(dtype, QuantSpec):
+        asked = "pof2" if isinstance(scale_type, Default) else scale_type
+        return dtype, {"scale_type": one_of("scale type", asked, ("pof2",))}
+    spec = spec_with(dtype, {"scale_type": scale_type})
+    if spec.blocked or spec.known_scale_type == "float32":  # it asks for none
+        return spec if spec.blocked else spec.replace(scale_type="pof2"), {}
+    one_of("scale type", spec.scale_type, ("pof2",))
+    return spec, {}
 
 
 def on_device(x: Array, device: str) -> Any:

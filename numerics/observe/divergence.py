@@ -24,7 +24,8 @@ SLACK = 1 + 2.0**-20  # the largest value is in the widest range, however its sc
 class KL(Search):
     """Observes values, and finds the range whose quantized values are distributed most like them.
 
-    dtype, bins and the other options: as for `Histogram`.
+    dtype and the other options: as for `Observer`.
+    bins: how many an octave is cut into, a power of two from 64 to 2**20, by default 256; as for `Histogram`.
     TensorRT's entropy calibration (S. Migacz, GTC 2017), for every format and for both signs, with a
     resolution that follows range and data: for each range that is tried, what becomes one level is cut
     into 8 equal parts, what becomes zero into 8 of equal ratios an octave, down to the value nearest to

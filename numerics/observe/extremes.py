@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.affine import POF2_EXPONENTS, widest_scale
 from numerics.backends.partition import Partition
 from numerics.formats.errors import NumericsError, one_of
-from numerics.observe.base import Observer, check_within, only_pof2
+from numerics.observe.base import POF2, Observer, check_within, with_pof2
 from numerics.observe.histogram import have_finite
 
 Array = NDArray[Any]
@@ -82,9 +82,9 @@ class Pof2(Observer):
     """Observes the range of all batches; the scale is a power of two near the one for it.
 
     dtype and the other options: as for `Observer`.
+    scale_type: pof2, the only one; of a QuantSpec, which says none by default, too.
     rule: "nearest" (the default) rounds the scale's log2 to the nearest integer, as AMD Quark's PowOf2
-    observers
-    do: it may clip.  "ceil" never clips, and is MinMax with scale_type="pof2".  Pof2MSE searches.
+    observers do: it may clip.  "ceil" never clips, and is MinMax with scale_type="pof2".  Pof2MSE searches.
     Raises NumericsError as `Observer`, for another rule, and for a scale_type that is not pof2.
 
     >>> for rule in "nearest", "ceil":
@@ -97,10 +97,9 @@ class Pof2(Observer):
 
     own: ClassVar[tuple[str, ...]] = ("rule",)
 
-    def __init__(
-        self, dtype: Any, *, rule: str = "nearest", scale_type: str = "pof2", **options: Any
-    ) -> None:
-        super().__init__(dtype, **options, **only_pof2(dtype, scale_type))
+    def __init__(self, dtype: Any, *, rule: str = "nearest", scale_type: str = POF2, **options: Any) -> None:
+        dtype, asked = with_pof2(dtype, scale_type)
+        super().__init__(dtype, **options, **asked)
         self.rule = one_of("rule", rule, POF2_RULES)
 
     def _scale(self, low: Array, high: Array) -> Array | None:

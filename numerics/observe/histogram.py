@@ -221,7 +221,8 @@ class Histogram(Observer):
 class Percentile(Histogram):
     """Observes the range that keeps so many percent of the values, zeros included.
 
-    dtype, bins and the other options: as for `Histogram`.
+    dtype and the other options: as for `Observer`.
+    bins: how many an octave is cut into, a power of two from 64 to 2**20, by default 256; as for `Histogram`.
     percentile: in per cent, 1 < p <= 100, by default 99.99.  Symmetric: the threshold beyond which lie at
     most (100 - p) percent of the magnitudes.  Asymmetric: half as many beyond each end.  The threshold is a
     value that was seen, the outermost in the bin of the exact order statistic: this one itself, or above it

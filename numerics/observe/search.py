@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.formats.dtype import Element
-from numerics.observe.base import host, only_pof2
+from numerics.observe.base import POF2, host, with_pof2
 from numerics.observe.histogram import Histogram, Seen
 
 Array = NDArray[Any]
@@ -157,7 +157,8 @@ class Search(Histogram):
 class MSE(Search):
     """Observes values, and finds the range for which quantizing them has the least mean squared error.
 
-    dtype, bins and the other options: as for `Histogram`.
+    dtype and the other options: as for `Observer`.
+    bins: how many an octave is cut into, a power of two from 64 to 2**20, by default 256; as for `Histogram`.
     The error of a range: over all bins, the exact mean of (x - fake_quantize(x))**2 for values that
     spread evenly from the least in the bin to the largest, times their count; the scale and the zero
     point are in their types.  A bin hides 1 / bins of a value at most, never a step of the format: so
@@ -253,7 +254,9 @@ def levels(element: Element) -> Levels:
 class Pof2MSE(MSE):
     """Observes values, and finds the power of two for a scale with the least mean squared error.
 
-    dtype, bins and the other options: as for `Histogram`.
+    dtype and the other options: as for `Observer`.
+    bins: how many an octave is cut into, a power of two from 64 to 2**20, by default 256; as for `Histogram`.
+    scale_type: pof2, the only one; of a QuantSpec, which says none by default, too.
     Tries the one that clips nothing and its halves, as `MSE` does.  Raises NumericsError as
     `MSE`, and for a scale_type that is not pof2.
 
@@ -267,5 +270,6 @@ class Pof2MSE(MSE):
     per_octave: ClassVar[int] = 1
     zooms: ClassVar[int] = 0
 
-    def __init__(self, dtype: Any, *, scale_type: str = "pof2", **options: Any) -> None:
-        super().__init__(dtype, **options, **only_pof2(dtype, scale_type))
+    def __init__(self, dtype: Any, *, scale_type: str = POF2, **options: Any) -> None:
+        dtype, asked = with_pof2(dtype, scale_type)
+        super().__init__(dtype, **options, **asked)

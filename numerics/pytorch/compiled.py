@@ -30,7 +30,14 @@ def _is_door(name: str, member: Any) -> bool:
     return name in ("__init__", "_watch") or (public and (callable(member) or isinstance(member, property)))
 
 
-for _constant in (spec.spec_facts, text.text_of, qtensor.text_of, float_bits.bits_of):
+for _constant in (
+    spec.spec_facts,
+    spec.facts_beside,
+    spec.checked,
+    text.text_of,
+    qtensor.text_of,
+    float_bits.bits_of,
+):
     torch.compiler.assume_constant_result(_constant)
 torch.compiler.allow_in_graph(dispatch.wrapped)
 for _class in {kind for made in observe.OBSERVERS.values() for kind in made.__mro__[:-1]}:
@@ -48,6 +55,9 @@ class SpecFacts(NamedTuple):
 
 @torch.compiler.substitute_in_graph(spec.spec_of, skip_signature_check=True)
 def _spec_of(given: bool, dtype: Any, scheme: Any, *options: Any) -> Any:
-    """A scheme that was made in the graph goes by its text, too."""
+    """A scheme or a spec that was made in the graph goes by its text, too."""
+    if isinstance(dtype, spec.QuantSpec):
+        beside = given, dtype.text, spelled(scheme), *options
+        return SpecFacts(spec.facts_beside("text", *beside), spec.facts_beside("rounding", *beside))
     asked = given, dtype, spelled(scheme), *options
     return SpecFacts(spec.spec_facts("text", *asked), spec.spec_facts("rounding", *asked))

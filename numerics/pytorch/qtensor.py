@@ -20,7 +20,7 @@ from numerics.pytorch.rows import cut_along_first, joined
 from numerics.pytorch.wrapper import Wrapper, stable_hash
 from numerics.tensor.parts import PARTS, check_parts, check_shape
 from numerics.tensor.qtensor import QTensor, float_name
-from numerics.tensor.spec import QuantSpec
+from numerics.tensor.spec import QuantSpec, spec_of_text
 
 FLOATS = {kind: str(kind).removeprefix("torch.") for kind in (
     torch.float16, torch.bfloat16, torch.float32, torch.float64
@@ -270,4 +270,4 @@ def text_of(spec: QuantSpec) -> str:
     return spec.text
 
 
-torch.serialization.add_safe_globals([rebuilt])
+torch.serialization.add_safe_globals([rebuilt, spec_of_text])

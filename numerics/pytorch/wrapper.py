@@ -127,7 +127,10 @@ class Wrapper(Tensor):
         if func in _BY_ADDRESS:
             raise in_place(f"Tensor.{func.__name__}")
         with torch._C.DisableTorchFunctionSubclass():
-            found = func(*args, **(kwargs or {}))
+            try:
+                found = func(*args, **(kwargs or {}))
+            except AssertionError as wrong:  # of a device that this torch is not compiled with
+                raise NumericsError(f"{func.__name__} of a QTensor: {wrong!s:.300}") from None
         return Nowhere(found) if isinstance(found, torch.UntypedStorage) else found
 
     @classmethod

@@ -67,6 +67,9 @@ class QTensor:
     tensor_scale: Any
     original: str
 
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise NumericsError("QTensor cannot be made by its name: nx.quantize and nx.load make them")
+
     def __repr__(self, **options: Any) -> str:
         how = f"axis={self.axis}" if self.scheme is None else repr(self.scheme)
         return f"QTensor({self.format}, shape={tuple(self.shape)}, {how}, {self.bits:.4g} bits a value)"
@@ -98,7 +101,7 @@ class QTensor:
     @property
     def scheme(self) -> Scheme | None:
         """Which elements share a scale: a Scheme; None for block formats."""
-        return self.spec.scheme
+        return None if self.spec.blocked else self.spec.scheme_of_elements
 
     @property
     def axis(self) -> int | None:
@@ -111,7 +114,7 @@ class QTensor:
 
         float: the type of the tensor that was quantized, whichever that was.
         """
-        return self.spec.scale_type
+        return self.spec.known_scale_type
 
     @property
     def codes(self) -> Any:
@@ -336,7 +339,7 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
         tensors = dispatch.converter("torch")(self)
         try:
             return tensors.to(*where, **options)
-        except (TypeError, RuntimeError) as wrong:  # torch's, of a device or a type that is none
+        except (TypeError, RuntimeError, AssertionError) as wrong:  # torch's, of a device that is not here
             raise NumericsError(f"to() takes what torch.Tensor.to takes: {wrong!s:.300}") from None
 
     def with_parts(

@@ -147,7 +147,7 @@ def flattened(q: Quantized) -> Any:
         spec = q.spec.with_scheme(scheme)
     if not whole:
         return None
-    flat = () if spec.scheme == per_tensor() else (-1,)
+    flat = () if not spec.blocked and spec.scheme_of_elements == per_tensor() else (-1,)
     shared, zero = (None if p is None else p.reshape(flat) for p in (q.shared, q.zero_point))
     return q.with_parts(spec, (count,), q.packed, shared, zero)
 

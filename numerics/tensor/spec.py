@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Blocking, Partition, check_axis
@@ -19,20 +19,62 @@ from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import SCALE_RULES, check_rounding
 from numerics.formats.text import facts_in, read, spelled
 from numerics.tensor.scheme import Scheme, partition_of, per_tensor
+from numerics.tensor.scheme import spelled as spelled_scheme
 
 SCALE_TYPES = ("float32", "float", "float16", "bfloat16", "pof2")
 OWN_TYPE = {"float64": "scale_type='float' is the type of the tensor itself, float64 too;"}
 ZERO_POINT_TYPES = ("int32", "float32")
+
+OPTIONS = ("scheme", "symmetric", "scale_type", "zero_point_type", "rounding", "scale_rule", "axis")
+SILENT = (None, True, "float32", "int32", "half_even", "floor", -1)
+"""What they are where nobody asks for anything."""
+
+T = TypeVar("T")
+
+
+class Default:
+    """What stands for an option that is not given: help and signatures show the value that then holds."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+@lru_cache(maxsize=64, typed=True)
+def default(value: T) -> T:
+    """The one Default of that value, for a parameter of the value's type."""
+    return cast(T, Default(value))
+
+
+NOTHING, SYMMETRIC, ZERO_POINT_TYPE = default(None), default(True), default("int32")
+ROUNDING, SCALE_RULE, AXIS = default("half_even"), default("floor"), default(-1)
+"""Defaults of options: what is given beside a QuantSpec is told from what is not."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class QuantSpec:
     """How tensors are quantized: the options of `quantize`, checked once and kept together.
 
-    dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis: as for `quantize`,
-    which takes a QuantSpec in their place, as `fake_quantize` and the observers do.  The attributes say
-    what holds: `scheme` is None for block formats, `axis` for the others.  scaled: False where a wide
-    float is cast, with the scale 1.  Raises NumericsError for options that contradict each other.
+    `quantize`, `fake_quantize` and the observers take it in place of a format, and then no option beside it.
+
+    dtype: the format, such as nx.int4, or its name.
+    scheme: which elements share a scale: per_tensor() (the default), per_channel(axis), per_group(size,
+        axis=-1), or such a text; not of block formats.
+    symmetric: True (the default) for scales alone, False for scales and zero points; False of integers only.
+    scale_type: what a scale is rounded to: float32 (the default), float16, bfloat16, float (the tensor's own
+        type) or pof2 (a power of two); not of block formats.
+    zero_point_type: int32 (the default), or float32 for one that is not rounded; float32 of integers only.
+    rounding: half_even (the default), half_away or round, half_up, half_down, toward_zero, floor, ceil,
+        to_odd or stochastic.
+    scale_rule: of OCP MX blocks: floor (the default), ceil, even, rceil or bump.
+    axis: of block formats: along which blocks lie, by default -1, the last.
+    bfloat16 and float16 are a plain cast, with the scale 1, unless scheme or scale_type is given.
+
+    The attributes say what holds, and given back they make the same spec: `scheme` and `scale_type` are None
+    for block formats and where a wide float is cast, `axis` is None for all but block formats.  scaled: False
+    where a wide float is cast.  Raises NumericsError for options that do not fit together.
 
     >>> spec = QuantSpec("int4", scheme="per_group(128)", symmetric=False)
     >>> spec, spec.replace(dtype="uint4").dtype
@@ -40,14 +82,13 @@ class QuantSpec:
     """
 
     dtype: Dtype
-    scheme: Scheme | None
+    scheme: Scheme | None = None
     symmetric: bool = True
-    scale_type: str = "float32"
+    scale_type: str | None = None
     zero_point_type: str = "int32"
     rounding: str = "half_even"
     scale_rule: str = "floor"
     axis: int | None = None
-    scaled: bool = True
 
     def __init__(
         self,
@@ -59,46 +100,42 @@ class QuantSpec:
         zero_point_type: str = "int32",
         rounding: str = "half_even",
         scale_rule: str = "floor",
-        axis: int = -1,
+        axis: int | None = -1,
     ) -> None:
-        found = find_dtype(dtype)
-        scaled = scheme is not None or scale_type is not None or not getattr(found, "wide", False)
-        scale_type = one_of(
-            "scale type", "float32" if scale_type is None else scale_type, SCALE_TYPES, OWN_TYPE
-        )
-        zero_point_type = one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
-        scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
-        symmetric, axis = truth("symmetric", symmetric), integer("axis", axis)
-        blocked = isinstance(found, Block)
-        given = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
-                 "zero_point_type": zero_point_type, "scale_rule": scale_rule, "axis": axis}  # fmt: skip
-        refuse(found, given, FOR_ELEMENTS if blocked else FOR_BLOCKS)
-        if not blocked and found.kind != "integer":
-            refuse(found, given, FOR_INTEGERS)
-        chosen = None if blocked else Scheme.parse(per_tensor() if scheme is None else scheme)
-        self.__dict__.update(
-            given, dtype=found, scheme=chosen, rounding=check_rounding(rounding),
-            axis=axis if blocked else None, scaled=scaled,
-        )  # fmt: skip
+        options = symmetric, scale_type, zero_point_type, rounding, scale_rule, axis
+        self._take(checked(dtype, spelled_scheme(scheme), *options))
+
+    def _take(self, facts: tuple[Any, ...]) -> None:
+        """Becomes what the facts say; one by one, as torch.compile sees it."""
+        for name, fact in zip(FACTS, facts, strict=True):
+            object.__setattr__(self, name, fact)
+
+    @property
+    def scaled(self) -> bool:
+        """Is there a scale, or the scales of blocks?  False where a wide float is cast."""
+        return self.scheme is not None or self.blocked
 
     def __repr__(self) -> str:
         if not isinstance(spelled(self.dtype), str):
             return f"QuantSpec.parse({self.text!r})"
-        options = {**self.options, "scheme": self.scheme and repr(self.scheme)}
-        given = [f"{name}={options[name]!r}" for name in self.options if name != "dtype"]
+        given = [f"{name}={fact!r}" for name, fact in self.options.items() if name != "dtype"]
         return f"QuantSpec({', '.join([repr(self.dtype.name), *given])})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return QuantSpec.parse, (self.text,)
+        return spec_of_text, (self.text,)
 
     @property
     def options(self) -> dict[str, Any]:
         """What it is made with, without what says nothing."""
-        facts = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        silent = facts.pop("scaled", True) and not getattr(self.dtype, "wide", False)
-        if not self.scaled or (silent and self.scheme == per_tensor()):  # a scheme asks for a scale
-            del facts["scheme"]
-        return {name: fact for name, fact in facts.items() if fact is not None and fact != -1}
+        found: dict[str, Any] = {"dtype": self.dtype}
+        asks = getattr(self.dtype, "wide", False)  # of a wide float any scheme asks for a scale
+        if self.scheme is not None and (asks or self.scheme.kind != "per_tensor"):
+            found["scheme"] = self.scheme_text
+        for name, silent in zip(OPTIONS[1:], SILENT[1:], strict=True):
+            fact = getattr(self, name)
+            if fact is not None and fact != silent:
+                found[name] = fact
+        return found
 
     def replace(self, **changes: Any) -> QuantSpec:
         """The same with other options; raises NumericsError where they do not fit together.
@@ -106,10 +143,14 @@ class QuantSpec:
         >>> QuantSpec("int4").replace(symmetric=False, rounding="floor")
         QuantSpec('int4', symmetric=False, rounding='floor')
         """
-        known = {f.name for f in fields(self)} - {"scaled"}
         for name in changes:
-            one_of("option of a QuantSpec", name, sorted(known))
+            one_of("option of a QuantSpec", name, ("dtype", *OPTIONS))
         return QuantSpec(**{**self.options, **changes})
+
+    @cached_property
+    def scheme_text(self) -> str | None:
+        """The scheme as a text."""
+        return None if self.scheme is None else repr(self.scheme)
 
     @cached_property
     def text(self) -> str:
@@ -118,11 +159,7 @@ class QuantSpec:
         >>> QuantSpec("int4", scheme="per_group(32)").text
         '{"dtype": "int4", "scheme": "per_group(32, axis=-1)"}'
         """
-        facts = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
-        facts |= {"dtype": spelled(self.dtype), "scheme": self.scheme and repr(self.scheme)}
-        if not facts.pop("scaled", True):  # a scheme would ask for a scale
-            del facts["scheme"]
-        return json.dumps({name: value for name, value in facts.items() if value is not None})
+        return text_of_facts(tuple(getattr(self, f.name) for f in fields(self)))
 
     @staticmethod
     def parse(text: str) -> QuantSpec:
@@ -140,12 +177,14 @@ class QuantSpec:
 
     @cached_property
     def element(self) -> Element:
-        """The format, where it is one of single numbers."""
+        """The format, where it is one of single numbers; raises NumericsError for one of blocks."""
+        self._check_kind("has blocks, not elements alone", blocked=False)
         return cast(Element, self.dtype)
 
     @cached_property
     def block(self) -> Block:
-        """The format, where it is one of blocks."""
+        """The format, where it is one of blocks; raises NumericsError for one of single numbers."""
+        self._check_kind("has no blocks", blocked=True)
         return cast(Block, self.dtype)
 
     @cached_property
@@ -155,12 +194,12 @@ class QuantSpec:
 
     @cached_property
     def scheme_of_elements(self) -> Scheme:
-        """The scheme, where the format is one of single numbers."""
-        assert self.scheme is not None
-        return self.scheme
+        """The scheme, where the format is one of single numbers; raises NumericsError for one of blocks."""
+        self._check_kind("has blocks, which have a size of their own, and no scheme", blocked=False)
+        return per_tensor() if self.scheme is None else self.scheme
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
-        """Which elements of a tensor share a scale."""
+        """Which elements of a tensor share a scale; raises NumericsError for a format of blocks."""
         try:
             return partition_of(self.scheme_of_elements, shape)
         except TypeError:  # a list, or sizes that torch.compile does not know yet
@@ -169,10 +208,16 @@ class QuantSpec:
     def stored_scale_type(self, original: str) -> str:
         """The type of the scales of a tensor of that type: `float` means its own."""
         own = "float64" if original == "python" else original
-        return own if self.scale_type == "float" else self.scale_type
+        return own if self.scale_type == "float" else self.known_scale_type
+
+    @property
+    def known_scale_type(self) -> str:
+        """The type of the scales, of those that are 1, too."""
+        return self.scale_type or "float32"
 
     def affine_options(self, original: str) -> AffineOptions:
-        """What the backend must know to find a scale."""
+        """What the backend must know to find a scale; raises NumericsError for a format of blocks."""
+        self._check_kind("has blocks, which find their scales themselves", blocked=False)
         return AffineOptions(self.symmetric, self.stored_scale_type(original), self.zero_point_type)
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
@@ -187,33 +232,60 @@ class QuantSpec:
         return self.blocking(shape).shared_shape if self.blocked else self.partition(shape).shared
 
     def blocking(self, shape: tuple[int, ...]) -> Blocking:
-        """The blocks of a tensor of that shape."""
-        return Blocking(shape, check_axis(self.axis, shape), self.block.block)
+        """The blocks of a tensor of that shape; raises NumericsError for a format of single numbers."""
+        size = self.block.block
+        return Blocking(shape, check_axis(cast(int, self.axis), shape), size)
 
     def with_scheme(self, scheme: Scheme) -> QuantSpec:
-        """The same for elements that share their scales otherwise."""
-        return self._with(scheme=scheme, scaled=self.scaled or scheme != self.scheme)
+        """The same for elements that share their scales otherwise; raises NumericsError for blocks."""
+        self._check_kind("has blocks, which have a size of their own, and no scheme", blocked=False)
+        scheme = Scheme.parse(scheme)
+        if self.scaled or scheme != per_tensor():
+            return self._with(scheme=scheme, scale_type=self.known_scale_type)
+        return self
 
     def with_scale(self) -> QuantSpec:
         """The same with a scale: that of a cast is given."""
-        return self if self.scaled else self._with(scaled=True)
+        return self if self.scaled else self._with(scheme=per_tensor(), scale_type="float32")
 
     def with_axis(self, axis: int) -> QuantSpec:
-        """The same for blocks along another axis."""
+        """The same for blocks along another axis; raises NumericsError for a format of single numbers."""
+        self._check_kind("has no blocks, and no axis along which they lie", blocked=True)
+        axis = integer("axis", axis)
         return self._with(axis=axis)
 
     def with_dtype(self, dtype: Dtype) -> QuantSpec:
-        """The same for another format, of which it keeps what that can have."""
-        return self._with(dtype=dtype, **({} if dtype.kind in ("integer", "block") else FOR_INTEGERS))
+        """The same for another format, of which it keeps what that can have.
+
+        Raises NumericsError for single numbers in place of blocks, and for blocks in place of them.
+        """
+        dtype = find_dtype(dtype)
+        if isinstance(dtype, Block) is not self.blocked:
+            raise NumericsError(
+                f"{self.dtype} to {dtype}: scales of blocks and scales by a scheme do not become each other; "
+                f"give QuantSpec({dtype.name!r}, ...)"
+            )
+        kept = self if self.scaled or getattr(dtype, "wide", False) else self.with_scale()
+        return kept._with(dtype=dtype, **({} if dtype.kind in ("integer", "block") else FOR_INTEGERS))
+
+    def _check_kind(self, what: str, blocked: bool) -> None:
+        """Raises NumericsError unless the format is one of blocks, or none of them, as it is due."""
+        if self.blocked is not blocked:
+            raise NumericsError(f"{self!r}: {self.dtype} {what}")
 
     def _with(self, **facts: Any) -> QuantSpec:
         """The same with other facts, which are known to fit."""
         made = object.__new__(QuantSpec)
-        made.__dict__.update({f.name: facts.get(f.name, getattr(self, f.name)) for f in fields(self)})
+        found = tuple(facts.get(f.name, getattr(self, f.name)) for f in fields(self))
+        made._take((*found, found[1] and repr(found[1]), text_of_facts(found)))
         return made
 
     def check_given(self, given: Given) -> None:
         """Raises NumericsError for scales that are given to a format that finds them itself, or has none."""
+        if not isinstance(given, Given):
+            raise NumericsError(
+                f"what is given is a scale, a zero point and a tensor scale, not {said(given)}"
+            )
         scale, zero_point, tensor_scale = given
         if tensor_scale is not None and not (self.blocked and self.block.has_tensor_scale):
             raise no_tensor_scale(self.dtype)
@@ -221,6 +293,58 @@ class QuantSpec:
             refuse(
                 self.dtype, {"scale": scale, "zero_point": zero_point}, dict.fromkeys(("scale", "zero_point"))
             )
+
+
+FACTS = (*(f.name for f in fields(QuantSpec)), "scheme_text", "text")
+
+
+def checked(*asked: Any) -> tuple[Any, ...]:
+    """The facts of a QuantSpec, in the order of FACTS: a constant for torch.compile.
+
+    asked: a format and OPTIONS in their order.  Raises NumericsError for options that contradict each other.
+    """
+    dtype, scheme, symmetric, scale_type, zero_point_type, rounding, scale_rule, axis = asked
+    if isinstance(dtype, QuantSpec):
+        raise NumericsError(f"{dtype!r} is a QuantSpec already; give spec.replace(...) for other options")
+    found = find_dtype(dtype)
+    blocked = isinstance(found, Block)
+    if scale_type is not None:
+        scale_type = one_of("scale type", scale_type, SCALE_TYPES, OWN_TYPE)
+    zero_point_type = one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
+    scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
+    symmetric = truth("symmetric", symmetric)
+    axis = -1 if axis is None and not blocked else integer("axis", axis)
+    given = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
+             "zero_point_type": zero_point_type, "scale_rule": scale_rule, "axis": axis}  # fmt: skip
+    refuse(found, given, FOR_ELEMENTS if blocked else FOR_BLOCKS)
+    if isinstance(found, Block):
+        found.check_scale_rule(scale_rule)
+    elif found.kind != "integer":
+        refuse(found, given, FOR_INTEGERS)
+    scaled = scheme is not None or scale_type is not None or not getattr(found, "wide", False)
+    if not blocked and scaled:
+        scheme = Scheme.parse(per_tensor() if scheme is None else scheme)
+        scale_type = scale_type or "float32"
+    facts = (found, scheme, symmetric, scale_type, zero_point_type, check_rounding(rounding), scale_rule,
+             axis if blocked else None)  # fmt: skip
+    return (*facts, scheme and repr(scheme), text_of_facts(facts))
+
+
+def text_of_facts(facts: tuple[Any, ...]) -> str:
+    """The text of a QuantSpec."""
+    dtype, scheme, *rest, axis = facts
+    said: dict[str, Any] = {"dtype": spelled(dtype)}
+    if scheme is not None:
+        said["scheme"] = repr(scheme)
+    for name, fact, silent in zip(OPTIONS[1:-1], rest, SILENT[1:-1], strict=True):
+        if fact is not None and fact != silent:
+            said[name] = fact
+    return json.dumps(said if axis is None else {**said, "axis": axis})
+
+
+def spec_of_text(text: str) -> QuantSpec:
+    """What a pickle calls: `torch.load(weights_only=True)` takes functions, no methods."""
+    return QuantSpec.parse(text)
 
 
 @lru_cache(maxsize=1024)
@@ -232,19 +356,26 @@ def _parsed(text: str) -> QuantSpec:
         raise NumericsError(f"{said(text)} is not the text of a recipe: {wrong!s:.400}") from wrong
 
 
-OPTIONS = ("scheme", "symmetric", "scale_type", "zero_point_type", "rounding", "scale_rule", "axis")
-SILENT = (None, True, None, "int32", "half_even", "floor", -1)
-"""What they are where nobody asks for anything."""
-
-
 @lru_cache(maxsize=1024, typed=True)  # 1.0 and True equal 1, and are refused
 def _known(given: bool, dtype: Any, *options: Any) -> QuantSpec:
-    if not isinstance(dtype, QuantSpec):
-        made = QuantSpec(dtype, **dict(zip(OPTIONS, options, strict=True)))
-    else:
-        refuse_beside(dict(zip(OPTIONS, options, strict=True)), dict(zip(OPTIONS, SILENT, strict=True)))
-        made = dtype
+    made = spec_with(dtype, dict(zip(OPTIONS, options, strict=True)))
     return made.with_scale() if given else made
+
+
+def spec_with(dtype: Any, options: Mapping[str, Any]) -> QuantSpec:
+    """A QuantSpec that came, or one of a format and of those options that are given.
+
+    Raises NumericsError for an option that is given beside a QuantSpec, which says them all.
+    """
+    given = {name: came for name, came in options.items() if type(came) is not Default}
+    if not isinstance(dtype, QuantSpec):
+        return QuantSpec(dtype, **given)
+    for name, came in given.items():
+        raise NumericsError(
+            f"{name}={said(came)} beside a QuantSpec cannot be: it says all options; "
+            f"give spec.replace({name}=...)"
+        )
+    return dtype
 
 
 def spec_of(given: bool, dtype: Any, *options: Any) -> QuantSpec:
@@ -266,8 +397,13 @@ def spec_facts(name: str, *asked: Any) -> str:
     return fact
 
 
+def facts_beside(name: str, given: bool, text: str, *options: Any) -> str:
+    """The same of a spec, by its text, with what stands beside it."""
+    return spec_facts(name, given, QuantSpec.parse(text), *options)
+
+
 # Options that a kind of format cannot have, with the defaults that say nothing.
-FOR_ELEMENTS = {"scheme": None, "symmetric": True, "scale_type": "float32", "zero_point_type": "int32"}
+FOR_ELEMENTS = {"scheme": None, "symmetric": True, "scale_type": None, "zero_point_type": "int32"}
 FOR_BLOCKS = {"scale_rule": "floor", "axis": -1}
 FOR_INTEGERS = {"symmetric": True, "zero_point_type": "int32"}
 _WHY = {
@@ -276,16 +412,6 @@ _WHY = {
     "float": "a float format takes scheme= and is symmetric; "
     "zero points belong to integers, axis= and scale_rule= to block formats",
 }
-
-
-def refuse_beside(given: Mapping[str, Any], silent: Mapping[str, Any]) -> None:
-    """Raises NumericsError for options that are given beside a QuantSpec, which says them all."""
-    for name, came in given.items():
-        if came is not silent[name] and not (type(came) is type(silent[name]) and came == silent[name]):
-            raise NumericsError(
-                f"{name}={said(came)} beside a QuantSpec cannot be: it says all options; "
-                f"give spec.replace({name}=...)"
-            )
 
 
 def refuse(dtype: Dtype, given: Mapping[str, Any], silent: Mapping[str, Any]) -> None:

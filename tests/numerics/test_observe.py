@@ -535,7 +535,7 @@ CHANNELS, GROUPS = {"scheme": "per_channel(0)"}, {"scheme": "per_group(2)"}
     (lambda: MovingAverage("int8").merge(MovingAverage("int8")), "depends on the order"),
     (lambda: MovingAverage("int8").all_reduce(), "depends on the order"),
     (lambda: MinMax("int8").all_reduce(), "not initialized"),
-    (lambda: MinMax("int8").restore({}), "the state of MinMax has batches, original, device, low, high"),
+    (lambda: MinMax("int8").restore({}), "state of MinMax has spec, batches, original, device, low, high"),
     (lambda: MinMax("int8").restore(None), "a state is a table of names"),
     (lambda: restored(batches="x"), "batches must be an integer, not 'x'"),
     (lambda: restored(batches=0), "batches=0 is not allowed"),
@@ -696,6 +696,23 @@ def test_a_copy_gives_what_was_observed_tensors_of_tensors(name, how):
         assert type(found.scale) is (torch.Tensor if isinstance(batch, torch.Tensor) else np.ndarray)
         assert np.asarray(found.scale).tobytes() == np.asarray(watching.scale).tobytes()
         assert found.state["device"] == watching.state["device"]
+
+
+def test_a_state_of_other_options_is_refused():
+    watching = MinMax("int4")
+    with pytest.raises(nx.NumericsError, match=r"made with other options: .*int8"):
+        watching.restore(seen(MinMax("int8"), [1.0]).state)
+    state = seen(MinMax("int8"), [1.0]).state
+    del state["spec"]  # as it was written before
+    watching.restore(state)
+    assert watching.batches == 1
+
+
+@pytest.mark.parametrize("name", ["low", "high", "original", "places", "counts"])
+def test_what_is_asked_for_before_anything_was_seen_is_refused_in_words(name):
+    with pytest.raises(nx.NumericsError, match="has seen nothing"):
+        getattr(Histogram("int8"), name)
+    assert not hasattr(Histogram("int8"), "lows")
 
 
 def test_who_saw_something_keeps_its_kind_when_it_merges():

@@ -125,3 +125,9 @@ def test_what_safetensors_cannot_hold_is_refused_and_no_file_is_left(tmp_path, c
     with pytest.raises(nx.NumericsError, match=said):
         call(tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_of_torch_are_not_mapped_in_silence(tmp_path):
+    nx.save({"w": np.ones(3, np.float32)}, tmp_path / "w.safetensors")
+    with pytest.raises(nx.NumericsError, match="its tensors are copies"):
+        nx.load(tmp_path / "w.safetensors", library="torch", mapped=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import inspect
 import pickle
 
 import numpy as np
@@ -41,6 +43,69 @@ def test_a_spec_quantizes_as_its_options_do(dtype, options):
     assert nx.fake_quantize(X, spec).tobytes() == nx.fake_quantize(X, dtype, **options).tobytes()
 
 
+@pytest.mark.parametrize(("dtype", "options"), OPTIONS, ids=IDS)
+def test_the_attributes_of_a_spec_given_back_make_the_same_spec(dtype, options):
+    spec = nx.QuantSpec(dtype, **options)
+    facts = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
+    assert nx.QuantSpec(**facts) == spec.replace(**facts) == spec
+    for name, fact in facts.items():
+        assert spec.replace(**{name: fact}) == spec
+    assert dataclasses.replace(spec, rounding="ceil") == spec.replace(rounding="ceil")
+
+
+def test_a_cast_has_neither_a_scheme_nor_a_scale_type():
+    spec = nx.QuantSpec("bfloat16")
+    assert (spec.scheme, spec.scale_type, spec.scaled) == (None, None, False)
+    q = nx.quantize(X, spec)
+    assert (q.scheme, q.scale_type, float(q.scale)) == (nx.per_tensor(), "float32", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "said"),
+    [("mx6", {"scale_rule": "ceil"}, "mx6 has one way to find its scale: scale_rule='ceil'"),
+     ("nvfp4", {"scale_rule": "rceil"}, "nvfp4 has one way to find its scale: scale_rule='rceil'"),
+     ("mxfp4", {"scale_type": "float32"}, "mxfp4: scale_type='float32' cannot be")],
+    ids=str,
+)  # fmt: skip
+def test_what_a_block_format_does_not_have_is_refused_when_the_spec_is_made(dtype, options, said):
+    for call in (nx.QuantSpec, lambda *a, **k: nx.quantize(X, *a, **k)):
+        with pytest.raises(nx.NumericsError, match=said):
+            call(dtype, **options)
+
+
+def test_signatures_show_the_values_that_hold_where_nothing_is_given():
+    for function in (nx.quantize, nx.fake_quantize):
+        shown = str(inspect.signature(function))
+        due = (
+            "scheme: 'Scheme | str | None' = None",
+            "symmetric: 'bool' = True",
+            "rounding: 'str' = 'half_even'",
+        )
+        for default in due:
+            assert default in shown
+
+
+def test_a_spec_is_made_and_changed_in_a_compiled_function():
+    torch = pytest.importorskip("torch")
+    x, outer = torch.from_numpy(X), nx.QuantSpec("int8", scheme=nx.per_group(16))
+    made = [
+        lambda: nx.QuantSpec("int4", scheme="per_group(32)"),
+        lambda: nx.QuantSpec(nx.int4, scheme=nx.per_group(16)).replace(symmetric=False),
+        lambda: outer.replace(rounding="floor"),
+        lambda: nx.QuantSpec("bfloat16"),
+        lambda: nx.QuantSpec("mxfp4", axis=0),
+    ]
+    for spec in made:
+
+        def function(x, spec=spec):
+            return nx.fake_quantize(x, spec())
+
+        compiled = torch.compile(function, backend="eager", fullgraph=True)
+        assert torch.equal(compiled(x), function(x))
+    returned = torch.compile(lambda x: (x + 1, nx.QuantSpec("int4")), backend="eager", fullgraph=True)(x)[1]
+    assert returned == nx.QuantSpec("int4")
+
+
 def test_a_spec_quantizes_tensors_and_compiles():
     torch = pytest.importorskip("torch")
     spec, x = nx.QuantSpec("int4", scheme=nx.per_group(16), symmetric=False), torch.from_numpy(X)
@@ -58,9 +123,74 @@ def test_observers_take_a_spec():
     q = nx.quantize(X, spec)
     assert np.array_equal(watching.scale, q.scale)
     assert np.array_equal(watching.zero_point, q.zero_point)
-    assert nx.observe.Pof2(nx.QuantSpec("int4", scale_type="pof2")).spec.scale_type == "pof2"
-    with pytest.raises(nx.NumericsError, match="scale type 'float32'"):
-        nx.observe.Pof2(nx.QuantSpec("int4"))
+    for kind in (nx.observe.Pof2, nx.observe.Pof2MSE):
+        for spec in (nx.QuantSpec("int4", scale_type="pof2"), nx.QuantSpec("int4")):
+            assert kind(spec).spec == nx.QuantSpec("int4", scale_type="pof2")
+        with pytest.raises(nx.NumericsError, match="scale type 'float16'"):
+            kind(nx.QuantSpec("int4", scale_type="float16"))
+
+
+@pytest.mark.parametrize("kind", [nx.observe.MinMax, nx.observe.MSE, nx.observe.Percentile])
+@pytest.mark.parametrize(
+    "dtype", ["bfloat16", "float16", nx.QuantSpec("bfloat16"), nx.QuantSpec("float16")], ids=str
+)
+def test_observers_of_a_cast_find_the_scale_of_quantize(kind, dtype):
+    watching = kind(dtype)
+    watching.observe(X)
+    assert watching.zero_point is None
+    assert watching.scale == nx.quantize(X, dtype).scale == 1
+    assert watching.scale.dtype == np.float32
+    scaled = nx.observe.MinMax("bfloat16", scheme="per_tensor")
+    scaled.observe(X)
+    assert scaled.scale == nx.quantize(X, "bfloat16", scheme="per_tensor").scale
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ask"),
+    [("mxfp4", lambda s: s.partition((4, 64))), ("mxfp4", lambda s: s.with_dtype(nx.int4)),
+     ("int4", lambda s: s.with_dtype("mxfp4")), ("int4", lambda s: s.with_axis(1)),
+     ("int4", lambda s: s.block),
+     ("mxfp4", lambda s: s.element), ("mxfp4", lambda s: s.scheme_of_elements),
+     ("mxfp4", lambda s: s.with_scheme(nx.per_tensor())), ("int4", lambda s: s.with_scheme("per_tnsor")),
+     ("mxfp4", lambda s: s.affine_options("float32")), ("int4", lambda s: s.blocking((4, 64))),
+     ("mxfp4", lambda s: s.with_axis("last")), ("int4", lambda s: s.check_given(None)),
+     ("int4", lambda s: s.with_dtype("int44"))],
+)  # fmt: skip
+def test_what_a_kind_of_spec_does_not_have_is_refused_in_words(dtype, ask):
+    with pytest.raises(nx.NumericsError):
+        ask(nx.QuantSpec(dtype))
+
+
+def test_a_spec_in_place_of_a_format_says_what_to_give():
+    spec = nx.QuantSpec("int8")
+    q = nx.quantize(X, spec)
+    for call in (nx.dtype, lambda s: nx.transcode(q, s), lambda s: nx.conform.check(lambda x: x, s)):
+        with pytest.raises(nx.NumericsError, match=r"QuantSpec\('int8'\) is more than a format; .* \.dtype"):
+            call(spec)
+    with pytest.raises(nx.NumericsError, match=r"give spec\.replace"):
+        nx.QuantSpec(spec, rounding="floor")
+    torch = pytest.importorskip("torch")
+    for call in (nx.train.TQT, nx.train.LSQ, lambda s: nx.train.lsq_init(torch.ones(3), s)):
+        with pytest.raises(nx.NumericsError, match="is more than a format"):
+            call(spec)
+
+
+def test_a_spec_is_loaded_as_weights_are(tmp_path):
+    torch = pytest.importorskip("torch")
+    q = nx.quantize(torch.from_numpy(X), "int4")
+    torch.save({"spec": q.spec, "q": q}, tmp_path / "spec.pt")
+    assert torch.load(tmp_path / "spec.pt", weights_only=True)["spec"] == q.spec
+
+
+def test_a_tensor_that_goes_where_nothing_is_and_one_of_no_parts_are_refused_in_words():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(nx.NumericsError, match=r"nx\.quantize and nx\.load make them"):
+        nx.QTensor()
+    if not torch.cuda.is_available():
+        for x in (X, torch.from_numpy(X)):
+            with pytest.raises((nx.NumericsError, RuntimeError), match=r"CUDA|NVIDIA") as refused:
+                nx.quantize(x, "int4").to("cuda")
+            assert not isinstance(refused.value, AssertionError)
 
 
 def test_replace_checks_what_it_makes():
@@ -77,7 +207,9 @@ def test_replace_checks_what_it_makes():
 @pytest.mark.parametrize(
     "beside",
     [{"scheme": "per_tensor"}, {"symmetric": False}, {"scale_type": "pof2"}, {"rounding": "floor"},
-     {"scale_rule": "even"}, {"axis": 0}, {"zero_point_type": "float32"}],
+     {"scale_rule": "even"}, {"axis": 0}, {"zero_point_type": "float32"},
+     {"scheme": None}, {"symmetric": True}, {"scale_type": None}, {"scale_type": "float32"},
+     {"rounding": "half_even"}, {"scale_rule": "floor"}, {"axis": -1}, {"zero_point_type": "int32"}],
     ids=str,
 )  # fmt: skip
 def test_a_spec_says_all_options_so_none_stands_beside_it(beside):
