@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError
 from numerics.observe.base import POF2, host, with_pof2
 from numerics.observe.histogram import Histogram, Seen
 
+NEAREST = "half_even"  # by which a range is tried
 Array = NDArray[Any]
 PER_OCTAVE = 16
 FINER = 8  # ranges on each side of the best one, each time it is searched more finely
@@ -82,10 +84,18 @@ class Ranges:
 
 
 class Search(Histogram):
-    """Tries ranges; what a range loses is for its subclasses to say."""
+    """Tries ranges; what a range loses, rounded half to even, is for its subclasses to say."""
 
     per_octave: ClassVar[int] = PER_OCTAVE
     zooms: ClassVar[int] = ZOOMS
+
+    def __init__(self, dtype: Any, **options: Any) -> None:
+        super().__init__(dtype, **options)
+        if self.spec.rounding != NEAREST:
+            raise NumericsError(
+                f"{type(self).__name__} looks for the scale that loses least under {NEAREST}, not under "
+                f"{self.spec.rounding}; give spec.replace(rounding={NEAREST!r})"
+            )
 
     def _takes_blocks(self) -> bool:
         return False  # a tensor scale's range clips no block

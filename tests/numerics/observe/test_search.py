@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from numerics.observe import KL, MSE, MinMax, Percentile
+from numerics.observe import KL, MSE, MinMax, Percentile, Pof2MSE
 
 RNG = np.random.default_rng
 
@@ -274,3 +274,11 @@ def test_each_scale_has_its_own_resolution(original, scheme):
     for kind in (Percentile, MSE, KL):
         before, after = (seen(kind("int4", scheme=scheme), some).scale for some in (x, beside))
         assert (before != after).sum() <= 1
+
+
+@pytest.mark.parametrize("kind", [MSE, KL, Pof2MSE])
+def test_the_rounding_of_a_spec_was_ignored_by_what_searches(kind):
+    """The scale that was found was that of half_even, whatever the spec said."""
+    with pytest.raises(nx.NumericsError, match="under half_even, not under floor"):
+        kind(nx.QuantSpec("int4", rounding="floor"))
+    MinMax(nx.QuantSpec("int4", rounding="floor"))
