@@ -1,6 +1,6 @@
 """Compiles every GPU kernel for GPUs that are not here, and says what became of it.
 
-python -m tests.compile_gpu [--targets sm_90,gfx950] [--only WORD] [--json FILE]
+python -m tests.compile_gpu [--targets sm_90,gfx950] [--only WORD] [--once] [--json FILE]
 
 A line a kernel and target: registers, instructions an element, bytes of shared memory.  A fault is a
 spill, a flush to zero, a fused multiply-add in the exact arithmetic, or narrow loads and stores.
@@ -258,8 +258,12 @@ def converts(d: str, target: str) -> bool:
     return found is not None and (int(found[1]), int(found[2])) >= native.CAPABLE[d]
 
 
-def matrix(targets: list[str], only: str = "") -> Iterator[Compiled]:
-    """Compiles the cases; a case that a target cannot have (a native conversion) is left out."""
+def matrix(targets: list[str], only: str = "", once: bool = False) -> Iterator[Compiled]:
+    """Compiles the cases; a case that a target cannot have (a native conversion) is left out.
+
+    once: each kernel in the first of its cases only, and once more with a native conversion.
+    """
+    seen: set[tuple[str, bool]] = set()
     for case, call in cases().items():
         if only not in case:
             continue
@@ -269,6 +273,10 @@ def matrix(targets: list[str], only: str = "") -> Iterator[Compiled]:
         backend.native = blocks.native = conversion
         call()
         assert launched, f"{case} launches nothing"
+        kernels = {(kernel.fn.__name__, case.startswith("native")) for kernel, _, _ in launched}
+        if once and kernels <= seen:
+            continue
+        seen |= kernels
         for name in targets:
             if case.startswith("native") and not converts(case.split()[2].removeprefix("mx"), name):
                 continue
@@ -284,11 +292,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--targets", default=",".join(TARGETS))
     parser.add_argument("--only", default="")
+    parser.add_argument("--once", action="store_true", help="each kernel in the first of its cases only")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = []
     print(f"triton {triton.__version__}, torch {torch.__version__}")
-    for row in matrix(options.targets.split(","), options.only):
+    for row in matrix(options.targets.split(","), options.only, options.once):
         found.append(row)
         figures = f"{row.registers:4d} registers {row.instructions:6.1f} an element {row.shared:6d} shared"
         print(f"{row.case:40s} {row.target:8s} {figures}  {'; '.join(row.faults)}", flush=True)

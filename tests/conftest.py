@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 
 import numerics as nx
-from tests.helpers.executors import EXECUTORS
+from tests.helpers.executors import EXECUTORS, HOST_EXECUTORS
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,11 +58,6 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker(pytest.mark.timeout(24 * HOUR if LONG else HOUR))
 
 
-def pytest_configure(config):
-    """Unsigned formats are tried on numbers of either sign; what that says has tests of its own."""
-    config.addinivalue_line("filterwarnings", "ignore:.*negative and become:numerics.NumericsWarning")
-
-
 @pytest.fixture(params=EXECUTORS)
 def executor(request):
     """Runs the test on each executor."""
@@ -70,7 +65,7 @@ def executor(request):
         yield request.param
 
 
-@pytest.fixture(params=("array", "cpu"))
+@pytest.fixture(params=HOST_EXECUTORS)
 def host_executor(request):
     """Runs the test on each of the host's own executors; tests/laws tries the others."""
     with nx.use(request.param):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 
 from numerics.backends.reference.binary32 import INF_BITS, float32_bits, float32_value
@@ -38,8 +39,10 @@ from numerics.formats.dtype import Element, Float, Integer
 Steps = list[tuple[int, int]]
 Rungs = list[tuple[Fraction, int]]
 NAN_BITS = INF_BITS + 1
+KEPT = 1 << 17  # places: every rounding and overflow of a format has its steps at one of four to a rung
 
 
+@lru_cache(KEPT)
 def first_at(a: Fraction) -> int:
     """The bits of the first float32 magnitude at or above a; 0x7F800000 beyond the last.
 
@@ -50,6 +53,7 @@ def first_at(a: Fraction) -> int:
     return bits if bits == INF_BITS or float32_value(bits) == a else bits + 1
 
 
+@lru_cache(KEPT)
 def first_above(a: Fraction) -> int:
     """The bits of the first float32 magnitude above a; 0x7F800000 beyond the last."""
     return min(float32_bits(a) + 1, INF_BITS)

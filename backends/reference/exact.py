@@ -48,6 +48,7 @@ def absolute(x: Exact) -> Fraction:
     return abs(x) if isinstance(x, Fraction) else Fraction(abs(x))
 
 
+@cache
 def power_of_two(exponent: int) -> Fraction:
     """2**exponent."""
     return Fraction(1 << exponent) if exponent >= 0 else Fraction(1, 1 << -exponent)
@@ -66,6 +67,7 @@ def floor_log2(a: Fraction) -> int:
 # ------------------------------------------------------------------------------ what a code means
 
 
+@cache
 def largest_code(dtype: Float) -> int:
     """The code of the largest finite magnitude (docs/formats.md §1).
 
@@ -285,6 +287,7 @@ def _encode_below(x: Exact, dtype: Float, rounding: str, overflow: str, random: 
     return nan_code(dtype)
 
 
+@cache
 def integer_range(dtype: Integer) -> tuple[int, int]:
     """The least and the largest value (docs/formats.md §1)."""
     return -(1 << (dtype.bits - 1)) if dtype.signed else 0, (1 << (dtype.bits - dtype.signed)) - 1

@@ -32,7 +32,7 @@ def as_float32(numbers: list[Exact]) -> npt.NDArray[np.float32]:
     return np.array([float(x) for x in numbers], np.float64).astype(np.float32)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def steps(dtype: Element, rounding: str, overflow: str, negative: bool) -> tuple[Array, Array]:
     """An encoder's breakpoints of one sign as arrays: first magnitude bits (uint32), codes."""
     firsts, codes = zip(*breakpoints(dtype, rounding, overflow, negative), strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 import ml_dtypes
 import numpy as np
@@ -68,6 +69,14 @@ def found_zero(low: Fraction, scale: Fraction, d, wide: str) -> Fraction:
 
 def expected_group(values: list[float], d, symmetric, scale_type, zero_type, wide):
     """Scale, zero point, codes as integers, and values of one integer group."""
+    zero_type = "int32" if symmetric else zero_type  # there is none
+    return _expected_group(np.array(values).tobytes(), d, symmetric, scale_type, zero_type, wide)
+
+
+@lru_cache(4096)
+def _expected_group(numbers: bytes, d, symmetric, scale_type, zero_type, wide):
+    """expected_group of float64s by their bits, which tell NaN from NaN and -0.0 from 0.0."""
+    values = np.frombuffer(numbers).tolist()
     finite = [Fraction(v) for v in values if math.isfinite(v)]
     scale = kept(found_scale(finite, d, symmetric, wide), scale_type)
     zero = Fraction(0)

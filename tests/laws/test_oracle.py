@@ -17,6 +17,7 @@ from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
 from numerics.tensor.spec import SCALE_TYPES, ZERO_POINT_TYPES
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.dtypes import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
+from tests.helpers.marks import either_sign
 
 KINDS = [np.dtype(kind) for kind in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
 X = np.array([[-1.3, 0.11, np.nan, 2.7], [1e-3, -0.0, 1.0, -2.5]])
@@ -52,6 +53,7 @@ def affine_options(d):
     yield from product(points, SCALE_TYPES)
 
 
+@either_sign
 @pytest.mark.parametrize("d", ELEMENTS + DECLARED, ids=str)
 def test_the_reference_quantizes_whatever_the_kernels_quantize(d):
     every = 1 if d in (nx.uint4, nx.fp4) else 17  # all of it, or a part that differs by options

@@ -19,6 +19,8 @@ from numerics.conform.task import REFERENCE
 from numerics.formats.rounding import SCALE_RULES
 from tests.helpers.bits import assert_same_bytes
 from tests.helpers.by_fractions import KINDS, SCALES, SCHEMES, found_scale, groups, kept, rounded
+from tests.helpers.executors import HOST_EXECUTORS, each_executor
+from tests.helpers.marks import either_sign
 
 INTEGERS = ("int8", "uint8", "int4", "uint4")
 FLOATS = ("bfloat16", "float16", "fp8_e4m3", "fp8_e5m2", "fp6_e3m2", "fp6_e2m3", "fp4")
@@ -70,17 +72,18 @@ def due_of_floats(name: str, kind: str) -> list[tuple]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FLOATS)
-def test_floats_by_every_scheme_scale_and_rounding(host_executor, name, kind):
+def test_floats_by_every_scheme_scale_and_rounding(name, kind):
     x = tensor(kind)
-    for options, shares in due_of_floats(name, kind):
-        q = nx.quantize(x, name, **options)
-        found, values = q.codes, q.decoded()
+    for executor, (options, shares) in itertools.product(HOST_EXECUTORS, due_of_floats(name, kind)):
+        with nx.use(executor):
+            q = nx.quantize(x, name, **options)
+            found, values = q.codes, q.decoded()
+            assert_same_bytes(nx.fake_quantize(x, name, **options), q.dequantize())
         for key, scale, indices, codes, meant, back in shares:
             assert Fraction(float(q.scale[key])) == scale
             places = tuple(np.array(indices).T)
             assert_codes(found[places], codes, meant)
             assert_same_bytes(values[places], back)
-        assert_same_bytes(nx.fake_quantize(x, name, **options), q.dequantize())
 
 
 def product(value: float, scale: Fraction, wide: str) -> float:
@@ -101,12 +104,14 @@ def by_reference(x: np.ndarray, name: str, options: list[dict]) -> list[tuple]:
 
 
 def equal_reference(x: np.ndarray, name: str, due: list[tuple]) -> None:
-    for options, judged, values in due:
-        q = nx.quantize(x, name, **options)
-        assert_same_bytes(q.packed, judged.packed)
-        assert_same_bytes(q.scale, judged.scale)
-        assert_same_bytes(q.dequantize(), values)
-        assert_same_bytes(nx.fake_quantize(x, name, **options), values)
+    """Each of the host's executors."""
+    for _ in each_executor(HOST_EXECUTORS):
+        for options, judged, values in due:
+            q = nx.quantize(x, name, **options)
+            assert_same_bytes(q.packed, judged.packed)
+            assert_same_bytes(q.scale, judged.scale)
+            assert_same_bytes(q.dequantize(), values)
+            assert_same_bytes(nx.fake_quantize(x, name, **options), values)
 
 
 @lru_cache(maxsize=64)
@@ -118,9 +123,10 @@ def due_of_integers(name: str, kind: str) -> list[tuple]:
     return by_reference(tensor(kind), name, [dict(zip(names, one, strict=True)) for one in every])
 
 
+@either_sign
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "float64"])
 @pytest.mark.parametrize("name", INTEGERS)
-def test_integers_by_every_rounding_equal_the_reference(host_executor, name, kind):
+def test_integers_by_every_rounding_equal_the_reference(name, kind):
     """tests/numerics/test_quantization.py judges half_even and float64, by fractions, in every option."""
     equal_reference(tensor(kind), name, due_of_integers(name, kind))
 
@@ -140,7 +146,7 @@ def lines(kind: str) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", BLOCKS)
-def test_blocks_by_every_rule_rounding_and_axis_equal_the_reference(host_executor, name, kind):
+def test_blocks_by_every_rule_rounding_and_axis_equal_the_reference(name, kind):
     equal_reference(lines(kind), name, due_of_blocks(name, kind))
 
 

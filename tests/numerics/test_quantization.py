@@ -28,6 +28,8 @@ from tests.helpers.by_fractions import (
     rounded,
     signed,
 )
+from tests.helpers.executors import HOST_EXECUTORS, each_executor
+from tests.helpers.marks import either_sign
 
 # ---- the judge: exact arithmetic, rounded half to even where a standard rounds ------------------
 
@@ -63,9 +65,10 @@ def check(x, d, scheme, symmetric, scale_type, zero_type):
     return q
 
 
+@either_sign
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("d", [nx.int8, nx.uint8, nx.int4, nx.uint4, nx.int2, nx.int16], ids=str)
-def test_every_option_on_every_type(host_executor, d, kind):
+def test_every_option_on_every_type(d, kind):
     rng = np.random.default_rng(d.bits)
     x = rng.standard_normal((3, 10)).astype(np.float32)
     x[1] = np.abs(x[1]) + 1  # a row that the range must be widened for
@@ -73,7 +76,8 @@ def test_every_option_on_every_type(host_executor, d, kind):
     x[0, :4] = [np.nan, np.inf, -np.inf, 2.5]
     x = x.astype(KINDS[kind])
     for options in itertools.product(SCHEMES, (True, False), SCALES, ("int32", "float32")):
-        check(x, d, *options)
+        for _ in each_executor(HOST_EXECUTORS):
+            check(x, d, *options)
 
 
 @pytest.mark.parametrize("scheme", [*SCHEMES, nx.per_channel(2), nx.per_group(2, axis=1)], ids=str)
@@ -97,6 +101,7 @@ arrays = hnp.arrays(
 )  # fmt: skip
 
 
+@either_sign
 @given(arrays, st.sampled_from(SCHEMES), st.booleans(), st.sampled_from(SCALES),
        st.sampled_from(["int32", "float32"]), st.sampled_from([nx.int8, nx.uint4, nx.int3]))  # fmt: skip
 def test_any_float32(x, scheme, symmetric, scale_type, zero_type, d):

@@ -13,6 +13,7 @@ from numerics.cli import commands
 from numerics.files.checkpoint import dequantize_file, quantize_file
 from numerics.files.companions import RULES
 from numerics.files.safetensors import NUMPY, Entry, Reader, Writer
+from tests.helpers.marks import either_sign
 
 CREPE = {
     "conv1": (128, 1, 512, 1), "conv2": (16, 128, 64, 1), "conv3": (16, 16, 64, 1), "conv4": (16, 16, 64, 1),
@@ -118,6 +119,7 @@ def test_the_command_chooses_too(tmp_path):
 # ---- nothing grows ------------------------------------------------------------------------------
 
 
+@either_sign
 @given(
     st.lists(st.integers(1, 12), min_size=2, max_size=4),
     st.sampled_from([np.float16, np.float32, np.float64]),
