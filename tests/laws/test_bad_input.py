@@ -78,7 +78,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_input(name):
+def test_bad_input_is_refused_in_words_that_name_it(name):
     call, says = CASES[name]
     before = X.copy()
     with pytest.raises(nx.NumericsError, match=says):

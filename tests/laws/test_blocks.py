@@ -92,7 +92,7 @@ def test_blocks_equal_reference(dtype, case):
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
-def test_every_rounding_mode(dtype, rounding):
+def test_blocks_of_every_rounding_equal_the_reference(dtype, rounding):
     seed = {"seed": 11} if rounding == "stochastic" else {}
     for case in ("ordinary", "mixed magnitudes", "subnormal", "ties"):
         _same(dtype, CASES[case][:2], rounding=rounding, **seed)
@@ -100,7 +100,7 @@ def test_every_rounding_mode(dtype, rounding):
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("dtype", BLOCKS, ids=repr)
-def test_every_input_type(dtype, kind):
+def test_blocks_of_every_input_type_equal_the_reference(dtype, kind):
     with np.errstate(all="ignore"):
         x = np.concatenate([CASES["ordinary"], CASES["tiny"][:1], CASES["specials"][:3]]).astype(kind)
         if kind is np.float64:
@@ -125,7 +125,7 @@ def test_values_beyond_float32_count_as_its_largest(executor):
     dtype=st.sampled_from(BLOCKS + DECLARED_BLOCKS),
     data=st.data(),
 )
-def test_any_shape_axis_and_strides(x, dtype, data):
+def test_blocks_of_any_shape_axis_and_strides_equal_the_reference(x, dtype, data):
     axis = data.draw(st.integers(-x.ndim, x.ndim - 1))
     if data.draw(st.booleans()):
         x = x.T

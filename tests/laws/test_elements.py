@@ -125,7 +125,7 @@ def test_stochastic_is_unbiased_over_all_draws(executor):
     rounding=st.sampled_from(ROUNDINGS),
     order=st.sampled_from(["plain", "fortran", "reversed", "strided"]),
 )
-def test_any_shape_and_strides(name, x, dtype, rounding, order):
+def test_elements_of_any_shape_and_strides_equal_the_reference(name, x, dtype, rounding, order):
     if order == "fortran":
         x = np.asfortranarray(x)
     elif order == "reversed":

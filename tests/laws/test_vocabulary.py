@@ -10,7 +10,6 @@ import itertools
 from fractions import Fraction
 from functools import lru_cache
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -150,9 +149,19 @@ def test_blocks_by_every_rule_rounding_and_axis_equal_the_reference(name, kind):
     equal_reference(lines(kind), name, due_of_blocks(name, kind))
 
 
-def test_the_names_are_those_of_the_enumeration():
-    """Quark's names of its members are names here."""
-    for name in (*INTEGERS, *FLOATS, "mx6", "mx9"):
-        assert nx.dtype(name).name == name
-    assert nx.mx(element="fp4").name == "mxfp4"
-    assert ml_dtypes.bfloat16(1) == nx.dtype("bfloat16").round(1.0)
+QUARK = {  # a member's name: its bits and its largest value, by AMD Quark's documentation
+    "int8": (8, 127), "uint8": (8, 255), "int4": (4, 7), "uint4": (4, 15), "bfloat16": (16, 255 * 2.0**120),
+    "float16": (16, 65504), "fp8_e4m3": (8, 448), "fp8_e5m2": (8, 57344), "fp6_e3m2": (6, 28),
+    "fp6_e2m3": (6, 7.5), "fp4": (4, 6),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", QUARK)
+def test_a_name_of_quarks_enumeration_is_the_format_that_quark_means(name):
+    d = nx.dtype(name)
+    assert (d.name, d.bits, float(d.max)) == (name, *QUARK[name])
+
+
+@pytest.mark.parametrize(("name", "bits"), [("mx6", 6), ("mx9", 9)])
+def test_quarks_microexponent_formats_have_the_bits_of_their_names(name, bits):
+    assert nx.quantize(np.ones((4, 64), np.float32), name).bits == bits

@@ -541,7 +541,7 @@ CHANNELS, GROUPS = {"scheme": "per_channel(0)"}, {"scheme": "per_group(2)"}
     (lambda: restored(batches=0), "batches=0 is not allowed"),
     (restored_of_others, r"are not the bins of Histogram\(.*bins=256"),
 ])  # fmt: skip
-def test_what_cannot_be(make, said):
+def test_an_observer_or_a_state_that_contradicts_itself_is_refused(make, said):
     with pytest.raises(nx.NumericsError, match=said):
         make()
 

@@ -55,7 +55,7 @@ def test_tensors_give_what_arrays_give(backend, d, options, kind):
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (5,), (2, 3, 4)])
-def test_any_shape(shape):
+def test_tensors_of_every_shape_and_empty_ones_have_the_values_of_arrays(shape):
     for d in ("int8", "mxfp4", "mx6", "nvfp4") if shape else ("int8", "fp4"):
         x = data(shape=shape)
         q = nx.quantize(x, d)
@@ -64,7 +64,7 @@ def test_any_shape(shape):
         assert_same_bits(nx.fake_quantize(x, d), as_array(q.dequantize()))
 
 
-def test_any_strides():
+def test_strided_and_expanded_tensors_have_the_values_of_contiguous_ones():
     x = data(shape=(6, 10, 8))
     for part in (x.transpose(0, 2), x[::2, 1:], x[:, :, 3], x.expand(2, 6, 10, 8)):
         due = nx.fake_quantize(part.contiguous(), "int4", scheme="per_channel(0)")
@@ -339,7 +339,7 @@ INDICES = [np.s_[2:4], np.s_[:, 16:32], np.s_[::2], np.s_[1], np.s_[..., -1], np
 
 
 @NAMED
-def test_parts_are_parts(d, options):
+def test_a_slice_of_a_quantized_tensor_has_the_values_of_that_slice_or_is_refused(d, options):
     """Slices, single indices and splits of every axis are those of the values, or are refused."""
     for shape in ((6, 64), (4, 48, 3)):
         x = data(shape=shape)
@@ -434,7 +434,7 @@ def test_equal_are_those_of_equal_values():
     assert torch.equal(one, one.dequantize())
 
 
-def test_it_is_shown():
+def test_repr_and_html_of_a_quantized_tensor_say_format_shape_and_size():
     q = nx.quantize(torch.ones(2, 3), "int4")
     assert repr(q) == "QTensor(int4, shape=(2, 3), per_tensor(), 9.333 bits a value)"
     assert repr(torch.nn.Parameter(q, requires_grad=False)).endswith(repr(q))
@@ -537,7 +537,7 @@ def test_what_torch_quantized_is_named(dtype):
         (lambda: torch.ops.numerics.quantize(torch.ones(3), "{}"), "is not the text of a recipe"),
     ],
 )  # fmt: skip
-def test_what_cannot_be(make, said):
+def test_an_operator_says_what_it_cannot_take(make, said):
     with pytest.raises(nx.NumericsError, match=said):
         make()
 

@@ -259,7 +259,7 @@ def test_python_numbers_come_back_as_they_were():
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (1, 1)])
-def test_any_shape(shape):
+def test_arrays_of_every_shape_and_empty_ones_are_quantized(shape):
     x = np.ones(shape, np.float32)
     q = nx.quantize(x, "int4", symmetric=False)
     assert_same_bytes(q.dequantize(), x)
@@ -299,7 +299,7 @@ def test_a_part_of_nothing_is_empty(index, library):
         assert part.packed.shape == (0,)
 
 
-def test_it_is_a_sequence_of_its_rows():
+def test_a_qtensor_is_a_sequence_of_its_rows():
     x = np.float32([[0.5, -7.0], [2.0, 3.5], [1.0, 1.0]])
     for scheme in (nx.per_tensor(), nx.per_channel(0), nx.per_channel(1), nx.per_group(2)):
         q = nx.quantize(x, "int4", scheme=scheme)
@@ -319,7 +319,7 @@ def test_the_error_of_a_quantized_tensor_is_that_of_its_values():
     assert q.error(other) == q.error(other.dequantize())
 
 
-def test_the_error_is_the_error():
+def test_the_error_of_a_quantized_array_is_that_of_the_definition():
     x = np.float32([1.0, -2.0, 0.25, 8.0])
     q = nx.quantize(x, "int4", scale=1.0)
     differences = [Fraction(float(a)) - Fraction(float(b)) for a, b in zip(x, q.dequantize(), strict=True)]
@@ -383,7 +383,7 @@ BAD = [
 
 @pytest.mark.parametrize(("options", "said"), BAD)
 @pytest.mark.parametrize("verb", ["quantize", "fake_quantize"])
-def test_what_cannot_be_is_refused_before_any_kernel(monkeypatch, verb, options, said):
+def test_options_that_contradict_each_other_are_refused_before_any_kernel(monkeypatch, verb, options, said):
     from numerics.backends import array
 
     for kernel in ("encode_affine", "decode_affine", "encode_blocks", "round_blocks"):
@@ -397,7 +397,9 @@ def test_what_cannot_be_is_refused_before_any_kernel(monkeypatch, verb, options,
     ("mxfp4", "axis", 1, np.int64(1), (1.0, True, np.True_)),
     ("int4", "symmetric", False, np.False_, (0, 0.0, "")),
 ])  # fmt: skip
-def test_no_call_changes_what_a_later_one_means(library, d, name, due, same, refused):
+def test_an_option_that_only_equals_an_allowed_one_is_refused_and_forgotten(
+    library, d, name, due, same, refused
+):
     """NumPy's numbers are what they are; what only equals an allowed one is refused, and forgotten."""
     x = library(X)
     for came in refused:
@@ -412,7 +414,7 @@ def test_no_call_changes_what_a_later_one_means(library, d, name, due, same, ref
 @pytest.mark.parametrize(
     "x", [np.ones(3, complex), np.array([None]), np.ones(3, int), "text", [[1.0], [1.0, 2.0]]]
 )
-def test_what_is_no_tensor(x):
+def test_quantizing_what_is_no_tensor_is_refused(x):
     with pytest.raises(nx.NumericsError):
         nx.quantize(x, "int8")
 

@@ -462,7 +462,7 @@ def quantizer(request):
     return MODULES[request.param]()
 
 
-def test_it_begins_once(quantizer):
+def test_a_learner_takes_its_first_scale_from_the_first_batch_only(quantizer):
     """Quark's LSQ begins anew with every batch."""
     assert not quantizer.initialized
     quantizer.eval()(values(16, 5, 10))
@@ -672,7 +672,7 @@ ONE = torch.ones(4)
         (lambda: train.LSQ("int8").quantize(ONE), "has seen no batch yet"),
     ],
 )
-def test_what_cannot_be(call, said):
+def test_a_learner_that_cannot_work_is_refused(call, said):
     with pytest.raises(nx.NumericsError, match=said):
         call()
 

@@ -19,7 +19,7 @@ SAID = json.loads(DATA.read_text(encoding="utf-8"))
 PEERS: dict[str, Any] = SAID["peers"]
 
 
-def test_the_page_is_what_the_data_say():
+def test_the_page_is_written_anew_whenever_the_data_or_its_words_change():
     assert PAGE.read_text(encoding="utf-8") == markdown(PEERS, SAID["machine"])
 
 
@@ -28,13 +28,11 @@ def test_every_library_is_there():
     assert all(peer["rows"] for peer in PEERS.values())
 
 
-def test_what_was_known_comes_out_as_listed_or_is_corrected_on_the_page():
-    page = PAGE.read_text(encoding="utf-8")
+def test_every_answer_that_the_survey_listed_comes_out_as_listed():
+    """An answer that a new judgement corrects is corrected in known.py, by hand and with a reason."""
     found = [(fact, fact.found(PEERS)) for fact in known()]
     assert len(found) >= 200
-    for fact, came in found:
-        assert came is not None, fact
-        assert came == fact.answer or f"| {fact.input} | {fact.answer} | {came} |" in page
+    assert [(fact, came) for fact, came in found if came != fact.answer] == []
 
 
 def test_dialects_are_those_of_the_table():

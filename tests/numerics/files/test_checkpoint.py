@@ -171,7 +171,7 @@ def test_which_tensors_are_quantized(source, tmp_path):
         quantized(include=["x*"])
 
 
-def test_the_report(source, tmp_path):
+def test_the_report_lists_every_tensor_with_its_size_and_error(source, tmp_path):
     out = tmp_path / "out.safetensors"
     seen = []
     report = quantize_file(source, out, "mxfp4", progress=lambda *told: seen.append(told))
@@ -285,7 +285,7 @@ def test_an_interrupted_run_leaves_the_old_output(source, target, stop, error):
         assert caught.value.code == 128 + signal.SIGTERM
 
 
-def test_a_full_disk(source, target, monkeypatch):
+def test_a_full_disk_leaves_the_old_output_and_no_other_file(source, target, monkeypatch):
     write, left = Writer._write, 3
 
     def full(self, position, data):
@@ -361,7 +361,7 @@ def test_options_that_do_not_fit_name_the_tensor(source, target):
         quantize_file(source, target, "mx6", max_memory=1)
 
 
-def test_once_is_enough(source, tmp_path):
+def test_a_file_that_was_quantized_is_not_quantized_again(source, tmp_path):
     quantize_file(source, tmp_path / "a", "mx6")
     with pytest.raises(nx.NumericsError, match="was quantized already"):
         quantize_file(tmp_path / "a", tmp_path / "b", "mx6")

@@ -121,7 +121,7 @@ def test_what_cannot_be_a_name_changes_nothing(tmp_path, name, made):
         (lambda p: nx.load(p, library="jax"), "unknown library 'jax'"),
     ],
 )
-def test_what_cannot_be(tmp_path, call, said):
+def test_what_safetensors_cannot_hold_is_refused_and_no_file_is_left(tmp_path, call, said):
     with pytest.raises(nx.NumericsError, match=said):
         call(tmp_path / "file")
     assert list(tmp_path.iterdir()) == []

@@ -76,7 +76,7 @@ def test_size_and_axis_may_stand_beside():
         (lambda: nx.per_group(4).partition(()), "axis -1 does not exist"),
     ],
 )
-def test_what_cannot_be(make, said):
+def test_a_scheme_that_no_tensor_can_have_is_refused(make, said):
     with pytest.raises(nx.NumericsError, match=said):
         make()
 
