@@ -5,15 +5,30 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
+unexport PYTHONDONTWRITEBYTECODE  # asserts of the tests are rewritten once, not by every process
 
-.PHONY: demo test check verify fuzz platforms bench compile runtimes peers clean
+PROOFS := $(shell grep -rl 'mark\.proof' tests --include='test_*.py')
+QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(addsuffix .py, \
+	bad_input blocks casts dialect elements facts out quark what_comes_in)) \
+	$(addprefix tests/numerics/test_, $(addsuffix .py, interop layouts quantization view)) \
+	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
+	-k "(not test_blocks or specials) and not pack_and_unpack and not every_option and not any_"
+
+.PHONY: demo test quick test-only check verify fuzz platforms bench compile runtimes peers clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
 
 test: check ## lint, types, and every test
 	$(BIN)/pytest -n 2 --dist worksteal -m "not proof" -q
-	NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q
+	NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q $(PROOFS)
+
+quick: $(STAMP) ## what breaks most, on one executor, in less than a minute: no proofs, no GPU, no child processes
+	NUMERICS_TEST_QUICK=1 $(BIN)/pytest -n 2 --dist worksteal -m "not proof" -q $(QUICK)
+
+T ?= README.md
+test-only: $(STAMP) ## one test: make test-only T="tests/laws/test_out.py -k axes"
+	$(BIN)/pytest -q $(T)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -21,7 +36,7 @@ check: $(STAMP)
 	cd $(VENV) && bin/python -m mypy -p numerics --config-file ../pyproject.toml --cache-dir ../.mypy_cache
 
 verify: $(STAMP) ## the long proofs: every rounding of every format, every block exponent, every scale
-	NUMERICS_TEST_LONG=1 NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q
+	NUMERICS_TEST_LONG=1 NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q $(PROOFS)
 	$(BIN)/python -m tests.verify
 
 MINUTES ?= 60

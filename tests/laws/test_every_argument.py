@@ -77,7 +77,7 @@ def good_values(kind):
     codes = kind(np.arange(32, dtype=np.uint8))
     return {
         "x": x, "codes": codes, "packed": kind(np.arange(12, dtype=np.uint8)), "shape": (16,),
-        "dtype": "int4",
+        "dtype": "int4", "aliases": ("odd one",),
         "dtype_or_format": "int4", "q": nx.quantize(x, "int4"), "element": "fp4", "block": 32, "exponent": 4,
         "mantissa": 2, "bias": 7, "specials": "ieee", "signed": True, "subnormals": True, "has_zero": True,
         "name": "odd", "source": "here", "bits": 5, "default_overflow": "saturate", "scale": None,

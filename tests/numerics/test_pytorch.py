@@ -442,24 +442,21 @@ def test_repr_and_html_of_a_quantized_tensor_say_format_shape_and_size():
     assert q.error(torch.ones(2, 3)).max_error == 0.0
 
 
-@NAMED
-def test_it_is_saved_and_loaded_by_a_fresh_process(tmp_path, d, options):
+@pytest.mark.parametrize("imports", ["import numerics, torch", "import torch, numerics"])
+def test_every_recipe_is_saved_and_loaded_by_a_fresh_process(tmp_path, imports):
     """`weights_only=True` after nothing but `import numerics`, before or after torch."""
-    q = nx.quantize(data(torch.bfloat16), d, **options)
-    torch.save({"w": q, "values": q.dequantize()}, tmp_path / "q.pt")
-    if d not in ("int4", "nvfp4"):  # a process costs seconds: two formats in it, the others here
-        loaded = torch.load(tmp_path / "q.pt", weights_only=True)
-        assert torch.equal(loaded["w"].dequantize().view(torch.int16), q.dequantize().view(torch.int16))
-        return
-    for imports in ("import numerics, torch", "import torch, numerics"):
-        code = f"""{imports}
+    saved = {f"{d} {options}": nx.quantize(data(torch.bfloat16), d, **options) for d, options in RECIPES}
+    assert len(saved) == len(RECIPES)
+    values = {name: q.dequantize() for name, q in saved.items()}
+    torch.save({"saved": saved, "values": values}, tmp_path / "q.pt")
+    code = f"""{imports}
 loaded = torch.load({str(tmp_path / "q.pt")!r}, weights_only=True)
-w = loaded["w"]
-assert isinstance(w, numerics.QTensor), type(w)
-assert torch.equal(w.dequantize().view(torch.int16), loaded["values"].view(torch.int16))
-print(w)"""
-        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT)
-        assert found.stdout.strip() == repr(q), found.stderr
+for name, w in loaded["saved"].items():
+    assert isinstance(w, numerics.QTensor), type(w)
+    assert torch.equal(w.dequantize().view(torch.int16), loaded["values"][name].view(torch.int16)), name
+    print(w)"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT)
+    assert found.stdout.splitlines() == [repr(q) for q in saved.values()], found.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import numerics as nx
 from numerics.backends.cpu import helpers, threads
 from tests.helpers.bits import assert_same_bits
+from tests.helpers.marks import either_sign
 
 BLOCKS = (3, 5, 7, 12, 24, 48, 96, 100)
 ODD = [
@@ -72,6 +73,7 @@ def test_blocks_that_do_not_divide_a_part_as_they_are_cut_in_earnest(monkeypatch
     assert_same_bits(found[2], found[0])
 
 
+@either_sign
 @pytest.mark.parametrize("dtype", ["fp4", "fp6_e2m3", "int4", *ODD], ids=str)
 def test_packed_codes_of_any_width_and_rows_of_any_length_are_cut_between_bytes(
     cut_small, monkeypatch, dtype
