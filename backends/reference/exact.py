@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple, SupportsFloat
 
 from numerics.formats.dtype import Element, Float, Integer
@@ -18,6 +18,7 @@ Exact = Fraction | float
 """A fraction, or a Python float for what fractions lack: -0.0, and Inf and NaN of either sign."""
 
 HALF = Fraction(1, 2)
+KEPT = 1 << 16  # answers that a function remembers: blocks are full of zeros, and asked for every executor
 
 
 def exactly(x: Fraction | SupportsFloat) -> Exact:
@@ -121,6 +122,7 @@ def magnitude(code: int, dtype: Float) -> Fraction:
     return (fraction + (1 << dtype.mantissa)) * power_of_two(exponent - dtype.bias - dtype.mantissa)
 
 
+@lru_cache(KEPT)
 def value(code: int, dtype: Element) -> Exact:
     """The number that a code stands for (docs/formats.md §1, §2).
 
@@ -205,6 +207,7 @@ def ladder(dtype: Float) -> Ladder:
     return Ladder([magnitude(code, dtype) for code in codes], codes)
 
 
+@lru_cache(KEPT)
 def round_magnitude(
     a: Fraction, dtype: Float, negative: bool, rounding: str, random: int | None = None
 ) -> int:
