@@ -20,6 +20,7 @@ from numerics.files import stream
 from numerics.files.checkpoint import BYTES_PER_ELEMENT, dequantize_file, quantize_file
 from numerics.files.chunks import Cut, random_bits, runs, size
 from numerics.files.safetensors import Reader, Writer
+from tests.helpers.marks import either_sign
 
 RNG = np.random.default_rng(0)
 TENSORS = {
@@ -71,6 +72,7 @@ def source(tmp_path_factory):
     return path
 
 
+@either_sign
 @pytest.mark.parametrize(("name", "options"), BLOCKS + ELEMENTS + SCHEMES + DRAWN)
 def test_what_comes_back_is_fake_quantize(source, tmp_path, name, options):
     for memory in (SMALL, LARGE):
