@@ -17,6 +17,7 @@ import numerics as nx
 from numerics import cli
 from numerics.cli.words import in_options
 from tests.helpers.children import LIMIT, child
+from tests.helpers.marks import either_sign
 
 RNG = np.random.default_rng(0)
 
@@ -307,6 +308,7 @@ def test_options_that_contradict_each_other_or_do_nothing_were_taken(tmp_path, o
     assert not out.exists()
 
 
+@either_sign
 @pytest.mark.parametrize("name", ["int4", "uint8", "fp4", "bfloat16", "mxfp4", "mx6", "nvfp4"])
 @pytest.mark.parametrize(
     "options",
