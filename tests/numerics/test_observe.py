@@ -24,6 +24,7 @@ from numerics import observe
 from numerics.observe import KL, MSE, OBSERVERS, Histogram, MinMax, MovingAverage, Percentile, Pof2, Pof2MSE
 from numerics.observe.bins import OCTAVES
 from tests.helpers.children import LIMIT, child
+from tests.helpers.marks import either_sign
 
 SCHEMES = [nx.per_tensor(), nx.per_channel(0), nx.per_channel(-1), nx.per_group(3), nx.per_group(2, axis=0)]
 KINDS = ["int8", "uint8", "int4", "fp8_e4m3", "fp4"]
@@ -67,6 +68,7 @@ def assert_same(came, due):
 # ---- MinMax: what quantize finds -----------------------------------------------------------------
 
 
+@either_sign
 @pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 @pytest.mark.parametrize("scale_type", ["float", "float32", "float16", "bfloat16", "pof2"])
 def test_min_max_of_one_batch_is_what_quantize_finds(host_executor, scheme, scale_type):
