@@ -162,8 +162,8 @@ class Hunt:
 
         def tried(code: str) -> None:
             nonlocal hunted, until
-            if code not in seen and time.monotonic() > until:
-                return
+            if code not in seen and self.counts["cases"] and time.monotonic() > until:
+                return  # one case is run however long Hypothesis took to make it
             outcome = seen[code] if code in seen else self._run(code)
             if outcome.key is None or outcome.key in self.known:
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,15 @@ def test_nothing_is_found(worker, name):
     hunt.go(SECONDS, finds.append)
     assert hunt.counts["cases"] > 0
     assert not finds, "\n".join(f"{find.key}\n{find.code}" for find in finds)
+
+
+def test_on_a_loaded_machine_no_case_was_run(worker):
+    """Hypothesis takes its time to make the first one."""
+    from hypothesis import strategies as st
+
+    hunt = Hunt("late", st.just("pass").map(lambda code: time.sleep(0.02) or code), worker, most=1)
+    hunt.go(0.01, lambda find: None)
+    assert hunt.counts["cases"] == 1
 
 
 @pytest.mark.parametrize(
