@@ -123,6 +123,7 @@ SPECIAL = {
     **{f"{d}.{verb}": lambda kind, n=n: {"packed": kind(np.zeros(n, np.uint8))}
        for d, n in ((nx.fp6_e2m3, 12), (nx.int8, 16)) for verb in ("unpack", "decode_packed")},
 }  # fmt: skip
+SPECIAL |= {f"{d}.check_options": lambda kind: {"bits": None} for d in (nx.fp6_e2m3, nx.int8)}
 SPECIAL["layouts.pack_words"] = lambda kind: {"codes": kind(np.zeros(32, np.uint8))}
 
 
