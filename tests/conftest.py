@@ -38,9 +38,9 @@ def stale() -> list[str]:
     return sorted(map(str, differ | (installed ^ here)))
 
 
-if stale():
+if differing := stale():
     pytest.exit(
-        f"the installed numerics is not this checkout ({len(stale())} modules differ, {stale()[0]} among "
+        f"the installed numerics is not this checkout ({len(differing)} modules differ, {differing[0]} among "
         "them): `make .venv/.installed`, or `python -m pytest` for the checkout itself", returncode=4,
     )  # fmt: skip
 

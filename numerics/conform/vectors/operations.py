@@ -249,9 +249,10 @@ def operation(
     if isinstance(d, Block):
         draw = Draw(seed=0) if rounding == "stochastic" else Draw()
         asked = BlockOptions(scale_rule or "floor", mode or "half_even", tensor_scale, draw)
-        d.check_options(_with_scale(d, asked), overflow)
+        asked = _with_scale(d, asked)
+        d.check_options(asked, overflow)
         rule = asked.scale_rule if mode and len(d.scale_rules) > 1 else None
-        return BlockOperation(name, mode, d, rule, _with_scale(d, asked).tensor_scale)
+        return BlockOperation(name, mode, d, rule, asked.tensor_scale)
     assert isinstance(d, Element)
     _refuse(True, f"{d} has no blocks", scale_rule=scale_rule, tensor_scale=tensor_scale)
     return ElementOperation(name, mode, d, d.check_overflow(overflow) if mode else None)
