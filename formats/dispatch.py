@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import importlib
-import os
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from types import ModuleType
 from typing import Any, Protocol
 
 from numerics.formats.errors import NumericsError, one_of, warn
+from numerics.formats.forking import imported
 
 
 class Owner(Protocol):
@@ -58,9 +55,6 @@ _homes: dict[str, _Home] = {}
 _backends: dict[str, Owner] = {}
 _missing: dict[str, NumericsError] = {}
 _said: set[str] = set()
-_importing = threading.RLock()
-_forking: list[bool] = []
-PATIENCE = 20.0  # seconds that a fork waits for another thread's import
 _faces: list[tuple[type, Owner]] = []
 _expected: dict[str, tuple[str, str]] = {}
 _converters: dict[str, tuple[str, str]] = {}
@@ -99,7 +93,7 @@ def register_converter(library: str, home: str, name: str) -> None:
 def converter(library: str) -> Any:
     """The function that turns what we have into that library's kind; its module is imported now."""
     home, name = _converters[library]
-    return getattr(importlib.import_module(home), name)
+    return getattr(imported(home), name)
 
 
 def names() -> Sequence[str]:
@@ -119,9 +113,7 @@ def module(name: str) -> ModuleType:
     """The module of that backend; errors as for `get`."""
     name = one_of("backend", name, _homes, _MEANT)
     try:
-        _let_imports_end_before_forks()
-        with _importing:
-            return importlib.import_module(_homes[name].module)
+        return imported(_homes[name].module)
     except NumericsError:  # it says itself why it does not run here
         raise
     except Exception as missing:  # of whatever library it stands on
@@ -138,27 +130,6 @@ def _lack(missing: Exception, extra: str | None) -> str:
     return f"cannot be imported: {kind}{missing}{help}"  # a library is there, but not one that serves
 
 
-@lru_cache(maxsize=1)
-def _let_imports_end_before_forks() -> None:
-    """A child must not wait for a module that a thread, lost to it, was importing.
-
-    The last registered is asked first: logging, which whatever is imported may want, comes earlier.
-    """
-    import logging  # noqa: F401
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
-
-
-def _before_fork() -> None:
-    _forking.append(_importing.acquire(timeout=PATIENCE))
-
-
-def _after_fork() -> None:
-    if _forking.pop():
-        _importing.release()
-
-
 def of(x: Any) -> Any:
     """Returns what a call with x goes to: the dispatch of x's library where it has one, else its backend."""
     return face(x) or owner(x)
@@ -172,7 +143,7 @@ def face(x: Any) -> Any:
     for library, (name, home) in _expected.items():
         kind = getattr(sys.modules.get(library), name, object)
         if kind is not object and isinstance(kind, type) and isinstance(x, kind):
-            importlib.import_module(home)
+            imported(home)
             return face(x)
     return None
 

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from numerics._version import __version__
 from numerics.formats import *  # noqa: F403
 from numerics.formats import __all__ as _formats
 from numerics.formats import dispatch as _dispatch
+from numerics.formats import forking as _forking
 from numerics.formats.blocks import *  # noqa: F403 - once more: mypy follows one star only
 from numerics.formats.dispatch import use
 from numerics.formats.errors import NumericsError
@@ -93,7 +93,7 @@ if not TYPE_CHECKING:
         elif name in _MODULES:
             found = _module(_MODULES[name])
         elif name in _LAZY:
-            found = getattr(importlib.import_module(_LAZY[name]), name)
+            found = getattr(_forking.imported(_LAZY[name]), name)
         else:
             raise AttributeError(f"module 'numerics' has no attribute {name!r}")
         globals()[name] = found
@@ -107,7 +107,7 @@ def __dir__() -> list[str]:
 
 def _module(name: str) -> Any:
     try:
-        return importlib.import_module(name)
+        return _forking.imported(name)
     except ImportError as missing:
         raise NumericsError(
             f"{name} needs {missing.name or missing}, which is not installed: "

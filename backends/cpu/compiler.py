@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from llvmlite import binding, ir
 from numba.core.compiler_lock import global_compiler_lock
 
-from numerics.backends.cpu import cache, forking
+from numerics.backends.cpu import cache, locks
 from numerics.backends.cpu.helpers import aside
 from numerics.backends.cpu.kernels import ieee_arithmetic
 from numerics.backends.cpu.lanes import I64
@@ -43,7 +43,7 @@ def undisturbed(function: Callable[[], T]) -> T:
 
     On this thread where it holds a compiler's lock: another would wait for it, and it for the other.
     """
-    return function() if forking.compiling() else aside(function)
+    return function() if locks.compiling() else aside(function)
 
 
 def build(name: str, words: int, emit: Emit) -> Kernel:

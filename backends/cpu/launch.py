@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from llvmlite import ir
 
-from numerics.backends.cpu import compiler, forking, kernels, threads
+from numerics.backends.cpu import compiler, kernels, locks, threads
 from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
 from numerics.backends.cpu.streams import WORDS, Stream
 from numerics.backends.host.executor import Array
@@ -144,8 +144,8 @@ class Launcher:
         found = self.kernels.get(name)
         if found is None:
             threads.count()  # a number that is refused is refused before anything is done
-            forking.give_way()
-            with forking.LOCK:
+            locks.give_way()
+            with locks.LOCK:
                 compiler.undisturbed(partial(self._build, name, words, emit))
             found = self.kernels[name]
         return found.run

@@ -8,8 +8,9 @@ True
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from numerics.formats.forking import imported
 
 _LAZY: dict[str, str] = {
     "Counterexample": "numerics.conform.verdict",
@@ -23,5 +24,5 @@ __all__ = [*_LAZY]
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        return getattr(imported(_LAZY[name]), name)
     raise AttributeError(f"module 'numerics.conform' has no attribute {name!r}")

@@ -86,3 +86,51 @@ print(os.waitpid(child, 0)[1], forked < 18, flush=True)
 os._exit(0)
 """
     assert run(code, str(after), seconds=300, NUMERICS_CACHE_DIR=str(tmp_path)) == "0 True"
+
+
+# The import of one module takes a while, and the fork comes in the midst of it.
+MIDST = """
+import os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore")
+import numpy as np, numerics as nx
+x, begun, name = np.ones(32, np.float32), threading.Event(), sys.argv[1]
+calls = {
+    "backend": lambda: nx.fp4.encode(x)[0] == 2,
+    "name": lambda: nx.quantize(x, nx.fp4).dequantize()[0] == 1,
+    "module": lambda: nx.observe.MinMax is not None,
+    "judge": lambda: nx.conform.check is not None,
+}
+
+class Slow:
+    def find_spec(self, found, path, target=None):
+        if found == name:
+            begun.set()
+            time.sleep(0.5)
+
+sys.meta_path.insert(0, Slow())
+threading.Thread(target=calls[sys.argv[2]], daemon=True).start()
+begun.wait(100)
+child = os.fork()
+if child == 0:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(60)
+    os._exit(0 if calls[sys.argv[2]]() else 3)
+print(os.waitpid(child, 0)[1], flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [
+        ("numerics.backends.cpu", "backend"),
+        ("numerics.backends.cpu.launch", "backend"),
+        ("numba.core", "backend"),
+        ("numerics.quantization", "name"),
+        ("numerics.observe.histogram", "module"),
+        ("numerics.conform.checking", "judge"),
+    ],
+)
+def test_a_fork_in_the_midst_of_an_import_waits_for_it(tmp_path, module, call):
+    """Children waited for ever where the first call of another thread was on its way (4 of 100 forks)."""
+    assert run(MIDST, module, call, seconds=200, NUMERICS_CACHE_DIR=str(tmp_path)) == "0"
