@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
 from numerics.model.plan import Row
+from numerics.model.watching import key_of, watched
 from numerics.observe import Observer, observer
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
@@ -56,6 +57,7 @@ class Static(Quantizer):
         super().__init__(name, spec)
         self.observed_by = observed_by
         self.watching: Observer | None = None
+        self.key = 0
         self.ready = False
         blocked = spec.blocked
         shared = () if blocked else spec.shared_shape(shape)
@@ -66,13 +68,12 @@ class Static(Quantizer):
         self.register_buffer("tensor_scale", unknown if blocked else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns x quantized and dequantized; x itself while it is watched.
+        """Returns x quantized and dequantized; x as it is while it is watched.
 
         Raises NumericsError where no scale is known yet.
         """
         if self.watching is not None:
-            self.watching.observe(x.detach())
-            return x
+            return cast(Tensor, watched(x.detach(), self.key))
         if not self.ready:
             raise NumericsError(
                 f"{self.name} has no scale yet: nx.calibrate(model, batches) finds it by {self.observed_by}, "
@@ -88,6 +89,7 @@ class Static(Quantizer):
     def watch(self) -> None:
         """From now on an observer sees what comes."""
         self.watching = observer(str(self.observed_by), self.spec)
+        self.key = key_of(self.watching)
 
     def found(self) -> None:
         """Takes the scale that the observer found."""
