@@ -183,7 +183,12 @@ def _reentrant(module: nn.Module) -> bool:
     if torch.is_grad_enabled() or not module.training:
         return False
     frame: Any = sys._getframe()
-    while frame is not None and frame.f_locals.get("self") is not module or frame and "_check" in frame.f_code.co_name:
+    while (
+        frame is not None
+        and frame.f_locals.get("self") is not module
+        or frame
+        and "_check" in frame.f_code.co_name
+    ):
         if frame.f_code.co_qualname == "CheckpointFunction.forward":
             return True
         frame = frame.f_back

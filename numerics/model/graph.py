@@ -26,7 +26,9 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
     found in it.
     """
     if plan.example is None:
-        raise NumericsError("mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)")
+        raise NumericsError(
+            "mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)"
+        )
     root = exported.export(model, plan.example, dynamic)
     writer = _Writer(root, plan, quantizers)
     writer.sites(model)
@@ -163,4 +165,3 @@ def freeze(root: GraphModule, packed: dict[int, Tensor]) -> None:
                 module._parameters[leaf] = packed[id(parameter)]  # type: ignore[assignment]
     root.graph.lint()
     root.recompile()
-

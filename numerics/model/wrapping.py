@@ -109,7 +109,9 @@ def wrap(
 def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
     if isinstance(came, Plan):
         if options:
-            raise NumericsError(f"{', '.join(options)} beside a Plan, which says it all: nx.plan(model, ...) anew")
+            raise NumericsError(
+                f"{', '.join(options)} beside a Plan, which says it all: nx.plan(model, ...) anew"
+            )
         came.check_model(model)
         return came
     return plan_of(model, came, **options) if came is not None else plan_of(model, **options)
@@ -118,7 +120,9 @@ def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
 def _check(model: nn.Module, plan: Plan, qat: str | None, threshold_init: str | None) -> None:
     planned = [row for row in plan.rows if row.spec is not None]
     if not planned:
-        raise NumericsError(f"this plan quantizes nothing: {plan.summary}; give weights=, activations= or rules=")
+        raise NumericsError(
+            f"this plan quantizes nothing: {plan.summary}; give weights=, activations= or rules="
+        )
     if qat in ("tqt", "lsq") and not any(row.spec and row.spec.dtype.kind == "integer" for row in planned):
         formats = ", ".join(sorted({row.spec.dtype.name for row in planned if row.spec}))
         raise NumericsError(f"qat={qat!r} learns scales of integer formats, and this plan has {formats} only")
@@ -186,7 +190,9 @@ def state_of(model: Any) -> State:
     """What a wrapped model was made of; raises NumericsError for another."""
     found = _notes(model).get(STATE) if isinstance(model, nn.Module) else None
     if not isinstance(found, State):
-        raise NumericsError(f"this {type(model).__name__} is not wrapped: nx.wrap(model, ...) makes one that is")
+        raise NumericsError(
+            f"this {type(model).__name__} is not wrapped: nx.wrap(model, ...) makes one that is"
+        )
     return found
 
 
@@ -373,7 +379,9 @@ def unwrap(model: nn.Module) -> nn.Module:
     return eager.unwrap(model)
 
 
-def quantize_(model: nn.Module, dtype: Any, *, rules: Any = None, example: Any = None, biases: Any = None) -> nn.Module:
+def quantize_(
+    model: nn.Module, dtype: Any, *, rules: Any = None, example: Any = None, biases: Any = None
+) -> nn.Module:
     """Packs the weights of a model in place: plan, wrap and freeze in one; prints the plan's last line.
 
     model: a torch module.  dtype: a format, its name, or a QuantSpec.  rules, example, biases: as for `plan`.
