@@ -71,7 +71,7 @@ def wrap(
     inplace: True wraps the model itself, in eager mode.
 
     Weights' thresholds begin with the weights, those of activations with the plan's example.  In graph mode
-    a torch.fx.GraphModule comes back.  Raises NumericsError for a plan that quantizes nothing or is of another
+    a torch.fx.GraphModule comes back, of the model in evaluation unless qat is given.  Raises NumericsError for a plan that quantizes nothing or is of another
     model, for options without effect, and for sites that the mode does not reach.
 
     >>> import torch
@@ -99,11 +99,25 @@ def wrap(
                                    if row.kind == "parameter" and row.spec}  # fmt: skip
     every |= {site: quantizer(row, qat, threshold_init) for site, row in made.sites.items()}
     _begin_weights(copied, made, every)
-    mode = graph if made.mode == "fx_graph_mode" else eager
-    wrapped: nn.Module = mode.wrap(copied, made, every)
+    if made.mode == "fx_graph_mode":
+        wrapped = _graph(copied, made, every, qat)
+    else:
+        wrapped = eager.wrap(copied, made, every)
     _notes(wrapped)[STATE] = State(made, model, qat)
     _begin_activations(wrapped, made)
     return wrapped
+
+
+def _graph(copied: nn.Module, made: Plan, every: dict[Any, nn.Module], qat: str | None) -> nn.Module:
+    """The graph: what is not trained is of the model in evaluation."""
+    modes = {module: module.training for module in copied.modules()}
+    if qat is None:
+        copied.eval()
+    try:
+        return graph.wrap(copied, made, every)
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
