@@ -12,7 +12,7 @@ QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(add
 	bad_input blocks casts dialect elements facts out quark what_comes_in)) \
 	$(addprefix tests/numerics/test_, $(addsuffix .py, interop layouts quantization view)) \
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
-	-k "(not test_blocks or specials) and not pack_and_unpack and not every_option and not any_"
+	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 
 .PHONY: demo test quick test-only check verify fuzz platforms bench compile runtimes peers clean
 
