@@ -54,7 +54,8 @@ def test_every_float32_input(dtype, rounding, overflow):
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("dtype", FLOATS, ids=repr)
 def test_every_float32_input_that_decides(dtype, rounding):
-    for overflow in dtype.overflows:
+    every = LONG or dtype.bits < 16 or rounding == "half_even"  # the longest lists of steps
+    for overflow in dtype.overflows if every else dtype.overflows[-1:]:
         found = prove(EXECUTOR, dtype, rounding, overflow, near_steps)
         assert found.inputs > 1 << 19
         assert found.mismatches == 0, f"{overflow}: {found}"
