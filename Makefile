@@ -35,8 +35,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check -q .
 	cd $(VENV) && bin/python -m mypy -p numerics --config-file ../pyproject.toml --cache-dir ../.mypy_cache
 
-verify: $(STAMP) ## the long proofs: every rounding of every format, every block exponent, every scale
+verify: $(STAMP) ## the long proofs: every rounding of every format, every block exponent, every scale; no turns
 	NUMERICS_TEST_LONG=1 NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q $(PROOFS)
+	NUMERICS_TEST_LONG=1 $(BIN)/pytest -n 2 --dist worksteal -m "not proof" -q tests/backends tests/laws tests/numerics/conform
 	$(BIN)/python -m tests.verify
 
 MINUTES ?= 60
