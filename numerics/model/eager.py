@@ -108,10 +108,14 @@ def _entered(module: Any, entry: str, args: Any, kwargs: Any) -> tuple[Any, Any]
 
 @cache
 def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]:
-    """The class of modules of a base class, of which some parameters are read quantized."""
+    """The class of modules of a base class, of which some parameters are read quantized.
+
+    It has the name of the base class: others write that down (transformers in its config.json).
+    """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}
-    return type(f"Quantized{base.__name__}", (Quantized, base), {**members, **properties})
+    made: type[nn.Module] = type(base.__name__, (Quantized, base), {**members, **properties})
+    return made
 
 
 def _reading(leaf: str) -> Any:
@@ -119,14 +123,15 @@ def _reading(leaf: str) -> Any:
 
     def read(module: nn.Module) -> Any:
         x = module._parameters.get(leaf)
-        return x if x is None else module._modules[f"quantize_{leaf}"](x)
+        quantizer: Any = module._modules[f"quantize_{leaf}"]
+        return x if x is None else quantizer(x)
 
     return read
 
 
 def _blank(base: type[nn.Module], leaves: tuple[str, ...]) -> nn.Module:
-    made: nn.Module = quantized_class(base, leaves).__new__(quantized_class(base, leaves))
-    return made
+    kind: Any = quantized_class(base, leaves)  # type: ignore[arg-type]
+    return kind.__new__(kind)
 
 
 def base_of(module: nn.Module) -> type[nn.Module]:
@@ -142,7 +147,7 @@ def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
             f"hooks "
             "make it): wrap the model before that is put there"
         )
-    module.__class__ = quantized_class(base_of(module), leaves)
+    module.__class__ = quantized_class(base_of(module), leaves)  # type: ignore[arg-type]
 
 
 # ---- functions of a forward -----------------------------------------------------------------------
@@ -155,7 +160,7 @@ class _Sites(TorchFunctionMode):
 
     def __init__(self, module: Any) -> None:
         super().__init__()
-        self.module = module
+        self.module: nn.Module = module
         self.counts: Counter[str] = Counter()
         self.hook = None if torch.compiler.is_compiling() else _checkpointing()
 
@@ -166,7 +171,7 @@ class _Sites(TorchFunctionMode):
             return func(*args, **kwargs)
         index = self.counts[name]
         self.counts[name] += 1
-        sites = self.module.numerics_sites.get((name, index))
+        sites = self.module.__dict__["numerics_sites"].get((name, index))
         if sites is None:
             return func(*args, **kwargs)
         if not torch.compiler.is_compiling():
@@ -276,7 +281,7 @@ def _place_sites(
         module = modules[name]
         for site, attribute in sites.items():
             module.add_module(attribute, quantizers[site])
-        if isinstance(module, ONE_PRODUCT) and all(s.index == 0 and s.place in (0, OUT) for s in sites):
+        if isinstance(module, ONE_PRODUCT) and all(s.number == 0 and s.place in (0, OUT) for s in sites):
             for site, attribute in sites.items():
                 module.__dict__["numerics_exit" if site.place == OUT else "numerics_entry"] = attribute
             changed[module] = None
@@ -293,16 +298,16 @@ def _place_sites(
 def _by_function(sites: dict[Site, str]) -> dict[tuple[str, int], dict[int, str]]:
     found: dict[tuple[str, int], dict[int, str]] = {}
     for site, attribute in sites.items():
-        found.setdefault((site.operation, site.index), {})[site.place] = attribute
+        found.setdefault((site.operation, site.number), {})[site.place] = attribute
     return found
 
 
 def _attribute(site: Site) -> str:
     """The name of the quantizer of a site, in its module."""
     place = "out" if site.place == OUT else str(site.place)
-    if site.index == 0:
+    if site.number == 0:
         return f"quantize_{site.operation}_{place}"
-    return f"quantize_{site.operation}{site.index}_{place}"
+    return f"quantize_{site.operation}{site.number}_{place}"
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -314,7 +319,7 @@ def unwrap(model: nn.Module) -> nn.Module:
             del module._modules[name]  # type: ignore[attr-defined]
         for name in ("numerics_sites", "numerics_entry", "numerics_exit"):
             module.__dict__.pop(name, None)
-        module.__class__ = module._base
+        module.__class__ = module._base  # type: ignore[assignment]
     return model
 
 
@@ -324,6 +329,6 @@ def freeze(model: nn.Module, packed: dict[int, Tensor]) -> None:
         if isinstance(module, Quantized) and module._leaves:
             for leaf in module._leaves:
                 parameter = module._parameters[leaf]  # type: ignore[attr-defined]
-                module._parameters[leaf] = packed[id(parameter)]  # type: ignore[attr-defined]
+                module._parameters[leaf] = packed[id(parameter)]  # type: ignore[assignment]
                 del module._modules[f"quantize_{leaf}"]  # type: ignore[attr-defined]
             become(module, ())  # type: ignore[arg-type]

@@ -144,13 +144,15 @@ def _owner(
 
 def regions(at: GraphModule, node: Node) -> Iterator[tuple[GraphModule, list[Any]]]:
     """The graphs inside an operator, each with what goes in; raises NumericsError for one not known here."""
-    kind = str(node.target.name() if callable(getattr(node.target, "name", None)) else node.target)
+    name = getattr(node.target, "name", None)
+    kind = str(name() if callable(name) else node.target)
+    args: Any = node.args
     if "cond" in kind:
-        pairs = [(node.args[1], node.args[3]), (node.args[2], node.args[3])]
+        pairs = [(args[1], args[3]), (args[2], args[3])]
     elif "set_grad_enabled" in kind:
-        pairs = [(node.args[1], node.args[2:])]
+        pairs = [(args[1], args[2:])]
     elif "autocast" in kind:
-        pairs = [(node.args[4], node.args[5:])]
+        pairs = [(args[4], args[5:])]
     else:
         raise NumericsError(
             f"{kind}: a region of a graph that is not known here; known are {', '.join(REGIONS)}. "
@@ -239,9 +241,9 @@ def _unknown(root: GraphModule, at: GraphModule, node: Node, found: Found) -> No
     for x in node.all_input_nodes:
         shape = shape_of(x)
         if x.op == "get_attr" and shape is not None and len(shape) > 1 and len(node.all_input_nodes) > 1:
-            value = attribute(root, x.target)
+            value = attribute(root, str(x.target))
             if isinstance(value, nn.Parameter) and value.is_floating_point():
-                found.unknown.setdefault(x.target, f"{_stack(node)[1] or 'model'}:{name}")
+                found.unknown.setdefault(str(x.target), f"{_stack(node)[1] or 'model'}:{name}")
 
 
 def graphs(root: GraphModule) -> list[GraphModule]:

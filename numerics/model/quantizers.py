@@ -154,7 +154,7 @@ class Learned(nn.Module):
     @property
     def spec(self) -> QuantSpec:
         """How it quantizes."""
-        return cast(QuantSpec, self.learns.spec)
+        return self.learns.spec
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, with the gradients of what is learned."""

@@ -33,11 +33,11 @@ class Site(NamedTuple):
 
     module: str
     operation: str
-    index: int
+    number: int
     place: int
 
     def __str__(self) -> str:
-        number = f"#{self.index}" if self.index else ""
+        number = f"#{self.number}" if self.number else ""
         place = "out" if self.place == OUT else self.place
         return f"{self.module or 'model'}:{self.operation}{number}[{place}]"
 
@@ -119,7 +119,8 @@ class Found:
     ) -> None:
         """Notes a product: origin(x) gives the Origin of a factor, or None where it is computed."""
         rows = PRODUCTS[site.operation].rows
-        computed, weights = [], []
+        computed: list[tuple[int, Seen]] = []
+        weights: list[str] = []
         for place, came, axes in factors:
             for x in came if isinstance(came, (list, tuple)) else [came]:
                 shape = shape_of(x)

@@ -252,8 +252,8 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     before = [(one, one.ready, dict(one._buffers.items())) for one in static]
     for one in static:
         one.watch()
-    for one in learned:
-        one.forward = _beginning(one)  # type: ignore[method-assign]
+    for begins in learned:
+        begins.forward = _beginning(begins)  # type: ignore[method-assign]
     try:
         count = _run_all(model, batches)
         if not count:
@@ -267,8 +267,8 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             one._buffers.update(buffers)
         raise
     finally:
-        for one in learned:
-            one.__dict__.pop("forward", None)
+        for begins in learned:
+            begins.__dict__.pop("forward", None)
     return model
 
 
