@@ -12,8 +12,9 @@ from torch.fx import GraphModule, Node
 
 from numerics.formats.errors import NumericsError
 from numerics.model import exported
-from numerics.model.plan import Plan, Row
+from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
+from numerics.model.rows import Row
 from numerics.model.trace import OUT, Site
 from numerics.tensor.qtensor import QTensor
 

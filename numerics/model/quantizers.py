@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
-from numerics.model.plan import Row
+from numerics.model.rows import Row
 from numerics.model.watching import key_of, watched
 from numerics.observe import Observer, observer
 from numerics.quantization import quantize

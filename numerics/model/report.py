@@ -19,9 +19,10 @@ from numerics.backends.host.tensors import as_array
 from numerics.formats.errors import NumericsError
 from numerics.model import eager
 from numerics.model.folding import fold
-from numerics.model.plan import Plan, Row, described, stored_bytes
-from numerics.model.plan import plan as plan_of
+from numerics.model.plan import Plan
+from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import Learned, Quantizer, Static, quantizers
+from numerics.model.rows import Row, described, stored_bytes
 from numerics.model.rules import spec_of
 from numerics.model.trace import arguments, as_in_use
 from numerics.model.wrapping import shared_copy, state_of, wrap
@@ -130,15 +131,17 @@ def report(
         batches = [state.plan.example]
     twin = _twin(model)
     rows = _by_layer(state.plan)
-    sums = {name: _Sums() for name in rows}
-    whole, count = ErrorSums(), 0
+    judged = _Judged({name: _Sums() for name in rows}, {c: norm for norm, c in state.plan.fold.items()})
+    count = 0
     for batch in batches:
-        _run_pair(twin, reference, batch, sums, whole, {conv: norm for norm, conv in state.plan.fold.items()})
+        _run_pair(twin, reference, batch, judged)
         count += 1
     if not count:
         raise NumericsError("no batch came: batches= is empty, or an iterator that was used up")
-    layers = [_layer(name, rows[name], sums[name]) for name in rows]
-    return Report(tuple(sorted(layers, key=lambda one: (one.local, one.cumulative))), whole.error.sqnr, count)
+    layers = [_layer(name, rows[name], judged.layers[name]) for name in rows]
+    return Report(
+        tuple(sorted(layers, key=lambda one: (one.local, one.cumulative))), judged.whole.error.sqnr, count
+    )
 
 
 def _by_layer(plan: Plan) -> dict[str, list[Row]]:
@@ -187,14 +190,22 @@ def _twin(model: nn.Module) -> nn.Module:
     return found
 
 
-def _run_pair(
-    model: nn.Module, reference: nn.Module, batch: Any, sums: dict[str, _Sums], whole: ErrorSums,
-    after: dict[str, str],
-) -> None:  # fmt: skip
-    """Runs the reference, the model, and each layer of the model on the reference's inputs.
+@dataclass
+class _Judged:
+    """What is summed up of a model.
 
-    after: of a convolution the normalization that it took in: what that returned is due.
+    layers: by the names of modules.  after: of a convolution the normalization that it took in: what that
+    returned is due.
     """
+
+    layers: dict[str, _Sums]
+    after: dict[str, str]
+    whole: ErrorSums = field(default_factory=ErrorSums)
+
+
+def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judged) -> None:
+    """Runs the reference, the model, and each layer of the model on the reference's inputs."""
+    sums, after = judged.layers, judged.after
     args, kwargs = arguments(batch)
     with as_in_use(reference), _recorded(reference, [*sums, *after.values()]) as due:
         expected = reference(*args, **kwargs)
@@ -210,7 +221,7 @@ def _run_pair(
             ):
                 _add(sums[name].cumulative, out, own)
                 _add(sums[name].local, out, modules[name](*inputs, **named))
-    _add(whole, expected, actual)
+    _add(judged.whole, expected, actual)
 
 
 Calls = dict[str, list[tuple[Any, Any, Any]]]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from numerics.formats.errors import NumericsError, one_of, truth
+from numerics.formats.errors import NumericsError, one_of
 from numerics.model import eager, graph
 from numerics.model.folding import fold
 from numerics.model.plan import Plan
-from numerics.model.plan import plan as plan_of
+from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
 from numerics.model.trace import arguments, as_in_use
 from numerics.train import THRESHOLD_INIT
@@ -58,7 +58,6 @@ def wrap(
     *,
     qat: str | None = None,
     threshold_init: str | None = None,
-    inplace: bool = False,
     **arguments_of_plan: Any,
 ) -> nn.Module:
     """Returns a model that computes as a plan says: quantized parameters, inputs and outputs of products.
@@ -71,7 +70,6 @@ def wrap(
         integer formats of the plan; its other formats are straight through.
     threshold_init: where the thresholds of tqt begin: _3SD (weights, by default), _LL_J or _KL_J
         (activations).
-    inplace: True wraps the model itself, in eager mode.
 
     Weights' thresholds begin with the weights, those of activations with the plan's example.  In graph mode
     a torch.fx.GraphModule comes back, of the model in evaluation unless qat is given.
@@ -91,10 +89,15 @@ def wrap(
         qat = str(one_of("qat", qat, QAT))
     if threshold_init is not None:
         threshold_init = str(one_of("threshold initialization", threshold_init, THRESHOLD_INIT))
+    return _wrapped(model, made, qat, threshold_init)
+
+
+def _wrapped(
+    model: nn.Module, made: Plan, qat: str | None = None, threshold_init: str | None = None,
+    inplace: bool = False,
+) -> nn.Module:  # fmt: skip
+    """The model by a plan: a copy of its modules, or itself."""
     _check(model, made, qat, threshold_init)
-    inplace = truth("inplace", inplace)
-    if inplace and made.mode == "fx_graph_mode":
-        raise NumericsError("inplace=True: a graph is another module; leave it out in mode='fx_graph_mode'")
     if STATE in _notes(model):
         raise NumericsError("this model is wrapped already; nx.unwrap(model) gives back what it was")
     copied = model if inplace else shared_copy(model)
@@ -159,8 +162,8 @@ def shared_copy(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, {id(x): x for x in tensors})
     except Exception as wrong:
         raise NumericsError(
-            f"this {type(model).__name__} cannot be copied: {type(wrong).__name__}: {wrong}; "
-            "inplace=True wraps it as it is"
+            f"this {type(model).__name__} cannot be copied: {type(wrong).__name__}: {wrong}; a __deepcopy__ of "
+            "what is in the way lets it be, and nx.quantize_ packs weights without a copy"
         ) from wrong
 
 
@@ -418,6 +421,6 @@ def quantize_(
     ('TensorQTensor', QuantSpec('mxfp4'))
     """
     made = plan_of(model, dtype, rules=rules, example=example, biases=biases)
-    frozen = freeze(wrap(model, made, inplace=True))
+    frozen = freeze(_wrapped(model, made, inplace=True))
     print(made.summary)
     return frozen

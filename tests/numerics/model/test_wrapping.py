@@ -363,8 +363,6 @@ def test_a_branch_that_no_batch_reached_has_a_scale():
         ({"qat": "lsq", "weights": nx.QuantSpec("int8", symmetric=False)}, "symmetric"),
         ({"threshold_init": "_3SD"}, "belongs to qat='tqt'"),
         ({"qat": "tqt", "threshold_init": "_4SD"}, "_3SD"),
-        ({"inplace": True, "mode": "fx_graph_mode"}, "inplace"),
-        ({"inplace": 1}, "inplace"),
         ({"weights": None}, "quantizes nothing"),
     ],
 )

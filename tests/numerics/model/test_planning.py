@@ -190,7 +190,7 @@ def test_a_page_shows_names_as_markup(tmp_path):
     m = nn.ModuleDict({"<b>": nn.Linear(32, 8)})
     m.forward = lambda x: m["<b>"](x)
     nx.plan(m, "int8", example=torch.ones(1, 32)).save(tmp_path / "p.html")
-    assert "&lt;b&gt;.weight" in (tmp_path / "p.html").read_text()
+    assert "&lt;b&gt;.weight" in (tmp_path / "p.html").read_text(encoding="utf-8")
     with pytest.raises(nx.NumericsError, match=r"\.toml"):
         nx.plan(m, "int8", example=torch.ones(1, 32)).save(tmp_path / "p.yaml")
 
@@ -199,7 +199,7 @@ def test_a_page_shows_names_as_markup(tmp_path):
 @pytest.mark.parametrize("suffix", ["toml", "json"])
 def test_a_file_that_is_no_plan_is_one(tmp_path, text, suffix):
     path = tmp_path / f"plan.{suffix}"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(nx.NumericsError):
         nx.Plan.load(path)
 
