@@ -68,8 +68,9 @@ def gguf_type(q: QTensor) -> str:
 def _check_blocks(q: QTensor) -> None:
     """Whole blocks along the last axis."""
     shape = tuple(q.shape)
-    if q.spec.blocked:
-        lie, axis = f"axis {q.axis}", check_axis(q.axis, shape)  # type: ignore[arg-type]  # blocks have one
+    axis: int | None
+    if q.axis is not None:
+        lie, axis = f"axis {q.axis}", check_axis(q.axis, shape)
     else:
         scheme = q.spec.scheme_of_elements
         lie, axis = repr(scheme), q.spec.partition(shape).axis if scheme.size == BLOCK else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -141,11 +141,12 @@ def _layers(model: nn.Module) -> dict[str, Stored]:
         )
     seen: set[int] = set()
     for name, place in quantized.items():
+        q = cast(TensorQTensor, place.tensor)
         try:
             layer = _layer_of(name, place)
-            if id(place.tensor) not in seen:
-                found[layer] = _stored(place.tensor)
-            seen.add(id(place.tensor))
+            if id(q) not in seen:
+                found[layer] = _stored(q)
+            seen.add(id(q))
         except Unfit as why:
             reasons.setdefault(str(why), []).append(name)
     if not reasons:
@@ -317,9 +318,9 @@ def _of_integers(q: TensorQTensor) -> Stored:
     """Integers: words of 32 bits, each row from a word on, and the smallest code is 0."""
     d, strategy = q.spec.element, _strategy(q)
     zero = _zero_points(q, d)
+    zeros: dict[str, Any] = {} if zero is None else {"zp_dtype": "torch.int8"}
     scheme = Scheme.of(
-        "pack-quantized", num_bits=d.bits, type="int", symmetric=zero is None,
-        **({} if zero is None else {"zp_dtype": "torch.int8"}), **strategy,
+        "pack-quantized", num_bits=d.bits, type="int", symmetric=zero is None, **zeros, **strategy
     )  # fmt: skip
     beside = {"weight_scale": _scales(q), "weight_shape": torch.tensor(list(q.shape), device=q.packed.device)}
     if zero is not None and strategy["strategy"] == "tensor":

@@ -133,7 +133,7 @@ def config_of(model: Any, config: Any) -> dict[str, Any]:
 
     config: a mapping, or what has `to_dict`, instead of the model's own.  Raises NumericsError without one.
     """
-    found = getattr(model, "config", None) if config is None else config
+    found: Any = getattr(model, "config", None) if config is None else config
     if hasattr(found, "to_dict"):
         found = found.to_dict()
     if not isinstance(found, Mapping):

@@ -266,11 +266,12 @@ class Quantize(ConversionOps):
         self, input_dict: dict[str, Any], *_: Any, full_layer_name: str = "", **others: Any
     ) -> dict[str, Any]:
         """Returns Parameters by their names; of several tensors those that the choice has stay float."""
-        found = {}
+        found: dict[str, Any] = {}
         for key, came in input_dict.items():
             name = key if key in self.quantizer.specs else full_layer_name
             value, spec = _single(came), self.quantizer.specs.get(name)
-            found[name] = value if spec is None else nn.Parameter(quantize(value, spec), requires_grad=False)
+            made: Any = value if spec is None else quantize(value, spec)
+            found[name] = made if spec is None else nn.Parameter(made, requires_grad=False)
         return found
 
 

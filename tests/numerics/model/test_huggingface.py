@@ -28,7 +28,7 @@ SPECS = {
     "int8 of halves": nx.QuantSpec("int8", scheme="per_channel(0)", scale_type="float16"),
     "an own format": nx.QuantSpec(nx.float_format(3, 2), scheme="per_group(16)"),
 }  # fmt: skip
-SPECS_OF_ALL = {d.name: nx.QuantSpec(d) for d in nx.dtypes() if not getattr(d, "wide", False)}
+SPECS_OF_ALL = {d.name: nx.QuantSpec(d) for d in nx.dtypes() if getattr(d, "signed", True)}
 
 
 @pytest.fixture(autouse=True)
