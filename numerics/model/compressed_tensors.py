@@ -22,8 +22,10 @@ from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import fp8_e4m3
 from numerics.formats.integers import int8
+from numerics.model.eager import base_of
 from numerics.model.folder import CONFIG, SHARD, config_of, write_folder
 from numerics.model.places import Place, check_model, float_type, folded, parameters, stored
+from numerics.model.quantizers import quantizers
 from numerics.pytorch.qtensor import TensorQTensor
 
 METHOD = "compressed-tensors"
@@ -114,7 +116,7 @@ weight: it has no mx6; mxfp6_e2m3 would fit.  Nothing was written
     layers = _layers(model)
     kind = _model_type(model, layers)
     said |= {
-        "dtype": str(kind).removeprefix("torch."), "architectures": [_class_of(model)],
+        "dtype": str(kind).removeprefix("torch."), "architectures": [base_of(model).__name__],
         "quantization_config": quantization_config(model, layers),
     }  # fmt: skip
     said.pop("torch_dtype", None)  # its older name
@@ -131,6 +133,7 @@ def _layers(model: nn.Module) -> dict[str, Stored]:
     """The quantized layers by name; of tied ones the first.  Raises NumericsError for what has no place."""
     found: dict[str, Stored] = {}
     reasons: dict[str, list[str]] = {}
+    _check_weights_only(model)
     quantized = {
         name: place for name, place in stored(model).items() if isinstance(place.tensor, TensorQTensor)
     }
@@ -159,9 +162,24 @@ def _layers(model: nn.Module) -> dict[str, Stored]:
     return found
 
 
+def _check_weights_only(model: nn.Module) -> None:
+    """Raises NumericsError for a wrapped model that is not frozen, or that quantizes what it computes."""
+    learning = folded(f"{owner}.{leaf}" if owner else leaf for owner, module in model.named_modules()
+                      for leaf in getattr(module, "_leaves", ()))  # fmt: skip
+    if learning:
+        raise NumericsError(
+            f"{learning}: quantized when they are read; nx.freeze(model) makes QTensors of them"
+        )
+    if computed := [one.name for one in quantizers(model)]:
+        raise NumericsError(
+            f"{folded(computed)}: tensors that are computed are quantized too, and this stores weights only; "
+            "plan them without activations= and outputs="
+        )
+
+
 def _layer_of(name: str, place: Place) -> str:
     """The name of the layer; raises Unfit where it is none that compressed-tensors serves."""
-    module, kind = place.module, type(place.module).__name__
+    module, kind = place.module, base_of(place.module).__name__
     if not isinstance(module, (nn.Linear, nn.Embedding)) or kind == "NonDynamicallyQuantizableLinear":
         raise Unfit(f"it serves nn.Linear and nn.Embedding, not {kind}; leave it in float")
     if place.leaf != "weight":
@@ -421,8 +439,3 @@ def _dropped(model: nn.Module) -> set[str]:
         name for name, source in tied.items()
         if name in every and source in every and every[name].tensor is every[source].tensor
     }  # fmt: skip
-
-
-def _class_of(model: nn.Module) -> str:
-    """The name of its class, of those that this package has not made."""
-    return next(cls.__name__ for cls in type(model).__mro__ if not cls.__module__.startswith("numerics."))

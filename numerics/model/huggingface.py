@@ -7,32 +7,29 @@ tensors and a JSON text in the metadata of the files, and `from_pretrained` make
 
 from __future__ import annotations
 
-import dataclasses
-import fnmatch
 import json
-import math
-import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from numerics.files.safetensors import Reader
 from numerics.formats.errors import NumericsError, hint, said, warn
-from numerics.formats.rounding import check_random
 from numerics.model.extras import missing
 from numerics.model.loading import footprint
 from numerics.model.places import Place, folded, parameters, replace
+from numerics.model.plan import along, stored_bytes
+from numerics.model.rules import Asked, rules_of, spec_of
+from numerics.model.without_example import looked_at
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, rebuilt
 from numerics.quantization import quantize
-from numerics.tensor.parts import PARTS, parts_of
+from numerics.tensor.parts import PARTS
 from numerics.tensor.spec import QuantSpec
 
 try:
     from transformers.core_model_loading import ConversionOps
-    from transformers.pytorch_utils import Conv1D
     from transformers.quantizers import HfQuantizer
     from transformers.quantizers.auto import register_quantization_config, register_quantizer
     from transformers.quantizers.quantizers_utils import should_convert_module
@@ -83,7 +80,7 @@ class NumericsConfig(QuantizationConfigMixin):
         if spec is None:
             raise NumericsError("NumericsConfig needs a format, such as NumericsConfig('mx6')")
         self.spec = _spec(spec)
-        self.rules = {_pattern(where): None if what is None else _spec(what) for where, what in _pairs(rules)}
+        self.rules = _rules(rules)
         self.modules_to_not_convert = None if modules_to_not_convert is None else list(modules_to_not_convert)
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,35 +100,22 @@ class NumericsConfig(QuantizationConfigMixin):
 
 def _spec(came: Any) -> QuantSpec:
     """A spec from whatever names one, and from the text that config.json has."""
-    text = isinstance(came, str) and came.startswith("{")
-    found = QuantSpec.parse(came) if text else came if isinstance(came, QuantSpec) else QuantSpec(came)
-    check_random(found.rounding, None, None)
+    if isinstance(came, str) and came.startswith("{"):
+        came = QuantSpec.parse(came)
+    return cast(QuantSpec, spec_of("spec", came))
+
+
+def _rules(came: Any) -> dict[str, QuantSpec | None]:
+    """The rules: of patterns, since config.json holds no classes, and of weights."""
+    if came is not None and not isinstance(came, Mapping):
+        raise NumericsError(f"rules are a table of patterns and formats, not {said(came)}")
+    found = {}
+    for where, what in (came or {}).items():
+        if not isinstance(where, str):
+            raise NumericsError(f"a rule is for a pattern of names, such as '*.q_proj', not {said(where)}")
+        found[where] = None if what is None else _spec(what)
+    rules_of(found)  # which refuses what is no pattern
     return found
-
-
-def _pairs(rules: Any) -> list[tuple[Any, Any]]:
-    if rules is None:
-        return []
-    if not isinstance(rules, Mapping):
-        raise NumericsError(f"rules are a table of patterns and formats, not {said(rules)}")
-    return list(rules.items())
-
-
-def _pattern(where: Any) -> str:
-    if not isinstance(where, str):
-        raise NumericsError(f"a rule is for a pattern of names, such as '*.q_proj', not {said(where)}")
-    if where.startswith("re:"):
-        try:
-            re.compile(where[3:])
-        except re.error as wrong:
-            raise NumericsError(f"rule {where!r} is not a regular expression: {wrong}") from None
-    return where
-
-
-def _matches(where: str, names: Sequence[str]) -> bool:
-    if where.startswith("re:"):
-        return any(re.match(where[3:], name) for name in names)
-    return any(fnmatch.fnmatchcase(name, where) for name in names)
 
 
 # ---- which parameters ----------------------------------------------------------------------------------
@@ -148,61 +132,71 @@ class Choice:
     left: list[str]
 
 
+UNTOLD = "untold"
+Told = QuantSpec | str | None
+
+
 def choose(model: Any, config: NumericsConfig) -> Choice:
     """Returns what a transformers model's parameters get; raises NumericsError as NumericsConfig says."""
     places = {name: place for name, place in parameters(model).items()
               if place.tensor.ndim >= 2 and place.tensor.dtype in FLOATS}  # fmt: skip
-    told = {name: _told(name, config) for name in places}
-    _check_taken(config, places)
+    told, axes = _told(places, config), _axes(model, places)
     output = model.get_output_embeddings()
-    usual = {
-        name: None if place.module is output else _usual(place, config.spec) for name, place in places.items()
-    }
+    usual = {name for name, axis in axes.items() if axis is not None and places[name].module is not output}
     specs: dict[str, QuantSpec | None] = {}
     for names in _tied(model, places):
-        found = {told[name] for name in names if told[name] is not UNTOLD}
-        if len(found) > 1:
-            raise NumericsError(f"{' and '.join(names)} are tied, and the rules tell them different things")
-        if found:
-            (what,) = found
-            kept = [_placed(places[names[0]], what) if isinstance(what, QuantSpec) else None]
-        else:
-            kept = [usual[name] for name in names]
-        specs |= dict.fromkeys(names, None if None in kept else kept[0])
-    floats = (nn.Embedding, nn.Linear)
-    left = [name for name, spec in specs.items() if spec is None and told[name] is UNTOLD
-            and not isinstance(places[name].module, floats)]  # fmt: skip
+        spec = _of_one(names, told, config.spec if usual.issuperset(names) else None)
+        for name in names:
+            shape = tuple(places[name].tensor.shape)
+            specs[name] = None if spec is None else along(spec, axes.get(name), shape)
+    left = [name for name, spec in specs.items()
+            if spec is None and told[name] is UNTOLD and name not in axes]  # fmt: skip
     return Choice(specs, left)
 
 
-UNTOLD = "untold"
+def _of_one(names: Sequence[str], told: Mapping[str, Told], usual: QuantSpec | None) -> QuantSpec | None:
+    """What a parameter of those names gets; raises NumericsError where they are told different things."""
+    found = {told[name] for name in names} - {UNTOLD}
+    if len(found) > 1:
+        raise NumericsError(f"{' and '.join(names)} are tied, and the rules tell them different things")
+    return cast(QuantSpec | None, found.pop()) if found else usual
 
 
-def _told(name: str, config: NumericsConfig) -> QuantSpec | str | None:
-    """What the rules and modules_to_not_convert say of a parameter."""
-    names = (name, name.rpartition(".")[0])
-    for where, spec in config.rules.items():
-        if _matches(where, names):
-            return spec
-    kept = config.modules_to_not_convert or ()
-    return None if any(_keeps(where, names) for where in kept) else UNTOLD
-
-
-def _keeps(where: str, names: Sequence[str]) -> bool:
-    """Is a parameter or its module one that transformers would not convert?"""
-    return not all(should_convert_module(name, [where]) for name in names)
-
-
-def _check_taken(config: NumericsConfig, places: Mapping[str, Place]) -> None:
-    """Raises NumericsError for what matches no parameter that could be quantized."""
-    both = [(name, name.rpartition(".")[0]) for name in places]
-    idle = [where for where in config.rules if not any(_matches(where, names) for names in both)]
-    kept = config.modules_to_not_convert or ()
-    idle += [where for where in kept if not any(_keeps(where, names) for names in both)]
+def _told(places: Mapping[str, Place], config: NumericsConfig) -> dict[str, Told]:
+    """What the rules and modules_to_not_convert say of each; raises NumericsError for what has no effect."""
+    asked, kept = Asked(rules_of(config.rules)), config.modules_to_not_convert or ()
+    idle, found = set(kept), {}
+    for name, place in places.items():
+        owner = name.rpartition(".")[0]
+        rule = asked.rule("weights", [name], [(owner, place.module)])
+        keeping = {
+            where for where in kept if not all(should_convert_module(n, [where]) for n in (name, owner))
+        }
+        idle -= keeping
+        found[name] = rule.specs["weights"] if rule else None if keeping else UNTOLD
+    names = [*places, *{name.rpartition(".")[0]: None for name in places}]
+    asked.check(names)
     if idle:
-        owners = sorted({name for names in both for name in names})
-        near = "".join(hint(where, owners) for where in idle[:1])
-        raise NumericsError(f"no parameter of two and more axes matches {', '.join(map(repr, idle))};{near}")
+        raise NumericsError(
+            f"modules_to_not_convert: no parameter of two and more axes matches {', '.join(sorted(idle))}"
+        )
+    return found
+
+
+def _axes(model: Any, places: Mapping[str, Place]) -> dict[str, int | None]:
+    """The axis, from the end, that products sum over, None for tables of rows and norms; no others."""
+    found: dict[str, int | None] = {}
+    for name, uses in looked_at(model).uses.items():
+        if name in places:
+            axis = next((use.axis for use in uses if use.role == "factor"), None)
+            found[name] = None if axis is None else axis - places[name].tensor.ndim
+    for name, (module, _, tensor) in places.items():
+        experts = (
+            getattr(module, "num_experts", None) == tensor.shape[0] or "Experts" in type(module).__name__
+        )
+        if name not in found and tensor.ndim == 3 and experts:  # one behind the other
+            found[name] = -2 if getattr(module, "is_transposed", False) else -1
+    return found
 
 
 def _tied(model: Any, places: Mapping[str, Place]) -> list[list[str]]:
@@ -213,44 +207,6 @@ def _tied(model: Any, places: Mapping[str, Place]) -> list[list[str]]:
         source = sources.get(name, name)
         groups.setdefault(id(places[source].tensor) if source in places else source, []).append(name)
     return list(groups.values())
-
-
-def _usual(place: Place, spec: QuantSpec) -> QuantSpec | None:
-    """What a parameter gets of which no rule speaks."""
-    known = isinstance(place.module, (nn.Linear, Conv1D, *_CONVOLUTIONS)) and place.leaf == "weight"
-    return _placed(place, spec) if known or _is_of_experts(place) else None
-
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
-
-
-def _is_of_experts(place: Place) -> bool:
-    """Is it the weights of a mixture's experts, one behind the other?"""
-    count = getattr(place.module, "num_experts", None)
-    return place.tensor.ndim == 3 and (
-        count == place.tensor.shape[0] or "expert" in type(place.module).__name__.lower()
-    )
-
-
-def _placed(place: Place, spec: QuantSpec) -> QuantSpec:
-    """The spec with its blocks or groups along the axis that is summed over, where it says none."""
-    axis = _axis(place)
-    if spec.blocked:
-        return spec.with_axis(axis) if spec.axis == -1 else spec
-    scheme = spec.scheme_of_elements
-    if scheme.kind != "per_group" or scheme.axis != -1:
-        return spec
-    return spec.with_scheme(dataclasses.replace(scheme, axis=axis))
-
-
-def _axis(place: Place) -> int:
-    module = place.module
-    if isinstance(module, (Conv1D, *_TRANSPOSED)):
-        return 0
-    if isinstance(module, _CONVOLUTIONS):
-        return 1
-    return -2 if _is_of_experts(place) and getattr(module, "is_transposed", False) else -1
 
 
 # ---- loading and saving ----------------------------------------------------------------------------------
@@ -361,8 +317,7 @@ class NumericsHfQuantizer(HfQuantizer):
         spec = self.specs.get(param_name)
         if spec is None or not param.numel():
             return param.element_size()
-        due = parts_of(spec, tuple(param.shape), FLOATS[param.dtype])
-        return sum(math.prod(part.shape) * part.kind.itemsize for part in due.values()) / param.numel()
+        return stored_bytes(spec, tuple(param.shape)) / param.numel()
 
     def get_quantize_ops(self) -> Quantize:
         """What turns a loaded tensor into a quantized one."""

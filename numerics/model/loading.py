@@ -74,9 +74,7 @@ def _check(
     }  # fmt: skip
     told = [f"{why}: {folded(names)}" for why, names in faults.items() if names]
     told += [
-        f"{name}: {why}"
-        for name in came
-        if name in places and (why := _unlike(came[name], places[name].tensor))
+        f"{name}: {why}" for name in came if name in places and (why := _unlike(came[name], places[name]))
     ]
     if told:
         raise NumericsError(
@@ -84,8 +82,11 @@ def _check(
         )
 
 
-def _unlike(came: Tensor, held: Tensor) -> str | None:
-    """Why one tensor cannot take the place of another."""
+def _unlike(came: Tensor, place: Place) -> str | None:
+    """Why a tensor cannot be in a place."""
+    held = place.tensor
+    if isinstance(came, TensorQTensor) and place.leaf in getattr(place.module, "_leaves", ()):
+        return "it would be quantized again when it is read; load it before nx.wrap, or after nx.freeze"
     if came.shape != held.shape:
         return f"its shape is {tuple(came.shape)}, the model's {tuple(held.shape)}"
     exact = came.dtype == held.dtype or (

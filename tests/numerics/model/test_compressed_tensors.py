@@ -13,7 +13,7 @@ from torch import nn
 
 import numerics as nx
 from numerics.model import compressed_tensors
-from tests.helpers.transformers import HIDDEN, bert, freeze, ids, minilm, quantized, quiet
+from tests.helpers.transformers import HIDDEN, bert, freeze, ids, minilm, mixtral, quantized, quiet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
@@ -172,6 +172,21 @@ def test_an_embedding_and_the_head_that_is_tied_to_it_stay_one(tmp_path):
         assert torch.equal(came(ids()).logits, frozen(ids()).logits)
 
 
+def test_experts_that_stay_float_come_back_and_quantized_ones_are_refused(tmp_path):
+    """transformers merges experts as it loads them; in the model's own names they lie merged already."""
+    frozen = freeze(mixtral(), "mxfp4")
+    compressed_tensors.save(frozen, tmp_path)
+    came = loaded(tmp_path, "AutoModelForCausalLM")
+    assert differing(came, frozen) == {}
+    with torch.no_grad():
+        assert torch.equal(came(ids()).logits, frozen(ids()).logits)
+    experts = frozen.model.layers[0].mlp.experts
+    for name, x in list(experts.named_parameters()):
+        setattr(experts, name, nn.Parameter(nx.quantize(x.detach(), "mxfp4"), requires_grad=False))
+    with pytest.raises(nx.NumericsError, match=r"gate_up_proj, .*down_proj: it serves .*not MixtralExperts"):
+        compressed_tensors.save(frozen, tmp_path)
+
+
 def test_a_large_model_lies_in_several_files(tmp_path):
     frozen = freeze(bert(), "mxfp4")
     compressed_tensors.save(frozen, tmp_path, max_shard_size="20KB")
@@ -260,6 +275,26 @@ def test_specs_that_cannot_stand_beside_each_other_are_refused(tmp_path):
     freeze(frozen.encoder.layer[1], "mxfp4")
     with pytest.raises(nx.NumericsError, match=r"layer\.0.*zero points beside.*rounded to bfloat16"):
         compressed_tensors.save(frozen, tmp_path)
+
+
+def test_what_freeze_leaves_is_stored_and_loaded_by_its_own_class(tmp_path):
+    model = nx.freeze(nx.wrap(bert(), "mxfp4", example={"input_ids": ids()}))
+    assert len(quantized(model)) == 13
+    compressed_tensors.save(model, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["architectures"] == [
+        "BertModel"
+    ]
+    assert differing(loaded(tmp_path), model) == {}
+
+
+def test_what_is_not_frozen_or_quantizes_activations_is_refused(tmp_path):
+    example = {"input_ids": ids()}
+    with pytest.raises(nx.NumericsError, match=r"pooler\.dense\.weight.*nx\.freeze\(model\)"):
+        compressed_tensors.save(nx.wrap(bert(), "mxfp4", example=example), tmp_path)
+    model = nx.freeze(nx.wrap(bert(), "mxfp4", activations="mxfp8_e4m3", example=example))
+    with pytest.raises(nx.NumericsError, match=r"pooler.*are computed are quantized too"):
+        compressed_tensors.save(model, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_without_qtensors_or_without_a_config_is_refused(tmp_path):

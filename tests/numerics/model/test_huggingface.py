@@ -229,8 +229,9 @@ def test_modules_to_not_convert_stay_float(saved):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"rules": {"*.qery": None}}, r"no parameter of two and more axes matches '\*\.qery'"),
-        ({"modules_to_not_convert": ["lm_head"]}, "matches 'lm_head'"),
+        ({"rules": {"*.qery": None}}, r"rules without effect: '\*\.qery' matches no name"),
+        ({"rules": {"encoder*": None, "encoder.layer.0*": "mx9"}}, r"comes after 'encoder\*'"),
+        ({"modules_to_not_convert": ["lm_head"]}, "modules_to_not_convert: no parameter .* lm_head"),
         ({"rules": {"*": None}}, "BertModel has nothing to quantize"),
     ],
 )
@@ -251,7 +252,7 @@ def test_what_has_no_effect_is_refused(options, why, saved):
         (lambda: NumericsConfig("mx6", rules=["lm_head"]), "rules are a table"),
         (lambda: NumericsConfig("mx6", rules={"a": "int44"}), "unknown format 'int44'"),
         (lambda: NumericsConfig("mx6", version=2), "version 2; this one reads 1"),
-        (lambda: NumericsConfig(nx.QuantSpec("int4", rounding="stochastic")), "seed"),
+        (lambda: NumericsConfig(nx.QuantSpec("int4", rounding="stochastic")), "stochastic rounding draws"),
     ],
 )
 def test_configurations_that_mean_nothing_are_refused(make, why):

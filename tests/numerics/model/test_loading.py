@@ -134,6 +134,16 @@ def test_a_quantized_tensor_of_another_float_type_is_refused(tmp_path):
         load_into(model().bfloat16(), tmp_path / "a.safetensors")
 
 
+def test_a_wrapped_model_takes_floats_and_no_quantized_tensor_until_it_is_frozen(tmp_path):
+    nx.save(frozen().state_dict(), tmp_path / "a.safetensors")
+    nx.save(model(4).state_dict(), tmp_path / "b.safetensors")
+    wrapped = nx.wrap(model(2), "mxfp4", example=X)
+    assert same(load_into(wrapped, tmp_path / "b.safetensors"), nx.wrap(model(4), "mxfp4", example=X))
+    with pytest.raises(nx.NumericsError, match=r"hidden\.weight: it would be quantized again"):
+        load_into(wrapped, tmp_path / "a.safetensors")
+    assert same(load_into(nx.freeze(wrapped), tmp_path / "a.safetensors"), frozen())
+
+
 def test_narrow_floats_are_widened(tmp_path):
     saved = model().half()
     nx.save(saved.state_dict(), tmp_path / "a.safetensors")
