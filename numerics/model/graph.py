@@ -71,9 +71,7 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
             "mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)"
         )
     found = exported.export(model, plan.example, dynamic)
-    root = QuantizedGraph(
-        found, found.graph, type(model).__name__
-    )  # torch's own is neither copied nor pickled
+    root = QuantizedGraph(found, found.graph, type(model).__name__)  # torch's own is neither copied nor pickled
     if any(isinstance(module, _BY_MODE) for module in model.modules()):
         root.meta[TRAINING] = model.training
     root.training = model.training

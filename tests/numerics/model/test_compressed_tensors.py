@@ -172,10 +172,25 @@ def test_an_embedding_and_the_head_that_is_tied_to_it_stay_one(tmp_path):
         assert torch.equal(came(ids()).logits, frozen(ids()).logits)
 
 
+def test_a_model_that_transformers_quantized_with_numericsconfig_is_stored(tmp_path):
+    """Its configuration says another method already."""
+    import transformers
+
+    from numerics.model.huggingface import NumericsConfig
+
+    with quiet():
+        bert().save_pretrained(tmp_path / "float")
+        config = NumericsConfig("mxfp4")
+        model = transformers.AutoModel.from_pretrained(tmp_path / "float", quantization_config=config)
+    compressed_tensors.save(model, tmp_path / "stored")
+    assert differing(loaded(tmp_path / "stored"), model) == {}
+
+
 def test_experts_that_stay_float_come_back_and_quantized_ones_are_refused(tmp_path):
     """transformers merges experts as it loads them; in the model's own names they lie merged already."""
     frozen = freeze(mixtral(), "mxfp4")
     compressed_tensors.save(frozen, tmp_path)
+    assert (tmp_path / "generation_config.json").exists()
     came = loaded(tmp_path, "AutoModelForCausalLM")
     assert differing(came, frozen) == {}
     with torch.no_grad():

@@ -3,6 +3,8 @@
 import copy
 
 import pytest
+
+pytest.importorskip("torch")
 import torch
 from torch import nn
 
