@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -101,7 +101,7 @@ def _entered(module: Any, entry: str, args: Any, kwargs: Any) -> tuple[Any, Any]
     return args, {**kwargs, name: quantize(kwargs[name])}
 
 
-@lru_cache(maxsize=None)
+@cache
 def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]:
     """The class of modules of a base class, of which some parameters are read quantized."""
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
@@ -133,7 +133,8 @@ def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
     """Makes a module one whose parameters of those names are read quantized."""
     if "forward" in module.__dict__:
         raise NumericsError(
-            f"a {type(module).__name__} has a forward of its own instead of its class's (as accelerate's hooks "
+            f"a {type(module).__name__} has a forward of its own instead of its class's (as accelerate's "
+            f"hooks "
             "make it): wrap the model before that is put there"
         )
     module.__class__ = quantized_class(base_of(module), leaves)
@@ -143,7 +144,9 @@ def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
 
 
 class _Sites(TorchFunctionMode):
-    """Quantizes the arguments of the products in one module's own forward; those of its children are theirs."""
+    """Quantizes the arguments of the products in one module's own forward; those of its children are
+    theirs.
+    """
 
     def __init__(self, module: Any) -> None:
         super().__init__()
@@ -169,11 +172,15 @@ class _Sites(TorchFunctionMode):
         return out if leaving is None else getattr(self.module, leaving)(out)
 
     def _check_checkpoint(self, name: str) -> None:
-        """Raises NumericsError in a function that runs again without this mode: its gradient would be wrong."""
+        """Raises NumericsError in a function that runs again without this mode: its gradient would be
+        wrong.
+        """
         if _checkpointing() is not self.hook or _reentrant(self.module):
             raise NumericsError(
-                f"{type(self.module).__name__}: {name} runs inside torch.utils.checkpoint of a function of its "
-                "forward, which runs again for its gradient when nothing quantizes; checkpoint a module instead"
+                f"{type(self.module).__name__}: {name} runs inside torch.utils.checkpoint of a function "
+                f"of its "
+                "forward, which runs again for its gradient when nothing quantizes; checkpoint a module "
+                "instead"
             )
 
 
@@ -189,11 +196,8 @@ def _reentrant(module: nn.Module) -> bool:
     if torch.is_grad_enabled() or not module.training:
         return False
     frame: Any = sys._getframe()
-    while (
-        frame is not None
-        and frame.f_locals.get("self") is not module
-        or frame
-        and "_check" in frame.f_code.co_name
+    while (frame is not None and frame.f_locals.get("self") is not module) or (
+        frame and "_check" in frame.f_code.co_name
     ):
         if frame.f_code.co_qualname == "CheckpointFunction.forward":
             return True
@@ -223,14 +227,16 @@ def _replaced(module: Any, name: str, sites: dict[int, str], args: Any, kwargs: 
 def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.Module:
     """Makes a model read and compute as planned, in place.
 
-    quantizers: of each planned parameter, by its first name, and of each site.  Raises NumericsError for sites
-    that only a graph reaches.
+    quantizers: of each planned parameter, by its first name, and of each site.  Raises NumericsError for
+    sites that only a graph reaches.
     """
     alone = [str(site) for site, row in plan.sites.items() if row.graph]
     if alone:
         raise NumericsError(
-            f"only mode='fx_graph_mode' reaches {', '.join(alone[:6])}{' ...' if alone[6:] else ''}: they are "
-            "inside fused functions or regions of control flow; a rule {name: {'activations': None}} leaves them"
+            f"only mode='fx_graph_mode' reaches {', '.join(alone[:6])}{' ...' if alone[6:] else ''}: they "
+            f"are "
+            "inside fused functions or regions of control flow; a rule {name: {'activations': None}} "
+            "leaves them"
         )
     modules = dict(model.named_modules(remove_duplicate=False))
     leaves: dict[nn.Module, list[str]] = {}

@@ -54,7 +54,8 @@ def check_trainable(model: nn.Module, mode: bool, notes: Mapping[str, Any]) -> N
         return
     first = next(iter(state.plan.parameters))
     raise NumericsError(
-        f"{first} and {len(state.plan.parameters) - 1} more parameters are frozen, and nothing of this model can "
+        f"{first} and {len(state.plan.parameters) - 1} more parameters are frozen, and nothing of this "
+        f"model can "
         "be trained: nx.wrap(float_model, ..., qat='ste') makes one that can, before it is frozen"
     )
 
@@ -71,7 +72,9 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
             "mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)"
         )
     found = exported.export(model, plan.example, dynamic)
-    root = QuantizedGraph(found, found.graph, type(model).__name__)  # torch's own is neither copied nor pickled
+    root = QuantizedGraph(
+        found, found.graph, type(model).__name__
+    )  # torch's own is neither copied nor pickled
     if any(isinstance(module, _BY_MODE) for module in model.modules()):
         root.meta[TRAINING] = model.training
     root.training = model.training
@@ -179,7 +182,9 @@ def _place_of(node: Node, came: Node, site: Site) -> int | None:
 
 
 def _without_copies(root: GraphModule) -> None:
-    """Computes once what is computed several times from the same: an input of three products is quantized once."""
+    """Computes once what is computed several times from the same: an input of three products is quantized
+    once.
+    """
     alike: dict[tuple[Any, ...], Node] = {}
     for graph in exported.graphs(root):
         alike.clear()

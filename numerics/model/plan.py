@@ -35,7 +35,8 @@ class Row:
     called).  name: its own, or that of its site.  shape: of the parameter, or as the example had it; -1 for a
     size that a graph leaves open.  spec: how it is quantized; None where it is not.  observer: what finds its
     scale beforehand; None where each tensor brings its own.  reason: why.  uses: the operations that take it.
-    also: its other names.  graph: only a graph reaches it.  value_bits: of one value where it is not quantized.
+    also: its other names.  graph: only a graph reaches it.  value_bits: of one value where it is not
+        quantized.
     """
 
     kind: str
@@ -159,7 +160,9 @@ class Plan:
             raise NumericsError(f"this is no plan: {type(wrong).__name__}: {wrong}") from None
 
     def save(self, path: Any) -> None:
-        """Writes the plan: .toml and .json for `Plan.load`, .html to look at.  Raises NumericsError for others."""
+        """Writes the plan: .toml and .json for `Plan.load`, .html to look at.  Raises NumericsError for
+        others.
+        """
         from numerics.model.written import written
 
         written(self, Path(path))
@@ -183,7 +186,8 @@ class Plan:
         wrong += [str(site) for site in self.sites if site.module not in modules]
         if wrong:
             raise NumericsError(
-                f"this plan is of another model: {'; '.join(wrong[:5])}{' ...' if wrong[5:] else ''} not found"
+                f"this plan is of another model: {'; '.join(wrong[:5])}{' ...' if wrong[5:] else ''} not "
+                f"found"
             )
 
 
@@ -203,8 +207,9 @@ def _row(values: Mapping[str, Any]) -> Row:
     spec = values.get("spec")
     site = values.get("site")
     return Row(
-        kind=str(one_of("kind of row", values["kind"], KINDS)), name=values["name"], shape=tuple(values["shape"]),
-        spec=QuantSpec.parse(spec) if spec else None, reason=values["reason"], uses=tuple(values.get("uses", ())),
+        kind=str(one_of("kind of row", values["kind"], KINDS)), name=values["name"],
+        shape=tuple(values["shape"]), spec=QuantSpec.parse(spec) if spec else None,
+        reason=values["reason"], uses=tuple(values.get("uses", ())),
         also=tuple(values.get("also", ())), observer=observer_of(values.get("observer")),
         site=Site(*site) if site else None, graph=bool(values.get("graph", False)),
         value_bits=int(values.get("value_bits", 32)),
@@ -254,7 +259,8 @@ def plan(
 
     model: a torch module.
     weights: the format of parameters that products multiply with: a name, a format, or a QuantSpec; None (the
-        default) leaves them.  Blocks and groups lie along the axis that the product sums, unless the QuantSpec
+        default) leaves them.  Blocks and groups lie along the axis that the product sums, unless the
+        QuantSpec
         says another axis than -1.  Embeddings, norms and the head of a language model are left to rules.
     activations: the same for what goes into the products with such weights.
     outputs: the same for what comes out of them.  biases: the same for their biases.
@@ -263,16 +269,16 @@ def plan(
         function of (name, module).  what is a format for the weights, None to leave weights and activations,
         or a mapping of weights, activations, outputs, biases and observer.
     example: what the model is called with: a tuple of arguments, a mapping of named ones, or one tensor.  The
-        model runs once, in evaluation, without gradients.  Without one, classes of modules say what is used how,
-        and what they do not say is undecided, with a warning.
+        model runs once, in evaluation, without gradients.  Without one, classes of modules say what is used
+        how, and what they do not say is undecided, with a warning.
     observer: what finds the scales of activations and outputs in `calibrate`: min_max, moving_average,
         percentile, mse, kl, pof2 or pof2_mse.  None (the default): each tensor brings its own scale.
     mode: eager_mode (the default), or fx_graph_mode, which sees inside fused functions.
     device: CPU (the default), or IPU, whose formats are checked (docs/ipu.md).
     fold: True folds normalizations by batches into the convolutions before them.
 
-    Raises NumericsError for rules and options without effect, for a parameter of two dimensions and more in an
-    operation that is not known here, and for whatever cannot be planned, by name.
+    Raises NumericsError for rules and options without effect, for a parameter of two dimensions and more in
+    an operation that is not known here, and for whatever cannot be planned, by name.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
@@ -340,7 +346,8 @@ class _Planner:
     def _check_without_example(self) -> None:
         if self.asked["activations"] or self.asked["outputs"] or self.mode == "fx_graph_mode" or self.fold:
             raise NumericsError(
-                "activations=, outputs=, fold= and mode='fx_graph_mode' need example=: what the model is called "
+                "activations=, outputs=, fold= and mode='fx_graph_mode' need example=: what the model is "
+                "called "
                 "with, as a tuple of arguments, a mapping of named ones, or one tensor"
             )
 
@@ -370,8 +377,10 @@ class _Planner:
                 wrong[name] = f"{where} takes {name} of shape {tuple(parameter.shape)}"
         if wrong:
             raise NumericsError(
-                f"operations that are not known here: {'; '.join(list(wrong.values())[:5])}. Whether they multiply "
-                f"is not decided by guessing: rules={{{next(iter(wrong))!r}: None}} keeps it, a format quantizes it"
+                f"operations that are not known here: {'; '.join(list(wrong.values())[:5])}. Whether they "
+                f"multiply "
+                f"is not decided by guessing: rules={{{next(iter(wrong))!r}: None}} keeps it, a format "
+                f"quantizes it"
             )
 
     def _owners(self, names: Sequence[str]) -> list[tuple[str, nn.Module | None]]:
@@ -421,7 +430,8 @@ class _Planner:
             spec = rule.specs["biases" if role == "bias" else "weights"]
             if spec is not None and not uses:
                 raise NumericsError(
-                    f"{names[0]}: rule {rule.said} quantizes it, and the example never used it; give an example "
+                    f"{names[0]}: rule {rule.said} quantizes it, and the example never used it; give an "
+                    f"example "
                     "that does, or leave it out of the rule"
                 )
             return spec, f"rule {rule.said}"
@@ -478,7 +488,8 @@ class _Planner:
         if after >= before:
             if by_rule:
                 raise NumericsError(
-                    f"{name} of shape {shape}: {reason} makes {after} bytes of {before}; give another format, or "
+                    f"{name} of shape {shape}: {reason} makes {after} bytes of {before}; give another "
+                    f"format, or "
                     "leave it out of the rule"
                 )
             return None, f"would grow: {before} bytes to {after}"
@@ -617,15 +628,16 @@ class _Planner:
                 raise NumericsError(f"{what}={spec!r} has no effect: {most}")
         if self.observer is not None and not any(row.observer == self.observer for row in self.rows):
             raise NumericsError(
-                f"observer={self.observer!r} has nothing to observe: no planned activation or output has a scale "
+                f"observer={self.observer!r} has nothing to observe: no planned activation or output has "
+                f"a scale "
                 "of its own (block formats find theirs anew in each block, wide floats have none)"
             )
         if self.device == "IPU":
             _check_ipu(self.rows)
 
     def _warn(self, made: Plan) -> None:
-        undecided = [row for row in made.rows if row.kind == "parameter" and row.reason.startswith("undecided")
-                     and len(row.shape) > 1]  # fmt: skip
+        parameters = [row for row in made.rows if row.kind == "parameter" and len(row.shape) > 1]
+        undecided = [row for row in parameters if row.reason.startswith("undecided")]
         if undecided and self.asked["weights"] is not None:
             warn(
                 f"{len(undecided)} parameters stay as they are, since no use of them was seen: "

@@ -1,4 +1,6 @@
-"""How good a quantized model is: layer by layer beside its reference, one model beside another, many formats."""
+"""How good a quantized model is: layer by layer beside its reference, one model beside another, many
+formats.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ from numerics.view.table import Column, Table, name_column, text_column
 class Layer:
     """One layer of a report.
 
-    name: of its module.  formats: of its weights and of what goes in.  local: the SQNR in dB of its output for
-    the reference's input, so of its own quantizers alone; cumulative: of its output for its own input.
+    name: of its module.  formats: of its weights and of what goes in.  local: the SQNR in dB of its output
+    for the reference's input, so of its own quantizers alone; cumulative: of its output for its own input.
     clipped: the share of values that its quantizers cut off at the ends of their range.  nbytes: of its
     parameters as stored, of float_nbytes.
     """
@@ -60,8 +62,8 @@ class Report:
 
     def __str__(self) -> str:
         table = Table([
-            name_column("layer", least=24), text_column("formats"), Column("local dB"), Column("cumulative dB"),
-            Column("clipped"), Column("bytes", spare=1), Column("of float", spare=1),
+            name_column("layer", least=24), text_column("formats"), Column("local dB"),
+            Column("cumulative dB"), Column("clipped"), Column("bytes", spare=1), Column("of float", spare=1),
         ])  # fmt: skip
         for one in self.layers:
             table.add(
@@ -103,8 +105,8 @@ def report(
 
     model: what `wrap` returned, in either mode, calibrated where it waits for scales; frozen or not.
     reference: the float model; None (the default) for the one that was wrapped.
-    batches: each what the models are called with: a tuple of arguments, a mapping of named ones, or one tensor.
-        None (the default) for the example of the plan.
+    batches: each what the models are called with: a tuple of arguments, a mapping of named ones, or one
+        tensor. None (the default) for the example of the plan.
 
     A layer is a module that owns a planned parameter or site.  Raises NumericsError for a model that is not
     wrapped, and where there is nothing to run.
@@ -362,14 +364,18 @@ class Swept:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Formats by quality, best first; made by `sweep`.  refused: formats that could not be planned, and why."""
+    """Formats by quality, best first; made by `sweep`.  refused: formats that could not be planned, and
+    why.
+    """
 
     rows: tuple[Swept, ...]
     refused: dict[str, str]
 
     def __str__(self) -> str:
-        table = Table([text_column("weights"), text_column("activations"), Column("SQNR dB"), Column("agreement"),
-                       Column("bits a value"), Column("bytes")])  # fmt: skip
+        table = Table([
+            text_column("weights"), text_column("activations"), Column("SQNR dB"), Column("agreement"),
+            Column("bits a value"), Column("bytes"),
+        ])  # fmt: skip
         for row in self.rows:
             table.add(
                 row.format, row.activations, _db(row.sqnr), f"{row.agreement:.1%}", f"{row.bits:.2f}",
@@ -398,8 +404,8 @@ def sweep(
     """Returns a table of formats by the quality of the model's output and its size, best first.
 
     model: a float model.  formats: what `plan` takes for weights, each tried alone.
-    batches: a list; the first is the example.  activations: None (the default) for weights alone, a format, or
-    "same" for each format's own.  rules: as for `plan`.
+    batches: a list; the first is the example.  activations: None (the default) for weights alone, a format,
+    or "same" for each format's own.  rules: as for `plan`.
     Raises NumericsError where there is no batch; a format that cannot be planned is listed with the reason.
 
     >>> import torch

@@ -89,7 +89,8 @@ class Seen(NamedTuple):
 class Found:
     """What was seen of a model.
 
-    uses: of each parameter and buffer, by name.  sites: of each computed tensor that is multiplied, its shape.
+    uses: of each parameter and buffer, by name.  sites: of each computed tensor that is multiplied, its
+        shape.
     calls: how often each module ran.  fused: modules that run one
     function with products inside.  regions: modules with control flow that is an operator.  hidden: sites
     that only a graph shows.  unknown: parameters in operations that are not known here.  caches: of keys and
@@ -183,7 +184,8 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, Tensor):
         return (example,), {}
     raise NumericsError(
-        f"an example is a tuple of arguments, a mapping of named ones, or one tensor; not {type(example).__name__}"
+        f"an example is a tuple of arguments, a mapping of named ones, or one tensor; not "
+        f"{type(example).__name__}"
     )
 
 

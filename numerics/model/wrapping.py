@@ -59,20 +59,23 @@ def wrap(
     inplace: bool = False,
     **arguments_of_plan: Any,
 ) -> nn.Module:
-    """Returns a model that computes as a plan says: with quantized parameters, inputs and outputs of products.
+    """Returns a model that computes as a plan says: quantized parameters, inputs and outputs of products.
 
     model: a torch module.  It stays as it is: what comes back shares its parameters, which an optimizer of
         either changes for both.
     plan: a Plan; or the format of weights and the other arguments of `plan`, to make one.
-    qat: how the quantizers learn in training. None (the default) and ste: nothing of their own, gradients pass
-        straight through; tqt: thresholds, by powers of two; lsq: scales.  tqt and lsq learn for the integer
-        formats of the plan; its other formats are straight through.
-    threshold_init: where the thresholds of tqt begin: _3SD (weights, by default), _LL_J or _KL_J (activations).
+    qat: what the quantizers learn in training.  None (the default) and ste: nothing of their own, gradients
+        pass straight through; tqt: thresholds, by powers of two; lsq: scales.  tqt and lsq learn for the
+        integer formats of the plan; its other formats are straight through.
+    threshold_init: where the thresholds of tqt begin: _3SD (weights, by default), _LL_J or _KL_J
+        (activations).
     inplace: True wraps the model itself, in eager mode.
 
     Weights' thresholds begin with the weights, those of activations with the plan's example.  In graph mode
-    a torch.fx.GraphModule comes back, of the model in evaluation unless qat is given.  Raises NumericsError for a plan that quantizes nothing or is of another
-    model, for options without effect, and for sites that the mode does not reach.
+    a torch.fx.GraphModule comes back, of the model in evaluation unless qat is given.
+
+    Raises NumericsError for a plan that quantizes nothing or is of another model, for options without effect,
+    and for sites that the mode does not reach.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 4))
@@ -145,7 +148,9 @@ def _check(model: nn.Module, plan: Plan, qat: str | None, threshold_init: str | 
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
-    """A copy of the modules that shares parameters and buffers; raises NumericsError where it cannot be copied."""
+    """A copy of the modules that shares parameters and buffers; raises NumericsError where it cannot be
+    copied.
+    """
     tensors = [*model.parameters(), *model.buffers()]
     try:
         return copy.deepcopy(model, {id(x): x for x in tensors})
@@ -214,9 +219,11 @@ def state_of(model: Any) -> State:
 
 
 def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
-    """Finds the scales that observers are planned for, by running batches through a wrapped model; returns it.
+    """Finds the scales that observers are planned for, by running batches through a wrapped model; returns
+    it.
 
-    model: what `wrap` returned.  batches: each what the model is called with: a tuple of arguments, a mapping of
+    model: what `wrap` returned.  batches: each what the model is called with: a tuple of arguments, a
+        mapping of
     named ones, or one tensor.  What is observed passes unquantized meanwhile; the rest is quantized.  Scales
     that are learned begin with the first batch where the example has not given them.
 
@@ -239,7 +246,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             "nothing waits for a scale: no activation of this model has an observer; "
             "nx.wrap(model, ..., observer='min_max') plans them"
         )
-    before = [(one, one.ready, {k: v for k, v in one._buffers.items()}) for one in static]
+    before = [(one, one.ready, dict(one._buffers.items())) for one in static]
     for one in static:
         one.watch()
     for one in learned:
@@ -337,7 +344,7 @@ def _packed(model: nn.Module, plan: Plan, keep: str) -> dict[int, Tensor]:
     """For the identity of each planned parameter what takes its place."""
     found: dict[int, Tensor] = {}
     holders = _holders(model, plan)
-    for name, row in plan.parameters.items():
+    for name, _row in plan.parameters.items():
         if name not in holders:
             continue
         parameter, one = holders[name]

@@ -25,7 +25,7 @@ def written(plan: Plan, path: Path) -> None:
             f"{path.name!r} says no kind of plan; allowed: names that end in {', '.join(KINDS)}"
         )
     came = {"format": FORMAT, **plan.as_dict()}
-    text = {".toml": _toml, ".json": lambda x: json.dumps(x, indent=1) + "\n"}.get(path.suffix, None)
+    text = {".toml": _toml, ".json": lambda x: json.dumps(x, indent=1) + "\n"}.get(path.suffix)
     with Replacement(path) as file:
         file.write(0, (text(came) if text else _html(plan)).encode())
 
@@ -73,8 +73,8 @@ def _html(plan: Plan) -> str:
         f"<th>{head}</th>" for head in ("kind", "n", "name", "shape", "format", "reason", "used by")
     )
     style = (
-        "body{font:14px system-ui,sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .8em;"
-        "text-align:left;border-bottom:1px solid #ccc}.kept{color:#777}"
+        "body{font:14px system-ui,sans-serif;margin:2em}table{border-collapse:collapse}"
+        "td,th{padding:.3em .8em;text-align:left;border-bottom:1px solid #ccc}.kept{color:#777}"
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>plan</title><style>{style}</style>'

@@ -149,11 +149,13 @@ def test_thresholds_follow_half():
     before = {k: v.clone() for k, v in one.state_dict().items() if "threshold" in k}
     one.half()
     after = {k: v for k, v in one.state_dict().items() if "threshold" in k}
-    assert before and all(torch.equal(v, after[k]) and v.dtype == torch.float32 for k, v in before.items())
+    assert before
+    assert all(torch.equal(v, after[k]) and v.dtype == torch.float32 for k, v in before.items())
     static = nx.calibrate(nx.wrap(m, "int8", activations="int8", observer="min_max", example=x), [x])
     scales = {k: v.clone() for k, v in static.state_dict().items() if k.endswith("scale")}
     static.half()
-    assert scales and all(torch.equal(v, static.state_dict()[k]) for k, v in scales.items())
+    assert scales
+    assert all(torch.equal(v, static.state_dict()[k]) for k, v in scales.items())
 
 
 def test_scales_are_lost_in_a_state():
@@ -273,7 +275,7 @@ def test_a_frozen_model_trains_nothing_in_silence():
     for mode in MODES:
         one = nx.freeze(nx.wrap(m, "int8", example=x, mode=mode))
         one.eval()
-        with pytest.raises(nx.NumericsError, match="0.weight.*nothing of this model can be trained"):
+        with pytest.raises(nx.NumericsError, match=r"0.weight.*nothing of this model can be trained"):
             one.train()
     lora, x = model("lora")
     one = nx.freeze(nx.wrap(lora, "int8", rules={"a": None, "b": None}, example=x)).train()
@@ -286,16 +288,20 @@ def test_values_are_kept_packed():
     one = nx.wrap(m, "mxfp4", example=x)
     y = run(one, x)
     nx.freeze(one, keep="values")
-    assert type(one[0].weight) is nn.Parameter and equal(run(one, x), y)
+    assert type(one[0].weight) is nn.Parameter
+    assert equal(run(one, x), y)
 
 
 def test_a_model_is_packed_in_place_without_a_word(capsys):
     m, x = model("encoder_decoder")
     y = run(nx.wrap(m, "mxfp4", rules={nn.Embedding: "int8"}, example=x), x)
     one = nx.quantize_(m, "mxfp4", rules={nn.Embedding: "int8"}, example=x)
-    assert one is m and equal(run(m, x), y) and m.words.weight is m.lm_head.weight
+    assert one is m
+    assert equal(run(m, x), y)
+    assert m.words.weight is m.lm_head.weight
     assert "13 of 28 tensors quantized" in capsys.readouterr().out
-    assert "weight=mxfp4" in repr(m) and "weight=int8" in repr(m)
+    assert "weight=mxfp4" in repr(m)
+    assert "weight=int8" in repr(m)
 
 
 # ---- what goes wrong --------------------------------------------------------------------------------
