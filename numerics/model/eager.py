@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
-from numerics.model.graph import check_trainable
+from numerics.model.graph import check_trainable, part_from_original
 from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
@@ -73,6 +73,11 @@ class Quantized:
         """Sets the mode; raises NumericsError for a frozen model with nothing to train."""
         check_trainable(self, mode, self.__dict__)  # type: ignore[arg-type]
         return super().train(mode)  # type: ignore[misc]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves it, but not the float model whose parameters it shares."""
+        part_from_original(self, self.__dict__)  # type: ignore[arg-type]
+        return super()._apply(fn, recurse)  # type: ignore[misc]
 
     def __getstate__(self) -> Any:
         with torch.no_grad():  # what is read quantized is no leaf, and modules of recurrence keep some
@@ -196,13 +201,16 @@ def _reentrant(module: nn.Module) -> bool:
     if torch.is_grad_enabled() or not module.training:
         return False
     frame: Any = sys._getframe()
-    while (frame is not None and frame.f_locals.get("self") is not module) or (
-        frame and "_check" in frame.f_code.co_name
-    ):
+    while frame is not None and not _is_forward(frame, module):
         if frame.f_code.co_qualname == "CheckpointFunction.forward":
             return True
         frame = frame.f_back
     return False
+
+
+def _is_forward(frame: Any, module: nn.Module) -> bool:
+    """Is it the frame in which this module's quantized forward runs?"""
+    return frame.f_code is Quantized.forward.__code__ and frame.f_locals.get("self") is module
 
 
 def _replaced(module: Any, name: str, sites: dict[int, str], args: Any, kwargs: Any) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ def export(model: nn.Module, example: Any, dynamic: bool = False) -> GraphModule
     args, kwargs = arguments(example)
     shapes = _dynamic((args, kwargs)) if dynamic else None
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The tensor attributes")  # recurrent modules list their weights
             program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
             return program.module()
     except NumericsError:

@@ -15,6 +15,7 @@ from numerics.model import exported
 from numerics.model.plan import Plan, Row
 from numerics.model.quantizers import Quantizer
 from numerics.model.trace import OUT, Site
+from numerics.tensor.qtensor import QTensor
 
 QUANTIZERS = "quantizers"
 """The name, in the graph, of the module that holds the quantizers."""
@@ -32,6 +33,11 @@ class QuantizedGraph(GraphModule):
         with warnings.catch_warnings():  # torch copies a kind of tree that it has given up
             warnings.simplefilter("ignore", FutureWarning)
             return super().__deepcopy__(memo)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves it, but not the float model whose parameters it shares."""
+        part_from_original(self, self.meta)
+        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> QuantizedGraph:
         """Sets the mode of what is called; raises NumericsError where the graph is of the other mode."""
@@ -58,6 +64,21 @@ def check_trainable(model: nn.Module, mode: bool, notes: Mapping[str, Any]) -> N
         f"model can "
         "be trained: nx.wrap(float_model, ..., qat='ste') makes one that can, before it is frozen"
     )
+
+
+def part_from_original(model: nn.Module, notes: Mapping[str, Any]) -> None:
+    """Gives a model parameters and buffers of its own, of the same values, before they are moved."""
+    state = notes.get("numerics_state")
+    if state is None or not state.shares:
+        return
+    state.shares = False
+    own: dict[int, Any] = {}
+    for module in model.modules():
+        for name, x in module._parameters.items():
+            if x is not None and not isinstance(x, QTensor):
+                made = own.setdefault(id(x), nn.Parameter(x.detach(), requires_grad=x.requires_grad))
+                made.grad = x.grad
+                module._parameters[name] = made
 
 
 def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic: bool = True) -> GraphModule:

@@ -26,17 +26,19 @@ STATE = "numerics_state"
 class State:
     """What a wrapped model was made of.
 
-    plan: what it follows.  original: the model that was wrapped.  packed: the names of frozen parameters.
+    plan: what it follows.  original: the model that was wrapped; None in what came from a pickle.  qat: what
+    it learns.  frozen: what it keeps since it was frozen.  shares: are its parameters the original's?
     """
 
     def __init__(self, plan: Plan, original: nn.Module, qat: str | None) -> None:
         self.plan, self.original, self.qat = plan, original, qat
         self.frozen: str | None = None
+        self.shares = True
 
     def __deepcopy__(self, memo: Any) -> State:
         """A copy of a wrapped model was made of the same model."""
         found = State(self.plan, self.original, self.qat)
-        found.frozen = self.frozen
+        found.frozen, found.shares = self.frozen, False
         return found
 
     def __reduce__(self) -> Any:
@@ -46,7 +48,7 @@ class State:
 
 def _state(plan: Any, qat: str | None, frozen: str | None) -> State:
     found = State(Plan.from_dict(plan), None, qat)  # type: ignore[arg-type]
-    found.frozen = frozen
+    found.frozen, found.shares = frozen, False
     return found
 
 
@@ -62,7 +64,7 @@ def wrap(
     """Returns a model that computes as a plan says: quantized parameters, inputs and outputs of products.
 
     model: a torch module.  It stays as it is: what comes back shares its parameters, which an optimizer of
-        either changes for both.
+        either changes for both, until it is moved to another device or type.
     plan: a Plan; or the format of weights and the other arguments of `plan`, to make one.
     qat: what the quantizers learn in training.  None (the default) and ste: nothing of their own, gradients
         pass straight through; tqt: thresholds, by powers of two; lsq: scales.  tqt and lsq learn for the
@@ -107,6 +109,7 @@ def wrap(
     else:
         wrapped = eager.wrap(copied, made, every)
     _notes(wrapped)[STATE] = State(made, model, qat)
+    _notes(wrapped)[STATE].shares = not inplace
     _begin_activations(wrapped, made)
     return wrapped
 
