@@ -1,4 +1,4 @@
-"""Quantized models as compressed-tensors checkpoints, which transformers and vLLM read without this package.
+"""Quantized models as compressed-tensors checkpoints, which transformers reads without this package.
 
 What is written are the bytes that the QTensors hold, in the layouts of compressed-tensors 0.20
 (https://github.com/vllm-project/compressed-tensors, `compressors/`), and a `quantization_config` that names
