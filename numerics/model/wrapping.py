@@ -162,8 +162,8 @@ def shared_copy(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, {id(x): x for x in tensors})
     except Exception as wrong:
         raise NumericsError(
-            f"this {type(model).__name__} cannot be copied: {type(wrong).__name__}: {wrong}; a __deepcopy__ of "
-            "what is in the way lets it be, and nx.quantize_ packs weights without a copy"
+            f"this {type(model).__name__} cannot be copied: {type(wrong).__name__}: {wrong}; a __deepcopy__ "
+            "of what is in the way lets it be, and nx.quantize_ packs weights without a copy"
         ) from wrong
 
 
@@ -241,7 +241,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     >>> x = torch.linspace(-1, 1, 8).reshape(1, 8)
     >>> wrapped = wrap(model, "int8", activations="int8", observer="min_max", example=x)
     >>> float(calibrate(wrapped, [x, 2 * x])[0].quantize_linear_0.scale)
-    0.01574803143739700317
+    0.015748031437397003
     """
     state_of(model)
     every = quantizers(model)
@@ -416,7 +416,7 @@ def quantize_(
 
     >>> import torch
     >>> model = quantize_(torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Linear(32, 4)), "mxfp4")
-    2 of 4 tensors quantized (2 mxfp4), 98.4% of all values; 8848 bytes become 1368 bytes
+    2 of 4 tensors quantized (2 mxfp4), 98.4% of all values; 8848 bytes become 1300 bytes
     >>> type(model[0].weight).__name__, model[0].weight.spec
     ('TensorQTensor', QuantSpec('mxfp4'))
     """

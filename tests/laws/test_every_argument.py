@@ -17,7 +17,7 @@ import numerics as nx
 from numerics import interop, layouts
 from numerics.formats.rounding import BlockOptions
 
-FILES = {"load", "save"}  # what paths may be is tested where files are
+FILES = {"load", "load_into", "save"}  # what paths may be is tested where files are
 DTYPES = (nx.fp6_e2m3, nx.int8, nx.mxfp4, nx.nvfp4, nx.mx6)
 
 
