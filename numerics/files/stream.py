@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import bits_of
-from numerics.backends.host.quantizing import Prepared, wide_type
+from numerics.backends.host.quantizing import Clipped, Prepared, clips, wide_type
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Partition
 from numerics.files.chunks import Piece, random_bits, runs
@@ -101,14 +101,17 @@ def encode(stream: Stream, name: str, plan: Plan, seed: int | None) -> ErrorSums
     sums, source = ErrorSums(), _Source(reader, name, plan, stream.most // plan.padding)
     writing = _Writing(stream.writer, plan)
     spanning = _spanning(source)
+    clipped = Clipped(plan.spec.element) if clips(plan.spec) else None
     for piece in source.pieces():
         data = source.piece(piece)
         draw = Draw(bits=None if seed is None else random_bits(seed, plan.shape, piece))
-        q = _quantize(plan, data, piece, spanning, draw)
+        q = _quantize(plan, data, piece, spanning, draw, clipped)
         writing.put(q)
         sums.add(data, q.decoded())
         done(name, data.size * reader.entries[name].itemsize)
     writing.put_spanning(spanning)
+    if clipped is not None:
+        clipped.say(f"tensor {name!r}: ")
     return sums
 
 
@@ -143,13 +146,15 @@ class _Source:
         return raw.view(word_type(entry.dtype)).reshape([part.stop - part.start for part in piece])
 
 
-def _quantize(plan: Plan, data: Array, piece: Piece, spanning: Shared, draw: Draw) -> ArrayQTensor:
+def _quantize(
+    plan: Plan, data: Array, piece: Piece, spanning: Shared, draw: Draw, clipped: Clipped | None
+) -> ArrayQTensor:
     """A piece, with the scales that it shares with others where it does."""
     given, spec = Given(tensor_scale=spanning.tensor_scale), plan.spec
     if _spans(plan) and spec.scaled:
         own = spanning.of(plan, piece)
         given = Given(own.scale, own.zero)
-    parts = dispatch.owner(data).quantize_prepared(Prepared(data, plan.original), spec, given, draw)
+    parts = dispatch.owner(data).quantize_prepared(Prepared(data, plan.original), spec, given, draw, clipped)
     return ArrayQTensor.of_parts(spec, parts)
 
 
