@@ -592,7 +592,7 @@ def test_what_torch_quantized_is_named(dtype):
         (lambda: torch.ops.numerics.encode(torch.ones(3), "mx6"), "mx6 is a block format"),
         (lambda: torch.ops.numerics.encode_blocks(torch.ones(3), "fp4"), "fp4 is not a block format"),
         (lambda: torch.ops.numerics.encode(torch.ones(3), "{}"), "does not describe a format"),
-        (lambda: torch.ops.numerics.quantize(torch.ones(3), "{}"), "is not the text of a recipe"),
+        (lambda: torch.ops.numerics.quantize(torch.ones(3), "{}"), "is not the text of a QuantSpec"),
     ],
 )  # fmt: skip
 def test_an_operator_says_what_it_cannot_take(make, said):
