@@ -98,11 +98,11 @@ class Quantizing(AffineBackend, Protocol):
         return self.quantize_prepared(self.prepare(x), spec, given, draw)
 
     def quantize_prepared(
-        self, x: Prepared, spec: Spec, given: Given, draw: Draw, clipped: Clipped | None = None
+        self, x: Prepared, spec: Spec, given: Given, draw: Draw, whole: bool = True
     ) -> Parts:
-        """The same of what may stand for another type than it has, and be a piece of a tensor.
+        """The same of what may stand for another type than it has.
 
-        clipped: counts what an unsigned format loses; None to warn of it.
+        whole: False for a piece of a tensor, whose losses are for others to count and to say (`Clipped`).
         """
         data, original = x
         shape = tuple(data.shape)
@@ -111,9 +111,7 @@ class Quantizing(AffineBackend, Protocol):
         if spec.blocked:
             made = self.quantize_blocks(data, spec.block, spec.axis or 0, _block_options(spec, given, draw))
             return Parts(made.packed, made.scale, None, made.tensor_scale, shape, original)
-        if clipped is not None:
-            clipped.add(data)
-        affine, partition, options = self._affine(x, spec, given, clipped is None)
+        affine, partition, options = self._affine(x, spec, given, whole)
         if spec.scaled or given.scale is not None:
             how = Rounding(spec.rounding, draw=draw)
             packed = self.quantize_packed(data, spec.element, partition, affine, how)

@@ -104,8 +104,10 @@ def encode(stream: Stream, name: str, plan: Plan, seed: int | None) -> ErrorSums
     clipped = Clipped(plan.spec.element) if clips(plan.spec) else None
     for piece in source.pieces():
         data = source.piece(piece)
+        if clipped is not None:
+            clipped.add(data)
         draw = Draw(bits=None if seed is None else random_bits(seed, plan.shape, piece))
-        q = _quantize(plan, data, piece, spanning, draw, clipped)
+        q = _quantize(plan, data, piece, spanning, draw)
         writing.put(q)
         sums.add(data, q.decoded())
         done(name, data.size * reader.entries[name].itemsize)
@@ -146,15 +148,15 @@ class _Source:
         return raw.view(word_type(entry.dtype)).reshape([part.stop - part.start for part in piece])
 
 
-def _quantize(
-    plan: Plan, data: Array, piece: Piece, spanning: Shared, draw: Draw, clipped: Clipped | None
-) -> ArrayQTensor:
+def _quantize(plan: Plan, data: Array, piece: Piece, spanning: Shared, draw: Draw) -> ArrayQTensor:
     """A piece, with the scales that it shares with others where it does."""
     given, spec = Given(tensor_scale=spanning.tensor_scale), plan.spec
     if _spans(plan) and spec.scaled:
         own = spanning.of(plan, piece)
         given = Given(own.scale, own.zero)
-    parts = dispatch.owner(data).quantize_prepared(Prepared(data, plan.original), spec, given, draw, clipped)
+    parts = dispatch.owner(data).quantize_prepared(
+        Prepared(data, plan.original), spec, given, draw, whole=False
+    )
     return ArrayQTensor.of_parts(spec, parts)
 
 
