@@ -134,7 +134,7 @@ def _check_name(name: Any) -> None:
     """Raises NumericsError for what a reader would not take back as the name of a tensor."""
     halves = isinstance(name, str) and any("\ud800" <= letter <= "\udfff" for letter in name)
     if not isinstance(name, str) or name == "__metadata__" or halves:
-        raise NumericsError(f"{name!r} cannot name a tensor; allowed: text in UTF-8, not '__metadata__'")
+        raise NumericsError(f"{said(name)} cannot name a tensor; allowed: text in UTF-8, not '__metadata__'")
 
 
 def on_host(name: str, tensor: Any) -> Any:
