@@ -56,7 +56,9 @@ def groups(rows: Sequence[Row]) -> list[_Group]:
     by_kind: dict[object, list[_Group]] = {}
     for row in rows:
         key = row.kind, row.shape, row.format, row.reason, _operations(row)
-        by_kind.setdefault(key, []).append(_Group([[part] for part in re.split(r"([.:\[\]])", row.name)], [row]))
+        by_kind.setdefault(key, []).append(
+            _Group([[part] for part in re.split(r"([.:\[\]])", row.name)], [row])
+        )
     found = []
     for alike in by_kind.values():
         while True:

@@ -62,7 +62,11 @@ class Static(Quantizer):
         blocked = spec.blocked
         shared = () if blocked else spec.shared_shape(shape)
         unknown = torch.full(shared, float("nan"))
-        zero = None if blocked or spec.symmetric else torch.zeros(shared, dtype=getattr(torch, spec.zero_point_type))
+        zero = (
+            None
+            if blocked or spec.symmetric
+            else torch.zeros(shared, dtype=getattr(torch, spec.zero_point_type))
+        )
         self.register_buffer("scale", None if blocked else unknown)
         self.register_buffer("zero_point", zero)
         self.register_buffer("tensor_scale", unknown if blocked else None)
