@@ -160,11 +160,12 @@ class RoundType(_Words):
 
 
 class DeviceType(_Words):
-    """Where arithmetic runs: nx.use(DeviceType.IPU).
+    """Where arithmetic runs: nx.use, and where a model is to run: `device=` of nx.plan and nx.wrap.
 
-    CPU: the backend "cpu", Numba's kernels.
+    CPU: the backend "cpu", Numba's kernels; a plan has every format.
     IPU: the backend "ipu", ONNX models for AMD's Ryzen AI NPU; it raises NumericsError where ONNX Runtime
-        is not installed.  AMD Quark stores the word and never reads it.
+        is not installed, and a plan for formats that the NPU has not.  AMD Quark stores the word and never
+        reads it.
 
     >>> import numerics as nx
     >>> with nx.use(DeviceType.CPU) as backend:
@@ -177,10 +178,17 @@ class DeviceType(_Words):
 
 
 class QuantizationMode(_Words):
-    """How a model is made to quantize.
+    """How a model is made to quantize: `mode=` of nx.plan and nx.wrap.
 
-    eager_mode: its modules, one by one; they run as Python.
-    fx_graph_mode: the graph that torch.export makes of it.
+    eager_mode: its modules, which stay what they are and read quantized parameters.  AMD Quark puts others
+        in their place.
+    fx_graph_mode: the graph that torch.export makes of it, which sees inside fused functions.
+
+    >>> import numerics as nx, torch
+    >>> x = torch.ones(3, 4)
+    >>> made = [nx.wrap(torch.nn.Linear(4, 2), "int8", example=x, mode=mode) for mode in QuantizationMode]
+    >>> [isinstance(one, torch.fx.GraphModule) for one in made]
+    [False, True]
     """
 
     eager_mode = "eager_mode"
@@ -188,7 +196,7 @@ class QuantizationMode(_Words):
 
 
 class TQTThresholdInitMeth(_Words):
-    """How the first batch gives TQT's threshold: `init=` of nx.train.TQT.
+    """How the first batch gives TQT's threshold: `init=` of nx.train.TQT, `threshold_init=` of nx.wrap.
 
     _3SD: |mean| + 3 standard deviations of the population; for weights.
     _LL_J: the least J distance of the distributions (arXiv 1805.07941, Algorithm 1); for activations.

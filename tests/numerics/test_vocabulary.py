@@ -28,6 +28,7 @@ from numerics.vocabulary import (
     DeviceType,
     Dtype,
     QSchemeType,
+    QuantizationMode,
     RoundType,
     ScaleType,
     TQTThresholdInitMeth,
@@ -236,6 +237,59 @@ def test_files_take_members(tmp_path):
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
     nx.save({"w": nx.quantize(X, Dtype.int4, **options)}, tmp_path / "q")
     assert not kept_members(nx.load(tmp_path / "q")["w"].spec)
+
+
+# ---- models ------------------------------------------------------------------------------------------------
+
+
+def model():
+    torch.manual_seed(2)
+    return torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
+
+
+@pytest.mark.parametrize("mode", QuantizationMode)
+def test_models_take_members(mode):
+    x = torch.from_numpy(X)
+    options = {"activations": Dtype.int8, "rules": {"2": Dtype.int4}, "qat": "tqt",
+               "threshold_init": TQTThresholdInitMeth._LL_J, "device": DeviceType.CPU}  # fmt: skip
+    texts = {
+        **options,
+        "activations": "int8",
+        "rules": {"2": "int4"},
+        "threshold_init": "_LL_J",
+        "device": "CPU",
+    }
+    by_members = nx.wrap(model(), Dtype.int8, mode=mode, example=x, **options)
+    by_texts = nx.wrap(model(), "int8", mode=str(mode), example=x, **texts)
+    assert_same_bits(by_members(x), by_texts(x))
+    assert isinstance(by_members, torch.fx.GraphModule) == (mode == "fx_graph_mode")
+    for one in by_members.modules():
+        if isinstance(one, train.TQT):
+            assert not kept_members(one)
+
+
+@pytest.mark.parametrize("mode", QuantizationMode)
+def test_plans_hold_plain_strings(mode, tmp_path):
+    options = {
+        "activations": Dtype.fp8_e4m3,
+        "rules": {"2": Dtype.mx9},
+        "mode": mode,
+        "device": DeviceType.CPU,
+    }
+    made = nx.plan(model(), Dtype.int4, example=torch.from_numpy(X), **options)
+    assert not kept_members([made.rows, made.mode, made.device, made.as_dict()])
+    assert made.mode == mode
+    made.save(tmp_path / "plan.json")
+    assert b"vocabulary" not in pickle.dumps(made.as_dict())
+    assert nx.Plan.load(tmp_path / "plan.json").rows == made.rows
+
+
+def test_a_plan_for_the_npu_has_its_formats_alone():
+    """AMD Quark stores the device and never reads it."""
+    x = torch.from_numpy(X)
+    nx.plan(model(), Dtype.mx9, device=DeviceType.CPU, example=x)
+    with pytest.raises(nx.NumericsError, match="device='IPU' takes int8"):
+        nx.plan(model(), Dtype.mx9, device=DeviceType.IPU, example=x)
 
 
 # ---- nothing but strings is kept ---------------------------------------------------------------------------
