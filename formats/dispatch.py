@@ -51,6 +51,7 @@ _MEANT = {  # what else backends are called, in lower case
     "rocm": "did you mean 'gpu'?", "numpy": "did you mean 'array'?", "numba": "did you mean 'cpu'?",
     "npu": "did you mean 'ipu'?", "onnx": "did you mean 'ipu'?",
 }  # fmt: skip
+_CALLED = {"CPU": "cpu", "IPU": "ipu"}  # by numerics.vocabulary.DeviceType
 _homes: dict[str, _Home] = {}
 _backends: dict[str, Owner] = {}
 _missing: dict[str, NumericsError] = {}
@@ -210,6 +211,7 @@ class use(contextlib.ContextDecorator):
         reference: exact integers and fractions, slow; what the others are compared with
         gpu: Triton kernels on torch tensors of NVIDIA's and AMD's GPUs; the default for those
         ipu: ONNX models in ONNX Runtime, for AMD's Ryzen AI NPU; only where it is asked for
+        CPU, IPU: cpu and ipu, as nx.vocabulary.DeviceType says them
     It holds for this thread or task and for what is called inside.  `with nx.use(name) as backend` gives the
     backend itself.  Raises NumericsError for an unknown name, and where packages or the device are not
     there, as soon as it is called.  Called as a statement of its own it changes nothing, and warns so.
@@ -223,7 +225,8 @@ class use(contextlib.ContextDecorator):
     _idle = False  # is it made, and was it of no use yet?
 
     def __init__(self, name: str) -> None:
-        self.name = one_of("backend", name, _homes, _MEANT)
+        found = one_of("backend", name, (*_homes, *_CALLED), _MEANT)
+        self.name = _CALLED.get(found, found)
         self._backend = get(self.name)
         self._backend.check()
         self._tokens: list[contextvars.Token[str | None]] = []

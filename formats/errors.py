@@ -146,11 +146,21 @@ def truth(what: str, came: object) -> bool:
     raise NumericsError(f"{what}={said(came)} is not allowed: True or False")
 
 
+def plain(text: str) -> str:
+    """A text that is nothing else: of an enumeration's member or of NumPy's text its letters.
+
+    >>> from numerics.vocabulary import Dtype
+    >>> plain(Dtype.int8)
+    'int8'
+    """
+    return text if type(text) is str else str.__str__(text)
+
+
 def one_of(what: str, came: object, allowed: Iterable[str], advice: Mapping[str, str] | None = None) -> str:
     """The name that came, as a plain text, when it is allowed; raises NumericsError otherwise."""
     names = tuple(allowed)
     if isinstance(came, str):
-        name = came if type(came) is str else str.__str__(came)  # an enumeration's member, NumPy's text
+        name = plain(came)
         if name in names:
             return name
     raise NumericsError.unknown(what, came, names, advice)

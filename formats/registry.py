@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from numerics.formats.dtype import TABLES, Dtype, named
-from numerics.formats.errors import NumericsError, hint, said
+from numerics.formats.errors import NumericsError, hint, plain, said
 
 _CODE_BOOK = "it is a code book, not a format that bits and a bias describe: 'fp4' or 'int4' are;"
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
@@ -21,6 +21,8 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "bnb_fp4": _CODE_BOOK,
     "bf8": "did you mean 'fp8_e5m2'?",
     "hf8": "did you mean 'fp8_e4m3'?",
+    "mx": "it is a family of formats: mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2, mxfp6_e2m3, mxfp4, mxint8; "
+    "nx.mx(element, block=32) makes others;",
 } | dict.fromkeys(("int32", "int64", "uint32", "uint64", "float32", "float64", "float", "int"), _WIDER)
 _KINDS = ("integer", "float", "block")  # the order in which formats are listed
 _NAMES: dict[str, Dtype] = {}  # as the rows write them
@@ -105,7 +107,7 @@ def is_called(thing: Any, name: str) -> bool:
 def name_of_type(thing: Any) -> str:
     """The name by which a library's own dtype object goes; none of a thing that has no name."""
     if isinstance(thing, str):
-        return thing.removeprefix("torch.")
+        return plain(thing).removeprefix("torch.")
     for attribute in ("name", "__name__"):
         try:
             found = getattr(thing, attribute, None)

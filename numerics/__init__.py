@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics import layouts as layouts
     from numerics import observe as observe
     from numerics import train as train
+    from numerics import vocabulary as vocabulary
     from numerics.backends import ipu as ipu
     from numerics.backends.host.memory import empty as empty
     from numerics.files.save_load import load as load
@@ -87,6 +88,7 @@ _MODULES = {
     "layouts": "numerics.layouts",
     "observe": "numerics.observe",
     "train": "numerics.train",
+    "vocabulary": "numerics.vocabulary",
 }
 _BACKENDS = ("ipu",)  # those that offer more than a place to run
 _OF_TORCH = ("train",)  # those that need it: a star must not ask for them

@@ -11,7 +11,7 @@ import torch
 
 from numerics import observe
 from numerics.backends.host import float_bits
-from numerics.formats import block, text
+from numerics.formats import block, errors, text
 from numerics.pytorch import dispatch, qtensor
 from numerics.tensor import spec
 from numerics.tensor.scheme import spelled
@@ -37,6 +37,7 @@ for _constant in (
     text.text_of,
     qtensor.text_of,
     float_bits.bits_of,
+    errors.plain,
 ):
     torch.compiler.assume_constant_result(_constant)
 torch.compiler.allow_in_graph(dispatch.wrapped)

@@ -146,7 +146,7 @@ def _made(kind: str, numbers: dict[str, int], size: int | None, axis: int | None
         return per_channel(**where)
     size = numbers.get("size", size)
     if size is None:
-        raise NumericsError("per_group needs the size of a group, as in per_group(128)")
+        raise NumericsError("per_group needs the size of a group: per_group(128), or per_group(128, axis=0)")
     return per_group(size, **where)
 
 

@@ -3,7 +3,8 @@
 `tqt` and `lsq` are functions of a tensor and of what is learned; `TQT` and `LSQ` are modules that own
 it, for a weight (torch.nn.utils.parametrize) or an activation (called in forward).  The values are
 those of `fake_quantize` with the same scale, bit for bit, on every device, compiled or not.  Where
-nothing is learned, `fake_quantize` itself has the straight-through gradient.
+nothing is learned, `fake_quantize` itself has the straight-through gradient.  `parameter_groups` gives
+an optimizer what is learned apart from the weights.
 
 >>> import torch, numerics as nx
 >>> layer = torch.nn.Linear(4, 2)
@@ -14,6 +15,19 @@ nothing is learned, `fake_quantize` itself has the straight-through gradient.
 """
 
 from numerics.train.modules import LSQ, TQT, lsq, lsq_init, tqt
-from numerics.train.thresholds import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
+from numerics.train.parameters import freeze_thresholds, parameter_groups, thresholds
+from numerics.train.threshold_init import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
 
-__all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "threshold_kl_j", "tqt"]
+__all__ = [
+    "LSQ",
+    "THRESHOLD_INIT",
+    "TQT",
+    "freeze_thresholds",
+    "lsq",
+    "lsq_init",
+    "parameter_groups",
+    "threshold_3sd",
+    "threshold_kl_j",
+    "thresholds",
+    "tqt",
+]

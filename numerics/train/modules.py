@@ -39,7 +39,7 @@ from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.scheme import Scheme, spelled
 from numerics.tensor.spec import QuantSpec
-from numerics.train.thresholds import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
+from numerics.train.threshold_init import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
 
 __all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "threshold_kl_j", "tqt"]
 

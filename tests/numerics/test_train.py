@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import numerics as nx
+from bench import toy_tqt
 from numerics import train
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.inputs import edges
@@ -615,6 +616,21 @@ def test_tqt_finds_the_best_power_of_two(d, sigma, away):
         ((train.tqt(x, learned, d) - x).square().mean() / 2).backward()
         optimizer.step()
     assert abs(math.ceil(learned.item()) - best) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "sigma"), [("int3", 1e-2), ("int3", 10.0), ("int4", 0.1), ("int8", 1.0), ("int8", 100.0)]
+)
+def test_tqt_ends_at_one_power_of_two_wherever_it_begins(name, sigma):
+    """The toy of arXiv 1903.08066, from a 256th and from 256 times the best threshold, which integers find.
+
+    A path ends where the gradient changes its sign: at a power of two, above which the next one is in use.
+    """
+    found = toy_tqt.trained(name, sigma, away=(-8, 8))
+    assert [abs(way[0] - found.best) for way in found.paths] == [8, 8]
+    (end,) = {round(end) for end in found.ends}
+    assert max(abs(at - end) for at in found.ends) < 0.1
+    assert found.best in (end, end + 1)
 
 
 @pytest.mark.parametrize(("d", "zero"), [("int4", None), ("int8", None), ("uint4", None), ("uint4", 8)])

@@ -1,0 +1,92 @@
+"""What a model learns of its quantizers, apart from its weights: for optimizers, and to hold it still."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from numerics.formats.errors import NumericsError, one_of, said, truth
+from numerics.train.modules import LSQ, TQT
+
+__all__ = ["freeze_thresholds", "parameter_groups", "thresholds"]
+
+
+def thresholds(model: nn.Module) -> list[nn.Parameter]:
+    """Returns what the quantizers of a model learn: TQT's log2 thresholds and LSQ's steps, each once.
+
+    model: a module that holds TQT or LSQ, such as what `nx.wrap(model, ..., qat="tqt")` returns.  Those that
+    have seen no batch yet are there, too; an optimizer may hold them.  Raises NumericsError for a model that
+    learns none, and for what is no module.
+
+    >>> import torch
+    >>> from numerics.train import TQT
+    >>> thresholds(torch.nn.Sequential(torch.nn.Linear(4, 4), TQT("int8")))
+    [<UninitializedParameter>]
+    """
+    if not isinstance(model, nn.Module):
+        raise NumericsError(f"thresholds are those of a torch module, not of {said(model)}")
+    learners = (module for module in model.modules() if isinstance(module, (TQT, LSQ)))
+    found = [parameter for learner in learners for parameter in learner.parameters(recurse=False)]
+    if not found:
+        raise NumericsError(
+            f"this {type(model).__name__} learns no thresholds: it holds neither TQT nor LSQ; "
+            "nx.wrap(model, ..., qat='tqt') makes one that does, and nx.freeze makes them fixed scales"
+        )
+    return list({id(parameter): parameter for parameter in found}.values())
+
+
+def parameter_groups(model: nn.Module, *, weight_decay: float = 0.0, **options: Any) -> list[dict[str, Any]]:
+    """Returns a model's parameters for an optimizer: thresholds with options of their own, and the rest.
+
+    model: as for `thresholds`.  weight_decay, options: of the thresholds' group, such as lr or betas; the
+    rest has what the optimizer is made with.  Weight decay is 0 by default: it would pull a threshold to 1,
+    and a step to 0, for nothing.  Raises NumericsError as `thresholds`, and for an option that no optimizer
+    of torch.optim has, which torch would take and ignore.
+
+    >>> import torch
+    >>> from numerics.train import TQT
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), TQT("int8"))
+    >>> optimizer = torch.optim.AdamW(parameter_groups(model, lr=1e-2), lr=1e-3)
+    >>> [(len(group["params"]), group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    [(1, 0.01, 0.0), (2, 0.001, 0.01)]
+    """
+    learned = thresholds(model)
+    for name in options:
+        one_of("option of an optimizer", name, _options())
+    ours = {id(parameter) for parameter in learned}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in ours]
+    groups: list[dict[str, Any]] = [{"params": learned, "weight_decay": weight_decay, **options}]
+    return [*groups, {"params": rest}] if rest else groups
+
+
+def freeze_thresholds(model: nn.Module, frozen: bool = True) -> nn.Module:
+    """Holds the thresholds of a model still while its weights go on learning; returns the model.
+
+    model: as for `thresholds`.  frozen: False lets them learn again.  Near its end a threshold swings about a
+    power of two, and the weights cannot settle: arXiv 1903.08066 freezes it there.  Raises NumericsError as
+    `thresholds`.
+
+    >>> import torch
+    >>> from numerics.train import TQT
+    >>> [p.requires_grad for p in freeze_thresholds(TQT("int8")).parameters()]
+    [False]
+    """
+    frozen = truth("frozen", frozen)
+    for parameter in thresholds(model):
+        parameter.requires_grad_(not frozen)
+        if frozen:
+            parameter.grad = None  # an optimizer would go on with what momentum and decay say
+    return model
+
+
+@cache
+def _options() -> tuple[str, ...]:
+    """The options of the optimizers of torch."""
+    kinds = [kind for kind in vars(torch.optim).values() if inspect.isclass(kind)]
+    kinds = [kind for kind in kinds if issubclass(kind, torch.optim.Optimizer)]
+    names = {name for kind in kinds for name in inspect.signature(kind).parameters}
+    return tuple(sorted(names - {"params", "defaults"}))
