@@ -53,19 +53,30 @@ _dispatch.register("ipu", "numerics.backends.ipu", device=None, extra="ipu")
 _dispatch.register("gpu", "numerics.backends.gpu", device="gpu", extra="gpu")
 
 _LAZY: dict[str, str] = {
+    "Plan": "numerics.model.plan",
     "QTensor": "numerics.tensor.qtensor",
     "QuantSpec": "numerics.tensor.spec",
     "Scheme": "numerics.tensor.scheme",
+    "calibrate": "numerics.model.wrapping",
+    "compare": "numerics.model.report",
     "dequantize": "numerics.quantization",
     "empty": "numerics.backends.host.memory",
     "fake_quantize": "numerics.quantization",
+    "footprint": "numerics.model.footprint",
+    "freeze": "numerics.model.wrapping",
     "load": "numerics.files.save_load",
     "per_channel": "numerics.tensor.scheme",
     "per_group": "numerics.tensor.scheme",
     "per_tensor": "numerics.tensor.scheme",
+    "plan": "numerics.model.plan",
     "quantize": "numerics.quantization",
+    "quantize_": "numerics.model.wrapping",
+    "report": "numerics.model.report",
     "save": "numerics.files.save_load",
+    "sweep": "numerics.model.report",
     "transcode": "numerics.transcoding",
+    "unwrap": "numerics.model.wrapping",
+    "wrap": "numerics.model.wrapping",
 }
 """Where each public name lies that is not imported before it is asked for."""
 

@@ -1,0 +1,1 @@
+"""Models: a plan of what gets which format and why, and models that follow it, eager or as graphs."""

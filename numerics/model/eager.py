@@ -1,0 +1,304 @@
+"""Eager mode: modules that are what they were, but for parameters and arguments that come quantized.
+
+A parameter is quantized where it lives: the module's class gets a property of its name, so whoever reads
+it, in whatever operation, reads the quantized values, while the parameter itself stays where it was, for
+optimizers and state dictionaries.  What is computed is quantized where the plan's sites are: at the entry
+of modules that are one product, else at the functions that the module's own forward calls.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from numerics.formats.errors import NumericsError
+from numerics.model.plan import Plan
+from numerics.model.products import FUNCTIONS, PRODUCTS
+from numerics.model.trace import ONE_PRODUCT, OUT, Site
+from numerics.tensor.qtensor import QTensor
+
+_FUSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+
+
+class _Stack(threading.local):
+    """The modules whose forwards run in this thread, the innermost last."""
+
+    def __init__(self) -> None:
+        self.modules: list[nn.Module] = []
+
+
+_running = _Stack()
+
+
+class Quantized:
+    """What a module's class has besides its own, once something of it is quantized.
+
+    `_leaves`: the parameters of the class that are read quantized; `quantize_<leaf>` are their quantizers.
+    `numerics_sites`: of the functions of its forward, the names of the quantizers of their arguments.
+    """
+
+    _leaves: tuple[str, ...] = ()
+    _base: type[nn.Module]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own, with what comes in, and goes into its functions, quantized."""
+        entry = self.__dict__.get("numerics_entry")
+        if entry is not None:
+            args, kwargs = _entered(self, entry, args, kwargs)
+        sites = self.__dict__.get("numerics_sites")
+        if sites is None:
+            out = super().forward(*args, **kwargs)  # type: ignore[misc]
+        else:
+            _running.modules.append(self)  # type: ignore[arg-type]
+            try:
+                if sites or isinstance(self, _FUSING):
+                    with _Sites(self):
+                        out = super().forward(*args, **kwargs)  # type: ignore[misc]
+                else:
+                    out = super().forward(*args, **kwargs)  # type: ignore[misc]
+            finally:
+                _running.modules.pop()
+        leaving = self.__dict__.get("numerics_exit")
+        return out if leaving is None else getattr(self, leaving)(out)
+
+    def __getstate__(self) -> Any:
+        with torch.no_grad():  # what is read quantized is no leaf, and modules of recurrence keep some
+            return super().__getstate__()  # type: ignore[misc]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _blank, (self._base, self._leaves), self.__getstate__()
+
+    def _get_name(self) -> str:
+        return self._base.__name__
+
+    def extra_repr(self) -> str:
+        """The module's own, and what is packed."""
+        own = super().extra_repr()  # type: ignore[misc]
+        parameters = self._parameters  # type: ignore[attr-defined]
+        packed = [f"{leaf}={x.spec.dtype}" for leaf, x in parameters.items() if isinstance(x, QTensor)]
+        return ", ".join([own, *packed] if own else packed)
+
+
+def _entered(module: Any, entry: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """The arguments of a module that is one product, its input quantized."""
+    quantize = getattr(module, entry)
+    if args:
+        return (quantize(args[0]), *args[1:]), kwargs
+    name = next(iter(kwargs))
+    return args, {**kwargs, name: quantize(kwargs[name])}
+
+
+@lru_cache(maxsize=None)
+def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]:
+    """The class of modules of a base class, of which some parameters are read quantized."""
+    properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
+    members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}
+    return type(f"Quantized{base.__name__}", (Quantized, base), {**members, **properties})
+
+
+def _reading(leaf: str) -> Any:
+    """What reads a parameter quantized."""
+
+    def read(module: nn.Module) -> Any:
+        x = module._parameters.get(leaf)
+        return x if x is None else module._modules[f"quantize_{leaf}"](x)
+
+    return read
+
+
+def _blank(base: type[nn.Module], leaves: tuple[str, ...]) -> nn.Module:
+    made: nn.Module = quantized_class(base, leaves).__new__(quantized_class(base, leaves))
+    return made
+
+
+def base_of(module: nn.Module) -> type[nn.Module]:
+    """The class that a module had."""
+    return module._base if isinstance(module, Quantized) else type(module)
+
+
+def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
+    """Makes a module one whose parameters of those names are read quantized."""
+    if "forward" in module.__dict__:
+        raise NumericsError(
+            f"a {type(module).__name__} has a forward of its own instead of its class's (as accelerate's hooks "
+            "make it): wrap the model before that is put there"
+        )
+    module.__class__ = quantized_class(base_of(module), leaves)
+
+
+# ---- functions of a forward -----------------------------------------------------------------------
+
+
+class _Sites(TorchFunctionMode):
+    """Quantizes the arguments of the products in one module's own forward; those of its children are theirs."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+        self.counts: Counter[str] = Counter()
+        self.hook = None if torch.compiler.is_compiling() else _checkpointing()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = FUNCTIONS.get(func)
+        if name is None or _running.modules[-1] is not self.module:
+            return func(*args, **kwargs)
+        index = self.counts[name]
+        self.counts[name] += 1
+        sites = self.module.numerics_sites.get((name, index))
+        if sites is None:
+            return func(*args, **kwargs)
+        if not torch.compiler.is_compiling():
+            self._check_checkpoint(name)
+        args, kwargs = _replaced(self.module, name, sites, args, kwargs)
+        out = func(*args, **kwargs)
+        leaving = sites.get(OUT)
+        return out if leaving is None else getattr(self.module, leaving)(out)
+
+    def _check_checkpoint(self, name: str) -> None:
+        """Raises NumericsError in a function that runs again without this mode: its gradient would be wrong."""
+        if _checkpointing() is not self.hook or _reentrant(self.module):
+            raise NumericsError(
+                f"{type(self.module).__name__}: {name} runs inside torch.utils.checkpoint of a function of its "
+                "forward, which runs again for its gradient when nothing quantizes; checkpoint a module instead"
+            )
+
+
+def _checkpointing() -> Any:
+    """The hooks of a checkpoint that saves no tensors; None outside of one."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    found = None if hooks is None else hooks[0]
+    return found if "_checkpoint_hook" in getattr(found, "__qualname__", "") else None
+
+
+def _reentrant(module: nn.Module) -> bool:
+    """Does a reentrant checkpoint stand between the module's forward and here?"""
+    if torch.is_grad_enabled() or not module.training:
+        return False
+    frame: Any = sys._getframe()
+    while frame is not None and frame.f_locals.get("self") is not module or frame and "_check" in frame.f_code.co_name:
+        if frame.f_code.co_qualname == "CheckpointFunction.forward":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _replaced(module: Any, name: str, sites: dict[int, str], args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """The arguments of a product, those quantized that the plan says."""
+    args, kwargs = list(args), dict(kwargs)
+    if name == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
+        args = [args[0], *args[1]]
+    names = PRODUCTS[name].arguments
+    for place, quantizer in sites.items():
+        if place == OUT:
+            continue
+        if place < len(args):
+            args[place] = getattr(module, quantizer)(args[place])
+        elif place < len(names) and names[place] in kwargs:
+            kwargs[names[place]] = getattr(module, quantizer)(kwargs[names[place]])
+    return args, kwargs
+
+
+# ---- wrapping -------------------------------------------------------------------------------------
+
+
+def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.Module:
+    """Makes a model read and compute as planned, in place.
+
+    quantizers: of each planned parameter, by its first name, and of each site.  Raises NumericsError for sites
+    that only a graph reaches.
+    """
+    alone = [str(site) for site, row in plan.sites.items() if row.graph]
+    if alone:
+        raise NumericsError(
+            f"only mode='fx_graph_mode' reaches {', '.join(alone[:6])}{' ...' if alone[6:] else ''}: they are "
+            "inside fused functions or regions of control flow; a rule {name: {'activations': None}} leaves them"
+        )
+    modules = dict(model.named_modules(remove_duplicate=False))
+    leaves: dict[nn.Module, list[str]] = {}
+    for row in plan.rows:
+        if row.kind == "parameter" and row.spec is not None:
+            for name in row.names:
+                owner, _, leaf = name.rpartition(".")
+                module = modules[owner]
+                if leaf not in leaves.setdefault(module, []):
+                    leaves[module].append(leaf)
+                    module.add_module(f"quantize_{leaf}", quantizers[row.name])
+    watched = _place_sites(modules, plan, quantizers)
+    for module in dict.fromkeys([*leaves, *watched]):
+        become(module, tuple(leaves.get(module, ())))
+    return model
+
+
+def _place_sites(
+    modules: dict[str, nn.Module], plan: Plan, quantizers: dict[Any, nn.Module]
+) -> list[nn.Module]:
+    """Gives modules the quantizers of their sites; returns those whose forwards change."""
+    by_module: dict[str, dict[Site, str]] = {}
+    for site in plan.sites:
+        attribute = _attribute(site)
+        by_module.setdefault(site.module, {})[site] = attribute
+    changed: dict[nn.Module, None] = {}
+    inner: set[str] = set()
+    for name, sites in by_module.items():
+        module = modules[name]
+        for site, attribute in sites.items():
+            module.add_module(attribute, quantizers[site])
+        if isinstance(module, ONE_PRODUCT) and all(s.index == 0 and s.place in (0, OUT) for s in sites):
+            for site, attribute in sites.items():
+                module.__dict__["numerics_exit" if site.place == OUT else "numerics_entry"] = attribute
+            changed[module] = None
+        else:
+            inner |= {n for n in modules if n == name or name == "" or n.startswith(name + ".")}
+            module.__dict__["numerics_sites"] = _by_function(sites)
+    for name, module in modules.items():
+        if name in inner or isinstance(module, _FUSING):
+            module.__dict__.setdefault("numerics_sites", {})
+            changed[module] = None
+    return list(changed)
+
+
+def _by_function(sites: dict[Site, str]) -> dict[tuple[str, int], dict[int, str]]:
+    found: dict[tuple[str, int], dict[int, str]] = {}
+    for site, attribute in sites.items():
+        found.setdefault((site.operation, site.index), {})[site.place] = attribute
+    return found
+
+
+def _attribute(site: Site) -> str:
+    """The name of the quantizer of a site, in its module."""
+    place = "out" if site.place == OUT else str(site.place)
+    if site.index == 0:
+        return f"quantize_{site.operation}_{place}"
+    return f"quantize_{site.operation}{site.index}_{place}"
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Takes the quantizers away: the model's own parameters and classes are left."""
+    for module in list(model.modules()):
+        if not isinstance(module, Quantized):
+            continue
+        for name in [n for n in module._modules if n.startswith("quantize_")]:  # type: ignore[attr-defined]
+            del module._modules[name]  # type: ignore[attr-defined]
+        for name in ("numerics_sites", "numerics_entry", "numerics_exit"):
+            module.__dict__.pop(name, None)
+        module.__class__ = module._base
+    return model
+
+
+def freeze(model: nn.Module, packed: dict[int, Tensor]) -> None:
+    """Puts what is packed, by the identity of the parameter, in the parameters' places."""
+    for module in model.modules():
+        if isinstance(module, Quantized) and module._leaves:
+            for leaf in module._leaves:
+                parameter = module._parameters[leaf]  # type: ignore[attr-defined]
+                module._parameters[leaf] = packed[id(parameter)]  # type: ignore[attr-defined]
+                del module._modules[f"quantize_{leaf}"]  # type: ignore[attr-defined]
+            become(module, ())  # type: ignore[arg-type]

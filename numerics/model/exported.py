@@ -1,0 +1,231 @@
+"""A model as a graph of torch.export: its products, those of nested regions too, and of what each is made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from numerics.formats.errors import NumericsError
+from numerics.model.products import PRODUCTS, ROWS_OF, classified, name_of
+from numerics.model.trace import ONE_PRODUCT, Found, Origin, Site, arguments, axes_of, shape_of, tensors_of
+
+REGIONS = ("cond", "set_grad_enabled", "autocast")
+_ONE_MODULE = (*ONE_PRODUCT, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph, the one at the root or a nested one, and of what its inputs are made."""
+
+    module: GraphModule
+    origins: Mapping[Node, Origin | None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A product in a graph."""
+
+    graph: Graph
+    node: Node
+    site: Site
+    factors: list[tuple[int, Any, tuple[int, ...]]]
+
+
+def export(model: nn.Module, example: Any, dynamic: bool = False) -> GraphModule:
+    """The model as a graph of its own parameters; raises NumericsError, with the reason, where it is none.
+
+    Not decomposed, which would change bits; with gradients on, since torch takes other ways without.
+    dynamic: sizes of the example may be others later, where the model allows.
+    """
+    args, kwargs = arguments(example)
+    shapes = _dynamic((args, kwargs)) if dynamic else None
+    try:
+        with torch.enable_grad():
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            return program.module()
+    except NumericsError:
+        raise
+    except Exception as wrong:
+        if dynamic:
+            return export(model, example)
+        words = " ".join(str(wrong).split())
+        raise NumericsError(
+            f"this model is no graph: torch.export says {type(wrong).__name__}: {words:.300}; "
+            "mode='eager_mode' needs none"
+        ) from wrong
+
+
+def _dynamic(tree: Any) -> Any:
+    """Every size as one that may change, or None where nothing has one."""
+    args, kwargs = tree
+
+    def sizes(x: Any) -> Any:
+        if isinstance(x, torch.Tensor):
+            return dict.fromkeys(range(x.ndim), torch.export.Dim.AUTO)
+        return None
+
+    shapes = torch.utils._pytree.tree_map(sizes, (*args, *kwargs.values()))
+    return tuple(shapes)
+
+
+def products(root: GraphModule, model: nn.Module) -> Iterator[Made]:
+    """Every product of the graph, in order, those of nested regions in their place."""
+    counts: Counter[Any] = Counter()
+    yield from _products(root, root, {}, counts, dict(model.named_modules(remove_duplicate=False)))
+
+
+def _products(
+    root: GraphModule, at: GraphModule, inputs: dict[Node, Origin | None], counts: Counter[Any],
+    modules: Mapping[str, nn.Module],
+) -> Iterator[Made]:  # fmt: skip
+    origins = _origins(root, at, inputs)
+    graph = Graph(at, origins)
+    for node in list(at.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            for child, operands in regions(at, node):
+                known = [origins.get(x) if isinstance(x, Node) else None for x in operands]
+                holders = [x for x in child.graph.nodes if x.op == "placeholder"]
+                yield from _products(root, child, dict(zip(holders, known, strict=False)), counts, modules)
+            continue
+        name = name_of(node.target)
+        if name not in PRODUCTS:
+            continue
+        factors = PRODUCTS[name].factors(node.args, node.kwargs)
+        key, module = _stack(node)
+        if at is not root:
+            module = _owner(factors, origins, modules) or module
+        index = counts[(key, module, name)]
+        counts[(key, module, name)] += 1
+        yield Made(graph, node, Site(module, name, index, 0), factors)
+
+
+def _stack(node: Node) -> tuple[str, str]:
+    """The call and the name of the module that a node belongs to."""
+    stack = list((node.meta.get("nn_module_stack") or {}).items())
+    if not stack:
+        return "", ""
+    key, (name, _) = stack[-1]
+    return key, str(name).partition("@")[0]
+
+
+def _owner(factors: Any, origins: Mapping[Node, Origin | None], modules: Mapping[str, nn.Module]) -> str | None:
+    """The module of one product whose parameter is a factor: of a region torch knows the caller only."""
+    for _, came, _ in factors:
+        for x in came if isinstance(came, (list, tuple)) else [came]:
+            origin = origins.get(x) if isinstance(x, Node) else None
+            if origin is not None:
+                name = origin.names[0].rpartition(".")[0]
+                if isinstance(modules.get(name), _ONE_MODULE):
+                    return name
+    return None
+
+
+def regions(at: GraphModule, node: Node) -> Iterator[tuple[GraphModule, list[Any]]]:
+    """The graphs inside an operator, each with what goes in; raises NumericsError for one not known here."""
+    kind = str(node.target.name() if callable(getattr(node.target, "name", None)) else node.target)
+    if "cond" in kind:
+        pairs = [(node.args[1], node.args[3]), (node.args[2], node.args[3])]
+    elif "set_grad_enabled" in kind:
+        pairs = [(node.args[1], node.args[2:])]
+    elif "autocast" in kind:
+        pairs = [(node.args[4], node.args[5:])]
+    else:
+        raise NumericsError(
+            f"{kind}: a region of a graph that is not known here; known are {', '.join(REGIONS)}. "
+            "mode='eager_mode' does not look inside"
+        )
+    for branch, operands in pairs:
+        yield getattr(at, branch.target), list(operands)
+
+
+def _origins(
+    root: GraphModule, at: GraphModule, inputs: dict[Node, Origin | None]
+) -> dict[Node, Origin | None]:
+    """For each node of a graph, of which parameters and buffers alone it is made."""
+    found: dict[Node, Origin | None] = dict(inputs)
+    for node in at.graph.nodes:
+        if node.op == "get_attr":
+            x = attribute(at, node.target)
+            if at is root and isinstance(x, torch.Tensor):
+                found[node] = Origin((node.target,), tuple(range(x.ndim)))
+        elif node.op == "call_function" and node not in found:
+            found[node] = _made_of(node, found)
+    return found
+
+
+def _made_of(node: Node, found: Mapping[Node, Origin | None]) -> Origin | None:
+    if name_of(node.target) in PRODUCTS:
+        return None
+    came = node.all_input_nodes
+    known = [found.get(x) for x in came]
+    picks = name_of(node.target) in ROWS_OF
+    if not came or known[0] is None or not (all(known) or picks):
+        return None
+    first = known[0]
+    names = first.names if picks else tuple(dict.fromkeys(n for one in known if one for n in one.names))
+    view, of = node.meta.get("val"), came[0].meta.get("val")
+    if isinstance(view, torch.Tensor) and isinstance(of, torch.Tensor):
+        return Origin(names, axes_of(view, of, first.axes))
+    return Origin(names, first.axes)
+
+
+def attribute(at: nn.Module, target: str) -> Any:
+    """What a dotted name leads to, from a module on; None where it leads nowhere."""
+    found: Any = at
+    for part in str(target).split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def seen(root: GraphModule, model: nn.Module, found: Found) -> None:
+    """Adds what the graph shows to what was found: fused functions and nested regions it opens."""
+    names = _names_of_ties(model)
+    for made in products(root, model):
+        known = made.graph.origins
+
+        def origin(x: Any, known: Mapping[Node, Origin | None] = known) -> Origin | None:
+            one = known.get(x) if isinstance(x, Node) else None
+            return one and one._replace(names=tuple(n for name in one.names for n in names.get(name, (name,))))
+
+        before = set(found.sites)
+        found.product(made.site, made.factors, origin, made.node)
+        found.hidden |= set(found.sites) - before
+    for at in graphs(root):
+        for node in at.graph.nodes:
+            if node.op == "call_function" and not isinstance(node.target, torch._ops.HigherOrderOperator):
+                _unknown(root, at, node, found)
+
+
+def _unknown(root: GraphModule, at: GraphModule, node: Node, found: Found) -> None:
+    name = name_of(node.target)
+    if at is not root or classified(name) or not tensors_of(node.meta.get("val")):
+        return
+    for x in node.all_input_nodes:
+        shape = shape_of(x)
+        if x.op == "get_attr" and shape is not None and len(shape) > 1 and len(node.all_input_nodes) > 1:
+            value = attribute(root, x.target)
+            if isinstance(value, nn.Parameter) and value.is_floating_point():
+                found.unknown.setdefault(x.target, f"{_stack(node)[1] or 'model'}:{name}")
+
+
+def graphs(root: GraphModule) -> list[GraphModule]:
+    """The graph and every one nested in it."""
+    return [x for x in root.modules() if isinstance(x, GraphModule)]
+
+
+def _names_of_ties(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Every name of each tensor, by each of them."""
+    every: dict[int, list[str]] = {}
+    for name, x in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
+        every.setdefault(id(x), []).append(name)
+    return {name: tuple(names) for names in every.values() for name in names}
+
+

@@ -1,0 +1,97 @@
+"""Rows of a plan as a table: those that differ in one part of their names only become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from numerics.view.screen import Screen
+from numerics.view.table import Table, name_column, text_column
+
+if TYPE_CHECKING:
+    from numerics.model.plan import Row
+
+SHOWN = 4  # names in braces, more are counted
+
+
+@dataclass
+class _Group:
+    """Rows that are alike, by the parts of their names."""
+
+    parts: list[list[str]]
+    rows: list[Row]
+
+    def joined(self, other: _Group) -> bool:
+        """Takes the other in where one part of the names differs at most."""
+        if len(self.parts) != len(other.parts):
+            return False
+        differing = [k for k, (a, b) in enumerate(zip(self.parts, other.parts, strict=True)) if a != b]
+        if len(differing) > 1:
+            return False
+        for k in differing:
+            self.parts[k] = list(dict.fromkeys([*self.parts[k], *other.parts[k]]))
+        self.rows += other.rows
+        return True
+
+    @property
+    def name(self) -> str:
+        return ".".join(_braced(part) for part in self.parts)
+
+
+def _braced(names: list[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    if all(name.isdigit() for name in names):
+        numbers = sorted(map(int, names))
+        if numbers == list(range(numbers[0], numbers[-1] + 1)):
+            return f"{{{numbers[0]}-{numbers[-1]}}}"
+    more = f",+{len(names) - SHOWN}" if len(names) > SHOWN else ""
+    return f"{{{','.join(names[:SHOWN])}{more}}}"
+
+
+def groups(rows: Sequence[Row]) -> list[_Group]:
+    """The rows, those that are alike and have names of one pattern together."""
+    by_kind: dict[object, list[_Group]] = {}
+    for row in rows:
+        key = row.kind, row.shape, row.format, row.reason, _operations(row)
+        by_kind.setdefault(key, []).append(_Group([[part] for part in row.name.split(".")], [row]))
+    found = []
+    for alike in by_kind.values():
+        while True:
+            fewer = _merged(alike)
+            if len(fewer) == len(alike):
+                break
+            alike = fewer
+        found += alike
+    order = {id(row): k for k, row in enumerate(rows)}
+    return sorted(found, key=lambda group: order[id(group.rows[0])])
+
+
+def _merged(alike: list[_Group]) -> list[_Group]:
+    kept: list[_Group] = []
+    for group in alike:
+        if not any(one.joined(group) for one in kept):
+            kept.append(group)
+    return kept
+
+
+def _operations(row: Row) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(use.rpartition(":")[2].partition("[")[0] for use in row.uses))
+
+
+def table(rows: Sequence[Row], full: bool) -> str:
+    """The rows as a table; full: none folded."""
+    shown = Table([
+        text_column("kind"), text_column("n"), name_column("name", least=24), text_column("shape"),
+        text_column("format"), name_column("reason", least=24), name_column("used by", least=8, spare=1),
+    ])  # fmt: skip
+    every = [_Group([[row.name]], [row]) for row in rows] if full else groups(rows)
+    for group in every:
+        row = group.rows[0]
+        ties = "".join(f" = {name}" for name in row.also) if len(group.rows) == 1 else ""
+        shown.add(
+            row.kind, str(len(group.rows)), f"{group.name}{ties}", "x".join(map(str, row.shape)), row.format,
+            row.reason, ", ".join(_operations(row)),
+        )  # fmt: skip
+    return "\n".join(line.rstrip() for line in shown.lines(Screen()))

@@ -1,0 +1,166 @@
+"""Graph mode: the model as a graph of torch.export, with quantizers where the plan has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from numerics.formats.errors import NumericsError
+from numerics.model import exported
+from numerics.model.plan import Plan, Row
+from numerics.model.quantizers import Quantizer
+from numerics.model.trace import OUT, Site
+
+QUANTIZERS = "quantizers"
+"""The name, in the graph, of the module that holds the quantizers."""
+
+
+def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic: bool = True) -> GraphModule:
+    """Returns the model as a graph that reads and computes as planned.
+
+    quantizers: of each planned parameter, by its first name, and of each site.  dynamic: sizes of the example
+    may be others later.  Raises NumericsError for a model that is no graph, and for what is planned and not
+    found in it.
+    """
+    if plan.example is None:
+        raise NumericsError("mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)")
+    root = exported.export(model, plan.example, dynamic)
+    writer = _Writer(root, plan, quantizers)
+    writer.sites(model)
+    writer.parameters()
+    missing = writer.missing()
+    if missing:
+        raise NumericsError(f"planned, and not found in the graph: {', '.join(missing[:8])}")
+    _without_copies(root)
+    for graph in exported.graphs(root):
+        graph.graph.lint()
+        graph.recompile()
+    return root
+
+
+class _Writer:
+    """Puts quantizers into a graph and those nested in it."""
+
+    def __init__(self, root: GraphModule, plan: Plan, quantizers: dict[Any, nn.Module]) -> None:
+        self.root, self.plan, self.quantizers = root, plan, quantizers
+        self.made: set[Any] = set()
+        self.names: dict[int, str] = {}
+        root.add_module(QUANTIZERS, nn.Module())
+
+    def sites(self, model: nn.Module) -> None:
+        """Quantizes what goes into products, and what comes out."""
+        planned = self.plan.sites
+        for made in list(exported.products(self.root, model)):
+            for place, came, _ in made.factors:
+                site = made.site._replace(place=place)
+                row = planned.get(site)
+                if row is not None and isinstance(came, Node):
+                    self._before(made.graph.module, made.node, came, site, row)
+            site = made.site._replace(place=OUT)
+            if site in planned:
+                self._after(made.graph.module, made.node, site, planned[site])
+
+    def _before(self, at: GraphModule, node: Node, came: Node, site: Site, row: Row) -> None:
+        with at.graph.inserting_before(node):
+            put = self._call(at, came, site, row.name)
+        place = _place_of(node, came, site)
+        node.update_arg(place, put) if place is not None else node.replace_input_with(came, put)
+        self.made.add(site)
+
+    def _after(self, at: GraphModule, node: Node, site: Site, row: Row) -> None:
+        with at.graph.inserting_after(node):
+            put = self._call(at, node, site, row.name)
+        node.replace_all_uses_with(put, delete_user_cb=lambda user: user is not put)
+        self.made.add(site)
+
+    def parameters(self) -> None:
+        """Quantizes parameters where the graph fetches them."""
+        planned = self.plan.parameters
+        for node in list(self.root.graph.nodes):
+            row = planned.get(node.target) if node.op == "get_attr" else None
+            if row is not None:
+                with self.root.graph.inserting_after(node):
+                    put = self._call(self.root, node, row.name, row.name)
+                node.replace_all_uses_with(put, delete_user_cb=lambda user, put=put: user is not put)
+                self.made.add(row.name)
+
+    def missing(self) -> list[str]:
+        """What is planned and was not met."""
+        due = {row.name for row in self.plan.parameters.values()} | set(self.plan.sites)
+        return sorted(map(str, due - self.made))
+
+    def _call(self, at: GraphModule, came: Node, key: Any, name: str) -> Node:
+        """A call of a quantizer: as an operator where it has no state, so that equal ones are found."""
+        quantizer = self.quantizers[key]
+        if type(quantizer) is Quantizer:
+            put = at.graph.call_function(torch.ops.numerics.fake_quantize.default, (came, quantizer.text))
+            if at is self.root:
+                self._held(quantizer, name)
+        else:
+            put = at.graph.call_module(self._target(at, quantizer, name), (came,))
+        put.meta = {k: v for k, v in came.meta.items() if k in ("val", "nn_module_stack", "stack_trace")}
+        return put
+
+    def _held(self, quantizer: nn.Module, name: str) -> str:
+        """Its name under QUANTIZERS, once."""
+        if id(quantizer) not in self.names:
+            attribute = "".join(c if c.isalnum() else "_" for c in name)
+            holder = self.root.get_submodule(QUANTIZERS)
+            while attribute in holder._modules:
+                attribute += "_"
+            holder.add_module(attribute, quantizer)
+            self.names[id(quantizer)] = attribute
+        return self.names[id(quantizer)]
+
+    def _target(self, at: GraphModule, quantizer: nn.Module, name: str) -> str:
+        attribute = self._held(quantizer, name)
+        if at is not self.root:  # a nested graph has attributes of its own
+            if QUANTIZERS not in at._modules:
+                at.add_module(QUANTIZERS, nn.Module())
+            at.get_submodule(QUANTIZERS).add_module(attribute, quantizer)
+        return f"{QUANTIZERS}.{attribute}"
+
+
+def _place_of(node: Node, came: Node, site: Site) -> int | None:
+    """Where in the arguments of a node that factor stands alone; None in a list, or by name."""
+    if site.operation == "einsum":
+        return None
+    return site.place if site.place < len(node.args) and node.args[site.place] is came else None
+
+
+def _without_copies(root: GraphModule) -> None:
+    """Computes once what is computed several times from the same: an input of three products is quantized once."""
+    alike: dict[tuple[Any, ...], Node] = {}
+    for graph in exported.graphs(root):
+        alike.clear()
+        for node in list(graph.graph.nodes):
+            if node.op != "call_function" or node.target is not torch.ops.numerics.fake_quantize.default:
+                continue
+            first = alike.setdefault(node.args, node)
+            if first is not node:
+                node.replace_all_uses_with(first)
+                graph.graph.erase_node(node)
+
+
+def freeze(root: GraphModule, packed: dict[int, Tensor]) -> None:
+    """Puts what is packed, by the identity of the parameter, in the parameters' places."""
+    for node in list(root.graph.nodes):
+        if node.op != "get_attr":
+            continue
+        owner_name, _, leaf = str(node.target).rpartition(".")
+        owner = root.get_submodule(owner_name)
+        parameter = owner._parameters.get(leaf)
+        frozen = None if parameter is None else packed.get(id(parameter))
+        for user in list(node.users) if frozen is not None else []:
+            user.replace_all_uses_with(node)
+            root.graph.erase_node(user)
+    for module in root.modules():
+        for leaf, parameter in list(module._parameters.items()):
+            if parameter is not None and id(parameter) in packed:
+                module._parameters[leaf] = packed[id(parameter)]  # type: ignore[assignment]
+    root.graph.lint()
+    root.recompile()
+

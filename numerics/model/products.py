@@ -1,0 +1,194 @@
+"""What torch's operations do with the tensors that come in: multiply and sum, look differently, or neither.
+
+Functions (eager) and operators of exported graphs (aten) have the same names here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+Axes = Callable[[Any], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Product:
+    """An operation that multiplies two tensors or more, and sums.
+
+    arguments: their names, by place.  reduced: for each factor, by place, the axes that are summed; of several
+    the longest is the one along which blocks and groups lie, of equal ones the first.  rows: it picks rows of
+    a table, and sums nothing.
+    """
+
+    arguments: tuple[str, ...]
+    reduced: Mapping[int, tuple[int, ...]]
+    bias: int | None = None
+    rows: bool = False
+
+    def factors(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int, Any, tuple[int, ...]]]:
+        """Each factor that came: its place, itself, and the axes that are summed."""
+        found = [*args] + [None] * (len(self.arguments) - len(args))
+        for name, came in kwargs.items():
+            if name in self.arguments:
+                found[self.arguments.index(name)] = came
+        return [(place, found[place], axes) for place, axes in self.reduced.items() if place < len(found)]
+
+
+@dataclass(frozen=True)
+class Einsum(Product):
+    """Any product: its first argument, the equation, says what is summed."""
+
+    arguments: tuple[str, ...] = ("equation", "operands")
+    reduced: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def factors(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int, Any, tuple[int, ...]]]:
+        """Each operand: its place counts from 1."""
+        equation, *operands = args
+        if not isinstance(equation, str):  # the form of lists of numbers
+            return []
+        if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
+            operands = list(operands[0])
+        return [
+            (place, came, axes)
+            for place, (came, axes) in enumerate(zip(operands, summed(equation), strict=True), start=1)
+        ]
+
+
+def summed(equation: str) -> list[tuple[int, ...]]:
+    """For each operand of an einsum the axes that its result does not have, counted from the end.
+
+    >>> summed("bi,ij->bj"), summed("...k,...k")
+    ([(-1,), (-2,)], [(-1,), (-1,)])
+    """
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    operands = inputs.split(",")
+    if not arrow:
+        letters = re.sub(r"[.,]", "", inputs)
+        output = "".join(letter for letter in letters if letters.count(letter) == 1)
+    return [tuple(k - len(o) for k, x in enumerate(o) if x != "." and x not in output) for o in operands]
+
+
+def _conv(axes: int, transposed: bool = False) -> Product:
+    """A convolution over so many axes; of a kernel the input channels and what is around are summed."""
+    weight = (0, *range(2, axes + 2)) if transposed else tuple(range(1, axes + 2))
+    return Product(("input", "weight", "bias"), {0: (-axes - 1,), 1: weight}, bias=2)
+
+
+def _matmul(second: str) -> Product:
+    return Product(("input", second), {0: (-1,), 1: (-2,)})
+
+
+_ADDMM = Product(("input", "mat1", "mat2"), {1: (-1,), 2: (-2,)}, bias=0)
+_ADDBMM = Product(("input", "batch1", "batch2"), {1: (-1,), 2: (-2,)}, bias=0)
+_RNN = Product(("input", "hx", "params"), {0: (-1,), 2: (-1,)})
+_CELL = Product(("input", "hx", "w_ih", "w_hh", "b_ih", "b_hh"), {0: (-1,), 2: (-1,), 3: (-1,)}, bias=4)
+_ROWS = Product(("input", "weight"), {0: (-1,), 1: (-1,)}, rows=True)
+
+PRODUCTS: dict[str, Product] = {
+    "linear": Product(("input", "weight", "bias"), {0: (-1,), 1: (-1,)}, bias=2),
+    "bilinear": Product(("input1", "input2", "weight", "bias"), {0: (-1,), 1: (-1,), 2: (-1, -2)}, bias=3),
+    **{f"conv{n}d": _conv(n) for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": _conv(n, transposed=True) for n in (1, 2, 3)},
+    "matmul": _matmul("other"), "mm": _matmul("mat2"), "bmm": _matmul("mat2"),
+    "mv": Product(("input", "vec"), {0: (-1,), 1: (-1,)}),
+    "addmm": _ADDMM, "addbmm": _ADDBMM, "baddbmm": _ADDBMM,
+    "addmv": Product(("input", "mat", "vec"), {1: (-1,), 2: (-1,)}, bias=0),
+    "grouped_mm": _matmul("mat2"), "_grouped_mm": _matmul("mat2"),
+    "einsum": Einsum(),
+    "scaled_dot_product_attention": Product(("query", "key", "value"), {0: (-1,), 1: (-1,), 2: (-2,)}),
+    "lstm": _RNN, "gru": _RNN, "rnn_tanh": _RNN, "rnn_relu": _RNN,
+    "lstm_cell": _CELL, "gru_cell": _CELL, "rnn_tanh_cell": _CELL, "rnn_relu_cell": _CELL,
+    "embedding": _ROWS, "embedding_bag": _ROWS,
+}  # fmt: skip
+"""By name.  `embedding` and its kin pick rows; the weight is first in the operator, second in the function."""
+
+OPAQUE = frozenset(
+    {"multi_head_attention_forward", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
+)
+"""One function with products inside, which nobody who watches functions can see."""
+
+VIEWS = frozenset(
+    "t transpose permute reshape view unsqueeze squeeze expand expand_as contiguous to type type_as float half "
+    "double bfloat16 detach clone select narrow slice split chunk unbind flatten unflatten movedim swapaxes "
+    "swapdims T mT H mH data __getitem__ index alias lift_fresh_copy view_as reshape_as requires_grad_ cpu cuda "
+    "tensor_split split_with_sizes hsplit vsplit as_strided diagonal unfold numpy_T adjoint _to_copy copy".split()
+)
+"""They show a tensor, or a part of it, in another shape or type."""
+
+ROWS_OF = frozenset({"__getitem__", "index", "index_select", "gather", "take_along_dim"})
+"""They pick what they return from their first argument; what says which is not a factor."""
+
+KEPT = frozenset(
+    "add sub mul div true_divide floor_divide rsub radd pow neg exp exp2 log log2 sigmoid tanh relu gelu silu "
+    "softplus softmax log_softmax where cat stack concat concatenate hstack vstack maximum minimum max min clamp "
+    "clip lerp addcmul addcdiv copy_ fill_ masked_fill masked_scatter scatter scatter_add index_add index_copy "
+    "index_put layer_norm group_norm batch_norm instance_norm rms_norm fused_layer_norm native_layer_norm "
+    "local_response_norm normalize norm linalg_vector_norm linalg_norm vector_norm sum mean var std prod abs sqrt "
+    "rsqrt square sign eq ne lt le gt ge isnan isfinite isinf logical_not logical_and logical_or dropout pad "
+    "constant_pad_nd interpolate grid_sample prelu repeat tile roll flip repeat_interleave broadcast_to "
+    "broadcast_tensors meshgrid zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones "
+    "new_empty new_full new_tensor sin cos atan2 complex polar view_as_real view_as_complex view_as_real_copy "
+    "cumsum cumprod logcumsumexp logsumexp remainder fmod erf erfc reciprocal log1p expm1 hardtanh leaky_relu elu "
+    "__and__ __or__ __invert__ triu tril masked_select nonzero topk sort argmax argmin amax amin "
+    "__setitem__ set_ nan_to_num rot90 sym_size positive hadamard outer kron allclose equal "
+    "batch_norm_update_stats _native_batch_norm_legit native_group_norm mse_loss l1_loss cross_entropy "
+    "_assert_tensor_metadata _assert_scalar _assert_async _enter_autocast _exit_autocast rms_norm_".split()
+)
+"""Element by element, norms, places: what no block or group of another tensor is multiplied with."""
+
+_SAME = {
+    "__matmul__": "matmul", "__rmatmul__": "matmul", "__imatmul__": "matmul", "convolution": "conv",
+    "__add__": "add", "__radd__": "add", "__iadd__": "add", "__sub__": "sub", "__rsub__": "sub",
+    "__isub__": "sub", "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul", "__truediv__": "div",
+    "__rtruediv__": "div", "__itruediv__": "div", "__pow__": "pow", "__rpow__": "pow", "__neg__": "neg",
+    "__eq__": "eq", "__ne__": "ne", "__lt__": "lt", "__le__": "le", "__gt__": "gt", "__ge__": "ge",
+    "__floordiv__": "floor_divide", "__mod__": "remainder", "subtract": "sub", "multiply": "mul",
+    "divide": "div", "adaptive_avg_pool2d": "mean",
+}  # fmt: skip
+
+
+def name_of(function: Any) -> str:
+    """What an operation is called here, whether it is a function, a method, or an operator of a graph.
+
+    >>> name_of(torch.Tensor.__matmul__), name_of(torch.ops.aten.add_.Tensor), name_of(torch.Tensor.mT.__get__)
+    ('matmul', 'add', 'mT')
+    """
+    if isinstance(function, torch._ops.OpOverload):
+        name = function._schema.name.rpartition("::")[2]
+    else:
+        name = getattr(function, "__name__", str(function))
+        if name in ("__get__", "__set__", "__delete__"):
+            name = getattr(getattr(function, "__self__", None), "__name__", name)
+    name = _SAME.get(name, name)
+    if name.endswith("_") and not name.endswith("__") and name[:-1] in _KNOWN:
+        return name[:-1]
+    return name
+
+
+_KNOWN = KEPT | VIEWS | PRODUCTS.keys()
+
+
+def _functions() -> dict[Any, str]:
+    """The function objects that multiply: torch.compile compares those, not their names."""
+    places = (torch, torch.Tensor, F, torch._C._nn, torch._VF, torch.special)
+    spelled = [*PRODUCTS, "__matmul__", "__rmatmul__", "__imatmul__"]
+    found = {}
+    for place in places:
+        for name in spelled:
+            function = getattr(place, name, None)
+            if callable(function):
+                found[function] = _SAME.get(name, name)
+    return found
+
+
+FUNCTIONS = _functions()
+
+
+def classified(name: str) -> bool:
+    """Is it known what an operation of that name does with a parameter?"""
+    return name in _KNOWN or name in OPAQUE or name in ROWS_OF

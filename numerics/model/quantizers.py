@@ -1,0 +1,205 @@
+"""Quantizers: modules that quantize what they are called with; their state is the model's state."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from numerics.formats.errors import NumericsError
+from numerics.model.plan import Row
+from numerics.observe import Observer, observer
+from numerics.quantization import quantize
+from numerics.tensor.qtensor import QTensor
+from numerics.tensor.spec import QuantSpec
+from numerics.train import LSQ, TQT
+
+QAT = ("ste", "tqt", "lsq")
+
+
+class Quantizer(nn.Module):
+    """Quantizes and dequantizes a tensor, by a scale of its own or one that each tensor brings.
+
+    name: of the parameter or site in the model.  spec: how.
+    """
+
+    def __init__(self, name: str, spec: QuantSpec) -> None:
+        super().__init__()
+        self.name, self.spec, self.text = name, spec, spec.text
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns x quantized and dequantized; the gradient passes straight through."""
+        return cast(Tensor, torch.ops.numerics.fake_quantize(x, self.text))
+
+    def quantize(self, x: Tensor) -> QTensor:
+        """Returns x as a QTensor of the same values as forward's."""
+        return quantize(x, self.spec)
+
+    def extra_repr(self) -> str:
+        """What it quantizes to."""
+        options = {name: fact for name, fact in self.spec.options.items() if name != "dtype"}
+        return ", ".join([self.spec.dtype.name, *(f"{name}={fact}" for name, fact in options.items())])
+
+
+class Static(Quantizer):
+    """Quantizes by a scale that observers found, or that was learned: a buffer, NaN until then.
+
+    row: of the plan.  While `watching` is an observer, tensors pass as they are and it sees them.
+    """
+
+    scale: Tensor | None
+    zero_point: Tensor | None
+    tensor_scale: Tensor | None
+
+    def __init__(self, name: str, spec: QuantSpec, shape: tuple[int, ...], observed_by: str | None) -> None:
+        super().__init__(name, spec)
+        self.observed_by = observed_by
+        self.watching: Observer | None = None
+        self.ready = False
+        blocked = spec.blocked
+        shared = () if blocked else spec.shared_shape(shape)
+        unknown = torch.full(shared, float("nan"))
+        zero = None if blocked or spec.symmetric else torch.zeros(shared, dtype=getattr(torch, spec.zero_point_type))
+        self.register_buffer("scale", None if blocked else unknown)
+        self.register_buffer("zero_point", zero)
+        self.register_buffer("tensor_scale", unknown if blocked else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns x quantized and dequantized; x itself while it is watched.
+
+        Raises NumericsError where no scale is known yet.
+        """
+        if self.watching is not None:
+            self.watching.observe(x.detach())
+            return x
+        if not self.ready:
+            raise NumericsError(
+                f"{self.name} has no scale yet: nx.calibrate(model, batches) finds it by {self.observed_by}, "
+                "load_state_dict brings one that was found"
+            )
+        return cast(
+            Tensor,
+            torch.ops.numerics.fake_quantize(
+                x, self.text, self.scale, self.zero_point, None, None, False, self.tensor_scale
+            ),
+        )
+
+    def watch(self) -> None:
+        """From now on an observer sees what comes."""
+        self.watching = observer(str(self.observed_by), self.spec)
+
+    def found(self) -> None:
+        """Takes the scale that the observer found."""
+        watching, self.watching = self.watching, None
+        if watching is None:
+            return
+        if self.spec.blocked:
+            self.give(tensor_scale=watching.tensor_scale)
+        else:
+            self.give(watching.scale, watching.zero_point)
+
+    def give(self, scale: Any = None, zero_point: Any = None, tensor_scale: Any = None) -> None:
+        """Takes scales."""
+        for name, came in (("scale", scale), ("zero_point", zero_point), ("tensor_scale", tensor_scale)):
+            old = getattr(self, name)
+            if old is not None and came is not None:
+                kept = torch.as_tensor(came).detach().to(old.device).clone()
+                setattr(self, name, kept.reshape(()) if name == "tensor_scale" else kept)
+        self.ready = True
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves it, but not to another type of scale: in half of it a scale is another."""
+        types = {name: x.dtype for name, x in self._buffers.items() if x is not None}
+        old = {name: x for name, x in self._buffers.items() if x is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, dtype in types.items():
+            moved = self._buffers[name]
+            if moved is not None and moved.dtype != dtype:
+                self._buffers[name] = old[name].to(moved.device)
+        return self
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        for name in ("scale", "tensor_scale"):
+            came, old = state.get(prefix + name), getattr(self, name)
+            if isinstance(came, Tensor) and old is not None and came.dtype.is_floating_point:
+                if came.dtype != old.dtype:
+                    setattr(self, name, old.to(came.dtype))
+                self.ready = self.ready or not bool(came.isnan().any())
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    def quantize(self, x: Tensor) -> QTensor:
+        """Returns x as a QTensor of the same values as forward's."""
+        return quantize(
+            x, self.spec, scale=self.scale, zero_point=self.zero_point, tensor_scale=self.tensor_scale
+        )
+
+
+class Learned(nn.Module):
+    """Quantizes by a threshold (TQT) or a step (LSQ) that it learns.
+
+    learns: the TQT or the LSQ.  spec: how it quantizes once its scale is fixed.
+    """
+
+    def __init__(self, name: str, learns: TQT | LSQ) -> None:
+        super().__init__()
+        self.name, self.learns = name, learns
+
+    @property
+    def spec(self) -> QuantSpec:
+        """How it quantizes."""
+        return cast(QuantSpec, self.learns.spec)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns x quantized and dequantized, with the gradients of what is learned."""
+        if not self.learns.initialized:
+            raise NumericsError(f"{self.name} has no threshold yet: nx.calibrate(model, batches) finds one")
+        return cast(Tensor, self.learns(x))
+
+    def begin(self, x: Tensor) -> None:
+        """Takes x for the first batch, where there was none."""
+        if not self.learns.initialized:
+            with torch.no_grad():
+                self.learns(x.detach())
+
+    def quantize(self, x: Tensor) -> QTensor:
+        """Returns x as a QTensor of the same values as forward's."""
+        return self.learns.quantize(x)
+
+    def fixed(self) -> Static:
+        """The same numbers by a scale that is learned no more."""
+        found = Static(self.name, self.spec, tuple(self.learns.scale.shape), None)
+        zero = getattr(self.learns, "zero_point", None)
+        found.scale = torch.empty_like(self.learns.scale)
+        found.give(self.learns.scale, zero)
+        return found
+
+
+def quantizer(row: Row, qat: str | None, threshold_init: str | None) -> nn.Module:
+    """The quantizer of a row; raises NumericsError for what cannot be learned."""
+    assert row.spec is not None
+    d = row.spec.dtype
+    if qat in ("tqt", "lsq") and d.kind == "integer":
+        return Learned(row.name, _learns(row, qat, threshold_init))
+    if row.observer is not None:
+        return Static(row.name, row.spec, row.shape, row.observer)
+    return Quantizer(row.name, row.spec)
+
+
+def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
+    spec = row.spec
+    assert spec is not None
+    try:
+        if not spec.symmetric:
+            raise NumericsError("symmetric=False: zero points are not learned; give symmetric=True")
+        if qat == "lsq":
+            return LSQ(spec.dtype, scheme=spec.scheme)
+        usual = "_3SD" if row.kind == "parameter" else "_LL_J"
+        return TQT(spec.dtype, threshold_init or usual, scheme=spec.scheme)
+    except NumericsError as wrong:
+        raise NumericsError(f"{row.name}: qat={qat!r}: {wrong}") from None
+
+
+def quantizers(model: nn.Module) -> list[Quantizer | Learned]:
+    """Every quantizer of a model, each once."""
+    return [module for module in model.modules() if isinstance(module, (Quantizer, Learned))]

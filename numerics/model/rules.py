@@ -1,0 +1,177 @@
+"""Rules: which parameters and computed tensors get another format than the plan's, by name, class or test."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from numerics.formats.errors import NumericsError, hint, one_of, said
+from numerics.observe import OBSERVERS
+from numerics.tensor.spec import QuantSpec
+
+WHAT = ("weights", "activations", "outputs", "biases")
+UNSET = object()
+Where = str | type | Callable[[str, nn.Module], bool]
+
+
+def spec_of(what: str, came: Any) -> QuantSpec | None:
+    """A format, its name, or a QuantSpec as a QuantSpec; None as None.  Raises NumericsError for others."""
+    if came is None:
+        return None
+    try:
+        found = came if isinstance(came, QuantSpec) else QuantSpec(came)
+    except NumericsError as wrong:
+        raise NumericsError(f"{what}={said(came)}: {wrong}") from None
+    if found.rounding == "stochastic":
+        raise NumericsError(
+            f"{what}={found!r}: stochastic rounding draws anew wherever a tensor is read, and a model reads it "
+            "several times; give another rounding"
+        )
+    return found
+
+
+def observer_of(came: Any) -> str | None:
+    """The name of an observer; None for scales that are found anew for each tensor."""
+    return None if came is None else str(one_of("observer", came, OBSERVERS))
+
+
+@dataclass
+class Rule:
+    """What one entry of rules= says.
+
+    where: a pattern of whole names (*, ?, [abc]), "re:" and a regular expression that names begin with, a
+    class of modules, or a test of (name, module).  specs: what it says of weights, activations, outputs and
+    biases, where it says something.  taken: what it was asked for and took.
+    """
+
+    where: Where
+    specs: dict[str, QuantSpec | None]
+    observer: Any = UNSET
+    taken: int = 0
+    shadowed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def said(self) -> str:
+        """What it is called in a reason."""
+        if isinstance(self.where, str):
+            return self.where
+        return getattr(self.where, "__name__", str(self.where))
+
+    def matches(self, names: Iterable[str], modules: Sequence[tuple[str, nn.Module | None]]) -> bool:
+        """Does it speak of a tensor of one of those names, or of one of those modules?"""
+        if isinstance(self.where, type):
+            return any(isinstance(module, self.where) for _, module in modules)
+        if isinstance(self.where, str):
+            every = [*names, *(name for name, _ in modules)]
+            return any(self._named(name) for name in every)
+        return any(self.where(name, module) for name, module in modules if module is not None)
+
+    def _named(self, name: str) -> bool:
+        where = str(self.where)
+        if where.startswith("re:"):
+            return re.match(where[3:], name) is not None
+        return fnmatch.fnmatchcase(name, where)
+
+
+def rules_of(came: Any) -> list[Rule]:
+    """rules= as it may come: a mapping, or pairs of where and what; raises NumericsError for others."""
+    if came is None:
+        return []
+    pairs = list(came.items()) if isinstance(came, Mapping) else list(came)
+    found = []
+    for pair in pairs:
+        if isinstance(pair, Rule):
+            found.append(Rule(pair.where, pair.specs, pair.observer))
+            continue
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise NumericsError(f"rules: {said(pair)} is not a pair of where and what")
+        found.append(_rule(*pair))
+    return found
+
+
+def _rule(where: Any, what: Any) -> Rule:
+    _check_where(where)
+    if not isinstance(what, Mapping):
+        name = f"rule {where!r}"
+        kept: dict[str, QuantSpec | None] = {"weights": spec_of(name, what)}
+        if what is None:
+            kept["activations"] = None
+        return Rule(where, kept)
+    for key in what:
+        one_of(f"key of rule {where!r}", key, (*WHAT, "observer"))
+    if not what:
+        raise NumericsError(f"rule {where!r} says nothing; allowed: {', '.join((*WHAT, 'observer'))}")
+    specs = {key: spec_of(f"rule {where!r}, {key}", what[key]) for key in WHAT if key in what}
+    observer = observer_of(what["observer"]) if "observer" in what else UNSET
+    return Rule(where, specs, observer)
+
+
+def _check_where(where: Any) -> None:
+    if isinstance(where, str):
+        if where.startswith("re:"):
+            try:
+                re.compile(where[3:])
+            except re.error as wrong:
+                raise NumericsError(f"rule {where!r} is not a regular expression: {wrong}") from None
+        return
+    if isinstance(where, type) and issubclass(where, nn.Module):
+        return
+    if callable(where) and not isinstance(where, type):
+        try:
+            inspect.signature(where).bind("name", None)
+            return
+        except (TypeError, ValueError):
+            pass
+    raise NumericsError(
+        f"rule {said(where)} is no place: a pattern of names such as '*.q_proj', 're:...', a class of modules, "
+        "or a function of (name, module)"
+    )
+
+
+@dataclass
+class Asked:
+    """What the arguments of a plan say of one kind of thing where no rule does, and the rules before it."""
+
+    rules: list[Rule]
+
+    def rule(
+        self, what: str, names: Sequence[str], modules: Sequence[tuple[str, nn.Module | None]]
+    ) -> Rule | None:
+        """The first rule that speaks of it; later ones that do are in its shadow."""
+        first = None
+        for rule in self.rules:
+            if what not in rule.specs or not rule.matches(names, modules):
+                continue
+            if first is None:
+                first = rule
+                rule.taken += 1
+            else:
+                rule.shadowed.setdefault(names[0], first.said)
+        return first
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raises NumericsError for rules that took nothing, with what stood in their way."""
+        wrong = [rule for rule in self.rules if not rule.taken]
+        if not wrong:
+            return
+        raise NumericsError("rules without effect: " + "; ".join(_why(rule, names) for rule in wrong))
+
+
+def _why(rule: Rule, names: Sequence[str]) -> str:
+    if rule.shadowed:
+        name, first = next(iter(rule.shadowed.items()))
+        return f"{rule.said!r} comes after {first!r}, which takes {name} and all else that it matches"
+    if not isinstance(rule.where, str):
+        return f"{rule.said!r} matches nothing that can be quantized"
+    matching = [name for name in names if rule.matches([name], [])]
+    if matching:
+        return f"{rule.said!r} matches {matching[0]}, which has no {' or '.join(rule.specs)} to quantize"
+    below = [name for name in names if name.startswith(rule.where + ".")]
+    hint = f" (did you mean '{rule.where}.*'?)" if below else hint(rule.where, list(names)).rstrip('?') and f' ({hint(rule.where, list(names)).strip()})'
+    return f"{rule.said!r} matches no name{hint}"

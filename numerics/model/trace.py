@@ -1,0 +1,359 @@
+"""One forward of a model as it is: which parameters and which computed tensors go into which operation.
+
+No numbers change, and nothing stays behind on the model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from numerics.formats.errors import NumericsError
+from numerics.model.products import OPAQUE, PRODUCTS, ROWS_OF, classified, name_of
+
+ONE_PRODUCT = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)
+"""Modules whose forward is one product, of what comes in first."""
+
+OUT = -1
+"""The place of what an operation returns."""
+
+
+class Site(NamedTuple):
+    """A tensor on its way into an operation, or out of it: of which module's forward, which operation of that
+    kind there, and at which place (OUT: what it returns).
+    """
+
+    module: str
+    operation: str
+    index: int
+    place: int
+
+    def __str__(self) -> str:
+        number = f"#{self.index}" if self.index else ""
+        place = "out" if self.place == OUT else self.place
+        return f"{self.module or 'model'}:{self.operation}{number}[{place}]"
+
+
+class Use(NamedTuple):
+    """What is done with a parameter.
+
+    product: is it a factor, a row table or a bias of one?  axis: of the parameter, along which it is summed.
+    """
+
+    module: str
+    operation: str
+    role: str  # factor, rows, bias, fused, other
+    axis: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.module or 'model'}:{self.operation}"
+
+
+class Origin(NamedTuple):
+    """Of which parameters or buffers a tensor is made, and nothing else; its axes in theirs, where known."""
+
+    names: tuple[str, ...]
+    axes: tuple[int | None, ...]
+
+    def reduced(self, axes: Sequence[int], shape: Sequence[int]) -> int | None:
+        """The longest of some axes of a tensor of that shape, as an axis of what it is made of."""
+        ndim = len(shape)
+        inside = [axis % ndim for axis in axes if -ndim <= axis < ndim]
+        if not inside:
+            return None
+        longest = max(inside, key=lambda axis: shape[axis])
+        return self.axes[longest] if longest < len(self.axes) else None
+
+
+class Seen(NamedTuple):
+    """A computed tensor at its site.
+
+    axis: along which it is summed, from the end; None of what an operation returns.  weights: the parameters
+    that it is multiplied with.
+    """
+
+    shape: tuple[int, ...]
+    axis: int | None
+    weights: tuple[str, ...]
+
+
+@dataclass
+class Found:
+    """What was seen of a model.
+
+    uses: of each parameter and buffer, by name.  sites: of each computed tensor that is multiplied, its shape.
+    calls: how often each module ran.  fused: modules that run one
+    function with products inside.  regions: modules with control flow that is an operator.  hidden: sites
+    that only a graph shows.  unknown: parameters in operations that are not known here.  caches: of keys and
+    values, among the results.  after: of each normalization by batches the convolution right before it.
+    """
+
+    uses: dict[str, list[Use]] = field(default_factory=dict)
+    sites: dict[Site, Seen] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    fused: dict[str, str] = field(default_factory=dict)
+    regions: dict[str, str] = field(default_factory=dict)
+    hidden: set[Site] = field(default_factory=set)
+    unknown: dict[str, str] = field(default_factory=dict)
+    caches: dict[str, str] = field(default_factory=dict)
+    after: dict[str, str] = field(default_factory=dict)
+
+    def use(self, names: Sequence[str], use: Use) -> None:
+        """Notes a use, once."""
+        for name in names:
+            uses = self.uses.setdefault(name, [])
+            if use not in uses:
+                uses.append(use)
+
+    def product(
+        self, site: Site, factors: Sequence[tuple[int, Any, tuple[int, ...]]], origin: Any, out: Any = None
+    ) -> None:
+        """Notes a product: origin(x) gives the Origin of a factor, or None where it is computed."""
+        rows = PRODUCTS[site.operation].rows
+        computed, weights = [], []
+        for place, came, axes in factors:
+            for x in came if isinstance(came, (list, tuple)) else [came]:
+                shape = shape_of(x)
+                if shape is None:
+                    continue
+                made_of = origin(x)
+                if made_of is not None:
+                    role = ("rows" if rows else "factor") if len(shape) > 1 else "bias"
+                    axis = made_of.reduced(axes, shape)
+                    self.use(made_of.names, Use(site.module, site.operation, role, axis))
+                    weights += made_of.names if len(shape) > 1 else ()
+                elif is_float(x) and not rows:
+                    computed.append((place, Seen(shape, _from_end(axes, shape), ())))
+        partners = tuple(dict.fromkeys(weights))
+        for place, seen in computed:
+            self.sites.setdefault(site._replace(place=place), seen._replace(weights=partners))
+        shape = shape_of(out)
+        if shape is not None and not rows:
+            self.sites.setdefault(site._replace(place=OUT), Seen(shape, None, partners))
+
+
+def _from_end(axes: Sequence[int], shape: Sequence[int]) -> int:
+    """The longest of some axes, counted from the end."""
+    inside = [axis % len(shape) for axis in axes if -len(shape) <= axis < len(shape)]
+    return max(inside, key=lambda axis: shape[axis]) - len(shape) if inside else -1
+
+
+def shape_of(x: Any) -> tuple[int, ...] | None:
+    """The shape of a tensor, or of what a node of a graph gives."""
+    x = getattr(x, "meta", {}).get("val", None) if isinstance(x, torch.fx.Node) else x
+    return tuple(int(n) if isinstance(n, int) else -1 for n in x.shape) if isinstance(x, Tensor) else None
+
+
+def is_float(x: Any) -> bool:
+    """Does it hold real floating point numbers?"""
+    x = getattr(x, "meta", {}).get("val", None) if isinstance(x, torch.fx.Node) else x
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
+def axes_of(view: Any, of: Any, axes: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """The axes of what an operation made of a tensor, in what that is made of: by shape, else by strides."""
+    if tuple(view.shape) == tuple(of.shape) and view.stride() == of.stride():
+        return axes
+    by_stride = {s: axis for s, n, axis in zip(of.stride(), of.shape, axes, strict=True) if n != 1}
+    found = tuple(by_stride.get(s) if n != 1 else None for s, n in zip(view.stride(), view.shape, strict=True))
+    if all(axis is None for axis in found) and view.ndim == of.ndim:
+        return axes
+    return found
+
+
+# ---- arguments ------------------------------------------------------------------------------------
+
+
+def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """An example or a batch as positional and keyword arguments: a tuple, a mapping, or one tensor."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    if isinstance(example, (tuple, list)):
+        return tuple(example), {}
+    if isinstance(example, Tensor):
+        return (example,), {}
+    raise NumericsError(
+        f"an example is a tuple of arguments, a mapping of named ones, or one tensor; not {type(example).__name__}"
+    )
+
+
+# ---- which module runs ----------------------------------------------------------------------------
+
+
+class Running:
+    """Which module's forward runs, by hooks that are taken away again."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names: list[str] = []
+        self.calls: Counter[str] = Counter()
+        self._handles: list[Any] = []
+        for name, module in model.named_modules():
+            self._handles.append(module.register_forward_pre_hook(self._entering(name)))
+            self._handles.append(module.register_forward_hook(self._left, always_call=True))
+
+    def _entering(self, name: str) -> Any:
+        def enter(*_: Any) -> None:
+            if not torch.compiler.is_dynamo_compiling():
+                self.names.append(name)
+                self.calls[name] += 1
+
+        return enter
+
+    def _left(self, *_: Any) -> None:
+        if not torch.compiler.is_dynamo_compiling():
+            self.names.pop()
+
+    def close(self) -> None:
+        """Takes the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+
+
+@contextmanager
+def as_in_use(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation, without gradients, its random numbers and each module's mode as before."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            model.eval()
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+class _Watching(TorchFunctionMode):
+    """Sees every function that torch dispatches."""
+
+    def __init__(self, model: nn.Module, running: Running, found: Found) -> None:
+        super().__init__()
+        self.running, self.found = running, found
+        self.counts: Counter[Any] = Counter()
+        self.origins: dict[int, Origin] = {}
+        self.kept: list[Tensor] = []
+        self.made_by: dict[int, str] = {}
+        self.touched: Counter[int] = Counter()
+        self.normed: dict[str, int] = {}
+        for name, x in named_tensors(model):
+            known = self.origins.get(id(x))
+            names = (*known.names, name) if known else (name,)
+            self.origins[id(x)] = Origin(names, tuple(range(x.ndim)))
+
+    def origin(self, x: Any) -> Origin | None:
+        """Of what a tensor is made, where it is made of parameters and buffers alone."""
+        return self.origins.get(id(x))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        name = name_of(func)
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            self.found.regions.setdefault(self._module(), name)
+        elif name in PRODUCTS:
+            self._product(name, args, kwargs, out)
+        elif name in OPAQUE:
+            self._fused(name, args, kwargs)
+        else:
+            self._other(name, args, kwargs, out)
+        return out
+
+    def _module(self) -> str:
+        return self.running.names[-1] if self.running.names else ""
+
+    def _product(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
+        module = self._module()
+        key = module, self.running.calls[module], name
+        site = Site(module, name, self.counts[key], 0)
+        self.counts[key] += 1
+        product = PRODUCTS[name]
+        factors = product.factors(args, kwargs)
+        self.found.product(site, factors, self.origin, out)
+        self._touch((args, kwargs))
+        if name.startswith("conv") and isinstance(out, Tensor):
+            self.made_by[id(out)] = module
+            self.kept.append(out)
+        places = {id(x) for _, came, _ in factors for x in (came if isinstance(came, (list, tuple)) else [came])}
+        for x in tensors_of((args, kwargs)):
+            made_of = self.origin(x)
+            if made_of is not None and id(x) not in places:
+                self.found.use(made_of.names, Use(module, name, "bias"))
+
+    def _touch(self, tree: Any) -> None:
+        self.touched.update({id(x) for x in tensors_of(tree)} & self.made_by.keys())
+
+    def _fused(self, name: str, args: Any, kwargs: Any) -> None:
+        module = self._module()
+        self.found.fused.setdefault(module, name)
+        for x in tensors_of((args, kwargs)):
+            made_of = self.origin(x)
+            if made_of is not None:
+                role = "fused" if x.ndim > 1 else "bias"
+                self.found.use(made_of.names, Use(module, name, role, x.ndim - 1 if x.ndim > 1 else None))
+
+    def _other(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
+        came = tensors_of((args, kwargs))
+        made_of = [self.origin(x) for x in came]
+        results = tensors_of(out)
+        known = [one for one in made_of if one is not None]
+        self._touch((args, kwargs))
+        if name == "batch_norm" and came and id(came[0]) in self.made_by:
+            self.normed[self._module()] = id(came[0])
+        if not known or not results:
+            return
+        if all(made_of) or (name in ROWS_OF and made_of[0] is not None):
+            of, first = (came, known) if name not in ROWS_OF else (came[:1], known[:1])
+            names = tuple(dict.fromkeys(n for one in first for n in one.names))
+            for x in results:
+                if id(x) not in self.origins:
+                    self.origins[id(x)] = Origin(names, axes_of(x, of[0], first[0].axes))
+                    self.kept.append(x)
+        for x, one in zip(came, made_of, strict=True):
+            if one is not None:
+                self.found.use(one.names, Use(self._module(), name, "other"))
+                if x.ndim > 1 and x.is_floating_point() and not all(made_of) and not classified(name):
+                    for each in one.names:
+                        self.found.unknown.setdefault(each, f"{self._module() or 'model'}:{name}")
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    """The tensors among arguments or results."""
+    return [x for x in pytree.tree_leaves(tree) if isinstance(x, Tensor)]
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and buffer by every name that it has."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def traced(model: nn.Module, example: Any) -> Found:
+    """What one forward of the model does with its parameters and with what it computes."""
+    args, kwargs = arguments(example)
+    found, running = Found(), Running(model)
+    try:
+        with as_in_use(model), _Watching(model, running, found) as watching:
+            out = model(*args, **kwargs)
+    finally:
+        running.close()
+    found.calls = running.calls
+    found.caches = dict(_caches(out))
+    once = {norm: x for norm, x in watching.normed.items() if watching.touched[x] == 1}
+    found.after = {norm: watching.made_by[x] for norm, x in once.items()}
+    return found
+
+
+def _caches(out: Any) -> Iterator[tuple[str, str]]:
+    """Key-value caches among what a model returns."""
+    items = out.items() if isinstance(out, Mapping) else [(str(k), x) for k, x in enumerate(out)] if isinstance(
+        out, (tuple, list)) else []
+    for name, x in items:
+        if "key_values" in str(name) or "cache" in type(x).__name__.lower():
+            yield str(name), type(x).__name__

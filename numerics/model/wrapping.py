@@ -1,0 +1,391 @@
+"""wrap, calibrate, freeze, unwrap: a model that follows a plan, from its first look to packed weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from numerics.formats.errors import NumericsError, one_of, truth
+from numerics.model import eager, graph
+from numerics.model.folding import fold
+from numerics.model.plan import Plan
+from numerics.model.plan import plan as plan_of
+from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
+from numerics.model.trace import arguments, as_in_use
+from numerics.train import THRESHOLD_INIT
+
+STATE = "numerics_state"
+"""The attribute of a wrapped model that says what it is."""
+
+
+class State:
+    """What a wrapped model was made of.
+
+    plan: what it follows.  original: the model that was wrapped.  packed: the names of frozen parameters.
+    """
+
+    def __init__(self, plan: Plan, original: nn.Module, qat: str | None) -> None:
+        self.plan, self.original, self.qat = plan, original, qat
+        self.frozen: str | None = None
+
+    def __deepcopy__(self, memo: Any) -> State:
+        """A copy of a wrapped model was made of the same model."""
+        found = State(self.plan, self.original, self.qat)
+        found.frozen = self.frozen
+        return found
+
+    def __reduce__(self) -> Any:
+        """In a pickle there is no original: what is loaded cannot be unwrapped to it."""
+        return _state, (self.plan.as_dict(), self.qat, self.frozen)
+
+
+def _state(plan: Any, qat: str | None, frozen: str | None) -> State:
+    found = State(Plan.from_dict(plan), None, qat)  # type: ignore[arg-type]
+    found.frozen = frozen
+    return found
+
+
+def wrap(
+    model: nn.Module,
+    plan: Plan | Any = None,
+    *,
+    qat: str | None = None,
+    threshold_init: str | None = None,
+    inplace: bool = False,
+    **arguments_of_plan: Any,
+) -> nn.Module:
+    """Returns a model that computes as a plan says: with quantized parameters, inputs and outputs of products.
+
+    model: a torch module.  It stays as it is: what comes back shares its parameters, which an optimizer of
+        either changes for both.
+    plan: a Plan; or the format of weights and the other arguments of `plan`, to make one.
+    qat: how the quantizers learn in training. None (the default) and ste: nothing of their own, gradients pass
+        straight through; tqt: thresholds, by powers of two; lsq: scales.  tqt and lsq learn for the integer
+        formats of the plan; its other formats are straight through.
+    threshold_init: where the thresholds of tqt begin: _3SD (weights, by default), _LL_J or _KL_J (activations).
+    inplace: True wraps the model itself, in eager mode.
+
+    Weights' thresholds begin with the weights, those of activations with the plan's example.  In graph mode
+    a torch.fx.GraphModule comes back.  Raises NumericsError for a plan that quantizes nothing or is of another
+    model, for options without effect, and for sites that the mode does not reach.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 4))
+    >>> x = torch.linspace(-1, 1, 64).reshape(1, 64)
+    >>> wrapped = wrap(model, "mxfp4", activations="mxfp8_e4m3", example=x)
+    >>> bool((wrapped(x) != model(x)).all()), wrapped[0].weight.shape, list(wrapped.state_dict())
+    (True, torch.Size([4, 64]), ['0.weight', '0.bias'])
+    """
+    made = _plan(model, plan, arguments_of_plan)
+    if qat is not None:
+        qat = str(one_of("qat", qat, QAT))
+    if threshold_init is not None:
+        threshold_init = str(one_of("threshold initialization", threshold_init, THRESHOLD_INIT))
+    _check(model, made, qat, threshold_init)
+    inplace = truth("inplace", inplace)
+    if inplace and made.mode == "fx_graph_mode":
+        raise NumericsError("inplace=True: a graph is another module; leave it out in mode='fx_graph_mode'")
+    if STATE in _notes(model):
+        raise NumericsError("this model is wrapped already; nx.unwrap(model) gives back what it was")
+    copied = model if inplace else shared_copy(model)
+    if made.fold:
+        fold(copied, made.fold)
+    every: dict[Any, nn.Module] = {row.name: quantizer(row, qat, threshold_init) for row in made.rows
+                                   if row.kind == "parameter" and row.spec}  # fmt: skip
+    every |= {site: quantizer(row, qat, threshold_init) for site, row in made.sites.items()}
+    _begin_weights(copied, made, every)
+    mode = graph if made.mode == "fx_graph_mode" else eager
+    wrapped: nn.Module = mode.wrap(copied, made, every)
+    _notes(wrapped)[STATE] = State(made, model, qat)
+    _begin_activations(wrapped, made)
+    return wrapped
+
+
+def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
+    if isinstance(came, Plan):
+        if options:
+            raise NumericsError(f"{', '.join(options)} beside a Plan, which says it all: nx.plan(model, ...) anew")
+        came.check_model(model)
+        return came
+    return plan_of(model, came, **options) if came is not None else plan_of(model, **options)
+
+
+def _check(model: nn.Module, plan: Plan, qat: str | None, threshold_init: str | None) -> None:
+    planned = [row for row in plan.rows if row.spec is not None]
+    if not planned:
+        raise NumericsError(f"this plan quantizes nothing: {plan.summary}; give weights=, activations= or rules=")
+    if qat in ("tqt", "lsq") and not any(row.spec and row.spec.dtype.kind == "integer" for row in planned):
+        formats = ", ".join(sorted({row.spec.dtype.name for row in planned if row.spec}))
+        raise NumericsError(f"qat={qat!r} learns scales of integer formats, and this plan has {formats} only")
+    if threshold_init is not None and qat != "tqt":
+        raise NumericsError(f"threshold_init={threshold_init!r} belongs to qat='tqt', not to qat={qat!r}")
+
+
+def shared_copy(model: nn.Module) -> nn.Module:
+    """A copy of the modules that shares parameters and buffers; raises NumericsError where it cannot be copied."""
+    tensors = [*model.parameters(), *model.buffers()]
+    try:
+        return copy.deepcopy(model, {id(x): x for x in tensors})
+    except Exception as wrong:
+        raise NumericsError(
+            f"this {type(model).__name__} cannot be copied: {type(wrong).__name__}: {wrong}; "
+            "inplace=True wraps it as it is"
+        ) from wrong
+
+
+def _begin_weights(model: nn.Module, plan: Plan, every: dict[Any, nn.Module]) -> None:
+    for name, one in every.items():
+        if isinstance(name, str) and isinstance(one, Learned):
+            parameter = model.get_parameter(name)
+            if not parameter.is_meta:
+                one.begin(parameter)
+
+
+def _begin_activations(wrapped: nn.Module, plan: Plan) -> None:
+    """The thresholds of what is computed begin with the example."""
+    waiting = [one for one in quantizers(wrapped) if isinstance(one, Learned) and not one.learns.initialized]
+    if not waiting or plan.example is None:
+        return
+    for one in waiting:
+        one.forward = _beginning(one)  # type: ignore[method-assign]
+    try:
+        _run(wrapped, plan.example)
+    finally:
+        for one in waiting:
+            one.__dict__.pop("forward", None)
+
+
+def _beginning(one: Learned) -> Any:
+    def forward(x: Tensor) -> Any:
+        one.begin(x)
+        return one.learns(x)
+
+    return forward
+
+
+def _run(model: nn.Module, batch: Any) -> Any:
+    args, kwargs = arguments(batch)
+    if isinstance(model, GraphModule):
+        with torch.no_grad():
+            return model(*args, **kwargs)
+    with as_in_use(model):
+        return model(*args, **kwargs)
+
+
+def _notes(model: nn.Module) -> dict[str, Any]:
+    """Where a model keeps what it was made of: a graph copies and pickles nothing else but `meta`."""
+    return model.meta if isinstance(model, GraphModule) else model.__dict__
+
+
+def state_of(model: Any) -> State:
+    """What a wrapped model was made of; raises NumericsError for another."""
+    found = _notes(model).get(STATE) if isinstance(model, nn.Module) else None
+    if not isinstance(found, State):
+        raise NumericsError(f"this {type(model).__name__} is not wrapped: nx.wrap(model, ...) makes one that is")
+    return found
+
+
+# ---- calibrating ----------------------------------------------------------------------------------
+
+
+def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
+    """Finds the scales that observers are planned for, by running batches through a wrapped model; returns it.
+
+    model: what `wrap` returned.  batches: each what the model is called with: a tuple of arguments, a mapping of
+    named ones, or one tensor.  What is observed passes unquantized meanwhile; the rest is quantized.  Scales
+    that are learned begin with the first batch where the example has not given them.
+
+    Raises NumericsError where nothing waits for a scale, where no batch came or none reached an observer, and
+    for a batch with NaN.  Then the model is as it was before.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4))
+    >>> x = torch.linspace(-1, 1, 8).reshape(1, 8)
+    >>> wrapped = wrap(model, "int8", activations="int8", observer="min_max", example=x)
+    >>> float(calibrate(wrapped, [x, 2 * x])[0].quantize_linear_0.scale)
+    0.01574803143739700317
+    """
+    state_of(model)
+    every = quantizers(model)
+    static = [one for one in every if isinstance(one, Static) and one.observed_by is not None]
+    learned = [one for one in every if isinstance(one, Learned) and not one.learns.initialized]
+    if not static and not learned:
+        raise NumericsError(
+            "nothing waits for a scale: no activation of this model has an observer; "
+            "nx.wrap(model, ..., observer='min_max') plans them"
+        )
+    before = [(one, one.ready, {k: v for k, v in one._buffers.items()}) for one in static]
+    for one in static:
+        one.watch()
+    for one in learned:
+        one.forward = _beginning(one)  # type: ignore[method-assign]
+    try:
+        count = _run_all(model, batches)
+        if not count:
+            raise NumericsError("no batch came: batches= is empty, or an iterator that was used up")
+        _check_watched(static)
+        for one in static:
+            one.found()
+    except BaseException:
+        for one, ready, buffers in before:
+            one.watching, one.ready = None, ready
+            one._buffers.update(buffers)
+        raise
+    finally:
+        for one in learned:
+            one.__dict__.pop("forward", None)
+    return model
+
+
+def _run_all(model: nn.Module, batches: Iterable[Any]) -> int:
+    if isinstance(batches, (Tensor, str, bytes)) or not isinstance(batches, Iterable):
+        raise NumericsError(f"batches is a list or an iterator of batches, not a {type(batches).__name__}")
+    count = 0
+    for batch in batches:
+        for x in _floats(batch):
+            if bool(torch.isnan(x).any()):
+                raise NumericsError(f"batch {count} has NaN: no scale can be found from it")
+            if x.numel() == 0:
+                raise NumericsError(f"batch {count} is empty: its shape is {tuple(x.shape)}")
+        _run(model, batch)
+        count += 1
+    return count
+
+
+def _floats(batch: Any) -> list[Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(arguments(batch))
+    return [x for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
+
+
+def _check_watched(static: list[Static]) -> None:
+    never = [one.name for one in static if one.watching is not None and not one.watching.batches]
+    if never:
+        raise NumericsError(f"no batch reached {', '.join(never[:6])}{' ...' if never[6:] else ''}")
+
+
+# ---- freezing -------------------------------------------------------------------------------------
+
+KEEP = ("packed", "values")
+
+
+def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
+    """Packs the planned parameters of a wrapped model, in place, and returns it: the same bits come out.
+
+    keep: packed (the default): parameters become QTensors, which take as many bytes as the plan says and are
+        decoded when they are used; values: they stay dense, with the quantized values, which is faster.
+    Learned scales become fixed.  What is tied stays tied.  The float parameters are gone from this model (the
+    one that was wrapped has them), and nothing in it is trained by its weights any more.
+    Raises NumericsError for a model that is not wrapped or is frozen, and where a scale was never found.
+
+    >>> import torch
+    >>> frozen = freeze(wrap(torch.nn.Sequential(torch.nn.Linear(64, 4)), "mxfp4"))
+    >>> frozen
+    Sequential(
+      (0): Linear(in_features=64, out_features=4, bias=True, weight=mxfp4)
+    )
+    """
+    state = state_of(model)
+    keep = str(one_of("keep", keep, KEEP))
+    if state.frozen:
+        raise NumericsError("this model is frozen already")
+    waiting = [one.name for one in quantizers(model) if _waits(one)]
+    if waiting:
+        raise NumericsError(
+            f"{', '.join(waiting[:6])}{' ...' if waiting[6:] else ''} never got a scale: "
+            "nx.calibrate(model, batches) before freezing"
+        )
+    by_identity = _packed(model, state.plan, keep)
+    mode = graph if isinstance(model, GraphModule) else eager
+    mode.freeze(model, by_identity)  # type: ignore[arg-type]
+    _fix(model)
+    state.frozen = keep
+    return model
+
+
+def _waits(one: Any) -> bool:
+    if isinstance(one, Learned):
+        return not one.learns.initialized
+    return isinstance(one, Static) and not one.ready
+
+
+def _packed(model: nn.Module, plan: Plan, keep: str) -> dict[int, Tensor]:
+    """For the identity of each planned parameter what takes its place."""
+    found: dict[int, Tensor] = {}
+    holders = _holders(model, plan)
+    for name, row in plan.parameters.items():
+        if name not in holders:
+            continue
+        parameter, one = holders[name]
+        if id(parameter) in found:
+            continue
+        q = one.quantize(parameter.detach())
+        values = q if keep == "packed" else q.dequantize()
+        found[id(parameter)] = nn.Parameter(values, requires_grad=False)  # type: ignore[arg-type]
+    return found
+
+
+def _holders(model: nn.Module, plan: Plan) -> dict[str, tuple[Tensor, Any]]:
+    """The planned parameters by name, each with its quantizer."""
+    if isinstance(model, GraphModule):
+        by_name = {one.name: one for one in quantizers(model)}
+        first = {name: row.name for name, row in plan.parameters.items()}
+        return {name: (model.get_parameter(name), by_name[first[name]])
+                for name, _ in model.named_parameters(remove_duplicate=False) if name in first}  # fmt: skip
+    found = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for leaf in getattr(module, "_leaves", ()):
+            name = f"{prefix}.{leaf}" if prefix else leaf
+            found[name] = (module._parameters[leaf], module._modules[f"quantize_{leaf}"])
+    return found  # type: ignore[return-value]
+
+
+def _fix(model: nn.Module) -> None:
+    """What is learned becomes what it is."""
+    fixed: dict[int, Static] = {}
+    for module in list(model.modules()):
+        for name, one in list(module._modules.items()):
+            if isinstance(one, Learned):
+                module._modules[name] = fixed.setdefault(id(one), one.fixed())
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Returns the float model of a wrapped one: its own tensors, its own classes.
+
+    In eager mode that is the wrapped model itself, whose quantizers are gone; in graph mode, and where
+    normalizations were folded, the model that was wrapped.  Raises NumericsError for one that is not wrapped,
+    and for a frozen one, whose float parameters are gone.
+    """
+    state = state_of(model)
+    if state.frozen:
+        raise NumericsError(
+            "this model is frozen: its float parameters are gone; the model that was wrapped has them"
+        )
+    if isinstance(model, GraphModule) or state.plan.fold:
+        if state.original is None:
+            raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
+        return state.original
+    del _notes(model)[STATE]
+    return eager.unwrap(model)
+
+
+def quantize_(model: nn.Module, dtype: Any, *, rules: Any = None, example: Any = None, biases: Any = None) -> nn.Module:
+    """Packs the weights of a model in place: plan, wrap and freeze in one; prints the plan's last line.
+
+    model: a torch module.  dtype: a format, its name, or a QuantSpec.  rules, example, biases: as for `plan`.
+    Returns the model.  Raises NumericsError as those do.
+
+    >>> import torch
+    >>> model = quantize_(torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Linear(32, 4)), "mxfp4")
+    2 of 4 tensors quantized (2 mxfp4), 98.4% of all values; 8848 bytes become 1368 bytes
+    >>> type(model[0].weight).__name__, model[0].weight.spec
+    ('TensorQTensor', QuantSpec('mxfp4'))
+    """
+    made = plan_of(model, dtype, rules=rules, example=example, biases=biases)
+    frozen = freeze(wrap(model, made, inplace=True))
+    print(made.summary)
+    return frozen
