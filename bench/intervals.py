@@ -1,4 +1,4 @@
-"""What counts of successes can tell: intervals of 95 %, for one share and for the difference of two of the same items."""
+"""What counts of successes can tell: 95 % intervals of a share, and of the difference of two shares."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def wilson(successes: int, items: int) -> tuple[float, float]:
 def paired(right: int, gained: int, lost: int, items: int) -> tuple[float, float, float]:
     """Returns the difference of two shares of the same items, and its interval, low and high.
 
-    right: items on which the first is right.  gained: those on which only the second is; lost: those on which only
-    the first is.  The difference is that of the second from the first.  Its interval is that of Newcombe (Statistics
-    in Medicine 17, 1998, method 10), from the score intervals of both shares and their correlation: it has a width where nothing
-    was gained and nothing lost, as a bootstrap has not.
+    right: items on which the first is right.  gained: those on which only the second is; lost: those on which
+    only the first is.  The difference is the second's share less the first's.  Its interval is that of
+    Newcombe (Statistics in Medicine 17, 1998, p. 2635, method 10), from the score intervals of both shares
+    and their correlation: it has a width where nothing was gained or lost, which a bootstrap has not.
 
-    >>> [round(end, 3) for end in paired(60, 5, 8, 100)]
-    [-0.03, -0.102, 0.042]
+    >>> [round(end, 4) for end in paired(38, 12, 2, 50)]  # an example of that paper
+    [0.2, 0.0569, 0.3404]
     """
     before, after = right / items, (right + gained - lost) / items
     (low1, high1), (low2, high2) = wilson(right, items), wilson(right + gained - lost, items)
@@ -50,7 +50,8 @@ def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Returns how probable so unequal counts are where neither side is better (McNemar's exact test, two-sided).
+    """Returns how probable so unequal counts are where neither side is better (McNemar's exact test,
+    two-sided).
 
     >>> round(mcnemar(2, 12), 4), mcnemar(0, 0)
     (0.0129, 1.0)

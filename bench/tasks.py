@@ -1,8 +1,8 @@
 """What the models of bench/models.py are asked to do, on items that are the same on every run.
 
-Docstrings of the standard library and NumPy, words of a dictionary, sounds that are computed: items by the thousand,
-without a data set that would have to be fetched.  Each has one right answer, and each model gives its own answer
-to it, which is right or not.
+Docstrings of the standard library and NumPy, words of a dictionary, sounds that are computed: items by the
+thousand, without a data set that would have to be fetched.  Each has one right answer, and each model gives
+its own answer to it, which is right or not.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ NO_LIBRARY = {"test", "tests", "idlelib", "site-packages", "lib2to3", "turtledem
 class Outcome:
     """What a model made of a task's items.
 
-    values: floats, its outputs, whose SQNR is measured.  choices: integers, its answers; two models agree on an
-    item where all of the item's are equal.  right: booleans, (items,), where the answer is the true one.
+    values: floats, its outputs, whose SQNR is measured.  choices: integers, its answers; two models agree on
+    an item where all of the item's are equal.  right: booleans, (items,), where the answer is the true one.
     """
 
     values: Tensor
@@ -48,9 +48,9 @@ class Outcome:
 class Task:
     """A model and what it is asked.
 
-    model: of float32.  example: arguments of one small forward, for `nx.plan`.  run: the items, through any model
-    with the same forward.  rules: what is no weight, as `nx.plan` takes it.
-    answers, figure: what is compared with float, and what is right.
+    model: of float32.  example: arguments of one small forward, for `nx.plan`.  run: the items, through any
+    model with the same forward.  rules: what is no weight, as `nx.plan` takes it. answers, figure: what is
+    compared with float, and what is right.
     """
 
     name: str
@@ -58,8 +58,6 @@ class Task:
     example: tuple[Tensor, ...]
     run: Callable[[nn.Module], Outcome]
     items: int
-    answers: str
-    figure: str
     rules: dict[str, None] = field(default_factory=dict)
 
 
@@ -75,8 +73,8 @@ def batched(model: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
 def docstrings() -> Iterator[tuple[str, str]]:
     """Yields the first paragraph and the rest of each docstring of the standard library and NumPy.
 
-    Sources are read and not imported, in an order that depends on their names alone, so that the first items are of
-    everything.  A first paragraph that came before is left out.
+    Sources are read and not imported, in an order that depends on their names alone, so that the first items
+    are of everything.  A first paragraph that came before is left out.
     """
     seen = set()
     for source in _sources():
@@ -91,7 +89,11 @@ def docstrings() -> Iterator[tuple[str, str]]:
 
 def _sources() -> Iterator[ast.AST]:
     roots = Path(sysconfig.get_paths()["stdlib"]), models.folder("numpy")
-    found = [(crc32(p.relative_to(root).as_posix().encode()), p, root) for root in roots for p in root.rglob("*.py")]
+    found = [
+        (crc32(p.relative_to(root).as_posix().encode()), p, root)
+        for root in roots
+        for p in root.rglob("*.py")
+    ]
     for _, path, root in sorted(found):
         if not NO_LIBRARY & set(path.relative_to(root).parts):
             yield _parsed(path)
@@ -128,10 +130,8 @@ def sentences(items: int) -> Task:
         nearest = (vectors[:items] @ vectors[items:].T).argmax(1)
         return Outcome(vectors, nearest, nearest == torch.arange(items))
 
-    example = models.tokens(["Return a copy.", "A much longer sentence is padded."], MOST_TOKENS)
-    return Task(
-        "MiniLM", models.SentenceEncoder(), example, run, items, "same first document", "right document first"
-    )
+    example = models.tokens(texts[:16], MOST_TOKENS)
+    return Task("MiniLM", models.SentenceEncoder(), example, run, items)
 
 
 # ---- crepe: the pitch of a tone ----
@@ -146,9 +146,7 @@ def pitches(items: int) -> Task:
         salience = batched(model, inputs)
         return Outcome(salience, salience.argmax(1), (models.cents(salience) - due).abs() < 50)
 
-    return Task(
-        "crepe-tiny", models.PitchTracker(), (inputs[:2],), run, items, "same bin of 20 cents", "within 50 cents"
-    )
+    return Task("crepe-tiny", models.PitchTracker(), (inputs[:16],), run, items)
 
 
 # ---- silero-vad: is there a voice? ----
@@ -172,9 +170,7 @@ def voices(items: int) -> Task:
         return Outcome(probabilities, decisions.long(), decisions == due)
 
     fourier = {"stft_conv": None}  # its kernel is a Fourier basis, not a weight
-    return Task(
-        "silero-vad", models.VoiceDetector(), (inputs[:2],), run, items, "same decision", "right decision", fourier
-    )
+    return Task("silero-vad", models.VoiceDetector(), (inputs[:16],), run, items, fourier)
 
 
 # ---- g2p_en: how a word is said ----
@@ -196,7 +192,7 @@ def pronunciations() -> dict[str, list[list[str]]]:
 
 
 def words(items: int) -> Task:
-    """The phonemes of a word with their stresses, all of them as in one of the dictionary's pronunciations."""
+    """The phonemes of a word with their stresses, all as in one of the dictionary's pronunciations."""
     known = pronunciations()
     order = sorted(known, key=lambda word: crc32(word.encode()))
     chosen = taken(iter(order), items, "words")
@@ -210,8 +206,8 @@ def words(items: int) -> Task:
         right = torch.tensor([answer in known for answer, known in zip(answers, due, strict=True)])
         return Outcome(_until_end(logits, before), _until_end(logits.argmax(-1), before), right)
 
-    example = (inputs[0][:2], inputs[1][:2])
-    return Task("g2p_en", model, example, run, items, "same phonemes", "right phonemes")
+    example = (inputs[0][:16], inputs[1][:16])
+    return Task("g2p_en", model, example, run, items)
 
 
 def _own_words(model: nn.Module, letters: Tensor, lengths: Tensor) -> Tensor:
@@ -236,6 +232,13 @@ TASKS: dict[str, Callable[[int], Task]] = {
     "silero-vad": voices,
     "g2p_en": words,
 }
+ANSWERS = {
+    "MiniLM": ("the same document first", "its own document first"),
+    "crepe-tiny": ("the same bin of 20 cents", "within 50 cents"),
+    "silero-vad": ("the same decision at the end", "the right decision"),
+    "g2p_en": ("the same phonemes", "the phonemes of the dictionary"),
+}
+"""What an answer has in common with float's where they agree, and what it is where it is right."""
 
 
 def task(name: str, items: int) -> Task:
