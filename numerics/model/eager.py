@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
+from numerics.model.graph import check_trainable
 from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
@@ -67,6 +68,11 @@ class Quantized:
                 _running.modules.pop()
         leaving = self.__dict__.get("numerics_exit")
         return out if leaving is None else getattr(self, leaving)(out)
+
+    def train(self, mode: bool = True) -> Any:
+        """Sets the mode; raises NumericsError for a frozen model with nothing to train."""
+        check_trainable(self, mode, self.__dict__)  # type: ignore[arg-type]
+        return super().train(mode)  # type: ignore[misc]
 
     def __getstate__(self) -> Any:
         with torch.no_grad():  # what is read quantized is no leaf, and modules of recurrence keep some
@@ -183,7 +189,12 @@ def _reentrant(module: nn.Module) -> bool:
     if torch.is_grad_enabled() or not module.training:
         return False
     frame: Any = sys._getframe()
-    while frame is not None and frame.f_locals.get("self") is not module or frame and "_check" in frame.f_code.co_name:
+    while (
+        frame is not None
+        and frame.f_locals.get("self") is not module
+        or frame
+        and "_check" in frame.f_code.co_name
+    ):
         if frame.f_code.co_qualname == "CheckpointFunction.forward":
             return True
         frame = frame.f_back
@@ -232,7 +243,7 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.M
                     leaves[module].append(leaf)
                     module.add_module(f"quantize_{leaf}", quantizers[row.name])
     watched = _place_sites(modules, plan, quantizers)
-    for module in dict.fromkeys([*leaves, *watched]):
+    for module in dict.fromkeys([model, *leaves, *watched]):
         become(module, tuple(leaves.get(module, ())))
     return model
 

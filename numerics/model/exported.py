@@ -116,7 +116,9 @@ def _stack(node: Node) -> tuple[str, str]:
     return key, str(name).partition("@")[0]
 
 
-def _owner(factors: Any, origins: Mapping[Node, Origin | None], modules: Mapping[str, nn.Module]) -> str | None:
+def _owner(
+    factors: Any, origins: Mapping[Node, Origin | None], modules: Mapping[str, nn.Module]
+) -> str | None:
     """The module of one product whose parameter is a factor: of a region torch knows the caller only."""
     for _, came, _ in factors:
         for x in came if isinstance(came, (list, tuple)) else [came]:
@@ -193,7 +195,9 @@ def seen(root: GraphModule, model: nn.Module, found: Found) -> None:
 
         def origin(x: Any, known: Mapping[Node, Origin | None] = known) -> Origin | None:
             one = known.get(x) if isinstance(x, Node) else None
-            return one and one._replace(names=tuple(n for name in one.names for n in names.get(name, (name,))))
+            return one and one._replace(
+                names=tuple(n for name in one.names for n in names.get(name, (name,)))
+            )
 
         before = set(found.sites)
         found.product(made.site, made.factors, origin, made.node)
@@ -224,8 +228,9 @@ def graphs(root: GraphModule) -> list[GraphModule]:
 def _names_of_ties(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Every name of each tensor, by each of them."""
     every: dict[int, list[str]] = {}
-    for name, x in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
+    for name, x in [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]:
         every.setdefault(id(x), []).append(name)
     return {name: tuple(names) for names in every.values() for name in names}
-
-

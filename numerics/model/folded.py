@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ class _Group:
 
     @property
     def name(self) -> str:
-        return ".".join(_braced(part) for part in self.parts)
+        return "".join(_braced(part) for part in self.parts)
 
 
 def _braced(names: list[str]) -> str:
@@ -55,7 +56,9 @@ def groups(rows: Sequence[Row]) -> list[_Group]:
     by_kind: dict[object, list[_Group]] = {}
     for row in rows:
         key = row.kind, row.shape, row.format, row.reason, _operations(row)
-        by_kind.setdefault(key, []).append(_Group([[part] for part in row.name.split(".")], [row]))
+        by_kind.setdefault(key, []).append(
+            _Group([[part] for part in re.split(r"([.:\[\]])", row.name)], [row])
+        )
     found = []
     for alike in by_kind.values():
         while True:

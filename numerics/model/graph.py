@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +19,40 @@ QUANTIZERS = "quantizers"
 """The name, in the graph, of the module that holds the quantizers."""
 
 
+_BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
+TRAINING = "training"
+"""In a graph's notes: was the model in training, where that makes a difference?"""
+
+
+class QuantizedGraph(GraphModule):
+    """A model as a graph, which is of the mode, training or evaluation, that the model was in."""
+
+    def train(self, mode: bool = True) -> QuantizedGraph:
+        """Sets the mode of what is called; raises NumericsError where the graph is of the other mode."""
+        was = self.meta.get(TRAINING)
+        if was is not None and was is not mode:
+            raise NumericsError(
+                f"this graph was made of a model in {'training' if was else 'evaluation'}, with dropouts or "
+                f"normalizations that are part of it: nx.wrap(model.{'train' if mode else 'eval'}(), "
+                "qat='ste', mode='fx_graph_mode') makes one of the other mode"
+            )
+        check_trainable(self, mode, self.meta)
+        super().train(mode)
+        return self
+
+
+def check_trainable(model: nn.Module, mode: bool, notes: Mapping[str, Any]) -> None:
+    """Raises NumericsError where a frozen model, with nothing else to train, is put into training."""
+    state = notes.get("numerics_state")
+    if not mode or state is None or not state.frozen or any(x.requires_grad for x in model.parameters()):
+        return
+    first = next(iter(state.plan.parameters))
+    raise NumericsError(
+        f"{first} and {len(state.plan.parameters) - 1} more parameters are frozen, and nothing of this model can "
+        "be trained: nx.wrap(float_model, ..., qat='ste') makes one that can, before it is frozen"
+    )
+
+
 def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic: bool = True) -> GraphModule:
     """Returns the model as a graph that reads and computes as planned.
 
@@ -26,8 +61,14 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
     found in it.
     """
     if plan.example is None:
-        raise NumericsError("mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)")
-    root = exported.export(model, plan.example, dynamic)
+        raise NumericsError(
+            "mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)"
+        )
+    found = exported.export(model, plan.example, dynamic)
+    root = QuantizedGraph(found, found.graph, type(model).__name__)  # torch's own is neither copied nor pickled
+    if any(isinstance(module, _BY_MODE) for module in model.modules()):
+        root.meta[TRAINING] = model.training
+    root.training = model.training
     writer = _Writer(root, plan, quantizers)
     writer.sites(model)
     writer.parameters()
@@ -163,4 +204,3 @@ def freeze(root: GraphModule, packed: dict[int, Tensor]) -> None:
                 module._parameters[leaf] = packed[id(parameter)]  # type: ignore[assignment]
     root.graph.lint()
     root.recompile()
-

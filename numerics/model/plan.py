@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -66,10 +65,7 @@ class Row:
         """Its format and scales in a few words; "-" where it stays as it is."""
         if self.spec is None:
             return "-"
-        options = {k: v for k, v in self.spec.options.items() if k != "dtype"}
-        words = [self.spec.dtype.name]
-        words += [str(v) if k == "scheme" else f"{k}={v}" for k, v in options.items()]
-        return " ".join([*words, *([f"by {self.observer}"] if self.observer else [])])
+        return described(self.spec) + (f" by {self.observer}" if self.observer else "")
 
     @property
     def nbytes(self) -> int:
@@ -130,7 +126,9 @@ class Plan:
         ]
         computed = [row for row in self.rows if row.site is not None]
         if any(row.spec for row in computed):
-            parts.append(f"{sum(row.spec is not None for row in computed)} of {len(computed)} computed tensors")
+            parts.append(
+                f"{sum(row.spec is not None for row in computed)} of {len(computed)} computed tensors"
+            )
         undecided = [row.name for row in owned if row.reason.startswith("undecided")]
         if undecided:
             parts.append(f"{len(undecided)} undecided, such as {undecided[0]}: give example=")
@@ -145,7 +143,9 @@ class Plan:
             found = {k: v for k, v in asdict(replace(row, spec=None)).items() if v not in (None, (), False)}
             found["shape"], found["site"] = list(row.shape), list(row.site) if row.site else None
             found["spec"] = row.spec.text if row.spec else None
-            rows.append({k: list(v) if isinstance(v, tuple) else v for k, v in found.items() if v is not None})
+            rows.append(
+                {k: list(v) if isinstance(v, tuple) else v for k, v in found.items() if v is not None}
+            )
         return {"mode": self.mode, "device": self.device, "fold": dict(self.fold), "rows": rows}
 
     @classmethod
@@ -185,6 +185,18 @@ class Plan:
             raise NumericsError(
                 f"this plan is of another model: {'; '.join(wrong[:5])}{' ...' if wrong[5:] else ''} not found"
             )
+
+
+def described(spec: QuantSpec | None) -> str:
+    """A format and its options in a few words.
+
+    >>> described(QuantSpec("int4", scheme="per_group(32)", symmetric=False))
+    'int4 per_group(32, axis=-1) symmetric=False'
+    """
+    if spec is None:
+        return "-"
+    options = {k: v for k, v in spec.options.items() if k != "dtype"}
+    return " ".join([spec.dtype.name, *(str(v) if k == "scheme" else f"{k}={v}" for k, v in options.items())])
 
 
 def _row(values: Mapping[str, Any]) -> Row:
@@ -399,7 +411,9 @@ class _Planner:
         """The format and the reason, before its axis is known."""
         if isinstance(x, QTensor):
             if rule is not None and rule.specs["weights"] is not None:
-                raise NumericsError(f"{names[0]}: rule {rule.said} quantizes it, and it is {x.spec!r} already")
+                raise NumericsError(
+                    f"{names[0]}: rule {rule.said} quantizes it, and it is {x.spec!r} already"
+                )
             return None, f"packed already: {x.spec.dtype}"
         if not x.is_floating_point():
             return None, f"not of floats: {str(x.dtype).removeprefix('torch.')}"
@@ -432,7 +446,10 @@ class _Planner:
         if self._is_head(names):
             return None, "the head (a rule can take it)"
         if any(".parametrizations." in f".{name}" for name in names):
-            return None, "a part of a parametrization: torch.nn.utils.parametrize.remove_parametrizations first"
+            return (
+                None,
+                "a part of a parametrization: torch.nn.utils.parametrize.remove_parametrizations first",
+            )
         return asked, word if asked else "weights=None"
 
     def _is_head(self, names: Sequence[str]) -> bool:
@@ -448,7 +465,10 @@ class _Planner:
         self, name: str, x: Tensor, spec: QuantSpec, reason: str, uses: Sequence[Use], by_rule: bool
     ) -> tuple[QuantSpec | None, str]:
         """The spec along the axis that is summed; none where it would take more bytes than it saves."""
-        axis = next((use.axis for use in uses if use.role in ("factor", "rows", "fused") and use.axis is not None), None)
+        axis = next(
+            (use.axis for use in uses if use.role in ("factor", "rows", "fused") and use.axis is not None),
+            None,
+        )
         shape = tuple(x.shape)
         try:
             found = along(spec, None if axis is None else axis - x.ndim, shape)
@@ -564,9 +584,15 @@ class _Planner:
         """Fused functions, caches of keys and values, modules that never ran."""
         rows = []
         for name, function in self.found.fused.items():
-            rows.append(Row("module", name, (), None, f"{function} has products inside, which only a graph reaches"))
+            rows.append(
+                Row("module", name, (), None, f"{function} has products inside, which only a graph reaches")
+            )
         for name, operator in self.found.regions.items():
-            what = f"no graph shows what is inside: {self.closed}" if self.closed else "its branches are looked at in a graph"
+            what = (
+                f"no graph shows what is inside: {self.closed}"
+                if self.closed
+                else "its branches are looked at in a graph"
+            )
             rows.append(Row("module", name, (), None, f"{operator}: {what}"))
         for name, kind in self.found.caches.items():
             rows.append(Row("cache", name, (), None, f"{kind}: keys and values stay as they are computed"))
@@ -614,7 +640,12 @@ def along(spec: QuantSpec, axis: int | None, shape: Sequence[int]) -> QuantSpec:
         found = spec
     elif spec.blocked and spec.axis == -1:
         found = spec.with_axis(axis % len(shape))
-    elif not spec.blocked and spec.scheme is not None and spec.scheme.kind == "per_group" and spec.scheme.axis == -1:
+    elif (
+        not spec.blocked
+        and spec.scheme is not None
+        and spec.scheme.kind == "per_group"
+        and spec.scheme.axis == -1
+    ):
         found = spec.with_scheme(per_group(int(spec.scheme.size or 1), axis % len(shape)))
     else:
         found = spec

@@ -30,7 +30,9 @@ class Product:
     bias: int | None = None
     rows: bool = False
 
-    def factors(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int, Any, tuple[int, ...]]]:
+    def factors(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> list[tuple[int, Any, tuple[int, ...]]]:
         """Each factor that came: its place, itself, and the axes that are summed."""
         found = [*args] + [None] * (len(self.arguments) - len(args))
         for name, came in kwargs.items():
@@ -46,7 +48,9 @@ class Einsum(Product):
     arguments: tuple[str, ...] = ("equation", "operands")
     reduced: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
-    def factors(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int, Any, tuple[int, ...]]]:
+    def factors(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> list[tuple[int, Any, tuple[int, ...]]]:
         """Each operand: its place counts from 1."""
         equation, *operands = args
         if not isinstance(equation, str):  # the form of lists of numbers

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
 from numerics.model.plan import Row
+from numerics.model.watching import key_of, watched
 from numerics.observe import Observer, observer
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
@@ -56,23 +57,27 @@ class Static(Quantizer):
         super().__init__(name, spec)
         self.observed_by = observed_by
         self.watching: Observer | None = None
+        self.key = 0
         self.ready = False
         blocked = spec.blocked
         shared = () if blocked else spec.shared_shape(shape)
         unknown = torch.full(shared, float("nan"))
-        zero = None if blocked or spec.symmetric else torch.zeros(shared, dtype=getattr(torch, spec.zero_point_type))
+        zero = (
+            None
+            if blocked or spec.symmetric
+            else torch.zeros(shared, dtype=getattr(torch, spec.zero_point_type))
+        )
         self.register_buffer("scale", None if blocked else unknown)
         self.register_buffer("zero_point", zero)
         self.register_buffer("tensor_scale", unknown if blocked else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns x quantized and dequantized; x itself while it is watched.
+        """Returns x quantized and dequantized; x as it is while it is watched.
 
         Raises NumericsError where no scale is known yet.
         """
         if self.watching is not None:
-            self.watching.observe(x.detach())
-            return x
+            return cast(Tensor, watched(x.detach(), self.key))
         if not self.ready:
             raise NumericsError(
                 f"{self.name} has no scale yet: nx.calibrate(model, batches) finds it by {self.observed_by}, "
@@ -88,6 +93,7 @@ class Static(Quantizer):
     def watch(self) -> None:
         """From now on an observer sees what comes."""
         self.watching = observer(str(self.observed_by), self.spec)
+        self.key = key_of(self.watching)
 
     def found(self) -> None:
         """Takes the scale that the observer found."""

@@ -163,7 +163,9 @@ def axes_of(view: Any, of: Any, axes: tuple[int | None, ...]) -> tuple[int | Non
     if tuple(view.shape) == tuple(of.shape) and view.stride() == of.stride():
         return axes
     by_stride = {s: axis for s, n, axis in zip(of.stride(), of.shape, axes, strict=True) if n != 1}
-    found = tuple(by_stride.get(s) if n != 1 else None for s, n in zip(view.stride(), view.shape, strict=True))
+    found = tuple(
+        by_stride.get(s) if n != 1 else None for s, n in zip(view.stride(), view.shape, strict=True)
+    )
     if all(axis is None for axis in found) and view.ndim == of.ndim:
         return axes
     return found
@@ -280,7 +282,9 @@ class _Watching(TorchFunctionMode):
         if name.startswith("conv") and isinstance(out, Tensor):
             self.made_by[id(out)] = module
             self.kept.append(out)
-        places = {id(x) for _, came, _ in factors for x in (came if isinstance(came, (list, tuple)) else [came])}
+        places = {
+            id(x) for _, came, _ in factors for x in (came if isinstance(came, (list, tuple)) else [came])
+        }
         for x in tensors_of((args, kwargs)):
             made_of = self.origin(x)
             if made_of is not None and id(x) not in places:
@@ -303,7 +307,8 @@ class _Watching(TorchFunctionMode):
         made_of = [self.origin(x) for x in came]
         results = tensors_of(out)
         known = [one for one in made_of if one is not None]
-        self._touch((args, kwargs))
+        if results:
+            self._touch((args, kwargs))
         if name == "batch_norm" and came and id(came[0]) in self.made_by:
             self.normed[self._module()] = id(came[0])
         if not known or not results:
@@ -352,8 +357,13 @@ def traced(model: nn.Module, example: Any) -> Found:
 
 def _caches(out: Any) -> Iterator[tuple[str, str]]:
     """Key-value caches among what a model returns."""
-    items = out.items() if isinstance(out, Mapping) else [(str(k), x) for k, x in enumerate(out)] if isinstance(
-        out, (tuple, list)) else []
+    items = (
+        out.items()
+        if isinstance(out, Mapping)
+        else [(str(k), x) for k, x in enumerate(out)]
+        if isinstance(out, (tuple, list))
+        else []
+    )
     for name, x in items:
         if "key_values" in str(name) or "cache" in type(x).__name__.lower():
             yield str(name), type(x).__name__

@@ -71,7 +71,7 @@ def wrap(
     inplace: True wraps the model itself, in eager mode.
 
     Weights' thresholds begin with the weights, those of activations with the plan's example.  In graph mode
-    a torch.fx.GraphModule comes back.  Raises NumericsError for a plan that quantizes nothing or is of another
+    a torch.fx.GraphModule comes back, of the model in evaluation unless qat is given.  Raises NumericsError for a plan that quantizes nothing or is of another
     model, for options without effect, and for sites that the mode does not reach.
 
     >>> import torch
@@ -99,17 +99,33 @@ def wrap(
                                    if row.kind == "parameter" and row.spec}  # fmt: skip
     every |= {site: quantizer(row, qat, threshold_init) for site, row in made.sites.items()}
     _begin_weights(copied, made, every)
-    mode = graph if made.mode == "fx_graph_mode" else eager
-    wrapped: nn.Module = mode.wrap(copied, made, every)
+    if made.mode == "fx_graph_mode":
+        wrapped = _graph(copied, made, every, qat)
+    else:
+        wrapped = eager.wrap(copied, made, every)
     _notes(wrapped)[STATE] = State(made, model, qat)
     _begin_activations(wrapped, made)
     return wrapped
 
 
+def _graph(copied: nn.Module, made: Plan, every: dict[Any, nn.Module], qat: str | None) -> nn.Module:
+    """The graph: what is not trained is of the model in evaluation."""
+    modes = {module: module.training for module in copied.modules()}
+    if qat is None:
+        copied.eval()
+    try:
+        return graph.wrap(copied, made, every)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
     if isinstance(came, Plan):
         if options:
-            raise NumericsError(f"{', '.join(options)} beside a Plan, which says it all: nx.plan(model, ...) anew")
+            raise NumericsError(
+                f"{', '.join(options)} beside a Plan, which says it all: nx.plan(model, ...) anew"
+            )
         came.check_model(model)
         return came
     return plan_of(model, came, **options) if came is not None else plan_of(model, **options)
@@ -118,7 +134,9 @@ def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
 def _check(model: nn.Module, plan: Plan, qat: str | None, threshold_init: str | None) -> None:
     planned = [row for row in plan.rows if row.spec is not None]
     if not planned:
-        raise NumericsError(f"this plan quantizes nothing: {plan.summary}; give weights=, activations= or rules=")
+        raise NumericsError(
+            f"this plan quantizes nothing: {plan.summary}; give weights=, activations= or rules="
+        )
     if qat in ("tqt", "lsq") and not any(row.spec and row.spec.dtype.kind == "integer" for row in planned):
         formats = ", ".join(sorted({row.spec.dtype.name for row in planned if row.spec}))
         raise NumericsError(f"qat={qat!r} learns scales of integer formats, and this plan has {formats} only")
@@ -186,7 +204,9 @@ def state_of(model: Any) -> State:
     """What a wrapped model was made of; raises NumericsError for another."""
     found = _notes(model).get(STATE) if isinstance(model, nn.Module) else None
     if not isinstance(found, State):
-        raise NumericsError(f"this {type(model).__name__} is not wrapped: nx.wrap(model, ...) makes one that is")
+        raise NumericsError(
+            f"this {type(model).__name__} is not wrapped: nx.wrap(model, ...) makes one that is"
+        )
     return found
 
 
@@ -373,7 +393,9 @@ def unwrap(model: nn.Module) -> nn.Module:
     return eager.unwrap(model)
 
 
-def quantize_(model: nn.Module, dtype: Any, *, rules: Any = None, example: Any = None, biases: Any = None) -> nn.Module:
+def quantize_(
+    model: nn.Module, dtype: Any, *, rules: Any = None, example: Any = None, biases: Any = None
+) -> nn.Module:
     """Packs the weights of a model in place: plan, wrap and freeze in one; prints the plan's last line.
 
     model: a torch module.  dtype: a format, its name, or a QuantSpec.  rules, example, biases: as for `plan`.

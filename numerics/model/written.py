@@ -21,7 +21,9 @@ FORMAT = "numerics plan 1"
 def written(plan: Plan, path: Path) -> None:
     """Writes a plan; raises NumericsError for a name that says no kind of file."""
     if path.suffix not in KINDS:
-        raise NumericsError(f"{path.name!r} says no kind of plan; allowed: names that end in {', '.join(KINDS)}")
+        raise NumericsError(
+            f"{path.name!r} says no kind of plan; allowed: names that end in {', '.join(KINDS)}"
+        )
     came = {"format": FORMAT, **plan.as_dict()}
     text = {".toml": _toml, ".json": lambda x: json.dumps(x, indent=1) + "\n"}.get(path.suffix, None)
     with Replacement(path) as file:
@@ -67,7 +69,9 @@ def _html(plan: Plan) -> str:
                  ", ".join(row.uses[:3]))  # fmt: skip
         kept = ' class="kept"' if row.spec is None else ""
         body.append(f"<tr{kept}>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in cells)}</tr>")
-    heads = "".join(f"<th>{head}</th>" for head in ("kind", "n", "name", "shape", "format", "reason", "used by"))
+    heads = "".join(
+        f"<th>{head}</th>" for head in ("kind", "n", "name", "shape", "format", "reason", "used by")
+    )
     style = (
         "body{font:14px system-ui,sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .8em;"
         "text-align:left;border-bottom:1px solid #ccc}.kept{color:#777}"

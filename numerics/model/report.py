@@ -1,0 +1,437 @@
+"""How good a quantized model is: layer by layer beside its reference, one model beside another, many formats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from numerics.backends.host.tensors import as_array
+from numerics.formats.errors import NumericsError
+from numerics.model import eager
+from numerics.model.folding import fold
+from numerics.model.plan import Plan, Row, described, stored_bytes
+from numerics.model.plan import plan as plan_of
+from numerics.model.quantizers import Learned, Quantizer, Static, quantizers
+from numerics.model.rules import spec_of
+from numerics.model.trace import arguments, as_in_use
+from numerics.model.wrapping import shared_copy, state_of, wrap
+from numerics.tensor.qtensor import ErrorSums
+from numerics.view.screen import Screen
+from numerics.view.table import Column, Table, name_column, text_column
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a report.
+
+    name: of its module.  formats: of its weights and of what goes in.  local: the SQNR in dB of its output for
+    the reference's input, so of its own quantizers alone; cumulative: of its output for its own input.
+    clipped: the share of values that its quantizers cut off at the ends of their range.  nbytes: of its
+    parameters as stored, of float_nbytes.
+    """
+
+    name: str
+    formats: str
+    local: float
+    cumulative: float
+    clipped: float
+    nbytes: int
+    float_nbytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Layers, worst first, and what comes out at the end; made by `report`.
+
+    output: the SQNR in dB of the model's output.  batches: how many were run.
+    """
+
+    layers: tuple[Layer, ...]
+    output: float
+    batches: int
+
+    def __str__(self) -> str:
+        table = Table([
+            name_column("layer", least=24), text_column("formats"), Column("local dB"), Column("cumulative dB"),
+            Column("clipped"), Column("bytes", spare=1), Column("of float", spare=1),
+        ])  # fmt: skip
+        for one in self.layers:
+            table.add(
+                one.name or "(the model)", one.formats, _db(one.local), _db(one.cumulative),
+                f"{one.clipped:.2%}" if one.clipped else "-", str(one.nbytes),
+                f"{one.nbytes / one.float_nbytes:.1%}" if one.float_nbytes else "-",
+            )  # fmt: skip
+        lines = [line.rstrip() for line in table.lines(Screen())]
+        return "\n".join([*lines, f"output: {_db(self.output)} dB over {self.batches} batches"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values, as JSON takes them."""
+        layers = [{k: _finite(v) for k, v in asdict(one).items()} for one in self.layers]
+        return {"output": _finite(self.output), "batches": self.batches, "layers": layers}
+
+
+def _db(value: float) -> str:
+    return "exact" if value == math.inf else f"{value:.1f}"
+
+
+def _finite(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass
+class _Sums:
+    """What is summed up over batches for one layer."""
+
+    local: ErrorSums = field(default_factory=ErrorSums)
+    cumulative: ErrorSums = field(default_factory=ErrorSums)
+    clipped: int = 0
+    values: int = 0
+
+
+def report(
+    model: nn.Module, reference: nn.Module | None = None, batches: Iterable[Any] | None = None
+) -> Report:
+    """Returns how far each layer of a wrapped model is from its reference, worst first.
+
+    model: what `wrap` returned, in either mode, calibrated where it waits for scales; frozen or not.
+    reference: the float model; None (the default) for the one that was wrapped.
+    batches: each what the models are called with: a tuple of arguments, a mapping of named ones, or one tensor.
+        None (the default) for the example of the plan.
+
+    A layer is a module that owns a planned parameter or site.  Raises NumericsError for a model that is not
+    wrapped, and where there is nothing to run.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
+    >>> x = torch.linspace(-1, 1, 64).reshape(1, 64)
+    >>> found = report(wrap(model, "mxfp4", example=x))
+    >>> sorted(one.name for one in found.layers), found.layers[0].local <= found.layers[1].local
+    (['0', '2'], True)
+    """
+    state = state_of(model)
+    reference = state.original if reference is None else reference
+    if not isinstance(reference, nn.Module):
+        raise NumericsError(
+            f"the reference is the float model, a torch.nn.Module, not a {type(reference).__name__}"
+        )
+    if batches is None:
+        if state.plan.example is None:
+            raise NumericsError("batches= is due: the plan was made without an example")
+        batches = [state.plan.example]
+    twin = _twin(model)
+    rows = _by_layer(state.plan)
+    sums = {name: _Sums() for name in rows}
+    whole, count = ErrorSums(), 0
+    for batch in batches:
+        _run_pair(twin, reference, batch, sums, whole, {conv: norm for norm, conv in state.plan.fold.items()})
+        count += 1
+    if not count:
+        raise NumericsError("no batch came: batches= is empty, or an iterator that was used up")
+    layers = [_layer(name, rows[name], sums[name]) for name in rows]
+    return Report(tuple(sorted(layers, key=lambda one: (one.local, one.cumulative))), whole.error.sqnr, count)
+
+
+def _by_layer(plan: Plan) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in plan.rows:
+        if row.spec is not None:
+            name = row.site.module if row.site is not None else row.name.rpartition(".")[0]
+            found.setdefault(name, []).append(row)
+    return found
+
+
+def _layer(name: str, rows: list[Row], sums: _Sums) -> Layer:
+    weights = [row for row in rows if row.kind == "parameter"]
+    formats = dict.fromkeys(row.format for row in weights)
+    inputs = dict.fromkeys(row.format for row in rows if row.kind == "activation")
+    said = ", ".join(formats) + (f" x {', '.join(inputs)}" if inputs else "")
+    after = sum(stored_bytes(row.spec, row.shape) for row in weights if row.spec)
+    clipped = sums.clipped / sums.values if sums.values else 0.0
+    return Layer(
+        name, said, sums.local.error.sqnr, sums.cumulative.error.sqnr, clipped, after,
+        sum(row.size * row.value_bits // 8 for row in weights),
+    )  # fmt: skip
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """The model itself; of a graph the eager model with the same quantizers and packed parameters."""
+    if not isinstance(model, GraphModule):
+        return model
+    state = state_of(model)
+    if state.original is None:
+        raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
+    found = shared_copy(state.original)
+    fold(found, state.plan.fold)
+    named = {one.name: one for one in quantizers(model)}
+    every: dict[Any, nn.Module] = {}
+    for row in state.plan.rows:
+        if row.spec is not None:
+            one = named.get(row.name, Quantizer(row.name, row.spec))
+            every[row.site if row.site is not None else row.name] = one
+    eager.wrap(found, state.plan, every)
+    if state.frozen:
+        eager.freeze(found, {
+            id(x): model.get_parameter(state.plan.parameters[name].name)
+            for name, x in found.named_parameters(remove_duplicate=False) if name in state.plan.parameters
+        })  # fmt: skip
+    return found
+
+
+def _run_pair(
+    model: nn.Module, reference: nn.Module, batch: Any, sums: dict[str, _Sums], whole: ErrorSums,
+    after: dict[str, str],
+) -> None:  # fmt: skip
+    """Runs the reference, the model, and each layer of the model on the reference's inputs.
+
+    after: of a convolution the normalization that it took in: what that returned is due.
+    """
+    args, kwargs = arguments(batch)
+    with as_in_use(reference), _recorded(reference, [*sums, *after.values()]) as due:
+        expected = reference(*args, **kwargs)
+    with as_in_use(model):
+        with _recorded(model, sums) as came, _counted(model, sums):
+            actual = model(*args, **kwargs)
+        modules = dict(model.named_modules(remove_duplicate=False))
+        for name in sums:
+            calls = due.get(name, ())
+            outs = due.get(after.get(name, name), ())
+            for (inputs, named, _), (_, _, out), (_, _, own) in zip(
+                calls, outs, came.get(name, ()), strict=False
+            ):
+                _add(sums[name].cumulative, out, own)
+                _add(sums[name].local, out, modules[name](*inputs, **named))
+    _add(whole, expected, actual)
+
+
+Calls = dict[str, list[tuple[Any, Any, Any]]]
+
+
+@contextmanager
+def _recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Calls]:
+    """What goes into and comes out of the modules of those names, call by call."""
+    found: Calls = {}
+    handles = []
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name in names:
+        if name not in modules:
+            raise NumericsError(f"the reference has no module {name!r}: it is another model")
+
+        def keep(_: Any, args: Any, kwargs: Any, out: Any, name: str = name) -> None:
+            found.setdefault(name, []).append((args, kwargs, out))
+
+        handles.append(modules[name].register_forward_hook(keep, with_kwargs=True))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _counted(model: nn.Module, sums: Mapping[str, _Sums]) -> Iterator[None]:
+    """Counts what the quantizers of each layer cut off."""
+    handles = []
+    for name, module in model.named_modules():
+        if name not in sums:
+            continue
+        for child in module._modules.values():
+            if isinstance(child, (Quantizer, Learned)):
+
+                def count(one: Any, args: Any, _: Any, into: _Sums = sums[name]) -> None:
+                    into.values += args[0].numel()
+                    into.clipped += int((~within(one, args[0])).sum())
+
+                handles.append(child.register_forward_hook(count))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def within(one: Quantizer | Learned, x: Tensor) -> Tensor:
+    """Which values of x lie within what the quantizer can say."""
+    scale = zero = of_tensor = None
+    if isinstance(one, Static):
+        scale, zero, of_tensor = one.scale, one.zero_point, one.tensor_scale
+    elif isinstance(one, Learned):
+        scale = one.learns.scale
+    found: Tensor = torch.ops.numerics.within_range(x.detach(), one.spec.text, scale, zero, of_tensor)
+    return found
+
+
+def _add(sums: ErrorSums, expected: Any, actual: Any) -> None:
+    """Adds the tensors of floats of two results that correspond."""
+    for x, y in zip(_floats(expected), _floats(actual), strict=False):
+        if x.shape == y.shape:
+            sums.add(as_array(x.detach().cpu().float()), as_array(y.detach().cpu().float()))
+
+
+def _floats(tree: Any) -> list[Tensor]:
+    leaves = pytree.tree_leaves(tuple(tree.values()) if isinstance(tree, Mapping) else tree)
+    return [x for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
+
+
+# ---- models beside each other ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far the outputs of two models are apart; made by `compare`.
+
+    sqnr: in dB, of the first over their difference.  max_error: the largest difference.  equal: are all bits
+    the same.  agreement: the share of rows of the first output whose largest value is at the same place.
+    """
+
+    sqnr: float
+    max_error: float
+    equal: bool
+    agreement: float
+    batches: int
+
+    def __str__(self) -> str:
+        same = (
+            "equal, bit for bit"
+            if self.equal
+            else f"{_db(self.sqnr)} dB, largest difference {self.max_error:.3g}"
+        )
+        return f"{same}; {self.agreement:.1%} agree on the largest value; {self.batches} batches"
+
+
+def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
+    """Returns how far the outputs of a model are from another's, on the same batches.
+
+    a, b: two models with the same inputs and outputs, wrapped or not; a is the reference.
+    batches: each what they are called with: a tuple of arguments, a mapping of named ones, or one tensor.
+    Raises NumericsError where no batch came, and for outputs that do not correspond.
+
+    >>> import torch
+    >>> model = torch.nn.Linear(32, 4)
+    >>> print(compare(model, model, [torch.ones(2, 32)]))
+    equal, bit for bit; 100.0% agree on the largest value; 1 batches
+    """
+    sums, equal, count = ErrorSums(), True, 0
+    hits = rows = 0
+    for batch in batches:
+        x, y = (_floats(_output(model, batch)) for model in (a, b))
+        if not x or [one.shape for one in x] != [one.shape for one in y]:
+            raise NumericsError(
+                f"the outputs do not correspond: shapes {[tuple(one.shape) for one in x]} and "
+                f"{[tuple(one.shape) for one in y]}"
+            )
+        equal = equal and all(torch.equal(one, other) for one, other in zip(x, y, strict=True))
+        _add(sums, x, y)
+        if x[0].ndim and x[0].shape[-1]:
+            same = x[0].argmax(-1) == y[0].argmax(-1)
+            hits, rows = hits + int(same.sum()), rows + same.numel()
+        count += 1
+    if not count:
+        raise NumericsError("no batch came: batches= is empty, or an iterator that was used up")
+    error = sums.error
+    return Comparison(error.sqnr, error.max_error, equal, hits / rows if rows else 1.0, count)
+
+
+def _output(model: nn.Module, batch: Any) -> Any:
+    args, kwargs = arguments(batch)
+    if isinstance(model, GraphModule):
+        with torch.no_grad():
+            return model(*args, **kwargs)
+    with as_in_use(model):
+        return model(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Swept:
+    """One row of a sweep: a format, its quality and its size."""
+
+    format: str
+    activations: str
+    sqnr: float
+    agreement: float
+    bits: float
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Formats by quality, best first; made by `sweep`.  refused: formats that could not be planned, and why."""
+
+    rows: tuple[Swept, ...]
+    refused: dict[str, str]
+
+    def __str__(self) -> str:
+        table = Table([text_column("weights"), text_column("activations"), Column("SQNR dB"), Column("agreement"),
+                       Column("bits a value"), Column("bytes")])  # fmt: skip
+        for row in self.rows:
+            table.add(
+                row.format, row.activations, _db(row.sqnr), f"{row.agreement:.1%}", f"{row.bits:.2f}",
+                str(row.nbytes),
+            )  # fmt: skip
+        lines = [line.rstrip() for line in table.lines(Screen())]
+        return "\n".join([*lines, *(f"{name}: {why}" for name, why in self.refused.items())])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The sweep as plain values, as JSON takes them."""
+        rows = [{f.name: _finite(getattr(row, f.name)) for f in fields(row)} for row in self.rows]
+        return {"rows": rows, "refused": dict(self.refused)}
+
+
+SAME = "same"
+
+
+def sweep(
+    model: nn.Module,
+    formats: Sequence[Any],
+    batches: Sequence[Any],
+    *,
+    activations: Any = None,
+    rules: Any = None,
+) -> Sweep:
+    """Returns a table of formats by the quality of the model's output and its size, best first.
+
+    model: a float model.  formats: what `plan` takes for weights, each tried alone.
+    batches: a list; the first is the example.  activations: None (the default) for weights alone, a format, or
+    "same" for each format's own.  rules: as for `plan`.
+    Raises NumericsError where there is no batch; a format that cannot be planned is listed with the reason.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
+    >>> x = torch.linspace(-1, 1, 256).reshape(4, 64)
+    >>> [row.format for row in sweep(model, ["mx4", "mx9", "mxfp4"], [x]).rows][0]
+    'mx9'
+    """
+    batches = list(batches)
+    if not batches:
+        raise NumericsError("no batch came: batches= is empty")
+    rows, refused = [], {}
+    for one in formats:
+        try:
+            made = plan_of(
+                model, one, one if activations == SAME else activations, rules=rules, example=batches[0]
+            )
+        except NumericsError as wrong:
+            refused[str(one)] = str(wrong)
+            continue
+        rows.append(_swept(model, made, described(spec_of("formats", one)), batches))
+    return Sweep(tuple(sorted(rows, key=lambda row: -row.sqnr)), refused)
+
+
+def _swept(model: nn.Module, made: Plan, name: str, batches: Sequence[Any]) -> Swept:
+    found = compare(model, wrap(model, made), batches)
+    planned = [row for row in made.rows if row.kind == "parameter" and row.spec]
+    values = sum(row.size for row in planned)
+    stored = sum(row.nbytes for row in planned)
+    inputs = dict.fromkeys(r.spec.dtype.name for r in made.rows if r.kind == "activation" and r.spec)
+    return Swept(
+        name, ", ".join(inputs) or "-", found.sqnr,
+        found.agreement, 8 * stored / values if values else 0.0,
+        sum(row.nbytes for row in made.rows if row.kind in ("parameter", "buffer")),
+    )  # fmt: skip
