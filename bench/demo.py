@@ -98,7 +98,7 @@ def verify(source: Path, back: Path, quantized: set[str], name: str, options: di
 
 
 def searching() -> Agreement | None:
-    """Returns what counts the searches that end as float's with the weights of a file; None where it cannot."""
+    """Returns what counts the searches that end as float's with a file's weights; None where it cannot."""
     try:
         from bench.tasks import task
 
@@ -188,8 +188,8 @@ def main() -> None:
     tell("bits: a value, scales included; worst: of a tensor.  All read back and equal to fake_quantize.")
     if used:
         tell(
-            f"as float: of {ITEMS} searches, a docstring's first paragraph among the others' rests, those that find "
-            f"what they find with float weights.  {OUT / 'quality.png'} shows them beside the size."
+            f"as float: of {ITEMS} searches, of a docstring's first paragraph among the rests of all, those "
+            f"that find what float weights find.  {OUT / 'quality.png'} shows them beside the size."
         )
 
 

@@ -23,13 +23,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import numerics as nx
 from bench.records import rounded
 from bench.tasks import ANSWERS, TASKS, Outcome, Task, task
 from numerics.formats.errors import NumericsError, one_of
+from numerics.tensor.qtensor import ErrorSums
 
 RESULTS, PAGE = Path("bench/results/quality.jsonl"), Path("docs/quality.md")
 ITEMS = 2000  # an interval of a share is then 4 % wide at most
@@ -134,9 +134,9 @@ class Row:
     seconds: float
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> tuple[Any, ...]:
         """What tells it from other rows."""
-        return self.model, self.format, self.mode
+        return self.model, self.format, self.mode, self.items
 
 
 # ---- one row ----
@@ -148,23 +148,17 @@ def measured(asked: Task, float_outcome: Outcome, chosen: Format, mode: str) -> 
     activations = chosen.activations if mode == "W+A" else None
     plan = nx.plan(asked.model, chosen.weights, activations, rules=asked.rules or None, example=asked.example)
     quantized = nx.freeze(nx.wrap(asked.model, plan), keep="values")
-    stored = _weights(plan)
-    layers = {row.name.rpartition(".")[0] for row in stored}
-    local = local_sqnr(asked.model, quantized, layers, asked.example)
+    stored = list({id(row): row for row in plan.parameters.values()}.values())  # a row has several names
+    local = [layer.local for layer in nx.report(quantized, asked.model, [asked.example]).layers]
     outcome = asked.run(quantized)
     same = (outcome.choices == float_outcome.choices).reshape(asked.items, -1).all(1)
     return Row(
         asked.name, chosen.name, mode, chosen.scales, asked.items, sqnr(float_outcome.values, outcome.values),
         int(same.sum()), int(float_outcome.right.sum()), int((outcome.right & ~float_outcome.right).sum()),
         int((float_outcome.right & ~outcome.right).sum()), min(local), sum(local) / len(local),
-        8 * sum(row.nbytes for row in stored) / sum(row.size for row in stored), len(stored),
-        axes(stored), versions(),
-        time.perf_counter() - start,
+        8 * sum(row.nbytes for row in stored) / sum(row.size for row in stored), len(stored), axes(stored),
+        versions(), time.perf_counter() - start,
     )  # fmt: skip
-
-
-def _weights(plan: Any) -> list[Any]:
-    return list({id(row): row for row in plan.parameters.values()}.values())
 
 
 def axes(rows: list[Any]) -> str:
@@ -176,39 +170,10 @@ def axes(rows: list[Any]) -> str:
 
 
 def sqnr(signal: Tensor, quantized: Tensor) -> float:
-    """Returns the ratio of signal to error in dB, computed in float64; infinity where nothing differs."""
-    error = (quantized.double() - signal.double()).square().sum()
-    return float(10 * torch.log10(signal.double().square().sum() / error))
-
-
-def local_sqnr(
-    model: nn.Module, quantized: nn.Module, layers: set[str], example: tuple[Tensor, ...]
-) -> list[float]:
-    """Returns each layer's own SQNR, in dB: what it makes of the inputs that float gives it, beside float.
-
-    layers: names of modules that are one product each.
-    """
-    sums: dict[str, list[float]] = {}
-
-    def beside(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            came = quantized.get_submodule(name)(*inputs)
-            due, came = (x[0] if isinstance(x, tuple) else x for x in (output, came))
-            total = sums.setdefault(name, [0.0, 0.0])
-            total[0] += float(due.double().square().sum())
-            total[1] += float((came.double() - due.double()).square().sum())
-
-        return hook
-
-    handles = [model.get_submodule(name).register_forward_hook(beside(name)) for name in sorted(layers)]
-    try:
-        with torch.no_grad():
-            model(*example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    powers = torch.tensor(list(sums.values()), dtype=torch.float64)
-    return (10 * torch.log10(powers[:, 0] / powers[:, 1])).tolist()
+    """Returns the ratio of signal to error in dB, summed in float64; infinity where nothing differs."""
+    sums = ErrorSums()
+    sums.add(signal.numpy(), quantized.numpy())
+    return sums.error.sqnr
 
 
 def versions() -> str:
@@ -226,7 +191,7 @@ def read(path: Path) -> list[Row]:
 
     A last line that was cut by a stop is left out; raises NumericsError for any other line that is no row.
     """
-    found: dict[tuple[str, ...], Row] = {}
+    found: dict[tuple[Any, ...], Row] = {}
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
@@ -255,9 +220,9 @@ def due(
     rows: list[Row], models: list[str], formats: list[str], items: int
 ) -> dict[str, list[tuple[str, str]]]:
     """Returns the formats and modes of each model that no row has, with so many items and these versions."""
-    there = {row.key for row in rows if row.items == items and row.versions == versions()}
+    there = {row.key for row in rows if row.versions == versions()}
     return {
-        model: [(name, mode) for name in formats for mode in MODES if (model, name, mode) not in there]
+        model: [(name, mode) for name in formats for mode in MODES if (model, name, mode, items) not in there]
         for model in models
     }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import shutil
+import tempfile
 from collections.abc import Iterator
-from functools import cache
 from itertools import cycle
 from typing import Any
 
@@ -79,13 +80,15 @@ def noises(count: int, samples: int, draw: np.random.Generator) -> NDArray[np.fl
 class Speaker:
     """eSpeak NG as it ships in the package espeakng_loader: `say` gives samples within ±1 at 16 kHz.
 
-    Its library is called by ctypes: the package gives a path and no calls.
+    Its library is called by ctypes: the package gives a path and no calls.  Each speaker loads a copy of its
+    own, since the library never forgets what it said: the same text sounds otherwise afterwards.
     """
 
     def __init__(self) -> None:
         folder("espeakng_loader")
         loader: Any = importlib.import_module("espeakng_loader")
-        self.library = ctypes.CDLL(loader.get_library_path())
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
+            self.library = ctypes.CDLL(shutil.copy(loader.get_library_path(), own))
         data = str(loader.get_data_path()).encode()
         self.rate = self.library.espeak_Initialize(SYNCHRONOUS, 0, data, 0)
         if self.rate <= 0:
@@ -113,12 +116,6 @@ class Speaker:
         return sound
 
 
-@cache
-def speaker() -> Speaker:
-    """The one speaker of this process: the library has one state."""
-    return Speaker()
-
-
 def speech(texts: Iterator[str], count: int, samples: int) -> Samples:
     """Returns pieces of speech, (count, samples), each of which is loud at its end.
 
@@ -126,9 +123,9 @@ def speech(texts: Iterator[str], count: int, samples: int) -> Samples:
     they are too few.
     """
     found: list[Samples] = []
-    voices = cycle(VOICES)
+    speaker, voices = Speaker(), cycle(VOICES)
     while len(found) < count:
-        said = speaker().say(next(texts), next(voices))
+        said = speaker.say(next(texts), next(voices))
         pieces = said[: len(said) // samples * samples].reshape(-1, samples)
         end = (pieces[:, -samples // 8 :] ** 2).mean(1)
         found += list(pieces[end > (said**2).mean() / 2][:6])
