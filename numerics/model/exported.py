@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 
 from numerics.formats.errors import NumericsError
 from numerics.model.products import PRODUCTS, ROWS_OF, classified, name_of
-from numerics.model.trace import ONE_PRODUCT, Found, Origin, Site, arguments, axes_of, shape_of, tensors_of
+from numerics.model.trace import ONE_PRODUCT, Found, Origin, Site, Use, arguments, axes_of, shape_of, tensors_of
 
 REGIONS = ("cond", "set_grad_enabled", "autocast")
 _ONE_MODULE = (*ONE_PRODUCT, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
@@ -202,10 +202,20 @@ def seen(root: GraphModule, model: nn.Module, found: Found) -> None:
         before = set(found.sites)
         found.product(made.site, made.factors, origin, made.node)
         found.hidden |= set(found.sites) - before
+        _biases(made, origin, found)
     for at in graphs(root):
         for node in at.graph.nodes:
             if node.op == "call_function" and not isinstance(node.target, torch._ops.HigherOrderOperator):
                 _unknown(root, at, node, found)
+
+
+def _biases(made: Made, origin: Any, found: Found) -> None:
+    """Notes the parameters that a product takes and does not multiply with."""
+    factors = {x for _, came, _ in made.factors for x in (came if isinstance(came, (list, tuple)) else [came])}
+    for x in made.node.all_input_nodes:
+        made_of = None if x in factors else origin(x)
+        if made_of is not None:
+            found.use(made_of.names, Use(made.site.module, made.site.operation, "bias"))
 
 
 def _unknown(root: GraphModule, at: GraphModule, node: Node, found: Found) -> None:

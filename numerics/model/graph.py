@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,11 @@ TRAINING = "training"
 
 class QuantizedGraph(GraphModule):
     """A model as a graph, which is of the mode, training or evaluation, that the model was in."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        with warnings.catch_warnings():  # torch copies a kind of tree that it has given up
+            warnings.simplefilter("ignore", FutureWarning)
+            return super().__deepcopy__(memo)
 
     def train(self, mode: bool = True) -> QuantizedGraph:
         """Sets the mode of what is called; raises NumericsError where the graph is of the other mode."""

@@ -173,9 +173,5 @@ def _why(rule: Rule, names: Sequence[str]) -> str:
     if matching:
         return f"{rule.said!r} matches {matching[0]}, which has no {' or '.join(rule.specs)} to quantize"
     below = [name for name in names if name.startswith(rule.where + ".")]
-    hint = (
-        f" (did you mean '{rule.where}.*'?)"
-        if below
-        else hint(rule.where, list(names)).rstrip("?") and f" ({hint(rule.where, list(names)).strip()})"
-    )
-    return f"{rule.said!r} matches no name{hint}"
+    meant = f" did you mean '{rule.where}.*'?" if below else hint(rule.where, list(names))
+    return f"{rule.said!r} matches no name{meant and f' ({meant.strip()})'}"
