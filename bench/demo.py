@@ -1,8 +1,8 @@
 """The main job on real pretrained weights: quantize, reload, verify, use.  `make demo` runs it.
 
-The weights ship inside two packages (MIT): a voice-activity detector and a sentence encoder.  The encoder is
-then used with the weights of each file, and finds documents as float does, or not.  The files that are made,
-and a picture, lie in ./demo/.
+The weights ship inside two packages (MIT): a voice-activity detector and a sentence encoder.  The encoder
+then runs on the packed weights of each file, and finds documents as float does, or not.  The files that are
+made, and a picture, lie in ./demo/.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def run(
     seconds = time.perf_counter() - start
     dequantize_file(small, back)
     verify(source, back, {tensor.name for tensor in report.tensors if tensor.dtype}, name, options)
-    agree = agreement(back) if agreement is not None else None
+    agree = agreement(small) if agreement is not None else None
     back.unlink()
     return Result(model, f"{name} {options.get('scheme', '')}".rstrip(), report, seconds, agree)
 
@@ -98,8 +98,10 @@ def verify(source: Path, back: Path, quantized: set[str], name: str, options: di
 
 
 def searching() -> Agreement | None:
-    """Returns what counts the searches that end as float's with a file's weights; None where it cannot."""
+    """Returns what counts the searches that end as float's with a file's packed weights; None without."""
     try:
+        from torch import nn
+
         from bench.tasks import task
 
         asked = task("MiniLM", ITEMS)
@@ -109,9 +111,12 @@ def searching() -> Agreement | None:
     float_choices = asked.run(asked.model).choices
     names = [name for name, _ in asked.model.bert.named_parameters()]
 
-    def agreement(back: Path) -> int:
-        tensors = nx.load(back, library="torch")
-        asked.model.bert.load_state_dict({name: tensors[name] for name in names}, strict=False)
+    def agreement(small: Path) -> int:
+        tensors = nx.load(small, library="torch")
+        for name in names:
+            owner, _, leaf = name.rpartition(".")
+            packed = nn.Parameter(tensors[name], requires_grad=False)  # a QTensor where the file has one
+            setattr(asked.model.bert.get_submodule(owner), leaf, packed)
         return int((asked.run(asked.model).choices == float_choices).sum())
 
     return agreement
@@ -121,7 +126,7 @@ def table(results: list[Result]) -> Table:
     """A row a format, under the model and its size."""
     found = Table([
         name_column("format", least=27), Column("bits"), Column("MB"), Column("ratio"), Column("SQNR dB"),
-        Column("worst dB"), Column("as float"), Column("seconds", spare=1),
+        Column("worst"), Column("same"), Column("seconds", spare=1),
     ])  # fmt: skip
     for model in dict.fromkeys(result.model for result in results):
         rows = [result for result in results if result.model == model]
@@ -141,7 +146,7 @@ def figures(result: Result) -> list[str]:
         f"{report.bytes_before / report.bytes_after:.2f}",
         f"{report.sums.error.sqnr:.2f}",
         f"{result.worst:.2f}",
-        "" if result.agree is None else f"{100 * result.agree / ITEMS:.0f} %",
+        "" if result.agree is None else f"{result.agree / ITEMS:.0%}",
         f"{result.seconds:.2f}",
     ]
 
@@ -185,10 +190,12 @@ def main() -> None:
         draw_picture(used, OUT / "quality.png")
     prepare()
     draw(table(results).lines(Screen.of(sys.stdout)))
-    tell("bits: a value, scales included; worst: of a tensor.  All read back and equal to fake_quantize.")
+    tell(
+        "bits: a value, scales included; worst: SQNR of a tensor.  All read back and equal to fake_quantize."
+    )
     if used:
         tell(
-            f"as float: of {ITEMS} searches, of a docstring's first paragraph among the rests of all, those "
+            f"same: of {ITEMS} searches, of a docstring's first paragraph among the rests of all, those "
             f"that find what float weights find.  {OUT / 'quality.png'} shows them beside the size."
         )
 
