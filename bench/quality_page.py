@@ -58,8 +58,8 @@ PICTURES = {
     "quality_sqnr.png": ("SQNR of the outputs, dB", lambda row: row.sqnr),
     "quality_agreement.png": ("% of answers as float's", lambda row: 100 * row.agree / row.items),
 }
+MOST_BITS = 9.5  # in the pictures: what has 16 bits is right everywhere
 FAMILIES: dict[str, tuple[Callable[[str], bool], str]] = {
-    "casts": (lambda name: name in ("bfloat16", "float16"), "#222222"),
     "OCP MX": (lambda name: name.startswith("mx") and not name[2].isdigit(), "#0b6e4f"),
     "mx4, mx6, mx9": (lambda name: name in ("mx4", "mx6", "mx9"), "#c8553d"),
     "nvfp4, bfp16": (lambda name: name in ("nvfp4", "bfp16"), "#8d6a9f"),
@@ -136,9 +136,9 @@ def _cells(row: Row) -> list[str]:
 
 
 def draw(shown: dict[str, list[Row]], label: str, figure: Callable[[Row], float], path: Path) -> None:
-    """Draws a figure of all rows against bits a value, a panel a model: weights alone full, W+A hollow.
+    """Draws a figure of rows of few bits against bits a value, a panel a model: W full, W+A hollow.
 
-    Named are the formats of weights alone that none of fewer bits equals.
+    Named are the formats of weights alone that none of fewer bits equals, as far as there is room.
     """
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
@@ -149,15 +149,17 @@ def draw(shown: dict[str, list[Row]], label: str, figure: Callable[[Row], float]
         squeeze=False, sharey=True, layout="constrained",
     )  # fmt: skip
     for panel, (model, rows) in zip(panels.flat, shown.items(), strict=False):
+        drawn = [row for row in rows if row.bits <= MOST_BITS]
         for family, (belongs, colour) in FAMILIES.items():
             for mode, full in zip(MODES, (colour, "none"), strict=True):
-                points = [(r.bits, figure(r)) for r in rows if r.mode == mode and belongs(r.format)]
+                points = [(r.bits, figure(r)) for r in drawn if r.mode == mode and belongs(r.format)]
                 name = family if mode == MODES[0] else None
                 panel.scatter(*_sides(points), s=26, edgecolors=colour, facecolors=full, label=name)
-        for row in _best([row for row in rows if row.mode == MODES[0]], figure):
-            panel.annotate(
-                row.format, (row.bits, figure(row)), (4, 4), textcoords="offset points", fontsize=7
-            )
+        panel.set_xlim(1.5, MOST_BITS + 1)
+        best = _best([row for row in drawn if row.mode == MODES[0]], figure)
+        for row in _apart(best, figure, panel):
+            place = row.bits, figure(row)
+            panel.annotate(row.format, place, (4, 4), textcoords="offset points", fontsize=7)
         panel.set_title(f"{model}, {rows[0].items:,} items", fontsize=10)
         panel.set(xlabel="stored bits a weight", ylabel=label)
         panel.spines[["top", "right"]].set_visible(False)
@@ -171,6 +173,18 @@ def draw(shown: dict[str, list[Row]], label: str, figure: Callable[[Row], float]
 
 def _sides(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
+
+
+def _apart(rows: Iterable[Row], figure: Callable[[Row], float], panel: Any) -> Iterator[Row]:
+    """Yields the rows, highest first, whose names lie on no name before them."""
+    (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
+    taken: list[tuple[float, float, float]] = []
+    for row in sorted(rows, key=figure, reverse=True):
+        x, y = (row.bits - left) / (right - left), (figure(row) - low) / (high - low)
+        end = x + 0.016 * len(row.format)  # a letter is about so wide, and a line 0.05 high
+        if all(end < start or x > stop or abs(y - at) > 0.05 for start, stop, at in taken):
+            taken.append((x, end, y))
+            yield row
 
 
 def _best(rows: list[Row], figure: Callable[[Row], float]) -> Iterator[Row]:
