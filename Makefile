@@ -15,7 +15,7 @@ QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(add
 	bad_input blocks casts dialect elements facts out quark what_comes_in)) \
 	$(addprefix tests/numerics/test_, $(addsuffix .py, interop layouts quantization view)) \
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
-	-k "(not test_blocks or specials) and not pack_and_unpack and not every_option and not any_"
+	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 
 .PHONY: demo test quick test-only check verify fuzz platforms quality bench compile runtimes peers clean
 
@@ -38,8 +38,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check -q .
 	cd $(VENV) && bin/python -m mypy -p numerics --config-file ../pyproject.toml --cache-dir ../.mypy_cache
 
-verify: $(STAMP) ## the long proofs: every rounding of every format, every block exponent, every scale
+verify: $(STAMP) ## the long proofs: every rounding of every format, every block exponent, every scale; no turns
 	NUMERICS_TEST_LONG=1 NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q $(PROOFS)
+	NUMERICS_TEST_LONG=1 $(BIN)/pytest -n 2 --dist worksteal -m "not proof" -q tests/backends tests/laws tests/numerics/conform
 	$(BIN)/python -m tests.verify
 
 MINUTES ?= 60

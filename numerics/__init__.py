@@ -68,7 +68,7 @@ _LAZY: dict[str, str] = {
     "per_channel": "numerics.tensor.scheme",
     "per_group": "numerics.tensor.scheme",
     "per_tensor": "numerics.tensor.scheme",
-    "plan": "numerics.model.plan",
+    "plan": "numerics.model.planning",
     "quantize": "numerics.quantization",
     "quantize_": "numerics.model.wrapping",
     "report": "numerics.model.report",

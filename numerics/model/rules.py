@@ -30,7 +30,8 @@ def spec_of(what: str, came: Any) -> QuantSpec | None:
         raise NumericsError(f"{what}={said(came)}: {wrong}") from None
     if found.rounding == "stochastic":
         raise NumericsError(
-            f"{what}={found!r}: stochastic rounding draws anew wherever a tensor is read, and a model reads it "
+            f"{what}={found!r}: stochastic rounding draws anew wherever a tensor is read, and a model "
+            f"reads it "
             "several times; give another rounding"
         )
     return found
@@ -129,7 +130,8 @@ def _check_where(where: Any) -> None:
         except (TypeError, ValueError):
             pass
     raise NumericsError(
-        f"rule {said(where)} is no place: a pattern of names such as '*.q_proj', 're:...', a class of modules, "
+        f"rule {said(where)} is no place: a pattern of names such as '*.q_proj', 're:...', a class of "
+        f"modules, "
         "or a function of (name, module)"
     )
 

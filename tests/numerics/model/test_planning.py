@@ -148,7 +148,8 @@ def test_what_grows_is_quantized():
 def test_fused_functions_hide_their_products():
     m, x = FUSED["multihead"]().eval(), torch.randn(2, 6, 32)
     plan = nx.plan(m, "int8", "int8", example=x)
-    assert row(plan, "self_attn.in_proj_weight").spec and row(plan, "self_attn.out_proj.weight").spec
+    assert row(plan, "self_attn.in_proj_weight").spec
+    assert row(plan, "self_attn.out_proj.weight").spec
     hidden = [str(site) for site, r in plan.sites.items() if r.graph]
     assert hidden == ["self_attn:linear[0]", "self_attn:linear#1[0]"]
     with pytest.raises(
@@ -189,7 +190,7 @@ def test_a_page_shows_names_as_markup(tmp_path):
     m = nn.ModuleDict({"<b>": nn.Linear(32, 8)})
     m.forward = lambda x: m["<b>"](x)
     nx.plan(m, "int8", example=torch.ones(1, 32)).save(tmp_path / "p.html")
-    assert "&lt;b&gt;.weight" in (tmp_path / "p.html").read_text()
+    assert "&lt;b&gt;.weight" in (tmp_path / "p.html").read_text(encoding="utf-8")
     with pytest.raises(nx.NumericsError, match=r"\.toml"):
         nx.plan(m, "int8", example=torch.ones(1, 32)).save(tmp_path / "p.yaml")
 
@@ -198,7 +199,7 @@ def test_a_page_shows_names_as_markup(tmp_path):
 @pytest.mark.parametrize("suffix", ["toml", "json"])
 def test_a_file_that_is_no_plan_is_one(tmp_path, text, suffix):
     path = tmp_path / f"plan.{suffix}"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(nx.NumericsError):
         nx.Plan.load(path)
 
@@ -218,7 +219,10 @@ def test_looking_at_a_model_changes_it():
     state = torch.random.get_rng_state()
     nx.plan(m, "int8", "int8", example=x)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert m.training and not m.c1.training and not m._forward_hooks and not m.c1._forward_pre_hooks
+    assert m.training
+    assert not m.c1.training
+    assert not m._forward_hooks
+    assert not m.c1._forward_pre_hooks
     assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
 
 
