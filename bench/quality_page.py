@@ -37,8 +37,8 @@ How to read the tables, which are sorted by the SQNR of the outputs:
 - **bits** are stored bits a value of the weights that are quantized, scales included.
 - Blocks and groups lie along an axis that the product sums: along the channels of a kernel, or along its
   length where that is longer.  Short axes make short blocks, whose scales take more bits.
-- A scale for a whole tensor breaks silero-vad: the largest value of `conv4.weight` is 130 deviations out, and eight
-  bits of it leave the others a few steps.
+- A scale for a whole tensor breaks silero-vad: the largest value of `conv4.weight` is 130 deviations out,
+  and eight bits of it leave the others a few steps.
 
 """
 ABOUT = {
