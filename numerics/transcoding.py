@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from numerics.backends.host.tensors import as_array, is_tensor
+from numerics.backends.host.tensors import as_array, has_values, is_tensor
 from numerics.formats.block import Block, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Dtype, Element
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, digits
 from numerics.formats.registry import dtype as find_dtype
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, check_quantized
@@ -39,6 +39,10 @@ def transcode(q: QTensor, dtype: Any) -> QTensor:
     d = find_dtype(dtype)
     if d is q.format:
         return q
+    if is_tensor(q.packed) and not has_values(q.packed):
+        raise NumericsError(
+            f"{q.format} to {d}: the tensor is on {q.packed.device} and has no values to compare"
+        )
     for way in _ways(q, d):
         made = way(q, d)
         changed = _changed(q, made)
@@ -85,9 +89,8 @@ def _check_zero_point(q: QTensor, d: Element) -> None:
     zero = q.zero_point
     outside = (zero < d.min) | (zero > d.max)
     if bool(outside.any()):
-        raise NumericsError(
-            f"{q.format} to {d}: zero point {float(zero[outside][0]):g} is outside {d.min:g} .. {d.max:g}"
-        )
+        first = digits(float(zero[outside][0]))
+        raise NumericsError(f"{q.format} to {d}: zero point {first} is outside {d.min:g} .. {d.max:g}")
 
 
 def _blocks(q: QTensor, d: Block) -> QTensor:
@@ -141,7 +144,7 @@ def _lossy(q: QTensor, made: QTensor, changed: Any) -> NumericsError:
     at = tuple(int(i) for i in np.argwhere(wrong)[0])
     return NumericsError(
         f"{q.format} to {made.format}: {int(wrong.sum())} of {wrong.size} values would change; "
-        f"the first, at {at}, from {old[at]:g} to {new[at]:g}"
+        f"the first, at {at}, from {digits(old[at])} to {digits(new[at])}"
     )
 
 

@@ -13,7 +13,8 @@ import hypothesis
 import pytest
 
 import numerics as nx
-from tests.helpers.executors import EXECUTORS, HOST_EXECUTORS
+from numerics.backends.reference.executor import ReferenceExecutor
+from tests.helpers.executors import EXACT, EXECUTORS, HOST_EXECUTORS
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,3 +81,10 @@ def host_executor(request):
     """Runs the test on each of the host's own executors; tests/laws tries the others."""
     with nx.use(request.param):
         yield request.param
+
+
+@pytest.fixture
+def exact_judge(monkeypatch):
+    """The reference itself, which neither looks up nor remembers: for tests of it, and of what looks up."""
+    for name, method in EXACT.items():
+        monkeypatch.setattr(ReferenceExecutor, name, method)

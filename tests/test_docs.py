@@ -43,6 +43,7 @@ ELSEWHERE = {  # files that are no part of the repository, each with where it is
     "refine.py": "backends/ipu/limits.py: of AMD Quark",
     "pack.py": "numerics/layouts.py: of AMD Quark",
     "OUT.json": "tests/platforms/corpus.py: an argument",
+    "config.json": "numerics/model/folder.py: of a model, in a folder of Hugging Face's",
     "mxfp4.txt": "docs/vectors.md: written by the example",
     "answers.txt": "docs/vectors.md: written by the example",
 }

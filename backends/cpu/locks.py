@@ -1,4 +1,4 @@
-"""The locks of whatever compiles, in the order in which compiling takes them; whoever forks takes them too."""
+"""The locks of whatever compiles, in the order in which it takes them; whoever forks takes them too."""
 
 from __future__ import annotations
 

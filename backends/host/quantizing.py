@@ -7,6 +7,7 @@ given or found, and in which types it is kept, is said here, once.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from numerics.backends.host.tensors import as_array, is_tensor
 from numerics.backends.partition import Partition
 from numerics.formats.block import Block, PackedBlocks
 from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError, warn
+from numerics.formats.errors import NumericsError, digits, warn
 from numerics.formats.protocol import Backend, Given, Parts, Spec
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
 
@@ -96,8 +97,13 @@ class Quantizing(AffineBackend, Protocol):
         """numerics.quantize: the parts of the quantized tensor, as the backend's own arrays."""
         return self.quantize_prepared(self.prepare(x), spec, given, draw)
 
-    def quantize_prepared(self, x: Prepared, spec: Spec, given: Given, draw: Draw) -> Parts:
-        """The same of what may stand for another type than it has."""
+    def quantize_prepared(
+        self, x: Prepared, spec: Spec, given: Given, draw: Draw, whole: bool = True
+    ) -> Parts:
+        """The same of what may stand for another type than it has.
+
+        whole: False for a piece of a tensor, whose losses are for others to count and to say (`Clipped`).
+        """
         data, original = x
         shape = tuple(data.shape)
         if given.scale is not None or given.zero_point is not None or given.tensor_scale is not None:
@@ -105,7 +111,7 @@ class Quantizing(AffineBackend, Protocol):
         if spec.blocked:
             made = self.quantize_blocks(data, spec.block, spec.axis or 0, _block_options(spec, given, draw))
             return Parts(made.packed, made.scale, None, made.tensor_scale, shape, original)
-        affine, partition, options = self._affine(x, spec, given)
+        affine, partition, options = self._affine(x, spec, given, whole)
         if spec.scaled or given.scale is not None:
             how = Rounding(spec.rounding, draw=draw)
             packed = self.quantize_packed(data, spec.element, partition, affine, how)
@@ -152,8 +158,13 @@ class Quantizing(AffineBackend, Protocol):
         values = self.dequantize_packed(packed, spec.element, spec.partition(shape), affine)
         return self.give(values, original)
 
-    def _affine(self, x: Prepared, spec: Spec, given: Given) -> tuple[Affine, Partition, AffineOptions]:
-        """The scale and the zero point of a tensor: found, or given and checked; 1 of a cast."""
+    def _affine(
+        self, x: Prepared, spec: Spec, given: Given, whole: bool = True
+    ) -> tuple[Affine, Partition, AffineOptions]:
+        """The scale and the zero point of a tensor: found, or given and checked; 1 of a cast.
+
+        whole: False for a piece of a tensor, of which nothing is said.
+        """
         (data, original), zero, scale = x, None, None
         partition: Partition = spec.partition(tuple(data.shape))
         options = AffineOptions(spec.symmetric, spec.stored_scale_type(original), spec.zero_point_type)
@@ -168,8 +179,10 @@ class Quantizing(AffineBackend, Protocol):
             wide = wide_type(original)
             return self.given_affine(scale, zero, options, wide, data), partition, options
         low, high = self.extremes(data, partition)
-        if spec.symmetric and not spec.element.signed:
-            _say_clipped(spec.element, low, data)
+        if whole and clips(spec) and bool((low < 0).any()):
+            lost = Clipped(spec.element)
+            lost.add(data)
+            lost.say()
         return self.find_affine(low, high, spec.element, options, scale), partition, options
 
 
@@ -188,12 +201,35 @@ def _block_options(spec: Spec, given: Given, draw: Draw) -> BlockOptions:
     return spec.block.check_options(asked)
 
 
-def _say_clipped(d: Element, low: Any, data: Any) -> None:
-    """Warns of negative values that an unsigned format is about to lose."""
-    if bool((low < 0).any()):
-        keeps = "symmetric=False shifts its range" if d.kind == "integer" else "a signed format keeps them"
-        count, size = int((data < 0).sum()), math.prod(data.shape)
-        warn(f"{count} of {size} values are negative and become {d.min:g}: {d} is unsigned; {keeps}")
+def clips(spec: Spec) -> bool:
+    """Does it lose negative values: is its format unsigned, its range not shifted?"""
+    return not spec.blocked and spec.symmetric and not spec.element.signed
+
+
+@dataclass
+class Clipped:
+    """How many values an unsigned format loses, counted over the pieces of a tensor."""
+
+    dtype: Element
+    count: int = 0
+    size: int = 0
+
+    def add(self, data: Any) -> None:
+        """Counts those of a piece."""
+        self.count += int((data < 0).sum())
+        self.size += math.prod(data.shape)
+
+    def say(self, where: str = "") -> None:
+        """Warns where there are any; where: the words before."""
+        if self.count:
+            d = self.dtype
+            keeps = (
+                "symmetric=False shifts its range" if d.kind == "integer" else "a signed format keeps them"
+            )
+            warn(
+                f"{where}{self.count} of {self.size} values are negative and become {d.min:g}: "
+                f"{d} is unsigned; {keeps}"
+            )
 
 
 # ---- scales and zero points that are given -------------------------------------------------------
@@ -244,7 +280,7 @@ def _positive(name: str, came: Any, shape: tuple[int, ...]) -> Array:
 
 def _first(found: Array, good: Array) -> str:
     """The first one that is not good."""
-    return f"{float(found[~good][0]) if found.ndim else float(found):g}"
+    return digits(found[~good][0] if found.ndim else found)
 
 
 def to_host(x: Any) -> Array:

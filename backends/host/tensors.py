@@ -76,8 +76,22 @@ def check_dense(x: torch.Tensor) -> None:
         raise NumericsError("a nested tensor cannot be read; its parts can (x.unbind())")
 
 
+def has_values(x: torch.Tensor) -> bool:
+    """Are there numbers to look at?  Not on "meta", nor in what stands for a tensor while torch traces."""
+    from torch._subclasses import FakeTensor
+
+    return not (x.is_meta or isinstance(x, FakeTensor))
+
+
 def check_storage(x: torch.Tensor) -> None:
-    """Raises NumericsError for a tensor whose memory was freed or cut, as FSDP frees what it has sharded."""
+    """Raises NumericsError for a tensor whose memory was freed or cut, as FSDP frees what it has sharded.
+
+    And for a FakeTensor, which says that it lies on a device and lies nowhere.
+    """
+    if not (has_values(x) or x.is_meta):
+        raise NumericsError(
+            f"a {type(x).__name__} has no values to read: torch puts it in a tensor's place to trace"
+        )
     if x.is_contiguous():
         last = x.numel() - 1
     else:
@@ -162,6 +176,7 @@ def number_of(x: Any) -> float:
         return number_of_bits(int(np.asarray(x, np.float32).view(np.int32)))
     import torch
 
+    check_storage(x)
     return number_of_bits(int(x.view(torch.int32)))
 
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from numerics.backends.ipu.srs import MODES
 from numerics.backends.paths import path_of
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, one_of, said
 
 TARGETS: Final = ("X1", "X2")
 """VitisAI's INT8 back ends: X1 the legacy one, which PHX and HPT need; X2 the default elsewhere."""
@@ -71,7 +71,7 @@ class Device:
         if self.needs_xclbin and not xclbin:
             raise NumericsError(
                 f"{self.name} needs xclbin=, the path of phoenix/4x4.xclbin in the Ryzen AI installation;"
-                f" came {xclbin!r}"
+                f" came {said(xclbin)}"
             )
         return {"xclbin": str(path_of(xclbin))} if xclbin is not None else {}
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, one_of, said
 
 FLOAT32_INTEGERS: Final = 1 << 24
 """Below it in magnitude every integer is a float32."""
@@ -200,7 +200,7 @@ def _check_names(operation: str, positions: Positions) -> None:
         )
     for name, at in positions.items():
         if isinstance(at, bool) or not isinstance(at, int | np.integer):
-            raise NumericsError(f"{name} is {at!r}; a position is an integer, the p of a scale 2**-p")
+            raise NumericsError(f"{name} is {said(at)}; a position is an integer, the p of a scale 2**-p")
 
 
 def accumulator_bound(
@@ -219,7 +219,7 @@ def accumulator_bound(
     w = _rows(weights, axis)
     added = _biases(bias, len(w))
     if bits not in (8, 16):
-        raise NumericsError(f"inputs of {bits!r} bits; allowed: 8, 16")
+        raise NumericsError(f"inputs of {said(bits)} bits; allowed: 8, 16")
     least, most = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     up: list[int] = np.maximum(w, 0).sum(axis=1).tolist()
     down: list[int] = np.minimum(w, 0).sum(axis=1).tolist()

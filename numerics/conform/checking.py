@@ -14,6 +14,7 @@ from numerics.conform.target import SENTENCES, Fault, Target, load
 from numerics.conform.task import Task
 from numerics.conform.verdict import Verdict
 from numerics.formats.block import Block
+from numerics.formats.errors import truth
 
 
 def check(
@@ -106,9 +107,9 @@ def asked(
     >>> asked(nx.fp4.pack, "fp4", kind="pack").laws[6:]
     ('order', 'last_byte', 'layout')
     """
-    takes = Takes(**{name: options.pop(name) for name in Takes._fields if name in options})
+    takes = Takes.of(**{name: options.pop(name) for name in Takes._fields if name in options})
     task = Task.of(dtype, kind, **options)
-    if exhaustive:
+    if truth("exhaustive", exhaustive):
         everything.refuse(task)
     function = load(target) if isinstance(target, str) else target
     return Check(Target(function, task, takes), tuple(_trials(task, takes, exhaustive)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from numerics.formats.errors import one_of, truth
 
 ARRAYS = ("numpy", "torch")
 
@@ -18,6 +20,17 @@ class Takes(NamedTuple):
     contiguous: bool = False
     whole_blocks: bool = False
     finite: bool = False
+
+    @classmethod
+    def of(cls, array: str = "numpy", **flags: Any) -> Takes:
+        """What is said of a target; raises NumericsError for other arrays, and for a flag that is no truth.
+
+        >>> Takes.of("torch", finite=True)
+        Takes(array='torch', contiguous=False, whole_blocks=False, finite=True)
+        """
+        return cls(
+            one_of("array", array, ARRAYS), **{name: truth(name, came) for name, came in flags.items()}
+        )
 
 
 ANYTHING = Takes()

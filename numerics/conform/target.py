@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.inputs import shapes
-from numerics.conform.takes import ANYTHING, ARRAYS, Takes
+from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Blocks, ElementBlock
 from numerics.formats.dtype import Integer
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, said
 
 SENTENCES: dict[str, str] = {
     "runs": "The target takes its input without raising.",
@@ -46,7 +46,7 @@ class Target:
         if not callable(function):
             raise NumericsError(f"the target is a {type(function).__name__}, which cannot be called")
         self.function, self.task, self.takes = function, task, takes
-        if one_of("array", takes.array, ARRAYS) == "torch":
+        if takes.array == "torch":
             _torch()
 
     @property
@@ -221,13 +221,15 @@ def load(name: str) -> Callable[..., Any]:
     """
     module, colon, function = name.partition(":")
     if not (module and colon and function):
-        raise NumericsError(f"target {name!r} is not spelled module:function, as in mypkg.kernels:encode")
+        raise NumericsError(f"target {said(name)} is not spelled module:function, as in mypkg.kernels:encode")
     try:
         found: Any = importlib.import_module(module)
         for part in function.split("."):
             found = getattr(found, part)
     except (Exception, SystemExit) as wrong:  # whatever somebody's module does when it is imported
-        raise NumericsError(f"target {name!r} cannot be imported: {type(wrong).__name__}: {wrong}") from wrong
+        raise NumericsError(
+            f"target {said(name)} cannot be imported: {type(wrong).__name__}: {wrong}"
+        ) from wrong
     if not callable(found):
-        raise NumericsError(f"target {name!r} is a {type(found).__name__}, which cannot be called")
+        raise NumericsError(f"target {said(name)} is a {type(found).__name__}, which cannot be called")
     return found  # type: ignore[no-any-return]

@@ -14,9 +14,9 @@ from numerics.backends.reference.executor import ReferenceExecutor, as_float32
 from numerics.conform.kinds import KINDS
 from numerics.formats.block import Block, ElementBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Float, Integer
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, integer, one_of, truth
 from numerics.formats.registry import dtype as find_dtype
-from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Draw, check_rounding
+from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES, BlockOptions, Draw, check_rounding
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
@@ -85,27 +85,28 @@ class Task:
         Task(fp8_e4m3 encode, half_even, saturate)
         """
         d = find_dtype(dtype)
-        kind = one_of(f"kind of {d}", kind or "encode", kinds_of(d))
+        kind = "encode" if kind is None else one_of(f"kind of {d}", kind, kinds_of(d))
         rounding = check_rounding(rounding)
+        scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
+        axis, strict_nan = integer("axis", axis), truth("strict_nan", strict_nan)
         if kind == "affine" and rounding not in DETERMINISTIC:
             raise NumericsError.unknown("rounding mode of an affine check", rounding, DETERMINISTIC)
         if isinstance(d, Block):
             draw = Draw(seed=0) if rounding == "stochastic" else Draw()
-            d.check_options(BlockOptions(scale_rule, rounding, tensor_scale, draw), overflow)
-            overflow = "saturate"
+            asked = d.check_options(BlockOptions(scale_rule, rounding, tensor_scale, draw), overflow)
+            overflow, tensor_scale = "saturate", asked.tensor_scale
             if d.has_tensor_scale and tensor_scale is None:
                 tensor_scale = 1.0
         else:
             assert isinstance(d, Element)
             overflow = d.check_overflow(overflow)
             cls._refuse_block_options(d, scale_rule, axis, tensor_scale)
-        if not isinstance(axis, int) or isinstance(axis, bool):
-            raise NumericsError(f"axis must be an integer, not {axis!r}")
         return cls(d, kind, rounding, overflow, scale_rule, axis, tensor_scale, strict_nan)
 
     @staticmethod
     def _refuse_block_options(d: Dtype, scale_rule: str, axis: int, tensor_scale: float | None) -> None:
-        given = {"scale_rule": scale_rule != "floor", "axis": axis != -1, "tensor_scale": tensor_scale}
+        given = {"scale_rule": scale_rule != "floor", "axis": axis != -1,
+                 "tensor_scale": tensor_scale is not None}  # fmt: skip
         for name in (name for name, came in given.items() if came):
             raise NumericsError(f"{name} belongs to block formats, which {d} is not")
 

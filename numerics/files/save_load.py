@@ -52,17 +52,17 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
         )
     for name in tensors:
         _check_name(name)
-    held = {name: _on_host(name, tensor) for name, tensor in tensors.items()}
+    held = {name: on_host(name, tensor) for name, tensor in tensors.items()}
     quantized = {name: q for name, q in held.items() if isinstance(q, ArrayQTensor)}
     plain = {name: x for name, x in held.items() if not isinstance(x, ArrayQTensor)}
     plans = _plans(quantized, set(held))
-    entries = {name: _entry(name, x) for name, x in plain.items()}
+    entries = {name: entry_of(name, x) for name, x in plain.items()}
     for plan in plans.values():
         entries |= {plan.names[part]: entry for part, entry in plan.parts.items()}
     metadata = {KEY: text_of(plans, None)} if plans else {}
     with terminable(), Writer(path, entries, metadata) as writer:
         for name, x in plain.items():
-            writer.put(name, 0, _packed(x, entries[name]))
+            writer.put(name, 0, packed_of(x, entries[name]))
         for name, q in quantized.items():
             store(writer, plans[name], q)
 
@@ -125,8 +125,8 @@ def _array(x: Any) -> Array:
     return cast(Array, to_native(to_host(codes), d))
 
 
-def _packed(x: Array, entry: Entry) -> Array:
-    """What the file holds of it: codes of fewer than 8 bits without gaps."""
+def packed_of(x: Array, entry: Entry) -> Array:
+    """Returns what a file holds of an array: codes of fewer than 8 bits without gaps."""
     return PACKED[entry.dtype][0].pack(from_native(x)[0]) if entry.dtype in PACKED else x
 
 
@@ -134,10 +134,10 @@ def _check_name(name: Any) -> None:
     """Raises NumericsError for what a reader would not take back as the name of a tensor."""
     halves = isinstance(name, str) and any("\ud800" <= letter <= "\udfff" for letter in name)
     if not isinstance(name, str) or name == "__metadata__" or halves:
-        raise NumericsError(f"{name!r} cannot name a tensor; allowed: text in UTF-8, not '__metadata__'")
+        raise NumericsError(f"{said(name)} cannot name a tensor; allowed: text in UTF-8, not '__metadata__'")
 
 
-def _on_host(name: str, tensor: Any) -> Any:
+def on_host(name: str, tensor: Any) -> Any:
     """A tensor as arrays; raises NumericsError, naming it, where it is none."""
     if isinstance(tensor, Mapping):
         held = f", such as {said(next(iter(tensor)))}" if tensor else ""
@@ -167,7 +167,8 @@ def _plans(quantized: Mapping[str, ArrayQTensor], taken: set[str]) -> dict[str, 
     return plans
 
 
-def _entry(name: str, x: Array) -> Entry:
+def entry_of(name: str, x: Array) -> Entry:
+    """Returns the type and the shape that an array has in a file; raises NumericsError for other types."""
     kind = _ENTRIES.get(x.dtype.newbyteorder("<")) or _NAMED.get(x.dtype.name)
     if kind is None:
         raise NumericsError(f"tensor {name!r}: safetensors has no {x.dtype.name}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from numerics.files.companions import Companion, companions
 from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import Entry, Reader
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 from numerics.tensor.scheme import Scheme
 
 WASTE = 2  # times the bytes of the first axis, from which on that is taken
@@ -76,7 +76,9 @@ def _patterns(came: Sequence[str]) -> tuple[str, ...]:
     patterns = (came,) if isinstance(came, str) else tuple(came)
     for pattern in patterns:
         if not isinstance(pattern, str):
-            raise NumericsError(f"{pattern!r} is not a pattern of names; allowed: texts such as '*.weight'")
+            raise NumericsError(
+                f"{said(pattern)} is not a pattern of names; allowed: texts such as '*.weight'"
+            )
     return patterns
 
 

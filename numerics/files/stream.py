@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import bits_of
-from numerics.backends.host.quantizing import Prepared, wide_type
+from numerics.backends.host.quantizing import Clipped, Prepared, clips, wide_type
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Partition
 from numerics.files.chunks import Piece, random_bits, runs
@@ -101,14 +101,19 @@ def encode(stream: Stream, name: str, plan: Plan, seed: int | None) -> ErrorSums
     sums, source = ErrorSums(), _Source(reader, name, plan, stream.most // plan.padding)
     writing = _Writing(stream.writer, plan)
     spanning = _spanning(source)
+    clipped = Clipped(plan.spec.element) if clips(plan.spec) else None
     for piece in source.pieces():
         data = source.piece(piece)
+        if clipped is not None:
+            clipped.add(data)
         draw = Draw(bits=None if seed is None else random_bits(seed, plan.shape, piece))
         q = _quantize(plan, data, piece, spanning, draw)
         writing.put(q)
         sums.add(data, q.decoded())
         done(name, data.size * reader.entries[name].itemsize)
     writing.put_spanning(spanning)
+    if clipped is not None:
+        clipped.say(f"tensor {name!r}: ")
     return sums
 
 
@@ -149,7 +154,9 @@ def _quantize(plan: Plan, data: Array, piece: Piece, spanning: Shared, draw: Dra
     if _spans(plan) and spec.scaled:
         own = spanning.of(plan, piece)
         given = Given(own.scale, own.zero)
-    parts = dispatch.owner(data).quantize_prepared(Prepared(data, plan.original), spec, given, draw)
+    parts = dispatch.owner(data).quantize_prepared(
+        Prepared(data, plan.original), spec, given, draw, whole=False
+    )
     return ArrayQTensor.of_parts(spec, parts)
 
 

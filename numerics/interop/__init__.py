@@ -1,10 +1,10 @@
 """The same bits as other libraries': their types, their layouts, and QTensors between NumPy and torch."""
 
-from numerics.interop.gguf import from_gguf, to_gguf
+from numerics.interop.gguf import from_gguf, gguf_type, to_gguf
 from numerics.interop.native import from_native, from_native_packed, to_native, to_native_packed
 from numerics.pytorch.convert import as_arrays, as_tensors
 
 __all__ = [
-    "as_arrays", "as_tensors", "from_gguf", "from_native", "from_native_packed", "to_gguf", "to_native",
-    "to_native_packed",
+    "as_arrays", "as_tensors", "from_gguf", "from_native", "from_native_packed", "gguf_type", "to_gguf",
+    "to_native", "to_native_packed",
 ]  # fmt: skip

@@ -1,84 +1,189 @@
-"""MXFP4 as llama.cpp's files hold it, and back."""
+"""Tensors as llama.cpp's files hold them, and back: MXFP4, Q8_0 and Q4_0.
+
+A GGUF block is 32 values along the last axis with their scale before them (ggml, `block_mxfp4`,
+`block_q8_0`, `block_q4_0` in ggml-common.h).  Encoders differ, also among those that write these files; what
+is read from a block is the same everywhere.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from numerics.backends.host.tensors import is_tensor
+from numerics.backends.host.tensors import has_values, is_tensor
 from numerics.backends.partition import check_axis
 from numerics.formats.blocks import mxfp4
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.floats import fp4
+from numerics.formats.integers import int4, int8
 from numerics.interop.native import check_kind
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, check_quantized
+from numerics.tensor.scheme import per_group
 from numerics.tensor.spec import QuantSpec
 
-GGUF_BYTES = 17  # of a GGUF block of MXFP4: one scale, 32 nibbles
+BLOCK = 32  # values
 NAN_SCALE = 0xFF  # of E8M0 (OCP MX 1.0 §5.4.1)
 
 
-def to_gguf(q: QTensor) -> Any:
-    """Returns an MXFP4 tensor as GGUF's blocks (type 39), row after row: uint8 [..., last axis / 32 * 17].
+@dataclass(frozen=True)
+class Kind:
+    """A type of GGUF's: the spec of what is read, bytes of a block and of the scale with which it begins."""
 
-    A block is the E8M0 byte, then 16 bytes with element j in the low nibble and j + 16 in the high one
-    (ggml, `block_mxfp4`; it doubles the elements and halves the scale).  ggml reads -0 as 0.  Raises
-    NumericsError for other formats, for blocks that are short or along another axis, and for blocks
-    of NaN, which ggml would read as numbers.
+    spec: QuantSpec
+    nbytes: int
+    scale: int = 2
+
+
+KINDS = {
+    "MXFP4": Kind(QuantSpec(mxfp4), 17, scale=1),
+    "Q8_0": Kind(QuantSpec(int8, scheme=per_group(BLOCK), scale_type="float16"), 34),
+    "Q4_0": Kind(QuantSpec(int4, scheme=per_group(BLOCK), scale_type="float16"), 18),
+}
+"""By the names of ggml's types, which number them 39, 8 and 2."""
+
+
+def gguf_type(q: QTensor) -> str:
+    """Returns the name of the GGUF type that holds a tensor's values: MXFP4, Q8_0 or Q4_0.
+
+    These are mxfp4, and int8 and int4 with per_group(32) and scales in float16, symmetric, in whole blocks
+    along the last axis.  Raises NumericsError for others, with what would fit.
+
+    >>> import numerics as nx
+    >>> gguf_type(nx.quantize([1.0] * 64, "int8", scheme=nx.per_group(32), scale_type="float16"))
+    'Q8_0'
+    """
+    check_quantized("gguf_type", q)
+    name = next((name for name, kind in KINDS.items() if kind.spec.dtype is q.format), None)
+    if name is None or not q.spec.symmetric:
+        raise NumericsError(
+            f"GGUF has no blocks of {q.spec!r}: it has mxfp4, int8 (Q8_0) and int4 (Q4_0), both symmetric"
+        )
+    _check_blocks(q)
+    return name
+
+
+def _check_blocks(q: QTensor) -> None:
+    """Whole blocks along the last axis."""
+    shape = tuple(q.shape)
+    axis: int | None
+    if q.axis is not None:
+        lie, axis = f"axis {q.axis}", check_axis(q.axis, shape)
+    else:
+        scheme = q.spec.scheme_of_elements
+        lie, axis = repr(scheme), q.spec.partition(shape).axis if scheme.size == BLOCK else None
+    if axis != len(shape) - 1 or shape[-1] % BLOCK:
+        raise NumericsError(f"GGUF has whole blocks of {BLOCK} along the last axis, not {lie} of {shape}")
+
+
+def to_gguf(q: QTensor) -> Any:
+    """Returns a tensor as GGUF's blocks, row after row: uint8 [..., last axis / 32 * bytes of a block].
+
+    MXFP4, 17 bytes: the E8M0 byte, then element j in the low nibble and j + 16 in the high one (ggml doubles
+    the elements and halves the scale; it reads -0 as 0).  Q8_0, 34 bytes: the scale in float16, then 32 int8.
+    Q4_0, 18 bytes: the scale, then nibbles in MXFP4's order, counted from the smallest code.  Raises
+    NumericsError for what `gguf_type` refuses, for scales that float16 would round, and for MXFP4's blocks of
+    NaN, which ggml would read as numbers.
 
     >>> import numerics as nx
     >>> to_gguf(nx.quantize([1.0] * 16 + [-6.0] * 16, "mxfp4")).tolist()[:4]
     [127, 242, 242, 242]
     """
     check_quantized("to_gguf", q)
+    kind = KINDS[gguf_type(q)]
+    scale, codes = q.scale.reshape(-1, 1), q.codes.reshape(-1, BLOCK)
+    if q.spec.blocked:
+        _check_scales(scale)
+    else:
+        scale = _halves(scale)
+    if q.format is int4:
+        codes = codes ^ 8  # counted from the smallest
+    if q.format is not int8:
+        codes = codes[:, : BLOCK // 2] | codes[:, BLOCK // 2 :] << 4
     shape = tuple(q.shape)
-    if q.format is not mxfp4:
-        raise NumericsError(f"GGUF's type 39 is mxfp4, not {q.format}")
-    if check_axis(q.axis, shape) != len(shape) - 1 or shape[-1] % mxfp4.block:
-        raise NumericsError(
-            f"GGUF has whole blocks of {mxfp4.block} along the last axis, not axis {q.axis} of {shape}"
-        )
-    scale = q.scale.reshape(-1, 1)
-    _check_scales(scale)
-    codes = q.codes.reshape(-1, 2, mxfp4.block // 2)
-    blocks = _joined(scale, codes[:, 0] | codes[:, 1] << 4)
-    return blocks.reshape(*shape[:-1], shape[-1] // mxfp4.block * GGUF_BYTES)
+    return _joined(scale, codes).reshape(*shape[:-1], shape[-1] // BLOCK * kind.nbytes)
 
 
-def from_gguf(blocks: Any) -> QTensor:
-    """Returns the MXFP4 tensor, standing for float32, that `to_gguf` or llama.cpp made blocks of.
+def from_gguf(blocks: Any, kind: str = "MXFP4") -> QTensor:
+    """Returns the tensor, standing for float32, that `to_gguf` or llama.cpp made blocks of.
 
-    blocks: uint8, a NumPy array or a torch tensor, the last axis whole blocks of 17 bytes.  Raises
-    NumericsError for others, and for a scale byte of 255, which is NaN in OCP MX and a number in ggml.
+    blocks: uint8, a NumPy array or a torch tensor, the last axis whole blocks.  kind: the name of ggml's
+    type: MXFP4 (the default), Q8_0, Q4_0.  Raises NumericsError for others, and for a scale byte of 255 in
+    MXFP4, which is NaN in OCP MX and a number in ggml.
 
     >>> import numpy as np
     >>> from_gguf(np.array([127] + [0xF2] * 16, np.uint8)).dequantize()[[0, 15, 16]]
     array([ 1.,  1., -6.], dtype=float32)
     """
     check_kind(blocks, "uint8", "GGUF's blocks")
+    known = KINDS[one_of("type of GGUF's", kind, KINDS)]
     shape = tuple(blocks.shape)
-    if not shape or shape[-1] % GGUF_BYTES:
-        raise NumericsError(f"GGUF's blocks are [..., k * {GGUF_BYTES}] bytes, not {shape}")
-    rows = blocks.reshape(-1, GGUF_BYTES)
-    scale, pairs = rows[:, 0], rows[:, 1:]
-    _check_scales(scale)
-    scale = scale.clone() if is_tensor(scale) else scale.copy()  # not a view into what came
-    lead, count = shape[:-1], shape[-1] // GGUF_BYTES
+    if not shape or shape[-1] % known.nbytes:
+        raise NumericsError(f"GGUF's blocks of {kind} are [..., k * {known.nbytes}] bytes, not {shape}")
+    lead, count = shape[:-1], shape[-1] // known.nbytes
+    rows = blocks.reshape(-1, known.nbytes)
+    scale, codes = rows[:, : known.scale], rows[:, known.scale :]
+    if known.spec.blocked:
+        _check_scales(scale)
+        scale = scale.clone() if is_tensor(scale) else scale.copy()  # not a view into what came
+    else:
+        scale = _singles(scale)
     made = ArrayQTensor(
-        spec=QuantSpec(mxfp4), shape=(*lead, count * mxfp4.block),
-        packed=fp4.pack(_joined(pairs & 15, pairs >> 4)), shared=scale.reshape(*lead, count),
+        spec=known.spec, shape=(*lead, count * BLOCK), packed=_packed(codes, known.spec),
+        shared=scale.reshape(*lead, count),
     )  # fmt: skip
     return as_tensors(made) if is_tensor(blocks) else made
 
 
+def _packed(codes: Any, spec: QuantSpec) -> Any:
+    """The codes of blocks, [blocks, bytes], as a QTensor has them."""
+    if spec.dtype is int8:
+        return int8.pack(codes)
+    whole = _joined(codes & 15, codes >> 4)
+    return fp4.pack(whole) if spec.dtype is mxfp4 else int4.pack(whole ^ 8)
+
+
+def _halves(scale: Any) -> Any:
+    """Scales [blocks, 1] as the bytes of float16, [blocks, 2]."""
+    if is_tensor(scale):
+        import torch
+
+        half = scale.to(torch.float16)
+        kept = half.to(scale.dtype) == scale
+        found = half.view(torch.uint8)
+    else:
+        with np.errstate(over="ignore"):
+            half = scale.astype(np.float16)
+        kept = half.astype(scale.dtype) == scale
+        found = half.view(np.uint8)
+    if not bool(kept.all()):
+        raise NumericsError(
+            f"{int((~kept).sum())} of {kept.shape[0]} scales are not float16, as GGUF has them; "
+            "quantize with scale_type='float16'"
+        )
+    return found
+
+
+def _singles(halves: Any) -> Any:
+    """The bytes of float16, [blocks, 2], as scales in float32."""
+    if is_tensor(halves):
+        import torch
+
+        return halves.contiguous().view(torch.float16).to(torch.float32)
+    return np.ascontiguousarray(halves).view(np.float16).astype(np.float32)
+
+
 def _check_scales(scale: Any) -> None:
+    """Raises NumericsError for scales of NaN, where there are values to look at."""
+    if is_tensor(scale) and not has_values(scale):
+        return
     wrong = scale.reshape(-1) == NAN_SCALE
     count = int(wrong.sum())
     if count:
         raise NumericsError(
-            f"{count * mxfp4.block} values would change: blocks of NaN, the first of them block "
+            f"{count * BLOCK} values would change: blocks of NaN, the first of them block "
             f"{wrong.tolist().index(True)}, whose scale ggml reads as a number"
         )
 

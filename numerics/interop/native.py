@@ -15,6 +15,7 @@ from numerics.backends.host.tensors import (
     check_memory,
     check_plain,
     check_storage,
+    has_values,
     is_tensor,
     own_codes,
 )
@@ -156,7 +157,7 @@ def check_array(x: Any) -> None:
         raise NumericsError(f"a NumPy array or a plain torch tensor is needed, not a {type(x).__name__}")
     if is_tensor(x):
         check_memory(x)
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and has_values(x):
             check_storage(x)
     else:
         check_plain("x", x)
@@ -171,6 +172,8 @@ def check_kind(x: Any, kind: str, what: str) -> None:
 
 
 def check_range(codes: Any, d: Element) -> None:
-    """Raises NumericsError for unsigned codes with more bits set than the format has."""
+    """Raises NumericsError for unsigned codes with more bits set than the format has, where there are any."""
+    if is_tensor(codes) and not has_values(codes):
+        return
     if d.bits < 8 * codes.dtype.itemsize and math.prod(codes.shape) and int(codes.max()) >= 1 << d.bits:
         raise NumericsError(f"{d}: code {int(codes.max())} is outside 0 .. {(1 << d.bits) - 1}")

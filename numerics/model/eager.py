@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
-from numerics.model.graph import check_trainable
+from numerics.model.graph import check_trainable, part_from_original
 from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
@@ -74,6 +74,11 @@ class Quantized:
         check_trainable(self, mode, self.__dict__)  # type: ignore[arg-type]
         return super().train(mode)  # type: ignore[misc]
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves it, but not the float model whose parameters it shares."""
+        part_from_original(self, self.__dict__)  # type: ignore[arg-type]
+        return super()._apply(fn, recurse)  # type: ignore[misc]
+
     def __getstate__(self) -> Any:
         with torch.no_grad():  # what is read quantized is no leaf, and modules of recurrence keep some
             return super().__getstate__()  # type: ignore[misc]
@@ -101,12 +106,16 @@ def _entered(module: Any, entry: str, args: Any, kwargs: Any) -> tuple[Any, Any]
     return args, {**kwargs, name: quantize(kwargs[name])}
 
 
-@lru_cache(maxsize=None)
+@cache
 def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]:
-    """The class of modules of a base class, of which some parameters are read quantized."""
+    """The class of modules of a base class, of which some parameters are read quantized.
+
+    It has the name of the base class: others write that down, as transformers does in a configuration.
+    """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}
-    return type(f"Quantized{base.__name__}", (Quantized, base), {**members, **properties})
+    made: type[nn.Module] = type(base.__name__, (Quantized, base), {**members, **properties})
+    return made
 
 
 def _reading(leaf: str) -> Any:
@@ -114,14 +123,15 @@ def _reading(leaf: str) -> Any:
 
     def read(module: nn.Module) -> Any:
         x = module._parameters.get(leaf)
-        return x if x is None else module._modules[f"quantize_{leaf}"](x)
+        quantizer: Any = module._modules[f"quantize_{leaf}"]
+        return x if x is None else quantizer(x)
 
     return read
 
 
 def _blank(base: type[nn.Module], leaves: tuple[str, ...]) -> nn.Module:
-    made: nn.Module = quantized_class(base, leaves).__new__(quantized_class(base, leaves))
-    return made
+    kind: Any = quantized_class(base, leaves)  # type: ignore[arg-type]
+    return kind.__new__(kind)
 
 
 def base_of(module: nn.Module) -> type[nn.Module]:
@@ -133,21 +143,24 @@ def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
     """Makes a module one whose parameters of those names are read quantized."""
     if "forward" in module.__dict__:
         raise NumericsError(
-            f"a {type(module).__name__} has a forward of its own instead of its class's (as accelerate's hooks "
+            f"a {type(module).__name__} has a forward of its own instead of its class's (as accelerate's "
+            f"hooks "
             "make it): wrap the model before that is put there"
         )
-    module.__class__ = quantized_class(base_of(module), leaves)
+    module.__class__ = quantized_class(base_of(module), leaves)  # type: ignore[arg-type]
 
 
 # ---- functions of a forward -----------------------------------------------------------------------
 
 
 class _Sites(TorchFunctionMode):
-    """Quantizes the arguments of the products in one module's own forward; those of its children are theirs."""
+    """Quantizes the arguments of the products in one module's own forward; those of its children are
+    theirs.
+    """
 
     def __init__(self, module: Any) -> None:
         super().__init__()
-        self.module = module
+        self.module: nn.Module = module
         self.counts: Counter[str] = Counter()
         self.hook = None if torch.compiler.is_compiling() else _checkpointing()
 
@@ -158,7 +171,7 @@ class _Sites(TorchFunctionMode):
             return func(*args, **kwargs)
         index = self.counts[name]
         self.counts[name] += 1
-        sites = self.module.numerics_sites.get((name, index))
+        sites = self.module.__dict__["numerics_sites"].get((name, index))
         if sites is None:
             return func(*args, **kwargs)
         if not torch.compiler.is_compiling():
@@ -169,11 +182,15 @@ class _Sites(TorchFunctionMode):
         return out if leaving is None else getattr(self.module, leaving)(out)
 
     def _check_checkpoint(self, name: str) -> None:
-        """Raises NumericsError in a function that runs again without this mode: its gradient would be wrong."""
+        """Raises NumericsError in a function that runs again without this mode: its gradient would be
+        wrong.
+        """
         if _checkpointing() is not self.hook or _reentrant(self.module):
             raise NumericsError(
-                f"{type(self.module).__name__}: {name} runs inside torch.utils.checkpoint of a function of its "
-                "forward, which runs again for its gradient when nothing quantizes; checkpoint a module instead"
+                f"{type(self.module).__name__}: {name} runs inside torch.utils.checkpoint of a function "
+                f"of its "
+                "forward, which runs again for its gradient when nothing quantizes; checkpoint a module "
+                "instead"
             )
 
 
@@ -189,16 +206,16 @@ def _reentrant(module: nn.Module) -> bool:
     if torch.is_grad_enabled() or not module.training:
         return False
     frame: Any = sys._getframe()
-    while (
-        frame is not None
-        and frame.f_locals.get("self") is not module
-        or frame
-        and "_check" in frame.f_code.co_name
-    ):
+    while frame is not None and not _is_forward(frame, module):
         if frame.f_code.co_qualname == "CheckpointFunction.forward":
             return True
         frame = frame.f_back
     return False
+
+
+def _is_forward(frame: Any, module: nn.Module) -> bool:
+    """Is it the frame in which this module's quantized forward runs?"""
+    return frame.f_code is Quantized.forward.__code__ and frame.f_locals.get("self") is module
 
 
 def _replaced(module: Any, name: str, sites: dict[int, str], args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -223,14 +240,16 @@ def _replaced(module: Any, name: str, sites: dict[int, str], args: Any, kwargs: 
 def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.Module:
     """Makes a model read and compute as planned, in place.
 
-    quantizers: of each planned parameter, by its first name, and of each site.  Raises NumericsError for sites
-    that only a graph reaches.
+    quantizers: of each planned parameter, by its first name, and of each site.  Raises NumericsError for
+    sites that only a graph reaches.
     """
     alone = [str(site) for site, row in plan.sites.items() if row.graph]
     if alone:
         raise NumericsError(
-            f"only mode='fx_graph_mode' reaches {', '.join(alone[:6])}{' ...' if alone[6:] else ''}: they are "
-            "inside fused functions or regions of control flow; a rule {name: {'activations': None}} leaves them"
+            f"only mode='fx_graph_mode' reaches {', '.join(alone[:6])}{' ...' if alone[6:] else ''}: they "
+            f"are "
+            "inside fused functions or regions of control flow; a rule {name: {'activations': None}} "
+            "leaves them"
         )
     modules = dict(model.named_modules(remove_duplicate=False))
     leaves: dict[nn.Module, list[str]] = {}
@@ -262,7 +281,7 @@ def _place_sites(
         module = modules[name]
         for site, attribute in sites.items():
             module.add_module(attribute, quantizers[site])
-        if isinstance(module, ONE_PRODUCT) and all(s.index == 0 and s.place in (0, OUT) for s in sites):
+        if isinstance(module, ONE_PRODUCT) and all(s.number == 0 and s.place in (0, OUT) for s in sites):
             for site, attribute in sites.items():
                 module.__dict__["numerics_exit" if site.place == OUT else "numerics_entry"] = attribute
             changed[module] = None
@@ -279,16 +298,16 @@ def _place_sites(
 def _by_function(sites: dict[Site, str]) -> dict[tuple[str, int], dict[int, str]]:
     found: dict[tuple[str, int], dict[int, str]] = {}
     for site, attribute in sites.items():
-        found.setdefault((site.operation, site.index), {})[site.place] = attribute
+        found.setdefault((site.operation, site.number), {})[site.place] = attribute
     return found
 
 
 def _attribute(site: Site) -> str:
     """The name of the quantizer of a site, in its module."""
     place = "out" if site.place == OUT else str(site.place)
-    if site.index == 0:
+    if site.number == 0:
         return f"quantize_{site.operation}_{place}"
-    return f"quantize_{site.operation}{site.index}_{place}"
+    return f"quantize_{site.operation}{site.number}_{place}"
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -300,7 +319,7 @@ def unwrap(model: nn.Module) -> nn.Module:
             del module._modules[name]  # type: ignore[attr-defined]
         for name in ("numerics_sites", "numerics_entry", "numerics_exit"):
             module.__dict__.pop(name, None)
-        module.__class__ = module._base
+        module.__class__ = module._base  # type: ignore[assignment]
     return model
 
 
@@ -310,6 +329,6 @@ def freeze(model: nn.Module, packed: dict[int, Tensor]) -> None:
         if isinstance(module, Quantized) and module._leaves:
             for leaf in module._leaves:
                 parameter = module._parameters[leaf]  # type: ignore[attr-defined]
-                module._parameters[leaf] = packed[id(parameter)]  # type: ignore[attr-defined]
+                module._parameters[leaf] = packed[id(parameter)]  # type: ignore[assignment]
                 del module._modules[f"quantize_{leaf}"]  # type: ignore[attr-defined]
             become(module, ())  # type: ignore[arg-type]

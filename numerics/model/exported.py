@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,17 @@ from torch.fx import GraphModule, Node
 
 from numerics.formats.errors import NumericsError
 from numerics.model.products import PRODUCTS, ROWS_OF, classified, name_of
-from numerics.model.trace import ONE_PRODUCT, Found, Origin, Site, arguments, axes_of, shape_of, tensors_of
+from numerics.model.trace import (
+    ONE_PRODUCT,
+    Found,
+    Origin,
+    Site,
+    Use,
+    arguments,
+    axes_of,
+    shape_of,
+    tensors_of,
+)
 
 REGIONS = ("cond", "set_grad_enabled", "autocast")
 _ONE_MODULE = (*ONE_PRODUCT, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
@@ -46,7 +57,8 @@ def export(model: nn.Module, example: Any, dynamic: bool = False) -> GraphModule
     args, kwargs = arguments(example)
     shapes = _dynamic((args, kwargs)) if dynamic else None
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The tensor attributes")  # recurrent modules list their weights
             program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
             return program.module()
     except NumericsError:
@@ -132,13 +144,15 @@ def _owner(
 
 def regions(at: GraphModule, node: Node) -> Iterator[tuple[GraphModule, list[Any]]]:
     """The graphs inside an operator, each with what goes in; raises NumericsError for one not known here."""
-    kind = str(node.target.name() if callable(getattr(node.target, "name", None)) else node.target)
+    name = getattr(node.target, "name", None)
+    kind = str(name() if callable(name) else node.target)
+    args: Any = node.args
     if "cond" in kind:
-        pairs = [(node.args[1], node.args[3]), (node.args[2], node.args[3])]
+        pairs = [(args[1], args[3]), (args[2], args[3])]
     elif "set_grad_enabled" in kind:
-        pairs = [(node.args[1], node.args[2:])]
+        pairs = [(args[1], args[2:])]
     elif "autocast" in kind:
-        pairs = [(node.args[4], node.args[5:])]
+        pairs = [(args[4], args[5:])]
     else:
         raise NumericsError(
             f"{kind}: a region of a graph that is not known here; known are {', '.join(REGIONS)}. "
@@ -202,10 +216,22 @@ def seen(root: GraphModule, model: nn.Module, found: Found) -> None:
         before = set(found.sites)
         found.product(made.site, made.factors, origin, made.node)
         found.hidden |= set(found.sites) - before
+        _biases(made, origin, found)
     for at in graphs(root):
         for node in at.graph.nodes:
             if node.op == "call_function" and not isinstance(node.target, torch._ops.HigherOrderOperator):
                 _unknown(root, at, node, found)
+
+
+def _biases(made: Made, origin: Any, found: Found) -> None:
+    """Notes the parameters that a product takes and does not multiply with."""
+    factors = {
+        x for _, came, _ in made.factors for x in (came if isinstance(came, (list, tuple)) else [came])
+    }
+    for x in made.node.all_input_nodes:
+        made_of = None if x in factors else origin(x)
+        if made_of is not None:
+            found.use(made_of.names, Use(made.site.module, made.site.operation, "bias"))
 
 
 def _unknown(root: GraphModule, at: GraphModule, node: Node, found: Found) -> None:
@@ -215,9 +241,9 @@ def _unknown(root: GraphModule, at: GraphModule, node: Node, found: Found) -> No
     for x in node.all_input_nodes:
         shape = shape_of(x)
         if x.op == "get_attr" and shape is not None and len(shape) > 1 and len(node.all_input_nodes) > 1:
-            value = attribute(root, x.target)
+            value = attribute(root, str(x.target))
             if isinstance(value, nn.Parameter) and value.is_floating_point():
-                found.unknown.setdefault(x.target, f"{_stack(node)[1] or 'model'}:{name}")
+                found.unknown.setdefault(str(x.target), f"{_stack(node)[1] or 'model'}:{name}")
 
 
 def graphs(root: GraphModule) -> list[GraphModule]:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from numerics.model.rows import Row
 from numerics.view.screen import Screen
 from numerics.view.table import Table, name_column, text_column
-
-if TYPE_CHECKING:
-    from numerics.model.plan import Row
 
 SHOWN = 4  # names in braces, more are counted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,11 @@ from torch.fx import GraphModule, Node
 
 from numerics.formats.errors import NumericsError
 from numerics.model import exported
-from numerics.model.plan import Plan, Row
+from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
+from numerics.model.rows import Row
 from numerics.model.trace import OUT, Site
+from numerics.tensor.qtensor import QTensor
 
 QUANTIZERS = "quantizers"
 """The name, in the graph, of the module that holds the quantizers."""
@@ -26,6 +29,16 @@ TRAINING = "training"
 
 class QuantizedGraph(GraphModule):
     """A model as a graph, which is of the mode, training or evaluation, that the model was in."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        with warnings.catch_warnings():  # torch copies a kind of tree that it has given up
+            warnings.simplefilter("ignore", FutureWarning)
+            return super().__deepcopy__(memo)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves it, but not the float model whose parameters it shares."""
+        part_from_original(self, self.meta)
+        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> QuantizedGraph:
         """Sets the mode of what is called; raises NumericsError where the graph is of the other mode."""
@@ -48,9 +61,25 @@ def check_trainable(model: nn.Module, mode: bool, notes: Mapping[str, Any]) -> N
         return
     first = next(iter(state.plan.parameters))
     raise NumericsError(
-        f"{first} and {len(state.plan.parameters) - 1} more parameters are frozen, and nothing of this model can "
+        f"{first} and {len(state.plan.parameters) - 1} more parameters are frozen, and nothing of this "
+        f"model can "
         "be trained: nx.wrap(float_model, ..., qat='ste') makes one that can, before it is frozen"
     )
+
+
+def part_from_original(model: nn.Module, notes: Mapping[str, Any]) -> None:
+    """Gives a model parameters and buffers of its own, of the same values, before they are moved."""
+    state = notes.get("numerics_state")
+    if state is None or not state.shares:
+        return
+    state.shares = False
+    own: dict[int, Any] = {}
+    for module in model.modules():
+        for name, x in module._parameters.items():
+            if x is not None and not isinstance(x, QTensor):
+                made = own.setdefault(id(x), nn.Parameter(x.detach(), requires_grad=x.requires_grad))
+                made.grad = x.grad
+                module._parameters[name] = made
 
 
 def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic: bool = True) -> GraphModule:
@@ -65,7 +94,9 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
             "mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)"
         )
     found = exported.export(model, plan.example, dynamic)
-    root = QuantizedGraph(found, found.graph, type(model).__name__)  # torch's own is neither copied nor pickled
+    root = QuantizedGraph(
+        found, found.graph, type(model).__name__
+    )  # torch's own is neither copied nor pickled
     if any(isinstance(module, _BY_MODE) for module in model.modules()):
         root.meta[TRAINING] = model.training
     root.training = model.training
@@ -173,7 +204,9 @@ def _place_of(node: Node, came: Node, site: Site) -> int | None:
 
 
 def _without_copies(root: GraphModule) -> None:
-    """Computes once what is computed several times from the same: an input of three products is quantized once."""
+    """Computes once what is computed several times from the same: an input of three products is quantized
+    once.
+    """
     alike: dict[tuple[Any, ...], Node] = {}
     for graph in exported.graphs(root):
         alike.clear()

@@ -8,71 +8,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from numerics.formats.errors import NumericsError, one_of, truth, warn
-from numerics.model import exported
-from numerics.model.rules import UNSET, Asked, Rule, observer_of, rules_of, spec_of
-from numerics.model.trace import ONE_PRODUCT, OUT, Found, Seen, Site, Use, traced
-from numerics.model.without_example import looked_at
-from numerics.observe import OBSERVERS
-from numerics.tensor.qtensor import QTensor
-from numerics.tensor.scheme import per_group
+from numerics.formats.errors import NumericsError, one_of
+from numerics.model.folded import table
+from numerics.model.rows import Row
+from numerics.model.rules import observer_of
+from numerics.model.trace import Site
+from numerics.model.written import read, written
 from numerics.tensor.spec import QuantSpec
 
 MODES = ("eager_mode", "fx_graph_mode")
 DEVICES = ("CPU", "IPU")
 KINDS = ("parameter", "buffer", "activation", "output", "norm", "cache", "module")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a plan.
-
-    kind: parameter, buffer, activation (what goes into a product), output (what comes out), norm (one over
-    batches, folded or not), cache (keys and values that a model keeps) or module (one that the example never
-    called).  name: its own, or that of its site.  shape: of the parameter, or as the example had it; -1 for a
-    size that a graph leaves open.  spec: how it is quantized; None where it is not.  observer: what finds its
-    scale beforehand; None where each tensor brings its own.  reason: why.  uses: the operations that take it.
-    also: its other names.  graph: only a graph reaches it.  value_bits: of one value where it is not quantized.
-    """
-
-    kind: str
-    name: str
-    shape: tuple[int, ...]
-    spec: QuantSpec | None
-    reason: str
-    uses: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    observer: str | None = None
-    site: Site | None = None
-    graph: bool = False
-    value_bits: int = 32
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All its names."""
-        return (self.name, *self.also)
-
-    @property
-    def size(self) -> int:
-        """How many values it has."""
-        return torch.Size(n for n in self.shape if n >= 0).numel()
-
-    @property
-    def format(self) -> str:
-        """Its format and scales in a few words; "-" where it stays as it is."""
-        if self.spec is None:
-            return "-"
-        return described(self.spec) + (f" by {self.observer}" if self.observer else "")
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes it takes as it is planned."""
-        if self.spec is None:
-            return self.size * self.value_bits // 8
-        return stored_bytes(self.spec, self.shape)
 
 
 @dataclass
@@ -97,8 +45,6 @@ class Plan:
 
     def table(self, full: bool = False) -> str:
         """The rows as a table, equal ones folded into one unless full; and the line that sums them up."""
-        from numerics.model.folded import table
-
         return f"{table(self.rows, full)}\n{self.summary}"
 
     @property
@@ -159,17 +105,15 @@ class Plan:
             raise NumericsError(f"this is no plan: {type(wrong).__name__}: {wrong}") from None
 
     def save(self, path: Any) -> None:
-        """Writes the plan: .toml and .json for `Plan.load`, .html to look at.  Raises NumericsError for others."""
-        from numerics.model.written import written
-
-        written(self, Path(path))
+        """Writes the plan: .toml and .json for `Plan.load`, .html to look at.  Raises NumericsError for
+        others.
+        """
+        written(self.as_dict(), self.rows, self.summary, Path(path))
 
     @staticmethod
     def load(path: Any) -> Plan:
         """The plan of a .toml or .json file; raises NumericsError for what is none."""
-        from numerics.model.written import loaded
-
-        return loaded(Path(path))
+        return Plan.from_dict(read(Path(path)))
 
     def check_model(self, model: nn.Module) -> None:
         """Raises NumericsError where a model lacks what is planned, or has it in another shape."""
@@ -183,28 +127,18 @@ class Plan:
         wrong += [str(site) for site in self.sites if site.module not in modules]
         if wrong:
             raise NumericsError(
-                f"this plan is of another model: {'; '.join(wrong[:5])}{' ...' if wrong[5:] else ''} not found"
+                f"this plan is of another model: {'; '.join(wrong[:5])}{' ...' if wrong[5:] else ''} not "
+                f"found"
             )
-
-
-def described(spec: QuantSpec | None) -> str:
-    """A format and its options in a few words.
-
-    >>> described(QuantSpec("int4", scheme="per_group(32)", symmetric=False))
-    'int4 per_group(32, axis=-1) symmetric=False'
-    """
-    if spec is None:
-        return "-"
-    options = {k: v for k, v in spec.options.items() if k != "dtype"}
-    return " ".join([spec.dtype.name, *(str(v) if k == "scheme" else f"{k}={v}" for k, v in options.items())])
 
 
 def _row(values: Mapping[str, Any]) -> Row:
     spec = values.get("spec")
     site = values.get("site")
     return Row(
-        kind=str(one_of("kind of row", values["kind"], KINDS)), name=values["name"], shape=tuple(values["shape"]),
-        spec=QuantSpec.parse(spec) if spec else None, reason=values["reason"], uses=tuple(values.get("uses", ())),
+        kind=str(one_of("kind of row", values["kind"], KINDS)), name=values["name"],
+        shape=tuple(values["shape"]), spec=QuantSpec.parse(spec) if spec else None,
+        reason=values["reason"], uses=tuple(values.get("uses", ())),
         also=tuple(values.get("also", ())), observer=observer_of(values.get("observer")),
         site=Site(*site) if site else None, graph=bool(values.get("graph", False)),
         value_bits=int(values.get("value_bits", 32)),
@@ -218,476 +152,3 @@ def _share(some: Sequence[Row], all_: Sequence[Row]) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
-
-
-def stored_bytes(spec: QuantSpec, shape: tuple[int, ...]) -> int:
-    """How many bytes a tensor of that shape takes, its scales and zero points counted."""
-    codes = spec.packed_bytes(shape)
-    if not spec.scaled:
-        return codes
-    if spec.blocked:
-        d = spec.block
-        beside = torch.Size(spec.shared_shape(shape)).numel() if d.scale_beside else 0
-        return codes + beside + (4 if d.has_tensor_scale else 0)
-    shares = torch.Size(spec.shared_shape(shape)).numel()
-    return codes + shares * (4 + (0 if spec.symmetric else 4))
-
-
-# ---- making one -----------------------------------------------------------------------------------
-
-
-def plan(
-    model: nn.Module,
-    weights: Any = None,
-    activations: Any = None,
-    *,
-    outputs: Any = None,
-    biases: Any = None,
-    rules: Any = None,
-    example: Any = None,
-    observer: str | None = None,
-    mode: str = "eager_mode",
-    device: str = "CPU",
-    fold: bool = False,
-) -> Plan:
-    """Returns which parameters and computed tensors of a model get which format, and why.  Changes nothing.
-
-    model: a torch module.
-    weights: the format of parameters that products multiply with: a name, a format, or a QuantSpec; None (the
-        default) leaves them.  Blocks and groups lie along the axis that the product sums, unless the QuantSpec
-        says another axis than -1.  Embeddings, norms and the head of a language model are left to rules.
-    activations: the same for what goes into the products with such weights.
-    outputs: the same for what comes out of them.  biases: the same for their biases.
-    rules: exceptions, the first that matches holds: {where: what}.  where is a pattern of whole names of
-        modules, parameters or sites (*, ?, [abc]), "re:" and a regular expression, a class of modules, or a
-        function of (name, module).  what is a format for the weights, None to leave weights and activations,
-        or a mapping of weights, activations, outputs, biases and observer.
-    example: what the model is called with: a tuple of arguments, a mapping of named ones, or one tensor.  The
-        model runs once, in evaluation, without gradients.  Without one, classes of modules say what is used how,
-        and what they do not say is undecided, with a warning.
-    observer: what finds the scales of activations and outputs in `calibrate`: min_max, moving_average,
-        percentile, mse, kl, pof2 or pof2_mse.  None (the default): each tensor brings its own scale.
-    mode: eager_mode (the default), or fx_graph_mode, which sees inside fused functions.
-    device: CPU (the default), or IPU, whose formats are checked (docs/ipu.md).
-    fold: True folds normalizations by batches into the convolutions before them.
-
-    Raises NumericsError for rules and options without effect, for a parameter of two dimensions and more in an
-    operation that is not known here, and for whatever cannot be planned, by name.
-
-    >>> import torch
-    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
-    >>> made = plan(model, "mxfp4", rules={"2": "int8"}, example=torch.ones(1, 64))
-    >>> for row in made.rows[:3]:
-    ...     print(row.name, row.format, row.reason)
-    0.weight mxfp4 weights=
-    0.bias - a bias
-    2.weight int8 rule 2
-    """
-    if not isinstance(model, nn.Module):
-        raise NumericsError(f"a plan is made of a torch.nn.Module, not of a {type(model).__name__}")
-    planner = _Planner(
-        model, {"weights": spec_of("weights", weights), "activations": spec_of("activations", activations),
-                "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases)},
-        rules_of(rules), observer_of(observer), str(one_of("mode", mode, MODES)),
-        str(one_of("device", device, DEVICES)), truth("fold", fold),
-    )  # fmt: skip
-    return planner.made(_example_of(model, example))
-
-
-def _example_of(model: nn.Module, example: Any) -> Any:
-    """The example, or the one that a model of transformers brings."""
-    if example is not None:
-        return example
-    own = getattr(model, "dummy_inputs", None)
-    return own if isinstance(own, Mapping) and own else None
-
-
-class _Planner:
-    """Decides row by row."""
-
-    def __init__(
-        self, model: nn.Module, asked: dict[str, QuantSpec | None], rules: list[Rule], observer: str | None,
-        mode: str, device: str, fold: bool,
-    ) -> None:  # fmt: skip
-        self.model, self.asked, self.observer = model, asked, observer
-        self.rules = Asked(rules)
-        self.mode, self.device, self.fold = mode, device, fold
-        self.modules = dict(model.named_modules(remove_duplicate=False))
-        self.found = Found()
-        self.rows: list[Row] = []
-        self.folded: dict[str, str] = {}
-        self.closed = ""
-
-    def made(self, example: Any) -> Plan:
-        """The plan."""
-        if example is None:
-            self._check_without_example()
-            self.found = looked_at(self.model)
-        else:
-            self.found = traced(self.model, example)
-            self._open(example)
-        self._check_unknown()
-        self.rows += self._parameters()
-        self.rows += [self._buffer(name, x) for name, x in self.model.named_buffers()]
-        self.rows += self._norms()
-        self.rows += self._computed()
-        self.rows += self._others()
-        self._check_effect()
-        made = Plan(self.rows, self.mode, self.device, example, self.folded)
-        self._warn(made)
-        return made
-
-    def _check_without_example(self) -> None:
-        if self.asked["activations"] or self.asked["outputs"] or self.mode == "fx_graph_mode" or self.fold:
-            raise NumericsError(
-                "activations=, outputs=, fold= and mode='fx_graph_mode' need example=: what the model is called "
-                "with, as a tuple of arguments, a mapping of named ones, or one tensor"
-            )
-
-    def _open(self, example: Any) -> None:
-        """Looks at the graph where it shows what a forward does not."""
-        owners = {name.rpartition(".")[0] for name, _ in self.model.named_parameters()}
-        silent = [name for name in owners if name and not self.found.calls[name]]
-        if self.mode == "eager_mode" and not (self.found.fused or self.found.regions or silent):
-            return
-        try:
-            root = exported.export(self.model, example)
-        except NumericsError as wrong:
-            if self.mode == "fx_graph_mode":
-                raise
-            self.closed = str(wrong)
-            return
-        exported.seen(root, self.model, self.found)
-
-    def _check_unknown(self) -> None:
-        wrong = {}
-        for name, where in self.found.unknown.items():
-            parameter = _parameter(self.model, name)
-            if parameter is None:
-                continue
-            rule = self.rules.rule("weights", [name], self._owners([name]))
-            if rule is None:
-                wrong[name] = f"{where} takes {name} of shape {tuple(parameter.shape)}"
-        if wrong:
-            raise NumericsError(
-                f"operations that are not known here: {'; '.join(list(wrong.values())[:5])}. Whether they multiply "
-                f"is not decided by guessing: rules={{{next(iter(wrong))!r}: None}} keeps it, a format quantizes it"
-            )
-
-    def _owners(self, names: Sequence[str]) -> list[tuple[str, nn.Module | None]]:
-        owners = dict.fromkeys(name.rpartition(".")[0] for name in names)
-        return [(name, self.modules.get(name)) for name in owners]
-
-    # ---- parameters -----------------------------------------------------------------------------
-
-    def _parameters(self) -> list[Row]:
-        every: dict[int, list[str]] = {}
-        tensors: dict[int, Tensor] = {}
-        for name, x in self.model.named_parameters(remove_duplicate=False):
-            every.setdefault(id(x), []).append(name)
-            tensors[id(x)] = x
-        return [self._parameter(names, tensors[key]) for key, names in every.items()]
-
-    def _parameter(self, names: list[str], x: Tensor) -> Row:
-        uses = tuple(dict.fromkeys(use for name in names for use in self.found.uses.get(name, ())))
-        role = _role(uses, x)
-        what = "biases" if role == "bias" else "weights"
-        rule = None
-        if role is not None:
-            rule = self.rules.rule(what, names, self._owners(names))
-        spec, reason = self._decided(names, x, uses, role, rule)
-        if spec is not None:
-            spec, reason = self._placed(names[0], x, spec, reason, uses, by_rule=rule is not None)
-        if len(names) > 1:
-            reason += f" (tied: {len(names)} names)"
-        return Row(
-            "parameter", names[0], tuple(x.shape), spec, reason, tuple(dict.fromkeys(map(str, uses))),
-            tuple(names[1:]), value_bits=8 * x.element_size(),
-        )  # fmt: skip
-
-    def _decided(
-        self, names: list[str], x: Tensor, uses: Sequence[Use], role: str | None, rule: Rule | None
-    ) -> tuple[QuantSpec | None, str]:
-        """The format and the reason, before its axis is known."""
-        if isinstance(x, QTensor):
-            if rule is not None and rule.specs["weights"] is not None:
-                raise NumericsError(
-                    f"{names[0]}: rule {rule.said} quantizes it, and it is {x.spec!r} already"
-                )
-            return None, f"packed already: {x.spec.dtype}"
-        if not x.is_floating_point():
-            return None, f"not of floats: {str(x.dtype).removeprefix('torch.')}"
-        if rule is not None:
-            spec = rule.specs["biases" if role == "bias" else "weights"]
-            if spec is not None and not uses:
-                raise NumericsError(
-                    f"{names[0]}: rule {rule.said} quantizes it, and the example never used it; give an example "
-                    "that does, or leave it out of the rule"
-                )
-            return spec, f"rule {rule.said}"
-        return self._default(names, uses, role)
-
-    def _default(
-        self, names: list[str], uses: Sequence[Use], role: str | None
-    ) -> tuple[QuantSpec | None, str]:
-        """What the arguments say of a parameter that no rule takes."""
-        asked = self.asked["biases" if role == "bias" else "weights"]
-        word = "biases=" if role == "bias" else "weights="
-        if not uses:
-            return None, "undecided: no use of it was seen"
-        if role == "norm":
-            return None, "a norm"
-        if role == "bias":
-            return asked, word if asked else "a bias"
-        if role == "other":
-            return None, "no product has it (a rule can take it)"
-        if role == "rows":
-            return None, "an embedding (a rule can take it)"
-        if self._is_head(names):
-            return None, "the head (a rule can take it)"
-        if any(".parametrizations." in f".{name}" for name in names):
-            return (
-                None,
-                "a part of a parametrization: torch.nn.utils.parametrize.remove_parametrizations first",
-            )
-        return asked, word if asked else "weights=None"
-
-    def _is_head(self, names: Sequence[str]) -> bool:
-        """Does it belong to what turns a language model's states into words?"""
-        find = getattr(self.model, "get_output_embeddings", None)
-        head = find() if callable(find) else None
-        owners = [module for _, module in self._owners(names)]
-        return any(name.split(".")[-2:-1] == ["lm_head"] for name in names) or (
-            head is not None and any(module is head for module in owners)
-        )
-
-    def _placed(
-        self, name: str, x: Tensor, spec: QuantSpec, reason: str, uses: Sequence[Use], by_rule: bool
-    ) -> tuple[QuantSpec | None, str]:
-        """The spec along the axis that is summed; none where it would take more bytes than it saves."""
-        axis = next(
-            (use.axis for use in uses if use.role in ("factor", "rows", "fused") and use.axis is not None),
-            None,
-        )
-        shape = tuple(x.shape)
-        try:
-            found = along(spec, None if axis is None else axis - x.ndim, shape)
-        except NumericsError as wrong:
-            raise NumericsError(f"{name} of shape {shape}: {wrong}") from None
-        after, before = stored_bytes(found, shape), x.numel() * x.element_size()
-        if after >= before:
-            if by_rule:
-                raise NumericsError(
-                    f"{name} of shape {shape}: {reason} makes {after} bytes of {before}; give another format, or "
-                    "leave it out of the rule"
-                )
-            return None, f"would grow: {before} bytes to {after}"
-        return found, reason
-
-    # ---- what is computed -----------------------------------------------------------------------
-
-    def _computed(self) -> list[Row]:
-        planned = {name for row in self.rows if row.spec for name in row.names}
-        return [
-            row
-            for site, seen in self.found.sites.items()
-            for row in [self._site(site, seen, planned)]
-            if site.place != OUT or row.spec is not None
-        ]
-
-    def _site(self, site: Site, seen: Seen, planned: set[str]) -> Row:
-        what = "outputs" if site.place == OUT else "activations"
-        names = [str(site)]
-        owner = (site.module, self.modules.get(site.module))
-        rule = self.rules.rule(what, names, [owner])
-        observer = self.observer
-        if rule is not None:
-            spec, reason = rule.specs[what], f"rule {rule.said}"
-            observer = observer if rule.observer is UNSET else rule.observer
-        else:
-            spec, reason = self._of_site(what, seen, planned)
-        if spec is not None:
-            spec = along(spec, seen.axis, seen.shape)
-            observer = self._observing(spec, observer, names[0], rule)
-        graph = site in self.found.hidden and not isinstance(owner[1], ONE_PRODUCT)
-        if graph:
-            reason += "; only a graph reaches it"
-        return Row(
-            "output" if site.place == OUT else "activation", names[0], seen.shape, spec, reason,
-            (str(site).partition("[")[0],), observer=observer if spec else None, site=site, graph=graph,
-        )  # fmt: skip
-
-    def _of_site(self, what: str, seen: Seen, planned: set[str]) -> tuple[QuantSpec | None, str]:
-        spec = self.asked[what]
-        if spec is None:
-            return None, f"{what}=None"
-        if not seen.weights:
-            return None, "no weight is in this product (a rule can take it)"
-        if self.asked["weights"] is not None and not planned & set(seen.weights):
-            return None, "its weight is left as it is"
-        return spec, f"{what}="
-
-    def _observing(self, spec: QuantSpec, observer: str | None, name: str, rule: Rule | None) -> str | None:
-        """The observer; raises NumericsError where it would have nothing to watch."""
-        if observer is None:
-            return None
-        try:
-            OBSERVERS[observer](spec)
-        except NumericsError as wrong:
-            if rule is not None and rule.observer is not UNSET:
-                raise NumericsError(f"{name}: observer={observer!r}: {wrong}") from None
-            return None
-        return observer
-
-    # ---- the rest -------------------------------------------------------------------------------
-
-    def _buffer(self, name: str, x: Tensor) -> Row:
-        uses = tuple(dict.fromkeys(str(use) for use in self.found.uses.get(name, ())))
-        owner, _, leaf = name.rpartition(".")
-        saved = leaf not in self.modules[owner]._non_persistent_buffers_set
-        reason = "a buffer" if saved else "a buffer, not saved"
-        return Row("buffer", name, tuple(x.shape), None, reason, uses, value_bits=8 * x.element_size())
-
-    def _norms(self) -> list[Row]:
-        """Normalizations by batches, which convolutions can take in."""
-        rows = []
-        for name, module in self.modules.items():
-            if not isinstance(module, nn.modules.batchnorm._BatchNorm):
-                continue
-            conv = self.found.after.get(name)
-            reason = "left: fold=False" if conv else "left: no convolution right before it"
-            if conv and self.fold:
-                wrong = self._not_foldable(name, conv)
-                reason = f"left: {wrong}" if wrong else f"folded into {conv}"
-                if not wrong:
-                    self.folded[name] = conv
-            rows.append(Row("norm", name, (module.num_features,), None, reason, (conv,) if conv else ()))
-        if self.fold and not self.folded:
-            raise NumericsError(
-                "fold=True folds nothing: " + ("; ".join(f"{r.name} is {r.reason}" for r in rows[:4]) or
-                "there is no normalization by batches in this model")
-            )  # fmt: skip
-        return rows
-
-    def _not_foldable(self, norm: str, conv: str) -> str | None:
-        module, by = self.modules[norm], self.modules.get(conv)
-        if not isinstance(by, nn.modules.conv._ConvNd):
-            return "no module is the convolution before it"
-        if self.found.calls[conv] != 1 or self.found.calls[norm] != 1:
-            return "it runs several times"
-        if module.running_mean is None:
-            return "it has no statistics of its own"
-        shared = [n for n, m in self.modules.items() if m is by]
-        return f"{conv} is shared" if len(shared) > 1 else None
-
-    def _others(self) -> list[Row]:
-        """Fused functions, caches of keys and values, modules that never ran."""
-        rows = []
-        for name, function in self.found.fused.items():
-            rows.append(
-                Row("module", name, (), None, f"{function} has products inside, which only a graph reaches")
-            )
-        for name, operator in self.found.regions.items():
-            what = (
-                f"no graph shows what is inside: {self.closed}"
-                if self.closed
-                else "its branches are looked at in a graph"
-            )
-            rows.append(Row("module", name, (), None, f"{operator}: {what}"))
-        for name, kind in self.found.caches.items():
-            rows.append(Row("cache", name, (), None, f"{kind}: keys and values stay as they are computed"))
-        for name, module in self.modules.items():
-            own = [leaf for leaf, _ in module.named_parameters(recurse=False)]
-            if not name or not own or self.found.calls[name] or not self.found.calls:
-                continue
-            read = [leaf for leaf in own if self.found.uses.get(f"{name}.{leaf}")]
-            reason = "its forward never ran: others read its parameters" if read else "never called"
-            rows.append(Row("module", name, (), None, reason))
-        return rows
-
-    def _check_effect(self) -> None:
-        names = [*self.modules, *(name for row in self.rows for name in row.names)]
-        self.rules.check([name for name in names if name])
-        for what, kinds in (("weights", "parameter"), ("biases", "parameter"), ("activations", "activation"),
-                            ("outputs", "output")):  # fmt: skip
-            spec = self.asked[what]
-            if spec is not None and not any(r.kind == kinds and r.spec for r in self.rows):
-                reasons = Counter(r.reason for r in self.rows if r.kind == kinds)
-                most = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3)) or "there is none"
-                raise NumericsError(f"{what}={spec!r} has no effect: {most}")
-        if self.observer is not None and not any(row.observer == self.observer for row in self.rows):
-            raise NumericsError(
-                f"observer={self.observer!r} has nothing to observe: no planned activation or output has a scale "
-                "of its own (block formats find theirs anew in each block, wide floats have none)"
-            )
-        if self.device == "IPU":
-            _check_ipu(self.rows)
-
-    def _warn(self, made: Plan) -> None:
-        undecided = [row for row in made.rows if row.kind == "parameter" and row.reason.startswith("undecided")
-                     and len(row.shape) > 1]  # fmt: skip
-        if undecided and self.asked["weights"] is not None:
-            warn(
-                f"{len(undecided)} parameters stay as they are, since no use of them was seen: "
-                f"{', '.join(row.name for row in undecided[:8])}{' ...' if undecided[8:] else ''}; "
-                "give example= that uses them, or a rule"
-            )
-
-
-def along(spec: QuantSpec, axis: int | None, shape: Sequence[int]) -> QuantSpec:
-    """The spec with its blocks or groups along an axis, from the end, where it names none but -1."""
-    if axis is None or axis == -1:
-        found = spec
-    elif spec.blocked and spec.axis == -1:
-        found = spec.with_axis(axis % len(shape))
-    elif (
-        not spec.blocked
-        and spec.scheme is not None
-        and spec.scheme.kind == "per_group"
-        and spec.scheme.axis == -1
-    ):
-        found = spec.with_scheme(per_group(int(spec.scheme.size or 1), axis % len(shape)))
-    else:
-        found = spec
-    if all(n >= 0 for n in shape):
-        found.shared_shape(tuple(shape)) if found.scaled else None  # an axis that is not there
-    return found
-
-
-def _role(uses: Sequence[Use], x: Tensor) -> str | None:
-    """What a parameter mostly is: a factor, rows of a table, a bias, part of a norm, or something else."""
-    roles = {use.role for use in uses}
-    if x.ndim >= 2:
-        for role in ("factor", "fused", "rows"):
-            if role in roles:
-                return "factor" if role == "fused" else role
-        return "other"
-    if any("norm" in use.operation for use in uses):
-        return "norm" if x.ndim < 2 else "other"
-    if "bias" in roles:
-        return "bias"
-    return "norm" if not uses else "bias" if any(use.operation == "add" for use in uses) else "norm"
-
-
-def _parameter(model: nn.Module, name: str) -> Tensor | None:
-    found = exported.attribute(model, name)
-    return found if isinstance(found, nn.Parameter) else None
-
-
-def _check_ipu(rows: Sequence[Row]) -> None:
-    """Raises NumericsError for what is no type of the NPU."""
-    wrong = []
-    for row in rows:
-        spec = row.spec
-        if spec is None:
-            continue
-        integer = spec.dtype.name in ("int8", "uint8", "int16") and spec.scheme is not None
-        pof2 = spec.scale_type == "pof2" and spec.symmetric and repr(spec.scheme) == "per_tensor()"
-        if not ((integer and pof2) or (spec.dtype.name == "bfloat16" and not spec.scaled)):
-            wrong.append(f"{row.name} {row.format}")
-    if wrong:
-        raise NumericsError(
-            f"device='IPU' takes int8, uint8 and int16 with one power of two for a tensor "
-            f"(QuantSpec('int8', scale_type='pof2')), and bfloat16; not {'; '.join(wrong[:4])}"
-            f"{' ...' if wrong[4:] else ''}"
-        )

@@ -20,7 +20,8 @@ Axes = Callable[[Any], tuple[int, ...]]
 class Product:
     """An operation that multiplies two tensors or more, and sums.
 
-    arguments: their names, by place.  reduced: for each factor, by place, the axes that are summed; of several
+    arguments: their names, by place.  reduced: for each factor, by place, the axes that are summed; of
+        several
     the longest is the one along which blocks and groups lie, of equal ones the first.  rows: it picks rows of
     a table, and sums nothing.
     """
@@ -109,7 +110,9 @@ PRODUCTS: dict[str, Product] = {
     "lstm_cell": _CELL, "gru_cell": _CELL, "rnn_tanh_cell": _CELL, "rnn_relu_cell": _CELL,
     "embedding": _ROWS, "embedding_bag": _ROWS,
 }  # fmt: skip
-"""By name.  `embedding` and its kin pick rows; the weight is first in the operator, second in the function."""
+"""By name.  `embedding` and its kin pick rows; the weight is first in the operator, second in the
+function.
+"""
 
 OPAQUE = frozenset(
     {"multi_head_attention_forward", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
@@ -117,10 +120,63 @@ OPAQUE = frozenset(
 """One function with products inside, which nobody who watches functions can see."""
 
 VIEWS = frozenset(
-    "t transpose permute reshape view unsqueeze squeeze expand expand_as contiguous to type type_as float half "
-    "double bfloat16 detach clone select narrow slice split chunk unbind flatten unflatten movedim swapaxes "
-    "swapdims T mT H mH data __getitem__ index alias lift_fresh_copy view_as reshape_as requires_grad_ cpu cuda "
-    "tensor_split split_with_sizes hsplit vsplit as_strided diagonal unfold numpy_T adjoint _to_copy copy".split()
+    [
+        "t",
+        "transpose",
+        "permute",
+        "reshape",
+        "view",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "expand_as",
+        "contiguous",
+        "to",
+        "type",
+        "type_as",
+        "float",
+        "half",
+        "double",
+        "bfloat16",
+        "detach",
+        "clone",
+        "select",
+        "narrow",
+        "slice",
+        "split",
+        "chunk",
+        "unbind",
+        "flatten",
+        "unflatten",
+        "movedim",
+        "swapaxes",
+        "swapdims",
+        "T",
+        "mT",
+        "H",
+        "mH",
+        "data",
+        "__getitem__",
+        "index",
+        "alias",
+        "lift_fresh_copy",
+        "view_as",
+        "reshape_as",
+        "requires_grad_",
+        "cpu",
+        "cuda",
+        "tensor_split",
+        "split_with_sizes",
+        "hsplit",
+        "vsplit",
+        "as_strided",
+        "diagonal",
+        "unfold",
+        "numpy_T",
+        "adjoint",
+        "_to_copy",
+        "copy",
+    ]
 )
 """They show a tensor, or a part of it, in another shape or type."""
 
@@ -128,20 +184,173 @@ ROWS_OF = frozenset({"__getitem__", "index", "index_select", "gather", "take_alo
 """They pick what they return from their first argument; what says which is not a factor."""
 
 KEPT = frozenset(
-    "add sub mul div true_divide floor_divide rsub radd pow neg exp exp2 log log2 sigmoid tanh relu gelu silu "
-    "softplus softmax log_softmax where cat stack concat concatenate hstack vstack maximum minimum max min clamp "
-    "clip lerp addcmul addcdiv copy_ fill_ masked_fill masked_scatter scatter scatter_add index_add index_copy "
-    "index_put layer_norm group_norm batch_norm instance_norm rms_norm fused_layer_norm native_layer_norm "
-    "local_response_norm normalize norm linalg_vector_norm linalg_norm vector_norm sum mean var std prod abs sqrt "
-    "rsqrt square sign eq ne lt le gt ge isnan isfinite isinf logical_not logical_and logical_or dropout pad "
-    "constant_pad_nd interpolate grid_sample prelu repeat tile roll flip repeat_interleave broadcast_to "
-    "broadcast_tensors meshgrid zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones "
-    "new_empty new_full new_tensor sin cos atan2 complex polar view_as_real view_as_complex view_as_real_copy "
-    "cumsum cumprod logcumsumexp logsumexp remainder fmod erf erfc reciprocal log1p expm1 hardtanh leaky_relu elu "
-    "__and__ __or__ __invert__ triu tril masked_select nonzero topk sort argmax argmin amax amin "
-    "__setitem__ set_ nan_to_num rot90 sym_size positive hadamard outer kron allclose equal "
-    "batch_norm_update_stats _native_batch_norm_legit native_group_norm mse_loss l1_loss cross_entropy "
-    "_assert_tensor_metadata _assert_scalar _assert_async _enter_autocast _exit_autocast rms_norm_".split()
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "true_divide",
+        "floor_divide",
+        "rsub",
+        "radd",
+        "pow",
+        "neg",
+        "exp",
+        "exp2",
+        "log",
+        "log2",
+        "sigmoid",
+        "tanh",
+        "relu",
+        "gelu",
+        "silu",
+        "softplus",
+        "softmax",
+        "log_softmax",
+        "where",
+        "cat",
+        "stack",
+        "concat",
+        "concatenate",
+        "hstack",
+        "vstack",
+        "maximum",
+        "minimum",
+        "max",
+        "min",
+        "clamp",
+        "clip",
+        "lerp",
+        "addcmul",
+        "addcdiv",
+        "copy_",
+        "fill_",
+        "masked_fill",
+        "masked_scatter",
+        "scatter",
+        "scatter_add",
+        "index_add",
+        "index_copy",
+        "index_put",
+        "layer_norm",
+        "group_norm",
+        "batch_norm",
+        "instance_norm",
+        "rms_norm",
+        "fused_layer_norm",
+        "native_layer_norm",
+        "local_response_norm",
+        "normalize",
+        "norm",
+        "linalg_vector_norm",
+        "linalg_norm",
+        "vector_norm",
+        "sum",
+        "mean",
+        "var",
+        "std",
+        "prod",
+        "abs",
+        "sqrt",
+        "rsqrt",
+        "square",
+        "sign",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "isnan",
+        "isfinite",
+        "isinf",
+        "logical_not",
+        "logical_and",
+        "logical_or",
+        "dropout",
+        "pad",
+        "constant_pad_nd",
+        "interpolate",
+        "grid_sample",
+        "prelu",
+        "repeat",
+        "tile",
+        "roll",
+        "flip",
+        "repeat_interleave",
+        "broadcast_to",
+        "broadcast_tensors",
+        "meshgrid",
+        "zeros_like",
+        "ones_like",
+        "empty_like",
+        "full_like",
+        "rand_like",
+        "randn_like",
+        "new_zeros",
+        "new_ones",
+        "new_empty",
+        "new_full",
+        "new_tensor",
+        "sin",
+        "cos",
+        "atan2",
+        "complex",
+        "polar",
+        "view_as_real",
+        "view_as_complex",
+        "view_as_real_copy",
+        "cumsum",
+        "cumprod",
+        "logcumsumexp",
+        "logsumexp",
+        "remainder",
+        "fmod",
+        "erf",
+        "erfc",
+        "reciprocal",
+        "log1p",
+        "expm1",
+        "hardtanh",
+        "leaky_relu",
+        "elu",
+        "__and__",
+        "__or__",
+        "__invert__",
+        "triu",
+        "tril",
+        "masked_select",
+        "nonzero",
+        "topk",
+        "sort",
+        "argmax",
+        "argmin",
+        "amax",
+        "amin",
+        "__setitem__",
+        "set_",
+        "nan_to_num",
+        "rot90",
+        "sym_size",
+        "positive",
+        "hadamard",
+        "outer",
+        "kron",
+        "allclose",
+        "equal",
+        "batch_norm_update_stats",
+        "_native_batch_norm_legit",
+        "native_group_norm",
+        "mse_loss",
+        "l1_loss",
+        "cross_entropy",
+        "_assert_tensor_metadata",
+        "_assert_scalar",
+        "_assert_async",
+        "_enter_autocast",
+        "_exit_autocast",
+        "rms_norm_",
+    ]
 )
 """Element by element, norms, places: what no block or group of another tensor is multiplied with."""
 
@@ -159,7 +368,8 @@ _SAME = {
 def name_of(function: Any) -> str:
     """What an operation is called here, whether it is a function, a method, or an operator of a graph.
 
-    >>> name_of(torch.Tensor.__matmul__), name_of(torch.ops.aten.add_.Tensor), name_of(torch.Tensor.mT.__get__)
+    >>> aten = torch.ops.aten
+    >>> name_of(torch.Tensor.__matmul__), name_of(aten.add_.Tensor), name_of(torch.Tensor.mT.__get__)
     ('matmul', 'add', 'mT')
     """
     if isinstance(function, torch._ops.OpOverload):

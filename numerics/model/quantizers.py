@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
-from numerics.model.plan import Row
+from numerics.model.rows import Row
 from numerics.model.watching import key_of, watched
 from numerics.observe import Observer, observer
 from numerics.quantization import quantize
@@ -154,7 +154,7 @@ class Learned(nn.Module):
     @property
     def spec(self) -> QuantSpec:
         """How it quantizes."""
-        return cast(QuantSpec, self.learns.spec)
+        return self.learns.spec
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, with the gradients of what is learned."""

@@ -1,4 +1,6 @@
-"""How good a quantized model is: layer by layer beside its reference, one model beside another, many formats."""
+"""How good a quantized model is: layer by layer beside its reference, one model beside another, many
+formats.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,10 @@ from numerics.backends.host.tensors import as_array
 from numerics.formats.errors import NumericsError
 from numerics.model import eager
 from numerics.model.folding import fold
-from numerics.model.plan import Plan, Row, described, stored_bytes
-from numerics.model.plan import plan as plan_of
+from numerics.model.plan import Plan
+from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import Learned, Quantizer, Static, quantizers
+from numerics.model.rows import Row, described, stored_bytes
 from numerics.model.rules import spec_of
 from numerics.model.trace import arguments, as_in_use
 from numerics.model.wrapping import shared_copy, state_of, wrap
@@ -32,8 +35,8 @@ from numerics.view.table import Column, Table, name_column, text_column
 class Layer:
     """One layer of a report.
 
-    name: of its module.  formats: of its weights and of what goes in.  local: the SQNR in dB of its output for
-    the reference's input, so of its own quantizers alone; cumulative: of its output for its own input.
+    name: of its module.  formats: of its weights and of what goes in.  local: the SQNR in dB of its output
+    for the reference's input, so of its own quantizers alone; cumulative: of its output for its own input.
     clipped: the share of values that its quantizers cut off at the ends of their range.  nbytes: of its
     parameters as stored, of float_nbytes.
     """
@@ -60,8 +63,8 @@ class Report:
 
     def __str__(self) -> str:
         table = Table([
-            name_column("layer", least=24), text_column("formats"), Column("local dB"), Column("cumulative dB"),
-            Column("clipped"), Column("bytes", spare=1), Column("of float", spare=1),
+            name_column("layer", least=24), text_column("formats"), Column("local dB"),
+            Column("cumulative dB"), Column("clipped"), Column("bytes", spare=1), Column("of float", spare=1),
         ])  # fmt: skip
         for one in self.layers:
             table.add(
@@ -103,8 +106,8 @@ def report(
 
     model: what `wrap` returned, in either mode, calibrated where it waits for scales; frozen or not.
     reference: the float model; None (the default) for the one that was wrapped.
-    batches: each what the models are called with: a tuple of arguments, a mapping of named ones, or one tensor.
-        None (the default) for the example of the plan.
+    batches: each what the models are called with: a tuple of arguments, a mapping of named ones, or one
+        tensor. None (the default) for the example of the plan.
 
     A layer is a module that owns a planned parameter or site.  Raises NumericsError for a model that is not
     wrapped, and where there is nothing to run.
@@ -128,15 +131,17 @@ def report(
         batches = [state.plan.example]
     twin = _twin(model)
     rows = _by_layer(state.plan)
-    sums = {name: _Sums() for name in rows}
-    whole, count = ErrorSums(), 0
+    judged = _Judged({name: _Sums() for name in rows}, {c: norm for norm, c in state.plan.fold.items()})
+    count = 0
     for batch in batches:
-        _run_pair(twin, reference, batch, sums, whole, {conv: norm for norm, conv in state.plan.fold.items()})
+        _run_pair(twin, reference, batch, judged)
         count += 1
     if not count:
         raise NumericsError("no batch came: batches= is empty, or an iterator that was used up")
-    layers = [_layer(name, rows[name], sums[name]) for name in rows]
-    return Report(tuple(sorted(layers, key=lambda one: (one.local, one.cumulative))), whole.error.sqnr, count)
+    layers = [_layer(name, rows[name], judged.layers[name]) for name in rows]
+    return Report(
+        tuple(sorted(layers, key=lambda one: (one.local, one.cumulative))), judged.whole.error.sqnr, count
+    )
 
 
 def _by_layer(plan: Plan) -> dict[str, list[Row]]:
@@ -185,14 +190,22 @@ def _twin(model: nn.Module) -> nn.Module:
     return found
 
 
-def _run_pair(
-    model: nn.Module, reference: nn.Module, batch: Any, sums: dict[str, _Sums], whole: ErrorSums,
-    after: dict[str, str],
-) -> None:  # fmt: skip
-    """Runs the reference, the model, and each layer of the model on the reference's inputs.
+@dataclass
+class _Judged:
+    """What is summed up of a model.
 
-    after: of a convolution the normalization that it took in: what that returned is due.
+    layers: by the names of modules.  after: of a convolution the normalization that it took in: what that
+    returned is due.
     """
+
+    layers: dict[str, _Sums]
+    after: dict[str, str]
+    whole: ErrorSums = field(default_factory=ErrorSums)
+
+
+def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judged) -> None:
+    """Runs the reference, the model, and each layer of the model on the reference's inputs."""
+    sums, after = judged.layers, judged.after
     args, kwargs = arguments(batch)
     with as_in_use(reference), _recorded(reference, [*sums, *after.values()]) as due:
         expected = reference(*args, **kwargs)
@@ -208,7 +221,7 @@ def _run_pair(
             ):
                 _add(sums[name].cumulative, out, own)
                 _add(sums[name].local, out, modules[name](*inputs, **named))
-    _add(whole, expected, actual)
+    _add(judged.whole, expected, actual)
 
 
 Calls = dict[str, list[tuple[Any, Any, Any]]]
@@ -362,14 +375,18 @@ class Swept:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Formats by quality, best first; made by `sweep`.  refused: formats that could not be planned, and why."""
+    """Formats by quality, best first; made by `sweep`.  refused: formats that could not be planned, and
+    why.
+    """
 
     rows: tuple[Swept, ...]
     refused: dict[str, str]
 
     def __str__(self) -> str:
-        table = Table([text_column("weights"), text_column("activations"), Column("SQNR dB"), Column("agreement"),
-                       Column("bits a value"), Column("bytes")])  # fmt: skip
+        table = Table([
+            text_column("weights"), text_column("activations"), Column("SQNR dB"), Column("agreement"),
+            Column("bits a value"), Column("bytes"),
+        ])  # fmt: skip
         for row in self.rows:
             table.add(
                 row.format, row.activations, _db(row.sqnr), f"{row.agreement:.1%}", f"{row.bits:.2f}",
@@ -398,8 +415,8 @@ def sweep(
     """Returns a table of formats by the quality of the model's output and its size, best first.
 
     model: a float model.  formats: what `plan` takes for weights, each tried alone.
-    batches: a list; the first is the example.  activations: None (the default) for weights alone, a format, or
-    "same" for each format's own.  rules: as for `plan`.
+    batches: a list; the first is the example.  activations: None (the default) for weights alone, a format,
+    or "same" for each format's own.  rules: as for `plan`.
     Raises NumericsError where there is no batch; a format that cannot be planned is listed with the reason.
 
     >>> import torch

@@ -30,7 +30,8 @@ def spec_of(what: str, came: Any) -> QuantSpec | None:
         raise NumericsError(f"{what}={said(came)}: {wrong}") from None
     if found.rounding == "stochastic":
         raise NumericsError(
-            f"{what}={found!r}: stochastic rounding draws anew wherever a tensor is read, and a model reads it "
+            f"{what}={found!r}: stochastic rounding draws anew wherever a tensor is read, and a model "
+            f"reads it "
             "several times; give another rounding"
         )
     return found
@@ -129,7 +130,8 @@ def _check_where(where: Any) -> None:
         except (TypeError, ValueError):
             pass
     raise NumericsError(
-        f"rule {said(where)} is no place: a pattern of names such as '*.q_proj', 're:...', a class of modules, "
+        f"rule {said(where)} is no place: a pattern of names such as '*.q_proj', 're:...', a class of "
+        f"modules, "
         "or a function of (name, module)"
     )
 
@@ -173,9 +175,5 @@ def _why(rule: Rule, names: Sequence[str]) -> str:
     if matching:
         return f"{rule.said!r} matches {matching[0]}, which has no {' or '.join(rule.specs)} to quantize"
     below = [name for name in names if name.startswith(rule.where + ".")]
-    hint = (
-        f" (did you mean '{rule.where}.*'?)"
-        if below
-        else hint(rule.where, list(names)).rstrip("?") and f" ({hint(rule.where, list(names)).strip()})"
-    )
-    return f"{rule.said!r} matches no name{hint}"
+    meant = f" did you mean '{rule.where}.*'?" if below else hint(rule.where, list(names))
+    return f"{rule.said!r} matches no name{meant and f' ({meant.strip()})'}"

@@ -33,11 +33,11 @@ class Site(NamedTuple):
 
     module: str
     operation: str
-    index: int
+    number: int
     place: int
 
     def __str__(self) -> str:
-        number = f"#{self.index}" if self.index else ""
+        number = f"#{self.number}" if self.number else ""
         place = "out" if self.place == OUT else self.place
         return f"{self.module or 'model'}:{self.operation}{number}[{place}]"
 
@@ -89,7 +89,8 @@ class Seen(NamedTuple):
 class Found:
     """What was seen of a model.
 
-    uses: of each parameter and buffer, by name.  sites: of each computed tensor that is multiplied, its shape.
+    uses: of each parameter and buffer, by name.  sites: of each computed tensor that is multiplied, its
+        shape.
     calls: how often each module ran.  fused: modules that run one
     function with products inside.  regions: modules with control flow that is an operator.  hidden: sites
     that only a graph shows.  unknown: parameters in operations that are not known here.  caches: of keys and
@@ -118,7 +119,8 @@ class Found:
     ) -> None:
         """Notes a product: origin(x) gives the Origin of a factor, or None where it is computed."""
         rows = PRODUCTS[site.operation].rows
-        computed, weights = [], []
+        computed: list[tuple[int, Seen]] = []
+        weights: list[str] = []
         for place, came, axes in factors:
             for x in came if isinstance(came, (list, tuple)) else [came]:
                 shape = shape_of(x)
@@ -183,7 +185,8 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, Tensor):
         return (example,), {}
     raise NumericsError(
-        f"an example is a tuple of arguments, a mapping of named ones, or one tensor; not {type(example).__name__}"
+        f"an example is a tuple of arguments, a mapping of named ones, or one tensor; not "
+        f"{type(example).__name__}"
     )
 
 

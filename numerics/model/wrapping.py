@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from numerics.formats.errors import NumericsError, one_of, truth
+from numerics.formats.errors import NumericsError, one_of
 from numerics.model import eager, graph
 from numerics.model.folding import fold
 from numerics.model.plan import Plan
-from numerics.model.plan import plan as plan_of
+from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
 from numerics.model.trace import arguments, as_in_use
 from numerics.train import THRESHOLD_INIT
@@ -26,17 +26,19 @@ STATE = "numerics_state"
 class State:
     """What a wrapped model was made of.
 
-    plan: what it follows.  original: the model that was wrapped.  packed: the names of frozen parameters.
+    plan: what it follows.  original: the model that was wrapped; None in what came from a pickle.  qat: what
+    it learns.  frozen: what it keeps since it was frozen.  shares: are its parameters the original's?
     """
 
     def __init__(self, plan: Plan, original: nn.Module, qat: str | None) -> None:
         self.plan, self.original, self.qat = plan, original, qat
         self.frozen: str | None = None
+        self.shares = True
 
     def __deepcopy__(self, memo: Any) -> State:
         """A copy of a wrapped model was made of the same model."""
         found = State(self.plan, self.original, self.qat)
-        found.frozen = self.frozen
+        found.frozen, found.shares = self.frozen, False
         return found
 
     def __reduce__(self) -> Any:
@@ -46,7 +48,7 @@ class State:
 
 def _state(plan: Any, qat: str | None, frozen: str | None) -> State:
     found = State(Plan.from_dict(plan), None, qat)  # type: ignore[arg-type]
-    found.frozen = frozen
+    found.frozen, found.shares = frozen, False
     return found
 
 
@@ -56,23 +58,24 @@ def wrap(
     *,
     qat: str | None = None,
     threshold_init: str | None = None,
-    inplace: bool = False,
     **arguments_of_plan: Any,
 ) -> nn.Module:
-    """Returns a model that computes as a plan says: with quantized parameters, inputs and outputs of products.
+    """Returns a model that computes as a plan says: quantized parameters, inputs and outputs of products.
 
     model: a torch module.  It stays as it is: what comes back shares its parameters, which an optimizer of
-        either changes for both.
+        either changes for both, until it is moved to another device or type.
     plan: a Plan; or the format of weights and the other arguments of `plan`, to make one.
-    qat: how the quantizers learn in training. None (the default) and ste: nothing of their own, gradients pass
-        straight through; tqt: thresholds, by powers of two; lsq: scales.  tqt and lsq learn for the integer
-        formats of the plan; its other formats are straight through.
-    threshold_init: where the thresholds of tqt begin: _3SD (weights, by default), _LL_J or _KL_J (activations).
-    inplace: True wraps the model itself, in eager mode.
+    qat: what the quantizers learn in training.  None (the default) and ste: nothing of their own, gradients
+        pass straight through; tqt: thresholds, by powers of two; lsq: scales.  tqt and lsq learn for the
+        integer formats of the plan; its other formats are straight through.
+    threshold_init: where the thresholds of tqt begin: _3SD (weights, by default), _LL_J or _KL_J
+        (activations).
 
     Weights' thresholds begin with the weights, those of activations with the plan's example.  In graph mode
-    a torch.fx.GraphModule comes back, of the model in evaluation unless qat is given.  Raises NumericsError for a plan that quantizes nothing or is of another
-    model, for options without effect, and for sites that the mode does not reach.
+    a torch.fx.GraphModule comes back, of the model in evaluation unless qat is given.
+
+    Raises NumericsError for a plan that quantizes nothing or is of another model, for options without effect,
+    and for sites that the mode does not reach.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 4))
@@ -86,10 +89,15 @@ def wrap(
         qat = str(one_of("qat", qat, QAT))
     if threshold_init is not None:
         threshold_init = str(one_of("threshold initialization", threshold_init, THRESHOLD_INIT))
+    return _wrapped(model, made, qat, threshold_init)
+
+
+def _wrapped(
+    model: nn.Module, made: Plan, qat: str | None = None, threshold_init: str | None = None,
+    inplace: bool = False,
+) -> nn.Module:  # fmt: skip
+    """The model by a plan: a copy of its modules, or itself."""
     _check(model, made, qat, threshold_init)
-    inplace = truth("inplace", inplace)
-    if inplace and made.mode == "fx_graph_mode":
-        raise NumericsError("inplace=True: a graph is another module; leave it out in mode='fx_graph_mode'")
     if STATE in _notes(model):
         raise NumericsError("this model is wrapped already; nx.unwrap(model) gives back what it was")
     copied = model if inplace else shared_copy(model)
@@ -104,6 +112,7 @@ def wrap(
     else:
         wrapped = eager.wrap(copied, made, every)
     _notes(wrapped)[STATE] = State(made, model, qat)
+    _notes(wrapped)[STATE].shares = not inplace
     _begin_activations(wrapped, made)
     return wrapped
 
@@ -145,14 +154,16 @@ def _check(model: nn.Module, plan: Plan, qat: str | None, threshold_init: str | 
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
-    """A copy of the modules that shares parameters and buffers; raises NumericsError where it cannot be copied."""
+    """A copy of the modules that shares parameters and buffers; raises NumericsError where it cannot be
+    copied.
+    """
     tensors = [*model.parameters(), *model.buffers()]
     try:
         return copy.deepcopy(model, {id(x): x for x in tensors})
     except Exception as wrong:
         raise NumericsError(
-            f"this {type(model).__name__} cannot be copied: {type(wrong).__name__}: {wrong}; "
-            "inplace=True wraps it as it is"
+            f"this {type(model).__name__} cannot be copied: {type(wrong).__name__}: {wrong}; a __deepcopy__ "
+            "of what is in the way lets it be, and nx.quantize_ packs weights without a copy"
         ) from wrong
 
 
@@ -214,9 +225,11 @@ def state_of(model: Any) -> State:
 
 
 def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
-    """Finds the scales that observers are planned for, by running batches through a wrapped model; returns it.
+    """Finds the scales that observers are planned for, by running batches through a wrapped model; returns
+    it.
 
-    model: what `wrap` returned.  batches: each what the model is called with: a tuple of arguments, a mapping of
+    model: what `wrap` returned.  batches: each what the model is called with: a tuple of arguments, a
+        mapping of
     named ones, or one tensor.  What is observed passes unquantized meanwhile; the rest is quantized.  Scales
     that are learned begin with the first batch where the example has not given them.
 
@@ -228,7 +241,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     >>> x = torch.linspace(-1, 1, 8).reshape(1, 8)
     >>> wrapped = wrap(model, "int8", activations="int8", observer="min_max", example=x)
     >>> float(calibrate(wrapped, [x, 2 * x])[0].quantize_linear_0.scale)
-    0.01574803143739700317
+    0.015748031437397003
     """
     state_of(model)
     every = quantizers(model)
@@ -239,11 +252,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             "nothing waits for a scale: no activation of this model has an observer; "
             "nx.wrap(model, ..., observer='min_max') plans them"
         )
-    before = [(one, one.ready, {k: v for k, v in one._buffers.items()}) for one in static]
+    before = [(one, one.ready, dict(one._buffers.items())) for one in static]
     for one in static:
         one.watch()
-    for one in learned:
-        one.forward = _beginning(one)  # type: ignore[method-assign]
+    for begins in learned:
+        begins.forward = _beginning(begins)  # type: ignore[method-assign]
     try:
         count = _run_all(model, batches)
         if not count:
@@ -257,8 +270,8 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             one._buffers.update(buffers)
         raise
     finally:
-        for one in learned:
-            one.__dict__.pop("forward", None)
+        for begins in learned:
+            begins.__dict__.pop("forward", None)
     return model
 
 
@@ -337,7 +350,7 @@ def _packed(model: nn.Module, plan: Plan, keep: str) -> dict[int, Tensor]:
     """For the identity of each planned parameter what takes its place."""
     found: dict[int, Tensor] = {}
     holders = _holders(model, plan)
-    for name, row in plan.parameters.items():
+    for name, _row in plan.parameters.items():
         if name not in holders:
             continue
         parameter, one = holders[name]
@@ -403,11 +416,11 @@ def quantize_(
 
     >>> import torch
     >>> model = quantize_(torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Linear(32, 4)), "mxfp4")
-    2 of 4 tensors quantized (2 mxfp4), 98.4% of all values; 8848 bytes become 1368 bytes
+    2 of 4 tensors quantized (2 mxfp4), 98.4% of all values; 8848 bytes become 1300 bytes
     >>> type(model[0].weight).__name__, model[0].weight.spec
     ('TensorQTensor', QuantSpec('mxfp4'))
     """
     made = plan_of(model, dtype, rules=rules, example=example, biases=biases)
-    frozen = freeze(wrap(model, made, inplace=True))
+    frozen = freeze(_wrapped(model, made, inplace=True))
     print(made.summary)
     return frozen

@@ -5,35 +5,36 @@ from __future__ import annotations
 import html
 import json
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numerics.files.replacement import Replacement
 from numerics.formats.errors import NumericsError
-
-if TYPE_CHECKING:
-    from numerics.model.plan import Plan
+from numerics.model.folded import groups
+from numerics.model.rows import Row
 
 KINDS = (".toml", ".json", ".html")
 FORMAT = "numerics plan 1"
 
 
-def written(plan: Plan, path: Path) -> None:
+def written(came: Mapping[str, Any], rows: Sequence[Row], summary: str, path: Path) -> None:
     """Writes a plan; raises NumericsError for a name that says no kind of file."""
     if path.suffix not in KINDS:
         raise NumericsError(
             f"{path.name!r} says no kind of plan; allowed: names that end in {', '.join(KINDS)}"
         )
-    came = {"format": FORMAT, **plan.as_dict()}
-    text = {".toml": _toml, ".json": lambda x: json.dumps(x, indent=1) + "\n"}.get(path.suffix, None)
+    if path.suffix == ".html":
+        text = _html(rows, summary)
+    else:
+        values = {"format": FORMAT, **came}
+        text = _toml(values) if path.suffix == ".toml" else json.dumps(values, indent=1) + "\n"
     with Replacement(path) as file:
-        file.write(0, (text(came) if text else _html(plan)).encode())
+        file.write(0, text.encode())
 
 
-def loaded(path: Path) -> Plan:
-    """Reads a plan; raises NumericsError for what is none."""
-    from numerics.model.plan import Plan
-
+def read(path: Path) -> Mapping[str, Any]:
+    """What `written` was given; raises NumericsError for a file that is no plan."""
     if path.suffix not in KINDS[:2]:
         raise NumericsError(f"{path.name!r} is no plan to be read; allowed: names that end in .toml or .json")
     try:
@@ -43,7 +44,7 @@ def loaded(path: Path) -> Plan:
         raise NumericsError(f"{path}: {wrong}") from None
     if not isinstance(came, dict) or came.get("format") != FORMAT:
         raise NumericsError(f"{path} is not a plan: its first line would say format = {FORMAT!r}")
-    return Plan.from_dict(came)
+    return came
 
 
 def _toml(came: dict[str, Any]) -> str:
@@ -59,11 +60,9 @@ def _value(x: Any) -> str:
     return json.dumps(x, ensure_ascii=True).replace("\x7f", "\\u007f")
 
 
-def _html(plan: Plan) -> str:
-    from numerics.model.folded import groups
-
+def _html(rows: Sequence[Row], summary: str) -> str:
     body = []
-    for group in groups(plan.rows):
+    for group in groups(rows):
         row = group.rows[0]
         cells = (row.kind, len(group.rows), group.name, "x".join(map(str, row.shape)), row.format, row.reason,
                  ", ".join(row.uses[:3]))  # fmt: skip
@@ -73,10 +72,10 @@ def _html(plan: Plan) -> str:
         f"<th>{head}</th>" for head in ("kind", "n", "name", "shape", "format", "reason", "used by")
     )
     style = (
-        "body{font:14px system-ui,sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .8em;"
-        "text-align:left;border-bottom:1px solid #ccc}.kept{color:#777}"
+        "body{font:14px system-ui,sans-serif;margin:2em}table{border-collapse:collapse}"
+        "td,th{padding:.3em .8em;text-align:left;border-bottom:1px solid #ccc}.kept{color:#777}"
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>plan</title><style>{style}</style>'
-        f"<p>{html.escape(plan.summary)}</p><table><tr>{heads}</tr>{''.join(body)}</table></html>\n"
+        f"<p>{html.escape(summary)}</p><table><tr>{heads}</tr>{''.join(body)}</table></html>\n"
     )

@@ -40,7 +40,7 @@ def check_within(name: str, came: Any, most: float) -> Any:
     """The number that came; raises NumericsError unless it is above 0 and at most that."""
     number = came.item() if isinstance(came, np.generic) else came
     if not isinstance(number, (int, float)) or isinstance(number, bool) or not 0 < number <= most:
-        raise NumericsError(f"{name}={came!r} is not allowed: a number above 0, at most {most}")
+        raise NumericsError(f"{name}={said(came)} is not allowed: a number above 0, at most {most}")
     return number
 
 
@@ -271,7 +271,7 @@ class Observer:
         """
         self._check_mergeable()
         if not isinstance(other, Observer) or self._made != other._made:
-            raise NumericsError(f"{self!r} cannot take in {other!r}: it was made with other options")
+            raise NumericsError(f"{self!r} cannot take in {said(other)}: it was made with other options")
         if other.batches:
             self._admit(other.original, other.low.shape)
             with ieee_arithmetic():
@@ -351,7 +351,7 @@ class Observer:
         1.0
         """
         if not isinstance(state, Mapping):
-            raise NumericsError(f"a state is a table of names, as `state` gives it, not {state!r}")
+            raise NumericsError(f"a state is a table of names, as `state` gives it, not {said(state)}")
         names = ("spec", "batches", "original", "device", *self.arrays)
         if {*state, "spec", "device"} != set(names):
             allowed, came = ", ".join(names), ", ".join(map(str, state))
@@ -416,7 +416,7 @@ def on_device(x: Array, device: str) -> Any:
             raise NotImplementedError("there are no numbers")
     except (ImportError, RuntimeError, AssertionError, NotImplementedError) as wrong:
         raise NumericsError(
-            f"the tensors were on {device!r}, which cannot be had here: {wrong}; "
+            f"the tensors were on {said(device)}, which cannot be had here: {wrong}; "
             "restore({**state, 'device': 'cpu'}) gives tensors on the CPU, None in its place arrays"
         ) from None
     return found
@@ -433,7 +433,7 @@ def read(name: str, came: Any) -> Array:
 
 def _text(name: str, came: Any) -> str:
     if not isinstance(came, str):
-        raise NumericsError(f"{name} of a state is a name, not {came!r}")
+        raise NumericsError(f"{name} of a state is a name, not {said(came)}")
     return came
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.float_bits import to_float32
 from numerics.backends.host.quantizing import to_host, wide_type
 from numerics.backends.partition import Partition
-from numerics.formats.errors import NumericsError, integer
+from numerics.formats.errors import NumericsError, digits, integer, said
 from numerics.observe.base import Observer, check_within
 from numerics.observe.bins import MOST_VALUES, OCTAVES, Bins, count, join, numbers, owners_of
 from numerics.tensor.qtensor import CHUNK
@@ -104,7 +104,7 @@ class Histogram(Observer):
         self.bins = self.default_bins if bins is None else integer("bins", bins)
         if not FEWEST <= self.bins <= MOST or self.bins & (self.bins - 1):
             raise NumericsError(
-                f"bins={bins!r} is not allowed: how many an octave is cut into, "
+                f"bins={said(bins)} is not allowed: how many an octave is cut into, "
                 f"a power of two from {FEWEST} to {MOST}"
             )
 
@@ -242,9 +242,10 @@ class Percentile(Histogram):
         super().__init__(dtype, **options)
         self.percentile = check_within("percentile", percentile, 100)
         if self.percentile <= 1:
+            share, meant = digits(self.percentile), float(100 * Fraction(str(self.percentile)))
             raise NumericsError(
-                f"percentile={self.percentile!r} is not allowed: it is in per cent, above 1, at most 100; "
-                f"{float(100 * Fraction(str(self.percentile))):g} keeps the share {self.percentile:g}"
+                f"percentile={share} is not allowed: it is in per cent, above 1, at most 100; "
+                f"{digits(meant)} keeps the share {share}"
             )
 
     def _choose(self, seen: Seen) -> tuple[Array, Array]:

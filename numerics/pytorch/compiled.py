@@ -11,7 +11,7 @@ import torch
 
 from numerics import observe
 from numerics.backends.host import float_bits
-from numerics.formats import errors, text
+from numerics.formats import block, errors, text
 from numerics.pytorch import dispatch, qtensor
 from numerics.tensor import spec
 from numerics.tensor.scheme import spelled
@@ -62,3 +62,9 @@ def _spec_of(given: bool, dtype: Any, scheme: Any, *options: Any) -> Any:
         return SpecFacts(spec.facts_beside("text", *beside), spec.facts_beside("rounding", *beside))
     asked = given, dtype, spelled(scheme), *options
     return SpecFacts(spec.spec_facts("text", *asked), spec.spec_facts("rounding", *asked))
+
+
+@torch.compiler.substitute_in_graph(block.asked_scale, skip_signature_check=True)
+def _asked_scale(tensor_scale: Any) -> float:
+    """A float may be another in the next call: the operator checks it, and rounds it, whichever it is."""
+    return tensor_scale if type(tensor_scale) is float else block.stored_scale(tensor_scale)

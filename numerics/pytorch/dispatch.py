@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from numerics.backends.host.tensors import check_dense, given_tensor, number_of, number_tensor
+from numerics.backends.host.tensors import check_dense, given_tensor, has_values, number_of, number_tensor
 from numerics.backends.partition import as_shape, check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
@@ -99,7 +99,7 @@ class TorchDispatch:
         )
         tensor_scale = options.tensor_scale
         if dtype.has_tensor_scale and tensor_scale is None:
-            if found.is_meta:
+            if not has_values(found):
                 raise NumericsError(
                     "x has no values, from which a tensor's scale is found; give tensor_scale="
                 )

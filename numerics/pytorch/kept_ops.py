@@ -11,9 +11,9 @@ from torch import Tensor
 
 from numerics.formats.errors import NumericsError
 from numerics.pytorch import collectives
-from numerics.pytorch.qtensor import TensorQTensor
+from numerics.pytorch.qtensor import FLOATS, TensorQTensor
 from numerics.pytorch.rows import cut_along_first, joined
-from numerics.pytorch.wrapper import AXES, Wrapper
+from numerics.pytorch.wrapper import AXES, Permuted, Wrapper, permuted
 from numerics.tensor import slicing
 
 aten = torch.ops.aten
@@ -31,17 +31,27 @@ def _clone(q: TensorQTensor, *, memory_format: Any = None) -> Any:
 
 
 def _to_copy(
-    q: TensorQTensor, *, dtype: Any = None, device: Any = None, non_blocking: bool = False, **_: Any
+    q: TensorQTensor, *, dtype: Any = None, device: Any = None, non_blocking: bool = False, **others: Any
 ) -> Any:
-    if dtype is not None and dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+    """The same codes for values of another type: those of `dequantize(dtype)`, which are rounded once."""
+    if dtype is not None and dtype not in FLOATS:
         return NotImplemented
     if dtype in (None, q.dtype) or _keeps_values(q, dtype):
         return q.each(lambda part: part.to(device=device, non_blocking=non_blocking, copy=True), dtype)
-    return NotImplemented
+    moved = {"device": device, "non_blocking": non_blocking, **others}
+    return aten._to_copy.default(q.dequantize(dtype), dtype=dtype, **moved)
+
+
+def _turned_to_copy(x: Permuted, **options: Any) -> Any:
+    """The same of a QTensor with its axes in another order."""
+    found = _to_copy(x.quantized, **options)
+    if found is NotImplemented:
+        return found
+    return permuted(found, x.axes) if isinstance(found, TensorQTensor) else found.permute(x.axes)
 
 
 def _keeps_values(q: TensorQTensor, dtype: torch.dtype) -> bool:
-    """Does it stand for the same values as a tensor of another type?  Not where computed in another width."""
+    """Do its bytes say the values of that type too?  Not where they are computed in another width."""
     wide = torch.float64
     return q.spec.scale_type != "float" and (q.dtype == wide) == (dtype == wide)
 
@@ -107,7 +117,7 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
         if source is None:
             return NotImplemented
     if (source.spec, source.shape) != (target.spec, target.shape):
-        raise NumericsError(f"{source!r} cannot be copied into {target!r}: another recipe or shape")
+        raise NumericsError(f"{source!r} cannot be copied into {target!r}: another spec or shape")
     if source.dtype != target.dtype and not _keeps_values(source, target.dtype):
         raise NumericsError(
             f"{source!r} of {source.original} cannot be copied into one of {target.original}: the same "
@@ -235,4 +245,5 @@ TensorQTensor.kept = {
     aten.gather.default: _gather,
     **AXES,
 }
+Permuted.kept = {**Permuted.kept, aten._to_copy.default: _turned_to_copy}
 TensorQTensor.kept_by_name = collectives.COLLECTIVES

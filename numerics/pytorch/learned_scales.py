@@ -16,7 +16,7 @@ from torch import Tensor
 from numerics.backends.broadcast import reduced, spread
 from numerics.backends.host.affine import POF2_EXPONENTS
 from numerics.backends.host.arrays import FLOATS
-from numerics.backends.host.tensors import check_memory
+from numerics.backends.host.tensors import check_memory, check_storage, has_values
 from numerics.backends.partition import Partition
 from numerics.formats import registry
 from numerics.formats.dtype import Integer
@@ -125,6 +125,8 @@ def check_lsq(
 def _check(name: str, came: Tensor, x: Tensor, shape: Sequence[int], kinds: Sequence[str] = FLOATS) -> None:
     """Raises NumericsError for a tensor of another type or shape, and for one on another device than x."""
     check_memory(came)
+    if has_values(came):
+        check_storage(came)
     kind = str(came.dtype).removeprefix("torch.")
     if kind not in kinds:
         raise NumericsError(f"{name} is {kind}; allowed: {', '.join(kinds)}")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import swap_tensors
 
-from numerics.formats.errors import NumericsError, warn
+from numerics.formats.errors import NumericsError, said, warn
 from numerics.pytorch.rows import cut_along_first, joined
 from numerics.pytorch.wrapper import Wrapper, stable_hash
 from numerics.tensor.parts import PARTS, check_parts, check_shape
@@ -140,8 +140,8 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Plain tensors and texts: what `torch.load(weights_only=True)` takes."""
         parts = [getattr(self, name) for name in PARTS]
-        said = (self.spec.text, tuple(self.shape), self.original, parts, self.requires_grad)
-        return rebuilt, (*said, True) if isinstance(self, torch.nn.Parameter) else said
+        facts = (self.spec.text, tuple(self.shape), self.original, parts, self.requires_grad)
+        return rebuilt, (*facts, True) if isinstance(self, torch.nn.Parameter) else facts
 
     def _stable_hash_for_caching(self) -> str:
         return stable_hash(self.spec.text, tensors=[self, *self.parts])
@@ -240,7 +240,7 @@ def rebuilt(
 def _check_tensors(spec: Any, shape: Any, dtype: Any, parts: dict[str, Any]) -> None:
     """check_parts, for parts that are tensors: what torch makes without looking at it."""
     if dtype not in FLOATS:
-        raise NumericsError(f"a QTensor stands for {', '.join(FLOATS.values())}, not {dtype!s:.80}")
+        raise NumericsError(f"a QTensor stands for {', '.join(FLOATS.values())}, not {said(dtype)}")
     if not all(part is None or isinstance(part, Tensor) for part in parts.values()):
         kinds = ", ".join(type(part).__name__ for part in parts.values())
         raise NumericsError(f"a QTensor of torch is made of tensors, not of {kinds}")

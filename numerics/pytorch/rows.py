@@ -21,7 +21,7 @@ def cut_along_first(q: Any) -> tuple[Parts, Parts]:
             f"{q!r} cannot be cut along axis 0: its rows are not whole bytes of their own; "
             "shard another axis, or pad rows to whole bytes"
         )
-    cut: Parts = {"packed": q.packed.reshape(q.shape[0], -1)}
+    cut: Parts = {"packed": q.packed.reshape(q.shape[0], bits // 8)}
     whole: Parts = {}
     for name in PARTS[1:]:
         part = getattr(q, name)

@@ -298,7 +298,15 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
         plain = [np.asarray(x) if isinstance(x, ArrayQTensor) else x for x in inputs]
         return getattr(ufunc, method)(*plain, **options, **({"out": out} if out else {}))
 
-    __hash__ = object.__hash__  # `==` compares the values, as of tensors
+    def __eq__(self, other: object) -> Any:
+        """Compared as its values are; by NumPy's operator, which answers for what is no number too."""
+        return np.asarray(self) == other
+
+    def __ne__(self, other: object) -> Any:
+        """Compared as its values are."""
+        return np.asarray(self) != other
+
+    __hash__ = object.__hash__
 
     @property
     def ndim(self) -> int:

@@ -18,16 +18,21 @@ from numerics.formats.protocol import Given
 from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import SCALE_RULES, check_rounding
 from numerics.formats.text import facts_in, read, spelled
-from numerics.tensor.scheme import Scheme, partition_of, per_tensor
+from numerics.tensor.scheme import Scheme, per_tensor
 from numerics.tensor.scheme import spelled as spelled_scheme
 
 SCALE_TYPES = ("float32", "float", "float16", "bfloat16", "pof2")
 OWN_TYPE = {"float64": "scale_type='float' is the type of the tensor itself, float64 too;"}
 ZERO_POINT_TYPES = ("int32", "float32")
 
-OPTIONS = ("scheme", "symmetric", "scale_type", "zero_point_type", "rounding", "scale_rule", "axis")
-SILENT = (None, True, "float32", "int32", "half_even", "floor", -1)
-"""What they are where nobody asks for anything."""
+DEFAULTS: Mapping[str, Any] = {
+    "scheme": None, "symmetric": True, "scale_type": None, "zero_point_type": "int32",
+    "rounding": "half_even", "scale_rule": "floor", "axis": -1,
+}  # fmt: skip
+"""What options are where nobody gives them."""
+OPTIONS = tuple(DEFAULTS)
+SILENT = {**DEFAULTS, "scale_type": "float32"}
+"""What they then mean, and what a text does not say."""
 
 T = TypeVar("T")
 
@@ -48,8 +53,7 @@ def default(value: T) -> T:
     return cast(T, Default(value))
 
 
-NOTHING, SYMMETRIC, ZERO_POINT_TYPE = default(None), default(True), default("int32")
-ROUNDING, SCALE_RULE, AXIS = default("half_even"), default("floor"), default(-1)
+NOTHING, SYMMETRIC, _, ZERO_POINT_TYPE, ROUNDING, SCALE_RULE, AXIS = map(default, DEFAULTS.values())
 """Defaults of options: what is given beside a QuantSpec is told from what is not."""
 
 
@@ -82,13 +86,13 @@ class QuantSpec:
     """
 
     dtype: Dtype
-    scheme: Scheme | None = None
-    symmetric: bool = True
-    scale_type: str | None = None
-    zero_point_type: str = "int32"
-    rounding: str = "half_even"
-    scale_rule: str = "floor"
-    axis: int | None = None
+    scheme: Scheme | None
+    symmetric: bool
+    scale_type: str | None
+    zero_point_type: str
+    rounding: str
+    scale_rule: str
+    axis: int | None
 
     def __init__(
         self,
@@ -131,9 +135,9 @@ class QuantSpec:
         asks = getattr(self.dtype, "wide", False)  # of a wide float any scheme asks for a scale
         if self.scheme is not None and (asks or self.scheme.kind != "per_tensor"):
             found["scheme"] = self.scheme_text
-        for name, silent in zip(OPTIONS[1:], SILENT[1:], strict=True):
+        for name in OPTIONS[1:]:
             fact = getattr(self, name)
-            if fact is not None and fact != silent:
+            if fact is not None and fact != SILENT[name]:
                 found[name] = fact
         return found
 
@@ -165,7 +169,7 @@ class QuantSpec:
     def parse(text: str) -> QuantSpec:
         """Returns the spec of a text that `text` gave; raises NumericsError for another."""
         if not isinstance(text, str):
-            raise NumericsError(f"{said(text)} is not the text of a recipe")
+            raise NumericsError(f"{said(text)} is not the text of a QuantSpec")
         return _parsed(text)
 
     @cached_property
@@ -200,10 +204,7 @@ class QuantSpec:
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
         """Which elements of a tensor share a scale; raises NumericsError for a format of blocks."""
-        try:
-            return partition_of(self.scheme_of_elements, shape)
-        except TypeError:  # a list, or sizes that torch.compile does not know yet
-            return self.scheme_of_elements.partition(shape)
+        return self.scheme_of_elements.partition(shape)
 
     def stored_scale_type(self, original: str) -> str:
         """The type of the scales of a tensor of that type: `float` means its own."""
@@ -336,8 +337,8 @@ def text_of_facts(facts: tuple[Any, ...]) -> str:
     said: dict[str, Any] = {"dtype": spelled(dtype)}
     if scheme is not None:
         said["scheme"] = repr(scheme)
-    for name, fact, silent in zip(OPTIONS[1:-1], rest, SILENT[1:-1], strict=True):
-        if fact is not None and fact != silent:
+    for name, fact in zip(OPTIONS[1:-1], rest, strict=True):
+        if fact is not None and fact != SILENT[name]:
             said[name] = fact
     return json.dumps(said if axis is None else {**said, "axis": axis})
 
@@ -350,10 +351,10 @@ def spec_of_text(text: str) -> QuantSpec:
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> QuantSpec:
     try:
-        facts = facts_in(text, "a recipe")
+        facts = facts_in(text, "a QuantSpec")
         return QuantSpec(read(facts.pop("dtype")), **facts)
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as wrong:
-        raise NumericsError(f"{said(text)} is not the text of a recipe: {wrong!s:.400}") from wrong
+        raise NumericsError(f"{said(text)} is not the text of a QuantSpec: {wrong!s:.400}") from wrong
 
 
 @lru_cache(maxsize=1024, typed=True)  # 1.0 and True equal 1, and are refused
@@ -403,9 +404,9 @@ def facts_beside(name: str, given: bool, text: str, *options: Any) -> str:
 
 
 # Options that a kind of format cannot have, with the defaults that say nothing.
-FOR_ELEMENTS = {"scheme": None, "symmetric": True, "scale_type": None, "zero_point_type": "int32"}
-FOR_BLOCKS = {"scale_rule": "floor", "axis": -1}
-FOR_INTEGERS = {"symmetric": True, "zero_point_type": "int32"}
+FOR_ELEMENTS = {name: DEFAULTS[name] for name in ("scheme", "symmetric", "scale_type", "zero_point_type")}
+FOR_BLOCKS = {name: DEFAULTS[name] for name in ("scale_rule", "axis")}
+FOR_INTEGERS = {name: DEFAULTS[name] for name in ("symmetric", "zero_point_type")}
 _WHY = {
     "block": "blocks have a size of their own and find their scales; allowed: axis=, scale_rule=, rounding=",
     "integer": "an integer format takes scheme=; axis= and scale_rule= belong to block formats",

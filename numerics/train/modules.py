@@ -25,8 +25,15 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from numerics.backends.broadcast import reduced
-from numerics.backends.host.tensors import given_tensor, number_tensor
-from numerics.formats.errors import NumericsError, one_of
+from numerics.backends.host.tensors import (
+    check_dense,
+    check_memory,
+    check_storage,
+    given_tensor,
+    has_values,
+    number_tensor,
+)
+from numerics.formats.errors import NumericsError, one_of, said
 from numerics.pytorch.learned_scales import integer, lsq_scale, tqt_scale
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
@@ -59,8 +66,8 @@ def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any) -> Tensor:
     >>> y.tolist(), log2_threshold.grad
     ([0.5, -1.5, 3.5], tensor(2.5646))
     """
-    if not isinstance(log2_threshold, Tensor) or log2_threshold.ndim != 0:
-        raise NumericsError(f"log2_threshold must be a tensor of shape (), not {_said(log2_threshold)}")
+    if not isinstance(log2_threshold, Tensor) or log2_threshold.is_nested or log2_threshold.ndim != 0:
+        raise NumericsError(f"log2_threshold must be a tensor of shape (), not {said(log2_threshold)}")
     return cast(Tensor, torch.ops.numerics.tqt(_tensor(x), log2_threshold, _text(dtype)))
 
 
@@ -89,8 +96,8 @@ def lsq(
     >>> y.tolist(), scale.grad
     ([0.5, -1.5, 3.5], tensor(1.6148))
     """
-    if not isinstance(scale, Tensor):
-        raise NumericsError(f"scale must be a tensor, not {_said(scale)}")
+    if not isinstance(scale, Tensor) or scale.is_nested:
+        raise NumericsError(f"scale must be a tensor, not {said(scale)}")
     text = _text(dtype, spelled(scheme), zero_point is None, _tensor(x).dtype == torch.float64)
     zero = None if zero_point is None else given_tensor("zero_point", zero_point, device=x.device)
     return cast(Tensor, torch.ops.numerics.lsq(x, scale, zero, text))
@@ -106,7 +113,7 @@ def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Te
     tensor([1.5119, 1.0000])
     """
     spec = _spec(dtype, scheme)
-    shares, wide = spec.partition(tuple(_tensor(x).shape)), torch.promote_types(x.dtype, torch.float32)
+    shares, wide = spec.partition(tuple(_readable(x).shape)), torch.promote_types(x.dtype, torch.float32)
     finite = x.detach().isfinite()
     total = reduced(torch.where(finite, x.detach(), 0.0).abs().to(wide), shares, torch.sum, 0.0)
     count = reduced(finite.to(wide), shares, torch.sum, 0.0)
@@ -143,8 +150,10 @@ class _Learned(LazyModuleMixin, nn.Module):
             return
         if torch.compiler.is_compiling():
             raise NumericsError(f"{self} has seen no batch; call it once before it is compiled")
+        if not has_values(_readable(x)) and not any(p.is_meta for p in self.parameters()):
+            raise NumericsError(f"x on {x.device} has no values for {self} to begin with")
         with torch.inference_mode(False), torch.no_grad():  # what begins there must still learn later
-            self._begin(_tensor(x))
+            self._begin(x)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves it as any module, but what it learns stays in its type: in half of it a threshold is another.
@@ -175,7 +184,8 @@ class _Learned(LazyModuleMixin, nn.Module):
 
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor, whose values are those of forward, bit for bit."""
-        r = _spec(self.spec.dtype, self.spec.scheme, self.zero_point is None, x.dtype == torch.float64)
+        wide = _tensor(x).dtype == torch.float64
+        r = _spec(self.spec.dtype, self.spec.scheme, self.zero_point is None, wide)
         return quantize(
             x, r.dtype, scheme=r.scheme, symmetric=r.symmetric, scale_type=r.scale_type, scale=self.scale,
             zero_point=self.zero_point,
@@ -338,10 +348,18 @@ def _text(*options: Any) -> str:
 
 
 def _tensor(x: Any) -> Tensor:
+    """x, when it is a tensor that torch's operators, and NumericsError from them, can be asked about."""
     if not isinstance(x, Tensor):
-        raise NumericsError(f"scales are learned for torch tensors, not {_said(x)}")
+        raise NumericsError(f"scales are learned for torch tensors, not {said(x)}")
+    check_dense(x)
     return x
 
 
-def _said(x: Any) -> str:
-    return f"one of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+def _readable(x: Any) -> Tensor:
+    """x, when it is a tensor of floats whose memory is there, or that has no values."""
+    if not _tensor(x).is_floating_point():
+        raise NumericsError(f"scales are learned for floats, not {x.dtype}")
+    check_memory(x)
+    if has_values(x):
+        check_storage(x)
+    return cast(Tensor, x)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from numerics.backends.host.tensors import check_memory
+from numerics.backends.host.tensors import check_readable, has_values
 from numerics.formats.errors import NumericsError
 from numerics.pytorch.learned_scales import integer, levels
 
@@ -76,10 +76,10 @@ def threshold_kl_j(x: Tensor, dtype: Any) -> float:
 
 
 def _finite(x: Tensor) -> Tensor:
-    if not isinstance(x, Tensor) or x.is_complex() or x.is_meta:
+    if not isinstance(x, Tensor) or x.is_complex() or not has_values(x):
         came = f"one of {x.dtype} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
         raise NumericsError(f"a threshold is found for a tensor of real numbers, not {came}")
-    check_memory(x)
+    check_readable(x)
     values = x.detach().to(torch.float64)
     return values[values.isfinite()]
 

@@ -28,7 +28,7 @@ from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Partition
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import Sweep
-from numerics.formats.rounding import BlockOptions, Draw, Rounding
+from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Draw, Rounding
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.children import LIMIT
 from tests.helpers.dtypes import BLOCKS, DECLARED_BLOCKS
@@ -315,7 +315,14 @@ def test_the_gpu_script_runs(tmp_path):
     )
     assert found.returncode == 0, found.stderr
     written = json.loads((tmp_path / "interpreter.json").read_text(encoding="utf-8"))
-    assert len(written["proofs"]) > 160
+    floats = {
+        f"{d} {rounding} {overflow}"
+        for d in nx.dtypes() if d.kind == "float"
+        for rounding in (DETERMINISTIC if d.bits < 16 else ["half_even"])
+        for overflow in d.overflows
+    }  # fmt: skip
+    assert floats < written["proofs"].keys()
+    assert written["proofs"].keys() - floats == {f"{d} blocks" for d in BLOCKS if d.block <= 128}
     assert not any(proof["mismatches"] for proof in written["proofs"].values())
     assert len(written["figures"]) == 30
 

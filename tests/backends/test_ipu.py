@@ -80,10 +80,14 @@ def test_exported_bits_equal_the_cpu(dtype, rounding):
     there = [field for field in fields if field is not None]
     encoder = nx.ipu.export(dtype, "encode", rounding=rounding, **options)
     rounder = nx.ipu.export(dtype, "round", rounding=rounding, **options)
-    for level in LEVELS:
-        for came, field in zip(run(encoder, level, x=x), there, strict=True):
-            assert_same_bits(came, field)
-        assert_same_bits(run(rounder, level, x=x)[0], near, x)
+    turn = EVERY.index(dtype) + DETERMINISTIC.index(rounding)
+    for place, level in enumerate(LEVELS):  # half_even at both; of the others each model at one, in turns
+        both = LONG or rounding == "half_even"
+        if both or (turn + place) % 2 == 0:
+            for came, field in zip(run(encoder, level, x=x), there, strict=True):
+                assert_same_bits(came, field)
+        if both or (turn + place) % 2 == 1:
+            assert_same_bits(run(rounder, level, x=x)[0], near, x)
         if rounding == "half_even":
             feeds = dict(zip(("codes", "scale", "microexponents"), there, strict=False))
             (back,) = run(nx.ipu.export(dtype, "decode", **options), level, **feeds)

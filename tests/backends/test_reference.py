@@ -49,6 +49,7 @@ from numerics.formats import (
 from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES, BlockOptions
 
 REFERENCE = ReferenceExecutor()
+pytestmark = pytest.mark.usefixtures("exact_judge")
 
 OWN = [
     float_format(5, 3, signed=False, name="reference_e5m3u"),

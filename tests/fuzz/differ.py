@@ -11,10 +11,19 @@ import numpy as np
 import torch
 
 import numerics as nx
+from numerics.pytorch.wrapper import Wrapper
 from numerics.tensor.qtensor import QTensor
 
 BACKENDS = ("array", "cpu", "reference")
 _PARTS = ("packed", "shared", "zero_point", "tensor_scale")
+
+
+CASTS = {
+    "x.half()": (torch.float16,), "x.bfloat16()": (torch.bfloat16,), "x.float()": (torch.float32,),
+    "x.double()": (torch.float64,), "x.to(torch.float64)": (torch.float64,),
+    "x.type(torch.float16)": (torch.float16,),
+}  # fmt: skip
+"""Texts of operations that ask for the values in another float type, rounded once from codes and scales."""
 
 
 class Disagreement(AssertionError):
@@ -110,11 +119,13 @@ def same_threads(operation: str, d: Any, x: Any, **options: Any) -> None:
 def like(q: QTensor, *texts: str) -> Any:
     """Operations on a QTensor, one after the other: each as on its values, or NumericsError.
 
-    Where torch refuses the values, the QTensor may be refused in any words.
+    Another float type is that of `dequantize`.  Where torch refuses the values, the QTensor may be refused in
+    any words.
     """
     came: Any = q
     for text in texts:
-        values = came.dequantize() if isinstance(came, QTensor) else came
+        held = isinstance(came, QTensor | Wrapper)
+        values = came.dequantize(*CASTS.get(text, ())) if held else came
         names = {"torch": torch, "F": torch.nn.functional, "nx": nx}
         try:
             due = eval(text, names | {"x": values})
@@ -135,7 +146,7 @@ def like(q: QTensor, *texts: str) -> Any:
 
 
 def _as_values(text: str, came: Any, due: Any) -> None:
-    plain = [x.dequantize() if isinstance(x, QTensor) else x for x in _leaves(came)]
+    plain = [x.dequantize() if isinstance(x, QTensor | Wrapper) else x for x in _leaves(came)]
     dues = _leaves(due)
     if len(plain) != len(dues):
         raise Disagreement(f"{text}: {len(plain)} results, not {len(dues)}", "")

@@ -22,7 +22,10 @@ from tests.fuzz.worker import Outcome, serve
 BATCH = 400  # cases of one run of Hypothesis
 LIFE = 1500  # cases of a worker: every declared format stays in its memory
 SHRINKING = 40.0  # seconds that a find may take to be made small
+SLOWER = 4  # times its limit: a case that took too long has as much when it is run again
 PATIENCE = 60.0  # seconds beyond its own limit until a worker is ended
+SHOWN = 4000  # characters of a log: the innermost calls come first
+TOO_LONG = "takes more than"
 PRELOADED = ["tests.fuzz.words"]
 
 
@@ -41,49 +44,62 @@ class Worker:
         self.end()
 
     def run(self, code: str) -> Outcome:
-        """The outcome of a case; a crash or a hang is one."""
+        """The outcome of a case; a crash or a hang is one.
+
+        What takes too long is run again and has longer: the machine may be loaded, kernels not compiled.
+        """
+        outcome = self._once(code, self.limit)
+        if not _too_long(outcome):
+            return outcome
+        self.end()
+        try:
+            return self._once(code, SLOWER * self.limit)
+        finally:
+            self.end()
+
+    def _once(self, code: str, limit: float) -> Outcome:
         if self.process is None or self.cases >= LIFE:
             self.end()
-            self._start()
+            self._start(limit)
         self.cases += 1
         try:
             self.channel.send(code)
-            if not self.channel.poll(self.limit + PATIENCE):
+            if not self.channel.poll(limit + PATIENCE):
                 self.end()
-                return Outcome("hangs and cannot be ended from within", self._logged())
+                return Outcome("hangs and cannot be ended from within", self._logged()[:SHOWN])
             return self.channel.recv()
         except (EOFError, OSError):
-            return self._died()
+            return self._died(limit)
 
-    def _start(self) -> None:
+    def _start(self, limit: float) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self.channel, theirs = context.Pipe()
         inside = self.folder / "work"
         inside.mkdir(exist_ok=True)
         self.process = context.Process(
-            target=serve, args=(theirs, str(inside), str(self.log), self.limit), daemon=True
+            target=serve, args=(theirs, str(inside), str(self.log), limit), daemon=True
         )
         self.process.start()
         theirs.close()
         self.cases, self.started = 0, self.started + 1
         if not self.channel.poll(PATIENCE * 5):
-            raise RuntimeError(f"no worker starts: {self._logged()}")
+            raise RuntimeError(f"no worker starts: {self._logged()[-SHOWN:]}")
         self.channel.recv()
 
-    def _died(self) -> Outcome:
+    def _died(self, limit: float) -> Outcome:
         assert self.process is not None
         self.process.join(PATIENCE)
         code = self.process.exitcode
         self.end()
         logged = self._logged()
         if "Timeout (" in logged:
-            return Outcome(f"takes more than {self.limit:g} s beneath {place_in(logged)}", logged)
+            return Outcome(f"{TOO_LONG} {limit:g} s beneath {place_in(logged)}", logged[:SHOWN])
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        return Outcome(f"{how} beneath {place_in(logged)}", logged)
+        return Outcome(f"{how} beneath {place_in(logged)}", logged[:SHOWN])
 
     def _logged(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")[-4000:] if self.log.exists() else ""
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
 
     def end(self) -> None:
         """Ends the process."""
@@ -92,6 +108,10 @@ class Worker:
             self.process.kill()
             self.process.join(PATIENCE)
             self.process = None
+
+
+def _too_long(outcome: Outcome) -> bool:
+    return outcome.key is not None and outcome.key.startswith(TOO_LONG)
 
 
 def place_in(log: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+CASE = "<case>"  # the file that tracebacks say
 ROOM = 3 << 30  # bytes of addresses beyond what the imports take
 
 
@@ -62,7 +63,7 @@ def _judge():  # its imports are the worker's, not the judge's
     def judged(code: str) -> Outcome:
         words.changed()
         try:
-            exec(compile(code, "<case>", "exec"), dict(words.NAMESPACE))
+            exec(compile(code, CASE, "exec"), dict(words.NAMESPACE))
         except NumericsError as wrong:
             return _after(words, str(wrong), refused=True)
         except Disagreement as wrong:
@@ -87,6 +88,8 @@ def key_of(wrong: BaseException) -> str | None:
     None for what Python or another library refused before the package was asked.
     """
     place, trace = None, wrong.__traceback__
+    if isinstance(wrong, AttributeError) and _asked_by_case(wrong):
+        return None
     while trace is not None:
         module, function = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_frame.f_code.co_name
         if module.split(".")[0] == "numerics" or (
@@ -95,6 +98,14 @@ def key_of(wrong: BaseException) -> str | None:
             place = f"{module}:{function}"
         trace = trace.tb_next
     return place and f"{type(wrong).__name__} beneath {place}"
+
+
+def _asked_by_case(wrong: AttributeError) -> bool:
+    """Did the case itself, and nothing beneath it, ask an object for a name that it does not have?"""
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(wrong.__traceback__)]
+    if frames[-1].co_name == "__getattr__":
+        frames.pop()
+    return frames[-1].co_filename == CASE and wrong.name not in dir(wrong.obj)
 
 
 def _told(wrong: BaseException) -> str:

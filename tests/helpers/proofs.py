@@ -1,6 +1,11 @@
-"""Proofs of the arithmetic of blocks: one case each, over every input that it can have."""
+"""Proofs of the arithmetic: one case each, over every input that it can have, or over those that decide."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 import numerics as nx
 from numerics.backends.cpu import EXECUTOR
@@ -12,15 +17,47 @@ from numerics.backends.reference.breakpoints import (
     mx_element_breakpoints,
     scale_breakpoints,
 )
-from numerics.conform.sweep import Sweep, sweep
+from numerics.conform.sweep import CHUNK, SIGN, Encoder, Sweep, sweep
 from numerics.formats.grid import element_grid, scale_of
 
 MX = [nx.mxfp8_e4m3, nx.mxfp8_e5m2, nx.mxfp6_e3m2, nx.mxfp6_e2m3, nx.mxfp4, nx.mxint8]
 MICRO = [nx.mx4, nx.mx6, nx.mx9]
+LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))  # make verify: every input of every case
+DECIDING = 1 << 19  # inputs around the steps of one sign
+STRIDE = 65_521  # of the inputs between the steps; prime, so that all low bits are met
 shared = arithmetic(1, 1)
+Proof = Callable[..., Sweep]
+"""`sweep`, or `near_steps` in its place."""
 
 
-def prove_scale(dtype: nx.Block, rule: str) -> Sweep:
+def near_steps(
+    encode: Encoder, steps: Sequence[tuple[int, int]], negative: bool, code_dtype: str, end: int = SIGN
+) -> Sweep:
+    """As `sweep`, over the inputs that decide: both sides of every step, both ends, and some of the rest.
+
+    An encoder whose steps are those of the list can be wrong between two of them only in a place that
+    nothing in the arithmetic singles out; `make verify` looks there too.
+    """
+    firsts = np.array([first for first, _ in steps], np.int64)
+    codes = np.array([code for _, code in steps], code_dtype)
+    wide = max(8, DECIDING // 2 // len(steps))
+    around = (np.append(firsts, end)[:, None] + np.arange(-wide, wide)).ravel()
+    places = np.sort(np.concatenate([around, np.arange(0, end, STRIDE)]))
+    places = places[(places >= 0) & (places < end) & (np.diff(places, prepend=-1) > 0)]
+    total = Sweep(0, 0)
+    for start in range(0, len(places), CHUNK):
+        part = places[start : start + CHUNK]
+        bits = (part + (SIGN if negative else 0)).astype(np.uint32)
+        out = np.empty(len(bits), code_dtype)
+        encode(bits.view(np.float32), out)
+        due = codes[np.searchsorted(firsts, part, "right") - 1]
+        wrong = np.flatnonzero(out != due)
+        first = (int(bits[wrong[0]]), int(out[wrong[0]]), int(due[wrong[0]])) if len(wrong) else None
+        total += Sweep(len(bits), len(wrong), first)
+    return total
+
+
+def prove_scale(dtype: nx.Block, rule: str, over: Proof = sweep) -> Sweep:
     """The scale byte for all 2**31 magnitudes of the block's maximum, its one element."""
     run = EXECUTOR.elementwise(
         "mx_scale",
@@ -28,10 +65,10 @@ def prove_scale(dtype: nx.Block, rule: str) -> Sweep:
         alike(element_grid(dtype, rule), "half_even"),
         scale_of(dtype, rule),
     )
-    return sweep(run, scale_breakpoints(dtype, rule), False, "uint8")
+    return over(run, scale_breakpoints(dtype, rule), False, "uint8")
 
 
-def prove_element(dtype: nx.Block, scale: int, rounding: str) -> Sweep:
+def prove_element(dtype: nx.Block, scale: int, rounding: str, over: Proof = sweep) -> Sweep:
     """An element's code at a scale, for every finite input of both signs."""
     run = EXECUTOR.elementwise(
         f"mx_element_{rounding}",
@@ -41,7 +78,7 @@ def prove_element(dtype: nx.Block, scale: int, rounding: str) -> Sweep:
     )
     return sum(
         (
-            sweep(
+            over(
                 run,
                 mx_element_breakpoints(dtype, scale, rounding, negative),
                 negative,
@@ -54,7 +91,7 @@ def prove_element(dtype: nx.Block, scale: int, rounding: str) -> Sweep:
     )
 
 
-def prove_micro(dtype: nx.Block, exponent: int, shift: int, rounding: str) -> Sweep:
+def prove_micro(dtype: nx.Block, exponent: int, shift: int, rounding: str, over: Proof = sweep) -> Sweep:
     """An element's code at a block exponent and microexponent, for every input that can have them."""
     m = dtype.mantissa
     assert m is not None
@@ -67,7 +104,7 @@ def prove_micro(dtype: nx.Block, exponent: int, shift: int, rounding: str) -> Sw
     end = (exponent + 1 - shift) << 23
     return sum(
         (
-            sweep(
+            over(
                 run,
                 micro_breakpoints(m, exponent, shift, rounding, negative),
                 negative,

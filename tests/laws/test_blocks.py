@@ -52,7 +52,7 @@ def _ties() -> np.ndarray:
     return (_near(-2, 3, 6).view(np.uint32) & np.uint32(0xFFF00000)).view(np.float32)
 
 
-CASES = {
+CASES = {  # rows of 96, but the thresholds
     "ordinary": _near(-3, 4, 4),
     "tiny": _near(-140, -110, 4),
     "huge": _near(115, 126, 4),
@@ -65,12 +65,17 @@ CASES = {
 }
 
 
-def _same(d: nx.Block, x: np.ndarray, **options) -> None:
-    """On each executor as on the reference: blocks, values, bytes."""
+def _beneath(*cases: str, rows: int) -> np.ndarray:
+    """The first rows of each case."""
+    return np.concatenate([CASES[case][:rows] for case in CASES if case in cases])
+
+
+def _same(d: nx.Block, x: np.ndarray, turn: int = 0, **options) -> None:
+    """On each executor whose turn it is as on the reference: blocks, values, bytes."""
     with nx.use("reference"):
         judged, values = d.encode(x, **options), d.round(x, **options)
         back, stored = judged.decode(), d.pack(judged)
-    for name in each_executor():
+    for name in each_executor(turn=turn):
         encoded = d.encode(x, **options)
         assert_same_bits(encoded.codes, judged.codes, x, name)
         assert_same_bits(encoded.scale, judged.scale, None, name)
@@ -82,20 +87,22 @@ def _same(d: nx.Block, x: np.ndarray, **options) -> None:
         assert encoded.tensor_scale == judged.tensor_scale
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("cases", ["thresholds", "all others"])
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
-def test_blocks_equal_reference(dtype, case):
-    x = CASES[case][: 400 if dtype.block <= 32 else 12]
-    for rule in SCALE_RULES if isinstance(dtype, nx.MXBlock) else ("floor",):
-        _same(dtype, x, scale_rule=rule)
+def test_blocks_equal_reference(dtype, cases):
+    """Cases are put beneath each other: a launch that is interpreted costs the same for all as for one."""
+    few = 400 if dtype.block <= 32 else 12
+    x = CASES[cases][:few] if cases in CASES else _beneath(*(set(CASES) - {"thresholds"}), rows=few)
+    for turn, rule in enumerate(SCALE_RULES if isinstance(dtype, nx.MXBlock) else ("floor",)):
+        _same(dtype, x, turn if cases in CASES else 0, scale_rule=rule)
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
 def test_blocks_of_every_rounding_equal_the_reference(dtype, rounding):
     seed = {"seed": 11} if rounding == "stochastic" else {}
-    for case in ("ordinary", "mixed magnitudes", "subnormal", "ties"):
-        _same(dtype, CASES[case][:2], rounding=rounding, **seed)
+    x = _beneath("ordinary", "mixed magnitudes", "subnormal", "ties", rows=2)
+    _same(dtype, x, rounding=rounding, **seed)
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float64, ml_dtypes.bfloat16])

@@ -5,19 +5,22 @@ The callables and their parameters are found by themselves; a new parameter only
 
 from __future__ import annotations
 
+import functools
 import inspect
 import pickle
+import re
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 import numerics as nx
-from numerics import interop, layouts
+from numerics import conform, interop, layouts, observe, train
 from numerics.formats.rounding import BlockOptions
 
-FILES = {"load", "save"}  # what paths may be is tested where files are
+FILES = {"load", "load_into", "save"}  # what paths may be is tested where files are
 DTYPES = (nx.fp6_e2m3, nx.int8, nx.mxfp4, nx.nvfp4, nx.mx6)
 
 
@@ -41,8 +44,9 @@ def odd_values():
         warnings.simplefilter("ignore")
         nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
         sparse = torch.eye(2).to_sparse()
-    gone = torch.ones(100)
-    gone.untyped_storage().resize_(0)
+    gone, gone_number = torch.ones(100), torch.tensor(1)
+    for freed in (gone, gone_number):
+        freed.untyped_storage().resize_(0)
     objects = np.empty(2, object)
     objects[1] = Hostile()
     masked = np.ma.masked_array(np.float32([1, 2, 1e30]), [0, 0, 1])
@@ -66,10 +70,19 @@ def odd_values():
         "hostile list": [Hostile()], "format": nx.fp4, "block format": nx.mx6, "slice": slice(1, 2),
         "tensor": torch.ones(3), "0-d tensor": torch.tensor(1), "bool tensor": torch.tensor(True),
         "meta": torch.ones(3, device="meta"), "nested tensor": nested, "sparse": sparse, "freed": gone,
+        "freed number": gone_number, "fake": fake(np.ones(3, np.float32)), "fake number": fake(np.array(1)),
         "graph": torch.ones(64, requires_grad=True), "complex tensor": torch.ones(2, dtype=torch.complex64),
         "expanded": torch.zeros(1, dtype=torch.uint8).expand(64), "torch dtype": torch.float32,
         "QTensor": nx.quantize([1.0, 2.0], "int4"), "Blocks": nx.mx6.encode([1.0, 2.0]),
     }  # fmt: skip
+
+
+def fake(x):
+    """What torch puts in a tensor's place to trace: it says that it is on the CPU, and has no memory."""
+    return FAKE.from_tensor(torch.from_numpy(np.array(x)))
+
+
+FAKE = FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def good_values(kind):
@@ -89,7 +102,10 @@ def good_values(kind):
         "scales": kind(np.ones((2, 4), np.uint8)),
         "arranged": kind(np.zeros(512, np.uint8)), "rows": (2, 2), "columns": (2,), "text": "per_tensor()",
         "index": 0, "kind": "per_tensor", "sub_block": None, "microexponents": None,
-        "asked": BlockOptions(),
+        "asked": BlockOptions(), "target": nx.fp4.pack, "exhaustive": False, "strict_nan": False,
+        "array": "numpy", "contiguous": False, "whole_blocks": False, "finite": False, "bins": 256,
+        "percentile": 99.9, "averaging_constant": 0.01, "rule": "nearest", "init": "_LL_J", "group": None,
+        "log2_threshold": torch.tensor(1.0),
     }  # fmt: skip
 
 
@@ -124,6 +140,20 @@ SPECIAL = {
        for d, n in ((nx.fp6_e2m3, 12), (nx.int8, 16)) for verb in ("unpack", "decode_packed")},
 }  # fmt: skip
 SPECIAL |= {f"{d}.check_options": lambda kind: {"bits": None} for d in (nx.fp6_e2m3, nx.int8)}
+SPECIAL |= dict.fromkeys(("conform.check", "Task.of"), lambda kind: {"dtype": "fp4", "kind": "pack"})
+SPECIAL |= {f"observe.{name}": lambda kind: {"scale_type": "pof2"} for name in ("Pof2", "Pof2MSE")}
+SPECIAL |= {
+    f"observe.{name}.merge": lambda kind, name=name: {"other": watching(name)} for name in observe.__all__
+}
+SPECIAL |= {
+    f"observe.{name}.restore": lambda kind, name=name: {"state": watching(name).state}
+    for name in observe.__all__
+}
+SPECIAL["observe.observer"] = lambda kind: {"name": "min_max"}
+SPECIAL["transcode"] = lambda kind: {"dtype": "int8"}
+SPECIAL["QuantSpec.parse"] = lambda kind: {"text": nx.QuantSpec("int8").text}
+SPECIAL["train.lsq"] = lambda kind: {"scale": torch.tensor(0.5)}
+SPECIAL["interop.to_gguf"] = lambda kind: {"q": nx.quantize(kind(np.ones((2, 32), np.float32)), "mxfp4")}
 SPECIAL["layouts.pack_words"] = lambda kind: {"codes": kind(np.zeros(32, np.uint8))}
 
 
@@ -131,13 +161,14 @@ BLOCKS = (nx.Block, nx.MXBlock, nx.ScaledBlock, nx.MicroexponentBlock)
 
 
 def functions(module):
-    """The public functions and classes of a module that stand in it."""
+    """The public functions of a module: those that it lists, else those that stand in it."""
+    here = [
+        name for name, thing in vars(module).items() if getattr(thing, "__module__", "") == module.__name__
+    ]
     return {
-        name: thing
-        for name, thing in vars(module).items()
-        if not name.startswith(("_", "check"))
-        and inspect.isfunction(thing)
-        and thing.__module__ == module.__name__
+        name: getattr(module, name)
+        for name in getattr(module, "__all__", here)
+        if not name.startswith("_") and inspect.isfunction(getattr(module, name))
     }
 
 
@@ -145,6 +176,25 @@ def methods(owner, but=()):
     """The public methods of an object."""
     names = [name for name, _ in inspect.getmembers(type(owner), inspect.isfunction)]
     return {name: getattr(owner, name) for name in names if not name.startswith("_") and name not in but}
+
+
+def watching(name):
+    """An observer that has seen a batch."""
+    made = getattr(observe, name)("int8")
+    made.observe(np.ones((2, 32), np.float32))
+    return made
+
+
+def learned(kind):
+    """A module that has seen a batch."""
+    made = kind("int8")
+    made(torch.ones(3))
+    return made
+
+
+def first(kind, x):
+    """The first batch of a module."""
+    return kind("int8")(x)
 
 
 def callables():
@@ -155,6 +205,23 @@ def callables():
         for name, thing in found.items()
         if inspect.isfunction(thing) or thing in (nx.Integer, nx.Float, *BLOCKS, nx.Blocks, nx.Scheme, nx.use)
     }
+    found |= {"QuantSpec": nx.QuantSpec, "QuantSpec.parse": nx.QuantSpec.parse}
+    found |= {
+        "conform.check": conform.check,
+        "Task.of": conform.Task.of,
+        "observe.observer": observe.observer,
+    }
+    for name in OBSERVERS:
+        found[f"observe.{name}"] = getattr(observe, name)
+        found |= {f"observe.{name}.{verb}": getattr(watching(name), verb) for verb in ("observe", "restore")}
+        if getattr(observe, name).mergeable:
+            found[f"observe.{name}.merge"] = watching(name).merge
+    found |= {f"train.{name}": getattr(train, name) for name in train.__all__ if name != "THRESHOLD_INIT"}
+    for kind in (train.TQT, train.LSQ):
+        found |= {
+            f"train.{kind.__name__}.{verb}": getattr(learned(kind), verb) for verb in ("forward", "quantize")
+        }
+        found[f"train.{kind.__name__}.first"] = functools.partial(first, kind)
     for module in (interop, layouts):
         found |= {
             f"{module.__name__.split('.')[-1]}.{name}": thing for name, thing in functions(module).items()
@@ -167,8 +234,13 @@ def callables():
     return found
 
 
+OBSERVERS = sorted(
+    name for name in observe.__all__ if name[0].isupper() and name not in ("Observer", "OBSERVERS")
+)
 NAMES = sorted([*callables(), "QTensor.dequantize", "QTensor.error", "QTensor.__getitem__"])
 OTHERS = {("QTensor.__getitem__", "torch")}  # answers as torch's own tensors do
+OTHERS |= {(name, "numpy") for name in NAMES if name.startswith("train.")}
+OTHERS |= {(name, "torch") for name in ("conform.check", "Task.of")}  # the same for both
 KINDS = {"numpy": np.asarray, "torch": lambda x: torch.from_numpy(np.array(x))}
 
 
@@ -181,7 +253,9 @@ def called(name, kind, good):
     if name == "ScaleLayout":
         good = {**good, "order": (0, 1, 2)}
     values = {**good, **SPECIAL.get(name, lambda _: {})(kind)}
-    parameters = inspect.signature(function).parameters
+    parameters = [
+        p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD
+    ]
     missing = [p for p in parameters if p not in values]
     assert not missing, f"say in GOOD what a good {', '.join(missing)} of {name} is"
     return function, {p: values[p] for p in parameters}
@@ -189,7 +263,7 @@ def called(name, kind, good):
 
 def call(function, arguments):
     """With what stands by its position, and the rest by name."""
-    parameters = inspect.signature(function).parameters.values()
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name in arguments]
     by_name = {p.name: arguments[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
     return function(*(arguments[p.name] for p in parameters if p.kind is not p.KEYWORD_ONLY), **by_name)
 
@@ -222,3 +296,24 @@ def test_what_nobody_should_give_is_refused_in_words(name, library):
         changed = [p for p, now in as_it_is(good).items() if now != before[p]]
     assert not wrong, "\n".join(wrong)
     assert not changed
+
+
+NO_VALUES = {"meta": lambda x: torch.from_numpy(np.array(x)).to("meta"), "fake": fake}
+"""Ways to make tensors that have no values."""
+NEED_VALUES = re.compile(
+    r"QTensor.error|interop.as_arrays|nvfp4.(encode|decode|pack)|observe.\w+.observe|transcode"
+    r"|train.(threshold_|\w+.first)"
+)
+"""Names of what looks at values to answer."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if (name, "torch") not in OTHERS and name != "use"])
+@pytest.mark.parametrize("kind", NO_VALUES)
+def test_tensors_without_values_give_such_or_are_refused_in_words(name, kind):
+    """They were read: those on "meta" in torch's own errors, a FakeTensor wherever its address led."""
+    made = NO_VALUES[kind]
+    if NEED_VALUES.match(name):
+        with pytest.raises(nx.NumericsError, match=r"no values|cannot be read|on meta|of real numbers, not"):
+            call(*called(name, made, good_values(made)))
+    else:
+        call(*called(name, made, good_values(made)))

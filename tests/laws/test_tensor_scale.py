@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -41,6 +42,20 @@ def test_a_given_tensor_scale_is_what_encode_takes(kind, given, d):
 def test_what_is_no_tensor_scale_is_refused(kind, verb, given):
     with pytest.raises(nx.NumericsError, match=r"tensor_scale=.* is not a positive finite float32 number"):
         verb(kind(X), "nvfp4", tensor_scale=given)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["numpy", "torch"])
+def test_a_number_that_is_refused_lost_its_digits(kind):
+    """1e39 beyond float32, and a zero point half a step beyond int32."""
+    for given, said in (
+        (3.4028236e38, "3.4028236e+38"),
+        (-16777217, "-16777217"),
+        (-0.1234567891, "-0.1234567891"),
+    ):
+        with pytest.raises(nx.NumericsError, match=rf"tensor_scale={re.escape(said)} is not"):
+            nx.nvfp4.encode(kind(X), tensor_scale=given)
+    with pytest.raises(nx.NumericsError, match=r"zero_point 1234567\.5 is outside"):
+        nx.quantize(kind(X), "int8", symmetric=False, scale=1.0, zero_point=1234567.5)
 
 
 @pytest.mark.parametrize("d", [d for d in nx.dtypes() if not isinstance(d, nx.ScaledBlock)], ids=str)

@@ -9,9 +9,11 @@ import pytest
 
 import numerics as nx
 from numerics.conform import check
+from numerics.conform.laws import everything
 from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES
 from tests.helpers.dtypes import DECLARED, DECLARED_BLOCKS
 from tests.helpers.faults import FAULTS, e4m3
+from tests.helpers.proofs import LONG, near_steps
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -135,9 +137,17 @@ def test_another_nan_is_right_unless_it_must_be_canonical():
 # ---- all of float32 -----------------------------------------------------------------------------
 
 
+@pytest.fixture
+def every(monkeypatch):
+    """How many inputs `exhaustive` tries: all, or those that decide (tests/helpers/proofs.py)."""
+    if not LONG:
+        monkeypatch.setattr(everything, "sweep", near_steps)
+    return 1 << 32 if LONG else 1 << 19
+
+
 @pytest.mark.proof
-def test_all_of_float32_finds_what_the_probes_miss():
-    hidden = np.float32(0.0123456789).view(np.uint32)
+def test_all_of_float32_finds_what_the_probes_miss(every):
+    hidden = np.float32(0.0123456789 if LONG else 0.25012347).view(np.uint32)
 
     def nearly(x):
         codes, bits = nx.fp4.encode(x), x.view(np.uint32).reshape(-1)
@@ -149,13 +159,14 @@ def test_all_of_float32_finds_what_the_probes_miss():
     found = check(nearly, "fp4", exhaustive=True)
     assert (found.law, found.differs) == ("nearest", 1)
     assert found.counterexample.input[0].bits == hidden
-    assert found.tried > 1 << 32
+    assert found.tried > every
 
 
 @pytest.mark.proof
-def test_all_of_float32_passes_what_is_right():
+def test_all_of_float32_passes_what_is_right(every):
     found = check(nx.fp8_e4m3.round, "fp8_e4m3", kind="round", overflow=None, exhaustive=True)
     assert found, str(found)
+    assert found.tried >= every
 
 
 # ---- bad requests -------------------------------------------------------------------------------
@@ -190,6 +201,15 @@ def test_all_of_float32_passes_what_is_right():
         ((e4m3, "mx6"), {"scale_rule": "ceil"}, "mx6 has one way to find its scale"),
         ((e4m3, "mxfp4"), {"exhaustive": True}, "exhaustive=True is for a deterministic encode or round"),
         ((e4m3, "fp8_e4m3"), {"array": "jax"}, "unknown array 'jax'; allowed: numpy, torch"),
+        ((e4m3, "fp4"), {"kind": np.ones(3)}, "unknown kind of fp4 <ndarray of shape (3,)>"),
+        ((e4m3, "fp4"), {"kind": ""}, "unknown kind of fp4 ''"),
+        ((e4m3, "fp4"), {"axis": np.ones(3)}, "axis must be an integer, not <ndarray of shape (3,)>"),
+        ((e4m3, "fp4"), {"scale_rule": np.ones(3)}, "unknown scale rule <ndarray of shape (3,)>"),
+        ((e4m3, "fp4"), {"tensor_scale": 0.0}, "tensor_scale belongs to block formats, which fp4 is not"),
+        *(
+            ((e4m3, "fp4"), {flag: None}, f"{flag}=None is not allowed: True or False")
+            for flag in ("strict_nan", "exhaustive", "contiguous", "whole_blocks", "finite")
+        ),
     ],
 )
 def test_bad_requests(arguments, options, said):

@@ -165,6 +165,19 @@ def test_unpacking_is_the_inverse(name, shape, data):
 
 
 CODES = np.zeros((2, 8), np.uint8)
+
+
+def test_codes_without_values_had_to_be_read():
+    """Their range was asked for: on "meta" there is nothing to ask."""
+    codes = torch.zeros((2, 8), dtype=torch.uint8, device="meta")
+    words = pack_words(codes, "int2")
+    assert (words.device.type, words.shape, words.dtype) == ("meta", (2, 1), torch.int32)
+    assert unpack_words(words, "int2", 8).shape == (2, 8)
+    blocks = nx.interop.to_gguf(nx.quantize(torch.zeros((2, 64), device="meta"), "mxfp4"))
+    assert (blocks.device.type, blocks.shape) == ("meta", (2, 34))
+    assert nx.interop.from_gguf(blocks).shape == (2, 64)
+
+
 WRONG_WORDS = {
     "3 bits": (lambda: pack_words(CODES, "int3"), "2, 4 or 8 bits, not int3"),
     "a float format": (lambda: pack_words(CODES, "fp4"), "not fp4"),

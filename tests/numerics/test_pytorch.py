@@ -23,6 +23,7 @@ from tests.helpers.dtypes import DECLARED
 from tests.helpers.tensors import RECIPES, data
 
 KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+CALLED = dict(zip(KINDS, ("half", "bfloat16", "float", "double"), strict=True))
 NAMED = pytest.mark.parametrize(("d", "options"), RECIPES, ids=[f"{d} {o}" for d, o in RECIPES])
 
 
@@ -379,8 +380,68 @@ def test_moving_keeps_it_quantized():
     assert torch.equal(q + 1, q.dequantize() + 1)
     with pytest.raises(nx.NumericsError, match="would change a QTensor in place"):
         q.add_(1)
-    with pytest.raises(nx.NumericsError, match="another recipe or shape"):
+    with pytest.raises(nx.NumericsError, match="another spec or shape"):
         q.copy_(nx.quantize(torch.randn(4, 32), "mx6"))
+
+
+@pytest.mark.parametrize("wide", KINDS, ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@NAMED
+def test_another_float_type_rounded_the_values_twice(d, options, kind, wide):
+    """To float64, and from types with scales of their own; the axes of a view may be in another order."""
+    q = nx.quantize(data(kind), d, **options)
+    due = as_array(q.dequantize(wide))
+    for moved in (
+        q.to(wide),
+        q.type(wide),
+        getattr(q, CALLED[wide])(),
+        q.t().to(wide).t(),
+        q.to("cpu", wide),
+        as_arrays(q).to(wide),
+    ):
+        assert_same_bits(moved.dequantize() if isinstance(moved, nx.QTensor) else moved, due)
+
+
+def test_room_for_no_rows_had_no_size():
+    """torch cannot tell the length of a row of an empty tensor by itself; FSDP asks for such room."""
+    for d, shape in (("int4", (0, 4)), ("mxfp4", (0, 32)), ("mx6", (0, 3, 16)), ("fp6_e2m3", (0, 4))):
+        q = nx.quantize(torch.zeros(shape), d)
+        assert q.new_zeros(q.shape).shape == shape
+        made = q.new_zeros((3, *shape[1:]))
+        assert isinstance(made, nx.QTensor)
+        assert made.shape == (3, *shape[1:])
+
+
+def test_a_fake_tensor_was_read_at_whatever_address_it_had():
+    """It says that it lies on the CPU: values came from there, were written there, and were saved."""
+    from torch._subclasses import FakeTensorMode
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    x, codes = (mode.from_tensor(torch.ones(4, 32, dtype=kind)) for kind in (torch.float32, torch.uint8))
+    q = nx.quantize(x, "int4")
+    for call in (
+        q.numpy, lambda: as_array(x), lambda: as_arrays(q), lambda: nx.observe.MinMax("int8").observe(x),
+        lambda: nx.fp4.encode(torch.ones(4, 32), out=codes), lambda: q.error(x),
+        lambda: nx.fp4.encode(x, out=np.zeros((4, 32), np.uint8)), lambda: nx.save({"w": x}, "never"),
+    ):  # fmt: skip
+        with pytest.raises(nx.NumericsError, match="a FakeTensor has no values to read"):
+            call()
+    assert nx.fp4.encode(x).shape == (4, 32)
+
+
+def test_a_tensor_scale_that_changed_broke_the_graph():
+    """torch.compile does not know a float that was another in the call before."""
+    x = torch.randn(4, 32, requires_grad=True)
+    compiled = torch.compile(
+        lambda x, scale: nx.nvfp4.round(x, tensor_scale=scale), fullgraph=True, backend="aot_eager"
+    )
+    for scale in (0.5, 0.25, 0.1, 0.3):
+        found = compiled(x, scale)
+        assert_same_bits(found, as_array(nx.nvfp4.round(x, tensor_scale=scale)))
+        (gradient,) = torch.autograd.grad(found.sum(), x)
+        assert (gradient == 1).all()
+    with pytest.raises(nx.NumericsError, match="tensor_scale=-1 is not a positive finite"):
+        compiled(x, -1.0)
 
 
 def test_a_quantized_tensor_counts_by_its_values(backend):
@@ -531,7 +592,7 @@ def test_what_torch_quantized_is_named(dtype):
         (lambda: torch.ops.numerics.encode(torch.ones(3), "mx6"), "mx6 is a block format"),
         (lambda: torch.ops.numerics.encode_blocks(torch.ones(3), "fp4"), "fp4 is not a block format"),
         (lambda: torch.ops.numerics.encode(torch.ones(3), "{}"), "does not describe a format"),
-        (lambda: torch.ops.numerics.quantize(torch.ones(3), "{}"), "is not the text of a recipe"),
+        (lambda: torch.ops.numerics.quantize(torch.ones(3), "{}"), "is not the text of a QuantSpec"),
     ],
 )  # fmt: skip
 def test_an_operator_says_what_it_cannot_take(make, said):

@@ -313,6 +313,21 @@ def test_a_qtensor_is_a_sequence_of_its_rows():
         len(nx.quantize(1.0, "int4"))
 
 
+@pytest.mark.parametrize(
+    "other",
+    ["x", b"x", None, object(), np.array(["a", "b"]), np.zeros(2, "M8[s]"), 1.0, [1.0, 3.0]],
+    ids=repr,
+)
+def test_a_comparison_with_what_is_no_number_raised(other):
+    """NumPy's arrays answer it: nothing equals that."""
+    q = nx.quantize([1.0, 2.0], "int4")
+    values = np.asarray(q)
+    assert np.array_equal(q == other, values == other)
+    assert np.array_equal(q != other, values != other)
+    assert (q == q).all()
+    assert not (q != q).any()
+
+
 def test_the_error_of_a_quantized_tensor_is_that_of_its_values():
     q, other = nx.quantize(X, "int4"), nx.quantize(X * 0.3, "fp4")
     assert q.error(q).max_error == 0.0

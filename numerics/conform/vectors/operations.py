@@ -20,7 +20,7 @@ from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.vectors.lines import Field, Layout
 from numerics.formats.block import Block, ElementBlock
 from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.registry import dtype as find
 from numerics.formats.rounding import BlockOptions, Draw, check_rounding
 
@@ -271,4 +271,4 @@ def _refuse(when: bool, why: str, **options: object) -> None:
     """Options that came where there is none."""
     for option, came in options.items():
         if when and came is not None:
-            raise NumericsError(f"{why}: {option}={came!r} cannot be")
+            raise NumericsError(f"{why}: {option}={said(came)} cannot be")

@@ -15,6 +15,7 @@ from tests.helpers.dtypes import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
 from tests.helpers.inputs import edges
 
 EXACT = ReferenceExecutor()
+pytestmark = pytest.mark.usefixtures("exact_judge")
 DRAWS = np.array([0, 1, 5, 1 << 28, (1 << 29) - 1, 1 << 29, 3 << 28, (1 << 30) - 1, 1 << 30], np.uint32)
 SCALES = (None, 0.37, 1e-38, 3e38)
 

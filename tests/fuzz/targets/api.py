@@ -37,10 +37,11 @@ def _functions() -> Iterator[tuple[str, Callable[..., Any]]]:
             found = getattr(module, name)
             if callable(found) and not isinstance(found, nx.Dtype):
                 yield f"{prefix}.{name}", found
-    for prefix, module in (("interop", interop), ("layouts", layouts)):
-        for name, found in inspect.getmembers(module, inspect.isfunction):
-            if found.__module__ == module.__name__ and not name.startswith("_"):
-                yield f"{prefix}.{name}", found
+    for name in interop.__all__:
+        yield f"interop.{name}", getattr(interop, name)
+    for name, found in inspect.getmembers(layouts, inspect.isfunction):
+        if found.__module__ == layouts.__name__ and not name.startswith("_"):
+            yield f"layouts.{name}", found
 
 
 def _methods() -> Iterator[tuple[Texts, str, Callable[..., Any]]]:

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import tracemalloc
+import warnings
 from contextlib import suppress
 
 import ml_dtypes
@@ -500,3 +501,27 @@ def test_bfloat16_without_ml_dtypes(source, tmp_path, monkeypatch):
     assert q.dequantize("float32").dtype == np.float32
     with pytest.raises(nx.NumericsError, match="pip install ml_dtypes"):
         q.dequantize()
+
+
+@pytest.mark.parametrize("scheme", ["per_tensor", "per_channel(0)", "per_group(16)"])
+@pytest.mark.parametrize("max_memory", [SMALL, LARGE])
+def test_what_an_unsigned_format_loses_is_said_once_a_tensor(tmp_path, scheme, max_memory):
+    """Nothing was said of scales that pieces share, and of each piece again where they do not."""
+    x = RNG.standard_normal((8, 64)).astype(np.float32)
+    nx.save({"w": x, "positive": abs(x)}, tmp_path / "x.safetensors")
+    lost = f"tensor 'w': {(x < 0).sum()} of 512 values are negative and become 0: uint4 is unsigned"
+    with pytest.warns(nx.NumericsWarning) as said:
+        quantize_file(
+            tmp_path / "x.safetensors",
+            tmp_path / "q.safetensors",
+            "uint4",
+            scheme=scheme,
+            max_memory=max_memory,
+        )
+    assert [str(warned.message).split(";")[0] for warned in said] == [lost]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for dtype, options in (("uint4", {"symmetric": False}), ("int4", {})):
+            quantize_file(
+                tmp_path / "x.safetensors", tmp_path / "q.safetensors", dtype, scheme=scheme, **options
+            )

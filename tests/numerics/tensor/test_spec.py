@@ -9,9 +9,10 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 
 import numerics as nx
-from numerics.tensor.spec import QuantSpec
+from numerics.tensor.spec import DEFAULTS, QuantSpec
 
 X = np.random.default_rng(5).standard_normal((6, 64)).astype(np.float32)
 OWN = nx.float_format(3, 2, name="of_my_own")
@@ -240,3 +241,29 @@ def test_a_tensor_takes_no_spec_that_its_parts_do_not_fit(other):
     with pytest.raises(nx.NumericsError):
         q.spec = other
     assert q.spec == nx.QuantSpec("int4", scheme=nx.per_group(8))
+
+
+@pytest.mark.parametrize(
+    "door", [QuantSpec, nx.quantize, nx.fake_quantize, nx.observe.MinMax, nx.observe.Observer], ids=repr
+)
+def test_a_default_was_another_at_another_door(door):
+    parameters = inspect.signature(door).parameters
+    found = {name: parameters[name].default for name in DEFAULTS if name in parameters}
+    assert {"scheme", "symmetric"} <= found.keys()
+    assert {name: repr(came) for name, came in found.items()} == {
+        name: repr(DEFAULTS[name]) for name in found
+    }
+
+
+@pytest.mark.parametrize("text", ["{}", "int4", '{"dtype": "int4", "axes": 1}', 5])
+def test_what_is_no_text_of_a_spec_was_called_a_recipe(text):
+    with pytest.raises(nx.NumericsError, match="QuantSpec") as refused:
+        QuantSpec.parse(text)
+    assert "recipe" not in str(refused.value)
+
+
+@pytest.mark.parametrize("shape", [[3, 4], torch.Size((3, 4)), np.array([3, 4])], ids=repr)
+def test_a_shape_is_any_sequence_of_sizes(shape):
+    """A tensor counted as one, and stayed one in what came."""
+    assert QuantSpec("int4").partition(shape).shape == (3, 4)
+    assert type(QuantSpec("int4").partition(shape).shape) is tuple

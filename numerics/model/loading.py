@@ -1,0 +1,216 @@
+"""Files into models, and what a model takes: quantized and float tensors alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from numerics.files.checkpoint import PathLike
+from numerics.files.save_load import load
+from numerics.formats.errors import NumericsError
+from numerics.model.places import Place, check_model, folded, replace, stored
+from numerics.pytorch.qtensor import TensorQTensor
+from numerics.tensor.parts import PARTS
+from numerics.view.screen import Screen
+from numerics.view.table import Column as _Column
+from numerics.view.table import Table, name_column
+
+Model = TypeVar("Model", bound=nn.Module)
+
+# ---- a file into a model -------------------------------------------------------------------------------
+
+
+def load_into(model: Model, path: PathLike) -> Model:
+    """Puts the tensors of a safetensors file into a model, in place, and returns it.
+
+    model: of floats, frozen, or without memory (on torch's meta device).  path: of a file that
+    `nx.save(model.state_dict(), path)` or `numerics quantize` wrote, or of anybody's with the model's names.
+    A quantized tensor becomes a Parameter that does not learn, in the place of the float one and of all that
+    is tied to it; other tensors are copied, and where the model had a quantized one, a float Parameter that
+    does not learn takes its place.  Of tied tensors the file may have one or all.
+
+    Raises NumericsError, before anything is changed, with all names that are missing, that the model does
+    not have, whose shapes differ, or whose values the model's dtype would round.
+
+    >>> import torch, numerics as nx, tempfile
+    >>> layer, q = torch.nn.Linear(4, 2, bias=False), nx.quantize(torch.ones(2, 4), "int4")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nx.save({"weight": q}, f"{folder}/a.safetensors")
+    ...     load_into(layer, f"{folder}/a.safetensors").weight.dequantize()
+    tensor([[1., 1., 1., 1.],
+            [1., 1., 1., 1.]])
+    """
+    check_model("load_into", model)
+    came, places = load(path, library="torch"), stored(model)
+    tied: dict[int, list[str]] = {}
+    for name, place in places.items():
+        tied.setdefault(id(place.tensor), []).append(name)
+    _check(model, path, came, places, list(tied.values()))
+    swaps = {}
+    for key, names in tied.items():
+        place = places[names[0]]
+        value = came[next(name for name in names if name in came)]
+        if (new := _taken(place, value)) is not None:
+            swaps[key] = new
+    replace(places.values(), swaps)
+    return model
+
+
+def _check(
+    model: nn.Module, path: PathLike, came: Mapping[str, Tensor], places: Mapping[str, Place],
+    tied: Sequence[Sequence[str]],
+) -> None:  # fmt: skip
+    """Raises NumericsError with all that does not fit."""
+    faults = {
+        "missing from the file": [names[0] for names in tied if not any(name in came for name in names)],
+        "not in the model": [name for name in came if name not in places],
+        "tied in the model and different in the file": [
+            " and ".join(pair) for names in tied for pair in _differing([n for n in names if n in came], came)
+        ],
+    }  # fmt: skip
+    told = [f"{why}: {folded(names)}" for why, names in faults.items() if names]
+    told += [
+        f"{name}: {why}" for name in came if name in places and (why := _unlike(came[name], places[name]))
+    ]
+    if told:
+        raise NumericsError(
+            f"{path} does not fit {type(model).__name__}, which is unchanged: {'; '.join(told)}"
+        )
+
+
+def _unlike(came: Tensor, place: Place) -> str | None:
+    """Why a tensor cannot be in a place."""
+    held = place.tensor
+    if isinstance(came, TensorQTensor) and place.leaf in getattr(place.module, "_leaves", ()):
+        return "it would be quantized again when it is read; load it before nx.wrap, or after nx.freeze"
+    if came.shape != held.shape:
+        return f"its shape is {tuple(came.shape)}, the model's {tuple(held.shape)}"
+    exact = came.dtype == held.dtype or (
+        not isinstance(came, TensorQTensor) and torch.promote_types(came.dtype, held.dtype) == held.dtype
+    )
+    if exact:
+        return None
+    types = [str(x.dtype).removeprefix("torch.") for x in (came, held)]
+    return f"it is {types[0]}, the model's is {types[1]}; model.to(torch.{types[0]}) first"
+
+
+def _differing(names: list[str], came: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """The names whose tensors are others than that of the first."""
+    return [(names[0], name) for name in names[1:] if not _equal(came[names[0]], came[name])]
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """The same bits?"""
+    if isinstance(a, TensorQTensor) and isinstance(b, TensorQTensor):
+        pairs = [(getattr(a, part), getattr(b, part)) for part in PARTS]
+        return a.spec == b.spec and all(x is y or torch.equal(x, y) for x, y in pairs)
+    return type(a) is type(b) and a.dtype == b.dtype and torch.equal(a, b)
+
+
+def _taken(place: Place, came: Tensor) -> nn.Parameter | None:
+    """Copies what came; returns what must take the tensor's place instead where that cannot be."""
+    held = place.tensor
+    if not isinstance(came, TensorQTensor) and not isinstance(held, TensorQTensor) and not held.is_meta:
+        with torch.no_grad():
+            held.copy_(came)
+        return None
+    made = came if held.is_meta else came.to(held.device)
+    if not isinstance(came, TensorQTensor):
+        made = made.to(held.dtype)
+    if not isinstance(held, nn.Parameter):
+        return made  # type: ignore[return-value]  # a buffer
+    learns = held.requires_grad and not isinstance(came, TensorQTensor)
+    return nn.Parameter(made, requires_grad=learns)
+
+
+# ---- what a model takes ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Share:
+    """The tensors of one format: their number, their values, and bytes with scales and zero points."""
+
+    format: str
+    tensors: int
+    values: int
+    nbytes: int
+
+    @property
+    def bits(self) -> float:
+        """Bits a value."""
+        return 8 * self.nbytes / self.values if self.values else 0.0
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a model takes, by format, the largest first.  Printed, it is a table."""
+
+    shares: tuple[Share, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(share.nbytes for share in self.shares)
+
+    def __str__(self) -> str:
+        columns = [name_column("format"), *map(_Column, ("tensors", "values", "bits a value", "bytes"))]
+        table = Table(columns)
+        every = Share(
+            "all", *(sum(getattr(s, k) for s in self.shares) for k in ("tensors", "values", "nbytes"))
+        )
+        for share in (*self.shares, every):
+            table.add(
+                share.format,
+                f"{share.tensors:,}",
+                f"{share.values:,}",
+                f"{share.bits:.4g}",
+                f"{share.nbytes:,}",
+            )
+        return "\n".join(table.lines(Screen()))
+
+
+def footprint(model: nn.Module) -> Footprint:
+    """Returns the bytes of a model's parameters and buffers as they are stored, by format.
+
+    Of a QTensor count its packed codes, its scales and its zero points (`QTensor.nbytes`); what is tied
+    counts once.  `nbytes` of the result is the sum; printed, it is a table.
+
+    >>> import torch, numerics as nx
+    >>> layer = torch.nn.Linear(64, 32)
+    >>> layer.weight = torch.nn.Parameter(nx.quantize(torch.ones(32, 64), "mxfp4"), requires_grad=False)
+    >>> print(footprint(layer))
+    format   tensors  values  bits a value  bytes
+    mxfp4          1   2,048          4.25  1,088
+    float32        1      32            32    128
+    all            2   2,080         4.677  1,216
+    """
+    check_model("footprint", model)
+    shares: dict[str, list[Tensor]] = {}
+    for tensor in _once((*model.parameters(), *model.buffers())):
+        shares.setdefault(_format(tensor), []).append(tensor)
+    found = [
+        Share(name, len(held), sum(x.numel() for x in held), sum(x.nbytes for x in held))
+        for name, held in shares.items()
+    ]
+    return Footprint(tuple(sorted(found, key=lambda share: -share.nbytes)))
+
+
+def _once(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Each of them once, however many tensors show the same memory."""
+    found: dict[object, Tensor] = {}
+    for tensor in tensors:
+        plain = not isinstance(tensor, TensorQTensor) and not tensor.is_meta
+        key = (tensor.data_ptr(), tensor.shape, tensor.dtype) if plain and tensor.numel() else id(tensor)
+        found.setdefault(key, tensor)
+    return list(found.values())
+
+
+def _format(tensor: Tensor) -> str:
+    if not isinstance(tensor, TensorQTensor):
+        return str(tensor.dtype).removeprefix("torch.")
+    scheme = tensor.spec.options.get("scheme")
+    return f"{tensor.format}{f' {scheme}' if scheme else ''}"

@@ -1,0 +1,92 @@
+"""Where the tensors of a model are: every name of each, and how another is put in its place everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from numerics.formats.errors import NumericsError
+
+
+class Place(NamedTuple):
+    """A tensor of a module under one of its names."""
+
+    module: nn.Module
+    leaf: str
+    tensor: Tensor
+
+
+def parameters(model: nn.Module) -> dict[str, Place]:
+    """Returns every parameter by each of its names: those that are tied come once for each."""
+    found = {}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        owner, _, leaf = name.rpartition(".")
+        found[name] = Place(model.get_submodule(owner), leaf, tensor)
+    return found
+
+
+def stored(model: nn.Module) -> dict[str, Place]:
+    """Returns what the model's state has: its parameters, and the buffers that it saves, by each name."""
+    found = parameters(model)
+    state = model.state_dict(keep_vars=True)
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor) and name not in found:
+            owner, _, leaf = name.rpartition(".")
+            found[name] = Place(model.get_submodule(owner), leaf, tensor)
+    return {name: place for name, place in found.items() if name in state}
+
+
+def replace(places: Iterable[Place], swaps: Mapping[int, nn.Parameter]) -> None:
+    """Puts parameters in the place of tensors, wherever these are.  swaps: by the id of what was there."""
+    for place in list(places):
+        if (came := swaps.get(id(place.tensor))) is not None:
+            setattr(place.module, place.leaf, came)
+
+
+def check_model(what: str, model: object) -> None:
+    """Raises NumericsError for what is no module of torch."""
+    if not isinstance(model, nn.Module):
+        raise NumericsError(f"{what} takes a torch.nn.Module, not {type(model).__name__}")
+
+
+def floating(tensor: Tensor) -> bool:
+    """Does it hold floats?  A QTensor does: it stands for them."""
+    return tensor.is_floating_point()
+
+
+def float_type(model: nn.Module) -> torch.dtype:
+    """Returns the type of the model's first floats; float32 where it has none."""
+    every = (*model.parameters(), *model.buffers())
+    return next((tensor.dtype for tensor in every if floating(tensor)), torch.float32)
+
+
+_NUMBER = re.compile(r"\d+")
+
+
+def folded(names: Iterable[str]) -> str:
+    """Returns names as a text, those that differ in one number only as one.
+
+    >>> folded(["layer.0.query", "layer.1.query", "layer.2.query", "head", "layer.4.key"])
+    'layer.{0-2}.query, head, layer.4.key'
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_NUMBER.sub("*", name), []).append(name)
+    return ", ".join(part for group in alike.values() for part in _parts(group))
+
+
+def _parts(names: list[str]) -> list[str]:
+    """One text where the names differ in one number that runs without a gap; else themselves."""
+    numbers = [list(map(int, _NUMBER.findall(name))) for name in names]
+    differing = [k for k, column in enumerate(zip(*numbers, strict=True)) if len(set(column)) > 1]
+    if len(differing) != 1:
+        return names
+    found = sorted(row[differing[0]] for row in numbers)
+    if found != list(range(found[0], found[0] + len(found))):
+        return names
+    at = list(_NUMBER.finditer(names[0]))[differing[0]]
+    return [f"{names[0][: at.start()]}{{{found[0]}-{found[-1]}}}{names[0][at.end() :]}"]

@@ -1,0 +1,85 @@
+"""Row: one line of a plan, and how many bytes what it says takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from numerics.model.trace import Site
+from numerics.tensor.spec import QuantSpec
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a plan.
+
+    kind: parameter, buffer, activation (what goes into a product), output (what comes out), norm (one over
+    batches, folded or not), cache (keys and values that a model keeps) or module (one that the example never
+    called).  name: its own, or that of its site.  shape: of the parameter, or as the example had it; -1 for a
+    size that a graph leaves open.  spec: how it is quantized; None where it is not.  observer: what finds its
+    scale beforehand; None where each tensor brings its own.  reason: why.  uses: the operations that take it.
+    also: its other names.  graph: only a graph reaches it.  value_bits: of one value where it is not
+        quantized.
+    """
+
+    kind: str
+    name: str
+    shape: tuple[int, ...]
+    spec: QuantSpec | None
+    reason: str
+    uses: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    observer: str | None = None
+    site: Site | None = None
+    graph: bool = False
+    value_bits: int = 32
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names."""
+        return (self.name, *self.also)
+
+    @property
+    def size(self) -> int:
+        """How many values it has."""
+        return torch.Size(n for n in self.shape if n >= 0).numel()
+
+    @property
+    def format(self) -> str:
+        """Its format and scales in a few words; "-" where it stays as it is."""
+        if self.spec is None:
+            return "-"
+        return described(self.spec) + (f" by {self.observer}" if self.observer else "")
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes as it is planned."""
+        if self.spec is None:
+            return self.size * self.value_bits // 8
+        return stored_bytes(self.spec, self.shape)
+
+
+def described(spec: QuantSpec | None) -> str:
+    """A format and its options in a few words.
+
+    >>> described(QuantSpec("int4", scheme="per_group(32)", symmetric=False))
+    'int4 per_group(32, axis=-1) symmetric=False'
+    """
+    if spec is None:
+        return "-"
+    options = {k: v for k, v in spec.options.items() if k != "dtype"}
+    return " ".join([spec.dtype.name, *(str(v) if k == "scheme" else f"{k}={v}" for k, v in options.items())])
+
+
+def stored_bytes(spec: QuantSpec, shape: tuple[int, ...]) -> int:
+    """How many bytes a tensor of that shape takes, its scales and zero points counted."""
+    codes = spec.packed_bytes(shape)
+    if not spec.scaled:
+        return codes
+    if spec.blocked:
+        d = spec.block
+        beside = torch.Size(spec.shared_shape(shape)).numel() if d.scale_beside else 0
+        return codes + beside + (4 if d.has_tensor_scale else 0)
+    shares = torch.Size(spec.shared_shape(shape)).numel()
+    return codes + shares * (4 + (0 if spec.symmetric else 4))

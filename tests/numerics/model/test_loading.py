@@ -1,0 +1,188 @@
+"""Files into models, whole or not at all, and how many bytes a model takes."""
+
+import copy
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import nn
+
+import numerics as nx
+from numerics.files.checkpoint import quantize_file
+from numerics.model.loading import footprint, load_into
+from numerics.pytorch.qtensor import TensorQTensor
+
+
+class Tied(nn.Module):
+    """A table of words and a head that share a weight, a norm, and a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(16, 64)
+        self.hidden = nn.Linear(64, 64)
+        self.norm = nn.BatchNorm1d(64)
+        self.head = nn.Linear(64, 16, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, x):
+        return self.head(self.norm(self.hidden(self.words(x))))
+
+
+def model(seed=0):
+    torch.manual_seed(seed)
+    return Tied().eval()
+
+
+def frozen(seed=1, spec="mxfp4"):
+    made = model(seed)
+    made.hidden.weight = nn.Parameter(nx.quantize(made.hidden.weight.detach(), spec), requires_grad=False)
+    made.words.weight = nn.Parameter(nx.quantize(made.words.weight.detach(), spec), requires_grad=False)
+    made.head.weight = made.words.weight
+    return made
+
+
+X = torch.arange(12)
+
+
+def same(a, b):
+    with torch.no_grad():
+        return torch.equal(a(X), b(X))
+
+
+@pytest.mark.parametrize(
+    "target", [model, frozen, lambda: frozen(5, "int8")], ids=["float", "frozen", "other"]
+)
+def test_a_file_of_a_frozen_model_makes_any_other_the_same(target, tmp_path):
+    saved, path = frozen(), tmp_path / "a.safetensors"
+    nx.save(saved.state_dict(), path)
+    came = target()
+    assert load_into(came, path) is came
+    assert isinstance(came.hidden.weight.data, TensorQTensor)
+    assert not came.hidden.weight.requires_grad
+    assert came.head.weight is came.words.weight
+    assert same(came, saved)
+    assert list(came.state_dict()) == list(saved.state_dict())
+
+
+def test_floats_come_back_into_a_frozen_model(tmp_path):
+    saved, path = model(), tmp_path / "a.safetensors"
+    nx.save(saved.state_dict(), path)
+    came = load_into(frozen(), path)
+    assert not [p for p in came.parameters() if isinstance(p, TensorQTensor)]
+    assert came.head.weight is came.words.weight
+    assert came.norm.weight.requires_grad
+    assert same(came, saved)
+
+
+def test_floats_are_copied_into_the_parameters_that_are_there(tmp_path):
+    saved, came, path = model(), model(3), tmp_path / "a.safetensors"
+    nx.save(saved.state_dict(), path)
+    before = dict(came.named_parameters())
+    load_into(came, path)
+    assert all(p is before[name] for name, p in came.named_parameters())
+    assert same(came, saved)
+
+
+def test_a_model_without_memory_gets_it(tmp_path):
+    saved, path = frozen(), tmp_path / "a.safetensors"
+    nx.save(saved.state_dict(), path)
+    with torch.device("meta"):
+        came = Tied().eval()
+    load_into(came, path)
+    assert not [name for name, x in came.state_dict().items() if x.is_meta]
+    assert came.head.weight is came.words.weight
+    assert came.norm.weight.requires_grad
+    assert same(came, saved)
+
+
+def test_what_numerics_quantize_writes_is_loaded_and_one_of_tied_names_is_enough(tmp_path):
+    state = model().state_dict()
+    del state["head.weight"]
+    nx.save(state, tmp_path / "a.safetensors")
+    quantize_file(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "mx6")
+    came = load_into(model(9), tmp_path / "b.safetensors")
+    assert came.words.weight.format is nx.mx6
+    assert came.head.weight is came.words.weight
+    due = nx.quantize(state["words.weight"], "mx6").dequantize()
+    assert torch.equal(came.words.weight.dequantize(), due)
+
+
+def test_all_that_does_not_fit_is_told_at_once_and_nothing_is_changed(tmp_path):
+    state, path = dict(frozen().state_dict()), tmp_path / "a.safetensors"
+    del state["norm.weight"], state["norm.running_mean"]
+    state["more"] = torch.zeros(2)
+    state["hidden.bias"] = torch.zeros(3)
+    state["norm.bias"] = torch.zeros(64, dtype=torch.float64)
+    state["head.weight"] = nx.quantize(torch.ones(16, 64), "mxfp4")
+    nx.save(state, path)
+    came = model()
+    before = copy.deepcopy(came.state_dict())
+    with pytest.raises(nx.NumericsError) as told:
+        load_into(came, path)
+    for words in ("missing from the file: norm.weight, norm.running_mean", "not in the model: more",
+                  "hidden.bias: its shape is (3,), the model's (64,)", "norm.bias: it is float64",
+                  "tied in the model and different in the file: words.weight and head.weight"):  # fmt: skip
+        assert words in str(told.value)
+    assert all(torch.equal(x, before[name]) for name, x in came.state_dict().items())
+    assert not [p for p in came.parameters() if isinstance(p, TensorQTensor)]
+
+
+def test_a_quantized_tensor_of_another_float_type_is_refused(tmp_path):
+    nx.save(frozen().state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(
+        nx.NumericsError, match=r"it is float32, the model's is bfloat16; model.to\(torch.float32\)"
+    ):
+        load_into(model().bfloat16(), tmp_path / "a.safetensors")
+
+
+def test_a_wrapped_model_takes_floats_and_no_quantized_tensor_until_it_is_frozen(tmp_path):
+    nx.save(frozen().state_dict(), tmp_path / "a.safetensors")
+    nx.save(model(4).state_dict(), tmp_path / "b.safetensors")
+    wrapped = nx.wrap(model(2), "mxfp4", example=X)
+    assert same(load_into(wrapped, tmp_path / "b.safetensors"), nx.wrap(model(4), "mxfp4", example=X))
+    with pytest.raises(nx.NumericsError, match=r"hidden\.weight: it would be quantized again"):
+        load_into(wrapped, tmp_path / "a.safetensors")
+    assert same(load_into(nx.freeze(wrapped), tmp_path / "a.safetensors"), frozen())
+
+
+def test_narrow_floats_are_widened(tmp_path):
+    saved = model().half()
+    nx.save(saved.state_dict(), tmp_path / "a.safetensors")
+    came = load_into(model(2), tmp_path / "a.safetensors")
+    assert torch.equal(came.hidden.weight, saved.hidden.weight.float())
+
+
+def test_only_modules_are_taken(tmp_path):
+    with pytest.raises(nx.NumericsError, match=r"load_into takes a torch\.nn\.Module, not dict"):
+        load_into({}, tmp_path / "a")
+    with pytest.raises(nx.NumericsError, match=r"footprint takes a torch\.nn\.Module, not list"):
+        footprint([])
+
+
+def test_a_footprint_counts_packed_bytes_and_ties_once():
+    found = footprint(frozen())
+    quantized = (64 * 64 + 16 * 64) * 17 // 32
+    floats = 4 * (64 + 4 * 64)
+    assert found.nbytes == quantized + floats + 8  # num_batches_tracked
+    assert {share.format: share.nbytes for share in found.shares} == {
+        "mxfp4": quantized, "float32": floats, "int64": 8
+    }  # fmt: skip
+    assert found.shares[0].bits == 4.25
+    assert str(found).splitlines()[-1].split()[-1] == f"{found.nbytes:,}"
+
+
+def test_a_footprint_counts_tied_memory_once_under_two_parameters():
+    two = nn.ModuleList([nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)])
+    assert footprint(two).nbytes == 2 * 4 * 64
+    two[1].weight = nn.Parameter(two[0].weight.detach())
+    assert footprint(two).nbytes == 4 * 64
+
+
+def test_a_footprint_names_schemes():
+    layer = nn.Linear(64, 8, bias=False)
+    q = nx.quantize(layer.weight.detach(), "int4", scheme="per_group(32)", symmetric=False)
+    layer.weight = nn.Parameter(q, requires_grad=False)
+    (share,) = footprint(layer).shares
+    assert share.format == "int4 per_group(32, axis=-1)"
+    assert share.nbytes == q.nbytes == 8 * 64 // 2 + 16 * 4 + 16 * 4

@@ -1,0 +1,237 @@
+"""Plans: every parameter, buffer and computed tensor of a model, with its format and the reason."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import numerics as nx
+from numerics.model.trace import Site
+from tests.helpers.models import FUSED, MODELS, model
+
+
+def row(plan, name):
+    (found,) = [r for r in plan.rows if name in r.names]
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_parameter_or_buffer_has_no_row_or_no_reason(name):
+    m, x = model(name)
+    plan = nx.plan(m, "mxfp4", "mxfp8_e4m3", example=x)
+    names = {n for r in plan.rows if r.kind in ("parameter", "buffer") for n in r.names}
+    assert names == {n for n, _ in [*m.named_parameters(remove_duplicate=False), *m.named_buffers()]}
+    assert all(r.reason and not r.reason.startswith("undecided") for r in plan.rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "axis"),
+    [
+        ("linear", "0.weight", -1),
+        ("experts_bmm", "up", 1),
+        ("experts_einsum", "up", 1),
+        ("experts_index", "up", 1),
+        ("experts_index", "down", 1),
+        ("bare", "w", 0),
+        ("bare", "v", 0),
+        ("bare", "u", -1),
+        ("state_space", "b", 0),
+        ("state_space", "c", 0),
+        ("conv_transposed", "0.weight", 0),
+        ("reflect", "0.weight", 1),
+        ("lstm", "r.weight_ih_l0", -1),
+        ("convnext", "stem.weight", 2),
+        ("conv_batch_norm", "c2.weight", 1),
+    ],
+)
+def test_blocks_lie_along_another_axis_than_the_one_that_is_summed(name, parameter, axis):
+    m, x = model(name)
+    assert row(nx.plan(m, "mxfp4", example=x), parameter).spec.axis == axis
+
+
+def test_an_axis_that_was_asked_for_is_not_kept():
+    m, x = model("reflect")
+    assert row(nx.plan(m, nx.QuantSpec("mx9", axis=0), example=x), "0.weight").spec.axis == 0
+
+
+def test_a_tie_is_two_rows():
+    m, x = model("encoder_decoder")
+    plan = nx.plan(m, "mxfp4", rules={nn.Embedding: "int8"}, example=x)
+    assert row(plan, "lm_head.weight").names == ("words.weight", "lm_head.weight")
+
+
+def test_a_rule_for_a_module_takes_its_bias():
+    m, x = model("linear")
+    plan = nx.plan(m, rules={"0": "mxfp6_e2m3"}, example=x)
+    assert row(plan, "0.weight").spec.dtype is nx.mxfp6_e2m3
+    assert row(plan, "0.bias").spec is None
+
+
+def test_biases_and_outputs_are_not_planned():
+    m, x = model("linear")
+    plan = nx.plan(m, "int8", outputs="int8", biases=nx.QuantSpec("int8", scale_type="pof2"), example=x)
+    assert row(plan, "2.bias").spec.dtype is nx.int8
+    assert Site("2", "linear", 0, -1) in plan.sites
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"nothing": "int8"}, "matches no name"),
+        ({"0": "int8", "0.weight": "int4"}, "comes after '0'"),
+        ({"*.bias": "int8"}, "has no weights"),
+        ({"1": "int8"}, "has no weights"),
+        ({nn.Conv2d: "int8"}, "Conv2d"),
+        ({"re:(": "int8"}, "regular expression"),
+        ({"0": {"weight": "int8"}}, "weight"),
+        ({"0": {}}, "says nothing"),
+        ({3: "int8"}, "no place"),
+        ({"0": "int9"}, "int9"),
+        ({"0.bias": {"weights": "int8"}}, "has no weights"),
+        ([("0",)], "pair"),
+    ],
+)
+def test_a_rule_without_effect_or_meaning_is_taken_in_silence(rules, said):
+    m, x = model("linear")
+    with pytest.raises(nx.NumericsError, match=said):
+        nx.plan(m, "mxfp4", rules=rules, example=x)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"weights": "int8", "observer": "min_max"}, "nothing to observe"),
+        ({"weights": "int8", "activations": "mxfp4", "observer": "min_max"}, "nothing to observe"),
+        ({"weights": "int8", "observer": "min_mix"}, "min_max"),
+        ({"weights": "int8", "mode": "eager"}, "eager_mode"),
+        ({"weights": "int8", "device": "NPU"}, "IPU"),
+        ({"weights": "mxfp4", "device": "IPU"}, "pof2"),
+        ({"weights": "int8", "fold": True}, "no normalization by batches"),
+        ({"weights": nx.QuantSpec("int8", rounding="stochastic")}, "stochastic"),
+    ],
+)
+def test_an_option_without_effect_is_taken_in_silence(options, said):
+    m, x = model("linear")
+    with pytest.raises(nx.NumericsError, match=said):
+        nx.plan(m, example=x, **options)
+
+
+def test_the_formats_of_the_ipu_are_refused_on_it():
+    m, x = model("linear")
+    spec = nx.QuantSpec("int8", scale_type="pof2")
+    assert nx.plan(m, spec, spec, example=x, device="IPU").device == "IPU"
+
+
+class Unknown(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(6, 32))
+
+    def forward(self, x):
+        return torch.cdist(x, self.w)
+
+
+def test_an_operation_nobody_knows_leaves_a_parameter_in_float_without_a_word():
+    x = torch.randn(5, 32)
+    with pytest.raises(nx.NumericsError, match=r"cdist takes w of shape \(6, 32\)"):
+        nx.plan(Unknown(), "mxfp4", example=x)
+    assert row(nx.plan(Unknown(), "mxfp4", rules={"w": "mx9"}, example=x), "w").spec.dtype is nx.mx9
+
+
+def test_what_grows_is_quantized():
+    m = nn.Sequential(nn.Linear(2, 8))
+    with pytest.raises(nx.NumericsError, match="would grow"):
+        nx.plan(m.half(), nx.QuantSpec("int8", scheme="per_group(1)"), example=torch.ones(1, 2).half())
+
+
+def test_fused_functions_hide_their_products():
+    m, x = FUSED["multihead"]().eval(), torch.randn(2, 6, 32)
+    plan = nx.plan(m, "int8", "int8", example=x)
+    assert row(plan, "self_attn.in_proj_weight").spec
+    assert row(plan, "self_attn.out_proj.weight").spec
+    hidden = [str(site) for site, r in plan.sites.items() if r.graph]
+    assert hidden == ["self_attn:linear[0]", "self_attn:linear#1[0]"]
+    with pytest.raises(
+        nx.NumericsError, match=r"self_attn:linear\[0\].*fx_graph_mode|fx_graph_mode.*self_attn"
+    ):
+        nx.wrap(m, plan)
+    assert nx.wrap(m, nx.plan(m, "int8", "int8", example=x, mode="fx_graph_mode"))(x).shape == x.shape
+
+
+def test_a_model_without_an_example_loses_parameters_in_silence():
+    m, _ = model("experts_bmm")
+    with pytest.warns(nx.NumericsWarning, match="up, down"):
+        plan = nx.plan(m, "mxfp4")
+    assert "2 undecided" in plan.summary
+    with pytest.raises(nx.NumericsError, match="example="):
+        nx.plan(m, "mxfp4", "mxfp8_e4m3")
+
+
+@pytest.mark.parametrize("suffix", ["toml", "json"])
+def test_a_plan_is_another_after_its_file(tmp_path, suffix):
+    m, x = model("conv_batch_norm")
+    plan = nx.plan(m, "int4", "int8", observer="mse", rules={"f": None}, example=x, fold=True)
+    path = tmp_path / f"plan.{suffix}"
+    plan.save(path)
+    again = nx.Plan.load(path)
+    assert (again.rows, again.mode, again.device, again.fold) == (
+        plan.rows,
+        plan.mode,
+        plan.device,
+        plan.fold,
+    )
+    nx.wrap(m, again)
+    with pytest.raises(nx.NumericsError, match="another model"):
+        nx.wrap(model("linear")[0], again)
+
+
+def test_a_page_shows_names_as_markup(tmp_path):
+    m = nn.ModuleDict({"<b>": nn.Linear(32, 8)})
+    m.forward = lambda x: m["<b>"](x)
+    nx.plan(m, "int8", example=torch.ones(1, 32)).save(tmp_path / "p.html")
+    assert "&lt;b&gt;.weight" in (tmp_path / "p.html").read_text(encoding="utf-8")
+    with pytest.raises(nx.NumericsError, match=r"\.toml"):
+        nx.plan(m, "int8", example=torch.ones(1, 32)).save(tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "format = 3", '{"format": "numerics plan 1"}', "[[", '{"format": []}'])
+@pytest.mark.parametrize("suffix", ["toml", "json"])
+def test_a_file_that_is_no_plan_is_one(tmp_path, text, suffix):
+    path = tmp_path / f"plan.{suffix}"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(nx.NumericsError):
+        nx.Plan.load(path)
+
+
+def test_equal_layers_fill_screens():
+    m = nn.Sequential(*[nn.Sequential(nn.Linear(32, 32), nn.LayerNorm(32)) for _ in range(12)])
+    plan = nx.plan(m, "mxfp4", example=torch.ones(1, 32))
+    assert "{0-11}.0.weight" in str(plan)
+    assert len(str(plan).splitlines()) < 10 < len(plan.table(full=True).splitlines())
+
+
+def test_looking_at_a_model_changes_it():
+    m, x = model("conv_batch_norm")
+    m.train()
+    m.c1.eval()
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    state = torch.random.get_rng_state()
+    nx.plan(m, "int8", "int8", example=x)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert m.training
+    assert not m.c1.training
+    assert not m._forward_hooks
+    assert not m.c1._forward_pre_hooks
+    assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
+
+
+def test_a_module_that_never_ran_is_not_told():
+    m = nn.Sequential(nn.Linear(32, 8))
+    m.idle = nn.Linear(32, 8)
+    m.forward = lambda x: m[0](x)
+    with pytest.warns(nx.NumericsWarning, match=r"idle\.weight"):
+        plan = nx.plan(m, "int8", example=torch.ones(1, 32))
+    assert row(plan, "idle").reason == "never called"
+    with pytest.raises(nx.NumericsError, match="never used"):
+        nx.plan(m, "int8", rules={"idle": "int4"}, example=torch.ones(1, 32))

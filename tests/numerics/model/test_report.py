@@ -1,0 +1,91 @@
+"""Reports, comparisons, sweeps: what they say is what plain sums over plain outputs say."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+import numerics as nx
+from tests.helpers.models import model
+
+
+def sqnr(x, y):
+    x, y = x.double(), y.double()
+    return 10 * math.log10(float(x.square().sum() / (x - y).square().sum()))
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_a_layer_is_judged_by_other_sums_than_its_own(mode):
+    m, x = model("linear")
+    one = nx.wrap(m, "int4", activations="int8", example=x, mode=mode)
+    found = nx.report(one, m, [x])
+    by_name = {layer.name: layer for layer in found.layers}
+    with torch.no_grad():
+        due = m[1](m[0](*x))
+        first = nx.wrap(m, "int4", activations="int8", example=x)
+        assert by_name["2"].local == pytest.approx(sqnr(m[2](due), first[2](due)), rel=1e-12)
+        assert found.output == pytest.approx(sqnr(m(*x), one(*x)), rel=1e-12)
+        assert by_name["2"].cumulative == pytest.approx(found.output, rel=1e-12)
+    assert [layer.local for layer in found.layers] == sorted(layer.local for layer in found.layers)
+    assert by_name["0"].nbytes == 32 * 24 // 2 + 4
+    assert by_name["0"].float_nbytes == 4 * 32 * 24
+    json.dumps(found.as_dict(), allow_nan=False)
+    assert "cumulative dB" in str(found)
+
+
+def test_what_is_cut_off_is_not_counted():
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", activations="int8", observer="min_max", example=x)
+    nx.calibrate(one, [(x[0] / 4,)])
+    clipped = {layer.name: layer.clipped for layer in nx.report(one, m, [x]).layers}
+    scale = one[0].quantize_linear_0.scale
+    due = float(((x[0] / scale).abs() > 127.5).sum()) / (x[0].numel() + m[0].weight.numel())
+    assert clipped["0"] == pytest.approx(due, abs=2e-3)
+    assert clipped["0"] > 0
+
+
+def test_a_folded_normalization_counts_as_an_error():
+    m, x = model("conv_batch_norm")
+    for mode in ("eager_mode", "fx_graph_mode"):
+        one = nx.wrap(m, "int8", activations="int8", example=x, fold=True, mode=mode)
+        assert min(layer.local for layer in nx.report(one, batches=[x]).layers) > 25
+
+
+def test_frozen_models_are_reported_otherwise():
+    m, x = model("encoder_decoder")
+    for mode in ("eager_mode", "fx_graph_mode"):
+        one = nx.wrap(m, "int4", activations="int8", rules={torch.nn.Embedding: "int8"}, example=x, mode=mode)
+        before = nx.report(one, m, [x])
+        after = nx.report(nx.freeze(one), m, [x])
+        assert [(a.name, a.local, a.cumulative) for a in before.layers] == [
+            (b.name, b.local, b.cumulative) for b in after.layers
+        ]
+
+
+def test_equal_models_differ():
+    m, x = model("linear")
+    found = nx.compare(m, m, [x])
+    assert found.equal
+    assert found.sqnr == math.inf
+    assert found.agreement == 1
+    other = nx.compare(m, nx.wrap(m, "int2", example=x), [x])
+    with torch.no_grad():
+        assert not other.equal
+        assert other.sqnr == pytest.approx(sqnr(m(*x), nx.wrap(m, "int2")(*x)), rel=1e-12)
+    with pytest.raises(nx.NumericsError, match="no batch"):
+        nx.compare(m, m, [])
+    with pytest.raises(nx.NumericsError, match="correspond"):
+        nx.compare(m, torch.nn.Linear(32, 3), [x])
+
+
+def test_formats_are_out_of_order():
+    m, _x = model("linear")
+    order = ["bfloat16", "mx9", "mxfp8_e4m3", "mx6", "mxfp4", "mx4"]
+    found = nx.sweep(m, [*reversed(order), "int9"], [(torch.randn(64, 32),)], activations="same")
+    assert [row.format for row in found.rows] == order
+    assert "int9" in found.refused
+    assert "int9" in str(found)
+    json.dumps(found.as_dict(), allow_nan=False)

@@ -1,0 +1,414 @@
+"""Wrapped models: both modes give the same bits, frozen ones too, and the float model stays as it was."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import numerics as nx
+from tests.helpers.models import FUSED, MODELS, model
+
+MODES = ("eager_mode", "fx_graph_mode")
+RECURRENT = ("lstm", "gru")  # torch.compile refuses them
+
+
+def flat(out):
+    return [x for x in pytree.tree_leaves(out) if isinstance(x, torch.Tensor)]
+
+
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(flat(a), flat(b), strict=True))
+
+
+def run(m, x):
+    with torch.no_grad():
+        return m(*x)
+
+
+def batches(name):
+    torch.manual_seed(1)
+    return [MODELS[name][1]() for _ in range(8)]
+
+
+def wrapped(name, mode, **options):
+    m, x = model(name)
+    rules = {nn.Embedding: "int8"} if any(isinstance(one, nn.Embedding) for one in m.modules()) else None
+    return (
+        m,
+        x,
+        nx.wrap(
+            m, nx.QuantSpec("int4", scheme="per_channel(0)"), rules=rules, example=x, mode=mode, **options
+        ),
+    )
+
+
+ACTIVATIONS = {
+    "dynamic": {"activations": "mxfp8_e4m3"},
+    "static": {"activations": "int8", "observer": "min_max"},
+    "asymmetric": {"activations": nx.QuantSpec("int8", symmetric=False), "observer": "min_max"},
+    "outputs": {"outputs": "int8", "observer": "min_max"},
+}
+
+
+LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
+PAIRS = [(name, kind) for name in MODELS for kind in ACTIVATIONS if (name, kind) != ("lstm_cell", "outputs")]
+TURNS = [pair for k, pair in enumerate(PAIRS) if LONG or k % 5 == 0 or pair[0] in ("linear", "branches")]
+
+
+@pytest.mark.parametrize(("name", "activations"), TURNS)
+def test_the_modes_differ_or_do_nothing(name, activations):
+    m, x, eager = wrapped(name, MODES[0], **ACTIVATIONS[activations])
+    graph = wrapped(name, MODES[1], **ACTIVATIONS[activations])[2]
+    if activations != "dynamic":
+        for one in (eager, graph):
+            nx.calibrate(one, batches(name))
+    y = run(eager, x)
+    assert equal(y, run(graph, x))
+    assert not equal(y, run(m, x))
+    assert set(m.state_dict()) <= set(eager.state_dict())
+    for one in (eager, graph):
+        other = copy.deepcopy(one)
+        assert equal(run(other, x), y)
+        nx.freeze(other)
+        assert equal(run(other, x), y)
+        assert equal(run(one, x), y), "the original changed with its frozen copy"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_unwrapped_model_is_another(name):
+    m, x, eager = wrapped(name, MODES[0])
+    y = run(m, x)
+    found = nx.unwrap(eager)
+    assert [type(one) for one in found.modules()] == [type(one) for one in m.modules()]
+    assert all(a is b for a, b in zip(found.parameters(), m.parameters(), strict=True))
+    assert equal(run(found, x), y)
+
+
+COMPILED = [name for name in MODELS if name not in RECURRENT]
+
+
+@pytest.mark.parametrize("name", COMPILED if LONG else ("linear", "experts_einsum", "branches", "reads"))
+def test_a_compiled_model_gives_other_bits(name):
+    _, x, eager = wrapped(name, MODES[0], activations="mxfp8_e4m3")
+    torch._dynamo.reset()
+    assert equal(run(torch.compile(eager, fullgraph=True, backend="aot_eager"), x), run(eager, x))
+
+
+FORMATS = [d.name for d in nx.dtypes() if d.name != "e8m0"]
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_a_format_has_no_model(dtype, tmp_path):
+    m, x = model("linear")
+    unsigned = dtype.startswith("uint")
+    spec = nx.QuantSpec(dtype, symmetric=False) if unsigned else dtype
+    outs = []
+    for mode in MODES if LONG or FORMATS.index(dtype) % 8 == 0 else MODES[:1]:
+        one = nx.wrap(m, rules=[(nn.Linear, spec)], example=x, mode=mode)
+        y = run(one, x)
+        outs.append(y)
+        path = tmp_path / f"{mode}.safetensors"
+        nx.save(nx.freeze(one).state_dict(), path)
+        back = nx.load(path)
+        assert equal(run(one, x), y)
+        fresh = copy.deepcopy(m)
+        for name, value in back.items():
+            if isinstance(value, nx.QTensor):
+                owner, _, leaf = name.rpartition(".")
+                q = value.to("cpu")
+                setattr(fresh.get_submodule(owner), leaf, nn.Parameter(q, requires_grad=False))
+        assert equal(run(fresh, x), y)
+    assert equal(outs[0], outs[-1])
+
+
+@pytest.mark.parametrize("qat", ["ste", "tqt", "lsq"])
+@pytest.mark.parametrize(
+    "name", ["linear", "lstm", "conv_batch_norm", "bare"] if LONG else ["linear", "bare"]
+)
+def test_the_modes_learn_differently(name, qat):
+    found = []
+    for mode in MODES:
+        m, x = model(name)
+        m.requires_grad_(True)
+        one = nx.wrap(m, "int4", activations="int4", example=x, mode=mode, qat=qat)
+        assert all(not isinstance(p, nn.UninitializedParameter) for p in one.parameters())
+        optimizer = torch.optim.SGD(one.parameters(), 0.01)
+        for _ in range(5):
+            optimizer.zero_grad()
+            sum(y.square().sum() for y in flat(one(*x))).backward()
+            optimizer.step()
+        learned = {k.rpartition(".")[2]: v for k, v in one.named_parameters() if "learns" in k}
+        assert bool(learned) == (qat != "ste")
+        y = run(one, x)
+        nx.freeze(one)
+        assert equal(run(one, x), y)
+        found.append(y)
+    assert equal(*found)
+
+
+def test_thresholds_follow_half():
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", activations="int8", example=x, qat="tqt")
+    before = {k: v.clone() for k, v in one.state_dict().items() if "threshold" in k}
+    one.half()
+    assert m[0].weight.dtype == torch.float32, "the float model was moved as well"
+    after = {k: v for k, v in one.state_dict().items() if "threshold" in k}
+    assert before
+    assert all(torch.equal(v, after[k]) and v.dtype == torch.float32 for k, v in before.items())
+    static = nx.calibrate(nx.wrap(m, "int8", activations="int8", observer="min_max", example=x), [x])
+    scales = {k: v.clone() for k, v in static.state_dict().items() if k.endswith("scale")}
+    static.half()
+    assert scales
+    assert all(torch.equal(v, static.state_dict()[k]) for k, v in scales.items())
+
+
+def test_scales_are_lost_in_a_state():
+    m, x = model("linear")
+    for qat, options in ((None, {"observer": "min_max"}), ("tqt", {}), ("lsq", {})):
+        one = nx.wrap(m, "int8", activations="int8", example=x, qat=qat, **options)
+        if qat is None:
+            nx.calibrate(one, [x])
+        buffer = io.BytesIO()
+        torch.save(one.state_dict(), buffer)
+        buffer.seek(0)
+        other = nx.wrap(
+            model("linear")[0], "int8", activations="int8", example=(3 * x[0],), qat=qat, **options
+        )
+        other.load_state_dict(torch.load(buffer, weights_only=True))
+        assert equal(run(other, x), run(one, x))
+
+
+def test_a_float_checkpoint_does_not_load():
+    m, x = model("lstm")
+    one = nx.wrap(m, "int8", example=x)
+    one.load_state_dict(model("lstm")[0].state_dict(), strict=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_folding_changes_what_comes_out_by_mode(mode):
+    m, x = model("conv_batch_norm")
+    one = nx.wrap(m, "int8", activations="int8", example=x, fold=True, mode=mode)
+    assert "b1.running_mean" not in one.state_dict()
+    assert equal(run(one, x), run(nx.wrap(m, "int8", activations="int8", example=x, fold=True), x))
+    assert not equal(run(one, x), run(nx.wrap(m, "int8", activations="int8", example=x), x))
+    assert torch.allclose(run(one, x), run(m, x), atol=0.2)
+    assert nx.unwrap(one) is m
+
+
+def test_products_inside_fused_functions_are_left_in_float():
+    m, x = FUSED["multihead"]().eval(), (torch.randn(2, 6, 32),)
+    one = nx.wrap(m, "int4", example=x)
+    baked = copy.deepcopy(m)
+    for name, row in nx.plan(m, "int4", example=x).parameters.items():
+        with torch.no_grad():
+            p = baked.get_parameter(name)
+            p.copy_(nx.fake_quantize(p, row.spec))
+    graph = nx.wrap(m, "int4", example=x, mode="fx_graph_mode")
+    with torch.enable_grad():  # as no fast path is taken
+        assert equal(one(*x), baked(*x))
+    assert equal(run(one, x), run(graph, x))
+
+
+def test_an_exported_program_does_not_come_back(tmp_path):
+    m, x = model("linear")
+    path = tmp_path / "m.pt2"
+    for mode in MODES:
+        one = nx.freeze(nx.wrap(m, "mxfp4", activations="mxfp8_e4m3", example=x, mode=mode))
+        torch.export.save(torch.export.export(one, x), path)
+        y = run(one, x)
+        torch.save((x, y), tmp_path / "xy.pt")
+        code = (
+            "import sys, torch, numerics; x, y = torch.load(sys.argv[2]); "
+            "print(torch.equal(torch.export.load(sys.argv[1]).module()(*x), y))"
+        )
+        found = subprocess.run(
+            [sys.executable, "-c", code, path, tmp_path / "xy.pt"],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert found.stdout.strip() == "True", found.stderr
+
+
+def test_other_sizes_are_refused_by_a_graph():
+    m, _ = model("linear")
+    one = nx.wrap(m, "mxfp4", activations="int8", example=torch.randn(4, 32), mode="fx_graph_mode")
+    x = (torch.randn(7, 32),)
+    assert equal(run(one, x), run(nx.wrap(m, "mxfp4", activations="int8", example=x), x))
+
+
+# ---- training around it -----------------------------------------------------------------------------
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, lambda_: bool, reentrant: bool):
+        super().__init__()
+        self.w, self.inner = nn.Parameter(torch.randn(32, 32)), nn.Linear(32, 32)
+        self.lambda_, self.reentrant = lambda_, reentrant
+
+    def forward(self, x):
+        if self.lambda_:
+            return torch.utils.checkpoint.checkpoint(lambda y: y @ self.w, x, use_reentrant=self.reentrant)
+        return torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=self.reentrant) @ self.w
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints_give_gradients_of_something_else(reentrant):
+    torch.manual_seed(0)
+    m, x = Checkpointed(False, reentrant), torch.randn(4, 32, requires_grad=True)
+    one = nx.wrap(m, "int4", activations="int8", example=x, qat="ste")
+    plain = nx.wrap(m, "int4", activations="int8", example=x, qat="ste")
+    plain.forward = lambda y: type(plain.inner).__call__(plain.inner, y) @ plain.w  # no checkpoint
+    one.train()(x).square().sum().backward()
+    found = [p.grad.clone() for p in m.parameters()]
+    assert all(bool(g.abs().sum() > 0) for g in found)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpointed_function_runs_again_unquantized(reentrant):
+    torch.manual_seed(0)
+    m, x = Checkpointed(True, reentrant), torch.randn(4, 32, requires_grad=True)
+    one = nx.wrap(m, "int4", activations="int8", rules={"inner": None}, example=x, qat="ste").train()
+    with pytest.raises(nx.NumericsError, match="checkpoint a module"):
+        one(x).square().sum().backward()
+
+
+def test_a_frozen_model_trains_nothing_in_silence():
+    m, x = model("linear")
+    m.requires_grad_(False)
+    for mode in MODES:
+        one = nx.freeze(nx.wrap(m, "int8", example=x, mode=mode))
+        one.eval()
+        with pytest.raises(nx.NumericsError, match=r"0.weight.*nothing of this model can be trained"):
+            one.train()
+    lora, x = model("lora")
+    one = nx.freeze(nx.wrap(lora, "int8", rules={"a": None, "b": None}, example=x)).train()
+    one(*x).sum().backward()
+    assert one.b.weight.grad is not None
+
+
+def test_values_are_kept_packed():
+    m, x = model("linear")
+    one = nx.wrap(m, "mxfp4", example=x)
+    y = run(one, x)
+    nx.freeze(one, keep="values")
+    assert type(one[0].weight) is nn.Parameter
+    assert equal(run(one, x), y)
+
+
+def test_a_model_is_packed_in_place_without_a_word(capsys):
+    m, x = model("encoder_decoder")
+    y = run(nx.wrap(m, "mxfp4", rules={nn.Embedding: "int8"}, example=x), x)
+    one = nx.quantize_(m, "mxfp4", rules={nn.Embedding: "int8"}, example=x)
+    assert one is m
+    assert equal(run(m, x), y)
+    assert m.words.weight is m.lm_head.weight
+    assert "13 of 27 tensors quantized" in capsys.readouterr().out
+    assert "weight=mxfp4" in repr(m)
+    assert "weight=int8" in repr(m)
+
+
+# ---- what goes wrong --------------------------------------------------------------------------------
+
+
+def test_a_scale_that_nobody_found_is_used():
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", activations="int8", observer="min_max", example=x)
+    with pytest.raises(nx.NumericsError, match=r"0:linear\[0\] has no scale yet"):
+        one(*x)
+    with pytest.raises(nx.NumericsError, match="never got a scale"):
+        nx.freeze(one)
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        ([], "no batch came"),
+        ([torch.full((2, 32), torch.nan)], "NaN"),
+        ([torch.ones(0, 32)], "empty"),
+        (torch.ones(2, 32), "batches is"),
+        ([3], "int"),
+    ],
+)
+def test_calibration_from_nothing_leaves_a_scale(batches, said):
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", activations="int8", observer="min_max", example=x)
+    with pytest.raises(nx.NumericsError, match=said):
+        nx.calibrate(one, batches)
+    with pytest.raises(nx.NumericsError, match="no scale yet"):
+        one(*x)
+
+
+def test_a_branch_that_no_batch_reached_has_a_scale():
+    m, x = model("branches")
+    one = nx.wrap(m, "int8", activations="int8", observer="min_max", example=x)
+    with pytest.raises(nx.NumericsError, match=r"no batch reached [ab]:linear"):
+        nx.calibrate(one, [x])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"qat": "qat"}, "tqt"),
+        ({"qat": "tqt", "weights": "mxfp4"}, "integer formats"),
+        ({"qat": "tqt", "weights": nx.QuantSpec("int8", scheme="per_channel(0)")}, "one threshold"),
+        ({"qat": "lsq", "weights": nx.QuantSpec("int8", symmetric=False)}, "symmetric"),
+        ({"threshold_init": "_3SD"}, "belongs to qat='tqt'"),
+        ({"qat": "tqt", "threshold_init": "_4SD"}, "_3SD"),
+        ({"weights": None}, "quantizes nothing"),
+    ],
+)
+def test_an_option_of_wrapping_is_taken_in_silence(options, said):
+    m, x = model("linear")
+    with pytest.raises(nx.NumericsError, match=said):
+        nx.wrap(m, **{"weights": "int8", "example": x, **options})
+
+
+def test_a_model_that_is_no_graph_says_why():
+    class Data(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(32, 8)
+
+        def forward(self, x):
+            return self.a(x) if x.sum() > 0 else x
+
+    x = torch.ones(2, 32)
+    with pytest.raises(nx.NumericsError, match=r"GuardOnDataDependent.*eager_mode"):
+        nx.wrap(Data(), "int8", example=x, mode="fx_graph_mode")
+    assert nx.wrap(Data(), "int8", example=x)(x).shape == (2, 8)
+
+
+def test_wrapping_twice_quantizes_twice():
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", example=x)
+    for wrong, said in (
+        (lambda: nx.wrap(one, "int4", example=x), "wrapped already"),
+        (lambda: nx.freeze(m), "not wrapped"),
+        (lambda: nx.freeze(nx.freeze(one)), "frozen already"),
+        (lambda: nx.unwrap(one), "frozen"),
+        (lambda: nx.calibrate(nx.wrap(m, "int8", example=x), [x]), "nothing waits"),
+        (lambda: nx.wrap(m, nx.plan(m, "int8", example=x), rules={}), "beside a Plan"),
+        (lambda: nx.freeze(nx.wrap(m, "int8"), keep="float"), "packed"),
+    ):
+        with pytest.raises(nx.NumericsError, match=said):
+            wrong()
+
+
+def test_a_wrapped_model_is_not_pickled():
+    for name in ("linear", "lstm"):
+        _, x, one = wrapped(name, MODES[0], activations="int8")
+        buffer = io.BytesIO()
+        torch.save(one, buffer)
+        buffer.seek(0)
+        other = torch.load(buffer, weights_only=False)
+        assert equal(run(other, x), run(one, x))
+        assert equal(run(nx.freeze(other), x), run(one, x))
