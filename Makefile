@@ -17,7 +17,7 @@ QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(add
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
 	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 
-.PHONY: demo test quick test-only check verify fuzz platforms quality bench compile runtimes peers clean
+.PHONY: demo test quick test-only check verify fuzz platforms quality bench qat compile runtimes peers clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
@@ -68,6 +68,10 @@ quality: $(STAMP) ## what each format costs four pretrained models: an hour or t
 
 bench: $(PEERS)/.numerics ## what it costs, beside peers and the memory ceiling
 	$(PEERS)/bin/python -m bench
+
+qat: $(PEERS)/.numerics ## training with quantization: digits, docs/qat.md; the toy of TQT, docs/pictures/tqt_toy.png
+	$(PEERS)/bin/python -m bench.bench_qat
+	$(PEERS)/bin/python -m bench.toy_tqt
 
 # An environment beside ours, since peers want what we do not.  microxcaling and tensorcast have no package:
 # they are judged where PYTHONPATH leads to their sources.

@@ -28,7 +28,8 @@ def test_every_file_is_run():
         "vectors",
         "conform",
         "commits",
-    }  # these six are commands of their own
+        "qat",
+    }  # these seven are commands of their own
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -61,6 +62,37 @@ def test_the_bench_of_vectors_runs():
     command = [sys.executable, "-m", "bench.bench_vectors", *options]
     found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=LIMIT)
     assert found.stdout.splitlines()[-1].startswith("fp8_e4m3 | a device in C | verify: ")
+
+
+def test_the_bench_of_training_goes_on_where_it_ended(tmp_path):
+    pytest.importorskip("sklearn")
+    table = tmp_path / "qat.md"
+    options = [
+        "--seeds",
+        "1",
+        "--epochs",
+        "0",
+        "--only",
+        "mlp int2",
+        "--out",
+        str(tmp_path),
+        "--page",
+        str(table),
+    ]
+    command = [sys.executable, "-m", "bench.bench_qat", *options]
+    first, again = (
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=LIMIT).stdout
+        for _ in range(2)
+    )
+    assert [line.split(":")[0] for line in first.splitlines()[:3]] == [
+        f"{count}/3 mlp 0 int2 int4 {method}" for count, method in enumerate(("ste", "tqt", "lsq"), 1)
+    ]
+    assert again == "".join(first.splitlines(keepends=True)[3:])
+    assert (
+        "Each of the 3 models was frozen to packed weights; 3 of them then gave the same bits."
+        in table.read_text(encoding="utf-8")
+    )
+    assert len(json.loads((tmp_path / "qat.json").read_text(encoding="utf-8"))["runs"]) == 3
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")

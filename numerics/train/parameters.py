@@ -77,7 +77,7 @@ def freeze_thresholds(model: nn.Module, frozen: bool = True) -> nn.Module:
     """
     frozen = truth("frozen", frozen)
     for parameter in thresholds(model):
-        parameter.requires_grad_(not frozen)
+        parameter.requires_grad = not frozen  # the method is refused to what has seen no batch
         if frozen:
             parameter.grad = None  # an optimizer would go on with what momentum and decay say
     return model

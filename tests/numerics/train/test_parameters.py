@@ -135,6 +135,19 @@ def test_frozen_thresholds_stay_while_weights_learn(qat, mode):
     assert all(not torch.equal(a, b) for a, b in zip(train.thresholds(made), before[0], strict=True))
 
 
+def test_what_is_frozen_before_the_first_batch_begins_and_stays():
+    """torch refuses requires_grad_() of a parameter that has not begun."""
+    made = nn.Sequential(nn.Linear(8, 8), train.TQT("int8"))
+    train.freeze_thresholds(made)
+    optimizer = torch.optim.Adam(train.parameter_groups(made, lr=0.1), lr=0.1)
+    made(X).square().sum().backward()
+    (ours,) = before = train.thresholds(made)
+    assert not ours.requires_grad
+    before = copies(before)
+    optimizer.step()
+    assert torch.equal(ours, before[0])
+
+
 def test_an_optimizer_with_momentum_does_not_move_what_is_frozen():
     """Adam goes on with what it remembers where a gradient is left."""
     made = wrapped("tqt")
