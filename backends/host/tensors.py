@@ -177,6 +177,8 @@ def number_of(x: Any) -> float:
     import torch
 
     check_storage(x)
+    if x.is_meta:
+        raise NumericsError("a number on meta has no value; a tensor's scale is one")
     return number_of_bits(int(x.view(torch.int32)))
 
 

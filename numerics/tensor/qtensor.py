@@ -120,7 +120,7 @@ class QTensor:
     def codes(self) -> Any:
         """The codes in the tensor's shape, unpacked: uint8, or uint16 for more than 8 bits."""
         if self.spec.blocked:
-            return self.blocks.codes
+            return self.blocks_alone.codes
         return self.spec.element.unpack(self.packed, tuple(self.shape))
 
     @property
@@ -131,7 +131,17 @@ class QTensor:
         """
         if not self.spec.blocked:
             raise NumericsError(f"{self.format} is not a block format")
-        tensor_scale = None if self.tensor_scale is None else number_of(self.tensor_scale)
+        return self._unpacked(None if self.tensor_scale is None else number_of(self.tensor_scale))
+
+    @property
+    def blocks_alone(self) -> Blocks:
+        """The same without the scale of the tensor where that is one itself: to read it is to wait for it.
+
+        On "meta" it has no value, and the codes can still be had.
+        """
+        return self._unpacked(None) if is_tensor(self.tensor_scale) else self.blocks
+
+    def _unpacked(self, tensor_scale: float | None) -> Blocks:
         return self.spec.block.unpack(
             self.packed, tuple(self.shape), axis=cast(int, self.axis), scale=self.shared,
             tensor_scale=tensor_scale,

@@ -37,8 +37,8 @@ class Quantized(Protocol):
         """Unpacked, in the tensor's shape."""
 
     @property
-    def blocks(self) -> Blocks:
-        """Codes and what blocks share."""
+    def blocks_alone(self) -> Blocks:
+        """Codes and what blocks share, without the scale of a tensor."""
         ...
 
     def with_parts(
@@ -193,7 +193,7 @@ def _taken(
 
 
 def _packed_blocks(q: Quantized, spec: QuantSpec, elements: Index, shared: Index) -> Any:
-    whole = q.blocks
+    whole = q.blocks_alone
     micro = None if whole.microexponents is None else whole.microexponents[shared]
     codes, scale = whole.codes[elements], whole.scale[shared]
     return spec.block.pack(Blocks(spec.block, cast(int, spec.axis), codes, scale, micro))

@@ -412,6 +412,20 @@ def test_room_for_no_rows_had_no_size():
         assert made.shape == (3, *shape[1:])
 
 
+@pytest.mark.parametrize("d", ["nvfp4", nx.block_format(block=3, element="fp4", scale="fp8_e4m3")], ids=str)
+def test_codes_and_parts_on_meta_waited_for_the_scale_of_the_tensor(d):
+    """It is a number there, and has none; they do not need it."""
+    q = nx.quantize(torch.zeros((4, 33), device="meta"), d)
+    assert q.codes.shape == (4, 33)
+    assert (q[1:3].shape, q[::2].shape, q[0].shape) == ((2, 33), (2, 33), (33,))
+    assert q[:, :48].dequantize().device.type == "meta"
+    for call in (lambda: q.blocks, lambda: as_arrays(q)):
+        with pytest.raises(nx.NumericsError, match="on meta"):
+            call()
+    real = nx.quantize(data(shape=(4, 33)), d)
+    assert_same_bits(real.codes, as_array(real.blocks.codes))
+
+
 def test_a_fake_tensor_was_read_at_whatever_address_it_had():
     """It says that it lies on the CPU: values came from there, were written there, and were saved."""
     from torch._subclasses import FakeTensorMode

@@ -313,11 +313,13 @@ def test_a_qtensor_is_a_sequence_of_its_rows():
         len(nx.quantize(1.0, "int4"))
 
 
-@pytest.mark.parametrize(
-    "other",
-    ["x", b"x", None, object(), np.array(["a", "b"]), np.zeros(2, "M8[s]"), 1.0, [1.0, 3.0]],
-    ids=repr,
-)
+OTHERS = {
+    "text": "x", "bytes": b"x", "None": None, "object": object(), "texts": np.array(["a", "b"]),
+    "dates": np.zeros(2, "M8[s]"), "number": 1.0, "list": [1.0, 3.0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
 def test_a_comparison_with_what_is_no_number_raised(other):
     """NumPy's arrays answer it: nothing equals that."""
     q = nx.quantize([1.0, 2.0], "int4")

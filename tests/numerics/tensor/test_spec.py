@@ -244,7 +244,9 @@ def test_a_tensor_takes_no_spec_that_its_parts_do_not_fit(other):
 
 
 @pytest.mark.parametrize(
-    "door", [QuantSpec, nx.quantize, nx.fake_quantize, nx.observe.MinMax, nx.observe.Observer], ids=repr
+    "door",
+    [QuantSpec, nx.quantize, nx.fake_quantize, nx.observe.MinMax, nx.observe.Observer],
+    ids=lambda door: door.__name__,
 )
 def test_a_default_was_another_at_another_door(door):
     parameters = inspect.signature(door).parameters
