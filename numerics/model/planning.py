@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from numerics.formats.errors import NumericsError, one_of, truth, warn
 from numerics.model import exported
@@ -116,6 +117,12 @@ class _Planner:
 
     def made(self, example: Any) -> Plan:
         """The plan."""
+        lazy = [name for name, x in self.model.named_parameters() if is_lazy(x)]
+        if lazy:
+            raise NumericsError(
+                f"{', '.join(lazy[:4])} have no shape yet, and looking at a model changes nothing: "
+                "call it once before"
+            )
         if example is None:
             self._check_without_example()
             self.found = looked_at(self.model)
@@ -148,13 +155,11 @@ class _Planner:
         if self.mode == "eager_mode" and not (self.found.fused or self.found.regions or silent):
             return
         try:
-            root = exported.export(self.model, example)
+            exported.seen(exported.export(self.model, example), self.model, self.found)
         except NumericsError as wrong:
             if self.mode == "fx_graph_mode":
                 raise
             self.closed = str(wrong)
-            return
-        exported.seen(root, self.model, self.found)
 
     def _check_unknown(self) -> None:
         wrong = {}

@@ -198,6 +198,7 @@ class Running:
 
     def __init__(self, model: nn.Module) -> None:
         self.names: list[str] = []
+        self.last = ""
         self.calls: Counter[str] = Counter()
         self._handles: list[Any] = []
         for name, module in model.named_modules():
@@ -208,6 +209,7 @@ class Running:
         def enter(*_: Any) -> None:
             if not torch.compiler.is_dynamo_compiling():
                 self.names.append(name)
+                self.last = name
                 self.calls[name] += 1
 
         return enter
@@ -343,12 +345,23 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def traced(model: nn.Module, example: Any) -> Found:
-    """What one forward of the model does with its parameters and with what it computes."""
+    """What one forward of the model does with its parameters and with what it computes.
+
+    Raises NumericsError where the model does not run on the example: another shape, type or device.
+    """
     args, kwargs = arguments(example)
     found, running = Found(), Running(model)
     try:
         with as_in_use(model), _Watching(model, running, found) as watching:
             out = model(*args, **kwargs)
+    except NumericsError:
+        raise
+    except Exception as wrong:
+        words = " ".join(str(wrong).split())
+        raise NumericsError(
+            f"the model does not run on the example: {type(wrong).__name__} in or after "
+            f"{running.last or 'its own forward'}: {words:.400}"
+        ) from wrong
     finally:
         running.close()
     found.calls = running.calls

@@ -235,3 +235,13 @@ def test_a_module_that_never_ran_is_not_told():
     assert row(plan, "idle").reason == "never called"
     with pytest.raises(nx.NumericsError, match="never used"):
         nx.plan(m, "int8", rules={"idle": "int4"}, example=torch.ones(1, 32))
+
+
+def test_an_example_that_does_not_fit_is_told_in_torchs_words_alone():
+    m, _ = model("linear")
+    for x in (torch.ones(1, 31), torch.ones(1, 32, device="meta"), torch.ones(1, 32, dtype=torch.float64)):
+        with pytest.raises(nx.NumericsError, match=r"does not run on the example: .* in or after 0: "):
+            nx.plan(m, "int8", example=x)
+    lazy = nn.Sequential(nn.LazyLinear(8))
+    with pytest.raises(nx.NumericsError, match=r"0\.weight, 0\.bias have no shape yet"):
+        nx.plan(lazy, "int8", example=torch.ones(1, 32))
