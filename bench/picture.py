@@ -42,9 +42,7 @@ def draw(rows: list[Row], path: Path) -> None:
         shown = [row for row in rows if row.threads == most and belongs(row.case)]
         sizes, ours = _line(shown, lambda row: row.of_ceiling)
         panel.axhline(100, color=LIMIT, linewidth=1, linestyle="--", label="memory ceiling")
-        panel.fill_between(
-            sizes, *zip(*((min(at), max(at)) for at in ours), strict=True), color=OURS, alpha=0.15
-        )
+        panel.fill_between(sizes, [min(at) for at in ours], [max(at) for at in ours], color=OURS, alpha=0.15)
         panel.plot(sizes, [median(at) for at in ours], color=OURS, linewidth=2.5, label="numerics")
         names = sorted({name for row in shown for name in row.peers})
         for name, colour in zip(names, PEERS, strict=False):

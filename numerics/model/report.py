@@ -19,12 +19,13 @@ from numerics.backends.host.tensors import as_array
 from numerics.formats.errors import NumericsError
 from numerics.model import eager
 from numerics.model.folding import fold
+from numerics.model.places import check_model
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import Learned, Quantizer, Static, quantizers
 from numerics.model.rows import Row, described, stored_bytes
 from numerics.model.rules import spec_of
-from numerics.model.trace import arguments, as_in_use
+from numerics.model.trace import arguments, as_in_use, batches_of
 from numerics.model.wrapping import shared_copy, state_of, wrap
 from numerics.tensor.qtensor import ErrorSums
 from numerics.view.screen import Screen
@@ -133,7 +134,7 @@ def report(
     rows = _by_layer(state.plan)
     judged = _Judged({name: _Sums() for name in rows}, {c: norm for norm, c in state.plan.fold.items()})
     count = 0
-    for batch in batches:
+    for batch in batches_of(batches):
         _run_pair(twin, reference, batch, judged)
         count += 1
     if not count:
@@ -333,7 +334,9 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
     """
     sums, equal, count = ErrorSums(), True, 0
     hits = rows = 0
-    for batch in batches:
+    for model in (a, b):
+        check_model("compare", model)
+    for batch in batches_of(batches):
         x, y = (_floats(_output(model, batch)) for model in (a, b))
         if not x or [one.shape for one in x] != [one.shape for one in y]:
             raise NumericsError(
@@ -425,9 +428,11 @@ def sweep(
     >>> [row.format for row in sweep(model, ["mx4", "mx9", "mxfp4"], [x]).rows][0]
     'mx9'
     """
-    batches = list(batches)
+    check_model("sweep", model)
+    batches = list(batches_of(batches))
     if not batches:
         raise NumericsError("no batch came: batches= is empty")
+    arguments(batches[0])
     rows, refused = [], {}
     for one in formats:
         try:

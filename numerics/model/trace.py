@@ -6,7 +6,7 @@ No numbers change, and nothing stays behind on the model.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -188,6 +188,13 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         f"an example is a tuple of arguments, a mapping of named ones, or one tensor; not "
         f"{type(example).__name__}"
     )
+
+
+def batches_of(came: Any) -> Iterable[Any]:
+    """The batches that came; raises NumericsError for one batch in their place, and for what has none."""
+    if isinstance(came, (Tensor, str, bytes, Mapping)) or not isinstance(came, Iterable):
+        raise NumericsError(f"batches is a list or an iterator of batches, not a {type(came).__name__}")
+    return came
 
 
 # ---- which module runs ----------------------------------------------------------------------------

@@ -13,10 +13,11 @@ from torch.fx import GraphModule
 from numerics.formats.errors import NumericsError, one_of
 from numerics.model import eager, graph
 from numerics.model.folding import fold
+from numerics.model.places import check_model
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
-from numerics.model.trace import arguments, as_in_use
+from numerics.model.trace import arguments, as_in_use, batches_of
 from numerics.train import THRESHOLD_INIT
 
 STATE = "numerics_state"
@@ -130,6 +131,7 @@ def _graph(copied: nn.Module, made: Plan, every: dict[Any, nn.Module], qat: str 
 
 
 def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
+    check_model("wrap", model)
     if isinstance(came, Plan):
         if options:
             raise NumericsError(
@@ -276,10 +278,8 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
 
 
 def _run_all(model: nn.Module, batches: Iterable[Any]) -> int:
-    if isinstance(batches, (Tensor, str, bytes)) or not isinstance(batches, Iterable):
-        raise NumericsError(f"batches is a list or an iterator of batches, not a {type(batches).__name__}")
     count = 0
-    for batch in batches:
+    for batch in batches_of(batches):
         for x in _floats(batch):
             if bool(torch.isnan(x).any()):
                 raise NumericsError(f"batch {count} has NaN: no scale can be found from it")

@@ -21,6 +21,19 @@ from numerics import conform, interop, layouts, observe, train
 from numerics.formats.rounding import BlockOptions
 
 FILES = {"load", "load_into", "save"}  # what paths may be is tested where files are
+MODELS = {
+    "calibrate",
+    "compare",
+    "footprint",
+    "freeze",
+    "plan",
+    "quantize_",
+    "report",
+    "sweep",
+    "unwrap",
+    "wrap",
+}
+"""What takes models has what nobody should give beside its other tests."""
 DTYPES = (nx.fp6_e2m3, nx.int8, nx.mxfp4, nx.nvfp4, nx.mx6)
 
 
@@ -127,8 +140,8 @@ SPECIAL = {
     "interop.from_native_packed": lambda kind: {
         "x": torch.zeros(3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)},
     "interop.to_native_packed": lambda kind: {"packed": torch.zeros(3, dtype=torch.uint8), "dtype": "fp4"},
-    "interop.from_gguf": lambda kind: {"blocks": kind(np.zeros((2, 17), np.uint8))},
-    "layouts.from_gguf": lambda kind: {"blocks": kind(np.zeros((2, 17), np.uint8))},
+    "interop.from_gguf": lambda kind: {"blocks": kind(np.zeros((2, 17), np.uint8)), "kind": "MXFP4"},
+    "layouts.from_gguf": lambda kind: {"blocks": kind(np.zeros((2, 17), np.uint8)), "kind": "MXFP4"},
     "QTensor.dequantize": lambda kind: {"dtype": "float32"},
     "CUBLAS.restore": lambda kind: {"shape": (2, 4)},
     **{f"{d}.{verb}": lambda kind, d=d: {"blocks": d.encode(kind(np.linspace(-2, 2, 16, dtype=np.float32)))}
@@ -154,6 +167,7 @@ SPECIAL["transcode"] = lambda kind: {"dtype": "int8"}
 SPECIAL["QuantSpec.parse"] = lambda kind: {"text": nx.QuantSpec("int8").text}
 SPECIAL["train.lsq"] = lambda kind: {"scale": torch.tensor(0.5)}
 SPECIAL["interop.to_gguf"] = lambda kind: {"q": nx.quantize(kind(np.ones((2, 32), np.float32)), "mxfp4")}
+SPECIAL["interop.gguf_type"] = SPECIAL["interop.to_gguf"]
 SPECIAL["layouts.pack_words"] = lambda kind: {"codes": kind(np.zeros(32, np.uint8))}
 
 
@@ -199,7 +213,7 @@ def first(kind, x):
 
 def callables():
     """Everything public that can be called, by a name."""
-    found = {name: getattr(nx, name) for name in nx.__all__ if name not in FILES}
+    found = {name: getattr(nx, name) for name in nx.__all__ if name not in FILES | MODELS}
     found = {
         name: thing
         for name, thing in found.items()
@@ -216,7 +230,8 @@ def callables():
         found |= {f"observe.{name}.{verb}": getattr(watching(name), verb) for verb in ("observe", "restore")}
         if getattr(observe, name).mergeable:
             found[f"observe.{name}.merge"] = watching(name).merge
-    found |= {f"train.{name}": getattr(train, name) for name in train.__all__ if name != "THRESHOLD_INIT"}
+    others = {"THRESHOLD_INIT", "freeze_thresholds", "parameter_groups", "thresholds"}
+    found |= {f"train.{name}": getattr(train, name) for name in train.__all__ if name not in others}
     for kind in (train.TQT, train.LSQ):
         found |= {
             f"train.{kind.__name__}.{verb}": getattr(learned(kind), verb) for verb in ("forward", "quantize")

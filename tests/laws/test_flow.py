@@ -26,9 +26,9 @@ GROUPS = nx.per_group(128)
 FLOWS = {  # the call, and how often it may change file
     "encode": (lambda: nx.fp8_e4m3.encode(ARRAY), 16),
     "encode, torch": (lambda: nx.fp8_e4m3.encode(TENSOR), 33),
-    "quantize": (lambda: nx.quantize(ARRAY, "int4", scheme=GROUPS), 43),
-    "quantize, torch": (lambda: nx.quantize(TENSOR, "int4", scheme=GROUPS), 46),
-    "fake_quantize, torch": (lambda: nx.fake_quantize(TENSOR, "int4", scheme=GROUPS), 45),
+    "quantize": (lambda: nx.quantize(ARRAY, "int4", scheme=GROUPS), 46),
+    "quantize, torch": (lambda: nx.quantize(TENSOR, "int4", scheme=GROUPS), 49),
+    "fake_quantize, torch": (lambda: nx.fake_quantize(TENSOR, "int4", scheme=GROUPS), 48),
     "dequantize": (nx.quantize(ARRAY, "int4", scheme=GROUPS).dequantize, 22),
     "dequantize, torch": (nx.quantize(TENSOR, "int4", scheme=GROUPS).dequantize, 47),
 }

@@ -35,7 +35,7 @@ def run(m, x):
 
 def batches(name):
     torch.manual_seed(1)
-    return [MODELS[name][1]() for _ in range(8)]
+    return [MODELS[name][1]() for _ in range(24)]
 
 
 def wrapped(name, mode, **options):
@@ -412,3 +412,42 @@ def test_a_wrapped_model_is_not_pickled():
         other = torch.load(buffer, weights_only=False)
         assert equal(run(other, x), run(one, x))
         assert equal(run(nx.freeze(other), x), run(one, x))
+
+
+@pytest.mark.parametrize("odd", [None, 3, "model", torch.ones(3), nn.Linear, [nn.Linear(2, 2)], {}])
+def test_what_is_no_model_is_taken_for_one(odd):
+    m, x = model("linear")
+    for wrong in (
+        lambda: nx.plan(odd, "int8"),
+        lambda: nx.wrap(odd, "int8"),
+        lambda: nx.wrap(odd, nx.plan(m, "int8", example=x)),
+        lambda: nx.quantize_(odd, "int8"),
+        lambda: nx.calibrate(odd, [x]),
+        lambda: nx.freeze(odd),
+        lambda: nx.unwrap(odd),
+        lambda: nx.report(odd),
+        lambda: nx.report(nx.wrap(m, "int8", example=x), 3 if odd is None else odd),
+        lambda: nx.compare(odd, m, [x]),
+        lambda: nx.compare(m, odd, [x]),
+        lambda: nx.sweep(odd, ["int8"], [x]),
+        lambda: nx.footprint(odd),
+        lambda: nx.train.thresholds(odd),
+        lambda: nx.train.parameter_groups(odd),
+        lambda: nx.train.freeze_thresholds(odd),
+    ):
+        with pytest.raises(nx.NumericsError):
+            wrong()
+
+
+@pytest.mark.parametrize("odd", [3, "batch", torch.ones(2, 32), {"input": torch.ones(2, 32)}, [3], []])
+def test_what_is_no_list_of_batches_is_taken_for_one(odd):
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", activations="int8", observer="min_max", example=x)
+    for wrong in (
+        lambda: nx.calibrate(one, odd),
+        lambda: nx.report(nx.wrap(m, "int8", example=x), m, odd),
+        lambda: nx.compare(m, m, odd),
+        lambda: nx.sweep(m, ["int8"], odd),
+    ):
+        with pytest.raises(nx.NumericsError):
+            wrong()
