@@ -144,8 +144,7 @@ def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
     if "forward" in module.__dict__:
         raise NumericsError(
             f"a {type(module).__name__} has a forward of its own instead of its class's (as accelerate's "
-            f"hooks "
-            "make it): wrap the model before that is put there"
+            "hooks make it): wrap the model before that is put there"
         )
     module.__class__ = quantized_class(base_of(module), leaves)  # type: ignore[arg-type]
 
@@ -154,9 +153,7 @@ def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
 
 
 class _Sites(TorchFunctionMode):
-    """Quantizes the arguments of the products in one module's own forward; those of its children are
-    theirs.
-    """
+    """Quantizes what goes into the products of one module's own forward; its children have their own."""
 
     def __init__(self, module: Any) -> None:
         super().__init__()
@@ -182,14 +179,11 @@ class _Sites(TorchFunctionMode):
         return out if leaving is None else getattr(self.module, leaving)(out)
 
     def _check_checkpoint(self, name: str) -> None:
-        """Raises NumericsError in a function that runs again without this mode: its gradient would be
-        wrong.
-        """
+        """Raises NumericsError in a function that runs again without this mode: its gradient were wrong."""
         if _checkpointing() is not self.hook or _reentrant(self.module):
             raise NumericsError(
-                f"{type(self.module).__name__}: {name} runs inside torch.utils.checkpoint of a function "
-                f"of its "
-                "forward, which runs again for its gradient when nothing quantizes; checkpoint a module "
+                f"{type(self.module).__name__}: {name} runs inside torch.utils.checkpoint of a function of "
+                "its forward, which runs again for its gradient when nothing quantizes; checkpoint a module "
                 "instead"
             )
 
@@ -247,8 +241,7 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.M
     if alone:
         raise NumericsError(
             f"only mode='fx_graph_mode' reaches {', '.join(alone[:6])}{' ...' if alone[6:] else ''}: they "
-            f"are "
-            "inside fused functions or regions of control flow; a rule {name: {'activations': None}} "
+            "are inside fused functions or regions of control flow; a rule {name: {'activations': None}} "
             "leaves them"
         )
     modules = dict(model.named_modules(remove_duplicate=False))

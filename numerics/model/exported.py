@@ -22,6 +22,8 @@ from numerics.model.trace import (
     Use,
     arguments,
     axes_of,
+    factors_in,
+    named_tensors,
     shape_of,
     tensors_of,
 )
@@ -133,7 +135,7 @@ def _owner(
 ) -> str | None:
     """The module of one product whose parameter is a factor: of a region torch knows the caller only."""
     for _, came, _ in factors:
-        for x in came if isinstance(came, (list, tuple)) else [came]:
+        for x in factors_in(came):
             origin = origins.get(x) if isinstance(x, Node) else None
             if origin is not None:
                 name = origin.names[0].rpartition(".")[0]
@@ -225,9 +227,7 @@ def seen(root: GraphModule, model: nn.Module, found: Found) -> None:
 
 def _biases(made: Made, origin: Any, found: Found) -> None:
     """Notes the parameters that a product takes and does not multiply with."""
-    factors = {
-        x for _, came, _ in made.factors for x in (came if isinstance(came, (list, tuple)) else [came])
-    }
+    factors = {x for _, came, _ in made.factors for x in factors_in(came)}
     for x in made.node.all_input_nodes:
         made_of = None if x in factors else origin(x)
         if made_of is not None:
@@ -254,9 +254,6 @@ def graphs(root: GraphModule) -> list[GraphModule]:
 def _names_of_ties(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Every name of each tensor, by each of them."""
     every: dict[int, list[str]] = {}
-    for name, x in [
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    ]:
+    for name, x in named_tensors(model):
         every.setdefault(id(x), []).append(name)
     return {name: tuple(names) for names in every.values() for name in names}

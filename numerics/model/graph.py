@@ -23,6 +23,8 @@ QUANTIZERS = "quantizers"
 
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
+STATE = "numerics_state"
+"""Under that name a wrapped model keeps what it was made of."""
 TRAINING = "training"
 """In a graph's notes: was the model in training, where that makes a difference?"""
 
@@ -56,7 +58,7 @@ class QuantizedGraph(GraphModule):
 
 def check_trainable(model: nn.Module, mode: bool, notes: Mapping[str, Any]) -> None:
     """Raises NumericsError where a frozen model, with nothing else to train, is put into training."""
-    state = notes.get("numerics_state")
+    state = notes.get(STATE)
     if not mode or state is None or not state.frozen or any(x.requires_grad for x in model.parameters()):
         return
     first = next(iter(state.plan.parameters))
@@ -69,7 +71,7 @@ def check_trainable(model: nn.Module, mode: bool, notes: Mapping[str, Any]) -> N
 
 def part_from_original(model: nn.Module, notes: Mapping[str, Any]) -> None:
     """Gives a model parameters and buffers of its own, of the same values, before they are moved."""
-    state = notes.get("numerics_state")
+    state = notes.get(STATE)
     if state is None or not state.shares:
         return
     state.shares = False
@@ -207,9 +209,8 @@ def _without_copies(root: GraphModule) -> None:
     """Computes once what is computed several times from the same: an input of three products is quantized
     once.
     """
-    alike: dict[tuple[Any, ...], Node] = {}
     for graph in exported.graphs(root):
-        alike.clear()
+        alike: dict[tuple[Any, ...], Node] = {}
         for node in list(graph.graph.nodes):
             if node.op != "call_function" or node.target is not torch.ops.numerics.fake_quantize.default:
                 continue

@@ -16,8 +16,7 @@ from numerics.model.places import Place, check_model, folded, replace, stored
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.parts import PARTS
 from numerics.view.screen import Screen
-from numerics.view.table import Column as _Column
-from numerics.view.table import Table, name_column
+from numerics.view.table import Column, Table, name_column
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -157,7 +156,7 @@ class Footprint:
         return sum(share.nbytes for share in self.shares)
 
     def __str__(self) -> str:
-        columns = [name_column("format"), *map(_Column, ("tensors", "values", "bits a value", "bytes"))]
+        columns = [name_column("format"), *map(Column, ("tensors", "values", "bits a value", "bytes"))]
         table = Table(columns)
         every = Share(
             "all", *(sum(getattr(s, k) for s in self.shares) for k in ("tensors", "values", "nbytes"))

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from numerics.formats.errors import NumericsError, one_of, truth, warn
 from numerics.model import exported
+from numerics.model.places import check_model
 from numerics.model.plan import DEVICES, MODES, Plan
 from numerics.model.rows import Row, stored_bytes
 from numerics.model.rules import UNSET, Asked, Rule, observer_of, rules_of, spec_of
@@ -71,8 +72,7 @@ def plan(
     0.bias - a bias
     2.weight int8 rule 2
     """
-    if not isinstance(model, nn.Module):
-        raise NumericsError(f"a plan is made of a torch.nn.Module, not of a {type(model).__name__}")
+    check_model("plan", model)
     request = _Request(
         {"weights": spec_of("weights", weights), "activations": spec_of("activations", activations),
          "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases)},
@@ -173,9 +173,8 @@ class _Planner:
         if wrong:
             raise NumericsError(
                 f"operations that are not known here: {'; '.join(list(wrong.values())[:5])}. Whether they "
-                f"multiply "
-                f"is not decided by guessing: rules={{{next(iter(wrong))!r}: None}} keeps it, a format "
-                f"quantizes it"
+                f"multiply is not decided by guessing: rules={{{next(iter(wrong))!r}: None}} keeps it, a "
+                "format quantizes it"
             )
 
     def _owners(self, names: Sequence[str]) -> list[tuple[str, nn.Module | None]]:
@@ -227,8 +226,7 @@ class _Planner:
             if spec is not None and not uses:
                 raise NumericsError(
                     f"{names[0]}: rule {rule.said} quantizes it, and the example never used it; give an "
-                    f"example "
-                    "that does, or leave it out of the rule"
+                    "example that does, or leave it out of the rule"
                 )
             return spec, f"rule {rule.said}"
         return self._default(names, uses, role)

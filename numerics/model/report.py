@@ -1,6 +1,4 @@
-"""How good a quantized model is: layer by layer beside its reference, one model beside another, many
-formats.
-"""
+"""How good a quantized model is: layer by layer beside its reference, beside another, in many formats."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ from numerics.model.quantizers import Learned, Quantizer, Static, quantizers
 from numerics.model.rows import Row, described, stored_bytes
 from numerics.model.rules import spec_of
 from numerics.model.trace import arguments, as_in_use, batches_of
-from numerics.model.wrapping import shared_copy, state_of, wrap
+from numerics.model.wrapping import run, shared_copy, state_of, wrap
 from numerics.tensor.qtensor import ErrorSums
 from numerics.view.screen import Screen
 from numerics.view.table import Column, Table, name_column, text_column
@@ -137,8 +135,6 @@ def report(
     for batch in batches_of(batches):
         _run_pair(twin, reference, batch, judged)
         count += 1
-    if not count:
-        raise NumericsError("no batch came: batches= is empty, or an iterator that was used up")
     layers = [_layer(name, rows[name], judged.layers[name]) for name in rows]
     return Report(
         tuple(sorted(layers, key=lambda one: (one.local, one.cumulative))), judged.whole.error.sqnr, count
@@ -337,7 +333,7 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
     for model in (a, b):
         check_model("compare", model)
     for batch in batches_of(batches):
-        x, y = (_floats(_output(model, batch)) for model in (a, b))
+        x, y = (_floats(run(model, batch)) for model in (a, b))
         if not x or [one.shape for one in x] != [one.shape for one in y]:
             raise NumericsError(
                 f"the outputs do not correspond: shapes {[tuple(one.shape) for one in x]} and "
@@ -349,19 +345,8 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
             same = x[0].argmax(-1) == y[0].argmax(-1)
             hits, rows = hits + int(same.sum()), rows + same.numel()
         count += 1
-    if not count:
-        raise NumericsError("no batch came: batches= is empty, or an iterator that was used up")
     error = sums.error
     return Comparison(error.sqnr, error.max_error, equal, hits / rows if rows else 1.0, count)
-
-
-def _output(model: nn.Module, batch: Any) -> Any:
-    args, kwargs = arguments(batch)
-    if isinstance(model, GraphModule):
-        with torch.no_grad():
-            return model(*args, **kwargs)
-    with as_in_use(model):
-        return model(*args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -378,9 +363,7 @@ class Swept:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Formats by quality, best first; made by `sweep`.  refused: formats that could not be planned, and
-    why.
-    """
+    """Formats by quality, best first; made by `sweep`.  refused: those that cannot be planned, and why."""
 
     rows: tuple[Swept, ...]
     refused: dict[str, str]
@@ -430,8 +413,6 @@ def sweep(
     """
     check_model("sweep", model)
     batches = list(batches_of(batches))
-    if not batches:
-        raise NumericsError("no batch came: batches= is empty")
     arguments(batches[0])
     rows, refused = [], {}
     for one in formats:

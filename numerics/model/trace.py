@@ -122,7 +122,7 @@ class Found:
         computed: list[tuple[int, Seen]] = []
         weights: list[str] = []
         for place, came, axes in factors:
-            for x in came if isinstance(came, (list, tuple)) else [came]:
+            for x in factors_in(came):
                 shape = shape_of(x)
                 if shape is None:
                     continue
@@ -190,11 +190,21 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     )
 
 
-def batches_of(came: Any) -> Iterable[Any]:
-    """The batches that came; raises NumericsError for one batch in their place, and for what has none."""
+def batches_of(came: Any) -> Iterator[Any]:
+    """Each batch that came; raises NumericsError for one batch in their place, and where there is none."""
     if isinstance(came, (Tensor, str, bytes, Mapping)) or not isinstance(came, Iterable):
         raise NumericsError(f"batches is a list or an iterator of batches, not a {type(came).__name__}")
-    return came
+    empty = True
+    for batch in came:
+        empty = False
+        yield batch
+    if empty:
+        raise NumericsError("no batch came: batches= is empty, or an iterator that was used up")
+
+
+def factors_in(came: Any) -> Sequence[Any]:
+    """What stands at the place of a factor: one, or the list of them that recurrences take."""
+    return came if isinstance(came, (list, tuple)) else [came]
 
 
 # ---- which module runs ----------------------------------------------------------------------------
@@ -294,9 +304,7 @@ class _Watching(TorchFunctionMode):
         if name.startswith("conv") and isinstance(out, Tensor):
             self.made_by[id(out)] = module
             self.kept.append(out)
-        places = {
-            id(x) for _, came, _ in factors for x in (came if isinstance(came, (list, tuple)) else [came])
-        }
+        places = {id(x) for _, came, _ in factors for x in factors_in(came)}
         for x in tensors_of((args, kwargs)):
             made_of = self.origin(x)
             if made_of is not None and id(x) not in places:

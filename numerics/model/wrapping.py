@@ -13,15 +13,13 @@ from torch.fx import GraphModule
 from numerics.formats.errors import NumericsError, one_of
 from numerics.model import eager, graph
 from numerics.model.folding import fold
+from numerics.model.graph import STATE
 from numerics.model.places import check_model
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
 from numerics.model.trace import arguments, as_in_use, batches_of
 from numerics.train import THRESHOLD_INIT
-
-STATE = "numerics_state"
-"""The attribute of a wrapped model that says what it is."""
 
 
 class State:
@@ -107,7 +105,7 @@ def _wrapped(
     every: dict[Any, nn.Module] = {row.name: quantizer(row, qat, threshold_init) for row in made.rows
                                    if row.kind == "parameter" and row.spec}  # fmt: skip
     every |= {site: quantizer(row, qat, threshold_init) for site, row in made.sites.items()}
-    _begin_weights(copied, made, every)
+    _begin_weights(copied, every)
     if made.mode == "fx_graph_mode":
         wrapped = _graph(copied, made, every, qat)
     else:
@@ -156,9 +154,7 @@ def _check(model: nn.Module, plan: Plan, qat: str | None, threshold_init: str | 
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
-    """A copy of the modules that shares parameters and buffers; raises NumericsError where it cannot be
-    copied.
-    """
+    """A copy of the modules that shares parameters and buffers; raises NumericsError where there is none."""
     tensors = [*model.parameters(), *model.buffers()]
     try:
         return copy.deepcopy(model, {id(x): x for x in tensors})
@@ -169,7 +165,7 @@ def shared_copy(model: nn.Module) -> nn.Module:
         ) from wrong
 
 
-def _begin_weights(model: nn.Module, plan: Plan, every: dict[Any, nn.Module]) -> None:
+def _begin_weights(model: nn.Module, every: dict[Any, nn.Module]) -> None:
     for name, one in every.items():
         if isinstance(name, str) and isinstance(one, Learned):
             parameter = model.get_parameter(name)
@@ -185,7 +181,7 @@ def _begin_activations(wrapped: nn.Module, plan: Plan) -> None:
     for one in waiting:
         one.forward = _beginning(one)  # type: ignore[method-assign]
     try:
-        _run(wrapped, plan.example)
+        run(wrapped, plan.example)
     finally:
         for one in waiting:
             one.__dict__.pop("forward", None)
@@ -199,7 +195,8 @@ def _beginning(one: Learned) -> Any:
     return forward
 
 
-def _run(model: nn.Module, batch: Any) -> Any:
+def run(model: nn.Module, batch: Any) -> Any:
+    """What a model makes of a batch, in evaluation, without gradients; a graph has its mode for good."""
     args, kwargs = arguments(batch)
     if isinstance(model, GraphModule):
         with torch.no_grad():
@@ -227,13 +224,12 @@ def state_of(model: Any) -> State:
 
 
 def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
-    """Finds the scales that observers are planned for, by running batches through a wrapped model; returns
-    it.
+    """Runs batches through a wrapped model to find the scales that observers are planned for; returns it.
 
-    model: what `wrap` returned.  batches: each what the model is called with: a tuple of arguments, a
-        mapping of
-    named ones, or one tensor.  What is observed passes unquantized meanwhile; the rest is quantized.  Scales
-    that are learned begin with the first batch where the example has not given them.
+    model: what `wrap` returned.
+    batches: each what the model is called with: a tuple of arguments, a mapping of named ones, or one tensor.
+    What is observed passes unquantized meanwhile; the rest is quantized.  Scales that are learned begin with
+    the first batch where the example has not given them.
 
     Raises NumericsError where nothing waits for a scale, where no batch came or none reached an observer, and
     for a batch with NaN.  Then the model is as it was before.
@@ -260,9 +256,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     for begins in learned:
         begins.forward = _beginning(begins)  # type: ignore[method-assign]
     try:
-        count = _run_all(model, batches)
-        if not count:
-            raise NumericsError("no batch came: batches= is empty, or an iterator that was used up")
+        _run_all(model, batches)
         _check_watched(static)
         for one in static:
             one.found()
@@ -277,17 +271,14 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     return model
 
 
-def _run_all(model: nn.Module, batches: Iterable[Any]) -> int:
-    count = 0
-    for batch in batches_of(batches):
+def _run_all(model: nn.Module, batches: Iterable[Any]) -> None:
+    for count, batch in enumerate(batches_of(batches)):
         for x in _floats(batch):
             if bool(torch.isnan(x).any()):
                 raise NumericsError(f"batch {count} has NaN: no scale can be found from it")
             if x.numel() == 0:
                 raise NumericsError(f"batch {count} is empty: its shape is {tuple(x.shape)}")
-        _run(model, batch)
-        count += 1
-    return count
+        run(model, batch)
 
 
 def _floats(batch: Any) -> list[Tensor]:
@@ -350,7 +341,7 @@ def _packed(model: nn.Module, plan: Plan, keep: str) -> dict[int, Tensor]:
     """For the identity of each planned parameter what takes its place."""
     found: dict[int, Tensor] = {}
     holders = _holders(model, plan)
-    for name, _row in plan.parameters.items():
+    for name in plan.parameters:
         if name not in holders:
             continue
         parameter, one = holders[name]
