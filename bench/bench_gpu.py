@@ -13,10 +13,12 @@ import argparse
 import platform
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,11 +37,15 @@ from numerics.backends.partition import Partition
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import SIGN, Sweep
 from numerics.files.replacement import replace_file
-from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Draw, Rounding
+from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Rounding
 
-NONE = Draw()
 PACKAGES = ("torch", "triton", "numpy", "numba", "torchao", "triton_kernels", "flag_gems", "amd-quark")
 RANDOM_BLOCKS = 1 << 20
+
+
+def where() -> torch.device:
+    """The GPU; the CPU, where kernels are interpreted."""
+    return torch.device("cpu" if interpreting() else "cuda")
 
 
 # ---- proofs --------------------------------------------------------------------------------------
@@ -96,30 +102,60 @@ def conversion(name: str | None) -> Iterator[None]:
         backend.native = blocks.native = kept
 
 
-def prove_elements(
-    device: torch.device, end: int, deadline: float, small: bool = False
-) -> Iterator[tuple[str, Sweep]]:
-    """Every float format, rounding and policy, until the time is up.
+def elements(small: bool = False) -> list[tuple[str, str, str]]:
+    """Every float format, rounding and policy.
 
     small: 16-bit formats in half_even alone, whose steps take longer to list than a few inputs to prove.
     """
-    for d in (d for d in nx.dtypes() if d.kind == "float"):
-        for rounding in ("half_even",) if small and d.bits == 16 else DETERMINISTIC:
-            for overflow in d.overflows:
-                if time.monotonic() > deadline:
-                    return
-                with conversion(None):
-                    yield f"{d} {rounding} {overflow}", prove(d, rounding, overflow, device, end)
+    return [
+        (str(d), rounding, overflow)
+        for d in nx.dtypes() if d.kind == "float"
+        for rounding in (("half_even",) if small and d.bits == 16 else DETERMINISTIC)
+        for overflow in d.overflows
+    ]  # fmt: skip
 
 
-def prove_native(device: torch.device, end: int) -> Iterator[tuple[str, Sweep]]:
+def prove_element(case: tuple[str, str, str], end: int) -> Sweep:
+    """One of them over every float32 input; in a process of its own, whose GPU it finds itself."""
+    name, rounding, overflow = case
+    with conversion(None):
+        return prove(nx.dtype(name), rounding, overflow, where(), end)  # type: ignore[arg-type]
+
+
+def prove_elements(end: int, deadline: float, small: bool) -> Iterator[tuple[str, Sweep | str]]:
+    """All that is proven until the time is up; a kernel that fails is told in words.
+
+    Eight processes at once: a kernel is compiled for each case, which takes longer than to run it.
+    """
+    if small:
+        yield from ((" ".join(case), prove_element(case, end)) for case in elements(small))
+        return
+    with ProcessPoolExecutor(8, get_context("spawn")) as pool:
+        waiting = {pool.submit(prove_element, case, end): " ".join(case) for case in elements(small)}
+        try:
+            for future in as_completed(waiting, max(1.0, deadline - time.monotonic())):
+                wrong = future.exception()
+                yield waiting[future], future.result(0) if wrong is None else _in_words(wrong)
+        except TimeoutError:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_words(wrong: BaseException) -> str:
+    lines = str(wrong).splitlines() or [""]
+    return f"{type(wrong).__name__}: {lines[0][:200]}"
+
+
+def prove_native(device: torch.device, end: int) -> Iterator[tuple[str, Sweep | str]]:
     """The conversion instructions of this GPU, over every input and in blocks."""
     for name, least in native.CAPABLE.items():
         if interpreting() or torch.cuda.get_device_capability(device) < least:
             continue
-        with conversion(name):
-            found = prove(nx.dtype(name), "half_even", "saturate", device, end)
-            yield name, found + prove_blocks(nx.dtype(f"mx{name}"), device)
+        try:
+            with conversion(name):
+                found = prove(nx.dtype(name), "half_even", "saturate", device, end)
+                yield name, found + prove_blocks(nx.dtype(f"mx{name}"), device)
+        except Exception as wrong:  # an instruction that this compiler does not know is not used, and said
+            yield name, _in_words(wrong)
 
 
 def prove_blocks(d: nx.Block, device: torch.device, rows: int = RANDOM_BLOCKS) -> Sweep:
@@ -134,9 +170,9 @@ def prove_blocks(d: nx.Block, device: torch.device, rows: int = RANDOM_BLOCKS) -
         due = d.encode(x, tensor_scale=0.5 if isinstance(d, nx.ScaledBlock) else None)
         scale = 0.5 if isinstance(d, nx.ScaledBlock) else None
         came = GPU.encode_blocks(torch.from_numpy(x).to(device), d, -1, BlockOptions(tensor_scale=scale))
-        for field in ("codes", "scale", "microexponents"):
-            if getattr(due, field) is not None:
-                wrong = getattr(came, field).cpu().numpy() != getattr(due, field)
+        for part in ("codes", "scale", "microexponents"):
+            if getattr(due, part) is not None:
+                wrong = getattr(came, part).cpu().numpy() != getattr(due, part)
                 total += Sweep(wrong.size, int(wrong.sum()))
     return total
 
@@ -219,6 +255,7 @@ def _casts(x: torch.Tensor, d: nx.Float) -> dict[str, Any]:
 
     found: dict[str, Any] = {"torch .to": _bound(x.to, kind), "torch clamp .to": _bound(cast, x)}
     if not interpreting():
+        torch.compiler.reset()  # or the second format would be compiled for any sizes
         found["torch.compile"] = _bound(torch.compile(cast), x)
     return found
 
@@ -266,9 +303,10 @@ def measure(n: int, device: torch.device, deadline: float, rounds: int = 3) -> I
                 try:
                     times[name].append(microseconds(runner))
                 except Exception as wrong:  # a peer that cannot is a row of its own
-                    if name in ("ours", "copy"):
-                        raise
-                    said[name] = f"{type(wrong).__name__}: {str(wrong).splitlines()[0][:80]}"
+                    said[name] = _in_words(wrong)
+        if "ours" in said:
+            yield Figure(case, 0.0, 0.0, 0.0, said)
+            continue
         ours = median(times["ours"])
         shares = [copied / took for copied, took in zip(times["copy"], times["ours"], strict=True)]
         said |= {name: median(times[name]) / ours for name in runners
@@ -311,51 +349,78 @@ def plot(figures: list[Figure], title: str, path: Path) -> None:
     drawing.savefig(path)
 
 
+@dataclass
+class Account:
+    """What is written: the machine, proofs, figures, and what failed in words."""
+
+    place: Path
+    machine: dict[str, str]
+    proofs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    figures: list[Figure] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def proof(self, name: str, found: Sweep | str, loud: bool = False) -> None:
+        """Keeps a proof, or why there is none; what is wrong is printed."""
+        if isinstance(found, str):
+            self.failed[name] = found
+        else:
+            self.proofs[name] = asdict(found)
+        if loud or isinstance(found, str) or found.mismatches:
+            print(f"{name}: {found}", flush=True)
+
+    def write(self) -> None:
+        """The file, so far."""
+        self.place.parent.mkdir(parents=True, exist_ok=True)
+        figures = [asdict(f) for f in self.figures]
+        data = {"machine": self.machine, "proofs": self.proofs, "figures": figures, "failed": self.failed}
+        replace_file(self.place, text_of(data).encode())
+
+
 def main() -> None:
-    """Proofs, then figures, then the file; what does not fit in the time is left out and counted."""
+    """Proofs, then figures, then more proofs; what does not fit in the time is left out and counted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--elements", type=int, default=1 << 28)
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
-    device = torch.device("cpu" if interpreting() else "cuda")
-    end, n = (1 << 12, 1 << 14) if options.small else (SIGN, options.elements)
+    device, small = where(), options.small
+    end, n = (1 << 12, 1 << 14) if small else (SIGN, options.elements)
     began = time.monotonic()
     deadline = began + 60 * options.minutes
-    facts, proofs = machine(device), {}
+    facts = machine(device)
+    account = Account(options.out / f"{facts['gpu'].lower().replace(' ', '-')}.json", facts)
     print(facts, flush=True)
     for name, found in prove_native(device, end):
-        proofs[f"native {name}"] = asdict(found)
-        print(f"native {name}: {found}", flush=True)
-        if found.mismatches == 0 and not options.small:
+        account.proof(f"native {name}", found, loud=True)
+        if isinstance(found, Sweep) and found.mismatches == 0 and not small:
             capability = torch.cuda.get_device_capability(device)
             proof = native.Proof(capability, facts["gpu"], facts["date"], facts["triton"])
             native.PROVEN[name] = (*native.PROVEN.get(name, ()), proof)
             print(f'    "{name}": ({proof},),', flush=True)
-    figures = []
-    for figure in measure(n, device, began + 0.55 * (deadline - began), 1 if options.small else 3):
-        figures.append(figure)
-        others = (f"{k} {v:.2f}x" if isinstance(v, float) else f"{k}: {v}" for k, v in figure.peers.items())
+    for figure in measure(n, device, began + 0.55 * (deadline - began), 1 if small else 3):
+        account.figures.append(figure)
+        peers = figure.peers.items()
+        others = [f"{name} {x:.2f}x" if isinstance(x, float) else f"{name}: {x}" for name, x in peers]
         speed = f"{figure.gigabytes:7.0f} GB/s {100 * figure.of_copy:5.0f} % of a copy"
         print(f"{figure.case:36s} {speed}  {', '.join(others)}", flush=True)
+    account.write()
     for d in (d for d in nx.dtypes() if d.kind == "block" and d.block <= 128):
         with conversion(None):
-            proofs[f"{d} blocks"] = asdict(
-                prove_blocks(d, device, 1 << 10 if options.small else RANDOM_BLOCKS)
-            )
-        print(f"{d} blocks: {proofs[f'{d} blocks']['mismatches']} mismatches", flush=True)
-    for name, found in prove_elements(device, end, deadline, options.small):
-        proofs[name] = asdict(found)
-        if found.mismatches:
-            print(f"{name}: {found}", flush=True)
-    wrong = {name: found for name, found in proofs.items() if found["mismatches"]}
-    print(f"{len(proofs)} proofs, {len(wrong)} with mismatches, {time.monotonic() - began:.0f} s")
-    data = {"machine": facts, "proofs": proofs, "figures": [asdict(f) for f in figures]}
-    place = options.out / f"{facts['gpu'].lower().replace(' ', '-')}.json"
-    options.out.mkdir(parents=True, exist_ok=True)
-    replace_file(place, text_of(data).encode())
-    plot(figures, facts["gpu"], place.with_suffix(".png"))
+            try:
+                proven: Sweep | str = prove_blocks(d, device, 1 << 10 if small else RANDOM_BLOCKS)
+            except Exception as failure:
+                proven = _in_words(failure)
+        account.proof(f"{d} blocks", proven, loud=True)
+    account.write()
+    for name, found in prove_elements(end, deadline, small):
+        account.proof(name, found)
+        account.write()
+    wrong = sum(found["mismatches"] > 0 for found in account.proofs.values())
+    took = f"{time.monotonic() - began:.0f} s"
+    print(f"{len(account.proofs)} proofs, {wrong} with mismatches, {len(account.failed)} failed; {took}")
+    account.write()
+    plot(account.figures, facts["gpu"], account.place.with_suffix(".png"))
 
 
 if __name__ == "__main__":

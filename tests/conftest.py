@@ -6,7 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: it looks once
+if "NUMERICS_TEST_DEVICE" not in os.environ:  # "cuda": the laws on the GPU that is there, tests/helpers
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: it looks once
 sys.path.append(str(Path(__file__).parents[1]))  # for bench and tests; last: the installed wheel is tested
 
 import hypothesis

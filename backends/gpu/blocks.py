@@ -227,4 +227,5 @@ def _words(packed: torch.Tensor, d: Block) -> torch.Tensor:
 
 
 def _tensor_scale(tensor_scale: float | None, x: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([float32_bits(tensor_scale or 1.0)], dtype=torch.int32, device=x.device)
+    """Filled in there: a copy from the CPU would wait, and a graph that is captured refuses one."""
+    return torch.full((1,), float32_bits(tensor_scale or 1.0), dtype=torch.int32, device=x.device)

@@ -34,8 +34,14 @@ class Proof(NamedTuple):
     triton: str
 
 
-PROVEN: dict[str, tuple[Proof, ...]] = {}
-"""Format to the proofs that were run.  Empty: no GPU was at hand yet, so nothing is trusted."""
+H200 = Proof((9, 0), "NVIDIA H200", "2026-11-26", "3.6.0")
+PROVEN: dict[str, tuple[Proof, ...]] = {
+    "fp8_e4m3": (H200,),
+    "fp8_e5m2": (H200,),
+    "fp6_e2m3": (H200,),
+    "fp6_e3m2": (H200,),
+}
+"""Format to the proofs that were run; what is not here is not trusted."""
 
 
 def native(d: Element | None, rounding: str, overflow: str, device: torch.device) -> str | None:

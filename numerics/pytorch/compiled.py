@@ -13,6 +13,7 @@ from numerics import observe
 from numerics.backends.host import float_bits
 from numerics.formats import block, errors, text
 from numerics.pytorch import dispatch, qtensor
+from numerics.pytorch.constants import constant
 from numerics.tensor import spec
 from numerics.tensor.scheme import spelled
 
@@ -57,11 +58,12 @@ class SpecFacts(NamedTuple):
 @torch.compiler.substitute_in_graph(spec.spec_of, skip_signature_check=True)
 def _spec_of(given: bool, dtype: Any, scheme: Any, *options: Any) -> Any:
     """A scheme or a spec that was made in the graph goes by its text, too."""
+    asked = [constant(option) for option in (spelled(scheme), *options)]
     if isinstance(dtype, spec.QuantSpec):
-        beside = given, dtype.text, spelled(scheme), *options
+        beside = given, dtype.text, *asked
         return SpecFacts(spec.facts_beside("text", *beside), spec.facts_beside("rounding", *beside))
-    asked = given, dtype, spelled(scheme), *options
-    return SpecFacts(spec.spec_facts("text", *asked), spec.spec_facts("rounding", *asked))
+    plain = given, constant(dtype), *asked
+    return SpecFacts(spec.spec_facts("text", *plain), spec.spec_facts("rounding", *plain))
 
 
 @torch.compiler.substitute_in_graph(block.asked_scale, skip_signature_check=True)

@@ -115,9 +115,8 @@ def _check(name: str, part: Any, due: Part, packed: Any, whole: tuple[QuantSpec,
         if is_tensor(packed) and part.device != packed.device:
             where = f"{name} is on {part.device}, packed on {packed.device}"
             raise NumericsError(f"{_said(*whole)}: {where}")
-        if type(part).__name__ in _PLAIN and any(
-            step == 0 and n > 1 for n, step in zip(part.shape, part.stride(), strict=True)
-        ):
+        steps = zip(part.shape, part.stride(), strict=True) if type(part).__name__ in _PLAIN else ()
+        if any(step == 0 and n > 1 for n, step in steps) and 0 not in part.shape:
             raise NumericsError(f"{_said(*whole)}: {name} is expanded: fewer numbers than it says")
     elif isinstance(part, (np.ndarray, np.generic)):
         fits = part.dtype == due.kind and part.dtype.isnative and part.shape == due.shape

@@ -72,7 +72,9 @@ class QTensor:
 
     def __repr__(self, **options: Any) -> str:
         how = f"axis={self.axis}" if self.scheme is None else repr(self.scheme)
-        return f"QTensor({self.format}, shape={tuple(self.shape)}, {how}, {self.bits:.4g} bits a value)"
+        known = all(type(size) is int for size in (*self.shape, *self.packed.shape))  # a compiler's are not
+        bits = f", {self.bits:.4g} bits a value" if known else ""
+        return f"QTensor({self.format}, shape={tuple(self.shape)}, {how}{bits})"
 
     def _repr_html_(self) -> str:
         """A notebook's view: what it is, and its first values with their codes."""

@@ -53,7 +53,9 @@ def default(value: T) -> T:
     return cast(T, Default(value))
 
 
-NOTHING, SYMMETRIC, _, ZERO_POINT_TYPE, ROUNDING, SCALE_RULE, AXIS = map(default, DEFAULTS.values())
+OMITTED = tuple(map(default, DEFAULTS.values()))
+NOTHING, SYMMETRIC, _, ZERO_POINT_TYPE, ROUNDING, SCALE_RULE, AXIS = OMITTED
+ABSENT = "\0"  # their word for a graph, and nobody else's
 """Defaults of options: what is given beside a QuantSpec is told from what is not."""
 
 
@@ -393,8 +395,10 @@ def spec_of(given: bool, dtype: Any, *options: Any) -> QuantSpec:
 
 
 def spec_facts(name: str, *asked: Any) -> str:
-    """A fact of what `spec_of` gives: a constant for torch.compile."""
-    fact: str = getattr(spec_of(*asked), name)
+    """A fact of what `spec_of` gives: a constant for torch.compile.  ABSENT stands for a default."""
+    given, dtype, *options = asked
+    filled = (OMITTED[i] if option == ABSENT else option for i, option in enumerate(options))
+    fact: str = getattr(spec_of(given, dtype, *filled), name)
     return fact
 
 

@@ -34,6 +34,7 @@ from numerics.backends.host.tensors import (
     number_tensor,
 )
 from numerics.formats.errors import NumericsError, one_of, said
+from numerics.pytorch.constants import constant
 from numerics.pytorch.learned_scales import integer, lsq_scale, tqt_scale
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
@@ -68,7 +69,7 @@ def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any) -> Tensor:
     """
     if not isinstance(log2_threshold, Tensor) or log2_threshold.is_nested or log2_threshold.ndim != 0:
         raise NumericsError(f"log2_threshold must be a tensor of shape (), not {said(log2_threshold)}")
-    return cast(Tensor, torch.ops.numerics.tqt(_tensor(x), log2_threshold, _text(dtype)))
+    return cast(Tensor, torch.ops.numerics.tqt(_tensor(x), log2_threshold, _text(constant(dtype))))
 
 
 def lsq(
@@ -98,7 +99,7 @@ def lsq(
     """
     if not isinstance(scale, Tensor) or scale.is_nested:
         raise NumericsError(f"scale must be a tensor, not {said(scale)}")
-    text = _text(dtype, spelled(scheme), zero_point is None, _tensor(x).dtype == torch.float64)
+    text = _text(constant(dtype), spelled(scheme), zero_point is None, _tensor(x).dtype == torch.float64)
     zero = None if zero_point is None else given_tensor("zero_point", zero_point, device=x.device)
     return cast(Tensor, torch.ops.numerics.lsq(x, scale, zero, text))
 

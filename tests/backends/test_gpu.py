@@ -165,6 +165,14 @@ def test_tensors_stay_where_they_are():
     assert not GPU.round(x, nx.fp4, Rounding(), None).requires_grad
 
 
+@pytest.mark.parametrize("shape", [(0, 128), (128, 0), (0,)])
+@pytest.mark.parametrize("dtype", ["int4", "uint4", "fp8_e4m3"])
+def test_groups_of_nothing_come_back(dtype, shape):
+    with nx.use("gpu"):
+        q = nx.quantize(torch.zeros(shape), nx.QuantSpec(dtype, scheme="per_group(32)"))
+        assert q.dequantize().shape == shape
+
+
 def test_nothing_native_is_trusted_without_a_proof():
     for name, proofs in native.PROVEN.items():
         assert name in native.CAPABLE

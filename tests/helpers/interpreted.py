@@ -1,10 +1,12 @@
 """The GPU backend on NumPy arrays: Triton's interpreter runs its kernels, so every law is tried on them.
 
-TRITON_INTERPRET=1 must stand before Triton is imported (conftest.py sees to it).
+TRITON_INTERPRET=1 must stand before Triton is imported (conftest.py sees to it).  With
+NUMERICS_TEST_DEVICE=cuda the kernels are compiled instead, and run on the GPU that is there.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +22,11 @@ from numerics.formats.block import Blocks, PackedBlocks
 from numerics.formats.protocol import Parts
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
 
+DEVICE = os.environ.get("NUMERICS_TEST_DEVICE", "cpu")
+
 
 def to_tensor(x: Any) -> Any:
-    """The same memory as a tensor on the CPU, where strides allow."""
+    """The same memory as a tensor on the CPU, where strides allow; a copy on another device."""
     if isinstance(x, Blocks):
         parts = {name: to_tensor(getattr(x, name)) for name in ("codes", "scale", "microexponents")}
         return replace(x, **parts)
@@ -41,8 +45,19 @@ def to_tensor(x: Any) -> Any:
     if any(stride < 0 for stride in x.strides) or not x.dtype.isnative:
         x = x.astype(x.dtype.newbyteorder("="), order="C", copy=True)
     if x.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(x if x.flags.writeable else x.copy())
+        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16).to(DEVICE)
+    return torch.from_numpy(x if x.flags.writeable else x.copy()).to(DEVICE)
+
+
+def copy_back(came: Any, out: Any) -> Any:
+    """What a call wrote into tensors of another device, written into the arrays that they stand for."""
+    if isinstance(out, Blocks):
+        for name in ("codes", "scale", "microexponents"):
+            if getattr(out, name) is not None:
+                copy_back(getattr(came, name), getattr(out, name))
+    elif DEVICE != "cpu":
+        out[...] = to_array(came, lambda result: result)
+    return out
 
 
 def to_array(result: Any, give: Any) -> Any:
@@ -55,6 +70,7 @@ def to_array(result: Any, give: Any) -> Any:
         return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
     if not isinstance(result, torch.Tensor):
         return result
+    result = result.cpu()
     if result.dtype == torch.bfloat16:
         return give(result.view(torch.int16).numpy().view(ml_dtypes.bfloat16))
     return give(result.numpy())
@@ -113,8 +129,11 @@ class Interpreted:
             ):
                 data = data.astype(np.int64)
             out = others[-1] if others and isinstance(others[-1], (np.ndarray, Blocks)) else None
-            result = method(to_tensor(data), *(to_tensor(other) for other in others))
-            return out if out is not None and not name.startswith("unpack") else to_array(result, give)
+            tensors = [to_tensor(other) for other in others]
+            result = method(to_tensor(data), *tensors)
+            if out is not None and not name.startswith("unpack"):
+                return copy_back(tensors[-1], out)
+            return to_array(result, give)
 
         return call
 

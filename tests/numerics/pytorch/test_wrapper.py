@@ -467,6 +467,16 @@ def test_a_compiled_layer_is_one_graph_and_warns_of_nothing(backward):
     assert torch.equal(turned + 0, model.weight.dequantize().t())
 
 
+def test_another_shape_in_the_same_place_of_a_graph():
+    """The compiler makes its sizes symbols then, and prints what it traces."""
+    torch._dynamo.reset()
+    for rows in 64, 96, 128:
+        q = nx.quantize(weight(rows), "mxfp4")
+        x = torch.randn(5, 32)
+        y = torch.compile(lambda x, q=q: F.linear(x, q), fullgraph=True, backend="aot_eager")(x)
+        assert torch.equal(y, F.linear(x, q.dequantize()))
+
+
 def test_a_cache_knows_it_by_its_facts():
     one, other = nx.quantize(weight(), "int8"), nx.quantize(weight(), "int8", scheme="per_channel(0)")
     assert one._stable_hash_for_caching() == nx.quantize(weight() * 2, "int8")._stable_hash_for_caching()
