@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics.backends.host.memory import empty as empty
     from numerics.files.save_load import load as load
     from numerics.files.save_load import save as save
+    from numerics.product import decoded_products as decoded_products
+    from numerics.product import linear as linear
     from numerics.quantization import dequantize as dequantize
     from numerics.quantization import fake_quantize as fake_quantize
     from numerics.quantization import quantize as quantize
@@ -60,11 +62,13 @@ _LAZY: dict[str, str] = {
     "Scheme": "numerics.tensor.scheme",
     "calibrate": "numerics.model.wrapping",
     "compare": "numerics.model.report",
+    "decoded_products": "numerics.product",
     "dequantize": "numerics.quantization",
     "empty": "numerics.backends.host.memory",
     "fake_quantize": "numerics.quantization",
     "footprint": "numerics.model.loading",
     "freeze": "numerics.model.wrapping",
+    "linear": "numerics.product",
     "load": "numerics.files.save_load",
     "load_into": "numerics.model.loading",
     "per_channel": "numerics.tensor.scheme",

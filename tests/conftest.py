@@ -89,3 +89,10 @@ def exact_judge(monkeypatch):
     """The reference itself, which neither looks up nor remembers: for tests of it, and of what looks up."""
     for name, method in EXACT.items():
         monkeypatch.setattr(ReferenceExecutor, name, method)
+
+
+@pytest.fixture
+def decoded_products():
+    """Torch multiplies the decoded values, so that a frozen model has the bits of the one it was made of."""
+    with nx.decoded_products():
+        yield

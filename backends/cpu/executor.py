@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.array.executor import ArrayExecutor, empty_fields, looks_further
-from numerics.backends.cpu import kernels, threads
+from numerics.backends.cpu import kernels, product, threads
 from numerics.backends.cpu import sums as kernel_of_sums
 from numerics.backends.cpu.launch import WIDTH, Launcher, Operation, Parameters, address_of
 from numerics.backends.cpu.operations import (
@@ -45,6 +45,7 @@ from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
 from numerics.backends.host.float_bits import name_of
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate as empty
+from numerics.backends.host.product import Matrix
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 from numerics.formats.rounding import BlockOptions, Rounding
@@ -320,6 +321,10 @@ class CpuExecutor(ArrayExecutor):
         if not some.all():
             low[~some] = high[~some] = 0
         return low, high
+
+    def products(self, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+        """Sums of the rows of x with those of a matrix, shared out to threads."""
+        return product.products(self.launcher, np.ascontiguousarray(x), matrix)
 
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """Figures of each chunk, chunks shared out to threads."""

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host import product
 from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, Executor
 from numerics.backends.host.micro_packing import pack_micro, unpack_micro
+from numerics.backends.host.product import Matrix
 from numerics.backends.host.sums import error_sums
-from numerics.formats.block import Block
+from numerics.formats.block import Block, MicroexponentBlock
 from numerics.formats.dtype import Element
+from numerics.formats.floats import e8m0
 from numerics.formats.rounding import BlockOptions, Rounding
 
 TILE = 1 << 15  # codes that are unpacked at a time
@@ -23,6 +26,48 @@ class Composed(Executor):
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """Figures of each chunk, by NumPy."""
         return error_sums(x, y)
+
+    def products(self, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+        """Sums of the rows of x with those of a matrix, by NumPy (product.py)."""
+        values, scales = self.operands(matrix)
+        return product.products(x, values, scales, matrix.order)
+
+    def operands(self, matrix: Matrix) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """The elements' values, less their zero points, and the scales of their groups."""
+        if isinstance(matrix.block, MicroexponentBlock):
+            return self._operands_of_blocks(matrix, matrix.block)
+        if matrix.element is None:
+            return matrix.packed, None
+        (rows, length), order = matrix.shape, matrix.order
+        flat = np.empty(rows * length, np.float32)
+        self.decode_packed(matrix.packed, matrix.element, flat)
+        values: NDArray[np.float32] = flat.reshape(rows, length)
+        if matrix.zero is not None:
+            zero = matrix.zero.astype(np.float32).reshape(rows if matrix.zero.ndim else 1, -1)
+            values = values - (np.repeat(zero, order.group, axis=1)[:, :length] if order.group else zero)
+        if not order.group or matrix.shared is None:
+            return values, None
+        scales = matrix.shared
+        if matrix.block is not None:
+            scales = np.empty(matrix.shared.size, np.float32)
+            self.decode(matrix.shared.reshape(-1), matrix.block.scale, scales)
+            scales = scales * np.float32(matrix.unit)
+        return values, scales.reshape(rows, -1)
+
+    def _operands_of_blocks(
+        self, matrix: Matrix, d: MicroexponentBlock
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The same of blocks with microexponents: integers times 2**-microexponent, and scales."""
+        fields = unpack_micro(self, matrix.packed.reshape(-1, d.bytes_per_block), d)
+        assert fields.microexponents is not None
+        codes, micro = fields.codes.astype(np.int32), fields.microexponents.astype(np.int32)[:, None]
+        magnitude = codes & ((1 << d.mantissa) - 1)
+        shift = micro >> (np.arange(d.block) // d.sub_block) & 1
+        values = np.ldexp(np.where(codes >> d.mantissa, -magnitude, magnitude).astype(np.float32), -shift)
+        scales = np.empty(fields.scale.size, np.float32)
+        self.decode(fields.scale.reshape(-1), e8m0, scales)
+        rows = matrix.shape[0]
+        return values.reshape(matrix.shape), scales.reshape(rows, -1) * np.float32(matrix.unit)
 
     def encode_packed(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Codes of x, as one string of bits, into out."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from numerics.backends.host import float_bits
 from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
 from numerics.backends.host.ieee import under_ieee
+from numerics.backends.host.product import Matrix
 from numerics.backends.host.unfused import Composed
 from numerics.backends.reference.binary32 import (
     BINARY32,
@@ -20,6 +21,7 @@ from numerics.backends.reference.binary32 import (
 )
 from numerics.backends.reference.exact import encode, exactly, value
 from numerics.backends.reference.executor import ReferenceExecutor
+from numerics.backends.reference.product import product
 from numerics.formats.block import Block, ScaledBlock
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.floats import bfloat16
@@ -36,6 +38,23 @@ class Judge(Composed):
 
     def __init__(self) -> None:
         self.exact = ReferenceExecutor()
+
+    def products(self, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+        """Sums of the rows of x with those of a matrix, one fraction after the other."""
+        values, scales = self.operands(matrix)
+        order = matrix.order
+        rows = [[exactly(number) for number in row] for row in x.tolist()]
+        others = [[exactly(number) for number in row] for row in values.tolist()]
+        beside: list[Any] = [None] * len(others)
+        if scales is not None:
+            beside = [[exactly(number) for number in row] for row in scales.tolist()]
+        pairs = list(zip(others, beside, strict=True))
+        found = [
+            float(product(other, row, scale, order.run, order.group))
+            for row in rows
+            for other, scale in pairs
+        ]
+        return np.array(found, np.float32).reshape(len(x), len(values))
 
     def encode(self, x: Array, dtype: Element, rounding: Rounding, out: Codes) -> None:
         """Writes the code of each of x into out."""

@@ -298,10 +298,12 @@ KEEP = ("packed", "values")
 
 
 def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
-    """Packs the planned parameters of a wrapped model, in place, and returns it: the same bits come out.
+    """Packs the planned parameters of a wrapped model, in place, and returns it; their values stay the same.
 
-    keep: packed (the default): parameters become QTensors, which take as many bytes as the plan says and are
-        decoded when they are used; values: they stay dense, with the quantized values, which is faster.
+    keep: packed (the default): parameters become QTensors, which take as many bytes as the plan says;
+        products read their codes and sum in an order of their own (`nx.linear`), so results differ in the
+        last digits, but within `nx.decoded_products()`.  values: they stay dense, with the quantized values,
+        and the bits that come out are the wrapped model's.
     Learned scales become fixed.  What is tied stays tied.  The float parameters are gone from this model (the
     one that was wrapped has them), and nothing in it is trained by its weights any more.
     Raises NumericsError for a model that is not wrapped or is frozen, and where a scale was never found.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from numerics.formats.errors import NumericsError
 from numerics.pytorch import collectives
+from numerics.pytorch.products import PRODUCTS
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor
 from numerics.pytorch.rows import cut_along_first, joined
 from numerics.pytorch.wrapper import AXES, Permuted, Wrapper, permuted
@@ -244,6 +245,7 @@ TensorQTensor.kept = {
     aten.index.Tensor: _index,
     aten.gather.default: _gather,
     **AXES,
+    **PRODUCTS,
 }
-Permuted.kept = {**Permuted.kept, aten._to_copy.default: _turned_to_copy}
+Permuted.kept = {**Permuted.kept, **PRODUCTS, aten._to_copy.default: _turned_to_copy}
 TensorQTensor.kept_by_name = collectives.COLLECTIVES

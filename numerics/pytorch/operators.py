@@ -8,6 +8,7 @@ result lacks is an empty tensor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from numerics.backends.host.arrays import FLOATS
+from numerics.backends.host.float_bits import to_float32
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.backends.host.tensors import as_tensor, number_of, number_tensor
+from numerics.backends.host.tensors import as_array, as_tensor, number_of, number_tensor
 from numerics.backends.partition import Blocking, check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
@@ -29,6 +31,7 @@ from numerics.formats.protocol import Given
 from numerics.formats.protocol import Parts as QuantizedParts
 from numerics.formats.rounding import BlockOptions, Draw, draw_of
 from numerics.formats.text import parse
+from numerics.product import columns_times, rows_times
 from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import (
     check_lsq,
@@ -39,7 +42,7 @@ from numerics.pytorch.learned_scales import (
     tqt_scale,
 )
 from numerics.tensor.parts import PARTS, check_parts, check_shape
-from numerics.tensor.qtensor import float_name
+from numerics.tensor.qtensor import ArrayQTensor, float_name
 from numerics.tensor.spec import QuantSpec
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -143,6 +146,41 @@ def _dequantize(
     parts = QuantizedParts._make((*arrays, _number(tensor_scale), tuple(shape), original))
     check_parts(spec, parts.shape, original, dict(zip(PARTS, parts, strict=False)))
     return _tensor(owner.dequantize(parts, spec, float_name(dtype)))
+
+
+def _linear(x: Tensor, *asked: Any) -> Tensor:
+    """x times a QTensor of two dimensions by its parts; across: its rows are summed, as a gradient's are."""
+    packed, scale, zero_point, tensor_scale, shape, recipe, original, bias, across = (*asked, None, False)[:9]
+    owner, spec = dispatch.owner(packed), QuantSpec.parse(recipe)
+    bits, shared, zero = (
+        None if part is None else owner.native(part) for part in (packed, scale, zero_point)
+    )
+    q = ArrayQTensor(
+        spec=spec, shape=check_shape(shape), packed=bits, shared=shared, zero_point=zero,
+        tensor_scale=_number(tensor_scale), original=original,
+    )  # fmt: skip
+    _check_linear(x, q.shape, bias, across)
+    rows = np.ascontiguousarray(to_float32(as_array(x))).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    added = None if bias is None else to_float32(as_array(bias))
+    found = columns_times(rows, q) if across else rows_times(rows, q, added)
+    return as_tensor(found).reshape(*x.shape[:-1], found.shape[-1]).to(x.dtype)
+
+
+def _check_linear(x: Tensor, shape: Sequence[int], bias: Tensor | None, across: bool) -> None:
+    """Raises NumericsError unless x, a matrix of that shape and a bias fit together."""
+    if _name(x.dtype) not in FLOATS[:3]:
+        raise NumericsError(f"x of {_name(x.dtype)} cannot be multiplied; allowed: {', '.join(FLOATS[:3])}")
+    if len(shape) != 2 or x.ndim < 1 or x.shape[-1] != shape[0 if across else 1]:
+        raise NumericsError(f"x of shape {tuple(x.shape)} does not fit a matrix of shape {tuple(shape)}")
+    if bias is not None and (across or tuple(bias.shape) != (shape[0],) or bias.dtype != x.dtype):
+        raise NumericsError(f"bias is {_name(bias.dtype)} of shape {tuple(bias.shape)}; {_name(x.dtype)} of "
+                            f"shape ({shape[0]},) is due")  # fmt: skip
+
+
+def _fake_linear(x: Tensor, *asked: Any) -> Tensor:
+    _, _, _, _, shape, _, _, bias, across = (*asked, None, False)[:9]
+    _check_linear(x, check_shape(shape), bias, across)
+    return x.new_empty((*x.shape[:-1], shape[1] if across else shape[0]))
 
 
 def _fake_quantize(
@@ -318,6 +356,20 @@ def _lsq_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     return (*torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.spec), None, None)
 
 
+def _keep_matrix(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    _, *parts, ctx.shape, ctx.recipe, ctx.original, ctx.bias, ctx.across = inputs
+    ctx.bias = ctx.bias is not None
+    ctx.save_for_backward(*parts)
+
+
+def _linear_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    """The gradient of x reads the codes, too; that of a bias is a sum; codes have none."""
+    matrix = *ctx.saved_tensors, ctx.shape, ctx.recipe, ctx.original
+    of_x = torch.ops.numerics.linear(gradient, *matrix, None, not ctx.across)
+    of_bias = gradient.reshape(-1, gradient.shape[-1]).sum(0) if ctx.bias else None
+    return (of_x, *[None] * 7, of_bias, None)
+
+
 # ---- the table -----------------------------------------------------------------------------------
 
 
@@ -400,6 +452,11 @@ OPERATORS: dict[str, Operator] = {
         lambda packed, _, __, ___, shape, ____, _____, dtype: packed.new_empty(
             check_shape(shape), dtype=getattr(torch, float_name(dtype))
         ),
+    ),
+    "linear": Operator(
+        "(Tensor x, Tensor packed, Tensor? scale, Tensor? zero_point, Tensor? tensor_scale, SymInt[] shape, "
+        "str recipe, str original, Tensor? bias=None, bool across=False) -> Tensor",
+        _linear, _fake_linear, _linear_gradients, _keep_matrix,
     ),
     "fake_quantize": Operator(
         f"(Tensor x, {_GIVEN}, bool clip_gradient=False, {_OF_TENSOR}) -> Tensor", _fake_quantize,

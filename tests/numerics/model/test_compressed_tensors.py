@@ -15,7 +15,10 @@ import numerics as nx
 from numerics.model import compressed_tensors
 from tests.helpers.transformers import HIDDEN, bert, freeze, ids, minilm, mixtral, quantized, quiet
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.usefixtures("decoded_products"),
+]
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
 
 INTEGERS = {

@@ -21,6 +21,8 @@ from numerics.pytorch.qtensor import TensorQTensor
 from tests.helpers.children import LIMIT
 from tests.helpers.transformers import bert, ids, minilm, mixtral, quantized, quiet
 
+pytestmark = pytest.mark.usefixtures("decoded_products")  # bits of frozen models beside wrapped ones
+
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
 SPECS = {
     "mx6": nx.QuantSpec("mx6"), "mxfp4": nx.QuantSpec("mxfp4"), "nvfp4": nx.QuantSpec("nvfp4"),

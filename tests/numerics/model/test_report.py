@@ -11,6 +11,8 @@ import torch
 import numerics as nx
 from tests.helpers.models import model
 
+pytestmark = pytest.mark.usefixtures("decoded_products")  # bits of frozen models beside wrapped ones
+
 
 def sqnr(x, y):
     x, y = x.double(), y.double()

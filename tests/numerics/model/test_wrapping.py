@@ -16,6 +16,9 @@ from torch.utils import _pytree as pytree
 import numerics as nx
 from tests.helpers.models import FUSED, MODELS, model
 
+pytestmark = pytest.mark.usefixtures("decoded_products")  # bits of frozen models beside wrapped ones
+
+
 MODES = ("eager_mode", "fx_graph_mode")
 RECURRENT = ("lstm", "gru")  # torch.compile refuses them
 

@@ -1,0 +1,198 @@
+"""Products of rows with a quantized matrix: which sums they are, whoever computes them (docs/formats.md §11).
+
+Here is how a matrix is read, for every executor, and the sums by NumPy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.formats.block import Block, MicroexponentBlock
+from numerics.formats.dtype import Element
+
+if TYPE_CHECKING:
+    from numerics.formats.protocol import Spec
+
+Array = NDArray[Any]
+
+LANES = 16
+WORD = 32  # bits
+WIDEST = 16  # bits of a code that a kernel reads as it is stored
+
+
+@dataclass(frozen=True)
+class Order:
+    """How rows of a quantized matrix are read.
+
+    kind: `codes` of one string of bits, `blocks` that hold their scales and microexponents, a block a lane,
+    or `values`, which are decoded first.  run: elements of a lane.  group: elements that share a scale, 0
+    where a row or more does.
+    """
+
+    kind: str
+    run: int
+    group: int = 0
+
+    @property
+    def span(self) -> int:
+        """Elements that a step reads."""
+        return LANES * self.run
+
+    def spans(self, length: int) -> int:
+        """How many spans a row of that length takes."""
+        return -(-length // self.span)
+
+
+VALUES = Order("values", 1)
+
+
+def order_of(spec: Spec, shape: tuple[int, ...]) -> Order:
+    """How the rows of a matrix of that shape are read, quantized so: by its codes where that can be."""
+    length = shape[-1]
+    if spec.blocked:
+        return _order_of_blocks(spec.block, (spec.axis or 0) % len(shape) == len(shape) - 1, length)
+    bits, partition = spec.element.bits, spec.partition(shape)
+    run, (axis, size) = run_of(bits), (partition.axis, partition.size)
+    floating = spec.zero_point_type == "float32" and not spec.symmetric
+    if bits > WIDEST or length * bits % 8 or floating:
+        return VALUES
+    if size is None:  # a scale a tensor, or a row
+        return Order("codes", run) if axis in (None, len(shape) - 2) else VALUES
+    return Order("codes", run, size) if axis == len(shape) - 1 and _aligned(size, run) else VALUES
+
+
+def _order_of_blocks(d: Block, along: bool, length: int) -> Order:
+    if not along or length % d.block:
+        return VALUES
+    if isinstance(d, MicroexponentBlock):
+        fits = d.block == 16 and d.sub_block == 2 and d.mantissa in (2, 4, 7)  # mx4, mx6, mx9
+        return Order("blocks", d.block, d.block) if fits else VALUES
+    run = run_of(d.element_bits)
+    whole = d.element_bits <= 8 and d.scale_bits == 8 and length * d.element_bits % 8 == 0
+    return Order("codes", run, d.block) if whole and _aligned(d.block, run) else VALUES
+
+
+def run_of(bits: int) -> int:
+    """Codes that a lane reads at once: those that fill whole words; of 4 bits half a word.
+
+    >>> [run_of(bits) for bits in (2, 3, 4, 6, 8, 16)]
+    [16, 32, 4, 16, 4, 2]
+    """
+    return 4 if bits == 4 else WORD // gcd(bits, WORD)
+
+
+def _aligned(group: int, run: int) -> bool:
+    """Does no lane hold parts of two groups, and no span begin within one that it does not end?"""
+    span = LANES * run
+    return group % run == 0 and (span % group == 0 or group % span == 0)
+
+
+class Matrix(NamedTuple):
+    """Rows that are multiplied: the parts of a quantized matrix, or values and no spec.
+
+    packed: one string of bits; values as float32 (rows, length).  shared: scales, float32 or codes of a
+    byte, as the spec shares them.  zero: integers, as many.  number: the tensor's scale.
+    """
+
+    packed: Array
+    shared: Array | None
+    zero: Array | None
+    number: float | None
+    spec: Spec | None
+    shape: tuple[int, int]
+
+    @property
+    def order(self) -> Order:
+        """How its rows are read."""
+        return VALUES if self.spec is None else order_of(self.spec, self.shape)
+
+    @property
+    def element(self) -> Element | None:
+        """The format of its codes; None for values, and for magnitudes under microexponents."""
+        if self.spec is None or isinstance(self.block, MicroexponentBlock):
+            return None
+        return self.spec.element if self.block is None else self.block.element
+
+    @property
+    def block(self) -> Any:
+        """The format of its blocks; None where it has none."""
+        return self.spec.block if self.spec is not None and self.spec.blocked else None
+
+    @property
+    def unit(self) -> float:
+        """What its elements count by, where they are integers of a block: a factor of the scale."""
+        if isinstance(self.block, MicroexponentBlock):
+            return 2.0 ** (1 - self.block.mantissa)
+        return 1.0 if self.block is None else float(self.block.element_unit)
+
+    @property
+    def row_scale(self) -> Any:
+        """What a row's sum is multiplied by: a scale a row, or one; None where there is none."""
+        if self.spec is None or self.block is not None or self.order.group or not self.spec.scaled:
+            return None
+        return self.shared
+
+
+def fused(a: Array, b: Array, c: Array) -> NDArray[np.float32]:
+    """a * b + c, rounded once: the product is exact in float64, the sum is rounded to odd there."""
+    p = a.astype(np.float64) * b.astype(np.float64)
+    z = c.astype(np.float64)
+    s = p + z
+    back = s - p
+    error = (p - (s - back)) + (z - back)  # Knuth's TwoSum
+    words = s.view(np.int64)
+    even = (error != 0) & (error == error) & (words & 1 == 0)
+    apart = (words ^ error.view(np.int64)) < 0
+    odd = np.where(even, np.where(apart, words - 1, words + 1), words)
+    return odd.view(np.float64).astype(np.float32)
+
+
+def products(
+    x: NDArray[np.float32], values: NDArray[np.float32], scales: NDArray[np.float32] | None, order: Order
+) -> NDArray[np.float32]:
+    """The sums by NumPy.  values: (rows, length); scales: (rows, groups), where groups have some."""
+    (rows, length), many, run = values.shape, len(x), order.run
+    spans = order.spans(length)
+    v, u = (_in_spans(part, order) for part in (values, x))
+    acc = np.zeros((many, rows, LANES), np.float32)
+    if scales is not None:
+        first = np.arange(spans * LANES) * run // order.group
+        scales = scales[:, np.minimum(first, scales.shape[1] - 1)].reshape(rows, spans, LANES)
+    with ieee_arithmetic(), np.errstate(all="ignore"):
+        for span in range(spans):
+            t = acc if scales is None else np.zeros_like(acc)
+            for k in range(run):
+                t = fused(v[None, :, span, :, k], u[:, None, span, :, k], t)
+            acc = t if scales is None else fused(t, scales[None, :, span], acc)
+        while acc.shape[-1] > 1:
+            half = acc.shape[-1] // 2
+            acc = acc[..., :half] + acc[..., half:]
+    return acc[..., 0]
+
+
+def _in_spans(x: NDArray[np.float32], order: Order) -> NDArray[np.float32]:
+    """(rows, length) as (rows, spans, lanes, run), zeros behind the end."""
+    spans = order.spans(x.shape[1])
+    filled = np.zeros((len(x), spans * order.span), np.float32)
+    filled[:, : x.shape[1]] = x
+    return filled.reshape(len(x), spans, LANES, order.run)
+
+
+def linear(
+    sums: Any, x: NDArray[np.float32], matrix: Matrix, bias: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """x (m, length) times the rows of a matrix, plus a bias: (m, rows).  sums: an executor's `products`."""
+    found: NDArray[np.float32] = sums(x, matrix)
+    with ieee_arithmetic(), np.errstate(all="ignore"):
+        for factor in (matrix.row_scale, matrix.number):
+            if factor is not None:
+                found *= np.float32(factor) if np.ndim(factor) == 0 else np.asarray(factor).reshape(-1)
+        if bias is not None:
+            found += bias
+    return found

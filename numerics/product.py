@@ -1,0 +1,159 @@
+"""Products with quantized matrices: x times the codes as they are stored, in sums that are written down.
+
+The arithmetic is that of docs/formats.md §11: float32, fused multiply-adds, an order of its own.  A row of a
+result depends on that row of x and the matrix, and on nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.host.arrays import FLOATS, take
+from numerics.backends.host.float_bits import to_float32
+from numerics.backends.host.product import VALUES, Matrix
+from numerics.backends.host.tensors import is_tensor
+from numerics.formats import dispatch
+from numerics.formats.errors import NumericsError, said
+from numerics.tensor import slicing
+from numerics.tensor.qtensor import QTensor, check_quantized
+
+Floats = NDArray[np.float32]
+_DECODED: ContextVar[bool] = ContextVar("decoded products", default=False)
+ROWS = 256  # of a matrix that is decoded before it is multiplied: a part at a time, never the whole
+
+
+def linear(x: Any, q: QTensor, bias: Any = None) -> Any:
+    """Returns x @ q.T + bias, reading the packed codes of q: `torch.nn.functional.linear` for any format.
+
+    x: an array or tensor of float32, bfloat16 or float16, of shape (..., length).  q: a QTensor of shape
+    (rows, length), quantized in any format and scheme.  bias: of shape (rows), or None.  The result has the
+    shape (..., rows) and x's type: it is summed in float32 and rounded once.
+
+    The sums are the same on every machine, for every number of threads and every batch: elements times x by
+    fused multiply-adds in 16 lanes, scales of groups and blocks on the sums of their elements, scales of rows
+    and of the tensor at the end.  What cannot be read as it is stored (blocks along the other axis, a scale a
+    column) is decoded, some rows at a time.  float64 is multiplied by NumPy or torch.
+
+    Raises NumericsError for shapes, types and kinds of data that do not fit together.
+
+    >>> import numpy as np, numerics as nx
+    >>> q = nx.quantize(np.float32([[0.5, -1.0], [2.0, 3.5]]), "int4")
+    >>> nx.linear(np.float32([1, 1]), q, bias=np.float32([0, 1]))
+    array([-0.5,  6.5], dtype=float32)
+    """
+    check_quantized("q", q)
+    if is_tensor(x) or is_tensor(q):
+        return _of_tensors(x, q, bias)
+    data, _ = take(x)
+    _check(data, q, bias, q.original)
+    if data.dtype == np.float64 or q.original == "float64":
+        found = data @ q.dequantize("float64").T
+        return found if bias is None else found + np.asarray(bias, np.float64)
+    added = None if bias is None else to_float32(np.asarray(bias))
+    rows = np.ascontiguousarray(to_float32(data)).reshape(-1, q.shape[1])
+    found = rows_times(rows, q, added).reshape(*data.shape[:-1], q.shape[0])
+    with np.errstate(over="ignore"):
+        return found.astype(data.dtype, copy=False)
+
+
+@contextmanager
+def decoded_products() -> Iterator[None]:
+    """Inside, torch multiplies the decoded values of QTensors, as it would multiply any dense weight.
+
+    So a frozen model gives the bits of the wrapped one that it was made of, whose weights are dense; it is
+    as slow, and decodes whole weights.  It holds for this thread or task, and for what is compiled inside.
+
+    >>> import torch, numerics as nx
+    >>> q, x = nx.quantize(torch.ones(4, 32), "mxfp4"), torch.ones(2, 32)
+    >>> with nx.decoded_products():
+    ...     torch.equal(torch.nn.functional.linear(x, q), torch.nn.functional.linear(x, q.dequantize()))
+    True
+    """
+    before = _DECODED.set(True)
+    try:
+        yield
+    finally:
+        _DECODED.reset(before)
+
+
+def are_decoded() -> bool:
+    """Are products of torch those of decoded values here?"""
+    return _DECODED.get()
+
+
+def rows_times(x: Floats, q: Any, bias: Floats | None = None) -> Floats:
+    """x (m, length) times the rows of a QTensor of arrays, plus a bias: (m, rows)."""
+    owner: Any = dispatch.owner(q.packed)
+    shared, zero = (None if part is None else np.asarray(part) for part in (q.shared, q.zero_point))
+    matrix = Matrix(q.packed, shared, zero, q.tensor_scale, q.spec, tuple(q.shape))
+    if matrix.order != VALUES:
+        return cast(Floats, owner.linear(x, matrix, bias))
+    found = np.empty((len(x), q.shape[0]), np.float32)
+    for first, values in _decoded(q):
+        part = slice(first, first + len(values))
+        matrix = Matrix(values, None, None, None, None, (len(values), q.shape[1]))
+        found[:, part] = owner.linear(x, matrix, None if bias is None else bias[part])
+    return found
+
+
+def columns_times(x: Floats, q: Any) -> Floats:
+    """x (m, rows) times a QTensor (rows, length): (m, length); what a gradient is.
+
+    Rows are decoded ROWS at a time; the sums over each part are those of decoded values, and are added in
+    the order of the parts.
+    """
+    owner: Any = dispatch.owner(q.packed)
+    found = np.zeros((len(x), q.shape[1]), np.float32)
+    for first, values in _decoded(q):
+        turned = np.ascontiguousarray(values.T)
+        matrix = Matrix(turned, None, None, None, None, (q.shape[1], len(values)))
+        part = np.ascontiguousarray(x[:, first : first + len(values)])
+        with np.errstate(all="ignore"):
+            found += owner.linear(part, matrix, None)
+    return found
+
+
+def _decoded(q: Any) -> Iterator[tuple[int, Floats]]:
+    """float32 values of some rows after others, and which the first is."""
+    step = ROWS * slicing.sharing(q, 0)
+    bits = slicing.bits_of_index(q)
+    if bits is None or bits * step % 8:  # rows that cannot be parted
+        step = max(q.shape[0], 1)
+    for first in range(0, q.shape[0], step):
+        part = q if step >= q.shape[0] else slicing.sliced(q, 0, slice(first, first + step))
+        yield first, np.ascontiguousarray(part.dequantize("float32"))
+
+
+def _of_tensors(x: Any, q: Any, bias: Any) -> Any:
+    if not is_tensor(x) or not is_tensor(q):
+        raise NumericsError(
+            f"x is {type(x).__name__}, q {type(q).__name__}: give both as arrays or both as tensors"
+        )
+    from torch.nn.functional import linear as of_torch
+
+    _check(x, q, bias, q.original)
+    return of_torch(x, q, bias)
+
+
+def _check(x: Any, q: Any, bias: Any, original: str) -> None:
+    kind = str(x.dtype).removeprefix("torch.")
+    if kind not in FLOATS:
+        raise NumericsError(f"x of {kind} cannot be multiplied; allowed: {', '.join(FLOATS)}")
+    if len(q.shape) != 2:
+        raise NumericsError(f"q has the shape {tuple(q.shape)}; a matrix (rows, length) is due")
+    if not x.shape or x.shape[-1] != q.shape[1]:
+        shapes = f"x of shape {tuple(x.shape)} and q of shape {tuple(q.shape)}"
+        raise NumericsError(f"{shapes} do not fit: the last axis of each is summed")
+    if is_tensor(x) and kind != original:
+        raise NumericsError(f"x is {kind}, q stands for {original}; give x.to(...), or q.to(torch.{kind})")
+    if bias is None:
+        return
+    if not hasattr(bias, "shape") or tuple(bias.shape) != (q.shape[0],):
+        came = tuple(bias.shape) if hasattr(bias, "shape") else said(bias)
+        raise NumericsError(f"bias is {came}; an array of shape ({q.shape[0]},) is due")

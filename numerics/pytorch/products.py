@@ -1,0 +1,98 @@
+"""Products with QTensors that read the packed codes: what `linear`, `matmul`, `addmm` and `bmm` come to.
+
+Torch makes products of matrices of them all, a QTensor with its axes turned among their operands.  Nothing
+is kept for a gradient but the bytes, and the gradient of x reads them too.  On other devices than the CPU,
+in float64, and where both operands are quantized, the values are multiplied by torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from numerics.product import are_decoded
+from numerics.pytorch.qtensor import FLOATS, TensorQTensor, text_of
+from numerics.pytorch.wrapper import Kept, Permuted, Wrapper
+
+aten = torch.ops.aten
+TURNED = (1, 0)
+
+
+def _read(q: Any, x: Any) -> TensorQTensor | None:
+    """The QTensor of two dimensions that q is, or is with its axes turned, where x can be multiplied so."""
+    held = q.quantized if isinstance(q, Permuted) else q
+    plain = isinstance(x, Tensor) and not isinstance(x, Wrapper) and isinstance(held, TensorQTensor)
+    if not plain or are_decoded() or held.ndim != 2 or x.dtype != held.dtype or x.dtype == torch.float64:
+        return None
+    cpu = x.device.type == held.device.type and x.device.type in ("cpu", "meta")
+    return held if cpu and x.dtype in FLOATS and held.spec.scale_type != "float64" else None
+
+
+def _times(x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool) -> Tensor:
+    return cast(Tensor, torch.ops.numerics.linear(
+        x, q.packed, q.shared, q.zero_point, q.tensor_scale, list(q.shape), text_of(q.spec), q.original, bias,
+        across,
+    ))  # fmt: skip
+
+
+def _mm(a: Any, b: Any) -> Any:
+    q = _read(b, a)
+    if q is not None:
+        return _times(a, q, None, isinstance(b, TensorQTensor))
+    q = _read(a, b)  # q @ x is (x.t() @ q.t()).t()
+    if q is None:
+        return NotImplemented
+    return _times(b.t(), q, None, isinstance(a, Permuted)).t()
+
+
+def _addmm(bias: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    q = _read(b, a)
+    added = (
+        isinstance(bias, Tensor) and not isinstance(bias, Wrapper) and bias.dtype == getattr(a, "dtype", None)
+    )
+    if q is None or not added or beta != 1 or alpha != 1:
+        return NotImplemented
+    across = isinstance(b, TensorQTensor)
+    if not across and bias.shape == (q.shape[0],):
+        return _times(a, q, bias, across)
+    return bias + _times(a, q, None, across)
+
+
+def _mv(a: Any, b: Any) -> Any:
+    q = _read(a, b)
+    return NotImplemented if q is None else _times(b, q, None, isinstance(a, Permuted))
+
+
+def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    q = _read(weight, x)
+    if q is None or isinstance(weight, Permuted) or (bias is not None and isinstance(bias, Wrapper)):
+        return NotImplemented
+    return _times(x, q, bias, False)
+
+
+def _bmm(a: Any, b: Any) -> Any:
+    """Matrix by matrix: experts."""
+    held = b.quantized if isinstance(b, Permuted) else b
+    if not isinstance(held, TensorQTensor) or isinstance(a, Wrapper) or held.ndim != 3:
+        return NotImplemented
+    turned = isinstance(b, Permuted)
+    if turned and b.axes != (0, 2, 1):
+        return NotImplemented
+    parts = [_read(held.select(0, expert), a) for expert in range(held.shape[0])]
+    if any(part is None for part in parts):
+        return NotImplemented
+    return torch.stack(
+        [_times(x, cast(TensorQTensor, part), None, not turned) for x, part in zip(a, parts, strict=True)]
+    )
+
+
+PRODUCTS: Kept = {
+    aten.mm.default: _mm,
+    aten.addmm.default: _addmm,
+    aten.mv.default: _mv,
+    aten.linear.default: _linear,
+    aten.bmm.default: _bmm,
+}
+"""Operators of torch, for QTensors of two and three dimensions."""

@@ -1,0 +1,107 @@
+"""Kernels of products: tiles, tails, threads and batches that change no bit."""
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.backends.array import BACKEND as ARRAY
+from numerics.backends.cpu import EXECUTOR, product, product_kernels
+from numerics.backends.host.product import Matrix
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.matrices import MATRICES, matrix, rows
+
+CODES = [name for name in MATRICES if not name.startswith("decoded")]
+
+
+def of(q) -> Matrix:
+    shared, zero = (None if part is None else np.asarray(part) for part in (q.shared, q.zero_point))
+    return Matrix(q.packed, shared, zero, q.tensor_scale, q.spec, q.shape)
+
+
+def due(x, q):
+    """By NumPy, which tests/backends/host compares with fractions."""
+    return ARRAY.executor.products(x, of(q))
+
+
+@pytest.mark.parametrize("name", CODES)
+@pytest.mark.parametrize("many", [1, 3, product.FEW + 9])
+def test_tiles_change_the_sums(name, many):
+    for shape in ((1, 192), (50, 64), (6, 576)):
+        x, q = rows(many, shape[1]), matrix(name, shape)
+        assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_a_row_depends_on_its_batch(name):
+    x, q = rows(product.FEW + 5, 192), matrix(name, (9, 192))
+    whole = nx.linear(x, q)
+    for part in (slice(0, 1), slice(3, 5), slice(2, 9), slice(0, product.FEW + 1)):
+        assert_same_bits(nx.linear(x[part], q), whole[part])
+    assert_same_bits(nx.linear(x, q[2:5]), whole[:, 2:5])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("many", [1, 4, 20])
+def test_threads_change_the_sums(threads, many, monkeypatch):
+    monkeypatch.setenv("NUMERICS_NUM_THREADS", str(threads))
+    monkeypatch.setattr(product, "WORTHWHILE", 1)
+    for name in ("mxfp4", "mx6", "nvfp4", "int4 groups", "int8 rows offset", "fp8_e5m2"):
+        x, q = rows(many, 128), matrix(name, (103, 128))
+        assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_parts_of_rows_and_blocks_change_the_sums(width, monkeypatch):
+    """Rows are decoded a few at a time, and a part of their spans at a time."""
+    monkeypatch.setattr(product, "NEAR", 1 << 9)
+    monkeypatch.setattr(product, "BLOCK", 4 + width)
+    for name in ("mxfp4", "int4 groups", "mx9", "int8 offset"):
+        x, q = rows(39, 576), matrix(name, (23, 576))
+        assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "mxfp8_e4m3", "mxfp8_e5m2", "nvfp4", "mx6", "mx9", "bfp16"])
+def test_a_code_or_a_scale_is_read_as_another(name):
+    """Random bytes: every code, every scale, NaN and Inf among them."""
+    q = matrix(name, (64, 256))
+    rng = np.random.default_rng(5)
+    q.packed[...] = rng.integers(0, 256, q.packed.shape)
+    if q.shared is not None:
+        q.shared[...] = rng.integers(0, 256, q.shared.shape)
+    for many in (1, 12):
+        x = rows(many, 256)
+        found, expected = EXECUTOR.products(x, of(q)), due(x, q)
+        assert np.array_equal(np.isnan(found), np.isnan(expected))
+        finite = ~np.isnan(expected)
+        assert_same_bits(found[finite], expected[finite])
+        assert finite.any() or name in ("mxfp8_e5m2", "mxfp8_e4m3")
+
+
+@pytest.mark.parametrize("special", [np.inf, -np.inf, np.nan, -0.0, 1e-45, 3e38])
+def test_what_is_special_in_x_stays_in_its_row(special):
+    x, q = rows(3, 64), matrix("mxfp4", (5, 64))
+    x[1, 17] = special
+    found = EXECUTOR.products(x, of(q))
+    assert np.array_equal(found, due(x, q), equal_nan=True)
+    assert np.isfinite(found[[0, 2]]).all()
+
+
+def test_without_an_instruction_for_it_sums_are_fused_otherwise(monkeypatch):
+    """Where a CPU has no fused multiply-add, and none that shuffles bytes: the same bits."""
+    monkeypatch.setattr(product_kernels, "has", lambda feature: False)
+    named = product._name
+    monkeypatch.setattr(product, "_name", lambda codes: "plain_" + named(codes))
+    product._codes_of.cache_clear()
+    for name in ("mxfp4", "int4 groups", "mx6", "fp8_e5m2"):
+        for many in (1, 11):
+            x, q = rows(many, 192), matrix(name, (6, 192))
+            assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+
+
+def test_nothing_is_read_or_written_beside_the_arrays():
+    """The last row ends where its memory does: a tail that is read whole would leave the page."""
+    for name in ("mxfp4", "mx6", "int3 groups", "uint4 groups"):
+        q = matrix(name, (3, 96))
+        x = rows(2, 96)
+        assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+        assert EXECUTOR.products(x[:0], of(q)).shape == (0, 3)

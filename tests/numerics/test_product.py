@@ -1,0 +1,193 @@
+"""nx.linear, and torch's products with QTensors: what a user meets."""
+
+import io
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import torch
+import torch.nn.functional as F
+
+import numerics as nx
+from numerics import product
+from numerics.backends.host.tensors import as_array
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.matrices import MATRICES, matrix, rows
+
+SOME = [
+    "mxfp4",
+    "mx6",
+    "nvfp4",
+    "int4 groups",
+    "int8 rows",
+    "fp8_e4m3fnuz",
+    "decoded across",
+    "decoded columns",
+]
+
+
+def tensors(name, shape=(40, 64), kind=torch.float32):
+    q = nx.quantize(torch.from_numpy(rows(*shape, seed=3)).to(kind), MATRICES[name])
+    return q, torch.from_numpy(rows(6, shape[1])).to(kind)
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_torch_and_numpy_differ(name):
+    q = matrix(name, (40, 64))
+    x, bias = rows(6, 64), rows(1, 40)[0]
+    due = nx.linear(x, q, bias)
+    of_torch = nx.quantize(torch.from_numpy(q.dequantize()), MATRICES[name]) if "offset" not in name else None
+    values = torch.from_numpy(rows(40, 64, seed=3))
+    of_torch = nx.quantize(values.abs() if name == "uint8" else values, MATRICES[name])
+    found = nx.linear(torch.from_numpy(x), of_torch, torch.from_numpy(bias))
+    assert_same_bits(as_array(found), due)
+    np.testing.assert_allclose(due, x @ q.dequantize().T + bias, rtol=1e-4, atol=1e-4 * np.abs(due).max())
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_other_types_are_rounded_more_than_once(kind):
+    q, x = tensors("mxfp4", kind=getattr(torch, kind))
+    wide, _ = tensors("mxfp4")
+    wide.packed.copy_(q.packed)
+    wide.shared.copy_(q.shared)
+    due = nx.linear(x.float(), wide).to(x.dtype)
+    assert torch.equal(nx.linear(x, q), due)
+    assert torch.equal(x @ q.t(), due)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_torchs_products_are_the_same_one(name):
+    q, x = tensors(name)
+    due, bias = nx.linear(x, q), torch.arange(40.0)
+    assert torch.equal(F.linear(x, q, bias), nx.linear(x, q, bias))
+    assert torch.equal(torch.addmm(bias, x, q.t()), nx.linear(x, q, bias))
+    assert torch.equal(F.linear(x.reshape(2, 3, 64), q), due.reshape(2, 3, 40))
+    for y in (x @ q.T, x.mm(q.t()), torch.matmul(x, q.mT), (q @ x.T).T, torch.einsum("mk,nk->mn", x, q)):
+        assert torch.equal(y, due) or torch.allclose(y, due, rtol=1e-4, atol=1e-3)
+    assert torch.equal(q @ x[2], due[2])
+    assert torch.equal(F.linear(x.T.contiguous().T, q), due)
+    assert F.linear(x[:0], q).shape == (0, 40)
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_the_gradient_reads_the_codes(name):
+    q, x = tensors(name)
+    x.requires_grad_()
+    g = torch.from_numpy(rows(6, 40, seed=9))
+    (found,) = torch.autograd.grad(F.linear(x, q, torch.ones(40)), x, g)
+    due = product.columns_times(g.numpy(), nx.quantize(rows(40, 64, seed=3), MATRICES[name]))
+    assert_same_bits(found.numpy(), due)
+    assert torch.allclose(found, g @ q.dequantize(), rtol=1e-4, atol=1e-3)
+    parts = q.packed, q.shared, q.zero_point, q.tensor_scale, [40, 64], q.spec.text, "float32", None, False
+    (again,) = torch.autograd.grad(torch.ops.numerics.linear(x, *parts), x, g)
+    assert torch.equal(again, found)
+
+
+def test_a_gradient_of_many_rows_is_a_sum_of_parts(monkeypatch):
+    monkeypatch.setattr(product, "ROWS", 16)
+    q, x = matrix("mxfp4", (40, 64)), rows(3, 40)
+    due = np.zeros((3, 64), np.float32)
+    for first in (0, 16, 32):
+        part = nx.quantize(np.ascontiguousarray(q.dequantize()[first : first + 16].T), "bfloat16")
+        due += nx.linear(np.ascontiguousarray(x[:, first : first + 16]), part)
+    np.testing.assert_allclose(product.columns_times(x, q), due, rtol=1e-2, atol=1e-1)
+    found = product.columns_times(x, q)
+    monkeypatch.setattr(product, "ROWS", 1 << 10)
+    np.testing.assert_allclose(found, product.columns_times(x, q), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_experts_are_multiplied_one_by_one(turned):
+    w = torch.from_numpy(rows(3 * 8, 64, seed=3)).reshape(3, 8, 64)
+    q = nx.quantize(w, "mxfp4")
+    x = torch.from_numpy(rows(3 * 5, 8 if turned else 64)).reshape(3, 5, -1)
+    found = torch.bmm(x, q if turned else q.transpose(1, 2))
+    for k in range(3):
+        assert torch.equal(found[k], x[k] @ q[k] if turned else nx.linear(x[k], q[k]))
+
+
+def test_nothing_dense_is_made(monkeypatch):
+    q, x = tensors("int4 groups", (512, 256))
+
+    def refuse(*_, **__):
+        raise AssertionError("a weight was decoded")
+
+    monkeypatch.setattr(type(q), "dequantize", refuse)
+    x.requires_grad_()
+    y = F.linear(x, q)
+    y.sum().backward()
+    whole, _ = tensors("decoded columns", (1024, 64))
+    sizes = []
+    kept = product.slicing.sliced
+    monkeypatch.setattr(
+        product.slicing, "sliced", lambda q, axis, part: sizes.append(part) or kept(q, axis, part)
+    )
+    F.linear(torch.ones(2, 64), whole)
+    assert [part.stop - part.start for part in sizes] == [256] * 4
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_graph_gives_other_bits(dynamic):
+    q, x = tensors("mxfp4")
+    torch._dynamo.reset()
+    layer = torch.nn.Linear(64, 40)
+    layer.weight = torch.nn.Parameter(q, requires_grad=False)
+    graph = torch.compile(layer, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    due = layer(x)
+    assert torch.equal(graph(x), due)
+    x.requires_grad_()
+    (found,) = torch.autograd.grad(graph(x).sum(), x)
+    assert torch.equal(found, torch.autograd.grad(layer(x).sum(), x)[0])
+
+
+def test_an_exported_program_gives_other_bits_when_it_is_loaded():
+    q, x = tensors("mxfp4")
+    layer = torch.nn.Linear(64, 40)
+    layer.weight = torch.nn.Parameter(q, requires_grad=False)
+    program = torch.export.export(layer, (x,), dynamic_shapes=({0: torch.export.Dim("rows", min=2)},))
+    assert torch.equal(program.module()(x), layer(x))
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    assert torch.equal(torch.export.load(file).module()(x[:3]), layer(x[:3]))
+
+
+def test_decoded_products_are_torchs_own():
+    q, x = tensors("mxfp4")
+    with nx.decoded_products():
+        assert torch.equal(F.linear(x, q), F.linear(x, q.dequantize()))
+    assert torch.equal(F.linear(x, q), nx.linear(x, q))
+
+
+WRONG = {
+    "another length": (lambda x, q: nx.linear(x[:, :32], q), "the last axis of each is summed"),
+    "no matrix": (lambda x, q: nx.linear(x, q.reshape(-1) if hasattr(q, "data_ptr") else q[0]), "matrix"),
+    "a number": (lambda x, q: nx.linear(3.0, q), "do not fit|both"),
+    "integers": (lambda x, q: nx.linear(x.astype(np.int32), q), "cannot encode int32|cannot be multiplied"),
+    "no QTensor": (lambda x, q: nx.linear(x, x), "takes a QTensor|QTensor"),
+    "a short bias": (lambda x, q: nx.linear(x, q, x[0, :3]), "bias is"),
+    "a bias of Python": (lambda x, q: nx.linear(x, q, 1.0), "bias is"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_fit_is_multiplied(name):
+    call, message = WRONG[name]
+    with pytest.raises(nx.NumericsError, match=message):
+        call(rows(6, 64), matrix("mxfp4", (40, 64)))
+
+
+def test_tensors_beside_arrays_are_taken():
+    q, x = tensors("mxfp4")
+    with pytest.raises(nx.NumericsError, match="both"):
+        nx.linear(x.numpy(), q)
+    with pytest.raises(nx.NumericsError, match="stands for float32"):
+        nx.linear(x.bfloat16(), q)
+    with pytest.raises(nx.NumericsError, match="cannot be multiplied"):
+        nx.linear(x.long(), q)
+
+
+def test_float64_is_multiplied_by_numpy():
+    x, q = rows(3, 64).astype(np.float64), matrix("mxfp4", (5, 64))
+    assert_same_bits(nx.linear(x, q, np.ones(5)), x @ q.dequantize("float64").T + 1)
