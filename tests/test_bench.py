@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ def test_every_file_is_run():
         "vectors",
         "conform",
         "commits",
+        "product",
         "qat",
     }  # these seven are commands of their own
 
@@ -101,3 +103,14 @@ def test_a_commit_is_measured_beside_another():
     command = [sys.executable, "-m", "bench.bench_commits", *options]
     found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300)
     assert found.stdout.startswith("decode fp8_e4m3 | 1,024 elements | ")
+
+
+def test_the_bench_of_products_runs(tmp_path):
+    written = tmp_path / "product.json"
+    command = [sys.executable, "-m", "bench.bench_product", "--small", "--json", str(written)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, env=environment)
+    assert found.returncode == 0, found.stderr
+    rows = json.loads(written.read_text(encoding="utf-8"))["rows"]
+    assert {row["batch"] for row in rows} == {1, 16}
+    assert all(row["microseconds"] > 0 and row["of read"] > 0 for row in rows)

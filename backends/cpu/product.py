@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from numerics.backends.cpu.product_kernels import (
     BLOCKED_WORDS,
     BYTES,
     DOT_WORDS,
+    HALVES,
     Codes,
     blocked,
     dot,
@@ -49,7 +49,7 @@ def products(launcher: Launcher, x: NDArray[np.float32], matrix: Matrix) -> NDAr
     if not found.size:
         return found
     order, codes = matrix.order, _codes(matrix)
-    lanes = in_lanes(x, order, tuple(codes.order))
+    lanes = in_lanes(x, order, codes.order)
     whole, rest = divmod(length, order.span)
     begin = (
         address_of(matrix.packed), length * codes.bits // 8, _address(matrix.shared), _address(matrix.zero),
@@ -80,7 +80,7 @@ def in_lanes(x: NDArray[np.float32], order: Order, lanes: tuple[int, ...]) -> ND
     if spans * order.span != length:
         x = np.concatenate([x, np.zeros((many, spans * order.span - length), np.float32)], axis=1)
     runs = x.reshape(many, spans, LANES, order.run)
-    if lanes != tuple(range(LANES)):
+    if lanes is HALVES:
         runs = runs[:, :, list(lanes)]
     return np.ascontiguousarray(runs.swapaxes(2, 3))
 
@@ -89,13 +89,13 @@ def _by_rows(launcher: Launcher, work: Work) -> None:
     """A few rows of x at a time, all rows of codes."""
     codes, begin, lanes, found, _ = work
     many, rows = found.shape
-    step = lanes.strides[0]
-    first = 0
+    step, first = lanes.strides[0], 0
     while first < many:
-        together = next(n for n in (4, 2, 1) if n <= many - first)
+        together = 4 if many - first >= 4 else 2 if many - first >= 2 else 1
         tile = Tile(4 if together == 1 else 2, together)
-        name = f"product_dot_{tile.rows}_{tile.together}_{_name(codes)}"
-        kernel = launcher.built(name, DOT_WORDS, dot(codes, *tile))
+        kernel = launcher.built(
+            f"product_dot_{tile.rows}_{together}_{codes.name}", DOT_WORDS, dot(codes, *tile)
+        )
         at = address_of(lanes) + first * step, step, address_of(found) + 4 * first * rows, rows
         calls = [
             (*_from_row(codes, begin, start), at[0], at[1], at[2] + 4 * start, at[3], count)
@@ -111,7 +111,7 @@ def _by_blocks(launcher: Launcher, work: Work) -> None:
     many, rows = found.shape
     tile = Tile(4, 4) if registers() >= 32 else Tile(4, 1)
     kernel = launcher.built(
-        f"product_blocked_{tile.rows}_{tile.together}_{_name(codes)}", BLOCKED_WORDS, blocked(codes, *tile)
+        f"product_blocked_{tile.rows}_{tile.together}_{codes.name}", BLOCKED_WORDS, blocked(codes, *tile)
     )
     spans, part = lanes.shape[1], max(NEAR // (codes.run * BYTES), 1)
     calls, rooms = [], []
@@ -154,11 +154,6 @@ def _beside(matrix: Matrix, order: Order) -> int:
     if order.group:
         return -(-matrix.shape[1] // order.group)
     return 0 if matrix.zero is None or matrix.zero.ndim == 0 else 1
-
-
-def _name(codes: Codes) -> str:
-    """Says all that the instructions depend on."""
-    return f"{codes.bits}_{codes.run}_{codes.group}_{sha256(repr(codes).encode()).hexdigest()[:12]}"
 
 
 # ---- what kernels know of codes ------------------------------------------------------------------------

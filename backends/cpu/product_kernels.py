@@ -7,9 +7,12 @@ then multiplies them tile by tile with many rows of x.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, cached_property
+from hashlib import sha256
 from typing import Any
 
 from llvmlite import ir
@@ -25,7 +28,7 @@ from numerics.formats.packing import planes
 FLOAT, WORD, BYTE = vector(F32, LANES), vector(I32, LANES), vector(I8, 2 * LANES)
 BYTES = 4 * LANES  # of a vector of floats
 ZERO = ir.Constant(FLOAT, [0.0] * LANES)
-HALVES = [*range(4), *range(8, 12), *range(4, 8), *range(12, 16)]
+HALVES = (*range(4), *range(8, 12), *range(4, 8), *range(12, 16))
 """Where lanes lie after bytes of two vectors were interleaved, which x86 does in halves of 128 bits."""
 
 
@@ -66,20 +69,31 @@ class Codes:
         """Bytes of one scale."""
         return 4 if self.scale == "float32" else 1
 
-    @property
-    def order(self) -> list[int]:
+    @cached_property
+    def order(self) -> tuple[int, ...]:
         """Which lane stands where in a vector."""
-        return HALVES if self.looks_up else list(range(LANES))
+        return HALVES if self.looks_up else tuple(range(LANES))
 
-    @property
+    @cached_property
+    def name(self) -> str:
+        """Says all that the instructions depend on."""
+        return f"{self.bits}_{self.run}_{self.group}_{sha256(repr(self).encode()).hexdigest()[:12]}"
+
+    @cached_property
     def looks_up(self) -> bool:
         """Are values looked up in a register?"""
         return self.table is not None and has("avx2")
 
 
+@cache
 def has(feature: str) -> bool:
     """Has the CPU that kernels are compiled for that feature, by LLVM's name for it?"""
     return f"+{feature}" in str(generator().magic_tuple()[2]).split(",")
+
+
+def subnormals_are_cheap() -> bool:
+    """Does the CPU multiply subnormal numbers without help?  AMD's do; Intel's call a routine each time."""
+    return str(generator().magic_tuple()[1]).startswith("znver")
 
 
 def registers() -> int:
@@ -147,6 +161,8 @@ def values_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> li
     """The values of a span at an address: a vector for each place of a run."""
     if codes.looks_up:
         return _looked_up(builder, codes, address)
+    if codes.f is not None and _grows(codes.f) and subnormals_are_cheap():
+        return _grown(builder, codes, address)
     return [_value(builder, codes, field) for field in _fields(builder, codes, address)]
 
 
@@ -192,6 +208,55 @@ def _value(builder: ir.IRBuilder, codes: Codes, field: ir.Value) -> ir.Value:
     if codes.f is None:
         return builder.sitofp(field, FLOAT)
     return builder.bitcast(arithmetic().decode(Lane(builder, field), codes.f).value, FLOAT)
+
+
+def _grows(f: Grid) -> bool:
+    """Is a magnitude, shifted to float32's place, its value times one power of two?"""
+    odd = f.deep, f.lowest, f.prefix, f.flush, f.negative, f.wrap
+    return all(fact is None for fact in odd) and isinstance(f.emin, int) and f.emin - 1 <= 254 - 127
+
+
+def _grown(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
+    """Sign and magnitude put where float32 has them, and multiplied by a power of two: exact, and shorter
+    than the shared arithmetic wherever the CPU takes subnormal numbers at its usual pace.
+    """
+    f, bits, width = codes.f, codes.bits, min(32, codes.bits * codes.run)
+    assert f is not None
+    words = _words(builder, address, bits * codes.run // width, width)
+    factor = ir.Constant(FLOAT, [2.0 ** (int(f.emin) - 1)] * LANES)
+    magnitudes = ((1 << (bits - 1)) - 1) << int(f.drop)
+    found = []
+    for k in range(codes.run):
+        word, shift = words[bits * k // width], bits * k % width
+        if shift + bits > width:
+            word, shift = _field(builder, words, (bits * k, bits), width, None), 0
+        up, down = 32 - bits - shift, 32 - bits - int(f.drop)
+        top = builder.shl(word, _filled(up)) if up else word
+        shifted = builder.lshr(top, _filled(down)) if down > 0 else builder.shl(top, _filled(-down))
+        magnitude = builder.and_(shifted, _filled(magnitudes))
+        sign = builder.and_(top, _filled(-(1 << 31)))
+        value = builder.fmul(builder.bitcast(builder.or_(sign, magnitude), FLOAT), factor)
+        found.append(_special(builder, f, (sign, magnitude), value))
+    return found
+
+
+def _special(builder: ir.IRBuilder, f: Grid, parts: tuple[ir.Value, ir.Value], value: ir.Value) -> ir.Value:
+    """Inf and NaN, where codes mean them."""
+    sign, magnitude = parts
+    drop = int(f.drop)
+    if f.has_nan is not None:
+        nan = builder.icmp_unsigned(">", magnitude, _filled(int(f.last) << drop))
+        value = builder.select(nan, ir.Constant(FLOAT, [math.nan] * LANES), value)
+    if f.inf is not None:
+        infinite = builder.icmp_signed("==", magnitude, _filled(int(f.inf) << drop))
+        signed = builder.bitcast(builder.or_(sign, _filled(0x7F800000)), FLOAT)
+        value = builder.select(infinite, signed, value)
+    if f.nan_code is not None:  # the place of -0
+        negative = builder.icmp_signed("<", sign, _filled(0))
+        nothing = builder.icmp_signed("==", magnitude, _filled(0))
+        nan = builder.and_(negative, nothing)
+        value = builder.select(nan, ir.Constant(FLOAT, [math.nan] * LANES), value)
+    return value
 
 
 def blocks_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> tuple[list[ir.Value], ir.Value]:
@@ -388,10 +453,10 @@ def _prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
     builder.call(function, [place, *(ir.Constant(I32, n) for n in (0, 3, 1))])
 
 
-def _sum_of_lanes(builder: ir.IRBuilder, codes_order: Sequence[int], lanes: ir.Value) -> ir.Value:
+def _sum_of_lanes(builder: ir.IRBuilder, order: Sequence[int], lanes: ir.Value) -> ir.Value:
     """Halved until one is left, in the order of the lanes."""
-    if list(codes_order) != list(range(LANES)):
-        lanes = _shuffled(builder, lanes, [list(codes_order).index(lane) for lane in range(LANES)])
+    if order is HALVES:
+        lanes = _shuffled(builder, lanes, [order.index(lane) for lane in range(LANES)])
     while lanes.type.count > 1:
         half = lanes.type.count // 2
         low, high = (_shuffled(builder, lanes, range(start, start + half)) for start in (0, half))

@@ -6,6 +6,7 @@ Here is how a matrix is read, for every executor, and the sums by NumPy.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,6 +53,7 @@ class Order:
 VALUES = Order("values", 1)
 
 
+@lru_cache(maxsize=4096)
 def order_of(spec: Spec, shape: tuple[int, ...]) -> Order:
     """How the rows of a matrix of that shape are read, quantized so: by its codes where that can be."""
     length = shape[-1]

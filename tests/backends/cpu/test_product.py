@@ -86,12 +86,13 @@ def test_what_is_special_in_x_stays_in_its_row(special):
     assert np.isfinite(found[[0, 2]]).all()
 
 
-def test_without_an_instruction_for_it_sums_are_fused_otherwise(monkeypatch):
+def test_without_an_instruction_for_it_sums_are_fused_otherwise(monkeypatch, request):
     """Where a CPU has no fused multiply-add, and none that shuffles bytes: the same bits."""
     monkeypatch.setattr(product_kernels, "has", lambda feature: False)
-    named = product._name
-    monkeypatch.setattr(product, "_name", lambda codes: "plain_" + named(codes))
-    product._codes_of.cache_clear()
+    monkeypatch.setattr(product_kernels.Codes, "name", property(lambda codes: f"plain_{hash(codes)}"))
+    for memory in (product._codes_of, product._codes_of_blocks):
+        memory.cache_clear()
+        request.addfinalizer(memory.cache_clear)
     for name in ("mxfp4", "int4 groups", "mx6", "fp8_e5m2"):
         for many in (1, 11):
             x, q = rows(many, 192), matrix(name, (6, 192))
