@@ -91,7 +91,7 @@ def rows_times(x: Floats, q: Any, bias: Floats | None = None) -> Floats:
     """x (m, length) times the rows of a QTensor of arrays, plus a bias: (m, rows)."""
     owner: Any = dispatch.owner(q.packed)
     shared, zero = (None if part is None else np.asarray(part) for part in (q.shared, q.zero_point))
-    matrix = Matrix(q.packed, shared, zero, q.tensor_scale, q.spec, tuple(q.shape))
+    matrix = Matrix(q.packed, shared, zero, q.tensor_scale, q.spec, q.shape)
     if matrix.order != VALUES:
         return cast(Floats, owner.linear(x, matrix, bias))
     found = np.empty((len(x), q.shape[0]), np.float32)

@@ -54,7 +54,7 @@ VALUES = Order("values", 1)
 
 
 @lru_cache(maxsize=4096)
-def order_of(spec: Spec, shape: tuple[int, ...]) -> Order:
+def order_of(spec: Any, shape: tuple[int, ...]) -> Order:
     """How the rows of a matrix of that shape are read, quantized so: by its codes where that can be."""
     length = shape[-1]
     if spec.blocked:

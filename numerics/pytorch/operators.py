@@ -150,20 +150,28 @@ def _dequantize(
 
 def _linear(x: Tensor, *asked: Any) -> Tensor:
     """x times a QTensor of two dimensions by its parts; across: its rows are summed, as a gradient's are."""
-    packed, scale, zero_point, tensor_scale, shape, recipe, original, bias, across = (*asked, None, False)[:9]
-    owner, spec = dispatch.owner(packed), QuantSpec.parse(recipe)
-    bits, shared, zero = (
-        None if part is None else owner.native(part) for part in (packed, scale, zero_point)
-    )
-    q = ArrayQTensor(
-        spec=spec, shape=check_shape(shape), packed=bits, shared=shared, zero_point=zero,
-        tensor_scale=_number(tensor_scale), original=original,
+    *parts, shape, recipe, original, bias, across = (*asked, None, False)[:9]
+    return times(x, matrix_of(parts, check_shape(shape), QuantSpec.parse(recipe), original), bias, across)
+
+
+def matrix_of(parts: Sequence[Any], shape: tuple[int, ...], spec: QuantSpec, original: str) -> ArrayQTensor:
+    """The same QTensor of the backend's arrays; raises NumericsError for parts that do not fit together."""
+    owner, number = dispatch.owner(parts[0]), _number(parts[3])
+    packed, shared, zero = (None if part is None else owner.native(part) for part in parts[:3])
+    return ArrayQTensor(
+        spec=spec, shape=shape, packed=packed, shared=shared, zero_point=zero, tensor_scale=number,
+        original=original,
     )  # fmt: skip
+
+
+def times(x: Tensor, q: ArrayQTensor, bias: Tensor | None, across: bool) -> Tensor:
+    """x (..., length) times the rows of q, plus a bias; across: x (..., rows) times q."""
     _check_linear(x, q.shape, bias, across)
     rows = np.ascontiguousarray(to_float32(as_array(x))).reshape(math.prod(x.shape[:-1]), x.shape[-1])
     added = None if bias is None else to_float32(as_array(bias))
-    found = columns_times(rows, q) if across else rows_times(rows, q, added)
-    return as_tensor(found).reshape(*x.shape[:-1], found.shape[-1]).to(x.dtype)
+    found = as_tensor(columns_times(rows, q) if across else rows_times(rows, q, added))
+    found = found if x.ndim == 2 else found.reshape(*x.shape[:-1], found.shape[-1])
+    return found if x.dtype == torch.float32 else found.to(x.dtype)
 
 
 def _check_linear(x: Tensor, shape: Sequence[int], bias: Tensor | None, across: bool) -> None:

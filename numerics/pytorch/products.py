@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from numerics.product import are_decoded
+from numerics.pytorch.operators import matrix_of, times
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, text_of
 from numerics.pytorch.wrapper import Kept, Permuted, Wrapper
+from numerics.tensor.parts import PARTS
+from numerics.tensor.qtensor import ArrayQTensor
 
 aten = torch.ops.aten
 TURNED = (1, 0)
@@ -31,10 +34,27 @@ def _read(q: Any, x: Any) -> TensorQTensor | None:
 
 
 def _times(x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool) -> Tensor:
+    """The operator's result: by the operator where torch traces, at once where it does not."""
+    traced = torch._C._len_torch_dispatch_stack() or torch._C._functorch.maybe_current_level() is not None
+    if not traced and all(type(part) in _PLAIN and not part.is_meta for part in (x, *q.parts)):
+        return times(x, _arrays(q), bias, across)
     return cast(Tensor, torch.ops.numerics.linear(
         x, q.packed, q.shared, q.zero_point, q.tensor_scale, list(q.shape), text_of(q.spec), q.original, bias,
         across,
     ))  # fmt: skip
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _arrays(q: TensorQTensor) -> ArrayQTensor:
+    """The QTensor of its arrays, kept beside it until its memory is another."""
+    memory = [(part.data_ptr(), part.untyped_storage().nbytes()) for part in q.parts]
+    known = q.__dict__.get("_read")
+    if known is None or known[0] != memory or known[1].spec is not q.spec:
+        parts = [getattr(q, name) for name in PARTS]
+        known = q.__dict__["_read"] = memory, matrix_of(parts, tuple(q.shape), q.spec, q.original)
+    return cast(ArrayQTensor, known[1])
 
 
 def _mm(a: Any, b: Any) -> Any:

@@ -187,7 +187,8 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     @property
     def _beside(self) -> dict[str, Any]:
         """What its owner has attached to it."""
-        return {name: held for name, held in self.__dict__.items() if name not in (*PARTS, "spec")}
+        own = (*PARTS, "spec", "_read")
+        return {name: held for name, held in self.__dict__.items() if name not in own}
 
     def share_memory_(self) -> TensorQTensor:
         """Moves its parts to memory that other processes see."""

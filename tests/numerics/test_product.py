@@ -191,3 +191,26 @@ def test_tensors_beside_arrays_are_taken():
 def test_float64_is_multiplied_by_numpy():
     x, q = rows(3, 64).astype(np.float64), matrix("mxfp4", (5, 64))
     assert_same_bits(nx.linear(x, q, np.ones(5)), x @ q.dequantize("float64").T + 1)
+
+
+def test_a_matrix_is_read_that_is_no_longer_there():
+    """What a product remembers of a QTensor goes with its memory, its parts and its copies."""
+    q, x = tensors("mxfp4")
+    q = q.clone()
+    before = F.linear(x, q)
+    q.packed.zero_()
+    assert not F.linear(x, q).any()
+    q.packed = nx.quantize(torch.from_numpy(rows(40, 64, seed=3)), "mxfp4").packed
+    assert torch.equal(F.linear(x, q), before)
+    q = q.clone()
+    assert torch.equal(F.linear(x, q), before)
+    q.packed.untyped_storage().resize_(0)
+    with pytest.raises(nx.NumericsError, match="freed"):
+        F.linear(x, q)
+    other, _ = tensors("mxfp4")
+    F.linear(x, other)
+    file = io.BytesIO()
+    torch.save(other, file)
+    file.seek(0)
+    assert torch.equal(F.linear(x, torch.load(file, weights_only=True)), before)
+    assert not hasattr(other.clone(), "_read")
