@@ -112,7 +112,8 @@ class Matrix(NamedTuple):
     @property
     def order(self) -> Order:
         """How its rows are read."""
-        return VALUES if self.spec is None else order_of(self.spec, self.shape)
+        spec: Any = self.spec  # frozen, and so hashable
+        return VALUES if spec is None else order_of(spec, self.shape)
 
     @property
     def element(self) -> Element | None:
