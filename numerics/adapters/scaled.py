@@ -98,7 +98,9 @@ def values_of(
     """(code - zero_point) * scale for each row, or for all where there is one scale, as float32."""
     symmetric = zero_point is None
     spec = QuantSpec(element, scheme=scheme_of(scale), symmetric=symmetric)
-    parts = {"packed": codes.reshape(-1).view(torch.uint8), "shared": scale, "zero_point": zero_point}
+    parts = {
+        "packed": codes.reshape(-1).view(torch.uint8), "shared": scale.contiguous(), "zero_point": zero_point
+    }
     return TensorQTensor(spec, tuple(codes.shape), torch.float32, parts).dequantize()
 
 
