@@ -35,6 +35,7 @@ DIGEST = "572139b27c1562a6c3960cb7a5cb39d03609669e52078236cc25519b3324e1d5"
 ROUNDINGS = {0: "half_away", 1: "toward_zero", 2: "half_even"}
 OF_HOST = {0: "nearest", 1: "floor", 2: "even"}
 LARGE = 2.0**126  # from there on microxcaling's float32 logarithm may round up to 128
+PIECE = 1 << 17  # elements
 TINY = 2.0**-126  # float32's smallest normal
 NEARLY = 0x7FFF00  # of a mantissa: just below a power of two, where that logarithm may be one too high
 
@@ -73,17 +74,21 @@ def _least(d: Float) -> float:
 # ---- numbers -----------------------------------------------------------------------------------------
 
 
-def _on_grid(y: Tensor, d: Float, rmode: int, correct: bool) -> Tensor:
-    """The values of the format that microxcaling gives numbers of its range; y is written over."""
+def _on_grid(y: Tensor, d: Float, rmode: int, correct: bool, spare: Tensor | None = None) -> Tensor:
+    """The values of the format that microxcaling gives numbers of its range; y is written over.
+
+    spare: memory for as many numbers, which need not be made anew for every piece.
+    """
     if correct:
-        return _tensor(d.round(y, rounding=ROUNDINGS[rmode]))
+        return _tensor(d.round(y, rounding=ROUNDINGS[rmode], out=y))
     y += 0.0  # the sign of -0 is 0 to it
     odd = None
     if rmode == 1:
         odd = (y.view(torch.int32) & NEARLY == NEARLY).nonzero(as_tuple=True)
         came = y[odd]
     else:
-        hit = y.abs() == _least(d)
+        magnitudes = torch.abs(y, out=spare) if spare is not None else y.abs()
+        hit = magnitudes == _least(d)
         if hit.any():
             y[hit] = y[hit].sign() * d.smallest_subnormal
     made = _tensor(d.round(y, rounding=ROUNDINGS[rmode], out=y))
@@ -169,8 +174,21 @@ class Functions:
         limit = float((1 << (scale_bits - 1)) - 1)
         shared[shared > limit] = math.nan
         shared[shared < -limit] = -limit
-        steps = 2**shared
-        return _on_grid(x / steps, d, rmode, self._correct).mul_(steps)
+        return self._at_steps(x, 2**shared, d, rmode)
+
+    def _at_steps(self, x: Tensor, steps: Tensor, d: Float, rmode: int) -> Tensor:
+        """Values over their steps, rounded, times their steps: a piece at a time, which a cache holds."""
+        if steps.shape[-1] != 1 or not x.is_contiguous():  # blocks that do not lie along the last axis
+            return _on_grid(x / steps, d, rmode, self._correct).mul_(steps)
+        made = torch.empty_like(x)
+        length = x.shape[-1]
+        rows = max(1, PIECE // length)
+        pieces = (x.view(-1, length), made.view(-1, length), steps.reshape(-1, 1))
+        spare = x.new_empty(min(rows, len(pieces[0])), length)
+        for values, out, step in zip(*(one.split(rows) for one in pieces), strict=True):
+            torch.div(values, step, out=out)
+            _on_grid(out, d, rmode, self._correct, spare[: len(out)]).mul_(step)
+        return made
 
     def __getattr__(self, name: str) -> Any:
         """Refuses what there is for GPUs only."""
