@@ -23,6 +23,8 @@ import torch
 from numerics.formats.errors import NumericsError, said, truth
 
 Function = Callable[..., Any]
+Maker = Callable[[Function, bool], Function]
+"""Makes ours of the host's function, which may be asked, and of `correct`."""
 MISSING = object()  # of a name or an entry that was not there
 
 
@@ -105,7 +107,7 @@ def _inside(package: str) -> Iterator[ModuleType]:
 
 
 def exchange(package: str, old: object, new: object) -> None:
-    """Puts `new` wherever a module of the package, or a class's table of it, has `old` under a name."""
+    """Puts `new` wherever a module of the package has `old` under a name."""
     for module in _inside(package):
         for name, found in list(vars(module).items()):
             if found is old:
@@ -231,7 +233,6 @@ class Adapter:
         self._put: list[Seam] = []
         self._lock = threading.RLock()
 
-    @property
     def installed(self) -> bool:
         """Do our kernels stand in the host now?"""
         return bool(self._put)
@@ -242,9 +243,8 @@ class Adapter:
         try:
             version = self._found() if self._found else importlib.metadata.version(self.distribution or "")
         except (ImportError, importlib.metadata.PackageNotFoundError):
-            raise NumericsError(
-                f"{self.library} is not installed: its adapter needs {self.distribution or self.library} {wanted}"
-            ) from None
+            needed = f"{self.distribution or self.library} {wanted}"
+            raise NumericsError(f"{self.library} is not installed: its adapter needs {needed}") from None
         if version not in self.versions:
             raise NumericsError(
                 f"{self.library} {said(version)} is not known to its adapter, which follows {wanted} bit for "
@@ -276,8 +276,11 @@ class Adapter:
             self._put = put
 
     def uninstall(self) -> None:
-        """Leaves the host as it was found.  Raises NumericsError where the adapter is not installed, and
-        where somebody else has changed one of its places since: all others are then as they were found."""
+        """Leaves the host as it was found.
+
+        Raises NumericsError where the adapter is not installed, and where somebody else has changed one of
+        its places since: all others are then as they were found.
+        """
         with self._lock:
             if not self._put:
                 raise NumericsError(f"the adapter of {self.library} is not installed")
@@ -307,16 +310,16 @@ def _restored(put: Sequence[Seam]) -> list[NumericsError]:
     return faults
 
 
-def replacing(
-    package: str, where: Mapping[str, Mapping[str, Function]], calls: Calls
+def replaced(
+    package: str, table: Mapping[str, Mapping[str, Maker]], correct: bool, calls: Calls
 ) -> list[Seam]:
-    """A seam for each function: {module: {name: ours}}."""
+    """Returns a seam for each function of a table of the host's modules: {module: {name: maker of ours}}."""
 
-    def make(name: str, ours: Function) -> Callable[[Function], Function]:
-        return lambda host: standing_in(name, ours, host, calls)
+    def put(name: str, maker: Maker) -> Callable[[Function], Function]:
+        return lambda host: standing_in(name, maker(host, correct), host, calls)
 
     return [
-        Named(package, module, name, make(name, ours))
-        for module, functions in where.items()
-        for name, ours in functions.items()
+        Named(package, module, name, put(name, maker))
+        for module, functions in table.items()
+        for name, maker in functions.items()
     ]

@@ -1,4 +1,4 @@
-"""compressed-tensors: fp4, fp6 and fp8, integers by group or channel, and their packing (docs/adapters.md §3).
+"""compressed-tensors: fp4, fp6, fp8, integers by group or channel, their packing (docs/adapters.md §3).
 
     from numerics.adapters import compressed_tensors
     with compressed_tensors.substituted():
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from numerics.adapters.base import Adapter, Calls, Function, Named, Seam, standing_in
-from numerics.adapters.scaled import FLOATS, has_specials, ordinary, put_in, takes, values_at, values_of
+from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, replaced
+from numerics.adapters.scaled import FLOATS, has_specials, ordinary, takes, values_at, values_of
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import fp4, fp6_e2m3, fp8_e4m3
@@ -43,10 +43,8 @@ def _element(args: Any, low: Tensor, high: Tensor) -> Element | None:
     """The format of its arguments, where the range is the whole of it."""
     floats: dict[int, Element] = {4: fp4, 6: fp6_e2m3, 8: fp8_e4m3}
     bits = args.num_bits
-    if args.type == "float":
-        found = floats.get(bits)
-    else:
-        found = _integer(bits, True) if 2 <= bits <= 8 else None
+    integers = _integer(bits, True) if 2 <= bits <= 8 else None
+    found = floats.get(bits) if args.type == "float" else integers
     if found is None or (float(low), float(high)) != (found.min, found.max):
         return None
     return found
@@ -60,7 +58,7 @@ def _number(x: Any) -> bool:
     return takes(x) and x.dtype in FLOATS
 
 
-def _rounding(element: Element, plain_zero: bool) -> Callable[[Function, bool], Function]:
+def _rounding(element: Element, plain_zero: bool) -> Maker:
     """cast_to_fp4, cast_to_fp6: NaN stays NaN, which neither has; of -0 fp4 makes 0."""
 
     def made(host: Function, correct: bool) -> Function:
@@ -111,8 +109,7 @@ def _fused(x: Tensor, steps: Tensor, zero: Tensor | None, element: Element) -> T
     if not bool(zero.all()) or float(zero.min()) < element.min or float(zero.max()) > element.max:
         return None
     options: dict[str, Any] = {"scheme": per_channel(0), "symmetric": False, "zero_point_type": "float32"}
-    made = fake_quantize(rows, element, scale=steps, zero_point=zero, **options)
-    return made
+    return fake_quantize(rows, element, scale=steps, zero_point=zero, **options)
 
 
 def _zero_points(zero: Any, x: Tensor, rows: int) -> Tensor | None:
@@ -211,7 +208,9 @@ def _dequantize(host: Function, correct: bool) -> Function:
 
 def _rows_like(x: Tensor, scale: Tensor) -> Tensor | None:
     """As _rows, of a tensor that has a shape only."""
-    if scale.dtype != torch.float32 or (scale.numel() > 1 and (scale.dim() != x.dim() or scale.shape[-1] != 1)):
+    if scale.dtype != torch.float32 or (
+        scale.numel() > 1 and (scale.dim() != x.dim() or scale.shape[-1] != 1)
+    ):
         return None
     return scale.expand(*x.shape[:-1], 1).reshape(-1)
 
@@ -253,7 +252,9 @@ def _pack_words(host: Function, correct: bool) -> Function:
         low, high = value.aminmax()
         if value.shape[1] * num_bits % WORD or int(low) < -half or int(high) >= half:
             return NotImplemented
-        packed = _integer(num_bits, False).pack((value + half if num_bits < 8 else value ^ -half).view(torch.uint8))
+        packed = _integer(num_bits, False).pack(
+            (value + half if num_bits < 8 else value ^ -half).view(torch.uint8)
+        )
         words: Tensor = packed.view(torch.int32).view(value.shape[0], -1)
         return words.T.contiguous() if packed_dim == 0 else words
 
@@ -301,7 +302,9 @@ class _Registered:
             return taken
 
         impl_backend.ImplBackend.register(self._name, wanted, FIRST)(self._ours)
-        self._entry = next(one for one in impl_backend.ImplBackend._backends[self._name] if one[0] is self._ours)
+        self._entry = next(
+            one for one in impl_backend.ImplBackend._backends[self._name] if one[0] is self._ours
+        )
 
     def restore(self) -> None:
         """Takes it away."""
@@ -313,7 +316,7 @@ class _Registered:
         del ImplBackend._fn_registry[self._ours.__name__]
 
 
-REPLACED: dict[str, dict[str, Callable[[Function, bool], Function]]] = {
+REPLACED: dict[str, dict[str, Maker]] = {
     HELPERS: {"_quantize_dequantize": _fake, "_dequantize": _dequantize},
     FP6: {"cast_to_fp6": _rounding(fp6_e2m3, plain_zero=False)},
     NVFP4: {"unpack_fp4_from_uint8": _unpack_fp4},
@@ -329,20 +332,14 @@ def _cast_to_fp4(correct: bool) -> Function:
 
 
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
-    def make(name: str, ours: Any) -> Callable[[Any], Any]:
-        return lambda host: standing_in(name, ours(host, correct), host, calls)
-
     registered: list[Seam] = [
         _Registered("cast_to_fp4", _number, _cast_to_fp4(correct), calls),
         _Registered("_quantize", _quantizes, _quantize(correct), calls),
         _Registered("pack_fp4_to_uint8", _packs_fp4, _pack_fp4(correct), calls),
     ]
-    return registered + [
-        Named(PACKAGE, module, name, make(name, ours))
-        for module, functions in REPLACED.items()
-        for name, ours in functions.items()
-    ]
+    return registered + replaced(PACKAGE, REPLACED, correct, calls)
 
 
 ADAPTER = Adapter("compressed-tensors", "compressed-tensors", ("0.20.0",), _seams)
-install, uninstall, substituted, calls = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted, ADAPTER.calls
+install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
+installed, calls = ADAPTER.installed, ADAPTER.calls

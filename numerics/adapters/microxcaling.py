@@ -1,4 +1,4 @@
-"""microxcaling: the module `mx.custom_extensions`, which needs a compiler of CUDA otherwise (docs/adapters.md §4).
+"""microxcaling: its `mx.custom_extensions`, without a compiler of CUDA (docs/adapters.md §4).
 
     from numerics.adapters import microxcaling
     with microxcaling.substituted():
@@ -254,4 +254,5 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
 
 
 ADAPTER = Adapter("microxcaling", None, (KNOWN,), _seams, _version)
-install, uninstall, substituted, calls = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted, ADAPTER.calls
+install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
+installed, calls = ADAPTER.installed, ADAPTER.calls

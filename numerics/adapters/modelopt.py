@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from numerics.adapters.base import Adapter, Called, Calls, Function, Named, Seam, standing_in
+from numerics.adapters.base import Adapter, Called, Calls, Function, Maker, Seam, replaced
 from numerics.adapters.scaled import FLOATS, has_specials, takes
 from numerics.formats.block import Block
 from numerics.formats.blocks import block_format
@@ -76,7 +75,9 @@ def _dynamic(host: Function, correct: bool) -> Function:
 def _two_levels(x: Tensor, block: Block, amax: Tensor | None) -> Any:
     """Blocks under a scale of the tensor, which is amax over the largest of both formats."""
     if amax is None:
-        raise NumericsError("blocks with float scales need amax, the largest magnitude of the tensor: calibrate")
+        raise NumericsError(
+            "blocks with float scales need amax, the largest magnitude of the tensor: calibrate"
+        )
     top = float(amax.float().amax())
     scale = top / (fp4.max * fp8_e4m3.max)
     if not scale > 0:  # nothing but zeros was seen
@@ -118,19 +119,23 @@ def _integers(host: Function, correct: bool) -> Function:
     def _tensor_quant(
         inputs: Tensor, amax: Tensor, num_bits: int = 8, unsigned: bool = False, narrow_range: bool = True
     ) -> Any:
-        taken = takes(inputs, amax) and inputs.dtype in FLOATS and num_bits in range(2, 16)
-        if not taken or unsigned or not narrow_range or has_specials(inputs):
+        taken = takes(inputs, amax) and inputs.dtype in FLOATS and num_bits in range(2, 15)
+        if not taken or has_specials(inputs) or (unsigned and bool(inputs.min() < 0)):
             return NotImplemented
         top = amax.float()
         if bool(top.min() < 0) or not bool((top < torch.inf).all()):
             return NotImplemented
-        scale = torch.tensor((1 << (num_bits - 1)) - 1.0) / top
+        bits = num_bits + unsigned
+        scale = torch.tensor((1 << (bits - 1)) - 1.0) / top
         nothing = top <= EPSILON
         scale[nothing] = 0
         codes = inputs.float() * scale
         if has_specials(codes):
             return NotImplemented
-        made: Tensor = _magnitudes(num_bits).round(codes, out=codes)
+        lowest = not (narrow_range or unsigned)  # has it one more below than above?
+        made: Tensor = _magnitudes(bits + lowest).round(codes, out=codes)
+        if lowest:
+            made.clamp_(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
         scale[nothing] = 1
         made /= scale
         return made.to(inputs.dtype)
@@ -140,7 +145,7 @@ def _integers(host: Function, correct: bool) -> Function:
 
 # ---- the adapter ---------------------------------------------------------------------------------
 
-REPLACED: dict[str, Callable[[Function, bool], Function]] = {
+REPLACED: dict[str, Maker] = {
     "dynamic_block_quantize_op": _dynamic, "_fp8_eager": _fp8, "_tensor_quant": _integers
 }  # fmt: skip
 
@@ -170,14 +175,10 @@ def _leave() -> None:
 
 
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
-    def make(name: str, ours: Any) -> Callable[[Any], Any]:
-        return lambda host: standing_in(name, ours(host, correct), host, calls)
-
-    seams: list[Seam] = [
-        Named(PACKAGE, TENSOR_QUANT, name, make(name, ours)) for name, ours in REPLACED.items()
-    ]
+    seams = replaced(PACKAGE, {TENSOR_QUANT: REPLACED}, correct, calls)
     return [*seams, Called(lambda: _enter(calls), _leave)]
 
 
 ADAPTER = Adapter("modelopt", "nvidia-modelopt", ("0.47.0",), _seams)
-install, uninstall, substituted, calls = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted, ADAPTER.calls
+install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
+installed, calls = ADAPTER.installed, ADAPTER.calls

@@ -18,7 +18,16 @@ import torch
 from torch import Tensor
 
 from numerics.adapters.base import Adapter, Calls, Operator, Seam
-from numerics.adapters.scaled import PER_ROW, has_specials, largest, ordinary, put_in, takes, values_at
+from numerics.adapters.scaled import (
+    PER_ROW,
+    has_specials,
+    largest,
+    odd_rows,
+    ordinary,
+    put_in,
+    takes,
+    values_at,
+)
 from numerics.formats.block import Block
 from numerics.formats.blocks import block_format, mx6, mx9
 from numerics.formats.dtype import Element, Integer
@@ -78,8 +87,10 @@ def _unscaled(host: Any, correct: bool) -> Any:
             return NotImplemented
         if micro:
             made = micro.round(rows)
-            odd = (~torch.isfinite(rows).all(-1)).nonzero().squeeze(1) if has_specials(rows) else []
-        elif quant_dtype == "mx" and mx_element_dtype in (*FLOATS, "int8") and scale_calculation_mode in RULES:
+            odd = odd_rows(rows)
+        elif (
+            quant_dtype == "mx" and mx_element_dtype in (*FLOATS, "int8") and scale_calculation_mode in RULES
+        ):
             made = _block(mx_element_dtype, block_size).round(rows, scale_rule=scale_calculation_mode)
             if not correct and not mx_element_dtype.startswith("fp8"):
                 made += 0.0  # of -0 it makes 0, and of what becomes 0
@@ -145,7 +156,9 @@ def _integers(
     if element is None or asked[1:] != (element.min, element.max) or not takes(zero):
         return NotImplemented
     moved = zero.reshape(-1)
-    if len(moved) != len(rows) or bool((moved != moved.round()).any() if moved.is_floating_point() else False):
+    if len(moved) != len(rows) or bool(
+        (moved != moved.round()).any() if moved.is_floating_point() else False
+    ):
         return NotImplemented
     if float(moved.min()) < element.min or float(moved.max()) > element.max:
         return NotImplemented
@@ -190,4 +203,5 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
 
 
 ADAPTER = Adapter("quark", "amd-quark", ("0.13",), _seams)
-install, uninstall, substituted, calls = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted, ADAPTER.calls
+install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
+installed, calls = ADAPTER.installed, ADAPTER.calls

@@ -26,7 +26,9 @@ PER_ROW = per_channel(0)
 
 def takes(*tensors: Any) -> bool:
     """Are these plain tensors on the CPU, with numbers in them?  Only such are taken from a host."""
-    return all(type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.numel() for x in tensors)
+    return all(
+        type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.numel() for x in tensors
+    )
 
 
 def scheme_of(scale: Tensor) -> Scheme:
@@ -49,14 +51,11 @@ def ordinary(scale: Tensor) -> Tensor:
     return (scale > 0) & (scale < math.inf)
 
 
-def odd_rows(x: Tensor, scale: Tensor | None = None) -> Tensor:
-    """The numbers of the rows with Inf or NaN, or with a scale that is not ordinary."""
-    odd = torch.zeros(len(x), dtype=torch.bool)
-    if scale is not None:
-        odd |= ~ordinary(scale)
-    if has_specials(x):
-        odd |= ~torch.isfinite(x).all(-1)
-    return odd.nonzero().squeeze(1)
+def odd_rows(x: Tensor) -> Tensor:
+    """The numbers of the rows with Inf or NaN."""
+    if not has_specials(x):
+        return torch.empty(0, dtype=torch.long)
+    return (~torch.isfinite(x).all(-1)).nonzero().squeeze(1)
 
 
 def put_in(made: Tensor, rows: Tensor, theirs: Callable[[Tensor], Tensor]) -> Tensor:
@@ -77,13 +76,6 @@ def values_at(x: Tensor, scale: Tensor, element: Element, rounding: str = "half_
     return made
 
 
-def quantized_at(x: Tensor, scale: Tensor, element: Element, rounding: str = "half_even") -> TensorQTensor:
-    """The same, as codes."""
-    made = quantize(x, element, scheme=PER_ROW, scale=usable(scale), rounding=rounding)
-    assert isinstance(made, TensorQTensor)
-    return made
-
-
 def shifted_codes(x: Tensor, zero_point: Tensor, element: Element) -> Tensor:
     """clamp(round(x) + zero_point) for each row, or for all where there is one zero point."""
     options: dict[str, Any] = {"scheme": scheme_of(zero_point), "symmetric": False}
@@ -92,14 +84,14 @@ def shifted_codes(x: Tensor, zero_point: Tensor, element: Element) -> Tensor:
     return codes
 
 
-def values_of(
-    codes: Tensor, scale: Tensor, zero_point: Tensor | None, element: Element
-) -> Tensor:
+def values_of(codes: Tensor, scale: Tensor, zero_point: Tensor | None, element: Element) -> Tensor:
     """(code - zero_point) * scale for each row, or for all where there is one scale, as float32."""
     symmetric = zero_point is None
     spec = QuantSpec(element, scheme=scheme_of(scale), symmetric=symmetric)
     parts = {
-        "packed": codes.reshape(-1).view(torch.uint8), "shared": scale.contiguous(), "zero_point": zero_point
+        "packed": codes.reshape(-1).view(torch.uint8),
+        "shared": scale.contiguous(),
+        "zero_point": zero_point,
     }
     return TensorQTensor(spec, tuple(codes.shape), torch.float32, parts).dequantize()
 

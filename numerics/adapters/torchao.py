@@ -9,14 +9,14 @@ Scales are found by torchao's own rules, of one number a block; what happens to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from numerics.adapters.base import Adapter, Calls, Function, Named, Seam, standing_in
+from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, replaced
 from numerics.adapters.scaled import (
     FLOATS,
     has_specials,
@@ -44,8 +44,16 @@ MX: dict[Any, tuple[Block, Element]] = {
     "fp6_e2m3": (mxfp6_e2m3, fp6_e2m3), "fp6_e3m2": (mxfp6_e3m2, fp6_e3m2),
     torch.float4_e2m1fn_x2: (mxfp4, fp4),
 }  # fmt: skip
-ENCODERS = {"f32_to_f4_unpacked": fp4, "f32_to_f6_e2m3_unpacked": fp6_e2m3, "f32_to_f6_e3m2_unpacked": fp6_e3m2}
-DECODERS = {"f4_unpacked_to_f32": fp4, "f6_e2m3_unpacked_to_f32": fp6_e2m3, "f6_e3m2_unpacked_to_f32": fp6_e3m2}
+ENCODERS = {
+    "f32_to_f4_unpacked": fp4,
+    "f32_to_f6_e2m3_unpacked": fp6_e2m3,
+    "f32_to_f6_e3m2_unpacked": fp6_e3m2,
+}
+DECODERS = {
+    "f4_unpacked_to_f32": fp4,
+    "f6_e2m3_unpacked_to_f32": fp6_e2m3,
+    "f6_e3m2_unpacked_to_f32": fp6_e3m2,
+}
 NAN_SCALE = 0xFF  # of E8M0 (OCP MX 1.0 §5.4.1)
 CHUNK = 1 << 16  # blocks that the host computes at once
 PAIR = 2  # numbers that stand for a block where torchao finds its scale
@@ -73,7 +81,9 @@ def _affine(host: Function, correct: bool) -> Function:
         # The reciprocal is rounded first, which can move a tie: `correct` divides.
         quotient = rows / step if correct else rows * (1.0 / step)
         codes = _codes(quotient, zero, container, limits).view(output_dtype).view(input.shape)
-        if not correct and zero.any() and has_specials(quotient):  # a NaN, which is 0 to a cast, is moved, too
+        if (
+            not correct and zero.any() and has_specials(quotient)
+        ):  # a NaN, which is 0 to a cast, is moved, too
             codes[torch.isnan(quotient).view(input.shape)] = 0
         return codes
 
@@ -134,7 +144,9 @@ def _dequantize(host: Function, correct: bool) -> Function:
         step = scale.reshape(-1).float()
         if length is None or length * len(step) != input.numel() or output_dtype not in FLOATS:
             return NotImplemented
-        if scale.dtype not in (torch.float32, output_dtype) or not bool(((step > 0) & (step < torch.inf)).all()):
+        if scale.dtype not in (torch.float32, output_dtype) or not bool(
+            ((step > 0) & (step < torch.inf)).all()
+        ):
             return NotImplemented
         zero = None
         if zero_point is not None:
@@ -233,7 +245,7 @@ def _logarithmic(host: Function, rows: Tensor, kind: Any, mode: Any) -> Tensor:
 # ---- elements ------------------------------------------------------------------------------------
 
 
-def _encoder(element: Element) -> Callable[[Function, bool], Function]:
+def _encoder(element: Element) -> Maker:
     def made(host: Function, correct: bool) -> Function:
         def encode(x: Tensor) -> Any:
             if not takes(x) or x.dtype != torch.float32:
@@ -249,7 +261,7 @@ def _encoder(element: Element) -> Callable[[Function, bool], Function]:
     return made
 
 
-def _decoder(element: Element) -> Callable[[Function, bool], Function]:
+def _decoder(element: Element) -> Maker:
     def made(host: Function, correct: bool) -> Function:
         def decode(x: Tensor) -> Any:
             if not takes(x) or x.dtype != torch.uint8 or int(x.max()) >> element.bits:
@@ -263,7 +275,7 @@ def _decoder(element: Element) -> Callable[[Function, bool], Function]:
 
 # ---- the adapter ---------------------------------------------------------------------------------
 
-FUNCTIONS: dict[str, dict[str, Callable[[Function, bool], Function]]] = {
+FUNCTIONS: dict[str, dict[str, Maker]] = {
     PRIMITIVES: {
         "quantize_affine": _affine, "dequantize_affine": _dequantize
     },
@@ -274,15 +286,9 @@ FUNCTIONS: dict[str, dict[str, Callable[[Function, bool], Function]]] = {
 
 
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
-    def make(name: str, ours: Any) -> Callable[[Any], Any]:
-        return lambda host: standing_in(name, ours(host, correct), host, calls)
-
-    return [
-        Named(PACKAGE, module, name, make(name, ours))
-        for module, functions in FUNCTIONS.items()
-        for name, ours in functions.items()
-    ]
+    return replaced(PACKAGE, FUNCTIONS, correct, calls)
 
 
 ADAPTER = Adapter("torchao", "torchao", ("0.18.0",), _seams)
-install, uninstall, substituted, calls = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted, ADAPTER.calls
+install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
+installed, calls = ADAPTER.installed, ADAPTER.calls
