@@ -1,0 +1,325 @@
+"""What adapters share: seams of a host that are ours for a while, and are then as they were found.
+
+A host is another library.  A seam is a place in it where a function of ours can stand: a name in its
+modules, an operator of torch, an entry of a table or of a registry.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+
+from numerics.formats.errors import NumericsError, said, truth
+
+Function = Callable[..., Any]
+Maker = Callable[[Function, bool], Function]
+"""Makes ours of the host's function, which may be asked, and of `correct`."""
+MISSING = object()  # of a name or an entry that was not there
+
+
+class Seam(Protocol):
+    """A place in a host."""
+
+    def put(self) -> None:
+        """Puts ours there."""
+
+    def restore(self) -> None:
+        """Leaves it as it was found; raises NumericsError where somebody else has changed it since."""
+
+
+@dataclass
+class Calls:
+    """How often each function of a host was called while ours stood in its place.
+
+    ours: calls that our kernels answered.  passed_on: calls that the host answered itself, since they are of
+    a kind that the adapter does not take (docs/adapters.md says which).
+
+    >>> calls = Calls()
+    >>> calls.count(calls.ours, "quantize")
+    >>> calls.ours["quantize"], calls.passed_on["quantize"]
+    (1, 0)
+    """
+
+    ours: Counter[str] = field(default_factory=Counter)
+    passed_on: Counter[str] = field(default_factory=Counter)
+    _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def count(self, which: Counter[str], name: str) -> None:
+        """Adds one call."""
+        with self._lock:
+            which[name] += 1
+
+    def clear(self) -> None:
+        """Begins to count anew."""
+        self.ours.clear()
+        self.passed_on.clear()
+
+
+def records_gradients(arguments: Sequence[Any]) -> bool:
+    """Would torch record a gradient of a call with these arguments?"""
+    return torch.is_grad_enabled() and any(
+        isinstance(one, torch.Tensor) and one.requires_grad for one in arguments
+    )
+
+
+def standing_in(name: str, ours: Function, host: Function, calls: Calls) -> Function:
+    """Returns a function in the place of the host's, which counts, and calls ours or passes on.
+
+    ours: returns NotImplemented for a call that it does not take.  The host answers that one, and whatever
+    torch.compile traces or records a gradient of, so that graphs and gradients are the host's own.
+    """
+
+    @functools.wraps(host)
+    def function(*arguments: Any, **named: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return host(*arguments, **named)
+        found = NotImplemented
+        if not records_gradients((*arguments, *named.values())):
+            found = ours(*arguments, **named)
+        if found is NotImplemented:
+            calls.count(calls.passed_on, name)
+            return host(*arguments, **named)
+        calls.count(calls.ours, name)
+        return found
+
+    return function
+
+
+# ---- seams ---------------------------------------------------------------------------------------
+
+
+def _inside(package: str) -> Iterator[ModuleType]:
+    """The modules of a package that are imported now."""
+    for name, module in list(sys.modules.items()):
+        if isinstance(module, ModuleType) and (name == package or name.startswith(f"{package}.")):
+            yield module
+
+
+def exchange(package: str, old: object, new: object) -> None:
+    """Puts `new` wherever a module of the package has `old` under a name."""
+    for module in _inside(package):
+        for name, found in list(vars(module).items()):
+            if found is old:
+                setattr(module, name, new)
+
+
+@dataclass
+class Named:
+    """A function of a module, under every name by which modules of the host's package know it."""
+
+    package: str
+    module: str
+    name: str
+    make: Callable[[Function], Function]
+    _host: Any = None
+    _ours: Any = None
+
+    def put(self) -> None:
+        """Puts ours in all modules that have the host's, among them those that took it by `from`."""
+        self._host = getattr(importlib.import_module(self.module), self.name)
+        self._ours = self.make(self._host)
+        exchange(self.package, self._host, self._ours)
+
+    def restore(self) -> None:
+        """Puts the host's back, in modules too that were imported since."""
+        there = getattr(sys.modules[self.module], self.name, None)
+        exchange(self.package, self._ours, self._host)
+        if there is not self._ours:
+            raise changed(f"{self.module}.{self.name}")
+
+
+@dataclass
+class Entry:
+    """An entry of a table, such as sys.modules or a registry: ours while installed."""
+
+    table: Callable[[], Any]
+    key: Any
+    make: Callable[[Any], Any]
+    said: str
+    _host: Any = MISSING
+    _ours: Any = None
+
+    def put(self) -> None:
+        """Keeps what was there, if anything was."""
+        table = self.table()
+        self._host = table.get(self.key, MISSING)
+        self._ours = self.make(self._host)
+        table[self.key] = self._ours
+
+    def restore(self) -> None:
+        """Puts it back, or takes the entry away."""
+        table = self.table()
+        if table.get(self.key, MISSING) is not self._ours:
+            raise changed(self.said)
+        if self._host is MISSING:
+            del table[self.key]
+        else:
+            table[self.key] = self._host
+
+
+@dataclass
+class Called:
+    """A registry with functions of its own to enter and to leave it."""
+
+    enter: Function
+    leave: Function
+
+    def put(self) -> None:
+        """Enters."""
+        self.enter()
+
+    def restore(self) -> None:
+        """Leaves."""
+        self.leave()
+
+
+@dataclass
+class Operator:
+    """An operator of torch: a kernel for tensors on the CPU, before the one that serves all devices."""
+
+    namespace: str
+    name: str
+    kernel: Function
+    _library: Any = None
+
+    def put(self) -> None:
+        """Registers ours for the CPU."""
+        self._library = torch.library.Library(self.namespace, "IMPL")
+        self._library.impl(self.name, self.kernel, "CPU")
+
+    def restore(self) -> None:
+        """Takes it away again."""
+        self._library._destroy()
+        self._library = None
+
+
+def changed(what: str) -> NumericsError:
+    """The error for a seam that somebody else has changed since it was ours."""
+    return NumericsError(
+        f"{what} was changed by somebody else while the adapter was installed; it is left as it is now: "
+        "uninstall in the reverse order of installing"
+    )
+
+
+# ---- an adapter ----------------------------------------------------------------------------------
+
+
+class Adapter:
+    """Our kernels in the place of a host's, between install() and uninstall().
+
+    library: the host's name.  distribution: how its package is called where it is installed; None for a host
+    that is imported from its sources, whose version is not known.  versions: those that the adapter was
+    proven on.  seams: makes the seams, once the host is known to be there, of (correct, calls).
+    """
+
+    def __init__(
+        self, library: str, distribution: str | None, versions: Sequence[str],
+        seams: Callable[[bool, Calls], Sequence[Seam]], found: Callable[[], str] | None = None,
+    ) -> None:  # fmt: skip
+        self.library, self.distribution, self.versions = library, distribution, tuple(versions)
+        self.calls = Calls()
+        self._seams, self._found = seams, found
+        self._put: list[Seam] = []
+        self._lock = threading.RLock()
+
+    def installed(self) -> bool:
+        """Do our kernels stand in the host now?"""
+        return bool(self._put)
+
+    def version(self) -> str:
+        """Returns the version of the host; raises NumericsError where it is missing or not a known one."""
+        wanted = " or ".join(self.versions)
+        try:
+            version = self._found() if self._found else importlib.metadata.version(self.distribution or "")
+        except (ImportError, importlib.metadata.PackageNotFoundError):
+            needed = f"{self.distribution or self.library} {wanted}"
+            raise NumericsError(f"{self.library} is not installed: its adapter needs {needed}") from None
+        if version not in self.versions:
+            raise NumericsError(
+                f"{self.library} {said(version)} is not known to its adapter, which follows {wanted} bit for "
+                f"bit: install {wanted}"
+            )
+        return version
+
+    def install(self, *, correct: bool = False) -> None:
+        """Puts our kernels into the host, whose modules are imported by it.
+
+        correct: where the host has a fault (docs/adapters.md lists them), False gives the host's bits, True
+        those of the standard.  Raises NumericsError where the host is missing, where its version is unknown,
+        and where the adapter is installed already; the host is then as it was.
+        """
+        truth("correct", correct)
+        with self._lock:
+            if self._put:
+                raise NumericsError(f"the adapter of {self.library} is installed already; uninstall it first")
+            self.version()
+            self.calls.clear()
+            put: list[Seam] = []
+            try:
+                for seam in self._seams(correct, self.calls):
+                    seam.put()
+                    put.append(seam)
+            except BaseException:
+                _restored(put)
+                raise
+            self._put = put
+
+    def uninstall(self) -> None:
+        """Leaves the host as it was found.
+
+        Raises NumericsError where the adapter is not installed, and where somebody else has changed one of
+        its places since: all others are then as they were found.
+        """
+        with self._lock:
+            if not self._put:
+                raise NumericsError(f"the adapter of {self.library} is not installed")
+            put, self._put = self._put, []
+            faults = _restored(put)
+        if faults:
+            raise faults[0]
+
+    @contextmanager
+    def substituted(self, *, correct: bool = False) -> Iterator[Calls]:
+        """install() before, uninstall() after, whatever happens; gives the counts of calls."""
+        self.install(correct=correct)
+        try:
+            yield self.calls
+        finally:
+            self.uninstall()
+
+
+def _restored(put: Sequence[Seam]) -> list[NumericsError]:
+    """Restores all seams, the last first; returns what could not be."""
+    faults = []
+    for seam in reversed(put):
+        try:
+            seam.restore()
+        except NumericsError as fault:
+            faults.append(fault)
+    return faults
+
+
+def replaced(
+    package: str, table: Mapping[str, Mapping[str, Maker]], correct: bool, calls: Calls
+) -> list[Seam]:
+    """Returns a seam for each function of a table of the host's modules: {module: {name: maker of ours}}."""
+
+    def put(name: str, maker: Maker) -> Callable[[Function], Function]:
+        return lambda host: standing_in(name, maker(host, correct), host, calls)
+
+    return [
+        Named(package, module, name, put(name, maker))
+        for module, functions in table.items()
+        for name, maker in functions.items()
+    ]

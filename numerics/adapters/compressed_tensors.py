@@ -1,0 +1,345 @@
+"""compressed-tensors: fp4, fp6, fp8, integers by group or channel, their packing (docs/adapters.md §3).
+
+    from numerics.adapters import compressed_tensors
+    with compressed_tensors.substituted():
+        fake_quantize(x, scale, zero_point, args)
+
+Where compressed-tensors has an entry for implementations, ours is registered; what has none is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, replaced
+from numerics.adapters.scaled import FLOATS, has_specials, ordinary, takes, values_at, values_of
+from numerics.formats.dtype import Element, Integer
+from numerics.formats.errors import NumericsError
+from numerics.formats.floats import fp4, fp6_e2m3, fp8_e4m3
+from numerics.formats.integers import int8, integer_format
+from numerics.quantization import fake_quantize
+from numerics.tensor.scheme import per_channel
+
+PACKAGE = "compressed_tensors"
+HELPERS = "compressed_tensors.quantization.lifecycle.forward_helpers"
+NVFP4 = "compressed_tensors.compressors.nvfp4.helpers"
+FP4 = "compressed_tensors.quantization.utils.fp4_utils"
+FP6 = "compressed_tensors.quantization.utils.fp6_utils"
+PACKED = "compressed_tensors.compressors.pack_quantized.helpers"
+FIRST = -10  # of the registry: a lower number comes before a higher one
+WORD = 32  # bits of the integers that codes are packed in
+
+
+def _integer(bits: int, signed: bool) -> Integer:
+    """Integers of that many bits."""
+    return integer_format(bits, signed=signed)
+
+
+def _element(args: Any, low: Tensor, high: Tensor) -> Element | None:
+    """The format of its arguments, where the range is the whole of it."""
+    floats: dict[int, Element] = {4: fp4, 6: fp6_e2m3, 8: fp8_e4m3}
+    bits = args.num_bits
+    integers = _integer(bits, True) if 2 <= bits <= 8 else None
+    found = floats.get(bits) if args.type == "float" else integers
+    if found is None or (float(low), float(high)) != (found.min, found.max):
+        return None
+    return found
+
+
+# ---- numbers ---------------------------------------------------------------------------------------
+
+
+def _number(x: Any) -> bool:
+    """A plain tensor of floats."""
+    return takes(x) and x.dtype in FLOATS
+
+
+def _rounding(element: Element, plain_zero: bool) -> Maker:
+    """cast_to_fp4, cast_to_fp6: NaN stays NaN, which neither has; of -0 fp4 makes 0."""
+
+    def made(host: Function, correct: bool) -> Function:
+        def rounded(x: Tensor) -> Any:
+            if not _number(x):
+                return NotImplemented
+            return _rounded(x, element, plain_zero and not correct)
+
+        return rounded
+
+    return made
+
+
+def _rounded(x: Tensor, element: Element, plain_zero: bool) -> Tensor:
+    """The element's value of each number; NaN stays NaN."""
+    made: Tensor = element.round(x + 0.0 if plain_zero else x)  # -0 + 0 is 0
+    if has_specials(x):
+        made[torch.isnan(x)] = torch.nan
+    return made
+
+
+# ---- tensors with scales -----------------------------------------------------------------------------
+
+
+def _rows(x: Any, scale: Any) -> Tensor | None:
+    """The scale of each row of x's last axis, where every row has one and all is float32; else None."""
+    if not _number(x) or not takes(scale) or scale.dtype != torch.float32 or not x.is_contiguous():
+        return None
+    if scale.numel() > 1 and (scale.dim() != x.dim() or scale.shape[-1] != 1):
+        return None
+    try:
+        return scale.expand(*x.shape[:-1], 1).reshape(-1)
+    except RuntimeError:  # shapes that do not fit, which the host refuses in its own words
+        return None
+
+
+def _fused(x: Tensor, steps: Tensor, zero: Tensor | None, element: Element) -> Tensor | None:
+    """(round(x / scale + zero) - zero) * scale of rows as float32; None where a zero would lose its sign."""
+    rows = x.reshape(len(steps), -1).float()
+    integers = isinstance(element, Integer)
+    if zero is None:
+        made = values_at(rows, steps, element)
+        return made.copysign_(rows) if integers else made
+    if not integers or float(steps.max()) > 1:  # a quotient may then underflow to -0, which + 0 makes 0
+        return None
+    if not bool(zero.any()):
+        return values_at(rows, steps, element).copysign_(rows + 0.0)
+    if not bool(zero.all()) or float(zero.min()) < element.min or float(zero.max()) > element.max:
+        return None
+    options: dict[str, Any] = {"scheme": per_channel(0), "symmetric": False, "zero_point_type": "float32"}
+    return fake_quantize(rows, element, scale=steps, zero_point=zero, **options)
+
+
+def _zero_points(zero: Any, x: Tensor, rows: int) -> Tensor | None:
+    """The zero point of each row; None where they do not fit."""
+    if not takes(zero) or (zero.numel() > 1 and (zero.dim() != x.dim() or zero.shape[-1] != 1)):
+        return None
+    found = zero.expand(*x.shape[:-1], 1).reshape(-1).float()
+    return found if len(found) == rows else None
+
+
+def _fake(host: Function, correct: bool) -> Function:
+    """_quantize_dequantize."""
+
+    def _quantize_dequantize(
+        x: Tensor, scale: Tensor, zero_point: Tensor | None, q_min: Tensor, q_max: Tensor, args: Any,
+        global_scale: Tensor | None = None,
+    ) -> Any:  # fmt: skip
+        element = _element(args, q_min, q_max)
+        if element is None or not _number(x) or not takes(scale):
+            return NotImplemented
+        effective = scale if global_scale is None else scale / global_scale
+        steps = _rows(x, effective)
+        zero = None if zero_point is None or steps is None else _zero_points(zero_point, x, len(steps))
+        plain = steps is not None and (zero is not None) == (zero_point is not None) and element is not fp4
+        if plain and bool(ordinary(effective).all()) and not has_specials(x):
+            assert steps is not None
+            made = _fused(x, steps, zero, element)
+            if made is not None:
+                return made.view(x.shape)
+        scaled = _scaled(x, effective, zero_point)
+        quantized = _to_range(scaled, element, correct).to(effective.dtype)
+        if zero_point is not None:
+            quantized -= zero_point.to(effective.dtype)
+        return quantized * effective
+
+    return _quantize_dequantize
+
+
+def _scaled(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+    """x over its scale, moved by the zero point before anything is rounded."""
+    scaled = x / scale
+    if zero is not None:
+        scaled += zero.to(x.dtype)
+    return scaled
+
+
+def _to_range(scaled: Tensor, element: Element, correct: bool) -> Tensor:
+    """Rounded to the element; NaN stays NaN, and an integer keeps the sign of a zero."""
+    made = _rounded(scaled, element, element is fp4 and not correct)
+    if isinstance(element, Integer) and not correct:
+        made.copysign_(scaled)
+    return made
+
+
+def _quantize(correct: bool) -> Function:
+    def numerics_quantize(
+        x: Tensor, scale: Tensor, zero_point: Tensor | None, q_min: Tensor, q_max: Tensor, args: Any,
+        dtype: torch.dtype | None = None, global_scale: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        element = _element(args, q_min, q_max)
+        assert element is not None
+        effective = scale if global_scale is None else scale / global_scale
+        made = _to_range(_scaled(x, effective, zero_point), element, correct)
+        return made if dtype is None else made.to(dtype)
+
+    return numerics_quantize
+
+
+def _quantizes(
+    x: Tensor, scale: Tensor, zero_point: Any, q_min: Tensor, q_max: Tensor, args: Any, *_: Any, **__: Any
+) -> bool:
+    return _number(x) and takes(scale) and _element(args, q_min, q_max) is not None
+
+
+def _dequantize(host: Function, correct: bool) -> Function:
+    """_dequantize: (code - zero_point) * scale."""
+    containers: dict[torch.dtype, Element] = {torch.int8: int8, torch.float8_e4m3fn: fp8_e4m3}
+
+    def _dequantize(
+        x_q: Tensor, scale: Tensor, zero_point: Tensor | None = None, dtype: torch.dtype | None = None,
+        global_scale: Tensor | None = None,
+    ) -> Any:  # fmt: skip
+        element = containers.get(x_q.dtype)
+        if element is None or not takes(x_q, scale) or zero_point is not None:
+            return NotImplemented
+        effective = scale if global_scale is None else scale / global_scale
+        stand_in = torch.empty(x_q.shape, dtype=torch.float32, device="meta")
+        steps = _rows_like(stand_in, effective) if x_q.is_contiguous() else None
+        if steps is None or not bool(ordinary(steps).all()):
+            return NotImplemented
+        made = values_of(x_q.reshape(len(steps), -1).view(torch.uint8), steps, None, element).view(x_q.shape)
+        return made if dtype is None else made.to(dtype)
+
+    return _dequantize
+
+
+def _rows_like(x: Tensor, scale: Tensor) -> Tensor | None:
+    """As _rows, of a tensor that has a shape only."""
+    if scale.dtype != torch.float32 or (
+        scale.numel() > 1 and (scale.dim() != x.dim() or scale.shape[-1] != 1)
+    ):
+        return None
+    return scale.expand(*x.shape[:-1], 1).reshape(-1)
+
+
+# ---- packing -----------------------------------------------------------------------------------------
+
+
+def _packs_fp4(x: Tensor) -> bool:
+    return _number(x) and x.dim() == 2 and x.shape[1] % 2 == 0 and not has_specials(x)
+
+
+def _pack_fp4(correct: bool) -> Function:
+    def numerics_pack_fp4(x: Tensor) -> Tensor:
+        packed: Tensor = fp4.encode_packed(x)
+        return packed.view(x.shape[0], x.shape[1] // 2)
+
+    return numerics_pack_fp4
+
+
+def _unpack_fp4(host: Function, correct: bool) -> Function:
+    def unpack_fp4_from_uint8(a: Tensor, m: int, n: int, dtype: torch.dtype | None = torch.bfloat16) -> Any:
+        if not takes(a) or a.dtype != torch.uint8 or a.numel() * 2 != m * n:
+            return NotImplemented
+        values: Tensor = fp4.decode_packed(a.reshape(-1), (m, n))
+        return values if dtype is None else values.to(dtype)
+
+    return unpack_fp4_from_uint8
+
+
+def _pack_words(host: Function, correct: bool) -> Function:
+    """pack_to_int32: codes from the lowest bit on, moved to be positive, whole words a row."""
+
+    def pack_to_int32(value: Tensor, num_bits: int, packed_dim: int = 1) -> Any:
+        if not takes(value) or value.dtype != torch.int8 or value.dim() != 2 or num_bits not in range(2, 9):
+            return NotImplemented
+        if packed_dim == 0:
+            value = value.T.contiguous()
+        half = 1 << (num_bits - 1)
+        low, high = value.aminmax()
+        if value.shape[1] * num_bits % WORD or int(low) < -half or int(high) >= half:
+            return NotImplemented
+        packed = _integer(num_bits, False).pack(
+            (value + half if num_bits < 8 else value ^ -half).view(torch.uint8)
+        )
+        words: Tensor = packed.view(torch.int32).view(value.shape[0], -1)
+        return words.T.contiguous() if packed_dim == 0 else words
+
+    return pack_to_int32
+
+
+def _unpack_words(host: Function, correct: bool) -> Function:
+    def unpack_from_int32(value: Tensor, num_bits: int, shape: Any, packed_dim: int = 1) -> Any:
+        if not takes(value) or value.dtype != torch.int32 or value.dim() != 2 or num_bits not in range(2, 9):
+            return NotImplemented
+        words = value.T.contiguous() if packed_dim == 0 else value.contiguous()
+        rows, columns = words.shape[0], int(shape[packed_dim])
+        if columns * num_bits != words.shape[1] * WORD:
+            return NotImplemented
+        half = 1 << (num_bits - 1)
+        codes = _integer(num_bits, False).unpack(words.view(torch.uint8).reshape(-1), (rows, columns))
+        values = codes.view(torch.int8)
+        values = values - half if num_bits < 8 else values ^ -half
+        return values.T if packed_dim == 0 else values
+
+    return unpack_from_int32
+
+
+# ---- the adapter ---------------------------------------------------------------------------------
+
+
+class _Registered:
+    """An entry of ImplBackend: a function of ours, and which calls it takes."""
+
+    def __init__(self, name: str, takes: Callable[..., bool], ours: Function, calls: Calls) -> None:
+        self._name, self._takes, self._ours, self._calls = name, takes, ours, calls
+        self._entry: Any = None
+
+    def put(self) -> None:
+        """Registers it before all others."""
+        from compressed_tensors.utils import impl_backend
+
+        if impl_backend.ENFORCE_EAGER:
+            raise NumericsError("CT_ENFORCE_EAGER switches compressed-tensors' registry off; unset it")
+
+        def wanted(*arguments: Any, **named: Any) -> bool:
+            taken = not torch.compiler.is_compiling() and self._takes(*arguments, **named)
+            which = self._calls.ours if taken else self._calls.passed_on
+            self._calls.count(which, self._name)
+            return taken
+
+        impl_backend.ImplBackend.register(self._name, wanted, FIRST)(self._ours)
+        self._entry = next(
+            one for one in impl_backend.ImplBackend._backends[self._name] if one[0] is self._ours
+        )
+
+    def restore(self) -> None:
+        """Takes it away."""
+        from compressed_tensors.utils.impl_backend import ImplBackend
+
+        ImplBackend._backends[self._name].remove(self._entry)
+        if not ImplBackend._backends[self._name]:
+            del ImplBackend._backends[self._name]
+        del ImplBackend._fn_registry[self._ours.__name__]
+
+
+REPLACED: dict[str, dict[str, Maker]] = {
+    HELPERS: {"_quantize_dequantize": _fake, "_dequantize": _dequantize},
+    FP6: {"cast_to_fp6": _rounding(fp6_e2m3, plain_zero=False)},
+    NVFP4: {"unpack_fp4_from_uint8": _unpack_fp4},
+    PACKED: {"pack_to_int32": _pack_words, "unpack_from_int32": _unpack_words},
+}
+
+
+def _cast_to_fp4(correct: bool) -> Function:
+    def numerics_cast_to_fp4(x: Tensor) -> Tensor:
+        return _rounded(x, fp4, not correct)
+
+    return numerics_cast_to_fp4
+
+
+def _seams(correct: bool, calls: Calls) -> list[Seam]:
+    registered: list[Seam] = [
+        _Registered("cast_to_fp4", _number, _cast_to_fp4(correct), calls),
+        _Registered("_quantize", _quantizes, _quantize(correct), calls),
+        _Registered("pack_fp4_to_uint8", _packs_fp4, _pack_fp4(correct), calls),
+    ]
+    return registered + replaced(PACKAGE, REPLACED, correct, calls)
+
+
+ADAPTER = Adapter("compressed-tensors", "compressed-tensors", ("0.20.0",), _seams)
+install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
+installed, calls = ADAPTER.installed, ADAPTER.calls

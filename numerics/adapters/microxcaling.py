@@ -1,0 +1,258 @@
+"""microxcaling: its `mx.custom_extensions`, without a compiler of CUDA (docs/adapters.md §4).
+
+    from numerics.adapters import microxcaling
+    with microxcaling.substituted():
+        mx_specs["custom_cuda"] = True   # now computed by us, on any CPU
+
+microxcaling has no releases: its version is that of the four files that the adapter follows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import math
+import sys
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from numerics.adapters.base import Adapter, Calls, Entry, Seam
+from numerics.adapters.scaled import takes
+from numerics.formats.dtype import Float
+from numerics.formats.errors import NumericsError, said
+from numerics.formats.floats import float_format
+
+PACKAGE, MODULE, NAME = "mx", "mx.custom_extensions", "custom_extensions"
+FOLLOWED = ("elemwise_ops.py", "formats.py", "mx_ops.py", "specs.py")
+KNOWN = "7bc4195"  # the last state of its repository, of August 2024
+DIGEST = "572139b27c1562a6c3960cb7a5cb39d03609669e52078236cc25519b3324e1d5"
+ROUNDINGS = {0: "half_away", 1: "toward_zero", 2: "half_even"}
+OF_HOST = {0: "nearest", 1: "floor", 2: "even"}
+LARGE = 2.0**126  # from there on microxcaling's float32 logarithm may round up to 128
+PIECE = 1 << 17  # elements
+TINY = 2.0**-126  # float32's smallest normal
+NEARLY = 0x7FFF00  # of a mantissa: just below a power of two, where that logarithm may be one too high
+
+
+# ---- which format ------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _format(bits: int, exponent: int, largest: float) -> Float | None:
+    """The format with that many bits of significand, sign and hidden one counted; None where we have none.
+
+    exponent: its bits; 0 for numbers of one step, which are a float of one exponent bit: sign and magnitude.
+    """
+    mantissa = bits - 2
+    shape: dict[str, Any] = {"exponent": exponent or 1, "mantissa": mantissa}
+    shape["bias"] = (1 << (exponent - 1)) - 1 if exponent else 1
+    for specials in ("ieee", "fn", "none"):
+        try:
+            found = float_format(**shape, specials=specials, name=f"e{exponent}m{mantissa}_{specials}")
+        except NumericsError:  # too wide, or no place for specials
+            continue
+        if found.max == largest:
+            return found
+    return None
+
+
+def _least(d: Float) -> float:
+    """Just below half of the least step: 0.5 added to it in float32 rounds up to 1.
+
+    NaN where that is a float32 subnormal, whose sum with 0.5 is exact.
+    """
+    half = d.smallest_subnormal / 2
+    return half * (1 - 2.0**-24) if half > TINY else math.nan
+
+
+# ---- numbers -----------------------------------------------------------------------------------------
+
+
+def _on_grid(y: Tensor, d: Float, rmode: int, correct: bool, spare: Tensor | None = None) -> Tensor:
+    """The values of the format that microxcaling gives numbers of its range; y is written over.
+
+    spare: memory for as many numbers, which need not be made anew for every piece.
+    """
+    if correct:
+        return _tensor(d.round(y, rounding=ROUNDINGS[rmode], out=y))
+    y += 0.0  # the sign of -0 is 0 to it
+    odd = None
+    if rmode == 1:
+        odd = (y.view(torch.int32) & NEARLY == NEARLY).nonzero(as_tuple=True)
+        came = y[odd]
+    else:
+        magnitudes = torch.abs(y, out=spare) if spare is not None else y.abs()
+        hit = magnitudes == _least(d)
+        if hit.any():
+            y[hit] = y[hit].sign() * d.smallest_subnormal
+    made = _tensor(d.round(y, rounding=ROUNDINGS[rmode], out=y))
+    if odd is not None:
+        made[odd] = _of_host(came, d, rmode, saturate=True)
+    return made
+
+
+def _tensor(x: Any) -> Tensor:
+    assert isinstance(x, Tensor)
+    return x
+
+
+def _of_host(x: Tensor, d: Float, rmode: int, saturate: bool) -> Tensor:
+    """microxcaling's own values of a few numbers."""
+    own = importlib.import_module("mx.elemwise_ops")
+    exponent = 0 if d.exponent == 1 else d.exponent
+    found: Tensor = own._quantize_elemwise_core(
+        x.clone(), d.mantissa + 2, exponent, d.max, round=OF_HOST[rmode], saturate_normals=saturate
+    )
+    return found
+
+
+def _limit(d: Float, rmode: int, saturate: bool) -> float:
+    """From which magnitude on microxcaling computes itself: what overflows, and what its logarithm spoils."""
+    if saturate or d.beyond > LARGE:
+        return LARGE if saturate else min(LARGE, d.max)
+    return d.beyond if rmode == 1 else (d.max + d.beyond) / 2
+
+
+class Functions:
+    """What `mx.custom_extensions.funcs` is while the adapter is installed.
+
+    quantize_elemwise_func_cpp, quantize_mx_func_cpp: as microxcaling calls them, with the bits of its own
+    PyTorch path.  The functions of GPUs raise NumericsError.
+    """
+
+    def __init__(self, correct: bool, calls: Calls) -> None:
+        self._correct, self._calls = correct, calls
+
+    def quantize_elemwise_func_cpp(
+        self, x: Tensor, bits: int, exponent: int, largest: float, rmode: Any, saturate_normals: bool,
+        allow_denorm: bool,
+    ) -> Tensor:  # fmt: skip
+        """Returns x rounded to a format of single numbers, in x's type."""
+        rmode, d = int(rmode), _format(bits, exponent, largest)
+        if d is None or not takes(x) or x.dtype != torch.float32:
+            self._calls.count(self._calls.passed_on, "quantize_elemwise")
+            own = importlib.import_module("mx.elemwise_ops")
+            found: Tensor = own._quantize_elemwise_core(
+                x, bits, exponent, largest, round=OF_HOST[rmode], saturate_normals=saturate_normals,
+                allow_denorm=allow_denorm,
+            )  # fmt: skip
+            return found
+        self._calls.count(self._calls.ours, "quantize_elemwise")
+        kept = x if allow_denorm or not exponent else x * (x.abs() >= d.smallest_normal)
+        saturates = saturate_normals or not exponent
+        low, high = x.aminmax()
+        limit = _limit(d, rmode, saturates)
+        within = bool(-low < limit) and bool(high < limit)  # no NaN, either
+        made = _on_grid(kept.clone() if kept is x else kept, d, rmode, self._correct)
+        if not within and not self._correct:
+            odd = (~(x.abs() < limit)).nonzero(as_tuple=True)
+            made[odd] = _of_host(x[odd], d, rmode, saturates)
+        elif not within and not saturates:
+            made = _tensor(d.round(kept, rounding=ROUNDINGS[rmode], overflow="nonsaturate"))
+        return made
+
+    def quantize_mx_func_cpp(
+        self, x: Tensor, scale_bits: int, exponent: int, bits: int, largest: float, max_values: Tensor,
+        axis: int, flush_fp32_subnorms: bool, rmode: Any,
+    ) -> Tensor:  # fmt: skip
+        """Returns x as blocks that share a power of two, as values; max_values: the largest of each."""
+        rmode, d = int(rmode), _format(bits, exponent, largest)
+        if d is None or not takes(x) or x.dtype != torch.float32:
+            self._calls.count(self._calls.passed_on, "quantize_mx")
+            return _blocks_of_host(x, scale_bits, (exponent, bits, largest), axis, flush_fp32_subnorms, rmode)
+        self._calls.count(self._calls.ours, "quantize_mx")
+        shared = _shared_exponents(max_values, self._correct)
+        if flush_fp32_subnorms:
+            x = x * (shared > -127)
+        shared = shared - (math.frexp(largest)[1] - 1)
+        limit = float((1 << (scale_bits - 1)) - 1)
+        shared[shared > limit] = math.nan
+        shared[shared < -limit] = -limit
+        return self._at_steps(x, 2**shared, d, rmode)
+
+    def _at_steps(self, x: Tensor, steps: Tensor, d: Float, rmode: int) -> Tensor:
+        """Values over their steps, rounded, times their steps: a piece at a time, which a cache holds."""
+        if steps.shape[-1] != 1 or not x.is_contiguous():  # blocks that do not lie along the last axis
+            return _on_grid(x / steps, d, rmode, self._correct).mul_(steps)
+        made = torch.empty_like(x)
+        length = x.shape[-1]
+        rows = max(1, PIECE // length)
+        pieces = (x.view(-1, length), made.view(-1, length), steps.reshape(-1, 1))
+        spare = x.new_empty(min(rows, len(pieces[0])), length)
+        for values, out, step in zip(*(one.split(rows) for one in pieces), strict=True):
+            torch.div(values, step, out=out)
+            _on_grid(out, d, rmode, self._correct, spare[: len(out)]).mul_(step)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuses what there is for GPUs only."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise NumericsError(
+            f"mx.custom_extensions.funcs.{name} is not there: the adapter computes on the CPU, "
+            "quantize_mx_func_cpp and quantize_elemwise_func_cpp; uninstall it to use microxcaling's own CUDA"
+        )
+
+
+def _shared_exponents(top: Tensor, correct: bool) -> Tensor:
+    """floor(log2 amax), by microxcaling's float32 logarithm or exactly."""
+    if correct:
+        exponents = torch.frexp(top).exponent.float() - 1
+        return torch.where(torch.isfinite(top), torch.where(top > 0, exponents, -126.0), torch.nan)
+    found: Tensor = importlib.import_module("mx.mx_ops")._shared_exponents(top, method="none")
+    return found
+
+
+def _blocks_of_host(
+    x: Tensor, scale_bits: int, asked: tuple[int, int, float], axis: int, flush: bool, rmode: int
+) -> Tensor:
+    """microxcaling's own PyTorch path."""
+    formats = importlib.import_module("mx.formats")
+    for one in formats.ElemFormat:
+        found = formats._get_format_params(one)
+        if (found[0], found[1], found[3]) == asked:
+            made: Tensor = importlib.import_module("mx.mx_ops")._quantize_mx(
+                x, scale_bits, one, axes=[axis], block_size=0, round=OF_HOST[rmode], flush_fp32_subnorms=flush
+            )
+            return made
+    raise NumericsError(f"microxcaling has no format of exponent bits, bits and maximum {said(asked)}")
+
+
+# ---- the adapter ---------------------------------------------------------------------------------
+
+
+def _version() -> str:
+    """The known version where the files that are followed are as they were; else their digest."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.origin:
+        raise ImportError(PACKAGE)
+    digest = hashlib.sha256()
+    for name in FOLLOWED:
+        path = Path(spec.origin).parent / name
+        digest.update(path.read_bytes() if path.exists() else b"")
+    return KNOWN if digest.hexdigest() == DIGEST else f"of the digest {digest.hexdigest()[:12]}"
+
+
+def _seams(correct: bool, calls: Calls) -> list[Seam]:
+    package = importlib.import_module(PACKAGE)
+    module = ModuleType(MODULE, __doc__)
+    module.funcs = Functions(correct, calls)  # type: ignore[attr-defined]
+
+    def ours(host: object) -> ModuleType:
+        return module
+
+    return [
+        Entry(lambda: sys.modules, MODULE, ours, MODULE),
+        Entry(lambda: vars(package), NAME, ours, f"{PACKAGE}.{NAME}"),
+    ]
+
+
+ADAPTER = Adapter("microxcaling", None, (KNOWN,), _seams, _version)
+install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
+installed, calls = ADAPTER.installed, ADAPTER.calls

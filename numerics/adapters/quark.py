@@ -1,0 +1,207 @@
+"""AMD Quark: scaled and unscaled fake quantization on the CPU, MX, mx6 and mx9 (docs/adapters.md §6).
+
+    from numerics.adapters import quark
+    with quark.substituted():
+        ModelQuantizer(config).quantize_model(model)
+
+Its operators `quark::scaled_fake_quantize` and `quark::non_scaled_fake_quantize` serve every device by one
+kernel; ours stand before it for tensors on the CPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from numerics.adapters.base import Adapter, Calls, Operator, Seam
+from numerics.adapters.scaled import (
+    PER_ROW,
+    has_specials,
+    largest,
+    odd_rows,
+    ordinary,
+    put_in,
+    takes,
+    values_at,
+)
+from numerics.formats.block import Block
+from numerics.formats.blocks import block_format, mx6, mx9
+from numerics.formats.dtype import Element, Integer
+from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
+from numerics.formats.integers import integer_format
+from numerics.quantization import fake_quantize
+
+INTERFACE = "quark.torch.kernel.hw_emulation.hw_emulation_interface"
+FLOATS: dict[str, Element] = {
+    "fp8_e4m3": fp8_e4m3, "fp8_e5m2": fp8_e5m2, "fp6_e3m2": fp6_e3m2, "fp6_e2m3": fp6_e2m3, "fp4": fp4
+}  # fmt: skip
+MICRO = {"mx6": mx6, "mx9": mx9}
+RULES = ("even", "floor", "ceil")
+LEAST, MOST = 2.0**-90, 2.0**100  # of a block: beyond, Quark's scale leaves the rule of its name
+NEAR, AROUND = 0x80, 0x7FFF00  # of a mantissa: how near a power of two its float32 logarithm is not trusted
+
+
+def _integer(name: str) -> Integer | None:
+    """The format of an integer type of its."""
+    signed, bits = not name.startswith("u"), name.lstrip("u").removeprefix("int")
+    return integer_format(int(bits), signed=signed) if bits.isdigit() and int(bits) <= 8 else None
+
+
+@lru_cache(maxsize=64)
+def _block(name: str, size: int) -> Block:
+    return block_format(element=FLOATS.get(name, name), block=size)
+
+
+# ---- blocks ------------------------------------------------------------------------------------------
+
+
+def _rows(x: Any, axis: int, size: int) -> Tensor | None:
+    """Blocks of float32 along the last axis as rows; None where they are otherwise, or do not fill it."""
+    if not takes(x) or x.dtype != torch.float32 or not x.is_contiguous() or x.dim() == 0 or size < 1:
+        return None
+    if axis not in (-1, x.dim() - 1) or x.shape[-1] % size:
+        return None
+    return x.view(-1, size)
+
+
+def _unscaled(host: Any, correct: bool) -> Any:
+    """non_scaled_fake_quantize of MX, mx6 and mx9; NotImplemented for others."""
+
+    def ours(
+        x: Tensor, quant_dtype: str, mx_element_dtype: str, axis: int, block_size: int,
+        scale_calculation_mode: str = "even",
+    ) -> Any:  # fmt: skip
+        rows, rest = _rows(x, axis, block_size), (quant_dtype, mx_element_dtype, -1, block_size)
+
+        def theirs(at: Tensor) -> Tensor:
+            assert rows is not None
+            found: Tensor = host(rows[at], *rest, scale_calculation_mode)
+            return found
+
+        micro = MICRO.get(quant_dtype)
+        if rows is None or (micro and micro.block != block_size):
+            return NotImplemented
+        if micro:
+            made = micro.round(rows)
+            odd = odd_rows(rows)
+        elif (
+            quant_dtype == "mx" and mx_element_dtype in (*FLOATS, "int8") and scale_calculation_mode in RULES
+        ):
+            made = _block(mx_element_dtype, block_size).round(rows, scale_rule=scale_calculation_mode)
+            if not correct and not mx_element_dtype.startswith("fp8"):
+                made += 0.0  # of -0 it makes 0, and of what becomes 0
+            odd = _odd_blocks(largest(rows), scale_calculation_mode)
+        else:
+            return NotImplemented
+        return (made if correct or not len(odd) else put_in(made, odd, theirs)).view(x.shape)
+
+    return ours
+
+
+def _odd_blocks(top: Tensor, rule: str) -> Tensor:
+    """The numbers of blocks whose scale Quark may find otherwise than by its rule."""
+    odd = ~((top >= LEAST) & (top <= MOST)) & (top != 0)
+    if rule != "even":  # by a logarithm that float32 rounds
+        odd |= (top.view(torch.int32) + NEAR) & AROUND == 0
+        odd |= top == 0
+    return odd.nonzero().squeeze(1)
+
+
+# ---- tensors with scales -----------------------------------------------------------------------------
+
+
+def _scaled(correct: bool) -> Any:
+    """scaled_fake_quantize of floats and integers whose scales lie along rows."""
+
+    def ours(
+        quant_dtype: str, x: Tensor, scale: Tensor, zero_point: Tensor, axis: int, group_size: int,
+        quant_min: float, quant_max: float, round_mode: int, qscheme: str, mx_element_dtype: str,
+    ) -> Any:  # fmt: skip
+        if not takes(x, scale) or scale.dtype != torch.float32 or x.dtype != torch.float32:
+            return NotImplemented
+        rows = _rows_of(x, axis, group_size, qscheme)
+        steps = scale.reshape(-1)
+        if rows is None or len(rows) != len(steps) or not bool(ordinary(steps).all()) or has_specials(x):
+            return NotImplemented
+        element = FLOATS.get(quant_dtype)
+        if element is not None:
+            made = values_at(rows, steps, element)
+            made = made if quant_dtype.startswith("fp8") or correct else made.add_(0.0)
+            return made.view(x.shape)
+        return _integers(rows, steps, zero_point, (quant_dtype, quant_min, quant_max), correct, x.shape)
+
+    return ours
+
+
+def _rows_of(x: Tensor, axis: int, group: int, scheme: str) -> Tensor | None:
+    """The elements that share a scale as rows; None for other schemes than by channel 0 and by group."""
+    if not x.is_contiguous() or x.dim() == 0:
+        return None
+    if scheme == "per_channel" and axis in (0, -x.dim()):
+        return x.view(len(x), -1)
+    if scheme == "per_group" and group > 0:
+        return _rows(x, axis, group)
+    return None
+
+
+def _integers(
+    rows: Tensor, steps: Tensor, zero: Any, asked: tuple[str, float, float], correct: bool, shape: Any
+) -> Any:
+    """(clamp(round(x * (1 / scale)) + zero) - zero) * scale."""
+    element = _integer(asked[0])
+    if element is None or asked[1:] != (element.min, element.max) or not takes(zero):
+        return NotImplemented
+    moved = zero.reshape(-1)
+    if len(moved) != len(rows) or bool(
+        (moved != moved.round()).any() if moved.is_floating_point() else False
+    ):
+        return NotImplemented
+    if float(moved.min()) < element.min or float(moved.max()) > element.max:
+        return NotImplemented
+    steps = steps.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1)
+    codes = rows / steps if correct else rows * (1.0 / steps)
+    if has_specials(codes):
+        return NotImplemented
+    if bool(moved.any()):
+        options: dict[str, Any] = {"scheme": PER_ROW, "symmetric": False}
+        codes = fake_quantize(codes, element, scale=torch.ones(len(rows)), zero_point=moved.int(), **options)
+    else:
+        element.round(codes, out=codes)
+    return codes.mul_(steps).view(shape)
+
+
+# ---- the adapter ---------------------------------------------------------------------------------
+
+
+def _before(name: str, ours: Any, host: Any, calls: Calls) -> Any:
+    """The kernel that torch calls for tensors on the CPU."""
+
+    def kernel(*arguments: Any) -> Any:
+        found = ours(*arguments)
+        if found is NotImplemented:
+            calls.count(calls.passed_on, name)
+            return host(*arguments)
+        calls.count(calls.ours, name)
+        return found
+
+    return kernel
+
+
+def _seams(correct: bool, calls: Calls) -> list[Seam]:
+    interface = importlib.import_module(INTERFACE)
+    scaled, unscaled = interface.scaled_fake_quantize_impl, interface.non_scaled_fake_quantize_impl
+    return [
+        Operator("quark", "scaled_fake_quantize",
+                 _before("scaled_fake_quantize", _scaled(correct), scaled, calls)),
+        Operator("quark", "non_scaled_fake_quantize",
+                 _before("non_scaled_fake_quantize", _unscaled(unscaled, correct), unscaled, calls)),
+    ]  # fmt: skip
+
+
+ADAPTER = Adapter("quark", "amd-quark", ("0.13",), _seams)
+install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
+installed, calls = ADAPTER.installed, ADAPTER.calls

@@ -1,0 +1,112 @@
+"""What adapters compute with: rows of a tensor, a scale each, our kernels at those scales.
+
+The scales are the host's, found by its own rule from one number a row; here they are given to our kernels as
+the explicit argument that they take.  Rows whose scale no kernel takes (0, Inf, NaN), or with elements that
+the host treats in a way of its own (Inf, NaN), are few; they come from elsewhere and are put in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from numerics.formats.dtype import Element
+from numerics.pytorch.qtensor import TensorQTensor
+from numerics.quantization import fake_quantize, quantize
+from numerics.tensor.scheme import Scheme, per_channel, per_tensor
+from numerics.tensor.spec import QuantSpec
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+PER_ROW = per_channel(0)
+
+
+def takes(*tensors: Any) -> bool:
+    """Are these plain tensors on the CPU, with numbers in them?  Only such are taken from a host."""
+    return all(
+        type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.numel() for x in tensors
+    )
+
+
+def scheme_of(scale: Tensor) -> Scheme:
+    """One scale, or one a row."""
+    return per_tensor() if scale.dim() == 0 else PER_ROW
+
+
+def largest(x: Tensor) -> Tensor:
+    """The largest magnitude of each row; NaN where there is one."""
+    return x.abs().amax(-1)
+
+
+def has_specials(x: Tensor) -> bool:
+    """May there be Inf or NaN?  One pass; sums that overflow say yes, too."""
+    return not math.isfinite(float(x.sum(dtype=torch.float32)))
+
+
+def ordinary(scale: Tensor) -> Tensor:
+    """Which scales do our kernels take: positive and finite ones."""
+    return (scale > 0) & (scale < math.inf)
+
+
+def odd_rows(x: Tensor) -> Tensor:
+    """The numbers of the rows with Inf or NaN."""
+    if not has_specials(x):
+        return torch.empty(0, dtype=torch.long)
+    return (~torch.isfinite(x).all(-1)).nonzero().squeeze(1)
+
+
+def put_in(made: Tensor, rows: Tensor, theirs: Callable[[Tensor], Tensor]) -> Tensor:
+    """The result, with the rows of those numbers from elsewhere."""
+    if len(rows):
+        made[rows] = theirs(rows)
+    return made
+
+
+def usable(scale: Tensor) -> Tensor:
+    """The scales, 1 where our kernels take none."""
+    return torch.where(ordinary(scale), scale, torch.ones_like(scale))
+
+
+def values_at(x: Tensor, scale: Tensor, element: Element, rounding: str = "half_even") -> Tensor:
+    """element.round(x / scale) * scale for each row, in x's type."""
+    made: Tensor = fake_quantize(x, element, scheme=PER_ROW, scale=usable(scale), rounding=rounding)
+    return made
+
+
+def shifted_codes(x: Tensor, zero_point: Tensor, element: Element) -> Tensor:
+    """clamp(round(x) + zero_point) for each row, or for all where there is one zero point."""
+    options: dict[str, Any] = {"scheme": scheme_of(zero_point), "symmetric": False}
+    made = quantize(x, element, scale=torch.ones(zero_point.shape), zero_point=zero_point, **options)
+    codes: Tensor = made.codes
+    return codes
+
+
+def values_of(codes: Tensor, scale: Tensor, zero_point: Tensor | None, element: Element) -> Tensor:
+    """(code - zero_point) * scale for each row, or for all where there is one scale, as float32."""
+    symmetric = zero_point is None
+    spec = QuantSpec(element, scheme=scheme_of(scale), symmetric=symmetric)
+    parts = {
+        "packed": codes.reshape(-1).view(torch.uint8),
+        "shared": scale.contiguous(),
+        "zero_point": zero_point,
+    }
+    return TensorQTensor(spec, tuple(codes.shape), torch.float32, parts).dequantize()
+
+
+def rows_of(shape: Sequence[int], block: Sequence[int]) -> int | None:
+    """How long are the rows, where the elements of each block follow one another in memory?  Else None.
+
+    >>> rows_of((4, 64), (1, 32)), rows_of((4, 64), (4, 64)), rows_of((4, 64), (4, 1))
+    (32, 256, None)
+    """
+    if len(shape) != len(block) or any(size % one for size, one in zip(shape, block, strict=True)):
+        return None
+    before = True  # the axes of which a block has one element
+    for size, one in zip(shape, block, strict=True):
+        if not before and one != size:
+            return None
+        before = before and one == 1
+    return math.prod(block)

@@ -1,0 +1,294 @@
+"""torchao: affine integers, MX tensors, fp4 and fp6 elements (docs/adapters.md §2).
+
+    from numerics.adapters import torchao
+    with torchao.substituted() as calls:
+        quantize_(model, Int8WeightOnlyConfig())
+
+Scales are found by torchao's own rules, of one number a block; what happens to every element is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, replaced
+from numerics.adapters.scaled import (
+    FLOATS,
+    has_specials,
+    largest,
+    rows_of,
+    shifted_codes,
+    takes,
+    values_of,
+)
+from numerics.formats.block import Block
+from numerics.formats.blocks import block_format, mxfp4, mxfp6_e2m3, mxfp6_e3m2, mxfp8_e4m3, mxfp8_e5m2
+from numerics.formats.dtype import Element, Integer
+from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
+from numerics.formats.integers import int8, uint8
+from numerics.quantization import quantize
+
+PACKAGE = "torchao"
+PRIMITIVES = "torchao.quantization.quant_primitives"
+MX_TENSOR = "torchao.prototype.mx_formats.mx_tensor"
+KERNELS = "torchao.prototype.mx_formats.kernels"
+
+CONTAINERS: dict[torch.dtype, Integer] = {torch.int8: int8, torch.uint8: uint8}
+MX: dict[Any, tuple[Block, Element]] = {
+    torch.float8_e4m3fn: (mxfp8_e4m3, fp8_e4m3), torch.float8_e5m2: (mxfp8_e5m2, fp8_e5m2),
+    "fp6_e2m3": (mxfp6_e2m3, fp6_e2m3), "fp6_e3m2": (mxfp6_e3m2, fp6_e3m2),
+    torch.float4_e2m1fn_x2: (mxfp4, fp4),
+}  # fmt: skip
+ENCODERS = {
+    "f32_to_f4_unpacked": fp4,
+    "f32_to_f6_e2m3_unpacked": fp6_e2m3,
+    "f32_to_f6_e3m2_unpacked": fp6_e3m2,
+}
+DECODERS = {
+    "f4_unpacked_to_f32": fp4,
+    "f6_e2m3_unpacked_to_f32": fp6_e2m3,
+    "f6_e3m2_unpacked_to_f32": fp6_e3m2,
+}
+NAN_SCALE = 0xFF  # of E8M0 (OCP MX 1.0 §5.4.1)
+CHUNK = 1 << 16  # blocks that the host computes at once
+PAIR = 2  # numbers that stand for a block where torchao finds its scale
+
+
+# ---- integers ------------------------------------------------------------------------------------
+
+
+def _affine(host: Function, correct: bool) -> Function:
+    """quantize_affine: clamp(round(x * (1 / scale)) + zero_point)."""
+
+    def quantize_affine(
+        input: Tensor, block_size: Sequence[int], scale: Tensor, zero_point: Tensor | None,
+        output_dtype: torch.dtype, quant_min: Any = None, quant_max: Any = None,
+    ) -> Any:  # fmt: skip
+        limits = _limits(output_dtype, quant_min, quant_max)
+        length = _rows(input, block_size)
+        if limits is None or length is None or not takes(scale, zero_point) or zero_point is None:
+            return NotImplemented
+        container = CONTAINERS[output_dtype]
+        rows, zero = input.view(-1, length), zero_point.reshape(-1)
+        step = scale.reshape(-1, 1)
+        if len(zero) != len(step) or not _within(zero, container) or len(step) != len(rows):
+            return NotImplemented
+        # The reciprocal is rounded first, which can move a tie: `correct` divides.
+        quotient = rows / step if correct else rows * (1.0 / step)
+        codes = _codes(quotient, zero, container, limits).view(output_dtype).view(input.shape)
+        if (
+            not correct and zero.any() and has_specials(quotient)
+        ):  # a NaN, which is 0 to a cast, is moved, too
+            codes[torch.isnan(quotient).view(input.shape)] = 0
+        return codes
+
+    return quantize_affine
+
+
+def _limits(kind: Any, low: Any, high: Any) -> tuple[int, int] | None:
+    """The range of codes, where it is one of integers that the type holds."""
+    container = CONTAINERS.get(kind)
+    if container is None:
+        return None
+    least, most = int(container.min), int(container.max)
+    low, high = least if low is None else low, most if high is None else high
+    if not (float(low).is_integer() and float(high).is_integer() and least <= low <= high <= most):
+        return None
+    return int(low), int(high)
+
+
+def _rows(x: Any, block: Sequence[int]) -> int | None:
+    """The length of rows, where each is a block and more than one element."""
+    if not takes(x) or x.dtype not in FLOATS or not x.is_contiguous():
+        return None
+    length = rows_of(x.shape, tuple(block))
+    return length if length is not None and length > 1 else None
+
+
+def _within(zero: Tensor, container: Integer) -> bool:
+    """Are all zero points integers of the container?"""
+    low, high = zero.aminmax()
+    whole = not zero.is_floating_point() or bool((zero == zero.round()).all())
+    return whole and float(low) >= container.min and float(high) <= container.max
+
+
+def _codes(quotient: Tensor, zero: Tensor, container: Integer, limits: tuple[int, int]) -> Tensor:
+    """Codes of rows, at a zero point each."""
+    first = zero[0]
+    if bool((zero == first).all()):
+        zero = first
+    codes = container.encode(quotient) if not zero.any() else shifted_codes(quotient, zero.int(), container)
+    if limits != (container.min, container.max):
+        view = codes.view(torch.int8) if container.signed else codes
+        view.clamp_(*limits)
+    return codes
+
+
+def _dequantize(host: Function, correct: bool) -> Function:
+    """dequantize_affine: (code - zero_point) * scale."""
+
+    def dequantize_affine(
+        input: Tensor, block_size: Sequence[int], scale: Tensor, zero_point: Tensor | None,
+        input_dtype: torch.dtype, quant_min: Any = None, quant_max: Any = None, *,
+        output_dtype: torch.dtype = torch.float32,
+    ) -> Any:  # fmt: skip
+        container = CONTAINERS.get(input_dtype)
+        if container is None or not takes(input, scale) or input.dtype != input_dtype:
+            return NotImplemented
+        length = rows_of(input.shape, tuple(block_size)) if input.is_contiguous() else None
+        step = scale.reshape(-1).float()
+        if length is None or length * len(step) != input.numel() or output_dtype not in FLOATS:
+            return NotImplemented
+        if scale.dtype not in (torch.float32, output_dtype) or not bool(
+            ((step > 0) & (step < torch.inf)).all()
+        ):
+            return NotImplemented
+        zero = None
+        if zero_point is not None:
+            zero = zero_point.reshape(-1)
+            if not takes(zero) or len(zero) != len(step) or not _within(zero, container):
+                return NotImplemented
+            zero = zero.int()
+        made = values_of(input.view(-1, length), step, zero, container)
+        return made.view(input.shape).to(output_dtype)
+
+    return dequantize_affine
+
+
+# ---- MX ------------------------------------------------------------------------------------------
+
+
+def _to_mx(host: Function, correct: bool) -> Function:
+    """to_mx: scales by torchao's rule, or by the standard's; codes by us."""
+
+    def to_mx(
+        data_hp: Tensor, elem_dtype: Any, block_size: int, scaling_mode: Any = None,
+        is_swizzled_scales: bool = False,
+    ) -> Any:  # fmt: skip
+        scaling_mode = _floor() if scaling_mode is None else scaling_mode
+        if not takes(data_hp) or data_hp.dtype not in (torch.float32, torch.bfloat16) or elem_dtype not in MX:
+            return NotImplemented
+        if is_swizzled_scales or data_hp.shape[-1] % block_size or not data_hp.is_contiguous():
+            return NotImplemented
+        if elem_dtype == torch.float4_e2m1fn_x2 and block_size % 2:
+            return NotImplemented
+        if correct:
+            scale, codes = _encoded(data_hp, elem_dtype, block_size, scaling_mode)
+            return scale.view(torch.float8_e8m0fnu), _stored(codes, elem_dtype, data_hp.shape)
+        return _followed(host, data_hp, elem_dtype, block_size, scaling_mode)
+
+    return to_mx
+
+
+def _floor() -> Any:
+    from torchao.prototype.mx_formats.config import ScaleCalculationMode
+
+    return ScaleCalculationMode.FLOOR
+
+
+@lru_cache(maxsize=64)
+def _block(kind: Any, size: int) -> Block:
+    """The MX format of those elements with blocks of that size."""
+    known, element = MX[kind]
+    if size == known.block:
+        return known
+    return block_format(element=element, block=size)
+
+
+def _encoded(x: Tensor, kind: Any, size: int, mode: Any) -> tuple[Tensor, Tensor]:
+    """The scale bytes and the stored codes of OCP MX 1.0 §6.3 with the scale rule of that name."""
+    block, rule = _block(kind, size), mode.name.lower()
+    if isinstance(kind, str):  # which torchao does not pack
+        made = block.encode(x, scale_rule=rule)
+        return made.scale, made.codes
+    q: Any = quantize(x, block, scale_rule=rule)
+    return q.scale, q.packed
+
+
+def _stored(codes: Tensor, kind: Any, shape: Sequence[int]) -> Tensor:
+    """Codes, of fp4 packed ones, as torchao keeps them."""
+    if kind == torch.float4_e2m1fn_x2:
+        return codes.view(*shape[:-1], shape[-1] // 2)
+    return codes.view(shape) if isinstance(kind, str) else codes.view(kind).view(shape)
+
+
+def _followed(host: Function, x: Tensor, kind: Any, size: int, mode: Any) -> tuple[Tensor, Tensor]:
+    """The same as torchao has it, bit for bit: the blocks where it departs from the rule are its own."""
+    byte, codes = _encoded(x, kind, size, mode)
+    byte, rows, blocks = byte.reshape(-1), x.view(-1, size), codes.view(x.numel() // size, -1)
+    odd = byte == NAN_SCALE  # an Inf counts as 2**128, a NaN leaves the numbers beside it
+    least = (byte == 0).nonzero().squeeze(1)  # says 2**-127, while elements are over 2**-126
+    odd[least] |= rows[least].any(-1)
+    if mode.name == "RCEIL":
+        odd |= byte != _logarithmic(host, rows, kind, mode)
+    for at in odd.nonzero().split(CHUNK):
+        at = at.squeeze(1)
+        scale, data = host(rows[at], kind, size, mode)
+        byte[at], blocks[at] = scale.view(torch.uint8).squeeze(-1), data.view(torch.uint8)
+    scale = byte.view(torch.float8_e8m0fnu).view(*x.shape[:-1], x.shape[-1] // size)
+    return scale, _stored(codes, kind, x.shape)
+
+
+def _logarithmic(host: Function, rows: Tensor, kind: Any, mode: Any) -> Tensor:
+    """The scale bytes by torchao's rounded logarithm, of two numbers a block, its largest twice."""
+    top = largest(rows)
+    scale, _ = host(torch.stack((top, top), dim=-1).reshape(1, -1), kind, PAIR, mode)
+    found: Tensor = scale.view(torch.uint8).reshape(-1)
+    return found
+
+
+# ---- elements ------------------------------------------------------------------------------------
+
+
+def _encoder(element: Element) -> Maker:
+    def made(host: Function, correct: bool) -> Function:
+        def encode(x: Tensor) -> Any:
+            if not takes(x) or x.dtype != torch.float32:
+                return NotImplemented
+            codes = element.encode(x)
+            if not correct and has_specials(x):  # NaN is read as a number: 1 and its payload
+                nan = torch.isnan(x)
+                codes[nan] = host(x[nan])
+            return codes
+
+        return encode
+
+    return made
+
+
+def _decoder(element: Element) -> Maker:
+    def made(host: Function, correct: bool) -> Function:
+        def decode(x: Tensor) -> Any:
+            if not takes(x) or x.dtype != torch.uint8 or int(x.max()) >> element.bits:
+                return NotImplemented
+            return element.decode(x)
+
+        return decode
+
+    return made
+
+
+# ---- the adapter ---------------------------------------------------------------------------------
+
+FUNCTIONS: dict[str, dict[str, Maker]] = {
+    PRIMITIVES: {
+        "quantize_affine": _affine, "dequantize_affine": _dequantize
+    },
+    MX_TENSOR: {"to_mx": _to_mx},
+    KERNELS: {name: _encoder(d) for name, d in ENCODERS.items()}
+    | {name: _decoder(d) for name, d in DECODERS.items()},
+}  # fmt: skip
+
+
+def _seams(correct: bool, calls: Calls) -> list[Seam]:
+    return replaced(PACKAGE, FUNCTIONS, correct, calls)
+
+
+ADAPTER = Adapter("torchao", "torchao", ("0.18.0",), _seams)
+install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
+installed, calls = ADAPTER.installed, ADAPTER.calls

@@ -1,0 +1,5 @@
+"""Proof of the adapters beside the hosts themselves: `make adapters`, in an environment of its own.
+
+`hard.py` has the numbers, `cases/` what is compared, `test_bits.py` compares it with the stock host,
+`suites.py` runs the hosts' own tests stock and substituted, `timing.py` measures.
+"""

@@ -1,0 +1,122 @@
+"""The hosts' own tests, stock and substituted: the same must pass, and our kernels must have run.
+
+    python -m tests.adapters.suites SOURCES [host ...]
+
+SOURCES: a folder with the hosts' repositories as `microxcaling`, `ao` (v0.18.0), `compressed-tensors`,
+`Model-Optimizer`; one that is not there is told and left out.  `substituted.py` is the plugin of pytest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+RESULTS = Path(__file__).parents[2] / "bench" / "results" / "adapters-suites.json"
+LIMIT = 1800  # seconds of one run
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A host's test files, and how they are run."""
+
+    adapter: str
+    folder: str
+    files: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    path: str = ""  # what PYTHONPATH needs beside, within the folder
+
+
+SUITES = (
+    Suite("microxcaling", "microxcaling", tuple(
+        f"mx/tests/test_{name}.py" for name in (
+            "formats", "quantize_mx", "quantize_elemwise", "corners_mx", "corners_elemwise", "e5m0_scale",
+            "fp8_e4m3_fix",
+        )), ("-k", "not cuda"), "."),
+    Suite("torchao", "ao", (
+        "test/quantization/test_quant_primitives.py", "test/prototype/mx_formats/test_mx_tensor.py",
+        "test/prototype/mx_formats/test_kernels.py",
+    )),
+    Suite("compressed_tensors", "compressed-tensors", (
+        "tests/test_quantization/test_utils", "tests/test_quantization/lifecycle/test_forward.py",
+        *(f"tests/test_compressors/test_{name}.py" for name in (
+            "compress_decompress_module", "fp4_optimizations", "fp4_quant", "fp8_quant", "int_quant",
+            "mxfp4_quant", "mxfp8_quant", "pack_quant", "packed_asym_decompression",
+        )),
+    ), (), "."),
+    Suite("modelopt", "Model-Optimizer", tuple(
+        f"tests/unit/torch/quantization/test_{name}.py"
+        for name in ("custom_backend", "tensor_quant_cpu", "tensor_quantizer_cpu")
+    ), (), "tests"),
+)  # fmt: skip
+
+
+def run(suite: Suite, sources: Path, substituted: bool) -> tuple[dict[str, str], Any]:
+    """How each test ended, and the counts of calls."""
+    folder = sources / suite.folder
+    with tempfile.TemporaryDirectory() as out:
+        counts = Path(out) / "calls.json"
+        plugin = ["-p", "tests.adapters.substituted"] if substituted else []
+        command = [
+            sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ignore",
+            f"--junitxml={out}/report.xml", *plugin, *suite.options, *suite.files,
+        ]  # fmt: skip
+        paths = [str(Path(__file__).parents[2]), str(folder / suite.path), os.environ.get("PYTHONPATH", "")]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+               "NUMERICS_ADAPTER": suite.adapter, "NUMERICS_ADAPTER_CALLS": str(counts)}  # fmt: skip
+        subprocess.run(command, cwd=folder, env=env, timeout=LIMIT, capture_output=True, check=False)
+        report = Path(out) / "report.xml"
+        ended = _ended(report) if report.exists() else {}
+        return ended, json.loads(counts.read_text()) if counts.exists() else None
+
+
+def _ended(report: Path) -> dict[str, str]:
+    """Each test of a report as passed, failed or skipped."""
+    ended = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        kinds = {child.tag for child in case}
+        word = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
+        ended[f"{case.get('classname')}::{case.get('name')}"] = word
+    return ended
+
+
+def compare(suite: Suite, sources: Path) -> dict[str, Any]:
+    """Both runs, counted; `lost`: tests that pass stock and not substituted."""
+    stock, _ = run(suite, sources, substituted=False)
+    ours, calls = run(suite, sources, substituted=True)
+    words = ("passed", "failed", "skipped")
+    return {
+        "stock": {word: list(stock.values()).count(word) for word in words},
+        "substituted": {word: list(ours.values()).count(word) for word in words},
+        "lost": sorted(name for name, word in stock.items() if word == "passed" != ours.get(name)),
+        "still_failing": sorted(name for name, word in ours.items() if word == "failed"),
+        "calls": calls,
+    }
+
+
+def main(sources: Path, wanted: list[str]) -> int:
+    """Runs them, prints a row each, keeps the results; 1 where a test was lost."""
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    lost = 0
+    for suite in SUITES:
+        if wanted and suite.adapter not in wanted:
+            continue
+        if not (sources / suite.folder).is_dir():
+            print(f"{suite.adapter}: no sources in {suite.folder}, left out")
+            continue
+        found[suite.adapter] = row = compare(suite, sources)
+        lost += len(row["lost"]) + (not row["calls"] or not row["calls"]["ours"])
+        print(f"{suite.adapter}: stock {row['stock']}, substituted {row['substituted']}, lost {row['lost']}, "
+              f"calls {row['calls']}", flush=True)  # fmt: skip
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1]).resolve(), sys.argv[2:]))
