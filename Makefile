@@ -17,7 +17,7 @@ QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(add
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
 	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 
-.PHONY: demo test quick test-only check verify fuzz platforms quality bench qat compile runtimes peers clean
+.PHONY: demo test quick test-only check verify fuzz platforms quality gallery bench qat compile runtimes peers clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
@@ -65,6 +65,9 @@ runtimes: $(STAMP) ## every ONNX model on a million patterns, on each of them
 
 quality: $(STAMP) ## what each format costs four pretrained models: an hour or two; goes on where it was stopped
 	$(BIN)/python -m bench.quality
+
+gallery: $(STAMP) ## the pictures of docs/gallery.md, drawn again; the same to the last pixel
+	$(BIN)/python -m bench.gallery
 
 bench: $(PEERS)/.numerics ## what it costs, beside peers and the memory ceiling
 	$(PEERS)/bin/python -m bench

@@ -27,6 +27,7 @@ from numerics.formats.integers import *  # noqa: F403
 
 if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics import conform as conform
+    from numerics import draw as draw
     from numerics import interop as interop
     from numerics import layouts as layouts
     from numerics import observe as observe
@@ -84,6 +85,7 @@ _LAZY: dict[str, str] = {
 
 _MODULES = {
     "conform": "numerics.conform",
+    "draw": "numerics.draw",
     "interop": "numerics.interop",
     "layouts": "numerics.layouts",
     "observe": "numerics.observe",

@@ -16,6 +16,7 @@ from numerics.cli.files import dequantize_command, quantize_command
 from numerics.cli.formats import encode_command, formats_command, show_command
 from numerics.cli.ipu import ipu_group
 from numerics.cli.machine import doctor_command, warmup_command
+from numerics.cli.plot import plot_group
 from numerics.cli.vectors import vectors_group
 from numerics.cli.verify import verify_command
 from numerics.cli.words import in_options, usage
@@ -37,7 +38,7 @@ def commands() -> None: ...
 
 for _command in (
     quantize_command, dequantize_command, formats_command, show_command, encode_command, doctor_command,
-    warmup_command, ipu_group, conform_command, vectors_group, verify_command,
+    plot_group, warmup_command, ipu_group, conform_command, vectors_group, verify_command,
 ):  # fmt: skip
     commands.add_command(_command)
 
