@@ -85,7 +85,7 @@ clean:
 	rm -rf $(VENV) demo build *.egg-info
 
 # The installed wheel is what gets type-checked and tested, so a change of the sources reinstalls it.
-SOURCES := $(shell find numerics formats backends -name '*.py' -o -name '*.md' -o -name py.typed -o -name truth.json)
+SOURCES := $(shell find numerics formats backends -name '*.py' -o -name '*.md' -o -name py.typed -o -name truth.json -o -name '*.html')
 
 $(STAMP): $(VENV)/.dependencies $(SOURCES)
 	$(PIP) install --no-deps --no-build-isolation --force-reinstall .

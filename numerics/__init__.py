@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics import vocabulary as vocabulary
     from numerics.backends import ipu as ipu
     from numerics.backends.host.memory import empty as empty
+    from numerics.draw.explorer import explore as explore
     from numerics.files.save_load import load as load
     from numerics.files.save_load import save as save
     from numerics.quantization import dequantize as dequantize
@@ -63,6 +64,7 @@ _LAZY: dict[str, str] = {
     "compare": "numerics.model.report",
     "dequantize": "numerics.quantization",
     "empty": "numerics.backends.host.memory",
+    "explore": "numerics.draw.explorer",
     "fake_quantize": "numerics.quantization",
     "footprint": "numerics.model.loading",
     "freeze": "numerics.model.wrapping",

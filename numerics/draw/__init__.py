@@ -11,6 +11,7 @@ sentence that says what is on it for those who cannot see it, and `save`.  Needs
 from __future__ import annotations
 
 from numerics.draw.block import block
+from numerics.draw.explorer import Page, explore
 from numerics.draw.formats import formats
 from numerics.draw.image import image
 from numerics.draw.layers import model
@@ -19,4 +20,4 @@ from numerics.draw.picture import Picture
 from numerics.draw.stairs import rounding
 from numerics.draw.tensor import tensor
 
-__all__ = ["Picture", "block", "format", "formats", "image", "model", "rounding", "tensor"]
+__all__ = ["Page", "Picture", "block", "explore", "format", "formats", "image", "model", "rounding", "tensor"]

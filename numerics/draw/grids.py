@@ -147,6 +147,16 @@ def _spread(shared: Array, shares: Partition) -> Array:
     return np.take(spread, np.arange(length), axis=shares.axis).astype(np.float64)
 
 
+def differing(y: Array, other: Array) -> dict[str, float]:
+    """Where another result differs from this, by place; -0 from 0, too.
+
+    >>> differing(np.array([1.0, 0.0, np.nan]), np.array([1.0, -0.0, np.nan]))
+    {'1': -0.0}
+    """
+    same = (y == other) & (np.signbit(y) == np.signbit(other)) | (np.isnan(y) & np.isnan(other))
+    return {str(place): float(other[place]) for place in np.flatnonzero(~same)}
+
+
 def decibels(value: float) -> str:
     """A ratio in dB, as pictures say it.
 

@@ -202,3 +202,18 @@ def test_plot_refuses_with_the_way_out(files, monkeypatch, words, said):
     monkeypatch.chdir(files)
     with pytest.raises(nx.NumericsError, match=said):
         plotted(monkeypatch, *words.split())
+
+
+@pytest.mark.parametrize(("words", "out", "inside"), [
+    ("explore m.safetensors", "m.html", '"name":"v"'),
+    ("explore x.npy page.html --dtype int4", "page.html", "int4"),
+    ("explore m.safetensors --tensor w --dtype mx6", "m.html", '"name":"w"'),
+    ("explore fp4", "fp4.html", '"codes"'),
+    ("explore r.json --weights m.safetensors", "r.html", '"layers"'),
+])  # fmt: skip
+def test_explore_writes_one_page(files, monkeypatch, words, out, inside):
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(sys, "stdout", stream := io.StringIO())
+    cli.commands.main(words.split(), standalone_mode=False)
+    assert stream.getvalue().startswith(f"{out}: ")
+    assert inside in (files / out).read_text(encoding="utf-8")
