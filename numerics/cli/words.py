@@ -49,10 +49,14 @@ class FormatType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """The names of the tables that begin so, in any case."""
-        from numerics.formats import dtypes
+        return formats_begun(ctx, param, incomplete)
 
-        begun = incomplete.lower()
-        return [CompletionItem(d.name, help=d.source) for d in dtypes() if d.name.startswith(begun)]
+
+def formats_begun(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The formats whose names begin so, in any case, for a shell to complete."""
+    from numerics.formats import dtypes
+
+    return [CompletionItem(d.name, help=d.source) for d in dtypes() if d.name.startswith(incomplete.lower())]
 
 
 class WordType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones

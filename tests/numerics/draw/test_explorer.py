@@ -152,8 +152,8 @@ NAMES = ["tensors", "format", "block", "model"]
 
 def told(page):
     """What the panel says: name -> text."""
-    script = "[...document.querySelectorAll('#detail tr')].map((row) => [...row.children].map((c) => c.textContent))"
-    return dict(page.evaluate(script))
+    rows = "[...document.querySelectorAll('#detail tr')]"
+    return dict(page.evaluate(f"{rows}.map((row) => [...row.children].map((cell) => cell.textContent))"))
 
 
 def test_hovering_shows_what_the_reference_gives_at_a_hundred_places(chromium, pages):
