@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 from numerics.formats import dispatch
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, digits, integer, one_of, said
+from numerics.formats.notebook import facts_table
 from numerics.formats.packing import planes
 from numerics.formats.rounding import (
     OVERFLOWS,
@@ -604,9 +605,22 @@ class Blocks:
         if self.tensor_scale is not None:
             object.__setattr__(self, "tensor_scale", stored_scale(self.tensor_scale))
 
+    def _repr_html_(self) -> str:
+        """A notebook's view: the format, the shapes, and what is shared; nothing is decoded."""
+        parts = {"codes": self.codes, "scale": self.scale, "microexponents": self.microexponents}
+        rows = [(name, _shape(part)) for name, part in parts.items() if part is not None]
+        shared = [] if self.tensor_scale is None else [("tensor scale", digits(self.tensor_scale))]
+        return facts_table([("format", repr(self.dtype)), ("axis", str(self.axis)), *rows, *shared])
+
     def decode(self) -> Any:
         """Returns the float32 values, in the shape of the codes."""
         return self.dtype.decode(self)
+
+
+def _shape(part: Any) -> str:
+    """What is said of an array of Blocks: its shape; of a list its length."""
+    shape = getattr(part, "shape", None)
+    return f"{len(part)} numbers" if shape is None else f"shape {tuple(shape)}"
 
 
 class PackedBlocks(NamedTuple):

@@ -15,7 +15,7 @@ from numerics.model.folded import table
 from numerics.model.rows import Row
 from numerics.model.rules import observer_of
 from numerics.model.trace import Site
-from numerics.model.written import read, written
+from numerics.model.written import read, shown, written
 from numerics.tensor.spec import QuantSpec
 
 MODES = ("eager_mode", "fx_graph_mode")
@@ -42,6 +42,10 @@ class Plan:
 
     def __str__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        """A notebook's view: the folded table."""
+        return shown(self.rows, self.summary)
 
     def table(self, full: bool = False) -> str:
         """The rows as a table, equal ones folded into one unless full; and the line that sums them up."""
