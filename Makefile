@@ -17,7 +17,7 @@ QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(add
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
 	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 
-.PHONY: demo test quick test-only check verify fuzz platforms quality gallery bench qat compile runtimes peers clean
+.PHONY: demo test quick test-only check verify fuzz platforms quality gallery site serve bench qat compile runtimes peers clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
@@ -68,6 +68,15 @@ quality: $(STAMP) ## what each format costs four pretrained models: an hour or t
 
 gallery: $(STAMP) ## the pictures of docs/gallery.md, drawn again; the same to the last pixel
 	$(BIN)/python -m bench.gallery
+
+SITE := $(BIN)/python -m mkdocs
+site: $(STAMP) ## the documentation, as build/site: tutorials, how-to pages, the law, every public name
+	$(BIN)/python -c "import material" 2>/dev/null || $(PIP) install -c .ci/constraints.txt mkdocs-material
+	$(SITE) build -q
+
+serve: $(STAMP) ## the same on http://127.0.0.1:8000, built again at every change
+	$(BIN)/python -c "import material" 2>/dev/null || $(PIP) install -c .ci/constraints.txt mkdocs-material
+	$(SITE) serve
 
 bench: $(PEERS)/.numerics ## what it costs, beside peers and the memory ceiling
 	$(PEERS)/bin/python -m bench
