@@ -71,12 +71,10 @@ gallery: $(STAMP) ## the pictures of docs/gallery.md, drawn again; the same to t
 
 SITE := $(BIN)/python -m mkdocs
 site: $(STAMP) ## the documentation, as build/site: tutorials, how-to pages, the law, every public name
-	$(BIN)/python -c "import material" 2>/dev/null || $(PIP) install -c .ci/constraints.txt mkdocs-material
-	$(SITE) build -q
+	NO_MKDOCS_2_WARNING=1 $(SITE) build -q
 
 serve: $(STAMP) ## the same on http://127.0.0.1:8000, built again at every change
-	$(BIN)/python -c "import material" 2>/dev/null || $(PIP) install -c .ci/constraints.txt mkdocs-material
-	$(SITE) serve
+	NO_MKDOCS_2_WARNING=1 $(SITE) serve
 
 bench: $(PEERS)/.numerics ## what it costs, beside peers and the memory ceiling
 	$(PEERS)/bin/python -m bench
@@ -118,6 +116,7 @@ $(VENV)/.dependencies: pyproject.toml .ci/constraints.txt
 	$(PIP) install -c .ci/constraints.txt setuptools numpy numba
 	$(PIP) install -c .ci/constraints.txt torch==2.13.0
 	$(PIP) install -c .ci/constraints.txt --no-build-isolation ".[dev]"
-	$(PIP) install -c .ci/constraints.txt transformers tokenizers huggingface_hub pydantic loguru psutil matplotlib scipy
+	$(PIP) install -c .ci/constraints.txt transformers tokenizers huggingface_hub pydantic loguru psutil matplotlib scipy \
+		mkdocs-material nbclient nbformat ipykernel playwright axe-playwright-python
 	$(PIP) install --no-deps compressed-tensors==0.20.0 gguf==0.19.0 $(MODELS)
 	@touch $@

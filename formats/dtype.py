@@ -349,7 +349,11 @@ class Element(Dtype):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Integer(Element):
-    """Integers: two's complement where signed, else plain binary.  NaN becomes 0, and so does -0."""
+    """Integers: two's complement where signed, else plain binary.  NaN becomes 0, and so does -0.
+
+    >>> Integer(name="int5", bits=5).values()[14:18]
+    [14.0, 15.0, -16.0, -15.0]
+    """
 
     kind = "integer"
     overflows = ("saturate",)

@@ -32,6 +32,11 @@ class Plan:
     arguments that the model was looked at with; None without.  fold: normalizations by their convolutions.
 
     str(plan) folds equal rows into one screen; `table(full=True)` shows all.
+
+    >>> import torch, numerics as nx
+    >>> plan = nx.plan(torch.nn.Linear(64, 8), "mxfp4", example=torch.ones(1, 64))
+    >>> list(plan.parameters), plan.parameters["weight"].format
+    (['weight'], 'mxfp4')
     """
 
     rows: list[Row]
