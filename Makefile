@@ -17,7 +17,7 @@ QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(add
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
 	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 
-.PHONY: demo test quick test-only check verify fuzz platforms quality bench qat compile runtimes peers clean
+.PHONY: demo test quick test-only check verify fuzz platforms quality gallery site serve bench qat compile runtimes peers clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
@@ -66,6 +66,16 @@ runtimes: $(STAMP) ## every ONNX model on a million patterns, on each of them
 quality: $(STAMP) ## what each format costs four pretrained models: an hour or two; goes on where it was stopped
 	$(BIN)/python -m bench.quality
 
+gallery: $(STAMP) ## the pictures of docs/gallery.md, drawn again; the same to the last pixel
+	$(BIN)/python -m bench.gallery
+
+SITE := $(BIN)/python -m mkdocs
+site: $(STAMP) ## the documentation, as build/site: tutorials, how-to pages, the law, every public name
+	NO_MKDOCS_2_WARNING=1 $(SITE) build -q
+
+serve: $(STAMP) ## the same on http://127.0.0.1:8000, built again at every change
+	NO_MKDOCS_2_WARNING=1 $(SITE) serve
+
 bench: $(PEERS)/.numerics ## what it costs, beside peers and the memory ceiling
 	$(PEERS)/bin/python -m bench
 
@@ -82,7 +92,7 @@ clean:
 	rm -rf $(VENV) demo build *.egg-info
 
 # The installed wheel is what gets type-checked and tested, so a change of the sources reinstalls it.
-SOURCES := $(shell find numerics formats backends -name '*.py' -o -name '*.md' -o -name py.typed -o -name truth.json)
+SOURCES := $(shell find numerics formats backends -name '*.py' -o -name '*.md' -o -name py.typed -o -name truth.json -o -name '*.html')
 
 $(STAMP): $(VENV)/.dependencies $(SOURCES)
 	$(PIP) install --no-deps --no-build-isolation --force-reinstall .
@@ -106,6 +116,7 @@ $(VENV)/.dependencies: pyproject.toml .ci/constraints.txt
 	$(PIP) install -c .ci/constraints.txt setuptools numpy numba
 	$(PIP) install -c .ci/constraints.txt torch==2.13.0
 	$(PIP) install -c .ci/constraints.txt --no-build-isolation ".[dev]"
-	$(PIP) install -c .ci/constraints.txt transformers tokenizers huggingface_hub pydantic loguru psutil matplotlib scipy
+	$(PIP) install -c .ci/constraints.txt transformers tokenizers huggingface_hub pydantic loguru psutil matplotlib scipy \
+		mkdocs-material nbclient nbformat ipykernel playwright axe-playwright-python
 	$(PIP) install --no-deps compressed-tensors==0.20.0 gguf==0.19.0 $(MODELS)
 	@touch $@

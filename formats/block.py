@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 from numerics.formats import dispatch
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, digits, integer, one_of, said
+from numerics.formats.notebook import facts_table
 from numerics.formats.packing import planes
 from numerics.formats.rounding import (
     OVERFLOWS,
@@ -450,7 +451,12 @@ class ElementBlock(Block):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class MXBlock(ElementBlock):
-    """OCP MX: a power of two, e8m0, for each block (docs/formats.md §4)."""
+    """OCP MX: a power of two, e8m0, for each block (docs/formats.md §4).
+
+    >>> from numerics.formats import mxfp4
+    >>> mxfp4.element, mxfp4.scale, mxfp4.block
+    (fp4, e8m0, 32)
+    """
 
     stem = "mx"
     scale_rules = SCALE_RULES
@@ -462,7 +468,12 @@ class MXBlock(ElementBlock):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ScaledBlock(ElementBlock):
-    """A float scale for each block, and a float32 scale for the tensor, as in NVFP4."""
+    """A float scale for each block, and a float32 scale for the tensor, as in NVFP4.
+
+    >>> from numerics.formats import nvfp4
+    >>> nvfp4.scale, nvfp4.encode([1.0, 6.0]).tensor_scale
+    (fp8_e4m3, 0.0022321429569274187)
+    """
 
     stem = "scaled"
     has_tensor_scale = True
@@ -478,6 +489,10 @@ class MicroexponentBlock(Block):
 
     mantissa: bits of an element's magnitude, which stands beside its sign.  sub_block: elements that
     share a microexponent.
+
+    >>> from numerics.formats import mx6
+    >>> mx6.mantissa, mx6.sub_block, mx6.sub_blocks, mx6.bytes_per_block
+    (4, 2, 8, 12)
     """
 
     mantissa: int
@@ -587,6 +602,11 @@ class Blocks:
         the scale's format (NVFP4) or float32 exponent fields (mx4, mx6, mx9).
     microexponents: one byte a block, bit j for sub-block j; None where the format has none.
     tensor_scale: NVFP4's float32 scale of the tensor; None elsewhere.
+
+    >>> from numerics.formats import mxfp4
+    >>> blocks = mxfp4.encode([1.0, -2.0, 5.0])
+    >>> blocks.codes, blocks.scale, blocks.decode()
+    ([2, 12, 6], [127], [1.0, -2.0, 4.0])
     """
 
     dtype: Block
@@ -604,9 +624,22 @@ class Blocks:
         if self.tensor_scale is not None:
             object.__setattr__(self, "tensor_scale", stored_scale(self.tensor_scale))
 
+    def _repr_html_(self) -> str:
+        """A notebook's view: the format, the shapes, and what is shared; nothing is decoded."""
+        parts = {"codes": self.codes, "scale": self.scale, "microexponents": self.microexponents}
+        rows = [(name, _shape(part)) for name, part in parts.items() if part is not None]
+        shared = [] if self.tensor_scale is None else [("tensor scale", digits(self.tensor_scale))]
+        return facts_table([("format", repr(self.dtype)), ("axis", str(self.axis)), *rows, *shared])
+
     def decode(self) -> Any:
         """Returns the float32 values, in the shape of the codes."""
         return self.dtype.decode(self)
+
+
+def _shape(part: Any) -> str:
+    """What is said of an array of Blocks: its shape; of a list its length."""
+    shape = getattr(part, "shape", None)
+    return f"{len(part)} numbers" if shape is None else f"shape {tuple(shape)}"
 
 
 class PackedBlocks(NamedTuple):

@@ -15,7 +15,8 @@ from inspect import Signature, signature
 from typing import Any, ClassVar, Literal
 
 from numerics.formats import dispatch
-from numerics.formats.errors import NumericsError, integer, one_of, said, truth
+from numerics.formats.errors import NumericsError, digits, integer, one_of, said, truth
+from numerics.formats.notebook import facts_table, number_line
 from numerics.formats.rounding import OVERFLOWS, Rounding, check_rounding, draw_of
 
 Specials = Literal["ieee", "fn", "fnuz", "none"]
@@ -108,6 +109,16 @@ class Dtype(metaclass=Declared):
     def __repr__(self) -> str:
         return self.name
 
+    def _repr_html_(self) -> str:
+        """A notebook's view: the facts, and the number line where there is one."""
+        rows = [(name, str(fact)) for name, fact in self._facts() if fact is not None]
+        ends = [(name, digits(getattr(self, name))) for name in ("max", "min", "smallest_subnormal")]
+        return facts_table([*rows, *ends, ("source", self.source)]) + self._number_line()
+
+    def _number_line(self) -> str:
+        """The number line of single numbers as SVG; none of blocks."""
+        return ""
+
     def __reduce__(self) -> tuple[Callable[..., Dtype], tuple[Any, ...]]:
         return _restore, (type(self), (*self._facts(), ("source", self.source)))
 
@@ -175,6 +186,13 @@ class Element(Dtype):
         """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
         mode = check_rounding(rounding)
         return Rounding(mode, self.check_overflow(overflow), draw_of(mode, seed, bits))
+
+    def _number_line(self) -> str:
+        return number_line(self.name, self.values())
+
+    def _repr_svg_(self) -> str:
+        """The number line: every finite value where it lies."""
+        return self._number_line()
 
     def values(self) -> list[float]:
         """The value of every code, in the order of the codes.
@@ -331,7 +349,11 @@ class Element(Dtype):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Integer(Element):
-    """Integers: two's complement where signed, else plain binary.  NaN becomes 0, and so does -0."""
+    """Integers: two's complement where signed, else plain binary.  NaN becomes 0, and so does -0.
+
+    >>> Integer(name="int5", bits=5).values()[14:18]
+    [14.0, 15.0, -16.0, -15.0]
+    """
 
     kind = "integer"
     overflows = ("saturate",)

@@ -43,7 +43,12 @@ did you mean 'half_even'? allowed: half_even, floor
 
 
 class NumericsWarning(UserWarning):
-    """Something was done that is hardly what was meant; the message says what, and how much."""
+    """Something was done that is hardly what was meant; the message says what, and how much.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", NumericsWarning)  # for those who would rather stop
+    """
 
 
 def warn(message: str) -> None:

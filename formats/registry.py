@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from numerics.formats.dtype import TABLES, Dtype, named
@@ -11,6 +11,7 @@ from numerics.formats.errors import NumericsError, hint, plain, said
 
 _CODE_BOOK = "it is a code book, not a format that bits and a bias describe: 'fp4' or 'int4' are;"
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
+_TWO = "there are two: did you mean"
 _WIDTHS = "nx.integer_format makes integers of 2 to 16 bits, unsigned ones of 1 to 16;"
 _ADVICE = {  # what others' names mean, in lower case, where they name no format of the tables
     "float8_e4m3": "it is IEEE-like, with Inf and a largest value of 240: nx.float_format(4, 3) makes it, "
@@ -19,6 +20,13 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "int1": f"its values are 0 and -1; {_WIDTHS}",
     "nf4": _CODE_BOOK,
     "bnb_fp4": _CODE_BOOK,
+    "fp8": f"{_TWO} 'fp8_e4m3', which most people mean, or 'fp8_e5m2'?",
+    "float8": f"{_TWO} 'fp8_e4m3' (float8_e4m3fn), which most people mean, or 'fp8_e5m2'?",
+    "mxfp8": f"{_TWO} 'mxfp8_e4m3', which most people mean, or 'mxfp8_e5m2'?",
+    "fp6": f"{_TWO} 'fp6_e3m2' or 'fp6_e2m3'?",
+    "float6": f"{_TWO} 'fp6_e3m2' or 'fp6_e2m3'?",
+    "mxfp6": f"{_TWO} 'mxfp6_e3m2' or 'mxfp6_e2m3'?",
+    "fp4_e2m1fn": "did you mean 'fp4'?",
     "bf8": "did you mean 'fp8_e5m2'?",
     "hf8": "did you mean 'fp8_e4m3'?",
     "mx": "it is a family of formats: mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2, mxfp6_e2m3, mxfp4, mxint8; "
@@ -26,6 +34,7 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
 } | dict.fromkeys(("int32", "int64", "uint32", "uint64", "float32", "float64", "float", "int"), _WIDER)
 _KINDS = ("integer", "float", "block")  # the order in which formats are listed
 _NAMES: dict[str, Dtype] = {}  # as the rows write them
+_SPACES = re.compile(r"[-_ ](?!(?<=\d.)\d)")  # between words; of 1_6 the line keeps two numbers apart
 _WIDTH = re.compile(r"(?:(u?)i(?:nt)?|([us]))([1-9][0-9]{0,3})")  # int6, I6, S6, U3
 
 
@@ -52,14 +61,14 @@ def dtypes() -> tuple[Dtype, ...]:
 
 
 def dtype(name: Any) -> Dtype:
-    """Returns the format of that name, whoever's name it is, in capitals or not.
+    """Returns the format of that name, whoever's name it is, in capitals or not, with lines or without.
 
     name: a format, a string (ours, a standard's or another library's name), a torch dtype, or an ml_dtypes
     or NumPy dtype.  Raises NumericsError with the nearest name, or with what to declare for a type that
     has no row here.
 
-    >>> dtype("float8_e4m3fn"), dtype("MXFP4"), dtype("e4m3")
-    (fp8_e4m3, mxfp4, fp8_e4m3)
+    >>> dtype("float8_e4m3fn"), dtype("MXFP4"), dtype("e4m3"), dtype("FP8-E5M2")
+    (fp8_e4m3, mxfp4, fp8_e4m3, fp8_e5m2)
     >>> dtype("fp8_e4m4")
     Traceback (most recent call last):
         ...
@@ -69,12 +78,22 @@ def dtype(name: Any) -> Dtype:
     if isinstance(name, Dtype):
         return name
     spelled = name_of_type(name)
-    found = _NAMES.get(spelled) or named(spelled)
+    found = _NAMES.get(spelled) or named(spelled) or _squeezed().get(_SPACES.sub("", spelled.lower()))
     if found is None:
         if isinstance(getattr(name, "dtype", None), Dtype):
             raise NumericsError(f"{said(name)} is more than a format; give its format alone: its .dtype")
         raise NumericsError(f"unknown format {said(name)};{_help(spelled)} `numerics formats` lists them all")
     return found
+
+
+@cache
+def _squeezed() -> dict[str, Dtype]:
+    """The formats by their names in lower case without lines and blanks, where one alone has that name."""
+    found: dict[str, Dtype | None] = {}
+    for name, d in _NAMES.items():
+        short = _SPACES.sub("", name.lower())
+        found[short] = d if found.get(short, d) is d else None
+    return {name: d for name, d in found.items() if d is not None}
 
 
 def _help(spelled: str) -> str:

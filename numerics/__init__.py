@@ -27,6 +27,7 @@ from numerics.formats.integers import *  # noqa: F403
 
 if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics import conform as conform
+    from numerics import draw as draw
     from numerics import interop as interop
     from numerics import layouts as layouts
     from numerics import observe as observe
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics import vocabulary as vocabulary
     from numerics.backends import ipu as ipu
     from numerics.backends.host.memory import empty as empty
+    from numerics.draw.explorer import explore as explore
     from numerics.files.save_load import load as load
     from numerics.files.save_load import save as save
     from numerics.product import decoded_products as decoded_products
@@ -65,6 +67,7 @@ _LAZY: dict[str, str] = {
     "decoded_products": "numerics.product",
     "dequantize": "numerics.quantization",
     "empty": "numerics.backends.host.memory",
+    "explore": "numerics.draw.explorer",
     "fake_quantize": "numerics.quantization",
     "footprint": "numerics.model.loading",
     "freeze": "numerics.model.wrapping",
@@ -88,6 +91,7 @@ _LAZY: dict[str, str] = {
 
 _MODULES = {
     "conform": "numerics.conform",
+    "draw": "numerics.draw",
     "interop": "numerics.interop",
     "layouts": "numerics.layouts",
     "observe": "numerics.observe",

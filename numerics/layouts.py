@@ -1,6 +1,11 @@
 """How codes and scales lie for other people's kernels: orders of the same bytes, each with its inverse.
 
 For NumPy arrays and for torch tensors on any device: nothing is computed, only cut, padded and permuted.
+
+>>> import numpy as np
+>>> words = pack_words(np.arange(8, dtype=np.uint8).reshape(1, 8), "uint4")
+>>> words.shape, hex(int(words[0, 0]))
+((1, 1), '0x76543210')
 """
 
 from __future__ import annotations

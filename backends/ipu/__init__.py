@@ -1,6 +1,10 @@
 """AMD's Ryzen AI NPU, by way of ONNX: models of the shared arithmetic, and ONNX Runtime to open them.
 
 docs/ipu.md says what runs where, what was proven, and what was never seen on silicon.
+
+>>> import numerics as nx
+>>> nx.ipu.export("mxfp4", "round", "portable").opset_import[0].version
+13
 """
 
 from numerics.backends.host.backend import HostBackend

@@ -12,23 +12,34 @@ import click
 
 from numerics._version import __version__
 from numerics.cli.conform import conform_command
+from numerics.cli.explore import explore_command
 from numerics.cli.files import dequantize_command, quantize_command
 from numerics.cli.formats import encode_command, formats_command, show_command
 from numerics.cli.ipu import ipu_group
 from numerics.cli.machine import doctor_command, warmup_command
+from numerics.cli.plot import plot_group
 from numerics.cli.vectors import vectors_group
 from numerics.cli.verify import verify_command
-from numerics.cli.words import in_options, usage
+from numerics.cli.words import examples, in_options, usage
 from numerics.formats.errors import NumericsError
 from numerics.view import screen
 
 INTERRUPTED = 130  # as a shell says of what Ctrl-C ended
 UNREAD = 141  # as it says of what wrote to a pipe that nobody reads
 DEBUG = "NUMERICS_DEBUG"
+EXIT_CODES = f"""Exit codes: 0; 1 where conform, verify or vectors verify found something wrong, and after a
+fault of our own; 2 after one line on stderr about what was asked, or could not be written; {INTERRUPTED}
+after Ctrl-C; {UNREAD} where nobody read the answer."""
 
 
 @click.group(
-    help="Low-precision number formats, bit-exact.",
+    help="Low-precision number formats, bit-exact."
+    + examples(
+        "numerics quantize model.safetensors out.safetensors --dtype mxfp4",
+        "numerics explore out.safetensors",
+        "numerics show fp8_e4m3",
+    ),
+    epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="numerics")
@@ -37,18 +48,13 @@ def commands() -> None: ...
 
 for _command in (
     quantize_command, dequantize_command, formats_command, show_command, encode_command, doctor_command,
-    warmup_command, ipu_group, conform_command, vectors_group, verify_command,
+    plot_group, explore_command, warmup_command, ipu_group, conform_command, vectors_group, verify_command,
 ):  # fmt: skip
     commands.add_command(_command)
 
 
 def run() -> None:
-    """The command line.
-
-    Exit codes: 0; 1 where `conform`, `verify` or `vectors verify` found something wrong, and after
-    a fault of our own; 2 after one line on stderr about what was asked, or could not be written;
-    130 after Ctrl-C; 141 where nobody read the answer.
-    """
+    """The command line; EXIT_CODES says how it ends."""
     screen.prepare()
     sys.exit(ended(lambda: commands.main(prog_name="numerics", standalone_mode=False)))
 

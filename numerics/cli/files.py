@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from numerics.cli.words import Command, as_json, check_seed, json_of, quietly, seeded
+from numerics.cli.words import (
+    FORMAT,
+    ROUNDING,
+    SCALE_RULE,
+    SCHEME,
+    Command,
+    as_json,
+    check_seed,
+    examples,
+    json_of,
+    quietly,
+    seeded,
+)
 from numerics.formats import Block, dtype
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import ROUNDINGS_TEXT, SCALE_RULES
@@ -24,16 +36,19 @@ if TYPE_CHECKING:
 def quantize_options(command: Command) -> Command:
     """How tensors are quantized, as options of a command."""
     options = [
-        click.option("--dtype", required=True, help="The format: mx6, int4 ... (`numerics formats`)."),
-        click.option("--scheme", help="per_tensor, per_channel or per_group; for integers and floats."),
+        click.option("--dtype", type=FORMAT, required=True,
+                     help="The format: mx6, int4 ... (`numerics formats`), module:name, or facts as JSON."),
+        click.option("--scheme", type=SCHEME,
+                     help="per_tensor, per_channel or per_group; for integers and floats."),
         click.option("--group-size", type=int, help="Values that share a scale; for per_group."),
         click.option("--axis", type=int, help="Along which channels, groups or blocks lie."),
         click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
         click.option("--scale-type", help="float32 (the default), float (the tensor's own), float16, "
                      "bfloat16, pof2; bfloat16 and float16 are a plain cast without it and a scheme."),
         click.option("--zero-point-type", default="int32", show_default=True, help="int32 or float32."),
-        click.option("--rounding", default="half_even", show_default=True, help=ROUNDINGS_TEXT + "."),
-        click.option("--scale-rule", default="floor", show_default=True,
+        click.option("--rounding", type=ROUNDING, default="half_even", show_default=True,
+                     help=ROUNDINGS_TEXT + "."),
+        click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True,
                      help=", ".join(SCALE_RULES) + "; for MX formats."),
         seeded,
         click.option("--include", multiple=True, help="Pattern of the tensors to quantize; may be repeated."),
@@ -51,7 +66,11 @@ def quantize_options(command: Command) -> Command:
     Float tensors of two and more dimensions are quantized, all others copied.  OUT appears when it
     is whole.  The report: bits a value with the scales, signal to noise in dB and
     the largest error of the values that were finite, and how many are NaN or Inf where there are any.
-    """,
+    """
+    + examples(
+        "numerics quantize model.safetensors out.safetensors --dtype mxfp4",
+        "numerics quantize m.safetensors q.safetensors --dtype int4 --group-size 128",
+    ),
 )
 @click.argument("model")
 @click.argument("out")
@@ -114,7 +133,8 @@ def _check_sharing(name: str, scheme: str | None, group_size: int | None, axis: 
     help="""Write the floats of a file that `numerics quantize` made.
 
     The tensors of MODEL come back in the types that they had, under their names, in OUT.
-    """,
+    """
+    + examples("numerics dequantize out.safetensors back.safetensors"),
 )
 @click.argument("model")
 @click.argument("out")

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from numerics.cli.words import as_json, check_seed, json_of, seeded
+from numerics.cli.words import (
+    FORMAT,
+    OVERFLOW,
+    ROUNDING,
+    SCALE_RULE,
+    as_json,
+    check_seed,
+    examples,
+    json_of,
+    seeded,
+)
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import Screen, deliver, draw, tell
@@ -25,7 +35,10 @@ COLOURS = {"sign": "red", "exponent": "green", "mantissa": "blue", "integer": "b
 ACROSS = (16, 8, 4, 2, 1)  # codes of a line, as many as fit
 
 
-@click.command("formats", help="List every format.")
+@click.command(
+    "formats",
+    help="List every format." + examples("numerics formats", "numerics formats --json"),
+)
 @as_json
 def formats_command(as_json: bool) -> None:
     from numerics.formats import dtypes
@@ -50,16 +63,21 @@ def formats_command(as_json: bool) -> None:
     "show",
     help="""The facts of a FORMAT, and the value of every code.
 
-    Of formats of more than 8 bits: the values from which and to which runs of codes lead.
-    """,
+    Of formats of more than 8 bits: the values from which and to which runs of codes lead.  A format of
+    your own is module:name, or its facts as JSON.
+    """
+    + examples(
+        "numerics show fp8_e4m3",
+        "numerics show mypkg.formats:e5m3",
+        """numerics show '{"exponent": 5, "mantissa": 3, "signed": false}'""",
+    ),
 )
-@click.argument("name", metavar="FORMAT")
+@click.argument("d", metavar="FORMAT", type=FORMAT)
 @as_json
-def show_command(name: str, as_json: bool) -> None:
-    from numerics.formats import Element, dtype
+def show_command(d: Any, as_json: bool) -> None:
+    from numerics.formats import Element
     from numerics.view.describe import code_table, facts, has_code_table
 
-    d = dtype(name)
     codes = code_table(d) if isinstance(d, Element) and has_code_table(d) else []
     if as_json:
         deliver(json_of(facts(d) | ({"values": [value for _, value in codes]} if codes else {})) + "\n")
@@ -111,22 +129,27 @@ def run_table(d: Element) -> Table:
     help="""VALUES in a FORMAT: codes, bits by field, error, neighbours.
 
     In a block format they are blocks in a row: the scale that they share stands above them.
-    """,
+    """
+    + examples(
+        "numerics encode fp8_e4m3 0.3 448 inf",
+        "numerics encode mxfp4 1 0.3 -0.05 5 --scale-rule even",
+        "numerics encode fp4 2.5 --rounding stochastic --seed 7",
+    ),
 )
-@click.argument("name", metavar="FORMAT")
+@click.argument("d", metavar="FORMAT", type=FORMAT)
 @click.argument("values", nargs=-1, required=True)
-@click.option("--rounding", default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
-@click.option("--overflow", help=" or ".join(OVERFLOWS) + "; the format's own by default.")
-@click.option("--scale-rule", help=", ".join(SCALE_RULES) + "; for MX formats.")
+@click.option("--rounding", type=ROUNDING, default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
+@click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
+@click.option("--scale-rule", type=SCALE_RULE, help=", ".join(SCALE_RULES) + "; for MX formats.")
 @seeded
 @as_json
 def encode_command(
-    name: str, values: tuple[str, ...], as_json: bool, scale_rule: str | None, **options: Any
+    d: Any, values: tuple[str, ...], as_json: bool, scale_rule: str | None, **options: Any
 ) -> None:
-    from numerics.formats import Block, dtype
+    from numerics.formats import Block
     from numerics.view.describe import encoded, encoded_blocks
 
-    d, numbers = dtype(name), [_number(text) for text in values]
+    numbers = [_number(text) for text in values]
     check_seed(options["rounding"], options["seed"])
     if isinstance(d, Block):
         _say_blocks(encoded_blocks(d, numbers, scale_rule=scale_rule or "floor", **options), as_json)

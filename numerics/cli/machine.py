@@ -7,13 +7,17 @@ from typing import Any
 
 import click
 
-from numerics.cli.words import as_json, json_of
+from numerics.cli.words import as_json, examples, json_of
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 from numerics.view.table import records
 
 
-@click.command("doctor", help="What this machine offers: versions, backends, caches, threads.")
+@click.command(
+    "doctor",
+    help="What this machine offers: versions, backends, caches, threads."
+    + examples("numerics doctor", "numerics doctor --json"),
+)
 @as_json
 def doctor_command(as_json: bool) -> None:
     from numerics.cli.doctor import examine
@@ -33,7 +37,10 @@ def _said(value: Any) -> str:
     return " ".join(value) if isinstance(value, list) else "-" if value is None else str(value)
 
 
-@click.command("warmup", help="Compile the CPU's kernels now, so that no first call waits.")
+@click.command(
+    "warmup",
+    help="Compile the CPU's kernels now, so that no first call waits." + examples("numerics warmup"),
+)
 @as_json
 def warmup_command(as_json: bool) -> None:
     import time

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import click
 
+from numerics.cli.words import FORMAT, OVERFLOW, ROUNDING, SCALE_RULE, examples
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import deliver_bytes, say
 
@@ -17,12 +18,18 @@ from numerics.view.screen import deliver_bytes, say
 def vectors_group() -> None: ...
 
 
-@vectors_group.command("generate", help="Write vectors of a FORMAT to stdout.")
-@click.argument("dtype", metavar="FORMAT")
+@vectors_group.command(
+    "generate",
+    help="Write vectors of a FORMAT to stdout."
+    + examples("numerics vectors generate fp8_e4m3 --inputs-only | ./mine > answers.txt"),
+)
+@click.argument("dtype", metavar="FORMAT", type=FORMAT)
 @click.option("--op", "name", default="encode", show_default=True, help="encode, decode or round.")
-@click.option("--rounding", help=ROUNDINGS_TEXT + "; half_even by default.")
-@click.option("--overflow", help=" or ".join(OVERFLOWS) + "; the format's own by default.")
-@click.option("--scale-rule", help=", ".join(SCALE_RULES) + "; for MX formats, floor by default.")
+@click.option("--rounding", type=ROUNDING, help=ROUNDINGS_TEXT + "; half_even by default.")
+@click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
+@click.option(
+    "--scale-rule", type=SCALE_RULE, help=", ".join(SCALE_RULES) + "; for MX formats, floor by default."
+)
 @click.option("--tensor-scale", type=float, help="For NVFP4; 1 by default.")
 @click.option("--count", type=int, help="So many at random, instead of the values that matter.")
 @click.option("--exhaustive", is_flag=True, help="Every code, or all 2**32 float32 inputs.")
@@ -38,7 +45,9 @@ def generate_command(count: int | None, exhaustive: bool, seed: int, inputs_only
 
 
 @vectors_group.command(
-    "verify", help="Judge the answers in FILE, or on stdin.  Exit code 0: all are right; 1: not."
+    "verify",
+    help="Judge the answers in FILE, or on stdin.  Exit code 0: all are right; 1: not."
+    + examples("numerics vectors verify answers.txt --show 3"),
 )
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--show", "shown", type=click.IntRange(0), default=10, show_default=True, help="Mismatches.")

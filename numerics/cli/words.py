@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.dtype import Dtype
+from numerics.formats.errors import NumericsError, said
+from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
 
 Command = Callable[..., None]
 QUOTED = r"(?<!\w)'[^']*'|(?<!\w)\"[^\"]*\"|[\w.]+\([^()]*\)"  # what came, and calls: they stay as they are
@@ -20,6 +25,114 @@ WORDS = re.compile(f"{QUOTED}|{ARGUMENT}")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quietly = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 seeded = click.option("--seed", type=int, help="For --rounding stochastic.")
+
+
+def examples(*lines: str) -> str:
+    """Examples below the help of a command, a line each, which click leaves as they are.
+
+    >>> examples("numerics formats")
+    '\\n\\n\\x08\\nExamples:\\n  numerics formats'
+    """
+    return "\n\n\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+class FormatType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones
+    """A format on the command line: a name, `module:name`, or facts as JSON; completed by name."""
+
+    name = "format"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Dtype:
+        """The format that was asked for; NumericsError says what is wrong with it."""
+        return format_of(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The names of the tables that begin so, in any case."""
+        return formats_begun(ctx, param, incomplete)
+
+
+def formats_begun(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The formats whose names begin so, in any case, for a shell to complete."""
+    from numerics.formats import dtypes
+
+    return [CompletionItem(d.name, help=d.source) for d in dtypes() if d.name.startswith(incomplete.lower())]
+
+
+class WordType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones
+    """A word of a list on the command line: completed here, judged by what it is given to."""
+
+    name = "word"
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = tuple(words)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The words that begin so."""
+        return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
+
+
+FORMAT = FormatType()
+ROUNDING, OVERFLOW, SCALE_RULE = WordType(ROUNDINGS), WordType(OVERFLOWS), WordType(SCALE_RULES)
+SCHEME = WordType(("per_tensor", "per_channel", "per_group"))
+
+
+def format_of(text: Any) -> Dtype:
+    """The format of a word of the command line.
+
+    text: a name, as `nx.dtype` takes it; `module:name` of a format of yours, looked for in the
+    current directory too; or JSON of its facts, as nx.float_format, nx.integer_format and nx.block_format
+    take them.
+
+    >>> format_of("e4m3"), format_of('{"exponent": 5, "mantissa": 3, "signed": false}').bits
+    (fp8_e4m3, 8)
+    """
+    from numerics.formats import dtype
+
+    if not isinstance(text, str) or not (":" in text or text.lstrip().startswith("{")):
+        return dtype(text)
+    return _of_facts(text) if text.lstrip().startswith("{") else _of_module(text)
+
+
+def _of_module(text: str) -> Dtype:
+    module, _, name = text.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as missing:
+        raise NumericsError(f"--dtype {text}: {missing}") from None
+    if not isinstance(found, Dtype):
+        raise NumericsError(f"--dtype {text}: {module} has no format {name!r}; it is {said(found)}")
+    return found
+
+
+def _of_facts(text: str) -> Dtype:
+    from numerics.formats import blocks, floats, integers
+    from numerics.formats.text import dtype_of, facts_in
+
+    facts = facts_in(text, "a format")
+    if "kind" in facts:
+        return dtype_of(facts)
+    makers: dict[str, Any] = {
+        "block": blocks.block_format, "exponent": floats.float_format, "bits": integers.integer_format
+    }  # fmt: skip
+    maker = next((made for fact, made in makers.items() if fact in facts), None)
+    if maker is None:
+        raise NumericsError(
+            f"{said(text)} describes no format: a float has exponent and mantissa, an integer bits, a block "
+            "format block with element or mantissa"
+        )
+    nested = {
+        name: format_of(json.dumps(fact)) if isinstance(fact, dict) else fact for name, fact in facts.items()
+    }
+    try:
+        made: Dtype = maker(**nested)
+    except TypeError as wrong:
+        raise NumericsError(f"{said(text)} describes no format: {wrong}") from None
+    return made
 
 
 def check_seed(rounding: str, seed: int | None) -> None:

@@ -1,4 +1,10 @@
-"""The same bits as other libraries': their types, their layouts, and QTensors between NumPy and torch."""
+"""The same bits as other libraries': their types, their layouts, and QTensors between NumPy and torch.
+
+>>> import numpy as np, numerics as nx
+>>> codes = nx.fp8_e4m3.encode(np.float32([0.3, 448]))
+>>> nx.interop.to_native(codes, "fp8_e4m3").dtype.name
+'float8_e4m3fn'
+"""
 
 from numerics.interop.gguf import from_gguf, gguf_type, to_gguf
 from numerics.interop.native import from_native, from_native_packed, to_native, to_native_packed

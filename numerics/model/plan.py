@@ -15,7 +15,7 @@ from numerics.model.folded import table
 from numerics.model.rows import Row
 from numerics.model.rules import observer_of
 from numerics.model.trace import Site
-from numerics.model.written import read, written
+from numerics.model.written import read, shown, written
 from numerics.tensor.spec import QuantSpec
 
 MODES = ("eager_mode", "fx_graph_mode")
@@ -32,6 +32,11 @@ class Plan:
     arguments that the model was looked at with; None without.  fold: normalizations by their convolutions.
 
     str(plan) folds equal rows into one screen; `table(full=True)` shows all.
+
+    >>> import torch, numerics as nx
+    >>> plan = nx.plan(torch.nn.Linear(64, 8), "mxfp4", example=torch.ones(1, 64))
+    >>> list(plan.parameters), plan.parameters["weight"].format
+    (['weight'], 'mxfp4')
     """
 
     rows: list[Row]
@@ -42,6 +47,10 @@ class Plan:
 
     def __str__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        """A notebook's view: the folded table."""
+        return shown(self.rows, self.summary)
 
     def table(self, full: bool = False) -> str:
         """The rows as a table, equal ones folded into one unless full; and the line that sums them up."""

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from numerics.backends.host.tensors import as_array
 from numerics.formats.errors import NumericsError
+from numerics.formats.notebook import rows_table
 from numerics.model import eager
 from numerics.model.folding import fold
 from numerics.model.places import check_model
@@ -64,15 +65,26 @@ class Report:
         table = Table([
             name_column("layer", least=24), text_column("formats"), Column("local dB"),
             Column("cumulative dB"), Column("clipped"), Column("bytes", spare=1), Column("of float", spare=1),
-        ])  # fmt: skip
-        for one in self.layers:
-            table.add(
-                one.name or "(the model)", one.formats, _db(one.local), _db(one.cumulative),
-                f"{one.clipped:.2%}" if one.clipped else "-", str(one.nbytes),
-                f"{one.nbytes / one.float_nbytes:.1%}" if one.float_nbytes else "-",
-            )  # fmt: skip
-        lines = [line.rstrip() for line in table.lines(Screen())]
-        return "\n".join([*lines, f"output: {_db(self.output)} dB over {self.batches} batches"])
+        ], self._rows)  # fmt: skip
+        return "\n".join([*(line.rstrip() for line in table.lines(Screen())), self._end])
+
+    def _repr_html_(self) -> str:
+        """A notebook's view: the layers, worst first."""
+        headings = ("layer", "formats", "local dB", "cumulative dB", "clipped", "bytes", "of float")
+        return rows_table(headings, self._rows, self._end)
+
+    @property
+    def _rows(self) -> list[Sequence[str]]:
+        return [
+            (one.name or "(the model)", one.formats, _db(one.local), _db(one.cumulative),
+             f"{one.clipped:.2%}" if one.clipped else "-", str(one.nbytes),
+             f"{one.nbytes / one.float_nbytes:.1%}" if one.float_nbytes else "-")
+            for one in self.layers
+        ]  # fmt: skip
+
+    @property
+    def _end(self) -> str:
+        return f"output: {_db(self.output)} dB over {self.batches} batches"
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, as JSON takes them."""

@@ -385,6 +385,12 @@ def unwrap(model: nn.Module) -> nn.Module:
     In eager mode that is the wrapped model itself, whose quantizers are gone; in graph mode, and where
     normalizations were folded, the model that was wrapped.  Raises NumericsError for one that is not wrapped,
     and for a frozen one, whose float parameters are gone.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(32, 4))
+    >>> weight = model[0].weight
+    >>> unwrap(wrap(model, "mxfp4", example=torch.ones(1, 32)))[0].weight is weight
+    True
     """
     state = state_of(model)
     if state.frozen:

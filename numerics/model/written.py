@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from numerics.files.replacement import Replacement
 from numerics.formats.errors import NumericsError
+from numerics.formats.notebook import rows_table
 from numerics.model.folded import groups
 from numerics.model.rows import Row
 
@@ -60,22 +60,25 @@ def _value(x: Any) -> str:
     return json.dumps(x, ensure_ascii=True).replace("\x7f", "\\u007f")
 
 
-def _html(rows: Sequence[Row], summary: str) -> str:
+HEADINGS = ("kind", "n", "name", "shape", "format", "reason", "used by")
+
+
+def shown(rows: Sequence[Row], summary: str) -> str:
+    """The rows of a plan as an HTML table, equal ones folded into one, and the line that sums them up."""
     body = []
     for group in groups(rows):
         row = group.rows[0]
-        cells = (row.kind, len(group.rows), group.name, "x".join(map(str, row.shape)), row.format, row.reason,
-                 ", ".join(row.uses[:3]))  # fmt: skip
-        kept = ' class="kept"' if row.spec is None else ""
-        body.append(f"<tr{kept}>{''.join(f'<td>{html.escape(str(cell))}</td>' for cell in cells)}</tr>")
-    heads = "".join(
-        f"<th>{head}</th>" for head in ("kind", "n", "name", "shape", "format", "reason", "used by")
-    )
+        body.append((row.kind, str(len(group.rows)), group.name, "x".join(map(str, row.shape)), row.format,
+                     row.reason, ", ".join(row.uses[:3])))  # fmt: skip
+    return rows_table(HEADINGS, body, summary)
+
+
+def _html(rows: Sequence[Row], summary: str) -> str:
     style = (
         "body{font:14px system-ui,sans-serif;margin:2em}table{border-collapse:collapse}"
-        "td,th{padding:.3em .8em;text-align:left;border-bottom:1px solid #ccc}.kept{color:#777}"
+        "td,th{padding:.3em .8em;text-align:left;border-bottom:1px solid #ccc}"
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>plan</title><style>{style}</style>'
-        f"<p>{html.escape(summary)}</p><table><tr>{heads}</tr>{''.join(body)}</table></html>\n"
+        f"<body>{shown(rows, summary)}</body></html>\n"
     )

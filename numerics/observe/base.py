@@ -19,6 +19,7 @@ from numerics.backends.partition import Partition
 from numerics.formats import dispatch
 from numerics.formats.block import ScaledBlock
 from numerics.formats.errors import NumericsError, integer, one_of, said
+from numerics.formats.notebook import facts_table
 from numerics.tensor.qtensor import ORIGINALS, values_of
 from numerics.tensor.scheme import Scheme
 from numerics.tensor.spec import NOTHING, SYMMETRIC, ZERO_POINT_TYPE, Default, QuantSpec, default, spec_with
@@ -104,6 +105,19 @@ class Observer:
     def __repr__(self) -> str:
         own = "".join(f", {name}={getattr(self, name)!r}" for name in self.own)
         return f"{type(self).__name__}({self.spec.text}{own}, batches={self.batches})"
+
+    def _repr_html_(self) -> str:
+        """A notebook's view: the options, how much was seen, and the range that was found."""
+        rows = [
+            ("observer", type(self).__name__),
+            ("format", repr(self.spec)),
+            ("batches", str(self.batches)),
+        ]
+        rows += [(name, repr(getattr(self, name))) for name in self.own]
+        if self.batches:
+            rows += [("low", f"{float(np.min(self.low)):.6g}"), ("high", f"{float(np.max(self.high)):.6g}")]
+            rows += [("scales", f"shape {self.low.shape}")]
+        return facts_table(rows)
 
     def __getattr__(self, name: str) -> Any:
         """Of what it has only once it has seen something; raises NumericsError before."""

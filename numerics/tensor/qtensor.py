@@ -6,7 +6,6 @@ backend's own arrays, numerics/pytorch/qtensor.py makes it a torch tensor.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,6 +26,7 @@ from numerics.formats import dispatch
 from numerics.formats.block import Blocks
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.notebook import facts_table
 from numerics.formats.protocol import Parts
 from numerics.formats.registry import name_of_type
 from numerics.tensor import slicing
@@ -81,8 +81,7 @@ class QTensor:
         rows = [("format", repr(self.format)), ("shape", str(tuple(self.shape)))]
         rows += [("shared", f"axis {self.axis}" if self.scheme is None else repr(self.scheme))]
         rows += [("bits a value", f"{self.bits:.4g}"), ("bytes", f"{self.nbytes:,}"), *self._first()]
-        cells = "".join(f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in rows)
-        return f"<table>{cells}</table>"
+        return facts_table(rows)
 
     def _first(self) -> list[tuple[str, str]]:
         """The first codes and values, taken out without unpacking the rest."""

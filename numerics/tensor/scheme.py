@@ -68,7 +68,7 @@ class Scheme:
         """
         if isinstance(text, Scheme):
             return text
-        found = _OUTSIDE.fullmatch(text.strip()) if isinstance(text, str) and len(text) <= LONGEST else None
+        found = _OUTSIDE.fullmatch(_plain(text)) if isinstance(text, str) and len(text) <= LONGEST else None
         if found is None:
             allowed = "per_tensor, per_channel(0), per_group(128, axis=-1)"
             raise NumericsError(f"{said(text)} is not a scheme; allowed: {allowed}")
@@ -84,6 +84,14 @@ class Scheme:
             return partition_of(self, shape)
         except TypeError:  # sizes that torch.compile does not know yet cannot be remembered
             return partition_of.__wrapped__(self, shape)
+
+
+def _plain(text: str) -> str:
+    """A spelling with its name as ours is written: per_channel of per-channel, perChannel, PER_CHANNEL."""
+    name, bracket, inside = text.strip().partition("(")
+    known = {kind.replace("_", ""): kind for kind in KINDS}
+    name = name.strip().lower().replace("-", "_")
+    return known.get(name.replace("_", ""), name) + bracket + inside
 
 
 def spelled(scheme: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import re
 
 import ml_dtypes
 import numpy as np
@@ -152,3 +153,28 @@ def test_contradictory_floats_are_refused(facts, says):
 def test_contradictory_blocks_are_refused(facts, says):
     with pytest.raises(nx.NumericsError, match=says):
         nx.block_format(**facts)
+
+
+@pytest.mark.parametrize(("name", "due"), [
+    ("FP8-E4M3", "fp8_e4m3"), ("MX_FP4", "mxfp4"), ("mx-fp4", "mxfp4"), ("int_4", "int4"),
+    ("Half", "float16"),
+    ("b_float_16", "bfloat16"), ("NV FP4", "nvfp4"), ("mxfp8e4m3", "mxfp8_e4m3"), ("E4m3", "fp8_e4m3"),
+])  # fmt: skip
+def test_a_name_with_one_meaning_is_found_however_it_is_spelled(name, due):
+    assert nx.dtype(name) is nx.dtype(due)
+
+
+@pytest.mark.parametrize("name", ["fp8", "FP8", "float8", "mxfp8", "MXFP6", "fp6"])
+def test_a_name_with_two_meanings_is_refused_with_both(name):
+    with pytest.raises(
+        nx.NumericsError, match=r"there are two: did you mean '(\w+)'.* or '(\w+)'\?"
+    ) as refused:
+        nx.dtype(name)
+    for found in re.findall(r"'(\w+_e\dm\d)'", str(refused.value)):
+        assert nx.dtype(found)
+
+
+@pytest.mark.parametrize("name", ["int1_6", "fp_e4m4", "mx", "int", "e4"])
+def test_a_name_that_only_looks_like_one_is_not_taken_for_it(name):
+    with pytest.raises(nx.NumericsError, match="unknown format"):
+        nx.dtype(name)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from safetensors.numpy import save_file
 
 import numerics as nx
 from numerics import cli
-from numerics.cli.words import in_options
+from numerics.cli.words import format_of, in_options
 from tests.helpers.children import LIMIT, child
 from tests.helpers.marks import either_sign
 
@@ -356,3 +357,104 @@ def test_blocks_have_a_size_of_their_own_is_said_in_one_sentence(model, tmp_path
 )
 def test_only_whole_words_become_options(said, due):
     assert in_options(said, cli.commands, ["quantize", "m", "o"]) == due
+
+
+# ---- examples, completion, formats of one's own -------------------------------------------------
+
+
+def every_command(group=cli.commands, before=()):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, (*before, name))
+        else:
+            yield (*before, name), command
+
+
+COMMANDS = dict(every_command())
+
+
+def parsed(line):
+    """Parses a line as the command line would, up to the command that is not run."""
+    _, *rest = shlex.split(line.partition(" > ")[0])
+    command = cli.commands
+    while hasattr(command, "commands"):
+        command, rest = command.commands[rest[0]], rest[1:]
+    with command.make_context("numerics", rest) as context:
+        return context.params
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_help_has_examples_that_the_command_takes(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("numerics.cli.words._of_module", lambda text: nx.fp4)  # whatever mypkg has
+    (tmp_path / "answers.txt").touch()
+    command, name = COMMANDS[words], " ".join(("numerics", *words))
+    text = command.get_help(command.make_context("numerics", [], resilient_parsing=True))
+    lines = re.findall(r"^ {4}(numerics .+)$", text.partition("Examples:")[2], re.M)
+    assert lines
+    for line in lines:
+        assert f"{line} ".startswith(f"{name} ")
+        parsed(line.split(" | ")[0])  # raises where the command would not take it
+
+
+@pytest.mark.parametrize(("line", "due"), [
+    ("numerics show fp8_e", {"fp8_e4m3", "fp8_e5m2"}), ("numerics encode mxf", {"mxfp4", "mxfp6_e2m3"}),
+    ("numerics quantize a b --dtype nv", {"nvfp4"}), ("numerics quantize a b --scale-rule r", {"rceil"}),
+    ("numerics quantize a b --scheme per_c", {"per_channel"}), ("numerics verify fp8_e5", {"fp8_e5m2fnuz"}),
+    ("numerics conform a:b --dtype x --rounding half_", {"half_up"}), ("numerics plot im", {"image"}),
+])  # fmt: skip
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_formats_schemes_and_options(monkeypatch, capsys, line, due, shell):
+    words = line.split()
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", words[-1] if shell == "fish" else str(len(words) - 1))
+    monkeypatch.setenv("_NUMERICS_COMPLETE", f"{shell}_complete")
+    with pytest.raises(SystemExit):
+        cli.commands.main([], prog_name="numerics")
+    assert due <= set(re.findall(r"[\w-]+", capsys.readouterr().out))
+
+
+FACTS = '{"exponent": 5, "mantissa": 3, "signed": false}'
+
+
+@pytest.mark.parametrize(("text", "due"), [
+    (FACTS, nx.float_format(5, 3, signed=False)), ('{"bits": 5}', nx.integer_format(5)),
+    ('{"block": 64, "element": "int4"}', nx.block_format(block=64, element="int4")),
+    ('{"block": 16, "element": {"exponent": 2, "mantissa": 2, "specials": "none"}}',
+     nx.block_format(block=16, element=nx.float_format(2, 2, specials="none"))),
+    ('{"block": 16, "mantissa": 3, "sub_block": 4}', nx.block_format(block=16, mantissa=3, sub_block=4)),
+    ("mine:e5m3", nx.float_format(5, 3, signed=False, name="mine_e5m3")), ("E4M3", nx.fp8_e4m3),
+])  # fmt: skip
+def test_a_format_of_ones_own_is_given_by_its_module_or_its_facts(tmp_path, monkeypatch, text, due):
+    made = "nx.float_format(5, 3, signed=False, name='mine_e5m3')"
+    (tmp_path / "mine.py").write_text(f"import numerics as nx\ne5m3 = {made}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    assert format_of(text) is due
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("numpy:pi", "numpy has no format 'pi'"), ("not_there_at_all:x", "No module named"),
+    ('{"colour": 3}', "a float has exponent and mantissa"), ('{"bits": 99}', "2 to 16 bits"),
+    ('{"bits": 5, "colour": 1}', "describes no format"), ("{", "does not describe"),
+])  # fmt: skip
+def test_what_is_no_format_is_refused_with_the_facts_that_make_one(text, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        format_of(text)
+
+
+def test_quantize_takes_a_format_by_its_facts_and_dequantize_needs_no_declaration(tmp_path):
+    x = np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32)
+    nx.save({"w": x}, tmp_path / "m.safetensors")
+    files = [f"{tmp_path}/m.safetensors", f"{tmp_path}/q.safetensors"]
+    cli.commands.main(["quantize", *files, "--dtype", '{"bits": 5}', "--quiet"], standalone_mode=False)
+    found = nx.load(tmp_path / "q.safetensors")["w"]
+    assert found.format is nx.integer_format(5)
+    assert np.array_equal(found.dequantize(), nx.quantize(x, nx.integer_format(5)).dequantize())
+
+
+def test_exit_codes_are_told_where_help_is_asked_for():
+    text = cli.commands.get_help(cli.commands.make_context("numerics", [], resilient_parsing=True))
+    for code in ("0;", "1 where", "2 after", "130", "141"):
+        assert code in " ".join(text.split())

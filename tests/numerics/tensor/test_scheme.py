@@ -36,6 +36,14 @@ def test_spellings(text, scheme):
     assert nx.Scheme.parse(text) == scheme
 
 
+@pytest.mark.parametrize(("text", "scheme"), [
+    ("PER_TENSOR", nx.per_tensor()), ("perChannel(1)", nx.per_channel(1)), ("per-channel", nx.per_channel(0)),
+    ("Per_Group(32, axis=-1)", nx.per_group(32)), ("PERGROUP (8, axis=0)", nx.per_group(8, axis=0)),
+])  # fmt: skip
+def test_a_scheme_is_found_whatever_its_case_and_its_lines(text, scheme):
+    assert nx.Scheme.parse(text) == scheme
+
+
 def test_numpys_integers_are_integers():
     for scheme, due in ((nx.per_group(np.int64(128)), nx.per_group(128)),
                         (nx.per_channel(np.int32(1)), nx.per_channel(1))):  # fmt: skip

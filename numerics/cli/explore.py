@@ -1,0 +1,71 @@
+"""`numerics explore`: a file, or a format, as one page in which every number is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from numerics.cli.words import FORMAT, examples, format_of
+from numerics.formats.errors import NumericsError
+from numerics.view.bar import size
+from numerics.view.screen import after, tell
+
+KINDS = (".safetensors", ".npy", ".json")
+
+
+@click.command(
+    "explore",
+    help="""One HTML page that explains every number of FILE.
+
+    FILE is a .safetensors or .npy file, a model's report (JSON of nx.report(...).as_dict()), or the
+    name of a format.  OUT is FILE's name with .html by default, in the current directory.  The page
+    needs no network; of large tensors it shows the pieces that lose most, and says how many it does not.
+    """
+    + examples(
+        "numerics explore model.safetensors",
+        "numerics explore model.safetensors page.html --tensor fc1.weight",
+        "numerics explore report.json --weights model.safetensors",
+        "numerics explore fp8_e4m3",
+    ),
+)
+@click.argument("file")
+@click.argument("out", required=False)
+@click.option(
+    "--dtype", "dtypes", type=FORMAT, multiple=True, help="May be repeated; mxfp4, nvfp4, mx6, int4."
+)
+@click.option("--tensor", "names", multiple=True, help="Its name; may be repeated; all by default.")
+@click.option("--weights", help="The .safetensors file of a report's model: its tensors go on the page, too.")
+def explore_command(
+    file: str, out: str | None, dtypes: Sequence[Any], names: Sequence[str], weights: str | None
+) -> None:
+    from numerics.draw.explorer import explore
+    from numerics.draw.sources import report_in
+
+    kind = Path(file).suffix
+    if kind not in KINDS and not Path(file).exists():
+        page = explore(format_of(file), list(dtypes) or None)
+    elif kind == ".json":
+        page = explore(
+            report_in(file), list(dtypes) or None, tensors=_tensors(weights, names) if weights else None
+        )
+    else:
+        page = explore(_tensors(file, names), list(dtypes) or None)
+    out = f"{Path(file).stem}.html" if out is None else out
+    page.save(out)
+    with after(f"{out} is written"):
+        tell(f"{out}: {size(len(page.html.encode()))}; open it in a browser")
+
+
+def _tensors(path: str, names: Sequence[str]) -> dict[str, Any]:
+    """The tensors of a file, or those of these names."""
+    from numerics.draw.sources import tensor_in, tensors_in
+
+    if not names:
+        return tensors_in(path)
+    found = dict(tensor_in(path, name) for name in names)
+    if len(found) < len(names):
+        raise NumericsError(f"--tensor names one tensor twice: {', '.join(names)}")
+    return found

@@ -1,0 +1,154 @@
+"""`numerics plot`: pictures of formats, roundings, tensors, blocks, images and models, into files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from numerics.cli.words import FORMAT, ROUNDING, SCALE_RULE, SCHEME, Command, examples
+from numerics.view.screen import after, tell
+
+if TYPE_CHECKING:
+    from numerics.draw.picture import Picture
+
+out_argument = click.argument("out", metavar="OUT")
+dtype_option = click.option("--dtype", type=FORMAT, required=True, help="The format (`numerics formats`).")
+
+
+@click.group("plot", help="Draw formats, tensors and models, as .png, .svg or .pdf.")
+def plot_group() -> None: ...
+
+
+def how_options(command: Command) -> Command:
+    """How a tensor is quantized, as options of a command."""
+    options = [
+        click.option("--scheme", type=SCHEME, help="per_tensor, per_channel(AXIS) or per_group(SIZE)."),
+        click.option("--axis", type=int, help="Along which the blocks of a block format lie."),
+        click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
+        click.option("--scale-rule", type=SCALE_RULE, help="For MX formats; floor by default."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _how(scheme: str | None, axis: int | None, asymmetric: bool, scale_rule: str | None) -> dict[str, Any]:
+    """The options as `nx.quantize` takes them: only those that were given."""
+    given = {"scheme": scheme, "axis": axis, "scale_rule": scale_rule}
+    found = {name: value for name, value in given.items() if value is not None}
+    return found | ({"symmetric": False} if asymmetric else {})
+
+
+def _save(picture: Picture, out: str) -> None:
+    """The file, and what is on it in words."""
+    picture.save(out)
+    with after(f"{out} is written"):
+        tell(f"{out}: {picture.alt}")
+
+
+@plot_group.command("format", help="A FORMAT: number line, binades, specials, steps."
+                    + examples("numerics plot format fp8_e4m3 e4m3.png"))  # fmt: skip
+@click.argument("d", metavar="FORMAT", type=FORMAT)
+@out_argument
+def format_command(d: Any, out: str) -> None:
+    from numerics import draw
+
+    _save(draw.format(d), out)
+
+
+@plot_group.command(
+    "rounding",
+    help="Roundings of a FORMAT as staircases, with their ties."
+    + examples("numerics plot rounding fp4 ties.png --rounding half_even"),
+)
+@click.argument("d", metavar="FORMAT", type=FORMAT)
+@out_argument
+@click.option(
+    "--rounding",
+    "roundings",
+    multiple=True,
+    type=ROUNDING,
+    help="May be repeated; half_even by default.",
+)
+@click.option("--around", type=float, help="The value in the middle; 0 by default.")  # fmt: skip
+def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float | None) -> None:
+    from numerics import draw
+
+    _save(draw.rounding(d, list(roundings) or "half_even", around=around), out)
+
+
+@plot_group.command(
+    "tensor",
+    help="A tensor of FILE (.safetensors, .npy): codes and error."
+    + examples("numerics plot tensor m.safetensors w.png --tensor fc1.weight --dtype mx6"),
+)
+@click.argument("file")
+@out_argument
+@click.option("--tensor", "name", help="Its name, where the file has several.")
+@dtype_option
+@how_options
+def tensor_command(file: str, out: str, name: str | None, dtype: Any, **how: Any) -> None:
+    from numerics import draw
+    from numerics.draw.sources import tensor_in
+
+    _save(draw.tensor(tensor_in(file, name)[1], dtype, **_how(**how)), out)
+
+
+@plot_group.command("block", help="A block of FILE's tensor, and what each scale rule does."
+                    + examples("numerics plot block x.npy block.png --dtype mx6"))  # fmt: skip
+@click.argument("file")
+@out_argument
+@click.option("--tensor", "name", help="Its name, where the file has several.")
+@dtype_option
+@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True,
+              help="For MX formats.")  # fmt: skip
+def block_command(file: str, out: str, name: str | None, dtype: Any, scale_rule: str) -> None:
+    from numerics import draw
+    from numerics.draw.sources import tensor_in
+
+    _save(draw.block(tensor_in(file, name)[1], dtype, scale_rule=scale_rule), out)
+
+
+@plot_group.command(
+    "image",
+    help="A picture IN in formats: each posterizes in its own way."
+    + examples("numerics plot image photo.png out.png --dtype fp4 --dtype mxfp4"),
+)
+@click.argument("file", metavar="IN")
+@out_argument
+@click.option("--dtype", "dtypes", type=FORMAT, multiple=True, required=True, help="May be repeated.")
+def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
+    from numerics import draw
+    from numerics.draw.sources import image_in
+
+    _save(draw.image(image_in(file), list(dtypes)), out)
+
+
+@plot_group.command(
+    "formats",
+    help="What formats leave of FILE's tensor, against their bits."
+    + examples("numerics plot formats m.safetensors out.svg --tensor fc1.weight"),
+)
+@click.argument("file")
+@out_argument
+@click.option("--tensor", "name", help="Its name, where the file has several.")
+@click.option("--dtype", "dtypes", type=FORMAT, multiple=True, help="May be repeated; by default all.")
+def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]) -> None:
+    from numerics import draw
+    from numerics.draw.sources import tensor_in
+
+    _save(draw.formats(tensor_in(file, name)[1], list(dtypes) or None), out)
+
+
+@plot_group.command("model", help="The layers of a REPORT, worst first: JSON of its as_dict()."
+                    + examples("numerics plot model report.json layers.png --most 20"))  # fmt: skip
+@click.argument("report")
+@out_argument
+@click.option("--most", type=click.IntRange(1), default=30, show_default=True, help="How many layers.")
+def model_command(report: str, out: str, most: int) -> None:
+    from numerics import draw
+    from numerics.draw.sources import report_in
+
+    _save(draw.model(report_in(report), most=most), out)

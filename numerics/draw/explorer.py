@@ -1,0 +1,198 @@
+"""Explorer: one HTML file, without network, in which every number of a tensor, model or format is explained.
+
+Nothing is computed in the page: what it shows was made here by the kernels, and by the exact judge where it
+says what a known deviation would have done.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from numerics._version import __version__
+from numerics.draw.grids import Array, array_of
+from numerics.draw.layers import rows_of
+from numerics.draw.pieces import Chosen, chosen, coded
+from numerics.draw.points import points
+from numerics.files.replacement import replace_file
+from numerics.formats.dtype import Dtype, Element
+from numerics.formats.errors import NumericsError
+from numerics.formats.registry import dtype
+from numerics.tensor.qtensor import QTensor
+from numerics.tensor.spec import QuantSpec
+from numerics.view.describe import facts, plain
+
+FORMATS = ("mxfp4", "nvfp4", "mx6", "int4")
+"""What tensors are shown in where nothing is asked for."""
+LIMIT = 1_900_000  # bytes of the page's data: a page stays below two million
+MOST_PIECES, FEWEST_PIECES = 24, 2  # of a tensor
+MOST_TENSORS = 200
+
+
+@dataclass(frozen=True, repr=False)
+class Page:
+    """One HTML file that needs nothing else; made by `explore`.
+
+    html: the whole text.
+
+    >>> explore("fp4")
+    Page('fp4', 20 kB)
+    """
+
+    title: str
+    html: str
+
+    def __repr__(self) -> str:
+        return f"Page({self.title!r}, {len(self.html.encode()) // 1000} kB)"
+
+    def save(self, path: Any) -> None:
+        """Writes the page, whole or not at all."""
+        replace_file(path, self.html.encode())
+
+    def _repr_html_(self) -> str:
+        """The page in a frame, for notebooks."""
+        return (
+            f'<iframe title="{html.escape(self.title)}" srcdoc="{html.escape(self.html)}" '
+            'style="width:100%;height:640px;border:1px solid #999"></iframe>'
+        )
+
+
+def explore(
+    what: Any, formats: Iterable[Any] | None = None, *, tensors: Mapping[str, Any] | None = None
+) -> Page:
+    """Returns a page in which each number is explained: code, bits, value, neighbours, tie, error, and what
+    other roundings, other scale rules and known deviations would have made of it.
+
+    what: a tensor, or tensors by name; what `nx.report` returned; or a format or its name.
+    formats: what `nx.quantize` takes, each; by default mxfp4, nvfp4, mx6 and int4. The first says which parts
+        of a tensor are shown: those where it loses most, and some spread over the rest. Beside a format: the
+        formats that it is compared with, by default those of as many bits.
+    tensors: with a report: the float model's weights by name, shown below its layers.
+    Of tensors so many pieces are on the page that it stays below 2 MB; it says how many are not. Raises what
+    `nx.quantize` does, and NumericsError where there is nothing to show.
+
+    >>> import numpy as np
+    >>> page = explore({"w": np.linspace(-1, 1, 64, dtype=np.float32)}, ["mxfp4"])
+    >>> page.title, "https://" in page.html
+    ('w', False)
+    """
+    if _is_format(what):
+        return _page(str(dtype(what)), _of_format(dtype(what), formats))
+    if hasattr(what, "as_dict") or (isinstance(what, Mapping) and "layers" in what):
+        layers, output = rows_of(what)
+        found: dict[str, Any] = {"layers": layers, "output": output}
+        title = "model"
+    else:
+        found, title = {}, ""
+        tensors = what if isinstance(what, Mapping) else {"tensor": what}
+    if tensors:
+        title = title or (next(iter(tensors)) if len(tensors) == 1 else f"{len(tensors)} tensors")
+        found |= _of_tensors(tensors, list(FORMATS if formats is None else formats))
+    if not found:
+        raise NumericsError("there is nothing to explore: no tensor came")
+    return _page(str(title), found)
+
+
+def _is_format(what: Any) -> bool:
+    return isinstance(what, (str, Dtype))
+
+
+def _page(title: str, data: dict[str, Any]) -> Page:
+    """The template with the data in it, which cannot end the script that holds it."""
+    said = plain({"title": title, "version": __version__, **data})
+    text = json.dumps(said, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    text = text.replace("<", "\\u003c").replace("\x7f", "\\u007f")
+    template = files("numerics.draw").joinpath("explorer.html").read_text(encoding="utf-8")
+    return Page(title, template.replace("@TITLE@", html.escape(title)).replace("@DATA@", text))
+
+
+# ---- formats ------------------------------------------------------------------------------------
+
+
+def _of_format(d: Dtype, others: Iterable[Any] | None) -> dict[str, Any]:
+    """A format's codes, and its facts beside those of others; of blocks the facts alone."""
+    from numerics.formats import dtypes
+
+    if others is None:
+        bits = math.floor(getattr(d, "bits", 0))
+        beside = [one for one in dtypes() if one is not d and math.floor(getattr(one, "bits", 0)) == bits]
+    else:
+        beside = [dtype(one) for one in others]
+    found: dict[str, Any] = {"facts": [facts(one) for one in (d, *beside)]}
+    if isinstance(d, Element) and d.bits <= 8:
+        found["codes"] = points(d, [one for one in beside if isinstance(one, Element)])
+    return found
+
+
+# ---- tensors ------------------------------------------------------------------------------------
+
+
+def _of_tensors(tensors: Mapping[str, Any], wanted: Sequence[Any]) -> dict[str, Any]:
+    """The tensors' pieces in each format, as many as fit."""
+    specs = {_spelled(one): one if isinstance(one, QuantSpec) else QuantSpec(one) for one in wanted}
+    if not specs:
+        raise NumericsError("no format was given: name one, or several")
+    kept = {str(name): x for name, x in tensors.items() if _is_shown(x)}
+    if not kept:
+        raise NumericsError("there is nothing to explore: no tensor of floats came")
+    left_out = [name for name in tensors if name not in kept] + list(kept)[MOST_TENSORS:]
+    names = list(kept)[:MOST_TENSORS]
+    pieces = _how_many(len(names), len(specs))
+    while True:
+        shown = [_tensor(name, kept[name], specs, pieces, deviations=k < 2) for k, name in enumerate(names)]
+        size = len(json.dumps(plain(shown), separators=(",", ":")))
+        if size <= LIMIT or (pieces == 1 and len(names) == 1):
+            return {"tensors": shown, "formats": list(specs), "left_out": left_out}
+        if pieces > 1:
+            pieces = max(1, int(pieces * 0.9 * LIMIT / size))
+        else:
+            cut = max(1, int(len(names) * 0.9 * LIMIT / size))
+            names, left_out = names[:cut], left_out + names[cut:]
+
+
+def _how_many(tensors: int, formats: int) -> int:
+    """Pieces of each tensor: a piece takes some 9 kB in each format."""
+    return max(FEWEST_PIECES, min(MOST_PIECES, LIMIT // (9000 * tensors * formats)))
+
+
+def _spelled(one: Any) -> str:
+    if isinstance(one, QuantSpec):
+        return repr(one).removeprefix("QuantSpec(").removesuffix(")")
+    return str(dtype(one))
+
+
+def _is_shown(x: Any) -> bool:
+    if isinstance(x, (QTensor, list, tuple)):
+        return True
+    kind = str(getattr(x, "dtype", ""))
+    return "float" in kind and math.prod(getattr(x, "shape", ())) > 0
+
+
+def _tensor(
+    name: str, x: Any, specs: Mapping[str, QuantSpec], most: int, *, deviations: bool
+) -> dict[str, Any]:
+    """One tensor: its pieces and what each format makes of them."""
+    data = array_of(x)
+    data = np.asarray(data.reshape(1) if data.ndim == 0 else data, np.float32)
+    picked: Chosen = chosen(data, list(specs.values()), most)
+    shown = zip(picked.at, picked.rows, picked.sizes, strict=True)
+    return {
+        "name": name, "shape": list(data.shape), "piece": picked.length, "pieces": picked.count,
+        "shown": [{"at": at, "x": _numbers(row[:size])} for at, row, size in shown],
+        "in": {
+            text: coded(data, spec, picked, deviations=deviations) for text, spec in specs.items()
+        },
+    }  # fmt: skip
+
+
+def _numbers(x: Array) -> list[float]:
+    """Numbers as the page shows them: those of float32, each exactly."""
+    found: list[float] = np.asarray(x, np.float64).tolist()
+    return found

@@ -1,0 +1,166 @@
+"""What pictures and pages ask of tensors: plain arrays, the grid of a format, what is shared by whom."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.host.quantizing import to_host
+from numerics.backends.partition import Partition
+from numerics.formats import dispatch
+from numerics.formats.block import Block, Blocks, ElementBlock, MicroexponentBlock
+from numerics.formats.dtype import Dtype, Element
+from numerics.formats.errors import NumericsError, said
+from numerics.quantization import quantize
+from numerics.tensor.qtensor import QTensor, values_of
+
+Array = NDArray[Any]
+
+
+def array_of(x: Any) -> Array:
+    """The numbers of what came, on the host; raises NumericsError where there are none."""
+    x = values_of(x)
+    if isinstance(x, (list, tuple)):
+        try:
+            x = np.asarray(x, np.float64)
+        except (TypeError, ValueError):
+            raise NumericsError(f"numbers are needed, not {said(x)}") from None
+    data: Array = to_host(dispatch.owner(x).prepare(x).data)
+    if data.dtype.kind != "f":  # bfloat16 is no kind of NumPy's own
+        data = np.asarray(data, np.float32)
+    if data.size == 0:
+        raise NumericsError("there is nothing to draw: the tensor has no elements")
+    return data
+
+
+def values(d: Dtype) -> Array:
+    """Every value of an element format, in the order of its codes; of a block format those of an element.
+
+    Of blocks in units of the shared scale; of microexponent blocks at microexponent 0, then at 1.
+
+    >>> from numerics.formats import fp4, mx4, mxint8
+    >>> values(fp4)[:4], values(mx4)[:4], values(mxint8).max()
+    (array([0. , 0.5, 1. , 1.5]), array([0. , 0.5, 1. , 1.5]), np.float64(1.984375))
+    """
+    if isinstance(d, Element):
+        return np.array(d.values())
+    if isinstance(d, ElementBlock):
+        return np.array(d.element.values()) * d.element_unit
+    assert isinstance(d, MicroexponentBlock)
+    count = 1 << d.element_bits
+    blocks = -(-count // d.block)
+    found = []
+    for micro in (0, (1 << d.sub_blocks) - 1):
+        made = Blocks(d, 0, list(range(count)), [127] * blocks, [micro] * blocks)
+        found.append(np.array(d.decode(made)))
+    return np.concatenate(found)
+
+
+def grid(d: Dtype) -> Array:
+    """The finite values, in order, each once."""
+    every = values(d)
+    return np.unique(every[np.isfinite(every)])
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A tensor and what became of it.
+
+    x: as it came.  q: quantized.  y: its values.  unit: what a value of the format's grid is worth, in x's
+    shape; zero: the grid's value that means 0.
+    """
+
+    x: Array
+    q: QTensor
+    y: Array
+    unit: Array
+    zero: Array
+
+    @property
+    def normal(self) -> Array:
+        """x in units of its own scale, so that one grid holds for all."""
+        with np.errstate(all="ignore"):
+            return self.x / self.unit + self.zero
+
+    @property
+    def cut(self) -> Array:
+        """Which values were clipped: finite, at an end of the grid, and further from it than half a step."""
+        ends = grid(self.q.format)
+        on = self.y.astype(np.float64) / self.unit + self.zero
+        with np.errstate(all="ignore"):
+            above = (on >= ends[-1]) & (self.normal > ends[-1] + (ends[-1] - ends[-2]) / 2)
+            below = (on <= ends[0]) & (self.normal < ends[0] - (ends[1] - ends[0]) / 2)
+        return np.asarray((above | below) & np.isfinite(self.x))
+
+    @property
+    def sqnr(self) -> float:
+        """In dB, over what is finite."""
+        return self.q.error(self.x).sqnr
+
+
+def rounded(x: Any, d: Any, **options: Any) -> Rounded:
+    """x quantized by the options of `nx.quantize`, with what the pictures show of it."""
+    data = array_of(x)
+    q = quantize(data, d, **options)
+    y = np.asarray(q.decoded(), np.float64)
+    unit, zero = _units(q)
+    return Rounded(data.astype(np.float64), q, y, unit, zero)
+
+
+def _units(q: QTensor) -> tuple[Array, Array]:
+    """What one of the grid is worth and the grid's own zero, in the tensor's shape."""
+    shape = tuple(q.shape)
+    if not q.spec.blocked:
+        shares = q.spec.partition(shape)
+        zero = np.zeros(shape) if q.zero_point is None else _spread(np.asarray(q.zero_point), shares)
+        return _spread(np.asarray(q.scale, np.float64), shares), zero
+    d, axis = q.spec.block, cast(int, q.axis)
+    shares = Partition(shape, axis % len(shape), d.block)
+    return _spread(scales(d, q.blocks), shares), np.zeros(shape)
+
+
+def scales(d: Block, blocks: Blocks) -> Array:
+    """What an element's value is multiplied by, one a block, the scale of the tensor included."""
+    codes = np.asarray(blocks.scale)
+    if isinstance(d, ElementBlock):
+        found = np.asarray(d.scale.decode(codes), np.float64)
+        if blocks.tensor_scale is None:
+            return found
+        return np.asarray(np.float32(found) * np.float32(blocks.tensor_scale), np.float64)  # as decode does
+    return np.ldexp(1.0, codes.astype(np.int64) - 127)
+
+
+def _spread(shared: Array, shares: Partition) -> Array:
+    """Shared numbers, each for every element that shares it."""
+    if shares.axis is None:
+        return np.broadcast_to(shared.reshape(()), shares.shape).astype(np.float64)
+    length = shares.shape[shares.axis]
+    if shares.size is None:
+        line = [1] * len(shares.shape)
+        line[shares.axis] = length
+        return np.broadcast_to(shared.reshape(line), shares.shape).astype(np.float64)
+    spread = np.repeat(shared, shares.group, axis=shares.axis)
+    return np.take(spread, np.arange(length), axis=shares.axis).astype(np.float64)
+
+
+def differing(y: Array, other: Array) -> dict[str, float]:
+    """Where another result differs from this, by place; -0 from 0, too.
+
+    >>> differing(np.array([1.0, 0.0, np.nan]), np.array([1.0, -0.0, np.nan]))
+    {'1': -0.0}
+    """
+    same = (y == other) & (np.signbit(y) == np.signbit(other)) | (np.isnan(y) & np.isnan(other))
+    return {str(place): float(other[place]) for place in np.flatnonzero(~same)}
+
+
+def decibels(value: float) -> str:
+    """A ratio in dB, as pictures say it.
+
+    >>> decibels(18.349), decibels(math.inf)
+    ('18.3 dB', 'exact')
+    """
+    return "exact" if value == math.inf else f"{value:.1f} dB"

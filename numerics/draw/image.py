@@ -1,0 +1,80 @@
+"""An image in formats: pixels that share a scale are posterized together, which shows the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from numerics.draw.grids import Array, Rounded, array_of, decibels, rounded
+from numerics.draw.picture import Picture, canvas, styled
+from numerics.formats.errors import NumericsError
+
+COLUMNS = 4
+
+
+def image(x: Any, d: Any, *, original: bool = True, **options: Any) -> Picture:
+    """Draws an image as it becomes in one or several formats: the original first, then a panel a format.
+
+    x: pixels of any range, of shape (height, width) or (height, width, 3); those of one row are neighbours in
+        blocks, each colour by itself.  What `x` covers, its own mean taken off, is what is rounded.
+    d: what `nx.quantize` takes, a list of such, or a mapping of titles to them.
+    original: False leaves the original out.  options: as for `nx.quantize`, for all.
+    Raises NumericsError for another shape, for what `nx.quantize` refuses, and where matplotlib is missing.
+
+    >>> import numpy as np, numerics as nx
+    >>> ramp = np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64)
+    >>> nx.draw.image(ramp, ["fp4", "mx9"]).alt
+    'An image of 64 x 64 pixels, and the same in fp4 (19.2 dB, 4.008 bits), mx9 (50.5 dB, 9 bits).'
+    """
+    pixels = array_of(x)
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise NumericsError(f"an image has shape (height, width) or (height, width, 3), not {pixels.shape}")
+    wanted = _wanted(d)
+    middle = pixels.mean(dtype=np.float64).astype(np.float32)
+    planes = np.moveaxis(pixels, 2, 0) if pixels.ndim == 3 else pixels
+    found = {title: rounded(planes - middle, one, **options) for title, one in wanted.items()}
+    with styled():
+        picture = _panels(pixels, {t: _pixels(r, middle) for t, r in found.items()}, _titles(found), original)
+    said = ", ".join(f"{title} ({decibels(r.sqnr)}, {r.q.bits:.4g} bits)" for title, r in found.items())
+    height, width = pixels.shape[:2]
+    return Picture(picture, f"An image of {width} x {height} pixels, and the same in {said}.")
+
+
+def _wanted(d: Any) -> dict[str, Any]:
+    if isinstance(d, Mapping):
+        found = dict(d)
+    elif isinstance(d, Sequence) and not isinstance(d, str):
+        found = {str(one): one for one in d}
+    else:
+        found = {str(d): d}
+    if not found:
+        raise NumericsError("no format was given: name one, or several")
+    return found
+
+
+def _pixels(found: Rounded, middle: Any) -> Array:
+    y = found.y + middle
+    return np.moveaxis(y, 0, 2) if y.ndim == 3 else y
+
+
+def _titles(found: dict[str, Rounded]) -> dict[str, str]:
+    return {title: f"{title}: {r.q.bits:.3g} bits, {decibels(r.sqnr)}" for title, r in found.items()}
+
+
+def _panels(pixels: Array, found: dict[str, Array], titles: dict[str, str], original: bool) -> Any:
+    shown = ({"": pixels} if original else {}) | found
+    columns = min(len(shown), COLUMNS)
+    rows = -(-len(shown) // columns)
+    height, width = pixels.shape[:2]
+    wide = 2.55 if columns > 2 else 3.6
+    figure, axes = canvas(rows, columns, (wide * columns, (wide * height / width + 0.3) * rows))
+    low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for panel, (title, data) in zip(axes.flat, shown.items(), strict=False):
+        data = np.clip((data - low) / ((high - low) or 1.0), 0, 1)
+        panel.imshow(data, cmap="gray", vmin=0, vmax=1)
+        panel.set_title(titles.get(title, "original, float32"), fontsize=9)
+    return figure

@@ -1,0 +1,107 @@
+"""Picture: a figure that is the same on every machine, in colours that everybody can tell apart."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numerics.files.replacement import replace_file
+from numerics.formats.errors import NumericsError
+
+PALETTE = "Okabe-Ito"
+"""The palette: eight colours that people with any colour blindness tell apart (Okabe and Ito, 2008)."""
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SKY, PURPLE, BLACK, GREY = "#56B4E9", "#CC79A7", "#000000", "#8A8A8A"
+KINDS = {".png": "png", ".svg": "svg", ".pdf": "pdf"}
+DPI = 110  # dots an inch, of what is saved as dots
+STYLE: Any = {
+    "font.family": "DejaVu Sans", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.titlesize": 10.5, "axes.titlelocation": "left", "figure.titlesize": 12.5,
+    "figure.constrained_layout.use": True, "legend.frameon": False, "svg.hashsalt": "numerics",
+    "image.interpolation": "nearest", "savefig.dpi": DPI, "axes.unicode_minus": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class Picture:
+    """A figure of matplotlib, and the sentences that say what is on it.
+
+    figure: to change what you like.  alt: for those who do not see it; it goes into the files, too.
+
+    >>> import numerics as nx
+    >>> nx.draw.format("int2")
+    Picture('The number format int2: 4 codes, from -2 to 1, the smallest positive one 1; no Inf, no NaN.')
+    """
+
+    figure: Any
+    alt: str
+
+    def __repr__(self) -> str:
+        return f"Picture({self.alt!r})"
+
+    def save(self, path: Any) -> None:
+        """Writes the picture: as .png, .svg or .pdf, by the name's ending.
+
+        The same picture is the same bytes, with the same matplotlib.  Raises NumericsError for other endings.
+        """
+        kind = KINDS.get(Path(path).suffix.lower())
+        if kind is None:
+            raise NumericsError(
+                f"{Path(path).name!r} says no kind of picture; allowed: names that end in {', '.join(KINDS)}"
+            )
+        replace_file(path, self._as(kind))
+
+    def _as(self, kind: str) -> bytes:
+        """The bytes of a file, without the hour in which they were made."""
+        said = {
+            "png": {"Description": self.alt, "Software": None},
+            "svg": {"Date": None, "Description": self.alt},
+            "pdf": {"CreationDate": None, "Subject": self.alt},
+        }
+        held = io.BytesIO()
+        with styled():
+            self.figure.savefig(held, format=kind, metadata=said[kind], dpi=DPI)
+        return held.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        """The picture, for notebooks."""
+        return self._as("png")
+
+    def _repr_html_(self) -> str:
+        """The picture with its alt text, for notebooks."""
+        data = base64.b64encode(self._as("png")).decode()
+        return f'<img alt="{html.escape(self.alt)}" src="data:image/png;base64,{data}">'
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """matplotlib's own defaults and ours on them, whatever the user has set; raises where it is missing."""
+    try:
+        import matplotlib
+        from matplotlib import style
+    except ImportError as missing:
+        raise NumericsError(
+            f"pictures need {missing.name or missing}, which is not installed: "
+            "pip install 'numerics-formats[plot]'"
+        ) from missing
+    with style.context("default"), matplotlib.rc_context(STYLE):
+        yield
+
+
+def canvas(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, Any]:
+    """A figure and its axes, rows x columns of them; no window, and nothing of pyplot's.
+
+    size: width and height in inches.  options: as for matplotlib's `Figure.subplots`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)

@@ -1,0 +1,207 @@
+"""Pieces of tensors for the explorer: which ones, and all that is said of each of their numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from numerics.conform.deviations import elements
+from numerics.conform.deviations.deviation import as_values, bent
+from numerics.conform.deviations.table import DIALECTS
+from numerics.conform.task import Task
+from numerics.draw.grids import Array, Rounded, differing, rounded, scales
+from numerics.formats.block import Block, MicroexponentBlock
+from numerics.formats.errors import NumericsError
+from numerics.formats.rounding import DETERMINISTIC
+from numerics.quantization import quantize
+from numerics.tensor.spec import QuantSpec
+from numerics.view.describe import bit_fields
+
+PIECE = 32  # elements: as many as the blocks of OCP MX have
+LONGEST = 256
+DEVIATED = 2  # pieces of a tensor for which the judge is asked, which takes its time
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Pieces of a tensor: elements in a row along its last axis.
+
+    length: elements of a piece; count: pieces that there are.  at: the index of the first element of each
+    that is shown; rows: their elements, those at the end of a line padded with zeros; sizes: without padding.
+    """
+
+    length: int
+    count: int
+    at: list[list[int]]
+    rows: Array
+    sizes: list[int]
+
+
+def chosen(x: Array, specs: list[QuantSpec], most: int) -> Chosen:
+    """The pieces where the first spec loses most, and as many spread over the tensor; at most so many."""
+    length = math.lcm(PIECE, *(spec.block.block for spec in specs if spec.blocked))
+    if length > LONGEST:
+        names = ", ".join(str(spec.dtype) for spec in specs)
+        raise NumericsError(
+            f"{names}: a piece of {length} elements would not fit; at most {LONGEST}: fewer formats"
+        )
+    line = x.shape[-1]
+    a_line = -(-line // length)
+    lines = x.reshape(-1, line)
+    found = rounded(x, specs[0])
+    noise = np.nan_to_num((found.y - found.x) ** 2, posinf=0.0).reshape(-1, line)
+    signal = np.nan_to_num(found.x**2, posinf=0.0).reshape(-1, line)
+    starts = np.arange(0, line, length)
+    share = np.add.reduceat(noise, starts, axis=1) / np.maximum(
+        np.add.reduceat(signal, starts, axis=1), 1e-300
+    )
+    count = share.size
+    worst = np.argsort(-share.ravel(), kind="stable")[: -(-most // 2)]
+    spread = np.linspace(0, count - 1, min(most, count)).astype(int)
+    places = list(dict.fromkeys([*worst.tolist(), *spread.tolist()]))[:most]
+    rows, at, sizes = np.zeros((len(places), length), np.float32), [], []
+    for k, place in enumerate(places):
+        row, first = place // a_line, place % a_line * length
+        own = lines[row, first : first + length]
+        rows[k, : len(own)] = own
+        sizes.append(len(own))
+        at.append([*map(int, np.unravel_index(row, x.shape[:-1] or (1,))), first][-x.ndim :])
+    return Chosen(length, count, at, rows, sizes)
+
+
+def coded(x: Array, spec: QuantSpec, picked: Chosen, *, deviations: bool) -> dict[str, Any]:
+    """What a format makes of a tensor's pieces: everything that the page says of it."""
+    found = rounded(x, spec)
+    encode = _encoder(found, spec, picked)
+    first = encode(spec)
+    rules = spec.block.scale_rules if spec.blocked else ()
+    other = Others(
+        {mode: encode(spec.replace(rounding=mode)).y for mode in DETERMINISTIC},
+        {rule: encode(spec.replace(scale_rule=rule)) for rule in rules} if len(rules) > 1 else {},
+        _deviated(found, spec, picked) if deviations and spec.blocked else {},
+    )
+    return {
+        "sqnr": found.sqnr, "bits": found.q.bits, "clipped": float(found.cut.mean()),
+        "format": str(spec.dtype),
+        "blocks": spec.block.block if spec.blocked else picked.length,
+        "pieces": [_piece(k, size, first, other) for k, size in enumerate(picked.sizes)],
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows in a format: values, codes, their bits by field, what blocks share; numbers of float32."""
+
+    y: Array
+    codes: Array
+    bits: Callable[[int], str]
+    scale: list[list[float]]
+    scale_codes: list[list[int]] | None
+    micro: list[list[int]] | None
+
+
+@dataclass(frozen=True)
+class Others:
+    """What else could have become of the same rows: by rounding, by scale rule, by known deviation."""
+
+    roundings: dict[str, Array]
+    rules: dict[str, Encoded]
+    deviations: dict[str, Array]
+
+
+def _encoder(found: Rounded, spec: QuantSpec, picked: Chosen) -> Callable[[QuantSpec], Encoded]:
+    """Encodes the pieces as the whole tensor was: with its own scales where they are not the blocks'."""
+    if spec.blocked:
+        d, of_tensor = spec.block, found.q.blocks.tensor_scale if spec.block.has_tensor_scale else None
+        return lambda asked: _blocks(d, asked, picked.rows, of_tensor)
+    unit, zero = (_at(part, picked) for part in (found.unit, found.zero))
+    stored = None if found.q.zero_point is None else zero.astype(np.asarray(found.q.zero_point).dtype)
+
+    def encode(asked: QuantSpec) -> Encoded:
+        if not spec.scaled:  # a cast
+            q = quantize(picked.rows, asked)
+        else:
+            each = asked.replace(scheme="per_group(1)")
+            given: dict[str, Any] = {} if stored is None else {"zero_point": stored}
+            q = quantize(picked.rows, each, scale=unit.astype(np.float32), **given)
+        codes = np.asarray(q.codes)
+        return Encoded(
+            np.asarray(q.decoded()), codes, lambda code: _fields(code, spec), unit[:, :1].tolist(), None, None
+        )
+
+    return encode
+
+
+def _fields(code: int, spec: QuantSpec) -> str:
+    return " ".join(part for _, part in bit_fields(code, spec.element))
+
+
+def _at(part: Array, picked: Chosen) -> Array:
+    """What belongs to the elements of the pieces; 1 where a piece is padded."""
+    lines = part.reshape(-1, part.shape[-1])
+    found = np.ones(picked.rows.shape)
+    for k, (at, size) in enumerate(zip(picked.at, picked.sizes, strict=True)):
+        row = int(np.ravel_multi_index(at[:-1], part.shape[:-1])) if len(at) > 1 else 0
+        found[k, :size] = lines[row, at[-1] : at[-1] + size]
+    return found
+
+
+def _blocks(d: Block, asked: QuantSpec, rows: Array, of_tensor: float | None) -> Encoded:
+    made = d.encode(rows, scale_rule=asked.scale_rule, rounding=asked.rounding, tensor_scale=of_tensor)
+    element = getattr(d, "element", None)
+
+    def bits(code: int) -> str:
+        if element is not None:
+            return " ".join(part for _, part in bit_fields(code, element))
+        digits = f"{code:0{d.element_bits}b}"
+        return f"{digits[0]} {digits[1:]}"
+
+    micro = np.asarray(made.microexponents).tolist() if isinstance(d, MicroexponentBlock) else None
+    return Encoded(
+        np.asarray(d.decode(made)), np.asarray(made.codes), bits, scales(d, made).tolist(),
+        np.asarray(made.scale).tolist(), micro,
+    )  # fmt: skip
+
+
+def _deviated(found: Rounded, spec: QuantSpec, picked: Chosen) -> dict[str, Array]:
+    """What each known deviation would have returned for the first pieces, by its name."""
+    d = spec.block
+    of_tensor = found.q.blocks.tensor_scale if d.has_tensor_scale else None
+    task = Task(d, "round", spec.rounding, "saturate", spec.scale_rule, -1, of_tensor)
+    rows = picked.rows[:DEVIATED]
+    blocks = rows.reshape(-1, d.block) if rows.shape[1] % d.block == 0 else rows
+    values: dict[str, Array] = {}
+    for dialect in DIALECTS:
+        if dialect.applies(task):
+            with np.errstate(all="ignore"):
+                y = as_values(task, bent(elements.exact, [dialect.deviation])(task, blocks, None))
+            values[str(dialect)] = y.reshape(rows.shape)
+    return values
+
+
+def _piece(k: int, size: int, first: Encoded, other: Others) -> dict[str, Any]:
+    """A piece, its elements in columns; of other options only what differs, by the place of the element."""
+    y, codes = first.y[k, :size], first.codes[k, :size].tolist()
+    blocks = -(-size * len(first.scale[k]) // first.y.shape[1])  # without those that are padding alone
+    said: dict[str, Any] = {
+        "c": codes, "b": [first.bits(code) for code in codes], "y": y.astype(np.float64).tolist(),
+        "s": first.scale[k][:blocks],
+        "r": {mode: differing(y, found[k, :size]) for mode, found in other.roundings.items()},
+    }  # fmt: skip
+    if first.scale_codes is not None:
+        said["sc"] = first.scale_codes[k][:blocks]
+    if first.micro is not None:
+        said["m"] = first.micro[k][:blocks]
+    if other.rules:
+        said["rules"] = {
+            rule: {"s": found.scale[k][:blocks], "y": differing(y, found.y[k, :size])}
+            for rule, found in other.rules.items()
+        }
+    if other.deviations and k < DEVIATED:
+        every = {name: differing(y, found[k, :size]) for name, found in other.deviations.items()}
+        said["d"] = {name: found for name, found in every.items() if found}
+    return said

@@ -1,0 +1,87 @@
+"""Tensors and reports out of files, for pictures and pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from numerics.draw.grids import Array
+from numerics.files.save_load import load
+from numerics.formats.errors import NumericsError, hint
+from numerics.tensor.qtensor import QTensor
+
+ARRAY, REPORT = ".npy", ".json"
+
+
+def tensors_in(path: Any) -> dict[str, Any]:
+    """The tensors of floats in a .npy or .safetensors file, by name; those of an array by its file's name.
+
+    Tensors that were quantized come as QTensors, whose values count.  Raises NumericsError for other files.
+    """
+    path = Path(path)
+    if path.suffix == ARRAY:
+        try:
+            return {path.stem: np.load(path, allow_pickle=False)}
+        except ValueError as wrong:
+            raise NumericsError(f"{path} is not a .npy file of numbers: {wrong}") from None
+    found = load(path)
+    kept = {name: x for name, x in found.items() if isinstance(x, QTensor) or _is_float(x)}
+    if not kept:
+        raise NumericsError(f"{path} has no tensor of floats among its {len(found)}")
+    return kept
+
+
+def _is_float(x: Any) -> bool:
+    return bool(getattr(x, "size", 0)) and (x.dtype.kind == "f" or x.dtype.name == "bfloat16")
+
+
+def tensor_in(path: Any, name: str | None) -> tuple[str, Any]:
+    """The tensor of that name, and its name; without one the file must hold one alone."""
+    found = tensors_in(path)
+    if name is None:
+        if len(found) == 1:
+            return next(iter(found.items()))
+        some = ", ".join(list(found)[:5])
+        raise NumericsError(f"{path} has {len(found)} tensors: name one, such as {some}")
+    if name not in found:
+        raise NumericsError(
+            f"{path} has no tensor of floats {name!r};{hint(name, found)} it has {len(found)}"
+        )
+    return name, found[name]
+
+
+def report_in(path: Any) -> Mapping[str, Any]:
+    """A report of a model: JSON of what `nx.report(...).as_dict()` returned."""
+    try:
+        said = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as wrong:
+        raise NumericsError(f"{path} is not JSON: {wrong}") from None
+    if not isinstance(said, dict) or "layers" not in said:
+        raise NumericsError(
+            f"{path} is no report of a model: write json.dumps(nx.report(model).as_dict()) to it"
+        )
+    return said
+
+
+def image_in(path: Any) -> Array:
+    """The pixels of a picture's file, from 0 to 1; what is transparent counts as it is."""
+    try:
+        from matplotlib import image
+    except ImportError as missing:
+        raise NumericsError(
+            f"images need {missing.name}, which is not installed: pip install 'numerics-formats[plot]'"
+        ) from None
+    try:
+        found: Array = np.asarray(image.imread(path))
+    except (ValueError, SyntaxError, OSError) as wrong:
+        if isinstance(wrong, FileNotFoundError):
+            raise
+        raise NumericsError(f"{path} is no picture that can be read: {wrong}") from None
+    pixels = found.astype(np.float32)
+    if found.dtype.kind == "u":
+        pixels /= np.iinfo(found.dtype).max
+    return pixels[..., :3] if pixels.ndim == 3 else pixels

@@ -1,0 +1,94 @@
+"""Roundings as staircases: what comes out against what goes in, and where ties go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from numerics.draw.grids import Array, grid
+from numerics.draw.picture import BLACK, BLUE, GREY, RED, Picture, canvas, styled
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError
+from numerics.formats.registry import dtype
+from numerics.formats.rounding import check_rounding
+
+STEPS = 4  # of the grid on each side of zero
+DRAWS = 64  # of stochastic rounding, at each place
+
+
+def rounding(d: Any, rounding: str | Sequence[str] = "half_even", *, around: float | None = None) -> Picture:
+    """Draws roundings of a format as staircases: a panel each, a dot where each tie goes.
+
+    d: an element format or its name.  rounding: one of the modes of `Element.encode`, or several.  Of
+    stochastic rounding the mean of 64 draws is drawn (seed 0 … 63).
+    around: the value in the middle; None (the default) for 0, or for the lowest values where unsigned.
+    Raises NumericsError for a block format, another rounding, and where matplotlib is missing.
+
+    >>> import numerics as nx
+    >>> nx.draw.rounding("fp4", ["half_even", "toward_zero"]).alt
+    'Roundings of fp4 from -2 to 2: half_even, toward_zero. Ties go: half_even, -1.75 to -2, -1.25 to -1, \
+-0.75 to -1, -0.25 to -0, 0.25 to 0, 0.75 to 1, 1.25 to 1, 1.75 to 2.'
+    """
+    d = dtype(d)
+    if not isinstance(d, Element):
+        raise NumericsError(
+            f"{d} is a block format: nx.draw.block shows how it rounds; here an element format"
+        )
+    modes = [check_rounding(one) for one in ([rounding] if isinstance(rounding, str) else rounding)]
+    if not modes:
+        raise NumericsError("no rounding was given: name one, such as 'half_even'")
+    shown = _window(grid(d), around)
+    columns = min(len(modes), 4)
+    with styled():
+        rows = -(-len(modes) // columns)
+        figure, axes = canvas(rows, columns, (max(3.0 * columns, 4.5), 3.2 * rows), sharex=True, sharey=True)
+        figure.suptitle(f"{d}: what comes out against what goes in", x=0.01, ha="left")
+        for panel, mode in zip(axes.flat, modes, strict=False):
+            _stairs(panel, d, mode, shown)
+        for panel in axes.flat[len(modes) :]:
+            panel.set_visible(False)
+    return Picture(figure, _alt(d, modes, shown))
+
+
+def _window(found: Array, around: float | None) -> Array:
+    """Values of the grid around one."""
+    middle = int(np.argmin(np.abs(found - (0.0 if around is None else around))))
+    low = max(0, min(middle - STEPS, len(found) - 2 * STEPS - 1))
+    return found[low : low + 2 * STEPS + 1]
+
+
+def _stairs(axes: Any, d: Element, mode: str, shown: Array) -> None:
+    ends = shown[[0, -1]]
+    x = np.unique(np.concatenate([np.linspace(a, b, 65) for a, b in pairwise(shown)]))
+    axes.plot(ends, ends, color=GREY, linewidth=0.8, linestyle=":")
+    if mode == "stochastic":
+        axes.plot(x, _mean(d, x), color=BLUE, linewidth=1.6)
+    else:
+        y = d.round(x, rounding=mode)
+        jumps = np.flatnonzero(np.diff(y))
+        broken, at = np.insert(y, jumps + 1, np.nan), np.insert(x, jumps + 1, np.nan)
+        axes.plot(at, broken, color=BLUE, linewidth=2.2, solid_capstyle="butt")
+        middle = (shown[1:] + shown[:-1]) / 2
+        axes.plot(middle, d.round(middle, rounding=mode), "o", color=RED, markersize=4.5)
+    axes.plot(shown, shown, "_", color=BLACK, markersize=4)
+    axes.set_title(mode)
+    axes.set_aspect("equal" if mode != "stochastic" else "auto")
+
+
+def _mean(d: Element, x: Array) -> Array:
+    draws = [d.round(x, rounding="stochastic", seed=seed) for seed in range(DRAWS)]
+    return np.asarray(np.mean(draws, axis=0))
+
+
+def _alt(d: Element, modes: list[str], shown: Array) -> str:
+    middle = (shown[1:] + shown[:-1]) / 2
+    said = []
+    for mode in modes:
+        if mode.startswith("half"):
+            ties = zip(middle, d.round(middle, rounding=mode), strict=True)
+            said.append(f"{mode}, " + ", ".join(f"{x:g} to {y:g}" for x, y in ties))
+    ends = f" Ties go: {'; '.join(said)}." if said else ""
+    return f"Roundings of {d} from {shown[0]:g} to {shown[-1]:g}: {', '.join(modes)}.{ends}"

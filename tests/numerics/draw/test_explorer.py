@@ -1,0 +1,231 @@
+"""The explorer: its numbers are those of the exact judge, and everybody can get at them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.draw.explorer import LIMIT
+from numerics.formats.rounding import DETERMINISTIC
+from tests.helpers.browser import browser, opened
+
+SPECS = {
+    "mxfp4": "mxfp4", "nvfp4": "nvfp4", "mx6": "mx6", "bfp16": "bfp16", "fp8_e4m3": "fp8_e4m3",
+    "bfloat16": "bfloat16",
+    "int4, channels": nx.QuantSpec("int4", scheme=nx.per_channel(0)),
+    "int4, groups across": nx.QuantSpec("int4", scheme=nx.per_group(5, axis=0)),
+    "uint4, zero point": nx.QuantSpec("uint4", symmetric=False),
+    "int8, float zero point": nx.QuantSpec("int8", symmetric=False, zero_point_type="float32"),
+    "mxfp6, even": nx.QuantSpec("mxfp6_e2m3", scale_rule="even"),
+}  # fmt: skip
+RNG = np.random.default_rng(5)
+X = (RNG.standard_normal((6, 3, 75)) * np.exp2(RNG.integers(-6, 6, (6, 3, 75)))).astype(np.float32)
+X[0, 0, :4] = 0.0, -0.0, 2.0**-30, 60.0
+
+
+def data_of(page):
+    text = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.html, re.S)[1]
+    return json.loads(text)
+
+
+def place(piece, k):
+    *outer, first = piece["at"]
+    return (*outer, first + k)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_number_of_a_tensors_page_is_what_the_reference_gives(name):
+    spec = SPECS[name] if isinstance(SPECS[name], nx.QuantSpec) else nx.QuantSpec(SPECS[name])
+    tensor = data_of(nx.explore({"w": X}, [spec]))["tensors"][0]
+    said = next(iter(tensor["in"].values()))
+    with nx.use("reference"):
+        q = nx.quantize(X, spec)
+        due, codes = np.asarray(q.dequantize(), np.float64), np.asarray(q.codes)
+        own = {} if spec.blocked or not spec.scaled else {"scale": q.scale}
+        own |= {"zero_point": q.zero_point} if q.zero_point is not None else {}
+        own |= {"tensor_scale": q.tensor_scale} if q.tensor_scale is not None else {}
+        others = {
+            m: np.asarray(nx.quantize(X, spec.replace(rounding=m), **own).dequantize()) for m in DETERMINISTIC
+        }
+    assert sum(len(piece["x"]) for piece in tensor["shown"]) >= 100
+    for piece, found in zip(tensor["shown"], said["pieces"], strict=True):
+        for k, x in enumerate(piece["x"]):
+            at = place(piece, k)
+            assert (x, found["c"][k], found["y"][k]) == (X[at], codes[at], due[at])
+            for mode in DETERMINISTIC:
+                assert found["r"][mode].get(str(k), found["y"][k]) == others[mode][at]
+
+
+@pytest.mark.parametrize("d", ["mxfp4", "mxint8"])
+def test_what_scale_rules_would_do_is_what_they_do(d):
+    tensor = data_of(nx.explore({"w": X}, [d]))["tensors"][0]
+    for piece, found in zip(tensor["shown"], tensor["in"][d]["pieces"], strict=True):
+        for rule, other in found["rules"].items():
+            due = nx.dtype(d).round(np.float32(piece["x"]), scale_rule=rule)
+            came = [other["y"].get(str(k), y) for k, y in enumerate(found["y"])]
+            assert came == due.astype(np.float64).tolist()
+
+
+def test_known_deviations_are_named_where_they_give_another_value():
+    x = np.zeros((1, 32), np.float32)
+    x[0, :3] = 4.0, 0.25, 2.5  # at the scale 1 both are ties
+    piece = data_of(nx.explore(x, ["mxfp4"]))["tensors"][0]["in"]["mxfp4"]["pieces"][0]
+    assert piece["y"][:3] == [4.0, 0.0, 2.0]
+    away = next(found for name, found in piece["d"].items() if name.startswith("a tie goes away from zero"))
+    assert away == {"1": 0.5, "2": 3.0}
+
+
+def test_a_formats_page_holds_every_code_and_where_the_middle_goes():
+    codes = data_of(nx.explore("fp8_e4m3"))["codes"]
+    assert codes["y"][:126] == nx.fp8_e4m3.values()[:126]
+    for code in (0, 7, 8, 125, 130):
+        middle = codes["mid"][code]
+        assert codes["midto"][code] == nx.fp8_e4m3.round(middle)
+        for mode in DETERMINISTIC:
+            due = nx.fp8_e4m3.round(middle, rounding=mode)
+            assert codes["r"][mode].get(str(code), codes["midto"][code]) == due
+    assert codes["above"][126] is None
+
+
+def test_a_name_from_a_file_is_no_part_of_the_page():
+    name = "</script><script>alert(1)</script><b>"
+    page = nx.explore({name: np.ones((2, 32), np.float32)}, ["mxfp4"])
+    assert page.html.count("<script") == 2
+    assert data_of(page)["tensors"][0]["name"] == name
+
+
+def test_a_page_stays_small_and_says_what_is_not_on_it():
+    many = {f"w{k}": RNG.standard_normal((64, 64)).astype(np.float32) for k in range(230)}
+    page = nx.explore(many | {"ids": np.arange(4)})
+    assert len(page.html) < LIMIT + 50_000
+    data = data_of(page)
+    assert "ids" in data["left_out"]
+    assert len(data["tensors"]) + len(data["left_out"]) == 231
+
+
+@pytest.mark.parametrize(("call", "said"), [
+    (lambda: nx.explore({}), "nothing to explore"),
+    (lambda: nx.explore({"a": np.arange(3)}), "no tensor of floats"),
+    (lambda: nx.explore(X, []), "no format was given"), (lambda: nx.explore("fp8_e4m4"), "did you mean"),
+    (lambda: nx.explore(X, [nx.mx("fp4", block=512)]), "at most 256"),
+])  # fmt: skip
+def test_what_cannot_be_explored_is_refused(call, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        call()
+
+
+# ---- in a browser -------------------------------------------------------------------------------
+
+
+def layer(k):
+    return {"name": f"layer.{k}", "formats": "mxfp4", "local": 10.0 + k, "cumulative": 8.0 + k}
+
+
+LAYERS = {
+    "output": 12.0,
+    "layers": [layer(k) for k in range(30)],
+}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    nx.explore({"w": X, "layer.3.weight": X[0]}).save(folder / "tensors.html")
+    nx.explore("fp8_e4m3").save(folder / "format.html")
+    nx.explore("mxfp4").save(folder / "block.html")
+    nx.explore(LAYERS, tensors={"layer.3.weight": X[0]}).save(folder / "model.html")
+    return folder
+
+
+NAMES = ["tensors", "format", "block", "model"]
+
+
+def told(page):
+    """What the panel says: name -> text."""
+    rows = "[...document.querySelectorAll('#detail tr')]"
+    return dict(page.evaluate(f"{rows}.map((row) => [...row.children].map((cell) => cell.textContent))"))
+
+
+def test_hovering_shows_what_the_reference_gives_at_a_hundred_places(chromium, pages):
+    with nx.use("reference"):
+        due = {name: nx.quantize(X, name) for name in ("mxfp4", "nvfp4", "mx6", "int4")}
+        values = {name: np.asarray(q.dequantize(), np.float64) for name, q in due.items()}
+        codes = {name: np.asarray(q.codes) for name, q in due.items()}
+    rng, seen = np.random.default_rng(0), 0
+    with opened(chromium, pages / "tensors.html") as page:
+        for name in due:
+            page.get_by_role("group", name="format").get_by_role("button", name=name, exact=True).click()
+            for _ in range(5):
+                buttons = page.get_by_role("group", name="piece").get_by_role("button")
+                buttons.nth(int(rng.integers(buttons.count()))).click()
+                cells = page.get_by_role("group", name="values").get_by_role("button")
+                for _ in range(5):
+                    cells.nth(int(rng.integers(cells.count()))).hover()
+                    said = told(page)
+                    heading = page.locator("#detail h2").first.inner_text()
+                    at = tuple(map(int, re.search(r"\[(.*)\]", heading)[1].split(", ")))
+                    assert float(said["value"]) == X[at]
+                    assert int(said["code"], 16) == codes[name][at]
+                    assert float(said["becomes"]) == values[name][at]
+                    assert all(
+                        float(said[f"in {other}"]) == values[other][at] for other in due if other != name
+                    )
+                    seen += 1
+    assert seen == 100
+
+
+@pytest.mark.parametrize("width", [1200, 375, 320])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_loads_without_errors_and_fits_its_window(chromium, pages, name, width):
+    with opened(chromium, pages / f"{name}.html", width) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("h1").inner_text()
+
+
+def test_everything_is_reached_with_keys_alone(chromium, pages):
+    with opened(chromium, pages / "format.html") as page:
+        page.keyboard.press("Tab")
+        assert told(page)["code"] == "0x00"
+        page.keyboard.press("ArrowRight")
+        assert told(page)["code"] == "0x01"
+        page.keyboard.press("End")
+        assert told(page)["code"] == "0xff"
+        page.keyboard.press("ArrowLeft")
+        assert (told(page)["code"], told(page)["value"]) == ("0xfe", "-448")
+    with opened(chromium, pages / "tensors.html") as page:
+        for _ in range(2):  # the list of tensors, then the formats
+            page.keyboard.press("Tab")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        pressed = page.get_by_role("group", name="format").locator('[aria-pressed="true"]').inner_text()
+        assert pressed == "nvfp4"
+
+
+def test_a_layers_button_leads_to_its_tensor(chromium, pages):
+    with opened(chromium, pages / "model.html") as page:
+        page.get_by_role("button", name="layer.3", exact=True).click()
+        assert page.locator("#detail h2").first.inner_text().startswith("layer.3.weight[")
+        rows = page.get_by_role("region", name="Layers").locator("tbody tr")
+        assert rows.count() == 20
+        page.get_by_role("button", name="all 30 layers").click()
+        assert page.get_by_role("region", name="Layers").locator("tbody tr").count() == 30
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_axe_finds_nothing_that_keeps_people_out(chromium, pages, name):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing"
+    )
+    with opened(chromium, pages / f"{name}.html") as page:
+        found = axe.Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()

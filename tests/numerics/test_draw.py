@@ -1,0 +1,219 @@
+"""Pictures: what is on them is what the kernels give, and they are the same wherever they are drawn."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+import numerics as nx
+
+pytest.importorskip("matplotlib")
+from numerics import cli
+from numerics.draw import grids
+from numerics.draw.picture import STYLE
+
+X = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
+LAYERS = {
+    "output": 12.0,
+    "layers": [
+        {"name": "b", "formats": "mxfp4", "local": 20.0, "cumulative": 15.0},
+        {"name": "a", "formats": "mxfp4", "local": "inf", "cumulative": 11.0},
+        {"name": "c", "formats": "int4", "local": 9.5, "cumulative": 9.0},
+    ],
+}
+
+
+def on_the_grid(found):
+    """Is each value one of the grid's, times the element's unit, as float32?"""
+    products = ((grids.grid(found.q.format) - found.zero[..., None]) * found.unit[..., None]).astype(
+        np.float32
+    )
+    return (products == found.y[..., None]).any(axis=-1)
+
+
+@pytest.mark.parametrize("d", nx.dtypes(), ids=str)
+def test_every_format_can_be_drawn_and_its_words_say_its_ends(d):
+    said = nx.draw.format(d).alt
+    assert str(d) in said
+    found = grids.grid(d)
+    ends = [float(text) for text in re.search(r"from (\S+) to ([^\s,]+)", said).groups()]
+    assert ends == [found[0], found[-1]]
+
+
+@pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)
+def test_the_grid_of_a_block_holds_every_value_that_its_elements_take(d):
+    assert on_the_grid(grids.rounded(X, d)).all()
+
+
+@pytest.mark.parametrize("options", [
+    {"d": "int4"}, {"d": "int4", "scheme": nx.per_channel(0)}, {"d": "int4", "scheme": nx.per_channel(1)},
+    {"d": "int4", "scheme": nx.per_group(24)}, {"d": "int4", "symmetric": False}, {"d": "fp8_e4m3"},
+    {"d": "mxfp4", "axis": 0}, {"d": "nvfp4"}, {"d": "int8", "scheme": nx.per_group(1000, axis=0)},
+], ids=str)  # fmt: skip
+def test_the_unit_of_each_element_is_the_scale_that_it_was_rounded_with(options):
+    assert on_the_grid(grids.rounded(X, **options)).all()
+
+
+def test_what_is_clipped_is_what_lies_beyond_the_grid():
+    x = np.float32([1.0, 7.9, 8.1, 6.9, -7.2])
+    found = grids.rounded(x, "mxfp4")  # the scale is 2, or 1 by floor: 6 is the largest
+    assert found.q.blocks.scale.tolist() == [128]
+    assert found.cut.tolist() == [False] * 5
+    wide = np.float32([1.0, 7.9, 7.1, 6.9, -7.2])
+    assert grids.rounded(wide, "mxfp4").cut.tolist() == [False, True, True, False, True]
+
+
+def test_a_staircase_sends_each_tie_where_the_kernel_sends_it():
+    said = nx.draw.rounding("fp4", "half_away").alt
+    ties = [tie.split(" to ") for tie in said.partition("Ties go: half_away, ")[2].rstrip(".").split(", ")]
+    assert len(ties) == 8
+    for x, y in ties:
+        assert nx.fp4.round(float(x), rounding="half_away") == float(y)
+
+
+def test_a_block_says_what_each_scale_rule_would_do():
+    x = X[0, :32]
+    said = nx.draw.block(x, "mxfp4").alt
+    for rule in ("floor", "ceil", "even", "rceil", "bump"):
+        code = nx.mxfp4.encode(x, scale_rule=rule).scale[0]
+        assert f"{rule} {nx.e8m0.decode(int(code)):g}, " in said
+
+
+def test_formats_are_told_with_their_bits_and_what_they_leave():
+    said = nx.draw.formats(X, ["mx9", "int4", nx.float_format(5, 2, name="mine")]).alt
+    for name in ("mx9", "int4"):
+        q = nx.quantize(X, name)
+        assert f"{name} {q.bits:.4g} bits, {q.error(X).sqnr:.1f} dB" in said
+    assert "mine" in said
+
+
+def test_a_models_layers_are_worst_first_whatever_order_they_came_in():
+    picture = nx.draw.model(LAYERS)
+    assert re.findall(r"(\w) [\d.exact dB]+ by itself", picture.alt) == ["c", "b", "a"]
+    assert [text.get_text().split()[0] for text in picture.figure.axes[0].get_yticklabels()] == [
+        "c",
+        "b",
+        "a",
+    ]
+
+
+def test_an_image_keeps_its_shape_and_takes_titles_of_ones_own():
+    pixels = np.linspace(0, 1, 32 * 48 * 3, dtype=np.float32).reshape(32, 48, 3)
+    picture = nx.draw.image(pixels, {"mine": nx.QuantSpec("int4"), "block": "mxfp4"})
+    assert picture.alt.startswith("An image of 48 x 32 pixels, and the same in mine (")
+    assert [axes.images[0].get_array().shape for axes in picture.figure.axes] == [(32, 48, 3)] * 3
+
+
+def test_the_same_picture_is_the_same_bytes_and_nothing_of_the_users_style_gets_in(tmp_path):
+    import matplotlib
+
+    for ending in ("png", "svg", "pdf"):
+        nx.draw.tensor(X, "mxfp4").save(tmp_path / f"one.{ending}")
+        with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9}):
+            nx.draw.tensor(X, "mxfp4").save(tmp_path / f"other.{ending}")
+        assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"other.{ending}").read_bytes()
+    assert matplotlib.rcParams["font.size"] != 30
+    assert STYLE["font.size"] == 10
+
+
+def test_alt_text_is_in_the_files_and_in_the_notebook(tmp_path):
+    picture = nx.draw.format("int2")
+    picture.save(tmp_path / "a.svg")
+    assert picture.alt in (tmp_path / "a.svg").read_text(encoding="utf-8")
+    picture.save(tmp_path / "a.png")
+    assert picture.alt.encode() in (tmp_path / "a.png").read_bytes()
+    assert f'<img alt="{picture.alt}" src="data:image/png;base64,' in picture._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: nx.draw.format("fp8_e4m4"), "did you mean 'fp8_e4m3'"),
+        (lambda: nx.draw.rounding("mxfp4"), "nx.draw.block shows how it rounds"),
+        (lambda: nx.draw.rounding("fp4", "half_evn"), "did you mean 'half_even'"),
+        (lambda: nx.draw.rounding("fp4", []), "no rounding was given"),
+        (lambda: nx.draw.block(X, "int4"), "int4 has no blocks"),
+        (lambda: nx.draw.image(X.ravel(), "int4"), r"\(height, width\)"),
+        (lambda: nx.draw.image(X, []), "no format was given"),
+        (lambda: nx.draw.formats(X, []), "no format was given"),
+        (lambda: nx.draw.tensor([], "int4"), "no elements"),
+        (lambda: nx.draw.model({"layers": []}), "no report|no layers"),
+        (lambda: nx.draw.model(3), "nx.report"),
+        (lambda: nx.draw.format("int4").save("a.gif"), "names that end in .png, .svg, .pdf"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_with_the_way_out(call, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        call()
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(nx.NumericsError, match=r"numerics-formats\[plot\]"):
+        nx.draw.format("int4")
+
+
+# ---- numerics plot ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path):
+    nx.save({"w": X, "v": X + 1, "n": np.arange(3)}, tmp_path / "m.safetensors")
+    np.save(tmp_path / "x.npy", X)
+    (tmp_path / "r.json").write_text(json.dumps(LAYERS), encoding="utf-8")
+    nx.draw.format("int2").save(tmp_path / "in.png")
+    return tmp_path
+
+
+def plotted(monkeypatch, *words):
+    monkeypatch.setattr(sys, "stdout", stream := io.StringIO())
+    cli.commands.main(["plot", *map(str, words)], standalone_mode=False)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("words", [
+    "format fp4 OUT", "rounding fp4 OUT --rounding floor --rounding half_up --around 2",
+    "tensor m.safetensors OUT --tensor w --dtype int4 --scheme per_channel(0)",
+    "tensor x.npy OUT --dtype mxfp4 --scale-rule even --axis 0", "block x.npy OUT --dtype mx6",
+    "image in.png OUT --dtype int2 --dtype mxfp4", "formats x.npy OUT --dtype int4 --dtype mx9",
+    "model r.json OUT --most 2",
+], ids=lambda words: words.split(" OUT")[0])  # fmt: skip
+def test_plot_writes_a_picture_and_says_in_words_what_is_on_it(files, monkeypatch, words):
+    monkeypatch.chdir(files)
+    said = plotted(monkeypatch, *words.replace("OUT", "out.png").split())
+    assert (files / "out.png").read_bytes().startswith(b"\x89PNG")
+    alt = said.removeprefix("out.png: ").rstrip("\n")
+    assert len(alt) > 30
+    assert alt.split(",")[0].encode("latin1", "replace") in (files / "out.png").read_bytes()
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ("tensor m.safetensors o.png --dtype int4", "has 2 tensors: name one, such as"),
+    ("tensor m.safetensors o.png --dtype int4 --tensor W", "did you mean 'w'"),
+    ("model x.npy o.png", "is not JSON"), ("image x.npy o.png --dtype int4", "no picture that can be read"),
+    ("format fp4 o.gif", "allowed: names that end in"),
+])  # fmt: skip
+def test_plot_refuses_with_the_way_out(files, monkeypatch, words, said):
+    monkeypatch.chdir(files)
+    with pytest.raises(nx.NumericsError, match=said):
+        plotted(monkeypatch, *words.split())
+
+
+@pytest.mark.parametrize(("words", "out", "inside"), [
+    ("explore m.safetensors", "m.html", '"name":"v"'),
+    ("explore x.npy page.html --dtype int4", "page.html", "int4"),
+    ("explore m.safetensors --tensor w --dtype mx6", "m.html", '"name":"w"'),
+    ("explore fp4", "fp4.html", '"codes"'),
+    ("explore r.json --weights m.safetensors", "r.html", '"layers"'),
+])  # fmt: skip
+def test_explore_writes_one_page(files, monkeypatch, words, out, inside):
+    monkeypatch.chdir(files)
+    monkeypatch.setattr(sys, "stdout", stream := io.StringIO())
+    cli.commands.main(words.split(), standalone_mode=False)
+    assert stream.getvalue().startswith(f"{out}: ")
+    assert inside in (files / out).read_text(encoding="utf-8")
