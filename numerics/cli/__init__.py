@@ -12,9 +12,10 @@ import click
 
 from numerics._version import __version__
 from numerics.cli.conform import conform_command
-from numerics.cli.files import dequantize_command, quantize_command
+from numerics.cli.files import dequantize_command
 from numerics.cli.formats import encode_command, formats_command, show_command
 from numerics.cli.ipu import ipu_group
+from numerics.cli.jobs import quantize_command
 from numerics.cli.machine import doctor_command, warmup_command
 from numerics.cli.vectors import vectors_group
 from numerics.cli.verify import verify_command
