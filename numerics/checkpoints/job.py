@@ -82,7 +82,7 @@ def quantize(
 
     In a folder every shard keeps its name, the index is written anew, and what lies beside (configuration,
     tokenizer) is copied; `numerics_job.json` records the job with the hashes of all shards.  A shard appears
-    when it is whole.  Who was killed calls again with the same arguments: shards that are done stay untouched.
+    when it is whole.  Who was killed calls again with the same arguments: what is done stays untouched.
     Under torchrun, or wherever RANK and WORLD_SIZE are set, ranks share the shards, without a network: the
     folder must be one that all of them see.  The bytes are the same for any number of ranks.
 
