@@ -55,9 +55,10 @@ class Shard:
 class Source:
     """A checkpoint: its shards, all tensors by name, and the files that lie beside them.
 
-    path: of a .safetensors file, of an index, or of a folder with either.  Only headers are read.  Raises
-    NumericsError, naming the file, for a shard that is missing, damaged or quantized already, and for an
-    index that contradicts the shards: one says of each tensor which file has it, and they have no others.
+    path: of a .safetensors file, of an index, or of a folder with either.  own: shards that this package
+    quantized are taken too.  Only headers are read.  Raises NumericsError, naming the file, for a shard that
+    is missing, damaged or quantized already, and for an index that contradicts the shards: it says of each
+    tensor which file has it, and they have no others.
 
     >>> import numerics as nx, numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +67,8 @@ class Source:
     (2, 32)
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, own: bool = False) -> None:
+        self.own = own
         came = path_of(path)
         self.index: Path | None = None
         if came.name.endswith(".index.json"):
@@ -74,7 +76,7 @@ class Source:
         self.path, self.folder = came, came.is_dir()
         names = self._names() if self.folder else None
         files = [came] if names is None else [came / name for name in sorted(set(names.values()))]
-        self.shards = tuple(map(_shard, files))
+        self.shards = tuple(_shard(file, own) for file in files)
         self.shard_of: dict[str, Shard] = {}
         for shard in self.shards:
             self._take(shard, names or {})
@@ -136,9 +138,9 @@ class Source:
                 raise NumericsError(f"{self.index} lies: {name!r} should be in {file}, which lacks it")
 
 
-def _shard(path: Path) -> Shard:
+def _shard(path: Path, own: bool) -> Shard:
     reader = Reader(path)
-    if KEY in reader.metadata:
+    if KEY in reader.metadata and not own:
         raise NumericsError(f"{path} was quantized already; give the original")
     text = header_bytes(reader.entries, reader.metadata)
     return Shard(path.name, path, reader.entries, reader.status, hashlib.sha256(text).hexdigest())

@@ -92,11 +92,10 @@ def to_gguf(q: QTensor) -> Any:
     MXFP4, 17 bytes: the E8M0 byte, then element j in the low nibble and j + 16 in the high one (ggml doubles
     the elements and halves the scale; it reads -0 as 0).  Q8_0, 34 bytes: the scale in float16, then 32 int8.
     Q4_0, 18 bytes: the scale, then nibbles in MXFP4's order, counted from the smallest code.
-    NVFP4, 36 bytes: the E4M3 scales of four groups of 16, then each group's element j low and j + 8 high; the tensor's scale
-    (`q.tensor_scale`) is a number beside them, a tensor of its own in llama.cpp's files.  Raises
+    NVFP4, 36 bytes: the E4M3 scales of four groups of 16, then each group's element j low and j + 8 high;
+    the tensor's scale (`q.tensor_scale`) is a number beside them in llama.cpp's files.  Raises
     NumericsError for what `gguf_type` refuses, for scales of NVFP4 that are NaN or below zero, for scales
-    that float16 would round, and for MXFP4's blocks of
-    NaN, which ggml would read as numbers.
+    that float16 would round, and for MXFP4's blocks of NaN, which ggml would read as numbers.
 
     >>> import numerics as nx
     >>> to_gguf(nx.quantize([1.0] * 16 + [-6.0] * 16, "mxfp4")).tolist()[:4]
