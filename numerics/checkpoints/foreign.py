@@ -413,5 +413,5 @@ _KINDS: tuple[tuple[str, str, Mapping[str, str], Callable[[_Parts], QTensor]], .
     ("weight", "DeepSeek", {"scale": "weight_scale_inv"}, _elements),
     ("weight", _CT, _BESIDE, _packed_blocks),
     ("", "DeepSeek", {"scale": "_scale_inv"}, _elements),
-    ("", _CT, {"scale": "_scale"}, _packed_blocks),
+    ("", _CT, {"scale": "_scale", "second": "_scale_2"}, _packed_blocks),
 )

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from numerics._version import __version__
+from numerics.cli.checkpoints import compare_command, convert_command, inspect_command
 from numerics.cli.conform import conform_command
 from numerics.cli.files import dequantize_command
 from numerics.cli.formats import encode_command, formats_command, show_command
@@ -37,7 +38,8 @@ def commands() -> None: ...
 
 
 for _command in (
-    quantize_command, dequantize_command, formats_command, show_command, encode_command, doctor_command,
+    quantize_command, dequantize_command, convert_command, inspect_command, compare_command,
+    formats_command, show_command, encode_command, doctor_command,
     warmup_command, ipu_group, conform_command, vectors_group, verify_command,
 ):  # fmt: skip
     commands.add_command(_command)
