@@ -44,6 +44,9 @@ ELSEWHERE = {  # files that are no part of the repository, each with where it is
     "pack.py": "numerics/layouts.py: of AMD Quark",
     "OUT.json": "tests/platforms/corpus.py: an argument",
     "config.json": "numerics/model/folder.py: of a model, in a folder of Hugging Face's",
+    "numerics_job.json": "numerics/checkpoints/journal.py: of an output",
+    "job.json": "numerics/checkpoints/journal.py: of an output",
+    "plan.toml": "docs/checkpoints.md: written by the example",
     "mxfp4.txt": "docs/vectors.md: written by the example",
     "answers.txt": "docs/vectors.md: written by the example",
 }

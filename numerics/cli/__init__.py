@@ -11,11 +11,13 @@ from typing import Any
 import click
 
 from numerics._version import __version__
+from numerics.cli.checkpoints import compare_command, convert_command, inspect_command
 from numerics.cli.conform import conform_command
 from numerics.cli.explore import explore_command
-from numerics.cli.files import dequantize_command, quantize_command
+from numerics.cli.files import dequantize_command
 from numerics.cli.formats import encode_command, formats_command, show_command
 from numerics.cli.ipu import ipu_group
+from numerics.cli.jobs import quantize_command
 from numerics.cli.machine import doctor_command, warmup_command
 from numerics.cli.plot import plot_group
 from numerics.cli.vectors import vectors_group
@@ -47,8 +49,9 @@ def commands() -> None: ...
 
 
 for _command in (
-    quantize_command, dequantize_command, formats_command, show_command, encode_command, doctor_command,
-    plot_group, explore_command, warmup_command, ipu_group, conform_command, vectors_group, verify_command,
+    quantize_command, dequantize_command, convert_command, inspect_command, compare_command,
+    formats_command, show_command, encode_command, doctor_command, plot_group, explore_command,
+    warmup_command, ipu_group, conform_command, vectors_group, verify_command,
 ):  # fmt: skip
     commands.add_command(_command)
 

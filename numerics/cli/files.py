@@ -1,4 +1,4 @@
-"""`numerics quantize` and `numerics dequantize`: checkpoints into a format, and back."""
+"""`numerics dequantize`, and what `numerics quantize` takes and says: checkpoints into a format, and back."""
 
 from __future__ import annotations
 
@@ -8,24 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from numerics.cli.words import (
-    FORMAT,
-    ROUNDING,
-    SCALE_RULE,
-    SCHEME,
-    Command,
-    as_json,
-    check_seed,
-    examples,
-    json_of,
-    quietly,
-    seeded,
-)
+from numerics.cli.words import ROUNDING, SCALE_RULE, SCHEME, Command, examples, quietly, seeded
 from numerics.formats import Block, dtype
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.bar import bar
-from numerics.view.screen import Screen, after, deliver, draw, tell
+from numerics.view.screen import Screen, after, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column
 from numerics.view.text import cells, figure, shortened, wrapped
 
@@ -33,11 +21,28 @@ if TYPE_CHECKING:
     from numerics.files.checkpoint import FileReport, TensorReport
 
 
+def job_options(command: Command) -> Command:
+    """How a job runs, as options of a command."""
+    options = [
+        click.option("--plan", "plan_file", help="A plan that was saved (.toml, .json): a format a tensor."),
+        click.option("--save-plan", help="Write what is decided: .toml, .json, or .html to look at."),
+        click.option("--dry-run", is_flag=True, help="Say what would become of each tensor, and stop."),
+        click.option("--errors", type=click.Choice(["all", "sampled", "none"]), default="all",
+                     show_default=True, help="Which values are measured."),
+        click.option("--max-memory", default="64MB", show_default=True, help="Working memory, about."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def quantize_options(command: Command) -> Command:
     """How tensors are quantized, as options of a command."""
     options = [
-        click.option("--dtype", type=FORMAT, required=True,
-                     help="The format: mx6, int4 ... (`numerics formats`), module:name, or facts as JSON."),
+        click.option("--dtype", "dtypes", multiple=True,
+                     help="The format: mx6, int4 ... (`numerics formats`), module:name, or facts as JSON; or a "
+                     "rule for some tensors, PATTERN=FORMAT, PATTERN=FORMAT:SCHEME, PATTERN=none; may be "
+                     "repeated."),
         click.option("--scheme", type=SCHEME,
                      help="per_tensor, per_channel or per_group; for integers and floats."),
         click.option("--group-size", type=int, help="Values that share a scale; for per_group."),
@@ -59,41 +64,10 @@ def quantize_options(command: Command) -> Command:
     return command
 
 
-@click.command(
-    "quantize",
-    help="""Write the weights of a .safetensors MODEL in a format.
-
-    Float tensors of two and more dimensions are quantized, all others copied.  OUT appears when it
-    is whole.  The report: bits a value with the scales, signal to noise in dB and
-    the largest error of the values that were finite, and how many are NaN or Inf where there are any.
-    """
-    + examples(
-        "numerics quantize model.safetensors out.safetensors --dtype mxfp4",
-        "numerics quantize m.safetensors q.safetensors --dtype int4 --group-size 128",
-    ),
-)
-@click.argument("model")
-@click.argument("out")
-@quantize_options
-@as_json
-@quietly
-def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
-    from numerics.files.checkpoint import quantize_file
-
-    check_seed(options["rounding"], options["seed"])
-    with bar(quiet) as shown:
-        report = quantize_file(model, out, progress=shown.update, **_arguments(**options))
-    with after(f"{out} is written"):
-        if as_json:
-            deliver(json_of(_report_json(report)) + "\n")
-        elif not quiet:
-            say_report(report)
-
-
-def _arguments(
+def spec_arguments(
     scheme: str | None, group_size: int | None, axis: int | None, asymmetric: bool, **others: Any
 ) -> dict[str, Any]:
-    """The command's options as quantize_file's: the axis is the scheme's, or the blocks'."""
+    """The command's options as QuantSpec's: the axis is the scheme's, or the blocks'."""
     from numerics.tensor.scheme import Scheme
 
     _check_sharing(others["dtype"], scheme, group_size, axis)
@@ -109,7 +83,7 @@ def _arguments(
     return found if axis is None else {**found, "axis": axis}
 
 
-def _check_sharing(name: str, scheme: str | None, group_size: int | None, axis: int | None) -> None:
+def _check_sharing(name: Any, scheme: str | None, group_size: int | None, axis: int | None) -> None:
     """Raises NumericsError where --scheme, --group-size and --axis do not fit the format or each other."""
     d = dtype(name)
     if isinstance(d, Block) and (scheme is not None or group_size is not None):
@@ -157,7 +131,7 @@ NON_FINITE = Column("NaN/Inf", spare=1)  # where there is any
 SIZES = (Column("before", spare=3), Column("after"))
 
 
-def _report_json(report: FileReport) -> dict[str, Any]:
+def report_json(report: FileReport) -> dict[str, Any]:
     error = report.sums.error
     totals = {"bytes_before": report.bytes_before, "bytes_after": report.bytes_after, "bits": report.bits,
               "sqnr": error.sqnr, "max_error": error.max_error,

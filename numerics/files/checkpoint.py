@@ -146,18 +146,47 @@ def quantize_file(
         raise NumericsError(f"{source} was quantized already; give the original")
     chosen = Selection(reader, include, exclude)
     plans = _plans(chosen, spec, free=axis is None and (scheme is None or says_no_axis(scheme)))
-    metadata = {**reader.metadata, KEY: text_of(plans, seed)}
+    return write_quantized(reader, target, Work(plans, chosen.why, seed, max_memory), progress)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done to the tensors of one file.
+
+    plans: of those that are quantized; why: the others are copied; seed: of stochastic rounding;
+    max_memory: bytes, about; errors: which pieces are measured (stream.ERRORS).  tensor_scales: those that
+    are shared with other tensors.
+    """
+
+    plans: Mapping[str, Plan]
+    why: Mapping[str, str]
+    seed: int | None = None
+    max_memory: int = MAX_MEMORY
+    errors: str = "all"
+    tensor_scales: Mapping[str, float] = field(default_factory=dict)
+
+
+def write_quantized(
+    reader: Reader, target: PathLike, work: Work, progress: Progress | None = None
+) -> FileReport:
+    """Writes one file by its plans, whole or not at all; returns what became of each tensor.
+
+    Raises NumericsError where the source changes while it is read, and as `quantize_file` does.
+    """
+    plans = work.plans
+    metadata = {**reader.metadata, **({KEY: text_of(plans, work.seed)} if plans else {})}
     report, done = FileReport(), _Progress(progress, reader.entries)
     with terminable(), Writer(target, _entries(reader.entries, plans), metadata) as writer:
-        stream = Stream(reader, writer, most(max_memory), done.add)
+        stream = Stream(reader, writer, most(work.max_memory), done.add, work.errors)
         for name, entry in reader.entries.items():
             if name in plans:
-                sums = encode(stream, name, plans[name], seed)
+                sums = encode(stream, name, plans[name], work.seed, work.tensor_scales.get(name))
                 report.sums.merge(sums)
                 report.tensors.append(_quantized(name, entry, plans[name], sums))
             else:
                 _copy(reader, writer, name, done)
-                report.tensors.append(_copied(name, entry, chosen.why.get(name)))
+                report.tensors.append(_copied(name, entry, work.why.get(name)))
+        reader.check_unchanged()
     return report
 
 
@@ -204,18 +233,30 @@ def _plans(chosen: Selection, spec: QuantSpec, free: bool) -> dict[str, Plan]:
     entries, taken = chosen.reader.entries, set(chosen.reader.entries)
     plans: dict[str, Plan] = {}
     for name in chosen.names:
-        entry = entries[name]
+        plan = plan_of(name, entries[name], spec, free)
         try:
-            plan = Plan(spec, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
-            plan = plan.along(chosen_axis(plan)) if free and plan.size else plan
-            plan.check_padding()
-            if plan.nbytes < entry.nbytes or not entry.nbytes:
-                plans[name] = plan.named(taken)
+            if isinstance(plan, str):
+                chosen.leave(name, plan)
             else:
-                chosen.leave(name, _growth(plan, entry))
+                plans[name] = plan.named(taken)
         except NumericsError as wrong:
             raise NumericsError(f"tensor {name!r}: {wrong}") from None
     return plans
+
+
+def plan_of(name: str, entry: Entry, spec: QuantSpec, free: bool) -> Plan | str:
+    """Returns how a tensor is stored by a spec, or why it would not get smaller.
+
+    free: the axis of blocks and groups may be chosen.  Raises NumericsError, naming the tensor, for a spec
+    that does not fit it.
+    """
+    try:
+        plan = Plan(spec, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
+        plan = plan.along(chosen_axis(plan)) if free and plan.size else plan
+        plan.check_padding()
+        return plan if plan.nbytes < entry.nbytes or not entry.nbytes else _growth(plan, entry)
+    except NumericsError as wrong:
+        raise NumericsError(f"tensor {name!r}: {wrong}") from None
 
 
 def _growth(plan: Plan, entry: Entry) -> str:
@@ -243,9 +284,11 @@ def _quantized(name: str, entry: Entry, plan: Plan, sums: ErrorSums) -> TensorRe
     after, count, error = plan.nbytes, math.prod(entry.shape), sums.error
     bits = 8 * after / count if count else 0.0
     axis = None if plan.axis == len(plan.shape) - 1 else plan.axis
+    some = bool(sums.count) or not count  # was any of it measured?
     return TensorReport(
-        name, entry.shape, plan.dtype.name, bits, error.sqnr, error.max_error, entry.nbytes, after, axis,
-        non_finite=error.non_finite,
+        name, entry.shape, plan.dtype.name, bits, error.sqnr if some else None,
+        error.max_error if some else None, entry.nbytes, after, axis,
+        non_finite=error.non_finite if some else None,
     )  # fmt: skip
 
 

@@ -93,7 +93,8 @@ class Reader:
             # without O_NONBLOCK a pipe that nobody writes would be waited for
             self._file = open(self.path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115
             weakref.finalize(self, self._file.close)
-            self._size = self._regular(os.fstat(self._file.fileno()))
+            self.status = os.fstat(self._file.fileno())
+            self._size = self._regular(self.status)
             self._begin = 8 + self._length(self._read(0, min(self._size, LOOKED_AT)))
         self._parse(self._read(8, self._begin))
         self._check_places(self._size - self._begin)
@@ -192,6 +193,12 @@ class Reader:
                     self._cut()
                 done += count
         return found
+
+    def check_unchanged(self, status: os.stat_result | None = None) -> None:
+        """Raises NumericsError where the file was written since it was opened, or since `status`."""
+        due, now = status or self.status, os.fstat(self._file.fileno())
+        if (now.st_size, now.st_mtime_ns) != (due.st_size, due.st_mtime_ns):
+            raise NumericsError(f"cannot read {self.path}: it was changed while it was read; begin again")
 
     def check_size(self) -> None:
         """Raises NumericsError where the file was cut: to touch its views would end the process."""

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from numerics.files.companions import Companion, companions
 from numerics.files.header import ORIGINALS, Plan
-from numerics.files.safetensors import Entry, Reader
+from numerics.files.safetensors import Entry
 from numerics.formats.errors import NumericsError, said
 from numerics.tensor.scheme import Scheme
 
 WASTE = 2  # times the bytes of the first axis, from which on that is taken
+IMAGES = 4  # axes from which on a weight is a convolution's: (outputs, inputs, height, width ...)
+
+
+class Tensors(Protocol):
+    """What says which tensors a file, or a folder of files, has."""
+
+    @property
+    def path(self) -> object:
+        """Where they are."""
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """Their types and shapes, by name."""
+        ...
 
 
 class Selection:
     """The tensors of a file that are quantized: `names`; and why the others are copied: `why`.
 
-    Raises NumericsError for patterns that match no tensor, for an include that chooses nothing that can
-    be quantized, and for numbers that belong to tensors which another tool quantized.
+    Numbers that belong to tensors which another tool quantized are copied with those.  Raises NumericsError
+    for patterns that match no tensor, for an include that chooses nothing that can be quantized or chooses
+    such numbers, and where there is nothing else.
     """
 
-    def __init__(self, reader: Reader, include: Sequence[str], exclude: Sequence[str]) -> None:
+    def __init__(self, reader: Tensors, include: Sequence[str], exclude: Sequence[str]) -> None:
         self.reader, self.include, self.exclude = reader, _patterns(include), _patterns(exclude)
         for option, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:
@@ -59,11 +75,14 @@ class Selection:
         chosen, entries = set(self.names), self.reader.entries
         found = {companion.name: companion for companion in companions(entries)}
         ruined = [companion for name, companion in found.items() if name in chosen]
-        if ruined:
+        if ruined and (self.include or not chosen - found.keys()):
             raise NumericsError(_already(ruined, self.reader))
+        self.names = [name for name in self.names if name not in found]
         for companion in found.values():
             kind = entries[companion.codes].dtype
             self.why[companion.codes] = f"quantized already: {kind}, as {companion.source} has it"
+        for companion in found.values():  # after the codes: one may be the scale of another's scales
+            self.why[companion.name] = f"belongs to the codes of {companion.codes}"
 
     def leave(self, name: str, why: str) -> None:
         """Copies a tensor that would grow; raises NumericsError where it was asked for by include."""
@@ -82,7 +101,7 @@ def _patterns(came: Sequence[str]) -> tuple[str, ...]:
     return patterns
 
 
-def _already(ruined: list[Companion], reader: Reader) -> str:
+def _already(ruined: list[Companion], reader: Tensors) -> str:
     one, codes = ruined[0], {companion.codes for companion in ruined}
     patterns = sorted({f"*{companion.ending}" for companion in ruined})
     return (
@@ -112,12 +131,16 @@ def chosen_axis(plan: Plan) -> int:
     """Along which axis of a weight its blocks or groups lie, where nobody said.
 
     Weights are (outputs, inputs) or (outputs, inputs, kernel ...).  The last axis, where a block or group
-    fits on it; else the longest behind the first; the first, where that takes half of the bytes.
+    fits on it; else the longest behind the first; of a convolution, which has four axes or is called one,
+    the input channels, and never the kernel; the first, where that takes half of the bytes.
     """
     shape, size = plan.shape, plan.size
-    if size is None or len(shape) < 2 or shape[-1] >= size:
+    if size is None or len(shape) < 2:
         return -1
-    inner = max(range(1, len(shape)), key=lambda axis: (shape[axis], axis))
+    kernel = len(shape) >= IMAGES or (len(shape) == IMAGES - 1 and "conv" in plan.names["codes"].lower())
+    if shape[-1] >= size and not kernel:
+        return -1
+    inner = 1 if kernel else max(range(1, len(shape)), key=lambda axis: (shape[axis], axis))
     if plan.along(inner).nbytes > WASTE * plan.along(0).nbytes:
         return 0
     return inner if inner != len(shape) - 1 else -1

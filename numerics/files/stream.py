@@ -85,31 +85,51 @@ def qtensor(plan: Plan, shape: tuple[int, ...], packed: Array, shared: Shared) -
 # ---- floats to codes ----------------------------------------------------------------------------
 
 
+ERRORS = {"all": 1, "sampled": 16, "none": 0}
+"""Of how many pieces one is measured, by the word that asks for it; 0: of none."""
+SAMPLED = 1 << 18  # elements of a piece, where pieces are measured by sample
+
+
 @dataclass(frozen=True)
 class Stream:
-    """From one file into another.  most: elements of a piece, about; done: told of what was read."""
+    """From one file into another.
+
+    most: elements of a piece, about; done: told of what was read; errors: which pieces are measured (ERRORS).
+    """
 
     reader: Reader
     writer: Writer
     most: int
     done: Done
+    errors: str = "all"
+
+    def pieces_of(self, plan: Plan) -> int:
+        """Elements of a piece of a tensor."""
+        return (min(self.most, SAMPLED) if self.errors == "sampled" else self.most) // plan.padding
 
 
-def encode(stream: Stream, name: str, plan: Plan, seed: int | None) -> ErrorSums:
-    """Quantizes a tensor piece by piece; returns how far the values moved."""
+def encode(
+    stream: Stream, name: str, plan: Plan, seed: int | None, tensor_scale: float | None = None
+) -> ErrorSums:
+    """Quantizes a tensor piece by piece; returns how far the values moved, of those that were measured.
+
+    tensor_scale: NVFP4's, where it is shared with other tensors.
+    """
     reader, done = stream.reader, stream.done
-    sums, source = ErrorSums(), _Source(reader, name, plan, stream.most // plan.padding)
+    sums, source = ErrorSums(), _Source(reader, name, plan, stream.pieces_of(plan))
     writing = _Writing(stream.writer, plan)
-    spanning = _spanning(source)
+    spanning = _spanning(source) if tensor_scale is None else Shared(tensor_scale=tensor_scale)
     clipped = Clipped(plan.spec.element) if clips(plan.spec) else None
-    for piece in source.pieces():
+    every = ERRORS[stream.errors]
+    for place, piece in enumerate(source.pieces()):
         data = source.piece(piece)
         if clipped is not None:
             clipped.add(data)
         draw = Draw(bits=None if seed is None else random_bits(seed, plan.shape, piece))
         q = _quantize(plan, data, piece, spanning, draw)
         writing.put(q)
-        sums.add(data, q.decoded())
+        if every and place % every == 0:
+            sums.add(data, q.decoded())
         done(name, data.size * reader.entries[name].itemsize)
     writing.put_spanning(spanning)
     if clipped is not None:
@@ -185,13 +205,22 @@ def _found(source: _Source) -> Shared:
 
 def _tensor_scale(source: _Source, dtype: Block) -> Shared:
     """The scale of the whole tensor: that of a block with its largest magnitude."""
+    return Shared(tensor_scale=dtype.encode(_amax(source)).tensor_scale)
+
+
+def _amax(source: _Source) -> Array:
     amax = np.zeros(1, wide_type(source.plan.original))
     backend = dispatch.owner(amax)
     for piece in source.pieces():
         data = source.piece(piece)
         low, high = backend.extremes(data, Partition(data.shape))
         amax = np.maximum(amax, np.maximum(-low, high))
-    return Shared(tensor_scale=dtype.encode(amax).tensor_scale)
+    return amax
+
+
+def amax_of(reader: Reader, name: str, plan: Plan, most: int) -> Array:
+    """Returns the largest finite magnitude of a tensor, [1], read piece by piece."""
+    return _amax(_Source(reader, name, plan, most // plan.padding))
 
 
 class _Writing:

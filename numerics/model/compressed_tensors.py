@@ -8,7 +8,7 @@ every layer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -217,6 +217,14 @@ def _model_type(model: nn.Module, layers: Mapping[str, Stored]) -> torch.dtype:
 # ---- what each layer becomes -------------------------------------------------------------------------
 
 
+def stored_weight(name: str, q: TensorQTensor) -> Stored:
+    """A weight in compressed-tensors' layout; raises NumericsError, naming it, where it has none."""
+    try:
+        return _stored(q)
+    except Unfit as why:
+        raise NumericsError(f"{METHOD} cannot store {name}: {why}") from None
+
+
 def _stored(q: TensorQTensor) -> Stored:
     """A weight in compressed-tensors' layout; raises Unfit where it has none that decodes to its values."""
     if q.ndim != 2:
@@ -392,18 +400,24 @@ def _there(part: Tensor | None) -> Tensor:
 
 def quantization_config(model: nn.Module, layers: Mapping[str, Stored]) -> dict[str, Any]:
     """Returns what `config.json` says: a group for each scheme, its layers by name, the layers of floats."""
-    groups: dict[Scheme, list[str]] = {}
-    for name, layer in layers.items():
-        groups.setdefault(layer.scheme, []).append(name)
     tied = {name.rpartition(".")[0] for name, place in parameters(model).items()
             if isinstance(place.tensor, TensorQTensor)}  # fmt: skip
+    ignore = [name for name, module in model.named_modules()
+              if isinstance(module, nn.Linear) and name not in tied]  # fmt: skip
+    return config_of_schemes({name: layer.scheme for name, layer in layers.items()}, ignore)
+
+
+def config_of_schemes(schemes: Mapping[str, Scheme], ignore: Sequence[str]) -> dict[str, Any]:
+    """Returns the same of layers whose schemes are known; ignore: the names of layers of floats."""
+    groups: dict[Scheme, list[str]] = {}
+    for name, scheme in schemes.items():
+        groups.setdefault(scheme, []).append(name)
     alone = len(groups) == 1
     return {
         "quant_method": METHOD, "quantization_status": "compressed", "global_compression_ratio": None,
         "kv_cache_scheme": None, "dequantize": alone,
         "format": next(iter(groups)).format if alone else "mixed-precision",
-        "ignore": [name for name, module in model.named_modules()
-                   if isinstance(module, nn.Linear) and name not in tied],
+        "ignore": list(ignore),
         "config_groups": {f"group_{k}": _group(*group) for k, group in enumerate(groups.items())},
     }  # fmt: skip
 

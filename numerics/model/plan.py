@@ -6,17 +6,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from numerics.formats.errors import NumericsError, one_of
 from numerics.model.folded import table
 from numerics.model.rows import Row
 from numerics.model.rules import observer_of
-from numerics.model.trace import Site
 from numerics.model.written import read, shown, written
 from numerics.tensor.spec import QuantSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from numerics.model.trace import Site
 
 MODES = ("eager_mode", "fx_graph_mode")
 DEVICES = ("CPU", "IPU")
@@ -149,9 +151,15 @@ def _row(values: Mapping[str, Any]) -> Row:
         shape=tuple(values["shape"]), spec=QuantSpec.parse(spec) if spec else None,
         reason=values["reason"], uses=tuple(values.get("uses", ())),
         also=tuple(values.get("also", ())), observer=observer_of(values.get("observer")),
-        site=Site(*site) if site else None, graph=bool(values.get("graph", False)),
+        site=_site(site) if site else None, graph=bool(values.get("graph", False)),
         value_bits=int(values.get("value_bits", 32)),
     )  # fmt: skip
+
+
+def _site(came: Sequence[Any]) -> Site:
+    from numerics.model.trace import Site  # and with it torch, which a plan of files needs not
+
+    return Site(*came)
 
 
 def _share(some: Sequence[Row], all_: Sequence[Row]) -> str:

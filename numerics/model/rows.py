@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from numerics.model.trace import Site
 from numerics.tensor.spec import QuantSpec
+
+if TYPE_CHECKING:
+    from numerics.model.trace import Site
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Row:
     @property
     def size(self) -> int:
         """How many values it has."""
-        return torch.Size(n for n in self.shape if n >= 0).numel()
+        return math.prod(n for n in self.shape if n >= 0)
 
     @property
     def format(self) -> str:
@@ -79,7 +81,7 @@ def stored_bytes(spec: QuantSpec, shape: tuple[int, ...]) -> int:
         return codes
     if spec.blocked:
         d = spec.block
-        beside = torch.Size(spec.shared_shape(shape)).numel() if d.scale_beside else 0
+        beside = math.prod(spec.shared_shape(shape)) if d.scale_beside else 0
         return codes + beside + (4 if d.has_tensor_scale else 0)
-    shares = torch.Size(spec.shared_shape(shape)).numel()
+    shares = math.prod(spec.shared_shape(shape))
     return codes + shares * (4 + (0 if spec.symmetric else 4))

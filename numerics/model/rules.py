@@ -7,17 +7,18 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from numerics.formats.errors import NumericsError, hint, one_of, said
 from numerics.observe import OBSERVERS
 from numerics.tensor.spec import QuantSpec
 
+if TYPE_CHECKING:
+    from torch import nn
+
 WHAT = ("weights", "activations", "outputs", "biases")
 UNSET = object()
-Where = str | type | Callable[[str, nn.Module], bool]
+Where = str | type | Callable[[str, Any], bool]
 
 
 def spec_of(what: str, came: Any) -> QuantSpec | None:
@@ -121,7 +122,7 @@ def _check_where(where: Any) -> None:
             except re.error as wrong:
                 raise NumericsError(f"rule {where!r} is not a regular expression: {wrong}") from None
         return
-    if isinstance(where, type) and issubclass(where, nn.Module):
+    if isinstance(where, type) and _is_module(where):
         return
     if callable(where) and not isinstance(where, type):
         try:
@@ -134,6 +135,13 @@ def _check_where(where: Any) -> None:
         f"modules, "
         "or a function of (name, module)"
     )
+
+
+def _is_module(kind: type) -> bool:
+    """Is it a class of modules?  Names alone need no torch."""
+    from torch import nn
+
+    return issubclass(kind, nn.Module)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from numerics.backends.host.quantizing import to_host, wide_type
 from numerics.backends.host.tensors import is_tensor, number_of
 from numerics.backends.partition import check_axis
 from numerics.formats import dispatch
-from numerics.formats.block import Blocks
+from numerics.formats.block import Blocks, ElementBlock
 from numerics.formats.dtype import Dtype
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.notebook import facts_table
@@ -69,6 +69,38 @@ class QTensor:
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise NumericsError("QTensor cannot be made by its name: nx.quantize and nx.load make them")
+
+    @staticmethod
+    def from_parts(
+        spec: Any,
+        codes: Any,
+        scale: Any = None,
+        *,
+        zero_point: Any = None,
+        tensor_scale: float | None = None,
+        original: str = "float32",
+    ) -> QTensor:
+        """Returns a tensor of codes and scales that another tool made; nothing is computed.
+
+        spec: a QuantSpec, or a format.  codes: one an element, in the tensor's shape: uint8, or uint16 for
+        more than 8 bits, two's complement for signed integers; a NumPy array or a torch tensor.  scale: as
+        `QTensor.scale` is: floats in the shape that the scheme makes, or one byte a block.  zero_point: in
+        that shape, where the spec is not symmetric.  tensor_scale: NVFP4's.  original: the float type that
+        the tensor stands for.  value = (code - zero_point) * scale, and of blocks as `Block.decode` says.
+
+        Raises NumericsError for parts of other types and shapes, codes that the format does not have, and
+        formats whose scales lie among the codes (mx4, mx6, mx9).
+
+        >>> import numerics as nx, numpy as np
+        >>> codes, scale = np.uint8([[1, 15], [8, 7]]), np.float32([0.5, 2.0])
+        >>> nx.QTensor.from_parts(nx.QuantSpec("int4", scheme="per_channel(0)"), codes, scale).dequantize()
+        array([[  0.5,  -0.5],
+               [-16. ,  14. ]], dtype=float32)
+        """
+        found = spec if isinstance(spec, QuantSpec) else QuantSpec(spec)
+        return _of_codes(found, codes, {
+            "shared": scale, "zero_point": zero_point, "tensor_scale": tensor_scale,
+        }, original)  # fmt: skip
 
     def __repr__(self, **options: Any) -> str:
         how = f"axis={self.axis}" if self.scheme is None else repr(self.scheme)
@@ -368,6 +400,20 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
         return replace(
             self, spec=spec, shape=shape, packed=packed, shared=shared, zero_point=zero_point
         )  # fmt: skip
+
+
+def _of_codes(spec: QuantSpec, codes: Any, parts: dict[str, Any], original: str) -> QTensor:
+    """What `QTensor.from_parts` makes."""
+    if spec.blocked and not spec.block.scale_beside:
+        raise NumericsError(f"{spec.dtype}: its scales lie among the codes (docs/layout.md); use Block.pack")
+    element = cast(ElementBlock, spec.block).element if spec.blocked else spec.element
+    if not isinstance(codes, np.ndarray) and not is_tensor(codes):
+        raise NumericsError(f"codes are a NumPy array or a torch tensor, not a {type(codes).__name__}")
+    parts["packed"] = element.pack(codes)
+    if parts["tensor_scale"] is not None:
+        parts["tensor_scale"] = float(parts["tensor_scale"])
+    made = ArrayQTensor(spec=spec, shape=tuple(codes.shape), original=original, **parts)
+    return cast(QTensor, dispatch.converter("torch")(made)) if is_tensor(codes) else made
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,238 @@
+"""What becomes of each tensor of a checkpoint, and why: decided from headers, before a byte is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from numerics.checkpoints.source import Source
+from numerics.files.checkpoint import plan_of
+from numerics.files.header import ORIGINALS, Plan
+from numerics.files.safetensors import BITS, Entry
+from numerics.files.selection import Selection, says_no_axis
+from numerics.formats.errors import NumericsError
+from numerics.model import plan as model_plan
+from numerics.model.rows import Row
+from numerics.model.rules import Asked, Rule, rules_of
+from numerics.tensor.spec import QuantSpec
+
+KEPT = ("none", "keep", "float")
+"""How a rule on the command line says that tensors stay as they are."""
+_RULE = re.compile(r"(?P<where>.+?)=(?P<what>none|keep|float|[A-Za-z]\w*(:.+)?|\{.*\})", re.DOTALL)
+
+FUSED = (
+    ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"), ("query", "key", "value"),
+    ("q_a_proj", "kv_a_proj_with_mqa"), ("wq", "wk", "wv"),
+)  # fmt: skip
+"""Layers that engines join to one matrix (vLLM's packed modules): one tensor scale serves all of them."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a checkpoint.
+
+    spec: of the tensors that no rule names; None where only rules say something.  rules: as `nx.plan` takes
+    them, patterns of names and what they get.  plan: specs by names, of a plan that was saved.  include,
+    exclude: patterns of names.  free: the axis of blocks and groups may be chosen.
+    """
+
+    spec: QuantSpec | None = None
+    rules: Any = None
+    plan: model_plan.Plan | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    free: bool = True
+
+
+@dataclass
+class Decision:
+    """What becomes of a checkpoint: a plan a quantized tensor, and why the others are copied.
+
+    fused: for each tensor whose tensor scale is shared, the names of all that share it.
+    """
+
+    plans: dict[str, Plan]
+    why: dict[str, str]
+    reasons: dict[str, str]
+    entries: Mapping[str, Entry]
+    fused: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> model_plan.Plan:
+        """The same as a plan of a model: to be shown, saved and given again."""
+        return model_plan.Plan([self._row(name, entry) for name, entry in self.entries.items()])
+
+    def _row(self, name: str, entry: Entry) -> Row:
+        plan = self.plans.get(name)
+        reason = self.reasons[name] if plan else self.why[name]
+        spec = plan.spec if plan else None
+        return Row("parameter", name, entry.shape, spec, reason, value_bits=BITS[entry.dtype])
+
+
+def decide(source: Source, request: Request) -> Decision:
+    """Returns what becomes of each tensor, or raises NumericsError before anything is written.
+
+    Refused are rules and patterns that match nothing or only what stays as it is, specs that do not fit the
+    tensors that they are for, and a request that quantizes nothing.
+    """
+    chosen = Selection(source, request.include, request.exclude)
+    asked = Asked(_rules(request))
+    found = Decision({}, dict(chosen.why), {}, source.entries)
+    taken = set(source.entries)
+    for name in chosen.names:
+        rule = asked.rule("weights", [name], [(name.rpartition(".")[0], None)])
+        spec, reason = _told(name, rule, request)
+        if spec is None:
+            found.why[name] = reason
+        else:
+            _place(found, name, (spec, reason), request, taken)
+    asked.check(chosen.names)
+    if not found.plans:
+        raise NumericsError(f"nothing of {source.path} would be quantized: {_some(found.why)}")
+    _share(found)
+    return found
+
+
+def _rules(request: Request) -> list[Rule]:
+    """Rules first; what a saved plan says of each tensor comes after them."""
+    found = rules_of(request.rules)
+    for rule in found:
+        if "weights" not in rule.specs:
+            raise NumericsError(
+                f"rule {rule.said!r} says nothing of weights, and a checkpoint has nothing else"
+            )
+    return found
+
+
+def _told(name: str, rule: Rule | None, request: Request) -> tuple[QuantSpec | None, str]:
+    """The spec of a tensor and who says so; no spec and why."""
+    if rule is not None:
+        return rule.specs["weights"], f"rule {rule.said!r}"
+    if request.plan is not None:
+        row = next((row for row in request.plan.rows if row.kind == "parameter" and name in row.names), None)
+        if row is not None:
+            return row.spec, "the plan" if row.spec else f"the plan: {row.reason}"
+    return request.spec, "the format of all" if request.spec else "no rule names it"
+
+
+def _place(
+    found: Decision, name: str, told: tuple[QuantSpec, str], request: Request, taken: set[str]
+) -> None:
+    spec, reason = told
+    entry = found.entries[name]
+    if not spec.scaled and spec.dtype.name == ORIGINALS[entry.dtype]:
+        found.why[name] = f"{reason}: it is {spec.dtype} already"
+        return
+    plan = plan_of(name, entry, spec, request.free and _free(spec))
+    if isinstance(plan, str):
+        if request.include or reason.startswith("rule"):
+            raise NumericsError(f"tensor {name!r}: {plan}: exclude it, or give another format ({reason})")
+        found.why[name] = plan
+        return
+    axis = plan.axis
+    along = f"; along axis {axis}" if axis is not None and axis != len(entry.shape) - 1 else ""
+    found.plans[name], found.reasons[name] = plan.named(taken), reason + along
+
+
+def _free(spec: QuantSpec) -> bool:
+    """Does it leave open along which axis blocks or groups lie?"""
+    return spec.axis == -1 if spec.blocked else spec.scaled and says_no_axis(spec.scheme_of_elements)
+
+
+# ---- what must be shared --------------------------------------------------------------------------
+
+
+def _share(found: Decision) -> None:
+    """Finds the partners that engines fuse, in whichever shards they are."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, plan in found.plans.items():
+        if plan.spec.blocked and plan.spec.block.has_tensor_scale:
+            groups.setdefault(_family(name), []).append(name)
+    for names in groups.values():
+        if len(names) < 2:
+            continue
+        if len({found.plans[name].spec for name in names}) > 1:
+            continue  # they cannot be fused, so each has its own
+        for name in names:
+            found.fused[name] = tuple(names)
+            others = ", ".join(_layer(other) for other in names if other != name)
+            found.reasons[name] += f"; shares its tensor scale with {others}"
+
+
+def _family(name: str) -> tuple[str, ...]:
+    """What the partners of a tensor have in common: the path to them, and which kind of partners they are."""
+    parts = name.split(".")
+    for place, part in enumerate(parts):
+        for kind in FUSED:
+            if part in kind:
+                return (*parts[:place], kind[0] + " and partners", *parts[place + 1 :])
+    return tuple(parts)
+
+
+def _layer(name: str) -> str:
+    parts = name.split(".")
+    return next((part for part in parts if any(part in kind for kind in FUSED)), name)
+
+
+# ---- rules as texts -------------------------------------------------------------------------------
+
+
+def rules_of_texts(texts: Sequence[str]) -> tuple[str | None, list[tuple[str, QuantSpec | None]]]:
+    """Returns the format of all, where one text names no pattern, and the rules of the others.
+
+    A rule is PATTERN=FORMAT, PATTERN=FORMAT:SCHEME, PATTERN={a QuantSpec's text} or PATTERN=none; patterns
+    match whole names of tensors or of layers by *, ? and [abc], or begin with re: and are regular
+    expressions.  Raises NumericsError for two formats of all, and for what is no format.
+
+    >>> rules_of_texts(["int4", "lm_head=none", "re:.*experts.*=mxfp4", "*.o_proj=int8:per_channel(0)"])[1][2]
+    ('*.o_proj', QuantSpec('int8', scheme='per_channel(0)'))
+    """
+    usual: list[str] = []
+    rules = []
+    for text in texts:
+        match = _RULE.fullmatch(text)
+        if match is None:
+            usual.append(text)
+        else:
+            rules.append((match["where"], _spec_of_text(match["what"])))
+    if len(usual) > 1:
+        raise NumericsError(
+            f"{' and '.join(map(repr, usual))} are each the format of all; give one, the others by rules, "
+            "such as 'lm_head=bfloat16'"
+        )
+    return (usual[0] if usual else None), rules
+
+
+def _spec_of_text(text: str) -> QuantSpec | None:
+    if text in KEPT:
+        return None
+    if text.startswith("{"):
+        return QuantSpec.parse(text)
+    dtype, _, scheme = text.partition(":")
+    return QuantSpec(dtype, scheme=scheme) if scheme else QuantSpec(dtype)
+
+
+def _some(why: Mapping[str, str]) -> str:
+    reasons: dict[str, list[str]] = {}
+    for name, reason in why.items():
+        reasons.setdefault(reason, []).append(name)
+    told = [f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}"
+            for reason, names in list(reasons.items())[:3]]  # fmt: skip
+    return "; ".join(told) or "it has no tensors"
+
+
+def planned(request: Request, plan: model_plan.Plan, source: Source) -> Request:
+    """The request with a plan that was saved; raises NumericsError where that is of another checkpoint."""
+    names = {name for row in plan.rows if row.kind == "parameter" and row.spec for name in row.names}
+    unknown = sorted(names - source.entries.keys())
+    if unknown and not names & source.entries.keys():
+        raise NumericsError(f"the plan is of another checkpoint: {source.path} has no {unknown[0]}")
+    for row in plan.rows:
+        for name in row.names:
+            entry = source.entries.get(name)
+            if row.kind == "parameter" and row.spec and entry and entry.shape != row.shape:
+                raise NumericsError(f"the plan is of another checkpoint: {name} is {row.shape} there, "
+                                    f"{entry.shape} in {source.path}")  # fmt: skip
+    return replace(request, plan=plan)

@@ -1,0 +1,274 @@
+"""A checkpoint quantized as one job: shard by shard, by one process or many, and resumed where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from numerics._version import __version__
+from numerics.backends.paths import path_of
+from numerics.checkpoints.deciding import Decision, Request, decide
+from numerics.checkpoints.journal import RECORD, Journal
+from numerics.checkpoints.ranks import Ranks
+from numerics.checkpoints.source import INDEX, Shard, Source, index_of
+from numerics.files.checkpoint import (
+    MAX_MEMORY,
+    FileReport,
+    PathLike,
+    Progress,
+    TensorReport,
+    Work,
+    most,
+    write_quantized,
+)
+from numerics.files.header import Plan, text_of
+from numerics.files.replacement import refuse_same_file, replace_file
+from numerics.files.safetensors import Reader
+from numerics.files.stream import ERRORS, amax_of
+from numerics.formats.block import Block
+from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.rounding import check_random
+from numerics.tensor.qtensor import ErrorSums
+
+Finished = Callable[[str, int, int], None]  # shard, shards that are done, shards in all
+
+
+@dataclass
+class JobReport(FileReport):
+    """What became of a checkpoint: as FileReport; shards in all, and how many were done before."""
+
+    shards: int = 1
+    resumed: int = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a job runs, beside what it does.
+
+    seed: of stochastic rounding; max_memory: bytes of working memory, about; errors: "all" (the default)
+    measures every value, "sampled" one stretch in 16, "none" nothing.  ranks: which process of how many this
+    is.  progress: called with a tensor's name, and the bytes of this process's shards done and in all;
+    finished: with a shard's name, and how many of this process are done and in all.
+    """
+
+    seed: int | None = None
+    max_memory: int = MAX_MEMORY
+    errors: str = "all"
+    ranks: Ranks = field(default_factory=Ranks)
+    progress: Progress | None = None
+    finished: Finished | None = None
+
+    def check(self, decision: Decision) -> None:
+        """Raises NumericsError for options that do not fit what is to be done."""
+        one_of("errors", self.errors, tuple(ERRORS))
+        most(self.max_memory)
+        stochastic = [plan for plan in decision.plans.values() if plan.spec.rounding == "stochastic"]
+        if stochastic or self.seed is not None:
+            check_random((stochastic or list(decision.plans.values()))[0].spec.rounding, self.seed, None)
+
+
+def quantize(
+    source: Source | PathLike, target: PathLike, request: Request, options: Options | None = None
+) -> JobReport:
+    """Quantizes a checkpoint by rules: a file into a file, or a folder of shards into a folder.
+
+    source: a .safetensors file, the index of several, or a folder with either, as Hugging Face has them.
+    target: a file for a file, a folder for a folder; never the source.  request: what becomes of each tensor;
+    all of it is decided, and refused, from the headers before a byte is written.  options: how it is done.
+
+    In a folder every shard keeps its name, the index is written anew, and what lies beside (configuration,
+    tokenizer) is copied; `numerics_job.json` records the job with the hashes of all shards.  A shard appears
+    when it is whole.  Who was killed calls again with the same arguments: what is done stays untouched.
+    Under torchrun, or wherever RANK and WORLD_SIZE are set, ranks share the shards, without a network: the
+    folder must be one that all of them see.  The bytes are the same for any number of ranks.
+
+    Raises NumericsError as `decide` and `quantize_file` do; for a folder that holds something else, or the
+    unfinished job of other options; and where another job is at work on it.
+
+    >>> import numerics as nx, numpy as np, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     a, b = (f"{folder}/{name}.safetensors" for name in "ab")
+    ...     nx.save({"w": np.ones((2, 64), np.float32), "norm": np.ones(64)}, a)
+    ...     report = quantize(a, b, Request(nx.QuantSpec("mxfp4")))
+    >>> [(tensor.name, tensor.dtype, tensor.why) for tensor in report.tensors]
+    [('norm', None, 'fewer than two dimensions'), ('w', 'mxfp4', None)]
+    """
+    source = source if isinstance(source, Source) else Source(source)
+    options = options or Options()
+    decision = decide(source, request)
+    options.check(decision)
+    job = _Job(source, path_of(target), decision, options)
+    return job.folder() if source.folder else job.file()
+
+
+@dataclass
+class _Job:
+    source: Source
+    target: Path
+    decision: Decision
+    options: Options
+    _amax: dict[tuple[str, ...], float] = field(default_factory=dict)
+    _done: int = 0
+
+    def file(self) -> JobReport:
+        """One file into one."""
+        if self.options.ranks.world > 1:
+            raise NumericsError(
+                f"{self.source.path} is one file, which ranks cannot share; give a folder, or one process"
+            )
+        (shard,) = self.source.shards
+        refuse_same_file(shard.path, self.target)
+        found = self._write(shard, self.target, shard.nbytes)
+        return JobReport(found.tensors, found.sums)
+
+    def folder(self) -> JobReport:
+        """A folder into a folder: this rank's shards; and rank 0 waits for all, and ends the job."""
+        self._refuse_same_folder()
+        with Journal(self.target, self._identity(), self.options.ranks) as journal:
+            record = journal.finished()
+            if record is not None:
+                journal.check_finished(record)
+                journal.clear() if self.options.ranks.rank == 0 else None
+                return _report_of(record, resumed=len(record["shards"]))
+            resumed = self._shards(journal)
+            if self.options.ranks.rank != 0:
+                return JobReport(shards=len(self.source.shards), resumed=resumed)
+            return self._end(journal, resumed)
+
+    def _refuse_same_folder(self) -> None:
+        refuse_same_file(self.source.path, self.target)
+        if self.target.resolve().is_relative_to(self.source.path.resolve()):
+            raise NumericsError(f"the output {self.target} lies in the input; name another folder")
+
+    def _shards(self, journal: Journal) -> int:
+        """Does the shards of this rank; returns how many were done before."""
+        own = self.options.ranks.share(self.source.shards)
+        total, resumed = sum(shard.nbytes for shard in own), 0
+        for place, shard in enumerate(own):
+            if journal.entry(shard) is not None:
+                resumed += 1
+            else:
+                report = self._write(shard, self.target / shard.name, total)
+                journal.note(shard, _facts(report))
+            self._done += shard.nbytes
+            if self.options.finished is not None:
+                self.options.finished(shard.name, place + 1, len(own))
+        return resumed
+
+    def _write(self, shard: Shard, target: Path, total: int) -> FileReport:
+        decision, options = self.decision, self.options
+        plans = {name: decision.plans[name] for name in shard.entries if name in decision.plans}
+        why = {name: decision.why[name] for name in shard.entries if name in decision.why}
+        scales = {name: self._shared_scale(name) for name in plans if name in decision.fused}
+        work = Work(plans, why, options.seed, options.max_memory, options.errors, scales)
+        return write_quantized(shard.open(), target, work, self._told(total))
+
+    def _told(self, total: int) -> Progress | None:
+        """The progress of one file as that of all of this rank."""
+        progress, before = self.options.progress, self._done
+        if progress is None:
+            return None
+        return lambda name, done, _: progress(name, min(before + done, total), total)
+
+    def _shared_scale(self, name: str) -> float:
+        """The tensor scale of tensors that engines fuse: that of the largest magnitude of all of them."""
+        names = self.decision.fused[name]
+        if names not in self._amax:
+            self._amax[names] = self._scale_of(names)
+        return self._amax[names]
+
+    def _scale_of(self, names: tuple[str, ...]) -> float:
+        plans, elements = self.decision.plans, most(self.options.max_memory)
+        largest = [amax_of(self.source.shard_of[name].open(), name, plans[name], elements) for name in names]
+        dtype = plans[names[0]].dtype
+        assert isinstance(dtype, Block)
+        found = dtype.encode(max(largest, key=lambda amax: float(amax[0]))).tensor_scale
+        assert found is not None
+        return float(found)
+
+    def _identity(self) -> str:
+        """What the job is: the same for the same headers, decisions, seed and version."""
+        told = {
+            "version": __version__, "plans": text_of(self.decision.plans, self.options.seed),
+            "fused": sorted(set(self.decision.fused.values())), "errors": self.options.errors,
+            "shards": {shard.name: shard.header for shard in self.source.shards},
+        }  # fmt: skip
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    # ---- the end ----------------------------------------------------------------------------------
+
+    def _end(self, journal: Journal, resumed: int) -> JobReport:
+        """Waits for the other ranks' shards, and writes what says where all is."""
+        noted = {shard.name: journal.await_shard(shard) for shard in self.source.shards}
+        places, nbytes = self._places()
+        late = {"config.json": b""}
+        for file in self.source.beside:
+            if file.name == RECORD:
+                continue
+            data = _content(file)
+            if file.name in late:
+                late[file.name] = data
+            else:
+                replace_file(self.target / file.name, data)
+        if self.source.index is not None:
+            replace_file(self.target / INDEX, index_of(places, nbytes))
+        for name, data in late.items():
+            if data:
+                replace_file(self.target / name, data)
+        record = {
+            "numerics": __version__, "source": self.source.path.name,
+            "shards": {name: _hashes(found["source"], found["target"]) for name, found in noted.items()},
+            "reports": {name: found["report"] for name, found in noted.items()},
+        }  # fmt: skip
+        journal.finish(record)
+        return _report_of(record, resumed)
+
+    def _places(self) -> tuple[dict[str, str], int]:
+        """Which shard has which tensor of the output, and the bytes of all."""
+        places: dict[str, str] = {}
+        nbytes = 0
+        for shard in self.source.shards:
+            entries = Reader(self.target / shard.name).entries
+            places |= dict.fromkeys(entries, shard.name)
+            nbytes += sum(entry.nbytes for entry in entries.values())
+        return places, nbytes
+
+
+def _hashes(source: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record keeps of a shard: nothing that another run would have otherwise."""
+    before = {"source_bytes": source["bytes"], "source_header": source["header"]}
+    return {**before, "bytes": target["bytes"], "sha256": target["sha256"]}
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as wrong:
+        raise NumericsError(f"cannot read {file}: {wrong.strerror or wrong}") from wrong
+
+
+def _facts(report: FileReport) -> dict[str, Any]:
+    """A file's report as plain values."""
+    return {"tensors": [asdict(tensor) for tensor in report.tensors], "sums": asdict(report.sums)}
+
+
+_TENSOR = {f.name for f in fields(TensorReport)}
+
+
+def _report_of(record: Mapping[str, Any], resumed: int) -> JobReport:
+    """The report of a whole job, from what was noted of its shards."""
+    found = JobReport(shards=len(record["shards"]), resumed=resumed)
+    for name in sorted(record["reports"]):
+        facts = record["reports"][name]
+        found.sums.merge(ErrorSums(**facts["sums"]))
+        for tensor in facts["tensors"]:
+            kept = {key: value for key, value in tensor.items() if key in _TENSOR}
+            found.tensors.append(TensorReport(**{**kept, "shape": tuple(kept["shape"])}))
+    return found
+
+
+__all__ = ["JobReport", "Options", "Plan", "quantize"]

@@ -1,0 +1,211 @@
+"""The journal of a job: which shards of an output are done, and by what; so that a killed job goes on.
+
+While a job runs, its output folder has a folder `.numerics`: `job.json` says which job it is, `lock` is held
+by the process that leads it, and `<shard>.json` stands for each shard that is done.  When all are done
+`numerics_job.json` tells the same in one file, and the folder is removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from numerics.checkpoints.ranks import Ranks
+from numerics.checkpoints.source import Shard
+from numerics.files.replacement import lock, replace_file
+from numerics.formats.errors import NumericsError
+
+FOLDER = ".numerics"
+RECORD = "numerics_job.json"
+VERSION = 1
+POLL = 0.05  # seconds between two looks for what other ranks did
+BEGIN = 600.0  # seconds in which rank 0 must have begun
+HASHED = 1 << 20  # bytes at a time
+
+
+class Journal:
+    """The journal of one output folder, as a context: it holds the lock where this process leads the job.
+
+    Raises NumericsError where another job is at work on the folder or left it unfinished, where the folder
+    holds something else, and where another rank failed.
+    """
+
+    def __init__(self, target: Path, job: str, ranks: Ranks) -> None:
+        self.target, self.job, self.ranks = target, job, ranks
+        self.folder = target / FOLDER
+        self._lock: int | None = None
+        self._began = 0
+
+    def __enter__(self) -> Journal:
+        try:
+            self._begin() if self.ranks.rank == 0 else self._await_begin()
+        except OSError as wrong:
+            self._release()
+            raise NumericsError(f"cannot write {self.target}: {wrong.strerror or wrong}") from wrong
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and self.ranks.world > 1:
+            with suppress(OSError, NumericsError):
+                replace_file(self._failed(self.ranks.rank), f"{error or kind}".encode())
+        self._release()
+
+    # ---- begin ------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self.target.exists() and not self.target.is_dir():
+            raise NumericsError(f"cannot write {self.target}: it is a file; name a folder")
+        self._refuse_others()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        self._began = time.time_ns()
+        with suppress(OSError):
+            os.utime(self.folder / "lock")
+            self._began = (self.folder / "lock").stat().st_mtime_ns
+        left = _read(self.folder / "job.json")
+        if left is None:
+            replace_file(self.folder / "job.json", _bytes({"version": VERSION, "job": self.job}))
+        elif left.get("job") != self.job:
+            raise NumericsError(
+                f"{self.target} holds an unfinished job of another kind (source, options or version); "
+                f"finish it as it was begun, or remove {self.target} and begin anew"
+            )
+
+    def _refuse_others(self) -> None:
+        """Raises NumericsError for a folder with something that is no part of this job."""
+        if self.finished() is None and self.target.is_dir() and not self.folder.is_dir():
+            held = sorted(os.listdir(self.target))
+            if held:
+                raise NumericsError(
+                    f"{self.target} is not empty: it holds {held[0]}; name a new folder, or empty it"
+                )
+
+    def _take_lock(self) -> None:
+        while True:
+            handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+            if os.name == "nt":
+                self._lock = handle
+                return
+            if not lock(handle, wait=False):
+                os.close(handle)
+                raise NumericsError(f"another job is at work on {self.target}; wait for it, or end it")
+            if os.fstat(handle).st_nlink:
+                self._lock = handle
+                return
+            os.close(handle)  # the job before removed it when it was done
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _await_begin(self) -> None:
+        with suppress(OSError):
+            self._failed(self.ranks.rank).unlink()
+        until = time.monotonic() + BEGIN
+        while (_read(self.folder / "job.json") or {}).get("job") != self.job and self.finished() is None:
+            if time.monotonic() > until:
+                raise NumericsError(f"rank 0 did not begin this job in {self.target} within {BEGIN:.0f} s")
+            time.sleep(POLL)
+
+    # ---- shards -----------------------------------------------------------------------------------
+
+    def entry(self, shard: Shard) -> dict[str, Any] | None:
+        """What was noted of a shard, where its file is still what was written, of the source as it is."""
+        found = _read(self.folder / f"{shard.name}.json")
+        if found is None or found.get("source") != shard.stamp:
+            return None
+        path, due = self.target / shard.name, found["target"]
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        if status.st_size != due["bytes"]:
+            return None
+        same = status.st_mtime_ns == due["mtime_ns"] or file_hash(path) == due["sha256"]
+        return found if same else None
+
+    def note(self, shard: Shard, report: Mapping[str, Any]) -> dict[str, Any]:
+        """Notes that a shard is done."""
+        path = self.target / shard.name
+        digest, status = file_hash(path), path.stat()
+        facts = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest}
+        found = {"source": shard.stamp, "target": facts, "report": dict(report)}
+        replace_file(self.folder / f"{shard.name}.json", _bytes(found))
+        return found
+
+    def await_shard(self, shard: Shard) -> dict[str, Any]:
+        """What another rank noted of a shard, when it has; raises NumericsError where a rank failed."""
+        while True:
+            noted = _read(self.folder / f"{shard.name}.json")
+            if noted is not None and (found := self.entry(shard)) is not None:
+                return found
+            for rank in range(self.ranks.world):
+                self._check_rank(rank)
+            time.sleep(POLL)
+
+    def _failed(self, rank: int) -> Path:
+        return self.folder / f"rank-{rank}.failed"
+
+    def _check_rank(self, rank: int) -> None:
+        path = self._failed(rank)
+        with suppress(OSError):
+            if path.stat().st_mtime_ns >= self._began:
+                raise NumericsError(f"rank {rank} failed: {path.read_text(encoding='utf-8')}")
+
+    # ---- the end ----------------------------------------------------------------------------------
+
+    def finished(self) -> dict[str, Any] | None:
+        """The record of this job, where it was finished before and its shards are what was written."""
+        found = _read(self.target / RECORD)
+        return found if found is not None and found.get("job") == self.job else None
+
+    def check_finished(self, record: Mapping[str, Any]) -> None:
+        """Raises NumericsError for a shard of a finished job that is not what was written."""
+        for name, facts in record["shards"].items():
+            path = self.target / name
+            if not path.is_file() or file_hash(path) != facts["sha256"]:
+                raise NumericsError(f"{path} is not what this job wrote; remove {self.target} and begin anew")
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Writes the record, and removes what served only while the job ran."""
+        replace_file(self.target / RECORD, _bytes({"version": VERSION, "job": self.job, **record}))
+        self.clear()
+
+    def clear(self) -> None:
+        """Removes the folder of a job that is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _bytes(facts: Mapping[str, Any]) -> bytes:
+    return (json.dumps(facts, indent=1) + "\n").encode()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a file of the journal says; nothing where there is none, or none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("version", VERSION) == VERSION else None
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    digest, room = hashlib.sha256(), bytearray(HASHED)
+    view = memoryview(room)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(room):
+            digest.update(view[:count])
+    return digest.hexdigest()

@@ -1,0 +1,320 @@
+"""Files of any kind as tensors by name: one opened file, and its tensors one at a time, or all at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from numerics.backends.host.tensors import is_tensor
+from numerics.backends.paths import path_of
+from numerics.checkpoints.foreign import Weight, read, weights_of
+from numerics.checkpoints.gguf_file import MAGIC, GGUFFile, scale_name
+from numerics.checkpoints.source import Source
+from numerics.files import kinds
+from numerics.files.checkpoint import PathLike
+from numerics.files.header import KEY, Plan, plans_of
+from numerics.files.safetensors import LONGEST_HEADER, Reader
+from numerics.files.save_load import LIBRARIES, on_host
+from numerics.files.stream import Shared, qtensor
+from numerics.formats.errors import NumericsError, one_of
+from numerics.pytorch.convert import as_tensors
+from numerics.tensor.qtensor import QTensor
+
+LONGEST_CONFIG = 1 << 24  # bytes
+
+
+class Opened(Protocol):
+    """A file, or a folder of them, that is open: names of its tensors, and why some of them stay codes.
+
+    left: of tensors that another tool quantized and that are no QTensor here, the reason; filled as they
+    are read.
+    """
+
+    path: Path
+    left: dict[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """Of its tensors: weights with their own name, whatever they consist of."""
+        ...
+
+    def tensor(self, name: str) -> Any:
+        """A tensor: an array, or a QTensor of arrays.  Raises NumericsError for one that is damaged."""
+
+
+def open_any(path: PathLike) -> Opened:
+    """Opens a file of any kind that is known, or a folder.
+
+    Known are .safetensors files, folders of them and their indexes, GGUF files, PyTorch's pickles (tensors
+    only), and ONNX models.  Raises NumericsError, naming it, for what is none of them.
+    """
+    came = path_of(path)
+    if came.is_dir() or came.name.endswith(".index.json"):
+        return OpenedSafetensors(came)
+    first = _first(came)
+    if first.startswith(MAGIC):
+        return OpenedGGUF(came)
+    what = kinds.known(first) or ""
+    if "PyTorch pickle" in what:
+        return OpenedPickle(came)
+    if "ONNX" in what:
+        return OpenedONNX(came)
+    return OpenedSafetensors(came)
+
+
+def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
+    """Returns the tensors of a file of any kind, or of a folder, by name; quantized ones as QTensors.
+
+    path: as for `open_any`.  library: whose arrays come back: "numpy" (the default) or "torch".  Weights of
+    other tools become QTensors without being dequantized where a format and a scheme here hold their values;
+    else their codes and scales come as they are, with a NumericsWarning (docs/checkpoints.md has the table).
+    Raises NumericsError for a file that is damaged or of no known kind.
+
+    >>> import numerics as nx, numpy as np, tempfile
+    >>> from safetensors.numpy import save_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     blocks, scales = np.full((2, 1, 16), 0x22, np.uint8), np.full((2, 1), 128, np.uint8)
+    ...     save_file({"w_blocks": blocks, "w_scales": scales}, f"{folder}/gpt-oss.safetensors")
+    ...     load(f"{folder}/gpt-oss.safetensors")
+    {'w': QTensor(mxfp4, shape=(2, 32), axis=-1, 4.25 bits a value)}
+    """
+    from numerics.formats.errors import warn
+
+    one_of("library", library, LIBRARIES)
+    opened = open_any(path)
+    found = {name: opened.tensor(name) for name in opened.names}
+    for name, why in list(opened.left.items())[:1]:
+        warn(f"{opened.path}: {len(opened.left)} weights stay codes, such as {name}: {why}")
+    if library == "torch":
+        return {name: as_tensors(x) if isinstance(x, QTensor) else _torch(x) for name, x in found.items()}
+    return found
+
+
+def _torch(x: Any) -> Any:
+    import torch
+
+    if x.dtype.name == "bfloat16":
+        return torch.from_numpy(np.array(x.view(np.int16))).view(torch.bfloat16)
+    return torch.from_numpy(np.array(x))
+
+
+def _first(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(kinds.LOOKED_AT)
+    except OSError as wrong:
+        raise NumericsError(f"cannot read {path}: {wrong.strerror or wrong}") from wrong
+
+
+# ---- safetensors ------------------------------------------------------------------------------------
+
+
+class OpenedSafetensors:
+    """A .safetensors file or a folder of shards: ours, other tools', or plain."""
+
+    def __init__(self, path: PathLike) -> None:
+        self.source = Source(path, own=True)
+        self.path = self.source.path
+        self.left: dict[str, str] = {}
+        self._readers: dict[str, Reader] = {}
+        self._plans: dict[str, Plan] = {}
+        taken: set[str] = set()
+        for shard in self.source.shards:
+            reader = Reader(shard.path)
+            if KEY in reader.metadata:
+                found = plans_of(reader.metadata[KEY], reader.entries, shard.path)
+                self._plans |= found
+                taken |= {part for plan in found.values() for part in plan.names.values()}
+        others = {name: entry for name, entry in self.source.entries.items() if name not in taken}
+        self.config = quantization_of(self.path if self.source.folder else self.path.parent)
+        self.weights: dict[str, Weight] = {}
+        for weight in weights_of(others).values():
+            if weight.name in others and weight.name != weight.parts["codes"]:
+                continue  # two would have one name
+            self.weights[weight.name] = weight
+            taken |= set(weight.parts.values())
+        self._names = [*self._plans, *self.weights, *(name for name in others if name not in taken)]
+
+    @property
+    def names(self) -> list[str]:
+        """Of weights, ours and others', and of all else."""
+        return self._names
+
+    def reader(self, name: str) -> Reader:
+        """The reader of the shard that has a tensor of the file."""
+        shard = self.source.shard_of[name]
+        if shard.name not in self._readers:
+            self._readers = {shard.name: shard.open()}  # one at a time
+        return self._readers[shard.name]
+
+    def shard(self, name: str) -> str:
+        """Which shard has a tensor, of weights their codes."""
+        return self.source.shard_of[self.codes(name)].name
+
+    def codes(self, name: str) -> str:
+        """The tensor of the file that holds the codes of a weight; of others itself."""
+        if name in self._plans:
+            return self._plans[name].names["codes"]
+        return self.weights[name].parts["codes"] if name in self.weights else name
+
+    def tensor(self, name: str) -> Any:
+        """As Opened says; a weight that is no QTensor here gives its codes."""
+        if name in self._plans:
+            plan, reader = self._plans[name], self.reader(self._plans[name].names["codes"])
+            return qtensor(plan, plan.shape, reader.raw(plan.names["codes"]), Shared.read(reader, plan))
+        if name not in self.weights:
+            return self.reader(name).tensor(name)
+        weight = self.weights[name]
+        found = read(
+            weight, self.source.entries, lambda part: np.array(self.reader(part).raw(part)), self.config
+        )
+        if isinstance(found, QTensor):
+            return found
+        self.left[name] = found
+        codes = weight.parts["codes"]
+        return self.reader(codes).tensor(codes)
+
+    def beside(self, name: str) -> list[str]:
+        """The tensors of the file that a weight consists of."""
+        return list(self.weights[name].parts.values()) if name in self.weights else [name]
+
+
+def quantization_of(folder: Path) -> dict[str, Any]:
+    """What a folder says of its quantization; nothing where it says nothing that is understood."""
+    said = _json(folder / "config.json")
+    found: dict[str, Any] = {}
+    told = said.get("quantization_config") or _json(folder / "quantize_config.json")
+    if isinstance(told, Mapping):
+        for name in ("bits", "w_bit", "group_size", "checkpoint_format", "weight_block_size", "num_bits"):
+            if name in told:
+                found[name] = told[name]
+        groups = told.get("config_groups")
+        if isinstance(groups, Mapping) and len(groups) == 1:
+            group: Any = next(iter(groups.values()))
+            weights: Any = group.get("weights") if isinstance(group, Mapping) else None
+            if isinstance(weights, Mapping):
+                found |= {name: weights[name] for name in ("num_bits", "group_size") if name in weights}
+    kind = said.get("torch_dtype", said.get("dtype"))
+    return {**found, "dtype": kind} if isinstance(kind, str) else found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > LONGEST_CONFIG:
+            return {}
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+# ---- other files ------------------------------------------------------------------------------------
+
+
+class OpenedGGUF:
+    """A GGUF file."""
+
+    def __init__(self, path: PathLike) -> None:
+        self.file = GGUFFile(path)
+        self.path = self.file.path
+        self.left: dict[str, str] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Of its tensors, but those that hold the tensor scale of another."""
+        entries = self.file.entries
+        beside = {scale_name(name) for name, place in entries.items() if place.kind == "NVFP4"}
+        return [name for name in entries if name not in beside]
+
+    def tensor(self, name: str) -> Any:
+        """As Opened says; of types that no QTensor holds the values."""
+        if self.file.decoded(name):
+            kind = self.file.entries[name].kind
+            self.left[name] = f"{kind} has scales that no scheme here has; its values came as float32"
+        return self.file.tensor(name)
+
+
+class OpenedPickle:
+    """A file of torch.save: tensors only, nothing in it is executed."""
+
+    def __init__(self, path: PathLike) -> None:
+        import torch
+
+        self.path = path_of(path)
+        self.left: dict[str, str] = {}
+        try:
+            came = torch.load(self.path, weights_only=True, map_location="cpu")
+        except Exception as wrong:  # whatever a damaged pickle raises
+            first = str(wrong).strip().splitlines()[0] if str(wrong).strip() else type(wrong).__name__
+            raise NumericsError(
+                f"cannot read {self.path}: torch.load(weights_only=True): {first:.300}"
+            ) from wrong
+        self._tensors = _state(came, str(self.path))
+
+    @property
+    def names(self) -> list[str]:
+        """Of its tensors."""
+        return list(self._tensors)
+
+    def tensor(self, name: str) -> Any:
+        """As Opened says."""
+        return on_host(name, self._tensors[name])
+
+
+def _state(came: Any, path: str) -> dict[str, Any]:
+    """The tensors of a state dict, alone or under one of the names where training scripts put it."""
+    if isinstance(came, Mapping):
+        for name in kinds.NESTED:
+            if isinstance(came.get(name), Mapping):
+                return _state(came[name], path)
+        tensors = {str(name): x.detach() for name, x in came.items() if is_tensor(x)}
+        if tensors:
+            return tensors
+    raise NumericsError(f"{path} holds no tensors by name, but a {type(came).__name__}")
+
+
+class OpenedONNX:
+    """The initializers of an ONNX model."""
+
+    def __init__(self, path: PathLike) -> None:
+        try:
+            import onnx
+        except ImportError as missing:
+            raise NumericsError(f"{path} is an ONNX model: pip install onnx") from missing
+        self.path = path_of(path)
+        self.left: dict[str, str] = {}
+        try:
+            if self.path.stat().st_size > 1 << 31:
+                raise NumericsError(f"{self.path} is longer than a protobuf can be")
+            model = onnx.load(str(self.path), load_external_data=False)
+        except NumericsError:
+            raise
+        except Exception as wrong:  # whatever protobuf raises
+            raise NumericsError(f"cannot read {self.path}: {wrong!s:.300}") from wrong
+        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    @property
+    def names(self) -> list[str]:
+        """Of its initializers."""
+        return list(self._tensors)
+
+    def tensor(self, name: str) -> Any:
+        """As Opened says; raises NumericsError for data in a file beside the model."""
+        from onnx import numpy_helper
+
+        tensor = self._tensors[name]
+        if tensor.data_location == tensor.EXTERNAL:
+            raise NumericsError(
+                f"{self.path}: {name!r} lies in another file; write the model again with its data inside"
+            )
+        try:
+            return numpy_helper.to_array(tensor)
+        except Exception as wrong:  # whatever onnx raises
+            raise NumericsError(f"{self.path}: initializer {name!r}: {wrong!s:.300}") from wrong
+
+
+__all__ = ["LONGEST_HEADER", "Opened", "load", "open_any", "quantization_of"]

@@ -1,0 +1,234 @@
+"""What is in a checkpoint, and what differs between two: a tensor at a time, of any kind of file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.checkpoints.loading import open_any
+from numerics.files.checkpoint import PathLike
+from numerics.formats.block import ElementBlock
+from numerics.formats.errors import NumericsError
+from numerics.model.rows import described
+from numerics.tensor.qtensor import ErrorSums, QTensor
+
+Array = NDArray[Any]
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Look:
+    """One tensor, as it is.
+
+    format: of the codes with their options, or the type of an array.  bits: of a value, scales included.
+    amax: the largest finite magnitude, None of what is no number.  scales: the least and the largest one.
+    odd: what a look should stop at: NaN among values or scales, blocks of zeros, codes that nothing uses.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+    bits: float
+    nbytes: int
+    amax: float | None = None
+    scales: tuple[float, float] | None = None
+    odd: tuple[str, ...] = ()
+
+
+def inspect(path: PathLike) -> Iterator[Look]:
+    """Yields what each tensor of a file or folder of any kind is, one at a time in memory.
+
+    path: as for `numerics.checkpoints.loading.open_any`.  Raises NumericsError as that does.
+
+    >>> import numerics as nx, numpy as np, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nx.save({"w": nx.quantize(np.float32([[0] * 32, [1] * 32]), "mxfp4")}, f"{folder}/a.safetensors")
+    ...     (look,) = inspect(f"{folder}/a.safetensors")
+    >>> look.format, look.scales, look.odd[0]
+    ('mxfp4', (5.877471754111438e-39, 0.25), '1 of 2 blocks are zeros')
+    """
+    opened = open_any(path)
+    for name in opened.names:
+        x = opened.tensor(name)
+        why = opened.left.get(name)
+        if isinstance(x, QTensor):
+            yield _quantized(name, x)
+        else:
+            yield _plain(name, x, () if why is None else (why,))
+
+
+def _plain(name: str, x: Any, odd: tuple[str, ...]) -> Look:
+    kind = x.dtype.name
+    bits = 8.0 * x.dtype.itemsize
+    if kind not in FLOATS:
+        return Look(name, x.shape, kind, bits, int(x.nbytes), odd=odd)
+    values = x.astype(np.float64 if kind == "float64" else np.float32, copy=False)
+    amax, bad = _finite(values)
+    told = (*odd, *([f"{bad} values are NaN or Inf"] if bad else []))
+    if values.size > 1 and amax == 0:
+        told = (*told, "all values are zero")
+    return Look(name, x.shape, kind, bits, int(x.nbytes), amax, odd=told)
+
+
+def _finite(values: Array) -> tuple[float, int]:
+    """The largest finite magnitude, and how many values are not finite."""
+    good = np.isfinite(values)
+    bad = values.size - int(np.count_nonzero(good))
+    rest = values if not bad else values[good]
+    return (float(np.abs(rest).max()) if rest.size else 0.0), bad
+
+
+def _quantized(name: str, q: QTensor) -> Look:
+    odd: list[str] = []
+    values = cast(Array, q.decoded())
+    amax, bad = _finite(values)
+    if bad:
+        odd.append(f"{bad} values are NaN or Inf")
+    scale = _scales(q)
+    scales = None
+    if scale is not None and scale.size:
+        good = scale[np.isfinite(scale)]
+        scales = (float(good.min()), float(good.max())) if good.size else None
+        if good.size < scale.size:
+            odd.append(f"{scale.size - good.size} of {scale.size} scales are NaN")
+    odd += [*_zero_blocks(q, values), *_unused(q)]
+    return Look(
+        name, tuple(q.shape), described(q.spec), q.bits, q.nbytes, amax, scales, tuple(odd)
+    )  # fmt: skip
+
+
+def _scales(q: QTensor) -> Array | None:
+    """The scales as numbers; None where they lie among the codes."""
+    if not q.spec.blocked:
+        return np.asarray(q.scale).reshape(-1)
+    if not isinstance(q.spec.dtype, ElementBlock):
+        return None
+    found = np.asarray(q.spec.dtype.scale.decode(np.asarray(q.scale))).reshape(-1)
+    return found if q.tensor_scale is None else found * np.float32(q.tensor_scale)
+
+
+def _zero_blocks(q: QTensor, values: Array) -> list[str]:
+    """Blocks and groups of which every value is zero."""
+    if q.spec.blocked:
+        axis, size = cast(int, q.axis), q.spec.block.block
+    else:
+        partition = q.spec.partition(tuple(q.shape))
+        if partition.size is None or partition.axis is None:
+            return []
+        axis, size = partition.axis, partition.size
+    if not values.size:
+        return []
+    starts = np.arange(0, values.shape[axis], size)
+    largest = np.maximum.reduceat(np.abs(values), starts, axis=axis)
+    zeros = int(np.count_nonzero(largest == 0))
+    return [f"{zeros} of {largest.size} blocks are zeros"] if zeros else []
+
+
+def _unused(q: QTensor) -> list[str]:
+    """Codes that no element has, of formats that have few."""
+    codes = np.asarray(q.codes)
+    bits = int(q.spec.block.element_bits if q.spec.blocked else q.spec.element.bits)
+    if bits > 8 or codes.size < 4 << bits:
+        return []
+    unused = (1 << bits) - int(np.count_nonzero(np.bincount(codes.reshape(-1), minlength=1 << bits)))
+    return [f"{unused} of {1 << bits} codes are unused"] if unused else []
+
+
+# ---- two of them ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a tensor differs between two checkpoints.
+
+    formats: of the first and of the second.  codes: how many codes differ, None where the formats do.
+    values: how many values differ; first: the index of the first of them, with both values.  sqnr: of the
+    second as an approximation of the first, in dB; inf where all values are equal.  why: it was not compared.
+    """
+
+    name: str
+    formats: tuple[str, str]
+    size: int = 0
+    codes: int | None = None
+    values: int = 0
+    first: tuple[tuple[int, ...], float, float] | None = None
+    sqnr: float = math.inf
+    why: str | None = None
+
+    @property
+    def same(self) -> bool:
+        """Are all values equal, and the formats?"""
+        return not self.values and self.why is None and self.formats[0] == self.formats[1]
+
+
+@dataclass
+class Comparison:
+    """What differs between two checkpoints: tensors by name, and names that only one of them has."""
+
+    tensors: list[Difference] = field(default_factory=list)
+    only_first: list[str] = field(default_factory=list)
+    only_second: list[str] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        """Have both the same tensors, in the same formats, with the same values?"""
+        return not self.only_first and not self.only_second and all(one.same for one in self.tensors)
+
+
+def compare(first: PathLike, second: PathLike) -> Comparison:
+    """Returns what differs between two checkpoints of any kinds, a tensor of each at a time in memory.
+
+    Values are compared as float32 (float64 where one is that), NaN with NaN as equal.  Raises NumericsError
+    as `open_any` does.
+    """
+    a, b = open_any(first), open_any(second)
+    known, others = set(a.names), set(b.names)
+    found = Comparison(only_first=[n for n in a.names if n not in others],
+                       only_second=[n for n in b.names if n not in known])  # fmt: skip
+    for name in a.names:
+        if name in others:
+            found.tensors.append(_difference(name, a.tensor(name), b.tensor(name)))
+    return found
+
+
+def _difference(name: str, x: Any, y: Any) -> Difference:
+    formats = _format(x), _format(y)
+    if tuple(x.shape) != tuple(y.shape):
+        why = f"shapes {tuple(x.shape)} and {tuple(y.shape)}"
+        return Difference(name, formats, why=why)
+    codes = None
+    if isinstance(x, QTensor) and isinstance(y, QTensor) and x.format is y.format:
+        codes = int(np.count_nonzero(np.asarray(x.codes) != np.asarray(y.codes)))
+    try:
+        left, right = _values(x), _values(y)
+    except NumericsError as wrong:
+        return Difference(name, formats, codes=codes, why=str(wrong))
+    wrong_ones = (left != right) & ~(np.isnan(left) & np.isnan(right))
+    count = int(np.count_nonzero(wrong_ones))
+    if not count:
+        return Difference(name, formats, left.size, codes)
+    place = tuple(int(k) for k in np.unravel_index(int(np.argmax(wrong_ones)), left.shape))
+    sums = ErrorSums()
+    sums.add(np.ascontiguousarray(left).reshape(-1), np.ascontiguousarray(right).reshape(-1))
+    first = place, float(left[place]), float(right[place])
+    return Difference(name, formats, left.size, codes, count, first, sums.error.sqnr)
+
+
+def _format(x: Any) -> str:
+    return described(x.spec) if isinstance(x, QTensor) else str(x.dtype.name)
+
+
+def _values(x: Any) -> Array:
+    """As float32, or float64 where that is it, and for integers."""
+    if isinstance(x, QTensor):
+        return cast(Array, x.decoded())
+    if x.dtype.kind in "iub":
+        return cast(Array, x.astype(np.float64))
+    if x.dtype.kind == "c":
+        raise NumericsError(f"{x.dtype.name} is not compared")
+    return cast(Array, x.astype(np.float64 if x.dtype.name == "float64" else np.float32))

@@ -1,0 +1,178 @@
+"""What a checkpoint has: one safetensors file, or a folder of shards with the index of Hugging Face's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from numerics.backends.paths import path_of
+from numerics.files.header import KEY
+from numerics.files.json_members import Members
+from numerics.files.safetensors import Entry, Reader, header_bytes
+from numerics.formats.errors import NumericsError, said
+
+INDEX = "model.safetensors.index.json"
+ENDING = ".safetensors"
+LONGEST_INDEX = 1 << 28  # bytes
+WEIGHTS = re.compile(r".*(\.(safetensors|bin|pth|pt|gguf|onnx|h5|msgpack|ot)|\.index\.json)", re.DOTALL)
+"""What is not copied beside the shards: other forms of the same weights, and their indexes."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a checkpoint, as it was when it was looked at.  header: the SHA-256 of its header."""
+
+    name: str
+    path: Path
+    entries: Mapping[str, Entry]
+    status: os.stat_result
+    header: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file."""
+        return self.status.st_size
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        """What a journal knows it by."""
+        return {"bytes": self.nbytes, "mtime_ns": self.status.st_mtime_ns, "header": self.header}
+
+    def open(self) -> Reader:
+        """A reader; raises NumericsError where the file is another than it was."""
+        reader = Reader(self.path)
+        reader.check_unchanged(self.status)
+        return reader
+
+
+class Source:
+    """A checkpoint: its shards, all tensors by name, and the files that lie beside them.
+
+    path: of a .safetensors file, of an index, or of a folder with either.  own: shards that this package
+    quantized are taken too.  Only headers are read.  Raises NumericsError, naming the file, for a shard that
+    is missing, damaged or quantized already, and for an index that contradicts the shards: it says of each
+    tensor which file has it, and they have no others.
+
+    >>> import numerics as nx, numpy as np, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nx.save({"w": np.ones((2, 32), np.float32)}, f"{folder}/model.safetensors")
+    ...     Source(folder).entries["w"].shape
+    (2, 32)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, own: bool = False) -> None:
+        self.own = own
+        came = path_of(path)
+        self.index: Path | None = None
+        if came.name.endswith(".index.json"):
+            self.index, came = came, came.parent
+        self.path, self.folder = came, came.is_dir()
+        names = self._names() if self.folder else None
+        files = [came] if names is None else [came / name for name in sorted(set(names.values()))]
+        self.shards = tuple(_shard(file, own) for file in files)
+        self.shard_of: dict[str, Shard] = {}
+        for shard in self.shards:
+            self._take(shard, names or {})
+        if self.index is not None:
+            self._check_index(names or {})
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """All tensors, by name."""
+        return {name: shard.entries[name] for name, shard in self.shard_of.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.nbytes for shard in self.shards)
+
+    @property
+    def beside(self) -> list[Path]:
+        """What is copied: the files of the folder that hold no weights, but hidden ones."""
+        if not self.folder:
+            return []
+        found = sorted(entry for entry in self.path.iterdir() if entry.is_file())
+        return [file for file in found if not file.name.startswith(".") and not WEIGHTS.fullmatch(file.name)]
+
+    def _names(self) -> dict[str, str]:
+        """Which file has which tensor, as the index says; without one, of the only file, nothing."""
+        try:
+            files = sorted(entry.name for entry in self.path.iterdir())
+        except OSError as wrong:
+            raise NumericsError(f"cannot read {self.path}: {wrong.strerror or wrong}") from wrong
+        if self.index is None:
+            indexes = [name for name in files if name.endswith(f"{ENDING}.index.json")]
+            if len(indexes) > 1 and INDEX not in indexes:
+                raise NumericsError(
+                    f"{self.path} has several indexes: {', '.join(indexes)}; name one of them"
+                )
+            if indexes:
+                self.index = self.path / (INDEX if INDEX in indexes else indexes[0])
+        if self.index is not None:
+            return _weight_map(self.index)
+        shards = [name for name in files if name.endswith(ENDING) and not name.startswith(".")]
+        if len(shards) != 1:
+            what = f"{len(shards)} .safetensors files and no index" if shards else "no .safetensors file"
+            raise NumericsError(f"{self.path} has {what}; name a file, or a folder with {INDEX}")
+        return {"": shards[0]}
+
+    def _take(self, shard: Shard, names: Mapping[str, str]) -> None:
+        for name in shard.entries:
+            if name in self.shard_of:
+                raise NumericsError(f"{name!r} is in {self.shard_of[name].path} and in {shard.path}")
+            if self.index is not None and names.get(name) != shard.name:
+                told = f"says it is in {names[name]}" if name in names else "does not name it"
+                raise NumericsError(f"{self.index} lies: {name!r} is in {shard.name}, and it {told}")
+            self.shard_of[name] = shard
+
+    def _check_index(self, names: Mapping[str, str]) -> None:
+        for name, file in names.items():
+            if name not in self.shard_of:
+                raise NumericsError(f"{self.index} lies: {name!r} should be in {file}, which lacks it")
+
+
+def _shard(path: Path, own: bool) -> Shard:
+    reader = Reader(path)
+    if KEY in reader.metadata and not own:
+        raise NumericsError(f"{path} was quantized already; give the original")
+    text = header_bytes(reader.entries, reader.metadata)
+    return Shard(path.name, path, reader.entries, reader.status, hashlib.sha256(text).hexdigest())
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """What an index says; raises NumericsError where it says something else than names of files."""
+    try:
+        if index.stat().st_size > LONGEST_INDEX:
+            raise NumericsError(f"{index} is longer than {LONGEST_INDEX} bytes")
+        text = index.read_text(encoding="utf-8")
+        found: dict[str, str] = {}
+        told = Members(text)
+        for key in told.names():
+            if key == "weight_map":
+                found = dict(told.members(Members.text))
+            else:
+                told.value()
+        told.end()
+    except OSError as wrong:
+        raise NumericsError(f"cannot read {index}: {wrong.strerror or wrong}") from wrong
+    except ValueError as wrong:  # of the text, or of its encoding
+        raise NumericsError(f"{index} is no index: {wrong}") from None
+    if not found:
+        raise NumericsError(f"{index} is no index: it has no weight_map")
+    for name, file in found.items():
+        if Path(file).name != file or not file.endswith(ENDING):
+            raise NumericsError(f"{index} says that {said(name)} is in {said(file)}, which is no shard here")
+    return found
+
+
+def index_of(places: Mapping[str, str], nbytes: int) -> bytes:
+    """The text of an index: which file has which tensor, and the bytes of all tensors."""
+    facts = {"metadata": {"total_size": nbytes}, "weight_map": dict(sorted(places.items()))}
+    return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()

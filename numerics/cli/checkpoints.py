@@ -1,0 +1,130 @@
+"""`numerics convert`, `inspect` and `compare`: checkpoints of any kind."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from numerics.cli.words import as_json, examples, json_of, quietly
+from numerics.view.bar import bar
+from numerics.view.screen import Screen, after, deliver, draw, tell
+from numerics.view.table import EMPTY, Column, Table, name_column, text_column
+from numerics.view.text import figure
+
+if TYPE_CHECKING:
+    from numerics.checkpoints.looking import Comparison, Difference, Look
+
+TARGETS = ("numerics", "safetensors", "compressed-tensors", "gguf")
+
+
+@click.command(
+    "convert",
+    help="""Write a checkpoint of any kind as another kind, without rounding a number.
+
+    MODEL: .safetensors (of anybody), a folder of shards, GGUF, .pth or .bin, ONNX.  What the kind of OUT
+    does not have is refused, and nothing is dequantized to make it fit.
+    """
+    + examples(
+        "numerics convert model.gguf out.safetensors", "numerics convert OURS OUT --to compressed-tensors"
+    ),
+)
+@click.argument("model")
+@click.argument("out")
+@click.option("--to", type=click.Choice(TARGETS), default="numerics", show_default=True, help="What OUT is.")
+@quietly
+def convert_command(model: str, out: str, to: str, quiet: bool) -> None:
+    from numerics.checkpoints.converting import convert
+
+    with bar(quiet, in_bytes=False) as shown:
+        found = convert(model, out, to, progress=shown.update)
+    if not quiet:
+        with after(f"{out} is written"):
+            tell(f"{out}: {found}")
+            for name, why in found.left.items():
+                tell(f"left as it was, {name}: {why}")
+
+
+@click.command(
+    "inspect",
+    help="Say what each tensor of a checkpoint of any kind is, and what is odd about it."
+    + examples("numerics inspect model.safetensors", "numerics inspect model.gguf --json"),
+)
+@click.argument("model")
+@as_json
+def inspect_command(model: str, as_json: bool) -> None:
+    from numerics.checkpoints.looking import inspect
+
+    looks = list(inspect(model))
+    if as_json:
+        deliver(json_of([asdict(look) for look in looks]) + "\n")
+        return
+    screen = Screen.of(sys.stdout)
+    table = _looks(looks)
+    draw([*table.lines(screen), *(f"{look.name}: {'; '.join(look.odd)}" for look in looks if look.odd)])
+
+
+def _looks(looks: list[Look]) -> Table:
+    table = Table([name_column("tensor", least=24), text_column("shape"), text_column("format"),
+                   Column("bits"), Column("amax", spare=1), Column("scales", spare=2),
+                   Column("bytes")])  # fmt: skip
+    for look in looks:
+        scales = EMPTY if look.scales is None else f"{figure(look.scales[0])} .. {figure(look.scales[1])}"
+        amax = EMPTY if look.amax is None else figure(look.amax)
+        shape = "x".join(map(str, look.shape)) or "number"
+        table.add(look.name, shape, look.format, figure(look.bits, 8), amax, scales, str(look.nbytes))
+    total = sum(look.nbytes for look in looks)
+    table.totals = [[f"{len(looks)} tensors", "", "", "", "", "", str(total)]]
+    return table
+
+
+@click.command(
+    "compare",
+    help="Say what differs between two checkpoints of any kinds.  Exit code 1 where anything does."
+    + examples("numerics compare model.safetensors out.safetensors"),
+)
+@click.argument("first")
+@click.argument("second")
+@as_json
+def compare_command(first: str, second: str, as_json: bool) -> int:
+    from numerics.checkpoints.looking import compare
+
+    found = compare(first, second)
+    if as_json:
+        deliver(json_of({**asdict(found), "same": found.same}) + "\n")
+        return 0 if found.same else 1
+    lines = _comparison(found)
+    draw(lines or [f"{len(found.tensors)} tensors, all the same"])
+    return 0 if found.same else 1
+
+
+def _comparison(found: Comparison) -> list[str]:
+    differing = [one for one in found.tensors if not one.same]
+    table = Table([name_column("tensor", least=24), text_column("first"), text_column("second"),
+                   Column("codes"), Column("values"), Column("SQNR dB"),
+                   text_column("first place", spare=1)])  # fmt: skip
+    for one in differing:
+        table.add(one.name, *one.formats, _count(one.codes), _count(one.values), _sqnr(one), _place(one))
+    lines = list(table.lines(Screen.of(sys.stdout))) if differing else []
+    for where, names in (("first", found.only_first), ("second", found.only_second)):
+        lines += [f"only in the {where}: {name}" for name in names]
+    return lines
+
+
+def _count(count: int | None) -> str:
+    return EMPTY if count is None else f"{count:d}"
+
+
+def _sqnr(one: Difference) -> str:
+    return EMPTY if one.why else f"{one.sqnr:.2f}"
+
+
+def _place(one: Difference) -> str:
+    if one.why:
+        return one.why
+    if one.first is None:
+        return EMPTY
+    place, left, right = one.first
+    return f"{list(place)}: {figure(left)}, {figure(right)}"

@@ -1,0 +1,135 @@
+"""`numerics quantize`: the request of its options, the decisions before, the report after."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from numerics.cli.files import job_options, quantize_options, report_json, say_report, spec_arguments
+from numerics.cli.words import as_json, check_seed, examples, format_of, json_of, quietly
+from numerics.formats.errors import NumericsError
+from numerics.view.bar import bar
+from numerics.view.screen import after, deliver, say, say_beside
+
+if TYPE_CHECKING:
+    from numerics.checkpoints.deciding import Request
+    from numerics.checkpoints.job import JobReport
+    from numerics.checkpoints.source import Source
+    from numerics.model.plan import Plan
+
+UNITS = {"": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+OF_FORMATS = ("scheme", "group_size", "axis", "asymmetric", "scale_type")
+OF_JOBS = ("plan_file", "save_plan", "dry_run", "errors", "max_memory", "seed", "include", "exclude")
+
+
+@click.command(
+    "quantize",
+    help="""Write the weights of MODEL, a .safetensors file or a folder of shards, in a format.
+
+    Float tensors of two and more dimensions are quantized, all others copied; rules say otherwise.  OUT
+    appears when it is whole; a folder's shards one by one, and the same command goes on where one was
+    stopped.  Under torchrun, ranks share the shards.  The report: bits a value with the scales,
+    signal to noise in dB and the largest error of the values that were finite, and how many are NaN or Inf
+    where there are any.
+    """
+    + examples(
+        "numerics quantize model.safetensors out.safetensors --dtype mxfp4",
+        "numerics quantize m.safetensors q.safetensors --dtype int4 --group-size 128",
+        "numerics quantize FOLDER OUT --dtype mxfp4 --dtype 're:.*lm_head.*=none' --dry-run",
+    ),
+)
+@click.argument("model")
+@click.argument("out")
+@quantize_options
+@job_options
+@as_json
+@quietly
+def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
+    from numerics.checkpoints import Source, decide
+    from numerics.checkpoints.job import Options, quantize
+    from numerics.checkpoints.ranks import Ranks
+
+    check_seed(options["rounding"], options["seed"])
+    job = {name: options.pop(name) for name in OF_JOBS}
+    ranks = Ranks.of_environment()
+    quiet = quiet or ranks.rank > 0
+    source = Source(model)
+    request = _request(source, options, job)
+    if job["dry_run"] or job["save_plan"] or (source.folder and not quiet and not as_json):
+        _tell_plan(decide(source, request).plan, job, as_json, quiet)
+    if job["dry_run"]:
+        return
+    with bar(quiet) as shown:
+        told = None if quiet or as_json or shown.screen is not None or not source.folder else _tell_shard
+        report = quantize(source, out, request, Options(
+            job["seed"], memory(job["max_memory"]), job["errors"], ranks, shown.update, told,
+        ))  # fmt: skip
+    if ranks.rank == 0:
+        _say(report, out, as_json, quiet)
+
+
+def _tell_plan(plan: Plan, job: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    """What is decided: into a file where one is named, and to whoever reads."""
+    if job["save_plan"]:
+        plan.save(job["save_plan"])
+    if as_json and job["dry_run"]:
+        deliver(json_of(plan.as_dict()) + "\n")
+    elif not quiet and not as_json:
+        say(*str(plan).splitlines())
+
+
+def _say(report: JobReport, out: str, as_json: bool, quiet: bool) -> None:
+    with after(f"{out} is written"):
+        if as_json:
+            found = report_json(report)
+            found["total"] |= {"shards": report.shards, "resumed": report.resumed}
+            deliver(json_of(found) + "\n")
+        elif not quiet:
+            say_report(report)
+
+
+def _tell_shard(name: str, done: int, total: int) -> None:
+    say_beside(f"{done} of {total} shards: {name}")
+
+
+def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Request:
+    """What is asked for; raises NumericsError where nothing is, or options that belong to no format."""
+    from numerics.checkpoints.deciding import Request, planned, rules_of_texts
+    from numerics.files.selection import says_no_axis
+    from numerics.model.plan import Plan
+    from numerics.tensor.spec import QuantSpec
+
+    usual, rules = rules_of_texts(options.pop("dtypes"))
+    if usual is None and not rules and job["plan_file"] is None:
+        raise NumericsError(
+            "Missing option '--dtype': a format such as mxfp4 (`numerics formats`), a rule, or --plan"
+        )
+    spec, free = None, True
+    if usual is not None:
+        found = spec_arguments(**options, dtype=format_of(usual))
+        scheme = found.get("scheme")
+        free = "axis" not in found and (scheme is None or says_no_axis(scheme))
+        spec = QuantSpec(found.pop("dtype"), **found)
+    elif given := [
+        name for name in ("scheme", "group_size", "axis", "asymmetric", "scale_type") if options[name]
+    ]:
+        raise NumericsError(
+            f"--{given[0].replace('_', '-')} belongs to the format of all, and there is none; "
+            "give --dtype FORMAT too, or PATTERN=FORMAT:SCHEME"
+        )
+    request = Request(spec, rules, None, job["include"], job["exclude"], free)
+    return request if job["plan_file"] is None else planned(request, Plan.load(job["plan_file"]), source)
+
+
+def memory(text: str) -> int:
+    """Bytes of a text such as 64MB, 1.5GiB or 100000; raises NumericsError for another.
+
+    >>> memory("64MB"), memory("1.5 GiB")
+    (64000000, 1610612736)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
+    if match is None or match[2].lower() not in UNITS or len(text) > 20:
+        raise NumericsError(f"--max-memory {text!r} is no size; allowed: 64MB, 1.5GiB, bytes")
+    return int(float(match[1]) * UNITS[match[2].lower()])

@@ -1,0 +1,144 @@
+"""From any kind to any other: the values stay, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import torch
+
+import numerics as nx
+from numerics.checkpoints import Request, quantize
+from numerics.checkpoints.converting import convert
+from numerics.checkpoints.loading import load
+from numerics.files.safetensors import Reader
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
+
+RNG = np.random.default_rng(11)
+HALF = {"scheme": "per_group(32)", "scale_type": "float16"}
+FORMATS = {
+    "safetensors": ["mxfp4", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e4m3", "mxfp8_e5m2", "nvfp4", "fp8_e4m3"],
+    "numerics": ["mxfp4", "mx6", "mx9", "nvfp4", "int3", "fp6_e2m3", "int16", "mxfp8_e5m2"],
+    "compressed-tensors": ["mxfp4", "mxfp6_e2m3", "mxfp8_e4m3", "nvfp4", "fp8_e4m3", "int8", "int4"],
+    "gguf": ["mxfp4", "nvfp4"],
+}
+CASES = [(to, nx.QuantSpec(name)) for to, names in FORMATS.items() for name in names]
+CASES += [("gguf", nx.QuantSpec(name, **HALF)) for name in ("int8", "int4")]
+CASES += [("compressed-tensors", nx.QuantSpec("int4", scheme="per_group(32)", symmetric=False))]
+
+
+@pytest.mark.parametrize(("to", "spec"), CASES)
+def test_the_values_stay_there_and_back(tmp_path, to, spec):
+    x = RNG.standard_normal((16, 128)).astype(np.float32)
+    given = {"l.weight": nx.quantize(x, spec), "b": np.ones(3, np.float32)}
+    first, there, back = (tmp_path / name for name in ("a.safetensors", "there", "back.safetensors"))
+    nx.save(given, first)
+    found = convert(first, there, to)
+    assert (found.quantized, found.plain, found.left) == (["l.weight"], ["b"], {})
+    came = load(there)
+    assert came.keys() == given.keys()
+    q = came["l.weight"]
+    assert q.format is spec.dtype
+    assert q.codes.tobytes() == given["l.weight"].codes.tobytes()
+    if spec.dtype is nx.nvfp4 and to == "compressed-tensors":  # which has the inverse of the tensor scale
+        assert q.scale.tobytes() == given["l.weight"].scale.tobytes()
+    else:
+        assert_same_bits(q.dequantize("float32"), given["l.weight"].dequantize())
+    convert(there, back if to != "compressed-tensors" else tmp_path / "folder", "numerics")
+
+
+def test_a_format_that_the_target_lacks_is_refused_and_nothing_written(tmp_path):
+    x = RNG.standard_normal((16, 128)).astype(np.float32)
+    for to, spec in (
+        ("safetensors", "mx6"),
+        ("gguf", "mx6"),
+        ("compressed-tensors", "mx9"),
+        ("gguf", "int8"),
+    ):
+        nx.save({"l.weight": nx.quantize(x, spec)}, tmp_path / "a.safetensors")
+        out = tmp_path / f"{to}-{spec}"
+        with pytest.raises(nx.NumericsError, match=r"l\.weight"):
+            convert(tmp_path / "a.safetensors", out, to)
+        assert not out.exists() or contents(out) == {}
+
+
+def test_what_stays_codes_is_copied_as_it_is(tmp_path):
+    tensors = {"l.weight": np.zeros((64, 64), np.int8), "l.weight_scale": np.ones((3, 5), np.float32)}
+    nx.save(tensors, tmp_path / "a.safetensors")
+    found = convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert "of no scheme" in found.left["l.weight"]
+    a, b = (Reader(tmp_path / f"{name}.safetensors") for name in "ab")
+    assert {name: a.raw(name).tobytes() for name in a.entries} == {n: b.raw(n).tobytes() for n in b.entries}
+    with pytest.raises(nx.NumericsError, match="stays codes and cannot be stored"):
+        convert(tmp_path / "a.safetensors", tmp_path / "c", "compressed-tensors")
+
+
+def test_a_folder_of_shards_becomes_one_with_its_index(tmp_path):
+    model = write_shards(tmp_path / "model", tensors_of(1), 3)
+    quantize(model, tmp_path / "q", Request(nx.QuantSpec("mxfp4"), {"lm_head": None}))
+    convert(tmp_path / "q", tmp_path / "ct", "compressed-tensors")
+    index = json.loads((tmp_path / "ct" / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    assert index["model.layers.0.self_attn.q_proj.weight_packed"]
+    config = json.loads((tmp_path / "ct" / "config.json").read_text(encoding="utf-8"))
+    assert config["quantization_config"]["format"] == "mxfp4-pack-quantized"
+    assert config["quantization_config"]["ignore"] == ["lm_head", "model.layers.0.input_layernorm"]
+    ours, theirs = load(tmp_path / "q"), load(tmp_path / "ct")
+    assert ours.keys() == theirs.keys()
+    for name, x in ours.items():
+        if isinstance(x, nx.QTensor):
+            assert_same_bits(theirs[name].dequantize("float32"), x.dequantize())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("spec", ["mxfp4", "int8:per_channel(0)", "fp8_e4m3:per_channel(0)"])
+def test_transformers_loads_what_a_job_made_of_its_folder(tmp_path, spec):
+    """File to file: no model is made here, and from_pretrained finds the values of the QTensors."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("compressed_tensors")
+    from tests.helpers.transformers import bert, quiet
+
+    model = bert()
+    model.save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    name, _, scheme = spec.partition(":")
+    asked = Request(
+        nx.QuantSpec(name, scheme=scheme) if scheme else nx.QuantSpec(name), {"*embeddings*": None}
+    )
+    quantize(tmp_path / "model", tmp_path / "q", asked)
+    convert(tmp_path / "q", tmp_path / "ct", "compressed-tensors")
+    with quiet():
+        loaded = transformers.AutoModel.from_pretrained(tmp_path / "ct")
+    weights, due = dict(loaded.named_parameters()), load(tmp_path / "q", library="torch")
+    quantized = 0
+    for key, x in due.items():
+        if isinstance(x, nx.QTensor):
+            quantized += 1
+            assert torch.equal(weights[key].float(), x.dequantize().float()), key
+    assert quantized > 5
+
+
+def test_gguf_keeps_what_a_gguf_file_says(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(str(tmp_path / "a.gguf"), "llama")
+    writer.add_string("general.name", "mine")
+    x = RNG.standard_normal((4, 512)).astype(np.float32)
+    for name in ("MXFP4", "Q4_K"):
+        kind = gguf.GGMLQuantizationType[name]
+        data = (
+            gguf.quants.quantize(x, kind)
+            if name == "MXFP4"
+            else RNG.integers(0, 99, (4, 288)).astype(np.uint8)
+        )
+        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    convert(tmp_path / "a.gguf", tmp_path / "b.gguf", "gguf")
+    first, second = (gguf.GGUFReader(str(tmp_path / f"{name}.gguf")) for name in "ab")
+    assert second.fields["general.name"].contents() == "mine"
+    for a, b in zip(first.tensors, second.tensors, strict=True):
+        assert (a.name, a.tensor_type, bytes(a.data)) == (b.name, b.tensor_type, bytes(b.data))

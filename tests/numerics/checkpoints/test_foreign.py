@@ -1,0 +1,294 @@
+"""Weights of other tools as QTensors, judged by the tools themselves, or by what their own code computes."""
+
+from __future__ import annotations
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import numerics as nx
+from numerics import layouts
+from numerics.checkpoints.loading import load
+from numerics.files.checkpoint import quantize_file
+from numerics.files.safetensors import Entry, Reader, Writer
+from tests.helpers.bits import assert_same_bits
+
+torch = pytest.importorskip("torch")
+RNG = np.random.default_rng(7)
+E4M3 = np.uint8([code for code in range(256) if code & 0x7F != 0x7F])
+
+
+def halves(*shape):
+    return RNG.uniform(0.001, 0.01, shape).astype(np.float16)
+
+
+def written(path, tensors, config=None):
+    """A file of arrays; a pair says safetensors' type and the bytes."""
+    entries = {name: Entry(*x[:2]) if isinstance(x, tuple) else Entry(_kind(x), x.shape)
+               for name, x in tensors.items()}  # fmt: skip
+    with Writer(path, entries, {}) as writer:
+        for name, x in tensors.items():
+            writer.put(
+                name, 0, x[2] if isinstance(x, tuple) else np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+            )
+    if config is not None:
+        (path.parent / "config.json").write_text(
+            json.dumps({"quantization_config": config}), encoding="utf-8"
+        )
+    return path
+
+
+def _kind(x):
+    return {"float32": "F32", "float16": "F16", "uint8": "U8", "int32": "I32", "int64": "I64", "int8": "I8",
+            "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3"}[x.dtype.name]  # fmt: skip
+
+
+def floats(x):
+    return np.asarray(x).astype(np.float32)
+
+
+# ---- MX and NVFP4 -----------------------------------------------------------------------------------
+
+
+def test_gpt_oss_blocks_have_the_values_that_transformers_makes_of_them(tmp_path):
+    mxfp4 = pytest.importorskip("transformers.integrations.mxfp4")
+    blocks = RNG.integers(0, 256, (3, 8, 2, 16)).astype(np.uint8)
+    scales = RNG.integers(100, 140, (3, 8, 2)).astype(np.uint8)
+    path = written(tmp_path / "a.safetensors", {"mlp.up_proj_blocks": blocks, "mlp.up_proj_scales": scales})
+    q = load(path)["mlp.up_proj"]
+    due = mxfp4._convert_moe_packed_tensors(
+        torch.from_numpy(blocks), torch.from_numpy(scales), dtype=torch.bfloat16
+    )
+    assert q.shape == (3, 8, 64)
+    assert np.array_equal(q.dequantize("float32"), due.float().numpy().transpose(0, 2, 1))
+    assert q.packed.tobytes() == blocks.tobytes()
+
+
+def test_every_code_and_every_scale_of_mxfp4(tmp_path):
+    """All 256 bytes of codes under all 256 scales."""
+    codes = np.tile(np.arange(256, dtype=np.uint8).reshape(1, 16, 16), (256, 1, 1)).reshape(256 * 16, 16)
+    scales = np.repeat(np.arange(256, dtype=np.uint8), 16).reshape(-1, 1)
+    path = written(tmp_path / "a.safetensors", {"l.weight_packed": codes, "l.weight_scale": scales})
+    q = load(path)["l.weight"]
+    blocks = nx.QTensor.from_parts("mxfp4", nx.fp4.unpack(codes.reshape(-1), (4096, 32)), scales)
+    assert_same_bits(q.dequantize("float32"), blocks.dequantize())
+    assert (q.packed.tobytes(), q.scale.tobytes()) == (codes.tobytes(), scales.tobytes())
+
+
+def test_nvfp4_of_modelopt_and_of_compressed_tensors(tmp_path):
+    packed = RNG.integers(0, 256, (32, 64)).astype(np.uint8)
+    scales = RNG.choice(E4M3[:126], (32, 8)).astype(np.uint8)
+    second = np.float32(0.003)
+    kinds = {
+        "l.weight": packed, "l.weight_scale": ("F8_E4M3", (32, 8), scales),
+        "l.weight_scale_2": second.reshape(()),
+        "m.weight_packed": packed, "m.weight_scale": ("F8_E4M3", (32, 8), scales),
+        "m.weight_global_scale": np.float32([1 / second]),
+    }  # fmt: skip
+    found = load(written(tmp_path / "a.safetensors", kinds))
+    assert found.keys() == {"l.weight", "m.weight"}
+    values = nx.fp4.decode(nx.fp4.unpack(packed.reshape(-1), (32, 8, 16)))
+    scale = nx.fp8_e4m3.decode(scales)[..., None] * second
+    assert_same_bits(found["l.weight"].dequantize("float32"), (values * scale).reshape(32, 128))
+    assert found["l.weight"].tensor_scale == float(second)
+    assert found["m.weight"].tensor_scale == float(np.float32(1) / np.float32(1 / second))
+
+
+def test_small_floats_of_safetensors_own_types(tmp_path):
+    pairs = {"F4": "mxfp4", "F6_E2M3": "mxfp6_e2m3", "F6_E3M2": "mxfp6_e3m2", "F8_E4M3": "mxfp8_e4m3",
+             "F8_E5M2": "mxfp8_e5m2"}  # fmt: skip
+    x = RNG.standard_normal((8, 64)).astype(np.float32)
+    tensors = {}
+    for kind, name in pairs.items():
+        q = nx.quantize(x, name)
+        tensors[f"{name}.weight"] = kind, (8, 64), q.packed
+        tensors[f"{name}.weight_scale"] = "F8_E8M0", (8, 2), q.scale
+    found = load(written(tmp_path / "a.safetensors", tensors))
+    for name in pairs.values():
+        assert_same_bits(found[f"{name}.weight"].dequantize("float32"), nx.fake_quantize(x, name))
+
+
+# ---- FP8 and int8 -----------------------------------------------------------------------------------
+
+
+def test_fp8_of_deepseek_is_kept_without_loss(tmp_path):
+    """Blocks of 128 x 128: every row has its own copy of their scales; all codes, edges that are short."""
+    codes = np.resize(E4M3, (200, 300))
+    scale = RNG.uniform(1e-4, 1e-2, (2, 3)).astype(np.float32)
+    tensors = {"l.weight": ("F8_E4M3", codes.shape, codes), "l.weight_scale_inv": scale}
+    q = load(written(tmp_path / "a.safetensors", tensors, {"weight_block_size": [128, 128]}))["l.weight"]
+    whole = np.repeat(np.repeat(scale, 128, axis=0), 128, axis=1)[:200, :300]
+    due = codes.view(ml_dtypes.float8_e4m3fn).astype(np.float32) * whole
+    assert_same_bits(q.dequantize(), due)
+    assert q.scheme == nx.per_group(128)
+    assert q.codes.tobytes() == codes.tobytes()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("shape", [(), (1,), (64, 1), (64,), (64, 2)])
+def test_fp8_and_int8_with_scales_of_every_scheme(tmp_path, kind, shape):
+    codes, ints = np.resize(E4M3, (64, 256)), RNG.integers(-128, 128, (64, 256)).astype(np.int8)
+    scale = RNG.uniform(0.001, 1, shape).astype(kind)
+    found = load(written(tmp_path / "a.safetensors", {
+        "f.weight": ("F8_E4M3", codes.shape, codes), "f.weight_scale": scale,
+        "i.weight": ints, "i.weight_scale": scale,
+    }))  # fmt: skip
+    wide = floats(scale).reshape(shape if len(shape) == 2 else (-1, 1))
+    wide = np.repeat(wide, 256 // wide.shape[1], axis=1)
+    for name, values in (("f", floats(codes.view(ml_dtypes.float8_e4m3fn))), ("i", floats(ints))):
+        q = found[f"{name}.weight"]
+        assert_same_bits(q.dequantize("float32"), values * wide)
+        assert q.original == np.dtype(kind).name
+
+
+# ---- integers in words --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("columns", [128, 160])
+def test_words_of_compressed_tensors(tmp_path, bits, symmetric, columns):
+    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    codes = RNG.integers(low, high + 1, (24, columns)).astype(np.int8)
+    zero = RNG.integers(low, high + 1, (24, columns // 32)).astype(np.int8)
+    scale = (RNG.uniform(0.01, 1, zero.shape)).astype(ml_dtypes.bfloat16)
+    tensors = {
+        "l.weight_packed": helpers.pack_to_int32(torch.from_numpy(codes), bits).numpy(),
+        "l.weight_shape": np.int64([24, columns]), "l.weight_scale": scale,
+        "l.weight_g_idx": np.arange(columns, dtype=np.int32) // 32,
+    }  # fmt: skip
+    if not symmetric:
+        packed = helpers.pack_to_int32(torch.from_numpy(zero), bits, packed_dim=0)
+        tensors["l.weight_zero_point"] = packed.contiguous().numpy()
+    q = load(written(tmp_path / "a.safetensors", tensors))["l.weight"]
+    moved = codes.astype(np.int32) - (0 if symmetric else np.repeat(zero, 32, axis=1))
+    assert_same_bits(q.dequantize("float32"), moved.astype(np.float32) * np.repeat(floats(scale), 32, axis=1))
+    assert q.spec.symmetric == symmetric
+    came = q.dequantize(torch.bfloat16) if hasattr(q, "device") else q.dequantize("bfloat16")
+    assert came.dtype.name == "bfloat16"
+
+
+def test_awq(tmp_path):
+    """AutoAWQ: value = (code - zero) * scale, [inputs, outputs]."""
+    codes, zero = RNG.integers(0, 16, (256, 64)), RNG.integers(0, 16, (2, 64))
+    scale = halves(2, 64)
+    tensors = {
+        "l.qweight": layouts.pack_words(codes.astype(np.uint8), "uint4", axis=1, order=layouts.AWQ),
+        "l.qzeros": layouts.pack_words(zero.astype(np.uint8), "uint4", axis=1, order=layouts.AWQ),
+        "l.scales": scale,
+    }  # fmt: skip
+    q = load(written(tmp_path / "a.safetensors", tensors, {"bits": 4, "group_size": 128}))["l.weight"]
+    due = (codes - np.repeat(zero, 128, axis=0)).astype(np.float32) * np.repeat(floats(scale), 128, axis=0)
+    assert q.shape == (64, 256)
+    assert_same_bits(q.dequantize("float32"), np.ascontiguousarray(due.T))
+    assert_same_bits(q.dequantize(), np.ascontiguousarray(due.T.astype(np.float16)))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("version", ["gptq", "gptq_v2"])
+def test_gptq(tmp_path, bits, version):
+    """AutoGPTQ: words along the inputs, zero points less one in version 1."""
+    codes, zero = RNG.integers(0, 1 << bits, (256, 64)), RNG.integers(1, 1 << bits, (4, 64))
+    scale, d = halves(4, 64), f"uint{bits}"
+    stored = zero - (version == "gptq")
+    tensors = {
+        "l.qweight": layouts.pack_words(codes.astype(np.uint8), d, axis=0),
+        "l.qzeros": layouts.pack_words(stored.astype(np.uint8), d, axis=1), "l.scales": scale,
+        "l.g_idx": np.arange(256, dtype=np.int32) // 64,
+    }  # fmt: skip
+    config = {"bits": bits, "checkpoint_format": version}
+    q = load(written(tmp_path / "a.safetensors", tensors, config))["l.weight"]
+    due = (codes - np.repeat(zero, 64, axis=0)).astype(np.float32) * np.repeat(floats(scale), 64, axis=0)
+    assert_same_bits(q.dequantize("float32"), np.ascontiguousarray(due.T))
+
+
+# ---- what stays as it is --------------------------------------------------------------------------------
+
+LEFT = {
+    "an order of activations": ({
+        "l.qweight": np.zeros((32, 64), np.int32), "l.qzeros": np.zeros((2, 8), np.int32),
+        "l.scales": np.ones((2, 64), np.float16),
+        "l.g_idx": np.arange(256, dtype=np.int32)[::-1].copy() // 128,
+    }, {"bits": 4}, "activation order"),
+    "three bits": ({
+        "l.qweight": np.zeros((24, 64), np.int32), "l.qzeros": np.zeros((2, 6), np.int32),
+        "l.scales": np.ones((2, 64), np.float16),
+    }, {"bits": 3}, "its codes have 3 bits"),
+    "a zero point beyond": ({
+        "l.qweight": np.zeros((32, 64), np.int32), "l.qzeros": np.full((2, 8), -1, np.int32),
+        "l.scales": np.ones((2, 64), np.float16),
+    }, {"bits": 4}, "a zero point beyond the codes"),
+    "scales of no scheme": ({
+        "l.weight": ("F8_E4M3", (64, 64), np.zeros((64, 64), np.uint8)),
+        "l.weight_scale": np.ones((3, 5), np.float32),
+    }, None, "are of no scheme"),
+    "inputs that are scaled": ({
+        "l.weight": np.zeros((64, 64), np.int8), "l.weight_scale": np.ones((64, 1), np.float32),
+        "l.pre_quant_scale": np.ones(64, np.float32),
+    }, None, "inputs are multiplied"),
+    "no tensor scale": ({
+        "l.weight": np.zeros((64, 32), np.uint8),
+        "l.weight_scale": ("F8_E4M3", (64, 4), np.zeros((64, 4), np.uint8)),
+    }, None, "its tensor scale is not there"),
+    "five bits in words": ({
+        "l.weight_packed": np.zeros((64, 10), np.int32), "l.weight_shape": np.int64([64, 64]),
+        "l.weight_scale": np.ones((64, 1), np.float32),
+    }, {"num_bits": 5}, "have 5 bits"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_is_no_qtensor_stays_as_it_is_and_it_is_said(tmp_path, name):
+    tensors, config, why = LEFT[name]
+    path = written(tmp_path / "a.safetensors", tensors, config)
+    with pytest.warns(nx.formats.errors.NumericsWarning, match=why):
+        found = load(path)
+    assert not any(isinstance(x, nx.QTensor) for x in found.values())
+
+
+def test_a_checkpoint_of_ours_comes_back(tmp_path):
+    x = {"a": RNG.standard_normal((8, 64)).astype(np.float32), "b": np.ones(3, np.float32)}
+    nx.save(x, tmp_path / "m.safetensors")
+    quantize_file(tmp_path / "m.safetensors", tmp_path / "q.safetensors", "mx6")
+    found = load(tmp_path / "q.safetensors")
+    assert_same_bits(found["a"].dequantize(), nx.fake_quantize(x["a"], "mx6"))
+    assert load(tmp_path / "q.safetensors", library="torch")["a"].shape == (8, 64)
+
+
+def test_numbers_in_pickles_and_onnx_models(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    x = RNG.standard_normal((4, 8)).astype(np.float32)
+    torch.save({"model": {"w": torch.from_numpy(x), "h": torch.ones(2, dtype=torch.bfloat16)}, "step": 3},
+               tmp_path / "a.pth")  # fmt: skip
+    assert load(tmp_path / "a.pth")["w"].tobytes() == x.tobytes()
+    graph = onnx.helper.make_graph([], "g", [], [], [onnx.numpy_helper.from_array(x, "w")])
+    onnx.save(onnx.helper.make_model(graph, producer_name="test"), tmp_path / "a.onnx")
+    assert load(tmp_path / "a.onnx")["w"].tobytes() == x.tobytes()
+
+
+class Evil:
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch /tmp/this-was-executed",)
+
+
+def test_a_pickle_that_would_execute_something_is_refused(tmp_path):
+    torch.save({"w": Evil()}, tmp_path / "a.pth")
+    with pytest.raises(nx.NumericsError, match=r"cannot read .*a.pth: torch.load"):
+        load(tmp_path / "a.pth")
+
+
+def test_the_reader_that_wrote_these_files_is_safetensors_own(tmp_path):
+    """What `written` writes is what the format's library writes."""
+    x = {"a": halves(3, 4)}
+    save_file(x, tmp_path / "a.safetensors")
+    written(tmp_path / "b.safetensors", x)
+    assert (
+        Reader(tmp_path / "a.safetensors").raw("a").tobytes()
+        == Reader(tmp_path / "b.safetensors").raw("a").tobytes()
+    )

@@ -1,0 +1,143 @@
+"""GGUF files against the gguf package: read as it reads them, written so that it reads them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gguf")
+import gguf
+
+import numerics as nx
+from numerics.checkpoints.gguf_file import NUMBERS, TYPES, GGUFFile, GGUFWriter, value_of_text
+from numerics.checkpoints.loading import load
+from numerics.interop import to_gguf
+from tests.helpers.bits import assert_same_bits
+
+RNG = np.random.default_rng(3)
+DECODED = [
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q4_K",
+    "Q6_K",
+    "Q2_K",
+    "Q3_K",
+    "Q5_K",
+    "IQ4_NL",
+    "IQ4_XS",
+    "TQ1_0",
+    "TQ2_0",
+]
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file that the package wrote, of every type, with values of all kinds."""
+    path = tmp_path / "a.gguf"
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_string("general.name", "näme")
+    writer.add_array("tokenizer.ggml.tokens", ["a", "b", "c"] * 50)
+    writer.add_array("numbers", [1, 2, 3])
+    writer.add_float32("rope", 0.5)
+    tensors = {"F32": RNG.standard_normal((3, 64)).astype(np.float32), "F16": np.ones((2, 5), np.float16),
+               "I32": np.arange(6, dtype=np.int32)}  # fmt: skip
+    for name, x in tensors.items():
+        writer.add_tensor(name, x)
+    x = RNG.standard_normal((4, 512)).astype(np.float32)
+    for name in ("Q8_0", "Q4_0", "MXFP4"):
+        kind = gguf.GGMLQuantizationType[name]
+        tensors[name] = gguf.quants.quantize(x, kind)
+        writer.add_tensor(name, tensors[name], raw_dtype=kind)
+    for name in DECODED:
+        kind = gguf.GGMLQuantizationType[name]
+        _, values, size = TYPES[NUMBERS[name]]
+        tensors[name] = RNG.integers(0, 120, (4, 512 // values * size)).astype(np.uint8)
+        writer.add_tensor(name, tensors[name], raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path, tensors
+
+
+def test_every_type_has_the_sizes_of_the_package():
+    for number, (name, values, size) in TYPES.items():
+        kind = gguf.GGMLQuantizationType(number)
+        assert (kind.name, *gguf.GGML_QUANT_SIZES[kind]) == (name, values, size)
+
+
+@pytest.mark.filterwarnings("ignore:.*stay codes")
+def test_a_file_is_read_as_the_package_reads_it(file):
+    path, tensors = file
+    found = load(path)
+    assert found.keys() == tensors.keys()
+    for tensor in gguf.GGUFReader(str(path)).tensors:
+        kind, came = tensor.tensor_type, found[tensor.name]
+        if tensor.name in ("F32", "F16", "I32"):
+            assert came.tobytes() == tensors[tensor.name].tobytes()
+            assert came.shape == tensors[tensor.name].shape
+            continue
+        with np.errstate(all="ignore"):
+            due = gguf.quants.dequantize(np.array(tensor.data), kind)
+        assert isinstance(came, nx.QTensor) == (tensor.name not in DECODED)
+        ours = came.dequantize() if isinstance(came, nx.QTensor) else came
+        assert_same_bits(ours + np.float32(0), due + np.float32(0))  # ggml reads MXFP4's -0 as 0
+
+
+def test_what_is_written_is_read_by_the_package(tmp_path):
+    x = RNG.standard_normal((4, 128)).astype(np.float32)
+    q = nx.quantize(x, "nvfp4")
+    path = tmp_path / "a.gguf"
+    head = 1, value_of_text("general.architecture", "llama")
+    with GGUFWriter(
+        path, head, {"w.weight": ("NVFP4", (4, 128)), "w.scale": ("F32", (1,)), "b": ("F32", (4, 128))}
+    ) as writer:
+        writer.put("b", x)
+        writer.put("w.weight", to_gguf(q))
+        writer.put("w.scale", np.float32([q.tensor_scale]))
+    reader = gguf.GGUFReader(str(path))
+    assert reader.fields["general.architecture"].contents() == "llama"
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    assert np.array(tensors["b"].data).tobytes() == x.tobytes()
+    assert np.array(tensors["w.weight"].data).tobytes() == to_gguf(q).tobytes()
+    found = load(path)
+    assert found.keys() == {"w.weight", "b"}
+    assert_same_bits(found["w.weight"].dequantize(), q.dequantize())
+
+
+def test_the_head_of_a_file_is_kept_byte_for_byte(file, tmp_path):
+    path, _ = file
+    opened = GGUFFile(path)
+    with GGUFWriter(tmp_path / "b.gguf", opened.head(), {"x": ("F32", (2,))}) as writer:
+        writer.put("x", np.ones(2, np.float32))
+    first, second = (gguf.GGUFReader(str(p)) for p in (path, tmp_path / "b.gguf"))
+    names = [name for name in first.fields if not name.startswith("GGUF.")]
+    assert [name for name in second.fields if not name.startswith("GGUF.")] == names
+    for name in names:
+        assert first.fields[name].contents() == second.fields[name].contents()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_files_are_refused_in_words(file, tmp_path, seed):
+    """Bytes changed in what a file says of itself, and files cut short: errors of ours, or tensors."""
+    path, _ = file
+    data, rng = path.read_bytes(), np.random.default_rng(seed)
+    end = GGUFFile(path)._begin
+    out = tmp_path / "b.gguf"
+    refused = 0
+    for _ in range(250):
+        damaged = bytearray(data if rng.random() < 0.8 else data[: rng.integers(1, len(data))])
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(0, min(end, len(damaged))))
+            damaged[at] = int(rng.choice([0, 1, 0x7F, 0xFF, int(rng.integers(256))]))
+        out.write_bytes(damaged)
+        with suppress(nx.NumericsError):
+            opened = GGUFFile(out)
+            for name in opened.entries:
+                opened.raw(name)
+            refused -= 1
+        refused += 1
+    assert refused > 50

@@ -1,0 +1,329 @@
+"""Folders of shards as one job: the same bytes whoever does it, and nothing begun twice or lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.checkpoints import Request, Source, job, quantize
+from numerics.checkpoints.job import Options
+from numerics.checkpoints.ranks import Ranks
+from numerics.files.checkpoint import quantize_file
+from numerics.files.safetensors import Reader
+from tests.helpers.children import LIMIT
+from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
+
+NVFP4 = Request(nx.QuantSpec("nvfp4"), {"lm_head": None})
+CODE = """
+import sys, numerics as nx
+from numerics.checkpoints import Request, quantize
+from numerics.checkpoints.job import Options
+from numerics.checkpoints.ranks import Ranks
+quantize(sys.argv[1], sys.argv[2], Request(nx.QuantSpec("nvfp4"), {"lm_head": None}),
+         Options(ranks=Ranks.of_environment(), finished=lambda *told: print(*told, flush=True)))
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("source") / "model", tensors_of(3), 6)
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """What one process makes of it."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    quantize(model, out, NVFP4)
+    return contents(out)
+
+
+@contextmanager
+def started(model, out, rank=0, world=1):
+    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "NUMERICS_NUM_THREADS": "1"}
+    child = subprocess.Popen([sys.executable, "-c", CODE, str(model), str(out)], env=environment,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate(timeout=LIMIT)
+
+
+def loaded(folder):
+    found = {}
+    for shard in sorted(folder.glob("*.safetensors")):
+        found |= nx.load(shard)
+    return found
+
+
+def test_a_folder_becomes_a_folder_that_says_where_all_is(model, tmp_path):
+    report = quantize(model, tmp_path / "out", NVFP4)
+    assert report.shards == 6
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*os.listdir(model), "numerics_job.json"])
+    index = json.loads((tmp_path / "out" / INDEX).read_text(encoding="utf-8"))
+    total = 0
+    for shard in (tmp_path / "out").glob("*.safetensors"):
+        entries = Reader(shard).entries
+        assert {index["weight_map"][name] for name in entries} == {shard.name}
+        total += sum(entry.nbytes for entry in entries.values())
+    assert index["metadata"]["total_size"] == total == report.bytes_after
+    source, tensors = tensors_of(3), loaded(tmp_path / "out")
+    assert tensors.keys() == source.keys()
+    assert tensors["lm_head.weight"].tobytes() == source["lm_head.weight"].tobytes()
+    q = tensors["model.layers.0.self_attn.o_proj.weight"]
+    assert (
+        q.dequantize().tobytes()
+        == nx.fake_quantize(source["model.layers.0.self_attn.o_proj.weight"], "nvfp4").tobytes()
+    )
+
+
+def test_partners_have_one_tensor_scale_the_largest(model, tmp_path):
+    quantize(model, tmp_path / "out", NVFP4)
+    source, tensors = tensors_of(3), loaded(tmp_path / "out")
+    for layer in range(3):
+        names = [f"model.layers.{layer}.self_attn.{k}_proj.weight" for k in "qkv"]
+        every = np.concatenate([source[name] for name in names])
+        due = nx.quantize(every, "nvfp4").tensor_scale
+        assert {tensors[name].tensor_scale for name in names} == {due}
+        for name in names:
+            expected = nx.quantize(source[name], "nvfp4", tensor_scale=due)
+            assert tensors[name].packed.tobytes() == expected.packed.tobytes()
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_make_the_same_bytes_as_one_process(model, whole, tmp_path, world):
+    with ExitStack() as stack:
+        ranks = [stack.enter_context(started(model, tmp_path / "out", rank, world)) for rank in range(world)]
+        for rank in ranks:
+            out, err = rank.communicate(timeout=LIMIT)
+            assert rank.returncode == 0, out + err
+    assert contents(tmp_path / "out") == whole
+
+
+def test_memory_and_what_is_measured_change_no_weights(model, whole, tmp_path):
+    for options in (Options(max_memory=1 << 14), Options(errors="none"), Options(errors="sampled")):
+        out = tmp_path / f"{options.errors}{options.max_memory}"
+        quantize(model, out, NVFP4, options)
+        made = contents(out)
+        assert {k: v for k, v in made.items() if k != "numerics_job.json"} == {
+            k: v for k, v in whole.items() if k != "numerics_job.json"
+        }
+
+
+def test_a_killed_job_goes_on_where_it_was(model, whole, tmp_path):
+    """Killed at moments that differ, until it is done: finished shards are never touched again."""
+    out, rng, kills = tmp_path / "out", np.random.default_rng(5), 0
+    stamps: dict[str, int] = {}
+    for _ in range(40):
+        with started(model, out) as child:
+            child.stdout.readline() if rng.random() < 0.7 else time.sleep(rng.uniform(0.3, 1.2))
+            time.sleep(rng.uniform(0, 0.01))
+            child.send_signal(signal.SIGKILL)
+            child.communicate(timeout=LIMIT)
+        kills += child.returncode == -signal.SIGKILL
+        for note in (out / ".numerics").glob("*.safetensors.json"):
+            shard = note.name.removesuffix(".json")
+            now = (out / shard).stat().st_mtime_ns
+            assert stamps.setdefault(shard, now) == now
+        if child.returncode == 0:
+            break
+    assert kills
+    report = quantize(model, out, NVFP4)
+    assert all((out / shard).stat().st_mtime_ns == stamp for shard, stamp in stamps.items())
+    assert report.resumed >= len(stamps)
+    assert contents(out) == whole
+
+
+def test_a_job_that_is_done_is_not_done_again(model, whole, tmp_path):
+    out = tmp_path / "out"
+    first = quantize(model, out, NVFP4)
+    stamps = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    again = quantize(model, out, NVFP4)
+    assert again.resumed == 6
+    assert again.tensors == first.tensors
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == stamps
+    shard = next(out.glob("*.safetensors"))
+    damaged = bytearray(shard.read_bytes())
+    damaged[-1] ^= 1
+    shard.write_bytes(damaged)
+    with pytest.raises(nx.NumericsError, match=f"{shard} is not what this job wrote"):
+        quantize(model, out, NVFP4)
+
+
+def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(nx.NumericsError, match=r"out is not empty: it holds mine.txt"):
+        quantize(model, tmp_path / "out", NVFP4)
+    with pytest.raises(nx.NumericsError, match="lies in the input"):
+        quantize(model, model / "out", NVFP4)
+    with pytest.raises(nx.NumericsError, match="is the input"):
+        quantize(model, model, NVFP4)
+    assert contents(tmp_path / "out") == {"mine.txt": b"mine"}
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(count):
+    def finished(name, done, total):
+        if done == count:
+            raise Stopped
+
+    return Options(finished=finished)
+
+
+def test_an_unfinished_job_of_other_options_is_refused(model, tmp_path):
+    with pytest.raises(Stopped):
+        quantize(model, tmp_path / "out", NVFP4, stop_after(2))
+    with pytest.raises(nx.NumericsError, match="holds an unfinished job of another kind"):
+        quantize(model, tmp_path / "out", Request(nx.QuantSpec("mxfp4")))
+    assert quantize(model, tmp_path / "out", NVFP4).resumed == 2
+
+
+def test_a_shard_that_was_damaged_after_it_was_done_is_done_again(model, whole, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        quantize(model, out, NVFP4, stop_after(2))
+    shard = sorted(out.glob("*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\0")
+    assert quantize(model, out, NVFP4).resumed == 1
+    assert contents(out) == whole
+
+
+def test_two_jobs_on_one_output_are_refused(model, tmp_path):
+    seen = []
+
+    def meanwhile(name, done, total):
+        if not seen:
+            seen.append(name)
+            with started(model, tmp_path / "out") as other:
+                _, err = other.communicate(timeout=LIMIT)
+            assert other.returncode
+            assert "another job is at work on" in err
+
+    quantize(model, tmp_path / "out", NVFP4, Options(finished=meanwhile))
+    assert seen
+
+
+def test_a_shard_that_changes_while_it_is_read_is_refused(model, tmp_path):
+    folder = write_shards(tmp_path / "model", tensors_of(1), 2)
+    source = Source(folder)
+    shard = source.shards[1].path
+
+    def change(name, done, total):
+        data = bytearray(shard.read_bytes())
+        data[-1] ^= 1
+        shard.write_bytes(data)
+        os.utime(shard, ns=(1, 1))
+
+    with pytest.raises(nx.NumericsError, match=f"{shard}: it was changed while it was read"):
+        quantize(source, tmp_path / "out", Request(nx.QuantSpec("mxfp4")), Options(progress=change))
+    assert not (tmp_path / "out" / shard.name).exists()
+
+
+def test_a_full_disk_names_the_file_and_the_job_goes_on(model, whole, tmp_path, monkeypatch):
+    import errno
+
+    from numerics.files.safetensors import Writer
+
+    write, left = Writer._write, 60
+
+    def full(self, position, data):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, position, data)
+
+    monkeypatch.setattr(Writer, "_write", full)
+    with pytest.raises(nx.NumericsError, match=r"cannot write .*model-0000.*the disk is full"):
+        quantize(model, tmp_path / "out", NVFP4)
+    monkeypatch.undo()
+    quantize(model, tmp_path / "out", NVFP4)
+    assert contents(tmp_path / "out") == whole
+
+
+def test_a_rank_that_fails_ends_the_others(model, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with started(model, out, 0, 2) as leader:
+        until = time.monotonic() + LIMIT
+        while not (out / ".numerics" / "job.json").exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+        def fails(*_):
+            raise nx.NumericsError("no luck")
+
+        monkeypatch.setattr(job, "write_quantized", fails)
+        with pytest.raises(nx.NumericsError, match="no luck"):
+            quantize(model, out, NVFP4, Options(ranks=Ranks(1, 2)))
+        _, err = leader.communicate(timeout=LIMIT)
+    assert leader.returncode
+    assert "rank 1 failed: no luck" in err
+
+
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("x", "2"), ("0", None), (None, "4")])
+def test_ranks_that_cannot_be_are_refused(monkeypatch, rank, world):
+    for name, value in (("RANK", rank), ("WORLD_SIZE", world)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(nx.NumericsError, match="are no rank of a job"):
+        Ranks.of_environment()
+
+
+def test_every_shard_is_one_ranks(model):
+    shards = Source(model).shards
+    for world in (1, 2, 3, 7):
+        shares = [Ranks(rank, world).share(shards) for rank in range(world)]
+        assert sorted(shard.name for share in shares for shard in share) == [shard.name for shard in shards]
+
+
+def test_a_file_becomes_what_quantize_file_makes(tmp_path):
+    nx.save(tensors_of(1), tmp_path / "m.safetensors")
+    options = {"scheme": "per_group(32)", "symmetric": False}
+    spec = nx.QuantSpec("int4", **options)
+    quantize_file(tmp_path / "m.safetensors", tmp_path / "a", "int4", **options)
+    report = quantize(tmp_path / "m.safetensors", tmp_path / "b", Request(spec))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert report.shards == 1
+    with pytest.raises(nx.NumericsError, match="is one file, which ranks cannot share"):
+        quantize(tmp_path / "m.safetensors", tmp_path / "c", Request(nx.QuantSpec("int4")),
+                 Options(ranks=Ranks(0, 2)))  # fmt: skip
+
+
+def test_gigabytes_pass_through_little_memory(tmp_path):
+    """Peak memory is asserted, libraries and compiler included; the shards are holes, 1 GB in all."""
+    pytest.importorskip("resource")
+    from numerics.files.safetensors import Entry, header_bytes, placed
+
+    places = {}
+    for k in range(4):
+        entries = placed({f"l.{k}.{j}.weight": Entry("F32", (8192, 4096)) for j in range(2)})
+        name, header = f"model-{k + 1:05d}-of-00004.safetensors", header_bytes(entries, {})
+        with open(tmp_path / name, "wb") as file:
+            file.write(header)
+            file.truncate(len(header) + max(e.stop for e in entries.values()))
+        places |= dict.fromkeys(entries, name)
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+    code = (
+        "import resource, sys, numerics as nx\n"
+        "from numerics.checkpoints import Request, quantize\n"
+        "from numerics.checkpoints.job import Options\n"
+        "quantize(sys.argv[1], sys.argv[2], Request(nx.QuantSpec('nvfp4')), Options(max_memory=32 << 20))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(tmp_path.with_name("out"))],
+                         capture_output=True, text=True, timeout=LIMIT, check=True)  # fmt: skip
+    assert int(ran.stdout) < 400_000, ran.stdout  # kB
