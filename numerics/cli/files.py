@@ -40,9 +40,9 @@ def quantize_options(command: Command) -> Command:
     """How tensors are quantized, as options of a command."""
     options = [
         click.option("--dtype", "dtypes", multiple=True,
-                     help="The format: mx6, int4 ... (`numerics formats`), module:name, or facts as JSON; or a "
-                     "rule for some tensors, PATTERN=FORMAT, PATTERN=FORMAT:SCHEME, PATTERN=none; may be "
-                     "repeated."),
+                     help="The format: mx6, int4 ... (`numerics formats`), module:name, or facts as "
+                     "JSON; or a rule for some tensors, PATTERN=FORMAT, PATTERN=FORMAT:SCHEME, "
+                     "PATTERN=none; may be repeated."),
         click.option("--scheme", type=SCHEME,
                      help="per_tensor, per_channel or per_group; for integers and floats."),
         click.option("--group-size", type=int, help="Values that share a scale; for per_group."),
