@@ -27,7 +27,7 @@ def array_of(x: Any) -> Array:
     if isinstance(x, (list, tuple)):
         try:
             x = np.asarray(x, np.float64)
-        except (TypeError, ValueError):
+        except Exception:  # whatever what came raises: it is no number
             raise NumericsError(f"numbers are needed, not {said(x)}") from None
     data: Array = to_host(dispatch.owner(x).prepare(x).data)
     if data.dtype.kind != "f":  # bfloat16 is no kind of NumPy's own
