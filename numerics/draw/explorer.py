@@ -23,7 +23,7 @@ from numerics.draw.pieces import Chosen, chosen, coded
 from numerics.draw.points import points
 from numerics.files.replacement import replace_file
 from numerics.formats.dtype import Dtype, Element
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import dtype
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
@@ -89,15 +89,33 @@ def explore(
         layers, output = rows_of(what)
         found: dict[str, Any] = {"layers": layers, "output": output}
         title = "model"
+    elif tensors is not None:
+        raise NumericsError(
+            "tensors= stands beside a report of a model: give tensors alone as what is explored"
+        )
     else:
         found, title = {}, ""
         tensors = what if isinstance(what, Mapping) else {"tensor": what}
+    if tensors is not None and not isinstance(tensors, Mapping):
+        raise NumericsError(
+            f"tensors= takes tensors by name, as a module's state_dict(), not {said(tensors)}"
+        )
     if tensors:
         title = title or (next(iter(tensors)) if len(tensors) == 1 else f"{len(tensors)} tensors")
-        found |= _of_tensors(tensors, list(FORMATS if formats is None else formats))
+        found |= _of_tensors(tensors, list(FORMATS) if formats is None else _listed(formats))
     if not found:
         raise NumericsError("there is nothing to explore: no tensor came")
     return _page(str(title), found)
+
+
+def _listed(formats: Any) -> list[Any]:
+    """The formats that were asked for; one alone stands for itself."""
+    if isinstance(formats, (str, Dtype, QuantSpec)):
+        return [formats]
+    try:
+        return list(formats)
+    except Exception:  # whatever what came raises: it is no list
+        raise NumericsError(f"formats= takes a list of formats, not {said(formats)}") from None
 
 
 def _is_format(what: Any) -> bool:
@@ -106,8 +124,8 @@ def _is_format(what: Any) -> bool:
 
 def _page(title: str, data: dict[str, Any]) -> Page:
     """The template with the data in it, which cannot end the script that holds it."""
-    said = plain({"title": title, "version": __version__, **data})
-    text = json.dumps(said, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    whole = plain({"title": title, "version": __version__, **data})
+    text = json.dumps(whole, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     text = text.replace("<", "\\u003c").replace("\x7f", "\\u007f")
     template = files("numerics.draw").joinpath("explorer.html").read_text(encoding="utf-8")
     return Page(title, template.replace("@TITLE@", html.escape(title)).replace("@DATA@", text))
@@ -124,7 +142,7 @@ def _of_format(d: Dtype, others: Iterable[Any] | None) -> dict[str, Any]:
         bits = math.floor(getattr(d, "bits", 0))
         beside = [one for one in dtypes() if one is not d and math.floor(getattr(one, "bits", 0)) == bits]
     else:
-        beside = [dtype(one) for one in others]
+        beside = [dtype(one) for one in _listed(others)]
     found: dict[str, Any] = {"facts": [facts(one) for one in (d, *beside)]}
     if isinstance(d, Element) and d.bits <= 8:
         found["codes"] = points(d, [one for one in beside if isinstance(one, Element)])
@@ -171,8 +189,10 @@ def _spelled(one: Any) -> str:
 def _is_shown(x: Any) -> bool:
     if isinstance(x, (QTensor, list, tuple)):
         return True
-    kind = str(getattr(x, "dtype", ""))
-    return "float" in kind and math.prod(getattr(x, "shape", ())) > 0
+    try:
+        return "float" in str(x.dtype) and math.prod(x.shape) > 0
+    except Exception:  # whatever what came raises: it is no tensor
+        return False
 
 
 def _tensor(

@@ -27,7 +27,7 @@ def array_of(x: Any) -> Array:
     if isinstance(x, (list, tuple)):
         try:
             x = np.asarray(x, np.float64)
-        except (TypeError, ValueError):
+        except Exception:  # whatever what came raises: it is no number
             raise NumericsError(f"numbers are needed, not {said(x)}") from None
     data: Array = to_host(dispatch.owner(x).prepare(x).data)
     if data.dtype.kind != "f":  # bfloat16 is no kind of NumPy's own
@@ -90,8 +90,8 @@ class Rounded:
     def cut(self) -> Array:
         """Which values were clipped: finite, at an end of the grid, and further from it than half a step."""
         ends = grid(self.q.format)
-        on = self.y.astype(np.float64) / self.unit + self.zero
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):  # a block of zeros can have the scale 0
+            on = self.y.astype(np.float64) / self.unit + self.zero
             above = (on >= ends[-1]) & (self.normal > ends[-1] + (ends[-1] - ends[-2]) / 2)
             below = (on <= ends[0]) & (self.normal < ends[0] - (ends[1] - ends[0]) / 2)
         return np.asarray((above | below) & np.isfinite(self.x))

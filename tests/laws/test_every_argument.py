@@ -123,9 +123,11 @@ def good_values(kind):
 
 
 # What is good for one callable alone.
+NO_MORE = {"tensors": None}
 SPECIAL = {
     "use": lambda kind: {"name": "array"},
     "empty": lambda kind: {"dtype": np.float32},
+    "explore": lambda kind: {"what": kind(np.ones((2, 32), np.float32)), "formats": ["int4"], **NO_MORE},
     "dtype": lambda kind: {"name": "fp4"},
     "block_format": lambda kind: {"mantissa": None, "scale": "e8m0"},
     "Block": lambda kind: {"mantissa": None, "element": nx.fp4, "scale": nx.e8m0},
@@ -316,7 +318,7 @@ def test_what_nobody_should_give_is_refused_in_words(name, library):
 NO_VALUES = {"meta": lambda x: torch.from_numpy(np.array(x)).to("meta"), "fake": fake}
 """Ways to make tensors that have no values."""
 NEED_VALUES = re.compile(
-    r"QTensor.error|interop.as_arrays|nvfp4.(encode|decode|pack)|observe.\w+.observe|transcode"
+    r"QTensor.error|interop.as_arrays|nvfp4.(encode|decode|pack)|observe.\w+.observe|transcode|explore"
     r"|train.(threshold_|\w+.first)"
 )
 """Names of what looks at values to answer."""

@@ -68,6 +68,16 @@ def test_what_is_clipped_is_what_lies_beyond_the_grid():
     assert grids.rounded(wide, "mxfp4").cut.tolist() == [False, True, True, False, True]
 
 
+@pytest.mark.parametrize("d", ["nvfp4", "mxfp4", "mx6", "int4"])
+def test_a_block_of_zeros_beside_others_is_drawn_and_explained_without_a_warning(d):
+    x = np.zeros((4, 64), np.float32)
+    x[1, :3] = 1.0, -2.0, 0.3
+    found = grids.rounded(x, d)
+    assert not found.cut[[0, 2, 3]].any()
+    assert nx.draw.tensor(x, d).alt.startswith("A tensor of shape 4x64")
+    assert nx.explore(x, [d]).title == "tensor"
+
+
 def test_a_staircase_sends_each_tie_where_the_kernel_sends_it():
     said = nx.draw.rounding("fp4", "half_away").alt
     ties = [tie.split(" to ") for tie in said.partition("Ties go: half_away, ")[2].rstrip(".").split(", ")]
