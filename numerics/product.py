@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from numerics.backends.host.arrays import FLOATS, take
 from numerics.backends.host.float_bits import to_float32
 from numerics.backends.host.product import VALUES, Matrix
-from numerics.backends.host.tensors import is_tensor
+from numerics.backends.host.tensors import check_dense, is_tensor
 from numerics.formats import dispatch
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError
 from numerics.tensor import slicing
 from numerics.tensor.qtensor import QTensor, check_quantized
 
@@ -50,12 +50,12 @@ def linear(x: Any, q: QTensor, bias: Any = None) -> Any:
     check_quantized("q", q)
     if is_tensor(x) or is_tensor(q):
         return _of_tensors(x, q, bias)
-    data, _ = take(x)
-    _check(data, q, bias, q.original)
+    data, added = take(x)[0], None if bias is None else take(bias)[0]
+    _check(data, q, added)
     if data.dtype == np.float64 or q.original == "float64":
         found = data @ q.dequantize("float64").T
-        return found if bias is None else found + np.asarray(bias, np.float64)
-    added = None if bias is None else to_float32(np.asarray(bias))
+        return found if added is None else found + added
+    added = None if added is None else to_float32(added)
     rows = np.ascontiguousarray(to_float32(data)).reshape(-1, q.shape[1])
     found = rows_times(rows, q, added).reshape(*data.shape[:-1], q.shape[0])
     with np.errstate(over="ignore"):
@@ -131,29 +131,30 @@ def _decoded(q: Any) -> Iterator[tuple[int, Floats]]:
 
 
 def _of_tensors(x: Any, q: Any, bias: Any) -> Any:
-    if not is_tensor(x) or not is_tensor(q):
-        raise NumericsError(
-            f"x is {type(x).__name__}, q {type(q).__name__}: give both as arrays or both as tensors"
-        )
+    for name, came in (("x", x), ("q", q), *([] if bias is None else [("bias", bias)])):
+        if not is_tensor(came):
+            raise NumericsError(f"{name} is {type(came).__name__}: give all as arrays, or all as tensors")
+        check_dense(came)
     from torch.nn.functional import linear as of_torch
 
-    _check(x, q, bias, q.original)
+    _check(x, q, bias)
+    kinds = {str(came.dtype).removeprefix("torch.") for came in (x, bias) if came is not None}
+    if kinds != {q.original}:
+        raise NumericsError(f"x is {', '.join(sorted(kinds))} with its bias, q stands for {q.original}; give "
+                            f"x.to(...), or q.to(torch.{min(kinds)})")  # fmt: skip
     return of_torch(x, q, bias)
 
 
-def _check(x: Any, q: Any, bias: Any, original: str) -> None:
-    kind = str(x.dtype).removeprefix("torch.")
-    if kind not in FLOATS:
-        raise NumericsError(f"x of {kind} cannot be multiplied; allowed: {', '.join(FLOATS)}")
+def _check(x: Any, q: Any, bias: Any) -> None:
+    """Raises NumericsError unless x, q and the bias are floats whose shapes fit together."""
+    for name, came in (("x", x), ("bias", bias)):
+        kind = "float32" if came is None else str(came.dtype).removeprefix("torch.")
+        if kind not in FLOATS:
+            raise NumericsError(f"{name} of {kind} cannot be multiplied; allowed: {', '.join(FLOATS)}")
     if len(q.shape) != 2:
         raise NumericsError(f"q has the shape {tuple(q.shape)}; a matrix (rows, length) is due")
     if not x.shape or x.shape[-1] != q.shape[1]:
         shapes = f"x of shape {tuple(x.shape)} and q of shape {tuple(q.shape)}"
         raise NumericsError(f"{shapes} do not fit: the last axis of each is summed")
-    if is_tensor(x) and kind != original:
-        raise NumericsError(f"x is {kind}, q stands for {original}; give x.to(...), or q.to(torch.{kind})")
-    if bias is None:
-        return
-    if not hasattr(bias, "shape") or tuple(bias.shape) != (q.shape[0],):
-        came = tuple(bias.shape) if hasattr(bias, "shape") else said(bias)
-        raise NumericsError(f"bias is {came}; an array of shape ({q.shape[0]},) is due")
+    if bias is not None and tuple(bias.shape) != (q.shape[0],):
+        raise NumericsError(f"bias is of shape {tuple(bias.shape)}; an array of shape ({q.shape[0]},) is due")

@@ -163,7 +163,7 @@ def test_decoded_products_are_torchs_own():
 WRONG = {
     "another length": (lambda x, q: nx.linear(x[:, :32], q), "the last axis of each is summed"),
     "no matrix": (lambda x, q: nx.linear(x, q.reshape(-1) if hasattr(q, "data_ptr") else q[0]), "matrix"),
-    "a number": (lambda x, q: nx.linear(3.0, q), "do not fit|both"),
+    "a number": (lambda x, q: nx.linear(3.0, q), "do not fit"),
     "integers": (lambda x, q: nx.linear(x.astype(np.int32), q), "cannot encode int32|cannot be multiplied"),
     "no QTensor": (lambda x, q: nx.linear(x, x), "takes a QTensor|QTensor"),
     "a short bias": (lambda x, q: nx.linear(x, q, x[0, :3]), "bias is"),
@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_multiplied(name):
 
 def test_tensors_beside_arrays_are_taken():
     q, x = tensors("mxfp4")
-    with pytest.raises(nx.NumericsError, match="both"):
+    with pytest.raises(nx.NumericsError, match="all as"):
         nx.linear(x.numpy(), q)
     with pytest.raises(nx.NumericsError, match="stands for float32"):
         nx.linear(x.bfloat16(), q)
