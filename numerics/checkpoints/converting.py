@@ -25,7 +25,8 @@ from numerics.files.stream import store
 from numerics.formats.block import ElementBlock
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.floats import fp8_e4m3, fp8_e5m2
-from numerics.interop.gguf import gguf_type, to_gguf
+from numerics.interop.ggml import ENCODERS, quantize_as_ggml
+from numerics.interop.gguf import BLOCK, gguf_type, to_gguf
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import ArrayQTensor, QTensor
 
@@ -49,15 +50,17 @@ class Converted:
 
 
 def convert(
-    source: PathLike, target: PathLike, to: str = "numerics", *, progress: Progress | None = None
-) -> Converted:
+    source: PathLike, target: PathLike, to: str = "numerics", *, ggml: str | None = None,
+    progress: Progress | None = None,
+) -> Converted:  # fmt: skip
     """Writes a checkpoint as another kind of file; codes and scales stay what they are.
 
     source: whatever `open_any` takes.  target: a file, or a folder where the source is one and for
     compressed-tensors.  to: "numerics", this package's safetensors, which hold every format; "safetensors",
     whose own types F4, F6, F8 hold the codes, with E8M0 scales beside; "compressed-tensors", a folder that
     transformers and vLLM load; "gguf", llama.cpp's blocks, with all that a GGUF source says of itself.  A
-    tensor at a time is in memory.
+    tensor at a time is in memory.  ggml: Q8_0, Q4_0 or MXFP4, of "gguf" only: float matrices in whole blocks
+    become that type as ggml's reference quantizer makes it, byte for byte; what else is there stays.
 
     Weights of other tools that are no QTensor here are copied as they are into the first two, and refused by
     the others.  Raises NumericsError, naming the tensor, for a format that the target kind does not have:
@@ -73,7 +76,11 @@ def convert(
     opened = open_any(source)
     target = path_of(target)
     refuse_same_file(source, target)
-    work = _Conversion(opened, target, progress)
+    if ggml is not None:
+        one_of("type of ggml's", ggml, ENCODERS)
+        if to != "gguf":
+            raise NumericsError(f"ggml={ggml!r} belongs to to='gguf', not to {to!r}")
+    work = _Conversion(opened, target, progress, ggml)
     if to == "gguf":
         work.gguf()
     else:
@@ -90,6 +97,7 @@ class _Conversion:
     opened: Opened
     target: Path
     progress: Progress | None = None
+    ggml: str | None = None
     found: Converted = field(default_factory=Converted)
     plans: dict[str, Plan] = field(default_factory=dict)
     schemes: dict[str, Any] = field(default_factory=dict)
@@ -216,7 +224,7 @@ class _Conversion:
         if isinstance(self.opened, OpenedGGUF) and self.opened.file.decoded(name):
             place = self.opened.file.entries[name]
             return {name: (place.kind, place.shape, self.opened.file.raw(name))}
-        x = self.opened.tensor(name)
+        x = self._for_ggml(self.opened.tensor(name))
         if name in self.opened.left:
             raise NumericsError(f"{name} stays codes and cannot be stored: {self.opened.left[name]}")
         kept = self.found.quantized if isinstance(x, QTensor) else self.found.plain
@@ -234,6 +242,13 @@ class _Conversion:
         if x.tensor_scale is not None and float(x.tensor_scale) != 1.0:
             found[scale_name(name)] = "F32", (1,), np.array([x.tensor_scale], np.float32)
         return found
+
+    def _for_ggml(self, x: Any) -> Any:
+        """A float matrix in blocks of ggml's, where they are asked for."""
+        floats = not isinstance(x, QTensor) and x.dtype.name in ("float32", "float16", "bfloat16")
+        if self.ggml is None or not floats or x.ndim < 2 or x.shape[-1] % BLOCK:
+            return x
+        return quantize_as_ggml(np.ascontiguousarray(x.astype(np.float32)), self.ggml)
 
 
 # ---- layouts of one tensor ------------------------------------------------------------------------

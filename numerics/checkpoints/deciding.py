@@ -150,7 +150,7 @@ def _share(found: Decision) -> None:
     for name, plan in found.plans.items():
         if plan.spec.blocked and plan.spec.block.has_tensor_scale:
             groups.setdefault(_family(name), []).append(name)
-    for names in groups.values():
+    for names in map(sorted, groups.values()):
         if len(names) < 2:
             continue
         if len({found.plans[name].spec for name in names}) > 1:

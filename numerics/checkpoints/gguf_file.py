@@ -1,6 +1,6 @@
 """GGUF files, read with every doubt: what they say is kept as bytes, tensors are read one by one.
 
-The file (ggml, docs/gguf.md of https://github.com/ggml-org/ggml): "GGUF", version, number of tensors and of
+The file (https://github.com/ggml-org/ggml, the page of GGUF): "GGUF", version, number of tensors and of
 values by name; the values; the tensors' names, dimensions, types and places; from a multiple of the alignment
 on, the tensors.  All numbers are little-endian.
 """

@@ -22,7 +22,7 @@ TARGETS = ("numerics", "safetensors", "compressed-tensors", "gguf")
 
 @click.command(
     "convert",
-    help="""Write a checkpoint of any kind as another kind, without rounding a number.
+    help="""Another kind of file, no number rounded.
 
     MODEL: .safetensors (of anybody), a folder of shards, GGUF, .pth or .bin, ONNX.  What the kind of OUT
     does not have is refused, and nothing is dequantized to make it fit.
@@ -34,12 +34,17 @@ TARGETS = ("numerics", "safetensors", "compressed-tensors", "gguf")
 @click.argument("model")
 @click.argument("out")
 @click.option("--to", type=click.Choice(TARGETS), default="numerics", show_default=True, help="What OUT is.")
+@click.option(
+    "--ggml",
+    type=click.Choice(["Q8_0", "Q4_0", "MXFP4"]),
+    help="Of --to gguf: float matrices become this, byte for byte as ggml makes it.",
+)
 @quietly
-def convert_command(model: str, out: str, to: str, quiet: bool) -> None:
+def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool) -> None:
     from numerics.checkpoints.converting import convert
 
     with bar(quiet, in_bytes=False) as shown:
-        found = convert(model, out, to, progress=shown.update)
+        found = convert(model, out, to, ggml=ggml, progress=shown.update)
     if not quiet:
         with after(f"{out} is written"):
             tell(f"{out}: {found}")
@@ -49,7 +54,7 @@ def convert_command(model: str, out: str, to: str, quiet: bool) -> None:
 
 @click.command(
     "inspect",
-    help="Say what each tensor of a checkpoint of any kind is, and what is odd about it."
+    help="What each tensor of MODEL is, and what is odd."
     + examples("numerics inspect model.safetensors", "numerics inspect model.gguf --json"),
 )
 @click.argument("model")
@@ -82,7 +87,10 @@ def _looks(looks: list[Look]) -> Table:
 
 @click.command(
     "compare",
-    help="Say what differs between two checkpoints of any kinds.  Exit code 1 where anything does."
+    help="""What differs between two checkpoints.
+
+    Exit code 1 where anything does.
+    """
     + examples("numerics compare model.safetensors out.safetensors"),
 )
 @click.argument("first")

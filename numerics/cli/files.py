@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from numerics.cli.words import ROUNDING, SCALE_RULE, SCHEME, Command, examples, quietly, seeded
+from numerics.cli.words import (
+    ROUNDING,
+    SCALE_RULE,
+    SCHEME,
+    Command,
+    examples,
+    formats_begun,
+    quietly,
+    seeded,
+)
 from numerics.formats import Block, dtype
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import ROUNDINGS_TEXT, SCALE_RULES
@@ -39,7 +48,7 @@ def job_options(command: Command) -> Command:
 def quantize_options(command: Command) -> Command:
     """How tensors are quantized, as options of a command."""
     options = [
-        click.option("--dtype", "dtypes", multiple=True,
+        click.option("--dtype", "dtypes", multiple=True, shell_complete=formats_begun,
                      help="The format: mx6, int4 ... (`numerics formats`), module:name, or facts as "
                      "JSON; or a rule for some tensors, PATTERN=FORMAT, PATTERN=FORMAT:SCHEME, "
                      "PATTERN=none; may be repeated."),

@@ -26,12 +26,13 @@ OF_JOBS = ("plan_file", "save_plan", "dry_run", "errors", "max_memory", "seed", 
 
 @click.command(
     "quantize",
-    help="""Write the weights of MODEL, a .safetensors file or a folder of shards, in a format.
+    help="""Write the weights of MODEL in a format.
 
-    Float tensors of two and more dimensions are quantized, all others copied; rules say otherwise.  OUT
-    appears when it is whole; a folder's shards one by one, and the same command goes on where one was
-    stopped.  Under torchrun, ranks share the shards.  The report: bits a value with the scales,
-    signal to noise in dB and the largest error of the values that were finite, and how many are NaN or Inf
+    MODEL is a .safetensors file, or a folder of shards with their index.  Float tensors of two and more
+    dimensions are quantized, all others copied; rules say otherwise.  OUT appears when it is whole; a
+    folder's shards one by one, and the same command goes on where one was stopped.  Under torchrun, ranks
+    share the shards.  The report: bits a value with the scales, signal to noise in dB and the largest
+    error of the values that were finite, and how many are NaN or Inf
     where there are any.
     """
     + examples(

@@ -15,7 +15,7 @@ import numpy as np
 from numerics.backends.host.tensors import has_values, is_tensor
 from numerics.backends.partition import check_axis
 from numerics.formats.blocks import mxfp4, nvfp4
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.floats import fp4
 from numerics.formats.integers import int4, int8
 from numerics.interop.native import check_kind
@@ -137,13 +137,13 @@ def _check_e4m3(scale: Any) -> None:
         raise NumericsError(f"{wrong} scales are NaN or below zero, which GGUF's NVFP4 does not have")
 
 
-def from_gguf(blocks: Any, kind: str = "MXFP4", tensor_scale: float = 1.0) -> QTensor:
+def from_gguf(blocks: Any, kind: str = "MXFP4", tensor_scale: float | None = None) -> QTensor:
     """Returns the tensor, standing for float32, that `to_gguf` or llama.cpp made blocks of.
 
     blocks: uint8, a NumPy array or a torch tensor, the last axis whole blocks.  kind: the name of ggml's
-    type: MXFP4 (the default), NVFP4, Q8_0, Q4_0.  tensor_scale: of NVFP4, the number beside it.  Raises
-    NumericsError for others, and for a scale byte of 255 in MXFP4, which is NaN in OCP MX and a number in
-    ggml, and those of NVFP4 that are not positive numbers.
+    type: MXFP4 (the default), NVFP4, Q8_0, Q4_0.  tensor_scale: of NVFP4, the number beside it, 1 without.
+    Raises NumericsError for others, and for a scale byte of 255 in MXFP4, which is NaN in OCP MX and a number
+    in ggml, and those of NVFP4 that are not positive numbers.
 
     >>> import numpy as np
     >>> from_gguf(np.array([127] + [0xF2] * 16, np.uint8)).dequantize()[[0, 15, 16]]
@@ -158,9 +158,10 @@ def from_gguf(blocks: Any, kind: str = "MXFP4", tensor_scale: float = 1.0) -> QT
     rows = blocks.reshape(-1, known.nbytes)
     scale, codes = rows[:, : known.scale], rows[:, known.scale :]
     if kind == "NVFP4":
-        return _of_nvfp4(scale, codes, (*lead, count * known.values), tensor_scale)
-    if tensor_scale != 1.0:
-        raise NumericsError(f"tensor_scale={tensor_scale} belongs to NVFP4, not to {kind}")
+        whole = (*lead, count * known.values)
+        return _of_nvfp4(scale, codes, whole, 1.0 if tensor_scale is None else tensor_scale)
+    if tensor_scale is not None:
+        raise NumericsError(f"tensor_scale={said(tensor_scale)} belongs to NVFP4, not to {kind}")
     if known.spec.blocked:
         _check_scales(scale)
         scale = scale.clone() if is_tensor(scale) else scale.copy()  # not a view into what came

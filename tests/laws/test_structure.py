@@ -128,7 +128,7 @@ def test_too_many_things_lay_side_by_side():
     assert len(rooms) <= ROOMS
 
 
-PARAMETERS = 61  # functions of six and more: kernels, public calls, and little else
+PARAMETERS = 65  # functions of six and more: kernels, public calls, and little else
 
 
 def parameters(function: ast.FunctionDef) -> int:

@@ -19,6 +19,7 @@ from numerics import cli
 from numerics.cli.words import format_of, in_options
 from tests.helpers.children import LIMIT, child
 from tests.helpers.marks import either_sign
+from tests.helpers.shards import contents, tensors_of, write_shards
 
 RNG = np.random.default_rng(0)
 
@@ -458,3 +459,66 @@ def test_exit_codes_are_told_where_help_is_asked_for():
     text = cli.commands.get_help(cli.commands.make_context("numerics", [], resilient_parsing=True))
     for code in ("0;", "1 where", "2 after", "130", "141"):
         assert code in " ".join(text.split())
+
+
+# ---- folders of shards ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shards(tmp_path):
+    return write_shards(tmp_path / "shards", tensors_of(1), 3)
+
+
+def test_a_folder_is_said_before_it_is_done_and_after(shards, tmp_path):
+    rules = ("--dtype", "nvfp4", "--dtype", "lm_head=none", "--dtype", "*down_proj=int4:per_group(32)")
+    told = run("quantize", shards, tmp_path / "out", *rules)
+    assert "rule '*down_proj'" in told
+    assert "shares its tensor scale with k_proj, v_proj" in told
+    assert "copied, rule 'lm_head': lm_head.weight" in told
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        [*(p.name for p in shards.iterdir()), "numerics_job.json"]
+    )
+    again = json.loads(run("quantize", shards, tmp_path / "out", *rules, "--json"))
+    assert (again["total"]["shards"], again["total"]["resumed"]) == (3, 3)
+
+
+def test_a_dry_run_writes_nothing_but_the_plan_that_does_the_same(shards, tmp_path):
+    plan = tmp_path / "plan.toml"
+    out = tmp_path / "out"
+    said = run("quantize", shards, out, "--dtype", "mx6", "--dtype", "lm_head=int8", "--dry-run",
+               "--save-plan", plan)  # fmt: skip
+    assert "rule 'lm_head'" in said
+    assert not out.exists()
+    rows = json.loads(run("quantize", shards, out, "--dtype", "mx6", "--dry-run", "--json"))["rows"]
+    assert {row["name"] for row in rows} == set(tensors_of(1))
+    run("quantize", shards, out, "--plan", plan, "--quiet")
+    run("quantize", shards, tmp_path / "same", "--dtype", "mx6", "--dtype", "lm_head=int8", "--quiet")
+    first, second = (contents(folder) for folder in (out, tmp_path / "same"))
+    assert {k: v for k, v in first.items() if k.endswith(".safetensors")} == {
+        k: v for k, v in second.items() if k.endswith(".safetensors")
+    }
+
+
+def test_what_is_not_measured_has_no_figures(shards, tmp_path):
+    said = json.loads(
+        run("quantize", shards, tmp_path / "out", "--dtype", "mx6", "--errors", "none", "--json")
+    )
+    assert {tensor["sqnr"] for tensor in said["tensors"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--dtype", "mx6", "--max-memory", "much"), "--max-memory 'much' is no size"),
+        (("--dtype", "mx6", "--max-memory", "9"), "9 bytes are too few"),
+        (("--dtype", "lm_head=int4", "--scheme", "per_tensor"), "--scheme belongs to the format of all"),
+        ((), "Missing option '--dtype'"),
+        (("--dtype", "mx6", "--dtype", "nothing=int4"), "'nothing' matches no name"),
+        (("--dtype", "mx6", "--plan", "missing.toml"), "No such file"),
+    ],
+)
+def test_what_a_folder_cannot_be_asked(shards, tmp_path, words, said):
+    found = python("quantize", shards, tmp_path / "out", *words)
+    assert found.returncode == 2
+    assert said in found.stderr
+    assert not (tmp_path / "out").exists()

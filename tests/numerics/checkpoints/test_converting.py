@@ -142,3 +142,26 @@ def test_gguf_keeps_what_a_gguf_file_says(tmp_path):
     assert second.fields["general.name"].contents() == "mine"
     for a, b in zip(first.tensors, second.tensors, strict=True):
         assert (a.name, a.tensor_type, bytes(a.data)) == (b.name, b.tensor_type, bytes(b.data))
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "MXFP4"])
+def test_a_gguf_file_of_floats_becomes_what_ggml_makes_of_it(tmp_path, kind):
+    gguf = pytest.importorskip("gguf")
+    x = RNG.standard_normal((8, 64)).astype(np.float32)
+    writer = gguf.GGUFWriter(str(tmp_path / "a.gguf"), "llama")
+    for name, values in (("w", x), ("half", x.astype(np.float16)), ("norm", x[0]), ("odd", x[:, :33].copy())):
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    convert(tmp_path / "a.gguf", tmp_path / "b.gguf", "gguf", ggml=kind)
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(str(tmp_path / "b.gguf")).tensors}
+    number = gguf.GGMLQuantizationType[kind]
+    for name, values in (("w", x), ("half", x.astype(np.float16).astype(np.float32))):
+        assert tensors[name].tensor_type == number
+        assert bytes(tensors[name].data) == gguf.quants.quantize(values, number).tobytes()
+    assert bytes(tensors["norm"].data) == x[0].tobytes()
+    assert tensors["odd"].tensor_type.name == "F32"
+    with pytest.raises(nx.NumericsError, match="belongs to to='gguf'"):
+        convert(tmp_path / "a.gguf", tmp_path / "c", "safetensors", ggml=kind)

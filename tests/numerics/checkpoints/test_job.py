@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -305,7 +306,8 @@ def test_a_file_becomes_what_quantize_file_makes(tmp_path):
 
 def test_gigabytes_pass_through_little_memory(tmp_path):
     """Peak memory is asserted, libraries and compiler included; the shards are holes, 1 GB in all."""
-    pytest.importorskip("resource")
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak of a process that was forked is its parent's; Linux says its own")
     from numerics.files.safetensors import Entry, header_bytes, placed
 
     places = {}
@@ -318,11 +320,11 @@ def test_gigabytes_pass_through_little_memory(tmp_path):
         places |= dict.fromkeys(entries, name)
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": places}), encoding="utf-8")
     code = (
-        "import resource, sys, numerics as nx\n"
+        "import sys, numerics as nx\n"
         "from numerics.checkpoints import Request, quantize\n"
         "from numerics.checkpoints.job import Options\n"
         "quantize(sys.argv[1], sys.argv[2], Request(nx.QuantSpec('nvfp4')), Options(max_memory=32 << 20))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])\n"
     )
     ran = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(tmp_path.with_name("out"))],
                          capture_output=True, text=True, timeout=LIMIT, check=True)  # fmt: skip
