@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "adapters.json"
-SIDE, TURNS = 2048, 7
+SIDE, TURNS = 2048, 5
 Call = Callable[[bool], Any]
 
 

@@ -67,7 +67,7 @@ def stock() -> dict[str, Call]:
            for m in ("mx6", "mx9")},
         "quark int8": lambda: kernel.scaled_fake_quantize(*by_channel, ZERO, *ends),
         "quark int8 moved": lambda: kernel.scaled_fake_quantize(*by_channel, MOVED, *ends),
-        **{f"microxcaling fp4 {r}": lambda r=r: elements._quantize_elemwise(X, "fp4_e2m1", round=r)
+        **{f"microxcaling fp4 {r}": lambda r=r: elements._quantize_elemwise(X, "fp4_e2m1", round=r, saturate_normals=True)
            for r in ("nearest", "even")},
         **{f"microxcaling mx int8 {r}": lambda r=r: blocks._quantize_mx(
             X, 8, "int8", axes=[-1], block_size=32, round=r) for r in ("nearest", "even")},
@@ -108,7 +108,7 @@ def ours() -> dict[str, Call]:
         **{f"quark {m}": lambda m=m: unscaled(X, m, "", -1, 16) for m in ("mx6", "mx9")},
         "quark int8": lambda: scaled(*by_channel, ZERO, *ends),
         "quark int8 moved": lambda: scaled(*by_channel, MOVED, *ends),
-        **{f"microxcaling fp4 {r}": lambda c=c: mx.quantize_elemwise_func_cpp(X, 3, 2, 6.0, c, False, True)
+        **{f"microxcaling fp4 {r}": lambda c=c: mx.quantize_elemwise_func_cpp(X, 3, 2, 6.0, c, True, True)
            for r, c in rounds.items()},
         **{f"microxcaling mx int8 {r}": lambda c=c: mx.quantize_mx_func_cpp(
             X.view(ROWS, -1, 32), 8, 0, 8, 127 / 64, top, 2, False, c).view(ROWS, ROW)
