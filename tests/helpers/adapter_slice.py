@@ -67,8 +67,8 @@ def stock() -> dict[str, Call]:
            for m in ("mx6", "mx9")},
         "quark int8": lambda: kernel.scaled_fake_quantize(*by_channel, ZERO, *ends),
         "quark int8 moved": lambda: kernel.scaled_fake_quantize(*by_channel, MOVED, *ends),
-        **{f"microxcaling fp4 {r}": lambda r=r: elements._quantize_elemwise(X, "fp4_e2m1", round=r, saturate_normals=True)
-           for r in ("nearest", "even")},
+        **{f"microxcaling fp4 {r}": lambda r=r: elements._quantize_elemwise(
+            X, "fp4_e2m1", round=r, saturate_normals=True) for r in ("nearest", "even")},
         **{f"microxcaling mx int8 {r}": lambda r=r: blocks._quantize_mx(
             X, 8, "int8", axes=[-1], block_size=32, round=r) for r in ("nearest", "even")},
         "modelopt fp8": lambda: tensor_quant.fp8_eager(X, STEP[:, None] * 127),
