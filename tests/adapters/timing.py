@@ -145,6 +145,11 @@ def main(wanted: list[str]) -> None:
                 row = {"host": host.__name__, "call": name, "threads": threads, **measured(adapter, call)}
                 rows.append(row)
                 print(*row.values(), flush=True)
+        keep(rows)
+
+
+def keep(rows: list[dict[str, Any]]) -> None:
+    """Writes the rows, and of which machine they are; so after each host, for a run that is stopped."""
     about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
              "load": os.getloadavg()[0], "torch": torch.__version__, "numbers": SIDE * SIDE}  # fmt: skip
     RESULTS.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
