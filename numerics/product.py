@@ -6,6 +6,7 @@ result depends on that row of x and the matrix, and on nothing else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.arrays import FLOATS, take
 from numerics.backends.host.float_bits import to_float32
 from numerics.backends.host.product import VALUES, Matrix
-from numerics.backends.host.tensors import check_dense, is_tensor
+from numerics.backends.host.tensors import check_dense, check_memory, is_tensor
 from numerics.formats import dispatch
 from numerics.formats.errors import NumericsError
 from numerics.tensor import slicing
@@ -33,7 +34,8 @@ def linear(x: Any, q: QTensor, bias: Any = None) -> Any:
 
     x: an array or tensor of float32, bfloat16 or float16, of shape (..., length).  q: a QTensor of shape
     (rows, length), quantized in any format and scheme.  bias: of shape (rows), or None.  The result has the
-    shape (..., rows) and x's type: it is summed in float32 and rounded once.
+    shape (..., rows) and x's type: it is summed in float32 and rounded once; with a q made of float64 it is
+    float64.
 
     The sums are the same on every machine, for every number of threads and every batch: elements times x by
     fused multiply-adds in 16 lanes, scales of groups and blocks on the sums of their elements, scales of rows
@@ -50,13 +52,15 @@ def linear(x: Any, q: QTensor, bias: Any = None) -> Any:
     check_quantized("q", q)
     if is_tensor(x) or is_tensor(q):
         return _of_tensors(x, q, bias)
+    if is_tensor(bias):
+        raise NumericsError("x and q are arrays, bias is a tensor: give all as arrays, or all as tensors")
     data, added = take(x)[0], None if bias is None else take(bias)[0]
     _check(data, q, added)
     if data.dtype == np.float64 or q.original == "float64":
         found = data @ q.dequantize("float64").T
         return found if added is None else found + added
     added = None if added is None else to_float32(added)
-    rows = np.ascontiguousarray(to_float32(data)).reshape(-1, q.shape[1])
+    rows = np.ascontiguousarray(to_float32(data)).reshape(math.prod(data.shape[:-1]), q.shape[1])
     found = rows_times(rows, q, added).reshape(*data.shape[:-1], q.shape[0])
     with np.errstate(over="ignore"):
         return found.astype(data.dtype, copy=False)
@@ -134,7 +138,7 @@ def _of_tensors(x: Any, q: Any, bias: Any) -> Any:
     for name, came in (("x", x), ("q", q), *([] if bias is None else [("bias", bias)])):
         if not is_tensor(came):
             raise NumericsError(f"{name} is {type(came).__name__}: give all as arrays, or all as tensors")
-        check_dense(came)
+        check_dense(came) if came is q else check_memory(came)
     from torch.nn.functional import linear as of_torch
 
     _check(x, q, bias)

@@ -25,6 +25,7 @@ Array = NDArray[Any]
 LANES = 16
 WORD = 32  # bits
 WIDEST = 16  # bits of a code that a kernel reads as it is stored
+FARTHEST = 2.0**40  # elements that reach beyond are multiplied by their scale first: sums would overflow
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def order_of(spec: Any, shape: tuple[int, ...]) -> Order:
     bits, partition = spec.element.bits, spec.partition(shape)
     run, (axis, size) = run_of(bits), (partition.axis, partition.size)
     floating = spec.zero_point_type == "float32" and not spec.symmetric
-    if bits > WIDEST or length * bits % 8 or floating:
+    if bits > WIDEST or length * bits % 8 or floating or (spec.scaled and spec.element.max >= FARTHEST):
         return VALUES
     if size is None:  # a scale a tensor, or a row
         return Order("codes", run) if axis in (None, len(shape) - 2) else VALUES
@@ -76,7 +77,8 @@ def _order_of_blocks(d: Block, along: bool, length: int) -> Order:
         fits = d.block == 16 and d.sub_block == 2 and d.mantissa in (2, 4, 7)  # mx4, mx6, mx9
         return Order("blocks", d.block, d.block) if fits else VALUES
     run = run_of(d.element_bits)
-    whole = d.element_bits <= 8 and d.scale_bits == 8 and length * d.element_bits % 8 == 0
+    near = d.element.max < FARTHEST  # type: ignore[attr-defined]
+    whole = near and d.element_bits <= 8 and d.scale_bits == 8 and length * d.element_bits % 8 == 0
     return Order("codes", run, d.block) if whole and _aligned(d.block, run) else VALUES
 
 
@@ -191,7 +193,9 @@ def linear(
     sums: Any, x: NDArray[np.float32], matrix: Matrix, bias: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
     """x (m, length) times the rows of a matrix, plus a bias: (m, rows).  sums: an executor's `products`."""
-    found: NDArray[np.float32] = sums(x, matrix)
+    found: NDArray[np.float32] = np.zeros((len(x), matrix.shape[0]), np.float32)
+    if x.size:
+        found = sums(x, matrix)
     with ieee_arithmetic(), np.errstate(all="ignore"):
         for factor in (matrix.row_scale, matrix.number):
             if factor is not None:

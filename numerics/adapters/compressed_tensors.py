@@ -134,7 +134,7 @@ def _fake(host: Function, correct: bool) -> Function:
         steps = _rows(x, effective)
         zero = None if zero_point is None or steps is None else _zero_points(zero_point, x, len(steps))
         plain = steps is not None and (zero is not None) == (zero_point is not None) and element is not fp4
-        if plain and bool(ordinary(effective).all()) and not has_specials(x):
+        if plain and not correct and bool(ordinary(effective).all()) and not has_specials(x):
             assert steps is not None
             made = _fused(x, steps, zero, element)
             if made is not None:

@@ -153,8 +153,8 @@ class Functions:
         if not within and not self._correct:
             odd = (~(x.abs() < limit)).nonzero(as_tuple=True)
             made[odd] = _of_host(x[odd], d, rmode, saturates)
-        elif not within and not saturates:
-            made = _tensor(d.round(kept, rounding=ROUNDINGS[rmode], overflow="nonsaturate"))
+        elif not within and not saturates and d.has_nan:
+            made = _tensor(d.round(x, rounding=ROUNDINGS[rmode], overflow="nonsaturate"))
         return made
 
     def quantize_mx_func_cpp(

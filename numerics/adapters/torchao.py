@@ -226,8 +226,9 @@ def _followed(host: Function, x: Tensor, kind: Any, size: int, mode: Any) -> tup
     odd[least] |= rows[least].any(-1)
     if mode.name == "RCEIL":
         odd |= byte != _logarithmic(host, rows, kind, mode)
-    for at in odd.nonzero().split(CHUNK):
-        at = at.squeeze(1)
+    for at in odd.nonzero().squeeze(1).split(CHUNK):
+        if not len(at):  # torch splits nothing into one piece
+            continue
         scale, data = host(rows[at], kind, size, mode)
         byte[at], blocks[at] = scale.view(torch.uint8).squeeze(-1), data.view(torch.uint8)
     scale = byte.view(torch.float8_e8m0fnu).view(*x.shape[:-1], x.shape[-1] // size)

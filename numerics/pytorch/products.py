@@ -7,15 +7,18 @@ in float64, and where both operands are quantized, the values are multiplied by 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from numerics.product import are_decoded
 from numerics.pytorch.operators import matrix_of, times
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, text_of
 from numerics.pytorch.wrapper import Kept, Permuted, Wrapper
+from numerics.tensor import slicing
 from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import ArrayQTensor
 
@@ -48,16 +51,24 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def _arrays(q: TensorQTensor) -> ArrayQTensor:
-    """The QTensor of its arrays, kept beside it until its memory is another."""
+    """The QTensor of its arrays, kept beside it until its memory is another.
+
+    Arrays show what is written into parts; a tensor's scale is a number there, and is read each time.
+    """
     memory = [(part.data_ptr(), part.untyped_storage().nbytes()) for part in q.parts]
     known = q.__dict__.get("_read")
-    if known is None or known[0] != memory or known[1].spec is not q.spec:
+    if known is None or known[0] != memory or known[1].spec is not q.spec or q.tensor_scale is not None:
         parts = [getattr(q, name) for name in PARTS]
         known = q.__dict__["_read"] = memory, matrix_of(parts, tuple(q.shape), q.spec, q.original)
     return cast(ArrayQTensor, known[1])
 
 
+# ---- torch's products of matrices ------------------------------------------------------------------------
+
+
 def _mm(a: Any, b: Any) -> Any:
+    if a.ndim != 2 or b.ndim != 2:
+        return NotImplemented
     q = _read(b, a)
     if q is not None:
         return _times(a, q, None, isinstance(b, TensorQTensor))
@@ -68,20 +79,26 @@ def _mm(a: Any, b: Any) -> Any:
 
 
 def _addmm(bias: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
-    q = _read(b, a)
-    added = (
-        isinstance(bias, Tensor) and not isinstance(bias, Wrapper) and bias.dtype == getattr(a, "dtype", None)
-    )
-    if q is None or not added or beta != 1 or alpha != 1:
+    kind = b.dtype if isinstance(b, Wrapper) else getattr(a, "dtype", None)
+    if not isinstance(bias, Tensor) or isinstance(bias, Wrapper) or bias.dtype != kind or a.ndim != 2:
         return NotImplemented
-    across = isinstance(b, TensorQTensor)
-    if not across and bias.shape == (q.shape[0],):
-        return _times(a, q, bias, across)
-    return bias + _times(a, q, None, across)
+    q = _read(b, a)
+    if q is not None and isinstance(b, Permuted) and (bias.shape, beta, alpha) == ((q.shape[0],), 1, 1):
+        return _times(a, q, bias, False)
+    found = _mm(a, b)
+    if found is NotImplemented or bias.ndim > 2 or not _spreads(bias.shape, found.shape):
+        return NotImplemented
+    scaled = found if alpha == 1 else found * alpha
+    return scaled if beta == 0 else scaled + (bias if beta == 1 else bias * beta)
+
+
+def _spreads(shape: Any, over: Any) -> bool:
+    """Does a shape broadcast to another without widening it?"""
+    return all(n in (1, size) for n, size in zip(reversed(shape), reversed(over), strict=False))
 
 
 def _mv(a: Any, b: Any) -> Any:
-    q = _read(a, b)
+    q = _read(a, b) if a.ndim == 2 and b.ndim == 1 else None
     return NotImplemented if q is None else _times(b, q, None, isinstance(a, Permuted))
 
 
@@ -98,9 +115,11 @@ def _bmm(a: Any, b: Any) -> Any:
     if not isinstance(held, TensorQTensor) or isinstance(a, Wrapper) or held.ndim != 3:
         return NotImplemented
     turned = isinstance(b, Permuted)
-    if turned and b.axes != (0, 2, 1):
+    if (turned and b.axes != (0, 2, 1)) or a.ndim != 3 or len(a) != held.shape[0] or not len(a):
         return NotImplemented
-    parts = [_read(held.select(0, expert), a) for expert in range(held.shape[0])]
+    if a.shape[2] != b.shape[1] or held.shape[0] == 0 or slicing.blocked_axis(held) == 0:
+        return NotImplemented
+    parts = [_read(held.select(0, expert), x) for expert, x in enumerate(a)]
     if any(part is None for part in parts):
         return NotImplemented
     return torch.stack(
@@ -116,3 +135,45 @@ PRODUCTS: Kept = {
     aten.bmm.default: _bmm,
 }
 """Operators of torch, for QTensors of two and three dimensions."""
+
+
+# ---- rows of several axes --------------------------------------------------------------------------------
+
+
+def _folded_linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """Torch makes a product of many small matrices where x is not contiguous, of decoded weights."""
+    rows = x.reshape(-1, x.shape[-1]) if x.numel() else x
+    if rows is x:
+        return None
+    return F.linear(rows, weight, bias).reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _folded_matmul(x: Any, other: Any) -> Any:
+    if other.ndim == 3 and x.ndim == 3 and x.shape[0] == other.shape[0]:
+        return torch.bmm(x, other)
+    if other.ndim != 2 or not x.numel():
+        return None
+    return torch.mm(x.reshape(-1, x.shape[-1]), other).reshape(*x.shape[:-1], other.shape[1])
+
+
+def _turned(other: Any, x: Any) -> Any:
+    return _folded_matmul(x, other)
+
+
+_FOLDS: dict[Any, Callable[..., Any]] = {
+    F.linear: _folded_linear, torch.matmul: _folded_matmul, Tensor.matmul: _folded_matmul,
+    Tensor.__matmul__: _folded_matmul, Tensor.__rmatmul__: _turned,
+}  # fmt: skip
+
+
+def fold(func: Any, args: Any, kwargs: Any) -> Any:
+    """The product of x of three axes and more with a QTensor, by rows; None for every other call."""
+    if func not in _FOLDS or kwargs or len(args) < 2 or not all(isinstance(arg, Tensor) for arg in args[:2]):
+        return None
+    x, other = args[:2] if func is not Tensor.__rmatmul__ else args[1::-1]
+    if x.ndim < 3 or isinstance(x, Wrapper) or not isinstance(other, Wrapper) or are_decoded():
+        return None
+    return _FOLDS[func](*args)
+
+
+Wrapper.folds = staticmethod(fold)

@@ -66,6 +66,8 @@ class Wrapper(Tensor):
     """What an operator does with it, other than take its values."""
     kept_by_name: ClassVar[Kept] = {}
     """The same for operators that torch defines late."""
+    folds: ClassVar[Callable[..., Any]]
+    """A product of rows of several axes as one of a matrix; None for all else (products.py)."""
 
     @classmethod
     def made(cls, shape: Any, requires_grad: bool = False, **options: Any) -> Any:
@@ -124,6 +126,9 @@ class Wrapper(Tensor):
         if isinstance(func, HigherOrderOperator):  # torch.cond and its kin, whose branches take plain tensors
             plain, options = values_of((args, kwargs or {}))
             return func(*plain, **options)
+        found = cls.folds(func, args, kwargs)
+        if found is not None:
+            return found
         if func in _BY_ADDRESS:
             raise in_place(f"Tensor.{func.__name__}")
         with torch._C.DisableTorchFunctionSubclass():

@@ -62,12 +62,13 @@ def run(suite: Suite, sources: Path, substituted: bool) -> tuple[dict[str, str],
     folder = sources / suite.folder
     with tempfile.TemporaryDirectory() as out:
         counts = Path(out) / "calls.json"
-        plugin = ["-p", "tests.adapters.substituted"] if substituted else []
+        plugin = ["-p", "substituted"] if substituted else []
         command = [
             sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ignore",
             f"--junitxml={out}/report.xml", *plugin, *suite.options, *suite.files,
         ]  # fmt: skip
-        paths = [str(Path(__file__).parents[2]), str(folder / suite.path), os.environ.get("PYTHONPATH", "")]
+        # This folder alone, for the plugin: a host has a package `tests` of its own.
+        paths = [str(Path(__file__).parent), str(folder / suite.path), os.environ.get("PYTHONPATH", "")]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)),
                "NUMERICS_ADAPTER": suite.adapter, "NUMERICS_ADAPTER_CALLS": str(counts)}  # fmt: skip
         subprocess.run(command, cwd=folder, env=env, timeout=LIMIT, capture_output=True, check=False)

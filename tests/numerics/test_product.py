@@ -214,3 +214,76 @@ def test_a_matrix_is_read_that_is_no_longer_there():
     file.seek(0)
     assert torch.equal(F.linear(x, torch.load(file, weights_only=True)), before)
     assert not hasattr(other.clone(), "_read")
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "int4 groups", "nvfp4"])
+def test_rows_of_several_axes_are_multiplied_in_small_matrices(name):
+    """Torch's linear makes a bmm of decoded weights where x of three axes is not contiguous."""
+    q, _ = tensors(name)
+    x = torch.from_numpy(rows(2 * 9, 64)).reshape(2, 9, 64)
+    for part in (x[:, -1:], x[:, :4], x.transpose(0, 1), x[:1].expand(3, 9, 64), x[0:0]):
+        due = nx.linear(part.contiguous(), q)
+        assert torch.equal(F.linear(part, q), due)
+        assert torch.equal(part @ q.T, due)
+        assert torch.equal(torch.matmul(part, q.mT), due)
+    one = x.transpose(0, 1).requires_grad_()
+    F.linear(one, q).sum().backward()
+    alone = x.transpose(0, 1).contiguous().requires_grad_()
+    F.linear(alone, q).sum().backward()
+    assert torch.equal(one.grad, alone.grad)
+    assert torch.equal(F.linear(x, q)[:, 3], F.linear(x[:, 3], q))
+
+
+def test_a_tensor_scale_is_read_that_was_another():
+    q, x = tensors("nvfp4")
+    before = F.linear(x, q)
+    q.tensor_scale.mul_(2)
+    assert torch.equal(F.linear(x, q), 2 * before)
+
+
+@pytest.mark.parametrize("spec", [
+    nx.QuantSpec("bfloat16", scheme="per_channel(0)"), nx.QuantSpec("bfloat16", scheme="per_group(32)"),
+    nx.QuantSpec(nx.float_format(8, 3), scheme="per_channel(0)"), "bfloat16", "float16",
+], ids=str)  # fmt: skip
+def test_elements_that_reach_far_overflow_before_their_scale(spec):
+    q = nx.quantize(rows(8, 64), spec)
+    assert np.isfinite(nx.linear(rows(3, 64), q)).all()
+
+
+def test_a_sum_that_is_scaled_is_dense():
+    q, x = tensors("mxfp4")
+    bias, due = torch.arange(40.0), nx.linear(x, q)
+    assert torch.equal(torch.addmm(bias, x, q.T, alpha=2), 2 * due + bias)
+    assert torch.equal(torch.addmm(bias, x, q.T, beta=0.5), due + bias * 0.5)
+    assert torch.equal(torch.addmm(torch.ones(40, 1), q, x.T), due.T + 1)
+
+
+@pytest.mark.parametrize("spec", ["int4", "mxfp4", "mx6"])
+def test_rows_of_nothing_are_zeros(spec):
+    q = nx.quantize(np.zeros((8, 0), np.float32), spec)
+    assert_same_bits(nx.linear(np.zeros((3, 0), np.float32), q), np.zeros((3, 8), np.float32))
+    assert nx.linear(np.zeros((0, 0), np.float32), q).shape == (0, 8)
+
+
+def test_shapes_that_torch_refuses_are_taken():
+    q, x = tensors("mxfp4")
+    experts = nx.quantize(torch.from_numpy(rows(24, 64)).reshape(3, 8, 64), "mxfp4")
+    x3 = x.reshape(1, 6, 64)
+    attempts = (
+        lambda: torch.mm(x3, q.T), lambda: torch.mm(x[0], q.T), lambda: torch.mv(q, x),
+        lambda: torch.bmm(x3, experts.mT), lambda: torch.bmm(x, experts.mT),
+        lambda: torch.addmm(torch.ones(5, 1, 40), x, q.T), lambda: torch.addmm(torch.ones(4, 40), x[:1], q.T),
+        lambda: torch.mm(x[:, :32], q.T),
+    )  # fmt: skip
+    for attempt in attempts:
+        with pytest.raises((RuntimeError, nx.NumericsError)):
+            attempt()
+    for bias in (torch.ones(40, dtype=torch.int32), torch.ones(40).half(), np.ones(40, np.float32)):
+        with pytest.raises(nx.NumericsError):
+            nx.linear(x, q, bias)
+
+
+def test_experts_by_matmul_are_those_of_bmm():
+    experts = nx.quantize(torch.from_numpy(rows(24, 64)).reshape(3, 8, 64), "mxfp4")
+    x = torch.from_numpy(rows(15, 64)).reshape(3, 5, 64)
+    assert torch.equal(x @ experts.mT, torch.bmm(x, experts.mT))

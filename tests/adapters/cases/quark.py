@@ -1,0 +1,55 @@
+"""AMD Quark: MX in three rules, mx6, mx9, bfp16, and everything with a scale in three schemes.
+
+Of float16 and bfloat16 by channel fp4 and fp6 are left out: Quark's kernel takes their memory for float32 and
+writes beyond its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import torch
+from quark.torch import kernel
+
+from tests.adapters.hard import rows
+
+ELEMENTS = ("fp8_e4m3", "fp8_e5m2", "fp6_e3m2", "fp6_e2m3", "fp4", "int8")
+RANGES = {"int8": (-128.0, 127.0), "uint8": (0.0, 255.0), "int4": (-8.0, 7.0), "uint4": (0.0, 15.0),
+          "fp8_e4m3": (-448.0, 448.0), "fp8_e5m2": (-57344.0, 57344.0), "fp6_e3m2": (-28.0, 28.0),
+          "fp6_e2m3": (-7.5, 7.5), "fp4": (-6.0, 6.0)}  # fmt: skip
+SCHEMES = (("per_tensor", 0, 0), ("per_channel", 0, 0), ("per_channel", 1, 0), ("per_group", -1, 32))
+HALF_EVEN = 8
+
+
+def cases() -> Iterator[tuple[str, Callable[[bool], Any]]]:
+    """Names and functions."""
+    for kind, tame in product((torch.float32, torch.bfloat16, torch.float16), (False, True)):
+        x = rows(kind, tame)
+        for element, rule, size, axis in product(ELEMENTS, ("even", "floor", "ceil"), (32, 16), (-1, 0)):
+            name, given = f"mx {element} {rule} {size} {axis}", ("mx", element, axis, size, rule)
+            yield f"{name} {kind} tame={tame}", lambda _, a=(x, *given): kernel.non_scaled_fake_quantize(*a)
+        for name in ("mx6", "mx9", "bfp16"):
+            given = name, "", -1, 16
+            yield f"{name} {kind} tame={tame}", lambda _, a=(x, *given): kernel.non_scaled_fake_quantize(*a)
+        for (name, ends), scheme in product(RANGES.items(), SCHEMES):
+            if kind == torch.float32 or not (name[:3] in ("fp4", "fp6") and scheme[0] == "per_channel"):
+                yield from _scaled(x, name, ends, scheme, f"{kind} tame={tame}")
+
+
+def _scaled(
+    x: torch.Tensor, name: str, ends: tuple[float, float], scheme: tuple[str, int, int], said: str
+) -> Iterator[tuple[str, Callable[[bool], Any]]]:
+    kind, axis, size = scheme
+    shared = {"per_tensor": x.reshape(1, -1), "per_group": x.reshape(-1, size or 1)}.get(
+        kind, x if axis == 0 else x.T
+    )
+    scale = (shared.float().nan_to_num().abs().amax(-1) / ends[1]).clamp(1e-30, 1e30)
+    for moved in (False, True):
+        zero = (torch.arange(len(scale)) % 7).int() * moved
+        given = (scale, zero) if kind == "per_channel" else (scale[0], zero[0])
+        if kind == "per_group":
+            given = scale.view(len(x), -1), zero.view(len(x), -1)
+        call = (name, x, *given, axis, size, *ends, HALF_EVEN, kind, "")
+        yield f"{name} {scheme} {said} zero={moved}", lambda _, a=call: kernel.scaled_fake_quantize(*a)

@@ -1,0 +1,159 @@
+"""What the hosts cost stock and with our kernels, in turns in one process: bench/results/adapters.json.
+
+    python -m tests.adapters.timing [host ...]
+
+Four million numbers, one and two threads; stock and substituted alternate, so that a machine that is busy
+slows both.  Each row has the medians, in milliseconds, and the ratio with its quartiles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parents[2] / "bench" / "results" / "adapters.json"
+SIDE, TURNS = 2048, 5
+Call = Callable[[bool], Any]
+
+
+def torchao(x: torch.Tensor) -> Iterator[tuple[str, Call]]:
+    """to_mx in two rules; affine integers by channel."""
+    from torchao.prototype.mx_formats import mx_tensor
+    from torchao.quantization import quant_primitives as primitives
+
+    for name, element in (("mxfp8_e4m3", torch.float8_e4m3fn), ("mxfp6_e2m3", "fp6_e2m3"),
+                          ("mxfp4", torch.float4_e2m1fn_x2)):  # fmt: skip
+        for mode in (mx_tensor.ScaleCalculationMode.FLOOR, mx_tensor.ScaleCalculationMode.RCEIL):
+            yield f"to_mx {name} {mode.name}", lambda _, a=(element, 32, mode): mx_tensor.to_mx(x, *a)
+    scale, zero = x.abs().amax(-1) / 127, torch.zeros(SIDE, dtype=torch.int32)
+    given = (1, SIDE), scale, zero, torch.int8
+    codes = primitives.quantize_affine(x, *given)
+    yield "quantize_affine int8 channel", lambda _: primitives.quantize_affine(x, *given)
+    yield "dequantize_affine int8 channel", lambda _: primitives.dequantize_affine(codes, *given)
+
+
+def compressed_tensors(x: torch.Tensor) -> Iterator[tuple[str, Call]]:
+    """fake_quantize of blocks, of fp8 and of integers; the cast to fp4."""
+    from compressed_tensors.quantization import QuantizationArgs
+    from compressed_tensors.quantization.lifecycle import forward
+    from compressed_tensors.quantization.utils import fp4_utils
+
+    yield "cast_to_fp4", lambda _: fp4_utils.cast_to_fp4(x)
+    for kind, bits, strategy, size in (("float", 4, "group", 32), ("float", 6, "group", 32),
+                                       ("float", 8, "channel", None), ("int", 8, "channel", None),
+                                       ("int", 4, "group", 32)):  # fmt: skip
+        args = QuantizationArgs(num_bits=bits, type=kind, symmetric=True, strategy=strategy, group_size=size)
+        groups = x.unflatten(-1, (-1, size)) if size else x
+        scale = groups.abs().amax(-1, keepdim=not size) / 6
+        yield f"fake_quantize {kind}{bits} {strategy}", (
+            lambda _, a=(scale, None, args): forward.fake_quantize(x, *a)
+        )  # fmt: skip
+
+
+def microxcaling(x: torch.Tensor) -> Iterator[tuple[str, Call]]:
+    """Blocks and single numbers, against its own PyTorch path."""
+    from mx.elemwise_ops import _quantize_elemwise
+    from mx.mx_ops import _quantize_mx
+
+    for name in ("fp4_e2m1", "fp6_e2m3", "fp8_e4m3", "int8"):
+        yield f"mx {name}", (
+            lambda ours, n=name: _quantize_mx(x, 8, n, axes=[-1], block_size=32, custom_cuda=ours)
+        )  # fmt: skip
+        yield f"elemwise {name}", lambda ours, n=name: _quantize_elemwise(x, n, custom_cuda=ours)
+
+
+def modelopt(x: torch.Tensor) -> Iterator[tuple[str, Call]]:
+    """What it has on a CPU: fp8 and integers by channel."""
+    from modelopt.torch.quantization import tensor_quant
+
+    top = x.abs().amax(-1, keepdim=True)
+    yield "fp8 channel", lambda _: tensor_quant.fp8_eager(x, top)
+    yield "int8 channel", lambda _: tensor_quant._tensor_quant(x, top, 8, False, True)
+
+
+def quark(x: torch.Tensor) -> Iterator[tuple[str, Call]]:
+    """Blocks, and numbers with scales by channel and group."""
+    from quark.torch import kernel
+
+    for name in ("fp4", "fp6_e2m3", "fp8_e4m3", "int8"):
+        yield f"mx {name}", lambda _, n=name: kernel.non_scaled_fake_quantize(x, "mx", n, -1, 32, "even")
+    for name in ("mx6", "mx9"):
+        yield name, lambda _, n=name: kernel.non_scaled_fake_quantize(x, n, "", -1, 16)
+    scale, zero = x.abs().amax(-1) / 127, torch.zeros(SIDE, dtype=torch.int32)
+    call = "int8", x, scale, zero, 0, 0, -128.0, 127.0, 8, "per_channel", ""
+    yield "int8 channel", lambda _: kernel.scaled_fake_quantize(*call)
+    groups = x.view(SIDE, -1, 32).abs().amax(-1) / 6
+    call4 = (
+        "fp4",
+        x,
+        groups,
+        torch.zeros_like(groups, dtype=torch.int32),
+        -1,
+        32,
+        -6.0,
+        6.0,
+        8,
+        "per_group",
+        "",
+    )
+    yield "fp4 group", lambda _: kernel.scaled_fake_quantize(*call4)
+
+
+HOSTS = (torchao, compressed_tensors, microxcaling, modelopt, quark)
+
+
+def measured(adapter: Any, call: Call) -> dict[str, Any]:
+    """One call, stock and substituted in turns."""
+    stock, ours = [], []
+    for turn in range(TURNS + 1):  # the first compiles
+        for times, substituted in ((stock, False), (ours, True)):
+            with adapter.substituted() if substituted else contextlib.nullcontext():
+                start = time.perf_counter()
+                call(substituted)
+                spent = (time.perf_counter() - start) * 1e3
+            if turn:
+                times.append(spent)
+    ratios = sorted(a / b for a, b in zip(stock, ours, strict=True))
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return {"stock_ms": round(statistics.median(stock), 1), "ours_ms": round(statistics.median(ours), 1),
+            "ratio": round(middle, 2), "quartiles": [round(low, 2), round(high, 2)]}  # fmt: skip
+
+
+def main(wanted: list[str]) -> None:
+    """Measures, prints a row each, keeps the results."""
+    x = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    rows = []
+    for host in HOSTS:
+        if wanted and host.__name__ not in wanted:
+            continue
+        adapter = importlib.import_module(f"numerics.adapters.{host.__name__}")
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            os.environ["NUMERICS_NUM_THREADS"] = str(threads)
+            for name, call in host(x):
+                row = {"host": host.__name__, "call": name, "threads": threads, **measured(adapter, call)}
+                rows.append(row)
+                print(*row.values(), flush=True)
+        keep(rows)
+
+
+def keep(rows: list[dict[str, Any]]) -> None:
+    """Writes the rows, and of which machine they are; so after each host, for a run that is stopped."""
+    about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+             "load": os.getloadavg()[0], "torch": torch.__version__, "numbers": SIDE * SIDE}  # fmt: skip
+    RESULTS.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

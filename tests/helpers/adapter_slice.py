@@ -1,0 +1,118 @@
+"""A slice of what adapters must equal: calls of hosts, and ours of the same, which need no host.
+
+The numbers are ordinary ones, of which adapters ask their hosts nothing.  What the hosts answer is in
+tests/data/adapters.json, as digests; `python -m tests.adapters.record` writes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Call = Callable[[], Any]
+ROWS, ROW = 48, 64
+
+
+def numbers() -> Tensor:
+    """Rows of float32 with a magnitude each, by integer arithmetic: the same on every machine."""
+    k = np.arange(1, ROWS * ROW + 1, dtype=np.uint64) * np.uint64(2654435761) & np.uint64(0xFFFFFFFF)
+    spread = (k.astype(np.float64) / 2**31 - 1).astype(np.float32).reshape(ROWS, ROW)
+    return torch.from_numpy(np.ldexp(spread, (np.arange(ROWS) % 16 - 8)[:, None]).astype(np.float32))
+
+
+def digest(answer: Any) -> str:
+    """Type, shape and bytes of tensors, as one text."""
+    found = hashlib.sha256()
+    for one in answer if isinstance(answer, tuple) else (answer,):
+        found.update(f"{one.dtype} {tuple(one.shape)}".encode())
+        found.update(one.contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:32]
+
+
+X = numbers()
+STEP = X.abs().amax(-1) / 127
+ZERO = torch.zeros(ROWS, dtype=torch.int32)
+MOVED = torch.arange(ROWS, dtype=torch.int32) % 9 - 4
+ELEMENTS = {"fp4": torch.float4_e2m1fn_x2, "fp6_e2m3": "fp6_e2m3", "fp8_e4m3": torch.float8_e4m3fn}
+RULES = ("FLOOR", "EVEN", "CEIL")
+
+
+def stock() -> dict[str, Call]:
+    """The hosts' own answers; needs all of them."""
+    import mx.elemwise_ops as elements
+    import mx.mx_ops as blocks
+    from modelopt.torch.quantization import tensor_quant
+    from quark.torch import kernel
+    from torchao.prototype.mx_formats import kernels, mx_tensor
+    from torchao.quantization import quant_primitives as primitives
+
+    modes = mx_tensor.ScaleCalculationMode
+    by_channel = "int8", X, STEP
+    ends = 0, 0, -128.0, 127.0, 8, "per_channel", ""
+    return {
+        **{f"torchao to_mx {n} {r}": lambda d=d, r=r: mx_tensor.to_mx(X, d, 32, modes[r])
+           for n, d in ELEMENTS.items() for r in RULES},
+        "torchao quantize": lambda: primitives.quantize_affine(X, (1, ROW), STEP, ZERO, torch.int8),
+        "torchao quantize moved": lambda: primitives.quantize_affine(X, (1, ROW), STEP, MOVED, torch.int8),
+        "torchao f32_to_f4": lambda: kernels.f32_to_f4_unpacked(X),
+        **{f"quark mx {e}": lambda e=e: kernel.non_scaled_fake_quantize(X, "mx", e, -1, 32)
+           for e in ("fp4", "fp8_e4m3", "int8")},
+        **{f"quark {m}": lambda m=m: kernel.non_scaled_fake_quantize(X, m, "", -1, 16)
+           for m in ("mx6", "mx9")},
+        "quark int8": lambda: kernel.scaled_fake_quantize(*by_channel, ZERO, *ends),
+        "quark int8 moved": lambda: kernel.scaled_fake_quantize(*by_channel, MOVED, *ends),
+        **{f"microxcaling fp4 {r}": lambda r=r: elements._quantize_elemwise(
+            X, "fp4_e2m1", round=r, saturate_normals=True) for r in ("nearest", "even")},
+        **{f"microxcaling mx int8 {r}": lambda r=r: blocks._quantize_mx(
+            X, 8, "int8", axes=[-1], block_size=32, round=r) for r in ("nearest", "even")},
+        "modelopt fp8": lambda: tensor_quant.fp8_eager(X, STEP[:, None] * 127),
+        "modelopt int8": lambda: tensor_quant._tensor_quant(X, STEP[:, None] * 127, 8, False, True),
+    }  # fmt: skip
+
+
+def refuses(*_: Any, **__: Any) -> Any:
+    """Stands for a host that must not be asked."""
+    raise AssertionError("an adapter asked its host of ordinary numbers")
+
+
+def exact_exponents(top: Tensor, correct: bool) -> Tensor:
+    """floor(log2 amax) of ordinary numbers, which microxcaling's logarithm gives too."""
+    return torch.frexp(top).exponent.float() - 1
+
+
+def ours() -> dict[str, Call]:
+    """The same by our kernels, without a host."""
+    from numerics.adapters import microxcaling, modelopt, quark, torchao
+    from numerics.adapters.base import Calls
+
+    made = {n: m(refuses, False) for table in torchao.FUNCTIONS.values() for n, m in table.items()}
+    unscaled, scaled = quark._unscaled(refuses, False), quark._scaled(False)
+    by_channel = "int8", X, STEP
+    ends = 0, 0, -128.0, 127.0, 8, "per_channel", ""
+    mx, top = microxcaling.Functions(False, Calls()), X.view(ROWS, -1, 32).abs().amax(-1, keepdim=True)
+    rounds = {"nearest": 0, "even": 2}
+    affine = made["quantize_affine"]
+    return {
+        **{f"torchao to_mx {n} {r}": lambda d=d, r=r: made["to_mx"](X, d, 32, SimpleNamespace(name=r))
+           for n, d in ELEMENTS.items() for r in RULES},
+        "torchao quantize": lambda: affine(X, (1, ROW), STEP, ZERO, torch.int8),
+        "torchao quantize moved": lambda: affine(X, (1, ROW), STEP, MOVED, torch.int8),
+        "torchao f32_to_f4": lambda: made["f32_to_f4_unpacked"](X),
+        **{f"quark mx {e}": lambda e=e: unscaled(X, "mx", e, -1, 32) for e in ("fp4", "fp8_e4m3", "int8")},
+        **{f"quark {m}": lambda m=m: unscaled(X, m, "", -1, 16) for m in ("mx6", "mx9")},
+        "quark int8": lambda: scaled(*by_channel, ZERO, *ends),
+        "quark int8 moved": lambda: scaled(*by_channel, MOVED, *ends),
+        **{f"microxcaling fp4 {r}": lambda c=c: mx.quantize_elemwise_func_cpp(X, 3, 2, 6.0, c, True, True)
+           for r, c in rounds.items()},
+        **{f"microxcaling mx int8 {r}": lambda c=c: mx.quantize_mx_func_cpp(
+            X.view(ROWS, -1, 32), 8, 0, 8, 127 / 64, top, 2, False, c).view(ROWS, ROW)
+           for r, c in rounds.items()},
+        "modelopt fp8": lambda: modelopt._fp8(refuses, False)(X, STEP[:, None] * 127),
+        "modelopt int8": lambda: modelopt._integers(refuses, False)(X, STEP[:, None] * 127, 8, False, True),
+    }  # fmt: skip
