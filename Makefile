@@ -94,7 +94,7 @@ peers: $(PEERS)/.numerics ## the matrix of the field: other libraries judged, do
 
 # Hosts, beside ours, pinned: their bits with our kernels under them, then their own tests.
 adapters: $(ADAPTERS)/.numerics ## our kernels under other quantizers, against these: docs/adapters.md
-	PYTHONPATH=$(SOURCES_OF_HOSTS)/microxcaling $(ADAPTERS)/bin/python -m pytest -q -s tests/adapters
+	NUMERICS_TEST_ADAPTERS=1 PYTHONPATH=$(SOURCES_OF_HOSTS)/microxcaling $(ADAPTERS)/bin/python -m pytest -q -s tests/adapters
 	$(ADAPTERS)/bin/python -m tests.adapters.suites $(SOURCES_OF_HOSTS)
 	PYTHONPATH=$(SOURCES_OF_HOSTS)/microxcaling $(ADAPTERS)/bin/python -m tests.adapters.timing
 

@@ -18,6 +18,7 @@ from numerics.backends.reference.executor import ReferenceExecutor
 from tests.helpers.executors import EXACT, EXECUTORS, HOST_EXECUTORS
 
 ROOT = Path(__file__).parents[1]
+collect_ignore = [] if os.environ.get("NUMERICS_TEST_ADAPTERS") else ["adapters"]  # `make adapters`
 
 
 def stale() -> list[str]:

@@ -38,7 +38,7 @@ OF_JOBS = ("plan_file", "save_plan", "dry_run", "errors", "max_memory", "seed", 
     + examples(
         "numerics quantize model.safetensors out.safetensors --dtype mxfp4",
         "numerics quantize m.safetensors q.safetensors --dtype int4 --group-size 128",
-        "numerics quantize FOLDER OUT --dtype mxfp4 --dtype 're:.*lm_head.*=none' --dry-run",
+        "numerics quantize FOLDER OUT --dtype mxfp4 --dtype 'lm_head*=none' --dry-run",
     ),
 )
 @click.argument("model")

@@ -11,5 +11,5 @@ PATH = Path(__file__).parents[1] / "data" / "adapters.json"
 
 if __name__ == "__main__":
     found = {name: digest(call()) for name, call in stock().items()}
-    PATH.write_text(json.dumps(found, indent=1) + "\n")
+    PATH.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{len(found)} answers in {PATH.name}")

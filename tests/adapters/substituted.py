@@ -15,5 +15,5 @@ ADAPTER.install()
 def pytest_sessionfinish() -> None:
     """Keeps the counts, and takes the adapter out."""
     calls = {"ours": dict(ADAPTER.calls.ours), "passed_on": dict(ADAPTER.calls.passed_on)}
-    Path(os.environ["NUMERICS_ADAPTER_CALLS"]).write_text(json.dumps(calls))
+    Path(os.environ["NUMERICS_ADAPTER_CALLS"]).write_text(json.dumps(calls), encoding="utf-8")
     ADAPTER.uninstall()

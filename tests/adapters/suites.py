@@ -74,7 +74,7 @@ def run(suite: Suite, sources: Path, substituted: bool) -> tuple[dict[str, str],
         subprocess.run(command, cwd=folder, env=env, timeout=LIMIT, capture_output=True, check=False)
         report = Path(out) / "report.xml"
         ended = _ended(report) if report.exists() else {}
-        return ended, json.loads(counts.read_text()) if counts.exists() else None
+        return ended, json.loads(counts.read_text(encoding="utf-8")) if counts.exists() else None
 
 
 def _ended(report: Path) -> dict[str, str]:
@@ -103,7 +103,7 @@ def compare(suite: Suite, sources: Path) -> dict[str, Any]:
 
 def main(sources: Path, wanted: list[str]) -> int:
     """Runs them, prints a row each, keeps the results; 1 where a test was lost."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     lost = 0
     for suite in SUITES:
         if wanted and suite.adapter not in wanted:
@@ -115,7 +115,7 @@ def main(sources: Path, wanted: list[str]) -> int:
         lost += len(row["lost"]) + (not row["calls"] or not row["calls"]["ours"])
         print(f"{suite.adapter}: stock {row['stock']}, substituted {row['substituted']}, lost {row['lost']}, "
               f"calls {row['calls']}", flush=True)  # fmt: skip
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 1 if lost else 0
 
 

@@ -152,7 +152,7 @@ def keep(rows: list[dict[str, Any]]) -> None:
     """Writes the rows, and of which machine they are; so after each host, for a run that is stopped."""
     about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
              "load": os.getloadavg()[0], "torch": torch.__version__, "numbers": SIDE * SIDE}  # fmt: skip
-    RESULTS.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

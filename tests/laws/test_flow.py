@@ -30,7 +30,7 @@ FLOWS = {  # the call, and how often it may change file
     "quantize, torch": (lambda: nx.quantize(TENSOR, "int4", scheme=GROUPS), 49),
     "fake_quantize, torch": (lambda: nx.fake_quantize(TENSOR, "int4", scheme=GROUPS), 48),
     "dequantize": (nx.quantize(ARRAY, "int4", scheme=GROUPS).dequantize, 22),
-    "dequantize, torch": (nx.quantize(TENSOR, "int4", scheme=GROUPS).dequantize, 47),
+    "dequantize, torch": (nx.quantize(TENSOR, "int4", scheme=GROUPS).dequantize, 48),
 }
 
 

@@ -144,7 +144,7 @@ def test_without_docstrings_the_help_is_whole():
     commands = [[sys.executable, *flags, *NUMERICS[1:], "quantize", "--help"] for flags in ((), ("-OO",))]
     helped = [subprocess.run(command, check=True, timeout=LIMIT, **CAPTURED).stdout for command in commands]
     assert helped[0] == helped[1]
-    assert "Write the weights of a .safetensors MODEL" in helped[1]
+    assert "Write the weights of MODEL in a format." in helped[1]
 
 
 # ---- interrupts and faults ----------------------------------------------------------------------

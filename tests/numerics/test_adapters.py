@@ -12,7 +12,7 @@ from numerics.adapters import microxcaling
 from tests.helpers import adapter_slice
 from tests.helpers.adapter_slice import digest, exact_exponents
 
-RECORDED = json.loads((Path(__file__).parents[2] / "data" / "adapters.json").read_text())
+RECORDED = json.loads((Path(__file__).parents[1] / "data" / "adapters.json").read_text(encoding="utf-8"))
 
 
 def test_every_recorded_answer_is_compared():
