@@ -25,12 +25,13 @@ from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
 
 NVFP4 = Request(nx.QuantSpec("nvfp4"), {"lm_head": None})
 CODE = """
-import sys, numerics as nx
+import sys, time, numerics as nx
 from numerics.checkpoints import Request, quantize
 from numerics.checkpoints.job import Options
 from numerics.checkpoints.ranks import Ranks
 quantize(sys.argv[1], sys.argv[2], Request(nx.QuantSpec("nvfp4"), {"lm_head": None}),
-         Options(ranks=Ranks.of_environment(), finished=lambda *told: print(*told, flush=True)))
+         Options(ranks=Ranks.of_environment(),
+                 finished=lambda *told: [print(*told, flush=True), time.sleep(0.03)]))
 """
 
 
@@ -126,8 +127,8 @@ def test_a_killed_job_goes_on_where_it_was(model, whole, tmp_path):
     stamps: dict[str, int] = {}
     for _ in range(40):
         with started(model, out) as child:
-            child.stdout.readline() if rng.random() < 0.7 else time.sleep(rng.uniform(0.3, 1.2))
-            time.sleep(rng.uniform(0, 0.01))
+            child.stdout.readline() if not kills or rng.random() < 0.7 else time.sleep(rng.uniform(0.05, 0.6))
+            time.sleep(rng.uniform(0, 0.04))
             child.send_signal(signal.SIGKILL)
             child.communicate(timeout=LIMIT)
         kills += child.returncode == -signal.SIGKILL
