@@ -25,8 +25,8 @@ def same_bits(expected: Any, actual: Any) -> bool:
         return False
     word = WORDS[expected.element_size()]
     equal = expected.contiguous().view(word) == actual.contiguous().view(word)
-    if expected.is_floating_point() and expected.element_size() > 1:
-        equal |= expected.isnan() & actual.isnan()
+    if expected.is_floating_point():
+        equal |= expected.float().isnan() & actual.float().isnan()
     return bool(equal.all())
 
 
