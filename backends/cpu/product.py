@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from numerics.backends.cpu.product_kernels import (
 from numerics.backends.host.executor import Array
 from numerics.backends.host.memory import allocate as empty
 from numerics.backends.host.product import LANES, Matrix, Order
-from numerics.formats.block import MicroexponentBlock, ScaledBlock
+from numerics.formats.block import MicroexponentBlock
 from numerics.formats.dtype import Element
 from numerics.formats.floats import e8m0
 from numerics.formats.grid import Grid, grid
@@ -92,7 +92,7 @@ def _by_rows(launcher: Launcher, work: Work) -> None:
     step, first = lanes.strides[0], 0
     while first < many:
         together = 4 if many - first >= 4 else 2 if many - first >= 2 else 1
-        tile = Tile(4 if together == 1 else 2, together)
+        tile = Tile(2, together)
         kernel = launcher.built(
             f"product_dot_{tile.rows}_{together}_{codes.name}", DOT_WORDS, dot(codes, *tile)
         )
@@ -173,13 +173,12 @@ def _codes_of_blocks(d: MicroexponentBlock, order: Order, unit: float) -> Codes:
 
 
 @lru_cache(maxsize=1024)
-def _codes_of(element: Element | None, order: Order, block: object, unit: float, zero: bool) -> Codes:
+def _codes_of(element: Element | None, order: Order, block: Any, unit: float, zero: bool) -> Codes:
     if element is None:
         return Codes(32, 1)
     scale = None
     if order.group:
-        scale = "float32" if block is None else grid(block.scale if isinstance(block, ScaledBlock) else e8m0,
-                                                     "half_even", "nonsaturate")  # fmt: skip
+        scale = "float32" if block is None else grid(block.scale, "half_even", "nonsaturate")
     signed = element.min < 0 if element.kind == "integer" else None
     f = None if element.kind == "integer" else grid(element, "half_even", element.default_overflow)
     return Codes(element.bits, order.run, order.group, signed, f, _table(element, f), scale, unit, zero)

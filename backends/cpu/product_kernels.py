@@ -1,8 +1,8 @@
 """Products of rows with a quantized matrix as kernels: the sums of backends/host/product.py.
 
 Two ways, the same sums.  `dot` decodes a few rows of codes in registers and multiplies them with a few rows
-of x: one pass over the codes, for few rows of x.  `unfold` decodes rows of codes into the caches, `multiply`
-then multiplies them tile by tile with many rows of x.
+of x: one pass over the codes, for few rows of x.  `blocked` decodes rows of codes into the caches, a part
+at a time, and multiplies them tile by tile with many rows of x.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Codes:
     than bfloat16; else signed: of an integer, or f: a float's facts.
     mantissa: bits of magnitudes under microexponents, a block of 16 a lane; None for all else.
     scale: `float32`, the facts of a float of 8 bits, or None where rows have none.  unit: what that scale is
-    multiplied by.  zero: items of a zero point: those of the scale, or 1 a row; 0 for none.
+    multiplied by.  zero: are there zero points, as many as scales, or one a row?
     """
 
     bits: int

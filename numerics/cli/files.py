@@ -17,6 +17,7 @@ from numerics.cli.words import (
     formats_begun,
     quietly,
     seeded,
+    with_options,
 )
 from numerics.formats import Block, dtype
 from numerics.formats.errors import NumericsError
@@ -40,9 +41,7 @@ def job_options(command: Command) -> Command:
                      show_default=True, help="Which values are measured."),
         click.option("--max-memory", default="64MB", show_default=True, help="Working memory, about."),
     ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(command, options)
 
 
 def quantize_options(command: Command) -> Command:
@@ -68,9 +67,7 @@ def quantize_options(command: Command) -> Command:
         click.option("--include", multiple=True, help="Pattern of the tensors to quantize; may be repeated."),
         click.option("--exclude", multiple=True, help="Pattern of the tensors to copy; may be repeated."),
     ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(command, options)
 
 
 def spec_arguments(

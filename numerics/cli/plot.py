@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from numerics.cli.words import FORMAT, ROUNDING, SCALE_RULE, SCHEME, Command, examples
+from numerics.cli.words import FORMAT, ROUNDING, SCALE_RULE, SCHEME, Command, examples, with_options
 from numerics.view.screen import after, tell
 
 if TYPE_CHECKING:
     from numerics.draw.picture import Picture
 
 out_argument = click.argument("out", metavar="OUT")
+tensor_option = click.option("--tensor", "name", help="Its name, where the file has several.")
 dtype_option = click.option("--dtype", type=FORMAT, required=True, help="The format (`numerics formats`).")
 
 
@@ -29,9 +30,7 @@ def how_options(command: Command) -> Command:
         click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
         click.option("--scale-rule", type=SCALE_RULE, help="For MX formats; floor by default."),
     ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(command, options)
 
 
 def _how(scheme: str | None, axis: int | None, asymmetric: bool, scale_rule: str | None) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float |
 )
 @click.argument("file")
 @out_argument
-@click.option("--tensor", "name", help="Its name, where the file has several.")
+@tensor_option
 @dtype_option
 @how_options
 def tensor_command(file: str, out: str, name: str | None, dtype: Any, **how: Any) -> None:
@@ -100,7 +99,7 @@ def tensor_command(file: str, out: str, name: str | None, dtype: Any, **how: Any
                     + examples("numerics plot block x.npy block.png --dtype mx6"))  # fmt: skip
 @click.argument("file")
 @out_argument
-@click.option("--tensor", "name", help="Its name, where the file has several.")
+@tensor_option
 @dtype_option
 @click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True,
               help="For MX formats.")  # fmt: skip
@@ -133,7 +132,7 @@ def image_command(file: str, out: str, dtypes: Sequence[Any]) -> None:
 )
 @click.argument("file")
 @out_argument
-@click.option("--tensor", "name", help="Its name, where the file has several.")
+@tensor_option
 @click.option("--dtype", "dtypes", type=FORMAT, multiple=True, help="May be repeated; by default all.")
 def formats_command(file: str, out: str, name: str | None, dtypes: Sequence[Any]) -> None:
     from numerics import draw

@@ -79,6 +79,13 @@ ROUNDING, OVERFLOW, SCALE_RULE = WordType(ROUNDINGS), WordType(OVERFLOWS), WordT
 SCHEME = WordType(("per_tensor", "per_channel", "per_group"))
 
 
+def with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
+    """A command with these options, in their order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def format_of(text: Any) -> Dtype:
     """The format of a word of the command line.
 

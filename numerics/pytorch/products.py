@@ -23,7 +23,6 @@ from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import ArrayQTensor
 
 aten = torch.ops.aten
-TURNED = (1, 0)
 
 
 def _read(q: Any, x: Any) -> TensorQTensor | None:
@@ -142,16 +141,13 @@ PRODUCTS: Kept = {
 
 def _folded_linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """Torch makes a product of many small matrices where x is not contiguous, of decoded weights."""
-    rows = x.reshape(-1, x.shape[-1]) if x.numel() else x
-    if rows is x:
-        return None
-    return F.linear(rows, weight, bias).reshape(*x.shape[:-1], weight.shape[0])
+    return F.linear(x.reshape(-1, x.shape[-1]), weight, bias).reshape(*x.shape[:-1], weight.shape[0])
 
 
 def _folded_matmul(x: Any, other: Any) -> Any:
     if other.ndim == 3 and x.ndim == 3 and x.shape[0] == other.shape[0]:
         return torch.bmm(x, other)
-    if other.ndim != 2 or not x.numel():
+    if other.ndim != 2:
         return None
     return torch.mm(x.reshape(-1, x.shape[-1]), other).reshape(*x.shape[:-1], other.shape[1])
 
@@ -171,7 +167,13 @@ def fold(func: Any, args: Any, kwargs: Any) -> Any:
     if func not in _FOLDS or kwargs or len(args) < 2 or not all(isinstance(arg, Tensor) for arg in args[:2]):
         return None
     x, other = args[:2] if func is not Tensor.__rmatmul__ else args[1::-1]
-    if x.ndim < 3 or isinstance(x, Wrapper) or not isinstance(other, Wrapper) or are_decoded():
+    if (
+        x.ndim < 3
+        or not x.numel()
+        or isinstance(x, Wrapper)
+        or not isinstance(other, Wrapper)
+        or are_decoded()
+    ):
         return None
     return _FOLDS[func](*args)
 

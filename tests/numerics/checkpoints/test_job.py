@@ -21,6 +21,7 @@ from numerics.checkpoints.ranks import Ranks
 from numerics.files.checkpoint import quantize_file
 from numerics.files.safetensors import Reader
 from tests.helpers.children import LIMIT
+from tests.helpers.disks import fill_up
 from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
 
 NVFP4 = Request(nx.QuantSpec("nvfp4"), {"lm_head": None})
@@ -235,20 +236,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(model, tmp_path):
 
 
 def test_a_full_disk_names_the_file_and_the_job_goes_on(model, whole, tmp_path, monkeypatch):
-    import errno
-
-    from numerics.files.safetensors import Writer
-
-    write, left = Writer._write, 60
-
-    def full(self, position, data):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(self, position, data)
-
-    monkeypatch.setattr(Writer, "_write", full)
+    fill_up(monkeypatch, 60)
     with pytest.raises(nx.NumericsError, match=r"cannot write .*model-0000.*the disk is full"):
         quantize(model, tmp_path / "out", NVFP4)
     monkeypatch.undo()

@@ -1,6 +1,5 @@
 """Checkpoints: what is written, what comes back, how much memory it takes, and every way to fail."""
 
-import errno
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from numerics.files import stream
 from numerics.files.checkpoint import BYTES_PER_ELEMENT, dequantize_file, quantize_file
 from numerics.files.chunks import Cut, random_bits, runs, size
 from numerics.files.safetensors import Reader, Writer
+from tests.helpers.disks import fill_up
 from tests.helpers.marks import either_sign
 
 RNG = np.random.default_rng(0)
@@ -289,21 +289,12 @@ def test_an_interrupted_run_leaves_the_old_output(source, target, stop, error):
 
 
 def test_a_full_disk_leaves_the_old_output_and_no_other_file(source, target, monkeypatch):
-    write, left = Writer._write, 3
-
-    def full(self, position, data):
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(self, position, data)
-
-    monkeypatch.setattr(Writer, "_write", full)
+    fill_up(monkeypatch, 3)
     with pytest.raises(
         nx.NumericsError, match=f"cannot write {target}: No space left on device; the disk is full"
     ):
         quantize_file(source, target, "mx6")
-    left = 0
+    fill_up(monkeypatch, 0)
     with pytest.raises(nx.NumericsError, match="the disk is full"):
         quantize_file(source, target, "mx6")
 
