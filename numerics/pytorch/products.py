@@ -164,7 +164,8 @@ _FOLDS: dict[Any, Callable[..., Any]] = {
 
 def fold(func: Any, args: Any, kwargs: Any) -> Any:
     """The product of x of three axes and more with a QTensor, by rows; None for every other call."""
-    if func not in _FOLDS or kwargs or len(args) < 2 or not all(isinstance(arg, Tensor) for arg in args[:2]):
+    others = set(kwargs or ()) - ({"bias"} if func is F.linear else set())
+    if func not in _FOLDS or others or len(args) < 2 or not all(isinstance(arg, Tensor) for arg in args[:2]):
         return None
     x, other = args[:2] if func is not Tensor.__rmatmul__ else args[1::-1]
     if (
@@ -175,7 +176,7 @@ def fold(func: Any, args: Any, kwargs: Any) -> Any:
         or are_decoded()
     ):
         return None
-    return _FOLDS[func](*args)
+    return _FOLDS[func](*args, **(kwargs or {}))
 
 
 Wrapper.folds = staticmethod(fold)

@@ -224,6 +224,9 @@ def test_rows_of_several_axes_are_multiplied_in_small_matrices(name):
     for part in (x[:, -1:], x[:, :4], x.transpose(0, 1), x[:1].expand(3, 9, 64), x[0:0]):
         due = nx.linear(part.contiguous(), q)
         assert torch.equal(F.linear(part, q), due)
+        assert torch.equal(
+            F.linear(part, q, bias=torch.ones(40)), nx.linear(part.contiguous(), q, torch.ones(40))
+        )
         assert torch.equal(part @ q.T, due)
         assert torch.equal(torch.matmul(part, q.mT), due)
     one = x.transpose(0, 1).requires_grad_()
