@@ -35,11 +35,12 @@ class Proof(NamedTuple):
 
 
 H200 = Proof((9, 0), "NVIDIA H200", "2026-11-26", "3.6.0")
+H100 = Proof((9, 0), "NVIDIA H100 80GB HBM3", "2026-11-26", "3.6.0")
 PROVEN: dict[str, tuple[Proof, ...]] = {
-    "fp8_e4m3": (H200,),
-    "fp8_e5m2": (H200,),
-    "fp6_e2m3": (H200,),
-    "fp6_e3m2": (H200,),
+    "fp8_e4m3": (H200, H100),
+    "fp8_e5m2": (H200, H100),
+    "fp6_e2m3": (H200, H100),
+    "fp6_e3m2": (H200, H100),
 }
 """Format to the proofs that were run; what is not here is not trusted."""
 
