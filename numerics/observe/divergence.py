@@ -87,9 +87,12 @@ def _within(seen: Seen, low: Array, high: Array) -> Array:
 
 @lru_cache(maxsize=64)
 def boundaries(element: Element) -> NDArray[np.float64]:
-    """What lies between two of these becomes one level; in the numbers that codes stand for."""
+    """What lies between two of these becomes one level; in the numbers that codes stand for.
+
+    The least level of a format without zero, such as e8m0, takes what is nearer to zero, too.
+    """
     found = levels(element)
-    return np.concatenate([found.values[:1], found.middles, found.values[-1:]])
+    return np.concatenate([np.minimum(found.values[:1], 0), found.middles, found.values[-1:]])
 
 
 def _divergence(bins: Bins, ends: NDArray[np.float64]) -> float:

@@ -21,8 +21,11 @@ from hypothesis import strategies as st
 
 import numerics as nx
 from numerics import observe
+from numerics.formats.dtype import Element
+from numerics.formats.registry import dtypes
 from numerics.observe import KL, MSE, OBSERVERS, Histogram, MinMax, MovingAverage, Percentile, Pof2, Pof2MSE
 from numerics.observe.bins import OCTAVES
+from numerics.observe.divergence import boundaries
 from tests.helpers.children import LIMIT, child
 from tests.helpers.marks import either_sign
 
@@ -453,6 +456,24 @@ def test_the_true_error_is_less_than_that_of_the_widest_range(kind, scheme):
     assert error["mse"].sum() < error["min_max"].sum()
     if scheme.kind == "per_channel":
         assert (error["mse"] <= error["min_max"]).all()
+
+
+ELEMENTS = [d.name for d in dtypes() if isinstance(d, Element) and d.bits <= 8]
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+@pytest.mark.parametrize("kind", OBSERVERS)
+def test_every_format_has_a_range(name, kind):
+    """Formats without zero, without a sign, of one value a sign, too."""
+    for x in (np.ones(16), np.zeros(16), -np.ones(4), np.linspace(-3, 3, 200), np.exp2(np.arange(-9.0, 9))):
+        watching = seen(observe.observer(kind, name), x.astype(np.float32))
+        assert 0 < watching.scale < np.inf, x
+
+
+def test_kl_of_a_format_without_zero_keeps_what_is_nearest_to_zero():
+    """e8m0 has nothing below 2**-127: what is nearer to zero goes there, and is counted there."""
+    found = boundaries(nx.e8m0)
+    assert found[0] == 0 and found[1] == 1.5 * 2.0**-127
 
 
 LITTLE = [np.zeros(5), np.full(5, np.nan), np.full(5, 3e38), np.full(5, -1e-44), np.float64([0, 1])]
