@@ -29,7 +29,6 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics import conform as conform
     from numerics import draw as draw
     from numerics import interop as interop
-    from numerics import layouts as layouts
     from numerics import observe as observe
     from numerics import train as train
     from numerics import vocabulary as vocabulary
@@ -38,11 +37,12 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics.draw.explorer import explore as explore
     from numerics.files.save_load import load as load
     from numerics.files.save_load import save as save
-    from numerics.product import decoded_products as decoded_products
-    from numerics.product import linear as linear
+    from numerics.interop import layouts as layouts
     from numerics.quantization import dequantize as dequantize
     from numerics.quantization import fake_quantize as fake_quantize
     from numerics.quantization import quantize as quantize
+    from numerics.tensor.product import decoded_products as decoded_products
+    from numerics.tensor.product import linear as linear
     from numerics.tensor.qtensor import QTensor as QTensor
     from numerics.tensor.scheme import Scheme as Scheme
     from numerics.tensor.scheme import per_channel as per_channel
@@ -64,14 +64,14 @@ _LAZY: dict[str, str] = {
     "Scheme": "numerics.tensor.scheme",
     "calibrate": "numerics.model.wrapping",
     "compare": "numerics.model.report",
-    "decoded_products": "numerics.product",
+    "decoded_products": "numerics.tensor.product",
     "dequantize": "numerics.quantization",
     "empty": "numerics.backends.host.memory",
     "explore": "numerics.draw.explorer",
     "fake_quantize": "numerics.quantization",
     "footprint": "numerics.model.loading",
     "freeze": "numerics.model.wrapping",
-    "linear": "numerics.product",
+    "linear": "numerics.tensor.product",
     "load": "numerics.files.save_load",
     "load_into": "numerics.model.loading",
     "per_channel": "numerics.tensor.scheme",
@@ -93,7 +93,7 @@ _MODULES = {
     "conform": "numerics.conform",
     "draw": "numerics.draw",
     "interop": "numerics.interop",
-    "layouts": "numerics.layouts",
+    "layouts": "numerics.interop.layouts",
     "observe": "numerics.observe",
     "train": "numerics.train",
     "vocabulary": "numerics.vocabulary",

@@ -41,7 +41,7 @@ DOTTED = re.compile(r"`((?:numerics|formats|backends)(?:\.\w+)+)`")
 
 ELSEWHERE = {  # files that are no part of the repository, each with where it is
     "refine.py": "backends/ipu/limits.py: of AMD Quark",
-    "pack.py": "numerics/layouts.py: of AMD Quark",
+    "pack.py": "numerics/interop/layouts.py: of AMD Quark",
     "OUT.json": "tests/platforms/corpus.py: an argument",
     "config.json": "numerics/model/folder.py: of a model, in a folder of Hugging Face's",
     "numerics_job.json": "numerics/checkpoints/journal.py: of an output",

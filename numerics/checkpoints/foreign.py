@@ -21,7 +21,7 @@ from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int8, integer_format, uint4, uint8
-from numerics.layouts import AWQ, unpack_words
+from numerics.interop.layouts import AWQ, unpack_words
 from numerics.tensor.qtensor import ArrayQTensor, QTensor
 from numerics.tensor.scheme import Scheme, per_channel, per_group, per_tensor
 from numerics.tensor.spec import QuantSpec

@@ -31,7 +31,6 @@ from numerics.formats.protocol import Given
 from numerics.formats.protocol import Parts as QuantizedParts
 from numerics.formats.rounding import BlockOptions, Draw, draw_of
 from numerics.formats.text import parse
-from numerics.product import columns_times, rows_times
 from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import (
     check_lsq,
@@ -42,6 +41,7 @@ from numerics.pytorch.learned_scales import (
     tqt_scale,
 )
 from numerics.tensor.parts import PARTS, check_parts, check_shape
+from numerics.tensor.product import columns_times, rows_times
 from numerics.tensor.qtensor import ArrayQTensor, float_name
 from numerics.tensor.spec import QuantSpec
 

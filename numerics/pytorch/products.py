@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from numerics.product import are_decoded
 from numerics.pytorch.operators import matrix_of, times
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, text_of
 from numerics.pytorch.wrapper import Kept, Permuted, Wrapper
 from numerics.tensor import slicing
 from numerics.tensor.parts import PARTS
+from numerics.tensor.product import are_decoded
 from numerics.tensor.qtensor import ArrayQTensor
 
 aten = torch.ops.aten

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 import numerics as nx
-from numerics import product
 from numerics.backends.host.tensors import as_array
+from numerics.tensor import product
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.matrices import MATRICES, matrix, rows
 

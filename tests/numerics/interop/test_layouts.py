@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import numerics as nx
-from numerics.layouts import AWQ, CDNA4, CUBLAS, pack_words, unpack_words
+from numerics.interop.layouts import AWQ, CDNA4, CUBLAS, pack_words, unpack_words
 
 rng = np.random.default_rng(6)
 LIBRARIES = {"numpy": np.asarray, "torch": torch.from_numpy}
