@@ -377,8 +377,8 @@ class CpuExecutor(ArrayExecutor):
             return np.fmin.reduce(low), np.fmax.reduce(high)
 
     def _extremes_kernel(self, kind: Any, width: int) -> Any:
-        stream, name = FLOATS[name_of(kind)], name_of(kind)
-        emit = partial(kernels.extremes_of_rows, load=stream.load, bits=int(stream.bits), width=width)
+        name = name_of(kind)
+        emit = partial(kernels.extremes_of_rows, stream=FLOATS[name], width=width)
         return self.launcher.built(f"extremes_{name}_{width}", 5, emit)
 
     def _extremes_of_columns(self, x: Array) -> tuple[Array, Array]:

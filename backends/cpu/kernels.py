@@ -7,7 +7,9 @@ arithmetic whatever mode the caller's thread is in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -59,46 +61,102 @@ class ieee_arithmetic:
             self._call("aarch64.set.fpcr", ir.VoidType(), self.saved)
 
 
-def map_tiles(
-    builder: ir.IRBuilder,
-    function: Function,
-    inputs: Sequence[tuple[ir.Value, Stream]],
-    outputs: Sequence[tuple[ir.Value, Stream]],
-    count: ir.Value,
-    width: int,
-    streaming: bool = False,
-) -> None:
-    """outputs = function(inputs) over `count` elements, a tile of `width` at a time.
+Arrays = Sequence[tuple[ir.Value, Stream]]
+"""Addresses, and how each is read or written."""
 
+
+@dataclass(frozen=True)
+class Tiles:
+    """A function of lanes, emitted to run over arrays in tiles.
+
+    builder: where to.  function: what it gives for the lanes of all inputs.  width: elements of a tile.
     streaming: write the first output past the caches; it begins on a cache line.
-    The last tile, when short, works on a copy beside the arrays, so that nothing outside them is
-    read or written.
     """
-    tiles, rest = builder.udiv(count, _i64(width)), builder.urem(count, _i64(width))
-    short = builder.icmp_unsigned("!=", rest, _i64(0))
-    spare = [_spare(builder, stream, width) for _, stream in (*inputs, *outputs)]
-    with builder.if_then(short):
-        for (address, stream), room in zip(inputs, spare, strict=False):
-            _fill(builder, room, stream.bytes(width))
-            _copy(
-                builder, room, _offset(builder, address, tiles, stream, width), _size(builder, stream, rest)
+
+    builder: ir.IRBuilder
+    function: Function
+    width: int
+    streaming: bool = False
+
+    def over(self, inputs: Arrays, outputs: Arrays, count: ir.Value) -> None:
+        """outputs = function(inputs) over `count` elements.
+
+        The last tile, when short, works on a copy beside the arrays, so that nothing outside them is
+        read or written.
+        """
+        builder, width, arrays = self.builder, self.width, [*inputs, *outputs]
+        tiles, rest = builder.udiv(count, _i64(width)), builder.urem(count, _i64(width))
+        short = builder.icmp_unsigned("!=", rest, _i64(0))
+        spare = [_spare(builder, stream, width) for _, stream in arrays]
+        last = [_offset(builder, address, tiles, stream, width) for address, stream in arrays]
+        with builder.if_then(short):
+            for (_, stream), room, place in zip(inputs, spare, last, strict=False):
+                _fill(builder, room, stream.bytes(width))
+                _copy(builder, room, place, _size(builder, stream, rest))
+        total = builder.add(tiles, builder.zext(short, I64))
+        with cgutils.for_range(builder, total, intp=I64) as loop:
+            places = [_offset(builder, address, loop.index, stream, width) for address, stream in arrays]
+            if self.streaming:
+                for (_, stream), place in zip(inputs, places, strict=False):
+                    _prefetch(builder, place, stream.bytes(width))
+            at_end = builder.icmp_unsigned("==", loop.index, tiles)
+            places = [builder.select(at_end, *either) for either in zip(spare, places, strict=True)]
+            self._one(inputs, outputs, places)
+        with builder.if_then(short):
+            split = len(inputs)
+            for (_, stream), room, place in zip(outputs, spare[split:], last[split:], strict=True):
+                _copy(builder, place, room, _size(builder, stream, rest))
+
+    def over_rows(
+        self, inputs: Arrays, outputs: Arrays, numbers: Sequence[ir.Value], rows: ir.Value, count: ir.Value
+    ) -> None:
+        """`over` each row of `count` elements; function also gets the row's own 32-bit numbers."""
+        builder, split = self.builder, len(inputs)
+        with self._rows([*inputs, *outputs], rows, count) as (row, moved):
+            own = [
+                Lane(builder, builder.load(builder.gep(builder.inttoptr(base, I32.as_pointer()), [row])))
+                for base in numbers
+            ]
+            of_row = replace(self, function=lambda *lanes: self.function(*own, *lanes))
+            of_row.over(moved[:split], moved[split:], count)
+
+    def over_columns(self, inputs: Arrays, outputs: Arrays, numbers: Arrays, rows: Rows) -> None:
+        """`over` each row; function also gets a number for every column, those of the row's batch."""
+        builder, split = self.builder, len(inputs)
+        with self._rows([*inputs, *outputs], rows.count, rows.length) as (row, moved):
+            batch = builder.udiv(builder.add(rows.first, row), rows.per_batch)
+            own = [
+                (builder.add(base, builder.mul(batch, _size(builder, stream, rows.length))), stream)
+                for base, stream in numbers
+            ]
+            self.over([*own, *moved[:split]], moved[split:] or own, rows.length)
+
+    @contextmanager
+    def _rows(self, arrays: Arrays, rows: ir.Value, count: ir.Value) -> Iterator[tuple[ir.Value, Arrays]]:
+        """A loop over rows of `count` elements: which one, and where it begins in each array."""
+        builder = self.builder
+        sizes = [_size(builder, stream, count) for _, stream in arrays]
+        with cgutils.for_range(builder, rows, intp=I64) as row:
+            yield (
+                row.index,
+                [
+                    (builder.add(address, builder.mul(row.index, size)), stream)
+                    for (address, stream), size in zip(arrays, sizes, strict=True)
+                ],
             )
-    total = builder.add(tiles, builder.zext(short, I64))
-    with cgutils.for_range(builder, total, intp=I64) as loop:
-        if streaming:
-            for address, stream in inputs:
-                _prefetch(builder, _offset(builder, address, loop.index, stream, width), stream.bytes(width))
-        last = builder.icmp_unsigned("==", loop.index, tiles)
-        places = [
-            builder.select(last, room, _offset(builder, address, loop.index, stream, width))
-            for (address, stream), room in zip((*inputs, *outputs), spare, strict=True)
-        ]
-        _tile(builder, function, inputs, outputs, places, width, streaming)
-    with builder.if_then(short):
-        for (address, stream), room in zip(outputs, spare[len(inputs) :], strict=True):
-            _copy(
-                builder, _offset(builder, address, tiles, stream, width), room, _size(builder, stream, rest)
-            )
+
+    def _one(self, inputs: Arrays, outputs: Arrays, places: list[ir.Value]) -> None:
+        """A tile: loads its lanes, and stores what function makes of them."""
+        lanes: list[Lane] = []
+        for (_, stream), place in zip(inputs, places, strict=False):
+            loaded = stream.load(self.builder, place, self.width)
+            lanes += loaded if stream.lanes > 1 else [loaded]
+        results = self.function(*lanes)
+        results = list(results) if isinstance(results, tuple) else [results]
+        for k, ((_, stream), place) in enumerate(zip(outputs, places[len(inputs) :], strict=True)):
+            taken, results = results[: stream.lanes], results[stream.lanes :]
+            values = stream.store(taken[0] if stream.lanes == 1 else tuple(taken), self.width)
+            _write(self.builder, values, place, self.streaming and k == 0)
 
 
 def _prefetch(builder: ir.IRBuilder, address: ir.Value, size: int) -> None:
@@ -116,58 +174,6 @@ def fence(builder: ir.IRBuilder) -> None:
     if architecture(builder.module.triple) == "x86":
         kind = ir.FunctionType(ir.VoidType(), [])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.sfence"), [])
-
-
-def map_rows(
-    builder: ir.IRBuilder, function: Function, inputs: Sequence[tuple[ir.Value, Stream]],
-    outputs: Sequence[tuple[ir.Value, Stream]], numbers: Sequence[ir.Value], rows: ir.Value, count: ir.Value,
-    width: int, streaming: bool = False,
-) -> None:  # fmt: skip
-    """map_tiles for each row of `count` elements; function also gets the row's own 32-bit numbers."""
-    arrays = [*inputs, *outputs]
-    sizes = [_size(builder, stream, count) for _, stream in arrays]
-    with cgutils.for_range(builder, rows, intp=I64) as row:
-        moved = [
-            (builder.add(address, builder.mul(row.index, size)), stream)
-            for (address, stream), size in zip(arrays, sizes, strict=True)
-        ]
-        own = [
-            Lane(builder, builder.load(builder.gep(builder.inttoptr(base, I32.as_pointer()), [row.index])))
-            for base in numbers
-        ]
-        split = len(inputs)
-        map_tiles(
-            builder,
-            lambda *lanes: function(*own, *lanes),
-            moved[:split],
-            moved[split:],
-            count,
-            width,
-            streaming,
-        )
-
-
-def map_columns(
-    builder: ir.IRBuilder, function: Function, inputs: Sequence[tuple[ir.Value, Stream]],
-    outputs: Sequence[tuple[ir.Value, Stream]], numbers: Sequence[tuple[ir.Value, Stream]], rows: Rows,
-    width: int, streaming: bool = False,
-) -> None:  # fmt: skip
-    """map_tiles for each row; function also gets a number for every column, those of the row's batch."""
-    arrays, split = [*inputs, *outputs], len(inputs)
-    sizes = [_size(builder, stream, rows.length) for _, stream in arrays]
-    with cgutils.for_range(builder, rows.count, intp=I64) as row:
-        moved = [
-            (builder.add(address, builder.mul(row.index, size)), stream)
-            for (address, stream), size in zip(arrays, sizes, strict=True)
-        ]
-        batch = builder.udiv(builder.add(rows.first, row.index), rows.per_batch)
-        own = [
-            (builder.add(base, builder.mul(batch, _size(builder, stream, rows.length))), stream)
-            for base, stream in numbers
-        ]
-        map_tiles(
-            builder, function, [*own, *moved[:split]], moved[split:] or own, rows.length, width, streaming
-        )
 
 
 class Rows(NamedTuple):
@@ -191,18 +197,19 @@ def extremes_of_columns(
     def widen(least: Lane, most: Lane, x: Lane) -> tuple[Lane, ...]:
         return tuple(Lane(builder, key) for key in _wider(builder, (least.value, most.value), x))
 
-    map_columns(builder, widen, [(x, stream)], [], [(low, word), (high, word)], Rows(*rows), width)
+    columns = Tiles(builder, widen, width)
+    columns.over_columns([(x, stream)], [], [(low, word), (high, word)], Rows(*rows))
 
 
-def extremes_of_rows(builder: ir.IRBuilder, words: list[ir.Value], load: Any, bits: int, width: int) -> None:
+def extremes_of_rows(builder: ir.IRBuilder, words: list[ir.Value], stream: Stream, width: int) -> None:
     """The least and largest finite value of each row: (x, low, high, rows, n), float32 outputs.
 
     Floats are compared by their bits, made monotone; what is not finite counts as the least of all.
     """
     x, low, high, rows, count = words
     with cgutils.for_range(builder, rows, intp=I64) as row:
-        base = builder.add(x, builder.mul(row.index, builder.mul(count, _i64(bits // 8))))
-        least, most = _extremes(builder, base, count, load, bits, width)
+        base = builder.add(x, builder.mul(row.index, builder.mul(count, _i64(stream.bytes(1)))))
+        least, most = _extremes(builder, base, count, stream, width)
         for array, key in ((low, least), (high, most)):
             place = builder.gep(builder.inttoptr(array, I32.as_pointer()), [row.index])
             builder.store(_monotone(builder, key), place)
@@ -218,7 +225,7 @@ def _monotone(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
 
 
 def _extremes(
-    builder: ir.IRBuilder, base: ir.Value, count: ir.Value, load: Any, bits: int, width: int
+    builder: ir.IRBuilder, base: ir.Value, count: ir.Value, stream: Stream, width: int
 ) -> list[ir.Value]:
     """Keys of the extremes of one row: vectors first, then what is left one by one."""
     wide = [cgutils.alloca_once_value(builder, constant(n, I32, width)) for n in NEUTRAL]
@@ -226,8 +233,8 @@ def _extremes(
         builder.store(constant(n, I32, width), room)
     tiles = builder.udiv(count, _i64(width))
     with cgutils.for_range(builder, tiles, intp=I64) as loop:
-        place = builder.add(base, builder.mul(loop.index, _i64(width * bits // 8)))
-        _widen(builder, wide, load(builder, place, width))
+        place = builder.add(base, builder.mul(loop.index, _i64(stream.bytes(width))))
+        _widen(builder, wide, stream.load(builder, place, width))
     name = f"v{width}i32"
     single = []
     for room, kind in zip(wide, ("smin", "smax"), strict=True):
@@ -243,7 +250,8 @@ def _extremes(
     rest = builder.urem(count, _i64(width))
     with cgutils.for_range(builder, rest, intp=I64) as loop:
         index = builder.add(builder.mul(tiles, _i64(width)), loop.index)
-        _widen(builder, single, load(builder, builder.add(base, builder.mul(index, _i64(bits // 8))), 1))
+        place = builder.add(base, builder.mul(index, _i64(stream.bytes(1))))
+        _widen(builder, single, stream.load(builder, place, 1))
     return [builder.extract_element(builder.load(one), ir.Constant(I32, 0)) for one in single]
 
 
@@ -261,23 +269,6 @@ def _wider(builder: ir.IRBuilder, held: Sequence[ir.Value], x: Lane) -> list[ir.
         taken = builder.select(finite.value, key, constant(n, I32, x.width))
         found.append(builder.select(builder.icmp_signed(sign, taken, room), taken, room))
     return found
-
-
-def _tile(
-    builder: ir.IRBuilder, function: Function, inputs: Any, outputs: Any, places: list[ir.Value], width: int,
-    streaming: bool,
-) -> None:  # fmt: skip
-    lanes: list[Lane] = []
-    for (_, stream), place in zip(inputs, places, strict=False):
-        loaded = stream.load(builder, place, width)
-        lanes += loaded if stream.lanes > 1 else [loaded]
-    results = function(*lanes)
-    results = list(results) if isinstance(results, tuple) else [results]
-    first = len(inputs)
-    for k, ((_, stream), place) in enumerate(zip(outputs, places[first:], strict=True)):
-        taken, results = results[: stream.lanes], results[stream.lanes :]
-        values = stream.store(taken[0] if stream.lanes == 1 else tuple(taken), width)
-        _write(builder, values, place, streaming and k == 0)
 
 
 def _write(builder: ir.IRBuilder, values: list[ir.Value], address: ir.Value, streaming: bool) -> None:

@@ -119,15 +119,14 @@ class Operation:
         width = self.wide if streaming else self.width
         ins = list(zip(arrays, self.inputs, strict=False))
         outs = list(zip(arrays[len(self.inputs) :], self.outputs, strict=True))
+        tiles, numbers = kernels.Tiles(builder, function, width, streaming), words[len(arrays) : -2]
         if self.columns:
-            numbers = [(base, WORDS) for base in words[len(arrays) : len(arrays) + self.rows]]
-            rows = kernels.Rows(*words[-5:-1])
-            kernels.map_columns(builder, function, ins, outs, numbers, rows, width, streaming)
+            bases = [(base, WORDS) for base in numbers[: self.rows]]
+            tiles.over_columns(ins, outs, bases, kernels.Rows(*words[-5:-1]))
         elif self.rows:
-            numbers = words[len(arrays) : len(arrays) + self.rows]
-            kernels.map_rows(builder, function, ins, outs, numbers, words[-3], words[-2], width, streaming)
+            tiles.over_rows(ins, outs, numbers[: self.rows], words[-3], words[-2])
         else:
-            kernels.map_tiles(builder, function, ins, outs, words[-2], width, streaming)
+            tiles.over(ins, outs, words[-2])
         if streaming:
             kernels.fence(builder)
 
