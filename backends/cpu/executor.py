@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.array.executor import ArrayExecutor, empty_fields, looks_further
-from numerics.backends.cpu import kernels, product, threads
+from numerics.backends.cpu import kernels, threads
 from numerics.backends.cpu import sums as kernel_of_sums
 from numerics.backends.cpu.launch import WIDTH, Launcher, Operation, Parameters, address_of
 from numerics.backends.cpu.operations import (
@@ -33,6 +33,7 @@ from numerics.backends.cpu.operations import (
     unblock_operation,
     widths,
 )
+from numerics.backends.cpu.product.calls import products
 from numerics.backends.cpu.streams import (
     CODES,
     FLOATS,
@@ -324,7 +325,7 @@ class CpuExecutor(ArrayExecutor):
 
     def products(self, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
         """Sums of the rows of x with those of a matrix, shared out to threads."""
-        return product.products(self.launcher, np.ascontiguousarray(x), matrix)
+        return products(self.launcher, np.ascontiguousarray(x), matrix)
 
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """Figures of each chunk, chunks shared out to threads."""

@@ -5,7 +5,8 @@ import pytest
 
 import numerics as nx
 from numerics.backends.array import BACKEND as ARRAY
-from numerics.backends.cpu import EXECUTOR, product, product_kernels
+from numerics.backends.cpu import EXECUTOR
+from numerics.backends.cpu.product import calls, codes, vectors
 from numerics.backends.host.product import Matrix
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.matrices import MATRICES, matrix, rows
@@ -24,7 +25,7 @@ def due(x, q):
 
 
 @pytest.mark.parametrize("name", CODES)
-@pytest.mark.parametrize("many", [1, 3, product.FEW + 9])
+@pytest.mark.parametrize("many", [1, 3, calls.FEW + 9])
 def test_tiles_change_the_sums(name, many):
     for shape in ((1, 192), (50, 64), (6, 576)):
         x, q = rows(many, shape[1]), matrix(name, shape)
@@ -33,9 +34,9 @@ def test_tiles_change_the_sums(name, many):
 
 @pytest.mark.parametrize("name", CODES)
 def test_a_row_depends_on_its_batch(name):
-    x, q = rows(product.FEW + 5, 192), matrix(name, (9, 192))
+    x, q = rows(calls.FEW + 5, 192), matrix(name, (9, 192))
     whole = nx.linear(x, q)
-    for part in (slice(0, 1), slice(3, 5), slice(2, 9), slice(0, product.FEW + 1)):
+    for part in (slice(0, 1), slice(3, 5), slice(2, 9), slice(0, calls.FEW + 1)):
         assert_same_bits(nx.linear(x[part], q), whole[part])
     assert_same_bits(nx.linear(x, q[2:5]), whole[:, 2:5])
 
@@ -44,7 +45,7 @@ def test_a_row_depends_on_its_batch(name):
 @pytest.mark.parametrize("many", [1, 4, 20])
 def test_threads_change_the_sums(threads, many, monkeypatch):
     monkeypatch.setenv("NUMERICS_NUM_THREADS", str(threads))
-    monkeypatch.setattr(product, "WORTHWHILE", 1)
+    monkeypatch.setattr(calls, "WORTHWHILE", 1)
     for name in ("mxfp4", "mx6", "nvfp4", "int4 groups", "int8 rows offset", "fp8_e5m2"):
         x, q = rows(many, 128), matrix(name, (103, 128))
         assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
@@ -53,8 +54,8 @@ def test_threads_change_the_sums(threads, many, monkeypatch):
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_parts_of_rows_and_blocks_change_the_sums(width, monkeypatch):
     """Rows are decoded a few at a time, and a part of their spans at a time."""
-    monkeypatch.setattr(product, "NEAR", 1 << 9)
-    monkeypatch.setattr(product, "BLOCK", 4 + width)
+    monkeypatch.setattr(calls, "NEAR", 1 << 9)
+    monkeypatch.setattr(calls, "BLOCK", 4 + width)
     for name in ("mxfp4", "int4 groups", "mx9", "int8 offset"):
         x, q = rows(39, 576), matrix(name, (23, 576))
         assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
@@ -88,9 +89,9 @@ def test_what_is_special_in_x_stays_in_its_row(special):
 
 def test_without_an_instruction_for_it_sums_are_fused_otherwise(monkeypatch, request):
     """Where a CPU has no fused multiply-add, and none that shuffles bytes: the same bits."""
-    monkeypatch.setattr(product_kernels, "has", lambda feature: False)
-    monkeypatch.setattr(product_kernels.Codes, "name", property(lambda codes: f"plain_{hash(codes)}"))
-    for memory in (product._codes_of, product._codes_of_blocks):
+    monkeypatch.setattr(vectors, "has", lambda feature: False)
+    monkeypatch.setattr(codes.Codes, "name", property(lambda own: f"plain_{hash(own)}"))
+    for memory in (calls._codes_of, calls._codes_of_blocks):
         memory.cache_clear()
         request.addfinalizer(memory.cache_clear)
     for name in ("mxfp4", "int4 groups", "mx6", "fp8_e5m2"):

@@ -11,16 +11,10 @@ from numpy.typing import NDArray
 from numerics.backends.array.executor import bound
 from numerics.backends.cpu import threads
 from numerics.backends.cpu.launch import Launcher, address_of
-from numerics.backends.cpu.product_kernels import (
-    BLOCKED_WORDS,
-    BYTES,
-    DOT_WORDS,
-    HALVES,
-    Codes,
-    blocked,
-    dot,
-    registers,
-)
+from numerics.backends.cpu.product.blocked import BLOCKED_WORDS, blocked
+from numerics.backends.cpu.product.codes import HALVES, Codes
+from numerics.backends.cpu.product.dot import DOT_WORDS, dot
+from numerics.backends.cpu.product.vectors import BYTES, registers
 from numerics.backends.host.executor import Array
 from numerics.backends.host.memory import allocate as empty
 from numerics.backends.host.product import LANES, Matrix, Order

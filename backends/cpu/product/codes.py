@@ -1,0 +1,279 @@
+"""Codes as kernels of products read them: the values of a span, its scales and its zero points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from numerics.backends.cpu.lanes import F32, I8, I32, Lane, arithmetic
+from numerics.backends.cpu.product import vectors
+from numerics.backends.cpu.product.vectors import (
+    FLOAT,
+    WORD,
+    filled,
+    shuffled,
+    spread,
+    subnormals_are_cheap,
+)
+from numerics.backends.cpu.streams import load_as, vector
+from numerics.backends.host.product import LANES
+from numerics.formats.grid import Grid
+from numerics.formats.packing import planes
+
+BYTE = vector(I8, 2 * LANES)
+HALVES = (*range(4), *range(8, 12), *range(4, 8), *range(12, 16))
+"""Where lanes lie after bytes of two vectors were interleaved, which x86 does in halves of 128 bits."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Codes as a kernel reads them.
+
+    bits, run, group: of the Order.  table: their values as float32 bits, where 16 of them have no more digits
+    than bfloat16; else signed: of an integer, or f: a float's facts.
+    mantissa: bits of magnitudes under microexponents, a block of 16 a lane; None for all else.
+    scale: `float32`, the facts of a float of 8 bits, or None where rows have none.  unit: what that scale is
+    multiplied by.  zero: are there zero points, as many as scales, or one a row?
+    """
+
+    bits: int
+    run: int
+    group: int = 0
+    signed: bool | None = None
+    f: Grid | None = None
+    table: tuple[int, ...] | None = None
+    scale: Any = None
+    unit: float = 1.0
+    zero: bool = False
+    mantissa: int | None = None
+
+    @property
+    def span_bytes(self) -> int:
+        """Bytes of the codes of a span."""
+        return self.bits * self.run * LANES // 8
+
+    @property
+    def groups(self) -> int:
+        """Scales of a span."""
+        return max(self.run * LANES // self.group, 1) if self.group else 1
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of one scale."""
+        return 4 if self.scale == "float32" else 1
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """Which lane stands where in a vector."""
+        return HALVES if self.looks_up else tuple(range(LANES))
+
+    @cached_property
+    def name(self) -> str:
+        """Says all that the instructions depend on."""
+        return f"{self.bits}_{self.run}_{self.group}_{sha256(repr(self).encode()).hexdigest()[:12]}"
+
+    @cached_property
+    def looks_up(self) -> bool:
+        """Are values looked up in a register?"""
+        return self.table is not None and vectors.has("avx2")
+
+
+# ---- codes to values ---------------------------------------------------------------------------------
+
+
+def values_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
+    """The values of a span at an address: a vector for each place of a run."""
+    if codes.looks_up:
+        return _looked_up(builder, codes, address)
+    if codes.f is not None and _grows(codes.f) and subnormals_are_cheap():
+        return _grown(builder, codes, address)
+    return [_value(builder, codes, field) for field in _fields(builder, codes, address)]
+
+
+def _words(builder: ir.IRBuilder, address: ir.Value, words: int, width: int) -> list[ir.Value]:
+    """The first, second, ... word of every lane, of lanes that follow each other."""
+    loaded = load_as(builder, address, vector(ir.IntType(width), words * LANES))
+    if width < 32:
+        loaded = builder.zext(loaded, vector(I32, words * LANES))
+    return [
+        loaded if words == 1 else shuffled(builder, loaded, [words * k + word for k in range(LANES)])
+        for word in range(words)
+    ]
+
+
+def _fields(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
+    """The codes of a span, one a lane; those of an integer with their sign."""
+    bits, run, width = codes.bits, codes.run, min(32, codes.bits * codes.run)
+    lanes = _words(builder, address, codes.bits * run // width, width)
+    return [_field(builder, lanes, (bits * k, bits), width, codes.signed) for k in range(run)]
+
+
+def _field(
+    builder: ir.IRBuilder, words: list[ir.Value], where: tuple[int, int], width: int, signed: bool | None
+) -> ir.Value:
+    """Bits first ... first + bits - 1 of words, extended with their sign or with zeros."""
+    first, bits = where
+    word, shift = words[first // width], first % width
+    if shift + bits > width:
+        kind = ir.FunctionType(WORD, [WORD] * 3)
+        funnel = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fshr.v{LANES}i32")
+        word, shift = builder.call(funnel, [words[first // width + 1], word, filled(shift)]), 0
+    if signed:
+        up = 32 - bits - shift
+        word = builder.shl(word, filled(up)) if up else word
+        return builder.ashr(word, filled(32 - bits))
+    word = builder.lshr(word, filled(shift)) if shift else word
+    return builder.and_(word, filled((1 << bits) - 1)) if shift + bits < 32 else word
+
+
+def _value(builder: ir.IRBuilder, codes: Codes, field: ir.Value) -> ir.Value:
+    if codes.bits == 32:
+        return builder.bitcast(field, FLOAT)
+    if codes.f is None:
+        return builder.sitofp(field, FLOAT)
+    return builder.bitcast(arithmetic().decode(Lane(builder, field), codes.f).value, FLOAT)
+
+
+def _grows(f: Grid) -> bool:
+    """Is a magnitude, shifted to float32's place, its value times one power of two?"""
+    odd = f.deep, f.lowest, f.prefix, f.flush, f.negative, f.wrap
+    return all(fact is None for fact in odd) and isinstance(f.emin, int) and f.emin - 1 <= 254 - 127
+
+
+def _grown(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
+    """Sign and magnitude put where float32 has them, and multiplied by a power of two: exact, and shorter
+    than the shared arithmetic wherever the CPU takes subnormal numbers at its usual pace.
+    """
+    f, bits, width = codes.f, codes.bits, min(32, codes.bits * codes.run)
+    assert f is not None
+    words = _words(builder, address, bits * codes.run // width, width)
+    factor = ir.Constant(FLOAT, [2.0 ** (int(f.emin) - 1)] * LANES)
+    magnitudes = ((1 << (bits - 1)) - 1) << int(f.drop)
+    found = []
+    for k in range(codes.run):
+        word, shift = words[bits * k // width], bits * k % width
+        if shift + bits > width:
+            word, shift = _field(builder, words, (bits * k, bits), width, None), 0
+        up, down = 32 - bits - shift, 32 - bits - int(f.drop)
+        top = builder.shl(word, filled(up)) if up else word
+        shifted = builder.lshr(top, filled(down)) if down > 0 else builder.shl(top, filled(-down))
+        magnitude = builder.and_(shifted, filled(magnitudes))
+        sign = builder.and_(top, filled(-(1 << 31)))
+        value = builder.fmul(builder.bitcast(builder.or_(sign, magnitude), FLOAT), factor)
+        found.append(_special(builder, f, (sign, magnitude), value))
+    return found
+
+
+def _special(builder: ir.IRBuilder, f: Grid, parts: tuple[ir.Value, ir.Value], value: ir.Value) -> ir.Value:
+    """Inf and NaN, where codes mean them."""
+    sign, magnitude = parts
+    drop = int(f.drop)
+    if f.has_nan is not None:
+        nan = builder.icmp_unsigned(">", magnitude, filled(int(f.last) << drop))
+        value = builder.select(nan, ir.Constant(FLOAT, [math.nan] * LANES), value)
+    if f.inf is not None:
+        infinite = builder.icmp_signed("==", magnitude, filled(int(f.inf) << drop))
+        signed = builder.bitcast(builder.or_(sign, filled(0x7F800000)), FLOAT)
+        value = builder.select(infinite, signed, value)
+    if f.nan_code is not None:  # the place of -0
+        negative = builder.icmp_signed("<", sign, filled(0))
+        nothing = builder.icmp_signed("==", magnitude, filled(0))
+        nan = builder.and_(negative, nothing)
+        value = builder.select(nan, ir.Constant(FLOAT, [math.nan] * LANES), value)
+    return value
+
+
+def blocks_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> tuple[list[ir.Value], ir.Value]:
+    """Values and scales of 16 blocks with microexponents (docs/layout.md), a block a lane."""
+    assert codes.mantissa is not None
+    bits, digits = codes.mantissa + 1, codes.mantissa
+    width = 32 if codes.span_bytes % (4 * LANES) == 0 else 16
+    words = _words(builder, address, 8 * codes.span_bytes // LANES // width, width)
+
+    def field(first: int, count: int) -> ir.Value:
+        return _field(builder, words, (first, count), width, None)
+
+    (_, low), *high = planes(bits)
+    one = filled(127 << 23)
+    factors = [
+        builder.bitcast(builder.sub(one, builder.shl(field(16 * bits + pair, 1), filled(23))), FLOAT)
+        for pair in range(8)
+    ]
+    values = []
+    for k in range(codes.run):
+        magnitude = field(low * k, digits)
+        sign = field(16 * low + k, 1) if high else field(low * k + digits, 1)
+        number = builder.bitcast(builder.sitofp(magnitude, FLOAT), WORD)
+        signed = builder.bitcast(builder.or_(number, builder.shl(sign, filled(31))), FLOAT)
+        values.append(builder.fmul(signed, factors[k // 2]))
+    exponent = Lane(builder, field(16 * bits + 8, 8))
+    scale = builder.bitcast(arithmetic().decode(exponent, codes.scale).value, FLOAT)
+    return values, builder.fmul(scale, ir.Constant(FLOAT, [codes.unit] * LANES))
+
+
+def _looked_up(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
+    """16 values of 16 bits each: their low and their high bytes are two tables of a byte shuffle."""
+    assert codes.table is not None
+    loaded = load_as(builder, address, BYTE)
+    nibbles = filled(15, BYTE)
+    kind = ir.FunctionType(BYTE, [BYTE, BYTE])
+    shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
+    low, high = (
+        ir.Constant(BYTE, [(value >> shift) & 255 for value in codes.table] * 2) for shift in (16, 24)
+    )
+    found: list[Any] = [None] * 4
+    for odd, index in enumerate((loaded, builder.lshr(loaded, filled(4, BYTE)))):
+        index = builder.and_(index, nibbles)
+        parts = [builder.call(shuffle, [table, index]) for table in (low, high)]
+        halves = []
+        for half in (0, 8):
+            places = [
+                n for side in (0, 16) for k in range(8) for n in (side + half + k, 32 + side + half + k)
+            ]
+            halves.append(builder.bitcast(shuffled(builder, parts[0], places, parts[1]), vector(I32, 8)))
+        words = shuffled(builder, halves[0], range(16), halves[1])
+        found[odd] = builder.bitcast(builder.shl(words, filled(16)), FLOAT)
+        found[odd + 2] = builder.bitcast(builder.and_(words, filled(-65536)), FLOAT)
+    return found
+
+
+# ---- scales and zero points ----------------------------------------------------------------------------
+
+
+def _of_groups(builder: ir.IRBuilder, codes: Codes, numbers: ir.Value) -> ir.Value:
+    """A number a group, in the lanes of the group."""
+    if codes.groups == 1:
+        return spread(builder, numbers)
+    return shuffled(builder, numbers, [lane * codes.run // codes.group for lane in codes.order])
+
+
+def _load_items(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type, count: int) -> ir.Value:
+    return load_as(builder, address, kind if count == 1 else vector(kind, count))
+
+
+def scales_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> ir.Value:
+    """The scales of a span, in every lane its own."""
+    count = codes.groups
+    if codes.scale == "float32":
+        return _of_groups(builder, codes, _load_items(builder, address, F32, count))
+    loaded = _load_items(builder, address, I8, count)
+    kind = I32 if count == 1 else vector(I32, count)
+    bits = arithmetic().decode(Lane(builder, builder.zext(loaded, kind)), codes.scale).value
+    scale = builder.bitcast(bits, F32 if count == 1 else vector(F32, count))
+    if codes.unit != 1.0:
+        unit = ir.Constant(F32, codes.unit)
+        scale = builder.fmul(scale, unit if count == 1 else ir.Constant(scale.type, [codes.unit] * count))
+    return _of_groups(builder, codes, scale)
+
+
+def zeros_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> ir.Value:
+    """The zero points of a span."""
+    count = codes.groups
+    loaded = _load_items(builder, address, I32, count)
+    return _of_groups(builder, codes, builder.sitofp(loaded, F32 if count == 1 else vector(F32, count)))
