@@ -33,7 +33,7 @@ from numerics.backends.cpu.operations import (
     unblock_operation,
     widths,
 )
-from numerics.backends.cpu.product.calls import products
+from numerics.backends.cpu.product.calls import products, products_of_int8
 from numerics.backends.cpu.streams import (
     CODES,
     FLOATS,
@@ -46,7 +46,7 @@ from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
 from numerics.backends.host.float_bits import name_of
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate as empty
-from numerics.backends.host.product import Matrix
+from numerics.backends.host.product import Int8Rows, Matrix
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 from numerics.formats.rounding import BlockOptions, Rounding
@@ -323,8 +323,10 @@ class CpuExecutor(ArrayExecutor):
             low[~some] = high[~some] = 0
         return low, high
 
-    def products(self, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+    def products(self, x: NDArray[np.float32] | Int8Rows, matrix: Matrix) -> NDArray[np.float32]:
         """Sums of the rows of x with those of a matrix, shared out to threads."""
+        if isinstance(x, Int8Rows):
+            return products_of_int8(self.launcher, x, matrix)
         return products(self.launcher, np.ascontiguousarray(x), matrix)
 
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:

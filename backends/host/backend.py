@@ -21,7 +21,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate
 from numerics.backends.host.micro_packing import pack_micro, unpack_micro
 from numerics.backends.host.output import admit_blocks, check_apart
-from numerics.backends.host.product import Matrix, linear
+from numerics.backends.host.product import Int8Rows, Matrix, linear
 from numerics.backends.host.quantizing import Prepared, Quantizing
 from numerics.backends.host.tensors import as_array, is_tensor, on_host
 from numerics.backends.partition import Blocking, as_shape, check_axis
@@ -68,7 +68,7 @@ class HostBackend(HostAffine, Quantizing):
         )
 
     def linear(
-        self, x: NDArray[np.float32], matrix: Matrix, bias: NDArray[np.float32] | None
+        self, x: NDArray[np.float32] | Int8Rows, matrix: Matrix, bias: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
         """x (m, length) times the rows of a matrix, plus a bias (rows): (m, rows), as product.py says."""
         with ieee_arithmetic():

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.product import Matrix
+from numerics.backends.host.product import Int8Rows, Matrix
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
 from numerics.formats.rounding import BlockOptions, Rounding
@@ -95,7 +95,7 @@ class Executor(Protocol):
         """What backends/host/sums.py finds of one-dimensional arrays of float32 or float64."""
         ...
 
-    def products(self, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+    def products(self, x: NDArray[np.float32] | Int8Rows, matrix: Matrix) -> NDArray[np.float32]:
         """Sums of the rows of x (m, length) with those of a matrix, as product.py says: (m, rows)."""
         ...
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.formats.block import Block, MicroexponentBlock
-from numerics.formats.dtype import Element
+from numerics.formats.dtype import Element, Float, Integer
 
 if TYPE_CHECKING:
     from numerics.formats.protocol import Spec
@@ -52,6 +52,41 @@ class Order:
 
 
 VALUES = Order("values", 1)
+
+
+class Int8Rows(NamedTuple):
+    """Rows of x as integers of 8 bits.
+
+    codes: int8 (m, length), from -127 to 127.  scale: float32, what one counts: (m,), or (m, groups) where
+    groups of the matrix have a scale.  length: of a row.
+    """
+
+    codes: NDArray[np.int8]
+    scale: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+RUN_OF_INT8 = 4  # elements of a lane whose products are summed as integers
+FARTHEST_STEP = 64  # steps from 0 that codes of 4 bits may reach: sums of four stay in 16 bits
+FARTHEST_ZERO = 1 << 14  # from 0, that a zero point may lie: sums of four stay in float32
+
+
+def step_of(element: Element | None) -> float | None:
+    """What all values of a format are small multiples of, as products in int8 need it; None where nothing is.
+
+    >>> from numerics.formats import fp4, fp8_e4m3, int8
+    >>> step_of(int8), step_of(fp4), step_of(fp8_e4m3)
+    (1.0, 0.5, None)
+    """
+    if isinstance(element, Integer):
+        return 1.0 if element.bits in (4, 8) else None
+    if not isinstance(element, Float) or element.bits != 4 or not element.subnormals:
+        return None
+    if element.has_nan or element.has_inf or element.max > FARTHEST_STEP * element.smallest_subnormal:
+        return None
+    return float(element.smallest_subnormal)
 
 
 @lru_cache(maxsize=4096)
@@ -143,6 +178,18 @@ class Matrix(NamedTuple):
             return None
         return self.shared
 
+    @property
+    def refusal(self) -> str | None:
+        """Why it cannot be multiplied with integers of 8 bits; None where it can."""
+        named = "its values" if self.spec is None else str(self.spec)
+        if self.order.kind != "codes":
+            return f"{named} of shape {self.shape} is not read by its codes"
+        if step_of(self.element) is None or self.order.run != RUN_OF_INT8:
+            return f"{named} has no integers of 4 or 8 bits"
+        if self.zero is not None and np.abs(self.zero.astype(np.int64)).max(initial=0) > FARTHEST_ZERO:
+            return f"zero points beyond {FARTHEST_ZERO} are too far from its codes"
+        return None
+
 
 def fused(a: Array, b: Array, c: Array) -> NDArray[np.float32]:
     """a * b + c, rounded once: the product is exact in float64, the sum is rounded to odd there."""
@@ -175,10 +222,36 @@ def products(
             for k in range(run):
                 t = fused(v[None, :, span, :, k], u[:, None, span, :, k], t)
             acc = t if scales is None else fused(t, scales[None, :, span], acc)
-        while acc.shape[-1] > 1:
-            half = acc.shape[-1] // 2
-            acc = acc[..., :half] + acc[..., half:]
-    return acc[..., 0]
+    return halved(acc)
+
+
+def products_of_int8(
+    x: Int8Rows, values: NDArray[np.float32], scales: NDArray[np.float32] | None, order: Order
+) -> NDArray[np.float32]:
+    """The same by integers: the products of a lane's run are summed exactly."""
+    v, u = (_in_spans(part.astype(np.float32), order) for part in (values, x.codes))
+    acc = np.zeros((len(x), len(values), LANES), np.float32)
+    with ieee_arithmetic(), np.errstate(all="ignore"):
+        for span in range(v.shape[1]):
+            t = np.zeros_like(acc)
+            for k in range(order.run):
+                t += v[None, :, span, :, k] * u[:, None, span, :, k]
+            if scales is None:
+                acc = acc + t
+            else:
+                first = span * LANES + np.arange(LANES)
+                group = np.minimum(first * order.run // order.group, scales.shape[1] - 1)
+                acc = fused(t, scales[None, :, group] * x.scale[:, None, group], acc)
+    return halved(acc)
+
+
+def halved(lanes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The lanes of the last axis, added in halves until one is left."""
+    with ieee_arithmetic(), np.errstate(all="ignore"):
+        while lanes.shape[-1] > 1:
+            half = lanes.shape[-1] // 2
+            lanes = lanes[..., :half] + lanes[..., half:]
+    return lanes[..., 0]
 
 
 def _in_spans(x: NDArray[np.float32], order: Order) -> NDArray[np.float32]:
@@ -190,13 +263,15 @@ def _in_spans(x: NDArray[np.float32], order: Order) -> NDArray[np.float32]:
 
 
 def linear(
-    sums: Any, x: NDArray[np.float32], matrix: Matrix, bias: NDArray[np.float32] | None
+    sums: Any, x: NDArray[np.float32] | Int8Rows, matrix: Matrix, bias: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
     """x (m, length) times the rows of a matrix, plus a bias: (m, rows).  sums: an executor's `products`."""
     found: NDArray[np.float32] = np.zeros((len(x), matrix.shape[0]), np.float32)
-    if x.size:
+    if len(x) and matrix.shape[1]:
         found = sums(x, matrix)
     with ieee_arithmetic(), np.errstate(all="ignore"):
+        if isinstance(x, Int8Rows) and x.scale.ndim == 1:
+            found *= x.scale[:, None]
         for factor in (matrix.row_scale, matrix.number):
             if factor is not None:
                 found *= np.float32(factor) if np.ndim(factor) == 0 else np.asarray(factor).reshape(-1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from numerics.backends.host import product
 from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, Executor
 from numerics.backends.host.micro_packing import pack_micro, unpack_micro
-from numerics.backends.host.product import Matrix
+from numerics.backends.host.product import Int8Rows, Matrix
 from numerics.backends.host.sums import error_sums
 from numerics.formats.block import Block, MicroexponentBlock
 from numerics.formats.dtype import Element
@@ -27,9 +27,11 @@ class Composed(Executor):
         """Figures of each chunk, by NumPy."""
         return error_sums(x, y)
 
-    def products(self, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+    def products(self, x: NDArray[np.float32] | Int8Rows, matrix: Matrix) -> NDArray[np.float32]:
         """Sums of the rows of x with those of a matrix, by NumPy (product.py)."""
         values, scales = self.operands(matrix)
+        if isinstance(x, Int8Rows):
+            return product.products_of_int8(x, values, scales, matrix.order)
         return product.products(x, values, scales, matrix.order)
 
     def operands(self, matrix: Matrix) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from numerics.backends.host import float_bits
 from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
 from numerics.backends.host.ieee import under_ieee
-from numerics.backends.host.product import Matrix
+from numerics.backends.host.product import Int8Rows, Matrix
 from numerics.backends.host.unfused import Composed
 from numerics.backends.reference.binary32 import (
     BINARY32,
@@ -21,7 +23,7 @@ from numerics.backends.reference.binary32 import (
 )
 from numerics.backends.reference.exact import encode, exactly, value
 from numerics.backends.reference.executor import ReferenceExecutor
-from numerics.backends.reference.product import product
+from numerics.backends.reference.product import exactly_each, product, product_of_int8
 from numerics.formats.block import Block, ScaledBlock
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.floats import bfloat16
@@ -39,21 +41,22 @@ class Judge(Composed):
     def __init__(self) -> None:
         self.exact = ReferenceExecutor()
 
-    def products(self, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
+    def products(self, x: NDArray[np.float32] | Int8Rows, matrix: Matrix) -> NDArray[np.float32]:
         """Sums of the rows of x with those of a matrix, one fraction after the other."""
         values, scales = self.operands(matrix)
         order = matrix.order
-        rows = [[exactly(number) for number in row] for row in x.tolist()]
-        others = [[exactly(number) for number in row] for row in values.tolist()]
-        beside: list[Any] = [None] * len(others)
-        if scales is not None:
-            beside = [[exactly(number) for number in row] for row in scales.tolist()]
+        others = exactly_each(values)
+        beside: list[Any] = [None] * len(others) if scales is None else exactly_each(scales)
+        each: Callable[..., Any]
+        rows: Iterable[Any]
+        if isinstance(x, Int8Rows):
+            each = partial(product_of_int8, group=order.group)
+            rows = zip(exactly_each(x.codes), exactly_each(x.scale.reshape(len(x), -1)), strict=True)
+        else:
+            each = partial(product, run=order.run, group=order.group)
+            rows = ((row,) for row in exactly_each(x))
         pairs = list(zip(others, beside, strict=True))
-        found = [
-            float(product(other, row, scale, order.run, order.group))
-            for row in rows
-            for other, scale in pairs
-        ]
+        found = [float(each(other, scale, *row)) for row in rows for other, scale in pairs]
         return np.array(found, np.float32).reshape(len(x), len(values))
 
     def encode(self, x: Array, dtype: Element, rounding: Rounding, out: Codes) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
+
+from numpy.typing import NDArray
 
 from numerics.backends.reference.binary32 import to_float32
 from numerics.backends.reference.exact import Exact, exactly, is_finite
@@ -30,7 +33,7 @@ def added(a: Exact, b: Exact) -> Exact:
 
 
 def product(
-    values: Sequence[Exact], x: Sequence[Exact], scales: Sequence[Exact] | None, run: int, group: int
+    values: Sequence[Exact], scales: Sequence[Exact] | None, x: Sequence[Exact], run: int, group: int
 ) -> Exact:
     """The sum of one row with another.  scales: of groups of so many values; None where there are none."""
     span = LANES * run
@@ -45,7 +48,32 @@ def product(
                 lanes[lane] = t
             elif start < len(values):
                 lanes[lane] = fused(t, scales[start // group], lanes[lane])
+    return _halved(lanes)
+
+
+def product_of_int8(
+    values: Sequence[Exact], scales: Sequence[Exact] | None, codes: Sequence[Exact],
+    x_scales: Sequence[Exact], group: int,
+) -> Exact:  # fmt: skip
+    """The same with integers of 8 bits, four to a lane: their sums are exact."""
+    lanes: list[Exact] = [Fraction(0)] * LANES
+    for start in range(0, len(values), 4):
+        lane, run = start // 4 % LANES, slice(start, start + 4)
+        t = sum((a * b for a, b in zip(values[run], codes[run], strict=True)), Fraction(0))
+        scale: Exact = Fraction(1)
+        if scales is not None:
+            scale = fused(scales[start // group], x_scales[start // group], Fraction(0))
+        lanes[lane] = fused(t, scale, lanes[lane])
+    return _halved(lanes)
+
+
+def _halved(lanes: list[Exact]) -> Exact:
     while len(lanes) > 1:
         half = len(lanes) // 2
         lanes = [added(a, b) for a, b in zip(lanes[:half], lanes[half:], strict=True)]
     return lanes[0]
+
+
+def exactly_each(rows: NDArray[Any]) -> list[list[Exact]]:
+    """The numbers of rows, exactly."""
+    return [[exactly(number) for number in row] for row in rows.tolist()]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from numerics.backends.host.tensors import check_dense, given_tensor, has_values, number_of, number_tensor
 from numerics.backends.partition import as_shape, check_axis
@@ -23,6 +24,7 @@ from numerics.formats.rounding import BlockOptions, Draw, Rounding
 from numerics.formats.text import text_of
 from numerics.pytorch import kept_ops as _kept  # noqa: F401 - what QTensors do is known with them
 from numerics.pytorch.operators import SIGNED
+from numerics.pytorch.products import operator
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.spec import QuantSpec
 
@@ -152,6 +154,17 @@ class TorchDispatch:
         scale, zero_point, number = _beside(x, given)
         parts = _ops.quantize(x.detach(), spec.text, scale, zero_point, *_drawn(x, draw), number)
         return wrapped(spec if isinstance(spec, QuantSpec) else spec.text, x, *parts)
+
+    def linear(self, x: Tensor, q: TensorQTensor, bias: Tensor | None, compute: str) -> Tensor:
+        """Returns x times the rows of q, plus a bias."""
+        if compute == "float32":
+            return linear(x, q, bias)
+        if x.device.type not in ("cpu", "meta"):
+            raise NumericsError(
+                f"compute='int8' of x on {x.device}: products in int8 run on the CPU; allowed: x.cpu() and "
+                "q.cpu(), or compute='float32'"
+            )
+        return operator(x, q, bias, compute=compute)
 
     def fake_quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw, clip: bool = False) -> Tensor:
         """Returns x quantized and dequantized as the spec says, with a straight-through gradient."""

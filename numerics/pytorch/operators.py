@@ -26,7 +26,7 @@ from numerics.backends.partition import Blocking, check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
 from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.protocol import Given
 from numerics.formats.protocol import Parts as QuantizedParts
 from numerics.formats.rounding import BlockOptions, Draw, draw_of
@@ -41,7 +41,7 @@ from numerics.pytorch.learned_scales import (
     tqt_scale,
 )
 from numerics.tensor.parts import PARTS, check_parts, check_shape
-from numerics.tensor.product import columns_times, rows_times
+from numerics.tensor.product import COMPUTE, check_int8, columns_times, rows_times
 from numerics.tensor.qtensor import ArrayQTensor, float_name
 from numerics.tensor.spec import QuantSpec
 
@@ -150,8 +150,14 @@ def _dequantize(
 
 def _linear(x: Tensor, *asked: Any) -> Tensor:
     """x times a QTensor of two dimensions by its parts; across: its rows are summed, as a gradient's are."""
-    *parts, shape, recipe, original, bias, across = (*asked, None, False)[:9]
-    return times(x, matrix_of(parts, check_shape(shape), QuantSpec.parse(recipe), original), bias, across)
+    *parts, shape, recipe, original, bias, across, compute = _product_asked(asked)
+    q = matrix_of(parts, check_shape(shape), QuantSpec.parse(recipe), original)
+    return times(x, q, bias, across, compute)
+
+
+def _product_asked(asked: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Seven arguments of a product, and the three that torch leaves out where they are the usual ones."""
+    return (*asked, *(None, False, "float32")[len(asked) - 7 :])
 
 
 def matrix_of(parts: Sequence[Any], shape: tuple[int, ...], spec: QuantSpec, original: str) -> ArrayQTensor:
@@ -164,12 +170,14 @@ def matrix_of(parts: Sequence[Any], shape: tuple[int, ...], spec: QuantSpec, ori
     )  # fmt: skip
 
 
-def times(x: Tensor, q: ArrayQTensor, bias: Tensor | None, across: bool) -> Tensor:
+def times(x: Tensor, q: ArrayQTensor, bias: Tensor | None, across: bool, compute: str = "float32") -> Tensor:
     """x (..., length) times the rows of q, plus a bias; across: x (..., rows) times q."""
     _check_linear(x, q.shape, bias, across)
+    if one_of("compute", compute, COMPUTE) == "int8":
+        check_int8(q, _name(x.dtype))
     rows = np.ascontiguousarray(to_float32(as_array(x))).reshape(math.prod(x.shape[:-1]), x.shape[-1])
     added = None if bias is None else to_float32(as_array(bias))
-    found = as_tensor(columns_times(rows, q) if across else rows_times(rows, q, added))
+    found = as_tensor(columns_times(rows, q) if across else rows_times(rows, q, added, compute))
     found = found if x.ndim == 2 else found.reshape(*x.shape[:-1], found.shape[-1])
     return found if x.dtype == torch.float32 else found.to(x.dtype)
 
@@ -186,7 +194,7 @@ def _check_linear(x: Tensor, shape: Sequence[int], bias: Tensor | None, across: 
 
 
 def _fake_linear(x: Tensor, *asked: Any) -> Tensor:
-    _, _, _, _, shape, _, _, bias, across = (*asked, None, False)[:9]
+    _, _, _, _, shape, _, _, bias, across, _ = _product_asked(asked)
     _check_linear(x, check_shape(shape), bias, across)
     return x.new_empty((*x.shape[:-1], shape[1] if across else shape[0]))
 
@@ -365,7 +373,7 @@ def _lsq_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 
 
 def _keep_matrix(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    _, *parts, ctx.shape, ctx.recipe, ctx.original, ctx.bias, ctx.across = inputs
+    _, *parts, ctx.shape, ctx.recipe, ctx.original, ctx.bias, ctx.across, _ = inputs
     ctx.bias = ctx.bias is not None
     ctx.save_for_backward(*parts)
 
@@ -375,7 +383,7 @@ def _linear_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     matrix = *ctx.saved_tensors, ctx.shape, ctx.recipe, ctx.original
     of_x = torch.ops.numerics.linear(gradient, *matrix, None, not ctx.across)
     of_bias = gradient.reshape(-1, gradient.shape[-1]).sum(0) if ctx.bias else None
-    return (of_x, *[None] * 7, of_bias, None)
+    return (of_x, *[None] * 7, of_bias, None, None)
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -463,7 +471,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "linear": Operator(
         "(Tensor x, Tensor packed, Tensor? scale, Tensor? zero_point, Tensor? tensor_scale, SymInt[] shape, "
-        "str recipe, str original, Tensor? bias=None, bool across=False) -> Tensor",
+        "str recipe, str original, Tensor? bias=None, bool across=False, str compute='float32') -> Tensor",
         _linear, _fake_linear, _linear_gradients, _keep_matrix,
     ),
     "fake_quantize": Operator(

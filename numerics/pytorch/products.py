@@ -35,14 +35,21 @@ def _read(q: Any, x: Any) -> TensorQTensor | None:
     return held if cpu and x.dtype in FLOATS and held.spec.scale_type != "float64" else None
 
 
-def _times(x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool) -> Tensor:
+def product(x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool) -> Tensor:
     """The operator's result: by the operator where torch traces, at once where it does not."""
     traced = torch._C._len_torch_dispatch_stack() or torch._C._functorch.maybe_current_level() is not None
     if not traced and all(type(part) in _PLAIN and not part.is_meta for part in (x, *q.parts)):
         return times(x, _arrays(q), bias, across)
+    return operator(x, q, bias, across)
+
+
+def operator(
+    x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool = False, compute: str = "float32"
+) -> Tensor:
+    """The product by torch's operator, which has a gradient of its own."""
     return cast(Tensor, torch.ops.numerics.linear(
         x, q.packed, q.shared, q.zero_point, q.tensor_scale, list(q.shape), text_of(q.spec), q.original, bias,
-        across,
+        across, compute,
     ))  # fmt: skip
 
 
@@ -70,11 +77,11 @@ def _mm(a: Any, b: Any) -> Any:
         return NotImplemented
     q = _read(b, a)
     if q is not None:
-        return _times(a, q, None, isinstance(b, TensorQTensor))
+        return product(a, q, None, isinstance(b, TensorQTensor))
     q = _read(a, b)  # q @ x is (x.t() @ q.t()).t()
     if q is None:
         return NotImplemented
-    return _times(b.t(), q, None, isinstance(a, Permuted)).t()
+    return product(b.t(), q, None, isinstance(a, Permuted)).t()
 
 
 def _addmm(bias: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
@@ -83,7 +90,7 @@ def _addmm(bias: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> A
         return NotImplemented
     q = _read(b, a)
     if q is not None and isinstance(b, Permuted) and (bias.shape, beta, alpha) == ((q.shape[0],), 1, 1):
-        return _times(a, q, bias, False)
+        return product(a, q, bias, False)
     found = _mm(a, b)
     if found is NotImplemented or bias.ndim > 2 or not _spreads(bias.shape, found.shape):
         return NotImplemented
@@ -98,14 +105,14 @@ def _spreads(shape: Any, over: Any) -> bool:
 
 def _mv(a: Any, b: Any) -> Any:
     q = _read(a, b) if a.ndim == 2 and b.ndim == 1 else None
-    return NotImplemented if q is None else _times(b, q, None, isinstance(a, Permuted))
+    return NotImplemented if q is None else product(b, q, None, isinstance(a, Permuted))
 
 
 def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
     q = _read(weight, x)
     if q is None or isinstance(weight, Permuted) or (bias is not None and isinstance(bias, Wrapper)):
         return NotImplemented
-    return _times(x, q, bias, False)
+    return product(x, q, bias, False)
 
 
 def _bmm(a: Any, b: Any) -> Any:
@@ -122,7 +129,7 @@ def _bmm(a: Any, b: Any) -> Any:
     if any(part is None for part in parts):
         return NotImplemented
     return torch.stack(
-        [_times(x, cast(TensorQTensor, part), None, not turned) for x, part in zip(a, parts, strict=True)]
+        [product(x, cast(TensorQTensor, part), None, not turned) for x, part in zip(a, parts, strict=True)]
     )
 
 

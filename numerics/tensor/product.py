@@ -17,19 +17,24 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.arrays import FLOATS, take
 from numerics.backends.host.float_bits import to_float32
-from numerics.backends.host.product import VALUES, Matrix
+from numerics.backends.host.product import VALUES, Int8Rows, Matrix
 from numerics.backends.host.tensors import check_dense, check_memory, is_tensor
 from numerics.formats import dispatch
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.protocol import Given
+from numerics.formats.rounding import draw_of
 from numerics.tensor import slicing
 from numerics.tensor.qtensor import QTensor, check_quantized
+from numerics.tensor.scheme import per_channel, per_group
+from numerics.tensor.spec import QuantSpec
 
 Floats = NDArray[np.float32]
 _DECODED: ContextVar[bool] = ContextVar("decoded products", default=False)
+COMPUTE = ("float32", "int8")
 ROWS = 256  # of a matrix that is decoded before it is multiplied: a part at a time, never the whole
 
 
-def linear(x: Any, q: QTensor, bias: Any = None) -> Any:
+def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32") -> Any:
     """Returns x @ q.T + bias, reading the packed codes of q: `torch.nn.functional.linear` for any format.
 
     x: an array or tensor of float32, bfloat16 or float16, of shape (..., length).  q: a QTensor of shape
@@ -42,26 +47,37 @@ def linear(x: Any, q: QTensor, bias: Any = None) -> Any:
     and of the tensor at the end.  What cannot be read as it is stored (blocks along the other axis, a scale a
     column) is decoded, some rows at a time.  float64 is multiplied by NumPy or torch.
 
-    Raises NumericsError for shapes, types and kinds of data that do not fit together.
+    compute: "float32", or "int8": each row of x, or each of its groups where groups of q have a scale, is
+    quantized to int8 first, as `nx.quantize(x, "int8", scheme=...)` does it, and integers are multiplied.
+    Less exact than float32 and faster, for elements of 4 and 8 bits that are integers or fp4 (W4A8, W8A8).
+    Every result of a row of x that has NaN or Inf is NaN.  The gradient is that of "float32".
+
+    Raises NumericsError for shapes, types and kinds of data that do not fit together, and for a q that
+    "int8" cannot multiply: floats but fp4, mx4, mx6 and mx9, blocks along the other axis, a scale a column.
 
     >>> import numpy as np, numerics as nx
     >>> q = nx.quantize(np.float32([[0.5, -1.0], [2.0, 3.5]]), "int4")
     >>> nx.linear(np.float32([1, 1]), q, bias=np.float32([0, 1]))
     array([-0.5,  6.5], dtype=float32)
+    >>> nx.linear(np.float32([1, 0.5]), q, compute="int8")
+    array([-0.00393701,  3.7637794 ], dtype=float32)
     """
     check_quantized("q", q)
+    one_of("compute", compute, COMPUTE)
     if is_tensor(x) or is_tensor(q):
-        return _of_tensors(x, q, bias)
+        return _of_tensors(x, q, bias, compute)
     if is_tensor(bias):
         raise NumericsError("x and q are arrays, bias is a tensor: give all as arrays, or all as tensors")
     data, added = take(x)[0], None if bias is None else take(bias)[0]
     _check(data, q, added)
+    if compute == "int8":
+        check_int8(q, str(data.dtype))
     if data.dtype == np.float64 or q.original == "float64":
         found = data @ q.dequantize("float64").T
         return found if added is None else found + added
     added = None if added is None else to_float32(added)
     rows = np.ascontiguousarray(to_float32(data)).reshape(math.prod(data.shape[:-1]), q.shape[1])
-    found = rows_times(rows, q, added).reshape(*data.shape[:-1], q.shape[0])
+    found = rows_times(rows, q, added, compute).reshape(*data.shape[:-1], q.shape[0])
     with np.errstate(over="ignore"):
         return found.astype(data.dtype, copy=False)
 
@@ -91,11 +107,14 @@ def are_decoded() -> bool:
     return _DECODED.get()
 
 
-def rows_times(x: Floats, q: Any, bias: Floats | None = None) -> Floats:
+def rows_times(x: Floats, q: Any, bias: Floats | None = None, compute: str = "float32") -> Floats:
     """x (m, length) times the rows of a QTensor of arrays, plus a bias: (m, rows)."""
     owner: Any = dispatch.owner(q.packed)
-    shared, zero = (None if part is None else np.asarray(part) for part in (q.shared, q.zero_point))
-    matrix = Matrix(q.packed, shared, zero, q.tensor_scale, q.spec, q.shape)
+    matrix = _matrix(q)
+    if compute == "int8":
+        found = owner.linear(_in_int8(x, matrix.order.group, owner), matrix, bias)
+        found[~np.isfinite(x).all(axis=1)] = np.nan
+        return cast(Floats, found)
     if matrix.order != VALUES:
         return cast(Floats, owner.linear(x, matrix, bias))
     found = np.empty((len(x), q.shape[0]), np.float32)
@@ -104,6 +123,31 @@ def rows_times(x: Floats, q: Any, bias: Floats | None = None) -> Floats:
         matrix = Matrix(values, None, None, None, None, (len(values), q.shape[1]))
         found[:, part] = owner.linear(x, matrix, None if bias is None else bias[part])
     return found
+
+
+def _matrix(q: Any) -> Matrix:
+    shared, zero = (None if part is None else np.asarray(part) for part in (q.shared, q.zero_point))
+    return Matrix(q.packed, shared, zero, q.tensor_scale, q.spec, tuple(q.shape))
+
+
+def check_int8(q: Any, kind: str) -> None:
+    """Raises NumericsError unless a QTensor of arrays can be multiplied in int8 with numbers of that type."""
+    why = "float64 is multiplied in float64" if "float64" in (kind, q.original) else _matrix(q).refusal
+    if why is not None:
+        raise NumericsError(
+            f"compute='int8' cannot multiply this: {why}; allowed: int4, uint4, int8, uint8 and fp4 with a "
+            "scale a tensor, row, or group along rows; mxfp4, mxint8 and nvfp4 along rows; compute='float32'"
+        )
+
+
+def _in_int8(x: Floats, group: int, owner: Any) -> Int8Rows:
+    """Rows of x as integers, with a scale a row, or a group of so many."""
+    spec = QuantSpec("int8", scheme=per_group(group) if group else per_channel(0))
+    if not x.size:
+        return Int8Rows(np.zeros(x.shape, np.int8), np.ones((len(x), 1) if group else len(x), np.float32))
+    parts = owner.quantize(x, spec, Given(), draw_of("half_even", None, None))
+    return Int8Rows(parts.packed.view(np.int8).reshape(x.shape), parts.shared.reshape(len(x), -1) if group
+                    else parts.shared.reshape(-1))  # fmt: skip
 
 
 def columns_times(x: Floats, q: Any) -> Floats:
@@ -134,19 +178,17 @@ def _decoded(q: Any) -> Iterator[tuple[int, Floats]]:
         yield first, np.ascontiguousarray(part.dequantize("float32"))
 
 
-def _of_tensors(x: Any, q: Any, bias: Any) -> Any:
+def _of_tensors(x: Any, q: Any, bias: Any, compute: str) -> Any:
     for name, came in (("x", x), ("q", q), *([] if bias is None else [("bias", bias)])):
         if not is_tensor(came):
             raise NumericsError(f"{name} is {type(came).__name__}: give all as arrays, or all as tensors")
         check_dense(came) if came is q else check_memory(came)
-    from torch.nn.functional import linear as of_torch
-
     _check(x, q, bias)
     kinds = {str(came.dtype).removeprefix("torch.") for came in (x, bias) if came is not None}
     if kinds != {q.original}:
         raise NumericsError(f"x is {', '.join(sorted(kinds))} with its bias, q stands for {q.original}; give "
                             f"x.to(...), or q.to(torch.{min(kinds)})")  # fmt: skip
-    return of_torch(x, q, bias)
+    return dispatch.of(x).linear(x, q, bias, compute)
 
 
 def _check(x: Any, q: Any, bias: Any) -> None:

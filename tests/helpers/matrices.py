@@ -24,6 +24,7 @@ _SPECS: dict[str, Any] = {
     "fp6 groups": nx.QuantSpec("fp6_e2m3", scheme="per_group(16)"),
     "fp8 groups of 192": nx.QuantSpec("fp8_e4m3", scheme="per_group(192)"),
     "mine": nx.QuantSpec(nx.float_format(3, 1, name="mine"), scheme="per_group(32)"),
+    "mine of 4 bits": nx.QuantSpec(nx.float_format(3, 0, specials="none", bias=1), scheme="per_group(16)"),
     "decoded columns": nx.QuantSpec("int8", scheme="per_channel(1)"),
     "decoded across": nx.QuantSpec("mxfp4", axis=0),
     "decoded float offset": nx.QuantSpec("uint4", symmetric=False, zero_point_type="float32"),
@@ -31,6 +32,13 @@ _SPECS: dict[str, Any] = {
 MATRICES = {
     name: spec if isinstance(spec, nx.QuantSpec) else nx.QuantSpec(spec) for name, spec in _SPECS.items()
 }
+
+
+IN_INT8 = [
+    "mxfp4", "mxint8", "bfp16", "nvfp4", "int4", "uint8", "fp4", "int8 rows", "int4 groups",
+    "int4 groups of 64", "uint4 groups", "int8 offset", "int8 rows offset", "mine of 4 bits",
+]  # fmt: skip
+"""Those that products in int8 read."""
 
 
 def rows(count: int, length: int, seed: int = 7) -> np.ndarray:

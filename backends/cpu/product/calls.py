@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,10 +15,12 @@ from numerics.backends.cpu.launch import Launcher, address_of
 from numerics.backends.cpu.product.blocked import BLOCKED_WORDS, blocked
 from numerics.backends.cpu.product.codes import HALVES, Codes
 from numerics.backends.cpu.product.dot import DOT_WORDS, dot
+from numerics.backends.cpu.product.int8 import WORDS as INT8_WORDS
+from numerics.backends.cpu.product.int8 import Counted, dot_of_int8, in_records
 from numerics.backends.cpu.product.vectors import BYTES, registers
 from numerics.backends.host.executor import Array
 from numerics.backends.host.memory import allocate as empty
-from numerics.backends.host.product import LANES, Matrix, Order
+from numerics.backends.host.product import LANES, Int8Rows, Matrix, Order, step_of
 from numerics.formats.block import MicroexponentBlock
 from numerics.formats.dtype import Element
 from numerics.formats.floats import e8m0
@@ -26,6 +29,7 @@ from numerics.formats.grid import Grid, grid
 FEW = 8  # rows of x up to which codes are decoded again for every few of them
 WORTHWHILE = 1 << 18  # multiplications below which a second thread costs more than it saves
 BLOCK = 48  # rows that are decoded together
+CACHED = 1 << 18  # bytes of codes that are read again for other rows of x
 NEAR = 1 << 11  # bytes of a row of x that the nearest cache is to hold beside X_TILE others
 
 
@@ -36,25 +40,50 @@ class Tile(NamedTuple):
     together: int
 
 
+class Way(NamedTuple):
+    """A kernel for few rows of x: its name, its words, what emits it, and its tile for so many rows of x."""
+
+    name: str
+    words: int
+    emit: Callable[..., Any]
+    rows: Callable[[int], int]
+
+
+DOT = Way("dot", DOT_WORDS, dot, lambda together: 2)
+INT8 = Way("int8", INT8_WORDS, dot_of_int8, lambda together: 2 if together < 4 else 1)
+
+
 def products(launcher: Launcher, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
     """The sums of rows of x (m, length) with those of a matrix: (m, rows)."""
-    many, (rows, length) = len(x), matrix.shape
-    found = empty((many, rows), np.float32)
-    if not found.size:
-        return found
-    order, codes = matrix.order, _codes(matrix)
-    lanes = in_lanes(x, order, codes.order)
+    if not len(x) or not matrix.shape[0]:
+        return np.empty((len(x), matrix.shape[0]), np.float32)
+    codes = _codes(matrix)
+    work = _work(matrix, codes, in_lanes(x, matrix.order, codes.order), x)
+    if len(x) > FEW:
+        _by_blocks(launcher, work)
+    else:
+        _by_rows(launcher, work, DOT)
+    return work.found
+
+
+def products_of_int8(launcher: Launcher, x: Int8Rows, matrix: Matrix) -> NDArray[np.float32]:
+    """The sums of rows of integers (m, length) with those of a matrix: (m, rows)."""
+    if not len(x) or not matrix.shape[0]:
+        return np.empty((len(x), matrix.shape[0]), np.float32)
+    codes = _counted(matrix.element, matrix.order, matrix.block, matrix.unit, matrix.zero is not None)
+    work = _work(matrix, codes, in_records(x, matrix.order, codes), x)
+    _by_rows(launcher, work, INT8)
+    return work.found
+
+
+def _work(matrix: Matrix, codes: Codes, lanes: Array, x: Any) -> Work:
+    (rows, length), order = matrix.shape, matrix.order
     whole, rest = divmod(length, order.span)
     begin = (
         address_of(matrix.packed), length * codes.bits // 8, _address(matrix.shared), _address(matrix.zero),
         _beside(matrix, order), whole, rest * codes.bits // 8, -(-rest // order.group) if order.group else 0,
     )  # fmt: skip
-    work = Work(codes, begin, lanes, found, (x, matrix))
-    if many > FEW:
-        _by_blocks(launcher, work)
-    else:
-        _by_rows(launcher, work)
-    return found
+    return Work(codes, begin, lanes, empty((len(x), rows), np.float32), (x, matrix))
 
 
 class Work(NamedTuple):
@@ -79,24 +108,33 @@ def in_lanes(x: NDArray[np.float32], order: Order, lanes: tuple[int, ...]) -> ND
     return np.ascontiguousarray(runs.swapaxes(2, 3))
 
 
-def _by_rows(launcher: Launcher, work: Work) -> None:
-    """A few rows of x at a time, all rows of codes."""
+def _by_rows(launcher: Launcher, work: Work, way: Way) -> None:
+    """A few rows of x at a time, all rows of codes: as many of them as a cache holds, where x comes again."""
     codes, begin, lanes, found, _ = work
-    many, rows = found.shape
-    step, first = lanes.strides[0], 0
+    (many, rows), step, first = found.shape, lanes.strides[0], 0
     while first < many:
         together = 4 if many - first >= 4 else 2 if many - first >= 2 else 1
-        tile = Tile(2, together)
+        times, tile = (many - first) // together if together == 4 else 1, way.rows(together)
         kernel = launcher.built(
-            f"product_dot_{tile.rows}_{together}_{codes.name}", DOT_WORDS, dot(codes, *tile)
+            f"product_{way.name}_{tile}_{together}_{codes.name}", way.words, way.emit(codes, tile, together)
         )
-        at = address_of(lanes) + first * step, step, address_of(found) + 4 * first * rows, rows
+        shares = _shares(rows, tile, rows * found.shape[0] * lanes.shape[1] * codes.run * LANES)
+        most = max(CACHED // max(begin[1], 1), 1) * tile if times > 1 else rows
         calls = [
-            (*_from_row(codes, begin, start), at[0], at[1], at[2] + 4 * start, at[3], count)
-            for start, count in _shares(rows, tile.rows, rows * lanes[0].size * together)
-        ]
+            (*_from_row(codes, begin, start), address_of(lanes) + place * step, step,
+             address_of(found) + 4 * (place * rows + start), rows, count)
+            for start, count in _cut(shares, most)
+            for place in range(first, first + times * together, together)
+        ]  # fmt: skip
         threads.work(kernel, calls, work)
-        first += together
+        first += times * together
+
+
+def _cut(shares: list[tuple[int, int]], most: int) -> Iterator[tuple[int, int]]:
+    """The same rows, so many at a time."""
+    for start, count in shares:
+        for first in range(0, count, most):
+            yield start + first, min(most, count - first)
 
 
 def _by_blocks(launcher: Launcher, work: Work) -> None:
@@ -178,13 +216,31 @@ def _codes_of(element: Element | None, order: Order, block: Any, unit: float, ze
     return Codes(element.bits, order.run, order.group, signed, f, _table(element, f), scale, unit, zero)
 
 
+@lru_cache(maxsize=256)
+def _counted(element: Element, order: Order, block: Any, unit: float, zero: bool) -> Counted:
+    """The same codes, as products in int8 read them."""
+    codes, step, least, counts = _codes_of(element, order, block, unit, zero), step_of(element), 0, None
+    assert step is not None
+    if element.bits == 4:
+        each = _values_of_16(element, codes.f) / np.float32(step)
+        least = int(each.min())
+        counts = tuple(int(count) - least for count in each)
+    return Counted(
+        codes.bits, codes.run, codes.group, codes.signed, codes.f, None, codes.scale, unit, zero,
+        counts=counts, least=least, step=step,
+    )  # fmt: skip
+
+
 def _table(element: Element, f: Grid | None) -> tuple[int, ...] | None:
     """The float32 bits of 16 values, where their lower halves are zeros."""
     if element.bits != 4:
         return None
+    values = _values_of_16(element, f).view(np.uint32)
+    return None if (values & 0xFFFF).any() else tuple(map(int, values))
+
+
+def _values_of_16(element: Element, f: Grid | None) -> NDArray[np.float32]:
     codes = np.arange(16, dtype=np.int32)
     if f is None:
-        values = np.where(codes > element.max, codes - 16, codes).astype(np.float32).view(np.uint32)
-    else:
-        values = bound.decode(codes, f).view(np.uint32)
-    return None if (values & 0xFFFF).any() else tuple(map(int, values))
+        return np.where(codes > element.max, codes - 16, codes).astype(np.float32)
+    return np.asarray(bound.decode(codes, f)).view(np.float32)

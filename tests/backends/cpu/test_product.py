@@ -7,9 +7,9 @@ import numerics as nx
 from numerics.backends.array import BACKEND as ARRAY
 from numerics.backends.cpu import EXECUTOR
 from numerics.backends.cpu.product import calls, codes, vectors
-from numerics.backends.host.product import Matrix
+from numerics.backends.host.product import Int8Rows, Matrix
 from tests.helpers.bits import assert_same_bits
-from tests.helpers.matrices import MATRICES, matrix, rows
+from tests.helpers.matrices import IN_INT8, MATRICES, matrix, rows
 
 CODES = [name for name in MATRICES if not name.startswith("decoded")]
 
@@ -107,3 +107,61 @@ def test_nothing_is_read_or_written_beside_the_arrays():
         x = rows(2, 96)
         assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
         assert EXECUTOR.products(x[:0], of(q)).shape == (0, 3)
+
+
+# ---- in int8 -----------------------------------------------------------------------------------------
+
+
+def integers(many, q, seed=1) -> Int8Rows:
+    """Every code that x can have, and scales over some binades."""
+    rng, (_, length), group = np.random.default_rng(seed), q.shape, of(q).order.group
+    codes = rng.integers(-127, 128, (many, length)).astype(np.int8)
+    codes.flat[:: max(codes.size // 50, 1)] = 127
+    shape = (many, -(-length // group)) if group else (many,)
+    return Int8Rows(codes, np.exp2(rng.integers(-9, 9, shape)).astype(np.float32) * np.float32(1.1))
+
+
+@pytest.mark.parametrize("name", IN_INT8)
+@pytest.mark.parametrize("many", [1, 3, 10])
+def test_tiles_change_the_sums_of_integers(name, many):
+    for shape in ((1, 192), (50, 64), (6, 576), (2, 32)):
+        q = matrix(name, shape)
+        x = integers(many, q)
+        assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+
+
+@pytest.mark.parametrize("name", IN_INT8)
+def test_every_code_times_every_integer(name):
+    """Sums of four at their ends: 16 bits would overflow where they were trusted too far."""
+    q = matrix(name, (8, 256))
+    q.packed[...] = np.random.default_rng(5).integers(0, 256, q.packed.shape)
+    q.packed[: q.packed.size // 4] = 0x77  # the largest, and by turns the least, of 4 bits
+    q.packed[q.packed.size // 4 : q.packed.size // 2] = 0x88
+    for sign in (1, -1):
+        x = integers(2, q)
+        x.codes[0] = 127 * sign
+        assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_and_caches_change_the_sums_of_integers(threads, monkeypatch):
+    monkeypatch.setenv("NUMERICS_NUM_THREADS", str(threads))
+    monkeypatch.setattr(calls, "WORTHWHILE", 1)
+    monkeypatch.setattr(calls, "CACHED", 1 << 10)
+    for name in ("mxfp4", "int4 groups", "int8 rows offset"):
+        for many in (1, 13):
+            q = matrix(name, (103, 128))
+            x = integers(many, q)
+            assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+
+
+def test_without_an_instruction_for_it_integers_are_summed_otherwise(monkeypatch, request):
+    monkeypatch.setattr(vectors, "has", lambda feature: False)
+    monkeypatch.setattr(codes.Codes, "name", property(lambda own: f"plain_{hash(own)}"))
+    for memory in (calls._codes_of, calls._counted):
+        memory.cache_clear()
+        request.addfinalizer(memory.cache_clear)
+    for name in ("mxfp4", "uint8", "uint4 groups", "int8 rows offset"):
+        q = matrix(name, (6, 192))
+        x = integers(5, q)
+        assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))

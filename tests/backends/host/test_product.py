@@ -13,7 +13,7 @@ from numerics.backends.reference import product as exact
 from numerics.backends.reference.exact import exactly
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.executors import each_executor
-from tests.helpers.matrices import MATRICES, matrix, rows
+from tests.helpers.matrices import IN_INT8, MATRICES, matrix, rows
 
 FLOAT32 = st.floats(width=32, allow_nan=False)
 
@@ -54,6 +54,39 @@ def test_an_executor_sums_otherwise(name, shape):
         due = nx.linear(x, q)
     for _ in each_executor(("array", "cpu")):
         assert_same_bits(nx.linear(x, q), due)
+
+
+@pytest.mark.parametrize("name", IN_INT8)
+@pytest.mark.parametrize("shape", [(1, 32), (3, 192)])
+def test_an_executor_sums_integers_otherwise(name, shape):
+    """Against fractions, with x quantized by the reference."""
+    q, x = matrix(name, shape), rows(3, shape[1])
+    with nx.use("reference"):
+        due = nx.linear(x, q, compute="int8")
+    for _ in each_executor(("array", "cpu")):
+        assert_same_bits(nx.linear(x, q, compute="int8"), due)
+
+
+@pytest.mark.parametrize("name", IN_INT8)
+def test_products_in_int8_are_those_of_quantized_rows(name):
+    """By float64: x quantized as the docstring says, times the values, is the same but for rounding."""
+    q, x = matrix(name, (9, 192)), rows(5, 192)
+    group = order_of(q.spec, q.shape).group
+    near = nx.fake_quantize(x, "int8", scheme=nx.per_group(group) if group else nx.per_channel(0))
+    due = near.astype(np.float64) @ q.dequantize("float64").T
+    np.testing.assert_allclose(nx.linear(x, q, compute="int8"), due, rtol=1e-4, atol=1e-5 * abs(due).max())
+
+
+def test_int8_multiplies_what_is_said_and_nothing_else():
+    x = rows(2, 64)
+    for name in MATRICES:
+        if name not in IN_INT8:
+            with pytest.raises(nx.NumericsError, match="compute='int8' cannot multiply this"):
+                nx.linear(x, matrix(name, (8, 64)), compute="int8")
+    with pytest.raises(nx.NumericsError, match="float64"):
+        nx.linear(x.astype(np.float64), matrix("int4", (8, 64)), compute="int8")
+    with pytest.raises(nx.NumericsError, match="compute"):
+        nx.linear(x, matrix("int4", (8, 64)), compute="int4")
 
 
 @pytest.mark.parametrize("name", MATRICES)

@@ -290,3 +290,43 @@ def test_experts_by_matmul_are_those_of_bmm():
     experts = nx.quantize(torch.from_numpy(rows(24, 64)).reshape(3, 8, 64), "mxfp4")
     x = torch.from_numpy(rows(15, 64)).reshape(3, 5, 64)
     assert torch.equal(x @ experts.mT, torch.bmm(x, experts.mT))
+
+
+# ---- in int8 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["mxfp4", "int8 rows", "uint4 groups"])
+def test_torch_and_numpy_differ_in_int8(name, kind):
+    q, x = tensors(name, kind=getattr(torch, kind))
+    due = nx.linear(as_array(x.float()), nx.interop.as_arrays(q.to(torch.float32)), compute="int8")
+    found = nx.linear(x.reshape(2, 3, -1), q, compute="int8")
+    assert torch.equal(found, torch.from_numpy(due).to(x.dtype).reshape(2, 3, -1))
+
+
+def test_a_row_depends_on_its_batch_in_int8():
+    q, x = tensors("int4 groups")
+    whole = nx.linear(x, q, compute="int8")
+    assert torch.equal(nx.linear(x[2], q, compute="int8"), whole[2])
+    assert nx.linear(x[:0], q, compute="int8").shape == (0, 40)
+
+
+def test_nan_and_inf_of_x_vanish_in_int8():
+    q, x = tensors("int4 groups")
+    bias = torch.arange(40.0)
+    due = nx.linear(x, q, bias, compute="int8")
+    for row, special in ((1, torch.nan), (3, torch.inf)):
+        x[row, 5] = special
+    found = nx.linear(x, q, bias, compute="int8")
+    assert found[[1, 3]].isnan().all()
+    assert torch.equal(found[[0, 2, 4, 5]], due[[0, 2, 4, 5]])
+
+
+def test_int8_has_the_gradient_of_float32_and_is_one_graph():
+    q, x = tensors("mxfp4")
+    x.requires_grad_()
+    g = torch.from_numpy(rows(6, 40, seed=9))
+    (found,) = torch.autograd.grad(nx.linear(x, q, torch.ones(40), compute="int8"), x, g)
+    assert torch.equal(found, torch.autograd.grad(F.linear(x, q), x, g)[0])
+    compiled = torch.compile(lambda x: nx.linear(x, q, compute="int8") * 2, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x.detach()), nx.linear(x.detach(), q, compute="int8") * 2)
