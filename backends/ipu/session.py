@@ -92,7 +92,7 @@ def _source(model: ModelProto | bytes | str | os.PathLike[str]) -> bytes | str:
     if isinstance(model, bytes):
         return model
     path = path_of(model)
-    what = kind_of(path.stat().st_mode) if path.exists() else None
+    what = kind_of(path.stat().st_mode) if os.path.exists(path) else None
     if what is not None:
         raise NumericsError(f"cannot open {path}: it is {what}; allowed: the file of an ONNX model")
     return str(path)

@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import math
+import os
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -235,7 +236,7 @@ def _version() -> str:
     digest = hashlib.sha256()
     for name in FOLLOWED:
         path = Path(spec.origin).parent / name
-        digest.update(path.read_bytes() if path.exists() else b"")
+        digest.update(path.read_bytes() if os.path.exists(path) else b"")
     return KNOWN if digest.hexdigest() == DIGEST else f"of the digest {digest.hexdigest()[:12]}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -315,7 +316,7 @@ def _arrays(layer: str, tensors: Mapping[str, Any]) -> Iterator[tuple[str, Piece
 
 
 def _folder(target: Path) -> None:
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if os.path.exists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise NumericsError(f"{target} is there already, and no empty folder; name a new one")
     try:
         target.mkdir(parents=True, exist_ok=True)

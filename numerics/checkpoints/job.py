@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -141,7 +142,8 @@ class _Job:
 
     def _refuse_same_folder(self) -> None:
         refuse_same_file(self.source.path, self.target)
-        if self.target.resolve().is_relative_to(self.source.path.resolve()):
+        target, source = (Path(os.path.realpath(path)) for path in (self.target, self.source.path))
+        if target.is_relative_to(source):
             raise NumericsError(f"the output {self.target} lies in the input; name another folder")
 
     def _shards(self, journal: Journal) -> int:

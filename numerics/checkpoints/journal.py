@@ -68,10 +68,13 @@ class Journal:
     # ---- begin ------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        if self.target.exists() and not self.target.is_dir():
+        if os.path.exists(self.target) and not os.path.isdir(self.target):
             raise NumericsError(f"cannot write {self.target}: it is a file; name a folder")
         self._refuse_others()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as wrong:
+            raise NumericsError(f"cannot write {self.target}: {wrong.strerror or wrong}") from wrong
         self._take_lock()
         self._began = time.time_ns()
         with suppress(OSError):
@@ -88,7 +91,7 @@ class Journal:
 
     def _refuse_others(self) -> None:
         """Raises NumericsError for a folder with something that is no part of this job."""
-        if self.finished() is None and self.target.is_dir() and not self.folder.is_dir():
+        if self.finished() is None and os.path.isdir(self.target) and not os.path.isdir(self.folder):
             held = sorted(os.listdir(self.target))
             if held:
                 raise NumericsError(
@@ -175,7 +178,7 @@ class Journal:
         """Raises NumericsError for a shard of a finished job that is not what was written."""
         for name, facts in record["shards"].items():
             path = self.target / name
-            if not path.is_file() or file_hash(path) != facts["sha256"]:
+            if not os.path.isfile(path) or file_hash(path) != facts["sha256"]:
                 raise NumericsError(f"{path} is not what this job wrote; remove {self.target} and begin anew")
 
     def finish(self, record: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,7 +54,7 @@ def open_any(path: PathLike) -> Opened:
     only), and ONNX models.  Raises NumericsError, naming it, for what is none of them.
     """
     came = path_of(path)
-    if came.is_dir() or came.name.endswith(".index.json"):
+    if os.path.isdir(came) or came.name.endswith(".index.json"):
         return OpenedSafetensors(came)
     first = _first(came)
     if first.startswith(MAGIC):

@@ -73,7 +73,7 @@ class Source:
         self.index: Path | None = None
         if came.name.endswith(".index.json"):
             self.index, came = came, came.parent
-        self.path, self.folder = came, came.is_dir()
+        self.path, self.folder = came, os.path.isdir(came)
         names = self._names() if self.folder else None
         files = [came] if names is None else [came / name for name in sorted(set(names.values()))]
         self.shards = tuple(_shard(file, own) for file in files)
@@ -98,7 +98,7 @@ class Source:
         """What is copied: the files of the folder that hold no weights, but hidden ones."""
         if not self.folder:
             return []
-        found = sorted(entry for entry in self.path.iterdir() if entry.is_file())
+        found = sorted(entry for entry in self.path.iterdir() if os.path.isfile(entry))
         return [file for file in found if not file.name.startswith(".") and not WEIGHTS.fullmatch(file.name)]
 
     def _names(self) -> dict[str, str]:

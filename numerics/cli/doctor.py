@@ -63,8 +63,8 @@ def _cache() -> dict[str, Any]:
     except ImportError as missing:
         return {"folder": None, "writable": False, "why": str(missing)}
     place = Path(folder())
-    there = next(path for path in (place, *place.parents) if path.exists())
-    return {"folder": str(place), "writable": there.is_dir() and os.access(there, os.W_OK)}
+    there = next(path for path in (place, *place.parents) if os.path.exists(path))
+    return {"folder": str(place), "writable": os.path.isdir(there) and os.access(there, os.W_OK)}
 
 
 def _threads() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def explore_command(
     from numerics.draw.sources import report_in
 
     kind = Path(file).suffix
-    if kind not in KINDS and not Path(file).exists():
+    if kind not in KINDS and not os.path.exists(file):
         page = explore(format_of(file), list(dtypes) or None)
     elif kind == ".json":
         page = explore(

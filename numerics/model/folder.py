@@ -65,7 +65,7 @@ def write_folder(
 def _folder(path: Path) -> bool:
     """Makes the folder; was it not there?"""
     try:
-        made = not path.exists()
+        made = not os.path.exists(path)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as wrong:
         raise NumericsError(f"cannot write {path}: {wrong.strerror or wrong}; name a folder") from wrong

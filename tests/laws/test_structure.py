@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -244,6 +245,17 @@ def test_what_waits_for_ever_is_seen(code, wrong):
 def test_every_test_has_a_limit(request):
     assert request.node.get_closest_marker("timeout") or float(request.config.getini("timeout")) > 0
     assert request.config.pluginmanager.hasplugin("timeout")
+
+
+def test_a_path_that_no_file_can_have_was_an_error_of_python():
+    """pathlib raises for a name that is too long and in a closed folder; os.path says that nothing is there."""
+    found = [
+        f"{source.relative_to(ROOT)}:{number}"
+        for source in SOURCES
+        for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"\.(exists|is_dir|is_file)\(\)", line)
+    ]
+    assert not found
 
 
 def test_text_files_have_an_encoding():
