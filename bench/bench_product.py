@@ -30,6 +30,7 @@ SPECS: dict[str, Any] = {
     "mxfp6_e2m3": "mxfp6_e2m3", "mx6": "mx6", "mxfp8_e4m3": "mxfp8_e4m3", "mx9": "mx9",
     "int8 rows": nx.QuantSpec("int8", scheme="per_channel(0)"),
 }  # fmt: skip
+IN_INT8 = ("mxfp4", "int4 g128", "int8 rows")  # those that are measured with compute="int8", too
 SHAPES = ((1024, 1024), (4096, 4096), (11008, 4096))
 BATCHES = (1, 4, 16, 64, 256)
 ROUNDS = 7
@@ -94,6 +95,7 @@ def cases(shape: tuple[int, int], batches: tuple[int, ...]) -> Iterator[dict[str
     w = torch.from_numpy(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
     half = w.bfloat16()
     quantized = {name: nx.quantize(w, spec) for name, spec in SPECS.items()}
+    quantized |= {f"{name}, int8": quantized[name] for name in IN_INT8}
     four = int4_of_torch(w)
     for many in batches:
         x = torch.randn(many, shape[1])
@@ -105,7 +107,10 @@ def cases(shape: tuple[int, int], batches: tuple[int, ...]) -> Iterator[dict[str
         }  # fmt: skip
         said = {name: peer for name, peer in peers.items() if isinstance(peer, str)}
         runners = {name: peer for name, peer in peers.items() if not isinstance(peer, str)}
-        ours = {name: (lambda q=q, x=x: F.linear(x, q)) for name, q in quantized.items()}
+        ours = {
+            name: (lambda q=q, x=x: nx.linear(x, q, compute="int8")) if "," in name
+            else (lambda q=q, x=x: F.linear(x, q)) for name, q in quantized.items()
+        }  # fmt: skip
         reads = {
             name: q.packed[: q.packed.numel() // 8 * 8].view(torch.int64) for name, q in quantized.items()
         }
@@ -148,7 +153,7 @@ def main() -> None:
                 others = ", ".join(
                     f"{name} {x:.2f}x" for name, x in row["peers"].items() if isinstance(x, float)
                 )
-                print(f"{threads} {shape[0]}x{shape[1]} batch {row['batch']:3d} {row['format']:12s} "
+                print(f"{threads} {shape[0]}x{shape[1]} batch {row['batch']:3d} {row['format']:15s} "
                       f"{row['microseconds']:9.0f} us {100 * row['of read']:4.0f} % of a read  {others}",
                       flush=True)  # fmt: skip
     machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__,

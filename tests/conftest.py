@@ -8,6 +8,7 @@ from pathlib import Path
 
 if "NUMERICS_TEST_DEVICE" not in os.environ:  # "cuda": the laws on the GPU that is there, tests/helpers
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: it looks once
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two workers share the cores: torch's threads would spin
 sys.path.append(str(Path(__file__).parents[1]))  # for bench and tests; last: the installed wheel is tested
 
 import hypothesis

@@ -248,7 +248,7 @@ def test_every_test_has_a_limit(request):
 
 
 def test_a_path_that_no_file_can_have_was_an_error_of_python():
-    """pathlib raises for a name that is too long and in a closed folder; os.path says that nothing is there."""
+    """pathlib raises for a name that is too long, or in a closed folder; os.path says it is not there."""
     found = [
         f"{source.relative_to(ROOT)}:{number}"
         for source in SOURCES

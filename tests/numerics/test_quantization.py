@@ -48,16 +48,17 @@ def check(x, d, scheme, symmetric, scale_type, zero_type):
     }
     before = x.copy()
     q = nx.quantize(x, d, **options)
+    found, decoded, scales, zeros = signed(q.codes, d), q.decoded(), q.scale, q.zero_point
     for key, indices in groups(scheme, x.shape).items():
         values = [float(x[index]) for index in indices]
         stored = own if scale_type == "float" else scale_type
         scale, zero, codes, back = expected_group(values, d, symmetric, stored, zero_type, wide)
-        assert Fraction(float(q.scale[key])) == scale
-        assert Fraction(0 if symmetric else float(q.zero_point[key])) == zero
-        assert [int(signed(q.codes, d)[index]) for index in indices] == codes
-        assert_same_bytes(np.array([q.decoded()[index] for index in indices]), np.array(back, wide))
+        assert Fraction(float(scales[key])) == scale
+        assert Fraction(0 if symmetric else float(zeros[key])) == zero
+        assert [int(found[index]) for index in indices] == codes
+        assert_same_bytes(np.array([decoded[index] for index in indices]), np.array(back, wide))
     with np.errstate(over="ignore"):
-        assert_same_bytes(q.dequantize(), q.decoded().astype(x.dtype))
+        assert_same_bytes(q.dequantize(), decoded.astype(x.dtype))
     assert_same_bytes(nx.fake_quantize(x, d, **options), q.dequantize())
     assert_same_bytes(nx.dequantize(q), q.dequantize())
     assert_same_bytes(x, before)
@@ -76,6 +77,8 @@ def test_every_option_on_every_type(d, kind):
     x[0, :4] = [np.nan, np.inf, -np.inf, 2.5]
     x = x.astype(KINDS[kind])
     for options in itertools.product(SCHEMES, (True, False), SCALES, ("int32", "float32")):
+        if options[1:4:2] == (True, "float32"):  # without zero points, of whatever type
+            continue
         for _ in each_executor(HOST_EXECUTORS):
             check(x, d, *options)
 
