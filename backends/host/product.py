@@ -46,6 +46,10 @@ class Order:
         """Elements that a step reads."""
         return LANES * self.run
 
+    def together(self, length: int) -> int:
+        """Elements of a row of that length whose products are summed as integers: a group, or a span."""
+        return max(self.group, self.span) if self.group else self.spans(length) * self.span
+
     def spans(self, length: int) -> int:
         """How many spans a row of that length takes."""
         return -(-length // self.span)
@@ -70,7 +74,7 @@ class Int8Rows(NamedTuple):
 
 RUN_OF_INT8 = 4  # elements of a lane whose products are summed as integers
 FARTHEST_STEP = 64  # steps from 0 that codes of 4 bits may reach: sums of four stay in 16 bits
-FARTHEST_ZERO = 1 << 14  # from 0, that a zero point may lie: sums of four stay in float32
+FARTHEST_COUNT = 256  # from 0, that an integer of 8 bits may lie
 
 
 def step_of(element: Element | None) -> float | None:
@@ -186,8 +190,10 @@ class Matrix(NamedTuple):
             return f"{named} of shape {self.shape} is not read by its codes"
         if step_of(self.element) is None or self.order.run != RUN_OF_INT8:
             return f"{named} has no integers of 4 or 8 bits"
-        if self.zero is not None and np.abs(self.zero.astype(np.int64)).max(initial=0) > FARTHEST_ZERO:
-            return f"zero points beyond {FARTHEST_ZERO} are too far from its codes"
+        zero = np.zeros(1, np.int64) if self.zero is None else self.zero.astype(np.int64)
+        most = FARTHEST_COUNT + int(np.abs(zero).max(initial=0))
+        if most * 127 * -(-self.order.together(self.shape[1]) // LANES) >= 1 << 31:
+            return f"{named} of shape {self.shape}: sums of {self.shape[1]} products could leave 32 bits"
         return None
 
 
@@ -228,16 +234,16 @@ def products(
 def products_of_int8(
     x: Int8Rows, values: NDArray[np.float32], scales: NDArray[np.float32] | None, order: Order
 ) -> NDArray[np.float32]:
-    """The same by integers: the products of a lane's run are summed exactly."""
-    v, u = (_in_spans(part.astype(np.float32), order) for part in (values, x.codes))
+    """The same by integers: a lane's products of a group, or of a row, are summed exactly."""
+    v, u = (_in_spans(part.astype(np.float32), order).astype(np.float64) for part in (values, x.codes))
     acc = np.zeros((len(x), len(values), LANES), np.float32)
+    step = order.together(values.shape[1]) // order.span
     with ieee_arithmetic(), np.errstate(all="ignore"):
-        for span in range(v.shape[1]):
-            t = np.zeros_like(acc)
-            for k in range(order.run):
-                t += v[None, :, span, :, k] * u[:, None, span, :, k]
+        for span in range(0, v.shape[1], step):
+            part = slice(span, span + step)
+            t = np.einsum("nslk,mslk->mnl", v[:, part], u[:, part]).astype(np.float32)
             if scales is None:
-                acc = acc + t
+                acc = t
             else:
                 first = span * LANES + np.arange(LANES)
                 group = np.minimum(first * order.run // order.group, scales.shape[1] - 1)

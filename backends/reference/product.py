@@ -55,15 +55,16 @@ def product_of_int8(
     values: Sequence[Exact], scales: Sequence[Exact] | None, codes: Sequence[Exact],
     x_scales: Sequence[Exact], group: int,
 ) -> Exact:  # fmt: skip
-    """The same with integers of 8 bits, four to a lane: their sums are exact."""
+    """The same with integers of 8 bits, four to a lane: their sums over a group, or the row, are exact."""
+    sums: list[dict[int, Exact]] = [{} for _ in range(LANES)]
+    for place, (a, b) in enumerate(zip(values, codes, strict=True)):
+        of_lane, key = sums[place // 4 % LANES], place // group if group else 0
+        of_lane[key] = of_lane.get(key, Fraction(0)) + a * b
     lanes: list[Exact] = [Fraction(0)] * LANES
-    for start in range(0, len(values), 4):
-        lane, run = start // 4 % LANES, slice(start, start + 4)
-        t = sum((a * b for a, b in zip(values[run], codes[run], strict=True)), Fraction(0))
-        scale: Exact = Fraction(1)
-        if scales is not None:
-            scale = fused(scales[start // group], x_scales[start // group], Fraction(0))
-        lanes[lane] = fused(t, scale, lanes[lane])
+    for lane, of_lane in enumerate(sums):
+        for key, t in of_lane.items():
+            scale = fused(scales[key], x_scales[key], Fraction(0)) if scales is not None else Fraction(1)
+            lanes[lane] = fused(to_float32(t), scale, lanes[lane])
     return _halved(lanes)
 
 

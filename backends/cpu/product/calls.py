@@ -227,7 +227,7 @@ def _counted(element: Element, order: Order, block: Any, unit: float, zero: bool
         counts = tuple(int(count) - least for count in each)
     return Counted(
         codes.bits, codes.run, codes.group, codes.signed, codes.f, None, codes.scale, unit, zero,
-        counts=counts, least=least, step=step,
+        counts=counts, least=least, step=step, together=order.together(0) // order.span,
     )  # fmt: skip
 
 

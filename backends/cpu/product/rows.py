@@ -114,13 +114,22 @@ class Rows:
             found.append((values, row.scale))
         return found
 
+    def addresses(
+        self, places: Sequence[tuple[ir.Value, ir.Value, ir.Value]], span: ir.Value
+    ) -> list[ir.Value]:
+        """Where the codes of a span of each row lie; of the last, short one, beside the rows."""
+        b, last = self.builder, self.builder.icmp_signed("==", span, self.whole)
+        return [
+            b.select(last, spare[0], plus(b, place[0], span, self.codes.span_bytes))
+            for place, spare in zip(places, self.spares, strict=False)
+        ]
+
     def spans_at(self, places: Sequence[tuple[ir.Value, ir.Value, ir.Value]], span: ir.Value) -> list[Span]:
         """A span of each row, as it is stored."""
         b, codes = self.builder, self.codes
         last, group = b.icmp_signed("==", span, self.whole), self._group_at(span)
-        found = []
-        for place, spare in zip(places, self.spares, strict=False):
-            row = b.select(last, spare[0], plus(b, place[0], span, codes.span_bytes))
+        found, addresses = [], self.addresses(places, span)
+        for row, place, spare in zip(addresses, places, self.spares, strict=False):
             zero = scale = None
             if codes.zero and codes.mantissa is None:
                 inside = plus(b, place[2], group, 4)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import numerics as nx
-from numerics.backends.host.product import VALUES, fused, order_of, run_of
+from numerics.backends.host.product import VALUES, Matrix, fused, order_of, run_of
 from numerics.backends.reference import product as exact
 from numerics.backends.reference.exact import exactly
 from tests.helpers.bits import assert_same_bits
@@ -104,3 +104,13 @@ def test_groups_that_a_lane_would_cut_are_decoded(length):
     with nx.use("reference"):
         due = nx.linear(rows(1, length), q)
     assert_same_bits(nx.linear(rows(1, length), q), due)
+
+
+def test_sums_of_integers_leave_32_bits():
+    """A zero point from elsewhere, a row of half a million: said before a kernel wraps."""
+    q = matrix("int8 rows offset", (4, 64))
+    zero = np.asarray(q.zero_point, np.int32)
+    asked = Matrix(q.packed, np.asarray(q.scale), zero, None, q.spec, q.shape)
+    assert asked.refusal is None
+    assert "32 bits" in asked._replace(zero=zero + (1 << 22)).refusal
+    assert "32 bits" in asked._replace(shape=(4, 1 << 20)).refusal
