@@ -125,7 +125,7 @@ def good_values(kind):
 # What is good for one callable alone.
 NO_MORE = {"tensors": None}
 SPECIAL = {
-    "linear": lambda kind: {"bias": kind(np.ones(2, np.float32))},
+    "linear": lambda kind: {"bias": kind(np.ones(2, np.float32)), "compute": "int8"},
     "use": lambda kind: {"name": "array"},
     "empty": lambda kind: {"dtype": np.float32},
     "explore": lambda kind: {"what": kind(np.ones((2, 32), np.float32)), "formats": ["int4"], **NO_MORE},
