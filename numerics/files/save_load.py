@@ -22,6 +22,7 @@ from numerics.pytorch.convert import as_arrays, as_tensors
 from numerics.tensor.qtensor import ArrayQTensor, QTensor
 
 Array = NDArray[Any]
+MODEL = "numerics.model"  # of the text in __metadata__ that says what a model was made of
 LIBRARIES = ("numpy", "torch")
 _ENTRIES = {np.dtype(spelled): name for name, spelled in NUMPY.items()}
 _NAMED = {name: entry for entry, name in ML_DTYPES.items()} | {
@@ -36,7 +37,8 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     tensors: a mapping of names to tensors.  path: a text or os.PathLike; a file there is replaced.
     A QTensor becomes plain tensors that any reader of safetensors takes (`w`, `w.scale` ...), and the
     header says how to decode them: what `numerics quantize` writes, and `load` and `numerics
-    dequantize` read.  Tensors on a GPU are copied.  Raises NumericsError for what is no tensor, a type
+    dequantize` read.  The state_dict() of a frozen model brings its plan, which `load_into` follows.
+    Tensors on a GPU are copied.  Raises NumericsError for what is no tensor, a type
     that safetensors does not have, a name that it cannot hold, and a target that cannot be written.
 
     >>> import numerics as nx, tempfile
@@ -60,11 +62,26 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     for plan in plans.values():
         entries |= {plan.names[part]: entry for part, entry in plan.parts.items()}
     metadata = {KEY: text_of(plans, None)} if plans else {}
+    if (beside := _beside(tensors)) is not None:
+        metadata[MODEL] = beside
     with terminable(), Writer(path, entries, metadata) as writer:
         for name, x in plain.items():
             writer.put(name, 0, packed_of(x, entries[name]))
         for name, q in quantized.items():
             store(writer, plans[name], q)
+
+
+def _beside(tensors: Mapping[str, Any]) -> str | None:
+    """What a frozen model says of itself in its state, where torch keeps versions of modules."""
+    modules = getattr(tensors, "_metadata", None)
+    of_model = modules.get("") if isinstance(modules, Mapping) else None
+    found = of_model.get(MODEL) if isinstance(of_model, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def model_text(path: PathLike) -> str | None:
+    """What the model of a file says of itself: its plan; None where the file has tensors only."""
+    return Reader(path).metadata.get(MODEL)
 
 
 def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dict[str, Any]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from numerics.files.checkpoint import PathLike
-from numerics.files.save_load import load
+from numerics.files.save_load import load, model_text
 from numerics.formats.errors import NumericsError
 from numerics.model.places import Place, check_model, folded, replace, stored
+from numerics.model.quantizers import Static, quantizers
+from numerics.model.wrapping import computes, frozen_from, is_wrapped, thaw
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.parts import PARTS
 from numerics.view.screen import Screen
@@ -23,7 +25,7 @@ Model = TypeVar("Model", bound=nn.Module)
 # ---- a file into a model -------------------------------------------------------------------------------
 
 
-def load_into(model: Model, path: PathLike) -> Model:
+def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
     """Puts the tensors of a safetensors file into a model, in place, and returns it.
 
     model: of floats, frozen, or without memory (on torch's meta device).  path: of a file that
@@ -31,6 +33,11 @@ def load_into(model: Model, path: PathLike) -> Model:
     A quantized tensor becomes a Parameter that does not learn, in the place of the float one and of all that
     is tied to it; other tensors are copied, and where the model had a quantized one, a float Parameter that
     does not learn takes its place.  Of tied tensors the file may have one or all.
+
+    A file of `frozen.state_dict()` holds the plan of the frozen model.  Where that quantizes more than
+    parameters, the float model is frozen by it, with the scales of the file: use what is returned.
+    example: what the model is called with, as for `nx.plan`; for plans in graph mode.  A graph, and a model
+    whose normalizations are folded, is a new model.
 
     Raises NumericsError, before anything is changed, with all names that are missing, that the model does
     not have, whose shapes differ, or whose values the model's dtype would round.
@@ -44,7 +51,32 @@ def load_into(model: Model, path: PathLike) -> Model:
             [1., 1., 1., 1.]])
     """
     check_model("load_into", model)
-    came, places = load(path, library="torch"), stored(model)
+    came, text = load(path, library="torch"), model_text(path)
+    if text is not None and computes(text) and not is_wrapped(model):
+        return _frozen(model, path, (text, came), example)
+    _put(model, path, came)
+    return model
+
+
+def _frozen(model: Model, path: PathLike, said: tuple[str, dict[str, Tensor]], example: Any) -> Model:
+    """The float model as the file's was; in eager mode it is as it was where the file does not fit."""
+    text, came = said
+    before = {name: place.tensor for name, place in stored(model).items()}
+    frozen = frozen_from(model, text, came, example)
+    try:
+        _put(frozen, path, came)
+    except NumericsError:
+        thaw(frozen, before)
+        raise
+    for one in quantizers(frozen):
+        if isinstance(one, Static):
+            one.ready = True
+    return cast(Model, frozen)
+
+
+def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
+    """The tensors into the model's places, all or none."""
+    places = stored(model)
     tied: dict[int, list[str]] = {}
     for name, place in places.items():
         tied.setdefault(id(place.tensor), []).append(name)
@@ -56,7 +88,6 @@ def load_into(model: Model, path: PathLike) -> Model:
         if (new := _taken(place, value)) is not None:
             swaps[key] = new
     replace(places.values(), swaps)
-    return model
 
 
 def _check(

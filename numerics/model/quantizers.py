@@ -144,12 +144,12 @@ class Static(Quantizer):
 class Learned(nn.Module):
     """Quantizes by a threshold (TQT) or a step (LSQ) that it learns.
 
-    learns: the TQT or the LSQ.  spec: how it quantizes once its scale is fixed.
+    learns: the TQT or the LSQ.  shape: of what it quantizes.  spec: how it quantizes once its scale is fixed.
     """
 
-    def __init__(self, name: str, learns: TQT | LSQ) -> None:
+    def __init__(self, name: str, learns: TQT | LSQ, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.name, self.learns = name, learns
+        self.name, self.learns, self.shape = name, learns, shape
 
     @property
     def spec(self) -> QuantSpec:
@@ -173,7 +173,9 @@ class Learned(nn.Module):
         return self.learns.quantize(x)
 
     def fixed(self) -> Static:
-        """The same numbers by a scale that is learned no more."""
+        """The same numbers by a scale that is learned no more; it is waited for where there is none yet."""
+        if not self.learns.initialized:
+            return Static(self.name, self.spec, self.shape, None)
         found = Static(self.name, self.spec, tuple(self.learns.scale.shape), None)
         zero = getattr(self.learns, "zero_point", None)
         found.scale = torch.empty_like(self.learns.scale)
@@ -186,7 +188,7 @@ def quantizer(row: Row, qat: str | None, threshold_init: str | None) -> nn.Modul
     assert row.spec is not None
     d = row.spec.dtype
     if qat in ("tqt", "lsq") and d.kind == "integer":
-        return Learned(row.name, _learns(row, qat, threshold_init))
+        return Learned(row.name, _learns(row, qat, threshold_init), row.shape)
     if row.observer is not None:
         return Static(row.name, row.spec, row.shape, row.observer)
     return Quantizer(row.name, row.spec)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from numerics.formats.errors import NumericsError, one_of
+from numerics.files.save_load import MODEL
+from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model import eager, graph
 from numerics.model.folding import fold
 from numerics.model.graph import STATE
-from numerics.model.places import check_model
+from numerics.model.places import check_model, folded, stored
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
@@ -97,7 +99,7 @@ def _wrapped(
 ) -> nn.Module:  # fmt: skip
     """The model by a plan: a copy of its modules, or itself."""
     _check(model, made, qat, threshold_init)
-    if STATE in _notes(model):
+    if is_wrapped(model):
         raise NumericsError("this model is wrapped already; nx.unwrap(model) gives back what it was")
     copied = model if inplace else shared_copy(model)
     if made.fold:
@@ -330,6 +332,7 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
     mode.freeze(model, by_identity)  # type: ignore[arg-type]
     _fix(model)
     state.frozen = keep
+    model.register_state_dict_post_hook(_say_in_state)
     return model
 
 
@@ -368,6 +371,73 @@ def _holders(model: nn.Module, plan: Plan) -> dict[str, tuple[Tensor, Any]]:
             name = f"{prefix}.{leaf}" if prefix else leaf
             found[name] = (module._parameters[leaf], module._modules[f"quantize_{leaf}"])
     return found  # type: ignore[return-value]
+
+
+def _say_in_state(model: nn.Module, _: Any, prefix: str, local: dict[str, Any]) -> None:
+    """A hook of state_dict(): a frozen model says there what it was made of, for `nx.save`."""
+    state = _notes(model).get(STATE)
+    if isinstance(state, State) and state.frozen and not prefix:
+        said = {"plan": state.plan.as_dict(), "qat": state.qat, "frozen": state.frozen}
+        local[MODEL] = json.dumps(said, separators=(",", ":"))
+
+
+def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], example: Any) -> nn.Module:
+    """A float model frozen as `_say_in_state` said, with these parameters; in place in eager mode, unfolded.
+
+    Everything else of the state is still the float model's, and its scales are unknown.  Raises
+    NumericsError for a text that says something else, and for a plan of another model.
+    """
+    plan, qat, frozen = _said(text)
+    plan.check_model(model)
+    plan.example = example
+    if plan.mode == "fx_graph_mode" and example is None:
+        raise NumericsError("the file is of a model in graph mode: give example=, what it is called with")
+    missing = [name for name in plan.parameters if name not in tensors]
+    if missing:
+        raise NumericsError(f"the file says that it has {folded(missing)}, and has not")
+    wrapped = _wrapped(model, plan, qat, inplace=plan.mode == "eager_mode" and not plan.fold)
+    by_identity: dict[int, Tensor] = {}
+    for name, (parameter, _) in _holders(wrapped, plan).items():
+        by_identity.setdefault(id(parameter), nn.Parameter(tensors[name], requires_grad=False))
+    mode = graph if isinstance(wrapped, GraphModule) else eager
+    mode.freeze(wrapped, by_identity)  # type: ignore[arg-type]
+    _fix(wrapped)
+    state_of(wrapped).frozen = frozen
+    wrapped.register_state_dict_post_hook(_say_in_state)
+    return wrapped
+
+
+def computes(text: str) -> bool:
+    """Does the plan of that text quantize more than parameters, or fold normalizations?"""
+    plan, _, _ = _said(text)
+    return bool(plan.sites or plan.fold)
+
+
+def is_wrapped(model: nn.Module) -> bool:
+    """Was the model made by `wrap`?"""
+    return STATE in _notes(model)
+
+
+def thaw(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Makes a model that `frozen_from` froze in place what it was: its classes, and these tensors."""
+    if isinstance(model, GraphModule) or state_of(model).plan.fold:  # another than the float one
+        return
+    del _notes(model)[STATE]
+    eager.unwrap(model)
+    for name, place in stored(model).items():
+        if place.tensor is not tensors[name]:
+            setattr(place.module, place.leaf, tensors[name])
+
+
+def _said(text: str) -> tuple[Plan, str | None, str]:
+    try:
+        came = json.loads(text)
+        plan, qat, frozen = Plan.from_dict(came["plan"]), came["qat"], came["frozen"]
+    except (ValueError, KeyError, TypeError, RecursionError) as wrong:
+        raise NumericsError(f"what the file says of its model is no plan: {said(str(wrong))}") from None
+    if qat is not None:
+        one_of("qat", qat, QAT)
+    return plan, qat, one_of("frozen", frozen, KEEP)
 
 
 def _fix(model: nn.Module) -> None:

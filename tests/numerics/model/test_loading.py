@@ -186,3 +186,92 @@ def test_a_footprint_names_schemes():
     (share,) = footprint(layer).shares
     assert share.format == "int4 per_group(32, axis=-1)"
     assert share.nbytes == q.nbytes == 8 * 64 // 2 + 16 * 4 + 16 * 4
+
+
+# ---- files of frozen models: their plan is inside ----------------------------------------------------
+
+
+class Whole(nn.Module):
+    """Products, a normalization to fold, a tie."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(16, 32)
+        self.conv, self.norm = nn.Conv1d(32, 32, 3, padding=1), nn.BatchNorm1d(32)
+        self.head = nn.Linear(32, 16, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids):
+        return self.head(torch.relu(self.norm(self.conv(self.table(ids).transpose(1, 2)))).transpose(1, 2))
+
+
+IDS = torch.arange(16).reshape(2, 8)
+
+
+def whole(seed):
+    torch.manual_seed(seed)
+    made = Whole()
+    made.norm.running_mean.uniform_(-1, 1)
+    return made.eval()
+
+
+def frozen_whole(mode="eager_mode", qat=None, fold=False):
+    plain = nx.QuantSpec("int8", symmetric=qat is not None)
+    options = {"activations": plain, "example": IDS, "mode": mode, "fold": fold}
+    wrapped = nx.wrap(whole(0), "int4", qat=qat, **options, **({} if qat else {"observer": "min_max"}))
+    if qat is None:
+        nx.calibrate(wrapped, [IDS])
+    else:
+        wrapped(IDS)
+    return nx.freeze(wrapped)
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("qat", [None, "tqt", "lsq"])
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_activations_were_lost_on_the_way_through_a_file(mode, qat, fold, tmp_path):
+    frozen = frozen_whole(mode, qat, fold)
+    nx.save(frozen.state_dict(), tmp_path / "a.safetensors")
+    again = load_into(whole(1), tmp_path / "a.safetensors", example=IDS if "graph" in mode else None)
+    assert torch.equal(again(IDS), frozen(IDS))
+    nx.save(again.state_dict(), tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    with pytest.raises(nx.NumericsError, match="frozen"):
+        nx.unwrap(again)
+
+
+def test_a_graph_without_an_example_is_asked_for_one(tmp_path):
+    nx.save(frozen_whole("fx_graph_mode").state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(nx.NumericsError, match="example="):
+        load_into(whole(1), tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("lost", ["conv.bias", "conv.weight", "conv.quantize_conv1d_0.scale"])
+def test_a_file_that_does_not_fit_leaves_a_model_half_frozen(lost, tmp_path):
+    state = frozen_whole().state_dict()
+    assert lost in state
+    del state[lost]
+    nx.save(state, tmp_path / "a.safetensors")
+    model = whole(1)
+    before, due = {n: id(p) for n, p in model.named_parameters()}, model(IDS)
+    with pytest.raises(nx.NumericsError, match=lost):
+        load_into(model, tmp_path / "a.safetensors")
+    assert {n: id(p) for n, p in model.named_parameters()} == before
+    assert type(model.conv) is nn.Conv1d
+    assert torch.equal(model(IDS), due)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"plan": 3, "qat": null, "frozen": "packed"}', "[" * 10**5])
+def test_a_plan_of_rubbish_in_a_file_is_refused(text, tmp_path):
+    state = frozen_whole().state_dict()
+    state._metadata[""]["numerics.model"] = text
+    nx.save(state, tmp_path / "a.safetensors")
+    with pytest.raises(nx.NumericsError, match="no plan"):
+        load_into(whole(1), tmp_path / "a.safetensors")
+
+
+def test_the_state_of_a_model_that_is_not_frozen_says_nothing(tmp_path):
+    nx.save(whole(0).state_dict(), tmp_path / "a.safetensors")
+    assert b"numerics.model" not in (tmp_path / "a.safetensors").read_bytes()
+    copied = copy.deepcopy(frozen_whole())
+    assert "numerics.model" in copied.state_dict()._metadata[""]
