@@ -21,6 +21,7 @@ from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
 from numerics.model.trace import arguments, as_in_use, batches_of
+from numerics.pytorch.qtensor import TensorQTensor
 from numerics.train import THRESHOLD_INIT
 
 
@@ -402,7 +403,8 @@ def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], exam
     mode = graph if isinstance(wrapped, GraphModule) else eager
     mode.freeze(wrapped, by_identity)  # type: ignore[arg-type]
     _fix(wrapped)
-    state_of(wrapped).frozen = frozen
+    packed = any(isinstance(tensors[name], TensorQTensor) for name in plan.parameters)
+    state_of(wrapped).frozen = frozen if packed else "values"  # `numerics dequantize` was there
     wrapped.register_state_dict_post_hook(_say_in_state)
     return wrapped
 

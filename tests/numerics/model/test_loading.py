@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import numerics as nx
-from numerics.files.checkpoint import quantize_file
+from numerics.files.checkpoint import dequantize_file, quantize_file
 from numerics.model.loading import footprint, load_into
 from numerics.pytorch.qtensor import TensorQTensor
 
@@ -238,6 +238,16 @@ def test_activations_were_lost_on_the_way_through_a_file(mode, qat, fold, tmp_pa
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     with pytest.raises(nx.NumericsError, match="frozen"):
         nx.unwrap(again)
+
+
+def test_a_dequantized_file_gives_the_values_of_the_frozen_model(tmp_path):
+    frozen = frozen_whole()
+    nx.save(frozen.state_dict(), tmp_path / "a.safetensors")
+    dequantize_file(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    again = load_into(whole(1), tmp_path / "b.safetensors")
+    assert type(again.conv.weight) is nn.Parameter
+    with nx.decoded_products():
+        assert torch.equal(again(IDS), frozen(IDS))
 
 
 def test_a_graph_without_an_example_is_asked_for_one(tmp_path):
