@@ -6,7 +6,7 @@ Here is how a matrix is read, for every executor, and the sums by NumPy.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import gcd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,7 +136,8 @@ def _aligned(group: int, run: int) -> bool:
     return group % run == 0 and (span % group == 0 or group % span == 0)
 
 
-class Matrix(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Matrix:
     """Rows that are multiplied: the parts of a quantized matrix, or values and no spec.
 
     packed: one string of bits; values as float32 (rows, length).  shared: scales, float32 or codes of a
@@ -150,39 +151,39 @@ class Matrix(NamedTuple):
     spec: Spec | None
     shape: tuple[int, int]
 
-    @property
+    @cached_property
     def order(self) -> Order:
         """How its rows are read."""
         spec: Any = self.spec  # frozen, and so hashable
         return VALUES if spec is None else order_of(spec, self.shape)
 
-    @property
+    @cached_property
     def element(self) -> Element | None:
         """The format of its codes; None for values, and for magnitudes under microexponents."""
         if self.spec is None or isinstance(self.block, MicroexponentBlock):
             return None
         return self.spec.element if self.block is None else self.block.element
 
-    @property
+    @cached_property
     def block(self) -> Any:
         """The format of its blocks; None where it has none."""
         return self.spec.block if self.spec is not None and self.spec.blocked else None
 
-    @property
+    @cached_property
     def unit(self) -> float:
         """What its elements count by, where they are integers of a block: a factor of the scale."""
         if isinstance(self.block, MicroexponentBlock):
             return 2.0 ** (1 - self.block.mantissa)
         return 1.0 if self.block is None else float(self.block.element_unit)
 
-    @property
+    @cached_property
     def row_scale(self) -> Any:
         """What a row's sum is multiplied by: a scale a row, or one; None where there is none."""
         if self.spec is None or self.block is not None or self.order.group or not self.spec.scaled:
             return None
         return self.shared
 
-    @property
+    @cached_property
     def refusal(self) -> str | None:
         """Why it cannot be multiplied with integers of 8 bits; None where it can."""
         named = "its values" if self.spec is None else str(self.spec)

@@ -37,8 +37,7 @@ def _read(q: Any, x: Any) -> TensorQTensor | None:
 
 def product(x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool) -> Tensor:
     """The operator's result: by the operator where torch traces, at once where it does not."""
-    traced = torch._C._len_torch_dispatch_stack() or torch._C._functorch.maybe_current_level() is not None
-    if not traced and all(type(part) in _PLAIN and not part.is_meta for part in (x, *q.parts)):
+    if not _traced() and all(type(part) in _PLAIN and not part.is_meta for part in (x, *q.parts)):
         return times(x, _arrays(q), bias, across)
     return operator(x, q, bias, across)
 
@@ -51,6 +50,31 @@ def operator(
         x, q.packed, q.shared, q.zero_point, q.tensor_scale, list(q.shape), text_of(q.spec), q.original, bias,
         across, compute,
     ))  # fmt: skip
+
+
+def _traced() -> bool:
+    """Does a mode of torch's, or a transformation, look at every operator?"""
+    return bool(torch._C._len_torch_dispatch_stack()) or torch._C._functorch.maybe_current_level() is not None
+
+
+def _at_once(x: Any, weight: Any, bias: Any = None) -> Tensor | None:
+    """A linear layer's product without torch's way to it, which makes views of both; None where torch looks
+    on: for a gradient, a trace, an autocast.
+    """
+    parts = (x,) if bias is None else (x, bias)
+    if torch.compiler.is_compiling() or _traced() or torch.is_autocast_enabled("cpu"):
+        return None
+    if not all(type(part) in _PLAIN and not part.is_meta for part in parts):
+        return None
+    if torch.is_grad_enabled() and any(part.requires_grad for part in (weight, *parts)):
+        return None
+    q = _read(weight, x) if isinstance(weight, TensorQTensor) else None
+    if q is None or not x.numel() or not x.ndim or x.shape[-1] != q.shape[1]:
+        return None
+    if any(type(part) not in _PLAIN or part.is_meta for part in q.parts):
+        return None
+    fits = bias is None or (bias.dtype == x.dtype and tuple(bias.shape) == (q.shape[0],))
+    return times(x, _arrays(q), bias, False) if fits else None
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -170,10 +194,12 @@ _FOLDS: dict[Any, Callable[..., Any]] = {
 
 
 def fold(func: Any, args: Any, kwargs: Any) -> Any:
-    """The product of x of three axes and more with a QTensor, by rows; None for every other call."""
+    """A linear layer's product at once, that of x of three axes and more by rows; None for other calls."""
     others = set(kwargs or ()) - ({"bias"} if func is F.linear else set())
     if func not in _FOLDS or others or len(args) < 2 or not all(isinstance(arg, Tensor) for arg in args[:2]):
         return None
+    if func is F.linear and (found := _at_once(*args, **(kwargs or {}))) is not None:
+        return found
     x, other = args[:2] if func is not Tensor.__rmatmul__ else args[1::-1]
     if (
         x.ndim < 3

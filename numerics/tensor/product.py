@@ -126,8 +126,14 @@ def rows_times(x: Floats, q: Any, bias: Floats | None = None, compute: str = "fl
 
 
 def _matrix(q: Any) -> Matrix:
-    shared, zero = (None if part is None else np.asarray(part) for part in (q.shared, q.zero_point))
-    return Matrix(q.packed, shared, zero, q.tensor_scale, q.spec, tuple(q.shape))
+    """A QTensor of arrays as executors take it, kept beside it: what kernels need to know is found once."""
+    parts = q.packed, q.shared, q.zero_point, q.tensor_scale
+    known = q.__dict__.get("_matrix")
+    if known is None or any(a is not b for a, b in zip(known[0], parts, strict=True)):
+        shared, zero = (None if part is None else np.asarray(part) for part in parts[1:3])
+        known = parts, Matrix(q.packed, shared, zero, q.tensor_scale, q.spec, tuple(q.shape))
+        q.__dict__["_matrix"] = known
+    return cast(Matrix, known[1])
 
 
 def check_int8(q: Any, kind: str) -> None:

@@ -1,5 +1,6 @@
 """The sums of products: read in the order that docs/formats.md §11 says, on every executor."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -112,5 +113,5 @@ def test_sums_of_integers_leave_32_bits():
     zero = np.asarray(q.zero_point, np.int32)
     asked = Matrix(q.packed, np.asarray(q.scale), zero, None, q.spec, q.shape)
     assert asked.refusal is None
-    assert "32 bits" in asked._replace(zero=zero + (1 << 23)).refusal
-    assert "32 bits" in asked._replace(shape=(4, 1 << 20)).refusal
+    assert "32 bits" in replace(asked, zero=zero + (1 << 23)).refusal
+    assert "32 bits" in replace(asked, shape=(4, 1 << 20)).refusal
