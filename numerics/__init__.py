@@ -20,6 +20,7 @@ from numerics.formats import __all__ as _formats
 from numerics.formats import dispatch as _dispatch
 from numerics.formats import forking as _forking
 from numerics.formats.blocks import *  # noqa: F403 - once more: mypy follows one star only
+from numerics.formats.codebooks import *  # noqa: F403
 from numerics.formats.dispatch import use
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import *  # noqa: F403

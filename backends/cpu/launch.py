@@ -7,7 +7,7 @@ Formats are run-time parameters: one kernel serves every format that has the sam
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import addressof, c_char
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
@@ -20,6 +20,7 @@ from llvmlite import ir
 
 from numerics.backends.cpu import compiler, kernels, locks, threads
 from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
+from numerics.backends.cpu.lanes import I64, Lane, Table
 from numerics.backends.cpu.streams import WORDS, Stream
 from numerics.backends.host.executor import Array
 from numerics.formats.errors import NumericsError
@@ -51,22 +52,38 @@ class Parameters:
             for record in records
         ]
         flat = [getattr(r, name) for r, names in zip(records, self.names, strict=True) for name in names]
-        self.array = np.array(flat or [0], np.int32)
+        self.sizes = [len(found) if isinstance(found, tuple) else None for found in flat]  # of tables
+        numbers = [n for found in flat for n in (found if isinstance(found, tuple) else (found,))]
+        self.array = np.array(numbers or [0], np.int32)
         self.address: int = self.array.ctypes.data
 
     @property
     def shape(self) -> str:
         """Which numbers there are: what a kernel is compiled for."""
         flags = [[f for f in FLAGS if getattr(r, f, None) is not None] for r in self.records]
-        return ";".join(",".join(names + more) for names, more in zip(self.names, flags, strict=True))
+        tables = "".join(f"[{size}]" for size in self.sizes if size is not None)
+        kinds = ";".join(",".join(names + more) for names, more in zip(self.names, flags, strict=True))
+        return kinds + tables
 
     def lanes(self, builder: ir.IRBuilder, address: ir.Value) -> list[Any]:
         """The records with lanes for numbers."""
-        found = iter(kernels.numbers(builder, address, sum(map(len, self.names))))
+        found = iter(self._fields(builder, address))
         return [
             replace(record, **{name: next(found) for name in names})
             for record, names in zip(self.records, self.names, strict=True)
         ]
+
+    def _fields(self, builder: ir.IRBuilder, address: ir.Value) -> Iterator[Lane | Table]:
+        """Each number as a lane, each table as one."""
+        loaded = kernels.numbers(builder, address, sum(size or 1 for size in self.sizes))
+        at = 0
+        for size in self.sizes:
+            if size is None:
+                yield loaded[at]
+            else:
+                place = builder.add(address, ir.Constant(I64, at * self.array.itemsize))
+                yield Table(loaded[at : at + size], place)
+            at += 1 if size is None else size
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,6 +34,7 @@ from numerics.backends.reference.exact import (
     value,
 )
 from numerics.formats.block import MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float, Integer
 
 Numbers = Iterable[Fraction | SupportsFloat]
@@ -57,6 +58,8 @@ def element_max(element: Element) -> Fraction:
     """
     if isinstance(element, Integer):
         return integer_range(element)[1] * element_unit(element)
+    if isinstance(element, Codebook):
+        return Fraction(max(v for v in element.listed if math.isfinite(v)))
     assert isinstance(element, Float)
     return magnitude(largest_code(element), element)
 

@@ -414,6 +414,8 @@ FOR_INTEGERS = {name: DEFAULTS[name] for name in ("symmetric", "zero_point_type"
 _WHY = {
     "block": "blocks have a size of their own and find their scales; allowed: axis=, scale_rule=, rounding=",
     "integer": "an integer format takes scheme=; axis= and scale_rule= belong to block formats",
+    "codebook": "a codebook takes scheme= and is symmetric; "
+    "zero points belong to integers, axis= and scale_rule= to block formats",
     "float": "a float format takes scheme= and is symmetric; "
     "zero points belong to integers, axis= and scale_rule= to block formats",
 }

@@ -89,11 +89,15 @@ def _roundings() -> Iterator[Dialect]:
         yield Dialect(name, said, _asks("rounding", rounding, quantizes), option(rounding=rounding), seen_in)
 
 
+def _having(rule: str) -> Applies:
+    """Of MX blocks that may be found by the rule."""
+    return lambda task: of_mx(task) and rule in task.block.scale_rules
+
+
 def _rules() -> Iterator[Dialect]:
     for rule in SCALE_RULES:
-        said = f"the scale is found by the rule {rule}"
-        yield Dialect(f"scale rule {rule}", said, _asks("scale_rule", rule, of_mx), option(scale_rule=rule),
-                      RULE_WORDS[rule])  # fmt: skip
+        said, asks = f"the scale is found by the rule {rule}", _asks("scale_rule", rule, _having(rule))
+        yield Dialect(f"scale rule {rule}", said, asks, option(scale_rule=rule), RULE_WORDS[rule])
 
 
 def _with_nan(task: Task) -> bool:
