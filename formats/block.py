@@ -225,6 +225,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
             ceil: e = ceil(log2 amax) - emax
             even: floor, of amax rounded to the element's digits first (AMD Quark's default, torchao's EVEN)
             rceil: the smallest e for which nothing clips (NVIDIA's rule, torchao's RCEIL)
+            tosa: the smallest e under which amax, rounded half to even, does not pass the largest (TOSA 1.0)
             bump: floor, and one more where an element would round past the largest (Quark's BFP16)
             The other families have one way to find their scales, and take "floor" alone.
         rounding: of the elements: half_even (the default), half_away, half_up, half_down, toward_zero,
@@ -467,7 +468,7 @@ class MXBlock(ElementBlock):
 
     @property
     def scale_rules(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The rules by which it can find a block's scale: `even` and `bump` speak of an element's digits."""
+        """The rules by which it can find a block's scale: `even`, `tosa` and `bump` speak of digits."""
         return ("floor", "ceil", "rceil") if isinstance(self.element, Codebook) else SCALE_RULES
 
     @staticmethod

@@ -298,6 +298,17 @@ def of_magnitudes(digits: int) -> Grid:
     return Grid(emin=127 + digits, drop=23 - digits, sign=digits, last=last, limit=top, nan=0, adder=1)
 
 
+def _rounding_past(d: MXBlock) -> tuple[int, int]:
+    """What a maximum lacks to 2 from which on it rounds half to even past the largest element."""
+    element = d.element
+    if isinstance(element, Codebook):
+        return 0, 0  # which has no such rule
+    following = element.beyond if isinstance(element, Float) else element.max + 1
+    middle = float32_bits(d.element_unit * (element.max + following) / 2) & (ONE - 1)
+    stays = isinstance(element, Float) and element.last % 2 == 0  # a tie between the two
+    return ONE - stays - middle, ONE - stays - (ONE + middle) // 2
+
+
 @lru_cache(maxsize=4096)
 def scale_of(d: MXBlock, rule: str) -> Scale:
     """The scale rules of docs/formats.md §4 as numbers.
@@ -316,6 +327,7 @@ def scale_of(d: MXBlock, rule: str) -> Scale:
         "ceil": (ONE - 1, ONE // 2 - 1),
         "even": (even, even),
         "rceil": (ONE - 1 - top, ONE - 1 - (ONE + top) // 2),
+        "tosa": _rounding_past(d),
     }[rule]
     if rule != "bump":
         return Scale(d.emax, bump, subnormal)

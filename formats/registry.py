@@ -24,6 +24,7 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "float6": f"{_TWO} 'fp6_e3m2' or 'fp6_e2m3'?",
     "mxfp6": f"{_TWO} 'mxfp6_e3m2' or 'mxfp6_e2m3'?",
     "fp4_e2m1fn": "did you mean 'fp4'?",
+    "ue5m3": f"{_TWO} 'ue5m3fn' (AMD Quark's, up to 114688), or 'ue5m3ieee' (with Inf, up to 61440)?",
     "bf8": "did you mean 'fp8_e5m2'?",
     "hf8": "did you mean 'fp8_e4m3'?",
     "mx": "it is a family of formats: mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2, mxfp6_e2m3, mxfp4, mxint8; "

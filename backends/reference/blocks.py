@@ -137,6 +137,9 @@ def scale_exponent(amax: Fraction, element: Element, rule: str) -> int:
         return ceil_log2(amax) - emax
     if rule == "rceil":
         return ceil_log2(amax / element_max(element))
+    if rule == "tosa":
+        exponent = floor_log2(amax) - emax
+        return exponent + rounds_past(amax / power_of_two(exponent), element, "half_even")
     assert rule == "even"
     return ((float32_bits(amax) + even_addend(element)) >> 23) - 127 - emax
 

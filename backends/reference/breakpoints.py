@@ -226,7 +226,10 @@ def first_maximum(exponent: int, element: Element, rule: str) -> int:
     emax = floor_log2(largest)
     if rule == "floor":
         return first_at(power_of_two(exponent + emax))
-    if rule == "bump":  # of a positive maximum that is rounded half to even: it looks at the elements
+    if rule in (
+        "tosa",
+        "bump",
+    ):  # of a positive maximum that is rounded half to even: it looks at the elements
         low, high, odd = last_rungs(element, False)
         below = power_of_two(exponent - 1)
         return first_away(low * below, high * below, odd, False, "half_even")

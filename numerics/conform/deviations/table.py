@@ -74,6 +74,7 @@ RULE_WORDS: dict[str, str] = {
     "ceil": "torchao's CEIL",
     "even": "Quark 0.13's default, torchao's EVEN",
     "rceil": "torchao HEAD's RCEIL, triton_kernels",
+    "tosa": "TOSA 1.0's block scaling; it differs from even for fp8_e4m3",
     "bump": "AMD Quark's BFP16 in torch",
 }
 
