@@ -9,11 +9,12 @@ from numerics.formats.dtype import Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, NumericsWarning
 from numerics.formats.floats import *  # noqa: F403
 from numerics.formats.integers import *  # noqa: F403
+from numerics.formats.p3109 import p3109
 from numerics.formats.registry import dtype, dtypes
 
 __all__ = [
     "Block", "Blocks", "Codebook", "Dtype", "Element", "Float", "Integer", "MXBlock", "MicroexponentBlock",
-    "NumericsError", "NumericsWarning", "ScaledBlock", "dtype", "dtypes",
+    "NumericsError", "NumericsWarning", "ScaledBlock", "dtype", "dtypes", "p3109",
 ]  # fmt: skip
 __all__ += integers.__all__
 __all__ += floats.__all__

@@ -91,9 +91,9 @@ class Codebook(Element):
                 f"{self.name}: a codebook has at least two finite values, one of them positive"
             )
         past = self.follows
-        if past is not None and not max(finite[-1], -finite[0]) < past < 2.0**127:
+        if past is not None and not max(finite[-1], -finite[0]) < past < 2.0**128:
             raise NumericsError(
-                f"{self.name}: beyond={self.beyond!r} is one number, larger than all values, below 2**127"
+                f"{self.name}: beyond={self.beyond!r} is one number, larger than all values, below 2**128"
             )
 
     @cached_property
