@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics import vocabulary as vocabulary
     from numerics.backends import ipu as ipu
     from numerics.backends.host.memory import empty as empty
+    from numerics.backends.host.random_bits import random_bits as random_bits
     from numerics.draw.explorer import explore as explore
     from numerics.files.save_load import load as load
     from numerics.files.save_load import save as save
@@ -81,6 +82,7 @@ _LAZY: dict[str, str] = {
     "plan": "numerics.model.planning",
     "quantize": "numerics.quantization",
     "quantize_": "numerics.model.wrapping",
+    "random_bits": "numerics.backends.host.random_bits",
     "report": "numerics.model.report",
     "save": "numerics.files.save_load",
     "sweep": "numerics.model.report",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import gfloat
 import gfloat.formats
 import numpy as np
@@ -73,7 +75,7 @@ def test_powers_of_two_tie_to_the_even_code():
     """Precision 1: a significand has no last digit, so that the code says what is even (report 4.0)."""
     d = nx.p3109(4, 1)
     held = [v for v in d.finite if v > 0]
-    ties = [(low + high) / 2 for low, high in zip(held, held[1:], strict=False)]
+    ties = [(low + high) / 2 for low, high in pairwise(held)]
     assert all(code % 2 == 0 for code in d.encode(ties))
 
 
