@@ -177,10 +177,18 @@ def shift_right(n: Lane, shift: Lane, base: Lane, b: Lane, rounding: str, random
 
 def listed_code(a: Lane, b: Lane, f: Grid, rounding: str, random: Lane) -> Lane:
     """The code of the magnitude a under the sign of b; a key rises as numbers do, and -0.0 has its own."""
-    place = places_up_to(f.steps, where(b < 0, -1 - a, a))
+    key = where(b < 0, -1 - a, a)
     if rounding == "stochastic":
-        place = drawn_place(a | (b & SIGN), place, f, random)
-    return entry(f.codes, place)
+        place = drawn_place(a | (b & SIGN), places_up_to(f.steps, key), f, random)
+        code = entry(f.codes, place)
+    else:
+        code = code_of_key(f.steps, f.codes, key)
+    return code
+
+
+def code_of_key(steps: Lane, codes: Lane, key: Lane) -> Lane:
+    """The code of the place where a key lies."""
+    return entry(codes, places_up_to(steps, key))
 
 
 def drawn_place(b: Lane, place: Lane, f: Grid, random: Lane) -> Lane:

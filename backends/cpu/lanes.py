@@ -13,8 +13,10 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
+from numpy.typing import NDArray
 
 from numerics.backends.bind import bind
 
@@ -143,12 +145,15 @@ CHOSEN = 16  # numbers of a table that are kept in registers, and chosen by the 
 
 
 class Table:
-    """A table of a record: its numbers as they were loaded, and where they stand."""
+    """A table of a record: its numbers as they were loaded, and where they stand.
 
-    __slots__ = ("address", "numbers")
+    joined: of the steps of a codebook, the address of `joined_codes`; None where there are none.
+    """
 
-    def __init__(self, numbers: list[Lane], address: ir.Value) -> None:
-        self.numbers, self.address = numbers, address
+    __slots__ = ("address", "joined", "numbers")
+
+    def __init__(self, numbers: list[Lane], address: ir.Value, joined: ir.Value | None = None) -> None:
+        self.numbers, self.address, self.joined = numbers, address, joined
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -178,6 +183,35 @@ def places_up_to(steps: Any, key: Lane) -> Lane:
         reached.append(key >= pivot)
         place = place + where(reached[-1], half, 0)
     return cast(Lane, place)
+
+
+JOINED_BITS = 16  # of a key that say its run
+
+
+def joined_codes(steps: tuple[int, ...], codes: tuple[int, ...]) -> NDArray[np.int32] | None:
+    """The codes of every run of 2**16 keys as one word; None where a run has more than two.
+
+    A word: the code below a step (8 bits), that from it on (8 bits), and the low bits of the step's key.
+    """
+    size = 1 << JOINED_BITS
+    starts = (np.arange(size, dtype=np.int64) - (size >> 1)) << JOINED_BITS
+    rising = np.array(steps, np.int64)
+    first, last = (np.searchsorted(rising, starts + end, "right") for end in (0, size - 1))
+    if np.any(last - first > 1):
+        return None
+    low, high = (np.array(codes, np.uint32)[place] for place in (first, last))
+    step = np.where(last > first, rising[np.minimum(first, len(rising) - 1)] - starts, 0).astype(np.uint32)
+    return (low | high << np.uint32(8) | step << np.uint32(JOINED_BITS)).view(np.int32)
+
+
+def code_of_key(steps: Any, codes: Any, key: Lane) -> Lane:
+    """One gather, where the codes of the key's run are joined; else a search and a look-up."""
+    joined = steps.joined if isinstance(steps, Table) else None
+    if joined is None:
+        return entry(codes, places_up_to(steps, key))
+    word = _gathered(Table([], joined), (key >> JOINED_BITS) + (1 << (JOINED_BITS - 1)))
+    beyond = (key & 0xFFFF) >= ((word >> JOINED_BITS) & 0xFFFF)
+    return cast(Lane, where(beyond, (word >> 8) & 0xFF, word & 0xFF))
 
 
 def _chosen(numbers: list[Any], bits: Sequence[Lane]) -> Any:
@@ -279,6 +313,7 @@ def arithmetic(block: int = 1, sub_block: int = 1) -> SimpleNamespace:
             "divide": divide,
             "entry": entry,
             "places_up_to": places_up_to,
+            "code_of_key": code_of_key,
             "max_of_block": lambda x: max_of_run(x, block),
             "max_of_group": lambda x: max_of_run(x, sub_block),
         }
