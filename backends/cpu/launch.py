@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.cpu import compiler, kernels, locks, threads
 from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
-from numerics.backends.cpu.lanes import CHOSEN, I64, Lane, Table, joined_codes
+from numerics.backends.cpu.lanes import I64, Lane, Table, joined_codes
 from numerics.backends.cpu.streams import WORDS, Stream
 from numerics.backends.host.executor import Array
 from numerics.formats.errors import NumericsError

@@ -279,6 +279,11 @@ def _is_mirrored(d: Element) -> bool:
     return d.signed and (not isinstance(d, Codebook) or (0 in held and np.array_equal(held, -held[::-1])))
 
 
+def _mean_laws(task: Task) -> tuple[Law, ...]:
+    """Of drawn results: none of codebooks, whose fractions are float32's (docs/formats.md §12)."""
+    return () if isinstance(task.element, Codebook) else (unbiased,)
+
+
 # ---- trials ----------------------------------------------------------------------------------------
 
 
@@ -287,7 +292,7 @@ def trials(task: Task) -> Iterator[Trial]:
     if task.kind == "decode":
         yield decoding.trial()
     elif task.draws:
-        yield Trial((*element_laws(task), unbiased), _drawn)
+        yield Trial((*element_laws(task), *_mean_laws(task)), _drawn)
     else:
         yield Trial(element_laws(task), _every_turn)
     yield Trial((layout,), _layouts)
@@ -324,7 +329,7 @@ def _drawn(target: Target, found: Findings) -> None:
     found.judge(element_laws(target.task), seen)
     even = observe(target, *random_bits.even_draws(target.task.element))
     found.tried += len(even.x)
-    found.judge((unbiased,), even)
+    found.judge(_mean_laws(target.task), even)
     if seen.wrong.any():
         asked = Asked(target.task, seen.x, seen.came, seen.random)
         found.explain = lambda: nearest_deviations(asked, seen.wrong, seen.labels)
