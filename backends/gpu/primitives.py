@@ -53,6 +53,14 @@ def places_up_to(steps: Any, key: Any) -> Any:
     return found
 
 
+def code_of_key(steps: Any, codes: Any, key: Any) -> Any:
+    """The code of the last step that is at or below a key: one comparison and choice a step."""
+    found = (key & 0) + codes[0]
+    for k in tl.static_range(0, len(steps)):
+        found = tl.where(key >= steps[k], codes[k + 1], found)
+    return found
+
+
 def max_of_group(x: Any) -> Any:
     """Sub-blocks are the last axis of a tile."""
     return tl.max(x, len(x.shape) - 1, keep_dims=True)
