@@ -22,6 +22,8 @@ PRIMITIVES = (
     "as_bits",
     "as_float",
     "divide",
+    "entry",
+    "places_up_to",
     "max_of_block",
     "max_of_group",
 )

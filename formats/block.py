@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Signature, signature
-from math import frexp, ldexp
+from math import frexp
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple
 
 from numerics.formats import dispatch
+from numerics.formats.codebook import Codebook, nearest_float32
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
 from numerics.formats.errors import NumericsError, digits, integer, one_of, said
 from numerics.formats.notebook import facts_table
@@ -224,6 +225,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
             ceil: e = ceil(log2 amax) - emax
             even: floor, of amax rounded to the element's digits first (AMD Quark's default, torchao's EVEN)
             rceil: the smallest e for which nothing clips (NVIDIA's rule, torchao's RCEIL)
+            tosa: the smallest e under which amax, rounded half to even, does not pass the largest (TOSA 1.0)
             bump: floor, and one more where an element would round past the largest (Quark's BFP16)
             The other families have one way to find their scales, and take "floor" alone.
         rounding: of the elements: half_even (the default), half_away, half_up, half_down, toward_zero,
@@ -338,9 +340,11 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         """Returns the scale rule; raises NumericsError for one that it does not have."""
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
         if scale_rule not in self.scale_rules:
-            raise NumericsError(
-                f"{self.name} has one way to find its scale: scale_rule={scale_rule!r} is for MX formats"
+            one = f"{self.name} has one way to find its scale: scale_rule={scale_rule!r} is for MX formats"
+            several = (
+                f"{self.name}: scale_rule={scale_rule!r} cannot be; allowed: {', '.join(self.scale_rules)}"
             )
+            raise NumericsError(one if len(self.scale_rules) == 1 else several)
         return scale_rule
 
     def check_options(self, asked: BlockOptions, overflow: str | None = None) -> BlockOptions:
@@ -365,14 +369,16 @@ class Block(Dtype, metaclass=_DeclaredBlock):
 class ElementBlock(Block):
     """Blocks of integers or floats, and a scale of another format beside each."""
 
-    element: Integer | Float
+    element: Integer | Float | Codebook
     scale: Float
 
     def __post_init__(self) -> None:
         super().__post_init__()
         element = self.element
-        if not isinstance(element, (Integer, Float)):
-            raise NumericsError(f"{self.name}: elements are integers or floats, not {said(element)}")
+        if not isinstance(element, (Integer, Float, Codebook)):
+            raise NumericsError(
+                f"{self.name}: elements are integers, floats or codebooks, not {said(element)}"
+            )
         if not element.signed:
             raise NumericsError(f"{self.name}: elements are signed, {element} is not")
         if not isinstance(self.scale, Float) or not self._can_scale(self.scale):
@@ -459,7 +465,11 @@ class MXBlock(ElementBlock):
     """
 
     stem = "mx"
-    scale_rules = SCALE_RULES
+
+    @property
+    def scale_rules(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The rules by which it can find a block's scale: `even`, `tosa` and `bump` speak of digits."""
+        return ("floor", "ceil", "rceil") if isinstance(self.element, Codebook) else SCALE_RULES
 
     @staticmethod
     def _can_scale(scale: Float) -> bool:
@@ -562,12 +572,8 @@ def stored_scale(tensor_scale: Any) -> float:
     By integers, since a conversion would lose subnormals in a thread that flushes them.
     """
     number = _number(tensor_scale)
-    if 0 < number < float("inf"):
-        significand, exponent = frexp(number)
-        places = min(24, exponent + 149)
-        kept = ldexp(round(ldexp(significand, places)), exponent - places)
-        if 0 < kept < 2.0**128:
-            return kept
+    if 0 < nearest_float32(number) < float("inf"):
+        return nearest_float32(number)
     came = said(tensor_scale) if number != number else digits(number)
     raise NumericsError(f"tensor_scale={came} is not a positive finite float32 number")
 

@@ -14,7 +14,17 @@ to them.
 from __future__ import annotations
 
 from numerics.formats.grid import Grid
-from numerics.formats.primitives import Lane, as_bits, as_float, maximum, minimum, where
+from numerics.formats.primitives import (
+    Lane,
+    as_bits,
+    as_float,
+    divide,
+    entry,
+    maximum,
+    minimum,
+    places_up_to,
+    where,
+)
 
 SIGN = -0x80000000
 MAGNITUDE = 0x7FFFFFFF
@@ -41,6 +51,15 @@ def count(a: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> 
 
 def count_up_to(a: Lane, limit: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
     """As `count` under another limit, the magnitude bits of a step of the grid: no draw passes it."""
+    if f.steps is not None:  # a codebook: its ends are its limits
+        code = listed_code(a, b, f, rounding, random)
+    else:
+        code = count_to_limit(a, limit, b, f, rounding, random, low)
+    return code
+
+
+def count_to_limit(a: Lane, limit: Lane, b: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
+    """As `count_up_to`, of a format with a step in every binade."""
     c = minimum(a, limit)
     if low is not None:  # what is cut off at the limit has nothing below it
         low = where(a < limit, low, 0)
@@ -153,6 +172,42 @@ def shift_right(n: Lane, shift: Lane, base: Lane, b: Lane, rounding: str, random
     return (n + add) >> s
 
 
+# ---- codebooks: a list of values (docs/formats.md §12) -----------------------------------------------
+
+
+def listed_code(a: Lane, b: Lane, f: Grid, rounding: str, random: Lane) -> Lane:
+    """The code of the magnitude a under the sign of b; a key rises as numbers do, and -0.0 has its own."""
+    key = where(b < 0, -1 - a, a)
+    if rounding == "stochastic":
+        place = drawn_place(a | (b & SIGN), places_up_to(f.steps, key), f, random)
+        code = entry(f.codes, place)
+    else:
+        code = code_of_key(f.steps, f.codes, key)
+    return code
+
+
+def code_of_key(steps: Lane, codes: Lane, key: Lane) -> Lane:
+    """The code of the place where a key lies."""
+    return entry(codes, places_up_to(steps, key))
+
+
+def drawn_place(b: Lane, place: Lane, f: Grid, random: Lane) -> Lane:
+    """The place of the neighbour nearer to zero, or one further when fraction + random / 2**30 >= 1.
+
+    The fraction is the float32 quotient of two float32 differences, down to its 30th digit.
+    """
+    near = entry(f.heights, place)
+    apart = as_bits(as_float(b) - as_float(near))
+    further = place + where(apart < 0, -1, where(apart > 0, 1, 0))
+    further = minimum(maximum(further, 0), f.last)
+    step = as_bits(as_float(entry(f.heights, further)) - as_float(near)) & MAGNITUDE
+    q = as_bits(divide(as_float(apart & MAGNITUDE), as_float(where(step > 0, step, INF))))
+    e = q >> 23
+    digits = (q & (ONE - 1)) | ONE
+    n = where(e < 120, digits >> minimum(maximum(120 - e, 0), 31), digits << minimum(maximum(e - 120, 0), 7))
+    return where(n + (random & LOW) > LOW, further, place)
+
+
 def finish(code: Lane, b: Lane, f: Grid) -> Lane:
     """Infinity, NaN and sign."""
     a = b & MAGNITUDE
@@ -166,7 +221,16 @@ def finish(code: Lane, b: Lane, f: Grid) -> Lane:
 
 
 def with_sign(code: Lane, b: Lane, f: Grid) -> Lane:
-    """The code of a magnitude under the sign of b, as the format writes signs."""
+    """The code of a magnitude under the sign of b, as the format writes signs; a codebook's says it."""
+    if f.steps is not None:
+        r = code
+    else:
+        r = signed_code(code, b, f)
+    return r
+
+
+def signed_code(code: Lane, b: Lane, f: Grid) -> Lane:
+    """As `with_sign`, of a format whose codes are a magnitude's and a sign."""
     if f.negative is not None:  # unsigned: what is below zero becomes this
         code = where(b < 0, where(code > 0, f.negative, code), code)
         if f.lowest is not None:  # and there is no zero either
@@ -184,7 +248,9 @@ def with_sign(code: Lane, b: Lane, f: Grid) -> Lane:
 
 def decode(code: Lane, f: Grid) -> Lane:
     """Code to float32 bits."""
-    if f.negative is not None:
+    if f.values is not None:
+        r = entry(f.values, code)
+    elif f.negative is not None:
         r = magnitude_bits(code, code, f)
     elif f.wrap is not None:
         negative = (code >> f.sign) & 1

@@ -10,7 +10,7 @@ from numerics.formats.registry import row
 
 __all__ = [
     "bfloat16", "e8m0", "float16", "float_format", "fp4", "fp6_e2m3", "fp6_e3m2", "fp8_e3m4", "fp8_e4m3",
-    "fp8_e4m3fnuz", "fp8_e5m2", "fp8_e5m2fnuz",
+    "fp8_e4m3fnuz", "fp8_e5m2", "fp8_e5m2fnuz", "ue5m3fn", "ue5m3ieee",
 ]  # fmt: skip
 
 _IEEE = "IEEE 754-2019 §3.6"
@@ -53,9 +53,16 @@ e8m0: Float = row(Float, "e8m0", "OCP MX 1.0 §5.4.1",
     names=("float8_e8m0fnu", "E8M0", "FLOAT8E8M0", "F8_E8M0"),
     exponent=8, mantissa=0, bias=127, specials="fn",
     signed=False, subnormals=False, has_zero=False, default_overflow="nonsaturate")
-# fmt: on
 """Powers of two, 2**-127 .. 2**127, and NaN.  As an element: 0 and negatives become 0x00 (saturate) or 0xFF
 (nonsaturate, its default), positive values below 2**-127 become 0x00, ties go to the even code."""
+ue5m3fn: Float = row(Float, "ue5m3fn", "AMD Quark, kernel.float8_e5m3",
+    names=("UE5M3FN", "float8_ue5m3fn"),
+    exponent=5, mantissa=3, bias=15, specials="fn", signed=False)
+ue5m3ieee: Float = row(Float, "ue5m3ieee", "IEEE 754-2019 §3.4, without the sign",
+    names=("UE5M3IEEE",),
+    exponent=5, mantissa=3, bias=15, specials="ieee", signed=False)
+# fmt: on
+"""What is called UE5M3 is one of two: up to 114688 with one NaN, or up to 61440 with Inf and NaN above."""
 
 
 def float_format(

@@ -8,12 +8,16 @@ lanes.  An integer is a float whose numbers are all subnormal: one grid serves b
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
-from math import frexp, ldexp
+from itertools import pairwise
+from math import copysign, frexp, isinf, isnan, ldexp
 from typing import Any
 
 from numerics.formats.block import ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float, Integer
+from numerics.formats.rounding import NEAREST
 
 Number = Any  # int, or an executor's lane
 ONE = 1 << 23  # one unit of float32's exponent field
@@ -26,7 +30,7 @@ class Grid:
     emin: Number  # float32 exponent field of the smallest normal
     drop: Number  # float32 fraction bits that the format does not have
     sign: Number  # position of the sign bit = bits of the magnitude
-    last: Number  # code of the largest finite magnitude
+    last: Number  # code of the largest finite magnitude; of a codebook its last place
     limit: Number  # float32 bits to which larger magnitudes are clamped before rounding
     nan: Number  # code that a NaN becomes
     negative_limit: Number | None = None  # the same for negative inputs, where it differs
@@ -45,6 +49,10 @@ class Grid:
     bare_zero: Number | None = None  # signed numbers, but one zero
     direct: Number | None = None  # signed, and rounding half to even needs no code between
     nan_block: Number = 0  # what elements of a block with NaN or Inf become
+    values: Any = None  # a codebook: the float32 bits of every code
+    steps: Any = None  # the keys (codec.py) from which on each of its places begins, but the first
+    codes: Any = None  # the code of each place
+    heights: Any = None  # stochastic rounding: the float32 bits of each place, overflow's as if it were one
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,8 @@ _TRUNCATING = {"toward_zero": (0, 0), "to_odd": (0, 0), "floor": (0, 1), "ceil":
 @lru_cache(maxsize=4096)
 def grid(d: Element, rounding: str, overflow: str) -> Grid:
     """The grid of an element format under a rounding mode and an overflow policy."""
+    if isinstance(d, Codebook):
+        return of_codebook(d, rounding, overflow)
     return of_integer(d) if d.kind == "integer" else of_float(d, rounding, overflow)  # type: ignore[arg-type]
 
 
@@ -151,15 +161,123 @@ def of_float(d: Float, rounding: str, overflow: str) -> Grid:
     )
 
 
+# ---- codebooks (docs/formats.md §12) -----------------------------------------------------------------
+
+INFINITY = 0x7F800000
+UNREACHED = 0x7FFFFFFF  # a key past every number: places beyond the last begin there
+
+
+def of_codebook(d: Codebook, rounding: str, overflow: str) -> Grid:
+    """A list of values: where each begins, in the order of numbers.
+
+    Lists are filled up, so that books of as many bits share their kernels.
+    """
+    places = d.ranked(overflow)
+    room = (1 << d.bits) << (len(places) > 1 << d.bits)
+    steps = [_step(low, high, rounding) for low, high in pairwise(places)]
+    if overflow == "nonsaturate" and rounding not in (*NEAREST, "stochastic"):
+        steps = _stopping(steps, d.signed, rounding)
+    heights = [signed_bits(value) for value, _ in places]
+    codes = [code for _, code in places]
+    return Grid(
+        emin=0, drop=0, sign=d.bits, last=len(codes) - 1, limit=float32_bits(d.max), nan=d.nan,
+        has_nan=1 if d.has_nan else None,
+        nan_block=d.nan if d.has_nan else 0,
+        values=tuple(map(signed_bits, d.listed)),
+        steps=tuple(steps + [UNREACHED] * (room - 1 - len(steps))),
+        codes=tuple(codes + codes[-1:] * (room - len(codes))),
+        heights=tuple(heights + heights[-1:] * (room - len(heights))) if rounding == "stochastic" else None,
+    )  # fmt: skip
+
+
+def signed_bits(value: float) -> int:
+    """The bits of any float32 as int32; of NaN 0x7FC00000.
+
+    >>> signed_bits(-0.0) == -(2**31), signed_bits(1.0) == 0x3F800000
+    (True, True)
+    """
+    if isnan(value):
+        return 0x7FC00000
+    bits = INFINITY if isinf(value) else float32_bits(abs(value)) if value else 0
+    return bits - (1 << 31) if copysign(1.0, value) < 0 else bits
+
+
+def first_key(value: float, above: bool = False) -> int:
+    """The key of the first float32 at or above a number, or above it; -0.0 and 0.0 lie at one place.
+
+    A float32's key is its bits, a negative one's -1 less its magnitude's: keys rise as numbers do.
+
+    >>> first_key(0.0), first_key(0.0, above=True), first_key(-0.0, above=True)
+    (-1, 1, 1)
+    """
+    if value == 0:
+        return 1 if above else -1
+    magnitude = min(float32_bits(abs(value)), INFINITY)
+    exact = value_of_bits(magnitude) == abs(value)
+    if value > 0:
+        return magnitude + (above or not exact)
+    return -1 - magnitude + (above and exact)
+
+
+def value_of_bits(magnitude: int) -> float:
+    """The number that a finite float32's bits stand for, without its sign."""
+    field = magnitude >> 23
+    return ldexp((magnitude & (ONE - 1)) + (ONE if field else 0), max(field, 1) - 150)
+
+
+def _step(low: tuple[float, int], high: tuple[float, int], rounding: str) -> int:
+    """The first key that goes to the higher of two neighbours.
+
+    The neighbour nearer to zero is the lower one, unless both are 0 or less; half_even and to_odd look at
+    its code.
+    """
+    below, above = low[0], high[0]
+    if below == above:  # -0.0 and 0.0
+        return 0
+    negative = above <= 0
+    odd = (high if negative else low)[1] % 2 == 1
+    away = {
+        "half_even": odd, "half_away": True, "half_up": not negative, "half_down": negative,
+        "toward_zero": False, "stochastic": False, "floor": negative, "ceil": not negative, "to_odd": not odd,
+    }[rounding]  # fmt: skip
+    upward = away is not negative
+    if rounding in NEAREST:
+        middle = (below + above) / 2
+        off = (
+            Fraction(below) + Fraction(above) - 2 * Fraction(middle)
+        )  # of neighbours far apart it is rounded
+        return first_key(middle, above=off > 0 or (off == 0 and not upward))
+    return first_key(below, above=True) if upward else first_key(above)
+
+
+def _stopping(steps: list[int], signed: bool, rounding: str) -> list[int]:
+    """Directed roundings that go inward stop at the largest: only infinity overflows (IEEE 754-2019 §7.4)."""
+    inward = {
+        "toward_zero": (True, True),
+        "to_odd": (True, True),
+        "floor": (False, True),
+        "ceil": (True, False),
+    }
+    low, high = inward[rounding]
+    first = [-INFINITY] if signed and low else steps[:1]
+    last = [INFINITY] if high else steps[-1:]
+    return [*first, *steps[1:-1], *last]
+
+
 @lru_cache(maxsize=4096)
-def element_grid(d: ElementBlock | MicroexponentBlock, rule: str = "floor") -> Grid:
+def element_grid(
+    d: ElementBlock | MicroexponentBlock, rule: str = "floor", rounding: str = "half_even"
+) -> Grid:
     """The grid of a block's elements: they saturate, and integers carry an implied exponent.
 
-    rule: of the scale; `bump` uses the most negative integer, and must see the codes.
+    rule: of the scale; `bump` uses the most negative integer, and must see the codes.  rounding: of the
+    elements, which only codebooks ask for.
     """
     if isinstance(d, MicroexponentBlock):
         return of_magnitudes(d.mantissa)
     element, bumps = d.element, rule == "bump"
+    if isinstance(element, Codebook):
+        return grid(element, rounding, "saturate")
     if isinstance(element, Integer):
         found, nan = of_integer(element, exponent=2 - element.bits, symmetric=not bumps), 0
     else:
@@ -180,6 +298,17 @@ def of_magnitudes(digits: int) -> Grid:
     return Grid(emin=127 + digits, drop=23 - digits, sign=digits, last=last, limit=top, nan=0, adder=1)
 
 
+def _rounding_past(d: MXBlock) -> tuple[int, int]:
+    """What a maximum lacks to 2 from which on it rounds half to even past the largest element."""
+    element = d.element
+    if isinstance(element, Codebook):
+        return 0, 0  # which has no such rule
+    following = element.beyond if isinstance(element, Float) else element.max + 1
+    middle = float32_bits(d.element_unit * (element.max + following) / 2) & (ONE - 1)
+    stays = isinstance(element, Float) and element.last % 2 == 0  # a tie between the two
+    return ONE - stays - middle, ONE - stays - (ONE + middle) // 2
+
+
 @lru_cache(maxsize=4096)
 def scale_of(d: MXBlock, rule: str) -> Scale:
     """The scale rules of docs/formats.md §4 as numbers.
@@ -190,7 +319,7 @@ def scale_of(d: MXBlock, rule: str) -> Scale:
     """
     element = d.element
     top = float32_bits(d.element_unit * element.max) & (ONE - 1)
-    digits = element.bits if isinstance(element, Integer) else element.mantissa
+    digits = element.mantissa if isinstance(element, Float) else element.bits
     even = 1 << (22 - digits)
     bump, subnormal = {
         "floor": (0, 0),
@@ -198,12 +327,14 @@ def scale_of(d: MXBlock, rule: str) -> Scale:
         "ceil": (ONE - 1, ONE // 2 - 1),
         "even": (even, even),
         "rceil": (ONE - 1 - top, ONE - 1 - (ONE + top) // 2),
+        "tosa": _rounding_past(d),
     }[rule]
     if rule != "bump":
         return Scale(d.emax, bump, subnormal)
     last = element_grid(d).last
     if isinstance(element, Integer):
         return Scale(d.emax, bump, subnormal, float32_bits((last + 1) * d.element_unit), last + 1)
+    assert isinstance(element, Float)  # codebooks have no such rule
     return Scale(d.emax, bump, subnormal, float32_bits(element.beyond), last)
 
 

@@ -1,4 +1,4 @@
-"""The eight operations that every executor supplies to the shared arithmetic.
+"""The ten operations that every executor supplies to the shared arithmetic.
 
 The functions here only say what each means; `backends/bind.py` puts an executor's own in their
 place.  A lane is a 32-bit value, or an array or vector of them: int32 or float32.
@@ -43,6 +43,16 @@ def as_float(bits: Lane) -> Lane:
 
 def divide(x: Lane, y: Lane) -> Lane:
     """The float32 quotient, correctly rounded half to even."""
+    _unbound()
+
+
+def entry(table: Any, index: Lane) -> Lane:
+    """The number of a table (integers, or run-time numbers) at 0 <= index < its length; int32."""
+    _unbound()
+
+
+def places_up_to(steps: Any, key: Lane) -> Lane:
+    """How many of rising numbers (as `entry` takes them) are at or below an int32 key."""
     _unbound()
 
 

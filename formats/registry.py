@@ -9,7 +9,6 @@ from typing import Any
 from numerics.formats.dtype import TABLES, Dtype, named
 from numerics.formats.errors import NumericsError, hint, plain, said
 
-_CODE_BOOK = "it is a code book, not a format that bits and a bias describe: 'fp4' or 'int4' are;"
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
 _TWO = "there are two: did you mean"
 _WIDTHS = "nx.integer_format makes integers of 2 to 16 bits, unsigned ones of 1 to 16;"
@@ -18,8 +17,6 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "'fp8_e4m3' is float8_e4m3fn;",
     "float8_e4m3b11fnuz": 'nx.float_format(4, 3, bias=11, specials="fnuz") makes it;',
     "int1": f"its values are 0 and -1; {_WIDTHS}",
-    "nf4": _CODE_BOOK,
-    "bnb_fp4": _CODE_BOOK,
     "fp8": f"{_TWO} 'fp8_e4m3', which most people mean, or 'fp8_e5m2'?",
     "float8": f"{_TWO} 'fp8_e4m3' (float8_e4m3fn), which most people mean, or 'fp8_e5m2'?",
     "mxfp8": f"{_TWO} 'mxfp8_e4m3', which most people mean, or 'mxfp8_e5m2'?",
@@ -27,12 +24,13 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "float6": f"{_TWO} 'fp6_e3m2' or 'fp6_e2m3'?",
     "mxfp6": f"{_TWO} 'mxfp6_e3m2' or 'mxfp6_e2m3'?",
     "fp4_e2m1fn": "did you mean 'fp4'?",
+    "ue5m3": f"{_TWO} 'ue5m3fn' (AMD Quark's, up to 114688), or 'ue5m3ieee' (with Inf, up to 61440)?",
     "bf8": "did you mean 'fp8_e5m2'?",
     "hf8": "did you mean 'fp8_e4m3'?",
     "mx": "it is a family of formats: mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2, mxfp6_e2m3, mxfp4, mxint8; "
     "nx.mx(element, block=32) makes others;",
 } | dict.fromkeys(("int32", "int64", "uint32", "uint64", "float32", "float64", "float", "int"), _WIDER)
-_KINDS = ("integer", "float", "block")  # the order in which formats are listed
+_KINDS = ("integer", "float", "codebook", "block")  # the order in which formats are listed
 _NAMES: dict[str, Dtype] = {}  # as the rows write them
 _SPACES = re.compile(r"[-_ ](?!(?<=\d.)\d)")  # between words; of 1_6 the line keeps two numbers apart
 _WIDTH = re.compile(r"(?:(u?)i(?:nt)?|([us]))([1-9][0-9]{0,3})")  # int6, I6, S6, U3
@@ -52,7 +50,7 @@ def row(kind: Any, name: str, source: str, *, names: tuple[str, ...] = (), **fac
 
 
 def dtypes() -> tuple[Dtype, ...]:
-    """Returns every format of the tables, integers first, then floats, then blocks.
+    """Returns every format of the tables, integers first, then floats, codebooks and blocks.
 
     >>> len(dtypes()) > 20
     True

@@ -22,9 +22,10 @@ ROUNDINGS_TEXT: Final = f"{', '.join(ROUNDINGS)}; or {', '.join(f'{a} for {b}' f
 
 OVERFLOWS: Final = ("saturate", "nonsaturate")
 
-SCALE_RULES: Final = ("floor", "ceil", "even", "rceil", "bump")
+SCALE_RULES: Final = ("floor", "ceil", "even", "rceil", "tosa", "bump")
 """OCP MX 1.0 §6.3 (floor); the next power of two (ceil); the maximum first rounded to the
-element's precision (even); the smallest power of two that does not clip (rceil); floor, and twice
+element's precision (even); the smallest power of two that does not clip (rceil); the smallest under
+which the maximum, rounded half to even, does not pass the largest (tosa: TOSA 1.0); floor, and twice
 that where an element would round past the largest (bump: AMD Quark's BFP16 in torch, which also
 uses the most negative integer)."""
 

@@ -261,11 +261,10 @@ def affine_code(
 
 
 def affine_value(code: Lane, scale: Lane, zero: Lane, q: Range) -> Lane:
-    """(q - zero) * scale, as float32 bits; a zero is +0, whatever gave it."""
+    """(q - zero) * scale, as float32 bits; 0 * scale has the sign of the scale, which parts may bring."""
     n = signed(code, q) - zero
-    a = float_of(where(n < 0, 0 - n, n))
-    value = as_bits(as_float(a) * as_float(scale))
-    return where(n < 0, value | SIGN, value)
+    a = float_of(where(n < 0, 0 - n, n)) | where(n < 0, SIGN, 0)
+    return as_bits(as_float(a) * as_float(scale))
 
 
 def offset_code(b: Lane, scale: Lane, zero: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:

@@ -9,11 +9,12 @@ from typing import Any
 
 from numerics.formats import registry
 from numerics.formats.block import Block
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import NO_FACTS, Dtype, Float, Integer
 from numerics.formats.errors import NumericsError, said
 
 LONGEST = 10_000  # characters of a format or a recipe as a text
-KINDS: dict[str, type[Dtype]] = {"integer": Integer, "float": Float, "block": Block}
+KINDS: dict[str, type[Dtype]] = {"integer": Integer, "float": Float, "codebook": Codebook, "block": Block}
 
 
 def facts_of(d: Dtype) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from numerics.formats import __all__ as _formats
 from numerics.formats import dispatch as _dispatch
 from numerics.formats import forking as _forking
 from numerics.formats.blocks import *  # noqa: F403 - once more: mypy follows one star only
+from numerics.formats.codebooks import *  # noqa: F403
 from numerics.formats.dispatch import use
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import *  # noqa: F403
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics import vocabulary as vocabulary
     from numerics.backends import ipu as ipu
     from numerics.backends.host.memory import empty as empty
+    from numerics.backends.host.random_bits import random_bits as random_bits
     from numerics.draw.explorer import explore as explore
     from numerics.files.save_load import load as load
     from numerics.files.save_load import save as save
@@ -80,6 +82,7 @@ _LAZY: dict[str, str] = {
     "plan": "numerics.model.planning",
     "quantize": "numerics.quantization",
     "quantize_": "numerics.model.wrapping",
+    "random_bits": "numerics.backends.host.random_bits",
     "report": "numerics.model.report",
     "save": "numerics.files.save_load",
     "sweep": "numerics.model.report",

@@ -78,6 +78,11 @@ def cases() -> dict[str, Callable[[], object]]:
             f"round mxfp4 {kind}": lambda x=x: _round_blocks(nx.mxfp4, x),
             f"round mx6 {kind}": lambda x=x: _round_blocks(nx.mx6, x),
         }
+    found |= {
+        "encode nf4": lambda: _encode(nx.nf4, X["float32"]),
+        "round nf4": lambda: _round(nx.nf4, X["float32"]),
+        "decode hifloat8": lambda: _decode(nx.hifloat8),
+    }
     x = X["float32"]
     found |= {f"encode fp8_e4m3 {r}": lambda r=r: _encode(nx.fp8_e4m3, x, r) for r in ("floor", "half_away")}
     found |= {f"encode {d}": lambda d=d: _encode(d, x) for d in (nx.fp8_e5m2, nx.fp6_e2m3, nx.int8, nx.e8m0)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,11 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate as empty
 from numerics.backends.host.unfused import Composed
 from numerics.formats import packing
-from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.codec import MAGNITUDE
 from numerics.formats.dtype import Element
 from numerics.formats.floats import bfloat16
-from numerics.formats.grid import element_grid, float32_bits, grid, range_of, scale_grid, scale_of
+from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_grid, scale_of
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
 
 CHUNK = 1 << 15  # elements: a few dozen temporaries of this size fit a second-level cache
@@ -235,8 +235,12 @@ def _rows(fields: BlockFields, part: slice) -> BlockFields:
     return BlockFields(fields.codes[part], fields.scale[part], None if micro is None else micro[part])
 
 
+def _grid_of(d: Block, o: BlockOptions) -> Grid:
+    return element_grid(cast(ElementBlock, d), o.scale_rule, o.mode)
+
+
 def _encode_mx(b: Array, d: MXBlock, o: BlockOptions, out: BlockFields) -> None:
-    f, s = element_grid(d, o.scale_rule), scale_of(d, o.scale_rule)
+    f, s = _grid_of(d, o), scale_of(d, o.scale_rule)
     scale, out.codes[...] = bound.mx_encode(b, f, s, o.mode, o.draw.bits)
     out.scale[...] = scale[:, 0]
 
@@ -244,7 +248,7 @@ def _encode_mx(b: Array, d: MXBlock, o: BlockOptions, out: BlockFields) -> None:
 def _encode_scaled(b: Array, d: ScaledBlock, o: BlockOptions, out: BlockFields) -> None:
     tensor = float32_bits(o.tensor_scale or 1.0)
     g = scale_grid(d)
-    scale, out.codes[...] = bound.scaled_encode(b, tensor, element_grid(d), g, o.mode, o.draw.bits)
+    scale, out.codes[...] = bound.scaled_encode(b, tensor, _grid_of(d, o), g, o.mode, o.draw.bits)
     out.scale[...] = scale[:, 0]
 
 
@@ -267,7 +271,7 @@ def _encode_exactly(x: Array, d: Block, o: BlockOptions, out: BlockFields) -> No
     rule = "floor" if o.scale_rule == "bump" else o.scale_rule
     plain = BlockOptions(rule, "half_even", o.tensor_scale)
     _ENCODE[type(d)](words(x)[0], d, plain, out)
-    lost, f = out.scale[:, None] == 255, element_grid(d, o.scale_rule)
+    lost, f = out.scale[:, None] == 255, _grid_of(d, o)
     steps = _step_exponents(out, d)
     b, low = words(_in_steps(x, steps, d), stochastic=True)
     if o.scale_rule == "bump":
@@ -298,13 +302,13 @@ def _in_steps(x: Array, steps: NDArray[np.int32], d: Block) -> Array:
 
 
 def _round_mx(b: Array, d: MXBlock, o: BlockOptions) -> Any:
-    return bound.mx_round(b, element_grid(d, o.scale_rule), scale_of(d, o.scale_rule), o.mode, o.draw.bits)
+    return bound.mx_round(b, _grid_of(d, o), scale_of(d, o.scale_rule), o.mode, o.draw.bits)
 
 
 def _round_scaled(b: Array, d: ScaledBlock, o: BlockOptions) -> Any:
     tensor = float32_bits(o.tensor_scale or 1.0)
     g = scale_grid(d)
-    return bound.scaled_round(b, tensor, element_grid(d), g, o.mode, o.draw.bits)
+    return bound.scaled_round(b, tensor, _grid_of(d, o), g, o.mode, o.draw.bits)
 
 
 def _round_micro(b: Array, d: MicroexponentBlock, o: BlockOptions) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 minimum, maximum = np.minimum, np.maximum
 divide = np.divide
@@ -27,6 +29,21 @@ def as_bits(x: Any) -> Any:
 def as_float(bits: Any) -> Any:
     """Returns the same memory as float32."""
     return np.asarray(bits, np.int32).view(np.float32)
+
+
+@lru_cache(maxsize=1024)
+def _array(table: tuple[int, ...]) -> NDArray[np.int32]:
+    return np.array(table, np.int32)
+
+
+def entry(table: Any, index: Any) -> Any:
+    """Indexing."""
+    return _array(table)[index]
+
+
+def places_up_to(steps: Any, key: Any) -> Any:
+    """A binary search."""
+    return np.searchsorted(_array(steps), key, "right").astype(np.int32)
 
 
 def max_of_block(x: Any) -> Any:

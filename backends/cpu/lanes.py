@@ -7,13 +7,16 @@ compile time, leaves its instructions in the builder; static parameters and bran
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
+from numpy.typing import NDArray
 
 from numerics.backends.bind import bind
 
@@ -138,6 +141,117 @@ def maximum(x: Any, y: Any) -> Any:
     return where(x > y, x, y)
 
 
+CHOSEN = 16  # numbers of a table that are kept in registers, and chosen by the bits of an index
+
+
+class Table:
+    """A table of a record: its numbers as they were loaded, and where they stand.
+
+    joined: of the steps of a codebook, the address of `joined_codes`; None where there are none.
+    """
+
+    __slots__ = ("address", "joined", "numbers")
+
+    def __init__(self, numbers: list[Lane], address: ir.Value, joined: ir.Value | None = None) -> None:
+        self.numbers, self.address, self.joined = numbers, address, joined
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def entry(table: Any, index: Lane) -> Lane:
+    """A choice by the bits of the index, or a gather from a table that registers do not hold."""
+    if len(table) > CHOSEN:
+        return _gathered(table, index)
+    numbers = table.numbers if isinstance(table, Table) else table
+    return _chosen([*numbers], [(index & (1 << k)) > 0 for k in range((len(numbers) - 1).bit_length())])
+
+
+def places_up_to(steps: Any, key: Lane) -> Lane:
+    """A binary search in 2**n - 1 steps: the first of them in registers, those that follow in memory."""
+    depth, numbers = len(steps).bit_length(), steps.numbers if isinstance(steps, Table) else steps
+    shallow = min(depth, CHOSEN.bit_length() - 1)
+    place: Any = key & 0
+    reached: list[Lane] = []
+    for level in range(depth):
+        half = 1 << (depth - level - 1)
+        if level < shallow:
+            pivots = [numbers[i * 2 * half + half - 1] for i in range(1 << level)]
+            pivot = _chosen(pivots, reached[::-1])
+        else:
+            pivot = _gathered(steps, place + (half - 1))
+        reached.append(key >= pivot)
+        place = place + where(reached[-1], half, 0)
+    return cast(Lane, place)
+
+
+JOINED_BITS = 16  # of a key that say its run
+
+
+def joined_codes(steps: tuple[int, ...], codes: tuple[int, ...]) -> NDArray[np.int32] | None:
+    """The codes of every run of 2**16 keys as one word; None where a run has more than two.
+
+    A word: the code below a step (8 bits), that from it on (8 bits), and the low bits of the step's key.
+    """
+    size = 1 << JOINED_BITS
+    starts = (np.arange(size, dtype=np.int64) - (size >> 1)) << JOINED_BITS
+    rising = np.array(steps, np.int64)
+    first, last = (np.searchsorted(rising, starts + end, "right") for end in (0, size - 1))
+    if np.any(last - first > 1):
+        return None
+    low, high = (np.array(codes, np.uint32)[place] for place in (first, last))
+    step = np.where(last > first, rising[np.minimum(first, len(rising) - 1)] - starts, 0).astype(np.uint32)
+    return (low | high << np.uint32(8) | step << np.uint32(JOINED_BITS)).view(np.int32)
+
+
+def code_of_key(steps: Any, codes: Any, key: Lane) -> Lane:
+    """One gather, where the codes of the key's run are joined; else a search and a look-up."""
+    joined = steps.joined if isinstance(steps, Table) else None
+    if joined is None:
+        return entry(codes, places_up_to(steps, key))
+    word = _gathered(Table([], joined), (key >> JOINED_BITS) + (1 << (JOINED_BITS - 1)))
+    beyond = (key & 0xFFFF) >= ((word >> JOINED_BITS) & 0xFFFF)
+    return cast(Lane, where(beyond, (word >> 8) & 0xFF, word & 0xFF))
+
+
+def _chosen(numbers: list[Any], bits: Sequence[Lane]) -> Any:
+    """One of 2**n numbers by the n bits of its place, the lowest first."""
+    for bit in bits:
+        numbers = [where(bit, high, low) for low, high in zip(numbers[::2], numbers[1::2], strict=True)]
+    return numbers[0]
+
+
+def _gathered(table: Any, index: Lane) -> Lane:
+    """The numbers at these places of memory."""
+    builder, width = index.builder, index.width or 1
+    if not isinstance(table, Table):
+        table = _compiled_in(builder, tuple(table))
+    wide = ir.VectorType(I64, width)
+    offsets = builder.shl(builder.zext(index.spread(width), wide), ir.Constant(wide, [2] * width))
+    base = Lane(builder, table.address).spread(width)
+    places = builder.inttoptr(builder.add(base, offsets), ir.VectorType(I32.as_pointer(), width))
+    kind = ir.VectorType(I32, width)
+    mask = ir.Constant(ir.VectorType(I1, width), [1] * width)
+    signature = ir.FunctionType(kind, [places.type, I32, mask.type, kind])
+    name = f"llvm.masked.gather.v{width}i32.v{width}p0"
+    gather = cgutils.get_or_insert_function(builder.module, signature, name)
+    undefined = ir.Constant(kind, ir.Undefined)
+    found = builder.call(gather, [places, ir.Constant(I32, 4), mask, undefined])
+    return Lane(builder, found if index.width else builder.extract_element(found, ir.Constant(I32, 0)))
+
+
+def _compiled_in(builder: ir.IRBuilder, numbers: tuple[int, ...]) -> Table:
+    """A table that is part of the kernel."""
+    kind = ir.ArrayType(I32, len(numbers))
+    name = f"table.{zlib.crc32(repr(numbers).encode()):08x}"
+    known = builder.module.globals.get(name)
+    if known is None:
+        known = ir.GlobalVariable(builder.module, kind, name)
+        known.global_constant, known.linkage = True, "private"
+        known.initializer = ir.Constant(kind, list(numbers))
+    return Table([], builder.ptrtoint(known, I64))
+
+
 def _bitcast(x: Lane, element: ir.Type) -> Lane:
     return Lane(
         x.builder, x.builder.bitcast(x.value, ir.VectorType(element, x.width) if x.width else element)
@@ -197,6 +311,9 @@ def arithmetic(block: int = 1, sub_block: int = 1) -> SimpleNamespace:
             "as_bits": as_bits,
             "as_float": as_float,
             "divide": divide,
+            "entry": entry,
+            "places_up_to": places_up_to,
+            "code_of_key": code_of_key,
             "max_of_block": lambda x: max_of_run(x, block),
             "max_of_group": lambda x: max_of_run(x, sub_block),
         }

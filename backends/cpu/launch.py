@@ -7,19 +7,21 @@ Formats are run-time parameters: one kernel serves every format that has the sam
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import addressof, c_char
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from llvmlite import ir
+from numpy.typing import NDArray
 
 from numerics.backends.cpu import compiler, kernels, locks, threads
 from numerics.backends.cpu.kernels import STREAM_ALIGNMENT
+from numerics.backends.cpu.lanes import I64, Lane, Table, joined_codes
 from numerics.backends.cpu.streams import WORDS, Stream
 from numerics.backends.host.executor import Array
 from numerics.formats.errors import NumericsError
@@ -41,6 +43,15 @@ class Number:
     value: Any
 
 
+_joined_codes = lru_cache(maxsize=64)(joined_codes)  # 256 kB each
+
+
+def _address_at(builder: ir.IRBuilder, address: ir.Value, at: int) -> ir.Value:
+    """An address that stands among the parameters, its low half first."""
+    place = builder.inttoptr(builder.add(address, ir.Constant(I64, 4 * at)), I64.as_pointer())
+    return builder.load(place, align=4)
+
+
 class Parameters:
     """Records of numbers (Grid, Scale, ...) as one int32 array, and back as records of lanes."""
 
@@ -51,22 +62,56 @@ class Parameters:
             for record in records
         ]
         flat = [getattr(r, name) for r, names in zip(records, self.names, strict=True) for name in names]
-        self.array = np.array(flat or [0], np.int32)
+        self.sizes = [len(found) if isinstance(found, tuple) else None for found in flat]  # of tables
+        self.joined = [self._joined(record) for record in records]
+        numbers = [n for found in flat for n in (found if isinstance(found, tuple) else (found,))]
+        for joined in self.joined:  # their addresses, in two halves
+            if joined is not None:
+                numbers += np.array([joined.ctypes.data], np.int64).view(np.int32).tolist()
+        self.array = np.array(numbers or [0], np.int32)
         self.address: int = self.array.ctypes.data
+
+    @staticmethod
+    def _joined(record: Any) -> NDArray[np.int32] | None:
+        """The codes of a codebook as an encoder finds them soonest, where they are too many for registers."""
+        steps = getattr(record, "steps", None)
+        if steps is None or record.heights is not None or len(steps) < 7:
+            return None
+        return _joined_codes(steps, record.codes)
 
     @property
     def shape(self) -> str:
         """Which numbers there are: what a kernel is compiled for."""
         flags = [[f for f in FLAGS if getattr(r, f, None) is not None] for r in self.records]
-        return ";".join(",".join(names + more) for names, more in zip(self.names, flags, strict=True))
+        tables = "".join(f"[{size}]" for size in self.sizes if size is not None)
+        kinds = ";".join(",".join(names + more) for names, more in zip(self.names, flags, strict=True))
+        return kinds + tables + "".join("+" for joined in self.joined if joined is not None)
 
     def lanes(self, builder: ir.IRBuilder, address: ir.Value) -> list[Any]:
         """The records with lanes for numbers."""
-        found = iter(kernels.numbers(builder, address, sum(map(len, self.names))))
-        return [
+        found = iter(self._fields(builder, address))
+        made = [
             replace(record, **{name: next(found) for name in names})
             for record, names in zip(self.records, self.names, strict=True)
         ]
+        at = sum(size or 1 for size in self.sizes)
+        for record, joined in zip(made, self.joined, strict=True):
+            if joined is not None:
+                record.steps.joined = _address_at(builder, address, at)
+                at += 2
+        return made
+
+    def _fields(self, builder: ir.IRBuilder, address: ir.Value) -> Iterator[Lane | Table]:
+        """Each number as a lane, each table as one."""
+        loaded = kernels.numbers(builder, address, sum(size or 1 for size in self.sizes))
+        at = 0
+        for size in self.sizes:
+            if size is None:
+                yield loaded[at]
+            else:
+                place = builder.add(address, ir.Constant(I64, at * self.array.itemsize))
+                yield Table(loaded[at : at + size], place)
+            at += 1 if size is None else size
 
 
 @dataclass(frozen=True, eq=False)

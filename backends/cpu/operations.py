@@ -134,7 +134,7 @@ def _block_records(
     """The records of a block kernel, and the arguments of the shared function made of them."""
     if isinstance(d, MicroexponentBlock):
         return [], lambda: (d.mantissa,)
-    f = element_grid(d, o.scale_rule)
+    f = element_grid(d, o.scale_rule, o.mode)
     if isinstance(d, MXBlock):
         if decoding:
             return [alike(f, "decoding")], lambda f: (f,)

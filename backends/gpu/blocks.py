@@ -116,7 +116,7 @@ def encode(x: torch.Tensor, cut: Cut, o: BlockOptions, what: str, to: Fields) ->
     launch(
         "scaled_kernel", cut.programs, source, random, out, *pointers(out, to.scale),
         _tensor_scale(o.tensor_scale, x), count, length, per_line, inner, key, out.numel(),
-        f=element_grid(d, o.scale_rule), s=s,
+        f=element_grid(d, o.scale_rule, o.mode), s=s,
         FAMILY=d.stem, NATIVE=native(plain, o.mode, "saturate", x.device) if plain else None,
         WIDTH=cut.width, BITS=d.element_bits, CODES=codes_of_words(d.element_bits), **common,
     )  # fmt: skip
@@ -129,7 +129,7 @@ def drawn_codes(x: torch.Tensor, cut: Cut, o: BlockOptions, of: Fields) -> tuple
     """
     assert of.scale is not None
     d = cut.dtype
-    f, up = element_grid(d, o.scale_rule), None
+    f, up = element_grid(d, o.scale_rule, o.mode), None
     lost = _each(of.scale, cut) == 255
     steps = _steps(of, cut)
     if o.scale_rule == "bump":

@@ -46,8 +46,8 @@ def _interpreted(function: FunctionType) -> Any:
 def build() -> SimpleNamespace:
     """Every kernel, bound."""
     if interpreting():  # what a kernel calls may stay plain Python, which is far quicker
-        return bind({"tl": tl}, _interpreted, sources=(primitives, *SOURCES, *kernels.SOURCES))
+        return bind({"tl": tl}, _interpreted, sources=(*SOURCES, primitives, *kernels.SOURCES))
     _survive_unwritable_cache()
     return bind(
-        {"tl": tl, **_ANNOTATIONS}, triton.jit, tl.constexpr, (primitives, *SOURCES, *kernels.SOURCES)
+        {"tl": tl, **_ANNOTATIONS}, triton.jit, tl.constexpr, (*SOURCES, primitives, *kernels.SOURCES)
     )

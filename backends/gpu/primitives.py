@@ -37,6 +37,30 @@ def divide(a: Any, b: Any) -> Any:
     return tl.div_rn(a, b)
 
 
+def entry(table: Any, index: Any) -> Any:
+    """A choice among the numbers of a table, which are compiled in."""
+    found = index & 0
+    for k in tl.static_range(0, len(table)):
+        found = tl.where(index == k, table[k], found)
+    return found
+
+
+def places_up_to(steps: Any, key: Any) -> Any:
+    """A sum of comparisons with numbers that are compiled in."""
+    found = key & 0
+    for k in tl.static_range(0, len(steps)):
+        found += (key >= steps[k]).to(tl.int32)
+    return found
+
+
+def code_of_key(steps: Any, codes: Any, key: Any) -> Any:
+    """The code of the last step that is at or below a key: one comparison and choice a step."""
+    found = (key & 0) + codes[0]
+    for k in tl.static_range(0, len(steps)):
+        found = tl.where(key >= steps[k], codes[k + 1], found)
+    return found
+
+
 def max_of_group(x: Any) -> Any:
     """Sub-blocks are the last axis of a tile."""
     return tl.max(x, len(x.shape) - 1, keep_dims=True)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.arrays import listed
 from numerics.backends.host.tensors import as_array, is_tensor
-from numerics.formats.errors import NumericsError
+from numerics.backends.partition import as_shape
+from numerics.formats.errors import NumericsError, integer, said
 from numerics.formats.philox import WORD, philox
-from numerics.formats.rounding import RANDOM_BITS, Draw, Rounding
+from numerics.formats.rounding import RANDOM_BITS, Draw, Rounding, check_seed
 
 CHUNK = 1 << 14  # counters at a time
 MASK = (1 << RANDOM_BITS) - 1
@@ -40,6 +41,25 @@ def _given(came: Any, shape: tuple[int, ...]) -> NDArray[np.int32]:
             f"random_bits must be uint32 of shape {shape}, not {array.dtype.name} {array.shape}"
         )
     return (array & MASK).astype(np.int32).reshape(-1)
+
+
+def random_bits(shape: int | tuple[int, ...], seed: int, *, bits: int = RANDOM_BITS) -> NDArray[np.uint32]:
+    """Returns random bits for `random_bits=` of stochastic rounding, as `seed=` draws them, or fewer.
+
+    shape: of the tensor, an integer or a tuple.  seed: 0 .. 2**64 - 1.
+    bits: how many bits decide, 1 to 30: hardware adds N random bits to the first N of the discarded fraction
+        (`cvt.rs` of PTX: 8 or so), which is what 30 bits do of which only the highest N are drawn.
+    Returns uint32 in that shape; those of 30 bits round as `seed=seed` does.  Raises NumericsError for other
+    bits, seeds and shapes.  docs/formats.md §3.
+
+    >>> [hex(b) for b in random_bits(2, 0)], [hex(b) for b in random_bits(2, 0, bits=8)]
+    (['0x2627e8d5', '0x2169c58d'], ['0x26000000', '0x21400000'])
+    """
+    sizes, seed, bits = as_shape(shape), check_seed(seed), integer("bits", bits)
+    if not 1 <= bits <= RANDOM_BITS:
+        raise NumericsError(f"bits={said(bits)} is outside 1 .. {RANDOM_BITS}")
+    kept = MASK ^ ((1 << (RANDOM_BITS - bits)) - 1)
+    return (from_seed(seed, math.prod(sizes)) & kept).astype(np.uint32).reshape(sizes)
 
 
 def from_seed(seed: int, count: int, first: int = 0) -> NDArray[np.int32]:

@@ -67,7 +67,7 @@ def export(
     rounding: half_even (the default), half_away, half_up, half_down, toward_zero, floor, ceil, to_odd, or
         stochastic, which takes an input `random` (int32, 30 bits).
     overflow: saturate or nonsaturate, as for `Element.encode`.  scale_rule: of OCP MX: floor (the default),
-        ceil, even, rceil or bump.  tensor_scale: of NVFP4; an input where it is not given.
+        ceil, even, rceil, tosa or bump.  tensor_scale: of NVFP4; an input where it is not given.
     scale, zero_point: of the npu profile's integers.  shift, device: of requantize.
     Raises NumericsError for what the profile does not offer.  docs/ipu.md says what was run where.
 

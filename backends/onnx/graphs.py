@@ -81,13 +81,14 @@ def round_elements(d: Element, rounding: str, overflow: str, low: bool = False) 
 # ---- blocks --------------------------------------------------------------------------------------
 
 
-def _arguments(d: Block, rule: str, scaled: Lane | None) -> tuple[Any, ...]:
+def _arguments(d: Block, options: BlockOptions, scaled: Lane | None) -> tuple[Any, ...]:
     """What the shared functions of a format take after the data."""
     if isinstance(d, MicroexponentBlock):
         return (d.mantissa,)
+    rule = options.scale_rule
     if isinstance(d, MXBlock):
-        return element_grid(d, rule), scale_of(d, rule)
-    return scaled, element_grid(d), scale_grid(d)
+        return element_grid(d, rule, options.mode), scale_of(d, rule)
+    return scaled, element_grid(d, rule, options.mode), scale_grid(d)
 
 
 def _tensor_scale(graph: Graph, d: Block, tensor_scale: float | None) -> Lane | None:
@@ -112,7 +113,7 @@ def encode_blocks(d: Block, options: BlockOptions) -> ModelProto:
     blocking, b, random = _blocks_of(graph, d, options.mode)
     function = getattr(arithmetic(len(blocking.sizes)), f"{d.stem}_encode")
     scaled = _tensor_scale(graph, d, options.tensor_scale)
-    arguments = _arguments(d, options.scale_rule, scaled)
+    arguments = _arguments(d, options, scaled)
     found = function(b, *arguments, options.mode, random)
     code, scale = graph.reshape(found[-1], blocking.whole), graph.reshape(found[0], blocking.shared)
     outputs = {
@@ -153,7 +154,7 @@ def round_blocks(d: Block, options: BlockOptions) -> ModelProto:
     blocking, b, random = _blocks_of(graph, d, options.mode)
     function = getattr(arithmetic(len(blocking.sizes)), f"{d.stem}_round")
     scaled = _tensor_scale(graph, d, options.tensor_scale)
-    arguments = _arguments(d, options.scale_rule, scaled)
+    arguments = _arguments(d, options, scaled)
     y = graph.reshape(as_float(function(b, *arguments, options.mode, random)), blocking.whole)
     return _model(graph, {"y": y}, d, "round", options.mode)
 

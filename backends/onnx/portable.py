@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto
 
 from numerics.backends.onnx.trace import BOOL, FLOAT, INT64, Graph, Lane
 from numerics.formats.block import Block, MXBlock
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float, Integer
 
 OPSET = 13  # ONNX Runtime 1.20 and earlier
@@ -26,6 +27,8 @@ def refusal(d: Element | Block, overflow: str) -> str | None:
         return refusal(d.element, overflow) if isinstance(d, MXBlock) else "only OCP MX blocks are"
     if isinstance(d, Integer):
         return None
+    if isinstance(d, Codebook):
+        return "codebooks are looked up, which profile='bits' does"
     assert isinstance(d, Float)
     offered = "nonsaturate" if d.name == "bfloat16" else "saturate"  # the one is a Cast, the others clamp
     if overflow != offered:
@@ -136,6 +139,7 @@ def round_blocks(d: MXBlock) -> ModelProto:
         y = f.op("Mul", f.integer(u, element, d.element_unit, symmetric=True), scale)
         y = f.where(poisoned, math.nan, f.where(f.op("Equal", y, 0.0), 0.0, y))
     else:
+        assert isinstance(element, Float)
         y = f.where(poisoned, math.nan, f.op("Mul", f.magnitude(u, element), scale))
         y = f.with_sign(y, rows, element)
     note = f"numerics round {d.name}, half_even, floor"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,6 +204,23 @@ def divide(x: Any, y: Any) -> Lane:
     return lane.graph.node("Div", [lane.graph.lift(x, FLOAT), lane.graph.lift(y, FLOAT)], FLOAT)
 
 
+def entry(table: Any, index: Any) -> Lane:
+    """Gather from a constant."""
+    graph: Graph = index.graph
+    return graph.node("Gather", [graph.constant(np.array(table, np.int32)), index], INT32, axis=0)
+
+
+def places_up_to(steps: Any, key: Lane) -> Lane:
+    """A binary search, unrolled; behind the last step there are some that no key reaches."""
+    depth = len(steps).bit_length()
+    filled = (*steps, *[0x7FFFFFFF] * ((1 << depth) - 1 - len(steps)))
+    place: Any = key & 0
+    for half in (1 << k for k in reversed(range(depth))):
+        reached = key >= entry(filled, place + (half - 1))
+        place = where(reached, place + half, place)
+    return cast(Lane, place)
+
+
 def max_over(x: Lane, axes: Sequence[int]) -> Lane:
     """The largest along axes, which stay."""
     return x.graph.node("ReduceMax", [x, x.graph.shape(axes)], x.kind, keepdims=1)
@@ -219,6 +236,8 @@ def arithmetic(rank: int = 2, sources: tuple[Any, ...] = SOURCES) -> SimpleNames
             "as_bits": as_bits,
             "as_float": as_float,
             "divide": divide,
+            "entry": entry,
+            "places_up_to": places_up_to,
             "max_of_block": lambda x: max_over(x, range(1, rank)),
             "max_of_group": lambda x: max_over(x, [-1]),
         },

@@ -34,6 +34,7 @@ from numerics.backends.reference.exact import (
     value,
 )
 from numerics.formats.block import MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float, Integer
 
 Numbers = Iterable[Fraction | SupportsFloat]
@@ -57,6 +58,8 @@ def element_max(element: Element) -> Fraction:
     """
     if isinstance(element, Integer):
         return integer_range(element)[1] * element_unit(element)
+    if isinstance(element, Codebook):
+        return Fraction(max(v for v in element.listed if math.isfinite(v)))
     assert isinstance(element, Float)
     return magnitude(largest_code(element), element)
 
@@ -134,6 +137,9 @@ def scale_exponent(amax: Fraction, element: Element, rule: str) -> int:
         return ceil_log2(amax) - emax
     if rule == "rceil":
         return ceil_log2(amax / element_max(element))
+    if rule == "tosa":
+        exponent = floor_log2(amax) - emax
+        return exponent + rounds_past(amax / power_of_two(exponent), element, "half_even")
     assert rule == "even"
     return ((float32_bits(amax) + even_addend(element)) >> 23) - 127 - emax
 

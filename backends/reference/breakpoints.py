@@ -7,8 +7,9 @@ neighbours alike.  Derived from the values of the codes, never by running an enc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 
 from numerics.backends.reference.binary32 import INF_BITS, float32_bits, float32_value
@@ -22,6 +23,7 @@ from numerics.backends.reference.blocks import (
 )
 from numerics.backends.reference.exact import (
     always_away,
+    code_at,
     encode,
     floor_log2,
     integer_range,
@@ -29,11 +31,13 @@ from numerics.backends.reference.exact import (
     nan_code,
     overflow_code,
     power_of_two,
+    shelf,
     sign_bit,
     ties_away,
     value,
 )
 from numerics.formats.block import MXBlock
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float, Integer
 
 Steps = list[tuple[int, int]]
@@ -103,6 +107,8 @@ def breakpoints(dtype: Element, rounding: str, overflow: str, negative: bool) ->
     >>> [(hex(bits), code) for bits, code in breakpoints(int2, "half_even", "saturate", True)]
     [('0x0', 0), ('0x3f000001', 3), ('0x3fc00000', 2), ('0x7f800001', 0)]
     """
+    if isinstance(dtype, Codebook) and shelf(dtype).zero is None:
+        return listed_breakpoints(partial(_listed_code, dtype, rounding, overflow), negative)
     inf, nan = (math.copysign(x, -1.0 if negative else 1.0) for x in (math.inf, math.nan))
     specials = [
         (INF_BITS, encode(inf, dtype, rounding, overflow)),
@@ -113,6 +119,31 @@ def breakpoints(dtype: Element, rounding: str, overflow: str, negative: bool) ->
         # What is positive, however small, takes the least code.
         steps = [(0, encode(0.0, dtype, rounding, overflow)), (1, 0), *steps[1:]]
     return merge(steps + specials)
+
+
+def _listed_code(dtype: Codebook, rounding: str, overflow: str, bits: int, negative: bool) -> int:
+    """What a float32 magnitude of a sign becomes."""
+    a = math.nan if bits > INF_BITS else math.inf if bits == INF_BITS else float32_value(bits)
+    zero = -0.0 if negative else 0.0
+    x = (-a if negative else a) if a else zero
+    return encode(x, dtype, rounding, overflow)
+
+
+def listed_breakpoints(code_of: Callable[[int, bool], int], negative: bool) -> Steps:
+    """The steps of a codebook without a zero, whose codes change with its numbers one way: by halving.
+
+    code_of: of magnitude bits and a sign.
+    """
+    last = code_of(INF_BITS, negative)
+    found, at = [(0, code_of(0, negative))], 0
+    while (code := found[-1][1]) != last:
+        low, high = at, INF_BITS  # code holds at low, another at high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if code_of(middle, negative) == code else (low, middle)
+        found.append((high, code_of(high, negative)))
+        at = high
+    return merge([*found, (NAN_BITS, code_of(NAN_BITS, negative))])
 
 
 def rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> Rungs:
@@ -126,6 +157,8 @@ def rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> Rungs
     """
     if isinstance(dtype, Integer):
         return _integer_rungs(dtype, negative)
+    if isinstance(dtype, Codebook):
+        return _listed_rungs(dtype, rounding, overflow, negative)
     assert isinstance(dtype, Float)
     if negative and not dtype.signed:
         return _rungs_below(dtype, overflow)
@@ -136,6 +169,19 @@ def _integer_rungs(dtype: Integer, negative: bool) -> Rungs:
     low, high = integer_range(dtype)
     wrap = 1 << dtype.bits
     return [(Fraction(k), (-k if negative else k) % wrap) for k in range((-low if negative else high) + 1)]
+
+
+def _listed_rungs(dtype: Codebook, rounding: str, overflow: str, negative: bool) -> Rungs:
+    """The values of one sign of a codebook that has a zero; the rung past the largest is overflow."""
+    found = sorted(abs(v) for v in shelf(dtype).values if v == 0 or (v < 0) is negative)
+    rungs = [(a, code_at(-a if negative else a, dtype, negative)) for a in found]
+    if overflow == "nonsaturate" and (dtype.signed or not negative):
+        assert dtype.follows is not None
+        infinity = -math.inf if negative else math.inf
+        kept = rounding in ("toward_zero", "to_odd", "ceil" if negative else "floor")
+        past = rungs[-1][1] if kept else encode(infinity, dtype, rounding, overflow)
+        rungs.append((Fraction(dtype.follows), past))
+    return rungs
 
 
 def _float_rungs(dtype: Float, rounding: str, overflow: str, negative: bool) -> Rungs:
@@ -180,7 +226,10 @@ def first_maximum(exponent: int, element: Element, rule: str) -> int:
     emax = floor_log2(largest)
     if rule == "floor":
         return first_at(power_of_two(exponent + emax))
-    if rule == "bump":  # of a positive maximum that is rounded half to even: it looks at the elements
+    if rule in (
+        "tosa",
+        "bump",
+    ):  # of a positive maximum that is rounded half to even: it looks at the elements
         low, high, odd = last_rungs(element, False)
         below = power_of_two(exponent - 1)
         return first_away(low * below, high * below, odd, False, "half_even")
@@ -225,8 +274,18 @@ def mx_element_breakpoints(dtype: MXBlock, scale_byte: int, rounding: str, negat
     shared = value(scale_byte, scale)
     if not isinstance(shared, Fraction):
         return [(0, poisoned(1, element)[0])]
+    if isinstance(element, Codebook):
+        return merge(
+            listed_breakpoints(partial(_scaled_code, element, rounding, shared), negative), INF_BITS - 1
+        )
     scaled = [(v * shared, code) for v, code in element_rungs(element, rounding, negative)]
     return merge(climb(scaled, negative, rounding), INF_BITS - 1)
+
+
+def _scaled_code(element: Codebook, rounding: str, shared: Fraction, bits: int, negative: bool) -> int:
+    """What a finite float32 magnitude becomes under a scale; infinity's bits read as 2**128."""
+    a = float32_value(min(bits, INF_BITS)) / shared
+    return encode((-a if negative else a) if a else (-0.0 if negative else 0.0), element, rounding)
 
 
 def element_rungs(element: Element, rounding: str, negative: bool, symmetric: bool = True) -> Rungs:

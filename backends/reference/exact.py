@@ -12,12 +12,14 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from typing import NamedTuple, SupportsFloat
 
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float, Integer
 
 Exact = Fraction | float
 """A fraction, or a Python float for what fractions lack: -0.0, and Inf and NaN of either sign."""
 
 HALF = Fraction(1, 2)
+DRAWS = 1 << 30  # random bits of stochastic rounding
 KEPT = 1 << 16  # answers that a function remembers: blocks are full of zeros, and asked for every executor
 
 
@@ -90,6 +92,9 @@ def nan_code(dtype: Element, negative: bool = False) -> int:
     """
     if isinstance(dtype, Integer):
         return 0
+    if isinstance(dtype, Codebook):
+        lacking = [code for code, v in enumerate(dtype.listed) if v != v]
+        return lacking[0] if lacking else dtype.listed.index(max(v for v in dtype.listed if math.isfinite(v)))
     assert isinstance(dtype, Float)
     if dtype.specials == "fnuz":
         return 1 << (dtype.bits - 1)
@@ -101,6 +106,8 @@ def nan_code(dtype: Element, negative: bool = False) -> int:
 
 def has_nan(dtype: Element) -> bool:
     """Has the format a code that is no number (docs/formats.md §1)?"""
+    if isinstance(dtype, Codebook):
+        return any(v != v for v in dtype.listed)
     return isinstance(dtype, Float) and dtype.specials != "none"
 
 
@@ -133,6 +140,8 @@ def value(code: int, dtype: Element) -> Exact:
     if isinstance(dtype, Integer):
         wraps = dtype.signed and code >> (dtype.bits - 1)
         return Fraction(code - (1 << dtype.bits) if wraps else code)
+    if isinstance(dtype, Codebook):
+        return exactly(dtype.listed[code])
     assert isinstance(dtype, Float)
     negative, rest = divmod(code, 1 << (dtype.bits - dtype.signed))
     if dtype.specials == "fnuz" and negative and rest == 0:
@@ -250,6 +259,8 @@ def encode(
     x = exactly(x)
     if x != x:
         return nan_code(dtype, is_negative(x))
+    if isinstance(dtype, Codebook):
+        return encode_listed(x, dtype, rounding, overflow, random)
     if isinstance(dtype, Integer):
         return _encode_integer(x, dtype, rounding, random)
     assert isinstance(dtype, Float)
@@ -302,3 +313,137 @@ def _encode_integer(x: Exact, dtype: Integer, rounding: str, random: int | None)
         a = round_to_integer(absolute(x), is_negative(x), rounding, random)
         x = Fraction(-a if is_negative(x) else a)
     return int(min(max(x, low), high)) % (1 << dtype.bits)
+
+
+# --------------------------------------------------------------------------------------- codebooks
+
+
+class Shelf(NamedTuple):
+    """The values that are written, rising, and their codes; the codes of -0.0 and 0.0 where they differ."""
+
+    values: list[Fraction]
+    codes: list[int]
+    minus_zero: int | None
+    zero: int | None
+
+
+@cache
+def shelf(dtype: Codebook) -> Shelf:
+    """Of codes with one value the least; of 0.0 and -0.0, where both are there, each has its own.
+
+    >>> from numerics.formats import codebook_format
+    >>> shelf(codebook_format([1.0, 0.5, 0.5, -1.0])).codes
+    [3, 1, 0]
+    """
+    first: dict[str, int] = {}
+    for code, v in enumerate(dtype.listed):
+        first.setdefault(repr(v), code)
+    plus, minus = first.get("0.0", first.get("-0.0")), first.get("-0.0", first.get("0.0"))
+    found: dict[Fraction, int] = {}
+    for code, v in enumerate(dtype.listed):
+        if math.isfinite(v):
+            found.setdefault(Fraction(v), code)
+    values = sorted(found)
+    return Shelf(values, [found[v] for v in values], minus, plus)
+
+
+def as_float32(x: Exact, rounding: str) -> Exact:
+    """A number as codebooks take it: float32, rounded to odd, or cut toward zero where bits are drawn.
+
+    >>> float(as_float32(Fraction(1) + Fraction(1, 2**40), "half_even")), float(as_float32(1.5, "floor"))
+    (1.0000001192092896, 1.5)
+    """
+    if not isinstance(x, Fraction) or x == 0:
+        return x
+    a, drawn = abs(x), rounding == "stochastic"
+    exponent = floor_log2(a)
+    step = power_of_two(max(exponent - 23, -149))
+    count = math.floor(a / step)
+    if count * step != a and not drawn:
+        count |= 1
+    cut = count * step
+    if exponent > 127:
+        if drawn:
+            return math.inf if x > 0 else -math.inf
+        cut = power_of_two(128) - power_of_two(104)
+    if cut == 0:
+        return -0.0 if x < 0 else Fraction(0)
+    return -cut if x < 0 else cut
+
+
+def encode_listed(x: Exact, dtype: Codebook, rounding: str, overflow: str, random: int | None) -> int:
+    """The code of a number that is no NaN: of one of its two neighbours, or of overflow.
+
+    >>> from numerics.formats import nf4
+    >>> [encode_listed(Fraction(v), nf4, "half_even", "saturate", None) for v in (-9, 0, 1)]
+    [0, 7, 15]
+    """
+    x = as_float32(x, rounding)
+    if x == 0 and shelf(dtype).zero is not None:
+        return code_at(Fraction(0), dtype, is_negative(x))
+    return _code_of(x, dtype, rounding, overflow, random)
+
+
+@lru_cache(KEPT)
+def _code_of(x: Exact, dtype: Codebook, rounding: str, overflow: str, random: int | None) -> int:
+    """The same of a float32 number for which no sign of zero matters."""
+    values = shelf(dtype).values
+    low, high = values[0], values[-1]
+    if x > high or x < low:
+        edge = high if x > high else low
+        if overflow == "nonsaturate" and (x > high or dtype.signed):
+            return _overflow(x, edge, dtype, rounding, random)
+        return code_at(edge, dtype, x < 0)
+    number = Fraction(x)
+    at = bisect_right(values, number) - 1
+    if values[at] == number:
+        return code_at(number, dtype, is_negative(x))
+    near, far = values[at], values[at + 1]
+    if far <= 0:
+        near, far = far, near
+    odd = code_at(near, dtype, far < near) % 2 == 1
+    away = _goes(number, near, far, odd, rounding, random)
+    return code_at(far if away else near, dtype, is_negative(x))
+
+
+def code_at(v: Fraction, dtype: Codebook, negative: bool) -> int:
+    """The code that is written for a value; negative: of zero, where it has a code for each sign."""
+    found = shelf(dtype)
+    if v == 0:
+        code = found.minus_zero if negative else found.zero
+        assert code is not None
+        return code
+    return found.codes[found.values.index(v)]
+
+
+def nearest32(a: Fraction) -> Fraction:
+    """A magnitude as float32 has it, half to even."""
+    step = power_of_two(max(floor_log2(a) - 23, -149)) if a else Fraction(1)
+    return round_to_integer(a / step, False, "half_even") * step
+
+
+def _goes(
+    x: Fraction, near: Fraction, far: Fraction, odd: bool, rounding: str, random: int | None
+) -> bool:  # fmt: skip
+    """Does a number go to the neighbour further from zero?  odd: is the nearer one's code?"""
+    if rounding == "stochastic":
+        assert random is not None
+        fraction = nearest32(nearest32(abs(x - near)) / nearest32(abs(far - near)))
+        return math.floor(fraction * DRAWS) + random % DRAWS >= DRAWS
+    return rounds_away((x - near) / (far - near), odd, far < near, rounding)
+
+
+def _overflow(x: Exact, edge: Fraction, dtype: Codebook, rounding: str, random: int | None) -> int:
+    """A number past the last value of its side: that, or Inf, or NaN (IEEE 754-2019 §7.4)."""
+    negative, kept = x < 0, code_at(edge, dtype, x < 0)
+    infinity = -math.inf if negative else math.inf
+    code = dtype.listed.index(infinity) if infinity in dtype.listed else nan_code(dtype)
+    if not isinstance(x, Fraction):
+        return code
+    if rounding in ("toward_zero", "to_odd", "ceil" if negative else "floor"):
+        return kept
+    assert dtype.follows is not None
+    past = Fraction(-dtype.follows if negative else dtype.follows)
+    if abs(x) >= abs(past):
+        return code
+    return code if _goes(x, edge, past, kept % 2 == 1, rounding, random) else kept

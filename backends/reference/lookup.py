@@ -39,6 +39,7 @@ from numerics.backends.reference.exact import encode as encode_one
 from numerics.backends.reference.exact import largest_code, nan_code
 from numerics.backends.reference.executor import ReferenceExecutor, look_up, steps
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element
 from numerics.formats.rounding import RANDOM_BITS, BlockOptions
 
@@ -63,6 +64,8 @@ def encode(
     """
     if random is None:
         return look_up(x, partial(steps, dtype, rounding, overflow), dtype.code_dtype)
+    if isinstance(dtype, Codebook):
+        return _drawn_listed(x, dtype, overflow, random)
     codes = _drawn(x, partial(_rungs, dtype, rounding, overflow), random, dtype.code_dtype)
     for special in (0.0, math.inf, math.nan):
         alike = np.isnan(x) if special != special else np.abs(x) == special
@@ -95,6 +98,13 @@ def _drawn(
     return codes
 
 
+def _drawn_listed(x: NDArray[np.float32], dtype: Codebook, overflow: str, random: Array) -> Array:
+    """Codebooks under stochastic rounding, one number at a time: their fractions are float32's."""
+    pairs = zip(x.reshape(-1).tolist(), random.reshape(-1).tolist(), strict=True)
+    found = [encode_one(v, dtype, "stochastic", overflow, r) for v, r in pairs]
+    return np.array(found, dtype.code_dtype).reshape(x.shape)
+
+
 def _as_arrays(found: Rungs, code_dtype: str) -> tuple[NDArray[np.float64], Array]:
     return np.array([float(v) for v, _ in found]), np.array([code for _, code in found], code_dtype)
 
@@ -116,6 +126,8 @@ def _rungs_of(dtype: Block, rounding: str, rule: str, negative: bool) -> Rungs:
 
 @lru_cache(maxsize=64)
 def _block_steps(dtype: Block, rounding: str, rule: str, negative: bool) -> tuple[Array, Array]:
+    if isinstance(dtype, ElementBlock) and isinstance(dtype.element, Codebook):
+        return steps(dtype.element, rounding, "saturate", negative)
     found = merge(climb(_rungs_of(dtype, rounding, rule, negative), negative, rounding))
     firsts, codes = zip(*found, strict=True)
     return np.array(firsts, np.uint32), np.array(codes, dtype.code_dtype)
@@ -132,6 +144,8 @@ def _encode_elements(y: NDArray[np.float32], dtype: Block, options: BlockOptions
     asked = dtype, options.mode, options.scale_rule
     if options.draw.bits is None:
         return look_up(y, partial(_block_steps, *asked), dtype.code_dtype)
+    if isinstance(dtype, ElementBlock) and isinstance(dtype.element, Codebook):
+        return _drawn_listed(y, dtype.element, "saturate", options.draw.bits)
     return _drawn(y, partial(_block_rungs, *asked), options.draw.bits, dtype.code_dtype)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numerics.formats.dtype import Element
     from numerics.view.describe import Encoded, EncodedBlocks
 
-COLOURS = {"sign": "red", "exponent": "green", "mantissa": "blue", "integer": "blue"}
+COLOURS = {"sign": "red", "exponent": "green", "mantissa": "blue", "integer": "blue", "code": "blue"}
 ACROSS = (16, 8, 4, 2, 1)  # codes of a line, as many as fit
 
 

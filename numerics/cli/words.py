@@ -117,20 +117,21 @@ def _of_module(text: str) -> Dtype:
 
 
 def _of_facts(text: str) -> Dtype:
-    from numerics.formats import blocks, floats, integers
+    from numerics.formats import blocks, codebooks, floats, integers
     from numerics.formats.text import dtype_of, facts_in
 
     facts = facts_in(text, "a format")
     if "kind" in facts:
         return dtype_of(facts)
     makers: dict[str, Any] = {
-        "block": blocks.block_format, "exponent": floats.float_format, "bits": integers.integer_format
+        "block": blocks.block_format, "exponent": floats.float_format, "bits": integers.integer_format,
+        "values": codebooks.codebook_format,
     }  # fmt: skip
     maker = next((made for fact, made in makers.items() if fact in facts), None)
     if maker is None:
         raise NumericsError(
-            f"{said(text)} describes no format: a float has exponent and mantissa, an integer bits, a block "
-            "format block with element or mantissa"
+            f"{said(text)} describes no format: a float has exponent and mantissa, an integer bits, a "
+            "codebook values, a block format block with element or mantissa"
         )
     nested = {
         name: format_of(json.dumps(fact)) if isinstance(fact, dict) else fact for name, fact in facts.items()

@@ -13,7 +13,7 @@ from numerics.backends.reference.binary32 import dequantize_affine, quantize_aff
 from numerics.backends.reference.executor import ReferenceExecutor, as_float32
 from numerics.conform.kinds import KINDS
 from numerics.formats.block import Block, ElementBlock, MXBlock
-from numerics.formats.dtype import Dtype, Element, Float, Integer
+from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, truth
 from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES, BlockOptions, Draw, check_rounding
@@ -214,7 +214,7 @@ class Task:
             unequal: NDArray[np.bool_] = came.view(np.uint32) != due.view(np.uint32)
             return unequal & ~(np.isnan(came) & np.isnan(due))
         unequal = came != due
-        if self.strict_nan or not isinstance(self.dtype, Float) or self.kind != "encode":
+        if self.strict_nan or not getattr(self.dtype, "has_nan", False) or self.kind != "encode":
             return unequal
         return unequal & ~(np.isnan(self.values(came)) & np.isnan(self.values(due)))
 

@@ -29,7 +29,7 @@ def block(x: Any, d: Any, *, scale_rule: str = "floor") -> Picture:
     >>> import numerics as nx
     >>> nx.draw.block([1.0, 0.3, -0.05, 5.0, 7.4], "mxfp4").alt
     'A block of 5 values in mxfp4: they share the scale 1, 14.3 dB. By scale rule: floor 1, 14.3 dB; ceil 2, \
-17.5 dB; even 2, 17.5 dB; rceil 2, 17.5 dB; bump 2, 17.5 dB.'
+17.5 dB; even 2, 17.5 dB; rceil 2, 17.5 dB; tosa 2, 17.5 dB; bump 2, 17.5 dB.'
     """
     d = dtype(d)
     if not isinstance(d, Block):

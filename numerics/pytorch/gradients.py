@@ -19,6 +19,7 @@ from numerics.backends.broadcast import spread
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.partition import Partition
 from numerics.formats.block import ElementBlock, MXBlock
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float, Integer
 from numerics.formats.text import text_of
 from numerics.tensor.spec import QuantSpec
@@ -52,6 +53,10 @@ def reach(d: Element) -> Reach:
     """
     if isinstance(d, Integer):
         return Reach(d.min - 0.5, d.max + 0.5, d.min % 2 == 0, d.max % 2 == 0)
+    if isinstance(d, Codebook):
+        least, most = d.finite[0], d.finite[-1]
+        low, high = least - (d.finite[1] - least) / 2, most + (most - d.finite[-2]) / 2
+        return Reach(low, high, d.encode(least) % 2 == 0, d.encode(most) % 2 == 0)
     assert isinstance(d, Float)
     step = ldexp(1.0, frexp(d.max)[1] - 1 - d.mantissa)
     high, even = d.max + step / 2, d.encode(d.max) % 2 == 0

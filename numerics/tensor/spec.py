@@ -74,7 +74,7 @@ class QuantSpec:
     zero_point_type: int32 (the default), or float32 for one that is not rounded; float32 of integers only.
     rounding: half_even (the default), half_away or round, half_up, half_down, toward_zero, floor, ceil,
         to_odd or stochastic.
-    scale_rule: of OCP MX blocks: floor (the default), ceil, even, rceil or bump.
+    scale_rule: of OCP MX blocks: floor (the default), ceil, even, rceil, tosa or bump.
     axis: of block formats: along which blocks lie, by default -1, the last.
     bfloat16 and float16 are a plain cast, with the scale 1, unless scheme or scale_type is given.
 
@@ -414,6 +414,8 @@ FOR_INTEGERS = {name: DEFAULTS[name] for name in ("symmetric", "zero_point_type"
 _WHY = {
     "block": "blocks have a size of their own and find their scales; allowed: axis=, scale_rule=, rounding=",
     "integer": "an integer format takes scheme=; axis= and scale_rule= belong to block formats",
+    "codebook": "a codebook takes scheme= and is symmetric; "
+    "zero points belong to integers, axis= and scale_rule= to block formats",
     "float": "a float format takes scheme= and is symmetric; "
     "zero points belong to integers, axis= and scale_rule= to block formats",
 }

@@ -30,7 +30,7 @@ def facts(d: Dtype) -> dict[str, Any]:
 
 
 def bit_fields(code: int, d: Element) -> list[tuple[str, str]]:
-    """A code as (sign | exponent | mantissa | integer, bits) in the order in which they are written.
+    """A code as (sign | exponent | mantissa | integer | code, bits) in the order in which they are written.
 
     >>> from numerics.formats import fp8_e4m3
     >>> bit_fields(0x2A, fp8_e4m3)
@@ -38,7 +38,7 @@ def bit_fields(code: int, d: Element) -> list[tuple[str, str]]:
     """
     digits = f"{code:0{d.bits}b}"
     if not isinstance(d, Float):
-        return [("integer", digits)]
+        return [("integer" if d.kind == "integer" else "code", digits)]
     exponent = int(d.signed) + d.exponent
     parts = [("sign", digits[: int(d.signed)]), ("exponent", digits[int(d.signed) : exponent]),
              ("mantissa", digits[exponent:])]  # fmt: skip
@@ -160,7 +160,7 @@ class Run:
 
 
 def runs(d: Element) -> list[Run]:
-    """All codes as runs: zero, subnormal, normal, inf, nan; or integers of one sign.
+    """All codes as runs: zero, subnormal, normal, inf, nan; integers, or a codebook's, of one sign.
 
     >>> from numerics.formats import int16
     >>> [(run.first, run.last, run.begins, run.ends) for run in runs(int16)][-1]
@@ -182,7 +182,7 @@ def _kind(d: Element, value: float) -> str:
     if value == 0:
         return "zero"
     if not isinstance(d, Float):
-        return "integer"
+        return d.kind
     return "normal" if abs(value) >= d.smallest_normal else "subnormal"
 
 

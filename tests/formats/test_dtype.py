@@ -138,7 +138,7 @@ def test_contradictory_floats_are_refused(facts, says):
         ({"block": 16, "element": "fp4", "mantissa": 3}, "either element="),
         ({"block": 16, "element": "fp4", "sub_block": 2}, "sub_block= belongs to mantissa="),
         ({"block": 16, "element": "uint4"}, "elements are signed"),
-        ({"block": 16, "element": "mxfp4"}, "integers or floats"),
+        ({"block": 16, "element": "mxfp4"}, "integers, floats or codebooks"),
         ({"block": 16, "element": "bfloat16"}, "must lie within"),
         ({"block": 16, "element": "fp9"}, "unknown format"),
         ({"block": 16, "mantissa": 3}, "must divide"),

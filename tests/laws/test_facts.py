@@ -126,7 +126,7 @@ def test_names_are_found_in_any_case():
 @pytest.mark.parametrize(
     ("name", "said"),
     [("int6", r"in Python nx.integer_format\(6\) makes it"), ("U3", r"integer_format\(3, signed=False\)"),
-     ("I5", r"nx.integer_format\(5\)"), ("uint17", "makes integers of 2 to 16 bits"), ("nf4", "code book"),
+     ("I5", r"nx.integer_format\(5\)"), ("uint17", "makes integers of 2 to 16 bits"),
      ("int24", "makes integers of 2 to 16 bits"), ("int1", "makes integers of 2 to 16 bits"),
      ("fp8", "'fp8_e4m3'"), ("float8_e4m3", "IEEE-like")],
 )  # fmt: skip

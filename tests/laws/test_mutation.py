@@ -72,6 +72,17 @@ CHANGES = [
     ("magnitude > f.last, NAN", "magnitude > f.last + 1, NAN"),
     ("magnitude == f.inf, INF", "magnitude == f.inf, NAN"),
     ("f.wrap + 1 - code", "f.wrap - code"),
+    # codebooks
+    ("where(b < 0, -1 - a, a)", "where(b < 0, 0 - a, a)"),
+    ("where(b < 0, -1 - a, a)", "where(b < 0, -2 - a, a)"),
+    ("entry(codes, places_up_to(steps, key))", "places_up_to(steps, key)"),
+    ("entry(f.codes, place)", "place"),
+    ("entry(f.values, code)", "entry(f.values, code & 7)"),
+    ("where(apart < 0, -1, where(apart > 0, 1, 0))", "where(apart < 0, -1, 0)"),
+    ("where(apart < 0, -1, where(apart > 0, 1, 0))", "where(apart > 0, 1, 0)"),
+    ("where(n + (random & LOW) > LOW, further", "where(n + (random & LOW) > LOW - ONE, further"),
+    ("(120 - e, 0), 31)", "(119 - e, 0), 31)"),
+    ("(e - 120, 0), 7)", "(e - 121, 0), 7)"),
     # OCP MX
     ("where(top < INF, byte, 255)", "byte"),
     ("field - s.emax, 0)", "field - s.emax, 1)"),
@@ -115,6 +126,7 @@ ELEMENTS = [
     nx.float_format(5, 0, specials="none"),
     nx.float_format(4, 2, bias=140), nx.float_format(3, 2, bias=148, subnormals=False),
     nx.float_format(7, 0, bias=149, signed=False, subnormals=False, has_zero=False, specials="fn"),
+    nx.bnb_fp4, nx.nf4,
 ]  # fmt: skip
 BLOCKS = [nx.mxfp8_e4m3, nx.mxfp6_e3m2, nx.mxint8, nx.nvfp4, nx.mx6]
 RNG = np.random.default_rng(5)
@@ -131,6 +143,9 @@ TINY64 = [np.tile((1 + FRACTIONS / 2.0**30 / part) * least, 2) for part, least i
 X64 = np.concatenate([X64, *TINY64, [2.0**-127 * (1 - 2.0**-28)] * 2])
 DRAWS = np.concatenate([DRAWS, *[DRAWS[: 2 * FRACTIONS.size]] * 4, [(1 << 30) - 1] * 2])
 DRAWS = DRAWS.astype(np.uint32)
+# small fractions of a step of bnb_fp4 above 1/2, and draws that just do not reach up
+LOW = np.float32(0.5) + np.float32(1 / 6) * np.exp2(-np.arange(6, 13, dtype=np.float32))
+SHORT = ((1 << 30) - 3 * (1 << (29 - np.arange(6, 13)))).astype(np.uint32)
 
 
 def block_inputs() -> np.ndarray:
@@ -165,6 +180,7 @@ def outputs_of_elements(d):
             values = d.round(X, overflow="saturate")
             yield np.where(np.isnan(values), np.float32(np.nan), values).tobytes()
     yield d.encode(X64, rounding="stochastic", random_bits=DRAWS).tobytes()
+    yield d.encode(LOW, rounding="stochastic", random_bits=SHORT).tobytes()
     values = d.decode(np.arange(1 << d.bits).astype(d.code_dtype))
     yield np.where(np.isnan(values), np.float32(np.nan), values).tobytes()
 
@@ -270,11 +286,12 @@ def element_kernels():
                 yield partial(d.encode, **options), d, {**options, "strict_nan": True}
         yield d.decode, d, {"kind": "decode"}
         yield partial(d.round, overflow="saturate"), d, {"kind": "round", "overflow": "saturate"}
-    yield drawn, nx.fp8_e4m3, {"rounding": "stochastic"}
+    for d in (nx.fp8_e4m3, nx.bnb_fp4):
+        yield partial(drawn, d), d, {"rounding": "stochastic"}
 
 
-def drawn(x, random_bits):
-    return nx.fp8_e4m3.encode(x, rounding="stochastic", random_bits=random_bits)
+def drawn(d, x, random_bits):
+    return d.encode(x, rounding="stochastic", random_bits=random_bits)
 
 
 def block_kernels():

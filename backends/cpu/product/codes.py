@@ -142,7 +142,7 @@ def _value(builder: ir.IRBuilder, codes: Codes, field: ir.Value) -> ir.Value:
 
 def _grows(f: Grid) -> bool:
     """Is a magnitude, shifted to float32's place, its value times one power of two?"""
-    odd = f.deep, f.lowest, f.prefix, f.flush, f.negative, f.wrap
+    odd = f.deep, f.lowest, f.prefix, f.flush, f.negative, f.wrap, f.values
     return all(fact is None for fact in odd) and isinstance(f.emin, int) and f.emin - 1 <= 254 - 127
 
 

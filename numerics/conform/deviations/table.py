@@ -74,6 +74,7 @@ RULE_WORDS: dict[str, str] = {
     "ceil": "torchao's CEIL",
     "even": "Quark 0.13's default, torchao's EVEN",
     "rceil": "torchao HEAD's RCEIL, triton_kernels",
+    "tosa": "TOSA 1.0's block scaling; it differs from even for fp8_e4m3",
     "bump": "AMD Quark's BFP16 in torch",
 }
 
@@ -89,11 +90,15 @@ def _roundings() -> Iterator[Dialect]:
         yield Dialect(name, said, _asks("rounding", rounding, quantizes), option(rounding=rounding), seen_in)
 
 
+def _having(rule: str) -> Applies:
+    """Of MX blocks that may be found by the rule."""
+    return lambda task: of_mx(task) and rule in task.block.scale_rules
+
+
 def _rules() -> Iterator[Dialect]:
     for rule in SCALE_RULES:
-        said = f"the scale is found by the rule {rule}"
-        yield Dialect(f"scale rule {rule}", said, _asks("scale_rule", rule, of_mx), option(scale_rule=rule),
-                      RULE_WORDS[rule])  # fmt: skip
+        said, asks = f"the scale is found by the rule {rule}", _asks("scale_rule", rule, _having(rule))
+        yield Dialect(f"scale rule {rule}", said, asks, option(scale_rule=rule), RULE_WORDS[rule])
 
 
 def _with_nan(task: Task) -> bool:

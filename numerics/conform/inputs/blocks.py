@@ -11,7 +11,6 @@ from numerics.backends.reference.breakpoints import first_maximum
 from numerics.conform.inputs.elements import FLOAT32_MAX, INF, NANS, SIGN, Bits, bits_of, marks, neighbours
 from numerics.conform.task import Fields, Float32
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
-from numerics.formats.rounding import SCALE_RULES
 
 MOST_MARKS = 1600  # of an element: more are thinned out
 EXPONENTS = (-126, -125, -101, -24, *range(-4, 11), 64, 101, 126, 127)
@@ -48,7 +47,7 @@ def thresholds(dtype: Block) -> Bits:
     found = [bits_of(powers)]
     if isinstance(dtype, MXBlock):
         exponents = [e - dtype.emax for e in EXPONENTS if -126 <= e - dtype.emax <= 127]
-        firsts = [first_maximum(e, dtype.element, rule) for e in exponents for rule in SCALE_RULES]
+        firsts = [first_maximum(e, dtype.element, rule) for e in exponents for rule in dtype.scale_rules]
         found.append(np.array(firsts, np.uint32))
     if isinstance(dtype, MicroexponentBlock):
         found.append(bits_of(powers * (2 - 2.0**-dtype.mantissa)))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.reference.exact import ladder
 from numerics.conform.task import REFERENCE, Float32
+from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float
 
 Bits = NDArray[np.uint32]
@@ -44,6 +45,8 @@ def beyond(dtype: Element) -> float:
     >>> beyond(fp8_e4m3), beyond(int8)
     (480.0, 128.0)
     """
+    if isinstance(dtype, Codebook):
+        return dtype.follows or 2 * dtype.max
     return float(ladder(dtype).values[-1]) if isinstance(dtype, Float) else dtype.max + 1
 
 

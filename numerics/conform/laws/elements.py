@@ -25,6 +25,8 @@ from numerics.conform.laws.shrink import simpler_number
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Float32, Task
 from numerics.conform.verdict import Counterexample, code_text, numbers
+from numerics.formats.codebook import Codebook
+from numerics.formats.dtype import Element
 from numerics.formats.rounding import NEAREST
 
 SYMMETRIC = ("half_even", "half_away", "toward_zero", "to_odd")
@@ -266,9 +268,20 @@ def element_laws(task: Task) -> tuple[Law, ...]:
     else:
         between = (nearest, ties) if task.rounding in NEAREST else (directed,)
         laws = (round_trip, subnormals, *between, *shared, monotone)
-        if task.rounding in SYMMETRIC and task.element.signed:
+        if task.rounding in SYMMETRIC and _is_mirrored(task.element):
             laws += (sign_symmetry,)
     return laws + (canonical_nan,) * task.strict_nan
+
+
+def _is_mirrored(d: Element) -> bool:
+    """Has it a zero, and the negatives of its values, but for an integer's least?"""
+    held = values(d)
+    return d.signed and (not isinstance(d, Codebook) or (0 in held and np.array_equal(held, -held[::-1])))
+
+
+def _mean_laws(task: Task) -> tuple[Law, ...]:
+    """Of drawn results: none of codebooks, whose fractions are float32's (docs/formats.md §12)."""
+    return () if isinstance(task.element, Codebook) else (unbiased,)
 
 
 # ---- trials ----------------------------------------------------------------------------------------
@@ -279,7 +292,7 @@ def trials(task: Task) -> Iterator[Trial]:
     if task.kind == "decode":
         yield decoding.trial()
     elif task.draws:
-        yield Trial((*element_laws(task), unbiased), _drawn)
+        yield Trial((*element_laws(task), *_mean_laws(task)), _drawn)
     else:
         yield Trial(element_laws(task), _every_turn)
     yield Trial((layout,), _layouts)
@@ -316,7 +329,7 @@ def _drawn(target: Target, found: Findings) -> None:
     found.judge(element_laws(target.task), seen)
     even = observe(target, *random_bits.even_draws(target.task.element))
     found.tried += len(even.x)
-    found.judge((unbiased,), even)
+    found.judge(_mean_laws(target.task), even)
     if seen.wrong.any():
         asked = Asked(target.task, seen.x, seen.came, seen.random)
         found.explain = lambda: nearest_deviations(asked, seen.wrong, seen.labels)

@@ -280,3 +280,16 @@ def test_a_few_bytes_stood_for_gigabytes():
             '{"dtype": "int4"}', (1, 2**36), "float32",
             [torch.zeros(1, dtype=torch.uint8).expand(2**35), torch.ones(()), None, None], False,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("zero_type", ["int32", "float32"])
+def test_a_negative_scale_beside_a_zero_point_turns_the_signs(executor, zero_type):
+    """GGUF has such scales: the sign was put over the product's, and values came out with the wrong one."""
+    zero = {"int32": np.int32, "float32": np.float32}[zero_type]
+    spec = QuantSpec("int4", scheme="per_channel(0)", symmetric=False, zero_point_type=zero_type)
+    codes = np.stack([np.arange(16, dtype=np.uint8)] * 3)
+    scale, points = np.float32([-0.5, 2.0, -1e-45]), np.array([3, -8, 0], zero)
+    q = nx.QTensor.from_parts(spec, codes, scale, zero_point=points)
+    integers = np.where(codes > 7, codes.astype(np.float32) - 16, codes.astype(np.float32))
+    due = (integers - points[:, None].astype(np.float32)) * scale[:, None]
+    assert q.dequantize().tobytes() == due.astype(np.float32).tobytes()

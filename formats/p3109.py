@@ -1,0 +1,66 @@
+"""The formats of IEEE P3109 (interim report 4.0), made by one rule: bits, precision, sign, domain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf, ldexp, nan
+
+from numerics.formats.codebook import Codebook
+from numerics.formats.codebooks import codebook_format
+from numerics.formats.errors import NumericsError, integer, said, truth
+
+__all__ = ["p3109"]
+
+WIDTHS = (3, 8)
+"""Bits of a code, the least and the most: the report has them up to 15, codebooks end at 8."""
+
+
+def p3109(bits: int, precision: int, *, signed: bool = True, extended: bool = True) -> Codebook:
+    """Returns a format of IEEE P3109, such as Binary8p3se: `p3109(8, 3)`.
+
+    bits: of a code, K in the report, 3 to 8.
+    precision: of the significand with its hidden bit, P in the report: 1 to bits - 1; to bits without a sign.
+    signed: True (s in the name): the sign is the highest bit, and NaN stands in the place of -0.  False (u):
+        NaN is the highest code.
+    extended: True (e): there are infinities.  False (f): every code but NaN is a number.
+
+    Its roundings are those of every format: half_even (NearestTiesToEven; at precision 1 a tie goes to the
+    even code), half_away, toward_zero, floor, ceil, to_odd, and stochastic with 30 bits.
+    overflow="saturate" is its SatFinite, "nonsaturate" its SatNone.  Raises NumericsError for numbers out of
+    range.  docs/formats.md §12.
+
+    >>> p3109(8, 4), p3109(8, 4).max, p3109(8, 4).encode([1.0, -0.0, float("inf")])
+    (binary8p4se, 224.0, [64, 0, 126])
+    """
+    bits, precision = integer("bits", bits), integer("precision", precision)
+    signed, extended = truth("signed", signed), truth("extended", extended)
+    least, most = WIDTHS
+    if not least <= bits <= most:
+        raise NumericsError(f"bits={said(bits)} is outside {least} .. {most}: wider ones are not made here")
+    if not 1 <= precision <= bits - signed:
+        raise NumericsError(f"precision={said(precision)} is outside 1 .. {bits - signed}, for {bits} bits")
+    values = list(_values(bits, precision, signed, extended))
+    last = (1 << (bits - signed)) - 1 - extended - (not signed)
+    name = f"binary{bits}p{precision}{'s' if signed else 'u'}{'e' if extended else 'f'}"
+    return codebook_format(values, beyond=_magnitude(last + 1, bits, precision, signed), name=name)
+
+
+def _magnitude(code: int, bits: int, precision: int, signed: bool) -> float:
+    """The value of a code without its sign: digits after a binary point, and an exponent above them."""
+    bias = 1 << (bits - precision - 1) if signed else 1 << (bits - precision)
+    exponent, fraction = divmod(code, 1 << (precision - 1))
+    digits = fraction + ((1 << (precision - 1)) if exponent else 0)
+    return ldexp(digits, max(exponent, 1) - bias - (precision - 1))
+
+
+def _values(bits: int, precision: int, signed: bool, extended: bool) -> Iterator[float]:
+    """The value of every code."""
+    half = 1 << (bits - 1)
+    for code in range(1 << bits):
+        rest, sign = (code % half, -1.0 if code >= half else 1.0) if signed else (code, 1.0)
+        if code == (half if signed else (1 << bits) - 1):
+            yield nan
+        elif extended and rest == (half - 1 if signed else (1 << bits) - 2):
+            yield sign * inf
+        else:
+            yield sign * _magnitude(rest, bits, precision, signed)

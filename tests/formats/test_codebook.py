@@ -1,0 +1,115 @@
+"""Codebooks: what their values are by their own texts, and what is refused (formats/codebook.py)."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from tests.helpers.executors import each_executor
+from tests.helpers.inputs import edges
+
+
+def test_nf4_is_the_quantiles_of_its_paper():
+    """arXiv 2305.14314: eight quantiles above the middle, seven below it, and 0, over their largest."""
+    offset = (1 - 1 / 30 + 1 - 1 / 32) / 2
+    upper = [NormalDist().inv_cdf(offset + (0.5 - offset) * k / 8) for k in range(8)]
+    lower = [-NormalDist().inv_cdf(offset + (0.5 - offset) * k / 7) for k in range(7)]
+    due = np.array(sorted([*lower, 0.0, *upper])) / max(upper)
+    assert np.abs(np.array(nx.nf4.values()) - due).max() < 2.0**-21
+
+
+def test_fp4_of_bitsandbytes_is_twelfths_rounded_once():
+    due = [Fraction(n, 192) for n in (0, 1, 128, 192, 64, 96, 32, 48)]
+    values = nx.bnb_fp4.values()
+    assert values[:8] == [float(np.float32(float(v))) for v in due]
+    assert [-v for v in values[:8]] == values[8:]
+    assert math.copysign(1, values[8]) == -1
+
+
+def test_posit8_is_the_formula_of_its_standard():
+    """Posit Standard (2022) §3.3: ((1 - 3s) + f) * 2**((1 - 2s) * (4r + e + s)) of the bits as they stand."""
+    for code, value in enumerate(nx.posit8.values()):
+        bits = f"{code:08b}"
+        if code in (0, 128):
+            continue
+        s, body = int(bits[0]), bits[1:]
+        k = len(body) - len(body.lstrip(body[0]))
+        r = -k if body[0] == "0" else k - 1
+        rest = body[k + 1 :].ljust(2, "0")
+        e, digits = int(rest[:2], 2), rest[2:]
+        f = Fraction(int(digits, 2), 1 << len(digits)) if digits else Fraction(0)
+        due = ((1 - 3 * s) + f) * Fraction(2) ** ((1 - 2 * s) * (4 * r + e + s))
+        assert Fraction(value) == due, bits
+    assert nx.posit8.values()[0] == 0
+    assert math.isnan(nx.posit8.values()[128])
+
+
+def test_hifloat8_has_the_values_of_its_paper():
+    """arXiv 2409.16626, table 3: three digits up to 2**3, two up to 2**7, one up to 2**15, then 7 powers."""
+    due = {0.0, *(2.0**e for e in range(-22, -15))}
+    for e in range(-15, 16):
+        digits = 3 if abs(e) <= 3 else 2 if abs(e) <= 7 else 1
+        due |= {(1 + m / (1 << digits)) * 2.0**e for m in range(1 << digits)}
+    due -= {1.5 * 2.0**15}  # it is infinity's code
+    assert set(nx.hifloat8.finite) == due | {-v for v in due}
+    assert [nx.hifloat8.encode(v) for v in (math.nan, math.inf, -math.inf, -0.0)] == [0x80, 0x6F, 0xEF, 0]
+
+
+BOOKS = [
+    nx.codebook_format([-1.5, -0.45, 0.45, 1.5]),
+    nx.codebook_format([1.0, 2.0, 4.0, 8.0]),
+    nx.codebook_format([3.0, -0.0, 0.0, math.nan], beyond=5.0),
+    nx.codebook_format([-1.0, 1e-30, 1.0, -2.0]),
+    nx.codebook_format([0.0, 0.5, 0.5, 1.0, -1.0, math.inf, -math.inf, math.nan], beyond=1.5),
+]
+
+
+@pytest.mark.parametrize("d", BOOKS, ids=lambda d: d.book)
+def test_every_book_rounds_as_the_judge_says(d):
+    """Without a zero, without negatives, with both zeros, with neighbours far apart, with values twice."""
+    x = np.concatenate([edges(random=400)[::7], np.float32([0.0, -0.0, 0.5, -0.5])])
+    for turn, rounding in enumerate(nx.formats.rounding.ROUNDINGS):
+        for overflow in d.overflows:
+            options = {"rounding": rounding, "overflow": overflow}
+            if rounding == "stochastic":
+                options["seed"] = 3
+            with nx.use("reference"):
+                due = d.encode(x, **options)
+            for name in each_executor(turn=turn):
+                assert np.array_equal(d.encode(x, **options), due), (name, options)
+
+
+def test_a_tie_of_values_of_24_digits_is_told_from_what_lies_beside_it():
+    """A sum of two numbers far apart, as float64 has it, lies on the middle of another pair."""
+    low, high = 2.0**-60, 1.0
+    d = nx.codebook_format([low, high])
+    assert [d.encode(v, rounding="half_up") for v in (0.5, 0.5 + 2.0**-24)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [([0.0], "2, 4, 8"), ([0, 1, 2], "not 3"), ([0] * 300, "not 257"), ([0.0, -1.0], "positive"),
+     (["a", 1], "real numbers"), ([0.0, 1e39], "two finite"), ([[1], [2]], "real numbers"),
+     (7, "real numbers")],
+)  # fmt: skip
+def test_what_is_no_book_is_refused_in_words(values, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        nx.codebook_format(values)
+
+
+def test_a_book_that_files_bring_is_checked():
+    facts = nx.formats.text.facts_of(nx.nf4)
+    for wrong in ("0.1 1.0", "0.0 1.0 2.0", "zero one", 7, "0 1", ["0", "1"]):
+        if wrong == "0 1":
+            assert nx.formats.text.dtype_of(facts | {"name": "ours", "book": wrong}).book == "0.0 1.0"
+        else:
+            with pytest.raises(nx.NumericsError):
+                nx.formats.text.dtype_of(facts | {"name": "mine", "book": wrong})
+    with pytest.raises(nx.NumericsError, match="larger than all values"):
+        nx.codebook_format([0.0, 1.0], beyond=0.5)
+    assert nx.codebook_format([0.0, 1.0]) is not nx.codebook_format([-0.0, 1.0])

@@ -1,0 +1,85 @@
+"""IEEE P3109's formats are gfloat's, code by code, and round as it does."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import gfloat
+import gfloat.formats
+import numpy as np
+import pytest
+
+import numerics as nx
+from tests.helpers.executors import EXECUTORS
+
+EVERY = [
+    (bits, precision, signed, extended)
+    for bits in range(3, 9)
+    for signed in (True, False)
+    for precision in range(1, bits + (not signed))
+    for extended in (True, False)
+]
+ROUNDINGS = {
+    "TiesToEven": "half_even", "TiesToAway": "half_away", "TowardZero": "toward_zero",
+    "TowardNegative": "floor", "TowardPositive": "ceil",
+}  # fmt: skip
+
+
+def theirs(bits, precision, signed, extended):
+    sign = gfloat.Signedness.Signed if signed else gfloat.Signedness.Unsigned
+    domain = gfloat.Domain.Extended if extended else gfloat.Domain.Finite
+    return gfloat.formats.format_info_p3109(bits, precision, sign, domain)
+
+
+def turning(d) -> np.ndarray:
+    """Values, middles, ends and what is past them, with their neighbours; no negatives without a sign."""
+    held = np.array(d.finite)
+    past = np.array([d.follows, (d.follows + d.max) / 2, 1e30, np.inf])
+    x = np.float32([*held, *((held[1:] + held[:-1]) / 2), *past, *-past, np.nan])
+    x = np.concatenate([x, *(np.nextafter(x, np.float32(end)) for end in (np.inf, -np.inf))])
+    return x if d.signed else x[~(x < 0)]
+
+
+@pytest.mark.parametrize(
+    "facts", EVERY, ids=lambda facts: nx.p3109(*facts[:2], signed=facts[2], extended=facts[3]).name
+)
+def test_every_format_is_gfloats(facts):
+    bits, precision, signed, extended = facts
+    d, info = nx.p3109(bits, precision, signed=signed, extended=extended), theirs(*facts)
+    due = gfloat.decode_ndarray(info, np.arange(1 << bits))
+    assert np.array_equal(np.array(d.values()), due, equal_nan=True)
+    x = turning(d)
+    for name, rounding in list(ROUNDINGS.items())[:: 1 if bits > 6 else 2]:
+        for saturates in (True, False):
+            rounded = gfloat.round_ndarray(info, x.astype(np.float64), gfloat.RoundMode[name], saturates)
+            codes = gfloat.encode_ndarray(info, rounded)
+            overflow = "saturate" if saturates else "nonsaturate"
+            assert np.array_equal(d.encode(x, rounding=rounding, overflow=overflow), codes), (name, saturates)
+
+
+@pytest.mark.parametrize("facts", [(8, 3, True, True), (4, 1, True, False), (8, 1, False, False)], ids=str)
+def test_every_executor_rounds_them_as_the_judge(facts):
+    bits, precision, signed, extended = facts
+    d = nx.p3109(bits, precision, signed=signed, extended=extended)
+    x = turning(d)
+    for rounding in ("half_even", "to_odd"):
+        with nx.use("reference"):
+            due = d.encode(x, rounding=rounding, overflow="nonsaturate")
+        for name in EXECUTORS:
+            with nx.use(name):
+                came = d.encode(x, rounding=rounding, overflow="nonsaturate")
+            assert np.array_equal(came, due), name
+
+
+def test_powers_of_two_tie_to_the_even_code():
+    """Precision 1: a significand has no last digit, so that the code says what is even (report 4.0)."""
+    d = nx.p3109(4, 1)
+    held = [v for v in d.finite if v > 0]
+    ties = [(low + high) / 2 for low, high in pairwise(held)]
+    assert all(code % 2 == 0 for code in d.encode(ties))
+
+
+@pytest.mark.parametrize("facts", [(2, 1), (9, 3), (8, 8), (8, 0), ("8", 3), (8, 2.5)])
+def test_what_cannot_be_is_refused(facts):
+    with pytest.raises(nx.NumericsError):
+        nx.p3109(*facts)
