@@ -35,7 +35,7 @@ MATRICES = {
 
 
 IN_INT8 = [
-    "mxfp4", "mxint8", "bfp16", "nvfp4", "int4", "uint8", "fp4", "int8 rows", "int4 groups",
+    "mxfp4", "mxint8", "bfp16", "nvfp4", "nvint4", "int4", "uint8", "fp4", "int8 rows", "int4 groups",
     "int4 groups of 64", "uint4 groups", "int8 offset", "int8 rows offset", "mine of 4 bits",
 ]  # fmt: skip
 """Those that products in int8 read."""
