@@ -33,11 +33,11 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics import observe as observe
     from numerics import train as train
     from numerics import vocabulary as vocabulary
-    from numerics.backends import ipu as ipu
     from numerics.backends.host.memory import empty as empty
     from numerics.draw.explorer import explore as explore
     from numerics.files.save_load import load as load
     from numerics.files.save_load import save as save
+    from numerics.model import ipu as ipu
     from numerics.product import decoded_products as decoded_products
     from numerics.product import linear as linear
     from numerics.quantization import dequantize as dequantize
@@ -98,7 +98,7 @@ _MODULES = {
     "train": "numerics.train",
     "vocabulary": "numerics.vocabulary",
 }
-_BACKENDS = ("ipu",)  # those that offer more than a place to run
+_BACKENDS = {"ipu": "numerics.model.ipu"}  # those that offer more than a place to run, and where
 _OF_TORCH = ("train",)  # those that need it: a star must not ask for them
 
 __all__ = [*_formats, *_LAZY, *_BACKENDS, *(name for name in _MODULES if name not in _OF_TORCH)]
@@ -111,7 +111,8 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         """A public name, imported when it is first asked for and found without asking from then on."""
         if name in _BACKENDS:
-            found = _dispatch.module(name)
+            _dispatch.module(name)  # raises, with what to install, where it is not there
+            found = _forking.imported(_BACKENDS[name])
         elif name in _MODULES:
             found = _module(_MODULES[name])
         elif name in _LAZY:
