@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from onnx import ModelProto
@@ -18,6 +19,8 @@ from numerics.model.ipu.loading import ADVISED, open_model
 from numerics.model.ipu.network import Network
 from numerics.model.ipu.operators import is_layer
 from numerics.model.ipu.report import Report
+
+LISTED = "Ryzen AI lists it for"
 
 
 @dataclass(frozen=True)
@@ -66,50 +69,79 @@ def quantize_model(
     >>> [node.op_type for node in found.model.graph.node][-3:], found.scales
     (['Conv', 'QuantizeLinear', 'DequantizeLinear'], {'x': 0.0078125, 'y': 0.00390625})
     """
-    chosen_config, profile = config_of(config), find_device(device)
-    check_device(chosen_config, profile)
-    network = open_model(model, chosen_config.shapes)
-    report = Report(chosen_config.name, profile.name)
-    _first_rows(network, chosen_config, report, remark(chosen_config, profile))
+    return quantized(open_for(model, config), data, device, progress=progress)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that was opened for a configuration.
+
+    tensors, weights: scales that are known already, by the names of tensors and constants.
+    """
+
+    network: Network
+    config: Config
+    tensors: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_for(model: Any, config: Config | str) -> Opened:
+    """Opens a model; raises NumericsError as `quantize_model`."""
+    found = config_of(config)
+    return Opened(open_model(model, found.shapes), found)
+
+
+def quantized(source: Opened, data: Any, device: str, progress: Progress | None = None) -> Quantized:
+    """All passes on an opened model; what its scales are known for is not calibrated."""
+    network, config, profile = source.network, source.config, find_device(device)
+    check_device(config, profile)
+    report = Report(config.name, profile.name)
+    _first_rows(network, config, report, remark(config, profile))
     folding.fold(network, report)
-    if chosen_config.pof2:
+    if config.pof2:
         approximating.approximate(network, report)
-    chosen = choosing.choose(network, chosen_config, report)
+    chosen = choosing.choose(network, config, report)
     prepared = network.model()
-    if chosen_config.floats:
-        return _in_bfloat16(network, chosen, chosen_config, report)
-    found = _scales(network, chosen, chosen_config, calibrate(
-        network, chosen.tensors, feeds_from(data, network), chosen_config, progress
-    ), report)  # fmt: skip
-    writer = writing.Writer(network, chosen, chosen_config, report)
-    return Quantized(writing.write_integers(writer, found), report, prepared, dict(found.tensors))
+    writer = writing.Writer(network, chosen, config, report)
+    if config.floats:
+        for group in chosen.groups:
+            report.add(group.name, group.operator, "quantize", "bfloat16, by casts", f"{LISTED} bf16")
+        return Quantized(writing.write_casts(writer), report, prepared, {})
+    scales = _scales(source, chosen, _calibrated(source, chosen, data, progress), report)
+    return Quantized(writing.write_integers(writer, scales), report, prepared, dict(scales.tensors))
+
+
+def _calibrated(
+    source: Opened, chosen: choosing.Chosen, data: Any, progress: Progress | None
+) -> dict[str, float]:
+    """The scales of the chosen tensors: those that are known, and the others from the data."""
+    unknown = [name for name in chosen.tensors if name not in source.tensors]
+    known = {name: source.tensors[name] for name in chosen.tensors if name in source.tensors}
+    if not unknown:
+        return known
+    feeds = feeds_from(data, source.network)
+    found = {**known, **calibrate(source.network, unknown, feeds, source.config, progress)}
+    return {name: found[name] for name in chosen.tensors}
 
 
 def _scales(
-    network: Network, chosen: choosing.Chosen, config: Config, found: dict[str, float], report: Report
+    source: Opened, chosen: choosing.Chosen, found: dict[str, float], report: Report
 ) -> scaling.Scales:
-    scales = scaling.Scales(found)
+    network, config, scales = source.network, source.config, scaling.Scales(found)
     for group in chosen.groups:
         for node in group.nodes:
             if node.op_type == "Gemm":
                 folding.plain_gemm(network, node)
     scaling.find_constants(network, chosen, config, scales)
+    scales.constants |= {name: source.weights[name] for name in scales.constants if name in source.weights}
     scaling.share(network, chosen, scales, report)
     if config.pof2:
         scaling.limit(network, chosen, scales, report)
     for group in chosen.groups:
         weights = f", weights {config.weights}" if is_layer(group.first) else ""
         what = f"{config.activations}{weights}, result {scales.tensors[group.output]:.6g}"
-        report.add(group.name, group.operator, "quantize", what, f"Ryzen AI lists it for {config.name}")
+        report.add(group.name, group.operator, "quantize", what, f"{LISTED} {config.name}")
     return scales
-
-
-def _in_bfloat16(network: Network, chosen: choosing.Chosen, config: Config, report: Report) -> Quantized:
-    prepared = network.model()
-    for group in chosen.groups:
-        report.add(group.name, group.operator, "quantize", "bfloat16, by casts", "Ryzen AI lists it for bf16")
-    writer = writing.Writer(network, chosen, config, report)
-    return Quantized(writing.write_casts(writer), report, prepared, {})
 
 
 def _first_rows(network: Network, config: Config, report: Report, remarked: str | None) -> None:
