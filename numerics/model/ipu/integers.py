@@ -64,7 +64,7 @@ class Reference:
         self.constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
         opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
         self._alone = Nodes(opset)
-        self._like: dict[int, NodeProto] = {}
+        self.nodes = _in_order(model, {*self.constants, *(value.name for value in model.graph.input)})
 
     def run(self, feeds: Mapping[str, Array], given: Mapping[str, Array] | None = None) -> Prediction:
         """What the device is expected to make of an input.
@@ -75,7 +75,7 @@ class Reference:
         """
         found = Prediction()
         known: dict[str, Value] = {**self.constants, **feeds}
-        for node in self.model.graph.node:
+        for node in self.nodes:
             try:
                 self._step(node, known, found)
             except NumericsError as wrong:
@@ -120,6 +120,23 @@ class Reference:
         """The node itself on integers, as float64, which hold them: it moves or compares them only."""
         made = self._alone.run(node, {node.input[0]: integers.astype(np.float64), **others})
         return made[node.output[0]].astype(np.int64)
+
+
+def _in_order(model: ModelProto, known: set[str]) -> list[NodeProto]:
+    """The nodes, each after those whose results it takes: ONNX Runtime opens files in any order."""
+    waiting, found, ready = list(model.graph.node), [], set(known)
+    while waiting:
+        later = []
+        for node in waiting:
+            if all(not name or name in ready for name in node.input):
+                found.append(node)
+                ready.update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            raise NumericsError(f"{named(later[0])} takes what nothing makes: {', '.join(later[0].input)}")
+        waiting = later
+    return found
 
 
 def as_floats(x: Value) -> Array:
