@@ -1,6 +1,6 @@
 """What quantization for AMD's NPU costs two real networks, and whether every integer of it is predicted.
 
-python -m bench.npu [--items N] [--only crepe-tiny] [--out FILE]
+python -m bench.npu [--items N] [--only crepe-tiny] [--out FILE] [--also LABEL=FILE]
 
 crepe-tiny (convolutions, from torch) hears the pitch of computed tones; magika (a network in ONNX, which
 ships in a package of that name) says what kind of file it sees, of files that are on this machine.  Each in
@@ -264,18 +264,33 @@ def rows(network: Network) -> Iterator[tuple[str, dict[str, Any]]]:
         yield name, measured(network, due, outputs(network, static(network, per_channel)))
 
 
+def others(network: Network, named: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of models that other tools made of the network, of int8 with scales of powers of two."""
+    due = outputs(network, fixed(network))
+    for label, _, file in (text.partition("=") for text in named):
+        model = onnx.load(file)
+        found = measured(network, due, outputs(network, model))
+        yield label, {**found, **{target: agreement(network, model, d) for target, d in DEVICES.items()}}
+
+
+DEVICES = {"X2": "stx", "X1": "phx"}
+
+
 def main() -> None:
     """Makes the rows, prints them, writes JSON after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=1024)
     parser.add_argument("--only", choices=[*NETWORKS])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "npu.json")
+    parser.add_argument("--also", action="append", default=[], help="LABEL=FILE: a model by another tool.")
     options = parser.parse_args()
     facts = machine() | {"onnxruntime": onnxruntime.__version__, "batch": BATCH, "calibration": CALIBRATION}
     found: dict[str, Any] = {"machine": facts, "rows": {}}
     for name in [options.only] if options.only else NETWORKS:
         found["rows"][name] = {}
-        for label, row in rows(NETWORKS[name](options.items)):
+        network = NETWORKS[name](options.items)
+        made = others(network, options.also) if options.also else rows(network)
+        for label, row in made:
             found["rows"][name][label] = row
             print(name, label, row, flush=True)
             replace_file(options.out, text_of(found).encode())
