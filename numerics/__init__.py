@@ -33,13 +33,13 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics import observe as observe
     from numerics import train as train
     from numerics import vocabulary as vocabulary
-    from numerics.backends import ipu as ipu
     from numerics.backends.host.memory import empty as empty
     from numerics.backends.host.random_bits import random_bits as random_bits
     from numerics.draw.explorer import explore as explore
     from numerics.files.save_load import load as load
     from numerics.files.save_load import save as save
     from numerics.interop import layouts as layouts
+    from numerics.model import ipu as ipu
     from numerics.quantization import dequantize as dequantize
     from numerics.quantization import fake_quantize as fake_quantize
     from numerics.quantization import quantize as quantize
@@ -101,7 +101,7 @@ _MODULES = {
     "train": "numerics.train",
     "vocabulary": "numerics.vocabulary",
 }
-_BACKENDS = ("ipu",)  # those that offer more than a place to run
+_BACKENDS = {"ipu": "numerics.model.ipu"}  # those that offer more than a place to run, and where
 _OF_TORCH = ("train",)  # those that need it: a star must not ask for them
 
 __all__ = [*_formats, *_LAZY, *_BACKENDS, *(name for name in _MODULES if name not in _OF_TORCH)]
@@ -114,7 +114,8 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> Any:
         """A public name, imported when it is first asked for and found without asking from then on."""
         if name in _BACKENDS:
-            found = _dispatch.module(name)
+            _dispatch.module(name)  # raises, with what to install, where it is not there
+            found = _forking.imported(_BACKENDS[name])
         elif name in _MODULES:
             found = _module(_MODULES[name])
         elif name in _LAZY:

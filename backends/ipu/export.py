@@ -11,13 +11,14 @@ What a profile does not offer raises NumericsError; nothing is replaced by somet
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 from onnx import ModelProto, TensorProto
 
 from numerics.backends.ipu.devices import device as find_device
+from numerics.backends.ipu.shapes import shaped
 from numerics.backends.ipu.srs import MODES
 from numerics.backends.onnx import graphs, portable
 from numerics.backends.onnx.trace import FLOAT, INT32, Graph, arithmetic
@@ -52,11 +53,12 @@ def export(
     tensor_scale: float | None = None,
     shift: int | None = None,
     device: str | None = None,
+    shape: Sequence[int | str] | None = None,
 ) -> ModelProto:
     """Returns an operation on a format as an onnx.ModelProto.
 
     Its input is `x`, float32, or codes or bytes where op begins from these: single numbers flat [n], blocks
-    [rows, columns] along the columns.
+    [rows, columns] along the columns; or of the shape that is asked for.
 
     dtype: the format, or its name.
     op: encode, decode, round (the default), pack, unpack; or requantize: int32 accumulators over 2**shift to
@@ -69,23 +71,37 @@ def export(
     overflow: saturate or nonsaturate, as for `Element.encode`.  scale_rule: of OCP MX: floor (the default),
         ceil, even, rceil, tosa or bump.  tensor_scale: of NVFP4; an input where it is not given.
     scale, zero_point: of the npu profile's integers.  shift, device: of requantize.
+    shape: of the input: sizes, or names of sizes that are open, such as ("batch", 3, "height", "width");
+        blocks lie along the last axis.  Not for pack and unpack, which take strings of bits.
     Raises NumericsError for what the profile does not offer.  docs/ipu.md says what was run where.
 
     >>> import numerics as nx
     >>> model = nx.ipu.export("fp6_e2m3", "round", "bits")
     >>> [value.name for value in model.graph.input], model.opset_import[0].version
     (['x'], 26)
+    >>> [size.dim_param or size.dim_value for size in export(
+    ...     "mxfp4", "encode", shape=("batch", 4, 64)).graph.output[1].type.tensor_type.shape.dim]
+    ['batch', 4, 2]
     """
     one_of("op", op, OPS)
     one_of("profile", profile, PROFILES)
     one_of("scale rule", scale_rule, SCALE_RULES)
     d = find_dtype(dtype)
     if op == "requantize":
-        return _requantize(d, profile, rounding, shift, device)
+        return shaped(_requantize(d, profile, rounding, shift, device), d, op, shape)
     for name, given in (("shift", shift), ("device", device)):
         if given is not None:
             raise NumericsError(f"{name} belongs to op='requantize', not {op!r}")
-    mode = check_rounding(rounding or "half_even")
+    asked = BlockOptions(scale_rule, check_rounding(rounding or "half_even"), tensor_scale)
+    return shaped(_operation(d, op, profile, asked, (overflow, scale, zero_point)), d, op, shape)
+
+
+def _operation(
+    d: Dtype, op: str, profile: str, asked: BlockOptions, rest: tuple[str | None, float, int]
+) -> ModelProto:
+    """The model of an operation; rest: overflow, scale and zero point."""
+    overflow, scale, zero_point = rest
+    mode, scale_rule, tensor_scale = asked.mode, asked.scale_rule, asked.tensor_scale
     if profile != "npu" and (scale, zero_point) != (1.0, 0):
         raise NumericsError("scale and zero_point belong to profile='npu'")
     if profile == "bits":

@@ -20,6 +20,11 @@ from numerics.formats.errors import NumericsError
 
 NPU = "VitisAIExecutionProvider"
 CPU = "CPUExecutionProvider"
+EXACT = {
+    "session.x64quantprecision": "1",  # sums of two int8 products saturated at int16 on x86 without VNNI
+    "session.qdq_matmulnbits_accuracy_level": "1",  # Gemm of int16 and int8 rounded the int16 to int8
+}
+"""What ONNX Runtime's CPU provider is told, so that its fusions do not change integers."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,21 @@ def session(
         more = {} if config_file is None else {"config_file": str(path_of(config_file))}
         asked.insert(0, (NPU, profile.provider_options(xclbin, **more)))
     try:
-        opened = onnxruntime.InferenceSession(source, providers=asked)
+        opened = onnxruntime.InferenceSession(source, exact_options(), providers=asked)
     except Exception as wrong:
         raise NumericsError(f"ONNX Runtime cannot open {_name(model)}: {_first_line(wrong)}") from wrong
     active: Sequence[str] = opened.get_providers()
     if require_npu and NPU not in active:
         raise NumericsError(f"{NPU} is installed but did not start; active: {', '.join(active)}")
     return Session(opened, tuple(active), device)
+
+
+def exact_options() -> Any:
+    """Returns ONNX Runtime's SessionOptions under which the CPU provider's integers are those of the file."""
+    options = onnxruntime.SessionOptions()
+    for key, value in EXACT.items():
+        options.add_session_config_entry(key, value)
+    return options
 
 
 def _source(model: ModelProto | bytes | str | os.PathLike[str]) -> bytes | str:

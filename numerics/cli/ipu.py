@@ -1,4 +1,4 @@
-"""`numerics ipu`: operations as ONNX models, and what the runtime at hand does with them."""
+"""`numerics ipu`: operations and models as ONNX for Ryzen AI, and what the runtime at hand does with them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
-from numerics.cli.words import FORMAT, OVERFLOW, SCALE_RULE, as_json, examples, json_of
+from numerics.cli.words import FORMAT, OVERFLOW, SCALE_RULE, as_json, examples, json_of, quietly
+from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, SCALE_RULES
-from numerics.view.screen import after, deliver, tell
+from numerics.view.bar import bar
+from numerics.view.screen import Screen, after, deliver, draw, tell
 
 
 @click.group("ipu", help="AMD's Ryzen AI NPU, by way of ONNX.")
@@ -44,6 +46,62 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
     replace_file(out, model.SerializeToString())
     with after(f"{out} is written"):
         tell(f"{out}: {len(model.graph.node)} nodes, opset {model.opset_import[0].version}")
+
+
+@ipu_group.command(
+    "quantize",
+    help="""Write a float ONNX MODEL for the device, to OUT.
+
+    A table says what was done to each node, and why.  The data is an .npz file, an array for every
+    input, whose first axis holds the items.
+    """
+    + examples(
+        "numerics ipu quantize model.onnx out.onnx --data calibration.npz",
+        "numerics ipu quantize model.onnx out.onnx --config bf16 --device krk",
+    ),
+)
+@click.argument("model")
+@click.argument("out")
+@click.option("--data", help="What it is calibrated on: an .npz file.")
+@click.option("--config", default="xint8", show_default=True, help="xint8, a8w8, a16w8 or bf16.")
+@click.option("--device", default="stx", show_default=True, help="phx, hpt, stx or krk.")
+@click.option("--observer", help="Who finds scales: pof2_mse for xint8, min_max for others by default.")
+@click.option("--bias", help="int32 (the default), or int8 for xint8.")
+@click.option("--keep", multiple=True, help="A node's name or an operator that stays in float; repeatable.")
+@click.option("--shape", multiple=True, help="NAME=1,3,224,224: an input's shape, if open; repeatable.")
+@as_json
+@quietly
+def ipu_quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options: Any) -> None:
+    import numerics as nx
+
+    config = _config(options)
+    with bar(quiet, in_bytes=False) as shown:
+        found = nx.ipu.quantize_model(model, options["data"], config, options["device"], shown.update)
+    found.save(out)
+    with after(f"{out} is written"):
+        if as_json:
+            deliver(json_of(found.report.as_dict()) + "\n")
+        elif not quiet:
+            draw(found.report.lines(Screen.of(sys.stdout)))
+            tell(
+                f"{out}: {len(found.model.graph.node)} nodes, {found.report.config} for {found.report.device}"
+            )
+
+
+def _config(options: dict[str, Any]) -> Any:
+    """The named configuration, with what was asked to be otherwise."""
+    from numerics.model.ipu.configs import config_of
+
+    asked = {name: options[name] for name in ("observer", "bias", "keep") if options[name]}
+    shapes = dict(_shape(text) for text in options["shape"])
+    return config_of(options["config"]).replace(**asked, **({"shapes": shapes} if shapes else {}))
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.rpartition("=")
+    if not name or not all(size.strip().isdecimal() for size in sizes.split(",")):
+        raise NumericsError(f"--shape {text}: allowed: NAME=1,3,224,224")
+    return name, tuple(int(size) for size in sizes.split(","))
 
 
 @ipu_group.command(

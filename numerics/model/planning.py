@@ -477,6 +477,15 @@ def _parameter(model: nn.Module, name: str) -> Tensor | None:
     return found if isinstance(found, nn.Parameter) else None
 
 
+def _is_integer_of_ipu(row: Row, spec: QuantSpec) -> bool:
+    """Is it symmetric, with one scale a tensor, or one a channel where it is a weight of float scales?"""
+    if spec.dtype.name not in ("int8", "uint8", "int16") or spec.scheme is None or not spec.symmetric:
+        return False
+    if repr(spec.scheme) == "per_tensor()":
+        return True
+    return row.kind == "parameter" and spec.scheme.kind == "per_channel" and spec.scale_type != "pof2"
+
+
 def _check_ipu(rows: Sequence[Row]) -> None:
     """Raises NumericsError for what is no type of the NPU."""
     wrong = []
@@ -484,13 +493,11 @@ def _check_ipu(rows: Sequence[Row]) -> None:
         spec = row.spec
         if spec is None:
             continue
-        integer = spec.dtype.name in ("int8", "uint8", "int16") and spec.scheme is not None
-        pof2 = spec.scale_type == "pof2" and spec.symmetric and repr(spec.scheme) == "per_tensor()"
-        if not ((integer and pof2) or (spec.dtype.name == "bfloat16" and not spec.scaled)):
+        if not (_is_integer_of_ipu(row, spec) or (spec.dtype.name == "bfloat16" and not spec.scaled)):
             wrong.append(f"{row.name} {row.format}")
     if wrong:
         raise NumericsError(
-            f"device='IPU' takes int8, uint8 and int16 with one power of two for a tensor "
-            f"(QuantSpec('int8', scale_type='pof2')), and bfloat16; not {'; '.join(wrong[:4])}"
-            f"{' ...' if wrong[4:] else ''}"
+            f"device='IPU' takes int8 and int16 with one scale for a tensor, best a power of two "
+            f"(QuantSpec('int8', scale_type='pof2')), weights in int8 by channels too, and bfloat16; "
+            f"not {'; '.join(wrong[:4])}{' ...' if wrong[4:] else ''}"
         )

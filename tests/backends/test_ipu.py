@@ -239,7 +239,7 @@ class FakeSession:
     made: list[object] = []  # noqa: RUF012
     starts = True
 
-    def __init__(self, model: object, providers: list[object]) -> None:
+    def __init__(self, model: object, options: object, providers: list[object]) -> None:
         self.made.append(providers)
         self.providers = [p[0] if isinstance(p, tuple) else p for p in providers]
 

@@ -10,6 +10,7 @@ import inspect
 import pickle
 import re
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -168,6 +169,7 @@ SPECIAL |= {
     f"observe.{name}.restore": lambda kind, name=name: {"state": watching(name).state}
     for name in observe.__all__
 }
+SPECIAL["ipu.quantize_model"] = lambda kind: quantized_arguments()
 SPECIAL["observe.observer"] = lambda kind: {"name": "min_max"}
 SPECIAL["transcode"] = lambda kind: {"dtype": "int8"}
 SPECIAL["QuantSpec.parse"] = lambda kind: {"text": nx.QuantSpec("int8").text}
@@ -196,6 +198,18 @@ def methods(owner, but=()):
     """The public methods of an object."""
     names = [name for name, _ in inspect.getmembers(type(owner), inspect.isfunction)]
     return {name: getattr(owner, name) for name in names if not name.startswith("_") and name not in but}
+
+
+def quantized_arguments():
+    """Good arguments of it, which need ONNX."""
+    from tests.helpers.onnx_models import items, residual
+
+    return {"model": residual(), "data": items(2), "config": "a8w8", "device": "stx"}
+
+
+def quantized_model(model, data, config, device):
+    """nx.ipu.quantize_model, without the callback of its progress."""
+    return nx.ipu.quantize_model(model, data, config, device)
 
 
 def watching(name):
@@ -243,6 +257,8 @@ def callables():
             f"train.{kind.__name__}.{verb}": getattr(learned(kind), verb) for verb in ("forward", "quantize")
         }
         found[f"train.{kind.__name__}.first"] = functools.partial(first, kind)
+    if find_spec("onnxruntime"):
+        found["ipu.quantize_model"] = quantized_model
     for module in (interop, layouts):
         found |= {
             f"{module.__name__.split('.')[-1]}.{name}": thing for name, thing in functions(module).items()
@@ -261,7 +277,9 @@ OBSERVERS = sorted(
 NAMES = sorted([*callables(), "QTensor.dequantize", "QTensor.error", "QTensor.__getitem__"])
 OTHERS = {("QTensor.__getitem__", "torch")}  # answers as torch's own tensors do
 OTHERS |= {(name, "numpy") for name in NAMES if name.startswith("train.")}
-OTHERS |= {(name, "torch") for name in ("conform.check", "Task.of")}  # the same for both
+OTHERS |= {
+    (name, "torch") for name in ("conform.check", "Task.of", "ipu.quantize_model")
+}  # the same for both
 KINDS = {"numpy": np.asarray, "torch": lambda x: torch.from_numpy(np.array(x))}
 
 

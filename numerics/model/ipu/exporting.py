@@ -1,0 +1,264 @@
+"""export_model: a wrapped torch model as a quantized ONNX model for the device.
+
+torch.onnx.export makes the graph, with fake_quantize as QuantizeLinear and DequantizeLinear; the scales are
+read from there, and from packed weights; then the passes of `quantizing` run as on any ONNX model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from numerics.backends.ipu.devices import device as find_device
+from numerics.formats.errors import NumericsError, said
+from numerics.model.ipu.configs import CONFIGS, Config, check_device, config_of
+from numerics.model.ipu.loading import open_model
+from numerics.model.ipu.network import Array
+from numerics.model.ipu.quantizing import Opened, Quantized, quantized
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OPSET: Final = 18  # the oldest that torch.onnx.export writes by itself
+
+
+def export_model(
+    model: nn.Module, path: str | os.PathLike[str], device: str = "stx", data: Any = None,
+    config: Config | str | None = None,
+) -> Quantized:  # fmt: skip
+    """Writes a wrapped torch model as a quantized ONNX model for AMD's NPU; returns it, as `Quantized`.
+
+    model: what `nx.wrap(model, ..., device="IPU")` returned, calibrated, learned or frozen.  It stays as it
+        is; the file's shapes are those of the plan's example.
+    path: the file, written whole or not at all.  device: phx, hpt, stx (the default) or krk.
+    data: what the tensors are calibrated on that the plan has no scale for (sums, pools, results), as for
+        `quantize_model`; the plan's example where it is not given.
+    config: by default what the plan's formats say: int8 with powers of two is xint8, int8 with float scales
+        a8w8, int16 with int8 a16w8, bfloat16 bf16.
+
+    Raises NumericsError for a model that is not wrapped or not calibrated, for formats that no configuration
+    has, without onnxscript, and as `quantize_model`.
+
+    >>> import tempfile, torch, numerics as nx
+    >>> spec, x = nx.QuantSpec("int8", scale_type="pof2"), torch.linspace(-1, 1, 32).reshape(1, 2, 4, 4)
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.ReLU()).eval()
+    >>> wrapped = nx.wrap(net, spec, activations=spec, observer="pof2", device="IPU", example=x)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = nx.ipu.export_model(nx.calibrate(wrapped, [x]), f"{folder}/net.onnx", device="krk")
+    >>> [(row.operator, row.step) for row in found.report.of("quantize")]
+    [('Conv+Relu', 'quantize')]
+    """
+    chosen = _config_of(model) if config is None else config_of(config)
+    check_device(chosen, find_device(device))
+    frozen, example = _frozen(model)
+    weights = _dense(frozen)
+    exported = _exported(frozen, example)
+    tensors = _take_scales(exported)
+    shapes = {value.name: _shape(value) for value in exported.graph.input}
+    network = open_model(exported, {**shapes, **chosen.shapes})
+    if data is None:
+        data = [dict(zip(shapes, _arrays(example), strict=True))]
+    source = Opened(network, chosen, tensors, weights)
+    found = quantized(source, data, device)
+    found.save(path)
+    return found
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
+
+
+def _arrays(example: Any) -> list[Array]:
+    import torch
+
+    leaves = torch.utils._pytree.tree_leaves(example)
+    return [x.detach().cpu().numpy() for x in leaves if isinstance(x, torch.Tensor)]
+
+
+# ---- what is exported -----------------------------------------------------------------------------
+
+
+def _frozen(model: Any) -> tuple[nn.Module, Any]:
+    """A frozen copy on the CPU, in evaluation, and what it is called with."""
+    from numerics.model.trace import arguments
+    from numerics.model.wrapping import freeze, state_of
+
+    state = state_of(model)
+    if state.plan.example is None:
+        raise NumericsError("the plan has no example, whose shapes the file has: nx.wrap(..., example=x)")
+    copied = copy.deepcopy(model)
+    if not state.frozen:
+        copied = freeze(copied)
+    args, kwargs = arguments(state.plan.example)
+    return copied.cpu(), (tuple(args), dict(kwargs))
+
+
+def _dense(model: nn.Module) -> dict[str, Array]:
+    """Puts values in the place of packed parameters; returns their scales by name, rank 0 or 1."""
+    import torch
+
+    from numerics.tensor.qtensor import QTensor
+
+    found = {}
+    for prefix, module in model.named_modules():
+        for leaf, parameter in list(module._parameters.items()):
+            if isinstance(parameter, QTensor):
+                name = f"{prefix}.{leaf}" if prefix else leaf
+                if parameter.scale is not None:
+                    found[name] = _scale_of(name, parameter)
+                values = parameter.dequantize().detach().float()
+                module._parameters[leaf] = torch.nn.Parameter(values, requires_grad=False)
+    return found
+
+
+def _scale_of(name: str, q: Any) -> Array:
+    scale = np.asarray(q.scale.detach().cpu().numpy(), np.float32)
+    if scale.size == 1:
+        return scale.reshape(())
+    if max(scale.shape) != scale.size:
+        raise NumericsError(f"{name} has scales of shape {scale.shape}, not one a tensor or a channel")
+    return scale.reshape(-1)
+
+
+def _exported(model: nn.Module, example: Any) -> ModelProto:
+    """The graph of torch.onnx.export; raises NumericsError with its reason where there is none."""
+    import torch
+
+    args, kwargs = example
+    try:
+        table: dict[Any, Any] = {torch.ops.numerics.fake_quantize.default: _translation()}
+        with _quiet(), torch.no_grad():
+            program: Any = torch.onnx.export(
+                model, args, kwargs=kwargs, dynamo=True, verbose=False, opset_version=OPSET,
+                custom_translation_table=table, optimize=False, input_names=_names(model, example),
+            )  # fmt: skip
+            found: ModelProto = program.model_proto
+    except ImportError as missing:
+        raise NumericsError(
+            f"torch.onnx.export needs {missing.name or missing}, which is not there: pip install onnxscript"
+        ) from missing
+    except Exception as wrong:
+        raise NumericsError(f"torch.onnx.export cannot write this model: {_reason(wrong):.400}") from wrong
+    return found
+
+
+def _reason(wrong: BaseException) -> str:
+    """Our own words where an error of ours led to it, else the first of torch's."""
+    inner: BaseException | None = wrong
+    while inner is not None and not isinstance(inner, NumericsError):
+        inner = inner.__cause__
+    return " ".join(str(inner or wrong.__cause__ or wrong).split())
+
+
+def _names(model: nn.Module, example: Any) -> list[str]:
+    """What the forward of the module calls its arguments: a wrapped one takes *args."""
+    forward = getattr(type(model), "_base", type(model)).forward
+    places = [name for name, _ in list(inspect.signature(forward).parameters.items())[1:]]
+    args, kwargs = example
+    return [*places[: len(args)], *kwargs] if len(places) >= len(args) else []
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.onnx prints its progress, and warns of its own parts and of what is not installed."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _translation() -> Any:
+    """fake_quantize in ONNX: a pair of nodes where it has a scale; bfloat16 is cast by the passes."""
+    from onnxscript import FLOAT, INT64, opset18
+
+    def fake_quantize(
+        x: FLOAT, recipe: str, scale: FLOAT | None = None, zero_point: INT64 | None = None,
+        seed: int | None = None, random_bits: INT64 | None = None, clip_gradient: bool = False,
+        tensor_scale: FLOAT | None = None,
+    ) -> FLOAT:  # fmt: skip
+        from numerics.tensor.spec import QuantSpec
+
+        spec = QuantSpec.parse(recipe)
+        if spec.dtype.name == "bfloat16" and not spec.scaled:
+            return opset18.Identity(x)
+        if scale is None or zero_point is not None or spec.dtype.name not in ("int8", "int16"):
+            raise NumericsError(_no_pair(spec, scale))
+        # integers of int16 are ONNX Runtime's own before opset 21: the pair only carries the scale
+        zero = opset18.Cast(opset18.Constant(value_int=0), to=TensorProto.INT8)
+        return opset18.DequantizeLinear(opset18.QuantizeLinear(x, scale, zero), scale, zero)
+
+    fake_quantize.__annotations__ = {
+        "x": FLOAT, "recipe": str, "scale": FLOAT, "zero_point": INT64, "seed": int, "random_bits": INT64,
+        "clip_gradient": bool, "tensor_scale": FLOAT, "return": FLOAT,
+    }  # fmt: skip
+    return fake_quantize
+
+
+def _no_pair(spec: Any, scale: Any) -> str:
+    why = "finds a new scale for every tensor; way out: nx.wrap(..., observer='pof2_mse') and nx.calibrate"
+    if scale is not None or spec.dtype.name not in ("int8", "int16"):
+        why = "is no type of the device: symmetric int8, symmetric int16, bfloat16"
+    return f"an activation in {spec} {why}"
+
+
+def _take_scales(model: ModelProto) -> dict[str, float]:
+    """Takes pairs of QuantizeLinear and DequantizeLinear out of a model; returns the scales of tensors."""
+    constants = {each.name: each for each in model.graph.initializer}
+    by_output = {each.output[0]: each for each in model.graph.node}
+    found, around, gone = {}, {}, []
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear":
+            continue
+        pair = by_output[node.input[0]]
+        scale = numpy_helper.to_array(constants[node.input[1]])
+        if scale.size != 1:
+            raise NumericsError(f"{pair.input[0]} has scales of shape {scale.shape}, not one a tensor")
+        found[pair.input[0]] = float(scale.reshape(()))
+        around[node.output[0]] = pair.input[0]
+        gone += [node, pair]
+    for node in gone:
+        model.graph.node.remove(node)
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            while name in around:
+                name = around[name]
+            node.input[place] = name
+    return found
+
+
+# ---- the configuration ----------------------------------------------------------------------------
+
+
+def _config_of(model: Any) -> Config:
+    """The configuration whose types and scales the plan's rows have."""
+    from numerics.model.wrapping import state_of
+
+    rows = [(row.kind, row.spec) for row in state_of(model).plan.rows if row.spec is not None]
+    kinds = {"parameter": set(), "activation": set()}  # type: dict[str, set[str]]
+    for kind, spec in rows:
+        kinds["parameter" if kind == "parameter" else "activation"].add(spec.dtype.name)
+    weights, activations = kinds["parameter"], kinds["activation"] or kinds["parameter"]
+    pof2 = all(spec.scale_type == "pof2" for _, spec in rows)
+    for config in CONFIGS.values():
+        if weights <= {config.weights} and activations == {config.activations} and (config.pof2 == pof2):
+            return config
+    raise NumericsError(
+        f"no configuration has weights in {said(sorted(weights))} and activations in "
+        f"{said(sorted(activations))}; allowed: int8 and int8 (xint8, a8w8), int8 and int16 (a16w8), "
+        "bfloat16 (bf16); or give config="
+    )

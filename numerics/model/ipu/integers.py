@@ -1,0 +1,386 @@
+"""The integers of a quantized model, predicted: what a device of documented rounding makes of an input.
+
+A reference of its own, which shares with ONNX Runtime only nodes that stay in float.  Between a
+DequantizeLinear and the next QuantizeLinear everything is exact: integers with an exact scale
+(`fixed.Fixed`), rounded once, in the device's mode, by the arithmetic of `backends/ipu/srs.py`.  Where floats
+enter, QuantizeLinear runs on the host and rounds half to even.  Nothing here was compared with silicon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from numerics.backends.ipu.devices import device as find_device
+from numerics.formats.errors import NumericsError
+from numerics.model.ipu.approximating import HARD
+from numerics.model.ipu.fixed import (
+    Array,
+    Fixed,
+    Geometry,
+    Rounded,
+    convolved,
+    exact_product,
+    requantized,
+    windows_of,
+)
+from numerics.model.ipu.network import attribute, named
+from numerics.model.ipu.running import Nodes
+
+Value = Any  # a Fixed, or an array
+
+
+@dataclass
+class Prediction:
+    """integers: what each QuantizeLinear gives, by the name of its output.  outputs: the model's.
+
+    rounded: how each of the integers came about, where it came from an accumulator.
+    """
+
+    integers: dict[str, Array] = field(default_factory=dict)
+    outputs: dict[str, Array] = field(default_factory=dict)
+    rounded: dict[str, Rounded] = field(default_factory=dict)
+
+
+class Reference:
+    """A quantized model, ready to be predicted for one device.
+
+    model: what `quantize_model` gave.  device: phx or hpt (ties toward +Inf), stx or krk (ties to even).
+
+    >>> import numerics as nx
+    >>> from numerics.backends.ipu.verify import known_inputs, network
+    >>> found = Reference(network(2), "phx").run({"x": known_inputs()})
+    >>> found.integers["second_value_q"].ravel()[:3].tolist()
+    [-128, -128, -128]
+    """
+
+    def __init__(self, model: ModelProto, device: str = "stx") -> None:
+        self.model, self.mode = model, find_device(device).mode
+        self.constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+        opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+        self._alone = Nodes(opset)
+        self.nodes = _in_order(model, {*self.constants, *(value.name for value in model.graph.input)})
+
+    def run(self, feeds: Mapping[str, Array], given: Mapping[str, Array] | None = None) -> Prediction:
+        """What the device is expected to make of an input.
+
+        feeds: input name -> array.  given: integers of QuantizeLinear nodes, by their output's name: what
+        follows is then predicted from these, layer by layer, and no difference travels on.  Raises
+        NumericsError, naming the node, for accumulators that leave int32.
+        """
+        found = Prediction()
+        known: dict[str, Value] = {**self.constants, **feeds}
+        for node in self.nodes:
+            try:
+                self._step(node, known, found)
+            except NumericsError as wrong:
+                raise NumericsError(f"{named(node)}: {wrong}") from wrong
+            if given is not None and node.output[0] in given:
+                known[node.output[0]] = given[node.output[0]]
+        found.outputs = {value.name: as_floats(known[value.name]) for value in self.model.graph.output}
+        return found
+
+    def _step(self, node: NodeProto, known: dict[str, Value], found: Prediction) -> None:
+        if node.op_type == "DequantizeLinear":
+            known[node.output[0]] = _dequantized(node, known)
+        elif node.op_type == "QuantizeLinear":
+            known[node.output[0]] = self._quantized(node, known, found)
+        else:
+            taken = [known[name] if name else None for name in node.input]
+            rule = RULES.get(node.op_type) if any(isinstance(x, Fixed) for x in taken) else None
+            made = None if rule is None else rule(self, node, taken)
+            if made is None:
+                self._in_float(node, known)
+            else:
+                known[node.output[0]] = made
+
+    def _quantized(self, node: NodeProto, known: dict[str, Value], found: Prediction) -> Array:
+        x, scale, zero = known[node.input[0]], known[node.input[1]], known[node.input[2]]
+        if isinstance(x, Fixed):
+            rounded = requantized(x, Fraction(float(scale)), self.mode, zero.dtype.itemsize * 8)
+            found.rounded[node.output[0]] = rounded
+            integers = rounded.integers.astype(zero.dtype)
+        else:
+            ends = np.iinfo(zero.dtype)
+            scaled = np.asarray(x, np.float32) / np.asarray(scale, np.float32)
+            integers = np.clip(np.rint(scaled), ends.min, ends.max).astype(zero.dtype)
+        found.integers[node.output[0]] = integers
+        return np.asarray(integers)
+
+    def _in_float(self, node: NodeProto, known: dict[str, Value]) -> None:
+        feeds = {name: as_floats(known[name]) for name in node.input if name}
+        known.update(self._alone.run(node, feeds))
+
+    def alone(self, node: NodeProto, integers: Array, others: Mapping[str, Array]) -> Array:
+        """The node itself on integers, as float64, which hold them: it moves or compares them only."""
+        made = self._alone.run(node, {node.input[0]: integers.astype(np.float64), **others})
+        return made[node.output[0]].astype(np.int64)
+
+
+def _in_order(model: ModelProto, known: set[str]) -> list[NodeProto]:
+    """The nodes, each after those whose results it takes: ONNX Runtime opens files in any order."""
+    waiting, found, ready = list(model.graph.node), [], set(known)
+    while waiting:
+        later = []
+        for node in waiting:
+            if all(not name or name in ready for name in node.input):
+                found.append(node)
+                ready.update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            raise NumericsError(f"{named(later[0])} takes what nothing makes: {', '.join(later[0].input)}")
+        waiting = later
+    return found
+
+
+def as_floats(x: Value) -> Array:
+    """Numbers as the float nodes of a model take them."""
+    return x.values.astype(np.float32) if isinstance(x, Fixed) else np.asarray(x)
+
+
+def _dequantized(node: NodeProto, known: Mapping[str, Value]) -> Fixed:
+    q, scale = known[node.input[0]], np.asarray(known[node.input[1]])
+    if scale.ndim == 0:
+        return Fixed(q.astype(np.int64), Fraction(float(scale)))
+    axis = attribute(node, "axis", 1)
+    shape = [-1 if k == axis % q.ndim else 1 for k in range(q.ndim)]
+    return Fixed(q.astype(np.int64), scale.astype(np.float64).reshape(shape))
+
+
+# ---- layers ---------------------------------------------------------------------------------------
+
+
+def _scale_of_products(x: Fixed, w: Fixed, axis: int, rank: int) -> Any:
+    """The scale of x * w, which is by channels where the weights' is."""
+    if isinstance(w.scale, Fraction):
+        return x.scale * w.scale
+    shape = [1] * rank
+    shape[axis] = -1
+    return float(x.scale) * w.scale.reshape(shape)
+
+
+def _with_bias(acc: Fixed, bias: Fixed | None, axis: int) -> Fixed:
+    """acc plus the bias, shifted into the accumulator's units; a finer one is kept exactly."""
+    if bias is None:
+        return acc
+    shape = [1] * acc.q.ndim
+    shape[axis] = -1
+    q, scale, reach = bias.q.reshape(shape), acc.scale, acc.reach
+    exact = isinstance(scale, Fraction) and isinstance(bias.scale, Fraction)
+    ratio = bias.scale / scale if exact else Fraction(1)
+    if abs(ratio - 1) < Fraction(1, 2**20):  # int32 at activation x weight, whose product was rounded once
+        return Fixed(acc.q + q, scale, reach + np.abs(q))
+    up, down = ratio.numerator, ratio.denominator
+    return Fixed(acc.q * down + q * up, scale / down, reach * down + np.abs(q) * up)
+
+
+def _sums(x: Fixed, w: Fixed, acc: Array, axis: int) -> Fixed:
+    """Sums of x * w, w with its outputs first."""
+    shape = [1] * acc.ndim
+    shape[axis] = -1
+    most = int(np.abs(x.q).max(initial=0))
+    reach = most * np.abs(w.q).reshape(len(w.q), -1).sum(axis=1)
+    return Fixed(acc, _scale_of_products(x, w, axis, acc.ndim), reach.reshape(shape))
+
+
+def geometry_of(node: NodeProto, x: Array, kernel: tuple[int, ...]) -> Geometry:
+    """Strides, dilations and pads of a node, auto_pad included."""
+    rank = len(kernel)
+    strides = tuple(attribute(node, "strides", [1] * rank))
+    dilations = tuple(attribute(node, "dilations", [1] * rank))
+    automatic = attribute(node, "auto_pad", "NOTSET")
+    pads = tuple(attribute(node, "pads", [0] * 2 * rank))
+    if automatic in ("SAME_UPPER", "SAME_LOWER"):
+        sizes = zip(x.shape[2:], kernel, strides, dilations, strict=True)
+        total = [max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in sizes]
+        less, more = [t // 2 for t in total], [t - t // 2 for t in total]
+        pads = tuple([*less, *more] if automatic == "SAME_UPPER" else [*more, *less])
+    return Geometry(strides, dilations, pads, attribute(node, "group", 1))
+
+
+def _conv(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    x, w, bias = (*taken, None)[:3]
+    if not isinstance(x, Fixed) or not isinstance(w, Fixed):
+        return None
+    acc = convolved(x.q, w.q, geometry_of(node, x.q, w.q.shape[2:]))
+    return _with_bias(_sums(x, w, acc, 1), bias, 1)
+
+
+def _gemm(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    x, w, bias = (*taken, None)[:3]
+    if not isinstance(x, Fixed) or not isinstance(w, Fixed):
+        return None
+    weights = w.q.T if attribute(node, "transB", 0) else w.q
+    if weights.ndim != 2:
+        return None
+    acc = exact_product(x.q, weights)
+    by_output = Fixed(weights.T, w.scale)
+    return _with_bias(_sums(x, by_output, acc, acc.ndim - 1), bias, acc.ndim - 1)
+
+
+# ---- sums and products ----------------------------------------------------------------------------
+
+
+def _both(taken: list[Value]) -> tuple[Fixed, Fixed] | None:
+    a, b = taken
+    return (a, b) if isinstance(a, Fixed) and isinstance(b, Fixed) else None
+
+
+def _sum(sign: int) -> Callable[[Reference, NodeProto, list[Value]], Fixed | None]:
+    def rule(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+        pair = _both(taken)
+        if pair is None:
+            return None
+        a, b = pair
+        if isinstance(a.scale, Fraction) and isinstance(b.scale, Fraction):
+            unit = min(a.scale, b.scale)
+            up, down = a.scale / unit, b.scale / unit
+            if up.denominator == down.denominator == 1:
+                return Fixed(a.q * up.numerator + sign * b.q * down.numerator, unit)
+        return Fixed(a.values + sign * b.values, Fraction(1))
+
+    return rule
+
+
+def _mul(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    pair = _both(taken)
+    if pair is not None:
+        a, b = pair
+        return Fixed(a.q * b.q, a.scale * b.scale)
+    x, factor = taken if isinstance(taken[0], Fixed) else reversed(taken)
+    if np.ndim(factor) or not isinstance(x.scale, Fraction):
+        return None
+    return Fixed(x.q, x.scale * _multiplier(float(factor)))
+
+
+def _multiplier(factor: float) -> Fraction:
+    """A constant of float32 as the fraction that it stands for: the device's multipliers are exact ones."""
+    return HARD if np.float32(factor) == np.float32(float(HARD)) else Fraction(factor)
+
+
+# ---- functions ------------------------------------------------------------------------------------
+
+
+def _relu(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed:
+    return Fixed(np.maximum(taken[0].q, 0), taken[0].scale, taken[0].reach)
+
+
+def _clip(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    x, low, high = (*taken, None, None)[:3]
+    if not isinstance(x.scale, Fraction):
+        return None
+    q = x.q
+    for bound, extreme in ((low, np.maximum), (high, np.minimum)):
+        if bound is None:
+            continue
+        units = Fraction(float(bound)) / x.scale
+        if units.denominator != 1:  # between two integers: the numbers themselves, in float64
+            return Fixed(np.clip(x.values, low, high), Fraction(1))
+        q = extreme(q, min(max(units.numerator, -(2**62)), 2**62))
+    return Fixed(q, x.scale, x.reach)
+
+
+def _leaky_relu(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    x, slope = taken[0], Fraction(attribute(node, "alpha", 0.01))
+    if not isinstance(x.scale, Fraction) or slope.denominator > 256:
+        return None
+    q = np.where(x.q < 0, x.q * slope.numerator, x.q * slope.denominator)
+    return Fixed(q, x.scale / slope.denominator, x.reach)
+
+
+def _hard_sigmoid(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    """clip(x + 3, 0, 6) / 6, in the units of x; the 2731/16384 comes with the multiplier after it."""
+    x = taken[0]
+    three = Fraction(3) / x.scale if isinstance(x.scale, Fraction) else Fraction(1, 2)
+    if three.denominator != 1:
+        return None
+    return Fixed(np.clip(x.q + three.numerator, 0, 2 * three.numerator), x.scale / 6)
+
+
+# ---- pools and what moves -------------------------------------------------------------------------
+
+
+def _average_pool(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    x, kernel = taken[0], tuple(attribute(node, "kernel_shape"))
+    if not isinstance(x.scale, Fraction) or attribute(node, "ceil_mode", 0):
+        return None
+    windows = windows_of(x.q, kernel, geometry_of(node, x.q, kernel))
+    axes = tuple(range(-len(kernel), 0))
+    return Fixed(windows.sum(axis=axes), x.scale / int(np.prod(kernel)))
+
+
+def _global_average_pool(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    x = taken[0]
+    if not isinstance(x.scale, Fraction):
+        return None
+    axes = tuple(range(2, x.q.ndim))
+    return Fixed(x.q.sum(axis=axes, keepdims=True), x.scale / int(np.prod(x.q.shape[2:])))
+
+
+def _concat(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    if not all(isinstance(x, Fixed) and isinstance(x.scale, Fraction) for x in taken):
+        return None
+    if len({x.scale for x in taken}) > 1:
+        return None
+    return Fixed(np.concatenate([x.q for x in taken], axis=attribute(node, "axis")), taken[0].scale)
+
+
+def _moved(reference: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    x = taken[0]
+    if not isinstance(x, Fixed) or not isinstance(x.scale, Fraction) or x.q.dtype.kind == "f":
+        return None
+    rest = zip(node.input[1:], taken[1:], strict=True)
+    others = {name: _as_double(other) for name, other in rest if name}
+    return x.moved(reference.alone(node, x.q, others))
+
+
+def _as_double(array: Array) -> Array:
+    """A value to pad with has the type of what it pads; shapes and axes are integers."""
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+RULES: Final[dict[str, Callable[[Reference, NodeProto, list[Value]], Fixed | None]]] = {
+    "Conv": _conv,
+    "Gemm": _gemm,
+    "MatMul": _gemm,
+    "Add": _sum(+1),
+    "Sub": _sum(-1),
+    "Mul": _mul,
+    "Relu": _relu,
+    "Clip": _clip,
+    "LeakyRelu": _leaky_relu,
+    "HardSigmoid": _hard_sigmoid,
+    "AveragePool": _average_pool,
+    "GlobalAveragePool": _global_average_pool,
+    "Concat": _concat,
+    **dict.fromkeys(
+        (
+            "MaxPool",
+            "GlobalMaxPool",
+            "Pad",
+            "Slice",
+            "Reshape",
+            "Flatten",
+            "Transpose",
+            "Squeeze",
+            "Unsqueeze",
+        ),
+        _moved,
+    ),
+}
+"""Operator -> what it makes of Fixed operands; None where it has none for these, and runs in float."""
+
+
+def shown(model: ModelProto) -> ModelProto:
+    """The model with the integers of every QuantizeLinear among its outputs."""
+    found = ModelProto()
+    found.CopyFrom(model)
+    names = [node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    found.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    return found

@@ -1,0 +1,193 @@
+"""Open an ONNX model to quantize it, and refuse by name what cannot be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from numerics.backends.paths import kind_of, path_of
+from numerics.formats.errors import NumericsError, said
+from numerics.model.ipu.network import Network, named
+
+OLDEST, NEWEST, ADVISED = 13, 21, 17
+"""Versions of the standard operators: per-channel QuantizeLinear came with 13; Ryzen AI 1.8 advises 17."""
+MOST_BYTES: Final = 2**31 - 1
+"""Of a model: protobuf writes no more, and ONNX Runtime takes a model in memory as protobuf."""
+NESTED = ("If", "Loop", "Scan", "SequenceMap")
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear")
+STANDARD = ("", "ai.onnx")
+
+
+def open_model(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Network:
+    """Returns a model as a Network of fixed shapes; the model that came stays as it is.
+
+    model: a ModelProto, its bytes, or the path of a file; data beside the file is read too.  shapes: input
+    name -> shape, for inputs whose sizes the model leaves open.  Raises NumericsError, naming the node or
+    tensor, for what is no valid model, for more than 2 GB, for versions of operators outside 13 .. 21, for
+    models that are quantized already, nested graphs, operators of other domains, open sizes, and NaN.
+    """
+    found = _read(model)
+    _check_opset(found)
+    _check_nodes(found)
+    _fix_shapes(found, shapes)
+    try:
+        onnx.checker.check_model(found, full_check=True)
+    except Exception as wrong:
+        raise NumericsError(f"this is no valid ONNX model: {_words(wrong)}") from wrong
+    network = Network(found)
+    _check_constants(network)
+    return network
+
+
+def _words(wrong: Exception) -> str:
+    return f"{' '.join(str(wrong).split()):.300}"
+
+
+def _read(model: Any) -> ModelProto:
+    if isinstance(model, ModelProto):
+        found = ModelProto()
+        found.CopyFrom(model)
+        _check_size(found, Path())
+        return found
+    if isinstance(model, bytes):
+        return _parsed(model, "the model")
+    path = path_of(model)
+    try:
+        what = kind_of(path.stat().st_mode)
+    except OSError as wrong:
+        what = f"not there ({wrong.strerror})"
+    if what is not None:
+        raise NumericsError(f"cannot open {path}: it is {what}; allowed: the file of an ONNX model")
+    if path.stat().st_size > MOST_BYTES:
+        raise NumericsError(f"{path} has {path.stat().st_size:,} bytes; a model has at most {MOST_BYTES:,}")
+    found = _parsed(path.read_bytes(), str(path))
+    _check_size(found, path.parent)
+    try:
+        onnx.load_external_data_for_model(found, str(path.parent))
+    except Exception as wrong:
+        raise NumericsError(f"{path}: its data beside the file cannot be read: {_words(wrong)}") from wrong
+    return found
+
+
+def _parsed(content: bytes, name: str) -> ModelProto:
+    found = ModelProto()
+    try:
+        found.ParseFromString(content)
+    except Exception as wrong:
+        raise NumericsError(f"{name} is no ONNX model: {_words(wrong)}") from wrong
+    if not found.graph.node or not found.opset_import:
+        raise NumericsError(f"{name} is no ONNX model: it has no nodes or names no operators' version")
+    return found
+
+
+def _check_size(model: ModelProto, folder: Path) -> None:
+    """Raises NumericsError where all tensors are more than a model in memory may have."""
+    sizes = {tensor.name: _bytes_of(tensor, folder) for tensor in model.graph.initializer}
+    if sum(sizes.values()) <= MOST_BYTES:
+        return
+    largest = max(sizes, key=sizes.__getitem__)
+    users = [named(node) for node in model.graph.node if largest in node.input]
+    raise NumericsError(
+        f"the tensors of this model have {sum(sizes.values()):,} bytes, the largest {largest!r} of "
+        f"{users[0] if users else 'no node'}; a model in memory has at most {MOST_BYTES:,}: split it "
+        "(onnx.utils.extract_model), or shrink its weights first"
+    )
+
+
+def _bytes_of(tensor: TensorProto, folder: Path) -> int:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return int(np.prod(tensor.dims, dtype=np.int64)) * 4  # about: no tensor of these is larger
+    facts = {each.key: each.value for each in tensor.external_data}
+    if "length" in facts:
+        return int(facts["length"])
+    file = folder / facts.get("location", "")
+    return os.path.getsize(file) if file.is_file() else 0
+
+
+def _check_opset(model: ModelProto) -> None:
+    version = next((each.version for each in model.opset_import if each.domain in STANDARD), 0)
+    if not OLDEST <= version <= NEWEST:
+        first = named(model.graph.node[0])
+        raise NumericsError(
+            f"the operators of this model are of opset {version}, {first} the first of them; allowed: "
+            f"{OLDEST} .. {NEWEST}, and Ryzen AI advises {ADVISED}: export it with that opset, or "
+            f"onnx.version_converter.convert_version(model, {ADVISED})"
+        )
+
+
+def _check_nodes(model: ModelProto) -> None:
+    for node in model.graph.node:
+        if node.op_type in NESTED:
+            raise NumericsError(
+                f"{named(node)} holds a graph of its own, which cannot be quantized: way out, simplify the "
+                "model for one case, or cut it there (onnx.utils.extract_model)"
+            )
+        if node.op_type in QUANTIZED:
+            raise NumericsError(f"{named(node)}: this model is quantized already; give the float one")
+        if node.domain not in STANDARD:
+            raise NumericsError(
+                f"{named(node)} is an operator of {node.domain!r}, of which nothing is known here; allowed: "
+                "ONNX's own"
+            )
+    if model.functions:
+        raise NumericsError(
+            f"function {model.functions[0].name!r}: inline it first, onnx.inliner.inline_local_functions"
+        )
+
+
+def _fix_shapes(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = {value.name: value for value in model.graph.input if value.name not in constants}
+    strange = sorted(set(shapes) - set(inputs))
+    if strange:
+        raise NumericsError(f"shapes= names {', '.join(strange)}; the inputs are {', '.join(inputs)}")
+    for name, value in inputs.items():
+        if name in shapes:
+            _set_shape(value, shapes[name])
+        _check_fixed(model, value)
+    if shapes:  # what was inferred for open sizes is not true any more
+        del model.graph.value_info[:]
+        for value in model.graph.output:
+            for size in value.type.tensor_type.shape.dim:
+                size.Clear()
+
+
+def _set_shape(value: ValueInfoProto, shape: tuple[int, ...]) -> None:
+    there = value.type.tensor_type.shape.dim
+    sizes = tuple(shape)
+    fits = len(sizes) == len(there) and all(
+        isinstance(size, int) and size > 0 and (not old.HasField("dim_value") or old.dim_value == size)
+        for size, old in zip(sizes, there, strict=False)
+    )
+    if not fits:
+        allowed = [old.dim_value if old.HasField("dim_value") else old.dim_param or "?" for old in there]
+        raise NumericsError(f"shape {said(shape)} does not fit input {value.name!r}, which has {allowed}")
+    for size, old in zip(sizes, there, strict=True):
+        old.dim_value = size
+
+
+def _check_fixed(model: ModelProto, value: ValueInfoProto) -> None:
+    tensor = value.type.tensor_type
+    sizes = [old.dim_value if old.HasField("dim_value") else old.dim_param or "?" for old in tensor.shape.dim]
+    if tensor.HasField("shape") and all(isinstance(size, int) and size > 0 for size in sizes):
+        return
+    users = [named(node) for node in model.graph.node if value.name in node.input]
+    raise NumericsError(
+        f"input {value.name!r} of {users[0] if users else 'no node'} has the dynamic shape {sizes}; the "
+        f"device's compiler takes fixed ones: give shapes={{{value.name!r}: (...)}}, on the command line "
+        f"--shape {value.name}=1,..."
+    )
+
+
+def _check_constants(network: Network) -> None:
+    for name, array in network.constants.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            users = network.consumers(name)
+            if any(node.op_type in ("Conv", "Gemm", "MatMul", "BatchNormalization") for node in users):
+                raise NumericsError(f"{name!r} of {named(users[0])} has NaN or Inf: no scale holds them")

@@ -1,0 +1,151 @@
+"""quantize_model: a float ONNX model to one whose nodes the device takes, and a report of what was done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnx import ModelProto
+
+from numerics.backends.ipu.devices import device as find_device
+from numerics.files.replacement import replace_file
+from numerics.model.ipu import approximating, choosing, folding, writing
+from numerics.model.ipu import scales as scaling
+from numerics.model.ipu.calibrating import Progress, calibrate, feeds_from
+from numerics.model.ipu.configs import Config, check_device, config_of, remark
+from numerics.model.ipu.loading import ADVISED, open_model
+from numerics.model.ipu.network import Network
+from numerics.model.ipu.operators import is_layer
+from numerics.model.ipu.report import Report
+
+LISTED = "Ryzen AI lists it for"
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A model, and what was done to it.
+
+    model: what ONNX Runtime and the VitisAI provider open.  report: a row for everything that was done.
+    prepared: the float model after folding and approximating, whose tensors have the names of the model's.
+    scales: of the computed tensors, by name; empty for bf16.
+    """
+
+    model: ModelProto
+    report: Report
+    prepared: ModelProto
+    scales: dict[str, float]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model: whole, or not at all."""
+        replace_file(path, self.model.SerializeToString())
+
+
+def quantize_model(
+    model: Any, data: Any = None, config: Config | str = "xint8", device: str = "stx",
+    progress: Progress | None = None,
+) -> Quantized:  # fmt: skip
+    """Quantizes an ONNX model for AMD's Ryzen AI NPU; returns the new model with a report, as `Quantized`.
+
+    model: a ModelProto, its bytes, or the path of a file, in float32, of opset 13 to 21; it stays as it is.
+    data: what it is calibrated on: the path of an .npz file or a mapping, input name -> array whose first
+        axis holds the items; or an iterable of batches.  Not for bf16, which needs none.
+    config: xint8 (the default: int8, scales of powers of two), a8w8 (int8, float scales), a16w8 (activations
+        of int16), bf16 (bfloat16 as casts); or a Config, for another observer, bias or nodes to keep.
+    device: phx, hpt, stx (the default) or krk.  progress: called with a step, done and total.
+
+    Nothing is silent: `report` lists each node that was folded, approximated, moved or left in float.
+    Raises NumericsError, naming the node, for what cannot be quantized (docs/ipu.md lists it).
+
+    >>> import numpy as np, onnx, numerics as nx
+    >>> w, x = np.float32([[[[0.5]]]]), np.linspace(-1, 1, 16, dtype=np.float32).reshape(4, 1, 2, 2)
+    >>> node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], name="conv")
+    >>> ends = [onnx.helper.make_tensor_value_info(name, 1, [1, 1, 2, 2]) for name in "xy"]
+    >>> weights = [onnx.numpy_helper.from_array(w, "w")]
+    >>> graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], weights)
+    >>> model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    >>> found = nx.ipu.quantize_model(model, {"x": x})
+    >>> [node.op_type for node in found.model.graph.node][-3:], found.scales
+    (['Conv', 'QuantizeLinear', 'DequantizeLinear'], {'x': 0.0078125, 'y': 0.00390625})
+    """
+    return quantized(open_for(model, config), data, device, progress=progress)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that was opened for a configuration.
+
+    tensors, weights: scales that are known already, by the names of tensors and constants.
+    """
+
+    network: Network
+    config: Config
+    tensors: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_for(model: Any, config: Config | str) -> Opened:
+    """Opens a model; raises NumericsError as `quantize_model`."""
+    found = config_of(config)
+    return Opened(open_model(model, found.shapes), found)
+
+
+def quantized(source: Opened, data: Any, device: str, progress: Progress | None = None) -> Quantized:
+    """All passes on an opened model; what its scales are known for is not calibrated."""
+    network, config, profile = source.network, source.config, find_device(device)
+    check_device(config, profile)
+    report = Report(config.name, profile.name)
+    _first_rows(network, config, report, remark(config, profile))
+    folding.fold(network, report)
+    if config.pof2:
+        approximating.approximate(network, report)
+    chosen = choosing.choose(network, config, report)
+    prepared = network.model()
+    writer = writing.Writer(network, chosen, config, report)
+    if config.floats:
+        for group in chosen.groups:
+            report.add(group.name, group.operator, "quantize", "bfloat16, by casts", f"{LISTED} bf16")
+        return Quantized(writing.write_casts(writer), report, prepared, {})
+    scales = _scales(source, chosen, _calibrated(source, chosen, data, progress), report)
+    return Quantized(writing.write_integers(writer, scales), report, prepared, dict(scales.tensors))
+
+
+def _calibrated(
+    source: Opened, chosen: choosing.Chosen, data: Any, progress: Progress | None
+) -> dict[str, float]:
+    """The scales of the chosen tensors: those that are known, and the others from the data."""
+    unknown = [name for name in chosen.tensors if name not in source.tensors]
+    known = {name: source.tensors[name] for name in chosen.tensors if name in source.tensors}
+    if not unknown:
+        return known
+    feeds = feeds_from(data, source.network)
+    found = {**known, **calibrate(source.network, unknown, feeds, source.config, progress)}
+    return {name: found[name] for name in chosen.tensors}
+
+
+def _scales(
+    source: Opened, chosen: choosing.Chosen, found: dict[str, float], report: Report
+) -> scaling.Scales:
+    network, config, scales = source.network, source.config, scaling.Scales(found)
+    for group in chosen.groups:
+        for node in group.nodes:
+            if node.op_type == "Gemm":
+                folding.plain_gemm(network, node)
+    scaling.find_constants(network, chosen, config, scales)
+    scales.constants |= {name: source.weights[name] for name in scales.constants if name in source.weights}
+    scaling.share(network, chosen, scales, report)
+    if config.pof2:
+        scaling.limit(network, chosen, scales, report)
+    for group in chosen.groups:
+        weights = f", weights {config.weights}" if is_layer(group.first) else ""
+        what = f"{config.activations}{weights}, result {scales.tensors[group.output]:.6g}"
+        report.add(group.name, group.operator, "quantize", what, f"{LISTED} {config.name}")
+    return scales
+
+
+def _first_rows(network: Network, config: Config, report: Report, remarked: str | None) -> None:
+    if network.opset != ADVISED:
+        report.add("-", "-", "load", f"opset {network.opset} is kept", f"Ryzen AI advises {ADVISED}")
+    if remarked is not None:
+        report.add("-", "-", "load", f"{config.name} on {report.device}", remarked)

@@ -1,0 +1,204 @@
+"""Scales as the device takes them: shared where numbers only move, and within the limits of its shifts.
+
+Two passes, both on tables of scales that calibration found: `share` and `limit`.  A scale of a power of two
+has a position p, 2**-p, and what a limit moves is a position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import NodeProto
+
+from numerics.backends.ipu import limits
+from numerics.formats.errors import NumericsError
+from numerics.model.ipu.calibrating import scales_of
+from numerics.model.ipu.choosing import Chosen, Group
+from numerics.model.ipu.configs import Config
+from numerics.model.ipu.network import Array, Network, attribute, named
+from numerics.model.ipu.operators import OPERATORS, values_of
+from numerics.model.ipu.report import Report
+
+ROUNDS = 100  # of repairs: a limit that is met may break another
+
+
+@dataclass
+class Scales:
+    """tensors: of computed tensors.  constants: of weights and other constants, rank 0 or 1, by name.
+    biases: of a group's bias where it has a position of its own, by the name of the layer's output.
+    """
+
+    tensors: dict[str, float]
+    constants: dict[str, Array] = field(default_factory=dict)
+    biases: dict[str, float] = field(default_factory=dict)
+
+
+def position(scale: float) -> int:
+    """The p of a scale 2**-p; raises NumericsError for a scale that is no power of two.
+
+    >>> position(0.25), position(8.0)
+    (2, -3)
+    """
+    mantissa, exponent = math.frexp(scale)
+    if mantissa != 0.5:
+        raise NumericsError(f"the scale {scale!r} is no power of two")
+    return 1 - exponent
+
+
+def find_constants(network: Network, chosen: Chosen, config: Config, scales: Scales) -> None:
+    """Finds the scales of weights, of other constants, and of biases with a position of their own."""
+    for group in chosen.groups:
+        for node in group.nodes:
+            kind = OPERATORS[node.op_type].kind
+            if kind == "layer":
+                axis = channels_axis(node) if config.per_channel else None
+                scales.constants[node.input[1]] = scales_of(network.constants[node.input[1]], config, axis)
+                bias = network.constant(node, 2)
+                if bias is not None and config.bias == "int8":
+                    scales.biases[node.output[0]] = float(scales_of(bias, config))
+        if OPERATORS[group.first.op_type].kind in ("sum", "product"):
+            for name in group.first.input:
+                if name in network.constants:
+                    scales.constants[name] = scales_of(network.constants[name], config)
+
+
+def channels_axis(node: NodeProto) -> int:
+    """The axis of a layer's weights that counts its outputs."""
+    if node.op_type == "Gemm":
+        return 0 if attribute(node, "transB", 0) else 1
+    return 1 if node.op_type == "MatMul" else 0
+
+
+# ---- sharing --------------------------------------------------------------------------------------
+
+
+def share(network: Network, chosen: Chosen, scales: Scales, report: Report) -> None:
+    """Gives what concat, pools, pads, slices and reshapes take and make one scale: the largest of them."""
+    changed = True
+    while changed:
+        changed = False
+        for group in chosen.groups:
+            changed |= _shared(network, group, scales, report)
+
+
+def _shared(network: Network, group: Group, scales: Scales, report: Report) -> bool:
+    if OPERATORS[group.first.op_type].kind != "same":
+        return False
+    names = [*values_of(network, group.first), group.output]
+    found = [scales.tensors[name] for name in names]
+    if len(set(found)) == 1:
+        return False
+    largest = max(found)
+    for name, scale in zip(names, found, strict=True):
+        if scale != largest:
+            scales.tensors[name] = largest
+            report.add(
+                group.name,
+                group.operator,
+                "share",
+                f"scale of {name} {scale:.6g} became {largest:.6g}",
+                "its inputs and its result share one scale",
+            )
+    return True
+
+
+# ---- limits ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a position is kept: in a table of Scales, under a name."""
+
+    table: str
+    name: str
+
+
+def limit(network: Network, chosen: Chosen, scales: Scales, report: Report) -> None:
+    """Moves positions until every shift is within the device's limits.
+
+    Raises NumericsError, naming the node, where the limits contradict each other.
+    """
+    last = None
+    for _ in range(ROUNDS):
+        last = None
+        for group in chosen.groups:
+            if _repaired(network, group, scales, report):
+                last = group
+        if last is None:
+            return
+    assert last is not None
+    raise NumericsError(
+        f"{named(last.first)}: no positions meet its limits and those of its neighbours; keep it in float: "
+        f"config.replace(keep=({last.name!r},))"
+    )
+
+
+def _repaired(network: Network, group: Group, scales: Scales, report: Report) -> bool:
+    """Applies what `limits.check` finds; was there anything?"""
+    operation, places = operation_of(network, group, scales)
+    if operation is None:
+        return False
+    positions = {name: position(_scale(scales, place)) for name, place in places.items()}
+    findings = limits.check(operation, **positions)
+    for finding in findings:
+        place, before = places[finding.position], positions[finding.position]
+        _put(scales, place, 2.0**-finding.to)
+        positions[finding.position] = finding.to
+        what = f"{finding.position} of {place.name} {before} became {finding.to}"
+        why = f"{finding.shift} was {finding.value}, allowed {_allowed(finding)}"
+        report.add(group.name, group.operator, "limit", what, why)
+    return bool(findings)
+
+
+def _allowed(finding: limits.Finding) -> str:
+    return f"at least {finding.low}" if finding.high is None else f"{finding.low} .. {finding.high}"
+
+
+def _scale(scales: Scales, place: Place) -> float:
+    return float(getattr(scales, place.table)[place.name])
+
+
+def _put(scales: Scales, place: Place, scale: float) -> None:
+    table = getattr(scales, place.table)
+    table[place.name] = np.float32(scale) if place.table == "constants" else scale
+
+
+def operation_of(network: Network, group: Group, scales: Scales) -> tuple[str | None, dict[str, Place]]:
+    """The group as `limits` names it, and where its positions are kept; None where nothing is limited."""
+    first = group.first
+    operation = OPERATORS[first.op_type].limit
+    if operation in ("conv", "gemm") and any(node.op_type == "LeakyRelu" for node in group.rest):
+        operation = f"{operation}_leaky_relu"
+    if operation == "mul" and _is_swish(network, first):
+        operation = "swish"
+    if operation is None:
+        return None, {}
+    places = dict(_inputs(network, first, scales))
+    if OPERATORS[first.op_type].kind == "layer":
+        places["wpos"] = Place("constants", first.input[1])
+        if first.output[0] in scales.biases:
+            places["bpos"] = Place("biases", first.output[0])
+    return operation, {**places, "opos": Place("tensors", group.output)}
+
+
+def _inputs(network: Network, node: NodeProto, scales: Scales) -> Iterator[tuple[str, Place]]:
+    kind = OPERATORS[node.op_type].kind
+    both = list(node.input) if kind in ("sum", "product") else values_of(network, node)
+    names = [f"ipos{k}" for k in range(len(both))] if len(both) > 1 else ["ipos"]
+    for name, tensor in zip(names, both, strict=True):
+        yield name, Place("constants" if tensor in network.constants else "tensors", tensor)
+
+
+def _is_swish(network: Network, node: NodeProto) -> bool:
+    """Is it x * HardSigmoid(x), the gate rounded between them?"""
+    a, b = node.input
+    for gate, x in ((a, b), (b, a)):
+        made = network.producer(gate)
+        if made is not None and made.op_type == "Mul":
+            made = network.producer(made.input[0])
+        if made is not None and made.op_type == "HardSigmoid" and made.input[0] == x:
+            return True
+    return False

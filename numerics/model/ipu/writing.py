@@ -1,0 +1,241 @@
+"""The quantized model as ONNX: pairs of nodes around what is integer, or casts to bfloat16.
+
+Opset and operators stay the model's.  int16 came to the standard operators with opset 21; before it they are
+ONNX Runtime's own, of domain com.microsoft.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from numerics.model.ipu.choosing import Chosen, Group
+from numerics.model.ipu.configs import Config
+from numerics.model.ipu.network import Array, Network
+from numerics.model.ipu.operators import OPERATORS
+from numerics.model.ipu.report import Report
+from numerics.model.ipu.scales import Scales, channels_axis
+from numerics.quantization import quantize
+from numerics.tensor.scheme import Scheme
+
+MICROSOFT: Final = "com.microsoft"
+INT32 = 2**31 - 1
+
+
+@dataclass
+class Writer:
+    """What is known while a model is written."""
+
+    network: Network
+    chosen: Chosen
+    config: Config
+    report: Report
+
+    def pair(self, x: str, y: str, scale: str, dtype: str) -> list[NodeProto]:
+        """x rounded to integers and back, as y."""
+        zero = self.constant(f"zero_{dtype}", np.zeros((), dtype))
+        domain = {"domain": MICROSOFT} if dtype == "int16" and self.network.opset < 21 else {}
+        integers = self.network.new_name(f"{x}_quantized")
+        return [
+            helper.make_node("QuantizeLinear", [x, scale, zero], [integers], f"{integers}_node", **domain),
+            helper.make_node("DequantizeLinear", [integers, scale, zero], [y], f"{y}_node", **domain),
+        ]
+
+    def constant(self, name: str, array: Array) -> str:
+        """A constant of exactly that name; the same one when it is asked for again."""
+        self.network.constants[name] = array
+        return name
+
+
+# ---- integers -------------------------------------------------------------------------------------
+
+
+def write_integers(writer: Writer, scales: Scales) -> ModelProto:
+    """The model with a pair of nodes at every tensor that has a scale, and integer constants."""
+    network = writer.network
+    for group in writer.chosen.groups:
+        _constants_of(writer, group, scales)
+    for name in writer.chosen.tensors:
+        scale = writer.constant(f"{name}_scale", np.array(scales.tensors[name], np.float32))
+        _put_pair(writer, name, scale)
+    network.drop_unused()
+    return _finished(writer)
+
+
+def _put_pair(writer: Writer, name: str, scale: str) -> None:
+    """A tensor passes through integers on its way to all who take it."""
+    network, dtype = writer.network, writer.config.activations
+    producer = network.producer(name)
+    if name in network.outputs and producer is not None:  # the name stays at the end of the way
+        before = network.new_name(f"{name}_float")
+        producer.output[list(producer.output).index(name)] = before
+        after = name
+        network.redirect(name, name)
+        nodes = writer.pair(before, after, scale, dtype)
+    else:
+        after = network.new_name(f"{name}_dequantized")
+        network.redirect(name, after)
+        nodes = writer.pair(name, after, scale, dtype)
+    at = 0 if producer is None else 1 + next(k for k, each in enumerate(network.nodes) if each is producer)
+    network.nodes[at:at] = nodes
+
+
+def _constants_of(writer: Writer, group: Group, scales: Scales) -> None:
+    for node in group.nodes:
+        kind = OPERATORS[node.op_type].kind
+        if kind == "layer":
+            x = scales.tensors[node.input[0]]
+            weight = scales.constants[node.input[1]]
+            _put_bias(writer, node, scales, np.float64(x) * weight.astype(np.float64))
+            _put_constant(writer, node, 1, weight, channels_axis(node))
+        elif kind in ("sum", "product") and node is group.first:
+            for place, name in enumerate(node.input):
+                if name in scales.constants:
+                    _put_constant(writer, node, place, scales.constants[name], 0)
+
+
+def _put_constant(writer: Writer, node: NodeProto, place: int, scale: Array, axis: int) -> None:
+    """A constant as int8 with its scale, once for each node that takes it.
+
+    ONNX Runtime 1.32 does not open a model in its exact mode where two products share their integers.
+    """
+    network, name = writer.network, node.input[place]
+    integers = network.new_name(f"{name}_quantized")
+    floats, named_scale, zero = (f"{integers}_{part}" for part in ("dequantized", "scale", "zero"))
+    writer.constant(integers, integers_of(network.constants[name], scale, axis))
+    writer.constant(named_scale, scale.astype(np.float32))
+    writer.constant(zero, np.zeros(scale.shape, np.int8))
+    network.nodes.insert(0, _dequantizing([integers, named_scale, zero], floats, scale, axis))
+    node.input[place] = floats
+
+
+def _dequantizing(inputs: list[str], y: str, scale: Array, axis: int) -> NodeProto:
+    """The node that makes floats of a constant: by an axis where there are several scales."""
+    node = helper.make_node("DequantizeLinear", inputs, [y], f"{y}_node")
+    if scale.ndim:
+        node.attribute.append(helper.make_attribute("axis", axis))
+    return node
+
+
+def integers_of(x: Array, scale: Array, axis: int = 0) -> Array:
+    """x / scale to int8, half to even, saturated: `nx.quantize` with that scale, one an index of the axis.
+
+    >>> integers_of(np.float32([0.3, 0.25, -9.0]), np.float32(0.125)).tolist()
+    [2, 2, -72]
+    """
+    x, scale = np.ascontiguousarray(x, np.float32), np.asarray(scale, np.float32)
+    scheme = Scheme.parse(f"per_channel({axis})" if scale.ndim else "per_tensor()")
+    q = quantize(x.reshape(x.shape or (1,)), "int8", scheme=scheme, scale=scale)
+    return np.ascontiguousarray(q.codes).view(np.int8).reshape(x.shape)
+
+
+def _put_bias(writer: Writer, node: NodeProto, scales: Scales, product: Array) -> None:
+    """The bias as int32 at the scale of the products, or as int8 at its own."""
+    network, bias = writer.network, writer.network.constant(node, 2)
+    if bias is None:
+        return
+    own = scales.biases.get(node.output[0])
+    name = network.new_name(f"{node.output[0]}_bias_quantized")
+    if own is None:
+        scale = np.asarray(product, np.float32)
+        codes = np.rint(bias.astype(np.float64) / scale)
+        integers = np.clip(codes, -INT32 - 1, INT32).astype(np.int32)
+        _say_clipped(writer, node, int((np.abs(codes) > INT32).sum()))
+    else:
+        scale = np.asarray(own, np.float32)
+        integers = integers_of(bias, scale)
+    writer.constant(name, integers)
+    parameters = [name, writer.constant(f"{name}_scale", scale)]
+    parameters.append(writer.constant(f"{name}_zero", np.zeros(scale.shape, integers.dtype)))
+    after = f"{name}_dequantized"
+    network.nodes.insert(0, _dequantizing(parameters, after, scale, 0))
+    node.input[2] = after
+    what = f"{integers.dtype}, " + (
+        "at activation x weight" if own is None else f"at its own 2**-p, {own:.6g}"
+    )
+    writer.report.about(node, "bias", what,
+                      "it is added to the accumulator")  # fmt: skip
+
+
+def _say_clipped(writer: Writer, node: NodeProto, count: int) -> None:
+    if count:
+        writer.report.about(node, "bias", f"{count} values clipped to int32",
+                          "the scale of activation x weight is too fine for them")  # fmt: skip
+
+
+# ---- bfloat16 -------------------------------------------------------------------------------------
+
+
+def write_casts(writer: Writer) -> ModelProto:
+    """The model with a pair of casts at every tensor that is chosen, and weights in bfloat16."""
+    network = writer.network
+    for name in writer.chosen.tensors:
+        producer = network.producer(name)
+        before, after = name, network.new_name(f"{name}_rounded")
+        if name in network.outputs and producer is not None:
+            before, after = network.new_name(f"{name}_float"), name
+            producer.output[list(producer.output).index(name)] = before
+        else:
+            network.redirect(name, after)
+        at = 0 if producer is None else 1 + next(k for k, e in enumerate(network.nodes) if e is producer)
+        network.nodes[at:at] = _casts(network, before, after)
+    for group in writer.chosen.groups:
+        for node in group.nodes:
+            _cast_constants(network, node)
+    return _finished(writer)
+
+
+def _casts(network: Network, x: str, y: str) -> list[NodeProto]:
+    narrow = network.new_name(f"{x}_bfloat16")
+    return [
+        helper.make_node("Cast", [x], [narrow], f"{narrow}_node", to=TensorProto.BFLOAT16),
+        helper.make_node("Cast", [narrow], [y], f"{y}_node", to=TensorProto.FLOAT),
+    ]
+
+
+def _cast_constants(network: Network, node: NodeProto) -> None:
+    if OPERATORS[node.op_type].kind not in ("layer", "sum", "product"):
+        return
+    for place, name in enumerate(node.input):
+        array = network.constants.get(name)
+        if array is None or array.dtype != np.float32:
+            continue
+        narrow, wide = f"{name}_bfloat16", f"{name}_rounded"
+        if not any(wide in each.output for each in network.nodes):
+            network.constants[narrow] = array.astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
+            cast = helper.make_node("Cast", [narrow], [wide], f"{wide}_node", to=TensorProto.FLOAT)
+            network.nodes.insert(0, cast)
+        node.input[place] = wide
+
+
+# ---- both -----------------------------------------------------------------------------------------
+
+
+def _finished(writer: Writer) -> ModelProto:
+    """The model as a file holds it: checked, with the report's first facts beside it."""
+    network = writer.network
+    network.drop_unused()
+    made = network.model()
+    for value in made.graph.output:
+        tensor = value.type.tensor_type
+        del tensor.shape.dim[:]
+        for known in network.shapes[value.name]:
+            tensor.shape.dim.add(dim_value=int(known))
+    if any(node.domain == MICROSOFT for node in made.graph.node):
+        made.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+    made.producer_name = "numerics"
+    helper.set_model_props(
+        made, {"numerics.config": writer.config.name, "numerics.device": writer.report.device}
+    )
+    onnx.checker.check_model(made)
+    return made
+
+
+def constant_of(model: ModelProto, name: str) -> Array:
+    """A constant of a finished model by its name."""
+    found = next(each for each in model.graph.initializer if each.name == name)
+    return np.asarray(numpy_helper.to_array(found))

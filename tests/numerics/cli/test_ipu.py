@@ -1,0 +1,84 @@
+"""`numerics ipu quantize` from a file to a file."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("click")
+
+import onnx
+from click.testing import CliRunner
+
+from numerics.cli import commands
+from tests.helpers.onnx_models import items, model, node, residual
+
+
+@pytest.fixture
+def folder(tmp_path):
+    onnx.save(residual(), tmp_path / "in.onnx")
+    np.savez(tmp_path / "data.npz", **items())
+    return tmp_path
+
+
+def asked(folder, *words):
+    return CliRunner().invoke(
+        commands, ["ipu", "quantize", f"{folder}/in.onnx", f"{folder}/out.onnx", *words]
+    )
+
+
+def test_a_model_is_quantized_with_a_table(folder):
+    found = asked(folder, "--data", f"{folder}/data.npz")
+    assert found.exit_code == 0, found.output
+    assert found.output.splitlines()[0].split() == ["node", "operator", "step", "what", "why"]
+    assert found.output.splitlines()[-1].endswith("xint8 for stx")
+    assert onnx.load(folder / "out.onnx").metadata_props[0].value == "xint8"
+
+
+def test_options_reach_the_configuration(folder):
+    words = [
+        "--data",
+        f"{folder}/data.npz",
+        "--observer",
+        "min_max",
+        "--bias",
+        "int8",
+        "--keep",
+        "y",
+        "--json",
+    ]
+    found = asked(folder, *words, "--device", "phx")
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.output)
+    assert (told["config"], told["device"]) == ("xint8", "phx")
+    assert [row["why"] for row in told["rows"] if row["step"] == "keep"] == ["keep= names it"]
+    assert {row["what"].split(",")[0] for row in told["rows"] if row["step"] == "bias"} == {"int8"}
+
+
+def test_an_open_shape_is_given_by_its_name(folder):
+    found = model(
+        [node("Conv", "x w", "y")], {"x": ("n", 3, 6, 6)}, {"y": None}, {"w": np.ones((1, 3, 1, 1), "f")}
+    )
+    onnx.save(found, folder / "in.onnx")
+    assert "--shape x=1,..." in str(asked(folder, "--data", f"{folder}/data.npz").exception)
+    wrong = asked(folder, "--data", f"{folder}/data.npz", "--shape", "x=a")
+    assert "allowed: NAME=1,3,224,224" in str(wrong.exception)
+    assert asked(folder, "--data", f"{folder}/data.npz", "--shape", "x=4,3,6,6").exit_code == 0
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_what_goes_wrong_leaves_nothing_half_written(folder, interrupted, monkeypatch):
+    from numerics.model.ipu import calibrating
+
+    if interrupted:
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(calibrating.Observer, "observe", stop)
+    found = asked(folder, *(["--data", f"{folder}/data.npz"] if interrupted else []))
+    assert found.exit_code != 0
+    assert sorted(p.name for p in folder.iterdir()) == ["data.npz", "in.onnx"]

@@ -1,0 +1,105 @@
+"""Which nodes become integer, and the reason of each that does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from numerics.formats import NumericsError
+from numerics.model.ipu.choosing import choose
+from numerics.model.ipu.configs import CONFIGS
+from numerics.model.ipu.network import Network
+from numerics.model.ipu.report import Report
+from tests.helpers.onnx_models import model, node, numbers
+
+X = (1, 2, 4, 4)
+W = numbers(2, 2, 1, 1)
+CONV = node("Conv", "x w", "c")
+
+
+def chosen(nodes, constants=None, config="xint8", shape=None, **changed):
+    network, report = Network(model(nodes, {"x": X}, {"y": shape}, constants)), Report(config, "stx")
+    found = choose(network, CONFIGS[config].replace(**changed), report)
+    return [group.operator for group in found.groups], found.tensors, report.rows
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "why"),
+    [
+        ([CONV, node("Softmax", "c", "y")], {"w": W}, "no integer arithmetic of the device is written down"),
+        ([CONV, node("MatMul", "c c", "y")], {"w": W}, "a product of two computed tensors has no weights"),
+        ([CONV, node("HardSigmoid", "c", "y")], {"w": W}, "HardSigmoid has the slope 1/6"),
+        (
+            [CONV, node("Pad", "c p v", "y")],
+            {"w": W, "p": np.zeros(8, np.int64), "v": np.float32(1)},
+            "pads with zeros",
+        ),
+        (
+            [CONV, node("Pad", "c p", "y", mode="edge")],
+            {"w": W, "p": np.zeros(8, np.int64)},
+            "pads with zeros",
+        ),
+        (
+            [CONV, node("AveragePool", "c", "y", kernel_shape=[3, 3], pads=[1] * 4)],
+            {"w": W},
+            "no one multiplier",
+        ),
+        (
+            [CONV, node("Concat", "c w", "y", axis=2)],
+            {"w": numbers(1, 2, 4, 4)[:, :, :1, :1].repeat(2, 0)},
+            "a constant is part of it",
+        ),
+        (
+            [node("Softmax", "x", "s"), node("Flatten", "s", "f"), node("Gemm", "f v", "y")],
+            {"v": numbers(32, 2)},
+            "it moves numbers, and nothing before it is quantized",
+        ),
+        (
+            [CONV, node("Flatten", "c", "f"), node("Gemm", "f v", "y", transA=1)],
+            {"w": W, "v": numbers(1, 2)},
+            "transA",
+        ),
+        ([CONV, node("ReduceMean", "c", "y")], {"w": W}, "no integer arithmetic"),
+    ],
+)
+def test_what_stays_in_float_is_listed_with_its_reason(nodes, constants, why):
+    if "Concat" in nodes[-1].op_type:
+        constants = {"w": numbers(2, 2, 1, 1)}
+        nodes = [CONV, node("Concat", "c k", "y", axis=1)]
+        constants["k"] = numbers(1, 1, 4, 4)
+    _, _, rows = chosen(nodes, constants)
+    kept = [row for row in rows if row.step == "keep"]
+    assert why in kept[-1].why
+
+
+def test_what_the_user_keeps_is_listed():
+    nodes = [CONV, node("Relu", "c", "y")]
+    ops, tensors, rows = chosen(nodes, {"w": W}, keep=("y",))
+    assert (ops, tensors, rows[0].why) == (["Conv"], ["x", "c"], "keep= names it")
+    assert chosen(nodes, {"w": W}, keep=("Relu",))[0] == ["Conv"]
+
+
+def test_a_function_on_an_accumulator_is_not_rounded_before():
+    for op in ("Relu", "LeakyRelu"):
+        assert chosen([CONV, node(op, "c", "y")], {"w": W})[:2] == ([f"Conv+{op}"], ["x", "y"])
+    both = [CONV, node("Relu", "c", "r"), node("Add", "c r", "y")]
+    assert chosen(both, {"w": W})[:2] == (["Conv", "Relu", "Add"], ["x", "c", "r", "y"])
+
+
+def test_the_configurations_differ_where_the_table_of_operators_does():
+    nodes = [CONV, node("Relu", "c", "y")]
+    for config in ("xint8", "a8w8", "a16w8"):
+        assert chosen(nodes, {"w": W}, config)[0] == ["Conv+Relu"]
+    ops, _, rows = chosen(nodes, {"w": W}, "bf16")
+    assert (ops, rows[0].why) == (["Conv"], "Ryzen AI does not list Relu for bf16")
+    hard = [CONV, node("HardSigmoid", "c", "y", alpha=1 / 6, beta=0.5)]
+    assert chosen(hard, {"w": W}, "xint8")[0] == ["Conv", "HardSigmoid"]
+    assert chosen(hard, {"w": W}, "a16w8")[2][0].why == "Ryzen AI does not list HardSigmoid for a16w8"
+
+
+def test_a_model_of_which_nothing_can_be_quantized_is_refused_with_the_reasons():
+    with pytest.raises(NumericsError, match=r"nothing in this model.*to xint8: Softmax 'y': no integer"):
+        chosen([node("Softmax", "x", "y")])

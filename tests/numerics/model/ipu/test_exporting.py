@@ -1,0 +1,152 @@
+"""A wrapped torch model as an ONNX file: its scales are the wrapped ones, the passes those of any model."""
+
+from __future__ import annotations
+
+import copy
+import os
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+pytest.importorskip("torch")
+
+import torch
+
+import numerics as nx
+from numerics.formats import NumericsError
+from numerics.model.ipu.writing import constant_of
+
+LONG = os.environ.get("NUMERICS_TEST_LONG") == "1"  # torch.onnx.export takes seconds each time
+long = pytest.mark.skipif(not LONG, reason="make verify")
+POF2 = nx.QuantSpec("int8", scale_type="pof2")
+CHANNELS = nx.QuantSpec("int8", scheme="per_channel(0)")
+X = torch.from_numpy(np.random.default_rng(0).standard_normal((8, 2, 6, 6)).astype(np.float32))
+
+
+def float_model():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(16, 5),
+    ).eval()
+
+
+def wrapped(weights=POF2, activations=POF2, model=None, **options):
+    observer = {} if activations == "bfloat16" else {"observer": "min_max"}
+    m = nx.wrap(model or float_model(), weights, activations=activations, device="IPU", example=X[:2],
+                **observer, **options)  # fmt: skip
+    return nx.calibrate(m, [X]) if observer else m
+
+
+def sqnr(came, due):
+    return 10 * np.log10((due**2).sum() / ((came - due) ** 2).sum())
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations", "config", "least"),
+    [
+        pytest.param(POF2, POF2, "xint8", 20, marks=long),
+        pytest.param(CHANNELS, "int8", "a8w8", 25, marks=long),
+        pytest.param(CHANNELS, "int16", "a16w8", 40, marks=long),
+        pytest.param("bfloat16", "bfloat16", "bf16", 35, marks=long),
+    ],
+)
+def test_the_formats_of_the_plan_choose_the_configuration(tmp_path, weights, activations, config, least):
+    found = nx.ipu.export_model(wrapped(weights, activations), tmp_path / "m.onnx", data={"input": X.numpy()})
+    assert found.report.config == config
+    came = nx.ipu.session(tmp_path / "m.onnx").run({"input": X[:2].numpy()})
+    with torch.no_grad():
+        assert sqnr(next(iter(came.values())), float_model()(X[:2]).numpy()) > least
+
+
+def test_scales_that_torch_found_are_those_of_the_file(tmp_path):
+    m = wrapped(CHANNELS, "int8")
+    found = nx.ipu.export_model(m, tmp_path / "m.onnx", data={"input": X.numpy()})
+    sites = {name: float(b) for name, b in m.named_buffers() if name.endswith("scale")}
+    assert len(sites) == 2
+    assert sites["0.quantize_conv2d_0.scale"] == found.scales["input"]
+    assert sites["4.quantize_linear_0.scale"] in found.scales.values() or any(
+        row.step == "share" for row in found.report
+    )
+    weights = nx.quantize(m[0]._parameters["weight"].detach(), CHANNELS)
+    names = [each.name for each in found.model.graph.initializer if each.name.endswith("_quantized")]
+    name = next(each for each in names if constant_of(found.model, each).shape == (4, 2, 3, 3))
+    assert (constant_of(found.model, f"{name}_scale") == weights.scale.numpy().reshape(-1)).all()
+    assert (constant_of(found.model, name) == weights.codes.numpy().view(np.int8)).all()
+
+
+@long
+def test_what_torch_computes_and_what_the_file_computes_agree(tmp_path):
+    """int16 hides what the file rounds besides: results of layers, which torch leaves in float."""
+    m = wrapped(CHANNELS, "int16")
+    nx.ipu.export_model(m, tmp_path / "m.onnx", data={"input": X.numpy()})
+    came = nx.ipu.session(tmp_path / "m.onnx").run({"input": X[:2].numpy()})
+    with torch.no_grad():
+        assert sqnr(next(iter(came.values())), m(X[:2]).numpy()) > 70
+
+
+@pytest.mark.parametrize(
+    "kind", ["frozen", *(pytest.param(k, marks=long) for k in ("values", "graph", "tqt"))]
+)
+def test_every_kind_of_wrapped_model_gives_integers_that_are_predicted(tmp_path, kind):
+    options = {"graph": {"mode": "fx_graph_mode"}, "tqt": {"qat": "tqt"}}.get(kind, {})
+    if kind == "tqt":
+        m = nx.wrap(float_model(), POF2, activations=POF2, device="IPU", example=X[:2], qat="tqt")
+    else:
+        m = wrapped(**options)
+    if kind in ("frozen", "values"):
+        m = nx.freeze(m, keep={"frozen": "packed", "values": "values"}[kind])
+    found = nx.ipu.export_model(m, tmp_path / "m.onnx", data={"input": X.numpy()})
+    layers = nx.ipu.compare(found.model, [{"input": X[:2].numpy()}])
+    assert len(layers) > 4
+    assert all(layer.differing == 0 for layer in layers)
+
+
+@long
+def test_the_model_stays_as_it_is_and_the_example_calibrates_the_rest(tmp_path):
+    m = wrapped()
+    before = copy.deepcopy(m.state_dict())
+    with torch.no_grad():
+        due = m(X)
+    nx.ipu.export_model(m, tmp_path / "m.onnx", "phx")
+    assert all((m.state_dict()[name] == x).all() for name, x in before.items())
+    with torch.no_grad():
+        assert (m(X) == due).all()
+
+
+def test_what_cannot_be_exported_is_refused_by_name(tmp_path):
+    path = tmp_path / "m.onnx"
+    with pytest.raises(NumericsError, match="not wrapped"):
+        nx.ipu.export_model(float_model(), path)
+    waits = nx.wrap(float_model(), POF2, activations=POF2, observer="min_max", device="IPU", example=X[:2])
+    with pytest.raises(NumericsError, match="never got a scale"):
+        nx.ipu.export_model(waits, path)
+    with pytest.raises(NumericsError, match=r"no configuration has weights in \['mxfp4'\]"):
+        nx.ipu.export_model(nx.wrap(float_model(), "mxfp4", example=X[:2], rules={"0": None}), path)
+    with pytest.raises(NumericsError, match="phx runs no BF16 models"):
+        nx.ipu.export_model(wrapped("bfloat16", "bfloat16"), path, "phx")
+    assert not path.exists()
+
+
+@long
+def test_activations_that_bring_their_own_scales_are_refused(tmp_path):
+    anew = nx.wrap(float_model(), POF2, activations=POF2, device="IPU", example=X[:2])
+    with pytest.raises(NumericsError, match="finds a new scale for every tensor; way out"):
+        nx.ipu.export_model(anew, tmp_path / "m.onnx")
+
+
+def test_float_scales_and_channels_are_planned_for_the_ipu():
+    assert nx.plan(float_model(), CHANNELS, "int16", device="IPU", example=X).device == "IPU"
+    wrong = nx.QuantSpec("int8", scheme="per_channel(0)", scale_type="pof2")
+    for weights in (
+        wrong,
+        nx.QuantSpec("int8", symmetric=False),
+        nx.QuantSpec("int8", scheme="per_group(2)"),
+    ):
+        with pytest.raises(NumericsError, match="device='IPU' takes int8 and int16 with one scale"):
+            nx.plan(float_model(), weights, device="IPU", example=X)

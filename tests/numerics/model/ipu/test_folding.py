@@ -1,0 +1,112 @@
+"""Folding changes no result: the numbers are chosen so that every order of operations is exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from numerics.model.ipu import folding
+from numerics.model.ipu.network import Network
+from numerics.model.ipu.report import Report
+from numerics.model.ipu.running import opened, run
+from tests.helpers.bits import assert_same_bits
+from tests.helpers.onnx_models import model, node
+
+X = (2, 2, 4, 4)
+whole = np.random.default_rng(0).integers(-4, 5, (4, 2, 1, 1)).astype(np.float32)
+NORM = {
+    "g": np.float32([1, 2, -3, 0.5]), "b": np.float32([0, 1, -1, 2]), "m": np.float32([1, -2, 0, 3]),
+    "v": np.float32([4, 16, 1, 0.25]),
+}  # fmt: skip
+
+
+def folded(found):
+    """The operators after folding, and the rows; the results are compared."""
+    network, report = Network(found), Report("xint8", "stx")
+    folding.fold(network, report)
+    feeds = {"x": np.random.default_rng(1).integers(-8, 8, X).astype(np.float32)}
+    before = run(opened(found, optimized=False), feeds)
+    assert_same_bits(run(opened(network.model(), optimized=False), feeds)["y"], before["y"])
+    return [each.op_type for each in network.nodes], report
+
+
+def test_a_normalization_goes_into_the_convolution_before_it():
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("BatchNormalization", "c g b m v", "n", epsilon=0.0),
+        node("Relu", "n", "y"),
+    ]
+    ops, report = folded(model(nodes, {"x": X}, {"y": (2, 4, 4, 4)}, {"w": whole, **NORM}))
+    assert ops == ["Conv", "Relu"]
+    assert [(row.node, row.what) for row in report] == [("n", "taken into Conv 'c'")]
+
+
+def test_a_normalization_goes_into_a_transposed_convolution_by_groups():
+    w = whole.reshape(2, 4, 1, 1)
+    for group, channels in ((1, 4), (2, 8)):
+        norm = {k: np.concatenate([a, a])[:channels] for k, a in NORM.items()}
+        nodes = [
+            node("ConvTranspose", "x w", "c", group=group),
+            node("BatchNormalization", "c g b m v", "n", epsilon=0.0),
+            node("Relu", "n", "y"),
+        ]
+        ops, _ = folded(model(nodes, {"x": X}, {"y": (2, channels, 4, 4)}, {"w": w, **norm}))
+        assert ops == ["ConvTranspose", "Relu"]
+
+
+def test_a_normalization_without_a_layer_becomes_a_convolution():
+    norm = {k: a[:2] for k, a in NORM.items()}
+    nodes = [
+        node("Relu", "x", "r"),
+        node("BatchNormalization", "r g b m v", "n", epsilon=0.0),
+        node("Relu", "n", "y"),
+    ]
+    ops, report = folded(model(nodes, {"x": X}, {"y": X}, norm))
+    assert ops == ["Relu", "Conv", "Relu"]
+    assert report.of("fold")[0].what == "became a Conv of 1 x 1 by channels"
+
+
+def test_a_normalization_of_a_result_that_others_take_is_not_folded_into_the_layer():
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("BatchNormalization", "c g b m v", "n", epsilon=0.0),
+        node("Add", "c n", "y"),
+    ]
+    ops, _ = folded(model(nodes, {"x": X}, {"y": (2, 4, 4, 4)}, {"w": whole, **NORM}))
+    assert ops == ["Conv", "Conv", "Add"]
+
+
+def test_a_constant_that_is_added_becomes_the_bias():
+    nodes = [node("Conv", "x w", "c"), node("Add", "a c", "s"), node("Relu", "s", "y")]
+    added = np.float32([1, 2, 3, 4]).reshape(4, 1, 1)
+    ops, _ = folded(model(nodes, {"x": X}, {"y": (2, 4, 4, 4)}, {"w": whole, "a": added}))
+    assert ops == ["Conv", "Relu"]
+    wrong = np.float32([1, 2, 3, 4]).reshape(1, 1, 4)  # along the width, which is as long
+    ops, _ = folded(model(nodes, {"x": X}, {"y": (2, 4, 4, 4)}, {"w": whole, "a": wrong}))
+    assert ops == ["Conv", "Add", "Relu"]
+
+
+def test_a_product_with_a_constant_added_becomes_gemm():
+    nodes = [node("Flatten", "x", "f"), node("MatMul", "f w", "p"), node("Add", "p a", "y")]
+    w = np.random.default_rng(2).integers(-3, 4, (32, 3)).astype(np.float32)
+    ops, _ = folded(model(nodes, {"x": X}, {"y": (2, 3)}, {"w": w, "a": np.float32([1, 2, 3])}))
+    assert ops == ["Flatten", "Gemm"]
+
+
+def test_what_depends_on_no_input_is_computed():
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Gather", "s k", "n"),
+        node("Concat", "n rest", "to", axis=0),
+        node("Reshape", "x to", "y"),
+        node("Identity", "y", "z"),
+    ]
+    constants = {"k": np.array([0]), "rest": np.array([-1])}
+    network, report = Network(model(nodes, {"x": X}, {"z": (2, 32)}, constants)), Report("xint8", "stx")
+    folding.fold(network, report)
+    assert [each.op_type for each in network.nodes] == ["Reshape", "Identity"]
+    assert network.constants["to"].tolist() == [2, -1]
+    assert report.rows[0].what == "3 nodes became constants"
