@@ -47,7 +47,7 @@ class Target:
             raise NumericsError(f"the target is a {type(function).__name__}, which cannot be called")
         self.function, self.task, self.takes = function, task, takes
         if takes.array == "torch":
-            _torch()
+            torch_module()
 
     @property
     def name(self) -> str:
@@ -146,13 +146,15 @@ class Target:
             raise Fault("runs", arrays, f"{type(wrong).__name__}: {wrong}", "a result") from wrong
 
     def _given(self, x: Any) -> Any:
-        return _torch().from_numpy(x) if self.takes.array == "torch" and isinstance(x, np.ndarray) else x
+        return (
+            torch_module().from_numpy(x) if self.takes.array == "torch" and isinstance(x, np.ndarray) else x
+        )
 
     @staticmethod
     def _plain(came: Any, inputs: tuple[Array, ...], shape: tuple[int, ...]) -> Array:
         """What came as a NumPy array of its own memory and type, and of the right shape."""
         try:
-            array = _numpy(came)
+            array = numpy_array(came)
         except (TypeError, ValueError, RuntimeError) as wrong:
             raise Fault("result", inputs, f"{type(came).__name__} ({wrong})", "an array") from wrong
         if array.dtype.kind in "OSUMm":
@@ -186,7 +188,7 @@ class Target:
         return (wide & ((1 << bits) - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
 
 
-def _torch() -> Any:
+def torch_module() -> Any:
     try:
         import torch
     except ImportError as missing:
@@ -196,7 +198,7 @@ def _torch() -> Any:
     return torch
 
 
-def _numpy(came: Any) -> Array:
+def numpy_array(came: Any) -> Array:
     """An array as NumPy's; torch's float8 and bfloat16, which NumPy lacks, by their bits; bytes as uint8."""
     if isinstance(came, (bytes, bytearray, memoryview)):
         return np.frombuffer(came, np.uint8)
@@ -206,7 +208,7 @@ def _numpy(came: Any) -> Array:
     try:
         return np.asarray(tensor.numpy())
     except TypeError:
-        torch = _torch()
+        torch = torch_module()
         bits = torch.uint8 if tensor.element_size() == 1 else torch.uint16
         return np.asarray(tensor.contiguous().view(bits).numpy())
 
