@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -13,13 +14,19 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import say
 
+NO_DEVICE = re.compile(
+    r"(?i)no (nvidia|cuda|hip|gpu|device)|cuda (driver|error|is not)|compiled with cuda|0 active drivers"
+)
+"""What a kernel says that needs a device which is not there."""
+
 
 @click.command(
     "conform",
     help="""Is the kernel TARGET, spelled module:function, right?
 
-    The module is looked for in the current directory too.  Exit code 0: it is; 1: it is not, and
-    the law it breaks, the simplest input and the nearest dialect are printed.
+    The module is looked for in the current directory too; TARGET runs in a process of its own.  Exit code
+    0: it is right; 1: it is not, and the law it breaks, the simplest input and the nearest dialect are
+    printed; 2: it cannot be judged.
     """
     + examples(
         "numerics conform mypkg.kernels:encode_e4m3 --dtype fp8_e4m3",
@@ -38,6 +45,7 @@ from numerics.view.screen import say
 @click.option(
     "--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=", ".join(SCALE_RULES) + "."
 )
+@click.option("--tensor-scale", type=float, help="Of NVFP4: the scale of the whole tensor; 1 by default.")
 @click.option("--axis", type=int, default=-1, show_default=True, help="Along which blocks lie.")
 @click.option("--array", default="numpy", show_default=True, help="What TARGET takes: numpy or torch.")
 @click.option("--contiguous", is_flag=True, help="TARGET takes only contiguous arrays of one dimension.")
@@ -53,9 +61,11 @@ from numerics.view.screen import say
 @click.option("--bias", is_flag=True, help="Of matmul: it takes a bias.")
 @click.option("--zero-point", default="split", show_default=True, help="Of matmul: split or folded.")
 @click.option("--seed", type=int, help="Of matmul: of the drawn numbers; 0 by default.")
+@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds, then TARGET hangs.")
+@click.option("--here", is_flag=True, help="In this process: a crash of TARGET ends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def conform_command(target: str, as_json: bool, **options: Any) -> None:
-    from numerics.conform.checking import check
+def conform_command(target: str, as_json: bool, here: bool, timeout: float, **options: Any) -> None:
+    from numerics.conform.isolation import judged, said_of
     from numerics.conform.products.claim import spelled
 
     if "" not in sys.path:
@@ -63,9 +73,16 @@ def conform_command(target: str, as_json: bool, **options: Any) -> None:
     if options["kind"] != "matmul" and options["dtype"] is None:
         raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
     options |= {side: spelled(options[side]) for side in ("a", "b")}
-    verdict = check(target, **options)
-    say(verdict.to_json() if as_json else str(verdict))
-    sys.exit(0 if verdict else 1)
+    if here:
+        from numerics.conform.checking import check
+
+        found = said_of(check(target, **options))
+    else:
+        found = judged(target, options, timeout)
+    if found.law == "runs" and NO_DEVICE.search(found.came):
+        raise NumericsError(f"{target} cannot be judged on this machine: {found.came}")
+    say(found.json if as_json else found.text)
+    sys.exit(0 if found.passed else 1)
 
 
 @click.command(

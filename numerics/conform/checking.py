@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.conform.laws import affine, block_trials, elements, everything, packing
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.shrink import smallest_that_fails
@@ -75,7 +76,7 @@ def check(
 
     >>> import numerics as nx
     >>> print(check(nx.fp8_e4m3.encode, "fp8_e4m3"))
-    encode is right: fp8_e4m3 encode, half_even, saturate; 17 laws hold on 86857 inputs
+    encode is right: fp8_e4m3 encode, half_even, saturate; 18 laws hold on 1161602 inputs
     >>> bool(check(nx.linear, kind="matmul", a="float32", b="mxfp4"))
     True
     """
@@ -98,20 +99,24 @@ class Check:
     @property
     def laws(self) -> tuple[str, ...]:
         """The names of the laws by which it is judged, in their order."""
-        return *SENTENCES, *(law.__name__ for trial in self.trials for law in trial.laws)
+        return tuple(dict.fromkeys((*SENTENCES, *(law.__name__ for t in self.trials for law in t.laws))))
 
     def verdict(self) -> Verdict:
         """What the trials find, until a law is broken."""
         found = Findings()
         try:
-            for trial in self.trials:
-                trial.run(self.target, found)
-                found.laws += [law.__name__ for law in trial.laws]
-                if found.failures:
-                    break
+            with ieee_arithmetic():
+                self._try(found)
         except Fault as fault:
             found.failures.append(smallest_that_fails(self.target, fault).found)
         return found.verdict(self.target)
+
+    def _try(self, found: Findings) -> None:
+        for trial in self.trials:
+            trial.run(self.target, found)
+            found.laws += [law.__name__ for law in trial.laws if law.__name__ not in found.laws]
+            if found.failures:
+                break
 
 
 OF_PRODUCTS: dict[str, Any] = {

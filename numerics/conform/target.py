@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.ieee import set_ieee
 from numerics.conform.inputs import shapes
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import Array, Fields, Task
@@ -25,6 +26,21 @@ SENTENCES: dict[str, str] = {
     "dtype": "Codes are integers, bytes are uint8, values are float32.",
     "code_range": "A code lies in 0 .. 2**bits - 1.",
 }
+
+
+Watcher = Callable[[tuple[Any, ...]], None]
+_WATCHERS: list[Watcher] = []
+
+
+def watch(watcher: Watcher) -> None:
+    """From now on `watcher` is told what a target is about to be given: it may not live to say it."""
+    _WATCHERS.append(watcher)
+
+
+def watched(inputs: tuple[Any, ...]) -> None:
+    """Tells those who watch."""
+    for watcher in _WATCHERS:
+        watcher(inputs)
 
 
 class Fault(Exception):
@@ -138,12 +154,15 @@ class Target:
         return tuple(x for x in inputs if isinstance(x, np.ndarray))
 
     def _called(self, inputs: tuple[Any, ...], arrays: tuple[Array, ...]) -> Any:
+        watched(inputs)
         try:
             given = [self._given(x) for x in inputs]
             with np.errstate(all="ignore"):
                 return self.function(*given)
         except (Exception, SystemExit) as wrong:
             raise Fault("runs", arrays, f"{type(wrong).__name__}: {wrong}", "a result") from wrong
+        finally:
+            set_ieee()  # a library of -Ofast, or a target, may flush subnormal numbers from here on
 
     def _given(self, x: Any) -> Any:
         return (
@@ -179,6 +198,8 @@ class Target:
             array, kind = np.ascontiguousarray(array).view(f"u{size}").reshape(array.shape), "u"
         if kind == "u" and 8 * size == bits:  # every code that fits is one
             return array
+        if kind == "i" and 8 * size == bits:  # a view of codes as signed bytes
+            return array.view(f"u{size}")
         wide = array.astype(np.int64)
         low = -(1 << (bits - 1)) if signed and kind == "i" else 0
         outside = (wide < low) | (wide >= 1 << bits)

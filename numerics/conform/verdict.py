@@ -99,6 +99,10 @@ class Counterexample:
         return said | {"input": [number._asdict() for number in self.input]}
 
 
+SCHEMA = 1
+"""Of the JSON of a verdict: docs/conformance.md says what stands in it."""
+
+
 @dataclass(frozen=True, repr=False)
 class Verdict:
     """Whether a target is right: true when it passed, and its text says why not.
@@ -115,7 +119,7 @@ class Verdict:
       input 0x3E800000 (0.25)
       came  0x1 (0.5)
       due   0x0 (0)
-    it differs on 8 of 11298 inputs
+    it differs on 8 of 12030 inputs
     it matches the dialect "ties away": a tie goes away from zero (seen in microxcaling's default, \
 qtorch 0.3.0)
     """
@@ -177,6 +181,7 @@ qtorch 0.3.0)
     def to_json(self) -> str:
         """The verdict as one JSON object."""
         said = {
+            "schema": SCHEMA,
             "passed": bool(self),
             "target": self.target,
             "task": str(self.task),

@@ -26,6 +26,7 @@ _OPTIONS: dict[str, str] = {
     "overflow": "saturate or nonsaturate; the format's own by default",
     "scale-rule": "the scale rule of MX formats; floor by default",
     "axis": "along which blocks lie; -1 by default",
+    "tensor-scale": "of NVFP4: the scale of the whole tensor; 1 by default",
     "array": "what a target takes: numpy (default) or torch",
     "a": "of matmul: float32, bfloat16, float16, a format, or a format and a scheme: 'int4 per_group(32)'",
     "b": "of matmul: the same",
@@ -102,6 +103,8 @@ def _options(config: pytest.Config, place: int, count: int) -> dict[str, Any]:
         raise pytest.UsageError("--numerics-target needs --numerics-dtype, as in --numerics-dtype=fp8_e4m3")
     if "axis" in found:
         found["axis"] = _integer(found["axis"])
+    if "tensor_scale" in found:
+        found["tensor_scale"] = _number(found["tensor_scale"])
     return found | {name: True for name in map(_python_name, _FLAGS) if config.getoption(f"numerics_{name}")}
 
 
@@ -114,6 +117,13 @@ def _integer(text: str) -> int:
         return int(text)
     except ValueError:
         raise pytest.UsageError(f"--numerics-axis={text} is not an integer") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise pytest.UsageError(f"--numerics-tensor-scale={text} is no number") from None
 
 
 class TargetSuite(pytest.Collector):

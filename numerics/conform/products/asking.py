@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import to_float32
+from numerics.backends.host.ieee import set_ieee
 from numerics.conform.products import given
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import Problem
 from numerics.conform.takes import ANYTHING, Takes
-from numerics.conform.target import Fault, numpy_array, torch_module
+from numerics.conform.target import Fault, numpy_array, torch_module, watched
 from numerics.conform.task import Array
 from numerics.formats.errors import NumericsError
 from numerics.tensor.qtensor import QTensor
@@ -86,11 +87,14 @@ class ProductTarget:
         if self.takes.array == "torch":
             arguments = tuple(_torch_of(x) for x in arguments)
         before = [_bytes_of(x) for x in arguments]
+        watched(_shown(arguments))
         try:
             with np.errstate(all="ignore"):
                 came = self.function(*arguments)
         except (Exception, SystemExit) as wrong:
             raise Fault("runs", _shown(arguments), f"{type(wrong).__name__}: {wrong}", "a result") from wrong
+        finally:
+            set_ieee()
         if [_bytes_of(x) for x in arguments] != before:
             raise Fault("inputs_unchanged", _shown(arguments), "an operand that is no longer what it was",
                         "the same bytes")  # fmt: skip
