@@ -48,9 +48,7 @@ def judged(target: str, options: dict[str, Any], timeout: float) -> Outcome:
         (room / ASKED).write_bytes(pickle.dumps((target, options, [p for p in sys.path if p])))
         command = [sys.executable, "-c", "from numerics.conform.isolation import child; child()", folder]
         try:
-            ended = subprocess.run(
-                command, timeout=timeout, stdout=sys.stderr.fileno(), check=False
-            ).returncode
+            ended = subprocess.run(command, timeout=timeout, stdout=_stderr(), check=False).returncode
             came = _ended(ended)
         except subprocess.TimeoutExpired:
             came = f"no result for {timeout:g} seconds"
@@ -60,6 +58,14 @@ def judged(target: str, options: dict[str, Any], timeout: float) -> Outcome:
                 raise answer
             return answer
         return said_of(Verdict(target, task, tuple(SENTENCES), 0, 0, (_last(room, came),)))
+
+
+def _stderr() -> int:
+    """Where what a target prints goes; nowhere, where standard error is no file."""
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return subprocess.DEVNULL
 
 
 def _nothing(*_: Any) -> None:

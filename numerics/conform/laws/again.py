@@ -17,6 +17,7 @@ from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
 CALLS = 130  # of one shape, with the same first number: more than a cache's or a counter's hundred
+BLOCKS = 24  # of a call
 ALONE = ("layout", "short_block", "repeatable", "monotone", "sign_symmetry")
 """Laws whose counterexamples are more than one number or block."""
 
@@ -42,8 +43,8 @@ def _again(target: Target, found: Findings) -> None:
 def _arrays(target: Target) -> Iterator[tuple[Array, Any]]:
     task, rng = target.task, np.random.default_rng(11)
     if isinstance(task.dtype, Block):
-        every = blocks.probes(task.block, task.tensor_scale)[-200:]
-        base = every[target.keeps(every)][:24]
+        every = target.asked(blocks.probes(task.block, task.tensor_scale))
+        base = every[:: -(-len(every) // BLOCKS)]
     elif task.kind == "decode":
         base = np.arange(1 << task.element.bits)[:96].astype(task.element.code_dtype)
     else:
