@@ -94,6 +94,7 @@ qat: $(PEERS)/.numerics ## training with quantization: digits, docs/qat.md; the 
 # they are judged where PYTHONPATH leads to their sources.
 peers: $(PEERS)/.numerics ## the matrix of the field: other libraries judged, docs/peers.md written
 	$(PEERS)/bin/python -m tests.peers
+	$(PEERS)/bin/python -m tests.peers.products
 
 # Hosts, beside ours, pinned: their bits with our kernels under them, then their own tests.
 adapters: $(ADAPTERS)/.numerics ## our kernels under other quantizers, against these: docs/adapters.md

@@ -53,6 +53,12 @@ class ieee_arithmetic:
         self._errors.__exit__(*raised)
 
 
+def set_ieee() -> None:
+    """Sets this thread to IEEE arithmetic where something has left it otherwise, and leaves it so."""
+    if not _is_ieee():
+        _mode()()
+
+
 def under_ieee(kind: type[T]) -> type[T]:
     """A class whose own public methods run under ieee_arithmetic."""
     for name, method in list(vars(kind).items()):

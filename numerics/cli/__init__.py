@@ -12,7 +12,7 @@ import click
 
 from numerics._version import __version__
 from numerics.cli.checkpoints import compare_command, convert_command, inspect_command
-from numerics.cli.conform import conform_command
+from numerics.cli.conform import conform_command, fingerprint_command
 from numerics.cli.explore import explore_command
 from numerics.cli.files import dequantize_command
 from numerics.cli.formats import encode_command, formats_command, show_command
@@ -51,7 +51,7 @@ def commands() -> None: ...
 for _command in (
     quantize_command, dequantize_command, convert_command, inspect_command, compare_command,
     formats_command, show_command, encode_command, doctor_command, plot_group, explore_command,
-    warmup_command, ipu_group, conform_command, vectors_group, verify_command,
+    warmup_command, ipu_group, conform_command, fingerprint_command, vectors_group, verify_command,
 ):  # fmt: skip
     commands.add_command(_command)
 

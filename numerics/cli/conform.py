@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -9,25 +10,34 @@ import click
 
 from numerics.cli.words import FORMAT, OVERFLOW, ROUNDING, SCALE_RULE, examples
 from numerics.conform.kinds import KINDS
+from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import say
+
+NO_DEVICE = re.compile(
+    r"(?i)no (nvidia|cuda|hip|gpu|device)|cuda (driver|error|is not)|compiled with cuda|0 active drivers"
+)
+"""What a kernel says that needs a device which is not there."""
 
 
 @click.command(
     "conform",
     help="""Is the kernel TARGET, spelled module:function, right?
 
-    The module is looked for in the current directory too.  Exit code 0: it is; 1: it is not, and
-    the law it breaks, the simplest input and the nearest dialect are printed.
+    The module is looked for in the current directory too; TARGET runs in a process of its own.  Exit code
+    0: it is right; 1: it is not, and the law it breaks, the simplest input and the nearest dialect are
+    printed; 2: it cannot be judged.
     """
     + examples(
         "numerics conform mypkg.kernels:encode_e4m3 --dtype fp8_e4m3",
         "numerics conform mypkg.kernels:round_mx --dtype mxfp4 --kind round",
+        "numerics conform mypkg.kernels:linear --kind matmul --a float32 --b mxfp4",
+        "numerics conform mypkg.kernels:linear --kind matmul --a float32 --b 'int4 per_group(128)' --bias",
     ),
 )
 @click.argument("target")
 @click.option(
-    "--dtype", type=FORMAT, required=True, help="The format: fp8_e4m3, mxfp4 ... (`numerics formats`)."
+    "--dtype", type=FORMAT, help="The format: fp8_e4m3, mxfp4 ... (`numerics formats`); not of matmul."
 )
 @click.option("--kind", help=", ".join(KINDS) + "; encode by default.")
 @click.option("--rounding", type=ROUNDING, default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
@@ -35,6 +45,7 @@ from numerics.view.screen import say
 @click.option(
     "--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=", ".join(SCALE_RULES) + "."
 )
+@click.option("--tensor-scale", type=float, help="Of NVFP4: the scale of the whole tensor; 1 by default.")
 @click.option("--axis", type=int, default=-1, show_default=True, help="Along which blocks lie.")
 @click.option("--array", default="numpy", show_default=True, help="What TARGET takes: numpy or torch.")
 @click.option("--contiguous", is_flag=True, help="TARGET takes only contiguous arrays of one dimension.")
@@ -42,12 +53,62 @@ from numerics.view.screen import say
 @click.option("--finite", is_flag=True, help="TARGET takes neither NaN nor Inf.")
 @click.option("--strict-nan", is_flag=True, help="NaN must be the canonical code.")
 @click.option("--exhaustive", is_flag=True, help="All 2**32 float32 inputs.")
+@click.option("--a", help="Of matmul: float32, bfloat16, float16, a format, or `int4 per_group(128)`.")
+@click.option("--b", help="Of matmul: the same; rows of k elements, a row for each column of the result.")
+@click.option("--accumulate", default="float32", show_default=True, help="Of matmul: what it sums in.")
+@click.option("--out", help="Of matmul: the type of the result; float32, or int32 where that is summed in.")
+@click.option("--layout", default="nk", show_default=True, help="Of matmul: nk, or kn where b is turned.")
+@click.option("--bias", is_flag=True, help="Of matmul: it takes a bias.")
+@click.option("--zero-point", default="split", show_default=True, help="Of matmul: split or folded.")
+@click.option("--seed", type=int, help="Of matmul: of the drawn numbers; 0 by default.")
+@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds, then TARGET hangs.")
+@click.option("--here", is_flag=True, help="In this process: a crash of TARGET ends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def conform_command(target: str, as_json: bool, **options: Any) -> None:
-    from numerics.conform.checking import check
+def conform_command(target: str, as_json: bool, here: bool, timeout: float, **options: Any) -> None:
+    from numerics.conform.isolation import judged, said_of
+    from numerics.conform.products.claim import spelled
 
     if "" not in sys.path:
         sys.path.insert(0, "")
-    verdict = check(target, **options)
-    say(verdict.to_json() if as_json else str(verdict))
-    sys.exit(0 if verdict else 1)
+    if options["kind"] != "matmul" and options["dtype"] is None:
+        raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
+    options |= {side: spelled(options[side]) for side in ("a", "b")}
+    if here:
+        from numerics.conform.checking import check
+
+        found = said_of(check(target, **options))
+    else:
+        found = judged(target, options, timeout)
+    if found.law == "runs" and NO_DEVICE.search(found.came):
+        raise NumericsError(f"{target} cannot be judged on this machine: {found.came}")
+    say(found.json if as_json else found.text)
+    sys.exit(0 if found.passed else 1)
+
+
+@click.command(
+    "fingerprint",
+    help="""How does the product TARGET, spelled module:function, add?
+
+    Order, width and rounding of its sums, told by probes; a description, no verdict.
+    """
+    + examples(
+        "numerics fingerprint mypkg.kernels:matmul",
+        "numerics fingerprint mypkg.kernels:matmul --a bfloat16 --b bfloat16 --out bfloat16 --array torch",
+    ),
+)
+@click.argument("target")
+@click.option("--a", default="float32", show_default=True, help="float32, bfloat16 or float16.")
+@click.option("--b", default="float32", show_default=True, help="The same.")
+@click.option("--out", help="The type of the result; float32 by default.")
+@click.option("--shape", default="64,64,32", show_default=True, help="m,n,k of the product that is probed.")
+@click.option("--array", default="numpy", show_default=True, help="What TARGET takes: numpy or torch.")
+def fingerprint_command(target: str, shape: str, **options: Any) -> None:
+    from numerics.conform.products.fingerprint import fingerprint
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        m, n, k = map(int, shape.split(","))
+    except ValueError:
+        raise NumericsError(f"--shape {shape}: three sizes m,n,k are due, as in 64,64,32") from None
+    say(str(fingerprint(target, shape=(m, n, k), **options)))

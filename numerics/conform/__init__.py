@@ -13,11 +13,15 @@ from typing import Any
 from numerics.formats.forking import imported
 
 _LAZY: dict[str, str] = {
+    "ACCUMULATORS": "numerics.conform.products.claim",
+    "Accumulator": "numerics.conform.products.claim",
     "Counterexample": "numerics.conform.verdict",
     "KINDS": "numerics.conform.kinds",
     "Task": "numerics.conform.task",
     "Verdict": "numerics.conform.verdict",
     "check": "numerics.conform.checking",
+    "decidable": "numerics.conform.products.certificate",
+    "fingerprint": "numerics.conform.products.fingerprint",
 }
 __all__ = [*_LAZY]
 

@@ -9,5 +9,6 @@ KINDS: dict[str, str] = {
     "pack": "codes -> bytes",
     "unpack": "bytes, count -> codes",
     "affine": "float32 values, scale, zero point -> codes, or values where floats come back",
+    "matmul": "a (m, k), b (n, k)[, bias] -> a times the rows of b, (m, n)",
 }
 """What a target may be, and what it takes and returns; the first is the default."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.ieee import set_ieee
 from numerics.conform.inputs import shapes
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import Array, Fields, Task
@@ -25,6 +26,21 @@ SENTENCES: dict[str, str] = {
     "dtype": "Codes are integers, bytes are uint8, values are float32.",
     "code_range": "A code lies in 0 .. 2**bits - 1.",
 }
+
+
+Watcher = Callable[[tuple[Any, ...]], None]
+_WATCHERS: list[Watcher] = []
+
+
+def watch(watcher: Watcher) -> None:
+    """From now on `watcher` is told what a target is about to be given: it may not live to say it."""
+    _WATCHERS.append(watcher)
+
+
+def watched(inputs: tuple[Any, ...]) -> None:
+    """Tells those who watch."""
+    for watcher in _WATCHERS:
+        watcher(inputs)
 
 
 class Fault(Exception):
@@ -47,7 +63,7 @@ class Target:
             raise NumericsError(f"the target is a {type(function).__name__}, which cannot be called")
         self.function, self.task, self.takes = function, task, takes
         if takes.array == "torch":
-            _torch()
+            torch_module()
 
     @property
     def name(self) -> str:
@@ -138,21 +154,26 @@ class Target:
         return tuple(x for x in inputs if isinstance(x, np.ndarray))
 
     def _called(self, inputs: tuple[Any, ...], arrays: tuple[Array, ...]) -> Any:
+        watched(inputs)
         try:
             given = [self._given(x) for x in inputs]
             with np.errstate(all="ignore"):
                 return self.function(*given)
         except (Exception, SystemExit) as wrong:
             raise Fault("runs", arrays, f"{type(wrong).__name__}: {wrong}", "a result") from wrong
+        finally:
+            set_ieee()  # a library of -Ofast, or a target, may flush subnormal numbers from here on
 
     def _given(self, x: Any) -> Any:
-        return _torch().from_numpy(x) if self.takes.array == "torch" and isinstance(x, np.ndarray) else x
+        return (
+            torch_module().from_numpy(x) if self.takes.array == "torch" and isinstance(x, np.ndarray) else x
+        )
 
     @staticmethod
     def _plain(came: Any, inputs: tuple[Array, ...], shape: tuple[int, ...]) -> Array:
         """What came as a NumPy array of its own memory and type, and of the right shape."""
         try:
-            array = _numpy(came)
+            array = numpy_array(came)
         except (TypeError, ValueError, RuntimeError) as wrong:
             raise Fault("result", inputs, f"{type(came).__name__} ({wrong})", "an array") from wrong
         if array.dtype.kind in "OSUMm":
@@ -177,6 +198,8 @@ class Target:
             array, kind = np.ascontiguousarray(array).view(f"u{size}").reshape(array.shape), "u"
         if kind == "u" and 8 * size == bits:  # every code that fits is one
             return array
+        if kind == "i" and 8 * size == bits:  # a view of codes as signed bytes
+            return array.view(f"u{size}")
         wide = array.astype(np.int64)
         low = -(1 << (bits - 1)) if signed and kind == "i" else 0
         outside = (wide < low) | (wide >= 1 << bits)
@@ -186,7 +209,7 @@ class Target:
         return (wide & ((1 << bits) - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
 
 
-def _torch() -> Any:
+def torch_module() -> Any:
     try:
         import torch
     except ImportError as missing:
@@ -196,7 +219,7 @@ def _torch() -> Any:
     return torch
 
 
-def _numpy(came: Any) -> Array:
+def numpy_array(came: Any) -> Array:
     """An array as NumPy's; torch's float8 and bfloat16, which NumPy lacks, by their bits; bytes as uint8."""
     if isinstance(came, (bytes, bytearray, memoryview)):
         return np.frombuffer(came, np.uint8)
@@ -206,7 +229,7 @@ def _numpy(came: Any) -> Array:
     try:
         return np.asarray(tensor.numpy())
     except TypeError:
-        torch = _torch()
+        torch = torch_module()
         bits = torch.uint8 if tensor.element_size() == 1 else torch.uint16
         return np.asarray(tensor.contiguous().view(bits).numpy())
 

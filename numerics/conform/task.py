@@ -53,7 +53,7 @@ def kinds_of(dtype: Dtype) -> tuple[str, ...]:
     >>> kinds_of(fp4), kinds_of(mx6)
     (('encode', 'decode', 'round', 'pack', 'unpack'), ('encode', 'decode', 'round'))
     """
-    names = tuple(KINDS)
+    names = tuple(kind for kind in KINDS if kind != "matmul")  # products have two formats
     if isinstance(dtype, Integer):
         return names
     return names[:3] if isinstance(dtype, Block) else names[:5]
@@ -85,6 +85,8 @@ class Task:
         Task(fp8_e4m3 encode, half_even, saturate)
         """
         d = find_dtype(dtype)
+        if isinstance(kind, str) and kind == "matmul":
+            raise NumericsError("kind='matmul' has two formats: give a= and b= in place of a format")
         kind = "encode" if kind is None else one_of(f"kind of {d}", kind, kinds_of(d))
         rounding = check_rounding(rounding)
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.deviations.table import Dialect
-from numerics.conform.task import Task
 from numerics.formats.dtype import Element
 from numerics.view.describe import plain
+
+
+class Judged(Protocol):
+    """What a target claims to do: a Task of a format, or the Claim of a product."""
+
+    @property
+    def dtype(self) -> Any:
+        """The format, or both operands."""
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+
+
+class Named(Protocol):
+    """A known deviation: its name; its text says what it does."""
+
+    @property
+    def name(self) -> str:
+        """The name that a verdict shows."""
 
 
 class Number(NamedTuple):
@@ -62,19 +80,27 @@ class Counterexample:
     """What else belongs to the input: random bits, shapes, scale and zero point."""
     tensor: NDArray[Any] | None = field(default=None, repr=False, compare=False)
     """The input as an array that can be given to the target; None where it takes other things."""
+    terms: tuple[str, ...] = ()
+    """Of a product: the terms of the sum that is wrong."""
+    given: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    """Of a product: the arguments with which the target can be asked again."""
 
     def __str__(self) -> str:
-        shown = ", ".join(map(str, self.input)) or "-"
-        lines = [
-            f"law {self.law}: {self.sentence}",
-            f"  input {shown}" + (f"; {self.where}" * bool(self.where)),
-        ]
+        shown = ", ".join(map(str, self.input)) or ("" if self.terms else "-")
+        said = "; ".join(part for part in (shown, self.where) if part)
+        lines = [f"law {self.law}: {self.sentence}", f"  input {said}"]
+        lines += [f"    {term}" for term in self.terms]
         return "\n".join([*lines, f"  came  {self.came}", f"  due   {self.due}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the counterexample as plain data."""
-        said = {name: value for name, value in asdict(self).items() if name != "tensor"}
+        shown = replace(self, tensor=None, given=())
+        said = {name: value for name, value in asdict(shown).items() if name not in ("tensor", "given")}
         return said | {"input": [number._asdict() for number in self.input]}
+
+
+SCHEMA = 1
+"""Of the JSON of a verdict: docs/conformance.md says what stands in it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,24 +119,28 @@ class Verdict:
       input 0x3E800000 (0.25)
       came  0x1 (0.5)
       due   0x0 (0)
-    it differs on 8 of 11298 inputs
+    it differs on 8 of 12030 inputs
     it matches the dialect "ties away": a tie goes away from zero (seen in microxcaling's default, \
 qtorch 0.3.0)
     """
 
     target: str
-    task: Task
+    task: Judged
     laws: tuple[str, ...]
     tried: int
     differs: int = 0
     failures: tuple[Counterexample, ...] = ()
-    explain: Callable[[], tuple[Dialect, ...]] = field(default=tuple, repr=False, compare=False)
+    explain: Callable[[], tuple[Named, ...]] = field(default=tuple, repr=False, compare=False)
+    notes: tuple[str, ...] = ()
+    """What else is to be known: what was not judged, and where it ran."""
+    inputs: str = "inputs"
+    """What was tried."""
 
     def __bool__(self) -> bool:
         return not self.failures
 
     @cached_property
-    def dialects(self) -> tuple[Dialect, ...]:
+    def dialects(self) -> tuple[Named, ...]:
         """The known deviations that together explain everything that it returned; found when asked for."""
         return self.explain()
 
@@ -131,13 +161,15 @@ qtorch 0.3.0)
 
     def __str__(self) -> str:
         if not self.failures:
-            return f"{self.target} is right: {self.task}; {len(self.laws)} laws hold on {self.tried} inputs"
+            held = f"{len(self.laws)} laws hold on {self.tried} {self.inputs}"
+            said = f"{self.target} is right: {self.task}; {held}"
+            return "\n".join([said, *self.notes])
         lines = [f"{self.target} is not right: {self.task}", str(self.failures[0])]
         others = ", ".join(failure.law for failure in self.failures[1:])
         lines += [f"also broken: {others}"] if others else []
         if self.differs:
-            lines.append(f"it differs on {self.differs} of {self.tried} inputs")
-        return "\n".join([*lines, *self._dialect_lines()])
+            lines.append(f"it differs on {self.differs} of {self.tried} {self.inputs}")
+        return "\n".join([*lines, *self._dialect_lines(), *self.notes])
 
     def _dialect_lines(self) -> list[str]:
         if self.dialects:
@@ -149,6 +181,7 @@ qtorch 0.3.0)
     def to_json(self) -> str:
         """The verdict as one JSON object."""
         said = {
+            "schema": SCHEMA,
             "passed": bool(self),
             "target": self.target,
             "task": str(self.task),
@@ -157,6 +190,7 @@ qtorch 0.3.0)
             "laws": list(self.laws),
             "tried": self.tried,
             "differs": self.differs,
+            "notes": list(self.notes),
             "failures": [failure.to_dict() for failure in self.failures],
             "dialect": self.dialect,
         }

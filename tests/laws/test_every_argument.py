@@ -161,6 +161,16 @@ SPECIAL = {
 }  # fmt: skip
 SPECIAL |= {f"{d}.check_options": lambda kind: {"bits": None} for d in (nx.fp6_e2m3, nx.int8)}
 SPECIAL |= dict.fromkeys(("conform.check", "Task.of"), lambda kind: {"dtype": "fp4", "kind": "pack"})
+SPECIAL["conform.check"] = lambda kind: {
+    "dtype": "fp4", "kind": "pack", "a": None, "b": None, "accumulate": "float32", "layout": "nk",
+    "bias": False, "zero_point": "split", "shapes": None,
+}  # fmt: skip
+SPECIAL["conform.decidable"] = lambda kind: {
+    "a": np.ones((2, 32), np.float32), "b": np.ones((3, 32), np.float32), "accumulate": "float32",
+}  # fmt: skip
+SPECIAL["conform.fingerprint"] = lambda kind: {
+    "target": np.inner, "a": "float32", "b": "float32", "shape": (2, 2, 4),
+}  # fmt: skip
 SPECIAL |= {f"observe.{name}": lambda kind: {"scale_type": "pof2"} for name in ("Pof2", "Pof2MSE")}
 SPECIAL |= {
     f"observe.{name}.merge": lambda kind, name=name: {"other": watching(name)} for name in observe.__all__
@@ -242,6 +252,8 @@ def callables():
     found |= {"QuantSpec": nx.QuantSpec, "QuantSpec.parse": nx.QuantSpec.parse}
     found |= {
         "conform.check": conform.check,
+        "conform.decidable": conform.decidable,
+        "conform.fingerprint": conform.fingerprint,
         "Task.of": conform.Task.of,
         "observe.observer": observe.observer,
     }
@@ -278,8 +290,10 @@ NAMES = sorted([*callables(), "QTensor.dequantize", "QTensor.error", "QTensor.__
 OTHERS = {("QTensor.__getitem__", "torch")}  # answers as torch's own tensors do
 OTHERS |= {(name, "numpy") for name in NAMES if name.startswith("train.")}
 OTHERS |= {
-    (name, "torch") for name in ("conform.check", "Task.of", "ipu.quantize_model")
-}  # the same for both
+    (name, "torch")
+    for name in ("conform.check", "Task.of", "conform.decidable", "conform.fingerprint", "ipu.quantize_model")
+}
+"""What is the same for both."""
 KINDS = {"numpy": np.asarray, "torch": lambda x: torch.from_numpy(np.array(x))}
 
 

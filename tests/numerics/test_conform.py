@@ -13,6 +13,7 @@ from numerics.conform.laws import everything
 from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES
 from tests.helpers.dtypes import DECLARED, DECLARED_BLOCKS
 from tests.helpers.faults import FAULTS, e4m3
+from tests.helpers.places import MISSED, STATEFUL
 from tests.helpers.proofs import LONG, near_steps
 
 
@@ -27,6 +28,47 @@ def test_a_fault_is_caught_and_named(name):
     assert sum(number.bits != 0 for number in found.counterexample.input) <= 3, str(found)
     assert fault.law in str(found)
     assert json.loads(found.to_json())["failures"][0]["law"] == fault.law
+
+
+@pytest.mark.parametrize("name", MISSED if LONG else list(MISSED)[1:-3:3])
+def test_a_fault_of_one_place_passed(name):
+    target, dtype, options, law = MISSED[name]
+    found = check(target, dtype, **options)
+    assert not found, name
+    assert law in (None, found.law), str(found)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_fault_of_some_calls_passed(name):
+    made, law = STATEFUL[name]
+    found = check(made(), "fp8_e4m3")
+    assert not found, name
+    assert law in (None, found.law), str(found)
+
+
+def test_a_counterexample_that_is_right_alone_says_what_it_depends_on():
+    target, dtype, _, _ = MISSED["every 31st number rounds ties away"]
+    found = check(target, dtype).counterexample
+    assert found.law == "layout"
+    assert "asked alone it is right" in found.where
+
+
+def test_codes_in_signed_bytes_were_refused():
+    assert check(lambda x: e4m3(x).view(np.int8), "fp8_e4m3")
+
+
+def test_a_target_that_flushes_subnormals_for_everybody_spoiled_the_verdict():
+    """Libraries of -Ofast set the thread so when they are loaded; integer kernels do not mind."""
+    torch = pytest.importorskip("torch")
+
+    def flushes(x):
+        torch.set_flush_denormal(True)
+        return nx.bfloat16.encode(x)
+
+    try:
+        assert check(flushes, "bfloat16")
+    finally:
+        torch.set_flush_denormal(False)
 
 
 # ---- nothing right is refused -------------------------------------------------------------------

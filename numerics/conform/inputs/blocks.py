@@ -19,19 +19,24 @@ SCALED_UNITS = (0.015625, 1.75)
 
 
 @lru_cache(maxsize=64)
-def probes(dtype: Block) -> Float32:
+def probes(dtype: Block, tensor_scale: float | None = None) -> Float32:
     """float32 blocks [n, block] that tell a quantizer of the format from a wrong one.
 
     Maxima at the thresholds of every scale rule, a maximum in every binade of float32, every element of
     the grid with its neighbours and middles at some scales, NaN and Inf in every place, zeros, the ends
-    of float32, and random blocks.
+    of float32, and random blocks.  tensor_scale: of a format that has one; all magnitudes follow it.
 
     >>> from numerics.formats import mxfp4
     >>> probes(mxfp4).shape[1]
     32
     """
-    rows = [_tops(dtype), _grids(dtype), _binades(dtype), _special_blocks(dtype), _random_blocks(dtype)]
-    found = np.concatenate([np.concatenate(rows).astype(np.float32), _not_numbers(dtype)])
+    rows = [_tops(dtype), lone_maxima(dtype), _grids(dtype), _binades(dtype), _special_blocks(dtype),
+            _random_blocks(dtype)]  # fmt: skip
+    whole = np.concatenate(rows)
+    if tensor_scale not in (None, 1.0):
+        whole = np.concatenate([whole * tensor_scale, _tops(dtype, tensor_scale)])
+    with np.errstate(over="ignore"):
+        found = np.concatenate([whole.astype(np.float32), _not_numbers(dtype)])
     found.flags.writeable = False
     return found
 
@@ -73,14 +78,32 @@ def element_marks(dtype: Block) -> NDArray[np.float64]:
     return np.asarray(np.ldexp(np.arange(0.0, (4 << m) + 1), -2 - (m - 1)))
 
 
-def _tops(dtype: Block) -> NDArray[np.float64]:
+def _tops(dtype: Block, tensor_scale: float = 1.0) -> NDArray[np.float64]:
     """One block a threshold: the maximum, and what shows at which scale the others were rounded."""
-    tops = thresholds(dtype).view(np.float32).astype(np.float64)
+    bits = thresholds(dtype)
+    if tensor_scale != 1:  # the threshold itself is no float32 number: those beside it
+        bits = neighbours(bits_of(bits.view(np.float32).astype(np.float64) * tensor_scale), 2)
+    tops = bits.view(np.float32).astype(np.float64)
     rows = np.zeros((len(tops), dtype.block))
     rows[:, 0] = tops * np.where(np.arange(len(tops)) % 2 == 0, 1, -1)
     least = element_marks(dtype)[1:4] / _largest(dtype)
     for place, ratio in enumerate(least[: dtype.block - 1], 1):
         rows[:, place] = tops * ratio * (-1) ** place
+    return rows
+
+
+def lone_maxima(dtype: Block) -> NDArray[np.float64]:
+    """A maximum alone in its binade, of either sign, in every place: a reduction that drops a place shows.
+
+    >>> from numerics.formats import mxfp4
+    >>> lone_maxima(mxfp4).shape
+    (64, 32)
+    """
+    n = dtype.block
+    others = np.linspace(-1.0, 0.97, n) / 64 if n > 1 else np.zeros(1)
+    rows = np.tile(others, (2 * n, 1))
+    places = np.arange(2 * n)
+    rows[places, places // 2] = np.where(places % 2 == 0, 1.5, -1.5)
     return rows
 
 
@@ -149,6 +172,9 @@ def _not_numbers(dtype: Block) -> Float32:
     rows.append(
         np.where(np.arange(n) == 0, np.uint32(INF), np.where(np.arange(n) == n - 1, NANS[0], around[0]))
     )
+    thrice = np.isin(np.arange(n), (0, n // 2, n - 1))
+    rows.append(np.where(thrice, NANS[1], around[0]))
+    rows.append(np.where(thrice, INF | (np.arange(n) < n // 2).astype(np.uint32) << 31, around[0]))
     return np.array(rows, np.uint32).view(np.float32)
 
 

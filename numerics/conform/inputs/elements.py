@@ -23,7 +23,12 @@ LARGEST = 0x7F7FFFFF
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 INF = 0x7F800000
 NANS = (0x7FC00000, 0x7F800001, 0x7FFFFFFF, 0x7FA00000)  # quiet, signalling, every payload bit, a payload
+PAYLOADS = np.array(
+    [INF | 1 << bit for bit in range(23)] + [0x7FFFFFFF ^ 1 << bit for bit in range(22)], np.uint32
+)
+"""NaN of one bit each, and of all bits but one: detectors that lack a bit take one of them for Inf."""
 RANDOM = 2048
+WALKED = 128  # middles beside which every bit is set alone; formats of 16 bits have more
 
 
 @lru_cache(maxsize=64)
@@ -101,6 +106,22 @@ SPECIALS = np.array([INF, *NANS, 0, 1, 0x7FFFFF, 0x800000, LARGEST], np.uint32)
 """The ends of float32, of its subnormals, and what is no number; magnitudes."""
 
 
+def walking(dtype: Element) -> Bits:
+    """Middles of two values with one bit more, or less: a sticky bit that lacks an input takes them for ties.
+
+    >>> from numerics.formats import fp8_e4m3
+    >>> bool(np.isin(np.float32(1.0625).view(np.uint32) + np.uint32(1 << 10), walking(fp8_e4m3)))
+    True
+    """
+    steps = np.unique(np.append(np.abs(values(dtype)), beyond(dtype)))
+    every = bits_of((steps[1:] + steps[:-1]) / 2)
+    middles = every[:: -(-len(every) // WALKED)].astype(np.int64)[:, None]
+    bit = np.int64(1) << np.arange(23)
+    last = np.where(middles == 0, 0, middles & -middles)
+    both = np.concatenate([(middles + bit)[bit < last], (middles - bit)[bit < last]])
+    return np.asarray(both[(both >= 0) & (both <= LARGEST)].astype(np.uint32))
+
+
 @lru_cache(maxsize=64)
 def probes(dtype: Element) -> Float32:
     """float32 inputs of both signs that tell an encoder of the format from a wrong one, NaNs last.
@@ -110,7 +131,8 @@ def probes(dtype: Element) -> Float32:
     True
     """
     turning = turning_points(dtype).view(np.uint32) & ~SIGN
-    magnitudes = np.unique(np.concatenate([turning, _near_values(dtype), everywhere(), SPECIALS]))
+    found_near = _near_values(dtype), walking(dtype), everywhere()
+    magnitudes = np.unique(np.concatenate([turning, *found_near, SPECIALS, PAYLOADS]))
     found = np.concatenate([magnitudes, magnitudes | SIGN]).view(np.float32)
     found.flags.writeable = False
     return found

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from numerics.conform.inputs.elements import marks
 from numerics.conform.takes import Takes
 from numerics.conform.task import Array, Task
+from numerics.formats.dtype import Element
 
-LENGTHS = (*range(72), 257, 1025, 70001)
-"""Every remainder of lanes up to 64 wide, more than one block of threads, more than a cache."""
-SHAPES = ((), (3, 5), (2, 3, 4), (0, 3), (2, 2, 3, 5))
+LENGTHS = (*range(72), 257, 1025, 70001, (1 << 20) + 13)
+"""Every remainder of lanes up to 64 wide, more than one block of threads, more than caches."""
+SHAPES = ((), (1,), (3, 5), (1, 7), (2, 3, 4), (0, 3), (3, 0), (2, 2, 3, 5), (2, 1, 3, 1, 4), (3, 1000))
+OFFSETS = 16  # elements by which an array begins past a cache line
+LINE = 64  # bytes of a cache line
 SINGLES = np.array([1.0, -0.3, 0.7, 2.5, -1.25, 0.0, 3.3, -100.0, 0.01], np.float32)
 """Single numbers, all different, that short formats round and clip."""
-EVERY = 37  # one code of so many in layouts: no power of two
 
 
 def shaped(x: Array, takes: Takes) -> Iterator[Array]:
@@ -23,10 +26,12 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     >>> from numerics.conform.takes import ANYTHING
     >>> x = np.float32([1, 2, 3])
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (88, 75)
+    (114, 92)
     """
     for length in LENGTHS:
         yield np.resize(x, length).astype(x.dtype)
+    for offset in range(OFFSETS):
+        yield np.resize(x, 77 + offset)[offset:]
     if takes.contiguous:
         return
     for shape in SHAPES:
@@ -37,9 +42,13 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     yield np.resize(x, (5, 9))[:, 2:7]
     yield np.resize(x, (4, 5, 6)).transpose(2, 0, 1)
     yield np.broadcast_to(np.resize(x, 7), (3, 7))
+    yield np.broadcast_to(np.resize(x, (5, 1)), (5, 7))
+    yield np.broadcast_to(np.resize(x, 1), (3, 7))
+    yield np.resize(x, (3, 200))[:, :9]
     if takes.array == "numpy":  # torch has no negative strides
         yield np.resize(x, 33)[::-1]
         yield np.resize(x, (5, 9))[:, ::-1]
+        yield np.resize(x, (5, 9))[::-1, ::-1]
 
 
 def places(count: int, x: Array, numbers: Array) -> Array:
@@ -51,6 +60,22 @@ def places(count: int, x: Array, numbers: Array) -> Array:
     """
     order = np.argsort(numbers)
     return order[np.searchsorted(numbers[order], x)].reshape(x.shape) if count else np.zeros(x.shape, int)
+
+
+def telling(dtype: Element) -> Array:
+    """Numbers of every kind that a short loop at an array's end may treat otherwise: ties, NaN, Inf, -0 ...
+
+    >>> from numerics.formats import fp4
+    >>> len(telling(fp4)) % 2
+    1
+    """
+    steps = np.unique(np.abs(marks(dtype)))
+    middles = steps[(steps > 0) & (steps < dtype.max)]
+    some = middles[np.linspace(0, len(middles) - 1, 8).astype(np.int64)]
+    ends = [np.nan, np.inf, -np.inf, -0.0, 3.0 * dtype.max, -3.0 * dtype.max, dtype.smallest_subnormal / 2]
+    with np.errstate(over="ignore"):
+        found = np.concatenate([SINGLES, some, -some, ends, ends[:3]]).astype(np.float32)
+    return found[: len(found) - 1 + len(found) % 2]
 
 
 def some_draws(shape: tuple[int, ...]) -> Array:
@@ -67,9 +92,18 @@ def kept(x: Array) -> Array:
     (True, True, False)
     """
     if not x.size or x.flags.c_contiguous:
-        return x.copy()
+        return aligned_as(x)
     turned = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)
     return like(x[turned], x[turned])[turned]
+
+
+def aligned_as(x: Array) -> Array:
+    """Returns a copy that begins as many bytes past a cache line as x does."""
+    room = np.empty(x.nbytes + 2 * LINE, np.uint8)
+    start = (x.ctypes.data - room.ctypes.data) % LINE
+    found = room[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    found[...] = x
+    return found
 
 
 def like(numbers: Array, x: Array) -> Array:
@@ -103,7 +137,7 @@ def lengths(block: int) -> list[int]:
     >>> lengths(4)
     [1, 2, 3, 5, 11, 0, 4, 8, 12]
     """
-    short = sorted({1, 2, block - 1, block + 1, 2 * block + 3} - {0})
+    short = sorted({*range(1, block), block + 1, 2 * block + 3} - {0})
     return [n for n in short if n % block] + [0, block, 2 * block, 3 * block]
 
 
@@ -118,7 +152,12 @@ def tensors(task: Task, whole_blocks: bool = False) -> Iterator[Array]:
         if whole_blocks and length % block:
             continue
         scales = np.array([1.0, 4096.0, 2.0**-12], np.float32)[:, None]
-        yield placed(np.resize(NUMBERS, (3, length)).astype(np.float32) * scales, task.axis)
+        lines = np.resize(NUMBERS, (3, length)).astype(np.float32) * scales
+        yield placed(lines, task.axis)
+        if length % block:
+            lines = lines.copy()
+            lines[:, -1] = np.array([np.nan, -0.0, np.inf], np.float32)
+            yield placed(lines, task.axis)
     deep = np.resize(NUMBERS, (2, 3, 2 * block if whole_blocks else block + 1)).astype(np.float32)
     if -3 <= task.axis <= 2:
         yield np.ascontiguousarray(np.moveaxis(deep, -1, task.axis))

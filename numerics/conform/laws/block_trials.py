@@ -10,6 +10,7 @@ import numpy as np
 
 from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.inputs import blocks, random_bits, shapes
+from numerics.conform.laws import again
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block
 from numerics.conform.laws.law import Law
@@ -27,9 +28,12 @@ def trials(task: Task, takes: Takes) -> Iterator[Trial]:
         yield Trial(BLOCK_DECODE_LAWS, _decode)
     else:
         yield Trial(BLOCK_LAWS, _whole)
+    yield Trial((layout,), _rearranged)
     yield Trial(lines, _lines)
     if not takes.contiguous:
         yield Trial((), _strided)
+    if again.applies(task):
+        yield again.trial()
 
 
 # ---- whole blocks ---------------------------------------------------------------------------------
@@ -38,7 +42,7 @@ def trials(task: Task, takes: Takes) -> Iterator[Trial]:
 def _whole(target: Target, found: Findings) -> None:
     """Every threshold of a scale, every element at some scales, every scale, what is no number."""
     task = target.task
-    every = blocks.probes(task.block)
+    every = blocks.probes(task.block, task.tensor_scale)
     kept = target.keeps(every)
     rows, truth = every[kept], _kept(_truth_of_probes(task), kept)
     random = _draws_of_probes(task)[kept] if task.draws else None
@@ -48,7 +52,8 @@ def _whole(target: Target, found: Findings) -> None:
     def simpler(law: Law, broken: Counterexample) -> Counterexample:
         if random is not None:
             return broken
-        return simpler_block(law, broken, lambda x: replace(_observe(target, x), blame=seen.blamed))
+        found = simpler_block(law, broken, lambda x: replace(_observe(target, x), blame=seen.blamed))
+        return again.alone(target, found, rows)
 
     found.judge(BLOCK_LAWS, seen, simpler)
     if found.failures:
@@ -113,7 +118,9 @@ def _truth_of_probes(task: Task) -> tuple[Fields, Answer]:
 
 @lru_cache(maxsize=64)
 def _probed_fields(task: Task) -> Fields:
-    return _fields(task, blocks.probes(task.block), _draws_of_probes(task) if task.draws else None)
+    return _fields(
+        task, blocks.probes(task.block, task.tensor_scale), _draws_of_probes(task) if task.draws else None
+    )
 
 
 @lru_cache(maxsize=64)
@@ -133,8 +140,68 @@ def _draws_of_probes(task: Task) -> Array:
 
 @lru_cache(maxsize=64)
 def _drawn(task: Task) -> Array:
-    rows = blocks.probes(task.block)
+    rows = blocks.probes(task.block, task.tensor_scale)
     return random_bits.of_blocks(task, rows, _probed_fields(task))
+
+
+# ---- the same blocks in other company ---------------------------------------------------------------
+
+PER_LINE = (1, 5, 64)
+MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes at once
+
+
+def _rearranged(target: Target, found: Findings) -> None:
+    """The blocks of before in another order, and many in a line: what is due to them is known."""
+    task = target.task
+    if task.draws:
+        return
+    for per_line in PER_LINE:
+        if found.failures:
+            return
+        inputs, due = _in_lines(target, per_line)
+        came = target.blocks(*(shapes.placed(part, task.axis) for part in inputs))
+        pairs = _paired(task, came, due, per_line)
+        found.tried += MANY
+        for one, other in pairs:
+            _expect_equal(task, found, inputs[0], (one, other), layout)
+
+
+def _in_lines(target: Target, per_line: int) -> tuple[list[Array], Answer]:
+    """Lines of so many blocks, and the answers to each block."""
+    task = target.task
+    if task.kind == "decode":
+        rows: Fields | Array = blocks.codes(task.block)
+        answers: Answer = _decoded_probes(replace(task, axis=-1))
+        count = len(answers)
+    else:
+        every = blocks.probes(task.block, task.tensor_scale)
+        rows, kept = every, target.keeps(every)
+        answers = _truth_of_probes(task)[1]
+        count = int(kept.sum())
+    order = np.random.default_rng(per_line).integers(0, count, MANY)
+    if isinstance(rows, Fields):
+        chosen = answers_at(rows, order)
+        assert isinstance(chosen, Fields)
+        parts = [part.reshape(MANY // per_line, -1) for part in chosen if part is not None]
+    else:
+        order = np.flatnonzero(kept)[order]
+        parts = [rows[order].reshape(MANY // per_line, -1)]
+    return parts, answers_at(answers, order)
+
+
+def _paired(task: Task, came: Answer, due: Answer, per_line: int) -> list[tuple[Array, Array]]:
+    """What came, block by block, beside what was due."""
+    as_rows = _as_rows(task, came)
+    if isinstance(as_rows, Fields) and isinstance(due, Fields):
+        alike = task.with_same_nan(as_rows, due)
+        return [
+            (one, other)
+            for one, other in zip(alike, due, strict=True)
+            if one is not None and other is not None
+        ]
+    assert isinstance(as_rows, np.ndarray)
+    assert isinstance(due, np.ndarray)
+    return [(as_rows, due)]
 
 
 # ---- lines of blocks --------------------------------------------------------------------------------

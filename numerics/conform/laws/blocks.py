@@ -210,7 +210,7 @@ def saturates(seen: SeenBlocks) -> Counterexample | None:
 
 
 def negative_zero(seen: SeenBlocks) -> Counterexample | None:
-    """An element that becomes zero keeps its sign, where elements have one."""
+    """An element that becomes zero keeps its sign, where elements have one; of mx4, mx6, mx9 it is +0."""
     return seen.simplest(negative_zero)
 
 

@@ -18,7 +18,7 @@ from numerics.conform.deviations.search import Asked
 from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.inputs import elements, random_bits, shapes
 from numerics.conform.inputs.elements import values
-from numerics.conform.laws import decoding
+from numerics.conform.laws import again, decoding
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.laws.shrink import simpler_number
@@ -284,6 +284,9 @@ def _mean_laws(task: Task) -> tuple[Law, ...]:
     return () if isinstance(task.element, Codebook) else (unbiased,)
 
 
+MOST_CODES = 257  # that arrays of other shapes are filled with
+
+
 # ---- trials ----------------------------------------------------------------------------------------
 
 
@@ -296,6 +299,8 @@ def trials(task: Task) -> Iterator[Trial]:
     else:
         yield Trial(element_laws(task), _every_turn)
     yield Trial((layout,), _layouts)
+    if again.applies(task):
+        yield again.trial()
 
 
 def observe(target: Target, x: Float32, random: Array | None = None) -> Elements:
@@ -307,7 +312,8 @@ def observe(target: Target, x: Float32, random: Array | None = None) -> Elements
 
 def simpler(target: Target, law: Law, broken: Counterexample) -> Counterexample:
     """The same law on a simpler number, where there is one."""
-    return simpler_number(law, broken, lambda x: observe(target, x))
+    found = simpler_number(law, broken, lambda x: observe(target, x))
+    return again.alone(target, found, target.asked(elements.probes(target.task.element)))
 
 
 def _every_turn(target: Target, found: Findings) -> None:
@@ -338,7 +344,7 @@ def _drawn(target: Target, found: Findings) -> None:
 def _layouts(target: Target, found: Findings) -> None:
     """The same numbers in other shapes and strides."""
     task = target.task
-    for x in shapes.shaped(_some_inputs(task), target.takes):
+    for x in shapes.shaped(_some_inputs(target), target.takes):
         random = shapes.some_draws(x.shape) if task.draws else None
         due = task.values(x) if task.kind == "decode" else np.asarray(task.answer(x, random))
         came = target.elements(*(part for part in (x, random) if part is not None))
@@ -349,8 +355,10 @@ def _layouts(target: Target, found: Findings) -> None:
             return
 
 
-def _some_inputs(task: Task) -> Array:
+def _some_inputs(target: Target) -> Array:
     """Numbers, or codes, of which the same kernel has already made the right thing one by one."""
+    task = target.task
     if task.kind == "decode":
-        return np.arange(1 << task.element.bits)[:: shapes.EVERY].astype(task.element.code_dtype)
-    return shapes.SINGLES
+        codes = np.arange(1 << task.element.bits)
+        return codes[:: -(-len(codes) // MOST_CODES)].astype(task.element.code_dtype)
+    return target.asked(shapes.telling(task.element))

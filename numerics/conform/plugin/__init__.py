@@ -16,16 +16,23 @@ import pytest
 
 if TYPE_CHECKING:
     from numerics.conform.checking import Check
+    from numerics.conform.products.trial import ProductCheck
     from numerics.conform.verdict import Counterexample, Verdict
 
 _OPTIONS: dict[str, str] = {
-    "dtype": "the format that the targets are judged by; one for all, or one a target",
-    "kind": "encode (default), decode, round, pack, unpack or affine; one for all, or one a target",
+    "dtype": "the format that the targets are judged by; one for all, or one a target; not of matmul",
+    "kind": "encode (default), decode, round, pack, unpack, affine or matmul; one for all, or one a target",
     "rounding": "the rounding mode; half_even by default",
     "overflow": "saturate or nonsaturate; the format's own by default",
     "scale-rule": "the scale rule of MX formats; floor by default",
     "axis": "along which blocks lie; -1 by default",
+    "tensor-scale": "of NVFP4: the scale of the whole tensor; 1 by default",
     "array": "what a target takes: numpy (default) or torch",
+    "a": "of matmul: float32, bfloat16, float16, a format, or a format and a scheme: 'int4 per_group(32)'",
+    "b": "of matmul: the same",
+    "accumulate": "of matmul: what it sums in; float32 by default",
+    "out": "of matmul: the type of the result; float32 by default",
+    "layout": "of matmul: nk (default), or kn where b is turned",
 }
 _FLAGS: dict[str, str] = {
     "contiguous": "targets take only contiguous arrays of one dimension",
@@ -33,6 +40,7 @@ _FLAGS: dict[str, str] = {
     "finite": "targets take neither NaN nor Inf",
     "strict-nan": "NaN must be the canonical code",
     "exhaustive": "all 2**32 float32 inputs",
+    "bias": "of matmul: targets take a bias",
 }
 
 
@@ -91,10 +99,12 @@ def _options(config: pytest.Config, place: int, count: int) -> dict[str, Any]:
             raise pytest.UsageError(f"--numerics-{name} is given {len(given)} times for {count} targets")
         if given:
             found[name] = given[0] if len(given) == 1 else given[place]
-    if "dtype" not in found:
+    if "dtype" not in found and found.get("kind") != "matmul":
         raise pytest.UsageError("--numerics-target needs --numerics-dtype, as in --numerics-dtype=fp8_e4m3")
     if "axis" in found:
         found["axis"] = _integer(found["axis"])
+    if "tensor_scale" in found:
+        found["tensor_scale"] = _number(found["tensor_scale"])
     return found | {name: True for name in map(_python_name, _FLAGS) if config.getoption(f"numerics_{name}")}
 
 
@@ -109,6 +119,13 @@ def _integer(text: str) -> int:
         raise pytest.UsageError(f"--numerics-axis={text} is not an integer") from None
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise pytest.UsageError(f"--numerics-tensor-scale={text} is no number") from None
+
+
 class TargetSuite(pytest.Collector):
     """One target: judged once, reported law by law."""
 
@@ -117,13 +134,15 @@ class TargetSuite(pytest.Collector):
         self.options = options
 
     @cached_property
-    def asked(self) -> Check:
+    def asked(self) -> Check | ProductCheck:
         """The target and its trials; raises UsageError where they cannot be."""
         from numerics.conform.checking import asked
+        from numerics.conform.products.claim import spelled
         from numerics.formats.errors import NumericsError
 
         try:
-            return asked(self.name, **self.options)
+            sides = {side: spelled(self.options[side]) for side in ("a", "b") if side in self.options}
+            return asked(self.name, **(self.options | sides))
         except NumericsError as wrong:
             raise pytest.UsageError(str(wrong)) from wrong
 

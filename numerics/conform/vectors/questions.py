@@ -9,6 +9,7 @@ from math import frexp
 import numpy as np
 
 from numerics.backends.reference.executor import steps
+from numerics.conform.inputs.blocks import lone_maxima
 from numerics.conform.inputs.elements import probes
 from numerics.conform.vectors.lines import Field, Words
 from numerics.conform.vectors.operations import BlockOperation, ElementOperation, Fields, Operation
@@ -126,4 +127,15 @@ def _of_blocks(
     total = BLOCKS if count is None else count
     if asked.name == "decode":
         return total, lambda start, size: random_codes(asked.asked, size, rng)
-    return total, lambda start, size: {"input": random_blocks(asked, size, rng)}
+    first = lone_maxima(asked.dtype).astype(np.float32).view(np.uint32)
+    return total, lambda start, size: {"input": _blocks(asked, first[start : start + size], size, rng)}
+
+
+def _blocks(asked: BlockOperation, first: Words, size: int, rng: np.random.Generator) -> Words:
+    """These blocks, each by a power of two that the format has a scale for, and random ones."""
+    others = random_blocks(asked, size - len(first), rng)
+    low, high = _exponents(asked)
+    moved = rng.integers(max(low - 120, -110), max(min(high - 127, 110), -109), (len(first), 1))
+    with np.errstate(all="ignore"):
+        scaled = np.ldexp(first.view(np.float32), moved).astype(np.float32)
+    return np.concatenate([scaled.view(np.uint32), others])

@@ -107,7 +107,7 @@ def _bytes_of(tensor: TensorProto, folder: Path) -> int:
     if "length" in facts:
         return int(facts["length"])
     file = folder / facts.get("location", "")
-    return os.path.getsize(file) if file.is_file() else 0
+    return os.path.getsize(file) if os.path.isfile(file) else 0
 
 
 def _check_opset(model: ModelProto) -> None:

@@ -30,6 +30,14 @@ class Quantized:
     model: what ONNX Runtime and the VitisAI provider open.  report: a row for everything that was done.
     prepared: the float model after folding and approximating, whose tensors have the names of the model's.
     scales: of the computed tensors, by name; empty for bf16.
+
+    >>> import onnx, numerics as nx
+    >>> node = onnx.helper.make_node("Relu", ["x"], ["y"], name="relu")
+    >>> ends = [onnx.helper.make_tensor_value_info(name, 1, [1, 4]) for name in "xy"]
+    >>> graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
+    >>> model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    >>> nx.ipu.quantize_model(model, {"x": np.ones((8, 4), np.float32)}).scales["y"]
+    0.0078125
     """
 
     model: ModelProto

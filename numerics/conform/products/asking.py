@@ -1,0 +1,150 @@
+"""A target that multiplies: asked one problem, its result made plain and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.backends.host.float_bits import to_float32
+from numerics.backends.host.ieee import set_ieee
+from numerics.conform.products import given
+from numerics.conform.products.certificate import answer
+from numerics.conform.products.claim import Claim
+from numerics.conform.products.problem import Problem
+from numerics.conform.takes import ANYTHING, Takes
+from numerics.conform.target import Fault, numpy_array, torch_module, watched
+from numerics.conform.task import Array
+from numerics.formats.errors import NumericsError
+from numerics.tensor.qtensor import QTensor
+
+POISON = np.nan
+"""What lies between the rows of a strided operand."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of a problem, what was due, and where one right answer exists."""
+
+    problem: Problem
+    came: Array
+    due: Array
+    decided: NDArray[np.bool_]
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """The results that no order of right additions gives."""
+        return self.decided & unequal(self.came, self.due)
+
+
+def unequal(came: Array, due: Array) -> NDArray[np.bool_]:
+    """Where bits differ; any NaN equals any other, and a zero's sign is left to the kernel."""
+    if due.dtype.kind != "f":
+        return np.asarray(came != due)
+    one, other = came.astype(np.float64), due.astype(np.float64)
+    return np.asarray(~((one == other) | (np.isnan(one) & np.isnan(other))))
+
+
+class ProductTarget:
+    """A callable of (a, b[, bias]), the claim that it is judged by, and what it takes."""
+
+    def __init__(self, function: Callable[..., Any], claim: Claim, takes: Takes = ANYTHING) -> None:
+        if not callable(function):
+            raise NumericsError(f"the target is a {type(function).__name__}, which cannot be called")
+        self.function, self.claim, self.takes = function, claim, takes
+        if takes.array == "torch":
+            torch_module()
+
+    @property
+    def name(self) -> str:
+        """What the target calls itself."""
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
+    def takes_problem(self, problem: Problem) -> bool:
+        """Is a problem within what it takes: whole blocks alone, finite numbers alone?"""
+        if self.takes.whole_blocks and any(op.size and problem.shape[2] % op.size for op in
+                                           (self.claim.a, self.claim.b)):  # fmt: skip
+            return False
+        return not self.takes.finite or bool(np.isfinite(problem.exact).all())
+
+    def see(self, problem: Problem, strided: bool = False) -> Seen:
+        """Asks a problem; raises Fault where there is no result to compare."""
+        came = self.came(problem, strided)
+        due, decided = answer(problem)
+        return Seen(problem, came, due, decided)
+
+    def came(self, problem: Problem, strided: bool = False) -> Array:
+        """What the target returns for a problem, as float32, float16 or int32; strided: with gaps."""
+        arguments = given.arguments(problem)
+        if strided:
+            arguments = tuple(apart(x) if isinstance(x, np.ndarray) and x.ndim == 2 else x for x in arguments)
+        return self._result(self._called(arguments), problem)
+
+    def _called(self, arguments: tuple[Any, ...]) -> Any:
+        if self.takes.array == "torch":
+            arguments = tuple(_torch_of(x) for x in arguments)
+        before = [_bytes_of(x) for x in arguments]
+        watched(_shown(arguments))
+        try:
+            with np.errstate(all="ignore"):
+                came = self.function(*arguments)
+        except (Exception, SystemExit) as wrong:
+            raise Fault("runs", _shown(arguments), f"{type(wrong).__name__}: {wrong}", "a result") from wrong
+        finally:
+            set_ieee()
+        if [_bytes_of(x) for x in arguments] != before:
+            raise Fault("inputs_unchanged", _shown(arguments), "an operand that is no longer what it was",
+                        "the same bytes")  # fmt: skip
+        return came
+
+    def _result(self, came: Any, problem: Problem) -> Array:
+        m, n, _ = problem.shape
+        shown = (problem.a.codes,)
+        try:
+            array = numpy_array(came)
+        except (TypeError, ValueError, RuntimeError) as wrong:
+            raise Fault("result", shown, f"{type(came).__name__} ({wrong})", "an array") from wrong
+        if array.dtype.kind in "OSUMm":
+            raise Fault("result", shown, type(came).__name__, "an array of numbers")
+        name = str(getattr(came, "dtype", array.dtype)).removeprefix("torch.")
+        if name != self.claim.out:
+            raise Fault("dtype", shown, name, self.claim.out)
+        if array.shape != (m, n):
+            raise Fault("shape", shown, str(array.shape), str((m, n)))
+        if self.claim.out == "bfloat16":
+            bits = array.view(np.uint16).astype(np.uint32) << np.uint32(16)
+            return np.ascontiguousarray(bits).view(np.float32)
+        return np.asarray(to_float32(array) if array.dtype.kind == "f" else array)
+
+
+def apart(x: Array) -> Array:
+    """The same matrix with gaps behind its rows and between its numbers, which must not be read."""
+    room = np.full((len(x), 2 * x.shape[1] + 3), POISON if x.dtype.kind == "f" else 0x55).astype(x.dtype)
+    found = room[:, 1 : 2 * x.shape[1] + 1 : 2]
+    found[...] = x
+    return found
+
+
+def _torch_of(x: Any) -> Any:
+    torch = torch_module()
+    if isinstance(x, QTensor):
+        from numerics.formats import dispatch
+
+        return dispatch.converter("torch")(x)
+    if x.dtype.name == "bfloat16":
+        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(x)
+
+
+def _bytes_of(x: Any) -> bytes:
+    """The bytes of an operand: of a QTensor those of its codes."""
+    if isinstance(x, QTensor):
+        x = x.packed
+    return numpy_array(x).tobytes()
+
+
+def _shown(arguments: tuple[Any, ...]) -> tuple[Array, ...]:
+    return tuple(numpy_array(x.packed if isinstance(x, QTensor) else x) for x in arguments)

@@ -1,0 +1,518 @@
+"""The products that are asked, and the law that each is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import lcm
+
+import numpy as np
+
+from numerics.conform.products import draw
+from numerics.conform.products.certificate import NONE, bounds
+from numerics.conform.products.claim import Claim, Operand
+from numerics.conform.products.draw import Integers
+from numerics.conform.products.problem import Problem, Side, meanings, table
+from numerics.conform.task import Array
+
+Shape = tuple[int, int, int]
+
+SHAPES: tuple[Shape, ...] = (
+    (1, 1, 1),
+    (1, 3, 2),
+    (1, 17, 33),
+    (1, 64, 256),
+    (2, 5, 31),
+    (3, 8, 64),
+    (4, 33, 65),
+    (5, 96, 160),
+    (7, 2, 127),
+    (16, 16, 128),
+    (17, 65, 96),
+    (33, 7, 272),
+    (64, 130, 48),
+)
+"""m, n, k: single rows, odd numbers, what is left over of 16, 32, 64 and 128."""
+LONG = (2051, 4099)  # terms of integer sums: more than float32 holds, more than int16 does
+BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
+MARGIN = 900
+LARGE_SUMS = (
+    (256, 0, 0),
+    (448, 56, 7),
+    (448, 60, 2),
+    (448, 60, 1),
+    (-448, -56, -7),
+    (384, 120, 0),
+    (64, 60, 3),
+    (127, 127, 127),
+)
+
+
+@dataclass
+class Maker:
+    """Makes the problems of a claim from a stream of random numbers."""
+
+    claim: Claim
+    rng: np.random.Generator
+
+    # ---- one term, two terms -------------------------------------------------------------------
+
+    def few(self, shape: Shape, side: str, turn: int, terms: int = 1, whole: bool = False) -> Problem:
+        """All codes and scales, but each row of one side has so many terms, whose place moves through k.
+
+        whole: scales of both sides go through their whole range, one answering the other.
+        """
+        m, n, k = shape
+        centres = self._centres(k, turn, whole)
+        a, b = (
+            self._full(op, rows, centre)
+            for op, rows, centre in ((self.claim.a, m, centres[0]), (self.claim.b, n, centres[1]))
+        )
+        if terms > 1:
+            a, b = self._powers(a), self._powers(b)
+        kept = a if side == "a" else b
+        kept = self._kept(kept, turn, terms)
+        a, b = (kept, b) if side == "a" else (a, kept)
+        return Problem(self.claim, a, b, law="one_term" if terms == 1 else "two_terms")
+
+    def _full(self, op: Operand, rows: int, centre: Integers) -> Side:
+        room = draw.loose_bits(self.claim)
+        if draw.is_loose(self.claim.a) and draw.is_loose(self.claim.b):
+            first = int(self.rng.integers(1, max(room, 2)))
+            room = first if op is self.claim.a else max(room - first, 1)
+            room = min(room, max(draw.loose_bits(self.claim) // 2, 1))
+        return draw.anything(op, rows, centre, max(room, 1), self.rng)
+
+    def _centres(self, k: int, turn: int, whole: bool) -> tuple[Integers, Integers]:
+        a, b, rng = self.claim.a, self.claim.b, self.rng
+        zeros = np.zeros(k, np.int64)
+        if not (a.power_scale and b.power_scale and a.size and b.size):
+            return zeros, zeros
+        step = lcm(a.size, b.size)
+        block = np.arange(k) // step
+        span = 127 if whole else 30
+        drawn = rng.integers(-span, span + 1, int(block[-1]) + 1)
+        if whole:
+            drawn = np.clip(
+                (np.arange(len(drawn)) * 37 + turn * 61 + rng.integers(0, 8)) % 255 - 127, -120, 120
+            )
+        return drawn[block], -drawn[block]
+
+    def _powers(self, side: Side) -> Side:
+        """Scales that are powers of two: another may be applied to the sum, which is another rounding."""
+        if side.scale is None or side.op.power_scale:
+            return side
+        if side.op.scale is None:
+            return replace(side, scale=np.ldexp(0.5, np.frexp(side.scale)[1]).astype(np.float32))
+        exponent = np.frexp(table(side.op.scale)[side.scale])[1] - 1
+        return replace(side, scale=_power_codes(side.op, exponent))
+
+    def _kept(self, side: Side, turn: int, terms: int) -> Side:
+        """A side whose rows have so many elements that are no zeros, or not their zero points."""
+        rows, length = side.codes.shape
+        codes = self._nothing(side)
+        for row in range(rows):
+            others = self.rng.choice(length, min(terms, length) - 1, replace=False)
+            places = [(row + turn * rows) % length, *others]
+            codes[row, places] = side.codes[row, places]
+        return side.with_codes(codes)
+
+    def _nothing(self, side: Side) -> Array:
+        if side.zero is None:
+            return draw.blank(side.op, len(side.codes), side.codes.shape[1], self.rng)
+        return side.factors.zero.astype(np.int64) & ((1 << side.op.bits) - 1)
+
+    # ---- sums ----------------------------------------------------------------------------------
+
+    def sums(self, shape: Shape, window: int = 1, bits: int | None = None, law: str = "sums") -> Problem:
+        """Dense rows: exponents of a and b add up to the same at every k, whatever rows shift by.
+
+        bits: how many the sums may take; elements are zeros until they fit.
+        """
+        m, n, k = shape
+        a, b = self.claim.a, self.claim.b
+        element, shift = self._ties(k)
+        small = 1 if _coarse(a) or _coarse(b) else 3
+        sides = []
+        for op, rows, place in ((a, m, 0), (b, n, 1)):
+            per_row = self.rng.integers(-small, small + 1, rows)
+            own = shift[place][:: op.size][None] if op.size else np.zeros((1, 1), np.int64)
+            exponents = np.broadcast_to(own, op.shared(rows, k))
+            if len(exponents) == rows:
+                exponents = exponents + per_row[:, None]
+            codes = draw.of_exponents(op, element[place] + shift[place] * op.is_value, rows, window, self.rng)
+            sides.append(draw.finish(op, codes, draw.scales(op, exponents, self.rng), self.rng))
+        found = Problem(self.claim, sides[0], sides[1], self._bias(n), law)
+        return self.fitted(found, bits)
+
+    def _bias(self, n: int) -> Array | None:
+        if not self.claim.bias:
+            return None
+        return self.rng.integers(-8, 9, n).astype(np.float32)
+
+    def _ties(self, k: int) -> tuple[tuple[Integers, Integers], tuple[Integers, Integers]]:
+        """Exponents of elements, and of scales, [k] of both sides: all four add up to the same at every k."""
+        a, b, rng = self.claim.a, self.claim.b, self.rng
+        step = lcm(a.size or 1, b.size or 1) if (a.size or b.size) else k
+        block = np.arange(k) // step
+        blocks = int(block[-1]) + 1
+        ranges = draw.op_range(a), draw.op_range(b)
+        low, high = (sum(r[i] for r in ranges) for i in (0, -1))
+        free = [op.is_value or op.size > 0 for op in (a, b)]
+        both = rng.integers(low, high + 1, blocks if any(free) else 1)
+        both = np.broadcast_to(both, (blocks,))
+        first = np.zeros(blocks, np.int64)
+        if all(free):
+            spread = self._spread()
+            first = rng.integers(-spread, spread + 1, blocks)
+        elif free[0]:
+            first = -both
+        second = -both - first if free[1] else np.zeros(blocks, np.int64)
+        total = both[block]
+        least = np.maximum(ranges[0][0], total - ranges[1][-1])
+        most = np.minimum(ranges[0][-1], total - ranges[1][0])
+        mine = np.minimum(least + (rng.random(k) * (most - least + 1)).astype(np.int64), most)
+        return (mine, total - mine), (first[block], second[block])
+
+    def _spread(self) -> int:
+        sides = (self.claim.a, self.claim.b)
+        if any(_coarse(op) for op in sides):
+            return 4
+        return min(draw.SPREAD.get(str(op.name), 20) for op in sides)
+
+    def fitted(self, found: Problem, bits: int | None = None) -> Problem:
+        """The same with zeros in place of those elements of a that make some sum too long."""
+        claim = found.claim if bits is None else found.claim.accumulating(bits)
+        if found.claim.integers or found.a.zero is not None:
+            return found
+        room, least = claim.accumulator.bits, claim.accumulator.least
+        a, b = bounds(found.a, claim), bounds(found.b, claim)
+        m, n, k = found.shape
+        start = np.zeros(n) if found.bias is None else np.abs(found.bias.astype(np.float64))
+        total, low = np.tile(start, (m, 1)), np.full((m, n), NONE if found.bias is None else 0)
+        kept = np.zeros((m, k), np.bool_)
+        for place in self.rng.permutation(k):
+            term = np.multiply.outer(a.magnitude[:, place], b.magnitude[:, place])
+            last = np.where(term == 0, NONE, np.add.outer(a.lowest[:, place], b.lowest[:, place]))
+            more, lower = total + term, np.minimum(low, last)
+            fits = (more <= np.ldexp(1.0, np.clip(lower, -MARGIN, MARGIN) + room)) & (lower >= least)
+            rows = fits.all(axis=1)
+            kept[:, place] = rows
+            total, low = np.where(rows[:, None], more, total), np.where(rows[:, None], lower, low)
+        codes = np.where(kept, found.a.codes, draw.blank(found.a.op, m, k, self.rng))
+        return replace(found, a=found.a.with_codes(codes))
+
+    # ---- every code, every scale -----------------------------------------------------------------
+
+    def pairs(self, k: int = 40) -> Iterator[Problem]:
+        """Every code of a (some of 16 bits) times every code of b, one term a row."""
+        a, b = self.claim.a, self.claim.b
+        if a.zero or max(a.bits, b.bits) > 8:
+            return
+        codes = [_telling(op) for op in (a, b)]
+        left = draw.unit(a, len(codes[0]), k, self.rng)
+        left.codes[np.arange(len(codes[0])), np.arange(len(codes[0])) * 7 % k] = codes[0]
+        right = draw.unit(b, len(codes[1]), k, self.rng)
+        right.codes[:] = codes[1][:, None]
+        yield Problem(self.claim, left, right, law="integers" if self.claim.integers else "pairs")
+
+    def scale_ranges(self, k: int = 40) -> Iterator[Problem]:
+        """Every byte of a scale that is a power of two, beside some of the other side's; one term a row."""
+        a, b = self.claim.a, self.claim.b
+        bytes_ = [np.arange(255) if op.size and op.power_scale else np.zeros(1, int) for op in (a, b)]
+        few = [np.array(BYTES) if len(found) > 1 else found for found in bytes_]
+        for x, y in ((bytes_[0], few[1]), (few[0], bytes_[1])):
+            if max(len(x), len(y)) > 1:
+                left, right = draw.unit(a, len(x), k, self.rng), draw.unit(b, len(y), k, self.rng)
+                left.codes[np.arange(len(x)), np.arange(len(x)) * 11 % k] = draw.one(a)
+                right.codes[:] = draw.one(b)
+                sides = [
+                    replace(s, scale=np.repeat(v[:, None], s.scale.shape[1], 1).astype(np.uint8))
+                    if len(v) > 1 and s.scale is not None
+                    else s
+                    for s, v in ((left, x), (right, y))
+                ]
+                yield Problem(self.claim, sides[0], sides[1], law="scale_range")
+
+    # ---- what is no number, what is tiny, what is large --------------------------------------------
+
+    def special(self, shape: Shape) -> Problem:
+        """NaN and Inf in some rows' codes, numbers and scales, also beside zeros of the other side."""
+        found = self.sums(shape, bits=min(16, self.claim.accumulator.bits), law="special")
+        for name, other in (("a", "b"), ("b", "a")):
+            side, beside = getattr(found, name), getattr(found, other)
+            rows = len(side.codes)
+            chosen = (
+                self.rng.permutation(rows)[: max(1, rows // 3)]
+                if rows > 1
+                else range(int(self.rng.integers(2)))
+            )
+            for row in chosen:
+                side, beside = self._spoiled(side, beside, int(row))
+            found = replace(found, **{name: side, other: beside})
+        return found
+
+    def _spoiled(self, side: Side, beside: Side, row: int) -> tuple[Side, Side]:
+        k = int(self.rng.integers(side.codes.shape[1]))
+        kinds = (
+            [np.nan, np.inf, -np.inf]
+            if side.op.is_value
+            else list(np.flatnonzero(~np.isfinite(meanings(side.op))))
+        )
+        spoiler = _nan_scale(side.op)
+        if spoiler is not None and self.rng.random() < 1 / (1 + len(kinds)) + 0.2:
+            return self._with_scale(side, beside, (row, k // side.op.size), spoiler)
+        if not kinds:
+            return side, beside
+        codes, others = side.codes.copy(), beside.codes.copy()
+        codes[row, k] = kinds[int(self.rng.integers(len(kinds)))]
+        if beside.zero is None and self.rng.random() < 0.5:
+            others[int(self.rng.integers(len(others))), k] = draw.zero_codes(beside.op)[0]
+        return side.with_codes(codes), beside.with_codes(others)
+
+    def _with_scale(self, side: Side, beside: Side, at: tuple[int, int], byte: int) -> tuple[Side, Side]:
+        """A scale that says NaN, over numbers of one sign: an Inf in its place would stay Inf."""
+        assert side.scale is not None
+        scale = side.scale.copy()
+        scale[at] = byte
+        block = slice(at[1] * side.op.size, (at[1] + 1) * side.op.size)
+        codes, others = side.codes.copy(), beside.codes.copy()
+        if self.rng.random() < 0.6:
+            codes[:, block], others[:, block] = draw.one(side.op), draw.one(beside.op)
+        elif beside.zero is None:
+            others[int(self.rng.integers(len(others))), block] = draw.zero_codes(beside.op)[0]
+        return replace(side.with_codes(codes), scale=scale), beside.with_codes(others)
+
+    def subnormal(self, shape: Shape) -> Iterator[Problem]:
+        """Sums among the subnormal numbers of float32, by small numbers or scales of either side."""
+        ops = (self.claim.a, self.claim.b)
+        movable = [op.name in ("float32", "bfloat16") or bool(op.size and op.power_scale) for op in ops]
+        if self.claim.out == "float16" or self.claim.accumulator.least > -149:
+            return
+        for moves in ((True, False), (False, True), (True, True)):
+            found = self.sums(shape, bits=12, law="subnormals")
+            top = np.abs(found.exact).max()
+            if top and all(can or not moved for can, moved in zip(movable, moves, strict=True)):
+                need = -126 - int(np.frexp(top)[1])
+                share = need // sum(moves)
+                sides = [
+                    _moved(side, share) if moved else side
+                    for side, moved in zip((found.a, found.b), moves, strict=True)
+                ]
+                yield replace(found, a=sides[0], b=sides[1], bias=None)
+
+    def overflow(self) -> Problem | None:
+        """Exact results about the largest number of what comes out, and past it."""
+        a, b = self.claim.a, self.claim.b
+        if a.zero or b.zero:
+            return None
+        if self.claim.out == "float32":
+            return self._past_float32()
+        top = 2.0 ** (16 if self.claim.out == "float16" else 127)
+        goals = top * np.array([0.5, 1 - 2.0**-8, 1 - 2.0**-9, 1 - 2.0**-11, 1 - 2.0**-12, 1.0, -1.0, 1.5])
+        left, right = draw.unit(a, len(goals), 3, self.rng), draw.unit(b, 4, 3, self.rng)
+        right.codes[:] = draw.one(b)
+        if a.name in ("float32", "bfloat16"):
+            largest = 2.0**127 * (2 - 2.0**-7) if self.claim.out == "bfloat16" else 65504.0
+            step = 2.0**119 if self.claim.out == "bfloat16" else 16.0  # half of the last bit
+            left.codes[:, 0] = largest * (-1.0) ** np.arange(len(goals))
+            left.codes[:, 1] = step * np.array([0, 0, 0.5, -0.5, 1, -1, 2, -2])
+            return Problem(self.claim, left, right, law="output")
+        if a.share in ("row", "block", "tensor") and a.scale is None and a.micro is None:
+            assert left.scale is not None
+            left.codes[:, 0] = draw.one(a)
+            if a.share == "tensor":
+                return self._overflow_by_codes(left, right, top)
+            left = replace(left, scale=np.repeat(goals[:, None], left.scale.shape[1], 1).astype(np.float32))
+            return Problem(self.claim, left, right, law="output")
+        return None
+
+    def _past_float32(self) -> Problem | None:
+        """One term a row, whose scales, and numbers, float32 holds, but not their product."""
+        a, b = self.claim.a, self.claim.b
+        if not all(op.size and op.power_scale for op in (a, b)):
+            return None
+        sides = []
+        for op in (a, b):
+            side = draw.unit(op, 3, 40, self.rng)
+            assert side.scale is not None
+            values = meanings(op)
+            codes = side.codes if op is b else side.codes.copy()
+            codes[:, 0 if op is a else slice(None)] = np.nanargmax(
+                np.where(np.isfinite(values), values, np.nan)
+            )
+            scale = np.full_like(side.scale, 127 + 62)
+            sides.append(replace(side.with_codes(codes), scale=scale))
+        return Problem(self.claim, sides[0], sides[1], law="output")
+
+    def _overflow_by_codes(self, left: Side, right: Side, top: float) -> Problem:
+        """Sums of three codes beside 512 at a scale by which 512 is past the largest number."""
+        scale = 2 * top / 512 if self.claim.out == "bfloat16" else top / 512
+        rows = [row for row in LARGE_SUMS if draw.has(left.op, *row)]
+        for place, row in enumerate(rows[: len(left.codes)]):
+            left.codes[place] = [draw.code_of(left.op, value) for value in row]
+        left = replace(left, scale=np.full((1, 1), scale, np.float32))
+        return Problem(self.claim, left, right, law="output")
+
+    # ---- the accumulator -------------------------------------------------------------------------
+
+    def ladders(self, k: int) -> Iterator[Problem]:
+        """Rows of 2**j, 1 and -2**j: the one is there at the end, for every j that the accumulator holds."""
+        a, b = self.claim.a, self.claim.b
+        if k < 3 or a.zero or b.zero or not (a.is_value or (a.size and a.power_scale)):
+            return
+        places = ((0, 1, k - 1), (1, 0, k - 1), (0, k // 2, k - 1))
+        steps = np.arange(1, self.claim.accumulator.bits - 2 * b.shifts)
+        for large, small, back in places:
+            left, right = draw.unit(a, len(steps), k, self.rng), draw.unit(b, 4, k, self.rng)
+            right.codes[:] = draw.one(b)
+            found = self._ladder(left, steps, (large, small, back))
+            if found is not None:
+                yield Problem(self.claim, found, right, law="accumulator")
+
+    @staticmethod
+    def _ladder(side: Side, steps: Integers, places: tuple[int, int, int]) -> Side | None:
+        large, small, back = places
+        op, codes = side.op, side.codes.copy()
+        if op.is_value:
+            unit = 2.0**-9 if op.name == "float16" else 1.0
+            codes[:, large], codes[:, small], codes[:, back] = unit * 2.0**steps, unit, -unit * 2.0**steps
+            return side.with_codes(codes)
+        blocks = [place // op.size for place in places]
+        if blocks[1] in (blocks[0], blocks[2]) or not has_signs(op):
+            return None
+        assert side.scale is not None
+        scale = side.scale.copy()
+        scale[:, blocks[0]] = scale[:, blocks[2]] = 127 + steps
+        unit_value = float(meanings(op)[int(draw.one(op))])
+        codes[:, large] = codes[:, small] = draw.one(op)
+        codes[:, back] = draw.code_of(op, -unit_value)
+        return replace(side.with_codes(codes), scale=scale)
+
+    # ---- integers ----------------------------------------------------------------------------------
+
+    def integers(self, shape: Shape, extreme: int = 0) -> Problem:
+        """All codes; extreme: 1 the largest alone, 2 the largest and the least in turn, 3 nine of ten."""
+        m, n, k = shape
+        sides = []
+        for op, rows in ((self.claim.a, m), (self.claim.b, n)):
+            ends = np.array([meanings(op).argmax(), meanings(op).argmin()], np.uint8)
+            codes = self.rng.integers(0, 1 << op.bits, (rows, k))
+            if extreme:
+                share = 0.9 if extreme == 3 else 1.0
+                chosen = self.rng.choice(ends[: 2 if extreme == 2 else 1], (rows, k))
+                codes = np.where(self.rng.random((rows, k)) < share, chosen, codes)
+            sides.append(Side(op, codes.astype(np.uint8)))
+        return Problem(self.claim, sides[0], sides[1], law="integers")
+
+
+def has_signs(op: Operand) -> bool:
+    """Has it a code of minus the value of `draw.one`?"""
+    return op.is_value or draw.has(op, -float(meanings(op)[int(draw.one(op))]))
+
+
+def _telling(op: Operand) -> Array:
+    if op.is_value:
+        return np.array([0.0, -0.0, 1, -1, 1.5, 2.0**-7, 3, -127, 64.5], np.float32)
+    return np.arange(1 << op.bits)
+
+
+def _coarse(op: Operand) -> bool:
+    """Are its scales codes of few exponents?"""
+    return op.scale is not None and op.scale.name != "e8m0"
+
+
+def _power_codes(op: Operand, exponents: Integers) -> Array:
+    assert op.scale is not None
+    values = table(op.scale)
+    powers = [e for e in range(-20, 20) if (values == 2.0**e).any()]
+    held = {e: int(np.flatnonzero(values == 2.0**e)[0]) for e in powers}
+    near = np.clip(exponents, min(held), max(held))
+    return np.asarray(np.vectorize(held.__getitem__, otypes=[np.uint8])(near))
+
+
+def _nan_scale(op: Operand) -> int | None:
+    """The scale that says NaN, where there is one."""
+    if not op.size or (op.scale is None and op.micro is None):
+        return None
+    if op.micro is not None:
+        return 255
+    assert op.scale is not None
+    found = np.flatnonzero(np.isnan(table(op.scale)))
+    return int(found[0]) if len(found) else None
+
+
+def _moved(side: Side, by: int) -> Side:
+    """A side times a power of two."""
+    if side.op.is_value:  # what has bits below the type's last one becomes 0
+        moved = np.ldexp(side.codes.astype(np.float64), by)
+        least = 2.0 ** draw.EXPONENTS[str(side.op.name)][0]
+        return side.with_codes(np.where(np.rint(moved / least) * least == moved, moved, 0.0))
+    assert side.scale is not None
+    return replace(side, scale=np.clip(side.scale.astype(np.int64) + by, 0, 254).astype(np.uint8))
+
+
+# ---- all of them -----------------------------------------------------------------------------------
+
+
+def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = None) -> Iterator[Problem]:
+    """What a target is asked, in order: a law that breaks early says most about the fault.
+
+    >>> found = [problem.law for problem in problems(Claim.of("float32", "mxfp4"))]
+    >>> len(found) > 100, found[:3]
+    (True, ['one_term', 'one_term', 'sums'])
+    """
+    maker = Maker(claim, np.random.default_rng(seed))
+    asked = SHAPES if shapes is None else shapes
+    yield from _integers(maker, asked) if claim.integers else _shaped(maker, asked)
+    yield from maker.pairs()
+    if not claim.integers and shapes is None:
+        yield from _places(maker)
+        yield from _ends(maker)
+
+
+def _integers(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
+    for turn, shape in enumerate(shapes):
+        yield maker.integers(shape)
+        yield maker.integers(shape, extreme=1 + turn % 2)
+    for length in LONG:
+        yield maker.integers((2, 3, length), extreme=3)
+        yield maker.integers((1, 3, length))
+
+
+def _shaped(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
+    for turn, shape in enumerate(shapes):
+        yield maker.few(shape, "a", turn)
+        yield maker.few(shape, "b", turn)
+        yield maker.sums(shape, window=0)
+        yield maker.sums(shape, window=2)
+        yield maker.sums(shape, bits=12, law="output")
+        if not maker.claim.splits:
+            yield maker.few(shape, "a", turn, terms=2)
+
+
+def _places(maker: Maker) -> Iterator[Problem]:
+    """One term in every place of k, of both sides; every scale."""
+    for k in (96, 160):
+        for turn in range(-(-k // 32)):
+            yield maker.few((32, 9, k), "a", turn)
+            yield maker.few((9, 32, k), "b", turn)
+    yield from maker.scale_ranges()
+    if maker.claim.a.power_scale and maker.claim.b.power_scale and maker.claim.a.size and maker.claim.b.size:
+        for turn in range(8):
+            found = maker.few((16, 16, 160), "ab"[turn % 2], turn, whole=True)
+            yield replace(found, law="scale_range")
+
+
+def _ends(maker: Maker) -> Iterator[Problem]:
+    """NaN and Inf, the subnormal numbers, the largest ones; the accumulator's bits."""
+    for shape in ((4, 6, 40), (16, 5, 64), (1, 33, 96)):
+        for _ in range(5):
+            yield maker.special(shape)
+    for shape in ((1, 5, 33), (4, 6, 64)):
+        yield from maker.subnormal(shape)
+    late = maker.overflow()
+    if late is not None:
+        yield late
+    for k in (3, 33, 64, 160):
+        yield from maker.ladders(k)

@@ -1,0 +1,233 @@
+"""Which results of a product are the same in any order: those whose sums no addition has to round.
+
+Let every term that a kernel may add be a multiple of 2**q, and the magnitudes of all together be at most
+2**(q + p), p the accumulator's bits.  Then every partial sum of every order is a number of the accumulator,
+and nothing is rounded.  Two terms are decided as well: their one addition is rounded to nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.products.claim import ACCUMULATORS, Claim
+from numerics.conform.products.problem import Factors, Float64, Problem, rounded
+from numerics.conform.task import Array
+from numerics.formats.dtype import Integer
+
+Mask = NDArray[np.bool_]
+Exponents = NDArray[np.int64]
+
+NONE = 1 << 20  # the lowest bit of zero
+SAFE = 127.9999  # log2 of what a factor of float32 may reach
+FAR_FROM_SUBNORMAL = 2.0**-100
+
+
+def lowest_bit(x: Float64) -> Exponents:
+    """The exponent of the last bit of each number that is set; NONE for zero, and for what is no number.
+
+    >>> lowest_bit(np.array([1.0, 12.0, 0.375, 0.0])).tolist()
+    [0, 2, -3, 1048576]
+    """
+    x = np.where(np.isfinite(x), x, 0.0)
+    significand, exponent = np.frexp(x)
+    whole = np.abs(np.ldexp(significand, 53)).astype(np.int64)
+    last = np.frexp((whole & -whole).astype(np.float64))[1] - 1
+    return np.where(whole == 0, NONE, exponent - 53 + last).astype(np.int64)
+
+
+def log_size(x: Float64) -> Float64:
+    """log2 of each magnitude; -NONE for zero, and for what is no number."""
+    x = np.where(np.isfinite(x), np.abs(x), 0.0)
+    return np.where(x == 0, -float(NONE), np.log2(np.where(x == 0, 1.0, x)))
+
+
+Sizes = tuple[Float64, Exponents]
+"""log2 of magnitudes, and their last bits."""
+
+
+class Bounds(NamedTuple):
+    """Of each element of a side: magnitude and last bit of what a kernel may multiply by, and its factors."""
+
+    magnitude: Float64
+    lowest: Exponents
+    element: Sizes
+    scale: Sizes
+
+
+def bounds(side: Any, claim: Claim) -> Bounds:
+    """The bounds of a side; where codes may be shifted, or zero points split off, of what is added then."""
+    f: Factors = side.factors
+    scale = np.where(np.isfinite(f.scale), f.scale, 0.0)
+    element = np.where(np.isfinite(f.element), f.element, 0.0)
+    whole = bool(
+        (element == np.rint(element)).all() and (f.zero == np.rint(f.zero)).all()
+    )  # not of a deviation
+    if claim.zero_point == "split" and side.op.shifts and whole:
+        shift = float(1 << (side.op.bits - 1)) if _signed(side.op.element) else 0.0
+        parts = np.maximum(np.abs(element), np.abs(element + shift))
+        zeros = np.maximum(np.abs(f.zero), np.abs(f.zero + shift))
+        magnitude = (parts + zeros) * np.abs(scale)
+        lowest = np.where(magnitude == 0, NONE, lowest_bit(scale))
+    else:
+        parts = np.abs(element - f.zero)
+        values = parts * scale
+        magnitude, lowest = np.abs(values), lowest_bit(values)
+    return Bounds(
+        magnitude, lowest, (log_size(parts), lowest_bit(parts)), (log_size(scale), lowest_bit(scale))
+    )
+
+
+def _signed(element: Any) -> bool:
+    return isinstance(element, Integer) and element.signed
+
+
+@dataclass
+class Sums:
+    """Of each result [m, n]: all magnitudes added, the last bit of any term, how many there are."""
+
+    total: Float64
+    lowest: Exponents
+    count: NDArray[np.int64]
+    narrow: Mask
+    """Is every single product a number of float32?"""
+
+
+def sums(a: Bounds, b: Bounds) -> Sums:
+    """What every order of additions of these terms stays within."""
+    m, n = len(a.magnitude), len(b.magnitude)
+    found = Sums(np.zeros((m, n)), np.full((m, n), NONE, np.int64), np.zeros((m, n), np.int64),
+                 np.ones((m, n), np.bool_))  # fmt: skip
+    for k in range(a.magnitude.shape[1]):
+        term = np.multiply.outer(a.magnitude[:, k], b.magnitude[:, k])
+        lowest = np.where(term == 0, NONE, np.add.outer(a.lowest[:, k], b.lowest[:, k]))
+        found.total += term
+        found.count += term != 0
+        found.narrow &= (term == 0) | (term < np.ldexp(1.0, np.clip(lowest, -900, 900) + 24))
+        np.minimum(found.lowest, lowest, out=found.lowest)
+    return found
+
+
+def fit(found: Sums, claim: Claim) -> Mask:
+    """Which sums the accumulator holds exactly, whatever the order."""
+    acc = claim.accumulator
+    room = np.ldexp(1.0, np.clip(found.lowest, -900, 900) + acc.bits)
+    whole = (
+        (found.total <= room)
+        & (found.lowest >= acc.least)
+        & (found.total < np.ldexp(1 - 2.0**-acc.bits, min(acc.top, 1023)))
+    )
+    return np.asarray((found.lowest == NONE) | whole)
+
+
+def factors_stay(a: Bounds, b: Bounds) -> Mask:
+    """[m, n]: does float32 hold every product of some of the factors, in whatever order they are multiplied?
+
+    Some kernels multiply elements first, some decode first, some multiply both scales first.
+    """
+    m, n = len(a.magnitude), len(b.magnitude)
+    room = int(np.ceil(np.log2(max(a.magnitude.shape[1], 2))))
+    stays = np.ones((m, n), np.bool_)
+    for side, shape in ((a, (m, 1)), (b, (1, n))):
+        own = _both(side.element, side.scale)
+        stays &= (_within(own, 0) | (own[0] < -NONE // 2)).all(axis=1).reshape(shape)
+    for first, second, more in _combinations(a, b):
+        for k in _distinct(first, second):
+            pair = tuple(np.add.outer(x[:, k], y[:, k]) for x, y in zip(first, second, strict=True))
+            stays &= _within(pair, room if more else 0) | (pair[0] < -NONE // 2)
+    return stays
+
+
+def _combinations(a: Bounds, b: Bounds) -> Iterator[tuple[Any, Any, bool]]:
+    yield a.scale, b.scale, False
+    yield a.element, b.element, True
+    yield _both(a.element, a.scale), b.element, _any_scale(b)
+    yield a.element, _both(b.element, b.scale), _any_scale(a)
+
+
+def _any_scale(side: Bounds) -> bool:
+    """Is a scale left out of such a sum?  Of what all is in, `fit` says what it may reach."""
+    return bool((side.scale[0] != 0).any())
+
+
+def _both(x: Sizes, y: Sizes) -> Sizes:
+    return x[0] + y[0], x[1] + y[1]
+
+
+def _within(exponents: Any, room: int) -> Mask:
+    return np.asarray((exponents[0] + room < SAFE) & (exponents[1] >= -149))
+
+
+def _distinct(first: Any, second: Any) -> list[int]:
+    """Columns that differ from the one before: a block's scales are looked at once."""
+    both = [np.concatenate([*first]), np.concatenate([*second])]
+    return [k for k in range(both[0].shape[1]) if k == 0 or any((x[:, k] != x[:, k - 1]).any() for x in both)]
+
+
+# ---- the answer ------------------------------------------------------------------------------------
+
+
+def answer(problem: Problem) -> tuple[Array, Mask]:
+    """What is due [m, n], and which of it every right kernel must give, bit for bit."""
+    due, claim = problem.due(), problem.claim
+    if claim.integers:
+        return due, np.ones(due.shape, np.bool_)
+    a, b = bounds(problem.a, claim), bounds(problem.b, claim)
+    found = sums(a, b)
+    two = found.count <= 2
+    if problem.bias is not None:
+        bias = problem.bias.astype(np.float64)
+        found.total += np.abs(bias)
+        found.lowest = np.minimum(found.lowest, lowest_bit(bias))
+        two &= False
+    finite = np.isfinite(problem.exact)
+    safe = factors_stay(a, b)
+    decided = finite & safe & fit(found, claim)
+    if claim.accumulator == ACCUMULATORS["float32"] and not claim.splits:
+        decided |= finite & safe & two & found.narrow & _one_addition(problem)
+        decided |= finite & safe & (found.count == 1) & (np.abs(problem.exact) >= 2.0**128)  # Inf
+    return due, decided | _not_finite(problem, finite)
+
+
+def _one_addition(problem: Problem) -> Mask:
+    """Which sums of two terms one rounding to nearest decides: scales are powers of two, none is tiny."""
+    powers = all(bool((np.frexp(s.factors.scale)[0] == 0.5).all()) for s in (problem.a, problem.b))
+    exact, claim = problem.exact, problem.claim
+    with np.errstate(all="ignore"):
+        once = exact.astype(np.float32).astype(np.float64)
+        alike = rounded(once, claim.out, claim.rounding) == rounded(exact, claim.out, claim.rounding)
+    large = (np.abs(exact) > FAR_FROM_SUBNORMAL) | (exact == 0)
+    return np.asarray(powers & alike & large & (np.abs(exact) < 2.0**127))
+
+
+def _not_finite(problem: Problem, finite: Mask) -> Mask:
+    """NaN and Inf that a side brings in; an Inf is not decided where a zero point may be split off."""
+    reached = [~np.isfinite(side.values).all(axis=1) for side in (problem.a, problem.b)]
+    came = np.logical_or.outer(*reached)
+    telling = np.isnan(problem.exact) | (not problem.claim.splits)
+    return np.asarray(~finite & came & telling)
+
+
+def decidable(a: Any, b: Any, accumulate: Any = "float32") -> Mask:
+    """Which results of a product have one right answer, in whatever order its terms are added?
+
+    a: an array (m, k) of float32, bfloat16 or float16, or a QTensor of that shape.  b: the same, of shape
+    (n, k): rows of both are summed along k.  accumulate: what sums are kept in: float32 (the default),
+    float64, float16, bfloat16, or an Accumulator.  Returns a mask (m, n): where it is true, compare bits;
+    where not, the order matters.  Raises NumericsError for what is no matrix, or of unlike lengths.
+
+    >>> import numpy as np, numerics as nx
+    >>> a, b = np.float32([[1, 2**-20], [1, 2**-25]]), np.float32([[1, 1]])
+    >>> nx.conform.decidable(a, b).tolist()
+    [[True], [True]]
+    >>> nx.conform.decidable(a, b, accumulate="bfloat16").tolist()
+    [[False], [False]]
+    """
+    from numerics.conform.products.given import problem_of
+
+    problem = problem_of(a, b, accumulate)
+    return answer(problem)[1]

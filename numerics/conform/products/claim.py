@@ -1,0 +1,294 @@
+"""What a product promises: two operands, the accumulator, what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from numerics.formats.block import Block, ElementBlock, MicroexponentBlock
+from numerics.formats.dtype import Element, Integer
+from numerics.formats.errors import NumericsError, integer, one_of, said, truth
+from numerics.formats.registry import dtype as find_dtype
+from numerics.tensor.spec import QuantSpec
+
+VALUES = ("float32", "bfloat16", "float16")
+OUTS = (*VALUES, "int32")
+LAYOUTS = ("nk", "kn")
+ZERO_POINTS = ("split", "folded")
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """How a kernel adds: an accumulator of so many bits, and how it rounds.
+
+    bits: of the significand.  rounding: half_even, toward_zero, or any where nothing is promised but that
+    what fits is exact.  fused: terms that are added at once, each cut to the accumulator's bits below the
+    largest; 1 where they are added one by one.  least, top: a sum is a multiple of 2**least below 2**top.
+
+    >>> ACCUMULATORS["hopper_fp8"]
+    Accumulator(bits=14, rounding='toward_zero', fused=32, least=-149, top=128)
+    """
+
+    bits: int
+    rounding: str = "half_even"
+    fused: int = 1
+    least: int = -149
+    top: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("bits", "fused", "least", "top"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        if not 2 <= self.bits <= 53:
+            raise NumericsError(f"an accumulator of {self.bits} bits cannot be; allowed: 2 to 53")
+        one_of("rounding of an accumulator", self.rounding, ("half_even", "toward_zero", "any"))
+
+    @property
+    def rounds_to_nearest(self) -> bool:
+        """Has one addition of two terms one right answer: the nearest number of the accumulator?"""
+        return self.rounding == "half_even" and self.fused == 1
+
+
+ACCUMULATORS: Mapping[str, Accumulator] = {
+    "float32": Accumulator(24),
+    "float64": Accumulator(53, least=-1074, top=1024),
+    "float16": Accumulator(11, least=-24, top=16),
+    "bfloat16": Accumulator(8, least=-133),
+    "volta": Accumulator(24, "toward_zero", 4),
+    "ampere": Accumulator(24, "toward_zero", 8),
+    "hopper": Accumulator(24, "toward_zero", 16),
+    "hopper_fp8": Accumulator(14, "toward_zero", 32),
+    "blackwell": Accumulator(24, "toward_zero", 32),
+}
+"""Accumulators by name: float types, and NVIDIA's tensor cores as in arXiv 2511.10909 (MMA-Sim)."""
+INT32 = "int32"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One side of a product, as a matrix whose last axis is summed: what its numbers are, who shares a scale.
+
+    name: float32, bfloat16 or float16 for plain numbers, an integer format for plain integers, or None for
+    what a QuantSpec quantizes.  spec: that QuantSpec, of a matrix (rows, length).
+
+    >>> Operand.of("mxfp4").size, Operand.of(QuantSpec("int4", scheme="per_group(128)")).share
+    (32, 'block')
+    """
+
+    name: str | None
+    spec: QuantSpec | None = None
+
+    @classmethod
+    def of(cls, came: Any, integers: bool = False) -> Operand:
+        """The operand of a float type's name, a format, or a QuantSpec; integers: of plain integers."""
+        if integers:
+            d = find_dtype(came)
+            if not isinstance(d, Integer) or d.bits > 8:
+                raise NumericsError(f"accumulate='int32' adds integers of 8 bits or fewer, not {said(came)}")
+            return cls(d.name)
+        if isinstance(came, str) and came in VALUES:
+            return cls(came)
+        found = cls(None, came if isinstance(came, QuantSpec) else QuantSpec(came))
+        assert found.share
+        return found
+
+    def __str__(self) -> str:
+        if self.spec is None:
+            return str(self.name)
+        scheme = "" if self.spec.scheme is None else f" {self.spec.scheme_text}"
+        return f"{self.spec.dtype}{scheme}" + (", zero points" * self.zero)
+
+    @property
+    def is_value(self) -> bool:
+        """Plain floats?"""
+        return self.name in VALUES
+
+    @cached_property
+    def element(self) -> Element | None:
+        """The format of its codes; None for plain floats, and for magnitudes under microexponents."""
+        if self.spec is None:
+            return None if self.is_value else find_dtype(self.name)  # type: ignore[return-value]
+        if not self.spec.blocked:
+            return self.spec.element
+        block = self.spec.block
+        return block.element if isinstance(block, ElementBlock) else None
+
+    @property
+    def block(self) -> Block | None:
+        """The format of its blocks; None where it has none."""
+        return self.spec.block if self.spec is not None and self.spec.blocked else None
+
+    @property
+    def micro(self) -> MicroexponentBlock | None:
+        """The same, where blocks have microexponents."""
+        return self.block if isinstance(self.block, MicroexponentBlock) else None
+
+    @property
+    def bits(self) -> int:
+        """Bits of a code."""
+        if self.block is not None:
+            return self.block.element_bits
+        return 0 if self.element is None else self.element.bits
+
+    @property
+    def is_integer(self) -> bool:
+        """Codes of integers?"""
+        return isinstance(self.element, Integer)
+
+    @property
+    def zero(self) -> bool:
+        """Has it zero points?"""
+        return self.spec is not None and not self.spec.symmetric
+
+    @property
+    def shifts(self) -> bool:
+        """May a kernel read its codes as unsigned ones, or its zero points apart?"""
+        element = self.element
+        return isinstance(element, Integer) and self.block is None and (element.signed or self.zero)
+
+    @cached_property
+    def share(self) -> str:
+        """Who shares a scale along the summed axis: none, tensor, row, column, block."""
+        if self.spec is None or not self.spec.scaled:
+            return "none"
+        if self.spec.blocked:
+            if self.spec.axis not in (-1, 1):
+                raise NumericsError(f"{self.spec!r}: blocks of a product lie along the summed axis: axis=-1")
+            return "block"
+        partition = self.spec.partition((2, 1 << 20))
+        if partition.axis is None:
+            return "tensor"
+        if partition.size is None:
+            return "row" if partition.axis == 0 else "column"
+        if partition.axis == 0:
+            raise NumericsError(f"{self.spec!r}: groups of a product lie along the summed axis: axis=-1")
+        return "block"
+
+    @cached_property
+    def size(self) -> int:
+        """How many neighbours share a scale, where share is block; 0 elsewhere."""
+        if self.share != "block" or self.spec is None:
+            return 0
+        return (
+            self.spec.block.block if self.spec.blocked else int(self.spec.partition((2, 1 << 20)).size or 0)
+        )
+
+    @property
+    def scale(self) -> Element | None:
+        """The format of its scales' codes; None for float scales, and for those of microexponents."""
+        return self.block.scale if isinstance(self.block, ElementBlock) else None
+
+    @property
+    def power_scale(self) -> bool:
+        """Are its scales powers of two, or has it none?"""
+        if self.share == "none" or self.micro is not None:
+            return True
+        if self.scale is not None:
+            return self.scale.name == "e8m0"
+        return self.spec is not None and self.spec.scale_type == "pof2"
+
+    @property
+    def number(self) -> bool:
+        """Has it a scale of the whole tensor above those of its blocks?"""
+        return self.block is not None and self.block.has_tensor_scale
+
+    def shared(self, rows: int, length: int) -> tuple[int, int]:
+        """The shape of its scales."""
+        blocks = -(-length // self.size) if self.size else 1
+        shapes = {"tensor": (1, 1), "row": (rows, 1), "column": (1, length), "block": (rows, blocks)}
+        return shapes.get(self.share, (1, 1))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a target promises: a (m, k) times the rows of b (n, k), summed along k.
+
+    kind, dtype: what a verdict says of it.
+    """
+
+    a: Operand
+    b: Operand
+    accumulate: str | Accumulator = "float32"
+    out: str = "float32"
+    layout: str = "nk"
+    bias: bool = False
+    zero_point: str = "split"
+    rounding: str = "half_even"
+
+    kind = "matmul"
+
+    @classmethod
+    def of(cls, a: Any, b: Any, **options: Any) -> Claim:
+        """The claim with its options checked; raises NumericsError for those that do not fit.
+
+        >>> print(Claim.of("float32", "mxfp4"))
+        float32 x mxfp4 -> float32, accumulate float32
+        """
+        if a is None or b is None:
+            raise NumericsError("kind='matmul' needs a= and b=, as in a='float32', b='mxfp4'")
+        accumulate = options.pop("accumulate", "float32")
+        out = options.pop("out", None)
+        if not isinstance(accumulate, Accumulator):
+            accumulate = one_of("accumulate", accumulate, (*ACCUMULATORS, INT32))
+        whole = accumulate == INT32
+        out = one_of("out", ("int32" if whole else "float32") if out is None else out, OUTS)
+        if (out == "int32") is not whole:
+            raise NumericsError(f"out={out!r} does not go with accumulate={accumulate!r}")
+        found = cls(Operand.of(a, whole), Operand.of(b, whole), accumulate, out,
+                    one_of("layout", options.pop("layout", "nk"), LAYOUTS),
+                    truth("bias", options.pop("bias", False)),
+                    one_of("zero_point", options.pop("zero_point", "split"), ZERO_POINTS))  # fmt: skip
+        assert not options
+        if whole and found.bias:
+            raise NumericsError("accumulate='int32' has no bias here; add it to the result")
+        return found
+
+    def __str__(self) -> str:
+        spelled = self.accumulate if isinstance(self.accumulate, str) else repr(self.accumulate)
+        said = f"{self.dtype} -> {self.out}, accumulate {spelled}"
+        return said + ", bias" * self.bias + f", layout {self.layout}" * (self.layout != "nk")
+
+    @property
+    def dtype(self) -> str:
+        """Both operands."""
+        return f"{self.a} x {self.b}"
+
+    @property
+    def integers(self) -> bool:
+        """Is it a product of integers, modulo 2**32?"""
+        return self.accumulate == INT32
+
+    @property
+    def accumulator(self) -> Accumulator:
+        """How it adds, where it is no product of integers."""
+        if isinstance(self.accumulate, Accumulator):
+            return self.accumulate
+        return ACCUMULATORS["float64" if self.integers else self.accumulate]
+
+    @property
+    def splits(self) -> bool:
+        """May it sum codes and zero points apart, so that terms cancel which stand in no value?"""
+        return self.zero_point == "split" and (self.a.shifts or self.b.shifts)
+
+    def accumulating(self, bits: int) -> Claim:
+        """The same with a narrower accumulator: whose sums the wider one holds, too."""
+        return replace(self, accumulate=replace(self.accumulator, bits=min(bits, self.accumulator.bits)))
+
+
+def spelled(text: str | None) -> Any:
+    """An operand of the command line: a float type's name, a format, or a format and a scheme.
+
+    >>> spelled("float32"), spelled("int4 per_group(32) asymmetric")
+    ('float32', QuantSpec('int4', scheme='per_group(32, axis=-1)', symmetric=False))
+    """
+    if text is None or text in VALUES:
+        return text
+    if text.startswith("{"):
+        return QuantSpec.parse(text)
+    name, scheme, *others = (*text.split(" "), "")
+    if [word for word in others if word not in ("asymmetric", "")]:
+        raise NumericsError(f"{said(text)} is no operand; a format, a scheme, and `asymmetric` are due")
+    if not scheme:
+        return find_dtype(name)
+    return QuantSpec(name, scheme=scheme, symmetric="asymmetric" not in others)

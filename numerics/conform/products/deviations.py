@@ -1,0 +1,388 @@
+"""Known faults of products: each bends what a side means, or what the claim says, and predicts every result.
+
+No order of additions is assumed: a deviation is judged on those results that are decided under it, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from numerics.conform.products.certificate import answer
+from numerics.conform.products.claim import ACCUMULATORS, Accumulator, Operand
+from numerics.conform.products.problem import Factors, Float64, Problem, Side, to_bfloat16
+from numerics.formats.floats import fp8_e4m3fnuz, fp8_e5m2
+
+if TYPE_CHECKING:
+    from numerics.conform.products.asking import Seen
+
+Bend = Callable[[Problem], "Problem | None"]
+"""What it makes of a problem; None where it says nothing of it."""
+MOST = 3  # deviations at once
+TOLD = 8  # wrong products, and right ones, that a deviation must explain before all are looked at
+FIRST = 4  # of them, by which guesses are sorted
+FOLLOWED = 4  # guesses that are looked at further
+
+
+@dataclass(frozen=True)
+class ProductDeviation:
+    """A known way to be wrong: name, sentence, who was seen to do it, and what it makes of a problem."""
+
+    name: str
+    sentence: str
+    bend: Bend
+    seen_in: str = ""
+
+    def __str__(self) -> str:
+        return self.sentence + (f" (seen in {self.seen_in})" if self.seen_in else "")
+
+
+def bent(side: Side, **changes: Float64) -> Side:
+    """A side that stands for other numbers than its codes say."""
+    found = replace(side)
+    found.__dict__["factors"] = replace(side.factors, **changes)  # where cached_property keeps it
+    return found
+
+
+def of_sides(change: Callable[[Side, Problem], Side], *names: str) -> Bend:
+    """A bend of one side or both."""
+
+    def bend(problem: Problem) -> Problem:
+        sides = {name: change(getattr(problem, name), problem) for name in names or ("a", "b")}
+        return replace(problem, a=sides.get("a", problem.a), b=sides.get("b", problem.b))
+
+    return bend
+
+
+def of_claim(**changes: object) -> Bend:
+    """Another accumulator, or another rounding of what comes out."""
+
+    def bend(problem: Problem) -> Problem:
+        return replace(problem, claim=replace(problem.claim, **changes))  # type: ignore[arg-type]
+
+    return bend
+
+
+# ---- what a side means -----------------------------------------------------------------------------
+
+
+def _swapped(problem: Problem) -> Problem | None:
+    """Behind the last code of an odd row stands what nobody knows."""
+    side, length = problem.b, problem.shape[2]
+    if side.op.bits != 4 or length % 2:
+        return None
+    order = np.arange(length) ^ 1
+    return replace(problem, b=bent(side, element=side.factors.element[:, order]))
+
+
+def _shifted_byte(side: Side, problem: Problem) -> Side:
+    if side.op.scale is None or side.op.scale.name != "e8m0" or side.scale is None:
+        return side
+    values = (side.scale.astype(np.uint32) << np.uint32(23)).view(np.float32).astype(np.float64)
+    return bent(side, scale=np.asarray(side.spread(values) * side.number))
+
+
+def _no_subnormals(side: Side, problem: Problem) -> Side:
+    element = side.op.element
+    least = getattr(element, "smallest_normal", None)
+    if least is None or side.op.is_integer:
+        return side
+    f = side.factors
+    return bent(side, element=np.where(np.abs(f.element) < least, 0.0, f.element))
+
+
+def _nan_is_large(side: Side, problem: Problem) -> Side:
+    f, element = side.factors, side.op.element
+    if element is None or side.op.is_value or not np.isnan(f.element).any():
+        return side
+    past = element.max * 480 / 448 if element.name == "fp8_e4m3" else element.max
+    sign = np.where(side.codes >> (element.bits - 1) & 1, -1.0, 1.0)
+    return bent(side, element=np.where(np.isnan(f.element), sign * past, f.element))
+
+
+def _other_table(dtype: object) -> Callable[[Side, Problem], Side]:
+    def change(side: Side, problem: Problem) -> Side:
+        if side.op.element is None or side.op.element.name != "fp8_e4m3":
+            return side
+        other = Operand.of(dtype)
+        from numerics.conform.products.problem import meanings
+
+        return bent(side, element=meanings(other)[side.codes])
+
+    return change
+
+
+def _in_bfloat16(side: Side, problem: Problem) -> Side:
+    f = side.factors
+    if side.op.is_value:
+        return bent(side, element=to_bfloat16(f.element).astype(np.float64))
+    if side.op.share == "none":
+        return side
+    return _whole(side, to_bfloat16(f.values).astype(np.float64))
+
+
+def _in_float16(side: Side, problem: Problem) -> Side:
+    with np.errstate(over="ignore"):
+        return _whole(side, side.values.astype(np.float16).astype(np.float64))
+
+
+def _in_tf32(side: Side, problem: Problem) -> Side:
+    bits = side.values.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFE000)
+    return _whole(side, bits.view(np.float32).astype(np.float64))
+
+
+def _whole(side: Side, values: Float64) -> Side:
+    ones = np.ones_like(values)
+    return bent(side, element=values, zero=ones * 0, scale=ones)
+
+
+def _in_int8(reach: int) -> Callable[[Side, Problem], Side]:
+    def change(side: Side, problem: Problem) -> Side:
+        if not side.op.is_value:
+            return side
+        rows, length = side.codes.shape
+        groups = -(-length // reach)
+        room = np.zeros((rows, groups * reach), np.float32)
+        room[:, :length] = side.codes
+        room = room.reshape(rows, groups, reach)
+        with np.errstate(all="ignore"):
+            scale = np.abs(room).max(axis=2, keepdims=True) / np.float32(127)
+            whole = np.where(scale > 0, np.rint(room / np.where(scale > 0, scale, 1)), 0)
+        found = (whole * scale).reshape(rows, -1)[:, :length]
+        return _whole(side, found.astype(np.float64))
+
+    return change
+
+
+def _rounded_scale(kind: str) -> Callable[[Side, Problem], Side]:
+    def change(side: Side, problem: Problem) -> Side:
+        if side.scale is None or side.scale.dtype.kind != "f":
+            return side
+        with np.errstate(over="ignore"):
+            one = (
+                to_bfloat16(side.scale.astype(np.float64))
+                if kind == "bfloat16"
+                else side.scale.astype(np.float16)
+            )
+        return bent(side, scale=np.asarray(side.spread(one.astype(np.float64)) * side.number))
+
+    return change
+
+
+def _assumed_zero(zero: float | None) -> Callable[[Side, Problem], Side]:
+    def change(side: Side, problem: Problem) -> Side:
+        if side.zero is None:
+            return side
+        due = float(1 << (side.op.bits - 1)) if zero is None else zero
+        return bent(side, zero=np.full_like(side.factors.zero, due))
+
+    return change
+
+
+def _no_number(side: Side, problem: Problem) -> Side:
+    return bent(side, scale=side.factors.scale / side.number)
+
+
+def _scale_of(shift: Callable[[int, int], int]) -> Callable[[Side, Problem], Side]:
+    """The scale of another block: shift(block, blocks)."""
+
+    def change(side: Side, problem: Problem) -> Side:
+        if side.op.size == 0 or side.scale is None:
+            return side
+        blocks = side.scale.shape[1]
+        order = [shift(j, blocks) for j in range(blocks)]
+        micro = None if side.micro is None else side.micro[:, order]
+        other = replace(side, scale=side.scale[:, order], micro=micro)
+        return bent(side, scale=other.factors.scale)
+
+    return change
+
+
+def _rows_swapped(side: Side, problem: Problem) -> Side:
+    rows = len(side.codes)
+    if side.scale is None or len(side.scale) != rows:
+        return side
+    order = np.minimum(np.arange(rows) ^ 1, rows - 1)
+    return bent(side, scale=replace(side, scale=side.scale[order]).factors.scale)
+
+
+def _tail(unit: int, single: bool = False) -> Callable[[Side, Problem], Side]:
+    def change(side: Side, problem: Problem) -> Side:
+        length = side.codes.shape[1]
+        if single and len(problem.a.codes) != 1:
+            return side
+        keep = np.arange(length) < length // unit * unit
+        f: Factors = side.factors
+        return bent(
+            side,
+            element=np.where(keep, f.element, 0.0),
+            zero=np.where(keep, f.zero, 0.0),
+            scale=np.where(keep, f.scale, 1.0),
+        )
+
+    return change
+
+
+def _unsigned(side: Side, problem: Problem) -> Side:
+    if not side.op.is_integer or side.zero is not None:
+        return side
+    return bent(side, element=side.codes.astype(np.float64))
+
+
+def _accumulates(accumulator: Accumulator) -> Bend:
+    return of_claim(accumulate=accumulator)
+
+
+NARROW = {name: ACCUMULATORS[name] for name in ("float16", "bfloat16", "hopper_fp8")}
+
+DEVIATIONS: tuple[ProductDeviation, ...] = (
+    ProductDeviation("nibbles swapped", "b's codes of 4 bits are read high nibble first", _swapped),
+    ProductDeviation(
+        "scale byte << 23",
+        "a scale byte becomes float32 by a shift: 0 counts 0, 255 Inf",
+        of_sides(_shifted_byte),
+        "mlx 0.32 (255)",
+    ),
+    ProductDeviation(
+        "subnormal codes are zero", "elements below the least normal one count 0", of_sides(_no_subnormals)
+    ),
+    ProductDeviation(
+        "NaN code is a number",
+        "the code of NaN counts as the next value, 480 in fp8_e4m3",
+        of_sides(_nan_is_large),
+    ),
+    ProductDeviation("fnuz table", "fp8_e4m3 is read as fp8_e4m3fnuz", of_sides(_other_table(fp8_e4m3fnuz))),
+    ProductDeviation("e5m2 table", "fp8_e4m3 is read as fp8_e5m2", of_sides(_other_table(fp8_e5m2))),
+    ProductDeviation("a in bfloat16", "a is rounded to bfloat16 first", of_sides(_in_bfloat16, "a")),
+    ProductDeviation("b in bfloat16", "b is decoded to bfloat16", of_sides(_in_bfloat16, "b")),
+    ProductDeviation("a in float16", "a is rounded to float16 first", of_sides(_in_float16, "a")),
+    ProductDeviation("b in float16", "b is decoded to float16", of_sides(_in_float16, "b")),
+    ProductDeviation("a in tf32", "a is cut to 11 bits", of_sides(_in_tf32, "a"), "tensor cores by default"),
+    ProductDeviation(
+        "a in int8/32",
+        "a is rounded to int8 by blocks of 32",
+        of_sides(_in_int8(32), "a"),
+        "onnxruntime MatMulNBits accuracy_level 4",
+    ),
+    ProductDeviation(
+        "a in int8/row",
+        "a is rounded to int8 by rows",
+        of_sides(_in_int8(1 << 20), "a"),
+        "dynamic quantization",
+    ),
+    ProductDeviation(
+        "scales in bfloat16", "scales are rounded to bfloat16", of_sides(_rounded_scale("bfloat16"))
+    ),
+    ProductDeviation(
+        "scales in float16", "scales are rounded to float16", of_sides(_rounded_scale("float16"))
+    ),
+    ProductDeviation(
+        "zero point assumed",
+        "the middle code is taken for every zero point",
+        of_sides(_assumed_zero(None)),
+        "kernels for symmetric weights",
+    ),
+    ProductDeviation("zero point ignored", "zero points count 0", of_sides(_assumed_zero(0.0))),
+    ProductDeviation(
+        "tensor scale forgotten", "the scale of the whole tensor is left out", of_sides(_no_number, "b")
+    ),
+    ProductDeviation(
+        "scale of the block before",
+        "b takes the scale of the block before",
+        of_sides(_scale_of(lambda j, n: max(j - 1, 0)), "b"),
+    ),
+    ProductDeviation(
+        "last block has the scale before",
+        "b's last block takes the scale before it",
+        of_sides(_scale_of(lambda j, n: min(j, max(n - 2, 0))), "b"),
+    ),
+    ProductDeviation(
+        "scale of block 0",
+        "every block of b takes the scale of the first",
+        of_sides(_scale_of(lambda j, n: 0), "b"),
+        "torch-xpu-ops 4765, one row",
+    ),
+    ProductDeviation(
+        "scale of the neighbour row", "rows of b take each other's scales", of_sides(_rows_swapped, "b")
+    ),
+    ProductDeviation("tail of 32 dropped", "what is left over of 32 is not summed", of_sides(_tail(32), "b")),
+    ProductDeviation("tail of 16 dropped", "what is left over of 16 is not summed", of_sides(_tail(16), "b")),
+    ProductDeviation(
+        "tail of 64 dropped", "what is left over of 64 is not summed", of_sides(_tail(64), "b"), "mlx 3444"
+    ),
+    ProductDeviation(
+        "tail dropped at m=1",
+        "of one row what is left over of 32 is not summed",
+        of_sides(_tail(32, single=True), "b"),
+    ),
+    ProductDeviation(
+        "codes read as unsigned", "b's integers are read without their sign", of_sides(_unsigned, "b")
+    ),
+    ProductDeviation("accumulates in float16", "sums are kept in float16", _accumulates(NARROW["float16"])),
+    ProductDeviation(
+        "accumulates in bfloat16",
+        "sums are kept in bfloat16",
+        _accumulates(NARROW["bfloat16"]),
+        "mlx 0.32.4 on the CPU",
+    ),
+    ProductDeviation(
+        "14 bits",
+        "sums hold 13 bits below their largest term",
+        _accumulates(NARROW["hopper_fp8"]),
+        "NVIDIA H100, fp8",
+    ),
+    ProductDeviation(
+        "wraps at int8", "sums are kept in int8", of_claim(rounding="int8"), "numpy int8 @ int8"
+    ),
+    ProductDeviation("wraps at int16", "sums are kept in int16", of_claim(rounding="int16")),
+    ProductDeviation(
+        "output truncated", "the sum is cut to the type that comes out", of_claim(rounding="toward_zero")
+    ),
+)
+
+
+# ---- which of them explain what came ---------------------------------------------------------------
+
+
+def explained(seen: Sequence[Seen]) -> tuple[ProductDeviation, ...]:
+    """The fewest deviations that give everything that came and is decided under them; none where none do."""
+    told = _telling(seen)
+    spoken: tuple[ProductDeviation, ...] = ()
+    left = _unexplained(spoken, told)
+    while left and len(spoken) < MOST:
+        guesses = [(*spoken, one) for one in DEVIATIONS if one not in spoken]
+        first = sorted(guesses, key=lambda guess: _unexplained(guess, told[:FIRST]))
+        best = min(first[:FOLLOWED], key=lambda guess: _unexplained(guess, told))
+        if _unexplained(best, told) >= left:
+            return ()
+        spoken, left = best, _unexplained(best, told)
+    return spoken if not left and not _unexplained(spoken, seen) else ()
+
+
+def _telling(seen: Sequence[Seen]) -> list[Seen]:
+    """The small ones of those that are wrong, and some that are right."""
+    size = sorted(seen, key=lambda one: one.came.size * one.problem.shape[2])
+    wrong = [one for one in size if one.wrong.any()]
+    right = [one for one in size if not one.wrong.any()]
+    return wrong[:: -(-len(wrong) // TOLD) or 1] + right[:: -(-len(right) // TOLD) or 1]
+
+
+def _unexplained(spoken: Sequence[ProductDeviation], seen: Sequence[Seen]) -> int:
+    """Results that differ from what is predicted; one more where few of the wrong ones are."""
+    from numerics.conform.products.asking import unequal
+
+    left, wrong, told = 0, 0, 0
+    for one in seen:
+        problem: Problem | None = one.problem
+        with np.errstate(all="ignore"):
+            for deviation in spoken:
+                problem = None if problem is None else deviation.bend(problem)
+        if problem is not None:
+            due, decided = answer(problem)
+            left += int((unequal(one.came, due) & decided).sum())
+            wrong += int(one.wrong.sum())
+            told += int((one.wrong & decided).sum())
+    return left + (2 * told < wrong or not told)

@@ -1,0 +1,426 @@
+"""How a product of plain numbers adds, told by probes: order, width, rounding.  A description, no verdict.
+
+The order is found as FPRev finds it (arXiv 2411.00442): a large number and its negative hide all that is
+added before they meet.  What is found is tried on random rows: a description that does not give their bits
+says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.products.asking import ProductTarget
+from numerics.conform.products.claim import Claim
+from numerics.conform.products.draw import SIGNIFICAND
+from numerics.conform.products.problem import Float64, Problem, Side, rounded
+from numerics.conform.products.trial import check_shapes
+from numerics.conform.takes import Takes
+from numerics.conform.target import Fault, load
+from numerics.formats.errors import NumericsError
+
+Tree = Any
+"""A leaf's place, or a tuple of trees that are added: of two, or of all that are added at once."""
+WIDE, NARROW = (100, 0), (15, -20)
+"""Exponents of the number that hides others, and of those that are counted; the same in float16's range."""
+WIDEST = 54
+TRIED = 64
+LONGEST = 64
+HALVES = (1.0, 1.5, 0.5)
+ROUNDINGS = {
+    "-U-": "to nearest, ties to even",
+    "---": "toward zero",
+    "UU-": "to nearest, ties away",
+    "UUU": "away from zero",
+}
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What was seen of a product; `text` of each line stands in `lines`.
+
+    bits: of the accumulator.  rounding: of its additions.  order: how terms are added, in words; tree: which
+    with which.  products: exact where they go into a sum unrounded.  a_bits: bits of a that are kept.
+    reach: how far in its row a number of a is rounded with others; 0 where it is not.  subnormals: kept or
+    flushed.  alone: does one row give the bits that it gives with others?  repeats: do calls agree?
+    reproduced: of how many random results the description gives every bit.
+    """
+
+    target: str
+    claim: str
+    bits: int
+    rounding: str
+    order: str
+    tree: Tree = field(repr=False)
+    products: str
+    a_bits: int
+    reach: int
+    subnormals: str
+    alone: bool
+    repeats: bool
+    reproduced: int
+
+    def __str__(self) -> str:
+        kept = f"a is rounded with its neighbours, up to {self.reach} of them" if self.reach else "a is kept"
+        return "\n".join(
+            [
+                f"{self.target}: {self.claim}",
+                f"  adds       {self.order}",
+                f"  in         {self.bits} bits, {self.rounding}; products {self.products}",
+                f"  operands   {kept}, {self.a_bits} bits; subnormal numbers {self.subnormals}",
+                f"  a row      gives {'the same' if self.alone else 'other'} bits alone; "
+                f"calls {'agree' if self.repeats else 'differ'}",
+                f"  this gives every bit of {self.reproduced} of {TRIED} random results",
+            ]
+        )
+
+
+def fingerprint(
+    target: Any,
+    a: str = "float32",
+    b: str = "float32",
+    *,
+    out: str | None = None,
+    shape: tuple[int, int, int] = (64, 64, 32),
+    array: str = "numpy",
+) -> Fingerprint:
+    """Describes how a product adds: order, width, rounding, and what its bits depend on.
+
+    target: a callable of (a, b), a (m, k) times the rows of b (n, k), or "module:function".  a, b: float32,
+    bfloat16 or float16.  out: the type of the result, float32 by default.  shape: m, n, k of the product that
+    is probed: 2 and more rows, 64 terms at most; the order may depend on it.  array: numpy or torch.
+
+    Raises NumericsError for other operands and shapes, and for a target that returns no product.
+
+    >>> import numpy as np
+    >>> print(fingerprint(lambda a, b: (a.astype(np.float64) @ b.T).astype(np.float32), shape=(8, 8, 4)))
+    <lambda>: float32 x float32 -> float32
+      adds       one after the other
+      in         53 bits, no rounding seen; products exact
+      operands   a is kept, 24 bits; subnormal numbers kept
+      a row      gives the same bits alone; calls agree
+      this gives every bit of 64 of 64 random results
+    """
+    claim = Claim.of(a, b, out=out)
+    if not (claim.a.is_value and claim.b.is_value):
+        raise NumericsError(f"a fingerprint is of plain numbers, not of {claim.dtype}: decode the operands")
+    checked = check_shapes([shape])
+    assert checked is not None
+    m, n, k = checked[0]
+    if m < 2 or n < 2 or not 3 <= k <= LONGEST:
+        raise NumericsError(f"shape={(m, n, k)}; 2 rows and columns and 3 to {LONGEST} terms are due")
+    function = load(target) if isinstance(target, str) else target
+    try:
+        return Prober(ProductTarget(function, claim, Takes.of(array)), (m, n, k)).fingerprint()
+    except Fault as fault:
+        raise NumericsError(f"there is no product to describe: {fault.found}") from fault
+
+
+@dataclass(frozen=True)
+class Prober:
+    """Asks a target rows of numbers, as many at once as the shape says."""
+
+    target: ProductTarget
+    shape: tuple[int, int, int]
+
+    @property
+    def kind(self) -> str:
+        """The type of a."""
+        return str(self.target.claim.a.name)
+
+    def product(self, a: Float64, b: Float64) -> Float64:
+        """One product."""
+        claim = self.target.claim
+        sides = [Side(op, np.ascontiguousarray(x, np.float32)) for op, x in ((claim.a, a), (claim.b, b))]
+        return self.target.came(Problem(claim, sides[0], sides[1])).astype(np.float64)
+
+    def dots(self, a: Float64, b: Float64) -> Float64:
+        """The products of rows with rows [rows, k], each as the first result of a product of the asked shape.
+
+        Always the first: other results of the same product may be summed in another order.
+        """
+        m, n, k = self.shape
+        left, right = np.zeros((m, k)), np.zeros((n, k))
+        found = np.empty(len(a))
+        for row, (x, y) in enumerate(zip(a, b, strict=True)):
+            left[:], right[:] = x, y
+            found[row] = self.product(left, right)[0, 0]
+        return found
+
+    def sums(self, rows: Float64) -> Float64:
+        """Sums of rows: b is ones."""
+        return self.dots(rows, np.ones_like(rows))
+
+    @cached_property
+    def exponents(self) -> tuple[int, int]:
+        """Of the large number that hides others, and of those that are counted: within the range of sums."""
+        if self.kind == "float16" or self.target.claim.b.name == "float16":
+            return NARROW
+        row = np.zeros((1, self.shape[2]))
+        row[0, :2] = 2.0 ** WIDE[0], -(2.0 ** WIDE[0])
+        return WIDE if self.sums(row)[0] == 0 else (15, -8)
+
+    def fingerprint(self) -> Fingerprint:
+        """All of it."""
+        claim = self.target.claim
+        return Fingerprint(
+            self.target.name,
+            f"{claim.dtype} -> {claim.out}",
+            self.bits,
+            self.rounding,
+            described(self.tree),
+            self.tree,
+            self.products,
+            self.kept_bits,
+            self.reach,
+            self.subnormals,
+            self.alone,
+            self.repeats,
+            self.reproduced,
+        )
+
+    # ---- what is seen ------------------------------------------------------------------------------
+
+    def _held(self, places: tuple[int, int, int]) -> int:
+        """Bits of the accumulator: the largest j with 2**j + 1 - 2**j = 1, and one."""
+        large, unit = self.exponents
+        steps = np.arange(1, min(WIDEST, large - unit + 1))
+        rows = np.zeros((len(steps), self.shape[2]))
+        rows[:, places[0]], rows[:, places[2]] = np.ldexp(1.0, steps + unit), -np.ldexp(1.0, steps + unit)
+        rows[:, places[1]] = np.ldexp(1.0, unit)
+        right = self.sums(rows) == np.ldexp(1.0, unit)
+        return int(steps[-1] if right.all() else steps[right.argmin()] - 1) + 1
+
+    @cached_property
+    def bits(self) -> int:
+        """The least over places of the three terms: two that meet first hide the width."""
+        last = self.shape[2] - 1
+        places = ((0, 1, last), (1, 0, last), (0, last, 1), (0, last // 2, last), (last // 2, 0, last))
+        return min(self.inner_bits, *map(self._held, places))
+
+    @cached_property
+    def inner_bits(self) -> int:
+        """The same of neighbours, which may be added at once: in more bits than the sum is kept in."""
+        return min(map(self._held, ((0, 1, 2), (0, 2, 1), (1, 0, 2))))
+
+    @cached_property
+    def rounding(self) -> str:
+        """Of one addition, seen when the larger term is taken away again."""
+        large, unit = self.exponents
+        unit, seen = unit + 1, set()
+        if self.bits + unit > large or self.bits >= WIDEST - 1:
+            return "no rounding seen"
+        for places in ((0, 1, 2), (1, 0, 2), (0, 2, 1), (2, 0, 1)):
+            rows = np.zeros((len(HALVES), self.shape[2]))
+            rows[:, places[0]], rows[:, places[2]] = 2.0 ** (self.bits + unit), -(2.0 ** (self.bits + unit))
+            rows[:, places[1]] = np.array(HALVES) * 2.0**unit
+            came = self.sums(rows) / 2.0**unit
+            if np.isin(came, (0, 2)).all():  # others were rounded twice, or not at all
+                seen.add("".join("U" if x else "-" for x in came))
+        return (
+            " or ".join(sorted(ROUNDINGS.get(key, f"otherwise ({key})") for key in seen))
+            or "no rounding seen"
+        )
+
+    @cached_property
+    def tree(self) -> Tree:
+        """Which terms are added to which, by how many a large one and its negative hide until they meet."""
+        k = self.shape[2]
+        pairs = [(i, j) for i in range(k) for j in range(i + 1, k)]
+        large, unit = self.exponents
+        rows = np.full((len(pairs), k), 2.0**unit)
+        for row, (i, j) in enumerate(pairs):
+            rows[row, i], rows[row, j] = 2.0**large, -(2.0**large)
+        left = self.sums(rows) / 2.0**unit
+        under = np.zeros((k, k), np.int64)
+        for (i, j), kept in zip(pairs, left, strict=True):
+            under[i, j] = under[j, i] = k - int(kept) if np.isfinite(kept) else k
+        return built(under, list(range(k)))
+
+    @cached_property
+    def products(self) -> str:
+        """Are products rounded before they are added?"""
+        kinds = [SIGNIFICAND[str(op.name)] for op in (self.target.claim.a, self.target.claim.b)]
+        if sum(kinds) <= 24 or self.bits > 48:
+            return "exact"
+        odd = [1 + 2.0 ** -(bits - 1) for bits in kinds]
+        product = odd[0] * odd[1]
+        nearest = float(np.float32(product))
+        others = [place for place in (1, 2, 4, 8, self.shape[2] - 1) if place < self.shape[2]]
+        pairs = [pair for place in others for pair in ((0, place), (place, 0))]
+        a, b = np.zeros((len(pairs), self.shape[2])), np.zeros((len(pairs), self.shape[2]))
+        for row, (first, second) in enumerate(pairs):
+            a[row, first], b[row, first] = odd
+            wide = (a, b) if kinds[0] == 24 else (b, a)
+            wide[0][row, second], wide[1][row, second] = -nearest, 1.0
+        return "fused into the sum" if (self.dots(a, b) == product - nearest).any() else "rounded first"
+
+    @cached_property
+    def kept_bits(self) -> int:
+        """How many bits of a number of a reach the result."""
+        steps = np.arange(1, SIGNIFICAND[self.kind])
+        rows = np.zeros((len(steps), self.shape[2]))
+        rows[:, 0] = 1 + np.ldexp(1.0, -steps)
+        came = rounded(rows[:, 0], self.target.claim.out).astype(np.float64)
+        right = (self.sums(rows) == rows[:, 0]) | (came != rows[:, 0])
+        return int(steps[-1] if right.all() else steps[right.argmin()] - 1) + 1
+
+    @cached_property
+    def reach(self) -> int:
+        """The distance of the farthest large number in its row that changes a small one."""
+        k = self.shape[2]
+        a, b = np.zeros((k - 1, k)), np.zeros((k - 1, k))
+        a[:, 0] = b[:, 0] = 1.0
+        a[np.arange(k - 1), np.arange(1, k)] = 1000.0 if self.kind != "bfloat16" else 1024.0
+        changed = np.flatnonzero(self.dots(a, b) != 1.0)
+        return int(changed.max()) + 2 if len(changed) else 0
+
+    @cached_property
+    def subnormals(self) -> str:
+        """Are results, or numbers, below the least normal one kept?"""
+        least = -24 if self.exponents == NARROW else -130
+        rows = np.zeros((1, self.shape[2]))
+        rows[0, 0] = 2.0**least
+        return "kept" if self.sums(rows)[0] == 2.0**least else "flushed"
+
+    # ---- what bits depend on -----------------------------------------------------------------------
+
+    def _random(self, rows: int, side: str) -> Float64:
+        rng = np.random.default_rng(5 if side == "a" else 6)
+        bits = SIGNIFICAND[str(getattr(self.target.claim, side).name)]
+        shape = (rows, self.shape[2])
+        whole = rng.integers(1 << (bits - 1), 1 << bits, shape) * rng.choice([-1, 1], shape)
+        return np.asarray(np.ldexp(whole.astype(np.float64), rng.integers(-4, 4, shape) - bits))
+
+    @cached_property
+    def _drawn(self) -> tuple[Float64, Float64]:
+        return self._random(self.shape[0], "a"), self._random(self.shape[1], "b")
+
+    @cached_property
+    def alone(self) -> bool:
+        """Does the first row give the same bits alone?"""
+        a, b = self._drawn
+        return bool((self.product(a[:1], b)[0] == self.product(a, b)[0]).all())
+
+    @cached_property
+    def repeats(self) -> bool:
+        """Do three calls agree?"""
+        first, *others = (self.product(*self._drawn) for _ in range(3))
+        return all(bool((first == other).all()) for other in others)
+
+    @cached_property
+    def reproduced(self) -> int:
+        """How many random results the description gives, bit for bit."""
+        a, b = self._random(TRIED, "a"), self._random(TRIED, "b")
+        came = self.dots(a, b)
+        cut = self.rounding == "toward zero" or _widest(self.tree) > 2
+        model = Model((self.bits, self.inner_bits), cut, self.products == "rounded first")
+        total = np.array([model.total(self.tree, x, y) for x, y in zip(a, b, strict=True)])
+        return int((rounded(total, self.target.claim.out).astype(np.float64) == came).sum())
+
+
+# ---- trees -----------------------------------------------------------------------------------------
+
+
+def built(under: NDArray[np.int64], leaves: list[int]) -> Tree:
+    """The tree in which `under[i, j]` leaves are below the node where i and j meet.
+
+    >>> built(np.array([[0, 2, 3], [2, 0, 3], [3, 3, 0]]), [0, 1, 2])
+    ((0, 1), 2)
+    """
+    first, *others = leaves
+    node: Tree = first
+    for size in sorted({int(under[first, other]) for other in others}):
+        members = [other for other in others if under[first, other] == size]
+        part = built(under, members)
+        at_once = len(members) > 1 and max(under[i, j] for i in members for j in members if i != j) == size
+        node = (node, *part) if at_once else (node, part)
+    return node
+
+
+def described(tree: Tree) -> str:
+    """A tree in words.
+
+    >>> described(((0, 1), 2)), described(((0, 1), (2, 3))), described((0, 1, 2, 3))
+    ('one after the other', 'a tree of depth 2', '4 terms at once')
+    """
+    widest, depth, count = _widest(tree), _depth(tree), len(_leaves(tree))
+    if widest > 2:
+        whole = depth == 1
+        return f"{widest} terms at once" + ("" if whole else f", the sum before among them, {depth} times")
+    order = _leaves(tree)
+    if depth == count - 1:
+        return "one after the other" + ("" if order == sorted(order) else f", in the order {_shown(order)}")
+    chains = _chains(tree)
+    if len(chains) < count // 2:
+        return f"{len(chains)} chains of {max(map(len, chains))}, the first {_shown(chains[0])}, then a tree"
+    return f"a tree of depth {depth}"
+
+
+def _shown(order: list[int]) -> str:
+    return " ".join(map(str, order[:6])) + (" ..." if len(order) > 6 else "")
+
+
+def _leaves(tree: Tree) -> list[int]:
+    return [leaf for part in tree for leaf in _leaves(part)] if isinstance(tree, tuple) else [tree]
+
+
+def _depth(tree: Tree) -> int:
+    return 1 + max(map(_depth, tree)) if isinstance(tree, tuple) else 0
+
+
+def _widest(tree: Tree) -> int:
+    return max(len(tree), *map(_widest, tree)) if isinstance(tree, tuple) else 0
+
+
+def _chains(tree: Tree) -> list[list[int]]:
+    """The parts of a tree in which one term is added after the other."""
+    leaves = _leaves(tree)
+    if not isinstance(tree, tuple) or _depth(tree) == len(leaves) - 1:
+        return [leaves]
+    return [chain for part in tree for chain in _chains(part)]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Sums along a tree: additions of so many bits, toward zero or to nearest; products rounded first or not.
+
+    bits: of a sum, and of terms that are added at once.
+    """
+
+    bits: tuple[int, int]
+    cut: bool
+    rounds_products: bool
+
+    def total(self, tree: Tree, a: Float64, b: Float64) -> float:
+        """The sum of one row."""
+        if not isinstance(tree, tuple):
+            return self._rounded(float(a[tree] * b[tree]))
+        if len(tree) > 2:
+            return self._at_once([self._term(part, a, b) for part in tree])
+        leaf = [not isinstance(part, tuple) and not self.rounds_products for part in tree]
+        exact = 1 if leaf[1] else 0  # a multiply-add rounds its other side first
+        sides = [
+            self._term(part, a, b) if leaf[i] and i == exact else self.total(part, a, b)
+            for i, part in enumerate(tree)
+        ]
+        return self._rounded(sides[0] + sides[1])
+
+    def _term(self, tree: Tree, a: Float64, b: Float64) -> float:
+        return self.total(tree, a, b) if isinstance(tree, tuple) else float(a[tree] * b[tree])
+
+    def _at_once(self, terms: list[float]) -> float:
+        top = max((np.frexp(term)[1] for term in terms if term), default=0)
+        step = 2.0 ** (int(top) - self.bits[1])
+        return self._rounded(sum(float(np.trunc(term / step)) * step for term in terms))
+
+    def _rounded(self, x: float) -> float:
+        if self.bits[0] >= 53 or x == 0:
+            return x
+        significand, exponent = np.frexp(x)
+        whole = np.ldexp(significand, self.bits[0])
+        return float(np.ldexp(np.trunc(whole) if self.cut else np.rint(whole), exponent - self.bits[0]))

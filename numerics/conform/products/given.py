@@ -1,0 +1,159 @@
+"""Sides of a product as arrays and QTensors: what a target is given, and what somebody gives us."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+
+from numerics.backends.host.arrays import take
+from numerics.backends.host.float_bits import bfloat16_type, to_float32
+from numerics.backends.host.tensors import check_dense, is_tensor
+from numerics.conform.products.claim import Accumulator, Claim, Operand
+from numerics.conform.products.problem import Problem, Side, meanings
+from numerics.conform.task import Array
+from numerics.formats.block import Blocks
+from numerics.formats.errors import NumericsError, said
+from numerics.tensor.qtensor import ArrayQTensor, QTensor
+from numerics.tensor.scheme import per_channel, per_group
+from numerics.tensor.spec import QuantSpec
+
+
+def matrix(side: Side, turned: bool = False, original: str = "float32") -> Any:
+    """A side as a target takes it: an array, or a QTensor.
+
+    turned: (length, rows), with scales to match.  original: the type that a QTensor stands for.
+    """
+    if side.op.spec is None:
+        found = _plain(side)
+        return np.ascontiguousarray(found.T) if turned else found
+    spec = side.op.spec
+    parts: list[Array | None] = [side.codes, side.scale, side.zero]
+    if turned:
+        spec = _turned(side.op)
+        parts = [None if part is None else np.ascontiguousarray(part.T) for part in parts]
+    codes, scale, zero = parts
+    if side.op.micro is not None:
+        return _with_microexponents(side, spec, turned, original)
+    assert codes is not None
+    if scale is not None and side.op.scale is None:
+        scale = scale.reshape(spec.shared_shape(codes.shape))
+    if zero is not None:
+        zero = zero.reshape(spec.shared_shape(codes.shape)).astype(np.int32)
+    number = side.number if side.op.number else None
+    return QTensor.from_parts(spec, codes, scale, zero_point=zero, tensor_scale=number, original=original)
+
+
+def _plain(side: Side) -> Array:
+    if side.op.is_value:
+        found = _as_type(side.codes, str(side.op.name))
+        kept = np.asarray(found, np.float32)
+        assert ((kept == side.codes) | np.isnan(side.codes)).all(), "numbers were drawn that the type has not"
+        return found
+    element: Any = side.op.element
+    return meanings(side.op)[side.codes].astype(np.int8 if element.signed else np.uint8)
+
+
+def _as_type(x: Array, name: str) -> Array:
+    if name == "bfloat16":
+        return x.astype(bfloat16_type())
+    return x.astype(name)
+
+
+def _turned(op: Operand) -> QuantSpec:
+    """The spec of the same matrix with its axes exchanged."""
+    spec = op.spec
+    assert spec is not None
+    if spec.blocked:
+        return spec.with_axis(0)
+    scheme = {"row": per_channel(1), "column": per_channel(0), "block": per_group(op.size or 1, axis=0)}
+    return spec.with_scheme(scheme[op.share]) if op.share in scheme else spec
+
+
+def _with_microexponents(side: Side, spec: QuantSpec, turned: bool, original: str) -> QTensor:
+    d = side.op.micro
+    assert d is not None
+    parts = [part.T if turned and part is not None else part for part in (side.codes, side.scale, side.micro)]
+    codes, scale, micro = (None if part is None else np.ascontiguousarray(part) for part in parts)
+    assert codes is not None
+    packed = d.pack(Blocks(d, spec.axis or 0, codes, scale, micro))
+    return ArrayQTensor(spec=spec, shape=codes.shape, packed=packed, shared=None, zero_point=None,
+                        tensor_scale=None, original=original)  # fmt: skip
+
+
+def bias_of(problem: Problem) -> tuple[Array, ...]:
+    """The bias as an argument of its own, in the type of a plain a; nothing where there is none."""
+    if problem.bias is None:
+        return ()
+    return (_as_type(problem.bias, original_of(problem.claim)),)
+
+
+def original_of(claim: Claim) -> str:
+    """The float type that a QTensor of a claim stands for: that of the plain side."""
+    return next((str(op.name) for op in (claim.a, claim.b) if op.is_value), "float32")
+
+
+def arguments(problem: Problem) -> tuple[Any, ...]:
+    """What a target is given: a, b, and the bias where the claim has one."""
+    original = original_of(problem.claim)
+    a = matrix(problem.a, original=original)
+    return (a, matrix(problem.b, problem.claim.layout == "kn", original), *bias_of(problem))
+
+
+# ---- what somebody gives us ------------------------------------------------------------------------
+
+
+def side_of(name: str, came: Any) -> Side:
+    """A side of an array or a QTensor (rows, length); raises NumericsError for what is neither."""
+    if isinstance(came, QTensor):
+        op = Operand.of(came.spec)
+        _check_matrix(name, came.shape)
+        if is_tensor(came):
+            check_dense(cast(Any, came))
+        return _of_qtensor(op, came)
+    if not isinstance(came, np.ndarray) and not is_tensor(came):
+        raise NumericsError(f"{name} is {said(came)}; an array, a tensor or a QTensor is due")
+    x = take(came)[0]
+    if x.dtype.name not in ("float32", "float16", "bfloat16"):
+        raise NumericsError(
+            f"{name} is an array of {x.dtype.name}; float32, float16, bfloat16 or a QTensor is due"
+        )
+    _check_matrix(name, x.shape)
+    return Side(Operand.of(x.dtype.name), np.asarray(to_float32(x), np.float32))
+
+
+def _check_matrix(name: str, shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or 0 in shape:
+        raise NumericsError(f"{name} has the shape {tuple(shape)}; a matrix (rows, length) is due")
+
+
+def _of_qtensor(op: Operand, q: Any) -> Side:
+    rows, length = q.shape
+    shape = op.shared(rows, length)
+    parts = []
+    for part, kind in ((q.scale, None), (q.zero_point, np.int64), (q.microexponents, np.uint8)):
+        array = None if part is None else np.asarray(part)
+        if array is not None and kind is None and op.scale is None and op.micro is None:
+            array = np.asarray(to_float32(array), np.float32)
+        array = array if array is None or kind is None else array.astype(kind)
+        parts.append(None if array is None else array.reshape(shape))
+    scale = None if op.share == "none" else parts[0]
+    return Side(op, np.asarray(q.codes), scale, parts[1], parts[2], q.tensor_scale or 1.0)
+
+
+def problem_of(a: Any, b: Any, accumulate: Any) -> Problem:
+    """The product of two matrices that somebody has; raises NumericsError where they do not fit."""
+    sides = [side_of(name, came) for name, came in (("a", a), ("b", b))]
+    lengths = [side.codes.shape[1] for side in sides]
+    if lengths[0] != lengths[1]:
+        raise NumericsError(
+            f"a and b have rows of {lengths[0]} and {lengths[1]} elements; they are summed together"
+        )
+    if not isinstance(accumulate, (str, Accumulator)):
+        raise NumericsError(f"accumulate={said(accumulate)}; a name or an Accumulator is due")
+    options = Claim.of("float32", "float32", accumulate=accumulate)
+    if options.integers:
+        raise NumericsError(
+            "sums of integers modulo 2**32 are the same in every order; there is nothing to ask"
+        )
+    return Problem(Claim(sides[0].op, sides[1].op, options.accumulate), sides[0], sides[1])

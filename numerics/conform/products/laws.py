@@ -1,0 +1,64 @@
+"""The laws of products: what each kind of input shows.  Their first lines are the sentences of a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Named = Callable[..., Any]
+
+
+def one_term() -> None:
+    """A sum of one term is the product of two decoded numbers."""
+
+
+def sums() -> None:
+    """A sum that the accumulator holds is exact, whatever the order: every element counts once."""
+
+
+def output() -> None:
+    """An exact sum is rounded to the type that comes out once, to nearest even; what is too large is Inf."""
+
+
+def two_terms() -> None:
+    """A sum of two terms is the nearest number of the accumulator."""
+
+
+def integers() -> None:
+    """Products of integers add up exactly, modulo 2**32."""
+
+
+def pairs() -> None:
+    """Every code of one side times every code of the other is the product of what they stand for."""
+
+
+def scale_range() -> None:
+    """Every code of a scale counts what it says, the least and the largest too."""
+
+
+def special() -> None:
+    """NaN and Inf reach the results of their row or column, and no other."""
+
+
+def subnormals() -> None:
+    """Results among the subnormal numbers of float32 are kept."""
+
+
+def accumulator() -> None:
+    """2**j + 1 - 2**j is 1, for every j that the accumulator holds."""
+
+
+def strides() -> None:
+    """A result depends on the numbers alone, not on strides of a plain operand or on what lies between."""
+
+
+def repeatable() -> None:
+    """The same product gives the same result, whenever it is asked."""
+
+
+LAWS: dict[str, Named] = {
+    law.__name__: law
+    for law in (one_term, sums, output, two_terms, integers, pairs, scale_range, special, subnormals,
+                accumulator, strides, repeatable)
+}  # fmt: skip
+"""The laws of products by name."""

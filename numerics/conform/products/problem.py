@@ -1,0 +1,202 @@
+"""One product: two sides in memory, and the exact value of each result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.products.claim import Claim, Operand
+from numerics.conform.task import REFERENCE, Array
+from numerics.formats.block import ElementBlock
+from numerics.formats.dtype import Element
+from numerics.formats.floats import bfloat16
+
+Float64 = NDArray[np.float64]
+
+
+@lru_cache(maxsize=64)
+def table(dtype: Element) -> Float64:
+    """The values of all codes of a format, as float64.
+
+    >>> from numerics.formats import int2
+    >>> table(int2).tolist()
+    [0.0, 1.0, -2.0, -1.0]
+    """
+    found = REFERENCE.decode(np.arange(1 << dtype.bits).astype(dtype.code_dtype), dtype).astype(np.float64)
+    found.flags.writeable = False
+    return found
+
+
+@lru_cache(maxsize=64)
+def meanings(op: Operand) -> Float64:
+    """What each code of an operand counts, before its scale."""
+    if op.element is None:
+        m = op.bits - 1
+        code = np.arange(1 << op.bits)
+        return np.asarray(np.where(code >> m, -1.0, 1.0) * (code & ((1 << m) - 1)))
+    unit = op.block.element_unit if isinstance(op.block, ElementBlock) else 1.0
+    return np.asarray(table(op.element) * unit)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a side multiplies, element by element: (element - zero) * scale; each (rows, length)."""
+
+    element: Float64
+    zero: Float64
+    scale: Float64
+
+    @cached_property
+    def values(self) -> Float64:
+        """The numbers that a side stands for."""
+        with np.errstate(all="ignore"):
+            return (self.element - self.zero) * self.scale
+
+
+@dataclass(frozen=True)
+class Side:
+    """One operand in memory: codes (or plain numbers) [rows, length], scales, zero points, microexponents.
+
+    scale: codes of a byte, or float32.  number: the scale of the whole tensor.
+    """
+
+    op: Operand
+    codes: Array
+    scale: Array | None = None
+    zero: Array | None = None
+    micro: Array | None = None
+    number: float = 1.0
+
+    def spread(self, shared: Array) -> Array:
+        """What groups, rows or the tensor share, once for each element."""
+        rows, length = self.codes.shape
+        if self.op.share == "block":
+            shared = np.repeat(shared, self.op.size, axis=1)[:, :length]
+        return np.broadcast_to(shared, (rows, length))
+
+    @cached_property
+    def factors(self) -> Factors:
+        """Its elements, zero points and scales, as exact numbers."""
+        shape = self.codes.shape
+        element = self.codes.astype(np.float64) if self.op.is_value else meanings(self.op)[self.codes]
+        zero = np.zeros(shape) if self.zero is None else self.spread(self.zero.astype(np.float64))
+        return Factors(element, zero, self._scales() * self.number)
+
+    def _scales(self) -> Float64:
+        if self.scale is None:
+            return np.ones(self.codes.shape)
+        if self.op.scale is not None:
+            return np.asarray(self.spread(table(self.op.scale)[self.scale]))
+        if self.op.micro is None:
+            return np.asarray(self.spread(self.scale.astype(np.float64)))
+        d = self.op.micro
+        assert self.micro is not None
+        place = np.arange(self.codes.shape[1]) % d.block // d.sub_block
+        shift = self.spread(self.micro.astype(np.int64)) >> place & 1
+        byte = self.spread(self.scale.astype(np.int64))
+        return np.where(byte == 255, np.nan, np.ldexp(1.0, byte - 127 - shift - (d.mantissa - 1)))
+
+    @property
+    def values(self) -> Float64:
+        """The numbers that it stands for."""
+        return self.factors.values
+
+    def rows(self, kept: list[int]) -> Side:
+        """Some rows alone."""
+        count = self.codes.shape[0]
+        shared = [
+            part if part is None or len(part) != count or self.op.share not in ("row", "block")
+            else part[kept] for part in (self.scale, self.zero, self.micro)
+        ]  # fmt: skip
+        return replace(self, codes=self.codes[kept], scale=shared[0], zero=shared[1], micro=shared[2])
+
+    def short(self, length: int) -> Side:
+        """The first columns alone."""
+        cut = self.op.shared(len(self.codes), length)[1]
+        shared = [None if part is None else part[:, :cut] for part in (self.scale, self.zero, self.micro)]
+        return replace(
+            self, codes=self.codes[:, :length].copy(), scale=shared[0], zero=shared[1], micro=shared[2]
+        )
+
+    def with_codes(self, codes: Array) -> Side:
+        """The same with other codes, or numbers."""
+        return replace(self, codes=codes.astype(self.codes.dtype))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One product that is asked: a (m, k) times the rows of b (n, k), plus a bias."""
+
+    claim: Claim
+    a: Side
+    b: Side
+    bias: NDArray[np.float32] | None = None
+    law: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """m, n, k."""
+        return len(self.a.codes), len(self.b.codes), self.a.codes.shape[1]
+
+    @cached_property
+    def exact(self) -> Float64:
+        """The results [m, n] in float64: exact wherever `certificate.decided` says so."""
+        return exact_product(self.a.values, self.b.values, self.bias)
+
+    def due(self) -> Array:
+        """The exact results, rounded once to what comes out."""
+        return rounded(self.exact, self.claim.out, self.claim.rounding)
+
+
+def exact_product(a: Float64, b: Float64, bias: Array | None = None) -> Float64:
+    """a times the rows of b in float64; NaN and Inf as IEEE 754 adds them."""
+    with np.errstate(all="ignore"):
+        if np.isfinite(a).all() and np.isfinite(b).all():
+            found = a @ b.T
+        else:
+            found = np.stack([(a * row).sum(axis=1) for row in b], axis=1)
+        return np.asarray(found if bias is None else found + bias.astype(np.float64))
+
+
+def rounded(exact: Float64, out: str, rounding: str = "half_even") -> Array:
+    """Exact results, rounded once to float32, float16, bfloat16 (as float32), or an int32 modulo 2**32.
+
+    rounding: half_even, or toward_zero; of integers int8 and int16 where those wrap.
+
+    >>> rounded(np.array([1 + 2.0**-8, 2.0**31]), "bfloat16").tolist(), rounded(np.array([2.0**31]), "int32")
+    ([1.0, 2147483648.0], array([-2147483648], dtype=int32))
+    """
+    with np.errstate(all="ignore"):
+        if out == "int32":
+            return _wrapped(exact.astype(np.int64), WRAPS.get(rounding, 32)).astype(np.int32)
+        if rounding != "half_even":
+            return _toward_zero(exact, out)
+        if out == "bfloat16":
+            return to_bfloat16(exact)
+        return np.asarray(exact.astype(out))
+
+
+WRAPS = {"int8": 8, "int16": 16}
+
+
+def _wrapped(x: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    half = 1 << (bits - 1)
+    return (x + half) % (1 << bits) - half
+
+
+def to_bfloat16(exact: Float64) -> NDArray[np.float32]:
+    """float64 to the nearest bfloat16, rounded once, as float32."""
+    step = np.ldexp(1.0, np.maximum(np.frexp(exact)[1] - 8, -133))
+    with np.errstate(all="ignore"):
+        found = np.where(np.isfinite(exact), np.rint(exact / step) * step, exact)
+        return np.where(np.abs(found) > bfloat16.max, np.copysign(np.inf, found), found).astype(np.float32)
+
+
+def _toward_zero(exact: Float64, out: str) -> Array:
+    bits, least = {"float32": (24, -149), "bfloat16": (8, -133), "float16": (11, -24)}[out]
+    step = np.ldexp(1.0, np.maximum(np.frexp(exact)[1] - bits, least))
+    found = np.where(np.isfinite(exact), np.trunc(exact / step) * step, exact)
+    return found.astype("float16" if out == "float16" else "float32")

@@ -1,0 +1,116 @@
+"""The smallest product that still fails: fewer rows, columns and terms, a shorter sum, simpler codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from numerics.conform.products import draw
+from numerics.conform.products.problem import Problem, Side
+
+Fails = Callable[[Problem], "tuple[int, int] | None"]
+"""Where a problem fails; None where it does not."""
+LENGTHS = (1, 2, 3, 4, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 96, 127, 128, 129, 160, 256)
+SHOWN = 70  # terms whose codes are made simpler
+
+
+def smallest(problem: Problem, at: tuple[int, int], fails: Fails) -> Problem:
+    """Returns a problem that fails as this one does, and has as little in it as was found."""
+    for step in (_one_result, _shorter, _fewer, _simpler):
+        for candidate in step(problem, at):
+            found = fails(candidate)
+            if found is not None:
+                problem, at = candidate, found
+                if step is not _simpler and step is not _fewer:
+                    break
+        if step is _fewer:
+            problem, at = _until_nothing(problem, at, fails)
+        if step is _simpler:
+            problem, at = _each(problem, at, fails)
+    return problem
+
+
+def _rows(side: Side, at: int) -> Iterator[list[int]]:
+    yield [at]
+    yield list(range(at + 1))
+    yield list(range(len(side.codes)))
+
+
+def _one_result(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    for rows in _rows(problem.a, at[0]):
+        for columns in _rows(problem.b, at[1]):
+            bias = None if problem.bias is None else problem.bias[columns]
+            yield replace(problem, a=problem.a.rows(rows), b=problem.b.rows(columns), bias=bias)
+
+
+def _shorter(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    for length in LENGTHS:
+        if length < problem.shape[2]:
+            yield replace(problem, a=problem.a.short(length), b=problem.b.short(length))
+
+
+def _fewer(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    if problem.bias is not None and problem.bias.any():
+        yield replace(problem, bias=np.zeros_like(problem.bias))
+
+
+def _until_nothing(problem: Problem, at: tuple[int, int], fails: Fails) -> tuple[Problem, tuple[int, int]]:
+    """Zeros in place of halves, quarters ... single elements of a, as long as it goes on."""
+    length = problem.shape[2]
+    size = max(length // 2, 1)
+    if problem.a.zero is not None:
+        return problem, at
+    nothing = draw.zero_codes(problem.a.op)[0]
+    while size:
+        changed = False
+        for start in range(0, length, size):
+            part = slice(start, start + size)
+            if not (problem.a.values[:, part] != 0).any():
+                continue
+            codes = problem.a.codes.copy()
+            codes[:, part] = nothing
+            candidate = replace(problem, a=problem.a.with_codes(codes))
+            found = fails(candidate)
+            if found is not None:
+                problem, at, changed = candidate, found, True
+        size = size if changed and size > 1 else size // 2
+    return problem, at
+
+
+def _simpler(problem: Problem, at: tuple[int, int]) -> Iterator[Problem]:
+    """Scales of 1, a tensor's scale of 1."""
+    for name in ("a", "b"):
+        side = getattr(problem, name)
+        plain = draw.scales(side.op, np.zeros_like(side.scale, np.int64), np.random.default_rng(0), True) \
+            if side.scale is not None else None  # fmt: skip
+        if plain is not None and (plain != side.scale).any():
+            yield with_side(problem, name, replace(side, scale=plain))
+        if side.number != 1:
+            yield with_side(problem, name, replace(side, number=1.0))
+
+
+def _each(problem: Problem, at: tuple[int, int], fails: Fails) -> tuple[Problem, tuple[int, int]]:
+    """Ones in place of other elements, one after the other."""
+    for name in ("a", "b"):
+        if getattr(problem, name).zero is not None:
+            continue
+        row = at[0 if name == "a" else 1]
+        for k in range(min(problem.shape[2], SHOWN)):
+            side: Side = getattr(problem, name)
+            one = draw.one(side.op)
+            if side.codes[row, k] == one or side.values[row, k] == 0:
+                continue
+            codes = side.codes.copy()
+            codes[row, k] = one
+            candidate = with_side(problem, name, side.with_codes(codes))
+            found = fails(candidate)
+            if found is not None:
+                problem, at = candidate, found
+    return problem, at
+
+
+def with_side(problem: Problem, name: str, side: Side) -> Problem:
+    """The same problem with another side; name: a or b."""
+    return replace(problem, a=side) if name == "a" else replace(problem, b=side)

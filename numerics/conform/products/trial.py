@@ -1,0 +1,213 @@
+"""Products are asked one after the other until a law is broken; then the smallest case is sought."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from numerics.backends.partition import as_shape
+from numerics.conform.laws.law import sentence
+from numerics.conform.products.asking import ProductTarget, Seen
+from numerics.conform.products.cases import Shape, problems
+from numerics.conform.products.deviations import explained
+from numerics.conform.products.given import arguments
+from numerics.conform.products.laws import LAWS, repeatable, strides
+from numerics.conform.products.problem import Problem, Side, meanings, table
+from numerics.conform.products.shrink import smallest
+from numerics.conform.target import SENTENCES, Fault
+from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
+from numerics.formats.errors import NumericsError, said
+
+SHOWN = 4  # terms of a sum that are shown
+STRIDED = 6  # products that are asked again with gaps in memory
+TRIPLES = "triples (m, n, k) of 1 and more are due, as in [(1, 64, 256)]"
+TOLD = 24  # products whose results a deviation must explain
+
+
+@dataclass
+class ProductCheck:
+    """A product and what it is asked; `verdict` asks it."""
+
+    target: ProductTarget
+    seed: int = 0
+    shapes: tuple[Shape, ...] | None = None
+    seen: list[Seen] = field(default_factory=list)
+    left_out: int = 0
+
+    @cached_property
+    def laws(self) -> tuple[str, ...]:
+        """The names of the laws by which it is judged."""
+        asked = {problem.law for problem in self._problems()}
+        plain = self.target.claim.a.is_value or self.target.claim.b.is_value
+        always = {"repeatable"} | ({"strides"} if plain and not self.target.takes.contiguous else set())
+        return *SENTENCES, *(name for name in LAWS if name in asked | always)
+
+    def _problems(self) -> Iterator[Problem]:
+        return problems(self.target.claim, self.seed, self.shapes)
+
+    def verdict(self) -> Verdict:
+        """What the products show, until a law is broken."""
+        failures, laws = [], [*SENTENCES]
+        try:
+            for problem in self._problems():
+                if not self.target.takes_problem(problem):
+                    self.left_out += 1
+                    continue
+                self._note(problem, laws)
+                if self.seen[-1].wrong.any():
+                    failures.append(self._counterexample(self.seen[-1], problem.law))
+                    break
+            else:
+                failures += self._again(laws)
+        except Fault as fault:
+            failures.append(fault.found)
+        return self._verdict(tuple(laws), tuple(failures))
+
+    def _note(self, problem: Problem, laws: list[str]) -> None:
+        self.seen.append(self.target.see(problem))
+        if problem.law not in laws:
+            laws.append(problem.law)
+
+    def _verdict(self, laws: tuple[str, ...], failures: tuple[Counterexample, ...]) -> Verdict:
+        tried = sum(int(seen.decided.sum()) for seen in self.seen)
+        wrong = sum(int(seen.wrong.sum()) for seen in self.seen)
+        undecided = sum(int((~seen.decided).sum()) for seen in self.seen)
+        notes = [f"{undecided} results depend on the order of the sum, and are not judged"] * bool(undecided)
+        if self.left_out:
+            notes.append(f"{self.left_out} products were not asked: the target does not take them")
+        notes.append(f"on {platform.machine()}, {platform.processor() or platform.system()}")
+        return Verdict(self.target.name, self.target.claim, laws, tried, wrong, failures, self._explain,
+                       tuple(notes), f"results of {len(self.seen)} products")  # fmt: skip
+
+    # ---- once more -------------------------------------------------------------------------------
+
+    def _again(self, laws: list[str]) -> list[Counterexample]:
+        """The same products again, and with gaps in memory."""
+        told = [seen for seen in self.seen if seen.problem.law in ("sums", "integers", "two_terms")][:STRIDED]
+        for strided, law in ((True, strides), (False, repeatable)):
+            if law.__name__ not in self.laws:
+                continue
+            laws.append(law.__name__)
+            for before in told:
+                now = self.target.see(before.problem, strided)
+                changed = now.wrong if strided else _changed(now, before)
+                if changed.any():
+                    return [self._placed(now, law.__name__, before.came if not strided else now.due)]
+        return []
+
+    @staticmethod
+    def _placed(seen: Seen, law: str, due: Any) -> Counterexample:
+        wrong = seen.wrong if law == "strides" else seen.came.view(np.uint8) != due.view(np.uint8)
+        at = tuple(int(i) for i in np.argwhere(wrong.reshape(*seen.came.shape, -1).any(axis=2))[0])
+        m, n, k = seen.problem.shape
+        where = f"m={m} n={n} k={k}, result {list(at)}"
+        return Counterexample(law, sentence(LAWS[law]), (), str(seen.came[at]), str(due[at]), 1, where)
+
+    # ---- the smallest case -----------------------------------------------------------------------
+
+    def _fails(self, problem: Problem) -> tuple[int, int] | None:
+        try:
+            wrong = self.target.see(problem).wrong
+        except Fault:
+            return None
+        if not wrong.any():
+            return None
+        m, n = np.argwhere(wrong)[0]
+        return int(m), int(n)
+
+    def _counterexample(self, seen: Seen, law: str) -> Counterexample:
+        """The smallest case found, asked once more, alone, before it is shown."""
+        first = tuple(int(i) for i in np.argwhere(seen.wrong)[0])
+        problem = smallest(seen.problem, (first[0], first[1]), self._fails)
+        at = self._fails(problem)
+        if at is None:  # right when it is asked again: the call matters, not the numbers
+            return self._placed(seen, "repeatable", seen.due)
+        again = self.target.see(problem)
+        return described(again, at, law, int(seen.wrong.sum()))
+
+    def _explain(self) -> tuple[Any, ...]:
+        """The deviations that explain what came, of more products than broke the law."""
+        asked = {id(seen.problem) for seen in self.seen}
+        rest = [] if len(self.seen) >= TOLD else list(islice(self._problems(), len(self.seen), None))
+        step = max(1, len(rest) // TOLD)
+        seen = list(self.seen)
+        for problem in rest[::step]:
+            if id(problem) not in asked and self.target.takes_problem(problem):
+                try:
+                    seen.append(self.target.see(problem))
+                except Fault:
+                    return ()
+        return explained(seen)
+
+
+def _changed(now: Seen, before: Seen) -> Any:
+    bits = [np.ascontiguousarray(seen.came).view(np.uint8) for seen in (now, before)]
+    with np.errstate(invalid="ignore"):
+        nan = np.isnan(now.came) & np.isnan(before.came) if now.came.dtype.kind == "f" else None
+    differs = (bits[0] != bits[1]).reshape(*now.came.shape, -1).any(axis=2)
+    return differs if nan is None else differs & ~nan
+
+
+def described(seen: Seen, at: tuple[int, int], law: str, count: int) -> Counterexample:
+    """A counterexample: the case's size, its terms, what came and what was due."""
+    problem = seen.problem
+    m, n, k = problem.shape
+    where = f"m={m} n={n} k={k}, result {list(at)}"
+    with np.errstate(invalid="ignore"):
+        telling = np.flatnonzero((problem.a.values[at[0]] != 0) & (problem.b.values[at[1]] != 0))
+    lines = [
+        f"k={p}: {_text(problem.a, at[0], p)} times {_text(problem.b, at[1], p)}" for p in telling[:SHOWN]
+    ]
+    if len(telling) > SHOWN:
+        lines.append(f"and {len(telling) - SHOWN} terms more")
+    if not len(telling):
+        lines.append("every term is 0")
+    if problem.bias is not None:
+        lines.append(f"bias {problem.bias[at[1]]:.9g}")
+    return Counterexample(law, sentence(LAWS[law]), (), _result(seen.came[at]), _result(seen.due[at]), count,
+                          where, None, tuple(lines), arguments(problem))  # fmt: skip
+
+
+def _result(x: Any) -> str:
+    if x.dtype.kind != "f":
+        return str(int(x))
+    number: Number = numbers(np.array([x], np.float32))[0]
+    return str(number)
+
+
+def _text(side: Side, row: int, k: int) -> str:
+    """One element: its code and what it means, its zero point, its scale."""
+    op, code = side.op, side.codes[row, k]
+    if op.is_value:
+        return f"{float(code):.9g}"
+    found = f"0x{int(code):02X} ({meanings(op)[code]:g})"
+    if side.zero is not None:
+        found += f" less {int(side.factors.zero[row, k])}"
+    if side.scale is None:
+        return found
+    scale = side.spread(side.scale)[row, k]
+    means = table(op.scale)[scale] if op.scale is not None else float(side.factors.scale[row, k])
+    return (
+        f"{found} * {f'0x{int(scale):02X} ({means:g})' if scale.dtype.kind != 'f' else f'{float(scale):g}'}"
+    )
+
+
+def check_shapes(shapes: Any) -> tuple[Shape, ...] | None:
+    """Shapes (m, n, k) that somebody wants to be asked; raises NumericsError for what is none."""
+    if shapes is None:
+        return None
+    try:
+        found = tuple(as_shape(shape) for shape in list(shapes))
+    except NumericsError:
+        raise
+    except Exception as wrong:  # whatever an object does that is no list
+        raise NumericsError(f"shapes={said(shapes)}; {TRIPLES}") from wrong
+    if not found or any(len(shape) != 3 or min(shape) < 1 for shape in found):
+        raise NumericsError(f"shapes={said(shapes)}; {TRIPLES}")
+    return found  # type: ignore[return-value]

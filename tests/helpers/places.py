@@ -1,0 +1,254 @@
+"""Kernels that are wrong in some place, company or call alone: each a fault that once passed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import numerics as nx
+
+E4M3 = nx.fp8_e4m3.encode
+
+
+def bits(x):
+    return np.ascontiguousarray(x, np.float32).view(np.uint32).reshape(np.shape(x))
+
+
+def without_place(dtype, place):
+    """A reduction over the block that does not see one place, where the others are numbers."""
+
+    def reduces(x):
+        size, width = dtype.block, x.shape[-1]
+        unseen = (np.arange(width) % size == place) & np.isfinite(x)
+        scale, right = dtype.encode(np.where(unseen, np.float32(0), x)).scale, dtype.encode(x)
+        return right.codes, np.where(right.scale == 255, right.scale, scale)
+
+    return reduces
+
+
+def forgets_sign_at(dtype, place):
+    """The same, where the sign is forgotten to be taken away in one place."""
+
+    def reduces(x):
+        width = x.shape[-1]
+        unseen = (np.arange(width) % dtype.block == place) & (x < 0) & np.isfinite(x)
+        right = dtype.encode(x)
+        scale = dtype.encode(np.where(unseen, np.float32(0), x)).scale
+        return right.codes, np.where(right.scale == 255, right.scale, scale)
+
+    return reduces
+
+
+def sticky_without(bit):
+    def encodes(x):
+        b = bits(x)
+        taken = np.where((b & 0xFFFFF) == 0x80000 | 1 << bit, b - np.uint32(1 << bit), b)
+        return E4M3(taken.astype(np.uint32).view(np.float32))
+
+    return encodes
+
+
+def nan_without(bit):
+    return lambda x: np.where(bits(x) & 0x7FFFFFFF == 0x7F800000 | 1 << bit, 0x7E, E4M3(x)).astype(np.uint8)
+
+
+def tail(change, encode=E4M3, width=8):
+    """What is left over of the width by a loop of its own."""
+
+    def encodes(x):
+        flat = np.ascontiguousarray(x).reshape(-1)
+        codes, start = encode(flat).copy(), flat.size // width * width
+        codes[start:] = change(flat[start:], codes[start:])
+        return codes.reshape(x.shape)
+
+    return encodes
+
+
+def blocks_past(count):
+    def encodes(x):
+        b = nx.mxfp4.encode(x)
+        codes, scale = b.codes.copy(), b.scale.copy()
+        past = np.arange(scale.size).reshape(scale.shape) >= count
+        codes[np.repeat(past, 32, -1)[..., : x.shape[-1]]] = 0
+        return codes, np.where(past, 0, scale).astype(np.uint8)
+
+    return encodes
+
+
+def short_blocks(change):
+    def encodes(x):
+        b, over = nx.mxfp4.encode(x), x.shape[-1] % 32
+        return change(x, b, over) if over else b
+
+    return encodes
+
+
+def off_the_line(x):
+    """Wrong where an array does not begin on 32 bytes."""
+    return E4M3(x) ^ np.uint8(x.ctypes.data % 32 != 0)
+
+
+class Remembers:
+    """Looks its answer up by shape and first number."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def __call__(self, x):
+        key = x.shape, x.tobytes()[:4]
+        return self.seen.setdefault(key, E4M3(x)).copy()
+
+
+class Tires:
+    """Right for so many calls."""
+
+    def __init__(self, calls):
+        self.left = calls
+
+    def __call__(self, x):
+        self.left -= 1
+        return E4M3(x) ^ np.uint8(self.left < 0)
+
+
+class OneBuffer:
+    """Returns the same memory each time."""
+
+    def __init__(self):
+        self.room = np.empty(1 << 21, np.uint8)
+
+    def __call__(self, x):
+        found = self.room[: x.size].reshape(x.shape)
+        found[...] = E4M3(x)
+        return found
+
+
+def nvfp4_scale(change, tensor_scale=3e-5):
+    """NVFP4 whose scale comes from another order of operations."""
+
+    def encodes(x):
+        right = nx.nvfp4.encode(x, tensor_scale=tensor_scale)
+        if x.shape[-1] % 16:
+            return right
+        with np.errstate(all="ignore"):
+            amax = np.abs(x.reshape(*x.shape[:-1], -1, 16)).max(-1)
+            scale = nx.fp8_e4m3.encode(change(amax, np.float32(tensor_scale)).astype(np.float32))
+        whole = np.isfinite(amax) & (amax > 0)
+        return right.codes, np.where(whole, scale, right.scale).astype(np.uint8)
+
+    return encodes
+
+
+def _lost(x, b, over):
+    y = x.copy()
+    y[..., -over:] = np.where(np.isfinite(y[..., -over:]), y[..., -over:], 0)
+    return nx.mxfp4.encode(y)
+
+
+AWAY = {"rounding": "half_away"}
+ONE, SIX = np.float32(1), np.float32(6)
+MISSED = {
+    **{
+        f"mxfp4: the maximum does not see place {p}": (without_place(nx.mxfp4, p), "mxfp4", {}, "scale_rule")
+        for p in (1, 16, 31)
+    },
+    "mxfp8_e4m3: the maximum does not see place 7": (
+        without_place(nx.mxfp8_e4m3, 7),
+        "mxfp8_e4m3",
+        {},
+        "scale_rule",
+    ),
+    "nvfp4: the maximum does not see place 9": (lambda x: without_place(nx.nvfp4, 9)(x), "nvfp4", {}, None),
+    "mxfp4: a sign is forgotten in place 13": (forgets_sign_at(nx.mxfp4, 13), "mxfp4", {}, "scale_rule"),
+    **{
+        f"the sticky bit lacks input {b}": (sticky_without(b), "fp8_e4m3", {}, "nearest") for b in (1, 10, 18)
+    },
+    **{f"the detector of NaN lacks bit {b}": (nan_without(b), "fp8_e4m3", {}, "nan") for b in (1, 5, 20)},
+    "fp4: other arrays than the codes in a row decode to 0": (
+        lambda c: nx.fp4.decode(c) * np.float32(c.shape == (16,)),
+        "fp4",
+        {"kind": "decode"},
+        "layout",
+    ),
+    "a loop at the end loses NaN": (tail(lambda x, c: np.where(np.isnan(x), 0x7E, c)), "fp8_e4m3", {}, None),
+    "a loop at the end loses -0": (tail(lambda x, c: np.where(x == 0, 0, c)), "fp8_e4m3", {}, None),
+    "a loop at the end rounds ties away": (
+        tail(lambda x, c: nx.fp8_e5m2.encode(x, **AWAY), nx.fp8_e5m2.encode),
+        "fp8_e5m2",
+        {},
+        "layout",
+    ),
+    "a loop at the end of fp6 rounds ties away": (
+        tail(lambda x, c: nx.fp6_e2m3.encode(x, **AWAY), nx.fp6_e2m3.encode, 16),
+        "fp6_e2m3",
+        {},
+        "layout",
+    ),
+    "blocks past 1,200 are zeros": (blocks_past(1200), "mxfp4", {}, "layout"),
+    "blocks past 2,100 are zeros": (blocks_past(2100), "mxfp4", {}, "layout"),
+    "rows of more than 96 columns are wrong": (
+        lambda x: (lambda b: (b.codes ^ np.uint8(x.shape[-1] > 96), b.scale))(nx.mxfp4.encode(x)),
+        "mxfp4",
+        {},
+        "layout",
+    ),
+    "a short block of 16 is wrong": (
+        short_blocks(lambda x, b, over: (b.codes * (over != 16), b.scale)),
+        "mxfp4",
+        {},
+        "short_block",
+    ),
+    "a short block of 20 is wrong": (
+        short_blocks(lambda x, b, over: (b.codes * (over != 20), b.scale)),
+        "mxfp4",
+        {},
+        "short_block",
+    ),
+    "a NaN in a short block is lost": (short_blocks(_lost), "mxfp4", {}, "short_block"),
+    "arrays off a line of 32 bytes": (off_the_line, "fp8_e4m3", {}, "layout"),
+    "every 31st number rounds ties away": (
+        lambda x: np.where(np.arange(x.size).reshape(x.shape) % 31 == 30, E4M3(x, **AWAY), E4M3(x)),
+        "fp8_e4m3",
+        {},
+        "layout",
+    ),
+    "arrays of more than 2**19 are wrong": (
+        lambda x: E4M3(x) ^ np.uint8(x.size > 1 << 19),
+        "fp8_e4m3",
+        {},
+        "layout",
+    ),
+    "a fifth axis is turned": (
+        lambda x: E4M3(x[:, :, :, :, ::-1] if x.ndim == 5 else x),
+        "fp8_e4m3",
+        {},
+        "layout",
+    ),
+    "rows further than 256 bytes apart": (
+        lambda x: (
+            E4M3(x)
+            ^ np.uint8(x.ndim == 2 and x.shape[0] > 1 and x.strides[0] > 256 and not x.flags.c_contiguous)
+        ),
+        "fp8_e4m3",
+        {},
+        "layout",
+    ),
+    "an inner stride of 0": (
+        lambda x: E4M3(x) ^ np.uint8(x.ndim == 2 and x.strides[1] == 0 and x.strides[0] != 0),
+        "fp8_e4m3",
+        {},
+        "layout",
+    ),
+    "nvfp4: amax / (6 ts)": (nvfp4_scale(lambda a, s: a / (SIX * s)), "nvfp4", {"tensor_scale": 3e-5}, None),
+    "nvfp4: amax / ts / 6": (nvfp4_scale(lambda a, s: a / s / SIX), "nvfp4", {"tensor_scale": 3e-5}, None),
+    "nvfp4: amax / 6 * (1 / ts)": (
+        nvfp4_scale(lambda a, s: a / SIX * (ONE / s)),
+        "nvfp4",
+        {"tensor_scale": 3e-5},
+        None,
+    ),
+}
+"""name -> (kernel, format, options, the law that is broken, or None for any)."""
+STATEFUL = {
+    "an answer remembered by shape and first number": (Remembers, None),
+    "a buffer that is used again": (OneBuffer, "repeatable"),
+    "wrong from the 120th call on": (lambda: Tires(120), None),
+}

@@ -1,0 +1,346 @@
+"""Has the judge of products teeth, and does it leave right kernels alone, whatever their order?"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+import numerics as nx
+from numerics.conform import check, decidable, fingerprint
+from numerics.conform.products.asking import ProductTarget
+from numerics.conform.products.cases import problems
+from numerics.conform.products.certificate import answer
+from numerics.conform.products.claim import ACCUMULATORS, Claim
+from numerics.conform.products.deviations import DEVIATIONS
+from numerics.formats.errors import NumericsError
+from tests.helpers.product_faults import (
+    GROUPS,
+    INT4,
+    NO_FAULTS,
+    RIGHT,
+    UINT4,
+    Kernel,
+    accumulating,
+    added,
+    planted,
+    tensor_core,
+    toward_zero,
+    zero_points_apart,
+)
+
+LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
+EVERY = 1 if LONG else 24
+PLANTED = [case for case in planted() if (f"{Claim.of(**case[0]).dtype}", case[1]) not in NO_FAULTS]
+SOME = PLANTED[::EVERY]
+FAST = ((1, 1, 1), (1, 3, 33), (5, 4, 64))
+
+
+def judged(target, **claim):
+    return check(target, kind="matmul", **claim)
+
+
+@pytest.mark.parametrize(("claim", "name", "kernel"), SOME, ids=[f"{c['a']}-{n}" for c, n, _ in SOME])
+def test_a_planted_fault_of_a_product_passed(claim, name, kernel):
+    found = judged(kernel, **claim)
+    assert not found, f"{found}: {name}"
+    again = found.counterexample
+    assert again.came != again.due
+
+
+def test_the_list_of_planted_faults_shrank():
+    assert len(PLANTED) >= 136 + 40
+
+
+CLAIMS = [claim for claim, _ in GROUPS]
+
+
+@pytest.mark.parametrize("claim", CLAIMS if LONG else CLAIMS[-1:], ids=lambda claim: str(Claim.of(**claim)))
+@pytest.mark.parametrize("route", RIGHT if LONG else ["pairwise"])
+def test_a_right_kernel_of_another_order_was_blamed(claim, route):
+    out = "int32" if claim.get("accumulate") == "int32" else claim.get("out", "float32")
+    found = judged(Kernel(route, RIGHT[route], out), seed=7, **claim)
+    assert found, str(found)
+
+
+@pytest.mark.parametrize("b", [INT4, UINT4] if LONG else [UINT4], ids=str)
+def test_a_kernel_that_sums_zero_points_apart_was_blamed(b):
+    assert judged(zero_points_apart, a="float32", b=b)
+
+
+def test_sums_of_zero_points_apart_pass_where_they_were_not_claimed():
+    """What zero_point='folded' claims is more: 2 terms have one right answer."""
+
+    def kernel(a, b):
+        return zero_points_apart(a, b)
+
+    assert not judged(kernel, a="float32", b=UINT4, zero_point="folded")
+
+
+OWN = ("mxfp8_e4m3", "mx6", "nvfp4", INT4, UINT4, nx.QuantSpec("int8", scheme="per_channel(1)"), "fp8_e5m2")
+
+
+@pytest.mark.parametrize("b", OWN if LONG else OWN[1:2], ids=str)
+def test_our_own_linear_breaks_its_claim(b):
+    assert judged(nx.linear, a="float32", b=b), "docs/formats.md §11"
+
+
+@pytest.mark.skipif(not LONG, reason="the same laws on other types: with NUMERICS_TEST_LONG")
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"a": "bfloat16", "b": "mxfp4", "out": "bfloat16", "bias": True},
+        {"a": "float16", "b": INT4, "out": "float16"},
+        {"a": "float32", "b": "mxfp4", "array": "torch"},
+        {"a": "float32", "b": "mx9", "bias": True},
+    ],
+)
+def test_our_own_linear_breaks_its_claim_in_other_types(claim):
+    assert judged(nx.linear, **claim)
+
+
+def test_the_smallest_case_has_one_row_and_one_column_and_is_wrong_alone():
+    kernel = next(kernel for _, name, kernel in planted() if name == "byte 0 is 0")
+    found = judged(kernel, a="mxfp8_e4m3", b="mxfp4")
+    assert found.law == "scale_range"
+    assert found.counterexample.where.startswith("m=1 n=1 k=1,")
+    a, b = found.counterexample.given
+    assert kernel(a, b)[0, 0] == 0 != (a.dequantize("float64") @ b.dequantize("float64").T)[0, 0]
+
+
+NAMED = {
+    "nibbles swapped": ("nibbles swapped", {"a": "float32", "b": INT4}),
+    "byte << 23": ("scale byte << 23", {"a": "mxfp8_e4m3", "b": "mxfp4"}),
+    "a in bfloat16": ("a in bfloat16", {"a": "float32", "b": INT4}),
+    "accumulates in bfloat16": ("accumulates in bfloat16", {"a": "mxfp8_e4m3", "b": "mxfp4"}),
+    "zero point 8 assumed": ("zero point assumed", {"a": "float32", "b": UINT4}),
+    "tail of 32 dropped": ("tail of 32 dropped", {"a": "float32", "b": INT4}),
+    "sums in int16": ("wraps at int16", {"a": "int8", "b": "int8", "accumulate": "int32"}),
+    "output cut": ("output truncated", {"a": "fp8_e4m3", "b": "fp8_e4m3", "out": "bfloat16"}),
+    "scale of block 0": ("scale of block 0", {"a": "mxfp8_e4m3", "b": "mxfp4"}),
+    "a in int8 by 32": ("a in int8/32", {"a": "float32", "b": INT4}),
+}
+
+
+@pytest.mark.parametrize("name", NAMED if LONG else list(NAMED)[:1])
+def test_a_known_deviation_of_products_had_no_name(name):
+    said, claim = NAMED[name]
+    kernel = next(
+        kernel
+        for given, planted_name, kernel in planted()
+        if planted_name == name and given["a"] == claim["a"]
+    )
+    kernel.out = "int32" if claim.get("accumulate") else claim.get("out", "float32")
+    assert judged(kernel, **claim).dialect == said
+
+
+def test_two_deviations_had_the_same_name():
+    assert len({deviation.name for deviation in DEVIATIONS}) == len(DEVIATIONS) >= 10
+
+
+# ---- what is decided --------------------------------------------------------------------------------
+
+
+def test_an_order_was_found_that_gives_other_bits_than_were_decided():
+    """Random orders, fused or not, of ordinary data: where a result is decided, all of them agree."""
+    rng = np.random.default_rng(0)
+    a = nx.quantize(rng.standard_normal((16, 96)).astype(np.float32), "mxfp8_e4m3")
+    b = nx.quantize(rng.standard_normal((24, 96)).astype(np.float32), "mxfp4")
+    mask = decidable(a, b)
+    assert 0.5 < mask.mean() <= 1
+    x, y = a.dequantize("float32"), b.dequantize("float32")
+    results = []
+    for _ in range(8):
+        order = rng.permutation(96)
+        total = np.zeros((16, 24), np.float32)
+        for k in order:
+            total = total + np.multiply.outer(x[:, k], y[:, k])
+        results.append(total)
+    assert all((total == results[0])[mask].all() for total in results)
+
+
+def test_what_a_narrow_accumulator_rounds_was_called_decided():
+    a, b = np.float32([[256, 1, 1]]), np.float32([[1, 1, 1]])
+    assert decidable(a, b).all()
+    assert not decidable(a, b, accumulate="bfloat16").any()
+    assert not decidable(np.float32([[1, 2**-30, -1]]), b).any()
+
+
+def test_exact_results_differed_from_fractions():
+    from fractions import Fraction
+
+    for problem in list(problems(Claim.of("float32", UINT4), seed=3))[:12]:
+        due, decided = answer(problem)
+        a, b = problem.a.factors, problem.b.factors
+        for m, n in np.argwhere(decided)[:20]:
+            total = sum(
+                Fraction(float(a.element[m, k]))
+                * Fraction(float(b.element[n, k] - b.zero[n, k]))
+                * Fraction(float(b.scale[n, k]))
+                for k in range(problem.shape[2])
+            )
+            assert due[m, n] == np.float32(float(total)), problem.law
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"a": np.ones(3, np.float32)},
+        {"a": np.ones((2, 3))},
+        {"b": np.ones((1, 4), np.float32)},
+        {"accumulate": "int32"},
+        {"accumulate": 3},
+    ],
+)
+def test_operands_that_do_not_fit_were_taken(given):
+    fine = {"a": np.ones((2, 3), np.float32), "b": np.ones((1, 3), np.float32)}
+    with pytest.raises(NumericsError):
+        decidable(**(fine | given))
+
+
+# ---- what a target may be ---------------------------------------------------------------------------
+
+
+def test_torch_tensors_are_given_and_taken_in_every_type():
+    for name in ("float32", "bfloat16", "float16"):
+        claim = {"a": name, "b": name, "out": name, "array": "torch", "shapes": FAST}
+        assert judged(lambda a, b: a @ b.T, **claim), name
+    whole = {"a": "int8", "b": "int8", "accumulate": "int32", "array": "torch", "shapes": FAST}
+    assert judged(lambda a, b: a.int() @ b.int().T, **whole)
+
+
+def test_a_turned_matrix_is_given_turned_with_its_scales():
+    assert judged(lambda a, b: a @ b.dequantize(), a="float32", b=INT4, layout="kn", shapes=FAST)
+    assert judged(
+        lambda a, b: a.dequantize() @ b.dequantize(), a="mxfp8_e4m3", b="mx6", layout="kn", shapes=FAST
+    )
+
+
+def test_a_kernel_that_reads_between_the_rows_passed():
+    def packed_rows(a, b):
+        return np.frombuffer(a.base if a.base is not None else a, np.float32)[: a.size].reshape(a.shape) @ b.T
+
+    assert judged(packed_rows, a="float32", b="float32").law == "strides"
+
+
+def test_a_kernel_that_answers_otherwise_the_second_time_passed():
+    calls = []
+
+    def forgets(a, b):
+        calls.append(1)
+        return a @ b.T + np.float32(len(calls) > 125)
+
+    found = judged(forgets, a="float32", b="float32", contiguous=True)
+    assert found.law == "repeatable"
+
+
+@pytest.mark.parametrize(
+    ("law", "kernel"),
+    [
+        ("runs", lambda a, b: 1 / 0),
+        ("shape", lambda a, b: (a @ b.T).T[:1]),
+        ("dtype", lambda a, b: (a @ b.T) * 1.0e0),
+        ("result", lambda a, b: "no array"),
+        ("inputs_unchanged", lambda a, b: [a.fill(0), a @ b.T][1]),
+    ],
+)
+def test_what_is_no_result_was_compared(law, kernel):
+    out = {"out": "bfloat16"} if law == "dtype" else {}
+    assert judged(kernel, a="float32", b="float32", **out).law == law
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"a": None},
+        {"dtype": "fp4"},
+        {"rounding": "floor"},
+        {"accumulate": "int32"},
+        {"accumulate": "fp99"},
+        {"out": "int32"},
+        {"layout": "x"},
+        {"shapes": [(1, 2)]},
+        {"shapes": 3},
+        {"zero_point": "x"},
+        {"seed": -1},
+        {"b": nx.QuantSpec("mxfp4", axis=0)},
+        {"b": nx.QuantSpec("int4", scheme="per_group(4, axis=0)")},
+    ],
+)
+def test_options_that_a_product_has_not_were_taken(given):
+    fine = {"a": "float32", "b": "float32"}
+    with pytest.raises(NumericsError):
+        judged(np.matmul, **(fine | given))
+    with pytest.raises(NumericsError, match="matmul"):
+        check(nx.fp4.encode, "fp4", bias=True)
+
+
+def test_a_verdict_on_a_product_is_a_record_too():
+    said = json.loads(judged(lambda a, b: a @ b.T + 1, a="float32", b="float32").to_json())
+    assert (said["kind"], said["dtype"], said["passed"]) == ("matmul", "float32 x float32", False)
+    assert said["failures"][0]["terms"]
+
+
+# ---- fingerprints -----------------------------------------------------------------------------------
+
+
+def test_the_bits_of_a_described_product_were_not_reproduced():
+    toward = fingerprint(Kernel("cut", added(lambda x: toward_zero(x, 24))), shape=(2, 2, 12))
+    assert (toward.bits, toward.rounding, toward.reproduced) == (24, "toward zero", 64)
+    half = fingerprint(Kernel("half", accumulating("float16")), shape=(2, 2, 12))
+    assert (half.bits, half.order, half.reproduced) == (11, "one after the other", 64)
+    core = fingerprint(Kernel("core", tensor_core(23, 24, 4)), a="bfloat16", b="bfloat16", shape=(2, 2, 16))
+    assert core.order.startswith("5 terms at once")
+    assert core.reproduced == 64
+
+
+def test_a_neighbour_that_changes_a_number_was_not_seen():
+    def quantizing(a, b):
+        scale = np.abs(a).max(axis=1, keepdims=True) / np.float32(127)
+        return (np.rint(a / np.where(scale > 0, scale, 1)) * scale).astype(np.float32) @ b.T
+
+    assert fingerprint(quantizing, shape=(4, 4, 16)).reach == 16
+
+
+@pytest.mark.parametrize("given", [{"a": "fp4"}, {"shape": (1, 4, 8)}, {"shape": (4, 4, 2)}, {"shape": 3}])
+def test_a_fingerprint_was_taken_of_what_has_none(given):
+    with pytest.raises(NumericsError):
+        fingerprint(np.matmul, **given)
+
+
+def test_accumulators_of_hardware_have_names_that_a_claim_takes():
+    for name in ACCUMULATORS:
+        assert Claim.of("fp8_e4m3", "fp8_e4m3", accumulate=name).accumulator == ACCUMULATORS[name]
+    hopper = Kernel("hopper", tensor_core(13, 14, 32))
+    assert judged(hopper, a="fp8_e4m3", b="fp8_e4m3", accumulate="hopper_fp8", shapes=FAST)
+    assert not judged(hopper, a="fp8_e4m3", b="fp8_e4m3")
+
+
+def test_a_target_is_called_by_its_own_name():
+    assert ProductTarget(torch.matmul, Claim.of("float32", "float32")).name == "matmul"
+
+
+# ---- the command line and pytest --------------------------------------------------------------------
+
+
+def test_the_command_line_judges_and_describes_a_product(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from numerics.cli import commands
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "their_products.py").write_text(
+        "import numpy\ndef wrong(a, b): return numpy.inner(a, b) + 1\n", encoding="utf-8"
+    )
+    run = CliRunner().invoke
+    judged_wrong = run(commands, ["conform", "their_products:wrong", "--kind", "matmul", "--a", "float32",
+                                    "--b", "float32"])  # fmt: skip
+    assert judged_wrong.exit_code == 1, judged_wrong.output
+    assert "law one_term" in judged_wrong.output
+    described = run(commands, ["fingerprint", "numpy:inner", "--shape", "3,3,4"])
+    assert described.exit_code == 0, described.output
+    assert "random results" in described.output
