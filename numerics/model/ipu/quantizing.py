@@ -31,13 +31,13 @@ class Quantized:
     prepared: the float model after folding and approximating, whose tensors have the names of the model's.
     scales: of the computed tensors, by name; empty for bf16.
 
-    >>> import onnx, numerics as nx
+    >>> import numpy as np, onnx, numerics as nx
     >>> node = onnx.helper.make_node("Relu", ["x"], ["y"], name="relu")
     >>> ends = [onnx.helper.make_tensor_value_info(name, 1, [1, 4]) for name in "xy"]
     >>> graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
     >>> model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
     >>> nx.ipu.quantize_model(model, {"x": np.ones((8, 4), np.float32)}).scales["y"]
-    0.0078125
+    0.015625
     """
 
     model: ModelProto
