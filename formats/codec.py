@@ -16,6 +16,7 @@ from __future__ import annotations
 from numerics.formats.grid import Grid
 from numerics.formats.primitives import (
     Lane,
+    Table,
     as_bits,
     as_float,
     divide,
@@ -177,16 +178,18 @@ def shift_right(n: Lane, shift: Lane, base: Lane, b: Lane, rounding: str, random
 
 def listed_code(a: Lane, b: Lane, f: Grid, rounding: str, random: Lane) -> Lane:
     """The code of the magnitude a under the sign of b; a key rises as numbers do, and -0.0 has its own."""
+    steps: Table = f.steps
+    codes: Table = f.codes
     key = where(b < 0, -1 - a, a)
     if rounding == "stochastic":
-        place = drawn_place(a | (b & SIGN), places_up_to(f.steps, key), f, random)
-        code = entry(f.codes, place)
+        place = drawn_place(a | (b & SIGN), places_up_to(steps, key), f, random)
+        code = entry(codes, place)
     else:
-        code = code_of_key(f.steps, f.codes, key)
+        code = code_of_key(steps, codes, key)
     return code
 
 
-def code_of_key(steps: Lane, codes: Lane, key: Lane) -> Lane:
+def code_of_key(steps: Table, codes: Table, key: Lane) -> Lane:
     """The code of the place where a key lies."""
     return entry(codes, places_up_to(steps, key))
 
@@ -196,11 +199,12 @@ def drawn_place(b: Lane, place: Lane, f: Grid, random: Lane) -> Lane:
 
     The fraction is the float32 quotient of two float32 differences, down to its 30th digit.
     """
-    near = entry(f.heights, place)
+    heights: Table = f.heights
+    near = entry(heights, place)
     apart = as_bits(as_float(b) - as_float(near))
     further = place + where(apart < 0, -1, where(apart > 0, 1, 0))
     further = minimum(maximum(further, 0), f.last)
-    step = as_bits(as_float(entry(f.heights, further)) - as_float(near)) & MAGNITUDE
+    step = as_bits(as_float(entry(heights, further)) - as_float(near)) & MAGNITUDE
     q = as_bits(divide(as_float(apart & MAGNITUDE), as_float(where(step > 0, step, INF))))
     e = q >> 23
     digits = (q & (ONE - 1)) | ONE
@@ -249,7 +253,8 @@ def signed_code(code: Lane, b: Lane, f: Grid) -> Lane:
 def decode(code: Lane, f: Grid) -> Lane:
     """Code to float32 bits."""
     if f.values is not None:
-        r = entry(f.values, code)
+        values: Table = f.values
+        r = entry(values, code)
     elif f.negative is not None:
         r = magnitude_bits(code, code, f)
     elif f.wrap is not None:

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 Lane = Any
 """An int32 or float32 value of some executor: a NumPy array, an LLVM value, a graph node."""
+Table = Any
+"""Integers that are compiled in, or run-time numbers: what `entry` and `places_up_to` look into."""
 
 
 def _unbound() -> NoReturn:
@@ -46,12 +48,12 @@ def divide(x: Lane, y: Lane) -> Lane:
     _unbound()
 
 
-def entry(table: Any, index: Lane) -> Lane:
+def entry(table: Table, index: Lane) -> Lane:
     """The number of a table (integers, or run-time numbers) at 0 <= index < its length; int32."""
     _unbound()
 
 
-def places_up_to(steps: Any, key: Lane) -> Lane:
+def places_up_to(steps: Table, key: Lane) -> Lane:
     """How many of rising numbers (as `entry` takes them) are at or below an int32 key."""
     _unbound()
 

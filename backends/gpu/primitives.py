@@ -37,15 +37,15 @@ def divide(a: Any, b: Any) -> Any:
     return tl.div_rn(a, b)
 
 
-def entry(table: Any, index: Any) -> Any:
+def entry(table: tl.constexpr, index: Any) -> Any:
     """A choice among the numbers of a table, which are compiled in."""
     found = index & 0
     for k in tl.static_range(0, len(table)):
-        found = tl.where(index == k, table[k], found)
+        found = tl.where(index == k, (index & 0) + table[k], found)
     return found
 
 
-def places_up_to(steps: Any, key: Any) -> Any:
+def places_up_to(steps: tl.constexpr, key: Any) -> Any:
     """A sum of comparisons with numbers that are compiled in."""
     found = key & 0
     for k in tl.static_range(0, len(steps)):
@@ -53,11 +53,11 @@ def places_up_to(steps: Any, key: Any) -> Any:
     return found
 
 
-def code_of_key(steps: Any, codes: Any, key: Any) -> Any:
+def code_of_key(steps: tl.constexpr, codes: tl.constexpr, key: Any) -> Any:
     """The code of the last step that is at or below a key: one comparison and choice a step."""
     found = (key & 0) + codes[0]
     for k in tl.static_range(0, len(steps)):
-        found = tl.where(key >= steps[k], codes[k + 1], found)
+        found = tl.where(key >= steps[k], (key & 0) + codes[k + 1], found)
     return found
 
 

@@ -10,8 +10,9 @@ from numerics.formats.rounding import ROUNDINGS
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.BitAnd, ast.BitOr, ast.LShift, ast.RShift)
 COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq)
 NODES = (
-    ast.arg, ast.Assign, ast.Attribute, ast.BinOp, ast.Call, ast.cmpop, ast.Compare, ast.Constant, ast.Expr,
-    ast.expr_context, ast.If, ast.Name, ast.operator, ast.Return, ast.Tuple, ast.UnaryOp, ast.USub,
+    ast.AnnAssign, ast.arg, ast.Assign, ast.Attribute, ast.BinOp, ast.Call, ast.cmpop, ast.Compare,
+    ast.Constant, ast.Expr, ast.expr_context, ast.If, ast.Name, ast.operator, ast.Return, ast.Tuple,
+    ast.UnaryOp, ast.USub,
 )  # fmt: skip
 
 
@@ -27,6 +28,11 @@ def is_static(test: ast.expr) -> bool:
     return (
         isinstance(left, ast.Name | ast.Attribute) and isinstance(operator, ast.IsNot) and right.value is None
     )
+
+
+def is_table(node: ast.AnnAssign) -> bool:
+    """steps: Table = f.steps."""
+    return ast.unparse(node.annotation) == "Table" and isinstance(node.value, ast.Attribute)
 
 
 def faults(text: str) -> Iterator[str]:
@@ -52,6 +58,8 @@ def _faults(function: ast.FunctionDef) -> Iterator[str]:
             yield f"{type(node).__name__} is outside the dialect"
         elif isinstance(node, ast.If) and not is_static(node.test):
             yield f"if {ast.unparse(node.test)}: not static"
+        elif isinstance(node, ast.AnnAssign) and not is_table(node):
+            yield f"{ast.unparse(node)}: only a table is declared"
         elif isinstance(node, ast.Return) and node is not body[-1]:
             yield "a return that is not the end"
         elif id(node) not in tests:
