@@ -235,6 +235,7 @@ KERNELS = {
     "e8m0 by its exponent field": Kernel(exponent_field, "e8m0", {}),
     "scale rule floor": Kernel(nx.mxfp6_e2m3.encode, "mxfp6_e2m3", {"scale_rule": "rceil"}),
     "scale rule rceil": Kernel(lambda x: nx.mxfp4.encode(x, scale_rule="rceil"), "mxfp4", {}),
+    "scale rule tosa": Kernel(lambda x: nx.mxfp8_e4m3.encode(x, scale_rule="tosa"), "mxfp8_e4m3", {}),
     "scale rule bump": Kernel(lambda x: nx.bfp16.encode(x, scale_rule="bump"), "bfp16", {}),
     "ceil by float log2": Kernel(
         at_exponent(nx.mxfp4, lambda a: np.ceil(log2(a)) - 2), "mxfp4", {"scale_rule": "ceil"}
