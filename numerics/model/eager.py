@@ -8,10 +8,12 @@ of modules that are one product, else at the functions that the module's own for
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 from collections import Counter
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -19,9 +21,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
-from numerics.model.graph import check_trainable, part_from_original
+from numerics.model.graph import STATE, check_trainable, part_from_original
 from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS
+from numerics.model.sharing import check_floats
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
 from numerics.tensor.qtensor import QTensor
 
@@ -86,6 +89,12 @@ class Quantized:
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _blank, (self._base, self._leaves), self.__getstate__()
 
+    def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
+        made = self.__dict__.get(STATE)
+        if self._leaves or (made is not None and not made.frozen):
+            check_floats(state, [prefix + leaf for leaf in self._leaves], notes)
+        super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[misc]
+
     def _get_name(self) -> str:
         return self._base.__name__
 
@@ -114,7 +123,17 @@ def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.M
     """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}
+    members["forward"] = _with_signature(base)
     made: type[nn.Module] = type(base.__name__, (Quantized, base), {**members, **properties})
+    return made
+
+
+def _with_signature(base: type[nn.Module]) -> Any:
+    """The quantized forward with the signature of the class's own: others call models by what it says."""
+    own = Quantized.forward
+    made = FunctionType(own.__code__, own.__globals__, "forward", own.__defaults__, own.__closure__)
+    made.__doc__, made.__module__ = base.forward.__doc__, base.__module__
+    made.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
     return made
 
 

@@ -15,6 +15,7 @@ from numerics.model import exported
 from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
 from numerics.model.rows import Row
+from numerics.model.sharing import check_floats
 from numerics.model.trace import OUT, Site
 from numerics.tensor.qtensor import QTensor
 
@@ -41,6 +42,12 @@ class QuantizedGraph(GraphModule):
         """Moves it, but not the float model whose parameters it shares."""
         part_from_original(self, self.meta)
         return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
+        made = self.meta.get(STATE)
+        if made is not None and not made.frozen:
+            check_floats(state, [prefix + name for name in made.plan.parameters], notes)
+        super()._load_from_state_dict(state, prefix, notes, *rest)
 
     def train(self, mode: bool = True) -> QuantizedGraph:
         """Sets the mode of what is called; raises NumericsError where the graph is of the other mode."""

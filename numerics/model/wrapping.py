@@ -234,8 +234,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     What is observed passes unquantized meanwhile; the rest is quantized.  Scales that are learned begin with
     the first batch where the example has not given them.
 
-    Raises NumericsError where nothing waits for a scale, where no batch came or none reached an observer, and
-    for a batch with NaN.  Then the model is as it was before.
+    Called again, it finds the scales anew, of those batches alone: observers begin from nothing.
+
+    Raises NumericsError for a frozen model, whose scales are fixed, where nothing waits for a scale, where no
+    batch came or none reached an observer, and for NaN, in a batch or where an observer sees it.  Then the
+    model is as it was before.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4))
@@ -244,7 +247,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     >>> float(calibrate(wrapped, [x, 2 * x])[0].quantize_linear_0.scale)
     0.015748031437397003
     """
-    state_of(model)
+    if state_of(model).frozen:
+        raise NumericsError(
+            "this model is frozen, and so are its scales; nx.wrap(float_model, plan) makes one to calibrate "
+            "with other batches"
+        )
     every = quantizers(model)
     static = [one for one in every if isinstance(one, Static) and one.observed_by is not None]
     learned = [one for one in every if isinstance(one, Learned) and not one.learns.initialized]
