@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import os
 import subprocess
@@ -454,3 +455,43 @@ def test_what_is_no_list_of_batches_is_taken_for_one(odd):
     ):
         with pytest.raises(nx.NumericsError):
             wrong()
+
+
+class Ids(nn.Module):
+    """Takes arguments by name, as models of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.layer = nn.Embedding(32, 64), nn.Linear(64, 32)
+
+    def forward(self, ids, mask=None):
+        x = self.layer(self.table(ids))
+        return x if mask is None else x * mask
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_arguments_have_their_names_in_a_wrapped_model(mode):
+    """The signature was (*args, **kwargs): torch.export could not be told of sizes by name."""
+    ids = torch.randint(0, 32, (2, 5))
+    one = nx.wrap(Ids().eval(), "mxfp4", activations="mxfp8_e4m3", example={"ids": ids}, mode=mode)
+    rows = {"ids": {0: torch.export.Dim("rows", min=2, max=64)}}
+    for made in (one, nx.freeze(copy.deepcopy(one))):
+        names = list(inspect.signature(made.forward).parameters)
+        assert names == ["ids", "mask"][: 1 + (mode == MODES[0])]
+        program = torch.export.export(made, (), {"ids": ids}, dynamic_shapes=rows)
+        more = ids.repeat(4, 1)
+        assert equal(program.module()(ids=more), run(made, (more,)))
+
+
+def test_scales_of_a_frozen_model_change():
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", activations="int8", observer="min_max", example=x)
+    nx.calibrate(one, [(4 * x[0],)])
+    first = one[0].quantize_linear_0.scale.clone()
+    nx.calibrate(one, [x])
+    assert torch.equal(one[0].quantize_linear_0.scale, first / 4), "calibrate remembers an earlier call"
+    frozen = nx.freeze(one)
+    y = run(frozen, x)
+    with pytest.raises(nx.NumericsError, match="frozen, and so are its scales"):
+        nx.calibrate(frozen, [(3 * x[0],)])
+    assert equal(run(frozen, x), y)
