@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
-from numerics.model.graph import STATE, check_trainable, part_from_original
+from numerics.model.graph import STATE, check_trainable
 from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS
-from numerics.model.sharing import check_floats
+from numerics.model.sharing import Parting, check_floats
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
 from numerics.tensor.qtensor import QTensor
 
@@ -41,7 +41,7 @@ class _Stack(threading.local):
 _running = _Stack()
 
 
-class Quantized:
+class Quantized(Parting):
     """What a module's class has besides its own, once something of it is quantized.
 
     `_leaves`: the parameters of the class that are read quantized; `quantize_<leaf>` are their quantizers.
@@ -76,11 +76,6 @@ class Quantized:
         """Sets the mode; raises NumericsError for a frozen model with nothing to train."""
         check_trainable(self, mode, self.__dict__)  # type: ignore[arg-type]
         return super().train(mode)  # type: ignore[misc]
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Moves it, but not the float model whose parameters it shares."""
-        part_from_original(self, self.__dict__)  # type: ignore[arg-type]
-        return super()._apply(fn, recurse)  # type: ignore[misc]
 
     def __getstate__(self) -> Any:
         with torch.no_grad():  # what is read quantized is no leaf, and modules of recurrence keep some

@@ -20,6 +20,7 @@ from numerics.model.places import check_model, folded, stored
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
+from numerics.model.sharing import share, unshare
 from numerics.model.trace import arguments, as_in_use, batches_of
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.train import THRESHOLD_INIT
@@ -29,18 +30,17 @@ class State:
     """What a wrapped model was made of.
 
     plan: what it follows.  original: the model that was wrapped; None in what came from a pickle.  qat: what
-    it learns.  frozen: what it keeps since it was frozen.  shares: are its parameters the original's?
+    it learns.  frozen: what it keeps since it was frozen.
     """
 
     def __init__(self, plan: Plan, original: nn.Module, qat: str | None) -> None:
         self.plan, self.original, self.qat = plan, original, qat
         self.frozen: str | None = None
-        self.shares = True
 
     def __deepcopy__(self, memo: Any) -> State:
         """A copy of a wrapped model was made of the same model."""
         found = State(self.plan, self.original, self.qat)
-        found.frozen, found.shares = self.frozen, False
+        found.frozen = self.frozen
         return found
 
     def __reduce__(self) -> Any:
@@ -50,7 +50,7 @@ class State:
 
 def _state(plan: Any, qat: str | None, frozen: str | None) -> State:
     found = State(Plan.from_dict(plan), None, qat)  # type: ignore[arg-type]
-    found.frozen, found.shares = frozen, False
+    found.frozen = frozen
     return found
 
 
@@ -64,8 +64,9 @@ def wrap(
 ) -> nn.Module:
     """Returns a model that computes as a plan says: quantized parameters, inputs and outputs of products.
 
-    model: a torch module.  It stays as it is: what comes back shares its parameters, which an optimizer of
-        either changes for both, until it is moved to another device or type.
+    model: a torch module.  It stays as it is: what comes back shares its parameters and buffers.  An
+        optimizer of either changes both, and so does a forward that writes into buffers (the statistics of
+        normalizations in training, caches), until a module of it is moved to another device or type.
     plan: a Plan; or the format of weights and the other arguments of `plan`, to make one.
     qat: what the quantizers learn in training.  None (the default) and ste: nothing of their own, gradients
         pass straight through; tqt: thresholds, by powers of two; lsq: scales.  tqt and lsq learn for the
@@ -114,7 +115,8 @@ def _wrapped(
     else:
         wrapped = eager.wrap(copied, made, every)
     _notes(wrapped)[STATE] = State(made, model, qat)
-    _notes(wrapped)[STATE].shares = not inplace
+    if not inplace:
+        share(wrapped, model)
     _begin_activations(wrapped, made)
     return wrapped
 
@@ -481,6 +483,7 @@ def unwrap(model: nn.Module) -> nn.Module:
             raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
         return state.original
     del _notes(model)[STATE]
+    unshare(model)
     return eager.unwrap(model)
 
 
