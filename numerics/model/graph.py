@@ -37,6 +37,21 @@ class QuantizedGraph(Parting, GraphModule):
             warnings.simplefilter("ignore", FutureWarning)
             return super().__deepcopy__(memo)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs it; raises NumericsError for sizes and arguments that its example did not have."""
+        if torch.compiler.is_compiling():
+            return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except AssertionError as wrong:
+            if not str(wrong).startswith("Guard failed"):
+                raise
+            raise NumericsError(
+                f"this graph is of other sizes: {wrong}. A size that was 1 in the example, or that the model "
+                "tests, is fixed: nx.wrap(model, ..., mode='fx_graph_mode', example=...) with an example of "
+                "two and more there, or one of these sizes; mode='eager_mode' takes all"
+            ) from None
+
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         made = self.meta.get(STATE)
         if made is not None and not made.frozen:

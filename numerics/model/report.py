@@ -25,7 +25,7 @@ from numerics.model.quantizers import Learned, Quantizer, Static, quantizers
 from numerics.model.rows import Row, described, stored_bytes
 from numerics.model.rules import spec_of
 from numerics.model.trace import arguments, as_in_use, batches_of
-from numerics.model.wrapping import run, shared_copy, state_of, wrap
+from numerics.model.wrapping import named_failure, run, shared_copy, state_of, wrap
 from numerics.tensor.qtensor import ErrorSums
 from numerics.view.screen import Screen
 from numerics.view.table import Column, Table, name_column, text_column
@@ -216,9 +216,13 @@ def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judge
     """Runs the reference, the model, and each layer of the model on the reference's inputs."""
     sums, after = judged.layers, judged.after
     args, kwargs = arguments(batch)
-    with as_in_use(reference), _recorded(reference, [*sums, *after.values()]) as due:
+    with (
+        named_failure(reference),
+        as_in_use(reference),
+        _recorded(reference, [*sums, *after.values()]) as due,
+    ):
         expected = reference(*args, **kwargs)
-    with as_in_use(model):
+    with named_failure(model), as_in_use(model):
         with _recorded(model, sums) as came, _counted(model, sums):
             actual = model(*args, **kwargs)
         modules = dict(model.named_modules(remove_duplicate=False))

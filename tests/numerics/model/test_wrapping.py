@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import numerics as nx
+from numerics.model.wrapping import state_of
 from tests.helpers.models import FUSED, MODELS, model
 
 pytestmark = pytest.mark.usefixtures("decoded_products")  # bits of frozen models beside wrapped ones
@@ -495,3 +496,118 @@ def test_scales_of_a_frozen_model_change():
     with pytest.raises(nx.NumericsError, match="frozen, and so are its scales"):
         nx.calibrate(frozen, [(3 * x[0],)])
     assert equal(run(frozen, x), y)
+
+
+def test_a_moved_graph_is_unwrapped_to_what_it_no_longer_is():
+    """The model that was wrapped came back, without what the graph had learned after it was moved."""
+    m, x = model("linear")
+    m.requires_grad_(True)
+    one = nx.wrap(m, "int8", example=x, mode=MODES[1], qat="ste")
+    assert nx.unwrap(one) is m
+    one = one.double()
+    one.get_parameter("0.weight").data.mul_(2)
+    found = nx.unwrap(one)
+    assert torch.equal(found[0].weight, 2 * m[0].weight.double())
+    assert type(found) is type(m)
+    assert m[0].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_trained_folded_model_is_unwrapped_to_what_it_no_longer_is(mode):
+    m, x = model("conv_batch_norm")
+    one = nx.wrap(m, "int8", example=x, fold=True, mode=mode, qat="ste")
+    assert nx.unwrap(one) is m
+    conv = next(iter(state_of(one).plan.fold.values()))
+    one.get_submodule(conv)._parameters["weight"].data.mul_(2)
+    with pytest.raises(nx.NumericsError, match="is not what folding makes"):
+        nx.unwrap(one)
+
+
+def test_the_bias_of_a_folded_normalization_is_not_trained():
+    m = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4))
+    one = nx.wrap(m, "int8", example=torch.ones(1, 3, 5, 5), fold=True, qat="ste")
+    assert one[0].bias.requires_grad
+
+
+def test_groups_of_transposed_convolutions_do_not_fold():
+    torch.manual_seed(0)
+    m = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6))
+    x = torch.randn(2, 4, 5, 5)
+    m(x)
+    m[1].weight.data.uniform_(0.5, 2)
+    m.eval()
+    one = nx.wrap(m, "int8", example=x, fold=True)
+    assert nx.compare(m, one, [x]).sqnr > 30
+
+
+def test_a_plan_of_a_file_makes_no_graph(tmp_path):
+    m, x = model("linear")
+    nx.plan(m, "int8", "int8", example=x, mode=MODES[1]).save(tmp_path / "plan.toml")
+    loaded = nx.Plan.load(tmp_path / "plan.toml")
+    with pytest.raises(nx.NumericsError, match="needs a plan with an example"):
+        nx.wrap(m, loaded)
+    due = nx.wrap(m, "int8", activations="int8", example=x)
+    assert equal(run(nx.wrap(m, loaded, example=x), x), run(due, x))
+    assert loaded.example is None
+
+
+def test_a_graph_of_another_size_fails_without_a_word():
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", example=(x[0][:1],), mode=MODES[1])
+    with pytest.raises(nx.NumericsError, match=r"size\(\)\[0\] == 1.*an example of two and more"):
+        one(x[0])
+
+
+def test_a_batch_that_does_not_fit_names_no_layer():
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", activations="int8", observer="min_max", example=x)
+    for call in (lambda b: nx.calibrate(one, [b]), lambda b: nx.compare(m, one, [b])):
+        with pytest.raises(nx.NumericsError, match="RuntimeError in 0: "):
+            call(torch.ones(2, 5))
+        with pytest.raises(nx.NumericsError, match=r"\(a, b\) is model\(a, b\)"):
+            call((x[0], torch.zeros(5)))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_scripted_modules_are_seen_inside():
+    m = nn.Sequential(nn.Linear(32, 32), torch.jit.script(nn.Linear(32, 4)))
+    with pytest.raises(nx.NumericsError, match=r"1 is a .* of torch\.jit"):
+        nx.wrap(m, "int8", example=torch.ones(1, 32))
+
+
+def test_unknown_arguments_are_python_errors():
+    m, x = model("linear")
+    with pytest.raises(nx.NumericsError, match=r"rules=5 are none"):
+        nx.wrap(m, "int8", rules=5, example=x)
+    with pytest.raises(
+        nx.NumericsError, match="unknown argument of wrap 'activation'; did you mean 'activations'"
+    ):
+        nx.wrap(m, "int8", activation="int8", example=x)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_in_weights_becomes_a_number(bad):
+    """quantize_ stored 0 for NaN, and said nothing."""
+    m, x = model("linear")
+    trained = nx.wrap(copy.deepcopy(m), "int8", example=x, qat="ste")
+    trained[2]._parameters["weight"].data[0, 0] = bad
+    m[2].weight.data[0, 0] = bad
+    for call in (lambda: nx.wrap(m, "int8"), lambda: nx.quantize_(m, "int8"), lambda: nx.freeze(trained)):
+        with pytest.raises(nx.NumericsError, match=r"2\.weight has NaN or Inf \(1 of"):
+            call()
+    assert type(m[0].weight) is nn.Parameter
+    nx.wrap(m, "int8", rules={"2": None})
+
+
+class Logs(nn.Sequential):
+    """Makes NaN inside."""
+
+    def forward(self, x):
+        return self[1](torch.log(self[0](x)))
+
+
+def test_nan_that_arises_inside_is_observed():
+    one = nx.wrap(Logs(nn.Linear(32, 8), nn.Linear(8, 4)), "int8", activations="int8", observer="min_max",
+                  example=torch.randn(4, 32))  # fmt: skip
+    with pytest.raises(nx.NumericsError, match=r"NaN reaches 1:linear\[0\]"):
+        nx.calibrate(one, [torch.randn(4, 32)])
