@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from numerics.formats.errors import NumericsError
 from numerics.tensor.qtensor import QTensor
@@ -63,7 +64,9 @@ def _copied(module: nn.Module, name: str, x: Any) -> Any:
     if isinstance(x, nn.Parameter):
         return x.detach().clone() if _renorms(module) and name == "weight" else None
     if isinstance(x, Tensor):
-        return None if isinstance(x, QTensor) or x.is_meta else (x.detach().clone(), _version(x))
+        return (
+            None if isinstance(x, QTensor) or is_lazy(x) or x.is_meta else (x.detach().clone(), _version(x))
+        )
     return x.copy() if type(x) in (list, dict, set) else None
 
 
@@ -90,7 +93,7 @@ def _write_back(x: Any, copy: Any) -> None:
 
 
 def _version(x: Tensor) -> int:
-    return -1 if x.is_inference() or isinstance(x, QTensor) else x._version
+    return -1 if is_lazy(x) or x.is_inference() or isinstance(x, QTensor) else x._version
 
 
 def _renorms(module: nn.Module) -> bool:

@@ -160,7 +160,7 @@ def _graph(copied: nn.Module, made: Plan, every: dict[Any, nn.Module], qat: str 
             module.training = training
 
 
-_ARGUMENTS = tuple(inspect.signature(plan_of).parameters)[2:]
+_ARGUMENTS = tuple(inspect.signature(plan_of).parameters)[1:]
 
 
 def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
@@ -175,6 +175,8 @@ def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
         return came if example is None else replace(came, example=example)
     for name in options:
         one_of("argument of wrap", name, _ARGUMENTS)
+    if came is not None and "weights" in options:
+        raise NumericsError(f"weights= beside {said(came)}, which is the format of weights: give one of them")
     return plan_of(model, came, **options) if came is not None else plan_of(model, **options)
 
 
