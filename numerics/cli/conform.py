@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from inspect import cleandoc
 from typing import Any
 
 import click
@@ -15,11 +16,11 @@ from numerics.view.screen import say
 
 @click.command(
     "conform",
-    help="""Is the kernel TARGET, spelled module:function, right?
+    help=cleandoc("""Is the kernel TARGET, spelled module:function, right?
 
     The module is looked for in the current directory too.  Exit code 0: it is; 1: it is not, and
     the law it breaks, the simplest input and the nearest dialect are printed.
-    """
+    """)
     + examples(
         "numerics conform mypkg.kernels:encode_e4m3 --dtype fp8_e4m3",
         "numerics conform mypkg.kernels:round_mx --dtype mxfp4 --kind round",
