@@ -12,6 +12,7 @@ import inspect
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -128,7 +129,8 @@ def _with_signature(base: type[nn.Module]) -> Any:
     own = Quantized.forward
     made = FunctionType(own.__code__, own.__globals__, "forward", own.__defaults__, own.__closure__)
     made.__doc__, made.__module__ = base.forward.__doc__, base.__module__
-    made.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
+    with suppress(TypeError, ValueError):  # one that is no function of Python
+        made.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
     return made
 
 

@@ -67,9 +67,9 @@ class Shared(Parting):
         """What a base class does with its subclasses is not done with this one, which stands for its base."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        made, args, *rest = super().__reduce_ex__(protocol)
-        args = tuple(self._base if x is type(self) else x for x in args)
-        return _new if made is copyreg.__newobj__ else made, args, *rest  # type: ignore[attr-defined]
+        reduced: Any = super().__reduce_ex__(protocol)
+        made = _new if reduced[0] is copyreg.__newobj__ else reduced[0]  # type: ignore[attr-defined]
+        return made, tuple(self._base if x is type(self) else x for x in reduced[1]), *reduced[2:]
 
     def _get_name(self) -> str:
         return self._base.__name__

@@ -558,22 +558,23 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def _original(model: nn.Module, original: nn.Module, plan: Plan) -> nn.Module:
-    """The model that was wrapped; a copy of it with the parameters of this one, where those are others."""
+    """The model that was wrapped; a copy of it with the tensors of this one, where those are others."""
     made = shared_copy(original)
     fold(made, plan.fold)
-    own = {name: x for name, x in model.named_parameters() if not name.startswith(f"{graph.QUANTIZERS}.")}
-    places = parameters(made)
-    alike = [name for name, x in own.items() if name in places and _equal(x, places[name].tensor)]
-    if len(alike) == len([name for name in own if name in places]):
+    places = stored(made)
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    own = {name: x for name, x in tensors if name in places}
+    alike = {name for name, x in own.items() if _equal(x, places[name].tensor)}
+    if len(alike) == len(own):
         return original
     if plan.fold:
-        changed = next(name for name in own if name in places and name not in alike)
+        changed = next(name for name in own if name not in alike)
         raise NumericsError(
             f"{changed} is not what folding makes of the model that was wrapped: it was trained or moved "
             "since, and a folded normalization is not taken apart again; nx.freeze(model) packs what was "
             "trained, model.state_dict() has it in floats"
         )
-    swaps = {id(places[name].tensor): x for name, x in own.items() if name in places}
+    swaps: dict[int, Any] = {id(places[name].tensor): x for name, x in own.items()}
     replace_tensors(places.values(), swaps)
     return made
 

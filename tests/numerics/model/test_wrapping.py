@@ -512,6 +512,16 @@ def test_a_moved_graph_is_unwrapped_to_what_it_no_longer_is():
     assert m[0].weight.dtype == torch.float32
 
 
+def test_statistics_of_a_moved_graph_are_lost_when_it_is_unwrapped():
+    m = nn.Sequential(nn.Linear(32, 8), nn.BatchNorm1d(8)).train()
+    one = nx.wrap(m, "int8", example=torch.randn(4, 32), mode=MODES[1], qat="ste").double()
+    one(torch.randn(4, 32, dtype=torch.float64))
+    found = nx.unwrap(one)
+    assert found is not m
+    assert torch.equal(found[1].running_mean, one.state_dict()["1.running_mean"])
+    assert not torch.equal(found[1].running_mean.float(), m[1].running_mean)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_trained_folded_model_is_unwrapped_to_what_it_no_longer_is(mode):
     m, x = model("conv_batch_norm")
