@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from inspect import cleandoc
 from typing import TYPE_CHECKING
 
 import click
@@ -22,11 +23,11 @@ TARGETS = ("numerics", "safetensors", "compressed-tensors", "gguf")
 
 @click.command(
     "convert",
-    help="""Another kind of file, no number rounded.
+    help=cleandoc("""Another kind of file, no number rounded.
 
     MODEL: .safetensors (of anybody), a folder of shards, GGUF, .pth or .bin, ONNX.  What the kind of OUT
     does not have is refused, and nothing is dequantized to make it fit.
-    """
+    """)
     + examples(
         "numerics convert model.gguf out.safetensors", "numerics convert OURS OUT --to compressed-tensors"
     ),
@@ -68,7 +69,14 @@ def inspect_command(model: str, as_json: bool) -> None:
         return
     screen = Screen.of(sys.stdout)
     table = _looks(looks)
-    draw([*table.lines(screen), *(f"{look.name}: {'; '.join(look.odd)}" for look in looks if look.odd)])
+    spared = table.left_out(screen)
+    draw(
+        [
+            *table.lines(screen),
+            *spared,
+            *(f"{look.name}: {'; '.join(look.odd)}" for look in looks if look.odd),
+        ]
+    )
 
 
 def _looks(looks: list[Look]) -> Table:
@@ -87,10 +95,10 @@ def _looks(looks: list[Look]) -> Table:
 
 @click.command(
     "compare",
-    help="""What differs between two checkpoints.
+    help=cleandoc("""What differs between two checkpoints.
 
     Exit code 1 where anything does.
-    """
+    """)
     + examples("numerics compare model.safetensors out.safetensors"),
 )
 @click.argument("first")

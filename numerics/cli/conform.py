@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from inspect import cleandoc
 from typing import Any
 
 import click
@@ -22,12 +23,12 @@ NO_DEVICE = re.compile(
 
 @click.command(
     "conform",
-    help="""Is the kernel TARGET, spelled module:function, right?
+    help=cleandoc("""Is the kernel TARGET, spelled module:function, right?
 
     The module is looked for in the current directory too; TARGET runs in a process of its own.  Exit code
     0: it is right; 1: it is not, and the law it breaks, the simplest input and the nearest dialect are
     printed; 2: it cannot be judged.
-    """
+    """)
     + examples(
         "numerics conform mypkg.kernels:encode_e4m3 --dtype fp8_e4m3",
         "numerics conform mypkg.kernels:round_mx --dtype mxfp4 --kind round",

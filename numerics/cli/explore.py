@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ KINDS = (".safetensors", ".npy", ".json")
 
 @click.command(
     "explore",
-    help="""One HTML page that explains every number of FILE.
+    help=cleandoc("""One HTML page that explains every number of FILE.
 
     FILE is a .safetensors or .npy file, a model's report (JSON of nx.report(...).as_dict()), or the
     name of a format.  OUT is FILE's name with .html by default, in the current directory.  The page
     needs no network; of large tensors it shows the pieces that lose most, and says how many it does not.
-    """
+    """)
     + examples(
         "numerics explore model.safetensors",
         "numerics explore model.safetensors page.html --tensor fc1.weight",

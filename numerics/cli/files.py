@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -110,10 +111,10 @@ def _check_sharing(name: Any, scheme: str | None, group_size: int | None, axis: 
 
 @click.command(
     "dequantize",
-    help="""Write the floats of a file that `numerics quantize` made.
+    help=cleandoc("""Write the floats of a file that `numerics quantize` made.
 
     The tensors of MODEL come back in the types that they had, under their names, in OUT.
-    """
+    """)
     + examples("numerics dequantize out.safetensors back.safetensors"),
 )
 @click.argument("model")

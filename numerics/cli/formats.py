@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from functools import partial
+from inspect import cleandoc
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +62,11 @@ def formats_command(as_json: bool) -> None:
 
 @click.command(
     "show",
-    help="""The facts of a FORMAT, and the value of every code.
+    help=cleandoc("""The facts of a FORMAT, and the value of every code.
 
     Of formats of more than 8 bits: the values from which and to which runs of codes lead.  A format of
     your own is module:name, or its facts as JSON.
-    """
+    """)
     + examples(
         "numerics show fp8_e4m3",
         "numerics show mypkg.formats:e5m3",
@@ -126,10 +127,10 @@ def run_table(d: Element) -> Table:
 @click.command(
     "encode",
     context_settings={"ignore_unknown_options": True},
-    help="""VALUES in a FORMAT: codes, bits by field, error, neighbours.
+    help=cleandoc("""VALUES in a FORMAT: codes, bits by field, error, neighbours.
 
     In a block format they are blocks in a row: the scale that they share stands above them.
-    """
+    """)
     + examples(
         "numerics encode fp8_e4m3 0.3 448 inf",
         "numerics encode mxfp4 1 0.3 -0.05 5 --scale-rule even",

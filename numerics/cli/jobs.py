@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +27,7 @@ OF_JOBS = ("plan_file", "save_plan", "dry_run", "errors", "max_memory", "seed", 
 
 @click.command(
     "quantize",
-    help="""Write the weights of MODEL in a format.
+    help=cleandoc("""Write the weights of MODEL in a format.
 
     MODEL is a .safetensors file, or a folder of shards with their index.  Float tensors of two and more
     dimensions are quantized, all others copied; rules say otherwise.  OUT appears when it is whole; a
@@ -34,7 +35,7 @@ OF_JOBS = ("plan_file", "save_plan", "dry_run", "errors", "max_memory", "seed", 
     share the shards.  The report: bits a value with the scales, signal to noise in dB and the largest
     error of the values that were finite, and how many are NaN or Inf
     where there are any.
-    """
+    """)
     + examples(
         "numerics quantize model.safetensors out.safetensors --dtype mxfp4",
         "numerics quantize m.safetensors q.safetensors --dtype int4 --group-size 128",

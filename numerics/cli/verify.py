@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,11 @@ Asked = tuple[str, ...]
 
 @click.command(
     "verify",
-    help="""Prove encoders and decoders again: all float32 inputs.
+    help=cleandoc("""Prove encoders and decoders again: all float32 inputs.
 
     Every one of 2**32 inputs, against shipped hashes.  Exit code 0 when all is right, 1 when not.
     Every format, rounding and overflow policy by default; some seconds a case.
-    """
+    """)
     + examples("numerics verify fp8_e4m3", "numerics verify fp4 fp6_e3m2 --rounding half_even --sample"),
 )
 @click.argument("formats", metavar="[FORMAT]...", nargs=-1, shell_complete=formats_begun)

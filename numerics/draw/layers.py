@@ -69,7 +69,7 @@ def rows_of(report: Any) -> tuple[list[dict[str, Any]], float]:
     said = report.as_dict() if hasattr(report, "as_dict") else report
     try:
         layers = sorted(
-            (dict(one) for one in said["layers"]),
+            (dict(one) for one in said["layers"] if not one.get("inside")),
             key=lambda one: (_number(one["local"]), _number(one["cumulative"])),
         )
         for one in layers:

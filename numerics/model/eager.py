@@ -8,10 +8,13 @@ of modules that are one product, else at the functions that the module's own for
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -19,9 +22,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
-from numerics.model.graph import check_trainable, part_from_original
+from numerics.model.graph import STATE, check_trainable
 from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS
+from numerics.model.sharing import Parting, check_floats
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
 from numerics.tensor.qtensor import QTensor
 
@@ -38,7 +42,7 @@ class _Stack(threading.local):
 _running = _Stack()
 
 
-class Quantized:
+class Quantized(Parting):
     """What a module's class has besides its own, once something of it is quantized.
 
     `_leaves`: the parameters of the class that are read quantized; `quantize_<leaf>` are their quantizers.
@@ -74,17 +78,18 @@ class Quantized:
         check_trainable(self, mode, self.__dict__)  # type: ignore[arg-type]
         return super().train(mode)  # type: ignore[misc]
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Moves it, but not the float model whose parameters it shares."""
-        part_from_original(self, self.__dict__)  # type: ignore[arg-type]
-        return super()._apply(fn, recurse)  # type: ignore[misc]
-
     def __getstate__(self) -> Any:
         with torch.no_grad():  # what is read quantized is no leaf, and modules of recurrence keep some
             return super().__getstate__()  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _blank, (self._base, self._leaves), self.__getstate__()
+
+    def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
+        made = self.__dict__.get(STATE)
+        if self._leaves or (made is not None and not made.frozen):
+            check_floats(state, [prefix + leaf for leaf in self._leaves], notes)
+        super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[misc]
 
     def _get_name(self) -> str:
         return self._base.__name__
@@ -114,7 +119,18 @@ def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.M
     """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}
+    members["forward"] = _with_signature(base)
     made: type[nn.Module] = type(base.__name__, (Quantized, base), {**members, **properties})
+    return made
+
+
+def _with_signature(base: type[nn.Module]) -> Any:
+    """The quantized forward with the signature of the class's own: others call models by what it says."""
+    own = Quantized.forward
+    made = FunctionType(own.__code__, own.__globals__, "forward", own.__defaults__, own.__closure__)
+    made.__doc__, made.__module__ = base.forward.__doc__, base.__module__
+    with suppress(TypeError, ValueError):  # one that is no function of Python
+        made.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
     return made
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -14,11 +17,28 @@ def fold(model: nn.Module, folds: dict[str, str]) -> None:
     """
     for norm_name, conv_name in folds.items():
         norm, conv = model.get_submodule(norm_name), model.get_submodule(conv_name)
-        transposed = isinstance(conv, nn.modules.conv._ConvTransposeNd)
-        weight, bias = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,  # type: ignore[arg-type]
-            transposed,
-        )  # fmt: skip
+        weight, bias = _fused(conv, norm)
+        trained = norm.bias if norm.bias is not None else conv.weight
+        bias.requires_grad = bool(
+            trained.requires_grad
+        )  # torch has no gradient for a bias that was not there
         conv.weight, conv.bias = weight, bias
         owner, _, leaf = norm_name.rpartition(".")
         model.get_submodule(owner)._modules[leaf] = nn.Identity()
+
+
+def _fused(conv: Any, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:
+    """The weight and bias of both in one, the groups of a transposed convolution one by one.
+
+    The channels that come out are the second axis of such a weight, which holds those of one group.
+    """
+    transposed = isinstance(conv, nn.modules.conv._ConvTransposeNd)
+    groups = conv.groups if transposed else 1
+    scaled = (conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    parts = [x.chunk(groups) if x is not None else [None] * groups for x in scaled]
+    fused = [
+        fuse_conv_bn_weights(weight, bias, mean, var, norm.eps, gain, shift, transposed)
+        for weight, bias, mean, var, gain, shift in zip(conv.weight.chunk(groups), *parts, strict=True)
+    ]
+    weight, bias = (torch.cat([x.detach() for x in both]) for both in zip(*fused, strict=True))
+    return nn.Parameter(weight, conv.weight.requires_grad), nn.Parameter(bias)

@@ -15,8 +15,8 @@ from numerics.model import exported
 from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
 from numerics.model.rows import Row
+from numerics.model.sharing import Parting, check_floats
 from numerics.model.trace import OUT, Site
-from numerics.tensor.qtensor import QTensor
 
 QUANTIZERS = "quantizers"
 """The name, in the graph, of the module that holds the quantizers."""
@@ -29,7 +29,7 @@ TRAINING = "training"
 """In a graph's notes: was the model in training, where that makes a difference?"""
 
 
-class QuantizedGraph(GraphModule):
+class QuantizedGraph(Parting, GraphModule):
     """A model as a graph, which is of the mode, training or evaluation, that the model was in."""
 
     def __deepcopy__(self, memo: Any) -> Any:
@@ -37,10 +37,26 @@ class QuantizedGraph(GraphModule):
             warnings.simplefilter("ignore", FutureWarning)
             return super().__deepcopy__(memo)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Moves it, but not the float model whose parameters it shares."""
-        part_from_original(self, self.meta)
-        return super()._apply(fn, recurse)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs it; raises NumericsError for sizes and arguments that its example did not have."""
+        if torch.compiler.is_compiling():
+            return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except AssertionError as wrong:
+            if not str(wrong).startswith("Guard failed"):
+                raise
+            raise NumericsError(
+                f"this graph is of other sizes: {wrong}. A size that was 1 in the example, or that the model "
+                "tests, is fixed: nx.wrap(model, ..., mode='fx_graph_mode', example=...) with an example of "
+                "two and more there, or one of these sizes; mode='eager_mode' takes all"
+            ) from None
+
+    def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
+        made = self.meta.get(STATE)
+        if made is not None and not made.frozen:
+            check_floats(state, [prefix + name for name in made.plan.parameters], notes)
+        super()._load_from_state_dict(state, prefix, notes, *rest)
 
     def train(self, mode: bool = True) -> QuantizedGraph:
         """Sets the mode of what is called; raises NumericsError where the graph is of the other mode."""
@@ -67,21 +83,6 @@ def check_trainable(model: nn.Module, mode: bool, notes: Mapping[str, Any]) -> N
         f"model can "
         "be trained: nx.wrap(float_model, ..., qat='ste') makes one that can, before it is frozen"
     )
-
-
-def part_from_original(model: nn.Module, notes: Mapping[str, Any]) -> None:
-    """Gives a model parameters and buffers of its own, of the same values, before they are moved."""
-    state = notes.get(STATE)
-    if state is None or not state.shares:
-        return
-    state.shares = False
-    own: dict[int, Any] = {}
-    for module in model.modules():
-        for name, x in module._parameters.items():
-            if x is not None and not isinstance(x, QTensor):
-                made = own.setdefault(id(x), nn.Parameter(x.detach(), requires_grad=x.requires_grad))
-                made.grad = x.grad
-                module._parameters[name] = made
 
 
 def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic: bool = True) -> GraphModule:

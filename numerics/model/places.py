@@ -53,6 +53,16 @@ def check_model(what: str, model: object) -> None:
         raise NumericsError(f"{what} takes a torch.nn.Module, not {type(model).__name__}")
 
 
+def check_scripted(model: nn.Module) -> None:
+    """Raises NumericsError for modules that torch.jit has compiled: nothing is seen or quantized inside."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise NumericsError(
+                f"{name or 'this model'} is a {type(module).__name__} of torch.jit, which hides what it "
+                "computes: give the module that was scripted, and script nothing before it is quantized"
+            )
+
+
 def floating(tensor: Tensor) -> bool:
     """Does it hold floats?  A QTensor does: it stands for them."""
     return tensor.is_floating_point()

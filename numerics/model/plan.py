@@ -79,7 +79,7 @@ class Plan:
         parts = [
             f"{len(planned)} of {len(owned)} tensors quantized"
             + (f" ({formats}), {_share(planned, owned)} of all values" if planned else ""),
-            f"{_bytes(before)} become {_bytes(after)}",
+            f"{_bytes(before, before)} become {_bytes(after, before)}",
         ]
         computed = [row for row in self.rows if row.site is not None]
         if any(row.spec for row in computed):
@@ -167,5 +167,8 @@ def _share(some: Sequence[Row], all_: Sequence[Row]) -> str:
     return f"{sum(row.size for row in some) / whole:.1%}" if whole else "none"
 
 
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
+def _bytes(count: int, largest: int) -> str:
+    """A size in the unit of the largest beside it, with a digit that counts."""
+    if largest < 1e5:
+        return f"{count} bytes"
+    return f"{count / 1e6:.{1 if count >= 1e6 else 3}f} MB"

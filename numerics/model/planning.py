@@ -12,8 +12,9 @@ from torch.nn.parameter import is_lazy
 
 from numerics.formats.errors import NumericsError, one_of, truth, warn
 from numerics.model import exported
-from numerics.model.places import check_model
+from numerics.model.places import check_model, check_scripted
 from numerics.model.plan import DEVICES, MODES, Plan
+from numerics.model.restoring import restored
 from numerics.model.rows import Row, stored_bytes
 from numerics.model.rules import UNSET, Asked, Rule, observer_of, rules_of, spec_of
 from numerics.model.trace import ONE_PRODUCT, OUT, Found, Seen, Site, Use, traced
@@ -73,13 +74,15 @@ def plan(
     2.weight int8 rule 2
     """
     check_model("plan", model)
+    check_scripted(model)
     request = _Request(
         {"weights": spec_of("weights", weights), "activations": spec_of("activations", activations),
          "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases)},
         rules_of(rules), observer_of(observer), str(one_of("mode", mode, MODES)),
         str(one_of("device", device, DEVICES)), truth("fold", fold),
     )  # fmt: skip
-    return _Planner(model, request).made(_example_of(model, example))
+    with restored(model):
+        return _Planner(model, request).made(_example_of(model, example))
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class Static(Quantizer):
     def watch(self) -> None:
         """From now on an observer sees what comes."""
         self.watching = observer(str(self.observed_by), self.spec)
-        self.key = key_of(self.watching)
+        self.key = key_of(self.watching, self.name)
 
     def found(self) -> None:
         """Takes the scale that the observer found."""

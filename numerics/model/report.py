@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -14,21 +15,21 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from numerics.backends.host.tensors import as_array
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.notebook import rows_table
 from numerics.model import eager
 from numerics.model.folding import fold
 from numerics.model.places import check_model
-from numerics.model.plan import Plan
+from numerics.model.plan import MODES, Plan
 from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import Learned, Quantizer, Static, quantizers
 from numerics.model.rows import Row, described, stored_bytes
 from numerics.model.rules import spec_of
 from numerics.model.trace import arguments, as_in_use, batches_of
-from numerics.model.wrapping import run, shared_copy, state_of, wrap
+from numerics.model.wrapping import named_failure, run, shared_copy, state_of, wrap
 from numerics.tensor.qtensor import ErrorSums
 from numerics.view.screen import Screen
-from numerics.view.table import Column, Table, name_column, text_column
+from numerics.view.table import EMPTY, Column, Table, name_column, text_column
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Layer:
     name: of its module.  formats: of its weights and of what goes in.  local: the SQNR in dB of its output
     for the reference's input, so of its own quantizers alone; cumulative: of its output for its own input.
     clipped: the share of values that its quantizers cut off at the ends of their range.  nbytes: of its
-    parameters as stored, of float_nbytes.
+    parameters as stored, of float_nbytes.  inside: empty, or what stands in the place of its figures, which
+    are NaN: "in self_attn" where a module around it reads its parameters, "never ran" where none ran.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Layer:
     clipped: float
     nbytes: int
     float_nbytes: int
+    inside: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Report:
     @property
     def _rows(self) -> list[Sequence[str]]:
         return [
-            (one.name or "(the model)", one.formats, _db(one.local), _db(one.cumulative),
+            (one.name or "(the model)", one.formats, *_figures(one),
              f"{one.clipped:.2%}" if one.clipped else "-", str(one.nbytes),
              f"{one.nbytes / one.float_nbytes:.1%}" if one.float_nbytes else "-")
             for one in self.layers
@@ -84,7 +87,7 @@ class Report:
 
     @property
     def _end(self) -> str:
-        return f"output: {_db(self.output)} dB over {self.batches} batches"
+        return f"output: {_db(self.output)} dB over {_batches(self.batches)}"
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, as JSON takes them."""
@@ -94,6 +97,14 @@ class Report:
 
 def _db(value: float) -> str:
     return "exact" if value == math.inf else f"{value:.1f}"
+
+
+def _figures(one: Layer) -> tuple[str, str]:
+    return (one.inside, EMPTY) if one.inside else (_db(one.local), _db(one.cumulative))
+
+
+def _batches(count: int) -> str:
+    return "1 batch" if count == 1 else f"{count} batches"
 
 
 def _finite(value: Any) -> Any:
@@ -121,7 +132,7 @@ def report(
         tensor. None (the default) for the example of the plan.
 
     A layer is a module that owns a planned parameter or site.  Raises NumericsError for a model that is not
-    wrapped, and where there is nothing to run.
+    wrapped, for a graph that quantizes inside fused functions, and where there is nothing to run.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
@@ -147,10 +158,9 @@ def report(
     for batch in batches_of(batches):
         _run_pair(twin, reference, batch, judged)
         count += 1
-    layers = [_layer(name, rows[name], judged.layers[name]) for name in rows]
-    return Report(
-        tuple(sorted(layers, key=lambda one: (one.local, one.cumulative))), judged.whole.error.sqnr, count
-    )
+    layers = [_layer(name, rows[name], judged) for name in rows]
+    worst = sorted(layers, key=lambda one: (bool(one.inside), one.local, one.cumulative))
+    return Report(tuple(worst), judged.whole.error.sqnr, count)
 
 
 def _by_layer(plan: Plan) -> dict[str, list[Row]]:
@@ -162,7 +172,21 @@ def _by_layer(plan: Plan) -> dict[str, list[Row]]:
     return found
 
 
-def _layer(name: str, rows: list[Row], sums: _Sums) -> Layer:
+def _inside(name: str, judged: _Judged) -> str:
+    """What is said of a layer whose module never ran as one; nothing of the others."""
+    if judged.calls[name]:
+        return ""
+    above = name
+    while above:
+        above = above.rpartition(".")[0]
+        if judged.calls[above]:
+            return f"in {above.rpartition('.')[2] or 'the model'}"
+    return "never ran"
+
+
+def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
+    sums, inside = judged.layers[name], _inside(name, judged)
+    local, cumulative = (math.nan if inside else part.error.sqnr for part in (sums.local, sums.cumulative))
     weights = [row for row in rows if row.kind == "parameter"]
     formats = dict.fromkeys(row.format for row in weights)
     inputs = dict.fromkeys(row.format for row in rows if row.kind == "activation")
@@ -170,8 +194,8 @@ def _layer(name: str, rows: list[Row], sums: _Sums) -> Layer:
     after = sum(stored_bytes(row.spec, row.shape) for row in weights if row.spec)
     clipped = sums.clipped / sums.values if sums.values else 0.0
     return Layer(
-        name, said, sums.local.error.sqnr, sums.cumulative.error.sqnr, clipped, after,
-        sum(row.size * row.value_bits // 8 for row in weights),
+        name, said, local, cumulative, clipped, after,
+        sum(row.size * row.value_bits // 8 for row in weights), inside,
     )  # fmt: skip
 
 
@@ -182,6 +206,13 @@ def _twin(model: nn.Module) -> nn.Module:
     state = state_of(model)
     if state.original is None:
         raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
+    alone = [row.name for row in state.plan.rows if row.graph and row.spec]
+    if alone:
+        raise NumericsError(
+            f"{alone[0]} is inside a fused function, where only a graph quantizes, and a report runs modules "
+            "one by one: nx.compare(float_model, model, batches) judges what comes out; a rule "
+            "{name: {'activations': None}} plans a model that nx.report can take apart"
+        )
     found = shared_copy(state.original)
     fold(found, state.plan.fold)
     named = {one.name: one for one in quantizers(model)}
@@ -203,26 +234,32 @@ def _twin(model: nn.Module) -> nn.Module:
 class _Judged:
     """What is summed up of a model.
 
-    layers: by the names of modules.  after: of a convolution the normalization that it took in: what that
-    returned is due.
+    layers: by the names of modules.  calls: how often each ran in the reference.  after: of a convolution the
+    normalization that it took in: what that returned is due.
     """
 
     layers: dict[str, _Sums]
     after: dict[str, str]
     whole: ErrorSums = field(default_factory=ErrorSums)
+    calls: Counter[str] = field(default_factory=Counter)
 
 
 def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judged) -> None:
     """Runs the reference, the model, and each layer of the model on the reference's inputs."""
     sums, after = judged.layers, judged.after
     args, kwargs = arguments(batch)
-    with as_in_use(reference), _recorded(reference, [*sums, *after.values()]) as due:
+    with (
+        named_failure(reference),
+        as_in_use(reference),
+        _recorded(reference, [*sums, *after.values()]) as due,
+    ):
         expected = reference(*args, **kwargs)
-    with as_in_use(model):
+    with named_failure(model), as_in_use(model):
         with _recorded(model, sums) as came, _counted(model, sums):
             actual = model(*args, **kwargs)
         modules = dict(model.named_modules(remove_duplicate=False))
         for name in sums:
+            judged.calls[name] += len(due.get(name, ()))
             calls = due.get(name, ())
             outs = due.get(after.get(name, name), ())
             for (inputs, named, _), (_, _, out), (_, _, own) in zip(
@@ -325,7 +362,7 @@ class Comparison:
             if self.equal
             else f"{_db(self.sqnr)} dB, largest difference {self.max_error:.3g}"
         )
-        return f"{same}; {self.agreement:.1%} agree on the largest value; {self.batches} batches"
+        return f"{same}; {self.agreement:.1%} agree on the largest value; {_batches(self.batches)}"
 
 
 def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
@@ -338,7 +375,7 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
     >>> import torch
     >>> model = torch.nn.Linear(32, 4)
     >>> print(compare(model, model, [torch.ones(2, 32)]))
-    equal, bit for bit; 100.0% agree on the largest value; 1 batches
+    equal, bit for bit; 100.0% agree on the largest value; 1 batch
     """
     sums, equal, count = ErrorSums(), True, 0
     hits = rows = 0
@@ -409,13 +446,16 @@ def sweep(
     *,
     activations: Any = None,
     rules: Any = None,
+    mode: str = "eager_mode",
 ) -> Sweep:
     """Returns a table of formats by the quality of the model's output and its size, best first.
 
     model: a float model.  formats: what `plan` takes for weights, each tried alone.
     batches: a list; the first is the example.  activations: None (the default) for weights alone, a format,
-    or "same" for each format's own.  rules: as for `plan`.
-    Raises NumericsError where there is no batch; a format that cannot be planned is listed with the reason.
+    or "same" for each format's own.  rules, mode: as for `plan`; fx_graph_mode reaches products
+    inside fused functions.
+    Raises NumericsError where there is no batch; a format that the model cannot be planned, wrapped or run
+    in is listed with the reason.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
@@ -424,18 +464,23 @@ def sweep(
     'mx9'
     """
     check_model("sweep", model)
+    one_of("mode", mode, MODES)
+    if isinstance(formats, str) or not isinstance(formats, Iterable):
+        raise NumericsError(
+            f"formats={said(formats)} is no list of formats, such as ['mxfp4', 'int8'], or ['mxfp4'] for one"
+        )
     batches = list(batches_of(batches))
     arguments(batches[0])
     rows, refused = [], {}
     for one in formats:
         try:
             made = plan_of(
-                model, one, one if activations == SAME else activations, rules=rules, example=batches[0]
-            )
+                model, one, one if activations == SAME else activations, rules=rules, example=batches[0],
+                mode=mode,
+            )  # fmt: skip
+            rows.append(_swept(model, made, described(spec_of("formats", one)), batches))
         except NumericsError as wrong:
             refused[str(one)] = str(wrong)
-            continue
-        rows.append(_swept(model, made, described(spec_of("formats", one)), batches))
     return Sweep(tuple(sorted(rows, key=lambda row: -row.sqnr)), refused)
 
 

@@ -85,6 +85,8 @@ def rules_of(came: Any) -> list[Rule]:
     """rules= as it may come: a mapping, or pairs of where and what; raises NumericsError for others."""
     if came is None:
         return []
+    if isinstance(came, (str, bytes)) or not isinstance(came, Iterable):
+        raise NumericsError(f"rules={said(came)} are none: a mapping of where and what, or pairs of them")
     pairs = list(came.items()) if isinstance(came, Mapping) else list(came)
     found = []
     for pair in pairs:

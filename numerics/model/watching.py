@@ -12,23 +12,30 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from numerics.formats.errors import NumericsError
 from numerics.observe import Observer
 
 _observers: weakref.WeakValueDictionary[int, Observer] = weakref.WeakValueDictionary()
+_names: weakref.WeakKeyDictionary[Observer, str] = weakref.WeakKeyDictionary()
 _keys = count(1)
 
 
-def key_of(observer: Observer) -> int:
-    """A number by which the operator finds the observer, for as long as it lives."""
+def key_of(observer: Observer, name: str) -> int:
+    """A number by which the operator finds the observer, for as long as it lives.  name: of what it sees."""
     key = next(_keys)
-    _observers[key] = observer
+    _observers[key], _names[observer] = observer, name
     return key
 
 
 @torch.library.custom_op("numerics::watched", mutates_args=())
 def watched(x: Tensor, key: int) -> Tensor:
-    """Returns a copy of x, once the observer of that key has seen it."""
-    _observers[key].observe(x)
+    """Returns a copy of x, once the observer of that key has seen it.  Raises NumericsError for NaN."""
+    observer = _observers[key]
+    if bool(x.isnan().any()):
+        raise NumericsError(
+            f"NaN reaches {_names[observer]}, from a batch without: no scale can be found from it"
+        )
+    observer.observe(x)
     return x.clone()
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,12 +19,16 @@ from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model import eager, graph
 from numerics.model.folding import fold
 from numerics.model.graph import STATE
-from numerics.model.places import check_model, folded, stored
+from numerics.model.places import check_model, folded, parameters, stored
+from numerics.model.places import replace as replace_tensors
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
+from numerics.model.restoring import restored
+from numerics.model.sharing import share, unshare
 from numerics.model.trace import arguments, as_in_use, batches_of
 from numerics.pytorch.qtensor import TensorQTensor
+from numerics.tensor.qtensor import QTensor
 from numerics.train import THRESHOLD_INIT
 
 
@@ -29,18 +36,17 @@ class State:
     """What a wrapped model was made of.
 
     plan: what it follows.  original: the model that was wrapped; None in what came from a pickle.  qat: what
-    it learns.  frozen: what it keeps since it was frozen.  shares: are its parameters the original's?
+    it learns.  frozen: what it keeps since it was frozen.
     """
 
     def __init__(self, plan: Plan, original: nn.Module, qat: str | None) -> None:
         self.plan, self.original, self.qat = plan, original, qat
         self.frozen: str | None = None
-        self.shares = True
 
     def __deepcopy__(self, memo: Any) -> State:
         """A copy of a wrapped model was made of the same model."""
         found = State(self.plan, self.original, self.qat)
-        found.frozen, found.shares = self.frozen, False
+        found.frozen = self.frozen
         return found
 
     def __reduce__(self) -> Any:
@@ -50,7 +56,7 @@ class State:
 
 def _state(plan: Any, qat: str | None, frozen: str | None) -> State:
     found = State(Plan.from_dict(plan), None, qat)  # type: ignore[arg-type]
-    found.frozen, found.shares = frozen, False
+    found.frozen = frozen
     return found
 
 
@@ -64,9 +70,11 @@ def wrap(
 ) -> nn.Module:
     """Returns a model that computes as a plan says: quantized parameters, inputs and outputs of products.
 
-    model: a torch module.  It stays as it is: what comes back shares its parameters, which an optimizer of
-        either changes for both, until it is moved to another device or type.
-    plan: a Plan; or the format of weights and the other arguments of `plan`, to make one.
+    model: a torch module.  It stays as it is: what comes back shares its parameters and buffers.  An
+        optimizer of either changes both, and so does a forward that writes into buffers (the statistics of
+        normalizations in training, caches), until a module of it is moved to another device or type.
+    plan: a Plan; or the format of weights and the other arguments of `plan`, to make one.  Beside a Plan,
+        example= alone can be given: one from a file has none, and graph mode needs it.
     qat: what the quantizers learn in training.  None (the default) and ste: nothing of their own, gradients
         pass straight through; tqt: thresholds, by powers of two; lsq: scales.  tqt and lsq learn for the
         integer formats of the plan; its other formats are straight through.
@@ -77,7 +85,7 @@ def wrap(
     a torch.fx.GraphModule comes back, of the model in evaluation unless qat is given.
 
     Raises NumericsError for a plan that quantizes nothing or is of another model, for options without effect,
-    and for sites that the mode does not reach.
+    for NaN and Inf in what is to be quantized, and for sites that the mode does not reach.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 4))
@@ -91,7 +99,26 @@ def wrap(
         qat = str(one_of("qat", qat, QAT))
     if threshold_init is not None:
         threshold_init = str(one_of("threshold initialization", threshold_init, THRESHOLD_INIT))
+    _check_finite(model, made)
     return _wrapped(model, made, qat, threshold_init)
+
+
+def _check_finite(model: nn.Module, plan: Plan) -> None:
+    """Raises NumericsError for NaN and Inf in planned parameters: integers have no code for them."""
+    places = parameters(model)
+    for row in plan.rows:
+        if row.kind == "parameter" and row.spec is not None:
+            check_finite(row.name, places[row.name].tensor)
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """Raises NumericsError for NaN and Inf in a parameter that is to be quantized."""
+    if x.is_meta or isinstance(x, QTensor) or bool(torch.isfinite(x.detach()).all()):
+        return
+    raise NumericsError(
+        f"{name} has NaN or Inf ({int((~torch.isfinite(x)).sum())} of {x.numel()} values), which would be "
+        f"lost or spoil its scales; mend them, or keep it in floats: rules={{{name!r}: None}}"
+    )
 
 
 def _wrapped(
@@ -114,8 +141,9 @@ def _wrapped(
     else:
         wrapped = eager.wrap(copied, made, every)
     _notes(wrapped)[STATE] = State(made, model, qat)
-    _notes(wrapped)[STATE].shares = not inplace
-    _begin_activations(wrapped, made)
+    if not inplace:
+        share(wrapped, model)
+    _begin_activations(wrapped, made, model)
     return wrapped
 
 
@@ -125,21 +153,30 @@ def _graph(copied: nn.Module, made: Plan, every: dict[Any, nn.Module], qat: str 
     if qat is None:
         copied.eval()
     try:
-        return graph.wrap(copied, made, every)
+        with restored(copied):
+            return graph.wrap(copied, made, every)
     finally:
         for module, training in modes.items():
             module.training = training
 
 
+_ARGUMENTS = tuple(inspect.signature(plan_of).parameters)[1:]
+
+
 def _plan(model: nn.Module, came: Any, options: dict[str, Any]) -> Plan:
     check_model("wrap", model)
     if isinstance(came, Plan):
+        example = options.pop("example", None)
         if options:
             raise NumericsError(
                 f"{', '.join(options)} beside a Plan, which says it all: nx.plan(model, ...) anew"
             )
         came.check_model(model)
-        return came
+        return came if example is None else replace(came, example=example)
+    for name in options:
+        one_of("argument of wrap", name, _ARGUMENTS)
+    if came is not None and "weights" in options:
+        raise NumericsError(f"weights= beside {said(came)}, which is the format of weights: give one of them")
     return plan_of(model, came, **options) if came is not None else plan_of(model, **options)
 
 
@@ -176,7 +213,7 @@ def _begin_weights(model: nn.Module, every: dict[Any, nn.Module]) -> None:
                 one.begin(parameter)
 
 
-def _begin_activations(wrapped: nn.Module, plan: Plan) -> None:
+def _begin_activations(wrapped: nn.Module, plan: Plan, original: nn.Module) -> None:
     """The thresholds of what is computed begin with the example."""
     waiting = [one for one in quantizers(wrapped) if isinstance(one, Learned) and not one.learns.initialized]
     if not waiting or plan.example is None:
@@ -184,7 +221,10 @@ def _begin_activations(wrapped: nn.Module, plan: Plan) -> None:
     for one in waiting:
         one.forward = _beginning(one)  # type: ignore[method-assign]
     try:
-        run(wrapped, plan.example)
+        with (
+            restored(original) if isinstance(wrapped, GraphModule) else restored(wrapped, quantizers(wrapped))
+        ):
+            run(wrapped, plan.example)
     finally:
         for one in waiting:
             one.__dict__.pop("forward", None)
@@ -199,13 +239,43 @@ def _beginning(one: Learned) -> Any:
 
 
 def run(model: nn.Module, batch: Any) -> Any:
-    """What a model makes of a batch, in evaluation, without gradients; a graph has its mode for good."""
+    """What a model makes of a batch, in evaluation, without gradients; a graph has its mode for good.
+
+    Raises NumericsError, with the module, where the model does not run on it.
+    """
     args, kwargs = arguments(batch)
-    if isinstance(model, GraphModule):
-        with torch.no_grad():
+    with named_failure(model):
+        if isinstance(model, GraphModule):
+            with torch.no_grad():
+                return model(*args, **kwargs)
+        with as_in_use(model):
             return model(*args, **kwargs)
-    with as_in_use(model):
-        return model(*args, **kwargs)
+
+
+@contextmanager
+def named_failure(model: nn.Module) -> Iterator[None]:
+    """Says of what a model raises inside in which of its modules that was, as a NumericsError."""
+    try:
+        yield
+    except NumericsError:
+        raise
+    except Exception as wrong:
+        words = " ".join(str(wrong).split())
+        raise NumericsError(
+            f"the model does not run on this batch: {type(wrong).__name__} in "
+            f"{_innermost(model, wrong) or 'its own forward'}: {words:.300}; a batch is what the model is "
+            "called with: (a, b) is model(a, b), a mapping gives arguments by name"
+        ) from wrong
+
+
+def _innermost(model: nn.Module, wrong: Exception) -> str:
+    """The name of the module whose method raised, the innermost that the model has."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found, at = "", wrong.__traceback__
+    while at is not None:
+        found = names.get(id(at.tb_frame.f_locals.get("self")), found)
+        at = at.tb_next
+    return found
 
 
 def _notes(model: nn.Module) -> dict[str, Any]:
@@ -234,8 +304,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     What is observed passes unquantized meanwhile; the rest is quantized.  Scales that are learned begin with
     the first batch where the example has not given them.
 
-    Raises NumericsError where nothing waits for a scale, where no batch came or none reached an observer, and
-    for a batch with NaN.  Then the model is as it was before.
+    Called again, it finds the scales anew, of those batches alone: observers begin from nothing.
+
+    Raises NumericsError for a frozen model, whose scales are fixed, where nothing waits for a scale, where no
+    batch came or none reached an observer, and for NaN, in a batch or where an observer sees it.  Then the
+    model is as it was before.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4))
@@ -244,7 +317,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     >>> float(calibrate(wrapped, [x, 2 * x])[0].quantize_linear_0.scale)
     0.015748031437397003
     """
-    state_of(model)
+    if state_of(model).frozen:
+        raise NumericsError(
+            "this model is frozen, and so are its scales; nx.wrap(float_model, plan) makes one to calibrate "
+            "with other batches"
+        )
     every = quantizers(model)
     static = [one for one in every if isinstance(one, Static) and one.observed_by is not None]
     learned = [one for one in every if isinstance(one, Learned) and not one.learns.initialized]
@@ -353,6 +430,7 @@ def _packed(model: nn.Module, plan: Plan, keep: str) -> dict[int, Tensor]:
         parameter, one = holders[name]
         if id(parameter) in found:
             continue
+        check_finite(name, parameter)
         q = one.quantize(parameter.detach())
         values = q if keep == "packed" else q.dequantize()
         found[id(parameter)] = nn.Parameter(values, requires_grad=False)  # type: ignore[arg-type]
@@ -455,8 +533,9 @@ def unwrap(model: nn.Module) -> nn.Module:
     """Returns the float model of a wrapped one: its own tensors, its own classes.
 
     In eager mode that is the wrapped model itself, whose quantizers are gone; in graph mode, and where
-    normalizations were folded, the model that was wrapped.  Raises NumericsError for one that is not wrapped,
-    and for a frozen one, whose float parameters are gone.
+    normalizations were folded, the model that was wrapped, or, where a graph was moved and has parameters of
+    its own, a copy of that with these.  Raises NumericsError for one that is not wrapped, for a frozen one,
+    whose float parameters are gone, and for a folded one that was trained.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(32, 4))
@@ -472,9 +551,36 @@ def unwrap(model: nn.Module) -> nn.Module:
     if isinstance(model, GraphModule) or state.plan.fold:
         if state.original is None:
             raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
-        return state.original
+        return _original(model, state.original, state.plan)
     del _notes(model)[STATE]
+    unshare(model)
     return eager.unwrap(model)
+
+
+def _original(model: nn.Module, original: nn.Module, plan: Plan) -> nn.Module:
+    """The model that was wrapped; a copy of it with the tensors of this one, where those are others."""
+    made = shared_copy(original)
+    fold(made, plan.fold)
+    places = stored(made)
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    own = {name: x for name, x in tensors if name in places}
+    alike = {name for name, x in own.items() if _equal(x, places[name].tensor)}
+    if len(alike) == len(own):
+        return original
+    if plan.fold:
+        changed = next(name for name in own if name not in alike)
+        raise NumericsError(
+            f"{changed} is not what folding makes of the model that was wrapped: it was trained or moved "
+            "since, and a folded normalization is not taken apart again; nx.freeze(model) packs what was "
+            "trained, model.state_dict() has it in floats"
+        )
+    swaps: dict[int, Any] = {id(places[name].tensor): x for name, x in own.items()}
+    replace_tensors(places.values(), swaps)
+    return made
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
 
 
 def quantize_(
@@ -492,6 +598,7 @@ def quantize_(
     ('TensorQTensor', QuantSpec('mxfp4'))
     """
     made = plan_of(model, dtype, rules=rules, example=example, biases=biases)
+    _check_finite(model, made)
     frozen = freeze(_wrapped(model, made, inplace=True))
     print(made.summary)
     return frozen

@@ -40,7 +40,8 @@ def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32") -> An
     x: an array or tensor of float32, bfloat16 or float16, of shape (..., length).  q: a QTensor of shape
     (rows, length), quantized in any format and scheme.  bias: of shape (rows), or None.  The result has the
     shape (..., rows) and x's type: it is summed in float32 and rounded once; with a q made of float64 it is
-    float64.
+    float64.  Tensors, unlike arrays, are of one type: x and the bias of the one that q stands for
+    (`q.original`; `q.to(torch.bfloat16)` changes it, not its codes).
 
     The sums are the same on every machine, for every number of threads and every batch: elements times x by
     fused multiply-adds in 16 lanes, scales of groups and blocks on the sums of their elements, scales of rows
@@ -192,8 +193,14 @@ def _of_tensors(x: Any, q: Any, bias: Any, compute: str) -> Any:
     _check(x, q, bias)
     kinds = {str(came.dtype).removeprefix("torch.") for came in (x, bias) if came is not None}
     if kinds != {q.original}:
-        raise NumericsError(f"x is {', '.join(sorted(kinds))} with its bias, q stands for {q.original}; give "
-                            f"x.to(...), or q.to(torch.{min(kinds)})")  # fmt: skip
+        what = " and ".join(
+            f"{name} is {str(x.dtype).removeprefix('torch.')}"
+            for name, x in (("x", x), ("bias", bias))
+            if x is not None
+        )
+        came = "x" if str(x.dtype) != f"torch.{q.original}" else "bias"
+        raise NumericsError(f"{what}, q stands for {q.original}: tensors are of one type; give "
+                            f"{came}.to(torch.{q.original}), or q.to(torch.{min(kinds)})")  # fmt: skip
     return dispatch.of(x).linear(x, q, bias, compute)
 
 

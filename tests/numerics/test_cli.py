@@ -396,6 +396,8 @@ def test_every_help_has_examples_that_the_command_takes(words, tmp_path, monkeyp
     for line in lines:
         assert f"{line} ".startswith(f"{name} ")
         parsed(line.split(" | ")[0])  # raises where the command would not take it
+    told = text.partition("Options:")[0]
+    assert not re.search(r"\S {3,}\S", told), "the help keeps the indents of its source"
 
 
 @pytest.mark.parametrize(("line", "due"), [

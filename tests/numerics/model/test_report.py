@@ -91,3 +91,58 @@ def test_formats_are_out_of_order():
     assert "int9" in found.refused
     assert "int9" in str(found)
     json.dumps(found.as_dict(), allow_nan=False)
+
+
+def attention():
+    """A model in evaluation whose attention is one fused function, and its input."""
+    torch.manual_seed(0)
+    return torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval(), torch.randn(2, 6, 32)
+
+
+def test_a_layer_that_never_ran_is_exact():
+    """out_proj's forward never runs: MultiheadAttention reads its weight."""
+    m, x = attention()
+    found = nx.report(nx.wrap(m, "int4", example=x))
+    by_name = {layer.name: layer for layer in found.layers}
+    assert by_name["self_attn.out_proj"].inside == "in self_attn"
+    assert math.isnan(by_name["self_attn.out_proj"].local)
+    assert found.layers[-1] is by_name["self_attn.out_proj"]
+    assert by_name["self_attn"].inside == ""
+    assert by_name["self_attn"].local < 40
+    assert "exact" not in str(found)
+    assert str(found).endswith("over 1 batch")
+    assert "in self_attn" in str(found)
+    assert "out_proj" not in nx.draw.model(found).alt
+    json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_a_graph_that_reaches_inside_attention_is_called_an_eager_model():
+    m, x = attention()
+    one = nx.wrap(m, "int8", activations="int8", example=x, mode="fx_graph_mode")
+    with pytest.raises(nx.NumericsError, match=r"fused function.*nx\.compare"):
+        nx.report(one)
+
+
+def test_a_sweep_stops_at_a_format_that_eager_mode_does_not_reach():
+    m, x = attention()
+    eager = nx.sweep(m, ["int8"], [x], activations="same")
+    assert not eager.rows
+    assert "fx_graph_mode" in eager.refused["int8"]
+    assert [
+        row.format for row in nx.sweep(m, ["int8"], [x], activations="same", mode="fx_graph_mode").rows
+    ] == ["int8"]
+
+
+def test_a_sweep_takes_the_letters_of_a_text_for_formats():
+    m, x = model("linear")
+    with pytest.raises(nx.NumericsError, match=r"\['mxfp4'\] for one"):
+        nx.sweep(m, "mxfp4", [x])
+    with pytest.raises(nx.NumericsError, match="fx_graph_mode"):
+        nx.sweep(m, ["mxfp4"], [x], mode="graph")
+
+
+def test_sizes_beside_each_other_have_two_units():
+    m = torch.nn.Sequential(torch.nn.Linear(256, 500), torch.nn.Linear(500, 8))
+    assert "MB become 0.0" in nx.plan(m, "mxfp4").summary
+    assert "bytes become" not in nx.plan(m, "mxfp4").summary
+    assert "bytes become" in nx.plan(model("linear")[0], "mxfp4").summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import os
 import subprocess
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import numerics as nx
+from numerics.model.wrapping import state_of
 from tests.helpers.models import FUSED, MODELS, model
 
 pytestmark = pytest.mark.usefixtures("decoded_products")  # bits of frozen models beside wrapped ones
@@ -146,7 +148,7 @@ def test_the_modes_learn_differently(name, qat):
         optimizer = torch.optim.SGD(one.parameters(), 0.01)
         for _ in range(5):
             optimizer.zero_grad()
-            sum(y.square().sum() for y in flat(one(*x))).backward()
+            sum(y.square().mean() for y in flat(one(*x))).backward()  # sums diverge to NaN
             optimizer.step()
         learned = {k.rpartition(".")[2]: v for k, v in one.named_parameters() if "learns" in k}
         assert bool(learned) == (qat != "ste")
@@ -454,3 +456,170 @@ def test_what_is_no_list_of_batches_is_taken_for_one(odd):
     ):
         with pytest.raises(nx.NumericsError):
             wrong()
+
+
+class Ids(nn.Module):
+    """Takes arguments by name, as models of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.layer = nn.Embedding(32, 64), nn.Linear(64, 32)
+
+    def forward(self, ids, mask=None):
+        x = self.layer(self.table(ids))
+        return x if mask is None else x * mask
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_arguments_have_their_names_in_a_wrapped_model(mode):
+    """The signature was (*args, **kwargs): torch.export could not be told of sizes by name."""
+    ids = torch.randint(0, 32, (2, 5))
+    one = nx.wrap(Ids().eval(), "mxfp4", activations="mxfp8_e4m3", example={"ids": ids}, mode=mode)
+    rows = {"ids": {0: torch.export.Dim("rows", min=2, max=64)}}
+    for made in (one, nx.freeze(copy.deepcopy(one))):
+        names = list(inspect.signature(made.forward).parameters)
+        assert names == ["ids", "mask"][: 1 + (mode == MODES[0])]
+        program = torch.export.export(made, (), {"ids": ids}, dynamic_shapes=rows)
+        more = ids.repeat(4, 1)
+        assert equal(program.module()(ids=more), run(made, (more,)))
+
+
+def test_scales_of_a_frozen_model_change():
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", activations="int8", observer="min_max", example=x)
+    nx.calibrate(one, [(4 * x[0],)])
+    first = one[0].quantize_linear_0.scale.clone()
+    nx.calibrate(one, [x])
+    assert torch.equal(one[0].quantize_linear_0.scale, first / 4), "calibrate remembers an earlier call"
+    frozen = nx.freeze(one)
+    y = run(frozen, x)
+    with pytest.raises(nx.NumericsError, match="frozen, and so are its scales"):
+        nx.calibrate(frozen, [(3 * x[0],)])
+    assert equal(run(frozen, x), y)
+
+
+def test_a_moved_graph_is_unwrapped_to_what_it_no_longer_is():
+    """The model that was wrapped came back, without what the graph had learned after it was moved."""
+    m, x = model("linear")
+    m.requires_grad_(True)
+    one = nx.wrap(m, "int8", example=x, mode=MODES[1], qat="ste")
+    assert nx.unwrap(one) is m
+    one = one.double()
+    one.get_parameter("0.weight").data.mul_(2)
+    found = nx.unwrap(one)
+    assert torch.equal(found[0].weight, 2 * m[0].weight.double())
+    assert type(found) is type(m)
+    assert m[0].weight.dtype == torch.float32
+
+
+def test_statistics_of_a_moved_graph_are_lost_when_it_is_unwrapped():
+    m = nn.Sequential(nn.Linear(32, 8), nn.BatchNorm1d(8)).train()
+    one = nx.wrap(m, "int8", example=torch.randn(4, 32), mode=MODES[1], qat="ste").double()
+    one(torch.randn(4, 32, dtype=torch.float64))
+    found = nx.unwrap(one)
+    assert found is not m
+    assert torch.equal(found[1].running_mean, one.state_dict()["1.running_mean"])
+    assert not torch.equal(found[1].running_mean.float(), m[1].running_mean)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_trained_folded_model_is_unwrapped_to_what_it_no_longer_is(mode):
+    m, x = model("conv_batch_norm")
+    one = nx.wrap(m, "int8", example=x, fold=True, mode=mode, qat="ste")
+    assert nx.unwrap(one) is m
+    conv = next(iter(state_of(one).plan.fold.values()))
+    one.get_submodule(conv)._parameters["weight"].data.mul_(2)
+    with pytest.raises(nx.NumericsError, match="is not what folding makes"):
+        nx.unwrap(one)
+
+
+def test_the_bias_of_a_folded_normalization_is_not_trained():
+    m = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4))
+    one = nx.wrap(m, "int8", example=torch.ones(1, 3, 5, 5), fold=True, qat="ste")
+    assert one[0].bias.requires_grad
+
+
+def test_groups_of_transposed_convolutions_do_not_fold():
+    torch.manual_seed(0)
+    m = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6))
+    x = torch.randn(2, 4, 5, 5)
+    m(x)
+    m[1].weight.data.uniform_(0.5, 2)
+    m.eval()
+    one = nx.wrap(m, "int8", example=x, fold=True)
+    assert nx.compare(m, one, [x]).sqnr > 30
+
+
+def test_a_plan_of_a_file_makes_no_graph(tmp_path):
+    m, x = model("linear")
+    nx.plan(m, "int8", "int8", example=x, mode=MODES[1]).save(tmp_path / "plan.toml")
+    loaded = nx.Plan.load(tmp_path / "plan.toml")
+    with pytest.raises(nx.NumericsError, match="needs a plan with an example"):
+        nx.wrap(m, loaded)
+    due = nx.wrap(m, "int8", activations="int8", example=x)
+    assert equal(run(nx.wrap(m, loaded, example=x), x), run(due, x))
+    assert loaded.example is None
+
+
+def test_a_graph_of_another_size_fails_without_a_word():
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", example=(x[0][:1],), mode=MODES[1])
+    with pytest.raises(nx.NumericsError, match=r"size\(\)\[0\] == 1.*an example of two and more"):
+        one(x[0])
+
+
+def test_a_batch_that_does_not_fit_names_no_layer():
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", activations="int8", observer="min_max", example=x)
+    for call in (lambda b: nx.calibrate(one, [b]), lambda b: nx.compare(m, one, [b])):
+        with pytest.raises(nx.NumericsError, match="RuntimeError in 0: "):
+            call(torch.ones(2, 5))
+        with pytest.raises(nx.NumericsError, match=r"\(a, b\) is model\(a, b\)"):
+            call((x[0], torch.zeros(5)))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_scripted_modules_are_seen_inside():
+    m = nn.Sequential(nn.Linear(32, 32), torch.jit.script(nn.Linear(32, 4)))
+    with pytest.raises(nx.NumericsError, match=r"1 is a .* of torch\.jit"):
+        nx.wrap(m, "int8", example=torch.ones(1, 32))
+
+
+def test_unknown_arguments_are_python_errors():
+    m, x = model("linear")
+    with pytest.raises(nx.NumericsError, match="weights= beside 'int4'"):
+        nx.wrap(m, "int4", weights="int8")
+    with pytest.raises(nx.NumericsError, match=r"rules=5 are none"):
+        nx.wrap(m, "int8", rules=5, example=x)
+    with pytest.raises(
+        nx.NumericsError, match="unknown argument of wrap 'activation'; did you mean 'activations'"
+    ):
+        nx.wrap(m, "int8", activation="int8", example=x)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_in_weights_becomes_a_number(bad):
+    """quantize_ stored 0 for NaN, and said nothing."""
+    m, x = model("linear")
+    trained = nx.wrap(copy.deepcopy(m), "int8", example=x, qat="ste")
+    trained[2]._parameters["weight"].data[0, 0] = bad
+    m[2].weight.data[0, 0] = bad
+    for call in (lambda: nx.wrap(m, "int8"), lambda: nx.quantize_(m, "int8"), lambda: nx.freeze(trained)):
+        with pytest.raises(nx.NumericsError, match=r"2\.weight has NaN or Inf \(1 of"):
+            call()
+    assert type(m[0].weight) is nn.Parameter
+    nx.wrap(m, "int8", rules={"2": None})
+
+
+class Logs(nn.Sequential):
+    """Makes NaN inside."""
+
+    def forward(self, x):
+        return self[1](torch.log(self[0](x)))
+
+
+def test_nan_that_arises_inside_is_observed():
+    one = nx.wrap(Logs(nn.Linear(32, 8), nn.Linear(8, 4)), "int8", activations="int8", observer="min_max",
+                  example=torch.randn(4, 32))  # fmt: skip
+    with pytest.raises(nx.NumericsError, match=r"NaN reaches 1:linear\[0\]"):
+        nx.calibrate(one, [torch.randn(4, 32)])

@@ -182,8 +182,14 @@ def test_tensors_beside_arrays_are_taken():
     q, x = tensors("mxfp4")
     with pytest.raises(nx.NumericsError, match="all as"):
         nx.linear(x.numpy(), q)
-    with pytest.raises(nx.NumericsError, match="stands for float32"):
+    with pytest.raises(
+        nx.NumericsError, match=r"^x is bfloat16, q stands for float32.*x\.to\(torch\.float32\)"
+    ):
         nx.linear(x.bfloat16(), q)
+    with pytest.raises(
+        nx.NumericsError, match=r"x is float32 and bias is float16.*bias\.to\(torch\.float32\)"
+    ):
+        nx.linear(x, q, torch.zeros(q.shape[0], dtype=torch.float16))
     with pytest.raises(nx.NumericsError, match="cannot be multiplied"):
         nx.linear(x.long(), q)
 

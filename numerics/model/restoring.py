@@ -1,0 +1,104 @@
+"""A model that is looked at stays as it was: what its forward writes into it is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from numerics.formats.errors import NumericsError
+from numerics.tensor.qtensor import QTensor
+
+_INNER = ("_parameters", "_buffers", "_modules")
+
+
+@contextmanager
+def restored(model: nn.Module, but: Iterable[nn.Module] = ()) -> Iterator[None]:
+    """Takes back what runs inside write into buffers, attributes, and embeddings with max_norm.
+
+    Tensors, lists, dicts and sets that are attributes of modules come back with what was in them, all others
+    as the objects that they were.  but: modules inside that keep what is written.
+    Raises NumericsError afterwards where a forward wrote into another
+    parameter: copying all of them beforehand would take the model's memory twice.
+    """
+    left = {module for one in but for module in one.modules()}
+    modules = [module for module in model.modules() if module not in left]
+    learned = {id(x) for module in left for x in module.parameters()}
+    before = [_held(module) for module in modules]
+    versions = {
+        name: (x, _version(x))
+        for name, x in model.named_parameters()
+        if id(x) not in learned and not _renormed(model, name)
+    }
+    try:
+        yield
+    finally:
+        for module, held in zip(modules, before, strict=True):
+            _give_back(module, held)
+    written = [name for name, (x, version) in versions.items() if _version(x) != version]
+    if written:
+        raise NumericsError(
+            f"the forward of this model writes into {', '.join(written[:4])}, which looking at it has "
+            "changed: give it a copy, nx.plan(copy.deepcopy(model), ...)"
+        )
+
+
+def _held(module: nn.Module) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """The dicts that hold what a module has: each, what was in it, and copies of what can be written into."""
+    places = [module.__dict__, *(module.__dict__[name] for name in _INNER if name in module.__dict__)]
+    found = []
+    for place in places:
+        kept = {k: v for k, v in place.items() if k not in _INNER}
+        found.append(
+            (place, kept, {k: y for k, x in kept.items() if (y := _copied(module, k, x)) is not None})
+        )
+    return found
+
+
+def _copied(module: nn.Module, name: str, x: Any) -> Any:
+    """A copy of what a forward can write into; None of what it cannot, or is not expected to."""
+    if isinstance(x, nn.Parameter):
+        return x.detach().clone() if _renorms(module) and name == "weight" else None
+    if isinstance(x, Tensor):
+        return (
+            None if isinstance(x, QTensor) or is_lazy(x) or x.is_meta else (x.detach().clone(), _version(x))
+        )
+    return x.copy() if type(x) in (list, dict, set) else None
+
+
+def _give_back(module: nn.Module, held: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]) -> None:
+    for place, kept, copies in held:
+        for name in [k for k in place if k not in kept and k not in _INNER]:
+            del place[name]
+        place.update(kept)
+        for name, copy in copies.items():
+            _write_back(kept[name], copy)
+
+
+def _write_back(x: Any, copy: Any) -> None:
+    if isinstance(x, list):
+        x[:] = copy
+    elif isinstance(x, (dict, set)):
+        x.clear()
+        x.update(copy)
+    else:
+        values, version = copy if isinstance(copy, tuple) else (copy, None)
+        if version is None or _version(x) != version:
+            with torch.no_grad():
+                x.detach().copy_(values)
+
+
+def _version(x: Tensor) -> int:
+    return -1 if is_lazy(x) or x.is_inference() or isinstance(x, QTensor) else x._version
+
+
+def _renorms(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None
+
+
+def _renormed(model: nn.Module, name: str) -> bool:
+    return _renorms(model.get_submodule(name.rpartition(".")[0]))

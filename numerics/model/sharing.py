@@ -1,0 +1,120 @@
+"""What a wrapped model shares with the float one, until it is moved, and what is not put into it."""
+
+from __future__ import annotations
+
+import copyreg
+import weakref
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from numerics.files.save_load import MODEL
+from numerics.formats.errors import NumericsError
+from numerics.tensor.qtensor import QTensor
+
+
+def check_floats(state: Mapping[str, Any], names: Iterable[str], notes: Mapping[str, Any]) -> None:
+    """Raises NumericsError where a frozen state comes to parameters that are quantized when they are read.
+
+    names: of those parameters, as the state has them.  notes: what the state says of itself.
+    """
+    packed = [name for name in names if isinstance(state.get(name), QTensor)]
+    if packed or MODEL in notes:
+        what = f"{packed[0]} is packed" if packed else "this state is a frozen model's"
+        raise NumericsError(
+            f"{what}, and this model is wrapped: its values would be quantized again wherever they are read; "
+            "nx.load_into(float_model, file) makes the frozen model of a file, nx.freeze(model) first takes "
+            "the packed tensors as they are"
+        )
+
+
+# ---- until it is moved ----------------------------------------------------------------------------
+
+SHARED = "numerics_shared"
+"""Under that name a module that shares parameters with the float model knows the wrapped one it is of."""
+
+
+class Sharing:
+    """The wrapped model, while its parameters are those of the float one; a copy of it shares nothing."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self.root = weakref.ref(root)
+
+    def __deepcopy__(self, memo: Any) -> None:
+        """A copied model has parameters of its own."""
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
+
+class Parting:
+    """What a class of modules has besides its own, so that they part from the float model when they move."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Moves it, but not the float model whose parameters it shares."""
+        part(self)  # type: ignore[arg-type]
+        return super()._apply(fn, recurse)  # type: ignore[misc]
+
+
+class Shared(Parting):
+    """What the class of a module has that is not quantized and shares parameters; copies have their own."""
+
+    _base: type[nn.Module]
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        """What a base class does with its subclasses is not done with this one, which stands for its base."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        reduced: Any = super().__reduce_ex__(protocol)
+        made = _new if reduced[0] is copyreg.__newobj__ else reduced[0]  # type: ignore[attr-defined]
+        return made, tuple(self._base if x is type(self) else x for x in reduced[1]), *reduced[2:]
+
+    def _get_name(self) -> str:
+        return self._base.__name__
+
+
+def _new(base: type[nn.Module], *args: Any) -> nn.Module:
+    return base.__new__(base, *args)
+
+
+@cache
+def _shared_class(base: type[nn.Module]) -> type[nn.Module]:
+    members = {"__module__": base.__module__, "__doc__": base.__doc__, "_base": base}
+    return type(base.__name__, (Shared, base), members)
+
+
+def share(wrapped: nn.Module, original: nn.Module) -> None:
+    """Makes every module of a wrapped model that has a parameter of the float one part before it is moved."""
+    theirs, sharing = {id(x) for x in original.parameters()}, Sharing(wrapped)
+    for module in wrapped.modules():
+        own = any(id(x) in theirs for x in module._parameters.values())
+        if own and not isinstance(module, Parting):
+            module.__class__ = _shared_class(type(module))  # type: ignore[arg-type]
+        if isinstance(module, Parting):
+            module.__dict__[SHARED] = sharing
+
+
+def unshare(model: nn.Module) -> None:
+    """Gives modules their own classes back."""
+    for module in model.modules():
+        module.__dict__.pop(SHARED, None)
+        if isinstance(module, Shared):
+            module.__class__ = module._base  # type: ignore[assignment]
+
+
+def part(module: nn.Module) -> None:
+    """Gives the wrapped model that a module is of parameters of its own, of the same values; once."""
+    sharing = module.__dict__.get(SHARED)
+    if sharing is None:
+        return
+    own: dict[int, nn.Parameter] = {}
+    for one in (sharing.root() or module).modules():
+        if one.__dict__.pop(SHARED, None) is None:
+            continue
+        for name, x in one._parameters.items():
+            if x is not None and not isinstance(x, QTensor):
+                made = own.setdefault(id(x), nn.Parameter(x.detach(), requires_grad=x.requires_grad))
+                made.grad = x.grad
+                one._parameters[name] = made
