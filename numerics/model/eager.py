@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import Counter
 from functools import cache
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
 from numerics.model.graph import check_trainable, part_from_original
+from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
 from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
@@ -47,27 +47,19 @@ class Quantized:
 
     _leaves: tuple[str, ...] = ()
     _base: type[nn.Module]
+    numerics_entry: str | None = None
+    numerics_exit: str | None = None
+    numerics_sites: Sites | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own, with what comes in, and goes into its functions, quantized."""
-        entry = self.__dict__.get("numerics_entry")
-        if entry is not None:
-            args, kwargs = _entered(self, entry, args, kwargs)
-        sites = self.__dict__.get("numerics_sites")
-        if sites is None:
+        if self.numerics_entry is not None:
+            args, kwargs = _entered(self, self.numerics_entry, args, kwargs)
+        if self.numerics_sites is None:
             out = super().forward(*args, **kwargs)  # type: ignore[misc]
         else:
-            _running.modules.append(self)  # type: ignore[arg-type]
-            try:
-                if sites or isinstance(self, _FUSING):
-                    with _Sites(self):
-                        out = super().forward(*args, **kwargs)  # type: ignore[misc]
-                else:
-                    out = super().forward(*args, **kwargs)  # type: ignore[misc]
-            finally:
-                _running.modules.pop()
-        leaving = self.__dict__.get("numerics_exit")
-        return out if leaving is None else getattr(self, leaving)(out)
+            out = _watched(self, super().forward, args, kwargs)  # type: ignore[misc]
+        return out if self.numerics_exit is None else getattr(self, self.numerics_exit)(out)
 
     def train(self, mode: bool = True) -> Any:
         """Sets the mode; raises NumericsError for a frozen model with nothing to train."""
@@ -97,6 +89,23 @@ class Quantized:
         return ", ".join([own, *packed] if own else packed)
 
 
+def _watched(module: Any, forward: Any, args: Any, kwargs: Any) -> Any:
+    """A forward whose functions are looked at, where the plan has something of them."""
+    _running.modules.append(module)
+    try:
+        if not module.numerics_sites.by_order and not isinstance(module, _FUSING):
+            return forward(*args, **kwargs)
+        matching = Matching(module, module.numerics_sites, not torch.compiler.is_compiling())
+        with _Sites(module, matching):
+            out = forward(*args, **kwargs)
+        matching.close()
+        return out
+    finally:
+        _running.modules.pop()
+        if not _running.modules and not torch.compiler.is_compiling():
+            forget()
+
+
 def _entered(module: Any, entry: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """The arguments of a module that is one product, its input quantized."""
     quantize = getattr(module, entry)
@@ -124,7 +133,12 @@ def _reading(leaf: str) -> Any:
     def read(module: nn.Module) -> Any:
         x = module._parameters.get(leaf)
         quantizer: Any = module._modules[f"quantize_{leaf}"]
-        return x if x is None else quantizer(x)
+        if x is None:
+            return x
+        out = quantizer(x)
+        if _running.modules and not torch.compiler.is_compiling():
+            note(out, frozenset((quantizer.name,)))
+        return out
 
     return read
 
@@ -155,27 +169,30 @@ def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
 class _Sites(TorchFunctionMode):
     """Quantizes what goes into the products of one module's own forward; its children have their own."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: nn.Module, matching: Matching) -> None:
         super().__init__()
-        self.module: nn.Module = module
-        self.counts: Counter[str] = Counter()
-        self.hook = None if torch.compiler.is_compiling() else _checkpointing()
+        self.module, self.matching, self.follows = module, matching, matching.follows
+        self.hook = _checkpointing() if self.follows else None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = FUNCTIONS.get(func)
-        if name is None or _running.modules[-1] is not self.module:
-            return func(*args, **kwargs)
-        index = self.counts[name]
-        self.counts[name] += 1
-        sites = self.module.__dict__["numerics_sites"].get((name, index))
-        if sites is None:
-            return func(*args, **kwargs)
-        if not torch.compiler.is_compiling():
-            self._check_checkpoint(name)
-        args, kwargs = _replaced(self.module, name, sites, args, kwargs)
+        if name is not None and _running.modules[-1] is self.module:
+            planned = self.matching.planned(name, args, kwargs)
+            if planned is not None and planned.places:
+                return self._product(planned, func, args, kwargs)
         out = func(*args, **kwargs)
-        leaving = sites.get(OUT)
+        if name is None and self.follows:
+            follow(func, args, kwargs, out)
+        return out
+
+    def _product(self, planned: Planned, func: Any, args: Any, kwargs: Any) -> Any:
+        """A product, what goes in and what comes out quantized."""
+        if self.follows:
+            self._check_checkpoint(planned.site.operation)
+        args, kwargs = _replaced(self.module, planned, args, kwargs)
+        out = func(*args, **kwargs)
+        leaving = planned.places.get(OUT)
         return out if leaving is None else getattr(self.module, leaving)(out)
 
     def _check_checkpoint(self, name: str) -> None:
@@ -212,13 +229,14 @@ def _is_forward(frame: Any, module: nn.Module) -> bool:
     return frame.f_code is Quantized.forward.__code__ and frame.f_locals.get("self") is module
 
 
-def _replaced(module: Any, name: str, sites: dict[int, str], args: Any, kwargs: Any) -> tuple[Any, Any]:
+def _replaced(module: Any, planned: Planned, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """The arguments of a product, those quantized that the plan says."""
+    name = planned.site.operation
     args, kwargs = list(args), dict(kwargs)
     if name == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
         args = [args[0], *args[1]]
     names = PRODUCTS[name].arguments
-    for place, quantizer in sites.items():
+    for place, quantizer in planned.places.items():
         if place == OUT:
             continue
         if place < len(args):
@@ -265,9 +283,10 @@ def _place_sites(
 ) -> list[nn.Module]:
     """Gives modules the quantizers of their sites; returns those whose forwards change."""
     by_module: dict[str, dict[Site, str]] = {}
-    for site in plan.sites:
-        attribute = _attribute(site)
+    attributes = {site: _attribute(site) for site in plan.sites}
+    for site, attribute in attributes.items():
         by_module.setdefault(site.module, {})[site] = attribute
+    every = sites_of(modules[""], plan, attributes, modules)
     changed: dict[nn.Module, None] = {}
     inner: set[str] = set()
     for name, sites in by_module.items():
@@ -280,19 +299,12 @@ def _place_sites(
             changed[module] = None
         else:
             inner |= {n for n in modules if n == name or name == "" or n.startswith(name + ".")}
-            module.__dict__["numerics_sites"] = _by_function(sites)
+            module.__dict__["numerics_sites"] = every[name]
     for name, module in modules.items():
         if name in inner or isinstance(module, _FUSING):
-            module.__dict__.setdefault("numerics_sites", {})
+            module.__dict__.setdefault("numerics_sites", Sites())
             changed[module] = None
     return list(changed)
-
-
-def _by_function(sites: dict[Site, str]) -> dict[tuple[str, int], dict[int, str]]:
-    found: dict[tuple[str, int], dict[int, str]] = {}
-    for site, attribute in sites.items():
-        found.setdefault((site.operation, site.number), {})[site.place] = attribute
-    return found
 
 
 def _attribute(site: Site) -> str:

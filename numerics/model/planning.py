@@ -317,6 +317,7 @@ class _Planner:
         return Row(
             "output" if site.place == OUT else "activation", names[0], seen.shape, spec, reason,
             (str(site).partition("[")[0],), observer=observer if spec else None, site=site, graph=graph,
+            weights=seen.weights,
         )  # fmt: skip
 
     def _of_site(self, what: str, seen: Seen, planned: set[str]) -> tuple[QuantSpec | None, str]:

@@ -173,6 +173,13 @@ def axes_of(view: Any, of: Any, axes: tuple[int | None, ...]) -> tuple[int | Non
     return found
 
 
+def outside(x: Tensor) -> Tensor | None:
+    """The tensor that torch.vmap shows one entry of at a time; None where it shows x itself."""
+    if not torch._C._functorch.is_batchedtensor(x):
+        return None
+    return torch._C._functorch.get_unwrapped(x)
+
+
 # ---- arguments ------------------------------------------------------------------------------------
 
 

@@ -319,6 +319,63 @@ def test_a_model_is_packed_in_place_without_a_word(capsys):
     assert "weight=int8" in repr(m)
 
 
+# ---- other ways through a model than the example's ---------------------------------------------------
+
+
+class Cached(nn.Module):
+    """Computes a key, or takes one that was computed before."""
+
+    def __init__(self):
+        super().__init__()
+        self.k, self.o = (nn.Parameter(torch.randn(32, 32) / 6) for _ in range(2))
+
+    def forward(self, x, enc=None, k=None):
+        if k is None:
+            k = nn.functional.linear(enc, self.k).tanh()
+        return nn.functional.linear(x * k, self.o), k
+
+
+class Scan(nn.Module):
+    """One step after another, as many as come."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (nn.Parameter(torch.randn(32, 32) / 6) for _ in range(2))
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 32)
+        for t in range(x.shape[1]):
+            h = h @ self.a + x[:, t] @ self.b.contiguous()
+        return h
+
+
+def test_a_call_that_skips_a_product_takes_the_scale_of_another():
+    torch.manual_seed(0)
+    m, x, enc = Cached(), torch.randn(1, 1, 32), torch.randn(1, 1, 32) * 1000
+    static = {"activations": "int8", "observer": "min_max"}
+    one = nx.calibrate(nx.wrap(m, "int8", example=(x, enc), **static), [(x, enc)])
+    out, k = one(x, enc)
+    assert torch.equal(one(x, None, k)[0], out)
+    with pytest.warns(nx.NumericsWarning, match="no use of them was seen: k"):
+        one = nx.calibrate(nx.wrap(m, "int8", example=(x, None, k), **static), [(x, None, k)])
+    with pytest.raises(nx.NumericsError, match=r"model:linear: this call takes another way through Cached"):
+        one(x, enc)
+
+
+def test_steps_beyond_the_examples_run_in_float():
+    torch.manual_seed(0)
+    m, x = Scan(), torch.randn(2, 6, 32)
+    one = nx.wrap(m, "int8", activations="int8", example=x[:, :3])
+    for end in (1, 6):
+        graph = nx.wrap(m, "int8", activations="int8", example=x[:, :end], mode=MODES[1])
+        assert equal(run(one, (x[:, :end],)), run(graph, (x[:, :end],)))
+    few = [x[:, :3]]
+    one = nx.calibrate(nx.wrap(m, "int8", activations="int8", observer="min_max", example=few[0]), few)
+    assert run(one, (x[:, :1],)).shape == (2, 32)
+    with pytest.raises(nx.NumericsError, match=r"number 4 with a, of which it had 3.*rules="):
+        one(x)
+
+
 # ---- what goes wrong --------------------------------------------------------------------------------
 
 
