@@ -15,13 +15,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
 from numerics.model.graph import check_trainable, part_from_original
 from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
 from numerics.model.plan import Plan
-from numerics.model.products import FUNCTIONS, PRODUCTS
+from numerics.model.products import FUNCTIONS, PRODUCTS, in_order
+from numerics.model.quantizers import Learned, Quantizer
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
 from numerics.tensor.qtensor import QTensor
 
@@ -33,6 +35,7 @@ class _Stack(threading.local):
 
     def __init__(self) -> None:
         self.modules: list[nn.Module] = []
+        self.called: Any = None
 
 
 _running = _Stack()
@@ -51,8 +54,18 @@ class Quantized:
     numerics_exit: str | None = None
     numerics_sites: Sites | None = None
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls it: what its forward does is its own, and not that of the module that calls."""
+        if not torch.compiler.is_compiling():  # which can't change what is outside of a branch
+            _running.called = self
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own, with what comes in, and goes into its functions, quantized."""
+        if not torch.compiler.is_compiling():
+            if _running.called is not self and _running.modules:  # a function of the module that runs
+                return super().forward(*args, **kwargs)  # type: ignore[misc]
+            _running.called = None
         if self.numerics_entry is not None:
             args, kwargs = _entered(self, self.numerics_entry, args, kwargs)
         if self.numerics_sites is None:
@@ -110,9 +123,14 @@ def _entered(module: Any, entry: str, args: Any, kwargs: Any) -> tuple[Any, Any]
     """The arguments of a module that is one product, its input quantized."""
     quantize = getattr(module, entry)
     if args:
-        return (quantize(args[0]), *args[1:]), kwargs
-    name = next(iter(kwargs))
-    return args, {**kwargs, name: quantize(kwargs[name])}
+        return (_quantized(quantize, args[0]), *args[1:]), kwargs
+    name = "input" if "input" in kwargs else next(iter(kwargs))
+    return args, {**kwargs, name: _quantized(quantize, kwargs[name])}
+
+
+def _quantized(quantize: Any, x: Any) -> Any:
+    """A tensor, or sequences that are packed into one."""
+    return x._replace(data=quantize(x.data)) if isinstance(x, PackedSequence) else quantize(x)
 
 
 @cache
@@ -178,6 +196,7 @@ class _Sites(TorchFunctionMode):
         kwargs = kwargs or {}
         name = FUNCTIONS.get(func)
         if name is not None and _running.modules[-1] is self.module:
+            func, args = in_order(func, args)
             planned = self.matching.planned(name, args, kwargs)
             if planned is not None and planned.places:
                 return self._product(planned, func, args, kwargs)
@@ -271,11 +290,21 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.M
                 module = modules[owner]
                 if leaf not in leaves.setdefault(module, []):
                     leaves[module].append(leaf)
-                    module.add_module(f"quantize_{leaf}", quantizers[row.name])
+                    _add(module, f"quantize_{leaf}", quantizers[row.name])
     watched = _place_sites(modules, plan, quantizers)
     for module in dict.fromkeys([model, *leaves, *watched]):
         become(module, tuple(leaves.get(module, ())))
     return model
+
+
+def _add(module: nn.Module, name: str, quantizer: nn.Module) -> None:
+    """Gives a module a quantizer; raises NumericsError where something of that name is there."""
+    if hasattr(module, name):
+        raise NumericsError(
+            f"{quantizer.name}: its quantizer would be {name} in {type(module).__name__}, "
+            "which has that name already; give what is there another"
+        )
+    module.add_module(name, quantizer)
 
 
 def _place_sites(
@@ -292,7 +321,7 @@ def _place_sites(
     for name, sites in by_module.items():
         module = modules[name]
         for site, attribute in sites.items():
-            module.add_module(attribute, quantizers[site])
+            _add(module, attribute, quantizers[site])
         if isinstance(module, ONE_PRODUCT) and all(s.number == 0 and s.place in (0, OUT) for s in sites):
             for site, attribute in sites.items():
                 module.__dict__["numerics_exit" if site.place == OUT else "numerics_entry"] = attribute
@@ -320,8 +349,9 @@ def unwrap(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         if not isinstance(module, Quantized):
             continue
-        for name in [n for n in module._modules if n.startswith("quantize_")]:  # type: ignore[attr-defined]
-            del module._modules[name]  # type: ignore[attr-defined]
+        children: dict[str, Any] = module._modules  # type: ignore[attr-defined]
+        for name in [n for n, child in children.items() if isinstance(child, (Quantizer, Learned))]:
+            del children[name]
         for name in ("numerics_sites", "numerics_entry", "numerics_exit"):
             module.__dict__.pop(name, None)
         module.__class__ = module._base  # type: ignore[assignment]

@@ -191,10 +191,13 @@ class Matching:
 
     def close(self) -> None:
         """Raises NumericsError where the forward had fewer products than the order of the example needs."""
-        for operation in self.order if not self.follows else self.by_order:
-            planned = self.sites.by_order.get(operation, {})
-            if planned and self.order[operation] <= max(planned) and not self._equal([*planned.values()]):
-                self._refuse(operation, f"{self.order[operation]} in all, of which it had {max(planned) + 1}")
+        for operation, planned in self.sites.by_order.items():
+            count, due = self.order[operation], max(planned) + 1
+            if count >= due or (self.follows and operation not in self.by_order):
+                continue
+            never = count == 0 and any(one.places for one in planned.values())
+            if never or not self._equal([*planned.values()]):
+                self._refuse(operation, f"{count} in all, of which it had {due}")
         for (operation, weights), count in self.nth.items():
             alike = self.sites.by_weights[operation, weights]
             if not weights and count < len(alike) and not self._equal(alike):
@@ -234,7 +237,7 @@ def _met(operation: str, args: Any, kwargs: Any) -> tuple[frozenset[str], str | 
             names = names_of(x)
             if names is not None:
                 weights |= names if x.ndim > 1 else frozenset()
-            elif isinstance(x, nn.Parameter) or isinstance(x._base, nn.Parameter):
+            elif x.ndim > 1 and (isinstance(x, nn.Parameter) or isinstance(x._base, nn.Parameter)):
                 unknown = f"a parameter of shape {tuple(x.shape)}"
             else:
                 computed = computed or x.is_floating_point()
