@@ -35,7 +35,7 @@ class _Stack(threading.local):
 
     def __init__(self) -> None:
         self.modules: list[nn.Module] = []
-        self.called: Any = None
+        self.called: list[Any] = []
 
 
 _running = _Stack()
@@ -56,16 +56,22 @@ class Quantized:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls it: what its forward does is its own, and not that of the module that calls."""
-        if not torch.compiler.is_compiling():  # which can't change what is outside of a branch
-            _running.called = self
-        return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        if torch.compiler.is_compiling():  # which can't change what is outside of a branch
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        depth = len(_running.called)
+        _running.called.append(self)
+        try:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            del _running.called[depth:]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own, with what comes in, and goes into its functions, quantized."""
         if not torch.compiler.is_compiling():
-            if _running.called is not self and _running.modules:  # a function of the module that runs
-                return super().forward(*args, **kwargs)  # type: ignore[misc]
-            _running.called = None
+            if _running.called and _running.called[-1] is self:
+                _running.called.pop()
+            elif _running.modules and sys._getframe(1).f_code.co_filename != nn.modules.module.__file__:
+                return super().forward(*args, **kwargs)  # type: ignore[misc]  # a function of what runs
         if self.numerics_entry is not None:
             args, kwargs = _entered(self, self.numerics_entry, args, kwargs)
         if self.numerics_sites is None:

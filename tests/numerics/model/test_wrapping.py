@@ -414,6 +414,20 @@ def test_a_product_is_quantized_in_one_mode_only(site, forward):
     assert not equal(outs[0], run(nx.wrap(m, "mxfp4", example=x), (x,)))
 
 
+def test_a_hook_that_calls_a_module_leaves_another_in_float():
+    torch.manual_seed(0)
+    x = torch.randn(2, 32)
+    m = bare(lambda self, x: self.gru(self.layer(x) @ self.w)[0])
+    one = nx.wrap(m, "int8", activations="int4", example=x)
+    y = run(one, (x,))
+
+    def hook(*_):
+        one.layer(x)
+
+    one.gru.register_forward_pre_hook(hook)
+    assert equal(run(one, (x,)), y)
+
+
 def test_packed_sequences_leave_recurrent_weights_in_float():
     torch.manual_seed(0)
     x = torch.nn.utils.rnn.pack_sequence([torch.randn(5, 32), torch.randn(3, 32)])
