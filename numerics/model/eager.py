@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from collections import Counter
 from contextlib import suppress
 from functools import cache
 from types import FunctionType
@@ -19,12 +18,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
 from numerics.model.graph import STATE, check_trainable
+from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
 from numerics.model.plan import Plan
-from numerics.model.products import FUNCTIONS, PRODUCTS
+from numerics.model.products import FUNCTIONS, PRODUCTS, in_order
+from numerics.model.quantizers import Learned, Quantizer
 from numerics.model.sharing import Parting, check_floats
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
 from numerics.tensor.qtensor import QTensor
@@ -37,6 +39,7 @@ class _Stack(threading.local):
 
     def __init__(self) -> None:
         self.modules: list[nn.Module] = []
+        self.called: list[Any] = []
 
 
 _running = _Stack()
@@ -51,27 +54,35 @@ class Quantized(Parting):
 
     _leaves: tuple[str, ...] = ()
     _base: type[nn.Module]
+    numerics_entry: str | None = None
+    numerics_exit: str | None = None
+    numerics_sites: Sites | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls it: what its forward does is its own, and not that of the module that calls."""
+        if torch.compiler.is_compiling():  # which can't change what is outside of a branch
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        depth = len(_running.called)
+        _running.called.append(self)
+        try:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            del _running.called[depth:]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own, with what comes in, and goes into its functions, quantized."""
-        entry = self.__dict__.get("numerics_entry")
-        if entry is not None:
-            args, kwargs = _entered(self, entry, args, kwargs)
-        sites = self.__dict__.get("numerics_sites")
-        if sites is None:
+        if not torch.compiler.is_compiling():
+            if _running.called and _running.called[-1] is self:
+                _running.called.pop()
+            elif _running.modules and sys._getframe(1).f_code.co_filename != nn.modules.module.__file__:
+                return super().forward(*args, **kwargs)  # type: ignore[misc]  # a function of what runs
+        if self.numerics_entry is not None:
+            args, kwargs = _entered(self, self.numerics_entry, args, kwargs)
+        if self.numerics_sites is None:
             out = super().forward(*args, **kwargs)  # type: ignore[misc]
         else:
-            _running.modules.append(self)  # type: ignore[arg-type]
-            try:
-                if sites or isinstance(self, _FUSING):
-                    with _Sites(self):
-                        out = super().forward(*args, **kwargs)  # type: ignore[misc]
-                else:
-                    out = super().forward(*args, **kwargs)  # type: ignore[misc]
-            finally:
-                _running.modules.pop()
-        leaving = self.__dict__.get("numerics_exit")
-        return out if leaving is None else getattr(self, leaving)(out)
+            out = _watched(self, super().forward, args, kwargs)  # type: ignore[misc]
+        return out if self.numerics_exit is None else getattr(self, self.numerics_exit)(out)
 
     def train(self, mode: bool = True) -> Any:
         """Sets the mode; raises NumericsError for a frozen model with nothing to train."""
@@ -102,13 +113,35 @@ class Quantized(Parting):
         return ", ".join([own, *packed] if own else packed)
 
 
+def _watched(module: Any, forward: Any, args: Any, kwargs: Any) -> Any:
+    """A forward whose functions are looked at, where the plan has something of them."""
+    _running.modules.append(module)
+    try:
+        if not module.numerics_sites.by_order and not isinstance(module, _FUSING):
+            return forward(*args, **kwargs)
+        matching = Matching(module, module.numerics_sites, not torch.compiler.is_compiling())
+        with _Sites(module, matching):
+            out = forward(*args, **kwargs)
+        matching.close()
+        return out
+    finally:
+        _running.modules.pop()
+        if not _running.modules and not torch.compiler.is_compiling():
+            forget()
+
+
 def _entered(module: Any, entry: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """The arguments of a module that is one product, its input quantized."""
     quantize = getattr(module, entry)
     if args:
-        return (quantize(args[0]), *args[1:]), kwargs
-    name = next(iter(kwargs))
-    return args, {**kwargs, name: quantize(kwargs[name])}
+        return (_quantized(quantize, args[0]), *args[1:]), kwargs
+    name = "input" if "input" in kwargs else next(iter(kwargs))
+    return args, {**kwargs, name: _quantized(quantize, kwargs[name])}
+
+
+def _quantized(quantize: Any, x: Any) -> Any:
+    """A tensor, or sequences that are packed into one."""
+    return x._replace(data=quantize(x.data)) if isinstance(x, PackedSequence) else quantize(x)
 
 
 @cache
@@ -140,7 +173,12 @@ def _reading(leaf: str) -> Any:
     def read(module: nn.Module) -> Any:
         x = module._parameters.get(leaf)
         quantizer: Any = module._modules[f"quantize_{leaf}"]
-        return x if x is None else quantizer(x)
+        if x is None:
+            return x
+        out = quantizer(x)
+        if _running.modules and not torch.compiler.is_compiling():
+            note(out, frozenset((quantizer.name,)))
+        return out
 
     return read
 
@@ -171,27 +209,31 @@ def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
 class _Sites(TorchFunctionMode):
     """Quantizes what goes into the products of one module's own forward; its children have their own."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: nn.Module, matching: Matching) -> None:
         super().__init__()
-        self.module: nn.Module = module
-        self.counts: Counter[str] = Counter()
-        self.hook = None if torch.compiler.is_compiling() else _checkpointing()
+        self.module, self.matching, self.follows = module, matching, matching.follows
+        self.hook = _checkpointing() if self.follows else None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = FUNCTIONS.get(func)
-        if name is None or _running.modules[-1] is not self.module:
-            return func(*args, **kwargs)
-        index = self.counts[name]
-        self.counts[name] += 1
-        sites = self.module.__dict__["numerics_sites"].get((name, index))
-        if sites is None:
-            return func(*args, **kwargs)
-        if not torch.compiler.is_compiling():
-            self._check_checkpoint(name)
-        args, kwargs = _replaced(self.module, name, sites, args, kwargs)
+        if name is not None and _running.modules[-1] is self.module:
+            func, args = in_order(func, args)
+            planned = self.matching.planned(name, args, kwargs)
+            if planned is not None and planned.places:
+                return self._product(planned, func, args, kwargs)
         out = func(*args, **kwargs)
-        leaving = sites.get(OUT)
+        if name is None and self.follows:
+            follow(func, args, kwargs, out)
+        return out
+
+    def _product(self, planned: Planned, func: Any, args: Any, kwargs: Any) -> Any:
+        """A product, what goes in and what comes out quantized."""
+        if self.follows:
+            self._check_checkpoint(planned.site.operation)
+        args, kwargs = _replaced(self.module, planned, args, kwargs)
+        out = func(*args, **kwargs)
+        leaving = planned.places.get(OUT)
         return out if leaving is None else getattr(self.module, leaving)(out)
 
     def _check_checkpoint(self, name: str) -> None:
@@ -228,13 +270,14 @@ def _is_forward(frame: Any, module: nn.Module) -> bool:
     return frame.f_code is Quantized.forward.__code__ and frame.f_locals.get("self") is module
 
 
-def _replaced(module: Any, name: str, sites: dict[int, str], args: Any, kwargs: Any) -> tuple[Any, Any]:
+def _replaced(module: Any, planned: Planned, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """The arguments of a product, those quantized that the plan says."""
+    name = planned.site.operation
     args, kwargs = list(args), dict(kwargs)
     if name == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
         args = [args[0], *args[1]]
     names = PRODUCTS[name].arguments
-    for place, quantizer in sites.items():
+    for place, quantizer in planned.places.items():
         if place == OUT:
             continue
         if place < len(args):
@@ -269,11 +312,21 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.M
                 module = modules[owner]
                 if leaf not in leaves.setdefault(module, []):
                     leaves[module].append(leaf)
-                    module.add_module(f"quantize_{leaf}", quantizers[row.name])
+                    _add(module, f"quantize_{leaf}", quantizers[row.name])
     watched = _place_sites(modules, plan, quantizers)
     for module in dict.fromkeys([model, *leaves, *watched]):
         become(module, tuple(leaves.get(module, ())))
     return model
+
+
+def _add(module: nn.Module, name: str, quantizer: nn.Module) -> None:
+    """Gives a module a quantizer; raises NumericsError where something of that name is there."""
+    if hasattr(module, name):
+        raise NumericsError(
+            f"{quantizer.name}: its quantizer would be {name} in {type(module).__name__}, "
+            "which has that name already; give what is there another"
+        )
+    module.add_module(name, quantizer)
 
 
 def _place_sites(
@@ -281,34 +334,28 @@ def _place_sites(
 ) -> list[nn.Module]:
     """Gives modules the quantizers of their sites; returns those whose forwards change."""
     by_module: dict[str, dict[Site, str]] = {}
-    for site in plan.sites:
-        attribute = _attribute(site)
+    attributes = {site: _attribute(site) for site in plan.sites}
+    for site, attribute in attributes.items():
         by_module.setdefault(site.module, {})[site] = attribute
+    every = sites_of(modules[""], plan, attributes, modules)
     changed: dict[nn.Module, None] = {}
     inner: set[str] = set()
     for name, sites in by_module.items():
         module = modules[name]
         for site, attribute in sites.items():
-            module.add_module(attribute, quantizers[site])
+            _add(module, attribute, quantizers[site])
         if isinstance(module, ONE_PRODUCT) and all(s.number == 0 and s.place in (0, OUT) for s in sites):
             for site, attribute in sites.items():
                 module.__dict__["numerics_exit" if site.place == OUT else "numerics_entry"] = attribute
             changed[module] = None
         else:
             inner |= {n for n in modules if n == name or name == "" or n.startswith(name + ".")}
-            module.__dict__["numerics_sites"] = _by_function(sites)
+            module.__dict__["numerics_sites"] = every[name]
     for name, module in modules.items():
         if name in inner or isinstance(module, _FUSING):
-            module.__dict__.setdefault("numerics_sites", {})
+            module.__dict__.setdefault("numerics_sites", Sites())
             changed[module] = None
     return list(changed)
-
-
-def _by_function(sites: dict[Site, str]) -> dict[tuple[str, int], dict[int, str]]:
-    found: dict[tuple[str, int], dict[int, str]] = {}
-    for site, attribute in sites.items():
-        found.setdefault((site.operation, site.number), {})[site.place] = attribute
-    return found
 
 
 def _attribute(site: Site) -> str:
@@ -324,8 +371,9 @@ def unwrap(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         if not isinstance(module, Quantized):
             continue
-        for name in [n for n in module._modules if n.startswith("quantize_")]:  # type: ignore[attr-defined]
-            del module._modules[name]  # type: ignore[attr-defined]
+        children: dict[str, Any] = module._modules  # type: ignore[attr-defined]
+        for name in [n for n, child in children.items() if isinstance(child, (Quantizer, Learned))]:
+            del children[name]
         for name in ("numerics_sites", "numerics_entry", "numerics_exit"):
             module.__dict__.pop(name, None)
         module.__class__ = module._base  # type: ignore[assignment]

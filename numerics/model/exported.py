@@ -21,6 +21,7 @@ from numerics.model.trace import (
     Site,
     Use,
     arguments,
+    as_it_was,
     axes_of,
     factors_in,
     named_tensors,
@@ -59,8 +60,10 @@ def export(model: nn.Module, example: Any, dynamic: bool = False) -> GraphModule
     args, kwargs = arguments(example)
     shapes = _dynamic((args, kwargs)) if dynamic else None
     try:
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The tensor attributes")  # recurrent modules list their weights
+        with as_it_was(model), torch.enable_grad(), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "The tensor attribute"
+            )  # they are given back, lists of weights too
             program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
             return program.module()
     except NumericsError:
@@ -91,12 +94,12 @@ def _dynamic(tree: Any) -> Any:
 def products(root: GraphModule, model: nn.Module) -> Iterator[Made]:
     """Every product of the graph, in order, those of nested regions in their place."""
     counts: Counter[Any] = Counter()
-    yield from _products(root, root, {}, counts, dict(model.named_modules(remove_duplicate=False)))
+    yield from _products(root, root, {}, counts, _first_names(model))
 
 
 def _products(
     root: GraphModule, at: GraphModule, inputs: dict[Node, Origin | None], counts: Counter[Any],
-    modules: Mapping[str, nn.Module],
+    modules: Mapping[str, tuple[str, nn.Module]],
 ) -> Iterator[Made]:  # fmt: skip
     origins = _origins(root, at, inputs)
     graph = Graph(at, origins)
@@ -114,11 +117,19 @@ def _products(
             continue
         factors = PRODUCTS[name].factors(node.args, node.kwargs)
         key, module = _stack(node)
-        if at is not root:
-            module = _owner(factors, origins, modules) or module
-        index = counts[(key, module, name)]
+        module = modules[module][0] if module in modules else module
+        owner = None if at is root else _owner(factors, origins, modules)
+        module = owner or module
+        index = 0 if owner else counts[(key, module, name)]  # each call of a module counts from 0
         counts[(key, module, name)] += 1
         yield Made(graph, node, Site(module, name, index, 0), factors)
+
+
+def _first_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
+    """By each name of a module its first, under which a plan has it, and itself."""
+    first: dict[nn.Module, str] = {}
+    every = model.named_modules(remove_duplicate=False)
+    return {name: (first.setdefault(module, name), module) for name, module in every}
 
 
 def _stack(node: Node) -> tuple[str, str]:
@@ -131,7 +142,7 @@ def _stack(node: Node) -> tuple[str, str]:
 
 
 def _owner(
-    factors: Any, origins: Mapping[Node, Origin | None], modules: Mapping[str, nn.Module]
+    factors: Any, origins: Mapping[Node, Origin | None], modules: Mapping[str, tuple[str, nn.Module]]
 ) -> str | None:
     """The module of one product whose parameter is a factor: of a region torch knows the caller only."""
     for _, came, _ in factors:
@@ -139,8 +150,9 @@ def _owner(
             origin = origins.get(x) if isinstance(x, Node) else None
             if origin is not None:
                 name = origin.names[0].rpartition(".")[0]
-                if isinstance(modules.get(name), _ONE_MODULE):
-                    return name
+                first, module = modules.get(name, (name, None))
+                if isinstance(module, _ONE_MODULE):
+                    return first
     return None
 
 
@@ -191,7 +203,7 @@ def _made_of(node: Node, found: Mapping[Node, Origin | None]) -> Origin | None:
     names = first.names if picks else tuple(dict.fromkeys(n for one in known if one for n in one.names))
     view, of = node.meta.get("val"), came[0].meta.get("val")
     if isinstance(view, torch.Tensor) and isinstance(of, torch.Tensor):
-        return Origin(names, axes_of(view, of, first.axes))
+        return Origin(names, axes_of(view, of, first.axes, name_of(node.target)))
     return Origin(names, first.axes)
 
 

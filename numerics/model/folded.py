@@ -54,7 +54,7 @@ def groups(rows: Sequence[Row]) -> list[_Group]:
     for row in rows:
         key = row.kind, row.shape, row.format, row.reason, _operations(row)
         by_kind.setdefault(key, []).append(
-            _Group([[part] for part in re.split(r"([.:\[\]])", row.name)], [row])
+            _Group([[part] for part in re.split(r"([.:#\[\]])", row.name)], [row])
         )
     found = []
     for alike in by_kind.values():
@@ -77,7 +77,9 @@ def _merged(alike: list[_Group]) -> list[_Group]:
 
 
 def _operations(row: Row) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(use.rpartition(":")[2].partition("[")[0] for use in row.uses))
+    return tuple(
+        dict.fromkeys(use.rpartition(":")[2].partition("[")[0].partition("#")[0] for use in row.uses)
+    )
 
 
 def table(rows: Sequence[Row], full: bool) -> str:

@@ -96,6 +96,11 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
         raise NumericsError(
             "mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)"
         )
+    if hasattr(model, QUANTIZERS):
+        raise NumericsError(
+            f"this {type(model).__name__} has a {QUANTIZERS!r} of its own, which is what the graph calls its "
+            "quantizers; give it another name, or mode='eager_mode'"
+        )
     found = exported.export(model, plan.example, dynamic)
     root = QuantizedGraph(
         found, found.graph, type(model).__name__

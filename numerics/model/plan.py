@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MODES = ("eager_mode", "fx_graph_mode")
 DEVICES = ("CPU", "IPU")
+APART = "no product has it"
+"""How the reason begins of a parameter of two dimensions and more that is in arithmetic only."""
 KINDS = ("parameter", "buffer", "activation", "output", "norm", "cache", "module")
 
 
@@ -86,6 +88,9 @@ class Plan:
             parts.append(
                 f"{sum(row.spec is not None for row in computed)} of {len(computed)} computed tensors"
             )
+        apart = [row.name for row in owned if row.reason.startswith(APART)]
+        if planned and apart:
+            parts.append(f"{len(apart)} of two dimensions and more are in no product, such as {apart[0]}")
         undecided = [row.name for row in owned if row.reason.startswith("undecided")]
         if undecided:
             parts.append(f"{len(undecided)} undecided, such as {undecided[0]}: give example=")
@@ -152,7 +157,7 @@ def _row(values: Mapping[str, Any]) -> Row:
         reason=values["reason"], uses=tuple(values.get("uses", ())),
         also=tuple(values.get("also", ())), observer=observer_of(values.get("observer")),
         site=_site(site) if site else None, graph=bool(values.get("graph", False)),
-        value_bits=int(values.get("value_bits", 32)),
+        value_bits=int(values.get("value_bits", 32)), weights=tuple(values.get("weights", ())),
     )  # fmt: skip
 
 

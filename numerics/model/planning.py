@@ -9,20 +9,25 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from numerics.formats.errors import NumericsError, one_of, truth, warn
 from numerics.model import exported
 from numerics.model.places import check_model, check_scripted
-from numerics.model.plan import DEVICES, MODES, Plan
+from numerics.model.plan import APART, DEVICES, MODES, Plan
 from numerics.model.restoring import restored
 from numerics.model.rows import Row, stored_bytes
 from numerics.model.rules import UNSET, Asked, Rule, observer_of, rules_of, spec_of
-from numerics.model.trace import ONE_PRODUCT, OUT, Found, Seen, Site, Use, traced
+from numerics.model.trace import ONE_PRODUCT, OUT, Found, Seen, Site, Use, named_tensors, tensors_of, traced
 from numerics.model.without_example import looked_at
 from numerics.observe import OBSERVERS
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.scheme import per_group
 from numerics.tensor.spec import QuantSpec
+
+PLAIN = "a plain tensor, which no plan takes, and nothing saves: make it a Parameter or a buffer"
+_OWN = ("_parameters", "_buffers", "_modules")
 
 
 def plan(
@@ -45,7 +50,8 @@ def plan(
     weights: the format of parameters that products multiply with: a name, a format, or a QuantSpec; None (the
         default) leaves them.  Blocks and groups lie along the axis that the product sums, unless the
         QuantSpec
-        says another axis than -1.  Embeddings, norms and the head of a language model are left to rules.
+        says another axis than -1.  Embeddings, norms and the head of a language model (a module named
+        lm_head, what get_output_embeddings() returns, a weight that is an embedding's too) are left to rules.
     activations: the same for what goes into the products with such weights.
     outputs: the same for what comes out of them.  biases: the same for their biases.
     rules: exceptions, the first that matches holds: {where: what}.  where is a pattern of whole names of
@@ -138,6 +144,7 @@ class _Planner:
         self.rows += self._norms()
         self.rows += self._computed()
         self.rows += self._others()
+        self.rows += self._plain()
         self._check_effect()
         made = Plan(self.rows, self.mode, self.device, example, self.folded)
         self._warn(made)
@@ -168,7 +175,7 @@ class _Planner:
         wrong = {}
         for name, where in self.found.unknown.items():
             parameter = _parameter(self.model, name)
-            if parameter is None:
+            if parameter is None or self._renormed(name):
                 continue
             rule = self.rules.rule("weights", [name], self._owners([name]))
             if rule is None:
@@ -197,7 +204,9 @@ class _Planner:
     def _parameter(self, names: list[str], x: Tensor) -> Row:
         uses = tuple(dict.fromkeys(use for name in names for use in self.found.uses.get(name, ())))
         role = _role(uses, x)
-        what = "biases" if role == "bias" else "weights"
+        if role == "norm" and all(name.endswith("bias") for name in names):
+            role = "norm's bias"
+        what = _what(role)
         rule = None
         if role is not None:
             rule = self.rules.rule(what, names, self._owners(names))
@@ -225,7 +234,7 @@ class _Planner:
         if not x.is_floating_point():
             return None, f"not of floats: {str(x.dtype).removeprefix('torch.')}"
         if rule is not None:
-            spec = rule.specs["biases" if role == "bias" else "weights"]
+            spec = rule.specs[_what(role)]
             if spec is not None and not uses:
                 raise NumericsError(
                     f"{names[0]}: rule {rule.said} quantizes it, and the example never used it; give an "
@@ -238,20 +247,22 @@ class _Planner:
         self, names: list[str], uses: Sequence[Use], role: str | None
     ) -> tuple[QuantSpec | None, str]:
         """What the arguments say of a parameter that no rule takes."""
-        asked = self.asked["biases" if role == "bias" else "weights"]
-        word = "biases=" if role == "bias" else "weights="
+        asked = self.asked[_what(role)]
+        word = f"{_what(role)}="
         if not uses:
             return None, "undecided: no use of it was seen"
-        if role == "norm":
+        if role in ("norm", "norm's bias"):
             return None, "a norm"
         if role == "bias":
             return asked, word if asked else "a bias"
         if role == "other":
-            return None, "no product has it (a rule can take it)"
+            return None, f"{APART} (a rule can take it)"
         if role == "rows":
             return None, "an embedding (a rule can take it)"
-        if self._is_head(names):
+        if role == "head" or self._is_head(names):
             return None, "the head (a rule can take it)"
+        if any(self._renormed(name) for name in names):
+            return None, "a part of a weight that a hook makes: torch.nn.utils.remove_weight_norm first"
         if any(".parametrizations." in f".{name}" for name in names):
             return (
                 None,
@@ -267,6 +278,13 @@ class _Planner:
         return any(name.split(".")[-2:-1] == ["lm_head"] for name in names) or (
             head is not None and any(module is head for module in owners)
         )
+
+    def _renormed(self, name: str, parts: Sequence[str] = ("_g", "_v", "_orig")) -> bool:
+        """Does a hook of torch.nn.utils.weight_norm or spectral_norm make a weight of it?"""
+        owner, _, leaf = name.rpartition(".")
+        hooks = self.modules[owner]._forward_pre_hooks.values()
+        made = [hook.name for hook in hooks if isinstance(hook, (WeightNorm, SpectralNorm))]
+        return any(leaf == one + part for one in made for part in parts)
 
     def _placed(
         self, name: str, x: Tensor, decided: tuple[QuantSpec, str], axis: int | None
@@ -320,6 +338,7 @@ class _Planner:
         return Row(
             "output" if site.place == OUT else "activation", names[0], seen.shape, spec, reason,
             (str(site).partition("[")[0],), observer=observer if spec else None, site=site, graph=graph,
+            weights=seen.weights,
         )  # fmt: skip
 
     def _of_site(self, what: str, seen: Seen, planned: set[str]) -> tuple[QuantSpec | None, str]:
@@ -410,6 +429,18 @@ class _Planner:
             rows.append(Row("module", name, (), None, reason))
         return rows
 
+    def _plain(self) -> list[Row]:
+        """Tensors of two dimensions and more that modules have as plain attributes, or in lists of them."""
+        registered = {id(x) for _, x in named_tensors(self.model)}
+        return [
+            Row("module", f"{name}.{leaf}" if name else leaf, tuple(x.shape), None, PLAIN)
+            for name, module in self.modules.items()
+            for leaf, came in vars(module).items()
+            if leaf not in _OWN and not self._renormed(f"{name}.{leaf}", ("",))
+            for x in tensors_of(came)
+            if x.ndim > 1 and x.is_floating_point() and id(x) not in registered
+        ]
+
     def _check_effect(self) -> None:
         names = [*self.modules, *(name for row in self.rows for name in row.names)]
         self.rules.check([name for name in names if name])
@@ -430,6 +461,9 @@ class _Planner:
             _check_ipu(self.rows)
 
     def _warn(self, made: Plan) -> None:
+        plain = [row.name for row in made.rows if row.reason == PLAIN]
+        if plain and self.asked["weights"] is not None:
+            warn(f"{', '.join(plain[:8])}{' ...' if plain[8:] else ''} stay as they are: {PLAIN}")
         parameters = [row for row in made.rows if row.kind == "parameter" and len(row.shape) > 1]
         undecided = [row for row in parameters if row.reason.startswith("undecided")]
         if undecided and self.asked["weights"] is not None:
@@ -460,10 +494,19 @@ def along(spec: QuantSpec, axis: int | None, shape: Sequence[int]) -> QuantSpec:
     return found
 
 
+def _what(role: str | None) -> str:
+    """Which argument of a plan speaks of parameters of a role."""
+    return "biases" if role in ("bias", "norm's bias") else "weights"
+
+
 def _role(uses: Sequence[Use], x: Tensor) -> str | None:
-    """What a parameter mostly is: a factor, rows of a table, a bias, part of a norm, or something else."""
+    """What a parameter mostly is: a factor, rows of a table or both (a head), a bias, part of a norm, or
+    something else.
+    """
     roles = {use.role for use in uses}
     if x.ndim >= 2:
+        if {"factor", "rows"} <= roles:
+            return "head"  # of a language model, tied to its embedding
         for role in ("factor", "fused", "rows"):
             if role in roles:
                 return "factor" if role == "fused" else role

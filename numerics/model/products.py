@@ -64,6 +64,18 @@ class Einsum(Product):
         ]
 
 
+@dataclass(frozen=True)
+class Recurrent(Product):
+    """A whole recurrence: of sequences that are packed, their lengths come before the state."""
+
+    def factors(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> list[tuple[int, Any, tuple[int, ...]]]:
+        """What comes in, and the list of weights."""
+        packed = len(args) > 3 and isinstance(args[3], (list, tuple))
+        return [(0, args[0], (-1,)), (2, args[3 if packed else 2], (-1,))]
+
+
 def summed(equation: str) -> list[tuple[int, ...]]:
     """For each operand of an einsum the axes that its result does not have, counted from the end.
 
@@ -90,7 +102,7 @@ def _matmul(second: str) -> Product:
 
 _ADDMM = Product(("input", "mat1", "mat2"), {1: (-1,), 2: (-2,)}, bias=0)
 _ADDBMM = Product(("input", "batch1", "batch2"), {1: (-1,), 2: (-2,)}, bias=0)
-_RNN = Product(("input", "hx", "params"), {0: (-1,), 2: (-1,)})
+_RNN = Recurrent(("input", "hx", "params"), {0: (-1,), 2: (-1,)})
 _CELL = Product(("input", "hx", "w_ih", "w_hh", "b_ih", "b_hh"), {0: (-1,), 2: (-1,), 3: (-1,)}, bias=4)
 _ROWS = Product(("input", "weight"), {0: (-1,), 1: (-1,)}, rows=True)
 
@@ -179,6 +191,19 @@ VIEWS = frozenset(
     ]
 )
 """They show a tensor, or a part of it, in another shape or type."""
+
+RESHAPED = frozenset(
+    {"reshape", "view", "flatten", "unflatten", "unsqueeze", "squeeze", "view_as", "reshape_as", "ravel"}
+)
+"""They show the same values in the same order."""
+
+MOVED = frozenset(
+    {
+        "t", "transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "T", "mT", "H", "mH",
+        "numpy_T", "adjoint",
+    }
+)  # fmt: skip
+"""They show the axes in another order."""
 
 ROWS_OF = frozenset({"__getitem__", "index", "index_select", "gather", "take_along_dim"})
 """They pick what they return from their first argument; what says which is not a factor."""
@@ -362,6 +387,7 @@ _SAME = {
     "__eq__": "eq", "__ne__": "ne", "__lt__": "lt", "__le__": "le", "__gt__": "gt", "__ge__": "ge",
     "__floordiv__": "floor_divide", "__mod__": "remainder", "subtract": "sub", "multiply": "mul",
     "divide": "div", "adaptive_avg_pool2d": "mean",
+    "grouped_mm_fallback": "_grouped_mm",  # what transformers makes of it in a graph
 }  # fmt: skip
 
 
@@ -390,17 +416,28 @@ _KNOWN = KEPT | VIEWS | PRODUCTS.keys()
 def _functions() -> dict[Any, str]:
     """The function objects that multiply: torch.compile compares those, not their names."""
     places = (torch, torch.Tensor, F, torch._C._nn, torch._VF, torch.special)
-    spelled = [*PRODUCTS, "__matmul__", "__rmatmul__", "__imatmul__"]
-    found = {}
+    spelled = [*PRODUCTS, *(f"{name}_" for name in PRODUCTS), "__matmul__", "__rmatmul__", "__imatmul__"]
+    found: dict[Any, str] = {}
     for place in places:
         for name in spelled:
             function = getattr(place, name, None)
             if callable(function):
-                found[function] = _SAME.get(name, name)
+                found[function] = name_of(function)
+    for name in PRODUCTS:
+        packet = getattr(torch.ops.aten, name, None)
+        if packet is not None:
+            found.update(dict.fromkeys([packet, *(getattr(packet, k) for k in packet.overloads())], name))
     return found
 
 
 FUNCTIONS = _functions()
+
+
+def in_order(function: Any, args: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+    """A product and its factors from left to right: a reflected method has them the other way."""
+    if function is torch.Tensor.__rmatmul__:
+        return torch.matmul, (args[1], args[0])
+    return function, args
 
 
 def classified(name: str) -> bool:

@@ -22,7 +22,7 @@ class Row:
     size that a graph leaves open.  spec: how it is quantized; None where it is not.  observer: what finds its
     scale beforehand; None where each tensor brings its own.  reason: why.  uses: the operations that take it.
     also: its other names.  graph: only a graph reaches it.  value_bits: of one value where it is not
-        quantized.
+    quantized.  weights: the parameters that a computed tensor is multiplied with.
     """
 
     kind: str
@@ -36,6 +36,7 @@ class Row:
     site: Site | None = None
     graph: bool = False
     value_bits: int = 32
+    weights: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

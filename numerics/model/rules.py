@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -49,14 +50,20 @@ class Rule:
 
     where: a pattern of whole names (*, ?, [abc]), "re:" and a regular expression that names begin with, a
     class of modules, or a test of (name, module).  specs: what it says of weights, activations, outputs and
-    biases, where it says something.  taken: what it was asked for and took.
+    biases, where it says something.  taken: how often it was asked for each of them and took it; shadowed:
+    for each of them one name that another rule had taken before, and that rule.
     """
 
     where: Where
     specs: dict[str, QuantSpec | None]
     observer: Any = UNSET
-    taken: int = 0
-    shadowed: dict[str, str] = field(default_factory=dict)
+    taken: Counter[str] = field(default_factory=Counter)
+    shadowed: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def in_shadow(self) -> list[str]:
+        """What it speaks of and never gets, since others come first."""
+        return [what for what in self.shadowed if not self.taken[what]]
 
     @property
     def said(self) -> str:
@@ -162,14 +169,14 @@ class Asked:
                 continue
             if first is None:
                 first = rule
-                rule.taken += 1
+                rule.taken[what] += 1
             else:
-                rule.shadowed.setdefault(names[0], first.said)
+                rule.shadowed.setdefault(what, (names[0], first.said))
         return first
 
     def check(self, names: Sequence[str]) -> None:
         """Raises NumericsError for rules that took nothing, with what stood in their way."""
-        wrong = [rule for rule in self.rules if not rule.taken]
+        wrong = [rule for rule in self.rules if not rule.taken.total() or rule.in_shadow]
         if not wrong:
             return
         raise NumericsError("rules without effect: " + "; ".join(_why(rule, names) for rule in wrong))
@@ -177,8 +184,12 @@ class Asked:
 
 def _why(rule: Rule, names: Sequence[str]) -> str:
     if rule.shadowed:
-        name, first = next(iter(rule.shadowed.items()))
-        return f"{rule.said!r} comes after {first!r}, which takes {name} and all else that it matches"
+        what = (rule.in_shadow or [*rule.shadowed])[0]
+        name, first = rule.shadowed[what]
+        return (
+            f"{rule.said!r} comes after {first!r}, which takes the {what} of {name} and of all else that it "
+            "matches: put it first"
+        )
     if not isinstance(rule.where, str):
         return f"{rule.said!r} matches nothing that can be quantized"
     matching = [name for name in names if rule.matches([name], [])]

@@ -17,7 +17,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from numerics.formats.errors import NumericsError
-from numerics.model.products import OPAQUE, PRODUCTS, ROWS_OF, classified, name_of
+from numerics.model.products import (
+    MOVED,
+    OPAQUE,
+    PRODUCTS,
+    RESHAPED,
+    ROWS_OF,
+    classified,
+    in_order,
+    name_of,
+)
 
 ONE_PRODUCT = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)
 """Modules whose forward is one product, of what comes in first."""
@@ -160,17 +169,46 @@ def is_float(x: Any) -> bool:
     return isinstance(x, Tensor) and x.is_floating_point()
 
 
-def axes_of(view: Any, of: Any, axes: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    """The axes of what an operation made of a tensor, in what that is made of: by shape, else by strides."""
-    if tuple(view.shape) == tuple(of.shape) and view.stride() == of.stride():
+def axes_of(view: Any, of: Any, axes: tuple[int | None, ...], operation: str) -> tuple[int | None, ...]:
+    """The axes of what an operation made of a tensor, in what that is made of; None where that is not known.
+
+    Strides tell where the result is a view; a reshaping, even one that copies, is one of the logical order.
+    """
+    shape, before = tuple(view.shape), tuple(of.shape)
+    if operation in RESHAPED:
+        return _by_strides(shape, _dense(shape), before, _dense(before), axes)
+    if shape == before and operation not in MOVED:
         return axes
-    by_stride = {s: axis for s, n, axis in zip(of.stride(), of.shape, axes, strict=True) if n != 1}
-    found = tuple(
-        by_stride.get(s) if n != 1 else None for s, n in zip(view.stride(), view.shape, strict=True)
-    )
-    if all(axis is None for axis in found) and view.ndim == of.ndim:
+    if operation in MOVED or torch._C._is_alias_of(view, of):  # type: ignore[attr-defined]
+        return _by_strides(shape, view.stride(), before, of.stride(), axes)
+    if len(shape) == len(before):  # rows that were picked, tensors that were joined or repeated
         return axes
-    return found
+    tail = 0
+    while tail < min(len(shape), len(before)) and shape[-1 - tail] == before[-1 - tail]:
+        tail += 1
+    return (None,) * (len(shape) - tail) + axes[len(axes) - tail :]
+
+
+def _by_strides(
+    shape: Any, strides: Any, before: Any, strides_before: Any, axes: tuple[int | None, ...]
+) -> tuple[int | None, ...]:
+    known = {s: axis for s, n, axis in zip(strides_before, before, axes, strict=True) if n != 1}
+    return tuple(known.get(s) if n != 1 else None for s, n in zip(strides, shape, strict=True))
+
+
+def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of a tensor of that shape that lies in order."""
+    found = [1]
+    for n in reversed(shape[1:]):
+        found.append(found[-1] * max(int(n), 1))
+    return tuple(reversed(found)) if shape else ()
+
+
+def outside(x: Tensor) -> Tensor | None:
+    """The tensor that torch.vmap shows one entry of at a time; None where it shows x itself."""
+    if not torch._C._functorch.is_batchedtensor(x):
+        return None
+    return torch._C._functorch.get_unwrapped(x)
 
 
 # ---- arguments ------------------------------------------------------------------------------------
@@ -215,6 +253,7 @@ class Running:
 
     def __init__(self, model: nn.Module) -> None:
         self.names: list[str] = []
+        self.numbers: list[int] = []
         self.last = ""
         self.calls: Counter[str] = Counter()
         self._handles: list[Any] = []
@@ -228,12 +267,19 @@ class Running:
                 self.names.append(name)
                 self.last = name
                 self.calls[name] += 1
+                self.numbers.append(self.calls[name])
 
         return enter
 
     def _left(self, *_: Any) -> None:
         if not torch.compiler.is_dynamo_compiling():
             self.names.pop()
+            self.numbers.pop()
+
+    @property
+    def call(self) -> tuple[str, int]:
+        """The module that runs, and its how manieth call this is."""
+        return (self.names[-1], self.numbers[-1]) if self.names else ("", 0)
 
     def close(self) -> None:
         """Takes the hooks away."""
@@ -252,6 +298,20 @@ def as_in_use(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def as_it_was(model: nn.Module) -> Iterator[None]:
+    """Gives each module its plain attributes back: a forward may keep there what it made of a weight."""
+    before = {module: dict(module.__dict__) for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, attributes in before.items():
+            now = module.__dict__
+            for name in [name for name in now if name not in attributes]:
+                del now[name]
+            now.update(attributes)
 
 
 class _Watching(TorchFunctionMode):
@@ -273,7 +333,13 @@ class _Watching(TorchFunctionMode):
 
     def origin(self, x: Any) -> Origin | None:
         """Of what a tensor is made, where it is made of parameters and buffers alone."""
-        return self.origins.get(id(x))
+        found = self.origins.get(id(x))
+        whole = outside(x) if found is None and isinstance(x, Tensor) else None
+        of = None if whole is None else self.origin(whole)
+        if of is None or whole is None:
+            return found
+        axis = torch._C._functorch.maybe_get_bdim(x)
+        return of._replace(axes=of.axes[:axis] + of.axes[axis + 1 :])
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -282,7 +348,7 @@ class _Watching(TorchFunctionMode):
         if isinstance(func, torch._ops.HigherOrderOperator):
             self.found.regions.setdefault(self._module(), name)
         elif name in PRODUCTS:
-            self._product(name, args, kwargs, out)
+            self._product(name, in_order(func, args)[1], kwargs, out)
         elif name in OPAQUE:
             self._fused(name, args, kwargs)
         else:
@@ -294,7 +360,10 @@ class _Watching(TorchFunctionMode):
 
     def _product(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
         module = self._module()
-        key = module, self.running.calls[module], name
+        if any(outside(x) is not None for x in tensors_of((args, kwargs))):
+            self._mapped(module, name, args, kwargs)
+            return
+        key = *self.running.call, name
         site = Site(module, name, self.counts[key], 0)
         self.counts[key] += 1
         product = PRODUCTS[name]
@@ -309,6 +378,16 @@ class _Watching(TorchFunctionMode):
             made_of = self.origin(x)
             if made_of is not None and id(x) not in places:
                 self.found.use(made_of.names, Use(module, name, "bias"))
+
+    def _mapped(self, module: str, name: str, args: Any, kwargs: Any) -> None:
+        """A product inside torch.vmap: of what is computed it shows one entry, a graph all of it."""
+        self.found.fused.setdefault(module, "vmap")
+        for _, came, axes in PRODUCTS[name].factors(args, kwargs):
+            for x in factors_in(came):
+                made_of = self.origin(x)
+                if made_of is not None and x.ndim > 1:
+                    axis = made_of.reduced(axes, tuple(x.shape))
+                    self.found.use(made_of.names, Use(module, name, "factor", axis))
 
     def _touch(self, tree: Any) -> None:
         self.touched.update({id(x) for x in tensors_of(tree)} & self.made_by.keys())
@@ -338,7 +417,7 @@ class _Watching(TorchFunctionMode):
             names = tuple(dict.fromkeys(n for one in first for n in one.names))
             for x in results:
                 if id(x) not in self.origins:
-                    self.origins[id(x)] = Origin(names, axes_of(x, of[0], first[0].axes))
+                    self.origins[id(x)] = Origin(names, axes_of(x, of[0], first[0].axes, name))
                     self.kept.append(x)
         for x, one in zip(came, made_of, strict=True):
             if one is not None:
@@ -367,7 +446,7 @@ def traced(model: nn.Module, example: Any) -> Found:
     args, kwargs = arguments(example)
     found, running = Found(), Running(model)
     try:
-        with as_in_use(model), _Watching(model, running, found) as watching:
+        with as_it_was(model), as_in_use(model), _Watching(model, running, found) as watching:
             out = model(*args, **kwargs)
     except NumericsError:
         raise

@@ -129,6 +129,12 @@ def _wrapped(
     _check(model, made, qat, threshold_init)
     if is_wrapped(model):
         raise NumericsError("this model is wrapped already; nx.unwrap(model) gives back what it was")
+    inner = [name for name, module in model.named_modules() if is_wrapped(module)]
+    if inner:
+        raise NumericsError(
+            f"{', '.join(inner[:4])} of this model is wrapped already, by a plan of its own; put what "
+            "nx.unwrap gives in its place, and give its formats as rules"
+        )
     copied = model if inplace else shared_copy(model)
     if made.fold:
         fold(copied, made.fold)

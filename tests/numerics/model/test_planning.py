@@ -55,6 +55,31 @@ def test_an_axis_that_was_asked_for_is_not_kept():
     assert row(nx.plan(m, nx.QuantSpec("mx9", axis=0), example=x), "0.weight").spec.axis == 0
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis", "weight"),
+    [
+        ((64, 32), 0, lambda w: w.t().contiguous()),
+        ((64, 32), 0, lambda w: w.t().clone().float()),
+        ((64, 32), 0, lambda w: w.t().reshape(2, 16, 64).flatten(0, 1)),
+        ((64, 32), 0, lambda w: w.t()[torch.arange(8)]),
+        ((64, 64), -1, lambda w: torch.stack([w, w], 1)[:, 0]),
+        ((64, 64), 0, lambda w: torch.cat([w, w], 1).t().contiguous()),
+    ],
+)
+def test_a_copy_of_a_view_has_the_axes_of_another_order(shape, axis, weight):
+    class Copied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(*shape))
+
+        def forward(self, x):
+            return nn.functional.linear(x, weight(self.w))
+
+    for mode in ("eager_mode", "fx_graph_mode"):
+        plan = nx.plan(Copied(), "mxfp4", example=torch.ones(2, 64), mode=mode)
+        assert row(plan, "w").spec.axis == axis
+
+
 def test_a_tie_is_two_rows():
     m, x = model("encoder_decoder")
     plan = nx.plan(m, "mxfp4", rules={nn.Embedding: "int8"}, example=x)
@@ -66,6 +91,82 @@ def test_a_rule_for_a_module_takes_its_bias():
     plan = nx.plan(m, rules={"0": "mxfp6_e2m3"}, example=x)
     assert row(plan, "0.weight").spec.dtype is nx.mxfp6_e2m3
     assert row(plan, "0.bias").spec is None
+
+
+def test_a_tied_head_of_another_name_is_quantized():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.out, self.inner = nn.Embedding(40, 32), nn.Linear(32, 40), nn.Linear(32, 32)
+            self.out.weight = self.words.weight
+
+        def forward(self, ids):
+            return self.out(self.inner(self.words(ids)))
+
+    ids = torch.arange(4)
+    plan = nx.plan(Tied(), "int8", example=ids)
+    assert (row(plan, "words.weight").format, row(plan, "inner.weight").format) == ("-", "int8")
+    assert row(plan, "words.weight").reason.startswith("the head")
+    assert row(nx.plan(Tied(), "int8", rules={"out": "int4"}, example=ids), "out.weight").format == "int4"
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_part_of_a_normed_weight_is_quantized():
+    m = nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(32, 32)), nn.Linear(32, 32))
+    for mode in ("eager_mode", "fx_graph_mode"):
+        plan = nx.plan(m, "int4", example=torch.ones(1, 32), mode=mode)
+        assert list(plan.parameters) == ["1.weight"]
+        assert "remove_weight_norm" in row(plan, "0.weight_g").reason
+
+
+def test_arithmetic_with_a_parameter_is_not_told():
+    class Added(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.layer = nn.Parameter(torch.randn(32, 32)), nn.Linear(32, 32)
+
+        def forward(self, x):
+            return self.layer(x) + (x[:, None] * self.w).sum(-1)
+
+    plan = nx.plan(Added(), "int8", example=torch.ones(2, 32))
+    assert "1 of two dimensions and more are in no product, such as w" in plan.summary
+
+
+def test_a_plain_tensor_stays_in_float_without_a_word():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.ws = torch.randn(32, 32), [nn.Parameter(torch.randn(32, 32))]
+            self.layer = nn.Linear(32, 32)
+
+        def forward(self, x):
+            return self.layer(x @ self.w @ self.ws[0])
+
+    with pytest.warns(nx.NumericsWarning, match=r"w, ws stay as they are.*Parameter or a buffer"):
+        plan = nx.plan(Plain(), "int8", example=torch.ones(2, 32))
+    assert [r.name for r in plan.rows if r.kind == "module"] == ["w", "ws"]
+
+
+def test_the_steps_of_a_scan_fill_screens():
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(32, 32))
+
+        def forward(self, x):
+            for _ in range(50):
+                x = x @ self.w
+            return x
+
+    plan = nx.plan(Steps(), "int8", "int8", example=torch.ones(2, 32))
+    assert "model:matmul#{1-49}[0]" in str(plan)
+    assert len(str(plan).splitlines()) < 8
+
+
+def test_a_rule_takes_the_bias_of_a_norm_for_a_weight():
+    m = nn.Sequential(nn.Linear(32, 32), nn.LayerNorm(32))
+    plan = nx.plan(m, rules={"*": "bfloat16"}, example=torch.ones(1, 32))
+    assert [r.format for r in plan.rows if r.kind == "parameter"] == ["bfloat16", "-", "bfloat16", "-"]
 
 
 def test_biases_and_outputs_are_not_planned():
@@ -80,6 +181,7 @@ def test_biases_and_outputs_are_not_planned():
     [
         ({"nothing": "int8"}, "matches no name"),
         ({"0": "int8", "0.weight": "int4"}, "comes after '0'"),
+        ({"0": "int8", "0.weight": None}, "comes after '0', which takes the weights of 0.weight.*first"),
         ({"*.bias": "int8"}, "has no weights"),
         ({"1": "int8"}, "has no weights"),
         ({nn.Conv2d: "int8"}, "Conv2d"),

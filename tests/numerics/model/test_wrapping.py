@@ -321,6 +321,246 @@ def test_a_model_is_packed_in_place_without_a_word(capsys):
     assert "weight=int8" in repr(m)
 
 
+# ---- other ways through a model than the example's ---------------------------------------------------
+
+
+class Cached(nn.Module):
+    """Computes a key, or takes one that was computed before."""
+
+    def __init__(self):
+        super().__init__()
+        self.k, self.o = (nn.Parameter(torch.randn(32, 32) / 6) for _ in range(2))
+
+    def forward(self, x, enc=None, k=None):
+        if k is None:
+            k = nn.functional.linear(enc, self.k).tanh()
+        return nn.functional.linear(x * k, self.o), k
+
+
+class Scan(nn.Module):
+    """One step after another, as many as come."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (nn.Parameter(torch.randn(32, 32) / 6) for _ in range(2))
+
+    def forward(self, x):
+        h = x.new_zeros(x.shape[0], 32)
+        for t in range(x.shape[1]):
+            h = h @ self.a + x[:, t] @ self.b.contiguous()
+        return h
+
+
+def test_a_call_that_skips_a_product_takes_the_scale_of_another():
+    torch.manual_seed(0)
+    m, x, enc = Cached(), torch.randn(1, 1, 32), torch.randn(1, 1, 32) * 1000
+    static = {"activations": "int8", "observer": "min_max"}
+    one = nx.calibrate(nx.wrap(m, "int8", example=(x, enc), **static), [(x, enc)])
+    out, k = one(x, enc)
+    assert torch.equal(one(x, None, k)[0], out)
+    with pytest.warns(nx.NumericsWarning, match="no use of them was seen: k"):
+        one = nx.calibrate(nx.wrap(m, "int8", example=(x, None, k), **static), [(x, None, k)])
+    with pytest.raises(nx.NumericsError, match=r"model:linear: this call takes another way through Cached"):
+        one(x, enc)
+
+
+def test_steps_beyond_the_examples_run_in_float():
+    torch.manual_seed(0)
+    m, x = Scan(), torch.randn(2, 6, 32)
+    one = nx.wrap(m, "int8", activations="int8", example=x[:, :3])
+    for end in (1, 6):
+        graph = nx.wrap(m, "int8", activations="int8", example=x[:, :end], mode=MODES[1])
+        assert equal(run(one, (x[:, :end],)), run(graph, (x[:, :end],)))
+    few = [x[:, :3]]
+    one = nx.calibrate(nx.wrap(m, "int8", activations="int8", observer="min_max", example=few[0]), few)
+    assert run(one, (x[:, :1],)).shape == (2, 32)
+    with pytest.raises(nx.NumericsError, match=r"number 4 with a, of which it had 3.*rules="):
+        one(x)
+
+
+def bare(forward, shape=(32, 32)):
+    """A model of one parameter w and a linear layer, with that forward."""
+
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.layer = nn.Parameter(torch.randn(*shape) / 6), nn.Linear(32, 32)
+            self.gru = nn.GRU(32, 32)
+
+    Bare.forward = forward
+    return Bare()
+
+
+@pytest.mark.filterwarnings("ignore::numerics.formats.errors.NumericsWarning")
+@pytest.mark.parametrize(
+    ("site", "forward"),
+    [
+        ("model:linear[0]", lambda self, x: self.layer.forward(x)),
+        ("layer:linear[0]", lambda self, x: self.layer.forward(x) + self.layer(x)),
+        ("model:gru[0]", lambda self, x: self.gru.forward(x)[0]),
+        ("gru:gru[0]", lambda self, x: self.gru(hx=torch.ones(1, 32), input=x)[0]),
+        ("model:mm[0]", lambda self, x: torch.ops.aten.mm(x, self.w)),
+        ("model:mm[0]", lambda self, x: torch.ops.aten.mm.default(x, self.w)),
+        ("model:linear[0]", lambda self, x: torch.ops.aten.linear.default(x, self.w)),
+        ("model:addmm[1]", lambda self, x: x.new_zeros(2, 32).addmm_(x, self.w)),
+        ("model:matmul[0]", lambda self, x: self.w.__rmatmul__(x)),
+    ],
+)
+def test_a_product_is_quantized_in_one_mode_only(site, forward):
+    torch.manual_seed(0)
+    m, x = bare(forward), torch.randn(2, 32)
+    found = [nx.wrap(m, "mxfp4", activations="int4", example=x, mode=mode) for mode in MODES]
+    assert site in {str(one) for one in nx.plan(m, "mxfp4", "int4", example=x).sites}
+    outs = [run(one, (x,)) for one in found]
+    assert equal(*outs)
+    assert not equal(outs[0], run(nx.wrap(m, "mxfp4", example=x), (x,)))
+
+
+def test_a_hook_that_calls_a_module_leaves_another_in_float():
+    torch.manual_seed(0)
+    x = torch.randn(2, 32)
+    m = bare(lambda self, x: self.gru(self.layer(x) @ self.w)[0])
+    one = nx.wrap(m, "int8", activations="int4", example=x)
+    y = run(one, (x,))
+
+    def hook(*_):
+        one.layer(x)
+
+    one.gru.register_forward_pre_hook(hook)
+    assert equal(run(one, (x,)), y)
+
+
+def test_packed_sequences_leave_recurrent_weights_in_float():
+    torch.manual_seed(0)
+    x = torch.nn.utils.rnn.pack_sequence([torch.randn(5, 32), torch.randn(3, 32)])
+    for m in (nn.LSTM(32, 32), nn.GRU(32, 32)):
+        plan = nx.plan(m, "int4", "int4", example=(x,))
+        assert {"weight_ih_l0", "weight_hh_l0"} == set(plan.parameters)
+        baked = copy.deepcopy(m)
+        for name in plan.parameters:
+            baked.get_parameter(name).data = nx.fake_quantize(m.get_parameter(name).data, "int4")
+        came = x._replace(data=nx.fake_quantize(x.data, "int4"))
+        assert equal(run(nx.wrap(m, plan), (x,))[0].data, run(baked, (came,))[0].data)
+
+
+@pytest.mark.filterwarnings("ignore::numerics.formats.errors.NumericsWarning")
+def test_experts_that_vmap_runs_stay_in_float():
+    torch.manual_seed(0)
+    x = torch.randn(2, 32)
+    m = bare(lambda self, x: torch.vmap(lambda w, r: nn.functional.linear(r, w))(self.w, x), (2, 32, 32))
+    eager, graph = (nx.wrap(m, "mxfp4", example=x, mode=mode) for mode in MODES)
+    assert equal(run(eager, (x,)), run(graph, (x,)))
+    assert not equal(run(eager, (x,)), run(m, (x,)))
+    with pytest.raises(nx.NumericsError, match="only mode='fx_graph_mode' reaches"):
+        nx.wrap(m, "mxfp4", activations="int8", example=x)
+
+
+def test_a_module_of_two_names_is_not_found_in_the_graph():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(32, 32)
+            self.b = self.a
+
+        def forward(self, x):
+            return self.b(x)
+
+    m, x = Twice(), torch.randn(2, 32)
+    eager, graph = (nx.wrap(m, "int8", activations="int8", example=x, mode=mode) for mode in MODES)
+    assert equal(run(eager, (x,)), run(graph, (x,)))
+
+
+def test_a_branch_computes_by_the_formats_of_another_model():
+    class OneTwice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(32, 32), nn.Linear(32, 32)
+
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, lambda y: self.a(self.b(y)), lambda y: self.a(y), (x,))
+
+    torch.manual_seed(0)
+    m, x = OneTwice(), torch.randn(2, 32)
+    few = nx.wrap(m, "mxfp4", example=x)
+    y = run(few, (x,))
+    both, graph = (nx.wrap(m, "mxfp4", activations="int4", example=x, mode=mode) for mode in MODES)
+    assert equal(run(both, (x,)), run(graph, (x,)))
+    assert not equal(run(both, (x,)), y)
+    assert equal(run(few, (x,)), y)
+
+
+def test_a_module_that_calls_itself_has_sites_that_never_run():
+    class Again(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.v = (nn.Parameter(torch.randn(32, 32) / 6) for _ in range(2))
+
+        def forward(self, x, depth=2):
+            y = x @ self.w
+            return (self(y, depth - 1) if depth else y) @ self.v
+
+    x = torch.randn(2, 32)
+    one = nx.wrap(Again(), "int8", activations="int8", observer="min_max", example=x)
+    graph = nx.wrap(nx.unwrap(copy.deepcopy(one)), "int8", activations="int8", example=x, mode=MODES[1])
+    assert run(nx.calibrate(one, [x]), (x,)).shape == run(graph, (x,)).shape
+
+
+def test_a_look_at_a_model_fills_the_cache_of_its_weights():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.kept = nn.Parameter(torch.randn(32, 32)), None
+
+        def forward(self, x):
+            if self.kept is None:
+                self.kept = self.w.detach().t()
+            return x @ self.kept
+
+    m, x = Keeps(), torch.randn(2, 32)
+    plan = nx.plan(m, "mxfp4", "int4", example=x)
+    assert m.kept is None
+    one = nx.wrap(m, plan)
+    y = run(one, (x,))
+    assert equal(run(one, (x,)), y)
+    assert equal(run(nx.wrap(m, "mxfp4", activations="int4", example=x, mode=MODES[1]), (x,)), y)
+
+
+@torch.library.custom_op("numerics_tests::grouped_mm_fallback", mutates_args=())
+def fallback(input: torch.Tensor, weight: torch.Tensor, offs: torch.Tensor) -> torch.Tensor:
+    """As transformers names what it exports."""
+    return torch._grouped_mm(input, weight, offs=offs)
+
+
+@fallback.register_fake
+def _(input, weight, offs):
+    return input.new_empty(input.shape[0], weight.shape[-1])
+
+
+def test_grouped_products_of_transformers_are_not_found_in_the_graph():
+    def forward(self, x):
+        ends = torch.tensor([4, 8], dtype=torch.int32)
+        grouped = fallback if torch.compiler.is_exporting() else torch._grouped_mm
+        return grouped(x, self.w, offs=ends)
+
+    m, x = bare(forward, (2, 32, 32)), torch.randn(8, 32)
+    del m.layer, m.gru
+    eager, graph = (nx.wrap(m, "mxfp4", activations="int4", example=x, mode=mode) for mode in MODES)
+    assert equal(run(eager, (x,)), run(graph, (x,)))
+
+
+def test_a_users_module_is_taken_for_a_quantizer():
+    m, x = nn.Sequential(nn.Linear(32, 8)), torch.randn(2, 32)
+    m[0].quantize_later = nn.Identity()
+    assert nx.unwrap(nx.wrap(m, "int8", example=x))[0].quantize_later is not None
+    m[0].quantize_weight = nn.Identity()
+    with pytest.raises(nx.NumericsError, match=r"0\.weight: its quantizer would be quantize_weight"):
+        nx.wrap(m, "int8", example=x)
+    named = nn.Sequential()
+    named.add_module("quantizers", nn.Linear(32, 8))
+    with pytest.raises(nx.NumericsError, match="'quantizers' of its own"):
+        nx.wrap(named, "int8", example=x, mode=MODES[1])
+
+
 # ---- what goes wrong --------------------------------------------------------------------------------
 
 
@@ -390,6 +630,13 @@ def test_a_model_that_is_no_graph_says_why():
     with pytest.raises(nx.NumericsError, match=r"GuardOnDataDependent.*eager_mode"):
         nx.wrap(Data(), "int8", example=x, mode="fx_graph_mode")
     assert nx.wrap(Data(), "int8", example=x)(x).shape == (2, 8)
+
+
+def test_a_wrapped_part_of_a_model_gets_other_formats():
+    x = torch.randn(2, 32)
+    part = nx.wrap(nn.Sequential(nn.Linear(32, 32)), "int4", activations="int4", example=x)
+    with pytest.raises(nx.NumericsError, match="0 of this model is wrapped already"):
+        nx.wrap(nn.Sequential(part, nn.Linear(32, 8)), "int8", example=x)
 
 
 def test_wrapping_twice_quantizes_twice():
