@@ -107,7 +107,8 @@ def test_a_compiled_model_gives_other_bits(name):
     assert equal(run(torch.compile(eager, fullgraph=True, backend="aot_eager"), x), run(eager, x))
 
 
-FORMATS = [d.name for d in nx.dtypes() if d.name != "e8m0"]
+UNSIGNED = ("e8m0", "ue5m3fn", "ue5m3ieee")  # of scales: half of the weights would become 0
+FORMATS = [d.name for d in nx.dtypes() if d.name not in UNSIGNED]
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
