@@ -100,7 +100,13 @@ def _of_elements(dtype: str, scheme: str, **options: bool) -> Format:
 
 
 FORMATS = {found.name: found for found in _formats()}
-LEFT_OUT = {"e8m0": "a format of scales: it has no zero and no sign"}
+LATER = "it came after the table was measured"
+LEFT_OUT = {
+    "e8m0": "a format of scales: it has no zero and no sign",
+    "ue5m3fn": "a format of scales: it has no sign",
+    "ue5m3ieee": "a format of scales: it has no sign",
+    **dict.fromkeys(("nf4", "bnb_fp4", "hifloat8", "posit8", "nvint4"), LATER),
+}
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ NO_DEVICE = re.compile(
         "numerics conform mypkg.kernels:encode_e4m3 --dtype fp8_e4m3",
         "numerics conform mypkg.kernels:round_mx --dtype mxfp4 --kind round",
         "numerics conform mypkg.kernels:linear --kind matmul --a float32 --b mxfp4",
-        "numerics conform mypkg.kernels:linear --kind matmul --a float32 --b 'int4 per_group(128)' --bias",
     ),
 )
 @click.argument("target")
@@ -88,13 +87,14 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float, **op
 
 @click.command(
     "fingerprint",
-    help="""How does the product TARGET, spelled module:function, add?
+    help="""How does the product TARGET add?
 
-    Order, width and rounding of its sums, told by probes; a description, no verdict.
+    TARGET is spelled module:function.  Order, width and rounding of its sums, told by
+    probes; a description, no verdict.
     """
     + examples(
         "numerics fingerprint mypkg.kernels:matmul",
-        "numerics fingerprint mypkg.kernels:matmul --a bfloat16 --b bfloat16 --out bfloat16 --array torch",
+        "numerics fingerprint mypkg.kernels:matmul --a bfloat16 --b bfloat16",
     ),
 )
 @click.argument("target")

@@ -15,7 +15,7 @@ from numerics.view.table import records
 
 @click.command(
     "doctor",
-    help="What this machine offers: versions, backends, caches, threads."
+    help="What this machine offers: versions, backends, threads."
     + examples("numerics doctor", "numerics doctor --json"),
 )
 @as_json

@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 
 from numerics.formats.errors import NumericsError
 from numerics.model.products import PRODUCTS, ROWS_OF, classified, name_of
+from numerics.model.restoring import restored
 from numerics.model.trace import (
     ONE_PRODUCT,
     Found,
@@ -21,7 +22,6 @@ from numerics.model.trace import (
     Site,
     Use,
     arguments,
-    as_it_was,
     axes_of,
     factors_in,
     named_tensors,
@@ -60,7 +60,7 @@ def export(model: nn.Module, example: Any, dynamic: bool = False) -> GraphModule
     args, kwargs = arguments(example)
     shapes = _dynamic((args, kwargs)) if dynamic else None
     try:
-        with as_it_was(model), torch.enable_grad(), warnings.catch_warnings():
+        with restored(model), torch.enable_grad(), warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", "The tensor attribute"
             )  # they are given back, lists of weights too

@@ -16,7 +16,6 @@ from numerics.formats.errors import NumericsError, one_of, truth, warn
 from numerics.model import exported
 from numerics.model.places import check_model, check_scripted
 from numerics.model.plan import APART, DEVICES, MODES, Plan
-from numerics.model.restoring import restored
 from numerics.model.rows import Row, stored_bytes
 from numerics.model.rules import UNSET, Asked, Rule, observer_of, rules_of, spec_of
 from numerics.model.trace import ONE_PRODUCT, OUT, Found, Seen, Site, Use, named_tensors, tensors_of, traced
@@ -87,8 +86,7 @@ def plan(
         rules_of(rules), observer_of(observer), str(one_of("mode", mode, MODES)),
         str(one_of("device", device, DEVICES)), truth("fold", fold),
     )  # fmt: skip
-    with restored(model):
-        return _Planner(model, request).made(_example_of(model, example))
+    return _Planner(model, request).made(_example_of(model, example))
 
 
 @dataclass(frozen=True)

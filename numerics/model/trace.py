@@ -27,6 +27,7 @@ from numerics.model.products import (
     in_order,
     name_of,
 )
+from numerics.model.restoring import restored
 
 ONE_PRODUCT = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)
 """Modules whose forward is one product, of what comes in first."""
@@ -300,20 +301,6 @@ def as_in_use(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-@contextmanager
-def as_it_was(model: nn.Module) -> Iterator[None]:
-    """Gives each module its plain attributes back: a forward may keep there what it made of a weight."""
-    before = {module: dict(module.__dict__) for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, attributes in before.items():
-            now = module.__dict__
-            for name in [name for name in now if name not in attributes]:
-                del now[name]
-            now.update(attributes)
-
-
 class _Watching(TorchFunctionMode):
     """Sees every function that torch dispatches."""
 
@@ -446,7 +433,7 @@ def traced(model: nn.Module, example: Any) -> Found:
     args, kwargs = arguments(example)
     found, running = Found(), Running(model)
     try:
-        with as_it_was(model), as_in_use(model), _Watching(model, running, found) as watching:
+        with restored(model), as_in_use(model), _Watching(model, running, found) as watching:
             out = model(*args, **kwargs)
     except NumericsError:
         raise

@@ -159,8 +159,7 @@ def _graph(copied: nn.Module, made: Plan, every: dict[Any, nn.Module], qat: str 
     if qat is None:
         copied.eval()
     try:
-        with restored(copied):
-            return graph.wrap(copied, made, every)
+        return graph.wrap(copied, made, every)
     finally:
         for module, training in modes.items():
             module.training = training
