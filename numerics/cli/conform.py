@@ -87,11 +87,11 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float, **op
 
 @click.command(
     "fingerprint",
-    help="""How does the product TARGET add?
+    help=cleandoc("""How does the product TARGET add?
 
     TARGET is spelled module:function.  Order, width and rounding of its sums, told by
     probes; a description, no verdict.
-    """
+    """)
     + examples(
         "numerics fingerprint mypkg.kernels:matmul",
         "numerics fingerprint mypkg.kernels:matmul --a bfloat16 --b bfloat16",

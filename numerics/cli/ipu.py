@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from inspect import cleandoc
 from typing import Any
 
 import click
@@ -50,11 +51,11 @@ def ipu_export_command(name: Any, out: str, **options: Any) -> None:
 
 @ipu_group.command(
     "quantize",
-    help="""Write a float ONNX MODEL for the device, to OUT.
+    help=cleandoc("""Write a float ONNX MODEL for the device, to OUT.
 
     A table says what was done to each node, and why.  The data is an .npz file, an array for every
     input, whose first axis holds the items.
-    """
+    """)
     + examples(
         "numerics ipu quantize model.onnx out.onnx --data calibration.npz",
         "numerics ipu quantize model.onnx out.onnx --config bf16 --device krk",
