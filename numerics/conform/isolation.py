@@ -52,7 +52,7 @@ def judged(target: str, options: dict[str, Any], timeout: float) -> Outcome:
             came = _ended(ended)
         except subprocess.TimeoutExpired:
             came = f"no result for {timeout:g} seconds"
-        if (room / ANSWER).exists():
+        if os.path.exists(room / ANSWER):
             answer: Outcome | NumericsError = pickle.loads((room / ANSWER).read_bytes())
             if isinstance(answer, NumericsError):
                 raise answer
