@@ -55,13 +55,13 @@ class Fault(Exception):
         self.found = Counterexample(law, SENTENCES[law], shown, came, due, where=where)
 
 
-class Target:
-    """A callable, the task that it is judged by, and what it takes."""
+class Judged:
+    """A callable, and what it takes."""
 
-    def __init__(self, function: Callable[..., Any], task: Task, takes: Takes = ANYTHING) -> None:
+    def __init__(self, function: Callable[..., Any], takes: Takes) -> None:
         if not callable(function):
             raise NumericsError(f"the target is a {type(function).__name__}, which cannot be called")
-        self.function, self.task, self.takes = function, task, takes
+        self.function, self.takes = function, takes
         if takes.array == "torch":
             torch_module()
 
@@ -69,6 +69,14 @@ class Target:
     def name(self) -> str:
         """What the target calls itself."""
         return str(getattr(self.function, "__name__", type(self.function).__name__))
+
+
+class Target(Judged):
+    """A callable, the task that it is judged by, and what it takes."""
+
+    def __init__(self, function: Callable[..., Any], task: Task, takes: Takes = ANYTHING) -> None:
+        super().__init__(function, takes)
+        self.task = task
 
     def keeps(self, x: Array) -> NDArray[np.bool_]:
         """Which numbers, or rows of blocks, it takes."""

@@ -16,9 +16,8 @@ from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import Problem
 from numerics.conform.takes import ANYTHING, Takes
-from numerics.conform.target import Fault, numpy_array, torch_module, watched
+from numerics.conform.target import Fault, Judged, numpy_array, torch_module, watched
 from numerics.conform.task import Array
-from numerics.formats.errors import NumericsError
 from numerics.tensor.qtensor import QTensor
 
 POISON = np.nan
@@ -48,20 +47,12 @@ def unequal(came: Array, due: Array) -> NDArray[np.bool_]:
     return np.asarray(~((one == other) | (np.isnan(one) & np.isnan(other))))
 
 
-class ProductTarget:
+class ProductTarget(Judged):
     """A callable of (a, b[, bias]), the claim that it is judged by, and what it takes."""
 
     def __init__(self, function: Callable[..., Any], claim: Claim, takes: Takes = ANYTHING) -> None:
-        if not callable(function):
-            raise NumericsError(f"the target is a {type(function).__name__}, which cannot be called")
-        self.function, self.claim, self.takes = function, claim, takes
-        if takes.array == "torch":
-            torch_module()
-
-    @property
-    def name(self) -> str:
-        """What the target calls itself."""
-        return str(getattr(self.function, "__name__", type(self.function).__name__))
+        super().__init__(function, takes)
+        self.claim = claim
 
     def takes_problem(self, problem: Problem) -> bool:
         """Is a problem within what it takes: whole blocks alone, finite numbers alone?"""
