@@ -101,42 +101,41 @@ to_float32, multiply32, divide32 = BINARY32.rounded, BINARY32.multiply, BINARY32
 # ------------------------------------------------------------------ integers with scale and offset
 
 
-def quantize_affine(
-    x: Fraction | SupportsFloat,
-    scale: Fraction | SupportsFloat,
-    zero_point: int | float,
-    dtype: Integer,
-    rounding: str = "half_even",
-    random: int | None = None,
-    kind: Binary = BINARY32,
-) -> int:
-    """q = clamp(round(x / scale) + zero_point), the division in float32 or `kind` (docs/formats.md §6).
+class QuantParams(NamedTuple):
+    """What integers share, and the arithmetic that they are divided and multiplied in (docs/formats.md §6).
 
-    scale > 0.  An integer zero point is added after rounding, a float one before it, in `kind` too.
-    NaN counts as 0, whatever the zero point.  Returns the value q, not its code.
+    scale > 0.  zero_point: an integer is added after rounding, a float before it.
 
     >>> from numerics.formats import int4, uint4
-    >>> quantize_affine(1.0, 0.4, 0, int4), quantize_affine(-1.0, 0.5, 3, uint4)
+    >>> QuantParams(0.4).quantize(1.0, int4), QuantParams(0.5, 3).quantize(-1.0, uint4)
     (2, 1)
-    """
-    low, high = integer_range(dtype)
-    number = exactly(x)
-    y = kind.divide(Fraction(0) if number != number else number, exactly(scale))
-    if isinstance(zero_point, float):
-        y = kind.add(y, exactly(zero_point))
-        zero_point = 0
-    if is_finite(y):
-        a = round_to_integer(absolute(y), is_negative(y), rounding, random)
-        y = Fraction(-a if is_negative(y) else a)
-    return int(min(max(y + zero_point, low), high))
-
-
-def dequantize_affine(
-    q: int, scale: Fraction | SupportsFloat, zero_point: int | float, kind: Binary = BINARY32
-) -> Exact:
-    """(q - zero_point) * scale, each operation in float32 or `kind` (docs/formats.md §6).
-
-    >>> dequantize_affine(1, 0.5, 3)
+    >>> QuantParams(0.5, 3).dequantize(1)
     Fraction(-1, 1)
     """
-    return kind.multiply(kind.add(Fraction(q), -exactly(zero_point)), exactly(scale))
+
+    scale: Fraction | SupportsFloat
+    zero_point: int | float = 0
+    kind: Binary = BINARY32
+
+    def quantize(
+        self, x: Fraction | SupportsFloat, dtype: Integer, rounding: str = "half_even",
+        random: int | None = None,
+    ) -> int:  # fmt: skip
+        """q = clamp(round(x / scale) + zero_point): the value q, not its code.
+
+        NaN counts as 0, whatever the zero point.
+        """
+        low, high = integer_range(dtype)
+        number, zero_point = exactly(x), self.zero_point
+        y = self.kind.divide(Fraction(0) if number != number else number, exactly(self.scale))
+        if isinstance(zero_point, float):
+            y, zero_point = self.kind.add(y, exactly(zero_point)), 0
+        if is_finite(y):
+            a = round_to_integer(absolute(y), is_negative(y), rounding, random)
+            y = Fraction(-a if is_negative(y) else a)
+        return int(min(max(y + zero_point, low), high))
+
+    def dequantize(self, q: int) -> Exact:
+        """(q - zero_point) * scale, each operation rounded."""
+        moved = self.kind.add(Fraction(q), -exactly(self.zero_point))
+        return self.kind.multiply(moved, exactly(self.scale))

@@ -401,8 +401,8 @@ def _code_of(x: Exact, dtype: Codebook, rounding: str, overflow: str, random: in
     near, far = values[at], values[at + 1]
     if far <= 0:
         near, far = far, near
-    odd = code_at(near, dtype, far < near) % 2 == 1
-    away = _goes(number, near, far, odd, rounding, random)
+    gap = Gap(near, far, code_at(near, dtype, far < near) % 2 == 1)
+    away = gap.is_crossed(number, rounding, random)
     return code_at(far if away else near, dtype, is_negative(x))
 
 
@@ -422,15 +422,21 @@ def nearest32(a: Fraction) -> Fraction:
     return round_to_integer(a / step, False, "half_even") * step
 
 
-def _goes(
-    x: Fraction, near: Fraction, far: Fraction, odd: bool, rounding: str, random: int | None
-) -> bool:  # fmt: skip
-    """Does a number go to the neighbour further from zero?  odd: is the nearer one's code?"""
-    if rounding == "stochastic":
-        assert random is not None
-        fraction = nearest32(nearest32(abs(x - near)) / nearest32(abs(far - near)))
-        return math.floor(fraction * DRAWS) + random % DRAWS >= DRAWS
-    return rounds_away((x - near) / (far - near), odd, far < near, rounding)
+class Gap(NamedTuple):
+    """Two neighbours of a codebook, the one nearer to zero first; odd: is the nearer one's code?"""
+
+    near: Fraction
+    far: Fraction
+    odd: bool
+
+    def is_crossed(self, x: Fraction, rounding: str, random: int | None) -> bool:
+        """Does a number between them go to the neighbour further from zero?"""
+        passed, width = x - self.near, self.far - self.near
+        if rounding == "stochastic":
+            assert random is not None
+            fraction = nearest32(nearest32(abs(passed)) / nearest32(abs(width)))
+            return math.floor(fraction * DRAWS) + random % DRAWS >= DRAWS
+        return rounds_away(passed / width, self.odd, width < 0, rounding)
 
 
 def _overflow(x: Exact, edge: Fraction, dtype: Codebook, rounding: str, random: int | None) -> int:
@@ -446,4 +452,4 @@ def _overflow(x: Exact, edge: Fraction, dtype: Codebook, rounding: str, random: 
     past = Fraction(-dtype.follows if negative else dtype.follows)
     if abs(x) >= abs(past):
         return code
-    return code if _goes(x, edge, past, kept % 2 == 1, rounding, random) else kept
+    return code if Gap(edge, past, kept % 2 == 1).is_crossed(x, rounding, random) else kept

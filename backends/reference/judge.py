@@ -14,13 +14,7 @@ from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
 from numerics.backends.host.ieee import under_ieee
 from numerics.backends.host.product import Int8Rows, Matrix
 from numerics.backends.host.unfused import Composed
-from numerics.backends.reference.binary32 import (
-    BINARY32,
-    BINARY64,
-    Binary,
-    dequantize_affine,
-    quantize_affine,
-)
+from numerics.backends.reference.binary32 import BINARY32, BINARY64, Binary, QuantParams
 from numerics.backends.reference.exact import encode, exactly, value
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.backends.reference.product import exactly_each, product, product_of_int8
@@ -153,15 +147,15 @@ def _affine_code(x: Any, dtype: Element, numbers: tuple[Any, Any], rounding: str
     kind = _arithmetic(scale)
     if not isinstance(dtype, Integer):
         return encode(kind.divide(exactly(x), exactly(scale)), dtype, rounding, "saturate", random)
-    point = 0 if zero is None else zero.item()
-    return quantize_affine(x, scale, point, dtype, rounding, random, kind) % (1 << dtype.bits)
+    shared = QuantParams(scale, 0 if zero is None else zero.item(), kind)
+    return shared.quantize(x, dtype, rounding, random) % (1 << dtype.bits)
 
 
 def _affine_value(code: int, dtype: Element, scale: Any, zero: Any) -> float:
     kind, v = _arithmetic(scale), value(code, dtype)
     if not isinstance(dtype, Integer):
         return float(kind.multiply(v, exactly(scale)))
-    return float(dequantize_affine(int(v), scale, 0 if zero is None else zero.item(), kind))
+    return float(QuantParams(scale, 0 if zero is None else zero.item(), kind).dequantize(int(v)))
 
 
 def _arithmetic(scale: Any) -> Binary:

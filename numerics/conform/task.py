@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.partition import Blocking, check_axis
-from numerics.backends.reference.binary32 import dequantize_affine, quantize_affine
+from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor, as_float32
 from numerics.conform.kinds import KINDS
 from numerics.formats.block import Block, ElementBlock, MXBlock
@@ -200,13 +200,13 @@ class Task:
         """clamp(round(x / scale) + zero_point) as codes (docs/formats.md §6)."""
         d = self.dtype
         assert isinstance(d, Integer)
-        found = [quantize_affine(v, scale, zero_point, d, self.rounding) for v in x.tolist()]
+        found = [QuantParams(scale, zero_point).quantize(v, d, self.rounding) for v in x.tolist()]
         return np.array([q % (1 << d.bits) for q in found], d.code_dtype)
 
     def affine_values(self, codes: Array, scale: float, zero_point: int) -> Array:
         """(q - zero_point) * scale (docs/formats.md §6)."""
         integers = self.values(codes).tolist()
-        return as_float32([dequantize_affine(int(q), scale, zero_point) for q in integers])
+        return as_float32([QuantParams(scale, zero_point).dequantize(int(q)) for q in integers])
 
     # ---- what counts as equal -----------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import pytest
 from gfloat import RoundMode
 
 from numerics.backends.reference import bits, exact
-from numerics.backends.reference.binary32 import dequantize_affine, quantize_affine, to_float32
+from numerics.backends.reference.binary32 import QuantParams, to_float32
 from numerics.backends.reference.blocks import (
     decode_block,
     decode_micro_block,
@@ -390,11 +390,11 @@ def test_affine_equals_numpy() -> None:
     for v, s in zip(rng.normal(0, 40, 500).astype("f4"), rng.uniform(0.01, 2, 500).astype("f4"), strict=True):
         q = int(np.clip(np.rint(v / s) + 3, -128, 127))
         offset = int(np.clip(np.rint(v / s + np.float32(0.3)), -128, 127))
-        assert quantize_affine(v, s, 3, int8) == q
-        assert quantize_affine(v, s, np.float64(np.float32(0.3)), int8) == offset
-        assert float(dequantize_affine(q, s, 3)) == np.float32(q - 3) * s
-    assert quantize_affine(math.inf, 1.0, 0, int8) == 127
-    assert quantize_affine(math.nan, 1.0, 3, int8) == 3
+        assert QuantParams(s, 3).quantize(v, int8) == q
+        assert QuantParams(s, np.float64(np.float32(0.3))).quantize(v, int8) == offset
+        assert float(QuantParams(s, 3).dequantize(q)) == np.float32(q - 3) * s
+    assert QuantParams(1.0).quantize(math.inf, int8) == 127
+    assert QuantParams(1.0, 3).quantize(math.nan, int8) == 3
 
 
 @pytest.mark.parametrize(

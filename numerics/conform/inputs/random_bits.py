@@ -7,14 +7,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.inputs.elements import SIGN, SPECIALS, Bits, beyond, probes, values
+from numerics.conform.inputs.elements import SIGN, SPECIALS, Bits, beyond, probes, turning_points, values
 from numerics.conform.inputs.rescale import quotients, steps
 from numerics.conform.task import Fields, Float32, Task
 from numerics.formats.block import Block, ElementBlock, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.rounding import RANDOM_BITS
 
-DRAWN = 1 << 14  # numbers that are tried with draws: all of an 8-bit format's probes
+DRAWN = 1 << 13  # numbers of a kind that are tried with draws: all values and middles of 8 bits
 STEPS_OF_DRAWS = 64
 GREATEST = (1 << RANDOM_BITS) - 1
 
@@ -31,15 +31,19 @@ def elements(dtype: Element) -> tuple[Float32, Bits]:
     >>> x.shape == random.shape, int(random.max()) < 1 << 30
     (True, True)
     """
-    every = probes(dtype)
     telling = np.concatenate([SPECIALS, SPECIALS | SIGN]).view(np.float32)
-    x = np.concatenate([telling, every[:: -(-len(every) // DRAWN)]])
+    x = np.concatenate([telling, _thinned(turning_points(dtype)), _thinned(probes(dtype))])
     held = np.append(np.unique(np.abs(values(dtype))), beyond(dtype))
     threshold = thresholds_of_draws(np.where(np.isfinite(x), np.abs(x), 0).astype(np.float64), held)
     turns = np.stack([np.zeros_like(threshold), threshold + 1, np.full_like(threshold, GREATEST)])
     turning = np.take_along_axis(turns, (np.arange(len(x)) % len(turns))[None], axis=0)[0]
     random = np.clip(np.stack([threshold - 1, threshold, turning]), 0, GREATEST).astype(np.uint32)
     return np.tile(x, len(random)), random.reshape(-1)
+
+
+def _thinned(x: Float32) -> Float32:
+    """Some of the numbers, from end to end, no more than are tried; all where they are few."""
+    return x[:: -(-len(x) // DRAWN)]
 
 
 def thresholds_of_draws(magnitude: NDArray[np.float64], held: NDArray[np.float64]) -> NDArray[np.int64]:
