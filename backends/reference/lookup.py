@@ -35,8 +35,8 @@ from numerics.backends.reference.breakpoints import (
     rungs,
     scale_breakpoints,
 )
+from numerics.backends.reference.exact import code_at, largest_code, nan_code, shelf
 from numerics.backends.reference.exact import encode as encode_one
-from numerics.backends.reference.exact import largest_code, nan_code
 from numerics.backends.reference.executor import ReferenceExecutor, look_up, steps
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.codebook import Codebook
@@ -99,10 +99,37 @@ def _drawn(
 
 
 def _drawn_listed(x: NDArray[np.float32], dtype: Codebook, overflow: str, random: Array) -> Array:
-    """Codebooks under stochastic rounding, one number at a time: their fractions are float32's."""
-    pairs = zip(x.reshape(-1).tolist(), random.reshape(-1).tolist(), strict=True)
-    found = [encode_one(v, dtype, "stochastic", overflow, r) for v, r in pairs]
-    return np.array(found, dtype.code_dtype).reshape(x.shape)
+    """Codebooks under stochastic rounding, whose fractions are float32's (docs/formats.md §12).
+
+    What lies between two values takes one of their codes; of what does not, draws only decide what lies past
+    the largest, where that overflows: these few numbers are asked for one at a time.
+    """
+    values, codes = _listed(dtype)
+    at = np.clip(np.searchsorted(values, x, "right") - 1, 0, len(values) - 2)
+    between = (values[at] < x) & (x < values[at + 1])
+    found = np.empty(x.shape, dtype.code_dtype)
+    number, at = x[between], at[between]
+    inward = values[at + 1] <= 0
+    near, far = np.where(inward, values[at + 1], values[at]), np.where(inward, values[at], values[at + 1])
+    with ieee_arithmetic():
+        fraction = np.abs(number - near) / np.abs(far - near)
+    whole = 1 << RANDOM_BITS
+    away = np.floor(fraction * np.float64(whole)) + (random[between] & (whole - 1)) >= whole
+    found[between] = codes[np.signbit(number).astype(np.int64), at + (away != inward)]
+    found[~between] = look_up(x[~between], partial(steps, dtype, "half_even", overflow), dtype.code_dtype)
+    if overflow == "nonsaturate":
+        turning = np.isfinite(x) & ((x < values[0]) | (x > values[-1]))
+        pairs = zip(x[turning].tolist(), random[turning].tolist(), strict=True)
+        found[turning] = [encode_one(v, dtype, "stochastic", overflow, r) for v, r in pairs]
+    return found
+
+
+@lru_cache(maxsize=64)
+def _listed(dtype: Codebook) -> tuple[NDArray[np.float32], Array]:
+    """The values of a codebook, rising, and their codes for numbers above zero and below."""
+    values = shelf(dtype).values
+    codes = [[code_at(v, dtype, negative) for v in values] for negative in (False, True)]
+    return np.array(values, np.float32), np.array(codes, dtype.code_dtype)
 
 
 def _as_arrays(found: Rungs, code_dtype: str) -> tuple[NDArray[np.float64], Array]:

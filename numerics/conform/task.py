@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.executor import BlockFields
 from numerics.backends.partition import Blocking, check_axis
+from numerics.backends.reference import lookup
 from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor, as_float32
 from numerics.conform.kinds import KINDS
@@ -22,6 +24,7 @@ Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 REFERENCE = ReferenceExecutor()
 FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit format
+FEW_BLOCKS = 16  # likewise
 
 
 class Fields(NamedTuple):
@@ -157,8 +160,8 @@ class Task:
             with np.errstate(invalid="ignore"):
                 flat = flat.astype(np.float64)
         draws = None if random is None else random.reshape(-1)
-        found = REFERENCE.encode(flat, self.element, self.rounding, self.overflow, draws)
-        return found.reshape(x.shape)
+        judge = REFERENCE.encode if draws is None or flat.size < FEW else lookup.encode
+        return judge(flat, self.element, self.rounding, self.overflow, draws).reshape(x.shape)
 
     def values(self, codes: Array) -> Array:
         """The float32 values of elements' codes."""
@@ -169,7 +172,9 @@ class Task:
         blocking = self.blocking(x.shape)
         draws = None if random is None else blocking.rows(random)
         options = BlockOptions(self.scale_rule, self.rounding, self.tensor_scale, Draw(bits=draws))
-        codes, scale, micro = REFERENCE.encode_blocks(blocking.rows(x), self.block, options)
+        rows = blocking.rows(x)
+        judge = REFERENCE.encode_blocks if len(rows) < FEW_BLOCKS else lookup.encode_blocks
+        codes, scale, micro = judge(rows, self.block, options)
         shared = None if micro is None else blocking.shared(micro)
         return Fields(blocking.elements(codes), blocking.shared(scale), shared)
 
@@ -181,7 +186,10 @@ class Task:
         ]
         rows = blocking.rows(fields.codes)
         assert shared[0] is not None
-        values = REFERENCE.decode_blocks(rows, shared[0], shared[1], self.tensor_scale, self.block)
+        if len(rows) < FEW_BLOCKS:
+            values = REFERENCE.decode_blocks(rows, shared[0], shared[1], self.tensor_scale, self.block)
+        else:
+            values = lookup.decode_blocks(BlockFields(rows, *shared), self.block, self.tensor_scale)
         return blocking.elements(values)
 
     def answer(self, x: Array, random: Array | None = None) -> Answer:
