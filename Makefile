@@ -44,7 +44,7 @@ check: $(STAMP)
 
 verify: $(STAMP) ## the long proofs: every rounding of every format, every block exponent, every scale; no turns
 	NUMERICS_TEST_LONG=1 NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q $(PROOFS)
-	NUMERICS_TEST_LONG=1 $(BIN)/pytest -n 2 --dist worksteal -m "not proof" -q tests/backends tests/laws tests/numerics/conform
+	NUMERICS_TEST_LONG=1 $(BIN)/pytest -n 2 --dist worksteal -m "not proof" -q
 	$(BIN)/python -m tests.verify
 
 MINUTES ?= 60

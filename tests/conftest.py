@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import defaultdict
 from pathlib import Path
+from zlib import crc32
 
 if "NUMERICS_TEST_DEVICE" not in os.environ:  # "cuda": the laws on the GPU that is there, tests/helpers
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: it looks once
@@ -16,7 +18,7 @@ import pytest
 
 import numerics as nx
 from numerics.backends.reference.executor import ReferenceExecutor
-from tests.helpers.executors import EXACT, EXECUTORS, HOST_EXECUTORS
+from tests.helpers.executors import EXACT, EXECUTORS, HOST_EXECUTORS, LONG, QUICK
 
 ROOT = Path(__file__).parents[1]
 collect_ignore = [] if os.environ.get("NUMERICS_TEST_ADAPTERS") else ["adapters"]  # `make adapters`
@@ -51,7 +53,6 @@ if differing := stale():
 hypothesis.settings.register_profile("house", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("house")
 
-LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
 HOUR = 3600.0  # a proof's limit; where all of them are asked for, a day's
 
 
@@ -64,8 +65,36 @@ LONGEST = (  # seconds each, in one piece: who began them last would leave the o
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items) -> None:
-    """pyproject.toml limits every test; proofs take longer.  The longest tests are begun first."""
+TURNS = 3
+
+
+def resting(items) -> set:
+    """What waits for `make verify`: tests marked `long`, and two of three cases of those marked `turns`.
+
+    `turns(9)`: eight of nine.  Cases take turns by a hash of their names, not by their place: each format
+    meets each option somewhere.
+    """
+    cases = defaultdict(list)
+    for item in items:
+        if mark := item.get_closest_marker("turns"):
+            cases[item.path, item.originalname, mark.args or (TURNS,)].append(item)
+    found = {item for item in items if item.get_closest_marker("long")}
+    for (_, _, (turns,)), group in cases.items():
+        group.sort(key=lambda item: crc32(item.name.encode()))
+        found.update(group[-(-len(group) // turns) :])
+    return found
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """pyproject.toml limits every test; proofs take longer.  The longest tests are begun first.
+
+    Whoever names a test, or a word of its name, gets it whole.
+    """
+    named = any("::" in argument for argument in config.args) or (config.option.keyword and not QUICK)
+    if not (LONG or named):
+        waiting = resting(items)
+        config.hook.pytest_deselected(items=[*waiting])
+        items[:] = [item for item in items if item not in waiting]
     for item in items:
         if LONG or item.get_closest_marker("proof"):
             item.add_marker(pytest.mark.timeout(24 * HOUR if LONG else HOUR))

@@ -49,6 +49,7 @@ def test_a_lost_row_says_so():
     assert row.lost == ["peer"]
 
 
+@pytest.mark.long
 def test_the_program_writes_json(tmp_path):
     options = ["--only", "decode fp8_e4m3", "--largest", "1024", "--rounds", "1", "--no-peers"]
     command = [sys.executable, "-m", "bench", *options, "--out", str(tmp_path)]
@@ -58,6 +59,7 @@ def test_the_program_writes_json(tmp_path):
     assert [row["elements"] for row in made["rows"]] == [1024, 1024]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_the_bench_of_vectors_runs():
     options = ["--count", "2000", "--blocks", "20", "--rounds", "1"]
@@ -66,6 +68,7 @@ def test_the_bench_of_vectors_runs():
     assert found.stdout.splitlines()[-1].startswith("fp8_e4m3 | a device in C | verify: ")
 
 
+@pytest.mark.long
 def test_the_bench_of_training_goes_on_where_it_ended(tmp_path):
     pytest.importorskip("sklearn")
     table = tmp_path / "qat.md"
@@ -97,6 +100,7 @@ def test_the_bench_of_training_goes_on_where_it_ended(tmp_path):
     assert len(json.loads((tmp_path / "qat.json").read_text(encoding="utf-8"))["runs"]) == 3
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 def test_a_commit_is_measured_beside_another():
     options = ["HEAD", "--rounds", "1", "--largest", "1024", "--only", "decode fp8"]

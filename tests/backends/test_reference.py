@@ -161,6 +161,7 @@ GFLOAT_MODES = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("mode", GFLOAT_MODES)
 @pytest.mark.parametrize("name", GFLOAT)
 def test_encode_equals_gfloat(name: str, mode: str) -> None:
@@ -196,6 +197,7 @@ def test_to_float32_equals_numpy() -> None:
 # --------------------------------------------------------------------------------- encoder's steps
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("d", SMALL, ids=str)
 def test_breakpoints_of_small_formats(d: Element, rounding: str) -> None:
@@ -207,6 +209,7 @@ def test_breakpoints_of_small_formats(d: Element, rounding: str) -> None:
             assert exact.encode(as_float(place, negative), d, rounding, overflow) == code, hex(place)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("d", WIDE, ids=str)
 def test_breakpoints_of_wide_formats(d: Element, rounding: str) -> None:
@@ -278,6 +281,7 @@ def test_unsigned_and_without_subnormals() -> None:
 # ------------------------------------------------------------------------------------------ blocks
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("rule", SCALE_RULES)
 @pytest.mark.parametrize("d", MX, ids=str)
 def test_scale_breakpoints(d: Block, rule: str) -> None:
@@ -306,6 +310,7 @@ def _first(d: Block, byte: int, rounding: str, maximum: float) -> list[int]:
     return encode_block([maximum], d, rounding=rounding)[1]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("d", [mx6, mx9], ids=str)
 def test_micro_breakpoints(d: Block, rounding: str) -> None:

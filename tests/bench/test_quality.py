@@ -25,6 +25,7 @@ def encoder():
     return asked, asked.run(asked.model)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("mode", MODES)
 def test_the_outputs_of_a_model_are_nearer_to_float_in_a_better_format(encoder, mode):
     found = [measured(*encoder, FORMATS[name], mode).sqnr for name in BEST_FIRST]

@@ -87,6 +87,7 @@ def _same(d: nx.Block, x: np.ndarray, turn: int = 0, **options) -> None:
         assert encoded.tensor_scale == judged.tensor_scale
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("cases", ["thresholds", "all others"])
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
 def test_blocks_equal_reference(dtype, cases):
@@ -97,6 +98,7 @@ def test_blocks_equal_reference(dtype, cases):
         _same(dtype, x, turn if cases in CASES else 0, scale_rule=rule)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
 def test_blocks_of_every_rounding_equal_the_reference(dtype, rounding):
@@ -106,6 +108,7 @@ def test_blocks_of_every_rounding_equal_the_reference(dtype, rounding):
     _same(dtype, x, turn, rounding=rounding, **seed)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("kind", [np.float16, np.float64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("dtype", BLOCKS, ids=repr)
 def test_blocks_of_every_input_type_equal_the_reference(dtype, kind):
@@ -143,6 +146,7 @@ def test_blocks_of_any_shape_axis_and_strides_equal_the_reference(x, dtype, data
     _same(dtype, x, axis=axis, rounding=rounding, scale_rule=rule, **seed)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
 def test_packed_blocks_come_back(executor, dtype):
     for shape, axis in [((3, 50), -1), ((50, 3), 0), ((7,), 0), ((2, 64), 1), ((0, 5), 1), ((4, 0), -1)]:
@@ -176,6 +180,7 @@ def test_stochastic_draws_do_not_depend_on_the_axis(executor):
     assert_same_bits(a.codes, b.codes.T)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
 def test_out_is_written_in_place(executor, dtype):
     for shape, axis in [((4, 2 * dtype.block), -1), ((50, 3), 0)]:

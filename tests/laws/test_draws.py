@@ -36,6 +36,7 @@ def code_of(x: float, scale: float, zero: float, d: nx.Integer, draw: int) -> in
     return int(min(max(q, d.min), d.max)) % (1 << d.bits)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("d", [nx.uint4, nx.int8, nx.int16, nx.integer_format(5)], ids=str)
 @pytest.mark.parametrize("kind", ["int32", "float32"])
 def test_no_draw_wraps_a_float64_past_an_integers_range(executor, d, kind):

@@ -83,6 +83,7 @@ MODES = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("rounding", MODES)
 @pytest.mark.parametrize("name", GFLOAT)
 def test_deterministic_modes_equal_gfloat(name, rounding):

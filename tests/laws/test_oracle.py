@@ -53,6 +53,7 @@ def affine_options(d):
     yield from product(points, SCALE_TYPES)
 
 
+@pytest.mark.turns
 @either_sign
 @pytest.mark.parametrize("d", ELEMENTS + DECLARED, ids=str)
 def test_the_reference_quantizes_whatever_the_kernels_quantize(d):
@@ -69,6 +70,7 @@ def test_the_reference_quantizes_whatever_the_kernels_quantize(d):
         agree(quantized, X, d=d, scale=given, scale_type=scale_type, rounding="stochastic", seed=1, **point)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("d", ELEMENTS + DECLARED, ids=str)
 def test_the_reference_encodes_whatever_the_kernels_encode(d):
     for number, (rounding, kind, overflow) in enumerate(product(ROUNDINGS, KINDS, d.overflows)):
@@ -79,6 +81,7 @@ def test_the_reference_encodes_whatever_the_kernels_encode(d):
             agree(lambda x, o=options: (d.encode(x, **o), d.round(x, **o)), X.astype(kind))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("d", BLOCKS + DECLARED_BLOCKS, ids=str)
 def test_the_reference_encodes_whatever_blocks_the_kernels_encode(d):
     rules = SCALE_RULES if isinstance(d, nx.MXBlock) else ("floor",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ import numerics as nx
 from tests.helpers.children import LIMIT
 
 pytest.importorskip("mypy")
+ROOT = Path(__file__).parents[2]
 
 USE = """
 import numpy as np
@@ -35,7 +37,8 @@ nx.ipu.export
 
 def test_public_names_were_any(tmp_path):
     (tmp_path / "use.py").write_text(USE, encoding="utf-8")
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "use.py"]
+    house = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
+    command = [sys.executable, "-m", "mypy", *house, "--strict", "use.py"]
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT).stdout
     revealed = [
         line.partition("Revealed type is ")[2].strip('"') for line in told.splitlines() if "note:" in line

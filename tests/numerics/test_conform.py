@@ -95,6 +95,7 @@ def own(dtype, kind, **options):
 KINDS = {True: ("encode", "round", "decode"), False: ("encode", "round", "decode", "pack", "unpack")}
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", nx.dtypes(), ids=repr)
 def test_our_own_kernels_pass(host_executor, dtype):
     for kind in KINDS[dtype.kind == "block"]:

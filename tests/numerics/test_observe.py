@@ -71,6 +71,7 @@ def assert_same(came, due):
 # ---- MinMax: what quantize finds -----------------------------------------------------------------
 
 
+@pytest.mark.turns
 @either_sign
 @pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
 @pytest.mark.parametrize("scale_type", ["float", "float32", "float16", "bfloat16", "pof2"])

@@ -37,6 +37,7 @@ def backend(request):
 # ---- the same bits -------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 @NAMED
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_tensors_give_what_arrays_give(backend, d, options, kind):
@@ -119,6 +120,7 @@ def test_a_block_format_takes_tensors(backend, d):
 # ---- compiled ------------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 @NAMED
 def test_compiled_equals_eager(d, options):
     """One graph, no break; values, codes and gradients."""
@@ -228,6 +230,7 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators_keep_torchs_rules(name):
     torch.library.opcheck(getattr(NUMERICS, name).default, ARGUMENTS[name])
@@ -331,6 +334,7 @@ def test_subnormals_count_where_the_caller_flushes_them(tmp_path, d, kind, unit)
 # ---- kept quantized ------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 @NAMED
 def test_a_linear_layer_takes_a_quantized_weight(d, options):
     q = nx.quantize(data().nan_to_num(0, 1, -1), d, **options)

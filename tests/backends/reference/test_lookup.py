@@ -40,6 +40,7 @@ def test_stochastic_elements(dtype):
         assert_same_bits(lookup.encode(x, dtype, "stochastic", overflow, draws), due, x)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=str)
 def test_encoded_blocks(dtype):
     rng = np.random.default_rng(1)
@@ -57,6 +58,7 @@ def test_encoded_blocks(dtype):
                 assert_same_bits(field, right, on=f"{rounding} {rule} {whole}")
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=str)
 def test_decoded_blocks(dtype):
     rng, d = np.random.default_rng(2), dtype

@@ -306,6 +306,7 @@ AFFINE = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_dialect_is_recognised(name):
     kernel = KERNELS[name]
@@ -315,6 +316,7 @@ def test_a_dialect_is_recognised(name):
         assert part in str(found)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", AFFINE)
 def test_an_affine_dialect_is_recognised(name):
     found = check(AFFINE[name], "int8", kind="affine")

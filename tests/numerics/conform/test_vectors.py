@@ -52,6 +52,7 @@ def as_floats(words):
 # ---- what is written ----------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_round_trip(dtype, name):
@@ -63,6 +64,7 @@ def test_round_trip(dtype, name):
         assert judged(made(dtype, name, rounding="stochastic", count=300), strict_nan=True).vectors == 300
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 def test_elements_are_those_of_the_kernels(dtype):
     """The kernels share nothing with the truth of the vectors."""
