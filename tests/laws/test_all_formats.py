@@ -58,6 +58,7 @@ def test_every_format_is_a_tensor_a_file_and_a_product(d, tmp_path):
     assert_same_bits(products[0], products[2])
 
 
+@pytest.mark.turns
 @EVERY
 def test_every_format_becomes_another_and_is_judged(d):
     q = nx.quantize(scaled(d), d)

@@ -263,7 +263,7 @@ def test_text_files_have_an_encoding():
     found = []
     for source in (*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "bench").rglob("*.py")):
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith((".read_text", ".write_text")):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("read_text", "write_text"):
                 named = {keyword.arg for keyword in node.keywords}
                 found += [] if "encoding" in named else [f"{source.relative_to(ROOT)}:{node.lineno}"]
     assert not found

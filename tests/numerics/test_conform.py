@@ -17,6 +17,7 @@ from tests.helpers.places import MISSED, STATEFUL
 from tests.helpers.proofs import LONG, near_steps
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_caught_and_named(name):
     fault = FAULTS[name]
