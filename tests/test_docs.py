@@ -122,7 +122,9 @@ def test_no_text_names_a_file_that_is_not_there():
 def test_no_text_names_a_folder_that_is_not_there():
     found = cited(FOLDER, (*SOURCES, *PAGES))
     folders = {"docs", *ROOMS}
-    folders |= {p.relative_to(ROOT).as_posix() for top in folders for p in (ROOT / top).rglob("*") if p.is_dir()}
+    folders |= {
+        p.relative_to(ROOT).as_posix() for top in folders for p in (ROOT / top).rglob("*") if p.is_dir()
+    }
     assert not [
         where
         for _, where, name in found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from functools import lru_cache, partial
 from typing import cast
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.executor import Array, BlockFields
 from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.blocks import (
     element_max,
     element_unit,
@@ -35,12 +37,19 @@ from numerics.backends.reference.breakpoints import (
     rungs,
     scale_breakpoints,
 )
-from numerics.backends.reference.exact import code_at, largest_code, nan_code, shelf
+from numerics.backends.reference.exact import (
+    code_at,
+    integer_range,
+    largest_code,
+    nan_code,
+    round_to_integer,
+    shelf,
+)
 from numerics.backends.reference.exact import encode as encode_one
 from numerics.backends.reference.executor import ReferenceExecutor, look_up, steps
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.codebook import Codebook
-from numerics.formats.dtype import Element
+from numerics.formats.dtype import Element, Integer
 from numerics.formats.rounding import RANDOM_BITS, BlockOptions
 
 FRACTION = np.uint32(23)
@@ -139,6 +148,61 @@ def _as_arrays(found: Rungs, code_dtype: str) -> tuple[NDArray[np.float64], Arra
 @lru_cache(maxsize=64)
 def _rungs(dtype: Element, rounding: str, overflow: str, negative: bool) -> tuple[NDArray[np.float64], Array]:
     return _as_arrays(rungs(dtype, rounding, overflow, negative), dtype.code_dtype)
+
+
+# ---------------------------------------------------------------- integers with a scale and offset
+
+
+def encode_affine(x: NDArray[np.float32], shared: QuantParams, dtype: Integer, rounding: str) -> Array:
+    """Codes of float32 inputs: QuantParams.quantize of each; shared: float32 numbers, rounding draws none.
+
+    >>> from numerics.formats import uint4
+    >>> encode_affine(np.float32([-1.0, 9.0]), QuantParams(0.5, 3), uint4, "half_even")
+    array([ 1, 15], dtype=uint8)
+    """
+    low, high = integer_range(dtype)
+    with ieee_arithmetic():
+        y = np.where(np.isnan(x), np.float32(0), x) / np.float32(float(shared.scale))
+        if isinstance(shared.zero_point, float):
+            y += np.float32(shared.zero_point)
+    whole = 0 if isinstance(shared.zero_point, float) else shared.zero_point
+    moved = np.clip(_integers(y, rounding) + whole, low, high)
+    return (moved.astype(np.int64) % (1 << dtype.bits)).astype(dtype.code_dtype)
+
+
+def decode_affine(integers: NDArray[np.int64], shared: QuantParams) -> NDArray[np.float32]:
+    """float32 values of integers: QuantParams.dequantize of each.
+
+    >>> decode_affine(np.array([1, 5]), QuantParams(0.5, 3))
+    array([-1.,  1.], dtype=float32)
+    """
+    with ieee_arithmetic():
+        moved: NDArray[np.float32] = integers.astype(np.float32) - np.float32(shared.zero_point)
+        return moved * np.float32(float(shared.scale))
+
+
+FARTHEST = 2.0**40  # past every integer of a format, whatever is added to it
+
+
+def _integers(y: NDArray[np.float32], rounding: str) -> NDArray[np.float64]:
+    """Numbers rounded to integers: away from zero where one with such a sign, parity and fraction goes."""
+    magnitude = np.minimum(np.abs(y).astype(np.float64), FARTHEST)
+    whole = np.floor(magnitude)
+    part = magnitude - whole
+    quarters = 2 * (part >= 0.5) + ((part != 0.5) & (part != 0))
+    negative = np.signbit(y)
+    away = _goes_away(rounding)[negative.astype(np.int64), (whole % 2).astype(np.int64), quarters]
+    return np.where(negative, -(whole + away), whole + away)
+
+
+@lru_cache(maxsize=64)
+def _goes_away(rounding: str) -> NDArray[np.int64]:
+    """How far an integer and none, one, two or three quarters go, by sign and parity of the integer."""
+    found = np.zeros((2, 2, 4), np.int64)
+    for negative, odd, quarters in np.ndindex(found.shape):
+        a = odd + Fraction(quarters, 4)
+        found[negative, odd, quarters] = round_to_integer(a, bool(negative), rounding) - odd
+    return found
 
 
 # ------------------------------------------------------------------------------ a block's elements

@@ -12,7 +12,7 @@ from numerics.backends.host.executor import BlockFields
 from numerics.backends.partition import Blocking, check_axis
 from numerics.backends.reference import lookup
 from numerics.backends.reference.binary32 import QuantParams
-from numerics.backends.reference.executor import ReferenceExecutor, as_float32
+from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.kinds import KINDS
 from numerics.formats.block import Block, ElementBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Integer
@@ -208,13 +208,11 @@ class Task:
         """clamp(round(x / scale) + zero_point) as codes (docs/formats.md §6)."""
         d = self.dtype
         assert isinstance(d, Integer)
-        found = [QuantParams(scale, zero_point).quantize(v, d, self.rounding) for v in x.tolist()]
-        return np.array([q % (1 << d.bits) for q in found], d.code_dtype)
+        return lookup.encode_affine(x, QuantParams(scale, zero_point), d, self.rounding)
 
     def affine_values(self, codes: Array, scale: float, zero_point: int) -> Array:
         """(q - zero_point) * scale (docs/formats.md §6)."""
-        integers = self.values(codes).tolist()
-        return as_float32([QuantParams(scale, zero_point).dequantize(int(q)) for q in integers])
+        return lookup.decode_affine(self.values(codes).astype(np.int64), QuantParams(scale, zero_point))
 
     # ---- what counts as equal -----------------------------------------------------------------
 

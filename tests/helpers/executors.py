@@ -16,7 +16,6 @@ from numerics.backends.host.executor import BlockFields
 from numerics.backends.reference import lookup
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.backends.reference.judge import Judge
-from numerics.conform.task import Task
 from numerics.formats import dispatch
 
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))
@@ -76,22 +75,20 @@ def _copy(x: Any) -> Any:
     return x
 
 
-def remembered(
-    method: Callable[..., Any], most: int = KEPT, of: Callable[[Any], Any] = type
-) -> Callable[..., Any]:
-    """A method of the judge that finds what it found before: it knows its arguments and `of` its owner."""
+def remembered(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of the judge that finds what it found before: it knows its arguments and its owner's type."""
     kept: OrderedDict[Any, Any] = OrderedDict()
 
     @wraps(method)
     def call(self: Any, *arguments: Any) -> Any:
         try:
-            key = of(self), _key(arguments)
+            key = type(self), _key(arguments)
             hash(key)
         except TypeError:
             return method(self, *arguments)
         if key not in kept:
             kept[key] = _copy(method(self, *arguments))
-            if len(kept) > most:
+            if len(kept) > KEPT:
                 kept.popitem(last=False)
         return _copy(kept[key])
 
@@ -162,4 +159,3 @@ for owner, names in (
 ):
     for name in names:
         setattr(owner, name, remembered(getattr(owner, name)))
-Task.affine_codes = remembered(Task.affine_codes, 64 * KEPT, of=lambda task: task)  # type: ignore[method-assign]

@@ -8,6 +8,7 @@ import pytest
 import numerics as nx
 from numerics.backends.host.executor import BlockFields
 from numerics.backends.reference import lookup
+from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS, SCALE_RULES, BlockOptions, Draw
 from tests.helpers.bits import assert_same_bits
@@ -69,3 +70,22 @@ def test_decoded_blocks(dtype):
         came = lookup.decode_blocks(BlockFields(codes, scale, micro), d, whole)
         due = EXACT.decode_blocks(codes, scale, micro, whole, d)
         assert came.tobytes() == due.tobytes(), whole
+
+
+@pytest.mark.parametrize("rounding", DETERMINISTIC)
+@pytest.mark.parametrize("dtype", [nx.int4, nx.uint8, nx.int16], ids=str)
+def test_integers_with_a_scale_and_an_offset(dtype, rounding):
+    rng = np.random.default_rng(0)
+    for scale in (0.5, 0.1, 2.0**-130, 1e36):
+        for zero in (0, 3, dtype.max, np.float32(0.25).item(), -7.5):
+            shared = QuantParams(np.float32(scale).item(), zero)
+            halves = np.arange(-40, 40, dtype=np.float32) / 2 * np.float32(scale)
+            specials = np.float32([np.nan, np.inf, -np.inf, -0.0])
+            x = np.concatenate([halves, rng.choice(edges(random=200), 60), specials])
+            due = [shared.quantize(v, dtype, rounding) % (1 << dtype.bits) for v in x.tolist()]
+            assert_same_bits(
+                lookup.encode_affine(x, shared, dtype, rounding), np.array(due, dtype.code_dtype)
+            )
+            codes = np.arange(-8, 9)
+            values = np.float32([float(shared.dequantize(int(q))) for q in codes])
+            assert_same_bits(lookup.decode_affine(codes, shared), values)
