@@ -1,11 +1,15 @@
-"""One element: round, encode, decode.  The only place that rounds.
+"""One element: round, encode, decode.  Whatever rounds a number to an element does it here.
+
+But for ties of codebooks, which grid.py decides when it makes their table, and the half to even of
+microexponents, which scaling.py does at once.
 
 b        a float32 given by its bits (int32 lane); a: the same without the sign
 code     the format's code in the low bits of an int32 lane
 f        a Grid (grid.py): emin, drop, limit ... as Python ints or as run-time lanes
 rounding a name from rounding.py, always static
 random   int32 lane of which the low 30 bits are used, or None
-low      what a wider input has below the last place of b: a 30-bit fraction of it, or None
+low      what a wider input has below the last place of b: a 30-bit fraction of it, or None; given for
+         float64 under stochastic rounding alone, which comes rounded to odd else (host/float_bits.py)
 
 The rules this file obeys, and why, are in docs/dialect.md; tests/laws/test_dialect.py holds it
 to them.

@@ -4,7 +4,8 @@ The assignment, for every backend: the element of flat index i (C order of the t
 gave it) under a 64-bit seed takes word i % 4 of philox(counter = (i // 4, 0), key = seed), counter
 and key as 64-bit little-endian pairs of words, and uses the 30 low bits.
 
-Written for 64-bit unsigned integers: Python's, NumPy arrays', Numba's.
+Written for 64-bit unsigned integers: Python's, NumPy arrays', Numba's.  Triton has its own, and so has the
+judge; the laws compare them.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ class Backend(Protocol):
         """Raises NumericsError where what it runs on is not there."""
 
     def owns(self, x: Any) -> bool:
-        """Is this the executor for data of x's kind, on x's device?"""
+        """Is this the backend for data of x's kind, on x's device?"""
 
     def encode(self, x: Any, dtype: Element, rounding: Rounding, out: Any) -> Any:
         """Returns the codes (`dtype.code_dtype`) of values, each rounded once, in x's shape."""
@@ -138,7 +138,7 @@ class Backend(Protocol):
     ) -> Blocks:
         """Returns x as blocks along axis: codes in x's shape, one scale a block.
 
-        rule: one of SCALE_RULES, for the MX family.  tensor_scale: of NVFP4; found from x where None.
+        options: the scale rule of MX blocks, the rounding, the tensor scale (NVFP4: found from x where None).
         """
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Any:
