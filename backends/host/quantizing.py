@@ -216,7 +216,8 @@ class Clipped:
 
     def add(self, data: Any) -> None:
         """Counts those of a piece."""
-        self.count += int((data < 0).sum())
+        with ieee_arithmetic():
+            self.count += int((data < 0).sum())
         self.size += math.prod(data.shape)
 
     def say(self, where: str = "") -> None:
