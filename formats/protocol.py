@@ -66,6 +66,11 @@ class Spec(Protocol):
         ...
 
     @property
+    def clips(self) -> bool:
+        """Does it lose negative values?"""
+        ...
+
+    @property
     def symmetric(self) -> bool:
         """Is there no zero point?"""
         ...

@@ -258,9 +258,7 @@ class CpuExecutor(ArrayExecutor):
         if x.dtype == np.float64:
             return super().encode_affine(x, dtype, affine, rounding)
         out = empty(x.shape, dtype.code_dtype)
-        self._affine(
-            AffineKind.of("encode", dtype, x, affine, rounding.mode), affine, (x, *drawn(rounding), out)
-        )
+        self._affine(("encode", dtype, x.dtype, rounding.mode), affine, x.shape, (x, *drawn(rounding), out))
         return out
 
     def encode_affine_packed(
@@ -270,9 +268,7 @@ class CpuExecutor(ArrayExecutor):
         if x.dtype == np.float64 or dtype.bits > 8 or x.shape[-1] * dtype.bits % 8:
             return super().encode_affine_packed(x, dtype, affine, rounding, out)
         out = empty(x.size * dtype.bits // 8, np.uint8) if out is None else out
-        self._affine(
-            AffineKind.of("pack", dtype, x, affine, rounding.mode), affine, (x, *drawn(rounding), out)
-        )
+        self._affine(("pack", dtype, x.dtype, rounding.mode), affine, x.shape, (x, *drawn(rounding), out))
         return out
 
     def round_affine(
@@ -282,9 +278,7 @@ class CpuExecutor(ArrayExecutor):
         if x.dtype == np.float64:
             return super().round_affine(x, dtype, affine, rounding, out)
         out = empty(x.shape) if out is None else out
-        self._affine(
-            AffineKind.of("round", dtype, x, affine, rounding.mode), affine, (x, *drawn(rounding), out)
-        )
+        self._affine(("round", dtype, x.dtype, rounding.mode), affine, x.shape, (x, *drawn(rounding), out))
         return out
 
     def decode_affine(self, codes: Codes, dtype: Element, affine: Affine) -> Array:
@@ -292,7 +286,7 @@ class CpuExecutor(ArrayExecutor):
         if affine.scale.dtype == np.float64:
             return super().decode_affine(codes, dtype, affine)
         out = empty(codes.shape)
-        self._affine(AffineKind.of("decode", dtype, codes, affine), affine, (codes, out))
+        self._affine(("decode", dtype, codes.dtype, ""), affine, codes.shape, (codes, out))
         return out
 
     def decode_affine_packed(
@@ -302,15 +296,19 @@ class CpuExecutor(ArrayExecutor):
         if affine.scale.dtype == np.float64 or dtype.bits > 8 or out.shape[-1] * dtype.bits % 8:
             super().decode_affine_packed(packed_codes, dtype, affine, out)
             return
-        self._affine(AffineKind.of("unpack", dtype, out, affine), affine, (packed_codes, out))
+        self._affine(("unpack", dtype, out.dtype, ""), affine, out.shape, (packed_codes, out))
 
-    def _affine(self, kind: AffineKind, affine: Affine, arrays: Sequence[Array]) -> None:
-        """The operation of that kind, over the rows that its values have."""
-        make = unaffine_operation if kind.verb in ("decode", "unpack") else affine_operation
-        operation = self._once(kind, lambda: make(kind))
+    def _affine(
+        self, asked: tuple[str, Element, Any, str], affine: Affine, shape: Any, arrays: Sequence[Array]
+    ) -> None:
+        """The operation that is asked for, by the first facts of its AffineKind, over rows of that shape."""
+        zero, columns = affine.zero, len(shape) == 3
+        kind = "none" if zero is None else "integer" if zero.dtype.kind == "i" else "float"
+        key = AffineKind(*asked, kind, columns, widths(shape[-1]))
+        make = unaffine_operation if key.verb in ("decode", "unpack") else affine_operation
+        operation = self._once(key, lambda: make(key))
         numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
-        run = self.launcher.run_columns if kind.columns else self.launcher.run_rows
-        shape = arrays[-1 if kind.verb == "unpack" else 0].shape
+        run = self.launcher.run_columns if columns else self.launcher.run_rows
         run(operation, shape, arrays, numbers)
 
     def extremes(self, x: Array) -> tuple[Array, Array]:

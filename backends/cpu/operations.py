@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from numerics.backends.cpu.lanes import Lane, arithmetic
@@ -18,7 +19,7 @@ from numerics.backends.cpu.streams import (
     per_block,
     per_group,
 )
-from numerics.backends.host.executor import Affine, Array
+from numerics.backends.host.executor import Array
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_grid, scale_of
@@ -149,8 +150,9 @@ class AffineKind(NamedTuple):
     """What a kernel is made for that goes over rows, or columns, with a scale and a zero point each.
 
     verb: `encode` and `pack` give codes, `round` values; `decode` and `unpack` take codes.  source: the
-    type of what is read.  mode: the rounding, one of ROUNDINGS; empty where nothing
-    is rounded.  zero: `none`, `integer` or `float`.  columns: one scale a column of a batch.  n: of a row.
+    type of what is read, for packed codes that of the values.  mode: the rounding, one of ROUNDINGS; empty
+    where nothing is rounded.  zero: `none`, `integer` or `float`.  columns: one scale a column of a batch.
+    width: of a tile of its rows (`widths`).
     """
 
     verb: str
@@ -160,12 +162,6 @@ class AffineKind(NamedTuple):
     zero: str
     columns: bool
     width: tuple[int, int]
-
-    @classmethod
-    def of(cls, verb: str, dtype: Element, x: Array, affine: Affine, mode: str = "") -> AffineKind:
-        """For x as executors take it; for packed codes, for the values that they become."""
-        zero = "none" if affine.zero is None else "integer" if affine.zero.dtype.kind == "i" else "float"
-        return cls(verb, dtype, x.dtype, mode, zero, x.ndim == 3, widths(x.shape[-1]))
 
     @property
     def records(self) -> list[Any]:
@@ -184,6 +180,7 @@ class AffineKind(NamedTuple):
         return 1 + (self.zero != "none")
 
 
+@lru_cache(maxsize=4096)
 def widths(n: int) -> tuple[int, int]:
     """Lanes of a tile of rows of n elements, by ordinary stores and past the caches.
 

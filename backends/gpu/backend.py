@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -273,9 +273,9 @@ class GpuBackend(Quantizing):
         """x itself where kernels read it; float16 and bfloat16 need not be widened."""
         return Prepared(take(x), FLOATS[x.dtype])
 
-    def native(self, part: Any) -> Any:
-        """A tensor as it is."""
-        return part
+    def native(self, parts: Iterable[Any]) -> list[Any]:
+        """Tensors, and None, as they are."""
+        return list(parts)
 
     def give(self, values: torch.Tensor, original: str) -> torch.Tensor:
         """float32 or float64 values as what they were, half to even."""

@@ -32,7 +32,11 @@ _CODECS: dict[str, Float] = {"float16": float16, "bfloat16": bfloat16}
 
 
 class HostAffine:
-    """What a `HostBackend` computes with scales and zero points, on some executor."""
+    """What a `HostBackend` computes with scales and zero points, on some executor.
+
+    Where subnormals are flushed a comparison, too, takes them for zeros: whoever asks for `extremes`,
+    `find_affine` or `given_affine` does so inside `ieee_arithmetic`, one for all that is asked.
+    """
 
     executor: Executor
 
@@ -54,9 +58,7 @@ class HostAffine:
         view = partition.view
         if data.size == 0:
             return np.zeros(partition.shared, data.dtype), np.zeros(partition.shared, data.dtype)
-        low, high = self.executor.extremes(view.rows(data))
-        with ieee_arithmetic():  # a comparison, too, takes subnormals for zeros where they are flushed
-            return view.fields(low, high)
+        return view.fields(*self.executor.extremes(view.rows(data)))
 
     def find_affine(
         self, low: Array, high: Array, dtype: Element, options: AffineOptions, scale: Any = None
@@ -65,18 +67,16 @@ class HostAffine:
 
         low, high: in the shape of the scales; their type says in which one to compute.
         """
-        with ieee_arithmetic():
-            found = widest_scale(low, high, dtype, options.symmetric) if scale is None else scale
-            scale = self.round_scale(found, options.scale_type).astype(low.dtype)
-            zero = None if options.symmetric else zero_point(low, scale, dtype, options.zero_point_type)
+        found = widest_scale(low, high, dtype, options.symmetric) if scale is None else scale
+        scale = self.round_scale(found, options.scale_type).astype(low.dtype)
+        zero = None if options.symmetric else zero_point(low, scale, dtype, options.zero_point_type)
         return Affine(np.asarray(scale), None if zero is None else np.asarray(zero))
 
     def given_affine(
         self, scale: Array, zero: Array | None, options: AffineOptions, wide: str, data: Any = None
     ) -> Affine:
         """A scale, rounded to its type, and a zero point, both given."""
-        with ieee_arithmetic():
-            return Affine(self.round_scale(scale, options.scale_type).astype(wide), zero)
+        return Affine(self.round_scale(scale, options.scale_type).astype(wide), zero)
 
     def round_scale(self, scale: Array, scale_type: str) -> Array:
         """The scale in its type, kept positive and finite: at least the smallest, at most the largest."""
@@ -172,14 +172,21 @@ def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool) -> Ar
 
     A difference that overflows is taken of the halves: halving is exact.
     """
+    steps, one = _steps(dtype, symmetric, low.dtype)
     if symmetric:
         extent = np.maximum(-low, high)
-        scale = extent / low.dtype.type(dtype.max)
+        scale = extent / steps
     else:
         low, high = np.minimum(low, 0), np.maximum(high, 0)
-        extent, steps = high - low, low.dtype.type(dtype.max - dtype.min)
+        extent = high - low
         scale = np.where(np.isinf(extent), (high / 2 - low / 2) / (steps / 2), extent / steps)
-    return np.asarray(np.where(extent == 0, low.dtype.type(1), scale))
+    return np.asarray(np.where(extent == 0, one, scale))
+
+
+@lru_cache(maxsize=1024)
+def _steps(dtype: Element, symmetric: bool, kind: np.dtype[Any]) -> tuple[Any, Any]:
+    """max, or qmax - qmin, and 1, as numbers of a float type."""
+    return kind.type(dtype.max if symmetric else dtype.max - dtype.min), kind.type(1)
 
 
 def zero_point(low: Array, scale: Array, dtype: Element, zero_point_type: str) -> Array:

@@ -6,7 +6,7 @@ Kinds of input, checks, `out`, axes, padding and random bits, around an `Executo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,9 @@ class HostBackend(HostAffine, Quantizing):
             return Prepared(to_float32(data), "python")
         return Prepared(data, wide) if wide else Prepared(to_float32(data), name_of(data.dtype))
 
-    def native(self, part: Any) -> Any:
-        """A tensor's memory as an array; arrays as they are."""
-        return as_array(part) if is_tensor(part) else part
+    def native(self, parts: Iterable[Any]) -> list[Any]:
+        """The memory of tensors as arrays; arrays, and None, as they are."""
+        return [as_array(part) if is_tensor(part) else part for part in parts]
 
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """What backends/host/sums.py finds of arrays of any float type and byte order, and of one shape."""

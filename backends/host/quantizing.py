@@ -7,6 +7,7 @@ given or found, and in which types it is kept, is said here, once.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -49,20 +50,21 @@ class AffineBackend(Backend, Protocol):
         """x as the backend's own float32 or float64 array, and the name of what it was."""
         ...
 
-    def native(self, part: Any) -> Any:
-        """An array or a tensor as the backend's own array, in the same memory."""
+    def native(self, parts: Iterable[Any]) -> list[Any]:
+        """Arrays or tensors as the backend's own arrays, in the same memory; None for None."""
+        ...
 
     def give(self, values: Any, original: str) -> Any:
         """float32 or float64 values as what they were."""
 
     def extremes(self, data: Any, partition: Partition) -> tuple[Any, Any]:
-        """The least and the largest finite value of those that share a scale."""
+        """The least and the largest finite value of those that share a scale; asked in IEEE arithmetic."""
         ...
 
     def find_affine(
         self, low: Any, high: Any, dtype: Element, options: AffineOptions, scale: Any = None
     ) -> Affine:
-        """The scale, unless it is given, and the zero point for values from low to high."""
+        """The scale, unless it is given, and the zero point for values from low to high; asked so, too."""
         ...
 
     def given_affine(self, scale: Any, zero: Any, options: AffineOptions, wide: str, data: Any) -> Affine:
@@ -111,18 +113,20 @@ class Quantizing(AffineBackend, Protocol):
         if spec.blocked:
             made = self.quantize_blocks(data, spec.block, spec.axis or 0, _block_options(spec, given, draw))
             return Parts(made.packed, made.scale, None, made.tensor_scale, shape, original)
-        affine, partition, options = self._affine(x, spec, given, whole)
-        if spec.scaled or given.scale is not None:
-            how = Rounding(spec.rounding, draw=draw)
-            packed = self.quantize_packed(data, spec.element, partition, affine, how)
-        else:
-            packed = self.encode_packed(data, spec.element, _cast(spec, draw))
-        return Parts(packed, *self.stored(affine, options), None, shape, original)
+        with ieee_arithmetic():
+            affine, partition, options = self._affine(x, spec, given, whole)
+            if spec.scaled or given.scale is not None:
+                how = Rounding(spec.rounding, draw=draw)
+                packed = self.quantize_packed(data, spec.element, partition, affine, how)
+            else:
+                packed = self.encode_packed(data, spec.element, _cast(spec, draw))
+            return Parts(packed, *self.stored(affine, options), None, shape, original)
 
     def stored(self, affine: Affine, options: AffineOptions) -> Affine:
         """A scale and a zero point in the types in which they are kept."""
-        kind = "float64" if options.scale_type == "float64" else "float32"
-        scale, zero = self.give(affine.scale, kind), affine.zero
+        scale, zero = affine
+        if scale.itemsize == 8 and options.scale_type != "float64":
+            scale = self.give(scale, "float32")
         if zero is not None and options.zero_point_type == "float32":
             zero = self.give(zero, "float32")
         return Affine(scale, zero)
@@ -139,9 +143,10 @@ class Quantizing(AffineBackend, Protocol):
         elif not spec.scaled and given.scale is None:
             values = self.round(data, spec.element, _cast(spec, draw), None)
         else:
-            affine, partition, _ = self._affine(came, spec, given)
-            how = Rounding(spec.rounding, draw=draw)
-            values = self.round_affine(data, spec.element, partition, affine, how)
+            with ieee_arithmetic():
+                affine, partition, _ = self._affine(came, spec, given)
+                how = Rounding(spec.rounding, draw=draw)
+                values = self.round_affine(data, spec.element, partition, affine, how)
         return self.give(values, original)
 
     def dequantize(self, parts: Parts, spec: Spec, original: str) -> Any:
@@ -179,7 +184,7 @@ class Quantizing(AffineBackend, Protocol):
             wide = wide_type(original)
             return self.given_affine(scale, zero, options, wide, data), partition, options
         low, high = self.extremes(data, partition)
-        if whole and clips(spec) and bool((low < 0).any()):
+        if whole and spec.clips and bool((low < 0).any()):
             lost = Clipped(spec.element)
             lost.add(data)
             lost.say()
@@ -201,11 +206,6 @@ def _block_options(spec: Spec, given: Given, draw: Draw) -> BlockOptions:
     return spec.block.check_options(asked)
 
 
-def clips(spec: Spec) -> bool:
-    """Does it lose negative values: is its format unsigned, its range not shifted?"""
-    return not spec.blocked and spec.symmetric and not spec.element.signed
-
-
 @dataclass
 class Clipped:
     """How many values an unsigned format loses, counted over the pieces of a tensor."""
@@ -216,7 +216,8 @@ class Clipped:
 
     def add(self, data: Any) -> None:
         """Counts those of a piece."""
-        self.count += int((data < 0).sum())
+        with ieee_arithmetic():
+            self.count += int((data < 0).sum())
         self.size += math.prod(data.shape)
 
     def say(self, where: str = "") -> None:
@@ -245,8 +246,7 @@ def _given_zero(spec: Spec, came: Any, scale: Array | None, wide: str) -> Array:
         raise NumericsError(f"zero_point {_first(found, (low <= found) & (found <= high))} is outside "
                             f"{low:g} .. {high:g}, the range of {spec.dtype}")  # fmt: skip
     if spec.zero_point_type == "float32":
-        with ieee_arithmetic():
-            return found.astype(np.float32).astype(wide)
+        return found.astype(np.float32).astype(wide)
     if not np.all(found == np.rint(found)):
         raise NumericsError(f"zero_point {_first(found, found == np.rint(found))} is not an integer; "
                             "zero_point_type='float32' takes others")  # fmt: skip
@@ -257,8 +257,7 @@ def _numbers(name: str, came: Any, shape: tuple[int, ...]) -> Array:
     try:
         found = to_host(came) if is_tensor(came) else listed(name, came)
         if found.dtype != np.float64 and found.dtype.kind in "fiuV":
-            with ieee_arithmetic():
-                found = found.astype(np.float64)
+            found = found.astype(np.float64)
     except (ValueError, TypeError) as wrong:
         raise NumericsError(f"{name} cannot be read as numbers: {wrong}") from None
     if found.dtype != np.float64:

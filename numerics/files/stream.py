@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.float_bits import bits_of
-from numerics.backends.host.quantizing import Clipped, Prepared, clips, wide_type
+from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.host.quantizing import Clipped, Prepared, wide_type
 from numerics.backends.host.tensors import number_of
 from numerics.backends.partition import Partition
 from numerics.files.chunks import Piece, random_bits, runs
@@ -119,7 +120,7 @@ def encode(
     sums, source = ErrorSums(), _Source(reader, name, plan, stream.pieces_of(plan))
     writing = _Writing(stream.writer, plan)
     spanning = _spanning(source) if tensor_scale is None else Shared(tensor_scale=tensor_scale)
-    clipped = Clipped(plan.spec.element) if clips(plan.spec) else None
+    clipped = Clipped(plan.spec.element) if plan.spec.clips else None
     every = ERRORS[stream.errors]
     for place, piece in enumerate(source.pieces()):
         data = source.piece(piece)
@@ -194,12 +195,13 @@ def _found(source: _Source) -> Shared:
         return Shared(np.ones(scheme.partition(plan.shape).shared, wide_type(plan.original)))
     low = np.zeros(scheme.partition(plan.shape).shared, wide_type(plan.original))
     high, backend = np.zeros_like(low), dispatch.owner(low)
-    for piece in source.pieces():
-        data, index = source.piece(piece), _shared_index(plan, piece)
-        least, largest = backend.extremes(data, scheme.partition(data.shape))
-        low[index], high[index] = np.minimum(low[index], least), np.maximum(high[index], largest)
     options = plan.spec.affine_options(plan.original)
-    affine = backend.find_affine(low, high, plan.spec.element, options)
+    with ieee_arithmetic():
+        for piece in source.pieces():
+            data, index = source.piece(piece), _shared_index(plan, piece)
+            least, largest = backend.extremes(data, scheme.partition(data.shape))
+            low[index], high[index] = np.minimum(low[index], least), np.maximum(high[index], largest)
+        affine = backend.find_affine(low, high, plan.spec.element, options)
     return Shared(affine.scale, affine.zero)
 
 
@@ -211,10 +213,11 @@ def _tensor_scale(source: _Source, dtype: Block) -> Shared:
 def _amax(source: _Source) -> Array:
     amax = np.zeros(1, wide_type(source.plan.original))
     backend = dispatch.owner(amax)
-    for piece in source.pieces():
-        data = source.piece(piece)
-        low, high = backend.extremes(data, Partition(data.shape))
-        amax = np.maximum(amax, np.maximum(-low, high))
+    with ieee_arithmetic():
+        for piece in source.pieces():
+            data = source.piece(piece)
+            low, high = backend.extremes(data, Partition(data.shape))
+            amax = np.maximum(amax, np.maximum(-low, high))
     return amax
 
 

@@ -156,8 +156,8 @@ class Observer:
         if 0 in data.shape:
             return
         self._admit(original, partition.shared)
-        low, high = (to_host(end) for end in owner.extremes(data, partition))
         with ieee_arithmetic():
+            low, high = (to_host(end) for end in owner.extremes(data, partition))
             self._take(low, high, data, partition)
         self._device = str(x.device) if is_tensor(x) else None
         self._seen(1)
@@ -250,11 +250,11 @@ class Observer:
         spec = self.spec
         if not spec.scaled:  # a cast
             return Affine(np.ones(self.low.shape, np.float32), None)
+        options = spec.affine_options(self.original)
         with ieee_arithmetic():
             low, high = (end.astype(wide_type(self.original)) for end in self._range())
             scale = self._scale(low, high)
-        options = spec.affine_options(self.original)
-        return host().stored(host().find_affine(low, high, spec.element, options, scale), options)
+            return host().stored(host().find_affine(low, high, spec.element, options, scale), options)
 
     def _range(self) -> tuple[Array, Array]:
         """The range that the scale is found for."""

@@ -159,7 +159,7 @@ class Search(Histogram):
         options, kind = self.spec.affine_options(self.original), self.low.dtype
         with ieee_arithmetic():
             ends = low.astype(kind), high.astype(kind)
-        affine: Affine = host().find_affine(*ends, self.spec.element, options)
+            affine: Affine = host().find_affine(*ends, self.spec.element, options)
         zero = np.zeros(low.shape) if affine.zero is None else affine.zero
         return affine.scale.astype(np.float64), np.asarray(zero, np.float64)
 

@@ -12,7 +12,8 @@ import torch
 from numerics import observe
 from numerics.backends.host import float_bits
 from numerics.formats import block, errors, text
-from numerics.pytorch import dispatch, qtensor
+from numerics.pytorch import dispatch as _faces  # noqa: F401 - no graph ends where they are looked for
+from numerics.pytorch import qtensor
 from numerics.pytorch.constants import constant
 from numerics.tensor import spec
 from numerics.tensor.scheme import spelled
@@ -41,7 +42,7 @@ for _constant in (
     errors.plain,
 ):
     torch.compiler.assume_constant_result(_constant)
-torch.compiler.allow_in_graph(dispatch.wrapped)
+torch.compiler.allow_in_graph(qtensor.wrapped)
 for _class in {kind for made in observe.OBSERVERS.values() for kind in made.__mro__[:-1]}:
     for _name, _member in list(vars(_class).items()):
         if _is_door(_name, _member):

@@ -25,7 +25,7 @@ from numerics.formats.text import text_of
 from numerics.pytorch import kept_ops as _kept  # noqa: F401 - what QTensors do is known with them
 from numerics.pytorch.operators import SIGNED
 from numerics.pytorch.products import operator
-from numerics.pytorch.qtensor import TensorQTensor
+from numerics.pytorch.qtensor import TensorQTensor, wrapped
 from numerics.tensor.spec import QuantSpec
 
 _ops = torch.ops.numerics
@@ -248,12 +248,6 @@ def _check_graph(x: Tensor) -> None:
         raise NumericsError(
             "x requires a gradient, which out= would lose; call without out=, or give x.detach()"
         )
-
-
-def wrapped(spec: Any, x: Tensor, *parts: Tensor) -> TensorQTensor:
-    """What the operator `quantize` made of x, as one tensor."""
-    made = QuantSpec.parse(spec) if isinstance(spec, str) else spec
-    return TensorQTensor.of_parts(made, x, *parts)
 
 
 dispatch.register_face(Tensor, TorchDispatch())

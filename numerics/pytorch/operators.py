@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +29,7 @@ from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.protocol import Given
 from numerics.formats.protocol import Parts as QuantizedParts
-from numerics.formats.rounding import BlockOptions, Draw, draw_of
+from numerics.formats.rounding import BlockOptions, Draw, Rounding, draw_of
 from numerics.formats.text import parse
 from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import (
@@ -48,6 +48,7 @@ from numerics.tensor.spec import QuantSpec
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]
 NEAREST = "half_even"
 SIGNED = 1 << 63  # operators take signed integers
+_float_name = lru_cache(maxsize=64)(float_name)  # of texts, which can be remembered
 
 
 # ---- elements ------------------------------------------------------------------------------------
@@ -59,11 +60,26 @@ def _on_elements(method: str, *rest: None) -> Callable[..., Tensor]:
     def kernel(
         x: Tensor, dtype: str, rounding: str = NEAREST, overflow: str | None = None, *drawn: Any
     ) -> Tensor:
-        d = _element(dtype)
-        how = d.check_options(rounding, overflow, *_draw(*drawn))
+        d, how = _rounding(dtype, rounding, overflow, *drawn)
         return _tensor(getattr(dispatch.owner(x), method)(x, d, how, *rest))
 
     return kernel
+
+
+def _rounding(
+    dtype: str, mode: str, overflow: str | None, seed: int | None = None, bits: Any = None
+) -> tuple[Element, Rounding]:
+    """A format and a rounding by their texts, checked: operators are called by anybody."""
+    if seed is None and bits is None:
+        return _undrawn(dtype, mode, overflow)
+    d = _element(dtype)
+    return d, d.check_options(mode, overflow, _unsigned(seed), bits)
+
+
+@lru_cache(maxsize=1024)
+def _undrawn(dtype: str, mode: str, overflow: str | None) -> tuple[Element, Rounding]:
+    d = _element(dtype)
+    return d, d.check_options(mode, overflow, None, None)
 
 
 def _decode(codes: Tensor, dtype: str) -> Tensor:
@@ -142,10 +158,10 @@ def _dequantize(
     original: str, dtype: str,
 ) -> Tensor:  # fmt: skip
     owner, spec = dispatch.owner(packed), QuantSpec.parse(recipe)
-    arrays = (None if part is None else owner.native(part) for part in (packed, scale, zero_point))
+    arrays = owner.native((packed, scale, zero_point))
     parts = QuantizedParts._make((*arrays, _number(tensor_scale), tuple(shape), original))
     check_parts(spec, parts.shape, original, dict(zip(PARTS, parts, strict=False)))
-    return _tensor(owner.dequantize(parts, spec, float_name(dtype)))
+    return _tensor(owner.dequantize(parts, spec, _float_name(dtype)))
 
 
 def _linear(x: Tensor, *asked: Any) -> Tensor:
@@ -163,7 +179,7 @@ def _product_asked(asked: tuple[Any, ...]) -> tuple[Any, ...]:
 def matrix_of(parts: Sequence[Any], shape: tuple[int, ...], spec: QuantSpec, original: str) -> ArrayQTensor:
     """The same QTensor of the backend's arrays; raises NumericsError for parts that do not fit together."""
     owner, number = dispatch.owner(parts[0]), _number(parts[3])
-    packed, shared, zero = (None if part is None else owner.native(part) for part in parts[:3])
+    packed, shared, zero = owner.native(parts[:3])
     return ArrayQTensor(
         spec=spec, shape=shape, packed=packed, shared=shared, zero_point=zero, tensor_scale=number,
         original=original,
@@ -218,8 +234,16 @@ def _of_tensor(scale: Any) -> float | None:
 
 def _asked(recipe: str, seed: int | None, bits: Any) -> tuple[QuantSpec, Draw]:
     """What a backend takes, its randomness checked: operators are called by anybody."""
-    seed, spec = _unsigned(seed), QuantSpec.parse(recipe)
-    return spec, draw_of(spec.rounding, seed, bits)
+    if seed is None and bits is None:
+        return _asked_alone(recipe)
+    spec = QuantSpec.parse(recipe)
+    return spec, draw_of(spec.rounding, _unsigned(seed), bits)
+
+
+@lru_cache(maxsize=1024)
+def _asked_alone(recipe: str) -> tuple[QuantSpec, Draw]:
+    spec = QuantSpec.parse(recipe)
+    return spec, draw_of(spec.rounding, None, None)
 
 
 # ---- tensors with scales that are learned ----------------------------------------------------------

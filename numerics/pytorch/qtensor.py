@@ -99,11 +99,11 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     def dequantize(self, dtype: Any = None) -> Tensor:
         """Returns the values in the type that was quantized, or in `dtype`: a float of 16, 32 or 64 bits."""
-        name = self.original if dtype is None else float_name(dtype)
-        text, wide = text_of(self.spec), self.original
-        return cast(Tensor, torch.ops.numerics.dequantize(
-            self.packed, self.shared, self.zero_point, self.tensor_scale, list(self.shape), text, wide, name
-        ))  # fmt: skip
+        parts = self.packed, self.shared, self.zero_point, self.tensor_scale
+        with torch._C.DisableTorchFunctionSubclass():  # what is asked of itself need not go round by it
+            shape, wide = list(self.shape), self.original
+        name = wide if dtype is None else float_name(dtype)
+        return cast(Tensor, torch.ops.numerics.dequantize(*parts, shape, text_of(self.spec), wide, name))
 
     def with_parts(
         self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
@@ -236,6 +236,12 @@ def rebuilt(
     return (
         torch.nn.Parameter(made, requires_grad) if parameter is True else made.requires_grad_(requires_grad)
     )
+
+
+def wrapped(spec: QuantSpec | str, x: Tensor, *parts: Tensor) -> TensorQTensor:
+    """What the operator `quantize` made of x, as one tensor."""
+    made = QuantSpec.parse(spec) if isinstance(spec, str) else spec
+    return TensorQTensor.of_parts(made, x, *parts)
 
 
 def _check_tensors(spec: Any, shape: Any, dtype: Any, parts: dict[str, Any]) -> None:

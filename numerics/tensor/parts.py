@@ -2,7 +2,7 @@
 
 Bytes, scales and zero points come from calls, files, pickles and other processes, and kernels read
 them by their addresses: whoever makes a QTensor comes through `check_parts`, and so does whoever reads
-one.  What torch's operator has just made is as it should be.
+one.  What a backend, or torch's operator, has just made is as it should be.
 """
 
 from __future__ import annotations
@@ -103,27 +103,29 @@ def check_shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
+_ARRAYS = (np.ndarray, np.generic)
 _PLAIN = ("Tensor", "Parameter")  # what tracing puts in their place has no memory
 
 
 def _check(name: str, part: Any, due: Part, packed: Any, whole: tuple[QuantSpec, Any]) -> None:
     """One part of a whole, a spec and a shape: its kind of memory, its device, its type, its shape."""
-    if is_tensor(part):
+    if isinstance(part, _ARRAYS):
+        fits, alike = part.dtype == due.kind and part.shape == due.shape, isinstance(packed, _ARRAYS)
+        fits, kind = (fits, part.dtype.name) if part.dtype.isnative else (False, part.dtype.str)
+    elif is_tensor(part):
         check_memory(part)
         kind = str(part.dtype).removeprefix("torch.")
         fits = kind == due.kind.name and sizes_fit(part.shape, due.shape)
-        if is_tensor(packed) and part.device != packed.device:
+        alike = is_tensor(packed)
+        if alike and part.device != packed.device:
             where = f"{name} is on {part.device}, packed on {packed.device}"
             raise NumericsError(f"{_said(*whole)}: {where}")
         steps = zip(part.shape, part.stride(), strict=True) if type(part).__name__ in _PLAIN else ()
         if any(step == 0 and n > 1 for n, step in steps) and 0 not in part.shape:
             raise NumericsError(f"{_said(*whole)}: {name} is expanded: fewer numbers than it says")
-    elif isinstance(part, (np.ndarray, np.generic)):
-        fits = part.dtype == due.kind and part.dtype.isnative and part.shape == due.shape
-        kind = part.dtype.str if not part.dtype.isnative else part.dtype.name
     else:
         raise NumericsError(f"{_said(*whole)}: {name} must be {due}, not {_kind(part)}")
-    if is_tensor(part) != is_tensor(packed):
+    if not alike:
         raise NumericsError(f"{_said(*whole)}: packed is {_kind(packed)}, {name} {_kind(part)}")
     if not fits:
         came = f"{kind} of shape {tuple(part.shape)}"

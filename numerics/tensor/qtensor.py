@@ -368,8 +368,10 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
 
     @classmethod
     def of_parts(cls, spec: QuantSpec, parts: Parts) -> ArrayQTensor:
-        """What a backend made by that spec."""
-        return cls(spec=spec, **parts._asdict())
+        """What a backend has just made by that spec: parts that fit, which are not looked at again."""
+        made = object.__new__(cls)
+        made.__dict__.update(parts._asdict(), spec=spec)
+        return made
 
     @property
     def parts(self) -> Parts:

@@ -78,11 +78,9 @@ class Scheme:
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
         """Returns which elements of a shape share a scale; raises NumericsError where it lacks the axis."""
-        if type(shape) is not tuple:
-            shape = as_shape(shape)
         try:
             return partition_of(self, shape)
-        except TypeError:  # sizes that torch.compile does not know yet cannot be remembered
+        except TypeError:  # a list, or sizes that torch.compile does not know yet: not to be remembered
             return partition_of.__wrapped__(self, shape)
 
 
@@ -105,6 +103,8 @@ def spelled(scheme: Any) -> Any:
 @lru_cache(maxsize=4096)
 def partition_of(scheme: Scheme, shape: tuple[int, ...]) -> Partition:
     """`Scheme.partition`, remembered."""
+    if type(shape) is not tuple:
+        shape = as_shape(shape)
     axis = None if scheme.axis is None else check_axis(scheme.axis, shape)
     return Partition(shape, axis, scheme.size)
 

@@ -18,7 +18,7 @@ from numerics.formats.protocol import Given
 from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import SCALE_RULES, check_rounding
 from numerics.formats.text import facts_in, read, spelled
-from numerics.tensor.scheme import Scheme, per_tensor
+from numerics.tensor.scheme import Scheme, partition_of, per_tensor
 from numerics.tensor.scheme import spelled as spelled_scheme
 
 SCALE_TYPES = ("float32", "float", "float16", "bfloat16", "pof2")
@@ -116,7 +116,7 @@ class QuantSpec:
         for name, fact in zip(FACTS, facts, strict=True):
             object.__setattr__(self, name, fact)
 
-    @property
+    @cached_property
     def scaled(self) -> bool:
         """Is there a scale, or the scales of blocks?  False where a wide float is cast."""
         return self.scheme is not None or self.blocked
@@ -199,6 +199,11 @@ class QuantSpec:
         return isinstance(self.dtype, Block)
 
     @cached_property
+    def clips(self) -> bool:
+        """Does it lose negative values: is its format unsigned, its range not shifted?"""
+        return not self.blocked and self.symmetric and not self.element.signed
+
+    @cached_property
     def scheme_of_elements(self) -> Scheme:
         """The scheme, where the format is one of single numbers; raises NumericsError for one of blocks."""
         self._check_kind("has blocks, which have a size of their own, and no scheme", blocked=False)
@@ -206,7 +211,10 @@ class QuantSpec:
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
         """Which elements of a tensor share a scale; raises NumericsError for a format of blocks."""
-        return self.scheme_of_elements.partition(shape)
+        try:
+            return partition_of(self.scheme_of_elements, shape)
+        except TypeError:  # no tuple, or none that can be remembered
+            return self.scheme_of_elements.partition(shape)
 
     def stored_scale_type(self, original: str) -> str:
         """The type of the scales of a tensor of that type: `float` means its own."""

@@ -25,12 +25,12 @@ TENSOR = torch.from_numpy(ARRAY)
 GROUPS = nx.per_group(128)
 FLOWS = {  # the call, and how often it may change file
     "encode": (lambda: nx.fp8_e4m3.encode(ARRAY), 16),
-    "encode, torch": (lambda: nx.fp8_e4m3.encode(TENSOR), 33),
-    "quantize": (lambda: nx.quantize(ARRAY, "int4", scheme=GROUPS), 46),
-    "quantize, torch": (lambda: nx.quantize(TENSOR, "int4", scheme=GROUPS), 49),
-    "fake_quantize, torch": (lambda: nx.fake_quantize(TENSOR, "int4", scheme=GROUPS), 48),
-    "dequantize": (nx.quantize(ARRAY, "int4", scheme=GROUPS).dequantize, 22),
-    "dequantize, torch": (nx.quantize(TENSOR, "int4", scheme=GROUPS).dequantize, 48),
+    "encode, torch": (lambda: nx.fp8_e4m3.encode(TENSOR), 26),
+    "quantize": (lambda: nx.quantize(ARRAY, "int4", scheme=GROUPS), 27),
+    "quantize, torch": (lambda: nx.quantize(TENSOR, "int4", scheme=GROUPS), 34),
+    "fake_quantize, torch": (lambda: nx.fake_quantize(TENSOR, "int4", scheme=GROUPS), 34),
+    "dequantize": (nx.quantize(ARRAY, "int4", scheme=GROUPS).dequantize, 16),
+    "dequantize, torch": (nx.quantize(TENSOR, "int4", scheme=GROUPS).dequantize, 28),
 }
 
 
