@@ -162,12 +162,14 @@ def encode_affine(x: NDArray[np.float32], shared: QuantParams, dtype: Integer, r
     """
     low, high = integer_range(dtype)
     with ieee_arithmetic():
-        y = np.where(np.isnan(x), np.float32(0), x) / np.float32(float(shared.scale))
+        taken = np.where(np.isnan(x), np.float32(0), x)
+        y: NDArray[np.float32] = np.divide(taken, np.float32(float(shared.scale)), dtype=np.float32)
         if isinstance(shared.zero_point, float):
             y += np.float32(shared.zero_point)
     whole = 0 if isinstance(shared.zero_point, float) else shared.zero_point
-    moved = np.clip(_integers(y, rounding) + whole, low, high)
-    return (moved.astype(np.int64) % (1 << dtype.bits)).astype(dtype.code_dtype)
+    moved: Array = np.clip(_integers(y, rounding) + whole, low, high).astype(np.int64)
+    codes: Array = moved % (1 << dtype.bits)
+    return codes.astype(dtype.code_dtype)
 
 
 def decode_affine(integers: NDArray[np.int64], shared: QuantParams) -> NDArray[np.float32]:
@@ -184,15 +186,15 @@ def decode_affine(integers: NDArray[np.int64], shared: QuantParams) -> NDArray[n
 FARTHEST = 2.0**40  # past every integer of a format, whatever is added to it
 
 
-def _integers(y: NDArray[np.float32], rounding: str) -> NDArray[np.float64]:
+def _integers(y: NDArray[np.float32], rounding: str) -> Array:
     """Numbers rounded to integers: away from zero where one with such a sign, parity and fraction goes."""
     magnitude = np.minimum(np.abs(y).astype(np.float64), FARTHEST)
     whole = np.floor(magnitude)
     part = magnitude - whole
     quarters = 2 * (part >= 0.5) + ((part != 0.5) & (part != 0))
     negative = np.signbit(y)
-    away = _goes_away(rounding)[negative.astype(np.int64), (whole % 2).astype(np.int64), quarters]
-    return np.where(negative, -(whole + away), whole + away)
+    whole += _goes_away(rounding)[negative.astype(np.int64), (whole % 2).astype(np.int64), quarters]
+    return np.copysign(whole, y)
 
 
 @lru_cache(maxsize=64)

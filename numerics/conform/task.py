@@ -181,15 +181,14 @@ class Task:
     def block_values(self, fields: Fields) -> Array:
         """The float32 values of blocks."""
         blocking = self.blocking(fields.codes.shape)
-        shared = [
-            None if part is None else blocking.shared_rows(part, "a shared field") for part in fields[1:]
-        ]
+        scale, micro = blocking.shared_rows(fields.scale, "a shared field"), fields.microexponents
+        if micro is not None:
+            micro = blocking.shared_rows(micro, "a shared field")
         rows = blocking.rows(fields.codes)
-        assert shared[0] is not None
         if len(rows) < FEW_BLOCKS:
-            values = REFERENCE.decode_blocks(rows, shared[0], shared[1], self.tensor_scale, self.block)
+            values = REFERENCE.decode_blocks(rows, scale, micro, self.tensor_scale, self.block)
         else:
-            values = lookup.decode_blocks(BlockFields(rows, *shared), self.block, self.tensor_scale)
+            values = lookup.decode_blocks(BlockFields(rows, scale, micro), self.block, self.tensor_scale)
         return blocking.elements(values)
 
     def answer(self, x: Array, random: Array | None = None) -> Answer:
