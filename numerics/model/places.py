@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
+from numerics.tensor.qtensor import QTensor
 
 
 class Place(NamedTuple):
@@ -61,6 +62,16 @@ def check_scripted(model: nn.Module) -> None:
                 f"{name or 'this model'} is a {type(module).__name__} of torch.jit, which hides what it "
                 "computes: give the module that was scripted, and script nothing before it is quantized"
             )
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """Raises NumericsError for NaN and Inf in a parameter that is to be quantized."""
+    if x.is_meta or isinstance(x, QTensor) or bool(torch.isfinite(x.detach()).all()):
+        return
+    raise NumericsError(
+        f"{name} has NaN or Inf ({int((~torch.isfinite(x)).sum())} of {x.numel()} values), which would be "
+        f"lost or spoil its scales; mend them, or keep it in floats: rules={{{name!r}: None}}"
+    )
 
 
 def floating(tensor: Tensor) -> bool:
