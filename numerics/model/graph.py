@@ -12,11 +12,12 @@ from torch.fx import GraphModule, Node
 
 from numerics.formats.errors import NumericsError
 from numerics.model import exported
+from numerics.model.calling import Arguments, arguments_of
 from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
 from numerics.model.rows import Row
 from numerics.model.sharing import Parting, check_floats
-from numerics.model.trace import OUT, Site
+from numerics.model.trace import OUT, Site, arguments
 
 QUANTIZERS = "quantizers"
 """The name, in the graph, of the module that holds the quantizers."""
@@ -27,6 +28,8 @@ STATE = "numerics_state"
 """Under that name a wrapped model keeps what it was made of."""
 TRAINING = "training"
 """In a graph's notes: was the model in training, where that makes a difference?"""
+ARGUMENTS = "arguments"
+"""In a graph's notes: what it can be called with."""
 
 
 class QuantizedGraph(Parting, GraphModule):
@@ -41,15 +44,19 @@ class QuantizedGraph(Parting, GraphModule):
         """Runs it; raises NumericsError for sizes and arguments that its example did not have."""
         if torch.compiler.is_compiling():
             return super().__call__(*args, **kwargs)
+        takes = self.meta.get(ARGUMENTS)
+        if isinstance(takes, Arguments):
+            args, kwargs = (), takes.fitted(args, kwargs)
         try:
             return super().__call__(*args, **kwargs)
         except AssertionError as wrong:
             if not str(wrong).startswith("Guard failed"):
                 raise
             raise NumericsError(
-                f"this graph is of other sizes: {wrong}. A size that was 1 in the example, or that the model "
-                "tests, is fixed: nx.wrap(model, ..., mode='fx_graph_mode', example=...) with an example of "
-                "two and more there, or one of these sizes; mode='eager_mode' takes all"
+                f"this graph is of other sizes or values: {wrong}. A size that was 1 in the example, or that "
+                "the model tests, and what is no tensor, is fixed: nx.wrap(model, ..., mode='fx_graph_mode', "
+                "example=...) with an example of two and more there, or one of these; mode='eager_mode' "
+                "takes all"
             ) from None
 
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
@@ -107,6 +114,8 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
     )  # torch's own is neither copied nor pickled
     if any(isinstance(module, _BY_MODE) for module in model.modules()):
         root.meta[TRAINING] = model.training
+    names = root.graph._codegen.pytree_info.orig_args  # type: ignore[attr-defined]
+    root.meta[ARGUMENTS] = arguments_of(model, names, arguments(plan.example))
     root.training = model.training
     writer = _Writer(root, plan, quantizers)
     writer.sites(model)
