@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from numerics.formats.errors import NumericsError
 from numerics.model.graph import STATE, check_trainable
 from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
+from numerics.model.outside import MULTIPLIED, TOLD, methods_of
 from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS, in_order
 from numerics.model.quantizers import Learned, Quantizer
@@ -40,6 +41,7 @@ class _Stack(threading.local):
     def __init__(self) -> None:
         self.modules: list[nn.Module] = []
         self.called: list[Any] = []
+        self.outside = False  # of any forward, in a method that is watched
 
 
 _running = _Stack()
@@ -152,6 +154,7 @@ def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.M
     """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}
+    members |= methods_of(base, _running)
     members["forward"] = _with_signature(base)
     made: type[nn.Module] = type(base.__name__, (Quantized, base), {**members, **properties})
     return made
@@ -176,7 +179,7 @@ def _reading(leaf: str) -> Any:
         if x is None:
             return x
         out = quantizer(x)
-        if _running.modules and not torch.compiler.is_compiling():
+        if (_running.modules or _running.outside) and not torch.compiler.is_compiling():
             note(out, frozenset((quantizer.name,)))
         return out
 
@@ -338,6 +341,8 @@ def _place_sites(
     for site, attribute in attributes.items():
         by_module.setdefault(site.module, {})[site] = attribute
     every = sites_of(modules[""], plan, attributes, modules)
+    for owner, leaf in (one for sites in every.values() for one in sites.quantized_partners()):
+        owner.__dict__.setdefault(MULTIPLIED, set()).add(leaf)
     changed: dict[nn.Module, None] = {}
     inner: set[str] = set()
     for name, sites in by_module.items():
@@ -374,7 +379,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         children: dict[str, Any] = module._modules  # type: ignore[attr-defined]
         for name in [n for n, child in children.items() if isinstance(child, (Quantizer, Learned))]:
             del children[name]
-        for name in ("numerics_sites", "numerics_entry", "numerics_exit"):
+        for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD):
             module.__dict__.pop(name, None)
         module.__class__ = module._base  # type: ignore[assignment]
     return model
