@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -267,6 +269,31 @@ def test_nan_in_a_weight_is_planned_as_if_it_were_a_number(bad):
     with pytest.raises(nx.NumericsError, match=r"2\.weight has NaN or Inf \(1 of 192 .*'2.weight': None"):
         nx.plan(m, "int8", example=x)
     assert row(nx.plan(m, "int8", rules={"2": None}, example=x), "2.weight").format == "-"
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.Conv2d(4, 4, 3, padding=1), lambda: nn.Linear(8, 8)])
+def test_planning_keeps_what_the_model_lets_go(layer):
+    """The outputs of all convolutions lay in memory until the last."""
+    seen, alive = [], []
+    m = nn.Sequential(*[layer() for _ in range(6)])
+
+    def count(module, args, out):
+        seen.append(weakref.ref(out))
+        alive.append(sum(one() is not None for one in seen))
+
+    for one in m:
+        one.register_forward_hook(count)
+    nx.plan(m, "int8", example=torch.randn(2, 4, 8, 8))
+    assert len(alive) == 6
+    assert max(alive) <= 2
+
+
+def test_a_convolution_takes_in_the_normalization_of_another_that_lies_where_its_output_lay():
+    norms = [nn.BatchNorm2d(4), nn.BatchNorm2d(4)]
+    convs = [nn.Conv2d(4, 4, 1) for _ in range(12)]
+    m = nn.Sequential(*convs[:6], norms[0], *convs[6:], nn.ReLU(), norms[1]).eval()
+    plan = nx.plan(m, nx.QuantSpec("int8"), example=torch.randn(2, 4, 8, 8), fold=True)
+    assert plan.fold == {"6": "5"}
 
 
 class Unknown(nn.Module):
