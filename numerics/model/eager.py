@@ -28,6 +28,7 @@ from numerics.model.outside import MULTIPLIED, TOLD, methods_of
 from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS, in_order
 from numerics.model.quantizers import Learned, Quantizer
+from numerics.model.renaming import in_module, renamed
 from numerics.model.sharing import Parting, check_floats
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
 from numerics.tensor.qtensor import QTensor
@@ -100,6 +101,8 @@ class Quantized(Parting):
 
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         made = self.__dict__.get(STATE)
+        if made is not None:
+            renamed(self, made.plan, bool(made.frozen), state, prefix)  # type: ignore[arg-type]
         if self._leaves or (made is not None and not made.frozen):
             check_floats(state, [prefix + leaf for leaf in self._leaves], notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[misc]
@@ -337,7 +340,7 @@ def _place_sites(
 ) -> list[nn.Module]:
     """Gives modules the quantizers of their sites; returns those whose forwards change."""
     by_module: dict[str, dict[Site, str]] = {}
-    attributes = {site: _attribute(site) for site in plan.sites}
+    attributes = {site: in_module(site) for site in plan.sites}
     for site, attribute in attributes.items():
         by_module.setdefault(site.module, {})[site] = attribute
     every = sites_of(modules[""], plan, attributes, modules)
@@ -361,14 +364,6 @@ def _place_sites(
             module.__dict__.setdefault("numerics_sites", Sites())
             changed[module] = None
     return list(changed)
-
-
-def _attribute(site: Site) -> str:
-    """The name of the quantizer of a site, in its module."""
-    place = "out" if site.place == OUT else str(site.place)
-    if site.number == 0:
-        return f"quantize_{site.operation}_{place}"
-    return f"quantize_{site.operation}{site.number}_{place}"
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -15,13 +15,10 @@ from numerics.model import exported
 from numerics.model.calling import Arguments, arguments_of
 from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
+from numerics.model.renaming import QUANTIZERS, in_graph, renamed
 from numerics.model.rows import Row
 from numerics.model.sharing import Parting, check_floats
 from numerics.model.trace import OUT, Site, arguments
-
-QUANTIZERS = "quantizers"
-"""The name, in the graph, of the module that holds the quantizers."""
-
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
 STATE = "numerics_state"
@@ -61,6 +58,8 @@ class QuantizedGraph(Parting, GraphModule):
 
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         made = self.meta.get(STATE)
+        if made is not None:
+            renamed(self, made.plan, bool(made.frozen), state, prefix)
         if made is not None and not made.frozen:
             check_floats(state, [prefix + name for name in made.plan.parameters], notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)
@@ -136,7 +135,8 @@ class _Writer:
     def __init__(self, root: GraphModule, plan: Plan, quantizers: dict[Any, nn.Module]) -> None:
         self.root, self.plan, self.quantizers = root, plan, quantizers
         self.made: set[Any] = set()
-        self.names: dict[int, str] = {}
+        self.names, self.held = in_graph(plan), set[str]()
+        self.leaving: dict[Node, Node] = {}
         root.add_module(QUANTIZERS, nn.Module())
 
     def sites(self, model: nn.Module) -> None:
@@ -153,6 +153,7 @@ class _Writer:
                 self._after(made.graph.module, made.node, site, planned[site])
 
     def _before(self, at: GraphModule, node: Node, came: Node, site: Site, row: Row) -> None:
+        came = self.leaving.get(came, came)  # what leaves another product quantized
         with at.graph.inserting_before(node):
             put = self._call(at, came, site, row.name)
         place = _place_of(node, came, site)
@@ -163,6 +164,7 @@ class _Writer:
         with at.graph.inserting_after(node):
             put = self._call(at, node, site, row.name)
         node.replace_all_uses_with(put, delete_user_cb=lambda user: user is not put)
+        self.leaving[node] = put
         self.made.add(site)
 
     def parameters(self) -> None:
@@ -195,14 +197,10 @@ class _Writer:
 
     def _held(self, quantizer: nn.Module, name: str) -> str:
         """Its name under QUANTIZERS, once."""
-        if id(quantizer) not in self.names:
-            attribute = "".join(c if c.isalnum() else "_" for c in name)
-            holder = self.root.get_submodule(QUANTIZERS)
-            while attribute in holder._modules:
-                attribute += "_"
-            holder.add_module(attribute, quantizer)
-            self.names[id(quantizer)] = attribute
-        return self.names[id(quantizer)]
+        if name not in self.held:
+            self.root.get_submodule(QUANTIZERS).add_module(self.names[name], quantizer)
+            self.held.add(name)
+        return self.names[name]
 
     def _target(self, at: GraphModule, quantizer: nn.Module, name: str) -> str:
         attribute = self._held(quantizer, name)
