@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from numerics.formats.errors import NumericsError
 from numerics.model import exported
 from numerics.model.calling import Arguments, arguments_of
+from numerics.model.places import is_shard, shard_read
 from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
 from numerics.model.renaming import QUANTIZERS, in_graph, renamed
@@ -46,6 +47,11 @@ class QuantizedGraph(Parting, GraphModule):
             args, kwargs = (), takes.fitted(args, kwargs)
         try:
             return super().__call__(*args, **kwargs)
+        except NotImplementedError:
+            shards = [name for name, x in self.named_parameters() if is_shard(x)]
+            if shards:
+                raise shard_read(shards[0]) from None
+            raise
         except AssertionError as wrong:
             if not str(wrong).startswith("Guard failed"):
                 raise
