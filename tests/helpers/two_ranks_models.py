@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 
 import pytest
@@ -106,14 +105,12 @@ def shards_that_nobody_gathers() -> None:
     assert all(x.grad is not None for x in learning.parameters())
 
 
-MORE: dict[str, Callable[[], None]] = {
+CASES: dict[str, Callable[[], None]] = {
     "ddp, straight through": lambda: through_ddp(wrapped()),
     "ddp, steps": lambda: through_ddp(wrapped("lsq")),
     "ddp, a graph": lambda: through_ddp(wrapped(mode="fx_graph_mode")),
     "fsdp, straight through": lambda: through_fsdp(wrapped()),
     "fsdp, a graph": a_graphs_shards,
-}
-CASES: dict[str, Callable[[], None]] = {
     "ddp, thresholds": lambda: through_ddp(wrapped("tqt")),
     "ddp, blocks, checkpointed": lambda: through_ddp(checkpointed(wrapped(weights="mxfp4"))),
     "fsdp, blocks, checkpointed": lambda: through_fsdp(checkpointed(wrapped(weights="mxfp4"))),
@@ -135,7 +132,7 @@ def checkpointed(model: nn.Module) -> nn.Module:
 
 def main() -> None:
     dist.init_process_group("gloo")
-    for case in [*CASES.values(), *(MORE.values() if os.environ.get("NUMERICS_TEST_LONG") else ())]:
+    for case in CASES.values():
         case()
     dist.destroy_process_group()
     print("both done", flush=True)

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 import numerics as nx
 from numerics.model.wrapping import state_of
 from tests.helpers.models import FUSED, MODELS, model
+from tests.helpers.proofs import LONG
 
 pytestmark = pytest.mark.usefixtures("decoded_products")  # bits of frozen models beside wrapped ones
 
@@ -288,6 +289,7 @@ def test_a_checkpointed_function_runs_again_unquantized(reentrant):
         one(x).square().sum().backward()
 
 
+@pytest.mark.skipif(not LONG, reason="two more processes: make verify, NUMERICS_TEST_LONG=1")
 def test_ranks_learn_something_else_than_one_process():
     """Their steps are those of one process with both batches; a shard that nobody gathers is refused."""
     worker = Path(__file__).parents[2] / "helpers" / "two_ranks_models.py"
