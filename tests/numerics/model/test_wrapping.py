@@ -18,7 +18,6 @@ from torch.utils import _pytree as pytree
 import numerics as nx
 from numerics.model.wrapping import state_of
 from tests.helpers.models import FUSED, MODELS, model
-from tests.helpers.proofs import LONG
 
 pytestmark = pytest.mark.usefixtures("decoded_products")  # bits of frozen models beside wrapped ones
 
