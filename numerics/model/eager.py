@@ -24,9 +24,12 @@ from torch.overrides import TorchFunctionMode
 from numerics.formats.errors import NumericsError
 from numerics.model.graph import STATE, check_trainable
 from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
+from numerics.model.outside import MULTIPLIED, TOLD, methods_of
+from numerics.model.places import is_shard, shard_read
 from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS, in_order
 from numerics.model.quantizers import Learned, Quantizer
+from numerics.model.renaming import in_module, renamed
 from numerics.model.sharing import Parting, check_floats
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
 from numerics.tensor.qtensor import QTensor
@@ -40,6 +43,7 @@ class _Stack(threading.local):
     def __init__(self) -> None:
         self.modules: list[nn.Module] = []
         self.called: list[Any] = []
+        self.outside = False  # of any forward, in a method that is watched
 
 
 _running = _Stack()
@@ -98,6 +102,8 @@ class Quantized(Parting):
 
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         made = self.__dict__.get(STATE)
+        if made is not None:
+            renamed(self, made.plan, bool(made.frozen), state, prefix)  # type: ignore[arg-type]
         if self._leaves or (made is not None and not made.frozen):
             check_floats(state, [prefix + leaf for leaf in self._leaves], notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[misc]
@@ -152,6 +158,7 @@ def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.M
     """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}
+    members |= methods_of(base, _running)
     members["forward"] = _with_signature(base)
     made: type[nn.Module] = type(base.__name__, (Quantized, base), {**members, **properties})
     return made
@@ -175,8 +182,12 @@ def _reading(leaf: str) -> Any:
         quantizer: Any = module._modules[f"quantize_{leaf}"]
         if x is None:
             return x
+        if is_shard(x):
+            if sys._getframe(1).f_globals.get("__name__", "").startswith("torch.distributed.fsdp"):
+                return x  # FSDP2 looks for what it has put there
+            raise shard_read(quantizer.name)
         out = quantizer(x)
-        if _running.modules and not torch.compiler.is_compiling():
+        if (_running.modules or _running.outside) and not torch.compiler.is_compiling():
             note(out, frozenset((quantizer.name,)))
         return out
 
@@ -334,10 +345,12 @@ def _place_sites(
 ) -> list[nn.Module]:
     """Gives modules the quantizers of their sites; returns those whose forwards change."""
     by_module: dict[str, dict[Site, str]] = {}
-    attributes = {site: _attribute(site) for site in plan.sites}
+    attributes = {site: in_module(site) for site in plan.sites}
     for site, attribute in attributes.items():
         by_module.setdefault(site.module, {})[site] = attribute
     every = sites_of(modules[""], plan, attributes, modules)
+    for owner, leaf in (one for sites in every.values() for one in sites.quantized_partners()):
+        owner.__dict__.setdefault(MULTIPLIED, set()).add(leaf)
     changed: dict[nn.Module, None] = {}
     inner: set[str] = set()
     for name, sites in by_module.items():
@@ -358,14 +371,6 @@ def _place_sites(
     return list(changed)
 
 
-def _attribute(site: Site) -> str:
-    """The name of the quantizer of a site, in its module."""
-    place = "out" if site.place == OUT else str(site.place)
-    if site.number == 0:
-        return f"quantize_{site.operation}_{place}"
-    return f"quantize_{site.operation}{site.number}_{place}"
-
-
 def unwrap(model: nn.Module) -> nn.Module:
     """Takes the quantizers away: the model's own parameters and classes are left."""
     for module in list(model.modules()):
@@ -374,7 +379,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         children: dict[str, Any] = module._modules  # type: ignore[attr-defined]
         for name in [n for n, child in children.items() if isinstance(child, (Quantizer, Learned))]:
             del children[name]
-        for name in ("numerics_sites", "numerics_entry", "numerics_exit"):
+        for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD):
             module.__dict__.pop(name, None)
         module.__class__ = module._base  # type: ignore[assignment]
     return model

@@ -12,21 +12,22 @@ from torch.fx import GraphModule, Node
 
 from numerics.formats.errors import NumericsError
 from numerics.model import exported
+from numerics.model.calling import Arguments, arguments_of
+from numerics.model.places import is_shard, shard_read
 from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
+from numerics.model.renaming import QUANTIZERS, in_graph, renamed
 from numerics.model.rows import Row
 from numerics.model.sharing import Parting, check_floats
-from numerics.model.trace import OUT, Site
-
-QUANTIZERS = "quantizers"
-"""The name, in the graph, of the module that holds the quantizers."""
-
+from numerics.model.trace import OUT, Site, arguments
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
 STATE = "numerics_state"
 """Under that name a wrapped model keeps what it was made of."""
 TRAINING = "training"
 """In a graph's notes: was the model in training, where that makes a difference?"""
+ARGUMENTS = "arguments"
+"""In a graph's notes: what it can be called with."""
 
 
 class QuantizedGraph(Parting, GraphModule):
@@ -41,19 +42,30 @@ class QuantizedGraph(Parting, GraphModule):
         """Runs it; raises NumericsError for sizes and arguments that its example did not have."""
         if torch.compiler.is_compiling():
             return super().__call__(*args, **kwargs)
+        takes = self.meta.get(ARGUMENTS)
+        if isinstance(takes, Arguments):
+            args, kwargs = (), takes.fitted(args, kwargs)
         try:
             return super().__call__(*args, **kwargs)
+        except NotImplementedError:
+            shards = [name for name, x in self.named_parameters() if is_shard(x)]
+            if shards:
+                raise shard_read(shards[0]) from None
+            raise
         except AssertionError as wrong:
             if not str(wrong).startswith("Guard failed"):
                 raise
             raise NumericsError(
-                f"this graph is of other sizes: {wrong}. A size that was 1 in the example, or that the model "
-                "tests, is fixed: nx.wrap(model, ..., mode='fx_graph_mode', example=...) with an example of "
-                "two and more there, or one of these sizes; mode='eager_mode' takes all"
+                f"this graph is of other sizes or values: {wrong}. A size that was 1 in the example, or that "
+                "the model tests, and what is no tensor, is fixed: nx.wrap(model, ..., mode='fx_graph_mode', "
+                "example=...) with an example of two and more there, or one of these; mode='eager_mode' "
+                "takes all"
             ) from None
 
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         made = self.meta.get(STATE)
+        if made is not None:
+            renamed(self, made.plan, bool(made.frozen), state, prefix)
         if made is not None and not made.frozen:
             check_floats(state, [prefix + name for name in made.plan.parameters], notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)
@@ -107,6 +119,8 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
     )  # torch's own is neither copied nor pickled
     if any(isinstance(module, _BY_MODE) for module in model.modules()):
         root.meta[TRAINING] = model.training
+    names = root.graph._codegen.pytree_info.orig_args  # type: ignore[attr-defined]
+    root.meta[ARGUMENTS] = arguments_of(model, names, arguments(plan.example))
     root.training = model.training
     writer = _Writer(root, plan, quantizers)
     writer.sites(model)
@@ -127,7 +141,8 @@ class _Writer:
     def __init__(self, root: GraphModule, plan: Plan, quantizers: dict[Any, nn.Module]) -> None:
         self.root, self.plan, self.quantizers = root, plan, quantizers
         self.made: set[Any] = set()
-        self.names: dict[int, str] = {}
+        self.names, self.held = in_graph(plan), set[str]()
+        self.leaving: dict[Node, Node] = {}
         root.add_module(QUANTIZERS, nn.Module())
 
     def sites(self, model: nn.Module) -> None:
@@ -144,6 +159,7 @@ class _Writer:
                 self._after(made.graph.module, made.node, site, planned[site])
 
     def _before(self, at: GraphModule, node: Node, came: Node, site: Site, row: Row) -> None:
+        came = self.leaving.get(came, came)  # what leaves another product quantized
         with at.graph.inserting_before(node):
             put = self._call(at, came, site, row.name)
         place = _place_of(node, came, site)
@@ -154,6 +170,7 @@ class _Writer:
         with at.graph.inserting_after(node):
             put = self._call(at, node, site, row.name)
         node.replace_all_uses_with(put, delete_user_cb=lambda user: user is not put)
+        self.leaving[node] = put
         self.made.add(site)
 
     def parameters(self) -> None:
@@ -186,14 +203,10 @@ class _Writer:
 
     def _held(self, quantizer: nn.Module, name: str) -> str:
         """Its name under QUANTIZERS, once."""
-        if id(quantizer) not in self.names:
-            attribute = "".join(c if c.isalnum() else "_" for c in name)
-            holder = self.root.get_submodule(QUANTIZERS)
-            while attribute in holder._modules:
-                attribute += "_"
-            holder.add_module(attribute, quantizer)
-            self.names[id(quantizer)] = attribute
-        return self.names[id(quantizer)]
+        if name not in self.held:
+            self.root.get_submodule(QUANTIZERS).add_module(self.names[name], quantizer)
+            self.held.add(name)
+        return self.names[name]
 
     def _target(self, at: GraphModule, quantizer: nn.Module, name: str) -> str:
         attribute = self._held(quantizer, name)

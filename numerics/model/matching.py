@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -41,6 +41,13 @@ class Sites:
     by_weights: dict[tuple[str, frozenset[str]], list[Planned]] = field(default_factory=dict)
     by_order: dict[str, dict[int, Planned]] = field(default_factory=dict)
     owners: dict[str, tuple[nn.Module, str]] = field(default_factory=dict)
+
+    def quantized_partners(self) -> Iterator[tuple[nn.Module, str]]:
+        """The weights, by module and leaf, that are multiplied with something quantized."""
+        for some in self.by_weights.values():
+            for one in some:
+                if one.places:
+                    yield from (self.owners[name] for name in one.weights if name in self.owners)
 
 
 def sites_of(

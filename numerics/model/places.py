@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
+from numerics.tensor.qtensor import QTensor
 
 
 class Place(NamedTuple):
@@ -61,6 +63,31 @@ def check_scripted(model: nn.Module) -> None:
                 f"{name or 'this model'} is a {type(module).__name__} of torch.jit, which hides what it "
                 "computes: give the module that was scripted, and script nothing before it is quantized"
             )
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """Raises NumericsError for NaN and Inf in a parameter that is to be quantized."""
+    if x.is_meta or isinstance(x, QTensor) or bool(torch.isfinite(x.detach()).all()):
+        return
+    raise NumericsError(
+        f"{name} has NaN or Inf ({int((~torch.isfinite(x)).sum())} of {x.numel()} values), which would be "
+        f"lost or spoil its scales; mend them, or keep it in floats: rules={{{name!r}: None}}"
+    )
+
+
+def is_shard(x: object) -> bool:
+    """Is it a DTensor: what FSDP2 leaves in a module while that does not run?"""
+    kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+    return kind is not None and isinstance(x, kind)
+
+
+def shard_read(name: str) -> NumericsError:
+    """What is raised where a shard of a parameter would be quantized, which has scales of the whole."""
+    return NumericsError(
+        f"{name} is a shard (a DTensor) where it is read, and its scales are the whole tensor's: FSDP2 "
+        "gathers it for the forward of the module that fully_shard was given. Shard modules whose forward "
+        "runs and reads it (of a graph: the graph alone), or wrap the model without sharding"
+    )
 
 
 def floating(tensor: Tensor) -> bool:

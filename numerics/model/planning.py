@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from numerics.formats.errors import NumericsError, one_of, truth, warn
 from numerics.model import exported
-from numerics.model.places import check_model, check_scripted
+from numerics.model.places import check_finite, check_model, check_scripted
 from numerics.model.plan import APART, DEVICES, MODES, Plan
 from numerics.model.rows import Row, stored_bytes
 from numerics.model.rules import UNSET, Asked, Rule, observer_of, rules_of, spec_of
@@ -26,6 +26,8 @@ from numerics.tensor.scheme import per_group
 from numerics.tensor.spec import QuantSpec
 
 PLAIN = "a plain tensor, which no plan takes, and nothing saves: make it a Parameter or a buffer"
+Decided = tuple[QuantSpec | None, str]
+"""A format, or None, and the reason."""
 _OWN = ("_parameters", "_buffers", "_modules")
 
 
@@ -178,6 +180,8 @@ class _Planner:
             rule = self.rules.rule("weights", [name], self._owners([name]))
             if rule is None:
                 wrong[name] = f"{where} takes {name} of shape {tuple(parameter.shape)}"
+            else:
+                rule.acts = True
         if wrong:
             raise NumericsError(
                 f"operations that are not known here: {'; '.join(list(wrong.values())[:5])}. Whether they "
@@ -208,10 +212,18 @@ class _Planner:
         rule = None
         if role is not None:
             rule = self.rules.rule(what, names, self._owners(names))
-        spec, reason = self._decided(names, x, uses, role, rule)
-        if spec is not None:
+
+        def decided(rule: Rule | None) -> Decided:
+            spec, reason = self._decided(names, x, uses, role, rule)
             axis = next((use.axis for use in uses if use.axis is not None), None)
-            spec, reason = self._placed(names[0], x, (spec, reason), axis)
+            return (spec, reason) if spec is None else self._placed(names[0], x, (spec, reason), axis)
+
+        spec, reason = decided(rule)
+        if rule is not None:
+            other = self.rules.next(rule, what, names, self._owners(names))
+            _note_effect(rule, spec, names[0], lambda: decided(other))
+        if spec is not None:
+            check_finite(names[0], x)
         if len(names) > 1:
             reason += f" (tied: {len(names)} names)"
         return Row(
@@ -325,6 +337,9 @@ class _Planner:
         if rule is not None:
             spec, reason = rule.specs[what], f"rule {rule.said}"
             observer = observer if rule.observer is UNSET else rule.observer
+            other = self.rules.next(rule, what, names, [owner])
+            usual = self._of_site(what, seen, planned)
+            _note_effect(rule, spec, names[0], lambda: (other.specs[what], "") if other else usual)
         else:
             spec, reason = self._of_site(what, seen, planned)
         if spec is not None:
@@ -442,6 +457,7 @@ class _Planner:
     def _check_effect(self) -> None:
         names = [*self.modules, *(name for row in self.rows for name in row.names)]
         self.rules.check([name for name in names if name])
+        self.rules.check_acting()
         for what, kinds in (("weights", "parameter"), ("biases", "parameter"), ("activations", "activation"),
                             ("outputs", "output")):  # fmt: skip
             spec = self.asked[what]
@@ -470,6 +486,20 @@ class _Planner:
                 f"{', '.join(row.name for row in undecided[:8])}{' ...' if undecided[8:] else ''}; "
                 "give example= that uses them, or a rule"
             )
+
+
+def _note_effect(rule: Rule, spec: QuantSpec | None, name: str, without: Callable[[], Decided]) -> None:
+    """Notes whether a rule changes what becomes of a tensor.  without: what it is told without the rule."""
+    if spec is None:
+        try:
+            spec, reason = without()
+        except NumericsError:  # there is no plan without the rule
+            rule.acts = True
+            return
+        if spec is None and not reason.startswith("undecided"):  # what the rule decides
+            rule.idle = rule.idle or (name, reason)
+            return
+    rule.acts = True
 
 
 def along(spec: QuantSpec, axis: int | None, shape: Sequence[int]) -> QuantSpec:

@@ -51,7 +51,8 @@ class Rule:
     where: a pattern of whole names (*, ?, [abc]), "re:" and a regular expression that names begin with, a
     class of modules, or a test of (name, module).  specs: what it says of weights, activations, outputs and
     biases, where it says something.  taken: how often it was asked for each of them and took it; shadowed:
-    for each of them one name that another rule had taken before, and that rule.
+    for each of them one name that another rule had taken before, and that rule.  acts: did it change what
+    becomes of a tensor?  idle: the first that it took and left what it is without the rule, and why that is.
     """
 
     where: Where
@@ -59,6 +60,13 @@ class Rule:
     observer: Any = UNSET
     taken: Counter[str] = field(default_factory=Counter)
     shadowed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    acts: bool = False
+    idle: tuple[str, str] | None = None
+
+    @property
+    def unmet(self) -> list[str]:
+        """What it gives a format, and never met."""
+        return [what for what, spec in self.specs.items() if spec is not None and not self.taken[what]]
 
     @property
     def in_shadow(self) -> list[str]:
@@ -118,6 +126,11 @@ def _rule(where: Any, what: Any) -> Rule:
         one_of(f"key of rule {where!r}", key, (*WHAT, "observer"))
     if not what:
         raise NumericsError(f"rule {where!r} says nothing; allowed: {', '.join((*WHAT, 'observer'))}")
+    if "observer" in what and what.get("activations") is None and what.get("outputs") is None:
+        raise NumericsError(
+            f"rule {where!r}: observer= finds the scales of activations and outputs, and the rule gives "
+            "neither a format: give activations= or outputs= beside it, or leave it out"
+        )
     specs = {key: spec_of(f"rule {where!r}, {key}", what[key]) for key in WHAT if key in what}
     observer = observer_of(what["observer"]) if "observer" in what else UNSET
     return Rule(where, specs, observer)
@@ -174,12 +187,32 @@ class Asked:
                 rule.shadowed.setdefault(what, (names[0], first.said))
         return first
 
+    def next(
+        self, rule: Rule, what: str, names: Sequence[str], modules: Sequence[tuple[str, nn.Module | None]]
+    ) -> Rule | None:
+        """The rule that would speak of it if that one, the first that does, were not there."""
+        later = self.rules[self.rules.index(rule) + 1 :]
+        return next((one for one in later if what in one.specs and one.matches(names, modules)), None)
+
+    def check_acting(self) -> None:
+        """Raises NumericsError for rules that leave all that they took what it is without them."""
+        wrong = [_idle(rule) for rule in self.rules if rule.unmet or not rule.acts]
+        if wrong:
+            raise NumericsError("rules without effect: " + "; ".join(wrong) + "; leave them out")
+
     def check(self, names: Sequence[str]) -> None:
         """Raises NumericsError for rules that took nothing, with what stood in their way."""
         wrong = [rule for rule in self.rules if not rule.taken.total() or rule.in_shadow]
         if not wrong:
             return
         raise NumericsError("rules without effect: " + "; ".join(_why(rule, names) for rule in wrong))
+
+
+def _idle(rule: Rule) -> str:
+    if rule.unmet:
+        return f"{rule.said!r} gives {' and '.join(rule.unmet)} a format, and takes no tensor for it"
+    name, reason = rule.idle or ("what it takes", "not quantized")
+    return f"{rule.said!r} keeps {name}, which stays as it is without the rule ({reason})"
 
 
 def _why(rule: Rule, names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from numerics.formats.errors import NumericsError
 from numerics.model.products import (
@@ -301,6 +302,14 @@ def as_in_use(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@dataclass
+class _Made:
+    """What a convolution made: of which module it is, and how many operations took it."""
+
+    by: str
+    touched: int = 0
+
+
 class _Watching(TorchFunctionMode):
     """Sees every function that torch dispatches."""
 
@@ -308,19 +317,17 @@ class _Watching(TorchFunctionMode):
         super().__init__()
         self.running, self.found = running, found
         self.counts: Counter[Any] = Counter()
-        self.origins: dict[int, Origin] = {}
-        self.kept: list[Tensor] = []
-        self.made_by: dict[int, str] = {}
-        self.touched: Counter[int] = Counter()
-        self.normed: dict[str, int] = {}
+        self.origins = WeakTensorKeyDictionary()  # which keep no tensor alive that the model lets go
+        self.made_by = WeakTensorKeyDictionary()
+        self.normed: dict[str, _Made] = {}
         for name, x in named_tensors(model):
-            known = self.origins.get(id(x))
+            known = self.origins.get(x)
             names = (*known.names, name) if known else (name,)
-            self.origins[id(x)] = Origin(names, tuple(range(x.ndim)))
+            self.origins[x] = Origin(names, tuple(range(x.ndim)))
 
     def origin(self, x: Any) -> Origin | None:
         """Of what a tensor is made, where it is made of parameters and buffers alone."""
-        found = self.origins.get(id(x))
+        found: Origin | None = self.origins.get(x) if isinstance(x, Tensor) else None
         whole = outside(x) if found is None and isinstance(x, Tensor) else None
         of = None if whole is None else self.origin(whole)
         if of is None or whole is None:
@@ -358,8 +365,7 @@ class _Watching(TorchFunctionMode):
         self.found.product(site, factors, self.origin, out)
         self._touch((args, kwargs))
         if name.startswith("conv") and isinstance(out, Tensor):
-            self.made_by[id(out)] = module
-            self.kept.append(out)
+            self.made_by[out] = _Made(module)
         places = {id(x) for _, came, _ in factors for x in factors_in(came)}
         for x in tensors_of((args, kwargs)):
             made_of = self.origin(x)
@@ -377,7 +383,9 @@ class _Watching(TorchFunctionMode):
                     self.found.use(made_of.names, Use(module, name, "factor", axis))
 
     def _touch(self, tree: Any) -> None:
-        self.touched.update({id(x) for x in tensors_of(tree)} & self.made_by.keys())
+        found = [self.made_by.get(x) for x in tensors_of(tree)]
+        for made in {id(made): made for made in found if made is not None}.values():
+            made.touched += 1
 
     def _fused(self, name: str, args: Any, kwargs: Any) -> None:
         module = self._module()
@@ -395,17 +403,16 @@ class _Watching(TorchFunctionMode):
         known = [one for one in made_of if one is not None]
         if results:
             self._touch((args, kwargs))
-        if name == "batch_norm" and came and id(came[0]) in self.made_by:
-            self.normed[self._module()] = id(came[0])
+        if name == "batch_norm" and came and came[0] in self.made_by:
+            self.normed[self._module()] = self.made_by[came[0]]
         if not known or not results:
             return
         if all(made_of) or (name in ROWS_OF and made_of[0] is not None):
             of, first = (came, known) if name not in ROWS_OF else (came[:1], known[:1])
             names = tuple(dict.fromkeys(n for one in first for n in one.names))
             for x in results:
-                if id(x) not in self.origins:
-                    self.origins[id(x)] = Origin(names, axes_of(x, of[0], first[0].axes, name))
-                    self.kept.append(x)
+                if x not in self.origins:
+                    self.origins[x] = Origin(names, axes_of(x, of[0], first[0].axes, name))
         for x, one in zip(came, made_of, strict=True):
             if one is not None:
                 self.found.use(one.names, Use(self._module(), name, "other"))
@@ -447,8 +454,7 @@ def traced(model: nn.Module, example: Any) -> Found:
         running.close()
     found.calls = running.calls
     found.caches = dict(_caches(out))
-    once = {norm: x for norm, x in watching.normed.items() if watching.touched[x] == 1}
-    found.after = {norm: watching.made_by[x] for norm, x in once.items()}
+    found.after = {norm: made.by for norm, made in watching.normed.items() if made.touched == 1}
     return found
 
 

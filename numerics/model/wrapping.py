@@ -19,7 +19,7 @@ from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model import eager, graph
 from numerics.model.folding import fold
 from numerics.model.graph import STATE
-from numerics.model.places import check_model, folded, parameters, stored
+from numerics.model.places import check_finite, check_model, folded, parameters, stored
 from numerics.model.places import replace as replace_tensors
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
@@ -28,7 +28,6 @@ from numerics.model.restoring import restored
 from numerics.model.sharing import share, unshare
 from numerics.model.trace import arguments, as_in_use, batches_of
 from numerics.pytorch.qtensor import TensorQTensor
-from numerics.tensor.qtensor import QTensor
 from numerics.train import THRESHOLD_INIT
 
 
@@ -109,16 +108,6 @@ def _check_finite(model: nn.Module, plan: Plan) -> None:
     for row in plan.rows:
         if row.kind == "parameter" and row.spec is not None:
             check_finite(row.name, places[row.name].tensor)
-
-
-def check_finite(name: str, x: Tensor) -> None:
-    """Raises NumericsError for NaN and Inf in a parameter that is to be quantized."""
-    if x.is_meta or isinstance(x, QTensor) or bool(torch.isfinite(x.detach()).all()):
-        return
-    raise NumericsError(
-        f"{name} has NaN or Inf ({int((~torch.isfinite(x)).sum())} of {x.numel()} values), which would be "
-        f"lost or spoil its scales; mend them, or keep it in floats: rules={{{name!r}: None}}"
-    )
 
 
 def _wrapped(

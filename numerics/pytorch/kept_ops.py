@@ -77,6 +77,44 @@ def _split_with_sizes(q: TensorQTensor, sizes: Sequence[int], dim: int = 0) -> A
     return [slicing.sliced(q, dim, slice(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
 
 
+def _unbind(q: TensorQTensor, dim: int = 0) -> Any:
+    if slicing.blocked_axis(q) == dim % max(q.ndim, 1):
+        return NotImplemented
+    return [slicing.selected(q, dim, place) for place in range(q.shape[dim])]
+
+
+def _squeeze(q: TensorQTensor, dims: Any = None) -> Any:
+    """Without its axes of one index, those that are asked for."""
+    asked = range(q.ndim) if dims is None else [dims] if isinstance(dims, int) else dims
+    gone = sorted((dim % q.ndim for dim in asked if q.shape[dim] == 1), reverse=True)
+    if slicing.blocked_axis(q) in gone:
+        return NotImplemented
+    for dim in gone:
+        q = slicing.selected(q, dim, 0)
+    return q if gone else _same(q)
+
+
+def _of_turned(kept: Any, place: int, goes: bool = False) -> Any:
+    """What a QTensor does with one of its axes, for one with its axes in another order.
+
+    place: of the axis among the arguments.  goes: the axis does.  The values are taken where no part of the
+    QTensor is what is asked for: of a view nobody expects that cutting it fails.
+    """
+
+    def turned(x: Permuted, *args: Any, dim: int = 0, **options: Any) -> Any:
+        axis = x.axes[(args[place] if place < len(args) else dim) % x.ndim]
+        try:
+            found = kept(x.quantized, *args[:place], axis, *args[place + 1 :], **options)
+        except NumericsError:
+            return NotImplemented
+        if found is NotImplemented:
+            return found
+        axes = [one - (one > axis) for one in x.axes if one != axis] if goes else x.axes
+        return [permuted(part, axes) for part in found] if isinstance(found, list) else permuted(found, axes)
+
+    return turned
+
+
 def _view(q: TensorQTensor, size: Sequence[int]) -> Any:
     if tuple(size) == tuple(q.shape):
         return _same(q)
@@ -230,6 +268,10 @@ TensorQTensor.kept = {
     aten.select.int: _select,
     aten.split.Tensor: _split,
     aten.split_with_sizes.default: _split_with_sizes,
+    aten.unbind.int: _unbind,
+    aten.squeeze.default: _squeeze,
+    aten.squeeze.dim: _squeeze,
+    aten.squeeze.dims: _squeeze,
     aten.view.default: _view,
     aten._unsafe_view.default: _view,
     aten.as_strided.default: _as_strided,
@@ -247,5 +289,14 @@ TensorQTensor.kept = {
     **AXES,
     **PRODUCTS,
 }
-Permuted.kept = {**Permuted.kept, **PRODUCTS, aten._to_copy.default: _turned_to_copy}
+Permuted.kept = {
+    **Permuted.kept,
+    **PRODUCTS,
+    aten._to_copy.default: _turned_to_copy,
+    aten.select.int: _of_turned(_select, 0, goes=True),
+    aten.unbind.int: _of_turned(_unbind, 0, goes=True),
+    aten.slice.Tensor: _of_turned(_slice, 0),
+    aten.split.Tensor: _of_turned(_split, 1),
+    aten.split_with_sizes.default: _of_turned(_split_with_sizes, 1),
+}
 TensorQTensor.kept_by_name = collectives.COLLECTIVES

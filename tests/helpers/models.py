@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import numerics as nx
+
 
 class Attention(nn.Module):
     """Attention by functions: products of what is computed."""
@@ -131,6 +133,56 @@ class Lora(nn.Module):
         return self.base(x) + self.b(self.a(x))
 
 
+def packed_lora() -> nn.Module:
+    """Two narrow products beside a wide one whose weight is packed already."""
+    found = Lora()
+    q = nx.quantize(found.base.weight.detach(), "mxfp4")
+    found.base.weight = nn.Parameter(q, requires_grad=False)
+    return found
+
+
+class VisionLanguage(nn.Module):
+    """Patches and words in one sequence, one attention for both towers, a head tied to the words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.words = nn.Conv2d(3, 32, 4, 4), nn.Embedding(40, 32)
+        self.image, self.text = Attention(), Attention()
+        for name in "qkvo":  # two modules, one weight
+            getattr(self.text, name).weight = getattr(self.image, name).weight
+        self.joint, self.norm = self.image, nn.LayerNorm(32)  # one module, two names
+        self.lm_head = nn.Linear(32, 40, bias=False)
+        self.lm_head.weight = self.words.weight
+
+    def forward(self, pixels: Any, ids: Any) -> Any:
+        seen = self.image(self.patches(pixels).flatten(2).transpose(1, 2))
+        y = torch.cat([seen, self.text(self.words(ids))], 1)
+        return self.lm_head(self.norm(y + self.joint(y))[:, seen.shape[1] :])
+
+
+class Selective(nn.Module):
+    """A state space whose step and matrices depend on what comes, behind a causal convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inward, self.outward = nn.Linear(32, 128, bias=False), nn.Linear(64, 32, bias=False)
+        self.conv, self.chosen = nn.Conv1d(64, 64, 4, padding=3, groups=64), nn.Linear(64, 2 + 16, bias=False)
+        self.step, self.skip = nn.Linear(2, 64), nn.Parameter(torch.ones(64))
+        self.log_a = nn.Parameter(torch.arange(1.0, 9).log().expand(64, 8).clone())
+
+    def forward(self, x: Any) -> Any:
+        u, gate = self.inward(x).chunk(2, -1)
+        u = F.silu(self.conv(u.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2))
+        step, b, c = self.chosen(u).split([2, 8, 8], -1)
+        step = F.softplus(self.step(step))
+        decay = torch.exp(step[..., None] * -torch.exp(self.log_a))
+        state, out = x.new_zeros(x.shape[0], 64, 8), []
+        for t in range(x.shape[1]):
+            state = state * decay[:, t] + (step[:, t] * u[:, t])[..., None] * b[:, t, None]
+            out.append(torch.einsum("bdn,bn->bd", state, c[:, t]))
+        return self.outward((torch.stack(out, 1) + self.skip * u) * F.silu(gate))
+
+
 class Recurrent(nn.Module):
     """A recurrent module, whose weights torch keeps in a list of its own."""
 
@@ -239,6 +291,13 @@ MODELS: dict[str, Case] = {
     "reads": (Reads, lambda: _x(5, 32)),
     "twice": (Twice, lambda: _x(5, 32)),
 }
+FIELD: dict[str, Case] = {
+    "vision_language": (VisionLanguage, lambda: (torch.randn(2, 3, 8, 8), torch.randint(40, (2, 5)))),
+    "selective": (Selective, lambda: _x(2, 3, 32)),
+    "packed_lora": (packed_lora, lambda: _x(5, 32)),
+    **{f"experts_{how}": MODELS[f"experts_{how}"] for how in ("bmm", "einsum", "index")},
+}
+"""What goes from a plan to a file and back; the others go through everything."""
 FUSED = {
     "multihead": lambda: nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dropout=0.0),
 }
@@ -247,5 +306,5 @@ FUSED = {
 def model(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
     """A model in evaluation, and its arguments, the same every time."""
     torch.manual_seed(0)
-    make, arguments = MODELS[name]
+    make, arguments = {**MODELS, **FIELD}[name]
     return make().eval(), arguments()

@@ -12,6 +12,8 @@ import numerics as nx
 from numerics.files.checkpoint import dequantize_file, quantize_file
 from numerics.model.loading import footprint, load_into
 from numerics.pytorch.qtensor import TensorQTensor
+from tests.helpers import models
+from tests.helpers.models import FIELD
 
 
 class Tied(nn.Module):
@@ -224,6 +226,23 @@ def frozen_whole(mode="eager_mode", qat=None, fold=False):
     else:
         wrapped(IDS)
     return nx.freeze(wrapped)
+
+
+@pytest.mark.parametrize("name", FIELD)
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_a_model_of_the_field_is_another_behind_its_file(name, mode, tmp_path):
+    """From the plan to the file and into a model of floats: the same bits."""
+    m, x = models.model(name)
+    asked = {"activations": "int8", "observer": "min_max", "example": x, "mode": mode}
+    one = nx.freeze(nx.calibrate(nx.wrap(m, nx.QuantSpec("int4", scheme="per_channel(0)"), **asked), [x]))
+    assert sum(isinstance(p, nx.QTensor) for p in one.parameters()) >= 2
+    nx.save(one.state_dict(), tmp_path / "a.safetensors")
+    torch.manual_seed(1)
+    fresh = (models.Lora if name == "packed_lora" else FIELD[name][0])().eval()
+    again = load_into(fresh, tmp_path / "a.safetensors", example=x if "graph" in mode else None)
+    with torch.no_grad():
+        assert torch.equal(again(*x), one(*x))
+        assert not torch.equal(one(*x), m(*x))
 
 
 @pytest.mark.parametrize("fold", [False, True])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -192,12 +194,46 @@ def test_biases_and_outputs_are_not_planned():
         ({"0": "int9"}, "int9"),
         ({"0.bias": {"weights": "int8"}}, "has no weights"),
         ([("0",)], "pair"),
+        ({"0": {"weights": "int8", "observer": "mse"}}, "observer= finds the scales of activations"),
+        ({"0": {"observer": "mse"}}, "observer= finds the scales of activations"),
+        ({"0": {"weights": "int8", "biases": "int8"}, "1": None}, "has no weights or activations"),
     ],
 )
 def test_a_rule_without_effect_or_meaning_is_taken_in_silence(rules, said):
     m, x = model("linear")
     with pytest.raises(nx.NumericsError, match=said):
         nx.plan(m, "mxfp4", rules=rules, example=x)
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"norm": None}, r"'norm' keeps norm.weight, which stays as it is without the rule \(a norm\)"),
+        ({nn.LayerNorm: {"weights": None}}, "LayerNorm.*a norm"),
+        ({"lm_head": None}, r"lm_head.* keeps words.weight.*the head"),
+        ({"decoder.q:*": {"activations": None}}, r"keeps decoder.q:linear\[0\].*activations=None"),
+        ({"words": {"weights": "int8", "activations": "int8"}}, "gives activations a format, and takes no"),
+    ],
+)
+def test_a_rule_that_changes_nothing_is_taken_in_silence(rules, said):
+    """rules={"norm": None} was accepted, as if norms were quantized without it."""
+    m, x = model("encoder_decoder")
+    with pytest.raises(nx.NumericsError, match=f"rules without effect: .*{said}.*leave them out"):
+        nx.plan(m, "mxfp4", rules=rules, example=x)
+
+
+def test_a_rule_that_keeps_what_another_would_take_is_refused():
+    m, x = model("encoder_decoder")
+    plan = nx.plan(m, "mxfp4", rules={"norm": None, "*": "int8"}, example=x)
+    assert (row(plan, "norm.weight").format, row(plan, "words.weight").format) == ("-", "int8")
+    asked = {"encoder.q": None, "cross.q:*": {"activations": None}}
+    idle = nn.Sequential(nn.Linear(32, 8))
+    idle.other = nn.Linear(32, 8)
+    idle.forward = lambda x: idle[0](x)
+    plan = nx.plan(idle, "int8", rules={"other": None}, example=torch.ones(1, 32))
+    assert row(plan, "other.weight").reason == "rule other"  # which was undecided, with a warning
+    plan = nx.plan(m, "mxfp4", "mxfp8_e4m3", rules=asked, example=x)
+    assert {"encoder.q.weight", "cross.q:linear[0]"} <= {r.name for r in plan.rows if "rule" in r.reason}
 
 
 @pytest.mark.parametrize(
@@ -223,6 +259,41 @@ def test_the_formats_of_the_ipu_are_refused_on_it():
     m, x = model("linear")
     spec = nx.QuantSpec("int8", scale_type="pof2")
     assert nx.plan(m, spec, spec, example=x, device="IPU").device == "IPU"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_in_a_weight_is_planned_as_if_it_were_a_number(bad):
+    """Only wrapping and freezing said it."""
+    m, x = model("linear")
+    m[2].weight.data[0, 0] = bad
+    with pytest.raises(nx.NumericsError, match=r"2\.weight has NaN or Inf \(1 of 192 .*'2.weight': None"):
+        nx.plan(m, "int8", example=x)
+    assert row(nx.plan(m, "int8", rules={"2": None}, example=x), "2.weight").format == "-"
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.Conv2d(4, 4, 3, padding=1), lambda: nn.Linear(8, 8)])
+def test_planning_keeps_what_the_model_lets_go(layer):
+    """The outputs of all convolutions lay in memory until the last."""
+    seen, alive = [], []
+    m = nn.Sequential(*[layer() for _ in range(6)])
+
+    def count(module, args, out):
+        seen.append(weakref.ref(out))
+        alive.append(sum(one() is not None for one in seen))
+
+    for one in m:
+        one.register_forward_hook(count)
+    nx.plan(m, "int8", example=torch.randn(2, 4, 8, 8))
+    assert len(alive) == 6
+    assert max(alive) <= 2
+
+
+def test_a_convolution_takes_in_the_normalization_of_another_that_lies_where_its_output_lay():
+    norms = [nn.BatchNorm2d(4), nn.BatchNorm2d(4)]
+    convs = [nn.Conv2d(4, 4, 1) for _ in range(12)]
+    m = nn.Sequential(*convs[:6], norms[0], *convs[6:], nn.ReLU(), norms[1]).eval()
+    plan = nx.plan(m, nx.QuantSpec("int8"), example=torch.randn(2, 4, 8, 8), fold=True)
+    assert plan.fold == {"6": "5"}
 
 
 class Unknown(nn.Module):

@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -285,6 +286,15 @@ def test_a_checkpointed_function_runs_again_unquantized(reentrant):
     one = nx.wrap(m, "int4", activations="int8", rules={"inner": None}, example=x, qat="ste").train()
     with pytest.raises(nx.NumericsError, match="checkpoint a module"):
         one(x).square().sum().backward()
+
+
+@pytest.mark.skipif(not LONG, reason="two more processes: make verify, NUMERICS_TEST_LONG=1")
+def test_ranks_learn_something_else_than_one_process():
+    """Their steps are those of one process with both batches; a shard that nobody gathers is refused."""
+    worker = Path(__file__).parents[2] / "helpers" / "two_ranks_models.py"
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(worker)]
+    found = subprocess.run(run, capture_output=True, text=True, timeout=300)
+    assert found.stdout.count("both done") == 2, found.stderr[-4000:]
 
 
 def test_a_frozen_model_trains_nothing_in_silence():

@@ -400,6 +400,61 @@ def test_no_more_than_the_rows_is_decoded(name, monkeypatch):
     assert 0 < sum(decoded) <= 4
 
 
+EXPERTS = {
+    "int8": {"scheme": "per_channel(0)"},
+    "int4": {"scheme": "per_group(32)"},
+    "mxfp4": {},
+    "mx6": {},
+    "nvfp4": {},
+}
+PARTS_OF_EXPERTS = {
+    "index": lambda w: [w[e] for e in range(4)],
+    "unbind": lambda w: w.unbind(0),
+    "iteration": list,
+    "slice": lambda w: [w[e : e + 1].squeeze(0) for e in range(4)],
+    "split": lambda w: [part.squeeze() for part in w.split(1)],
+    "narrow": lambda w: [w.narrow(0, e, 1).squeeze((0, 1)) for e in range(4)],
+    "chunk": lambda w: [part[0] for part in w.chunk(4)],
+    "turned": lambda w: [w.mT[e].t() for e in range(4)],
+    "turned, unbind": lambda w: [part.t() for part in w.transpose(1, 2).unbind(0)],
+    "turned, slice": lambda w: [w.mT[e : e + 1][0].t() for e in range(4)],
+    "turned, split": lambda w: [part.mT[0] for part in w.mT.split(1)],
+    "turned, sizes": lambda w: [part[0].t() for part in w.mT.split([1, 1, 1, 1])],
+}
+
+
+@pytest.mark.parametrize("d", EXPERTS)
+@pytest.mark.parametrize("name", PARTS_OF_EXPERTS)
+def test_a_loop_over_experts_decodes_them(name, d, monkeypatch):
+    """`for part in w.unbind(0): F.linear(x, part)` decoded all experts; of a turned one, each time."""
+    torch.manual_seed(0)
+    w, x = torch.randn(4, 6, 64), torch.randn(3, 64)
+    q = nx.quantize(w, d, **EXPERTS[d])
+    due = [F.linear(x, nx.quantize(w, d, **EXPERTS[d])[e]) for e in range(4)]
+    values = list(q.dequantize())
+    monkeypatch.setattr(TensorQTensor, "dequantize", lambda *_: pytest.fail("decoded"))
+    parts = PARTS_OF_EXPERTS[name](q)
+    found = [F.linear(x, part) for part in parts]
+    monkeypatch.undo()
+    assert all(torch.equal(a, b) for a, b in zip(found, due, strict=True))
+    assert all(torch.equal(part.dequantize(), v) for part, v in zip(parts, values, strict=True))
+
+
+def test_a_part_of_a_view_that_cuts_blocks_is_refused():
+    """Of a view with its axes turned any part can be had, by its values where no QTensor is that part."""
+    q = nx.quantize(torch.randn(4, 6, 64), "mxfp4")
+    values = q.dequantize().mT
+    for take in (
+        lambda w: w[:, 3:9],
+        lambda w: w[:, 3],
+        lambda w: w.split(5, 1)[0],
+        lambda w: w.unbind(1)[7],
+    ):
+        assert torch.equal(take(q.mT), take(values))
+    with pytest.raises(IndexError):
+        q.mT[4]
+
+
 def test_an_index_beyond_the_table_is_refused():
     q = nx.quantize(weight(), "int8")
     for call in (lambda: F.embedding(torch.tensor([64]), q), lambda: F.embedding(torch.tensor([-1]), q),
