@@ -30,7 +30,6 @@ from numerics.files.header import Plan, text_of
 from numerics.files.replacement import refuse_same_file, replace_file
 from numerics.files.safetensors import Reader
 from numerics.files.stream import ERRORS, amax_of
-from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.rounding import check_random
 from numerics.tensor.qtensor import ErrorSums
@@ -186,9 +185,9 @@ class _Job:
     def _scale_of(self, names: tuple[str, ...]) -> float:
         plans, elements = self.decision.plans, most(self.options.max_memory)
         largest = [amax_of(self.source.shard_of[name].open(), name, plans[name], elements) for name in names]
-        dtype = plans[names[0]].dtype
-        assert isinstance(dtype, Block)
-        found = dtype.encode(max(largest, key=lambda amax: float(amax[0]))).tensor_scale
+        spec = plans[names[0]].spec
+        amax = max(largest, key=lambda amax: float(amax[0]))
+        found = spec.block.encode(amax, scale_rule=spec.scale_rule).tensor_scale
         assert found is not None
         return float(found)
 

@@ -63,7 +63,7 @@ def quantize_options(command: Command) -> Command:
         click.option("--rounding", type=ROUNDING, default="half_even", show_default=True,
                      help=ROUNDINGS_TEXT + "."),
         click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True,
-                     help=", ".join(SCALE_RULES) + "; for MX formats."),
+                     help=", ".join(SCALE_RULES) + "; of blocks with a scale."),
         seeded,
         click.option("--include", multiple=True, help="Pattern of the tensors to quantize; may be repeated."),
         click.option("--exclude", multiple=True, help="Pattern of the tensors to copy; may be repeated."),

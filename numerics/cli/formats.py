@@ -141,7 +141,7 @@ def run_table(d: Element) -> Table:
 @click.argument("values", nargs=-1, required=True)
 @click.option("--rounding", type=ROUNDING, default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
-@click.option("--scale-rule", type=SCALE_RULE, help=", ".join(SCALE_RULES) + "; for MX formats.")
+@click.option("--scale-rule", type=SCALE_RULE, help=", ".join(SCALE_RULES) + "; of blocks with a scale.")
 @seeded
 @as_json
 def encode_command(
@@ -156,7 +156,9 @@ def encode_command(
         _say_blocks(encoded_blocks(d, numbers, scale_rule=scale_rule or "floor", **options), as_json)
         return
     if scale_rule is not None:
-        raise NumericsError(f"--scale-rule is for MX formats; {d} has no scale of its own")
+        raise NumericsError(
+            f"--scale-rule is for MX formats and blocks with float scales; {d} has no scale of its own"
+        )
     found = encoded(d, numbers, **options)
     if as_json:
         deliver(json_of([_json(one) for one in found]) + "\n")

@@ -74,7 +74,8 @@ class QuantSpec:
     zero_point_type: int32 (the default), or float32 for one that is not rounded; float32 of integers only.
     rounding: half_even (the default), half_away or round, half_up, half_down, toward_zero, floor, ceil,
         to_odd or stochastic.
-    scale_rule: of OCP MX blocks: floor (the default), ceil, even, rceil, tosa or bump.
+    scale_rule: of OCP MX blocks: floor (the default), ceil, even, rceil, tosa or bump; of blocks with float
+        scales: floor, ceil, nvidia, mse, four_over_six or four_over_six_mae.
     axis: of block formats: along which blocks lie, by default -1, the last.
     bfloat16 and float16 are a plain cast, with the scale 1, unless scheme or scale_type is given.
 

@@ -76,6 +76,10 @@ RULE_WORDS: dict[str, str] = {
     "rceil": "torchao HEAD's RCEIL, triton_kernels",
     "tosa": "TOSA 1.0's block scaling; it differs from even for fp8_e4m3",
     "bump": "AMD Quark's BFP16 in torch",
+    "nvidia": "TransformerEngine's NVFP4",
+    "mse": "ModelOpt's sweep of a scale's codes",
+    "four_over_six": "fouroversix's default",
+    "four_over_six_mae": "TransformerEngine's 4over6",
 }
 
 
@@ -91,8 +95,8 @@ def _roundings() -> Iterator[Dialect]:
 
 
 def _having(rule: str) -> Applies:
-    """Of MX blocks that may be found by the rule."""
-    return lambda task: of_mx(task) and rule in task.block.scale_rules
+    """Of blocks whose scale may be found by the rule."""
+    return lambda task: (of_mx(task) or of_scaled(task)) and rule in task.block.scale_rules
 
 
 def _rules() -> Iterator[Dialect]:
