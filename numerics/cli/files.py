@@ -64,6 +64,8 @@ def quantize_options(command: Command) -> Command:
                      help=ROUNDINGS_TEXT + "."),
         click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True,
                      help=", ".join(SCALE_RULES) + "; of blocks with a scale."),
+        click.option("--tensor-scale", type=float,
+                     help="Of NVFP4: one scale for every tensor; by default each finds its own."),
         seeded,
         click.option("--include", multiple=True, help="Pattern of the tensors to quantize; may be repeated."),
         click.option("--exclude", multiple=True, help="Pattern of the tensors to copy; may be repeated."),

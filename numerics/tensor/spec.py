@@ -270,7 +270,9 @@ class QuantSpec:
                 f"give QuantSpec({dtype.name!r}, ...)"
             )
         kept = self if self.scaled or getattr(dtype, "wide", False) else self.with_scale()
-        return kept._with(dtype=dtype, **({} if dtype.kind in ("integer", "block") else FOR_INTEGERS))
+        if isinstance(dtype, Block):
+            return kept._with(dtype=dtype, **({} if self.scale_rule in dtype.scale_rules else FOUND_ANEW))
+        return kept._with(dtype=dtype, **({} if dtype.kind == "integer" else FOR_INTEGERS))
 
     def _check_kind(self, what: str, blocked: bool) -> None:
         """Raises NumericsError unless the format is one of blocks, or none of them, as it is due."""
@@ -411,6 +413,7 @@ def facts_beside(name: str, given: bool, text: str, *options: Any) -> str:
 # Options that a kind of format cannot have, with the defaults that say nothing.
 FOR_ELEMENTS = {name: DEFAULTS[name] for name in ("scheme", "symmetric", "scale_type", "zero_point_type")}
 FOR_BLOCKS = {name: DEFAULTS[name] for name in ("scale_rule", "axis")}
+FOUND_ANEW = {"scale_rule": DEFAULTS["scale_rule"]}
 FOR_INTEGERS = {name: DEFAULTS[name] for name in ("symmetric", "zero_point_type")}
 _WHY = {
     "block": "blocks have a size of their own and find their scales; allowed: axis=, scale_rule=, rounding=",
