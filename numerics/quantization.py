@@ -68,7 +68,8 @@ def quantize(
     Block formats take instead:
     axis: along which blocks lie, the last by default.
     scale_rule: of OCP MX: floor (the default), ceil, even, rceil, tosa or bump; of float scales: floor, ceil,
-        nvidia, mse, four_over_six or four_over_six_mae, as for `Block.encode`.
+        nvidia, mse, four_over_six or four_over_six_mae, as for `Block.encode`.  Symmetric signed integers
+        take full_range: scale = amax / 127.5 (of int8), half of the range, so that the largest is clipped.
     tensor_scale: of blocks with float scales, such as NVFP4: the one scale of the tensor, given instead of
         found from the largest magnitude: a positive number within float32, or an array or tensor of one.
 

@@ -66,7 +66,9 @@ class HostAffine:
         low, high: in the shape of the scales; their type says in which one to compute.
         """
         with ieee_arithmetic():
-            found = widest_scale(low, high, dtype, options.symmetric) if scale is None else scale
+            found = scale
+            if scale is None:
+                found = widest_scale(low, high, dtype, options.symmetric, options.full)
             scale = self.round_scale(found, options.scale_type).astype(low.dtype)
             zero = None if options.symmetric else zero_point(low, scale, dtype, options.zero_point_type)
         return Affine(np.asarray(scale), None if zero is None else np.asarray(zero))
@@ -167,14 +169,14 @@ def _ends(scale_type: str) -> tuple[Any, Any, Any]:
     return facts.dtype, facts.smallest_subnormal, facts.max
 
 
-def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool) -> Array:
-    """amax / max, or (max - min) / (qmax - qmin); 1 where all is zero.
+def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool, full: bool = False) -> Array:
+    """amax / max, or (max - min) / (qmax - qmin); 1 where all is zero.  full: amax / ((qmax - qmin) / 2).
 
     A difference that overflows is taken of the halves: halving is exact.
     """
     if symmetric:
         extent = np.maximum(-low, high)
-        scale = extent / low.dtype.type(dtype.max)
+        scale = extent / low.dtype.type((dtype.max - dtype.min) / 2 if full else dtype.max)
     else:
         low, high = np.minimum(low, 0), np.maximum(high, 0)
         extent, steps = high - low, low.dtype.type(dtype.max - dtype.min)

@@ -164,3 +164,50 @@ def test_observers_and_streams_find_the_tensor_scale_of_the_rule(tmp_path):
         q = nx.load(tmp_path / "q.safetensors")["w"]
         assert q.tensor_scale == due.tensor_scale, rule
         assert np.array_equal(q.packed, due.packed), rule
+
+
+# ---- integers: docs/formats.md §6 --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["per_tensor()", "per_channel(0)", "per_group(7)"])
+@pytest.mark.parametrize("name", ["int8", "int4", "int2"])
+def test_full_range_divides_by_half_of_the_range(executor, name, scheme):
+    x = blocks(rows=40)
+    q = nx.quantize(x, name, scheme=scheme, scale_rule="full_range")
+    d = nx.dtype(name)
+    half = Fraction(int(d.max - d.min), 2)
+    share = {"per_tensor()": 640, "per_channel(0)": 16, "per_group(7)": 7}[scheme]
+    shape = {"per_tensor()": (), "per_channel(0)": (40,), "per_group(7)": (40, 3)}[scheme]
+    lines = x.reshape(1, -1) if share == 640 else np.pad(x, ((0, 0), (0, -16 % share)))
+    amax = np.abs(lines).reshape(-1, share).max(axis=1)
+    due = np.where(amax == 0, np.float32(1), amax / np.float32(half))
+    assert np.array_equal(q.scale, due.reshape(shape))
+    spread = np.repeat(due, share).reshape(lines.shape)[:, : x.size if share == 640 else 16].reshape(x.shape)
+    codes = np.clip(np.rint(x / spread), d.min, d.max)
+    assert np.array_equal(q.dequantize(), (codes * spread).astype(np.float32) + np.float32(0))
+    assert (codes == d.min).any()
+    assert np.array_equal(nx.fake_quantize(x, q.spec), q.dequantize())
+
+
+def test_full_range_is_said_kept_and_refused(tmp_path):
+    x = blocks()
+    spec = nx.QuantSpec("int8", scale_rule="full_range")
+    assert nx.QuantSpec.parse(spec.text) == spec
+    watching = MinMax(spec)
+    watching.observe(x)
+    assert watching.scale == nx.quantize(x, spec).scale
+    save_file({"w": x}, tmp_path / "x.safetensors")
+    quantize_file(tmp_path / "x.safetensors", tmp_path / "q.safetensors", "int8", scale_rule="full_range")
+    q = nx.load(tmp_path / "q.safetensors")["w"]
+    assert q.spec == spec
+    assert np.array_equal(q.packed, nx.quantize(x, spec).packed)
+    assert (
+        nx.transcode(nx.quantize(x[:1], "int4", scale_rule="full_range"), "fp8_e4m3").spec.scale_rule
+        == "floor"
+    )
+    for dtype, symmetric in ((nx.uint8, True), (nx.fp4, True), (nx.int8, False), (nx.mxint8, True),
+                             (nx.integer_format(8, narrow=True), True)):  # fmt: skip
+        with pytest.raises(nx.NumericsError, match="scale_rule='full_range' cannot be; it is of symmetric"):
+            nx.QuantSpec(dtype, symmetric=symmetric, scale_rule="full_range")
+    with pytest.raises(nx.NumericsError, match="int8: scale_rule='even' cannot be"):
+        nx.QuantSpec("int8", scale_rule="even")
