@@ -40,7 +40,7 @@ from numerics.conform.deviations.deviation import (
 from numerics.conform.task import Task
 from numerics.formats.dtype import Float, Integer
 from numerics.formats.floats import bfloat16, e8m0, float16
-from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES
+from numerics.formats.rounding import DETERMINISTIC
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,6 @@ RULE_WORDS: dict[str, str] = {
     "tosa": "TOSA 1.0's block scaling; it differs from even for fp8_e4m3",
     "bump": "AMD Quark's BFP16 in torch",
     "nvidia": "TransformerEngine's NVFP4",
-    "mse": "ModelOpt's sweep of a scale's codes",
-    "four_over_six": "fouroversix's default",
-    "four_over_six_mae": "TransformerEngine's 4over6",
 }
 
 
@@ -100,7 +97,7 @@ def _having(rule: str) -> Applies:
 
 
 def _rules() -> Iterator[Dialect]:
-    for rule in SCALE_RULES:
+    for rule in RULE_WORDS:  # those that search would take the judge minutes
         said, asks = f"the scale is found by the rule {rule}", _asks("scale_rule", rule, _having(rule))
         yield Dialect(f"scale rule {rule}", said, asks, option(scale_rule=rule), RULE_WORDS[rule])
 
