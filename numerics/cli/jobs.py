@@ -41,7 +41,7 @@ OF_JOBS = (
     + examples(
         "numerics quantize model.safetensors out.safetensors --dtype mxfp4",
         "numerics quantize m.safetensors q.safetensors --dtype int4 --group-size 128",
-        "numerics quantize m.safetensors q.safetensors --dtype nvfp4 --tensor-scale 0.001",
+        "numerics quantize m.safetensors OUT --dtype nvfp4 --tensor-scale 0.001",
         "numerics quantize FOLDER OUT --dtype mxfp4 --dtype 'lm_head*=none' --dry-run",
     ),
 )
