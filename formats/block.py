@@ -16,6 +16,9 @@ from numerics.formats.errors import NumericsError, digits, integer, one_of, said
 from numerics.formats.notebook import facts_table
 from numerics.formats.packing import planes
 from numerics.formats.rounding import (
+    FLOAT_RULES,
+    FOUR_OVER_SIX,
+    MX_RULES,
     OVERFLOWS,
     SCALE_RULES,
     BlockOptions,
@@ -227,7 +230,10 @@ class Block(Dtype, metaclass=_DeclaredBlock):
             rceil: the smallest e for which nothing clips (NVIDIA's rule, torchao's RCEIL)
             tosa: the smallest e under which amax, rounded half to even, does not pass the largest (TOSA 1.0)
             bump: floor, and one more where an element would round past the largest (Quark's BFP16)
-            The other families have one way to find their scales, and take "floor" alone.
+            Float scales, as NVFP4's (docs/formats.md §8): floor (the default): the nearest to amax over the
+            largest element; ceil: that rounded up; nvidia: TransformerEngine's order of operations; mse: the
+            code of least square error; four_over_six, four_over_six_mae: of scales to 6 and to 4 the one with
+            less square, or absolute, error.  Microexponents have one way to find theirs, "floor".
         rounding: of the elements: half_even (the default), half_away, half_up, half_down, toward_zero,
             floor, ceil, to_odd or stochastic, as for `encode` of a format of single numbers.
         overflow: None or "saturate": the elements of blocks saturate.
@@ -340,7 +346,8 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         """Returns the scale rule; raises NumericsError for one that it does not have."""
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
         if scale_rule not in self.scale_rules:
-            one = f"{self.name} has one way to find its scale: scale_rule={scale_rule!r} is for MX formats"
+            kind = "MX formats" if scale_rule in MX_RULES else "float scales"
+            one = f"{self.name} has one way to find its scale: scale_rule={scale_rule!r} is for {kind}"
             several = (
                 f"{self.name}: scale_rule={scale_rule!r} cannot be; allowed: {', '.join(self.scale_rules)}"
             )
@@ -469,7 +476,7 @@ class MXBlock(ElementBlock):
     @property
     def scale_rules(self) -> tuple[str, ...]:  # type: ignore[override]
         """The rules by which it can find a block's scale: `even`, `tosa` and `bump` speak of digits."""
-        return ("floor", "ceil", "rceil") if isinstance(self.element, Codebook) else SCALE_RULES
+        return ("floor", "ceil", "rceil") if isinstance(self.element, Codebook) else MX_RULES
 
     @staticmethod
     def _can_scale(scale: Float) -> bool:
@@ -487,6 +494,25 @@ class ScaledBlock(ElementBlock):
 
     stem = "scaled"
     has_tensor_scale = True
+
+    @property
+    def scale_rules(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The rules by which it can find a block's scale: four over six is of elements that end at 6."""
+        ends_at_six = isinstance(self.element, Float) and self.element.max == 6
+        return FLOAT_RULES if ends_at_six else tuple(r for r in FLOAT_RULES if r not in FOUR_OVER_SIX)
+
+    def largest_under(self, rule: str) -> float:
+        """What a tensor's largest magnitude becomes under its scale: the largest element times scale.
+
+        Four over six leaves room for half as much again: the largest power of two that allows it, 256.
+
+        >>> from numerics.formats import nvfp4
+        >>> nvfp4.largest_under("floor"), nvfp4.largest_under("four_over_six")
+        (2688.0, 1536.0)
+        """
+        four_over_six = rule in FOUR_OVER_SIX
+        top = 2.0 ** (frexp(self.scale.max / 1.5)[1] - 1) if four_over_six else self.scale.max
+        return self.element.max * self.element_unit * top
 
     @staticmethod
     def _can_scale(scale: Float) -> bool:

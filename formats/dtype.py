@@ -351,9 +351,15 @@ class Element(Dtype):
 class Integer(Element):
     """Integers: two's complement where signed, else plain binary.  NaN becomes 0, and so does -0.
 
+    narrow: the least is minus the largest, as -127: the code below it is read, and never written.
+
     >>> Integer(name="int5", bits=5).values()[14:18]
     [14.0, 15.0, -16.0, -15.0]
+    >>> Integer(name="int5", bits=5, narrow=True).round(-20.0)
+    -15.0
     """
+
+    narrow: bool = False
 
     kind = "integer"
     overflows = ("saturate",)
@@ -366,6 +372,8 @@ class Integer(Element):
             raise NumericsError(
                 f"{self.name}: integers have 2 to 16 bits (unsigned: 1), not {said(self.bits)}"
             )
+        if self.narrow and not self.signed:
+            raise NumericsError(f"{self.name}: a narrow range is of signed integers")
         self.check_overflow(self.default_overflow)
 
     @property
@@ -375,8 +383,8 @@ class Integer(Element):
 
     @property
     def min(self) -> float:
-        """The smallest value."""
-        return -float(1 << (self.bits - 1)) if self.signed else 0.0
+        """The smallest value that is written."""
+        return self.narrow - float(1 << (self.bits - 1)) if self.signed else 0.0
 
     @property
     def smallest_normal(self) -> float:

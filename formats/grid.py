@@ -114,7 +114,7 @@ def of_integer(d: Integer, exponent: int = 0, symmetric: bool = False) -> Grid:
         last=last,
         limit=top,
         nan=0,
-        negative_limit=None if symmetric or not d.signed else emin << 23,
+        negative_limit=None if symmetric or d.narrow or not d.signed else emin << 23,
         negative=None if d.signed else 0,
         wrap=(2 << digits) - 1 if d.signed else None,
         adder=1,
@@ -333,7 +333,9 @@ def scale_of(d: MXBlock, rule: str) -> Scale:
         return Scale(d.emax, bump, subnormal)
     last = element_grid(d).last
     if isinstance(element, Integer):
-        return Scale(d.emax, bump, subnormal, float32_bits((last + 1) * d.element_unit), last + 1)
+        return Scale(
+            d.emax, bump, subnormal, float32_bits((last + 1) * d.element_unit), last + (not element.narrow)
+        )
     assert isinstance(element, Float)  # codebooks have no such rule
     return Scale(d.emax, bump, subnormal, float32_bits(element.beyond), last)
 

@@ -30,19 +30,25 @@ uint4: Integer = row(Integer, "uint4", _QUARK, names=("U4",), bits=4, signed=Fal
 uint8: Integer = row(Integer, "uint8", _QUARK, names=("U8",), bits=8, signed=False)
 
 
-def integer_format(bits: int, *, signed: bool = True, name: str | None = None) -> Integer:
+def integer_format(
+    bits: int, *, signed: bool = True, narrow: bool = False, name: str | None = None
+) -> Integer:
     """Returns an integer format of your own; it gets every kernel.  The same facts give the same object.
 
-    bits: 2 to 16, or 1 where unsigned.  signed: two's complement, else plain.  name: `int5` or `uint5` by
-    default; a format of the table comes back where it has that name.  Raises NumericsError for other bits.
+    bits: 2 to 16, or 1 where unsigned.  signed: two's complement, else plain.  narrow: of signed ones: down
+    to minus the largest (-127), not to what follows it (-128).  name: by default `int5`, `uint5`,
+    `int5_narrow`; a format of the table comes back where it has that name.  Raises NumericsError for other
+    bits, and for a narrow range without a sign.
 
     >>> int5 = integer_format(5)
     >>> int5, int5.min, int5.max, int5.round([-20.0, 2.5])
     (int5, -16.0, 15.0, [-16.0, 2.0])
     >>> integer_format(8) is int8, integer_format(12, signed=False, name="adc").max
     (True, 4095.0)
+    >>> integer_format(8, narrow=True).encode([-128.0, -127.0])
+    [129, 129]
     """
-    bits, signed = integer("bits", bits), truth("signed", signed)
-    name = f"{'' if signed else 'u'}int{bits}" if name is None else name
-    made: Integer = Integer(name=name, bits=bits, signed=signed)
+    bits, signed, narrow = integer("bits", bits), truth("signed", signed), truth("narrow", narrow)
+    name = f"{'' if signed else 'u'}int{bits}{'_narrow' * narrow}" if name is None else name
+    made: Integer = Integer(name=name, bits=bits, signed=signed, narrow=narrow)
     return made

@@ -1,4 +1,4 @@
-"""The ten operations that every executor supplies to the shared arithmetic.
+"""The eleven operations that every executor supplies to the shared arithmetic.
 
 The functions here only say what each means; `backends/bind.py` puts an executor's own in their
 place.  A lane is a 32-bit value, or an array or vector of them: int32 or float32.
@@ -65,4 +65,12 @@ def max_of_block(x: Lane) -> Lane:
 
 def max_of_group(x: Lane) -> Lane:
     """The largest int32 lane of the sub-block, in a shape that broadcasts back over it."""
+    _unbound()
+
+
+def sum_of_block(x: Lane) -> Lane:
+    """The sum of a block's float32 lanes, added in halves as if zeros filled it up to a power of two.
+
+    x[0 .. h) + x[h .. 2h), and so on until one is left, in a shape that broadcasts back over the block.
+    """
     _unbound()

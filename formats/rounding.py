@@ -1,4 +1,4 @@
-"""The names of the rounding modes, of the overflow policies and of the MX scale rules."""
+"""The names of the rounding modes, of the overflow policies and of the scale rules of blocks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,24 @@ ROUNDINGS_TEXT: Final = f"{', '.join(ROUNDINGS)}; or {', '.join(f'{a} for {b}' f
 
 OVERFLOWS: Final = ("saturate", "nonsaturate")
 
-SCALE_RULES: Final = ("floor", "ceil", "even", "rceil", "tosa", "bump")
+MX_RULES: Final = ("floor", "ceil", "even", "rceil", "tosa", "bump")
 """OCP MX 1.0 §6.3 (floor); the next power of two (ceil); the maximum first rounded to the
 element's precision (even); the smallest power of two that does not clip (rceil); the smallest under
 which the maximum, rounded half to even, does not pass the largest (tosa: TOSA 1.0); floor, and twice
 that where an element would round past the largest (bump: AMD Quark's BFP16 in torch, which also
 uses the most negative integer)."""
+
+FOUR_OVER_SIX: Final = ("four_over_six", "four_over_six_mae")
+FLOAT_RULES: Final = ("floor", "ceil", "nvidia", "mse", *FOUR_OVER_SIX)
+"""Of float scales: the nearest to the maximum over the largest element (floor); rounded up (ceil);
+TransformerEngine's order of operations (nvidia); the code of least square error (mse); of scales to 6
+and to 4 the one with less square (four_over_six) or absolute error: arXiv 2512.02010."""
+
+SCALE_RULES: Final = tuple(dict.fromkeys((*MX_RULES, *FLOAT_RULES)))
+"""Every rule; which a format has, its `scale_rules` say."""
+
+FULL_RANGE: Final = "full_range"
+"""Of symmetric signed integers: amax over half of the range, 127.5, instead of the largest value, 127."""
 
 RANDOM_BITS: Final = 30
 

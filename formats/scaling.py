@@ -32,8 +32,13 @@ from numerics.formats.primitives import (
     max_of_group,
     maximum,
     minimum,
+    sum_of_block,
     where,
 )
+
+FLOAT_ONE = 0x3F800000
+ONE_AND_A_HALF = 0x3FC00000
+LARGEST = 0x7F7FFFFF  # float32's largest number
 
 # ---- OCP MX (1.0 §6.3): one power of two for the block -----------------------------------------
 
@@ -128,18 +133,107 @@ def scaled_total(scale: Lane, tensor_scale: Lane, g: Grid) -> Lane:
 
 
 def scaled_encode(
-    b: Lane, tensor_scale: Lane, f: Grid, g: Grid, rounding: str, random: Lane
+    b: Lane, tensor_scale: Lane, f: Grid, g: Grid, rule: str, rounding: str, random: Lane
 ) -> tuple[Lane, Lane]:
-    """The block's scale, (amax / largest element) / tensor_scale in format g, and x / both."""
+    """The block's scale in format g, as the rule says, and the codes of x over both scales."""
     top = max_of_block(b & MAGNITUDE)
-    wanted = as_bits(divide(divide(as_float(top), as_float(f.limit)), as_float(tensor_scale)))
-    scale = finish(count(wanted, wanted, g, "half_even", None, None), wanted, g)
-    scale = where(top < INF, scale, g.nan)
-    total = scaled_total(scale, tensor_scale, g)
-    a = b & MAGNITUDE
-    y = where(total > 0, as_bits(divide(as_float(a), as_float(where(total > 0, total, ONE)))), 0)
+    scale = where(top < INF, scaled_scale(b, tensor_scale, f, g, rule), g.nan)
+    y = scaled_quotient(b & MAGNITUDE, scaled_total(scale, tensor_scale, g), rule)
     code = with_sign(count(y, b, f, rounding, random, None), b, f)
     return scale, where(top < INF, code, f.nan_block)
+
+
+def scaled_scale(b: Lane, tensor_scale: Lane, f: Grid, g: Grid, rule: str) -> Lane:
+    """The code of a finite block's scale."""
+    wanted = scaled_wanted(max_of_block(b & MAGNITUDE), tensor_scale, f, rule)
+    if rule == "ceil":
+        scale = finish(count(wanted, wanted, g, "ceil", None, None), wanted, g)
+    else:
+        scale = scaled_nearest(wanted, g)
+    if rule == "mse":
+        _, scale = scaled_least_of_sixteen(b, scale - 8, tensor_scale, f, g)
+    elif rule == "four_over_six":
+        four = scaled_nearest(as_bits(as_float(wanted) * as_float(ONE_AND_A_HALF + (wanted & 0))), g)
+        error = scaled_error(b, scaled_total(scale, tensor_scale, g), f, rule)
+        scale = where(scaled_error(b, scaled_total(four, tensor_scale, g), f, rule) < error, four, scale)
+    elif rule == "four_over_six_mae":
+        four = scaled_nearest(as_bits(as_float(wanted) * as_float(ONE_AND_A_HALF + (wanted & 0))), g)
+        error = scaled_error(b, scaled_total(scale, tensor_scale, g), f, rule)
+        scale = where(scaled_error(b, scaled_total(four, tensor_scale, g), f, rule) < error, four, scale)
+    return scale
+
+
+def scaled_wanted(top: Lane, tensor_scale: Lane, f: Grid, rule: str) -> Lane:
+    """The block's scale before it is rounded: its maximum over the largest element and the tensor's scale."""
+    if rule == "nvidia":  # by reciprocals, as TransformerEngine multiplies
+        one = FLOAT_ONE + (top & 0)
+        inverse = minimum(as_bits(divide(as_float(one), as_float(tensor_scale))), LARGEST)
+        unit = as_float(inverse) * divide(as_float(one), as_float(f.limit))
+        r = as_bits(as_float(top) * unit)
+    else:
+        r = as_bits(divide(divide(as_float(top), as_float(f.limit)), as_float(tensor_scale)))
+    return r
+
+
+def scaled_nearest(wanted: Lane, g: Grid) -> Lane:
+    """That in format g, half to even, saturating."""
+    return finish(count(wanted, wanted, g, "half_even", None, None), wanted, g)
+
+
+def scaled_quotient(a: Lane, total: Lane, rule: str) -> Lane:
+    """A magnitude over both scales; under a product of 0 nothing is left (but by `nvidia`'s reciprocal)."""
+    divisor = where(total > 0, total, ONE)
+    if rule == "nvidia":
+        inverse = as_bits(divide(as_float(FLOAT_ONE + (divisor & 0)), as_float(divisor)))
+        inverse = where(total > 0, minimum(inverse, LARGEST), LARGEST)
+        y = as_bits(as_float(a) * as_float(inverse))
+    else:
+        y = where(total > 0, as_bits(divide(as_float(a), as_float(divisor))), 0)
+    return y
+
+
+def scaled_error(b: Lane, total: Lane, f: Grid, rule: str) -> Lane:
+    """The error of a block under both scales' product, elements rounded half to even, as float32 bits.
+
+    The sum, in halves, of (value - x)**2, or of its magnitudes where the rule says so; Inf for NaN.
+    """
+    y = scaled_quotient(b & MAGNITUDE, total, rule)
+    code = with_sign(count(y, b, f, "half_even", None, None), b, f)
+    off = as_float(decode(code, f)) * as_float(total) - as_float(b)
+    if rule == "four_over_six_mae":
+        r = sum_of_block(as_float(as_bits(off) & MAGNITUDE))
+    else:
+        r = sum_of_block(off * off)
+    return minimum(as_bits(r) & MAGNITUDE, INF)
+
+
+def scaled_least_of_two(b: Lane, first: Lane, tensor_scale: Lane, f: Grid, g: Grid) -> tuple[Lane, Lane]:
+    """The least square error under a code of the scale and the next, and that code; at a tie the first."""
+    low, high = minimum(maximum(first, 0), g.last), minimum(maximum(first + 1, 0), g.last)
+    error = scaled_error(b, scaled_total(low, tensor_scale, g), f, "mse")
+    other = scaled_error(b, scaled_total(high, tensor_scale, g), f, "mse")
+    return minimum(error, other), where(other < error, high, low)
+
+
+def scaled_least_of_four(b: Lane, first: Lane, tensor_scale: Lane, f: Grid, g: Grid) -> tuple[Lane, Lane]:
+    """The same of four codes in a row."""
+    error, low = scaled_least_of_two(b, first, tensor_scale, f, g)
+    other, high = scaled_least_of_two(b, first + 2, tensor_scale, f, g)
+    return minimum(error, other), where(other < error, high, low)
+
+
+def scaled_least_of_eight(b: Lane, first: Lane, tensor_scale: Lane, f: Grid, g: Grid) -> tuple[Lane, Lane]:
+    """The same of eight."""
+    error, low = scaled_least_of_four(b, first, tensor_scale, f, g)
+    other, high = scaled_least_of_four(b, first + 4, tensor_scale, f, g)
+    return minimum(error, other), where(other < error, high, low)
+
+
+def scaled_least_of_sixteen(b: Lane, first: Lane, tensor_scale: Lane, f: Grid, g: Grid) -> tuple[Lane, Lane]:
+    """The same of sixteen: with three digits of a scale, from half of the ninth to twice it."""
+    error, low = scaled_least_of_eight(b, first, tensor_scale, f, g)
+    other, high = scaled_least_of_eight(b, first + 8, tensor_scale, f, g)
+    return minimum(error, other), where(other < error, high, low)
 
 
 def scaled_decode(scale: Lane, code: Lane, tensor_scale: Lane, f: Grid, g: Grid) -> Lane:
@@ -150,9 +244,11 @@ def scaled_decode(scale: Lane, code: Lane, tensor_scale: Lane, f: Grid, g: Grid)
     return where((total & MAGNITUDE) > INF, NAN, y)
 
 
-def scaled_round(b: Lane, tensor_scale: Lane, f: Grid, g: Grid, rounding: str, random: Lane) -> Lane:
+def scaled_round(
+    b: Lane, tensor_scale: Lane, f: Grid, g: Grid, rule: str, rounding: str, random: Lane
+) -> Lane:
     """scaled_decode(scaled_encode(b))."""
-    scale, code = scaled_encode(b, tensor_scale, f, g, rounding, random)
+    scale, code = scaled_encode(b, tensor_scale, f, g, rule, rounding, random)
     return scaled_decode(scale, code, tensor_scale, f, g)
 
 
@@ -221,7 +317,6 @@ def micro_round_directly(b: Lane, m: Lane) -> Lane:
 
 # ---- a scale and a zero point (docs/formats.md §6) ---------------------------------------------
 
-FLOAT_ONE = 0x3F800000
 MAGIC = 0x4B000000  # 2**23: the last place of its binade is 1
 
 

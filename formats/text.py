@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache, lru_cache
 from inspect import signature
-from typing import Any
+from typing import Any, Final
 
 from numerics.formats import registry
 from numerics.formats.block import Block
@@ -15,11 +15,14 @@ from numerics.formats.errors import NumericsError, said
 
 LONGEST = 10_000  # characters of a format or a recipe as a text
 KINDS: dict[str, type[Dtype]] = {"integer": Integer, "float": Float, "codebook": Codebook, "block": Block}
+LATER: Final = {"narrow": False}
+"""Facts that files of before do not say, and what they are there."""
 
 
 def facts_of(d: Dtype) -> dict[str, Any]:
     """A format as JSON: the facts that it was declared with, and its kind."""
     facts = {name: getattr(d, name, None) for name in _facts_of(KINDS[d.kind])}
+    facts = {name: fact for name, fact in facts.items() if name not in LATER or fact != LATER[name]}
     nested = {name: facts_of(value) for name, value in facts.items() if isinstance(value, Dtype)}
     return {"kind": d.kind, **facts, **nested}
 
@@ -42,7 +45,7 @@ def dtype_of(described: Any) -> Dtype:
         )
     facts = {name: value for name, value in described.items() if name != "kind"}
     due = _facts_of(kind)
-    if facts.keys() != set(due):
+    if not set(due) - LATER.keys() <= facts.keys() <= set(due):
         raise NumericsError(
             f"a format of kind {described['kind']} has the facts {', '.join(due)}, not {said(list(facts))}"
         )

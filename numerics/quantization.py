@@ -67,7 +67,9 @@ def quantize(
 
     Block formats take instead:
     axis: along which blocks lie, the last by default.
-    scale_rule: of OCP MX: floor (the default), ceil, even, rceil, tosa or bump, as for `Block.encode`.
+    scale_rule: of OCP MX: floor (the default), ceil, even, rceil, tosa or bump; of float scales: floor, ceil,
+        nvidia, mse, four_over_six or four_over_six_mae, as for `Block.encode`.  Symmetric signed integers
+        take full_range: scale = amax / 127.5 (of int8), half of the range, so that the largest is clipped.
     tensor_scale: of blocks with float scales, such as NVFP4: the one scale of the tensor, given instead of
         found from the largest magnitude: a positive number within float32, or an array or tensor of one.
 
@@ -136,8 +138,9 @@ def fake_quantize(
 
     x, dtype: as for `quantize`, and so are scheme (per_tensor, per_channel(axis), per_group(size, axis)),
     symmetric, scale_type (float32, float16, bfloat16, float, pof2), zero_point_type (int32, float32), scale,
-    zero_point; of blocks axis and scale_rule (floor, ceil, even, rceil, tosa, bump); rounding (half_even,
-    half_away, half_up, half_down, toward_zero, floor, ceil, to_odd, stochastic), seed and random_bits.
+    zero_point; of blocks axis and scale_rule (floor, ceil, even, rceil, tosa, bump; of float scales floor,
+    ceil, nvidia, mse, four_over_six, four_over_six_mae); rounding (half_even, half_away, half_up, half_down,
+    toward_zero, floor, ceil, to_odd, stochastic), seed and random_bits.
     clip_gradient: in torch the gradient goes straight through (arXiv 1308.3432); True makes it 0 where x lies
         outside what its scale can represent, half a step beyond the outermost values, and at Inf and NaN.
     Raises NumericsError as `quantize` does.  Every rule: docs/formats.md §6, §7.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from numerics.backends.host.tensors import as_array, has_values, is_tensor
-from numerics.formats.block import Block, ElementBlock, ScaledBlock
+from numerics.formats.block import Block, ElementBlock, ScaledBlock, no_tensor_scale, stored_scale
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, digits
 from numerics.formats.registry import dtype as find_dtype
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from numerics.pytorch.qtensor import TensorQTensor
 
 
-def transcode(q: QTensor, dtype: Any) -> QTensor:
+def transcode(q: QTensor, dtype: Any = None, *, tensor_scale: Any = None) -> QTensor:
     """Returns the same values in another format, bit for bit as `dequantize` computes them; NaN stays NaN.
 
-    q: a QTensor.  dtype: the other format, or its name.
+    q: a QTensor.  dtype: the other format, or its name; None (the default) for q's own.
+    tensor_scale: of blocks with float scales, as NVFP4: another scale of the tensor, under which the scales
+        of the blocks make up for it, such as the one that several tensors share; a positive float32 number.
     Single numbers keep their scheme, scales and zero points.  Blocks of the same size and scale format,
     and microexponents of the same blocks, keep their scales where the codes allow.  Other blocks become
     MX or microexponent blocks when the largest magnitude of each gives a scale with which all others
@@ -34,9 +37,17 @@ def transcode(q: QTensor, dtype: Any) -> QTensor:
     >>> q = nx.quantize([1.0, 0.3, -0.05, 5.0], "mxfp4")
     >>> transcode(q, "mxfp8_e4m3"), transcode(q, "mxfp8_e4m3").dequantize()
     (QTensor(mxfp8_e4m3, shape=(4,), axis=-1, 10 bits a value), [1.0, 0.5, -0.0, 4.0])
+    >>> q = nx.quantize([0.5, 6.0], "nvfp4", tensor_scale=0.25)
+    >>> q.scale.tolist(), transcode(q, tensor_scale=0.5).scale.tolist()
+    ([72], [64])
     """
     check_quantized("transcode", q)
-    d = find_dtype(dtype)
+    found = q if dtype is None else _in_format(q, find_dtype(dtype))
+    return found if tensor_scale is None else _under(found, tensor_scale)
+
+
+def _in_format(q: QTensor, d: Dtype) -> QTensor:
+    """The same values in that format; raises NumericsError where it does not have them."""
     if d is q.format:
         return q
     if is_tensor(q.packed) and not has_values(q.packed):
@@ -49,6 +60,23 @@ def transcode(q: QTensor, dtype: Any) -> QTensor:
         if not bool(changed.any()):
             return made
     raise _lossy(q, made, changed)
+
+
+def _under(q: QTensor, tensor_scale: Any) -> QTensor:
+    """The same values under another scale of the tensor; raises NumericsError where any would change."""
+    if not (q.spec.blocked and q.spec.block.has_tensor_scale):
+        raise no_tensor_scale(q.format)
+    scale, blocks, number = cast(ScaledBlock, q.spec.block).scale, q.blocks, stored_scale(tensor_scale)
+    ratio = cast(float, blocks.tensor_scale) / number
+    beside = scale.encode(scale.decode(blocks.scale) * ratio)
+    made = QTensor.from_parts(q.spec, blocks.codes, beside, tensor_scale=number, original=q.original)
+    changed = int(_changed(q, made).sum())
+    if changed:
+        raise NumericsError(
+            f"{q.format}: tensor_scale={digits(number)} would change {changed} of {math.prod(q.shape)} "
+            f"values; nx.quantize(q.dequantize(), {q.format.name!r}, tensor_scale=...) rounds them again"
+        )
+    return made
 
 
 # ---- ways from one format to another ---------------------------------------------------------------

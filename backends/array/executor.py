@@ -247,8 +247,8 @@ def _encode_mx(b: Array, d: MXBlock, o: BlockOptions, out: BlockFields) -> None:
 
 def _encode_scaled(b: Array, d: ScaledBlock, o: BlockOptions, out: BlockFields) -> None:
     tensor = float32_bits(o.tensor_scale or 1.0)
-    g = scale_grid(d)
-    scale, out.codes[...] = bound.scaled_encode(b, tensor, _grid_of(d, o), g, o.mode, o.draw.bits)
+    grids = _grid_of(d, o), scale_grid(d)
+    scale, out.codes[...] = bound.scaled_encode(b, tensor, *grids, o.scale_rule, o.mode, o.draw.bits)
     out.scale[...] = scale[:, 0]
 
 
@@ -307,8 +307,8 @@ def _round_mx(b: Array, d: MXBlock, o: BlockOptions) -> Any:
 
 def _round_scaled(b: Array, d: ScaledBlock, o: BlockOptions) -> Any:
     tensor = float32_bits(o.tensor_scale or 1.0)
-    g = scale_grid(d)
-    return bound.scaled_round(b, tensor, _grid_of(d, o), g, o.mode, o.draw.bits)
+    grids = _grid_of(d, o), scale_grid(d)
+    return bound.scaled_round(b, tensor, *grids, o.scale_rule, o.mode, o.draw.bits)
 
 
 def _round_micro(b: Array, d: MicroexponentBlock, o: BlockOptions) -> Any:

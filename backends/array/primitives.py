@@ -54,3 +54,13 @@ def max_of_block(x: Any) -> Any:
 def max_of_group(x: Any) -> Any:
     """Sub-blocks are the last axis."""
     return x.max(axis=-1, keepdims=True)
+
+
+def sum_of_block(x: Any) -> Any:
+    """Blocks are rows [n, k]; halves of a power of two are added until one number is left."""
+    half = 1 << (x.shape[1] - 1).bit_length()
+    if half > x.shape[1]:
+        x = np.pad(x, ((0, 0), (0, half - x.shape[1])))
+    while half := half // 2:
+        x = x[:, :half] + x[:, half:]
+    return x

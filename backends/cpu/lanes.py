@@ -300,6 +300,23 @@ def max_of_run(x: Lane, size: int) -> Lane:
     return x
 
 
+def sum_of_run(x: Lane, size: int) -> Lane:
+    """The sum of each run of `size` float elements, in each of its places: halves are added.
+
+    What lies beyond a run is 0; in its first places, which count, partners lie `half` apart.
+    """
+    half = 1 << (size - 1).bit_length()
+    zeros = ir.Constant(x.value.type, None)
+    while half := half // 2:
+        partners = [
+            i // size * size + (i % size ^ half) if i % size ^ half < size else x.width
+            for i in range(x.width)
+        ]
+        mask = ir.Constant(ir.VectorType(I32, x.width), partners)
+        x = x + Lane(x.builder, x.builder.shuffle_vector(x.value, zeros, mask))
+    return x if size & (size - 1) == 0 else pick(x, [i // size * size for i in range(x.width)])
+
+
 @lru_cache(maxsize=256)
 def arithmetic(block: int = 1, sub_block: int = 1) -> SimpleNamespace:
     """The shared arithmetic on lanes, for vectors that hold whole blocks of this size."""
@@ -316,5 +333,6 @@ def arithmetic(block: int = 1, sub_block: int = 1) -> SimpleNamespace:
             "code_of_key": code_of_key,
             "max_of_block": lambda x: max_of_run(x, block),
             "max_of_group": lambda x: max_of_run(x, sub_block),
+            "sum_of_block": lambda x: sum_of_run(x, block),
         }
     )

@@ -100,7 +100,8 @@ def block_operation(
         whole = what == "round" or (what == "pack" and not d.scale_beside)
         return found if whole else (found[-1], *found[:-1])  # the order of BlockFields
 
-    name = f"{d.stem}_{what}_{_shape(d)}_{kind}_{o.mode}"
+    rule = f"_{o.scale_rule}" if isinstance(d, ScaledBlock) else ""
+    name = f"{d.stem}_{what}_{_shape(d)}_{kind}_{o.mode}{rule}"
     width = _width(d)
     sources = _sources(kind, o.mode)
     return Operation(name, block, Parameters(*records), sources, outputs, width, width, unit=d.block)
@@ -143,7 +144,8 @@ def _block_records(
     tensor = Number(float32_bits(o.tensor_scale or 1.0))
     elements = alike(f, "decoding") if decoding else alike(f, o.mode)
     records = [tensor, elements, alike(scale_grid(d), "half_even")]
-    return records, lambda t, f, g: (t.value, f, g)
+    rule = () if decoding else (o.scale_rule,)
+    return records, lambda t, f, g: (t.value, f, g, *rule)
 
 
 class AffineKind(NamedTuple):

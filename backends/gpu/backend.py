@@ -366,7 +366,7 @@ def _options(x: torch.Tensor, d: Block, o: BlockOptions) -> tuple[torch.Tensor, 
         return wide, o
     finite = torch.where(wide.isfinite(), wide.abs(), torch.zeros((), dtype=wide.dtype, device=wide.device))
     amax = number_of(finite.amax().to(torch.float32)) if finite.numel() else 0.0
-    return wide, o._replace(tensor_scale=tensor_scale_of(amax, d))
+    return wide, o._replace(tensor_scale=tensor_scale_of(amax, d, o.scale_rule))
 
 
 def _block_targets(

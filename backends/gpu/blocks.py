@@ -116,7 +116,7 @@ def encode(x: torch.Tensor, cut: Cut, o: BlockOptions, what: str, to: Fields) ->
     launch(
         "scaled_kernel", cut.programs, source, random, out, *pointers(out, to.scale),
         _tensor_scale(o.tensor_scale, x), count, length, per_line, inner, key, out.numel(),
-        f=element_grid(d, o.scale_rule, o.mode), s=s,
+        f=element_grid(d, o.scale_rule, o.mode), s=s, rule=None if isinstance(d, MXBlock) else o.scale_rule,
         FAMILY=d.stem, NATIVE=native(plain, o.mode, "saturate", x.device) if plain else None,
         WIDTH=cut.width, BITS=d.element_bits, CODES=codes_of_words(d.element_bits), **common,
     )  # fmt: skip

@@ -71,3 +71,13 @@ def max_of_block(x: Any) -> Any:
     if len(x.shape) == 3:
         x = tl.max(x, 2, keep_dims=True)
     return tl.max(x, 1, keep_dims=True)
+
+
+def sum_of_block(x: Any) -> Any:
+    """Blocks are rows [n, k] of a tile, k a power of two: each step adds two numbers, in one order."""
+    for _ in tl.static_range(0, 20):  # the longest block is of 2**20
+        if x.shape[1] > 1:
+            x = tl.reshape(
+                tl.sum(tl.reshape(x, [x.shape[0], 2, x.shape[1] // 2]), 1), [x.shape[0], x.shape[1] // 2]
+            )
+    return x

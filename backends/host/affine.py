@@ -67,7 +67,9 @@ class HostAffine:
 
         low, high: in the shape of the scales; their type says in which one to compute.
         """
-        found = widest_scale(low, high, dtype, options.symmetric) if scale is None else scale
+        found = scale
+        if scale is None:
+            found = widest_scale(low, high, dtype, options.symmetric, options.full)
         scale = self.round_scale(found, options.scale_type).astype(low.dtype)
         zero = None if options.symmetric else zero_point(low, scale, dtype, options.zero_point_type)
         return Affine(np.asarray(scale), None if zero is None else np.asarray(zero))
@@ -167,12 +169,12 @@ def _ends(scale_type: str) -> tuple[Any, Any, Any]:
     return facts.dtype, facts.smallest_subnormal, facts.max
 
 
-def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool) -> Array:
-    """amax / max, or (max - min) / (qmax - qmin); 1 where all is zero.
+def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool, full: bool = False) -> Array:
+    """amax / max, or (max - min) / (qmax - qmin); 1 where all is zero.  full: amax / ((qmax - qmin) / 2).
 
     A difference that overflows is taken of the halves: halving is exact.
     """
-    steps, one = _steps(dtype, symmetric, low.dtype)
+    steps, one = _steps(dtype, symmetric, full, low.dtype)
     if symmetric:
         extent = np.maximum(-low, high)
         scale = extent / steps
@@ -184,9 +186,10 @@ def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool) -> Ar
 
 
 @lru_cache(maxsize=1024)
-def _steps(dtype: Element, symmetric: bool, kind: np.dtype[Any]) -> tuple[Any, Any]:
-    """max, or qmax - qmin, and 1, as numbers of a float type."""
-    return kind.type(dtype.max if symmetric else dtype.max - dtype.min), kind.type(1)
+def _steps(dtype: Element, symmetric: bool, full: bool, kind: np.dtype[Any]) -> tuple[Any, Any]:
+    """How many steps the extent has, of zero to max or of all, and 1, as numbers of a float type."""
+    every = dtype.max - dtype.min
+    return kind.type((every / 2 if full else dtype.max) if symmetric else every), kind.type(1)
 
 
 def zero_point(low: Array, scale: Array, dtype: Element, zero_point_type: str) -> Array:

@@ -246,7 +246,7 @@ def _rows(data: Array, dtype: Block, blocking: Blocking, options: BlockOptions) 
     drawn, tensor_scale = random_bits.bits(options.draw, data.shape), options.tensor_scale
     rows = None if drawn is None else blocking.rows(drawn.reshape(data.shape))
     if isinstance(dtype, ScaledBlock) and tensor_scale is None:
-        tensor_scale = found_tensor_scale(data, dtype)
+        tensor_scale = found_tensor_scale(data, dtype, options.scale_rule)
     return blocking.rows(data), options._replace(tensor_scale=tensor_scale, draw=Draw(bits=rows))
 
 
@@ -281,20 +281,23 @@ def _in_place(targets: tuple[Target, ...] | None, blocking: Blocking) -> BlockFi
     return BlockFields(rows, scale.reshape(-1), micro[0].reshape(-1) if micro else None)
 
 
-def found_tensor_scale(data: Array, dtype: ScaledBlock) -> float:
+def found_tensor_scale(data: Array, dtype: ScaledBlock, rule: str) -> float:
     """NVFP4's tensor scale, from the largest finite magnitude as float32 has it."""
     with ieee_arithmetic():
         x = as_float32(data)
         finite = np.abs(x[np.isfinite(x)])
-        return tensor_scale_of(finite.max() if finite.size else 0.0, dtype)
+        return tensor_scale_of(finite.max() if finite.size else 0.0, dtype, rule)
 
 
-def tensor_scale_of(amax: float, dtype: ScaledBlock) -> float:
+def tensor_scale_of(amax: float, dtype: ScaledBlock, rule: str) -> float:
     """amax over the largest block scale times element; 1 where there is nothing to scale.
 
-    One float32 division, correctly rounded, but never to 0: to the smallest float32 instead.
+    One float32 division, correctly rounded, but never to 0: to the smallest float32 instead; `nvidia` takes
+    the reciprocal of the reciprocal.
     """
     with ieee_arithmetic():
-        largest = np.float32(dtype.element_unit * dtype.element.max * dtype.scale.max)
+        largest = np.float32(dtype.largest_under(rule))
         found = np.float32(amax) / largest
+        if rule == "nvidia" and amax:
+            found = np.float32(1) / np.minimum(largest / np.float32(amax), np.finfo(np.float32).max)
         return max(float(found), SMALLEST) if amax else 1.0

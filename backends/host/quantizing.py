@@ -23,7 +23,7 @@ from numerics.formats.block import Block, PackedBlocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, digits, warn
 from numerics.formats.protocol import Backend, Given, Parts, Spec
-from numerics.formats.rounding import BlockOptions, Draw, Rounding
+from numerics.formats.rounding import FULL_RANGE, BlockOptions, Draw, Rounding
 
 Array = NDArray[Any]
 
@@ -34,6 +34,7 @@ class AffineOptions(NamedTuple):
     symmetric: bool
     scale_type: str  # float64, float32, float16, bfloat16 or pof2
     zero_point_type: str  # int32 or float32
+    full: bool = False  # symmetric integers: amax is half of the range
 
 
 class Prepared(NamedTuple):
@@ -172,7 +173,8 @@ class Quantizing(AffineBackend, Protocol):
         """
         (data, original), zero, scale = x, None, None
         partition: Partition = spec.partition(tuple(data.shape))
-        options = AffineOptions(spec.symmetric, spec.stored_scale_type(original), spec.zero_point_type)
+        kept = spec.stored_scale_type(original), spec.zero_point_type
+        options = AffineOptions(spec.symmetric, *kept, spec.scale_rule == FULL_RANGE)
         if given.scale is not None:
             scale = _positive("scale", given.scale, partition.shared)
         elif not spec.scaled:

@@ -69,7 +69,8 @@ def export(
     rounding: half_even (the default), half_away, half_up, half_down, toward_zero, floor, ceil, to_odd, or
         stochastic, which takes an input `random` (int32, 30 bits).
     overflow: saturate or nonsaturate, as for `Element.encode`.  scale_rule: of OCP MX: floor (the default),
-        ceil, even, rceil, tosa or bump.  tensor_scale: of NVFP4; an input where it is not given.
+        ceil, even, rceil, tosa or bump; of float scales floor, ceil, nvidia, mse, four_over_six or
+        four_over_six_mae.  tensor_scale: of NVFP4; an input where it is not given.
     scale, zero_point: of the npu profile's integers.  shift, device: of requantize.
     shape: of the input: sizes, or names of sizes that are open, such as ("batch", 3, "height", "width");
         blocks lie along the last axis.  Not for pack and unpack, which take strings of bits.

@@ -35,6 +35,11 @@ class Blocking:
         self.shared = graph.node("Concat", [lines, graph.shape([-1])], INT64, axis=0)
         self.sizes = [-1, d.sub_blocks, d.sub_block] if isinstance(d, MicroexponentBlock) else [-1, d.block]
 
+    @property
+    def arithmetic(self) -> Any:
+        """The shared arithmetic over such rows."""
+        return arithmetic(len(self.sizes), block=self.d.block)
+
     def rows(self, lane: Lane) -> Lane:
         """Elements as [n, block], or as [n, sub-blocks, elements]."""
         return self.graph.reshape(lane, self.sizes)
@@ -88,7 +93,7 @@ def _arguments(d: Block, options: BlockOptions, scaled: Lane | None) -> tuple[An
     rule = options.scale_rule
     if isinstance(d, MXBlock):
         return element_grid(d, rule, options.mode), scale_of(d, rule)
-    return scaled, element_grid(d, rule, options.mode), scale_grid(d)
+    return scaled, element_grid(d, rule, options.mode), scale_grid(d), rule
 
 
 def _tensor_scale(graph: Graph, d: Block, tensor_scale: float | None) -> Lane | None:
@@ -111,7 +116,7 @@ def encode_blocks(d: Block, options: BlockOptions) -> ModelProto:
     """Float32 x to codes, scale and (microexponent formats) microexponents."""
     graph = Graph()
     blocking, b, random = _blocks_of(graph, d, options.mode)
-    function = getattr(arithmetic(len(blocking.sizes)), f"{d.stem}_encode")
+    function = getattr(blocking.arithmetic, f"{d.stem}_encode")
     scaled = _tensor_scale(graph, d, options.tensor_scale)
     arguments = _arguments(d, options, scaled)
     found = function(b, *arguments, options.mode, random)
@@ -135,7 +140,7 @@ def decode_blocks(d: Block, tensor_scale: float | None = None) -> ModelProto:
     blocking = Blocking(graph, codes, d)
     code = blocking.rows(graph.cast(codes, INT32))
     shared = blocking.fields(graph.cast(scale, INT32))
-    bound = arithmetic(len(blocking.sizes))
+    bound = blocking.arithmetic
     if isinstance(d, MicroexponentBlock):
         micro = blocking.fields(graph.cast(graph.input("microexponents", UINT8, SHARED), INT32))
         places = graph.constant(np.arange(d.sub_blocks, dtype=np.int32).reshape(1, -1, 1))
@@ -152,7 +157,7 @@ def round_blocks(d: Block, options: BlockOptions) -> ModelProto:
     """Float32 x to the nearest values."""
     graph = Graph()
     blocking, b, random = _blocks_of(graph, d, options.mode)
-    function = getattr(arithmetic(len(blocking.sizes)), f"{d.stem}_round")
+    function = getattr(blocking.arithmetic, f"{d.stem}_round")
     scaled = _tensor_scale(graph, d, options.tensor_scale)
     arguments = _arguments(d, options, scaled)
     y = graph.reshape(as_float(function(b, *arguments, options.mode, random)), blocking.whole)

@@ -221,12 +221,24 @@ def places_up_to(steps: Any, key: Lane) -> Lane:
     return cast(Lane, place)
 
 
+def sum_in_halves(x: Lane, size: int) -> Lane:
+    """The sum of rows [n, size], whose halves are added until one number is left: an order of its own."""
+    graph = x.graph
+    half = 1 << (size - 1).bit_length()
+    if half > size:
+        x = graph.node("Pad", [x, graph.shape([0, 0, 0, half - size])], x.kind)
+    while half := half // 2:
+        parts = graph.reshape(x, [-1, 2, half])
+        x = graph.node("ReduceSum", [parts, graph.shape([1])], x.kind, keepdims=0)  # of two numbers
+    return x
+
+
 def max_over(x: Lane, axes: Sequence[int]) -> Lane:
     """The largest along axes, which stay."""
     return x.graph.node("ReduceMax", [x, x.graph.shape(axes)], x.kind, keepdims=1)
 
 
-def arithmetic(rank: int = 2, sources: tuple[Any, ...] = SOURCES) -> SimpleNamespace:
+def arithmetic(rank: int = 2, sources: tuple[Any, ...] = SOURCES, block: int = 1) -> SimpleNamespace:
     """The shared arithmetic on lanes: blocks are rows [n, k] (rank 2) or [n, k / s, s] (rank 3)."""
     return bind(
         {
@@ -240,6 +252,7 @@ def arithmetic(rank: int = 2, sources: tuple[Any, ...] = SOURCES) -> SimpleNames
             "places_up_to": places_up_to,
             "max_of_block": lambda x: max_over(x, range(1, rank)),
             "max_of_group": lambda x: max_over(x, [-1]),
+            "sum_of_block": lambda x: sum_in_halves(x, block),
         },
         sources=sources,
     )

@@ -36,9 +36,11 @@ from numerics.backends.reference.exact import (
 from numerics.formats.block import MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float, Integer
+from numerics.formats.rounding import FOUR_OVER_SIX, BlockOptions
 
 Numbers = Iterable[Fraction | SupportsFloat]
 Randoms = Sequence[int] | None
+DEFAULTS = BlockOptions()
 
 # ------------------------------------------------------------------------------ a block's elements
 
@@ -190,33 +192,38 @@ def decode_block(byte: int, codes: Sequence[int], dtype: MXBlock) -> list[Exact]
 # ------------------------------------------------------------------------------------ float scales
 
 
-def tensor_scale_of(xs: Numbers, dtype: ScaledBlock) -> Fraction:
+LARGEST32 = power_of_two(128) - power_of_two(104)
+
+
+def tensor_scale_of(xs: Numbers, dtype: ScaledBlock, rule: str = "floor") -> Fraction:
     """The float32 scale that brings a tensor's largest finite magnitude to the block's (docs/formats.md §8).
 
     1 where there is nothing to scale; never 0 where there is: the smallest float32 then.
 
     >>> from numerics.formats import nvfp4
-    >>> tensor_scale_of([-5376.0, math.inf], nvfp4)
-    Fraction(2, 1)
+    >>> tensor_scale_of([-5376.0, math.inf], nvfp4), tensor_scale_of([1536.0], nvfp4, "four_over_six")
+    (Fraction(2, 1), Fraction(1, 1))
     """
     element, scale = dtype.element, dtype.scale
     amax = max((absolute(x) for x in map(exactly, xs) if is_finite(x)), default=Fraction(0))
-    largest = multiply32(magnitude(largest_code(scale), scale), element_max(element))
-    found = divide32(amax, largest)
+    top = magnitude(largest_code(scale), scale)
+    if rule in FOUR_OVER_SIX:  # half as much again is a scale, too
+        top = power_of_two(floor_log2(top * 2 / 3))
+    largest = multiply32(top, element_max(element))
+    if rule == "nvidia" and amax:
+        found = divide32(Fraction(1), min(divide32(largest, amax), LARGEST32))
+    else:
+        found = divide32(amax, largest)
     assert isinstance(found, Fraction)
     return found or (power_of_two(BINARY32.least) if amax else Fraction(1))
 
 
 def encode_scaled_block(
-    xs: Numbers,
-    dtype: ScaledBlock,
-    rounding: str = "half_even",
-    tensor_scale: Fraction | SupportsFloat = 1.0,
-    randoms: Randoms = None,
+    xs: Numbers, dtype: ScaledBlock, options: BlockOptions = DEFAULTS, randoms: Randoms = None
 ) -> tuple[int, list[int]]:
     """A block with a float scale: the scale's code and the elements' (docs/formats.md §8).
 
-    Every operation is one of float32, rounded half to even.
+    Every operation is one of float32, rounded half to even.  randoms: in place of the options' draw.
 
     >>> from numerics.formats import nvfp4
     >>> encode_scaled_block([3.0, -1.0, 0.26], nvfp4)
@@ -226,20 +233,64 @@ def encode_scaled_block(
     numbers = [exactly(x) for x in xs]
     if not all(map(is_finite, numbers)):
         return nan_code(scale), poisoned(len(numbers), element)
-    whole = to_float32(exactly(tensor_scale))
-    amax = max(absolute(x) for x in numbers)
-    wanted = divide32(divide32(amax, to_float32(element_max(element))), whole)
-    code = encode(wanted, scale)
+    whole = to_float32(exactly(1.0 if options.tensor_scale is None else options.tensor_scale))
+    code = _scale_code(numbers, dtype, whole, options.scale_rule)
     total = multiply32(whole, value(code, scale))
     draws = _each(randoms, len(numbers))
     return code, [
-        encode_element(_over(x, total), element, rounding, r) for x, r in zip(numbers, draws, strict=True)
+        encode_element(_over(x, total, options.scale_rule), element, options.mode, r)
+        for x, r in zip(numbers, draws, strict=True)
     ]
 
 
-def _over(x: Exact, total: Exact) -> Exact:
-    """float32(x / total), where a total of 0 leaves nothing but the sign."""
-    return divide32(x, total if total else math.inf)
+def _scale_code(numbers: list[Exact], dtype: ScaledBlock, whole: Exact, rule: str) -> int:
+    """The code of the scale of finite numbers by a rule (docs/formats.md §8)."""
+    scale, largest = dtype.scale, to_float32(element_max(dtype.element))
+    amax = max(absolute(x) for x in numbers)
+    if rule == "nvidia":
+        inverse = min(divide32(Fraction(1), whole), LARGEST32)
+        wanted = multiply32(amax, multiply32(inverse, divide32(Fraction(1), largest)))
+    else:
+        wanted = divide32(divide32(amax, largest), whole)
+    code = encode(wanted, scale, "ceil" if rule == "ceil" else "half_even")
+    tried = [code]
+    if rule == "mse":
+        tried = list(range(max(code - 8, 0), min(code + 7, largest_code(scale)) + 1))
+    elif rule in FOUR_OVER_SIX:
+        tried.append(encode(multiply32(wanted, Fraction(3, 2)), scale))
+    if len(tried) == 1:
+        return code
+    return min(tried, key=lambda one: _error(numbers, dtype, multiply32(whole, value(one, scale)), rule))
+
+
+def _error(numbers: list[Exact], dtype: ScaledBlock, total: Exact, rule: str) -> Exact:
+    """The sum of a block's squares, or magnitudes, of errors, where elements round half to even."""
+    codes = [encode_element(_over(x, total, rule), dtype.element, "half_even") for x in numbers]
+    values = [multiply32(total, element_value(code, dtype.element)) for code in codes]
+    off = [_add(v, -x) for v, x in zip(values, numbers, strict=True)]
+    terms = [absolute(d) if rule == "four_over_six_mae" else multiply32(d, d) for d in off]
+    return _sum_in_halves(terms)
+
+
+def _sum_in_halves(terms: list[Exact]) -> Exact:
+    """x[0 .. h) + x[h .. 2h), until one is left; zeros fill up to a power of two."""
+    half = 1 << (len(terms) - 1).bit_length()
+    terms = terms + [Fraction(0)] * (half - len(terms))
+    while half := half // 2:
+        terms = [_add(x, y) for x, y in zip(terms[:half], terms[half:], strict=True)]
+    return terms[0]
+
+
+def _add(x: Exact, y: Exact) -> Exact:
+    """float32(x + y); Inf where either is none, or NaN: an error beyond measure."""
+    return BINARY32.rounded(Fraction(x) + Fraction(y)) if is_finite(x) and is_finite(y) else math.inf
+
+
+def _over(x: Exact, total: Exact, rule: str = "floor") -> Exact:
+    """float32(x / total), where a total of 0 leaves nothing but the sign; or by the reciprocal (`nvidia`)."""
+    if rule != "nvidia":
+        return divide32(x, total if total else math.inf)
+    return multiply32(x, min(divide32(Fraction(1), total), LARGEST32) if total else LARGEST32)
 
 
 def decode_scaled_block(

@@ -304,7 +304,8 @@ def _encode_below(x: Exact, dtype: Float, rounding: str, overflow: str, random: 
 @cache
 def integer_range(dtype: Integer) -> tuple[int, int]:
     """The least and the largest value (docs/formats.md §1)."""
-    return -(1 << (dtype.bits - 1)) if dtype.signed else 0, (1 << (dtype.bits - dtype.signed)) - 1
+    low = dtype.narrow - (1 << (dtype.bits - 1)) if dtype.signed else 0
+    return low, (1 << (dtype.bits - dtype.signed)) - 1
 
 
 def _encode_integer(x: Exact, dtype: Integer, rounding: str, random: int | None) -> int:

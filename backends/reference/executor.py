@@ -147,8 +147,7 @@ def _encode_row(
     if isinstance(dtype, MXBlock):
         scale, codes = encode_block(row, dtype, options.scale_rule, options.mode, randoms)
     else:
-        whole = 1.0 if options.tensor_scale is None else options.tensor_scale
-        scale, codes = encode_scaled_block(row, cast(ScaledBlock, dtype), options.mode, whole, randoms)
+        scale, codes = encode_scaled_block(row, cast(ScaledBlock, dtype), options, randoms)
     return scale, 0, codes
 
 

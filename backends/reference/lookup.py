@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache, partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +50,12 @@ from numerics.backends.reference.executor import ReferenceExecutor, look_up, ste
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Integer
-from numerics.formats.rounding import RANDOM_BITS, BlockOptions
+from numerics.formats.rounding import FOUR_OVER_SIX, RANDOM_BITS, BlockOptions
 
 FRACTION = np.uint32(23)
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 SMALLEST_NORMAL = 2.0**-126
+LARGEST32 = np.finfo(np.float32).max
 
 _exact = ReferenceExecutor()
 
@@ -318,13 +319,60 @@ def _scale_steps(dtype: MXBlock, rule: str) -> tuple[Array, Array]:
 
 def _encode_scaled(x: NDArray[np.float32], dtype: ScaledBlock, options: BlockOptions) -> BlockFields:
     """Every operation is one of float32, as the format says (docs/formats.md §8)."""
-    element, scale = dtype.element, dtype.scale
     whole = np.float32(1.0 if options.tensor_scale is None else options.tensor_scale)
-    wanted = np.abs(x).max(axis=1) / np.float32(float(element_max(element))) / whole
-    shared = encode(wanted, scale, "half_even", "saturate", None)
-    total = whole * _exact.decode(shared, scale)
-    y: Array = x / np.where(total == 0, np.float32(math.inf), total)[:, None]
+    shared = _scale_codes(x, dtype, whole, options.scale_rule)
+    y = _over(x, whole * _exact.decode(shared, dtype.scale), options.scale_rule)
     return BlockFields(_encode_elements(y, dtype, options), shared, None)
+
+
+def _scale_codes(x: NDArray[np.float32], dtype: ScaledBlock, whole: np.float32, rule: str) -> Array:
+    """The code of each block's scale, by the rule."""
+    amax, largest = np.abs(x).max(axis=1), np.float32(float(element_max(dtype.element)))
+    if rule == "nvidia":
+        wanted = amax * (min(np.float32(1) / whole, LARGEST32) * (np.float32(1) / largest))
+    else:
+        wanted = amax / largest / whole
+    found = encode(wanted, dtype.scale, "ceil" if rule == "ceil" else "half_even", "saturate", None)
+    tried = [found]
+    if rule == "mse":
+        codes = found.astype(np.int64)[:, None] + np.arange(-8, 8)
+        tried = list(np.clip(codes, 0, largest_code(dtype.scale)).astype(found.dtype).T)
+    elif rule in FOUR_OVER_SIX:
+        tried.append(encode(wanted * np.float32(1.5), dtype.scale, "half_even", "saturate", None))
+    if len(tried) == 1:
+        return found
+    errors = [_errors(x, whole * _exact.decode(codes, dtype.scale), dtype, rule) for codes in tried]
+    chosen: Array = np.choose(np.argmin(errors, axis=0), tried)  # the first of equals
+    return chosen
+
+
+def _over(x: NDArray[np.float32], total: NDArray[np.float32], rule: str) -> Any:
+    """x over both scales, or times the reciprocal of their product."""
+    none = total == 0
+    if rule == "nvidia":
+        inverse = np.minimum(np.float32(1) / np.where(none, np.float32(1), total), LARGEST32)
+        return x * np.where(none, LARGEST32, inverse)[:, None]
+    return x / np.where(none, np.float32(math.inf), total)[:, None]
+
+
+@lru_cache(maxsize=64)
+def _element_values(element: Element) -> NDArray[np.float32]:
+    """The value of every code, before the block's scale."""
+    codes = np.arange(1 << element.bits).astype(element.code_dtype)
+    found: NDArray[np.float32] = _exact.decode(codes, element) * np.float32(float(element_unit(element)))
+    return found
+
+
+def _errors(x: NDArray[np.float32], total: NDArray[np.float32], dtype: ScaledBlock, rule: str) -> Array:
+    """The error of each block; Inf where it is NaN."""
+    codes = _encode_elements(_over(x, total, rule), dtype, BlockOptions(rule))
+    off = _element_values(dtype.element)[codes] * total[:, None] - x
+    terms = np.abs(off) if rule == "four_over_six_mae" else off * off
+    half = 1 << (dtype.block - 1).bit_length()
+    terms = np.concatenate([terms, np.zeros((len(x), half - dtype.block), np.float32)], axis=1)
+    while half := half // 2:
+        terms = terms[:, :half] + terms[:, half:]
+    return np.where(np.isnan(terms[:, 0]), np.float32(math.inf), terms[:, 0])
 
 
 def _encode_micro(x: NDArray[np.float32], dtype: MicroexponentBlock, options: BlockOptions) -> BlockFields:

@@ -30,8 +30,8 @@ from numerics.files.header import Plan, text_of
 from numerics.files.replacement import refuse_same_file, replace_file
 from numerics.files.safetensors import Reader
 from numerics.files.stream import ERRORS, amax_of
-from numerics.formats.block import Block
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.block import Block, stored_scale
+from numerics.formats.errors import NumericsError, digits, one_of
 from numerics.formats.rounding import check_random
 from numerics.tensor.qtensor import ErrorSums
 
@@ -53,7 +53,8 @@ class Options:
     seed: of stochastic rounding; max_memory: bytes of working memory, about; errors: "all" (the default)
     measures every value, "sampled" one stretch in 16, "none" nothing.  ranks: which process of how many this
     is.  progress: called with a tensor's name, and the bytes of this process's shards done and in all;
-    finished: with a shard's name, and how many of this process are done and in all.
+    finished: with a shard's name, and how many of this process are done and in all.  tensor_scale: of NVFP4,
+    one for every tensor; None (the default): each finds its own, but those that engines fuse share one.
     """
 
     seed: int | None = None
@@ -62,14 +63,26 @@ class Options:
     ranks: Ranks = field(default_factory=Ranks)
     progress: Progress | None = None
     finished: Finished | None = None
+    tensor_scale: float | None = None
 
     def check(self, decision: Decision) -> None:
         """Raises NumericsError for options that do not fit what is to be done."""
         one_of("errors", self.errors, tuple(ERRORS))
         most(self.max_memory)
+        if self.tensor_scale is not None:
+            stored_scale(self.tensor_scale)
+            if not any(map(_has_tensor_scale, decision.plans.values())):
+                raise NumericsError(
+                    f"tensor_scale={digits(self.tensor_scale)}: no tensor becomes blocks with float scales, "
+                    "such as nvfp4"
+                )
         stochastic = [plan for plan in decision.plans.values() if plan.spec.rounding == "stochastic"]
         if stochastic or self.seed is not None:
             check_random((stochastic or list(decision.plans.values()))[0].spec.rounding, self.seed, None)
+
+
+def _has_tensor_scale(plan: Plan) -> bool:
+    return isinstance(plan.dtype, Block) and plan.dtype.has_tensor_scale
 
 
 def quantize(
@@ -166,6 +179,9 @@ class _Job:
         plans = {name: decision.plans[name] for name in shard.entries if name in decision.plans}
         why = {name: decision.why[name] for name in shard.entries if name in decision.why}
         scales = {name: self._shared_scale(name) for name in plans if name in decision.fused}
+        if options.tensor_scale is not None:
+            own = stored_scale(options.tensor_scale)
+            scales = {name: own for name, plan in plans.items() if _has_tensor_scale(plan)}
         work = Work(plans, why, options.seed, options.max_memory, options.errors, scales)
         return write_quantized(shard.open(), target, work, self._told(total))
 
@@ -186,9 +202,9 @@ class _Job:
     def _scale_of(self, names: tuple[str, ...]) -> float:
         plans, elements = self.decision.plans, most(self.options.max_memory)
         largest = [amax_of(self.source.shard_of[name].open(), name, plans[name], elements) for name in names]
-        dtype = plans[names[0]].dtype
-        assert isinstance(dtype, Block)
-        found = dtype.encode(max(largest, key=lambda amax: float(amax[0]))).tensor_scale
+        spec = plans[names[0]].spec
+        amax = max(largest, key=lambda amax: float(amax[0]))
+        found = spec.block.encode(amax, scale_rule=spec.scale_rule).tensor_scale
         assert found is not None
         return float(found)
 
@@ -197,6 +213,7 @@ class _Job:
         told = {
             "version": __version__, "plans": text_of(self.decision.plans, self.options.seed),
             "fused": sorted(set(self.decision.fused.values())), "errors": self.options.errors,
+            **({} if self.options.tensor_scale is None else {"tensor_scale": self.options.tensor_scale}),
             "shards": {shard.name: shard.header for shard in self.source.shards},
         }  # fmt: skip
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -11,9 +11,9 @@ import click
 
 from numerics.cli.words import (
     ROUNDING,
-    SCALE_RULE,
     SCHEME,
     Command,
+    WordType,
     examples,
     formats_begun,
     quietly,
@@ -22,7 +22,7 @@ from numerics.cli.words import (
 )
 from numerics.formats import Block, dtype
 from numerics.formats.errors import NumericsError
-from numerics.formats.rounding import ROUNDINGS_TEXT, SCALE_RULES
+from numerics.formats.rounding import FULL_RANGE, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column
@@ -62,8 +62,11 @@ def quantize_options(command: Command) -> Command:
         click.option("--zero-point-type", default="int32", show_default=True, help="int32 or float32."),
         click.option("--rounding", type=ROUNDING, default="half_even", show_default=True,
                      help=ROUNDINGS_TEXT + "."),
-        click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True,
-                     help=", ".join(SCALE_RULES) + "; for MX formats."),
+        click.option("--scale-rule", type=WordType((*SCALE_RULES, FULL_RANGE)), default="floor",
+                     show_default=True,
+                     help=", ".join(SCALE_RULES) + "; of blocks with a scale.  full_range: of integers."),
+        click.option("--tensor-scale", type=float,
+                     help="Of NVFP4: one scale for every tensor; by default each finds its own."),
         seeded,
         click.option("--include", multiple=True, help="Pattern of the tensors to quantize; may be repeated."),
         click.option("--exclude", multiple=True, help="Pattern of the tensors to copy; may be repeated."),

@@ -22,6 +22,7 @@ from numerics.cli.words import (
     json_of,
     seeded,
 )
+from numerics.formats.block import no_tensor_scale
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import Screen, deliver, draw, tell
@@ -134,6 +135,7 @@ def run_table(d: Element) -> Table:
     + examples(
         "numerics encode fp8_e4m3 0.3 448 inf",
         "numerics encode mxfp4 1 0.3 -0.05 5 --scale-rule even",
+        "numerics encode nvfp4 0.5 6 --tensor-scale 0.25 --scale-rule four_over_six",
         "numerics encode fp4 2.5 --rounding stochastic --seed 7",
     ),
 )
@@ -141,22 +143,27 @@ def run_table(d: Element) -> Table:
 @click.argument("values", nargs=-1, required=True)
 @click.option("--rounding", type=ROUNDING, default="half_even", show_default=True, help=ROUNDINGS_TEXT + ".")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
-@click.option("--scale-rule", type=SCALE_RULE, help=", ".join(SCALE_RULES) + "; for MX formats.")
+@click.option("--scale-rule", type=SCALE_RULE, help=", ".join(SCALE_RULES) + "; of blocks with a scale.")
+@click.option("--tensor-scale", type=float, help="Of NVFP4: the scale of the whole tensor, instead of found.")
 @seeded
 @as_json
-def encode_command(
-    d: Any, values: tuple[str, ...], as_json: bool, scale_rule: str | None, **options: Any
-) -> None:
+def encode_command(d: Any, values: tuple[str, ...], as_json: bool, **options: Any) -> None:
     from numerics.formats import Block
     from numerics.view.describe import encoded, encoded_blocks
 
     numbers = [_number(text) for text in values]
     check_seed(options["rounding"], options["seed"])
+    scale_rule, tensor_scale = options.pop("scale_rule"), options.pop("tensor_scale")
     if isinstance(d, Block):
-        _say_blocks(encoded_blocks(d, numbers, scale_rule=scale_rule or "floor", **options), as_json)
+        asked = {"scale_rule": scale_rule or "floor", "tensor_scale": tensor_scale, **options}
+        _say_blocks(encoded_blocks(d, numbers, **asked), as_json)
         return
+    if tensor_scale is not None:
+        raise no_tensor_scale(d)
     if scale_rule is not None:
-        raise NumericsError(f"--scale-rule is for MX formats; {d} has no scale of its own")
+        raise NumericsError(
+            f"--scale-rule is for MX formats and blocks with float scales; {d} has no scale of its own"
+        )
     found = encoded(d, numbers, **options)
     if as_json:
         deliver(json_of([_json(one) for one in found]) + "\n")

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 UNITS = {"": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 OF_FORMATS = ("scheme", "group_size", "axis", "asymmetric", "scale_type")
-OF_JOBS = ("plan_file", "save_plan", "dry_run", "errors", "max_memory", "seed", "include", "exclude")
+OF_JOBS = (
+    "plan_file", "save_plan", "dry_run", "errors", "max_memory", "seed", "include", "exclude", "tensor_scale",
+)  # fmt: skip
 
 
 @click.command(
@@ -39,6 +41,7 @@ OF_JOBS = ("plan_file", "save_plan", "dry_run", "errors", "max_memory", "seed", 
     + examples(
         "numerics quantize model.safetensors out.safetensors --dtype mxfp4",
         "numerics quantize m.safetensors q.safetensors --dtype int4 --group-size 128",
+        "numerics quantize m.safetensors OUT --dtype nvfp4 --tensor-scale 0.001",
         "numerics quantize FOLDER OUT --dtype mxfp4 --dtype 'lm_head*=none' --dry-run",
     ),
 )
@@ -67,6 +70,7 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
         told = None if quiet or as_json or shown.screen is not None or not source.folder else _tell_shard
         report = quantize(source, out, request, Options(
             job["seed"], memory(job["max_memory"]), job["errors"], ranks, shown.update, told,
+            job["tensor_scale"],
         ))  # fmt: skip
     if ranks.rank == 0:
         _say(report, out, as_json, quiet)

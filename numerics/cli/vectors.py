@@ -28,7 +28,9 @@ def vectors_group() -> None: ...
 @click.option("--rounding", type=ROUNDING, help=ROUNDINGS_TEXT + "; half_even by default.")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
 @click.option(
-    "--scale-rule", type=SCALE_RULE, help=", ".join(SCALE_RULES) + "; for MX formats, floor by default."
+    "--scale-rule",
+    type=SCALE_RULE,
+    help=", ".join(SCALE_RULES) + "; of blocks with a scale, floor by default.",
 )
 @click.option("--tensor-scale", type=float, help="For NVFP4; 1 by default.")
 @click.option("--count", type=int, help="So many at random, instead of the values that matter.")

@@ -63,7 +63,8 @@ def check(
     rounding: what it claims to do: half_even (the default), half_away, half_up, half_down, toward_zero,
         floor, ceil, to_odd, or stochastic: then it takes random bits (uint32, of x's shape) after x.
     overflow: saturate or nonsaturate; None is the format's own.
-    scale_rule: of OCP MX: floor (the default), ceil, even, rceil, tosa or bump.
+    scale_rule: of OCP MX: floor (the default), ceil, even, rceil, tosa or bump; of float scales: floor, ceil,
+        nvidia, mse, four_over_six or four_over_six_mae.
     axis: along which it makes blocks, the last by default.
     tensor_scale: of NVFP4, 1 by default.
     exhaustive: all 2**32 float32 inputs, for `encode` and `round` of an element format; the target is

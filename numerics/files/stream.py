@@ -25,6 +25,7 @@ from numerics.formats.floats import bfloat16, e8m0, float16
 from numerics.formats.protocol import Given
 from numerics.formats.rounding import Draw
 from numerics.tensor.qtensor import ArrayQTensor, ErrorSums
+from numerics.tensor.spec import QuantSpec
 
 Array = NDArray[Any]
 Done = Callable[[str, int], None]  # tensor, bytes of the source done since the last call
@@ -185,7 +186,7 @@ def _spanning(source: _Source) -> Shared:
     """What pieces share, found by reading them all once; nothing where each finds its own."""
     plan = source.plan
     if isinstance(plan.dtype, Block):
-        return _tensor_scale(source, plan.dtype) if plan.dtype.has_tensor_scale else Shared()
+        return _tensor_scale(source, plan.spec) if plan.dtype.has_tensor_scale else Shared()
     return _found(source) if _spans(plan) else Shared()
 
 
@@ -205,9 +206,10 @@ def _found(source: _Source) -> Shared:
     return Shared(affine.scale, affine.zero)
 
 
-def _tensor_scale(source: _Source, dtype: Block) -> Shared:
+def _tensor_scale(source: _Source, spec: QuantSpec) -> Shared:
     """The scale of the whole tensor: that of a block with its largest magnitude."""
-    return Shared(tensor_scale=dtype.encode(_amax(source)).tensor_scale)
+    made = spec.block.encode(_amax(source), scale_rule=spec.scale_rule)
+    return Shared(tensor_scale=made.tensor_scale)
 
 
 def _amax(source: _Source) -> Array:

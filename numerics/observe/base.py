@@ -234,7 +234,8 @@ class Observer:
         self._check_seen()
         with ieee_arithmetic():
             low, high = (np.asarray(end, wide_type(self.original)) for end in self._range())
-            return tensor_scale_of(float(as_float32(np.maximum(-low, high))), d)
+            amax = float(as_float32(np.maximum(-low, high)))
+            return tensor_scale_of(amax, d, self.spec.scale_rule)
 
     def _given(self, found: Array) -> Any:
         return found.copy() if self._device is None else on_device(found.copy(), self._device)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.affine import POF2_EXPONENTS, widest_scale
 from numerics.backends.partition import Partition
 from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.rounding import FULL_RANGE
 from numerics.observe.base import POF2, Observer, check_within, with_pof2
 from numerics.observe.histogram import have_finite
 
@@ -105,7 +106,11 @@ class Pof2(Observer):
     def _scale(self, low: Array, high: Array) -> Array | None:
         if self.rule == "ceil":
             return None
-        return nearest_power_of_two(widest_scale(low, high, self.spec.element, self.spec.symmetric))
+        return nearest_power_of_two(
+            widest_scale(
+                low, high, self.spec.element, self.spec.symmetric, self.spec.scale_rule == FULL_RANGE
+            )
+        )
 
 
 def nearest_power_of_two(scale: Array) -> Array:

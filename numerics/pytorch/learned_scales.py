@@ -65,7 +65,8 @@ def tqt_gradients(gradient: Tensor, x: Tensor, log2_threshold: Tensor, recipe: s
     d = check_tqt(x, log2_threshold, recipe, gradient)
     scale = tqt_scale(log2_threshold, d)
     steps = _wide(x) / scale
-    inside = (d.min - 0.5 <= steps) & (steps < d.max + 0.5)  # half to even: the least is, the largest is odd
+    least = d.min - 0.5 <= steps if d.min % 2 == 0 else d.min - 0.5 < steps  # half to even
+    inside = least & (steps < d.max + 0.5)  # the largest is odd
     slope = _slope(steps, inside, recipe, torch.ones_like(log2_threshold), None)
     total = (gradient * slope).sum() * (scale * math.log(2))
     return _passed(gradient, inside), total.to(log2_threshold.dtype)

@@ -12,11 +12,11 @@ from typing import Any, TypeVar, cast
 from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Blocking, Partition, check_axis
 from numerics.formats.block import Block, no_tensor_scale
-from numerics.formats.dtype import Dtype, Element
+from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.protocol import Given
 from numerics.formats.registry import dtype as find_dtype
-from numerics.formats.rounding import SCALE_RULES, check_rounding
+from numerics.formats.rounding import FULL_RANGE, SCALE_RULES, check_rounding
 from numerics.formats.text import facts_in, read, spelled
 from numerics.tensor.scheme import Scheme, partition_of, per_tensor
 from numerics.tensor.scheme import spelled as spelled_scheme
@@ -74,7 +74,9 @@ class QuantSpec:
     zero_point_type: int32 (the default), or float32 for one that is not rounded; float32 of integers only.
     rounding: half_even (the default), half_away or round, half_up, half_down, toward_zero, floor, ceil,
         to_odd or stochastic.
-    scale_rule: of OCP MX blocks: floor (the default), ceil, even, rceil, tosa or bump.
+    scale_rule: of OCP MX blocks: floor (the default), ceil, even, rceil, tosa or bump; of blocks with float
+        scales: floor, ceil, nvidia, mse, four_over_six or four_over_six_mae; of symmetric signed integers:
+        full_range, amax over half of the range (127.5), which clips amax, instead of the largest value (127).
     axis: of block formats: along which blocks lie, by default -1, the last.
     bfloat16 and float16 are a plain cast, with the scale 1, unless scheme or scale_type is given.
 
@@ -229,7 +231,8 @@ class QuantSpec:
     def affine_options(self, original: str) -> AffineOptions:
         """What the backend must know to find a scale; raises NumericsError for a format of blocks."""
         self._check_kind("has blocks, which find their scales themselves", blocked=False)
-        return AffineOptions(self.symmetric, self.stored_scale_type(original), self.zero_point_type)
+        kept = self.stored_scale_type(original), self.zero_point_type
+        return AffineOptions(self.symmetric, *kept, self.scale_rule == FULL_RANGE)
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
         """Bytes of the codes of a tensor of that shape."""
@@ -277,7 +280,9 @@ class QuantSpec:
                 f"give QuantSpec({dtype.name!r}, ...)"
             )
         kept = self if self.scaled or getattr(dtype, "wide", False) else self.with_scale()
-        return kept._with(dtype=dtype, **({} if dtype.kind in ("integer", "block") else FOR_INTEGERS))
+        known = dtype.scale_rules if isinstance(dtype, Block) else (FULL_RANGE,) * _has_full_range(dtype)
+        anew = {} if self.scale_rule in known else FOUND_ANEW
+        return kept._with(dtype=dtype, **anew, **({} if dtype.kind in ("integer", "block") else FOR_INTEGERS))
 
     def _check_kind(self, what: str, blocked: bool) -> None:
         """Raises NumericsError unless the format is one of blocks, or none of them, as it is due."""
@@ -306,6 +311,19 @@ class QuantSpec:
             )
 
 
+def _has_full_range(d: Dtype) -> bool:
+    """Is it of signed integers whose range is not symmetric?"""
+    return isinstance(d, Integer) and d.signed and not d.narrow
+
+
+def _check_full_range(d: Dtype, symmetric: bool) -> None:
+    if not (_has_full_range(d) and symmetric):
+        how = "" if symmetric else " with symmetric=False"
+        raise NumericsError(
+            f"{d}{how}: scale_rule={FULL_RANGE!r} cannot be; it is of symmetric signed integers, such as int8"
+        )
+
+
 FACTS = (*(f.name for f in fields(QuantSpec)), "scheme_text", "text")
 
 
@@ -322,11 +340,14 @@ def checked(*asked: Any) -> tuple[Any, ...]:
     if scale_type is not None:
         scale_type = one_of("scale type", scale_type, SCALE_TYPES, OWN_TYPE)
     zero_point_type = one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
-    scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
+    scale_rule = one_of("scale rule", scale_rule, (*SCALE_RULES, FULL_RANGE))
     symmetric = truth("symmetric", symmetric)
     axis = -1 if axis is None and not blocked else integer("axis", axis)
     given = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
              "zero_point_type": zero_point_type, "scale_rule": scale_rule, "axis": axis}  # fmt: skip
+    if scale_rule == FULL_RANGE:
+        _check_full_range(found, symmetric)
+        given["scale_rule"] = DEFAULTS["scale_rule"]  # it is theirs, too
     refuse(found, given, FOR_ELEMENTS if blocked else FOR_BLOCKS)
     if isinstance(found, Block):
         found.check_scale_rule(scale_rule)
@@ -418,6 +439,7 @@ def facts_beside(name: str, given: bool, text: str, *options: Any) -> str:
 # Options that a kind of format cannot have, with the defaults that say nothing.
 FOR_ELEMENTS = {name: DEFAULTS[name] for name in ("scheme", "symmetric", "scale_type", "zero_point_type")}
 FOR_BLOCKS = {name: DEFAULTS[name] for name in ("scale_rule", "axis")}
+FOUND_ANEW = {"scale_rule": DEFAULTS["scale_rule"]}
 FOR_INTEGERS = {name: DEFAULTS[name] for name in ("symmetric", "zero_point_type")}
 _WHY = {
     "block": "blocks have a size of their own and find their scales; allowed: axis=, scale_rule=, rounding=",

@@ -46,7 +46,7 @@ from numerics.formats import (
     mxint8,
     nvfp4,
 )
-from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES, BlockOptions
+from numerics.formats.rounding import DETERMINISTIC, MX_RULES, BlockOptions
 
 REFERENCE = ReferenceExecutor()
 pytestmark = pytest.mark.usefixtures("exact_judge")
@@ -282,7 +282,7 @@ def test_unsigned_and_without_subnormals() -> None:
 
 
 @pytest.mark.turns
-@pytest.mark.parametrize("rule", SCALE_RULES)
+@pytest.mark.parametrize("rule", MX_RULES)
 @pytest.mark.parametrize("d", MX, ids=str)
 def test_scale_breakpoints(d: Block, rule: str) -> None:
     """The byte of a scale, around every maximum at which it changes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from numerics.formats.rounding import ROUNDINGS
+from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
 
 OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.BitAnd, ast.BitOr, ast.LShift, ast.RShift)
 COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq)
@@ -17,13 +17,13 @@ NODES = (
 
 
 def is_static(test: ast.expr) -> bool:
-    """rounding == "...", or something is (not) None."""
+    """rounding == "...", rule == "...", or something is (not) None."""
     if not isinstance(test, ast.Compare) or len(test.ops) != 1:
         return False
     left, operator, right = test.left, test.ops[0], test.comparators[0]
     if not isinstance(right, ast.Constant):
         return False
-    if isinstance(left, ast.Name) and left.id == "rounding":
+    if isinstance(left, ast.Name) and left.id in ("rounding", "rule"):
         return isinstance(operator, ast.Eq) and isinstance(right.value, str)
     return (
         isinstance(left, ast.Name | ast.Attribute) and isinstance(operator, ast.IsNot) and right.value is None
@@ -80,5 +80,5 @@ def _faults_of(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Constant) and node.value is not None:
         if type(node.value) is int and -(2**31) <= node.value < 2**31:
             return
-        if node.value not in ROUNDINGS:  # a rounding may be passed on by name
+        if node.value not in (*ROUNDINGS, *SCALE_RULES):  # these may be passed on by name
             yield f"constant {node.value!r}"

@@ -419,6 +419,12 @@ FAULTS = {
     "microexponent codes": Fault(
         blocks_of(nx.mx9, lambda x, c, s, m: (c, s, m ^ 1)), "mx9", "microexponents"
     ),
+    "nvfp4 by reciprocals": Fault(
+        lambda x: nx.nvfp4.encode(x, scale_rule="nvidia", tensor_scale=1.0),
+        "nvfp4",
+        "scale_rule",
+        "scale rule nvidia",
+    ),
     "nvfp4 scale": Fault(lambda x: nx.nvfp4.encode(x, tensor_scale=2.0), "nvfp4", "scale_rule"),
     "no padding": Fault(no_padding(nx.mxfp4), "mxfp4", "short_block", None, {"kind": "round"}),
     "padded with ones": Fault(padded_with_ones(nx.mxfp4), "mxfp4", "short_block", None, {"kind": "round"}),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 
-from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES
+from numerics.formats.rounding import DETERMINISTIC, MX_RULES
 from tests.helpers.proofs import LONG, MICRO, MX, near_steps, prove_element, prove_micro, prove_scale
 
 SCALES = (0, 1, 2, 127, 200, 254)
@@ -22,12 +22,12 @@ def in_turn(first: int, second: int, of: int) -> bool:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("rule", SCALE_RULES)
+@pytest.mark.parametrize("rule", MX_RULES)
 @pytest.mark.parametrize("dtype", MX, ids=repr)
 def test_every_block_maximum(dtype, rule):
     found = prove_scale(dtype, rule, near_steps)
     assert found.mismatches == 0, str(found)
-    if in_turn(MX.index(dtype), SCALE_RULES.index(rule), len(SCALE_RULES)):
+    if in_turn(MX.index(dtype), MX_RULES.index(rule), len(MX_RULES)):
         found = prove_scale(dtype, rule)
         assert found.inputs == 1 << 31
         assert found.mismatches == 0, str(found)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
+from numerics.formats.rounding import ROUNDINGS
 from numerics.tensor.spec import SCALE_TYPES, ZERO_POINT_TYPES
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.dtypes import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
@@ -84,7 +84,7 @@ def test_the_reference_encodes_whatever_the_kernels_encode(d):
 @pytest.mark.turns
 @pytest.mark.parametrize("d", BLOCKS + DECLARED_BLOCKS, ids=str)
 def test_the_reference_encodes_whatever_blocks_the_kernels_encode(d):
-    rules = SCALE_RULES if isinstance(d, nx.MXBlock) else ("floor",)
+    rules = d.scale_rules
     for number, (rounding, kind, rule) in enumerate(product(ROUNDINGS, KINDS, rules)):
         if d not in (nx.mxfp4, nx.nvfp4, nx.mx6) and number % 7:
             continue

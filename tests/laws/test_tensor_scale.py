@@ -93,3 +93,51 @@ def test_compiled_code_takes_a_tensor_scale():
         assert torch.equal(x.grad, torch.ops.numerics.within_range(
             x.detach(), '{"dtype": "nvfp4", "axis": -1}', tensor_scale=torch.as_tensor(given)
         ).float())  # fmt: skip
+
+
+# ---- another scale of a tensor ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["numpy", "torch"])
+@pytest.mark.parametrize("d", [nx.nvfp4, OWN], ids=["nvfp4", "own"])
+def test_a_tensor_moves_to_another_scale_of_the_tensor_without_loss(kind, d):
+    x = np.where(np.abs(X) < 0.05, np.float32(0.5), X)  # scales far from the least
+    q = nx.quantize(kind(x), d, tensor_scale=0.01)
+    moved = nx.transcode(q, tensor_scale=0.04)
+    assert float(moved.tensor_scale) == np.float32(0.04)
+    assert type(moved) is type(q)
+    assert np.array_equal(np.asarray(moved.codes), np.asarray(q.codes))
+    assert not np.array_equal(np.asarray(moved.scale), np.asarray(q.scale))
+    before, after = (np.asarray(t.dequantize()).view(np.uint32) for t in (q, moved))
+    assert np.array_equal(before, after)
+    assert moved.dequantize().dtype == q.dequantize().dtype
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=["numpy", "torch"])
+def test_a_move_that_would_change_values_is_refused_with_how_many(kind):
+    q = nx.quantize(kind(X), "nvfp4", tensor_scale=0.01)
+    values = np.asarray(q.dequantize())
+    wanted = np.asarray(nx.nvfp4.scale.decode(q.blocks.scale)) * np.float32(0.01) / np.float32(0.013)
+    total = nx.nvfp4.scale.round(np.asarray(wanted, np.float32)) * np.float32(0.013)
+    due = np.repeat(total, 16, axis=1)[:, :40] * np.asarray(nx.fp4.decode(np.asarray(q.codes)))
+    changed = int((due != values).sum())
+    assert changed
+    with pytest.raises(
+        nx.NumericsError, match=rf"tensor_scale=0\.013\d* would change {changed} of 160 values"
+    ):
+        nx.transcode(q, tensor_scale=0.013)
+
+
+def test_a_tensor_without_a_scale_of_the_tensor_is_not_moved():
+    with pytest.raises(nx.NumericsError, match="mxfp4 has no tensor scale"):
+        nx.transcode(nx.quantize(X, "mxfp4"), tensor_scale=1.0)
+    with pytest.raises(nx.NumericsError, match="tensor_scale=0 is not a positive finite float32 number"):
+        nx.transcode(nx.quantize(X, "nvfp4"), tensor_scale=0)
+
+
+def test_a_rule_that_the_other_format_lacks_is_not_kept():
+    q = nx.quantize(X, nx.QuantSpec("mxfp4", scale_rule="even"))
+    to = nx.mx(nx.codebook_format([-6, -4, -3, -2, -1.5, -1, -0.5, -0.0, 0, 0.5, 1, 1.5, 2, 3, 4, 6]))
+    moved = nx.transcode(q, to)
+    assert moved.spec.scale_rule == "floor"
+    assert np.array_equal(moved.dequantize(), q.dequantize())

@@ -15,7 +15,7 @@ import pytest
 
 import numerics as nx
 from numerics.conform.task import REFERENCE
-from numerics.formats.rounding import SCALE_RULES
+from numerics.formats.rounding import MX_RULES
 from tests.helpers.bits import assert_same_bytes
 from tests.helpers.by_fractions import KINDS, SCALES, SCHEMES, found_scale, groups, kept, rounded
 from tests.helpers.executors import HOST_EXECUTORS, each_executor
@@ -134,7 +134,7 @@ def test_integers_by_every_rounding_equal_the_reference(name, kind):
 
 @lru_cache(maxsize=64)
 def due_of_blocks(name: str, kind: str) -> list[tuple]:
-    rules = ({},) if name in ("mx6", "mx9") else ({"scale_rule": rule} for rule in SCALE_RULES)
+    rules = ({},) if name in ("mx6", "mx9") else ({"scale_rule": rule} for rule in MX_RULES)
     every = itertools.product(rules, (0, 1), ROUND_TYPES.values())
     options = [{**rule, "axis": axis, "rounding": mode} for rule, axis, mode in every]
     return by_reference(lines(kind), name, options)

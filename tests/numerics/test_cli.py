@@ -207,6 +207,30 @@ def test_encode_takes_block_formats():
     )
 
 
+def test_encode_takes_the_scale_of_the_tensor_and_a_rule():
+    words = "encode nvfp4 4.9 4.0 2.1 0.9 --tensor-scale 0.5 --json --scale-rule"
+    said = [json.loads(run(*words.split(), rule)) for rule in ("floor", "four_over_six")]
+    assert [one["tensor_scale"] for one in said] == [0.5, 0.5]
+    assert [one["blocks"][0]["scale"] for one in said] == [61, 66]
+    for d in ("mxfp4", "fp4"):
+        assert f"{d} has no tensor scale" in run("encode", d, "1", "--tensor-scale", "1", code=2)
+
+
+def test_quantize_gives_every_tensor_the_scale_that_is_asked_for(tmp_path):
+    x = {n: np.random.default_rng(k).normal(size=(4, 64)).astype(np.float32) for k, n in enumerate("ab")}
+    source, target = tmp_path / "x.safetensors", tmp_path / "q.safetensors"
+    save_file(x, source)
+    words = ("quantize", source, target, "--dtype", "nvfp4", "--dtype", "b=mxfp4", "--quiet")
+    run(*words, "--tensor-scale", "0.002")
+    made = nx.load(target)
+    assert made["a"].tensor_scale == np.float32(0.002)
+    assert np.array_equal(made["a"].packed, nx.quantize(x["a"], "nvfp4", tensor_scale=0.002).packed)
+    assert np.array_equal(made["b"].packed, nx.quantize(x["b"], "mxfp4").packed)
+    assert "is not a positive finite" in run(*words, "--tensor-scale", "0", code=2)
+    words = ("quantize", source, tmp_path / "m.safetensors", "--dtype", "mxfp4", "--tensor-scale", "1")
+    assert "no tensor becomes blocks with float scales" in run(*words, code=2)
+
+
 @pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)
 def test_encode_of_blocks_says_what_the_format_does(d):
     numbers = [float(x) for x in RNG.standard_normal(d.block + 3) * 10]

@@ -10,7 +10,7 @@ import pytest
 import numerics as nx
 from numerics.conform import check
 from numerics.conform.laws import everything
-from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES
+from numerics.formats.rounding import DETERMINISTIC, MX_RULES
 from tests.helpers.dtypes import DECLARED, DECLARED_BLOCKS
 from tests.helpers.faults import FAULTS, e4m3
 from tests.helpers.places import MISSED, STATEFUL
@@ -124,7 +124,7 @@ def test_declared_formats_pass(dtype):
         assert found, str(found)
 
 
-@pytest.mark.parametrize("rule", SCALE_RULES)
+@pytest.mark.parametrize("rule", MX_RULES)
 @pytest.mark.parametrize("axis", [0, 1, -2, 2])
 def test_every_scale_rule_and_axis_passes(rule, axis):
     for kind in ("encode", "round"):

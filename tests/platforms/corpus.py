@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import numerics as nx
-from numerics.formats.rounding import ROUNDINGS, SCALE_RULES
+from numerics.formats.rounding import MX_RULES, ROUNDINGS
 
 try:
     import ml_dtypes
@@ -138,7 +138,7 @@ def blocks(kind: str, count: int, roundings: tuple[str, ...]) -> Iterator[Case]:
         return
     x = flat[: flat.size // ROWS * ROWS].reshape(-1, ROWS)
     for d in BLOCKS:
-        for rule in SCALE_RULES if isinstance(d, nx.MXBlock) and kind == "float32" else ("floor",):
+        for rule in MX_RULES if isinstance(d, nx.MXBlock) and kind == "float32" else ("floor",):
             for rounding in roundings if rule == "floor" else ("half_even",):
                 how = drawn(rounding) | ({"scale_rule": rule} if isinstance(d, nx.MXBlock) else {})
                 said = f"{kind} {d} {rounding} {rule}"

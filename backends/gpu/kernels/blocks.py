@@ -82,13 +82,13 @@ def tensor_scale_bits(tensor_scale, USED: tl.constexpr):
 
 def scaled_kernel(
     x, random, out, scale, tensor_scale, count, length, per_line, inner, seed, words, f: tl.constexpr,
-    s: tl.constexpr, rounding: tl.constexpr, FAMILY: tl.constexpr, WHAT: tl.constexpr, KIND: tl.constexpr,
-    DRAW: tl.constexpr, NATIVE: tl.constexpr, BFLOAT16: tl.constexpr, ORDER: tl.constexpr, SIZE: tl.constexpr,
-    WIDTH: tl.constexpr, TILE: tl.constexpr, BITS: tl.constexpr, CODES: tl.constexpr,
+    s: tl.constexpr, rule: tl.constexpr, rounding: tl.constexpr, FAMILY: tl.constexpr, WHAT: tl.constexpr,
+    KIND: tl.constexpr, DRAW: tl.constexpr, NATIVE: tl.constexpr, BFLOAT16: tl.constexpr, ORDER: tl.constexpr,
+    SIZE: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, BITS: tl.constexpr, CODES: tl.constexpr,
 ):  # fmt: skip
     """Blocks under one scale (mx, scaled): WHAT is `encode`, `pack` or `round`.
 
-    s: how the scale is found (mx) or its grid (scaled).  WIDTH: SIZE, or the power of two above it.
+    s: how the scale is found (mx), or its grid (scaled), and the rule.  WIDTH: a power of two, SIZE or more.
     """
     start, offsets, mask = place_of_blocks(
         count, length, per_line, inner, ORDER, SIZE, WIDTH, WIDTH, WIDTH, TILE
@@ -100,13 +100,13 @@ def scaled_kernel(
         if FAMILY == "mx":
             y = mx_round(b, f, s, rounding, r)
         else:
-            y = scaled_round(b, t, f, s, rounding, r)
+            y = scaled_round(b, t, f, s, rule, rounding, r)
         store_bits(out + start, offsets, y, mask, KIND, BFLOAT16)
     else:
         if FAMILY == "mx":
             shared, code = mx_codes(b, f, s, rounding, r, NATIVE)
         else:
-            shared, code = scaled_encode(b, t, f, s, rounding, r)
+            shared, code = scaled_encode(b, t, f, s, rule, rounding, r)
         n = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)[:, None]
         tl.store(scale + n, shared.to(scale.dtype.element_ty), mask=n < count)
         if WHAT == "pack":

@@ -10,7 +10,7 @@ from numerics.backends.host.executor import BlockFields
 from numerics.backends.reference import lookup
 from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
-from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS, SCALE_RULES, BlockOptions, Draw
+from numerics.formats.rounding import DETERMINISTIC, ROUNDINGS, BlockOptions, Draw
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.dtypes import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
 from tests.helpers.inputs import edges
@@ -45,7 +45,7 @@ def test_stochastic_elements(dtype):
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=str)
 def test_encoded_blocks(dtype):
     rng = np.random.default_rng(1)
-    rules = SCALE_RULES if isinstance(dtype, nx.MXBlock) else ("floor",)
+    rules = dtype.scale_rules
     options = [(rounding, rule) for rounding in ROUNDINGS for rule in rules]
     for i, (rounding, rule) in enumerate(options):
         x = rows(dtype.block, 12, rng)

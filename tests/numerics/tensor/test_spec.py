@@ -64,7 +64,7 @@ def test_a_cast_has_neither_a_scheme_nor_a_scale_type():
 @pytest.mark.parametrize(
     ("dtype", "options", "said"),
     [("mx6", {"scale_rule": "ceil"}, "mx6 has one way to find its scale: scale_rule='ceil'"),
-     ("nvfp4", {"scale_rule": "rceil"}, "nvfp4 has one way to find its scale: scale_rule='rceil'"),
+     ("nvfp4", {"scale_rule": "rceil"}, "nvfp4: scale_rule='rceil' cannot be; allowed: floor, ceil, nvidia"),
      ("mxfp4", {"scale_type": "float32"}, "mxfp4: scale_type='float32' cannot be")],
     ids=str,
 )  # fmt: skip
