@@ -60,8 +60,8 @@ class Scale:
     """How an MX block finds its scale (scaling.mx_scale)."""
 
     emax: Number  # exponent of the element's largest normal number
-    bump: Number  # the rule: what is added to the bits of the block's largest magnitude
-    subnormal_bump: Number  # the same where that magnitude is a float32 subnormal
+    addend: Number  # the rule: what is added to the bits of the block's largest magnitude
+    subnormal_addend: Number  # the same where that magnitude is a float32 subnormal
     past: Number | None = None  # the rule `bump`: bits of what follows the largest element
     least: Number | None = None  # and the count of the most negative one
 
@@ -321,7 +321,7 @@ def scale_of(d: MXBlock, rule: str) -> Scale:
     top = float32_bits(d.element_unit * element.max) & (ONE - 1)
     digits = element.mantissa if isinstance(element, Float) else element.bits
     even = 1 << (22 - digits)
-    bump, subnormal = {
+    addend, subnormal = {
         "floor": (0, 0),
         "bump": (0, 0),
         "ceil": (ONE - 1, ONE // 2 - 1),
@@ -330,14 +330,14 @@ def scale_of(d: MXBlock, rule: str) -> Scale:
         "tosa": _rounding_past(d),
     }[rule]
     if rule != "bump":
-        return Scale(d.emax, bump, subnormal)
+        return Scale(d.emax, addend, subnormal)
     last = element_grid(d).last
     if isinstance(element, Integer):
         return Scale(
-            d.emax, bump, subnormal, float32_bits((last + 1) * d.element_unit), last + (not element.narrow)
+            d.emax, addend, subnormal, float32_bits((last + 1) * d.element_unit), last + (not element.narrow)
         )
     assert isinstance(element, Float)  # codebooks have no such rule
-    return Scale(d.emax, bump, subnormal, float32_bits(element.beyond), last)
+    return Scale(d.emax, addend, subnormal, float32_bits(element.beyond), last)
 
 
 @lru_cache(maxsize=256)

@@ -45,7 +45,7 @@ LARGEST = 0x7F7FFFFF  # float32's largest number
 
 def mx_scale(top: Lane, s: Scale) -> Lane:
     """E8M0 byte from the block's largest magnitude; the rule is a number added to its bits."""
-    field = (top + where(top < ONE, s.subnormal_bump, s.bump)) >> 23
+    field = (top + where(top < ONE, s.subnormal_addend, s.addend)) >> 23
     byte = minimum(maximum(field - s.emax, 0), 254)
     return where(top < INF, byte, 255)
 

@@ -86,8 +86,8 @@ CHANGES = [
     # OCP MX
     ("where(top < INF, byte, 255)", "byte"),
     ("field - s.emax, 0)", "field - s.emax, 1)"),
-    ("where(top < ONE, s.subnormal_bump, s.bump)", "s.bump"),
-    ("where(top < ONE, s.subnormal_bump, s.bump)", "where(top < ONE, s.subnormal_bump, s.bump + 1)"),
+    ("where(top < ONE, s.subnormal_addend, s.addend)", "s.addend"),
+    ("where(top < ONE, s.subnormal_addend, s.addend)", "where(top < ONE, s.subnormal_addend, s.addend + 1)"),
     ("maximum(field << 23, TINY)", "(field << 23)"),
     ("maximum(y, minimum(a, 1))", "y"),
     ("where(scale == 255, f.nan_block,", "where(scale == 256, f.nan_block,"),
