@@ -510,7 +510,7 @@ class ScaledBlock(ElementBlock):
         >>> nvfp4.largest_under("floor"), nvfp4.largest_under("four_over_six")
         (2688.0, 1536.0)
         """
-        four_over_six = rule in FOUR_OVER_SIX
+        four_over_six = one_of("scale rule", rule, self.scale_rules) in FOUR_OVER_SIX
         top = 2.0 ** (frexp(self.scale.max / 1.5)[1] - 1) if four_over_six else self.scale.max
         return self.element.max * self.element_unit * top
 

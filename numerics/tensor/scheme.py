@@ -80,7 +80,9 @@ class Scheme:
         """Returns which elements of a shape share a scale; raises NumericsError where it lacks the axis."""
         try:
             return partition_of(self, shape)
-        except TypeError:  # a list, or sizes that torch.compile does not know yet: not to be remembered
+        except (
+            Exception
+        ):  # what came has no hash, as sizes that torch.compile does not know yet, or is no shape
             return partition_of.__wrapped__(self, shape)
 
 

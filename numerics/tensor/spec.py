@@ -215,7 +215,7 @@ class QuantSpec:
         """Which elements of a tensor share a scale; raises NumericsError for a format of blocks."""
         try:
             return partition_of(self.scheme_of_elements, shape)
-        except TypeError:  # no tuple, or none that can be remembered
+        except Exception:  # what came has no hash, or is no shape of this scheme
             return self.scheme_of_elements.partition(shape)
 
     def stored_scale_type(self, original: str) -> str:

@@ -62,7 +62,7 @@ def affine(partition: Partition, zero: str, kind: type) -> Affine:
     return Affine(np.asarray(scale), points[zero])
 
 
-@pytest.mark.turns
+@pytest.mark.turns(6)
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @pytest.mark.parametrize("zero", ["none", "integer", "float"])
 @pytest.mark.parametrize("name", PARTITIONS)
@@ -105,6 +105,7 @@ def test_extremes_and_scales_equal_the_cpu(name):
         assert_same_bits(part.numpy(), other)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", [d for d in (*BLOCKS, *DECLARED_BLOCKS) if d.block <= 128], ids=repr)
 def test_stored_blocks_equal_the_cpu(dtype):
     x = (rng.standard_normal((5, 4 * dtype.block)) * np.exp2(rng.integers(-9, 9, (5, 1)))).astype(np.float32)

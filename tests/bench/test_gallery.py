@@ -19,6 +19,7 @@ PINNED = re.search(
 )
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", gallery.PICTURES)
 def test_a_picture_that_is_committed_is_the_one_that_is_drawn(name, tmp_path):
     if matplotlib.__version__ != PINNED[1]:

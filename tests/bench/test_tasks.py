@@ -12,6 +12,7 @@ from numerics.formats.errors import NumericsError
 from tests.helpers.pretrained import NEEDS, task_of
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("model", TASKS)
 def test_a_model_in_float_is_right_more_often_than_chance(model):
     asked = task_of(model, 16)
@@ -20,6 +21,7 @@ def test_a_model_in_float_is_right_more_often_than_chance(model):
     assert found.right.sum() > (12 if model == "silero-vad" else 4)  # of two answers, or of many
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("model", TASKS)
 def test_items_are_the_same_when_they_are_made_again(model):
     first, second = task_of(model, 8), task_of(model, 8)

@@ -63,6 +63,7 @@ def test_found_int16_scales_flip_no_element():
 RANGES = [d for d in ELEMENTS + DECLARED if getattr(d, "exponent", 0) == 8] + DEEP[:2] + [nx.fp8_e4m3, nx.fp4]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("d", RANGES, ids=str)
 def test_float64_past_float32_is_past_every_format(executor, d):
     """1e300 in bfloat16 was finite, once in 2**16 draws: Inf or NaN is due, whatever is drawn."""

@@ -122,6 +122,7 @@ def test_stochastic_is_unbiased_over_all_draws(executor):
         assert up.sum() == part
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", EXECUTORS)
 @given(
     x=npst.arrays(
@@ -148,6 +149,7 @@ def test_elements_of_any_shape_and_strides_equal_the_reference(name, x, dtype, r
     assert np.array_equal(x.view(f"u{x.itemsize}"), before.view(f"u{x.itemsize}"))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", [d for d in ELEMENTS if d.bits != 8], ids=repr)
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 8, 31, 32, 33, 1000, 4099])
 def test_pack_and_unpack_equal_reference(executor, dtype, count):

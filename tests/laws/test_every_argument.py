@@ -162,6 +162,7 @@ SPECIAL = {
 }  # fmt: skip
 SPECIAL |= {f"{d}.check_options": lambda kind: {"bits": None} for d in (nx.fp6_e2m3, nx.int8)}
 SPECIAL |= dict.fromkeys(("conform.check", "Task.of"), lambda kind: {"dtype": "fp4", "kind": "pack"})
+SPECIAL["nvfp4.largest_under"] = lambda kind: {"rule": "floor"}
 SPECIAL["conform.check"] = lambda kind: {
     "dtype": "fp4", "kind": "pack", "a": None, "b": None, "accumulate": "float32", "layout": "nk",
     "bias": False, "zero_point": "split", "shapes": None,

@@ -101,6 +101,7 @@ def test_deterministic_modes_equal_gfloat(name, rounding):
         assert not wrong.any(), (x[wrong][:3], came[wrong][:3], due[wrong][:3])
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", GFLOAT)
 def test_stochastic_with_given_bits_equals_gfloat(name):
     d, x = nx.dtype(name), X[np.isfinite(X)]

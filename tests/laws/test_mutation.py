@@ -281,6 +281,7 @@ def test_the_source_as_it_is_equals_the_judge():
             assert list(outputs(d)) == due, d
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(("old", "new"), CHANGES)
 def test_a_change_is_noticed(old, new):
     assert bent(old, new)
@@ -341,6 +342,7 @@ def convicted(old: str | None, new: str | None) -> str | None:
         return next((verdict.law for verdict in verdicts if not verdict), None)
 
 
+@pytest.mark.long
 def test_the_kit_acquits_the_source_as_it_is():
     assert convicted(None, None) is None
 

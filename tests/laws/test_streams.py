@@ -105,6 +105,7 @@ FEW_LETTERS = {
 }
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("environment", FEW_LETTERS.values(), ids=FEW_LETTERS)
 def test_an_encoding_without_our_letters_spells_them(model, tmp_path, environment):
     if environment == FEW_LETTERS["C"]:

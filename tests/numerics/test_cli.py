@@ -306,6 +306,7 @@ def test_a_terminated_process_leaves_the_old_output(tmp_path):
     assert not list(tmp_path.glob(".*.partial"))
 
 
+@pytest.mark.long
 def test_warmup_compiles_into_the_cache(tmp_path):
     environment = {**os.environ, "NUMERICS_CACHE_DIR": str(tmp_path)}
     first = json.loads(python("warmup", "--json", env=environment).stdout)

@@ -104,6 +104,7 @@ def test_our_own_kernels_pass(host_executor, dtype):
         assert found, str(found)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("rounding", [*DETERMINISTIC[1:], "stochastic"])
 def test_every_rounding_of_our_own_passes(rounding):
     for dtype in (nx.fp8_e4m3, nx.fp8_e5m2fnuz, nx.fp6_e2m3, nx.uint4, nx.e8m0, nx.mx6, nx.mxint8):
@@ -117,6 +118,7 @@ def test_every_rounding_of_our_own_passes(rounding):
             assert found, str(found)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("dtype", [*DECLARED, *DECLARED_BLOCKS], ids=repr)
 def test_declared_formats_pass(dtype):
     for kind in ("encode",) if getattr(dtype, "block", 0) > 100 else ("encode", "round", "decode"):
@@ -124,6 +126,7 @@ def test_declared_formats_pass(dtype):
         assert found, str(found)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("rule", MX_RULES)
 @pytest.mark.parametrize("axis", [0, 1, -2, 2])
 def test_every_scale_rule_and_axis_passes(rule, axis):

@@ -186,6 +186,7 @@ def plotted(monkeypatch, *words):
     return stream.getvalue()
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("words", [
     "format fp4 OUT", "rounding fp4 OUT --rounding floor --rounding half_up --around 2",
     "tensor m.safetensors OUT --tensor w --dtype int4 --scheme per_channel(0)",

@@ -462,6 +462,7 @@ def test_the_true_error_is_less_than_that_of_the_widest_range(kind, scheme):
 ELEMENTS = [d.name for d in dtypes() if isinstance(d, Element) and d.bits <= 8]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", ELEMENTS)
 @pytest.mark.parametrize("kind", OBSERVERS)
 def test_every_format_has_a_range(name, kind):
@@ -766,6 +767,7 @@ def test_a_device_that_is_not_here_is_named(device):
 # ---- in a compiled function --------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", OBSERVERS)
 def test_a_compiled_function_may_observe(name):
     """Tracing went into the arithmetic of arrays, and failed on a pointer."""
@@ -797,6 +799,7 @@ def test_a_compiled_function_may_observe(name):
         torch.compile(step, backend="eager", fullgraph=True)(x)
 
 
+@pytest.mark.long
 def test_a_hook_may_be_bound_before_torchs_compiler_is_imported():
     code = """
 import sys, torch

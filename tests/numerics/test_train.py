@@ -363,6 +363,7 @@ def fine_kl_j(x, n, per_octave=64):
     return -min(found)[1]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("outlier", [30.0, 1e3, 1e6, 1e8, 3e38])
 @pytest.mark.parametrize("d", [nx.int8, nx.int4, nx.int2], ids=str)
 def test_kl_j_is_that_of_very_many_bins_beside_an_outlier(outlier, d):

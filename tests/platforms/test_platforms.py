@@ -16,6 +16,7 @@ OPTIONS = ("--count", "16", "--slice", "40")
 X86 = platform.machine() in ("x86_64", "AMD64")
 
 
+@pytest.mark.turns
 @pytest.mark.skipif(not X86, reason="another architecture's levels")
 @pytest.mark.parametrize("section", ["elements float16", "blocks float32", "affine float16", "flushed"])
 def test_generic_x86_gives_the_same_bits(tmp_path, section):

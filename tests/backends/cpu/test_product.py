@@ -24,6 +24,7 @@ def due(x, q):
     return ARRAY.executor.products(x, of(q))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", CODES)
 @pytest.mark.parametrize("many", [1, 3, calls.FEW + 9])
 def test_tiles_change_the_sums(name, many):
@@ -32,6 +33,7 @@ def test_tiles_change_the_sums(name, many):
         assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", CODES)
 def test_a_row_depends_on_its_batch(name):
     x, q = rows(calls.FEW + 5, 192), matrix(name, (9, 192))
@@ -121,6 +123,7 @@ def integers(many, q, seed=1) -> Int8Rows:
     return Int8Rows(codes, np.exp2(rng.integers(-9, 9, shape)).astype(np.float32) * np.float32(1.1))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", IN_INT8)
 @pytest.mark.parametrize("many", [1, 3, 10])
 def test_tiles_change_the_sums_of_integers(name, many):

@@ -47,6 +47,7 @@ def everything(d, x):
     return [*parts, d.decode(blocks), d.round(x), q.dequantize(), nx.fake_quantize(x, d)]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(("family", "block"), CASES)
 def test_parts_end_between_blocks_of_any_size(cut_small, monkeypatch, family, block):
     """They were multiples of 4096 elements: 6 to 16 % of the values were another block's."""

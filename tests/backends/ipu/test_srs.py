@@ -72,6 +72,7 @@ def test_srs_is_the_judge(shift):
             assert came.tolist() == [d[mode] for d in due], mode
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("name", srs.SATURATIONS)
 def test_srs_saturates(name, bits):

@@ -43,6 +43,7 @@ def judged(target, **claim):
     return check(target, kind="matmul", **claim)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(("claim", "name", "kernel"), SOME, ids=[f"{c['a']}-{n}" for c, n, _ in SOME])
 def test_a_planted_fault_of_a_product_passed(claim, name, kernel):
     found = judged(kernel, **claim)

@@ -37,6 +37,7 @@ def place(piece, k):
     return (*outer, first + k)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", SPECS)
 def test_every_number_of_a_tensors_page_is_what_the_reference_gives(name):
     spec = SPECS[name] if isinstance(SPECS[name], nx.QuantSpec) else nx.QuantSpec(SPECS[name])
@@ -98,6 +99,7 @@ def test_a_name_from_a_file_is_no_part_of_the_page():
     assert data_of(page)["tensors"][0]["name"] == name
 
 
+@pytest.mark.long
 def test_a_page_stays_small_and_says_what_is_not_on_it():
     many = {f"w{k}": RNG.standard_normal((64, 64)).astype(np.float32) for k in range(230)}
     page = nx.explore(many | {"ids": np.arange(4)})

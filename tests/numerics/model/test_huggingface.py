@@ -367,6 +367,7 @@ def test_the_method_is_known_after_both_imports_and_transformers_is_not_imported
     assert told.split() == ["False", "True"]
 
 
+@pytest.mark.long
 def test_the_method_is_known_where_transformers_came_first():
     assert child(f"import transformers.quantizers, numerics; {KNOWN}").split() == ["True"]
 

@@ -228,6 +228,7 @@ def frozen_whole(mode="eager_mode", qat=None, fold=False):
     return nx.freeze(wrapped)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", FIELD)
 @pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
 def test_a_model_of_the_field_is_another_behind_its_file(name, mode, tmp_path):
@@ -245,6 +246,7 @@ def test_a_model_of_the_field_is_another_behind_its_file(name, mode, tmp_path):
         assert not torch.equal(one(*x), m(*x))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("fold", [False, True])
 @pytest.mark.parametrize("qat", [None, "tqt", "lsq"])
 @pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])

@@ -48,6 +48,7 @@ def run(m: nn.Module, x: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return m(*x)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize(("name", "source"), [("bare", 0), ("alike", 0), ("alike", 1)])

@@ -101,6 +101,7 @@ def test_an_unwrapped_model_is_another(name):
 COMPILED = [name for name in MODELS if name not in RECURRENT]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", COMPILED if LONG else ("linear", "experts_einsum", "branches", "reads"))
 def test_a_compiled_model_gives_other_bits(name):
     _, x, eager = wrapped(name, MODES[0], activations="mxfp8_e4m3")
@@ -136,6 +137,7 @@ def test_a_format_has_no_model(dtype, tmp_path):
     assert equal(outs[0], outs[-1])
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("qat", ["ste", "tqt", "lsq"])
 @pytest.mark.parametrize(
     "name", ["linear", "lstm", "conv_batch_norm", "bare"] if LONG else ["linear", "bare"]
@@ -224,6 +226,7 @@ def test_products_inside_fused_functions_are_left_in_float():
     assert equal(run(one, x), run(graph, x))
 
 
+@pytest.mark.long
 def test_an_exported_program_does_not_come_back(tmp_path):
     m, x = model("linear")
     path = tmp_path / "m.pt2"

@@ -110,6 +110,7 @@ def test_a_fraction_is_no_percentile():
 # ---- MSE -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("kind", DTYPES)
 @pytest.mark.parametrize("name", DATA)
 def test_mse_is_that_of_a_dense_search_of_the_raw_values(name, kind):
