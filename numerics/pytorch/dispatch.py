@@ -1,7 +1,8 @@
 """What a call with a torch tensor goes to: torch's operators (operators.py), and QTensors as tensors.
 
 `TorchDispatch` is the backend of torch's own dispatch: gradients pass, torch.compile sees
-one operator, and the operator finds the backend that owns the device.
+one operator, and the operator finds the backend that owns the device.  Where torch does not look on,
+the operator's kernel is called at once.
 """
 
 from __future__ import annotations
@@ -23,12 +24,10 @@ from numerics.formats.protocol import Given
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
 from numerics.formats.text import text_of
 from numerics.pytorch import kept_ops as _kept  # noqa: F401 - what QTensors do is known with them
-from numerics.pytorch.operators import SIGNED
+from numerics.pytorch.operators import SIGNED, run
 from numerics.pytorch.products import operator
 from numerics.pytorch.qtensor import TensorQTensor, wrapped
 from numerics.tensor.spec import QuantSpec
-
-_ops = torch.ops.numerics
 
 
 def _of_values(verb: str, gradient: bool = False) -> Callable[..., Any]:
@@ -38,7 +37,7 @@ def _of_values(verb: str, gradient: bool = False) -> Callable[..., Any]:
         check_dense(x)
         if out is None:
             source = x if gradient else x.detach()
-            return getattr(_ops, verb)(source, text_of(dtype), *_rounded(x, rounding))
+            return run(verb, source, text_of(dtype), *_rounded(x, rounding))
         if gradient:
             _check_graph(x)
         getattr(dispatch.owner(x), verb)(x, dtype, rounding, out)
@@ -53,7 +52,7 @@ def _of_codes(verb: str) -> Callable[..., Any]:
     def call(self: TorchDispatch, codes: Tensor, dtype: Element, out: Any = None) -> Any:
         check_dense(codes)
         if out is None:
-            return getattr(_ops, verb)(codes, text_of(dtype))
+            return run(verb, codes, text_of(dtype))
         getattr(dispatch.owner(codes), verb)(codes, dtype, out)
         return out
 
@@ -65,7 +64,7 @@ def _of_bytes(verb: str) -> Callable[..., Any]:
 
     def call(self: TorchDispatch, packed: Tensor, shape: Any, dtype: Element) -> Any:
         check_dense(packed)
-        return getattr(_ops, verb)(packed, _sizes(shape), text_of(dtype))
+        return run(verb, packed, _sizes(shape), text_of(dtype))
 
     return call
 
@@ -96,8 +95,8 @@ class TorchDispatch:
         axis = _axis(axis, x)
         if out is not None:
             return dispatch.owner(x).encode_blocks(x, dtype, axis, options, out)
-        codes, scale, micro, found = _ops.encode_blocks(
-            x.detach(), text_of(dtype), axis, *_arguments(x, options)
+        codes, scale, micro, found = run(
+            "encode_blocks", x.detach(), text_of(dtype), axis, *_arguments(x, options)
         )
         tensor_scale = options.tensor_scale
         if dtype.has_tensor_scale and tensor_scale is None:
@@ -116,8 +115,8 @@ class TorchDispatch:
         number = blocks.tensor_scale
         scaled = None if number is None else number_tensor(number)
         codes, scale, micro = _parts(blocks)
-        return _ops.decode_blocks(
-            codes, scale, micro, scaled, text_of(blocks.dtype), _axis(blocks.axis, codes)
+        return run(
+            "decode_blocks", codes, scale, micro, scaled, text_of(blocks.dtype), _axis(blocks.axis, codes)
         )
 
     def round_blocks(self, x: Tensor, dtype: Block, axis: int, options: BlockOptions, out: Any) -> Tensor:
@@ -127,12 +126,12 @@ class TorchDispatch:
             _check_graph(x)
             dispatch.owner(x).round_blocks(x, dtype, axis, options, out)
             return out
-        return _ops.round_blocks(x, text_of(dtype), axis, *_arguments(x, options))
+        return run("round_blocks", x, text_of(dtype), axis, *_arguments(x, options))
 
     def pack_blocks(self, blocks: Blocks) -> Tensor:
         """Returns blocks as bytes: packed codes, or whole microexponent blocks (docs/layout.md)."""
         codes, scale, micro = _parts(blocks)
-        return _ops.pack_blocks(codes, scale, micro, text_of(blocks.dtype), _axis(blocks.axis, codes))
+        return run("pack_blocks", codes, scale, micro, text_of(blocks.dtype), _axis(blocks.axis, codes))
 
     def unpack_blocks(self, stored: PackedBlocks) -> Blocks:
         """Returns the blocks, of a tensor of that shape, of bytes that `pack_blocks` made."""
@@ -142,7 +141,7 @@ class TorchDispatch:
         if stored.scale is not None:
             beside = given_tensor("scale", stored.scale, device=packed.device)
         axis = _axis(stored.axis, sizes)
-        codes, found, micro, _ = _ops.unpack_blocks(packed, beside, sizes, text_of(dtype), axis)
+        codes, found, micro, _ = run("unpack_blocks", packed, beside, sizes, text_of(dtype), axis)
         beside = found if beside is None else beside
         micro = micro if dtype.sub_blocks else None
         return Blocks(dtype, axis, codes, beside, micro, stored.tensor_scale)
@@ -152,7 +151,7 @@ class TorchDispatch:
     def quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw) -> TensorQTensor:
         """Returns x quantized as the spec says; what is not given is found."""
         scale, zero_point, number = _beside(x, given)
-        parts = _ops.quantize(x.detach(), spec.text, scale, zero_point, *_drawn(x, draw), number)
+        parts = run("quantize", x.detach(), spec.text, scale, zero_point, *_drawn(x, draw), number)
         return wrapped(spec if isinstance(spec, QuantSpec) else spec.text, x, *parts)
 
     def linear(self, x: Tensor, q: TensorQTensor, bias: Tensor | None, compute: str) -> Tensor:
@@ -169,7 +168,7 @@ class TorchDispatch:
     def fake_quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw, clip: bool = False) -> Tensor:
         """Returns x quantized and dequantized as the spec says, with a straight-through gradient."""
         scale, zero_point, number = _beside(x, given)
-        return _ops.fake_quantize(x, spec.text, scale, zero_point, *_drawn(x, draw), clip, number)
+        return run("fake_quantize", x, spec.text, scale, zero_point, *_drawn(x, draw), clip, number)
 
 
 def _beside(x: Tensor, given: Given) -> tuple[Tensor | None, ...]:

@@ -9,7 +9,7 @@ result lacks is an empty tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, cast
@@ -535,6 +535,38 @@ def _define(name: str, operator: Operator) -> None:
         torch.library.register_autograd(
             f"numerics::{name}", operator.backward, setup_context=operator.keep, lib=library
         )
+
+
+def run(name: str, *arguments: Any) -> Any:
+    """An operator's results; by its kernel where torch does not look on, whose way there takes longer."""
+    tensors = [given for given in arguments if isinstance(given, Tensor)]
+    watched = is_traced() or torch._C._len_torch_function_stack()
+    if watched or not have_memory(tensors) or are_recorded(tensors):
+        return getattr(torch.ops.numerics, name)(*arguments)
+    return OPERATORS[name].kernel(*arguments)
+
+
+def is_traced() -> bool:
+    """Does a compiler, a mode of torch's, or a transformation, look at every operator?"""
+    return (
+        torch.compiler.is_compiling()
+        or bool(torch._C._len_torch_dispatch_stack())
+        or torch._C._functorch.maybe_current_level() is not None
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def have_memory(tensors: Iterable[Any]) -> bool:
+    """Are they torch's own, with values?"""
+    return all(type(x) in PLAIN and not x.is_meta for x in tensors)
+
+
+def are_recorded(tensors: Iterable[Any]) -> bool:
+    """Is one of them to have a gradient?"""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+PLAIN = (Tensor, torch.nn.Parameter)
 
 
 # ---- tensors and the backends' arrays ------------------------------------------------------------

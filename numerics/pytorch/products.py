@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from numerics.pytorch.operators import matrix_of, times
+from numerics.pytorch.operators import are_recorded, have_memory, is_traced, matrix_of, times
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, text_of
 from numerics.pytorch.wrapper import Kept, Permuted, Wrapper
 from numerics.tensor import slicing
@@ -37,7 +37,7 @@ def _read(q: Any, x: Any) -> TensorQTensor | None:
 
 def product(x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool) -> Tensor:
     """The operator's result: by the operator where torch traces, at once where it does not."""
-    if not _traced() and all(type(part) in _PLAIN and not part.is_meta for part in (x, *q.parts)):
+    if not is_traced() and have_memory((x, *q.parts)):
         return times(x, _arrays(q), bias, across)
     return operator(x, q, bias, across)
 
@@ -52,32 +52,22 @@ def operator(
     ))  # fmt: skip
 
 
-def _traced() -> bool:
-    """Does a mode of torch's, or a transformation, look at every operator?"""
-    return bool(torch._C._len_torch_dispatch_stack()) or torch._C._functorch.maybe_current_level() is not None
-
-
 def _at_once(x: Any, weight: Any, bias: Any = None) -> Tensor | None:
     """A linear layer's product without torch's way to it, which makes views of both; None where torch looks
     on: for a gradient, a trace, an autocast.
     """
     parts = (x,) if bias is None else (x, bias)
-    if torch.compiler.is_compiling() or _traced() or torch.is_autocast_enabled("cpu"):
+    if is_traced() or torch.is_autocast_enabled("cpu") or not have_memory(parts):
         return None
-    if not all(type(part) in _PLAIN and not part.is_meta for part in parts):
-        return None
-    if torch.is_grad_enabled() and any(part.requires_grad for part in (weight, *parts)):
+    if are_recorded((weight, *parts)):
         return None
     q = _read(weight, x) if isinstance(weight, TensorQTensor) else None
     if q is None or not x.numel() or not x.ndim or x.shape[-1] != q.shape[1]:
         return None
-    if any(type(part) not in _PLAIN or part.is_meta for part in q.parts):
+    if not have_memory(q.parts):
         return None
     fits = bias is None or (bias.dtype == x.dtype and tuple(bias.shape) == (q.shape[0],))
     return times(x, _arrays(q), bias, False) if fits else None
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def _arrays(q: TensorQTensor) -> ArrayQTensor:

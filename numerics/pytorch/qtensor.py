@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils import swap_tensors
 
 from numerics.formats.errors import NumericsError, said, warn
+from numerics.pytorch.operators import run
 from numerics.pytorch.rows import cut_along_first, joined
 from numerics.pytorch.wrapper import Wrapper, stable_hash
 from numerics.tensor.parts import PARTS, check_parts, check_shape
@@ -103,7 +104,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         with torch._C.DisableTorchFunctionSubclass():  # what is asked of itself need not go round by it
             shape, wide = list(self.shape), self.original
         name = wide if dtype is None else float_name(dtype)
-        return cast(Tensor, torch.ops.numerics.dequantize(*parts, shape, text_of(self.spec), wide, name))
+        return cast(Tensor, run("dequantize", *parts, shape, text_of(self.spec), wide, name))
 
     def with_parts(
         self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
