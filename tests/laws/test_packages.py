@@ -57,3 +57,13 @@ def test_the_wheel_is_the_package_and_nothing_else(built):
     due = {name for name in tracked() if name.startswith(("numerics/", "formats/", "backends/"))}
     assert len([name for name in names if name.startswith("numerics/")]) == len(due) - len(beside)
     assert {"numerics/py.typed", "numerics/conform/verify/truth.json"} <= set(names)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize("target", ["quick", "test", "verify"])
+def test_a_command_names_tests_that_have_moved(target):
+    """pytest ends with "no tests ran" where one of its paths is not there."""
+    said = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
+    named = {word for word in said.stdout.split() if word.startswith("tests/")}
+    assert named or target == "test", said.stderr
+    assert not [name for name in named if not (ROOT / name).exists()]
