@@ -80,9 +80,7 @@ class Scheme:
         """Returns which elements of a shape share a scale; raises NumericsError where it lacks the axis."""
         try:
             return partition_of(self, shape)
-        except (
-            Exception
-        ):  # what came has no hash, as sizes that torch.compile does not know yet, or is no shape
+        except Exception:  # what came has no hash (torch.compile's sizes), or is no shape: looked at as it is
             return partition_of.__wrapped__(self, shape)
 
 
