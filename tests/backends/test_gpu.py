@@ -62,7 +62,7 @@ def affine(partition: Partition, zero: str, kind: type) -> Affine:
     return Affine(np.asarray(scale), points[zero])
 
 
-@pytest.mark.turns(6)
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @pytest.mark.parametrize("zero", ["none", "integer", "float"])
 @pytest.mark.parametrize("name", PARTITIONS)
@@ -121,7 +121,7 @@ def test_stored_blocks_equal_the_cpu(dtype):
     assert_same_bits(GPU.dequantize_blocks(came).numpy(), CPU.dequantize_blocks(due))
 
 
-@pytest.mark.turns
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("order", ["rows", "columns", "any"])
 @pytest.mark.parametrize("dtype", [nx.mxfp4, nx.mx6, nx.nvfp4], ids=repr)
 def test_programs_meet_without_a_seam(monkeypatch, dtype, order):

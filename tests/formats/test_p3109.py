@@ -40,7 +40,7 @@ def turning(d) -> np.ndarray:
     return x if d.signed else x[~(x < 0)]
 
 
-@pytest.mark.turns
+@pytest.mark.turns(9)
 @pytest.mark.parametrize(
     "facts", EVERY, ids=lambda facts: nx.p3109(*facts[:2], signed=facts[2], extended=facts[3]).name
 )

@@ -42,6 +42,7 @@ def test_the_command_line_shows_every_format(d):
     assert json.loads(shown.output)["name"] == d.name
 
 
+@pytest.mark.turns(9)
 @EVERY
 def test_every_format_is_a_tensor_a_file_and_a_product(d, tmp_path):
     q = nx.quantize(scaled(d), d)
@@ -58,7 +59,7 @@ def test_every_format_is_a_tensor_a_file_and_a_product(d, tmp_path):
     assert_same_bits(products[0], products[2])
 
 
-@pytest.mark.turns
+@pytest.mark.turns(9)
 @EVERY
 def test_every_format_becomes_another_and_is_judged(d):
     q = nx.quantize(scaled(d), d)

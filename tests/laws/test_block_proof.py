@@ -21,6 +21,7 @@ def in_turn(first: int, second: int, of: int) -> bool:
     return LONG or first % of == second % of
 
 
+@pytest.mark.turns(4)
 @pytest.mark.proof
 @pytest.mark.parametrize("rule", MX_RULES)
 @pytest.mark.parametrize("dtype", MX, ids=repr)
@@ -33,6 +34,7 @@ def test_every_block_maximum(dtype, rule):
         assert found.mismatches == 0, str(found)
 
 
+@pytest.mark.turns(4)
 @pytest.mark.proof
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("dtype", MX, ids=repr)
@@ -49,6 +51,7 @@ def test_every_element_at_a_scale(dtype, scale):
         assert found.mismatches == 0, f"{rounding}: {found}"
 
 
+@pytest.mark.turns(4)
 @pytest.mark.proof
 @pytest.mark.parametrize("exponent", EXPONENTS)
 @pytest.mark.parametrize("dtype", MICRO, ids=repr)

@@ -90,7 +90,7 @@ def _same(d: nx.Block, x: np.ndarray, turn: int = 0, **options) -> None:
         assert encoded.tensor_scale == judged.tensor_scale
 
 
-@pytest.mark.turns
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("cases", ["thresholds", "all others"])
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
 def test_blocks_equal_reference(dtype, cases):
@@ -102,7 +102,7 @@ def test_blocks_equal_reference(dtype, cases):
         _same(dtype, some, turn if cases in CASES else 0, scale_rule=rule)
 
 
-@pytest.mark.turns
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("dtype", BLOCKS + DECLARED_BLOCKS, ids=repr)
 def test_blocks_of_every_rounding_equal_the_reference(dtype, rounding):

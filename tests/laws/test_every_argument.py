@@ -117,7 +117,7 @@ def good_values(kind):
         "scales": kind(np.ones((2, 4), np.uint8)),
         "arranged": kind(np.zeros(512, np.uint8)), "rows": (2, 2), "columns": (2,), "text": "per_tensor()",
         "index": 0, "kind": "per_tensor", "sub_block": None, "microexponents": None,
-        "asked": BlockOptions(), "target": nx.fp4.pack, "exhaustive": False, "strict_nan": False,
+        "asked": BlockOptions(), "target": nx.fp4.decode, "exhaustive": False, "strict_nan": False,
         "array": "numpy", "contiguous": False, "whole_blocks": False, "finite": False, "bins": 256,
         "percentile": 99.9, "averaging_constant": 0.01, "rule": "nearest", "init": "_LL_J", "group": None,
         "log2_threshold": torch.tensor(1.0),
@@ -161,10 +161,10 @@ SPECIAL = {
        for d, n in ((nx.fp6_e2m3, 12), (nx.int8, 16)) for verb in ("unpack", "decode_packed")},
 }  # fmt: skip
 SPECIAL |= {f"{d}.check_options": lambda kind: {"bits": None} for d in (nx.fp6_e2m3, nx.int8)}
-SPECIAL |= dict.fromkeys(("conform.check", "Task.of"), lambda kind: {"dtype": "fp4", "kind": "pack"})
+SPECIAL |= dict.fromkeys(("conform.check", "Task.of"), lambda kind: {"dtype": "fp4", "kind": "decode"})
 SPECIAL["nvfp4.largest_under"] = lambda kind: {"rule": "floor"}
 SPECIAL["conform.check"] = lambda kind: {
-    "dtype": "fp4", "kind": "pack", "a": None, "b": None, "accumulate": "float32", "layout": "nk",
+    "dtype": "fp4", "kind": "decode", "a": None, "b": None, "accumulate": "float32", "layout": "nk",
     "bias": False, "zero_point": "split", "shapes": None,
 }  # fmt: skip
 SPECIAL["conform.decidable"] = lambda kind: {

@@ -26,6 +26,7 @@ def test_a_narrow_int8_is_that_of_torch(executor, zero):
     assert not np.any(q.codes == 0x80)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("d", [EIGHT, FOUR], ids=repr)
 def test_narrow_integers_equal_the_reference(executor, d):
     with nx.use("reference"):

@@ -13,7 +13,7 @@ def test_there_are_three_of_them():
     assert len(NOTEBOOKS) == 3
 
 
-@pytest.mark.turns
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_what_it_makes(path):

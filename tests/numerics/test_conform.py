@@ -96,7 +96,7 @@ def own(dtype, kind, **options):
 KINDS = {True: ("encode", "round", "decode"), False: ("encode", "round", "decode", "pack", "unpack")}
 
 
-@pytest.mark.turns
+@pytest.mark.turns(11)
 @pytest.mark.parametrize("dtype", nx.dtypes(), ids=repr)
 def test_our_own_kernels_pass(host_executor, dtype):
     for kind in KINDS[dtype.kind == "block"]:
@@ -126,7 +126,7 @@ def test_declared_formats_pass(dtype):
         assert found, str(found)
 
 
-@pytest.mark.turns
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("rule", MX_RULES)
 @pytest.mark.parametrize("axis", [0, 1, -2, 2])
 def test_every_scale_rule_and_axis_passes(rule, axis):
@@ -138,6 +138,7 @@ def test_every_scale_rule_and_axis_passes(rule, axis):
     assert check(own(nx.mxfp4, "decode", axis=axis), "mxfp4", kind="decode", axis=axis)
 
 
+@pytest.mark.turns(2)
 @pytest.mark.parametrize("name", ["int8", "int4", "uint4", "uint8", "int16"])
 def test_affine_kernels_pass(name):
     def quantized(x, scale, zero_point):

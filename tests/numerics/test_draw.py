@@ -36,6 +36,7 @@ def on_the_grid(found):
     return (products == found.y[..., None]).any(axis=-1)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("d", nx.dtypes(), ids=str)
 def test_every_format_can_be_drawn_and_its_words_say_its_ends(d):
     said = nx.draw.format(d).alt

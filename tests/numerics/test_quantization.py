@@ -66,7 +66,7 @@ def check(x, d, scheme, symmetric, scale_type, zero_type):
     return q
 
 
-@pytest.mark.turns
+@pytest.mark.turns(9)
 @either_sign
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("d", [nx.int8, nx.uint8, nx.int4, nx.uint4, nx.int2, nx.int16], ids=str)
@@ -225,6 +225,7 @@ def test_floats_scale_to_their_largest_value(host_executor, d, scheme):
     assert_same_bytes(nx.fake_quantize(x, d, scheme=scheme), q.dequantize())
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("d", [d for d in nx.dtypes() if d.kind == "block"], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_are_what_the_format_encodes(host_executor, d, kind):

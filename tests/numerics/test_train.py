@@ -603,6 +603,7 @@ def error(y, x):
     return (y - x).square().mean().item()
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("away", [-3, 3])
 @pytest.mark.parametrize(("d", "sigma"), [("int4", 1.0), ("int8", 0.02), ("uint4", 3.0)])
 def test_tqt_finds_the_best_power_of_two(d, sigma, away):
@@ -619,6 +620,7 @@ def test_tqt_finds_the_best_power_of_two(d, sigma, away):
     assert abs(math.ceil(learned.item()) - best) <= 1
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     ("name", "sigma"), [("int3", 1e-2), ("int3", 10.0), ("int4", 0.1), ("int8", 1.0), ("int8", 100.0)]
 )

@@ -24,7 +24,7 @@ def due(x, q):
     return ARRAY.executor.products(x, of(q))
 
 
-@pytest.mark.turns
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("name", CODES)
 @pytest.mark.parametrize("many", [1, 3, calls.FEW + 9])
 def test_tiles_change_the_sums(name, many):
@@ -33,7 +33,7 @@ def test_tiles_change_the_sums(name, many):
         assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 
 
-@pytest.mark.turns
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("name", CODES)
 def test_a_row_depends_on_its_batch(name):
     x, q = rows(calls.FEW + 5, 192), matrix(name, (9, 192))

@@ -45,6 +45,7 @@ def test_a_lane_reads_whole_words(bits, run):
     assert run_of(bits) == run
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("name", MATRICES)
 @pytest.mark.parametrize("shape", [(1, 32), (5, 64), (3, 192)])
 def test_an_executor_sums_otherwise(name, shape):

@@ -31,6 +31,7 @@ def rows(block, count, rng):
     return x
 
 
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("dtype", ELEMENTS + DECLARED, ids=str)
 def test_stochastic_elements(dtype):
     rng = np.random.default_rng(0)
@@ -72,6 +73,7 @@ def test_decoded_blocks(dtype):
         assert came.tobytes() == due.tobytes(), whole
 
 
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("dtype", [nx.int4, nx.uint8, nx.int16], ids=str)
 def test_integers_with_a_scale_and_an_offset(dtype, rounding):

@@ -77,6 +77,7 @@ def test_codes_are_codes(codes):
     assert nx.fp6_e3m2.encode(nx.fp6_e3m2.decode(codes)).tolist() == codes.tolist()
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -96,6 +97,7 @@ def test_what_matters_is_drawn(wanted):
     )
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     "wanted",
     [

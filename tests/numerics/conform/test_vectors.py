@@ -52,7 +52,7 @@ def as_floats(words):
 # ---- what is written ----------------------------------------------------------------------------
 
 
-@pytest.mark.turns
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_round_trip(dtype, name):

@@ -73,7 +73,7 @@ def source(tmp_path_factory):
     return path
 
 
-@pytest.mark.turns
+@pytest.mark.turns(9)
 @either_sign
 @pytest.mark.parametrize(("name", "options"), BLOCKS + ELEMENTS + SCHEMES + DRAWN)
 def test_what_comes_back_is_fake_quantize(source, tmp_path, name, options):
