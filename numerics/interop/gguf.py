@@ -196,7 +196,7 @@ def _halves(scale: Any) -> Any:
     if is_tensor(scale):
         import torch
 
-        half = scale.to(torch.float16)
+        half = scale.to(torch.float16).contiguous()  # without blocks an expanded scale has no stride to view
         kept = half.to(scale.dtype) == scale
         found = half.view(torch.uint8)
     else:

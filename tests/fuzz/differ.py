@@ -119,8 +119,9 @@ def same_threads(operation: str, d: Any, x: Any, **options: Any) -> None:
 def like(q: QTensor, *texts: str) -> Any:
     """Operations on a QTensor, one after the other: each as on its values, or NumericsError.
 
-    Another float type is that of `dequantize`.  Where torch refuses the values, the QTensor may be refused in
-    any words.
+    Another float type is that of `dequantize`.  Products are those of the decoded values: in the order of
+    packed ones a sum may pass the largest float32 that in torch's does not.  Where torch refuses the values,
+    the QTensor may be refused in any words.
     """
     came: Any = q
     for text in texts:
@@ -132,7 +133,8 @@ def like(q: QTensor, *texts: str) -> Any:
         except Exception:
             due = None
         try:
-            came = eval(text, names | {"x": came})
+            with nx.decoded_products():
+                came = eval(text, names | {"x": came})
         except nx.NumericsError:
             raise
         except Exception:

@@ -131,3 +131,13 @@ def test_tensors_of_torch_are_not_mapped_in_silence(tmp_path):
     nx.save({"w": np.ones(3, np.float32)}, tmp_path / "w.safetensors")
     with pytest.raises(nx.NumericsError, match="its tensors are copies"):
         nx.load(tmp_path / "w.safetensors", library="torch", mapped=True)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0), (0,)])
+@pytest.mark.parametrize("kind", ["float4_e2m1fn", "float8_e4m3fn", "bfloat16"])
+def test_a_tensor_without_values_could_not_be_loaded(kind, shape, tmp_path):
+    nx.save({"w": np.empty(shape, getattr(ml_dtypes, kind))}, tmp_path / "w.safetensors")
+    assert nx.load(tmp_path / "w.safetensors")["w"].shape == shape
+    loaded = nx.load(tmp_path / "w.safetensors", library="torch")["w"]
+    assert loaded.numel() == 0
+    assert tuple(loaded.shape[:-1]) == shape[:-1]

@@ -130,3 +130,12 @@ def test_what_is_no_block_is_refused(name):
     call, why = REFUSED[name]
     with pytest.raises(nx.NumericsError, match=why):
         call()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("name", SPECS)
+def test_a_weight_without_rows_has_no_blocks(name, library):
+    q = nx.quantize(LIBRARIES[library](np.empty((0, 64), np.float32)), SPECS[name])
+    blocks = to_gguf(q)
+    assert tuple(blocks.shape) == (0, blocks.shape[1])
+    assert from_gguf(blocks, name).dequantize().shape == (0, 64)
