@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from inspect import Signature, signature
 from math import frexp
 from numbers import Real
@@ -358,18 +358,35 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         """Returns the options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
         if not isinstance(asked, BlockOptions):
             raise NumericsError(f"the options of blocks are BlockOptions, not {said(asked)}")
-        scale_rule = self.check_scale_rule(asked.scale_rule)
+        scale_rule, mode, tensor_scale, (seed, bits) = asked
+        nothing = overflow is None and tensor_scale is None and seed is None and bits is None
+        if nothing and type(scale_rule) is str and type(mode) is str:
+            return undrawn_once(self, scale_rule, mode)
+        scale_rule = self.check_scale_rule(scale_rule)
         if overflow is not None and one_of("overflow policy", overflow, OVERFLOWS) != "saturate":
             raise NumericsError(
                 f"{self.name}: the elements of a block saturate; overflow={overflow!r} cannot be"
             )
-        tensor_scale = asked.tensor_scale
         if tensor_scale is not None:
             if not self.has_tensor_scale:
                 raise no_tensor_scale(self)
             tensor_scale = asked_scale(tensor_scale)
-        mode, (seed, bits) = check_rounding(asked.mode), asked.draw
+        mode = check_rounding(mode)
         return BlockOptions(scale_rule, mode, tensor_scale, Draw(check_random(mode, seed, bits), bits))
+
+
+def undrawn(dtype: Block, scale_rule: str, rounding: str) -> BlockOptions:
+    """The options that need neither random bits nor a tensor's scale, checked."""
+    mode = check_rounding(rounding)
+    return BlockOptions(dtype.check_scale_rule(scale_rule), mode, None, Draw(check_random(mode, None, None)))
+
+
+_undrawn = lru_cache(maxsize=256)(undrawn)
+
+
+def undrawn_once(dtype: Block, scale_rule: str, rounding: str) -> BlockOptions:
+    """`undrawn` of names, whose answer is remembered: a call with them comes again."""
+    return _undrawn(dtype, scale_rule, rounding)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

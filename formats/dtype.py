@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from inspect import Signature, signature
 from typing import Any, ClassVar, Literal
 
@@ -184,6 +185,8 @@ class Element(Dtype):
 
     def check_options(self, rounding: str, overflow: str | None, seed: int | None, bits: Any) -> Rounding:
         """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
+        if seed is None and bits is None and type(rounding) is str and type(overflow or "") is str:
+            return undrawn_once(self, rounding, overflow)
         mode = check_rounding(rounding)
         return Rounding(mode, self.check_overflow(overflow), draw_of(mode, seed, bits))
 
@@ -345,6 +348,20 @@ class Element(Dtype):
         [1, 2, 15]
         """
         return dispatch.of(packed).unpack(packed, shape, self)
+
+
+def undrawn(dtype: Element, rounding: str, overflow: str | None) -> Rounding:
+    """The options that need no random bits, checked."""
+    mode = check_rounding(rounding)
+    return Rounding(mode, dtype.check_overflow(overflow), draw_of(mode, None, None))
+
+
+_undrawn = lru_cache(maxsize=256)(undrawn)
+
+
+def undrawn_once(dtype: Element, rounding: str, overflow: str | None) -> Rounding:
+    """`undrawn` of names, whose answer is remembered: a call with them comes again."""
+    return _undrawn(dtype, rounding, overflow)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -186,7 +186,7 @@ class CpuExecutor(ArrayExecutor):
         if not fits(dtype) or looks_further(x, dtype, options):
             super().round_blocks(x, dtype, options, out)
             return
-        operation = self._block("round", x, dtype, options, (FLOATS[x.dtype.name],))
+        operation = self._block("round", x, dtype, options, (FLOATS[name_of(x.dtype)],))
         self._run(operation, x, options.draw.bits, out)
 
     def encode_blocks_packed(

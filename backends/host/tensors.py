@@ -6,6 +6,8 @@ A tensor brings torch along: nothing here imports it before one came.
 from __future__ import annotations
 
 import sys
+from functools import cache, reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,16 +39,42 @@ def as_array(x: torch.Tensor) -> Array:
     """
     import torch
 
-    check_readable(x)
-    if x.device.type != "cpu":
-        raise NumericsError(f"a tensor on {x.device} cannot be read; a plain one on the CPU can")
-    plain = x.detach().resolve_neg().resolve_conj()
+    if is_plain(x):
+        _check_held(x)
+        plain = x.detach() if x.requires_grad else x
+    else:
+        check_readable(x)
+        if x.device.type != "cpu":
+            raise NumericsError(f"a tensor on {x.device} cannot be read; a plain one on the CPU can")
+        plain = x.detach().resolve_neg().resolve_conj()
     try:  # by DLPack: after x.numpy() torch could never resize the memory again, as FSDP does
         if plain.dtype == torch.bfloat16:
             return np.from_dlpack(plain.view(torch.int16)).view(bfloat16_type())
         return np.from_dlpack(plain)
     except (TypeError, RuntimeError, BufferError) as wrong:
         raise NumericsError(f"NumPy cannot read a tensor of {x.dtype}: {wrong}") from None
+
+
+@cache
+def _plain_keys() -> frozenset[int]:
+    """What torch's dispatcher knows of a plain tensor on the CPU: under inference_mode, and elsewhere."""
+    from torch._C import DispatchKey, DispatchKeySet
+
+    keys = DispatchKey.CPU, DispatchKey.AutogradCPU, DispatchKey.AutocastCPU
+    inside = reduce(or_, map(DispatchKeySet, keys))
+    return frozenset(s.raw_repr() for s in (inside, inside | DispatchKeySet(DispatchKey.ADInplaceOrView)))
+
+
+def is_plain(x: torch.Tensor) -> bool:
+    """Is x torch's own kind of tensor, dense, on the CPU, with values as they stand there?
+
+    One question to the dispatcher in the place of a dozen; whoever gets False asks them one by one.
+    """
+    import torch
+
+    kind = type(x)
+    own = kind is torch.Tensor or kind is torch.nn.Parameter
+    return own and torch._C._dispatch_keys(x).raw_repr() in _plain_keys()
 
 
 def check_memory(x: torch.Tensor) -> None:
@@ -92,12 +120,18 @@ def check_storage(x: torch.Tensor) -> None:
         raise NumericsError(
             f"a {type(x).__name__} has no values to read: torch puts it in a tensor's place to trace"
         )
+    if not x.is_meta:
+        _check_held(x)
+
+
+def _check_held(x: torch.Tensor) -> None:
+    """Is all of the memory there in which x says that it lies?"""
     if x.is_contiguous():
         last = x.numel() - 1
     else:
         last = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
     need, there = (x.storage_offset() + last + 1) * x.dtype.itemsize, x.untyped_storage().nbytes()
-    if there < need and x.numel() and not x.is_meta:
+    if there < need and x.numel():
         raise NumericsError(
             f"the memory of a tensor of shape {tuple(x.shape)} was freed: {there} bytes are left of {need}"
         )

@@ -12,6 +12,7 @@ import torch
 from numerics import observe
 from numerics.backends.host import float_bits
 from numerics.formats import block, errors, text
+from numerics.formats.dtype import undrawn, undrawn_once
 from numerics.pytorch import dispatch as _faces  # noqa: F401 - no graph ends where they are looked for
 from numerics.pytorch import qtensor
 from numerics.pytorch.constants import constant
@@ -65,6 +66,11 @@ def _spec_of(given: bool, dtype: Any, scheme: Any, *options: Any) -> Any:
         return SpecFacts(spec.facts_beside("text", *beside), spec.facts_beside("rounding", *beside))
     plain = given, constant(dtype), *asked
     return SpecFacts(spec.spec_facts("text", *plain), spec.spec_facts("rounding", *plain))
+
+
+# torch warns where a function remembers, and looks inside it all the same.
+torch.compiler.substitute_in_graph(undrawn_once)(undrawn)
+torch.compiler.substitute_in_graph(block.undrawn_once)(block.undrawn)
 
 
 @torch.compiler.substitute_in_graph(block.asked_scale, skip_signature_check=True)

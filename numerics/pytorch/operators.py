@@ -593,8 +593,7 @@ def _tensors(like: Tensor, *parts: Any) -> Parts:
 
 def _apart(x: Tensor, source: Tensor) -> Tensor:
     """x in memory of its own: an operator's result is no view of its argument."""
-    shared = x.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
-    return x.clone() if shared else x
+    return x.clone() if torch._C._is_alias_of(x, source) else x  # type: ignore[attr-defined] # is not in its stubs
 
 
 def _draw(seed: int | None = None, bits: Any = None) -> Draw:
