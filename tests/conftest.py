@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import defaultdict
@@ -100,6 +101,12 @@ def pytest_collection_modifyitems(config, items) -> None:
         if LONG or item.get_closest_marker("proof"):
             item.add_marker(pytest.mark.timeout(24 * HOUR if LONG else HOUR))
     items.sort(key=lambda item: getattr(item, "originalname", item.name) not in LONGEST)
+
+
+def pytest_collection_finish(session) -> None:
+    """Tests and what they import stay: whoever collects garbage need not look through them each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=EXECUTORS)
