@@ -20,6 +20,7 @@ from torch import Tensor
 
 from numerics.backends.host.arrays import FLOATS
 from numerics.backends.host.float_bits import to_float32
+from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_array, as_tensor, number_of, number_tensor
 from numerics.backends.partition import Blocking, check_axis
@@ -246,6 +247,20 @@ def _asked_alone(recipe: str) -> tuple[QuantSpec, Draw]:
     return spec, draw_of(spec.rounding, None, None)
 
 
+def _hadamard(x: Tensor, size: int, signs: Any = None, inverse: bool = False) -> Tensor:
+    return _apart(_tensor(dispatch.owner(x).hadamard(x, rotation_of(size, signs, inverse))), x)
+
+
+@lru_cache(maxsize=256)
+def _rotation(size: int, signs: tuple[int, ...] | None, inverse: bool) -> Rotation:
+    return Rotation(size, signs, inverse)
+
+
+def rotation_of(size: int, signs: Sequence[int] | None, inverse: bool) -> Rotation:
+    """The rotation of an operator's arguments, made once."""
+    return _rotation(size, None if signs is None else tuple(signs), inverse)
+
+
 # ---- tensors with scales that are learned ----------------------------------------------------------
 
 
@@ -383,6 +398,18 @@ def _clipped(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     return (gradient, *[None] * ctx.others)
 
 
+def _keep_rotation(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.rotation = (*inputs[1:], *(None, False)[len(inputs) - 2 :])
+
+
+def _hadamard_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    """The transposed matrix is the way back, but for a power of two."""
+    size, signs, inverse = ctx.rotation
+    back = torch.ops.numerics.hadamard(gradient, size, signs, not inverse)
+    there, other = (rotation_of(size, signs, way).scale for way in (inverse, not inverse))
+    return back * (there / other), None, None, None
+
+
 def _keep_learned(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, ctx.spec = inputs
     ctx.save_for_backward(*tensors)
@@ -501,6 +528,10 @@ OPERATORS: dict[str, Operator] = {
     "fake_quantize": Operator(
         f"(Tensor x, {_GIVEN}, bool clip_gradient=False, {_OF_TENSOR}) -> Tensor", _fake_quantize,
         lambda x, *_: _plain_like(x), _clipped, _keep_input,
+    ),
+    "hadamard": Operator(
+        "(Tensor x, int size, int[]? signs=None, bool inverse=False) -> Tensor", _hadamard,
+        lambda x, *_: _plain_like(x), _hadamard_gradients, _keep_rotation,
     ),
     "within_range": Operator(
         f"(Tensor x, str recipe, Tensor? scale=None, Tensor? zero_point=None, {_OF_TENSOR}) -> Tensor",

@@ -183,6 +183,8 @@ SPECIAL |= {
 }
 SPECIAL["ipu.quantize_model"] = lambda kind: quantized_arguments()
 SPECIAL["observe.observer"] = lambda kind: {"name": "min_max"}
+SPECIAL["hadamard"] = lambda kind: {"size": 4}
+SPECIAL["per_block"] = lambda kind: {"block": (4, 4)}
 SPECIAL["transcode"] = lambda kind: {"dtype": "int8"}
 SPECIAL["QuantSpec.parse"] = lambda kind: {"text": nx.QuantSpec("int8").text}
 SPECIAL["train.lsq"] = lambda kind: {"scale": torch.tensor(0.5)}
