@@ -68,7 +68,8 @@ class Rotation:
 
 def _signs(came: Any, size: int) -> tuple[int, ...]:
     try:
-        found = tuple(int(s) if s in (1, -1) else 0 for s in came)
+        listed = came.tolist() if hasattr(came, "tolist") else came
+        found = tuple(int(s) if s in (1, -1) else 0 for s in listed)
     except Exception:  # no numbers, or not one after the other
         found = ()
     if len(found) != size or 0 in found:

@@ -156,6 +156,7 @@ class TorchDispatch:
 
     def hadamard(self, x: Tensor, rotation: Any) -> Tensor:
         """Returns x rotated along its last axis."""
+        check_dense(x)
         rotation.check(tuple(x.shape))
         return run("hadamard", x, rotation.size, rotation.signs, rotation.inverse)
 

@@ -36,8 +36,10 @@ from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import (
     check_lsq,
     check_tqt,
+    learns_zero,
     lsq_gradients,
     lsq_scale,
+    lsq_zero,
     tqt_gradients,
     tqt_scale,
 )
@@ -269,7 +271,9 @@ def _tqt(x: Tensor, log2_threshold: Tensor, recipe: str) -> Tensor:
 
 
 def _lsq(x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str) -> Tensor:
-    check_lsq(x, scale, zero_point, recipe)
+    d, _ = check_lsq(x, scale, zero_point, recipe)
+    if zero_point is not None and learns_zero(recipe):
+        zero_point = lsq_zero(zero_point, d)
     return _fake_quantize(x, recipe, lsq_scale(scale), zero_point)
 
 
@@ -365,9 +369,11 @@ def _fake_lsq(x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str) 
 
 def _fake_lsq_backward(
     gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     check_lsq(x, scale, zero_point, recipe, gradient)
-    return _plain_like(gradient), _plain_like(scale)
+    learned = zero_point is not None and learns_zero(recipe)
+    of_zero = _plain_like(cast(Tensor, zero_point)) if learned else x.new_empty(0)
+    return _plain_like(gradient), _plain_like(scale), of_zero
 
 
 # ---- gradients -----------------------------------------------------------------------------------
@@ -420,7 +426,9 @@ def _tqt_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 
 
 def _lsq_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    return (*torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.spec), None, None)
+    found = torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.spec)
+    of_zero = found[2] if ctx.needs_input_grad[2] and found[2].numel() else None
+    return (*found[:2], of_zero, None)
 
 
 def _keep_matrix(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -551,7 +559,8 @@ OPERATORS: dict[str, Operator] = {
         _fake_lsq, _lsq_gradients, _keep_learned,
     ),
     "lsq_backward": Operator(
-        "(Tensor gradient, Tensor x, Tensor scale, Tensor? zero_point, str recipe) -> (Tensor, Tensor)",
+        "(Tensor gradient, Tensor x, Tensor scale, Tensor? zero_point, str recipe)"
+        " -> (Tensor, Tensor, Tensor)",
         lsq_gradients, _fake_lsq_backward,
     ),
 }  # fmt: skip

@@ -33,11 +33,6 @@ def hadamard(x: Any, size: int, *, signs: Any = None, inverse: bool = False) -> 
     """
     if isinstance(x, QTensor):
         raise NumericsError(f"{x!r} is quantized already; dequantize it first")
-    made = Rotation(size, None if signs is None else _listed(signs), inverse)
+    made = Rotation(size, signs, inverse)
     owner: Any = dispatch.of(x)
     return owner.hadamard(x, made)
-
-
-def _listed(signs: Any) -> Any:
-    """The numbers of an array or a tensor as Python's."""
-    return signs.tolist() if hasattr(signs, "tolist") else signs

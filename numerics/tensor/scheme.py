@@ -62,7 +62,9 @@ class Scheme:
                 raise NumericsError(f"block={said(self.block)} does not belong to {self.kind}")
             return
         try:
-            rows, columns = (integer("the size of a block", size) for size in self.block or ())
+            if not isinstance(self.block, (tuple, list)):
+                raise TypeError
+            rows, columns = (integer("the size of a block", size) for size in self.block)
         except (TypeError, ValueError):
             raise NumericsError(f"per_block takes two sizes, per_block((128, 128)), not {said(self.block)}") \
                 from None  # fmt: skip

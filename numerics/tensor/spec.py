@@ -139,7 +139,9 @@ class QuantSpec:
         """What it is made with, without what says nothing."""
         found: dict[str, Any] = {"dtype": self.dtype}
         asks = getattr(self.dtype, "wide", False)  # of a wide float any scheme asks for a scale
-        if self.scheme is not None and (asks or self.blocked or self.scheme.kind != "per_tensor"):
+        if self.scheme is not None and (
+            asks or isinstance(self.dtype, Block) or self.scheme.kind != "per_tensor"
+        ):
             found["scheme"] = self.scheme_text
         for name in OPTIONS[1:]:
             fact = getattr(self, name)
@@ -157,7 +159,7 @@ class QuantSpec:
             one_of("option of a QuantSpec", name, ("dtype", *OPTIONS))
         return QuantSpec(**{**self.options, **changes})
 
-    @cached_property
+    @property
     def rows(self) -> int:
         """Of a block format: how many rows of blocks share a scale, each keeping it; 1 without a scheme."""
         return 1 if self.scheme is None or self.scheme.block is None else self.scheme.block[0]
@@ -357,7 +359,7 @@ def checked(*asked: Any) -> tuple[Any, ...]:
     symmetric = truth("symmetric", symmetric)
     axis = -1 if axis is None and not blocked else integer("axis", axis)
     if blocked and scheme is not None:
-        scheme = tile_scheme(cast(Block, found), Scheme.parse(scheme), axis)
+        scheme = tile_scheme(cast(Block, found), scheme, axis)
     given = {"scheme": None if blocked else scheme, "symmetric": symmetric, "scale_type": scale_type,
              "zero_point_type": zero_point_type, "scale_rule": scale_rule, "axis": axis}  # fmt: skip
     if scale_rule == FULL_RANGE:
@@ -377,10 +379,11 @@ def checked(*asked: Any) -> tuple[Any, ...]:
     return (*facts, scheme and repr(scheme), text_of_facts(facts))
 
 
-def tile_scheme(d: Block, scheme: Scheme, axis: int) -> Scheme:
+def tile_scheme(d: Block, came: Any, axis: int) -> Scheme:
     """The scheme of a block format: rows of blocks share a scale; raises NumericsError for another."""
+    scheme = Scheme.parse(came)
     if scheme.block is None:
-        refuse(d, {"scheme": repr(scheme)}, {"scheme": None})
+        refuse(d, {"scheme": came}, {"scheme": None})
     if not isinstance(d, ElementBlock):
         raise NumericsError(f"{d}: {scheme!r} cannot be: its scales lie among the codes of each row")
     if scheme.block is not None and (scheme.block[1] != d.block or axis != -1):
