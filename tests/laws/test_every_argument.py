@@ -183,6 +183,9 @@ SPECIAL |= {
 }
 SPECIAL["ipu.quantize_model"] = lambda kind: quantized_arguments()
 SPECIAL["observe.observer"] = lambda kind: {"name": "min_max"}
+SPECIAL["hadamard"] = lambda kind: {"size": 4, "signs": (1, -1, -1, 1), "inverse": False}
+SPECIAL["Scheme"] = lambda kind: {"kind": "per_group", "axis": -1, "size": 4, "block": None}
+SPECIAL["per_block"] = lambda kind: {"block": (4, 4)}
 SPECIAL["transcode"] = lambda kind: {"dtype": "int8"}
 SPECIAL["QuantSpec.parse"] = lambda kind: {"text": nx.QuantSpec("int8").text}
 SPECIAL["train.lsq"] = lambda kind: {"scale": torch.tensor(0.5)}
