@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
+from numerics.model.children import check_children, shown
 from numerics.model.graph import STATE, check_trainable
 from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
 from numerics.model.outside import MULTIPLIED, TOLD, methods_of
@@ -158,7 +159,7 @@ def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.M
     """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}
-    members |= methods_of(base, _running)
+    members |= methods_of(base, _running) | shown(base)
     members["forward"] = _with_signature(base)
     made: type[nn.Module] = type(base.__name__, (Quantized, base), {**members, **properties})
     return made
@@ -337,6 +338,7 @@ def _add(module: nn.Module, name: str, quantizer: nn.Module) -> None:
             f"{quantizer.name}: its quantizer would be {name} in {type(module).__name__}, "
             "which has that name already; give what is there another"
         )
+    check_children(module, str(quantizer.name))
     module.add_module(name, quantizer)
 
 

@@ -33,6 +33,13 @@ ARGUMENTS = "arguments"
 class QuantizedGraph(Parting, GraphModule):
     """A model as a graph, which is of the mode, training or evaluation, that the model was in."""
 
+    def __init__(self, root: Any, graph: torch.fx.Graph, class_name: str = "GraphModule") -> None:
+        super().__init__(root, graph, class_name)
+        _keep_unsaved(root, self)
+
+    def _deepcopy_init(self) -> Any:
+        return QuantizedGraph.__init__
+
     def __deepcopy__(self, memo: Any) -> Any:
         with warnings.catch_warnings():  # torch copies a kind of tree that it has given up
             warnings.simplefilter("ignore", FutureWarning)
@@ -82,6 +89,15 @@ class QuantizedGraph(Parting, GraphModule):
         check_trainable(self, mode, self.meta)
         super().train(mode)
         return self
+
+
+def _keep_unsaved(of: nn.Module, graph: nn.Module) -> None:
+    """Leaves out of a graph's state the buffers that its model does not save, as torch.fx does not."""
+    modules = dict(of.named_modules(remove_duplicate=False))
+    for name, module in graph.named_modules(remove_duplicate=False):
+        if name in modules:
+            unsaved = modules[name]._non_persistent_buffers_set & module._buffers.keys()
+            module._non_persistent_buffers_set |= unsaved
 
 
 def check_trainable(model: nn.Module, mode: bool, notes: Mapping[str, Any]) -> None:
