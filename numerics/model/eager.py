@@ -228,14 +228,14 @@ class _Sites(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = FUNCTIONS.get(func)
+        name, planned = FUNCTIONS.get(func), None
         if name is not None and _running.modules[-1] is self.module:
             func, args = in_order(func, args)
             planned = self.matching.planned(name, args, kwargs)
             if planned is not None and planned.places:
                 return self._product(planned, func, args, kwargs)
         out = func(*args, **kwargs)
-        if name is None and self.follows:
+        if planned is None and self.follows:
             follow(func, args, kwargs, out)
         return out
 
@@ -243,10 +243,14 @@ class _Sites(TorchFunctionMode):
         """A product, what goes in and what comes out quantized."""
         if self.follows:
             self._check_checkpoint(planned.site.operation)
-        args, kwargs = _replaced(self.module, planned, args, kwargs)
-        out = func(*args, **kwargs)
+        factors, named = _replaced(self.module, planned, args, kwargs)
+        out = func(*factors, **named)
         leaving = planned.places.get(OUT)
-        return out if leaving is None else getattr(self.module, leaving)(out)
+        if leaving is not None:
+            out = getattr(self.module, leaving)(out)
+        if self.follows:
+            follow(func, args, kwargs, out)
+        return out
 
     def _check_checkpoint(self, name: str) -> None:
         """Raises NumericsError in a function that runs again without this mode: its gradient were wrong."""

@@ -52,6 +52,7 @@ class QuantizedGraph(Parting, GraphModule):
         takes = self.meta.get(ARGUMENTS)
         if isinstance(takes, Arguments):
             args, kwargs = (), takes.fitted(args, kwargs)
+        depth = torch._C._functorch.get_dynamic_layer_stack_depth()
         try:
             return super().__call__(*args, **kwargs)
         except NotImplementedError:
@@ -68,6 +69,9 @@ class QuantizedGraph(Parting, GraphModule):
                 "example=...) with an example of two and more there, or one of these; mode='eager_mode' "
                 "takes all"
             ) from None
+        finally:
+            # a graph enters torch.vmap by an operator, and an error would leave it there
+            torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
 
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         made = self.meta.get(STATE)

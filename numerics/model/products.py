@@ -126,6 +126,9 @@ PRODUCTS: dict[str, Product] = {
 function.
 """
 
+BARE = frozenset({"matmul", "mm", "bmm", "mv", "einsum"})
+"""Products that are no layers: of parameters alone they make parts of weights."""
+
 OPAQUE = frozenset(
     {"multi_head_attention_forward", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
 )
