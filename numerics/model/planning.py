@@ -253,8 +253,9 @@ class _Planner:
                     f"{names[0]}: rule {rule.said} quantizes it, and it is {x.spec!r} already"
                 )
             return None, f"packed already: {x.spec.dtype}"
-        if not x.is_floating_point():
-            return None, f"not of floats: {str(x.dtype).removeprefix('torch.')}"
+        if not x.is_floating_point() or x.element_size() == 1:
+            what = "narrow" if x.is_floating_point() else "not of"
+            return None, f"{what} floats: {str(x.dtype).removeprefix('torch.')}"
         if rule is not None:
             spec = rule.specs[_what(role)]
             if spec is not None and not uses:

@@ -562,3 +562,37 @@ def test_a_path_that_is_none_is_told_in_pythons_words():
     for call in (made.save, nx.Plan.load):
         with pytest.raises(nx.NumericsError, match="path=3 is no path"):
             call(3)
+
+
+class Sums(nn.Module):
+    """Products that say what they sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (
+            nn.Parameter(torch.randn(*n)) for n in ((32, 32), (8, 32), (4, 8, 32), (32, 8))
+        )
+
+    def forward(self, x):
+        y = torch.tensordot(x, self.a, dims=([1], [0])).inner(self.b)
+        z = torch.tensordot(x[:, None, :8] * x[:, :4, None], b=self.c, dims=2)
+        return y + torch.linalg.matmul(z, other=self.d)
+
+
+def test_sums_over_axes_that_are_told_are_unknown():
+    torch.manual_seed(0)
+    m, x = Sums(), torch.randn(3, 32)
+    one, graph = (nx.wrap(m, nx.QuantSpec("int4", scheme="per_group(8)"), activations="mxfp8_e4m3", example=x,
+                          mode=mode) for mode in ("eager_mode", "fx_graph_mode"))  # fmt: skip
+    plan = nx.plan(m, nx.QuantSpec("int4", scheme="per_group(8)"), "mxfp8_e4m3", example=x)
+    axes = {name: row.spec.scheme.axis for name, row in plan.parameters.items()}
+    assert axes == {"a": 0, "b": -1, "c": 1, "d": 0}
+    assert sum(row.spec is not None for row in plan.rows if row.kind == "activation") == 4
+    assert torch.equal(one(x), graph(x))
+
+
+def test_parameters_of_narrow_floats_are_quantized_again():
+    m = nn.Linear(32, 32)
+    m.weight = nn.Parameter(m.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+    with pytest.raises(nx.NumericsError, match="has no effect: narrow floats: float8_e4m3fn"):
+        nx.plan(m, "mxfp4")
