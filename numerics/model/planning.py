@@ -488,7 +488,9 @@ class _Planner:
             if spec is not None and not any(r.kind == kinds and r.spec for r in self.rows):
                 reasons = Counter(r.reason for r in self.rows if r.kind == kinds)
                 most = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3)) or "there is none"
-                raise NumericsError(f"{what}={spec!r} has no effect: {most}")
+                unseen = any(reason.startswith("undecided") for reason in reasons)
+                out = "; give example= that uses them: what the model is called with" if unseen else ""
+                raise NumericsError(f"{what}={spec!r} has no effect: {most}{out}")
         if self.observer is not None and not any(row.observer == self.observer for row in self.rows):
             raise NumericsError(
                 f"observer={self.observer!r} has nothing to observe: no planned activation or output has "
