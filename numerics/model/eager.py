@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
+from numerics.model.children import check_children, shown
 from numerics.model.graph import STATE, check_trainable
 from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
 from numerics.model.outside import MULTIPLIED, TOLD, methods_of
@@ -158,7 +159,7 @@ def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.M
     """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}
-    members |= methods_of(base, _running)
+    members |= methods_of(base, _running) | shown(base)
     members["forward"] = _with_signature(base)
     made: type[nn.Module] = type(base.__name__, (Quantized, base), {**members, **properties})
     return made
@@ -227,14 +228,14 @@ class _Sites(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = FUNCTIONS.get(func)
+        name, planned = FUNCTIONS.get(func), None
         if name is not None and _running.modules[-1] is self.module:
             func, args = in_order(func, args)
             planned = self.matching.planned(name, args, kwargs)
             if planned is not None and planned.places:
                 return self._product(planned, func, args, kwargs)
         out = func(*args, **kwargs)
-        if name is None and self.follows:
+        if planned is None and self.follows:
             follow(func, args, kwargs, out)
         return out
 
@@ -242,10 +243,14 @@ class _Sites(TorchFunctionMode):
         """A product, what goes in and what comes out quantized."""
         if self.follows:
             self._check_checkpoint(planned.site.operation)
-        args, kwargs = _replaced(self.module, planned, args, kwargs)
-        out = func(*args, **kwargs)
+        factors, named = _replaced(self.module, planned, args, kwargs)
+        out = func(*factors, **named)
         leaving = planned.places.get(OUT)
-        return out if leaving is None else getattr(self.module, leaving)(out)
+        if leaving is not None:
+            out = getattr(self.module, leaving)(out)
+        if self.follows:
+            follow(func, args, kwargs, out)
+        return out
 
     def _check_checkpoint(self, name: str) -> None:
         """Raises NumericsError in a function that runs again without this mode: its gradient were wrong."""
@@ -337,6 +342,7 @@ def _add(module: nn.Module, name: str, quantizer: nn.Module) -> None:
             f"{quantizer.name}: its quantizer would be {name} in {type(module).__name__}, "
             "which has that name already; give what is there another"
         )
+    check_children(module, str(quantizer.name))
     module.add_module(name, quantizer)
 
 

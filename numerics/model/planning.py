@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils import _pytree as pytree
 
 from numerics.formats.errors import NumericsError, one_of, truth, warn
 from numerics.model import exported
 from numerics.model.places import check_finite, check_model, check_scripted
-from numerics.model.plan import APART, DEVICES, MODES, Plan
+from numerics.model.plan import APART, DEVICES, MODES, MULTIPLIED, Plan
 from numerics.model.rows import Row, stored_bytes
 from numerics.model.rules import UNSET, Asked, Rule, observer_of, rules_of, spec_of
-from numerics.model.trace import ONE_PRODUCT, OUT, Found, Seen, Site, Use, named_tensors, tensors_of, traced
+from numerics.model.trace import ONE_PRODUCT, OUT, Found, Seen, Site, Use, named_tensors, traced
 from numerics.model.without_example import looked_at
 from numerics.observe import OBSERVERS
 from numerics.tensor.qtensor import QTensor
@@ -26,6 +28,10 @@ from numerics.tensor.scheme import per_group
 from numerics.tensor.spec import QuantSpec
 
 PLAIN = "a plain tensor, which no plan takes, and nothing saves: make it a Parameter or a buffer"
+STRANGE = (
+    "a parameter that the model does not have, so that no plan takes it, and nothing saves it: keep it, or "
+    "its module, in an attribute, nn.ParameterList or nn.ModuleList"
+)
 Decided = tuple[QuantSpec | None, str]
 """A format, or None, and the reason."""
 _OWN = ("_parameters", "_buffers", "_modules")
@@ -160,16 +166,22 @@ class _Planner:
 
     def _open(self, example: Any) -> None:
         """Looks at the graph where it shows what a forward does not."""
-        owners = {name.rpartition(".")[0] for name, _ in self.model.named_parameters()}
-        silent = [name for name in owners if name and not self.found.calls[name]]
+        silent = [name for name, x in self.model.named_parameters() if self._is_silent(name, x)]
         if self.mode == "eager_mode" and not (self.found.fused or self.found.regions or silent):
             return
+        if self.mode == "fx_graph_mode" and isinstance(self.model, GraphModule):
+            self.found.sites.clear()  # whose nodes keep the names of the modules that it was made of
         try:
             exported.seen(exported.export(self.model, example), self.model, self.found)
         except NumericsError as wrong:
             if self.mode == "fx_graph_mode":
                 raise
             self.closed = str(wrong)
+
+    def _is_silent(self, name: str, x: Tensor) -> bool:
+        """Is it of a module that never ran, or did nobody who watches functions see it used?"""
+        owner = name.rpartition(".")[0]
+        return bool(owner and not self.found.calls[owner]) or (x.ndim > 1 and name not in self.found.uses)
 
     def _check_unknown(self) -> None:
         wrong = {}
@@ -241,8 +253,9 @@ class _Planner:
                     f"{names[0]}: rule {rule.said} quantizes it, and it is {x.spec!r} already"
                 )
             return None, f"packed already: {x.spec.dtype}"
-        if not x.is_floating_point():
-            return None, f"not of floats: {str(x.dtype).removeprefix('torch.')}"
+        if not x.is_floating_point() or x.element_size() == 1:
+            what = "narrow" if x.is_floating_point() else "not of"
+            return None, f"{what} floats: {str(x.dtype).removeprefix('torch.')}"
         if rule is not None:
             spec = rule.specs[_what(role)]
             if spec is not None and not uses:
@@ -379,11 +392,16 @@ class _Planner:
     # ---- the rest -------------------------------------------------------------------------------
 
     def _buffer(self, name: str, x: Tensor) -> Row:
-        uses = tuple(dict.fromkeys(str(use) for use in self.found.uses.get(name, ())))
+        uses = self.found.uses.get(name, ())
         owner, _, leaf = name.rpartition(".")
         saved = leaf not in self.modules[owner]._non_persistent_buffers_set
         reason = "a buffer" if saved else "a buffer, not saved"
-        return Row("buffer", name, tuple(x.shape), None, reason, uses, value_bits=8 * x.element_size())
+        if x.ndim > 1 and x.is_floating_point() and any(use.role == "factor" for use in uses):
+            reason += f", {MULTIPLIED}: a Parameter is planned"
+        return Row(
+            "buffer", name, tuple(x.shape), None, reason, tuple(dict.fromkeys(map(str, uses))),
+            value_bits=8 * x.element_size(),
+        )  # fmt: skip
 
     def _norms(self) -> list[Row]:
         """Normalizations by batches, which convolutions can take in."""
@@ -443,15 +461,21 @@ class _Planner:
         return rows
 
     def _plain(self) -> list[Row]:
-        """Tensors of two dimensions and more that modules have as plain attributes, or in lists of them."""
+        """Tensors of two dimensions and more in attributes or products that are none of the model's."""
         registered = {id(x) for _, x in named_tensors(self.model)}
-        return [
-            Row("module", f"{name}.{leaf}" if name else leaf, tuple(x.shape), None, PLAIN)
+        every = [
+            (f"{name}.{leaf}" if name else leaf, x)
             for name, module in self.modules.items()
             for leaf, came in vars(module).items()
             if leaf not in _OWN and not self._renormed(f"{name}.{leaf}", ("",))
-            for x in tensors_of(came)
-            if x.ndim > 1 and x.is_floating_point() and id(x) not in registered
+            for x in _kept(came)
+        ]
+        every += [(f"what {site} takes", x) for site, x in self.found.strangers.values()]
+        alone = {id(x): (name, x) for name, x in reversed(every) if id(x) not in registered}
+        return [
+            Row("module", name, tuple(x.shape), None, STRANGE if isinstance(x, nn.Parameter) else PLAIN)
+            for name, x in reversed(alone.values())
+            if x.ndim > 1 and x.is_floating_point()
         ]
 
     def _check_effect(self) -> None:
@@ -464,7 +488,9 @@ class _Planner:
             if spec is not None and not any(r.kind == kinds and r.spec for r in self.rows):
                 reasons = Counter(r.reason for r in self.rows if r.kind == kinds)
                 most = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3)) or "there is none"
-                raise NumericsError(f"{what}={spec!r} has no effect: {most}")
+                unseen = any(reason.startswith("undecided") for reason in reasons)
+                out = "; give example= that uses them: what the model is called with" if unseen else ""
+                raise NumericsError(f"{what}={spec!r} has no effect: {most}{out}")
         if self.observer is not None and not any(row.observer == self.observer for row in self.rows):
             raise NumericsError(
                 f"observer={self.observer!r} has nothing to observe: no planned activation or output has "
@@ -475,9 +501,10 @@ class _Planner:
             _check_ipu(self.rows)
 
     def _warn(self, made: Plan) -> None:
-        plain = [row.name for row in made.rows if row.reason == PLAIN]
-        if plain and self.asked["weights"] is not None:
-            warn(f"{', '.join(plain[:8])}{' ...' if plain[8:] else ''} stay as they are: {PLAIN}")
+        for reason in (PLAIN, STRANGE):
+            plain = [row.name for row in made.rows if row.reason == reason]
+            if plain and self.asked["weights"] is not None:
+                warn(f"{', '.join(plain[:8])}{' ...' if plain[8:] else ''} stay as they are: {reason}")
         parameters = [row for row in made.rows if row.kind == "parameter" and len(row.shape) > 1]
         undecided = [row for row in parameters if row.reason.startswith("undecided")]
         if undecided and self.asked["weights"] is not None:
@@ -520,6 +547,15 @@ def along(spec: QuantSpec, axis: int | None, shape: Sequence[int]) -> QuantSpec:
     if all(n >= 0 for n in shape):
         found.shared_shape(tuple(shape)) if found.scaled else None  # an axis that is not there
     return found
+
+
+def _kept(came: Any) -> Iterator[Tensor]:
+    """The tensors in an attribute, those of modules in lists and dicts of Python's too."""
+    for x in pytree.tree_leaves(came):
+        if isinstance(x, Tensor):
+            yield x
+        elif isinstance(x, nn.Module):
+            yield from x.parameters()
 
 
 def _what(role: str | None) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
 from numerics.model.rows import Row
+from numerics.model.trace import outside
 from numerics.model.watching import key_of, watched
 from numerics.observe import Observer, observer
 from numerics.quantization import quantize
@@ -160,13 +161,29 @@ class Learned(nn.Module):
         """Returns x quantized and dequantized, with the gradients of what is learned."""
         if not self.learns.initialized:
             raise NumericsError(f"{self.name} has no threshold yet: nx.calibrate(model, batches) finds one")
+        self._check_whole(x)
         return cast(Tensor, self.learns(x))
+
+    def _check_whole(self, x: Tensor) -> None:
+        """Raises NumericsError for one entry of a tensor: its gradient is of the scale of all of them."""
+        if not torch.compiler.is_compiling() and outside(x) is not None:
+            raise NumericsError(
+                f"{self.name} is inside torch.vmap, which shows one entry at a time, and a scale that is "
+                "learned is that of all of them; qat='ste', or a rule {name: {'activations': None}}"
+            )
 
     def begin(self, x: Tensor) -> None:
         """Takes x for the first batch, where there was none."""
-        if not self.learns.initialized:
-            with torch.no_grad():
-                self.learns(x.detach())
+        if self.learns.initialized:
+            return
+        self._check_whole(x)
+        if x.numel() == 0 or not bool(torch.isfinite(x.detach()).all()):
+            what = "no values" if x.numel() == 0 else "NaN or Inf"
+            raise NumericsError(
+                f"{self.name} would begin with {what}, in which no threshold is found: give another example="
+            )
+        with torch.no_grad():
+            self.learns(x.detach())
 
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor of the same values as forward's."""

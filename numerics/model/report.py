@@ -6,12 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from numerics.backends.host.tensors import as_array
@@ -19,6 +18,7 @@ from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.notebook import rows_table
 from numerics.model import eager
 from numerics.model.folding import fold
+from numerics.model.graph import QuantizedGraph
 from numerics.model.places import check_model
 from numerics.model.plan import MODES, Plan
 from numerics.model.planning import plan as plan_of
@@ -201,7 +201,7 @@ def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
 
 def _twin(model: nn.Module) -> nn.Module:
     """The model itself; of a graph the eager model with the same quantizers and packed parameters."""
-    if not isinstance(model, GraphModule):
+    if not isinstance(model, QuantizedGraph):
         return model
     state = state_of(model)
     if state.original is None:
@@ -267,7 +267,7 @@ def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judge
             ):
                 _add(sums[name].cumulative, out, own)
                 _add(sums[name].local, out, modules[name](*inputs, **named))
-    _add(judged.whole, expected, actual)
+    _add(judged.whole, *_corresponding(expected, actual))
 
 
 Calls = dict[str, list[tuple[Any, Any, Any]]]
@@ -335,8 +335,33 @@ def _add(sums: ErrorSums, expected: Any, actual: Any) -> None:
 
 
 def _floats(tree: Any) -> list[Tensor]:
-    leaves = pytree.tree_leaves(tuple(tree.values()) if isinstance(tree, Mapping) else tree)
-    return [x for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
+    """The tensors of floats in a result, complex ones as pairs of them."""
+    found = []
+    for x in pytree.tree_leaves(tree):
+        if isinstance(x, Tensor):
+            x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+            found += [x.to_dense() if x.layout is not torch.strided else x] if x.is_floating_point() else []
+        elif is_dataclass(x) and not isinstance(x, type):  # that torch's trees do not know
+            found += _floats([getattr(x, one.name) for one in fields(x)])
+        elif isinstance(x, Mapping):
+            found += _floats([*x.values()])
+    return found
+
+
+def _corresponding(expected: Any, actual: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors of floats of two results; raises NumericsError where they do not correspond."""
+    x, y = _floats(expected), _floats(actual)
+    if not x:
+        raise NumericsError(
+            f"there are no floats in what comes out, a {type(expected).__name__}: tensors, and lists, "
+            "tuples, mappings and dataclasses of them are looked at; give a module that returns such"
+        )
+    if [one.shape for one in x] != [one.shape for one in y]:
+        raise NumericsError(
+            f"the outputs do not correspond: shapes {[tuple(one.shape) for one in x]} and "
+            f"{[tuple(one.shape) for one in y]}"
+        )
+    return x, y
 
 
 # ---- models beside each other ---------------------------------------------------------------------
@@ -382,12 +407,7 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
     for model in (a, b):
         check_model("compare", model)
     for batch in batches_of(batches):
-        x, y = (_floats(run(model, batch)) for model in (a, b))
-        if not x or [one.shape for one in x] != [one.shape for one in y]:
-            raise NumericsError(
-                f"the outputs do not correspond: shapes {[tuple(one.shape) for one in x]} and "
-                f"{[tuple(one.shape) for one in y]}"
-            )
+        x, y = _corresponding(run(a, batch), run(b, batch))
         equal = equal and all(torch.equal(one, other) for one, other in zip(x, y, strict=True))
         _add(sums, x, y)
         if x[0].ndim and x[0].shape[-1]:

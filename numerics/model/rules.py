@@ -87,7 +87,17 @@ class Rule:
         if isinstance(self.where, str):
             every = [*names, *(name for name, _ in modules)]
             return any(self._named(name) for name in every)
-        return any(self.where(name, module) for name, module in modules if module is not None)
+        return any(self._tested(name, module) for name, module in modules if module is not None)
+
+    def _tested(self, name: str, module: nn.Module) -> bool:
+        test: Any = self.where
+        try:
+            return bool(test(name, module))
+        except Exception as wrong:
+            raise NumericsError(
+                f"rule {self.said} fails on {name or 'the model'!r}, a {type(module).__name__}: "
+                f"{type(wrong).__name__}: {wrong}"
+            ) from wrong
 
     def _named(self, name: str) -> bool:
         where = str(self.where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model import eager, graph
 from numerics.model.folding import fold
-from numerics.model.graph import STATE
+from numerics.model.graph import STATE, QuantizedGraph
 from numerics.model.places import check_finite, check_model, folded, parameters, stored
 from numerics.model.places import replace as replace_tensors
 from numerics.model.plan import Plan
@@ -26,7 +27,7 @@ from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
 from numerics.model.restoring import restored
 from numerics.model.sharing import share, unshare
-from numerics.model.trace import arguments, as_in_use, batches_of
+from numerics.model.trace import arguments, as_in_use, batches_of, tensors_of
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.train import THRESHOLD_INIT
 
@@ -134,12 +135,23 @@ def _wrapped(
     if made.mode == "fx_graph_mode":
         wrapped = _graph(copied, made, every, qat)
     else:
+        _check_classes(copied)
         wrapped = eager.wrap(copied, made, every)
     _notes(wrapped)[STATE] = State(made, model, qat)
     if not inplace:
         share(wrapped, model)
     _begin_activations(wrapped, made, model)
     return wrapped
+
+
+def _check_classes(model: nn.Module) -> None:
+    """Raises NumericsError for modules that cannot become quantized ones."""
+    traced = [name for name, module in model.named_modules() if isinstance(module, GraphModule)]
+    if traced:
+        raise NumericsError(
+            f"{traced[0] or 'this model'} is a torch.fx.GraphModule, whose class is written anew when it is "
+            "copied: wrap what it was traced from; mode='fx_graph_mode' takes it as it is"
+        )
 
 
 def _graph(copied: nn.Module, made: Plan, every: dict[Any, nn.Module], qat: str | None) -> nn.Module:
@@ -191,7 +203,9 @@ def shared_copy(model: nn.Module) -> nn.Module:
     """A copy of the modules that shares parameters and buffers; raises NumericsError where there is none."""
     tensors = [*model.parameters(), *model.buffers()]
     try:
-        return copy.deepcopy(model, {id(x): x for x in tensors})
+        with warnings.catch_warnings():  # torch copies a kind of tree of its own graphs that it has given up
+            warnings.simplefilter("ignore", FutureWarning)
+            return copy.deepcopy(model, {id(x): x for x in tensors})
     except Exception as wrong:
         raise NumericsError(
             f"this {type(model).__name__} cannot be copied: {type(wrong).__name__}: {wrong}; a __deepcopy__ "
@@ -216,7 +230,9 @@ def _begin_activations(wrapped: nn.Module, plan: Plan, original: nn.Module) -> N
         one.forward = _beginning(one)  # type: ignore[method-assign]
     try:
         with (
-            restored(original) if isinstance(wrapped, GraphModule) else restored(wrapped, quantizers(wrapped))
+            restored(original)
+            if isinstance(wrapped, QuantizedGraph)
+            else restored(wrapped, quantizers(wrapped))
         ):
             run(wrapped, plan.example)
     finally:
@@ -239,7 +255,7 @@ def run(model: nn.Module, batch: Any) -> Any:
     """
     args, kwargs = arguments(batch)
     with named_failure(model):
-        if isinstance(model, GraphModule):
+        if isinstance(model, QuantizedGraph):
             with torch.no_grad():
                 return model(*args, **kwargs)
         with as_in_use(model):
@@ -274,7 +290,7 @@ def _innermost(model: nn.Module, wrong: Exception) -> str:
 
 def _notes(model: nn.Module) -> dict[str, Any]:
     """Where a model keeps what it was made of: a graph copies and pickles nothing else but `meta`."""
-    return model.meta if isinstance(model, GraphModule) else model.__dict__
+    return model.meta if isinstance(model, QuantizedGraph) else model.__dict__
 
 
 def state_of(model: Any) -> State:
@@ -347,17 +363,14 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
 
 def _run_all(model: nn.Module, batches: Iterable[Any]) -> None:
     for count, batch in enumerate(batches_of(batches)):
-        for x in _floats(batch):
-            if bool(torch.isnan(x).any()):
+        every = tensors_of(arguments(batch))
+        for x in every:
+            if x.is_floating_point() and not x.is_meta and bool(torch.isnan(x).any()):
                 raise NumericsError(f"batch {count} has NaN: no scale can be found from it")
-            if x.numel() == 0:
-                raise NumericsError(f"batch {count} is empty: its shape is {tuple(x.shape)}")
+        empty = [x for x in every if x.numel() == 0]
+        if any(x.is_floating_point() for x in empty) or (empty and len(empty) == len(every)):
+            raise NumericsError(f"batch {count} is empty: its shape is {tuple(empty[0].shape)}")
         run(model, batch)
-
-
-def _floats(batch: Any) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(arguments(batch))
-    return [x for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
 
 
 def _check_watched(static: list[Static]) -> None:
@@ -400,7 +413,7 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
             "nx.calibrate(model, batches) before freezing"
         )
     by_identity = _packed(model, state.plan, keep)
-    mode = graph if isinstance(model, GraphModule) else eager
+    mode = graph if isinstance(model, QuantizedGraph) else eager
     mode.freeze(model, by_identity)  # type: ignore[arg-type]
     _fix(model)
     state.frozen = keep
@@ -433,7 +446,7 @@ def _packed(model: nn.Module, plan: Plan, keep: str) -> dict[int, Tensor]:
 
 def _holders(model: nn.Module, plan: Plan) -> dict[str, tuple[Tensor, Any]]:
     """The planned parameters by name, each with its quantizer."""
-    if isinstance(model, GraphModule):
+    if isinstance(model, QuantizedGraph):
         by_name = {one.name: one for one in quantizers(model)}
         first = {name: row.name for name, row in plan.parameters.items()}
         return {name: (model.get_parameter(name), by_name[first[name]])
@@ -472,7 +485,7 @@ def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], exam
     by_identity: dict[int, Tensor] = {}
     for name, (parameter, _) in _holders(wrapped, plan).items():
         by_identity.setdefault(id(parameter), nn.Parameter(tensors[name], requires_grad=False))
-    mode = graph if isinstance(wrapped, GraphModule) else eager
+    mode = graph if isinstance(wrapped, QuantizedGraph) else eager
     mode.freeze(wrapped, by_identity)  # type: ignore[arg-type]
     _fix(wrapped)
     packed = any(isinstance(tensors[name], TensorQTensor) for name in plan.parameters)
@@ -494,7 +507,7 @@ def is_wrapped(model: nn.Module) -> bool:
 
 def thaw(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Makes a model that `frozen_from` froze in place what it was: its classes, and these tensors."""
-    if isinstance(model, GraphModule) or state_of(model).plan.fold:  # another than the float one
+    if isinstance(model, QuantizedGraph) or state_of(model).plan.fold:  # another than the float one
         return
     del _notes(model)[STATE]
     eager.unwrap(model)
@@ -542,7 +555,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         raise NumericsError(
             "this model is frozen: its float parameters are gone; the model that was wrapped has them"
         )
-    if isinstance(model, GraphModule) or state.plan.fold:
+    if isinstance(model, QuantizedGraph) or state.plan.fold:
         if state.original is None:
             raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
         return _original(model, state.original, state.plan)

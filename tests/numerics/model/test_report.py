@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -146,3 +147,47 @@ def test_sizes_beside_each_other_have_two_units():
     assert "MB become 0.0" in nx.plan(m, "mxfp4").summary
     assert "bytes become" not in nx.plan(m, "mxfp4").summary
     assert "bytes become" in nx.plan(model("linear")[0], "mxfp4").summary
+
+
+@dataclasses.dataclass
+class Result:
+    """What torch's trees do not look into."""
+
+    states: object
+
+
+OUTPUTS = {
+    "dataclass": Result,
+    "complex": lambda y: {"a": [torch.complex(y, -y)]},
+    "sparse": lambda y: y.relu().to_sparse(),
+}
+
+
+class Odd(torch.nn.Module):
+    """Returns what is no plain tensor."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.layer, self.what = torch.nn.Linear(32, 8), what
+
+    def forward(self, x):
+        return self.what(self.layer(x))
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_of_other_kinds_are_exact(name):
+    """A report compared nothing, and said that all was exact."""
+    torch.manual_seed(0)
+    m, x = Odd(OUTPUTS[name]), torch.randn(4, 32)
+    one = nx.wrap(m, "mxfp4", example=x)
+    found = nx.report(one, m, [x]).output
+    assert 5 < found < 40
+    assert nx.compare(m, one, [x]).sqnr == found
+
+
+def test_a_report_of_nothing_is_exact():
+    m, x = Odd(lambda y: y.argmax(-1)), torch.randn(4, 32)
+    one = nx.wrap(m, "mxfp4", example=x)
+    for call in (lambda: nx.report(one, m, [x]), lambda: nx.compare(m, one, [x])):
+        with pytest.raises(nx.NumericsError, match="no floats in what comes out, a Tensor"):
+            call()

@@ -884,3 +884,57 @@ def test_nan_that_arises_inside_is_observed():
                   example=torch.randn(4, 32))  # fmt: skip
     with pytest.raises(nx.NumericsError, match=r"NaN reaches 1:linear\[0\]"):
         nx.calibrate(one, [torch.randn(4, 32)])
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (torch.ones(2, 32) / 0, r"Inf reaches 0:linear\[0\]"),
+        (torch.ones(2, 32, dtype=torch.int64), r"0:linear\[0\]: cannot encode int64"),
+        (torch.ones(2, 32, device="meta"), "RuntimeError in 0: Tensor on device cpu"),
+        (torch.zeros(0, 32, dtype=torch.int64), "batch 0 is empty"),
+    ],
+)
+def test_a_batch_that_has_no_scale_names_no_layer(batch, said):
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", activations="int8", observer="min_max", example=x)
+    with pytest.raises(nx.NumericsError, match=said):
+        nx.calibrate(one, [batch])
+
+
+@pytest.mark.parametrize("example", [torch.full((2, 32), float("nan")), torch.zeros(0, 32)])
+def test_a_threshold_begins_with_nothing(example):
+    m, _ = model("linear")
+    with pytest.raises(nx.NumericsError, match=r"0:linear\[0\] would begin with (NaN or Inf|no values)"):
+        nx.wrap(m, "int8", activations="int8", qat="tqt", example=example)
+
+
+class Mapped(nn.Module):
+    """A layer that torch.vmap runs entry by entry."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(32, 4)
+
+    def forward(self, x):
+        return torch.vmap(self.layer)(x)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_failure_in_vmap_leaves_torch_inside_of_it(mode):
+    """A graph enters vmap by an operator: whatever came after the error ran batched."""
+    with pytest.raises(nx.NumericsError, match=r"layer:linear\[0\] is inside torch\.vmap"):
+        nx.wrap(Mapped(), "int8", activations="int8", qat="tqt", example=torch.randn(3, 2, 32), mode=mode)
+    assert torch._C._functorch.get_dynamic_layer_stack_depth() == 0
+
+
+def test_a_graph_of_the_user_is_taken_for_one_of_ours():
+    torch.manual_seed(0)
+    m, x = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4)), torch.randn(2, 32)
+    due = run(nx.wrap(m, "int8", activations="int8", example=x), (x,))
+    for traced in (torch.fx.symbolic_trace(m), torch.export.export(m, (x,)).module()):
+        with pytest.raises(nx.NumericsError, match=r"torch\.fx\.GraphModule, whose class|only mode="):
+            nx.wrap(traced, "int8", activations="int8", example=x)
+        one = nx.wrap(traced, "int8", activations="int8", example=x, mode=MODES[1])
+        assert equal(run(one, (x,)), due)
+        assert nx.compare(traced, one, [x]).sqnr > 30
