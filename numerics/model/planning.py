@@ -221,7 +221,7 @@ class _Planner:
         spec, reason = decided(rule)
         if rule is not None:
             other = self.rules.next(rule, what, names, self._owners(names))
-            _note_effect(rule, spec, names[0], lambda: decided(other))
+            note_effect(rule, spec, names[0], lambda: decided(other))
         if spec is not None:
             check_finite(names[0], x)
         if len(names) > 1:
@@ -339,7 +339,7 @@ class _Planner:
             observer = observer if rule.observer is UNSET else rule.observer
             other = self.rules.next(rule, what, names, [owner])
             usual = self._of_site(what, seen, planned)
-            _note_effect(rule, spec, names[0], lambda: (other.specs[what], "") if other else usual)
+            note_effect(rule, spec, names[0], lambda: (other.specs[what], "") if other else usual)
         else:
             spec, reason = self._of_site(what, seen, planned)
         if spec is not None:
@@ -488,7 +488,7 @@ class _Planner:
             )
 
 
-def _note_effect(rule: Rule, spec: QuantSpec | None, name: str, without: Callable[[], Decided]) -> None:
+def note_effect(rule: Rule, spec: QuantSpec | None, name: str, without: Callable[[], Decided]) -> None:
     """Notes whether a rule changes what becomes of a tensor.  without: what it is told without the rule."""
     if spec is None:
         try:

@@ -235,10 +235,12 @@ def test_modules_to_not_convert_stay_float(saved):
         ({"rules": {"encoder*": None, "encoder.layer.0*": "mx9"}}, r"comes after 'encoder\*'"),
         ({"modules_to_not_convert": ["lm_head"]}, "modules_to_not_convert: no parameter .* lm_head"),
         ({"rules": {"*": None}}, "BertModel has nothing to quantize"),
+        ({"rules": {"*embeddings": None}}, r"'\*embeddings' keeps embeddings\.\w+\.weight, which stays"),
+        ({"modules_to_not_convert": ["pooler", "embeddings"]}, "embeddings would stay float without being"),
     ],
 )
 def test_what_has_no_effect_is_refused(options, why, saved):
-    with pytest.raises(nx.NumericsError, match=why):
+    with pytest.raises((nx.NumericsError, NumericsWarning), match=why):
         load(saved["bert"], NumericsConfig("mx6", **options))
 
 
