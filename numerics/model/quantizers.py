@@ -150,6 +150,7 @@ class Learned(nn.Module):
     def __init__(self, name: str, learns: TQT | LSQ, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.name, self.learns, self.shape = name, learns, shape
+        self.register_load_state_dict_post_hook(_settled)
 
     @property
     def spec(self) -> QuantSpec:
@@ -158,7 +159,7 @@ class Learned(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, with the gradients of what is learned."""
-        if not self.learns.initialized:
+        if hasattr(self.learns, _WAITS) and not self.learns.initialized:
             raise NumericsError(f"{self.name} has no threshold yet: nx.calibrate(model, batches) finds one")
         return cast(Tensor, self.learns(x))
 
@@ -181,6 +182,18 @@ class Learned(nn.Module):
         found.scale = torch.empty_like(self.learns.scale)
         found.give(self.learns.scale, zero)
         return found
+
+
+_WAITS = "_initialize_hook"
+"""What a module of torch's has while it waits for its first batch; what is compiled can ask nothing else."""
+
+
+def _settled(one: Learned, _: Any) -> None:
+    """What has its threshold from a state waits for no batch; torch.compile would look for one."""
+    if hasattr(one.learns, _WAITS) and one.learns.initialized:
+        one.learns._initialize_hook.remove()
+        one.learns._load_hook.remove()
+        del one.learns._initialize_hook, one.learns._load_hook
 
 
 def quantizer(row: Row, qat: str | None, threshold_init: str | None) -> nn.Module:

@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model import eager, graph
+from numerics.model.beginning import beginning, run_every_branch
 from numerics.model.folding import fold
 from numerics.model.graph import STATE
 from numerics.model.places import check_finite, check_model, folded, parameters, stored
@@ -138,7 +139,7 @@ def _wrapped(
     _notes(wrapped)[STATE] = State(made, model, qat)
     if not inplace:
         share(wrapped, model)
-    _begin_activations(wrapped, made, model)
+    _begin_activations(wrapped, every, made, model)
     return wrapped
 
 
@@ -207,29 +208,35 @@ def _begin_weights(model: nn.Module, every: dict[Any, nn.Module]) -> None:
                 one.begin(parameter)
 
 
-def _begin_activations(wrapped: nn.Module, plan: Plan, original: nn.Module) -> None:
-    """The thresholds of what is computed begin with the example."""
-    waiting = [one for one in quantizers(wrapped) if isinstance(one, Learned) and not one.learns.initialized]
+def _begin_activations(
+    wrapped: nn.Module, every: dict[Any, nn.Module], plan: Plan, original: nn.Module
+) -> None:
+    """The thresholds of what is computed begin with the example, those of branches that it skips too."""
+    waiting = _waiting(wrapped)
     if not waiting or plan.example is None:
         return
-    for one in waiting:
-        one.forward = _beginning(one)  # type: ignore[method-assign]
-    try:
-        with (
-            restored(original) if isinstance(wrapped, GraphModule) else restored(wrapped, quantizers(wrapped))
-        ):
+    with beginning(waiting):
+        if isinstance(wrapped, GraphModule):
+            with restored(original):
+                run_every_branch(wrapped, arguments(plan.example))
+            return
+        with restored(wrapped, quantizers(wrapped)):
             run(wrapped, plan.example)
-    finally:
-        for one in waiting:
-            one.__dict__.pop("forward", None)
+        if _waiting(wrapped) and any(row.kind == "module" for row in plan.rows):  # regions are among them
+            with restored(original):
+                run_every_branch(_graph_of(original, plan, every), arguments(plan.example))
 
 
-def _beginning(one: Learned) -> Any:
-    def forward(x: Tensor) -> Any:
-        one.begin(x)
-        return one.learns(x)
+def _waiting(model: nn.Module) -> list[Learned]:
+    """What has no threshold yet."""
+    return [one for one in quantizers(model) if isinstance(one, Learned) and not one.learns.initialized]
 
-    return forward
+
+def _graph_of(original: nn.Module, plan: Plan, every: dict[Any, nn.Module]) -> GraphModule:
+    """The float model as a graph with the quantizers of an eager one."""
+    copied = shared_copy(original)
+    fold(copied, plan.fold)
+    return graph.wrap(copied, plan, every, dynamic=False)
 
 
 def run(model: nn.Module, batch: Any) -> Any:
@@ -318,7 +325,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
         )
     every = quantizers(model)
     static = [one for one in every if isinstance(one, Static) and one.observed_by is not None]
-    learned = [one for one in every if isinstance(one, Learned) and not one.learns.initialized]
+    learned = _waiting(model)
     if not static and not learned:
         raise NumericsError(
             "nothing waits for a scale: no activation of this model has an observer; "
@@ -327,10 +334,9 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     before = [(one, one.ready, dict(one._buffers.items())) for one in static]
     for one in static:
         one.watch()
-    for begins in learned:
-        begins.forward = _beginning(begins)  # type: ignore[method-assign]
     try:
-        _run_all(model, batches)
+        with beginning(learned):
+            _run_all(model, batches)
         _check_watched(static)
         for one in static:
             one.found()
@@ -339,9 +345,6 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             one.watching, one.ready = None, ready
             one._buffers.update(buffers)
         raise
-    finally:
-        for begins in learned:
-            begins.__dict__.pop("forward", None)
     return model
 
 

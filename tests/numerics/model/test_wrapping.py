@@ -163,6 +163,39 @@ def test_the_modes_learn_differently(name, qat):
     assert equal(*found)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("qat", ["tqt", "lsq"])
+def test_a_branch_that_the_example_skips_learns_nothing(qat):
+    """torch.cond was refused, since what compiles its branches asked quantizers whether they had begun."""
+    m, x = model("branches")
+    m.requires_grad_(True)
+    one, graph = (nx.wrap(m, "int4", activations="int4", example=x, qat=qat, mode=mode) for mode in MODES)
+    taken = [bool(m.c(*batch).sum() > 0) for batch in batches("branches")]
+    both = [batches("branches")[taken.index(which)] for which in (True, False)]
+    assert all(equal(run(one, batch), run(graph, batch)) for batch in both)
+    with pytest.raises(nx.NumericsError, match="mode='eager_mode' trains"):
+        graph(*x).sum().backward()
+    branches = nn.ModuleList([one.a, one.b])  # c runs without gradients
+    optimizer, before = torch.optim.SGD(one.parameters(), 0.01), copy.deepcopy(nx.train.thresholds(branches))
+    for batch in both:
+        one(*batch).square().sum().backward()
+    optimizer.step()
+    assert all(not torch.equal(a, b) for a, b in zip(before, nx.train.thresholds(branches), strict=True))
+    ys = [run(one, batch) for batch in both]
+    nx.freeze(one)
+    assert all(equal(run(one, batch), y) for batch, y in zip(both, ys, strict=True))
+
+
+def test_thresholds_of_a_state_are_not_compiled():
+    m, x = model("linear")
+    one, other = (nx.wrap(m, "int4", activations="int4", qat="tqt", example=x) for _ in range(2))
+    for p in nx.train.thresholds(one):
+        p.data += 0.7
+    other.load_state_dict(one.state_dict())
+    torch._dynamo.reset()
+    assert equal(run(torch.compile(other, fullgraph=True, backend="aot_eager"), x), run(one, x))
+
+
 def test_thresholds_follow_half():
     m, x = model("linear")
     one = nx.wrap(m, "int8", activations="int8", example=x, qat="tqt")
