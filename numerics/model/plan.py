@@ -158,6 +158,7 @@ def _row(values: Mapping[str, Any]) -> Row:
         also=tuple(values.get("also", ())), observer=observer_of(values.get("observer")),
         site=_site(site) if site else None, graph=bool(values.get("graph", False)),
         value_bits=int(values.get("value_bits", 32)), weights=tuple(values.get("weights", ())),
+        group=values.get("group"),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from numerics.formats.errors import NumericsError, one_of, truth, warn
 from numerics.model import exported
+from numerics.model.groups import shared_scales
 from numerics.model.places import check_finite, check_model, check_scripted
 from numerics.model.plan import APART, DEVICES, MODES, Plan
 from numerics.model.rows import Row, stored_bytes
@@ -44,6 +45,7 @@ def plan(
     mode: str = "eager_mode",
     device: str = "CPU",
     fold: bool = False,
+    share: bool = False,
 ) -> Plan:
     """Returns which parameters and computed tensors of a model get which format, and why.  Changes nothing.
 
@@ -58,7 +60,8 @@ def plan(
     rules: exceptions, the first that matches holds: {where: what}.  where is a pattern of whole names of
         modules, parameters or sites (*, ?, [abc]), "re:" and a regular expression, a class of modules, or a
         function of (name, module).  what is a format for the weights, None to leave weights and activations,
-        or a mapping of weights, activations, outputs, biases and observer.
+        or a mapping of weights, activations, outputs, biases, observer and group (a name: all that have it
+        share one scale; None: a scale of its own).
     example: what the model is called with: a tuple of arguments, a mapping of named ones, or one tensor.  The
         model runs once, in evaluation, without gradients.  Without one, classes of modules say what is used
         how, and what they do not say is undecided, with a warning.
@@ -67,6 +70,8 @@ def plan(
     mode: eager_mode (the default), or fx_graph_mode, which sees inside fused functions.
     device: CPU (the default), or IPU, whose formats are checked (docs/ipu.md).
     fold: True folds normalizations by batches into the convolutions before them.
+    share: True gives one scale to outputs that are joined (cat, stack) or added, and to what goes into the
+        next product by way of joins, pools, reshapes and relu alone, as integer devices want them.
 
     Raises NumericsError for rules and options without effect, for a parameter of two dimensions and more in
     an operation that is not known here, and for whatever cannot be planned, by name.
@@ -86,7 +91,7 @@ def plan(
         {"weights": spec_of("weights", weights), "activations": spec_of("activations", activations),
          "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases)},
         rules_of(rules), observer_of(observer), str(one_of("mode", mode, MODES)),
-        str(one_of("device", device, DEVICES)), truth("fold", fold),
+        str(one_of("device", device, DEVICES)), truth("fold", fold), truth("share", share),
     )  # fmt: skip
     return _Planner(model, request).made(_example_of(model, example))
 
@@ -101,6 +106,7 @@ class _Request:
     mode: str
     device: str
     fold: bool
+    share: bool
 
 
 def _example_of(model: nn.Module, example: Any) -> Any:
@@ -118,6 +124,7 @@ class _Planner:
         self.model, self.asked, self.observer = model, request.specs, request.observer
         self.rules = Asked(request.rules)
         self.mode, self.device, self.fold = request.mode, request.device, request.fold
+        self.share = request.share
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.found = Found()
         self.rows: list[Row] = []
@@ -142,7 +149,7 @@ class _Planner:
         self.rows += self._parameters()
         self.rows += [self._buffer(name, x) for name, x in self.model.named_buffers()]
         self.rows += self._norms()
-        self.rows += self._computed()
+        self.rows += shared_scales(self._computed(), self.found, self.folded, self.rules, self.share)
         self.rows += self._others()
         self.rows += self._plain()
         self._check_effect()
@@ -151,11 +158,11 @@ class _Planner:
         return made
 
     def _check_without_example(self) -> None:
-        if self.asked["activations"] or self.asked["outputs"] or self.mode == "fx_graph_mode" or self.fold:
+        asked = self.asked["activations"] or self.asked["outputs"] or self.fold or self.share
+        if asked or self.mode == "fx_graph_mode":
             raise NumericsError(
-                "activations=, outputs=, fold= and mode='fx_graph_mode' need example=: what the model is "
-                "called "
-                "with, as a tuple of arguments, a mapping of named ones, or one tensor"
+                "activations=, outputs=, fold=, share= and mode='fx_graph_mode' need example=: what the "
+                "model is called with, as a tuple of arguments, a mapping of named ones, or one tensor"
             )
 
     def _open(self, example: Any) -> None:

@@ -201,10 +201,10 @@ def quantizer(row: Row, qat: str | None, threshold_init: str | None) -> nn.Modul
     assert row.spec is not None
     d = row.spec.dtype
     if qat in ("tqt", "lsq") and d.kind == "integer":
-        return Learned(row.name, _learns(row, qat, threshold_init), row.shape)
+        return Learned(row.quantizer, _learns(row, qat, threshold_init), row.shape)
     if row.observer is not None:
-        return Static(row.name, row.spec, row.shape, row.observer)
-    return Quantizer(row.name, row.spec)
+        return Static(row.quantizer, row.spec, row.shape, row.observer)
+    return Quantizer(row.quantizer, row.spec)
 
 
 def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:

@@ -50,10 +50,11 @@ def renamed(model: nn.Module, plan: Plan, frozen: bool, state: dict[str, Any], p
         if isinstance(module, (Quantizer, Learned)):
             own.setdefault(module.name, []).append((f"{prefix}{name}.", module))
     here = {one for places in own.values() for one, _ in places}
+    quantizers = {row.name: row.quantizer for row in plan.rows}
     for name, others in _others(plan).items():
         others = [one for one in (prefix + other + "." for other in others) if one not in here]
         came = _taken(state, others)
-        for place, module in own.get(name, ()):
+        for place, module in own.get(quantizers[name], ()):
             if any(key.startswith(place) for key in state):
                 continue
             kept = module.state_dict() if frozen and name in plan.parameters else {}

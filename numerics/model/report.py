@@ -219,7 +219,7 @@ def _twin(model: nn.Module) -> nn.Module:
     every: dict[Any, nn.Module] = {}
     for row in state.plan.rows:
         if row.spec is not None:
-            one = named.get(row.name, Quantizer(row.name, row.spec))
+            one = named.get(row.quantizer, Quantizer(row.name, row.spec))
             every[row.site if row.site is not None else row.name] = one
     eager.wrap(found, state.plan, every)
     if state.frozen:

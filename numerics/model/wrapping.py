@@ -24,7 +24,7 @@ from numerics.model.places import check_finite, check_model, folded, parameters,
 from numerics.model.places import replace as replace_tensors
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
-from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
+from numerics.model.quantizers import QAT, Learned, Quantizer, Static, quantizer, quantizers
 from numerics.model.restoring import restored
 from numerics.model.sharing import share, unshare
 from numerics.model.trace import arguments, as_in_use, batches_of
@@ -130,7 +130,7 @@ def _wrapped(
         fold(copied, made.fold)
     every: dict[Any, nn.Module] = {row.name: quantizer(row, qat, threshold_init) for row in made.rows
                                    if row.kind == "parameter" and row.spec}  # fmt: skip
-    every |= {site: quantizer(row, qat, threshold_init) for site, row in made.sites.items()}
+    every |= _of_sites(made, qat, threshold_init)
     _begin_weights(copied, every)
     if made.mode == "fx_graph_mode":
         wrapped = _graph(copied, made, every, qat)
@@ -141,6 +141,19 @@ def _wrapped(
         share(wrapped, model)
     _begin_activations(wrapped, every, made, model)
     return wrapped
+
+
+def _of_sites(plan: Plan, qat: str | None, threshold_init: str | None) -> dict[Any, nn.Module]:
+    """The quantizers of computed tensors by site: one for all of a group."""
+    shared: dict[str, nn.Module] = {}
+    for row in plan.sites.values():
+        one = shared.setdefault(row.quantizer, quantizer(row, qat, threshold_init))
+        if row.group and type(one) is Quantizer:
+            raise NumericsError(
+                f"{row.name} shares the scale of {row.group}, and each tensor would bring its own: "
+                "observer='min_max' (or another) in the plan finds one, qat='tqt' or 'lsq' learns one"
+            )
+    return {site: shared[row.quantizer] for site, row in plan.sites.items()}
 
 
 def _graph(copied: nn.Module, made: Plan, every: dict[Any, nn.Module], qat: str | None) -> nn.Module:

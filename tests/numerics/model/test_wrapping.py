@@ -6,6 +6,7 @@ import copy
 import inspect
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -279,6 +280,22 @@ def test_an_exported_program_does_not_come_back(tmp_path):
             timeout=300,
         )
         assert found.stdout.strip() == "True", found.stderr
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor compiles C++, and g++ is not here")
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", ["linear", "conv_batch_norm"])
+def test_a_compiled_package_gives_other_bits(name, frozen, tmp_path):
+    m, x = model(name)
+    one = nx.wrap(m, "int8", activations="mxfp8_e4m3", example=x, mode=MODES[1])
+    if frozen:
+        nx.freeze(one)
+    y = run(one, x)
+    with torch.no_grad():
+        program = torch.export.export(one, x)
+        path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "m.pt2"))
+        assert equal(torch._inductor.aoti_load_package(path)(*x), y)
 
 
 def test_other_sizes_are_refused_by_a_graph():
