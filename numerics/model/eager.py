@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
+from numerics.model.caches import CACHES, placed, with_cache
 from numerics.model.graph import STATE, check_trainable
 from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
 from numerics.model.outside import MULTIPLIED, TOLD, methods_of
@@ -89,6 +90,8 @@ class Quantized(Parting):
         return self._computed(args, kwargs)
 
     def _computed(self, args: Any, kwargs: Any) -> Any:
+        if CACHES in self.__dict__:
+            args, kwargs = with_cache(self, args, kwargs)
         if self.numerics_entry is not None:
             args, kwargs = _entered(self, self.numerics_entry, args, kwargs)
         if self.numerics_sites is None:
@@ -372,6 +375,7 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.M
     watched = _place_sites(modules, plan, quantizers)
     for module in dict.fromkeys([model, *leaves, *watched]):
         become(module, tuple(leaves.get(module, ())))
+    placed(model, plan)
     return model
 
 
@@ -424,7 +428,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         children: dict[str, Any] = module._modules  # type: ignore[attr-defined]
         for name in [n for n, child in children.items() if isinstance(child, (Quantizer, Learned))]:
             del children[name]
-        for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD):
+        for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD, CACHES):
             module.__dict__.pop(name, None)
         module.__class__ = module._base  # type: ignore[assignment]
     return model

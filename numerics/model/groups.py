@@ -40,7 +40,7 @@ def shared_scales(
     if share and not any(alone.values()):
         raise NumericsError(
             "share=True has nothing to share: no two outputs of products, planned in one format with one "
-            "scale a tensor, are joined, added or go into another product; give outputs=, and observer= or qat="
+            "scale a tensor, are joined, added or go into another product; give outputs=, and observer="
         )
     return grouped(rows, meetings, folded, told)
 

@@ -88,6 +88,9 @@ class Plan:
             parts.append(
                 f"{sum(row.spec is not None for row in computed)} of {len(computed)} computed tensors"
             )
+        caches = [row.spec is not None for row in self.rows if row.kind == "cache"]
+        if any(caches):
+            parts.append(f"{sum(caches)} of {len(caches)} caches")
         apart = [row.name for row in owned if row.reason.startswith(APART)]
         if planned and apart:
             parts.append(f"{len(apart)} of two dimensions and more are in no product, such as {apart[0]}")

@@ -14,6 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from numerics.formats.errors import NumericsError, one_of, truth, warn
 from numerics.model import exported
+from numerics.model.caches import PARTS, check_format
 from numerics.model.groups import shared_scales
 from numerics.model.places import check_finite, check_model, check_scripted
 from numerics.model.plan import APART, DEVICES, MODES, Plan
@@ -46,6 +47,7 @@ def plan(
     device: str = "CPU",
     fold: bool = False,
     share: bool = False,
+    caches: Any = None,
 ) -> Plan:
     """Returns which parameters and computed tensors of a model get which format, and why.  Changes nothing.
 
@@ -57,11 +59,12 @@ def plan(
         lm_head, what get_output_embeddings() returns, a weight that is an embedding's too) are left to rules.
     activations: the same for what goes into the products with such weights.
     outputs: the same for what comes out of them.  biases: the same for their biases.
+    caches: the format of keys and values that a model keeps between calls; eager mode only.
     rules: exceptions, the first that matches holds: {where: what}.  where is a pattern of whole names of
         modules, parameters or sites (*, ?, [abc]), "re:" and a regular expression, a class of modules, or a
         function of (name, module).  what is a format for the weights, None to leave weights and activations,
-        or a mapping of weights, activations, outputs, biases, observer and group (a name: all that have it
-        share one scale; None: a scale of its own).
+        or a mapping of weights, activations, outputs, biases, caches, observer and group (a name: all that
+        have it share one scale; None: a scale of its own).
     example: what the model is called with: a tuple of arguments, a mapping of named ones, or one tensor.  The
         model runs once, in evaluation, without gradients.  Without one, classes of modules say what is used
         how, and what they do not say is undecided, with a warning.
@@ -89,7 +92,8 @@ def plan(
     check_scripted(model)
     request = _Request(
         {"weights": spec_of("weights", weights), "activations": spec_of("activations", activations),
-         "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases)},
+         "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases),
+         "caches": spec_of("caches", caches)},
         rules_of(rules), observer_of(observer), str(one_of("mode", mode, MODES)),
         str(one_of("device", device, DEVICES)), truth("fold", fold), truth("share", share),
     )  # fmt: skip
@@ -139,6 +143,8 @@ class _Planner:
                 f"{', '.join(lazy[:4])} have no shape yet, and looking at a model changes nothing: "
                 "call it once before"
             )
+        if self.asked["caches"]:
+            self._check_mode_of_caches(f"caches={self.asked['caches']!r}")
         if example is None:
             self._check_without_example()
             self.found = looked_at(self.model)
@@ -158,11 +164,13 @@ class _Planner:
         return made
 
     def _check_without_example(self) -> None:
-        asked = self.asked["activations"] or self.asked["outputs"] or self.fold or self.share
+        asked = (
+            any(self.asked[what] for what in ("activations", "outputs", "caches")) or self.fold or self.share
+        )
         if asked or self.mode == "fx_graph_mode":
             raise NumericsError(
-                "activations=, outputs=, fold=, share= and mode='fx_graph_mode' need example=: what the "
-                "model is called with, as a tuple of arguments, a mapping of named ones, or one tensor"
+                "activations=, outputs=, caches=, fold=, share= and mode='fx_graph_mode' need example=: what "
+                "the model is called with, as a tuple of arguments, a mapping of named ones, or one tensor"
             )
 
     def _open(self, example: Any) -> None:
@@ -438,8 +446,9 @@ class _Planner:
                 else "its branches are looked at in a graph"
             )
             rows.append(Row("module", name, (), None, f"{operator}: {what}"))
-        for name, kind in self.found.caches.items():
-            rows.append(Row("cache", name, (), None, f"{kind}: keys and values stay as they are computed"))
+        rows += [
+            self._cache(f"{name}.{part}", kind) for name, kind in self.found.caches.items() for part in PARTS
+        ]
         for name, module in self.modules.items():
             own = [leaf for leaf, _ in module.named_parameters(recurse=False)]
             if not name or not own or self.found.calls[name] or not self.found.calls:
@@ -448,6 +457,27 @@ class _Planner:
             reason = "its forward never ran: others read its parameters" if read else "never called"
             rows.append(Row("module", name, (), None, reason))
         return rows
+
+    def _cache(self, name: str, kind: str) -> Row:
+        """The keys or the values of a cache."""
+        rule = self.rules.rule("caches", [name], [])
+        spec, reason = self.asked["caches"], "caches="
+        if rule is not None:
+            usual = spec
+            spec, reason = rule.specs["caches"], f"rule {rule.said}"
+            note_effect(rule, spec, name, lambda: (usual, "caches=None"))
+        if spec is None:
+            return Row("cache", name, (), None, f"{kind}: stay as they are computed", (kind,))
+        check_format(name, spec)
+        self._check_mode_of_caches(name)
+        return Row("cache", name, (), spec, reason, (kind,))
+
+    def _check_mode_of_caches(self, name: str) -> None:
+        if self.mode != "eager_mode":
+            raise NumericsError(
+                f"{name}: a graph keeps caches as they are; mode='eager_mode' quantizes them, caches=None "
+                "leaves them"
+            )
 
     def _plain(self) -> list[Row]:
         """Tensors of two dimensions and more that modules have as plain attributes, or in lists of them."""
@@ -466,7 +496,7 @@ class _Planner:
         self.rules.check([name for name in names if name])
         self.rules.check_acting()
         for what, kinds in (("weights", "parameter"), ("biases", "parameter"), ("activations", "activation"),
-                            ("outputs", "output")):  # fmt: skip
+                            ("outputs", "output"), ("caches", "cache")):  # fmt: skip
             spec = self.asked[what]
             if spec is not None and not any(r.kind == kinds and r.spec for r in self.rows):
                 reasons = Counter(r.reason for r in self.rows if r.kind == kinds)

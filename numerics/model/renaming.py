@@ -67,7 +67,7 @@ def _others(plan: Plan) -> dict[str, list[str]]:
     tied = [[_split(name)[0] for name in row.names] for row in plan.rows if len(row.names) > 1]
     found = {}
     for row in plan.rows:
-        if row.spec is not None:
+        if row.spec is not None and row.kind != "cache":
             first, *more = _in_modules(row, tied)
             found[row.name] = [first, *(set(more) - planned), f"{QUANTIZERS}.{graph[row.name]}"]
     return found

@@ -166,7 +166,7 @@ def report(
 def _by_layer(plan: Plan) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in plan.rows:
-        if row.spec is not None:
+        if row.spec is not None and row.kind != "cache":
             name = row.site.module if row.site is not None else row.name.rpartition(".")[0]
             found.setdefault(name, []).append(row)
     return found

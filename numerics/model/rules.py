@@ -17,7 +17,7 @@ from numerics.tensor.spec import QuantSpec
 if TYPE_CHECKING:
     from torch import nn
 
-WHAT = ("weights", "activations", "outputs", "biases")
+WHAT = ("weights", "activations", "outputs", "biases", "caches")
 KEYS = (*WHAT, "observer", "group")
 UNSET = object()
 Where = str | type | Callable[[str, Any], bool]

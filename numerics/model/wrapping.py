@@ -500,7 +500,7 @@ def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], exam
 def computes(text: str) -> bool:
     """Does the plan of that text quantize more than parameters, or fold normalizations?"""
     plan, _, _ = _said(text)
-    return bool(plan.sites or plan.fold)
+    return bool(plan.sites or plan.fold or any(row.kind == "cache" and row.spec for row in plan.rows))
 
 
 def is_wrapped(model: nn.Module) -> bool:

@@ -283,6 +283,7 @@ def test_an_exported_program_does_not_come_back(tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # torch's own of torch
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor compiles C++, and g++ is not here")
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("name", ["linear", "conv_batch_norm"])
