@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 import numerics as nx
 from numerics.model.wrapping import state_of
 from tests.helpers.models import FUSED, MODELS, model
+from tests.helpers.pretrained import task_of
 
 pytestmark = pytest.mark.usefixtures("decoded_products")  # bits of frozen models beside wrapped ones
 
@@ -136,6 +137,28 @@ def test_a_format_has_no_model(dtype, tmp_path):
                 setattr(fresh.get_submodule(owner), leaf, nn.Parameter(q, requires_grad=False))
         assert equal(run(fresh, x), y)
     assert equal(outs[0], outs[-1])
+
+
+PRETRAINED = [(name, dtype) for name in ("MiniLM", "crepe-tiny") for dtype in FORMATS]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "dtype"), [*PRETRAINED, ("silero-vad", "mxfp4"), ("g2p_en", "mxfp4")])
+def test_a_pretrained_model_is_another_in_the_other_mode_or_behind_its_file(name, dtype, tmp_path):
+    asked, outs = task_of(name, 2), []
+    spec = nx.QuantSpec(dtype, symmetric=False) if dtype.startswith("uint") else dtype
+    for mode in MODES:
+        plan = nx.plan(
+            asked.model, spec, "mxfp8_e4m3", rules=asked.rules or None, example=asked.example, mode=mode
+        )
+        assert not [row.name for row in plan.rows if row.reason.startswith("undecided")]
+        one = nx.wrap(asked.model, plan)
+        assert set(asked.model.state_dict()) <= set(one.state_dict())
+        outs.append(run(one, asked.example))
+        nx.save(nx.freeze(one).state_dict(), tmp_path / "m.safetensors")
+        again = nx.load_into(copy.deepcopy(asked.model), tmp_path / "m.safetensors", example=asked.example)
+        assert equal(run(again, asked.example), outs[-1])
+    assert equal(*outs)
 
 
 @pytest.mark.turns
