@@ -6,19 +6,24 @@ from functools import cache
 from typing import Any
 
 from torch import Tensor
-from transformers.cache_utils import (
-    Cache,
-    CacheLayerMixin,
-    DynamicCache,
-    DynamicLayer,
-    EncoderDecoderCache,
-    QuantizedCache,
-)
 
 from numerics.formats.errors import NumericsError
+from numerics.model.extras import missing
 from numerics.model.stored import SERVED, Stored
 from numerics.quantization import fake_quantize
 from numerics.tensor.spec import QuantSpec
+
+try:
+    from transformers.cache_utils import (
+        Cache,
+        CacheLayerMixin,
+        DynamicCache,
+        DynamicLayer,
+        EncoderDecoderCache,
+        QuantizedCache,
+    )
+except ImportError as wrong:
+    raise missing(__name__, wrong) from wrong
 
 Specs = tuple[QuantSpec | None, QuantSpec | None]
 

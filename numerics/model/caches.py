@@ -15,7 +15,6 @@ from typing import Any
 from torch import nn
 
 from numerics.formats.errors import NumericsError
-from numerics.model.extras import missing
 from numerics.model.plan import Plan
 from numerics.model.stored import SERVED
 from numerics.tensor.spec import QuantSpec
@@ -74,10 +73,8 @@ def with_cache(
     config = getattr(module, "config", None)
     if came is None and not (getattr(config, "use_cache", False) if used is None else used):
         return args, dict(kwargs)
-    try:
-        from numerics.model import cache_layers
-    except ImportError as wrong:  # pragma: no cover - a cache of transformers came from there
-        raise missing("a cache of keys and values", wrong) from wrong
+    from numerics.model import cache_layers  # and with it transformers
+
     packed = cache_layers.packed(came, kind, specs, config)
     at = [*signature.parameters, name].index(name)
     if at < len(args):
