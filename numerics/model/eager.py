@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
+from numerics.model.caches import CACHES, placed, with_cache
 from numerics.model.children import check_children, shown
 from numerics.model.graph import STATE, check_trainable
 from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
@@ -45,6 +46,7 @@ class _Stack(threading.local):
         self.modules: list[nn.Module] = []
         self.called: list[Any] = []
         self.outside = False  # of any forward, in a method that is watched
+        self.read: list[tuple[dict[Any, Any], set[Any]]] = []  # by each of the forwards; see _once
 
 
 _running = _Stack()
@@ -81,6 +83,16 @@ class Quantized(Parting):
                 _running.called.pop()
             elif _running.modules and sys._getframe(1).f_code.co_filename != nn.modules.module.__file__:
                 return super().forward(*args, **kwargs)  # type: ignore[misc]  # a function of what runs
+            _running.read.append(({}, set()))
+            try:
+                return self._computed(args, kwargs)
+            finally:
+                _running.read.pop()
+        return self._computed(args, kwargs)
+
+    def _computed(self, args: Any, kwargs: Any) -> Any:
+        if CACHES in self.__dict__:
+            args, kwargs = with_cache(self, args, kwargs)
         if self.numerics_entry is not None:
             args, kwargs = _entered(self, self.numerics_entry, args, kwargs)
         if self.numerics_sites is None:
@@ -187,12 +199,48 @@ def _reading(leaf: str) -> Any:
             if sys._getframe(1).f_globals.get("__name__", "").startswith("torch.distributed.fsdp"):
                 return x  # FSDP2 looks for what it has put there
             raise shard_read(quantizer.name)
-        out = quantizer(x)
+        out = _once(x, quantizer)
         if (_running.modules or _running.outside) and not torch.compiler.is_compiling():
             note(out, frozenset((quantizer.name,)))
         return out
 
     return read
+
+
+MOST = 8
+"""So many quantized parameters are kept for a forward: those of a loop over experts, not a model's."""
+
+
+def _once(x: Tensor, quantizer: Any) -> Tensor:
+    """A parameter quantized: once in a forward, however often that reads it, while nothing changes it.
+
+    A loop over experts reads all of them at each step, a recurrence its matrix.
+    """
+    if torch.compiler.is_compiling() or not _running.read or x.is_inference() or _is_transformed():
+        return quantizer(x)  # type: ignore[no-any-return]
+    (kept, spent), made_of = _running.read[-1], (x, *quantizer.parameters())
+    key = id(quantizer), torch.is_grad_enabled(), *((id(one), one._version) for one in made_of)
+    found = kept.get(key)
+    if found is not None and key not in spent and found[0]._version == found[1]:  # nobody wrote into it
+        return found[0]  # type: ignore[no-any-return]
+    out = quantizer(x)
+    if not out.is_inference():
+        if out.requires_grad:
+            out.register_hook(lambda _: spent.add(key))  # a backward in the forward frees its graph
+        spent.discard(key)
+        kept[key] = out, out._version, made_of  # which live as long, so that no id is another's
+        if len(kept) > MOST:
+            del kept[next(iter(kept))]
+    return out  # type: ignore[no-any-return]
+
+
+def _is_transformed() -> bool:
+    """Would what is computed here be of another level, or be computed again: vmap, checkpoints, modes?"""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
 
 
 def _blank(base: type[nn.Module], leaves: tuple[str, ...]) -> nn.Module:
@@ -332,6 +380,7 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.M
     watched = _place_sites(modules, plan, quantizers)
     for module in dict.fromkeys([model, *leaves, *watched]):
         become(module, tuple(leaves.get(module, ())))
+    placed(model, plan)
     return model
 
 
@@ -385,7 +434,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         children: dict[str, Any] = module._modules  # type: ignore[attr-defined]
         for name in [n for n, child in children.items() if isinstance(child, (Quantizer, Learned))]:
             del children[name]
-        for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD):
+        for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD, CACHES):
             module.__dict__.pop(name, None)
         module.__class__ = module._base  # type: ignore[assignment]
     return model

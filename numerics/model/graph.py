@@ -61,6 +61,11 @@ class QuantizedGraph(Parting, GraphModule):
                 raise shard_read(shards[0]) from None
             raise
         except AssertionError as wrong:
+            if "numerics." in str(wrong) and "FakeTensors" in str(wrong):
+                raise NumericsError(
+                    "a branch of this graph has scales of its own, and torch has no gradient of a branch "
+                    "with tensors of its own: mode='eager_mode' trains this model, torch.no_grad() runs it"
+                ) from None
             if not str(wrong).startswith("Guard failed"):
                 raise
             raise NumericsError(

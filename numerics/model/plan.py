@@ -92,6 +92,9 @@ class Plan:
             parts.append(
                 f"{sum(row.spec is not None for row in computed)} of {len(computed)} computed tensors"
             )
+        caches = [row.spec is not None for row in self.rows if row.kind == "cache"]
+        if any(caches):
+            parts.append(f"{sum(caches)} of {len(caches)} caches")
         apart = [row.name for row in owned if row.reason.startswith(APART)]
         if planned and apart:
             parts.append(f"{len(apart)} of two dimensions and more are in no product, such as {apart[0]}")
@@ -183,6 +186,7 @@ def _row(values: Mapping[str, Any]) -> Row:
         also=tuple(values.get("also", ())), observer=observer_of(values.get("observer")),
         site=_site(site) if site else None, graph=bool(values.get("graph", False)),
         value_bits=int(values.get("value_bits", 32)), weights=tuple(values.get("weights", ())),
+        group=values.get("group"),
     )  # fmt: skip
 
 

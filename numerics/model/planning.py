@@ -16,6 +16,8 @@ from torch.utils import _pytree as pytree
 
 from numerics.formats.errors import NumericsError, one_of, truth, warn
 from numerics.model import exported
+from numerics.model.caches import PARTS, check_format
+from numerics.model.groups import shared_scales
 from numerics.model.places import check_finite, check_model, check_scripted
 from numerics.model.plan import APART, DEVICES, MODES, MULTIPLIED, Plan
 from numerics.model.rows import Row, stored_bytes
@@ -50,6 +52,8 @@ def plan(
     mode: str = "eager_mode",
     device: str = "CPU",
     fold: bool = False,
+    share: bool = False,
+    caches: Any = None,
 ) -> Plan:
     """Returns which parameters and computed tensors of a model get which format, and why.  Changes nothing.
 
@@ -61,10 +65,12 @@ def plan(
         lm_head, what get_output_embeddings() returns, a weight that is an embedding's too) are left to rules.
     activations: the same for what goes into the products with such weights.
     outputs: the same for what comes out of them.  biases: the same for their biases.
+    caches: the format of keys and values that a model keeps between calls; eager mode only.
     rules: exceptions, the first that matches holds: {where: what}.  where is a pattern of whole names of
         modules, parameters or sites (*, ?, [abc]), "re:" and a regular expression, a class of modules, or a
         function of (name, module).  what is a format for the weights, None to leave weights and activations,
-        or a mapping of weights, activations, outputs, biases and observer.
+        or a mapping of weights, activations, outputs, biases, caches, observer and group (a name: all that
+        have it share one scale; None: a scale of its own).
     example: what the model is called with: a tuple of arguments, a mapping of named ones, or one tensor.  The
         model runs once, in evaluation, without gradients.  Without one, classes of modules say what is used
         how, and what they do not say is undecided, with a warning.
@@ -73,6 +79,8 @@ def plan(
     mode: eager_mode (the default), or fx_graph_mode, which sees inside fused functions.
     device: CPU (the default), or IPU, whose formats are checked (docs/ipu.md).
     fold: True folds normalizations by batches into the convolutions before them.
+    share: True gives one scale to outputs that are joined (cat, stack) or added, and to what goes into the
+        next product by way of joins, pools, reshapes and relu alone, as integer devices want them.
 
     Raises NumericsError for rules and options without effect, for a parameter of two dimensions and more in
     an operation that is not known here, and for whatever cannot be planned, by name.
@@ -90,9 +98,10 @@ def plan(
     check_scripted(model)
     request = _Request(
         {"weights": spec_of("weights", weights), "activations": spec_of("activations", activations),
-         "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases)},
+         "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases),
+         "caches": spec_of("caches", caches)},
         rules_of(rules), observer_of(observer), str(one_of("mode", mode, MODES)),
-        str(one_of("device", device, DEVICES)), truth("fold", fold),
+        str(one_of("device", device, DEVICES)), truth("fold", fold), truth("share", share),
     )  # fmt: skip
     return _Planner(model, request).made(_example_of(model, example))
 
@@ -107,6 +116,7 @@ class _Request:
     mode: str
     device: str
     fold: bool
+    share: bool
 
 
 def _example_of(model: nn.Module, example: Any) -> Any:
@@ -124,6 +134,7 @@ class _Planner:
         self.model, self.asked, self.observer = model, request.specs, request.observer
         self.rules = Asked(request.rules)
         self.mode, self.device, self.fold = request.mode, request.device, request.fold
+        self.share = request.share
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.found = Found()
         self.rows: list[Row] = []
@@ -138,6 +149,8 @@ class _Planner:
                 f"{', '.join(lazy[:4])} have no shape yet, and looking at a model changes nothing: "
                 "call it once before"
             )
+        if self.asked["caches"]:
+            self._check_mode_of_caches(f"caches={self.asked['caches']!r}")
         if example is None:
             self._check_without_example()
             self.found = looked_at(self.model)
@@ -148,7 +161,7 @@ class _Planner:
         self.rows += self._parameters()
         self.rows += [self._buffer(name, x) for name, x in self.model.named_buffers()]
         self.rows += self._norms()
-        self.rows += self._computed()
+        self.rows += shared_scales(self._computed(), self.found, self.folded, self.rules, self.share)
         self.rows += self._others()
         self.rows += self._plain()
         self._check_effect()
@@ -157,11 +170,13 @@ class _Planner:
         return made
 
     def _check_without_example(self) -> None:
-        if self.asked["activations"] or self.asked["outputs"] or self.mode == "fx_graph_mode" or self.fold:
+        asked = (
+            any(self.asked[what] for what in ("activations", "outputs", "caches")) or self.fold or self.share
+        )
+        if asked or self.mode == "fx_graph_mode":
             raise NumericsError(
-                "activations=, outputs=, fold= and mode='fx_graph_mode' need example=: what the model is "
-                "called "
-                "with, as a tuple of arguments, a mapping of named ones, or one tensor"
+                "activations=, outputs=, caches=, fold=, share= and mode='fx_graph_mode' need example=: what "
+                "the model is called with, as a tuple of arguments, a mapping of named ones, or one tensor"
             )
 
     def _open(self, example: Any) -> None:
@@ -233,7 +248,7 @@ class _Planner:
         spec, reason = decided(rule)
         if rule is not None:
             other = self.rules.next(rule, what, names, self._owners(names))
-            _note_effect(rule, spec, names[0], lambda: decided(other))
+            note_effect(rule, spec, names[0], lambda: decided(other))
         if spec is not None:
             check_finite(names[0], x)
         if len(names) > 1:
@@ -352,7 +367,7 @@ class _Planner:
             observer = observer if rule.observer is UNSET else rule.observer
             other = self.rules.next(rule, what, names, [owner])
             usual = self._of_site(what, seen, planned)
-            _note_effect(rule, spec, names[0], lambda: (other.specs[what], "") if other else usual)
+            note_effect(rule, spec, names[0], lambda: (other.specs[what], "") if other else usual)
         else:
             spec, reason = self._of_site(what, seen, planned)
         if spec is not None:
@@ -449,8 +464,9 @@ class _Planner:
                 else "its branches are looked at in a graph"
             )
             rows.append(Row("module", name, (), None, f"{operator}: {what}"))
-        for name, kind in self.found.caches.items():
-            rows.append(Row("cache", name, (), None, f"{kind}: keys and values stay as they are computed"))
+        rows += [
+            self._cache(f"{name}.{part}", kind) for name, kind in self.found.caches.items() for part in PARTS
+        ]
         for name, module in self.modules.items():
             own = [leaf for leaf, _ in module.named_parameters(recurse=False)]
             if not name or not own or self.found.calls[name] or not self.found.calls:
@@ -459,6 +475,27 @@ class _Planner:
             reason = "its forward never ran: others read its parameters" if read else "never called"
             rows.append(Row("module", name, (), None, reason))
         return rows
+
+    def _cache(self, name: str, kind: str) -> Row:
+        """The keys or the values of a cache."""
+        rule = self.rules.rule("caches", [name], [])
+        spec, reason = self.asked["caches"], "caches="
+        if rule is not None:
+            usual = spec
+            spec, reason = rule.specs["caches"], f"rule {rule.said}"
+            note_effect(rule, spec, name, lambda: (usual, "caches=None"))
+        if spec is None:
+            return Row("cache", name, (), None, f"{kind}: stay as they are computed", (kind,))
+        check_format(name, spec)
+        self._check_mode_of_caches(name)
+        return Row("cache", name, (), spec, reason, (kind,))
+
+    def _check_mode_of_caches(self, name: str) -> None:
+        if self.mode != "eager_mode":
+            raise NumericsError(
+                f"{name}: a graph keeps caches as they are; mode='eager_mode' quantizes them, caches=None "
+                "leaves them"
+            )
 
     def _plain(self) -> list[Row]:
         """Tensors of two dimensions and more in attributes or products that are none of the model's."""
@@ -483,7 +520,7 @@ class _Planner:
         self.rules.check([name for name in names if name])
         self.rules.check_acting()
         for what, kinds in (("weights", "parameter"), ("biases", "parameter"), ("activations", "activation"),
-                            ("outputs", "output")):  # fmt: skip
+                            ("outputs", "output"), ("caches", "cache")):  # fmt: skip
             spec = self.asked[what]
             if spec is not None and not any(r.kind == kinds and r.spec for r in self.rows):
                 reasons = Counter(r.reason for r in self.rows if r.kind == kinds)
@@ -515,7 +552,7 @@ class _Planner:
             )
 
 
-def _note_effect(rule: Rule, spec: QuantSpec | None, name: str, without: Callable[[], Decided]) -> None:
+def note_effect(rule: Rule, spec: QuantSpec | None, name: str, without: Callable[[], Decided]) -> None:
     """Notes whether a rule changes what becomes of a tensor.  without: what it is told without the rule."""
     if spec is None:
         try:

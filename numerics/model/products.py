@@ -228,6 +228,20 @@ MOVED = frozenset(
 )  # fmt: skip
 """They show the axes in another order."""
 
+_POOLS = [f"{before}{kind}_pool{n}d" for before in ("", "_", "adaptive_", "_adaptive_")
+          for kind in ("max", "avg") for n in (1, 2, 3)]  # fmt: skip
+JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "add"})
+"""Tensors meet in them: devices do that with codes of one scale."""
+
+ON_GRID = (
+    VIEWS
+    | RESHAPED
+    | MOVED
+    | (JOINS - {"add"})
+    | {*_POOLS, "relu", "mean", "dropout", "max_pool2d_with_indices"}
+)
+"""What comes out lies on the grid of what goes in, or is rounded to it."""
+
 ROWS_OF = frozenset({"__getitem__", "index", "index_select", "gather", "take_along_dim"})
 """They pick what they return from their first argument; what says which is not a factor."""
 

@@ -19,6 +19,7 @@ from numerics.formats.notebook import rows_table
 from numerics.model import eager
 from numerics.model.folding import fold
 from numerics.model.graph import QuantizedGraph
+from numerics.model.inside import INSIDE, hidden_modules, part_of, run_as_graph, without_hidden
 from numerics.model.places import check_model
 from numerics.model.plan import MODES, Plan
 from numerics.model.planning import plan as plan_of
@@ -132,7 +133,8 @@ def report(
         tensor. None (the default) for the example of the plan.
 
     A layer is a module that owns a planned parameter or site.  Raises NumericsError for a model that is not
-    wrapped, for a graph that quantizes inside fused functions, and where there is nothing to run.
+    wrapped, for a graph that quantizes inside a fused function of the model's own forward, and where there is
+    nothing to run.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
@@ -166,7 +168,7 @@ def report(
 def _by_layer(plan: Plan) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in plan.rows:
-        if row.spec is not None:
+        if row.spec is not None and row.kind != "cache":
             name = row.site.module if row.site is not None else row.name.rpartition(".")[0]
             found.setdefault(name, []).append(row)
     return found
@@ -206,11 +208,11 @@ def _twin(model: nn.Module) -> nn.Module:
     state = state_of(model)
     if state.original is None:
         raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
-    alone = [row.name for row in state.plan.rows if row.graph and row.spec]
-    if alone:
+    hidden = hidden_modules(state.plan)
+    if "" in hidden:
         raise NumericsError(
-            f"{alone[0]} is inside a fused function, where only a graph quantizes, and a report runs modules "
-            "one by one: nx.compare(float_model, model, batches) judges what comes out; a rule "
+            "this graph quantizes inside a fused function of the model's own forward, and a report runs "
+            "modules one by one: nx.compare(float_model, model, batches) judges what comes out; a rule "
             "{name: {'activations': None}} plans a model that nx.report can take apart"
         )
     found = shared_copy(state.original)
@@ -219,14 +221,23 @@ def _twin(model: nn.Module) -> nn.Module:
     every: dict[Any, nn.Module] = {}
     for row in state.plan.rows:
         if row.spec is not None:
-            one = named.get(row.name, Quantizer(row.name, row.spec))
+            one = named.get(row.quantizer, Quantizer(row.name, row.spec))
             every[row.site if row.site is not None else row.name] = one
-    eager.wrap(found, state.plan, every)
+    packed = {
+        name: model.get_parameter(state.plan.parameters[name].name)
+        for name, _ in found.named_parameters(remove_duplicate=False)
+        if state.frozen and name in state.plan.parameters
+    }
+    floats = [shared_copy(found.get_submodule(name)).eval() for name in hidden]
+    eager.wrap(found, without_hidden(state.plan), every)
     if state.frozen:
-        eager.freeze(found, {
-            id(x): model.get_parameter(state.plan.parameters[name].name)
-            for name, x in found.named_parameters(remove_duplicate=False) if name in state.plan.parameters
-        })  # fmt: skip
+        own = dict(found.named_parameters(remove_duplicate=False))
+        eager.freeze(found, {id(own[name]): x for name, x in packed.items()})
+    for name, original in zip(hidden, floats, strict=True):
+        plan, theirs = part_of(state.plan, name)
+        inside = {k.removeprefix(f"{name}."): x for k, x in packed.items() if k.startswith(f"{name}.")}
+        ours = {key: every[their] for key, their in theirs.items()}
+        run_as_graph(found.get_submodule(name), original, plan, ours, inside)
     return found
 
 
@@ -301,7 +312,7 @@ def _counted(model: nn.Module, sums: Mapping[str, _Sums]) -> Iterator[None]:
     for name, module in model.named_modules():
         if name not in sums:
             continue
-        for child in module._modules.values():
+        for child in (*module._modules.values(), *module.__dict__.get(INSIDE, ())):
             if isinstance(child, (Quantizer, Learned)):
 
                 def count(one: Any, args: Any, _: Any, into: _Sums = sums[name]) -> None:

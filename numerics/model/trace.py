@@ -20,7 +20,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from numerics.formats.errors import NumericsError
 from numerics.model.products import (
     BARE,
+    JOINS,
     MOVED,
+    ON_GRID,
     OPAQUE,
     PRODUCTS,
     RESHAPED,
@@ -105,6 +107,10 @@ class Seen(NamedTuple):
     weights: tuple[str, ...]
 
 
+Meeting = frozenset[tuple[Site, tuple[str, ...]]]
+"""Sites whose tensors meet, each with the normalizations by batches that its tensor has passed."""
+
+
 @dataclass
 class Found:
     """What was seen of a model.
@@ -116,6 +122,7 @@ class Found:
     that only a graph shows.  unknown: parameters in operations that are not known here.  caches: of keys and
     values, among the results.  after: of each normalization by batches the convolution right before it.
     strangers: parameters in products that are none of the model's.
+    meetings: of what products return, where it is joined or added, and where it goes into another.
     """
 
     uses: dict[str, list[Use]] = field(default_factory=dict)
@@ -128,6 +135,7 @@ class Found:
     caches: dict[str, str] = field(default_factory=dict)
     after: dict[str, str] = field(default_factory=dict)
     strangers: dict[int, tuple[Site, nn.Parameter]] = field(default_factory=dict)
+    meetings: dict[Meeting, None] = field(default_factory=dict)
 
     def use(self, names: Sequence[str], use: Use) -> None:
         """Notes a use, once."""
@@ -367,6 +375,7 @@ class _Watching(TorchFunctionMode):
         self.counts: Counter[Any] = Counter()
         self.origins = WeakTensorKeyDictionary()  # which keep no tensor alive that the model lets go
         self.made_by = WeakTensorKeyDictionary()
+        self.grids = WeakTensorKeyDictionary()  # the products on whose results' grid a tensor lies
         self.normed: dict[str, _Made] = {}
         for name, x in named_tensors(model):
             known = self.origins.get(x)
@@ -416,6 +425,7 @@ class _Watching(TorchFunctionMode):
         product = PRODUCTS[name]
         factors = product.factors(args, kwargs)
         self.found.product(site, factors, self.origin, out)
+        self._meet(site, factors, out)
         self._touch((args, kwargs))
         if name.startswith("conv") and isinstance(out, Tensor):
             self.made_by[out] = _Made(module)
@@ -436,6 +446,26 @@ class _Watching(TorchFunctionMode):
         """Tensors with their Origins, where every one has one; nothing where not."""
         found = [(x, one) for x in came if (one := self._origin(x)) is not None]
         return found if len(found) == len(came) else []
+
+    def _meet(self, site: Site, factors: Any, out: Any) -> None:
+        """Notes of which products' results each factor is made, and that the result is this one's."""
+        for place, came, _ in factors:
+            for grid in (self.grids.get(x) for x in factors_in(came) if isinstance(x, Tensor)):
+                if grid:
+                    self.found.meetings[grid | {(site._replace(place=place), ())}] = None
+        if isinstance(out, Tensor):
+            self.grids[out] = frozenset([(site._replace(place=OUT), ())])
+
+    def _follow_grids(self, name: str, came: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+        """Notes what meets in an operation, and what stays on the grid it came from."""
+        grid: Meeting = frozenset().union(*(self.grids.get(x, frozenset()) for x in came))
+        if name == "batch_norm":
+            grid = frozenset((site, (*norms, self._module())) for site, norms in grid)
+        elif name in JOINS and len(grid) > 1:
+            self.found.meetings[grid] = None
+        if grid and (name in ON_GRID or name == "batch_norm"):
+            for x in results:
+                self.grids[x] = grid
 
     def _mapped(self, module: str, name: str, args: Any, kwargs: Any) -> None:
         """A product inside torch.vmap: of what is computed it shows one entry, a graph all of it."""
@@ -468,6 +498,7 @@ class _Watching(TorchFunctionMode):
         known = [one for one in made_of if one is not None]
         if results:
             self._touch((args, kwargs))
+            self._follow_grids(name, came, results)
         if name == "batch_norm" and came and came[0] in self.made_by:
             self.normed[self._module()] = self.made_by[came[0]]
         pairs = self._pairs(came[:1] if name in ROWS_OF else came)

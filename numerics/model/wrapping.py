@@ -18,13 +18,14 @@ from torch.fx import GraphModule
 from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model import eager, graph
+from numerics.model.beginning import beginning, run_every_branch
 from numerics.model.folding import fold
 from numerics.model.graph import STATE, QuantizedGraph
 from numerics.model.places import check_finite, check_model, folded, parameters, stored
 from numerics.model.places import replace as replace_tensors
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
-from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
+from numerics.model.quantizers import QAT, Learned, Quantizer, Static, quantizer, quantizers
 from numerics.model.restoring import restored
 from numerics.model.sharing import share, unshare
 from numerics.model.trace import arguments, as_in_use, batches_of, tensors_of
@@ -130,7 +131,7 @@ def _wrapped(
         fold(copied, made.fold)
     every: dict[Any, nn.Module] = {row.name: quantizer(row, qat, threshold_init) for row in made.rows
                                    if row.kind == "parameter" and row.spec}  # fmt: skip
-    every |= {site: quantizer(row, qat, threshold_init) for site, row in made.sites.items()}
+    every |= _of_sites(made, qat, threshold_init)
     _begin_weights(copied, every)
     if made.mode == "fx_graph_mode":
         wrapped = _graph(copied, made, every, qat)
@@ -140,7 +141,7 @@ def _wrapped(
     _notes(wrapped)[STATE] = State(made, model, qat)
     if not inplace:
         share(wrapped, model)
-    _begin_activations(wrapped, made, model)
+    _begin_activations(wrapped, every, made, model)
     return wrapped
 
 
@@ -152,6 +153,19 @@ def _check_classes(model: nn.Module) -> None:
             f"{traced[0] or 'this model'} is a torch.fx.GraphModule, whose class is written anew when it is "
             "copied: wrap what it was traced from; mode='fx_graph_mode' takes it as it is"
         )
+
+
+def _of_sites(plan: Plan, qat: str | None, threshold_init: str | None) -> dict[Any, nn.Module]:
+    """The quantizers of computed tensors by site: one for all of a group."""
+    shared: dict[str, nn.Module] = {}
+    for row in plan.sites.values():
+        one = shared.setdefault(row.quantizer, quantizer(row, qat, threshold_init))
+        if row.group and type(one) is Quantizer:
+            raise NumericsError(
+                f"{row.name} shares the scale of {row.group}, and each tensor would bring its own: "
+                "observer='min_max' (or another) in the plan finds one, qat='tqt' or 'lsq' learns one"
+            )
+    return {site: shared[row.quantizer] for site, row in plan.sites.items()}
 
 
 def _graph(copied: nn.Module, made: Plan, every: dict[Any, nn.Module], qat: str | None) -> nn.Module:
@@ -221,31 +235,35 @@ def _begin_weights(model: nn.Module, every: dict[Any, nn.Module]) -> None:
                 one.begin(parameter)
 
 
-def _begin_activations(wrapped: nn.Module, plan: Plan, original: nn.Module) -> None:
-    """The thresholds of what is computed begin with the example."""
-    waiting = [one for one in quantizers(wrapped) if isinstance(one, Learned) and not one.learns.initialized]
+def _begin_activations(
+    wrapped: nn.Module, every: dict[Any, nn.Module], plan: Plan, original: nn.Module
+) -> None:
+    """The thresholds of what is computed begin with the example, those of branches that it skips too."""
+    waiting = _waiting(wrapped)
     if not waiting or plan.example is None:
         return
-    for one in waiting:
-        one.forward = _beginning(one)  # type: ignore[method-assign]
-    try:
-        with (
-            restored(original)
-            if isinstance(wrapped, QuantizedGraph)
-            else restored(wrapped, quantizers(wrapped))
-        ):
+    with beginning(waiting):
+        if isinstance(wrapped, QuantizedGraph):
+            with restored(original):
+                run_every_branch(wrapped, arguments(plan.example))
+            return
+        with restored(wrapped, quantizers(wrapped)):
             run(wrapped, plan.example)
-    finally:
-        for one in waiting:
-            one.__dict__.pop("forward", None)
+        if _waiting(wrapped) and any(row.kind == "module" for row in plan.rows):  # regions are among them
+            with restored(original):
+                run_every_branch(_graph_of(original, plan, every), arguments(plan.example))
 
 
-def _beginning(one: Learned) -> Any:
-    def forward(x: Tensor) -> Any:
-        one.begin(x)
-        return one.learns(x)
+def _waiting(model: nn.Module) -> list[Learned]:
+    """What has no threshold yet."""
+    return [one for one in quantizers(model) if isinstance(one, Learned) and not one.learns.initialized]
 
-    return forward
+
+def _graph_of(original: nn.Module, plan: Plan, every: dict[Any, nn.Module]) -> GraphModule:
+    """The float model as a graph with the quantizers of an eager one."""
+    copied = shared_copy(original)
+    fold(copied, plan.fold)
+    return graph.wrap(copied, plan, every, dynamic=False)
 
 
 def run(model: nn.Module, batch: Any) -> Any:
@@ -334,7 +352,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
         )
     every = quantizers(model)
     static = [one for one in every if isinstance(one, Static) and one.observed_by is not None]
-    learned = [one for one in every if isinstance(one, Learned) and not one.learns.initialized]
+    learned = _waiting(model)
     if not static and not learned:
         raise NumericsError(
             "nothing waits for a scale: no activation of this model has an observer; "
@@ -343,10 +361,9 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     before = [(one, one.ready, dict(one._buffers.items())) for one in static]
     for one in static:
         one.watch()
-    for begins in learned:
-        begins.forward = _beginning(begins)  # type: ignore[method-assign]
     try:
-        _run_all(model, batches)
+        with beginning(learned):
+            _run_all(model, batches)
         _check_watched(static)
         for one in static:
             one.found()
@@ -355,9 +372,6 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             one.watching, one.ready = None, ready
             one._buffers.update(buffers)
         raise
-    finally:
-        for begins in learned:
-            begins.__dict__.pop("forward", None)
     return model
 
 
@@ -497,7 +511,7 @@ def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], exam
 def computes(text: str) -> bool:
     """Does the plan of that text quantize more than parameters, or fold normalizations?"""
     plan, _, _ = _said(text)
-    return bool(plan.sites or plan.fold)
+    return bool(plan.sites or plan.fold or any(row.kind == "cache" and row.spec for row in plan.rows))
 
 
 def is_wrapped(model: nn.Module) -> bool:

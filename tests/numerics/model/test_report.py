@@ -117,9 +117,27 @@ def test_a_layer_that_never_ran_is_exact():
     json.dumps(found.as_dict(), allow_nan=False)
 
 
-def test_a_graph_that_reaches_inside_attention_is_called_an_eager_model():
+@pytest.mark.turns
+@pytest.mark.parametrize("options", [{}, {"observer": "min_max"}])
+def test_a_graph_that_reaches_inside_attention_is_not_taken_apart(options):
     m, x = attention()
-    one = nx.wrap(m, "int8", activations="int8", example=x, mode="fx_graph_mode")
+    one = nx.wrap(m, "int4", activations="int8", example=x, mode="fx_graph_mode", **options)
+    if options:
+        nx.calibrate(one, [x / 4])
+    found = nx.report(one)
+    by_name = {layer.name: layer for layer in found.layers}
+    with torch.no_grad():
+        assert found.output == pytest.approx(sqnr(m(x), one(x)), rel=1e-12)
+    weights = nx.report(nx.wrap(m, "int4", example=x))
+    assert by_name["self_attn"].local < next(a.local for a in weights.layers if a.name == "self_attn")
+    assert (by_name["self_attn"].clipped > 0) is bool(options)
+    after = nx.report(nx.freeze(one))
+    assert [(a.name, a.cumulative) for a in after.layers] == [(a.name, a.cumulative) for a in found.layers]
+
+
+def test_a_graph_that_reaches_inside_a_model_of_one_function_is_taken_apart():
+    m, x = torch.nn.MultiheadAttention(32, 4, batch_first=True).eval(), torch.randn(2, 6, 32)
+    one = nx.wrap(m, "int8", activations="int8", example=(x, x, x), mode="fx_graph_mode")
     with pytest.raises(nx.NumericsError, match=r"fused function.*nx\.compare"):
         nx.report(one)
 
