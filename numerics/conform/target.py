@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import set_ieee
 from numerics.conform.inputs import shapes
+from numerics.conform.inputs.narrow import narrowed, type_of
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
@@ -80,13 +81,15 @@ class Target(Judged):
 
     def keeps(self, x: Array) -> NDArray[np.bool_]:
         """Which numbers, or rows of blocks, it takes."""
-        if not self.takes.finite:
-            return np.ones(len(x), np.bool_)
-        return np.asarray(np.isfinite(x).reshape(len(x), -1).all(axis=1))
+        flat = x.reshape(len(x), -1)
+        if self.takes.finite:
+            return np.asarray(np.isfinite(narrowed(flat, self.task.inputs)).all(axis=1))
+        past = np.isinf(narrowed(flat, self.task.inputs)) & np.isfinite(flat)
+        return np.asarray(~past.any(axis=1))
 
     def asked(self, x: Array) -> Array:
-        """Returns those numbers, or rows of blocks, that the target takes."""
-        return x[self.keeps(x)]
+        """Returns those numbers, or rows of blocks, that the target takes, in its own type's precision."""
+        return narrowed(x[self.keeps(x)], self.task.inputs)
 
     def elements(self, *inputs: Array) -> Array:
         """Codes of the task's format, or float32 values, of the first input's shape."""
@@ -148,7 +151,7 @@ class Target(Judged):
 
     def call(self, *inputs: Any) -> Any:
         """Whatever the target returns for copies of these inputs, which it must leave alone."""
-        given = tuple(shapes.kept(x) if isinstance(x, np.ndarray) else x for x in inputs)
+        given = tuple(self._own(x) if isinstance(x, np.ndarray) else x for x in inputs)
         arrays = tuple(x for x in given if isinstance(x, np.ndarray))
         before = [x.tobytes() for x in arrays]
         came = self._called(given, arrays)
@@ -156,6 +159,11 @@ class Target(Judged):
             changed = "an input that is no longer what it was"
             raise Fault("inputs_unchanged", self._arrays(inputs), changed, "the same bytes")
         return came
+
+    def _own(self, x: Array) -> Array:
+        """A copy for the target alone; float32 values in the type that it takes."""
+        plain = self.task.inputs == "float32" or x.dtype != np.float32
+        return shapes.kept(x) if plain else shapes.kept(x, type_of(self.task.inputs))
 
     @staticmethod
     def _arrays(inputs: tuple[Any, ...]) -> tuple[Array, ...]:
@@ -173,9 +181,12 @@ class Target(Judged):
             set_ieee()  # a library of -Ofast, or a target, may flush subnormal numbers from here on
 
     def _given(self, x: Any) -> Any:
-        return (
-            torch_module().from_numpy(x) if self.takes.array == "torch" and isinstance(x, np.ndarray) else x
-        )
+        if self.takes.array != "torch" or not isinstance(x, np.ndarray):
+            return x
+        torch = torch_module()
+        if x.dtype.name == "bfloat16":
+            return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(x)
 
     @staticmethod
     def _plain(came: Any, inputs: tuple[Array, ...], shape: tuple[int, ...]) -> Array:
@@ -190,8 +201,14 @@ class Target(Judged):
             raise Fault("shape", inputs, str(array.shape), str(shape))
         return array.astype(array.dtype.newbyteorder("="))
 
-    @staticmethod
-    def _values(array: Array, inputs: tuple[Array, ...]) -> NDArray[np.float32]:
+    def _values(self, array: Array, inputs: tuple[Array, ...]) -> NDArray[np.float32]:
+        """float32 values; those of the type that went in, widened."""
+        taken = self.task.inputs
+        if taken == "bfloat16" and array.dtype == np.uint16:  # torch's, by its bits
+            array = array.view(type_of(taken))
+        if taken != "float32" and array.dtype == type_of(taken):
+            with np.errstate(all="ignore"):
+                array = array.astype(np.float32)
         if array.dtype != np.float32:
             raise Fault("dtype", inputs, array.dtype.name, "float32")
         return np.ascontiguousarray(array).reshape(array.shape)

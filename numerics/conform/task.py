@@ -13,7 +13,8 @@ from numerics.backends.partition import Blocking, check_axis
 from numerics.backends.reference import lookup
 from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
-from numerics.conform.kinds import KINDS
+from numerics.conform.inputs.narrow import narrowed
+from numerics.conform.kinds import INPUTS, KINDS
 from numerics.formats.block import Block, ElementBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, truth
@@ -77,11 +78,13 @@ class Task:
     axis: int = -1
     tensor_scale: float | None = None
     strict_nan: bool = False
+    inputs: str = "float32"
 
     @classmethod
     def of(cls, dtype: Any, kind: str | None = None, *, rounding: str = "half_even",
            overflow: str | None = None, scale_rule: str = "floor", axis: int = -1,
-           tensor_scale: float | None = None, strict_nan: bool = False) -> Task:  # fmt: skip
+           tensor_scale: float | None = None, strict_nan: bool = False,
+           inputs: str = "float32") -> Task:  # fmt: skip
         """The task with its options checked; raises NumericsError for those that the format has not.
 
         >>> Task.of("float8_e4m3fn")
@@ -94,6 +97,8 @@ class Task:
         rounding = check_rounding(rounding)
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
         axis, strict_nan = integer("axis", axis), truth("strict_nan", strict_nan)
+        if one_of("inputs", inputs, INPUTS) != "float32" and kind not in ("encode", "round"):
+            raise NumericsError(f"inputs={inputs} is for kind='encode' and 'round', not {kind}")
         if kind == "affine" and rounding not in DETERMINISTIC:
             raise NumericsError.unknown("rounding mode of an affine check", rounding, DETERMINISTIC)
         if isinstance(d, Block):
@@ -106,7 +111,7 @@ class Task:
             assert isinstance(d, Element)
             overflow = d.check_overflow(overflow)
             cls._refuse_block_options(d, scale_rule, axis, tensor_scale)
-        return cls(d, kind, rounding, overflow, scale_rule, axis, tensor_scale, strict_nan)
+        return cls(d, kind, rounding, overflow, scale_rule, axis, tensor_scale, strict_nan, inputs)
 
     @staticmethod
     def _refuse_block_options(d: Dtype, scale_rule: str, axis: int, tensor_scale: float | None) -> None:
@@ -124,6 +129,8 @@ class Task:
             said.append(self.rounding)
             mx = isinstance(self.dtype, MXBlock)
             said.append(f"scale rule {self.scale_rule}" if mx else self.overflow)
+        if self.inputs != "float32":
+            said.append(f"{self.inputs} inputs")
         if isinstance(self.dtype, Block) and self.axis != -1:
             said.append(f"axis {self.axis}")
         return ", ".join(said)
@@ -192,12 +199,16 @@ class Task:
         return blocking.elements(values)
 
     def answer(self, x: Array, random: Array | None = None) -> Answer:
-        """What the target is due to return for float32 values: codes, fields or values."""
+        """What the target is due to return for float32 values: codes, fields or values.
+
+        The values are those that the target is given: of a narrower type, the nearest that it has.
+        """
+        x = narrowed(x, self.inputs)
         if isinstance(self.dtype, Block):
             fields = self.fields(x, random)
-            return fields if self.kind == "encode" else self.block_values(fields)
+            return fields if self.kind == "encode" else narrowed(self.block_values(fields), self.inputs)
         codes = self.codes(x, random)
-        return codes if self.kind == "encode" else self.values(codes)
+        return codes if self.kind == "encode" else narrowed(self.values(codes), self.inputs)
 
     def blocking(self, shape: tuple[int, ...]) -> Blocking:
         """How a tensor of that shape is cut into blocks along the task's axis."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -83,8 +84,8 @@ def some_draws(shape: tuple[int, ...]) -> Array:
     return np.random.default_rng(3).integers(0, 1 << 30, shape).astype(np.uint32)
 
 
-def kept(x: Array) -> Array:
-    """Returns the same numbers in memory of their own, of the same strides.
+def kept(x: Array, kind: Any = None) -> Array:
+    """Returns the same numbers in memory of their own, of the same strides; kind: of another type.
 
     >>> x = np.resize(np.float32([1, 2, 3]), (2, 6))[:, ::-2]
     >>> y = kept(x)
@@ -92,17 +93,23 @@ def kept(x: Array) -> Array:
     (True, True, False)
     """
     if not x.size or x.flags.c_contiguous:
-        return aligned_as(x)
+        return aligned_as(x, kind)
     turned = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)
-    return like(x[turned], x[turned])[turned]
+    with np.errstate(all="ignore"):
+        numbers = x[turned] if kind is None else x[turned].astype(kind)
+    return like(numbers, x[turned])[turned]
 
 
-def aligned_as(x: Array) -> Array:
-    """Returns a copy that begins as many bytes past a cache line as x does."""
-    room = np.empty(x.nbytes + 2 * LINE, np.uint8)
-    start = (x.ctypes.data - room.ctypes.data) % LINE
-    found = room[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
-    found[...] = x
+def aligned_as(x: Array, kind: Any = None) -> Array:
+    """Returns a copy that begins as many elements past a cache line as x does; kind: of another type."""
+    kind = x.dtype if kind is None else kind
+    size = x.size * kind.itemsize
+    room = np.empty(size + 2 * LINE, np.uint8)
+    past = x.ctypes.data % LINE // x.itemsize * kind.itemsize
+    start = (past - room.ctypes.data) % LINE
+    found: Array = room[start : start + size].view(kind).reshape(x.shape)
+    with np.errstate(all="ignore"):
+        found[...] = x
     return found
 
 

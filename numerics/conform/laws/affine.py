@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.deviations.search import nearest_affine
+from numerics.conform.effort import Effort
 from numerics.conform.inputs import affine, shapes
+from numerics.conform.laws.drawn import Question, repeated
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
+from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample, code_text, numbers
@@ -110,10 +113,20 @@ ORDER = [law.__name__ for law in AFFINE_LAWS]
 # ---- trials ----------------------------------------------------------------------------------------
 
 
-def trials() -> Iterator[Trial]:
-    """Scales and zero points, and the same numbers in other shapes."""
+def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
+    """Scales and zero points, the same numbers in other shapes, and what is drawn."""
     yield Trial(AFFINE_LAWS, _scaled)
     yield Trial((layout,), _layouts)
+    yield from repeated(task, takes, effort, _alone)
+
+
+def _alone(target: Target, found: Findings, question: Question, at: Array) -> None:
+    """Judges numbers that were wrong among many."""
+    x, scale, zero_point = question.inputs
+    task, x = target.task, x[at]
+    came, due = target.affine(x, scale, zero_point), task.affine_codes(x, scale, zero_point)
+    due = due if came.dtype.kind != "f" else task.affine_values(due, scale, zero_point)
+    found.judge(AFFINE_LAWS, Scaled(task, scale, zero_point, x, came, due))
 
 
 def _scaled(target: Target, found: Findings) -> None:

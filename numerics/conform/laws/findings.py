@@ -25,6 +25,8 @@ class Findings:
     tried: int = 0
     differs: int = 0
     failures: list[Counterexample] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was not judged, and what else is to be known."""
     explain: Callable[[], tuple[Dialect, ...]] = tuple
     """Looks for the dialects that explain the failures: seconds, so only when somebody asks."""
 
@@ -40,7 +42,7 @@ class Findings:
         """All of it."""
         return Verdict(
             target.name, target.task, tuple(self.laws), self.tried, self.differs, tuple(self.failures),
-            self.explain,
+            self.explain, tuple(self.notes),
         )  # fmt: skip
 
 
@@ -62,6 +64,11 @@ def short_block() -> None:
 
 def repeatable() -> None:
     """The same input gives the same result, whenever it is asked and whatever is asked beside it."""
+
+
+def place_or_chance(wrong: Array, still: Array) -> Named:
+    """layout where the same array, asked once more, is wrong in the same places; else repeatable."""
+    return layout if bool((wrong == still).all()) else repeatable
 
 
 def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layout) -> Counterexample:
