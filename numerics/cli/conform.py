@@ -55,6 +55,9 @@ NO_DEVICE = re.compile(
 @click.option(
     "--inputs", default="float32", show_default=True, help="Of its values: " + ", ".join(INPUTS) + "."
 )
+@click.option("--scheme", help="Of affine, arrays of scales: `per_channel(0)`, `per_group(32)`, 128x128.")
+@click.option("--packed", is_flag=True, help="Of blocks: codes come as bytes.")
+@click.option("--scale-layout", help="Of blocks: scales lie as cublas or cdna4 has them.")
 @click.option("--strict-nan", is_flag=True, help="NaN must be the canonical code.")
 @click.option("--exhaustive", is_flag=True, help="All 2**32 float32 inputs.")
 @click.option("--a", help="Of matmul: float32, bfloat16, float16, a format, or `int4 per_group(128)`.")

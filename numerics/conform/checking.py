@@ -50,6 +50,9 @@ def check(
     effort: str = "default",
     one_thread: bool = False,
     inputs: str = "float32",
+    scheme: Any = None,
+    packed: bool = False,
+    scale_layout: Any = None,
 ) -> Verdict:
     """Is a kernel right, bit for bit?  Returns a verdict: true when it passed; its text says why not.
 
@@ -79,6 +82,9 @@ def check(
     that are whole blocks; finite: neither NaN nor Inf; one_thread: calls of one thread alone.
     inputs: the type of the values that `encode` and `round` take: float32, float16, bfloat16 (both: all
     65,536 of them) or float64; values come back in it, or in float32.
+    scheme: of `affine`, whose scales and zero points then come as arrays: per_channel(0), per_group(32), or
+    (rows, columns) of a block.  packed: codes of blocks come as bytes [..., n * bits / 8]; scale_layout:
+    their scales lie as "cublas", "cdna4" or a ScaleLayout of numerics.layouts says; whole blocks only.
     effort: quick (inputs that matter), default (these, calls again, two threads, some numbers that are
     drawn) or high (2**24 of them: what is wrong once in a million is found).  seed: of what is drawn, from 0.
     Raises NumericsError for an unknown format, kind or option, and for a target that cannot be called.
@@ -95,7 +101,7 @@ def check(
         target, dtype, kind=kind, rounding=rounding, overflow=overflow, scale_rule=scale_rule, axis=axis,
         tensor_scale=tensor_scale, exhaustive=exhaustive, strict_nan=strict_nan, array=array,
         contiguous=contiguous, whole_blocks=whole_blocks, finite=finite, one_thread=one_thread,
-        inputs=inputs, **product,
+        inputs=inputs, scheme=scheme, packed=packed, scale_layout=scale_layout, **product,
     ).verdict()  # fmt: skip
 
 
@@ -136,7 +142,8 @@ OF_PRODUCTS: dict[str, Any] = {
 """What belongs to kind='matmul' alone, and what it is where nobody gives it."""
 OF_FORMATS: dict[str, Any] = {
     "rounding": "half_even", "overflow": None, "scale_rule": "floor", "axis": -1, "tensor_scale": None,
-    "strict_nan": False, "exhaustive": False, "inputs": "float32",
+    "strict_nan": False, "exhaustive": False, "inputs": "float32", "scheme": None,
+    "packed": False, "scale_layout": None,
 }  # fmt: skip
 """What belongs to all other kinds."""
 
@@ -160,6 +167,8 @@ def asked(
     task = Task.of(dtype, kind, **options)
     if truth("exhaustive", exhaustive):
         everything.refuse(task)
+    if task.packed or task.scale_layout is not None:
+        takes = takes._replace(whole_blocks=True, contiguous=True)
     function = load(target) if isinstance(target, str) else target
     return Check(Target(function, task, takes), tuple(_trials(task, takes, effort, exhaustive)))
 

@@ -18,6 +18,7 @@ from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Blocks, ElementBlock
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, said
+from numerics.interop.layouts import ScaleLayout
 
 SENTENCES: dict[str, str] = {
     "runs": "The target takes its input without raising.",
@@ -105,7 +106,7 @@ class Target(Judged):
             return self._values(array, inputs)
         return self._codes(array, inputs, self.task.element.bits, isinstance(self.task.dtype, Integer))
 
-    def affine(self, x: Array, scale: float, zero_point: int) -> Array:
+    def affine(self, x: Array, scale: Any, zero_point: Any) -> Array:
         """Codes, or float32 values where floats came back."""
         array = self._plain(self.call(x, scale, zero_point), (x,), x.shape)
         if array.dtype.kind == "f":
@@ -126,12 +127,12 @@ class Target(Judged):
 
     def blocks(self, *inputs: Array) -> Fields | Array:
         """Fields of blocks, or float32 values."""
-        came = self.call(*inputs)
+        came = self.call(*self._laid(inputs))
         x = inputs[0]
         if self.task.kind != "encode":
             return self._values(self._plain(came, inputs, x.shape), inputs)
         d, shared = self.task.block, self.task.blocking(x.shape).shared_shape
-        parts = self._parts(came, inputs)
+        parts = self._unlaid(self._parts(came, inputs), inputs)
         signed = isinstance(d, ElementBlock) and isinstance(d.element, Integer)
         codes = self._codes(self._plain(parts[0], inputs, x.shape), inputs, d.element_bits, signed)
         scale = self._codes(self._plain(parts[1], inputs, shared), inputs, d.scale_bits)
@@ -148,6 +149,51 @@ class Target(Judged):
             said = f"a tuple of {len(came)}" if isinstance(came, tuple) else type(came).__name__
             raise Fault("result", inputs, said, f"Blocks or ({', '.join(wanted)})")
         return came
+
+    # ---- codes in bytes, scales in tiles ----------------------------------------------------------
+
+    def _laid(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        """What a decoder is given: codes packed, scales in the kernel's order, where it takes them so."""
+        task = self.task
+        if task.kind != "decode" or not (task.packed or task.scale_layout):
+            return inputs
+        codes, scale = (np.ascontiguousarray(part) for part in inputs)
+        if task.packed:
+            codes = self._bytes(codes)
+        return codes, scale if task.scale_layout is None else task.scale_layout.arrange(scale)
+
+    def _bytes(self, codes: Array) -> Array:
+        """Codes [..., n] as bytes [..., n * bits / 8], the first in the lowest bits."""
+        width = self.task.block.element_bits
+        bits = (codes[..., None] >> np.arange(width, dtype=codes.dtype)).astype(np.uint8) & 1
+        return np.packbits(bits.reshape(*codes.shape[:-1], -1), axis=-1, bitorder="little")
+
+    def _unlaid(self, parts: tuple[Any, ...], inputs: tuple[Array, ...]) -> tuple[Any, ...]:
+        """The inverse, of what an encoder returns: a byte for every code, scales row by row."""
+        task, shape = self.task, inputs[0].shape
+        if not (task.packed or task.scale_layout):
+            return parts
+        codes, scale = parts[:2]
+        if task.packed:
+            width = task.block.element_bits
+            packed = self._plain(codes, inputs, (*shape[:-1], shape[-1] * width // 8))
+            if packed.dtype.itemsize != 1:
+                raise Fault("dtype", inputs, packed.dtype.name, "uint8")
+            bits = np.unpackbits(np.ascontiguousarray(packed).view(np.uint8), axis=-1, bitorder="little")
+            kind = task.block.code_dtype
+            weights = np.left_shift(1, np.arange(width)).astype(kind)
+            codes = (bits.reshape(*shape, width).astype(kind) * weights).sum(axis=-1, dtype=kind)
+        if task.scale_layout is not None:
+            scale = self._restored(task.scale_layout, scale, inputs)
+        return codes, scale
+
+    def _restored(self, layout: ScaleLayout, scale: Any, inputs: tuple[Array, ...]) -> Array:
+        shared = self.task.blocking(inputs[0].shape).shared_shape
+        due = layout.arrange(np.zeros(shared, np.uint8)).shape
+        laid = self._plain(scale, inputs, due)
+        if laid.dtype.itemsize != 1:
+            raise Fault("dtype", inputs, laid.dtype.name, "a type of one byte")
+        return np.asarray(layout.restore(np.ascontiguousarray(laid).view(np.uint8), shared))
 
     def call(self, *inputs: Any) -> Any:
         """Whatever the target returns for copies of these inputs, which it must leave alone."""

@@ -14,17 +14,20 @@ from numerics.backends.reference import lookup
 from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.inputs.narrow import narrowed
+from numerics.conform.inputs.spread import Sharing, sharing
 from numerics.conform.kinds import INPUTS, KINDS
 from numerics.formats.block import Block, ElementBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Integer
-from numerics.formats.errors import NumericsError, integer, one_of, truth
+from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES, BlockOptions, Draw, check_rounding
+from numerics.interop.layouts import CDNA4, CUBLAS, ScaleLayout
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 REFERENCE = ReferenceExecutor()
 FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit format
+LAYOUTS = {"cublas": CUBLAS, "cdna4": CDNA4}
 FEW_BLOCKS = 16  # likewise
 
 
@@ -79,12 +82,16 @@ class Task:
     tensor_scale: float | None = None
     strict_nan: bool = False
     inputs: str = "float32"
+    scheme: Sharing | None = None
+    packed: bool = False
+    scale_layout: ScaleLayout | None = None
 
     @classmethod
     def of(cls, dtype: Any, kind: str | None = None, *, rounding: str = "half_even",
            overflow: str | None = None, scale_rule: str = "floor", axis: int = -1,
            tensor_scale: float | None = None, strict_nan: bool = False,
-           inputs: str = "float32") -> Task:  # fmt: skip
+           inputs: str = "float32", scheme: Any = None, packed: bool = False,
+           scale_layout: Any = None) -> Task:  # fmt: skip
         """The task with its options checked; raises NumericsError for those that the format has not.
 
         >>> Task.of("float8_e4m3fn")
@@ -101,6 +108,9 @@ class Task:
             raise NumericsError(f"inputs={inputs} is for kind='encode' and 'round', not {kind}")
         if kind == "affine" and rounding not in DETERMINISTIC:
             raise NumericsError.unknown("rounding mode of an affine check", rounding, DETERMINISTIC)
+        if scheme is not None and kind != "affine":
+            raise NumericsError(f"scheme={said(scheme)} is for kind='affine': whose scales come as arrays")
+        placed = cls._placed(d, kind, axis, truth("packed", packed), scale_layout)
         if isinstance(d, Block):
             draw = Draw(seed=0) if rounding == "stochastic" else Draw()
             asked = d.check_options(BlockOptions(scale_rule, rounding, tensor_scale, draw), overflow)
@@ -111,7 +121,24 @@ class Task:
             assert isinstance(d, Element)
             overflow = d.check_overflow(overflow)
             cls._refuse_block_options(d, scale_rule, axis, tensor_scale)
-        return cls(d, kind, rounding, overflow, scale_rule, axis, tensor_scale, strict_nan, inputs)
+        return cls(d, kind, rounding, overflow, scale_rule, axis, tensor_scale, strict_nan, inputs,
+                   None if scheme is None else sharing(scheme), *placed)  # fmt: skip
+
+    @staticmethod
+    def _placed(
+        d: Dtype, kind: str, axis: int, packed: bool, scale_layout: Any
+    ) -> tuple[bool, ScaleLayout | None]:
+        """How codes and scales lie; raises NumericsError where there are none, or none of one byte."""
+        if not packed and scale_layout is None:
+            return False, None
+        if not isinstance(d, Block) or d.sub_blocks or kind not in ("encode", "decode") or axis != -1:
+            raise NumericsError(
+                "packed and scale_layout are for encode and decode of blocks without microexponents, along "
+                f"the last axis: {d} {kind} along {axis} is not that"
+            )
+        if scale_layout is None or isinstance(scale_layout, ScaleLayout):
+            return packed, scale_layout
+        return packed, LAYOUTS[one_of("scale layout", scale_layout, LAYOUTS)]
 
     @staticmethod
     def _refuse_block_options(d: Dtype, scale_rule: str, axis: int, tensor_scale: float | None) -> None:
@@ -124,16 +151,18 @@ class Task:
         return f"Task({self})"
 
     def __str__(self) -> str:
-        said = [f"{self.dtype} {self.kind}"]
+        parts = [f"{self.dtype} {self.kind}"]
         if self.kind in ("encode", "round", "affine"):
-            said.append(self.rounding)
+            parts.append(self.rounding)
             mx = isinstance(self.dtype, MXBlock)
-            said.append(f"scale rule {self.scale_rule}" if mx else self.overflow)
+            parts.append(f"scale rule {self.scale_rule}" if mx else self.overflow)
         if self.inputs != "float32":
-            said.append(f"{self.inputs} inputs")
+            parts.append(f"{self.inputs} inputs")
+        parts += ["packed"] * self.packed + ["scales in tiles"] * (self.scale_layout is not None)
+        parts += [f"scales {self.scheme}"] * (self.scheme is not None)
         if isinstance(self.dtype, Block) and self.axis != -1:
-            said.append(f"axis {self.axis}")
-        return ", ".join(said)
+            parts.append(f"axis {self.axis}")
+        return ", ".join(parts)
 
     @property
     def element(self) -> Element:
