@@ -56,6 +56,7 @@ NO_DEVICE = re.compile(
     "--inputs", default="float32", show_default=True, help="Of its values: " + ", ".join(INPUTS) + "."
 )
 @click.option("--scheme", help="Of affine, arrays of scales: `per_channel(0)`, `per_group(32)`, 128x128.")
+@click.option("--draw", help="Of stochastic rounding: own, or a rule and bits as in a8; a30 by default.")
 @click.option("--packed", is_flag=True, help="Of blocks: codes come as bytes.")
 @click.option("--scale-layout", help="Of blocks: scales lie as cublas or cdna4 has them.")
 @click.option("--strict-nan", is_flag=True, help="NaN must be the canonical code.")

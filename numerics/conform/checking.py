@@ -53,6 +53,7 @@ def check(
     scheme: Any = None,
     packed: bool = False,
     scale_layout: Any = None,
+    draw: str | None = None,
 ) -> Verdict:
     """Is a kernel right, bit for bit?  Returns a verdict: true when it passed; its text says why not.
 
@@ -85,6 +86,8 @@ def check(
     scheme: of `affine`, whose scales and zero points then come as arrays: per_channel(0), per_group(32), or
     (rows, columns) of a block.  packed: codes of blocks come as bytes [..., n * bits / 8]; scale_layout:
     their scales lie as "cublas", "cdna4" or a ScaleLayout of numerics.layouts says; whole blocks only.
+    draw: how a stochastic target draws: "own" where it takes no random bits, and statistics judge it (one
+    false alarm in 10**9 checks); else a rule and a number of bits, as in a8, b16 (docs/conformance.md).
     effort: quick (inputs that matter), default (these, calls again, two threads, some numbers that are
     drawn) or high (2**24 of them: what is wrong once in a million is found).  seed: of what is drawn, from 0.
     Raises NumericsError for an unknown format, kind or option, and for a target that cannot be called.
@@ -101,7 +104,7 @@ def check(
         target, dtype, kind=kind, rounding=rounding, overflow=overflow, scale_rule=scale_rule, axis=axis,
         tensor_scale=tensor_scale, exhaustive=exhaustive, strict_nan=strict_nan, array=array,
         contiguous=contiguous, whole_blocks=whole_blocks, finite=finite, one_thread=one_thread,
-        inputs=inputs, scheme=scheme, packed=packed, scale_layout=scale_layout, **product,
+        inputs=inputs, scheme=scheme, packed=packed, scale_layout=scale_layout, draw=draw, **product,
     ).verdict()  # fmt: skip
 
 
@@ -143,7 +146,7 @@ OF_PRODUCTS: dict[str, Any] = {
 OF_FORMATS: dict[str, Any] = {
     "rounding": "half_even", "overflow": None, "scale_rule": "floor", "axis": -1, "tensor_scale": None,
     "strict_nan": False, "exhaustive": False, "inputs": "float32", "scheme": None,
-    "packed": False, "scale_layout": None,
+    "packed": False, "scale_layout": None, "draw": None,
 }  # fmt: skip
 """What belongs to all other kinds."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from numerics.backends.partition import Blocking, check_axis
 from numerics.backends.reference import lookup
 from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
+from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.spread import Sharing, sharing
 from numerics.conform.kinds import INPUTS, KINDS
@@ -26,6 +27,7 @@ from numerics.interop.layouts import CDNA4, CUBLAS, ScaleLayout
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 REFERENCE = ReferenceExecutor()
+GIVEN = Drawing()
 FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit format
 LAYOUTS = {"cublas": CUBLAS, "cdna4": CDNA4}
 FEW_BLOCKS = 16  # likewise
@@ -85,13 +87,14 @@ class Task:
     scheme: Sharing | None = None
     packed: bool = False
     scale_layout: ScaleLayout | None = None
+    drawing: Drawing = GIVEN
 
     @classmethod
     def of(cls, dtype: Any, kind: str | None = None, *, rounding: str = "half_even",
            overflow: str | None = None, scale_rule: str = "floor", axis: int = -1,
            tensor_scale: float | None = None, strict_nan: bool = False,
            inputs: str = "float32", scheme: Any = None, packed: bool = False,
-           scale_layout: Any = None) -> Task:  # fmt: skip
+           scale_layout: Any = None, draw: Any = None) -> Task:  # fmt: skip
         """The task with its options checked; raises NumericsError for those that the format has not.
 
         >>> Task.of("float8_e4m3fn")
@@ -108,6 +111,13 @@ class Task:
             raise NumericsError(f"inputs={inputs} is for kind='encode' and 'round', not {kind}")
         if kind == "affine" and rounding not in DETERMINISTIC:
             raise NumericsError.unknown("rounding mode of an affine check", rounding, DETERMINISTIC)
+        drawing = Drawing.of(draw)
+        if draw is not None and (
+            rounding != "stochastic" or (drawing.needs_numbers and isinstance(d, Block))
+        ):
+            raise NumericsError(
+                f"draw={said(draw)} is for rounding='stochastic'; own and c are for single numbers alone"
+            )
         if scheme is not None and kind != "affine":
             raise NumericsError(f"scheme={said(scheme)} is for kind='affine': whose scales come as arrays")
         placed = cls._placed(d, kind, axis, truth("packed", packed), scale_layout)
@@ -122,7 +132,7 @@ class Task:
             overflow = d.check_overflow(overflow)
             cls._refuse_block_options(d, scale_rule, axis, tensor_scale)
         return cls(d, kind, rounding, overflow, scale_rule, axis, tensor_scale, strict_nan, inputs,
-                   None if scheme is None else sharing(scheme), *placed)  # fmt: skip
+                   None if scheme is None else sharing(scheme), *placed, drawing)  # fmt: skip
 
     @staticmethod
     def _placed(
@@ -156,6 +166,8 @@ class Task:
             parts.append(self.rounding)
             mx = isinstance(self.dtype, MXBlock)
             parts.append(f"scale rule {self.scale_rule}" if mx else self.overflow)
+        if self.drawing != GIVEN:
+            parts.append(str(self.drawing))
         if self.inputs != "float32":
             parts.append(f"{self.inputs} inputs")
         parts += ["packed"] * self.packed + ["scales in tiles"] * (self.scale_layout is not None)
@@ -185,7 +197,12 @@ class Task:
     @property
     def draws(self) -> bool:
         """Does the target take random bits beside its values?"""
-        return self.rounding == "stochastic" and self.kind in ("encode", "round")
+        return self.rounding == "stochastic" and self.kind in ("encode", "round") and not self.drawing.is_own
+
+    @property
+    def draws_itself(self) -> bool:
+        """Does it round by bits that nobody gave it?"""
+        return self.drawing.is_own and self.kind in ("encode", "round")
 
     # ---- the exact answers --------------------------------------------------------------------
 
@@ -195,9 +212,22 @@ class Task:
         if flat.size < FEW:
             with np.errstate(invalid="ignore"):
                 flat = flat.astype(np.float64)
-        draws = None if random is None else random.reshape(-1)
+        draws = None if random is None else self.drawing.wide(random.reshape(-1))
         judge = REFERENCE.encode if draws is None or flat.size < FEW else lookup.encode
-        return judge(flat, self.element, self.rounding, self.overflow, draws).reshape(x.shape)
+        codes = judge(flat, self.element, self.rounding, self.overflow, draws).reshape(x.shape)
+        return codes if random is None or self.drawing.rule != "c" else self._by_units(x, random, codes)
+
+    def _by_units(self, x: Array, random: Array, codes: Array) -> Array:
+        """Rule c of drawing: between two values, by the fraction itself; elsewhere the given codes."""
+        plain = replace(self, drawing=GIVEN)
+        down, low, high = (replace(plain, rounding=way).codes(x) for way in ("toward_zero", "floor", "ceil"))
+        away = np.where(np.signbit(x), low, high)
+        with np.errstate(all="ignore"):
+            near, far = (np.abs(self.values(part).astype(np.float64)) for part in (down, away))
+            fraction = (np.abs(x.astype(np.float64)) - near) / (far - near)
+        between = np.isfinite(fraction) & (fraction > 0) & (fraction < 1)
+        up = self.drawing.goes_up(np.where(between, fraction, 0.0), random)
+        return np.where(between, np.where(up, away, down), codes)
 
     def values(self, codes: Array) -> Array:
         """The float32 values of elements' codes."""
@@ -206,7 +236,7 @@ class Task:
     def fields(self, x: Array, random: Array | None = None) -> Fields:
         """The blocks of a float32 tensor."""
         blocking = self.blocking(x.shape)
-        draws = None if random is None else blocking.rows(random)
+        draws = None if random is None else blocking.rows(self.drawing.wide(random))
         options = BlockOptions(self.scale_rule, self.rounding, self.tensor_scale, Draw(bits=draws))
         rows = blocking.rows(x)
         judge = REFERENCE.encode_blocks if len(rows) < FEW_BLOCKS else lookup.encode_blocks

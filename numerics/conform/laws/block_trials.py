@@ -122,7 +122,8 @@ def _decoded_probes(task: Task) -> Array:
 
 def _draws_of_probes(task: Task) -> Array:
     """Random bits at, just below and just above the threshold of each element, least and greatest ones."""
-    return _drawn(replace(task, kind="encode", axis=-1, strict_nan=False, rounding="half_even"))
+    drawn = _drawn(replace(task, kind="encode", axis=-1, strict_nan=False, rounding="half_even"))
+    return task.drawing.narrow(drawn)
 
 
 @lru_cache(maxsize=64)
@@ -217,7 +218,7 @@ def _compare(target: Target, found: Findings, x: Array, law: Named) -> None:
     if task.kind == "decode":
         _compare_decoded(target, found, x, law)
         return
-    random = shapes.some_draws(x.shape) if task.draws else None
+    random = task.drawing.narrow(shapes.some_draws(x.shape)) if task.draws else None
     came = target.blocks(*(part for part in (x, random) if part is not None))
     due = task.answer(np.ascontiguousarray(x), random)
     if isinstance(came, Fields) and isinstance(due, Fields):

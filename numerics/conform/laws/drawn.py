@@ -20,7 +20,6 @@ from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
-from numerics.formats.rounding import RANDOM_BITS
 
 CHUNK = 1 << 18  # numbers of a call
 SHOWN = 64  # wrong ones that are asked again, alone
@@ -143,7 +142,7 @@ def _question(target: Target, size: int, rng: np.random.Generator) -> Question:
         codes = rng.integers(0, 1 << task.element.bits, size).astype(task.element.code_dtype)
         return Question((codes,), task.values(codes))
     x = target.asked(random_inputs(task.element, size, rng).view(np.float32))
-    drawn = [rng.integers(0, 1 << RANDOM_BITS, x.shape, dtype=np.uint32)] * task.draws
+    drawn = [rng.integers(0, 1 << task.drawing.bits, x.shape, dtype=np.uint32)] * task.draws
     return Question((x, *drawn), task.answer(x, *drawn))
 
 
@@ -158,7 +157,7 @@ def _of_blocks(target: Target, size: int, rng: np.random.Generator) -> Question:
         fields = Fields(codes, scale, micro)
         return Question(tuple(part for part in fields if part is not None), values_of_rows(task, fields))
     x = target.asked(random_blocks(d, count, rng, task.tensor_scale).view(np.float32))
-    drawn = [rng.integers(0, 1 << RANDOM_BITS, x.shape, dtype=np.uint32)] * task.draws
+    drawn = [rng.integers(0, 1 << task.drawing.bits, x.shape, dtype=np.uint32)] * task.draws
     fields = fields_of_rows(task, x, *drawn)
     return Question((x, *drawn), fields if task.kind == "encode" else _rounded(task, fields))
 

@@ -19,7 +19,7 @@ from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import elements, narrow, random_bits, shapes
 from numerics.conform.inputs.elements import values
-from numerics.conform.laws import again, decoding, drawn
+from numerics.conform.laws import again, chance, decoding, drawn
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.laws.shrink import simpler_number
@@ -188,7 +188,7 @@ def one_step(seen: Elements) -> Counterexample | None:
 
 
 def draws(seen: Elements) -> Counterexample | None:
-    """Up, away from zero, exactly when the fraction of a step plus R / 2**30 reaches 1."""
+    """Up, away from zero, exactly when the fraction of a step plus R / 2**N reaches 1 (draw= says N)."""
     return seen.simplest(draws, _between(seen))
 
 
@@ -281,9 +281,12 @@ def _is_mirrored(d: Element) -> bool:
     return d.signed and (not isinstance(d, Codebook) or (0 in held and np.array_equal(held, -held[::-1])))
 
 
+FEWEST = 6  # random bits that are spaced evenly
+
+
 def _mean_laws(task: Task) -> tuple[Law, ...]:
     """Of drawn results: none of codebooks, whose fractions are float32's (docs/formats.md §12)."""
-    return () if isinstance(task.element, Codebook) else (unbiased,)
+    return () if isinstance(task.element, Codebook) or task.drawing.bits < FEWEST else (unbiased,)
 
 
 MOST_NEAR = 4096  # numbers beside which float64's are asked
@@ -297,6 +300,10 @@ def trials(task: Task, takes: Takes = ANYTHING, effort: Effort = AS_EVER) -> Ite
     """Those of an encoder, a decoder or a quantizer of single numbers."""
     if task.kind == "decode":
         yield decoding.trial()
+    elif task.draws_itself:
+        yield Trial(tuple(law for law in element_laws(task) if law is not draws), _undrawn)
+        yield chance.trial(effort)
+        return
     elif task.draws:
         yield Trial((*element_laws(task), *_mean_laws(task)), _drawn)
     else:
@@ -359,16 +366,39 @@ def _doubles(target: Target, found: Findings) -> None:
     found.judge(element_laws(task), seen, exact)
 
 
+def _undrawn(target: Target, found: Findings) -> None:
+    """What draws must not change: exact numbers, specials; any other becomes one of its neighbours."""
+    task = target.task
+    x = _numbers(target)
+    came, down = target.elements(x), replace(task, rounding="toward_zero")
+    seen = Elements(task, x, came, np.asarray(down.answer(x)))
+    held, beside = values(task.element), _between(seen)
+    outside = seen.labels == "overflow"
+    with np.errstate(invalid="ignore"):
+        place = np.clip(np.searchsorted(held, x), 1, len(held) - 1)
+        near = (seen.came_values == held[place - 1]) | (seen.came_values == held[place])
+    near |= np.isin(seen.labels, ("negative_zero", "subnormals")) & (np.abs(seen.came_values) <= _least(held))
+    right = (beside | (seen.labels == "negative_zero")) & near | outside
+    due = np.where(right, came, seen.due)
+    found.tried += len(x)
+    found.judge(element_laws(task), Elements(task, x, came, due))
+
+
+def _least(held: Array) -> float:
+    return float(np.abs(held[held != 0]).min())
+
+
 def _drawn(target: Target, found: Findings) -> None:
     """Stochastic rounding: every threshold, and the mean over evenly spaced draws."""
     x, random = random_bits.elements(target.task.element)
     kept = target.keeps(x)
-    seen = observe(target, narrow.narrowed(x[kept], target.task.inputs), random[kept])
+    random = target.task.drawing.narrow(random[kept])
+    seen = observe(target, narrow.narrowed(x[kept], target.task.inputs), random)
     found.tried += len(seen.x)
     found.judge(element_laws(target.task), seen)
     x, random = random_bits.even_draws(target.task.element)
     kept = target.keeps(x) & narrow.is_held(x, target.task.inputs)
-    even = observe(target, x[kept], random[kept])
+    even = observe(target, x[kept], target.task.drawing.narrow(random[kept]))
     found.tried += len(even.x)
     found.judge(_mean_laws(target.task), even)
     if seen.wrong.any():
@@ -380,7 +410,7 @@ def _layouts(target: Target, found: Findings) -> None:
     """The same numbers in other shapes and strides."""
     task = target.task
     for x in shapes.shaped(_some_inputs(target), target.takes):
-        random = shapes.some_draws(x.shape) if task.draws else None
+        random = task.drawing.narrow(shapes.some_draws(x.shape)) if task.draws else None
         due = task.values(x) if task.kind == "decode" else np.asarray(task.answer(x, random))
         came = target.elements(*(part for part in (x, random) if part is not None))
         found.tried += x.size

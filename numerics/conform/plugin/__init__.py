@@ -31,6 +31,7 @@ _OPTIONS: dict[str, str] = {
     "seed": "of the numbers that are drawn; 0 by default",
     "inputs": "the type of a target's values: float32 (default), bfloat16, float16 or float64",
     "scheme": "of affine: how scales are shared, as in 'per_group(32)' or 128x128",
+    "draw": "of stochastic rounding: own, or a rule and bits as in a8",
     "scale-layout": "of blocks: cublas or cdna4, where scales lie in tiles",
     "array": "what a target takes: numpy (default) or torch",
     "a": "of matmul: float32, bfloat16, float16, a format, or a format and a scheme: 'int4 per_group(32)'",

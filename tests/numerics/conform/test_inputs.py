@@ -175,3 +175,91 @@ def test_decoders_of_bytes_and_tiles_had_no_judge():
 def test_places_that_cannot_be_asked(dtype, options, said):
     with pytest.raises(nx.NumericsError, match=said):
         check(e4m3, dtype, **options)
+
+
+# ---- few random bits, other rules, kernels that draw for themselves ---------------------------------
+
+
+def of_gfloat(rule, bits):
+    """gfloat's three ways to compare N random bits with a fraction, beside the letters of P3109."""
+    gfloat = pytest.importorskip("gfloat")
+    formats = pytest.importorskip("gfloat.formats")
+    modes = gfloat.RoundMode
+    mode = {"a": modes.StochasticFastest, "b": modes.StochasticFast, "c": modes.Stochastic}[rule]
+    row = formats.format_info_ocp_e4m3
+
+    def encodes(x, random):
+        drawn = {"srbits": random.astype(np.int64), "srnumbits": bits}
+        rounded = gfloat.round_ndarray(row, x.astype(np.float64), mode, sat=True, **drawn)
+        return gfloat.encode_ndarray(row, rounded).astype(np.uint8)
+
+    return encodes
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("rule", "abc")
+def test_kernels_of_few_random_bits_pass_by_their_own_rule_alone(rule, bits):
+    options = {"rounding": "stochastic"}
+    kernel = of_gfloat(rule, bits)
+    for other in "abc":
+        found = check(kernel, "fp8_e4m3", draw=f"{other}{bits}", **options)
+        assert bool(found) == (other == rule), str(found)
+        assert found.law in (None, "draws")
+
+
+def test_blocks_of_few_random_bits():
+    def encodes(x, random):
+        wide = random << np.uint32(22)
+        return nx.mxfp4.encode(x, rounding="stochastic", random_bits=wide)
+
+    assert check(encodes, "mxfp4", rounding="stochastic", draw="a8")
+    assert not check(encodes, "mxfp4", rounding="stochastic", draw="b8")
+
+
+RNG = np.random.default_rng(12)
+
+
+def drawing(bits):
+    return lambda x: nx.fp8_e4m3.encode(x, rounding="stochastic", random_bits=bits(x.shape))
+
+
+OWN = {
+    "30 bits": (drawing(lambda shape: RNG.integers(0, 1 << 30, shape, np.uint32)), None),
+    "8 bits": (drawing(lambda shape: RNG.integers(0, 256, shape, np.uint32) << np.uint32(22)), None),
+    "none": (e4m3, "mean"),
+    "a bias of one in a hundred": (
+        drawing(lambda shape: RNG.integers(0, 99 * (1 << 30) // 100, shape, np.uint32)),
+        "mean",
+    ),
+    "one for all": (drawing(lambda shape: np.full(shape, RNG.integers(1 << 30), np.uint32)), "mean"),
+    "one for two": (
+        drawing(lambda s: np.resize(np.repeat(RNG.integers(0, 1 << 30, (4, 64), np.uint32), 2, 0), s)),
+        "independent",
+    ),
+    "the same in every call": (
+        drawing(lambda shape: np.random.default_rng(0).integers(0, 1 << 30, shape, np.uint32)),
+        "independent",
+    ),
+    "too far": (
+        lambda x: np.where(np.abs(x) == 17, e4m3(x) + 2, drawing(lambda s: nx.random_bits(s, 1))(x)),
+        "one_step",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_kernel_that_draws_for_itself_is_judged_by_statistics(name):
+    kernel, law = OWN[name]
+    found = check(kernel, "fp8_e4m3", rounding="stochastic", draw="own")
+    if name == "one for two":
+        assert found.law in ("mean", "independent"), str(found)
+    else:
+        assert found.law == law, str(found)
+
+
+@pytest.mark.parametrize("draw", ["d8", "a31", "b30", "a", 8, "a0"])
+def test_draws_that_are_none(draw):
+    with pytest.raises(nx.NumericsError, match="allowed: own, or a rule and its bits"):
+        check(e4m3, "fp8_e4m3", rounding="stochastic", draw=draw)
+    with pytest.raises(nx.NumericsError, match="is for rounding='stochastic'"):
+        check(e4m3, "fp8_e4m3", draw="a8")
