@@ -74,7 +74,7 @@ NO_DEVICE = re.compile(
 @click.option("--here", is_flag=True, help="In this process: a crash of TARGET ends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def conform_command(target: str, as_json: bool, here: bool, timeout: float, **options: Any) -> None:
-    from numerics.conform.isolation import judged, said_of
+    from numerics.conform.checking import check
     from numerics.conform.products.claim import spelled
 
     if "" not in sys.path:
@@ -82,16 +82,12 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float, **op
     if options["kind"] != "matmul" and options["dtype"] is None:
         raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
     options |= {side: spelled(options[side]) for side in ("a", "b")}
-    if here:
-        from numerics.conform.checking import check
-
-        found = said_of(check(target, **options))
-    else:
-        found = judged(target, options, timeout)
-    if found.law == "runs" and NO_DEVICE.search(found.came):
-        raise NumericsError(f"{target} cannot be judged on this machine: {found.came}")
-    say(found.json if as_json else found.text)
-    sys.exit(0 if found.passed else 1)
+    found = check(target, isolated=not here, timeout=timeout, **options)
+    first = found.counterexample
+    if first is not None and first.law == "runs" and NO_DEVICE.search(first.came):
+        raise NumericsError(f"{target} cannot be judged on this machine: {first.came}")
+    say(found.to_json() if as_json else str(found))
+    sys.exit(0 if found else 1)
 
 
 @click.command(

@@ -8,6 +8,7 @@ from typing import Any
 
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.conform.effort import Effort
+from numerics.conform.isolation import judged, name_of
 from numerics.conform.laws import affine, block_trials, elements, everything, packing
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.shrink import smallest_that_fails
@@ -54,6 +55,8 @@ def check(
     packed: bool = False,
     scale_layout: Any = None,
     draw: str | None = None,
+    isolated: bool = False,
+    timeout: float = 600.0,
 ) -> Verdict:
     """Is a kernel right, bit for bit?  Returns a verdict: true when it passed; its text says why not.
 
@@ -88,6 +91,8 @@ def check(
     their scales lie as "cublas", "cdna4" or a ScaleLayout of numerics.layouts says; whole blocks only.
     draw: how a stochastic target draws: "own" where it takes no random bits, and statistics judge it (one
     false alarm in 10**9 checks); else a rule and a number of bits, as in a8, b16 (docs/conformance.md).
+    isolated: in a process of its own, which imports the target by its name: a crash, an exit, and no result
+    for `timeout` seconds are verdicts, with the input that did it; what it prints goes to standard error.
     effort: quick (inputs that matter), default (these, calls again, two threads, some numbers that are
     drawn) or high (2**24 of them: what is wrong once in a million is found).  seed: of what is drawn, from 0.
     Raises NumericsError for an unknown format, kind or option, and for a target that cannot be called.
@@ -100,12 +105,29 @@ def check(
     """
     product = {"a": a, "b": b, "accumulate": accumulate, "out": out, "layout": layout, "bias": bias,
                "zero_point": zero_point, "shapes": shapes, "seed": seed, "effort": effort}  # fmt: skip
-    return asked(
-        target, dtype, kind=kind, rounding=rounding, overflow=overflow, scale_rule=scale_rule, axis=axis,
+    options = dict(
+        dtype=dtype, kind=kind, rounding=rounding, overflow=overflow, scale_rule=scale_rule, axis=axis,
         tensor_scale=tensor_scale, exhaustive=exhaustive, strict_nan=strict_nan, array=array,
         contiguous=contiguous, whole_blocks=whole_blocks, finite=finite, one_thread=one_thread,
         inputs=inputs, scheme=scheme, packed=packed, scale_layout=scale_layout, draw=draw, **product,
-    ).verdict()  # fmt: skip
+    )  # fmt: skip
+    if truth("isolated", isolated):
+        return judged(name_of(target), options, _seconds(timeout), _claimed(asked(_nothing, **options)))
+    return asked(target, **options).verdict()
+
+
+def _nothing(*_: Any) -> None:
+    """Stands for a target that is not imported here."""
+
+
+def _claimed(found: Check | ProductCheck) -> Task | Claim:
+    return found.target.task if isinstance(found, Check) else found.target.claim
+
+
+def _seconds(timeout: Any) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
+        raise NumericsError(f"timeout={said(timeout)}; allowed: seconds, more than 0")
+    return float(timeout)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ class Target(Judged):
     def __init__(self, function: Callable[..., Any], task: Task, takes: Takes = ANYTHING) -> None:
         super().__init__(function, takes)
         self.task = task
+        self.notes: list[str] = []
 
     def keeps(self, x: Array) -> NDArray[np.bool_]:
         """Which numbers, or rows of blocks, it takes."""
@@ -224,7 +225,12 @@ class Target(Judged):
         except (Exception, SystemExit) as wrong:
             raise Fault("runs", arrays, f"{type(wrong).__name__}: {wrong}", "a result") from wrong
         finally:
-            set_ieee()  # a library of -Ofast, or a target, may flush subnormal numbers from here on
+            if set_ieee() and not self.notes:  # a library of -Ofast, or the target itself
+                x = arrays[0]
+                self.notes.append(
+                    "the target leaves its thread flushing subnormal numbers or rounding another way, first "
+                    f"after an input of shape {x.shape}; it was judged under IEEE arithmetic all the same"
+                )
 
     def _given(self, x: Any) -> Any:
         if self.takes.array != "torch" or not isinstance(x, np.ndarray):

@@ -42,7 +42,7 @@ class Findings:
         """All of it."""
         return Verdict(
             target.name, target.task, tuple(self.laws), self.tried, self.differs, tuple(self.failures),
-            self.explain, tuple(self.notes),
+            self.explain, (*self.notes, *target.notes),
         )  # fmt: skip
 
 
