@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from numerics.conform.inputs.blocks import lone_maxima
+from numerics.conform.inputs.blocks import probes as block_probes
 from numerics.conform.inputs.drawn import exponents_of, random_blocks, random_inputs
 from numerics.conform.inputs.elements import probes
 from numerics.conform.vectors.lines import Field, Words
@@ -15,7 +16,7 @@ from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 
 BLOCKS = 512
-"""Blocks that are asked when no count is given."""
+"""Random blocks beside those that matter, when no count is given."""
 RANDOM = 1024
 """Random inputs beside those that matter."""
 EVERY = 1 << 32
@@ -84,8 +85,18 @@ def _of_blocks(
     total = BLOCKS if count is None else count
     if asked.name == "decode":
         return total, lambda start, size: random_codes(asked.asked, size, rng)
+    if count is None:
+        every = _blocks_that_matter(asked, rng)
+        return len(every), lambda start, size: {"input": every[start : start + size]}
     first = lone_maxima(asked.dtype).astype(np.float32).view(np.uint32)
     return total, lambda start, size: {"input": _blocks(asked, first[start : start + size], size, rng)}
+
+
+def _blocks_that_matter(asked: BlockOperation, rng: np.random.Generator) -> Words:
+    """Those on which kernels are checked (conform/inputs/blocks.py), and random ones."""
+    first = lone_maxima(asked.dtype).astype(np.float32).view(np.uint32)
+    matter = block_probes(asked.dtype, asked.tensor_scale).view(np.uint32)
+    return np.concatenate([matter, _blocks(asked, first[:BLOCKS], BLOCKS, rng)])
 
 
 def _blocks(asked: BlockOperation, first: Words, size: int, rng: np.random.Generator) -> Words:
