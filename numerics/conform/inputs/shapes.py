@@ -15,6 +15,7 @@ from numerics.formats.dtype import Element
 LENGTHS = (*range(72), 257, 1025, 70001, (1 << 20) + 13)
 """Every remainder of lanes up to 64 wide, more than one block of threads, more than caches."""
 SHAPES = ((), (1,), (3, 5), (1, 7), (2, 3, 4), (0, 3), (3, 0), (2, 2, 3, 5), (2, 1, 3, 1, 4), (3, 1000))
+ALONE = 64  # numbers that are asked one at a time
 OFFSETS = 16  # elements by which an array begins past a cache line
 LINE = 64  # bytes of a cache line
 SINGLES = np.array([1.0, -0.3, 0.7, 2.5, -1.25, 0.0, 3.3, -100.0, 0.01], np.float32)
@@ -27,14 +28,17 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     >>> from numerics.conform.takes import ANYTHING
     >>> x = np.float32([1, 2, 3])
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (114, 92)
+    (120, 95)
     """
     for length in LENGTHS:
         yield np.resize(x, length).astype(x.dtype)
     for offset in range(OFFSETS):
         yield np.resize(x, 77 + offset)[offset:]
+    alone = x[:: -(-len(x) // ALONE)]
+    yield from (number.reshape(1) for number in alone)
     if takes.contiguous:
         return
+    yield from (number.reshape(()) for number in alone)
     for shape in SHAPES:
         yield np.resize(x, shape).astype(x.dtype)
     yield np.resize(x, 64)[::2]

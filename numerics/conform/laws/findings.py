@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from numerics.conform.deviations.table import Dialect
 from numerics.conform.laws.law import Law, sentence
 from numerics.conform.target import SENTENCES, Target
@@ -83,4 +85,4 @@ def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layo
 
 
 def _first(wrong: Array) -> tuple[Any, ...]:
-    return tuple(place[0] for place in wrong.nonzero())
+    return tuple(np.argwhere(wrong)[0])  # of no axes: ()

@@ -44,7 +44,7 @@ class Journal:
     """Finished cases in a file, one JSON line each, so that an interrupted run can be resumed.
 
     Only what this version of the package and its very arithmetic found, with the right hash, counts as
-    finished; a line that was torn by a crash counts for nothing.  Raises NumericsError for what is no journal.
+    finished; a torn line counts for nothing.  Raises NumericsError for what is no journal.
     """
 
     BEGINNING = b'{"numerics": '
