@@ -35,10 +35,10 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     for offset in range(OFFSETS):
         yield np.resize(x, 77 + offset)[offset:]
     alone = x[:: -(-len(x) // ALONE)]
-    yield from (number.reshape(1) for number in alone)
+    yield from (alone[at : at + 1] for at in range(len(alone)))
     if takes.contiguous:
         return
-    yield from (number.reshape(()) for number in alone)
+    yield from (alone[at : at + 1].reshape(()) for at in range(len(alone)))
     for shape in SHAPES:
         yield np.resize(x, shape).astype(x.dtype)
     yield np.resize(x, 64)[::2]

@@ -84,9 +84,10 @@ def test_targets_may_be_repeated_each_with_its_own_options(project):
 
 def test_options_of_blocks_arrive(project):
     result = project(
-        "--numerics-target=kernels:blocks", "--numerics-dtype=mxfp4", "--numerics-scale-rule=ceil"
-    )
-    result.assert_outcomes(passed=18)
+        "--numerics-target=kernels:blocks", "--numerics-dtype=mxfp4", "--numerics-scale-rule=ceil",
+        "--numerics-effort=quick", "--numerics-seed=3", "--numerics-inputs=bfloat16",
+    )  # fmt: skip
+    result.assert_outcomes(passed=16)
 
 
 def test_fixtures_serve_ones_own_tests(project, pytester):
@@ -186,6 +187,8 @@ def test_the_command_says_right_or_wrong(kernels):
     assert json.loads(found.output)["dialect"] == "ties away"
     found = command("own_kernels:blocks", "--dtype", "mxfp4", "--scale-rule", "ceil")
     assert found.exit_code == 0
+    found = command("own_kernels:right", "--dtype", "fp8_e4m3", "--inputs", "float16", "--effort", "quick")
+    assert (found.exit_code, "float16 inputs" in found.output) == (0, True)
     found = command("own_kernels:decode", "--dtype", "fp8_e4m3", "--kind", "decode")
     assert found.exit_code == 0
 
