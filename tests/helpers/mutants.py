@@ -155,10 +155,9 @@ def _same(d, one, other):
         return False
     if d.has_nan and one.dtype.kind == "u":
         one, other = d.decode(one), d.decode(other)
-    return (
-        np.array_equal(one.view(f"u{one.itemsize}"), other.view(f"u{one.itemsize}"))
-        or (np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
-        and np.array_equal(np.signbit(one)[~np.isnan(one)], np.signbit(other)[~np.isnan(other)]))
+    return np.array_equal(one.view(f"u{one.itemsize}"), other.view(f"u{one.itemsize}")) or (
+        np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+        and np.array_equal(np.signbit(one)[~np.isnan(one)], np.signbit(other)[~np.isnan(other)])
     )
 
 

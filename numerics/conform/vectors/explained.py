@@ -32,10 +32,10 @@ class Kept:
     size: int = 0
     wrong: int = 0
 
-    def take(self, fields: Fields, due: Fields, wrong: NDArray[np.bool_]) -> None:
-        """Some lines: as many as there is room for."""
+    def take(self, fields: Fields, due: Fields, wrong: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
+        """Some of the lines whose answers are known: as many as there is room for."""
         most = BLOCKS if isinstance(self.operation, BlockOperation) else MOST
-        chosen = np.arange(len(wrong)) < most - self.size
+        chosen = (np.arange(len(wrong)) < most - self.size) & known
         later = np.flatnonzero(wrong & ~chosen)[: most - self.wrong]
         chosen[later] = True
         self.wrong += len(later)

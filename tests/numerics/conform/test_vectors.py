@@ -454,3 +454,14 @@ def test_a_code_that_is_none_has_no_law():
     lines[-1] = lines[-1][:-3] + b"ff\n"
     found = verify(io.BytesIO(b"".join(lines)))
     assert (found.mismatches, found.counterexample) == (1, None)
+
+
+def test_an_x_of_a_simulator_was_a_malformed_line():
+    lines = b"".join(generate(operation("fp6_e2m3"))).splitlines(keepends=True)
+    lines[-1] = lines[-1][:-3] + b"xx\n"
+    found = verify(io.BytesIO(b"".join(lines)))
+    assert (found.vectors, found.mismatches) == (len(lines) - sum(line[:1] == b"#" for line in lines), 1)
+    assert "an X or Z of a simulator came" in str(found)
+    lines[-1] = b"X" + lines[-1][1:]
+    with pytest.raises(nx.NumericsError, match="was asked there"):
+        verify(io.BytesIO(b"".join(lines)))
