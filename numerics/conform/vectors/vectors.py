@@ -153,7 +153,7 @@ def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Ve
     fp4 decode: 16 vectors, 1 mismatches
     line 22: value for f: c0c00001 came, c0c00000 is due
     law table: Every code decodes to the value that the format's row gives it.
-      input code 0xF
+      input -; code 0xF
       came  0xC0C00001 (-6.00000048)
       due   0xC0C00000 (-6)
     it matches no known dialect
