@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from numerics.formats.errors import NumericsError
 
 Words = NDArray[np.int32]
-_NAMES = {np.dtype(name): name for name in ("float16", "float32", "float64")}
+_NAMES = {np.dtype(name): name for name in ("float16", "float32", "float64", "uint8", "uint16", "int32")}
 BEYOND = 2.0**128  # what would follow the largest float32
 FLOAT32_MAX = np.float32(np.finfo(np.float32).max)
 SMALLEST_NORMAL = 2.0**-126  # of float32

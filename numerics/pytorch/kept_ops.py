@@ -214,8 +214,8 @@ def _rows(q: TensorQTensor, places: Tensor, checked: bool = False) -> Tensor | N
     if places.dtype not in (torch.int32, torch.int64) or (type(count) is int and count > length):
         return None
     flat = places.reshape(-1)
-    found = slicing.rows(q, lambda part: part.index_select(0, flat) if checked else part[flat], count)
-    return None if found is None else found.dequantize()
+    found = slicing.rows(q, lambda part: part.index_select(0, flat) if checked else part[flat])
+    return None if found is None else q.values_of(found, (count, *q.shape[1:]))
 
 
 def _shaped(found: Tensor | None, places: Tensor) -> Any:

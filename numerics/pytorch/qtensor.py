@@ -100,11 +100,17 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     def dequantize(self, dtype: Any = None) -> Tensor:
         """Returns the values in the type that was quantized, or in `dtype`: a float of 16, 32 or 64 bits."""
-        parts = self.packed, self.shared, self.zero_point, self.tensor_scale
         with torch._C.DisableTorchFunctionSubclass():  # what is asked of itself need not go round by it
-            shape, wide = list(self.shape), self.original
+            shape = self.shape
+        return self.values_of((self.packed, self.shared, self.zero_point), shape, dtype)
+
+    def values_of(self, stored: tuple[Any, Any, Any], shape: Sequence[Any], dtype: Any = None) -> Tensor:
+        """Returns the values of bytes, scales and zero points, quantized as this tensor: of some rows."""
+        with torch._C.DisableTorchFunctionSubclass():
+            wide = self.original
+        parts = *stored, self.tensor_scale
         name = wide if dtype is None else float_name(dtype)
-        return cast(Tensor, run("dequantize", *parts, shape, text_of(self.spec), wide, name))
+        return cast(Tensor, run("dequantize", *parts, list(shape), text_of(self.spec), wide, name))
 
     def with_parts(
         self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any

@@ -13,7 +13,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from numerics.backends.host.float_bits import name_of
 from numerics.backends.host.tensors import check_memory, is_tensor
 from numerics.backends.partition import fits_array
 from numerics.formats.errors import NumericsError, said
@@ -29,9 +31,16 @@ class Part(NamedTuple):
 
     kind: np.dtype[Any]
     shape: tuple[int, ...]
+    name: str  # of the type, which NumPy takes microseconds to say
+
+    @classmethod
+    def of(cls, kind: DTypeLike, shape: tuple[int, ...]) -> Part:
+        """The part of that type and shape."""
+        found = np.dtype(kind)
+        return cls(found, shape, found.name)
 
     def __str__(self) -> str:
-        return f"{self.kind.name} of shape {self.shape}"
+        return f"{self.name} of shape {self.shape}"
 
 
 def parts_of(spec: QuantSpec, shape: tuple[int, ...], original: str) -> Mapping[str, Part]:
@@ -48,19 +57,19 @@ def parts_of(spec: QuantSpec, shape: tuple[int, ...], original: str) -> Mapping[
 
 @lru_cache(maxsize=4096)
 def _parts(spec: QuantSpec, shape: tuple[int, ...], original: str) -> Mapping[str, Part]:
-    found = {"packed": Part(np.dtype(np.uint8), (spec.packed_bytes(shape),))}
+    found = {"packed": Part.of(np.uint8, (spec.packed_bytes(shape),))}
     shared = spec.shared_shape(shape)
     if not spec.blocked:
         wide = spec.stored_scale_type(original) == "float64"
-        found["shared"] = Part(np.dtype(np.float64 if wide else np.float32), shared)
+        found["shared"] = Part.of(np.float64 if wide else np.float32, shared)
         if not spec.symmetric:
-            found["zero_point"] = Part(np.dtype(spec.zero_point_type), shared)
+            found["zero_point"] = Part.of(spec.zero_point_type, shared)
         return found
     d = spec.block
     if d.scale_beside:
-        found["shared"] = Part(np.dtype(d.scale_code_dtype), shared)
+        found["shared"] = Part.of(d.scale_code_dtype, shared)
     if d.has_tensor_scale:
-        found["tensor_scale"] = Part(np.dtype(np.float32), ())
+        found["tensor_scale"] = Part.of(np.float32, ())
     return found
 
 
@@ -110,12 +119,13 @@ _PLAIN = ("Tensor", "Parameter")  # what tracing puts in their place has no memo
 def _check(name: str, part: Any, due: Part, packed: Any, whole: tuple[QuantSpec, Any]) -> None:
     """One part of a whole, a spec and a shape: its kind of memory, its device, its type, its shape."""
     if isinstance(part, _ARRAYS):
-        fits, alike = part.dtype == due.kind and part.shape == due.shape, isinstance(packed, _ARRAYS)
-        fits, kind = (fits, part.dtype.name) if part.dtype.isnative else (False, part.dtype.str)
+        native, alike = part.dtype.isnative, isinstance(packed, _ARRAYS)
+        kind = name_of(part.dtype) if native else part.dtype.str
+        fits = native and part.dtype == due.kind and part.shape == due.shape
     elif is_tensor(part):
         check_memory(part)
         kind = str(part.dtype).removeprefix("torch.")
-        fits = kind == due.kind.name and sizes_fit(part.shape, due.shape)
+        fits = kind == due.name and sizes_fit(part.shape, due.shape)
         alike = is_tensor(packed)
         if alike and part.device != packed.device:
             where = f"{name} is on {part.device}, packed on {packed.device}"

@@ -117,10 +117,10 @@ def selected(q: Quantized, axis: int, place: int, called: int | None = None) -> 
     return _taken(q, _without(q, axis), shape, axis, (where, where))
 
 
-def rows(q: Quantized, take: Callable[[Any], Any], count: int) -> Any:
-    """Some indices of the first axis; None where they are not whole bytes with scales of their own.
+def rows(q: Quantized, take: Callable[[Any], Any]) -> tuple[Any, Any, Any] | None:
+    """Bytes, scales and zero points of some indices of the first axis; None where those are no whole bytes.
 
-    take: gives of a part, whose first axis is the tensor's, the `count` indices that are asked for.
+    take: gives of a part, whose first axis is the tensor's, the indices that are asked for.
     """
     bits = bits_of_index(q) if q.shape else None
     if bits is None or bits % 8 or 0 in blocked_axes(q):
@@ -128,7 +128,7 @@ def rows(q: Quantized, take: Callable[[Any], Any], count: int) -> Any:
     packed = take(q.packed.reshape(q.shape[0], bits // 8)).reshape(-1)
     beside = take if shared_along(q, 0) else (lambda part: part)
     shared, zero = (None if p is None else beside(p) for p in (q.shared, q.zero_point))
-    return q.with_parts(q.spec, (count, *q.shape[1:]), packed, shared, zero)
+    return packed, shared, zero
 
 
 def flattened(q: Quantized) -> Any:
