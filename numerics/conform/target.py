@@ -16,7 +16,7 @@ from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Blocks, ElementBlock
 from numerics.formats.dtype import Integer
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, not_a_file, said
 
 SENTENCES: dict[str, str] = {
     "runs": "The target takes its input without raising.",
@@ -168,9 +168,15 @@ class Target(Judged):
             with np.errstate(all="ignore"):
                 return self.function(*given)
         except (Exception, SystemExit) as wrong:
-            raise Fault("runs", arrays, f"{type(wrong).__name__}: {wrong}", "a result") from wrong
+            raised = f"{type(wrong).__name__}: {wrong}{self._hint(wrong)}"
+            raise Fault("runs", arrays, raised, "a result") from wrong
         finally:
             set_ieee()  # a library of -Ofast, or a target, may flush subnormal numbers from here on
+
+    def _hint(self, wrong: BaseException) -> str:
+        """What may be meant where a target of tensors was given an array."""
+        strange = self.takes.array == "numpy" and "numpy.ndarray" in str(wrong)
+        return '; array="torch" (--array torch) gives it tensors' if strange else ""
 
     def _given(self, x: Any) -> Any:
         return (
@@ -260,6 +266,7 @@ def load(name: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as wrong:  # whatever somebody's module does when it is imported
         raise NumericsError(
             f"target {said(name)} cannot be imported: {type(wrong).__name__}: {wrong}"
+            f"{not_a_file(module, function)}"
         ) from wrong
     if not callable(found):
         raise NumericsError(f"target {said(name)} is a {type(found).__name__}, which cannot be called")
