@@ -126,8 +126,8 @@ def hint(came: str, names: Iterable[str]) -> str:
 def not_a_file(module: str, name: str) -> str:
     """What is said of a module that was named as its file is, with .py; else nothing.
 
-    >>> not_a_file("kernels.py", "encode"), not_a_file("kernels", "encode")
-    ('; a module is named without .py: kernels:encode', '')
+    >>> not_a_file("mine" ".py", "encode"), not_a_file("mine", "encode")
+    ('; a module is named without .py: mine:encode', '')
     """
     stem = module.removesuffix(".py").replace("/", ".")
     return f"; a module is named without .py: {stem}:{name}" if module.endswith(".py") else ""

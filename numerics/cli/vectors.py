@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from inspect import cleandoc
 from typing import Any, BinaryIO
 
 import click
@@ -20,7 +21,11 @@ def vectors_group() -> None: ...
 
 @vectors_group.command(
     "generate",
-    help="Write vectors of a FORMAT to stdout."
+    help=cleandoc("""Write vectors of a FORMAT to stdout.
+
+    With --inputs-only each line is a question in hex, as 3f800000 of encode.  A device copies lines that
+    begin with #, and appends its answer to the others: 3f800000 38.  `numerics vectors verify` judges them.
+    """)
     + examples("numerics vectors generate fp8_e4m3 --inputs-only | ./mine > answers.txt"),
 )
 @click.argument("dtype", metavar="FORMAT", type=FORMAT)

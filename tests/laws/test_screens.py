@@ -386,6 +386,37 @@ def test_a_terminal_of_80_columns_gets_80(model, tmp_path):
     assert "OCP OFP8 1.0 §5" in wide.text
 
 
+SHOWN = """
+import fcntl, struct, termios
+from numerics import cli
+for columns in {widths}:
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    print("width", columns)
+    for words in {words}:
+        cli.commands.main(words, standalone_mode=False)
+"""
+
+
+def test_a_real_terminal_of_any_width_gets_no_line_that_folds(tmp_path):
+    x = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+    save_file({NAME.format(i): x for i in range(3)}, tmp_path / "m.safetensors")
+    model, out = str(tmp_path / "m.safetensors"), str(tmp_path / "q.safetensors")
+    words = [
+        ["formats"], ["show", "mx6"], ["show", "fp8_e4m3"], ["encode", "fp8_e4m3", "0.3", "inf", "1e-9"],
+        ["encode", "mxfp4", "1", "0.3"], ["doctor"], ["quantize", model, out, "--dtype", "int4"],
+        ["inspect", out], ["quantize", model, out, "--dtype", "mxfp4", "--dry-run"],
+    ]  # fmt: skip
+    script = SHOWN.format(widths=(80, 120, 200), words=words)
+    ended = terminal.run([sys.executable, "-c", script], columns=80, timeout=120)
+    assert ended.code == 0, ended.text
+    screens = "\n".join(ended.lines).split("width ")[1:]
+    for screen, columns in zip(screens, (80, 120, 200), strict=True):
+        lines = screen.split("\n")
+        assert max(map(cells, lines)) <= columns
+        assert any("0.012500000000000011" in line for line in lines)
+        assert columns == 80 or any(line.startswith(NAME.format(1)) for line in lines)
+
+
 def test_warmup_shows_how_far_it_is(look, monkeypatch):
     monkeypatch.setattr(warmup, "warm_up", lambda: iter(["encode_float32", "decode_uint8"]))
     monkeypatch.setattr(sys, "stderr", seen := Terminal())
