@@ -15,7 +15,14 @@ from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import deliver_bytes, say
 
 
-@click.group("vectors", help="Questions and answers as hex, for any device on a pipe.")
+@click.group(
+    "vectors",
+    help="Questions and answers as hex, for any device on a pipe."
+    + examples(
+        "numerics vectors generate fp8_e4m3 --inputs-only | ./mine > answers.txt",
+        "numerics vectors verify answers.txt",
+    ),
+)
 def vectors_group() -> None: ...
 
 

@@ -345,6 +345,7 @@ def test_help_stands_without_docstrings_and_is_not_cut(look, words):
         command.callback.__doc__ = callback
     assert command.help
     assert command.help.split()[0] in text
+    assert "Examples:" in text
     assert "..." not in text.partition("Commands:")[2], "no sentence is cut"
     assert all(len(line) <= 80 for line in text.splitlines())
 
