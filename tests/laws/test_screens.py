@@ -285,10 +285,8 @@ def test_a_plan_of_shards_fits_the_terminal(look, tmp_path, columns):
 @pytest.mark.parametrize("columns", [80, 120, 200])
 def test_names_that_differ_differ_on_the_screen_where_columns_can_be_spared(look, tmp_path, columns):
     x = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
-    path, q = (
-        tmp_path / "q.safetensors",
-        nx.quantize(x, "int8", scheme=nx.per_group(32), scale_type="float16"),
-    )
+    path, shared = tmp_path / "q.safetensors", {"scheme": nx.per_group(32), "scale_type": "float16"}
+    q = nx.quantize(x, "int8", **shared)
     nx.save({f"blk.{i}.attn_{part}.weight": q for i in (0, 11) for part in "qkv"}, path)
     lines = look(columns, "inspect", path)
     names = [line.split("  ")[0] for line in lines if line.startswith("blk") and "weight:" not in line]
