@@ -185,7 +185,8 @@ class Element(Dtype):
 
     def check_options(self, rounding: str, overflow: str | None, seed: int | None, bits: Any) -> Rounding:
         """The options of `encode` as a backend takes them; raises NumericsError for wrong ones."""
-        if seed is None and bits is None and type(rounding) is str and type(overflow or "") is str:
+        named = type(rounding) is str and (overflow is None or type(overflow) is str)
+        if named and seed is None and bits is None:
             return undrawn_once(self, rounding, overflow)
         mode = check_rounding(rounding)
         return Rounding(mode, self.check_overflow(overflow), draw_of(mode, seed, bits))
