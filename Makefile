@@ -20,13 +20,13 @@ QUICK := tests/formats tests/numerics/tensor tests/numerics/interop $(addprefix 
 	$(addprefix tests/numerics/files/test_, $(addsuffix .py, save_load selection)) \
 	-k "(not test_blocks or others) and not pack_and_unpack and not every_option and not any_"
 
-.PHONY: demo test quick test-only check verify fuzz platforms quality npu gallery site serve bench qat compile runtimes peers \
+.PHONY: demo test quick test-only lint check verify fuzz platforms quality npu gallery site serve bench qat compile runtimes peers \
 	adapters clean
 
 demo: $(STAMP) ## the main job, on real pretrained weights
 	$(BIN)/python -m bench.demo
 
-test: check ## lint, types, and every test
+test: lint ## lint, types, and every test
 	$(BIN)/pytest -n 2 --dist worksteal -m "not proof" -q
 	NUMERICS_NUM_THREADS=1 $(BIN)/pytest -n 2 -m proof -q $(PROOFS)
 
@@ -37,9 +37,11 @@ T ?= README.md
 test-only: $(STAMP) ## one test: make test-only T="tests/laws/test_out.py -k axes"
 	$(BIN)/pytest -q $(T)
 
-check: $(STAMP)
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check -q .
+
+check: lint ## lint, and types: tests/laws/test_typing.py looks at them in make test
 	cd $(VENV) && bin/python -m mypy -p numerics --config-file ../pyproject.toml --cache-dir ../.mypy_cache
 
 verify: $(STAMP) ## the long proofs: every rounding of every format, every block exponent, every scale; no turns

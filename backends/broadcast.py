@@ -17,8 +17,16 @@ def spread(field: Tensor, partition: Partition) -> Tensor:
         return field.reshape(())
     if size is None:
         return field.reshape([-1 if k == axis else 1 for k in range(len(partition.shape))])
-    length = partition.shape[axis]
+    field, length = each_row(field, partition), partition.shape[axis]
     return field.repeat_interleave(min(size, max(length, 1)), axis).narrow(axis, 0, length)
+
+
+def each_row(field: Tensor, partition: Partition) -> Tensor:
+    """Scales of blocks, once a row: those of `partition.groups`."""
+    if partition.rows == 1 or partition.axis is None:
+        return field
+    axis = partition.axis - 1
+    return field.repeat_interleave(partition.rows, axis).narrow(axis, 0, partition.shape[axis])
 
 
 def reduced(x: Tensor, partition: Partition, reduce: Callable[..., Tensor], neutral: float) -> Tensor:
@@ -28,6 +36,9 @@ def reduced(x: Tensor, partition: Partition, reduce: Callable[..., Tensor], neut
         return torch.full(partition.shared, neutral, dtype=x.dtype, device=x.device)
     if axis is None:
         return reduce(x)
+    if partition.rows > 1:
+        rows = Partition(partition.groups.shared, axis - 1, partition.rows)
+        return reduced(reduced(x, partition.groups, reduce, neutral), rows, reduce, neutral)
     if size is None:
         others = [k for k in range(x.ndim) if k != axis]
         return reduce(x, others) if others else x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -124,11 +124,15 @@ class Blocking:
 
 @dataclass(frozen=True)
 class Partition:
-    """Which elements share a scale: all (axis None), each index of an axis, or groups along it."""
+    """Which elements share a scale: all (axis None), each index of an axis, or groups along it.
+
+    rows: along the axis before, how many neighbouring groups share one: 1, or more in two-dimensional blocks.
+    """
 
     shape: tuple[int, ...]
     axis: int | None = None
     size: int | None = None
+    rows: int = 1
 
     @cached_property
     def shared(self) -> tuple[int, ...]:
@@ -137,7 +141,31 @@ class Partition:
             return ()
         if self.size is None:
             return (self.shape[self.axis],)
-        return Blocking(self.shape, self.axis, self.group).shared_shape
+        lines = Blocking(self.shape, self.axis, self.group).shared_shape
+        if self.rows == 1:
+            return lines
+        return (*lines[: self.axis - 1], -(-lines[self.axis - 1] // self.rows), *lines[self.axis :])
+
+    @cached_property
+    def groups(self) -> Partition:
+        """The same with a scale for every group: of blocks each scale stands once a row (`each_row`)."""
+        return self if self.rows == 1 else Partition(self.shape, self.axis, self.size)
+
+    def each_row(self, field: Array) -> Array:
+        """Scales of blocks, once a row: those of `groups`."""
+        if self.rows == 1:
+            return field
+        assert self.axis is not None
+        spread = np.repeat(field, self.rows, axis=self.axis - 1)
+        return np.take(spread, np.arange(self.shape[self.axis - 1]), axis=self.axis - 1)
+
+    def of_rows(self, field: Array, join: np.ufunc) -> Array:
+        """One number of those of each row of a block: by a ufunc such as np.minimum."""
+        if self.rows == 1 or field.size == 0:
+            return field.reshape(self.shared)
+        assert self.axis is not None
+        starts = np.arange(0, self.shape[self.axis - 1], self.rows)
+        return np.asarray(join.reduceat(field, starts, axis=self.axis - 1))
 
     @property
     def group(self) -> int:
@@ -146,16 +174,24 @@ class Partition:
         assert self.size is not None
         return min(self.size, max(self.shape[self.axis], 1))
 
+    def sharing(self, axis: int) -> int:
+        """How many neighbours along that axis share a scale, where not all do; 1 where each has its own."""
+        if self.size is None or self.axis is None:
+            return 1
+        return self.size if axis == self.axis else self.rows if axis == self.axis - 1 else 1
+
     @property
     def in_order(self) -> bool:
         """Do those that share a scale lie side by side in memory?"""
         if self.axis is None or self.size is None:
             return self.axis in (None, 0)
-        return Blocking(self.shape, self.axis, self.group).whole
+        return self.rows == 1 and Blocking(self.shape, self.axis, self.group).whole
 
     @cached_property
     def view(self) -> RowView:
-        """The same as an executor takes it."""
+        """The same as an executor takes it; of blocks that of their groups."""
+        if self.rows > 1:
+            return replace(self.groups.view, blocks=self)
         if self.axis is None:
             return RowView(self.shape, (1, math.prod(self.shape)), ())
         outer, length = math.prod(self.shape[: self.axis]), self.shape[self.axis]
@@ -178,7 +214,7 @@ class RowView:
     """A tensor as executors take it: [rows, n], a scale a row; or [batches, rows, n], a scale a column.
 
     The memory is as it is, but where a short last group is padded.  repeats: how often the same
-    scales come again, where channels are not the outermost axis.
+    scales come again, where channels are not the outermost axis.  blocks: where several rows share a scale.
     """
 
     whole: tuple[int, ...]
@@ -186,6 +222,7 @@ class RowView:
     shared: tuple[int, ...]
     repeats: int = 1
     padded: Blocking | None = None
+    blocks: Partition | None = None
 
     def rows(self, x: Array) -> Array:
         """x as executors take it; a short last group is filled with zeros."""
@@ -200,6 +237,8 @@ class RowView:
         return [None if field is None else self._numbers(field) for field in fields]
 
     def _numbers(self, field: Array) -> Array:
+        if self.blocks is not None:
+            return replace(self, blocks=None)._numbers(self._each_row(self.blocks, field))
         if field.shape != self.shared:
             raise NumericsError(f"scale has shape {field.shape}; {self.whole} elements need {self.shared}")
         if self.padded is not None:
@@ -208,8 +247,16 @@ class RowView:
         numbers = field.reshape(-1) if self.repeats == 1 else np.tile(field, self.repeats)
         return numbers if len(self.shape) == 2 else numbers.reshape(self.shape[0], self.shape[2])
 
+    def _each_row(self, blocks: Partition, field: Array) -> Array:
+        if field.shape != blocks.shared:
+            raise NumericsError(f"scale has shape {field.shape}; {self.whole} elements need {blocks.shared}")
+        return blocks.each_row(field)
+
     def fields(self, low: Array, high: Array) -> tuple[Array, Array]:
         """The inverse of numbers, of extremes: the least and the largest of those of one scale."""
+        if self.blocks is not None:
+            lines = replace(self, blocks=None).fields(low, high)
+            return self.blocks.of_rows(lines[0], np.minimum), self.blocks.of_rows(lines[1], np.maximum)
         if self.padded is not None:
             return self.padded.shared(low), self.padded.shared(high)
         if self.repeats != 1:

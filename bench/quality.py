@@ -105,7 +105,7 @@ LEFT_OUT = {
     "e8m0": "a format of scales: it has no zero and no sign",
     "ue5m3fn": "a format of scales: it has no sign",
     "ue5m3ieee": "a format of scales: it has no sign",
-    **dict.fromkeys(("nf4", "bnb_fp4", "hifloat8", "posit8", "nvint4"), LATER),
+    **dict.fromkeys(("nf4", "bnb_fp4", "hifloat8", "posit8", "nvint4", "fp3", "nvfp3", "mxfp3"), LATER),
 }
 
 

@@ -7,17 +7,17 @@ from typing import Any
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import NAME_LENGTH, Element, Float
 from numerics.formats.errors import integer, said, shortened
-from numerics.formats.floats import e8m0, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
+from numerics.formats.floats import e8m0, fp3, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int4, int8
 from numerics.formats.registry import dtype, dtypes, row
 
 __all__ = [
-    "bfp16", "block_format", "mx", "mx4", "mx6", "mx9", "mxfp4", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp8_e4m3",
-    "mxfp8_e5m2", "mxint8", "nvfp4",
-    "nvint4",
+    "bfp16", "block_format", "mx", "mx4", "mx6", "mx9", "mxfp3", "mxfp4", "mxfp6_e2m3", "mxfp6_e3m2",
+    "mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "nvfp3", "nvfp4", "nvint4",
 ]  # fmt: skip
 
 _MX = "OCP MX 1.0 §5.2"
+_FP3 = "arXiv 2603.28765, its code"
 _MICRO = "arXiv 2302.08007 §3, table 2"
 
 # fmt: off
@@ -39,6 +39,10 @@ nvfp4: ScaledBlock = row(ScaledBlock, "nvfp4", "NVIDIA PTX ISA 8.7, mxf4nvf4",
     names=("NVFP4",), element=fp4, scale=fp8_e4m3, block=16)
 nvint4: ScaledBlock = row(ScaledBlock, "nvint4", "arXiv 2510.25602 (NVINT4)",
     names=("NVINT4",), element=int4, scale=fp8_e4m3, block=16)
+nvfp3: ScaledBlock = row(ScaledBlock, "nvfp3", _FP3,
+    names=("NVFP3",), element=fp3, scale=fp8_e4m3, block=16)
+mxfp3: MXBlock = row(MXBlock, "mxfp3", _FP3,
+    names=("MXFP3",), element=fp3, scale=e8m0, block=32)
 mx4: MicroexponentBlock = row(MicroexponentBlock, "mx4", _MICRO,
     names=("MX4",), mantissa=2, block=16, sub_block=2)
 mx6: MicroexponentBlock = row(MicroexponentBlock, "mx6", _MICRO,

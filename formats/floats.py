@@ -9,8 +9,8 @@ from numerics.formats.errors import NumericsError, integer, one_of, said, shorte
 from numerics.formats.registry import row
 
 __all__ = [
-    "bfloat16", "e8m0", "float16", "float_format", "fp4", "fp6_e2m3", "fp6_e3m2", "fp8_e3m4", "fp8_e4m3",
-    "fp8_e4m3fnuz", "fp8_e5m2", "fp8_e5m2fnuz", "ue5m3fn", "ue5m3ieee",
+    "bfloat16", "e8m0", "float16", "float_format", "fp3", "fp4", "fp6_e2m3", "fp6_e3m2", "fp8_e3m4",
+    "fp8_e4m3", "fp8_e4m3fnuz", "fp8_e5m2", "fp8_e5m2fnuz", "ue5m3fn", "ue5m3ieee",
 ]  # fmt: skip
 
 _IEEE = "IEEE 754-2019 §3.6"
@@ -49,6 +49,9 @@ fp6_e2m3: Float = row(Float, "fp6_e2m3", _MX,
 fp4: Float = row(Float, "fp4", _MX,
     names=("fp4_e2m1", "float4_e2m1fn", "E2M1", "FLOAT4E2M1", "F4"),
     exponent=2, mantissa=1, bias=1, specials="none")
+fp3: Float = row(Float, "fp3", "arXiv 2603.28765, its code (E2M0)",
+    names=("fp3_e2m0", "E2M0"),
+    exponent=2, mantissa=0, bias=1, specials="none")
 e8m0: Float = row(Float, "e8m0", "OCP MX 1.0 §5.4.1",
     names=("float8_e8m0fnu", "E8M0", "FLOAT8E8M0", "F8_E8M0"),
     exponent=8, mantissa=0, bias=127, specials="fn",

@@ -61,6 +61,11 @@ class Spec(Protocol):
         ...
 
     @property
+    def rows(self) -> int:
+        """Of a block format: how many rows of blocks share a scale."""
+        ...
+
+    @property
     def scaled(self) -> bool:
         """False for a plain cast."""
         ...

@@ -46,10 +46,13 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics.tensor.product import decoded_products as decoded_products
     from numerics.tensor.product import linear as linear
     from numerics.tensor.qtensor import QTensor as QTensor
+    from numerics.tensor.rotation import hadamard as hadamard
     from numerics.tensor.scheme import Scheme as Scheme
+    from numerics.tensor.scheme import per_block as per_block
     from numerics.tensor.scheme import per_channel as per_channel
     from numerics.tensor.scheme import per_group as per_group
     from numerics.tensor.scheme import per_tensor as per_tensor
+    from numerics.tensor.scheme import per_token as per_token
     from numerics.tensor.spec import QuantSpec as QuantSpec
     from numerics.transcoding import transcode as transcode
 
@@ -73,12 +76,15 @@ _LAZY: dict[str, str] = {
     "fake_quantize": "numerics.quantization",
     "footprint": "numerics.model.loading",
     "freeze": "numerics.model.wrapping",
+    "hadamard": "numerics.tensor.rotation",
     "linear": "numerics.tensor.product",
     "load": "numerics.files.save_load",
     "load_into": "numerics.model.loading",
+    "per_block": "numerics.tensor.scheme",
     "per_channel": "numerics.tensor.scheme",
     "per_group": "numerics.tensor.scheme",
     "per_tensor": "numerics.tensor.scheme",
+    "per_token": "numerics.tensor.scheme",
     "plan": "numerics.model.planning",
     "quantize": "numerics.quantization",
     "quantize_": "numerics.model.wrapping",

@@ -53,7 +53,8 @@ def quantize(
 
     Integer and float formats take:
     scheme: which elements share a scale: nx.per_tensor() (the default), nx.per_channel(axis),
-        nx.per_group(size, axis=-1), or such a text.
+        nx.per_token(), nx.per_group(size, axis=-1), nx.per_block((rows, columns)), or such a text; of block
+        formats only nx.per_block((rows, block)): rows of blocks share a scale, as in NVFP4 of 16 x 16.
     symmetric: True (the default): scale = amax / largest value, no zero point.  False, integers only: scale =
         (max - min) / (qmax - qmin), of the range widened to hold 0, and a zero point.
     scale_type: what a scale is rounded to before it is used: float32 (the default), float16, bfloat16,
@@ -136,11 +137,12 @@ def fake_quantize(
 ) -> Any:
     """Returns dequantize(quantize(x)), bit for bit, in x's own type and shape, made in one pass.
 
-    x, dtype: as for `quantize`, and so are scheme (per_tensor, per_channel(axis), per_group(size, axis)),
-    symmetric, scale_type (float32, float16, bfloat16, float, pof2), zero_point_type (int32, float32), scale,
-    zero_point; of blocks axis and scale_rule (floor, ceil, even, rceil, tosa, bump; of float scales floor,
-    ceil, nvidia, mse, four_over_six, four_over_six_mae); rounding (half_even, half_away, half_up, half_down,
-    toward_zero, floor, ceil, to_odd, stochastic), seed and random_bits.
+    x, dtype: as for `quantize`, and so are scheme (per_tensor, per_channel(axis), per_token,
+    per_group(size, axis), per_block((rows, columns))), symmetric, scale_type (float32, float16, bfloat16,
+    float, pof2), zero_point_type (int32, float32), scale, zero_point; of blocks axis and scale_rule (floor,
+    ceil, even, rceil, tosa, bump; of float scales floor, ceil, nvidia, mse, four_over_six,
+    four_over_six_mae); rounding (half_even, half_away, half_up, half_down, toward_zero, floor, ceil, to_odd,
+    stochastic), seed and random_bits.
     clip_gradient: in torch the gradient goes straight through (arXiv 1308.3432); True makes it 0 where x lies
         outside what its scale can represent, half a step beyond the outermost values, and at Inf and NaN.
     Raises NumericsError as `quantize` does.  Every rule: docs/formats.md §6, §7.

@@ -2,6 +2,9 @@
 
 python -m tests.compile_gpu [--targets sm_90,gfx950] [--only WORD] [--once] [--json FILE]
 
+The cases are what differs to a compiler: each kernel, each type that it loads, each way of rounding and
+of finding a scale, and the rows whose codes are of another width or kind; not every format.
+
 A line a kernel and target: registers, instructions an element, bytes of shared memory.  A fault is a
 spill, a flush to zero, a fused multiply-add in the exact arithmetic, or narrow loads and stores.
 """
@@ -9,12 +12,14 @@ spill, a flush to zero, a fused multiply-add in the exact arithmetic, or narrow 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +39,7 @@ from bench.records import text_of
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import backend, blocks, launch, native
 from numerics.backends.host.executor import Affine
+from numerics.backends.host.hadamard import Rotation
 from numerics.backends.partition import Partition
 from numerics.formats.block import PackedBlocks
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
@@ -48,7 +54,7 @@ N = 1 << 14
 X = {kind: torch.zeros(N, dtype=getattr(torch, kind)) for kind in ("float32", "float16", "bfloat16")}
 TYPES = {torch.int32: "*i32", torch.int16: "*i16", torch.uint8: "*u8", torch.uint16: "*u16",
          torch.float16: "*fp16"}  # fmt: skip
-NONE = Draw()
+Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]  # a kernel, its arguments, what is compiled in
 
 
 @dataclass(frozen=True)
@@ -67,26 +73,31 @@ class Compiled:
 def cases() -> dict[str, Callable[[], object]]:
     """Calls of the backend; each stands for the kernels that it launches."""
     found: dict[str, Callable[[], object]] = {}
-    for kind, x in X.items():
+    x = X["float32"]
+    for kind in X:  # every type is loaded by elements and by blocks; what follows the load is the same
         found |= {
-            f"encode fp8_e4m3 {kind}": lambda x=x: _encode(nx.fp8_e4m3, x),
-            f"encode_packed fp4 {kind}": lambda x=x: _encode_packed(nx.fp4, x),
-            f"round fp8_e4m3 {kind}": lambda x=x: _round(nx.fp8_e4m3, x),
-            f"encode mxfp8_e4m3 {kind}": lambda x=x: _encode_blocks(nx.mxfp8_e4m3, x),
-            f"store mxfp4 {kind}": lambda x=x: _store(nx.mxfp4, x),
-            f"store mx6 {kind}": lambda x=x: _store(nx.mx6, x),
-            f"round mxfp4 {kind}": lambda x=x: _round_blocks(nx.mxfp4, x),
-            f"round mx6 {kind}": lambda x=x: _round_blocks(nx.mx6, x),
+            f"encode fp8_e4m3 {kind}": lambda k=kind: _encode(nx.fp8_e4m3, X[k]),
+            f"store mxfp4 {kind}": lambda k=kind: _store(nx.mxfp4, X[k]),
         }
+    for kind in ("float32", "bfloat16"):
+        found |= {
+            f"store mx6 {kind}": lambda k=kind: _store(nx.mx6, X[k]),
+            f"round mxfp4 {kind}": lambda k=kind: _round_blocks(nx.mxfp4, X[k]),
+        }
+    found |= {
+        "encode_packed fp4 float32": lambda: _encode_packed(nx.fp4, x),
+        "round fp8_e4m3 float32": lambda: _round(nx.fp8_e4m3, x),
+        "encode mxfp8_e4m3 float32": lambda: _encode_blocks(nx.mxfp8_e4m3, x),
+        "round mx6 float32": lambda: _round_blocks(nx.mx6, x),
+    }
     found |= {
         "encode nf4": lambda: _encode(nx.nf4, X["float32"]),
         "round nf4": lambda: _round(nx.nf4, X["float32"]),
-        "decode hifloat8": lambda: _decode(nx.hifloat8),
+        "decode nf4": lambda: _decode(nx.nf4),  # a table of 256 values takes LLVM minutes a target
     }
-    x = X["float32"]
     found |= {f"encode fp8_e4m3 {r}": lambda r=r: _encode(nx.fp8_e4m3, x, r) for r in ("floor", "half_away")}
-    found |= {f"encode {d}": lambda d=d: _encode(d, x) for d in (nx.fp8_e5m2, nx.fp6_e2m3, nx.int8, nx.e8m0)}
-    found |= {f"decode {d}": lambda d=d: _decode(d) for d in (nx.fp8_e4m3, nx.fp8_e5m2, nx.int8, nx.bfloat16)}
+    found |= {f"encode {d}": lambda d=d: _encode(d, x) for d in (nx.fp8_e5m2, nx.int8, nx.e8m0)}
+    found |= {f"decode {d}": lambda d=d: _decode(d) for d in (nx.fp8_e4m3, nx.int8, nx.bfloat16)}
     found |= {
         "encode fp8_e4m3 stochastic seed": lambda: GPU.encode(
             x, nx.fp8_e4m3, Rounding("stochastic", "saturate", Draw(seed=1)), None
@@ -95,24 +106,23 @@ def cases() -> dict[str, Callable[[], object]]:
             x, nx.fp8_e4m3, Rounding(overflow="nonsaturate"), None
         ),
         "encode_packed fp6_e2m3": lambda: _encode_packed(nx.fp6_e2m3, x),
-        "encode_packed int4": lambda: _encode_packed(nx.int4, x),
         "decode_packed fp6_e2m3": lambda: _decode_packed(nx.fp6_e2m3),
         "decode_packed fp4": lambda: _decode_packed(nx.fp4),
         "pack fp6_e2m3": lambda: GPU.pack(torch.zeros(N, dtype=torch.uint8), nx.fp6_e2m3),
         "unpack fp6_e2m3": lambda: GPU.unpack(torch.zeros(N * 6 // 8, dtype=torch.uint8), N, nx.fp6_e2m3),
-        "store mxfp6_e2m3": lambda: _store(nx.mxfp6_e2m3, x),
         "store mx9": lambda: _store(nx.mx9, x),
         "store nvfp4": lambda: _store(nx.nvfp4, x),
+        "store nvfp4 nvidia": lambda: _store(nx.nvfp4, x, "nvidia"),
         "encode mxfp8_e4m3 columns": lambda: GPU.encode_blocks(
             x.reshape(32, -1), nx.mxfp8_e4m3, 0, BlockOptions("rceil")
         ),
-        "encode mxfp8_e4m3 floor": lambda: _encode_blocks(nx.mxfp8_e4m3, x, "floor"),
         "encode mx6": lambda: _encode_blocks(nx.mx6, x),
         "decode mxfp8_e4m3": lambda: GPU.decode_blocks(_zeros(nx.mxfp8_e4m3), None),
         "decode mx9": lambda: GPU.decode_blocks(_zeros(nx.mx9), None),
         "decode nvfp4": lambda: GPU.decode_blocks(_zeros(nx.nvfp4), None),
         "load mxfp4": lambda: _load(nx.mxfp4),
         "load mx6": lambda: _load(nx.mx6),
+        "hadamard 128": lambda: GPU.hadamard(x, Rotation(128)),
         "quantize int8 per_channel": lambda: _affine(Partition((16, N // 16), 0), None),
         "quantize int4 per_group": lambda: _affine(Partition((16, N // 16), 1, 128), torch.zeros(16, 8)),
         "fake_quantize int8 per_channel": lambda: _affine(Partition((16, N // 16), 0), None, "round_affine"),
@@ -159,8 +169,8 @@ def _round_blocks(d: Any, x: Any) -> Any:
     return GPU.round_blocks(x, d, -1, BlockOptions(), None)
 
 
-def _store(d: Any, x: Any) -> Any:
-    options = BlockOptions(tensor_scale=1.0 if isinstance(d, nx.ScaledBlock) else None)
+def _store(d: Any, x: Any, scale_rule: str = "floor") -> Any:
+    options = BlockOptions(scale_rule, tensor_scale=1.0 if isinstance(d, nx.ScaledBlock) else None)
     return GPU.quantize_blocks(x, d, -1, options)
 
 
@@ -207,6 +217,8 @@ def source(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -
 def elements(constants: dict[str, Any]) -> int:
     """Elements of a program, by what is compiled into it."""
     c = constants
+    if "cut" in c:
+        return int(c["cut"].size * c["cut"].tile)
     columns = c.get("WIDTH" if "LOW" in c or "ZERO" in c else "SIZE") or c.get("CODES", 1)
     return int(c["BLOCK"]) if "BLOCK" in c else int(c["TILE"] * columns)
 
@@ -263,33 +275,55 @@ def converts(d: str, target: str) -> bool:
     return found is not None and (int(found[1]), int(found[2])) >= native.CAPABLE[d]
 
 
-def matrix(targets: list[str], only: str = "", once: bool = False) -> Iterator[Compiled]:
-    """Compiles the cases; a case that a target cannot have (a native conversion) is left out.
+def launches(case: str) -> list[Launch]:
+    """What a case launches, launched by nobody."""
+    found: list[Launch] = []
+    launch.execute = lambda kernel, grid, a, c: found.append((kernel, a, c))
+    conversion = (lambda d, *_: d.name) if case.startswith("native") else (lambda *_: None)
+    backend.native = blocks.native = conversion
+    cases()[case]()
+    assert found, f"{case} launches nothing"
+    return found
+
+
+def chosen(only: str = "", once: bool = False) -> list[str]:
+    """The cases with that word in their names.
 
     once: each kernel in the first of its cases only, and once more with a native conversion.
     """
-    seen: set[tuple[str, bool]] = set()
-    for case, call in cases().items():
-        if only not in case:
-            continue
-        launched: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = []
-        launch.execute = lambda kernel, grid, a, c, to=launched: to.append((kernel, a, c))
-        conversion = (lambda d, *_: d.name) if case.startswith("native") else (lambda *_: None)
-        backend.native = blocks.native = conversion
-        call()
-        assert launched, f"{case} launches nothing"
-        kernels = {(kernel.fn.__name__, case.startswith("native")) for kernel, _, _ in launched}
-        if once and kernels <= seen:
-            continue
+    found, seen = [], set[tuple[str, bool]]()
+    for case in (case for case in cases() if only in case):
+        kernels = {(kernel.fn.__name__, case.startswith("native")) for kernel, _, _ in launches(case)}
+        if not once or not kernels <= seen:
+            found.append(case)
         seen |= kernels
-        for name in targets:
-            if case.startswith("native") and not converts(case.split()[2].removeprefix("mx"), name):
-                continue
-            for kernel, arguments, constants in launched:
-                made = triton.compile(
-                    source(kernel, arguments, constants), target=TARGETS[name], options=launch.OPTIONS
-                )
-                yield judge(case, name, made, elements(constants))
+    return found
+
+
+def compiled(case: str, targets: list[str]) -> list[Compiled]:
+    """A case on those targets that can have it: a native conversion is not on all."""
+    found = []
+    for name in targets:
+        if case.startswith("native") and not converts(case.split()[2].removeprefix("mx"), name):
+            continue
+        for kernel, arguments, constants in launches(case):
+            to_compile = source(kernel, arguments, constants)
+            made = triton.compile(to_compile, target=TARGETS[name], options=launch.OPTIONS)
+            found.append(judge(case, name, made, elements(constants)))
+    return found
+
+
+def matrix(targets: list[str], only: str = "", once: bool = False) -> Iterator[Compiled]:
+    """Compiles the chosen cases, one after the other in this process."""
+    for case in chosen(only, once):
+        yield from compiled(case, targets)
+
+
+def matrix_of_processes(targets: list[str], only: str, once: bool) -> Iterator[Compiled]:
+    """The same in as many processes as there are cores, in the same order."""
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        for rows in pool.map(compiled, names := chosen(only, once), [targets] * len(names)):
+            yield from rows
 
 
 def main() -> None:
@@ -302,7 +336,7 @@ def main() -> None:
     options = parser.parse_args()
     found = []
     print(f"triton {triton.__version__}, torch {torch.__version__}")
-    for row in matrix(options.targets.split(","), options.only, options.once):
+    for row in matrix_of_processes(options.targets.split(","), options.only, options.once):
         found.append(row)
         figures = f"{row.registers:4d} registers {row.instructions:6.1f} an element {row.shared:6d} shared"
         print(f"{row.case:40s} {row.target:8s} {figures}  {'; '.join(row.faults)}", flush=True)

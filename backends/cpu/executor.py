@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.array.executor import ArrayExecutor, empty_fields, looks_further
-from numerics.backends.cpu import kernels, threads
+from numerics.backends.cpu import hadamard, kernels, threads
 from numerics.backends.cpu import sums as kernel_of_sums
 from numerics.backends.cpu.launch import WIDTH, Launcher, Operation, Parameters, address_of
 from numerics.backends.cpu.operations import (
@@ -44,6 +44,7 @@ from numerics.backends.cpu.streams import (
 from numerics.backends.host import sums
 from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
 from numerics.backends.host.float_bits import name_of
+from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate as empty
 from numerics.backends.host.product import Int8Rows, Matrix
@@ -326,6 +327,21 @@ class CpuExecutor(ArrayExecutor):
         if isinstance(x, Int8Rows):
             return products_of_int8(self.launcher, x, matrix)
         return products(self.launcher, np.ascontiguousarray(x), matrix)
+
+    def rotate(self, x: Array, rotation: Rotation) -> Array:
+        """Rows rotated, shared out to threads; long ones by NumPy."""
+        if not x.size or rotation.size > hadamard.LONGEST:
+            return super().rotate(x, rotation)
+        kind, out = name_of(x.dtype), np.empty_like(x)
+        factors = rotation.factors.astype(x.dtype)
+        emit = partial(hadamard.hadamard, size=rotation.size, kind=kind)
+        kernel = self.launcher.built(f"hadamard_{rotation.size}_{kind}", hadamard.WORDS, emit)
+        calls = [
+            (address_of(x[first:]), address_of(factors), address_of(out[first:]), count)
+            for first, count in threads.shares(len(x), x.size)
+        ]
+        threads.work(kernel, calls, (x, factors, out))
+        return out
 
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """Figures of each chunk, chunks shared out to threads."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 
-from numerics.backends.broadcast import reduced, spread
+from numerics.backends.broadcast import each_row, reduced, spread
 from numerics.backends.gpu.blocks import BFLOAT16
 from numerics.backends.gpu.launch import launch, per_program, power_of_two
 from numerics.backends.gpu.tensors import CODES, FLOATS, memory, pointers, random_bits, words
@@ -131,7 +131,7 @@ def _encode(x: torch.Tensor, low: torch.Tensor | None, affine: Affine, how: How)
     draws, random, seed = random_bits(draw, x)
     kind = CODES[d.code_dtype] if what == "encode" else x.dtype
     out, source = torch.empty(x.shape, dtype=kind, device=x.device), memory(x)
-    cut, (scale, zero, point) = Cut.of(partition), _words(affine)
+    cut, (scale, zero, point) = Cut.of(partition.groups), _words(_each_row(affine, partition))
     launch(
         "affine_kernel", cut.programs,
         source, *pointers(source, low, random), scale, *pointers(scale, zero), memory(out), *cut.sizes, seed,
@@ -139,6 +139,10 @@ def _encode(x: torch.Tensor, low: torch.Tensor | None, affine: Affine, how: How)
         KIND=FLOATS[x.dtype], BFLOAT16=BFLOAT16, DRAW=draws, LOW=low is not None, **cut.constants,
     )  # fmt: skip
     return out
+
+
+def _each_row(affine: Affine, partition: Partition) -> Affine:
+    return Affine(*(None if part is None else each_row(part, partition) for part in affine))
 
 
 def _range(d: Element, zero: str) -> Range | None:
@@ -171,7 +175,7 @@ def decode(
     if affine.scale.dtype == torch.float64:
         return _decode64(codes, d, partition, affine, bits)
     out = torch.empty(partition.shape, dtype=torch.float32, device=codes.device)
-    cut, (scale, zero, point) = Cut.of(partition), _words(affine)
+    cut, (scale, zero, point) = Cut.of(partition.groups), _words(_each_row(affine, partition))
     launch(
         "unaffine_kernel", cut.programs,
         memory(codes.contiguous()), scale, *pointers(scale, zero), memory(out), *cut.sizes,

@@ -15,6 +15,7 @@ from numerics.backends.gpu.build import interpreting
 from numerics.backends.gpu.launch import launch, per_program, programs
 from numerics.backends.gpu.native import native
 from numerics.backends.gpu.packing import as_bytes, pack, pack_micro, room, take_bytes, unpack, unpack_micro
+from numerics.backends.gpu.rotation import hadamard
 from numerics.backends.gpu.tensors import (
     CODES,
     FLOATS,
@@ -30,6 +31,7 @@ from numerics.backends.gpu.tensors import (
 from numerics.backends.host.arrays import check_blocks, check_bytes
 from numerics.backends.host.backend import tensor_scale_of
 from numerics.backends.host.executor import Affine
+from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.output import admit_blocks, check_apart, written
 from numerics.backends.host.quantizing import AffineOptions, Prepared, Quantizing
 from numerics.backends.host.tensors import number_of
@@ -266,6 +268,12 @@ class GpuBackend(Quantizing):
         out = torch.empty(shape, dtype=torch.float32, device=data.device)
         blocks.decode(Fields(data, shared), cut, stored.tensor_scale, True, out)
         return out
+
+    def hadamard(self, x: Any, rotation: Rotation) -> torch.Tensor:
+        """numerics.hadamard: the last axis rotated, in x's type and shape."""
+        data = take(x)
+        rotation.check(tuple(data.shape))
+        return hadamard(data, rotation)
 
     # ---- a scale and a zero point (backends/host/affine.py) --------------------------------------
 

@@ -17,6 +17,7 @@ from numerics.backends.host.affine import HostAffine
 from numerics.backends.host.arrays import Target, as_given, check_blocks, check_bytes, take, take_codes
 from numerics.backends.host.executor import Array, BlockFields, Executor
 from numerics.backends.host.float_bits import as_float32, name_of, to_float32
+from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate
 from numerics.backends.host.micro_packing import pack_micro, unpack_micro
@@ -73,6 +74,13 @@ class HostBackend(HostAffine, Quantizing):
         """x (m, length) times the rows of a matrix, plus a bias (rows): (m, rows), as product.py says."""
         with ieee_arithmetic():
             return linear(self.executor.products, x, matrix, bias)
+
+    def hadamard(self, x: Any, rotation: Rotation) -> Any:
+        """numerics.hadamard: the last axis rotated, in x's type and shape."""
+        data, original = self.prepare(x)
+        rotation.check(data.shape)
+        rows = np.ascontiguousarray(data).reshape(-1, rotation.size)
+        return self.give(self.executor.rotate(rows, rotation).reshape(data.shape), original)
 
     # ---- elements --------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.product import Int8Rows, Matrix
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
@@ -93,6 +94,10 @@ class Executor(Protocol):
 
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """What backends/host/sums.py finds of one-dimensional arrays of float32 or float64."""
+        ...
+
+    def rotate(self, x: Array, rotation: Rotation) -> Array:
+        """The rows of x [n, size], float32 or float64, rotated as hadamard.py says."""
         ...
 
     def products(self, x: NDArray[np.float32] | Int8Rows, matrix: Matrix) -> NDArray[np.float32]:

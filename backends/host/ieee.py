@@ -53,10 +53,12 @@ class ieee_arithmetic:
         self._errors.__exit__(*raised)
 
 
-def set_ieee() -> None:
-    """Sets this thread to IEEE arithmetic where something has left it otherwise, and leaves it so."""
-    if not _is_ieee():
+def set_ieee() -> bool:
+    """Sets this thread to IEEE arithmetic where something has left it otherwise, which it returns."""
+    changed = not _is_ieee()
+    if changed:
         _mode()()
+    return changed
 
 
 def under_ieee(kind: type[T]) -> type[T]:

@@ -18,6 +18,7 @@ from numerics.backends.host.arrays import listed
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_array, is_tensor
+from numerics.backends.host.tiles import quantize_blocks, round_blocks
 from numerics.backends.partition import Partition
 from numerics.formats.block import Block, PackedBlocks
 from numerics.formats.dtype import Element
@@ -112,7 +113,7 @@ class Quantizing(AffineBackend, Protocol):
         if given.scale is not None or given.zero_point is not None or given.tensor_scale is not None:
             spec.check_given(given)
         if spec.blocked:
-            made = self.quantize_blocks(data, spec.block, spec.axis or 0, _block_options(spec, given, draw))
+            made = quantize_blocks(self, data, spec, _block_options(spec, given, draw))
             return Parts(made.packed, made.scale, None, made.tensor_scale, shape, original)
         with ieee_arithmetic():
             affine, partition, options = self._affine(x, spec, given, whole)
@@ -140,7 +141,7 @@ class Quantizing(AffineBackend, Protocol):
             spec.check_given(given)
         if spec.blocked:
             options = _block_options(spec, given, draw)
-            values = self.round_blocks(data, spec.block, spec.axis or 0, options, None)
+            values = round_blocks(self, data, spec, options)
         elif not spec.scaled and given.scale is None:
             values = self.round(data, spec.element, _cast(spec, draw), None)
         else:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.host import product
 from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, Executor
+from numerics.backends.host.hadamard import Rotation, rotated
 from numerics.backends.host.micro_packing import pack_micro, unpack_micro
 from numerics.backends.host.product import Int8Rows, Matrix
 from numerics.backends.host.sums import error_sums
@@ -26,6 +27,10 @@ class Composed(Executor):
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """Figures of each chunk, by NumPy."""
         return error_sums(x, y)
+
+    def rotate(self, x: Array, rotation: Rotation) -> Array:
+        """Rows rotated, by NumPy."""
+        return rotated(x, rotation)
 
     def products(self, x: NDArray[np.float32] | Int8Rows, matrix: Matrix) -> NDArray[np.float32]:
         """Sums of the rows of x with those of a matrix, by NumPy (product.py)."""

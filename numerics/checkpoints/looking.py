@@ -115,16 +115,18 @@ def _scales(q: QTensor) -> Array | None:
 def _zero_blocks(q: QTensor, values: Array) -> list[str]:
     """Blocks and groups of which every value is zero."""
     if q.spec.blocked:
-        axis, size = cast(int, q.axis), q.spec.block.block
+        axis, size, rows = cast(int, q.axis), q.spec.block.block, 1
     else:
         partition = q.spec.partition(tuple(q.shape))
         if partition.size is None or partition.axis is None:
             return []
-        axis, size = partition.axis, partition.size
+        axis, size, rows = partition.axis, partition.size, partition.rows
     if not values.size:
         return []
     starts = np.arange(0, values.shape[axis], size)
     largest = np.maximum.reduceat(np.abs(values), starts, axis=axis)
+    if rows > 1:
+        largest = np.maximum.reduceat(largest, np.arange(0, values.shape[axis - 1], rows), axis=axis - 1)
     zeros = int(np.count_nonzero(largest == 0))
     return [f"{zeros} of {largest.size} blocks are zeros"] if zeros else []
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from numerics.cli.words import FORMAT, OVERFLOW, ROUNDING, SCALE_RULE, examples
-from numerics.conform.kinds import KINDS
+from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import say
@@ -51,6 +51,14 @@ NO_DEVICE = re.compile(
 @click.option("--contiguous", is_flag=True, help="TARGET takes only contiguous arrays of one dimension.")
 @click.option("--whole-blocks", is_flag=True, help="TARGET takes only lines that are whole blocks.")
 @click.option("--finite", is_flag=True, help="TARGET takes neither NaN nor Inf.")
+@click.option("--one-thread", is_flag=True, help="TARGET is called by one thread alone.")
+@click.option(
+    "--inputs", default="float32", show_default=True, help="Of its values: " + ", ".join(INPUTS) + "."
+)
+@click.option("--scheme", help="Of affine, arrays of scales: `per_channel(0)`, `per_group(32)`, 128x128.")
+@click.option("--draw", help="Of stochastic rounding: own, or a rule and bits as in a8; a30 by default.")
+@click.option("--packed", is_flag=True, help="Of blocks: codes come as bytes.")
+@click.option("--scale-layout", help="Of blocks: scales lie as cublas or cdna4 has them.")
 @click.option("--strict-nan", is_flag=True, help="NaN must be the canonical code.")
 @click.option("--exhaustive", is_flag=True, help="All 2**32 float32 inputs.")
 @click.option("--a", help="Of matmul: float32, bfloat16, float16, a format, or `int4 per_group(128)`.")
@@ -60,12 +68,13 @@ NO_DEVICE = re.compile(
 @click.option("--layout", default="nk", show_default=True, help="Of matmul: nk, or kn where b is turned.")
 @click.option("--bias", is_flag=True, help="Of matmul: it takes a bias.")
 @click.option("--zero-point", default="split", show_default=True, help="Of matmul: split or folded.")
-@click.option("--seed", type=int, help="Of matmul: of the drawn numbers; 0 by default.")
+@click.option("--seed", type=int, help="Of the numbers that are drawn; 0 by default.")
+@click.option("--effort", default="default", show_default=True, help=", ".join(EFFORTS) + ".")
 @click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds, then TARGET hangs.")
 @click.option("--here", is_flag=True, help="In this process: a crash of TARGET ends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def conform_command(target: str, as_json: bool, here: bool, timeout: float, **options: Any) -> None:
-    from numerics.conform.isolation import judged, said_of
+    from numerics.conform.checking import check
     from numerics.conform.products.claim import spelled
 
     if "" not in sys.path:
@@ -73,16 +82,12 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float, **op
     if options["kind"] != "matmul" and options["dtype"] is None:
         raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
     options |= {side: spelled(options[side]) for side in ("a", "b")}
-    if here:
-        from numerics.conform.checking import check
-
-        found = said_of(check(target, **options))
-    else:
-        found = judged(target, options, timeout)
-    if found.law == "runs" and NO_DEVICE.search(found.came):
-        raise NumericsError(f"{target} cannot be judged on this machine: {found.came}")
-    say(found.json if as_json else found.text)
-    sys.exit(0 if found.passed else 1)
+    found = check(target, isolated=not here, timeout=timeout, **options)
+    first = found.counterexample
+    if first is not None and first.law == "runs" and NO_DEVICE.search(first.came):
+        raise NumericsError(f"{target} cannot be judged on this machine: {first.came}")
+    say(found.to_json() if as_json else str(found))
+    sys.exit(0 if found else 1)
 
 
 @click.command(

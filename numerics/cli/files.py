@@ -57,7 +57,8 @@ def quantize_options(command: Command) -> Command:
                      "JSON; or a rule for some tensors, PATTERN=FORMAT, PATTERN=FORMAT:SCHEME, "
                      "PATTERN=none; may be repeated."),
         click.option("--scheme", type=SCHEME,
-                     help="per_tensor, per_channel or per_group; for integers and floats."),
+                     help="per_tensor, per_channel, per_token, per_group, per_block((128, 128)); of blocks "
+                     "only per_block((ROWS, BLOCK)): rows of blocks share a scale."),
         click.option("--group-size", type=int, help="Values that share a scale; for per_group."),
         click.option("--axis", type=int, help="Along which channels, groups or blocks lie."),
         click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
@@ -100,7 +101,8 @@ def spec_arguments(
 def _check_sharing(name: Any, scheme: str | None, group_size: int | None, axis: int | None) -> None:
     """Raises NumericsError where --scheme, --group-size and --axis do not fit the format or each other."""
     d = dtype(name)
-    if isinstance(d, Block) and (scheme is not None or group_size is not None):
+    tiles = (scheme or "").strip().startswith("per_block") and group_size is None
+    if isinstance(d, Block) and not tiles and (scheme is not None or group_size is not None):
         drop = "--scheme" if group_size is None else "--group-size" if scheme is None else "both"
         came = " and ".join(f"--{name}" for name, given in (("scheme", scheme), ("group-size", group_size))
                             if given is not None)  # fmt: skip

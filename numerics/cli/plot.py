@@ -32,7 +32,8 @@ def plot_group() -> None: ...
 def how_options(command: Command) -> Command:
     """How a tensor is quantized, as options of a command."""
     options = [
-        click.option("--scheme", type=SCHEME, help="per_tensor, per_channel(AXIS) or per_group(SIZE)."),
+        click.option("--scheme", type=SCHEME,
+                     help="per_tensor, per_token, per_channel(AXIS), per_group(SIZE) or per_block((R, C))."),
         click.option("--axis", type=int, help="Along which the blocks of a block format lie."),
         click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
         click.option("--scale-rule", type=SCALE_RULE, help="For MX formats; floor by default."),

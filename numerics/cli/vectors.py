@@ -75,6 +75,8 @@ def verify_command(file: BinaryIO, shown: int, strict_nan: bool, as_json: bool) 
     if as_json:
         first = [asdict(mismatch) for mismatch in verdict.first]
         counts = {"vectors": verdict.vectors, "mismatches": verdict.mismatches, "first": first}
+        if verdict.counterexample is not None:
+            counts |= {"failure": verdict.counterexample.to_dict(), "dialect": verdict.dialect}
         say(json.dumps(plain(verdict.operation.facts | counts), indent=1, allow_nan=False))
     else:
         say(str(verdict))

@@ -77,7 +77,7 @@ class WordType(click.ParamType):  # type: ignore[type-arg]  # generic in newer o
 
 FORMAT = FormatType()
 ROUNDING, OVERFLOW, SCALE_RULE = WordType(ROUNDINGS), WordType(OVERFLOWS), WordType(SCALE_RULES)
-SCHEME = WordType(("per_tensor", "per_channel", "per_group"))
+SCHEME = WordType(("per_tensor", "per_channel", "per_token", "per_group", "per_block"))
 
 
 def with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.conform.effort import Effort
+from numerics.conform.isolation import judged, name_of
 from numerics.conform.laws import affine, block_trials, elements, everything, packing
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.shrink import smallest_that_fails
@@ -18,7 +20,7 @@ from numerics.conform.target import SENTENCES, Fault, Target, load
 from numerics.conform.task import Task
 from numerics.conform.verdict import Verdict
 from numerics.formats.block import Block
-from numerics.formats.errors import NumericsError, integer, said, truth
+from numerics.formats.errors import NumericsError, said, truth
 
 
 def check(
@@ -46,6 +48,15 @@ def check(
     zero_point: str = "split",
     shapes: Any = None,
     seed: int | None = None,
+    effort: str = "default",
+    one_thread: bool = False,
+    inputs: str = "float32",
+    scheme: Any = None,
+    packed: bool = False,
+    scale_layout: Any = None,
+    draw: str | None = None,
+    isolated: bool = False,
+    timeout: float = 600.0,
 ) -> Verdict:
     """Is a kernel right, bit for bit?  Returns a verdict: true when it passed; its text says why not.
 
@@ -72,22 +83,51 @@ def check(
     strict_nan: NaN must be written as the canonical code (docs/formats.md §2); otherwise any NaN will do.
     array: "torch" for a target that takes torch tensors.  What else it takes: contiguous: only
     contiguous arrays of one dimension (of a block format: contiguous ones); whole_blocks: only lines
-    that are whole blocks; finite: neither NaN nor Inf.
+    that are whole blocks; finite: neither NaN nor Inf; one_thread: calls of one thread alone.
+    inputs: the type of the values that `encode` and `round` take: float32, float16, bfloat16 (both: all
+    65,536 of them) or float64; values come back in it, or in float32.
+    scheme: of `affine`, whose scales and zero points then come as arrays: per_channel(0), per_group(32), or
+    (rows, columns) of a block.  packed: codes of blocks come as bytes [..., n * bits / 8]; scale_layout:
+    their scales lie as "cublas", "cdna4" or a ScaleLayout of numerics.layouts says; whole blocks only.
+    draw: how a stochastic target draws: "own" where it takes no random bits, and statistics judge it (one
+    false alarm in 10**9 checks); else a rule and a number of bits, as in a8, b16 (docs/conformance.md).
+    isolated: in a process of its own, which imports the target by its name: a crash, an exit, and no result
+    for `timeout` seconds are verdicts, with the input that did it; what it prints goes to standard error.
+    effort: quick (inputs that matter), default (these, calls again, two threads, some numbers that are
+    drawn) or high (2**24 of them: what is wrong once in a million is found).  seed: of what is drawn, from 0.
     Raises NumericsError for an unknown format, kind or option, and for a target that cannot be called.
 
     >>> import numerics as nx
     >>> print(check(nx.fp8_e4m3.encode, "fp8_e4m3"))
-    encode is right: fp8_e4m3 encode, half_even, saturate; 18 laws hold on 1161602 inputs
+    encode is right: fp8_e4m3 encode, half_even, saturate; 19 laws hold on 1571272 inputs
     >>> bool(check(nx.linear, kind="matmul", a="float32", b="mxfp4"))
     True
     """
     product = {"a": a, "b": b, "accumulate": accumulate, "out": out, "layout": layout, "bias": bias,
-               "zero_point": zero_point, "shapes": shapes, "seed": seed}  # fmt: skip
-    return asked(
-        target, dtype, kind=kind, rounding=rounding, overflow=overflow, scale_rule=scale_rule, axis=axis,
+               "zero_point": zero_point, "shapes": shapes, "seed": seed, "effort": effort}  # fmt: skip
+    options = dict(
+        dtype=dtype, kind=kind, rounding=rounding, overflow=overflow, scale_rule=scale_rule, axis=axis,
         tensor_scale=tensor_scale, exhaustive=exhaustive, strict_nan=strict_nan, array=array,
-        contiguous=contiguous, whole_blocks=whole_blocks, finite=finite, **product,
-    ).verdict()  # fmt: skip
+        contiguous=contiguous, whole_blocks=whole_blocks, finite=finite, one_thread=one_thread,
+        inputs=inputs, scheme=scheme, packed=packed, scale_layout=scale_layout, draw=draw, **product,
+    )  # fmt: skip
+    if truth("isolated", isolated):
+        return judged(name_of(target), options, _seconds(timeout), _claimed(asked(_nothing, **options)))
+    return asked(target, **options).verdict()
+
+
+def _nothing(*_: Any) -> None:
+    """Stands for a target that is not imported here."""
+
+
+def _claimed(found: Check | ProductCheck) -> Task | Claim:
+    return found.target.task if isinstance(found, Check) else found.target.claim
+
+
+def _seconds(timeout: Any) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
+        raise NumericsError(f"timeout={said(timeout)}; allowed: seconds, more than 0")
+    return float(timeout)
 
 
 @dataclass(frozen=True)
@@ -127,7 +167,8 @@ OF_PRODUCTS: dict[str, Any] = {
 """What belongs to kind='matmul' alone, and what it is where nobody gives it."""
 OF_FORMATS: dict[str, Any] = {
     "rounding": "half_even", "overflow": None, "scale_rule": "floor", "axis": -1, "tensor_scale": None,
-    "strict_nan": False, "exhaustive": False,
+    "strict_nan": False, "exhaustive": False, "inputs": "float32", "scheme": None,
+    "packed": False, "scale_layout": None, "draw": None,
 }  # fmt: skip
 """What belongs to all other kinds."""
 
@@ -144,17 +185,17 @@ def asked(
     takes = Takes.of(**{name: options.pop(name) for name in Takes._fields if name in options})
     product = kind == "matmul" if isinstance(kind, str) else False
     _refuse(options, OF_FORMATS if product else OF_PRODUCTS, product)
-    seed = options.pop("seed", None)
+    effort = Effort.of(options.pop("effort", "default"), options.pop("seed", None))
     if product:
-        return _product(target, dtype, takes, options, seed)
-    if seed is not None:
-        raise NumericsError("seed is for kind='matmul': the inputs of other kinds are the same in every run")
+        return _product(target, dtype, takes, options, effort)
     exhaustive = options.pop("exhaustive", False)
     task = Task.of(dtype, kind, **options)
     if truth("exhaustive", exhaustive):
         everything.refuse(task)
+    if task.packed or task.scale_layout is not None:
+        takes = takes._replace(whole_blocks=True, contiguous=True)
     function = load(target) if isinstance(target, str) else target
-    return Check(Target(function, task, takes), tuple(_trials(task, takes, exhaustive)))
+    return Check(Target(function, task, takes), tuple(_trials(task, takes, effort, exhaustive)))
 
 
 def _refuse(options: dict[str, Any], others: dict[str, Any], product: bool) -> None:
@@ -168,28 +209,25 @@ def _refuse(options: dict[str, Any], others: dict[str, Any], product: bool) -> N
 
 
 def _product(
-    target: Callable[..., Any] | str, dtype: Any, takes: Takes, options: dict[str, Any], seed: Any
+    target: Callable[..., Any] | str, dtype: Any, takes: Takes, options: dict[str, Any], effort: Effort
 ) -> ProductCheck:
     if dtype is not None:
         raise NumericsError(f"kind='matmul' has two operands: give a= and b= in place of {said(dtype)}")
     shapes = check_shapes(options.pop("shapes", None))
     claim = Claim.of(options.pop("a", None), options.pop("b", None), **options)
     function = load(target) if isinstance(target, str) else target
-    start = 0 if seed is None else integer("seed", seed)
-    if start < 0:
-        raise NumericsError(f"seed={start} cannot be: 0 and more")
-    return ProductCheck(ProductTarget(function, claim, takes), start, shapes)
+    return ProductCheck(ProductTarget(function, claim, takes), effort, shapes)
 
 
-def _trials(task: Task, takes: Takes, exhaustive: bool) -> Iterator[Trial]:
+def _trials(task: Task, takes: Takes, effort: Effort, exhaustive: bool) -> Iterator[Trial]:
     """What is tried one after the other, until a law is broken."""
     if isinstance(task.dtype, Block):
-        yield from block_trials.trials(task, takes)
+        yield from block_trials.trials(task, takes, effort)
     elif task.kind == "affine":
-        yield from affine.trials()
+        yield from affine.trials(task, takes, effort)
     elif task.kind in ("pack", "unpack"):
-        yield from packing.trials(takes.contiguous)
+        yield from packing.trials(task, takes, effort)
     else:
-        yield from elements.trials(task)
+        yield from elements.trials(task, takes, effort)
     if exhaustive:
         yield everything.trial()

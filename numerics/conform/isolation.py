@@ -12,52 +12,90 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from numerics.conform.target import SENTENCES, watch
+from numerics.conform.target import SENTENCES
 from numerics.conform.verdict import Counterexample, Verdict, numbers
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 
 SHOWN = 4
 LAST, ANSWER, ASKED = "last.npy", "answer.pickle", "asked.pickle"
 
 
-class Outcome(NamedTuple):
-    """What a judged process has to say: the verdict as text and as JSON, whether it is true, and its law."""
+class Spoken(NamedTuple):
+    """A dialect that was found elsewhere: its name, and what it does."""
 
+    name: str
     text: str
-    json: str
-    passed: bool
-    law: str | None
-    came: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
-def judged(target: str, options: dict[str, Any], timeout: float) -> Outcome:
+class Sent(NamedTuple):
+    """What a verdict holds, but for the task, so that it can be sent."""
+
+    target: str
+    laws: tuple[str, ...]
+    tried: int
+    differs: int
+    failures: tuple[Counterexample, ...]
+    spoken: tuple[Spoken, ...]
+    notes: tuple[str, ...]
+    inputs: str
+
+    def verdict(self, task: Any) -> Verdict:
+        """The verdict, of that task."""
+        parts = self._asdict()
+        return Verdict(task=task, explain=partial(tuple, parts.pop("spoken")), **parts)
+
+
+def judged(target: str, options: dict[str, Any], timeout: float, task: Any) -> Verdict:
     """The verdict on "module:function", found by a process of its own; timeout: seconds, all in all.
 
-    Raises NumericsError where the request itself is wrong, as `check` does.
+    options: what `check` is asked; task: what that comes to.  Raises NumericsError as `check` does.
     """
-    from numerics.conform.checking import asked
-
-    task: Any = _task_of(asked(_nothing, **options))
     with tempfile.TemporaryDirectory(prefix="numerics-judged-") as folder:
         room = Path(folder)
         (room / ASKED).write_bytes(pickle.dumps((target, options, [p for p in sys.path if p])))
-        command = [sys.executable, "-c", "from numerics.conform.isolation import child; child()", folder]
+        command = [sys.executable, "-c", "from numerics.conform.isolated import child; child()", folder]
         try:
             ended = subprocess.run(command, timeout=timeout, stdout=_stderr(), check=False).returncode
             came = _ended(ended)
         except subprocess.TimeoutExpired:
             came = f"no result for {timeout:g} seconds"
         if os.path.exists(room / ANSWER):
-            answer: Outcome | NumericsError = pickle.loads((room / ANSWER).read_bytes())
+            answer: Sent | NumericsError = pickle.loads((room / ANSWER).read_bytes())
             if isinstance(answer, NumericsError):
                 raise answer
-            return answer
-        return said_of(Verdict(target, task, tuple(SENTENCES), 0, 0, (_last(room, came),)))
+            return answer.verdict(task)
+        return Verdict(target, task, tuple(SENTENCES), 0, 0, (_last(room, came),))
+
+
+def name_of(target: Any) -> str:
+    """How another process finds a target; raises NumericsError for one that has no name there.
+
+    >>> import math
+    >>> name_of(math.sqrt), name_of("mypkg.kernels:encode")
+    ('math:sqrt', 'mypkg.kernels:encode')
+    """
+    if isinstance(target, str):
+        return target
+    found: Any = sys.modules.get(getattr(target, "__module__", None) or "")
+    path = str(getattr(target, "__qualname__", ""))
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is None or found is not target or target.__module__ == "__main__":
+        raise NumericsError(
+            f"isolated=True needs a target that another process can import, which {said(target)} is not: put "
+            "it into a module, or name it as in 'mypkg.kernels:encode'"
+        )
+    return f"{target.__module__}:{path}"
 
 
 def _stderr() -> int:
@@ -66,14 +104,6 @@ def _stderr() -> int:
         return sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):
         return subprocess.DEVNULL
-
-
-def _nothing(*_: Any) -> None:
-    """Stands for a target that is not imported here."""
-
-
-def _task_of(check: Any) -> Any:
-    return getattr(check.target, "task", None) or check.target.claim
 
 
 def _ended(code: int) -> str:
@@ -94,30 +124,9 @@ def _last(room: Path, came: str) -> Counterexample:
     return Counterexample("runs", SENTENCES["runs"], shown, came, "a result", where=where)
 
 
-def said_of(verdict: Verdict) -> Outcome:
-    """A verdict, so that it can be sent."""
-    came = verdict.counterexample.came if verdict.counterexample is not None else ""
-    return Outcome(str(verdict), verdict.to_json(), bool(verdict), verdict.law, came)
-
-
-def child() -> None:
-    """The other process: judges, writes its answer, and notes before each call what is given."""
-    from numerics.conform.checking import check
-
-    room = Path(sys.argv[1])
-    target, options, paths = pickle.loads((room / ASKED).read_bytes())
-    sys.path[:] = ["", *paths]
-
-    def note(inputs: tuple[Any, ...]) -> None:
-        arrays = [x for x in inputs if isinstance(x, np.ndarray)]
-        if arrays:
-            np.save(room / LAST, arrays[0])
-
-    watch(note)
-    try:
-        answer: Outcome | NumericsError = said_of(check(target, **options))
-    except NumericsError as wrong:
-        answer = NumericsError(str(wrong))
-    half = room / f"{ANSWER}.half"
-    half.write_bytes(pickle.dumps(answer))
-    os.replace(half, room / ANSWER)
+def sent(verdict: Verdict) -> Sent:
+    """A verdict, so that it can be sent; what only this process can be asked again is left out."""
+    failures = tuple(replace(failure, given=()) for failure in verdict.failures)
+    spoken = tuple(Spoken(dialect.name, str(dialect)) for dialect in verdict.dialects)
+    return Sent(verdict.target, verdict.laws, verdict.tried, verdict.differs, failures, spoken,
+                verdict.notes, verdict.inputs)  # fmt: skip

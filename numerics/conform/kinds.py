@@ -12,3 +12,17 @@ KINDS: dict[str, str] = {
     "matmul": "a (m, k), b (n, k)[, bias] -> a times the rows of b, (m, n)",
 }
 """What a target may be, and what it takes and returns; the first is the default."""
+
+INPUTS: dict[str, str] = {
+    "float32": "the default",
+    "bfloat16": "all 65,536 numbers; of NumPy, ml_dtypes' type",
+    "float16": "all 65,536 numbers",
+    "float64": "float32's numbers, and those beside a middle that float32 cannot hold",
+}
+"""What a target may take in place of float32 values."""
+EFFORTS: dict[str, str] = {
+    "quick": "the inputs that matter, in shapes of all kinds",
+    "default": "these, calls again, two threads, and some numbers that are drawn",
+    "high": "these, ten times as many calls, and 2**24 numbers that are drawn",
+}
+"""How much a target is asked."""

@@ -13,20 +13,21 @@ class Takes(NamedTuple):
     """What a target takes: NumPy's arrays or torch's, of any strides and shape or not.
 
     contiguous: only contiguous arrays of one dimension; of blocks, contiguous ones.  whole_blocks: only
-    lines that are whole blocks.  finite: neither NaN nor Inf.
+    lines that are whole blocks.  finite: neither NaN nor Inf.  one_thread: calls of one thread alone.
     """
 
     array: str = "numpy"
     contiguous: bool = False
     whole_blocks: bool = False
     finite: bool = False
+    one_thread: bool = False
 
     @classmethod
     def of(cls, array: str = "numpy", **flags: Any) -> Takes:
         """What is said of a target; raises NumericsError for other arrays, and for a flag that is no truth.
 
         >>> Takes.of("torch", finite=True)
-        Takes(array='torch', contiguous=False, whole_blocks=False, finite=True)
+        Takes(array='torch', contiguous=False, whole_blocks=False, finite=True, one_thread=False)
         """
         return cls(
             one_of("array", array, ARRAYS), **{name: truth(name, came) for name, came in flags.items()}

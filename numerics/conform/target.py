@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import set_ieee
 from numerics.conform.inputs import shapes
+from numerics.conform.inputs.narrow import narrowed, type_of
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Blocks, ElementBlock
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, not_a_file, said
+from numerics.interop.layouts import ScaleLayout
 
 SENTENCES: dict[str, str] = {
     "runs": "The target takes its input without raising.",
@@ -77,16 +79,19 @@ class Target(Judged):
     def __init__(self, function: Callable[..., Any], task: Task, takes: Takes = ANYTHING) -> None:
         super().__init__(function, takes)
         self.task = task
+        self.notes: list[str] = []
 
     def keeps(self, x: Array) -> NDArray[np.bool_]:
         """Which numbers, or rows of blocks, it takes."""
-        if not self.takes.finite:
-            return np.ones(len(x), np.bool_)
-        return np.asarray(np.isfinite(x).reshape(len(x), -1).all(axis=1))
+        flat = x.reshape(len(x), -1)
+        if self.takes.finite:
+            return np.asarray(np.isfinite(narrowed(flat, self.task.inputs)).all(axis=1))
+        past = np.isinf(narrowed(flat, self.task.inputs)) & np.isfinite(flat)
+        return np.asarray(~past.any(axis=1))
 
     def asked(self, x: Array) -> Array:
-        """Returns those numbers, or rows of blocks, that the target takes."""
-        return x[self.keeps(x)]
+        """Returns those numbers, or rows of blocks, that the target takes, in its own type's precision."""
+        return narrowed(x[self.keeps(x)], self.task.inputs)
 
     def elements(self, *inputs: Array) -> Array:
         """Codes of the task's format, or float32 values, of the first input's shape."""
@@ -102,7 +107,7 @@ class Target(Judged):
             return self._values(array, inputs)
         return self._codes(array, inputs, self.task.element.bits, isinstance(self.task.dtype, Integer))
 
-    def affine(self, x: Array, scale: float, zero_point: int) -> Array:
+    def affine(self, x: Array, scale: Any, zero_point: Any) -> Array:
         """Codes, or float32 values where floats came back."""
         array = self._plain(self.call(x, scale, zero_point), (x,), x.shape)
         if array.dtype.kind == "f":
@@ -123,12 +128,12 @@ class Target(Judged):
 
     def blocks(self, *inputs: Array) -> Fields | Array:
         """Fields of blocks, or float32 values."""
-        came = self.call(*inputs)
+        came = self.call(*self._laid(inputs))
         x = inputs[0]
         if self.task.kind != "encode":
             return self._values(self._plain(came, inputs, x.shape), inputs)
         d, shared = self.task.block, self.task.blocking(x.shape).shared_shape
-        parts = self._parts(came, inputs)
+        parts = self._unlaid(self._parts(came, inputs), inputs)
         signed = isinstance(d, ElementBlock) and isinstance(d.element, Integer)
         codes = self._codes(self._plain(parts[0], inputs, x.shape), inputs, d.element_bits, signed)
         scale = self._codes(self._plain(parts[1], inputs, shared), inputs, d.scale_bits)
@@ -146,9 +151,54 @@ class Target(Judged):
             raise Fault("result", inputs, said, f"Blocks or ({', '.join(wanted)})")
         return came
 
+    # ---- codes in bytes, scales in tiles ----------------------------------------------------------
+
+    def _laid(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        """What a decoder is given: codes packed, scales in the kernel's order, where it takes them so."""
+        task = self.task
+        if task.kind != "decode" or not (task.packed or task.scale_layout):
+            return inputs
+        codes, scale = (np.ascontiguousarray(part) for part in inputs)
+        if task.packed:
+            codes = self._bytes(codes)
+        return codes, scale if task.scale_layout is None else task.scale_layout.arrange(scale)
+
+    def _bytes(self, codes: Array) -> Array:
+        """Codes [..., n] as bytes [..., n * bits / 8], the first in the lowest bits."""
+        width = self.task.block.element_bits
+        bits = (codes[..., None] >> np.arange(width, dtype=codes.dtype)).astype(np.uint8) & 1
+        return np.packbits(bits.reshape(*codes.shape[:-1], -1), axis=-1, bitorder="little")
+
+    def _unlaid(self, parts: tuple[Any, ...], inputs: tuple[Array, ...]) -> tuple[Any, ...]:
+        """The inverse, of what an encoder returns: a byte for every code, scales row by row."""
+        task, shape = self.task, inputs[0].shape
+        if not (task.packed or task.scale_layout):
+            return parts
+        codes, scale = parts[:2]
+        if task.packed:
+            width = task.block.element_bits
+            packed = self._plain(codes, inputs, (*shape[:-1], shape[-1] * width // 8))
+            if packed.dtype.itemsize != 1:
+                raise Fault("dtype", inputs, packed.dtype.name, "uint8")
+            bits = np.unpackbits(np.ascontiguousarray(packed).view(np.uint8), axis=-1, bitorder="little")
+            kind = task.block.code_dtype
+            weights = np.left_shift(1, np.arange(width)).astype(kind)
+            codes = (bits.reshape(*shape, width).astype(kind) * weights).sum(axis=-1, dtype=kind)
+        if task.scale_layout is not None:
+            scale = self._restored(task.scale_layout, scale, inputs)
+        return codes, scale
+
+    def _restored(self, layout: ScaleLayout, scale: Any, inputs: tuple[Array, ...]) -> Array:
+        shared = self.task.blocking(inputs[0].shape).shared_shape
+        due = layout.arrange(np.zeros(shared, np.uint8)).shape
+        laid = self._plain(scale, inputs, due)
+        if laid.dtype.itemsize != 1:
+            raise Fault("dtype", inputs, laid.dtype.name, "a type of one byte")
+        return np.asarray(layout.restore(np.ascontiguousarray(laid).view(np.uint8), shared))
+
     def call(self, *inputs: Any) -> Any:
         """Whatever the target returns for copies of these inputs, which it must leave alone."""
-        given = tuple(shapes.kept(x) if isinstance(x, np.ndarray) else x for x in inputs)
+        given = tuple(self._own(x) if isinstance(x, np.ndarray) else x for x in inputs)
         arrays = tuple(x for x in given if isinstance(x, np.ndarray))
         before = [x.tobytes() for x in arrays]
         came = self._called(given, arrays)
@@ -156,6 +206,11 @@ class Target(Judged):
             changed = "an input that is no longer what it was"
             raise Fault("inputs_unchanged", self._arrays(inputs), changed, "the same bytes")
         return came
+
+    def _own(self, x: Array) -> Array:
+        """A copy for the target alone; float32 values in the type that it takes."""
+        plain = self.task.inputs == "float32" or x.dtype != np.float32
+        return shapes.kept(x) if plain else shapes.kept(x, type_of(self.task.inputs))
 
     @staticmethod
     def _arrays(inputs: tuple[Any, ...]) -> tuple[Array, ...]:
@@ -171,7 +226,12 @@ class Target(Judged):
             raised = f"{type(wrong).__name__}: {wrong}{self._hint(wrong)}"
             raise Fault("runs", arrays, raised, "a result") from wrong
         finally:
-            set_ieee()  # a library of -Ofast, or a target, may flush subnormal numbers from here on
+            if set_ieee() and not self.notes:  # a library of -Ofast, or the target itself
+                x = arrays[0]
+                self.notes.append(
+                    "the target leaves its thread flushing subnormal numbers or rounding another way, first "
+                    f"after an input of shape {x.shape}; it was judged under IEEE arithmetic all the same"
+                )
 
     def _hint(self, wrong: BaseException) -> str:
         """What may be meant where a target of tensors was given an array."""
@@ -179,9 +239,12 @@ class Target(Judged):
         return '; array="torch" (--array torch) gives it tensors' if strange else ""
 
     def _given(self, x: Any) -> Any:
-        return (
-            torch_module().from_numpy(x) if self.takes.array == "torch" and isinstance(x, np.ndarray) else x
-        )
+        if self.takes.array != "torch" or not isinstance(x, np.ndarray):
+            return x
+        torch = torch_module()
+        if x.dtype.name == "bfloat16":
+            return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(x)
 
     @staticmethod
     def _plain(came: Any, inputs: tuple[Array, ...], shape: tuple[int, ...]) -> Array:
@@ -196,8 +259,14 @@ class Target(Judged):
             raise Fault("shape", inputs, str(array.shape), str(shape))
         return array.astype(array.dtype.newbyteorder("="))
 
-    @staticmethod
-    def _values(array: Array, inputs: tuple[Array, ...]) -> NDArray[np.float32]:
+    def _values(self, array: Array, inputs: tuple[Array, ...]) -> NDArray[np.float32]:
+        """float32 values; those of the type that went in, widened."""
+        taken = self.task.inputs
+        if taken == "bfloat16" and array.dtype == np.uint16:  # torch's, by its bits
+            array = array.view(type_of(taken))
+        if taken != "float32" and array.dtype == type_of(taken):
+            with np.errstate(all="ignore"):
+                array = array.astype(np.float32)
         if array.dtype != np.float32:
             raise Fault("dtype", inputs, array.dtype.name, "float32")
         return np.ascontiguousarray(array).reshape(array.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,17 +13,23 @@ from numerics.backends.partition import Blocking, check_axis
 from numerics.backends.reference import lookup
 from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
-from numerics.conform.kinds import KINDS
+from numerics.conform.inputs.draws import Drawing
+from numerics.conform.inputs.narrow import narrowed
+from numerics.conform.inputs.spread import Sharing, sharing
+from numerics.conform.kinds import INPUTS, KINDS
 from numerics.formats.block import Block, ElementBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Integer
-from numerics.formats.errors import NumericsError, integer, one_of, truth
+from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES, BlockOptions, Draw, check_rounding
+from numerics.interop.layouts import CDNA4, CUBLAS, ScaleLayout
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 REFERENCE = ReferenceExecutor()
+GIVEN = Drawing()
 FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit format
+LAYOUTS = {"cublas": CUBLAS, "cdna4": CDNA4}
 FEW_BLOCKS = 16  # likewise
 
 
@@ -77,11 +83,18 @@ class Task:
     axis: int = -1
     tensor_scale: float | None = None
     strict_nan: bool = False
+    inputs: str = "float32"
+    scheme: Sharing | None = None
+    packed: bool = False
+    scale_layout: ScaleLayout | None = None
+    drawing: Drawing = GIVEN
 
     @classmethod
     def of(cls, dtype: Any, kind: str | None = None, *, rounding: str = "half_even",
            overflow: str | None = None, scale_rule: str = "floor", axis: int = -1,
-           tensor_scale: float | None = None, strict_nan: bool = False) -> Task:  # fmt: skip
+           tensor_scale: float | None = None, strict_nan: bool = False,
+           inputs: str = "float32", scheme: Any = None, packed: bool = False,
+           scale_layout: Any = None, draw: Any = None) -> Task:  # fmt: skip
         """The task with its options checked; raises NumericsError for those that the format has not.
 
         >>> Task.of("float8_e4m3fn")
@@ -94,8 +107,20 @@ class Task:
         rounding = check_rounding(rounding)
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
         axis, strict_nan = integer("axis", axis), truth("strict_nan", strict_nan)
+        if one_of("inputs", inputs, INPUTS) != "float32" and kind not in ("encode", "round"):
+            raise NumericsError(f"inputs={inputs} is for kind='encode' and 'round', not {kind}")
         if kind == "affine" and rounding not in DETERMINISTIC:
             raise NumericsError.unknown("rounding mode of an affine check", rounding, DETERMINISTIC)
+        drawing = Drawing.of(draw)
+        if draw is not None and (
+            rounding != "stochastic" or (drawing.needs_numbers and isinstance(d, Block))
+        ):
+            raise NumericsError(
+                f"draw={said(draw)} is for rounding='stochastic'; own and c are for single numbers alone"
+            )
+        if scheme is not None and kind != "affine":
+            raise NumericsError(f"scheme={said(scheme)} is for kind='affine': whose scales come as arrays")
+        placed = cls._placed(d, kind, axis, truth("packed", packed), scale_layout)
         if isinstance(d, Block):
             draw = Draw(seed=0) if rounding == "stochastic" else Draw()
             asked = d.check_options(BlockOptions(scale_rule, rounding, tensor_scale, draw), overflow)
@@ -106,7 +131,24 @@ class Task:
             assert isinstance(d, Element)
             overflow = d.check_overflow(overflow)
             cls._refuse_block_options(d, scale_rule, axis, tensor_scale)
-        return cls(d, kind, rounding, overflow, scale_rule, axis, tensor_scale, strict_nan)
+        return cls(d, kind, rounding, overflow, scale_rule, axis, tensor_scale, strict_nan, inputs,
+                   None if scheme is None else sharing(scheme), *placed, drawing)  # fmt: skip
+
+    @staticmethod
+    def _placed(
+        d: Dtype, kind: str, axis: int, packed: bool, scale_layout: Any
+    ) -> tuple[bool, ScaleLayout | None]:
+        """How codes and scales lie; raises NumericsError where there are none, or none of one byte."""
+        if not packed and scale_layout is None:
+            return False, None
+        if not isinstance(d, Block) or d.sub_blocks or kind not in ("encode", "decode") or axis != -1:
+            raise NumericsError(
+                "packed and scale_layout are for encode and decode of blocks without microexponents, along "
+                f"the last axis: {d} {kind} along {axis} is not that"
+            )
+        if scale_layout is None or isinstance(scale_layout, ScaleLayout):
+            return packed, scale_layout
+        return packed, LAYOUTS[one_of("scale layout", scale_layout, LAYOUTS)]
 
     @staticmethod
     def _refuse_block_options(d: Dtype, scale_rule: str, axis: int, tensor_scale: float | None) -> None:
@@ -119,14 +161,20 @@ class Task:
         return f"Task({self})"
 
     def __str__(self) -> str:
-        said = [f"{self.dtype} {self.kind}"]
+        parts = [f"{self.dtype} {self.kind}"]
         if self.kind in ("encode", "round", "affine"):
-            said.append(self.rounding)
+            parts.append(self.rounding)
             mx = isinstance(self.dtype, MXBlock)
-            said.append(f"scale rule {self.scale_rule}" if mx else self.overflow)
+            parts.append(f"scale rule {self.scale_rule}" if mx else self.overflow)
+        if self.drawing != GIVEN:
+            parts.append(str(self.drawing))
+        if self.inputs != "float32":
+            parts.append(f"{self.inputs} inputs")
+        parts += ["packed"] * self.packed + ["scales in tiles"] * (self.scale_layout is not None)
+        parts += [f"scales {self.scheme}"] * (self.scheme is not None)
         if isinstance(self.dtype, Block) and self.axis != -1:
-            said.append(f"axis {self.axis}")
-        return ", ".join(said)
+            parts.append(f"axis {self.axis}")
+        return ", ".join(parts)
 
     @property
     def element(self) -> Element:
@@ -149,7 +197,12 @@ class Task:
     @property
     def draws(self) -> bool:
         """Does the target take random bits beside its values?"""
-        return self.rounding == "stochastic" and self.kind in ("encode", "round")
+        return self.rounding == "stochastic" and self.kind in ("encode", "round") and not self.drawing.is_own
+
+    @property
+    def draws_itself(self) -> bool:
+        """Does it round by bits that nobody gave it?"""
+        return self.drawing.is_own and self.kind in ("encode", "round")
 
     # ---- the exact answers --------------------------------------------------------------------
 
@@ -159,9 +212,22 @@ class Task:
         if flat.size < FEW:
             with np.errstate(invalid="ignore"):
                 flat = flat.astype(np.float64)
-        draws = None if random is None else random.reshape(-1)
+        draws = None if random is None else self.drawing.wide(random.reshape(-1))
         judge = REFERENCE.encode if draws is None or flat.size < FEW else lookup.encode
-        return judge(flat, self.element, self.rounding, self.overflow, draws).reshape(x.shape)
+        codes = judge(flat, self.element, self.rounding, self.overflow, draws).reshape(x.shape)
+        return codes if random is None or self.drawing.rule != "c" else self._by_units(x, random, codes)
+
+    def _by_units(self, x: Array, random: Array, codes: Array) -> Array:
+        """Rule c of drawing: between two values, by the fraction itself; elsewhere the given codes."""
+        plain = replace(self, drawing=GIVEN)
+        down, low, high = (replace(plain, rounding=way).codes(x) for way in ("toward_zero", "floor", "ceil"))
+        away = np.where(np.signbit(x), low, high)
+        with np.errstate(all="ignore"):
+            near, far = (np.abs(self.values(part).astype(np.float64)) for part in (down, away))
+            fraction = (np.abs(x.astype(np.float64)) - near) / (far - near)
+        between = np.isfinite(fraction) & (fraction > 0) & (fraction < 1)
+        up = self.drawing.goes_up(np.where(between, fraction, 0.0), random)
+        return np.where(between, np.where(up, away, down), codes)
 
     def values(self, codes: Array) -> Array:
         """The float32 values of elements' codes."""
@@ -170,7 +236,7 @@ class Task:
     def fields(self, x: Array, random: Array | None = None) -> Fields:
         """The blocks of a float32 tensor."""
         blocking = self.blocking(x.shape)
-        draws = None if random is None else blocking.rows(random)
+        draws = None if random is None else blocking.rows(self.drawing.wide(random))
         options = BlockOptions(self.scale_rule, self.rounding, self.tensor_scale, Draw(bits=draws))
         rows = blocking.rows(x)
         judge = REFERENCE.encode_blocks if len(rows) < FEW_BLOCKS else lookup.encode_blocks
@@ -192,12 +258,16 @@ class Task:
         return blocking.elements(values)
 
     def answer(self, x: Array, random: Array | None = None) -> Answer:
-        """What the target is due to return for float32 values: codes, fields or values."""
+        """What the target is due to return for float32 values: codes, fields or values.
+
+        The values are those that the target is given: of a narrower type, the nearest that it has.
+        """
+        x = narrowed(x, self.inputs)
         if isinstance(self.dtype, Block):
             fields = self.fields(x, random)
-            return fields if self.kind == "encode" else self.block_values(fields)
+            return fields if self.kind == "encode" else narrowed(self.block_values(fields), self.inputs)
         codes = self.codes(x, random)
-        return codes if self.kind == "encode" else self.values(codes)
+        return codes if self.kind == "encode" else narrowed(self.values(codes), self.inputs)
 
     def blocking(self, shape: tuple[int, ...]) -> Blocking:
         """How a tensor of that shape is cut into blocks along the task's axis."""

@@ -143,7 +143,7 @@ def _spread(shared: Array, shares: Partition) -> Array:
         line = [1] * len(shares.shape)
         line[shares.axis] = length
         return np.broadcast_to(shared.reshape(line), shares.shape).astype(np.float64)
-    spread = np.repeat(shared, shares.group, axis=shares.axis)
+    spread = np.repeat(shares.each_row(shared), shares.group, axis=shares.axis)
     return np.take(spread, np.arange(length), axis=shares.axis).astype(np.float64)
 
 

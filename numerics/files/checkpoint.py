@@ -252,7 +252,7 @@ def plan_of(name: str, entry: Entry, spec: QuantSpec, free: bool) -> Plan | str:
     """
     try:
         plan = Plan(spec, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
-        plan = plan.along(chosen_axis(plan)) if free and plan.size else plan
+        plan = plan.along(chosen_axis(plan)) if free and plan.size and spec.rows == 1 else plan
         plan.check_padding()
         return plan if plan.nbytes < entry.nbytes or not entry.nbytes else _growth(plan, entry)
     except NumericsError as wrong:

@@ -137,11 +137,15 @@ class Plan:
         """Where it may be cut."""
         axes, axis = tuple(range(len(self.shape))), self.axis
         if not isinstance(self.dtype, Block):
-            scheme = self.spec.scheme_of_elements
-            return Cut(self.shape, axes, cast(Element, self.dtype).bits, axis, scheme.size or 1)
+            partition, bits = self.spec.partition(self.shape), cast(Element, self.dtype).bits
+            if partition.rows > 1:  # whole lines of blocks
+                return Cut(self.shape, axes, bits, len(self.shape) - 2, partition.rows)
+            return Cut(self.shape, axes, bits, axis, partition.size or 1)
         if not self.dtype.scale_beside:  # whole blocks, the blocked axis innermost
             order = sorted(axes, key=lambda a: a == axis)
             return Cut(self.shape, tuple(order), 8, axis, self.dtype.block)
+        if self.spec.rows > 1:  # whole lines of tiles
+            return Cut(self.shape, axes, self.dtype.element_bits, len(self.shape) - 2, self.spec.rows)
         return Cut(self.shape, axes, self.dtype.element_bits, axis, self.dtype.block)
 
 
@@ -166,7 +170,7 @@ def _said(spec: QuantSpec) -> dict[str, Any]:
     """Every option, and every fact of the format: a file outlives its reader's tables."""
     said = {f.name: getattr(spec, f.name) for f in fields(spec)}
     said |= {"dtype": facts_of(spec.dtype), "scale_type": spec.known_scale_type, "scaled": spec.scaled}
-    return said | {"scheme": None if spec.blocked else repr(spec.scheme_of_elements)}
+    return said | {"scheme": spec.scheme_text if spec.blocked else repr(spec.scheme_of_elements)}
 
 
 def plans_of(text: str, entries: Mapping[str, Entry], file: object) -> dict[str, Plan]:

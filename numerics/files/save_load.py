@@ -124,7 +124,8 @@ def _tensor(name: str, x: Array) -> Any:
             return to_native(as_tensor(codes.copy()), d)
         if not x.shape or x.shape[-1] % 2:
             raise NumericsError(f"its shape {x.shape} does not lie two codes a byte; take library='numpy'")
-        return native.to_native_packed(as_tensor(d.pack(codes).reshape(*x.shape[:-1], x.shape[-1] // 2)), d)
+        pairs = native.to_native_packed(as_tensor(d.pack(codes)), d)
+        return pairs.reshape(*x.shape[:-1], x.shape[-1] // 2)
     except NumericsError as wrong:
         raise NumericsError(f"tensor {name!r}: {wrong}") from None
 

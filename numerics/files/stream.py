@@ -64,16 +64,18 @@ def _shared_index(plan: Plan, piece: Piece) -> Piece:
     if _spans(plan):
         channel = plan.spec.scheme_of_elements.partition(plan.shape).axis
         return () if channel is None else (piece[channel],)
-    size = plan.cut.size
+    if plan.spec.blocked:
+        sizes = [plan.spec.block.block if axis == plan.axis else 1 for axis in range(len(piece))]
+    else:
+        sizes = list(map(plan.spec.partition(plan.shape).sharing, range(len(piece))))
     return tuple(
-        slice(part.start // size, -(-part.stop // size)) if axis == plan.axis else part
-        for axis, part in enumerate(piece)
+        slice(part.start // size, -(-part.stop // size)) for part, size in zip(piece, sizes, strict=True)
     )
 
 
 def _spans(plan: Plan) -> bool:
     """May a scale belong to several pieces?"""
-    return not plan.spec.blocked and plan.spec.scheme_of_elements.size is None
+    return not plan.spec.blocked and plan.spec.partition(plan.shape).size is None
 
 
 def qtensor(plan: Plan, shape: tuple[int, ...], packed: Array, shared: Shared) -> ArrayQTensor:

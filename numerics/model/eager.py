@@ -22,6 +22,8 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
+from numerics.model.caches import CACHES, placed, with_cache
+from numerics.model.children import check_children, shown
 from numerics.model.graph import STATE, check_trainable
 from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
 from numerics.model.outside import MULTIPLIED, TOLD, methods_of
@@ -44,6 +46,7 @@ class _Stack(threading.local):
         self.modules: list[nn.Module] = []
         self.called: list[Any] = []
         self.outside = False  # of any forward, in a method that is watched
+        self.read: list[tuple[dict[Any, Any], set[Any]]] = []  # by each of the forwards; see _once
 
 
 _running = _Stack()
@@ -80,6 +83,16 @@ class Quantized(Parting):
                 _running.called.pop()
             elif _running.modules and sys._getframe(1).f_code.co_filename != nn.modules.module.__file__:
                 return super().forward(*args, **kwargs)  # type: ignore[misc]  # a function of what runs
+            _running.read.append(({}, set()))
+            try:
+                return self._computed(args, kwargs)
+            finally:
+                _running.read.pop()
+        return self._computed(args, kwargs)
+
+    def _computed(self, args: Any, kwargs: Any) -> Any:
+        if CACHES in self.__dict__:
+            args, kwargs = with_cache(self, args, kwargs)
         if self.numerics_entry is not None:
             args, kwargs = _entered(self, self.numerics_entry, args, kwargs)
         if self.numerics_sites is None:
@@ -158,7 +171,7 @@ def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.M
     """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
     members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}
-    members |= methods_of(base, _running)
+    members |= methods_of(base, _running) | shown(base)
     members["forward"] = _with_signature(base)
     made: type[nn.Module] = type(base.__name__, (Quantized, base), {**members, **properties})
     return made
@@ -186,12 +199,48 @@ def _reading(leaf: str) -> Any:
             if sys._getframe(1).f_globals.get("__name__", "").startswith("torch.distributed.fsdp"):
                 return x  # FSDP2 looks for what it has put there
             raise shard_read(quantizer.name)
-        out = quantizer(x)
+        out = _once(x, quantizer)
         if (_running.modules or _running.outside) and not torch.compiler.is_compiling():
             note(out, frozenset((quantizer.name,)))
         return out
 
     return read
+
+
+MOST = 8
+"""So many quantized parameters are kept for a forward: those of a loop over experts, not a model's."""
+
+
+def _once(x: Tensor, quantizer: Any) -> Tensor:
+    """A parameter quantized: once in a forward, however often that reads it, while nothing changes it.
+
+    A loop over experts reads all of them at each step, a recurrence its matrix.
+    """
+    if torch.compiler.is_compiling() or not _running.read or x.is_inference() or _is_transformed():
+        return quantizer(x)  # type: ignore[no-any-return]
+    (kept, spent), made_of = _running.read[-1], (x, *quantizer.parameters())
+    key = id(quantizer), torch.is_grad_enabled(), *((id(one), one._version) for one in made_of)
+    found = kept.get(key)
+    if found is not None and key not in spent and found[0]._version == found[1]:  # nobody wrote into it
+        return found[0]  # type: ignore[no-any-return]
+    out = quantizer(x)
+    if not out.is_inference():
+        if out.requires_grad:
+            out.register_hook(lambda _: spent.add(key))  # a backward in the forward frees its graph
+        spent.discard(key)
+        kept[key] = out, out._version, made_of  # which live as long, so that no id is another's
+        if len(kept) > MOST:
+            del kept[next(iter(kept))]
+    return out  # type: ignore[no-any-return]
+
+
+def _is_transformed() -> bool:
+    """Would what is computed here be of another level, or be computed again: vmap, checkpoints, modes?"""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
 
 
 def _blank(base: type[nn.Module], leaves: tuple[str, ...]) -> nn.Module:
@@ -227,14 +276,14 @@ class _Sites(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = FUNCTIONS.get(func)
+        name, planned = FUNCTIONS.get(func), None
         if name is not None and _running.modules[-1] is self.module:
             func, args = in_order(func, args)
             planned = self.matching.planned(name, args, kwargs)
             if planned is not None and planned.places:
                 return self._product(planned, func, args, kwargs)
         out = func(*args, **kwargs)
-        if name is None and self.follows:
+        if planned is None and self.follows:
             follow(func, args, kwargs, out)
         return out
 
@@ -242,10 +291,14 @@ class _Sites(TorchFunctionMode):
         """A product, what goes in and what comes out quantized."""
         if self.follows:
             self._check_checkpoint(planned.site.operation)
-        args, kwargs = _replaced(self.module, planned, args, kwargs)
-        out = func(*args, **kwargs)
+        factors, named = _replaced(self.module, planned, args, kwargs)
+        out = func(*factors, **named)
         leaving = planned.places.get(OUT)
-        return out if leaving is None else getattr(self.module, leaving)(out)
+        if leaving is not None:
+            out = getattr(self.module, leaving)(out)
+        if self.follows:
+            follow(func, args, kwargs, out)
+        return out
 
     def _check_checkpoint(self, name: str) -> None:
         """Raises NumericsError in a function that runs again without this mode: its gradient were wrong."""
@@ -327,6 +380,7 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.M
     watched = _place_sites(modules, plan, quantizers)
     for module in dict.fromkeys([model, *leaves, *watched]):
         become(module, tuple(leaves.get(module, ())))
+    placed(model, plan)
     return model
 
 
@@ -337,6 +391,7 @@ def _add(module: nn.Module, name: str, quantizer: nn.Module) -> None:
             f"{quantizer.name}: its quantizer would be {name} in {type(module).__name__}, "
             "which has that name already; give what is there another"
         )
+    check_children(module, str(quantizer.name))
     module.add_module(name, quantizer)
 
 
@@ -379,7 +434,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         children: dict[str, Any] = module._modules  # type: ignore[attr-defined]
         for name in [n for n, child in children.items() if isinstance(child, (Quantizer, Learned))]:
             del children[name]
-        for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD):
+        for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD, CACHES):
             module.__dict__.pop(name, None)
         module.__class__ = module._base  # type: ignore[assignment]
     return model

@@ -22,8 +22,9 @@ from numerics.model.trace import (
     Site,
     Use,
     arguments,
-    axes_of,
     factors_in,
+    is_opening,
+    joined,
     named_tensors,
     shape_of,
     tensors_of,
@@ -148,7 +149,7 @@ def _owner(
     for _, came, _ in factors:
         for x in factors_in(came):
             origin = origins.get(x) if isinstance(x, Node) else None
-            if origin is not None:
+            if origin is not None and origin.names:
                 name = origin.names[0].rpartition(".")[0]
                 first, module = modules.get(name, (name, None))
                 if isinstance(module, _ONE_MODULE):
@@ -192,19 +193,15 @@ def _origins(
 
 
 def _made_of(node: Node, found: Mapping[Node, Origin | None]) -> Origin | None:
-    if name_of(node.target) in PRODUCTS:
+    name = name_of(node.target)
+    came = node.all_input_nodes[: 1 if name in ROWS_OF else None]
+    pairs = [(x.meta.get("val"), one) for x in came if (one := found.get(x)) is not None]
+    if not came or len(pairs) < len(came) or is_opening(name):
         return None
-    came = node.all_input_nodes
-    known = [found.get(x) for x in came]
-    picks = name_of(node.target) in ROWS_OF
-    if not came or known[0] is None or not (all(known) or picks):
-        return None
-    first = known[0]
-    names = first.names if picks else tuple(dict.fromkeys(n for one in known if one for n in one.names))
-    view, of = node.meta.get("val"), came[0].meta.get("val")
-    if isinstance(view, torch.Tensor) and isinstance(of, torch.Tensor):
-        return Origin(names, axes_of(view, of, first.axes, name_of(node.target)))
-    return Origin(names, first.axes)
+    view = node.meta.get("val")
+    if isinstance(view, torch.Tensor) and all(isinstance(x, torch.Tensor) for x, _ in pairs):
+        return joined(view, pairs, name)
+    return Origin(tuple(dict.fromkeys(n for _, one in pairs for n in one.names)), pairs[0][1].axes)
 
 
 def attribute(at: nn.Module, target: str) -> Any:
@@ -223,18 +220,18 @@ def seen(root: GraphModule, model: nn.Module, found: Found) -> None:
 
         def origin(x: Any, known: Mapping[Node, Origin | None] = known) -> Origin | None:
             one = known.get(x) if isinstance(x, Node) else None
-            return one and one._replace(
-                names=tuple(n for name in one.names for n in names.get(name, (name,)))
-            )
+            if one is None or not one.names:
+                return None
+            return one._replace(names=tuple(n for name in one.names for n in names.get(name, (name,))))
 
         before = set(found.sites)
         found.product(made.site, made.factors, origin, made.node)
         found.hidden |= set(found.sites) - before
         _biases(made, origin, found)
-    for at in graphs(root):
-        for node in at.graph.nodes:
-            if node.op == "call_function" and not isinstance(node.target, torch._ops.HigherOrderOperator):
-                _unknown(root, at, node, found)
+    known = _origins(root, root, {})
+    for node in root.graph.nodes:
+        if node.op == "call_function" and not isinstance(node.target, torch._ops.HigherOrderOperator):
+            _unknown(root, node, known, found)
 
 
 def _biases(made: Made, origin: Any, found: Found) -> None:
@@ -246,13 +243,14 @@ def _biases(made: Made, origin: Any, found: Found) -> None:
             found.use(made_of.names, Use(made.site.module, made.site.operation, "bias"))
 
 
-def _unknown(root: GraphModule, at: GraphModule, node: Node, found: Found) -> None:
+def _unknown(root: GraphModule, node: Node, known: Mapping[Node, Origin | None], found: Found) -> None:
+    """Notes parameters that an operation nobody knows takes together with something computed."""
     name = name_of(node.target)
-    if at is not root or classified(name) or not tensors_of(node.meta.get("val")):
+    came = [x for x in node.all_input_nodes if shape_of(x) is not None]
+    if classified(name) or not tensors_of(node.meta.get("val")) or all(known.get(x) for x in came):
         return
-    for x in node.all_input_nodes:
-        shape = shape_of(x)
-        if x.op == "get_attr" and shape is not None and len(shape) > 1 and len(node.all_input_nodes) > 1:
+    for x in came:
+        if x.op == "get_attr" and len(shape_of(x) or ()) > 1:
             value = attribute(root, str(x.target))
             if isinstance(value, nn.Parameter) and value.is_floating_point():
                 found.unknown.setdefault(str(x.target), f"{_stack(node)[1] or 'model'}:{name}")

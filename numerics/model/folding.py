@@ -27,6 +27,13 @@ def fold(model: nn.Module, folds: dict[str, str]) -> None:
         model.get_submodule(owner)._modules[leaf] = nn.Identity()
 
 
+def can_fold(norm: nn.Module | None, conv: nn.Module | None) -> bool:
+    """Is it a normalization by batches, with statistics, of what a convolution gives?"""
+    if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None:
+        return False
+    return isinstance(conv, nn.modules.conv._ConvNd) and conv.out_channels == norm.num_features
+
+
 def _fused(conv: Any, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:
     """The weight and bias of both in one, the groups of a transposed convolution one by one.
 

@@ -33,6 +33,13 @@ ARGUMENTS = "arguments"
 class QuantizedGraph(Parting, GraphModule):
     """A model as a graph, which is of the mode, training or evaluation, that the model was in."""
 
+    def __init__(self, root: Any, graph: torch.fx.Graph, class_name: str = "GraphModule") -> None:
+        super().__init__(root, graph, class_name)
+        _keep_unsaved(root, self)
+
+    def _deepcopy_init(self) -> Any:
+        return QuantizedGraph.__init__
+
     def __deepcopy__(self, memo: Any) -> Any:
         with warnings.catch_warnings():  # torch copies a kind of tree that it has given up
             warnings.simplefilter("ignore", FutureWarning)
@@ -45,6 +52,7 @@ class QuantizedGraph(Parting, GraphModule):
         takes = self.meta.get(ARGUMENTS)
         if isinstance(takes, Arguments):
             args, kwargs = (), takes.fitted(args, kwargs)
+        depth = torch._C._functorch.get_dynamic_layer_stack_depth()
         try:
             return super().__call__(*args, **kwargs)
         except NotImplementedError:
@@ -53,6 +61,11 @@ class QuantizedGraph(Parting, GraphModule):
                 raise shard_read(shards[0]) from None
             raise
         except AssertionError as wrong:
+            if "numerics." in str(wrong) and "FakeTensors" in str(wrong):
+                raise NumericsError(
+                    "a branch of this graph has scales of its own, and torch has no gradient of a branch "
+                    "with tensors of its own: mode='eager_mode' trains this model, torch.no_grad() runs it"
+                ) from None
             if not str(wrong).startswith("Guard failed"):
                 raise
             raise NumericsError(
@@ -61,6 +74,9 @@ class QuantizedGraph(Parting, GraphModule):
                 "example=...) with an example of two and more there, or one of these; mode='eager_mode' "
                 "takes all"
             ) from None
+        finally:
+            # a graph enters torch.vmap by an operator, and an error would leave it there
+            torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
 
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         made = self.meta.get(STATE)
@@ -82,6 +98,15 @@ class QuantizedGraph(Parting, GraphModule):
         check_trainable(self, mode, self.meta)
         super().train(mode)
         return self
+
+
+def _keep_unsaved(of: nn.Module, graph: nn.Module) -> None:
+    """Leaves out of a graph's state the buffers that its model does not save, as torch.fx does not."""
+    modules = dict(of.named_modules(remove_duplicate=False))
+    for name, module in graph.named_modules(remove_duplicate=False):
+        if name in modules:
+            unsaved = modules[name]._non_persistent_buffers_set & module._buffers.keys()
+            module._non_persistent_buffers_set |= unsaved
 
 
 def check_trainable(model: nn.Module, mode: bool, notes: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from numerics.formats.errors import NumericsError, hint, said, warn
 from numerics.model.extras import missing
 from numerics.model.loading import footprint
 from numerics.model.places import Place, folded, parameters, replace
-from numerics.model.planning import along
+from numerics.model.planning import Decided, along, note_effect
 from numerics.model.rows import stored_bytes
 from numerics.model.rules import Asked, rules_of, spec_of
 from numerics.model.without_example import looked_at
@@ -58,7 +58,8 @@ class NumericsConfig(QuantizationConfigMixin):
     Without a rule the weights of linear layers, of convolutions and of experts (three axes) are quantized;
     embeddings, the output layer and what is tied to it stay float, and so do further parameters of two and
     more axes, which a warning names.  Raises NumericsError for arguments that it does not have, and when a
-    model is loaded, for patterns that match nothing and for tied parameters that are told different things.
+    model is loaded, for patterns that match nothing or keep what stays float anyway, and for tied parameters
+    that are told different things.
 
     >>> NumericsConfig("int4", rules={"lm_head": "int8"}).to_dict()["rules"]
     {'lm_head': '{"dtype": "int8", "scheme": "per_tensor()"}'}
@@ -150,6 +151,7 @@ def choose(model: Any, config: NumericsConfig) -> Choice:
         for name in names:
             shape = tuple(places[name].tensor.shape)
             specs[name] = None if spec is None else along(spec, axes.get(name), shape)
+    _check_acting(places, config, usual, set(places) - axes.keys())
     left = [name for name, spec in specs.items()
             if spec is None and told[name] is UNTOLD and name not in axes]  # fmt: skip
     return Choice(specs, left)
@@ -182,6 +184,36 @@ def _told(places: Mapping[str, Place], config: NumericsConfig) -> dict[str, Told
             f"modules_to_not_convert: no parameter of two and more axes matches {', '.join(sorted(idle))}"
         )
     return found
+
+
+def _check_acting(
+    places: Mapping[str, Place], config: NumericsConfig, usual: set[str], undecided: set[str]
+) -> None:
+    """Raises NumericsError for rules that keep only what stays float; warns of such modules_to_not_convert.
+
+    usual: what is quantized where nobody says otherwise.  undecided: what a warning names.
+    """
+    asked = Asked(rules_of(config.rules))
+    for name, place in places.items():
+        where: Any = ("weights", [name], [(name.rpartition(".")[0], place.module)])
+        rule = asked.rule(*where)
+        if rule is None:
+            continue
+        other = asked.next(rule, *where)
+        spec = config.spec if name in usual else None
+        reason = "undecided" if name in undecided else "an embedding, a norm or the head"
+        without: Decided = (other.specs["weights"], f"rule {other.said}") if other else (spec, reason)
+
+        def told_without(told: Decided = without) -> Decided:
+            return told
+
+        note_effect(rule, rule.specs["weights"], name, told_without)
+    asked.check_acting()
+    told = [*usual, *undecided, *(name.rpartition(".")[0] for name in (*usual, *undecided))]
+    idle = [where for where in config.modules_to_not_convert or ()
+            if all(should_convert_module(name, [where]) for name in told)]  # fmt: skip
+    if idle:
+        warn(f"modules_to_not_convert: {', '.join(idle)} would stay float without being named")
 
 
 def _axes(model: Any, places: Mapping[str, Place]) -> dict[str, int | None]:

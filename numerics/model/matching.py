@@ -19,7 +19,7 @@ from numerics.formats.errors import NumericsError
 from numerics.model.plan import Plan
 from numerics.model.products import PRODUCTS, ROWS_OF, name_of
 from numerics.model.quantizers import Quantizer
-from numerics.model.trace import Site, factors_in, named_tensors, outside, tensors_of
+from numerics.model.trace import Site, factors_in, is_opening, named_tensors, outside, tensors_of
 
 
 class Planned(NamedTuple):
@@ -75,7 +75,15 @@ def sites_of(
             owner, _, leaf = name.rpartition(".")
             if owner in modules:
                 sites.owners[name] = modules[owner], leaf
+    for name, sites in found.items():
+        sites.owners = {**_own(name, modules[name], known), **sites.owners}
     return found
+
+
+def _own(name: str, module: nn.Module, known: Mapping[str, str]) -> dict[str, tuple[nn.Module, str]]:
+    """The module's own parameters and buffers, which may be multiplied with one another alone."""
+    own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    return {known[f"{name}.{leaf}" if name else leaf]: (module, leaf) for leaf, _ in own}
 
 
 # ---- of what a tensor is made ---------------------------------------------------------------------
@@ -114,20 +122,31 @@ def names_of(x: Tensor) -> frozenset[str] | None:
 
 
 def follow(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
-    """Notes what a function made of such tensors alone."""
-    first = args[0] if args else None
+    """Notes what a function made of such tensors alone, as `trace.joined` does."""
+    first = next((x for x in args[:2] if not isinstance(x, str)), None)  # an einsum begins with a text
     if isinstance(first, (list, tuple)):
         first = first[0] if first else None
     if not isinstance(first, Tensor) or (names := names_of(first)) is None:
         return
-    if name_of(function) not in ROWS_OF:
-        every = [names_of(x) for x in tensors_of((args, kwargs))]
-        known = [one for one in every if one is not None]
-        if len(known) < len(every):
-            return
-        names = frozenset().union(*known)
+    operation = name_of(function)
+    if is_opening(operation):
+        return
+    came = {} if operation in ROWS_OF else {x: names_of(x) for x in tensors_of((args, kwargs))}
+    if None in came.values():
+        return
     for x in tensors_of(out):
-        note(x, names)
+        note(x, _joined(x, operation, {first: names} | came))
+
+
+def _joined(x: Tensor, operation: str, came: Mapping[Tensor, frozenset[str] | None]) -> frozenset[str]:
+    """The parameters that a result is made of; none of what products made."""
+    every = [names or frozenset() for names in came.values()]
+    if operation in PRODUCTS:
+        return frozenset()
+    if all(every):
+        return frozenset().union(*every)
+    alike = (names for of, names in came.items() if names and of.shape == x.shape and x.ndim > 1)
+    return next(alike, frozenset())
 
 
 # ---- one forward ----------------------------------------------------------------------------------
@@ -242,9 +261,13 @@ def _met(operation: str, args: Any, kwargs: Any) -> tuple[frozenset[str], str | 
             if not isinstance(x, Tensor):
                 continue
             names = names_of(x)
-            if names is not None:
+            if names:
                 weights |= names if x.ndim > 1 else frozenset()
-            elif x.ndim > 1 and (isinstance(x, nn.Parameter) or isinstance(x._base, nn.Parameter)):
+            elif (
+                names is None
+                and x.ndim > 1
+                and (isinstance(x, nn.Parameter) or isinstance(x._base, nn.Parameter))
+            ):
                 unknown = f"a parameter of shape {tuple(x.shape)}"
             else:
                 computed = computed or x.is_floating_point()

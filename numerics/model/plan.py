@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model.folded import table
 from numerics.model.rows import Row
 from numerics.model.rules import observer_of
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
 MODES = ("eager_mode", "fx_graph_mode")
 DEVICES = ("CPU", "IPU")
+COMPUTED = ("activation", "output")
 APART = "no product has it"
 """How the reason begins of a parameter of two dimensions and more that is in arithmetic only."""
+MULTIPLIED = "which products take as it is"
+"""What the reason says of a buffer that is multiplied."""
 KINDS = ("parameter", "buffer", "activation", "output", "norm", "cache", "module")
 
 
@@ -88,9 +92,15 @@ class Plan:
             parts.append(
                 f"{sum(row.spec is not None for row in computed)} of {len(computed)} computed tensors"
             )
+        caches = [row.spec is not None for row in self.rows if row.kind == "cache"]
+        if any(caches):
+            parts.append(f"{sum(caches)} of {len(caches)} caches")
         apart = [row.name for row in owned if row.reason.startswith(APART)]
         if planned and apart:
             parts.append(f"{len(apart)} of two dimensions and more are in no product, such as {apart[0]}")
+        factors = [row.name for row in owned if MULTIPLIED in row.reason]
+        if factors:
+            parts.append(f"{len(factors)} buffers are multiplied as they are, such as {factors[0]}")
         undecided = [row.name for row in owned if row.reason.startswith("undecided")]
         if undecided:
             parts.append(f"{len(undecided)} undecided, such as {undecided[0]}: give example=")
@@ -116,23 +126,33 @@ class Plan:
         try:
             rows = [_row(values) for values in came["rows"]]
             mode, device = one_of("mode", came["mode"], MODES), one_of("device", came["device"], DEVICES)
-            return cls(rows, str(mode), str(device), fold=dict(came.get("fold", {})))
-        except (KeyError, TypeError, AttributeError) as wrong:
+            found = cls(rows, str(mode), str(device), fold=dict(came.get("fold", {})))
+        except NumericsError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as wrong:
             raise NumericsError(f"this is no plan: {type(wrong).__name__}: {wrong}") from None
+        names = Counter(n for row in rows if row.kind in ("parameter", *COMPUTED) for n in row.names)
+        twice = [name for name, n in names.items() if n > 1]
+        if twice:
+            raise NumericsError(f"this is no plan: {', '.join(twice[:4])} has two rows")
+        return found
 
     def save(self, path: Any) -> None:
         """Writes the plan: .toml and .json for `Plan.load`, .html to look at.  Raises NumericsError for
         others.
         """
-        written(self.as_dict(), self.rows, self.summary, Path(path))
+        written(self.as_dict(), self.rows, self.summary, _path(path))
 
     @staticmethod
     def load(path: Any) -> Plan:
         """The plan of a .toml or .json file; raises NumericsError for what is none."""
-        return Plan.from_dict(read(Path(path)))
+        return Plan.from_dict(read(_path(path)))
 
     def check_model(self, model: nn.Module) -> None:
         """Raises NumericsError where a model lacks what is planned, or has it in another shape."""
+        from numerics.model.folding import can_fold  # and with them torch, which a plan of files needs not
+        from numerics.model.trace import is_place
+
         shapes = {name: tuple(x.shape) for name, x in model.named_parameters(remove_duplicate=False)}
         wrong = [
             f"{name} of shape {row.shape}" + (f", which has {shapes[name]} here" if name in shapes else "")
@@ -140,12 +160,20 @@ class Plan:
             if shapes.get(name) != row.shape
         ]
         modules = dict(model.named_modules(remove_duplicate=False))
-        wrong += [str(site) for site in self.sites if site.module not in modules]
+        wrong += [str(site) for site in self.sites if site.module not in modules or not is_place(site)]
+        wrong += [f"{norm} after {conv}" for norm, conv in self.fold.items()
+                  if not can_fold(modules.get(norm), modules.get(conv))]  # fmt: skip
         if wrong:
             raise NumericsError(
                 f"this plan is of another model: {'; '.join(wrong[:5])}{' ...' if wrong[5:] else ''} not "
                 f"found"
             )
+
+
+def _path(came: Any) -> Path:
+    if not isinstance(came, (str, os.PathLike)):
+        raise NumericsError(f"path={said(came)} is no path: a text, or a pathlib.Path")
+    return Path(came)
 
 
 def _row(values: Mapping[str, Any]) -> Row:
@@ -158,6 +186,7 @@ def _row(values: Mapping[str, Any]) -> Row:
         also=tuple(values.get("also", ())), observer=observer_of(values.get("observer")),
         site=_site(site) if site else None, graph=bool(values.get("graph", False)),
         value_bits=int(values.get("value_bits", 32)), weights=tuple(values.get("weights", ())),
+        group=values.get("group"),
     )  # fmt: skip
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils import _pytree as pytree
 
 from numerics.formats.errors import NumericsError, one_of, truth, warn
 from numerics.model import exported
+from numerics.model.caches import PARTS, check_format
+from numerics.model.groups import shared_scales
 from numerics.model.places import check_finite, check_model, check_scripted
-from numerics.model.plan import APART, DEVICES, MODES, Plan
+from numerics.model.plan import APART, DEVICES, MODES, MULTIPLIED, Plan
 from numerics.model.rows import Row, stored_bytes
 from numerics.model.rules import UNSET, Asked, Rule, observer_of, rules_of, spec_of
-from numerics.model.trace import ONE_PRODUCT, OUT, Found, Seen, Site, Use, named_tensors, tensors_of, traced
+from numerics.model.trace import ONE_PRODUCT, OUT, Found, Seen, Site, Use, named_tensors, traced
 from numerics.model.without_example import looked_at
 from numerics.observe import OBSERVERS
 from numerics.tensor.qtensor import QTensor
@@ -26,6 +30,10 @@ from numerics.tensor.scheme import per_group
 from numerics.tensor.spec import QuantSpec
 
 PLAIN = "a plain tensor, which no plan takes, and nothing saves: make it a Parameter or a buffer"
+STRANGE = (
+    "a parameter that the model does not have, so that no plan takes it, and nothing saves it: keep it, or "
+    "its module, in an attribute, nn.ParameterList or nn.ModuleList"
+)
 Decided = tuple[QuantSpec | None, str]
 """A format, or None, and the reason."""
 _OWN = ("_parameters", "_buffers", "_modules")
@@ -44,6 +52,8 @@ def plan(
     mode: str = "eager_mode",
     device: str = "CPU",
     fold: bool = False,
+    share: bool = False,
+    caches: Any = None,
 ) -> Plan:
     """Returns which parameters and computed tensors of a model get which format, and why.  Changes nothing.
 
@@ -55,10 +65,12 @@ def plan(
         lm_head, what get_output_embeddings() returns, a weight that is an embedding's too) are left to rules.
     activations: the same for what goes into the products with such weights.
     outputs: the same for what comes out of them.  biases: the same for their biases.
+    caches: the format of keys and values that a model keeps between calls; eager mode only.
     rules: exceptions, the first that matches holds: {where: what}.  where is a pattern of whole names of
         modules, parameters or sites (*, ?, [abc]), "re:" and a regular expression, a class of modules, or a
         function of (name, module).  what is a format for the weights, None to leave weights and activations,
-        or a mapping of weights, activations, outputs, biases and observer.
+        or a mapping of weights, activations, outputs, biases, caches, observer and group (a name: all that
+        have it share one scale; None: a scale of its own).
     example: what the model is called with: a tuple of arguments, a mapping of named ones, or one tensor.  The
         model runs once, in evaluation, without gradients.  Without one, classes of modules say what is used
         how, and what they do not say is undecided, with a warning.
@@ -67,6 +79,8 @@ def plan(
     mode: eager_mode (the default), or fx_graph_mode, which sees inside fused functions.
     device: CPU (the default), or IPU, whose formats are checked (docs/ipu.md).
     fold: True folds normalizations by batches into the convolutions before them.
+    share: True gives one scale to outputs that are joined (cat, stack) or added, and to what goes into the
+        next product by way of joins, pools, reshapes and relu alone, as integer devices want them.
 
     Raises NumericsError for rules and options without effect, for a parameter of two dimensions and more in
     an operation that is not known here, and for whatever cannot be planned, by name.
@@ -84,9 +98,10 @@ def plan(
     check_scripted(model)
     request = _Request(
         {"weights": spec_of("weights", weights), "activations": spec_of("activations", activations),
-         "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases)},
+         "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases),
+         "caches": spec_of("caches", caches)},
         rules_of(rules), observer_of(observer), str(one_of("mode", mode, MODES)),
-        str(one_of("device", device, DEVICES)), truth("fold", fold),
+        str(one_of("device", device, DEVICES)), truth("fold", fold), truth("share", share),
     )  # fmt: skip
     return _Planner(model, request).made(_example_of(model, example))
 
@@ -101,6 +116,7 @@ class _Request:
     mode: str
     device: str
     fold: bool
+    share: bool
 
 
 def _example_of(model: nn.Module, example: Any) -> Any:
@@ -118,6 +134,7 @@ class _Planner:
         self.model, self.asked, self.observer = model, request.specs, request.observer
         self.rules = Asked(request.rules)
         self.mode, self.device, self.fold = request.mode, request.device, request.fold
+        self.share = request.share
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.found = Found()
         self.rows: list[Row] = []
@@ -132,6 +149,8 @@ class _Planner:
                 f"{', '.join(lazy[:4])} have no shape yet, and looking at a model changes nothing: "
                 "call it once before"
             )
+        if self.asked["caches"]:
+            self._check_mode_of_caches(f"caches={self.asked['caches']!r}")
         if example is None:
             self._check_without_example()
             self.found = looked_at(self.model)
@@ -142,7 +161,7 @@ class _Planner:
         self.rows += self._parameters()
         self.rows += [self._buffer(name, x) for name, x in self.model.named_buffers()]
         self.rows += self._norms()
-        self.rows += self._computed()
+        self.rows += shared_scales(self._computed(), self.found, self.folded, self.rules, self.share)
         self.rows += self._others()
         self.rows += self._plain()
         self._check_effect()
@@ -151,25 +170,33 @@ class _Planner:
         return made
 
     def _check_without_example(self) -> None:
-        if self.asked["activations"] or self.asked["outputs"] or self.mode == "fx_graph_mode" or self.fold:
+        asked = (
+            any(self.asked[what] for what in ("activations", "outputs", "caches")) or self.fold or self.share
+        )
+        if asked or self.mode == "fx_graph_mode":
             raise NumericsError(
-                "activations=, outputs=, fold= and mode='fx_graph_mode' need example=: what the model is "
-                "called "
-                "with, as a tuple of arguments, a mapping of named ones, or one tensor"
+                "activations=, outputs=, caches=, fold=, share= and mode='fx_graph_mode' need example=: what "
+                "the model is called with, as a tuple of arguments, a mapping of named ones, or one tensor"
             )
 
     def _open(self, example: Any) -> None:
         """Looks at the graph where it shows what a forward does not."""
-        owners = {name.rpartition(".")[0] for name, _ in self.model.named_parameters()}
-        silent = [name for name in owners if name and not self.found.calls[name]]
+        silent = [name for name, x in self.model.named_parameters() if self._is_silent(name, x)]
         if self.mode == "eager_mode" and not (self.found.fused or self.found.regions or silent):
             return
+        if self.mode == "fx_graph_mode" and isinstance(self.model, GraphModule):
+            self.found.sites.clear()  # whose nodes keep the names of the modules that it was made of
         try:
             exported.seen(exported.export(self.model, example), self.model, self.found)
         except NumericsError as wrong:
             if self.mode == "fx_graph_mode":
                 raise
             self.closed = str(wrong)
+
+    def _is_silent(self, name: str, x: Tensor) -> bool:
+        """Is it of a module that never ran, or did nobody who watches functions see it used?"""
+        owner = name.rpartition(".")[0]
+        return bool(owner and not self.found.calls[owner]) or (x.ndim > 1 and name not in self.found.uses)
 
     def _check_unknown(self) -> None:
         wrong = {}
@@ -221,7 +248,7 @@ class _Planner:
         spec, reason = decided(rule)
         if rule is not None:
             other = self.rules.next(rule, what, names, self._owners(names))
-            _note_effect(rule, spec, names[0], lambda: decided(other))
+            note_effect(rule, spec, names[0], lambda: decided(other))
         if spec is not None:
             check_finite(names[0], x)
         if len(names) > 1:
@@ -241,8 +268,9 @@ class _Planner:
                     f"{names[0]}: rule {rule.said} quantizes it, and it is {x.spec!r} already"
                 )
             return None, f"packed already: {x.spec.dtype}"
-        if not x.is_floating_point():
-            return None, f"not of floats: {str(x.dtype).removeprefix('torch.')}"
+        if not x.is_floating_point() or x.element_size() == 1:
+            what = "narrow" if x.is_floating_point() else "not of"
+            return None, f"{what} floats: {str(x.dtype).removeprefix('torch.')}"
         if rule is not None:
             spec = rule.specs[_what(role)]
             if spec is not None and not uses:
@@ -339,7 +367,7 @@ class _Planner:
             observer = observer if rule.observer is UNSET else rule.observer
             other = self.rules.next(rule, what, names, [owner])
             usual = self._of_site(what, seen, planned)
-            _note_effect(rule, spec, names[0], lambda: (other.specs[what], "") if other else usual)
+            note_effect(rule, spec, names[0], lambda: (other.specs[what], "") if other else usual)
         else:
             spec, reason = self._of_site(what, seen, planned)
         if spec is not None:
@@ -379,11 +407,16 @@ class _Planner:
     # ---- the rest -------------------------------------------------------------------------------
 
     def _buffer(self, name: str, x: Tensor) -> Row:
-        uses = tuple(dict.fromkeys(str(use) for use in self.found.uses.get(name, ())))
+        uses = self.found.uses.get(name, ())
         owner, _, leaf = name.rpartition(".")
         saved = leaf not in self.modules[owner]._non_persistent_buffers_set
         reason = "a buffer" if saved else "a buffer, not saved"
-        return Row("buffer", name, tuple(x.shape), None, reason, uses, value_bits=8 * x.element_size())
+        if x.ndim > 1 and x.is_floating_point() and any(use.role == "factor" for use in uses):
+            reason += f", {MULTIPLIED}: a Parameter is planned"
+        return Row(
+            "buffer", name, tuple(x.shape), None, reason, tuple(dict.fromkeys(map(str, uses))),
+            value_bits=8 * x.element_size(),
+        )  # fmt: skip
 
     def _norms(self) -> list[Row]:
         """Normalizations by batches, which convolutions can take in."""
@@ -431,8 +464,9 @@ class _Planner:
                 else "its branches are looked at in a graph"
             )
             rows.append(Row("module", name, (), None, f"{operator}: {what}"))
-        for name, kind in self.found.caches.items():
-            rows.append(Row("cache", name, (), None, f"{kind}: keys and values stay as they are computed"))
+        rows += [
+            self._cache(f"{name}.{part}", kind) for name, kind in self.found.caches.items() for part in PARTS
+        ]
         for name, module in self.modules.items():
             own = [leaf for leaf, _ in module.named_parameters(recurse=False)]
             if not name or not own or self.found.calls[name] or not self.found.calls:
@@ -442,16 +476,43 @@ class _Planner:
             rows.append(Row("module", name, (), None, reason))
         return rows
 
+    def _cache(self, name: str, kind: str) -> Row:
+        """The keys or the values of a cache."""
+        rule = self.rules.rule("caches", [name], [])
+        spec, reason = self.asked["caches"], "caches="
+        if rule is not None:
+            usual = spec
+            spec, reason = rule.specs["caches"], f"rule {rule.said}"
+            note_effect(rule, spec, name, lambda: (usual, "caches=None"))
+        if spec is None:
+            return Row("cache", name, (), None, f"{kind}: stay as they are computed", (kind,))
+        check_format(name, spec)
+        self._check_mode_of_caches(name)
+        return Row("cache", name, (), spec, reason, (kind,))
+
+    def _check_mode_of_caches(self, name: str) -> None:
+        if self.mode != "eager_mode":
+            raise NumericsError(
+                f"{name}: a graph keeps caches as they are; mode='eager_mode' quantizes them, caches=None "
+                "leaves them"
+            )
+
     def _plain(self) -> list[Row]:
-        """Tensors of two dimensions and more that modules have as plain attributes, or in lists of them."""
+        """Tensors of two dimensions and more in attributes or products that are none of the model's."""
         registered = {id(x) for _, x in named_tensors(self.model)}
-        return [
-            Row("module", f"{name}.{leaf}" if name else leaf, tuple(x.shape), None, PLAIN)
+        every = [
+            (f"{name}.{leaf}" if name else leaf, x)
             for name, module in self.modules.items()
             for leaf, came in vars(module).items()
             if leaf not in _OWN and not self._renormed(f"{name}.{leaf}", ("",))
-            for x in tensors_of(came)
-            if x.ndim > 1 and x.is_floating_point() and id(x) not in registered
+            for x in _kept(came)
+        ]
+        every += [(f"what {site} takes", x) for site, x in self.found.strangers.values()]
+        alone = {id(x): (name, x) for name, x in reversed(every) if id(x) not in registered}
+        return [
+            Row("module", name, tuple(x.shape), None, STRANGE if isinstance(x, nn.Parameter) else PLAIN)
+            for name, x in reversed(alone.values())
+            if x.ndim > 1 and x.is_floating_point()
         ]
 
     def _check_effect(self) -> None:
@@ -459,12 +520,14 @@ class _Planner:
         self.rules.check([name for name in names if name])
         self.rules.check_acting()
         for what, kinds in (("weights", "parameter"), ("biases", "parameter"), ("activations", "activation"),
-                            ("outputs", "output")):  # fmt: skip
+                            ("outputs", "output"), ("caches", "cache")):  # fmt: skip
             spec = self.asked[what]
             if spec is not None and not any(r.kind == kinds and r.spec for r in self.rows):
                 reasons = Counter(r.reason for r in self.rows if r.kind == kinds)
                 most = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3)) or "there is none"
-                raise NumericsError(f"{what}={spec!r} has no effect: {most}")
+                unseen = any(reason.startswith("undecided") for reason in reasons)
+                out = "; give example= that uses them: what the model is called with" if unseen else ""
+                raise NumericsError(f"{what}={spec!r} has no effect: {most}{out}")
         if self.observer is not None and not any(row.observer == self.observer for row in self.rows):
             raise NumericsError(
                 f"observer={self.observer!r} has nothing to observe: no planned activation or output has "
@@ -475,9 +538,10 @@ class _Planner:
             _check_ipu(self.rows)
 
     def _warn(self, made: Plan) -> None:
-        plain = [row.name for row in made.rows if row.reason == PLAIN]
-        if plain and self.asked["weights"] is not None:
-            warn(f"{', '.join(plain[:8])}{' ...' if plain[8:] else ''} stay as they are: {PLAIN}")
+        for reason in (PLAIN, STRANGE):
+            plain = [row.name for row in made.rows if row.reason == reason]
+            if plain and self.asked["weights"] is not None:
+                warn(f"{', '.join(plain[:8])}{' ...' if plain[8:] else ''} stay as they are: {reason}")
         parameters = [row for row in made.rows if row.kind == "parameter" and len(row.shape) > 1]
         undecided = [row for row in parameters if row.reason.startswith("undecided")]
         if undecided and self.asked["weights"] is not None:
@@ -488,7 +552,7 @@ class _Planner:
             )
 
 
-def _note_effect(rule: Rule, spec: QuantSpec | None, name: str, without: Callable[[], Decided]) -> None:
+def note_effect(rule: Rule, spec: QuantSpec | None, name: str, without: Callable[[], Decided]) -> None:
     """Notes whether a rule changes what becomes of a tensor.  without: what it is told without the rule."""
     if spec is None:
         try:
@@ -520,6 +584,15 @@ def along(spec: QuantSpec, axis: int | None, shape: Sequence[int]) -> QuantSpec:
     if all(n >= 0 for n in shape):
         found.shared_shape(tuple(shape)) if found.scaled else None  # an axis that is not there
     return found
+
+
+def _kept(came: Any) -> Iterator[Tensor]:
+    """The tensors in an attribute, those of modules in lists and dicts of Python's too."""
+    for x in pytree.tree_leaves(came):
+        if isinstance(x, Tensor):
+            yield x
+        elif isinstance(x, nn.Module):
+            yield from x.parameters()
 
 
 def _what(role: str | None) -> str:

@@ -65,6 +65,25 @@ class Einsum(Product):
 
 
 @dataclass(frozen=True)
+class Tensordot(Product):
+    """A product that is told which axes are summed: how many of the last and first, or a list for each."""
+
+    arguments: tuple[str, ...] = ("a", "b", "dims")
+    reduced: Mapping[int, tuple[int, ...]] = field(default_factory=lambda: {0: (-1,), 1: (0,)})
+
+    def factors(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> list[tuple[int, Any, tuple[int, ...]]]:
+        """Both of them."""
+        a, b, *dims = [*args, *(kwargs[name] for name in self.arguments[len(args) :] if name in kwargs)]
+        told = dims[0] if len(dims) == 1 else dims or 2  # an operator of a graph has two lists
+        if isinstance(told, int):
+            return [(0, a, tuple(range(-told, 0))), (1, b, tuple(range(told)))]
+        first, second = (tuple(x) if isinstance(x, Sequence) else (int(x),) for x in told)
+        return [(0, a, first), (1, b, second)]
+
+
+@dataclass(frozen=True)
 class Recurrent(Product):
     """A whole recurrence: of sequences that are packed, their lengths come before the state."""
 
@@ -116,7 +135,8 @@ PRODUCTS: dict[str, Product] = {
     "addmm": _ADDMM, "addbmm": _ADDBMM, "baddbmm": _ADDBMM,
     "addmv": Product(("input", "mat", "vec"), {1: (-1,), 2: (-1,)}, bias=0),
     "grouped_mm": _matmul("mat2"), "_grouped_mm": _matmul("mat2"),
-    "einsum": Einsum(),
+    "einsum": Einsum(), "tensordot": Tensordot(),
+    "inner": Product(("input", "other"), {0: (-1,), 1: (-1,)}),
     "scaled_dot_product_attention": Product(("query", "key", "value"), {0: (-1,), 1: (-1,), 2: (-2,)}),
     "lstm": _RNN, "gru": _RNN, "rnn_tanh": _RNN, "rnn_relu": _RNN,
     "lstm_cell": _CELL, "gru_cell": _CELL, "rnn_tanh_cell": _CELL, "rnn_relu_cell": _CELL,
@@ -125,6 +145,9 @@ PRODUCTS: dict[str, Product] = {
 """By name.  `embedding` and its kin pick rows; the weight is first in the operator, second in the
 function.
 """
+
+BARE = frozenset({"matmul", "mm", "bmm", "mv", "einsum", "tensordot", "inner"})
+"""Products that are no layers: of parameters alone they make parts of weights."""
 
 OPAQUE = frozenset(
     {"multi_head_attention_forward", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"}
@@ -204,6 +227,20 @@ MOVED = frozenset(
     }
 )  # fmt: skip
 """They show the axes in another order."""
+
+_POOLS = [f"{before}{kind}_pool{n}d" for before in ("", "_", "adaptive_", "_adaptive_")
+          for kind in ("max", "avg") for n in (1, 2, 3)]  # fmt: skip
+JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "add"})
+"""Tensors meet in them: devices do that with codes of one scale."""
+
+ON_GRID = (
+    VIEWS
+    | RESHAPED
+    | MOVED
+    | (JOINS - {"add"})
+    | {*_POOLS, "relu", "mean", "dropout", "max_pool2d_with_indices"}
+)
+"""What comes out lies on the grid of what goes in, or is rounded to it."""
 
 ROWS_OF = frozenset({"__getitem__", "index", "index_select", "gather", "take_along_dim"})
 """They pick what they return from their first argument; what says which is not a factor."""
@@ -381,6 +418,7 @@ KEPT = frozenset(
 
 _SAME = {
     "__matmul__": "matmul", "__rmatmul__": "matmul", "__imatmul__": "matmul", "convolution": "conv",
+    "linalg_matmul": "matmul",
     "__add__": "add", "__radd__": "add", "__iadd__": "add", "__sub__": "sub", "__rsub__": "sub",
     "__isub__": "sub", "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul", "__truediv__": "div",
     "__rtruediv__": "div", "__itruediv__": "div", "__pow__": "pow", "__rpow__": "pow", "__neg__": "neg",
@@ -415,7 +453,7 @@ _KNOWN = KEPT | VIEWS | PRODUCTS.keys()
 
 def _functions() -> dict[Any, str]:
     """The function objects that multiply: torch.compile compares those, not their names."""
-    places = (torch, torch.Tensor, F, torch._C._nn, torch._VF, torch.special)
+    places = (torch, torch.Tensor, F, torch._C._nn, torch._VF, torch.special, torch.linalg)
     spelled = [*PRODUCTS, *(f"{name}_" for name in PRODUCTS), "__matmul__", "__rmatmul__", "__imatmul__"]
     found: dict[Any, str] = {}
     for place in places:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
 from numerics.model.rows import Row
+from numerics.model.trace import outside
 from numerics.model.watching import key_of, watched
 from numerics.observe import Observer, observer
 from numerics.quantization import quantize
@@ -150,6 +151,7 @@ class Learned(nn.Module):
     def __init__(self, name: str, learns: TQT | LSQ, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.name, self.learns, self.shape = name, learns, shape
+        self.register_load_state_dict_post_hook(_settled)
 
     @property
     def spec(self) -> QuantSpec:
@@ -158,15 +160,31 @@ class Learned(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, with the gradients of what is learned."""
-        if not self.learns.initialized:
+        if hasattr(self.learns, _WAITS) and not self.learns.initialized:
             raise NumericsError(f"{self.name} has no threshold yet: nx.calibrate(model, batches) finds one")
+        self._check_whole(x)
         return cast(Tensor, self.learns(x))
+
+    def _check_whole(self, x: Tensor) -> None:
+        """Raises NumericsError for one entry of a tensor: its gradient is of the scale of all of them."""
+        if not torch.compiler.is_compiling() and outside(x) is not None:
+            raise NumericsError(
+                f"{self.name} is inside torch.vmap, which shows one entry at a time, and a scale that is "
+                "learned is that of all of them; qat='ste', or a rule {name: {'activations': None}}"
+            )
 
     def begin(self, x: Tensor) -> None:
         """Takes x for the first batch, where there was none."""
-        if not self.learns.initialized:
-            with torch.no_grad():
-                self.learns(x.detach())
+        if self.learns.initialized:
+            return
+        self._check_whole(x)
+        if x.numel() == 0 or not bool(torch.isfinite(x.detach()).all()):
+            what = "no values" if x.numel() == 0 else "NaN or Inf"
+            raise NumericsError(
+                f"{self.name} would begin with {what}, in which no threshold is found: give another example="
+            )
+        with torch.no_grad():
+            self.learns(x.detach())
 
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor of the same values as forward's."""
@@ -183,15 +201,27 @@ class Learned(nn.Module):
         return found
 
 
+_WAITS = "_initialize_hook"
+"""What a module of torch's has while it waits for its first batch; what is compiled can ask nothing else."""
+
+
+def _settled(one: Learned, _: Any) -> None:
+    """What has its threshold from a state waits for no batch; torch.compile would look for one."""
+    if hasattr(one.learns, _WAITS) and one.learns.initialized:
+        one.learns._initialize_hook.remove()
+        one.learns._load_hook.remove()
+        del one.learns._initialize_hook, one.learns._load_hook
+
+
 def quantizer(row: Row, qat: str | None, threshold_init: str | None) -> nn.Module:
     """The quantizer of a row; raises NumericsError for what cannot be learned."""
     assert row.spec is not None
     d = row.spec.dtype
     if qat in ("tqt", "lsq") and d.kind == "integer":
-        return Learned(row.name, _learns(row, qat, threshold_init), row.shape)
+        return Learned(row.quantizer, _learns(row, qat, threshold_init), row.shape)
     if row.observer is not None:
-        return Static(row.name, row.spec, row.shape, row.observer)
-    return Quantizer(row.name, row.spec)
+        return Static(row.quantizer, row.spec, row.shape, row.observer)
+    return Quantizer(row.quantizer, row.spec)
 
 
 def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:

@@ -50,10 +50,11 @@ def renamed(model: nn.Module, plan: Plan, frozen: bool, state: dict[str, Any], p
         if isinstance(module, (Quantizer, Learned)):
             own.setdefault(module.name, []).append((f"{prefix}{name}.", module))
     here = {one for places in own.values() for one, _ in places}
+    quantizers = {row.name: row.quantizer for row in plan.rows}
     for name, others in _others(plan).items():
         others = [one for one in (prefix + other + "." for other in others) if one not in here]
         came = _taken(state, others)
-        for place, module in own.get(name, ()):
+        for place, module in own.get(quantizers[name], ()):
             if any(key.startswith(place) for key in state):
                 continue
             kept = module.state_dict() if frozen and name in plan.parameters else {}
@@ -66,7 +67,7 @@ def _others(plan: Plan) -> dict[str, list[str]]:
     tied = [[_split(name)[0] for name in row.names] for row in plan.rows if len(row.names) > 1]
     found = {}
     for row in plan.rows:
-        if row.spec is not None:
+        if row.spec is not None and row.kind != "cache":
             first, *more = _in_modules(row, tied)
             found[row.name] = [first, *(set(more) - planned), f"{QUANTIZERS}.{graph[row.name]}"]
     return found

@@ -6,12 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from numerics.backends.host.tensors import as_array
@@ -19,6 +18,8 @@ from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.notebook import rows_table
 from numerics.model import eager
 from numerics.model.folding import fold
+from numerics.model.graph import QuantizedGraph
+from numerics.model.inside import INSIDE, hidden_modules, part_of, run_as_graph, without_hidden
 from numerics.model.places import check_model
 from numerics.model.plan import MODES, Plan
 from numerics.model.planning import plan as plan_of
@@ -132,7 +133,8 @@ def report(
         tensor. None (the default) for the example of the plan.
 
     A layer is a module that owns a planned parameter or site.  Raises NumericsError for a model that is not
-    wrapped, for a graph that quantizes inside fused functions, and where there is nothing to run.
+    wrapped, for a graph that quantizes inside a fused function of the model's own forward, and where there is
+    nothing to run.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
@@ -166,7 +168,7 @@ def report(
 def _by_layer(plan: Plan) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in plan.rows:
-        if row.spec is not None:
+        if row.spec is not None and row.kind != "cache":
             name = row.site.module if row.site is not None else row.name.rpartition(".")[0]
             found.setdefault(name, []).append(row)
     return found
@@ -201,16 +203,16 @@ def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
 
 def _twin(model: nn.Module) -> nn.Module:
     """The model itself; of a graph the eager model with the same quantizers and packed parameters."""
-    if not isinstance(model, GraphModule):
+    if not isinstance(model, QuantizedGraph):
         return model
     state = state_of(model)
     if state.original is None:
         raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
-    alone = [row.name for row in state.plan.rows if row.graph and row.spec]
-    if alone:
+    hidden = hidden_modules(state.plan)
+    if "" in hidden:
         raise NumericsError(
-            f"{alone[0]} is inside a fused function, where only a graph quantizes, and a report runs modules "
-            "one by one: nx.compare(float_model, model, batches) judges what comes out; a rule "
+            "this graph quantizes inside a fused function of the model's own forward, and a report runs "
+            "modules one by one: nx.compare(float_model, model, batches) judges what comes out; a rule "
             "{name: {'activations': None}} plans a model that nx.report can take apart"
         )
     found = shared_copy(state.original)
@@ -219,14 +221,23 @@ def _twin(model: nn.Module) -> nn.Module:
     every: dict[Any, nn.Module] = {}
     for row in state.plan.rows:
         if row.spec is not None:
-            one = named.get(row.name, Quantizer(row.name, row.spec))
+            one = named.get(row.quantizer, Quantizer(row.name, row.spec))
             every[row.site if row.site is not None else row.name] = one
-    eager.wrap(found, state.plan, every)
+    packed = {
+        name: model.get_parameter(state.plan.parameters[name].name)
+        for name, _ in found.named_parameters(remove_duplicate=False)
+        if state.frozen and name in state.plan.parameters
+    }
+    floats = [shared_copy(found.get_submodule(name)).eval() for name in hidden]
+    eager.wrap(found, without_hidden(state.plan), every)
     if state.frozen:
-        eager.freeze(found, {
-            id(x): model.get_parameter(state.plan.parameters[name].name)
-            for name, x in found.named_parameters(remove_duplicate=False) if name in state.plan.parameters
-        })  # fmt: skip
+        own = dict(found.named_parameters(remove_duplicate=False))
+        eager.freeze(found, {id(own[name]): x for name, x in packed.items()})
+    for name, original in zip(hidden, floats, strict=True):
+        plan, theirs = part_of(state.plan, name)
+        inside = {k.removeprefix(f"{name}."): x for k, x in packed.items() if k.startswith(f"{name}.")}
+        ours = {key: every[their] for key, their in theirs.items()}
+        run_as_graph(found.get_submodule(name), original, plan, ours, inside)
     return found
 
 
@@ -267,7 +278,7 @@ def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judge
             ):
                 _add(sums[name].cumulative, out, own)
                 _add(sums[name].local, out, modules[name](*inputs, **named))
-    _add(judged.whole, expected, actual)
+    _add(judged.whole, *_corresponding(expected, actual))
 
 
 Calls = dict[str, list[tuple[Any, Any, Any]]]
@@ -301,7 +312,7 @@ def _counted(model: nn.Module, sums: Mapping[str, _Sums]) -> Iterator[None]:
     for name, module in model.named_modules():
         if name not in sums:
             continue
-        for child in module._modules.values():
+        for child in (*module._modules.values(), *module.__dict__.get(INSIDE, ())):
             if isinstance(child, (Quantizer, Learned)):
 
                 def count(one: Any, args: Any, _: Any, into: _Sums = sums[name]) -> None:
@@ -335,8 +346,33 @@ def _add(sums: ErrorSums, expected: Any, actual: Any) -> None:
 
 
 def _floats(tree: Any) -> list[Tensor]:
-    leaves = pytree.tree_leaves(tuple(tree.values()) if isinstance(tree, Mapping) else tree)
-    return [x for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
+    """The tensors of floats in a result, complex ones as pairs of them."""
+    found = []
+    for x in pytree.tree_leaves(tree):
+        if isinstance(x, Tensor):
+            x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+            found += [x.to_dense() if x.layout is not torch.strided else x] if x.is_floating_point() else []
+        elif is_dataclass(x) and not isinstance(x, type):  # that torch's trees do not know
+            found += _floats([getattr(x, one.name) for one in fields(x)])
+        elif isinstance(x, Mapping):
+            found += _floats([*x.values()])
+    return found
+
+
+def _corresponding(expected: Any, actual: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors of floats of two results; raises NumericsError where they do not correspond."""
+    x, y = _floats(expected), _floats(actual)
+    if not x:
+        raise NumericsError(
+            f"there are no floats in what comes out, a {type(expected).__name__}: tensors, and lists, "
+            "tuples, mappings and dataclasses of them are looked at; give a module that returns such"
+        )
+    if [one.shape for one in x] != [one.shape for one in y]:
+        raise NumericsError(
+            f"the outputs do not correspond: shapes {[tuple(one.shape) for one in x]} and "
+            f"{[tuple(one.shape) for one in y]}"
+        )
+    return x, y
 
 
 # ---- models beside each other ---------------------------------------------------------------------
@@ -382,12 +418,7 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
     for model in (a, b):
         check_model("compare", model)
     for batch in batches_of(batches):
-        x, y = (_floats(run(model, batch)) for model in (a, b))
-        if not x or [one.shape for one in x] != [one.shape for one in y]:
-            raise NumericsError(
-                f"the outputs do not correspond: shapes {[tuple(one.shape) for one in x]} and "
-                f"{[tuple(one.shape) for one in y]}"
-            )
+        x, y = _corresponding(run(a, batch), run(b, batch))
         equal = equal and all(torch.equal(one, other) for one, other in zip(x, y, strict=True))
         _add(sums, x, y)
         if x[0].ndim and x[0].shape[-1]:

@@ -22,7 +22,8 @@ class Row:
     size that a graph leaves open.  spec: how it is quantized; None where it is not.  observer: what finds its
     scale beforehand; None where each tensor brings its own.  reason: why.  uses: the operations that take it.
     also: its other names.  graph: only a graph reaches it.  value_bits: of one value where it is not
-    quantized.  weights: the parameters that a computed tensor is multiplied with.
+    quantized.  weights: the parameters that a computed tensor is multiplied with.  group: with the others of
+    that name it shares one scale; None for a scale of its own.
     """
 
     kind: str
@@ -37,6 +38,12 @@ class Row:
     graph: bool = False
     value_bits: int = 32
     weights: tuple[str, ...] = ()
+    group: str | None = None
+
+    @property
+    def quantizer(self) -> str:
+        """The name of its quantizer: its group's, or its own."""
+        return self.group or self.name
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,7 +60,8 @@ class Row:
         """Its format and scales in a few words; "-" where it stays as it is."""
         if self.spec is None:
             return "-"
-        return described(self.spec) + (f" by {self.observer}" if self.observer else "")
+        said = described(self.spec) + (f" by {self.observer}" if self.observer else "")
+        return said + (f", one scale for {self.group}" if self.group else "")
 
     @property
     def nbytes(self) -> int:

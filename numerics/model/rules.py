@@ -17,7 +17,8 @@ from numerics.tensor.spec import QuantSpec
 if TYPE_CHECKING:
     from torch import nn
 
-WHAT = ("weights", "activations", "outputs", "biases")
+WHAT = ("weights", "activations", "outputs", "biases", "caches")
+KEYS = (*WHAT, "observer", "group")
 UNSET = object()
 Where = str | type | Callable[[str, Any], bool]
 
@@ -50,7 +51,8 @@ class Rule:
 
     where: a pattern of whole names (*, ?, [abc]), "re:" and a regular expression that names begin with, a
     class of modules, or a test of (name, module).  specs: what it says of weights, activations, outputs and
-    biases, where it says something.  taken: how often it was asked for each of them and took it; shadowed:
+    biases, where it says something.  group: the name of those with which it shares a scale; None for none.
+    taken: how often it was asked for each of them and took it; shadowed:
     for each of them one name that another rule had taken before, and that rule.  acts: did it change what
     becomes of a tensor?  idle: the first that it took and left what it is without the rule, and why that is.
     """
@@ -58,6 +60,7 @@ class Rule:
     where: Where
     specs: dict[str, QuantSpec | None]
     observer: Any = UNSET
+    group: Any = UNSET
     taken: Counter[str] = field(default_factory=Counter)
     shadowed: dict[str, tuple[str, str]] = field(default_factory=dict)
     acts: bool = False
@@ -87,7 +90,17 @@ class Rule:
         if isinstance(self.where, str):
             every = [*names, *(name for name, _ in modules)]
             return any(self._named(name) for name in every)
-        return any(self.where(name, module) for name, module in modules if module is not None)
+        return any(self._tested(name, module) for name, module in modules if module is not None)
+
+    def _tested(self, name: str, module: nn.Module) -> bool:
+        test: Any = self.where
+        try:
+            return bool(test(name, module))
+        except Exception as wrong:
+            raise NumericsError(
+                f"rule {self.said} fails on {name or 'the model'!r}, a {type(module).__name__}: "
+                f"{type(wrong).__name__}: {wrong}"
+            ) from wrong
 
     def _named(self, name: str) -> bool:
         where = str(self.where)
@@ -106,7 +119,7 @@ def rules_of(came: Any) -> list[Rule]:
     found = []
     for pair in pairs:
         if isinstance(pair, Rule):
-            found.append(Rule(pair.where, pair.specs, pair.observer))
+            found.append(Rule(pair.where, pair.specs, pair.observer, pair.group))
             continue
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise NumericsError(f"rules: {said(pair)} is not a pair of where and what")
@@ -123,17 +136,29 @@ def _rule(where: Any, what: Any) -> Rule:
             kept["activations"] = None
         return Rule(where, kept)
     for key in what:
-        one_of(f"key of rule {where!r}", key, (*WHAT, "observer"))
+        one_of(f"key of rule {where!r}", key, KEYS)
     if not what:
-        raise NumericsError(f"rule {where!r} says nothing; allowed: {', '.join((*WHAT, 'observer'))}")
+        raise NumericsError(f"rule {where!r} says nothing; allowed: {', '.join(KEYS)}")
     if "observer" in what and what.get("activations") is None and what.get("outputs") is None:
         raise NumericsError(
             f"rule {where!r}: observer= finds the scales of activations and outputs, and the rule gives "
             "neither a format: give activations= or outputs= beside it, or leave it out"
         )
     specs = {key: spec_of(f"rule {where!r}, {key}", what[key]) for key in WHAT if key in what}
+    if "group" in what:
+        specs["group"] = None  # it speaks of groups, and gives no format
     observer = observer_of(what["observer"]) if "observer" in what else UNSET
-    return Rule(where, specs, observer)
+    return Rule(where, specs, observer, _group_of(where, what))
+
+
+def _group_of(where: Any, what: Mapping[str, Any]) -> Any:
+    """The group that a rule names, None for none; raises NumericsError for what is no name."""
+    group = what.get("group", UNSET)
+    if group is UNSET or group is None or (isinstance(group, str) and group):
+        return group
+    raise NumericsError(
+        f"rule {where!r}: group={said(group)} is no name, such as 'sum', nor None for a scale of its own"
+    )
 
 
 def _check_where(where: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,7 +19,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from numerics.formats.errors import NumericsError
 from numerics.model.products import (
+    BARE,
+    JOINS,
     MOVED,
+    ON_GRID,
     OPAQUE,
     PRODUCTS,
     RESHAPED,
@@ -51,6 +54,14 @@ class Site(NamedTuple):
         number = f"#{self.number}" if self.number else ""
         place = "out" if self.place == OUT else self.place
         return f"{self.module or 'model'}:{self.operation}{number}[{place}]"
+
+
+def is_place(site: Site) -> bool:
+    """Is it one of an operation that is known here, at a place where that has a factor?"""
+    product = PRODUCTS.get(site.operation)
+    if product is None or site.place == OUT:
+        return product is not None
+    return site.place in product.reduced or (not product.reduced and site.place > 0)  # an einsum has as many
 
 
 class Use(NamedTuple):
@@ -96,6 +107,10 @@ class Seen(NamedTuple):
     weights: tuple[str, ...]
 
 
+Meeting = frozenset[tuple[Site, tuple[str, ...]]]
+"""Sites whose tensors meet, each with the normalizations by batches that its tensor has passed."""
+
+
 @dataclass
 class Found:
     """What was seen of a model.
@@ -106,6 +121,8 @@ class Found:
     function with products inside.  regions: modules with control flow that is an operator.  hidden: sites
     that only a graph shows.  unknown: parameters in operations that are not known here.  caches: of keys and
     values, among the results.  after: of each normalization by batches the convolution right before it.
+    strangers: parameters in products that are none of the model's.
+    meetings: of what products return, where it is joined or added, and where it goes into another.
     """
 
     uses: dict[str, list[Use]] = field(default_factory=dict)
@@ -117,6 +134,8 @@ class Found:
     unknown: dict[str, str] = field(default_factory=dict)
     caches: dict[str, str] = field(default_factory=dict)
     after: dict[str, str] = field(default_factory=dict)
+    strangers: dict[int, tuple[Site, nn.Parameter]] = field(default_factory=dict)
+    meetings: dict[Meeting, None] = field(default_factory=dict)
 
     def use(self, names: Sequence[str], use: Use) -> None:
         """Notes a use, once."""
@@ -145,12 +164,21 @@ class Found:
                     weights += made_of.names if len(shape) > 1 else ()
                 elif is_float(x) and not rows:
                     computed.append((place, Seen(shape, _from_end(axes, shape), ())))
+                    stranger = _parameter_of(x)
+                    if stranger is not None:
+                        self.strangers.setdefault(id(stranger), (site._replace(place=place), stranger))
         partners = tuple(dict.fromkeys(weights))
         for place, seen in computed:
             self.sites.setdefault(site._replace(place=place), seen._replace(weights=partners))
         shape = shape_of(out)
-        if shape is not None and not rows:
+        if shape is not None and computed:
             self.sites.setdefault(site._replace(place=OUT), Seen(shape, None, partners))
+
+
+def _parameter_of(x: Any) -> nn.Parameter | None:
+    """The parameter that a tensor is or shows; None of what is computed, and of nodes of graphs."""
+    of = getattr(x, "_base", None) if isinstance(x, Tensor) and not isinstance(x, nn.Parameter) else x
+    return of if isinstance(of, nn.Parameter) else None
 
 
 def _from_end(axes: Sequence[int], shape: Sequence[int]) -> int:
@@ -204,6 +232,33 @@ def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
     for n in reversed(shape[1:]):
         found.append(found[-1] * max(int(n), 1))
     return tuple(reversed(found)) if shape else ()
+
+
+def joined(view: Any, came: Sequence[tuple[Any, Origin]], operation: str) -> Origin:
+    """Of what the result of an operation is made that takes nothing computed from what the model is given.
+
+    view: the result.  came: the tensors that it is made of, with their Origins.  What a product makes of
+    parameters (such as the two factors of an update of low rank) has no names of its own; what it is added
+    to, or divides, stays what it was.
+    """
+    every = [origin for _, origin in came]
+    alike = [pair for pair in came if pair[1].names and pair[0].shape == view.shape and view.ndim > 1]
+    if operation in PRODUCTS or not all(origin.names for origin in every):
+        if operation in PRODUCTS or not alike:
+            return Origin((), (None,) * view.ndim)
+        came, every = alike[:1], [alike[0][1]]
+
+    def nearness(pair: tuple[Any, Origin]) -> tuple[bool, int]:
+        return pair[0].shape == view.shape, sum(axis is not None for axis in pair[1].axes)
+
+    of, origin = max(came, key=nearness)
+    names = tuple(dict.fromkeys(name for one in every for name in one.names))
+    return Origin(names, axes_of(view, of, origin.axes, operation))
+
+
+def is_opening(operation: str) -> bool:
+    """Does what it makes of parameters count as computed?  Layers may be fed with parameters, too."""
+    return operation in PRODUCTS and operation not in BARE
 
 
 def outside(x: Tensor) -> Tensor | None:
@@ -295,7 +350,8 @@ def as_in_use(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model.eval()
+            with suppress(NotImplementedError):  # what torch.export made has its mode for good
+                model.eval()
             yield
     finally:
         for module, training in modes.items():
@@ -319,6 +375,7 @@ class _Watching(TorchFunctionMode):
         self.counts: Counter[Any] = Counter()
         self.origins = WeakTensorKeyDictionary()  # which keep no tensor alive that the model lets go
         self.made_by = WeakTensorKeyDictionary()
+        self.grids = WeakTensorKeyDictionary()  # the products on whose results' grid a tensor lies
         self.normed: dict[str, _Made] = {}
         for name, x in named_tensors(model):
             known = self.origins.get(x)
@@ -326,10 +383,15 @@ class _Watching(TorchFunctionMode):
             self.origins[x] = Origin(names, tuple(range(x.ndim)))
 
     def origin(self, x: Any) -> Origin | None:
-        """Of what a tensor is made, where it is made of parameters and buffers alone."""
+        """Of what a tensor is made, where it is made of parameters and buffers alone, and of no products."""
+        found = self._origin(x)
+        return found if found is not None and found.names else None
+
+    def _origin(self, x: Any) -> Origin | None:
+        """The same, without names where products made it."""
         found: Origin | None = self.origins.get(x) if isinstance(x, Tensor) else None
         whole = outside(x) if found is None and isinstance(x, Tensor) else None
-        of = None if whole is None else self.origin(whole)
+        of = None if whole is None else self._origin(whole)
         if of is None or whole is None:
             return found
         axis = torch._C._functorch.maybe_get_bdim(x)
@@ -363,6 +425,7 @@ class _Watching(TorchFunctionMode):
         product = PRODUCTS[name]
         factors = product.factors(args, kwargs)
         self.found.product(site, factors, self.origin, out)
+        self._meet(site, factors, out)
         self._touch((args, kwargs))
         if name.startswith("conv") and isinstance(out, Tensor):
             self.made_by[out] = _Made(module)
@@ -371,6 +434,38 @@ class _Watching(TorchFunctionMode):
             made_of = self.origin(x)
             if made_of is not None and id(x) not in places:
                 self.found.use(made_of.names, Use(module, name, "bias"))
+        self._constant(name, tensors_of((args, kwargs)), out)
+
+    def _constant(self, name: str, came: list[Tensor], out: Any) -> None:
+        """Notes of what a product of parameters alone is made."""
+        pairs = self._pairs(came)
+        if isinstance(out, Tensor) and pairs and not is_opening(name):
+            self.origins[out] = joined(out, pairs, name)
+
+    def _pairs(self, came: Sequence[Tensor]) -> list[tuple[Tensor, Origin]]:
+        """Tensors with their Origins, where every one has one; nothing where not."""
+        found = [(x, one) for x in came if (one := self._origin(x)) is not None]
+        return found if len(found) == len(came) else []
+
+    def _meet(self, site: Site, factors: Any, out: Any) -> None:
+        """Notes of which products' results each factor is made, and that the result is this one's."""
+        for place, came, _ in factors:
+            for grid in (self.grids.get(x) for x in factors_in(came) if isinstance(x, Tensor)):
+                if grid:
+                    self.found.meetings[grid | {(site._replace(place=place), ())}] = None
+        if isinstance(out, Tensor):
+            self.grids[out] = frozenset([(site._replace(place=OUT), ())])
+
+    def _follow_grids(self, name: str, came: Sequence[Tensor], results: Sequence[Tensor]) -> None:
+        """Notes what meets in an operation, and what stays on the grid it came from."""
+        grid: Meeting = frozenset().union(*(self.grids.get(x, frozenset()) for x in came))
+        if name == "batch_norm":
+            grid = frozenset((site, (*norms, self._module())) for site, norms in grid)
+        elif name in JOINS and len(grid) > 1:
+            self.found.meetings[grid] = None
+        if grid and (name in ON_GRID or name == "batch_norm"):
+            for x in results:
+                self.grids[x] = grid
 
     def _mapped(self, module: str, name: str, args: Any, kwargs: Any) -> None:
         """A product inside torch.vmap: of what is computed it shows one entry, a graph all of it."""
@@ -403,16 +498,15 @@ class _Watching(TorchFunctionMode):
         known = [one for one in made_of if one is not None]
         if results:
             self._touch((args, kwargs))
+            self._follow_grids(name, came, results)
         if name == "batch_norm" and came and came[0] in self.made_by:
             self.normed[self._module()] = self.made_by[came[0]]
+        pairs = self._pairs(came[:1] if name in ROWS_OF else came)
+        for x in results if pairs else ():
+            if x not in self.origins:
+                self.origins[x] = joined(x, pairs, name)
         if not known or not results:
             return
-        if all(made_of) or (name in ROWS_OF and made_of[0] is not None):
-            of, first = (came, known) if name not in ROWS_OF else (came[:1], known[:1])
-            names = tuple(dict.fromkeys(n for one in first for n in one.names))
-            for x in results:
-                if x not in self.origins:
-                    self.origins[x] = Origin(names, axes_of(x, of[0], first[0].axes, name))
         for x, one in zip(came, made_of, strict=True):
             if one is not None:
                 self.found.use(one.names, Use(self._module(), name, "other"))

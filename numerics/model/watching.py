@@ -29,13 +29,15 @@ def key_of(observer: Observer, name: str) -> int:
 
 @torch.library.custom_op("numerics::watched", mutates_args=())
 def watched(x: Tensor, key: int) -> Tensor:
-    """Returns a copy of x, once the observer of that key has seen it.  Raises NumericsError for NaN."""
+    """Returns a copy of x, once the observer of that key has seen it; raises NumericsError for NaN, Inf."""
     observer = _observers[key]
-    if bool(x.isnan().any()):
-        raise NumericsError(
-            f"NaN reaches {_names[observer]}, from a batch without: no scale can be found from it"
-        )
-    observer.observe(x)
+    for bad, name in ((x.isnan(), "NaN"), (x.isinf(), "Inf")):
+        if bool(bad.any()):
+            raise NumericsError(f"{name} reaches {_names[observer]}: no scale can be found from it")
+    try:
+        observer.observe(x)
+    except NumericsError as wrong:
+        raise NumericsError(f"{_names[observer]}: {wrong}") from None
     return x.clone()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,16 +18,17 @@ from torch.fx import GraphModule
 from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model import eager, graph
+from numerics.model.beginning import beginning, run_every_branch
 from numerics.model.folding import fold
-from numerics.model.graph import STATE
+from numerics.model.graph import STATE, QuantizedGraph
 from numerics.model.places import check_finite, check_model, folded, parameters, stored
 from numerics.model.places import replace as replace_tensors
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
-from numerics.model.quantizers import QAT, Learned, Static, quantizer, quantizers
+from numerics.model.quantizers import QAT, Learned, Quantizer, Static, quantizer, quantizers
 from numerics.model.restoring import restored
 from numerics.model.sharing import share, unshare
-from numerics.model.trace import arguments, as_in_use, batches_of
+from numerics.model.trace import arguments, as_in_use, batches_of, tensors_of
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.train import THRESHOLD_INIT
 
@@ -129,17 +131,41 @@ def _wrapped(
         fold(copied, made.fold)
     every: dict[Any, nn.Module] = {row.name: quantizer(row, qat, threshold_init) for row in made.rows
                                    if row.kind == "parameter" and row.spec}  # fmt: skip
-    every |= {site: quantizer(row, qat, threshold_init) for site, row in made.sites.items()}
+    every |= _of_sites(made, qat, threshold_init)
     _begin_weights(copied, every)
     if made.mode == "fx_graph_mode":
         wrapped = _graph(copied, made, every, qat)
     else:
+        _check_classes(copied)
         wrapped = eager.wrap(copied, made, every)
     _notes(wrapped)[STATE] = State(made, model, qat)
     if not inplace:
         share(wrapped, model)
-    _begin_activations(wrapped, made, model)
+    _begin_activations(wrapped, every, made, model)
     return wrapped
+
+
+def _check_classes(model: nn.Module) -> None:
+    """Raises NumericsError for modules that cannot become quantized ones."""
+    traced = [name for name, module in model.named_modules() if isinstance(module, GraphModule)]
+    if traced:
+        raise NumericsError(
+            f"{traced[0] or 'this model'} is a torch.fx.GraphModule, whose class is written anew when it is "
+            "copied: wrap what it was traced from; mode='fx_graph_mode' takes it as it is"
+        )
+
+
+def _of_sites(plan: Plan, qat: str | None, threshold_init: str | None) -> dict[Any, nn.Module]:
+    """The quantizers of computed tensors by site: one for all of a group."""
+    shared: dict[str, nn.Module] = {}
+    for row in plan.sites.values():
+        one = shared.setdefault(row.quantizer, quantizer(row, qat, threshold_init))
+        if row.group and type(one) is Quantizer:
+            raise NumericsError(
+                f"{row.name} shares the scale of {row.group}, and each tensor would bring its own: "
+                "observer='min_max' (or another) in the plan finds one, qat='tqt' or 'lsq' learns one"
+            )
+    return {site: shared[row.quantizer] for site, row in plan.sites.items()}
 
 
 def _graph(copied: nn.Module, made: Plan, every: dict[Any, nn.Module], qat: str | None) -> nn.Module:
@@ -191,7 +217,9 @@ def shared_copy(model: nn.Module) -> nn.Module:
     """A copy of the modules that shares parameters and buffers; raises NumericsError where there is none."""
     tensors = [*model.parameters(), *model.buffers()]
     try:
-        return copy.deepcopy(model, {id(x): x for x in tensors})
+        with warnings.catch_warnings():  # torch copies a kind of tree of its own graphs that it has given up
+            warnings.simplefilter("ignore", FutureWarning)
+            return copy.deepcopy(model, {id(x): x for x in tensors})
     except Exception as wrong:
         raise NumericsError(
             f"this {type(model).__name__} cannot be copied: {type(wrong).__name__}: {wrong}; a __deepcopy__ "
@@ -207,29 +235,35 @@ def _begin_weights(model: nn.Module, every: dict[Any, nn.Module]) -> None:
                 one.begin(parameter)
 
 
-def _begin_activations(wrapped: nn.Module, plan: Plan, original: nn.Module) -> None:
-    """The thresholds of what is computed begin with the example."""
-    waiting = [one for one in quantizers(wrapped) if isinstance(one, Learned) and not one.learns.initialized]
+def _begin_activations(
+    wrapped: nn.Module, every: dict[Any, nn.Module], plan: Plan, original: nn.Module
+) -> None:
+    """The thresholds of what is computed begin with the example, those of branches that it skips too."""
+    waiting = _waiting(wrapped)
     if not waiting or plan.example is None:
         return
-    for one in waiting:
-        one.forward = _beginning(one)  # type: ignore[method-assign]
-    try:
-        with (
-            restored(original) if isinstance(wrapped, GraphModule) else restored(wrapped, quantizers(wrapped))
-        ):
+    with beginning(waiting):
+        if isinstance(wrapped, QuantizedGraph):
+            with restored(original):
+                run_every_branch(wrapped, arguments(plan.example))
+            return
+        with restored(wrapped, quantizers(wrapped)):
             run(wrapped, plan.example)
-    finally:
-        for one in waiting:
-            one.__dict__.pop("forward", None)
+        if _waiting(wrapped) and any(row.kind == "module" for row in plan.rows):  # regions are among them
+            with restored(original):
+                run_every_branch(_graph_of(original, plan, every), arguments(plan.example))
 
 
-def _beginning(one: Learned) -> Any:
-    def forward(x: Tensor) -> Any:
-        one.begin(x)
-        return one.learns(x)
+def _waiting(model: nn.Module) -> list[Learned]:
+    """What has no threshold yet."""
+    return [one for one in quantizers(model) if isinstance(one, Learned) and not one.learns.initialized]
 
-    return forward
+
+def _graph_of(original: nn.Module, plan: Plan, every: dict[Any, nn.Module]) -> GraphModule:
+    """The float model as a graph with the quantizers of an eager one."""
+    copied = shared_copy(original)
+    fold(copied, plan.fold)
+    return graph.wrap(copied, plan, every, dynamic=False)
 
 
 def run(model: nn.Module, batch: Any) -> Any:
@@ -239,7 +273,7 @@ def run(model: nn.Module, batch: Any) -> Any:
     """
     args, kwargs = arguments(batch)
     with named_failure(model):
-        if isinstance(model, GraphModule):
+        if isinstance(model, QuantizedGraph):
             with torch.no_grad():
                 return model(*args, **kwargs)
         with as_in_use(model):
@@ -274,7 +308,7 @@ def _innermost(model: nn.Module, wrong: Exception) -> str:
 
 def _notes(model: nn.Module) -> dict[str, Any]:
     """Where a model keeps what it was made of: a graph copies and pickles nothing else but `meta`."""
-    return model.meta if isinstance(model, GraphModule) else model.__dict__
+    return model.meta if isinstance(model, QuantizedGraph) else model.__dict__
 
 
 def state_of(model: Any) -> State:
@@ -318,7 +352,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
         )
     every = quantizers(model)
     static = [one for one in every if isinstance(one, Static) and one.observed_by is not None]
-    learned = [one for one in every if isinstance(one, Learned) and not one.learns.initialized]
+    learned = _waiting(model)
     if not static and not learned:
         raise NumericsError(
             "nothing waits for a scale: no activation of this model has an observer; "
@@ -327,10 +361,9 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     before = [(one, one.ready, dict(one._buffers.items())) for one in static]
     for one in static:
         one.watch()
-    for begins in learned:
-        begins.forward = _beginning(begins)  # type: ignore[method-assign]
     try:
-        _run_all(model, batches)
+        with beginning(learned):
+            _run_all(model, batches)
         _check_watched(static)
         for one in static:
             one.found()
@@ -339,25 +372,19 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             one.watching, one.ready = None, ready
             one._buffers.update(buffers)
         raise
-    finally:
-        for begins in learned:
-            begins.__dict__.pop("forward", None)
     return model
 
 
 def _run_all(model: nn.Module, batches: Iterable[Any]) -> None:
     for count, batch in enumerate(batches_of(batches)):
-        for x in _floats(batch):
-            if bool(torch.isnan(x).any()):
+        every = tensors_of(arguments(batch))
+        for x in every:
+            if x.is_floating_point() and not x.is_meta and bool(torch.isnan(x).any()):
                 raise NumericsError(f"batch {count} has NaN: no scale can be found from it")
-            if x.numel() == 0:
-                raise NumericsError(f"batch {count} is empty: its shape is {tuple(x.shape)}")
+        empty = [x for x in every if x.numel() == 0]
+        if any(x.is_floating_point() for x in empty) or (empty and len(empty) == len(every)):
+            raise NumericsError(f"batch {count} is empty: its shape is {tuple(empty[0].shape)}")
         run(model, batch)
-
-
-def _floats(batch: Any) -> list[Tensor]:
-    leaves = torch.utils._pytree.tree_leaves(arguments(batch))
-    return [x for x in leaves if isinstance(x, Tensor) and x.is_floating_point()]
 
 
 def _check_watched(static: list[Static]) -> None:
@@ -400,7 +427,7 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
             "nx.calibrate(model, batches) before freezing"
         )
     by_identity = _packed(model, state.plan, keep)
-    mode = graph if isinstance(model, GraphModule) else eager
+    mode = graph if isinstance(model, QuantizedGraph) else eager
     mode.freeze(model, by_identity)  # type: ignore[arg-type]
     _fix(model)
     state.frozen = keep
@@ -433,7 +460,7 @@ def _packed(model: nn.Module, plan: Plan, keep: str) -> dict[int, Tensor]:
 
 def _holders(model: nn.Module, plan: Plan) -> dict[str, tuple[Tensor, Any]]:
     """The planned parameters by name, each with its quantizer."""
-    if isinstance(model, GraphModule):
+    if isinstance(model, QuantizedGraph):
         by_name = {one.name: one for one in quantizers(model)}
         first = {name: row.name for name, row in plan.parameters.items()}
         return {name: (model.get_parameter(name), by_name[first[name]])
@@ -472,7 +499,7 @@ def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], exam
     by_identity: dict[int, Tensor] = {}
     for name, (parameter, _) in _holders(wrapped, plan).items():
         by_identity.setdefault(id(parameter), nn.Parameter(tensors[name], requires_grad=False))
-    mode = graph if isinstance(wrapped, GraphModule) else eager
+    mode = graph if isinstance(wrapped, QuantizedGraph) else eager
     mode.freeze(wrapped, by_identity)  # type: ignore[arg-type]
     _fix(wrapped)
     packed = any(isinstance(tensors[name], TensorQTensor) for name in plan.parameters)
@@ -484,7 +511,7 @@ def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], exam
 def computes(text: str) -> bool:
     """Does the plan of that text quantize more than parameters, or fold normalizations?"""
     plan, _, _ = _said(text)
-    return bool(plan.sites or plan.fold)
+    return bool(plan.sites or plan.fold or any(row.kind == "cache" and row.spec for row in plan.rows))
 
 
 def is_wrapped(model: nn.Module) -> bool:
@@ -494,7 +521,7 @@ def is_wrapped(model: nn.Module) -> bool:
 
 def thaw(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Makes a model that `frozen_from` froze in place what it was: its classes, and these tensors."""
-    if isinstance(model, GraphModule) or state_of(model).plan.fold:  # another than the float one
+    if isinstance(model, QuantizedGraph) or state_of(model).plan.fold:  # another than the float one
         return
     del _notes(model)[STATE]
     eager.unwrap(model)
@@ -542,7 +569,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         raise NumericsError(
             "this model is frozen: its float parameters are gone; the model that was wrapped has them"
         )
-    if isinstance(model, GraphModule) or state.plan.fold:
+    if isinstance(model, QuantizedGraph) or state.plan.fold:
         if state.original is None:
             raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
         return _original(model, state.original, state.plan)

@@ -49,7 +49,8 @@ class Observer:
     """Watches tensors batch by batch; then `scale` and `zero_point` are what to give to `quantize`.
 
     dtype: an integer or float format, or its name; or a QuantSpec, which says all of these options at once.
-    scheme: which elements share a scale: per_tensor (the default), per_channel(axis), per_group(size, axis).
+    scheme: which elements share a scale: per_tensor (the default), per_channel(axis), per_token,
+        per_group(size, axis), per_block((rows, columns)).
     symmetric: True (the default) for scales alone, False for scales and zero points; integers only.
     scale_type: what scales are rounded to: float32 (the default), float16, bfloat16, float, pof2.
     zero_point_type: int32 (the default) or float32.

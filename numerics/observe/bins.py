@@ -156,5 +156,8 @@ def owners_of(partition: Partition, places: Integers) -> Integers:
     line, along = np.divmod(outer, shape[axis])
     if partition.size is None:
         return np.asarray(along)
+    if partition.rows > 1:  # blocks of the last two axes
+        outermost, row = np.divmod(line, shape[axis - 1])
+        line = outermost * partition.shared[axis - 1] + row // partition.rows
     group = line * partition.shared[axis] + along // partition.size
     return cast(Integers, np.asarray(group * math.prod(shape[axis + 1 :]) + inner))

@@ -154,6 +154,12 @@ class TorchDispatch:
         parts = run("quantize", x.detach(), spec.text, scale, zero_point, *_drawn(x, draw), number)
         return wrapped(spec if isinstance(spec, QuantSpec) else spec.text, x, *parts)
 
+    def hadamard(self, x: Tensor, rotation: Any) -> Tensor:
+        """Returns x rotated along its last axis."""
+        check_dense(x)
+        rotation.check(tuple(x.shape))
+        return run("hadamard", x, rotation.size, rotation.signs, rotation.inverse)
+
     def linear(self, x: Tensor, q: TensorQTensor, bias: Tensor | None, compute: str) -> Tensor:
         """Returns x times the rows of q, plus a bias."""
         if compute == "float32":

@@ -62,7 +62,7 @@ def _slice(q: TensorQTensor, dim: int = 0, start: Any = None, end: Any = None, s
 
 
 def _select(q: TensorQTensor, dim: int, index: int) -> Any:
-    if q.ndim == 1 and slicing.blocked_axis(q) == 0:  # one element: its value
+    if q.ndim == 1 and 0 in slicing.blocked_axes(q):  # one element: its value
         return NotImplemented
     return slicing.selected(q, dim, index)
 
@@ -78,7 +78,7 @@ def _split_with_sizes(q: TensorQTensor, sizes: Sequence[int], dim: int = 0) -> A
 
 
 def _unbind(q: TensorQTensor, dim: int = 0) -> Any:
-    if slicing.blocked_axis(q) == dim % max(q.ndim, 1):
+    if dim % max(q.ndim, 1) in slicing.blocked_axes(q):
         return NotImplemented
     return [slicing.selected(q, dim, place) for place in range(q.shape[dim])]
 
@@ -87,7 +87,7 @@ def _squeeze(q: TensorQTensor, dims: Any = None) -> Any:
     """Without its axes of one index, those that are asked for."""
     asked = range(q.ndim) if dims is None else [dims] if isinstance(dims, int) else dims
     gone = sorted((dim % q.ndim for dim in asked if q.shape[dim] == 1), reverse=True)
-    if slicing.blocked_axis(q) in gone:
+    if set(slicing.blocked_axes(q)) & set(gone):
         return NotImplemented
     for dim in gone:
         q = slicing.selected(q, dim, 0)

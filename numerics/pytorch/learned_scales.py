@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from numerics.backends.host.arrays import FLOATS
 from numerics.backends.host.tensors import check_memory, check_storage, has_values
 from numerics.backends.partition import Partition
 from numerics.formats import registry
-from numerics.formats.dtype import Integer
+from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
 from numerics.tensor.parts import sizes_fit
 from numerics.tensor.spec import QuantSpec
@@ -33,6 +33,14 @@ def integer(dtype: Any) -> Integer:
     d = registry.dtype(dtype)
     if not isinstance(d, Integer):
         raise NumericsError(f"{d} is a {d.kind} format; scales are learned for integer formats")
+    return d
+
+
+def single(dtype: Any) -> Element:
+    """The format of that name, where it is one of single numbers; raises NumericsError for another."""
+    d = registry.dtype(dtype)
+    if not isinstance(d, Element):
+        raise NumericsError(f"{d} is a {d.kind} format; scales are learned for formats of single numbers")
     return d
 
 
@@ -56,6 +64,11 @@ def lsq_scale(scale: Tensor) -> Tensor:
     return _wide(scale.detach()).abs().clamp(min=SMALLEST_SCALE)
 
 
+def lsq_zero(zero_point: Tensor, d: Element) -> Tensor:
+    """The zero point that is used, where one is learned: a float32 within the format's range."""
+    return zero_point.detach().to(torch.float32).clamp(d.min, d.max)
+
+
 def tqt_gradients(gradient: Tensor, x: Tensor, log2_threshold: Tensor, recipe: str) -> tuple[Tensor, Tensor]:
     """Returns the gradients of x, in its shape, and of log2_threshold (arXiv 1903.08066 §3).
 
@@ -74,21 +87,35 @@ def tqt_gradients(gradient: Tensor, x: Tensor, log2_threshold: Tensor, recipe: s
 
 def lsq_gradients(
     gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str
-) -> tuple[Tensor, Tensor]:
-    """Returns the gradients of x and of the scale, in their shapes (arXiv 1902.08153 §2).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the gradients of x, of the scale, and of a zero point that is learned, in their shapes.
 
-    gradient: of the loss by the result.  That of x passes where x / s lies between the ends of the range.
+    gradient: of the loss by the result.  That of x passes where x / s lies between the ends of the range
+    (arXiv 1902.08153 §2); that of a zero point, where it does not (arXiv 2004.09576 §3); empty without one.
     """
     d, shares = check_lsq(x, scale, zero_point, recipe, gradient)
     wide = _wide(x)
-    steps = wide / spread(lsq_scale(scale).to(wide.dtype), shares)
+    used = spread(lsq_scale(scale).to(wide.dtype), shares)
+    steps = wide / used
+    learned = zero_point if learns_zero(recipe) else None
+    zero_point = zero_point if learned is None else lsq_zero(learned, d)
     zero = 0.0 if zero_point is None else spread(zero_point.to(wide.dtype), shares)
     inside = (d.min - zero < steps) & (steps < d.max - zero)
     slope = _slope(steps, inside, recipe, torch.ones_like(scale), zero_point)
     total = reduced(gradient * slope, shares, torch.sum, 0.0)
     numel = reduced(wide.new_ones(()).expand(wide.shape), shares, torch.sum, 0.0).clamp(min=1)
-    through_abs = torch.where(scale < 0, -1.0, 1.0)
-    return _passed(gradient, inside), (through_abs * total / (numel * d.max).sqrt()).to(scale.dtype)
+    through_abs, shrunk = torch.where(scale < 0, -1.0, 1.0), (numel * d.max).sqrt()
+    of_zero = x.new_empty(0)
+    if learned is not None:
+        clipped = torch.where(inside | steps.isnan(), 0.0, -used)
+        of_zero = (reduced(gradient * clipped, shares, torch.sum, 0.0) / shrunk).to(learned.dtype)
+    return _passed(gradient, inside), (through_abs * total / shrunk).to(scale.dtype), of_zero
+
+
+def learns_zero(recipe: str) -> bool:
+    """Is the zero point of that recipe a real number, which can be learned?"""
+    spec = QuantSpec.parse(recipe)
+    return not spec.symmetric and spec.zero_point_type == "float32"
 
 
 # ---- operators are called by anybody -----------------------------------------------------------------
@@ -109,10 +136,10 @@ def check_tqt(x: Tensor, log2_threshold: Tensor, recipe: str, gradient: Tensor |
 
 def check_lsq(
     x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str, gradient: Tensor | None = None
-) -> tuple[Integer, Partition]:
+) -> tuple[Element, Partition]:
     """The format, and who shares a scale; raises NumericsError as `check_tqt`."""
     found = QuantSpec.parse(recipe)
-    d = integer(found.dtype)
+    d = single(found.dtype)
     _check("x", x, x, x.shape)
     shares = found.partition(tuple(x.shape))
     _check("scale", scale, x, shares.shared)
@@ -148,9 +175,9 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _slope(steps: Tensor, inside: Tensor, recipe: str, one: Tensor, zero_point: Tensor | None) -> Tensor:
-    """dy / ds: what rounding added to x / s, or the end that x was clipped to; NaN is 0 at any scale."""
+    """dy / ds: what rounding added to x / s, or the end that x was clipped to; NaN has no part in it."""
     rounded = torch.ops.numerics.fake_quantize(steps, recipe, one, zero_point)
-    return cast(Tensor, rounded - torch.where(inside, steps, 0.0))
+    return torch.where(rounded.isnan(), 0.0, rounded - torch.where(inside, steps, 0.0))
 
 
 def _passed(gradient: Tensor, inside: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from numerics.backends.host.arrays import FLOATS
 from numerics.backends.host.float_bits import to_float32
+from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_array, as_tensor, number_of, number_tensor
 from numerics.backends.partition import Blocking, check_axis
@@ -35,8 +36,10 @@ from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import (
     check_lsq,
     check_tqt,
+    learns_zero,
     lsq_gradients,
     lsq_scale,
+    lsq_zero,
     tqt_gradients,
     tqt_scale,
 )
@@ -246,6 +249,20 @@ def _asked_alone(recipe: str) -> tuple[QuantSpec, Draw]:
     return spec, draw_of(spec.rounding, None, None)
 
 
+def _hadamard(x: Tensor, size: int, signs: Any = None, inverse: bool = False) -> Tensor:
+    return _apart(_tensor(dispatch.owner(x).hadamard(x, rotation_of(size, signs, inverse))), x)
+
+
+@lru_cache(maxsize=256)
+def _rotation(size: int, signs: tuple[int, ...] | None, inverse: bool) -> Rotation:
+    return Rotation(size, signs, inverse)
+
+
+def rotation_of(size: int, signs: Sequence[int] | None, inverse: bool) -> Rotation:
+    """The rotation of an operator's arguments, made once."""
+    return _rotation(size, None if signs is None else tuple(signs), inverse)
+
+
 # ---- tensors with scales that are learned ----------------------------------------------------------
 
 
@@ -254,7 +271,9 @@ def _tqt(x: Tensor, log2_threshold: Tensor, recipe: str) -> Tensor:
 
 
 def _lsq(x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str) -> Tensor:
-    check_lsq(x, scale, zero_point, recipe)
+    d, _ = check_lsq(x, scale, zero_point, recipe)
+    if zero_point is not None and learns_zero(recipe):
+        zero_point = lsq_zero(zero_point, d)
     return _fake_quantize(x, recipe, lsq_scale(scale), zero_point)
 
 
@@ -350,9 +369,11 @@ def _fake_lsq(x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str) 
 
 def _fake_lsq_backward(
     gradient: Tensor, x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     check_lsq(x, scale, zero_point, recipe, gradient)
-    return _plain_like(gradient), _plain_like(scale)
+    learned = zero_point is not None and learns_zero(recipe)
+    of_zero = _plain_like(cast(Tensor, zero_point)) if learned else x.new_empty(0)
+    return _plain_like(gradient), _plain_like(scale), of_zero
 
 
 # ---- gradients -----------------------------------------------------------------------------------
@@ -383,6 +404,18 @@ def _clipped(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     return (gradient, *[None] * ctx.others)
 
 
+def _keep_rotation(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.rotation = (*inputs[1:], *(None, False)[len(inputs) - 2 :])
+
+
+def _hadamard_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+    """The transposed matrix is the way back, but for a power of two."""
+    size, signs, inverse = ctx.rotation
+    back = torch.ops.numerics.hadamard(gradient, size, signs, not inverse)
+    there, other = (rotation_of(size, signs, way).scale for way in (inverse, not inverse))
+    return back * (there / other), None, None, None
+
+
 def _keep_learned(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, ctx.spec = inputs
     ctx.save_for_backward(*tensors)
@@ -393,7 +426,9 @@ def _tqt_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 
 
 def _lsq_gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    return (*torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.spec), None, None)
+    found = torch.ops.numerics.lsq_backward(gradient, *ctx.saved_tensors, ctx.spec)
+    of_zero = found[2] if ctx.needs_input_grad[2] and found[2].numel() else None
+    return (*found[:2], of_zero, None)
 
 
 def _keep_matrix(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -502,6 +537,10 @@ OPERATORS: dict[str, Operator] = {
         f"(Tensor x, {_GIVEN}, bool clip_gradient=False, {_OF_TENSOR}) -> Tensor", _fake_quantize,
         lambda x, *_: _plain_like(x), _clipped, _keep_input,
     ),
+    "hadamard": Operator(
+        "(Tensor x, int size, int[]? signs=None, bool inverse=False) -> Tensor", _hadamard,
+        lambda x, *_: _plain_like(x), _hadamard_gradients, _keep_rotation,
+    ),
     "within_range": Operator(
         f"(Tensor x, str recipe, Tensor? scale=None, Tensor? zero_point=None, {_OF_TENSOR}) -> Tensor",
         within_range,
@@ -520,7 +559,8 @@ OPERATORS: dict[str, Operator] = {
         _fake_lsq, _lsq_gradients, _keep_learned,
     ),
     "lsq_backward": Operator(
-        "(Tensor gradient, Tensor x, Tensor scale, Tensor? zero_point, str recipe) -> (Tensor, Tensor)",
+        "(Tensor gradient, Tensor x, Tensor scale, Tensor? zero_point, str recipe)"
+        " -> (Tensor, Tensor, Tensor)",
         lsq_gradients, _fake_lsq_backward,
     ),
 }  # fmt: skip

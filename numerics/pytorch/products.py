@@ -137,7 +137,7 @@ def _bmm(a: Any, b: Any) -> Any:
     turned = isinstance(b, Permuted)
     if (turned and b.axes != (0, 2, 1)) or a.ndim != 3 or len(a) != held.shape[0] or not len(a):
         return NotImplemented
-    if a.shape[2] != b.shape[1] or held.shape[0] == 0 or slicing.blocked_axis(held) == 0:
+    if a.shape[2] != b.shape[1] or held.shape[0] == 0 or 0 in slicing.blocked_axes(held):
         return NotImplemented
     parts = [_read(held.select(0, expert), x) for expert, x in enumerate(a)]
     if any(part is None for part in parts):

@@ -131,10 +131,15 @@ def _matrix(q: Any) -> Matrix:
     parts = q.packed, q.shared, q.zero_point, q.tensor_scale
     known = q.__dict__.get("_matrix")
     if known is None or any(a is not b for a, b in zip(known[0], parts, strict=True)):
-        shared, zero = (None if part is None else np.asarray(part) for part in parts[1:3])
+        shared, zero = (None if part is None else _each_row(q, np.asarray(part)) for part in parts[1:3])
         known = parts, Matrix(q.packed, shared, zero, q.tensor_scale, q.spec, tuple(q.shape))
         q.__dict__["_matrix"] = known
     return cast(Matrix, known[1])
+
+
+def _each_row(q: Any, part: Any) -> Any:
+    """Scales as kernels read them: those of two-dimensional blocks once a row."""
+    return part if q.spec.blocked else q.spec.partition(tuple(q.shape)).each_row(part)
 
 
 def check_int8(q: Any, kind: str) -> None:

@@ -104,6 +104,7 @@ class QTensor:
 
     def __repr__(self, **options: Any) -> str:
         how = f"axis={self.axis}" if self.scheme is None else repr(self.scheme)
+        how = how if self.spec.rows == 1 else repr(self.spec.scheme)
         known = all(type(size) is int for size in (*self.shape, *self.packed.shape))  # a compiler's are not
         bits = f", {self.bits:.4g} bits a value" if known else ""
         return f"QTensor({self.format}, shape={tuple(self.shape)}, {how}{bits})"

@@ -10,25 +10,27 @@ from typing import Any
 from numerics.backends.partition import AXES, Partition, as_shape, check_axis
 from numerics.formats.errors import NumericsError, integer, one_of, said
 
-NUMBERS = {"per_tensor": (), "per_channel": ("axis",), "per_group": ("size", "axis")}
+NUMBERS = {"per_tensor": (), "per_channel": ("axis",), "per_token": (), "per_group": ("size", "axis"),
+           "per_block": ("rows", "columns")}  # fmt: skip
 KINDS = tuple(NUMBERS)
 LONGEST = 100  # characters of a spelling
-_TOKENS = (
-    "a scale for each token is per_group(n) of the n features on the last axis, or per_channel(0) of rows;"
-)
+_TOKENS = "a scale for each token is per_token(): all along the last axis share one;"
+_BLOCKS = "a scale for every r x c elements of the last two axes is per_block((r, c));"
 _AXIS = "a scale for each index of an axis is per_channel(axis);"
 _GROUPS = "a scale for every n neighbours along an axis is per_group(n, axis);"
 MEANT = {  # what other libraries say, in lower case
-    "per_token": _TOKENS, "per_row": _TOKENS, "token": _TOKENS, "per_axis": _AXIS, "per_column": _AXIS,
-    "channel": _AXIS, "per_block": _GROUPS, "block": _GROUPS, "group": _GROUPS, "groupwise": _GROUPS,
+    "per_row": _TOKENS, "token": _TOKENS, "per_axis": _AXIS, "per_column": _AXIS,
+    "channel": _AXIS, "block": _BLOCKS, "group": _GROUPS, "groupwise": _GROUPS,
     "tensor": "did you mean 'per_tensor'?",
 }  # fmt: skip
-_OUTSIDE = re.compile(r"(\w+)\s*(\(([^()]*)\))?")  # no two parts of it take the same character
+_OUTSIDE = re.compile(
+    r"(\w+)\s*(\(([^()]*)\)|\(\s*\(([^()]*)\)\s*\))?"
+)  # no two parts of it take the same character
 
 
 @dataclass(frozen=True, repr=False)
 class Scheme:
-    """Which elements share a scale; made by `per_tensor`, `per_channel` and `per_group`.
+    """Which elements share a scale; `per_tensor`, `per_channel`, `per_token` and their like make it.
 
     >>> Scheme.parse("per_group(128, axis=0)"), Scheme.parse("per_tensor") == per_tensor()
     (per_group(128, axis=0), True)
@@ -37,10 +39,12 @@ class Scheme:
     kind: str
     axis: int | None = None
     size: int | None = None
+    block: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", one_of("scheme", self.kind, KINDS, MEANT))
-        has = {"axis": self.kind != "per_tensor", "size": self.kind == "per_group"}
+        has = {"axis": self.kind in ("per_channel", "per_group"), "size": self.kind == "per_group"}
+        self._check_block()
         for name, what in (("axis", f"the axis of {self.kind}"), ("size", "the size of a group")):
             came = getattr(self, name)
             if has[name]:
@@ -52,9 +56,27 @@ class Scheme:
         if self.axis is not None and not -AXES <= self.axis < AXES:
             raise NumericsError(f"axis {said(self.axis)} cannot be: arrays have {AXES} axes at most")
 
+    def _check_block(self) -> None:
+        if self.kind != "per_block":
+            if self.block is not None:
+                raise NumericsError(f"block={said(self.block)} does not belong to {self.kind}")
+            return
+        try:
+            if not isinstance(self.block, (tuple, list)):
+                raise TypeError
+            rows, columns = (integer("the size of a block", size) for size in self.block)
+        except (TypeError, ValueError):
+            raise NumericsError(f"per_block takes two sizes, per_block((128, 128)), not {said(self.block)}") \
+                from None  # fmt: skip
+        if not (1 <= rows < 1 << 63 and 1 <= columns < 1 << 63):
+            raise NumericsError(f"a block of {said(self.block)} elements cannot be; allowed: 1 x 1 and more")
+        object.__setattr__(self, "block", (rows, columns))
+
     def __repr__(self) -> str:
         if self.kind == "per_group":
             return f"per_group({self.size}, axis={self.axis})"
+        if self.kind == "per_block":
+            return f"per_block({self.block})"
         return f"{self.kind}({'' if self.axis is None else self.axis})"
 
     @classmethod
@@ -72,9 +94,11 @@ class Scheme:
         if found is None:
             allowed = "per_tensor, per_channel(0), per_group(128, axis=-1)"
             raise NumericsError(f"{said(text)} is not a scheme; allowed: {allowed}")
-        kind, _, inside = found.groups()
+        kind, _, inside, pair = found.groups()
         kind = one_of("scheme", kind, KINDS, MEANT)
-        return _made(kind, _numbers(text, kind, inside or ""), size, axis)
+        if pair is not None and kind != "per_block":
+            raise NumericsError(f"{said(text)} is not a scheme: a pair of numbers belongs to per_block")
+        return _made(kind, _numbers(text, kind, pair or inside or ""), size, axis)
 
     def partition(self, shape: tuple[int, ...]) -> Partition:
         """Returns which elements of a shape share a scale; raises NumericsError where it lacks the axis."""
@@ -105,8 +129,19 @@ def partition_of(scheme: Scheme, shape: tuple[int, ...]) -> Partition:
     """`Scheme.partition`, remembered."""
     if type(shape) is not tuple:
         shape = as_shape(shape)
+    if scheme.kind == "per_token":
+        return Partition(shape, last := check_axis(-1, shape), max(shape[last], 1))
+    if scheme.block is not None:
+        return _blocks(scheme, shape, scheme.block)
     axis = None if scheme.axis is None else check_axis(scheme.axis, shape)
     return Partition(shape, axis, scheme.size)
+
+
+def _blocks(scheme: Scheme, shape: tuple[int, ...], block: tuple[int, int]) -> Partition:
+    if len(shape) < 2:
+        raise NumericsError(f"{scheme!r} needs two axes; shape {tuple(shape)} has {len(shape)}")
+    rows = min(block[0], max(shape[-2], 1))
+    return Partition(shape, len(shape) - 1, block[1], rows)
 
 
 def _numbers(text: object, kind: str, inside: str) -> dict[str, int]:
@@ -142,12 +177,10 @@ def _made(kind: str, numbers: dict[str, int], size: int | None, axis: int | None
             )
     if size is not None and kind != "per_group":
         raise NumericsError(f"a group size ({said(size)}) belongs to per_group, not {kind}")
-    if kind == "per_tensor":
+    if kind not in ("per_channel", "per_group"):
         if axis is not None:
-            raise NumericsError(
-                f"an axis ({said(axis)}) belongs to per_channel and per_group, not per_tensor"
-            )
-        return per_tensor()
+            raise NumericsError(f"an axis ({said(axis)}) belongs to per_channel and per_group, not {kind}")
+        return Scheme(kind, block=tuple(numbers.values()) if kind == "per_block" else None)  # type: ignore[arg-type]
     along = numbers.get("axis", axis)
     where = {} if along is None else {"axis": along}
     if kind == "per_channel":
@@ -191,3 +224,33 @@ def per_group(size: int, axis: int = -1) -> Scheme:
     (per_group(128, axis=-1), (1, 2))
     """
     return Scheme("per_group", axis=axis, size=size)
+
+
+def per_token() -> Scheme:
+    """Returns the scheme of one scale for each token: all elements along the last axis share one.
+
+    The scale has the tensor's shape with 1 along the last axis.  Raises NumericsError when it is used where a
+    tensor has no axis.
+
+    >>> import numerics as nx
+    >>> nx.quantize([[1.0, 2.0], [3.0, 7.0]], "int4", scheme=per_token()).scale.shape
+    (2, 1)
+    """
+    return Scheme("per_token")
+
+
+def per_block(block: tuple[int, int]) -> Scheme:
+    """Returns the scheme of one scale for every `rows` x `columns` elements of the last two axes.
+
+    block: (rows, columns), each 1 and more; the last blocks of either axis may be short.  The scale has the
+    tensor's shape with ceil(n / rows) and ceil(m / columns) in the place of its last two axes; axes before
+    them (experts) have blocks of their own.  Of a block format with a scale beside its codes: (rows, the
+    format's block), and every row keeps the scale that its block has.  Raises NumericsError for another
+    block, and when it is used where a tensor has fewer than two axes.
+
+    >>> import numerics as nx
+    >>> w = [[1.0, -7.0, 0.5], [2.0, 3.0, 0.25], [14.0, 0.0, 1.75]]
+    >>> per_block((2, 2)), nx.quantize(w, "int4", scheme=per_block((2, 2))).scale.tolist()
+    (per_block((2, 2)), [[1.0, 0.0714285746216774], [2.0, 0.25]])
+    """
+    return Scheme("per_block", block=block)

@@ -53,9 +53,8 @@ class Quantized(Protocol):
 def part(q: Quantized, index: Any) -> Any:
     """q[index]: integers, slices and `...`; of one element in a block the value: no block holds it alone."""
     places = _places(index, len(q.shape))
-    blocked = blocked_axis(q)
-    if blocked is not None and not any(isinstance(place, slice) for place in places):
-        return _element(q, places, blocked)
+    if blocked_axes(q) and not any(isinstance(place, slice) for place in places):
+        return _element(q, places)
     axis = 0
     for called, place in enumerate(places):
         if isinstance(place, slice):
@@ -65,7 +64,7 @@ def part(q: Quantized, index: Any) -> Any:
     return q
 
 
-def _element(q: Quantized, places: list[Any], blocked: int) -> Any:
+def _element(q: Quantized, places: list[Any]) -> Any:
     """The value at one place, of which no more than its block is decoded."""
     spans = []
     for axis, (place, length) in enumerate(zip(places, q.shape, strict=True)):
@@ -109,7 +108,7 @@ def selected(q: Quantized, axis: int, place: int, called: int | None = None) -> 
     axis = check_axis(axis, tuple(q.shape))
     named = axis if called is None else called
     found = _inside(place, q.shape[axis], named)
-    if axis == blocked_axis(q):
+    if axis in blocked_axes(q):
         raise NumericsError(
             f"axis {named} is the one along which scales are shared: slice it instead, or dequantize first"
         )
@@ -124,7 +123,7 @@ def rows(q: Quantized, take: Callable[[Any], Any], count: int) -> Any:
     take: gives of a part, whose first axis is the tensor's, the `count` indices that are asked for.
     """
     bits = bits_of_index(q) if q.shape else None
-    if bits is None or bits % 8 or blocked_axis(q) == 0:
+    if bits is None or bits % 8 or 0 in blocked_axes(q):
         return None
     packed = take(q.packed.reshape(q.shape[0], bits // 8)).reshape(-1)
     beside = take if shared_along(q, 0) else (lambda part: part)
@@ -138,8 +137,8 @@ def flattened(q: Quantized) -> Any:
         return q
     count = math.prod(q.shape)
     if q.spec.blocked:
-        whole = blocked_axis(q) == len(q.shape) - 1 and q.shape[-1] % q.spec.block.block == 0
-        spec = q.spec.with_axis(-1)
+        whole = blocked_axes(q) == (len(q.shape) - 1,) and q.shape[-1] % q.spec.block.block == 0
+        spec = (q.spec.replace(scheme=None) if q.spec.rows > 1 else q.spec).with_axis(-1)
     else:
         partition = q.spec.partition(tuple(q.shape))
         whole, scales = partition.in_order and count > 0, math.prod(partition.shared)
@@ -152,19 +151,21 @@ def flattened(q: Quantized) -> Any:
     return q.with_parts(spec, (count,), q.packed, shared, zero)
 
 
-def blocked_axis(q: Quantized) -> int | None:
-    """The axis along which blocks or groups lie, from the front."""
+def blocked_axes(q: Quantized) -> tuple[int, ...]:
+    """The axes along which blocks or groups lie, from the front: none, one, or the last two."""
     if q.spec.blocked:
-        return check_axis(cast(int, q.spec.axis), tuple(q.shape))
+        return (check_axis(cast(int, q.spec.axis), tuple(q.shape)),)
     partition = q.spec.partition(tuple(q.shape))
-    return None if partition.size is None else partition.axis
+    if partition.size is None or partition.axis is None:
+        return ()
+    return (partition.axis,) if partition.rows == 1 else (partition.axis - 1, partition.axis)
 
 
 def sharing(q: Quantized, axis: int) -> int:
     """How many neighbours along that axis share a scale, where not all do: 1 but for the blocked axis."""
-    if axis != blocked_axis(q):
+    if axis not in blocked_axes(q):
         return 1
-    return q.spec.block.block if q.spec.blocked else cast(int, q.spec.scheme_of_elements.size)
+    return q.spec.block.block if q.spec.blocked else q.spec.partition(tuple(q.shape)).sharing(axis)
 
 
 def shared_along(q: Quantized, axis: int) -> bool:
@@ -185,8 +186,9 @@ def _taken(
         packed = _packed_blocks(q, spec, elements, shared) if packed is None else packed
         return q.with_parts(spec, shape, packed, None if q.shared is None else q.shared[shared], None)
     packed = spec.element.pack(q.codes[elements]) if packed is None else packed
-    channel = q.spec.partition(tuple(q.shape)).axis
-    if q.spec.scheme_of_elements.size is None:  # one scale for all, or one for each index of an axis
+    partition = q.spec.partition(tuple(q.shape))
+    channel = partition.axis
+    if partition.size is None:  # one scale for all, or one for each index of an axis
         shared = elements[axis:] if channel == axis else ()
     scale, zero = (None if p is None else p[shared] for p in (q.shared, q.zero_point))
     return q.with_parts(spec, shape, packed, scale, zero)
@@ -215,7 +217,7 @@ def bits_of_index(q: Quantized) -> int | None:
     inner = math.prod(q.shape[1:])
     if not q.spec.blocked:
         return inner * q.spec.element.bits
-    d, axis = q.spec.block, cast(int, blocked_axis(q))
+    d, (axis,) = q.spec.block, blocked_axes(q)
     if d.scale_beside:
         return inner * d.element_bits
     lines = inner // max(q.shape[axis], 1)
@@ -233,8 +235,13 @@ def _without(q: Quantized, axis: int) -> QuantSpec:
     """The spec of what is left when an axis goes."""
     spec, ndim = q.spec, len(q.shape)
     if spec.blocked:
+        spec = (
+            spec.replace(scheme=None) if spec.rows > 1 and ndim == 2 else spec
+        )  # what is left has no rows to share with
         return spec.with_axis(_renumbered(cast(int, spec.axis), axis, ndim))
     scheme = spec.scheme_of_elements
+    if scheme.kind in ("per_token", "per_block"):
+        return spec  # of the last axes, which stay
     if scheme.axis is None or spec.partition(tuple(q.shape)).axis == axis:
         return spec.with_scheme(per_tensor())
     kept = _renumbered(scheme.axis, axis, ndim)

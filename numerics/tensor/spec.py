@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Blocking, Partition, check_axis
-from numerics.formats.block import Block, no_tensor_scale
+from numerics.formats.block import Block, ElementBlock, no_tensor_scale
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.protocol import Given
@@ -67,7 +67,8 @@ class QuantSpec:
 
     dtype: the format, such as nx.int4, or its name.
     scheme: which elements share a scale: per_tensor() (the default), per_channel(axis), per_group(size,
-        axis=-1), or such a text; not of block formats.
+        axis=-1), per_token(), per_block((rows, columns)), or such a text; of block formats only
+        per_block((rows, block)): rows of blocks share a scale, as TransformerEngine's 16x16 of NVFP4.
     symmetric: True (the default) for scales alone, False for scales and zero points; False of integers only.
     scale_type: what a scale is rounded to: float32 (the default), float16, bfloat16, float (the tensor's own
         type) or pof2 (a power of two); not of block formats.
@@ -80,9 +81,10 @@ class QuantSpec:
     axis: of block formats: along which blocks lie, by default -1, the last.
     bfloat16 and float16 are a plain cast, with the scale 1, unless scheme or scale_type is given.
 
-    The attributes say what holds, and given back they make the same spec: `scheme` and `scale_type` are None
-    for block formats and where a wide float is cast, `axis` is None for all but block formats.  scaled: False
-    where a wide float is cast.  Raises NumericsError for options that do not fit together.
+    The attributes say what holds, and given back they make the same spec: `scheme` (but for rows of blocks)
+    and `scale_type` are None for block formats and where a wide float is cast, `axis` is None for all but
+    block formats.  scaled: False where a wide float is cast.  Raises NumericsError for options that do not
+    fit together.
 
     >>> spec = QuantSpec("int4", scheme="per_group(128)", symmetric=False)
     >>> spec, spec.replace(dtype="uint4").dtype
@@ -137,7 +139,9 @@ class QuantSpec:
         """What it is made with, without what says nothing."""
         found: dict[str, Any] = {"dtype": self.dtype}
         asks = getattr(self.dtype, "wide", False)  # of a wide float any scheme asks for a scale
-        if self.scheme is not None and (asks or self.scheme.kind != "per_tensor"):
+        if self.scheme is not None and (
+            asks or isinstance(self.dtype, Block) or self.scheme.kind != "per_tensor"
+        ):
             found["scheme"] = self.scheme_text
         for name in OPTIONS[1:]:
             fact = getattr(self, name)
@@ -154,6 +158,11 @@ class QuantSpec:
         for name in changes:
             one_of("option of a QuantSpec", name, ("dtype", *OPTIONS))
         return QuantSpec(**{**self.options, **changes})
+
+    @property
+    def rows(self) -> int:
+        """Of a block format: how many rows of blocks share a scale, each keeping it; 1 without a scheme."""
+        return 1 if self.scheme is None or self.scheme.block is None else self.scheme.block[0]
 
     @cached_property
     def scheme_text(self) -> str | None:
@@ -266,6 +275,10 @@ class QuantSpec:
         """The same for blocks along another axis; raises NumericsError for a format of single numbers."""
         self._check_kind("has no blocks, and no axis along which they lie", blocked=True)
         axis = integer("axis", axis)
+        if self.rows > 1 and axis != -1:
+            raise NumericsError(
+                f"{self!r}: axis={axis} cannot be: rows of blocks lie along the last axis, -1"
+            )
         return self._with(axis=axis)
 
     def with_dtype(self, dtype: Dtype) -> QuantSpec:
@@ -274,6 +287,8 @@ class QuantSpec:
         Raises NumericsError for single numbers in place of blocks, and for blocks in place of them.
         """
         dtype = find_dtype(dtype)
+        if isinstance(dtype, Block) and self.scheme is not None and self.scheme.block is not None:
+            tile_scheme(dtype, self.scheme, cast(int, self.axis))
         if isinstance(dtype, Block) is not self.blocked:
             raise NumericsError(
                 f"{self.dtype} to {dtype}: scales of blocks and scales by a scheme do not become each other; "
@@ -343,7 +358,9 @@ def checked(*asked: Any) -> tuple[Any, ...]:
     scale_rule = one_of("scale rule", scale_rule, (*SCALE_RULES, FULL_RANGE))
     symmetric = truth("symmetric", symmetric)
     axis = -1 if axis is None and not blocked else integer("axis", axis)
-    given = {"scheme": scheme, "symmetric": symmetric, "scale_type": scale_type,
+    if blocked and scheme is not None:
+        scheme = tile_scheme(cast(Block, found), scheme, axis)
+    given = {"scheme": None if blocked else scheme, "symmetric": symmetric, "scale_type": scale_type,
              "zero_point_type": zero_point_type, "scale_rule": scale_rule, "axis": axis}  # fmt: skip
     if scale_rule == FULL_RANGE:
         _check_full_range(found, symmetric)
@@ -360,6 +377,21 @@ def checked(*asked: Any) -> tuple[Any, ...]:
     facts = (found, scheme, symmetric, scale_type, zero_point_type, check_rounding(rounding), scale_rule,
              axis if blocked else None)  # fmt: skip
     return (*facts, scheme and repr(scheme), text_of_facts(facts))
+
+
+def tile_scheme(d: Block, came: Any, axis: int) -> Scheme:
+    """The scheme of a block format: rows of blocks share a scale; raises NumericsError for another."""
+    scheme = Scheme.parse(came)
+    if scheme.block is None:
+        refuse(d, {"scheme": came}, {"scheme": None})
+    if not isinstance(d, ElementBlock):
+        raise NumericsError(f"{d}: {scheme!r} cannot be: its scales lie among the codes of each row")
+    if scheme.block is not None and (scheme.block[1] != d.block or axis != -1):
+        raise NumericsError(
+            f"{d}: {scheme!r} along axis {axis} cannot be; rows of blocks share a scale by "
+            f"per_block(({scheme.block[0]}, {d.block})), along the last axis"
+        )
+    return scheme
 
 
 def text_of_facts(facts: tuple[Any, ...]) -> str:

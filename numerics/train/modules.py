@@ -35,7 +35,7 @@ from numerics.backends.host.tensors import (
 )
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.pytorch.constants import constant
-from numerics.pytorch.learned_scales import integer, lsq_scale, tqt_scale
+from numerics.pytorch.learned_scales import integer, lsq_scale, lsq_zero, single, tqt_scale
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.scheme import Scheme, spelled
@@ -78,18 +78,23 @@ def lsq(
     """Returns x quantized and dequantized with a scale that is learned (LSQ).
 
     x: a tensor of float16, bfloat16, float32 or float64, any shape; what comes back is like it.
-    scale: a tensor in the shape that the scheme makes.  dtype: an integer format, or its name.
-    scheme: who shares a scale: per_tensor (the default), per_channel(axis) or per_group(size, axis).
-    zero_point: int32 in the scale's shape, not learned; None (the default) for symmetric quantization.
+    scale: a tensor in the shape that the scheme makes.  dtype: a format of single numbers (integers, floats
+        such as fp8_e4m3 and fp4, codebooks), or its name.
+    scheme: who shares a scale: per_tensor (the default), per_channel(axis), per_token, per_group(size, axis)
+        or per_block((rows, columns)).
+    zero_point: of integers: int32 in the scale's shape, not learned; or a tensor of floats that requires a
+        gradient, which is learned, too (LSQ+, arXiv 2004.09576); None (the default) for symmetric
+        quantization.
 
     s = |scale|, at least 2**-126, so that no step of an optimizer leads out of what a scale can be;
     y = (clamp(round_half_even(x / s) + zero_point) - zero_point) * s, which is
     fake_quantize(x, dtype, scale=s).  dL/dx is dL/dy where x / s + zero_point is between the ends of the
     range, else 0; dL/ds is sum dL/dy (round(x / s) - x / s), clipped: the end, over
-    sqrt(numel * max), where numel elements share the scale (of an activation: the whole batch).  NaN
-    becomes 0 and has no part in either.
-    Raises NumericsError for a format that is not of integers and for a scale or a zero point that does not
-    fit.  arXiv 1902.08153 §2; docs/formats.md §7.
+    sqrt(numel * max), where numel elements share the scale (of an activation: the whole batch).  A zero
+    point that is learned is used within the format's range, not rounded; its gradient is the sum of -s dL/dy
+    where x was clipped, over the same root.  NaN becomes what the format makes of it, and has no part in any.
+    Raises NumericsError for a format of blocks and for a scale or a zero point that does not fit.
+    arXiv 1902.08153 §2; docs/formats.md §7.
 
     >>> scale = torch.tensor(0.5, requires_grad=True)
     >>> y = lsq(torch.tensor([0.3, -1.5, 9.0]), scale, "int4")
@@ -99,8 +104,12 @@ def lsq(
     """
     if not isinstance(scale, Tensor) or scale.is_nested:
         raise NumericsError(f"scale must be a tensor, not {said(scale)}")
-    text = _text(constant(dtype), spelled(scheme), zero_point is None, _tensor(x).dtype == torch.float64)
-    zero = None if zero_point is None else given_tensor("zero_point", zero_point, device=x.device)
+    learned = isinstance(zero_point, Tensor) and zero_point.requires_grad
+    wide, symmetric = _tensor(x).dtype == torch.float64, zero_point is None
+    text = _text(constant(dtype), spelled(scheme), symmetric, wide, learned)
+    zero = zero_point
+    if not symmetric and not learned:
+        zero = given_tensor("zero_point", zero_point, device=x.device)
     return cast(Tensor, torch.ops.numerics.lsq(x, scale, zero, text))
 
 
@@ -186,10 +195,13 @@ class _Learned(LazyModuleMixin, nn.Module):
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor, whose values are those of forward, bit for bit."""
         wide = _tensor(x).dtype == torch.float64
-        r = _spec(self.spec.dtype, self.spec.scheme, self.zero_point is None, wide)
+        zero, learned = self.zero_point, isinstance(self.zero_point, nn.Parameter)
+        r = _spec(self.spec.dtype, self.spec.scheme, zero is None, wide, learned)
+        if learned and zero is not None:
+            zero = lsq_zero(self._ready(zero), r.element)
         return quantize(
             x, r.dtype, scheme=r.scheme, symmetric=r.symmetric, scale_type=r.scale_type, scale=self.scale,
-            zero_point=self.zero_point,
+            zero_point=zero, zero_point_type=r.zero_point_type,
         )  # fmt: skip
 
     @property
@@ -228,7 +240,7 @@ class TQT(_Learned):
     """
 
     def __init__(self, dtype: Any, init: str = "_3SD", *, scheme: Scheme | str | None = None) -> None:
-        spec = _spec(dtype, scheme)
+        spec = _spec(integer(dtype), scheme)
         if spec.scheme_of_elements.kind != "per_tensor":
             raise NumericsError(
                 f"scheme={spec.scheme!r} cannot be: TQT learns one threshold for a tensor; "
@@ -265,14 +277,16 @@ class TQT(_Learned):
 
 
 class LSQ(_Learned):
-    """A module that quantizes to integers with scales that it learns: `lsq`, beginning with `lsq_init`.
+    """A module that quantizes with scales that it learns: `lsq`, beginning with `lsq_init`.
 
     Called with a tensor it returns the tensor quantized and dequantized.
 
-    dtype: an integer format, or its name.
-    scheme: who shares a scale: per_tensor (the default), per_channel(axis) or per_group(size, axis); groups
-        and channels must stay as many as in the first batch.
-    zero_point: int32 in the shape of the scales; kept, not learned; None for symmetric quantization.
+    dtype: a format of single numbers: integers, floats such as fp8_e4m3 and fp4, codebooks; or its name.
+    scheme: who shares a scale: per_tensor (the default), per_channel(axis), per_token, per_group(size, axis)
+        or per_block((rows, columns)); those that share one must stay as many as in the first batch.
+    zero_point: of integers: int32 in the shape of the scales, kept, not learned; "learned" for one that is,
+        a real number within the range (LSQ+, arXiv 2004.09576), which begins, with the scale, at the least
+        and the largest value of the first batch; None for symmetric quantization.
     Learns `step`, a float32 in the shape of the scales (float64 where x is), whose magnitude is the scale.
     scale: those in use.  Raises NumericsError for another format, and before the first batch where a scale
     is asked for.  arXiv 1902.08153; docs/formats.md §7.
@@ -286,9 +300,13 @@ class LSQ(_Learned):
     """
 
     def __init__(self, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None) -> None:
-        found = None if zero_point is None else given_tensor("zero_point", zero_point)
-        super().__init__(_spec(dtype, scheme, found is None), found)
+        learned = isinstance(zero_point, str) and zero_point == "learned"
+        found = None if zero_point is None or learned else given_tensor("zero_point", zero_point)
+        super().__init__(_spec(dtype, scheme, zero_point is None, learned=learned), found)
         self.step = _uninitialized()
+        if learned:
+            del self.zero_point  # a buffer
+            self.zero_point = _uninitialized()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, in its own type and shape."""
@@ -304,9 +322,15 @@ class LSQ(_Learned):
         return f"{self.spec.dtype}, scheme={self.spec.scheme}"
 
     def _begin(self, x: Tensor) -> None:
-        found = lsq_init(x, self.spec.dtype, scheme=self.spec.scheme)
-        self.step.materialize(found.shape, found.device, found.dtype)
-        self.step.copy_(found)
+        begun: tuple[tuple[Any, Tensor], ...]
+        if isinstance(self.zero_point, nn.UninitializedParameter):
+            made = quantize(x.detach(), self.spec)  # from the least and the largest value
+            begun = (self.step, made.scale), (self.zero_point, made.zero_point)
+        else:
+            begun = ((self.step, lsq_init(x, self.spec.dtype, scheme=self.spec.scheme)),)
+        for learned, found in begun:
+            learned.materialize(found.shape, found.device, found.dtype)
+            learned.copy_(found)
 
 
 # ---- what is learned, wherever it lies -------------------------------------------------------------
@@ -336,11 +360,13 @@ def _moved(parameter: Any, fn: Callable[[Tensor], Tensor], emptied: bool) -> nn.
 # ---- recipes and checks ----------------------------------------------------------------------------
 
 
-def _spec(dtype: Any, scheme: Any = None, symmetric: bool = True, wide: bool = False) -> QuantSpec:
-    """Of a scale that is used as it is: float32, for float64 tensors float64."""
-    found = integer(dtype)
-    kept = "float" if wide else "float32"
-    return QuantSpec(found, scheme=scheme, symmetric=symmetric, scale_type=kept)
+def _spec(
+    dtype: Any, scheme: Any = None, symmetric: bool = True, wide: bool = False, learned: bool = False
+) -> QuantSpec:
+    """Of a scale that is used as it is: float32, for float64 tensors float64.  learned: the zero point is."""
+    found, kept = single(dtype), "float" if wide else "float32"
+    made = QuantSpec(found, scheme=scheme, symmetric=symmetric, scale_type=kept)
+    return made.replace(zero_point_type="float32") if learned else made
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -304,7 +304,7 @@ for case, call in matrix.cases().items():
 print(len(made), {type(kernel).__name__ for kernel in made})
 """
     found = python(code)
-    assert found.stdout.strip() == "12 {'CompiledKernel'}", found.stdout + found.stderr
+    assert found.stdout.strip() == "8 {'CompiledKernel'}", found.stdout + found.stderr
 
 
 def test_the_sweep_of_the_gpu_script_can_fail():
@@ -359,7 +359,7 @@ def test_every_kernel_compiles_for_gpus_that_are_not_here(tmp_path):
     )  # fmt: skip
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-2000:]
     now, then = json.loads(made.read_text(encoding="utf-8")), json.loads(RECORDED.read_text(encoding="utf-8"))
-    assert len(now["kernels"]) > (60 if LONG else 12)
+    assert len(now["kernels"]) > (50 if LONG else 12)
     if now["triton"] == then["triton"]:
         recorded = {(row["case"], row["target"]): row for row in then["kernels"]}
         grown = [row for row in now["kernels"]

@@ -23,6 +23,7 @@ from numerics.formats.grid import element_grid, scale_of
 MX = [nx.mxfp8_e4m3, nx.mxfp8_e5m2, nx.mxfp6_e3m2, nx.mxfp6_e2m3, nx.mxfp4, nx.mxint8]
 MICRO = [nx.mx4, nx.mx6, nx.mx9]
 LONG = bool(os.environ.get("NUMERICS_TEST_LONG"))  # make verify: every input of every case
+MX += [nx.mxfp3] if LONG else []
 DECIDING = 1 << 19  # inputs around the steps of one sign
 STRIDE = 65_521  # of the inputs between the steps; prime, so that all low bits are met
 shared = arithmetic(1, 1)

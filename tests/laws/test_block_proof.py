@@ -1,8 +1,8 @@
 """Blocks: every maximum, every element at many scales, every code at many exponents.
 
 The cases here are a slice of `make verify`, which has all scales and exponents (tests/verify.py).
-`make test` tries every format, rule, scale and exponent of the slice once on every input: they take turns.
-It tries each pair of them in every rounding on the inputs that decide; `make verify` on every input.
+`make test` tries a fourth of the slice, by turns: a format, rule, scale or exponent on every input, each
+pair of them in every rounding on the inputs that decide; `make verify` all of it, on every input.
 """
 
 from __future__ import annotations

@@ -161,11 +161,16 @@ SPECIAL = {
        for d, n in ((nx.fp6_e2m3, 12), (nx.int8, 16)) for verb in ("unpack", "decode_packed")},
 }  # fmt: skip
 SPECIAL |= {f"{d}.check_options": lambda kind: {"bits": None} for d in (nx.fp6_e2m3, nx.int8)}
-SPECIAL |= dict.fromkeys(("conform.check", "Task.of"), lambda kind: {"dtype": "fp4", "kind": "decode"})
+SPECIAL["Task.of"] = lambda kind: {
+    "dtype": "fp4", "kind": "decode", "inputs": "float32", "packed": False, "scale_layout": None,
+    "draw": None,
+}  # fmt: skip
 SPECIAL["nvfp4.largest_under"] = lambda kind: {"rule": "floor"}
 SPECIAL["conform.check"] = lambda kind: {
     "dtype": "fp4", "kind": "decode", "a": None, "b": None, "accumulate": "float32", "layout": "nk",
-    "bias": False, "zero_point": "split", "shapes": None,
+    "bias": False, "zero_point": "split", "shapes": None, "effort": "default", "one_thread": False,
+    "inputs": "float32", "packed": False, "scale_layout": None, "draw": None,
+    "isolated": False, "timeout": 600.0,
 }  # fmt: skip
 SPECIAL["conform.decidable"] = lambda kind: {
     "a": np.ones((2, 32), np.float32), "b": np.ones((3, 32), np.float32), "accumulate": "float32",
@@ -183,6 +188,9 @@ SPECIAL |= {
 }
 SPECIAL["ipu.quantize_model"] = lambda kind: quantized_arguments()
 SPECIAL["observe.observer"] = lambda kind: {"name": "min_max"}
+SPECIAL["hadamard"] = lambda kind: {"size": 4, "signs": (1, -1, -1, 1), "inverse": False}
+SPECIAL["Scheme"] = lambda kind: {"kind": "per_group", "axis": -1, "size": 4, "block": None}
+SPECIAL["per_block"] = lambda kind: {"block": (4, 4)}
 SPECIAL["transcode"] = lambda kind: {"dtype": "int8"}
 SPECIAL["QuantSpec.parse"] = lambda kind: {"text": nx.QuantSpec("int8").text}
 SPECIAL["train.lsq"] = lambda kind: {"scale": torch.tensor(0.5)}

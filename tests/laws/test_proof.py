@@ -1,7 +1,7 @@
 """The proof: every float32 input x format x rounding x overflow policy, through the kernels that ship.
 
-`make test` proves the defaults of every format and every rounding of fp4 on every input, and every case on
-the inputs that decide; `make verify` proves every case on every input.
+`make test` proves a fourth of these by turns: the defaults of every format and every rounding of fp4 on every
+input, every case on the inputs that decide.  `make verify` proves every case on every input.
 """
 
 from __future__ import annotations

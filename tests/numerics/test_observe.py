@@ -131,6 +131,20 @@ def test_python_numbers_and_numbers_alone():
     assert_same(watching.scale, np.asarray(127.5 / 127))
 
 
+@pytest.mark.parametrize("scheme", [nx.per_block((4, 5)), nx.per_token()], ids=str)
+@pytest.mark.parametrize("kind", [MinMax, MSE, Percentile])
+def test_each_block_and_each_token_is_observed_as_if_it_were_alone(kind, scheme):
+    x = np.random.default_rng(3).standard_normal((9, 13)).astype(np.float32)
+    rows, columns = scheme.block or (1, 13)
+    whole = kind("int8", scheme=scheme)
+    whole.observe(x)
+    for place, scale in np.ndenumerate(whole.scale):
+        one = kind("int8")
+        down, across = place[0] * rows, place[1] * columns
+        one.observe(np.ascontiguousarray(x[down : down + rows, across : across + columns]))
+        assert scale == one.scale
+
+
 def test_batches_become_one(host_executor):
     x = heavy(3, 40, 6)
     options = {"scheme": nx.per_channel(1), "symmetric": False}

@@ -216,6 +216,63 @@ def test_lsq_against_autograd(d, scheme):
         torch.testing.assert_close((dx, dscale), (due_dx, due * factor), rtol=1e-12, atol=1e-12)
 
 
+def nearest(v, d):
+    """The format's value nearest to v, straight through."""
+    grid = torch.tensor(sorted({x for x in d.decode(list(range(2**d.bits))) if math.isfinite(x)})).double()
+    return v + (grid[(v.detach()[..., None] - grid).abs().argmin(-1)] - v).detach()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES[:2], ids=str)
+@pytest.mark.parametrize("d", [nx.fp8_e4m3, nx.fp8_e5m2, nx.fp4, nx.nf4], ids=str)
+def test_lsq_of_floats_against_autograd(d, scheme):
+    x, along = values(5, 7, 9, dtype=torch.float64), values(6, 7, 9, dtype=torch.float64)
+    scale = x.abs().max() / d.max * 0.7 * torch.ones_like(train.lsq_init(x, d, scheme=scheme))
+    index = torch.from_numpy(index_of_scale(scheme, x.shape))
+    shared = torch.bincount(index.flatten(), minlength=scale.numel()).reshape(scale.shape)
+    y, dx, dscale = gradients(lambda x, s: train.lsq(x, s, d, scheme=scheme), x, scale, along=along)
+
+    def due(x, s):
+        each = s.flatten()[index]
+        return nearest((x / each).clamp(d.min, d.max), d) * each
+
+    due_y, due_dx, due_scale = gradients(due, x, scale, along=along)
+    factor = 1 / (shared * d.max).double().sqrt()
+    torch.testing.assert_close((y, dx, dscale), (due_y, due_dx, due_scale * factor), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("d", "step"), [(nx.uint4, 0.3), (nx.int8, 0.01)], ids=str)
+def test_a_zero_point_learns_where_x_is_clipped(d, step):
+    x, along = values(5, 7, 9, dtype=torch.float64), values(6, 7, 9, dtype=torch.float64)
+    scale, zero = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (step, 1.375))
+    found = x.clone().requires_grad_()
+    (train.lsq(found, scale, d, zero_point=zero) * along).sum().backward()
+    mine = [v.detach().clone().requires_grad_() for v in (x, scale, zero)]
+    u = (mine[0] / mine[1] + mine[2]).clamp(d.min, d.max)
+    ((nearest(u, d) - mine[2]) * mine[1] * along).sum().backward()
+    factor = 1 / math.sqrt(x.numel() * d.max)
+    came, due = (found.grad, scale.grad, zero.grad), (mine[0].grad, *(v.grad * factor for v in mine[1:]))
+    torch.testing.assert_close(came, due, rtol=1e-12, atol=1e-12)
+    assert zero.grad != 0
+
+
+def test_a_learned_zero_point_begins_at_the_ends_of_the_first_batch_and_finds_a_better_one():
+    x = values(9, 64, 8).exp()
+    quantizer = train.LSQ("uint4", zero_point="learned")
+    first = error(quantizer(x), x)
+    assert torch.equal(quantizer(x), nx.fake_quantize(x, "uint4", symmetric=False, zero_point_type="float32"))
+    assert torch.equal(quantizer.quantize(x).dequantize(), quantizer(x))
+    optimizer = torch.optim.Adam(quantizer.parameters(), 0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (quantizer(x) - x).square().sum().backward()
+        optimizer.step()
+    assert {name for name, _ in quantizer.named_parameters()} == {"step", "zero_point"}
+    assert error(quantizer(x), x) < 0.9 * first
+    again = train.LSQ("uint4", zero_point="learned")
+    again.load_state_dict(quantizer.state_dict())
+    assert torch.equal(again(x), quantizer(x))
+
+
 def index_of_scale(scheme, shape):
     """Which scale each element takes, from the words of docs/formats.md §6."""
     at = np.indices(shape)
@@ -663,7 +720,8 @@ ONE = torch.ones(4)
     ("call", "said"),
     [
         (lambda: train.TQT("fp8_e4m3"), "fp8_e4m3 is a float format; scales are learned for integer"),
-        (lambda: train.LSQ("mxfp4"), "mxfp4 is a block format; scales are learned for integer"),
+        (lambda: train.LSQ("mxfp4"), "mxfp4 is a block format; scales are learned for formats of single"),
+        (lambda: train.LSQ("fp8_e4m3", zero_point="learned"), "zero points belong to integers"),
         (lambda: train.TQT("int9"), "unknown format"),
         (lambda: train.TQT("int8", init="_3DS"), "did you mean '_3SD'"),
         (lambda: train.threshold_kl_j(ONE, "fp4"), "fp4 is a float format"),

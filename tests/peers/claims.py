@@ -71,5 +71,7 @@ LIBRARIES = {
         Library("apytypes", "apytypes", "apytypes", "apytypes"),
         Library("pychop", "pychop", "pychop", "pychop"),
         Library("qtorch", "qtorch", "qtorch", "qtorch"),
+        Library("bitsandbytes", "bitsandbytes", "bitsandbytes", "bitsandbytes"),
+        Library("en_dtypes", "en_dtypes", "en_dtypes", "en_dtypes"),
     )
 }

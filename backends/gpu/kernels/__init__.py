@@ -6,7 +6,7 @@ KIND names a float type; its memory comes as int32 (float32), int16 (bfloat16) o
 tensors are indexed in 64 bits, tiles in 32.
 """
 
-from numerics.backends.gpu.kernels import affine, blocks, elements, memory, packing
+from numerics.backends.gpu.kernels import affine, blocks, elements, memory, packing, rotation
 
-SOURCES = (memory, packing, elements, blocks, affine)
+SOURCES = (memory, packing, elements, blocks, affine, rotation)
 """All of them, for build.py."""

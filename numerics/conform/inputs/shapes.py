@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from numerics.formats.dtype import Element
 LENGTHS = (*range(72), 257, 1025, 70001, (1 << 20) + 13)
 """Every remainder of lanes up to 64 wide, more than one block of threads, more than caches."""
 SHAPES = ((), (1,), (3, 5), (1, 7), (2, 3, 4), (0, 3), (3, 0), (2, 2, 3, 5), (2, 1, 3, 1, 4), (3, 1000))
+ALONE = 64  # numbers that are asked one at a time
 OFFSETS = 16  # elements by which an array begins past a cache line
 LINE = 64  # bytes of a cache line
 SINGLES = np.array([1.0, -0.3, 0.7, 2.5, -1.25, 0.0, 3.3, -100.0, 0.01], np.float32)
@@ -26,14 +28,17 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     >>> from numerics.conform.takes import ANYTHING
     >>> x = np.float32([1, 2, 3])
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (114, 92)
+    (120, 95)
     """
     for length in LENGTHS:
         yield np.resize(x, length).astype(x.dtype)
     for offset in range(OFFSETS):
         yield np.resize(x, 77 + offset)[offset:]
+    alone = x[:: -(-len(x) // ALONE)]
+    yield from (alone[at : at + 1] for at in range(len(alone)))
     if takes.contiguous:
         return
+    yield from (alone[at : at + 1].reshape(()) for at in range(len(alone)))
     for shape in SHAPES:
         yield np.resize(x, shape).astype(x.dtype)
     yield np.resize(x, 64)[::2]
@@ -83,8 +88,8 @@ def some_draws(shape: tuple[int, ...]) -> Array:
     return np.random.default_rng(3).integers(0, 1 << 30, shape).astype(np.uint32)
 
 
-def kept(x: Array) -> Array:
-    """Returns the same numbers in memory of their own, of the same strides.
+def kept(x: Array, kind: Any = None) -> Array:
+    """Returns the same numbers in memory of their own, of the same strides; kind: of another type.
 
     >>> x = np.resize(np.float32([1, 2, 3]), (2, 6))[:, ::-2]
     >>> y = kept(x)
@@ -92,17 +97,23 @@ def kept(x: Array) -> Array:
     (True, True, False)
     """
     if not x.size or x.flags.c_contiguous:
-        return aligned_as(x)
+        return aligned_as(x, kind)
     turned = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)
-    return like(x[turned], x[turned])[turned]
+    with np.errstate(all="ignore"):
+        numbers = x[turned] if kind is None else x[turned].astype(kind)
+    return like(numbers, x[turned])[turned]
 
 
-def aligned_as(x: Array) -> Array:
-    """Returns a copy that begins as many bytes past a cache line as x does."""
-    room = np.empty(x.nbytes + 2 * LINE, np.uint8)
-    start = (x.ctypes.data - room.ctypes.data) % LINE
-    found = room[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
-    found[...] = x
+def aligned_as(x: Array, kind: Any = None) -> Array:
+    """Returns a copy that begins as many elements past a cache line as x does; kind: of another type."""
+    kind = x.dtype if kind is None else kind
+    size = x.size * kind.itemsize
+    room = np.empty(size + 2 * LINE, np.uint8)
+    past = x.ctypes.data % LINE // x.itemsize * kind.itemsize
+    start = (past - room.ctypes.data) % LINE
+    found: Array = room[start : start + size].view(kind).reshape(x.shape)
+    with np.errstate(all="ignore"):
+        found[...] = x
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.deviations.search import nearest_affine
+from numerics.conform.effort import Effort
 from numerics.conform.inputs import affine, shapes
+from numerics.conform.inputs.spread import Spread, shapes_of, spread
+from numerics.conform.laws.drawn import Question, repeated
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
+from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample, code_text, numbers
@@ -104,16 +109,34 @@ def nan_is_zero(seen: Scaled) -> Counterexample | None:
 
 AFFINE_LAWS: tuple[Law, ...] = (quotient, midway, division, clamp, zero_point, nan_is_zero)
 
+
+def scale_arrays() -> None:
+    """Every element has the scale and the zero point of its own channel, group or block."""
+
+
 ORDER = [law.__name__ for law in AFFINE_LAWS]
 
 
 # ---- trials ----------------------------------------------------------------------------------------
 
 
-def trials() -> Iterator[Trial]:
-    """Scales and zero points, and the same numbers in other shapes."""
+def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
+    """Scales and zero points, the same numbers in other shapes, and what is drawn."""
+    if task.scheme is not None:
+        yield Trial((scale_arrays,), _arrays)
+        return
     yield Trial(AFFINE_LAWS, _scaled)
     yield Trial((layout,), _layouts)
+    yield from repeated(task, takes, effort, _alone)
+
+
+def _alone(target: Target, found: Findings, question: Question, at: Array) -> None:
+    """Judges numbers that were wrong among many."""
+    x, scale, zero_point = question.inputs
+    task, x = target.task, x[at]
+    came, due = target.affine(x, scale, zero_point), task.affine_codes(x, scale, zero_point)
+    due = due if came.dtype.kind != "f" else task.affine_values(due, scale, zero_point)
+    found.judge(AFFINE_LAWS, Scaled(task, scale, zero_point, x, came, due))
 
 
 def _scaled(target: Target, found: Findings) -> None:
@@ -142,6 +165,48 @@ def _observe(target: Target, scale: float, zero_point: int) -> Scaled:
 @lru_cache(maxsize=256)
 def _truth(task: Task, scale: float, zero_point: int) -> Array:
     return task.affine_codes(affine.numbers(task.element, scale, zero_point), scale, zero_point)
+
+
+def _arrays(target: Target, found: Findings) -> None:
+    """Each scale and zero point with the numbers that matter to it, in the places that share it."""
+    scheme = target.task.scheme
+    assert scheme is not None
+    for turn, shape in enumerate(shapes_of(scheme)):
+        for turned in (False, True):
+            if turned and (target.takes.contiguous or found.failures):
+                return
+            _compare_arrays(target, found, spread(scheme, shape), (turn, turned))
+
+
+def _compare_arrays(target: Target, found: Findings, places: Spread, turn: tuple[int, bool]) -> None:
+    task, d = target.task, target.task.element
+    rng = np.random.default_rng(turn[0])
+    every = affine.scales_and_zero_points(d)
+    order = rng.permutation(max(len(every), math.prod(places.shared)))[: math.prod(places.shared)]
+    given = [every[at % len(every)] for at in order]
+    x, due = np.zeros(places.places.shape, np.float32), np.zeros(places.places.shape, d.code_dtype)
+    for at, (scale, zero_point) in enumerate(given):
+        own = places.places == at
+        x[own] = rng.choice(target.asked(affine.numbers(d, scale, zero_point)), int(own.sum()))
+        due[own] = task.affine_codes(x[own], scale, zero_point)
+    scales, zeros = (np.array(part).reshape(places.shared) for part in zip(*given, strict=True))
+    scales, zeros = scales.astype(np.float32), zeros.astype(np.int32)
+    came = target.affine(np.asfortranarray(x) if turn[1] else x, scales, zeros)
+    if came.dtype.kind == "f":
+        due = _values_of(task, due, places, given)
+    found.tried += x.size
+    wrong = task.differs(came, due)
+    if wrong.any():
+        found.differs += int(wrong.sum())
+        found.failures.append(misplaced(x, came, due, wrong, scale_arrays))
+
+
+def _values_of(task: Task, codes: Array, places: Spread, given: list[tuple[float, int]]) -> Array:
+    values = np.zeros(codes.shape, np.float32)
+    for at, (scale, zero_point) in enumerate(given):
+        own = places.places == at
+        values[own] = task.affine_values(codes[own], scale, zero_point)
+    return values
 
 
 def _layouts(target: Target, found: Findings) -> None:

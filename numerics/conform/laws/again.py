@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, shapes
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, repeatable
 from numerics.conform.laws.law import sentence
@@ -16,23 +17,22 @@ from numerics.conform.task import Array, Fields, Task, answers_at
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
-CALLS = 130  # of one shape, with the same first number: more than a cache's or a counter's hundred
+SIZE = 96  # numbers of a call, or of the elements of its blocks
 BLOCKS = 24  # of a call
 ALONE = ("layout", "short_block", "repeatable", "monotone", "sign_symmetry")
 """Laws whose counterexamples are more than one number or block."""
 
 
-def trial() -> Trial:
+def trial(effort: Effort = AS_EVER) -> Trial:
     """Many calls of one shape, and a result that must stay as it was."""
-    return Trial((repeatable,), _again)
+    return Trial((repeatable,), lambda target, found: _again(target, found, effort))
 
 
-def _again(target: Target, found: Findings) -> None:
+def _again(target: Target, found: Findings, effort: Effort) -> None:
     """Arrays of the same shape and first number; due is known of each number."""
-    for x, due in _arrays(target):
-        came = target.blocks(x) if isinstance(target.task.dtype, Block) else target.elements(x)
+    for x, due in arrays(target, effort.calls, effort.seed):
         found.tried += len(x)
-        one, other = _parts(target.task, came, due)
+        one, other = parts(target.task, asked(target, x), due)
         wrong = target.task.differs(one, other)
         if wrong.any():
             found.failures.append(misplaced(x, one, other, wrong, repeatable))
@@ -40,17 +40,23 @@ def _again(target: Target, found: Findings) -> None:
     _stays(target, found)
 
 
-def _arrays(target: Target) -> Iterator[tuple[Array, Any]]:
-    task, rng = target.task, np.random.default_rng(11)
+def asked(target: Target, x: Array) -> Any:
+    """What the target makes of arrays of `arrays`."""
+    return target.blocks(x) if isinstance(target.task.dtype, Block) else target.elements(x)
+
+
+def arrays(target: Target, calls: int, seed: int = 0, size: int = SIZE) -> Iterator[tuple[Array, Any]]:
+    """So many arrays of one shape and the same first number, and what is due to them."""
+    task, rng = target.task, np.random.default_rng((11, seed))
     if isinstance(task.dtype, Block):
         every = target.asked(blocks.probes(task.block, task.tensor_scale))
-        base = every[:: -(-len(every) // BLOCKS)]
+        base = every[:: -(-len(every) // max(BLOCKS, size // task.block.block // 8))]
     elif task.kind == "decode":
-        base = np.arange(1 << task.element.bits)[:96].astype(task.element.code_dtype)
+        base = np.resize(np.arange(1 << task.element.bits)[:size], size).astype(task.element.code_dtype)
     else:
-        base = np.resize(target.asked(shapes.telling(task.element)), 96)
+        base = np.resize(target.asked(shapes.telling(task.element)), size)
     due: Any = _due(task, base)
-    for _ in range(CALLS):
+    for _ in range(calls):
         order = np.append(0, 1 + rng.permutation(len(base) - 1))
         yield base[order], answers_at(due, order)
 
@@ -61,10 +67,12 @@ def _due(task: Task, x: Array) -> Any:
     return task.answer(np.ascontiguousarray(x))
 
 
-def _parts(task: Task, came: Any, due: Any) -> tuple[Array, Array]:
+def parts(task: Task, came: Any, due: Any) -> tuple[Array, Array]:
+    """What came and what is due, as arrays; of blocks, their codes, or scales that differ."""
     if isinstance(came, Fields):
         alike = task.with_same_nan(came, due)
-        return alike.codes, due.codes
+        shared = alike.scale != due.scale
+        return (alike.scale, due.scale) if shared.any() else (alike.codes, due.codes)
     return np.asarray(came), np.asarray(due)
 
 
@@ -72,7 +80,7 @@ def _stays(target: Target, found: Findings) -> None:
     """A result that another call changes: a buffer that is used again."""
     if found.failures:
         return
-    (first, _), (second, _), *_ = _arrays(target)
+    (first, _), (second, _) = arrays(target, 2)
     kept = target.call(first)
     kept = kept[0] if isinstance(kept, tuple) else getattr(kept, "codes", kept)
     before = numpy_array(kept).copy()

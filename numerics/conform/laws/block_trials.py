@@ -9,11 +9,14 @@ from functools import lru_cache
 import numpy as np
 
 from numerics.conform.deviations.search import Asked, nearest
+from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, random_bits, shapes
-from numerics.conform.laws import again
+from numerics.conform.inputs.narrow import narrowed
+from numerics.conform.laws import again, drawn
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block
 from numerics.conform.laws.law import Law
+from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.laws.shrink import simpler_block
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
@@ -21,7 +24,7 @@ from numerics.conform.task import Answer, Array, Fields, Float32, Task, answers_
 from numerics.conform.verdict import Counterexample
 
 
-def trials(task: Task, takes: Takes) -> Iterator[Trial]:
+def trials(task: Task, takes: Takes, effort: Effort = AS_EVER) -> Iterator[Trial]:
     """Whole blocks, then lines of several blocks and of short ones, then memory that is not contiguous."""
     lines = (layout,) if takes.whole_blocks else (short_block, layout)
     if task.kind == "decode":
@@ -32,8 +35,7 @@ def trials(task: Task, takes: Takes) -> Iterator[Trial]:
     yield Trial(lines, _lines)
     if not takes.contiguous:
         yield Trial((), _strided)
-    if again.applies(task):
-        yield again.trial()
+    yield from drawn.repeated(task, takes, effort, None if task.kind == "decode" else _alone)
 
 
 # ---- whole blocks ---------------------------------------------------------------------------------
@@ -42,7 +44,7 @@ def trials(task: Task, takes: Takes) -> Iterator[Trial]:
 def _whole(target: Target, found: Findings) -> None:
     """Every threshold of a scale, every element at some scales, every scale, what is no number."""
     task = target.task
-    every = blocks.probes(task.block, task.tensor_scale)
+    every = probes(task)
     kept = target.keeps(every)
     rows, truth = every[kept], _kept(_truth_of_probes(task), kept)
     random = _draws_of_probes(task)[kept] if task.draws else None
@@ -60,13 +62,18 @@ def _whole(target: Target, found: Findings) -> None:
         found.explain = lambda: nearest(Asked(task, rows, seen.came, random), seen.wrong, seen.labels)
 
 
+def _alone(target: Target, found: Findings, question: drawn.Question, at: Array) -> None:
+    """Judges blocks that were wrong among many, by the laws of blocks."""
+    found.judge(BLOCK_LAWS, _observe(target, *(part[at] for part in question.inputs)))
+
+
 def _observe(
     target: Target, rows: Float32, random: Array | None = None, truth: tuple[Fields, Answer] | None = None
 ) -> SeenBlocks:
     """Whole blocks, given to the target along its axis and taken back as rows."""
     task = target.task
     inputs = [shapes.placed(part, task.axis) for part in (rows, random) if part is not None]
-    came = _as_rows(task, target.blocks(*inputs))
+    came = as_rows(task, target.blocks(*inputs))
     fields, due = _truth(task, rows, random) if truth is None else truth
     if isinstance(came, Fields):
         came = task.with_same_nan(came, fields)
@@ -75,37 +82,19 @@ def _observe(
 
 def _truth(task: Task, rows: Float32, random: Array | None = None) -> tuple[Fields, Answer]:
     """The exact Fields of rows, and the answer that is due."""
-    fields = _fields(task, rows, random)
-    return fields, fields if task.kind == "encode" else _values(task, fields)
-
-
-def _fields(task: Task, rows: Float32, random: Array | None = None) -> Fields:
-    by_rows = replace(task, axis=-1)
-    found = _as_rows(by_rows, by_rows.fields(rows, random))
-    assert isinstance(found, Fields)
-    return found
-
-
-def _values(task: Task, fields: Fields) -> Array:
-    columns = [None if part is None else part[:, None] for part in fields[1:]]
-    assert columns[0] is not None
-    return replace(task, axis=-1).block_values(Fields(fields.codes, columns[0], columns[1]))
-
-
-def _as_rows(task: Task, answer: Answer) -> Answer:
-    shape = answer.codes.shape if isinstance(answer, Fields) else answer.shape
-    blocking = task.blocking(shape)
-    if not isinstance(answer, Fields):
-        return blocking.rows(answer)
-    shared = [None if part is None else blocking.shared_rows(part, "a shared field") for part in answer[1:]]
-    assert shared[0] is not None
-    return Fields(blocking.rows(answer.codes), shared[0], shared[1])
+    fields = fields_of_rows(task, rows, random)
+    return fields, fields if task.kind == "encode" else values_of_rows(task, fields)
 
 
 def _kept(truth: tuple[Fields, Answer], kept: Array) -> tuple[Fields, Answer]:
     fields, due = (answers_at(answer, kept) for answer in truth)
     assert isinstance(fields, Fields)
     return fields, due
+
+
+def probes(task: Task) -> Float32:
+    """The blocks that matter, in the type that the target takes."""
+    return narrowed(blocks.probes(task.block, task.tensor_scale), task.inputs)
 
 
 # ---- what is due to the probes, which every target of a task is given --------------------------------
@@ -118,29 +107,28 @@ def _truth_of_probes(task: Task) -> tuple[Fields, Answer]:
 
 @lru_cache(maxsize=64)
 def _probed_fields(task: Task) -> Fields:
-    return _fields(
-        task, blocks.probes(task.block, task.tensor_scale), _draws_of_probes(task) if task.draws else None
-    )
+    return fields_of_rows(task, probes(task), _draws_of_probes(task) if task.draws else None)
 
 
 @lru_cache(maxsize=64)
 def _probed_values(task: Task) -> Array:
-    return _values(task, _probed_fields(task))
+    return values_of_rows(task, _probed_fields(task))
 
 
 @lru_cache(maxsize=64)
 def _decoded_probes(task: Task) -> Array:
-    return _values(task, blocks.codes(task.block))
+    return values_of_rows(task, blocks.codes(task.block))
 
 
 def _draws_of_probes(task: Task) -> Array:
     """Random bits at, just below and just above the threshold of each element, least and greatest ones."""
-    return _drawn(replace(task, kind="encode", axis=-1, strict_nan=False, rounding="half_even"))
+    drawn = _drawn(replace(task, kind="encode", axis=-1, strict_nan=False, rounding="half_even"))
+    return task.drawing.narrow(drawn)
 
 
 @lru_cache(maxsize=64)
 def _drawn(task: Task) -> Array:
-    rows = blocks.probes(task.block, task.tensor_scale)
+    rows = probes(task)
     return random_bits.of_blocks(task, rows, _probed_fields(task))
 
 
@@ -174,7 +162,7 @@ def _in_lines(target: Target, per_line: int) -> tuple[list[Array], Answer]:
         answers: Answer = _decoded_probes(replace(task, axis=-1))
         count = len(answers)
     else:
-        every = blocks.probes(task.block, task.tensor_scale)
+        every = probes(task)
         rows, kept = every, target.keeps(every)
         answers = _truth_of_probes(task)[1]
         count = int(kept.sum())
@@ -191,17 +179,17 @@ def _in_lines(target: Target, per_line: int) -> tuple[list[Array], Answer]:
 
 def _paired(task: Task, came: Answer, due: Answer, per_line: int) -> list[tuple[Array, Array]]:
     """What came, block by block, beside what was due."""
-    as_rows = _as_rows(task, came)
-    if isinstance(as_rows, Fields) and isinstance(due, Fields):
-        alike = task.with_same_nan(as_rows, due)
+    rows = as_rows(task, came)
+    if isinstance(rows, Fields) and isinstance(due, Fields):
+        alike = task.with_same_nan(rows, due)
         return [
             (one, other)
             for one, other in zip(alike, due, strict=True)
             if one is not None and other is not None
         ]
-    assert isinstance(as_rows, np.ndarray)
+    assert isinstance(rows, np.ndarray)
     assert isinstance(due, np.ndarray)
-    return [(as_rows, due)]
+    return [(rows, due)]
 
 
 # ---- lines of blocks --------------------------------------------------------------------------------
@@ -210,6 +198,8 @@ def _paired(task: Task, came: Answer, due: Answer, per_line: int) -> list[tuple[
 def _lines(target: Target, found: Findings) -> None:
     """Last blocks that are short, and whole ones in longer lines and more axes."""
     for x in shapes.tensors(target.task, target.takes.whole_blocks):
+        if x.ndim < 2 and target.task.scale_layout is not None:
+            continue  # tiles have rows
         if not found.failures:
             short = bool(x.shape[target.task.axis] % target.task.block.block)
             _compare(target, found, x, short_block if short else layout)
@@ -228,7 +218,7 @@ def _compare(target: Target, found: Findings, x: Array, law: Named) -> None:
     if task.kind == "decode":
         _compare_decoded(target, found, x, law)
         return
-    random = shapes.some_draws(x.shape) if task.draws else None
+    random = task.drawing.narrow(shapes.some_draws(x.shape)) if task.draws else None
     came = target.blocks(*(part for part in (x, random) if part is not None))
     due = task.answer(np.ascontiguousarray(x), random)
     if isinstance(came, Fields) and isinstance(due, Fields):

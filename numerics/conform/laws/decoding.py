@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.deviations.search import Asked, nearest
+from numerics.conform.laws.drawn import Question
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import Law, Mask, sentence
 from numerics.conform.target import Target
@@ -77,6 +78,12 @@ DECODE_LAWS: tuple[Law, ...] = (table, subnormal_codes, zeros, special_codes)
 def trial() -> Trial:
     """Every code."""
     return Trial(DECODE_LAWS, _decode)
+
+
+def alone(target: Target, found: Findings, question: Question, at: Array) -> None:
+    """Judges codes that were wrong among many."""
+    codes = question.inputs[0][at]
+    found.judge(DECODE_LAWS, Codes(target.task, codes, target.elements(codes), target.task.values(codes)))
 
 
 def _decode(target: Target, found: Findings) -> None:

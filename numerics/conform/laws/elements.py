@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from numerics.conform.deviations.search import Asked
 from numerics.conform.deviations.search import nearest as nearest_deviations
-from numerics.conform.inputs import elements, random_bits, shapes
+from numerics.conform.effort import AS_EVER, Effort
+from numerics.conform.inputs import elements, narrow, random_bits, shapes
 from numerics.conform.inputs.elements import values
-from numerics.conform.laws import again, decoding
-from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
+from numerics.conform.laws import again, chance, decoding, drawn
+from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
 from numerics.conform.laws.shrink import simpler_number
+from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Float32, Task
 from numerics.conform.verdict import Counterexample, code_text, numbers
@@ -186,7 +188,7 @@ def one_step(seen: Elements) -> Counterexample | None:
 
 
 def draws(seen: Elements) -> Counterexample | None:
-    """Up, away from zero, exactly when the fraction of a step plus R / 2**30 reaches 1."""
+    """Up, away from zero, exactly when the fraction of a step plus R / 2**N reaches 1 (draw= says N)."""
     return seen.simplest(draws, _between(seen))
 
 
@@ -279,28 +281,37 @@ def _is_mirrored(d: Element) -> bool:
     return d.signed and (not isinstance(d, Codebook) or (0 in held and np.array_equal(held, -held[::-1])))
 
 
+FEWEST = 6  # random bits that are spaced evenly
+
+
 def _mean_laws(task: Task) -> tuple[Law, ...]:
     """Of drawn results: none of codebooks, whose fractions are float32's (docs/formats.md §12)."""
-    return () if isinstance(task.element, Codebook) else (unbiased,)
+    return () if isinstance(task.element, Codebook) or task.drawing.bits < FEWEST else (unbiased,)
 
 
+MOST_NEAR = 4096  # numbers beside which float64's are asked
 MOST_CODES = 257  # that arrays of other shapes are filled with
 
 
 # ---- trials ----------------------------------------------------------------------------------------
 
 
-def trials(task: Task) -> Iterator[Trial]:
+def trials(task: Task, takes: Takes = ANYTHING, effort: Effort = AS_EVER) -> Iterator[Trial]:
     """Those of an encoder, a decoder or a quantizer of single numbers."""
     if task.kind == "decode":
         yield decoding.trial()
+    elif task.draws_itself:
+        yield Trial(tuple(law for law in element_laws(task) if law is not draws), _undrawn)
+        yield chance.trial(effort)
+        return
     elif task.draws:
         yield Trial((*element_laws(task), *_mean_laws(task)), _drawn)
     else:
         yield Trial(element_laws(task), _every_turn)
+    if task.inputs == "float64" and not task.draws:
+        yield Trial(element_laws(task), _doubles)
     yield Trial((layout,), _layouts)
-    if again.applies(task):
-        yield again.trial()
+    yield from drawn.repeated(task, takes, effort, decoding.alone if task.kind == "decode" else _alone)
 
 
 def observe(target: Target, x: Float32, random: Array | None = None) -> Elements:
@@ -313,12 +324,18 @@ def observe(target: Target, x: Float32, random: Array | None = None) -> Elements
 def simpler(target: Target, law: Law, broken: Counterexample) -> Counterexample:
     """The same law on a simpler number, where there is one."""
     found = simpler_number(law, broken, lambda x: observe(target, x))
-    return again.alone(target, found, target.asked(elements.probes(target.task.element)))
+    return again.alone(target, found, _numbers(target))
+
+
+def _alone(target: Target, found: Findings, question: drawn.Question, at: Array) -> None:
+    """Judges numbers that were wrong among many, by the laws of elements."""
+    seen = observe(target, *(part[at] for part in question.inputs))
+    found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
 
 
 def _every_turn(target: Target, found: Findings) -> None:
     """Every code, every middle and its neighbours, and float32's own edges."""
-    seen = observe(target, target.asked(elements.probes(target.task.element)))
+    seen = observe(target, _numbers(target))
     found.tried += len(seen.x)
     found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
     if found.failures:
@@ -326,14 +343,62 @@ def _every_turn(target: Target, found: Findings) -> None:
         found.explain = lambda: nearest_deviations(asked, seen.wrong, seen.labels)
 
 
+def _numbers(target: Target) -> Float32:
+    """What tells an encoder from a wrong one; of a type of 16 bits, every number."""
+    name = target.task.inputs
+    plain = name in ("float32", "float64")
+    return target.asked(elements.probes(target.task.element) if plain else narrow.every(name))
+
+
+def _doubles(target: Target, found: Findings) -> None:
+    """float64 numbers that no float32 is, beside the middles: ties to a kernel that narrows first."""
+    task = target.task
+    near = target.asked(elements.turning_points(task.element))
+    x = narrow.doubles(near[:: -(-len(near) // MOST_NEAR)])
+    seen = Elements(task, narrow.single(x), target.elements(x), np.asarray(task.answer(narrow.single(x))))
+    found.tried += len(x)
+
+    def exact(law: Law, broken: Counterexample) -> Counterexample:
+        at = np.flatnonzero(seen.wrong & (seen.x == np.float32(broken.input[0].value)))
+        exactly = f"as a float64 {float(x[at[0]])!r}" if len(at) else "beside float64 numbers"
+        return replace(broken, where=exactly, tensor=None)
+
+    found.judge(element_laws(task), seen, exact)
+
+
+def _undrawn(target: Target, found: Findings) -> None:
+    """What draws must not change: exact numbers, specials; any other becomes one of its neighbours."""
+    task = target.task
+    x = _numbers(target)
+    came, down = target.elements(x), replace(task, rounding="toward_zero")
+    seen = Elements(task, x, came, np.asarray(down.answer(x)))
+    held, beside = values(task.element), _between(seen)
+    outside = seen.labels == "overflow"
+    with np.errstate(invalid="ignore"):
+        place = np.clip(np.searchsorted(held, x), 1, len(held) - 1)
+        near = (seen.came_values == held[place - 1]) | (seen.came_values == held[place])
+    near |= np.isin(seen.labels, ("negative_zero", "subnormals")) & (np.abs(seen.came_values) <= _least(held))
+    right = (beside | (seen.labels == "negative_zero")) & near | outside
+    due = np.where(right, came, seen.due)
+    found.tried += len(x)
+    found.judge(element_laws(task), Elements(task, x, came, due))
+
+
+def _least(held: Array) -> float:
+    return float(np.abs(held[held != 0]).min())
+
+
 def _drawn(target: Target, found: Findings) -> None:
     """Stochastic rounding: every threshold, and the mean over evenly spaced draws."""
     x, random = random_bits.elements(target.task.element)
     kept = target.keeps(x)
-    seen = observe(target, x[kept], random[kept])
+    random = target.task.drawing.narrow(random[kept])
+    seen = observe(target, narrow.narrowed(x[kept], target.task.inputs), random)
     found.tried += len(seen.x)
     found.judge(element_laws(target.task), seen)
-    even = observe(target, *random_bits.even_draws(target.task.element))
+    x, random = random_bits.even_draws(target.task.element)
+    kept = target.keeps(x) & narrow.is_held(x, target.task.inputs)
+    even = observe(target, x[kept], target.task.drawing.narrow(random[kept]))
     found.tried += len(even.x)
     found.judge(_mean_laws(target.task), even)
     if seen.wrong.any():
@@ -345,13 +410,14 @@ def _layouts(target: Target, found: Findings) -> None:
     """The same numbers in other shapes and strides."""
     task = target.task
     for x in shapes.shaped(_some_inputs(target), target.takes):
-        random = shapes.some_draws(x.shape) if task.draws else None
+        random = task.drawing.narrow(shapes.some_draws(x.shape)) if task.draws else None
         due = task.values(x) if task.kind == "decode" else np.asarray(task.answer(x, random))
         came = target.elements(*(part for part in (x, random) if part is not None))
         found.tried += x.size
         wrong = task.differs(came, due)
         if wrong.any():
-            found.failures.append(misplaced(x, came, due, wrong))
+            still = task.differs(target.elements(*(part for part in (x, random) if part is not None)), due)
+            found.failures.append(misplaced(x, came, due, wrong, place_or_chance(wrong, still)))
             return
 
 

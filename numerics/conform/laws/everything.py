@@ -31,6 +31,8 @@ def trial() -> Trial:
 
 def refuse(task: Task) -> None:
     """Raises NumericsError for tasks whose inputs are not single float32 numbers."""
+    if task.inputs != "float32":
+        raise NumericsError(f"exhaustive=True is for float32 inputs; of {task.inputs}, leave it out")
     if not isinstance(task.dtype, Element) or task.kind not in ("encode", "round") or task.draws:
         raise NumericsError(
             f"exhaustive=True is for a deterministic encode or round of an element format, not {task}; "
@@ -50,6 +52,8 @@ def _exhaustive(target: Target, found: Findings) -> None:
 
 
 def _beside_each_other(target: Target) -> list[Sweep]:
+    if target.takes.one_thread:
+        return [_swept(target, negative) for negative in SIGNS]
     contexts = [contextvars.copy_context() for _ in SIGNS]
     with ThreadPoolExecutor(len(SIGNS)) as pool:
         futures = [

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from numerics.conform.deviations.table import Dialect
 from numerics.conform.laws.law import Law, sentence
 from numerics.conform.target import SENTENCES, Target
@@ -25,6 +27,8 @@ class Findings:
     tried: int = 0
     differs: int = 0
     failures: list[Counterexample] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was not judged, and what else is to be known."""
     explain: Callable[[], tuple[Dialect, ...]] = tuple
     """Looks for the dialects that explain the failures: seconds, so only when somebody asks."""
 
@@ -40,7 +44,7 @@ class Findings:
         """All of it."""
         return Verdict(
             target.name, target.task, tuple(self.laws), self.tried, self.differs, tuple(self.failures),
-            self.explain,
+            self.explain, (*self.notes, *target.notes),
         )  # fmt: skip
 
 
@@ -64,6 +68,11 @@ def repeatable() -> None:
     """The same input gives the same result, whenever it is asked and whatever is asked beside it."""
 
 
+def place_or_chance(wrong: Array, still: Array) -> Named:
+    """layout where the same array, asked once more, is wrong in the same places; else repeatable."""
+    return layout if bool((wrong == still).all()) else repeatable
+
+
 def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layout) -> Counterexample:
     """A counterexample that is an array's shape and strides: the first element that is wrong."""
     at = tuple(int(place) for place in _first(wrong))
@@ -76,4 +85,4 @@ def misplaced(x: Array, came: Array, due: Array, wrong: Array, law: Named = layo
 
 
 def _first(wrong: Array) -> tuple[Any, ...]:
-    return tuple(place[0] for place in wrong.nonzero())
+    return tuple(np.argwhere(wrong)[0])  # of no axes: ()

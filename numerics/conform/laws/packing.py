@@ -8,12 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from numerics.backends.reference import bits
+from numerics.conform.effort import Effort
 from numerics.conform.inputs.shapes import LENGTHS
+from numerics.conform.laws.drawn import repeated
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law, sentence
+from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample
+
+SHOWN = 24  # codes or bytes of a string that are shown
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,19 @@ class Packing:
         """The counterexample where what came is not what was due."""
         if np.array_equal(self.came, self.due):
             return None
+        first = max(0, int((self.came != self.due).argmax()) - 1) if len(self.due) > SHOWN else 0
         given = self.codes if self.task.kind == "pack" else self.packed
         name = "codes" if self.task.kind == "pack" else "bytes"
         where = f"{name} {_hex(given)}" + (f", {len(self.codes)} codes" * (name == "bytes"))
         return Counterexample(
-            law.__name__, sentence(law), (), _hex(self.came), _hex(self.due), 1, where, given
+            law.__name__, sentence(law), (), _hex(self.came, first), _hex(self.due, first), 1, where, given
         )
 
 
-def _hex(numbers: Array) -> str:
-    return " ".join(f"{int(n):02x}" for n in numbers) or "nothing"
+def _hex(numbers: Array, first: int = 0) -> str:
+    """Those from `first` on; of many, some."""
+    shown = " ".join(f"{int(n):02x}" for n in numbers[first : first + SHOWN]) or "nothing"
+    return shown if len(numbers) <= SHOWN else f"{shown}, from place {first} of {len(numbers)}"
 
 
 def order(seen: Packing) -> Counterexample | None:
@@ -59,11 +67,12 @@ def last_byte(seen: Packing) -> Counterexample | None:
 # ---- trials ----------------------------------------------------------------------------------------
 
 
-def trials(contiguous: bool) -> Iterator[Trial]:
-    """Strings of many lengths; unless contiguous, in memory that is not."""
+def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
+    """Strings of many lengths; unless contiguous, in memory that is not; and long ones that are drawn."""
     yield Trial((order, last_byte), _packing)
-    if not contiguous:
+    if not takes.contiguous:
         yield Trial((layout,), _strided)
+    yield from repeated(task, takes, effort)
 
 
 def _packing(target: Target, found: Findings) -> None:

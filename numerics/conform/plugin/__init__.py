@@ -27,6 +27,12 @@ _OPTIONS: dict[str, str] = {
     "scale-rule": "the scale rule of MX formats; floor by default",
     "axis": "along which blocks lie; -1 by default",
     "tensor-scale": "of NVFP4: the scale of the whole tensor; 1 by default",
+    "effort": "quick, default or high",
+    "seed": "of the numbers that are drawn; 0 by default",
+    "inputs": "the type of a target's values: float32 (default), bfloat16, float16 or float64",
+    "scheme": "of affine: how scales are shared, as in 'per_group(32)' or 128x128",
+    "draw": "of stochastic rounding: own, or a rule and bits as in a8",
+    "scale-layout": "of blocks: cublas or cdna4, where scales lie in tiles",
     "array": "what a target takes: numpy (default) or torch",
     "a": "of matmul: float32, bfloat16, float16, a format, or a format and a scheme: 'int4 per_group(32)'",
     "b": "of matmul: the same",
@@ -38,6 +44,8 @@ _FLAGS: dict[str, str] = {
     "contiguous": "targets take only contiguous arrays of one dimension",
     "whole-blocks": "targets take only lines that are whole blocks",
     "finite": "targets take neither NaN nor Inf",
+    "packed": "of blocks: codes come as bytes",
+    "one-thread": "targets are called by one thread alone",
     "strict-nan": "NaN must be the canonical code",
     "exhaustive": "all 2**32 float32 inputs",
     "bias": "of matmul: targets take a bias",
@@ -101,8 +109,9 @@ def _options(config: pytest.Config, place: int, count: int) -> dict[str, Any]:
             found[name] = given[0] if len(given) == 1 else given[place]
     if "dtype" not in found and found.get("kind") != "matmul":
         raise pytest.UsageError("--numerics-target needs --numerics-dtype, as in --numerics-dtype=fp8_e4m3")
-    if "axis" in found:
-        found["axis"] = _integer(found["axis"])
+    for name in ("axis", "seed"):
+        if name in found:
+            found[name] = _integer(name, found[name])
     if "tensor_scale" in found:
         found["tensor_scale"] = _number(found["tensor_scale"])
     return found | {name: True for name in map(_python_name, _FLAGS) if config.getoption(f"numerics_{name}")}
@@ -112,11 +121,11 @@ def _python_name(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _integer(text: str) -> int:
+def _integer(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise pytest.UsageError(f"--numerics-axis={text} is not an integer") from None
+        raise pytest.UsageError(f"--numerics-{name}={text} is not an integer") from None
 
 
 def _number(text: str) -> float:

@@ -157,6 +157,8 @@ class Operand:
                 raise NumericsError(f"{self.spec!r}: blocks of a product lie along the summed axis: axis=-1")
             return "block"
         partition = self.spec.partition((2, 1 << 20))
+        if partition.rows > 1:
+            raise NumericsError(f"{self.spec!r}: groups of a product lie along the summed axis alone")
         if partition.axis is None:
             return "tensor"
         if partition.size is None:

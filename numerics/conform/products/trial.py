@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from numerics.backends.partition import as_shape
+from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.laws.law import sentence
 from numerics.conform.products.asking import ProductTarget, Seen
 from numerics.conform.products.cases import Shape, problems
@@ -35,7 +36,7 @@ class ProductCheck:
     """A product and what it is asked; `verdict` asks it."""
 
     target: ProductTarget
-    seed: int = 0
+    effort: Effort = AS_EVER
     shapes: tuple[Shape, ...] | None = None
     seen: list[Seen] = field(default_factory=list)
     left_out: int = 0
@@ -49,7 +50,8 @@ class ProductCheck:
         return *SENTENCES, *(name for name in LAWS if name in asked | always)
 
     def _problems(self) -> Iterator[Problem]:
-        return problems(self.target.claim, self.seed, self.shapes)
+        for seed in self.effort.seeds:
+            yield from problems(self.target.claim, seed, self.shapes)
 
     def verdict(self) -> Verdict:
         """What the products show, until a law is broken."""
@@ -64,7 +66,7 @@ class ProductCheck:
                     failures.append(self._counterexample(self.seen[-1], problem.law))
                     break
             else:
-                failures += self._again(laws)
+                failures += self._again(laws) if self.effort.calls else []
         except Fault as fault:
             failures.append(fault.found)
         return self._verdict(tuple(laws), tuple(failures))

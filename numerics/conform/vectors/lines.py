@@ -26,6 +26,8 @@ SHOWN = 60  # characters of a malformed line in its error
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 _NO_DIGIT = 16
 _DIGITS = np.full(256, _NO_DIGIT, np.uint8)
+_UNKNOWN = 17  # a simulator's X or Z: a digit that is none
+_DIGITS[np.frombuffer(b"xXzZ", np.uint8)] = _UNKNOWN
 _DIGITS[_HEX] = _DIGITS[np.frombuffer(b"0123456789ABCDEF", np.uint8)] = np.arange(16)
 
 
@@ -63,6 +65,8 @@ class Batch(NamedTuple):
 
     fields: dict[str, Words]
     lines: NDArray[np.int64]
+    unknown: NDArray[np.bool_]
+    """The lines in which a simulator wrote X or Z, which read as digits of 0."""
 
 
 @dataclass(frozen=True)
@@ -117,18 +121,21 @@ class Layout:
                 rest >>= 4
         return lines.tobytes()
 
-    def parse(self, text: bytes) -> tuple[dict[str, Words], NDArray[np.bool_]]:
-        """The fields of lines of exactly `width` bytes, and which of the lines are well formed."""
+    def parse(self, text: bytes) -> tuple[dict[str, Words], NDArray[np.bool_], NDArray[np.bool_]]:
+        """The fields of lines of exactly `width` bytes; which lines are well formed, which have an X."""
         lines = np.frombuffer(text, np.uint8).reshape(-1, self.width)
         digits = _DIGITS[lines]
         fine = np.where(_DIGITS[self.template] == _NO_DIGIT, lines == self.template, digits != _NO_DIGIT)
+        unknown = (digits == _UNKNOWN).any(axis=1)
+        if unknown.any():
+            digits = np.where(digits == _UNKNOWN, np.uint8(0), digits)
         right = np.ones(len(lines), np.bool_) if fine.all() else fine.all(axis=1)
         fields = {}
         for field in self.fields:
             fields[field.name] = number = self._numbers(digits, field)
             if field.bits % 4:
                 right &= (number < 1 << field.bits).all(axis=1)
-        return fields, right
+        return fields, right, unknown
 
     def _numbers(self, digits: Bytes, field: Field) -> Words:
         first, *columns = self._columns[field.name]
@@ -144,9 +151,9 @@ class Layout:
         Raises NumericsError for a malformed one: its number, what came, what is allowed.
         """
         if len(text) % self.width == 0:
-            fields, fine = self.parse(text)
+            fields, fine, unknown = self.parse(text)
             if fine.all():
-                return Batch(fields, np.arange(first, first + len(fine)))
+                return Batch(fields, np.arange(first, first + len(fine)), unknown)
         return self._straightened(text, first)
 
     def _straightened(self, text: bytes, first: int) -> Batch:
@@ -157,11 +164,11 @@ class Layout:
         for number, line in zip(lines, straight, strict=True):
             if len(line) != self.width:
                 raise self.malformed(number, lines[number])
-        fields, fine = self.parse(b"".join(straight))
+        fields, fine, unknown = self.parse(b"".join(straight))
         for number, right in zip(lines, fine, strict=True):
             if not right:
                 raise self.malformed(number, lines[number])
-        return Batch(fields, np.array(list(lines), np.int64))
+        return Batch(fields, np.array(list(lines), np.int64), unknown)
 
     def malformed(self, number: int, line: bytes) -> NumericsError:
         """The error that names a line."""

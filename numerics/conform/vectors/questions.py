@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import cycle
-from math import frexp
 
 import numpy as np
 
-from numerics.backends.reference.executor import steps
 from numerics.conform.inputs.blocks import lone_maxima
+from numerics.conform.inputs.blocks import probes as block_probes
+from numerics.conform.inputs.drawn import exponents_of, random_blocks, random_inputs
 from numerics.conform.inputs.elements import probes
 from numerics.conform.vectors.lines import Field, Words
 from numerics.conform.vectors.operations import BlockOperation, ElementOperation, Fields, Operation
@@ -17,14 +16,11 @@ from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 
 BLOCKS = 512
-"""Blocks that are asked when no count is given."""
+"""Random blocks beside those that matter, when no count is given."""
 RANDOM = 1024
 """Random inputs beside those that matter."""
 EVERY = 1 << 32
 
-SIGN = np.uint32(1 << 31)
-NOTABLE = (0, 1, 0x7FFFFF, 0x800000, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FBFFFFF, 0x7FC00000, 0x7FFFFFFF)
-"""float32 magnitudes: 0, the least and largest subnormal, the least and largest normal, Inf, NaN."""
 DRAWS = (0, 1, (1 << 28) - 1, 1 << 28, (1 << 29) - 1, 1 << 29, 3 << 28, (1 << 30) - 1)
 """Random bits that decide where a fraction is a quarter, a half, three quarters, next to 0 or to 1."""
 
@@ -37,44 +33,6 @@ def inputs_that_matter(dtype: Element, rng: np.random.Generator) -> Words:
     [0, 1]
     """
     return np.unique(np.concatenate([probes(dtype).view(np.uint32), random_inputs(dtype, RANDOM, rng)]))
-
-
-def random_inputs(dtype: Element, count: int, rng: np.random.Generator) -> Words:
-    """float32 bits: half of them any, the others alike from every step of the encoder."""
-    bits = rng.integers(0, EVERY, count, dtype=np.uint32)
-    for negative, part in enumerate((slice(0, count // 4), slice(count // 4, count // 2))):
-        firsts = steps(dtype, "half_even", "saturate", bool(negative))[0].astype(np.int64)
-        at = rng.integers(0, len(firsts), len(bits[part]))
-        bits[part] = rng.integers(firsts[at], np.append(firsts, 1 << 31)[at + 1]) | int(SIGN) * negative
-    return rng.permutation(bits)
-
-
-def random_blocks(operation: BlockOperation, count: int, rng: np.random.Generator) -> Words:
-    """float32 bits [count, block]: maxima over the format's whole range, fractions next to ties.
-
-    One block in eight is of zeros, or holds the least or largest magnitudes, an Inf, or a NaN.
-    """
-    shape = (count, operation.dtype.block)
-    low, high = _exponents(operation)
-    exponents = rng.integers(low, high + 1, (count, 1)) - rng.geometric(0.3, shape) + 1
-    dropped = rng.integers(0, 24, shape)
-    fractions = rng.integers(0, 1 << 23, shape) >> dropped << dropped
-    magnitudes = (np.maximum(exponents, 0) << 23) + fractions + rng.integers(-1, 2, shape)
-    magnitudes[rng.random(shape) < 1 / 16] = 0
-    for row, notable in zip(range(7, count, 8), cycle(NOTABLE), strict=False):
-        some = rng.random(shape[1]) < (1 / 4 if notable else 1)
-        some[rng.integers(shape[1])] = True
-        magnitudes[row, some] = notable
-    signs = rng.integers(0, 2, shape) << 31
-    bits: Words = (np.maximum(magnitudes, 0) | signs).astype(np.uint32)
-    return bits
-
-
-def _exponents(operation: BlockOperation) -> tuple[int, int]:
-    """The least and largest exponent field of a block's maximum that says something."""
-    d, whole = operation.dtype, operation.tensor_scale or 1.0
-    low, high = (frexp(value * whole)[1] + 126 for value in (d.smallest_subnormal, d.max))
-    return min(max(low - 2, 0), 254), min(max(high + 1, 0), 254)
 
 
 def random_codes(fields: tuple[Field, ...], count: int, rng: np.random.Generator) -> Fields:
@@ -127,14 +85,24 @@ def _of_blocks(
     total = BLOCKS if count is None else count
     if asked.name == "decode":
         return total, lambda start, size: random_codes(asked.asked, size, rng)
+    if count is None:
+        every = _blocks_that_matter(asked, rng)
+        return len(every), lambda start, size: {"input": every[start : start + size]}
     first = lone_maxima(asked.dtype).astype(np.float32).view(np.uint32)
     return total, lambda start, size: {"input": _blocks(asked, first[start : start + size], size, rng)}
 
 
+def _blocks_that_matter(asked: BlockOperation, rng: np.random.Generator) -> Words:
+    """Those on which kernels are checked (conform/inputs/blocks.py), and random ones."""
+    first = lone_maxima(asked.dtype).astype(np.float32).view(np.uint32)
+    matter = block_probes(asked.dtype, asked.tensor_scale).view(np.uint32)
+    return np.concatenate([matter, _blocks(asked, first[:BLOCKS], BLOCKS, rng)])
+
+
 def _blocks(asked: BlockOperation, first: Words, size: int, rng: np.random.Generator) -> Words:
     """These blocks, each by a power of two that the format has a scale for, and random ones."""
-    others = random_blocks(asked, size - len(first), rng)
-    low, high = _exponents(asked)
+    others = random_blocks(asked.dtype, size - len(first), rng, asked.tensor_scale)
+    low, high = exponents_of(asked.dtype, asked.tensor_scale)
     moved = rng.integers(max(low - 120, -110), max(min(high - 127, 110), -109), (len(first), 1))
     with np.errstate(all="ignore"):
         scaled = np.ldexp(first.view(np.float32), moved).astype(np.float32)

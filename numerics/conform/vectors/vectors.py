@@ -15,9 +15,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.conform.vectors.explained import Kept, explain
 from numerics.conform.vectors.lines import CHUNK, Batch, Layout
 from numerics.conform.vectors.operations import Fields, Operation, operation
 from numerics.conform.vectors.selection import Chosen, Expected
+from numerics.conform.verdict import Counterexample
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_seed
 
@@ -39,7 +41,7 @@ def generate(
     """The lines of vectors, in chunks, the header first.
 
     count: so many at random.  exhaustive: every code, or all 2**32 inputs.  Neither: the values that
-    matter (blocks: 512 at random).  answers: False leaves them out, for a device to fill in.
+    matter (of blocks, 512 at random beside them).  answers: False leaves them out, for a device to fill in.
     Raises NumericsError for a count below 1, a seed outside 0 .. 2**64 - 1, or where exhaustive or both
     cannot be.
 
@@ -119,6 +121,10 @@ class Verdict:
     first: list[Mismatch] = field(default_factory=list)
     compared: bool = True
     """Were the questions those that the header says?  False where it does not say which they were."""
+    counterexample: Counterexample | None = None
+    """The law that is broken, and the simplest input that breaks it."""
+    dialect: str | None = None
+    """The known deviations that explain every answer that was looked at; None where none do."""
 
     def __bool__(self) -> bool:
         return self.mismatches == 0
@@ -127,7 +133,11 @@ class Verdict:
         counted = f"{self.operation}: {self.vectors} vectors, {self.mismatches} mismatches"
         if not self.compared:
             counted += "; whether all questions came back cannot be known, for the header does not say which"
-        return "\n".join([counted, *map(str, self.first)])
+        said = [counted, *map(str, self.first)]
+        if self.counterexample is not None:
+            matched = f'matches the dialect "{self.dialect}"' if self.dialect else "matches no known dialect"
+            said += [str(self.counterexample), f"it {matched}"]
+        return "\n".join(said)
 
 
 def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Verdict:
@@ -142,23 +152,32 @@ def verify(stream: BinaryIO, *, strict_nan: bool = False, shown: int = 10) -> Ve
     >>> print(verify(io.BytesIO(lines.replace(b"f c0c00000", b"f c0c00001"))))
     fp4 decode: 16 vectors, 1 mismatches
     line 22: value for f: c0c00001 came, c0c00000 is due
+    law table: Every code decodes to the value that the format's row gives it.
+      input -; code 0xF
+      came  0xC0C00001 (-6.00000048)
+      due   0xC0C00000 (-6)
+    it matches no known dialect
     """
     asked, total, chosen, first, start = _read_header(stream)
     verdict = Verdict(asked, compared=chosen is not None)
     expected = Expected(asked, chosen) if chosen else None
+    kept = Kept(asked)
     for batch in asked.layout.batches(stream, start, first):
         if expected:
             expected.compare(batch)
-        _judge(batch, verdict, strict_nan, shown)
+        _judge(batch, verdict, kept, (strict_nan, shown))
         if verdict.vectors > total:
             break
     if verdict.vectors != total:
         raise NumericsError(f"the header says {total} vectors, {verdict.vectors} came; allowed: all of them")
+    if kept.came and verdict.mismatches:
+        verdict.counterexample, verdict.dialect = explain(kept, strict_nan)
     return verdict
 
 
-def _judge(batch: Batch, verdict: Verdict, strict_nan: bool, shown: int) -> None:
-    asked = verdict.operation
+def _judge(batch: Batch, verdict: Verdict, kept: Kept, options: tuple[bool, int]) -> None:
+    """options: strict_nan, and how many mismatches are shown."""
+    asked, (strict_nan, shown) = verdict.operation, options
     due = asked.due(batch.fields)
     came = {f.name: batch.fields[f.name] for f in asked.answered}
     wrong = {name: came[name] != due[name] for name in came}
@@ -166,10 +185,16 @@ def _judge(batch: Batch, verdict: Verdict, strict_nan: bool, shown: int) -> None
         alike = asked.nan(came) & asked.nan(due)
         wrong = {name: differs & ~alike for name, differs in wrong.items()}
     lines = np.logical_or.reduce([differs.any(axis=1) for differs in wrong.values()])
+    kept.take(batch.fields, due, lines & ~batch.unknown, ~batch.unknown)
+    lines |= batch.unknown
     verdict.vectors += len(lines)
     verdict.mismatches += int(lines.sum())
     for row in np.flatnonzero(lines)[: shown - len(verdict.first)]:
-        verdict.first.append(_mismatch(batch, int(row), asked, due, wrong))
+        unknown = bool(batch.unknown[row])
+        verdict.first.append(
+            Mismatch(int(batch.lines[row]), "the answer", None, None, "an X or Z of a simulator", "a number")
+            if unknown else _mismatch(batch, int(row), asked, due, wrong)
+        )  # fmt: skip
 
 
 def _mismatch(

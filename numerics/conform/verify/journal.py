@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -15,6 +17,25 @@ from numerics.conform.vectors.operations import ElementOperation
 from numerics.conform.verify.hashes import shipped
 from numerics.conform.verify.proof import BACKENDS, Advance, Result, prove
 from numerics.formats.errors import NumericsError
+from numerics.formats.forking import imported
+
+ARITHMETIC = ("numerics.formats", "numerics.backends")  # whose sources compute what is proven
+
+
+@cache
+def arithmetic() -> str:
+    """A hash of the sources that compute: a proof belongs to the code that it was made of.
+
+    >>> len(arithmetic())
+    64
+    """
+    found = hashlib.sha256()
+    for package in ARITHMETIC:
+        home = Path(str(imported(package).__file__)).parent
+        for source in sorted(home.rglob("*.py")):
+            found.update(source.relative_to(home).as_posix().encode() + b"\0" + source.read_bytes())
+    return found.hexdigest()
+
 
 LONGEST = 1 << 24  # bytes: a hundred runs of every case on every backend take less
 
@@ -22,8 +43,8 @@ LONGEST = 1 << 24  # bytes: a hundred runs of every case on every backend take l
 class Journal:
     """Finished cases in a file, one JSON line each, so that an interrupted run can be resumed.
 
-    Only what this version of the package found, and with the right hash, counts as finished; a line
-    that was torn by a crash counts for nothing.  Raises NumericsError for a file that is no journal.
+    Only what this version of the package and its very arithmetic found, with the right hash, counts as
+    finished; a torn line counts for nothing.  Raises NumericsError for what is no journal.
     """
 
     BEGINNING = b'{"numerics": '
@@ -81,8 +102,8 @@ class Journal:
 
     def add(self, result: Result) -> None:
         """Appends a finished case; on the disk when this returns."""
-        entry = {"numerics": __version__, "case": result.case, "backend": result.backend,
-                 "inputs": result.inputs, "sha256": result.sha256}  # fmt: skip
+        entry = {"numerics": __version__, "arithmetic": arithmetic(), "case": result.case,
+                 "backend": result.backend, "inputs": result.inputs, "sha256": result.sha256}  # fmt: skip
         with self._refusals(), self._open("ab") as file:
             file.write(b"\n" * self.torn + json.dumps(entry).encode() + b"\n")
             file.flush()
@@ -90,7 +111,7 @@ class Journal:
         self.torn = False
 
 
-ENTRY = {"numerics": str, "case": str, "backend": str, "inputs": int, "sha256": str}
+ENTRY = {"numerics": str, "arithmetic": str, "case": str, "backend": str, "inputs": int, "sha256": str}
 
 
 def _is_finished(entry: Any) -> bool:
@@ -99,7 +120,8 @@ def _is_finished(entry: Any) -> bool:
         return False
     if entry["backend"] not in BACKENDS:
         return False
-    return bool(entry["numerics"] == __version__ and shipped().get(entry["case"]) == entry["sha256"])
+    ours = entry["numerics"] == __version__ and entry["arithmetic"] == arithmetic()
+    return bool(ours and shipped().get(entry["case"]) == entry["sha256"])
 
 
 def prove_all(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from numerics.conform.isolation import judged
+import numerics as nx
+from numerics.conform import check
 from numerics.formats.errors import NumericsError
 
 KERNELS = """
@@ -14,6 +15,9 @@ import numerics as nx
 def right(x):
     print("what a kernel says")
     return nx.fp4.encode(x)
+
+def away(x):
+    return nx.fp4.encode(x, rounding="half_away")
 
 def exits(x):
     os._exit(0)
@@ -36,26 +40,54 @@ def kernels(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     ("name", "timeout", "said"),
-    [("exits", 200, "exit code 0"), ("crashes", 200, "SIGSEGV"), ("hangs", 15, "15 seconds")],
+    [("exits", 200, "exit code 0"), ("crashes", 200, "SIGSEGV"), ("hangs", 8, "8 seconds")],
 )
 def test_a_target_that_does_not_come_back_ended_the_judge(name, timeout, said):
-    found = judged(f"their_own_kernels:{name}", {"dtype": "fp4"}, timeout)
-    assert not found.passed
+    found = check(f"their_own_kernels:{name}", "fp4", isolated=True, timeout=timeout)
+    assert not found
     assert found.law == "runs"
-    assert said in found.text
-    assert "an input of shape" in found.text
+    assert said in str(found)
+    assert "an input of shape" in str(found)
 
 
 @pytest.mark.usefixtures("kernels")
 def test_what_a_target_prints_stood_among_the_json(capfd):
-    found = judged("their_own_kernels:right", {"dtype": "fp4"}, 200)
-    assert found.passed
-    assert '"schema": 1' in found.json
+    found = check("their_own_kernels:right", "fp4", isolated=True)
+    assert found
+    assert '"schema": 1' in found.to_json()
     assert "what a kernel says" not in capfd.readouterr().out
 
 
 @pytest.mark.usefixtures("kernels")
 def test_a_request_that_is_wrong_was_a_verdict():
-    for target, options in (("their_own_kernels:gone", {"dtype": "fp4"}), ("math:sqrt", {"dtype": "fp99"})):
+    for target, dtype in (("their_own_kernels:gone", "fp4"), ("math:sqrt", "fp99")):
         with pytest.raises(NumericsError):
-            judged(target, options, 200)
+            check(target, dtype, isolated=True)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_crash_in_a_notebook_ended_the_notebook():
+    import their_own_kernels as own
+
+    found = check(own.exits, "fp4", isolated=True)
+    assert (found.law, bool(found)) == ("runs", False)
+    found = check("their_own_kernels:away", "fp4", isolated=True)
+    assert (found.law, found.dialect) == ("ties", "ties away")
+    assert found.task.dtype is nx.fp4
+    for nameless in (lambda x: x, own.right.__get__(0)):
+        with pytest.raises(NumericsError, match="another process can import"):
+            check(nameless, "fp4", isolated=True)
+    with pytest.raises(NumericsError, match="timeout=-1; allowed: seconds"):
+        check(own.right, "fp4", isolated=True, timeout=-1)
+
+
+def test_a_thread_that_is_left_flushing_was_not_said():
+    torch = pytest.importorskip("torch")
+
+    def flushes(x):
+        torch.set_flush_denormal(True)
+        return nx.bfloat16.encode(x)
+
+    found = nx.conform.check(flushes, "bfloat16", effort="quick")
+    assert found
+    assert "flushing subnormal numbers" in str(found)

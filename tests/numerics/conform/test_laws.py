@@ -325,7 +325,7 @@ def test_the_first_wrong_among_many_is_shown(monkeypatch):
     assert "of an array of" in str(found)
 
 
-def test_a_target_that_bears_one_thread_alone_is_right(monkeypatch):
+def test_a_target_that_bears_one_thread_alone_is_right_where_that_is_said(monkeypatch):
     monkeypatch.setattr(everything, "INFINITE", 1 << 20)
     room, busy = np.zeros(1 << 21, np.uint8), threading.Lock()
 
@@ -338,7 +338,9 @@ def test_a_target_that_bears_one_thread_alone_is_right(monkeypatch):
         finally:
             busy.release()
 
-    assert check(kernel, "fp4", exhaustive=True, finite=True, contiguous=True)
+    options = {"exhaustive": True, "finite": True, "contiguous": True}
+    assert check(kernel, "fp4", one_thread=True, **options)
+    assert check(kernel, "fp4", **options).law == "threads"
 
 
 ODD = {

@@ -414,3 +414,54 @@ def test_questions_of_somebodys_own_are_judged_and_it_is_said():
     assert "whether all questions came back cannot be known" in str(found)
     other = made("fp8_e4m3").replace(b"questions: numerics 0", b"questions: numerics 9")
     assert not judged(other).compared
+
+
+# ---- what wrong answers say --------------------------------------------------------------------------
+
+
+def misunderstood(due, came, **options):
+    """A device that computes one operation where another one was asked."""
+    asked = b"".join(generate(due)).splitlines(keepends=True)
+    wrong = b"".join(generate(came)).splitlines(keepends=True)
+    head = [line for line in asked if line.startswith(b"#")]
+    body = [line for line in wrong if not line.startswith(b"#")]
+    return verify(io.BytesIO(b"".join(head + body)), **options)
+
+
+SAID = {
+    "ties": (operation("fp8_e4m3"), operation("fp8_e4m3", rounding="half_away"), "ties away"),
+    "infinity": (
+        operation("fp8_e5m2", "round"), operation("fp8_e5m2", "round", overflow="nonsaturate"),
+        "does not saturate"),
+    "scale_rule": (operation("mxfp4"), operation("mxfp4", scale_rule="ceil"), "scale rule ceil"),
+    "elements": (operation("mx6"), operation("mx6", rounding="toward_zero"), "truncates"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("law", SAID)
+def test_a_pipe_named_neither_the_law_nor_the_deviation(law):
+    due, came, dialect = SAID[law]
+    found = misunderstood(due, came, shown=0)
+    assert not found
+    assert (found.counterexample.law, found.dialect) == (law, dialect)
+    assert sum(number.bits != 0 for number in found.counterexample.input) <= due.asked[0].count
+    assert f"law {law}: " in str(found)
+    assert dialect in str(found)
+
+
+def test_a_code_that_is_none_has_no_law():
+    lines = b"".join(generate(operation("fp6_e2m3"))).splitlines(keepends=True)
+    lines[-1] = lines[-1][:-3] + b"ff\n"
+    found = verify(io.BytesIO(b"".join(lines)))
+    assert (found.mismatches, found.counterexample) == (1, None)
+
+
+def test_an_x_of_a_simulator_was_a_malformed_line():
+    lines = b"".join(generate(operation("fp6_e2m3"))).splitlines(keepends=True)
+    lines[-1] = lines[-1][:-3] + b"xx\n"
+    found = verify(io.BytesIO(b"".join(lines)))
+    assert (found.vectors, found.mismatches) == (len(lines) - sum(line[:1] == b"#" for line in lines), 1)
+    assert "an X or Z of a simulator came" in str(found)
+    lines[-1] = b"X" + lines[-1][1:]
+    with pytest.raises(nx.NumericsError, match="was asked there"):
+        verify(io.BytesIO(b"".join(lines)))

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -247,6 +248,24 @@ def proved(monkeypatch):
 
 WANTED = cases(["fp4"], ["half_even", "floor"])
 NAMES = [str(case) for case in WANTED]
+
+
+def test_a_journal_of_other_arithmetic_said_that_a_broken_kernel_was_proven(tmp_path, proved, monkeypatch):
+    path = tmp_path / "proofs.jsonl"
+    list(prove_all(WANTED, "cpu", Journal(path)))
+    assert json.loads(path.read_text(encoding="utf-8").splitlines()[0])["arithmetic"] == journal.arithmetic()
+    monkeypatch.setattr(journal, "arithmetic", lambda: "0" * 64)
+    assert not any(result.resumed for result in prove_all(WANTED, "cpu", Journal(path)))
+    assert proved == [*NAMES, *NAMES]
+
+
+def test_the_hash_of_arithmetic_missed_a_changed_line(tmp_path, monkeypatch):
+    (tmp_path / "kernel.py").write_text("code = half - 1", encoding="utf-8")
+    home = types.SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(journal, "imported", lambda name: home)
+    before = journal.arithmetic.__wrapped__()
+    (tmp_path / "kernel.py").write_text("code = half - 2", encoding="utf-8")
+    assert journal.arithmetic.__wrapped__() != before
 
 
 def test_a_journal_resumes(tmp_path, proved):

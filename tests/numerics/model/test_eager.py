@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import numerics as nx
+from numerics.model import eager
+from numerics.model.quantizers import quantizers
 from numerics.pytorch.qtensor import TensorQTensor
 
 LOOPS = {
@@ -43,6 +46,90 @@ def test_a_frozen_loop_over_experts_decodes_all_of_them(how, mode, monkeypatch):
     monkeypatch.setattr(TensorQTensor, "dequantize", lambda *_: pytest.fail("decoded"))
     with torch.no_grad():
         frozen(x)
+
+
+def counted(one: nn.Module) -> list[str]:
+    """The names of what quantizers are called for, from now on."""
+    found: list[str] = []
+    for each in quantizers(one):
+        each.register_forward_hook(lambda called, *_: found.append(called.name))
+    return found
+
+
+@pytest.mark.parametrize("qat", ["ste", "tqt", "lsq"])
+@pytest.mark.parametrize("how", LOOPS)
+def test_a_loop_over_experts_quantizes_all_of_them_at_every_step(how, qat, monkeypatch):
+    x, gradients = torch.randn(3, 64), []
+    for once in (eager._once, lambda w, quantizer: quantizer(w)):
+        monkeypatch.setattr(eager, "_once", once)
+        one = nx.wrap(Looped(how), "int4", example=x, qat=qat)
+        calls = counted(one)
+        one(x).square().sum().backward()
+        with torch.no_grad():
+            one(x)
+        gradients.append([p.grad for p in one.parameters()])
+        assert calls == ["w"] * (2 if len(gradients) == 1 else len(calls))
+    (weight, *learned), (due, *due_learned) = gradients
+    assert torch.equal(weight, due)
+    assert all(torch.allclose(a, b, rtol=1e-5) for a, b in zip(learned, due_learned, strict=True))
+
+
+class Reads(nn.Module):
+    """Reads its weight before something happens to it, and after."""
+
+    def __init__(self, between: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.w, self.between = nn.Parameter(torch.randn(64, 64) / 8), between
+
+    def forward(self, x: Any) -> Any:
+        y = x @ self.w
+        return self.between(self, y) @ self.w
+
+
+def doubled(m: Any, y: Any) -> Any:
+    if not torch.is_grad_enabled():
+        m._parameters["w"].mul_(2)
+    return y
+
+
+def written(m: Any, y: Any) -> Any:
+    with torch.no_grad():
+        m.w.zero_()
+    return y
+
+
+def learned(m: Any, y: Any) -> Any:
+    if torch.is_grad_enabled():
+        y.sum().backward()
+    return y.detach()
+
+
+def again(m: Any, y: Any) -> Any:
+    return checkpoint(lambda z: z @ m.w, y, use_reentrant=False)
+
+
+def mapped(m: Any, y: Any) -> Any:
+    return torch.vmap(lambda row: row @ m.w)(y)
+
+
+@pytest.mark.parametrize("between", [doubled, written, learned, again, mapped])
+def test_a_weight_that_was_read_is_kept_when_something_happens_to_it(between, monkeypatch):
+    found = []
+    for once in (eager._once, lambda w, quantizer: quantizer(w)):
+        monkeypatch.setattr(eager, "_once", once)
+        x = torch.randn(3, 64, generator=torch.manual_seed(1))
+        m = Reads(lambda _, y: y)
+        one = nx.wrap(m, "int4", example=x, qat="tqt")
+        one.between = between
+        with torch.no_grad():
+            unlearned = one(x)
+        out = one(x)
+        out.square().sum().backward()
+        found.append([unlearned, out, *(p.grad for p in one.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(found[0][:2], found[1][:2], strict=True))
+    for a, b in zip(found[0][2:], found[1][2:], strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-4)  # a sum of gradients in another order
 
 
 class Encodes(nn.Module):

@@ -186,6 +186,26 @@ def test_experts_are_quantized_merged_or_not(name, saved, tmp_path):
     assert same_bits(model, load(tmp_path / "twice", kind="AutoModelForCausalLM"))
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["eager", "batched_mm", "grouped_mm"])
+def test_experts_of_an_implementation_stay_in_float(how):
+    """A loop over experts that were hit is no graph; the others give the same bits as one."""
+    model = mixtral()
+    model.set_experts_implementation(how)
+    example = {"input_ids": ids()[:, :4], "use_cache": False}
+    made = [nx.plan(model, "mxfp4", "mxfp8_e4m3", example=example, mode=mode)
+            for mode in ("eager_mode", "fx_graph_mode")[: 1 + (how != "eager")]]  # fmt: skip
+    for plan in made:
+        assert [
+            row.format.split()[0] for row in plan.rows if len(row.shape) == 3 and row.kind == "parameter"
+        ] == (["mxfp4"] * 2)
+        assert all(row.spec for row in plan.rows if row.kind == "activation" and "experts" in row.name)
+        assert not [row.name for row in plan.rows if row.reason.startswith("undecided")]
+    with torch.no_grad():
+        outs = [nx.wrap(model, plan)(**example).logits for plan in made]
+    assert torch.equal(outs[0], outs[-1])
+
+
 def test_a_parameter_that_nobody_knows_stays_float_with_a_warning(saved):
     with pytest.warns(NumericsWarning, match=r"model\.layers\.0\.mlp\.gate\.weight stay float"):
         load(saved["mixtral"], NumericsConfig("mx6"), "AutoModelForCausalLM")
@@ -235,10 +255,12 @@ def test_modules_to_not_convert_stay_float(saved):
         ({"rules": {"encoder*": None, "encoder.layer.0*": "mx9"}}, r"comes after 'encoder\*'"),
         ({"modules_to_not_convert": ["lm_head"]}, "modules_to_not_convert: no parameter .* lm_head"),
         ({"rules": {"*": None}}, "BertModel has nothing to quantize"),
+        ({"rules": {"*embeddings": None}}, r"'\*embeddings' keeps embeddings\.\w+\.weight, which stays"),
+        ({"modules_to_not_convert": ["pooler", "embeddings"]}, "embeddings would stay float without being"),
     ],
 )
 def test_what_has_no_effect_is_refused(options, why, saved):
-    with pytest.raises(nx.NumericsError, match=why):
+    with pytest.raises((nx.NumericsError, NumericsWarning), match=why):
         load(saved["bert"], NumericsConfig("mx6", **options))
 
 

@@ -144,7 +144,12 @@ def test_a_plain_tensor_stays_in_float_without_a_word():
         def forward(self, x):
             return self.layer(x @ self.w @ self.ws[0])
 
-    with pytest.warns(nx.NumericsWarning, match=r"w, ws stay as they are.*Parameter or a buffer"):
+    with (
+        pytest.warns(
+            nx.NumericsWarning, match="^ws stay as they are: a parameter that the model does not have"
+        ),
+        pytest.warns(nx.NumericsWarning, match="^w stay as they are.*Parameter or a buffer"),
+    ):
         plan = nx.plan(Plain(), "int8", example=torch.ones(2, 32))
     assert [r.name for r in plan.rows if r.kind == "module"] == ["w", "ws"]
 
@@ -418,3 +423,176 @@ def test_an_example_that_does_not_fit_is_told_in_torchs_words_alone():
     lazy = nn.Sequential(nn.LazyLinear(8))
     with pytest.raises(nx.NumericsError, match=r"0\.weight, 0\.bias have no shape yet"):
         nx.plan(lazy, "int8", example=torch.ones(1, 32))
+
+
+class Merged(nn.Module):
+    """A weight with an update of low rank, which two parameters make."""
+
+    def __init__(self):
+        super().__init__()
+        self.u, self.v, self.base = (nn.Parameter(torch.randn(*n)) for n in ((32, 4), (4, 48), (32, 48)))
+
+    def forward(self, x):
+        return x @ (self.u @ self.v * 0.5 + self.base)
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_a_weight_that_products_of_parameters_change_stays_in_float(mode):
+    m, x = Merged(), torch.randn(3, 32)
+    made = nx.plan(m, "mxfp4", "mxfp8_e4m3", outputs="bfloat16", example=x, mode=mode)
+    assert row(made, "base").format == "mxfp4 axis=0"
+    assert row(made, "model:matmul#1[0]").spec is not None
+    assert "model:matmul[out]" not in {one.name for one in made.rows}  # of parameters alone
+    q = {n: nx.fake_quantize(p.detach(), made.parameters[n].spec) for n, p in m.named_parameters()}
+    due = nx.fake_quantize(x, "mxfp8_e4m3") @ (q["u"] @ q["v"] * 0.5 + q["base"])
+    assert torch.equal(nx.wrap(m, made)(x), nx.fake_quantize(due, "bfloat16"))
+
+
+def test_layers_of_parameters_are_taken_for_weights():
+    """Queries that a model learns go through layers: what comes out is computed, and quantized."""
+
+    class Queries(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.queries, self.q, self.o = (
+                nn.Parameter(torch.randn(4, 32)),
+                nn.Linear(32, 32),
+                nn.Linear(32, 8),
+            )
+
+        def forward(self, x):
+            return self.o(self.q(self.queries)) @ x
+
+    made = nx.plan(Queries(), "int8", "int8", example=torch.randn(8, 3))
+    assert row(made, "o:linear[0]").spec is not None
+
+
+def test_parametrizations_are_unknown_to_a_graph():
+    m = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(32, 8)), nn.Linear(8, 8))
+    for mode in ("eager_mode", "fx_graph_mode"):
+        made = nx.plan(m, "int8", example=torch.ones(2, 32), mode=mode)
+        assert row(made, "0.parametrizations.weight.original1").reason.startswith("a part of a param")
+
+
+def test_modules_in_lists_of_pythons_stay_in_float_without_a_word():
+    class Hides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.beside, self.also = nn.Linear(32, 32), [nn.Linear(32, 32)], {}
+            self.also["l"] = self.layer  # which the model has
+
+        def forward(self, x):
+            return torch.nn.functional.linear(self.beside[0](self.also["l"](x)), AFAR)
+
+    with pytest.warns(nx.NumericsWarning, match="beside, what model.* stay as they are: a parameter that"):
+        made = nx.plan(Hides(), "int8", example=torch.ones(2, 32))
+    assert [one.name for one in made.rows if one.kind == "module"] == [
+        "beside",
+        "what model:linear#1[1] takes",
+    ]
+    with pytest.warns(nx.NumericsWarning, match="beside stay as they are"):
+        nx.plan(Hides(), "int8")
+
+
+AFAR = nn.Parameter(torch.randn(4, 32))
+
+
+def test_a_buffer_that_is_a_weight_is_one_of_many():
+    class Buffered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(32, 32)
+            self.register_buffer("w", torch.randn(32, 8))
+
+        def forward(self, x):
+            return self.layer(x) @ self.w
+
+    made = nx.plan(Buffered(), "int8", example=torch.ones(2, 32))
+    assert row(made, "w").reason == "a buffer, which products take as it is: a Parameter is planned"
+    assert "1 buffers are multiplied as they are, such as w" in made.summary
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_a_scripted_function_hides_a_weight():
+    scripted = torch.jit.script(_product)
+
+    class Calls(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.layer = nn.Parameter(torch.randn(8, 32)), nn.Linear(32, 32)
+
+        def forward(self, x):
+            return scripted(self.layer(x), self.w)
+
+    made = nx.plan(Calls(), "int8", "int8", example=torch.ones(2, 32))
+    assert row(made, "w").spec is not None
+    with pytest.raises(nx.NumericsError, match=r"only mode='fx_graph_mode' reaches model:linear\[0\]"):
+        nx.wrap(Calls(), made)
+
+
+def _product(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.linear(x, w)
+
+
+def test_a_test_of_a_rule_fails_in_pythons_words():
+    with pytest.raises(nx.NumericsError, match="fails on 'the model', a Linear: ZeroDivisionError"):
+        nx.plan(nn.Linear(32, 4), "int8", rules={lambda name, module: 1 / 0: None}, example=torch.ones(1, 32))
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda d: d["rows"][-1]["site"].__setitem__(1, "nope"), "of another model: 2:nope"),
+        (lambda d: d["rows"][-1]["site"].__setitem__(3, 9), r"of another model: 2:linear\[9\]"),
+        (lambda d: d["rows"].append(d["rows"][0]), "0.weight has two rows"),
+        (lambda d: d["rows"][0].update(value_bits="z"), "no plan: ValueError"),
+        (lambda d: d["fold"].update({"1": "0"}), "of another model: 1 after 0"),
+    ],
+)
+def test_a_plan_that_was_edited_is_half_carried_out(edit, said):
+    m, x = model("linear")
+    came = nx.plan(m, "int8", "int8", example=x).as_dict()
+    edit(came)
+    with pytest.raises(nx.NumericsError, match=said):
+        nx.wrap(m, nx.Plan.from_dict(came))
+
+
+def test_a_path_that_is_none_is_told_in_pythons_words():
+    made = nx.plan(nn.Linear(32, 4), "int8")
+    for call in (made.save, nx.Plan.load):
+        with pytest.raises(nx.NumericsError, match="path=3 is no path"):
+            call(3)
+
+
+class Sums(nn.Module):
+    """Products that say what they sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (
+            nn.Parameter(torch.randn(*n)) for n in ((32, 32), (8, 32), (4, 8, 32), (32, 8))
+        )
+
+    def forward(self, x):
+        y = torch.tensordot(x, self.a, dims=([1], [0])).inner(self.b)
+        z = torch.tensordot(x[:, None, :8] * x[:, :4, None], b=self.c, dims=2)
+        return y + torch.linalg.matmul(z, other=self.d)
+
+
+def test_sums_over_axes_that_are_told_are_unknown():
+    torch.manual_seed(0)
+    m, x = Sums(), torch.randn(3, 32)
+    one, graph = (nx.wrap(m, nx.QuantSpec("int4", scheme="per_group(8)"), activations="mxfp8_e4m3", example=x,
+                          mode=mode) for mode in ("eager_mode", "fx_graph_mode"))  # fmt: skip
+    plan = nx.plan(m, nx.QuantSpec("int4", scheme="per_group(8)"), "mxfp8_e4m3", example=x)
+    axes = {name: row.spec.scheme.axis for name, row in plan.parameters.items()}
+    assert axes == {"a": 0, "b": -1, "c": 1, "d": 0}
+    assert sum(row.spec is not None for row in plan.rows if row.kind == "activation") == 4
+    assert torch.equal(one(x), graph(x))
+
+
+def test_parameters_of_narrow_floats_are_quantized_again():
+    m = nn.Linear(32, 32)
+    m.weight = nn.Parameter(m.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+    with pytest.raises(nx.NumericsError, match="has no effect: narrow floats: float8_e4m3fn"):
+        nx.plan(m, "mxfp4")

@@ -95,3 +95,23 @@ def test_a_graph_leaves_out_the_quantizer_between_two_products():
     eager, graph = (nx.wrap(m, "int8", mode=mode, **asked) for mode in MODES)
     assert torch.equal(run(eager, x), run(graph, x))
     assert not torch.equal(run(eager, x), run(nx.wrap(m, "int8", outputs="int8", example=x), x))
+
+
+class Unsaved(nn.Module):
+    """A buffer that no state has."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(32, 4)
+        self.layer.register_buffer("beside", torch.ones(4), persistent=False)
+
+    def forward(self, x):
+        return self.layer(x) + self.layer.beside
+
+
+def test_a_graph_saves_what_its_model_does_not():
+    x = torch.randn(2, 32)
+    graph = nx.wrap(Unsaved(), "int8", example=x, mode="fx_graph_mode")
+    for one in (graph, copy.deepcopy(graph)):
+        assert "layer.beside" not in one.state_dict()
+        nx.wrap(Unsaved(), "int8", example=x).load_state_dict(one.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -116,9 +117,27 @@ def test_a_layer_that_never_ran_is_exact():
     json.dumps(found.as_dict(), allow_nan=False)
 
 
-def test_a_graph_that_reaches_inside_attention_is_called_an_eager_model():
+@pytest.mark.turns
+@pytest.mark.parametrize("options", [{}, {"observer": "min_max"}])
+def test_a_graph_that_reaches_inside_attention_is_not_taken_apart(options):
     m, x = attention()
-    one = nx.wrap(m, "int8", activations="int8", example=x, mode="fx_graph_mode")
+    one = nx.wrap(m, "int4", activations="int8", example=x, mode="fx_graph_mode", **options)
+    if options:
+        nx.calibrate(one, [x / 4])
+    found = nx.report(one)
+    by_name = {layer.name: layer for layer in found.layers}
+    with torch.no_grad():
+        assert found.output == pytest.approx(sqnr(m(x), one(x)), rel=1e-12)
+    weights = nx.report(nx.wrap(m, "int4", example=x))
+    assert by_name["self_attn"].local < next(a.local for a in weights.layers if a.name == "self_attn")
+    assert (by_name["self_attn"].clipped > 0) is bool(options)
+    after = nx.report(nx.freeze(one))
+    assert [(a.name, a.cumulative) for a in after.layers] == [(a.name, a.cumulative) for a in found.layers]
+
+
+def test_a_graph_that_reaches_inside_a_model_of_one_function_is_taken_apart():
+    m, x = torch.nn.MultiheadAttention(32, 4, batch_first=True).eval(), torch.randn(2, 6, 32)
+    one = nx.wrap(m, "int8", activations="int8", example=(x, x, x), mode="fx_graph_mode")
     with pytest.raises(nx.NumericsError, match=r"fused function.*nx\.compare"):
         nx.report(one)
 
@@ -146,3 +165,47 @@ def test_sizes_beside_each_other_have_two_units():
     assert "MB become 0.0" in nx.plan(m, "mxfp4").summary
     assert "bytes become" not in nx.plan(m, "mxfp4").summary
     assert "bytes become" in nx.plan(model("linear")[0], "mxfp4").summary
+
+
+@dataclasses.dataclass
+class Result:
+    """What torch's trees do not look into."""
+
+    states: object
+
+
+OUTPUTS = {
+    "dataclass": Result,
+    "complex": lambda y: {"a": [torch.complex(y, -y)]},
+    "sparse": lambda y: y.relu().to_sparse(),
+}
+
+
+class Odd(torch.nn.Module):
+    """Returns what is no plain tensor."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.layer, self.what = torch.nn.Linear(32, 8), what
+
+    def forward(self, x):
+        return self.what(self.layer(x))
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_of_other_kinds_are_exact(name):
+    """A report compared nothing, and said that all was exact."""
+    torch.manual_seed(0)
+    m, x = Odd(OUTPUTS[name]), torch.randn(4, 32)
+    one = nx.wrap(m, "mxfp4", example=x)
+    found = nx.report(one, m, [x]).output
+    assert 5 < found < 40
+    assert nx.compare(m, one, [x]).sqnr == found
+
+
+def test_a_report_of_nothing_is_exact():
+    m, x = Odd(lambda y: y.argmax(-1)), torch.randn(4, 32)
+    one = nx.wrap(m, "mxfp4", example=x)
+    for call in (lambda: nx.report(one, m, [x]), lambda: nx.compare(m, one, [x])):
+        with pytest.raises(nx.NumericsError, match="no floats in what comes out, a Tensor"):
+            call()

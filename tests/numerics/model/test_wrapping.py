@@ -6,6 +6,7 @@ import copy
 import inspect
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch.utils import _pytree as pytree
 import numerics as nx
 from numerics.model.wrapping import state_of
 from tests.helpers.models import FUSED, MODELS, model
+from tests.helpers.pretrained import task_of
 
 pytestmark = pytest.mark.usefixtures("decoded_products")  # bits of frozen models beside wrapped ones
 
@@ -137,6 +139,28 @@ def test_a_format_has_no_model(dtype, tmp_path):
     assert equal(outs[0], outs[-1])
 
 
+PRETRAINED = [(name, dtype) for name in ("MiniLM", "crepe-tiny") for dtype in FORMATS]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "dtype"), [*PRETRAINED, ("silero-vad", "mxfp4"), ("g2p_en", "mxfp4")])
+def test_a_pretrained_model_is_another_in_the_other_mode_or_behind_its_file(name, dtype, tmp_path):
+    asked, outs = task_of(name, 2), []
+    spec = nx.QuantSpec(dtype, symmetric=False) if dtype.startswith("uint") else dtype
+    for mode in MODES:
+        plan = nx.plan(
+            asked.model, spec, "mxfp8_e4m3", rules=asked.rules or None, example=asked.example, mode=mode
+        )
+        assert not [row.name for row in plan.rows if row.reason.startswith("undecided")]
+        one = nx.wrap(asked.model, plan)
+        assert set(asked.model.state_dict()) <= set(one.state_dict())
+        outs.append(run(one, asked.example))
+        nx.save(nx.freeze(one).state_dict(), tmp_path / "m.safetensors")
+        again = nx.load_into(copy.deepcopy(asked.model), tmp_path / "m.safetensors", example=asked.example)
+        assert equal(run(again, asked.example), outs[-1])
+    assert equal(*outs)
+
+
 @pytest.mark.turns
 @pytest.mark.parametrize("qat", ["ste", "tqt", "lsq"])
 @pytest.mark.parametrize(
@@ -161,6 +185,39 @@ def test_the_modes_learn_differently(name, qat):
         assert equal(run(one, x), y)
         found.append(y)
     assert equal(*found)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("qat", ["tqt", "lsq"])
+def test_a_branch_that_the_example_skips_learns_nothing(qat):
+    """torch.cond was refused, since what compiles its branches asked quantizers whether they had begun."""
+    m, x = model("branches")
+    m.requires_grad_(True)
+    one, graph = (nx.wrap(m, "int4", activations="int4", example=x, qat=qat, mode=mode) for mode in MODES)
+    taken = [bool(m.c(*batch).sum() > 0) for batch in batches("branches")]
+    both = [batches("branches")[taken.index(which)] for which in (True, False)]
+    assert all(equal(run(one, batch), run(graph, batch)) for batch in both)
+    with pytest.raises(nx.NumericsError, match="mode='eager_mode' trains"):
+        graph(*x).sum().backward()
+    branches = nn.ModuleList([one.a, one.b])  # c runs without gradients
+    optimizer, before = torch.optim.SGD(one.parameters(), 0.01), copy.deepcopy(nx.train.thresholds(branches))
+    for batch in both:
+        one(*batch).square().sum().backward()
+    optimizer.step()
+    assert all(not torch.equal(a, b) for a, b in zip(before, nx.train.thresholds(branches), strict=True))
+    ys = [run(one, batch) for batch in both]
+    nx.freeze(one)
+    assert all(equal(run(one, batch), y) for batch, y in zip(both, ys, strict=True))
+
+
+def test_thresholds_of_a_state_are_not_compiled():
+    m, x = model("linear")
+    one, other = (nx.wrap(m, "int4", activations="int4", qat="tqt", example=x) for _ in range(2))
+    for p in nx.train.thresholds(one):
+        p.data += 0.7
+    other.load_state_dict(one.state_dict())
+    torch._dynamo.reset()
+    assert equal(run(torch.compile(other, fullgraph=True, backend="aot_eager"), x), run(one, x))
 
 
 def test_thresholds_follow_half():
@@ -246,6 +303,23 @@ def test_an_exported_program_does_not_come_back(tmp_path):
             timeout=300,
         )
         assert found.stdout.strip() == "True", found.stderr
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # torch's own of torch
+@pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor compiles C++, and g++ is not here")
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", ["linear", "conv_batch_norm"])
+def test_a_compiled_package_gives_other_bits(name, frozen, tmp_path):
+    m, x = model(name)
+    one = nx.wrap(m, "int8", activations="mxfp8_e4m3", example=x, mode=MODES[1])
+    if frozen:
+        nx.freeze(one)
+    y = run(one, x)
+    with torch.no_grad():
+        program = torch.export.export(one, x)
+        path = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "m.pt2"))
+        assert equal(torch._inductor.aoti_load_package(path)(*x), y)
 
 
 def test_other_sizes_are_refused_by_a_graph():
@@ -884,3 +958,57 @@ def test_nan_that_arises_inside_is_observed():
                   example=torch.randn(4, 32))  # fmt: skip
     with pytest.raises(nx.NumericsError, match=r"NaN reaches 1:linear\[0\]"):
         nx.calibrate(one, [torch.randn(4, 32)])
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (torch.ones(2, 32) / 0, r"Inf reaches 0:linear\[0\]"),
+        (torch.ones(2, 32, dtype=torch.int64), r"0:linear\[0\]: cannot encode int64"),
+        (torch.ones(2, 32, device="meta"), "RuntimeError in 0: Tensor on device cpu"),
+        (torch.zeros(0, 32, dtype=torch.int64), "batch 0 is empty"),
+    ],
+)
+def test_a_batch_that_has_no_scale_names_no_layer(batch, said):
+    m, x = model("linear")
+    one = nx.wrap(m, "int8", activations="int8", observer="min_max", example=x)
+    with pytest.raises(nx.NumericsError, match=said):
+        nx.calibrate(one, [batch])
+
+
+@pytest.mark.parametrize("example", [torch.full((2, 32), float("nan")), torch.zeros(0, 32)])
+def test_a_threshold_begins_with_nothing(example):
+    m, _ = model("linear")
+    with pytest.raises(nx.NumericsError, match=r"0:linear\[0\] would begin with (NaN or Inf|no values)"):
+        nx.wrap(m, "int8", activations="int8", qat="tqt", example=example)
+
+
+class Mapped(nn.Module):
+    """A layer that torch.vmap runs entry by entry."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(32, 4)
+
+    def forward(self, x):
+        return torch.vmap(self.layer)(x)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_failure_in_vmap_leaves_torch_inside_of_it(mode):
+    """A graph enters vmap by an operator: whatever came after the error ran batched."""
+    with pytest.raises(nx.NumericsError, match=r"layer:linear\[0\] is inside torch\.vmap"):
+        nx.wrap(Mapped(), "int8", activations="int8", qat="tqt", example=torch.randn(3, 2, 32), mode=mode)
+    assert torch._C._functorch.get_dynamic_layer_stack_depth() == 0
+
+
+def test_a_graph_of_the_user_is_taken_for_one_of_ours():
+    torch.manual_seed(0)
+    m, x = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4)), torch.randn(2, 32)
+    due = run(nx.wrap(m, "int8", activations="int8", example=x), (x,))
+    for traced in (torch.fx.symbolic_trace(m), torch.export.export(m, (x,)).module()):
+        with pytest.raises(nx.NumericsError, match=r"torch\.fx\.GraphModule, whose class|only mode="):
+            nx.wrap(traced, "int8", activations="int8", example=x)
+        one = nx.wrap(traced, "int8", activations="int8", example=x, mode=MODES[1])
+        assert equal(run(one, (x,)), due)
+        assert nx.compare(traced, one, [x]).sqnr > 30

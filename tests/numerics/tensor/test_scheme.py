@@ -13,7 +13,8 @@ AXES = st.integers(-4, 3)
 
 
 @given(st.one_of(st.just(nx.per_tensor()), st.builds(nx.per_channel, AXES),
-                 st.builds(nx.per_group, st.integers(1, 9999), AXES)))  # fmt: skip
+                 st.builds(nx.per_group, st.integers(1, 9999), AXES), st.just(nx.per_token()),
+                 st.builds(nx.per_block, st.tuples(st.integers(1, 9999), st.integers(1, 9999)))))  # fmt: skip
 def test_the_repr_is_the_spelling(scheme):
     assert nx.Scheme.parse(repr(scheme)) == scheme
     assert nx.Scheme.parse(scheme) is scheme
@@ -29,6 +30,9 @@ def test_the_repr_is_the_spelling(scheme):
         ("per_channel(axis=1)", nx.per_channel(1)),
         ("per_group(128)", nx.per_group(128)),
         ("per_group(64,0)", nx.per_group(64, axis=0)),
+        ("per_block(128, 64)", nx.per_block((128, 64))),
+        ("perBlock( (rows=8,columns=2) )", nx.per_block((8, 2))),
+        ("PER-TOKEN", nx.per_token()),
         ("per_group(64, axis = -2)", nx.per_group(64, axis=-2)),
     ],
 )
@@ -82,6 +86,13 @@ def test_size_and_axis_may_stand_beside():
         (lambda: nx.Scheme.parse("per_tensor", axis=0), "belongs to per_channel and per_group"),
         (lambda: nx.per_channel(2).partition((3, 4)), "axis 2 does not exist"),
         (lambda: nx.per_group(4).partition(()), "axis -1 does not exist"),
+        (lambda: nx.per_token().partition(()), "axis -1 does not exist"),
+        (lambda: nx.per_block((4, 4)).partition((8,)), "needs two axes"),
+        (lambda: nx.per_block(128), "takes two sizes"),
+        (lambda: nx.per_block((0, 4)), "a block of \\(0, 4\\) elements"),
+        (lambda: nx.Scheme.parse("per_block"), "takes two sizes"),
+        (lambda: nx.Scheme.parse("per_group((4))"), "a pair of numbers belongs to per_block"),
+        (lambda: nx.Scheme("per_group", -1, 4, (2, 2)), "does not belong to per_group"),
     ],
 )
 def test_a_scheme_that_no_tensor_can_have_is_refused(make, said):
@@ -90,10 +101,15 @@ def test_a_scheme_that_no_tensor_can_have_is_refused(make, said):
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (4, 0), (0, 4), (3, 5), (4, 6), (2, 3, 5), (3, 4, 2)])
-@pytest.mark.parametrize("scheme", [nx.per_tensor(), nx.per_channel(0), nx.per_channel(-1), nx.per_channel(1),
-                                    nx.per_group(2), nx.per_group(3, axis=0), nx.per_group(99)])  # fmt: skip
+@pytest.mark.parametrize("scheme", [
+    nx.per_tensor(), nx.per_channel(0), nx.per_channel(-1), nx.per_channel(1),
+    nx.per_group(2), nx.per_group(3, axis=0), nx.per_group(99), nx.per_token(), nx.per_block((2, 3)),
+    nx.per_block((3, 2)), nx.per_block((99, 4)),
+])  # fmt: skip
 def test_rows_hold_those_that_share_and_come_back(scheme, shape):
     if scheme.axis is not None and not -len(shape) <= scheme.axis < len(shape):
+        return
+    if len(shape) < {"per_token": 1, "per_block": 2}.get(scheme.kind, 0):
         return
     x = np.arange(1, np.prod(shape, dtype=int) + 1).reshape(shape)
     partition = scheme.partition(shape)
@@ -115,6 +131,10 @@ def share(scheme, shape, index):
     """Where the scale of an element is, from the words of docs/formats.md §6."""
     if scheme.kind == "per_tensor":
         return ()
+    if scheme.kind == "per_token":
+        return (*index[:-1], 0)
+    if scheme.kind == "per_block":
+        return (*index[:-2], index[-2] // scheme.block[0], index[-1] // scheme.block[1])
     axis = scheme.axis % len(shape)
     if scheme.kind == "per_channel":
         return index[axis]

@@ -1,0 +1,55 @@
+"""How much a target is asked, and with which numbers beside those that matter."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numerics.conform.kinds import EFFORTS
+from numerics.formats.errors import NumericsError, integer, one_of
+
+_DRAWN = {"quick": 0, "default": 1 << 14, "high": 1 << 24}
+_CALLS = {"quick": 0, "default": 130, "high": 1300}  # more than a cache's or a counter's hundred, or thousand
+_ROUNDS = {"quick": 0, "default": 24, "high": 240}
+_SEEDS = {"quick": 1, "default": 1, "high": 8}
+
+
+class Effort(NamedTuple):
+    """quick, default or high, and the seed of what is drawn.
+
+    >>> Effort.of("high", 7).drawn
+    16777216
+    """
+
+    name: str = "default"
+    seed: int = 0
+
+    @classmethod
+    def of(cls, name: str = "default", seed: Any = None) -> Effort:
+        """Both checked; raises NumericsError for another effort, or a seed that is no integer from 0 on."""
+        start = 0 if seed is None else integer("seed", seed)
+        if start < 0:
+            raise NumericsError(f"seed={start} cannot be: 0 and more")
+        return cls(one_of("effort", name, EFFORTS), start)
+
+    @property
+    def drawn(self) -> int:
+        """How many numbers are drawn."""
+        return _DRAWN[self.name]
+
+    @property
+    def calls(self) -> int:
+        """How often arrays of one shape are asked."""
+        return _CALLS[self.name]
+
+    @property
+    def rounds(self) -> int:
+        """How often two threads call at once."""
+        return _ROUNDS[self.name]
+
+    @property
+    def seeds(self) -> range:
+        """Of products: the seeds with which all of them are drawn anew."""
+        return range(self.seed, self.seed + _SEEDS[self.name])
+
+
+AS_EVER = Effort()

@@ -1,0 +1,91 @@
+"""How a stochastic kernel draws: N random bits beside its values, and how they are compared; or by itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.formats.errors import NumericsError, said
+from numerics.formats.rounding import RANDOM_BITS
+
+Bits = NDArray[np.uint32]
+RULES = ("a", "b", "c")
+
+
+class Drawing(NamedTuple):
+    """A rule and its number of bits; the rule "own" for a kernel that draws for itself.
+
+    Away from zero goes a number whose discarded fraction of a step is f, with an integer R of N bits:
+
+    a: where the first N bits of f, and R, reach 2**N: P3109's StochasticA, gfloat's StochasticFastest
+    b: the same with half a unit added to R: P3109's StochasticB, gfloat's StochasticFast
+    c: where f * 2**N, rounded to an integer, ties to even, and R reach 2**N: gfloat's Stochastic
+    """
+
+    rule: str = "a"
+    bits: int = RANDOM_BITS
+
+    @classmethod
+    def of(cls, text: Any) -> Drawing:
+        """From its spelling; raises NumericsError for another one.
+
+        >>> Drawing.of("b8"), Drawing.of("own").is_own
+        (Drawing(rule='b', bits=8), True)
+        """
+        if text is None:
+            return cls()
+        if isinstance(text, str) and text == "own":
+            return cls("own", 0)
+        found = re.fullmatch(r"([abc])(\d{1,2})", text) if isinstance(text, str) else None
+        most = RANDOM_BITS - (found is not None and found[1] != "a")
+        if found is None or not 1 <= int(found[2]) <= most:
+            raise NumericsError(
+                f"draw={said(text)}; allowed: own, or a rule and its bits: a1 .. a30, b1 .. b29, c1 .. c29"
+            )
+        return cls(found[1], int(found[2]))
+
+    def __str__(self) -> str:
+        return "its own draws" if self.is_own else f"{self.bits} random bits, rule {self.rule}"
+
+    @property
+    def is_own(self) -> bool:
+        """Does the kernel draw for itself?"""
+        return self.rule == "own"
+
+    @property
+    def needs_numbers(self) -> bool:
+        """Is it judged for single numbers alone?"""
+        return self.rule in ("own", "c")
+
+    def narrow(self, random: Bits) -> Bits:
+        """30 random bits cut to those that a kernel is given; every second one rounded up.
+
+        >>> Drawing("a", 8).narrow(np.uint32([1 << 22, 3 << 21, 3 << 21])).tolist()
+        [1, 2, 1]
+        """
+        if self.bits == RANDOM_BITS:
+            return random
+        shift = RANDOM_BITS - self.bits
+        up = (np.arange(random.size).reshape(random.shape) % 2 * ((1 << shift) - 1)).astype(np.int64)
+        return np.asarray(np.minimum((random + up) >> shift, (1 << self.bits) - 1).astype(np.uint32))
+
+    def wide(self, random: Bits) -> Bits:
+        """The 30 random bits R' with which f + R' / 2**30 >= 1 says the same; c: but for middles.
+
+        >>> Drawing("a", 8).wide(np.uint32([255])).tolist(), Drawing("b", 8).wide(np.uint32([255])).tolist()
+        ([1069547520], [1071644672])
+        """
+        wide = random.astype(np.int64) << (RANDOM_BITS - self.bits)
+        half = 0 if self.rule == "a" else 1 << (RANDOM_BITS - 1 - self.bits)
+        return np.asarray((wide + half).astype(np.uint32))
+
+    def goes_up(self, fraction: NDArray[np.float64], random: Bits) -> NDArray[np.bool_]:
+        """Rule c, by its own words: exact, for a fraction of a step is a float64.
+
+        >>> Drawing("c", 8).goes_up(np.array([2.0**-9, 3 * 2.0**-9]), np.uint32([255, 254])).tolist()
+        [False, True]
+        """
+        return np.asarray(np.rint(fraction * 2.0**self.bits) + random >= 2.0**self.bits)

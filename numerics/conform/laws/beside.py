@@ -1,0 +1,131 @@
+"""Two threads at once: what each is given back is what it would be given alone."""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from threading import Barrier
+from time import sleep
+from typing import Any
+
+from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.conform.effort import Effort
+from numerics.conform.laws.again import arrays, asked, parts
+from numerics.conform.laws.findings import Findings, Trial, misplaced
+from numerics.conform.laws.law import sentence
+from numerics.conform.target import Fault, Target
+from numerics.conform.task import Array
+from numerics.conform.verdict import Counterexample
+
+SIZE = 1 << 13  # numbers of a call: long enough that the other thread is met within it
+SWITCH = 1e-6  # seconds after which Python gives the other thread its turn
+
+
+def threads() -> None:
+    """Two threads may call at once: neither sees the other (one_thread=True where none of it is claimed)."""
+
+
+def trial(effort: Effort) -> Trial:
+    """Calls from two threads, each with numbers of its own, in step."""
+    return Trial((threads,), lambda target, found: _beside(target, found, effort))
+
+
+def _beside(target: Target, found: Findings, effort: Effort) -> None:
+    if _aborts():
+        found.notes.append("not called from two threads: Numba's layer 'workqueue' ends the process there")
+        return
+    questions = [
+        (x, due) for (x, due), _ in zip(arrays(target, 2, effort.seed, SIZE), range(2), strict=False)
+    ]
+    for x, _ in questions:
+        target.call(x)  # what is made at a first call is made
+        found.tried += effort.rounds * len(x)
+    for failure in _asked_at_once(target, questions, effort.rounds):
+        if failure is not None and not found.failures:
+            found.failures.append(failure)
+
+
+def _aborts() -> bool:
+    """Does Numba run its parallel loops by the layer that bears one caller?  Two end the process."""
+    numba = sys.modules.get("numba")
+    try:
+        return numba is not None and numba.threading_layer() == "workqueue"
+    except ValueError:  # nothing parallel has run
+        return False
+
+
+def _asked_at_once(
+    target: Target, questions: list[tuple[Array, Any]], rounds: int
+) -> Iterator[Counterexample | None]:
+    """Each question by a thread of its own, which sees the context of this one."""
+    barrier = Barrier(len(questions), timeout=60)
+    contexts = [contextvars.copy_context() for _ in questions]
+    with _switching(), ThreadPoolExecutor(len(questions)) as pool:
+        futures = [
+            pool.submit(context.run, _rounds, target, question, rounds, barrier.wait)
+            for context, question in zip(contexts, questions, strict=True)
+        ]
+        yield from [future.result() for future in futures]
+
+
+@contextmanager
+def _switching() -> Iterator[None]:
+    """Threads of Python take turns more often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _rounds(
+    target: Target, question: tuple[Array, Any], rounds: int, wait: Callable[[], int]
+) -> Counterexample | None:
+    """The first wrong answer, after which the thread still keeps step with the other."""
+    (x, due), home = question, _home(target.function)
+    first = None
+    for turn in range(rounds):
+        wait()
+        with _yielding(home) if turn % 2 and home else nullcontext():
+            first = first or _wrong(target, x, due)
+    return first
+
+
+@contextmanager
+def _yielding(home: str) -> Iterator[None]:
+    """The other thread gets its turn at every line of this one that stands in the file `home`."""
+    before = sys.gettrace()
+
+    def yields(frame: Any, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename != home:
+            return None
+        sleep(0)
+        return yields
+
+    sys.settrace(yields)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _home(function: Any) -> str | None:
+    """The file in which a target is written; None where it is not Python."""
+    function = getattr(function, "func", function)  # of functools.partial
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return None if code is None else str(code.co_filename)
+
+
+def _wrong(target: Target, x: Array, due: Any) -> Counterexample | None:
+    try:
+        with ieee_arithmetic():
+            one, other = parts(target.task, asked(target, x), due)
+    except Fault as fault:
+        came = f"{fault.found.came}, while another thread called"
+        return Counterexample(threads.__name__, sentence(threads), (), came, fault.found.due)
+    wrong = target.task.differs(one, other)
+    return misplaced(x, one, other, wrong, threads) if wrong.any() else None

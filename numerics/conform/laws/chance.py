@@ -1,0 +1,136 @@
+"""Kernels that draw for themselves, judged by statistics: a right one fails once in 10**9 checks.
+
+The bound is Hoeffding's (1963): of n independent draws with mean f, the number that go up is further than t
+from n * f with a probability of at most 2 * exp(-2 * t**2 / n).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from numerics.conform.effort import Effort
+from numerics.conform.inputs.elements import values
+from numerics.conform.inputs.random_bits import even_draws
+from numerics.conform.laws.findings import Findings, Trial
+from numerics.conform.laws.law import sentence
+from numerics.conform.target import Target
+from numerics.conform.task import Array, Float32
+from numerics.conform.verdict import Counterexample, numbers
+
+ERROR = 1e-9  # the probability that a right kernel fails a check
+TIMES = 1 << 16  # that each number is asked; effort="high": 16 times as many
+MOST = 1 << 20  # numbers of a call
+
+
+def mean() -> None:
+    """Of many draws as many go up as the place between the neighbours says; one false alarm in 10**9."""
+
+
+def independent() -> None:
+    """Numbers beside each other, and calls one after the other, draw bits of their own."""
+
+
+LAWS = (mean, independent)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How often a number went up: x between low and high, asked n times."""
+
+    x: float
+    fraction: float
+    up: int
+    asked: int
+
+    def excess(self) -> float:
+        """How far the count is from its mean, as a part of what chance allows; wrong past 1."""
+        return abs(self.up - self.asked * self.fraction)
+
+
+def allowed(asked: int, tests: int) -> float:
+    """How far a count may be from its mean: Hoeffding's t for this number of tests.
+
+    >>> round(allowed(1 << 14, 100))
+    462
+    """
+    return math.sqrt(asked * math.log(2 * tests / ERROR) / 2)
+
+
+def trial(effort: Effort) -> Trial:
+    """Numbers between two values of the format, each asked many times."""
+    return Trial(
+        LAWS, lambda target, found: _chance(target, found, TIMES * (16 if effort.drawn > MOST else 1))
+    )
+
+
+def _chance(target: Target, found: Findings, times: int) -> None:
+    x = np.unique(even_draws(target.task.element)[0])
+    fractions = _fractions(target, x)
+    ups = np.zeros(len(x), np.int64)
+    both, pairs, calls = 0, 0, []
+    for start in range(0, times, MOST // len(x)):
+        size = min(MOST // len(x), times - start)
+        went = _went_up(target, np.tile(x, (size, 1)))
+        found.tried += went.size
+        ups += went.sum(axis=0)
+        both, pairs = both + int((went[::2] & went[1::2]).sum()), pairs + went[1::2].size
+        calls.append(went)
+    calls.append(_went_up(target, np.tile(x, (len(calls[0]), 1))))  # the first once more
+    _judge(
+        found, [Drawn(float(v), float(f), int(up), times) for v, f, up in zip(x, fractions, ups, strict=True)]
+    )
+    if not found.failures:
+        due = float((fractions**2).mean())
+        _judge_pairs(found, (both, pairs, due), bool((calls[0] == calls[-1]).all()), float(x[0]))
+
+
+def _fractions(target: Target, x: Float32) -> Array:
+    """Where each number lies between its neighbours, counted from the one nearer to zero."""
+    held = values(target.task.element)
+    place = np.searchsorted(held, x)
+    low, high = held[place - 1], held[place]
+    fraction = (x.astype(np.float64) - low) / (high - low)
+    return np.where(high <= 0, 1 - fraction, fraction)
+
+
+def _went_up(target: Target, x: Float32) -> Array:
+    """Which numbers went away from zero."""
+    came = target.elements(x)
+    meant = came if came.dtype.kind == "f" else target.task.values(came)
+    return np.asarray(np.abs(meant) > np.abs(x))
+
+
+def _judge(found: Findings, every: list[Drawn]) -> None:
+    """Each number for itself, and all of them together."""
+    whole = Drawn(0.0, sum(d.fraction for d in every) / len(every), sum(d.up for d in every),
+                  sum(d.asked for d in every))  # fmt: skip
+    tests = len(every) + 3
+    wrong = [d for d in every if d.excess() > allowed(d.asked, tests)]
+    if not wrong and whole.excess() <= allowed(whole.asked, tests):
+        return
+    worst = max(wrong, key=Drawn.excess) if wrong else whole
+    shown = numbers(np.array([worst.x], np.float32)) if wrong else ()
+    where = "" if wrong else f"{len(every)} numbers together"
+    due = f"{worst.asked * worst.fraction:.0f}, {allowed(worst.asked, tests):.0f} more or less"
+    came = f"{worst.up} of {worst.asked} draws went away from zero"
+    found.differs += max(len(wrong), 1)
+    found.failures.append(
+        Counterexample(mean.__name__, sentence(mean), shown, came, due, max(len(wrong), 1), where)
+    )
+
+
+def _judge_pairs(found: Findings, both: tuple[int, int, float], same: bool, x: float) -> None:
+    count, pairs, due = both
+    if same:
+        came, right = "two calls that gave the same answers", "other draws in each"
+    elif abs(count - pairs * due) > allowed(pairs, 4):
+        came = f"{count} of {pairs} neighbours both went away from zero"
+        right = f"{pairs * due:.0f}, {allowed(pairs, 4):.0f} more or less"
+    else:
+        return
+    found.differs += 1
+    shown = numbers(np.array([x], np.float32))
+    found.failures.append(Counterexample(independent.__name__, sentence(independent), shown, came, right))

@@ -1,0 +1,139 @@
+"""What wrong answers of a pipe say: the law that is broken, the simplest input, the known deviations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numerics.conform.deviations.search import Asked, nearest
+from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
+from numerics.conform.laws.decoding import DECODE_LAWS, Codes
+from numerics.conform.laws.elements import Elements, element_laws
+from numerics.conform.laws.rows import values_of_rows
+from numerics.conform.task import Fields as Rows
+from numerics.conform.task import Task
+from numerics.conform.vectors.operations import BlockOperation, ElementOperation, Fields, Operation
+from numerics.conform.verdict import Counterexample
+
+MOST = 1 << 15  # vectors that are looked at, and as many wrong ones beyond them
+BLOCKS = 1 << 12  # of blocks
+
+
+@dataclass
+class Kept:
+    """Vectors of a run: the first ones, and wrong ones after them."""
+
+    operation: Operation
+    came: list[Fields] = field(default_factory=list)
+    due: list[Fields] = field(default_factory=list)
+    size: int = 0
+    wrong: int = 0
+
+    def take(self, fields: Fields, due: Fields, wrong: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
+        """Some of the lines whose answers are known: as many as there is room for."""
+        most = BLOCKS if isinstance(self.operation, BlockOperation) else MOST
+        chosen = (np.arange(len(wrong)) < most - self.size) & known
+        later = np.flatnonzero(wrong & ~chosen)[: most - self.wrong]
+        chosen[later] = True
+        self.wrong += len(later)
+        self.size += int(chosen.sum()) - len(later)
+        if chosen.any():
+            self.came.append({name: part[chosen] for name, part in fields.items()})
+            self.due.append({name: part[chosen] for name, part in due.items()})
+
+    def joined(self) -> tuple[Fields, Fields]:
+        """All of them: the fields of the lines, and the exact answers."""
+        first, second = (
+            {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            for parts in (self.came, self.due)
+        )
+        return first, second
+
+
+def explain(kept: Kept, strict_nan: bool) -> tuple[Counterexample | None, str | None]:
+    """The most telling broken law and its simplest input, and the deviations that explain every answer.
+
+    None where no vector is wrong, or an answer is no code at all.
+    """
+    asked = kept.operation
+    came, due = kept.joined()
+    answers = [f for f in asked.answered if f.name in ("code", "scale", "microexponents")]
+    if any((came[f.name] >= 1 << _bits(asked, f.name)).any() for f in answers):
+        return None, None
+    task = _task(asked, strict_nan)
+    if isinstance(asked, ElementOperation):
+        return _of_codes(task, came, due) if asked.name == "decode" else _of_elements(task, came, due)
+    return _of_fields(task, came, due) if asked.name == "decode" else _of_blocks(task, came, due)
+
+
+def _bits(asked: Operation, name: str) -> int:
+    if isinstance(asked, ElementOperation):
+        return asked.dtype.bits
+    assert isinstance(asked, BlockOperation)
+    d = asked.dtype
+    return {"code": d.element_bits, "scale": d.scale_bits, "microexponents": d.sub_blocks}[name]
+
+
+def _task(asked: Operation, strict_nan: bool) -> Task:
+    assert isinstance(asked, (ElementOperation, BlockOperation))
+    options: dict[str, Any] = {"rounding": asked.rounding or "half_even", "strict_nan": strict_nan}
+    if isinstance(asked, ElementOperation):
+        options["overflow"] = asked.overflow
+    else:
+        options |= {"scale_rule": asked.scale_rule or "floor", "tensor_scale": asked.tensor_scale}
+    return Task.of(asked.dtype, asked.name, **options)
+
+
+def _floats(bits: NDArray[Any]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(bits, np.uint32).view(np.float32)
+
+
+def _first(laws: Any, seen: Any) -> Counterexample | None:
+    return next((found for law in laws if (found := law(seen)) is not None), None)
+
+
+def _named(asked: Asked, wrong: NDArray[np.bool_], labels: Any) -> str | None:
+    return " + ".join(dialect.name for dialect in nearest(asked, wrong, labels)) or None
+
+
+def _of_elements(task: Task, came: Fields, due: Fields) -> tuple[Counterexample | None, str | None]:
+    x, random = _floats(came["input"][:, 0]), came["random"][:, 0] if "random" in came else None
+    if task.kind == "encode":
+        answers = [part["code"][:, 0].astype(task.element.code_dtype) for part in (came, due)]
+    else:
+        answers = [_floats(part["value"][:, 0]) for part in (came, due)]
+    seen = Elements(task, x, answers[0], answers[1], random)
+    asked = Asked(task, x, answers[0], random)
+    return _first(element_laws(task), seen), _named(asked, seen.wrong, seen.labels)
+
+
+def _of_codes(task: Task, came: Fields, due: Fields) -> tuple[Counterexample | None, str | None]:
+    codes = came["code"][:, 0].astype(task.element.code_dtype)
+    seen = Codes(task, codes, _floats(came["value"][:, 0]), _floats(due["value"][:, 0]))
+    return _first(DECODE_LAWS, seen), _named(Asked(task, codes, seen.came), seen.wrong, np.zeros(len(codes)))
+
+
+def _rows(task: Task, fields: Fields) -> Rows:
+    micro = fields["microexponents"][:, 0].astype(np.uint8) if task.block.sub_blocks else None
+    return Rows(fields["code"].astype(task.block.code_dtype), fields["scale"][:, 0].astype(np.uint8), micro)
+
+
+def _of_blocks(task: Task, came: Fields, due: Fields) -> tuple[Counterexample | None, str | None]:
+    x, random = _floats(came["input"]), came.get("random")
+    truth = task.fields(x, random)
+    shared = [None if part is None else part.reshape(-1) for part in truth[1:]]
+    assert shared[0] is not None
+    rows = Rows(truth.codes, shared[0], shared[1])
+    if task.kind == "encode":
+        seen = SeenBlocks(task, x, task.with_same_nan(_rows(task, came), rows), rows, rows, random)
+    else:
+        seen = SeenBlocks(task, x, _floats(came["value"]), values_of_rows(task, rows), rows, random)
+    return _first(BLOCK_LAWS, seen), _named(Asked(task, x, seen.came, random), seen.wrong, seen.labels)
+
+
+def _of_fields(task: Task, came: Fields, due: Fields) -> tuple[Counterexample | None, str | None]:
+    seen = SeenFields(task, _rows(task, came), _floats(came["value"]), _floats(due["value"]))
+    return _first(BLOCK_DECODE_LAWS, seen), None

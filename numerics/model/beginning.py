@@ -1,0 +1,89 @@
+"""Where what is learned begins: with the example, in every branch of it, whether it is taken or not.
+
+A branch of `torch.cond` is compiled, and a quantizer without a threshold cannot be: until it has one, an
+operator stands in its place, which is called whenever the branch is.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter
+from torch.utils import _pytree as pytree
+
+from numerics.model.quantizers import Learned
+
+_learning: weakref.WeakValueDictionary[int, Learned] = weakref.WeakValueDictionary()
+_keys = count(1)
+
+
+@torch.library.custom_op("numerics::begun", mutates_args=())
+def begun(x: Tensor, key: int) -> Tensor:
+    """Returns x by the quantizer of that key, which begins with x where it has not begun."""
+    one = _learning[key]
+    one.begin(x)
+    found: Tensor = one.learns(x).detach()
+    return found
+
+
+@begun.register_fake
+def _(x: Tensor, key: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+@contextmanager
+def beginning(waiting: Sequence[Learned]) -> Iterator[None]:
+    """While it lasts, each of these quantizers takes the first tensor that comes for its first batch."""
+    for one in waiting:
+        one.forward = _begins(one)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for one in waiting:
+            one.__dict__.pop("forward", None)
+
+
+def _begins(one: Learned) -> Any:
+    key = next(_keys)
+    _learning[key] = one
+
+    def forward(x: Tensor) -> Tensor:
+        found: Tensor = begun(x, key)
+        return found
+
+    return forward
+
+
+def run_every_branch(graph: GraphModule, example: tuple[Any, Any]) -> None:
+    """Runs a graph on the positional and the named arguments of its example, both branches of conditions."""
+    with torch.no_grad():
+        _EveryBranch(graph).run(*pytree.tree_leaves(example), enable_io_processing=False)
+
+
+class _EveryBranch(Interpreter):
+    """Runs node by node, and goes on with the branch that the condition says."""
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """What the node makes; of a region that is an operator, what is in it."""
+        if not isinstance(target, torch._ops.HigherOrderOperator):
+            return super().call_function(target, args, kwargs)
+        kind = str(target.name())
+        if "cond" in kind:
+            condition, *branches, operands = args
+            results = [self._inside(branch, operands) for branch in branches]
+            return results[0] if bool(condition) else results[1]
+        if "autocast" in kind:
+            device, dtype, enabled, cached, region, *operands = args
+            with torch.autocast(device, dtype, enabled, cached):
+                return self._inside(region, operands)
+        _, region, *operands = args  # without gradients, as all of this run
+        return self._inside(region, operands)
+
+    def _inside(self, graph: Any, operands: Sequence[Any]) -> Any:
+        return _EveryBranch(graph).run(*operands, enable_io_processing=False)

@@ -1,0 +1,265 @@
+"""Kernels of float16, bfloat16 and float64 values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import numerics as nx
+from numerics.conform import check
+
+TYPES = ("bfloat16", "float16", "float64")
+
+
+def e4m3(x):
+    return nx.fp8_e4m3.encode(x)
+
+
+@pytest.mark.turns
+@pytest.mark.parametrize("dtype", [nx.fp8_e4m3, nx.int8, nx.mxfp4, nx.mx6, nx.nvfp4], ids=repr)
+@pytest.mark.parametrize("inputs", TYPES)
+def test_right_kernels_of_other_types_pass(dtype, inputs):
+    options = {"tensor_scale": 1.0} if dtype is nx.nvfp4 else {}
+    for kind in ("encode", "round"):
+        found = check(lambda x, k=kind: getattr(dtype, k)(x, **options), dtype, kind=kind, inputs=inputs)
+        assert found, str(found)
+
+
+@pytest.mark.parametrize("inputs", TYPES)
+def test_values_came_in_another_type(inputs):
+    seen = set()
+
+    def kernel(x):
+        seen.add(x.dtype.name)
+        return e4m3(x)
+
+    assert check(kernel, "fp8_e4m3", inputs=inputs)
+    assert seen == {inputs}
+
+
+def test_torch_gives_its_own_types():
+    torch = pytest.importorskip("torch")
+    seen = set()
+
+    def kernel(x):
+        seen.add(x.dtype)
+        return x.float().to(torch.float8_e5m2).to(x.dtype)
+
+    options = {"kind": "round", "overflow": "nonsaturate", "array": "torch"}
+    assert check(kernel, "fp8_e5m2", inputs="bfloat16", **options)
+    assert seen == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("inputs", ["bfloat16", "float16"])
+def test_one_number_of_65536_was_not_asked(inputs):
+    def kernel(x):
+        return e4m3(x) ^ (x.view(np.uint16) == 0x3DB7).astype(np.uint8)
+
+    found = check(kernel, "fp8_e4m3", inputs=inputs)
+    assert not found
+    assert found.counterexample.input[0].value == np.uint16(0x3DB7).view(found_type(inputs)).astype(
+        np.float32
+    )
+
+
+def found_type(name):
+    import ml_dtypes
+
+    return ml_dtypes.bfloat16 if name == "bfloat16" else np.float16
+
+
+def test_a_float64_that_is_rounded_twice_passed():
+    found = check(lambda x: e4m3(x.astype(np.float32)), "fp8_e4m3", inputs="float64")
+    assert found.law == "nearest", str(found)
+    assert "as a float64" in found.counterexample.where
+
+
+def test_draws_beside_narrow_values():
+    def kernel(x, random):
+        return nx.fp8_e4m3.encode(x, rounding="stochastic", random_bits=random)
+
+    assert check(kernel, "fp8_e4m3", rounding="stochastic", inputs="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"inputs": "float8"}, "unknown inputs 'float8'"),
+        ({"inputs": "float16", "kind": "decode"}, "inputs=float16 is for kind='encode' and 'round'"),
+        ({"inputs": "float16", "exhaustive": True}, "exhaustive=True is for float32 inputs"),
+    ],
+)
+def test_types_that_cannot_be_asked(options, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        check(e4m3, "fp8_e4m3", **options)
+
+
+# ---- arrays of scales, codes in bytes, scales in tiles ---------------------------------------------
+
+
+def by_arrays(scheme):
+    def quantizes(x, scale, zero_point):
+        q = nx.quantize(x, "int8", scheme=scheme, symmetric=False, scale=scale, zero_point=zero_point)
+        return q.codes
+
+    return quantizes
+
+
+@pytest.mark.parametrize(
+    "scheme", ["per_channel(0)", "per_channel(1)", "per_group(32)", "per_group(16, axis=0)"]
+)
+def test_scales_came_one_by_one_alone(scheme):
+    assert check(by_arrays(scheme), "int8", kind="affine", scheme=scheme)
+    numbers = by_arrays(scheme)
+
+    def first_of_all(x, scale, zero_point):
+        return numbers(x, np.full_like(scale, scale.flat[0]), zero_point)
+
+    assert check(first_of_all, "int8", kind="affine", scheme=scheme).law == "scale_arrays"
+
+
+def in_blocks(x, scale, zero_point, rows=4, columns=8):
+    def spread(shared):
+        wide = np.repeat(np.repeat(shared, rows, -2), columns, -1)
+        return wide[..., : x.shape[-2], : x.shape[-1]]
+
+    with np.errstate(all="ignore"):
+        q = np.rint(np.nan_to_num(x, nan=0.0) / spread(scale)).astype(np.float64)
+    return np.clip(q + spread(zero_point), -128, 127).astype(np.int8)
+
+
+def test_blocks_of_two_axes_had_no_judge():
+    assert check(in_blocks, "int8", kind="affine", scheme=(4, 8))
+    turned = lambda x, s, z: in_blocks(x, s, np.flip(z, -1))  # noqa: E731
+    assert check(turned, "int8", kind="affine", scheme="4x8").law == "scale_arrays"
+
+
+def packed(x, layout=nx.layouts.CUBLAS, low=0):
+    made = nx.mxfp4.encode(x)
+    pairs = made.codes.reshape(*x.shape[:-1], -1, 2)
+    return pairs[..., low] | pairs[..., 1 - low] << 4, layout.arrange(made.scale)
+
+
+def test_codes_in_bytes_and_scales_in_tiles_had_no_judge():
+    options = {"packed": True, "scale_layout": "cublas"}
+    assert check(packed, "mxfp4", **options)
+    assert check(lambda x: packed(x, nx.layouts.CDNA4), "mxfp4", packed=True, scale_layout="cdna4")
+    assert check(lambda x: packed(x, low=1), "mxfp4", **options).law == "elements"
+    assert check(lambda x: packed(x, nx.layouts.CDNA4), "mxfp4", **options).law == "shape"
+    rows = nx.layouts.ScaleLayout(rows=(32, 4), columns=(4,), order=(1, 0, 2))
+    assert check(lambda x: packed(x, rows), "mxfp4", **options).law == "layout"
+
+
+def unpacked(codes, scale):
+    pairs = np.stack([codes & 15, codes >> 4], -1).reshape(*codes.shape[:-1], -1)
+    shared = nx.layouts.CUBLAS.restore(scale, (*pairs.shape[:-1], pairs.shape[-1] // 32))
+    return nx.Blocks(nx.mxfp4, -1, pairs, shared).decode()
+
+
+def test_decoders_of_bytes_and_tiles_had_no_judge():
+    options = {"kind": "decode", "packed": True, "scale_layout": "cublas"}
+    assert check(unpacked, "mxfp4", **options)
+    assert not check(lambda c, s: unpacked(c << 4 | c >> 4, s), "mxfp4", **options)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "said"),
+    [
+        ("int8", {"scheme": "per_group(32)"}, "is for kind='affine'"),
+        ("int8", {"scheme": (1, 2, 3), "kind": "affine"}, "rows, columns"),
+        ("fp4", {"packed": True}, "packed and scale_layout are for"),
+        ("mx6", {"scale_layout": "cublas"}, "packed and scale_layout are for"),
+        ("mxfp4", {"scale_layout": "cutlass"}, "unknown scale layout 'cutlass'"),
+    ],
+)
+def test_places_that_cannot_be_asked(dtype, options, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        check(e4m3, dtype, **options)
+
+
+# ---- few random bits, other rules, kernels that draw for themselves ---------------------------------
+
+
+def of_gfloat(rule, bits):
+    """gfloat's three ways to compare N random bits with a fraction, beside the letters of P3109."""
+    gfloat = pytest.importorskip("gfloat")
+    formats = pytest.importorskip("gfloat.formats")
+    modes = gfloat.RoundMode
+    mode = {"a": modes.StochasticFastest, "b": modes.StochasticFast, "c": modes.Stochastic}[rule]
+    row = formats.format_info_ocp_e4m3
+
+    def encodes(x, random):
+        drawn = {"srbits": random.astype(np.int64), "srnumbits": bits}
+        rounded = gfloat.round_ndarray(row, x.astype(np.float64), mode, sat=True, **drawn)
+        return gfloat.encode_ndarray(row, rounded).astype(np.uint8)
+
+    return encodes
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("rule", "abc")
+def test_kernels_of_few_random_bits_pass_by_their_own_rule_alone(rule, bits):
+    options = {"rounding": "stochastic"}
+    kernel = of_gfloat(rule, bits)
+    for other in "abc":
+        found = check(kernel, "fp8_e4m3", draw=f"{other}{bits}", **options)
+        assert bool(found) == (other == rule), str(found)
+        assert found.law in (None, "draws")
+
+
+def test_blocks_of_few_random_bits():
+    def encodes(x, random):
+        wide = random << np.uint32(22)
+        return nx.mxfp4.encode(x, rounding="stochastic", random_bits=wide)
+
+    assert check(encodes, "mxfp4", rounding="stochastic", draw="a8")
+    assert not check(encodes, "mxfp4", rounding="stochastic", draw="b8")
+
+
+RNG = np.random.default_rng(12)
+
+
+def drawing(bits):
+    return lambda x: nx.fp8_e4m3.encode(x, rounding="stochastic", random_bits=bits(x.shape))
+
+
+OWN = {
+    "30 bits": (drawing(lambda shape: RNG.integers(0, 1 << 30, shape, np.uint32)), None),
+    "8 bits": (drawing(lambda shape: RNG.integers(0, 256, shape, np.uint32) << np.uint32(22)), None),
+    "none": (e4m3, "mean"),
+    "a bias of one in a hundred": (
+        drawing(lambda shape: RNG.integers(0, 99 * (1 << 30) // 100, shape, np.uint32)),
+        "mean",
+    ),
+    "one for all": (drawing(lambda shape: np.full(shape, RNG.integers(1 << 30), np.uint32)), "mean"),
+    "one for two": (
+        drawing(lambda s: np.resize(np.repeat(RNG.integers(0, 1 << 30, (4, 64), np.uint32), 2, 0), s)),
+        "independent",
+    ),
+    "the same in every call": (
+        drawing(lambda shape: np.random.default_rng(0).integers(0, 1 << 30, shape, np.uint32)),
+        "independent",
+    ),
+    "too far": (
+        lambda x: np.where(np.abs(x) == 17, e4m3(x) + 2, drawing(lambda s: nx.random_bits(s, 1))(x)),
+        "one_step",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_kernel_that_draws_for_itself_is_judged_by_statistics(name):
+    kernel, law = OWN[name]
+    found = check(kernel, "fp8_e4m3", rounding="stochastic", draw="own")
+    if name == "one for two":
+        assert found.law in ("mean", "independent"), str(found)
+    else:
+        assert found.law == law, str(found)
+
+
+@pytest.mark.parametrize("draw", ["d8", "a31", "b30", "a", 8, "a0"])
+def test_draws_that_are_none(draw):
+    with pytest.raises(nx.NumericsError, match="allowed: own, or a rule and its bits"):
+        check(e4m3, "fp8_e4m3", rounding="stochastic", draw=draw)
+    with pytest.raises(nx.NumericsError, match="is for rounding='stochastic'"):
+        check(e4m3, "fp8_e4m3", draw="a8")
