@@ -19,10 +19,10 @@ from numerics.formats.rounding import (
     FLOAT_RULES,
     FOUR_OVER_SIX,
     MX_RULES,
-    OVERFLOWS,
     SCALE_RULES,
     BlockOptions,
     Draw,
+    check_overflow,
     check_random,
     check_rounding,
 )
@@ -363,7 +363,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         if nothing and type(scale_rule) is str and type(mode) is str:
             return undrawn_once(self, scale_rule, mode)
         scale_rule = self.check_scale_rule(scale_rule)
-        if overflow is not None and one_of("overflow policy", overflow, OVERFLOWS) != "saturate":
+        if overflow is not None and check_overflow(overflow) != "saturate":
             raise NumericsError(
                 f"{self.name}: the elements of a block saturate; overflow={overflow!r} cannot be"
             )

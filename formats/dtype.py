@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 from numerics.formats import dispatch
 from numerics.formats.errors import NumericsError, digits, integer, one_of, said, truth
 from numerics.formats.notebook import facts_table, number_line
-from numerics.formats.rounding import OVERFLOWS, Rounding, check_rounding, draw_of
+from numerics.formats.rounding import Rounding, check_overflow, check_rounding, draw_of
 
 Specials = Literal["ieee", "fn", "fnuz", "none"]
 SPECIALS: dict[str, str] = {
@@ -175,7 +175,7 @@ class Element(Dtype):
         """Returns the overflow policy, the format's own for None; raises NumericsError for another."""
         if overflow is None:
             return self.default_overflow
-        overflow = one_of("overflow policy", overflow, OVERFLOWS)
+        overflow = check_overflow(overflow)
         if overflow not in self.overflows:
             raise NumericsError(
                 f"{self.name} has neither Inf nor NaN: overflow={overflow!r} cannot be; "

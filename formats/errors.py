@@ -123,6 +123,16 @@ def hint(came: str, names: Iterable[str]) -> str:
     return f" did you mean {lower[near[0]]!r}?" if near else ""
 
 
+def not_a_file(module: str, name: str) -> str:
+    """What is said of a module that was named as its file is, with .py; else nothing.
+
+    >>> not_a_file("mine" ".py", "encode"), not_a_file("mine", "encode")
+    ('; a module is named without .py: mine:encode', '')
+    """
+    stem = module.removesuffix(".py").replace("/", ".")
+    return f"; a module is named without .py: {stem}:{name}" if module.endswith(".py") else ""
+
+
 def integer(what: str, came: object) -> int:
     """The integer that came, NumPy's too; raises NumericsError for another number, for a bool, for a text.
 

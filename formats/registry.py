@@ -10,6 +10,7 @@ from numerics.formats.dtype import TABLES, Dtype, named
 from numerics.formats.errors import NumericsError, hint, plain, said
 
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
+_GGML = "with scheme 'per_group(32)' and scale_type 'float16'; files of it are read by `numerics convert`;"
 _TWO = "there are two: did you mean"
 _WIDTHS = "nx.integer_format makes integers of 2 to 16 bits, unsigned ones of 1 to 16;"
 _ADVICE = {  # what others' names mean, in lower case, where they name no format of the tables
@@ -29,10 +30,25 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "hf8": "did you mean 'fp8_e4m3'?",
     "mx": "it is a family of formats: mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2, mxfp6_e2m3, mxfp4, mxint8; "
     "nx.mx(element, block=32) makes others;",
-} | dict.fromkeys(("int32", "int64", "uint32", "uint64", "float32", "float64", "float", "int"), _WIDER)
+    "e4m3fn": "did you mean 'fp8_e4m3'?",
+    "ue8m0": "did you mean 'e8m0'?",
+    "s1e4m3": "did you mean 'fp8_e4m3'?",
+    "q8_0": f"it is 'int8' {_GGML}",
+    "q4_0": f"it is 'int4' {_GGML}",
+}
+_ADVICE |= dict.fromkeys(
+    ("int32", "int64", "uint32", "uint64", "float32", "float64", "float", "int", "fp32", "fp64", "f32", "f64",
+     "single", "double", "tf32"), _WIDER,
+)  # fmt: skip
+_ADVICE |= dict.fromkeys(
+    ("per_tensor", "per_channel", "per_group", "per_token", "per_block", "per_row"),
+    "it says which elements share a scale: a scheme, to give beside a format such as int4;",
+)
+_UNSIGNED = ', "signed": false'
 _KINDS = ("integer", "float", "codebook", "block")  # the order in which formats are listed
 _NAMES: dict[str, Dtype] = {}  # as the rows write them
 _SPACES = re.compile(r"[-_ ](?!(?<=\d.)\d)")  # between words; of 1_6 the line keeps two numbers apart
+_FLOAT = re.compile(r"(?:f(?:p|loat)([0-9]{1,2})_)?(u?)e([1-8])m([0-9]{1,2})")  # fp7_e4m2, e5m1, ue4m4
 _WIDTH = re.compile(r"(?:(u?)i(?:nt)?|([us]))([1-9][0-9]{0,3})")  # int6, I6, S6, U3
 
 
@@ -99,15 +115,36 @@ def _help(spelled: str) -> str:
     spelled = spelled.lower()
     if spelled in _ADVICE:
         return f" {_ADVICE[spelled]}"
-    width = _WIDTH.fullmatch(spelled)
+    width, parts = _WIDTH.fullmatch(spelled), _FLOAT.fullmatch(spelled)
+    if parts is not None and (own := _own_float(*parts.groups())):
+        return own
     if width is None:
         return hint(spelled, _NAMES)
     unsigned, bits = "u" in (width[1], width[2]), int(width[3])
     if not 2 - unsigned <= bits <= 16:
         return f" {_WIDTHS}"
     sign = ", signed=False" * unsigned
-    made = f"nx.integer_format({bits}{sign})"
-    return f" did you mean a format of your own? in Python {made} makes it, to give in place of a name;"
+    facts = f'{{"bits": {bits}{_UNSIGNED * unsigned}}}'
+    return _own(f"nx.integer_format({bits}{sign})", facts)
+
+
+def _own(made: str, facts: str) -> str:
+    return (
+        f" did you mean a format of your own? in Python {made} makes it, to give in place of a name, on the "
+        f"command line '{facts}';"
+    )
+
+
+def _own_float(bits: str | None, unsigned: str, exponent: str, mantissa: str) -> str:
+    """How to declare a float of those widths; empty where they are none, or contradict its bits."""
+    width = int(exponent) + int(mantissa) + (not unsigned)
+    if not 2 <= width <= 16 or (bits is not None and int(bits) != width):
+        return ""
+    sign, fact = (", signed=False", _UNSIGNED) if unsigned else ("", "")
+    made = f"nx.float_format({exponent}, {mantissa}{sign})"
+    return _own(made, f'{{"exponent": {exponent}, "mantissa": {mantissa}{fact}}}') + (
+        ' with specials="fn" it has no Inf;'
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -17,10 +17,30 @@ stochastic: away from zero when (discarded fraction) + R/2**30 >= 1, R uniform i
 CALLED: Final = {"round": "half_away"}
 """What others call a rounding: round is AMD Quark's word."""
 
+_EVEN, _AWAY = "did you mean 'half_even'?", "did you mean 'half_away'?"
+_NEAREST = (
+    "there are four, by where ties go: did you mean 'half_even', as in IEEE 754 and torch, or 'half_away'?"
+)
+_ZERO, _DOWN, _UP = "did you mean 'toward_zero'?", "did you mean 'floor'?", "did you mean 'ceil'?"
+MEANT: Final = {
+    "rne": _EVEN, "rn": _EVEN, "rte": _EVEN, "rtne": _EVEN, "nearest_even": _EVEN, "roundtiestoeven": _EVEN,
+    "rna": _AWAY, "rta": _AWAY, "nearest_away": _AWAY, "roundtiestoaway": _AWAY, "nearest": _NEAREST,
+    "rtn": _NEAREST, "rz": _ZERO, "rtz": _ZERO, "trunc": _ZERO, "truncate": _ZERO, "rd": _DOWN, "rdn": _DOWN,
+    "ru": _UP, "rup": _UP, "sr": "did you mean 'stochastic'?", "odd": "did you mean 'to_odd'?",
+    "down": "toward -Inf is 'floor', toward zero 'toward_zero';", "up": "toward +Inf is 'ceil';",
+}  # fmt: skip
+"""What others' words for roundings mean, in lower case: said where they are refused."""
+
 ROUNDINGS_TEXT: Final = f"{', '.join(ROUNDINGS)}; or {', '.join(f'{a} for {b}' for a, b in CALLED.items())}"
 """All of them, as a list of options says them."""
 
 OVERFLOWS: Final = ("saturate", "nonsaturate")
+_CLIPS = "did you mean 'saturate'?"
+_ENDS = "what is too large becomes Inf or NaN where it is 'nonsaturate';"
+_OVERFLOWS_MEANT: Final = {
+    "clip": _CLIPS, "clamp": _CLIPS, "sat": _CLIPS, "satfinite": _CLIPS, "finite": _CLIPS,
+    "inf": _ENDS, "nan": _ENDS, "ieee": _ENDS, "nosat": _ENDS,
+}  # fmt: skip
 
 MX_RULES: Final = ("floor", "ceil", "even", "rceil", "tosa", "bump")
 """OCP MX 1.0 §6.3 (floor); the next power of two (ceil); the maximum first rounded to the
@@ -86,8 +106,13 @@ def check_rounding(rounding: str) -> str:
 
     Raises NumericsError for a name that is not in ROUNDINGS.
     """
-    found = one_of("rounding mode", rounding, (*ROUNDINGS, *CALLED))
+    found = one_of("rounding mode", rounding, (*ROUNDINGS, *CALLED), MEANT)
     return CALLED.get(found, found)
+
+
+def check_overflow(overflow: str) -> str:
+    """Returns the overflow policy of that name; raises NumericsError for a name that is not in OVERFLOWS."""
+    return one_of("overflow policy", overflow, OVERFLOWS, _OVERFLOWS_MEANT)
 
 
 def check_random(rounding: str, seed: int | None, random_bits: object) -> int | None:

@@ -134,7 +134,8 @@ if not TYPE_CHECKING:
 
 def __dir__() -> list[str]:
     """All public names, those too that are imported when they are first asked for."""
-    return sorted({*globals(), *__all__, *_OF_TORCH})
+    not_ours = {"Any", "TYPE_CHECKING", "annotations", "os"}  # what this file itself imports
+    return sorted({*globals(), *__all__, *_OF_TORCH} - not_ours)
 
 
 def _module(name: str) -> Any:

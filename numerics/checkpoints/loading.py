@@ -89,7 +89,7 @@ def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
     opened = open_any(path)
     found = {name: opened.tensor(name) for name in opened.names}
     for name, why in list(opened.left.items())[:1]:
-        warn(f"{opened.path}: {len(opened.left)} weights stay codes, such as {name}: {why}")
+        warn(f"{opened.path}: {len(opened.left)} quantized weights came as no QTensor, such as {name}: {why}")
     if library == "torch":
         return {name: as_tensors(x) if isinstance(x, QTensor) else _torch(x) for name, x in found.items()}
     return found

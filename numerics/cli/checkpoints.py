@@ -13,7 +13,7 @@ from numerics.cli.words import as_json, examples, json_of, quietly
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
-from numerics.view.text import figure
+from numerics.view.text import brief, figure
 
 if TYPE_CHECKING:
     from numerics.checkpoints.looking import Comparison, Difference, Look
@@ -68,26 +68,25 @@ def inspect_command(model: str, as_json: bool) -> None:
         deliver(json_of([asdict(look) for look in looks]) + "\n")
         return
     screen = Screen.of(sys.stdout)
-    table = _looks(looks)
+    table = _looks(looks, screen.width)
     spared = table.left_out(screen)
-    draw(
-        [
-            *table.lines(screen),
-            *spared,
-            *(f"{look.name}: {'; '.join(look.odd)}" for look in looks if look.odd),
-        ]
-    )
+    draw([*table.lines(screen), *spared])
+    for look in looks:
+        if look.odd:
+            tell(f"{look.name}: {'; '.join(look.odd)}")
 
 
-def _looks(looks: list[Look]) -> Table:
+def _looks(looks: list[Look], room: int | None) -> Table:
     table = Table([name_column("tensor", least=24), text_column("shape"), text_column("format"),
-                   Column("bits"), Column("amax", spare=1), Column("scales", spare=2),
-                   Column("bytes")])  # fmt: skip
+                   Column("bits", spare=2), Column("amax", spare=3), Column("scales", spare=4),
+                   Column("bytes", spare=1)])  # fmt: skip
     for look in looks:
         scales = EMPTY if look.scales is None else f"{figure(look.scales[0])} .. {figure(look.scales[1])}"
         amax = EMPTY if look.amax is None else figure(look.amax)
         shape = "x".join(map(str, look.shape)) or "number"
-        table.add(look.name, shape, look.format, figure(look.bits, 8), amax, scales, str(look.nbytes))
+        table.add(
+            look.name, shape, brief(look.format, room), figure(look.bits, 8), amax, scales, str(look.nbytes)
+        )
     total = sum(look.nbytes for look in looks)
     table.totals = [[f"{len(looks)} tensors", "", "", "", "", "", str(total)]]
     return table

@@ -31,6 +31,8 @@ from numerics.view.text import cells, figure, shortened, wrapped
 if TYPE_CHECKING:
     from numerics.files.checkpoint import FileReport, TensorReport
 
+WORST = 20  # tensors of which a terminal shows a line where it is not asked for all
+
 
 def job_options(command: Command) -> Command:
     """How a job runs, as options of a command."""
@@ -40,6 +42,8 @@ def job_options(command: Command) -> Command:
         click.option("--dry-run", is_flag=True, help="Say what would become of each tensor, and stop."),
         click.option("--errors", type=click.Choice(["all", "sampled", "none"]), default="all",
                      show_default=True, help="Which values are measured."),
+        click.option("--all", "every", is_flag=True,
+                     help=f"A line for every tensor; by default a terminal gets the {WORST} that lost most."),
         click.option("--max-memory", default="64MB", show_default=True, help="Working memory, about."),
     ]  # fmt: skip
     return with_options(command, options)
@@ -151,15 +155,22 @@ def report_json(report: FileReport) -> dict[str, Any]:
     return {"tensors": [asdict(tensor) for tensor in report.tensors], "total": totals}
 
 
-def say_report(report: FileReport) -> None:
-    """What became of a file: a line a tensor that was quantized, the totals, the worst of them."""
+def say_report(report: FileReport, every: bool = True) -> None:
+    """What became of a file: a line a tensor that was quantized, worst first, the totals, the worst of them.
+
+    every: False shows on a terminal those that lost the most, and says how many it does not.
+    """
     screen = Screen.of(sys.stdout)
     table = report_table(report, screen)
-    draw([*table.lines(screen), *_below(report, screen), *table.left_out(screen)])
+    more = 0 if every or screen.width is None else max(len(table.rows) - WORST, 0)
+    if more:
+        table.rows = table.rows[:WORST]
+    spared = [f"and {more} more that lost less; --all shows them"] if more else []
+    draw([*table.lines(screen), *spared, *_below(report, screen), *table.left_out(screen)])
 
 
 def report_table(report: FileReport, screen: Screen) -> Table:
-    """The tensors that were quantized, with their sums: sizes in bytes."""
+    """The tensors that were quantized, worst first, with their sums: sizes in bytes."""
     count = "{:d}" if screen.width is None else "{:,d}"
     quantized = [tensor for tensor in report.tensors if tensor.dtype]
     copied = [tensor for tensor in report.tensors if not tensor.dtype]
@@ -170,7 +181,7 @@ def report_table(report: FileReport, screen: Screen) -> Table:
         shown = [*figures, *[""] * len(columns)][: len(columns)]
         return [name, *shown, *_sizes(tensors, count)]
 
-    for tensor in quantized:
+    for tensor in sorted(quantized, key=_loss):
         shape = "x".join(map(str, tensor.shape)) or "number"
         table.add(*line(tensor.name, [tensor], shape, *_figures(tensor.bits, tensor, tensor.measured)))
     sums = report.sums
@@ -181,6 +192,13 @@ def report_table(report: FileReport, screen: Screen) -> Table:
         line("all", report.tensors),
     ]
     return table
+
+
+def _loss(tensor: TensorReport) -> tuple[bool, bool, float]:
+    """What sorts tensors: NaN, then the least SQNR first, then what was not measured, in the file's order."""
+    if tensor.sqnr is None or not tensor.measured:
+        return True, True, 0.0
+    return False, tensor.sqnr == tensor.sqnr, tensor.sqnr
 
 
 def _figures(bits: float, error: Any, measured: bool) -> list[str]:
@@ -197,7 +215,7 @@ def _sizes(tensors: list[TensorReport], count: str) -> list[str]:
 def _below(report: FileReport, screen: Screen) -> list[str]:
     """The tensor that lost the most; and where somebody looks, what the columns count."""
     lost = [tensor for tensor in report.tensors if tensor.measured]
-    worst = min(lost, key=lambda tensor: (tensor.sqnr == tensor.sqnr, tensor.sqnr), default=None)  # NaN first
+    worst = min(lost, key=_loss, default=None)
     nothing = f"nothing was {'measured' if any(tensor.dtype for tensor in report.tensors) else 'quantized'}"
     said = f"worst: {worst.sqnr:.2f} dB, " if worst else nothing
     name, reasons = screen.text(worst.name if worst else ""), map(screen.text, _reasons(report))

@@ -137,6 +137,7 @@ def run_table(d: Element) -> Table:
         "numerics encode mxfp4 1 0.3 -0.05 5 --scale-rule even",
         "numerics encode nvfp4 0.5 6 --tensor-scale 0.25 --scale-rule four_over_six",
         "numerics encode fp4 2.5 --rounding stochastic --seed 7",
+        """numerics encode '{"exponent": 4, "mantissa": 2, "specials": "fn"}' 0.3 inf""",
     ),
 )
 @click.argument("d", metavar="FORMAT", type=FORMAT)

@@ -15,7 +15,11 @@ from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 
 
-@click.group("ipu", help="AMD's Ryzen AI NPU, by way of ONNX.")
+@click.group(
+    "ipu",
+    help="AMD's Ryzen AI NPU, by way of ONNX."
+    + examples("numerics ipu quantize model.onnx out.onnx --data calibration.npz"),
+)
 def ipu_group() -> None: ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from numerics.cli.files import job_options, quantize_options, report_json, say_r
 from numerics.cli.words import as_json, check_seed, examples, format_of, json_of, quietly
 from numerics.formats.errors import NumericsError
 from numerics.view.bar import bar
-from numerics.view.screen import after, deliver, say, say_beside
+from numerics.view.screen import Screen, after, deliver, draw, say_beside, tell
 
 if TYPE_CHECKING:
     from numerics.checkpoints.deciding import Request
@@ -24,6 +25,7 @@ UNITS = {"": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1 << 10, "mib":
 OF_FORMATS = ("scheme", "group_size", "axis", "asymmetric", "scale_type")
 OF_JOBS = (
     "plan_file", "save_plan", "dry_run", "errors", "max_memory", "seed", "include", "exclude", "tensor_scale",
+    "every",
 )  # fmt: skip
 
 
@@ -73,7 +75,7 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
             job["tensor_scale"],
         ))  # fmt: skip
     if ranks.rank == 0:
-        _say(report, out, as_json, quiet)
+        _say(report, out, as_json, quiet, job["every"])
 
 
 def _tell_plan(plan: Plan, job: dict[str, Any], as_json: bool, quiet: bool) -> None:
@@ -83,17 +85,20 @@ def _tell_plan(plan: Plan, job: dict[str, Any], as_json: bool, quiet: bool) -> N
     if as_json and job["dry_run"]:
         deliver(json_of(plan.as_dict()) + "\n")
     elif not quiet and not as_json:
-        say(*str(plan).splitlines())
+        from numerics.model.folded import table
+
+        draw(table(plan.rows, False, Screen.of(sys.stdout)).splitlines())
+        tell(plan.summary)
 
 
-def _say(report: JobReport, out: str, as_json: bool, quiet: bool) -> None:
+def _say(report: JobReport, out: str, as_json: bool, quiet: bool, every: bool) -> None:
     with after(f"{out} is written"):
         if as_json:
             found = report_json(report)
             found["total"] |= {"shards": report.shards, "resumed": report.resumed}
             deliver(json_of(found) + "\n")
         elif not quiet:
-            say_report(report)
+            say_report(report, every)
 
 
 def _tell_shard(name: str, done: int, total: int) -> None:

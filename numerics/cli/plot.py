@@ -18,7 +18,14 @@ tensor_option = click.option("--tensor", "name", help="Its name, where the file 
 dtype_option = click.option("--dtype", type=FORMAT, required=True, help="The format (`numerics formats`).")
 
 
-@click.group("plot", help="Draw formats, tensors and models, as .png, .svg or .pdf.")
+@click.group(
+    "plot",
+    help="Draw formats, tensors and models, as .png, .svg or .pdf."
+    + examples(
+        "numerics plot format fp8_e4m3 e4m3.png",
+        "numerics plot tensor m.safetensors w.png --tensor fc1.weight --dtype nvfp4",
+    ),
+)
 def plot_group() -> None: ...
 
 

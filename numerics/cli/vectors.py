@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from inspect import cleandoc
 from typing import Any, BinaryIO
 
 import click
@@ -14,13 +15,24 @@ from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import deliver_bytes, say
 
 
-@click.group("vectors", help="Questions and answers as hex, for any device on a pipe.")
+@click.group(
+    "vectors",
+    help="Questions and answers as hex, for any device on a pipe."
+    + examples(
+        "numerics vectors generate fp8_e4m3 --inputs-only | ./mine > answers.txt",
+        "numerics vectors verify answers.txt",
+    ),
+)
 def vectors_group() -> None: ...
 
 
 @vectors_group.command(
     "generate",
-    help="Write vectors of a FORMAT to stdout."
+    help=cleandoc("""Write vectors of a FORMAT to stdout.
+
+    With --inputs-only each line is a question in hex, as 3f800000 of encode.  A device copies lines that
+    begin with #, and appends its answer to the others: 3f800000 38.  `numerics vectors verify` judges them.
+    """)
     + examples("numerics vectors generate fp8_e4m3 --inputs-only | ./mine > answers.txt"),
 )
 @click.argument("dtype", metavar="FORMAT", type=FORMAT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import json
 import re
@@ -14,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from numerics.formats.dtype import Dtype
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, hint, not_a_file, said
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS, SCALE_RULES
 
 Command = Callable[..., None]
@@ -110,9 +111,9 @@ def _of_module(text: str) -> Dtype:
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as missing:
-        raise NumericsError(f"--dtype {text}: {missing}") from None
+        raise NumericsError(f"format {text}: {missing}{not_a_file(module, name)}") from None
     if not isinstance(found, Dtype):
-        raise NumericsError(f"--dtype {text}: {module} has no format {name!r}; it is {said(found)}")
+        raise NumericsError(f"format {text}: {module} has no format {name!r}; it is {said(found)}")
     return found
 
 
@@ -129,8 +130,9 @@ def _of_facts(text: str) -> Dtype:
     }  # fmt: skip
     maker = next((made for fact, made in makers.items() if fact in facts), None)
     if maker is None:
+        near = "".join(dict.fromkeys(hint(fact, (*makers, "mantissa")) for fact in facts))
         raise NumericsError(
-            f"{said(text)} describes no format: a float has exponent and mantissa, an integer bits, a "
+            f"{said(text)} describes no format;{near} a float has exponent and mantissa, an integer bits, a "
             "codebook values, a block format block with element or mantissa"
         )
     nested = {
@@ -139,7 +141,8 @@ def _of_facts(text: str) -> Dtype:
     try:
         made: Dtype = maker(**nested)
     except TypeError as wrong:
-        raise NumericsError(f"{said(text)} describes no format: {wrong}") from None
+        taken = ", ".join(inspect.signature(maker).parameters)
+        raise NumericsError(f"{said(text)} describes no format: {wrong}; allowed: {taken}") from None
     return made
 
 

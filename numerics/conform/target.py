@@ -17,7 +17,7 @@ from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Blocks, ElementBlock
 from numerics.formats.dtype import Integer
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, not_a_file, said
 from numerics.interop.layouts import ScaleLayout
 
 SENTENCES: dict[str, str] = {
@@ -223,7 +223,8 @@ class Target(Judged):
             with np.errstate(all="ignore"):
                 return self.function(*given)
         except (Exception, SystemExit) as wrong:
-            raise Fault("runs", arrays, f"{type(wrong).__name__}: {wrong}", "a result") from wrong
+            raised = f"{type(wrong).__name__}: {wrong}{self._hint(wrong)}"
+            raise Fault("runs", arrays, raised, "a result") from wrong
         finally:
             if set_ieee() and not self.notes:  # a library of -Ofast, or the target itself
                 x = arrays[0]
@@ -231,6 +232,11 @@ class Target(Judged):
                     "the target leaves its thread flushing subnormal numbers or rounding another way, first "
                     f"after an input of shape {x.shape}; it was judged under IEEE arithmetic all the same"
                 )
+
+    def _hint(self, wrong: BaseException) -> str:
+        """What may be meant where a target of tensors was given an array."""
+        strange = self.takes.array == "numpy" and "numpy.ndarray" in str(wrong)
+        return '; array="torch" (--array torch) gives it tensors' if strange else ""
 
     def _given(self, x: Any) -> Any:
         if self.takes.array != "torch" or not isinstance(x, np.ndarray):
@@ -329,6 +335,7 @@ def load(name: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as wrong:  # whatever somebody's module does when it is imported
         raise NumericsError(
             f"target {said(name)} cannot be imported: {type(wrong).__name__}: {wrong}"
+            f"{not_a_file(module, function)}"
         ) from wrong
     if not callable(found):
         raise NumericsError(f"target {said(name)} is a {type(found).__name__}, which cannot be called")

@@ -12,7 +12,11 @@ _MODULE = (
 )
 NESTED = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params", "ema")
 """Where training scripts put a state dict, beside other things."""
-_GGUF = "a GGUF file, whose tensors are quantized; take the model's original .safetensors"
+_GGUF = (
+    "a GGUF file; numerics.checkpoints.loading.load reads it, and `numerics convert FILE OUT.safetensors` "
+    "makes one of these of it"
+)
+_GGML = "a file of ggml's older kinds, whose tensors are quantized; take the model's original .safetensors"
 _NUMPY = "a NumPy array; write it again with nx.save({'name': numpy.load(path)}, 'out.safetensors')"
 _NPZ = "NumPy arrays in a zip; write them again with nx.save(dict(numpy.load(path)), 'out.safetensors')"
 _HDF5 = "an HDF5 file, as Keras writes; read it with h5py and write its arrays with nx.save"
@@ -23,7 +27,7 @@ _HTML = "an HTML page, not what its address should give; download it again"
 _JSON = "JSON, as the index of a sharded model; give the .safetensors files that it names, one by one"
 _PACKED = "a compressed file; unpack it first"
 MAGICS = (
-    (b"GGUF", _GGUF), (b"ggml", _GGUF), (b"lmgg", _GGUF), (b"\x93NUMPY", _NUMPY),
+    (b"GGUF", _GGUF), (b"ggml", _GGML), (b"lmgg", _GGML), (b"\x93NUMPY", _NUMPY),
     (b"\x89HDF\r\n\x1a\n", _HDF5),
     (b"version https://git-lfs", _LFS), (b"\x1f\x8b", _PACKED), (b"BZh", _PACKED), (b"\xfd7zXZ\x00", _PACKED),
     (b"\x28\xb5\x2f\xfd", _PACKED), (b"7z\xbc\xaf\x27\x1c", _PACKED),
@@ -35,8 +39,8 @@ LOOKED_AT = 4096  # bytes
 def known(first: bytes | bytearray) -> str | None:
     """What a file that begins so is, and what to do with it; None where it is nothing known.
 
-    >>> known(b"GGUF\\x03\\x00\\x00\\x00")
-    "a GGUF file, whose tensors are quantized; take the model's original .safetensors"
+    >>> known(b"version https://git-lfs.github.com/spec/v1")
+    'a Git LFS pointer; fetch the file itself with `git lfs pull`'
     """
     for magic, said in MAGICS:
         if first.startswith(magic):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from numerics.model.rows import Row
 from numerics.view.screen import Screen
 from numerics.view.table import Table, name_column, text_column
+from numerics.view.text import brief
 
 SHOWN = 4  # names in braces, more are counted
 
@@ -82,18 +83,20 @@ def _operations(row: Row) -> tuple[str, ...]:
     )
 
 
-def table(rows: Sequence[Row], full: bool) -> str:
-    """The rows as a table; full: none folded."""
+def table(rows: Sequence[Row], full: bool, screen: Screen | None = None) -> str:
+    """The rows as a table; full: none folded.  screen: where it has to fit; none by default."""
+    screen = screen or Screen()
     shown = Table([
-        text_column("kind"), text_column("n"), name_column("name", least=24), text_column("shape"),
-        text_column("format"), name_column("reason", least=24), name_column("used by", least=8, spare=1),
+        text_column("kind", spare=1), text_column("n"), name_column("name", least=24), text_column("shape"),
+        text_column("format"), name_column("reason", least=18), name_column("used by", least=8, spare=2),
     ])  # fmt: skip
     every = [_Group([[row.name]], [row]) for row in rows] if full else groups(rows)
     for group in every:
         row = group.rows[0]
         ties = "".join(f" = {name}" for name in row.also) if len(group.rows) == 1 else ""
         shown.add(
-            row.kind, str(len(group.rows)), f"{group.name}{ties}", "x".join(map(str, row.shape)), row.format,
+            row.kind, str(len(group.rows)), f"{group.name}{ties}", "x".join(map(str, row.shape)),
+            brief(row.format, screen.width),
             row.reason, ", ".join(_operations(row)),
         )  # fmt: skip
-    return "\n".join(line.rstrip() for line in shown.lines(Screen()))
+    return "\n".join(line.rstrip() for line in (*shown.lines(screen), *shown.left_out(screen)))

@@ -65,23 +65,30 @@ class Table:
         Where nobody looks, every column and every letter.  Else as many columns as fit, names
         shortened where they must be; numbers that do not fit even alone are listed one below another.
         """
-        fewer = self._ever_fewer()
-        for kept, most in [*((kept, None) for kept in fewer), (fewer[-1], LEAST)]:
-            shown = _Shown(self, screen, kept)
-            if (widths := shown.fitting(most)) is not None:
-                return shown.drawn(widths)
-        return self._listed(screen)
+        shown, widths = self._chosen(screen)
+        return self._listed(screen) if widths is None else shown.drawn(widths)
 
     def left_out(self, screen: Screen) -> list[str]:
         """A sentence about the columns that `lines` leaves out on that screen; nothing where it shows all."""
-        for kept in self._ever_fewer():
-            if _Shown(self, screen, kept).fitting() is not None:
-                break
-        lost = [column.heading for k, column in enumerate(self.columns) if k not in kept]
-        if not lost or _Shown(self, screen, kept).fitting(LEAST) is None:
+        shown, widths = self._chosen(screen)
+        lost = [column.heading for k, column in enumerate(self.columns) if k not in shown.kept]
+        if not lost or widths is None:
             return []
         said = f"left out: {', '.join(lost)}; a wider terminal or --json shows {'them' if lost[1:] else 'it'}"
         return wrapped(said, screen.width or len(said))
+
+    def _chosen(self, screen: Screen) -> tuple[_Shown, list[int] | None]:
+        """What is shown there, and how wide its columns are: the most that leaves different names different.
+
+        Where nothing does, the most that fits at all; widths are None where nothing fits.
+        """
+        fewer = [_Shown(self, screen, kept) for kept in self._ever_fewer()]
+        tried = [
+            (shown, shown.fitting(most)) for shown, most in (*((s, None) for s in fewer), (fewer[-1], LEAST))
+        ]
+        fitting = [(shown, widths) for shown, widths in tried if widths is not None]
+        apart = [(shown, widths) for shown, widths in fitting if shown.apart(widths)]
+        return next(iter((*apart, *fitting)), (fewer[-1], None))
 
     def fits(self, screen: Screen) -> bool:
         """Does that screen show all of it side by side?"""
@@ -106,7 +113,7 @@ class _Shown:
     """Some columns of a table, as a screen shows their texts."""
 
     def __init__(self, table: Table, screen: Screen, kept: Sequence[int]) -> None:
-        self.screen = screen
+        self.screen, self.kept = screen, kept
         self.columns = [table.columns[k] for k in kept]
         self.parts = [
             [[screen.text(row[k]) if k < len(row) else "" for k in kept] for row in rows]
@@ -134,6 +141,14 @@ class _Shown:
             least[k], left = least[k] + more, left - more
         return least
 
+    def apart(self, widths: Sequence[int]) -> bool:
+        """Are names that differ in the first column still different once they are shortened?"""
+        names = {row[0] for row in self.parts[0]}
+        return not self.columns[0].name or len({self._cut(name, widths[0]) for name in names}) == len(names)
+
+    def _cut(self, text: str, width: int) -> str:
+        return shortened(text, width, self.screen.text("…"))
+
     def drawn(self, widths: Sequence[int]) -> list[str]:
         """The lines; headings and totals are set off only where somebody looks."""
         rows, totals = self.parts
@@ -152,7 +167,7 @@ class _Shown:
         found = []
         for text, width, column in zip(row, widths, self.columns, strict=True):
             text = EMPTY if nobody and not text else text
-            cut = text if nobody else shortened(text, width, self.screen.text("…"))
+            cut = text if nobody else self._cut(text, width)
             cell = padded(cut, width, column.right)
             painted = column.paint is not None and self.screen.colour and text != column.heading
             found.append(column.paint(cell) if painted and column.paint else cell)

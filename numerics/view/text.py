@@ -85,6 +85,15 @@ def _taken(text: Iterable[str], room: int) -> str:
     return taken
 
 
+def brief(spec: str, room: int | None) -> str:
+    """A format and its scheme without the axis that goes without saying, where there is not all the room.
+
+    >>> brief("int4 per_group(128, axis=-1)", 80), brief("int4 per_group(128, axis=-1)", None)
+    ('int4 per_group(128)', 'int4 per_group(128, axis=-1)')
+    """
+    return spec if room is None else spec.replace(", axis=-1)", ")")
+
+
 def padded(text: str, width: int, right: bool = False) -> str:
     """The text in `width` cells."""
     blanks = " " * (width - cells(text))

@@ -173,7 +173,7 @@ def test_quantize_reports_a_line_a_tensor(look, model, tmp_path, columns):
     rows = [line.split() for line in lines if ".weight " in line and not line.startswith("worst")]
     quantized = [tensor for tensor in tensors if tensor["dtype"]]
     assert len(rows) == len(quantized) == 13
-    for tensor, row in zip(quantized, rows, strict=True):
+    for tensor, row in zip(sorted(quantized, key=lambda t: t["sqnr"]), rows, strict=True):
         size = tensor["bytes_after"]
         assert row[0][:3] == tensor["name"][:3]
         assert {"4.25", f"{tensor['sqnr']:.2f}", f"{size}" if columns is None else f"{size:,}"} <= set(row)
@@ -253,6 +253,47 @@ def test_quantize_says_why_tensors_were_copied(look):
         assert "along axis 0: w" in words
 
 
+def test_a_terminal_gets_the_tensors_that_lost_most_and_the_rest_when_asked(look, tmp_path):
+    path, rng = tmp_path / "many.safetensors", np.random.default_rng(0)
+    shapes = {f"model.layers.{i}.mlp.down_proj.weight": (8, 64) for i in range(30)}
+    save_file({name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}, path)
+    words = ("quantize", path, tmp_path / "out", "--dtype", "mxfp4")
+    few, every, piped = look(80, *words), look(80, *words, "--all"), look(None, *words)
+    counts = [sum("proj.weight " in line for line in lines) for lines in (few, every, piped)]
+    assert counts == [20, 30, 30]
+    assert "and 10 more that lost less; --all shows them" in few
+    assert not any("--all" in line for line in (*every, *piped))
+    lost = [float(line.split()[3]) for line in piped[1:31]]
+    assert lost == sorted(lost)
+    assert lost[0] < lost[-1]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_plan_of_shards_fits_the_terminal(look, tmp_path, columns):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    weights = {f"model.layers.{i}.self_attn.q_proj.weight": np.ones((128, 256), np.float32) for i in range(3)}
+    save_file(weights | {"norm.weight": np.ones(256, np.float32)}, folder / "model.safetensors")
+    lines = look(columns, "quantize", folder, tmp_path / "out", "--dtype", "int4", "--group-size", "128")
+    text = "\n".join(lines)
+    assert "int4 per_group(128) " in text
+    assert "the format of all" in text
+    assert ("model.layers.{0-2}" in text) == (columns == 120)
+    assert ("left out: kind, used by" in text) == (columns == 80)
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_names_that_differ_differ_on_the_screen_where_columns_can_be_spared(look, tmp_path, columns):
+    x = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+    path, shared = tmp_path / "q.safetensors", {"scheme": nx.per_group(32), "scale_type": "float16"}
+    q = nx.quantize(x, "int8", **shared)
+    nx.save({f"blk.{i}.attn_{part}.weight": q for i in (0, 11) for part in "qkv"}, path)
+    lines = look(columns, "inspect", path)
+    names = [line.split("  ")[0] for line in lines if line.startswith("blk") and "weight:" not in line]
+    assert len(set(names)) == len(names) == 6
+    assert any("int8 per_group(32) scale_type=float16" in line for line in lines)
+
+
 @pytest.mark.parametrize("columns", [80, None])
 def test_no_name_of_a_tensor_drives_the_terminal(look, hostile, tmp_path, columns):
     lines = look(columns, "quantize", hostile, tmp_path / "out", "--dtype", "int4")
@@ -302,6 +343,7 @@ def test_help_stands_without_docstrings_and_is_not_cut(look, words):
         command.callback.__doc__ = callback
     assert command.help
     assert command.help.split()[0] in text
+    assert "Examples:" in text
     assert "..." not in text.partition("Commands:")[2], "no sentence is cut"
     assert all(len(line) <= 80 for line in text.splitlines())
 
@@ -341,6 +383,37 @@ def test_a_terminal_of_80_columns_gets_80(model, tmp_path):
     assert "…" in ended.text
     wide = terminal.run([*NUMERICS, "formats"], columns=200)
     assert "OCP OFP8 1.0 §5" in wide.text
+
+
+SHOWN = """
+import fcntl, struct, termios
+from numerics import cli
+for columns in {widths}:
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    print("width", columns)
+    for words in {words}:
+        cli.commands.main(words, standalone_mode=False)
+"""
+
+
+def test_a_real_terminal_of_any_width_gets_no_line_that_folds(tmp_path):
+    x = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+    save_file({NAME.format(i): x for i in range(3)}, tmp_path / "m.safetensors")
+    model, out = str(tmp_path / "m.safetensors"), str(tmp_path / "q.safetensors")
+    words = [
+        ["formats"], ["show", "mx6"], ["show", "fp8_e4m3"], ["encode", "fp8_e4m3", "0.3", "inf", "1e-9"],
+        ["encode", "mxfp4", "1", "0.3"], ["doctor"], ["quantize", model, out, "--dtype", "int4"],
+        ["inspect", out], ["quantize", model, out, "--dtype", "mxfp4", "--dry-run"],
+    ]  # fmt: skip
+    script = SHOWN.format(widths=(80, 120, 200), words=words)
+    ended = terminal.run([sys.executable, "-c", script], columns=80, timeout=120)
+    assert ended.code == 0, ended.text
+    screens = "\n".join(ended.lines).split("width ")[1:]
+    for screen, columns in zip(screens, (80, 120, 200), strict=True):
+        lines = screen.split("\n")
+        assert max(map(cells, lines)) <= columns
+        assert any("0.012500000000000011" in line for line in lines)
+        assert columns == 80 or any(line.startswith(NAME.format(1)) for line in lines)
 
 
 def test_warmup_shows_how_far_it_is(look, monkeypatch):

@@ -465,7 +465,9 @@ def test_a_format_of_ones_own_is_given_by_its_module_or_its_facts(tmp_path, monk
 @pytest.mark.parametrize(("text", "said"), [
     ("numpy:pi", "numpy has no format 'pi'"), ("not_there_at_all:x", "No module named"),
     ('{"colour": 3}', "a float has exponent and mantissa"), ('{"bits": 99}', "2 to 16 bits"),
-    ('{"bits": 5, "colour": 1}', "describes no format"), ("{", "does not describe"),
+    ('{"bits": 5, "colour": 1}', "describes no format.*allowed: bits, signed"), ("{", "does not describe"),
+    ('{"exponent_bits": 4, "mantissa_bits": 2}', "did you mean 'exponent'. did you mean 'mantissa'"),
+    ("not_there_at_all.py:x", "a module is named without .py: not_there_at_all:x"),
 ])  # fmt: skip
 def test_what_is_no_format_is_refused_with_the_facts_that_make_one(text, said):
     with pytest.raises(nx.NumericsError, match=said):

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import numerics as nx
 from numerics.conform import check
@@ -235,6 +236,7 @@ def test_all_of_float32_passes_what_is_right(every):
             "'no_such_module:f' cannot be imported: ModuleNotFoundError: No module",
         ),
         (("math:no_such", "fp8_e4m3"), {}, "target 'math:no_such' cannot be imported"),
+        (("no_such.py:f", "fp8_e4m3"), {}, "a module is named without .py: no_such:f"),
         (("math:pi", "fp8_e4m3"), {}, "target 'math:pi' is a float, which cannot be called"),
         ((e4m3, "fp8_e4m3"), {"rounding": "half_evn"}, "unknown rounding mode 'half_evn'"),
         (
@@ -316,3 +318,14 @@ def test_every_wrong_answer_falls_under_exactly_one_law(dtype, kind):
         assert found.differs > 10
         if rounding != "stochastic":  # there the mean is judged on answers of its own
             assert sum(failure.differs for failure in shared) == found.differs, str(found)
+
+
+def test_a_kernel_of_tensors_that_got_an_array_is_told_of_the_option():
+    def encode(x):
+        return x.to(torch.float8_e4m3fn).view(torch.uint8)
+
+    said = str(nx.conform.check(encode, "fp8_e4m3", overflow="nonsaturate"))
+    assert "no attribute 'to'; array=\"torch\" (--array torch) gives it tensors" in said
+    assert "gives it tensors" not in str(
+        nx.conform.check(encode, "fp8_e4m3", overflow="nonsaturate", array="torch")
+    )

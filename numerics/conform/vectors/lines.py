@@ -173,7 +173,7 @@ class Layout:
     def malformed(self, number: int, line: bytes) -> NumericsError:
         """The error that names a line."""
         text = shortened(line.decode("ascii", "backslashreplace").rstrip("\r"))
-        return NumericsError(f"line {number}: {text!r} is not a vector; allowed: {self}")
+        return NumericsError(f"line {number}: {text!r} is not a vector; allowed: {self}, the answer last")
 
     def batches(self, stream: BinaryIO, start: bytes, first: int) -> Iterator[Batch]:
         """All lines from `start`, read before, and the stream after it, in bounded memory.

@@ -213,13 +213,18 @@ def _mismatch(
     return Mismatch(int(batch.lines[row]), place, f"{number:0{question.digits}x}", value, came, right)
 
 
+def _shown(line: bytes) -> str:
+    return line[:60].decode("ascii", "backslashreplace").rstrip("\r\n")
+
+
 def _read_header(stream: BinaryIO) -> tuple[Operation, int, Chosen | None, int, bytes]:
     """The operation, how many vectors are to come and which, the next line and its number."""
     number, facts = 1, {}
     line = stream.readline(CHUNK)
     if line.decode("ascii", "replace").rstrip() != TITLE:
         raise NumericsError(
-            f"line 1: {line[:60]!r} is no header; allowed: {TITLE!r}, as `vectors generate` writes"
+            f"line 1: {_shown(line)!r} is no header; allowed: {TITLE!r}, as `vectors generate` writes: "
+            "a device copies every line that begins with #"
         )
     while line.startswith(b"#"):
         if number > LONGEST_HEADER or not line.endswith(b"\n"):

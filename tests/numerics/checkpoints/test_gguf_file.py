@@ -11,6 +11,7 @@ pytest.importorskip("gguf")
 import gguf
 
 import numerics as nx
+from numerics.checkpoints.converting import convert
 from numerics.checkpoints.gguf_file import NUMBERS, TYPES, GGUFFile, GGUFWriter, value_of_text
 from numerics.checkpoints.loading import load
 from numerics.interop import to_gguf
@@ -69,7 +70,7 @@ def test_every_type_has_the_sizes_of_the_package():
         assert (kind.name, *gguf.GGML_QUANT_SIZES[kind]) == (name, values, size)
 
 
-@pytest.mark.filterwarnings("ignore:.*stay codes")
+@pytest.mark.filterwarnings("ignore:.*came as no QTensor")
 def test_a_file_is_read_as_the_package_reads_it(file):
     path, tensors = file
     found = load(path)
@@ -85,6 +86,20 @@ def test_a_file_is_read_as_the_package_reads_it(file):
         assert isinstance(came, nx.QTensor) == (tensor.name not in DECODED)
         ours = came.dequantize() if isinstance(came, nx.QTensor) else came
         assert_same_bits(ours + np.float32(0), due + np.float32(0))  # ggml reads MXFP4's -0 as 0
+
+
+def test_the_way_that_an_error_names_leads_to_the_values(file, tmp_path):
+    with pytest.raises(
+        nx.NumericsError, match=r"GGUF file; numerics.checkpoints.loading.load reads it, and `nu"
+    ):
+        nx.load(file[0])
+    q = nx.quantize(RNG.standard_normal((4, 128)).astype(np.float32), "mxfp4")
+    with GGUFWriter(
+        tmp_path / "a.gguf", (1, value_of_text("general.architecture", "llama")), {"w": ("MXFP4", (4, 128))}
+    ) as writer:
+        writer.put("w", to_gguf(q))
+    convert(str(tmp_path / "a.gguf"), str(tmp_path / "a.safetensors"), "numerics")
+    assert_same_bits(nx.load(tmp_path / "a.safetensors")["w"].dequantize(), q.dequantize())
 
 
 def test_what_is_written_is_read_by_the_package(tmp_path):
