@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from numerics.files.safetensors import Reader
 from numerics.formats.errors import NumericsError, hint, said, warn
+from numerics.model.deciding.look import Decided, along, note_effect
 from numerics.model.extras import missing
 from numerics.model.loading import footprint
 from numerics.model.places import Place, folded, parameters, replace
-from numerics.model.planning import Decided, along, note_effect
 from numerics.model.rows import stored_bytes
 from numerics.model.rules import Asked, rules_of, spec_of
 from numerics.model.without_example import looked_at

@@ -1,0 +1,73 @@
+"""What products take and return: the factors that are computed, and the results."""
+
+from __future__ import annotations
+
+from numerics.formats.errors import NumericsError
+from numerics.model.deciding.look import Look, along, note_effect
+from numerics.model.rows import Row
+from numerics.model.rules import UNSET, Rule
+from numerics.model.trace import ONE_PRODUCT, OUT, Seen, Site
+from numerics.observe import OBSERVERS
+from numerics.tensor.spec import QuantSpec
+
+
+def computed(look: Look) -> list[Row]:
+    """A row of each factor that is computed, and of each result that gets a format."""
+    planned = {name for row in look.rows if row.spec for name in row.names}
+    return [
+        row
+        for site, seen in look.found.sites.items()
+        for row in [_site(look, site, seen, planned)]
+        if site.place != OUT or row.spec is not None
+    ]
+
+
+def _site(look: Look, site: Site, seen: Seen, planned: set[str]) -> Row:
+    what = "outputs" if site.place == OUT else "activations"
+    names = [str(site)]
+    owner = (site.module, look.modules.get(site.module))
+    rule = look.rules.rule(what, names, [owner])
+    observer = look.observer
+    if rule is not None:
+        spec, reason = rule.specs[what], f"rule {rule.said}"
+        observer = observer if rule.observer is UNSET else rule.observer
+        other = look.rules.next(rule, what, names, [owner])
+        usual = _of_site(look, what, seen, planned)
+        note_effect(rule, spec, names[0], lambda: (other.specs[what], "") if other else usual)
+    else:
+        spec, reason = _of_site(look, what, seen, planned)
+    if spec is not None:
+        spec = along(spec, seen.axis, seen.shape)
+        observer = _observing(look, spec, observer, names[0], rule)
+    graph = site in look.found.hidden and not isinstance(owner[1], ONE_PRODUCT)
+    if graph:
+        reason += "; only a graph reaches it"
+    return Row(
+        "output" if site.place == OUT else "activation", names[0], seen.shape, spec, reason,
+        (str(site).partition("[")[0],), observer=observer if spec else None, site=site, graph=graph,
+        weights=seen.weights,
+    )  # fmt: skip
+
+
+def _of_site(look: Look, what: str, seen: Seen, planned: set[str]) -> tuple[QuantSpec | None, str]:
+    spec = look.asked[what]
+    if spec is None:
+        return None, f"{what}=None"
+    if not seen.weights:
+        return None, "no weight is in this product (a rule can take it)"
+    if look.asked["weights"] is not None and not planned & set(seen.weights):
+        return None, "its weight is left as it is"
+    return spec, f"{what}="
+
+
+def _observing(look: Look, spec: QuantSpec, observer: str | None, name: str, rule: Rule | None) -> str | None:
+    """The observer; raises NumericsError where it would have nothing to watch."""
+    if observer is None:
+        return None
+    try:
+        OBSERVERS[observer](spec)
+    except NumericsError as wrong:
+        if rule is not None and rule.observer is not UNSET:
+            raise NumericsError(f"{name}: observer={observer!r}: {wrong}") from None
+        return None
+    return observer

@@ -1,0 +1,162 @@
+"""Parameters: which are weights, which biases, which stay, and along which axis scales are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from numerics.formats.errors import NumericsError
+from numerics.model.deciding.look import Decided, Look, along, note_effect
+from numerics.model.places import check_finite
+from numerics.model.plan import APART
+from numerics.model.rows import Row, stored_bytes
+from numerics.model.rules import Rule
+from numerics.model.trace import Use
+from numerics.tensor.qtensor import QTensor
+from numerics.tensor.spec import QuantSpec
+
+
+def parameters(look: Look) -> list[Row]:
+    """A row of each parameter, tied ones in one."""
+    every: dict[int, list[str]] = {}
+    tensors: dict[int, Tensor] = {}
+    for name, x in look.model.named_parameters(remove_duplicate=False):
+        every.setdefault(id(x), []).append(name)
+        tensors[id(x)] = x
+    return [_parameter(look, names, tensors[key]) for key, names in every.items()]
+
+
+def _parameter(look: Look, names: list[str], x: Tensor) -> Row:
+    uses = tuple(dict.fromkeys(use for name in names for use in look.found.uses.get(name, ())))
+    role = _role(uses, x)
+    if role == "norm" and all(name.endswith("bias") for name in names):
+        role = "norm's bias"
+    what = _what(role)
+    rule = None
+    if role is not None:
+        rule = look.rules.rule(what, names, look.owners(names))
+
+    def decided(rule: Rule | None) -> Decided:
+        spec, reason = _decided(look, names, x, uses, role, rule)
+        axis = next((use.axis for use in uses if use.axis is not None), None)
+        return (spec, reason) if spec is None else _placed(look, names[0], x, (spec, reason), axis)
+
+    spec, reason = decided(rule)
+    if rule is not None:
+        other = look.rules.next(rule, what, names, look.owners(names))
+        note_effect(rule, spec, names[0], lambda: decided(other))
+    if spec is not None:
+        check_finite(names[0], x)
+    if len(names) > 1:
+        reason += f" (tied: {len(names)} names)"
+    return Row(
+        "parameter", names[0], tuple(x.shape), spec, reason, tuple(dict.fromkeys(map(str, uses))),
+        tuple(names[1:]), value_bits=8 * x.element_size(),
+    )  # fmt: skip
+
+
+def _decided(
+    look: Look, names: list[str], x: Tensor, uses: Sequence[Use], role: str | None, rule: Rule | None
+) -> tuple[QuantSpec | None, str]:
+    """The format and the reason, before its axis is known."""
+    if isinstance(x, QTensor):
+        if rule is not None and rule.specs["weights"] is not None:
+            raise NumericsError(f"{names[0]}: rule {rule.said} quantizes it, and it is {x.spec!r} already")
+        return None, f"packed already: {x.spec.dtype}"
+    if not x.is_floating_point() or x.element_size() == 1:
+        what = "narrow" if x.is_floating_point() else "not of"
+        return None, f"{what} floats: {str(x.dtype).removeprefix('torch.')}"
+    if rule is not None:
+        spec = rule.specs[_what(role)]
+        if spec is not None and not uses:
+            raise NumericsError(
+                f"{names[0]}: rule {rule.said} quantizes it, and the example never used it; give an "
+                "example that does, or leave it out of the rule"
+            )
+        return spec, f"rule {rule.said}"
+    return _default(look, names, uses, role)
+
+
+def _default(
+    look: Look, names: list[str], uses: Sequence[Use], role: str | None
+) -> tuple[QuantSpec | None, str]:
+    """What the arguments say of a parameter that no rule takes."""
+    asked = look.asked[_what(role)]
+    word = f"{_what(role)}="
+    if not uses:
+        return None, "undecided: no use of it was seen"
+    if role in ("norm", "norm's bias"):
+        return None, "a norm"
+    if role == "bias":
+        return asked, word if asked else "a bias"
+    if role == "other":
+        return None, f"{APART} (a rule can take it)"
+    if role == "rows":
+        return None, "an embedding (a rule can take it)"
+    if role == "head" or _is_head(look, names):
+        return None, "the head (a rule can take it)"
+    if any(look.renormed(name) for name in names):
+        return None, "a part of a weight that a hook makes: torch.nn.utils.remove_weight_norm first"
+    if any(".parametrizations." in f".{name}" for name in names):
+        return (
+            None,
+            "a part of a parametrization: torch.nn.utils.parametrize.remove_parametrizations first",
+        )
+    return asked, word if asked else "weights=None"
+
+
+def _is_head(look: Look, names: Sequence[str]) -> bool:
+    """Does it belong to what turns a language model's states into words?"""
+    find = getattr(look.model, "get_output_embeddings", None)
+    head = find() if callable(find) else None
+    owners = [module for _, module in look.owners(names)]
+    return any(name.split(".")[-2:-1] == ["lm_head"] for name in names) or (
+        head is not None and any(module is head for module in owners)
+    )
+
+
+def _placed(
+    look: Look, name: str, x: Tensor, decided: tuple[QuantSpec, str], axis: int | None
+) -> tuple[QuantSpec | None, str]:
+    """The spec along the axis that is summed; none where it would take more bytes than it saves."""
+    spec, reason = decided
+    shape = tuple(x.shape)
+    try:
+        found = along(spec, None if axis is None else axis - x.ndim, shape)
+    except NumericsError as wrong:
+        raise NumericsError(f"{name} of shape {shape}: {wrong}") from None
+    after, before = stored_bytes(found, shape), x.numel() * x.element_size()
+    if after >= before:
+        if reason.startswith("rule "):
+            raise NumericsError(
+                f"{name} of shape {shape}: {reason} makes {after} bytes of {before}; give another "
+                f"format, or "
+                "leave it out of the rule"
+            )
+        return None, f"would grow: {before} bytes to {after}"
+    return found, reason
+
+
+def _what(role: str | None) -> str:
+    """Which argument of a plan speaks of parameters of a role."""
+    return "biases" if role in ("bias", "norm's bias") else "weights"
+
+
+def _role(uses: Sequence[Use], x: Tensor) -> str | None:
+    """What a parameter mostly is: a factor, rows of a table or both (a head), a bias, part of a norm, or
+    something else.
+    """
+    roles = {use.role for use in uses}
+    if x.ndim >= 2:
+        if {"factor", "rows"} <= roles:
+            return "head"  # of a language model, tied to its embedding
+        for role in ("factor", "fused", "rows"):
+            if role in roles:
+                return "factor" if role == "fused" else role
+        return "other"
+    if any("norm" in use.operation for use in uses):
+        return "norm" if x.ndim < 2 else "other"
+    if "bias" in roles:
+        return "bias"
+    return "norm" if not uses else "bias" if any(use.operation == "add" for use in uses) else "norm"
