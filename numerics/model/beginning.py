@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter
 from torch.utils import _pytree as pytree
 
+from numerics.model.graph import outside_of_vmap
 from numerics.model.quantizers import Learned
 
 _learning: weakref.WeakValueDictionary[int, Learned] = weakref.WeakValueDictionary()
@@ -54,6 +55,7 @@ def _begins(one: Learned) -> Any:
     _learning[key] = one
 
     def forward(x: Tensor) -> Tensor:
+        one.check_whole(x)  # the operator would be called once for each entry
         found: Tensor = begun(x, key)
         return found
 
@@ -62,7 +64,7 @@ def _begins(one: Learned) -> Any:
 
 def run_every_branch(graph: GraphModule, example: tuple[Any, Any]) -> None:
     """Runs a graph on the positional and the named arguments of its example, both branches of conditions."""
-    with torch.no_grad():
+    with torch.no_grad(), outside_of_vmap():
         _EveryBranch(graph).run(*pytree.tree_leaves(example), enable_io_processing=False)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,6 +31,16 @@ ARGUMENTS = "arguments"
 """In a graph's notes: what it can be called with."""
 
 
+@contextmanager
+def outside_of_vmap() -> Iterator[None]:
+    """Leaves torch.vmap at its end: a graph enters it by an operator, and an error would stay inside."""
+    depth = torch._C._functorch.get_dynamic_layer_stack_depth()
+    try:
+        yield
+    finally:
+        torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+
+
 class QuantizedGraph(Parting, GraphModule):
     """A model as a graph, which is of the mode, training or evaluation, that the model was in."""
 
@@ -52,9 +63,9 @@ class QuantizedGraph(Parting, GraphModule):
         takes = self.meta.get(ARGUMENTS)
         if isinstance(takes, Arguments):
             args, kwargs = (), takes.fitted(args, kwargs)
-        depth = torch._C._functorch.get_dynamic_layer_stack_depth()
         try:
-            return super().__call__(*args, **kwargs)
+            with outside_of_vmap():
+                return super().__call__(*args, **kwargs)
         except NotImplementedError:
             shards = [name for name, x in self.named_parameters() if is_shard(x)]
             if shards:
@@ -74,9 +85,6 @@ class QuantizedGraph(Parting, GraphModule):
                 "example=...) with an example of two and more there, or one of these; mode='eager_mode' "
                 "takes all"
             ) from None
-        finally:
-            # a graph enters torch.vmap by an operator, and an error would leave it there
-            torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
 
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         made = self.meta.get(STATE)

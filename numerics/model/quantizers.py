@@ -162,10 +162,10 @@ class Learned(nn.Module):
         """Returns x quantized and dequantized, with the gradients of what is learned."""
         if hasattr(self.learns, _WAITS) and not self.learns.initialized:
             raise NumericsError(f"{self.name} has no threshold yet: nx.calibrate(model, batches) finds one")
-        self._check_whole(x)
+        self.check_whole(x)
         return cast(Tensor, self.learns(x))
 
-    def _check_whole(self, x: Tensor) -> None:
+    def check_whole(self, x: Tensor) -> None:
         """Raises NumericsError for one entry of a tensor: its gradient is of the scale of all of them."""
         if not torch.compiler.is_compiling() and outside(x) is not None:
             raise NumericsError(
@@ -177,7 +177,7 @@ class Learned(nn.Module):
         """Takes x for the first batch, where there was none."""
         if self.learns.initialized:
             return
-        self._check_whole(x)
+        self.check_whole(x)
         if x.numel() == 0 or not bool(torch.isfinite(x.detach()).all()):
             what = "no values" if x.numel() == 0 else "NaN or Inf"
             raise NumericsError(

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from numerics.backends.host.float_bits import name_of
 from numerics.backends.host.tensors import check_memory, is_tensor
 from numerics.backends.partition import fits_array
 from numerics.formats.errors import NumericsError, said
@@ -119,9 +118,8 @@ _PLAIN = ("Tensor", "Parameter")  # what tracing puts in their place has no memo
 def _check(name: str, part: Any, due: Part, packed: Any, whole: tuple[QuantSpec, Any]) -> None:
     """One part of a whole, a spec and a shape: its kind of memory, its device, its type, its shape."""
     if isinstance(part, _ARRAYS):
-        native, alike = part.dtype.isnative, isinstance(packed, _ARRAYS)
-        kind = name_of(part.dtype) if native else part.dtype.str
-        fits = native and part.dtype == due.kind and part.shape == due.shape
+        kind, alike = part.dtype, isinstance(packed, _ARRAYS)
+        fits = kind.isnative and kind == due.kind and part.shape == due.shape
     elif is_tensor(part):
         check_memory(part)
         kind = str(part.dtype).removeprefix("torch.")
@@ -138,7 +136,8 @@ def _check(name: str, part: Any, due: Part, packed: Any, whole: tuple[QuantSpec,
     if not alike:
         raise NumericsError(f"{_said(*whole)}: packed is {_kind(packed)}, {name} {_kind(part)}")
     if not fits:
-        came = f"{kind} of shape {tuple(part.shape)}"
+        named = kind if isinstance(kind, str) else kind.name if kind.isnative else kind.str
+        came = f"{named} of shape {tuple(part.shape)}"
         raise NumericsError(f"{_said(*whole)}: {name} must be {due}, not {came}")
 
 

@@ -111,7 +111,7 @@ def test_a_member_is_its_own_name(kind):
 
 
 def test_members_are_the_words_that_calls_take():
-    assert set(QSchemeType) == set(KINDS)
+    assert set(QSchemeType) == set(KINDS) - {"per_token", "per_block"}  # which Quark's type has not
     assert set(ZeroPointType) == set(ZERO_POINT_TYPES)
     assert set(ScaleType) == set(SCALE_TYPES)
     assert set(RoundType) <= {*ROUNDINGS, *CALLED}
@@ -381,7 +381,8 @@ def test_the_members_that_are_said_are_those_of_the_standard():
     with pytest.raises(nx.NumericsError) as said:
         nx.dtype(Dtype.mx)
     named = str(said.value).partition("family of formats: ")[2].partition(";")[0].split(", ")
-    assert set(named) == {d.name for d in nx.dtypes() if isinstance(d, nx.MXBlock) and d.block == 32}
+    mx = {d.name for d in nx.dtypes() if isinstance(d, nx.MXBlock) and d.block == 32}
+    assert set(named) == mx - {"mxfp3"}  # which a paper has, not the standard
 
 
 def test_a_group_without_a_size_is_refused():

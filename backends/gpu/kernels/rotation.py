@@ -14,7 +14,8 @@ def hadamard_kernel(x, factors, out, rows, cut: tl.constexpr):
     column = tl.arange(0, cut.size)[None, :]
     mask, place = (row < rows) & (column >= 0), row * cut.size + column
     y = as_float(load_bits(x, place, mask, cut.kind)) * as_float(tl.load(factors + column))
-    for stage in tl.static_range(cut.stages):
+    stages: tl.constexpr = cut.stages
+    for stage in tl.static_range(stages):
         y = tl.reshape(y, [cut.tile, cut.size >> (stage + 1), 2, 1 << stage])
         a, b = tl.split(tl.permute(y, [0, 1, 3, 2]))
         y = tl.reshape(tl.permute(tl.join(a + b, a - b), [0, 1, 3, 2]), [cut.tile, cut.size])

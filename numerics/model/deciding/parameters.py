@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -17,6 +18,15 @@ from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
 
 
+class _Parameter(NamedTuple):
+    """A parameter by all of its names, how it is used, and what it is by that (`_role`)."""
+
+    names: list[str]
+    x: Tensor
+    uses: tuple[Use, ...]
+    role: str | None
+
+
 def parameters(look: Look) -> list[Row]:
     """A row of each parameter, tied ones in one."""
     every: dict[int, list[str]] = {}
@@ -24,23 +34,27 @@ def parameters(look: Look) -> list[Row]:
     for name, x in look.model.named_parameters(remove_duplicate=False):
         every.setdefault(id(x), []).append(name)
         tensors[id(x)] = x
-    return [_parameter(look, names, tensors[key]) for key, names in every.items()]
+    return [_row(look, _used(look, names, tensors[key])) for key, names in every.items()]
 
 
-def _parameter(look: Look, names: list[str], x: Tensor) -> Row:
+def _used(look: Look, names: list[str], x: Tensor) -> _Parameter:
     uses = tuple(dict.fromkeys(use for name in names for use in look.found.uses.get(name, ())))
     role = _role(uses, x)
     if role == "norm" and all(name.endswith("bias") for name in names):
         role = "norm's bias"
-    what = _what(role)
-    rule = None
+    return _Parameter(names, x, uses, role)
+
+
+def _row(look: Look, one: _Parameter) -> Row:
+    names, x, uses, role = one
+    what, rule = _what(role), None
     if role is not None:
         rule = look.rules.rule(what, names, look.owners(names))
 
     def decided(rule: Rule | None) -> Decided:
-        spec, reason = _decided(look, names, x, uses, role, rule)
+        spec, reason = _decided(look, one, rule)
         axis = next((use.axis for use in uses if use.axis is not None), None)
-        return (spec, reason) if spec is None else _placed(look, names[0], x, (spec, reason), axis)
+        return (spec, reason) if spec is None else _placed(names[0], x, (spec, reason), axis)
 
     spec, reason = decided(rule)
     if rule is not None:
@@ -56,35 +70,32 @@ def _parameter(look: Look, names: list[str], x: Tensor) -> Row:
     )  # fmt: skip
 
 
-def _decided(
-    look: Look, names: list[str], x: Tensor, uses: Sequence[Use], role: str | None, rule: Rule | None
-) -> tuple[QuantSpec | None, str]:
+def _decided(look: Look, one: _Parameter, rule: Rule | None) -> Decided:
     """The format and the reason, before its axis is known."""
+    x, name = one.x, one.names[0]
     if isinstance(x, QTensor):
         if rule is not None and rule.specs["weights"] is not None:
-            raise NumericsError(f"{names[0]}: rule {rule.said} quantizes it, and it is {x.spec!r} already")
+            raise NumericsError(f"{name}: rule {rule.said} quantizes it, and it is {x.spec!r} already")
         return None, f"packed already: {x.spec.dtype}"
     if not x.is_floating_point() or x.element_size() == 1:
         what = "narrow" if x.is_floating_point() else "not of"
         return None, f"{what} floats: {str(x.dtype).removeprefix('torch.')}"
     if rule is not None:
-        spec = rule.specs[_what(role)]
-        if spec is not None and not uses:
+        spec = rule.specs[_what(one.role)]
+        if spec is not None and not one.uses:
             raise NumericsError(
-                f"{names[0]}: rule {rule.said} quantizes it, and the example never used it; give an "
+                f"{name}: rule {rule.said} quantizes it, and the example never used it; give an "
                 "example that does, or leave it out of the rule"
             )
         return spec, f"rule {rule.said}"
-    return _default(look, names, uses, role)
+    return _default(look, one)
 
 
-def _default(
-    look: Look, names: list[str], uses: Sequence[Use], role: str | None
-) -> tuple[QuantSpec | None, str]:
+def _default(look: Look, one: _Parameter) -> Decided:
     """What the arguments say of a parameter that no rule takes."""
-    asked = look.asked[_what(role)]
-    word = f"{_what(role)}="
-    if not uses:
+    names, role = one.names, one.role
+    asked, word = look.asked[_what(role)], f"{_what(role)}="
+    if not one.uses:
         return None, "undecided: no use of it was seen"
     if role in ("norm", "norm's bias"):
         return None, "a norm"
@@ -117,7 +128,7 @@ def _is_head(look: Look, names: Sequence[str]) -> bool:
 
 
 def _placed(
-    look: Look, name: str, x: Tensor, decided: tuple[QuantSpec, str], axis: int | None
+    name: str, x: Tensor, decided: tuple[QuantSpec, str], axis: int | None
 ) -> tuple[QuantSpec | None, str]:
     """The spec along the axis that is summed; none where it would take more bytes than it saves."""
     spec, reason = decided

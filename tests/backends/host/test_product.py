@@ -94,7 +94,7 @@ def test_int8_multiplies_what_is_said_and_nothing_else():
 @pytest.mark.parametrize("name", MATRICES)
 def test_codes_are_decoded_where_they_could_be_read(name):
     spec = MATRICES[name]
-    decoded = name.startswith("decoded")
+    decoded = name.startswith("decoded") or name == "nvfp3"  # 16 codes of 3 bits end within a word
     assert (order_of(spec, (4, 192)) == VALUES) == decoded
 
 
