@@ -9,6 +9,7 @@ written to bench/results/models.json, with the lowest and the highest.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -70,10 +71,10 @@ def measured(calls: Calls, rounds: int, several: int) -> list[dict[str, Any]]:
         call()
     for _ in range(rounds):
         for name, call in calls.items():
-            start = time.thread_time()
+            start = time.process_time()
             for _ in range(several):
                 call()
-            times[name].append((time.thread_time() - start) / several * 1e3)
+            times[name].append((time.process_time() - start) / several * 1e3)
     rows = []
     for name, found in times.items():
         ratios = [mine / floats for mine, floats in zip(found, times["float"], strict=True)]
@@ -85,10 +86,13 @@ def measured(calls: Calls, rounds: int, several: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "models.json")
+    parser.add_argument("--rounds", type=int, default=9, help="of all models in turn")
+    parser.add_argument(
+        "--json", type=Path, default=Path(__file__).parent / "results" / "models.json", help="where to write"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ["NUMERICS_NUM_THREADS"] = "1"
     words = task("MiniLM", 2)
     cases = [
         (f"MiniLM, {name}", of_shape(words.model, words.example, shape[:2]), shape[2])

@@ -73,8 +73,8 @@ TURNS = 5
 def resting(items) -> set:
     """What waits for `make verify`: tests marked `long`, and four of five cases of those marked `turns`.
 
-    `turns(9)`: eight of nine, and so on.  Cases take turns by a hash of their names, not by their place: each format
-    meets each option somewhere.
+    `turns(9)`: eight of nine, and so on.  Cases take turns by a hash of their names, not by their place:
+    each format meets each option somewhere.
     """
     cases = defaultdict(list)
     for item in items:

@@ -32,12 +32,13 @@ def check_format(name: str, spec: QuantSpec) -> None:
         fits = spec.axis == -1 and not spec.block.has_tensor_scale
     else:
         scheme = spec.scheme
-        fits = not spec.scaled or (scheme is not None and scheme.kind == "per_group" and scheme.axis == -1)
+        along = scheme is not None and scheme.kind == "per_group" and scheme.axis == -1
+        fits = not spec.scaled or along or (scheme is not None and scheme.kind == "per_token")
     if not fits:
         raise NumericsError(
             f"{name}: {spec!r} finds scales over several tokens, and a cache gets them call by call: give "
             "blocks along the last axis, such as 'mxfp8_e4m3', or groups along it, "
-            "QuantSpec('int8', scheme=nx.per_group(32)) or QuantSpec('fp8_e4m3', scheme=nx.per_group(64))"
+            "QuantSpec('int8', scheme=nx.per_group(32)) or QuantSpec('fp8_e4m3', scheme=nx.per_token())"
         )
 
 

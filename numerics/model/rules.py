@@ -106,7 +106,7 @@ class Rule:
         where = str(self.where)
         if where.startswith("re:"):
             return re.match(where[3:], name) is not None
-        return fnmatch.fnmatchcase(name, where)
+        return name == where or fnmatch.fnmatchcase(name, where)  # a site's own name has brackets in it
 
 
 def rules_of(came: Any) -> list[Rule]:

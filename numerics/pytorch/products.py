@@ -75,7 +75,7 @@ def _arrays(q: TensorQTensor) -> ArrayQTensor:
 
     Arrays show what is written into parts; a tensor's scale is a number there, and is read each time.
     """
-    memory = [(part.data_ptr(), part.untyped_storage().nbytes()) for part in q.parts]
+    memory = [(part.data_ptr(), part.untyped_storage().nbytes(), part.stride()) for part in q.parts]
     known = q.__dict__.get("_read")
     if known is None or known[0] != memory or known[1].spec is not q.spec or q.tensor_scale is not None:
         parts = [getattr(q, name) for name in PARTS]

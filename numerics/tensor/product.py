@@ -127,14 +127,25 @@ def rows_times(x: Floats, q: Any, bias: Floats | None = None, compute: str = "fl
 
 
 def _matrix(q: Any) -> Matrix:
-    """A QTensor of arrays as executors take it, kept beside it: what kernels need to know is found once."""
+    """A QTensor of arrays as executors take it, kept beside it: what kernels need to know is found once.
+
+    Not where parts had to be copied, as those of a slice: nobody would see what is written into them later.
+    """
     parts = q.packed, q.shared, q.zero_point, q.tensor_scale
     known = q.__dict__.get("_matrix")
     if known is None or any(a is not b for a, b in zip(known[0], parts, strict=True)):
         shared, zero = (None if part is None else _each_row(q, np.asarray(part)) for part in parts[1:3])
-        known = parts, Matrix(q.packed, shared, zero, q.tensor_scale, q.spec, tuple(q.shape))
-        q.__dict__["_matrix"] = known
+        packed, shared, zero = map(_in_order, (q.packed, shared, zero))
+        known = parts, Matrix(packed, shared, zero, q.tensor_scale, q.spec, tuple(q.shape))
+        read = zip((packed, shared, zero), parts, strict=False)
+        if all(a is None or np.may_share_memory(a, b) for a, b in read):
+            q.__dict__["_matrix"] = known
     return cast(Matrix, known[1])
+
+
+def _in_order(part: Any) -> Any:
+    """A part as kernels read it, by its address alone: one number right after the other."""
+    return part if part is None or part.flags.c_contiguous else np.ascontiguousarray(part)
 
 
 def _each_row(q: Any, part: Any) -> Any:

@@ -92,7 +92,7 @@ class Scheme:
             return text
         found = _OUTSIDE.fullmatch(_plain(text)) if isinstance(text, str) and len(text) <= LONGEST else None
         if found is None:
-            allowed = "per_tensor, per_channel(0), per_group(128, axis=-1)"
+            allowed = "per_tensor, per_channel(0), per_group(128, axis=-1), per_token, per_block((128, 128))"
             raise NumericsError(f"{said(text)} is not a scheme; allowed: {allowed}")
         kind, _, inside, pair = found.groups()
         kind = one_of("scheme", kind, KINDS, MEANT)

@@ -82,15 +82,14 @@ def lsq(
         such as fp8_e4m3 and fp4, codebooks), or its name.
     scheme: who shares a scale: per_tensor (the default), per_channel(axis), per_token, per_group(size, axis)
         or per_block((rows, columns)).
-    zero_point: of integers: int32 in the scale's shape, not learned; or a tensor of floats that requires a
-        gradient, which is learned, too (LSQ+, arXiv 2004.09576); None (the default) for symmetric
-        quantization.
+    zero_point: of integers: int32 in the scale's shape, not learned; or a tensor of floats, which is learned
+        where it requires a gradient (LSQ+, arXiv 2004.09576); None (the default) for symmetric quantization.
 
     s = |scale|, at least 2**-126, so that no step of an optimizer leads out of what a scale can be;
-    y = (clamp(round_half_even(x / s) + zero_point) - zero_point) * s, which is
-    fake_quantize(x, dtype, scale=s).  dL/dx is dL/dy where x / s + zero_point is between the ends of the
-    range, else 0; dL/ds is sum dL/dy (round(x / s) - x / s), clipped: the end, over
-    sqrt(numel * max), where numel elements share the scale (of an activation: the whole batch).  A zero
+    y = (clamp(round_half_even(x / s + z)) - z) * s, z the zero point or 0; with integers for z that is
+    fake_quantize(x, dtype, scale=s, zero_point=z).  dL/dx is dL/dy where x / s + z is between the ends of
+    the range, else 0; dL/ds is sum dL/dy (round(x / s + z) - z - x / s), clipped: the end - z,
+    over sqrt(numel * max), where numel elements share the scale (of an activation: the whole batch).  A zero
     point that is learned is used within the format's range, not rounded; its gradient is the sum of -s dL/dy
     where x was clipped, over the same root.  NaN becomes what the format makes of it, and has no part in any.
     Raises NumericsError for a format of blocks and for a scale or a zero point that does not fit.
@@ -104,7 +103,7 @@ def lsq(
     """
     if not isinstance(scale, Tensor) or scale.is_nested:
         raise NumericsError(f"scale must be a tensor, not {said(scale)}")
-    learned = isinstance(zero_point, Tensor) and zero_point.requires_grad
+    learned = isinstance(zero_point, Tensor) and zero_point.is_floating_point()
     wide, symmetric = _tensor(x).dtype == torch.float64, zero_point is None
     text = _text(constant(dtype), spelled(scheme), symmetric, wide, learned)
     zero = zero_point

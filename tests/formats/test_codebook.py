@@ -113,3 +113,14 @@ def test_a_book_that_files_bring_is_checked():
     with pytest.raises(nx.NumericsError, match="larger than all values"):
         nx.codebook_format([0.0, 1.0], beyond=0.5)
     assert nx.codebook_format([0.0, 1.0]) is not nx.codebook_format([-0.0, 1.0])
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 33])
+@pytest.mark.parametrize("book", [nx.nf4, nx.codebook_format([-1, 0.5, 0.7, 2], name="no_zero")], ids=str)
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_spare_bits_of_the_last_byte_held_the_code_of_zero(executor, book, kind, count):
+    """That code is 7 in NF4: bytes of the same codes differed."""
+    x = np.linspace(0.4, 0.9, count).astype(kind)
+    made = np.asarray(book.encode_packed(x))
+    assert made.tobytes() == np.asarray(book.pack(book.encode(x))).tobytes()
+    assert made[-1] >> (count * book.bits % 8 or 8) == 0

@@ -848,3 +848,13 @@ def test_schemes_that_tqt_has_not_are_named():
             call(np.ones(3))
     with pytest.raises(nx.NumericsError, match="clip_gradient='x'"):
         nx.fake_quantize(torch.ones(3), "int4", clip_gradient="x")
+
+
+def test_a_learned_zero_point_could_not_be_frozen():
+    """It was known by its gradient, and what has none was taken for an integer."""
+    learner, x = nx.train.LSQ("int4", zero_point="learned"), torch.randn(8, 8)
+    before = learner(x)
+    nx.train.freeze_thresholds(learner)
+    assert torch.equal(learner(x), before)
+    found = nx.train.lsq(x, learner.step.detach(), "int4", zero_point=learner.zero_point.detach())
+    assert torch.equal(found, before)

@@ -32,7 +32,8 @@ def sharing(scheme: Any) -> Sharing:
     """
     both = re.fullmatch(r"(\d{1,9})x(\d{1,9})", scheme) if isinstance(scheme, str) else None
     if both is None and not isinstance(scheme, (tuple, list)):
-        return Scheme.parse(scheme)
+        found = Scheme.parse(scheme)
+        return found.block if found.block is not None else found
     sizes = as_shape([int(both[1]), int(both[2])] if both else scheme)
     if len(sizes) != 2 or min(sizes) < 1:
         raise NumericsError(f"scheme={said(scheme)}; allowed: a scheme, or (rows, columns) of a block")
@@ -52,6 +53,8 @@ def spread(scheme: Sharing, shape: tuple[int, ...]) -> Spread:
         sizes[-2:] = scheme
     elif scheme == per_tensor():
         return Spread((), np.zeros(shape, np.int64))
+    elif scheme.kind == "per_token":
+        sizes[-1] = shape[-1]
     else:
         axis = check_axis(scheme.axis, shape)
         if scheme.size is None:

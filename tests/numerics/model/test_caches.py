@@ -17,7 +17,14 @@ from numerics.model.stored import MOST, Stored
 from tests.helpers.transformers import llama, quiet
 
 GROUPS = nx.QuantSpec("int8", scheme=nx.per_group(16), symmetric=False)
-FORMATS = ["mxfp8_e4m3", "mx6", "mxfp4", GROUPS, nx.QuantSpec("fp8_e4m3", scheme=nx.per_group(32))]
+FORMATS = [
+    "mxfp8_e4m3",
+    "mx6",
+    "mxfp4",
+    GROUPS,
+    nx.QuantSpec("fp8_e4m3", scheme=nx.per_group(32)),
+    nx.QuantSpec("int4", scheme=nx.per_token()),
+]
 IDS = torch.arange(12).reshape(2, 6)
 
 

@@ -596,3 +596,11 @@ def test_parameters_of_narrow_floats_are_quantized_again():
     m.weight = nn.Parameter(m.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
     with pytest.raises(nx.NumericsError, match="has no effect: narrow floats: float8_e4m3fn"):
         nx.plan(m, "mxfp4")
+
+
+def test_a_site_could_not_be_named_as_the_plan_prints_it():
+    """Its brackets were a class of letters."""
+    layer = nn.Sequential(nn.Linear(32, 32))
+    made = nx.plan(layer, "int8", "int8", rules={"0:linear[0]": {"activations": "mxfp8_e4m3"}},
+                   example=torch.ones(2, 32))  # fmt: skip
+    assert [row.format for row in made.rows if row.name == "0:linear[0]"] == ["mxfp8_e4m3"]

@@ -336,3 +336,27 @@ def test_int8_has_the_gradient_of_float32_and_is_one_graph():
     assert torch.equal(found, torch.autograd.grad(F.linear(x, q), x, g)[0])
     compiled = torch.compile(lambda x: nx.linear(x, q, compute="int8") * 2, fullgraph=True, backend="eager")
     assert torch.equal(compiled(x.detach()), nx.linear(x.detach(), q, compute="int8") * 2)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("spec", ["mxfp4", "nvfp4", "mx6", nx.QuantSpec("int4", scheme="per_group(32)"),
+                                  nx.QuantSpec("int4", scheme=nx.per_token())], ids=str)  # fmt: skip
+def test_rows_of_a_slice_were_read_as_if_they_lay_side_by_side(spec, library):
+    values = np.arange(1, 385, dtype=np.float32).reshape(6, 64)
+    x = np.ones((2, 64), np.float32)
+    if library == "torch":
+        values, x = torch.from_numpy(values), torch.from_numpy(x)
+    whole = nx.quantize(values, spec)
+    due = np.asarray(nx.linear(x, whole))
+    assert_same_bits(np.asarray(nx.linear(x, whole[::2])), due[:, ::2])
+    assert_same_bits(np.asarray(nx.linear(x, whole[1::3])), due[:, 1::3])
+    three = nx.quantize(values.reshape(3, 2, 64), spec)[:, 1]
+    assert_same_bits(np.asarray(nx.linear(x, three)), due[:, 1::2])
+
+
+def test_what_is_written_into_a_slice_is_multiplied():
+    """Kernels read a copy of it, which is not kept."""
+    part = nx.quantize(torch.ones(6, 64), "int4", scheme=nx.per_token())[::2]
+    before = nx.linear(torch.ones(1, 64), part)
+    part.shared.mul_(2)
+    assert torch.equal(nx.linear(torch.ones(1, 64), part), 2 * before)
