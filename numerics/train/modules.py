@@ -103,7 +103,7 @@ def lsq(
     """
     if not isinstance(scale, Tensor) or scale.is_nested:
         raise NumericsError(f"scale must be a tensor, not {said(scale)}")
-    learned = isinstance(zero_point, Tensor) and zero_point.is_floating_point()
+    learned = isinstance(zero_point, Tensor) and not zero_point.is_nested and zero_point.is_floating_point()
     wide, symmetric = _tensor(x).dtype == torch.float64, zero_point is None
     text = _text(constant(dtype), spelled(scheme), symmetric, wide, learned)
     zero = zero_point
