@@ -31,9 +31,10 @@ def check_format(name: str, spec: QuantSpec) -> None:
     if spec.blocked:
         fits = spec.axis == -1 and not spec.block.has_tensor_scale
     else:
-        scheme = spec.scheme
-        along = scheme is not None and scheme.kind == "per_group" and scheme.axis == -1
-        fits = not spec.scaled or along or (scheme is not None and scheme.kind == "per_token")
+        scheme = spec.scheme_of_elements
+        fits = (
+            not spec.scaled or scheme.kind == "per_token" or (scheme.kind, scheme.axis) == ("per_group", -1)
+        )
     if not fits:
         raise NumericsError(
             f"{name}: {spec!r} finds scales over several tokens, and a cache gets them call by call: give "

@@ -73,16 +73,8 @@ def _rounding(
     dtype: str, mode: str, overflow: str | None, seed: int | None = None, bits: Any = None
 ) -> tuple[Element, Rounding]:
     """A format and a rounding by their texts, checked: operators are called by anybody."""
-    if seed is None and bits is None:
-        return _undrawn(dtype, mode, overflow)
     d = _element(dtype)
     return d, d.check_options(mode, overflow, _unsigned(seed), bits)
-
-
-@lru_cache(maxsize=1024)
-def _undrawn(dtype: str, mode: str, overflow: str | None) -> tuple[Element, Rounding]:
-    d = _element(dtype)
-    return d, d.check_options(mode, overflow, None, None)
 
 
 def _decode(codes: Tensor, dtype: str) -> Tensor:

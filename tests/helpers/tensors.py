@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
+
+import numerics as nx
+from tests.helpers.executors import EXECUTORS
 
 RECIPES = [
     ("int8", {}),
@@ -22,6 +27,16 @@ RECIPES = [
     ("nvfp4", {}),
     ("int8", {"rounding": "stochastic", "seed": 2**63 + 5}),
 ]
+
+
+def everywhere(x: np.ndarray) -> Iterator[object]:
+    """x as each executor takes it, while it is chosen; `gpu`: its kernels are interpreted."""
+    for name in EXECUTORS:
+        with nx.use(name):
+            yield x
+    for name in ("cpu", "gpu"):
+        with nx.use(name):
+            yield torch.from_numpy(x)
 
 
 def data(kind: torch.dtype = torch.float32, shape: tuple[int, ...] = (7, 70)) -> torch.Tensor:

@@ -53,8 +53,7 @@ def check_effect(look: Look) -> None:
     if look.observer is not None and not any(row.observer == look.observer for row in look.rows):
         raise NumericsError(
             f"observer={look.observer!r} has nothing to observe: no planned activation or output has "
-            f"a scale "
-            "of its own (block formats find theirs anew in each block, wide floats have none)"
+            "a scale of its own (block formats find theirs anew in each block, wide floats have none)"
         )
     if look.device == "IPU":
         _check_ipu(look.rows)

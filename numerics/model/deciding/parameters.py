@@ -142,8 +142,7 @@ def _placed(
         if reason.startswith("rule "):
             raise NumericsError(
                 f"{name} of shape {shape}: {reason} makes {after} bytes of {before}; give another "
-                f"format, or "
-                "leave it out of the rule"
+                "format, or leave it out of the rule"
             )
         return None, f"would grow: {before} bytes to {after}"
     return found, reason

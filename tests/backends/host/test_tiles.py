@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +12,7 @@ from click.testing import CliRunner
 import numerics as nx
 from numerics.cli import commands
 from tests.helpers.by_fractions import rounded
-from tests.helpers.executors import EXECUTORS
+from tests.helpers.tensors import everywhere
 
 SHAPES = [(16, 32), (33, 20), (2, 17, 18)]
 E4M3 = sorted({(1 + m / 8) * 2.0 ** (e - 7) if e else m / 8 * 2.0**-6 for e in range(16) for m in range(8)})[
@@ -41,16 +40,6 @@ def nvfp4_of_a_tile(tile: np.ndarray, ts: Fraction) -> tuple[int, np.ndarray]:
         y = float32(abs(Fraction(float(v))) / total) if total else Fraction(0)
         values[place] = np.copysign(float(float32(total * Fraction(E2M1[nearest(y, E2M1)]))), v)
     return code, values
-
-
-def everywhere(x: np.ndarray) -> Iterator[object]:
-    """x as each executor takes it, while it is chosen; `gpu`: its kernels are interpreted."""
-    for name in EXECUTORS:
-        with nx.use(name):
-            yield x
-    for name in ("cpu", "gpu"):
-        with nx.use(name):
-            yield torch.from_numpy(x)
 
 
 def tiles(shape: tuple[int, ...], rows: int, columns: int):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 
 import numerics as nx
 from tests.helpers.by_fractions import rounded
-from tests.helpers.executors import EXECUTORS
+from tests.helpers.tensors import everywhere
 
 SIZES = [2, 16, 32, 128, 512]
 
@@ -34,15 +33,6 @@ def by_fractions(row: np.ndarray, signs: list[int], inverse: bool) -> list[float
     return [
         float(rounded(v * scale * (s if inverse else 1), "float32")) for v, s in zip(y, signs, strict=True)
     ]
-
-
-def everywhere(x: np.ndarray) -> Iterator[object]:
-    for name in EXECUTORS:
-        with nx.use(name):
-            yield x
-    for name in ("cpu", "gpu"):
-        with nx.use(name):
-            yield torch.from_numpy(x)
 
 
 @pytest.mark.parametrize("inverse", [False, True])
