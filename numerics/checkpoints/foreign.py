@@ -23,11 +23,11 @@ from numerics.formats.floats import bfloat16, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3,
 from numerics.formats.integers import int8, integer_format, uint4, uint8
 from numerics.interop.layouts import AWQ, unpack_words
 from numerics.tensor.qtensor import ArrayQTensor, QTensor
-from numerics.tensor.scheme import Scheme, per_channel, per_group, per_tensor
+from numerics.tensor.scheme import Scheme, per_block, per_channel, per_group, per_tensor
 from numerics.tensor.spec import QuantSpec
 
 Array = NDArray[Any]
-BLOCK_2D = 128  # rows and columns that share a scale, in DeepSeek's files
+TILE = (128, 128)  # rows and columns that share a scale, in DeepSeek's files
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 ELEMENTS: Mapping[str, Element] = {"F8_E4M3": fp8_e4m3, "F8_E5M2": fp8_e5m2, "I8": int8}
 MX = {
@@ -141,23 +141,36 @@ def read(weight: Weight, entries: Mapping[str, Entry], raw: Callable[[str], Arra
 # ---- scales by a scheme ---------------------------------------------------------------------------
 
 
-def _shared(shape: tuple[int, ...], scale: Array, size: int | None) -> tuple[Scheme, Array]:
+def _shared(
+    shape: tuple[int, ...], scale: Array, size: int | None, tile: tuple[int, int] | None = None
+) -> tuple[Scheme, Array]:
     """The scheme of scales that lie as other tools have them, and the scales in the shape that it makes.
 
-    Of blocks of two dimensions each row gets its own copy of its scales: no value changes by that.
+    size: the columns that share a scale; tile: the rows and columns that do; where the checkpoint says so.
     """
+    told, tile = tile is not None, tile or TILE
+    one_a_row = scale.shape[-2:-1] == shape[-2:-1]
+    if scale.shape == _tiles(shape, tile) and (told or scale.size > 1) and not one_a_row:
+        return per_block(tile), np.ascontiguousarray(scale)
     if scale.size == 1:
         return per_tensor(), scale.reshape(())
-    if len(shape) != 2 or scale.ndim not in (1, 2):
+    return _by_rows(shape, scale, size)
+
+
+def _tiles(shape: tuple[int, ...], tile: tuple[int, int]) -> tuple[int, ...]:
+    """How many blocks of two dimensions there are; none of vectors."""
+    if len(shape) < 2:
+        return ()
+    return (*shape[:-2], -(-shape[-2] // tile[0]), -(-shape[-1] // tile[1]))
+
+
+def _by_rows(shape: tuple[int, ...], scale: Array, size: int | None) -> tuple[Scheme, Array]:
+    """Scales of the rows of a matrix, or of groups of their columns."""
+    if len(shape) != 2 or scale.ndim not in (1, 2) or scale.shape[0] != shape[0]:
         raise Left(f"scales of shape {scale.shape} for {shape} are of no scheme")
     rows, columns = shape
-    if (scale.ndim == 1 or scale.shape[1] == 1) and scale.shape[0] == rows:
+    if scale.ndim == 1 or scale.shape[1] == 1:
         return per_channel(0), scale.reshape(rows)
-    if scale.shape[0] != rows:
-        step = BLOCK_2D if size is None else size
-        if scale.shape != (-(-rows // step), -(-columns // step)):
-            raise Left(f"scales of shape {scale.shape} for {shape} are of no scheme")
-        scale, size = np.repeat(scale, step, axis=0)[:rows], step
     groups = scale.shape[1]
     size = size or -(-columns // groups)
     if -(-columns // size) != groups:
@@ -168,6 +181,14 @@ def _shared(shape: tuple[int, ...], scale: Array, size: int | None) -> tuple[Sch
 def _group_size(parts: _Parts) -> int | None:
     found = parts.config.get("group_size")
     return found if type(found) is int and found > 0 else None
+
+
+def _tile(parts: _Parts) -> tuple[int, int] | None:
+    """Rows and columns that share a scale, as transformers and compressed-tensors write them."""
+    sizes = parts.config.get("weight_block_size", parts.config.get("block_structure"))
+    if not (isinstance(sizes, list) and len(sizes) == 2 and all(type(n) is int and n > 0 for n in sizes)):
+        return None
+    return sizes[0], sizes[1]
 
 
 def _scale_type(parts: _Parts) -> str:
@@ -185,10 +206,7 @@ def _elements(parts: _Parts) -> QTensor:
         raise Left(
             "its inputs are multiplied by scales of their own (pre_quant_scale), which a weight has not"
         )
-    sizes = parts.config.get("weight_block_size")
-    size = sizes[0] if isinstance(sizes, list) and len(set(map(str, sizes))) == 1 else None
-    size = size if type(size) is int and size > 0 else _group_size(parts)
-    scheme, scale = _shared(entry.shape, parts.floats("scale"), size)
+    scheme, scale = _shared(entry.shape, parts.floats("scale"), _group_size(parts), _tile(parts))
     spec = QuantSpec(ELEMENTS[entry.dtype], scheme=scheme, scale_type=_scale_type(parts))
     codes = parts.words("codes").view(np.uint8)
     if "zero" in parts:

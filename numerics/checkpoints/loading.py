@@ -198,7 +198,8 @@ def quantization_of(folder: Path) -> dict[str, Any]:
             group: Any = next(iter(groups.values()))
             weights: Any = group.get("weights") if isinstance(group, Mapping) else None
             if isinstance(weights, Mapping):
-                found |= {name: weights[name] for name in ("num_bits", "group_size") if name in weights}
+                said_of_weights = ("num_bits", "group_size", "block_structure")
+                found |= {name: weights[name] for name in said_of_weights if name in weights}
     kind = said.get("torch_dtype", said.get("dtype"))
     return {**found, "dtype": kind} if isinstance(kind, str) else found
 

@@ -91,8 +91,8 @@ def save(
     `AutoModel.from_pretrained(folder)`, which needs compressed-tensors, gives a model of floats: the values
     of the QTensors.  What can be stored are the weights of nn.Linear and nn.Embedding in mxfp4, mxfp6_e2m3,
     mxfp8_e4m3, nvfp4, fp8_e4m3 and integers of 2 to 8 bits, symmetric or not, with scales per_tensor,
-    per_channel(0) or per_group along the last axis.  Other quantized parameters raise NumericsError, which
-    names all of them and what would fit, before anything is written.
+    per_channel(0) or per_group along the last axis, of fp8_e4m3 per_block too.  Other quantized parameters
+    raise NumericsError, which names all of them and what would fit, before anything is written.
 
     MX and NVFP4 are decompressed to bfloat16: no value of MX changes by that, and NVFP4 becomes
     `q.dequantize(torch.bfloat16)`.  Where all layers have one spec, `quantization_config` says `dequantize`,
@@ -328,16 +328,21 @@ def _strategy(q: TensorQTensor) -> dict[str, Any]:
         return {"strategy": "channel"}
     if scheme.kind == "per_group" and axis == 1 and columns % (scheme.size or 1) == 0:
         return {"strategy": "group", "group_size": scheme.size}
+    tile = scheme.block
+    if tile is not None and q.spec.element is fp8_e4m3 and rows % tile[0] == columns % tile[1] == 0:
+        return {"strategy": "block", "block_structure": list(tile)}
     raise Unfit(
         f"{scheme!r} of {rows} x {columns} has no place; per_tensor, per_channel(0) or whole groups along "
-        "the last axis would fit"
+        "the last axis would fit, and of fp8_e4m3 whole blocks"
     )
 
 
 def _scales(q: TensorQTensor) -> Tensor:
-    """The scales in the shape that they have there: [1], [rows, 1] or [rows, groups]."""
+    """The scales in the shape that they have there: [1], [rows, 1], [rows, groups], or one of each block."""
     scale = _there(q.shared)
-    return scale.reshape(1) if scale.ndim == 0 else scale.reshape(q.shape[0], -1)
+    if scale.ndim == 0:
+        return scale.reshape(1)
+    return scale.reshape(q.shape[0], -1) if scale.ndim == 1 else scale
 
 
 def _of_integers(q: TensorQTensor) -> Stored:

@@ -114,17 +114,31 @@ def test_small_floats_of_safetensors_own_types(tmp_path):
 # ---- FP8 and int8 -----------------------------------------------------------------------------------
 
 
-def test_fp8_of_deepseek_is_kept_without_loss(tmp_path):
-    """Blocks of 128 x 128: every row has its own copy of their scales; all codes, edges that are short."""
-    codes = np.resize(E4M3, (200, 300))
-    scale = RNG.uniform(1e-4, 1e-2, (2, 3)).astype(np.float32)
-    tensors = {"l.weight": ("F8_E4M3", codes.shape, codes), "l.weight_scale_inv": scale}
-    q = load(written(tmp_path / "a.safetensors", tensors, {"weight_block_size": [128, 128]}))["l.weight"]
-    whole = np.repeat(np.repeat(scale, 128, axis=0), 128, axis=1)[:200, :300]
+@pytest.mark.parametrize(
+    ("shape", "tile", "told"),
+    [
+        ((200, 300), (128, 128), True),  # edges that are short
+        ((200, 300), (128, 128), False),  # as DeepSeek's first files are: nothing is said
+        ((64, 96), (16, 32), True),
+        ((3, 130, 96), (128, 128), False),  # experts
+        ((3, 64, 96), (64, 32), True),
+        ((40, 48), (128, 128), True),  # one block
+    ],
+)
+@pytest.mark.parametrize("name", ["l.weight", "e.gate_up_proj"])
+def test_fp8_in_blocks_of_two_dimensions_is_kept_with_one_scale_a_block(tmp_path, shape, tile, told, name):
+    codes, (rows, columns) = np.resize(E4M3, shape), tile
+    blocks = (*shape[:-2], -(-shape[-2] // rows), -(-shape[-1] // columns))
+    scale = RNG.uniform(1e-4, 1e-2, blocks).astype(np.float32)
+    tensors = {name: ("F8_E4M3", shape, codes), f"{name}_scale_inv": scale}
+    config = {"weight_block_size": [*tile]} if told else {}
+    q = load(written(tmp_path / "a.safetensors", tensors, config))[name]
+    whole = np.repeat(np.repeat(scale, rows, axis=-2), columns, axis=-1)[..., : shape[-2], : shape[-1]]
     due = codes.view(ml_dtypes.float8_e4m3fn).astype(np.float32) * whole
     assert_same_bits(q.dequantize(), due)
-    assert q.scheme == nx.per_group(128)
+    assert q.scheme == nx.per_block(tile)
     assert q.codes.tobytes() == codes.tobytes()
+    assert q.scale.tobytes() == scale.tobytes()
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16, ml_dtypes.bfloat16])

@@ -31,13 +31,16 @@ SPECS |= {
     for bits, d in INTEGERS.items()
     for scheme in ("per_tensor()", "per_channel(0)", "per_group(32)") for symmetric in (True, False)
 }  # fmt: skip
-SPECS |= {f"fp8_e4m3 {scheme}": nx.QuantSpec("fp8_e4m3", scheme=scheme)
-          for scheme in ("per_tensor()", "per_channel(0)", "per_group(32)")}  # fmt: skip
+SPECS |= {
+    f"fp8_e4m3 {scheme}": nx.QuantSpec("fp8_e4m3", scheme=scheme)
+    for scheme in ("per_tensor()", "per_channel(0)", "per_group(32)", "per_block((8, 16))")
+}
 SPECS |= {"uint4": nx.QuantSpec("uint4", scheme="per_group(16)", symmetric=False),
           "uint8 symmetric": nx.QuantSpec("uint8", scheme="per_channel(0)")}  # fmt: skip
 USUAL = [
-    "mxfp4", "mxfp6_e2m3", "mxfp8_e4m3", "nvfp4", "fp8_e4m3 per_channel(0)", "int4 per_group(32) symmetric",
-    "int4 per_group(32) asymmetric", "int3 per_group(32) symmetric", "int8 per_channel(0) symmetric",
+    "mxfp4", "mxfp6_e2m3", "mxfp8_e4m3", "nvfp4", "fp8_e4m3 per_channel(0)", "fp8_e4m3 per_block((8, 16))",
+    "int4 per_group(32) symmetric", "int4 per_group(32) asymmetric", "int3 per_group(32) symmetric",
+    "int8 per_channel(0) symmetric",
 ]  # fmt: skip
 
 
@@ -251,6 +254,8 @@ REFUSED = {
     "fp4": (nx.quantize(W, "fp4"), "it has no fp4; mxfp4 or nvfp4"),
     "columns": (nx.quantize(W, "int8", scheme="per_channel(1)"), r"per_channel\(1\) of 24 x 96 has no place"),
     "groups of rows": (nx.quantize(W, "int8", scheme="per_group(8, axis=0)"), "whole groups along"),
+    "blocks of integers": (nx.quantize(W, "int8", scheme="per_block((8, 16))"), "of fp8_e4m3 whole blocks"),
+    "a short tile": (nx.quantize(W, "fp8_e4m3", scheme="per_block((16, 16))"), "of fp8_e4m3 whole blocks"),
     "a short group": (nx.quantize(W, "int8", scheme="per_group(64)"), "whole groups along the last axis"),
     "blocks of rows": (nx.quantize(W, "mxfp4", axis=0), "blocks lie along axis 0"),
     "a short block": (nx.quantize(W[:, :80], "mxfp4"), "rows of 80 are not whole blocks of 32"),
