@@ -118,7 +118,7 @@ def _products(told: Any) -> Section:
     text = (
         f"`python -m bench.bench_product`, {machine['processor']}, torch {machine['torch']}, {most} threads: "
         f"`nx.linear` of a packed weight of {rows_} x {columns}, read as it is stored, beside torch's "
-        "product with the dense float32 and bfloat16 weight, and others' products of four bits.  Every bit of "
+        "product with the dense float32 and bfloat16 weight and others' products of four bits.  Every bit of "
         "ours is promised, whatever the batch and the threads ([the law of formats](formats.md)); no peer "
         "promises its own."
     )
