@@ -46,13 +46,24 @@ def as_array(x: torch.Tensor) -> Array:
         check_readable(x)
         if x.device.type != "cpu":
             raise NumericsError(f"a tensor on {x.device} cannot be read; a plain one on the CPU can")
-        plain = x.detach().resolve_neg().resolve_conj()
+        plain = settled(x.detach())
     try:  # by DLPack: after x.numpy() torch could never resize the memory again, as FSDP does
         if plain.dtype == torch.bfloat16:
             return np.from_dlpack(plain.view(torch.int16)).view(bfloat16_type())
         return np.from_dlpack(plain)
     except (TypeError, RuntimeError, BufferError) as wrong:
         raise NumericsError(f"NumPy cannot read a tensor of {x.dtype}: {wrong}") from None
+
+
+def settled(x: Any) -> Any:
+    """x, its elements as its memory has them: torch keeps a negation (`z.conj().imag`) as a mark on a view.
+
+    What is no tensor comes back as it is.  Who reads memory by its address, or works where torch does not
+    look at that mark (within `__torch_dispatch__`, in kernels), asks here first.
+    """
+    if not is_tensor(x) or not (x.is_neg() or x.is_conj()):
+        return x
+    return x.resolve_neg().resolve_conj()
 
 
 @cache
@@ -213,7 +224,7 @@ def number_of(x: Any) -> float:
     check_storage(x)
     if x.is_meta:
         raise NumericsError("a number on meta has no value; a tensor's scale is one")
-    return number_of_bits(int(x.view(torch.int32)))
+    return number_of_bits(int(settled(x).view(torch.int32)))
 
 
 def own_codes(x: Any, bits: int, kind: str, name: str) -> Any:

@@ -144,6 +144,13 @@ class Wrapper(Tensor):
     ) -> Any:
         """What keeps it quantized by `kept`, all else on the values."""
         kwargs = kwargs or {}
+        found = cls._done(op, args, kwargs)
+        _check_made(op, (args, kwargs), found)
+        return found
+
+    @classmethod
+    def _done(cls, op: Any, args: Any, kwargs: Any) -> Any:
+        """The operation's result."""
         kept = cls.kept.get(op) or cls.kept_by_name.get(str(op))
         found = NotImplemented if kept is None else kept(*args, **kwargs)
         if found is not NotImplemented:
@@ -180,6 +187,24 @@ def _written(op: Any, args: Any, kwargs: Any) -> Any:
         if argument.alias_info is not None and argument.alias_info.is_write:
             came = args[place] if place < len(args) else kwargs.get(argument.name)
             yield from (isinstance(leaf, Wrapper) for leaf in pytree.tree_leaves(came))
+
+
+def _check_made(op: Any, given: Any, found: Any) -> None:
+    """Raises NumericsError where a result has values though an operand beside another had none.
+
+    torch leaves such a result, of indices or a factor on "meta", as the memory was that it got for it.
+    """
+    with torch._C.DisableTorchFunctionSubclass():
+        empty = {x.is_meta for x in pytree.tree_leaves(given) if _is_ours(x)}
+        if len(empty) == 2 and any(_is_ours(x) and not x.is_meta for x in pytree.tree_leaves(found)):
+            raise NumericsError(
+                f"{op} of a QTensor: an operand on meta has no values, others have; give all on one device"
+            )
+
+
+def _is_ours(x: Any) -> bool:
+    """Is it a plain tensor, or one that stands for values?  What a trace puts in their place is neither."""
+    return type(x) in (Tensor, torch.nn.Parameter) or isinstance(x, Wrapper)
 
 
 def _no_memory() -> NumericsError:
