@@ -14,7 +14,7 @@ import numpy as np
 
 from numerics.backends.host.executor import Array
 from numerics.backends.host.float_bits import bfloat16_type, bits_of, number_of_bits
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 from numerics.formats.registry import is_called
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def check_memory(x: torch.Tensor) -> None:
     check_dense(x)
     holds = hasattr(type(x), "__tensor_flatten__")
     if holds or x.is_quantized or x.layout != torch.strided:
-        said = type(x).__name__ if holds else f"{x.dtype if x.is_quantized else x.layout} tensor"
-        raise NumericsError(f"a {said} cannot be read; a plain one can")
+        what = type(x).__name__ if holds else f"{x.dtype if x.is_quantized else x.layout} tensor"
+        raise NumericsError(f"a {what} cannot be read; a plain one can")
 
 
 def check_readable(x: torch.Tensor) -> None:
@@ -192,6 +192,8 @@ def given_tensor(what: str, came: Any, kind: Any = None, device: Any = None) -> 
     if isinstance(came, torch.Tensor):
         check_dense(came)
         return came
+    if isinstance(came, (str, bytes)):
+        raise NumericsError(f"{what} must be real numbers, not {said(came)}")
     try:
         check_plain(what, came)
         if type(came) is float:
