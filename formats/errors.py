@@ -161,6 +161,22 @@ def truth(what: str, came: object) -> bool:
     raise NumericsError(f"{what}={said(came)} is not allowed: True or False")
 
 
+def check_no_gradient(what: str, came: object, learned: str = "") -> None:
+    """Raises NumericsError for a tensor that requires a gradient where none comes: who learns it would wait.
+
+    what: its name.  learned: what learns such numbers, for the message.
+    """
+    if type(came) is float or type(came) is int:  # of which torch.compile cannot ask for attributes
+        return
+    try:
+        requires = getattr(came, "requires_grad", False) is True
+    except Exception:  # whatever what came raises: it is no tensor
+        requires = False
+    if requires:
+        beside = f"; {learned}" if learned else ""
+        raise NumericsError(f"{what} requires a gradient, and has none here; give {what}.detach(){beside}")
+
+
 def plain(text: str) -> str:
     """A text that is nothing else: of an enumeration's member or of NumPy's text its letters.
 

@@ -112,7 +112,9 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
             wide = self.original
         parts = *stored, self.tensor_scale
         name = wide if dtype is None else float_name(dtype)
-        return cast(Tensor, run("dequantize", *parts, list(shape), text_of(self.spec), wide, name))
+        sizes = list(shape) if torch._C._get_tracing_state() is None else list(map(int, shape))
+        # torch.jit.trace makes tensors of sizes, which no operator takes
+        return cast(Tensor, run("dequantize", *parts, sizes, text_of(self.spec), wide, name))
 
     def with_parts(
         self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any

@@ -136,6 +136,10 @@ class Wrapper(Tensor):
                 found = func(*args, **(kwargs or {}))
             except AssertionError as wrong:  # of a device that this torch is not compiled with
                 raise NumericsError(f"{func.__name__} of a QTensor: {wrong!s:.300}") from None
+            except RuntimeError as wrong:
+                if "cast NotImplemented" in str(wrong):  # a mode of torch's that was never told of it
+                    raise _not_traced(func) from None
+                raise
         return Nowhere(found) if isinstance(found, torch.UntypedStorage) else found
 
     @classmethod
@@ -173,6 +177,13 @@ def in_place(op: Any) -> NumericsError:
     return NumericsError(
         f"{op} would change a QTensor in place; dequantize it first "
         "(an optimizer leaves it alone after requires_grad_(False))"
+    )
+
+
+def _not_traced(func: Any) -> NumericsError:
+    return NumericsError(
+        f"{func.__name__} of a QTensor that this trace knows nothing of: export(strict=False) traces "
+        "what a module registers; register it (self.register_buffer('weight', q)), or export with strict=True"
     )
 
 
