@@ -14,7 +14,7 @@ import numpy as np
 
 from numerics.backends.host.executor import Array
 from numerics.backends.host.float_bits import bfloat16_type, bits_of, number_of_bits
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, items_of, said
 from numerics.formats.registry import is_called
 
 if TYPE_CHECKING:
@@ -155,8 +155,9 @@ def check_plain(what: str, x: Any) -> None:
     """
     kind = type(x)
     if isinstance(x, (list, tuple)):
-        kinds = {kind for kind in set(map(type, x)) if issubclass(kind, (list, tuple, np.ndarray))}
-        for part in x if kinds else ():
+        items = x if kind in (list, tuple) else items_of(what, x)
+        kinds = {kind for kind in set(map(type, items)) if issubclass(kind, (list, tuple, np.ndarray))}
+        for part in items if kinds else ():
             if type(part) in kinds:
                 check_plain(what, part)
         return

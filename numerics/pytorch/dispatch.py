@@ -19,7 +19,7 @@ from numerics.backends.partition import as_shape, check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
 from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError, check_no_gradient
+from numerics.formats.errors import NumericsError, check_no_gradient, integer
 from numerics.formats.protocol import Given
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
 from numerics.formats.text import text_of
@@ -244,7 +244,7 @@ def _axis(axis: Any, of: Any) -> int:
         check_dense(of)
         of = of.shape
     check_axis(axis, tuple(of))
-    return int(axis)
+    return integer("axis", axis)
 
 
 def _check_graph(x: Tensor) -> None:

@@ -33,7 +33,7 @@ from numerics.backends.host.tensors import (
     has_values,
     number_tensor,
 )
-from numerics.formats.errors import NumericsError, hint, one_of, said
+from numerics.formats.errors import NumericsError, hint, one_of, said, text_in
 from numerics.pytorch.constants import constant
 from numerics.pytorch.learned_scales import integer, lsq_scale, lsq_zero, single, tqt_scale
 from numerics.quantization import quantize
@@ -205,7 +205,7 @@ class _Learned(LazyModuleMixin, nn.Module):
         with torch.no_grad():
             for name, x in begun.items():
                 kind = torch.promote_types(x.dtype, torch.float32)
-                held[name].materialize(x.shape, dtype=kind)  # type: ignore[operator]
+                cast(nn.UninitializedParameter, held[name]).materialize(x.shape, dtype=kind)
         super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[no-untyped-call]
 
     def _check_begun(self, begun: dict[str, Tensor], waiting: list[str], prefix: str) -> None:
@@ -378,12 +378,13 @@ class LSQ(_Learned):
 
 def _is_word(zero_point: Any) -> bool:
     """Is it the word for one that is learned?  Raises NumericsError for another word."""
-    if isinstance(zero_point, str) and zero_point != "learned":
+    word = text_in(zero_point)
+    if word not in (None, "learned"):
         raise NumericsError(
-            f"zero_point={said(zero_point)} is not allowed;{hint(zero_point, ['learned'])} allowed: "
+            f"zero_point={said(zero_point)} is not allowed;{hint(word or '', ['learned'])} allowed: "
             "'learned', numbers in the shape of the scale, None"
         )
-    return isinstance(zero_point, str)
+    return word is not None
 
 
 # ---- what is learned, wherever it lies -------------------------------------------------------------
