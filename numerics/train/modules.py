@@ -206,7 +206,7 @@ class _Learned(LazyModuleMixin, nn.Module):
             for name, x in begun.items():
                 kind = torch.promote_types(x.dtype, torch.float32)
                 cast(nn.UninitializedParameter, held[name]).materialize(x.shape, dtype=kind)
-        super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state, prefix, notes, *rest)
 
     def _check_begun(self, begun: dict[str, Tensor], waiting: list[str], prefix: str) -> None:
         """Raises NumericsError unless a state says all with which this module waits to begin, or nothing."""

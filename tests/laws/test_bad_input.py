@@ -120,8 +120,8 @@ def test_nothing_is_half_written():
 
 METHODS = (
     "lower", "strip", "startswith", "replace", "encode", "casefold", "__eq__", "__ne__", "__hash__",
-    "__len__", "__getitem__", "__iter__", "__index__", "__int__", "__float__", "__array__", "__str__", "__repr__",
-    "__bool__", "__getattr__",
+    "__len__", "__getitem__", "__iter__", "__index__", "__int__", "__float__", "__array__",
+    "__str__", "__repr__", "__bool__", "__getattr__",
 )  # fmt: skip
 
 
