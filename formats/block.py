@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 from numerics.formats import dispatch
 from numerics.formats.codebook import Codebook, nearest_float32
 from numerics.formats.dtype import Declared, Dtype, Element, Float, Integer
-from numerics.formats.errors import NumericsError, digits, integer, one_of, said
+from numerics.formats.errors import NumericsError, check_no_gradient, digits, integer, one_of, said
 from numerics.formats.notebook import facts_table
 from numerics.formats.packing import planes
 from numerics.formats.rounding import (
@@ -370,6 +370,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         if tensor_scale is not None:
             if not self.has_tensor_scale:
                 raise no_tensor_scale(self)
+            check_no_gradient("tensor_scale", tensor_scale)
             tensor_scale = asked_scale(tensor_scale)
         mode = check_rounding(mode)
         return BlockOptions(scale_rule, mode, tensor_scale, Draw(check_random(mode, seed, bits), bits))

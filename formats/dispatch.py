@@ -42,8 +42,11 @@ class _Home:
         """Is it worth importing for x?"""
         if self.device is None:
             return False
-        device = getattr(x, "device", "cpu")  # arrays say "cpu", tensors have an object of that type
-        return (getattr(device, "type", device) == "cpu") == (self.device == "cpu")
+        try:
+            device = getattr(x, "device", "cpu")  # arrays say "cpu", tensors have an object of that type
+            return bool(getattr(device, "type", device) == "cpu") == (self.device == "cpu")
+        except Exception:  # whatever what came raises: no backend's data does
+            return False
 
 
 _MEANT = {  # what else backends are called, in lower case
@@ -167,12 +170,20 @@ def owner(x: Any) -> Any:
                 return backend
     if passed:
         raise NumericsError(*_missing[passed[0]].args) from _missing[passed[0]]
-    place = f" on {x.device}" if hasattr(x, "device") else ""
+    place = _place_of(x)
     raise NumericsError(
         f"no backend takes a {type(x).__module__}.{type(x).__name__}{place}"
         f"{f' while {chosen!r} is chosen' if chosen else ''}; "
         "give a NumPy array, a Python number, a nested list, or a torch tensor on the CPU or a GPU"
     )
+
+
+def _place_of(x: Any) -> str:
+    """Where it is, as a message says it."""
+    try:
+        return f" on {x.device}" if hasattr(x, "device") else ""
+    except Exception:  # whatever what came raises: it is nowhere
+        return ""
 
 
 def host() -> Any:

@@ -16,7 +16,7 @@ from inspect import Signature, signature
 from typing import Any, ClassVar, Literal
 
 from numerics.formats import dispatch
-from numerics.formats.errors import NumericsError, digits, integer, one_of, said, truth
+from numerics.formats.errors import NumericsError, digits, integer, one_of, said, text_in, truth
 from numerics.formats.notebook import facts_table, number_line
 from numerics.formats.rounding import Rounding, check_overflow, check_rounding, draw_of
 
@@ -35,8 +35,9 @@ BIASES = 1 << 12  # the largest magnitude of a bias: far beyond float32, and sti
 
 def _text(what: str, came: object) -> str:
     """A text that can be printed in one line."""
-    if isinstance(came, str) and 0 < len(came) <= NAME_LENGTH and came.isprintable():
-        return str.__str__(came)
+    text = text_in(came)
+    if text is not None and 0 < len(text) <= NAME_LENGTH and text.isprintable():
+        return text
     raise NumericsError(f"{what} must be a text of 1 to {NAME_LENGTH} printable characters, not {said(came)}")
 
 

@@ -36,7 +36,7 @@ did you mean 'half_even'? allowed: half_even, floor
     ) -> NumericsError:
         """An unknown name, with what `advice` has for it in lower case, else with the nearest allowed one."""
         names = list(allowed)
-        text = came if isinstance(came, str) else ""
+        text = text_in(came) or ""
         told = (advice or {}).get(text.lower())
         help = f" {told}" if told else hint(text, names)
         return cls(f"unknown {what} {said(came)};{help} allowed: {', '.join(names)}")
@@ -117,7 +117,7 @@ def hint(came: str, names: Iterable[str]) -> str:
     lower: dict[str, str] = {}
     for name in names:
         lower.setdefault(name.lower(), name)
-    came = came[:SHOWN].lower()
+    came = plain(came)[:SHOWN].lower()
     begun = [name for name in lower if came and name.startswith(came)]
     near = begun or difflib.get_close_matches(came, lower, n=1, cutoff=0.5)
     return f" did you mean {lower[near[0]]!r}?" if near else ""
@@ -161,6 +161,22 @@ def truth(what: str, came: object) -> bool:
     raise NumericsError(f"{what}={said(came)} is not allowed: True or False")
 
 
+def check_no_gradient(what: str, came: object, learned: str = "") -> None:
+    """Raises NumericsError for a tensor that requires a gradient where none comes: who learns it would wait.
+
+    what: its name.  learned: what learns such numbers, for the message.
+    """
+    if type(came) is float or type(came) is int:  # of which torch.compile cannot ask for attributes
+        return
+    try:
+        requires = getattr(came, "requires_grad", False) is True
+    except Exception:  # whatever what came raises: it is no tensor
+        requires = False
+    if requires:
+        beside = f"; {learned}" if learned else ""
+        raise NumericsError(f"{what} requires a gradient, and has none here; give {what}.detach(){beside}")
+
+
 def plain(text: str) -> str:
     """A text that is nothing else: of an enumeration's member or of NumPy's text its letters.
 
@@ -171,11 +187,34 @@ def plain(text: str) -> str:
     return text if type(text) is str else str.__str__(text)
 
 
+def text_in(came: object) -> str | None:
+    """The letters of a text that came; None of anything else.  Nothing that is written in its class is run.
+
+    >>> text_in("int8"), text_in(8)
+    ('int8', None)
+    """
+    return plain(came) if issubclass(type(came), str) else None  # type: ignore[arg-type]
+
+
+def items_of(what: str, came: Any) -> list[Any]:
+    """The items of what came, one after the other; raises NumericsError where it has none that can be had.
+
+    >>> items_of("rules", (1, 2))
+    [1, 2]
+    """
+    try:
+        return list(came)
+    except Exception as wrong:  # whatever what came raises: it is no list of items
+        kind = type(wrong).__name__
+        raise NumericsError(
+            f"{what}={said(came)} cannot be read item by item: {kind}: {wrong!s:.200}"
+        ) from None
+
+
 def one_of(what: str, came: object, allowed: Iterable[str], advice: Mapping[str, str] | None = None) -> str:
     """The name that came, as a plain text, when it is allowed; raises NumericsError otherwise."""
     names = tuple(allowed)
-    if isinstance(came, str):
-        name = plain(came)
-        if name in names:
-            return name
+    name = text_in(came)
+    if name is not None and name in names:
+        return name
     raise NumericsError.unknown(what, came, names, advice)

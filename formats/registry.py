@@ -94,10 +94,18 @@ def dtype(name: Any) -> Dtype:
     spelled = name_of_type(name)
     found = _NAMES.get(spelled) or named(spelled) or _squeezed().get(_SPACES.sub("", spelled.lower()))
     if found is None:
-        if isinstance(getattr(name, "dtype", None), Dtype):
+        if _has_format(name):
             raise NumericsError(f"{said(name)} is more than a format; give its format alone: its .dtype")
         raise NumericsError(f"unknown format {said(name)};{_help(spelled)} `numerics formats` lists them all")
     return found
+
+
+def _has_format(thing: Any) -> bool:
+    """Is it something that has a format, in the place of the format?"""
+    try:
+        return isinstance(getattr(thing, "dtype", None), Dtype)
+    except Exception:  # whatever what came raises: it has none
+        return False
 
 
 @cache
@@ -167,7 +175,7 @@ def name_of_type(thing: Any) -> str:
             found = getattr(thing, attribute, None)
         except Exception:  # whatever what came raises: it has no name
             continue
-        if isinstance(found, str) and found:
-            return found.removeprefix("torch.")
+        if isinstance(found, str) and plain(found):
+            return plain(found).removeprefix("torch.")
     of_torch = (type(thing).__module__, type(thing).__name__) == ("torch", "dtype")
     return str(thing).removeprefix("torch.") if of_torch else ""

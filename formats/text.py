@@ -11,7 +11,7 @@ from numerics.formats import registry
 from numerics.formats.block import Block
 from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import NO_FACTS, Dtype, Float, Integer
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, said, text_in
 
 LONGEST = 10_000  # characters of a format or a recipe as a text
 KINDS: dict[str, type[Dtype]] = {"integer": Integer, "float": Float, "codebook": Codebook, "block": Block}
@@ -97,9 +97,10 @@ def parse(text: str) -> Dtype:
 def facts_in(text: str, what: str) -> dict[str, Any]:
     """The JSON object in a text of our own; raises NumericsError where there is none, or a longer one."""
     try:
-        if not isinstance(text, str) or len(text) > LONGEST:
+        letters = text_in(text)
+        if letters is None or len(letters) > LONGEST:
             raise ValueError(f"at most {LONGEST} characters are allowed")
-        facts = json.loads(text)
+        facts = json.loads(letters)
         if isinstance(facts, dict):
             return facts
         raise ValueError("it is no JSON object")

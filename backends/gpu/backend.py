@@ -34,7 +34,7 @@ from numerics.backends.host.executor import Affine
 from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.output import admit_blocks, check_apart, written
 from numerics.backends.host.quantizing import AffineOptions, Prepared, Quantizing
-from numerics.backends.host.tensors import number_of
+from numerics.backends.host.tensors import number_of, settled
 from numerics.backends.partition import Blocking, Partition, as_shape, check_axis
 from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
@@ -283,7 +283,7 @@ class GpuBackend(Quantizing):
 
     def native(self, parts: Iterable[Any]) -> list[Any]:
         """Tensors, and None, as they are."""
-        return list(parts)
+        return [settled(part) for part in parts]
 
     def give(self, values: torch.Tensor, original: str) -> torch.Tensor:
         """float32 or float64 values as what they were, half to even."""

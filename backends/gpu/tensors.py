@@ -9,7 +9,7 @@ import torch
 
 from numerics.backends.host.float_bits import BEYOND
 from numerics.backends.host.output import admit
-from numerics.backends.host.tensors import check_readable, own_codes
+from numerics.backends.host.tensors import check_readable, own_codes, settled
 from numerics.formats.codec import NAN, SIGN
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import RANDOM_BITS, Draw
@@ -44,13 +44,13 @@ def take(x: torch.Tensor) -> torch.Tensor:
         raise NumericsError(
             f"cannot encode {name_of(x.dtype)} data; allowed: {', '.join(FLOATS.values())} (x.to(...) first)"
         )
-    return x.detach().contiguous()
+    return settled(x.detach()).contiguous()
 
 
 def take_codes(codes: torch.Tensor, bits: int, kind: str, name: str) -> torch.Tensor:
     """Codes, contiguous and of their own unsigned type, checked against 2**bits."""
     check_readable(codes)
-    codes = own_codes(codes, bits, kind, name)
+    codes = own_codes(settled(codes), bits, kind, name)
     if codes.dtype not in INTEGERS:
         raise NumericsError(f"{name}: codes are unsigned integers ({kind}), not {name_of(codes.dtype)}")
     wanted = CODES[kind]
@@ -110,6 +110,7 @@ def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | Non
     if bits.device != like.device:
         raise NumericsError(f"random_bits is on {bits.device}, but x is on {like.device}")
     check_readable(bits)
+    bits = settled(bits)
     word = bits.view(torch.int32) if bits.dtype == torch.uint32 else bits.to(torch.int64)
     return "bits", (word & ((1 << RANDOM_BITS) - 1)).to(torch.int32).contiguous(), 0
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from numerics.backends.host.executor import Array
 from numerics.backends.host.float_bits import bfloat16_type, bits_of, number_of_bits
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, items_of, said
 from numerics.formats.registry import is_called
 
 if TYPE_CHECKING:
@@ -46,13 +46,24 @@ def as_array(x: torch.Tensor) -> Array:
         check_readable(x)
         if x.device.type != "cpu":
             raise NumericsError(f"a tensor on {x.device} cannot be read; a plain one on the CPU can")
-        plain = x.detach().resolve_neg().resolve_conj()
+        plain = settled(x.detach())
     try:  # by DLPack: after x.numpy() torch could never resize the memory again, as FSDP does
         if plain.dtype == torch.bfloat16:
             return np.from_dlpack(plain.view(torch.int16)).view(bfloat16_type())
         return np.from_dlpack(plain)
     except (TypeError, RuntimeError, BufferError) as wrong:
         raise NumericsError(f"NumPy cannot read a tensor of {x.dtype}: {wrong}") from None
+
+
+def settled(x: Any) -> Any:
+    """x, its elements as its memory has them: torch keeps a negation (`z.conj().imag`) as a mark on a view.
+
+    What is no tensor comes back as it is.  Who reads memory by its address, or works where torch does not
+    look at that mark (within `__torch_dispatch__`, in kernels), asks here first.
+    """
+    if not is_tensor(x) or not (x.is_neg() or x.is_conj()):
+        return x
+    return x.resolve_neg().resolve_conj()
 
 
 @cache
@@ -88,8 +99,8 @@ def check_memory(x: torch.Tensor) -> None:
     check_dense(x)
     holds = hasattr(type(x), "__tensor_flatten__")
     if holds or x.is_quantized or x.layout != torch.strided:
-        said = type(x).__name__ if holds else f"{x.dtype if x.is_quantized else x.layout} tensor"
-        raise NumericsError(f"a {said} cannot be read; a plain one can")
+        what = type(x).__name__ if holds else f"{x.dtype if x.is_quantized else x.layout} tensor"
+        raise NumericsError(f"a {what} cannot be read; a plain one can")
 
 
 def check_readable(x: torch.Tensor) -> None:
@@ -144,8 +155,9 @@ def check_plain(what: str, x: Any) -> None:
     """
     kind = type(x)
     if isinstance(x, (list, tuple)):
-        kinds = {kind for kind in set(map(type, x)) if issubclass(kind, (list, tuple, np.ndarray))}
-        for part in x if kinds else ():
+        items = x if kind in (list, tuple) else items_of(what, x)
+        kinds = {kind for kind in set(map(type, items)) if issubclass(kind, (list, tuple, np.ndarray))}
+        for part in items if kinds else ():
             if type(part) in kinds:
                 check_plain(what, part)
         return
@@ -181,6 +193,8 @@ def given_tensor(what: str, came: Any, kind: Any = None, device: Any = None) -> 
     if isinstance(came, torch.Tensor):
         check_dense(came)
         return came
+    if isinstance(came, (str, bytes)):
+        raise NumericsError(f"{what} must be real numbers, not {said(came)}")
     try:
         check_plain(what, came)
         if type(came) is float:
@@ -213,7 +227,7 @@ def number_of(x: Any) -> float:
     check_storage(x)
     if x.is_meta:
         raise NumericsError("a number on meta has no value; a tensor's scale is one")
-    return number_of_bits(int(x.view(torch.int32)))
+    return number_of_bits(int(settled(x).view(torch.int32)))
 
 
 def own_codes(x: Any, bits: int, kind: str, name: str) -> Any:

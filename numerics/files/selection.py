@@ -9,7 +9,7 @@ from typing import Protocol
 from numerics.files.companions import Companion, companions
 from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import Entry
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, items_of, said
 from numerics.tensor.scheme import Scheme
 
 WASTE = 2  # times the bytes of the first axis, from which on that is taken
@@ -92,7 +92,7 @@ class Selection:
 
 
 def _patterns(came: Sequence[str]) -> tuple[str, ...]:
-    patterns = (came,) if isinstance(came, str) else tuple(came)
+    patterns = (came,) if isinstance(came, str) else tuple(items_of("patterns of names", came))
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise NumericsError(

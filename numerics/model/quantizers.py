@@ -16,6 +16,7 @@ from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
 from numerics.train import LSQ, TQT
+from numerics.train.states import check_state
 
 QAT = ("ste", "tqt", "lsq")
 
@@ -127,6 +128,7 @@ class Static(Quantizer):
         return self
 
     def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        self._check_state(state, prefix)
         for name in ("scale", "tensor_scale"):
             came, old = state.get(prefix + name), getattr(self, name)
             if isinstance(came, Tensor) and old is not None and came.dtype.is_floating_point:
@@ -134,6 +136,21 @@ class Static(Quantizer):
                     setattr(self, name, old.to(came.dtype))
                 self.ready = self.ready or not bool(came.isnan().any())
         super()._load_from_state_dict(state, prefix, *rest)
+
+    def _check_state(self, state: Any, prefix: str) -> None:
+        """Raises NumericsError for what is no scale, and for a scale without its zero point."""
+        held = {name: x for name, x in self._buffers.items() if x is not None}
+        came = {name: state[prefix + name] for name in held if prefix + name in state}
+        for name, x in came.items():  # a scale is NaN where none was found yet
+            check_state(
+                prefix + name, x, whole=not held[name].is_floating_point(), finite=name == "zero_point"
+            )
+        missing = [prefix + name for name in held if came and name not in came]
+        if missing and not self.ready:
+            raise NumericsError(
+                f"this state has {', '.join(prefix + name for name in came)} without {', '.join(missing)}: "
+                f"{self.name} is quantized by both; give a state that has both"
+            )
 
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor of the same values as forward's."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from numerics.backends.host.tensors import as_array
-from numerics.formats.errors import NumericsError, one_of, said
+from numerics.formats.errors import NumericsError, items_of, one_of, said, text_in
 from numerics.formats.notebook import rows_table
 from numerics.model import eager
 from numerics.model.folding import fold
@@ -503,12 +503,10 @@ def sweep(
     batches = list(batches_of(batches))
     arguments(batches[0])
     rows, refused = [], {}
-    for one in formats:
+    for one in items_of("formats", formats):
         try:
-            made = plan_of(
-                model, one, one if activations == SAME else activations, rules=rules, example=batches[0],
-                mode=mode,
-            )  # fmt: skip
+            beside = one if text_in(activations) == SAME else activations
+            made = plan_of(model, one, beside, rules=rules, example=batches[0], mode=mode)
             rows.append(_swept(model, made, described(spec_of("formats", one)), batches))
         except NumericsError as wrong:
             refused[str(one)] = str(wrong)

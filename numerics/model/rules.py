@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from numerics.formats.errors import NumericsError, hint, one_of, said
+from numerics.formats.errors import NumericsError, hint, items_of, one_of, said
 from numerics.observe import OBSERVERS
 from numerics.tensor.spec import QuantSpec
 
@@ -115,7 +115,7 @@ def rules_of(came: Any) -> list[Rule]:
         return []
     if isinstance(came, (str, bytes)) or not isinstance(came, Iterable):
         raise NumericsError(f"rules={said(came)} are none: a mapping of where and what, or pairs of them")
-    pairs = list(came.items()) if isinstance(came, Mapping) else list(came)
+    pairs = items_of("rules", came.items() if isinstance(came, Mapping) else came)
     found = []
     for pair in pairs:
         if isinstance(pair, Rule):

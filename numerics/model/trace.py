@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, items_of, said
 from numerics.model.products import (
     BARE,
     JOINS,
@@ -276,7 +276,7 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, Mapping):
         return (), dict(example)
     if isinstance(example, (tuple, list)):
-        return tuple(example), {}
+        return tuple(items_of("example", example)), {}
     if isinstance(example, Tensor):
         return (example,), {}
     raise NumericsError(
@@ -289,8 +289,12 @@ def batches_of(came: Any) -> Iterator[Any]:
     """Each batch that came; raises NumericsError for one batch in their place, and where there is none."""
     if isinstance(came, (Tensor, str, bytes, Mapping)) or not isinstance(came, Iterable):
         raise NumericsError(f"batches is a list or an iterator of batches, not a {type(came).__name__}")
+    try:
+        batches = iter(came)
+    except Exception as wrong:  # an array of no axes says that it can be iterated; what comes later is theirs
+        raise NumericsError(f"batches={said(came)} cannot be read one by one: {wrong!s:.200}") from None
     empty = True
-    for batch in came:
+    for batch in batches:
         empty = False
         yield batch
     if empty:

@@ -39,6 +39,8 @@ def _each_part(op: str) -> Callable[..., Any]:
 
     def move(*args: Any, **kwargs: Any) -> Any:
         leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, TensorQTensor)]
+        for q in leaves:
+            q.check_whole()
         for place in range(len(leaves[0].parts)):
             part = pytree.tree_map_only(TensorQTensor, partial(_part, place), (args, kwargs))
             _, work = getattr(torch.ops.c10d, op)(*part[0], **part[1])

@@ -19,7 +19,7 @@ from numerics.backends.partition import as_shape, check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
 from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, check_no_gradient, integer
 from numerics.formats.protocol import Given
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
 from numerics.formats.text import text_of
@@ -163,7 +163,8 @@ class TorchDispatch:
     def linear(self, x: Tensor, q: TensorQTensor, bias: Tensor | None, compute: str) -> Tensor:
         """Returns x times the rows of q, plus a bias."""
         if compute == "float32":
-            return linear(x, q, bias)
+            with torch.autocast(x.device.type, enabled=False):  # of one type with x, whoever asks
+                return linear(x, q, bias)
         if x.device.type not in ("cpu", "meta"):
             raise NumericsError(
                 f"compute='int8' of x on {x.device}: products in int8 run on the CPU; allowed: x.cpu() and "
@@ -182,10 +183,9 @@ def _beside(x: Tensor, given: Given) -> tuple[Tensor | None, ...]:
     if x.is_nested:
         check_dense(x)
     scale, zero_point, tensor_scale = given
-    if isinstance(scale, Tensor) and scale.requires_grad:
-        raise NumericsError("scale requires a gradient; numerics.train.LSQ and TQT learn scales")
-    if isinstance(tensor_scale, Tensor) and tensor_scale.requires_grad:
-        raise NumericsError("tensor_scale requires a gradient, and has none; give tensor_scale.detach()")
+    check_no_gradient("scale", scale, "numerics.train.LSQ and TQT learn scales")
+    check_no_gradient("zero_point", zero_point, "numerics.train.LSQ learns zero points")
+    check_no_gradient("tensor_scale", tensor_scale)
     if scale is None and zero_point is None and tensor_scale is None:
         return None, None, None
     return _given("scale", scale), _given("zero_point", zero_point), _of_tensor(tensor_scale)
@@ -244,7 +244,7 @@ def _axis(axis: Any, of: Any) -> int:
         check_dense(of)
         of = of.shape
     check_axis(axis, tuple(of))
-    return int(axis)
+    return integer("axis", axis)
 
 
 def _check_graph(x: Tensor) -> None:

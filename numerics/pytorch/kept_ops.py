@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
@@ -13,11 +14,25 @@ from numerics.formats.errors import NumericsError
 from numerics.pytorch import collectives
 from numerics.pytorch.products import PRODUCTS
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor
-from numerics.pytorch.rows import cut_along_first, joined
 from numerics.pytorch.wrapper import AXES, Permuted, Wrapper, permuted
+from numerics.pytorch.zeros import zeros
 from numerics.tensor import slicing
 
 aten = torch.ops.aten
+
+
+def _reads(kept: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, once QTensors among its arguments are known to be whole: it reads their parts by torch."""
+
+    @wraps(kept)
+    def checked(*args: Any, **options: Any) -> Any:
+        for x in args:
+            held = x.quantized if isinstance(x, Permuted) else x
+            if isinstance(held, TensorQTensor):
+                held.check_whole()
+        return kept(*args, **options)
+
+    return checked
 
 
 # ---- moving, copying, cutting -----------------------------------------------------------------------
@@ -27,10 +42,12 @@ def _same(q: TensorQTensor, *_: Any, **__: Any) -> Any:
     return q.each(lambda part: part.detach())
 
 
+@_reads
 def _clone(q: TensorQTensor, *, memory_format: Any = None) -> Any:
     return q.each(lambda part: part.clone())
 
 
+@_reads
 def _to_copy(
     q: TensorQTensor, *, dtype: Any = None, device: Any = None, non_blocking: bool = False, **others: Any
 ) -> Any:
@@ -43,6 +60,7 @@ def _to_copy(
     return aten._to_copy.default(q.dequantize(dtype), dtype=dtype, **moved)
 
 
+@_reads
 def _turned_to_copy(x: Permuted, **options: Any) -> Any:
     """The same of a QTensor with its axes in another order."""
     found = _to_copy(x.quantized, **options)
@@ -57,32 +75,38 @@ def _keeps_values(q: TensorQTensor, dtype: torch.dtype) -> bool:
     return q.spec.scale_type != "float" and (q.dtype == wide) == (dtype == wide)
 
 
+@_reads
 def _slice(q: TensorQTensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
     return slicing.sliced(q, dim, slice(start, end, step))
 
 
+@_reads
 def _select(q: TensorQTensor, dim: int, index: int) -> Any:
     if q.ndim == 1 and 0 in slicing.blocked_axes(q):  # one element: its value
         return NotImplemented
     return slicing.selected(q, dim, index)
 
 
+@_reads
 def _split(q: TensorQTensor, size: int, dim: int = 0) -> Any:
     length = q.shape[dim]
     return [slicing.sliced(q, dim, slice(at, at + size)) for at in range(0, max(length, 1), max(size, 1))]
 
 
+@_reads
 def _split_with_sizes(q: TensorQTensor, sizes: Sequence[int], dim: int = 0) -> Any:
     ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
     return [slicing.sliced(q, dim, slice(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
 
 
+@_reads
 def _unbind(q: TensorQTensor, dim: int = 0) -> Any:
     if dim % max(q.ndim, 1) in slicing.blocked_axes(q):
         return NotImplemented
     return [slicing.selected(q, dim, place) for place in range(q.shape[dim])]
 
 
+@_reads
 def _squeeze(q: TensorQTensor, dims: Any = None) -> Any:
     """Without its axes of one index, those that are asked for."""
     asked = range(q.ndim) if dims is None else [dims] if isinstance(dims, int) else dims
@@ -136,15 +160,19 @@ def _as_strided(q: TensorQTensor, size: Any, stride: Any, offset: Any = None) ->
     return _same(q) if unmoved else NotImplemented
 
 
+@_reads
 def _new_zeros(q: TensorQTensor, size: Any, **options: Any) -> Any:
-    """Room for as many rows: bytes of zeros and scales of one."""
-    if not q.shape or tuple(size[1:]) != tuple(q.shape[1:]) or options.get("dtype") not in (None, q.dtype):
+    """Zeros in as many rows; of other rows, and of another type, as of any tensor."""
+    asked = options.get("dtype") in (None, q.dtype) and options.get("layout") in (None, torch.strided)
+    if not q.shape or tuple(size[1:]) != tuple(q.shape[1:]) or not asked:
         return NotImplemented
-    cut, whole = cut_along_first(q)
-    made = {name: part.new_zeros((size[0], *part.shape[1:])) for name, part in cut.items()}
-    return TensorQTensor(q.spec, (size[0], *q.shape[1:]), q.dtype, joined(size[0], made, whole))
+    made = zeros(q, size[0])
+    if options.get("device") is not None:
+        made = made.each(lambda part: part.to(options["device"]))
+    return _pin_memory(made) if options.get("pin_memory") else made
 
 
+@_reads
 def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
     """In place, from a QTensor of the same spec, or its values; into a plain tensor, the values."""
     if not isinstance(target, TensorQTensor):
@@ -198,6 +226,7 @@ def _is_pinned(q: TensorQTensor, device: Any = None) -> bool:
     return all(part.is_pinned() for part in q.parts)
 
 
+@_reads
 def _pin_memory(q: TensorQTensor, device: Any = None) -> Any:
     return q.each(lambda part: part.pin_memory())
 
@@ -214,7 +243,7 @@ def _rows(q: TensorQTensor, places: Tensor, checked: bool = False) -> Tensor | N
     if places.dtype not in (torch.int32, torch.int64) or (type(count) is int and count > length):
         return None
     flat = places.reshape(-1)
-    found = slicing.rows(q, lambda part: part.index_select(0, flat) if checked else part[flat])
+    found = slicing.rows(q.settled(), lambda part: part.index_select(0, flat) if checked else part[flat])
     return None if found is None else q.values_of(found, (count, *q.shape[1:]))
 
 
@@ -252,6 +281,7 @@ def _index(q: TensorQTensor, indices: Sequence[Tensor | None]) -> Any:
     return _shaped(found[(line, *(place.reshape(-1) for place in places[1:]))], places[0])
 
 
+@_reads
 def _gather(q: TensorQTensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Any:
     """Returns the rows that an index along another axis reaches: the first ones."""
     if not isinstance(q, TensorQTensor) or q.ndim < 2 or dim % q.ndim == 0 or slicing.sharing(q, 0) > 1:

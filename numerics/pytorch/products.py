@@ -75,12 +75,18 @@ def _arrays(q: TensorQTensor) -> ArrayQTensor:
 
     Arrays show what is written into parts; a tensor's scale is a number there, and is read each time.
     """
-    memory = [(part.data_ptr(), part.untyped_storage().nbytes(), part.stride()) for part in q.parts]
+    memory = [_place(part) for part in q.parts]
     known = q.__dict__.get("_read")
     if known is None or known[0] != memory or known[1].spec is not q.spec or q.tensor_scale is not None:
         parts = [getattr(q, name) for name in PARTS]
         known = q.__dict__["_read"] = memory, matrix_of(parts, tuple(q.shape), q.spec, q.original)
     return cast(ArrayQTensor, known[1])
+
+
+def _place(part: Tensor) -> tuple[Any, ...]:
+    """Where a part lies, and as what: another place, shape or type is another part."""
+    held = part.untyped_storage().nbytes()
+    return part.data_ptr(), held, part.shape, part.stride(), part.dtype, part.is_neg()
 
 
 # ---- torch's products of matrices ------------------------------------------------------------------------

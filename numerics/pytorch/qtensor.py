@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils import swap_tensors
 
+from numerics.backends.host.tensors import check_storage, settled
 from numerics.formats.errors import NumericsError, said, warn
-from numerics.pytorch.operators import run
+from numerics.pytorch.operators import PLAIN, run
 from numerics.pytorch.rows import cut_along_first, joined
 from numerics.pytorch.wrapper import Wrapper, stable_hash
 from numerics.tensor.parts import PARTS, check_parts, check_shape
@@ -54,7 +55,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
         Raises NumericsError for parts that do not fit together.
         """
-        held = {name: parts.get(name) for name in PARTS}
+        held = {name: settled(parts.get(name)) for name in PARTS}
         _check_tensors(spec, shape, dtype, held)
         made = cls.made(tuple(shape), dtype=dtype, device=cast(Tensor, held["packed"]).device)
         made.__dict__.update(held, spec=spec)
@@ -82,6 +83,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     def __setattr__(self, name: str, value: Any) -> None:
         """A part, or a spec, only where it fits the others."""
         if name in PARTS or name == "spec":
+            value = settled(value)
             held = {part: getattr(self, part) for part in PARTS} | {"spec": self.spec, name: value}
             _check_tensors(held.pop("spec"), self.shape, self.dtype, held)
         try:
@@ -110,7 +112,9 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
             wide = self.original
         parts = *stored, self.tensor_scale
         name = wide if dtype is None else float_name(dtype)
-        return cast(Tensor, run("dequantize", *parts, list(shape), text_of(self.spec), wide, name))
+        sizes = list(shape) if torch._C._get_tracing_state() is None else list(map(int, shape))
+        # torch.jit.trace makes tensors of sizes, which no operator takes
+        return cast(Tensor, run("dequantize", *parts, sizes, text_of(self.spec), wide, name))
 
     def with_parts(
         self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
@@ -130,6 +134,22 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         """The tensors that it holds."""
         return [part for part in (getattr(self, name) for name in PARTS) if part is not None]
 
+    def check_whole(self) -> None:
+        """Raises NumericsError unless its parts are what they were made as, with their memory.
+
+        Each is a tensor that its owner can reach: `q.packed.data = ...` and `q.packed.resize_(...)` ask
+        nobody.  Who reads parts by torch's own operators, which take memory for granted, asks here first.
+        """
+        _check_tensors(self.spec, self.shape, self.dtype, {name: getattr(self, name) for name in PARTS})
+        for part in self.parts:
+            if type(part) in PLAIN:
+                check_storage(part)
+
+    def settled(self) -> TensorQTensor:
+        """The same, `check_whole`, without negations that its parts have been given since it was made."""
+        self.check_whole()
+        return self.each(settled) if any(part.is_neg() for part in self.parts) else self
+
     # ---- what torch asks of a subclass ---------------------------------------------------------
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
@@ -146,6 +166,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Plain tensors and texts: what `torch.load(weights_only=True)` takes."""
+        self.check_whole()
         parts = [getattr(self, name) for name in PARTS]
         facts = (self.spec.text, tuple(self.shape), self.original, parts, self.requires_grad)
         return rebuilt, (*facts, True) if isinstance(self, torch.nn.Parameter) else facts
@@ -185,6 +206,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         """A copy of all its parts; torch's own looks for the values' memory."""
         found = memo.get(id(self))
         if found is None:
+            self.check_whole()
             found = memo[id(self)] = self.each(Tensor.clone).requires_grad_(self.requires_grad)
             found.__dict__.update(deepcopy(self._beside, memo))
             if self.grad is not None:

@@ -15,6 +15,7 @@ Parts = dict[str, Tensor]
 
 def cut_along_first(q: Any) -> tuple[Parts, Parts]:
     """Its tensors whose first index goes with the tensor's, each as rows; and the others."""
+    q.check_whole()
     bits = slicing.bits_of_index(q)
     if bits is None or bits % 8:
         raise NumericsError(

@@ -136,6 +136,10 @@ class Wrapper(Tensor):
                 found = func(*args, **(kwargs or {}))
             except AssertionError as wrong:  # of a device that this torch is not compiled with
                 raise NumericsError(f"{func.__name__} of a QTensor: {wrong!s:.300}") from None
+            except RuntimeError as wrong:
+                if "cast NotImplemented" in str(wrong):  # a mode of torch's that was never told of it
+                    raise _not_traced(func) from None
+                raise
         return Nowhere(found) if isinstance(found, torch.UntypedStorage) else found
 
     @classmethod
@@ -144,6 +148,13 @@ class Wrapper(Tensor):
     ) -> Any:
         """What keeps it quantized by `kept`, all else on the values."""
         kwargs = kwargs or {}
+        found = cls._done(op, args, kwargs)
+        _check_made(op, (args, kwargs), found)
+        return found
+
+    @classmethod
+    def _done(cls, op: Any, args: Any, kwargs: Any) -> Any:
+        """The operation's result."""
         kept = cls.kept.get(op) or cls.kept_by_name.get(str(op))
         found = NotImplemented if kept is None else kept(*args, **kwargs)
         if found is not NotImplemented:
@@ -169,6 +180,13 @@ def in_place(op: Any) -> NumericsError:
     )
 
 
+def _not_traced(func: Any) -> NumericsError:
+    return NumericsError(
+        f"{func.__name__} of a QTensor that this trace knows nothing of: export(strict=False) traces "
+        "what a module registers; register it (self.register_buffer('weight', q)), or export with strict=True"
+    )
+
+
 def values_of(tree: Any) -> Any:
     """Returns the same arguments, with values in the place of what stands for them."""
     return pytree.tree_map_only(Wrapper, lambda x: x.dequantize(), tree)
@@ -180,6 +198,24 @@ def _written(op: Any, args: Any, kwargs: Any) -> Any:
         if argument.alias_info is not None and argument.alias_info.is_write:
             came = args[place] if place < len(args) else kwargs.get(argument.name)
             yield from (isinstance(leaf, Wrapper) for leaf in pytree.tree_leaves(came))
+
+
+def _check_made(op: Any, given: Any, found: Any) -> None:
+    """Raises NumericsError where a result has values though an operand beside another had none.
+
+    torch leaves such a result, of indices or a factor on "meta", as the memory was that it got for it.
+    """
+    with torch._C.DisableTorchFunctionSubclass():
+        empty = {x.is_meta for x in pytree.tree_leaves(given) if _is_ours(x)}
+        if len(empty) == 2 and any(_is_ours(x) and not x.is_meta for x in pytree.tree_leaves(found)):
+            raise NumericsError(
+                f"{op} of a QTensor: an operand on meta has no values, others have; give all on one device"
+            )
+
+
+def _is_ours(x: Any) -> bool:
+    """Is it a plain tensor, or one that stands for values?  What a trace puts in their place is neither."""
+    return type(x) in (Tensor, torch.nn.Parameter) or isinstance(x, Wrapper)
 
 
 def _no_memory() -> NumericsError:

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from numerics.backends.host.tensors import check_memory, is_tensor
 from numerics.backends.partition import fits_array
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, said, text_in
 from numerics.tensor.spec import QuantSpec
 
 PARTS = ("packed", "shared", "zero_point", "tensor_scale")
@@ -81,7 +81,7 @@ def check_parts(spec: Any, shape: Any, original: Any, parts: Mapping[str, Any]) 
     """
     if not isinstance(spec, QuantSpec):
         raise NumericsError(f"a quantized tensor has a QuantSpec, not {_kind(spec)}")
-    if not isinstance(original, str) or original not in ORIGINALS:
+    if text_in(original) not in ORIGINALS:
         raise NumericsError(f"a quantized tensor stands for {', '.join(ORIGINALS)}, not {said(original)}")
     due = parts_of(spec, check_shape(shape), original)
     for name in PARTS:

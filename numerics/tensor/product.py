@@ -41,7 +41,7 @@ def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32") -> An
     (rows, length), quantized in any format and scheme.  bias: of shape (rows), or None.  The result has the
     shape (..., rows) and x's type: it is summed in float32 and rounded once; with a q made of float64 it is
     float64.  Tensors, unlike arrays, are of one type: x and the bias of the one that q stands for
-    (`q.original`; `q.to(torch.bfloat16)` changes it, not its codes).
+    (`q.original`; `q.to(torch.bfloat16)` changes it, not its codes), under torch.autocast too.
 
     The sums are the same on every machine, for every number of threads and every batch: elements times x by
     fused multiply-adds in 16 lanes, scales of groups and blocks on the sums of their elements, scales of rows

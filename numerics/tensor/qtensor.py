@@ -422,7 +422,7 @@ def _of_codes(spec: QuantSpec, codes: Any, parts: dict[str, Any], original: str)
 def _number(came: Any) -> float:
     try:
         return number_of(came) if hasattr(came, "shape") else float(came)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # whatever what came raises: it is no number
         raise NumericsError(f"tensor_scale={said(came)} is no number") from None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from numerics.backends.host.hadamard import Rotation
 from numerics.formats import dispatch
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, check_no_gradient
 from numerics.tensor.qtensor import QTensor
 
 
@@ -17,6 +17,7 @@ def hadamard(x: Any, size: int, *, signs: Any = None, inverse: bool = False) -> 
         multiple of size.
     size: a power of two, 2 to 32768; 16, 32 and 128 are what training recipes use.
     signs: `size` numbers, each 1 or -1, that x is multiplied by first (a randomized rotation); None for ones.
+        They are not learned: a tensor that requires a gradient is refused.
     inverse: True turns back what was rotated with the same size and signs.
 
     y = H (signs * x) * 2**-a and x = signs * (H y) * 2**-b, with H[i, j] = (-1)**popcount(i & j), a the
@@ -33,6 +34,7 @@ def hadamard(x: Any, size: int, *, signs: Any = None, inverse: bool = False) -> 
     """
     if isinstance(x, QTensor):
         raise NumericsError(f"{x!r} is quantized already; dequantize it first")
+    check_no_gradient("signs", signs)
     made = Rotation(size, signs, inverse)
     owner: Any = dispatch.of(x)
     return owner.hadamard(x, made)

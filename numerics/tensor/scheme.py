@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from numerics.backends.partition import AXES, Partition, as_shape, check_axis
-from numerics.formats.errors import NumericsError, integer, one_of, said
+from numerics.formats.errors import NumericsError, integer, items_of, one_of, said, text_in
 
 NUMBERS = {"per_tensor": (), "per_channel": ("axis",), "per_token": (), "per_group": ("size", "axis"),
            "per_block": ("rows", "columns")}  # fmt: skip
@@ -64,7 +64,7 @@ class Scheme:
         try:
             if not isinstance(self.block, (tuple, list)):
                 raise TypeError
-            rows, columns = (integer("the size of a block", size) for size in self.block)
+            rows, columns = (integer("the size of a block", size) for size in items_of("block", self.block))
         except (TypeError, ValueError):
             raise NumericsError(f"per_block takes two sizes, per_block((128, 128)), not {said(self.block)}") \
                 from None  # fmt: skip
@@ -90,7 +90,9 @@ class Scheme:
         """
         if isinstance(text, Scheme):
             return text
-        found = _OUTSIDE.fullmatch(_plain(text)) if isinstance(text, str) and len(text) <= LONGEST else None
+        spelled = text_in(text)
+        short = spelled is not None and len(spelled) <= LONGEST
+        found = _OUTSIDE.fullmatch(_plain(spelled)) if short else None  # type: ignore[arg-type]
         if found is None:
             allowed = "per_tensor, per_channel(0), per_group(128, axis=-1), per_token, per_block((128, 128))"
             raise NumericsError(f"{said(text)} is not a scheme; allowed: {allowed}")

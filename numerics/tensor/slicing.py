@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 from numerics.backends.partition import check_axis
 from numerics.formats.block import Blocks
-from numerics.formats.errors import NumericsError, integer, said
+from numerics.formats.errors import NumericsError, integer, items_of, said
 from numerics.tensor.scheme import per_channel, per_group, per_tensor
 from numerics.tensor.spec import QuantSpec
 
@@ -257,7 +257,7 @@ def _renumbered(axis: int, gone: int, ndim: int) -> int:
 
 def _places(index: Any, ndim: int) -> list[Any]:
     """An index as one integer or slice an axis."""
-    given = index if isinstance(index, tuple) else (index,)
+    given = tuple(items_of("index", index)) if isinstance(index, tuple) else (index,)
     count = sum(place is not Ellipsis for place in given)
     if count > ndim or len(given) - count > 1:
         raise NumericsError(f"{said(index)} does not fit {ndim} axes: one place an axis, and one ...")

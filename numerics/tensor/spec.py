@@ -13,7 +13,7 @@ from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Blocking, Partition, check_axis
 from numerics.formats.block import Block, ElementBlock, no_tensor_scale
 from numerics.formats.dtype import Dtype, Element, Integer
-from numerics.formats.errors import NumericsError, integer, one_of, said, truth
+from numerics.formats.errors import NumericsError, integer, one_of, said, text_in, truth
 from numerics.formats.protocol import Given
 from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import FULL_RANGE, SCALE_RULES, check_rounding
@@ -181,9 +181,10 @@ class QuantSpec:
     @staticmethod
     def parse(text: str) -> QuantSpec:
         """Returns the spec of a text that `text` gave; raises NumericsError for another."""
-        if not isinstance(text, str):
+        letters = text_in(text)
+        if letters is None:
             raise NumericsError(f"{said(text)} is not the text of a QuantSpec")
-        return _parsed(text)
+        return _parsed(letters)
 
     @cached_property
     def _hash(self) -> int:

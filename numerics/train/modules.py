@@ -33,13 +33,14 @@ from numerics.backends.host.tensors import (
     has_values,
     number_tensor,
 )
-from numerics.formats.errors import NumericsError, one_of, said
+from numerics.formats.errors import NumericsError, hint, one_of, said, text_in
 from numerics.pytorch.constants import constant
 from numerics.pytorch.learned_scales import integer, lsq_scale, lsq_zero, single, tqt_scale
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.scheme import Scheme, spelled
 from numerics.tensor.spec import QuantSpec
+from numerics.train.states import check_state, check_values_come
 from numerics.train.threshold_init import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
 
 __all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "threshold_kl_j", "tqt"]
@@ -185,6 +186,43 @@ class _Learned(LazyModuleMixin, nn.Module):
             self._await_batch()
         return self
 
+    def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
+        """Takes what a state has for it; raises NumericsError, before anything is taken, where that is none.
+
+        What has begun in float64 stays so: torch would make room for it in the default type.
+        """
+        held = {name: x for name, x in (*self._parameters.items(), *self._buffers.items()) if x is not None}
+        came = {name: state[prefix + name] for name in held if prefix + name in state}
+        for name, x in came.items():
+            check_state(
+                prefix + name, x, whole=not is_lazy(held[name]) and not held[name].is_floating_point()
+            )
+        waiting = [name for name, x in held.items() if is_lazy(x)]
+        begun = {name: x for name, x in came.items() if name in waiting and not is_lazy(x)}
+        self._check_begun(begun, waiting, prefix)
+        if not notes.get("assign_to_params_buffers"):
+            check_values_come(prefix, begun, held)
+        with torch.no_grad():
+            for name, x in begun.items():
+                kind = torch.promote_types(x.dtype, torch.float32)
+                cast(nn.UninitializedParameter, held[name]).materialize(x.shape, dtype=kind)
+        super()._load_from_state_dict(state, prefix, notes, *rest)
+
+    def _check_begun(self, begun: dict[str, Tensor], waiting: list[str], prefix: str) -> None:
+        """Raises NumericsError unless a state says all with which this module waits to begin, or nothing."""
+        missing = [prefix + name for name in waiting if begun and name not in begun]
+        if missing:
+            raise NumericsError(
+                f"this state has {', '.join(prefix + name for name in begun)} without {', '.join(missing)}: "
+                f"{self} begins with both; give a state that has both, or call it with its first batch before"
+            )
+        shapes = {tuple(x.shape) for x in begun.values()}
+        if len(shapes) > 1 or (shapes - {()} and self.spec.scheme_of_elements.kind == "per_tensor"):
+            said = ", ".join(f"{prefix + name} of shape {tuple(x.shape)}" for name, x in begun.items())
+            raise NumericsError(
+                f"{said} cannot be: with {self.spec.scheme!r} each is a number a scale, in one shape"
+            )
+
     def _await_batch(self) -> None:
         """Makes it wait again: the first batch, or a state, says with what it begins."""
         load = self._register_load_state_dict_pre_hook(self._lazy_load_hook)  # type: ignore[no-untyped-call]
@@ -194,9 +232,10 @@ class _Learned(LazyModuleMixin, nn.Module):
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor, whose values are those of forward, bit for bit."""
         wide = _tensor(x).dtype == torch.float64
-        zero, learned = self.zero_point, isinstance(self.zero_point, nn.Parameter)
-        r = _spec(self.spec.dtype, self.spec.scheme, zero is None, wide, learned)
-        if learned and zero is not None:
+        zero = self.zero_point
+        real = zero is not None and zero.is_floating_point()
+        r = _spec(self.spec.dtype, self.spec.scheme, zero is None, wide, real)
+        if real and zero is not None:
             zero = lsq_zero(self._ready(zero), r.element)
         return quantize(
             x, r.dtype, scheme=r.scheme, symmetric=r.symmetric, scale_type=r.scale_type, scale=self.scale,
@@ -299,9 +338,10 @@ class LSQ(_Learned):
     """
 
     def __init__(self, dtype: Any, *, scheme: Scheme | str | None = None, zero_point: Any = None) -> None:
-        learned = isinstance(zero_point, str) and zero_point == "learned"
+        learned = _is_word(zero_point)
         found = None if zero_point is None or learned else given_tensor("zero_point", zero_point)
-        super().__init__(_spec(dtype, scheme, zero_point is None, learned=learned), found)
+        real = learned or (found is not None and found.is_floating_point())
+        super().__init__(_spec(dtype, scheme, zero_point is None, learned=real), found)
         self.step = _uninitialized()
         if learned:
             del self.zero_point  # a buffer
@@ -327,9 +367,24 @@ class LSQ(_Learned):
             begun = (self.step, made.scale), (self.zero_point, made.zero_point)
         else:
             begun = ((self.step, lsq_init(x, self.spec.dtype, scheme=self.spec.scheme)),)
+        if not all(is_lazy(learned) for learned, _ in begun):
+            raise NumericsError(
+                f"{self} has one of step and zero_point, and waits for the other: give it both"
+            )
         for learned, found in begun:
             learned.materialize(found.shape, found.device, found.dtype)
             learned.copy_(found)
+
+
+def _is_word(zero_point: Any) -> bool:
+    """Is it the word for one that is learned?  Raises NumericsError for another word."""
+    word = text_in(zero_point)
+    if word not in (None, "learned"):
+        raise NumericsError(
+            f"zero_point={said(zero_point)} is not allowed;{hint(word or '', ['learned'])} allowed: "
+            "'learned', numbers in the shape of the scale, None"
+        )
+    return word is not None
 
 
 # ---- what is learned, wherever it lies -------------------------------------------------------------

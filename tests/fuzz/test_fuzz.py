@@ -83,6 +83,16 @@ Broken('int8').scale"""
     assert worker.run(beneath).key == "AttributeError beneath numerics.observe.base:__getattr__"
 
 
+@pytest.mark.parametrize("code", [
+    "q = nx.quantize(torch.ones(4), 'int8')\nq.requires_grad_()\nq.add_(1)",
+    "q = nx.quantize(torch.ones(4), 'int8')\nq.requires_grad_()\nq[:2].add_(1)",
+])  # fmt: skip
+def test_what_torch_says_of_leaves_was_a_find(worker, code):
+    """It says so of every tensor; of one without a gradient the package says what is wrong."""
+    assert worker.run(code).key is None
+    assert worker.run(code.replace("q.requires_grad_()", "")).refused
+
+
 def test_what_python_refuses_is_no_find(worker):
     for code in ("nx.fp4.encode()", "1 / 0", "nx.fp4.encode([1.0], rounding='x')"):
         found = worker.run(code)

@@ -88,7 +88,7 @@ def key_of(wrong: BaseException) -> str | None:
     None for what Python or another library refused before the package was asked.
     """
     place, trace = None, wrong.__traceback__
-    if isinstance(wrong, AttributeError) and _asked_by_case(wrong):
+    if (isinstance(wrong, AttributeError) and _asked_by_case(wrong)) or _is_of_torch(wrong):
         return None
     while trace is not None:
         module, function = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_frame.f_code.co_name
@@ -106,6 +106,14 @@ def _asked_by_case(wrong: AttributeError) -> bool:
     if frames[-1].co_name == "__getattr__":
         frames.pop()
     return frames[-1].co_filename == CASE and wrong.name not in dir(wrong.obj)
+
+
+def _is_of_torch(wrong: BaseException) -> bool:
+    """Are these torch's own words about leaves, which it says of every tensor that is changed in place?
+
+    A QTensor lies on the way there (`q.requires_grad_(); q.add_(1)`), and has no part in it.
+    """
+    return isinstance(wrong, RuntimeError) and "leaf Variable that requires grad" in str(wrong)
 
 
 def _told(wrong: BaseException) -> str:

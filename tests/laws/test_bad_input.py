@@ -114,3 +114,72 @@ def test_nothing_is_half_written():
     with pytest.raises(nx.NumericsError):
         nx.fp4.encode(X, rounding="stochastic", random_bits=np.zeros(3, np.uint32), out=out)
     assert (out == 7).all()
+
+
+# ---- options of classes whose own methods raise ------------------------------------------------------
+
+METHODS = (
+    "lower", "strip", "startswith", "replace", "encode", "casefold", "__eq__", "__ne__", "__hash__",
+    "__len__", "__getitem__", "__iter__", "__index__", "__int__", "__float__", "__array__",
+    "__str__", "__repr__", "__bool__", "__getattr__",
+)  # fmt: skip
+
+
+def _raises(*_, **__):
+    raise ArithmeticError("raised by what came")
+
+
+def hostile():
+    """Objects, texts, numbers and lists, one of whose methods raises; no format or option is called so."""
+    for base, made in (
+        (object, ()),
+        (str, ("no such word",)),
+        (int, (77,)),
+        (list, ([[]],)),
+        (tuple, ([[]],)),
+    ):
+        for name in METHODS:
+            if hasattr(base, name) or base is object:
+                yield type(f"{base.__name__} whose {name}", (base,), {name: _raises})(*made)
+
+
+NUMBERS = ("seed=", "axis=", "scale=", "tensor_scale=", "a part's scale")
+TEXTS = ("scheme", "scale_type", "zero_point_type", "rounding", "scale_rule")
+READERS = {
+    **{f"{name}=": lambda came, name=name: nx.quantize(X, "int4", **{name: came}) for name in TEXTS},
+    "symmetric=": lambda came: nx.quantize(X, "int4", symmetric=came),
+    "axis=": lambda came: nx.mxfp4.round(X, axis=came),
+    "scale=": lambda came: nx.quantize(X, "int4", scale=came),
+    "tensor_scale=": lambda came: nx.nvfp4.round(X, tensor_scale=came),
+    "seed=": lambda came: nx.fp4.encode(X, rounding="stochastic", seed=came),
+    "overflow=": lambda came: nx.fp4.encode(X, overflow=came),
+    "out=": lambda came: nx.fp4.encode(X, out=came),
+    "a format": nx.dtype,
+    "x": lambda came: (
+        nx.quantize(came, "int4") if not isinstance(came, (int, list, tuple)) else nx.dtype(came)
+    ),
+    "a spec": nx.QuantSpec.parse,
+    "per_block": nx.per_block,
+    "a backend": lambda came: nx.use(came).__enter__(),
+    "a name": lambda came: nx.float_format(came, 3),
+    "an original": lambda came: nx.QTensor.from_parts("int4", READ_ONLY, np.float32(1), original=came),
+    "a part's scale": lambda came: nx.QTensor.from_parts("nvfp4", READ_ONLY, X, tensor_scale=came),
+    "compute=": lambda came: nx.linear(X, nx.quantize(X, "int4"), compute=came),
+    "signs=": lambda came: nx.hadamard(X[:, :4], 4, signs=came),
+    "inverse=": lambda came: nx.hadamard(X[:, :4], 4, inverse=came),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_an_option_raises_itself_was_raised_by_the_call(name):
+    """ArithmeticError out of `nx.quantize(x, "int4", scheme=theirs)`, which says nothing of schemes."""
+    for came in hostile():
+        if name in NUMBERS and type(came).__mro__[1] is int:
+            continue  # a number, whatever its other methods do
+        try:
+            READERS[name](came)
+        except nx.NumericsError:
+            continue
+        except ArithmeticError:
+            pytest.fail(f"{name} ran what {type(came).__name__} raises")
+        pytest.fail(f"{name} took an object of the class {type(came).__name__}")

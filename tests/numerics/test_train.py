@@ -742,7 +742,7 @@ ONE = torch.ones(4)
             lambda: train.lsq(ONE, torch.tensor(1.0), "uint4", zero_point="a"),
             "zero_point must be real numbers",
         ),
-        (lambda: train.LSQ("uint4", zero_point="a"), "zero_point must be real numbers"),
+        (lambda: train.LSQ("uint4", zero_point="a"), "zero_point='a' is not allowed"),
         (lambda: train.LSQ("uint4", zero_point=2j), "zero_point must be real numbers"),
         (lambda: train.TQT("int8").scale, "has seen no batch yet"),
         (lambda: train.TQT("int8").threshold, "has seen no batch yet"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -604,3 +605,20 @@ def test_a_site_could_not_be_named_as_the_plan_prints_it():
     made = nx.plan(layer, "int8", "int8", rules={"0:linear[0]": {"activations": "mxfp8_e4m3"}},
                    example=torch.ones(2, 32))  # fmt: skip
     assert [row.format for row in made.rows if row.name == "0:linear[0]"] == ["mxfp8_e4m3"]
+
+
+@pytest.mark.parametrize("came", [np.array(4), torch.tensor(4), 4, "int8", [1], ["ab"], [("0",)],
+                                  {1: "int8"}, {"0": np.array(4)}, {"0": {1: "int8"}}], ids=repr)  # fmt: skip
+def test_rules_that_are_none_were_an_error_of_python(came):
+    """TypeError: iteration over a 0-d array."""
+    model, x = nn.Sequential(nn.Linear(32, 4)), torch.ones(2, 32)
+    for call in (nx.plan, nx.wrap):
+        with pytest.raises(nx.NumericsError, match="rule"):
+            call(model, "int8", rules=came, example=x)
+
+
+def test_an_array_of_no_axes_in_the_place_of_a_list_was_an_error_of_python():
+    model, x = nn.Sequential(nn.Linear(32, 4)), torch.ones(2, 32)
+    for formats, batches in ((np.array(4), [x]), (torch.tensor(4), [x]), (["int8"], np.array(4))):
+        with pytest.raises(nx.NumericsError, match=r"formats=|batches="):
+            nx.sweep(model, formats, batches)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 import torch
+import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -92,3 +94,52 @@ def test_a_gradient_was_lost_at_once(marked):
 def test_a_transformation_was_passed_by(marked):
     with pytest.raises(RuntimeError, match="functorch"):  # torch's own refusal, no wrong gradient
         torch.func.grad(lambda x: nx.mxfp4.round(x).sum())(X)
+
+
+# ---- who waits for a gradient, and gets none ----------------------------------------------------------
+
+GIVEN = {"scale": 0.5, "symmetric": False, "zero_point_type": "float32"}
+NO_GRADIENT = {
+    "signs": lambda x, t: nx.hadamard(x, 16, signs=t.expand(16)),
+    "scale": lambda x, t: nx.fake_quantize(x, "int8", scale=t),
+    "zero_point": lambda x, t: nx.fake_quantize(x, "int8", zero_point=t, **GIVEN),
+    "a zero_point of codes": lambda x, t: nx.quantize(x, "int8", zero_point=t, **GIVEN),
+    "tensor_scale": lambda x, t: nx.fake_quantize(x, "nvfp4", tensor_scale=t),
+    "tensor_scale of round": lambda x, t: nx.nvfp4.round(x, tensor_scale=t),
+    "tensor_scale of encode": lambda x, t: nx.nvfp4.encode(x, tensor_scale=t),
+}
+
+
+@pytest.mark.parametrize("name", NO_GRADIENT)
+def test_a_tensor_that_waits_for_a_gradient_got_none_without_a_word(name):
+    """nx.hadamard(signs=) and a zero point: backward went, and .grad stayed None."""
+    for x in (X, X.clone().requires_grad_(), X.numpy()):
+        if isinstance(x, np.ndarray) and "signs" not in name:
+            continue
+        with pytest.raises(nx.NumericsError, match=r"requires a gradient, and has none here.*\.detach\(\)"):
+            NO_GRADIENT[name](x, torch.tensor(1.0, requires_grad=True))
+    NO_GRADIENT[name](X, torch.tensor(1.0))
+
+
+# ---- autocast ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("d", ["int8", "mxfp4"])
+def test_autocast_changed_what_nx_linear_gives_and_its_int8_not(d, kind):
+    """nx.linear gave bfloat16 of float32 there, though it says x's type; torch's own products are cast."""
+    x, q = torch.randn(3, 32), nx.quantize(torch.randn(8, 32), d)
+    bias = torch.randn(8)
+    due = nx.linear(x, q, bias)
+    cast = F.linear(x.to(kind), q.to(kind), bias.to(kind))
+    with torch.autocast("cpu", dtype=kind):
+        assert torch.equal(nx.linear(x, q, bias), due)
+        assert nx.linear(x, q, compute="int8").dtype == torch.float32
+        assert nx.linear(x.to(kind), q.to(kind)).dtype == kind
+        assert nx.fake_quantize(x, d).dtype == nx.hadamard(x, 32).dtype == torch.float32
+        for found in (F.linear(x, q, bias), F.linear(x.to(kind), q, bias)):
+            assert found.dtype == kind
+            assert torch.equal(found, cast)
+        assert torch.equal(x @ q.t(), F.linear(x.to(kind), q.to(kind)))
+        torch._dynamo.reset()
+        assert torch.equal(torch.compile(nx.linear, backend="eager", fullgraph=True)(x, q, bias), due)

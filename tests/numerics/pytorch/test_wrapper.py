@@ -554,6 +554,37 @@ def test_an_exported_program_is_saved_and_loaded(tmp_path):
     assert torch.equal(torch.export.load(tmp_path / "model.pt2").module()(x), model(x))
 
 
+class Refers(torch.nn.Module):
+    """A module with a QTensor that it registers, or only refers to."""
+
+    def __init__(self, q: torch.Tensor, registers: bool) -> None:
+        super().__init__()
+        if registers:
+            self.register_buffer("q", q)
+        else:
+            self.q = q
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.q)
+
+
+def test_a_weight_that_a_module_only_refers_to_is_refused_by_an_export_that_cannot_see_it():
+    """RuntimeError: Unable to cast NotImplemented to Tensor."""
+    q, x = nx.quantize(weight(), "int8"), torch.randn(5, 32)
+    with pytest.raises(nx.NumericsError, match="register_buffer"):
+        torch.export.export(Refers(q, False), (x,), strict=False)
+    found = torch.export.export(Refers(q, True), (x,), strict=False).module()(x)
+    assert torch.equal(found, F.linear(x, q))
+
+
+@pytest.mark.filterwarnings("ignore")  # jit.trace is deprecated
+def test_values_in_a_trace_of_jit_were_an_internal_assertion():
+    """Sizes are tensors there."""
+    q, x = nx.quantize(weight(), "int8"), torch.randn(5, 32)
+    traced = torch.jit.trace(lambda x: x @ q.dequantize().t(), (x,))
+    assert torch.equal(traced(x), x @ q.dequantize().t())
+
+
 def test_what_is_permuted_is_saved_by_its_values():
     q, file = nx.quantize(weight(), "int8"), io.BytesIO()
     torch.save(q.t(), file)

@@ -1,0 +1,145 @@
+"""What reads the parts of a QTensor by torch's own operators, which take memory for granted."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import numerics as nx
+
+IDS = torch.tensor([1, 7])
+READS = {
+    "dequantize": lambda q: q.dequantize(),
+    "embedding": lambda q: F.embedding(IDS, q),
+    "q[ids]": lambda q: q[IDS],
+    "q[ids, columns]": lambda q: q[IDS, IDS],
+    "q[mask]": lambda q: q[torch.arange(8) > 5],
+    "index_select": lambda q: q.index_select(0, IDS),
+    "take": lambda q: q.take(IDS),
+    "gather": lambda q: q.gather(1, IDS.reshape(1, 2)),
+    "clone": lambda q: q.clone(),
+    "slice": lambda q: q[1:3].dequantize(),
+    "columns": lambda q: q[:, :32].dequantize(),
+    "row": lambda q: q[1].dequantize(),
+    "element": lambda q: q[1, 1],
+    "split": lambda q: q.chunk(2)[1].dequantize(),
+    "unbind": lambda q: q.unbind(0)[1].dequantize(),
+    "turned": lambda q: q.t() + 0,
+    "turned row": lambda q: q.t()[:, 1] + 0,
+    "linear": lambda q: F.linear(torch.ones(2, 64), q),
+    "rows of several axes": lambda q: F.linear(torch.ones(2, 1, 64), q),
+    "mm": lambda q: torch.mm(torch.ones(3, 64), q.t()),
+    "another type": lambda q: q.half(),
+    "moved": lambda q: q.to("cpu", copy=True),
+    "copied": lambda q: nx.quantize(torch.ones(8, 64), q.spec).copy_(q),
+    "copied into": lambda q: q.copy_(nx.quantize(torch.ones(8, 64), q.spec)).dequantize(),
+    "deepcopy": lambda q: copy.deepcopy(q),
+    "pickle": lambda q: pickle.loads(pickle.dumps(q)),
+    "numpy": lambda q: torch.from_numpy(q.numpy()),
+    "view": lambda q: q.view(-1).dequantize(),
+    "gathered": lambda q: q.fsdp_pre_all_gather(None, q.shape, None, None, None)[0][0],
+    "codes": lambda q: q.codes,
+}
+
+
+def weight() -> torch.Tensor:
+    return torch.randn(8, 64, generator=torch.Generator().manual_seed(3))
+
+
+def made(d: str) -> torch.Tensor:
+    """In memory of torch's own, which can be resized."""
+    return nx.quantize(weight(), d, **({"scheme": "per_channel(0)"} if d == "int8" else {})).clone()
+
+
+# ---- parts that are replaced behind the tensor's back ------------------------------------------------
+
+CUTS = {
+    "data": lambda part: setattr(part, "data", part.reshape(-1)[:1].clone()),
+    "a type": lambda part: setattr(part, "data", part.to(torch.float64)),
+    "resize_": lambda part: part.resize_(1),
+    "set_": lambda part: part.set_(torch.zeros(1, dtype=part.dtype)),
+    "storage": lambda part: part.untyped_storage().resize_(1),
+    "freed": lambda part: part.untyped_storage().resize_(0),
+}
+SAID = r"must be|was freed|bytes, but 1 came|codes are unsigned integers"
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(("d", "name"), [("int8", "packed"), ("int8", "shared"), ("mx6", "packed"),
+                                         ("nvfp4", "shared")])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*resiz.*:UserWarning")
+def test_a_part_that_was_cut_was_read_beyond_its_end(d, name, cut):
+    """RuntimeErrors of reshape, IndexErrors, and numbers from whatever lies behind the memory."""
+    for call in READS:
+        q = made(d)
+        READS["linear"](q)  # what products remember of it holds no longer
+        CUTS[cut](getattr(q, name))
+        if (name, call) == ("shared", "codes"):  # they are read without scales
+            continue
+        with pytest.raises(nx.NumericsError, match=SAID):
+            READS[call](q)
+
+
+# ---- views that torch negates when it reads them -----------------------------------------------------
+
+
+def negated(part: torch.Tensor) -> torch.Tensor:
+    """As `z.conj().imag` is: minus what its memory says."""
+    return torch._neg_view(-part)
+
+
+@pytest.mark.parametrize("how", ["set", "data"])
+@pytest.mark.parametrize(("d", "name"), [("int8", "shared"), ("nvfp4", "tensor_scale")])
+@pytest.mark.parametrize("call", READS)
+def test_rows_forgot_that_a_part_is_read_negated(d, name, call, how):
+    """F.embedding gave minus its rows; a scale of the tensor was a RuntimeError of view."""
+    q, due = made(d), READS[call](made(d))
+    part = getattr(q, name)
+    if how == "set":
+        setattr(q, name, negated(part))
+    else:
+        part.data = negated(part)
+    found = READS[call](q)
+    found, due = (x.dequantize() if isinstance(x, nx.QTensor) else x for x in (found, due))
+    assert torch.equal(found, due)
+
+
+def test_a_kernel_of_the_gpu_forgot_that_x_is_read_negated():
+    """Triton's kernels read by the address: float16 lost its signs, float32 was a RuntimeError of view."""
+    for kind in (torch.float16, torch.float32):
+        x = weight().to(kind)
+        with nx.use("gpu"):
+            assert torch.equal(nx.fp8_e4m3.encode(negated(x)), nx.fp8_e4m3.encode(x))
+
+
+# ---- places without values ---------------------------------------------------------------------------
+
+BESIDE_META = {
+    "embedding": lambda q, ids: F.embedding(ids, q),
+    "q[ids]": lambda q, ids: q[ids],
+    "q[ids, columns]": lambda q, ids: q[ids, IDS],
+    "index_select": lambda q, ids: q.index_select(0, ids),
+    "take": lambda q, ids: q.take(ids),
+    "gather": lambda q, ids: q.gather(1, ids.reshape(1, 2)),
+}
+
+
+@pytest.mark.parametrize("call", BESIDE_META)
+def test_rows_of_places_without_values_were_whatever_lay_in_memory(call):
+    """torch makes room for the result, and leaves it as it is."""
+    for d in ("int8", "mx6"):
+        with pytest.raises(nx.NumericsError, match="on meta has no values"):
+            BESIDE_META[call](made(d), IDS.to("meta"))
+        assert BESIDE_META[call](made(d).to("meta"), IDS.to("meta")).is_meta
+
+
+def test_a_product_with_a_weight_without_values_was_whatever_lay_in_memory():
+    q = made("int8").to("meta")
+    for call in (lambda: F.linear(torch.ones(2, 64), q), lambda: torch.ones(2, 64) @ q.t()):
+        with pytest.raises(nx.NumericsError, match="on meta has no values"):
+            call()
+    assert F.linear(torch.ones(2, 64, device="meta"), q).is_meta
