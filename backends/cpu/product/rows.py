@@ -150,3 +150,24 @@ def sum_of_lanes(builder: ir.IRBuilder, order: Sequence[int], lanes: ir.Value) -
         low, high = (shuffled(builder, lanes, range(start, start + half)) for start in (0, half))
         lanes = builder.fadd(low, high)
     return builder.extract_element(lanes, ir.Constant(I32, 0))
+
+
+def sums_of_lanes(builder: ir.IRBuilder, order: Sequence[int], several: Sequence[ir.Value]) -> ir.Value:
+    """The sums of 16 vectors' lanes, each as `sum_of_lanes` adds them, two vectors in one at each halving."""
+    vectors, where = list(several), [order.index(lane) for lane in range(LANES)]
+    own, size = LANES, LANES
+    while own > 1:
+        half = own // 2
+        low, high = (
+            [place + k * own for k in range(size // own) for place in where[start : start + half]]
+            for start in (0, half)
+        )
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [
+            builder.fadd(*(
+                shuffled(builder, a, [*part, *(size + place for place in part)], b) for part in (low, high)
+            ))
+            for a, b in pairs
+        ]  # fmt: skip
+        own, where = half, list(range(half))
+    return vectors[0]

@@ -31,11 +31,6 @@ def subnormals_are_cheap() -> bool:
     return str(generator().magic_tuple()[1]).startswith("znver")
 
 
-def registers() -> int:
-    """Vectors of LANES floats that its registers hold."""
-    return 32 if has("avx512f") else 8 if has("avx2") or has("avx") else 4
-
-
 def fused(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """a * b + c, rounded once."""
     if has("fma") or architecture(builder.module.triple) == "aarch64":

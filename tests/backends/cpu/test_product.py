@@ -53,11 +53,13 @@ def test_threads_change_the_sums(threads, many, monkeypatch):
         assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 
 
-@pytest.mark.parametrize("width", [1, 2, 3])
-def test_parts_of_rows_and_blocks_change_the_sums(width, monkeypatch):
-    """Rows are decoded a few at a time, and a part of their spans at a time."""
+@pytest.mark.parametrize("block", [1, 5, 12])
+@pytest.mark.parametrize("long", [1 << 10, 1 << 15])
+def test_parts_of_rows_and_blocks_change_the_sums(block, long, monkeypatch):
+    """Rows are decoded a few at a time, and a part of their spans at a time, of which a few are near."""
     monkeypatch.setattr(calls, "NEAR", 1 << 9)
-    monkeypatch.setattr(calls, "BLOCK", 4 + width)
+    monkeypatch.setattr(calls, "LONG", long)
+    monkeypatch.setattr(calls, "BLOCK", block)
     for name in ("mxfp4", "int4 groups", "mx9", "int8 offset"):
         x, q = rows(39, 576), matrix(name, (23, 576))
         assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
