@@ -21,8 +21,7 @@ from numerics.backends.cpu.product.blocked import (
     panels,
 )
 from numerics.backends.cpu.product.codes import HALVES, Codes
-from numerics.backends.cpu.product.dot import DOT_WORDS, dot
-from numerics.backends.cpu.product.int8 import WORDS as INT8_WORDS
+from numerics.backends.cpu.product.dot import WORDS, dot
 from numerics.backends.cpu.product.int8 import Counted, dot_of_int8, in_records
 from numerics.backends.cpu.product.vectors import BYTES
 from numerics.backends.host.executor import Array
@@ -43,16 +42,17 @@ LONG = 1 << 15  # bytes of a decoded row, beyond which it is decoded in parts: b
 
 
 class Way(NamedTuple):
-    """A kernel for few rows of x: its name, its words, what emits it, and its tile for so many rows of x."""
+    """A kernel for few rows of x: its name, what emits it, and how many rows of codes it takes at
+    once with so many rows of x.
+    """
 
     name: str
-    words: int
     emit: Callable[..., Any]
-    rows: Callable[[int], int]
+    rows: Callable[[Codes, int], int]
 
 
-DOT = Way("dot", DOT_WORDS, dot, lambda together: 2)
-INT8 = Way("int8", INT8_WORDS, dot_of_int8, lambda together: 2 if together < 4 else 1)
+DOT = Way("dot", dot, lambda codes, together: 1 if codes.crowded else 2)
+INT8 = Way("int8", dot_of_int8, lambda codes, together: 2 if together < 4 else 1)
 
 
 def products(launcher: Launcher, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
@@ -116,9 +116,9 @@ def _by_rows(launcher: Launcher, work: Work, way: Way) -> None:
     (many, rows), step, first = found.shape, lanes.strides[0], 0
     while first < many:
         together = 4 if many - first >= 4 else 2 if many - first >= 2 else 1
-        times, tile = (many - first) // together if together == 4 else 1, way.rows(together)
+        times, tile = (many - first) // together if together == 4 else 1, way.rows(codes, together)
         kernel = launcher.built(
-            f"product_{way.name}_{tile}_{together}_{codes.name}", way.words, way.emit(codes, tile, together)
+            f"product_{way.name}_{tile}_{together}_{codes.name}", WORDS, way.emit(codes, tile, together)
         )
         shares = _shares(rows, tile, rows * found.shape[0] * lanes.shape[1] * codes.run * LANES)
         most = max(CACHED // max(begin[1], 1), 1) * tile if times > 1 else rows

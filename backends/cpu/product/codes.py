@@ -8,10 +8,12 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from numerics.backends.cpu.lanes import F32, I8, I32, Lane, arithmetic
+from numerics.backends.array.executor import bound
+from numerics.backends.cpu.lanes import F32, I8, I32, I64, Lane, arithmetic
 from numerics.backends.cpu.product import vectors
 from numerics.backends.cpu.product.vectors import (
     FLOAT,
@@ -27,6 +29,7 @@ from numerics.formats.grid import Grid
 from numerics.formats.packing import planes
 
 BYTE = vector(I8, 2 * LANES)
+FEW_SCALES = 4  # of a span, that are looked up one by one
 HALVES = (*range(4), *range(8, 12), *range(4, 8), *range(12, 16))
 """Where lanes lie after bytes of two vectors were interleaved, which x86 does in halves of 128 bits."""
 
@@ -72,6 +75,17 @@ class Codes:
     def order(self) -> tuple[int, ...]:
         """Which lane stands where in a vector."""
         return HALVES if self.looks_up else tuple(range(LANES))
+
+    @property
+    def crowded(self) -> bool:
+        """Do tables, sums of runs and their scales leave 16 registers no room for a second row of codes?"""
+        return (self.looks_up or bool(self.group)) and not vectors.has("avx512f")
+
+    @property
+    def scales(self) -> list[int]:
+        """The float32 bits of the scales that 8 bits can stand for, times the unit."""
+        values = np.asarray(bound.decode(np.arange(256, dtype=np.int32), self.scale)).view(np.float32)
+        return [int(bits) for bits in (values * np.float32(self.unit)).view(np.uint32)]
 
     @cached_property
     def name(self) -> str:
@@ -262,6 +276,8 @@ def scales_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> ir
     count = codes.groups
     if codes.scale == "float32":
         return _of_groups(builder, codes, _load_items(builder, address, F32, count))
+    if count <= FEW_SCALES:
+        return _looked_up_scales(builder, codes, address)
     loaded = _load_items(builder, address, I8, count)
     kind = I32 if count == 1 else vector(I32, count)
     bits = arithmetic().decode(Lane(builder, builder.zext(loaded, kind)), codes.scale).value
@@ -270,6 +286,26 @@ def scales_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> ir
         unit = ir.Constant(F32, codes.unit)
         scale = builder.fmul(scale, unit if count == 1 else ir.Constant(scale.type, [codes.unit] * count))
     return _of_groups(builder, codes, scale)
+
+
+def _looked_up_scales(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> ir.Value:
+    """Scales of 8 bits from a table of them all: a load each for ten instructions."""
+    kind = ir.ArrayType(I32, 256)
+    table = cgutils.global_constant(builder, f"scales_{codes.name}", ir.Constant(kind, codes.scales))
+    found = []
+    for k in range(codes.groups):
+        place = builder.inttoptr(builder.add(address, ir.Constant(I64, k)), I8.as_pointer())
+        code = builder.zext(builder.load(place, align=1), I64)
+        word = builder.load(builder.gep(table, [ir.Constant(I64, 0), code], inbounds=True))
+        found.append(spread(builder, builder.bitcast(word, F32)))
+    width, own = len(found), [lane * codes.run // codes.group for lane in codes.order]
+    while width > 1:  # halves of the groups, each where the lanes that are its own take it
+        width //= 2
+        found = [
+            shuffled(builder, a, [k + LANES * (own[k] // width % 2) for k in range(LANES)], b)
+            for a, b in zip(found[:width], found[width:], strict=True)
+        ]
+    return found[0]
 
 
 def zeros_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> ir.Value:
