@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba.core import cgutils
 
 from numerics.backends.cpu.lanes import F32, I64
@@ -26,13 +26,13 @@ from numerics.backends.cpu.product.vectors import (
     fused,
     has,
     i64,
+    is_arm,
     pieces,
     plus,
     shuffled,
     store,
 )
 from numerics.backends.cpu.streams import load_as, vector
-from numerics.backends.cpu.target import architecture
 from numerics.backends.host.product import LANES
 
 BLOCKED_WORDS = 20
@@ -73,7 +73,7 @@ def best_tile() -> Tile:
 
     Where nothing fuses, a sum takes many instructions and registers of its own.
     """
-    if architecture(binding.get_process_triple()) == "aarch64":
+    if is_arm():
         return Tile(4, 4, 4)
     if not has("fma"):
         return Tile(2, 2, 4)

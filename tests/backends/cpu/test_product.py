@@ -7,6 +7,7 @@ import numerics as nx
 from numerics.backends.array import BACKEND as ARRAY
 from numerics.backends.cpu import EXECUTOR
 from numerics.backends.cpu.product import calls, codes, vectors
+from numerics.backends.cpu.product.blocked import Tile
 from numerics.backends.host.product import Int8Rows, Matrix
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.matrices import IN_INT8, MATRICES, matrix, rows
@@ -101,6 +102,17 @@ def test_without_an_instruction_for_it_sums_are_fused_otherwise(monkeypatch, req
     for name in ("mxfp4", "int4 groups", "mx6", "fp8_e5m2"):
         for many in (1, 11):
             x, q = rows(many, 192), matrix(name, (6, 192))
+            assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+
+
+@pytest.mark.parametrize("tile", [Tile(4, 4, 16), Tile(4, 4, 4), Tile(2, 2, 4)], ids=["avx512", "arm", "sse"])
+def test_tiles_of_other_processors_change_the_sums(tile, monkeypatch):
+    """Those of AVX-512, ARM and SSE, whatever the processor at hand has."""
+    monkeypatch.setattr(calls, "best_tile", lambda: tile)
+    monkeypatch.setattr(codes.Codes, "crowded", tile.width < 16)
+    for name in ("mxfp4", "int8 rows offset"):
+        for many in (2, 11):
+            x, q = rows(many, 576), matrix(name, (7, 576))
             assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 
 
