@@ -257,11 +257,10 @@ def _counted(element: Element, order: Order, block: Any, unit: float, zero: bool
 
 
 def _table(element: Element, f: Grid | None) -> tuple[int, ...] | None:
-    """The float32 bits of 16 values, where their lower halves are zeros."""
+    """The float32 bits of 16 values."""
     if element.bits != 4:
         return None
-    values = _values_of_16(element, f).view(np.uint32)
-    return None if (values & 0xFFFF).any() else tuple(map(int, values))
+    return tuple(map(int, _values_of_16(element, f).view(np.uint32)))
 
 
 def _values_of_16(element: Element, f: Grid | None) -> NDArray[np.float32]:

@@ -38,8 +38,8 @@ HALVES = (*range(4), *range(8, 12), *range(4, 8), *range(12, 16))
 class Codes:
     """Codes as a kernel reads them.
 
-    bits, run, group: of the Order.  table: their values as float32 bits, where 16 of them have no more digits
-    than bfloat16; else signed: of an integer, or f: a float's facts.
+    bits, run, group: of the Order.  table: the float32 bits of their values, where there are 16; else signed:
+    of an integer, or f: a float's facts.
     mantissa: bits of magnitudes under microexponents, a block of 16 a lane; None for all else.
     scale: `float32`, the facts of a float of 8 bits, or None where rows have none.  unit: what that scale is
     multiplied by.  zero: are there zero points, as many as scales, or one a row?
@@ -232,29 +232,38 @@ def blocks_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> tu
 
 
 def _looked_up(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
-    """16 values of 16 bits each: their low and their high bytes are two tables of a byte shuffle."""
+    """16 values of two bytes, or four: each byte of theirs is a table of a byte shuffle."""
     assert codes.table is not None
     loaded = load_as(builder, address, BYTE)
     nibbles = filled(15, BYTE)
-    kind = ir.FunctionType(BYTE, [BYTE, BYTE])
-    shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
-    low, high = (
-        ir.Constant(BYTE, [(value >> shift) & 255 for value in codes.table] * 2) for shift in (16, 24)
-    )
     found: list[Any] = [None] * 4
     for odd, index in enumerate((loaded, builder.lshr(loaded, filled(4, BYTE)))):
         index = builder.and_(index, nibbles)
-        parts = [builder.call(shuffle, [table, index]) for table in (low, high)]
-        halves = []
-        for half in (0, 8):
-            places = [
-                n for side in (0, 16) for k in range(8) for n in (side + half + k, 32 + side + half + k)
-            ]
-            halves.append(builder.bitcast(shuffled(builder, parts[0], places, parts[1]), vector(I32, 8)))
-        words = shuffled(builder, halves[0], range(16), halves[1])
-        found[odd] = builder.bitcast(builder.shl(words, filled(16)), FLOAT)
-        found[odd + 2] = builder.bitcast(builder.and_(words, filled(-65536)), FLOAT)
-    return found
+        high = _halves_of_values(builder, codes.table, index, 16)
+        found[odd] = builder.shl(high, filled(16))
+        found[odd + 2] = builder.and_(high, filled(-65536))
+        if any(value & 0xFFFF for value in codes.table):
+            low = _halves_of_values(builder, codes.table, index, 0)
+            found[odd] = builder.or_(found[odd], builder.and_(low, filled(0xFFFF)))
+            found[odd + 2] = builder.or_(found[odd + 2], builder.lshr(low, filled(16)))
+    return [builder.bitcast(word, FLOAT) for word in found]
+
+
+def _halves_of_values(builder: ir.IRBuilder, table: tuple[int, ...], index: ir.Value, shift: int) -> ir.Value:
+    """16 bits of values, from a bit on: those of every other code in the lower half of a lane, of the next
+    in its upper half.
+    """
+    kind = ir.FunctionType(BYTE, [BYTE, BYTE])
+    shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
+    low, high = (
+        builder.call(shuffle, [ir.Constant(BYTE, [(value >> first) & 255 for value in table] * 2), index])
+        for first in (shift, shift + 8)
+    )
+    halves = []
+    for half in (0, 8):
+        places = [n for side in (0, 16) for k in range(8) for n in (side + half + k, 32 + side + half + k)]
+        halves.append(builder.bitcast(shuffled(builder, low, places, high), vector(I32, 8)))
+    return shuffled(builder, halves[0], range(16), halves[1])
 
 
 # ---- scales and zero points ----------------------------------------------------------------------------
