@@ -35,7 +35,10 @@ from numerics.formats.errors import warn
 Key = tuple[str, str]
 """The name of a kernel, and what machine it is for."""
 
-PACKAGES = ("numerics.formats", "numerics.backends", "numerics.backends.cpu")
+PACKAGES = (
+    "numerics.formats", "numerics.backends", "numerics.backends.array", "numerics.backends.host",
+    "numerics.backends.cpu", "numerics.backends.cpu.product",
+)  # fmt: skip
 """Whose modules shape machine code."""
 
 MAGIC = b"numerics kernel 1\n"

@@ -24,6 +24,7 @@ _SPECS: dict[str, Any] = {
     "fp6 groups": nx.QuantSpec("fp6_e2m3", scheme="per_group(16)"),
     "fp8 groups of 192": nx.QuantSpec("fp8_e4m3", scheme="per_group(192)"),
     "mine": nx.QuantSpec(nx.float_format(3, 1, name="mine"), scheme="per_group(32)"),
+    "nf4 groups": nx.QuantSpec("nf4", scheme="per_group(64)"),
     "mine of 4 bits": nx.QuantSpec(nx.float_format(3, 0, specials="none", bias=1), scheme="per_group(16)"),
     "decoded columns": nx.QuantSpec("int8", scheme="per_channel(1)"),
     "decoded across": nx.QuantSpec("mxfp4", axis=0),

@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 from numerics.backends.array.executor import bound
 from numerics.backends.cpu import threads
 from numerics.backends.cpu.launch import Launcher, address_of
-from numerics.backends.cpu.product.blocked import BLOCKED_WORDS, blocked
+from numerics.backends.cpu.product.blocked import (
+    BLOCKED_WORDS,
+    PANELS_WORDS,
+    Tile,
+    best_tile,
+    blocked,
+    panels,
+)
 from numerics.backends.cpu.product.codes import HALVES, Codes
-from numerics.backends.cpu.product.dot import DOT_WORDS, dot
-from numerics.backends.cpu.product.int8 import WORDS as INT8_WORDS
+from numerics.backends.cpu.product.dot import WORDS, dot
 from numerics.backends.cpu.product.int8 import Counted, dot_of_int8, in_records
-from numerics.backends.cpu.product.vectors import BYTES, registers
+from numerics.backends.cpu.product.vectors import BYTES
 from numerics.backends.host.executor import Array
 from numerics.backends.host.memory import allocate as empty
 from numerics.backends.host.product import LANES, Int8Rows, Matrix, Order, step_of
@@ -28,29 +34,25 @@ from numerics.formats.grid import Grid, grid
 
 FEW = 8  # rows of x up to which codes are decoded again for every few of them
 WORTHWHILE = 1 << 18  # multiplications below which a second thread costs more than it saves
-BLOCK = 48  # rows that are decoded together
+BLOCK = 48  # rows that are decoded together, at most
 CACHED = 1 << 18  # bytes of codes that are read again for other rows of x
-NEAR = 1 << 11  # bytes of a row of x that the nearest cache is to hold beside X_TILE others
-
-
-class Tile(NamedTuple):
-    """Rows of codes and rows of x whose sums the registers hold."""
-
-    rows: int
-    together: int
+NEAR = 1 << 12  # bytes of a row whose tile the nearest cache holds, one side of the lanes at a time
+ROOM = 1 << 17  # bytes of decoded rows that stay in a cache for all rows of x
+LONG = 1 << 15  # bytes of a decoded row, beyond which it is decoded in parts: blocks would be too few rows
 
 
 class Way(NamedTuple):
-    """A kernel for few rows of x: its name, its words, what emits it, and its tile for so many rows of x."""
+    """A kernel for few rows of x: its name, what emits it, and how many rows of codes it takes at
+    once with so many rows of x.
+    """
 
     name: str
-    words: int
     emit: Callable[..., Any]
-    rows: Callable[[int], int]
+    rows: Callable[[Codes, int], int]
 
 
-DOT = Way("dot", DOT_WORDS, dot, lambda together: 2)
-INT8 = Way("int8", INT8_WORDS, dot_of_int8, lambda together: 2 if together < 4 else 1)
+DOT = Way("dot", dot, lambda codes, together: 1 if codes.crowded else 2)
+INT8 = Way("int8", dot_of_int8, lambda codes, together: 2 if together < 4 else 1)
 
 
 def products(launcher: Launcher, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
@@ -58,10 +60,11 @@ def products(launcher: Launcher, x: NDArray[np.float32], matrix: Matrix) -> NDAr
     if not len(x) or not matrix.shape[0]:
         return np.empty((len(x), matrix.shape[0]), np.float32)
     codes = _codes(matrix)
-    work = _work(matrix, codes, in_lanes(x, matrix.order, codes.order), x)
     if len(x) > FEW:
+        work = _work(matrix, codes, x, x)
         _by_blocks(launcher, work)
     else:
+        work = _work(matrix, codes, in_lanes(x, matrix.order, codes.order), x)
         _by_rows(launcher, work, DOT)
     return work.found
 
@@ -87,7 +90,9 @@ def _work(matrix: Matrix, codes: Codes, lanes: Array, x: Any) -> Work:
 
 
 class Work(NamedTuple):
-    """A product: its codes, the words that say where they are, x in lanes, what is found, what is kept."""
+    """A product: its codes, the words that say where they are, x (in lanes, where its rows are few), what is
+    found, what is kept.
+    """
 
     codes: Codes
     begin: tuple[int, ...]
@@ -98,11 +103,8 @@ class Work(NamedTuple):
 
 def in_lanes(x: NDArray[np.float32], order: Order, lanes: tuple[int, ...]) -> NDArray[np.float32]:
     """Rows of x as kernels read them: (m, spans, run, lanes), zeros behind their end."""
-    many, length = x.shape
-    spans = order.spans(length)
-    if spans * order.span != length:
-        x = np.concatenate([x, np.zeros((many, spans * order.span - length), np.float32)], axis=1)
-    runs = x.reshape(many, spans, LANES, order.run)
+    many, spans = len(x), order.spans(x.shape[1])
+    runs = _filled(x, spans * order.span).reshape(many, spans, LANES, order.run)
     if lanes is HALVES:
         runs = runs[:, :, list(lanes)]
     return np.ascontiguousarray(runs.swapaxes(2, 3))
@@ -114,9 +116,9 @@ def _by_rows(launcher: Launcher, work: Work, way: Way) -> None:
     (many, rows), step, first = found.shape, lanes.strides[0], 0
     while first < many:
         together = 4 if many - first >= 4 else 2 if many - first >= 2 else 1
-        times, tile = (many - first) // together if together == 4 else 1, way.rows(together)
+        times, tile = (many - first) // together if together == 4 else 1, way.rows(codes, together)
         kernel = launcher.built(
-            f"product_{way.name}_{tile}_{together}_{codes.name}", way.words, way.emit(codes, tile, together)
+            f"product_{way.name}_{tile}_{together}_{codes.name}", WORDS, way.emit(codes, tile, together)
         )
         shares = _shares(rows, tile, rows * found.shape[0] * lanes.shape[1] * codes.run * LANES)
         most = max(CACHED // max(begin[1], 1), 1) * tile if times > 1 else rows
@@ -139,28 +141,51 @@ def _cut(shares: list[tuple[int, int]], most: int) -> Iterator[tuple[int, int]]:
 
 def _by_blocks(launcher: Launcher, work: Work) -> None:
     """Many rows of x: rows of codes are decoded into the caches, a block at a time."""
-    codes, begin, lanes, found, _ = work
-    many, rows = found.shape
-    tile = Tile(4, 4) if registers() >= 32 else Tile(4, 1)
-    kernel = launcher.built(
-        f"product_blocked_{tile.rows}_{tile.together}_{codes.name}", BLOCKED_WORDS, blocked(codes, *tile)
-    )
-    spans, part = lanes.shape[1], max(NEAR // (codes.run * BYTES), 1)
+    codes, begin, x, found, _ = work
+    (many, rows), tile, unit = found.shape, best_tile(), codes.run * BYTES
+    spans = -(-x.shape[1] // (codes.run * LANES))
+    part = -(-spans // -(-spans * unit // LONG))
+    lanes, whole = _in_panels(launcher, work, tile, part)
+    name = f"product_blocked_{tile.name}_{codes.name}"
+    kernel = launcher.built(name, BLOCKED_WORDS, blocked(codes, tile))
     calls, rooms = [], []
-    for start, count in _shares(rows, tile.rows, rows * lanes[0].size * many):
-        block = min(BLOCK, count)
-        sizes = (
-            block * min(part, spans) * codes.run * BYTES,
-            block * min(part, spans) * BYTES,
-            many * block * BYTES,
-        )
-        room = [empty((size,), np.uint8) for size in sizes]
+    for start, count in _shares(rows, tile.rows, rows * lanes.size):
+        most = min(BLOCK, ROOM // (part * unit)) // tile.rows
+        block = min(max(most, 1), -(-count // tile.rows)) * tile.rows
+        sums = (tile.together if part == spans else whole) * block + LANES  # the last are read LANES at once
+        room = [
+            empty((size,), np.uint8) for size in (block * part * unit, block * part * BYTES, sums * BYTES)
+        ]
         rooms.append(room)
         calls.append((
-            *_from_row(codes, begin, start), address_of(lanes), lanes.strides[0],
-            address_of(found) + 4 * start, rows, count, many, block, part, *map(address_of, room),
+            *_from_row(codes, begin, start), address_of(lanes), whole, address_of(found) + 4 * start, rows,
+            count, many, block, part, max(NEAR // unit, 1), *map(address_of, room),
         ))  # fmt: skip
-    threads.work(kernel, calls, (work, rooms))
+    threads.work(kernel, calls, (work, lanes, rooms))
+
+
+def _in_panels(launcher: Launcher, work: Work, tile: Tile, part: int) -> tuple[Array, int]:
+    """Rows of x as kernels of many rows read them, and how many they are with the last tile filled up."""
+    codes, span = work.codes, work.codes.run * LANES
+    spans = -(-work.lanes.shape[1] // span)
+    x = _filled(work.lanes, spans * span)
+    whole = -(-len(x) // tile.together) * tile.together
+    room = empty((whole * spans * span,), np.float32)
+    name = f"product_panels_{tile.name}_{codes.run}_{'halves' if codes.order is HALVES else 'lanes'}"
+    kernel = launcher.built(name, PANELS_WORDS, panels(codes.order, codes.run, tile))
+    calls = [
+        (address_of(x), x.strides[0], address_of(room), len(x), whole, spans, part, first, count)
+        for first, count in _shares(whole, tile.together, room.size)
+    ]
+    threads.work(kernel, calls, (x, room))
+    return room, whole
+
+
+def _filled(x: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """Rows of x with zeros behind their end."""
+    if x.shape[1] == length:
+        return np.ascontiguousarray(x)
+    return np.concatenate([x, np.zeros((len(x), length - x.shape[1]), np.float32)], axis=1)
 
 
 def _from_row(codes: Codes, words: tuple[int, ...], row: int) -> tuple[int, ...]:
@@ -232,11 +257,10 @@ def _counted(element: Element, order: Order, block: Any, unit: float, zero: bool
 
 
 def _table(element: Element, f: Grid | None) -> tuple[int, ...] | None:
-    """The float32 bits of 16 values, where their lower halves are zeros."""
+    """The float32 bits of 16 values."""
     if element.bits != 4:
         return None
-    values = _values_of_16(element, f).view(np.uint32)
-    return None if (values & 0xFFFF).any() else tuple(map(int, values))
+    return tuple(map(int, _values_of_16(element, f).view(np.uint32)))
 
 
 def _values_of_16(element: Element, f: Grid | None) -> NDArray[np.float32]:

@@ -8,10 +8,12 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from numerics.backends.cpu.lanes import F32, I8, I32, Lane, arithmetic
+from numerics.backends.array.executor import bound
+from numerics.backends.cpu.lanes import F32, I8, I32, I64, Lane, arithmetic
 from numerics.backends.cpu.product import vectors
 from numerics.backends.cpu.product.vectors import (
     FLOAT,
@@ -27,6 +29,7 @@ from numerics.formats.grid import Grid
 from numerics.formats.packing import planes
 
 BYTE = vector(I8, 2 * LANES)
+FEW_SCALES = 4  # of a span, that are looked up one by one
 HALVES = (*range(4), *range(8, 12), *range(4, 8), *range(12, 16))
 """Where lanes lie after bytes of two vectors were interleaved, which x86 does in halves of 128 bits."""
 
@@ -35,8 +38,8 @@ HALVES = (*range(4), *range(8, 12), *range(4, 8), *range(12, 16))
 class Codes:
     """Codes as a kernel reads them.
 
-    bits, run, group: of the Order.  table: their values as float32 bits, where 16 of them have no more digits
-    than bfloat16; else signed: of an integer, or f: a float's facts.
+    bits, run, group: of the Order.  table: the float32 bits of their values, where there are 16; else signed:
+    of an integer, or f: a float's facts.
     mantissa: bits of magnitudes under microexponents, a block of 16 a lane; None for all else.
     scale: `float32`, the facts of a float of 8 bits, or None where rows have none.  unit: what that scale is
     multiplied by.  zero: are there zero points, as many as scales, or one a row?
@@ -72,6 +75,17 @@ class Codes:
     def order(self) -> tuple[int, ...]:
         """Which lane stands where in a vector."""
         return HALVES if self.looks_up else tuple(range(LANES))
+
+    @property
+    def crowded(self) -> bool:
+        """Do tables, sums of runs and their scales leave 16 registers no room for a second row of codes?"""
+        return (self.looks_up or bool(self.group)) and not vectors.has("avx512f")
+
+    @property
+    def scales(self) -> list[int]:
+        """The float32 bits of the scales that 8 bits can stand for, times the unit."""
+        values = np.asarray(bound.decode(np.arange(256, dtype=np.int32), self.scale)).view(np.float32)
+        return [int(bits) for bits in (values * np.float32(self.unit)).view(np.uint32)]
 
     @cached_property
     def name(self) -> str:
@@ -218,29 +232,38 @@ def blocks_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> tu
 
 
 def _looked_up(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
-    """16 values of 16 bits each: their low and their high bytes are two tables of a byte shuffle."""
+    """16 values of two bytes, or four: each byte of theirs is a table of a byte shuffle."""
     assert codes.table is not None
     loaded = load_as(builder, address, BYTE)
     nibbles = filled(15, BYTE)
-    kind = ir.FunctionType(BYTE, [BYTE, BYTE])
-    shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
-    low, high = (
-        ir.Constant(BYTE, [(value >> shift) & 255 for value in codes.table] * 2) for shift in (16, 24)
-    )
     found: list[Any] = [None] * 4
     for odd, index in enumerate((loaded, builder.lshr(loaded, filled(4, BYTE)))):
         index = builder.and_(index, nibbles)
-        parts = [builder.call(shuffle, [table, index]) for table in (low, high)]
-        halves = []
-        for half in (0, 8):
-            places = [
-                n for side in (0, 16) for k in range(8) for n in (side + half + k, 32 + side + half + k)
-            ]
-            halves.append(builder.bitcast(shuffled(builder, parts[0], places, parts[1]), vector(I32, 8)))
-        words = shuffled(builder, halves[0], range(16), halves[1])
-        found[odd] = builder.bitcast(builder.shl(words, filled(16)), FLOAT)
-        found[odd + 2] = builder.bitcast(builder.and_(words, filled(-65536)), FLOAT)
-    return found
+        high = _halves_of_values(builder, codes.table, index, 16)
+        found[odd] = builder.shl(high, filled(16))
+        found[odd + 2] = builder.and_(high, filled(-65536))
+        if any(value & 0xFFFF for value in codes.table):
+            low = _halves_of_values(builder, codes.table, index, 0)
+            found[odd] = builder.or_(found[odd], builder.and_(low, filled(0xFFFF)))
+            found[odd + 2] = builder.or_(found[odd + 2], builder.lshr(low, filled(16)))
+    return [builder.bitcast(word, FLOAT) for word in found]
+
+
+def _halves_of_values(builder: ir.IRBuilder, table: tuple[int, ...], index: ir.Value, shift: int) -> ir.Value:
+    """16 bits of values, from a bit on: those of every other code in the lower half of a lane, of the next
+    in its upper half.
+    """
+    kind = ir.FunctionType(BYTE, [BYTE, BYTE])
+    shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
+    low, high = (
+        builder.call(shuffle, [ir.Constant(BYTE, [(value >> first) & 255 for value in table] * 2), index])
+        for first in (shift, shift + 8)
+    )
+    halves = []
+    for half in (0, 8):
+        places = [n for side in (0, 16) for k in range(8) for n in (side + half + k, 32 + side + half + k)]
+        halves.append(builder.bitcast(shuffled(builder, low, places, high), vector(I32, 8)))
+    return shuffled(builder, halves[0], range(16), halves[1])
 
 
 # ---- scales and zero points ----------------------------------------------------------------------------
@@ -262,6 +285,8 @@ def scales_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> ir
     count = codes.groups
     if codes.scale == "float32":
         return _of_groups(builder, codes, _load_items(builder, address, F32, count))
+    if count <= FEW_SCALES:
+        return _looked_up_scales(builder, codes, address)
     loaded = _load_items(builder, address, I8, count)
     kind = I32 if count == 1 else vector(I32, count)
     bits = arithmetic().decode(Lane(builder, builder.zext(loaded, kind)), codes.scale).value
@@ -270,6 +295,26 @@ def scales_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> ir
         unit = ir.Constant(F32, codes.unit)
         scale = builder.fmul(scale, unit if count == 1 else ir.Constant(scale.type, [codes.unit] * count))
     return _of_groups(builder, codes, scale)
+
+
+def _looked_up_scales(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> ir.Value:
+    """Scales of 8 bits from a table of them all: a load each for ten instructions."""
+    kind = ir.ArrayType(I32, 256)
+    table = cgutils.global_constant(builder, f"scales_{codes.name}", ir.Constant(kind, codes.scales))
+    found = []
+    for k in range(codes.groups):
+        place = builder.inttoptr(builder.add(address, ir.Constant(I64, k)), I8.as_pointer())
+        code = builder.zext(builder.load(place, align=1), I64)
+        word = builder.load(builder.gep(table, [ir.Constant(I64, 0), code], inbounds=True))
+        found.append(spread(builder, builder.bitcast(word, F32)))
+    width, own = len(found), [lane * codes.run // codes.group for lane in codes.order]
+    while width > 1:  # halves of the groups, each where the lanes that are its own take it
+        width //= 2
+        found = [
+            shuffled(builder, a, [k + LANES * (own[k] // width % 2) for k in range(LANES)], b)
+            for a, b in zip(found[:width], found[width:], strict=True)
+        ]
+    return found[0]
 
 
 def zeros_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> ir.Value:

@@ -9,54 +9,73 @@ from numba.core import cgutils
 
 from numerics.backends.cpu.lanes import F32, I64
 from numerics.backends.cpu.product.codes import Codes
-from numerics.backends.cpu.product.rows import Rows, sum_of_lanes
-from numerics.backends.cpu.product.vectors import BYTES, FLOAT, ZERO, fused, i64, plus, prefetch
+from numerics.backends.cpu.product.rows import Place, Rows, sum_of_lanes
+from numerics.backends.cpu.product.vectors import (
+    BYTES,
+    FLOAT,
+    ZERO,
+    Pair,
+    at_most,
+    fused,
+    i64,
+    plus,
+    prefetch,
+)
 from numerics.backends.cpu.streams import load_as
 
-DOT_WORDS = 13
+WORDS = 13
+Emit = Callable[[ir.IRBuilder, list[ir.Value]], None]
+Add = Callable[[Rows, list[Place], Pair, list[list[ir.Value]]], None]
 
 
-def dot(codes: Codes, tile: int, together: int) -> Callable[[ir.IRBuilder, list[ir.Value]], None]:
+def of_few(codes: Codes, tile: int, together: int, add: Add) -> Emit:
     """A kernel for few rows of x: `tile` rows of codes and `together` rows of x at a time.
 
     Its words: codes, bytes a row, scales, zero points, groups a row, whole spans, bytes and groups of the
-    tail, x in the order of lanes, bytes a row of x, out, elements a row of out, rows of codes.
+    tail, x as `add` reads it, bytes a row of x, out, elements a row of out, rows of codes.  add: emits the
+    sums of lanes of some rows, given where those begin, x and its bytes a row, and room for the sums.
     """
 
     def emit(b: ir.IRBuilder, words: list[ir.Value]) -> None:
         x, x_stride, out, width, rows = words[8:]
         reading = Rows(b, codes, *words[:8])
-        spans = reading.spans
         sums = [[cgutils.alloca_once(b, FLOAT) for _ in range(together)] for _ in range(tile)]
-        tiles = b.udiv(b.add(rows, i64(tile - 1)), i64(tile))
-        last = b.sub(rows, i64(1))
+        tiles, last = b.udiv(b.add(rows, i64(tile - 1)), i64(tile)), b.sub(rows, i64(1))
         with cgutils.for_range(b, tiles, intp=I64) as loop:
-            numbers = [b.add(b.mul(loop.index, i64(tile)), i64(k)) for k in range(tile)]
-            numbers = [b.select(b.icmp_signed(">", n, last), last, n) for n in numbers]
+            numbers = [at_most(b, plus(b, i64(k), loop.index, tile), last) for k in range(tile)]
             places = reading.places(numbers)
-            for row in sums:
-                for room in row:
-                    b.store(ZERO, room)
-            ahead = b.mul(reading.stride, i64(tile))
-            with cgutils.for_range(b, spans, intp=I64) as step:
-                for place in places:
-                    prefetch(b, b.add(plus(b, place[0], step.index, codes.span_bytes), ahead))
-                _take_span(b, reading.at(places, step.index), sums, (x, x_stride, step.index), codes)
-            for number, row in zip(numbers, sums, strict=True):
-                for m, room in enumerate(row):
-                    total = sum_of_lanes(b, codes.order, b.load(room))
+            for slot in (slot for line in sums for slot in line):
+                b.store(ZERO, slot)
+            add(reading, places, (x, x_stride), sums)
+            for number, line in zip(numbers, sums, strict=True):
+                for m, slot in enumerate(line):
+                    total = sum_of_lanes(b, codes.order, b.load(slot))
                     place = plus(b, plus(b, out, i64(m), b.mul(width, i64(4))), number, 4)
                     b.store(total, b.inttoptr(place, F32.as_pointer()))
 
     return emit
 
 
+def dot(codes: Codes, tile: int, together: int) -> Emit:
+    """The kernel of few rows for products in float32; x lies in the order of lanes."""
+    return of_few(codes, tile, together, _add_spans)
+
+
+def _add_spans(reading: Rows, places: list[Place], x: Pair, sums: list[list[ir.Value]]) -> None:
+    b, codes = reading.builder, reading.codes
+    ahead = b.mul(reading.stride, i64(len(places)))
+    with cgutils.for_range(b, reading.spans, intp=I64) as step:
+        for place in places:
+            prefetch(b, b.add(plus(b, place[0], step.index, codes.span_bytes), ahead))
+        base = plus(b, x[0], step.index, codes.run * BYTES)
+        _take_span(b, reading.at(places, step.index), sums, (base, x[1]), codes)
+
+
 def _take_span(
     b: ir.IRBuilder, rows: list[tuple[list[ir.Value], ir.Value | None]], sums: list[list[ir.Value]],
-    x: tuple[ir.Value, ir.Value, ir.Value], codes: Codes,
+    x: Pair, codes: Codes,
 ) -> None:  # fmt: skip
-    base, stride, span = x
-    base = plus(b, base, span, codes.run * BYTES)
+    base, stride = x
     scaled = rows[0][1] is not None
     t = [[ZERO if scaled else b.load(room) for room in row] for row in sums]
     for j in range(codes.run):

@@ -15,14 +15,14 @@ from llvmlite import ir
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from numerics.backends.cpu.lanes import F32, I8, I64
+from numerics.backends.cpu.lanes import I8, I64
 from numerics.backends.cpu.product import vectors
 from numerics.backends.cpu.product.codes import Codes, values_of_span
-from numerics.backends.cpu.product.rows import Rows, Span, sum_of_lanes
+from numerics.backends.cpu.product.dot import Emit, of_few
+from numerics.backends.cpu.product.rows import Place, Rows, Span
 from numerics.backends.cpu.product.vectors import (
     FLOAT,
     WORD,
-    ZERO,
     filled,
     fused,
     i64,
@@ -113,41 +113,20 @@ class _Record(NamedTuple):
         return load_as(b, b.add(behind, i64(int(fields[name][1]) - size)), kind)
 
 
-WORDS = 13
+def dot_of_int8(codes: Counted, tile: int, together: int) -> Emit:
+    """The kernel of few rows for products in int8; x lies in records."""
+    return of_few(codes, tile, together, _add_records)
 
 
-def dot_of_int8(codes: Counted, tile: int, together: int) -> Callable[[ir.IRBuilder, list[ir.Value]], None]:
-    """A kernel of `tile` rows of codes and `together` rows of x at a time.
-
-    Its words: codes, bytes a row, scales, zero points, groups a row, whole spans, bytes and groups of the
-    tail, records of x, bytes a row of x, out, elements a row of out, rows of codes.
-    """
-
-    def emit(b: ir.IRBuilder, words: list[ir.Value]) -> None:
-        x, x_stride, out, width, rows = words[8:]
-        reading = Rows(b, codes, *words[:8])
-        sums = [[cgutils.alloca_once(b, FLOAT) for _ in range(together)] for _ in range(tile)]
-        tiles, last = b.udiv(b.add(rows, i64(tile - 1)), i64(tile)), b.sub(rows, i64(1))
-        several = i64(codes.together) if codes.together else reading.spans
-        with cgutils.for_range(b, tiles, intp=I64) as loop:
-            numbers = [vectors.at_most(b, plus(b, i64(k), loop.index, tile), last) for k in range(tile)]
-            places = reading.places(numbers)
-            for slot in (slot for line in sums for slot in line):
-                b.store(ZERO, slot)
-            with vectors.pieces(b, reading.spans, several) as (first, count):
-                at = plus(b, x, first, 4 * LANES * (1 if codes.bits == 4 else 2))
-                at = plus(b, at, b.udiv(first, several), 3 * vectors.BYTES)
-                others = [
-                    _Record(plus(b, at, i64(m), x_stride), codes.bits, several) for m in range(together)
-                ]
-                _sum_together(reading, places, (first, count), others, sums)
-            for number, line in zip(numbers, sums, strict=True):
-                for m, slot in enumerate(line):
-                    place = plus(b, plus(b, out, i64(m), b.mul(width, i64(4))), number, 4)
-                    total = sum_of_lanes(b, codes.order, b.load(slot))
-                    b.store(total, b.inttoptr(place, F32.as_pointer()))
-
-    return emit
+def _add_records(reading: Rows, places: list[Place], x: vectors.Pair, sums: list[list[ir.Value]]) -> None:
+    b, codes = reading.builder, reading.codes
+    assert isinstance(codes, Counted)
+    several = i64(codes.together) if codes.together else reading.spans
+    with vectors.pieces(b, reading.spans, several) as (first, count):
+        at = plus(b, x[0], first, 4 * LANES * (1 if codes.bits == 4 else 2))
+        at = plus(b, at, b.udiv(first, several), 3 * vectors.BYTES)
+        others = [_Record(plus(b, at, i64(m), x[1]), codes.bits, several) for m in range(len(sums[0]))]
+        _sum_together(reading, places, (first, count), others, sums)
 
 
 def _sum_together(reading: Rows, places: Any, spans: vectors.Pair, others: list[_Record], sums: Any) -> None:

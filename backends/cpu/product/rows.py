@@ -21,6 +21,9 @@ from numerics.backends.cpu.product.codes import (
 from numerics.backends.cpu.product.vectors import i64, plus, shuffled
 from numerics.backends.host.product import LANES
 
+Place = tuple[ir.Value, ir.Value, ir.Value]
+"""Where a row begins: its codes, its scales, its zero points."""
+
 
 class Span(NamedTuple):
     """Where the codes of a span lie, and what stands beside them: its scales and zero points, a lane each."""
@@ -49,11 +52,11 @@ class Rows:
     tail_groups: ir.Value
 
     def __post_init__(self) -> None:
-        self.spares: list[tuple[ir.Value, ir.Value, ir.Value]] = []
+        self.spares: list[Place] = []
         short = self.builder.icmp_signed(">", self.tail, i64(0))
         self.spans = self.builder.add(self.whole, self.builder.zext(short, I64))
 
-    def places(self, rows: Sequence[ir.Value]) -> list[tuple[ir.Value, ir.Value, ir.Value]]:
+    def places(self, rows: Sequence[ir.Value]) -> list[Place]:
         """Where these rows begin: codes, scales, zero points.  Their last, short spans are copied aside."""
         b, codes = self.builder, self.codes
         found = []
@@ -98,9 +101,7 @@ class Rows:
             return self.builder.mul(span, i64(codes.groups))
         return self.builder.udiv(span, i64(codes.group // width))
 
-    def at(
-        self, places: Sequence[tuple[ir.Value, ir.Value, ir.Value]], span: ir.Value
-    ) -> list[tuple[list[ir.Value], ir.Value | None]]:
+    def at(self, places: Sequence[Place], span: ir.Value) -> list[tuple[list[ir.Value], ir.Value | None]]:
         """Values and scales of a span of each row."""
         b, codes = self.builder, self.codes
         found: list[tuple[list[ir.Value], ir.Value | None]] = []
@@ -114,9 +115,7 @@ class Rows:
             found.append((values, row.scale))
         return found
 
-    def addresses(
-        self, places: Sequence[tuple[ir.Value, ir.Value, ir.Value]], span: ir.Value
-    ) -> list[ir.Value]:
+    def addresses(self, places: Sequence[Place], span: ir.Value) -> list[ir.Value]:
         """Where the codes of a span of each row lie; of the last, short one, beside the rows."""
         b, last = self.builder, self.builder.icmp_signed("==", span, self.whole)
         return [
@@ -124,7 +123,7 @@ class Rows:
             for place, spare in zip(places, self.spares, strict=False)
         ]
 
-    def spans_at(self, places: Sequence[tuple[ir.Value, ir.Value, ir.Value]], span: ir.Value) -> list[Span]:
+    def spans_at(self, places: Sequence[Place], span: ir.Value) -> list[Span]:
         """A span of each row, as it is stored."""
         b, codes = self.builder, self.codes
         last, group = b.icmp_signed("==", span, self.whole), self._group_at(span)
@@ -150,3 +149,24 @@ def sum_of_lanes(builder: ir.IRBuilder, order: Sequence[int], lanes: ir.Value) -
         low, high = (shuffled(builder, lanes, range(start, start + half)) for start in (0, half))
         lanes = builder.fadd(low, high)
     return builder.extract_element(lanes, ir.Constant(I32, 0))
+
+
+def sums_of_lanes(builder: ir.IRBuilder, order: Sequence[int], several: Sequence[ir.Value]) -> ir.Value:
+    """The sums of 16 vectors' lanes, each as `sum_of_lanes` adds them, two vectors in one at each halving."""
+    vectors, where = list(several), [order.index(lane) for lane in range(LANES)]
+    own, size = LANES, LANES
+    while own > 1:
+        half = own // 2
+        low, high = (
+            [place + k * own for k in range(size // own) for place in where[start : start + half]]
+            for start in (0, half)
+        )
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [
+            builder.fadd(*(
+                shuffled(builder, a, [*part, *(size + place for place in part)], b) for part in (low, high)
+            ))
+            for a, b in pairs
+        ]  # fmt: skip
+        own, where = half, list(range(half))
+    return vectors[0]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.core import cgutils
 
 from numerics.backends.cpu.lanes import F32, F64, I8, I32, I64, Lane
@@ -31,14 +31,15 @@ def subnormals_are_cheap() -> bool:
     return str(generator().magic_tuple()[1]).startswith("znver")
 
 
-def registers() -> int:
-    """Vectors of LANES floats that its registers hold."""
-    return 32 if has("avx512f") else 8 if has("avx2") or has("avx") else 4
+@cache
+def is_arm() -> bool:
+    """Is it a 64-bit ARM, which fuses always, in 32 registers of four floats?"""
+    return architecture(binding.get_process_triple()) == "aarch64"
 
 
 def fused(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """a * b + c, rounded once."""
-    if has("fma") or architecture(builder.module.triple) == "aarch64":
+    if has("fma") or is_arm():
         name = f"llvm.fma.v{a.type.count}f32" if isinstance(a.type, ir.VectorType) else "llvm.fma.f32"
         kind = ir.FunctionType(a.type, [a.type] * 3)
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])

@@ -7,6 +7,7 @@ import numerics as nx
 from numerics.backends.array import BACKEND as ARRAY
 from numerics.backends.cpu import EXECUTOR
 from numerics.backends.cpu.product import calls, codes, vectors
+from numerics.backends.cpu.product.blocked import Tile
 from numerics.backends.host.product import Int8Rows, Matrix
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.matrices import IN_INT8, MATRICES, matrix, rows
@@ -53,11 +54,13 @@ def test_threads_change_the_sums(threads, many, monkeypatch):
         assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 
 
-@pytest.mark.parametrize("width", [1, 2, 3])
-def test_parts_of_rows_and_blocks_change_the_sums(width, monkeypatch):
-    """Rows are decoded a few at a time, and a part of their spans at a time."""
+@pytest.mark.parametrize("block", [1, 5, 12])
+@pytest.mark.parametrize("long", [1 << 10, 1 << 15])
+def test_parts_of_rows_and_blocks_change_the_sums(block, long, monkeypatch):
+    """Rows are decoded a few at a time, and a part of their spans at a time, of which a few are near."""
     monkeypatch.setattr(calls, "NEAR", 1 << 9)
-    monkeypatch.setattr(calls, "BLOCK", 4 + width)
+    monkeypatch.setattr(calls, "LONG", long)
+    monkeypatch.setattr(calls, "BLOCK", block)
     for name in ("mxfp4", "int4 groups", "mx9", "int8 offset"):
         x, q = rows(39, 576), matrix(name, (23, 576))
         assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
@@ -65,12 +68,12 @@ def test_parts_of_rows_and_blocks_change_the_sums(width, monkeypatch):
 
 @pytest.mark.parametrize("name", ["mxfp4", "mxfp8_e4m3", "mxfp8_e5m2", "nvfp4", "mx6", "mx9", "bfp16"])
 def test_a_code_or_a_scale_is_read_as_another(name):
-    """Random bytes: every code, every scale, NaN and Inf among them."""
+    """Bytes in no order: every code, every scale, NaN and Inf among them."""
     q = matrix(name, (64, 256))
     rng = np.random.default_rng(5)
-    q.packed[...] = rng.integers(0, 256, q.packed.shape)
-    if q.shared is not None:
-        q.shared[...] = rng.integers(0, 256, q.shared.shape)
+    for part in (q.packed, q.shared):
+        if part is not None:
+            part[...] = np.resize(rng.permutation(256), part.shape)
     for many in (1, 12):
         x = rows(many, 256)
         found, expected = EXECUTOR.products(x, of(q)), due(x, q)
@@ -99,6 +102,17 @@ def test_without_an_instruction_for_it_sums_are_fused_otherwise(monkeypatch, req
     for name in ("mxfp4", "int4 groups", "mx6", "fp8_e5m2"):
         for many in (1, 11):
             x, q = rows(many, 192), matrix(name, (6, 192))
+            assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+
+
+@pytest.mark.parametrize("tile", [Tile(4, 4, 16), Tile(4, 4, 4), Tile(2, 2, 4)], ids=["avx512", "arm", "sse"])
+def test_tiles_of_other_processors_change_the_sums(tile, monkeypatch):
+    """Those of AVX-512, ARM and SSE, whatever the processor at hand has."""
+    monkeypatch.setattr(calls, "best_tile", lambda: tile)
+    monkeypatch.setattr(codes.Codes, "crowded", tile.width < 16)
+    for name in ("mxfp4", "int8 rows offset"):
+        for many in (2, 11):
+            x, q = rows(many, 576), matrix(name, (7, 576))
             assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 
 
