@@ -252,6 +252,16 @@ class Adapter:
             )
         return version
 
+    def known(self, function: Function) -> Function:
+        """Returns the function, which asks for a host of a known version before it does anything."""
+
+        @functools.wraps(function)
+        def asked(*arguments: Any, **named: Any) -> Any:
+            self.version()
+            return function(*arguments, **named)
+
+        return asked
+
     def install(self, *, correct: bool = False) -> None:
         """Puts our kernels into the host, whose modules are imported by it.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, replaced
 from numerics.adapters.scaled import FLOATS, has_specials, ordinary, takes, values_at, values_of
+from numerics.adapters.tensors.compressed_tensors import from_host, to_host
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import fp4, fp6_e2m3, fp8_e4m3
@@ -343,3 +344,4 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
 ADAPTER = Adapter("compressed-tensors", "compressed-tensors", ("0.20.0",), _seams)
 install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
 installed, calls = ADAPTER.installed, ADAPTER.calls
+to_host, from_host = ADAPTER.known(to_host), ADAPTER.known(from_host)

@@ -83,18 +83,22 @@ def _on_grid(y: Tensor, d: Float, rmode: int, correct: bool, spare: Tensor | Non
     if correct:
         return _tensor(d.round(y, rounding=ROUNDINGS[rmode], out=y))
     y += 0.0  # the sign of -0 is 0 to it
-    odd = None
+    spoiled = None  # where its float32 logarithm is one too high
     if rmode == 1:
-        odd = (y.view(torch.int32) & NEARLY == NEARLY).nonzero(as_tuple=True)
-        came = y[odd]
+        spoiled = y.view(torch.int32) & NEARLY == NEARLY
     else:
         magnitudes = torch.abs(y, out=spare) if spare is not None else y.abs()
         hit = magnitudes == _least(d)
         if hit.any():
             y[hit] = y[hit].sign() * d.smallest_subnormal
+        if d.max > LARGE:
+            spoiled = ~(magnitudes < LARGE)
+    if spoiled is None:
+        return _tensor(d.round(y, rounding=ROUNDINGS[rmode], out=y))
+    places = spoiled.nonzero(as_tuple=True)
+    came = y[places]
     made = _tensor(d.round(y, rounding=ROUNDINGS[rmode], out=y))
-    if odd is not None:
-        made[odd] = _of_host(came, d, rmode, saturate=True)
+    made[places] = _of_host(came, d, rmode, saturate=True)
     return made
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from numerics.adapters.base import Adapter, Called, Calls, Function, Maker, Seam, replaced
 from numerics.adapters.scaled import FLOATS, has_specials, takes
+from numerics.adapters.tensors.modelopt import from_host, to_host
 from numerics.formats.block import Block
 from numerics.formats.blocks import block_format
 from numerics.formats.dtype import Element, Float
@@ -182,3 +183,4 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
 ADAPTER = Adapter("modelopt", "nvidia-modelopt", ("0.47.0",), _seams)
 install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
 installed, calls = ADAPTER.installed, ADAPTER.calls
+to_host, from_host = ADAPTER.known(to_host), ADAPTER.known(from_host)

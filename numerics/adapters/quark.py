@@ -28,6 +28,7 @@ from numerics.adapters.scaled import (
     takes,
     values_at,
 )
+from numerics.adapters.tensors.quark import from_host, to_host
 from numerics.formats.block import Block
 from numerics.formats.blocks import block_format, mx6, mx9
 from numerics.formats.dtype import Element, Integer
@@ -205,3 +206,4 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
 ADAPTER = Adapter("quark", "amd-quark", ("0.13",), _seams)
 install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
 installed, calls = ADAPTER.installed, ADAPTER.calls
+to_host, from_host = ADAPTER.known(to_host), ADAPTER.known(from_host)

@@ -10,7 +10,6 @@ Scales are found by torchao's own rules, of one number a block; what happens to 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,10 +25,10 @@ from numerics.adapters.scaled import (
     takes,
     values_of,
 )
-from numerics.formats.block import Block
-from numerics.formats.blocks import block_format, mxfp4, mxfp6_e2m3, mxfp6_e3m2, mxfp8_e4m3, mxfp8_e5m2
+from numerics.adapters.tensors.torchao import ELEMENTS, from_host, to_host
+from numerics.formats.blocks import mx
 from numerics.formats.dtype import Element, Integer
-from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
+from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2
 from numerics.formats.integers import int8, uint8
 from numerics.quantization import quantize
 
@@ -39,11 +38,6 @@ MX_TENSOR = "torchao.prototype.mx_formats.mx_tensor"
 KERNELS = "torchao.prototype.mx_formats.kernels"
 
 CONTAINERS: dict[torch.dtype, Integer] = {torch.int8: int8, torch.uint8: uint8}
-MX: dict[Any, tuple[Block, Element]] = {
-    torch.float8_e4m3fn: (mxfp8_e4m3, fp8_e4m3), torch.float8_e5m2: (mxfp8_e5m2, fp8_e5m2),
-    "fp6_e2m3": (mxfp6_e2m3, fp6_e2m3), "fp6_e3m2": (mxfp6_e3m2, fp6_e3m2),
-    torch.float4_e2m1fn_x2: (mxfp4, fp4),
-}  # fmt: skip
 ENCODERS = {
     "f32_to_f4_unpacked": fp4,
     "f32_to_f6_e2m3_unpacked": fp6_e2m3,
@@ -54,6 +48,7 @@ DECODERS = {
     "f6_e2m3_unpacked_to_f32": fp6_e2m3,
     "f6_e3m2_unpacked_to_f32": fp6_e3m2,
 }
+WIDE = (torch.float32, torch.bfloat16)  # what to_mx takes
 NAN_SCALE = 0xFF  # of E8M0 (OCP MX 1.0 §5.4.1)
 CHUNK = 1 << 16  # blocks that the host computes at once
 PAIR = 2  # numbers that stand for a block where torchao finds its scale
@@ -171,7 +166,7 @@ def _to_mx(host: Function, correct: bool) -> Function:
         is_swizzled_scales: bool = False,
     ) -> Any:  # fmt: skip
         scaling_mode = _floor() if scaling_mode is None else scaling_mode
-        if not takes(data_hp) or data_hp.dtype not in (torch.float32, torch.bfloat16) or elem_dtype not in MX:
+        if not takes(data_hp) or data_hp.dtype not in WIDE or elem_dtype not in ELEMENTS:
             return NotImplemented
         if is_swizzled_scales or data_hp.shape[-1] % block_size or not data_hp.is_contiguous():
             return NotImplemented
@@ -191,18 +186,9 @@ def _floor() -> Any:
     return ScaleCalculationMode.FLOOR
 
 
-@lru_cache(maxsize=64)
-def _block(kind: Any, size: int) -> Block:
-    """The MX format of those elements with blocks of that size."""
-    known, element = MX[kind]
-    if size == known.block:
-        return known
-    return block_format(element=element, block=size)
-
-
 def _encoded(x: Tensor, kind: Any, size: int, mode: Any) -> tuple[Tensor, Tensor]:
     """The scale bytes and the stored codes of OCP MX 1.0 §6.3 with the scale rule of that name."""
-    block, rule = _block(kind, size), mode.name.lower()
+    block, rule = mx(ELEMENTS[kind], size), mode.name.lower()
     if isinstance(kind, str):  # which torchao does not pack
         made = block.encode(x, scale_rule=rule)
         return made.scale, made.codes
@@ -293,3 +279,4 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
 ADAPTER = Adapter("torchao", "torchao", ("0.18.0",), _seams)
 install, uninstall, substituted = ADAPTER.install, ADAPTER.uninstall, ADAPTER.substituted
 installed, calls = ADAPTER.installed, ADAPTER.calls
+to_host, from_host = ADAPTER.known(to_host), ADAPTER.known(from_host)

@@ -320,7 +320,7 @@ def _words(parts: _Parts) -> QTensor:
         zero = lines.astype(np.int32) - half
     spec = QuantSpec(d, symmetric=False, **options)
     _check_signs(scale)
-    zero = np.ascontiguousarray(zero.astype(np.int32).reshape(scale.shape))
+    zero = zero.astype(np.int32).reshape(scale.shape).copy()  # ascontiguousarray would give () an axis
     return QTensor.from_parts(spec, codes, scale, zero_point=zero, original=parts.original)
 
 

@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
-import torch
-
 from numerics.adapters import HOSTS
-from numerics.formats.errors import NumericsError
+from tests.adapters.hosts import asked, same_bits
 
 COMPARED = [host for host in HOSTS if host != "transformers"]
-WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def same_bits(expected: Any, actual: Any) -> bool:
-    """Are they equal in type, shape and bits?  All NaN count as one."""
-    if isinstance(expected, tuple):
-        return len(expected) == len(actual) and all(map(same_bits, expected, actual))
-    if (expected.dtype, expected.shape) != (actual.dtype, actual.shape):
-        return False
-    word = WORDS[expected.element_size()]
-    equal = expected.contiguous().view(word) == actual.contiguous().view(word)
-    if expected.is_floating_point():
-        equal |= expected.float().isnan() & actual.float().isnan()
-    return bool(equal.all())
 
 
 @pytest.mark.parametrize("host", COMPARED)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.timeout(1800)
 def test_a_host_gives_the_same_bits_with_our_kernels(host):
-    adapter = importlib.import_module(f"numerics.adapters.{host}")
-    try:
-        adapter.ADAPTER.version()
-    except NumericsError as missing:
-        pytest.skip(str(missing))
+    adapter = asked(host)
     cases = importlib.import_module(f"tests.adapters.cases.{host}").cases()
     wrong, ours, compared = [], 0, 0
     for name, call in cases:

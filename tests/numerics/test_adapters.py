@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
+import torch
+
 from numerics.adapters import microxcaling
 from tests.helpers import adapter_slice
 from tests.helpers.adapter_slice import digest, exact_exponents
@@ -23,3 +25,19 @@ def test_every_recorded_answer_is_compared():
 def test_our_kernels_give_what_the_host_gave(name, monkeypatch):
     monkeypatch.setattr(microxcaling, "_shared_exponents", exact_exponents)
     assert digest(adapter_slice.ours()[name]()) == RECORDED[name]
+
+
+def test_what_microxcalings_logarithm_takes_for_2_to_the_128_is_asked_of_microxcaling(monkeypatch):
+    """A block of bfloat16 whose largest lies just below a power of two: it gives NaN, we gave a number."""
+    came = []
+
+    def of_host(x, *_, **__):
+        came.append(x.tolist())
+        return x * torch.nan
+
+    monkeypatch.setattr(microxcaling, "_of_host", of_host)
+    x = torch.tensor([1.0, 2.0**127 * (2 - 2.0**-23), -(2.0**126), 0.5])
+    bfloat16 = microxcaling._format(9, 8, 2.0**127 * (2 - 2.0**-7))
+    made = microxcaling._on_grid(x.clone(), bfloat16, 2, correct=False)
+    assert came == [x[1:3].tolist()]
+    assert made.isnan().tolist() == [False, True, True, False]

@@ -1,0 +1,267 @@
+"""The way back: a host's own tensor becomes a QTensor and again the host's, bit for bit; and vice versa."""
+
+from __future__ import annotations
+
+import importlib
+from itertools import product
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+
+import numerics as nx
+from numerics.formats.errors import NumericsError
+from tests.adapters.hosts import asked, same_bits
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TYPES = (torch.float32, torch.bfloat16)
+
+
+@pytest.fixture(params=("torchao", "compressed_tensors", "modelopt", "quark"))
+def adapter(request):
+    return asked(request.param)
+
+
+def numbers(kind=torch.float32):
+    """A matrix with a magnitude a row, zeros in one block, and both ends of it."""
+    x = torch.randn(128, 128, generator=torch.Generator().manual_seed(8))
+    x *= torch.exp2(torch.arange(128.0) % 16 - 8)[:, None]
+    x[3, :32] = 0
+    return x.to(kind)
+
+
+def same_tensor(a, b) -> bool:
+    """Are two QTensors equal in spec, shape, type and bytes?"""
+    return (a.spec, a.shape, a.original) == (b.spec, b.shape, b.original) and all(
+        same_bits(x, y) if x is not None and y is not None else x is y
+        for x, y in zip(a.parts, b.parts, strict=True)
+    )
+
+
+# ---- ours, there and back ----------------------------------------------------------------------------
+
+BLOCKS = ("mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4", "nvfp4")
+SCHEMES = ("per_tensor()", "per_channel(0)", "per_channel(1)", "per_group(32)")
+INTEGERS = [(nx.integer_format(bits), scheme, symmetric, kind) for bits, scheme, symmetric, kind in product(
+    range(2, 9), SCHEMES, (True, False), ("float32", "bfloat16", "pof2"))]  # fmt: skip
+ELEMENTS = [(f"uint{bits}", s, symmetric, "float32") for bits, s, symmetric in product(
+    (2, 4, 8), SCHEMES, (True, False))] + [(d, s, True, "float32") for d, s in product(
+    ("fp8_e4m3", "fp8_e5m2", "fp4", "fp6_e2m3", "int16", "nf4"), SCHEMES)]  # fmt: skip
+FEWEST = {"torchao": 200, "compressed_tensors": 150, "modelopt": 40, "quark": 100}
+
+
+def specs():
+    """Every format that a host could have, in every scheme that it could have it in."""
+    for d in (*BLOCKS, "mx6", "mxint8"):
+        yield nx.QuantSpec(d)
+    for d, scheme, symmetric, kind in (*INTEGERS, *ELEMENTS):
+        yield nx.QuantSpec(d, scheme=scheme, symmetric=symmetric, scale_type=kind)
+
+
+def test_a_qtensor_that_a_host_can_hold_comes_back_with_every_bit(adapter):
+    taken, wrong, told = 0, [], set()
+    for spec, kind in product(specs(), TYPES):
+        q = nx.quantize(numbers(kind).abs() if spec.clips else numbers(kind), spec)
+        try:
+            host = adapter.to_host(q)
+        except NumericsError as refusal:
+            told.add(str(refusal))
+            continue
+        taken += 1
+        again = back(adapter, host)
+        if not kept(adapter, q, again):
+            wrong.append((spec, kind, again))
+    assert not wrong, f"{len(wrong)} of {taken}: {wrong[:5]}"
+    assert all(any(word in one for word in ("has no tensor of", "cannot store", "divides")) for one in told)
+    assert taken >= FEWEST[adapter.ADAPTER.library.replace("-", "_")], f"only {taken} were taken"
+
+
+def back(adapter, host):
+    if isinstance(host, torch.Tensor):
+        return adapter.from_host(host)
+    first, second = host
+    if isinstance(second, dict):
+        return adapter.from_host(first, **second)
+    return adapter.from_host(first, second)
+
+
+def kept(adapter, q, again) -> bool:
+    """Every code and scale, and what the tensor stands for where the host says it.
+
+    compressed-tensors does not, and has signed integers alone: codes of others move with their zero points.
+    """
+    if adapter.ADAPTER.library == "compressed-tensors":
+        signed = q.spec.blocked or q.spec.element.signed
+        same_codes = not signed or torch.equal(q.codes, again.codes)
+        return same_codes and torch.equal(q.dequantize(torch.float32), again.dequantize(torch.float32))
+    if q.spec.scale_type == "pof2":  # which no host has a word for: a float that is a power of two
+        return torch.equal(q.codes, again.codes) and torch.equal(q.shared.flatten(), again.shared.flatten())
+    return same_tensor(q, again) or moved_to_zero(q, again)
+
+
+def moved_to_zero(q, again) -> bool:
+    """Zero points that are all 0 come back as none."""
+    none = q.zero_point is not None and not bool(q.zero_point.any()) and again.zero_point is None
+    return none and torch.equal(q.codes, again.codes) and torch.equal(q.shared, again.shared)
+
+
+# ---- a host's values ---------------------------------------------------------------------------------
+
+
+def values(adapter, host):
+    """What the host makes of its own tensor, in float32."""
+    if isinstance(host, torch.Tensor):
+        return host.dequantize().float()
+    first, second = host
+    if isinstance(second, dict):
+        return first.get_qtensor().dequantize(torch.float32, **second)
+    if adapter.ADAPTER.library == "quark":
+        return second(first)
+    compressors = importlib.import_module("compressed_tensors.compressors.base")
+    found = compressors.BaseCompressor.get_value_from_registry(second.format)
+    return found.decompress(first, second)["weight"].float()
+
+
+OF_HALVES = ("nvfp4", "mx")  # which compressed-tensors decompresses to bfloat16
+
+
+def test_a_host_gives_the_values_that_the_qtensor_has(adapter):
+    compared = 0
+    for spec in specs():
+        q = nx.quantize(numbers().abs() if spec.clips else numbers(), spec)
+        try:
+            host = adapter.to_host(q)
+        except NumericsError:
+            continue
+        due = q.dequantize()
+        if adapter.ADAPTER.library == "compressed-tensors" and spec.dtype.name.startswith(OF_HALVES):
+            due = q.dequantize(torch.bfloat16).float()
+        found = values(adapter, host)
+        assert torch.equal(found, due), (spec, (found != due).sum())
+        compared += 1
+    assert compared > 15
+
+
+# ---- a host's own, there and back --------------------------------------------------------------------
+
+
+def torchao_tensors(x):
+    """Every tensor class of torchao's that is read, in every form that it has on a CPU."""
+    from torchao.prototype.mx_formats.mx_tensor import MXTensor
+    from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor
+    from torchao.quantization import granularity
+    from torchao.quantization.quant_primitives import MappingType
+    from torchao.quantization.quantize_.workflows.float8.float8_tensor import Float8Tensor
+    from torchao.quantization.quantize_.workflows.int8.int8_tensor import Int8Tensor
+    from torchao.quantization.quantize_.workflows.intx import intx_unpacked_to_int8_tensor as intx
+
+    wholes = granularity.PerRow(), granularity.PerTensor()
+    for form, mapping in product((*wholes, granularity.PerGroup(32)), MappingType):
+        yield Int8Tensor.from_hp(x, form, mapping_type=mapping)
+    for bits, mapping in product(range(2, 9), (MappingType.SYMMETRIC, MappingType.ASYMMETRIC)):
+        kind = getattr(torch, f"int{bits}")
+        yield intx.IntxUnpackedToInt8Tensor.from_hp(x, (1, 32), kind, mapping_type=mapping)
+    for form, kind in product(wholes, (torch.float8_e4m3fn, torch.float8_e5m2)):
+        yield Float8Tensor.from_hp(x, kind, form)
+    elements = (torch.float8_e4m3fn, torch.float8_e5m2, "fp6_e2m3", "fp6_e3m2", torch.float4_e2m1fn_x2)
+    for element, size in product(elements, (32, 16)):
+        yield MXTensor.to_mx(x, element, size)
+    for scale in (None, torch.tensor(0.003)):
+        yield NVFP4Tensor.to_nvfp4(x, per_tensor_scale=scale)
+
+
+INNER = ("qdata", "scale", "zero_point", "per_tensor_scale")
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_tensor_of_torchao_comes_back_as_it_was(kind):
+    adapter = asked("torchao")
+    for host in torchao_tensors(numbers(kind)):
+        q = adapter.from_host(host)
+        again = adapter.to_host(q)
+        if type(host).__name__ == "IntxUnpackedToInt8Tensor" and q.format is nx.int8:
+            assert torch.equal(again.qdata, host.qdata)  # 8 bits of it are an Int8Tensor
+            continue
+        assert type(again) is type(host)
+        assert (again.dtype, again.shape, again.block_size) == (host.dtype, host.shape, host.block_size)
+        for name in INNER:
+            one, other = getattr(host, name, None), getattr(again, name, None)
+            assert (one is None and other is None) or same_bits(one, other), (host, name)
+        assert torch.equal(host.dequantize(), q.dequantize(host.dtype)), q
+
+
+def test_scales_in_the_order_of_tensor_cores_are_read():
+    adapter = asked("torchao")
+    from torchao.prototype.mx_formats.mx_tensor import MXTensor
+    from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor
+
+    x = numbers()
+    for make, more in ((MXTensor.to_mx, (torch.float8_e4m3fn, 32)), (NVFP4Tensor.to_nvfp4, ())):
+        rows, tiles = (make(x, *more, is_swizzled_scales=swizzled) for swizzled in (False, True))
+        assert same_tensor(adapter.from_host(rows), adapter.from_host(tiles))
+
+
+def test_a_tensor_that_says_how_inputs_are_quantized_is_refused():
+    adapter = asked("torchao")
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+    layer = torch.nn.Sequential(torch.nn.Linear(64, 64))
+    quantize_(layer, Int8DynamicActivationInt8WeightConfig())
+    with pytest.raises(NumericsError, match="act_quant_kwargs, which is about inputs"):
+        adapter.from_host(layer[0].weight)
+
+
+@pytest.mark.parametrize("name", [f"{name}_DEFAULT_CFG" for name in ("FP8", "NVFP4", "MXFP8", "INT8")])
+def test_a_layer_that_modelopt_compressed_becomes_a_qtensor(name):
+    adapter = asked("modelopt")
+    import modelopt.torch.quantization as mtq
+
+    model = torch.nn.Sequential(torch.nn.Linear(64, 32, bias=False))
+    model[0].weight.data = numbers()[:32, :64].clone()
+    with adapter.substituted():
+        mtq.quantize(model, getattr(mtq, name), lambda m: m(torch.ones(2, 64)))
+        mtq.compress(model)
+    weight, inside = model[0].weight, model[0].weight_quantizer
+    scales = {"scale": inside._scale, "double_scale": getattr(inside, "_double_scale", None)}
+    q = adapter.from_host(weight, block_sizes=inside.block_sizes, **scales)
+    assert torch.equal(q.dequantize(), inside.dequantize(weight))
+    again, beside = adapter.to_host(q)
+    assert same_bits(again.data, weight.data)
+    assert same_bits(beside["scale"].reshape(-1), inside._scale.reshape(-1))
+
+
+def test_int4_scales_that_divide_and_are_no_powers_of_two_are_refused():
+    adapter = asked("modelopt")
+    from modelopt.torch.quantization.qtensor import INT4QTensor
+
+    made, scale = INT4QTensor.quantize(numbers(), 32)
+    with pytest.raises(NumericsError, match="ModelOpt divides int4 codes by their scales"):
+        adapter.from_host(made, scale, block_sizes={-1: 32})
+
+
+def test_a_layer_that_compressed_tensors_compressed_becomes_a_qtensor():
+    adapter = asked("compressed_tensors")
+    from compressed_tensors.compressors.base import BaseCompressor
+    from compressed_tensors.quantization import QuantizationScheme
+
+    weights = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True}
+    scheme = QuantizationScheme(targets=["Linear"], weights=weights, format="pack-quantized")
+    x = numbers()
+    scale = x.unflatten(-1, (-1, 32)).abs().amax(-1).clamp(min=1e-6) / 7
+    compressor = BaseCompressor.get_value_from_registry("pack-quantized")
+    state = compressor.compress({"weight": x, "weight_scale": scale}, scheme)
+    q = adapter.from_host(state, scheme)
+    assert torch.equal(q.dequantize(), compressor.decompress(state, scheme)["weight"])
+    again, _ = adapter.to_host(q)
+    assert all(torch.equal(again[name], state[name]) for name in ("weight_packed", "weight_scale"))
+
+
+def test_what_is_of_no_host_is_refused(adapter):
+    q = nx.quantize(numbers(), nx.QuantSpec("mx6"))
+    with pytest.raises(NumericsError):
+        adapter.to_host(q)
+    with pytest.raises(NumericsError, match="takes a QTensor"):
+        adapter.to_host(numbers())
+    with pytest.raises(NumericsError):
+        adapter.from_host(*[numbers()] * (1 if adapter.ADAPTER.library == "torchao" else 2))
