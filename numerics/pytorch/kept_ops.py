@@ -14,7 +14,7 @@ from numerics.formats.errors import NumericsError
 from numerics.pytorch import collectives
 from numerics.pytorch.products import PRODUCTS
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor
-from numerics.pytorch.wrapper import AXES, Permuted, Wrapper, permuted
+from numerics.pytorch.wrapper import AXES, Flat, Permuted, Wrapper, permuted
 from numerics.pytorch.zeros import zeros
 from numerics.tensor import slicing
 
@@ -146,6 +146,8 @@ def _view(q: TensorQTensor, size: Sequence[int]) -> Any:
         flat = slicing.flattened(q)
         if flat is q:  # of one dimension already; torch's views are tensors of their own
             return _same(q)
+        if flat is None and tuple(size) == (-1,):
+            return Flat(q)
         return NotImplemented if flat is None else flat
     return NotImplemented
 

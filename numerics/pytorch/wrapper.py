@@ -288,6 +288,55 @@ class Permuted(Wrapper):
         return self.dequantize().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
 
+class Flat(Wrapper):
+    """A TensorQTensor of which `q.view(-1)` is no part, such as one with scales of columns or of tiles.
+
+    For FSDP2, which keeps its shards so and never reads them: dense, each would be held beside its bytes.
+
+    >>> import numerics as nx
+    >>> q = nx.quantize(torch.tensor([[0.5, -1.0], [2.0, 3.5]]), "int4", scheme=nx.per_channel(1))
+    >>> type(q.view(-1)).__name__, (q.view(-1) + 0).tolist()
+    ('Flat', [0.5714285969734192, -1.0, 2.0, 3.5])
+    """
+
+    quantized: Any
+
+    @staticmethod
+    def __new__(cls, quantized: Any) -> Flat:
+        """quantized: the QTensor whose values it has in a row."""
+        size = [quantized.numel()]
+        found = cls.made(size, dtype=quantized.dtype, device=quantized.device)
+        found.quantized = quantized
+        return cast(Flat, found)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """All is done when it is made."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Flat:
+        """Copies what it holds; torch's own looks for the values' memory."""
+        return Flat(deepcopy(self.quantized, memo))
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return repr(self.dequantize())
+
+    def dequantize(self, dtype: Any = None) -> Tensor:
+        """The values, in a row."""
+        return cast(Tensor, self.quantized.dequantize(dtype).reshape(-1))
+
+    def __tensor_flatten__(self) -> tuple[list[str], Any]:
+        """The QTensor that it holds."""
+        return ["quantized"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner: Any, context: Any, outer_size: Any, outer_stride: Any) -> Flat:
+        """Makes the tensor again of what __tensor_flatten__ gave."""
+        return Flat(inner["quantized"])
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """The values: a view is not saved as one."""
+        return self.dequantize().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+
+
 # ---- axes in another order -------------------------------------------------------------------------
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+import warnings
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -15,6 +20,8 @@ import numerics as nx
 RECIPES = [
     ("int4", {"scheme": "per_channel(0)"}),
     ("int8", {"symmetric": False}),
+    ("int8", {"scheme": "per_channel(1)", "symmetric": False}),
+    ("fp8_e4m3", {"scheme": "per_block((3, 32))"}),
     ("mxfp4", {}),
     ("mx6", {}),
     ("nvfp4", {}),
@@ -34,7 +41,7 @@ def through_dtensor(q: nx.QTensor, mesh) -> None:
     mine = q[:3] if rank == 0 else q[3:]
     if q.shape[0] == 6:
         assert_same_tensor(DTensor.from_local(mine, mesh, [Shard(0)], run_check=False).full_tensor(), q)
-        other = nx.quantize(torch.zeros(q.shape), q.format, **options_of(q)) if rank else q
+        other = zeros_like(q) if rank else q
         sent = distribute_tensor(other, mesh, [Shard(0)])  # only rank 0 has the values
         assert_same_tensor(sent.to_local(), mine)
         assert_same_tensor(sent.full_tensor(), q)
@@ -63,6 +70,37 @@ def through_fsdp(q: nx.QTensor) -> None:
         assert_same_tensor(whole["0.weight"], q)
 
 
+def through_checkpoint(q: nx.QTensor, folder: Path) -> None:
+    """Written by two ranks, each its rows, and read in place: by two, and by one that has all rows."""
+    model, other = sharded(q), sharded(zeros_like(q))
+    whole = {"weight": zeros_like(q)}
+    dcp.save({"weight": model.weight}, checkpoint_id=folder)
+    dcp.load({"weight": other.weight}, checkpoint_id=folder)
+    assert_same_tensor(other.weight.to_local(), model.weight.to_local())
+    with warnings.catch_warnings(action="ignore"):  # torch says that one process reads alone
+        dcp.load(whole, checkpoint_id=folder, no_dist=True)
+    assert_same_tensor(whole["weight"], q)
+
+
+def sharded(q: nx.QTensor) -> torch.nn.Module:
+    """A layer with that weight, its rows shared out to the ranks."""
+    model = torch.nn.Linear(64, q.shape[0], bias=False)
+    model.weight = torch.nn.Parameter(q, requires_grad=False)
+    return fully_shard(model)
+
+
+def zeros_like(q: nx.QTensor) -> nx.QTensor:
+    """Other values by the same recipe."""
+    return nx.quantize(torch.zeros(q.shape), q.format, **options_of(q))
+
+
+def shared_folder() -> Path:
+    """One that both ranks know."""
+    made = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(made)
+    return Path(made[0])
+
+
 def through_ddp(q: nx.QTensor) -> None:
     """A frozen weight takes part in the first broadcast, of values that are exactly of its recipe."""
     model = torch.nn.Sequential(torch.nn.Linear(64, q.shape[0], bias=False), torch.nn.Linear(q.shape[0], 4))
@@ -83,6 +121,7 @@ def main() -> None:
             through_dtensor(q, mesh)
             if rows == 6:  # torch refuses uneven shares of tensors that gather themselves
                 through_fsdp(q)
+                through_checkpoint(q, shared_folder())
                 through_ddp(nx.quantize(w, d, **options))
     refused(nx.quantize(torch.randn(6, 5), "int3"))
     dist.destroy_process_group()
