@@ -35,11 +35,60 @@ def _reads(kept: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+REST = "_rest"
+"""Under that name a part says how it hangs together with the tensor that it is of: COPIED, SHARED, or not."""
+COPIED, SHARED = "copied", "shared"
+
+
+def _part(kept: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, of whole QTensors, with each part that comes marked: who writes into it has to know."""
+
+    @wraps(kept)
+    def marked(q: TensorQTensor, *args: Any, **options: Any) -> Any:
+        q.check_whole()
+        found = kept(q, *args, **options)
+        for part in found if isinstance(found, list) else [found]:
+            if isinstance(part, TensorQTensor):
+                part.__dict__[REST] = _rest(q, part)
+        return found
+
+    return marked
+
+
+def _rest(q: TensorQTensor, part: TensorQTensor) -> str | None:
+    """Of a part of q: were some of its numbers copied, or does it share some with the rest of q?"""
+    before: str | None = q.__dict__.get(REST)
+    if math.prod(part.shape) in (0, math.prod(q.shape)):
+        return before
+    pairs = [(mine, its) for mine, its in zip(q.parts, part.parts, strict=True) if type(its) is Tensor]
+    if any(not torch._C._is_alias_of(mine, its) for mine, its in pairs):  # type: ignore[attr-defined]
+        return COPIED
+    return SHARED if before or any(mine.numel() == its.numel() for mine, its in pairs) else None
+
+
+def _check_written(target: TensorQTensor, source: TensorQTensor) -> None:
+    """Raises NumericsError for a part that cannot be written without losing that, or changing the rest."""
+    rest = target.__dict__.get(REST)
+    if rest == COPIED:
+        raise NumericsError(
+            f"{target!r} is a part that is no view: its codes were copied, and the tensor that it is of "
+            "would stay as it is; cut whole rows of whole bytes, or clone() it to write into the copy"
+        )
+    pairs = zip(target.parts[1:], source.parts[1:], strict=True)
+    if rest == SHARED and any(not torch.equal(mine, its) for mine, its in pairs if not mine.is_meta):
+        raise NumericsError(
+            f"{target!r} is a part whose scales are those of the rest, too, which others would change; "
+            "copy into the whole tensor, or clone() the part"
+        )
+
+
 # ---- moving, copying, cutting -----------------------------------------------------------------------
 
 
 def _same(q: TensorQTensor, *_: Any, **__: Any) -> Any:
-    return q.each(lambda part: part.detach())
+    found = q.each(lambda part: part.detach())
+    found.__dict__[REST] = q.__dict__.get(REST)
+    return found
 
 
 @_reads
@@ -75,38 +124,38 @@ def _keeps_values(q: TensorQTensor, dtype: torch.dtype) -> bool:
     return q.spec.scale_type != "float" and (q.dtype == wide) == (dtype == wide)
 
 
-@_reads
+@_part
 def _slice(q: TensorQTensor, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
     return slicing.sliced(q, dim, slice(start, end, step))
 
 
-@_reads
+@_part
 def _select(q: TensorQTensor, dim: int, index: int) -> Any:
     if q.ndim == 1 and 0 in slicing.blocked_axes(q):  # one element: its value
         return NotImplemented
     return slicing.selected(q, dim, index)
 
 
-@_reads
+@_part
 def _split(q: TensorQTensor, size: int, dim: int = 0) -> Any:
     length = q.shape[dim]
     return [slicing.sliced(q, dim, slice(at, at + size)) for at in range(0, max(length, 1), max(size, 1))]
 
 
-@_reads
+@_part
 def _split_with_sizes(q: TensorQTensor, sizes: Sequence[int], dim: int = 0) -> Any:
     ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
     return [slicing.sliced(q, dim, slice(end - n, end)) for n, end in zip(sizes, ends, strict=True)]
 
 
-@_reads
+@_part
 def _unbind(q: TensorQTensor, dim: int = 0) -> Any:
     if dim % max(q.ndim, 1) in slicing.blocked_axes(q):
         return NotImplemented
     return [slicing.selected(q, dim, place) for place in range(q.shape[dim])]
 
 
-@_reads
+@_part
 def _squeeze(q: TensorQTensor, dims: Any = None) -> Any:
     """Without its axes of one index, those that are asked for."""
     asked = range(q.ndim) if dims is None else [dims] if isinstance(dims, int) else dims
@@ -146,7 +195,9 @@ def _view(q: TensorQTensor, size: Sequence[int]) -> Any:
         flat = slicing.flattened(q)
         if flat is q:  # of one dimension already; torch's views are tensors of their own
             return _same(q)
-        if flat is None and tuple(size) == (-1,):
+        if flat is not None:
+            flat.__dict__[REST] = q.__dict__.get(REST)
+        elif tuple(size) == (-1,):
             return Flat(q)
         return NotImplemented if flat is None else flat
     return NotImplemented
@@ -192,6 +243,7 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
             f"{source!r} of {source.original} cannot be copied into one of {target.original}: the same "
             "bytes are other values there; dequantize it, and quantize the values"
         )
+    _check_written(target, source)
     for mine, theirs in zip(target.parts, source.parts, strict=True):
         mine.copy_(theirs, non_blocking)
     return target
@@ -215,7 +267,8 @@ def _quantized_as(target: TensorQTensor, source: Tensor) -> TensorQTensor | None
 
 def _equal(q: TensorQTensor, values: Tensor) -> bool:
     """Bit for bit?"""
-    return torch.equal(q.dequantize().view(torch.uint8), values.detach().contiguous().view(torch.uint8))
+    mine, theirs = (x.detach().reshape(-1).view(torch.uint8) for x in (q.dequantize(), values))
+    return torch.equal(mine, theirs)
 
 
 def _empty_like(q: TensorQTensor, *, dtype: Any = None, device: Any = None, **_: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextvars import ContextVar
 from copy import deepcopy
 from typing import Any, ClassVar, NoReturn, cast
 
@@ -133,7 +134,7 @@ class Wrapper(Tensor):
             raise in_place(f"Tensor.{func.__name__}")
         with torch._C.DisableTorchFunctionSubclass():
             try:
-                found = func(*args, **(kwargs or {}))
+                found = (_written_by if _changes(func, args) else _called)(func, args, kwargs or {})
             except AssertionError as wrong:  # of a device that this torch is not compiled with
                 raise NumericsError(f"{func.__name__} of a QTensor: {wrong!s:.300}") from None
             except RuntimeError as wrong:
@@ -165,8 +166,44 @@ class Wrapper(Tensor):
             and any(_written(op, args, kwargs))
         ):
             raise in_place(op)
+        if _WRITES.get() and _gives_view(op):
+            raise in_place(f"Tensor.{_WRITES.get()}")
         plain, options = values_of((args, kwargs))
         return op(*plain, **options)
+
+
+_WRITES: ContextVar[str] = ContextVar("a call that writes into what stands for values", default="")
+
+
+def _changes(func: Any, args: Any) -> bool:
+    """Does a call write into its first argument, which stands for values?"""
+    name = getattr(func, "__name__", "")
+    if name != "__setitem__" and (not name.endswith("_") or name.endswith("__")):
+        return False
+    return bool(args) and isinstance(args[0], Wrapper)
+
+
+def _called(func: Any, args: Any, kwargs: Any) -> Any:
+    return func(*args, **kwargs)
+
+
+def _written_by(func: Any, args: Any, kwargs: Any) -> Any:
+    """A call within which a view of the values would take what is for the first argument.
+
+    `q[:, None] = 1` and `q.fill_diagonal_(1)` are views, and writes into them, of which each is a call alone.
+    """
+    before = _WRITES.set(func.__name__)
+    try:
+        return func(*args, **kwargs)
+    finally:
+        _WRITES.reset(before)
+
+
+def _gives_view(op: Any) -> bool:
+    """Is what an operator returns in the memory of an argument?"""
+    if isinstance(op, HigherOrderOperator):
+        return False
+    return any(found.alias_info is not None and not found.alias_info.is_write for found in op._schema.returns)
 
 
 _BY_ADDRESS = (Tensor.apply_, Tensor.map_, Tensor.map2_)  # what writes where it believes values to lie

@@ -143,3 +143,68 @@ def test_a_product_with_a_weight_without_values_was_whatever_lay_in_memory():
         with pytest.raises(nx.NumericsError, match="on meta has no values"):
             call()
     assert F.linear(torch.ones(2, 64, device="meta"), q).is_meta
+
+
+# ---- writing into a part ------------------------------------------------------------------------------
+
+WRITES = {
+    "q[0:2] = other": lambda q, o: q.__setitem__(slice(0, 2), o[0:2]),
+    "q[0] = other": lambda q, o: q.__setitem__(0, o[0]),
+    "q[:, :32] = other": lambda q, o: q.__setitem__((slice(None), slice(0, 32)), o[:, :32]),
+    "q[:] = other": lambda q, o: q.__setitem__(slice(None), o),
+    "q[None] = other": lambda q, o: q.__setitem__(None, o),
+    "q[0, 0] = 1": lambda q, _: q.__setitem__((0, 0), 1.0),
+    "q[None, 0] = 1": lambda q, _: q.__setitem__((None, 0), 1.0),
+    "q[::2] = other": lambda q, o: q.__setitem__(slice(None, None, 2), o[::2]),
+    "q[ids] = 1": lambda q, _: q.__setitem__(IDS, 1.0),
+    "fill_diagonal_": lambda q, _: q.fill_diagonal_(1.0),
+    "a slice": lambda q, o: q[0:2].copy_(o[0:2]),
+    "a slice of a slice": lambda q, o: q[0:4][1:3].copy_(o[0:4][1:3]),
+    "a detached slice": lambda q, o: q[0:2].detach().copy_(o[0:2]),
+    "columns": lambda q, o: q[:, :32].copy_(o[:, :32]),
+    "a row": lambda q, o: q[1].copy_(o[1]),
+    "a row of values": lambda q, o: q[1].copy_(o[1].dequantize()),
+    "a split": lambda q, o: q.split(4)[1].copy_(o.split(4)[1]),
+    "an unbound row": lambda q, o: q.unbind()[1].copy_(o.unbind()[1]),
+    "a flat view": lambda q, o: q.view(-1).copy_(o.view(-1)),
+    "all rows": lambda q, o: q.narrow(0, 0, 8).copy_(o),
+    "the tensor": lambda q, o: q.copy_(o),
+}
+HELD = {
+    "one scale": ("int8", {}), "a scale a row": ("int8", {"scheme": "per_channel(0)"}),
+    "mxfp4": ("mxfp4", {}), "a scale of the tensor": ("nvfp4", {}), "bytes with their scales": ("mx6", {}),
+    "3 bits": ("int3", {}), "a zero point": ("int4", {"symmetric": False}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("held", HELD)
+@pytest.mark.parametrize("write", WRITES)
+def test_what_is_written_into_a_part_changed_the_rest_or_nothing(write, held):
+    """q[0:2] = other gave all rows other's scale; q[:, :32] = other changed scales and no codes;
+    q.fill_diagonal_(1) and q[None, 0] = 1 wrote into values that nobody has.  It is done, or refused.
+    """
+    d, options = HELD[held]
+    q, other = (nx.quantize(x, d, **options).clone() for x in (weight(), weight() * 3 + 1))
+    before, due, done = q.dequantize(), q.dequantize(), True
+    try:
+        WRITES[write](q, other)
+    except nx.NumericsError:
+        done = False
+    if done:
+        WRITES[write](due, other.dequantize())
+    assert torch.equal(q.dequantize(), due if done else before)
+    assert done or write not in ("q[:] = other", "all rows", "the tensor")
+    if held in ("a scale a row", "mxfp4", "bytes with their scales"):
+        assert done or write not in ("q[0:2] = other", "a row", "a slice of a slice", "a split")
+
+
+def test_a_part_takes_codes_of_its_own_scale():
+    """Where nothing of the rest would change, rows are written."""
+    q = nx.quantize(weight(), "int8").clone()
+    due = q.dequantize()
+    q[0:2] = q[4:6].clone()
+    due[0:2] = due[4:6].clone()
+    assert torch.equal(q.dequantize(), due)
+    part = q[:, :32].clone()
+    part.copy_(nx.quantize(weight()[:, :32] * 3, "int8"))
+    assert torch.equal(q.dequantize(), due)
