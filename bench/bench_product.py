@@ -29,6 +29,7 @@ SPECS: dict[str, Any] = {
     "mxfp4": "mxfp4", "nvfp4": "nvfp4", "int4 g128": nx.QuantSpec("int4", scheme="per_group(128)"),
     "mxfp6_e2m3": "mxfp6_e2m3", "mx6": "mx6", "mxfp8_e4m3": "mxfp8_e4m3", "mx9": "mx9",
     "int8 rows": nx.QuantSpec("int8", scheme="per_channel(0)"),
+    "nf4 g64": nx.QuantSpec("nf4", scheme="per_group(64)"),
 }  # fmt: skip
 IN_INT8 = ("mxfp4", "int4 g128", "int8 rows")  # those that are measured with compute="int8", too
 SHAPES = ((1024, 1024), (4096, 4096), (11008, 4096))

@@ -25,7 +25,7 @@ from numerics.formats.rounding import BlockOptions, Draw, Rounding
 from numerics.formats.text import text_of
 from numerics.pytorch import kept_ops as _kept  # noqa: F401 - what QTensors do is known with them
 from numerics.pytorch.operators import SIGNED, run
-from numerics.pytorch.products import operator
+from numerics.pytorch.products import at_once, operator
 from numerics.pytorch.qtensor import TensorQTensor, wrapped
 from numerics.tensor.spec import QuantSpec
 
@@ -170,7 +170,8 @@ class TorchDispatch:
                 f"compute='int8' of x on {x.device}: products in int8 run on the CPU; allowed: x.cpu() and "
                 "q.cpu(), or compute='float32'"
             )
-        return operator(x, q, bias, compute=compute)
+        found = at_once(x, q, bias, compute)
+        return operator(x, q, bias, compute=compute) if found is None else found
 
     def fake_quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw, clip: bool = False) -> Tensor:
         """Returns x quantized and dequantized as the spec says, with a straight-through gradient."""

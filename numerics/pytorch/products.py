@@ -52,7 +52,7 @@ def operator(
     ))  # fmt: skip
 
 
-def _at_once(x: Any, weight: Any, bias: Any = None) -> Tensor | None:
+def at_once(x: Any, weight: Any, bias: Any = None, compute: str = "float32") -> Tensor | None:
     """A linear layer's product without torch's way to it, which makes views of both; None where torch looks
     on: for a gradient, a trace, an autocast.
     """
@@ -67,7 +67,7 @@ def _at_once(x: Any, weight: Any, bias: Any = None) -> Tensor | None:
     if not have_memory(q.parts):
         return None
     fits = bias is None or (bias.dtype == x.dtype and tuple(bias.shape) == (q.shape[0],))
-    return times(x, _arrays(q), bias, False) if fits else None
+    return times(x, _arrays(q), bias, False, compute) if fits else None
 
 
 def _arrays(q: TensorQTensor) -> ArrayQTensor:
@@ -194,7 +194,7 @@ def fold(func: Any, args: Any, kwargs: Any) -> Any:
     others = set(kwargs or ()) - ({"bias"} if func is F.linear else set())
     if func not in _FOLDS or others or len(args) < 2 or not all(isinstance(arg, Tensor) for arg in args[:2]):
         return None
-    if func is F.linear and (found := _at_once(*args, **(kwargs or {}))) is not None:
+    if func is F.linear and (found := at_once(*args, **(kwargs or {}))) is not None:
         return found
     x, other = args[:2] if func is not Tensor.__rmatmul__ else args[1::-1]
     if (

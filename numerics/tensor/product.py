@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -163,12 +164,16 @@ def check_int8(q: Any, kind: str) -> None:
         )
 
 
+@lru_cache(maxsize=64)
+def _spec_of_int8(group: int) -> QuantSpec:
+    return QuantSpec("int8", scheme=per_group(group) if group else per_channel(0))
+
+
 def _in_int8(x: Floats, group: int, owner: Any) -> Int8Rows:
     """Rows of x as integers, with a scale a row, or a group of so many."""
-    spec = QuantSpec("int8", scheme=per_group(group) if group else per_channel(0))
     if not x.size:
         return Int8Rows(np.zeros(x.shape, np.int8), np.ones((len(x), 1) if group else len(x), np.float32))
-    parts = owner.quantize(x, spec, Given(), draw_of("half_even", None, None))
+    parts = owner.quantize(x, _spec_of_int8(group), Given(), draw_of("half_even", None, None))
     return Int8Rows(parts.packed.view(np.int8).reshape(x.shape), parts.shared.reshape(len(x), -1) if group
                     else parts.shared.reshape(-1))  # fmt: skip
 
