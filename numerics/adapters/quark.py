@@ -1,11 +1,11 @@
-"""AMD Quark: scaled and unscaled fake quantization on the CPU, MX, mx6 and mx9 (docs/adapters.md §6).
+"""AMD Quark: fake and real quantization on the CPU, with scales and in blocks (docs/adapters.md §6).
 
     from numerics.adapters import quark
     with quark.substituted():
         ModelQuantizer(config).quantize_model(model)
 
-Its operators `quark::scaled_fake_quantize` and `quark::non_scaled_fake_quantize` serve every device by one
-kernel; ours stand before it for tensors on the CPU.
+Its operators `quark::scaled_fake_quantize`, `quark::non_scaled_fake_quantize` and the two `…_real_quantize`
+serve every device by one kernel; ours stand before it for tensors on the CPU.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from numerics.adapters.scaled import (
     takes,
     values_at,
 )
-from numerics.adapters.tensors.quark import from_host, to_host
+from numerics.adapters.tensors.quark import NATIVE, from_host, to_host
 from numerics.formats.block import Block
-from numerics.formats.blocks import block_format, mx6, mx9
+from numerics.formats.blocks import bfp16, block_format, mx6, mx9
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import integer_format
@@ -40,7 +40,10 @@ INTERFACE = "quark.torch.kernel.hw_emulation.hw_emulation_interface"
 FLOATS: dict[str, Element] = {
     "fp8_e4m3": fp8_e4m3, "fp8_e5m2": fp8_e5m2, "fp6_e3m2": fp6_e3m2, "fp6_e2m3": fp6_e2m3, "fp4": fp4
 }  # fmt: skip
+SMALL = ("fp4", "fp6_e2m3", "fp6_e3m2")
 MICRO = {"mx6": mx6, "mx9": mx9}
+REAL = 32  # elements of the MX blocks that it quantizes really
+BIAS = 127  # of E8M0
 RULES = ("even", "floor", "ceil")
 LEAST, MOST = 2.0**-90, 2.0**100  # of a block: beyond, Quark's scale leaves the rule of its name
 NEAR, AROUND = 0x80, 0x7FFF00  # of a mantissa: how near a power of two its float32 logarithm is not trusted
@@ -70,37 +73,46 @@ def _rows(x: Any, axis: int, size: int) -> Tensor | None:
 
 
 def _unscaled(host: Any, correct: bool) -> Any:
-    """non_scaled_fake_quantize of MX, mx6 and mx9; NotImplemented for others."""
+    """non_scaled_fake_quantize of MX, bfp16, mx6 and mx9; NotImplemented for others."""
 
     def ours(
         x: Tensor, quant_dtype: str, mx_element_dtype: str, axis: int, block_size: int,
         scale_calculation_mode: str = "even",
     ) -> Any:  # fmt: skip
-        rows, rest = _rows(x, axis, block_size), (quant_dtype, mx_element_dtype, -1, block_size)
+        block_size = bfp16.block if quant_dtype == "bfp16" else block_size  # Quark's, whatever was asked
+        rows = _rows(x, axis, block_size)
+        if rows is None or (quant_dtype in MICRO and MICRO[quant_dtype].block != block_size):
+            return NotImplemented
+        found = _in_blocks(rows, quant_dtype, mx_element_dtype, scale_calculation_mode)
+        if found is None:
+            return NotImplemented
+        made, odd, signed = found
+        if not (correct or signed):
+            made += 0.0  # of -0 Quark makes 0, and of what becomes 0
 
         def theirs(at: Tensor) -> Tensor:
-            assert rows is not None
-            found: Tensor = host(rows[at], *rest, scale_calculation_mode)
-            return found
+            rest = quant_dtype, mx_element_dtype, -1, block_size, scale_calculation_mode
+            kept: Tensor = host(rows[at], *rest)
+            return kept
 
-        micro = MICRO.get(quant_dtype)
-        if rows is None or (micro and micro.block != block_size):
-            return NotImplemented
-        if micro:
-            made = micro.round(rows)
-            odd = odd_rows(rows)
-        elif (
-            quant_dtype == "mx" and mx_element_dtype in (*FLOATS, "int8") and scale_calculation_mode in RULES
-        ):
-            made = _block(mx_element_dtype, block_size).round(rows, scale_rule=scale_calculation_mode)
-            if not correct and not mx_element_dtype.startswith("fp8"):
-                made += 0.0  # of -0 it makes 0, and of what becomes 0
-            odd = _odd_blocks(largest(rows), scale_calculation_mode)
-        else:
-            return NotImplemented
         return (made if correct or not len(odd) else put_in(made, odd, theirs)).view(x.shape)
 
     return ours
+
+
+def _in_blocks(rows: Tensor, kind: str, element: str, rule: str) -> tuple[Tensor, Tensor, bool] | None:
+    """Rows as blocks of a type of Quark's, those where it leaves its rule, and does it keep signs of zeros?
+
+    None for a type that is not taken.
+    """
+    if kind in MICRO:
+        return MICRO[kind].round(rows), odd_rows(rows), True
+    if kind == "bfp16":
+        return bfp16.round(rows, scale_rule="bump"), _odd_blocks(largest(rows), "floor"), False
+    if kind != "mx" or element not in (*FLOATS, "int8") or rule not in RULES:
+        return None
+    made = _block(element, rows.shape[1]).round(rows, scale_rule=rule)
+    return made, _odd_blocks(largest(rows), rule), element.startswith("fp8")
 
 
 def _odd_blocks(top: Tensor, rule: str) -> Tensor:
@@ -112,7 +124,103 @@ def _odd_blocks(top: Tensor, rule: str) -> Tensor:
     return odd.nonzero().squeeze(1)
 
 
+def _unscaled_real(host: Any, correct: bool) -> Any:
+    """non_scaled_real_quantize: of each block what it shares, then its elements, all as floats."""
+
+    def ours(x: Tensor, quant_dtype: str, mx_element_dtype: str, axis: int, block_size: int) -> Any:
+        rows, micro = _rows(x, axis, block_size), MICRO.get(quant_dtype)
+        small = mx_element_dtype if quant_dtype == "mx" and mx_element_dtype in SMALL else None
+        size = micro.block if micro else REAL
+        if rows is None or block_size != size or not (micro or small):
+            return NotImplemented
+        if micro:
+            made, odd = _micro_codes(rows, micro), odd_rows(rows)
+        else:
+            made, odd = (
+                _values_in_blocks(rows, FLOATS[small or ""], correct),
+                _odd_blocks(largest(rows), "floor"),
+            )
+
+        def theirs(at: Tensor) -> Tensor:
+            found: Tensor = host(rows[at], quant_dtype, mx_element_dtype, -1, block_size)
+            return found
+
+        shape = (*x.shape[:-1], x.shape[-1] // size * made.shape[-1])
+        return (made if correct or not len(odd) else put_in(made, odd, theirs)).view(shape)
+
+    return ours
+
+
+def _micro_codes(rows: Tensor, d: Block) -> Tensor:
+    """The exponent of each block, its microexponents, bit j for pair j, and its elements as integers."""
+    found: Any = d.encode(rows)
+    half = 1 << (d.element_bits - 1)
+    integers = torch.arange(float(half))
+    table = torch.cat((integers, -integers))  # a sign, and a magnitude
+    made = rows.new_empty(len(rows), rows.shape[1] + 2)
+    made[:, :1] = found.scale.float() - BIAS
+    made[:, 1:2] = found.microexponents
+    made[:, 2:] = table[found.codes.int()]
+    return made
+
+
+def _values_in_blocks(rows: Tensor, element: Element, correct: bool) -> Tensor:
+    """The scale of each block by the rule floor, and its elements over it."""
+    found: Any = _block(element.name, rows.shape[1]).encode(rows, scale_rule="floor")
+    values = element.decode(found.codes)
+    scale = torch.exp2(found.scale.float() - BIAS)
+    return torch.cat((scale, values if correct else values + 0.0), dim=-1)
+
+
 # ---- tensors with scales -----------------------------------------------------------------------------
+
+
+def _scaled_real(correct: bool) -> Any:
+    """scaled_real_quantize: integers as int32, fp8 as torch has it, values of fp4 and fp6."""
+
+    def ours(
+        quant_dtype: str, x: Tensor, scale: Tensor, zero_point: Tensor, axis: int, group_size: int,
+        quant_min: float, quant_max: float, round_mode: int, qscheme: str,
+    ) -> Any:  # fmt: skip
+        if not takes(x, scale) or scale.dtype != torch.float32 or x.dtype != torch.float32:
+            return NotImplemented
+        rows, steps = _rows_of(x, axis, group_size, qscheme), scale.reshape(-1, 1)
+        if rows is None or len(rows) != len(steps) or not bool(ordinary(steps).all()) or has_specials(x):
+            return NotImplemented
+        element = FLOATS.get(quant_dtype)
+        if element is None:
+            return _real_integers(
+                rows, steps, zero_point, (quant_dtype, quant_min, quant_max), correct, x.shape
+            )
+        if quant_dtype in SMALL:
+            if qscheme != "per_group":
+                return NotImplemented
+            made: Any = element.round(rows / steps)
+            return (made if correct else made.add_(0.0)).view(x.shape)
+        if qscheme == "per_group":
+            return NotImplemented
+        return element.encode(rows / steps).view(NATIVE[element]).view(x.shape)
+
+    return ours
+
+
+def _real_integers(
+    rows: Tensor, steps: Tensor, zero: Any, asked: tuple[str, float, float], correct: bool, shape: Any
+) -> Any:
+    """clamp(round(x * (1 / scale) + zero)): here the zero point is added before what is rounded."""
+    element = _integer(asked[0])
+    if element is None or asked[1:] != (element.min, element.max) or not takes(zero):
+        return NotImplemented
+    moved = zero.reshape(-1, 1)
+    if len(moved) not in (1, len(rows)):
+        return NotImplemented
+    codes = rows / steps if correct else rows * (1.0 / steps)
+    if bool(moved.any()):
+        codes += moved
+    if has_specials(codes):
+        return NotImplemented
+    element.round(codes, out=codes)
+    return codes.to(torch.int32).view(shape)
 
 
 def _scaled(correct: bool) -> Any:
@@ -194,13 +302,13 @@ def _before(name: str, ours: Any, host: Any, calls: Calls) -> Any:
 
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
     interface = importlib.import_module(INTERFACE)
-    scaled, unscaled = interface.scaled_fake_quantize_impl, interface.non_scaled_fake_quantize_impl
+    kernels = {"scaled_fake_quantize": _scaled(correct), "scaled_real_quantize": _scaled_real(correct)}
+    for name, make in (("non_scaled_fake_quantize", _unscaled), ("non_scaled_real_quantize", _unscaled_real)):
+        kernels[name] = make(getattr(interface, f"{name}_impl"), correct)
     return [
-        Operator("quark", "scaled_fake_quantize",
-                 _before("scaled_fake_quantize", _scaled(correct), scaled, calls)),
-        Operator("quark", "non_scaled_fake_quantize",
-                 _before("non_scaled_fake_quantize", _unscaled(unscaled, correct), unscaled, calls)),
-    ]  # fmt: skip
+        Operator("quark", name, _before(name, ours, getattr(interface, f"{name}_impl"), calls))
+        for name, ours in kernels.items()
+    ]
 
 
 ADAPTER = Adapter("quark", "amd-quark", ("0.13",), _seams)

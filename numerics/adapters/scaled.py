@@ -38,7 +38,7 @@ def scheme_of(scale: Tensor) -> Scheme:
 
 def largest(x: Tensor) -> Tensor:
     """The largest magnitude of each row; NaN where there is one."""
-    return x.abs().amax(-1)
+    return torch.maximum(x.amax(-1), -x.amin(-1))  # without memory for all magnitudes
 
 
 def has_specials(x: Tensor) -> bool:

@@ -51,7 +51,8 @@ DECODERS = {
 WIDE = (torch.float32, torch.bfloat16)  # what to_mx takes
 NAN_SCALE = 0xFF  # of E8M0 (OCP MX 1.0 §5.4.1)
 CHUNK = 1 << 16  # blocks that the host computes at once
-PAIR = 2  # numbers that stand for a block where torchao finds its scale
+NEAR, MANTISSA = 0x80, 0x7FFFFF  # steps of float32: more than its logarithm is off by, which are 44
+LEAST = 2.0**-120  # a quotient below it is next to float32's subnormals
 
 
 # ---- integers ------------------------------------------------------------------------------------
@@ -211,7 +212,7 @@ def _followed(host: Function, x: Tensor, kind: Any, size: int, mode: Any) -> tup
     least = (byte == 0).nonzero().squeeze(1)  # says 2**-127, while elements are over 2**-126
     odd[least] |= rows[least].any(-1)
     if mode.name == "RCEIL":
-        odd |= byte != _logarithmic(host, rows, kind, mode)
+        odd |= _spoiled(rows, ELEMENTS[kind])
     for at in odd.nonzero().squeeze(1).split(CHUNK):
         if not len(at):  # torch splits nothing into one piece
             continue
@@ -221,12 +222,12 @@ def _followed(host: Function, x: Tensor, kind: Any, size: int, mode: Any) -> tup
     return scale, _stored(codes, kind, x.shape)
 
 
-def _logarithmic(host: Function, rows: Tensor, kind: Any, mode: Any) -> Tensor:
-    """The scale bytes by torchao's rounded logarithm, of two numbers a block, its largest twice."""
-    top = largest(rows)
-    scale, _ = host(torch.stack((top, top), dim=-1).reshape(1, -1), kind, PAIR, mode)
-    found: Tensor = scale.view(torch.uint8).reshape(-1)
-    return found
+def _spoiled(rows: Tensor, element: Element) -> Tensor:
+    """Which blocks may have another scale by torchao's rounded logarithm: those next to a power of two."""
+    top = largest(rows).float()
+    quotient = top / element.max
+    near = (quotient.view(torch.int32) + NEAR) & MANTISSA < 2 * NEAR
+    return (near | (quotient < LEAST)) & (top != 0)
 
 
 # ---- elements ------------------------------------------------------------------------------------

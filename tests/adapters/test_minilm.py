@@ -83,7 +83,7 @@ def test_modelopt_alone_cannot_do_it():
     asked("modelopt")
     import modelopt.torch.quantization as mtq
 
-    with pytest.raises(Exception, match="CUDA|cuda|extension"):
+    with pytest.raises(Exception, match=r"CUDA|cuda|extension"):
         hidden(mtq.quantize(model(), mtq.MXFP8_DEFAULT_CFG, hidden))
 
 

@@ -1,4 +1,4 @@
-"""Hosts are as they were found: after each adapter, after several at once, after a version that is not known."""
+"""Hosts are as they were found, after each adapter, several at once, and a version that is not known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from tests.adapters.hosts import asked
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PACKAGES = {"microxcaling": "mx"}  # which are imported by another name than the adapter's
-OPERATORS = ("scaled_fake_quantize", "non_scaled_fake_quantize", "scaled_real_quantize", "dequantize")
+OPERATORS = [
+    f"{kind}_quantize" for kind in ("scaled_fake", "non_scaled_fake", "scaled_real", "non_scaled_real")
+]
 
 
 def state(host):

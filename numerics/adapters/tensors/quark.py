@@ -32,7 +32,7 @@ ELEMENTS: dict[str, Element] = {
     "int2": int2, "uint2": uint2, "int4": int4, "uint4": uint4, "int8": int8, "uint8": uint8,
     "fp8_e4m3": fp8_e4m3, "fp8_e5m2": fp8_e5m2, "fp4": fp4, "fp6_e2m3": fp6_e2m3, "fp6_e3m2": fp6_e3m2,
 }  # fmt: skip
-NATIVE = {fp8_e4m3: torch.float8_e4m3fn, fp8_e5m2: torch.float8_e5m2}
+NATIVE: dict[Element, torch.dtype] = {fp8_e4m3: torch.float8_e4m3fn, fp8_e5m2: torch.float8_e5m2}
 SMALL = (fp4, fp6_e2m3, fp6_e3m2)  # which Quark unpacks to values
 POWERS = "e8m0"
 ALLOWED = f"matrices of {', '.join(ELEMENTS)}, and MX of fp4 and fp6 along the last axis"

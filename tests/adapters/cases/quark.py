@@ -21,6 +21,7 @@ RANGES = {"int8": (-128.0, 127.0), "uint8": (0.0, 255.0), "int4": (-8.0, 7.0), "
           "fp6_e2m3": (-7.5, 7.5), "fp4": (-6.0, 6.0)}  # fmt: skip
 SCHEMES = (("per_tensor", 0, 0), ("per_channel", 0, 0), ("per_channel", 1, 0), ("per_group", -1, 32))
 HALF_EVEN = 8
+REAL = (("mx6", "", 16), ("mx9", "", 16), ("mx", "fp4", 32), ("mx", "fp6_e2m3", 32), ("mx", "fp6_e3m2", 32))
 
 
 def cases() -> Iterator[tuple[str, Callable[[bool], Any]]]:
@@ -33,6 +34,11 @@ def cases() -> Iterator[tuple[str, Callable[[bool], Any]]]:
         for name in ("mx6", "mx9", "bfp16"):
             given = name, "", -1, 16
             yield f"{name} {kind} tame={tame}", lambda _, a=(x, *given): kernel.non_scaled_fake_quantize(*a)
+        for name, element, size in REAL:
+            given = name, element, -1, size
+            yield f"real {given} {kind} tame={tame}", (
+                lambda _, a=(x, *given): kernel.non_scaled_real_quantize(*a)
+            )  # fmt: skip
         for (name, ends), scheme in product(RANGES.items(), SCHEMES):
             if kind == torch.float32 or not (name[:3] in ("fp4", "fp6") and scheme[0] == "per_channel"):
                 yield from _scaled(x, name, ends, scheme, f"{kind} tame={tame}")
@@ -53,3 +59,8 @@ def _scaled(
             given = scale.view(len(x), -1), zero.view(len(x), -1)
         call = (name, x, *given, axis, size, *ends, HALF_EVEN, kind, "")
         yield f"{name} {scheme} {said} zero={moved}", lambda _, a=call: kernel.scaled_fake_quantize(*a)
+        if "tame=True" in said or "int" not in name:  # of Inf and NaN integers are what a cast makes of them
+            real = call[:-1]
+            yield f"real {name} {scheme} {said} zero={moved}", (
+                lambda _, a=real: kernel.scaled_real_quantize(*a)
+            )  # fmt: skip
