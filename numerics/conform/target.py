@@ -15,7 +15,7 @@ from numerics.conform.inputs.narrow import narrowed, type_of
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
-from numerics.formats.block import Blocks, ElementBlock
+from numerics.formats.block import Block, Blocks, ElementBlock
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, not_a_file, said
 from numerics.interop.layouts import ScaleLayout
@@ -195,6 +195,10 @@ class Target(Judged):
         if laid.dtype.itemsize != 1:
             raise Fault("dtype", inputs, laid.dtype.name, "a type of one byte")
         return np.asarray(layout.restore(np.ascontiguousarray(laid).view(np.uint8), shared))
+
+    def called(self, *inputs: Any) -> Any:
+        """Whatever comes back for the inputs of its kind, as it comes: nothing is made plain."""
+        return self.call(*(self._laid(inputs) if isinstance(self.task.dtype, Block) else inputs))
 
     def call(self, *inputs: Any) -> Any:
         """Whatever the target returns for copies of these inputs, which it must leave alone."""
