@@ -135,7 +135,7 @@ def _drawn(task: Task) -> Array:
 
 # ---- the same blocks in other company ---------------------------------------------------------------
 
-PER_LINE = (1, 5, 64)
+PER_LINE = (1, 5, 64, 320)  # 320: more than a byte counts
 MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes at once
 
 

@@ -303,7 +303,7 @@ def trials(task: Task, takes: Takes = ANYTHING, effort: Effort = AS_EVER) -> Ite
     if task.kind == "decode":
         yield decoding.trial()
     elif task.draws_itself:
-        yield Trial(tuple(law for law in element_laws(task) if law is not draws), _undrawn)
+        yield Trial(_undrawn_laws(task), _undrawn)
         yield chance.trial(effort)
         yield stays.trial()
         return
@@ -369,6 +369,11 @@ def _doubles(target: Target, found: Findings) -> None:
     found.judge(element_laws(task), seen, exact)
 
 
+def _undrawn_laws(task: Task) -> tuple[Law, ...]:
+    """All but the one that random bits decide."""
+    return tuple(law for law in element_laws(task) if law is not draws)
+
+
 def _undrawn(target: Target, found: Findings) -> None:
     """What draws must not change: exact numbers, specials; any other becomes one of its neighbours."""
     task = target.task
@@ -384,7 +389,7 @@ def _undrawn(target: Target, found: Findings) -> None:
     right = (beside | (seen.labels == "negative_zero")) & near | outside
     due = np.where(right, came, seen.due)
     found.tried += len(x)
-    found.judge(element_laws(task), Elements(task, x, came, due))
+    found.judge(_undrawn_laws(task), Elements(task, x, came, due))
 
 
 def _least(held: Array) -> float:

@@ -34,6 +34,7 @@ SHAPES: tuple[Shape, ...] = (
 )
 """m, n, k: single rows, odd numbers, what is left over of 16, 32, 64 and 128."""
 LONG = (2051, 4099)  # terms of integer sums: more than float32 holds, more than int16 does
+SPLIT = (4099, 16391)  # of other sums: as many as kernels sum in parts
 BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
 MARGIN = 900
 LARGE_SUMS = (
@@ -467,6 +468,8 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
     yield from _integers(maker, asked) if claim.integers else _shaped(maker, asked)
     yield from maker.pairs()
     if not claim.integers and shapes is None:
+        yield maker.sums((2, 3, SPLIT[0]), window=0)
+        yield maker.few((2, 3, SPLIT[1]), "b", turn=SPLIT[1] // 2)
         yield from _places(maker)
         yield from _ends(maker)
 

@@ -228,11 +228,11 @@ def test_a_kernel_that_reads_between_the_rows_passed():
 
 
 def test_a_kernel_that_answers_otherwise_the_second_time_passed():
-    calls = []
+    calls, once = [], len(list(problems(Claim.of("float32", "float32"))))
 
     def forgets(a, b):
         calls.append(1)
-        return a @ b.T + np.float32(len(calls) > 125)
+        return a @ b.T + np.float32(len(calls) > once)
 
     found = judged(forgets, a="float32", b="float32", contiguous=True)
     assert found.law == "repeatable"
