@@ -36,7 +36,9 @@ def vectors_group() -> None: ...
     + examples("numerics vectors generate fp8_e4m3 --inputs-only | ./mine > answers.txt"),
 )
 @click.argument("dtype", metavar="FORMAT", type=FORMAT)
-@click.option("--op", "name", default="encode", show_default=True, help="encode, decode or round.")
+@click.option(
+    "--op", "name", default="encode", show_default=True, help="encode, decode, round, affine, pack or unpack."
+)
 @click.option("--rounding", type=ROUNDING, help=ROUNDINGS_TEXT + "; half_even by default.")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
 @click.option(

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from numerics.conform.inputs import affine
 from numerics.conform.inputs.drawn import random_blocks, random_inputs
 from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.shapes import placed
+from numerics.conform.inputs.strings import packed
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.formats.block import Block
-
-FEWEST = 2.0**-120  # scales of integers that are drawn: 2**-120 to 2**120
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,9 @@ def _rounded(task: Task, fields: Fields) -> Array:
 
 def _affine(target: Target, size: int, rng: np.random.Generator) -> Question:
     """A scale and a zero point of the whole range, and numbers about the integers that they reach."""
-    task, d = target.task, target.task.element
-    exponent = rng.uniform(np.log2(FEWEST), -np.log2(FEWEST))
-    scale = float(np.float32(2.0**exponent))
-    zero_point = int(rng.integers(int(d.min), int(d.max) + 1))
-    wide = rng.uniform(1.3 * d.min - zero_point, 1.3 * d.max - zero_point, size)
-    near = np.where(rng.random(size) < 0.5, np.round(2 * wide) / 2, wide)
-    with np.errstate(all="ignore"):
-        x = target.asked((near * scale).astype(np.float32))
+    task = target.task
+    drawn, scale, zero_point = affine.drawn(task.element, size, rng)
+    x = target.asked(drawn)
     return Question((x, scale, zero_point), task.affine_codes(x, scale, zero_point))
 
 
@@ -113,6 +108,5 @@ def _strings(task: Task, size: int, rng: np.random.Generator) -> Question:
     """A string of codes, whose last byte is as full as it comes; its bytes by NumPy's bits."""
     width, kind = task.element.bits, task.element.code_dtype
     codes = rng.integers(0, 1 << width, size - int(rng.integers(0, 8))).astype(kind)
-    bits = (codes[:, None] >> np.arange(width, dtype=codes.dtype)).astype(np.uint8) & 1
-    packed = np.packbits(bits.reshape(-1), bitorder="little")
-    return Question((codes,), packed) if task.kind == "pack" else Question((packed, len(codes)), codes)
+    string = packed(codes, width)
+    return Question((codes,), string) if task.kind == "pack" else Question((string, len(codes)), codes)
