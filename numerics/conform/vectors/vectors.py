@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from numerics.conform.vectors.explained import Kept, explain
 from numerics.conform.vectors.lines import CHUNK, Batch, Layout
 from numerics.conform.vectors.operations import Fields, Operation, operation
+from numerics.conform.vectors.readmemh import words
 from numerics.conform.vectors.selection import Chosen, Expected
 from numerics.conform.verdict import Counterexample
 from numerics.formats.errors import NumericsError
@@ -37,11 +38,13 @@ def generate(
     exhaustive: bool = False,
     seed: int = 0,
     answers: bool = True,
+    readmemh: bool = False,
 ) -> Iterator[bytes]:
     """The lines of vectors, in chunks, the header first.
 
     count: so many at random.  exhaustive: every code, or all 2**32 inputs.  Neither: the values that
     matter (of blocks, 512 at random beside them).  answers: False leaves them out, for a device to fill in.
+    readmemh: as a file for Verilog's $readmemh, with the answers and the group of every vector.
     Raises NumericsError for a count below 1, a seed outside 0 .. 2**64 - 1, or where exhaustive or both
     cannot be.
 
@@ -54,6 +57,8 @@ def generate(
             f"count={count}{' and exhaustive' * exhaustive}; allowed: 1 or more, or exhaustive"
         )
     chosen = Chosen(count, exhaustive, check_seed(seed))
+    if readmemh:
+        return words(asked, chosen)
     total, source = chosen.questions(asked)
     layout = asked.layout if answers else Layout(asked.asked)
     return _lines(asked, layout, total, source, chosen)

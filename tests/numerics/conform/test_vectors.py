@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -553,3 +555,50 @@ def test_an_x_of_a_simulator_was_a_malformed_line():
     lines[-1] = b"X" + lines[-1][1:]
     with pytest.raises(nx.NumericsError, match="was asked there"):
         verify(io.BytesIO(b"".join(lines)))
+
+
+# ---- files for a testbench ------------------------------------------------------------------------
+
+
+def as_readmemh(text):
+    """The words of a file, as IEEE 1800-2017 §21.4 has them: comments, blanks, hex digits, underscores."""
+    plain = re.sub(r"//[^\n]*|/\*.*?\*/", " ", text.decode(), flags=re.DOTALL)
+    found = plain.split()
+    assert all(re.fullmatch(r"[0-9a-fA-FxXzZ_]+", word) for word in found)
+    return [int(word.replace("_", ""), 16) for word in found]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "told"),
+    [
+        ("fp8_e4m3", "encode", {"tie", "subnormal_tie", "walking", "overflow", "nan", "inf", "exact"}),
+        ("fp8_e5m2", "decode", {"zero", "subnormal", "normal", "inf", "nan"}),
+        ("mxfp4", "encode", {"lone_maximum", "nan_or_inf", "zero", "subnormal", "ordinary"}),
+        ("mx6", "decode", {"ordinary"}),
+        ("int8", "affine", {"midway", "division", "clamp", "zero_point", "nan_is_zero", "quotient"}),
+        ("fp6_e2m3", "pack", {"one_bit", "one_bit_missing", "random"}),
+    ],
+)
+def test_a_file_for_verilog_lacked_words_or_groups(dtype, name, told):
+    text = b"".join(generate(asked := operation(dtype, name), readmemh=True))
+    lines = made(dtype, name).splitlines()
+    due = [int(re.sub(rb"[ :]", b"", line), 16) for line in lines if not line.startswith(b"#")]
+    assert as_readmemh(text) == due
+    of_words = Counter(re.findall(rb"^[0-9a-f_]+ // (\w+)$", text, re.MULTILINE))
+    covered = {
+        name: int(count) for name, count in re.findall(rb"^// covered: (\w+) (\d+)$", text, re.MULTILINE)
+    }
+    assert dict(of_words) == covered
+    assert {name.encode() for name in told} <= set(covered)
+    bits = 4 * sum(field.digits * field.count for field in (*asked.asked, *asked.answered))
+    assert f"words: {len(due)} of {bits} bits".encode() in text
+    assert max(due) < 1 << bits
+
+
+def test_a_file_for_verilog_of_all_inputs_is_refused():
+    with pytest.raises(nx.NumericsError, match="held in memory"):
+        b"".join(generate(operation("fp4"), exhaustive=True, readmemh=True))
+    result = CliRunner().invoke(vectors_group, ["generate", "fp4", "--format", "readmemh", "--inputs-only"])
+    assert "leaves the answers out" in str(result.exception)
+    result = CliRunner().invoke(vectors_group, ["generate", "fp4", "--op", "decode", "--format", "readmemh"])
+    assert "f_c0c00000 // normal" in result.output
