@@ -112,13 +112,13 @@ def _of_numbers(asked: ElementOperation, fields: Fields) -> Groups:
 
 
 def _of_blocks(x: NDArray[np.float32]) -> Groups:
-    finite = np.isfinite(x).all(axis=1)
+    finite = np.asarray(np.isfinite(x).all(axis=1))
     magnitudes = np.abs(np.where(np.isfinite(x), x, 0))
     top = magnitudes.max(axis=1)
     with np.errstate(under="ignore"):
         binade = np.frexp(magnitudes)[1] == np.frexp(top)[1][:, None]
     lone = ((magnitudes > 0) & binade).sum(axis=1) == 1
-    return _first({"nan_or_inf": ~finite, "zero": top == 0, "subnormal": top < 2.0**-126,
+    return _first({"nan_or_inf": np.logical_not(finite), "zero": top == 0, "subnormal": top < 2.0**-126,
                    "lone_maximum": lone}, "ordinary")  # fmt: skip
 
 

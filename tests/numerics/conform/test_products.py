@@ -345,3 +345,26 @@ def test_the_command_line_judges_and_describes_a_product(tmp_path, monkeypatch):
     described = run(commands, ["fingerprint", "numpy:inner", "--shape", "3,3,4"])
     assert described.exit_code == 0, described.output
     assert "random results" in described.output
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_an_operand_whose_subnormal_numbers_are_flushed_passed(name, side):
+    """Scales of the other side absorbed them: no operand was subnormal."""
+
+    def flushed(x):
+        wide = x.astype(np.float32)
+        return np.where(np.abs(wide) < 2.0**-126, np.float32(0), wide)
+
+    def kernel(a, b):
+        a, b = (flushed(a), b) if side == "a" else (a, flushed(b))
+        return a.astype(np.float32) @ b.astype(np.float32).T
+
+    assert judged(kernel, a=name, b=name).law == "subnormals"
+
+
+def test_a_plain_operand_beside_blocks_was_never_subnormal():
+    def kernel(x, w):
+        return nx.linear(np.where(np.abs(x) < 2.0**-126, np.float32(0), x), w)
+
+    assert judged(kernel, a="float32", b="mxfp4").law == "subnormals"
