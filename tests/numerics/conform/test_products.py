@@ -368,3 +368,11 @@ def test_a_plain_operand_beside_blocks_was_never_subnormal():
         return nx.linear(np.where(np.abs(x) < 2.0**-126, np.float32(0), x), w)
 
     assert judged(kernel, a="float32", b="mxfp4").law == "subnormals"
+
+
+def test_a_kernel_that_always_takes_a_bias_was_blamed():
+    """Some products came without one, though bias=True says that there is."""
+    found = judged(
+        lambda a, b, bias: nx.linear(a, b, bias), a="float32", b="mxfp4", bias=True, effort="quick"
+    )
+    assert found, str(found)
