@@ -62,13 +62,16 @@ def vectors_group() -> None: ...
 )
 def generate_command(written: str, inputs_only: bool, **asked: Any) -> None:
     from numerics.conform.vectors.operations import operation
-    from numerics.conform.vectors.vectors import generate
+    from numerics.conform.vectors.vectors import generate, readmemh
 
     chosen = {name: asked.pop(name) for name in ("count", "exhaustive", "seed")}
     if inputs_only and written == "readmemh":
         raise NumericsError("--inputs-only leaves the answers out, with which a testbench compares")
     wanted = operation(asked.pop("dtype"), **asked)
-    deliver_bytes(generate(wanted, **chosen, answers=not inputs_only, readmemh=written == "readmemh"))
+    if written == "readmemh":
+        deliver_bytes(readmemh(wanted, **chosen))
+    else:
+        deliver_bytes(generate(wanted, **chosen, answers=not inputs_only))
 
 
 @vectors_group.command(

@@ -38,13 +38,11 @@ def generate(
     exhaustive: bool = False,
     seed: int = 0,
     answers: bool = True,
-    readmemh: bool = False,
 ) -> Iterator[bytes]:
     """The lines of vectors, in chunks, the header first.
 
     count: so many at random.  exhaustive: every code, or all 2**32 inputs.  Neither: the values that
     matter (of blocks, 512 at random beside them).  answers: False leaves them out, for a device to fill in.
-    readmemh: as a file for Verilog's $readmemh, with the answers and the group of every vector.
     Raises NumericsError for a count below 1, a seed outside 0 .. 2**64 - 1, or where exhaustive or both
     cannot be.
 
@@ -52,16 +50,28 @@ def generate(
     >>> lines[0], lines[-1]
     ('# numerics vectors 1', 'f c0c00000')
     """
+    chosen = _chosen(count, exhaustive, seed)
+    total, source = chosen.questions(asked)
+    layout = asked.layout if answers else Layout(asked.asked)
+    return _lines(asked, layout, total, source, chosen)
+
+
+def _chosen(count: int | None, exhaustive: bool, seed: int) -> Chosen:
     if count is not None and (count < 1 or exhaustive):
         raise NumericsError(
             f"count={count}{' and exhaustive' * exhaustive}; allowed: 1 or more, or exhaustive"
         )
-    chosen = Chosen(count, exhaustive, check_seed(seed))
-    if readmemh:
-        return words(asked, chosen)
-    total, source = chosen.questions(asked)
-    layout = asked.layout if answers else Layout(asked.asked)
-    return _lines(asked, layout, total, source, chosen)
+    return Chosen(count, exhaustive, check_seed(seed))
+
+
+def readmemh(
+    asked: Operation, *, count: int | None = None, exhaustive: bool = False, seed: int = 0
+) -> Iterator[bytes]:
+    """The same vectors as a file for Verilog's $readmemh, with the answers and the group of every one.
+
+    Options and errors are those of `generate`.
+    """
+    return words(asked, _chosen(count, exhaustive, seed))
 
 
 def _lines(

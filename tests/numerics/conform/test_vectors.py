@@ -22,7 +22,7 @@ from numerics.conform.task import kinds_of
 from numerics.conform.vectors import lines
 from numerics.conform.vectors.operations import operation
 from numerics.conform.vectors.questions import inputs_that_matter
-from numerics.conform.vectors.vectors import generate, header, verify
+from numerics.conform.vectors.vectors import generate, header, readmemh, verify
 from tests.helpers.children import LIMIT, child
 
 DOCS = Path(__file__).parents[3] / "docs" / "vectors.md"
@@ -580,7 +580,7 @@ def as_readmemh(text):
     ],
 )
 def test_a_file_for_verilog_lacked_words_or_groups(dtype, name, told):
-    text = b"".join(generate(asked := operation(dtype, name), readmemh=True))
+    text = b"".join(readmemh(asked := operation(dtype, name)))
     lines = made(dtype, name).splitlines()
     due = [int(re.sub(rb"[ :]", b"", line), 16) for line in lines if not line.startswith(b"#")]
     assert as_readmemh(text) == due
@@ -597,7 +597,7 @@ def test_a_file_for_verilog_lacked_words_or_groups(dtype, name, told):
 
 def test_a_file_for_verilog_of_all_inputs_is_refused():
     with pytest.raises(nx.NumericsError, match="held in memory"):
-        b"".join(generate(operation("fp4"), exhaustive=True, readmemh=True))
+        b"".join(readmemh(operation("fp4"), exhaustive=True))
     result = CliRunner().invoke(vectors_group, ["generate", "fp4", "--format", "readmemh", "--inputs-only"])
     assert "leaves the answers out" in str(result.exception)
     result = CliRunner().invoke(vectors_group, ["generate", "fp4", "--op", "decode", "--format", "readmemh"])
