@@ -70,10 +70,10 @@ NO_DEVICE = re.compile(
 @click.option("--zero-point", default="split", show_default=True, help="Of matmul: split or folded.")
 @click.option("--seed", type=int, help="Of the numbers that are drawn; 0 by default.")
 @click.option("--effort", default="default", show_default=True, help=", ".join(EFFORTS) + ".")
-@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds, then TARGET hangs.")
+@click.option("--timeout", type=float, help="Seconds, then TARGET hangs; 600 by default; not with --here.")
 @click.option("--here", is_flag=True, help="In this process: a crash of TARGET ends it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def conform_command(target: str, as_json: bool, here: bool, timeout: float, **options: Any) -> None:
+def conform_command(target: str, as_json: bool, here: bool, timeout: float | None, **options: Any) -> None:
     from numerics.conform.checking import check
     from numerics.conform.products.claim import spelled
 

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import click
 
 from numerics.cli.words import FORMAT, OVERFLOW, ROUNDING, SCALE_RULE, examples
+from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import deliver_bytes, say
 
@@ -36,7 +37,9 @@ def vectors_group() -> None: ...
     + examples("numerics vectors generate fp8_e4m3 --inputs-only | ./mine > answers.txt"),
 )
 @click.argument("dtype", metavar="FORMAT", type=FORMAT)
-@click.option("--op", "name", default="encode", show_default=True, help="encode, decode or round.")
+@click.option(
+    "--op", "name", default="encode", show_default=True, help="encode, decode, round, affine, pack or unpack."
+)
 @click.option("--rounding", type=ROUNDING, help=ROUNDINGS_TEXT + "; half_even by default.")
 @click.option("--overflow", type=OVERFLOW, help=" or ".join(OVERFLOWS) + "; the format's own by default.")
 @click.option(
@@ -49,13 +52,26 @@ def vectors_group() -> None: ...
 @click.option("--exhaustive", is_flag=True, help="Every code, or all 2**32 float32 inputs.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is random.")
 @click.option("--inputs-only", is_flag=True, help="Leave the answers to a device.")
-def generate_command(count: int | None, exhaustive: bool, seed: int, inputs_only: bool, **asked: Any) -> None:
+@click.option(
+    "--format",
+    "written",
+    type=click.Choice(["lines", "readmemh"]),
+    default="lines",
+    show_default=True,
+    help="readmemh: a file for Verilog's $readmemh, with the group of every vector.",
+)
+def generate_command(written: str, inputs_only: bool, **asked: Any) -> None:
     from numerics.conform.vectors.operations import operation
-    from numerics.conform.vectors.vectors import generate
+    from numerics.conform.vectors.vectors import generate, readmemh
 
+    chosen = {name: asked.pop(name) for name in ("count", "exhaustive", "seed")}
+    if inputs_only and written == "readmemh":
+        raise NumericsError("--inputs-only leaves the answers out, with which a testbench compares")
     wanted = operation(asked.pop("dtype"), **asked)
-    lines = generate(wanted, count=count, exhaustive=exhaustive, seed=seed, answers=not inputs_only)
-    deliver_bytes(lines)
+    if written == "readmemh":
+        deliver_bytes(readmemh(wanted, **chosen))
+    else:
+        deliver_bytes(generate(wanted, **chosen, answers=not inputs_only))
 
 
 @vectors_group.command(

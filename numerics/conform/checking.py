@@ -22,6 +22,8 @@ from numerics.conform.verdict import Verdict
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError, said, truth
 
+TIMEOUT = 600.0  # seconds in which a target in a process of its own must be judged
+
 
 def check(
     target: Callable[..., Any] | str,
@@ -56,7 +58,7 @@ def check(
     scale_layout: Any = None,
     draw: str | None = None,
     isolated: bool = False,
-    timeout: float = 600.0,
+    timeout: float | None = None,
 ) -> Verdict:
     """Is a kernel right, bit for bit?  Returns a verdict: true when it passed; its text says why not.
 
@@ -92,14 +94,15 @@ def check(
     draw: how a stochastic target draws: "own" where it takes no random bits, and statistics judge it (one
     false alarm in 10**9 checks); else a rule and a number of bits, as in a8, b16 (docs/conformance.md).
     isolated: in a process of its own, which imports the target by its name: a crash, an exit, and no result
-    for `timeout` seconds are verdicts, with the input that did it; what it prints goes to standard error.
+    for `timeout` seconds (600 by default) are verdicts, with the input that did it; what it prints goes to
+    standard error.  Only such a target can be ended: timeout without isolated=True is refused.
     effort: quick (inputs that matter), default (these, calls again, two threads, some numbers that are
     drawn) or high (2**24 of them: what is wrong once in a million is found).  seed: of what is drawn, from 0.
     Raises NumericsError for an unknown format, kind or option, and for a target that cannot be called.
 
     >>> import numerics as nx
     >>> print(check(nx.fp8_e4m3.encode, "fp8_e4m3"))
-    encode is right: fp8_e4m3 encode, half_even, saturate; 19 laws hold on 1571272 inputs
+    encode is right: fp8_e4m3 encode, half_even, saturate; 19 laws hold on 1572719 inputs
     >>> bool(check(nx.linear, kind="matmul", a="float32", b="mxfp4"))
     True
     """
@@ -111,8 +114,9 @@ def check(
         contiguous=contiguous, whole_blocks=whole_blocks, finite=finite, one_thread=one_thread,
         inputs=inputs, scheme=scheme, packed=packed, scale_layout=scale_layout, draw=draw, **product,
     )  # fmt: skip
-    if truth("isolated", isolated):
-        return judged(name_of(target), options, _seconds(timeout), _claimed(asked(_nothing, **options)))
+    seconds = _seconds(timeout, truth("isolated", isolated))
+    if isolated:
+        return judged(name_of(target), options, seconds, _claimed(asked(_nothing, **options)))
     return asked(target, **options).verdict()
 
 
@@ -124,9 +128,15 @@ def _claimed(found: Check | ProductCheck) -> Task | Claim:
     return found.target.task if isinstance(found, Check) else found.target.claim
 
 
-def _seconds(timeout: Any) -> float:
+def _seconds(timeout: Any, isolated: bool) -> float:
+    if timeout is None:
+        return TIMEOUT
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
         raise NumericsError(f"timeout={said(timeout)}; allowed: seconds, more than 0")
+    if not isolated:
+        raise NumericsError(
+            f"timeout={said(timeout)} is for isolated=True: what hangs in this process cannot be ended"
+        )
     return float(timeout)
 
 
@@ -180,7 +190,7 @@ def asked(
 
     >>> import numerics as nx
     >>> asked(nx.fp4.pack, "fp4", kind="pack").laws[6:]
-    ('order', 'last_byte', 'layout')
+    ('order', 'last_byte', 'layout', 'repeatable')
     """
     takes = Takes.of(**{name: options.pop(name) for name in Takes._fields if name in options})
     product = kind == "matmul" if isinstance(kind, str) else False

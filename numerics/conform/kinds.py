@@ -12,6 +12,8 @@ KINDS: dict[str, str] = {
     "matmul": "a (m, k), b (n, k)[, bias] -> a times the rows of b, (m, n)",
 }
 """What a target may be, and what it takes and returns; the first is the default."""
+OPERATIONS = tuple(kind for kind in KINDS if kind != "matmul")
+"""What a device on a pipe may be."""
 
 INPUTS: dict[str, str] = {
     "float32": "the default",

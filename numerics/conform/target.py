@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from numerics.backends.host.ieee import set_ieee
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.narrow import narrowed, type_of
+from numerics.conform.inputs.strings import packed, unpacked
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
-from numerics.formats.block import Blocks, ElementBlock
+from numerics.formats.block import Block, Blocks, ElementBlock
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError, not_a_file, said
 from numerics.interop.layouts import ScaleLayout
@@ -160,14 +161,8 @@ class Target(Judged):
             return inputs
         codes, scale = (np.ascontiguousarray(part) for part in inputs)
         if task.packed:
-            codes = self._bytes(codes)
+            codes = packed(codes, task.block.element_bits)
         return codes, scale if task.scale_layout is None else task.scale_layout.arrange(scale)
-
-    def _bytes(self, codes: Array) -> Array:
-        """Codes [..., n] as bytes [..., n * bits / 8], the first in the lowest bits."""
-        width = self.task.block.element_bits
-        bits = (codes[..., None] >> np.arange(width, dtype=codes.dtype)).astype(np.uint8) & 1
-        return np.packbits(bits.reshape(*codes.shape[:-1], -1), axis=-1, bitorder="little")
 
     def _unlaid(self, parts: tuple[Any, ...], inputs: tuple[Array, ...]) -> tuple[Any, ...]:
         """The inverse, of what an encoder returns: a byte for every code, scales row by row."""
@@ -177,13 +172,11 @@ class Target(Judged):
         codes, scale = parts[:2]
         if task.packed:
             width = task.block.element_bits
-            packed = self._plain(codes, inputs, (*shape[:-1], shape[-1] * width // 8))
-            if packed.dtype.itemsize != 1:
-                raise Fault("dtype", inputs, packed.dtype.name, "uint8")
-            bits = np.unpackbits(np.ascontiguousarray(packed).view(np.uint8), axis=-1, bitorder="little")
-            kind = task.block.code_dtype
-            weights = np.left_shift(1, np.arange(width)).astype(kind)
-            codes = (bits.reshape(*shape, width).astype(kind) * weights).sum(axis=-1, dtype=kind)
+            strings = self._plain(codes, inputs, (*shape[:-1], shape[-1] * width // 8))
+            if strings.dtype.itemsize != 1:
+                raise Fault("dtype", inputs, strings.dtype.name, "uint8")
+            bytes_of = np.ascontiguousarray(strings).view(np.uint8)
+            codes = unpacked(bytes_of, shape[-1], width).astype(task.block.code_dtype)
         if task.scale_layout is not None:
             scale = self._restored(task.scale_layout, scale, inputs)
         return codes, scale
@@ -195,6 +188,10 @@ class Target(Judged):
         if laid.dtype.itemsize != 1:
             raise Fault("dtype", inputs, laid.dtype.name, "a type of one byte")
         return np.asarray(layout.restore(np.ascontiguousarray(laid).view(np.uint8), shared))
+
+    def called(self, *inputs: Any) -> Any:
+        """Whatever comes back for the inputs of its kind, as it comes: nothing is made plain."""
+        return self.call(*(self._laid(inputs) if isinstance(self.task.dtype, Block) else inputs))
 
     def call(self, *inputs: Any) -> Any:
         """Whatever the target returns for copies of these inputs, which it must leave alone."""

@@ -15,7 +15,7 @@ from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
 from numerics.conform.inputs.draws import Drawing
 from numerics.conform.inputs.narrow import narrowed
-from numerics.conform.inputs.spread import Sharing, sharing
+from numerics.conform.inputs.spread import sharing
 from numerics.conform.kinds import INPUTS, KINDS
 from numerics.formats.block import Block, ElementBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Integer
@@ -23,6 +23,7 @@ from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.registry import dtype as find_dtype
 from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES, BlockOptions, Draw, check_rounding
 from numerics.interop.layouts import CDNA4, CUBLAS, ScaleLayout
+from numerics.tensor.scheme import Scheme
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
@@ -84,7 +85,7 @@ class Task:
     tensor_scale: float | None = None
     strict_nan: bool = False
     inputs: str = "float32"
-    scheme: Sharing | None = None
+    scheme: Scheme | None = None
     packed: bool = False
     scale_layout: ScaleLayout | None = None
     drawing: Drawing = GIVEN

@@ -12,6 +12,7 @@ SCALES = (1.0, 0.1, 0.5, 1 / 3, 0.007874016, 3.7, 0.25, 2.0**-7, 1e-30, 1e30, 2.
 WHOLE = (1.0, float(np.float32(0.1)))
 """Scales at which every integer of 8 bits is tried; at the others some are."""
 SOME = 64
+FEWEST = 2.0**-120  # scales that are drawn: 2**-120 to 2**120
 FAR = (4e4, 6e4 + 0.5, 3e9, 1e19, 1e7)
 
 
@@ -46,3 +47,14 @@ def scales_and_zero_points(dtype: Element) -> list[tuple[float, int]]:
     plain = [(float(np.float32(scale)), 0) for scale in SCALES]
     zeros = sorted({low, high, high // 2 + 1, max(low, -1), 1})
     return plain + [(float(np.float32(scale)), zero) for scale in (0.1, 1 / 3, 2.0**-7) for zero in zeros]
+
+
+def drawn(dtype: Element, size: int, rng: np.random.Generator) -> tuple[Float32, float, int]:
+    """Numbers about the integers that a scale and a zero point of the whole range reach, and these two."""
+    exponent = rng.uniform(np.log2(FEWEST), -np.log2(FEWEST))
+    scale = float(np.float32(2.0**exponent))
+    zero_point = int(rng.integers(int(dtype.min), int(dtype.max) + 1))
+    wide = rng.uniform(1.3 * dtype.min - zero_point, 1.3 * dtype.max - zero_point, size)
+    near = np.where(rng.random(size) < 0.5, np.round(2 * wide) / 2, wide)
+    with np.errstate(all="ignore"):
+        return (near * scale).astype(np.float32), scale, zero_point

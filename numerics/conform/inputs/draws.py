@@ -39,9 +39,9 @@ class Drawing(NamedTuple):
             return cls()
         if isinstance(text, str) and text == "own":
             return cls("own", 0)
-        found = re.fullmatch(r"([abc])(\d{1,2})", text) if isinstance(text, str) else None
+        found = re.fullmatch(r"([abc])([1-9][0-9]?)", text) if isinstance(text, str) else None
         most = RANDOM_BITS - (found is not None and found[1] != "a")
-        if found is None or not 1 <= int(found[2]) <= most:
+        if found is None or int(found[2]) > most:
             raise NumericsError(
                 f"draw={said(text)}; allowed: own, or a rule and its bits: a1 .. a30, b1 .. b29, c1 .. c29"
             )
@@ -49,6 +49,18 @@ class Drawing(NamedTuple):
 
     def __str__(self) -> str:
         return "its own draws" if self.is_own else f"{self.bits} random bits, rule {self.rule}"
+
+    @property
+    def sentence(self) -> str:
+        """When a number goes up, as a law says it of this rule.
+
+        >>> Drawing("c", 8).sentence
+        'Up, away from zero, when f * 2**8, rounded half to even, + R >= 2**8 (f: the fraction of a step).'
+        """
+        n = f"2**{self.bits}"
+        sums = {"a": f"f * {n}, rounded down, + R", "b": f"f * {n} + R + 1/2",
+                "c": f"f * {n}, rounded half to even, + R"}  # fmt: skip
+        return f"Up, away from zero, when {sums[self.rule]} >= {n} (f: the fraction of a step)."
 
     @property
     def is_own(self) -> bool:

@@ -40,8 +40,29 @@ def narrowed(x: Float32, name: str) -> Float32:
     if name in ("float32", "float64"):
         return x
     with np.errstate(all="ignore"):
-        found: Float32 = x.astype(type_of(name)).astype(np.float32)
+        found: Float32 = cast(x, type_of(name)).astype(np.float32)
         return found
+
+
+def cast(x: Float32, kind: Any) -> NDArray[Any]:
+    """float32 numbers in another type, in the order of x; of NaN the upper bits of the payload.
+
+    A cast makes a signalling NaN quiet (ml_dtypes' does), and a kernel that takes it for Inf is not found.
+
+    >>> cast(np.uint32([0x7F810000]).view(np.float32), np.dtype(np.float16)).view(np.uint16).tolist()
+    [31752]
+    """
+    with np.errstate(all="ignore"):
+        found = x.astype(kind)
+    lost = np.isnan(x) & (found.dtype.itemsize == 2)
+    if lost.any():
+        bits = np.ascontiguousarray(x[lost]).view(np.uint32)
+        fraction = 7 if found.dtype.name == "bfloat16" else 10
+        payload = (bits & 0x7FFFFF) >> (23 - fraction)
+        payload[payload == 0] = 1 << (fraction - 1)
+        exponent = 0x8000 - (1 << fraction)
+        found[lost] = (bits >> 16 & 0x8000 | exponent | payload).astype(np.uint16).view(found.dtype)
+    return found
 
 
 def is_held(x: Float32, name: str) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from numerics.conform.inputs.elements import marks
+from numerics.conform.inputs.narrow import cast
 from numerics.conform.takes import Takes
 from numerics.conform.task import Array, Task
 from numerics.formats.dtype import Element
@@ -15,6 +16,8 @@ from numerics.formats.dtype import Element
 LENGTHS = (*range(72), 257, 1025, 70001, (1 << 20) + 13)
 """Every remainder of lanes up to 64 wide, more than one block of threads, more than caches."""
 SHAPES = ((), (1,), (3, 5), (1, 7), (2, 3, 4), (0, 3), (3, 0), (2, 2, 3, 5), (2, 1, 3, 1, 4), (3, 1000))
+APART = (*range(2, 18), 31, 32, 33, 64, 256)
+"""Lengths of lines that stride by two, or backward: remainders of lanes, and whole ones."""
 ALONE = 64  # numbers that are asked one at a time
 OFFSETS = 16  # elements by which an array begins past a cache line
 LINE = 64  # bytes of a cache line
@@ -28,7 +31,7 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     >>> from numerics.conform.takes import ANYTHING
     >>> x = np.float32([1, 2, 3])
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (120, 95)
+    (164, 95)
     """
     for length in LENGTHS:
         yield np.resize(x, length).astype(x.dtype)
@@ -41,9 +44,12 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     yield from (alone[at : at + 1].reshape(()) for at in range(len(alone)))
     for shape in SHAPES:
         yield np.resize(x, shape).astype(x.dtype)
-    yield np.resize(x, 64)[::2]
+    yield from (np.resize(x, 2 * length)[::2] for length in APART)
     yield np.resize(x, 64)[1::3]
     yield np.resize(x, (5, 9)).T
+    yield np.resize(x, (8, 8)).T
+    yield np.resize(x, (4, 4, 4)).transpose(2, 1, 0)
+    yield np.resize(x, (6, 6, 6)).transpose(0, 2, 1)
     yield np.resize(x, (5, 9))[:, 2:7]
     yield np.resize(x, (4, 5, 6)).transpose(2, 0, 1)
     yield np.broadcast_to(np.resize(x, 7), (3, 7))
@@ -51,8 +57,9 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     yield np.broadcast_to(np.resize(x, 1), (3, 7))
     yield np.resize(x, (3, 200))[:, :9]
     if takes.array == "numpy":  # torch has no negative strides
-        yield np.resize(x, 33)[::-1]
+        yield from (np.resize(x, length)[::-1] for length in APART)
         yield np.resize(x, (5, 9))[:, ::-1]
+        yield np.resize(x, (4, 8))[::-1]
         yield np.resize(x, (5, 9))[::-1, ::-1]
 
 
@@ -99,8 +106,7 @@ def kept(x: Array, kind: Any = None) -> Array:
     if not x.size or x.flags.c_contiguous:
         return aligned_as(x, kind)
     turned = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)
-    with np.errstate(all="ignore"):
-        numbers = x[turned] if kind is None else x[turned].astype(kind)
+    numbers = x[turned] if kind is None else cast(x[turned], kind)
     return like(numbers, x[turned])[turned]
 
 
@@ -112,8 +118,7 @@ def aligned_as(x: Array, kind: Any = None) -> Array:
     past = x.ctypes.data % LINE // x.itemsize * kind.itemsize
     start = (past - room.ctypes.data) % LINE
     found: Array = room[start : start + size].view(kind).reshape(x.shape)
-    with np.errstate(all="ignore"):
-        found[...] = x
+    found[...] = x if x.dtype == kind else cast(x, kind)
     return found
 
 
@@ -178,6 +183,10 @@ def tensors(task: Task, whole_blocks: bool = False) -> Iterator[Array]:
 
 def strided(task: Task) -> Iterator[Array]:
     """Returns the same numbers in memory that is not contiguous."""
-    lines = placed(np.resize(NUMBERS, (4, 2 * task.block.block)).astype(np.float32), task.axis)
-    yield np.asfortranarray(lines)
-    yield np.repeat(lines, 2, axis=-1)[..., ::2]
+    for rows in (
+        4,
+        2 * task.block.block,
+    ):  # a square, whose rows are taken for its columns by its shape alone
+        lines = placed(np.resize(NUMBERS, (rows, 2 * task.block.block)).astype(np.float32), task.axis)
+        yield np.asfortranarray(lines)
+        yield np.repeat(lines, 2, axis=-1)[..., ::2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 
 from numerics.backends.partition import as_shape, check_axis
 from numerics.formats.errors import NumericsError, said
-from numerics.tensor.scheme import Scheme, per_tensor
+from numerics.tensor.scheme import Scheme, per_block, per_tensor
 
-Sharing = Scheme | tuple[int, int]
-SHAPES = ((5, 7), (16, 64), (33, 130), (3, 4, 40), (1, 96), (64, 1))
-"""Whole groups and short ones, one row, one column, three axes."""
+SHAPES = ((5, 7), (16, 64), (33, 130), (3, 4, 40), (1, 96), (64, 1), (300, 3), (3, 300))
+"""Whole groups and short ones, one row, one column, three axes, more scales than a byte counts."""
+MOST = 1 << 20  # elements that share a scale
 
 
 class Spread(NamedTuple):
@@ -24,33 +25,39 @@ class Spread(NamedTuple):
     places: NDArray[np.int64]
 
 
-def sharing(scheme: Any) -> Sharing:
-    """A scheme, or rows and columns of a block; raises NumericsError for anything else.
+def sharing(scheme: Any) -> Scheme:
+    """A scheme; rows and columns of a block mean per_block.  Raises NumericsError for anything else.
 
     >>> sharing("per_group(32)"), sharing((128, 128)), sharing("128x64")
-    (per_group(32, axis=-1), (128, 128), (128, 64))
+    (per_group(32, axis=-1), per_block((128, 128)), per_block((128, 64)))
     """
-    both = re.fullmatch(r"(\d{1,9})x(\d{1,9})", scheme) if isinstance(scheme, str) else None
+    both = re.fullmatch("([1-9][0-9]{,8})x([1-9][0-9]{,8})", scheme) if isinstance(scheme, str) else None
     if both is None and not isinstance(scheme, (tuple, list)):
-        found = Scheme.parse(scheme)
-        return found.block if found.block is not None else found
+        return _judged(Scheme.parse(scheme))
     sizes = as_shape([int(both[1]), int(both[2])] if both else scheme)
     if len(sizes) != 2 or min(sizes) < 1:
         raise NumericsError(f"scheme={said(scheme)}; allowed: a scheme, or (rows, columns) of a block")
-    return sizes[0], sizes[1]
+    return _judged(per_block((sizes[0], sizes[1])))
 
 
-def spread(scheme: Sharing, shape: tuple[int, ...]) -> Spread:
+def _judged(scheme: Scheme) -> Scheme:
+    """The scheme, where arrays of some of its groups are made in memory; else raises NumericsError."""
+    if math.prod(scheme.block or (scheme.size or 1,)) > MOST:
+        raise NumericsError(f"scheme={scheme} is not judged: {MOST} elements may share a scale, and no more")
+    return scheme
+
+
+def spread(scheme: Scheme, shape: tuple[int, ...]) -> Spread:
     """Which elements of a shape share a scale.
 
-    >>> spread((2, 2), (3, 4)).places.tolist()
+    >>> spread(sharing((2, 2)), (3, 4)).places.tolist()
     [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3]]
     >>> spread(sharing("per_channel(1)"), (2, 3)).places.tolist()
     [[0, 1, 2], [0, 1, 2]]
     """
     sizes = [1] * len(shape)
-    if isinstance(scheme, tuple):
-        sizes[-2:] = scheme
+    if scheme.block is not None:
+        sizes[-2:] = scheme.block
     elif scheme == per_tensor():
         return Spread((), np.zeros(shape, np.int64))
     elif scheme.kind == "per_token":
@@ -66,14 +73,13 @@ def spread(scheme: Sharing, shape: tuple[int, ...]) -> Spread:
     return Spread(shared, np.asarray(np.ravel_multi_index(at, shared)))
 
 
-def shapes_of(scheme: Sharing) -> list[tuple[int, ...]]:
+def shapes_of(scheme: Scheme) -> list[tuple[int, ...]]:
     """Shapes that a scheme cuts; larger ones where its groups are large."""
-    whole = scheme if isinstance(scheme, tuple) else (2, scheme.size or 1)
+    whole = scheme.block or (2, scheme.size or 1)
     found: list[tuple[int, ...]] = [(2 * whole[0] + 1, 2 * whole[1] + 3), (whole[0], 3 * whole[1])]
-    if not isinstance(scheme, tuple) and scheme.axis is not None:
+    if scheme.axis is not None:
         found = [shape for shape in (*found, *(pair[::-1] for pair in found)) if -2 <= scheme.axis < 2]
-    fits = [shape for shape in SHAPES if isinstance(scheme, tuple) or _has(scheme, shape)]
-    return fits + found
+    return [shape for shape in SHAPES if _has(scheme, shape)] + found
 
 
 def _has(scheme: Scheme, shape: tuple[int, ...]) -> bool:

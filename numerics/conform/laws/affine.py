@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,11 @@ from numerics.conform.deviations.search import nearest_affine
 from numerics.conform.effort import Effort
 from numerics.conform.inputs import affine, shapes
 from numerics.conform.inputs.spread import Spread, shapes_of, spread
-from numerics.conform.laws.drawn import Question, repeated
+from numerics.conform.laws import stays
+from numerics.conform.laws.drawn import repeated
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
+from numerics.conform.laws.questions import Question
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Task
@@ -124,6 +127,7 @@ def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
     """Scales and zero points, the same numbers in other shapes, and what is drawn."""
     if task.scheme is not None:
         yield Trial((scale_arrays,), _arrays)
+        yield stays.trial(lambda target: _spread_question(target, _first(target.task), 0).inputs)
         return
     yield Trial(AFFINE_LAWS, _scaled)
     yield Trial((layout,), _layouts)
@@ -172,28 +176,40 @@ def _arrays(target: Target, found: Findings) -> None:
     scheme = target.task.scheme
     assert scheme is not None
     for turn, shape in enumerate(shapes_of(scheme)):
+        question = _spread_question(target, spread(scheme, shape), turn)
         for turned in (False, True):
-            if turned and (target.takes.contiguous or found.failures):
+            if (turned and target.takes.contiguous) or found.failures:
                 return
-            _compare_arrays(target, found, spread(scheme, shape), (turn, turned))
+            _compare_arrays(target, found, question, turned)
 
 
-def _compare_arrays(target: Target, found: Findings, places: Spread, turn: tuple[int, bool]) -> None:
+def _first(task: Task) -> Spread:
+    assert task.scheme is not None
+    return spread(task.scheme, shapes_of(task.scheme)[0])
+
+
+def _spread_question(target: Target, places: Spread, turn: int) -> Question:
+    """Numbers with arrays of scales and zero points, and the codes and values that are due."""
     task, d = target.task, target.task.element
-    rng = np.random.default_rng(turn[0])
+    rng = np.random.default_rng(turn)
     every = affine.scales_and_zero_points(d)
-    order = rng.permutation(max(len(every), math.prod(places.shared)))[: math.prod(places.shared)]
-    given = [every[at % len(every)] for at in order]
+    count = math.prod(places.shared)
+    chosen = rng.permutation(max(len(every), count))[:count] % len(every)
     x, due = np.zeros(places.places.shape, np.float32), np.zeros(places.places.shape, d.code_dtype)
-    for at, (scale, zero_point) in enumerate(given):
-        own = places.places == at
-        x[own] = rng.choice(target.asked(affine.numbers(d, scale, zero_point)), int(own.sum()))
-        due[own] = task.affine_codes(x[own], scale, zero_point)
-    scales, zeros = (np.array(part).reshape(places.shared) for part in zip(*given, strict=True))
-    scales, zeros = scales.astype(np.float32), zeros.astype(np.int32)
-    came = target.affine(np.asfortranarray(x) if turn[1] else x, scales, zeros)
+    for at in np.unique(chosen).tolist():
+        own = (chosen == at)[places.places]
+        x[own] = rng.choice(target.asked(affine.numbers(d, *every[at])), int(own.sum()))
+        due[own] = task.affine_codes(x[own], *every[at])
+    scales, zeros = (np.array(part)[chosen].reshape(places.shared) for part in zip(*every, strict=True))
+    return Question((x, scales.astype(np.float32), zeros.astype(np.int32)), due)
+
+
+def _compare_arrays(target: Target, found: Findings, question: Question, turned: bool) -> None:
+    task, (x, scales, zeros) = target.task, question.inputs
+    came, due = target.affine(np.asfortranarray(x) if turned else x, scales, zeros), question.due
+    assert isinstance(due, np.ndarray)
     if came.dtype.kind == "f":
-        due = _values_of(task, due, places, given)
+        due = _values_of(task, due, question.inputs)
     found.tried += x.size
     wrong = task.differs(came, due)
     if wrong.any():
@@ -201,11 +217,15 @@ def _compare_arrays(target: Target, found: Findings, places: Spread, turn: tuple
         found.failures.append(misplaced(x, came, due, wrong, scale_arrays))
 
 
-def _values_of(task: Task, codes: Array, places: Spread, given: list[tuple[float, int]]) -> Array:
+def _values_of(task: Task, codes: Array, inputs: tuple[Any, ...]) -> Array:
+    """What codes stand for, each at the scale and the zero point of its place."""
+    assert task.scheme is not None
+    places = spread(task.scheme, codes.shape).places
+    scales, zeros = (part.reshape(-1)[places] for part in inputs[1:])
     values = np.zeros(codes.shape, np.float32)
-    for at, (scale, zero_point) in enumerate(given):
-        own = places.places == at
-        values[own] = task.affine_values(codes[own], scale, zero_point)
+    for scale, zero in {(float(s), int(z)) for s, z in zip(scales.flat, zeros.flat, strict=True)}:
+        own = (scales == np.float32(scale)) & (zeros == zero)
+        values[own] = task.affine_values(codes[own], scale, zero)
     return values
 
 

@@ -1,4 +1,4 @@
-"""Asked again: the same numbers, others between, an earlier result; and a counterexample alone."""
+"""Asked again: the same numbers, others between; and a counterexample alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, shapes
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, repeatable
 from numerics.conform.laws.law import sentence
-from numerics.conform.target import Target, numpy_array
+from numerics.conform.target import Target
 from numerics.conform.task import Array, Fields, Task, answers_at
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
@@ -24,7 +24,7 @@ ALONE = ("layout", "short_block", "repeatable", "monotone", "sign_symmetry")
 
 
 def trial(effort: Effort = AS_EVER) -> Trial:
-    """Many calls of one shape, and a result that must stay as it was."""
+    """Many calls of one shape."""
     return Trial((repeatable,), lambda target, found: _again(target, found, effort))
 
 
@@ -37,7 +37,6 @@ def _again(target: Target, found: Findings, effort: Effort) -> None:
         if wrong.any():
             found.failures.append(misplaced(x, one, other, wrong, repeatable))
             return
-    _stays(target, found)
 
 
 def asked(target: Target, x: Array) -> Any:
@@ -74,26 +73,6 @@ def parts(task: Task, came: Any, due: Any) -> tuple[Array, Array]:
         shared = alike.scale != due.scale
         return (alike.scale, due.scale) if shared.any() else (alike.codes, due.codes)
     return np.asarray(came), np.asarray(due)
-
-
-def _stays(target: Target, found: Findings) -> None:
-    """A result that another call changes: a buffer that is used again."""
-    if found.failures:
-        return
-    (first, _), (second, _) = arrays(target, 2)
-    kept = target.call(first)
-    kept = kept[0] if isinstance(kept, tuple) else getattr(kept, "codes", kept)
-    before = numpy_array(kept).copy()
-    target.call(second)
-    after = numpy_array(kept)
-    changed = before.view(np.uint8) != np.ascontiguousarray(after).view(np.uint8)
-    if changed.any():
-        at = tuple(int(i) for i in np.argwhere(before != after)[0]) if (before != after).any() else (0,)
-        found.failures.append(Counterexample(
-            repeatable.__name__, sentence(repeatable), (), f"{after[at]!s}, after another call",
-            f"{before[at]!s}, as it was returned", int(changed.sum()),
-            f"at {at} of an earlier result: a buffer that is used again", first,
-        ))  # fmt: skip
 
 
 def applies(task: Task) -> bool:

@@ -16,6 +16,7 @@ from numerics.conform.laws import again, drawn
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block
 from numerics.conform.laws.law import Law
+from numerics.conform.laws.questions import Question
 from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
 from numerics.conform.laws.shrink import simpler_block
 from numerics.conform.takes import Takes
@@ -62,7 +63,7 @@ def _whole(target: Target, found: Findings) -> None:
         found.explain = lambda: nearest(Asked(task, rows, seen.came, random), seen.wrong, seen.labels)
 
 
-def _alone(target: Target, found: Findings, question: drawn.Question, at: Array) -> None:
+def _alone(target: Target, found: Findings, question: Question, at: Array) -> None:
     """Judges blocks that were wrong among many, by the laws of blocks."""
     found.judge(BLOCK_LAWS, _observe(target, *(part[at] for part in question.inputs)))
 
@@ -134,7 +135,7 @@ def _drawn(task: Task) -> Array:
 
 # ---- the same blocks in other company ---------------------------------------------------------------
 
-PER_LINE = (1, 5, 64)
+PER_LINE = (1, 5, 64, 320)  # 320: more than a byte counts
 MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes at once
 
 

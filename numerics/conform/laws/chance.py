@@ -23,6 +23,10 @@ from numerics.conform.verdict import Counterexample, numbers
 ERROR = 1e-9  # the probability that a right kernel fails a check
 TIMES = 1 << 16  # that each number is asked; effort="high": 16 times as many
 MOST = 1 << 20  # numbers of a call
+LAGS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+"""How far apart in memory two numbers lie that lanes, warps or blocks of threads may draw one bit for."""
+CALLS, CALLED = 8, 128
+"""Calls that are compared with each other, and how often each has each number."""
 
 
 def mean() -> None:
@@ -66,25 +70,53 @@ def trial(effort: Effort) -> Trial:
     )
 
 
+@dataclass
+class Pairs:
+    """How often both numbers of a pair went up, and how often two that draw for themselves do."""
+
+    name: str
+    both: int = 0
+    due: float = 0.0
+    asked: int = 0
+
+    def take(self, one: Array, other: Array, due: Array) -> None:
+        """Some pairs: which went up, and the probability that both do."""
+        self.both += int((one & other).sum())
+        self.due += float(due.sum())
+        self.asked += one.size
+
+
 def _chance(target: Target, found: Findings, times: int) -> None:
     x = np.unique(even_draws(target.task.element)[0])
     fractions = _fractions(target, x)
     ups = np.zeros(len(x), np.int64)
-    both, pairs, calls = 0, 0, []
+    beside = {lag: Pairs(f"numbers {lag} apart") for lag in LAGS}
+    before, following = None, Pairs("answers of two calls")
     for start in range(0, times, MOST // len(x)):
         size = min(MOST // len(x), times - start)
         went = _went_up(target, np.tile(x, (size, 1)))
         found.tried += went.size
         ups += went.sum(axis=0)
-        both, pairs = both + int((went[::2] & went[1::2]).sum()), pairs + went[1::2].size
-        calls.append(went)
-    calls.append(_went_up(target, np.tile(x, (len(calls[0]), 1))))  # the first once more
-    _judge(
-        found, [Drawn(float(v), float(f), int(up), times) for v, f, up in zip(x, fractions, ups, strict=True)]
-    )
+        for lag, pairs in beside.items():
+            one, other = _apart(went, lag)
+            of_one, of_other = _apart(np.broadcast_to(fractions, went.shape), lag)
+            pairs.take(one, other, of_one * of_other)
+        if before is not None and before.shape == went.shape:
+            following.take(before, went, np.broadcast_to(fractions**2, went.shape))
+        before = went
+    every = [Drawn(*one, times) for one in zip(x.tolist(), fractions.tolist(), ups.tolist(), strict=True)]
+    tests = len(every) + len(LAGS) + 2
+    _judge(found, every, tests)
     if not found.failures:
-        due = float((fractions**2).mean())
-        _judge_pairs(found, (both, pairs, due), bool((calls[0] == calls[-1]).all()), float(x[0]))
+        _judge_pairs(found, [*beside.values(), following], tests)
+        _judge_calls(target, found, x)
+
+
+def _apart(x: Array, lag: int) -> tuple[Array, Array]:
+    """Pairs of numbers that lie so far apart in memory; each number in one pair."""
+    flat = x.reshape(-1)
+    pairs = flat[: flat.size // (2 * lag) * 2 * lag].reshape(-1, 2, lag)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _fractions(target: Target, x: Float32) -> Array:
@@ -103,11 +135,10 @@ def _went_up(target: Target, x: Float32) -> Array:
     return np.asarray(np.abs(meant) > np.abs(x))
 
 
-def _judge(found: Findings, every: list[Drawn]) -> None:
+def _judge(found: Findings, every: list[Drawn], tests: int) -> None:
     """Each number for itself, and all of them together."""
     whole = Drawn(0.0, sum(d.fraction for d in every) / len(every), sum(d.up for d in every),
                   sum(d.asked for d in every))  # fmt: skip
-    tests = len(every) + 3
     wrong = [d for d in every if d.excess() > allowed(d.asked, tests)]
     if not wrong and whole.excess() <= allowed(whole.asked, tests):
         return
@@ -122,15 +153,22 @@ def _judge(found: Findings, every: list[Drawn]) -> None:
     )
 
 
-def _judge_pairs(found: Findings, both: tuple[int, int, float], same: bool, x: float) -> None:
-    count, pairs, due = both
-    if same:
-        came, right = "two calls that gave the same answers", "other draws in each"
-    elif abs(count - pairs * due) > allowed(pairs, 4):
-        came = f"{count} of {pairs} neighbours both went away from zero"
-        right = f"{pairs * due:.0f}, {allowed(pairs, 4):.0f} more or less"
-    else:
-        return
+def _judge_pairs(found: Findings, every: list[Pairs], tests: int) -> None:
+    """Whether both of a pair go up as often as two that draw for themselves; no pairs are no fault."""
+    for pairs in every:
+        room = allowed(pairs.asked, tests)
+        if not found.failures and abs(pairs.both - pairs.due) > room:
+            came = f"{pairs.both} of {pairs.asked} {pairs.name} both went away from zero"
+            _depends(found, came, f"{pairs.due:.0f}, {room:.0f} more or less")
+
+
+def _judge_calls(target: Target, found: Findings, x: Float32) -> None:
+    """Whether two of some calls give the same answers throughout: a seed that is used again."""
+    calls = [_went_up(target, np.tile(x, (CALLED, 1))).tobytes() for _ in range(CALLS)]
+    if not found.failures and len(set(calls)) < len(calls):
+        _depends(found, f"two of {CALLS} calls that gave the same answers", "other draws in each")
+
+
+def _depends(found: Findings, came: str, due: str) -> None:
     found.differs += 1
-    shown = numbers(np.array([x], np.float32))
-    found.failures.append(Counterexample(independent.__name__, sentence(independent), shown, came, right))
+    found.failures.append(Counterexample(independent.__name__, sentence(independent), (), came, due))

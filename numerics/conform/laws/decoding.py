@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.conform.deviations.search import Asked, nearest
-from numerics.conform.laws.drawn import Question
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import Law, Mask, sentence
+from numerics.conform.laws.questions import Question
 from numerics.conform.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample, numbers

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from numerics.conform.effort import Effort
-from numerics.conform.inputs.drawn import random_blocks, random_inputs
-from numerics.conform.inputs.narrow import narrowed
-from numerics.conform.inputs.shapes import placed
-from numerics.conform.laws import again, beside
+from numerics.conform.laws import again, beside, stays
 from numerics.conform.laws.findings import Findings, Trial, misplaced, place_or_chance
-from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
+from numerics.conform.laws.questions import Question, ask, drawn_question
 from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Task
 from numerics.conform.verdict import Counterexample
-from numerics.formats.block import Block
 
 CHUNK = 1 << 18  # numbers of a call
 SHOWN = 64  # wrong ones that are asked again, alone
-FEWEST = 2.0**-120  # scales of integers that are drawn: 2**-120 to 2**120
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a target is given, and what it is due to return.  of: the inputs whose places the answers have."""
-
-    inputs: tuple[Any, ...]
-    due: Answer
-
-    def wrong(self, task: Task, came: Answer) -> Array:
-        """Which elements of the first input differ, or which of its rows of blocks."""
-        if isinstance(came, Fields):
-            assert isinstance(self.due, Fields)
-            pairs = zip(task.with_same_nan(came, self.due), self.due, strict=True)
-            found = [
-                (one != other).reshape(len(one), -1).any(axis=1) for one, other in pairs if one is not None
-            ]
-            return np.asarray(np.logical_or.reduce(found))
-        differs = task.differs(np.asarray(came), np.asarray(self.due))
-        return np.asarray(differs.any(axis=1)) if differs.ndim > 1 else differs
-
 
 Named = Callable[[Target, Findings, Question, Array], None]
 """Judges the wrong places of a question by the laws of its kind, each alone."""
@@ -54,6 +27,7 @@ def repeated(task: Task, takes: Takes, effort: Effort, named: Named | None = Non
     """The trials that ask again what was asked, from two threads, and what is drawn."""
     if effort.calls and again.applies(task):
         yield again.trial(effort)
+    yield stays.trial()
     if effort.rounds and again.applies(task) and not takes.one_thread:
         yield beside.trial(effort)
     if effort.drawn:
@@ -66,9 +40,9 @@ def _drawn(target: Target, found: Findings, effort: Effort, named: Named | None)
     while left > 0 and not found.failures:
         size = min(left, CHUNK)
         left -= size
-        question = _question(target, size, rng)
+        question = drawn_question(target, size, rng)
         found.tried += size
-        came = _asked(target, question)
+        came = ask(target, question)
         question = _in_kind(target.task, question, came)
         wrong = question.wrong(target.task, came)
         if wrong.any():
@@ -84,7 +58,7 @@ def _judge(
         named(target, found, question, np.flatnonzero(wrong)[:SHOWN])
     if found.failures:
         return
-    still = question.wrong(target.task, _asked(target, question))
+    still = question.wrong(target.task, ask(target, question))
     found.differs += int(wrong.sum())
     found.failures.append(_shown(question, came, wrong, place_or_chance(wrong, still)))
 
@@ -104,23 +78,6 @@ def _first_unequal(came: Answer, due: Answer) -> tuple[Array, Array]:
     return next((pair for pair in pairs if (pair[0] != pair[1]).any()), pairs[0])
 
 
-# ---- questions ---------------------------------------------------------------------------------------
-
-
-def _asked(target: Target, question: Question) -> Answer:
-    task, inputs = target.task, question.inputs
-    if task.kind == "affine":
-        return target.affine(*inputs)
-    if task.kind == "pack":
-        return target.packed(inputs[0], len(question.due))
-    if task.kind == "unpack":
-        return target.unpacked(*inputs)
-    if not isinstance(task.dtype, Block):
-        return target.elements(*inputs)
-    shared = [part[:, None] if part.ndim == 1 else part for part in inputs]
-    return as_rows(task, target.blocks(*(placed(part, task.axis) for part in shared)))
-
-
 def _in_kind(task: Task, question: Question, came: Answer) -> Question:
     """An affine target may return values in place of codes."""
     if task.kind != "affine" or isinstance(came, Fields) or came.dtype.kind != "f":
@@ -128,61 +85,3 @@ def _in_kind(task: Task, question: Question, came: Answer) -> Question:
     _, scale, zero_point = question.inputs
     assert isinstance(question.due, np.ndarray)
     return Question(question.inputs, task.affine_values(question.due, scale, zero_point))
-
-
-def _question(target: Target, size: int, rng: np.random.Generator) -> Question:
-    task = target.task
-    if task.kind == "affine":
-        return _affine(target, size, rng)
-    if task.kind in ("pack", "unpack"):
-        return _strings(task, size, rng)
-    if isinstance(task.dtype, Block):
-        return _of_blocks(target, size, rng)
-    if task.kind == "decode":
-        codes = rng.integers(0, 1 << task.element.bits, size).astype(task.element.code_dtype)
-        return Question((codes,), task.values(codes))
-    x = target.asked(random_inputs(task.element, size, rng).view(np.float32))
-    drawn = [rng.integers(0, 1 << task.drawing.bits, x.shape, dtype=np.uint32)] * task.draws
-    return Question((x, *drawn), task.answer(x, *drawn))
-
-
-def _of_blocks(target: Target, size: int, rng: np.random.Generator) -> Question:
-    """Rows of one block each, which the target is given along its axis."""
-    task, d = target.task, target.task.block
-    count = -(-size // d.block)
-    if task.kind == "decode":
-        micro = rng.integers(0, 1 << d.sub_blocks, count).astype(np.uint8) if d.sub_blocks else None
-        codes = rng.integers(0, 1 << d.element_bits, (count, d.block)).astype(d.code_dtype)
-        scale = rng.integers(0, 1 << d.scale_bits, count).astype(np.uint8)
-        fields = Fields(codes, scale, micro)
-        return Question(tuple(part for part in fields if part is not None), values_of_rows(task, fields))
-    x = target.asked(random_blocks(d, count, rng, task.tensor_scale).view(np.float32))
-    drawn = [rng.integers(0, 1 << task.drawing.bits, x.shape, dtype=np.uint32)] * task.draws
-    fields = fields_of_rows(task, x, *drawn)
-    return Question((x, *drawn), fields if task.kind == "encode" else _rounded(task, fields))
-
-
-def _rounded(task: Task, fields: Fields) -> Array:
-    return narrowed(values_of_rows(task, fields), task.inputs)
-
-
-def _affine(target: Target, size: int, rng: np.random.Generator) -> Question:
-    """A scale and a zero point of the whole range, and numbers about the integers that they reach."""
-    task, d = target.task, target.task.element
-    exponent = rng.uniform(np.log2(FEWEST), -np.log2(FEWEST))
-    scale = float(np.float32(2.0**exponent))
-    zero_point = int(rng.integers(int(d.min), int(d.max) + 1))
-    wide = rng.uniform(1.3 * d.min - zero_point, 1.3 * d.max - zero_point, size)
-    near = np.where(rng.random(size) < 0.5, np.round(2 * wide) / 2, wide)
-    with np.errstate(all="ignore"):
-        x = target.asked((near * scale).astype(np.float32))
-    return Question((x, scale, zero_point), task.affine_codes(x, scale, zero_point))
-
-
-def _strings(task: Task, size: int, rng: np.random.Generator) -> Question:
-    """A string of codes, whose last byte is as full as it comes; its bytes by NumPy's bits."""
-    width, kind = task.element.bits, task.element.code_dtype
-    codes = rng.integers(0, 1 << width, size - int(rng.integers(0, 8))).astype(kind)
-    bits = (codes[:, None] >> np.arange(width, dtype=codes.dtype)).astype(np.uint8) & 1
-    packed = np.packbits(bits.reshape(-1), bitorder="little")
-    return Question((codes,), packed) if task.kind == "pack" else Question((packed, len(codes)), codes)

@@ -19,9 +19,10 @@ from numerics.conform.deviations.search import nearest as nearest_deviations
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import elements, narrow, random_bits, shapes
 from numerics.conform.inputs.elements import values
-from numerics.conform.laws import again, chance, decoding, drawn
+from numerics.conform.laws import again, chance, decoding, drawn, stays
 from numerics.conform.laws.findings import Findings, Trial, layout, misplaced, place_or_chance
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
+from numerics.conform.laws.questions import Question
 from numerics.conform.laws.shrink import simpler_number
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.target import Target
@@ -188,8 +189,9 @@ def one_step(seen: Elements) -> Counterexample | None:
 
 
 def draws(seen: Elements) -> Counterexample | None:
-    """Up, away from zero, exactly when the fraction of a step plus R / 2**N reaches 1 (draw= says N)."""
-    return seen.simplest(draws, _between(seen))
+    """Up, away from zero, exactly when fraction and random bits say so: by rule a, b or c of draw=."""
+    found = seen.simplest(draws, _between(seen))
+    return None if found is None else replace(found, sentence=seen.task.drawing.sentence)
 
 
 def _between(seen: Elements) -> Mask:
@@ -301,8 +303,9 @@ def trials(task: Task, takes: Takes = ANYTHING, effort: Effort = AS_EVER) -> Ite
     if task.kind == "decode":
         yield decoding.trial()
     elif task.draws_itself:
-        yield Trial(tuple(law for law in element_laws(task) if law is not draws), _undrawn)
+        yield Trial(_undrawn_laws(task), _undrawn)
         yield chance.trial(effort)
+        yield stays.trial()
         return
     elif task.draws:
         yield Trial((*element_laws(task), *_mean_laws(task)), _drawn)
@@ -327,7 +330,7 @@ def simpler(target: Target, law: Law, broken: Counterexample) -> Counterexample:
     return again.alone(target, found, _numbers(target))
 
 
-def _alone(target: Target, found: Findings, question: drawn.Question, at: Array) -> None:
+def _alone(target: Target, found: Findings, question: Question, at: Array) -> None:
     """Judges numbers that were wrong among many, by the laws of elements."""
     seen = observe(target, *(part[at] for part in question.inputs))
     found.judge(element_laws(target.task), seen, lambda law, broken: simpler(target, law, broken))
@@ -366,6 +369,11 @@ def _doubles(target: Target, found: Findings) -> None:
     found.judge(element_laws(task), seen, exact)
 
 
+def _undrawn_laws(task: Task) -> tuple[Law, ...]:
+    """All but the one that random bits decide."""
+    return tuple(law for law in element_laws(task) if law is not draws)
+
+
 def _undrawn(target: Target, found: Findings) -> None:
     """What draws must not change: exact numbers, specials; any other becomes one of its neighbours."""
     task = target.task
@@ -381,7 +389,7 @@ def _undrawn(target: Target, found: Findings) -> None:
     right = (beside | (seen.labels == "negative_zero")) & near | outside
     due = np.where(right, came, seen.due)
     found.tried += len(x)
-    found.judge(element_laws(task), Elements(task, x, came, due))
+    found.judge(_undrawn_laws(task), Elements(task, x, came, due))
 
 
 def _least(held: Array) -> float:

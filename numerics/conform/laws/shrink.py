@@ -10,7 +10,7 @@ import numpy as np
 
 from numerics.conform.laws.law import Law, hardness
 from numerics.conform.target import Fault, Target
-from numerics.conform.task import Float32
+from numerics.conform.task import Array, Float32, Task
 from numerics.conform.verdict import Counterexample
 from numerics.formats.block import Block
 
@@ -28,24 +28,40 @@ def shortened(x: np.float32) -> Float32:
 
 def smallest_that_fails(target: Target, fault: Fault) -> Fault:
     """Returns the same fault on as few numbers, or rows of blocks, as bring it about."""
-    inputs = fault.inputs
-    while fault.law in ("runs", "code_range") and len(inputs[0].shape) and len(inputs[0]) > 1:
-        half = len(inputs[0]) // 2
-        halves = (slice(0, half), slice(half, None))
-        found = [_fault_of(target, *(x[part] for x in inputs)) for part in halves]
+    while fault.law in ("runs", "code_range"):
+        found = (_fault_of(target, half) for half in _halves(target.task, fault.inputs))
         smaller = next((one for one in found if one is not None and one.law == fault.law), None)
         if smaller is None:
             break
-        fault, inputs = smaller, smaller.inputs
+        fault = smaller
     return fault
 
 
-def _fault_of(target: Target, *inputs: Float32) -> Fault | None:
+def _halves(task: Task, inputs: tuple[Array, ...]) -> list[tuple[Array, ...]]:
+    """Both halves of inputs that hold numbers or lines beside each other; none where it is not so.
+
+    Scales of an affine target lie along axes of their own, bytes are not cut between codes, and blocks are
+    cut across the axis along which they lie.
+    """
+    x = inputs[0]
+    placed = task.kind == "decode" and (task.packed or task.scale_layout is not None)
+    if task.kind not in ("encode", "round", "decode") or placed or not x.ndim:
+        return []
+    axis = 0
+    if isinstance(task.dtype, Block) and task.axis % x.ndim == 0:
+        axis = 1
+    if axis >= x.ndim or x.shape[axis] < 2:
+        return []
+    half = x.shape[axis] // 2
+    parts = [slice(None)] * axis
+    return [tuple(one[(*parts, cut)] for one in inputs) for cut in (slice(0, half), slice(half, None))]
+
+
+def _fault_of(target: Target, inputs: tuple[Array, ...]) -> Fault | None:
     """What goes wrong where the target is given these alone; None where nothing does."""
     ask = target.blocks if isinstance(target.task.dtype, Block) else target.elements
     try:
-        if target.task.kind in ("encode", "round", "decode"):
-            ask(*inputs)
+        ask(*inputs)
     except Fault as fault:
         return fault
     return None

@@ -69,10 +69,14 @@ class ProductTarget(Judged):
 
     def came(self, problem: Problem, strided: bool = False) -> Array:
         """What the target returns for a problem, as float32, float16 or int32; strided: with gaps."""
+        return self._result(self.returned(problem, strided), problem)
+
+    def returned(self, problem: Problem, strided: bool = False) -> Any:
+        """Whatever the target returns for a problem, as it comes."""
         arguments = given.arguments(problem)
         if strided:
             arguments = tuple(apart(x) if isinstance(x, np.ndarray) and x.ndim == 2 else x for x in arguments)
-        return self._result(self._called(arguments), problem)
+        return self._called(arguments)
 
     def _called(self, arguments: tuple[Any, ...]) -> Any:
         if self.takes.array == "torch":

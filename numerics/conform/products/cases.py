@@ -34,6 +34,7 @@ SHAPES: tuple[Shape, ...] = (
 )
 """m, n, k: single rows, odd numbers, what is left over of 16, 32, 64 and 128."""
 LONG = (2051, 4099)  # terms of integer sums: more than float32 holds, more than int16 does
+SPLIT = (4099, 16391)  # of other sums: as many as kernels sum in parts
 BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
 MARGIN = 900
 LARGE_SUMS = (
@@ -301,6 +302,21 @@ class Maker:
                 ]
                 yield replace(found, a=sides[0], b=sides[1], bias=None)
 
+    def tiny(self, k: int) -> Iterator[Problem]:
+        """Subnormal numbers of a plain side, one a row, times one: an operand that is flushed shows."""
+        ops = (self.claim.a, self.claim.b)
+        for place, op in enumerate(ops):
+            if not op.is_value or ops[1 - place].zero or self.claim.accumulator.least > -149:
+                continue
+            least = draw.EXPONENTS[str(op.name)][0]
+            numbers = np.ldexp(np.array([1, -3, 5, 1]), np.array([least, least, least, least + 6]))
+            side = draw.unit(op, len(numbers), k, self.rng)
+            side.codes[np.arange(len(numbers)), np.arange(len(numbers)) * 11 % k] = numbers
+            other = draw.unit(ops[1 - place], 4, k, self.rng)
+            other.codes[:] = draw.one(ops[1 - place])
+            sides = (side, other) if place == 0 else (other, side)
+            yield Problem(self.claim, *sides, law="subnormals")
+
     def overflow(self) -> Problem | None:
         """Exact results about the largest number of what comes out, and past it."""
         a, b = self.claim.a, self.claim.b
@@ -467,6 +483,8 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
     yield from _integers(maker, asked) if claim.integers else _shaped(maker, asked)
     yield from maker.pairs()
     if not claim.integers and shapes is None:
+        yield maker.sums((2, 3, SPLIT[0]), window=0)
+        yield maker.few((2, 3, SPLIT[1]), "b", turn=SPLIT[1] // 2)
         yield from _places(maker)
         yield from _ends(maker)
 
@@ -511,6 +529,7 @@ def _ends(maker: Maker) -> Iterator[Problem]:
             yield maker.special(shape)
     for shape in ((1, 5, 33), (4, 6, 64)):
         yield from maker.subnormal(shape)
+    yield from maker.tiny(40)
     late = maker.overflow()
     if late is not None:
         yield late

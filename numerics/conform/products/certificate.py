@@ -25,6 +25,7 @@ Exponents = NDArray[np.int64]
 NONE = 1 << 20  # the lowest bit of zero
 SAFE = 127.9999  # log2 of what a factor of float32 may reach
 FAR_FROM_SUBNORMAL = 2.0**-100
+TERMS = 1 << 15  # looked at in one array
 
 
 def lowest_bit(x: Float64) -> Exponents:
@@ -102,14 +103,21 @@ def sums(a: Bounds, b: Bounds) -> Sums:
     m, n = len(a.magnitude), len(b.magnitude)
     found = Sums(np.zeros((m, n)), np.full((m, n), NONE, np.int64), np.zeros((m, n), np.int64),
                  np.ones((m, n), np.bool_))  # fmt: skip
-    for k in range(a.magnitude.shape[1]):
-        term = np.multiply.outer(a.magnitude[:, k], b.magnitude[:, k])
-        lowest = np.where(term == 0, NONE, np.add.outer(a.lowest[:, k], b.lowest[:, k]))
-        found.total += term
-        found.count += term != 0
-        found.narrow &= (term == 0) | (term < np.ldexp(1.0, np.clip(lowest, -900, 900) + 24))
-        np.minimum(found.lowest, lowest, out=found.lowest)
+    for k in _parts(np.arange(a.magnitude.shape[1]), m * n):
+        term = a.magnitude[:, None, k] * b.magnitude[:, k]
+        lowest = np.where(term == 0, NONE, a.lowest[:, None, k] + b.lowest[:, k])
+        found.total += term.sum(axis=2)
+        found.count += (term != 0).sum(axis=2)
+        narrow = (term == 0) | (term < np.ldexp(1.0, np.clip(lowest, -900, 900) + 24))
+        found.narrow &= narrow.all(axis=2)
+        np.minimum(found.lowest, lowest.min(axis=2), out=found.lowest)
     return found
+
+
+def _parts(columns: NDArray[np.int64], results: int) -> Iterator[NDArray[np.int64]]:
+    """Columns, some at a time: as many as make arrays of TERMS for so many results."""
+    size = max(TERMS // max(results, 1), 1)
+    return (columns[start : start + size] for start in range(0, len(columns), size))
 
 
 def fit(found: Sums, claim: Claim) -> Mask:
@@ -136,9 +144,9 @@ def factors_stay(a: Bounds, b: Bounds) -> Mask:
         own = _both(side.element, side.scale)
         stays &= (_within(own, 0) | (own[0] < -NONE // 2)).all(axis=1).reshape(shape)
     for first, second, more in _combinations(a, b):
-        for k in _distinct(first, second):
-            pair = tuple(np.add.outer(x[:, k], y[:, k]) for x, y in zip(first, second, strict=True))
-            stays &= _within(pair, room if more else 0) | (pair[0] < -NONE // 2)
+        for k in _parts(_distinct(first, second), m * n):
+            pair = tuple(x[:, None, k] + y[:, k] for x, y in zip(first, second, strict=True))
+            stays &= (_within(pair, room if more else 0) | (pair[0] < -NONE // 2)).all(axis=2)
     return stays
 
 
@@ -162,10 +170,11 @@ def _within(exponents: Any, room: int) -> Mask:
     return np.asarray((exponents[0] + room < SAFE) & (exponents[1] >= -149))
 
 
-def _distinct(first: Any, second: Any) -> list[int]:
+def _distinct(first: Any, second: Any) -> NDArray[np.int64]:
     """Columns that differ from the one before: a block's scales are looked at once."""
-    both = [np.concatenate([*first]), np.concatenate([*second])]
-    return [k for k in range(both[0].shape[1]) if k == 0 or any((x[:, k] != x[:, k - 1]).any() for x in both)]
+    both = np.concatenate([*first, *second])
+    changes = (both[:, 1:] != both[:, :-1]).any(axis=0)
+    return np.flatnonzero(np.concatenate([np.ones(min(both.shape[1], 1), np.bool_), changes]))
 
 
 # ---- the answer ------------------------------------------------------------------------------------

@@ -82,10 +82,11 @@ def _with_microexponents(side: Side, spec: QuantSpec, turned: bool, original: st
 
 
 def bias_of(problem: Problem) -> tuple[Array, ...]:
-    """The bias as an argument of its own, in the type of a plain a; nothing where there is none."""
-    if problem.bias is None:
+    """The bias in the type of a plain a, zeros where a problem has none; nothing where the claim has none."""
+    if not problem.claim.bias:
         return ()
-    return (_as_type(problem.bias, original_of(problem.claim)),)
+    bias = np.zeros(len(problem.b.codes), np.float32) if problem.bias is None else problem.bias
+    return (_as_type(bias, original_of(problem.claim)),)
 
 
 def original_of(claim: Claim) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -21,7 +21,7 @@ from numerics.conform.products.given import arguments
 from numerics.conform.products.laws import LAWS, repeatable, strides
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
-from numerics.conform.target import SENTENCES, Fault
+from numerics.conform.target import SENTENCES, Fault, numpy_array
 from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
 from numerics.formats.errors import NumericsError, said
 
@@ -66,7 +66,7 @@ class ProductCheck:
                     failures.append(self._counterexample(self.seen[-1], problem.law))
                     break
             else:
-                failures += self._again(laws) if self.effort.calls else []
+                failures += self._again(laws)
         except Fault as fault:
             failures.append(fault.found)
         return self._verdict(tuple(laws), tuple(failures))
@@ -90,9 +90,9 @@ class ProductCheck:
     # ---- once more -------------------------------------------------------------------------------
 
     def _again(self, laws: list[str]) -> list[Counterexample]:
-        """The same products again, and with gaps in memory."""
+        """The same products with gaps in memory, and again; and an earlier result, which stays."""
         told = [seen for seen in self.seen if seen.problem.law in ("sums", "integers", "two_terms")][:STRIDED]
-        for strided, law in ((True, strides), (False, repeatable)):
+        for strided, law in ((True, strides), (False, repeatable)) if self.effort.calls else ():
             if law.__name__ not in self.laws:
                 continue
             laws.append(law.__name__)
@@ -101,7 +101,23 @@ class ProductCheck:
                 changed = now.wrong if strided else _changed(now, before)
                 if changed.any():
                     return [self._placed(now, law.__name__, before.came if not strided else now.due)]
-        return []
+        laws += [] if repeatable.__name__ in laws else [repeatable.__name__]
+        return next((found for seen in told if (found := self._overwritten(seen.problem))), [])
+
+    def _overwritten(self, problem: Problem) -> list[Counterexample]:
+        """What a product returned, looked at after another one of its shape: a buffer that is used again."""
+        first = numpy_array(kept := self.target.returned(problem)).copy()
+        turned = problem.a.with_codes(np.roll(problem.a.codes, 1, axis=1))
+        self.target.returned(replace(problem, a=turned))
+        later = np.ascontiguousarray(numpy_array(kept))
+        changed = (first.view(np.uint8) != later.view(np.uint8)).reshape(*first.shape, -1).any(axis=2)
+        if not changed.any():
+            return []
+        at = tuple(int(i) for i in np.argwhere(changed)[0])
+        m, n, k = problem.shape
+        where = f"m={m} n={n} k={k}, result {list(at)} of an earlier product: a buffer that is used again"
+        came, due = f"{later[at]}, after another call", f"{first[at]}, as it was returned"
+        return [Counterexample("repeatable", sentence(repeatable), (), came, due, int(changed.sum()), where)]
 
     @staticmethod
     def _placed(seen: Seen, law: str, due: Any) -> Counterexample:

@@ -8,14 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.conform.deviations.search import Asked, nearest
+from numerics.conform.deviations.search import Asked, nearest, nearest_affine
+from numerics.conform.laws.affine import AFFINE_LAWS, Scaled
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.decoding import DECODE_LAWS, Codes
 from numerics.conform.laws.elements import Elements, element_laws
+from numerics.conform.laws.packing import Packing, last_byte, order
 from numerics.conform.laws.rows import values_of_rows
 from numerics.conform.task import Fields as Rows
 from numerics.conform.task import Task
-from numerics.conform.vectors.operations import BlockOperation, ElementOperation, Fields, Operation
+from numerics.conform.vectors.operations import (
+    AffineOperation,
+    BlockOperation,
+    ElementOperation,
+    Fields,
+    Operation,
+    StringOperation,
+    each_scale,
+)
 from numerics.conform.verdict import Counterexample
 
 MOST = 1 << 15  # vectors that are looked at, and as many wrong ones beyond them
@@ -64,25 +74,29 @@ def explain(kept: Kept, strict_nan: bool) -> tuple[Counterexample | None, str | 
     if any((came[f.name] >= 1 << _bits(asked, f.name)).any() for f in answers):
         return None, None
     task = _task(asked, strict_nan)
+    if isinstance(asked, AffineOperation):
+        return _of_scales(task, came, due)
+    if isinstance(asked, StringOperation):
+        return _of_strings(task, came, due), None
     if isinstance(asked, ElementOperation):
         return _of_codes(task, came, due) if asked.name == "decode" else _of_elements(task, came, due)
     return _of_fields(task, came, due) if asked.name == "decode" else _of_blocks(task, came, due)
 
 
 def _bits(asked: Operation, name: str) -> int:
-    if isinstance(asked, ElementOperation):
+    assert isinstance(asked, (ElementOperation, BlockOperation, AffineOperation, StringOperation))
+    if not isinstance(asked, BlockOperation):
         return asked.dtype.bits
-    assert isinstance(asked, BlockOperation)
     d = asked.dtype
     return {"code": d.element_bits, "scale": d.scale_bits, "microexponents": d.sub_blocks}[name]
 
 
 def _task(asked: Operation, strict_nan: bool) -> Task:
-    assert isinstance(asked, (ElementOperation, BlockOperation))
+    assert isinstance(asked, (ElementOperation, BlockOperation, AffineOperation, StringOperation))
     options: dict[str, Any] = {"rounding": asked.rounding or "half_even", "strict_nan": strict_nan}
     if isinstance(asked, ElementOperation):
         options["overflow"] = asked.overflow
-    else:
+    elif isinstance(asked, BlockOperation):
         options |= {"scale_rule": asked.scale_rule or "floor", "tensor_scale": asked.tensor_scale}
     return Task.of(asked.dtype, asked.name, **options)
 
@@ -114,6 +128,33 @@ def _of_codes(task: Task, came: Fields, due: Fields) -> tuple[Counterexample | N
     codes = came["code"][:, 0].astype(task.element.code_dtype)
     seen = Codes(task, codes, _floats(came["value"][:, 0]), _floats(due["value"][:, 0]))
     return _first(DECODE_LAWS, seen), _named(Asked(task, codes, seen.came), seen.wrong, np.zeros(len(codes)))
+
+
+def _of_scales(task: Task, came: Fields, due: Fields) -> tuple[Counterexample | None, str | None]:
+    """Integers, a scale and a zero point at a time."""
+    kind, every = task.element.code_dtype, []
+    answers = [part["code"][:, 0].astype(kind) for part in (came, due)]
+    for own, scale, zero_point in each_scale(came):
+        x = _floats(came["input"][own, 0])
+        every.append(Scaled(task, scale, zero_point, x, answers[0][own], answers[1][own]))
+    first = next((found for law in AFFINE_LAWS for seen in every if (found := law(seen)) is not None), None)
+    return first, " + ".join(dialect.name for dialect in nearest_affine(every)) or None
+
+
+def _of_strings(task: Task, came: Fields, due: Fields) -> Counterexample | None:
+    """The first wrong string: order where its whole bytes are wrong, last_byte where they are right."""
+    name = "byte" if task.kind == "pack" else "code"
+    wrong = (came[name] != due[name]).any(axis=1)
+    bits, at = task.element.bits, int(wrong.argmax())
+    codes, answer = (part[at] for part in (came["code"], came[name]))
+    string = came["byte"][at]
+    if task.kind == "pack":
+        string = due["byte"][at]
+    else:
+        codes = due["code"][at]
+    seen = Packing(task, codes, string, answer)
+    whole = len(codes) * bits // 8 if task.kind == "pack" else len(codes) * bits // 8 * 8 // bits
+    return order(seen) if (answer[:whole] != seen.due[:whole]).any() else last_byte(seen)
 
 
 def _rows(task: Task, fields: Fields) -> Rows:

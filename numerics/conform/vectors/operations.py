@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.executor import BlockFields, Codes
 from numerics.backends.reference import lookup
+from numerics.backends.reference.binary32 import QuantParams
 from numerics.backends.reference.executor import ReferenceExecutor
+from numerics.conform.inputs.strings import packed, unpacked
+from numerics.conform.kinds import OPERATIONS
+from numerics.conform.task import kinds_of
 from numerics.conform.vectors.lines import Field, Layout
 from numerics.formats.block import Block, ElementBlock
-from numerics.formats.dtype import Element
+from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.registry import dtype as find
-from numerics.formats.rounding import BlockOptions, Draw, check_rounding
+from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Draw, check_rounding
 
-OPERATIONS = ("encode", "decode", "round")
+STRING = 13  # codes of a line that is packed: whole bytes, and one that is not full
 INF = np.uint32(0x7F800000)
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 
@@ -224,6 +229,95 @@ class BlockOperation(Operation):
         return np.isin(answers["scale"], _nan_codes(d.scale) if isinstance(d, ElementBlock) else [255])
 
 
+@dataclass(frozen=True)
+class AffineOperation(Operation):
+    """Integers with a scale and a zero point: `input scale zero-point code`."""
+
+    dtype: Integer
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Format, operation and rounding."""
+        return {"format": self.dtype.name, "operation": self.name, "rounding": str(self.rounding)}
+
+    @property
+    def asked(self) -> tuple[Field, ...]:
+        """A float32, the bits of the scale, and the zero point as an int32."""
+        return Field("input", 32), Field("scale", 32), Field("zero-point", 32)
+
+    @property
+    def answered(self) -> tuple[Field, ...]:
+        """A code."""
+        return (whole(Field("code", self.dtype.bits)),)
+
+    def due(self, asked: Fields) -> Fields:
+        """By the reference, a scale and a zero point at a time."""
+        x, codes = _floats(asked["input"][:, 0]), np.zeros(len(asked["input"]), np.uint32)
+        for own, scale, zero_point in each_scale(asked):
+            self._check(scale, zero_point)
+            params = QuantParams(scale, zero_point)
+            codes[own] = lookup.encode_affine(x[own], params, self.dtype, str(self.rounding))
+        return {"code": codes[:, None]}
+
+    def _check(self, scale: float, zero_point: int) -> None:
+        """The questions of a file may be somebody's own."""
+        if not 0 < scale < np.inf:
+            raise NumericsError(f"a scale of {scale:g} cannot be; allowed: finite numbers above 0")
+        if not self.dtype.min <= zero_point <= self.dtype.max:
+            least, most = int(self.dtype.min), int(self.dtype.max)
+            raise NumericsError(f"a zero point of {zero_point} cannot be; allowed: {least} .. {most}")
+
+    def nan(self, answers: Fields) -> NDArray[np.bool_]:
+        """No integer is NaN."""
+        return np.zeros((1, 1), np.bool_)
+
+
+def each_scale(fields: Fields) -> Iterator[tuple[NDArray[np.bool_], float, int]]:
+    """The lines of each scale and zero point, and these two."""
+    both = np.stack([fields["scale"][:, 0], fields["zero-point"][:, 0]], axis=1).astype(np.uint32)
+    pairs, places = np.unique(both, axis=0, return_inverse=True)
+    for at, pair in enumerate(pairs):
+        yield places.reshape(-1) == at, float(pair.view(np.float32)[0]), int(pair.view(np.int32)[1])
+
+
+@dataclass(frozen=True)
+class StringOperation(Operation):
+    """Codes and their bytes, a string a line: `13 codes : bytes` of pack, `bytes : 13 codes` of unpack."""
+
+    dtype: Element
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Format and operation."""
+        return {"format": self.dtype.name, "operation": self.name}
+
+    @property
+    def _fields(self) -> tuple[Field, Field]:
+        size = -(-STRING * self.dtype.bits // 8)
+        fields = Field("code", self.dtype.bits, STRING), Field("byte", 8, size)
+        return fields if self.name == "pack" else fields[::-1]
+
+    @property
+    def asked(self) -> tuple[Field, ...]:
+        """Codes, or bytes."""
+        return self._fields[:1]
+
+    @property
+    def answered(self) -> tuple[Field, ...]:
+        """Bytes, or codes."""
+        return (replace(whole(self._fields[1]), opens=True),)
+
+    def due(self, asked: Fields) -> Fields:
+        """By NumPy's packing of bits."""
+        if self.name == "pack":
+            return {"byte": packed(asked["code"].astype(np.uint32), self.dtype.bits)}
+        return {"code": unpacked(asked["byte"], STRING, self.dtype.bits)}
+
+    def nan(self, answers: Fields) -> NDArray[np.bool_]:
+        """Codes are compared as they are."""
+        return np.zeros((1, 1), np.bool_)
+
+
 def operation(
     dtype: Any,
     name: str = "encode",
@@ -233,7 +327,7 @@ def operation(
     scale_rule: str | None = None,
     tensor_scale: float | None = None,
 ) -> Operation:
-    """encode, decode or round of a format, its options checked; those not given have their defaults.
+    """One of `OPERATIONS` of a format, its options checked; those not given have their defaults.
 
     dtype: a format or its name.  tensor_scale: rounded to float32; 1 where a format has one.
     Raises NumericsError for an option that the operation does not have, or does not know.
@@ -243,9 +337,16 @@ def operation(
     """
     d = find(dtype)
     one_of("operation", name, OPERATIONS)
-    _refuse(name == "decode", f"{name} does not round", rounding=rounding, overflow=overflow,
+    plain = name in ("decode", "pack", "unpack")
+    _refuse(plain, f"{name} does not round", rounding=rounding, overflow=overflow,
             scale_rule=scale_rule)  # fmt: skip
-    mode = None if name == "decode" else check_rounding(rounding or "half_even")
+    mode = None if plain else check_rounding(rounding or "half_even")
+    if name in ("affine", "pack", "unpack"):
+        one_of(f"operation of {d}", name, kinds_of(d))
+        _refuse(True, f"{name} has none", overflow=overflow, scale_rule=scale_rule, tensor_scale=tensor_scale)
+        if name != "affine":
+            return StringOperation(name, None, cast(Element, d))
+        return AffineOperation(name, one_of("rounding of affine", mode, DETERMINISTIC), cast(Integer, d))
     if isinstance(d, Block):
         draw = Draw(seed=0) if rounding == "stochastic" else Draw()
         asked = BlockOptions(scale_rule or "floor", mode or "half_even", tensor_scale, draw)

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
+from numerics.conform.inputs import affine
 from numerics.conform.inputs.blocks import lone_maxima
 from numerics.conform.inputs.blocks import probes as block_probes
 from numerics.conform.inputs.drawn import exponents_of, random_blocks, random_inputs
 from numerics.conform.inputs.elements import probes
+from numerics.conform.inputs.strings import packed
 from numerics.conform.vectors.lines import Field, Words
-from numerics.conform.vectors.operations import BlockOperation, ElementOperation, Fields, Operation
+from numerics.conform.vectors.operations import (
+    STRING,
+    AffineOperation,
+    BlockOperation,
+    ElementOperation,
+    Fields,
+    Operation,
+    StringOperation,
+)
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 
@@ -60,6 +71,11 @@ def questions(
     """
     if isinstance(asked, BlockOperation):
         return _of_blocks(asked, count, exhaustive, rng)
+    if isinstance(asked, (AffineOperation, StringOperation)):
+        if exhaustive:
+            raise NumericsError(f"the questions of {asked} are too many; give a count")
+        return _of_scales(asked, count, rng) if isinstance(asked, AffineOperation) else \
+            _of_strings(asked, count, rng)  # fmt: skip
     assert isinstance(asked, ElementOperation)
     d, name = asked.dtype, asked.asked[0].name
     if asked.name == "decode" and count is not None:
@@ -71,6 +87,49 @@ def questions(
         return count, lambda start, size: {name: random_inputs(d, size, rng)[:, None]}
     every = inputs_that_matter(d, rng)[:, None]
     return len(every), lambda start, size: {name: every[start : start + size]}
+
+
+RUN = 256  # random lines of one scale and zero point
+
+
+def _of_scales(asked: AffineOperation, count: int | None, rng: np.random.Generator) -> tuple[int, Source]:
+    """The scales, zero points and numbers on which kernels are checked; or random ones, in runs."""
+    d = asked.dtype
+    if count is not None:
+        return count, lambda start, size: _joined(
+            [affine.drawn(d, min(RUN, size - at), rng) for at in range(0, size, RUN)]
+        )
+    pairs = affine.scales_and_zero_points(d)
+    every = _joined([(affine.numbers(d, *pair), *pair) for pair in pairs])
+    return len(every["input"]), lambda start, size: {
+        name: part[start : start + size] for name, part in every.items()
+    }
+
+
+def _joined(parts: list[tuple[NDArray[np.float32], float, int]]) -> Fields:
+    """Lines of numbers, each beside its scale and zero point."""
+    sizes = [len(x) for x, _, _ in parts]
+    words = {"input": np.concatenate([x for x, _, _ in parts]).view(np.uint32)}
+    words["scale"] = np.repeat(np.array([scale for _, scale, _ in parts], np.float32), sizes).view(np.uint32)
+    words["zero-point"] = np.repeat(np.array([zero for _, _, zero in parts], np.int32), sizes).view(np.uint32)
+    return {name: part[:, None] for name, part in words.items()}
+
+
+def _of_strings(asked: StringOperation, count: int | None, rng: np.random.Generator) -> tuple[int, Source]:
+    """One bit in each place, all bits but one, and random codes; count: random ones alone."""
+    bits = asked.dtype.bits
+    one = np.uint32(1) << np.arange(bits, dtype=np.uint32)
+    single = np.where(np.eye(STRING, dtype=np.bool_)[:, None], one[:, None], np.uint32(0)).reshape(-1, STRING)
+    full = np.uint32((1 << bits) - 1)
+    first = np.concatenate([single, full ^ single]) if count is None else single[:0]
+
+    def strings(start: int, size: int) -> Fields:
+        told = first[start : start + size]
+        drawn = rng.integers(0, 1 << bits, (size - len(told), STRING), dtype=np.uint32)
+        codes = np.concatenate([told, drawn])
+        return {"code": codes} if asked.name == "pack" else {"byte": packed(codes, bits)}
+
+    return len(first) + BLOCKS if count is None else count, strings
 
 
 def _range(start: int, size: int) -> Words:

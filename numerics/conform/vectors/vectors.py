@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from numerics.conform.vectors.explained import Kept, explain
 from numerics.conform.vectors.lines import CHUNK, Batch, Layout
 from numerics.conform.vectors.operations import Fields, Operation, operation
+from numerics.conform.vectors.readmemh import words
 from numerics.conform.vectors.selection import Chosen, Expected
 from numerics.conform.verdict import Counterexample
 from numerics.formats.errors import NumericsError
@@ -49,14 +50,28 @@ def generate(
     >>> lines[0], lines[-1]
     ('# numerics vectors 1', 'f c0c00000')
     """
+    chosen = _chosen(count, exhaustive, seed)
+    total, source = chosen.questions(asked)
+    layout = asked.layout if answers else Layout(asked.asked)
+    return _lines(asked, layout, total, source, chosen)
+
+
+def _chosen(count: int | None, exhaustive: bool, seed: int) -> Chosen:
     if count is not None and (count < 1 or exhaustive):
         raise NumericsError(
             f"count={count}{' and exhaustive' * exhaustive}; allowed: 1 or more, or exhaustive"
         )
-    chosen = Chosen(count, exhaustive, check_seed(seed))
-    total, source = chosen.questions(asked)
-    layout = asked.layout if answers else Layout(asked.asked)
-    return _lines(asked, layout, total, source, chosen)
+    return Chosen(count, exhaustive, check_seed(seed))
+
+
+def readmemh(
+    asked: Operation, *, count: int | None = None, exhaustive: bool = False, seed: int = 0
+) -> Iterator[bytes]:
+    """The same vectors as a file for Verilog's $readmemh, with the answers and the group of every one.
+
+    Options and errors are those of `generate`.
+    """
+    return words(asked, _chosen(count, exhaustive, seed))
 
 
 def _lines(

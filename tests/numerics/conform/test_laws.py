@@ -64,6 +64,8 @@ LAYOUTS = {
     "a negative stride": lambda x: any(stride < 0 for stride in x.strides),
     "a stride of zero": lambda x: x.size > 1 and any(s == 0 for s in x.strides),
     "three axes, turned": lambda x: x.ndim == 3 and not x.flags.c_contiguous,
+    "a square that lies turned": lambda x: x.ndim == 2 and x.shape[0] == x.shape[1] > 1 and x.strides[0] == 4,
+    "whole lanes, backward": lambda x: x.ndim == 1 and x.strides[0] < 0 and x.size % 4 == 0,
 }
 
 
@@ -92,6 +94,101 @@ def test_codes_apart_are_packed_too():
     assert check(kernel, "fp4", kind="pack", contiguous=True)
 
 
+def test_a_signalling_nan_of_bfloat16_was_asked_as_a_quiet_one():
+    """A cast from float32 makes NaN quiet: 252 of the 65,536 numbers were never asked."""
+
+    def kernel(x):
+        word = x.view(np.uint16)
+        return np.where(word & 0x7FFF == 0x7F81, word >> 8 & 0x80 | 0x7B, nx.fp8_e5m2.encode(x))
+
+    assert check(kernel, "fp8_e5m2", inputs="bfloat16", effort="quick").law == "nan"
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_all_numbers_of_a_type_of_16_bits_are_asked(name):
+    seen = np.zeros(1 << 16, np.bool_)
+
+    def kernel(x):
+        seen[np.unique(np.ascontiguousarray(x).view(np.uint16))] = True
+        return nx.fp4.encode(x)
+
+    assert check(kernel, "fp4", inputs=name, effort="quick")
+    assert seen.all()
+
+
+def test_a_channel_past_those_that_a_byte_counts_is_found():
+    def kernel(x, scale, zero_point):
+        scale = scale.copy()
+        scale[128:] = scale[127:128]
+        return nx.quantize(
+            x, "int8", scheme=nx.per_channel(0), symmetric=False, scale=scale, zero_point=zero_point
+        ).codes
+
+    assert check(kernel, "int8", kind="affine", scheme="per_channel(0)").law == "scale_arrays"
+
+
+# ---- draws of its own -----------------------------------------------------------------------------
+
+
+def drawn_by(bits):
+    """A kernel that draws for itself: bits(count) are its random bits."""
+
+    def kernel(x):
+        return nx.fp8_e4m3.encode(x, rounding="stochastic", random_bits=bits(x.size).reshape(x.shape))
+
+    return kernel
+
+
+def antithetic(rng):
+    def bits(count):
+        half = rng.integers(0, 1 << 30, -(-count // 2), np.uint32)
+        return np.stack([half, (1 << 30) - 1 - half], 1).reshape(-1)[:count].astype(np.uint32)
+
+    return bits
+
+
+def a_seed_for_two_calls(rng):
+    calls = []
+
+    def bits(count):
+        calls.append(count)
+        return np.random.default_rng(len(calls) // 2).integers(0, 1 << 30, count, np.uint32)
+
+    return bits
+
+
+def lanes_of(width):
+    """Each 32 numbers draw the bits of the 32 before them, every other time."""
+
+    def lanes(rng):
+        def bits(count):
+            drawn = rng.integers(0, 1 << 30, (count // (2 * width) + 1, 1, width), np.uint32)
+            return np.repeat(drawn, 2, axis=1).reshape(-1)[:count]
+
+        return bits
+
+    return lanes
+
+
+DEPENDENT = {"antithetic pairs": antithetic, "a seed for two calls": a_seed_for_two_calls,
+             "two warps": lanes_of(32), "two blocks": lanes_of(1024)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEPENDENT)
+def test_draws_that_depend_on_each_other_passed(name):
+    kernel = drawn_by(DEPENDENT[name](np.random.default_rng(0)))
+    found = check(kernel, "fp8_e4m3", rounding="stochastic", draw="own")
+    assert found.law == "independent", str(found)
+
+
+def test_draws_of_a_generator_are_right():
+    kernel = drawn_by(lambda count: rng.integers(0, 1 << 30, count, np.uint32))
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        found = check(kernel, "fp8_e4m3", rounding="stochastic", draw="own")
+        assert found, str(found)
+
+
 # ---- blocks ---------------------------------------------------------------------------------------
 
 
@@ -108,6 +205,15 @@ def test_every_scale_is_tried(dtype, byte):
 
 def bits(x):
     return x.view(np.uint32) & ~SIGN
+
+
+def test_a_row_of_more_blocks_than_a_byte_counts_is_found():
+    def kernel(x):
+        codes, scale = blocks(nx.mxfp4)(x)
+        scale[..., 256:] = scale[..., : max(scale.shape[-1] - 256, 0)]
+        return codes, scale
+
+    assert check(kernel, "mxfp4").law == "layout"
 
 
 SPECIALS = {
@@ -290,7 +396,7 @@ def test_a_buffer_that_is_used_again_passed():
         room[: codes.size] = codes.reshape(-1)
         return room[: codes.size].reshape(codes.shape)
 
-    assert check(reused, "int8", kind="affine")
+    assert check(reused, "int8", kind="affine").law == "repeatable"
     assert check(reused, "fp8_e4m3").law == "repeatable"
 
 

@@ -87,7 +87,7 @@ def test_options_of_blocks_arrive(project):
         "--numerics-target=kernels:blocks", "--numerics-dtype=mxfp4", "--numerics-scale-rule=ceil",
         "--numerics-effort=quick", "--numerics-seed=3", "--numerics-inputs=bfloat16",
     )  # fmt: skip
-    result.assert_outcomes(passed=16)
+    result.assert_outcomes(passed=17)
 
 
 def test_fixtures_serve_ones_own_tests(project, pytester):

@@ -228,11 +228,11 @@ def test_a_kernel_that_reads_between_the_rows_passed():
 
 
 def test_a_kernel_that_answers_otherwise_the_second_time_passed():
-    calls = []
+    calls, once = [], len(list(problems(Claim.of("float32", "float32"))))
 
     def forgets(a, b):
         calls.append(1)
-        return a @ b.T + np.float32(len(calls) > 125)
+        return a @ b.T + np.float32(len(calls) > once)
 
     found = judged(forgets, a="float32", b="float32", contiguous=True)
     assert found.law == "repeatable"
@@ -345,3 +345,34 @@ def test_the_command_line_judges_and_describes_a_product(tmp_path, monkeypatch):
     described = run(commands, ["fingerprint", "numpy:inner", "--shape", "3,3,4"])
     assert described.exit_code == 0, described.output
     assert "random results" in described.output
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_an_operand_whose_subnormal_numbers_are_flushed_passed(name, side):
+    """Scales of the other side absorbed them: no operand was subnormal."""
+
+    def flushed(x):
+        wide = x.astype(np.float32)
+        return np.where(np.abs(wide) < 2.0**-126, np.float32(0), wide)
+
+    def kernel(a, b):
+        a, b = (flushed(a), b) if side == "a" else (a, flushed(b))
+        return a.astype(np.float32) @ b.astype(np.float32).T
+
+    assert judged(kernel, a=name, b=name).law == "subnormals"
+
+
+def test_a_plain_operand_beside_blocks_was_never_subnormal():
+    def kernel(x, w):
+        return nx.linear(np.where(np.abs(x) < 2.0**-126, np.float32(0), x), w)
+
+    assert judged(kernel, a="float32", b="mxfp4").law == "subnormals"
+
+
+def test_a_kernel_that_always_takes_a_bias_was_blamed():
+    """Some products came without one, though bias=True says that there is."""
+    found = judged(
+        lambda a, b, bias: nx.linear(a, b, bias), a="float32", b="mxfp4", bias=True, effort="quick"
+    )
+    assert found, str(found)

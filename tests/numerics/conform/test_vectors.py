@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,11 @@ from click.testing import CliRunner
 
 import numerics as nx
 from numerics.cli.vectors import vectors_group
+from numerics.conform.task import kinds_of
 from numerics.conform.vectors import lines
-from numerics.conform.vectors.operations import OPERATIONS, operation
+from numerics.conform.vectors.operations import operation
 from numerics.conform.vectors.questions import inputs_that_matter
-from numerics.conform.vectors.vectors import generate, header, verify
+from numerics.conform.vectors.vectors import generate, header, readmemh, verify
 from tests.helpers.children import LIMIT, child
 
 DOCS = Path(__file__).parents[3] / "docs" / "vectors.md"
@@ -52,15 +55,19 @@ def as_floats(words):
 # ---- what is written ----------------------------------------------------------------------------
 
 
+def asked_of(dtypes):
+    """Each format with each operation that it has."""
+    return [pytest.param(d, name, id=f"{d}-{name}") for d in dtypes for name in kinds_of(d)]
+
+
 @pytest.mark.turns(9)
-@pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dtype", "name"), asked_of(DTYPES))
 def test_round_trip(dtype, name):
     text = made(dtype, name, count=300)
     found = judged(text, strict_nan=True)
     assert found
     assert found.vectors == 300
-    if name != "decode":
+    if name in ("encode", "round"):
         assert judged(made(dtype, name, rounding="stochastic", count=300), strict_nan=True).vectors == 300
 
 
@@ -143,6 +150,12 @@ def test_exhaustive():
         (["fp4"], {"count": 0}, "count=0"),
         (["fp4"], {"count": 3, "exhaustive": True}, "count=3 and exhaustive"),
         (["mx6"], {"exhaustive": True}, "too many; give a count"),
+        (["int8", "affine"], {"exhaustive": True}, "too many; give a count"),
+        (["fp4", "affine"], {}, "unknown operation of fp4 'affine'"),
+        (["mxfp4", "pack"], {}, "unknown operation of mxfp4 'pack'"),
+        (["int8", "affine"], {"rounding": "stochastic"}, "unknown rounding of affine"),
+        (["int8", "affine"], {"overflow": "saturate"}, "affine has none: overflow='saturate'"),
+        (["int8", "pack"], {"rounding": "floor"}, "pack does not round: rounding='floor'"),
     ],
 )
 def test_refused_questions(arguments, options, message):
@@ -163,9 +176,9 @@ def planted(text, row, column):
     return b"".join(every), at + 1
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize(
-    "dtype", [nx.fp8_e4m3, nx.fp6_e2m3, nx.bfloat16, nx.int4, nx.mxfp4, nx.mx9, nx.nvfp4]
+    ("dtype", "name"),
+    asked_of([nx.fp8_e4m3, nx.fp6_e2m3, nx.bfloat16, nx.int4, nx.mxfp4, nx.mx9, nx.nvfp4]),
 )
 def test_a_wrong_answer_is_found(dtype, name):
     text = made(dtype, name, count=5000 if dtype.kind != "block" else 60)
@@ -344,7 +357,7 @@ def built(folder, source):
     if compiler is None:
         pytest.skip("no C compiler")
     (folder / "mine.c").write_text(source, encoding="utf-8")
-    subprocess.run([compiler, "-O1", "-o", folder / "mine", folder / "mine.c"], check=True, timeout=60)
+    subprocess.run([compiler, "-O1", "-o", folder / "mine", folder / "mine.c", "-lm"], check=True, timeout=60)
     return folder / "mine"
 
 
@@ -387,6 +400,83 @@ def test_a_device_that_takes_ties_away_is_found_out(tmp_path):
         assert int(wrong.input, 16) & 0xFFFFF == 0x80000
     found = judged(answered(program, made("fp8_e4m3", rounding="half_away", answers=False)))
     assert found.mismatches == 2 * len(range(0, 8, 2))  # those above each even subnormal one stay even
+
+
+AFFINE = r"""
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+int main(void) { /* int8: input, scale, zero point */
+  char line[128];
+  unsigned x, s, z;
+  while (fgets(line, sizeof line, stdin))
+    if (line[0] == '#') fputs(line, stdout);
+    else if (sscanf(line, "%x %x %x", &x, &s, &z) == 3) {
+      float value, scale, q;
+      memcpy(&value, &x, 4);
+      memcpy(&scale, &s, 4);
+      q = rintf(value / scale);
+      q = q != q ? 0 : q < -1e6f ? -1e6f : q > 1e6f ? 1e6f : q;
+      long code = (long)q + (int32_t)z;
+      code = code < -128 ? -128 : code > 127 ? 127 : code;
+      printf("%08x %08x %08x %02x\n", x, s, z, (unsigned)code & 255);
+    }
+}
+"""
+
+
+def test_an_affine_device_in_c_is_judged(tmp_path):
+    program = built(tmp_path, AFFINE)
+    for count in (None, 5000):
+        found = judged(answered(program, made("int8", "affine", answers=False, count=count)))
+        assert found, str(found)
+    faulty = AFFINE.replace("value / scale", "value * (1 / scale)")
+    found = judged(answered(built(tmp_path, faulty), made("int8", "affine", answers=False)))
+    assert (found.counterexample.law, found.dialect) == ("division", "reciprocal of the scale")
+    assert "scale 0x" in str(found.counterexample)
+
+
+def in_python(asked, answer):
+    """A device of a few lines: answer(numbers of the question) gives those that it appends."""
+    answers = []
+    for line in asked.decode().splitlines():
+        if line.startswith("#"):
+            answers.append(line)
+        else:
+            numbers = answer([int(word, 16) for word in line.split()])
+            answers.append(f"{line} : {' '.join(f'{number:02x}' for number in numbers)}")
+    return ("\n".join(answers) + "\n").encode()
+
+
+def packed_by_shifts(codes):
+    whole = sum(code << 6 * place for place, code in enumerate(codes))
+    return list(whole.to_bytes(10, "little"))
+
+
+def unpacked_by_shifts(string):
+    whole = int.from_bytes(bytes(string), "little")
+    return [whole >> 6 * place & 63 for place in range(13)]
+
+
+@pytest.mark.parametrize(
+    ("name", "device"), [("pack", packed_by_shifts), ("unpack", unpacked_by_shifts)], ids=["pack", "unpack"]
+)
+def test_a_device_of_bytes_in_python_is_judged(name, device):
+    asked = made("fp6_e2m3", name, answers=False)
+    assert judged(in_python(asked, device))
+    found = judged(in_python(asked, lambda numbers: device(numbers)[::-1]))
+    assert found.counterexample.law == "order", str(found)
+    last = judged(in_python(asked, lambda numbers: [*device(numbers)[:-1], device(numbers)[-1] ^ 1]))
+    assert last.counterexample.law == "last_byte", str(last)
+
+
+def test_a_scale_of_somebodys_own_that_is_none_is_refused():
+    lines_of = ("7f800000 00000000", "a scale of inf"), ("3f800000 00000080", "zero point of 128")
+    for given, said in lines_of:
+        with pytest.raises(nx.NumericsError, match=said):
+            judged(header(operation("int8", "affine"), 1) + f"3f800000 {given} 01\n".encode())
 
 
 def test_a_device_that_answers_other_questions_is_found():
@@ -465,3 +555,50 @@ def test_an_x_of_a_simulator_was_a_malformed_line():
     lines[-1] = b"X" + lines[-1][1:]
     with pytest.raises(nx.NumericsError, match="was asked there"):
         verify(io.BytesIO(b"".join(lines)))
+
+
+# ---- files for a testbench ------------------------------------------------------------------------
+
+
+def as_readmemh(text):
+    """The words of a file, as IEEE 1800-2017 §21.4 has them: comments, blanks, hex digits, underscores."""
+    plain = re.sub(r"//[^\n]*|/\*.*?\*/", " ", text.decode(), flags=re.DOTALL)
+    found = plain.split()
+    assert all(re.fullmatch(r"[0-9a-fA-FxXzZ_]+", word) for word in found)
+    return [int(word.replace("_", ""), 16) for word in found]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "told"),
+    [
+        ("fp8_e4m3", "encode", {"tie", "subnormal_tie", "walking", "overflow", "nan", "inf", "exact"}),
+        ("fp8_e5m2", "decode", {"zero", "subnormal", "normal", "inf", "nan"}),
+        ("mxfp4", "encode", {"lone_maximum", "nan_or_inf", "zero", "subnormal", "ordinary"}),
+        ("mx6", "decode", {"ordinary"}),
+        ("int8", "affine", {"midway", "division", "clamp", "zero_point", "nan_is_zero", "quotient"}),
+        ("fp6_e2m3", "pack", {"one_bit", "one_bit_missing", "random"}),
+    ],
+)
+def test_a_file_for_verilog_lacked_words_or_groups(dtype, name, told):
+    text = b"".join(readmemh(asked := operation(dtype, name)))
+    lines = made(dtype, name).splitlines()
+    due = [int(re.sub(rb"[ :]", b"", line), 16) for line in lines if not line.startswith(b"#")]
+    assert as_readmemh(text) == due
+    of_words = Counter(re.findall(rb"^[0-9a-f_]+ // (\w+)$", text, re.MULTILINE))
+    covered = {
+        name: int(count) for name, count in re.findall(rb"^// covered: (\w+) (\d+)$", text, re.MULTILINE)
+    }
+    assert dict(of_words) == covered
+    assert {name.encode() for name in told} <= set(covered)
+    bits = 4 * sum(field.digits * field.count for field in (*asked.asked, *asked.answered))
+    assert f"words: {len(due)} of {bits} bits".encode() in text
+    assert max(due) < 1 << bits
+
+
+def test_a_file_for_verilog_of_all_inputs_is_refused():
+    with pytest.raises(nx.NumericsError, match="held in memory"):
+        b"".join(readmemh(operation("fp4"), exhaustive=True))
+    result = CliRunner().invoke(vectors_group, ["generate", "fp4", "--format", "readmemh", "--inputs-only"])
+    assert "leaves the answers out" in str(result.exception)
+    result = CliRunner().invoke(vectors_group, ["generate", "fp4", "--op", "decode", "--format", "readmemh"])
+    assert "f_c0c00000 // normal" in result.output

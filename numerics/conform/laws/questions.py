@@ -1,0 +1,112 @@
+"""Questions of every kind, drawn by a seed: what a target is given, and what it is due to return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from numerics.conform.inputs import affine
+from numerics.conform.inputs.drawn import random_blocks, random_inputs
+from numerics.conform.inputs.narrow import narrowed
+from numerics.conform.inputs.shapes import placed
+from numerics.conform.inputs.strings import packed
+from numerics.conform.laws.rows import as_rows, fields_of_rows, values_of_rows
+from numerics.conform.target import Target
+from numerics.conform.task import Answer, Array, Fields, Task
+from numerics.formats.block import Block
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a target is given, and what it is due to return.  of: the inputs whose places the answers have."""
+
+    inputs: tuple[Any, ...]
+    due: Answer
+
+    def wrong(self, task: Task, came: Answer) -> Array:
+        """Which elements of the first input differ, or which of its rows of blocks."""
+        if isinstance(came, Fields):
+            assert isinstance(self.due, Fields)
+            pairs = zip(task.with_same_nan(came, self.due), self.due, strict=True)
+            found = [
+                (one != other).reshape(len(one), -1).any(axis=1) for one, other in pairs if one is not None
+            ]
+            return np.asarray(np.logical_or.reduce(found))
+        differs = task.differs(np.asarray(came), np.asarray(self.due))
+        return np.asarray(differs.any(axis=1)) if differs.ndim > 1 else differs
+
+
+def ask(target: Target, question: Question) -> Answer:
+    """What the target returns, of blocks as rows."""
+    task, inputs = target.task, question.inputs
+    if task.kind == "affine":
+        return target.affine(*inputs)
+    if task.kind == "pack":
+        return target.packed(inputs[0], len(question.due))
+    if task.kind == "unpack":
+        return target.unpacked(*inputs)
+    if not isinstance(task.dtype, Block):
+        return target.elements(*inputs)
+    return as_rows(task, target.blocks(*in_place(task, inputs)))
+
+
+def in_place(task: Task, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Inputs as a target of blocks is given them, along its axis; of other kinds as they are."""
+    if not isinstance(task.dtype, Block):
+        return inputs
+    return tuple(placed(part[:, None] if part.ndim == 1 else part, task.axis) for part in inputs)
+
+
+def drawn_question(target: Target, size: int, rng: np.random.Generator) -> Question:
+    """A question of the target's kind, of about so many numbers."""
+    task = target.task
+    if task.kind == "affine":
+        return _affine(target, size, rng)
+    if task.kind in ("pack", "unpack"):
+        return _strings(task, size, rng)
+    if isinstance(task.dtype, Block):
+        return _of_blocks(target, size, rng)
+    if task.kind == "decode":
+        codes = rng.integers(0, 1 << task.element.bits, size).astype(task.element.code_dtype)
+        return Question((codes,), task.values(codes))
+    x = target.asked(random_inputs(task.element, size, rng).view(np.float32))
+    drawn = [rng.integers(0, 1 << task.drawing.bits, x.shape, dtype=np.uint32)] * task.draws
+    return Question((x, *drawn), task.answer(x, *drawn))
+
+
+def _of_blocks(target: Target, size: int, rng: np.random.Generator) -> Question:
+    """Rows of one block each, which the target is given along its axis."""
+    task, d = target.task, target.task.block
+    count = -(-size // d.block)
+    if task.kind == "decode":
+        micro = rng.integers(0, 1 << d.sub_blocks, count).astype(np.uint8) if d.sub_blocks else None
+        codes = rng.integers(0, 1 << d.element_bits, (count, d.block)).astype(d.code_dtype)
+        scale = rng.integers(0, 1 << d.scale_bits, count).astype(np.uint8)
+        fields = Fields(codes, scale, micro)
+        return Question(tuple(part for part in fields if part is not None), values_of_rows(task, fields))
+    x = target.asked(random_blocks(d, count, rng, task.tensor_scale).view(np.float32))
+    drawn = [rng.integers(0, 1 << task.drawing.bits, x.shape, dtype=np.uint32)] * task.draws
+    fields = fields_of_rows(task, x, *drawn)
+    return Question((x, *drawn), fields if task.kind == "encode" else _rounded(task, fields))
+
+
+def _rounded(task: Task, fields: Fields) -> Array:
+    return narrowed(values_of_rows(task, fields), task.inputs)
+
+
+def _affine(target: Target, size: int, rng: np.random.Generator) -> Question:
+    """A scale and a zero point of the whole range, and numbers about the integers that they reach."""
+    task = target.task
+    drawn, scale, zero_point = affine.drawn(task.element, size, rng)
+    x = target.asked(drawn)
+    return Question((x, scale, zero_point), task.affine_codes(x, scale, zero_point))
+
+
+def _strings(task: Task, size: int, rng: np.random.Generator) -> Question:
+    """A string of codes, whose last byte is as full as it comes; its bytes by NumPy's bits."""
+    width, kind = task.element.bits, task.element.code_dtype
+    codes = rng.integers(0, 1 << width, size - int(rng.integers(0, 8))).astype(kind)
+    string = packed(codes, width)
+    return Question((codes,), string) if task.kind == "pack" else Question((string, len(codes)), codes)

@@ -1,0 +1,69 @@
+"""A result stays as it was returned: no later call writes into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from numerics.conform.inputs.drawn import random_inputs
+from numerics.conform.laws.findings import Findings, Trial, repeatable
+from numerics.conform.laws.law import sentence
+from numerics.conform.laws.questions import drawn_question, in_place
+from numerics.conform.target import Target, numpy_array
+from numerics.conform.task import Array
+from numerics.conform.verdict import Counterexample
+from numerics.formats.block import Blocks
+
+SIZE = 96  # numbers of a call
+Asks = Callable[[Target], tuple[Any, ...]]
+"""What the target is given; its first array has two rows or more, or numbers."""
+
+
+def _drawn(target: Target) -> tuple[Any, ...]:
+    task, rng = target.task, np.random.default_rng(23)
+    if task.draws_itself:  # nothing is due to it, and nothing need be
+        return (target.asked(random_inputs(task.element, SIZE, rng).view(np.float32)),)
+    return in_place(task, drawn_question(target, SIZE, rng).inputs)
+
+
+def trial(asks: Asks = _drawn) -> Trial:
+    """Two calls of one shape, and a look at what the first returned: a buffer that is used again shows."""
+    return Trial((repeatable,), lambda target, found: _stays(target, found, asks))
+
+
+def _stays(target: Target, found: Findings, asks: Asks) -> None:
+    if found.failures:
+        return
+    first, *others = asks(target)
+    kept = _arrays(target.called(first, *others))
+    before = [array.copy() for array in map(numpy_array, kept)]
+    target.called(np.roll(first, 1, axis=-1 if first.shape[0] == 1 else 0), *others)
+    for one, other in zip(before, map(numpy_array, kept), strict=True):
+        changed = (_bytes(one) != _bytes(other)).any(axis=-1)
+        if changed.any():
+            found.failures.append(_shown(first, one, other, changed))
+            return
+
+
+def _arrays(came: Any) -> list[Any]:
+    """Everything that a target returned and that has memory."""
+    if isinstance(came, Blocks):
+        came = (came.codes, came.scale, came.microexponents)
+    parts = came if isinstance(came, tuple) else (came,)
+    return [part for part in parts if part is not None]
+
+
+def _bytes(x: Array) -> Array:
+    """The bytes of each element, along an axis of their own: NaN is one of many."""
+    return np.ascontiguousarray(x).reshape(*x.shape, 1).view(np.uint8)
+
+
+def _shown(x: Array, before: Array, after: Array, changed: Array) -> Counterexample:
+    at = tuple(int(i) for i in np.argwhere(changed)[0])
+    return Counterexample(
+        repeatable.__name__, sentence(repeatable), (), f"{after[at]!s}, after another call",
+        f"{before[at]!s}, as it was returned", int(changed.sum()),
+        f"at {at} of an earlier result: a buffer that is used again", x,
+    )  # fmt: skip
