@@ -32,7 +32,8 @@ from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS, in_order
 from numerics.model.quantizers import Learned, Quantizer
 from numerics.model.renaming import in_module, renamed
-from numerics.model.sharing import Parting, check_floats
+from numerics.model.sharing import Parting
+from numerics.model.states import check_floats, check_frozen, check_quantizers
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
 from numerics.tensor.qtensor import QTensor
 
@@ -117,9 +118,18 @@ class Quantized(Parting):
         made = self.__dict__.get(STATE)
         if made is not None:
             renamed(self, made.plan, bool(made.frozen), state, prefix)  # type: ignore[arg-type]
-        if self._leaves or (made is not None and not made.frozen):
+        if made is not None and made.frozen:
+            check_frozen(self, made.plan, state, prefix, notes)  # type: ignore[arg-type]
+        elif self._leaves or made is not None:
             check_floats(state, [prefix + leaf for leaf in self._leaves], notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[misc]
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Loads a state; raises NumericsError where its scales are of another kind of wrapping."""
+        made = self.__dict__.get(STATE)
+        if made is not None and strict:
+            check_quantizers(self, made.plan, bool(made.frozen), state_dict)  # type: ignore[arg-type]
+        return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
 
     def _get_name(self) -> str:
         return self._base.__name__

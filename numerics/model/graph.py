@@ -19,7 +19,8 @@ from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
 from numerics.model.renaming import QUANTIZERS, in_graph, renamed
 from numerics.model.rows import Row
-from numerics.model.sharing import Parting, check_floats
+from numerics.model.sharing import Parting
+from numerics.model.states import check_floats, check_frozen, check_quantizers
 from numerics.model.trace import OUT, Site, arguments
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
@@ -90,9 +91,18 @@ class QuantizedGraph(Parting, GraphModule):
         made = self.meta.get(STATE)
         if made is not None:
             renamed(self, made.plan, bool(made.frozen), state, prefix)
-        if made is not None and not made.frozen:
+        if made is not None and made.frozen:
+            check_frozen(self, made.plan, state, prefix, notes)
+        elif made is not None:
             check_floats(state, [prefix + name for name in made.plan.parameters], notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Loads a state; raises NumericsError where its scales are of another kind of wrapping."""
+        made = self.meta.get(STATE)
+        if made is not None and strict:
+            check_quantizers(self, made.plan, bool(made.frozen), state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def train(self, mode: bool = True) -> QuantizedGraph:
         """Sets the mode of what is called; raises NumericsError where the graph is of the other mode."""

@@ -20,6 +20,17 @@ from numerics.train import LSQ, TQT
 QAT = ("ste", "tqt", "lsq")
 
 
+def check_zero_point(name: str, came: Any, held: Tensor | None) -> None:
+    """Raises NumericsError for a zero point of floats where the model's is an integer: it would be cut."""
+    if not isinstance(came, Tensor) or held is None or held.dtype.is_floating_point:
+        return
+    if came.dtype.is_floating_point:
+        raise NumericsError(
+            f"the zero point of {name} is {came.dtype} in this state and {held.dtype} in the model, which "
+            "would cut it to an integer: QuantSpec(..., zero_point_type='float32') in the plan keeps it"
+        )
+
+
 class Quantizer(nn.Module):
     """Quantizes and dequantizes a tensor, by a scale of its own or one that each tensor brings.
 
@@ -132,7 +143,8 @@ class Static(Quantizer):
             if isinstance(came, Tensor) and old is not None and came.dtype.is_floating_point:
                 if came.dtype != old.dtype:
                     setattr(self, name, old.to(came.dtype))
-                self.ready = self.ready or not bool(came.isnan().any())
+                self.ready = not bool(came.isnan().any())
+        check_zero_point(self.name, state.get(prefix + "zero_point"), self.zero_point)
         super()._load_from_state_dict(state, prefix, *rest)
 
     def quantize(self, x: Tensor) -> QTensor:
