@@ -7,17 +7,25 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 from numerics.model.rows import Row
 from numerics.model.trace import outside
 from numerics.model.watching import key_of, watched
 from numerics.observe import Observer, observer
+from numerics.pytorch.operators import called
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
 from numerics.train import LSQ, TQT
 
 QAT = ("ste", "tqt", "lsq")
+
+
+def tensor(name: str, x: Any) -> Tensor:
+    """What came to a quantizer; raises NumericsError, with the site's name, for what is no tensor."""
+    if not isinstance(x, Tensor):
+        raise NumericsError(f"{name} is quantized, and what came is no tensor but {said(x)}")
+    return x
 
 
 def check_zero_point(name: str, came: Any, held: Tensor | None) -> None:
@@ -43,7 +51,7 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized; the gradient passes straight through."""
-        return cast(Tensor, torch.ops.numerics.fake_quantize(x, self.text))
+        return cast(Tensor, called("fake_quantize", tensor(self.name, x), self.text))
 
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor of the same values as forward's."""
@@ -89,18 +97,14 @@ class Static(Quantizer):
         Raises NumericsError where no scale is known yet.
         """
         if self.watching is not None:
-            return cast(Tensor, watched(x.detach(), self.key))
+            return cast(Tensor, watched(tensor(self.name, x).detach(), self.key))
         if not self.ready:
             raise NumericsError(
                 f"{self.name} has no scale yet: nx.calibrate(model, batches) finds it by {self.observed_by}, "
                 "load_state_dict brings one that was found"
             )
-        return cast(
-            Tensor,
-            torch.ops.numerics.fake_quantize(
-                x, self.text, self.scale, self.zero_point, None, None, False, self.tensor_scale
-            ),
-        )
+        beside = self.scale, self.zero_point, None, None, False, self.tensor_scale
+        return cast(Tensor, called("fake_quantize", tensor(self.name, x), self.text, *beside))
 
     def watch(self) -> None:
         """From now on an observer sees what comes."""
@@ -174,7 +178,7 @@ class Learned(nn.Module):
         """Returns x quantized and dequantized, with the gradients of what is learned."""
         if hasattr(self.learns, _WAITS) and not self.learns.initialized:
             raise NumericsError(f"{self.name} has no threshold yet: nx.calibrate(model, batches) finds one")
-        self.check_whole(x)
+        self.check_whole(tensor(self.name, x))
         return cast(Tensor, self.learns(x))
 
     def check_whole(self, x: Tensor) -> None:
@@ -252,3 +256,8 @@ def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
 def quantizers(model: nn.Module) -> list[Quantizer | Learned]:
     """Every quantizer of a model, each once."""
     return [module for module in model.modules() if isinstance(module, (Quantizer, Learned))]
+
+
+def unbegun(model: nn.Module) -> list[Learned]:
+    """What has no threshold yet."""
+    return [one for one in quantizers(model) if isinstance(one, Learned) and not one.learns.initialized]

@@ -36,6 +36,7 @@ from numerics.backends.host.tensors import (
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.pytorch.constants import constant
 from numerics.pytorch.learned_scales import integer, lsq_scale, lsq_zero, single, tqt_scale
+from numerics.pytorch.operators import called
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.scheme import Scheme, spelled
@@ -69,7 +70,7 @@ def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any) -> Tensor:
     """
     if not isinstance(log2_threshold, Tensor) or log2_threshold.is_nested or log2_threshold.ndim != 0:
         raise NumericsError(f"log2_threshold must be a tensor of shape (), not {said(log2_threshold)}")
-    return cast(Tensor, torch.ops.numerics.tqt(_tensor(x), log2_threshold, _text(constant(dtype))))
+    return cast(Tensor, called("tqt", _tensor(x), log2_threshold, _text(constant(dtype))))
 
 
 def lsq(
@@ -109,7 +110,7 @@ def lsq(
     zero = zero_point
     if not symmetric and not learned:
         zero = given_tensor("zero_point", zero_point, device=x.device)
-    return cast(Tensor, torch.ops.numerics.lsq(x, scale, zero, text))
+    return cast(Tensor, called("lsq", x, scale, zero, text))
 
 
 def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Tensor:
