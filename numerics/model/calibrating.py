@@ -30,11 +30,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
     batch came or none reached an observer, and for NaN, in a batch or where an observer sees it.  Then the
     model is as it was before.
 
-    >>> import torch
+    >>> import torch, numerics as nx
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4))
     >>> x = torch.linspace(-1, 1, 8).reshape(1, 8)
-    >>> wrapped = wrap(model, "int8", activations="int8", observer="min_max", example=x)
-    >>> float(calibrate(wrapped, [x, 2 * x])[0].quantize_linear_0.scale)
+    >>> wrapped = nx.wrap(model, "int8", activations="int8", observer="min_max", example=x)
+    >>> float(nx.calibrate(wrapped, [x, 2 * x])[0].quantize_linear_0.scale)
     0.015748031437397003
     """
     if state_of(model).frozen:

@@ -38,8 +38,8 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
     one that was wrapped has them), and nothing in it is trained by its weights any more.
     Raises NumericsError for a model that is not wrapped or is frozen, and where a scale was never found.
 
-    >>> import torch
-    >>> frozen = freeze(wrap(torch.nn.Sequential(torch.nn.Linear(64, 4)), "mxfp4"))
+    >>> import torch, numerics as nx
+    >>> frozen = nx.freeze(nx.wrap(torch.nn.Sequential(torch.nn.Linear(64, 4)), "mxfp4"))
     >>> frozen
     Sequential(
       (0): Linear(in_features=64, out_features=4, bias=True, weight=mxfp4)
@@ -182,10 +182,10 @@ def unwrap(model: nn.Module) -> nn.Module:
     its own, a copy of that with these.  Raises NumericsError for one that is not wrapped, for a frozen one,
     whose float parameters are gone, and for a folded one that was trained.
 
-    >>> import torch
+    >>> import torch, numerics as nx
     >>> model = torch.nn.Sequential(torch.nn.Linear(32, 4))
     >>> weight = model[0].weight
-    >>> unwrap(wrap(model, "mxfp4", example=torch.ones(1, 32)))[0].weight is weight
+    >>> nx.unwrap(nx.wrap(model, "mxfp4", example=torch.ones(1, 32)))[0].weight is weight
     True
     """
     state = state_of(model)
@@ -236,8 +236,8 @@ def quantize_(
     model: a torch module.  dtype: a format, its name, or a QuantSpec.  rules, example, biases: as for `plan`.
     Returns the model.  Raises NumericsError as those do.
 
-    >>> import torch
-    >>> model = quantize_(torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Linear(32, 4)), "mxfp4")
+    >>> import torch, numerics as nx
+    >>> model = nx.quantize_(torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Linear(32, 4)), "mxfp4")
     2 of 4 tensors quantized (2 mxfp4), 98.4% of all values; 8848 bytes become 1300 bytes
     >>> type(model[0].weight).__name__, model[0].weight.spec
     ('TensorQTensor', QuantSpec('mxfp4'))

@@ -231,12 +231,23 @@ def _settled(one: Learned, _: Any) -> None:
 def quantizer(row: Row, qat: str | None, threshold_init: str | None) -> nn.Module:
     """The quantizer of a row; raises NumericsError for what cannot be learned."""
     assert row.spec is not None
-    d = row.spec.dtype
-    if qat in ("tqt", "lsq") and d.kind == "integer":
+    if learnable(row.spec, qat):
+        assert qat is not None
         return Learned(row.quantizer, _learns(row, qat, threshold_init), row.shape)
     if row.observer is not None:
         return Static(row.quantizer, row.spec, row.shape, row.observer)
     return Quantizer(row.quantizer, row.spec)
+
+
+LEARNED = {"tqt": "integers", "lsq": "integers, floats and codebooks with a scale"}
+"""Of which formats a way of training learns the scales."""
+
+
+def learnable(spec: QuantSpec, qat: str | None) -> bool:
+    """Does that way of training learn the scale of what is quantized so?"""
+    if qat not in LEARNED or spec.blocked or not spec.scaled:
+        return False
+    return qat == "lsq" or spec.dtype.kind == "integer"
 
 
 def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
@@ -245,12 +256,24 @@ def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
     try:
         if not spec.symmetric:
             raise NumericsError("symmetric=False: zero points are not learned; give symmetric=True")
+        _check_options(spec, qat)
         if qat == "lsq":
             return LSQ(spec.dtype, scheme=spec.scheme)
         usual = "_3SD" if row.kind == "parameter" else "_LL_J"
         return TQT(spec.dtype, threshold_init or usual, scheme=spec.scheme)
     except NumericsError as wrong:
         raise NumericsError(f"{row.name}: qat={qat!r}: {wrong}") from None
+
+
+def _check_options(spec: QuantSpec, qat: str) -> None:
+    """Raises NumericsError for options of how a scale is found, and of rounding, that learning has not."""
+    own = {"dtype", "scheme"} | ({"scale_type"} if (qat, spec.scale_type) == ("tqt", "pof2") else set())
+    others = [f"{name}={fact!r}" for name, fact in spec.options.items() if name not in own]
+    if others and spec != QuantSpec(spec.dtype, scheme=spec.scheme):
+        raise NumericsError(
+            f"{', '.join(others)} has no effect: what is learned is a float32, and rounding is half_even; "
+            "leave it away, or qat='ste'"
+        )
 
 
 def quantizers(model: nn.Module) -> list[Quantizer | Learned]:

@@ -19,7 +19,16 @@ from numerics.model.graph import STATE, QuantizedGraph
 from numerics.model.places import check_finite, check_model, parameters
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
-from numerics.model.quantizers import QAT, Learned, Quantizer, quantizer, quantizers, unbegun
+from numerics.model.quantizers import (
+    LEARNED,
+    QAT,
+    Learned,
+    Quantizer,
+    learnable,
+    quantizer,
+    quantizers,
+    unbegun,
+)
 from numerics.model.restoring import restored
 from numerics.model.running import run
 from numerics.model.sharing import share
@@ -44,8 +53,9 @@ def wrap(
     plan: a Plan; or the format of weights and the other arguments of `plan`, to make one.  Beside a Plan,
         example= alone can be given: one from a file has none, and graph mode needs it.
     qat: what the quantizers learn in training.  None (the default) and ste: nothing of their own, gradients
-        pass straight through; tqt: thresholds, by powers of two; lsq: scales.  tqt and lsq learn for the
-        integer formats of the plan; its other formats are straight through.
+        pass straight through; tqt: thresholds of integers, by powers of two; lsq: scales of integers,
+        floats and codebooks.  Other formats, as those of blocks, which find their scales, are straight
+        through.
     threshold_init: where the thresholds of tqt begin: _3SD (weights, by default), _LL_J or _KL_J
         (activations).
 
@@ -173,9 +183,12 @@ def _check(model: nn.Module, plan: Plan, qat: str | None, threshold_init: str | 
         raise NumericsError(
             f"this plan quantizes nothing: {plan.summary}; give weights=, activations= or rules="
         )
-    if qat in ("tqt", "lsq") and not any(row.spec and row.spec.dtype.kind == "integer" for row in planned):
+    if qat in LEARNED and not any(row.spec and learnable(row.spec, qat) for row in planned):
         formats = ", ".join(sorted({row.spec.dtype.name for row in planned if row.spec}))
-        raise NumericsError(f"qat={qat!r} learns scales of integer formats, and this plan has {formats} only")
+        raise NumericsError(
+            f"qat={qat!r} learns scales of {LEARNED[qat]}, and this plan has {formats} only; "
+            "qat='ste' trains the weights of every format"
+        )
     if threshold_init is not None and qat != "tqt":
         raise NumericsError(f"threshold_init={threshold_init!r} belongs to qat='tqt', not to qat={qat!r}")
 

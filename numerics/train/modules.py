@@ -285,8 +285,9 @@ class LSQ(_Learned):
     scheme: who shares a scale: per_tensor (the default), per_channel(axis), per_token, per_group(size, axis)
         or per_block((rows, columns)); those that share one must stay as many as in the first batch.
     zero_point: of integers: int32 in the shape of the scales, kept, not learned; "learned" for one that is,
-        a real number within the range (LSQ+, arXiv 2004.09576), which begins, with the scale, at the least
-        and the largest value of the first batch; None for symmetric quantization.
+        a real number within the range (LSQ+, arXiv 2004.09576), which begins, with the scale, where
+        `quantize(x, symmetric=False)` finds them in the first batch: of its least and its largest value, and
+        of 0, which lies between; None for symmetric quantization.
     Learns `step`, a float32 in the shape of the scales (float64 where x is), whose magnitude is the scale.
     scale: those in use.  Raises NumericsError for another format, and before the first batch where a scale
     is asked for.  arXiv 1902.08153; docs/formats.md §7.

@@ -67,3 +67,41 @@ def test_an_error_inside_names_no_layer():
     assert found.value.__notes__ == ["numerics: raised in 0, a Linear"]
     with pytest.raises(nx.NumericsError, match=r"0:linear\[0\] is quantized, and what came is no tensor"):
         one([1.0])
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_compiled_part_is_looked_for_in_a_graph(inner):
+    """It was "planned, and not found in the graph", or a forward that accelerate had made."""
+    layer = torch.compile(nn.Linear(64, 4), backend="eager")
+    model = nn.Sequential(layer) if inner else layer
+    for mode in MODES:
+        with pytest.raises(nx.NumericsError, match=r"compiled by torch\.compile"):
+            nx.plan(model, "int8", example=X, mode=mode)
+
+
+@pytest.mark.parametrize(("dtype", "qat", "why"), [
+    ("mxfp4", "lsq", "integers, floats and codebooks with a scale, and this plan has mxfp4 only"),
+    ("bfloat16", "lsq", "this plan has bfloat16 only"),
+    ("fp8_e4m3", "tqt", "learns scales of integers, and this plan has fp8_e4m3 only"),
+    (nx.QuantSpec("int8", scale_type="pof2"), "lsq", r"0\.weight: qat='lsq': scale_type='pof2' has no"),
+    (nx.QuantSpec("int8", rounding="floor"), "tqt", "rounding='floor' has no effect"),
+    (nx.QuantSpec("int8", scale_rule="full_range"), "lsq", "scale_rule='full_range' has no effect"),
+])  # fmt: skip
+def test_what_is_not_learned_is_left_away(dtype, qat, why):
+    """Options of a scale that is found had no effect on one that is learned, and nothing was said of it."""
+    with pytest.raises(nx.NumericsError, match=why):
+        nx.wrap(nn.Sequential(nn.Linear(64, 4)), dtype, qat=qat, example=X)
+    spec = nx.QuantSpec("int8", scale_type="pof2")
+    nx.wrap(nn.Sequential(nn.Linear(64, 4)), spec, qat="tqt", example=X)  # a power of two, as it is learned
+
+
+def test_scales_of_floats_are_not_learned():
+    """nx.train.LSQ learns them, and nx.wrap said that it learns those of integers only."""
+    one = nx.wrap(nn.Sequential(nn.Linear(64, 4)), "fp4", activations="fp8_e4m3", qat="lsq", example=X)
+    names = [name for name, _ in one.named_parameters() if name.endswith("step")]
+    assert names == ["0.quantize_weight.learns.step", "0.quantize_linear_0.learns.step"]
+    one(X).square().sum().backward()
+    assert all(bool(one.get_parameter(name).grad) for name in names)
+    out = one(X)
+    with nx.decoded_products():
+        assert torch.equal(nx.freeze(one)(X), out)
