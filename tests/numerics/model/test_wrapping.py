@@ -691,7 +691,7 @@ def test_a_branch_that_no_batch_reached_has_a_scale():
     ("options", "said"),
     [
         ({"qat": "qat"}, "tqt"),
-        ({"qat": "tqt", "weights": "mxfp4"}, "integer formats"),
+        ({"qat": "tqt", "weights": "mxfp4"}, "learns scales of integers"),
         ({"qat": "tqt", "weights": nx.QuantSpec("int8", scheme="per_channel(0)")}, "one threshold"),
         ({"qat": "lsq", "weights": nx.QuantSpec("int8", symmetric=False)}, "symmetric"),
         ({"threshold_init": "_3SD"}, "belongs to qat='tqt'"),
