@@ -62,7 +62,8 @@ def quantize(
         becomes 0 or Inf: the type's smallest or largest number instead.
     zero_point_type: int32 (the default), or float32 for one that is not rounded to an integer.
     scale, zero_point: given instead of found, in the shape that the scheme makes: () for per_tensor, (n,)
-        for per_channel, x's shape with ceil(n / size) along the axis for per_group.
+        for per_channel; x's shape with 1 along the last axis for per_token, ceil(n / size) along the axis for
+        per_group, ceil(m / rows) and ceil(n / columns) along the last two for per_block.
     Scales are found from the finite values of x; one is 1 where all are 0.  bfloat16 and float16 are a plain
     cast (scale 1; too large values become Inf) unless scheme, scale_type or scale is given.
 
@@ -141,8 +142,9 @@ def fake_quantize(
     per_group(size, axis), per_block((rows, columns))), symmetric, scale_type (float32, float16, bfloat16,
     float, pof2), zero_point_type (int32, float32), scale, zero_point; of blocks axis and scale_rule (floor,
     ceil, even, rceil, tosa, bump; of float scales floor, ceil, nvidia, mse, four_over_six,
-    four_over_six_mae); rounding (half_even, half_away, half_up, half_down, toward_zero, floor, ceil, to_odd,
-    stochastic), seed and random_bits.
+    four_over_six_mae; of symmetric signed integers full_range);
+    rounding (half_even, half_away, half_up, half_down, toward_zero, floor, ceil, to_odd, stochastic), seed
+    and random_bits.
     clip_gradient: in torch the gradient goes straight through (arXiv 1308.3432); True makes it 0 where x lies
         outside what its scale can represent, half a step beyond the outermost values, and at Inf and NaN.
     Raises NumericsError as `quantize` does.  Every rule: docs/formats.md §6, §7.

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from numerics.formats.errors import NumericsError
 from numerics.model.caches import CACHES, placed, with_cache
 from numerics.model.children import check_children, shown
+from numerics.model.fitting import check_floats, check_frozen, check_quantizers
 from numerics.model.graph import STATE, check_trainable
 from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
 from numerics.model.outside import MULTIPLIED, TOLD, methods_of
@@ -32,7 +33,8 @@ from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS, in_order
 from numerics.model.quantizers import Learned, Quantizer
 from numerics.model.renaming import in_module, renamed
-from numerics.model.sharing import Parting, check_floats
+from numerics.model.running import innermost
+from numerics.model.sharing import Parting
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
 from numerics.tensor.qtensor import QTensor
 
@@ -86,6 +88,10 @@ class Quantized(Parting):
             _running.read.append(({}, set()))
             try:
                 return self._computed(args, kwargs)
+            except Exception as wrong:
+                if STATE in self.__dict__:
+                    _say_where(self, wrong)  # type: ignore[arg-type]
+                raise
             finally:
                 _running.read.pop()
         return self._computed(args, kwargs)
@@ -117,9 +123,18 @@ class Quantized(Parting):
         made = self.__dict__.get(STATE)
         if made is not None:
             renamed(self, made.plan, bool(made.frozen), state, prefix)  # type: ignore[arg-type]
-        if self._leaves or (made is not None and not made.frozen):
+        if made is not None and made.frozen:
+            check_frozen(self, made.plan, state, prefix, notes)  # type: ignore[arg-type]
+        elif self._leaves or made is not None:
             check_floats(state, [prefix + leaf for leaf in self._leaves], notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[misc]
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Loads a state; raises NumericsError where its scales are of another kind of wrapping."""
+        made = self.__dict__.get(STATE)
+        if made is not None and strict:
+            check_quantizers(self, made.plan, bool(made.frozen), state_dict)  # type: ignore[arg-type]
+        return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
 
     def _get_name(self) -> str:
         return self._base.__name__
@@ -130,6 +145,13 @@ class Quantized(Parting):
         parameters = self._parameters  # type: ignore[attr-defined]
         packed = [f"{leaf}={x.spec.dtype}" for leaf, x in parameters.items() if isinstance(x, QTensor)]
         return ", ".join([own, *packed] if own else packed)
+
+
+def _say_where(model: nn.Module, wrong: Exception) -> None:
+    """Notes at an error of torch's in which module of a wrapped model it was raised."""
+    name = "" if isinstance(wrong, NumericsError) else innermost(model, wrong)
+    if name:
+        wrong.add_note(f"numerics: raised in {name}, a {type(model.get_submodule(name)).__name__}")
 
 
 def _watched(module: Any, forward: Any, args: Any, kwargs: Any) -> Any:

@@ -14,13 +14,15 @@ from torch.fx import GraphModule, Node
 from numerics.formats.errors import NumericsError
 from numerics.model import exported
 from numerics.model.calling import Arguments, arguments_of
+from numerics.model.fitting import check_floats, check_frozen, check_quantizers
 from numerics.model.places import is_shard, shard_read
 from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
 from numerics.model.renaming import QUANTIZERS, in_graph, renamed
 from numerics.model.rows import Row
-from numerics.model.sharing import Parting, check_floats
+from numerics.model.sharing import Parting
 from numerics.model.trace import OUT, Site, arguments
+from numerics.pytorch.operators import transformations_refused
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
 STATE = "numerics_state"
@@ -51,6 +53,16 @@ class QuantizedGraph(Parting, GraphModule):
     def _deepcopy_init(self) -> Any:
         return QuantizedGraph.__init__
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refused: what torch.export checks of arguments has no pickle."""
+        raise NumericsError(
+            f"this {type(self).__name__} is a graph of torch.export, which is not pickled: "
+            "nx.save(model.state_dict(), file) keeps its tensors, for nx.load_into(float_model, file, "
+            "example=) once it is frozen, or load_state_dict of one that is wrapped alike; "
+            "torch.export.save(torch.export.export(model, args), file) keeps all of it; copy.deepcopy copies "
+            "it; and a model in mode='eager_mode' is pickled"
+        )
+
     def __deepcopy__(self, memo: Any) -> Any:
         with warnings.catch_warnings():  # torch copies a kind of tree that it has given up
             warnings.simplefilter("ignore", FutureWarning)
@@ -64,7 +76,7 @@ class QuantizedGraph(Parting, GraphModule):
         if isinstance(takes, Arguments):
             args, kwargs = (), takes.fitted(args, kwargs)
         try:
-            with outside_of_vmap():
+            with outside_of_vmap(), transformations_refused():
                 return super().__call__(*args, **kwargs)
         except NotImplementedError:
             shards = [name for name, x in self.named_parameters() if is_shard(x)]
@@ -90,9 +102,18 @@ class QuantizedGraph(Parting, GraphModule):
         made = self.meta.get(STATE)
         if made is not None:
             renamed(self, made.plan, bool(made.frozen), state, prefix)
-        if made is not None and not made.frozen:
+        if made is not None and made.frozen:
+            check_frozen(self, made.plan, state, prefix, notes)
+        elif made is not None:
             check_floats(state, [prefix + name for name in made.plan.parameters], notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Loads a state; raises NumericsError where its scales are of another kind of wrapping."""
+        made = self.meta.get(STATE)
+        if made is not None and strict:
+            check_quantizers(self, made.plan, bool(made.frozen), state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def train(self, mode: bool = True) -> QuantizedGraph:
         """Sets the mode of what is called; raises NumericsError where the graph is of the other mode."""

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from numerics.files.checkpoint import PathLike
 from numerics.files.save_load import load, model_text
 from numerics.formats.errors import NumericsError
+from numerics.model.freezing import computes, frozen_from, thaw
 from numerics.model.places import Place, check_model, folded, replace, stored
 from numerics.model.quantizers import Static, quantizers
-from numerics.model.wrapping import computes, frozen_from, is_wrapped, thaw
+from numerics.model.state import is_wrapped
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.parts import PARTS
 from numerics.view.screen import Screen

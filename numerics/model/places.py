@@ -56,8 +56,14 @@ def check_model(what: str, model: object) -> None:
 
 
 def check_scripted(model: nn.Module) -> None:
-    """Raises NumericsError for modules that torch.jit has compiled: nothing is seen or quantized inside."""
+    """Raises NumericsError for modules that torch has compiled: nothing is seen or quantized inside."""
+    compiled = getattr(sys.modules.get("torch._dynamo"), "OptimizedModule", ())
     for name, module in model.named_modules():
+        if isinstance(module, compiled):
+            raise NumericsError(
+                f"{name or 'this model'} is compiled by torch.compile, which has a forward of its own: give "
+                "the module that was compiled (its _orig_mod), and compile what nx.wrap or nx.freeze returns"
+            )
         if isinstance(module, torch.jit.ScriptModule):
             raise NumericsError(
                 f"{name or 'this model'} is a {type(module).__name__} of torch.jit, which hides what it "

@@ -7,11 +7,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
 from numerics.model.rows import Row
 from numerics.model.trace import outside
 from numerics.model.watching import key_of, watched
 from numerics.observe import Observer, observer
+from numerics.pytorch.operators import called
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
@@ -19,6 +20,24 @@ from numerics.train import LSQ, TQT
 from numerics.train.states import check_state
 
 QAT = ("ste", "tqt", "lsq")
+
+
+def tensor(name: str, x: Any) -> Tensor:
+    """What came to a quantizer; raises NumericsError, with the site's name, for what is no tensor."""
+    if not isinstance(x, Tensor):
+        raise NumericsError(f"{name} is quantized, and what came is no tensor but {said(x)}")
+    return x
+
+
+def check_zero_point(name: str, came: Any, held: Tensor | None) -> None:
+    """Raises NumericsError for a zero point of floats where the model's is an integer: it would be cut."""
+    if not isinstance(came, Tensor) or held is None or held.dtype.is_floating_point:
+        return
+    if came.dtype.is_floating_point:
+        raise NumericsError(
+            f"the zero point of {name} is {came.dtype} in this state and {held.dtype} in the model, which "
+            "would cut it to an integer: QuantSpec(..., zero_point_type='float32') in the plan keeps it"
+        )
 
 
 class Quantizer(nn.Module):
@@ -33,7 +52,7 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized; the gradient passes straight through."""
-        return cast(Tensor, torch.ops.numerics.fake_quantize(x, self.text))
+        return cast(Tensor, called("fake_quantize", tensor(self.name, x), self.text))
 
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor of the same values as forward's."""
@@ -79,18 +98,14 @@ class Static(Quantizer):
         Raises NumericsError where no scale is known yet.
         """
         if self.watching is not None:
-            return cast(Tensor, watched(x.detach(), self.key))
+            return cast(Tensor, watched(tensor(self.name, x).detach(), self.key))
         if not self.ready:
             raise NumericsError(
                 f"{self.name} has no scale yet: nx.calibrate(model, batches) finds it by {self.observed_by}, "
                 "load_state_dict brings one that was found"
             )
-        return cast(
-            Tensor,
-            torch.ops.numerics.fake_quantize(
-                x, self.text, self.scale, self.zero_point, None, None, False, self.tensor_scale
-            ),
-        )
+        beside = self.scale, self.zero_point, None, None, False, self.tensor_scale
+        return cast(Tensor, called("fake_quantize", tensor(self.name, x), self.text, *beside))
 
     def watch(self) -> None:
         """From now on an observer sees what comes."""
@@ -134,7 +149,8 @@ class Static(Quantizer):
             if isinstance(came, Tensor) and old is not None and came.dtype.is_floating_point:
                 if came.dtype != old.dtype:
                     setattr(self, name, old.to(came.dtype))
-                self.ready = self.ready or not bool(came.isnan().any())
+                self.ready = not bool(came.isnan().any())
+        check_zero_point(self.name, state.get(prefix + "zero_point"), self.zero_point)
         super()._load_from_state_dict(state, prefix, *rest)
 
     def _check_state(self, state: Any, prefix: str) -> None:
@@ -179,7 +195,7 @@ class Learned(nn.Module):
         """Returns x quantized and dequantized, with the gradients of what is learned."""
         if hasattr(self.learns, _WAITS) and not self.learns.initialized:
             raise NumericsError(f"{self.name} has no threshold yet: nx.calibrate(model, batches) finds one")
-        self.check_whole(x)
+        self.check_whole(tensor(self.name, x))
         return cast(Tensor, self.learns(x))
 
     def check_whole(self, x: Tensor) -> None:
@@ -232,12 +248,23 @@ def _settled(one: Learned, _: Any) -> None:
 def quantizer(row: Row, qat: str | None, threshold_init: str | None) -> nn.Module:
     """The quantizer of a row; raises NumericsError for what cannot be learned."""
     assert row.spec is not None
-    d = row.spec.dtype
-    if qat in ("tqt", "lsq") and d.kind == "integer":
+    if learnable(row.spec, qat):
+        assert qat is not None
         return Learned(row.quantizer, _learns(row, qat, threshold_init), row.shape)
     if row.observer is not None:
         return Static(row.quantizer, row.spec, row.shape, row.observer)
     return Quantizer(row.quantizer, row.spec)
+
+
+LEARNED = {"tqt": "integers", "lsq": "integers, floats and codebooks with a scale"}
+"""Of which formats a way of training learns the scales."""
+
+
+def learnable(spec: QuantSpec, qat: str | None) -> bool:
+    """Does that way of training learn the scale of what is quantized so?"""
+    if qat not in LEARNED or spec.blocked or not spec.scaled:
+        return False
+    return qat == "lsq" or spec.dtype.kind == "integer"
 
 
 def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
@@ -246,6 +273,7 @@ def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
     try:
         if not spec.symmetric:
             raise NumericsError("symmetric=False: zero points are not learned; give symmetric=True")
+        _check_options(spec, qat)
         if qat == "lsq":
             return LSQ(spec.dtype, scheme=spec.scheme)
         usual = "_3SD" if row.kind == "parameter" else "_LL_J"
@@ -254,6 +282,22 @@ def _learns(row: Row, qat: str, threshold_init: str | None) -> TQT | LSQ:
         raise NumericsError(f"{row.name}: qat={qat!r}: {wrong}") from None
 
 
+def _check_options(spec: QuantSpec, qat: str) -> None:
+    """Raises NumericsError for options of how a scale is found, and of rounding, that learning has not."""
+    own = {"dtype", "scheme"} | ({"scale_type"} if (qat, spec.scale_type) == ("tqt", "pof2") else set())
+    others = [f"{name}={fact!r}" for name, fact in spec.options.items() if name not in own]
+    if others and spec != QuantSpec(spec.dtype, scheme=spec.scheme):
+        raise NumericsError(
+            f"{', '.join(others)} has no effect: what is learned is a float32, and rounding is half_even; "
+            "leave it away, or qat='ste'"
+        )
+
+
 def quantizers(model: nn.Module) -> list[Quantizer | Learned]:
     """Every quantizer of a model, each once."""
     return [module for module in model.modules() if isinstance(module, (Quantizer, Learned))]
+
+
+def unbegun(model: nn.Module) -> list[Learned]:
+    """What has no threshold yet."""
+    return [one for one in quantizers(model) if isinstance(one, Learned) and not one.learns.initialized]

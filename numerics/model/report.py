@@ -26,8 +26,10 @@ from numerics.model.planning import plan as plan_of
 from numerics.model.quantizers import Learned, Quantizer, Static, quantizers
 from numerics.model.rows import Row, described, stored_bytes
 from numerics.model.rules import spec_of
+from numerics.model.running import named_failure, run
+from numerics.model.state import state_of
 from numerics.model.trace import arguments, as_in_use, batches_of
-from numerics.model.wrapping import named_failure, run, shared_copy, state_of, wrap
+from numerics.model.wrapping import shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums
 from numerics.view.screen import Screen
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column

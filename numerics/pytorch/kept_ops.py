@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
@@ -231,11 +232,24 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
     if not isinstance(target, TensorQTensor):
         if isinstance(target, Wrapper):
             return NotImplemented
+        if _is_loading():
+            raise NumericsError(
+                f"{source!r} of this state would become floats of a float model: nx.load_into(model, file) "
+                "loads the file of nx.save(state, file) packed, activations' formats too; "
+                "load_state_dict(state, assign=True) takes packed weights alone; and a state of "
+                "q.dequantize() is one of floats"
+            )
         return target.copy_(source.dequantize(), non_blocking)
     if not isinstance(source, TensorQTensor):
-        source = _quantized_as(target, source)
-        if source is None:
+        found = _quantized_as(target, source)
+        if found is None and _is_loading():
+            raise NumericsError(
+                f"{target!r} of this model is packed, and the state has other values: load them before they "
+                "are packed (nx.freeze, nx.quantize_), or nx.load_into(model, file), which puts floats there"
+            )
+        if found is None:
             return NotImplemented
+        source = found
     if (source.spec, source.shape) != (target.spec, target.shape):
         raise NumericsError(f"{source!r} cannot be copied into {target!r}: another spec or shape")
     if source.dtype != target.dtype and not _keeps_values(source, target.dtype):
@@ -247,6 +261,19 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
     for mine, theirs in zip(target.parts, source.parts, strict=True):
         mine.copy_(theirs, non_blocking)
     return target
+
+
+_LOADING = torch.nn.Module._load_from_state_dict.__code__
+
+
+def _is_loading() -> bool:
+    """Does a module's load_state_dict ask?  It copies whatever comes, and says nothing of it."""
+    frame = sys._getframe(1)
+    for _ in range(8):  # torch's own functions lie between, a few
+        if frame is None or frame.f_code is _LOADING:
+            break
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is not None and frame.f_code is _LOADING
 
 
 def _quantized_as(target: TensorQTensor, source: Tensor) -> TensorQTensor | None:

@@ -574,8 +574,32 @@ def run(name: str, *arguments: Any) -> Any:
     tensors = [given for given in arguments if isinstance(given, Tensor)]
     watched = is_traced() or torch._C._len_torch_function_stack()
     if watched or not have_memory(tensors) or are_recorded(tensors):
-        return getattr(torch.ops.numerics, name)(*arguments)
+        return called(name, *arguments)
     return OPERATORS[name].kernel(*arguments)
+
+
+def called(name: str, *arguments: Any) -> Any:
+    """An operator's results by torch; raises NumericsError where torch.func transforms it."""
+    if torch.compiler.is_compiling():
+        return getattr(torch.ops.numerics, name)(*arguments)
+    with transformations_refused():
+        return getattr(torch.ops.numerics, name)(*arguments)
+
+
+class transformations_refused:
+    """Says in words what torch says of a gradient of torch.func's of an operator with a registered one."""
+
+    def __enter__(self) -> None:
+        """Nothing is asked beforehand."""
+
+    def __exit__(self, kind: Any, wrong: BaseException | None, at: Any) -> None:
+        """Raises NumericsError for torch's error of that kind, and leaves others."""
+        if isinstance(wrong, RuntimeError) and "setup_context" in str(wrong):
+            raise NumericsError(
+                "torch.func.grad, vjp, jvp and jacrev do not go through operators whose gradients are "
+                "registered with torch, as quantizers are: loss.backward() or torch.autograd.grad of "
+                "torch.func.functional_call(model, parameters, x) gives the same gradient"
+            ) from None
 
 
 def is_traced() -> bool:

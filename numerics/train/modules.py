@@ -36,6 +36,7 @@ from numerics.backends.host.tensors import (
 from numerics.formats.errors import NumericsError, hint, one_of, said, text_in
 from numerics.pytorch.constants import constant
 from numerics.pytorch.learned_scales import integer, lsq_scale, lsq_zero, single, tqt_scale
+from numerics.pytorch.operators import called
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.scheme import Scheme, spelled
@@ -70,7 +71,7 @@ def tqt(x: Tensor, log2_threshold: Tensor, dtype: Any) -> Tensor:
     """
     if not isinstance(log2_threshold, Tensor) or log2_threshold.is_nested or log2_threshold.ndim != 0:
         raise NumericsError(f"log2_threshold must be a tensor of shape (), not {said(log2_threshold)}")
-    return cast(Tensor, torch.ops.numerics.tqt(_tensor(x), log2_threshold, _text(constant(dtype))))
+    return cast(Tensor, called("tqt", _tensor(x), log2_threshold, _text(constant(dtype))))
 
 
 def lsq(
@@ -110,7 +111,7 @@ def lsq(
     zero = zero_point
     if not symmetric and not learned:
         zero = given_tensor("zero_point", zero_point, device=x.device)
-    return cast(Tensor, torch.ops.numerics.lsq(x, scale, zero, text))
+    return cast(Tensor, called("lsq", x, scale, zero, text))
 
 
 def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Tensor:
@@ -323,8 +324,9 @@ class LSQ(_Learned):
     scheme: who shares a scale: per_tensor (the default), per_channel(axis), per_token, per_group(size, axis)
         or per_block((rows, columns)); those that share one must stay as many as in the first batch.
     zero_point: of integers: int32 in the shape of the scales, kept, not learned; "learned" for one that is,
-        a real number within the range (LSQ+, arXiv 2004.09576), which begins, with the scale, at the least
-        and the largest value of the first batch; None for symmetric quantization.
+        a real number within the range (LSQ+, arXiv 2004.09576), which begins, with the scale, where
+        `quantize(x, symmetric=False)` finds them in the first batch: of its least and its largest value, and
+        of 0, which lies between; None for symmetric quantization.
     Learns `step`, a float32 in the shape of the scales (float64 where x is), whose magnitude is the scale.
     scale: those in use.  Raises NumericsError for another format, and before the first batch where a scale
     is asked for.  arXiv 1902.08153; docs/formats.md §7.

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import numerics as nx
-from numerics.model.wrapping import state_of
+from numerics.model.state import state_of
 from tests.helpers.models import FUSED, MODELS, model
 from tests.helpers.pretrained import task_of
 
@@ -691,7 +691,7 @@ def test_a_branch_that_no_batch_reached_has_a_scale():
     ("options", "said"),
     [
         ({"qat": "qat"}, "tqt"),
-        ({"qat": "tqt", "weights": "mxfp4"}, "integer formats"),
+        ({"qat": "tqt", "weights": "mxfp4"}, "learns scales of integers"),
         ({"qat": "tqt", "weights": nx.QuantSpec("int8", scheme="per_channel(0)")}, "one threshold"),
         ({"qat": "lsq", "weights": nx.QuantSpec("int8", symmetric=False)}, "symmetric"),
         ({"threshold_init": "_3SD"}, "belongs to qat='tqt'"),

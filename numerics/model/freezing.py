@@ -1,0 +1,249 @@
+"""freeze, unwrap, quantize_: the end of a wrapped model, in packed weights or in its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from numerics.files.save_load import MODEL
+from numerics.formats.errors import NumericsError, one_of, said
+from numerics.model import eager, graph
+from numerics.model.folding import fold
+from numerics.model.graph import STATE, QuantizedGraph
+from numerics.model.places import check_finite, folded, stored
+from numerics.model.places import replace as replace_tensors
+from numerics.model.plan import Plan
+from numerics.model.planning import plan as plan_of
+from numerics.model.quantizers import QAT, Learned, Static, quantizers
+from numerics.model.sharing import unshare
+from numerics.model.state import State, notes_of, state_of
+from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
+from numerics.pytorch.qtensor import TensorQTensor
+
+KEEP = ("packed", "values")
+
+
+def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
+    """Packs the planned parameters of a wrapped model, in place, and returns it; their values stay the same.
+
+    keep: packed (the default): parameters become QTensors, which take as many bytes as the plan says;
+        products read their codes and sum in an order of their own (`nx.linear`), so results differ in the
+        last digits, but within `nx.decoded_products()`.  values: they stay dense, with the quantized values,
+        and the bits that come out are the wrapped model's.
+    Learned scales become fixed.  What is tied stays tied.  The float parameters are gone from this model (the
+    one that was wrapped has them), and nothing in it is trained by its weights any more.
+    Raises NumericsError for a model that is not wrapped or is frozen, and where a scale was never found.
+
+    >>> import torch, numerics as nx
+    >>> frozen = nx.freeze(nx.wrap(torch.nn.Sequential(torch.nn.Linear(64, 4)), "mxfp4"))
+    >>> frozen
+    Sequential(
+      (0): Linear(in_features=64, out_features=4, bias=True, weight=mxfp4)
+    )
+    """
+    state = state_of(model)
+    keep = str(one_of("keep", keep, KEEP))
+    if state.frozen:
+        raise NumericsError("this model is frozen already")
+    waiting = [one.name for one in quantizers(model) if _waits(one)]
+    if waiting:
+        raise NumericsError(
+            f"{', '.join(waiting[:6])}{' ...' if waiting[6:] else ''} never got a scale: "
+            "nx.calibrate(model, batches) before freezing"
+        )
+    by_identity = _packed(model, state.plan, keep)
+    mode = graph if isinstance(model, QuantizedGraph) else eager
+    mode.freeze(model, by_identity)  # type: ignore[arg-type]
+    _fix(model)
+    state.frozen = keep
+    model.register_state_dict_post_hook(_say_in_state)
+    return model
+
+
+def _waits(one: Any) -> bool:
+    if isinstance(one, Learned):
+        return not one.learns.initialized
+    return isinstance(one, Static) and not one.ready
+
+
+def _packed(model: nn.Module, plan: Plan, keep: str) -> dict[int, Tensor]:
+    """For the identity of each planned parameter what takes its place."""
+    found: dict[int, Tensor] = {}
+    holders = _holders(model, plan)
+    for name in plan.parameters:
+        if name not in holders:
+            continue
+        parameter, one = holders[name]
+        if id(parameter) in found:
+            continue
+        check_finite(name, parameter)
+        q = one.quantize(parameter.detach())
+        values = q if keep == "packed" else q.dequantize()
+        found[id(parameter)] = nn.Parameter(values, requires_grad=False)  # type: ignore[arg-type]
+    return found
+
+
+def _holders(model: nn.Module, plan: Plan) -> dict[str, tuple[Tensor, Any]]:
+    """The planned parameters by name, each with its quantizer."""
+    if isinstance(model, QuantizedGraph):
+        by_name = {one.name: one for one in quantizers(model)}
+        first = {name: row.name for name, row in plan.parameters.items()}
+        return {name: (model.get_parameter(name), by_name[first[name]])
+                for name, _ in model.named_parameters(remove_duplicate=False) if name in first}  # fmt: skip
+    found = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for leaf in getattr(module, "_leaves", ()):
+            name = f"{prefix}.{leaf}" if prefix else leaf
+            found[name] = (module._parameters[leaf], module._modules[f"quantize_{leaf}"])
+    return found  # type: ignore[return-value]
+
+
+def _say_in_state(model: nn.Module, _: Any, prefix: str, local: dict[str, Any]) -> None:
+    """A hook of state_dict(): a frozen model says there what it was made of, for `nx.save`."""
+    state = notes_of(model).get(STATE)
+    if isinstance(state, State) and state.frozen and not prefix:
+        said = {"plan": state.plan.as_dict(), "qat": state.qat, "frozen": state.frozen}
+        local[MODEL] = json.dumps(said, separators=(",", ":"))
+
+
+def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], example: Any) -> nn.Module:
+    """A float model frozen as `_say_in_state` said, with these parameters; in place in eager mode, unfolded.
+
+    Everything else of the state is still the float model's, and its scales are unknown.  Raises
+    NumericsError for a text that says something else, and for a plan of another model.
+    """
+    plan, qat, frozen = _said(text)
+    plan.check_model(model)
+    plan.example = example
+    if plan.mode == "fx_graph_mode" and example is None:
+        raise NumericsError("the file is of a model in graph mode: give example=, what it is called with")
+    missing = [name for name in plan.parameters if name not in tensors]
+    if missing:
+        raise NumericsError(f"the file says that it has {folded(missing)}, and has not")
+    wrapped = wrapped_by(model, plan, qat, inplace=plan.mode == "eager_mode" and not plan.fold)
+    by_identity: dict[int, Tensor] = {}
+    for name, (parameter, _) in _holders(wrapped, plan).items():
+        by_identity.setdefault(id(parameter), nn.Parameter(tensors[name], requires_grad=False))
+    mode = graph if isinstance(wrapped, QuantizedGraph) else eager
+    mode.freeze(wrapped, by_identity)  # type: ignore[arg-type]
+    _fix(wrapped)
+    packed = any(isinstance(tensors[name], TensorQTensor) for name in plan.parameters)
+    state_of(wrapped).frozen = frozen if packed else "values"  # `numerics dequantize` was there
+    wrapped.register_state_dict_post_hook(_say_in_state)
+    return wrapped
+
+
+def computes(text: str) -> bool:
+    """Does the plan of that text quantize more than parameters, or fold normalizations?"""
+    plan, _, _ = _said(text)
+    return bool(plan.sites or plan.fold or any(row.kind == "cache" and row.spec for row in plan.rows))
+
+
+def thaw(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Makes a model that `frozen_from` froze in place what it was: its classes, and these tensors."""
+    if isinstance(model, QuantizedGraph) or state_of(model).plan.fold:  # another than the float one
+        return
+    del notes_of(model)[STATE]
+    eager.unwrap(model)
+    for name, place in stored(model).items():
+        if place.tensor is not tensors[name]:
+            setattr(place.module, place.leaf, tensors[name])
+
+
+def _said(text: str) -> tuple[Plan, str | None, str]:
+    try:
+        came = json.loads(text)
+        plan, qat, frozen = Plan.from_dict(came["plan"]), came["qat"], came["frozen"]
+    except (ValueError, KeyError, TypeError, RecursionError) as wrong:
+        raise NumericsError(f"what the file says of its model is no plan: {said(str(wrong))}") from None
+    if qat is not None:
+        one_of("qat", qat, QAT)
+    return plan, qat, one_of("frozen", frozen, KEEP)
+
+
+def _fix(model: nn.Module) -> None:
+    """What is learned becomes what it is."""
+    fixed: dict[int, Static] = {}
+    for module in list(model.modules()):
+        for name, one in list(module._modules.items()):
+            if isinstance(one, Learned):
+                module._modules[name] = fixed.setdefault(id(one), one.fixed())
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Returns the float model of a wrapped one: its own tensors, its own classes.
+
+    In eager mode that is the wrapped model itself, whose quantizers are gone; in graph mode, and where
+    normalizations were folded, the model that was wrapped, or, where a graph was moved and has parameters of
+    its own, a copy of that with these.  Raises NumericsError for one that is not wrapped, for a frozen one,
+    whose float parameters are gone, and for a folded one that was trained.
+
+    >>> import torch, numerics as nx
+    >>> model = torch.nn.Sequential(torch.nn.Linear(32, 4))
+    >>> weight = model[0].weight
+    >>> nx.unwrap(nx.wrap(model, "mxfp4", example=torch.ones(1, 32)))[0].weight is weight
+    True
+    """
+    state = state_of(model)
+    if state.frozen:
+        raise NumericsError(
+            "this model is frozen: its float parameters are gone; the model that was wrapped has them"
+        )
+    if isinstance(model, QuantizedGraph) or state.plan.fold:
+        if state.original is None:
+            raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
+        return _original(model, state.original, state.plan)
+    del notes_of(model)[STATE]
+    unshare(model)
+    return eager.unwrap(model)
+
+
+def _original(model: nn.Module, original: nn.Module, plan: Plan) -> nn.Module:
+    """The model that was wrapped; a copy of it with the tensors of this one, where those are others."""
+    made = shared_copy(original)
+    fold(made, plan.fold)
+    places = stored(made)
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    own = {name: x for name, x in tensors if name in places}
+    alike = {name for name, x in own.items() if _equal(x, places[name].tensor)}
+    if len(alike) == len(own):
+        return original
+    if plan.fold:
+        changed = next(name for name in own if name not in alike)
+        raise NumericsError(
+            f"{changed} is not what folding makes of the model that was wrapped: it was trained or moved "
+            "since, and a folded normalization is not taken apart again; nx.freeze(model) packs what was "
+            "trained, model.state_dict() has it in floats"
+        )
+    swaps: dict[int, Any] = {id(places[name].tensor): x for name, x in own.items()}
+    replace_tensors(places.values(), swaps)
+    return made
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.dtype == b.dtype and a.device == b.device and torch.equal(a, b))
+
+
+def quantize_(
+    model: nn.Module, dtype: Any, *, rules: Any = None, example: Any = None, biases: Any = None
+) -> nn.Module:
+    """Packs the weights of a model in place: plan, wrap and freeze in one; prints the plan's last line.
+
+    model: a torch module.  dtype: a format, its name, or a QuantSpec.  rules, example, biases: as for `plan`.
+    Returns the model.  Raises NumericsError as those do.
+
+    >>> import torch, numerics as nx
+    >>> model = nx.quantize_(torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Linear(32, 4)), "mxfp4")
+    2 of 4 tensors quantized (2 mxfp4), 98.4% of all values; 8848 bytes become 1300 bytes
+    >>> type(model[0].weight).__name__, model[0].weight.spec
+    ('TensorQTensor', QuantSpec('mxfp4'))
+    """
+    made = plan_of(model, dtype, rules=rules, example=example, biases=biases)
+    check_parameters(model, made)
+    frozen = freeze(wrapped_by(model, made, inplace=True))
+    print(made.summary)
+    return frozen

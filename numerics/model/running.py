@@ -1,0 +1,54 @@
+"""A model is run on a batch, and what it raises says in which of its modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from numerics.formats.errors import NumericsError
+from numerics.model.graph import QuantizedGraph
+from numerics.model.trace import arguments, as_in_use
+
+
+def run(model: nn.Module, batch: Any) -> Any:
+    """What a model makes of a batch, in evaluation, without gradients; a graph has its mode for good.
+
+    Raises NumericsError, with the module, where the model does not run on it.
+    """
+    args, kwargs = arguments(batch)
+    with named_failure(model):
+        if isinstance(model, QuantizedGraph):
+            with torch.no_grad():
+                return model(*args, **kwargs)
+        with as_in_use(model):
+            return model(*args, **kwargs)
+
+
+@contextmanager
+def named_failure(model: nn.Module) -> Iterator[None]:
+    """Says of what a model raises inside in which of its modules that was, as a NumericsError."""
+    try:
+        yield
+    except NumericsError:
+        raise
+    except Exception as wrong:
+        words = " ".join(str(wrong).split())
+        raise NumericsError(
+            f"the model does not run on this batch: {type(wrong).__name__} in "
+            f"{innermost(model, wrong) or 'its own forward'}: {words:.300}; a batch is what the model is "
+            "called with: (a, b) is model(a, b), a mapping gives arguments by name"
+        ) from wrong
+
+
+def innermost(model: nn.Module, wrong: Exception) -> str:
+    """The name of the module whose method raised, the innermost that the model has."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found, at = "", wrong.__traceback__
+    while at is not None:
+        found = names.get(id(at.tb_frame.f_locals.get("self")), found)
+        at = at.tb_next
+    return found

@@ -1,0 +1,59 @@
+"""What a wrapped model was made of, and where it keeps that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from numerics.formats.errors import NumericsError
+from numerics.model.graph import STATE, QuantizedGraph
+from numerics.model.plan import Plan
+
+
+class State:
+    """What a wrapped model was made of.
+
+    plan: what it follows.  original: the model that was wrapped; None in what came from a pickle.  qat: what
+    it learns.  frozen: what it keeps since it was frozen.
+    """
+
+    def __init__(self, plan: Plan, original: nn.Module, qat: str | None) -> None:
+        self.plan, self.original, self.qat = plan, original, qat
+        self.frozen: str | None = None
+
+    def __deepcopy__(self, memo: Any) -> State:
+        """A copy of a wrapped model was made of the same model."""
+        found = State(self.plan, self.original, self.qat)
+        found.frozen = self.frozen
+        return found
+
+    def __reduce__(self) -> Any:
+        """In a pickle there is no original: what is loaded cannot be unwrapped to it."""
+        return _state, (self.plan.as_dict(), self.qat, self.frozen)
+
+
+def _state(plan: Any, qat: str | None, frozen: str | None) -> State:
+    found = State(Plan.from_dict(plan), None, qat)  # type: ignore[arg-type]
+    found.frozen = frozen
+    return found
+
+
+def notes_of(model: nn.Module) -> dict[str, Any]:
+    """Where a model keeps what it was made of: a graph copies and pickles nothing else but `meta`."""
+    return model.meta if isinstance(model, QuantizedGraph) else model.__dict__
+
+
+def state_of(model: Any) -> State:
+    """What a wrapped model was made of; raises NumericsError for another."""
+    found = notes_of(model).get(STATE) if isinstance(model, nn.Module) else None
+    if not isinstance(found, State):
+        raise NumericsError(
+            f"this {type(model).__name__} is not wrapped: nx.wrap(model, ...) makes one that is"
+        )
+    return found
+
+
+def is_wrapped(model: nn.Module) -> bool:
+    """Was the model made by `wrap`?"""
+    return STATE in notes_of(model)

@@ -1,0 +1,110 @@
+"""States of every kind of model in models of every kind: taken whole, or refused with the way out."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import numerics as nx
+
+MODES = ("eager_mode", "fx_graph_mode")
+X = torch.linspace(-1, 1, 128).reshape(2, 64)
+STATIC = {"activations": nx.QuantSpec("int8", symmetric=False), "observer": "min_max"}
+
+
+def floats():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
+
+
+def wrapped(mode, dtype="int8", **options):
+    one = nx.wrap(floats(), dtype, example=X, mode=mode, **options)
+    return nx.calibrate(one, [X]) if "observer" in options else one
+
+
+MADE = {
+    "float": lambda mode: floats(),
+    "wrapped": lambda mode: wrapped(mode, "mxfp4"),
+    "calibrated": lambda mode: wrapped(mode, **STATIC),
+    "tqt": lambda mode: wrapped(mode, activations="int8", qat="tqt"),
+    "lsq": lambda mode: wrapped(mode, activations="int8", qat="lsq"),
+    "frozen": lambda mode: nx.freeze(wrapped(mode, "mxfp4")),
+    "frozen int4": lambda mode: nx.freeze(wrapped(mode, "int4")),
+    "frozen values": lambda mode: nx.freeze(wrapped(mode, "mxfp4"), keep="values"),
+    "frozen activations": lambda mode: nx.freeze(wrapped(mode, "mxfp4", activations="mxfp8_e4m3")),
+    "frozen calibrated": lambda mode: nx.freeze(wrapped(mode, **STATIC)),
+}
+FLOAT_WEIGHTS = ("float", "wrapped")
+TAKEN = {(name, name) for name in MADE} | {(a, b) for a in FLOAT_WEIGHTS for b in FLOAT_WEIGHTS}
+TAKEN |= {("frozen values", "float")}  # plain tensors: the values that the frozen model has
+ASSIGNED = {("frozen", "float"), ("frozen int4", "float"), ("frozen activations", "float")}
+
+
+def bits(model):
+    """Everything that a model's state has, as plain tensors."""
+    found = model.state_dict()
+    return {k: (x.dequantize() if isinstance(x, nx.QTensor) else x).clone() for k, x in found.items()}
+
+
+@pytest.mark.turns(2)
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_state_is_taken_for_what_it_is_not(mode, assign):
+    """Packed weights became float ones, float ones took the place of packed ones, scales were left, and
+    nothing was said of it, or by torch alone.
+    """
+    made = {name: make(mode) for name, make in MADE.items()}
+    due = TAKEN | ASSIGNED if assign else TAKEN
+    for source, one in made.items():
+        for name, other in made.items():
+            state, target = copy.deepcopy(one.state_dict()), copy.deepcopy(other)
+            before = bits(target)
+            if (source, name) in due:
+                target.load_state_dict(state, assign=assign)
+                continue
+            ours = nx.NumericsError if name != "float" else RuntimeError
+            with pytest.raises(ours, match=r"nx\.|strict=False|Unexpected key"):
+                target.load_state_dict(state, assign=assign)
+            if name != "float":
+                assert all(torch.equal(x, before[k]) for k, x in bits(target).items()), (source, name)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("keep", ["packed", "values"])
+@pytest.mark.parametrize("assign", [False, True])
+def test_floats_in_a_frozen_model_are_used_unquantized(mode, keep, assign):
+    frozen = nx.freeze(wrapped(mode, "mxfp4"), keep=keep)
+    for strict in (True, False):
+        with pytest.raises(nx.NumericsError, match=r"0\.weight of this frozen model"):
+            frozen.load_state_dict(floats().state_dict(), strict=strict, assign=assign)
+    frozen.load_state_dict({"0.bias": torch.ones(32)}, strict=False)
+
+
+def test_packed_weights_become_floats_of_a_part():
+    """The layer alone is asked, which does not know that the model it is of is frozen."""
+    frozen = nx.freeze(wrapped("eager_mode", "mxfp4"))
+    with pytest.raises(RuntimeError, match=r"nx\.load_into\(model, file\) loads"):
+        floats()[0].load_state_dict(frozen[0].state_dict())
+    with pytest.raises(RuntimeError, match="of this model is packed"):
+        frozen[0].load_state_dict(floats()[0].state_dict())
+    x = torch.zeros(32, 64)
+    x.copy_(frozen[0].weight)  # who asks for the values gets them
+    assert torch.equal(x, frozen[0].weight.dequantize())
+
+
+def test_a_zero_point_of_a_state_is_cut_to_an_integer():
+    one = wrapped("eager_mode", **STATIC)
+    state = one.state_dict()
+    name = next(name for name in state if name.endswith("zero_point"))
+    with pytest.raises(nx.NumericsError, match="which would cut it to an integer"):
+        one.load_state_dict(state | {name: state[name] + 0.7})
+
+
+def test_a_state_without_scales_makes_a_calibrated_model_fail_unnamed():
+    one = wrapped("eager_mode", **STATIC)
+    one.load_state_dict(nx.wrap(floats(), "int8", example=X, **STATIC).state_dict())
+    with pytest.raises(nx.NumericsError, match=r"0:linear\[0\] has no scale yet"):
+        one(X)
