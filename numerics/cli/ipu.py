@@ -104,7 +104,7 @@ def _config(options: dict[str, Any]) -> Any:
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     name, _, sizes = text.rpartition("=")
-    if not name or not all(size.strip().isdecimal() for size in sizes.split(",")):
+    if not name or not all(size.strip().isascii() and size.strip().isdecimal() for size in sizes.split(",")):
         raise NumericsError(f"--shape {text}: allowed: NAME=1,3,224,224")
     return name, tuple(int(size) for size in sizes.split(","))
 

@@ -140,7 +140,7 @@ def memory(text: str) -> int:
     >>> memory("64MB"), memory("1.5 GiB")
     (64000000, 1610612736)
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)", text.strip())
     if match is None or match[2].lower() not in UNITS or len(text) > 20:
         raise NumericsError(f"--max-memory {text!r} is no size; allowed: 64MB, 1.5GiB, bytes")
     return int(float(match[1]) * UNITS[match[2].lower()])

@@ -26,6 +26,7 @@ MEANT = {  # what other libraries say, in lower case
 _OUTSIDE = re.compile(
     r"(\w+)\s*(\(([^()]*)\)|\(\s*\(([^()]*)\)\s*\))?"
 )  # no two parts of it take the same character
+_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # int() takes 064, 6_4 and the digits of every script
 
 
 @dataclass(frozen=True, repr=False)
@@ -163,10 +164,9 @@ def _numbers(text: object, kind: str, inside: str) -> dict[str, int]:
             raise NumericsError(
                 f"{part.strip()!r} in scheme {said(text)} cannot be; allowed: {', '.join(names)}, once"
             )
-        try:
-            numbers[name] = int(number)
-        except ValueError:
-            raise NumericsError(f"{part.strip()!r} in scheme {said(text)} is not an integer") from None
+        if not _INTEGER.fullmatch(number.strip()):
+            raise NumericsError(f"{part.strip()!r} in scheme {said(text)} is not an integer")
+        numbers[name] = int(number)
     return numbers
 
 

@@ -77,6 +77,9 @@ def test_size_and_axis_may_stand_beside():
         (lambda: nx.Scheme.parse(3), "3 is not a scheme"),
         (lambda: nx.Scheme.parse("per_group"), "needs the size of a group"),
         (lambda: nx.Scheme.parse("per_group(big)"), "'big' in scheme 'per_group\\(big\\)'"),
+        (lambda: nx.Scheme.parse("per_group(\uff16\uff14)"), "is not an integer"),  # digits of another script
+        (lambda: nx.Scheme.parse("per_group(064)"), "'064' in scheme"),
+        (lambda: nx.Scheme.parse("per_block((6_4, 1))"), "'6_4' in scheme"),
         (lambda: nx.Scheme.parse("per_tensor(1)"), "per_tensor takes 0 numbers"),
         (lambda: nx.Scheme.parse("per_channel(1, 2)"), "per_channel takes 1 number,"),
         (lambda: nx.Scheme.parse("per_channel", size=4), "belongs to per_group"),
