@@ -194,8 +194,11 @@ def fold(func: Any, args: Any, kwargs: Any) -> Any:
     others = set(kwargs or ()) - ({"bias"} if func is F.linear else set())
     if func not in _FOLDS or others or len(args) < 2 or not all(isinstance(arg, Tensor) for arg in args[:2]):
         return None
-    if func is F.linear and (found := at_once(*args, **(kwargs or {}))) is not None:
-        return found
+    if func is F.linear:
+        with torch._C.DisableTorchFunctionSubclass():  # each look at the weight's shape would come here again
+            found = at_once(*args, **(kwargs or {}))
+        if found is not None:
+            return found
     x, other = args[:2] if func is not Tensor.__rmatmul__ else args[1::-1]
     if (
         x.ndim < 3
