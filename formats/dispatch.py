@@ -44,9 +44,12 @@ class _Home:
             return False
         try:
             device = getattr(x, "device", "cpu")  # arrays say "cpu", tensors have an object of that type
-            return bool(getattr(device, "type", device) == "cpu") == (self.device == "cpu")
+            on_cpu = getattr(device, "type", device) == "cpu"
         except Exception:  # whatever what came raises: no backend's data does
             return False
+        return bool(on_cpu) == (
+            self.device == "cpu"
+        )  # of what torch.fx traces no bool is to be had: it says so
 
 
 _MEANT = {  # what else backends are called, in lower case

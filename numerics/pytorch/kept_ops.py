@@ -37,8 +37,10 @@ def _reads(kept: Callable[..., Any]) -> Callable[..., Any]:
 
 
 REST = "_rest"
-"""Under that name a part says how it hangs together with the tensor that it is of: COPIED, SHARED, or not."""
-COPIED, SHARED = "copied", "shared"
+"""Under that name a part says how it hangs together with the tensor that it is of: COPIED, or which of its
+own parts, by their places, are those of all the rest too."""
+COPIED = "copied"
+Rest = str | frozenset[int]
 
 
 def _part(kept: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,27 +58,30 @@ def _part(kept: Callable[..., Any]) -> Callable[..., Any]:
     return marked
 
 
-def _rest(q: TensorQTensor, part: TensorQTensor) -> str | None:
-    """Of a part of q: were some of its numbers copied, or does it share some with the rest of q?"""
-    before: str | None = q.__dict__.get(REST)
-    if math.prod(part.shape) in (0, math.prod(q.shape)):
+def _rest(q: TensorQTensor, part: TensorQTensor) -> Rest:
+    """Of a part of q: were some of its numbers copied, or which does it share with the rest of q?"""
+    before: Rest = q.__dict__.get(REST) or frozenset()
+    if isinstance(before, str) or math.prod(part.shape) in (0, math.prod(q.shape)):
         return before
-    pairs = [(mine, its) for mine, its in zip(q.parts, part.parts, strict=True) if type(its) is Tensor]
-    if any(not torch._C._is_alias_of(mine, its) for mine, its in pairs):  # type: ignore[attr-defined]
+    pairs = [
+        (place, mine, its) for place, (mine, its) in enumerate(zip(q.parts, part.parts, strict=True))
+        if type(its) is Tensor
+    ]  # fmt: skip
+    if any(not torch._C._is_alias_of(mine, its) for _, mine, its in pairs):  # type: ignore[attr-defined]
         return COPIED
-    return SHARED if before or any(mine.numel() == its.numel() for mine, its in pairs) else None
+    return before | {place for place, mine, its in pairs if mine.numel() == its.numel()}
 
 
 def _check_written(target: TensorQTensor, source: TensorQTensor) -> None:
     """Raises NumericsError for a part that cannot be written without losing that, or changing the rest."""
-    rest = target.__dict__.get(REST)
-    if rest == COPIED:
+    rest: Rest = target.__dict__.get(REST) or frozenset()
+    if isinstance(rest, str):
         raise NumericsError(
             f"{target!r} is a part that is no view: its codes were copied, and the tensor that it is of "
             "would stay as it is; cut whole rows of whole bytes, or clone() it to write into the copy"
         )
-    pairs = zip(target.parts[1:], source.parts[1:], strict=True)
-    if rest == SHARED and any(not torch.equal(mine, its) for mine, its in pairs if not mine.is_meta):
+    pairs = [(target.parts[place], source.parts[place]) for place in rest]
+    if any(not torch.equal(mine, its) for mine, its in pairs if not mine.is_meta):
         raise NumericsError(
             f"{target!r} is a part whose scales are those of the rest, too, which others would change; "
             "copy into the whole tensor, or clone() the part"
@@ -257,6 +262,8 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
             f"{source!r} of {source.original} cannot be copied into one of {target.original}: the same "
             "bytes are other values there; dequantize it, and quantize the values"
         )
+    if not target.numel():  # its scale may be that of a tensor which has values
+        return target
     _check_written(target, source)
     for mine, theirs in zip(target.parts, source.parts, strict=True):
         mine.copy_(theirs, non_blocking)

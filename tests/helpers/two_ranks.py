@@ -73,7 +73,7 @@ def through_fsdp(q: nx.QTensor) -> None:
 def through_checkpoint(q: nx.QTensor, folder: Path) -> None:
     """Written by two ranks, each its rows, and read in place: by two, and by one that has all rows."""
     model, other = sharded(q), sharded(zeros_like(q))
-    whole = {"weight": zeros_like(q)}
+    whole = {"weight": nx.quantize(torch.zeros(q.shape), q.spec, **shared_by_rows(q))}
     dcp.save({"weight": model.weight}, checkpoint_id=folder)
     dcp.load({"weight": other.weight}, checkpoint_id=folder)
     assert_same_tensor(other.weight.to_local(), model.weight.to_local())
@@ -92,6 +92,14 @@ def sharded(q: nx.QTensor) -> torch.nn.Module:
 def zeros_like(q: nx.QTensor) -> nx.QTensor:
     """Other values by the same recipe."""
     return nx.quantize(torch.zeros(q.shape), q.format, **options_of(q))
+
+
+def shared_by_rows(q: nx.QTensor) -> dict:
+    """What all rows share, which no rank may change for the others when it reads its own."""
+    if q.tensor_scale is not None:
+        return {"tensor_scale": q.tensor_scale}
+    one = q.scheme is not None and q.scheme.kind in ("per_tensor", "per_channel") and q.scheme.axis != 0
+    return {"scale": q.scale, **({} if q.spec.symmetric else {"zero_point": q.zero_point})} if one else {}
 
 
 def shared_folder() -> Path:

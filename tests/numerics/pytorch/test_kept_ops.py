@@ -177,6 +177,30 @@ HELD = {
 }  # fmt: skip
 
 
+def test_an_empty_part_that_was_written_changed_the_scale_of_all():
+    for d, options in (("int8", {}), ("fp8_e4m3", {"scheme": "per_channel(1)"}), ("nvfp4", {})):
+        q, e = (nx.quantize(x, d, **options) for x in (torch.arange(64.0).reshape(4, 16), torch.ones(4, 16)))
+        before = q.dequantize()
+        q[4:] = e[4:]
+        q.narrow(0, 4, 0).copy_(e[4:])
+        assert torch.equal(q.dequantize(), before)
+
+
+@pytest.mark.parametrize("d", ["int8", "mxfp4", "nvfp4"])
+def test_a_part_of_a_copied_part_was_written_and_the_tensor_stayed(d):
+    q = nx.quantize(torch.randn(4, 64), d)
+    with pytest.raises(nx.NumericsError, match="would stay as it is"):
+        q[::2][0].copy_(q[1].clone())
+    with pytest.raises(nx.NumericsError, match="would stay as it is"):
+        q[:, 0:32][0:2] = q[2:4, 0:32].clone()
+
+
+def test_rows_under_one_scale_of_the_tensor_were_refused_for_their_own():
+    a, b = (nx.quantize(torch.randn(4, 64), "nvfp4", tensor_scale=0.01) for _ in range(2))
+    a[0:2] = b[0:2]
+    assert torch.equal(a[:2].dequantize(), b[:2].dequantize())
+
+
 @pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("write", WRITES)
 def test_what_is_written_into_a_part_changed_the_rest_or_nothing(write, held):
