@@ -184,11 +184,11 @@ def _beside(x: Tensor, given: Given) -> tuple[Tensor | None, ...]:
     if x.is_nested:
         check_dense(x)
     scale, zero_point, tensor_scale = given
+    if scale is None and zero_point is None and tensor_scale is None:
+        return None, None, None
     check_no_gradient("scale", scale, "numerics.train.LSQ and TQT learn scales")
     check_no_gradient("zero_point", zero_point, "numerics.train.LSQ learns zero points")
     check_no_gradient("tensor_scale", tensor_scale)
-    if scale is None and zero_point is None and tensor_scale is None:
-        return None, None, None
     return _given("scale", scale), _given("zero_point", zero_point), _of_tensor(tensor_scale)
 
 

@@ -81,7 +81,7 @@ def check_parts(spec: Any, shape: Any, original: Any, parts: Mapping[str, Any]) 
     """
     if not isinstance(spec, QuantSpec):
         raise NumericsError(f"a quantized tensor has a QuantSpec, not {_kind(spec)}")
-    if text_in(original) not in ORIGINALS:
+    if (original if type(original) is str else text_in(original)) not in ORIGINALS:
         raise NumericsError(f"a quantized tensor stands for {', '.join(ORIGINALS)}, not {said(original)}")
     due = parts_of(spec, check_shape(shape), original)
     for name in PARTS:

@@ -181,7 +181,7 @@ class QuantSpec:
     @staticmethod
     def parse(text: str) -> QuantSpec:
         """Returns the spec of a text that `text` gave; raises NumericsError for another."""
-        letters = text_in(text)
+        letters = text if type(text) is str else text_in(text)
         if letters is None:
             raise NumericsError(f"{said(text)} is not the text of a QuantSpec")
         return _parsed(letters)
