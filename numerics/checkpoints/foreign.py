@@ -67,6 +67,11 @@ class _Parts:
     def __contains__(self, role: str) -> bool:
         return role in self._names
 
+    @property
+    def scale_name(self) -> str:
+        """What the file calls the scales."""
+        return self._names["scale"]
+
     def entry(self, role: str) -> Entry:
         return self._entries[self._names[role]]
 
@@ -146,14 +151,15 @@ def _shared(
 ) -> tuple[Scheme, Array]:
     """The scheme of scales that lie as other tools have them, and the scales in the shape that it makes.
 
-    size: the columns that share a scale; tile: the rows and columns that do; where the checkpoint says so.
+    size: the columns that share a scale; tile: the rows and columns that do; where the checkpoint says so, or
+    who writes it always does.
     """
-    told, tile = tile is not None, tile or TILE
-    one_a_row = scale.shape[-2:-1] == shape[-2:-1]
-    if scale.shape == _tiles(shape, tile) and (told or scale.size > 1) and not one_a_row:
-        return per_block(tile), np.ascontiguousarray(scale)
+    if tile is not None and scale.shape == _tiles(shape, tile):
+        return per_group(tile[1]) if tile[0] == 1 else per_block(tile), np.ascontiguousarray(scale)
     if scale.size == 1:
         return per_tensor(), scale.reshape(())
+    if tile is None and scale.shape == _tiles(shape, TILE) and scale.shape[-2] != shape[-2]:
+        return per_block(TILE), np.ascontiguousarray(scale)
     return _by_rows(shape, scale, size)
 
 
@@ -171,23 +177,35 @@ def _by_rows(shape: tuple[int, ...], scale: Array, size: int | None) -> tuple[Sc
     rows, columns = shape
     if scale.ndim == 1 or scale.shape[1] == 1:
         return per_channel(0), scale.reshape(rows)
-    groups = scale.shape[1]
-    size = size or -(-columns // groups)
-    if -(-columns // size) != groups:
-        raise Left(f"{groups} scales for rows of {columns} are no groups of {size}")
-    return per_group(size), np.ascontiguousarray(scale)
+    return per_group(_group_of(columns, scale.shape[1], size)), np.ascontiguousarray(scale)
+
+
+def _group_of(columns: int, groups: int, told: int | None) -> int:
+    """How many columns share a scale: as the checkpoint says, or the one power of two, or row, that fits.
+
+    Of 96 columns two groups may be of 48, or of 64 and 32: who is not told cannot know.
+    """
+    size = told or columns // max(groups, 1)
+    if told is None and groups > 1 and (size * groups != columns or size & (size - 1)):
+        raise Left(f"{groups} scales for {columns} columns are groups of a size that is not told")
+    if not size or -(-columns // size) != groups:
+        raise Left(f"{groups} scales for {columns} columns are no groups of {size}")
+    return size
 
 
 def _group_size(parts: _Parts) -> int | None:
+    """Columns that share a scale, as the configuration says, or the group of every column."""
     found = parts.config.get("group_size")
-    return found if type(found) is int and found > 0 else None
+    if type(found) is int and found > 0:
+        return found
+    return int((parts.words("order") == 0).sum()) or None if "order" in parts else None
 
 
 def _tile(parts: _Parts) -> tuple[int, int] | None:
-    """Rows and columns that share a scale, as transformers and compressed-tensors write them."""
+    """Rows and columns that share a scale, as transformers and compressed-tensors say; or DeepSeek's own."""
     sizes = parts.config.get("weight_block_size", parts.config.get("block_structure"))
     if not (isinstance(sizes, list) and len(sizes) == 2 and all(type(n) is int and n > 0 for n in sizes)):
-        return None
+        return TILE if parts.scale_name.endswith("_scale_inv") else None
     return sizes[0], sizes[1]
 
 
@@ -307,9 +325,8 @@ def _words(parts: _Parts) -> QTensor:
         raise Left(f"its codes have {bits} bits, which versions of compressed-tensors pack in different ways")
     d = integer_format(bits)
     codes = unpack_words(parts.words("codes"), d, columns)
-    if "order" in parts:
-        _check_order(parts, columns)
     scheme, scale = _shared((rows, columns), parts.floats("scale"), _group_size(parts))
+    _check_order(parts, columns, scheme.size or columns)
     options: dict[str, Any] = {"scheme": scheme, "scale_type": _scale_type(parts)}
     if "zero" not in parts:
         return QTensor.from_parts(QuantSpec(d, **options), codes, scale, original=parts.original)
@@ -355,11 +372,11 @@ def _bits(parts: _Parts, columns: int) -> int:
     return fitting[0]
 
 
-def _check_order(parts: _Parts, columns: int) -> None:
+def _check_order(parts: _Parts, columns: int, size: int) -> None:
     """Groups must lie one behind the other."""
+    if "order" not in parts:
+        return
     order = parts.words("order").reshape(-1)
-    groups = max(parts.entry("scale").shape[-1:] or (1,))
-    size = -(-columns // max(groups, 1))
     if order.size != columns or not (order == np.arange(columns) // size).all():
         raise Left("its inputs are in groups by activation order (g_idx), which is no scheme")
 
@@ -385,7 +402,7 @@ def _transposed(parts: _Parts, lie: dict[str, Any], less: int) -> QTensor:
     if d is None or (lie["axis"] == 1 and d is not uint4):
         raise Left(f"its codes have {bits} bits; 4 are read, and 8 of GPTQ")
     inputs = words.shape[0] if lie["axis"] == 1 else words.shape[0] * 32 // d.bits
-    if words.dtype != "I32" or zeros.dtype != "I32" or not groups or inputs % groups:
+    if words.dtype != "I32" or zeros.dtype != "I32" or not groups:
         raise Left(f"{words.shape} words and {scale.shape} scales are no groups")
     codes = unpack_words(parts.words("codes"), d, outputs if lie["axis"] == 1 else inputs, **lie)
     zero = unpack_words(
@@ -397,11 +414,9 @@ def _transposed(parts: _Parts, lie: dict[str, Any], less: int) -> QTensor:
         )
     if less and bool((zero == (1 << d.bits) - 1).any()):
         raise Left("a zero point beyond the codes, which versions of GPTQ read in different ways")
-    if "order" in parts:
-        order = parts.words("order").reshape(-1)
-        if order.size != inputs or not (order == np.arange(inputs) // (inputs // groups)).all():
-            raise Left("its inputs are in groups by activation order (g_idx), which is no scheme")
-    spec = QuantSpec(d, scheme=per_group(inputs // groups), symmetric=False, scale_type=_scale_type(parts))
+    size = _group_of(inputs, groups, _group_size(parts))
+    _check_order(parts, inputs, size)
+    spec = QuantSpec(d, scheme=per_group(size), symmetric=False, scale_type=_scale_type(parts))
     scales = np.ascontiguousarray(parts.floats("scale").T)
     _check_signs(scales)
     return QTensor.from_parts(

@@ -123,6 +123,9 @@ def test_small_floats_of_safetensors_own_types(tmp_path):
         ((3, 130, 96), (128, 128), False),  # experts
         ((3, 64, 96), (64, 32), True),
         ((40, 48), (128, 128), True),  # one block
+        ((1, 576), (128, 128), True),  # as many scales as rows, and as blocks
+        ((1, 576), (128, 128), False),
+        ((3, 1, 576), (128, 128), True),
     ],
 )
 @pytest.mark.parametrize("name", ["l.weight", "e.gate_up_proj"])
@@ -139,6 +142,27 @@ def test_fp8_in_blocks_of_two_dimensions_is_kept_with_one_scale_a_block(tmp_path
     assert q.scheme == nx.per_block(tile)
     assert q.codes.tobytes() == codes.tobytes()
     assert q.scale.tobytes() == scale.tobytes()
+
+
+def test_a_last_group_that_is_short_was_read_as_groups_of_another_size(tmp_path):
+    """128 columns of 576, or 64 of 96: read right where the size is told, left where it is not."""
+    for columns, size in ((576, 128), (320, 128), (96, 64), (300, 128)):
+        codes, groups = np.resize(E4M3, (4, columns)), -(-columns // size)
+        scale = RNG.uniform(1e-3, 1, (4, groups)).astype(np.float32)
+        due = codes.view(ml_dtypes.float8_e4m3fn).astype(np.float32)
+        due *= np.repeat(scale, size, axis=1)[:, :columns]
+        for name, config in (
+            ("_scale_inv", {"weight_block_size": [1, size]}),
+            ("_scale", {"group_size": size}),
+        ):
+            tensors = {"l.weight": ("F8_E4M3", codes.shape, codes), f"l.weight{name}": scale}
+            folder = tmp_path / f"{columns}{name}"
+            folder.mkdir()
+            q = load(written(folder / "a.safetensors", tensors, config))["l.weight"]
+            assert_same_bits(q.dequantize(), due)
+        tensors = {"l.weight": ("F8_E4M3", codes.shape, codes), "l.weight_scale": scale}
+        with pytest.warns(nx.NumericsWarning, match="a size that is not told"):
+            load(written(tmp_path / f"{columns}.safetensors", tensors))
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16, ml_dtypes.bfloat16])
