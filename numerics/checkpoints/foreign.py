@@ -19,7 +19,7 @@ from numerics.files.safetensors import Entry, word_type
 from numerics.formats.blocks import mxfp4, mxfp6_e2m3, mxfp6_e3m2, mxfp8_e4m3, mxfp8_e5m2, nvfp4
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
-from numerics.formats.floats import bfloat16, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
+from numerics.formats.floats import bfloat16, e8m0, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int8, integer_format, uint4, uint8
 from numerics.interop.layouts import AWQ, unpack_words
 from numerics.tensor.qtensor import ArrayQTensor, QTensor
@@ -40,6 +40,10 @@ PADDING_LIMIT = 1 << 31  # values of one tensor that are unpacked
 
 class Left(Exception):
     """Why codes stay as they are."""
+
+
+class Unreadable(Exception):
+    """The file does not give a tensor: no word about the weight, but about the file."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,11 @@ class _Parts:
         return self._entries[self._names[role]]
 
     def raw(self, role: str) -> Array:
-        """The bytes of a part."""
-        return self._raw(self._names[role])
+        """The bytes of a part; raises Unreadable where the file does not give them."""
+        try:
+            return self._raw(self._names[role])
+        except NumericsError as wrong:
+            raise Unreadable(str(wrong)) from wrong
 
     def words(self, role: str) -> Array:
         """A part as NumPy has it; small floats as bytes."""
@@ -85,8 +92,13 @@ class _Parts:
         return self.raw(role).view(word_type(entry.dtype)).reshape(entry.shape)
 
     def floats(self, role: str) -> Array:
-        """A part of wide floats, as float32."""
+        """A part of wide floats, or of powers of two (E8M0), as float32."""
         entry, words = self.entry(role), self.words(role)
+        if entry.dtype == "F8_E8M0":
+            found = cast(Array, e8m0.decode(np.ascontiguousarray(words).view(np.uint8)))
+            if not bool(np.isfinite(found).all()):
+                raise Left(f"its {role} holds the byte 255, which is NaN in E8M0")
+            return found.astype(np.float32)
         if entry.dtype == "BF16":
             return cast(Array, bfloat16.decode(np.ascontiguousarray(words)))
         if entry.dtype not in FLOATS:
@@ -129,8 +141,9 @@ def read(weight: Weight, entries: Mapping[str, Entry], raw: Callable[[str], Arra
          config: Mapping[str, Any] | None = None) -> QTensor | str:  # fmt: skip
     """Returns a weight as a QTensor, or why it stays as it is.
 
-    raw: gives the bytes of a tensor.  config: what the checkpoint says of its quantization.  Raises
-    NumericsError, naming the weight, where its tensors contradict each other.
+    raw: gives the bytes of a tensor.  config: what the checkpoint says of its quantization.  Tensors that
+    contradict each other are such a reason too; raises NumericsError, naming the weight, where the file does
+    not give their bytes.
     """
     parts = _Parts(weight.parts, entries, raw, config or {})
     try:
@@ -139,8 +152,10 @@ def read(weight: Weight, entries: Mapping[str, Entry], raw: Callable[[str], Arra
         return weight.make(parts)
     except Left as why:
         return str(why)
-    except NumericsError as wrong:
+    except Unreadable as wrong:
         raise NumericsError(f"{weight.name} ({weight.source}): {wrong}") from None
+    except (NumericsError, ValueError, IndexError) as wrong:  # of NumPy: shapes that do not go together
+        return f"its tensors do not fit each other: {wrong}"
 
 
 # ---- scales by a scheme ---------------------------------------------------------------------------
@@ -216,7 +231,7 @@ def _scale_type(parts: _Parts) -> str:
 def _elements(parts: _Parts) -> QTensor:
     """FP8 and int8: codes as they are, scales by a scheme, or of blocks of two dimensions."""
     entry, kind = parts.entry("codes"), parts.entry("scale").dtype
-    if kind in E8M0:
+    if kind in E8M0 and not _powers_of_tiles(parts):
         return _mx(parts)
     if entry.dtype not in ELEMENTS:
         raise Left(f"codes of {entry.dtype} with such scales are of no format here")
@@ -230,6 +245,14 @@ def _elements(parts: _Parts) -> QTensor:
     if "zero" in parts:
         raise Left("its zero points are of int8 codes, which is not read")
     return QTensor.from_parts(spec, codes, scale, original=_wide(parts))
+
+
+def _powers_of_tiles(parts: _Parts) -> bool:
+    """Are the scales E8M0, but of a whole weight, of rows, or of tiles (scale_fmt "ue8m0"), not of OCP MX?"""
+    entry, scale = parts.entry("codes"), parts.entry("scale")
+    if scale.dtype != "F8_E8M0" or entry.dtype not in ELEMENTS or not entry.shape:
+        return False
+    return scale.shape != (*entry.shape[:-1], -(-entry.shape[-1] // mxfp8_e4m3.block))
 
 
 def _wide(parts: _Parts) -> str:

@@ -329,11 +329,11 @@ def _strategy(q: TensorQTensor) -> dict[str, Any]:
     if scheme.kind == "per_group" and axis == 1 and columns % (scheme.size or 1) == 0:
         return {"strategy": "group", "group_size": scheme.size}
     tile = scheme.block
-    if tile is not None and q.spec.element is fp8_e4m3 and rows % tile[0] == columns % tile[1] == 0:
+    if tile is not None and q.spec.element is fp8_e4m3 and columns % tile[1] == 0:
         return {"strategy": "block", "block_structure": list(tile)}
     raise Unfit(
         f"{scheme!r} of {rows} x {columns} has no place; per_tensor, per_channel(0) or whole groups along "
-        "the last axis would fit, and of fp8_e4m3 whole blocks"
+        "the last axis would fit, and of fp8_e4m3 whole blocks of columns (the last rows may be fewer)"
     )
 
 

@@ -330,3 +330,44 @@ def test_the_reader_that_wrote_these_files_is_safetensors_own(tmp_path):
         Reader(tmp_path / "a.safetensors").raw("a").tobytes()
         == Reader(tmp_path / "b.safetensors").raw("a").tobytes()
     )
+
+
+# ---- scales that are powers of two ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "blocks"), [((200, 300), (2, 3)), ((3, 130, 96), (3, 2, 1)), ((40, 48), (40, 1))]
+)
+def test_fp8_whose_scales_of_tiles_or_rows_are_e8m0_failed_the_whole_folder(tmp_path, shape, blocks):
+    codes, scale = np.resize(E4M3, shape), RNG.integers(0, 255, blocks).astype(np.uint8)
+    path = written(tmp_path / "a.safetensors", {
+        "l.weight": ("F8_E4M3", shape, codes), "l.weight_scale_inv": ("F8_E8M0", blocks, scale),
+    }, {"weight_block_size": [128, 128]})  # fmt: skip
+    q = load(path)["l.weight"]
+    due = np.ldexp(np.float32(1), scale.astype(np.int32) - 127)
+    assert q.scale.tobytes() == (due[:, 0] if blocks == (40, 1) else due).tobytes()
+    assert q.codes.tobytes() == codes.tobytes()
+    assert q.spec.scale_type == "float32"
+
+
+MISFITS = {
+    "NaN among E8M0": ("F8_E4M3", (256, 256), ("F8_E8M0", (2, 2)), "255"),
+    "E8M0 of no scheme": ("F8_E4M3", (256, 256), ("F8_E8M0", (3, 5)), "are of no scheme"),
+    "bytes that are no blocks of 32": ("F8_E4M3", (256, 256), ("U8", (2, 2)), "do not fit each other"),
+    "E8M0 of one number": ("F4", (64, 64), ("F8_E8M0", (3,)), "do not fit each other"),
+    "E8M0 of too many blocks": ("F6_E2M3", (64, 64), ("F8_E8M0", (9, 9)), "do not fit each other"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_one_weight_whose_scales_do_not_fit_failed_all_others(tmp_path, name):
+    kind, shape, (scale_kind, blocks), why = MISFITS[name]
+    nbytes = Entry(kind, shape).nbytes
+    path = written(tmp_path / "a.safetensors", {
+        "l.weight": (kind, shape, np.zeros(nbytes, np.uint8)), "b": np.ones(3, np.float32),
+        "l.weight_scale": (scale_kind, blocks, np.full(int(np.prod(blocks)), 255 if why == "255" else 127, np.uint8)),
+    })  # fmt: skip
+    with pytest.warns(nx.formats.errors.NumericsWarning, match=why):
+        found = load(path)
+    assert not isinstance(found["l.weight"], nx.QTensor)
+    assert floats(found["b"]).tolist() == [1, 1, 1]
