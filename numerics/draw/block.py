@@ -13,7 +13,7 @@ from numerics.formats.block import Block, Blocks, MicroexponentBlock
 from numerics.formats.errors import NumericsError, integer, said
 from numerics.formats.registry import dtype
 from numerics.tensor.qtensor import ErrorSums, QTensor
-from numerics.view.text import number
+from numerics.view.text import figure, number
 
 Coded = tuple[Array, float, float, Blocks]
 """Values, their scale, the SQNR in dB, and the blocks themselves."""
@@ -75,9 +75,9 @@ def _picture(d: Block, part: Array, rules: dict[str, Coded], scale_rule: str, wh
     """The values of a block by a rule, and below it what each of the rules would do."""
     _, scale, sqnr, _ = rules[scale_rule]
     with styled():
-        figure, axes = canvas(2, 1, (8, 6.4), height_ratios=(2.4, 1))
-        figure.suptitle(
-            f"a block in {d}{where}: {len(part)} values, scale {number(scale)} ({scale_rule}), "
+        drawn, axes = canvas(2, 1, (8, 6.4), height_ratios=(2.4, 1))
+        drawn.suptitle(
+            f"a block in {d}{where}: {len(part)} values, scale {figure(scale, 9)} ({scale_rule}), "
             f"{decibels(sqnr)}",
             x=0.01, ha="left",
         )  # fmt: skip
@@ -86,7 +86,7 @@ def _picture(d: Block, part: Array, rules: dict[str, Coded], scale_rule: str, wh
     told = "; ".join(f"{rule} {number(s)}, {decibels(db)}" for rule, (_, s, db, _) in rules.items())
     by_rule = f" By scale rule: {told}." if len(rules) > 1 else ""
     shares = f"they share the scale {number(scale)}, {decibels(sqnr)}."
-    return Picture(figure, f"A block of {len(part)} values in {d}{where}: {shares}{by_rule}")
+    return Picture(drawn, f"A block of {len(part)} values in {d}{where}: {shares}{by_rule}")
 
 
 def _stored(q: QTensor, d: Any, scale_rule: str, block: int) -> Picture:
@@ -104,10 +104,10 @@ def _stored(q: QTensor, d: Any, scale_rule: str, block: int) -> Picture:
     y, scale = np.asarray(own.decode(part), np.float64), float(scales(own, part)[0])
     told = f"{len(y)} values in {own}{where}: they share the scale {number(scale)}"
     with styled():
-        figure, axes = canvas(1, 1, (8, 4.6))
-        figure.suptitle(f"a block of {told}", x=0.01, ha="left")
+        drawn, axes = canvas(1, 1, (8, 4.6))
+        drawn.suptitle(f"a block of {told}", x=0.01, ha="left")
         _values(axes[0, 0], own, None, (y, scale, 0.0, part))
-    return Picture(figure, f"A block of {told}.")
+    return Picture(drawn, f"A block of {told}.")
 
 
 def _cut(q: QTensor, d: Block, block: int) -> tuple[Blocks, str]:
@@ -174,7 +174,9 @@ def _rules(axes: Any, rules: dict[str, tuple[float, float]]) -> None:
     axes.barh(names, shown, color=[GREEN if value == best else SKY for value in shown], height=0.7)
     for place, name in enumerate(names):
         scale, sqnr = rules[name]
-        axes.text(shown[place], place, f"  scale {number(scale)}, {decibels(sqnr)}", va="center", fontsize=9)
+        axes.text(
+            shown[place], place, f"  scale {figure(scale, 9)}, {decibels(sqnr)}", va="center", fontsize=9
+        )
     axes.invert_yaxis()
     axes.set(xlabel="SQNR of this block, dB", xlim=(0, max(best, 1.0) * 1.35))
     axes.set_title(
