@@ -64,6 +64,12 @@ def test_a_broken_law_fails_with_its_counterexample(project):
     assert "Traceback" not in result.stdout.str()
 
 
+def test_laws_were_skipped_and_nothing_said_why(project):
+    result = project("--numerics-target=kernels:wrong", "--numerics-dtype=fp8_e4m3", "-q")
+    why = "skipped, since of kernels:wrong: ties is broken, which comes before it: *, *, *"
+    result.stdout.fnmatch_lines([why])
+
+
 def test_targets_may_be_repeated_each_with_its_own_options(project):
     result = project(
         "--numerics-target=kernels:right",
