@@ -124,11 +124,11 @@ def tensor_command(file: str, out: str, name: str | None, dtype: Any, **how: Any
               help="A block format; none for a tensor that is quantized already.")  # fmt: skip
 @click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=OF_BLOCKS)
 @click.option("--block", type=int, default=0, show_default=True, help="Which one, row after row.")
-def block_command(file: str, out: str, name: str | None, dtype: Any, scale_rule: str, block: int) -> None:
+def block_command(file: str, out: str, name: str | None, dtype: Any, **which: Any) -> None:
     from numerics import draw
     from numerics.draw.sources import tensor_in
 
-    _save(draw.block(tensor_in(file, name)[1], dtype, scale_rule=scale_rule, block=block), out)
+    _save(draw.block(tensor_in(file, name)[1], dtype, **which), out)
 
 
 @plot_group.command(
