@@ -26,7 +26,7 @@ _OPTIONS: dict[str, str] = {
     "kind": "encode (default), decode, round, pack, unpack, affine or matmul; one for all, or one a target",
     "rounding": "the rounding mode; half_even by default",
     "overflow": "saturate or nonsaturate; the format's own by default",
-    "scale-rule": "the scale rule of MX formats; floor by default",
+    "scale-rule": "the scale rule of blocks, as for Block.encode; floor by default",
     "axis": "along which blocks lie; -1 by default",
     "tensor-scale": "of NVFP4: the scale of the whole tensor; 1 by default",
     "effort": "quick, default or high",
