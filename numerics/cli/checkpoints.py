@@ -13,7 +13,7 @@ from numerics.cli.words import as_json, examples, json_of, quietly
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
-from numerics.view.text import brief, figure
+from numerics.view.text import brief, figure, wrapped
 
 if TYPE_CHECKING:
     from numerics.checkpoints.looking import Comparison, Difference, Look
@@ -110,22 +110,32 @@ def compare_command(first: str, second: str, as_json: bool) -> int:
     if as_json:
         deliver(json_of({**asdict(found), "same": found.same}) + "\n")
         return 0 if found.same else 1
-    lines = _comparison(found)
-    draw(lines or [f"{len(found.tensors)} tensors, all the same"])
+    draw(_comparison(found, Screen.of(sys.stdout)))
     return 0 if found.same else 1
 
 
-def _comparison(found: Comparison) -> list[str]:
+def _comparison(found: Comparison, screen: Screen) -> list[str]:
+    """The tensors that differ, the names that only one has, and how many of each there are."""
     differing = [one for one in found.tensors if not one.same]
     table = Table([name_column("tensor", least=24), text_column("first"), text_column("second"),
-                   Column("codes"), Column("values"), Column("SQNR dB"),
+                   Column("codes differ", spare=2), Column("values differ"), Column("SQNR dB"),
                    text_column("first place", spare=1)])  # fmt: skip
     for one in differing:
-        table.add(one.name, *one.formats, _count(one.codes), _count(one.values), _sqnr(one), _place(one))
-    lines = list(table.lines(Screen.of(sys.stdout))) if differing else []
+        formats = (brief(text, screen.width) for text in one.formats)
+        table.add(one.name, *formats, _count(one.codes), _count(one.values), _sqnr(one), _place(one))
+    lines = [*table.lines(screen), *table.left_out(screen)] if differing else []
     for where, names in (("first", found.only_first), ("second", found.only_second)):
         lines += [f"only in the {where}: {name}" for name in names]
-    return lines
+    return [*lines, *wrapped(_summary(found, len(differing)), screen.width or 1000)]
+
+
+def _summary(found: Comparison, differing: int) -> str:
+    """How many tensors both have, how many of those differ, and how many only one has."""
+    both = f"{len(found.tensors)} tensors"
+    if found.same:
+        return f"{both}, all the same"
+    alone = f", {len(found.only_first)} only in the first, {len(found.only_second)} only in the second"
+    return f"{both} in both, {differing} differ" + alone * bool(found.only_first or found.only_second)
 
 
 def _count(count: int | None) -> str:

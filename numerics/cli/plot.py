@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from numerics.cli.words import FORMAT, ROUNDING, SCALE_RULE, SCHEME, Command, examples, with_options
+from numerics.cli.words import (
+    FORMAT,
+    ROUNDING,
+    SCALE_RULE,
+    SCHEME,
+    Command,
+    WordType,
+    examples,
+    with_options,
+)
+from numerics.formats.rounding import FLOAT_RULES, FULL_RANGE, MX_RULES, SCALE_RULES
 from numerics.view.screen import after, tell
 
 if TYPE_CHECKING:
@@ -16,6 +26,7 @@ if TYPE_CHECKING:
 out_argument = click.argument("out", metavar="OUT")
 tensor_option = click.option("--tensor", "name", help="Its name, where the file has several.")
 dtype_option = click.option("--dtype", type=FORMAT, required=True, help="The format (`numerics formats`).")
+OF_BLOCKS = f"Of MX: {', '.join(MX_RULES)}; of float scales, as NVFP4's: {', '.join(FLOAT_RULES)}."
 
 
 @click.group(
@@ -36,7 +47,8 @@ def how_options(command: Command) -> Command:
                      help="per_tensor, per_token, per_channel(AXIS), per_group(SIZE) or per_block((R, C))."),
         click.option("--axis", type=int, help="Along which the blocks of a block format lie."),
         click.option("--asymmetric", is_flag=True, help="With a zero point; for integers."),
-        click.option("--scale-rule", type=SCALE_RULE, help="For MX formats; floor by default."),
+        click.option("--scale-rule", type=WordType((*SCALE_RULES, FULL_RANGE)),
+                     help=f"{OF_BLOCKS}  {FULL_RANGE}: of integers."),
     ]  # fmt: skip
     return with_options(command, options)
 
@@ -103,19 +115,20 @@ def tensor_command(file: str, out: str, name: str | None, dtype: Any, **how: Any
     _save(draw.tensor(tensor_in(file, name)[1], dtype, **_how(**how)), out)
 
 
-@plot_group.command("block", help="A block of FILE's tensor, and what each scale rule does."
-                    + examples("numerics plot block x.npy block.png --dtype mx6"))  # fmt: skip
+@plot_group.command("block", help="A block of FILE's tensor, as all of it is quantized."
+                    + examples("numerics plot block x.npy block.png --dtype nvfp4 --block 7"))  # fmt: skip
 @click.argument("file")
 @out_argument
 @tensor_option
-@dtype_option
-@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True,
-              help="For MX formats.")  # fmt: skip
-def block_command(file: str, out: str, name: str | None, dtype: Any, scale_rule: str) -> None:
+@click.option("--dtype", type=FORMAT,
+              help="A block format; none for a tensor that is quantized already.")  # fmt: skip
+@click.option("--scale-rule", type=SCALE_RULE, default="floor", show_default=True, help=OF_BLOCKS)
+@click.option("--block", type=int, default=0, show_default=True, help="Which one, row after row.")
+def block_command(file: str, out: str, name: str | None, dtype: Any, **which: Any) -> None:
     from numerics import draw
     from numerics.draw.sources import tensor_in
 
-    _save(draw.block(tensor_in(file, name)[1], dtype, scale_rule=scale_rule), out)
+    _save(draw.block(tensor_in(file, name)[1], dtype, **which), out)
 
 
 @plot_group.command(

@@ -215,7 +215,17 @@ def _refuse(options: dict[str, Any], others: dict[str, Any], product: bool) -> N
         given = type(came) is not type(default) or came != default
         if came is not default and given:
             whose = "is not for kind='matmul'" if product else "is for kind='matmul' alone"
-            raise NumericsError(f"{name}={said(came)} {whose}")
+            raise NumericsError(f"{name}={said(came)} {whose}{_way_out(name) if product else ''}")
+
+
+def _way_out(name: str) -> str:
+    """Where a product says what other kinds say by that option."""
+    if name != "scheme":
+        return ""
+    return (
+        ": give it with its operand, a= or b=, as a QuantSpec; on the command line as 'int4 per_group(32)' "
+        'or as its JSON, \'{"dtype": "int4", "scheme": "per_group(32)"}\''
+    )
 
 
 def _product(

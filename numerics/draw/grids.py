@@ -9,10 +9,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.backend import found_tensor_scale
 from numerics.backends.host.quantizing import to_host
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
-from numerics.formats.block import Block, Blocks, ElementBlock, MicroexponentBlock
+from numerics.formats.block import Block, Blocks, ElementBlock, MicroexponentBlock, ScaledBlock
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, said
 from numerics.quantization import quantize
@@ -132,6 +133,17 @@ def scales(d: Block, blocks: Blocks) -> Array:
             return found
         return np.asarray(np.float32(found) * np.float32(blocks.tensor_scale), np.float64)  # as decode does
     return np.ldexp(1.0, codes.astype(np.int64) - 127)
+
+
+def tensor_scale(x: Array, d: Block, rule: str) -> float | None:
+    """The scale of a whole tensor that `nx.quantize` finds by that rule; None where the format has none.
+
+    >>> from numerics.formats import mxfp4, nvfp4
+    >>> x = np.float32([2688.0, 1.0])
+    >>> [tensor_scale(x, nvfp4, rule) for rule in ("floor", "four_over_six")], tensor_scale(x, mxfp4, "floor")
+    ([1.0, 1.75], None)
+    """
+    return found_tensor_scale(x, d, rule) if isinstance(d, ScaledBlock) else None
 
 
 def _spread(shared: Array, shares: Partition) -> Array:

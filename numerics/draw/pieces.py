@@ -13,7 +13,7 @@ from numerics.conform.deviations import elements
 from numerics.conform.deviations.deviation import as_values, bent
 from numerics.conform.deviations.table import DIALECTS
 from numerics.conform.task import Task
-from numerics.draw.grids import Array, Rounded, differing, rounded, scales
+from numerics.draw.grids import Array, Rounded, differing, rounded, scales, tensor_scale
 from numerics.formats.block import Block, MicroexponentBlock
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import DETERMINISTIC
@@ -49,6 +49,7 @@ def chosen(x: Array, specs: list[QuantSpec], most: int) -> Chosen:
         raise NumericsError(
             f"{names}: a piece of {length} elements would not fit; at most {LONGEST}: fewer formats"
         )
+    _check_lines(specs, x.ndim)
     line = x.shape[-1]
     a_line = -(-line // length)
     lines = x.reshape(-1, line)
@@ -71,6 +72,20 @@ def chosen(x: Array, specs: list[QuantSpec], most: int) -> Chosen:
         sizes.append(len(own))
         at.append([*map(int, np.unravel_index(row, x.shape[:-1] or (1,))), first][-x.ndim :])
     return Chosen(length, count, at, rows, sizes)
+
+
+def _check_lines(specs: list[QuantSpec], axes: int) -> None:
+    """Raises NumericsError for blocks that are no neighbours in a line, or whose lines share scales."""
+    for spec in specs:
+        if spec.blocked and spec.axis not in (-1, axes - 1):
+            raise NumericsError(
+                f"{spec!r}: pieces lie along the last axis, as its blocks must: explore the tensor transposed"
+            )
+        if spec.blocked and spec.rows > 1:
+            raise NumericsError(
+                f"{spec!r}: rows of blocks that share a scale cannot be explored; "
+                "nx.draw.block(nx.quantize(x, spec)) draws one of them"
+            )
 
 
 def coded(x: Array, spec: QuantSpec, picked: Chosen, *, deviations: bool) -> dict[str, Any]:
@@ -116,8 +131,8 @@ class Others:
 def _encoder(found: Rounded, spec: QuantSpec, picked: Chosen) -> Callable[[QuantSpec], Encoded]:
     """Encodes the pieces as the whole tensor was: with its own scales where they are not the blocks'."""
     if spec.blocked:
-        d, of_tensor = spec.block, found.q.blocks.tensor_scale if spec.block.has_tensor_scale else None
-        return lambda asked: _blocks(d, asked, picked.rows, of_tensor)
+        d = spec.block
+        return lambda asked: _blocks(d, asked, picked.rows, tensor_scale(found.x, d, asked.scale_rule))
     unit, zero = (_at(part, picked) for part in (found.unit, found.zero))
     stored = None if found.q.zero_point is None else zero.astype(np.asarray(found.q.zero_point).dtype)
 

@@ -18,9 +18,9 @@ def tensor(x: Any, d: Any, **options: Any) -> Picture:
 
     x: an array, a torch tensor or nested lists.  d, options: as for `nx.quantize`.
     Above the values in units of their own scales, so that one grid holds for all, with the share that is
-    clipped; in the middle how often each value of the grid is taken, and which never; below the error of
-    each value against its magnitude. Raises what `nx.quantize` does, and NumericsError where matplotlib
-    is missing.
+    clipped: that lies more than half a step beyond the grid's largest or smallest value; in the middle how
+    often each value of the grid is taken, and which never; below the error of each value against its
+    magnitude. Raises what `nx.quantize` does, and NumericsError where matplotlib is missing.
 
     >>> import numerics as nx
     >>> nx.draw.tensor([0.1, -0.7, 2.1, 3.5], "int4").alt
@@ -75,7 +75,8 @@ def _histogram(axes: Any, found: Rounded, values: Array, clipped: float) -> None
         axes.axvline(end, color=RED, linewidth=1.4)
     axes.set(
         ylabel="elements", yscale="log",
-        title=f"the data over the grid, in units of their scales; red: its ends, {clipped:.2g} % clipped",
+        title="the data over the grid, in units of their scales; red: its ends\n"
+        f"{clipped:.2g} % clipped: more than half a step beyond an end",
     )  # fmt: skip
 
 

@@ -82,7 +82,7 @@ class Selection:
             kind = entries[companion.codes].dtype
             self.why[companion.codes] = f"quantized already: {kind}, as {companion.source} has it"
         for companion in found.values():  # after the codes: one may be the scale of another's scales
-            self.why[companion.name] = f"belongs to the codes of {companion.codes}"
+            self.why[companion.name] = "belongs to codes"
 
     def leave(self, name: str, why: str) -> None:
         """Copies a tensor that would grow; raises NumericsError where it was asked for by include."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numerics.model.rows import Row
 from numerics.view.screen import Screen
 from numerics.view.table import Table, name_column, text_column
-from numerics.view.text import brief
+from numerics.view.text import brief, wrapped
 
 SHOWN = 4  # names in braces, more are counted
 
@@ -99,4 +99,16 @@ def table(rows: Sequence[Row], full: bool, screen: Screen | None = None) -> str:
             brief(row.format, screen.width),
             row.reason, ", ".join(_operations(row)),
         )  # fmt: skip
-    return "\n".join(line.rstrip() for line in (*shown.lines(screen), *shown.left_out(screen)))
+    lines = shown.lines(screen)
+    return "\n".join(
+        line.rstrip() for line in (*lines, *_in_full(rows, lines, screen), *shown.left_out(screen))
+    )
+
+
+def _in_full(rows: Sequence[Row], lines: Sequence[str], screen: Screen) -> list[str]:
+    """The reasons that were shortened, each once and whole."""
+    if screen.width is None:
+        return []
+    reasons = (screen.text(reason) for reason in dict.fromkeys(row.reason for row in rows))
+    cut = [reason for reason in reasons if not any(reason in line for line in lines)]
+    return [line for reason in cut for line in wrapped(f"in full: {reason}", screen.width)]

@@ -41,9 +41,10 @@ class Layer:
 
     name: of its module.  formats: of its weights and of what goes in.  local: the SQNR in dB of its output
     for the reference's input, so of its own quantizers alone; cumulative: of its output for its own input.
-    clipped: the share of values that its quantizers cut off at the ends of their range.  nbytes: of its
-    parameters as stored, of float_nbytes.  inside: empty, or what stands in the place of its figures, which
-    are NaN: "in self_attn" where a module around it reads its parameters, "never ran" where none ran.
+    clipped: the share of values that its quantizers cut off: those more than half a step beyond the largest
+    or smallest that their scales reach, and those that are NaN or Inf.  nbytes: of its parameters as
+    stored, of float_nbytes.  inside: empty, or what stands in the place of its figures, which are NaN: "in
+    self_attn" where a module around it reads its parameters, "never ran" where none ran.
     """
 
     name: str

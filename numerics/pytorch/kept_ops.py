@@ -231,27 +231,31 @@ def _new_zeros(q: TensorQTensor, size: Any, **options: Any) -> Any:
     return _pin_memory(made) if options.get("pin_memory") else made
 
 
+FLOAT_MODEL = (
+    " of this state would become floats of a float model: nx.load_into(model, file) "
+    "loads the file of nx.save(state, file) packed, activations' formats too; "
+    "load_state_dict(state, assign=True) takes packed weights alone; and a state of "
+    "q.dequantize() is one of floats"
+)
+PACKED_MODEL = (
+    " of this model is packed, and the state has other values: load them before they "
+    "are packed (nx.freeze, nx.quantize_), or nx.load_into(model, file), which puts floats there"
+)
+
+
 @_reads
 def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
     """In place, from a QTensor of the same spec, or its values; into a plain tensor, the values."""
     if not isinstance(target, TensorQTensor):
         if isinstance(target, Wrapper):
             return NotImplemented
-        if _is_loading():
-            raise NumericsError(
-                f"{source!r} of this state would become floats of a float model: nx.load_into(model, file) "
-                "loads the file of nx.save(state, file) packed, activations' formats too; "
-                "load_state_dict(state, assign=True) takes packed weights alone; and a state of "
-                "q.dequantize() is one of floats"
-            )
+        if (errors := _loading()) is not None:
+            raise _once(repr(source), FLOAT_MODEL, errors)
         return target.copy_(source.dequantize(), non_blocking)
     if not isinstance(source, TensorQTensor):
         found = _quantized_as(target, source)
-        if found is None and _is_loading():
-            raise NumericsError(
-                f"{target!r} of this model is packed, and the state has other values: load them before they "
-                "are packed (nx.freeze, nx.quantize_), or nx.load_into(model, file), which puts floats there"
-            )
+        if found is None and (errors := _loading()) is not None:
+            raise _once(repr(target), PACKED_MODEL, errors)
         if found is None:
             return NotImplemented
         source = found
@@ -273,14 +277,24 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
 _LOADING = torch.nn.Module._load_from_state_dict.__code__
 
 
-def _is_loading() -> bool:
-    """Does a module's load_state_dict ask?  It copies whatever comes, and says nothing of it."""
+def _loading() -> list[str] | None:
+    """What a module's load_state_dict has said so far; None where nobody loads.
+
+    It copies whatever comes, and collects what that raises: an error a tensor.
+    """
     frame = sys._getframe(1)
     for _ in range(8):  # torch's own functions lie between, a few
         if frame is None or frame.f_code is _LOADING:
             break
         frame = frame.f_back  # type: ignore[assignment]
-    return frame is not None and frame.f_code is _LOADING
+    if frame is None or frame.f_code is not _LOADING:
+        return None
+    return [str(error) for error in frame.f_locals.get("error_msgs", ())]
+
+
+def _once(named: str, why: str, errors: list[str]) -> NumericsError:
+    """The error of a tensor of a state: why in full for the first, of the others their names alone."""
+    return NumericsError(f"{named}: as above" if any(why in error for error in errors) else named + why)
 
 
 def _quantized_as(target: TensorQTensor, source: Tensor) -> TensorQTensor | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from numerics.view.screen import Screen
-from numerics.view.text import cells, fitted, padded, shortened, wrapped
+from numerics.view.text import apart, cells, fitted, padded, shortened, wrapped
 
 BETWEEN = "  "  # of columns
 EMPTY = "-"  # where nobody looks: every row has every field
@@ -115,6 +115,7 @@ class _Shown:
     def __init__(self, table: Table, screen: Screen, kept: Sequence[int]) -> None:
         self.screen, self.kept = screen, kept
         self.columns = [table.columns[k] for k in kept]
+        self.named = next((k for k, column in enumerate(self.columns) if column.name), None)
         self.parts = [
             [[screen.text(row[k]) if k < len(row) else "" for k in kept] for row in rows]
             for rows in (table.rows, table.totals)
@@ -142,17 +143,25 @@ class _Shown:
         return least
 
     def apart(self, widths: Sequence[int]) -> bool:
-        """Are names that differ in the first column still different once they are shortened?"""
-        names = {row[0] for row in self.parts[0]}
-        return not self.columns[0].name or len({self._cut(name, widths[0]) for name in names}) == len(names)
+        """Are names that differ in the first column of names still different once they are shortened?"""
+        names = self._names(widths)
+        return len(set(names.values())) == len(names)
 
-    def _cut(self, text: str, width: int) -> str:
-        return shortened(text, width, self.screen.text("…"))
+    def _names(self, widths: Sequence[int]) -> dict[str, str]:
+        """What is shown of the names of the first column of names."""
+        if self.named is None:
+            return {}
+        return apart((row[self.named] for row in self.parts[0]), widths[self.named], self.screen.text("…"))
+
+    def _renamed(self, row: list[str], names: dict[str, str]) -> list[str]:
+        return [names.get(text, text) if k == self.named else text for k, text in enumerate(row)]
 
     def drawn(self, widths: Sequence[int]) -> list[str]:
         """The lines; headings and totals are set off only where somebody looks."""
         rows, totals = self.parts
         headings = [column.heading for column in self.columns]
+        names = self._names(widths)
+        rows = [self._renamed(row, names) for row in rows]
         found = [self._line(row, widths) for row in (headings, *rows, *totals)]
         if self.screen.width is None:
             return found
@@ -167,7 +176,7 @@ class _Shown:
         found = []
         for text, width, column in zip(row, widths, self.columns, strict=True):
             text = EMPTY if nobody and not text else text
-            cut = text if nobody else self._cut(text, width)
+            cut = text if nobody else shortened(text, width, self.screen.text("…"))
             cell = padded(cut, width, column.right)
             painted = column.paint is not None and self.screen.colour and text != column.heading
             found.append(column.paint(cell) if painted and column.paint else cell)

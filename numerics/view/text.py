@@ -7,6 +7,7 @@ import math
 import unicodedata
 from collections.abc import Iterable
 
+ENDS = (0.5, 0.25, 0.75, 0.0, 1.0)  # shares of what is kept that stand before a gap
 SPELLED = {"…": "...", "─": "-", "━": "#", "§": "sec. "}
 """What stands for our own signs where an encoding lacks them."""
 
@@ -61,8 +62,10 @@ def _cells(letter: str) -> int:
     return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
 
 
-def shortened(text: str, room: int, gap: str = "…") -> str:
+def shortened(text: str, room: int, gap: str = "…", at: float = 0.5) -> str:
     """The text in at most `room` cells: what is too long loses its middle and keeps both ends.
+
+    at: the share of what is kept that stands before the gap.
 
     >>> shortened("encoder.layer.0.attention.weight", 17)
     'encoder.…n.weight'
@@ -70,8 +73,40 @@ def shortened(text: str, room: int, gap: str = "…") -> str:
     if cells(text) <= room:
         return text
     left = max(room - cells(gap), 0)
-    head, tail = _taken(text, left // 2), _taken(text[::-1], left - left // 2)[::-1]
+    before = int(left * at)
+    head, tail = _taken(text, before), _taken(text[::-1], left - before)[::-1]
     return (head + gap + tail)[: max(room, 0)]
+
+
+def apart(names: Iterable[str], room: int, gap: str = "…") -> dict[str, str]:
+    """The names in at most `room` cells each, those that differ still different where there is a way.
+
+    What is too long loses its middle; where names became alike by that, what all begin and end with goes
+    first; then more of one end is kept than of the other.
+
+    >>> list(apart(["model.layers.10.q_proj.weight", "model.layers.11.k_proj.weight"], 14).values())
+    ['…10.q_proj…', '…11.k_proj…']
+    """
+    every = list(dict.fromkeys(names))
+    lost = [name for name in every if cells(name) > room]
+    if not lost:
+        return {name: name for name in every}
+    head, tail = _shared(lost), _shared([name[::-1] for name in lost])
+    inner = [f"{gap if head else ''}{name[head : len(name) - tail]}{gap if tail else ''}" for name in lost]
+    best: dict[str, str] = {}
+    for texts, at in ((lost, 0.5), *((texts, at) for at in ENDS for texts in (inner, lost))):
+        cut = {name: shortened(text, room, gap, at) for name, text in zip(lost, texts, strict=True)}
+        found = {name: cut.get(name, name) for name in every}
+        if len(set(found.values())) > len(set(best.values())):
+            best = found
+    return best
+
+
+def _shared(names: list[str]) -> int:
+    """How many letters all names begin with, up to a dot; never all of one."""
+    least, most = min(names), max(names)
+    count = next((k for k, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), 0)
+    return least[:count].rfind(".") + 1
 
 
 def _taken(text: Iterable[str], room: int) -> str:

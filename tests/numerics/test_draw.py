@@ -16,6 +16,7 @@ pytest.importorskip("matplotlib")
 from numerics import cli
 from numerics.draw import grids
 from numerics.draw.picture import STYLE
+from numerics.view.text import number
 
 X = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
 LAYERS = {
@@ -95,6 +96,36 @@ def test_a_block_says_what_each_scale_rule_would_do():
         assert f"{rule} {nx.e8m0.decode(int(code)):g}, " in said
 
 
+WIDE = np.concatenate([X[:1] / 7, X * np.float32(9)])  # the first blocks are small beside the others
+
+
+@pytest.mark.parametrize("block", [0, 5])
+@pytest.mark.parametrize("d", ["nvfp4", "nvint4", "mxfp4"])
+def test_a_block_was_drawn_with_a_scale_of_its_own_and_not_with_that_of_its_tensor(d, block):
+    d = nx.dtype(d)
+    said = nx.draw.block(WIDE, d, block=block).alt
+    a_row = 64 // d.block
+    row, first = block // a_row, block % a_row * d.block
+    x = WIDE[row, first : first + d.block]
+    assert f", block {block} of 0 to {9 * a_row - 1}: " in said
+    for rule in d.scale_rules:
+        q = nx.quantize(WIDE, d, scale_rule=rule)
+        scale = float(grids.scales(d, q.blocks)[row, block % a_row])
+        y = q.dequantize()[row, first : first + d.block].astype(np.float64)
+        sqnr = 10 * np.log10((x.astype(np.float64) ** 2).sum() / ((x - y) ** 2).sum())
+        assert f"{rule} {number(scale)}, {sqnr:.1f} dB" in said
+
+
+@pytest.mark.parametrize("options", [{"d": "nvfp4"}, {"d": "mxfp4", "axis": 0}, {"d": "mx6"}], ids=str)
+def test_a_tensor_that_is_quantized_was_quantized_once_more_to_draw_it(options):
+    q = nx.quantize(WIDE, options.pop("d"), **options)
+    picture = nx.draw.block(q, block=1)
+    y = np.moveaxis(q.dequantize(), q.axis, -1)[*((0, slice(16, 32)) if q.axis == -1 else (1, slice(None)))]
+    drawn = next(line for line in picture.figure.axes[0].lines if line.get_label() == "in the format")
+    assert drawn.get_ydata().tolist() == y.tolist()
+    assert "dB" not in picture.alt
+
+
 def test_formats_are_told_with_their_bits_and_what_they_leave():
     said = nx.draw.formats(X, ["mx9", "int4", nx.float_format(5, 2, name="mine")]).alt
     for name in ("mx9", "int4"):
@@ -149,6 +180,12 @@ def test_alt_text_is_in_the_files_and_in_the_notebook(tmp_path):
         (lambda: nx.draw.rounding("fp4", "half_evn"), "did you mean 'half_even'"),
         (lambda: nx.draw.rounding("fp4", []), "no rounding was given"),
         (lambda: nx.draw.block(X, "int4"), "int4 has no blocks"),
+        (lambda: nx.draw.block(X), "give d=, such as 'mxfp4'"),
+        (lambda: nx.draw.block(X, "mxfp4", block=16), "has 16 blocks; allowed: 0 to 15"),
+        (lambda: nx.draw.block(X, "mxfp4", scale_rule="nvidia"), "allowed: floor, ceil, even"),
+        (lambda: nx.draw.block(nx.quantize(X, "int4")), "int4 has no blocks"),
+        (lambda: nx.draw.block(nx.quantize(X, "mx6"), "mx9"), "leave mx9 out, or dequantize"),
+        (lambda: nx.draw.block(nx.quantize(X, "nvfp4"), scale_rule="mse"), "leave scale_rule='mse' out"),
         (lambda: nx.draw.image(X.ravel(), "int4"), r"\(height, width\)"),
         (lambda: nx.draw.image(X, []), "no format was given"),
         (lambda: nx.draw.formats(X, []), "no format was given"),
@@ -176,6 +213,7 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
 def files(tmp_path):
     nx.save({"w": X, "v": X + 1, "n": np.arange(3)}, tmp_path / "m.safetensors")
     np.save(tmp_path / "x.npy", X)
+    nx.save({"w": nx.quantize(X, "nvfp4")}, tmp_path / "q.safetensors")
     (tmp_path / "r.json").write_text(json.dumps(LAYERS), encoding="utf-8")
     nx.draw.format("int2").save(tmp_path / "in.png")
     return tmp_path
@@ -192,6 +230,7 @@ def plotted(monkeypatch, *words):
     "format fp4 OUT", "rounding fp4 OUT --rounding floor --rounding half_up --around 2",
     "tensor m.safetensors OUT --tensor w --dtype int4 --scheme per_channel(0)",
     "tensor x.npy OUT --dtype mxfp4 --scale-rule even --axis 0", "block x.npy OUT --dtype mx6",
+    "block x.npy OUT --dtype nvfp4 --scale-rule four_over_six --block 3", "block q.safetensors OUT",
     "image in.png OUT --dtype int2 --dtype mxfp4", "formats x.npy OUT --dtype int4 --dtype mx9",
     "model r.json OUT --most 2",
 ], ids=lambda words: words.split(" OUT")[0])  # fmt: skip

@@ -14,7 +14,7 @@ from numerics.view import screen as screens
 from numerics.view.bar import Bar, bar
 from numerics.view.screen import Screen, Undelivered
 from numerics.view.table import Column, Table, name_column, records, text_column
-from numerics.view.text import cells, fitted, number, printable, shortened, wrapped
+from numerics.view.text import apart, cells, fitted, number, printable, shortened, wrapped
 
 ANY = st.text(st.characters(exclude_categories=()), max_size=40)
 PRINTED = ANY.map(printable)
@@ -122,6 +122,26 @@ def test_where_nobody_looks_nothing_is_cut_and_every_row_has_every_field(rows):
     assert len(lines) == len(rows) + 1
     for row, line in zip(rows, lines[1:], strict=True):
         assert all(text.strip() in line for text in row)
+
+
+LAYERS = [f"model.layers.{k}.self_attn.{x}_proj.weight" for k in (0, 17) for x in "qkvo"]
+
+
+def test_names_that_begin_and_end_alike_all_became_the_same_in_a_narrow_table():
+    table = Table([text_column("kind"), name_column("tensor", least=24), Column("values differ")])
+    for name in LAYERS:
+        table.add("parameter", name, "65536")
+    lines = table.lines(Screen(50))
+    assert len({line.split()[1] for line in lines[2:]}) == len(LAYERS)
+    assert lines[2].split()[1] == "…0.self_attn.q_proj…"
+
+
+@given(st.lists(PRINTED, max_size=8), st.integers(3, 40))
+def test_names_that_are_kept_apart_fit_and_those_that_fit_stay_whole(names, room):
+    found = apart(names, room)
+    assert found.keys() == set(names)
+    assert all(cells(short) <= room for short in found.values())
+    assert all(short == name for name, short in found.items() if cells(name) <= room)
 
 
 def test_the_first_column_to_go_is_the_one_that_can_be_spared_most():

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from numerics.conform.products.trial import ProductCheck
     from numerics.conform.verdict import Counterexample, Verdict
 
+NOT_JUDGED = "not judged: "
+
 _OPTIONS: dict[str, str] = {
     "dtype": "the format that the targets are judged by; one for all, or one a target; not of matmul",
     "kind": "encode (default), decode, round, pack, unpack, affine or matmul; one for all, or one a target",
     "rounding": "the rounding mode; half_even by default",
     "overflow": "saturate or nonsaturate; the format's own by default",
-    "scale-rule": "the scale rule of MX formats; floor by default",
+    "scale-rule": "the scale rule of blocks, as for Block.encode; floor by default",
     "axis": "along which blocks lie; -1 by default",
     "tensor-scale": "of NVFP4: the scale of the whole tensor; 1 by default",
     "effort": "quick, default or high",
@@ -135,6 +137,18 @@ def _number(text: str) -> float:
         raise pytest.UsageError(f"--numerics-tensor-scale={text} is no number") from None
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says why laws were skipped, which pytest itself does with -rs alone."""
+    found: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        why = report.longrepr[-1] if isinstance(report.longrepr, tuple) else ""
+        if NOT_JUDGED in why:
+            target, _, law = report.nodeid.rpartition("::")
+            found.setdefault(f"{target}: {why.partition(NOT_JUDGED)[2]}", []).append(law)
+    for why, laws in found.items():
+        terminalreporter.write_line(f"skipped, since of {why}: {', '.join(laws)}")
+
+
 class TargetSuite(pytest.Collector):
     """One target: judged once, reported law by law."""
 
@@ -178,7 +192,7 @@ class LawItem(pytest.Item):
         if broken:
             raise LawBroken(_text(verdict, broken[0]))
         if self.name not in verdict.laws:
-            pytest.skip("not judged: a law before it is broken")
+            pytest.skip(f"{NOT_JUDGED}{verdict.failures[0].law} is broken, which comes before it")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
         """The law and its counterexample, without a traceback."""

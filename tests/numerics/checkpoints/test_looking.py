@@ -77,6 +77,8 @@ def test_the_commands_say_the_same(two, tmp_path):
     differing = run("compare", *two)
     assert differing.return_value == 1
     assert "only in the second: broken" in differing.output
+    assert "values differ" in differing.output.splitlines()[0]
+    assert "4 tensors in both, 2 differ, 1 only in the first, 1 only in the second" in differing.output
     equal = run("compare", two[0], two[0])
     assert equal.return_value == 0
     assert equal.output == "5 tensors, all the same\n"

@@ -64,6 +64,12 @@ def test_a_broken_law_fails_with_its_counterexample(project):
     assert "Traceback" not in result.stdout.str()
 
 
+def test_laws_were_skipped_and_nothing_said_why(project):
+    result = project("--numerics-target=kernels:wrong", "--numerics-dtype=fp8_e4m3", "-q")
+    why = "skipped, since of kernels:wrong: ties is broken, which comes before it: *, *, *"
+    result.stdout.fnmatch_lines([why])
+
+
 def test_targets_may_be_repeated_each_with_its_own_options(project):
     result = project(
         "--numerics-target=kernels:right",
@@ -197,3 +203,11 @@ def test_the_command_refuses_what_is_not_there(kernels):
     found = command("own_kernels:none", "--dtype", "fp8_e4m3")
     assert isinstance(found.exception, nx.NumericsError)
     assert "target 'own_kernels:none' cannot be imported" in str(found.exception)
+
+
+def test_a_scheme_of_a_product_was_refused_without_saying_where_it_goes():
+    words = ["numpy:matmul", "--kind", "matmul", "--a", "float32", "--b", "int4", "--scheme", "per_group(32)"]
+    with pytest.raises(
+        nx.NumericsError, match=r"on the command line as 'int4 per_group\(32\)' or as its JSON"
+    ):
+        conform_command.main(words, standalone_mode=False)

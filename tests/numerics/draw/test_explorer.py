@@ -71,6 +71,16 @@ def test_what_scale_rules_would_do_is_what_they_do(d):
             assert came == due.astype(np.float64).tolist()
 
 
+def test_other_scale_rules_were_explained_with_the_tensor_scale_of_the_first():
+    x = np.concatenate([X[0] / 7, X[1] * 9])
+    tensor = data_of(nx.explore({"w": x}, ["nvfp4"]))["tensors"][0]
+    due = {rule: nx.quantize(x, "nvfp4", scale_rule=rule).dequantize() for rule in nx.nvfp4.scale_rules}
+    for piece, found in zip(tensor["shown"], tensor["in"]["nvfp4"]["pieces"], strict=True):
+        for rule, other in found["rules"].items():
+            came = [other["y"].get(str(k), y) for k, y in enumerate(found["y"])]
+            assert came == [due[rule][place(piece, k)] for k in range(len(came))]
+
+
 def test_known_deviations_are_named_where_they_give_another_value():
     x = np.zeros((1, 32), np.float32)
     x[0, :3] = 4.0, 0.25, 2.5  # at the scale 1 both are ties
@@ -114,6 +124,8 @@ def test_a_page_stays_small_and_says_what_is_not_on_it():
     (lambda: nx.explore({"a": np.arange(3)}), "no tensor of floats"),
     (lambda: nx.explore(X, []), "no format was given"), (lambda: nx.explore("fp8_e4m4"), "did you mean"),
     (lambda: nx.explore(X, [nx.mx("fp4", block=512)]), "at most 256"),
+    (lambda: nx.explore(X, [nx.QuantSpec("mxfp4", axis=0)]), "explore the tensor transposed"),
+    (lambda: nx.explore(X, [nx.QuantSpec("nvfp4", scheme="per_block((16, 16))")]), "cannot be explored"),
 ])  # fmt: skip
 def test_what_cannot_be_explored_is_refused(call, said):
     with pytest.raises(nx.NumericsError, match=said):

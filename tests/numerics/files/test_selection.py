@@ -221,7 +221,7 @@ def test_the_scales_of_quantized_weights_were_quantized(tmp_path, tool):
     assert [tensor.name for tensor in report.tensors if tensor.dtype] == ["embed"]
     why = {tensor.name: tensor.why for tensor in report.tensors}
     assert why[next(iter(tensors))].startswith("quantized already: ")
-    scales = [name for name, reason in why.items() if reason and reason.startswith("belongs to the codes of")]
+    scales = [name for name, reason in why.items() if reason and reason.startswith("belongs to codes")]
     assert scales
     assert all(name in OTHERS[tool] for name in scales)
     before, after = Reader(path), Reader(tmp_path / "q")

@@ -83,6 +83,19 @@ def test_floats_in_a_frozen_model_are_used_unquantized(mode, keep, assign):
     frozen.load_state_dict({"0.bias": torch.ones(32)}, strict=False)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_each_tensor_of_a_state_repeated_the_same_long_error(packed):
+    frozen, plain = (
+        torch.nn.Sequential(m[0], m[2]) for m in (nx.freeze(wrapped("eager_mode", "mxfp4")), floats())
+    )
+    one, other = (frozen, plain) if packed else (plain, frozen)
+    with pytest.raises(RuntimeError, match=r"nx\.load_into\(") as caught:
+        other.load_state_dict(one.state_dict())
+    said = str(caught.value)
+    assert said.count("nx.load_into") == 1
+    assert said.count(": as above") == said.count("parameter named") - 1 > 0
+
+
 def test_packed_weights_become_floats_of_a_part():
     """The layer alone is asked, which does not know that the model it is of is frozen."""
     frozen = nx.freeze(wrapped("eager_mode", "mxfp4"))
