@@ -120,20 +120,26 @@ def _check_sharing(name: Any, scheme: str | None, group_size: int | None, axis: 
 
 @click.command(
     "dequantize",
-    help=cleandoc("""Write the floats of a file that `numerics quantize` made.
+    help=cleandoc("""Write the floats of a quantized file or folder.
 
-    The tensors of MODEL come back in the types that they had, under their names, in OUT.
+    MODEL: what `numerics quantize` made, or what another tool quantized and `numerics convert` reads.  The
+    tensors come back in the types that they had, under their names, in OUT: a folder where MODEL is one.
     """)
-    + examples("numerics dequantize out.safetensors back.safetensors"),
+    + examples(
+        "numerics dequantize out.safetensors back.safetensors", "numerics dequantize FP8_FOLDER FLOAT"
+    ),
 )
 @click.argument("model")
 @click.argument("out")
 @quietly
 def dequantize_command(model: str, out: str, quiet: bool) -> None:
-    from numerics.files.checkpoint import dequantize_file
+    from numerics.checkpoints.converting import dequantize
+    from numerics.files.checkpoint import dequantize_file, is_ours
 
-    with bar(quiet) as shown:
-        report = dequantize_file(model, out, progress=shown.update)
+    report: object
+    ours = is_ours(model)
+    with bar(quiet, in_bytes=ours) as shown:
+        report = (dequantize_file if ours else dequantize)(model, out, progress=shown.update)
     if not quiet:
         with after(f"{out} is written"):
             tell(f"{out}: {report}")

@@ -190,6 +190,16 @@ def write_quantized(
     return report
 
 
+def is_ours(source: PathLike) -> bool:
+    """Is it a file that `quantize_file` made?  False for whatever is no .safetensors file."""
+    if os.path.isdir(source):
+        return False
+    try:
+        return KEY in Reader(source).metadata
+    except NumericsError:
+        return False
+
+
 def dequantize_file(
     source: PathLike, target: PathLike, *, progress: Progress | None = None, max_memory: int = MAX_MEMORY
 ) -> RestoreReport:
@@ -201,7 +211,10 @@ def dequantize_file(
     refuse_same_file(source, target)
     reader = Reader(source)
     if KEY not in reader.metadata:
-        raise NumericsError(f"{source} was not made by `numerics quantize`: nothing to dequantize")
+        raise NumericsError(
+            f"{source} was not made by `numerics quantize`; what other tools quantized is read "
+            "by `numerics dequantize`, and from Python by numerics.checkpoints.converting.dequantize"
+        )
     plans = plans_of(reader.metadata[KEY], reader.entries, source)
     metadata = {key: text for key, text in reader.metadata.items() if key != KEY}
     types = {name: kind for kind, name in ORIGINALS.items()}

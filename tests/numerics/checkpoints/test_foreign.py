@@ -339,9 +339,10 @@ MISFITS = {
 def test_one_weight_whose_scales_do_not_fit_failed_all_others(tmp_path, name):
     kind, shape, (scale_kind, blocks), why = MISFITS[name]
     nbytes = Entry(kind, shape).nbytes
+    scale = np.full(int(np.prod(blocks)), 255 if why == "255" else 127, np.uint8)
     path = written(tmp_path / "a.safetensors", {
         "l.weight": (kind, shape, np.zeros(nbytes, np.uint8)), "b": np.ones(3, np.float32),
-        "l.weight_scale": (scale_kind, blocks, np.full(int(np.prod(blocks)), 255 if why == "255" else 127, np.uint8)),
+        "l.weight_scale": (scale_kind, blocks, scale),
     })  # fmt: skip
     with pytest.warns(nx.formats.errors.NumericsWarning, match=why):
         found = load(path)
