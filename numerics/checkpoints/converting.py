@@ -99,9 +99,9 @@ def dequantize(source: PathLike, target: PathLike, *, progress: Progress | None 
     """Writes the floats of a quantized checkpoint of any kind that `open_any` takes, ours or another tool's.
 
     target: a file, or a folder where the source is one: shards keep their names, the index is written anew,
-    configuration and tokenizer are copied, without `quantization_config`.  Each weight comes back in the float
-    type that it stands for.  A tensor at a time is in memory.  Raises NumericsError, naming it, for a weight
-    that stays codes, and where nothing is quantized; nothing is left of the target then.
+    configuration and tokenizer are copied, without `quantization_config`.  Each weight comes back in the
+    float type that it stands for.  A tensor at a time is in memory.  Raises NumericsError, naming it, for a
+    weight that stays codes, and where nothing is quantized; nothing is left of the target then.
 
     >>> import numerics as nx, numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -73,8 +73,10 @@ def quantize_options(command: Command) -> Command:
         click.option("--tensor-scale", type=float,
                      help="Of NVFP4: one scale for every tensor; by default each finds its own."),
         seeded,
-        click.option("--include", multiple=True, help="Pattern of the tensors to quantize; may be repeated."),
-        click.option("--exclude", multiple=True, help="Pattern of the tensors to copy; may be repeated."),
+        click.option("--include", multiple=True,
+                     help="Pattern of the tensors or layers to quantize; may be repeated."),
+        click.option("--exclude", multiple=True,
+                     help="Pattern of the tensors or layers to copy; may be repeated."),
     ]  # fmt: skip
     return with_options(command, options)
 
@@ -158,7 +160,14 @@ def report_json(report: FileReport) -> dict[str, Any]:
     totals = {"bytes_before": report.bytes_before, "bytes_after": report.bytes_after, "bits": report.bits,
               "sqnr": error.sqnr, "max_error": error.max_error,
               "non_finite": error.non_finite}  # fmt: skip
-    return {"tensors": [asdict(tensor) for tensor in report.tensors], "total": totals}
+    tensors, already = [asdict(tensor) for tensor in report.tensors], _already(report)
+    return {"tensors": tensors, "total": totals, "notes": [already] if already else []}
+
+
+def _already(report: FileReport) -> str | None:
+    from numerics.files.selection import already_said
+
+    return already_said((tensor.shape, tensor.why) for tensor in report.tensors)
 
 
 def say_report(report: FileReport, every: bool = True) -> None:
@@ -224,7 +233,9 @@ def _below(report: FileReport, screen: Screen) -> list[str]:
     worst = min(lost, key=_loss, default=None)
     nothing = f"nothing was {'measured' if any(tensor.dtype for tensor in report.tensors) else 'quantized'}"
     said = f"worst: {worst.sqnr:.2f} dB, " if worst else nothing
-    name, reasons = screen.text(worst.name if worst else ""), map(screen.text, _reasons(report))
+    already = _already(report)
+    told = [*([already] if already else []), *_reasons(report)]
+    name, reasons = screen.text(worst.name if worst else ""), map(screen.text, told)
     if screen.width is None:
         return [said + name, *reasons]
     short = shortened(name, max(screen.width - cells(said), 1), screen.text("…"))
