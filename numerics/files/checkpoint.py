@@ -123,9 +123,9 @@ def quantize_file(
 
     Float tensors of two and more dimensions are quantized, all others copied; so are those that would
     not get smaller, and the report says why.  include: fnmatch patterns of the names to quantize instead,
-    of whatever dimensions, or of their layers; exclude: of what is copied.  axis: of blocks; where neither it nor the scheme
-    says one, the last axis if a block or group fits on it, else a longer one (chosen_axis), as in the
-    kernels of convolutions.  seed: every tensor draws as `quantize(x, seed=seed)` does.  progress: called
+    of whatever dimensions, or of their layers; exclude: of what is copied.  axis: of blocks; where neither
+    it nor the scheme says one, the last axis if a block or group fits on it, else a longer one (chosen_axis),
+    as in the kernels of convolutions.  seed: every tensor draws as `quantize(x, seed=seed)` does.  progress: called
     with a tensor's name, and the bytes of the source done and in all.  max_memory: bytes of working
     memory, about; larger tensors are cut between blocks and groups, and read twice where a scale spans
     the pieces.

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+from click.testing import CliRunner
 from safetensors.torch import save_file
 
 import numerics as nx
@@ -16,6 +17,7 @@ from numerics.checkpoints import Request, quantize
 from numerics.checkpoints.converting import convert, dequantize
 from numerics.checkpoints.loading import load
 from numerics.checkpoints.looking import inspect
+from numerics.cli import commands
 from numerics.files.safetensors import Reader
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
@@ -183,8 +185,10 @@ def fp8_folder(path, *, scheme="dynamic", lone=False):
     path.mkdir()
     save_file(tensors, path / "model.safetensors")
     said = {"quant_method": "fp8", "activation_scheme": scheme, "weight_block_size": [128, 128]}
-    (path / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16", "quantization_config": said}))
-    (path / "tokenizer.json").write_text("{}")
+    (path / "config.json").write_text(
+        json.dumps({"torch_dtype": "bfloat16", "quantization_config": said}), encoding="utf-8"
+    )
+    (path / "tokenizer.json").write_text("{}", encoding="utf-8")
     return q
 
 
@@ -194,7 +198,7 @@ def test_tiles_with_fewer_rows_at_the_end_were_refused_for_compressed_tensors(tm
 
     q = fp8_folder(tmp_path / "a")
     convert(tmp_path / "a", tmp_path / "b", "compressed-tensors")
-    config = json.loads((tmp_path / "b/config.json").read_text())["quantization_config"]
+    config = json.loads((tmp_path / "b/config.json").read_text(encoding="utf-8"))["quantization_config"]
     (group,) = config["config_groups"].values()
     args = QuantizationArgs(**group["weights"])
     x = load(tmp_path / "b", library="torch")["l.weight"]
@@ -209,7 +213,7 @@ def test_what_is_said_of_inputs_was_dropped_without_a_word(tmp_path):
     fp8_folder(tmp_path / "a")
     fp8_folder(tmp_path / "s", scheme="static")
     assert not convert(tmp_path / "a", tmp_path / "b", "compressed-tensors").notes
-    config = json.loads((tmp_path / "b/config.json").read_text())["quantization_config"]
+    config = json.loads((tmp_path / "b/config.json").read_text(encoding="utf-8"))["quantization_config"]
     inputs = config["config_groups"]["group_0"]["input_activations"]
     assert (inputs["dynamic"], inputs["strategy"], inputs["group_size"]) == (True, "group", 128)
     for source, target, to in (
@@ -248,7 +252,7 @@ def test_foreign_folders_could_not_be_dequantized_nor_so_requantized(tmp_path):
     assert sorted(path.name for path in (tmp_path / "f").iterdir()) == [
         "config.json", "model.safetensors", "tokenizer.json",
     ]  # fmt: skip
-    assert "quantization_config" not in json.loads((tmp_path / "f/config.json").read_text())
+    assert "quantization_config" not in json.loads((tmp_path / "f/config.json").read_text(encoding="utf-8"))
     came = load(tmp_path / "f", library="torch")
     due = torch.from_numpy(q.dequantize()).to(torch.bfloat16)
     assert came["l.weight"].dtype == torch.bfloat16
@@ -257,3 +261,12 @@ def test_foreign_folders_could_not_be_dequantized_nor_so_requantized(tmp_path):
     assert dequantize(tmp_path / "m", tmp_path / "back").quantized == ["l.weight"]
     with pytest.raises(nx.NumericsError, match="nothing to dequantize"):
         dequantize(tmp_path / "f", tmp_path / "x")
+
+
+def test_the_command_dequantize_refused_folders_and_files_of_other_tools(tmp_path):
+    fp8_folder(tmp_path / "a")
+    for source, out in (("a", "f"), ("a/model.safetensors", "f.safetensors"), ("f", "g")):
+        came = CliRunner().invoke(commands, ["dequantize", str(tmp_path / source), str(tmp_path / out)])
+        assert came.exit_code == (1 if out == "g" else 0), came.output
+    assert load(tmp_path / "f.safetensors")["l.weight"].dtype.name == "bfloat16"
+    assert not (tmp_path / "g").exists()
