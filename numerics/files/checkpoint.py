@@ -125,8 +125,8 @@ def quantize_file(
     not get smaller, and the report says why.  include: fnmatch patterns of the names to quantize instead,
     of whatever dimensions, or of their layers; exclude: of what is copied.  axis: of blocks; where neither
     it nor the scheme says one, the last axis if a block or group fits on it, else a longer one (chosen_axis),
-    as in the kernels of convolutions.  seed: every tensor draws as `quantize(x, seed=seed)` does.  progress: called
-    with a tensor's name, and the bytes of the source done and in all.  max_memory: bytes of working
+    as in the kernels of convolutions.  seed: every tensor draws as `quantize(x, seed=seed)` does.  progress:
+    called with a tensor's name, and the bytes of the source done and in all.  max_memory: bytes of working
     memory, about; larger tensors are cut between blocks and groups, and read twice where a scale spans
     the pieces.
     The target appears when it is whole, with the mode and owner of what it replaces; after an error,
@@ -212,8 +212,8 @@ def dequantize_file(
     reader = Reader(source)
     if KEY not in reader.metadata:
         raise NumericsError(
-            f"{source} was not made by `numerics quantize`; what other tools quantized is read "
-            "by `numerics dequantize`, and from Python by numerics.checkpoints.converting.dequantize"
+            f"{source} was not made by `numerics quantize`: nothing to dequantize here; "
+            "what other tools quantized is read by `numerics dequantize`, and from Python by numerics.checkpoints.converting.dequantize"
         )
     plans = plans_of(reader.metadata[KEY], reader.entries, source)
     metadata = {key: text for key, text in reader.metadata.items() if key != KEY}
