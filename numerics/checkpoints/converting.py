@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.paths import path_of
+from numerics.checkpoints.foreign import lone_codes
 from numerics.checkpoints.gguf_file import GGUFWriter, Kinded, scale_name, value_of_text
+from numerics.checkpoints.inputs import keep_inputs, said_of_inputs
 from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, open_any
 from numerics.checkpoints.source import INDEX, index_of
 from numerics.files.checkpoint import PathLike, Progress
@@ -39,11 +42,15 @@ ARCHITECTURE = "general.architecture"
 
 @dataclass
 class Converted:
-    """What became of a checkpoint: names of weights that are quantized, and why others stay codes."""
+    """What became of a checkpoint: names of weights that are quantized, and why others stay codes.
+
+    notes: what the source says that the target does not.
+    """
 
     quantized: list[str] = field(default_factory=list)
     plain: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         said = f"{len(self.quantized)} quantized tensors, {len(self.plain)} others"
@@ -74,18 +81,41 @@ def convert(
     1 quantized tensors, 0 others
     """
     one_of("kind of file", to, KINDS)
-    opened = open_any(source)
-    target = path_of(target)
-    refuse_same_file(source, target)
+    refuse_same_file(source, path_of(target))
     if ggml is not None:
         one_of("type of ggml's", ggml, ENCODERS)
         if to != "gguf":
             raise NumericsError(f"ggml={ggml!r} belongs to to='gguf', not to {to!r}")
-    work = _Conversion(opened, target, progress, ggml)
+    work = _Conversion(open_any(source), path_of(target), progress, ggml)
     if to == "gguf":
         work.gguf()
     else:
         work.safetensors({"numerics": _own, "safetensors": _types, "compressed-tensors": _compressed}[to])
+    work.note_inputs()
+    return work.found
+
+
+def dequantize(source: PathLike, target: PathLike, *, progress: Progress | None = None) -> Converted:
+    """Writes the floats of a quantized checkpoint of any kind that `open_any` takes, ours or another tool's.
+
+    target: a file, or a folder where the source is one: shards keep their names, the index is written anew,
+    configuration and tokenizer are copied, without `quantization_config`.  Each weight comes back in the
+    float type that it stands for.  A tensor at a time is in memory.  Raises NumericsError, naming it, for a
+    weight that stays codes, and where nothing is quantized; nothing is left of the target then.
+
+    >>> import numerics as nx, numpy as np, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nx.save({"w": nx.quantize(np.ones((2, 64), np.float32), "mxfp4")}, f"{folder}/a.safetensors")
+    ...     dequantize(f"{folder}/a.safetensors", f"{folder}/b.safetensors").quantized
+    ['w']
+    """
+    refuse_same_file(source, path_of(target))
+    work = _Conversion(open_any(source), path_of(target), progress)
+    if not any(isinstance(work.opened.tensor(name), QTensor) for name in work.opened.names) and (
+        not work.opened.left
+    ):
+        raise NumericsError(f"{source} holds no quantized tensors: nothing to dequantize")
+    work.safetensors(_floats)
     return work.found
 
 
@@ -103,6 +133,8 @@ class _Conversion:
     plans: dict[str, Plan] = field(default_factory=dict)
     schemes: dict[str, Any] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
+    _inputs_kept: bool = False
+    _bytes: int = 0
 
     # ---- safetensors ------------------------------------------------------------------------------
 
@@ -111,18 +143,20 @@ class _Conversion:
         shards = self._shards()
         folder = len(shards) > 1 or layout is _compressed or self._is_folder()
         self.taken = set(self.opened.names)
+        with _new_folder(self.target) if folder else nullcontext():
+            self._files(shards, layout, folder)
+
+    def _files(self, shards: Mapping[str, list[str]], layout: Layout, folder: bool) -> None:
         places: dict[str, str] = {}
         total, done = len(self.opened.names), 0
-        if folder:
-            _folder(self.target)
         for shard, names in shards.items():
             path = self.target / shard if folder else self.target
             entries = self._file(path, names, layout, (done, total))
             places |= dict.fromkeys(entries, shard)
-            self._bytes = getattr(self, "_bytes", 0) + sum(entry.nbytes for entry in entries.values())
+            self._bytes += sum(entry.nbytes for entry in entries.values())
             done += len(names)
         if folder:
-            self._beside(layout is _compressed)
+            self._beside(layout)
             if len(shards) > 1:
                 replace_file(self.target / INDEX, index_of(places, self._bytes))
 
@@ -165,10 +199,12 @@ class _Conversion:
     def _pieces(self, name: str, layout: Layout) -> dict[str, Piece]:
         x = self.opened.tensor(name)
         if name in self.opened.left and isinstance(self.opened, OpenedSafetensors):
-            if layout is _compressed:
+            if layout in (_compressed, _floats):
                 raise NumericsError(f"{name} stays codes and cannot be stored: {self.opened.left[name]}")
             self.found.left[name] = self.opened.left[name]
             return self._as_they_were(name)
+        if layout in (_compressed, _floats) and (why := lone_codes(x)):
+            raise NumericsError(f"{name} stays codes and cannot be stored: it is {why}")
         kept = self.found.quantized if isinstance(x, QTensor) else self.found.plain
         if name not in kept:
             kept.append(name)
@@ -181,7 +217,7 @@ class _Conversion:
         entries = opened.source.entries
         return {part: (entries[part], opened.reader(part).raw(part)) for part in opened.beside(name)}
 
-    def _beside(self, compressed: bool) -> None:
+    def _beside(self, layout: Layout) -> None:
         """Configuration, tokenizer and what else lies beside the shards."""
         config: dict[str, Any] = {}
         files = cast(OpenedSafetensors, self.opened).source.beside if self._is_folder() else []
@@ -190,19 +226,29 @@ class _Conversion:
                 config = json.loads(file.read_text(encoding="utf-8"))
             elif file.name != "numerics_job.json":
                 replace_file(self.target / file.name, file.read_bytes())
-        if compressed:
-            from numerics.model.compressed_tensors import config_of_schemes
-
-            layers = {name.rpartition(".")[0] for name in self.found.plain
-                      if name.endswith(".weight")}  # fmt: skip
-            config["quantization_config"] = config_of_schemes(self.schemes, sorted(layers))
-            if len(set(self.schemes.values())) > 1 and any(s.halves for s in self.schemes.values()):
-                config["dtype"] = "bfloat16"
-                config.pop("torch_dtype", None)
+        if layout is _compressed:
+            self._say_schemes(config)
         else:
             config.pop("quantization_config", None)  # of what it was
         if config:
             replace_file(self.target / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+    def _say_schemes(self, config: dict[str, Any]) -> None:
+        """How compressed-tensors finds the layers: into config.json, with what was said of their inputs."""
+        from numerics.model.compressed_tensors import config_of_schemes
+
+        layers = {name.rpartition(".")[0] for name in self.found.plain if name.endswith(".weight")}
+        said = config["quantization_config"] = config_of_schemes(self.schemes, sorted(layers))
+        self._inputs_kept = keep_inputs(getattr(self.opened, "config", {}), said)
+        if len(set(self.schemes.values())) > 1 and any(s.halves for s in self.schemes.values()):
+            config["dtype"] = "bfloat16"
+            config.pop("torch_dtype", None)
+
+    def note_inputs(self) -> None:
+        """Notes what the source says of the inputs of its layers, where the target does not say it."""
+        told = said_of_inputs(getattr(self.opened, "config", {}))
+        if told and not self._inputs_kept:
+            self.found.notes.append(f"not kept, how inputs are quantized ({told}): only weights are written")
 
     # ---- GGUF -------------------------------------------------------------------------------------
 
@@ -270,6 +316,11 @@ def _own(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
     return {work.plans[name].names[part]: (entry, np.empty(0, np.uint8)) for part, entry in parts.items()}
 
 
+def _floats(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
+    """The values, in the type for which they stand."""
+    return {name: _plain(name, q.dequantize())}
+
+
 def _types(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
     """By safetensors' own types: codes under the name, `_scale` beside them, and `_scale_2` of NVFP4."""
     by_element: dict[Any, str] = {element: kind for kind, (element, _) in PACKED.items()}
@@ -315,13 +366,24 @@ def _arrays(layer: str, tensors: Mapping[str, Any]) -> Iterator[tuple[str, Piece
         yield name, _plain(name, on_host(name, tensor.contiguous()))
 
 
-def _folder(target: Path) -> None:
+@contextmanager
+def _new_folder(target: Path) -> Iterator[None]:
+    """The folder of the output, which was not there or was empty; after an error it is so again."""
     if os.path.exists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise NumericsError(f"{target} is there already, and no empty folder; name a new one")
+    made = [path for path in (target, *target.parents) if not os.path.exists(path)]
     try:
         target.mkdir(parents=True, exist_ok=True)
-    except OSError as wrong:
-        raise NumericsError(f"cannot write {target}: {wrong.strerror or wrong}") from wrong
+        yield
+    except BaseException as wrong:
+        with suppress(OSError):
+            for file in target.iterdir():  # it was empty: all of them are this conversion's
+                file.unlink()
+            for path in made:
+                path.rmdir()
+        if isinstance(wrong, OSError):
+            raise NumericsError(f"cannot write {target}: {wrong.strerror or wrong}") from wrong
+        raise
 
 
-__all__ = ["KINDS", "Converted", "convert"]
+__all__ = ["KINDS", "Converted", "convert", "dequantize"]

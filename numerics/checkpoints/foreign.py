@@ -158,6 +158,14 @@ def read(weight: Weight, entries: Mapping[str, Entry], raw: Callable[[str], Arra
         return f"its tensors do not fit each other: {wrong}"
 
 
+def lone_codes(x: Any) -> str | None:
+    """What is odd about an array of small floats by itself; None for any other tensor."""
+    kind = "" if isinstance(x, QTensor) else x.dtype.name
+    if not kind.startswith("float8_"):
+        return None
+    return f"{kind} with no scale beside it (weight_scale_inv, weight_scale), which its values would need"
+
+
 # ---- scales by a scheme ---------------------------------------------------------------------------
 
 

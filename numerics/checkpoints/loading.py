@@ -26,6 +26,10 @@ from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import QTensor
 
 LONGEST_CONFIG = 1 << 24  # bytes
+TOLD = (
+    "bits", "w_bit", "group_size", "checkpoint_format", "weight_block_size", "num_bits", "activation_scheme",
+)  # fmt: skip
+"""What is read of a quantization_config."""
 
 
 class Opened(Protocol):
@@ -190,10 +194,11 @@ def quantization_of(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     told = said.get("quantization_config") or _json(folder / "quantize_config.json")
     if isinstance(told, Mapping):
-        for name in ("bits", "w_bit", "group_size", "checkpoint_format", "weight_block_size", "num_bits"):
-            if name in told:
-                found[name] = told[name]
+        found = {name: told[name] for name in TOLD if name in told}
         groups = told.get("config_groups")
+        if isinstance(groups, Mapping):
+            every = [one.get("input_activations") for one in groups.values() if isinstance(one, Mapping)]
+            found["input_activations"] = next(filter(None, every), None)
         if isinstance(groups, Mapping) and len(groups) == 1:
             group: Any = next(iter(groups.values()))
             weights: Any = group.get("weights") if isinstance(group, Mapping) else None

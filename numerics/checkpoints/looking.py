@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.checkpoints.foreign import lone_codes
 from numerics.checkpoints.loading import open_any
 from numerics.files.checkpoint import PathLike
 from numerics.formats.block import ElementBlock
@@ -55,7 +56,7 @@ def inspect(path: PathLike) -> Iterator[Look]:
     opened = open_any(path)
     for name in opened.names:
         x = opened.tensor(name)
-        why = opened.left.get(name)
+        why = opened.left.get(name) or lone_codes(x)
         if isinstance(x, QTensor):
             yield _quantized(name, x)
         else:

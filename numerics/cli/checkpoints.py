@@ -51,6 +51,8 @@ def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool
             tell(f"{out}: {found}")
             for name, why in found.left.items():
                 tell(f"left as it was, {name}: {why}")
+            for note in found.notes:
+                tell(note)
 
 
 @click.command(

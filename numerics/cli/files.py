@@ -73,8 +73,10 @@ def quantize_options(command: Command) -> Command:
         click.option("--tensor-scale", type=float,
                      help="Of NVFP4: one scale for every tensor; by default each finds its own."),
         seeded,
-        click.option("--include", multiple=True, help="Pattern of the tensors to quantize; may be repeated."),
-        click.option("--exclude", multiple=True, help="Pattern of the tensors to copy; may be repeated."),
+        click.option("--include", multiple=True,
+                     help="Pattern of the tensors or layers to quantize; may be repeated."),
+        click.option("--exclude", multiple=True,
+                     help="Pattern of the tensors or layers to copy; may be repeated."),
     ]  # fmt: skip
     return with_options(command, options)
 
@@ -120,20 +122,26 @@ def _check_sharing(name: Any, scheme: str | None, group_size: int | None, axis: 
 
 @click.command(
     "dequantize",
-    help=cleandoc("""Write the floats of a file that `numerics quantize` made.
+    help=cleandoc("""Write the floats of a quantized file or folder.
 
-    The tensors of MODEL come back in the types that they had, under their names, in OUT.
+    MODEL: what `numerics quantize` made, or what another tool quantized and `numerics convert` reads.  The
+    tensors come back in the types that they had, under their names, in OUT: a folder where MODEL is one.
     """)
-    + examples("numerics dequantize out.safetensors back.safetensors"),
+    + examples(
+        "numerics dequantize out.safetensors back.safetensors", "numerics dequantize FP8_FOLDER FLOAT"
+    ),
 )
 @click.argument("model")
 @click.argument("out")
 @quietly
 def dequantize_command(model: str, out: str, quiet: bool) -> None:
-    from numerics.files.checkpoint import dequantize_file
+    from numerics.checkpoints.converting import dequantize
+    from numerics.files.checkpoint import dequantize_file, is_ours
 
-    with bar(quiet) as shown:
-        report = dequantize_file(model, out, progress=shown.update)
+    report: object
+    ours = is_ours(model)
+    with bar(quiet, in_bytes=ours) as shown:
+        report = (dequantize_file if ours else dequantize)(model, out, progress=shown.update)
     if not quiet:
         with after(f"{out} is written"):
             tell(f"{out}: {report}")
@@ -152,7 +160,14 @@ def report_json(report: FileReport) -> dict[str, Any]:
     totals = {"bytes_before": report.bytes_before, "bytes_after": report.bytes_after, "bits": report.bits,
               "sqnr": error.sqnr, "max_error": error.max_error,
               "non_finite": error.non_finite}  # fmt: skip
-    return {"tensors": [asdict(tensor) for tensor in report.tensors], "total": totals}
+    tensors, already = [asdict(tensor) for tensor in report.tensors], _already(report)
+    return {"tensors": tensors, "total": totals, "notes": [already] if already else []}
+
+
+def _already(report: FileReport) -> str | None:
+    from numerics.files.selection import already_said
+
+    return already_said((tensor.shape, tensor.why) for tensor in report.tensors)
 
 
 def say_report(report: FileReport, every: bool = True) -> None:
@@ -218,7 +233,9 @@ def _below(report: FileReport, screen: Screen) -> list[str]:
     worst = min(lost, key=_loss, default=None)
     nothing = f"nothing was {'measured' if any(tensor.dtype for tensor in report.tensors) else 'quantized'}"
     said = f"worst: {worst.sqnr:.2f} dB, " if worst else nothing
-    name, reasons = screen.text(worst.name if worst else ""), map(screen.text, _reasons(report))
+    already = _already(report)
+    told = [*([already] if already else []), *_reasons(report)]
+    name, reasons = screen.text(worst.name if worst else ""), map(screen.text, told)
     if screen.width is None:
         return [said + name, *reasons]
     short = shortened(name, max(screen.width - cells(said), 1), screen.text("…"))

@@ -85,10 +85,14 @@ def _tell_plan(plan: Plan, job: dict[str, Any], as_json: bool, quiet: bool) -> N
     if as_json and job["dry_run"]:
         deliver(json_of(plan.as_dict()) + "\n")
     elif not quiet and not as_json:
+        from numerics.files.selection import already_said
         from numerics.model.folded import table
 
         draw(table(plan.rows, False, Screen.of(sys.stdout)).splitlines())
         tell(plan.summary)
+        already = already_said((row.shape, row.reason) for row in plan.rows)
+        if already and job["dry_run"]:
+            tell(already)
 
 
 def _say(report: JobReport, out: str, as_json: bool, quiet: bool, every: bool) -> None:

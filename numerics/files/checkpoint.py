@@ -123,10 +123,10 @@ def quantize_file(
 
     Float tensors of two and more dimensions are quantized, all others copied; so are those that would
     not get smaller, and the report says why.  include: fnmatch patterns of the names to quantize instead,
-    of whatever dimensions; exclude: of names to copy.  axis: of blocks; where neither it nor the scheme
-    says one, the last axis if a block or group fits on it, else a longer one (chosen_axis), as in the
-    kernels of convolutions.  seed: every tensor draws as `quantize(x, seed=seed)` does.  progress: called
-    with a tensor's name, and the bytes of the source done and in all.  max_memory: bytes of working
+    of whatever dimensions, or of their layers; exclude: of what is copied.  axis: of blocks; where neither
+    it nor the scheme says one, the last axis if a block or group fits on it, else a longer one (chosen_axis),
+    as in the kernels of convolutions.  seed: every tensor draws as `quantize(x, seed=seed)` does.  progress:
+    called with a tensor's name, and the bytes of the source done and in all.  max_memory: bytes of working
     memory, about; larger tensors are cut between blocks and groups, and read twice where a scale spans
     the pieces.
     The target appears when it is whole, with the mode and owner of what it replaces; after an error,
@@ -190,6 +190,16 @@ def write_quantized(
     return report
 
 
+def is_ours(source: PathLike) -> bool:
+    """Is it a file that `quantize_file` made?  False for whatever is no .safetensors file."""
+    if os.path.isdir(source):
+        return False
+    try:
+        return KEY in Reader(source).metadata
+    except NumericsError:
+        return False
+
+
 def dequantize_file(
     source: PathLike, target: PathLike, *, progress: Progress | None = None, max_memory: int = MAX_MEMORY
 ) -> RestoreReport:
@@ -201,7 +211,10 @@ def dequantize_file(
     refuse_same_file(source, target)
     reader = Reader(source)
     if KEY not in reader.metadata:
-        raise NumericsError(f"{source} was not made by `numerics quantize`: nothing to dequantize")
+        raise NumericsError(
+            f"{source} was not made by `numerics quantize`: nothing to dequantize here; "
+            "what other tools quantized is read by `numerics dequantize`, and from Python by numerics.checkpoints.converting.dequantize"
+        )
     plans = plans_of(reader.metadata[KEY], reader.entries, source)
     metadata = {key: text for key, text in reader.metadata.items() if key != KEY}
     types = {name: kind for kind, name in ORIGINALS.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from numerics.files.companions import Companion, companions
@@ -14,6 +14,9 @@ from numerics.tensor.scheme import Scheme
 
 WASTE = 2  # times the bytes of the first axis, from which on that is taken
 IMAGES = 4  # axes from which on a weight is a convolution's: (outputs, inputs, height, width ...)
+
+ALREADY = "quantized already"
+BESIDE = "belongs to codes"
 
 
 class Tensors(Protocol):
@@ -41,10 +44,10 @@ class Selection:
         self.reader, self.include, self.exclude = reader, _patterns(include), _patterns(exclude)
         for option, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:
-                if not fnmatch.filter(reader.entries, pattern):
+                if not any(_named(name, (pattern,)) for name in reader.entries):
                     raise NumericsError(
                         f"{option}={pattern!r} matches no tensor of {reader.path}; "
-                        "patterns take *, ? and [abc], and match whole names"
+                        "patterns take *, ? and [abc], and match whole names of tensors or of layers"
                     )
         others = {name: self._why_not(name, entry) for name, entry in reader.entries.items()}
         self.names = [name for name, why in others.items() if why is None]
@@ -53,13 +56,14 @@ class Selection:
         self._check_companions()
 
     def _why_not(self, name: str, entry: Entry) -> str | None:
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude):
+        if _named(name, self.exclude):
             return "excluded"
-        if self.include and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.include):
+        if self.include and not _named(name, self.include):
             return "not included"
         if entry.dtype not in ORIGINALS:
             return f"{entry.dtype} is not quantized; {', '.join(ORIGINALS)} are"
-        if not entry.shape or (len(entry.shape) < 2 and not self.include):
+        named = any(fnmatch.fnmatchcase(name, pattern) for pattern in self.include)  # not its layer alone
+        if not entry.shape or (len(entry.shape) < 2 and not named):
             return "fewer than two dimensions" if entry.shape else "a single number"
         return None
 
@@ -80,15 +84,39 @@ class Selection:
         self.names = [name for name in self.names if name not in found]
         for companion in found.values():
             kind = entries[companion.codes].dtype
-            self.why[companion.codes] = f"quantized already: {kind}, as {companion.source} has it"
+            self.why[companion.codes] = f"{ALREADY}: {kind}, as {companion.source} has it"
         for companion in found.values():  # after the codes: one may be the scale of another's scales
-            self.why[companion.name] = "belongs to codes"
+            self.why[companion.name] = BESIDE
 
     def leave(self, name: str, why: str) -> None:
         """Copies a tensor that would grow; raises NumericsError where it was asked for by include."""
         if self.include:
             raise NumericsError(f"{why}: exclude it, or give another axis, group size or format")
         self.why[name] = why
+
+
+def _named(name: str, patterns: Sequence[str]) -> bool:
+    """Does a pattern match a tensor's name or that of its layer, as rules do?"""
+    names = (name, name.rpartition(".")[0])
+    return any(fnmatch.fnmatchcase(one, pattern) for one in names if one for pattern in patterns)
+
+
+def already_said(tensors: Iterable[tuple[tuple[int, ...], str | None]]) -> str | None:
+    """How many matrices another tool quantized, and how to do it anew; None where there are none.
+
+    tensors: the shape of each, and why it is copied.
+
+    >>> already_said([((4, 4), "quantized already: F8_E4M3"), ((1, 1), "belongs to codes")])[:46]
+    '1 of 1 matrices are quantized already and stay'
+    """
+    matrices = [why or "" for shape, why in tensors if len(shape) > 1 and why != BESIDE]
+    already = sum(why.startswith(ALREADY) for why in matrices)
+    if not already:
+        return None
+    return (
+        f"{already} of {len(matrices)} matrices are {ALREADY} and stay; to requantize: numerics dequantize "
+        "MODEL FLOAT, and numerics quantize FLOAT OUT"
+    )
 
 
 def _patterns(came: Sequence[str]) -> tuple[str, ...]:

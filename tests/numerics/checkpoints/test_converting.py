@@ -9,11 +9,15 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
 
 import numerics as nx
 from numerics.checkpoints import Request, quantize
-from numerics.checkpoints.converting import convert
+from numerics.checkpoints.converting import convert, dequantize
 from numerics.checkpoints.loading import load
+from numerics.checkpoints.looking import inspect
+from numerics.cli import commands
 from numerics.files.safetensors import Reader
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
@@ -165,3 +169,104 @@ def test_a_gguf_file_of_floats_becomes_what_ggml_makes_of_it(tmp_path, kind):
     assert tensors["odd"].tensor_type.name == "F32"
     with pytest.raises(nx.NumericsError, match="belongs to to='gguf'"):
         convert(tmp_path / "a.gguf", tmp_path / "c", "safetensors", ggml=kind)
+
+
+# ---- FP8 of DeepSeek's kind -------------------------------------------------------------------------
+
+
+def fp8_folder(path, *, scheme="dynamic", lone=False):
+    """A folder with an FP8 matrix of 192 x 256 in tiles of 128, of which the last rows are fewer."""
+    q = nx.quantize(
+        RNG.standard_normal((192, 256)).astype(np.float32), "fp8_e4m3", scheme="per_block((128, 128))"
+    )
+    tensors = {"l.weight": torch.from_numpy(q.codes).view(torch.float8_e4m3fn), "n.weight": torch.ones(256)}
+    if not lone:
+        tensors["l.weight_scale_inv"] = torch.from_numpy(q.scale)
+    path.mkdir()
+    save_file(tensors, path / "model.safetensors")
+    said = {"quant_method": "fp8", "activation_scheme": scheme, "weight_block_size": [128, 128]}
+    (path / "config.json").write_text(
+        json.dumps({"torch_dtype": "bfloat16", "quantization_config": said}), encoding="utf-8"
+    )
+    (path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    return q
+
+
+def test_tiles_with_fewer_rows_at_the_end_were_refused_for_compressed_tensors(tmp_path):
+    forward = pytest.importorskip("compressed_tensors.quantization.lifecycle.forward")
+    from compressed_tensors.quantization import QuantizationArgs
+
+    q = fp8_folder(tmp_path / "a")
+    convert(tmp_path / "a", tmp_path / "b", "compressed-tensors")
+    config = json.loads((tmp_path / "b/config.json").read_text(encoding="utf-8"))["quantization_config"]
+    (group,) = config["config_groups"].values()
+    args = QuantizationArgs(**group["weights"])
+    x = load(tmp_path / "b", library="torch")["l.weight"]
+    assert_same_bits(x.dequantize(torch.float32).numpy(), q.dequantize())
+    made = forward.dequantize(
+        x.codes.view(torch.float8_e4m3fn), x.scale, None, args=args, dtype=torch.float32
+    )
+    assert_same_bits(made.float().numpy(), q.dequantize())
+
+
+def test_what_is_said_of_inputs_was_dropped_without_a_word(tmp_path):
+    fp8_folder(tmp_path / "a")
+    fp8_folder(tmp_path / "s", scheme="static")
+    assert not convert(tmp_path / "a", tmp_path / "b", "compressed-tensors").notes
+    config = json.loads((tmp_path / "b/config.json").read_text(encoding="utf-8"))["quantization_config"]
+    inputs = config["config_groups"]["group_0"]["input_activations"]
+    assert (inputs["dynamic"], inputs["strategy"], inputs["group_size"]) == (True, "group", 128)
+    for source, target, to in (
+        ("s", "t", "compressed-tensors"),
+        ("a", "n", "numerics"),
+        ("b", "m", "safetensors"),
+    ):
+        (note,) = convert(tmp_path / source, tmp_path / target, to).notes
+        assert "how inputs are quantized" in note
+
+
+def test_a_conversion_that_fails_left_an_empty_folder(tmp_path):
+    x = nx.quantize(np.ones((4, 64), np.float32), "mx9")
+    nx.save({"a": np.ones(3, np.float32), "l.weight": x}, tmp_path / "a.safetensors")
+    (tmp_path / "there").mkdir()
+    for target in ("made/deep", "there"):
+        with pytest.raises(nx.NumericsError, match="mx9"):
+            convert(tmp_path / "a.safetensors", tmp_path / target, "compressed-tensors")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "there"]
+    assert not any((tmp_path / "there").iterdir())
+
+
+def test_fp8_codes_without_their_scale_were_written_as_if_they_were_values(tmp_path):
+    fp8_folder(tmp_path / "a", lone=True)
+    for work in (lambda out: convert(tmp_path / "a", out, "compressed-tensors"),
+                 lambda out: dequantize(tmp_path / "a", out)):  # fmt: skip
+        with pytest.raises(nx.NumericsError, match=r"no scale beside it|no quantized tensors"):
+            work(tmp_path / "b")
+    (odd,) = [look.odd for look in inspect(tmp_path / "a") if look.name == "l.weight"]
+    assert "no scale beside it" in odd[0]
+
+
+def test_foreign_folders_could_not_be_dequantized_nor_so_requantized(tmp_path):
+    q = fp8_folder(tmp_path / "a")
+    assert dequantize(tmp_path / "a", tmp_path / "f").quantized == ["l.weight"]
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == [
+        "config.json", "model.safetensors", "tokenizer.json",
+    ]  # fmt: skip
+    assert "quantization_config" not in json.loads((tmp_path / "f/config.json").read_text(encoding="utf-8"))
+    came = load(tmp_path / "f", library="torch")
+    due = torch.from_numpy(q.dequantize()).to(torch.bfloat16)
+    assert came["l.weight"].dtype == torch.bfloat16
+    assert torch.equal(came["l.weight"], due)
+    quantize(tmp_path / "f", tmp_path / "m", Request(nx.QuantSpec("mxfp4")))
+    assert dequantize(tmp_path / "m", tmp_path / "back").quantized == ["l.weight"]
+    with pytest.raises(nx.NumericsError, match="nothing to dequantize"):
+        dequantize(tmp_path / "f", tmp_path / "x")
+
+
+def test_the_command_dequantize_refused_folders_and_files_of_other_tools(tmp_path):
+    fp8_folder(tmp_path / "a")
+    for source, out in (("a", "f"), ("a/model.safetensors", "f.safetensors"), ("f", "g")):
+        came = CliRunner().invoke(commands, ["dequantize", str(tmp_path / source), str(tmp_path / out)])
+        assert came.exit_code == (1 if out == "g" else 0), came.output
+    assert load(tmp_path / "f.safetensors")["l.weight"].dtype.name == "bfloat16"
+    assert not (tmp_path / "g").exists()

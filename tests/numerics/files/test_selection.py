@@ -13,6 +13,7 @@ from numerics.cli import commands
 from numerics.files.checkpoint import dequantize_file, quantize_file
 from numerics.files.companions import RULES
 from numerics.files.safetensors import NUMPY, Entry, Reader, Writer
+from numerics.files.selection import already_said
 from tests.helpers.marks import either_sign
 
 CREPE = {
@@ -256,3 +257,24 @@ def test_names_that_only_look_alike(tmp_path):
                "ids": ("I64", (8, 8)), "ids_scale": ("F32", (8, 8))}  # fmt: skip
     report = quantize_file(raw_file(tmp_path / "m", tensors), tmp_path / "q", "int8")
     assert {tensor.name for tensor in report.tensors if tensor.dtype} == tensors.keys() - {"ids"}
+
+
+def test_include_and_exclude_did_not_know_layers_as_rules_do(tmp_path):
+    path = raw_file(tmp_path / "m", {
+        "a.lm_head.weight": ("F32", (64, 64)), "a.lm_head.bias": ("F32", (64,)), "a.w": ("F32", (64, 64)),
+    })  # fmt: skip
+    report = quantize_file(path, tmp_path / "q", "int8", exclude=["*lm_head"])
+    assert [tensor.name for tensor in report.tensors if tensor.dtype] == ["a.w"]
+    report = quantize_file(path, tmp_path / "q", "int8", include=["a.lm_head"])
+    assert [tensor.name for tensor in report.tensors if tensor.dtype] == ["a.lm_head.weight"]
+    with pytest.raises(nx.NumericsError, match="names of tensors or of layers"):
+        quantize_file(path, tmp_path / "q", "int8", exclude=["lm_head"])
+
+
+def test_matrices_that_stay_since_another_tool_quantized_them_were_not_counted():
+    fp8 = [((4, 4), "quantized already: F8_E4M3, as DeepSeek has it"), ((1, 1), "belongs to codes")]
+    told = already_said([*fp8, ((4, 4), None), ((4,), "fewer than two dimensions")])
+    assert told.startswith(
+        "1 of 2 matrices are quantized already and stay; to requantize: numerics dequantize"
+    )
+    assert already_said([((4, 4), None)]) is None

@@ -255,7 +255,7 @@ REFUSED = {
     "columns": (nx.quantize(W, "int8", scheme="per_channel(1)"), r"per_channel\(1\) of 24 x 96 has no place"),
     "groups of rows": (nx.quantize(W, "int8", scheme="per_group(8, axis=0)"), "whole groups along"),
     "blocks of integers": (nx.quantize(W, "int8", scheme="per_block((8, 16))"), "of fp8_e4m3 whole blocks"),
-    "a short tile": (nx.quantize(W, "fp8_e4m3", scheme="per_block((16, 16))"), "of fp8_e4m3 whole blocks"),
+    "a short tile": (nx.quantize(W, "fp8_e4m3", scheme="per_block((8, 64))"), "of fp8_e4m3 whole blocks"),
     "a short group": (nx.quantize(W, "int8", scheme="per_group(64)"), "whole groups along the last axis"),
     "blocks of rows": (nx.quantize(W, "mxfp4", axis=0), "blocks lie along axis 0"),
     "a short block": (nx.quantize(W[:, :80], "mxfp4"), "rows of 80 are not whole blocks of 32"),
