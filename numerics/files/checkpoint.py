@@ -213,7 +213,8 @@ def dequantize_file(
     if KEY not in reader.metadata:
         raise NumericsError(
             f"{source} was not made by `numerics quantize`: nothing to dequantize here; "
-            "what other tools quantized is read by `numerics dequantize`, and from Python by numerics.checkpoints.converting.dequantize"
+            "what other tools quantized is read by `numerics dequantize`, and from Python by "
+            "numerics.checkpoints.converting.dequantize"
         )
     plans = plans_of(reader.metadata[KEY], reader.entries, source)
     metadata = {key: text for key, text in reader.metadata.items() if key != KEY}
