@@ -113,7 +113,8 @@ def _is_of_torch(wrong: BaseException) -> bool:
 
     A QTensor lies on the way there (`q.requires_grad_(); q.add_(1)`), and has no part in it.
     """
-    return isinstance(wrong, RuntimeError) and "leaf Variable that requires grad" in str(wrong)
+    said = "leaf Variable that requires grad", "cannot resize variables that require grad"
+    return isinstance(wrong, RuntimeError) and any(words in str(wrong) for words in said)
 
 
 def _told(wrong: BaseException) -> str:
