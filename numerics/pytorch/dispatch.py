@@ -162,6 +162,8 @@ class TorchDispatch:
 
     def linear(self, x: Tensor, q: TensorQTensor, bias: Tensor | None, compute: str) -> Tensor:
         """Returns x times the rows of q, plus a bias."""
+        if compute == "float32" and x.is_meta:  # which torch.autocast does not know
+            return linear(x, q, bias)
         if compute == "float32":
             with torch.autocast(x.device.type, enabled=False):  # of one type with x, whoever asks
                 return linear(x, q, bias)

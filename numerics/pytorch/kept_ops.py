@@ -372,7 +372,7 @@ def _index(q: TensorQTensor, indices: Sequence[Tensor | None]) -> Any:
     given = [index for index in indices if index is not None]
     if not isinstance(q, TensorQTensor) or any(index is None for index in indices[: len(given)]):
         return NotImplemented
-    if given[0].dtype == torch.bool and given[0].ndim == 1 and len(given) == 1:
+    if given[0].dtype == torch.bool and given[0].shape == q.shape[:1] and len(given) == 1:
         given = [given[0].nonzero().squeeze(1)]
     if any(index.dtype not in (torch.int32, torch.int64) for index in given):
         return NotImplemented

@@ -245,7 +245,10 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         spec, names, whole, size, dtype = metadata
         if out is not None:
             return None
-        parts = joined(size[0], dict(zip(names, gathered, strict=True)), whole)
+        cut = dict(zip(names, gathered, strict=False))
+        if len(cut) < len(names):  # of one rank FSDP gathers the first alone: all rows are here
+            cut, _ = cut_along_first(self)
+        parts = joined(size[0], cut, whole)
         return TensorQTensor(
             spec, size, dtype, parts
         ), ()  # views of what was gathered: FSDP fills that again

@@ -118,6 +118,16 @@ def through_ddp(q: nx.QTensor) -> None:
     assert_same_tensor(model.module[0].weight, q)
 
 
+def alone(q: nx.QTensor) -> None:
+    """FSDP2 of one rank, which gathers the first of a tensor's parts alone."""
+    model, x = torch.nn.Linear(64, q.shape[0], bias=False), torch.randn(3, 64)
+    model.weight = torch.nn.Parameter(q, requires_grad=False)
+    due = model(x)
+    fully_shard(model, mesh=init_device_mesh("cpu", (2, 1), mesh_dim_names=("apart", "shared"))["shared"])
+    for _ in range(2):
+        assert torch.equal(model(x), due)
+
+
 def main() -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2,))
@@ -129,6 +139,7 @@ def main() -> None:
             through_dtensor(q, mesh)
             if rows == 6:  # torch refuses uneven shares of tensors that gather themselves
                 through_fsdp(q)
+                alone(q)
                 through_checkpoint(q, shared_folder())
                 through_ddp(nx.quantize(w, d, **options))
     refused(nx.quantize(torch.randn(6, 5), "int3"))

@@ -177,6 +177,21 @@ HELD = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("d", ["int8", "mxfp4"])
+def test_a_mask_of_another_length_took_the_rows_that_it_had(d):
+    q = nx.quantize(torch.randn(24, 64), d)
+    for mask in (torch.ones(5, dtype=torch.bool), torch.arange(30) < 3):
+        with pytest.raises(IndexError):
+            q[mask]
+    mask = torch.arange(24) % 3 == 0
+    assert torch.equal(q[mask], q.dequantize()[mask])
+
+
+def test_a_product_on_meta_was_an_error_of_autocast():
+    q = nx.quantize(torch.randn(24, 64), "mxfp4")
+    assert nx.linear(torch.randn(3, 64, device="meta"), q.to("meta")).shape == (3, 24)
+
+
 def test_an_empty_part_that_was_written_changed_the_scale_of_all():
     for d, options in (("int8", {}), ("fp8_e4m3", {"scheme": "per_channel(1)"}), ("nvfp4", {})):
         q, e = (nx.quantize(x, d, **options) for x in (torch.arange(64.0).reshape(4, 16), torch.ones(4, 16)))
