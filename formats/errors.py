@@ -196,6 +196,15 @@ def text_in(came: object) -> str | None:
     return plain(came) if issubclass(type(came), str) else None  # type: ignore[arg-type]
 
 
+def words_of(wrong: object) -> str:
+    """What an error says, in one line.
+
+    >>> words_of(ValueError(" shapes   differ:  (2,) and (3,) "))
+    'shapes differ: (2,) and (3,)'
+    """
+    return " ".join(str(wrong).split())
+
+
 def items_of(what: str, came: Any) -> list[Any]:
     """The items of what came, one after the other; raises NumericsError where it has none that can be had.
 

@@ -204,12 +204,19 @@ def _scaled_real(correct: bool) -> Any:
     return ours
 
 
+def _whole_range(asked: tuple[str, float, float], zero: Any) -> Integer | None:
+    """The integer format that a call names, all of whose range it asks for; None where it is not taken."""
+    element = _integer(asked[0])
+    fits = element is not None and asked[1:] == (element.min, element.max) and takes(zero)
+    return element if fits else None
+
+
 def _real_integers(
     rows: Tensor, steps: Tensor, zero: Any, asked: tuple[str, float, float], correct: bool, shape: Any
 ) -> Any:
     """clamp(round(x * (1 / scale) + zero)): here the zero point is added before what is rounded."""
-    element = _integer(asked[0])
-    if element is None or asked[1:] != (element.min, element.max) or not takes(zero):
+    element = _whole_range(asked, zero)
+    if element is None:
         return NotImplemented
     moved = zero.reshape(-1, 1)
     if len(moved) not in (1, len(rows)):
@@ -261,8 +268,8 @@ def _integers(
     rows: Tensor, steps: Tensor, zero: Any, asked: tuple[str, float, float], correct: bool, shape: Any
 ) -> Any:
     """(clamp(round(x * (1 / scale)) + zero) - zero) * scale."""
-    element = _integer(asked[0])
-    if element is None or asked[1:] != (element.min, element.max) or not takes(zero):
+    element = _whole_range(asked, zero)
+    if element is None:
         return NotImplemented
     moved = zero.reshape(-1)
     if len(moved) != len(rows) or bool(

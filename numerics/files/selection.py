@@ -62,7 +62,7 @@ class Selection:
             return "not included"
         if entry.dtype not in ORIGINALS:
             return f"{entry.dtype} is not quantized; {', '.join(ORIGINALS)} are"
-        named = any(fnmatch.fnmatchcase(name, pattern) for pattern in self.include)  # not its layer alone
+        named = _matches(name, self.include)  # not its layer alone
         if not entry.shape or (len(entry.shape) < 2 and not named):
             return "fewer than two dimensions" if entry.shape else "a single number"
         return None
@@ -97,8 +97,12 @@ class Selection:
 
 def _named(name: str, patterns: Sequence[str]) -> bool:
     """Does a pattern match a tensor's name or that of its layer, as rules do?"""
-    names = (name, name.rpartition(".")[0])
-    return any(fnmatch.fnmatchcase(one, pattern) for one in names if one for pattern in patterns)
+    layer = name.rpartition(".")[0]
+    return _matches(name, patterns) or (layer != "" and _matches(layer, patterns))
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def already_said(tensors: Iterable[tuple[tuple[int, ...], str | None]]) -> str | None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, words_of
 from numerics.model.products import PRODUCTS, ROWS_OF, classified, name_of
 from numerics.model.restoring import restored
 from numerics.model.trace import (
@@ -72,9 +72,8 @@ def export(model: nn.Module, example: Any, dynamic: bool = False) -> GraphModule
     except Exception as wrong:
         if dynamic:
             return export(model, example)
-        words = " ".join(str(wrong).split())
         raise NumericsError(
-            f"this model is no graph: torch.export says {type(wrong).__name__}: {words:.300}; "
+            f"this model is no graph: torch.export says {type(wrong).__name__}: {words_of(wrong):.300}; "
             "mode='eager_mode' needs none"
         ) from wrong
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, words_of
 from numerics.model.graph import QuantizedGraph
 from numerics.model.trace import arguments, as_in_use
 
@@ -36,11 +36,10 @@ def named_failure(model: nn.Module) -> Iterator[None]:
     except NumericsError:
         raise
     except Exception as wrong:
-        words = " ".join(str(wrong).split())
         raise NumericsError(
             f"the model does not run on this batch: {type(wrong).__name__} in "
-            f"{innermost(model, wrong) or 'its own forward'}: {words:.300}; a batch is what the model is "
-            "called with: (a, b) is model(a, b), a mapping gives arguments by name"
+            f"{innermost(model, wrong) or 'its own forward'}: {words_of(wrong):.300}; a batch is "
+            "what the model is called with: (a, b) is model(a, b), a mapping gives arguments by name"
         ) from wrong
 
 

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from numerics.formats.errors import NumericsError, items_of, said
+from numerics.formats.errors import NumericsError, items_of, said, words_of
 from numerics.model.products import (
     BARE,
     JOINS,
@@ -543,10 +543,9 @@ def traced(model: nn.Module, example: Any) -> Found:
     except NumericsError:
         raise
     except Exception as wrong:
-        words = " ".join(str(wrong).split())
         raise NumericsError(
             f"the model does not run on the example: {type(wrong).__name__} in or after "
-            f"{running.last or 'its own forward'}: {words:.400}"
+            f"{running.last or 'its own forward'}: {words_of(wrong):.400}"
         ) from wrong
     finally:
         running.close()

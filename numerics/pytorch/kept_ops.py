@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from types import FrameType
 from typing import Any
 
 import torch
@@ -282,14 +283,14 @@ def _loading() -> list[str] | None:
 
     It copies whatever comes, and collects what that raises: an error a tensor.
     """
-    frame = sys._getframe(1)
-    for _ in range(8):  # torch's own functions lie between, a few
-        if frame is None or frame.f_code is _LOADING:
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(9):  # torch's own functions lie between, a few
+        if frame is None:
             break
-        frame = frame.f_back  # type: ignore[assignment]
-    if frame is None or frame.f_code is not _LOADING:
-        return None
-    return [str(error) for error in frame.f_locals.get("error_msgs", ())]
+        if frame.f_code is _LOADING:
+            return [str(error) for error in frame.f_locals.get("error_msgs", ())]
+        frame = frame.f_back
+    return None
 
 
 def _once(named: str, why: str, errors: list[str]) -> NumericsError:

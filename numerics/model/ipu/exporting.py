@@ -20,7 +20,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from numerics.backends.ipu.devices import device as find_device
-from numerics.formats.errors import NumericsError, said
+from numerics.formats.errors import NumericsError, said, words_of
 from numerics.model.ipu.configs import CONFIGS, Config, check_device, config_of
 from numerics.model.ipu.loading import open_model
 from numerics.model.ipu.network import Array
@@ -158,7 +158,7 @@ def _reason(wrong: BaseException) -> str:
     inner: BaseException | None = wrong
     while inner is not None and not isinstance(inner, NumericsError):
         inner = inner.__cause__
-    return " ".join(str(inner or wrong.__cause__ or wrong).split())
+    return words_of(inner or wrong.__cause__ or wrong)
 
 
 def _names(model: nn.Module, example: Any) -> list[str]:
