@@ -64,8 +64,8 @@ def of_rows() -> Calls:
     return calls
 
 
-def measured(calls: Calls, rounds: int, several: int) -> list[dict[str, Any]]:
-    """Milliseconds of each call, and their ratio to the float one's of the same round."""
+def timed(calls: Calls, rounds: int, several: int) -> dict[str, list[float]]:
+    """Milliseconds of CPU time of each call, all in turn, round after round."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -75,7 +75,12 @@ def measured(calls: Calls, rounds: int, several: int) -> list[dict[str, Any]]:
             for _ in range(several):
                 call()
             times[name].append((time.process_time() - start) / several * 1e3)
-    rows = []
+    return times
+
+
+def measured(calls: Calls, rounds: int, several: int) -> list[dict[str, Any]]:
+    """Milliseconds of each call, and their ratio to the float one's of the same round."""
+    times, rows = timed(calls, rounds, several), []
     for name, found in times.items():
         ratios = [mine / floats for mine, floats in zip(found, times["float"], strict=True)]
         rows.append({"model": name, "milliseconds": median(found), "of float": median(ratios),
