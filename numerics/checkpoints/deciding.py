@@ -11,15 +11,19 @@ from numerics.checkpoints.source import Source
 from numerics.files.checkpoint import plan_of
 from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import BITS, Entry
-from numerics.files.selection import Selection, says_no_axis
+from numerics.files.selection import Selection, outputs_of, says_no_axis
 from numerics.formats.errors import NumericsError
 from numerics.model import plan as model_plan
-from numerics.model.rows import Row
+from numerics.model.routers import ROUTER, routers
+from numerics.model.rows import Row, told_scales
 from numerics.model.rules import Asked, Rule, rules_of
+from numerics.tensor.scheme import per_channel
 from numerics.tensor.spec import QuantSpec
 
 KEPT = ("none", "keep", "float")
 """How a rule on the command line says that tensors stay as they are."""
+PLANNED, ALL = "the plan", "the format of all"
+"""Who says it where a plan that was saved does, and where no rule speaks of a tensor."""
 _RULE = re.compile(r"(?P<where>.+?)=(?P<what>none|keep|float|[A-Za-z]\w*(:.+)?|\{.*\})", re.DOTALL)
 
 FUSED = (
@@ -88,6 +92,9 @@ def decide(source: Source, request: Request) -> Decision:
             found.why[name] = reason
         else:
             _place(found, name, (spec, reason), request, taken)
+    for name in routers({name: found.entries[name].shape for name in chosen.names}) & found.plans.keys():
+        if found.reasons[name].startswith(ALL):
+            found.reasons[name] += f", {ROUTER}"
     asked.check(chosen.names)
     if not found.plans:
         raise NumericsError(f"nothing of {source.path} would be quantized: {_some(found.why)}")
@@ -113,8 +120,8 @@ def _told(name: str, rule: Rule | None, request: Request) -> tuple[QuantSpec | N
     if request.plan is not None:
         row = next((row for row in request.plan.rows if row.kind == "parameter" and name in row.names), None)
         if row is not None:
-            return row.spec, "the plan" if row.spec else f"the plan: {row.reason}"
-    return request.spec, "the format of all" if request.spec else "no rule names it"
+            return row.spec, PLANNED if row.spec else f"{PLANNED}: {row.reason}"
+    return request.spec, ALL if request.spec else "no rule names it"
 
 
 def _place(
@@ -125,7 +132,8 @@ def _place(
     if not spec.scaled and spec.dtype.name == ORIGINALS[entry.dtype]:
         found.why[name] = f"{reason}: it is {spec.dtype} already"
         return
-    plan = plan_of(name, entry, spec, request.free and _free(spec))
+    planned = reason == PLANNED and spec.scheme == per_channel()  # whoever planned it saw the model
+    plan = plan_of(name, entry, spec, request.free and _free(spec) and not planned)
     if isinstance(plan, str):
         if request.include or reason.startswith("rule"):
             raise NumericsError(f"tensor {name!r}: {plan}: exclude it, or give another format ({reason})")
@@ -133,7 +141,8 @@ def _place(
         return
     axis = plan.axis
     along = f"; along axis {axis}" if axis is not None and axis != len(entry.shape) - 1 else ""
-    found.plans[name], found.reasons[name] = plan.named(taken), reason + along
+    told = told_scales(spec, plan.spec, entry.shape, outputs_of(plan))
+    found.plans[name], found.reasons[name] = plan.named(taken), reason + told + along
 
 
 def _free(spec: QuantSpec) -> bool:

@@ -44,7 +44,8 @@ class Look:
 def inspect(path: PathLike) -> Iterator[Look]:
     """Yields what each tensor of a file or folder of any kind is, one at a time in memory.
 
-    path: as for `numerics.checkpoints.loading.open_any`.  Raises NumericsError as that does.
+    path: as for `numerics.checkpoints.loading.open_any`.  A tensor of several names comes under each, and
+    takes bytes under the first.  Raises NumericsError as open_any does.
 
     >>> import numerics as nx, numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -61,8 +62,9 @@ def inspect(path: PathLike) -> Iterator[Look]:
             look = _quantized(name, x)
         else:
             look = _plain(name, x, () if why is None else (why,))
-        tied = [f"it is {alias}, too" for alias, kept in opened.ties.items() if kept == name]
-        yield replace(look, odd=(*tied, *look.odd))
+        yield look
+        for alias in (alias for alias, kept in opened.ties.items() if kept == name):
+            yield replace(look, name=alias, nbytes=0, odd=(f"tied: it is {name}",))
 
 
 def _plain(name: str, x: Any, odd: tuple[str, ...]) -> Look:

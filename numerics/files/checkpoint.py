@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from numerics.files.header import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.files.replacement import refuse_same_file
 from numerics.files.safetensors import BITS, Entry, Reader, Writer
-from numerics.files.selection import Selection, chosen_axis, says_no_axis
+from numerics.files.selection import Selection, chosen_axis, per_output_channel, says_no_axis
 from numerics.files.signals import terminable
 from numerics.files.stream import Stream, decode, encode
 from numerics.formats.errors import NumericsError
@@ -266,7 +266,9 @@ def plan_of(name: str, entry: Entry, spec: QuantSpec, free: bool) -> Plan | str:
     """
     try:
         plan = Plan(spec, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
-        plan = plan.along(chosen_axis(plan)) if free and plan.size and spec.rows == 1 else plan
+        if free:
+            plan = per_output_channel(plan)
+            plan = plan.along(chosen_axis(plan)) if plan.size and spec.rows == 1 else plan
         plan.check_padding()
         return plan if plan.nbytes < entry.nbytes or not entry.nbytes else _growth(plan, entry)
     except NumericsError as wrong:

@@ -135,7 +135,10 @@ def test_conversions_keep_what_is_tied(tmp_path, tied, to):
     came = load_any(out)
     assert came["head.weight"] is came["emb.weight"]
     assert compare(packed, out).same
-    assert any("it is head.weight, too" in look.odd for look in inspect(out))
+    looks = {look.name: look for look in inspect(out)}
+    assert looks["head.weight"].format == looks["emb.weight"].format == "mxfp4"
+    assert looks["head.weight"].odd == ("tied: it is emb.weight",)
+    assert looks["emb.weight"].nbytes > looks["head.weight"].nbytes == 0
 
 
 def test_a_conversion_that_drops_a_name_says_so(tmp_path, tied):
