@@ -193,6 +193,8 @@ class _Conversion:
             () if layout is _compressed else {*own, *entries}
         )  # elsewhere a configuration says what is tied
         ties = {alias: name for alias, name in self.opened.ties.items() if name in kept}
+        for alias, name in ties.items():
+            (self.found.quantized if name in self.found.quantized else self.found.plain).append(alias)
         metadata = ({KEY: text_of(own, None)} if own else {"format": "pt"}) | text_of_ties(ties)
         with terminable(), Writer(path, entries, metadata) as writer:
             for place, name in enumerate(names):

@@ -27,7 +27,7 @@ from numerics.model.quantizers import Learned, Quantizer, Static, quantizers
 from numerics.model.rows import Row, described, stored_bytes
 from numerics.model.rules import spec_of
 from numerics.model.running import named_failure, run
-from numerics.model.state import state_of
+from numerics.model.state import is_wrapped, state_of
 from numerics.model.trace import arguments, as_in_use, batches_of
 from numerics.model.wrapping import shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums
@@ -156,6 +156,8 @@ def report(
     >>> sorted(one.name for one in found.layers), found.layers[0].local <= found.layers[1].local
     (['0', '2'], True)
     """
+    if isinstance(model, nn.Module) and isinstance(reference, nn.Module):
+        _check_order(model, reference)
     state = state_of(model)
     reference = state.original if reference is None else reference
     if not isinstance(reference, nn.Module):
@@ -176,6 +178,13 @@ def report(
     layers = [_layer(name, rows[name], judged) for name in rows]
     worst = sorted(layers, key=lambda one: (bool(one.inside), one.local, one.cumulative))
     return Report(tuple(worst), judged.whole.error.sqnr, count)
+
+
+def _check_order(model: nn.Module, reference: nn.Module) -> None:
+    if is_wrapped(reference) and not is_wrapped(model):
+        raise NumericsError(
+            "report(model, reference, batches): the wrapped model comes first, and then the float one"
+        )
 
 
 def _by_layer(plan: Plan, model: nn.Module) -> dict[str, list[Row]]:

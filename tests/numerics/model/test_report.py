@@ -239,3 +239,14 @@ def test_every_module_of_a_tied_weight_is_a_layer_and_its_bytes_count_once(mode)
         assert all(math.isfinite(one.local) and one.formats for one in found.layers)
         assert "head = embedding = other" in str(found)
         assert "head = embedding = other" in nx.draw.model(found).alt
+
+
+def test_what_is_given_in_another_order_or_without_its_list_is_said():
+    m, x = model("linear")
+    one = nx.wrap(m, "int4", example=x)
+    with pytest.raises(nx.NumericsError, match="the wrapped model comes first"):
+        nx.report(m, one, [x])
+    with pytest.raises(nx.NumericsError, match=r"not a Tensor; one batch is a list of it, \[batch\]"):
+        nx.report(one, m, x[0])
+    with pytest.raises(nx.NumericsError, match=r"a model is quantized by nx.quantize_\(model"):
+        nx.quantize(m, "int4")
