@@ -141,8 +141,8 @@ def _place(
         return
     axis = plan.axis
     along = f"; along axis {axis}" if axis is not None and axis != len(entry.shape) - 1 else ""
-    told = told_scales(spec, plan.spec, entry.shape, outputs_of(plan))
-    found.plans[name], found.reasons[name] = plan.named(taken), reason + told + along
+    scales = told_scales(spec, plan.spec, entry.shape, outputs_of(plan))
+    found.plans[name], found.reasons[name] = plan.named(taken), reason + scales + along
 
 
 def _free(spec: QuantSpec) -> bool:

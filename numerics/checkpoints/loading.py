@@ -42,7 +42,7 @@ class Opened(Protocol):
 
     path: Path
     left: dict[str, str]
-    ties: Mapping[str, str]
+    ties: dict[str, str]
 
     @property
     def names(self) -> list[str]:
