@@ -54,7 +54,8 @@ class Request:
 class Decision:
     """What becomes of a checkpoint: a plan a quantized tensor, and why the others are copied.
 
-    fused: for each tensor whose tensor scale is shared, the names of all that share it.
+    fused: for each tensor whose tensor scale is shared, the names of all that share it.  also: further names
+    of tensors.
     """
 
     plans: dict[str, Plan]
@@ -62,6 +63,7 @@ class Decision:
     reasons: dict[str, str]
     entries: Mapping[str, Entry]
     fused: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def plan(self) -> model_plan.Plan:
@@ -72,7 +74,8 @@ class Decision:
         plan = self.plans.get(name)
         reason = self.reasons[name] if plan else self.why[name]
         spec = plan.spec if plan else None
-        return Row("parameter", name, entry.shape, spec, reason, value_bits=BITS[entry.dtype])
+        also = self.also.get(name, ())
+        return Row("parameter", name, entry.shape, spec, reason, also=also, value_bits=BITS[entry.dtype])
 
 
 def decide(source: Source, request: Request) -> Decision:
@@ -81,13 +84,14 @@ def decide(source: Source, request: Request) -> Decision:
     Refused are rules and patterns that match nothing or only what stays as it is, specs that do not fit the
     tensors that they are for, and a request that quantizes nothing.
     """
-    chosen = Selection(source, request.include, request.exclude)
+    chosen = Selection(source, request.include, request.exclude, source.ties)
     asked = Asked(_rules(request))
-    found = Decision({}, dict(chosen.why), {}, source.entries)
+    found = Decision({}, dict(chosen.why), {}, source.entries, also=chosen.also)
     taken = set(source.entries)
     for name in chosen.names:
-        rule = asked.rule("weights", [name], [(name.rpartition(".")[0], None)])
-        spec, reason = _told(name, rule, request)
+        names = chosen.names_of(name)
+        rule = asked.rule("weights", names, [(one.rpartition(".")[0], None) for one in names])
+        spec, reason = _told(names, rule, request)
         if spec is None:
             found.why[name] = reason
         else:
@@ -95,7 +99,7 @@ def decide(source: Source, request: Request) -> Decision:
     for name in routers({name: found.entries[name].shape for name in chosen.names}) & found.plans.keys():
         if found.reasons[name].startswith(ALL):
             found.reasons[name] += f", {ROUTER}"
-    asked.check(chosen.names)
+    asked.check([one for name in chosen.names for one in chosen.names_of(name)])
     if not found.plans:
         raise NumericsError(f"nothing of {source.path} would be quantized: {_some(found.why)}")
     _share(found)
@@ -113,12 +117,13 @@ def _rules(request: Request) -> list[Rule]:
     return found
 
 
-def _told(name: str, rule: Rule | None, request: Request) -> tuple[QuantSpec | None, str]:
+def _told(names: Sequence[str], rule: Rule | None, request: Request) -> tuple[QuantSpec | None, str]:
     """The spec of a tensor and who says so; no spec and why."""
     if rule is not None:
         return rule.specs["weights"], f"rule {rule.said!r}"
     if request.plan is not None:
-        row = next((row for row in request.plan.rows if row.kind == "parameter" and name in row.names), None)
+        row = next((row for row in request.plan.rows if row.kind == "parameter"
+                    and not set(names).isdisjoint(row.names)), None)  # fmt: skip
         if row is not None:
             return row.spec, PLANNED if row.spec else f"{PLANNED}: {row.reason}"
     return request.spec, ALL if request.spec else "no rule names it"

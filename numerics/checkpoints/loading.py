@@ -21,7 +21,7 @@ from numerics.files.header import KEY, Plan, plans_of
 from numerics.files.safetensors import LONGEST_HEADER, Reader
 from numerics.files.save_load import LIBRARIES, on_host
 from numerics.files.stream import Shared, qtensor
-from numerics.files.ties import ties_among, ties_of
+from numerics.files.ties import ties_among
 from numerics.formats.errors import NumericsError, one_of
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import QTensor
@@ -153,13 +153,12 @@ class OpenedSafetensors:
         return self._names
 
     def _ties(self) -> dict[str, str]:
-        """What the shards say of tied tensors, each of its own."""
-        found: dict[str, str] = {}
-        for shard in self.source.shards:
-            found |= ties_of(Reader(shard.path), self._names)
-        for name in found.keys() & set(self._names):
-            raise NumericsError(f"{self.path}: {name!r} stands for two tensors")
-        return found
+        """What the shards say of tied tensors, of weights by their names."""
+        names = set(self._names)
+        for alias, name in self.source.ties.items():
+            if alias in names or name not in names:
+                raise NumericsError(f"{self.path}: {alias!r} is tied to {name!r}, which cannot be")
+        return self.source.ties
 
     def reader(self, name: str) -> Reader:
         """The reader of the shard that has a tensor of the file."""

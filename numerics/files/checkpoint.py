@@ -20,6 +20,7 @@ from numerics.files.safetensors import BITS, Entry, Reader, Writer
 from numerics.files.selection import Selection, chosen_axis, per_output_channel, says_no_axis
 from numerics.files.signals import terminable
 from numerics.files.stream import Stream, decode, encode
+from numerics.files.ties import ties_of
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random
 from numerics.tensor.qtensor import ErrorSums
@@ -144,7 +145,7 @@ def quantize_file(
     reader = Reader(source)
     if KEY in reader.metadata:
         raise NumericsError(f"{source} was quantized already; give the original")
-    chosen = Selection(reader, include, exclude)
+    chosen = Selection(reader, include, exclude, ties_of(reader, reader.entries))
     plans = _plans(chosen, spec, free=axis is None and (scheme is None or says_no_axis(scheme)))
     return write_quantized(reader, target, Work(plans, chosen.why, seed, max_memory), progress)
 

@@ -37,16 +37,23 @@ class Tensors(Protocol):
 class Selection:
     """The tensors of a file that are quantized: `names`; and why the others are copied: `why`.
 
+    ties: further names of tensors, each with the one in the file; patterns may be of either.
+
     Numbers that belong to tensors which another tool quantized are copied with those.  Raises NumericsError
     for patterns that match no tensor, for an include that chooses nothing that can be quantized or chooses
     such numbers, and where there is nothing else.
     """
 
-    def __init__(self, reader: Tensors, include: Sequence[str], exclude: Sequence[str]) -> None:
+    def __init__(
+        self, reader: Tensors, include: Sequence[str], exclude: Sequence[str], ties: Mapping[str, str]
+    ) -> None:
         self.reader, self.include, self.exclude = reader, _patterns(include), _patterns(exclude)
+        self.also: dict[str, tuple[str, ...]] = {}
+        for alias, name in ties.items():
+            self.also[name] = (*self.also.get(name, ()), alias)
         for option, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:
-                if not any(_named(name, (pattern,)) for name in reader.entries):
+                if not any(self._named(name, (pattern,)) for name in reader.entries):
                     raise NumericsError(
                         f"{option}={pattern!r} matches no tensor of {reader.path}; "
                         "patterns take *, ? and [abc], and match whole names of tensors or of layers"
@@ -57,14 +64,21 @@ class Selection:
         self._check_included()
         self._check_companions()
 
+    def names_of(self, name: str) -> tuple[str, ...]:
+        """All names of a tensor, that in the file first."""
+        return name, *self.also.get(name, ())
+
+    def _named(self, name: str, patterns: Sequence[str]) -> bool:
+        return any(_named(one, patterns) for one in self.names_of(name))
+
     def _why_not(self, name: str, entry: Entry) -> str | None:
-        if _named(name, self.exclude):
+        if self._named(name, self.exclude):
             return "excluded"
-        if self.include and not _named(name, self.include):
+        if self.include and not self._named(name, self.include):
             return "not included"
         if entry.dtype not in ORIGINALS:
             return f"{entry.dtype} is not quantized; {', '.join(ORIGINALS)} are"
-        named = _matches(name, self.include)  # not its layer alone
+        named = any(_matches(one, self.include) for one in self.names_of(name))  # not its layer alone
         if not entry.shape or (len(entry.shape) < 2 and not named):
             return "fewer than two dimensions" if entry.shape else "a single number"
         return None

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 import numerics as nx
-from numerics.checkpoints import quantize
+from numerics.checkpoints import Source, decide, quantize
 from numerics.checkpoints.converting import convert
 from numerics.checkpoints.deciding import Request
 from numerics.checkpoints.loading import load as load_any
@@ -124,6 +124,54 @@ def test_jobs_keep_what_is_tied(tmp_path, tied):
         came = nx.load(path)
         assert came["head.weight"] is came["emb.weight"], path
     assert not in_file(packed) & {"head.weight", "head.weight.scale"}
+
+
+@pytest.mark.parametrize("name", ["emb", "head", "head.weight", "re:h.*"])
+def test_a_rule_may_name_a_tied_tensor_by_each_of_its_names(tmp_path, tied, name):
+    came = nx.load(tied) | {"other.weight": np.ones((64, 64), np.float32)}
+    nx.save(came, tmp_path / "m.safetensors")
+    source = Source(tmp_path / "m.safetensors")
+    found = decide(source, Request(nx.QuantSpec("mxfp4"), rules={name: None}))
+    assert found.plans.keys() == {"other.weight"}
+    assert found.why["emb.weight"] == f"rule {name!r}"
+    assert "emb.weight = head.weight" in str(found.plan)
+    assert decide(source, Request(plan=found.plan)).plans.keys() == {"other.weight"}
+    if not name.startswith("re:"):
+        assert decide(source, Request(nx.QuantSpec("mxfp4"), exclude=[name])).plans.keys() == {"other.weight"}
+        assert decide(source, Request(nx.QuantSpec("mxfp4"), include=[name])).plans.keys() == {"emb.weight"}
+
+
+def test_what_is_tied_in_a_folder_stays_tied(tmp_path, tied):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    tied.rename(folder / "model.safetensors")
+    quantize(folder, tmp_path / "out", Request(nx.QuantSpec("mxfp4"), rules={"head": "int8"}))
+    convert(tmp_path / "out", tmp_path / "again")
+    for path in (tmp_path / "out", tmp_path / "again"):
+        came = load_any(path)
+        assert came["head.weight"] is came["emb.weight"]
+        assert came["head.weight"].spec == nx.QuantSpec("int8")
+
+
+@pytest.mark.parametrize("kind", ["float", "frozen"])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_model_that_does_not_tie_gets_tensors_of_its_own(tmp_path, kind, device):
+    model, path = Language(), tmp_path / "m.safetensors"
+    due = model if kind == "float" else nx.freeze(nx.wrap(model, "int8", rules=RULES, example=IDS))
+    nx.save(due.state_dict(), path)
+    with torch.device(device):
+        apart = Language()
+        apart.head.weight = torch.nn.Parameter(torch.empty(64, 32))
+    nx.load_into(apart, path)
+    one, other = apart.head.weight, apart.embedding.weight
+    assert one is not other
+    assert apart.other.weight is other
+    if kind == "float":
+        assert torch.equal(one, other)
+        assert one.data_ptr() != other.data_ptr()
+    else:
+        assert torch.equal(one.packed, other.packed)
+        assert one.packed.data_ptr() != other.packed.data_ptr()
 
 
 @pytest.mark.parametrize("to", ["numerics", "safetensors"])
