@@ -38,16 +38,28 @@ def told_routers(names: Iterable[str]) -> str:
 
     >>> told_routers(["mlp.gate.weight"])
     "1 router is quantized (a rule 'mlp.gate': none keeps it)"
+    >>> told_routers(["layers.0.gate.weight", "layers.1.gate.weight"])
+    "2 routers are quantized (a rule 'layers.*.gate': none keeps them)"
     """
     found = list(names)
     if not found:
         return ""
-    owner, _, leaf = found[0].rpartition(".")
-    where = owner if owner and leaf == "weight" else found[0]
     if len(found) == 1:
-        return f"1 router is quantized (a rule {where!r}: none keeps it)"
-    where = re.sub(r"(?<=[.])[0-9]+", "*", where)
-    return f"{len(found)} routers are quantized (a rule {where!r}: none keeps those of that name)"
+        return f"1 router is quantized (a rule {_module(found[0])!r}: none keeps it)"
+    rules = [repr(rule) for rule in dict.fromkeys(map(_pattern, found))]
+    said = f"rules {', '.join(rules)}: none keep" if rules[1:] else f"a rule {rules[0]}: none keeps"
+    return f"{len(found)} routers are quantized ({said} them)"
+
+
+def _module(name: str) -> str:
+    """What a rule says of a weight: its module, or itself where it is no module's `weight`."""
+    owner, _, leaf = name.rpartition(".")
+    return owner if owner and leaf == "weight" else name
+
+
+def _pattern(name: str) -> str:
+    """The same of all layers."""
+    return re.sub(r"(?<=[.])[0-9]+(?=[.])", "*", _module(name))
 
 
 def _experts(shapes: Mapping[str, Shape]) -> dict[str, int]:

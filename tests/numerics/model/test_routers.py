@@ -8,7 +8,7 @@ import torch
 import numerics as nx
 from numerics.checkpoints import Source, decide
 from numerics.checkpoints.deciding import Request
-from numerics.model.routers import ROUTER, routers
+from numerics.model.routers import ROUTER, routers, told_routers
 
 EXPERTS = {f"experts.{k}.w1.weight": (48, 32) for k in range(8)}
 STACKED = {"experts.gate_up_proj": (8, 96, 32), "experts.down_proj": (8, 32, 48)}
@@ -84,12 +84,38 @@ X = torch.randn(5, 32)
 def test_a_plan_says_that_a_router_is_quantized_and_how_to_keep_it(mode):
     plan = nx.plan(Blocks(3), "mxfp4", example=X, mode=mode)
     assert plan.parameters["layers.1.gate.weight"].reason == f"weights=, {ROUTER}"
-    assert "3 routers are quantized (a rule 'layers.*.gate': none keeps those of that name)" in str(plan)
+    assert "3 routers are quantized (a rule 'layers.*.gate': none keeps them)" in str(plan)
     one = nx.plan(Blocks(1), "mxfp4", example=X, mode=mode)
     assert "1 router is quantized (a rule 'layers.0.gate': none keeps it)" in one.summary
     kept = nx.plan(Blocks(3), "mxfp4", rules={"layers.*.gate": None}, example=X, mode=mode)
     assert "router" not in str(kept)
     assert {row.format for row in kept.rows if "gate" in row.name} == {"-"}
+
+
+def test_routers_of_several_names_have_a_rule_each():
+    said = told_routers(
+        [f"layers.{k}.{name}.weight" for k in range(2) for name in ("gate", "shared_expert_gate")]
+    )
+    assert said == (
+        "4 routers are quantized (rules 'layers.*.gate', 'layers.*.shared_expert_gate': none keep them)"
+    )
+    assert told_routers([]) == ""
+
+
+def test_transformers_is_warned_of_a_router_that_is_a_linear_layer():
+    transformers = pytest.importorskip("transformers")
+    from numerics.model.huggingface import NumericsConfig, choose
+
+    config = transformers.SwitchTransformersConfig(
+        vocab_size=64, d_model=32, d_ff=64, d_kv=8, num_heads=4, num_layers=2, num_decoder_layers=2,
+        num_experts=4, num_sparse_encoder_layers=1, num_sparse_decoder_layers=1, decoder_start_token_id=0,
+    )  # fmt: skip
+    model = transformers.SwitchTransformersForConditionalGeneration(config)
+    found = choose(model, NumericsConfig("mxfp4"))
+    linear = {name for name in found.specs if "router" in name and found.specs[name] is not None}
+    assert set(found.routers) == linear
+    assert linear
+    assert choose(model, NumericsConfig("mxfp4", rules={"*router.classifier": None})).routers == []
 
 
 def test_whoever_names_a_router_in_a_rule_is_not_told():
