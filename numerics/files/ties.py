@@ -69,19 +69,23 @@ def text_of(ties: Mapping[str, str]) -> dict[str, str]:
 def ties_of(reader: Reader, names: Collection[str]) -> dict[str, str]:
     """Returns the further names that a file says of its tensors, each with the one that it has.
 
-    names: of the tensors in it.  Raises NumericsError, naming the file, for a text that is damaged, a
-    tensor that is not there, and a name that is there already.
+    names: of the tensors in it.  A file of ours says it in a text; one of safetensors' own `save_model` in
+    members of the metadata, where the name of no tensor stands beside that of one.
+
+    Raises NumericsError, naming the file, for a text that is damaged, a tensor that is not there, and a name
+    that is there already.
     """
+    known = names if isinstance(names, (set, frozenset, dict)) else set(names)
     text = reader.metadata.get(KEY)
     if text is None:
-        return {}
+        return {name: kept for name, kept in reader.metadata.items()
+                if kept in known and name not in known and name not in reader.entries}  # fmt: skip
     try:
         members = Members(text)
         found = dict(members.members(Members.text))
         members.end()
     except ValueError as wrong:
         raise NumericsError(f"{reader.path}: what it says of tied tensors cannot be read: {wrong}") from None
-    known = names if isinstance(names, (set, frozenset, dict)) else set(names)
     for name, kept in found.items():
         if kept not in known:
             raise NumericsError(f"{reader.path}: {said(name)} is tied to {said(kept)}, which is not in it")

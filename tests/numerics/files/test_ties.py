@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch")
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_model
 
 import numerics as nx
 from numerics.checkpoints import Source, decide, quantize
@@ -207,6 +208,19 @@ def test_what_torch_saved_tied_stays_tied(tmp_path):
         == Language().state_dict().keys()
     )
     assert compare(tmp_path / "m.pth", tmp_path / "m.safetensors").same
+
+
+def test_what_safetensors_saved_tied_comes_back_tied(tmp_path):
+    model, path = Language(), tmp_path / "m.safetensors"
+    save_model(model, path, {"format": "pt"})
+    assert len(in_file(path) & {"embedding.weight", *TIED}) < 4
+    came = nx.load(path, library="torch")
+    assert came.keys() == model.state_dict().keys()
+    assert came["head.weight"] is came["embedding.weight"]
+    quantize_file(path, tmp_path / "q.safetensors", "mxfp4")
+    packed = nx.load(tmp_path / "q.safetensors")
+    assert packed.keys() == model.state_dict().keys()
+    assert packed["head.weight"] is packed["embedding.weight"]
 
 
 def test_a_file_that_ties_and_one_that_does_not_are_the_same(tmp_path, tied):
