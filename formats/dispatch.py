@@ -177,7 +177,8 @@ def owner(x: Any) -> Any:
     raise NumericsError(
         f"no backend takes a {type(x).__module__}.{type(x).__name__}{place}"
         f"{f' while {chosen!r} is chosen' if chosen else ''}; "
-        "give a NumPy array, a Python number, a nested list, or a torch tensor on the CPU or a GPU"
+        f"give a NumPy array, a Python number, a nested list, or a torch tensor on the CPU or a GPU"
+        f"{_meant(x)}"
     )
 
 
@@ -187,6 +188,13 @@ def _place_of(x: Any) -> str:
         return f" on {x.device}" if hasattr(x, "device") else ""
     except Exception:  # whatever what came raises: it is nowhere
         return ""
+
+
+def _meant(x: Any) -> str:
+    """What is done with a whole model; nothing of other things."""
+    kind = getattr(getattr(sys.modules.get("torch"), "nn", None), "Module", None)
+    model = isinstance(kind, type) and isinstance(x, kind)
+    return "; a model is quantized by nx.quantize_(model, ...) or nx.wrap(model, ...)" if model else ""
 
 
 def host() -> Any:

@@ -26,6 +26,7 @@ from numerics.files.safetensors import PACKED, Entry, Writer
 from numerics.files.save_load import entry_of, packed_of
 from numerics.files.signals import terminable
 from numerics.files.stream import store
+from numerics.files.ties import text_of as text_of_ties
 from numerics.formats.block import ElementBlock
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.floats import fp8_e4m3, fp8_e5m2
@@ -92,6 +93,10 @@ def convert(
     else:
         work.safetensors({"numerics": _own, "safetensors": _types, "compressed-tensors": _compressed}[to])
     work.note_inputs()
+    if to in ("gguf", "compressed-tensors"):
+        work.found.notes += [
+            f"{alias} is {name}: written under that name alone" for alias, name in work.opened.ties.items()
+        ]
     return work.found
 
 
@@ -184,7 +189,13 @@ class _Conversion:
                 entries[part] = entry
             if name in self.plans:
                 own[name] = self.plans[name]
-        metadata = {KEY: text_of(own, None)} if own else {"format": "pt"}
+        kept = (
+            () if layout is _compressed else {*own, *entries}
+        )  # elsewhere a configuration says what is tied
+        ties = {alias: name for alias, name in self.opened.ties.items() if name in kept}
+        for alias, name in ties.items():
+            (self.found.quantized if name in self.found.quantized else self.found.plain).append(alias)
+        metadata = ({KEY: text_of(own, None)} if own else {"format": "pt"}) | text_of_ties(ties)
         with terminable(), Writer(path, entries, metadata) as writer:
             for place, name in enumerate(names):
                 if name in own:

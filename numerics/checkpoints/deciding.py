@@ -11,15 +11,19 @@ from numerics.checkpoints.source import Source
 from numerics.files.checkpoint import plan_of
 from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import BITS, Entry
-from numerics.files.selection import Selection, says_no_axis
+from numerics.files.selection import Selection, outputs_of, says_no_axis
 from numerics.formats.errors import NumericsError
 from numerics.model import plan as model_plan
-from numerics.model.rows import Row
+from numerics.model.routers import ROUTER, routers
+from numerics.model.rows import Row, told_scales
 from numerics.model.rules import Asked, Rule, rules_of
+from numerics.tensor.scheme import per_channel
 from numerics.tensor.spec import QuantSpec
 
 KEPT = ("none", "keep", "float")
 """How a rule on the command line says that tensors stay as they are."""
+PLANNED, ALL = "the plan", "the format of all"
+"""Who says it where a plan that was saved does, and where no rule speaks of a tensor."""
 _RULE = re.compile(r"(?P<where>.+?)=(?P<what>none|keep|float|[A-Za-z]\w*(:.+)?|\{.*\})", re.DOTALL)
 
 FUSED = (
@@ -50,7 +54,8 @@ class Request:
 class Decision:
     """What becomes of a checkpoint: a plan a quantized tensor, and why the others are copied.
 
-    fused: for each tensor whose tensor scale is shared, the names of all that share it.
+    fused: for each tensor whose tensor scale is shared, the names of all that share it.  also: further names
+    of tensors.
     """
 
     plans: dict[str, Plan]
@@ -58,6 +63,7 @@ class Decision:
     reasons: dict[str, str]
     entries: Mapping[str, Entry]
     fused: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def plan(self) -> model_plan.Plan:
@@ -68,7 +74,8 @@ class Decision:
         plan = self.plans.get(name)
         reason = self.reasons[name] if plan else self.why[name]
         spec = plan.spec if plan else None
-        return Row("parameter", name, entry.shape, spec, reason, value_bits=BITS[entry.dtype])
+        also = self.also.get(name, ())
+        return Row("parameter", name, entry.shape, spec, reason, also=also, value_bits=BITS[entry.dtype])
 
 
 def decide(source: Source, request: Request) -> Decision:
@@ -77,18 +84,22 @@ def decide(source: Source, request: Request) -> Decision:
     Refused are rules and patterns that match nothing or only what stays as it is, specs that do not fit the
     tensors that they are for, and a request that quantizes nothing.
     """
-    chosen = Selection(source, request.include, request.exclude)
+    chosen = Selection(source, request.include, request.exclude, source.ties)
     asked = Asked(_rules(request))
-    found = Decision({}, dict(chosen.why), {}, source.entries)
+    found = Decision({}, dict(chosen.why), {}, source.entries, also=chosen.also)
     taken = set(source.entries)
     for name in chosen.names:
-        rule = asked.rule("weights", [name], [(name.rpartition(".")[0], None)])
-        spec, reason = _told(name, rule, request)
+        names = chosen.names_of(name)
+        rule = asked.rule("weights", names, [(one.rpartition(".")[0], None) for one in names])
+        spec, reason = _told(names, rule, request)
         if spec is None:
             found.why[name] = reason
         else:
             _place(found, name, (spec, reason), request, taken)
-    asked.check(chosen.names)
+    for name in routers({name: found.entries[name].shape for name in chosen.names}) & found.plans.keys():
+        if found.reasons[name].startswith(ALL):
+            found.reasons[name] += f", {ROUTER}"
+    asked.check([one for name in chosen.names for one in chosen.names_of(name)])
     if not found.plans:
         raise NumericsError(f"nothing of {source.path} would be quantized: {_some(found.why)}")
     _share(found)
@@ -106,15 +117,16 @@ def _rules(request: Request) -> list[Rule]:
     return found
 
 
-def _told(name: str, rule: Rule | None, request: Request) -> tuple[QuantSpec | None, str]:
+def _told(names: Sequence[str], rule: Rule | None, request: Request) -> tuple[QuantSpec | None, str]:
     """The spec of a tensor and who says so; no spec and why."""
     if rule is not None:
         return rule.specs["weights"], f"rule {rule.said!r}"
     if request.plan is not None:
-        row = next((row for row in request.plan.rows if row.kind == "parameter" and name in row.names), None)
+        row = next((row for row in request.plan.rows if row.kind == "parameter"
+                    and not set(names).isdisjoint(row.names)), None)  # fmt: skip
         if row is not None:
-            return row.spec, "the plan" if row.spec else f"the plan: {row.reason}"
-    return request.spec, "the format of all" if request.spec else "no rule names it"
+            return row.spec, PLANNED if row.spec else f"{PLANNED}: {row.reason}"
+    return request.spec, ALL if request.spec else "no rule names it"
 
 
 def _place(
@@ -125,7 +137,8 @@ def _place(
     if not spec.scaled and spec.dtype.name == ORIGINALS[entry.dtype]:
         found.why[name] = f"{reason}: it is {spec.dtype} already"
         return
-    plan = plan_of(name, entry, spec, request.free and _free(spec))
+    planned = reason == PLANNED and spec.scheme == per_channel()  # whoever planned it saw the model
+    plan = plan_of(name, entry, spec, request.free and _free(spec) and not planned)
     if isinstance(plan, str):
         if request.include or reason.startswith("rule"):
             raise NumericsError(f"tensor {name!r}: {plan}: exclude it, or give another format ({reason})")
@@ -133,7 +146,8 @@ def _place(
         return
     axis = plan.axis
     along = f"; along axis {axis}" if axis is not None and axis != len(entry.shape) - 1 else ""
-    found.plans[name], found.reasons[name] = plan.named(taken), reason + along
+    scales = told_scales(spec, plan.spec, entry.shape, outputs_of(plan))
+    found.plans[name], found.reasons[name] = plan.named(taken), reason + scales + along
 
 
 def _free(spec: QuantSpec) -> bool:

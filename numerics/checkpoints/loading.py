@@ -21,6 +21,7 @@ from numerics.files.header import KEY, Plan, plans_of
 from numerics.files.safetensors import LONGEST_HEADER, Reader
 from numerics.files.save_load import LIBRARIES, on_host
 from numerics.files.stream import Shared, qtensor
+from numerics.files.ties import ties_among
 from numerics.formats.errors import NumericsError, one_of
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import QTensor
@@ -36,11 +37,12 @@ class Opened(Protocol):
     """A file, or a folder of them, that is open: names of its tensors, and why some of them stay codes.
 
     left: of tensors that another tool quantized and that are no QTensor here, the reason; filled as they
-    are read.
+    are read.  ties: further names of tensors, each with the one among `names`.
     """
 
     path: Path
     left: dict[str, str]
+    ties: dict[str, str]
 
     @property
     def names(self) -> list[str]:
@@ -95,8 +97,8 @@ def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
     for name, why in list(opened.left.items())[:1]:
         warn(f"{opened.path}: {len(opened.left)} quantized weights came as no QTensor, such as {name}: {why}")
     if library == "torch":
-        return {name: as_tensors(x) if isinstance(x, QTensor) else _torch(x) for name, x in found.items()}
-    return found
+        found = {name: as_tensors(x) if isinstance(x, QTensor) else _torch(x) for name, x in found.items()}
+    return found | {name: found[kept] for name, kept in opened.ties.items()}
 
 
 def _torch(x: Any) -> Any:
@@ -143,11 +145,20 @@ class OpenedSafetensors:
             self.weights[weight.name] = weight
             taken |= set(weight.parts.values())
         self._names = [*self._plans, *self.weights, *(name for name in others if name not in taken)]
+        self.ties = self._ties()
 
     @property
     def names(self) -> list[str]:
         """Of weights, ours and others', and of all else."""
         return self._names
+
+    def _ties(self) -> dict[str, str]:
+        """What the shards say of tied tensors, of weights by their names."""
+        names = set(self._names)
+        for alias, name in self.source.ties.items():
+            if alias in names or name not in names:
+                raise NumericsError(f"{self.path}: {alias!r} is tied to {name!r}, which cannot be")
+        return self.source.ties
 
     def reader(self, name: str) -> Reader:
         """The reader of the shard that has a tensor of the file."""
@@ -229,6 +240,7 @@ class OpenedGGUF:
         self.file = GGUFFile(path)
         self.path = self.file.path
         self.left: dict[str, str] = {}
+        self.ties: dict[str, str] = {}
 
     @property
     def names(self) -> list[str]:
@@ -261,11 +273,12 @@ class OpenedPickle:
                 f"cannot read {self.path}: torch.load(weights_only=True): {first:.300}"
             ) from wrong
         self._tensors = _state(came, str(self.path))
+        self.ties = ties_among(self._tensors)
 
     @property
     def names(self) -> list[str]:
-        """Of its tensors."""
-        return list(self._tensors)
+        """Of its tensors, each once."""
+        return [name for name in self._tensors if name not in self.ties]
 
     def tensor(self, name: str) -> Any:
         """As Opened says."""
@@ -294,6 +307,7 @@ class OpenedONNX:
             raise NumericsError(f"{path} is an ONNX model: pip install onnx") from missing
         self.path = path_of(path)
         self.left: dict[str, str] = {}
+        self.ties: dict[str, str] = {}
         try:
             if self.path.stat().st_size > 1 << 31:
                 raise NumericsError(f"{self.path} is longer than a protobuf can be")

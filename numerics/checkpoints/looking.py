@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -44,7 +44,8 @@ class Look:
 def inspect(path: PathLike) -> Iterator[Look]:
     """Yields what each tensor of a file or folder of any kind is, one at a time in memory.
 
-    path: as for `numerics.checkpoints.loading.open_any`.  Raises NumericsError as that does.
+    path: as for `numerics.checkpoints.loading.open_any`.  A tensor of several names comes under each, and
+    takes bytes under the first.  Raises NumericsError as open_any does.
 
     >>> import numerics as nx, numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -58,9 +59,12 @@ def inspect(path: PathLike) -> Iterator[Look]:
         x = opened.tensor(name)
         why = opened.left.get(name) or lone_codes(x)
         if isinstance(x, QTensor):
-            yield _quantized(name, x)
+            look = _quantized(name, x)
         else:
-            yield _plain(name, x, () if why is None else (why,))
+            look = _plain(name, x, () if why is None else (why,))
+        yield look
+        for alias in (alias for alias, kept in opened.ties.items() if kept == name):
+            yield replace(look, name=alias, nbytes=0, odd=(f"tied: it is {name}",))
 
 
 def _plain(name: str, x: Any, odd: tuple[str, ...]) -> Look:
@@ -186,16 +190,17 @@ class Comparison:
 def compare(first: PathLike, second: PathLike) -> Comparison:
     """Returns what differs between two checkpoints of any kinds, a tensor of each at a time in memory.
 
+    A tensor that has several names is compared under each.
     Values are compared as float32 (float64 where one is that), NaN with NaN as equal.  Raises NumericsError
     as `open_any` does.
     """
     a, b = open_any(first), open_any(second)
-    known, others = set(a.names), set(b.names)
-    found = Comparison(only_first=[n for n in a.names if n not in others],
-                       only_second=[n for n in b.names if n not in known])  # fmt: skip
-    for name in a.names:
+    known, others = ({name: name for name in one.names} | dict(one.ties) for one in (a, b))
+    found = Comparison(only_first=[n for n in known if n not in others],
+                       only_second=[n for n in others if n not in known])  # fmt: skip
+    for name, kept in known.items():
         if name in others:
-            found.tensors.append(_difference(name, a.tensor(name), b.tensor(name)))
+            found.tensors.append(_difference(name, a.tensor(kept), b.tensor(others[name])))
     return found
 
 

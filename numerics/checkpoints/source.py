@@ -16,6 +16,7 @@ from numerics.backends.paths import path_of
 from numerics.files.header import KEY
 from numerics.files.json_members import Members
 from numerics.files.safetensors import Entry, Reader, header_bytes
+from numerics.files.ties import ties_of
 from numerics.formats.errors import NumericsError, said
 
 INDEX = "model.safetensors.index.json"
@@ -27,13 +28,17 @@ WEIGHTS = re.compile(r".*(\.(safetensors|bin|pth|pt|gguf|onnx|h5|msgpack|ot)|\.i
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a checkpoint, as it was when it was looked at.  header: the SHA-256 of its header."""
+    """One file of a checkpoint, as it was when it was looked at.
+
+    header: the SHA-256 of its header.  ties: further names of its tensors, each with the one that it has.
+    """
 
     name: str
     path: Path
     entries: Mapping[str, Entry]
     status: os.stat_result
     header: str
+    ties: Mapping[str, str]
 
     @property
     def nbytes(self) -> int:
@@ -87,6 +92,14 @@ class Source:
     def entries(self) -> dict[str, Entry]:
         """All tensors, by name."""
         return {name: shard.entries[name] for name, shard in self.shard_of.items()}
+
+    @cached_property
+    def ties(self) -> dict[str, str]:
+        """Further names of tensors, each with the one among `entries`."""
+        found = {alias: name for shard in self.shards for alias, name in shard.ties.items()}
+        for alias in found.keys() & self.shard_of.keys():
+            raise NumericsError(f"{self.path}: {said(alias)} stands for two tensors")
+        return found
 
     @property
     def nbytes(self) -> int:
@@ -143,7 +156,8 @@ def _shard(path: Path, own: bool) -> Shard:
     if KEY in reader.metadata and not own:
         raise NumericsError(f"{path} was quantized already; give the original")
     text = header_bytes(reader.entries, reader.metadata)
-    return Shard(path.name, path, reader.entries, reader.status, hashlib.sha256(text).hexdigest())
+    header, ties = hashlib.sha256(text).hexdigest(), ties_of(reader, reader.entries)
+    return Shard(path.name, path, reader.entries, reader.status, header, ties)
 
 
 def _weight_map(index: Path) -> dict[str, str]:

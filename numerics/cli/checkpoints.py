@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numerics.checkpoints.looking import Comparison, Difference, Look
 
 TARGETS = ("numerics", "safetensors", "compressed-tensors", "gguf")
+PLACE = "first place"  # the heading of the column that says where two tensors differ first
 
 
 @click.command(
@@ -121,14 +122,25 @@ def _comparison(found: Comparison, screen: Screen) -> list[str]:
     differing = [one for one in found.tensors if not one.same]
     table = Table([name_column("tensor", least=24), text_column("first"), text_column("second"),
                    Column("codes differ", spare=2), Column("values differ"), Column("SQNR dB"),
-                   text_column("first place", spare=1)])  # fmt: skip
+                   text_column(PLACE, spare=1)])  # fmt: skip
     for one in differing:
         formats = (brief(text, screen.width) for text in one.formats)
         table.add(one.name, *formats, _count(one.codes), _count(one.values), _sqnr(one), _place(one))
-    lines = [*table.lines(screen), *table.left_out(screen)] if differing else []
+    lines = (
+        [*table.lines(screen), *_places(table, screen), *table.left_out(screen, PLACE)] if differing else []
+    )
     for where, names in (("first", found.only_first), ("second", found.only_second)):
         lines += [f"only in the {where}: {name}" for name in names]
     return [*lines, *wrapped(_summary(found, len(differing)), screen.width or 1000)]
+
+
+def _places(table: Table, screen: Screen) -> list[str]:
+    """Where each tensor differs first, below a table that has no room for it."""
+    if PLACE not in table.spared(screen):
+        return []
+    told = (f"{row[0]}: {row[-1]}" for row in table.rows if row[-1] != EMPTY)
+    said = [f"{PLACE} in each, of the first and the second:", *told]
+    return [line for text in said for line in wrapped(screen.text(text), screen.width or len(text))]
 
 
 def _summary(found: Comparison, differing: int) -> str:

@@ -85,6 +85,7 @@ def spec_arguments(
     scheme: str | None, group_size: int | None, axis: int | None, asymmetric: bool, **others: Any
 ) -> dict[str, Any]:
     """The command's options as QuantSpec's: the axis is the scheme's, or the blocks'."""
+    from numerics.files.selection import says_axis
     from numerics.tensor.scheme import Scheme
 
     _check_sharing(others["dtype"], scheme, group_size, axis)
@@ -95,7 +96,9 @@ def spec_arguments(
         scheme = "per_group"
     if scheme is not None:
         parsed = Scheme.parse(scheme, size=group_size, axis=axis)
-        said = axis is not None or "," in scheme  # then its text says it too, and it is not chosen
+        said = axis is not None or says_axis(
+            parsed.kind, scheme
+        )  # then its text says it, and it is not chosen
         return {**found, "scheme": repr(parsed) if said else parsed}
     return found if axis is None else {**found, "axis": axis}
 
@@ -244,9 +247,16 @@ def _below(report: FileReport, screen: Screen) -> list[str]:
 
 
 def _reasons(report: FileReport) -> list[str]:
-    """Why tensors were copied, where NaN and Inf are, and which axis other than the last some have."""
+    """Why tensors were copied, where NaN and Inf are, which axis other than the last some have, and which are
+    routers.
+    """
+    from numerics.model.routers import routers
+
     found: dict[str, list[str]] = {}
+    chosen = routers({tensor.name: tensor.shape for tensor in report.tensors})
     for tensor in report.tensors:
+        if tensor.dtype and tensor.name in chosen:
+            found.setdefault("routers, which --dtype NAME=none keeps", []).append(tensor.name)
         if tensor.why is not None:
             found.setdefault(f"copied, {tensor.why}", []).append(tensor.name)
         if tensor.axis is not None:

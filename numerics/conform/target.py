@@ -30,6 +30,10 @@ SENTENCES: dict[str, str] = {
     "code_range": "A code lies in 0 .. 2**bits - 1.",
 }
 
+OF_TENSORS = ("numpy.ndarray", "tensors with negative strides")
+"""What torch's functions say where they are given an array of NumPy."""
+OF_NUMBERS = ("0-dimensional arrays", "truth value of an array", "size-1 arrays")
+"""What functions of a number say where they are given an array."""
 
 Watcher = Callable[[tuple[Any, ...]], None]
 _WATCHERS: list[Watcher] = []
@@ -106,6 +110,9 @@ class Target(Judged):
         array = self._plain(came, inputs, shape)
         if self.task.kind in ("decode", "round"):
             return self._values(array, inputs)
+        if array.dtype.kind == "f" and array.dtype.itemsize > 2 and self.task.kind == "encode":
+            came = f'{array.dtype.name}; kind="round" (--kind round) judges values'
+            raise Fault("dtype", inputs, came, "integers")
         return self._codes(array, inputs, self.task.element.bits, isinstance(self.task.dtype, Integer))
 
     def affine(self, x: Array, scale: Any, zero_point: Any) -> Array:
@@ -231,9 +238,15 @@ class Target(Judged):
                 )
 
     def _hint(self, wrong: BaseException) -> str:
-        """What may be meant where a target of tensors was given an array."""
-        strange = self.takes.array == "numpy" and "numpy.ndarray" in str(wrong)
-        return '; array="torch" (--array torch) gives it tensors' if strange else ""
+        """What may be meant where a target of tensors, contiguous memory or numbers was given an array."""
+        said = str(wrong)
+        if self.takes.array == "numpy" and any(word in said for word in OF_TENSORS):
+            return '; array="torch" (--array torch) gives it tensors'
+        if not self.takes.contiguous and "contiguous" in said:
+            return "; contiguous=True (--contiguous) gives it contiguous arrays"
+        if isinstance(wrong, (TypeError, ValueError)) and any(word in said for word in OF_NUMBERS):
+            return "; it is given whole arrays: numpy.vectorize makes of a function of numbers one of arrays"
+        return ""
 
     def _given(self, x: Any) -> Any:
         if self.takes.array != "torch" or not isinstance(x, np.ndarray):

@@ -85,7 +85,7 @@ def rows_of(report: Any) -> tuple[list[dict[str, Any]], float]:
 
 
 def _name(one: dict[str, Any]) -> str:
-    return shortened(one["name"] or "(the model)", 40)
+    return shortened(" = ".join((one["name"] or "(the model)", *map(str, one.get("also", ())))), 40)
 
 
 def _number(came: Any) -> float:

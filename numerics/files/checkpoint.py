@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from numerics.files.header import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.files.replacement import refuse_same_file
 from numerics.files.safetensors import BITS, Entry, Reader, Writer
-from numerics.files.selection import Selection, chosen_axis, says_no_axis
+from numerics.files.selection import Selection, chosen_axis, per_output_channel, says_no_axis
 from numerics.files.signals import terminable
 from numerics.files.stream import Stream, decode, encode
+from numerics.files.ties import ties_of
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random
 from numerics.tensor.qtensor import ErrorSums
@@ -144,7 +145,7 @@ def quantize_file(
     reader = Reader(source)
     if KEY in reader.metadata:
         raise NumericsError(f"{source} was quantized already; give the original")
-    chosen = Selection(reader, include, exclude)
+    chosen = Selection(reader, include, exclude, ties_of(reader, reader.entries))
     plans = _plans(chosen, spec, free=axis is None and (scheme is None or says_no_axis(scheme)))
     return write_quantized(reader, target, Work(plans, chosen.why, seed, max_memory), progress)
 
@@ -266,7 +267,9 @@ def plan_of(name: str, entry: Entry, spec: QuantSpec, free: bool) -> Plan | str:
     """
     try:
         plan = Plan(spec, entry.shape, ORIGINALS[entry.dtype], {"codes": name})
-        plan = plan.along(chosen_axis(plan)) if free and plan.size and spec.rows == 1 else plan
+        if free:
+            plan = per_output_channel(plan)
+            plan = plan.along(chosen_axis(plan)) if plan.size and spec.rows == 1 else plan
         plan.check_padding()
         return plan if plan.nbytes < entry.nbytes or not entry.nbytes else _growth(plan, entry)
     except NumericsError as wrong:

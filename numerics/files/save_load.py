@@ -15,6 +15,8 @@ from numerics.files.header import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.files.safetensors import BITS, ML_DTYPES, NUMPY, PACKED, Entry, Reader, Writer
 from numerics.files.signals import terminable
 from numerics.files.stream import Shared, qtensor, store
+from numerics.files.ties import text_of as text_of_ties
+from numerics.files.ties import ties_among, ties_of
 from numerics.formats.errors import NumericsError, one_of, said, truth
 from numerics.interop import native
 from numerics.interop.native import from_native, to_native
@@ -38,8 +40,10 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
     A QTensor becomes plain tensors that any reader of safetensors takes (`w`, `w.scale` ...), and the
     header says how to decode them: what `numerics quantize` writes, and `load` and `numerics
     dequantize` read.  The state_dict() of a frozen model brings its plan, which `load_into` follows.
-    Tensors on a GPU are copied.  Raises NumericsError for what is no tensor, a type
-    that safetensors does not have, a name that it cannot hold, and a target that cannot be written.
+    A tensor that has several names, as an embedding that is the head too, is written once, under the first;
+    the header says the others, and `load` gives it back under all.  Tensors on a GPU are copied.
+    Raises NumericsError for what is no tensor, a type that safetensors does not have, a name that it cannot
+    hold, and a target that cannot be written.
 
     >>> import numerics as nx, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -54,14 +58,16 @@ def save(tensors: Mapping[str, Any], path: PathLike) -> None:
         )
     for name in tensors:
         _check_name(name)
-    held = {name: on_host(name, tensor) for name, tensor in tensors.items()}
+    came = dict(tensors)  # held, so that no other tensor takes the place of one
+    ties = ties_among(came)
+    held = {name: on_host(name, tensor) for name, tensor in came.items() if name not in ties}
     quantized = {name: q for name, q in held.items() if isinstance(q, ArrayQTensor)}
     plain = {name: x for name, x in held.items() if not isinstance(x, ArrayQTensor)}
-    plans = _plans(quantized, set(held))
+    plans = _plans(quantized, set(came))
     entries = {name: entry_of(name, x) for name, x in plain.items()}
     for plan in plans.values():
         entries |= {plan.names[part]: entry for part, entry in plan.parts.items()}
-    metadata = {KEY: text_of(plans, None)} if plans else {}
+    metadata = ({KEY: text_of(plans, None)} if plans else {}) | text_of_ties(ties)
     if (beside := _beside(tensors)) is not None:
         metadata[MODEL] = beside
     with terminable(), Writer(path, entries, metadata) as writer:
@@ -87,6 +93,8 @@ def model_text(path: PathLike) -> str | None:
 def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dict[str, Any]:
     """Returns the tensors of a safetensors file by name; quantized ones as QTensors.
 
+    One that `save` was given under several names comes back under each, as one object.
+
     path: of a safetensors file, anybody's.  library: whose arrays come back: "numpy" (the default) or
     "torch", on the CPU.  NumPy's bfloat16 and floats of fewer bits need ml_dtypes; F4 and F6 are unpacked to
     one element a byte there, F4 is float4_e2m1fn_x2 to torch.  mapped: of NumPy's, codes and arrays are
@@ -109,9 +117,11 @@ def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dic
     loaded: dict[str, Any] = {name: reader.tensor(name) for name in plain_names(reader, plans)}
     for name, plan in plans.items():
         loaded[name] = qtensor(plan, plan.shape, reader.raw(plan.names["codes"]), Shared.read(reader, plan))
-    if library == "numpy":
-        return loaded
-    return {name: as_tensors(x) if isinstance(x, QTensor) else _tensor(name, x) for name, x in loaded.items()}
+    ties = ties_of(reader, loaded)
+    if library == "torch":
+        loaded = {name: as_tensors(x) if isinstance(x, QTensor) else _tensor(name, x)
+                  for name, x in loaded.items()}  # fmt: skip
+    return loaded | {name: loaded[kept] for name, kept in ties.items()}
 
 
 def _tensor(name: str, x: Array) -> Any:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from numerics.files.companions import Companion, companions
 from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import Entry
 from numerics.formats.errors import NumericsError, items_of, said
-from numerics.tensor.scheme import Scheme
+from numerics.tensor.scheme import Scheme, per_channel, per_output
 
 WASTE = 2  # times the bytes of the first axis, from which on that is taken
+KERNEL = 16  # elements: where the last of three axes is shorter, the weight is a convolution's, no experts'
 IMAGES = 4  # axes from which on a weight is a convolution's: (outputs, inputs, height, width ...)
 
 ALREADY = "quantized already"
@@ -35,16 +37,23 @@ class Tensors(Protocol):
 class Selection:
     """The tensors of a file that are quantized: `names`; and why the others are copied: `why`.
 
+    ties: further names of tensors, each with the one in the file; patterns may be of either.
+
     Numbers that belong to tensors which another tool quantized are copied with those.  Raises NumericsError
     for patterns that match no tensor, for an include that chooses nothing that can be quantized or chooses
     such numbers, and where there is nothing else.
     """
 
-    def __init__(self, reader: Tensors, include: Sequence[str], exclude: Sequence[str]) -> None:
+    def __init__(
+        self, reader: Tensors, include: Sequence[str], exclude: Sequence[str], ties: Mapping[str, str]
+    ) -> None:
         self.reader, self.include, self.exclude = reader, _patterns(include), _patterns(exclude)
+        self.also: dict[str, tuple[str, ...]] = {}
+        for alias, name in ties.items():
+            self.also[name] = (*self.also.get(name, ()), alias)
         for option, patterns in (("include", self.include), ("exclude", self.exclude)):
             for pattern in patterns:
-                if not any(_named(name, (pattern,)) for name in reader.entries):
+                if not any(self._named(name, (pattern,)) for name in reader.entries):
                     raise NumericsError(
                         f"{option}={pattern!r} matches no tensor of {reader.path}; "
                         "patterns take *, ? and [abc], and match whole names of tensors or of layers"
@@ -55,14 +64,21 @@ class Selection:
         self._check_included()
         self._check_companions()
 
+    def names_of(self, name: str) -> tuple[str, ...]:
+        """All names of a tensor, that in the file first."""
+        return name, *self.also.get(name, ())
+
+    def _named(self, name: str, patterns: Sequence[str]) -> bool:
+        return any(_named(one, patterns) for one in self.names_of(name))
+
     def _why_not(self, name: str, entry: Entry) -> str | None:
-        if _named(name, self.exclude):
+        if self._named(name, self.exclude):
             return "excluded"
-        if self.include and not _named(name, self.include):
+        if self.include and not self._named(name, self.include):
             return "not included"
         if entry.dtype not in ORIGINALS:
             return f"{entry.dtype} is not quantized; {', '.join(ORIGINALS)} are"
-        named = _matches(name, self.include)  # not its layer alone
+        named = any(_matches(one, self.include) for one in self.names_of(name))  # not its layer alone
         if not entry.shape or (len(entry.shape) < 2 and not named):
             return "fewer than two dimensions" if entry.shape else "a single number"
         return None
@@ -153,10 +169,45 @@ def says_no_axis(scheme: Scheme | str) -> bool:
     >>> from numerics.tensor.scheme import per_group
     >>> says_no_axis("per_group(64)"), says_no_axis("per_group(64, axis=-1)"), says_no_axis(per_group(64))
     (True, False, True)
+    >>> says_no_axis("per_channel"), says_no_axis("per_channel(0)"), says_no_axis("per_token")
+    (True, False, False)
     """
     if isinstance(scheme, Scheme):
-        return scheme.kind == "per_group" and scheme.axis == -1
-    return Scheme.parse(scheme).kind == "per_group" and "," not in scheme  # a second number is the axis
+        return (scheme.kind, scheme.axis) in (("per_group", -1), ("per_channel", 0))
+    parsed = Scheme.parse(scheme)
+    return parsed.axis is not None and not says_axis(parsed.kind, scheme)
+
+
+def says_axis(kind: str, text: str) -> bool:
+    """Does the text of a scheme that has an axis say it?  Of groups it is the second number.
+
+    >>> says_axis("per_group", "per_group(64)"), says_axis("per_channel", "per_channel(0)")
+    (False, True)
+    """
+    numbers = sum(bool(part.strip(" )")) for part in text.partition("(")[2].split(","))
+    return numbers > (kind == "per_group")
+
+
+def is_kernel(plan: Plan) -> bool:
+    """Is it a convolution's, (outputs, inputs, kernel ...)?  It has four axes, or three and is called one."""
+    axes = len(plan.shape)
+    return axes >= IMAGES or (axes == IMAGES - 1 and "conv" in plan.names["codes"].lower())
+
+
+def per_output_channel(plan: Plan) -> Plan:
+    """Returns the plan with a scale for each output channel, where per_channel names no other axis than 0.
+
+    Weights are (outputs, inputs ...), those of experts (experts, outputs, inputs).
+    """
+    scheme = plan.spec.scheme
+    if plan.spec.blocked or scheme != per_channel() or len(plan.shape) < 2:
+        return plan
+    return replace(plan, spec=plan.spec.with_scheme(per_output(plan.shape, -1, outputs_of(plan))))
+
+
+def outputs_of(plan: Plan) -> int | None:
+    """The axis of the output channels of a convolution's kernel; None of other weights."""
+    return 0 if is_kernel(plan) or (len(plan.shape) == IMAGES - 1 and plan.shape[-1] < KERNEL) else None
 
 
 def chosen_axis(plan: Plan) -> int:
@@ -169,7 +220,7 @@ def chosen_axis(plan: Plan) -> int:
     shape, size = plan.shape, plan.size
     if size is None or len(shape) < 2:
         return -1
-    kernel = len(shape) >= IMAGES or (len(shape) == IMAGES - 1 and "conv" in plan.names["codes"].lower())
+    kernel = is_kernel(plan)
     if shape[-1] >= size and not kernel:
         return -1
     inner = 1 if kernel else max(range(1, len(shape)), key=lambda axis: (shape[axis], axis))

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from numerics.files.safetensors import Reader
 from numerics.formats.errors import NumericsError, hint, said, warn
-from numerics.model.deciding.look import Decided, along, note_effect
+from numerics.model.deciding.look import Decided, note_effect, of_weight, outputs_of
 from numerics.model.extras import missing
 from numerics.model.loading import footprint
 from numerics.model.places import Place, folded, parameters, replace
+from numerics.model.routers import routers, told_routers
 from numerics.model.rows import stored_bytes
 from numerics.model.rules import Asked, rules_of, spec_of
+from numerics.model.trace import Use
 from numerics.model.without_example import looked_at
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, rebuilt
 from numerics.quantization import quantize
@@ -127,11 +129,13 @@ def _rules(came: Any) -> dict[str, QuantSpec | None]:
 class Choice:
     """What each parameter of two and more axes gets, by each of its names; None is float.
 
-    left: those that stay float though nobody says so.
+    left: those that stay float though nobody says so.  routers: those that no rule names, and that are
+    quantized all the same.
     """
 
     specs: dict[str, QuantSpec | None]
     left: list[str]
+    routers: list[str]
 
 
 UNTOLD = "untold"
@@ -142,7 +146,8 @@ def choose(model: Any, config: NumericsConfig) -> Choice:
     """Returns what a transformers model's parameters get; raises NumericsError as NumericsConfig says."""
     places = {name: place for name, place in parameters(model).items()
               if place.tensor.ndim >= 2 and place.tensor.dtype in FLOATS}  # fmt: skip
-    told, axes = _told(places, config), _axes(model, places)
+    uses = looked_at(model).uses
+    told, axes = _told(places, config), _axes(places, uses)
     output = model.get_output_embeddings()
     usual = {name for name, axis in axes.items() if axis is not None and places[name].module is not output}
     specs: dict[str, QuantSpec | None] = {}
@@ -150,11 +155,13 @@ def choose(model: Any, config: NumericsConfig) -> Choice:
         spec = _of_one(names, told, config.spec if usual.issuperset(names) else None)
         for name in names:
             shape = tuple(places[name].tensor.shape)
-            specs[name] = None if spec is None else along(spec, axes.get(name), shape)
+            outputs = outputs_of(uses.get(name, ()))
+            specs[name] = None if spec is None else of_weight(spec, axes.get(name), shape, outputs)
     _check_acting(places, config, usual, set(places) - axes.keys())
     left = [name for name, spec in specs.items()
             if spec is None and told[name] is UNTOLD and name not in axes]  # fmt: skip
-    return Choice(specs, left)
+    chosen = routers({name: tuple(place.tensor.shape) for name, place in places.items()})
+    return Choice(specs, left, [n for n in places if n in chosen and specs[n] and told[n] is UNTOLD])
 
 
 def _of_one(names: Sequence[str], told: Mapping[str, Told], usual: QuantSpec | None) -> QuantSpec | None:
@@ -216,10 +223,10 @@ def _check_acting(
         warn(f"modules_to_not_convert: {', '.join(idle)} would stay float without being named")
 
 
-def _axes(model: Any, places: Mapping[str, Place]) -> dict[str, int | None]:
+def _axes(places: Mapping[str, Place], seen: Mapping[str, Sequence[Use]]) -> dict[str, int | None]:
     """The axis, from the end, that products sum over, None for tables of rows and norms; no others."""
     found: dict[str, int | None] = {}
-    for name, uses in looked_at(model).uses.items():
+    for name, uses in seen.items():
         if name in places:
             axis = next((use.axis for use in uses if use.role == "factor"), None)
             found[name] = None if axis is None else axis - places[name].tensor.ndim
@@ -327,6 +334,8 @@ class NumericsHfQuantizer(HfQuantizer):
                 f"{folded(choice.left)} stay float: nobody says how they are used; rules={{name: None}} "
                 "keeps them so, and rules={name: format} quantizes them"
             )
+        if told := told_routers(choice.routers):
+            warn(told)
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         ours = (Deserialize, Quantize)  # not to be undone when the model is saved

@@ -82,10 +82,13 @@ def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
     for name, place in places.items():
         tied.setdefault(id(place.tensor), []).append(name)
     _check(model, path, came, places, list(tied.values()))
-    swaps = {}
+    swaps: dict[int, nn.Parameter] = {}
+    used: set[int] = set()
     for key, names in tied.items():
         place = places[names[0]]
         value = came[next(name for name in names if name in came)]
+        value = value.clone() if id(value) in used else value  # tied in the file, and not in the model
+        used.add(id(value))
         if (new := _taken(place, value)) is not None:
             swaps[key] = new
     replace(places.values(), swaps)

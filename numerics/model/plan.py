@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model.folded import table
+from numerics.model.routers import ROUTER, told_routers
 from numerics.model.rows import Row
 from numerics.model.rules import observer_of
 from numerics.model.written import read, shown, written
@@ -101,6 +102,8 @@ class Plan:
         factors = [row.name for row in owned if MULTIPLIED in row.reason]
         if factors:
             parts.append(f"{len(factors)} buffers are multiplied as they are, such as {factors[0]}")
+        if told := told_routers(row.name for row in planned if row.reason.endswith(ROUTER)):
+            parts.append(told)
         undecided = [row.name for row in owned if row.reason.startswith("undecided")]
         if undecided:
             parts.append(f"{len(undecided)} undecided, such as {undecided[0]}: give example=")

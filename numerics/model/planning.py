@@ -45,9 +45,10 @@ def plan(
     model: a torch module.
     weights: the format of parameters that products multiply with: a name, a format, or a QuantSpec; None (the
         default) leaves them.  Blocks and groups lie along the axis that the product sums, unless the
-        QuantSpec
-        says another axis than -1.  Embeddings, norms and the head of a language model (a module named
-        lm_head, what get_output_embeddings() returns, a weight that is an embedding's too) are left to rules.
+        QuantSpec says another axis than -1; per_channel is a scale for each output channel, of experts for
+        each expert and output channel, unless it says another axis than 0.  Embeddings, norms and the head of
+        a language model (a module named lm_head, what get_output_embeddings() returns, a weight that is an
+        embedding's too) are left to rules; routers of experts are not, and the plan says which they are.
     activations: the same for what goes into the products with such weights.
     outputs: the same for what comes out of them.  biases: the same for their biases.
     caches: the format of keys and values that a model keeps between calls; eager mode only.

@@ -27,7 +27,7 @@ from numerics.model.quantizers import Learned, Quantizer, Static, quantizers
 from numerics.model.rows import Row, described, stored_bytes
 from numerics.model.rules import spec_of
 from numerics.model.running import named_failure, run
-from numerics.model.state import state_of
+from numerics.model.state import is_wrapped, state_of
 from numerics.model.trace import arguments, as_in_use, batches_of
 from numerics.model.wrapping import shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums
@@ -43,8 +43,10 @@ class Layer:
     for the reference's input, so of its own quantizers alone; cumulative: of its output for its own input.
     clipped: the share of values that its quantizers cut off: those more than half a step beyond the largest
     or smallest that their scales reach, and those that are NaN or Inf.  nbytes: of its parameters as
-    stored, of float_nbytes.  inside: empty, or what stands in the place of its figures, which are NaN: "in
-    self_attn" where a module around it reads its parameters, "never ran" where none ran.
+    stored, of float_nbytes; what is tied counts at the first of its layers.  inside: empty, or what stands in
+    the place of its figures, which are NaN: "in self_attn" where a module around it reads its parameters,
+    "never ran" where none ran.  also: the other modules that have one of its parameters, and further names of
+    its module.
     """
 
     name: str
@@ -55,6 +57,12 @@ class Layer:
     nbytes: int
     float_nbytes: int
     inside: str = ""
+    also: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Its name, and those of the modules that have one of its parameters too."""
+        return " = ".join((self.name or "(the model)", *self.also))
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ class Report:
     @property
     def _rows(self) -> list[Sequence[str]]:
         return [
-            (one.name or "(the model)", one.formats, *_figures(one),
+            (one.title, one.formats, *_figures(one),
              f"{one.clipped:.2%}" if one.clipped else "-", str(one.nbytes),
              f"{one.nbytes / one.float_nbytes:.1%}" if one.float_nbytes else "-")
             for one in self.layers
@@ -135,9 +143,11 @@ def report(
     batches: each what the models are called with: a tuple of arguments, a mapping of named ones, or one
         tensor. None (the default) for the example of the plan.
 
-    A layer is a module that owns a planned parameter or site.  Raises NumericsError for a model that is not
-    wrapped, for a graph that quantizes inside a fused function of the model's own forward, and where there is
-    nothing to run.
+    A layer is a module that owns a planned parameter or site; those that share a parameter, as an embedding
+    and the head that is tied to it, are layers each, and named together.
+
+    Raises NumericsError for a model that is not wrapped, for a graph that quantizes inside a fused function
+    of the model's own forward, and where there is nothing to run.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
@@ -146,6 +156,8 @@ def report(
     >>> sorted(one.name for one in found.layers), found.layers[0].local <= found.layers[1].local
     (['0', '2'], True)
     """
+    if isinstance(model, nn.Module) and isinstance(reference, nn.Module):
+        _check_order(model, reference)
     state = state_of(model)
     reference = state.original if reference is None else reference
     if not isinstance(reference, nn.Module):
@@ -157,7 +169,7 @@ def report(
             raise NumericsError("batches= is due: the plan was made without an example")
         batches = [state.plan.example]
     twin = _twin(model)
-    rows = _by_layer(state.plan)
+    rows = _by_layer(state.plan, reference)
     judged = _Judged({name: _Sums() for name in rows}, {c: norm for norm, c in state.plan.fold.items()})
     count = 0
     for batch in batches_of(batches):
@@ -168,13 +180,31 @@ def report(
     return Report(tuple(worst), judged.whole.error.sqnr, count)
 
 
-def _by_layer(plan: Plan) -> dict[str, list[Row]]:
+def _check_order(model: nn.Module, reference: nn.Module) -> None:
+    if is_wrapped(reference) and not is_wrapped(model):
+        raise NumericsError(
+            "report(model, reference, batches): the wrapped model comes first, and then the float one"
+        )
+
+
+def _by_layer(plan: Plan, model: nn.Module) -> dict[str, list[Row]]:
+    """The planned rows of each module, under its first name; tied parameters at all that have them."""
+    first: dict[int, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        first.setdefault(id(module), name)
+    known = {name: first[id(module)] for name, module in model.named_modules(remove_duplicate=False)}
     found: dict[str, list[Row]] = {}
     for row in plan.rows:
         if row.spec is not None and row.kind != "cache":
-            name = row.site.module if row.site is not None else row.name.rpartition(".")[0]
-            found.setdefault(name, []).append(row)
+            names = [row.site.module] if row.site is not None else _owners(row)
+            for name in dict.fromkeys(known.get(name, name) for name in names):
+                found.setdefault(name, []).append(row)
     return found
+
+
+def _owners(row: Row) -> list[str]:
+    """The names of the modules that have a parameter."""
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in row.names))
 
 
 def _inside(name: str, judged: _Judged) -> str:
@@ -193,14 +223,16 @@ def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
     sums, inside = judged.layers[name], _inside(name, judged)
     local, cumulative = (math.nan if inside else part.error.sqnr for part in (sums.local, sums.cumulative))
     weights = [row for row in rows if row.kind == "parameter"]
+    own = [row for row in weights if row.name.rpartition(".")[0] == name]  # what is tied counts once
+    also = dict.fromkeys(owner for row in weights for owner in _owners(row) if owner != name)
     formats = dict.fromkeys(row.format for row in weights)
     inputs = dict.fromkeys(row.format for row in rows if row.kind == "activation")
     said = ", ".join(formats) + (f" x {', '.join(inputs)}" if inputs else "")
-    after = sum(stored_bytes(row.spec, row.shape) for row in weights if row.spec)
+    after = sum(stored_bytes(row.spec, row.shape) for row in own if row.spec)
     clipped = sums.clipped / sums.values if sums.values else 0.0
     return Layer(
         name, said, local, cumulative, clipped, after,
-        sum(row.size * row.value_bits // 8 for row in weights), inside,
+        sum(row.size * row.value_bits // 8 for row in own), inside, tuple(also),
     )  # fmt: skip
 
 

@@ -83,6 +83,30 @@ def described(spec: QuantSpec | None) -> str:
     return " ".join([spec.dtype.name, *(str(v) if k == "scheme" else f"{k}={v}" for k, v in options.items())])
 
 
+def told_scales(asked: QuantSpec, spec: QuantSpec, shape: tuple[int, ...], outputs: int | None = None) -> str:
+    """What a reason adds of scales that a channel has: where planning chose the axis, or several share one.
+
+    asked: the spec as it was given.  spec: as it became.  outputs: the axis of a
+    convolution's output channels.
+
+    >>> asked = QuantSpec("int8", scheme="per_channel(0)")
+    >>> told_scales(asked, QuantSpec("int8", scheme="per_token"), (4, 64, 32))
+    ': 256 scales, one for each output channel of 4 x 64'
+    >>> asked = QuantSpec("int8", scheme="per_channel(1)")
+    >>> told_scales(asked, asked, (4, 64, 32))
+    ': 64 scales, one for each index of axis 1 alone'
+    """
+    if asked.blocked or asked.scheme is None or asked.scheme.kind != "per_channel":
+        return ""
+    count = math.prod(spec.shared_shape(shape))
+    if spec.scheme == asked.scheme:
+        single = len(shape) < 3 or outputs is not None
+        return "" if single else f": {count} scales, one for each index of axis {asked.scheme.axis} alone"
+    rest = [n for n, scales in zip(shape, spec.shared_shape(shape), strict=False) if scales == n]
+    of = f" of {' x '.join(map(str, rest))}" if len(shape) > 2 and outputs is None else ""
+    return f": {count} scales, one for each output channel{of}"
+
+
 def stored_bytes(spec: QuantSpec, shape: tuple[int, ...]) -> int:
     """How many bytes a tensor of that shape takes, its scales and zero points counted."""
     codes = spec.packed_bytes(shape)

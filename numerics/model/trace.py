@@ -288,7 +288,8 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def batches_of(came: Any) -> Iterator[Any]:
     """Each batch that came; raises NumericsError for one batch in their place, and where there is none."""
     if isinstance(came, (Tensor, str, bytes, Mapping)) or not isinstance(came, Iterable):
-        raise NumericsError(f"batches is a list or an iterator of batches, not a {type(came).__name__}")
+        one = "" if not isinstance(came, (Tensor, Mapping)) else "; one batch is a list of it, [batch]"
+        raise NumericsError(f"batches is a list or an iterator of batches, not a {type(came).__name__}{one}")
     try:
         batches = iter(came)
     except Exception as wrong:  # an array of no axes says that it can be iterated; what comes later is theirs

@@ -32,8 +32,10 @@ def _use(name: str, module: nn.Module, leaf: str, ndim: int, shape: tuple[int, .
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return Use(name, "embedding", "rows", ndim - 1)
     if isinstance(module, _CONV):
-        axes = (0, *range(2, ndim)) if isinstance(module, _CONV_T) else range(1, ndim)
-        return Use(name, "conv", "factor", max(axes, key=lambda axis: shape[axis]))
+        turned = isinstance(module, _CONV_T)
+        axes = (0, *range(2, ndim)) if turned else range(1, ndim)
+        operation = "conv_transpose" if turned else "conv"
+        return Use(name, operation, "factor", max(axes, key=lambda axis: shape[axis]))
     if isinstance(module, (nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Bilinear)):
         return Use(name, type(module).__name__.lower(), "factor", ndim - 1)
     if type(module).__name__ == "Conv1D" and leaf == "weight" and ndim == 2:  # transformers': x @ weight

@@ -205,13 +205,33 @@ def per_tensor() -> Scheme:
 def per_channel(axis: int = 0) -> Scheme:
     """Returns the scheme of one scale for each index of an axis, n of them; the scale has shape (n,).
 
-    axis: by default 0, the output channels of a weight; negative ones count from the end.  Raises
-    NumericsError where it is no integer, and when it is used where the tensor lacks that axis.
+    axis: by default 0, the output channels of a weight of (outputs, inputs ...); negative ones count from the
+    end.  Of experts (experts, outputs, inputs) that is one scale an expert: one an expert and output channel
+    is `per_token()`.  Raises NumericsError where it is no integer, and when it is used where the tensor lacks
+    that axis.
 
     >>> per_channel(0)
     per_channel(0)
     """
     return Scheme("per_channel", axis=axis)
+
+
+def per_output(shape: tuple[int, ...], summed: int, outputs: int | None = None) -> Scheme:
+    """Returns the scheme of one scale for each output channel of a weight: what one output sums shares one.
+
+    shape: of the weight.  summed: the axis that its product sums.  outputs: the axis of its output channels
+    where it sums several axes, as a convolution: 0, or 1 of a transposed one.  Of experts each has channels
+    of its own.
+
+    >>> per_output((64, 32), 1), per_output((32, 64), 0), per_output((32, 64, 3), 0, outputs=1)
+    (per_channel(0), per_channel(1), per_channel(1))
+    >>> per_output((8, 64, 32), 2), per_output((8, 32, 64), 1)
+    (per_token(), per_group(32, axis=1))
+    """
+    summed = check_axis(summed, shape)
+    if outputs is not None or len(shape) <= 2:
+        return per_channel(int(summed == 0) if outputs is None else outputs)
+    return per_token() if summed == len(shape) - 1 else per_group(max(shape[summed], 1), summed)
 
 
 def per_group(size: int, axis: int = -1) -> Scheme:

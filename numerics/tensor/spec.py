@@ -476,7 +476,8 @@ FOUND_ANEW = {"scale_rule": DEFAULTS["scale_rule"]}
 FOR_INTEGERS = {name: DEFAULTS[name] for name in ("symmetric", "zero_point_type")}
 _WHY = {
     "block": "blocks have a size of their own and find their scales; allowed: axis=, scale_rule=, rounding=",
-    "integer": "an integer format takes scheme=; axis= and scale_rule= belong to block formats",
+    "integer": "an integer format takes scheme=, symmetric and signed ones scale_rule='full_range'; axis= "
+    "and the other rules belong to block formats, and nx.observe has scales of the least error (MSE)",
     "codebook": "a codebook takes scheme= and is symmetric; "
     "zero points belong to integers, axis= and scale_rule= to block formats",
     "float": "a float format takes scheme= and is symmetric; "

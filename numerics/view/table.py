@@ -68,11 +68,20 @@ class Table:
         shown, widths = self._chosen(screen)
         return self._listed(screen) if widths is None else shown.drawn(widths)
 
-    def left_out(self, screen: Screen) -> list[str]:
-        """A sentence about the columns that `lines` leaves out on that screen; nothing where it shows all."""
+    def spared(self, screen: Screen) -> list[str]:
+        """The headings of the columns that `lines` leaves out on that screen."""
         shown, widths = self._chosen(screen)
-        lost = [column.heading for k, column in enumerate(self.columns) if k not in shown.kept]
-        if not lost or widths is None:
+        if widths is None:
+            return []
+        return [column.heading for k, column in enumerate(self.columns) if k not in shown.kept]
+
+    def left_out(self, screen: Screen, below: str = "") -> list[str]:
+        """A sentence about the columns that `lines` leaves out on that screen; nothing where it shows all.
+
+        below: the heading of one that is said below the table.
+        """
+        lost = [heading for heading in self.spared(screen) if heading != below]
+        if not lost:
             return []
         said = f"left out: {', '.join(lost)}; a wider terminal or --json shows {'them' if lost[1:] else 'it'}"
         return wrapped(said, screen.width or len(said))

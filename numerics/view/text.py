@@ -82,17 +82,17 @@ def apart(names: Iterable[str], room: int, gap: str = "…") -> dict[str, str]:
     """The names in at most `room` cells each, those that differ still different where there is a way.
 
     What is too long loses its middle; where names became alike by that, what all begin and end with goes
-    first; then more of one end is kept than of the other.
+    first, part by part; then more of one end is kept than of the other.
 
-    >>> list(apart(["model.layers.10.q_proj.weight", "model.layers.11.k_proj.weight"], 14).values())
-    ['…10.q_proj…', '…11.k_proj…']
+    >>> names = ["model.layers.10.q_proj.weight", "model.layers.11.k_proj.weight"]
+    >>> list(apart(names, 14).values()), list(apart(names, 18).values())
+    (['…10.q_proj…', '…11.k_proj…'], ['…10.q_proj.weight', '…11.k_proj.weight'])
     """
     every = list(dict.fromkeys(names))
     lost = [name for name in every if cells(name) > room]
     if not lost:
         return {name: name for name in every}
-    head, tail = _shared(lost), _shared([name[::-1] for name in lost])
-    inner = [f"{gap if head else ''}{name[head : len(name) - tail]}{gap if tail else ''}" for name in lost]
+    inner = _inner(lost, room, gap)
     best: dict[str, str] = {}
     for texts, at in ((lost, 0.5), *((texts, at) for at in ENDS for texts in (inner, lost))):
         cut = {name: shortened(text, room, gap, at) for name, text in zip(lost, texts, strict=True)}
@@ -100,6 +100,24 @@ def apart(names: Iterable[str], room: int, gap: str = "…") -> dict[str, str]:
         if len(set(found.values())) > len(set(best.values())):
             best = found
     return best
+
+
+def _inner(names: list[str], room: int, gap: str) -> list[str]:
+    """The names without what all begin and end with, but for as many parts of it as there is room for."""
+
+    def texts(head: int, tail: int) -> list[str]:
+        return [
+            f"{gap if head else ''}{name[head : len(name) - tail]}{gap if tail else ''}" for name in names
+        ]
+
+    def fit(head: int, tail: int) -> bool:
+        return all(cells(text) <= room for text in texts(head, tail))
+
+    head, tail, one = _shared(names), _shared([name[::-1] for name in names]), names[0]
+    tails = (k for k in range(tail) if not k or one[-k] == ".")
+    tail = next((k for k in tails if fit(head, k)), tail)
+    heads = (k for k in range(head) if not k or one[k - 1] == ".")
+    return texts(next((k for k in heads if fit(k, tail)), head), tail)
 
 
 def _shared(names: list[str]) -> int:

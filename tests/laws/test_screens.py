@@ -296,6 +296,25 @@ def test_names_that_differ_differ_on_the_screen_where_columns_can_be_spared(look
     assert any("int8 per_group(32) scale_type=float16" in line for line in lines)
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80, 120, 200, None])
+def test_where_two_files_differ_first_is_on_every_screen(look, tmp_path, columns):
+    x = np.random.default_rng(0).standard_normal((64, 256)).astype(np.float32)
+    names = [f"model.layers.{i}.self_attn.q_proj.weight" for i in (0, 11)]
+    one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    nx.save({name: x + i for i, name in enumerate(names)} | {"odd": x, "long": x}, one)
+    packed = {name: nx.quantize(x + i, "int4", scheme=nx.per_group(32)) for i, name in enumerate(names)}
+    nx.save(packed | {"odd": x[:3], "long": x}, other)
+    lines = look(columns, "compare", one, other)
+    text = " ".join(" ".join(lines).split())
+    values = [nx.load(path)[name] for path in (one, other) for name in names]
+    assert text.count("[0, 0]:") == 2
+    for k in range(2):
+        assert f"[0, 0]: {values[k][0, 0]:.6g}, {values[2 + k].dequantize()[0, 0]:.6g}" in text
+    assert "shapes (64, 256) and (3, 256)" in text
+    assert "first place" in text
+    assert not any("left out" in line and "first place" in line for line in lines)
+
+
 @pytest.mark.parametrize("columns", [80, None])
 def test_no_name_of_a_tensor_drives_the_terminal(look, hostile, tmp_path, columns):
     lines = look(columns, "quantize", hostile, tmp_path / "out", "--dtype", "int4")

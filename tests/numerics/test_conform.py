@@ -306,6 +306,27 @@ def garbage(dtype, kind):
     return blocks if dtype.kind == "block" else lambda x, *others: codes(x.shape, dtype.bits)
 
 
+HINTS = {
+    "array of tensors": (lambda x: torch.as_tensor(x).to(torch.float8_e4m3fn), 'array="torch"'),
+    "contiguous memory": (lambda x: of_one_stretch(x), "contiguous=True (--contiguous)"),
+    "a number": (lambda x: int(nx.fp8_e4m3.encode(float(x))), "numpy.vectorize"),
+    "a number that is compared": (lambda x: 0 if x > 448 else 1, "numpy.vectorize"),
+    "values": (lambda x: nx.fp8_e4m3.round(x), 'kind="round" (--kind round) judges values'),
+}
+
+
+def of_one_stretch(x):
+    if not x.flags.c_contiguous:
+        raise ValueError("ndarray is not C-contiguous")
+    return nx.fp8_e4m3.encode(x)
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_what_a_stranger_meant_is_told(name):
+    target, hint = HINTS[name]
+    assert hint in str(nx.conform.check(target, "fp8_e4m3"))
+
+
 @pytest.mark.parametrize("kind", ["encode", "round", "decode"])
 @pytest.mark.parametrize(
     "dtype", [nx.fp8_e4m3, nx.e8m0, nx.uint4, nx.fp8_e5m2fnuz, nx.mxint8, nx.mx6, nx.nvfp4]

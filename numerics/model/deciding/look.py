@@ -12,8 +12,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 from numerics.formats.errors import NumericsError
 from numerics.model.rows import Row
 from numerics.model.rules import Asked, Rule
-from numerics.model.trace import Found
-from numerics.tensor.scheme import per_group
+from numerics.model.trace import Found, Use
+from numerics.tensor.scheme import per_channel, per_group, per_output
 from numerics.tensor.spec import QuantSpec
 
 
@@ -71,6 +71,22 @@ def note_effect(rule: Rule, spec: QuantSpec | None, name: str, without: Callable
             rule.idle = rule.idle or (name, reason)
             return
     rule.acts = True
+
+
+def of_weight(spec: QuantSpec, axis: int | None, shape: Sequence[int], outputs: int | None) -> QuantSpec:
+    """`along` for a parameter: per_channel of its default axis, 0, is a scale for each output channel.
+
+    outputs: the axis of a convolution's output channels; None of other products.
+    """
+    if axis is None or spec.blocked or spec.scheme != per_channel() or len(shape) < 2:
+        return along(spec, axis, shape)
+    return spec.with_scheme(per_output(tuple(shape), axis, outputs))
+
+
+def outputs_of(uses: Sequence[Use]) -> int | None:
+    """The axis of the output channels of a convolution's kernel; None of other products."""
+    convs = [use.operation for use in uses if use.operation.startswith("conv")]
+    return int("transpose" in convs[0]) if convs else None
 
 
 def along(spec: QuantSpec, axis: int | None, shape: Sequence[int]) -> QuantSpec:

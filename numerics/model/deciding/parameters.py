@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
 
 from numerics.formats.errors import NumericsError
-from numerics.model.deciding.look import Decided, Look, along, note_effect
+from numerics.model.deciding.look import Decided, Look, note_effect, of_weight, outputs_of
 from numerics.model.places import check_finite
 from numerics.model.plan import APART
-from numerics.model.rows import Row, stored_bytes
+from numerics.model.routers import ROUTER, routers
+from numerics.model.rows import Row, stored_bytes, told_scales
 from numerics.model.rules import Rule
 from numerics.model.trace import Use
 from numerics.tensor.qtensor import QTensor
@@ -34,7 +36,17 @@ def parameters(look: Look) -> list[Row]:
     for name, x in look.model.named_parameters(remove_duplicate=False):
         every.setdefault(id(x), []).append(name)
         tensors[id(x)] = x
-    return [_row(look, _used(look, names, tensors[key])) for key, names in every.items()]
+    chosen = routers(
+        {name: tuple(x.shape) for name, x in look.model.named_parameters(remove_duplicate=False)}
+    )
+    rows = [_row(look, _used(look, names, tensors[key])) for key, names in every.items()]
+    return [_as_router(row) if chosen.intersection(row.names) else row for row in rows]
+
+
+def _as_router(row: Row) -> Row:
+    """The row of a router, which says so where it is quantized and no rule said it."""
+    said = row.spec is not None and row.reason.startswith("weights=")
+    return replace(row, reason=f"{row.reason}, {ROUTER}") if said else row
 
 
 def _used(look: Look, names: list[str], x: Tensor) -> _Parameter:
@@ -53,8 +65,7 @@ def _row(look: Look, one: _Parameter) -> Row:
 
     def decided(rule: Rule | None) -> Decided:
         spec, reason = _decided(look, one, rule)
-        axis = next((use.axis for use in uses if use.axis is not None), None)
-        return (spec, reason) if spec is None else _placed(names[0], x, (spec, reason), axis)
+        return (spec, reason) if spec is None else _placed(one, (spec, reason))
 
     spec, reason = decided(rule)
     if rule is not None:
@@ -127,14 +138,13 @@ def _is_head(look: Look, names: Sequence[str]) -> bool:
     )
 
 
-def _placed(
-    name: str, x: Tensor, decided: tuple[QuantSpec, str], axis: int | None
-) -> tuple[QuantSpec | None, str]:
+def _placed(one: _Parameter, decided: tuple[QuantSpec, str]) -> tuple[QuantSpec | None, str]:
     """The spec along the axis that is summed; none where it would take more bytes than it saves."""
-    spec, reason = decided
-    shape = tuple(x.shape)
+    (spec, reason), x, name, shape = decided, one.x, one.names[0], tuple(one.x.shape)
+    axis = next((use.axis for use in one.uses if use.axis is not None), None)
+    outputs = outputs_of(one.uses)
     try:
-        found = along(spec, None if axis is None else axis - x.ndim, shape)
+        found = of_weight(spec, None if axis is None else axis - x.ndim, shape, outputs)
     except NumericsError as wrong:
         raise NumericsError(f"{name} of shape {shape}: {wrong}") from None
     after, before = stored_bytes(found, shape), x.numel() * x.element_size()
@@ -145,7 +155,7 @@ def _placed(
                 "format, or leave it out of the rule"
             )
         return None, f"would grow: {before} bytes to {after}"
-    return found, reason
+    return found, reason + told_scales(spec, found, shape, outputs)
 
 
 def _what(role: str | None) -> str:

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 import numerics as nx
+from numerics.checkpoints import Source, decide
+from numerics.checkpoints.deciding import Request
 from numerics.model.trace import Site
 from tests.helpers.models import FUSED, MODELS, model
 
@@ -622,3 +624,81 @@ def test_an_array_of_no_axes_in_the_place_of_a_list_was_an_error_of_python():
     for formats, batches in ((np.array(4), [x]), (torch.tensor(4), [x]), (["int8"], np.array(4))):
         with pytest.raises(nx.NumericsError, match=r"formats=|batches="):
             nx.sweep(model, formats, batches)
+
+
+# ---- scales of channels -----------------------------------------------------------------------------
+
+
+class Channels(torch.nn.Module):
+    """A weight of each kind: of experts both ways round, of convolutions both ways round, of a product."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.turned = torch.nn.Conv1d(16, 24, 3), torch.nn.ConvTranspose1d(3, 24, 5)
+        self.experts = torch.nn.Parameter(torch.randn(4, 64, 32))
+        self.others = torch.nn.Parameter(torch.randn(4, 32, 64))
+        self.matrix, self.linear = torch.nn.Parameter(torch.randn(32, 48)), torch.nn.Linear(32, 8)
+
+    def forward(self, x):
+        rows = x.reshape(-1, 32)
+        each = [torch.nn.functional.linear(rows, w).sum() for w in self.experts]
+        other = torch.bmm(rows.expand(4, *rows.shape), self.others)
+        return (torch.stack(each).sum() + other.sum() + (rows @ self.matrix).sum() + self.linear(x).sum()
+                + self.conv(x).sum() + self.turned(x[:, :3]).sum())  # fmt: skip
+
+
+SCALES = {
+    "conv.weight": (24,), "turned.weight": (24,), "experts": (4, 64, 1), "others": (4, 1, 64),
+    "matrix": (48,), "linear.weight": (8,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_per_channel_is_a_scale_for_each_output_channel_and_expert(mode):
+    plan = nx.plan(
+        Channels(), nx.QuantSpec("int8", scheme="per_channel"), example=torch.randn(2, 16, 32), mode=mode
+    )
+    found = {name: plan.parameters[name].spec.shared_shape(plan.parameters[name].shape) for name in SCALES}
+    assert found == SCALES
+    assert "256 scales, one for each output channel of 4 x 64" in plan.parameters["experts"].reason
+    assert "48 scales, one for each output channel" in plan.parameters["matrix"].reason
+    assert plan.parameters["linear.weight"].reason == "weights="
+
+
+def test_another_axis_holds_and_its_scales_are_counted():
+    rules = {"experts": nx.QuantSpec("int8", scheme="per_channel(-3)")}
+    plan = nx.plan(Channels(), "int8", rules=rules, example=torch.randn(2, 16, 32))
+    row = plan.parameters["experts"]
+    assert row.spec == rules["experts"]
+    assert row.reason == "rule experts: 4 scales, one for each index of axis -3 alone"
+
+
+def test_a_frozen_model_has_the_scales_that_were_planned():
+    model, x = Channels(), torch.randn(2, 16, 32)
+    with nx.decoded_products():
+        wrapped = nx.wrap(model, nx.QuantSpec("int8", scheme="per_channel"), example=x)
+        due = wrapped(x)
+        frozen = nx.freeze(wrapped)
+        assert torch.equal(frozen(x), due)
+    assert tuple(frozen.experts.scale.shape) == (4, 64, 1)
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(None, (4, 64, 1)), (0, (4,))])
+def test_a_job_finds_scales_for_each_output_channel_where_no_axis_is_said(tmp_path, axis, shape):
+    state = {"mlp.experts.up": torch.randn(4, 64, 32), "conv.weight": torch.randn(8, 64, 32),
+             "features.0.weight": torch.randn(8, 64, 3), "linear.weight": torch.randn(8, 64)}  # fmt: skip
+    nx.save(state, tmp_path / "m.safetensors")
+    spec = nx.QuantSpec("int8", scheme="per_channel")
+    found = decide(Source(tmp_path / "m.safetensors"), Request(spec, free=axis is None))
+    scales = {name: plan.spec.shared_shape(plan.shape) for name, plan in found.plans.items()}
+    assert scales == {"mlp.experts.up": shape, "conv.weight": (8,), "features.0.weight": (8,),
+                      "linear.weight": (8,)}  # fmt: skip
+    assert f"{4 if axis == 0 else 256} scales, one for each" in found.reasons["mlp.experts.up"]
+    assert found.reasons["linear.weight"] == "the format of all"
+
+
+def test_what_a_plan_says_of_channels_holds_in_a_job(tmp_path):
+    nx.save({"w": torch.randn(8, 64, 32)}, tmp_path / "m.safetensors")
+    source = Source(tmp_path / "m.safetensors")
+    plan = decide(source, Request(nx.QuantSpec("int8", scheme="per_channel"), free=False)).plan
+    assert decide(source, Request(plan=plan)).plans["w"].spec.scheme == nx.per_channel(0)

@@ -209,3 +209,44 @@ def test_a_report_of_nothing_is_exact():
     for call in (lambda: nx.report(one, m, [x]), lambda: nx.compare(m, one, [x])):
         with pytest.raises(nx.NumericsError, match="no floats in what comes out, a Tensor"):
             call()
+
+
+class Tied(torch.nn.Module):
+    """An embedding that is the head of two tasks, and a layer of two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.layer = torch.nn.Embedding(64, 32), torch.nn.Linear(32, 32)
+        self.head, self.other = (torch.nn.Linear(32, 64, bias=False) for _ in range(2))
+        self.head.weight = self.other.weight = self.embedding.weight
+        self.again = self.layer
+
+    def forward(self, ids):
+        x = self.again(self.layer(self.embedding(ids)))
+        return self.head(x) + self.other(x.relu())
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_every_module_of_a_tied_weight_is_a_layer_and_its_bytes_count_once(mode):
+    model = nx.wrap(Tied(), "mxfp4", rules={"*embedding.weight": "int8"}, example=torch.arange(6), mode=mode)
+    for found in (nx.report(model), nx.report(nx.freeze(model))):
+        layers = {one.name: one for one in found.layers}
+        assert layers.keys() == {"embedding", "head", "other", "layer"}
+        assert layers["head"].also == ("embedding", "other")
+        assert layers["layer"].also == ("again",)
+        assert [layers[name].nbytes for name in ("embedding", "head", "other")] == [64 * 32 + 4, 0, 0]
+        assert sum(one.nbytes for one in found.layers) == 64 * 32 + 4 + 32 * 32 // 2 + 32
+        assert all(math.isfinite(one.local) and one.formats for one in found.layers)
+        assert "head = embedding = other" in str(found)
+        assert "head = embedding = other" in nx.draw.model(found).alt
+
+
+def test_what_is_given_in_another_order_or_without_its_list_is_said():
+    m, x = model("linear")
+    one = nx.wrap(m, "int4", example=x)
+    with pytest.raises(nx.NumericsError, match="the wrapped model comes first"):
+        nx.report(m, one, [x])
+    with pytest.raises(nx.NumericsError, match=r"not a Tensor; one batch is a list of it, \[batch\]"):
+        nx.report(one, m, x[0])
+    with pytest.raises(nx.NumericsError, match=r"a model is quantized by nx.quantize_\(model"):
+        nx.quantize(m, "int4")
