@@ -321,7 +321,7 @@ class CpuExecutor(ArrayExecutor):
             return super().extremes(x)
         low, high = self._extremes_of_columns(x) if x.ndim == 3 else self._extremes_of_rows(x)
         some = low <= high
-        if not some.all():
+        if np.count_nonzero(some) < some.size:
             low[~some] = high[~some] = 0
         return low, high
 

@@ -248,12 +248,14 @@ def _affine_value(zero_kind: str, code: Lane, numbers: tuple[Lane, Any], f: Any,
 # ---- the shapes of blocks ------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
 def field_streams(d: Block) -> tuple[Stream, ...]:
     """What blocks are as fields: codes, scales, microexponents."""
     streams = (CODES[d.code_dtype], per_block(d.block))
     return (*streams, per_group(d.block, d.sub_block)) if isinstance(d, MicroexponentBlock) else streams
 
 
+@lru_cache(maxsize=256)
 def packed_streams(d: Block) -> tuple[Stream, ...]:
     """What blocks are as stored: whole, or packed codes and the scales beside them."""
     if isinstance(d, MicroexponentBlock):

@@ -25,7 +25,7 @@ from numerics.backends.host.output import admit_blocks, check_apart
 from numerics.backends.host.product import Int8Rows, Matrix, linear
 from numerics.backends.host.quantizing import Prepared, Quantizing
 from numerics.backends.host.tensors import as_array, is_tensor, on_host
-from numerics.backends.partition import Blocking, as_shape, check_axis
+from numerics.backends.partition import Blocking, as_shape, blocks_along, check_axis
 from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
@@ -149,7 +149,7 @@ class HostBackend(HostAffine, Quantizing):
     ) -> Blocks:
         """Returns x as blocks along axis; in the arrays of out where it is given."""
         data, give = take(x)
-        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        blocking = blocks_along(axis, data.shape, dtype.block)
         targets = None if out is None else _block_targets(out, dtype, axis, blocking, data)
         rows, options = _rows(data, dtype, blocking, options)
         direct = _in_place(targets, blocking)
@@ -167,7 +167,7 @@ class HostBackend(HostAffine, Quantizing):
     def quantize_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions) -> PackedBlocks:
         """Block.encode as stored."""
         data, _ = take(x)
-        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        blocking = blocks_along(axis, data.shape, dtype.block)
         if blocking.whole or not dtype.scale_beside:
             rows, options = _rows(data, dtype, blocking, options)
             packed, scale = self.executor.encode_blocks_packed(rows, dtype, options)
@@ -180,7 +180,7 @@ class HostBackend(HostAffine, Quantizing):
     def dequantize_blocks(self, stored: PackedBlocks) -> NDArray[np.float32]:
         """float32 values of what quantize_blocks made; raises NumericsError for fewer bytes or scales."""
         dtype, shape = stored.dtype, tuple(stored.shape)
-        blocking = Blocking(shape, check_axis(stored.axis, shape), dtype.block)
+        blocking = blocks_along(stored.axis, shape, dtype.block)
         if dtype.scale_beside and not blocking.whole:
             return np.asarray(self.decode_blocks(self.unpack_blocks(stored), None))
         packed, _ = take_codes(stored.packed, 8, "uint8", "packed bytes")
@@ -206,7 +206,7 @@ class HostBackend(HostAffine, Quantizing):
     def _fields(self, blocks: Blocks) -> tuple[BlockFields, Blocking, Callable[[Array], Any], Array]:
         d = blocks.dtype
         codes, give = take_codes(blocks.codes, d.element_bits, d.code_dtype, d.name)
-        blocking = Blocking(codes.shape, check_axis(blocks.axis, codes.shape), d.block)
+        blocking = blocks_along(blocks.axis, codes.shape, d.block)
         shared = [
             _shared_rows(getattr(blocks, name), name, d, blocking) for name in d.fields if name != "codes"
         ]
@@ -215,7 +215,7 @@ class HostBackend(HostAffine, Quantizing):
     def round_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Any) -> Any:
         """Returns the values of x in blocks along axis, in x's type; in out where it is given."""
         data, give = take(x)
-        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        blocking = blocks_along(axis, data.shape, dtype.block)
         rows, options = _rows(data, dtype, blocking, options)
         target = Target(out, (data.shape, data.dtype), data, give)
         direct = target.array.reshape(rows.shape) if blocking.whole else None
@@ -242,7 +242,7 @@ class HostBackend(HostAffine, Quantizing):
             check_axis(axis, shape)
             codes = self._unpack(data.reshape(-1), math.prod(shape), dtype.element_bits)
             return Blocks(dtype, axis, give(codes.reshape(shape)), scale, None, stored.tensor_scale)
-        blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
+        blocking = blocks_along(axis, shape, dtype.block)
         check_blocks(data.size, blocking.count, dtype)
         fields = unpack_micro(self.executor, data.reshape(-1, dtype.bytes_per_block), dtype)
         shared = [give(blocking.shared(field)) for field in fields[1:] if field is not None]
@@ -255,7 +255,9 @@ def _rows(data: Array, dtype: Block, blocking: Blocking, options: BlockOptions) 
     rows = None if drawn is None else blocking.rows(drawn.reshape(data.shape))
     if isinstance(dtype, ScaledBlock) and tensor_scale is None:
         tensor_scale = found_tensor_scale(data, dtype, options.scale_rule)
-    return blocking.rows(data), options._replace(tensor_scale=tensor_scale, draw=Draw(bits=rows))
+    if rows is not None or tensor_scale is not options.tensor_scale:
+        options = BlockOptions(options.scale_rule, options.mode, tensor_scale, Draw(bits=rows))
+    return blocking.rows(data), options
 
 
 def _block_targets(
