@@ -9,9 +9,10 @@ result lacks is an empty tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
@@ -612,17 +613,18 @@ def is_traced() -> bool:
     )
 
 
-def have_memory(tensors: Iterable[Any]) -> bool:
+def have_memory(tensors: Collection[Any]) -> bool:
     """Are they torch's own, with values?"""
-    return all(type(x) in PLAIN and not x.is_meta for x in tensors)
+    return PLAIN.issuperset(map(type, tensors)) and not any(map(_is_meta, tensors))
 
 
-def are_recorded(tensors: Iterable[Any]) -> bool:
+def are_recorded(tensors: Collection[Any]) -> bool:
     """Is one of them to have a gradient?"""
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return torch.is_grad_enabled() and any(map(_requires_grad, tensors))
 
 
-PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = frozenset((Tensor, torch.nn.Parameter))
+_is_meta, _requires_grad = attrgetter("is_meta"), attrgetter("requires_grad")
 
 
 # ---- tensors and the backends' arrays ------------------------------------------------------------
