@@ -14,13 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from numerics.pytorch.operators import are_recorded, have_memory, is_traced, matrix_of, times
+from numerics.pytorch.operators import are_recorded, have_memory, is_traced, multiplied, times
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, text_of
 from numerics.pytorch.wrapper import Kept, Permuted, Wrapper
 from numerics.tensor import slicing
-from numerics.tensor.parts import PARTS
 from numerics.tensor.product import are_decoded
-from numerics.tensor.qtensor import ArrayQTensor
 
 aten = torch.ops.aten
 
@@ -31,15 +29,14 @@ def _read(q: Any, x: Any) -> TensorQTensor | None:
     plain = isinstance(x, Tensor) and not isinstance(x, Wrapper) and isinstance(held, TensorQTensor)
     if not plain or are_decoded() or held.ndim != 2 or x.dtype != held.dtype or x.dtype == torch.float64:
         return None
-    cpu = x.device.type == held.device.type and x.device.type in ("cpu", "meta")
-    return held if cpu and x.dtype in FLOATS and held.spec.scale_type != "float64" else None
+    here = (x.is_cpu and held.is_cpu) or (x.is_meta and held.is_meta)
+    return held if here and x.dtype in FLOATS and held.spec.scale_type != "float64" else None
 
 
 def product(x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool) -> Tensor:
     """The operator's result: by the operator where torch traces, at once where it does not."""
-    if not is_traced() and have_memory((x, *q.parts)):
-        return times(x, _arrays(q), bias, across)
-    return operator(x, q, bias, across)
+    arrays = q.arrays if not is_traced() and have_memory((x,)) else None
+    return operator(x, q, bias, across) if arrays is None else times(x, arrays, bias, across)
 
 
 def operator(
@@ -62,31 +59,12 @@ def at_once(x: Any, weight: Any, bias: Any = None, compute: str = "float32") -> 
     if are_recorded((weight, *parts)):
         return None
     q = _read(weight, x) if isinstance(weight, TensorQTensor) else None
-    if q is None or not x.numel() or not x.ndim or x.shape[-1] != q.shape[1]:
+    arrays = None if q is None or not x.numel() or not x.ndim else q.arrays
+    if arrays is None:
         return None
-    if not have_memory(q.parts):
-        return None
-    fits = bias is None or (bias.dtype == x.dtype and tuple(bias.shape) == (q.shape[0],))
-    return times(x, _arrays(q), bias, False, compute) if fits else None
-
-
-def _arrays(q: TensorQTensor) -> ArrayQTensor:
-    """The QTensor of its arrays, kept beside it until its memory is another.
-
-    Arrays show what is written into parts; a tensor's scale is a number there, and is read each time.
-    """
-    memory = [_place(part) for part in q.parts]
-    known = q.__dict__.get("_read")
-    if known is None or known[0] != memory or known[1].spec is not q.spec or q.tensor_scale is not None:
-        parts = [getattr(q, name) for name in PARTS]
-        known = q.__dict__["_read"] = memory, matrix_of(parts, tuple(q.shape), q.spec, q.original)
-    return cast(ArrayQTensor, known[1])
-
-
-def _place(part: Tensor) -> tuple[Any, ...]:
-    """Where a part lies, and as what: another place, shape or type is another part."""
-    held = part.untyped_storage().nbytes()
-    return part.data_ptr(), held, part.shape, part.stride(), part.dtype, part.is_neg()
+    rows, length = arrays.shape
+    fits = x.shape[-1] == length and (bias is None or (bias.dtype == x.dtype and bias.shape == (rows,)))
+    return multiplied(x, arrays, bias, False, compute) if fits else None
 
 
 # ---- torch's products of matrices ------------------------------------------------------------------------
@@ -191,8 +169,13 @@ _FOLDS: dict[Any, Callable[..., Any]] = {
 
 def fold(func: Any, args: Any, kwargs: Any) -> Any:
     """A linear layer's product at once, that of x of three axes and more by rows; None for other calls."""
-    others = set(kwargs or ()) - ({"bias"} if func is F.linear else set())
-    if func not in _FOLDS or others or len(args) < 2 or not all(isinstance(arg, Tensor) for arg in args[:2]):
+    if (
+        func not in _FOLDS
+        or len(args) < 2
+        or not (isinstance(args[0], Tensor) and isinstance(args[1], Tensor))
+    ):
+        return None
+    if kwargs and not (func is F.linear and set(kwargs) == {"bias"}):
         return None
     if func is F.linear:
         with torch._C.DisableTorchFunctionSubclass():  # each look at the weight's shape would come here again

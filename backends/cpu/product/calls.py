@@ -104,10 +104,10 @@ class Work(NamedTuple):
 def in_lanes(x: NDArray[np.float32], order: Order, lanes: tuple[int, ...]) -> NDArray[np.float32]:
     """Rows of x as kernels read them: (m, spans, run, lanes), zeros behind their end."""
     many, spans = len(x), order.spans(x.shape[1])
-    runs = _filled(x, spans * order.span).reshape(many, spans, LANES, order.run)
-    if lanes is HALVES:
-        runs = runs[:, :, list(lanes)]
-    return np.ascontiguousarray(runs.swapaxes(2, 3))
+    runs = _filled(x, spans * order.span)
+    if lanes is HALVES:  # the second quarter of a span and the third change places
+        runs = runs.reshape(many, spans, 2, 2, -1).swapaxes(2, 3)
+    return np.ascontiguousarray(runs.reshape(many, spans, LANES, order.run).swapaxes(2, 3))
 
 
 def _by_rows(launcher: Launcher, work: Work, way: Way) -> None:
