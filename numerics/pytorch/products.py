@@ -27,10 +27,15 @@ def _read(q: Any, x: Any) -> TensorQTensor | None:
     """The QTensor of two dimensions that q is, or is with its axes turned, where x can be multiplied so."""
     held = q.quantized if isinstance(q, Permuted) else q
     plain = isinstance(x, Tensor) and not isinstance(x, Wrapper) and isinstance(held, TensorQTensor)
-    if not plain or are_decoded() or held.ndim != 2 or x.dtype != held.dtype or x.dtype == torch.float64:
-        return None
-    here = (x.is_cpu and held.is_cpu) or (x.is_meta and held.is_meta)
-    return held if here and x.dtype in FLOATS and held.spec.scale_type != "float64" else None
+    return held if plain and _multiplies(held, x) else None
+
+
+def _multiplies(q: TensorQTensor, x: Tensor) -> bool:
+    """Are x and q, both tensors, of two dimensions, a type and a place of which kernels make products?"""
+    kind = x.dtype
+    if are_decoded() or q.ndim != 2 or kind != q.dtype or kind == torch.float64 or kind not in FLOATS:
+        return False
+    return q.spec.scale_type != "float64" and ((x.is_cpu and q.is_cpu) or (x.is_meta and q.is_meta))
 
 
 def product(x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool) -> Tensor:
@@ -54,12 +59,11 @@ def at_once(x: Any, weight: Any, bias: Any = None, compute: str = "float32") -> 
     on: for a gradient, a trace, an autocast.
     """
     parts = (x,) if bias is None else (x, bias)
-    if is_traced() or torch.is_autocast_enabled("cpu") or not have_memory(parts):
+    if not isinstance(weight, TensorQTensor) or is_traced() or torch.is_autocast_enabled("cpu"):
         return None
-    if are_recorded((weight, *parts)):
+    if not have_memory(parts) or are_recorded((weight, *parts)) or not _multiplies(weight, x):
         return None
-    q = _read(weight, x) if isinstance(weight, TensorQTensor) else None
-    arrays = None if q is None or not x.numel() or not x.ndim else q.arrays
+    arrays = weight.arrays if x.numel() and x.ndim else None
     if arrays is None:
         return None
     rows, length = arrays.shape
