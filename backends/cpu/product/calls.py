@@ -34,7 +34,7 @@ from numerics.formats.floats import e8m0
 from numerics.formats.grid import Grid, grid
 
 FEW = 8  # rows of x up to which codes are decoded again for every few of them
-WORTHWHILE = 1 << 18  # multiplications below which a second thread costs more than it saves
+WORTHWHILE = 1 << 20  # multiplications, 40 us of a core: below, a second costs more (15 us) than it saves
 BLOCK = 48  # rows that are decoded together, at most
 CACHED = 1 << 18  # bytes of codes that are read again for other rows of x
 NEAR = 1 << 12  # bytes of a row whose tile the nearest cache holds, one side of the lanes at a time
