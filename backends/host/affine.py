@@ -87,7 +87,7 @@ class HostAffine:
         if scale_type not in _CODECS:
             kind, least, most = _ends(scale_type)
             kept = np.array(scale, kind)
-            np.minimum(np.maximum(kept, least, out=kept), most, out=kept)
+            np.minimum(np.maximum(kept, least), most, out=kept)
             return kept
         dtype, rounded = _CODECS[scale_type], np.empty(scale.shape, scale.dtype)
         self.executor.round(scale.reshape(-1), dtype, Rounding(), rounded.reshape(-1))
