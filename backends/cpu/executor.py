@@ -26,6 +26,7 @@ from numerics.backends.cpu.operations import (
     encode_operation,
     field_streams,
     fits,
+    of_tensor,
     packed_streams,
     packs,
     round_operation,
@@ -215,12 +216,11 @@ class CpuExecutor(ArrayExecutor):
     def _block(
         self, what: str, x: Array, dtype: Block, options: BlockOptions, outputs: tuple[Stream, ...]
     ) -> Operation:
-        def make() -> Operation:
-            return block_operation(what, x.dtype.name, dtype, options, outputs)
-
-        if dtype.has_tensor_scale:  # it is among the parameters
-            return make()
-        return self._once((what, x.dtype, dtype, options.scale_rule, options.mode), make)
+        operation = self._once(
+            (what, x.dtype, dtype, options.scale_rule, options.mode),
+            lambda: block_operation(what, x.dtype.name, dtype, options, outputs),
+        )
+        return of_tensor(operation, dtype, options.tensor_scale)
 
     def decode_blocks(
         self, made: BlockFields, dtype: Block, tensor_scale: float | None, out: NDArray[np.float32]
@@ -250,10 +250,8 @@ class CpuExecutor(ArrayExecutor):
     def _unblock(
         self, what: str, dtype: Block, tensor_scale: float | None, inputs: tuple[Stream, ...]
     ) -> Operation:
-        def make() -> Operation:
-            return unblock_operation(what, dtype, tensor_scale, inputs)
-
-        return make() if dtype.has_tensor_scale else self._once((what, dtype), make)
+        operation = self._once((what, dtype), lambda: unblock_operation(what, dtype, inputs))
+        return of_tensor(operation, dtype, tensor_scale)
 
     # ---- scales and zero points ------------------------------------------------------------
 

@@ -67,8 +67,18 @@ class Parameters:
         for joined in self.joined:  # their addresses, in two halves
             if joined is not None:
                 numbers += np.array([joined.ctypes.data], np.int64).view(np.int32).tolist()
-        self.array = np.array(numbers or [0], np.int32)
-        self.address: int = self.array.ctypes.data
+        self._hold(np.array(numbers or [0], np.int32))
+
+    def _hold(self, array: NDArray[np.int32]) -> None:
+        self.array, self.address = array, address_of(array)
+
+    def beginning(self, number: int) -> Parameters:
+        """The same with another first number: no kernel knows which."""
+        made = object.__new__(Parameters)
+        made.__dict__.update(self.__dict__)
+        made._hold(self.array.copy())
+        made.array[0] = number
+        return made
 
     @staticmethod
     def _joined(record: Any) -> NDArray[np.int32] | None:
@@ -132,6 +142,12 @@ class Operation:
     columns: bool = False
     unit: int = 1  # elements that belong together: a block
     kernels: dict[bool, Run] = field(default_factory=dict, init=False)  # made of it, by where they write
+
+    def beginning(self, number: int) -> Operation:
+        """The same, and by the same kernels, with another number in the place of its first."""
+        made = object.__new__(Operation)
+        made.__dict__.update(self.__dict__, parameters=self.parameters.beginning(number))
+        return made
 
     @cached_property
     def cut(self) -> int:

@@ -107,13 +107,10 @@ def block_operation(
     return Operation(name, block, Parameters(*records), sources, outputs, width, width, unit=d.block)
 
 
-def unblock_operation(
-    what: str, d: Block, tensor_scale: float | None, inputs: tuple[Stream, ...]
-) -> Operation:
+def unblock_operation(what: str, d: Block, inputs: tuple[Stream, ...]) -> Operation:
     """Blocks to float32: `decode` from fields, `unpack` from stored bytes."""
     function = getattr(_arithmetic(d), f"{d.stem}_decode")
-    options = BlockOptions(tensor_scale=tensor_scale)
-    records, arguments = _block_records(d, options, decoding=True)
+    records, arguments = _block_records(d, BlockOptions(), decoding=True)
 
     def block(*lanes: Any) -> Any:
         fields = lanes[len(records) :]
@@ -125,6 +122,11 @@ def unblock_operation(
     return Operation(name, block, Parameters(*records), inputs, (WORDS,), _width(d), _width(d), unit=d.block)
 
 
+def of_tensor(operation: Operation, d: Block, scale: float | None) -> Operation:
+    """The same operation on blocks of a tensor of that scale, where the format has such."""
+    return operation.beginning(float32_bits(scale or 1.0)) if d.has_tensor_scale else operation
+
+
 def _arithmetic(d: Block) -> Any:
     """The shared arithmetic over vectors of blocks."""
     return arithmetic(d.block, d.sub_block if isinstance(d, MicroexponentBlock) else 1)
@@ -133,7 +135,10 @@ def _arithmetic(d: Block) -> Any:
 def _block_records(
     d: Block, o: BlockOptions, decoding: bool = False
 ) -> tuple[list[Any], Callable[..., Sequence[Any]]]:
-    """The records of a block kernel, and the arguments of the shared function made of them."""
+    """The records of a block kernel, and the arguments of the shared function made of them.
+
+    A tensor's scale is the first number of the first record: each call brings its own (`of_tensor`).
+    """
     if isinstance(d, MicroexponentBlock):
         return [], lambda: (d.mantissa,)
     f = element_grid(d, o.scale_rule, o.mode)
@@ -141,9 +146,8 @@ def _block_records(
         if decoding:
             return [alike(f, "decoding")], lambda f: (f,)
         return [alike(f, o.mode), scale_of(d, o.scale_rule)], lambda f, s: (f, s)
-    tensor = Number(float32_bits(o.tensor_scale or 1.0))
     elements = alike(f, "decoding") if decoding else alike(f, o.mode)
-    records = [tensor, elements, alike(scale_grid(d), "half_even")]
+    records = [Number(float32_bits(1.0)), elements, alike(scale_grid(d), "half_even")]
     rule = () if decoding else (o.scale_rule,)
     return records, lambda t, f, g: (t.value, f, g, *rule)
 

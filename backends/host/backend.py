@@ -144,6 +144,26 @@ class HostBackend(HostAffine, Quantizing):
 
     # ---- blocks ----------------------------------------------------------------------------
 
+    def found_tensor_scale(self, data: Array, dtype: ScaledBlock, rule: str) -> float:
+        """NVFP4's tensor scale, from the largest finite magnitude as float32 has it."""
+        with ieee_arithmetic():
+            low, high = (
+                self.executor.extremes(as_float32(data).reshape(1, -1)) if data.size else ([0.0], [0.0])
+            )
+            return tensor_scale_of(max(-float(low[0]), float(high[0])), dtype, rule)
+
+    def _rows(
+        self, data: Array, dtype: Block, blocking: Blocking, options: BlockOptions
+    ) -> tuple[Array, BlockOptions]:
+        """The blocks as rows, and the options as executors take them: with bits that are drawn, in rows."""
+        drawn, tensor_scale = random_bits.bits(options.draw, data.shape), options.tensor_scale
+        rows = None if drawn is None else blocking.rows(drawn.reshape(data.shape))
+        if isinstance(dtype, ScaledBlock) and tensor_scale is None:
+            tensor_scale = self.found_tensor_scale(data, dtype, options.scale_rule)
+        if rows is not None or tensor_scale is not options.tensor_scale:
+            options = BlockOptions(options.scale_rule, options.mode, tensor_scale, Draw(bits=rows))
+        return blocking.rows(data), options
+
     def encode_blocks(
         self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Blocks | None = None
     ) -> Blocks:
@@ -151,7 +171,7 @@ class HostBackend(HostAffine, Quantizing):
         data, give = take(x)
         blocking = blocks_along(axis, data.shape, dtype.block)
         targets = None if out is None else _block_targets(out, dtype, axis, blocking, data)
-        rows, options = _rows(data, dtype, blocking, options)
+        rows, options = self._rows(data, dtype, blocking, options)
         direct = _in_place(targets, blocking)
         fields = self.executor.encode_blocks(rows, dtype, options, direct)
         micro = None if fields.microexponents is None else blocking.shared(fields.microexponents)
@@ -169,7 +189,7 @@ class HostBackend(HostAffine, Quantizing):
         data, _ = take(x)
         blocking = blocks_along(axis, data.shape, dtype.block)
         if blocking.whole or not dtype.scale_beside:
-            rows, options = _rows(data, dtype, blocking, options)
+            rows, options = self._rows(data, dtype, blocking, options)
             packed, scale = self.executor.encode_blocks_packed(rows, dtype, options)
             beside = None if scale is None else blocking.shared(scale)
             return PackedBlocks(dtype, axis, data.shape, packed, beside, options.tensor_scale)
@@ -216,7 +236,7 @@ class HostBackend(HostAffine, Quantizing):
         """Returns the values of x in blocks along axis, in x's type; in out where it is given."""
         data, give = take(x)
         blocking = blocks_along(axis, data.shape, dtype.block)
-        rows, options = _rows(data, dtype, blocking, options)
+        rows, options = self._rows(data, dtype, blocking, options)
         target = Target(out, (data.shape, data.dtype), data, give)
         direct = target.array.reshape(rows.shape) if blocking.whole else None
         values = np.empty(rows.shape, data.dtype) if direct is None else direct
@@ -249,17 +269,6 @@ class HostBackend(HostAffine, Quantizing):
         return Blocks(dtype, axis, give(blocking.elements(fields.codes)), *shared)
 
 
-def _rows(data: Array, dtype: Block, blocking: Blocking, options: BlockOptions) -> tuple[Array, BlockOptions]:
-    """The blocks as rows, and the options as executors take them: with the bits that are drawn, in rows."""
-    drawn, tensor_scale = random_bits.bits(options.draw, data.shape), options.tensor_scale
-    rows = None if drawn is None else blocking.rows(drawn.reshape(data.shape))
-    if isinstance(dtype, ScaledBlock) and tensor_scale is None:
-        tensor_scale = found_tensor_scale(data, dtype, options.scale_rule)
-    if rows is not None or tensor_scale is not options.tensor_scale:
-        options = BlockOptions(options.scale_rule, options.mode, tensor_scale, Draw(bits=rows))
-    return blocking.rows(data), options
-
-
 def _block_targets(
     out: Blocks, dtype: Block, axis: int, blocking: Blocking, source: Array
 ) -> tuple[Target, ...]:
@@ -289,14 +298,6 @@ def _in_place(targets: tuple[Target, ...] | None, blocking: Blocking) -> BlockFi
     codes, scale, *micro = (target.array for target in targets)
     rows = codes.reshape(-1, blocking.size)
     return BlockFields(rows, scale.reshape(-1), micro[0].reshape(-1) if micro else None)
-
-
-def found_tensor_scale(data: Array, dtype: ScaledBlock, rule: str) -> float:
-    """NVFP4's tensor scale, from the largest finite magnitude as float32 has it."""
-    with ieee_arithmetic():
-        x = as_float32(data)
-        finite = np.abs(x[np.isfinite(x)])
-        return tensor_scale_of(finite.max() if finite.size else 0.0, dtype, rule)
 
 
 def tensor_scale_of(amax: float, dtype: ScaledBlock, rule: str) -> float:
