@@ -26,7 +26,6 @@ from numerics.backends.cpu.operations import (
     encode_operation,
     field_streams,
     fits,
-    of_tensor,
     packed_streams,
     packs,
     round_operation,
@@ -51,6 +50,7 @@ from numerics.backends.host.memory import allocate as empty
 from numerics.backends.host.product import Int8Rows, Matrix
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
+from numerics.formats.grid import float32_bits
 from numerics.formats.rounding import BlockOptions, Rounding
 
 OPERATIONS = 1 << 12  # that are remembered; the oldest goes first
@@ -220,7 +220,7 @@ class CpuExecutor(ArrayExecutor):
             (what, x.dtype, dtype, options.scale_rule, options.mode),
             lambda: block_operation(what, x.dtype.name, dtype, options, outputs),
         )
-        return of_tensor(operation, dtype, options.tensor_scale)
+        return _of_tensor(operation, dtype, options.tensor_scale)
 
     def decode_blocks(
         self, made: BlockFields, dtype: Block, tensor_scale: float | None, out: NDArray[np.float32]
@@ -251,7 +251,7 @@ class CpuExecutor(ArrayExecutor):
         self, what: str, dtype: Block, tensor_scale: float | None, inputs: tuple[Stream, ...]
     ) -> Operation:
         operation = self._once((what, dtype), lambda: unblock_operation(what, dtype, inputs))
-        return of_tensor(operation, dtype, tensor_scale)
+        return _of_tensor(operation, dtype, tensor_scale)
 
     # ---- scales and zero points ------------------------------------------------------------
 
@@ -420,6 +420,11 @@ class CpuExecutor(ArrayExecutor):
         threads.work(kernel, calls, (x, keys))
         low, high = keys[0].min(axis=0), keys[1].max(axis=0)
         return _of_keys(low), _of_keys(high)
+
+
+def _of_tensor(operation: Operation, d: Block, scale: float | None) -> Operation:
+    """The same operation on blocks of a tensor of that scale, where the format has such."""
+    return operation.beginning(float32_bits(scale or 1.0)) if d.has_tensor_scale else operation
 
 
 def drawn(rounding: Rounding) -> tuple[Array, ...]:

@@ -122,11 +122,6 @@ def unblock_operation(what: str, d: Block, inputs: tuple[Stream, ...]) -> Operat
     return Operation(name, block, Parameters(*records), inputs, (WORDS,), _width(d), _width(d), unit=d.block)
 
 
-def of_tensor(operation: Operation, d: Block, scale: float | None) -> Operation:
-    """The same operation on blocks of a tensor of that scale, where the format has such."""
-    return operation.beginning(float32_bits(scale or 1.0)) if d.has_tensor_scale else operation
-
-
 def _arithmetic(d: Block) -> Any:
     """The shared arithmetic over vectors of blocks."""
     return arithmetic(d.block, d.sub_block if isinstance(d, MicroexponentBlock) else 1)
@@ -137,7 +132,7 @@ def _block_records(
 ) -> tuple[list[Any], Callable[..., Sequence[Any]]]:
     """The records of a block kernel, and the arguments of the shared function made of them.
 
-    A tensor's scale is the first number of the first record: each call brings its own (`of_tensor`).
+    A tensor's scale is the first number of the first record; each call brings its own (`beginning`).
     """
     if isinstance(d, MicroexponentBlock):
         return [], lambda: (d.mantissa,)
