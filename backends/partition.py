@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,12 +69,12 @@ class Blocking:
         """Elements along the blocked axis."""
         return self.shape[self.axis]
 
-    @property
+    @cached_property
     def lines(self) -> tuple[int, ...]:
         """The other axes."""
         return self.shape[: self.axis] + self.shape[self.axis + 1 :]
 
-    @property
+    @cached_property
     def per_line(self) -> int:
         """Blocks along the axis."""
         return -(-self.length // self.size)
@@ -84,10 +84,15 @@ class Blocking:
         """Blocks in all."""
         return math.prod(self.lines) * self.per_line
 
-    @property
+    @cached_property
+    def last(self) -> bool:
+        """Is the blocked axis the last one, so that what blocks share need not move?"""
+        return self.axis == len(self.shape) - 1
+
+    @cached_property
     def whole(self) -> bool:
         """Are the blocks simply the memory, cut evenly?"""
-        return self.axis == len(self.shape) - 1 and self.length % self.size == 0
+        return self.last and self.length % self.size == 0
 
     def rows(self, x: Array) -> Array:
         """x as [count, size]; short last blocks filled with zeros."""
@@ -103,13 +108,17 @@ class Blocking:
         if self.whole:
             return rows.reshape(self.shape)
         lines = rows.reshape(*self.lines, self.per_line * self.size)[..., : self.length]
-        return np.ascontiguousarray(np.moveaxis(lines, -1, self.axis))
+        return self._moved_back(lines)
 
     def shared(self, fields: Array) -> Array:
         """[count] as the shape with `per_line` entries along the axis."""
-        return np.ascontiguousarray(np.moveaxis(fields.reshape(*self.lines, self.per_line), -1, self.axis))
+        return self._moved_back(fields.reshape(*self.lines, self.per_line))
 
-    @property
+    def _moved_back(self, lines: Array) -> Array:
+        """The blocked axis, which is the last one here, where it belongs."""
+        return np.ascontiguousarray(lines if self.last else np.moveaxis(lines, -1, self.axis))
+
+    @cached_property
     def shared_shape(self) -> tuple[int, ...]:
         """The shape of what blocks share."""
         return (*self.shape[: self.axis], self.per_line, *self.shape[self.axis + 1 :])
@@ -119,7 +128,16 @@ class Blocking:
         expected = self.shared_shape
         if fields.shape != expected:
             raise NumericsError(f"{name} has shape {fields.shape}; codes of {self.shape} need {expected}")
-        return np.ascontiguousarray(np.moveaxis(fields, self.axis, -1)).reshape(-1)
+        lines = fields if self.last else np.moveaxis(fields, self.axis, -1)
+        return np.ascontiguousarray(lines).reshape(-1)
+
+
+_blocking = lru_cache(maxsize=1024)(Blocking)
+
+
+def blocks_along(axis: Any, shape: tuple[int, ...], size: int) -> Blocking:
+    """Blocks of `size` along an axis, made once for each shape; errors as of `check_axis`."""
+    return _blocking(shape, check_axis(axis, shape), size)
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,18 @@ def owner(x: Any) -> Any:
 
     One that cannot be imported is passed over, unless it was chosen, and a NumericsWarning says so once.
     """
+    if _chosen.get() is None:
+        for name, home in _homes.items():
+            backend = _backends.get(name)
+            if backend is None:  # whether it is worth importing is another question
+                break
+            if home.device is not None and backend.owns(x):
+                return backend
+    return _sought(x)
+
+
+def _sought(x: Any) -> Any:
+    """`owner` of what no backend takes that is there, or while one is chosen."""
     chosen = _chosen.get()
     passed = []
     for name, home in _homes.items():

@@ -98,9 +98,8 @@ class Spec(Protocol):
     def partition(self, shape: tuple[int, ...]) -> Any:
         """Who shares a scale in a tensor of that shape: a Partition (backends/partition.py)."""
 
-    def stored_scale_type(self, original: str) -> str:
-        """The type of the scales of a tensor of that float type."""
-        ...
+    def affine_options(self, original: str) -> Any:
+        """How scales of a tensor of that float type are found: AffineOptions (host/quantizing.py)."""
 
     def check_given(self, given: Given) -> None:
         """Raises NumericsError for a scale or a zero point that the format finds itself, or has not."""

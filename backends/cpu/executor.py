@@ -50,6 +50,7 @@ from numerics.backends.host.memory import allocate as empty
 from numerics.backends.host.product import Int8Rows, Matrix
 from numerics.formats.block import Block
 from numerics.formats.dtype import Element
+from numerics.formats.grid import float32_bits
 from numerics.formats.rounding import BlockOptions, Rounding
 
 OPERATIONS = 1 << 12  # that are remembered; the oldest goes first
@@ -215,12 +216,11 @@ class CpuExecutor(ArrayExecutor):
     def _block(
         self, what: str, x: Array, dtype: Block, options: BlockOptions, outputs: tuple[Stream, ...]
     ) -> Operation:
-        def make() -> Operation:
-            return block_operation(what, x.dtype.name, dtype, options, outputs)
-
-        if dtype.has_tensor_scale:  # it is among the parameters
-            return make()
-        return self._once((what, x.dtype, dtype, options.scale_rule, options.mode), make)
+        operation = self._once(
+            (what, x.dtype, dtype, options.scale_rule, options.mode),
+            lambda: block_operation(what, x.dtype.name, dtype, options, outputs),
+        )
+        return _of_tensor(operation, dtype, options.tensor_scale)
 
     def decode_blocks(
         self, made: BlockFields, dtype: Block, tensor_scale: float | None, out: NDArray[np.float32]
@@ -250,10 +250,8 @@ class CpuExecutor(ArrayExecutor):
     def _unblock(
         self, what: str, dtype: Block, tensor_scale: float | None, inputs: tuple[Stream, ...]
     ) -> Operation:
-        def make() -> Operation:
-            return unblock_operation(what, dtype, tensor_scale, inputs)
-
-        return make() if dtype.has_tensor_scale else self._once((what, dtype), make)
+        operation = self._once((what, dtype), lambda: unblock_operation(what, dtype, inputs))
+        return _of_tensor(operation, dtype, tensor_scale)
 
     # ---- scales and zero points ------------------------------------------------------------
 
@@ -321,7 +319,7 @@ class CpuExecutor(ArrayExecutor):
             return super().extremes(x)
         low, high = self._extremes_of_columns(x) if x.ndim == 3 else self._extremes_of_rows(x)
         some = low <= high
-        if not some.all():
+        if np.count_nonzero(some) < some.size:
             low[~some] = high[~some] = 0
         return low, high
 
@@ -422,6 +420,11 @@ class CpuExecutor(ArrayExecutor):
         threads.work(kernel, calls, (x, keys))
         low, high = keys[0].min(axis=0), keys[1].max(axis=0)
         return _of_keys(low), _of_keys(high)
+
+
+def _of_tensor(operation: Operation, d: Block, scale: float | None) -> Operation:
+    """The same operation on blocks of a tensor of that scale, where the format has such."""
+    return operation.beginning(float32_bits(scale or 1.0)) if d.has_tensor_scale else operation
 
 
 def drawn(rounding: Rounding) -> tuple[Array, ...]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from ctypes import addressof, c_char
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache, partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from llvmlite import ir
@@ -68,8 +67,18 @@ class Parameters:
         for joined in self.joined:  # their addresses, in two halves
             if joined is not None:
                 numbers += np.array([joined.ctypes.data], np.int64).view(np.int32).tolist()
-        self.array = np.array(numbers or [0], np.int32)
-        self.address: int = self.array.ctypes.data
+        self._hold(np.array(numbers or [0], np.int32))
+
+    def _hold(self, array: NDArray[np.int32]) -> None:
+        self.array, self.address = array, address_of(array)
+
+    def beginning(self, number: int) -> Parameters:
+        """The same with another first number: no kernel knows which."""
+        made = object.__new__(Parameters)
+        made.__dict__.update(self.__dict__)
+        made._hold(self.array.copy())
+        made.array[0] = number
+        return made
 
     @staticmethod
     def _joined(record: Any) -> NDArray[np.int32] | None:
@@ -132,6 +141,13 @@ class Operation:
     rows: int = 0
     columns: bool = False
     unit: int = 1  # elements that belong together: a block
+    kernels: dict[bool, Run] = field(default_factory=dict, init=False)  # made of it, by where they write
+
+    def beginning(self, number: int) -> Operation:
+        """The same, and by the same kernels, with another number in the place of its first."""
+        made = object.__new__(Operation)
+        made.__dict__.update(self.__dict__, parameters=self.parameters.beginning(number))
+        return made
 
     @cached_property
     def cut(self) -> int:
@@ -181,7 +197,6 @@ class Launcher:
 
     def __init__(self) -> None:
         self.kernels: dict[str, compiler.Kernel] = {}
-        self._found: WeakKeyDictionary[Operation, dict[bool, Run]] = WeakKeyDictionary()
 
     def built(self, name: str, words: int, emit: compiler.Emit) -> Run:
         """The kernel of that name, made when it is first asked for."""
@@ -200,11 +215,12 @@ class Launcher:
 
     def kernel(self, operation: Operation, streaming: bool = False) -> Run:
         """The compiled operation."""
-        found = self._found.setdefault(operation, {})
-        if streaming not in found:
+        found = operation.kernels.get(streaming)
+        if found is None:
             emit = partial(operation.emit, streaming)
-            found[streaming] = self.built(operation.kernel_name(streaming), operation.words, emit)
-        return found[streaming]
+            found = self.built(operation.kernel_name(streaming), operation.words, emit)
+            operation.kernels[streaming] = found
+        return found
 
     def run(self, operation: Operation, size: int, arrays: Sequence[Array]) -> None:
         """The operation over `size` elements of inputs and outputs."""

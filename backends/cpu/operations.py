@@ -107,13 +107,10 @@ def block_operation(
     return Operation(name, block, Parameters(*records), sources, outputs, width, width, unit=d.block)
 
 
-def unblock_operation(
-    what: str, d: Block, tensor_scale: float | None, inputs: tuple[Stream, ...]
-) -> Operation:
+def unblock_operation(what: str, d: Block, inputs: tuple[Stream, ...]) -> Operation:
     """Blocks to float32: `decode` from fields, `unpack` from stored bytes."""
     function = getattr(_arithmetic(d), f"{d.stem}_decode")
-    options = BlockOptions(tensor_scale=tensor_scale)
-    records, arguments = _block_records(d, options, decoding=True)
+    records, arguments = _block_records(d, BlockOptions(), decoding=True)
 
     def block(*lanes: Any) -> Any:
         fields = lanes[len(records) :]
@@ -133,7 +130,10 @@ def _arithmetic(d: Block) -> Any:
 def _block_records(
     d: Block, o: BlockOptions, decoding: bool = False
 ) -> tuple[list[Any], Callable[..., Sequence[Any]]]:
-    """The records of a block kernel, and the arguments of the shared function made of them."""
+    """The records of a block kernel, and the arguments of the shared function made of them.
+
+    A tensor's scale is the first number of the first record; each call brings its own (`beginning`).
+    """
     if isinstance(d, MicroexponentBlock):
         return [], lambda: (d.mantissa,)
     f = element_grid(d, o.scale_rule, o.mode)
@@ -141,9 +141,8 @@ def _block_records(
         if decoding:
             return [alike(f, "decoding")], lambda f: (f,)
         return [alike(f, o.mode), scale_of(d, o.scale_rule)], lambda f, s: (f, s)
-    tensor = Number(float32_bits(o.tensor_scale or 1.0))
     elements = alike(f, "decoding") if decoding else alike(f, o.mode)
-    records = [tensor, elements, alike(scale_grid(d), "half_even")]
+    records = [Number(float32_bits(1.0)), elements, alike(scale_grid(d), "half_even")]
     rule = () if decoding else (o.scale_rule,)
     return records, lambda t, f, g: (t.value, f, g, *rule)
 
@@ -248,12 +247,14 @@ def _affine_value(zero_kind: str, code: Lane, numbers: tuple[Lane, Any], f: Any,
 # ---- the shapes of blocks ------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=256)
 def field_streams(d: Block) -> tuple[Stream, ...]:
     """What blocks are as fields: codes, scales, microexponents."""
     streams = (CODES[d.code_dtype], per_block(d.block))
     return (*streams, per_group(d.block, d.sub_block)) if isinstance(d, MicroexponentBlock) else streams
 
 
+@lru_cache(maxsize=256)
 def packed_streams(d: Block) -> tuple[Stream, ...]:
     """What blocks are as stored: whole, or packed codes and the scales beside them."""
     if isinstance(d, MicroexponentBlock):

@@ -35,7 +35,7 @@ from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.output import admit_blocks, check_apart, written
 from numerics.backends.host.quantizing import AffineOptions, Prepared, Quantizing
 from numerics.backends.host.tensors import number_of, settled
-from numerics.backends.partition import Blocking, Partition, as_shape, check_axis
+from numerics.backends.partition import Blocking, Partition, as_shape, blocks_along, check_axis
 from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
@@ -229,7 +229,7 @@ class GpuBackend(Quantizing):
             data = take_bytes(stored.packed, math.prod(shape), dtype.element_bits)
             codes = unpack(data, shape, dtype.element_bits)
             return Blocks(dtype, axis, codes, scale, None, stored.tensor_scale)
-        blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
+        blocking = blocks_along(axis, shape, dtype.block)
         data = take_codes(stored.packed, 8, "uint8", "packed bytes")
         check_blocks(data.numel(), blocking.count, dtype)
         return Blocks(dtype, axis, *unpack_micro(data, dtype, blocking))

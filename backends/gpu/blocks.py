@@ -15,7 +15,7 @@ from numerics.backends.gpu.launch import launch, per_program, power_of_two, prog
 from numerics.backends.gpu.native import native
 from numerics.backends.gpu.tensors import FLOATS, memory, pointers, random_bits, words
 from numerics.backends.host.float_bits import FLOAT32_MAX, SMALLEST_NORMAL
-from numerics.backends.partition import Blocking, check_axis
+from numerics.backends.partition import Blocking, blocks_along
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.floats import bfloat16
 from numerics.formats.grid import Grid, element_grid, float32_bits, grid, scale_grid, scale_of
@@ -39,7 +39,7 @@ class Cut:
         width = power_of_two(d.block)
         if isinstance(d, MicroexponentBlock):
             width = power_of_two(d.sub_blocks) * power_of_two(d.sub_block)
-        return cls(d, Blocking(shape, check_axis(axis, shape), d.block), width)
+        return cls(d, blocks_along(axis, shape, d.block), width)
 
     @property
     def inner(self) -> int:

@@ -70,7 +70,7 @@ class HostAffine:
         found = scale
         if scale is None:
             found = widest_scale(low, high, dtype, options.symmetric, options.full)
-        scale = self.round_scale(found, options.scale_type).astype(low.dtype)
+        scale = self.round_scale(found, options.scale_type).astype(low.dtype, copy=False)
         zero = None if options.symmetric else zero_point(low, scale, dtype, options.zero_point_type)
         return Affine(np.asarray(scale), None if zero is None else np.asarray(zero))
 
@@ -86,7 +86,9 @@ class HostAffine:
             return power_of_two_above(scale)
         if scale_type not in _CODECS:
             kind, least, most = _ends(scale_type)
-            return np.asarray(np.minimum(np.maximum(scale.astype(kind), least), most))
+            kept = np.array(scale, kind)
+            np.minimum(np.maximum(kept, least), most, out=kept)
+            return kept
         dtype, rounded = _CODECS[scale_type], np.empty(scale.shape, scale.dtype)
         self.executor.round(scale.reshape(-1), dtype, Rounding(), rounded.reshape(-1))
         return np.asarray(np.maximum(rounded, dtype.smallest_subnormal))
@@ -166,7 +168,7 @@ def _check_numbers(affine: Affine) -> None:
 def _ends(scale_type: str) -> tuple[Any, Any, Any]:
     """A float type, its smallest and its largest positive number."""
     facts = np.finfo(scale_type)
-    return facts.dtype, facts.smallest_subnormal, facts.max
+    return facts.dtype, np.asarray(facts.smallest_subnormal), np.asarray(facts.max)
 
 
 def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool, full: bool = False) -> Array:
@@ -174,7 +176,7 @@ def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool, full:
 
     A difference that overflows is taken of the halves: halving is exact.
     """
-    steps, one = _steps(dtype, symmetric, full, low.dtype)
+    steps = _steps(dtype, symmetric, full, low.dtype)
     if symmetric:
         extent = np.maximum(-low, high)
         scale = extent / steps
@@ -182,14 +184,14 @@ def widest_scale(low: Array, high: Array, dtype: Element, symmetric: bool, full:
         low, high = np.minimum(low, 0), np.maximum(high, 0)
         extent = high - low
         scale = np.where(np.isinf(extent), (high / 2 - low / 2) / (steps / 2), extent / steps)
-    return np.asarray(np.where(extent == 0, one, scale))
+    return np.asarray(scale + (extent == 0))
 
 
 @lru_cache(maxsize=1024)
-def _steps(dtype: Element, symmetric: bool, full: bool, kind: np.dtype[Any]) -> tuple[Any, Any]:
-    """How many steps the extent has, of zero to max or of all, and 1, as numbers of a float type."""
+def _steps(dtype: Element, symmetric: bool, full: bool, kind: np.dtype[Any]) -> Any:
+    """How many steps the extent has, of zero to max or of all, as a number of a float type."""
     every = dtype.max - dtype.min
-    return kind.type((every / 2 if full else dtype.max) if symmetric else every), kind.type(1)
+    return kind.type((every / 2 if full else dtype.max) if symmetric else every)
 
 
 def zero_point(low: Array, scale: Array, dtype: Element, zero_point_type: str) -> Array:

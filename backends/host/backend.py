@@ -25,7 +25,7 @@ from numerics.backends.host.output import admit_blocks, check_apart
 from numerics.backends.host.product import Int8Rows, Matrix, linear
 from numerics.backends.host.quantizing import Prepared, Quantizing
 from numerics.backends.host.tensors import as_array, is_tensor, on_host
-from numerics.backends.partition import Blocking, as_shape, check_axis
+from numerics.backends.partition import Blocking, as_shape, blocks_along, check_axis
 from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
@@ -144,14 +144,34 @@ class HostBackend(HostAffine, Quantizing):
 
     # ---- blocks ----------------------------------------------------------------------------
 
+    def found_tensor_scale(self, data: Array, dtype: ScaledBlock, rule: str) -> float:
+        """NVFP4's tensor scale, from the largest finite magnitude as float32 has it."""
+        with ieee_arithmetic():
+            low, high = (
+                self.executor.extremes(as_float32(data).reshape(1, -1)) if data.size else ([0.0], [0.0])
+            )
+            return tensor_scale_of(max(-float(low[0]), float(high[0])), dtype, rule)
+
+    def _rows(
+        self, data: Array, dtype: Block, blocking: Blocking, options: BlockOptions
+    ) -> tuple[Array, BlockOptions]:
+        """The blocks as rows, and the options as executors take them: with bits that are drawn, in rows."""
+        drawn, tensor_scale = random_bits.bits(options.draw, data.shape), options.tensor_scale
+        rows = None if drawn is None else blocking.rows(drawn.reshape(data.shape))
+        if isinstance(dtype, ScaledBlock) and tensor_scale is None:
+            tensor_scale = self.found_tensor_scale(data, dtype, options.scale_rule)
+        if rows is not None or tensor_scale is not options.tensor_scale:
+            options = BlockOptions(options.scale_rule, options.mode, tensor_scale, Draw(bits=rows))
+        return blocking.rows(data), options
+
     def encode_blocks(
         self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Blocks | None = None
     ) -> Blocks:
         """Returns x as blocks along axis; in the arrays of out where it is given."""
         data, give = take(x)
-        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        blocking = blocks_along(axis, data.shape, dtype.block)
         targets = None if out is None else _block_targets(out, dtype, axis, blocking, data)
-        rows, options = _rows(data, dtype, blocking, options)
+        rows, options = self._rows(data, dtype, blocking, options)
         direct = _in_place(targets, blocking)
         fields = self.executor.encode_blocks(rows, dtype, options, direct)
         micro = None if fields.microexponents is None else blocking.shared(fields.microexponents)
@@ -167,9 +187,9 @@ class HostBackend(HostAffine, Quantizing):
     def quantize_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions) -> PackedBlocks:
         """Block.encode as stored."""
         data, _ = take(x)
-        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
+        blocking = blocks_along(axis, data.shape, dtype.block)
         if blocking.whole or not dtype.scale_beside:
-            rows, options = _rows(data, dtype, blocking, options)
+            rows, options = self._rows(data, dtype, blocking, options)
             packed, scale = self.executor.encode_blocks_packed(rows, dtype, options)
             beside = None if scale is None else blocking.shared(scale)
             return PackedBlocks(dtype, axis, data.shape, packed, beside, options.tensor_scale)
@@ -180,7 +200,7 @@ class HostBackend(HostAffine, Quantizing):
     def dequantize_blocks(self, stored: PackedBlocks) -> NDArray[np.float32]:
         """float32 values of what quantize_blocks made; raises NumericsError for fewer bytes or scales."""
         dtype, shape = stored.dtype, tuple(stored.shape)
-        blocking = Blocking(shape, check_axis(stored.axis, shape), dtype.block)
+        blocking = blocks_along(stored.axis, shape, dtype.block)
         if dtype.scale_beside and not blocking.whole:
             return np.asarray(self.decode_blocks(self.unpack_blocks(stored), None))
         packed, _ = take_codes(stored.packed, 8, "uint8", "packed bytes")
@@ -206,7 +226,7 @@ class HostBackend(HostAffine, Quantizing):
     def _fields(self, blocks: Blocks) -> tuple[BlockFields, Blocking, Callable[[Array], Any], Array]:
         d = blocks.dtype
         codes, give = take_codes(blocks.codes, d.element_bits, d.code_dtype, d.name)
-        blocking = Blocking(codes.shape, check_axis(blocks.axis, codes.shape), d.block)
+        blocking = blocks_along(blocks.axis, codes.shape, d.block)
         shared = [
             _shared_rows(getattr(blocks, name), name, d, blocking) for name in d.fields if name != "codes"
         ]
@@ -215,8 +235,8 @@ class HostBackend(HostAffine, Quantizing):
     def round_blocks(self, x: Any, dtype: Block, axis: int, options: BlockOptions, out: Any) -> Any:
         """Returns the values of x in blocks along axis, in x's type; in out where it is given."""
         data, give = take(x)
-        blocking = Blocking(data.shape, check_axis(axis, data.shape), dtype.block)
-        rows, options = _rows(data, dtype, blocking, options)
+        blocking = blocks_along(axis, data.shape, dtype.block)
+        rows, options = self._rows(data, dtype, blocking, options)
         target = Target(out, (data.shape, data.dtype), data, give)
         direct = target.array.reshape(rows.shape) if blocking.whole else None
         values = np.empty(rows.shape, data.dtype) if direct is None else direct
@@ -242,20 +262,11 @@ class HostBackend(HostAffine, Quantizing):
             check_axis(axis, shape)
             codes = self._unpack(data.reshape(-1), math.prod(shape), dtype.element_bits)
             return Blocks(dtype, axis, give(codes.reshape(shape)), scale, None, stored.tensor_scale)
-        blocking = Blocking(shape, check_axis(axis, shape), dtype.block)
+        blocking = blocks_along(axis, shape, dtype.block)
         check_blocks(data.size, blocking.count, dtype)
         fields = unpack_micro(self.executor, data.reshape(-1, dtype.bytes_per_block), dtype)
         shared = [give(blocking.shared(field)) for field in fields[1:] if field is not None]
         return Blocks(dtype, axis, give(blocking.elements(fields.codes)), *shared)
-
-
-def _rows(data: Array, dtype: Block, blocking: Blocking, options: BlockOptions) -> tuple[Array, BlockOptions]:
-    """The blocks as rows, and the options as executors take them: with the bits that are drawn, in rows."""
-    drawn, tensor_scale = random_bits.bits(options.draw, data.shape), options.tensor_scale
-    rows = None if drawn is None else blocking.rows(drawn.reshape(data.shape))
-    if isinstance(dtype, ScaledBlock) and tensor_scale is None:
-        tensor_scale = found_tensor_scale(data, dtype, options.scale_rule)
-    return blocking.rows(data), options._replace(tensor_scale=tensor_scale, draw=Draw(bits=rows))
 
 
 def _block_targets(
@@ -287,14 +298,6 @@ def _in_place(targets: tuple[Target, ...] | None, blocking: Blocking) -> BlockFi
     codes, scale, *micro = (target.array for target in targets)
     rows = codes.reshape(-1, blocking.size)
     return BlockFields(rows, scale.reshape(-1), micro[0].reshape(-1) if micro else None)
-
-
-def found_tensor_scale(data: Array, dtype: ScaledBlock, rule: str) -> float:
-    """NVFP4's tensor scale, from the largest finite magnitude as float32 has it."""
-    with ieee_arithmetic():
-        x = as_float32(data)
-        finite = np.abs(x[np.isfinite(x)])
-        return tensor_scale_of(finite.max() if finite.size else 0.0, dtype, rule)
 
 
 def tensor_scale_of(amax: float, dtype: ScaledBlock, rule: str) -> float:

@@ -43,10 +43,9 @@ def empty(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArra
 def allocate(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
     """`empty` of a shape and a type that are known to be good."""
     kind = np.dtype(dtype)
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    size = math.prod(sizes) * kind.itemsize
+    size = (shape if isinstance(shape, int) else math.prod(shape)) * kind.itemsize
     if size < LARGE:
-        return np.empty(sizes, kind)
+        return np.empty(shape, kind)
     room = np.empty(size + PAGE, np.uint8)
     first = (PAGE // 2 - room.ctypes.data) % PAGE  # other arrays of this size begin near a page's start
-    return room[first : first + size].view(kind).reshape(sizes)
+    return room[first : first + size].view(kind).reshape(shape)

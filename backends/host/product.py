@@ -272,16 +272,17 @@ def _in_spans(x: NDArray[np.float32], order: Order) -> NDArray[np.float32]:
 def linear(
     sums: Any, x: NDArray[np.float32] | Int8Rows, matrix: Matrix, bias: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
-    """x (m, length) times the rows of a matrix, plus a bias: (m, rows).  sums: an executor's `products`."""
-    found: NDArray[np.float32] = np.zeros((len(x), matrix.shape[0]), np.float32)
-    if len(x) and matrix.shape[1]:
-        found = sums(x, matrix)
-    with ieee_arithmetic(), np.errstate(all="ignore"):
-        if isinstance(x, Int8Rows) and x.scale.ndim == 1:
-            found *= x.scale[:, None]
-        for factor in (matrix.row_scale, matrix.number):
-            if factor is not None:
-                found *= np.float32(factor) if np.ndim(factor) == 0 else np.asarray(factor).reshape(-1)
-        if bias is not None:
-            found += bias
+    """x (m, length) times the rows of a matrix, plus a bias: (m, rows); asked in IEEE arithmetic.
+
+    sums: an executor's `products`.
+    """
+    found: NDArray[np.float32]
+    found = sums(x, matrix) if len(x) and matrix.shape[1] else np.zeros((len(x), matrix.shape[0]), np.float32)
+    if isinstance(x, Int8Rows) and x.scale.ndim == 1:
+        found *= x.scale[:, None]
+    for factor in (matrix.row_scale, matrix.number):
+        if factor is not None:
+            found *= np.float32(factor) if np.ndim(factor) == 0 else np.asarray(factor).reshape(-1)
+    if bias is not None:
+        found += bias
     return found

@@ -24,7 +24,7 @@ from numerics.formats.block import Block, PackedBlocks
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, digits, warn
 from numerics.formats.protocol import Backend, Given, Parts, Spec
-from numerics.formats.rounding import FULL_RANGE, BlockOptions, Draw, Rounding
+from numerics.formats.rounding import BlockOptions, Draw, Rounding
 
 Array = NDArray[Any]
 
@@ -174,8 +174,7 @@ class Quantizing(AffineBackend, Protocol):
         """
         (data, original), zero, scale = x, None, None
         partition: Partition = spec.partition(tuple(data.shape))
-        kept = spec.stored_scale_type(original), spec.zero_point_type
-        options = AffineOptions(spec.symmetric, *kept, spec.scale_rule == FULL_RANGE)
+        options: AffineOptions = spec.affine_options(original)
         if given.scale is not None:
             scale = _positive("scale", given.scale, partition.shared)
         elif not spec.scaled:

@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from numerics.backends.host.backend import found_tensor_scale
 from numerics.backends.host.quantizing import to_host
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
@@ -143,7 +142,7 @@ def tensor_scale(x: Array, d: Block, rule: str) -> float | None:
     >>> [tensor_scale(x, nvfp4, rule) for rule in ("floor", "four_over_six")], tensor_scale(x, mxfp4, "floor")
     ([1.0, 1.75], None)
     """
-    return found_tensor_scale(x, d, rule) if isinstance(d, ScaledBlock) else None
+    return dispatch.host().found_tensor_scale(x, d, rule) if isinstance(d, ScaledBlock) else None
 
 
 def _spread(shared: Array, shares: Partition) -> Array:

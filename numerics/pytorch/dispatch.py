@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from numerics.backends.host.tensors import check_dense, given_tensor, has_values, number_of, number_tensor
+from numerics.backends.host.tensors import (
+    check_dense,
+    check_memory,
+    given_tensor,
+    has_values,
+    number_of,
+    number_tensor,
+)
 from numerics.backends.partition import as_shape, check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
@@ -26,7 +33,8 @@ from numerics.formats.text import text_of
 from numerics.pytorch import kept_ops as _kept  # noqa: F401 - what QTensors do is known with them
 from numerics.pytorch.operators import SIGNED, run
 from numerics.pytorch.products import at_once, operator
-from numerics.pytorch.qtensor import TensorQTensor, wrapped
+from numerics.pytorch.qtensor import FLOATS, TensorQTensor, wrapped
+from numerics.tensor.product import check_operands
 from numerics.tensor.spec import QuantSpec
 
 
@@ -162,23 +170,43 @@ class TorchDispatch:
 
     def linear(self, x: Tensor, q: TensorQTensor, bias: Tensor | None, compute: str) -> Tensor:
         """Returns x times the rows of q, plus a bias."""
-        if compute == "float32" and x.is_meta:  # which torch.autocast does not know
+        with torch._C.DisableTorchFunctionSubclass():  # what is asked of q need not go round by it
+            _check_product(x, q, bias)
+            if x.device.type not in ("cpu", "meta") and compute == "int8":
+                raise NumericsError(
+                    f"compute='int8' of x on {x.device}: products in int8 run on the CPU; allowed: x.cpu() "
+                    "and q.cpu(), or compute='float32'"
+                )
+            found = at_once(x, q, bias, compute)
+        if found is not None:
+            return found
+        if compute == "int8":
+            return operator(x, q, bias, compute=compute)
+        if x.is_meta:  # which torch.autocast does not know
             return linear(x, q, bias)
-        if compute == "float32":
-            with torch.autocast(x.device.type, enabled=False):  # of one type with x, whoever asks
-                return linear(x, q, bias)
-        if x.device.type not in ("cpu", "meta"):
-            raise NumericsError(
-                f"compute='int8' of x on {x.device}: products in int8 run on the CPU; allowed: x.cpu() and "
-                "q.cpu(), or compute='float32'"
-            )
-        found = at_once(x, q, bias, compute)
-        return operator(x, q, bias, compute=compute) if found is None else found
+        with torch.autocast(x.device.type, enabled=False):  # of one type with x, whoever asks
+            return linear(x, q, bias)
 
     def fake_quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw, clip: bool = False) -> Tensor:
         """Returns x quantized and dequantized as the spec says, with a straight-through gradient."""
         scale, zero_point, number = _beside(x, given)
         return run("fake_quantize", x, spec.text, scale, zero_point, *_drawn(x, draw), clip, number)
+
+
+def _check_product(x: Tensor, q: TensorQTensor, bias: Tensor | None) -> None:
+    """Raises NumericsError unless x, q and the bias are dense, of fitting shapes, and of one type."""
+    check_memory(x)
+    check_dense(q)
+    if bias is not None:
+        check_memory(bias)
+    check_operands(x, q, bias)
+    given = {name: FLOATS[came.dtype] for name, came in (("x", x), ("bias", bias)) if came is not None}
+    due = q.original
+    if set(given.values()) != {due}:
+        what = " and ".join(f"{name} is {kind}" for name, kind in given.items())
+        came = "x" if given["x"] != due else "bias"
+        raise NumericsError(f"{what}, q stands for {due}: tensors are of one type; give "
+                            f"{came}.to(torch.{due}), or q.to(torch.{min(given.values())})")  # fmt: skip
 
 
 def _beside(x: Tensor, given: Given) -> tuple[Tensor | None, ...]:

@@ -9,9 +9,10 @@ result lacks is an empty tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
@@ -64,7 +65,7 @@ def _on_elements(method: str, *rest: None) -> Callable[..., Tensor]:
         x: Tensor, dtype: str, rounding: str = NEAREST, overflow: str | None = None, *drawn: Any
     ) -> Tensor:
         d, how = _rounding(dtype, rounding, overflow, *drawn)
-        return _tensor(getattr(dispatch.owner(x), method)(x, d, how, *rest))
+        return tensor_of(getattr(dispatch.owner(x), method)(x, d, how, *rest))
 
     return kernel
 
@@ -78,19 +79,19 @@ def _rounding(
 
 
 def _decode(codes: Tensor, dtype: str) -> Tensor:
-    return _tensor(dispatch.owner(codes).decode(codes, _element(dtype), None))
+    return tensor_of(dispatch.owner(codes).decode(codes, _element(dtype), None))
 
 
 def _pack(codes: Tensor, dtype: str) -> Tensor:
-    return _apart(_tensor(dispatch.owner(codes).pack(codes, _element(dtype))), codes)
+    return _apart(tensor_of(dispatch.owner(codes).pack(codes, _element(dtype))), codes)
 
 
 def _unpack(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
-    return _apart(_tensor(dispatch.owner(packed).unpack(packed, tuple(shape), _element(dtype))), packed)
+    return _apart(tensor_of(dispatch.owner(packed).unpack(packed, tuple(shape), _element(dtype))), packed)
 
 
 def _decode_packed(packed: Tensor, shape: Sequence[int], dtype: str) -> Tensor:
-    return _tensor(dispatch.owner(packed).decode_packed(packed, tuple(shape), _element(dtype)))
+    return tensor_of(dispatch.owner(packed).decode_packed(packed, tuple(shape), _element(dtype)))
 
 
 # ---- blocks --------------------------------------------------------------------------------------
@@ -106,12 +107,12 @@ def _decode_blocks(
     codes: Tensor, scale: Tensor, microexponents: Any, tensor_scale: Any, dtype: str, axis: int = -1
 ) -> Tensor:
     made = Blocks(_block(dtype), axis, codes, scale, microexponents, _number(tensor_scale))
-    return _tensor(dispatch.owner(codes).decode_blocks(made, None))
+    return tensor_of(dispatch.owner(codes).decode_blocks(made, None))
 
 
 def _round_blocks(x: Tensor, dtype: str, axis: int = -1, *asked: Any) -> Tensor:
     d = _block(dtype)
-    return _tensor(dispatch.owner(x).round_blocks(x, d, axis, _block_options(d, *asked), None))
+    return tensor_of(dispatch.owner(x).round_blocks(x, d, axis, _block_options(d, *asked), None))
 
 
 def _block_options(
@@ -124,7 +125,7 @@ def _block_options(
 
 def _pack_blocks(codes: Tensor, scale: Tensor, microexponents: Any, dtype: str, axis: int = -1) -> Tensor:
     made = Blocks(_block(dtype), axis, codes, scale, microexponents)
-    return _apart(_tensor(dispatch.owner(codes).pack_blocks(made)), codes)
+    return _apart(tensor_of(dispatch.owner(codes).pack_blocks(made)), codes)
 
 
 def _unpack_blocks(packed: Tensor, scale: Any, shape: Sequence[int], dtype: str, axis: int = -1) -> Parts:
@@ -156,7 +157,7 @@ def _dequantize(
     arrays = owner.native((packed, scale, zero_point))
     parts = QuantizedParts._make((*arrays, _number(tensor_scale), tuple(shape), original))
     check_parts(spec, parts.shape, original, dict(zip(PARTS, parts, strict=False)))
-    return _tensor(owner.dequantize(parts, spec, _float_name(dtype)))
+    return tensor_of(owner.dequantize(parts, spec, _float_name(dtype)))
 
 
 def _linear(x: Tensor, *asked: Any) -> Tensor:
@@ -184,10 +185,15 @@ def matrix_of(parts: Sequence[Any], shape: tuple[int, ...], spec: QuantSpec, ori
 def times(x: Tensor, q: ArrayQTensor, bias: Tensor | None, across: bool, compute: str = "float32") -> Tensor:
     """x (..., length) times the rows of q, plus a bias; across: x (..., rows) times q."""
     _check_linear(x, q.shape, bias, across)
-    if one_of("compute", compute, COMPUTE) == "int8":
+    return multiplied(x, q, bias, across, compute)
+
+
+def multiplied(x: Tensor, q: ArrayQTensor, bias: Tensor | None, across: bool, compute: str) -> Tensor:
+    """`times` of what is known to fit together."""
+    if compute != "float32" and one_of("compute", compute, COMPUTE) == "int8":
         check_int8(q, _name(x.dtype))
-    rows = np.ascontiguousarray(to_float32(as_array(x))).reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    added = None if bias is None else to_float32(as_array(bias))
+    data, added = to_float32(as_array(x)), None if bias is None else to_float32(as_array(bias))
+    rows = np.ascontiguousarray(data).reshape(math.prod(data.shape[:-1]), data.shape[-1])
     found = as_tensor(columns_times(rows, q) if across else rows_times(rows, q, added, compute))
     found = found if x.ndim == 2 else found.reshape(*x.shape[:-1], found.shape[-1])
     return found if x.dtype == torch.float32 else found.to(x.dtype)
@@ -216,7 +222,7 @@ def _fake_quantize(
 ) -> Tensor:  # fmt: skip
     spec, draw = _asked(recipe, seed, bits)
     given = Given(scale, zero_point, _of_tensor(tensor_scale))
-    return _apart(_tensor(dispatch.owner(x).fake_quantize(x, spec, given, draw)), x)
+    return _apart(tensor_of(dispatch.owner(x).fake_quantize(x, spec, given, draw)), x)
 
 
 def _of_tensor(scale: Any) -> float | None:
@@ -242,7 +248,7 @@ def _asked_alone(recipe: str) -> tuple[QuantSpec, Draw]:
 
 
 def _hadamard(x: Tensor, size: int, signs: Any = None, inverse: bool = False) -> Tensor:
-    return _apart(_tensor(dispatch.owner(x).hadamard(x, rotation_of(size, signs, inverse))), x)
+    return _apart(tensor_of(dispatch.owner(x).hadamard(x, rotation_of(size, signs, inverse))), x)
 
 
 @lru_cache(maxsize=256)
@@ -572,8 +578,7 @@ def _define(name: str, operator: Operator) -> None:
 def run(name: str, *arguments: Any) -> Any:
     """An operator's results; by its kernel where torch does not look on, whose way there takes longer."""
     tensors = [given for given in arguments if isinstance(given, Tensor)]
-    watched = is_traced() or torch._C._len_torch_function_stack()
-    if watched or not have_memory(tensors) or are_recorded(tensors):
+    if is_watched() or not have_memory(tensors) or are_recorded(tensors):
         return called(name, *arguments)
     return OPERATORS[name].kernel(*arguments)
 
@@ -602,6 +607,11 @@ class transformations_refused:
             ) from None
 
 
+def is_watched() -> bool:
+    """Does anybody look at every function or operator of torch?"""
+    return bool(torch._C._len_torch_function_stack()) or is_traced()
+
+
 def is_traced() -> bool:
     """Does a compiler, a mode of torch's, or a transformation, look at every operator?"""
     return (
@@ -612,23 +622,25 @@ def is_traced() -> bool:
     )
 
 
-def have_memory(tensors: Iterable[Any]) -> bool:
+def have_memory(tensors: Collection[Any]) -> bool:
     """Are they torch's own, with values?"""
-    return all(type(x) in PLAIN and not x.is_meta for x in tensors)
+    return PLAIN.issuperset(map(type, tensors)) and not any(map(_is_meta, tensors))
 
 
-def are_recorded(tensors: Iterable[Any]) -> bool:
+def are_recorded(tensors: Collection[Any]) -> bool:
     """Is one of them to have a gradient?"""
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return torch.is_grad_enabled() and any(map(_requires_grad, tensors))
 
 
-PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = frozenset((Tensor, torch.nn.Parameter))
+_is_meta, _requires_grad = attrgetter("is_meta"), attrgetter("requires_grad")
 
 
 # ---- tensors and the backends' arrays ------------------------------------------------------------
 
 
-def _tensor(x: Any) -> Tensor:
+def tensor_of(x: Any) -> Tensor:
+    """What a backend made, as a tensor."""
     return as_tensor(np.asarray(x)) if isinstance(x, (np.ndarray, np.generic)) else x
 
 

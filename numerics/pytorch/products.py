@@ -14,13 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from numerics.pytorch.operators import are_recorded, have_memory, is_traced, matrix_of, times
+from numerics.pytorch.operators import are_recorded, have_memory, is_traced, multiplied, times
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, text_of
 from numerics.pytorch.wrapper import Kept, Permuted, Wrapper
 from numerics.tensor import slicing
-from numerics.tensor.parts import PARTS
 from numerics.tensor.product import are_decoded
-from numerics.tensor.qtensor import ArrayQTensor
 
 aten = torch.ops.aten
 
@@ -29,17 +27,21 @@ def _read(q: Any, x: Any) -> TensorQTensor | None:
     """The QTensor of two dimensions that q is, or is with its axes turned, where x can be multiplied so."""
     held = q.quantized if isinstance(q, Permuted) else q
     plain = isinstance(x, Tensor) and not isinstance(x, Wrapper) and isinstance(held, TensorQTensor)
-    if not plain or are_decoded() or held.ndim != 2 or x.dtype != held.dtype or x.dtype == torch.float64:
-        return None
-    cpu = x.device.type == held.device.type and x.device.type in ("cpu", "meta")
-    return held if cpu and x.dtype in FLOATS and held.spec.scale_type != "float64" else None
+    return held if plain and _multiplies(held, x) else None
+
+
+def _multiplies(q: TensorQTensor, x: Tensor) -> bool:
+    """Are x and q, both tensors, of two dimensions, a type and a place of which kernels make products?"""
+    kind = x.dtype
+    if are_decoded() or q.ndim != 2 or kind != q.dtype or kind == torch.float64 or kind not in FLOATS:
+        return False
+    return q.spec.scale_type != "float64" and ((x.is_cpu and q.is_cpu) or (x.is_meta and q.is_meta))
 
 
 def product(x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool) -> Tensor:
     """The operator's result: by the operator where torch traces, at once where it does not."""
-    if not is_traced() and have_memory((x, *q.parts)):
-        return times(x, _arrays(q), bias, across)
-    return operator(x, q, bias, across)
+    arrays = q.arrays if not is_traced() and have_memory((x,)) else None
+    return operator(x, q, bias, across) if arrays is None else times(x, arrays, bias, across)
 
 
 def operator(
@@ -57,36 +59,16 @@ def at_once(x: Any, weight: Any, bias: Any = None, compute: str = "float32") -> 
     on: for a gradient, a trace, an autocast.
     """
     parts = (x,) if bias is None else (x, bias)
-    if is_traced() or torch.is_autocast_enabled("cpu") or not have_memory(parts):
+    if not isinstance(weight, TensorQTensor) or is_traced() or torch.is_autocast_enabled("cpu"):
         return None
-    if are_recorded((weight, *parts)):
+    if not have_memory(parts) or are_recorded((weight, *parts)) or not _multiplies(weight, x):
         return None
-    q = _read(weight, x) if isinstance(weight, TensorQTensor) else None
-    if q is None or not x.numel() or not x.ndim or x.shape[-1] != q.shape[1]:
+    arrays = weight.arrays if x.numel() and x.ndim else None
+    if arrays is None:
         return None
-    if not have_memory(q.parts):
-        return None
-    fits = bias is None or (bias.dtype == x.dtype and tuple(bias.shape) == (q.shape[0],))
-    return times(x, _arrays(q), bias, False, compute) if fits else None
-
-
-def _arrays(q: TensorQTensor) -> ArrayQTensor:
-    """The QTensor of its arrays, kept beside it until its memory is another.
-
-    Arrays show what is written into parts; a tensor's scale is a number there, and is read each time.
-    """
-    memory = [_place(part) for part in q.parts]
-    known = q.__dict__.get("_read")
-    if known is None or known[0] != memory or known[1].spec is not q.spec or q.tensor_scale is not None:
-        parts = [getattr(q, name) for name in PARTS]
-        known = q.__dict__["_read"] = memory, matrix_of(parts, tuple(q.shape), q.spec, q.original)
-    return cast(ArrayQTensor, known[1])
-
-
-def _place(part: Tensor) -> tuple[Any, ...]:
-    """Where a part lies, and as what: another place, shape or type is another part."""
-    held = part.untyped_storage().nbytes()
-    return part.data_ptr(), held, part.shape, part.stride(), part.dtype, part.is_neg()
+    rows, length = arrays.shape
+    fits = x.shape[-1] == length and (bias is None or (bias.dtype == x.dtype and bias.shape == (rows,)))
+    return multiplied(x, arrays, bias, False, compute) if fits else None
 
 
 # ---- torch's products of matrices ------------------------------------------------------------------------
@@ -191,8 +173,13 @@ _FOLDS: dict[Any, Callable[..., Any]] = {
 
 def fold(func: Any, args: Any, kwargs: Any) -> Any:
     """A linear layer's product at once, that of x of three axes and more by rows; None for other calls."""
-    others = set(kwargs or ()) - ({"bias"} if func is F.linear else set())
-    if func not in _FOLDS or others or len(args) < 2 or not all(isinstance(arg, Tensor) for arg in args[:2]):
+    if (
+        func not in _FOLDS
+        or len(args) < 2
+        or not (isinstance(args[0], Tensor) and isinstance(args[1], Tensor))
+    ):
+        return None
+    if kwargs and not (func is F.linear and set(kwargs) == {"bias"}):
         return None
     if func is F.linear:
         with torch._C.DisableTorchFunctionSubclass():  # each look at the weight's shape would come here again

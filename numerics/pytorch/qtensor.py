@@ -17,11 +17,11 @@ from torch.utils import swap_tensors
 
 from numerics.backends.host.tensors import check_storage, settled
 from numerics.formats.errors import NumericsError, said, warn
-from numerics.pytorch.operators import PLAIN, run
+from numerics.pytorch.operators import PLAIN, are_recorded, have_memory, is_watched, matrix_of, run, tensor_of
 from numerics.pytorch.rows import cut_along_first, joined
 from numerics.pytorch.wrapper import Wrapper, stable_hash
 from numerics.tensor.parts import PARTS, check_parts, check_shape
-from numerics.tensor.qtensor import QTensor, float_name
+from numerics.tensor.qtensor import ArrayQTensor, QTensor, float_name
 from numerics.tensor.spec import QuantSpec, spec_of_text
 
 FLOATS = {kind: str(kind).removeprefix("torch.") for kind in (
@@ -103,6 +103,9 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     def dequantize(self, dtype: Any = None) -> Tensor:
         """Returns the values in the type that was quantized, or in `dtype`: a float of 16, 32 or 64 bits."""
         with torch._C.DisableTorchFunctionSubclass():  # what is asked of itself need not go round by it
+            arrays = None if is_watched() or are_recorded(self.parts) else self.arrays
+            if arrays is not None:
+                return tensor_of(arrays.dequantize(dtype))
             shape = self.shape
         return self.values_of((self.packed, self.shared, self.zero_point), shape, dtype)
 
@@ -132,7 +135,29 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     @property
     def parts(self) -> list[Tensor]:
         """The tensors that it holds."""
-        return [part for part in (getattr(self, name) for name in PARTS) if part is not None]
+        return [part for name in PARTS if (part := getattr(self, name)) is not None]
+
+    @property
+    def arrays(self) -> ArrayQTensor | None:
+        """The same of its backend's arrays, kept beside it until its memory is another.
+
+        Arrays show what is written into parts; a tensor's scale is a number there, and is read each time.
+        None where parts have no memory, or numbers other than stand there, which arrays would not show.
+        """
+        held = self.parts
+        if not have_memory(held) or any(part.is_neg() for part in held):
+            return None
+        memory, known = [_place(part) for part in held], self.__dict__.get("_arrays")
+        if (
+            known is None
+            or known[0] != memory
+            or known[1].spec is not self.spec
+            or self.tensor_scale is not None
+        ):
+            parts = [getattr(self, name) for name in PARTS]
+            made = matrix_of(parts, tuple(self.shape), self.spec, self.original)
+            known = self.__dict__["_arrays"] = memory, made
+        return cast(ArrayQTensor, known[1])
 
     def check_whole(self) -> None:
         """Raises NumericsError unless its parts are what they were made as, with their memory.
@@ -302,6 +327,12 @@ def _may_be_swapped(q: TensorQTensor) -> bool:
             "Parameter, one in each module that it is in; tie them again where there are several"
         )
     return free
+
+
+def _place(part: Tensor) -> tuple[Any, ...]:
+    """Where a part lies, and as what: another place, shape or type is another part."""
+    held = part.untyped_storage().nbytes()
+    return part.data_ptr(), held, part.shape, part.stride(), part.dtype
 
 
 def text_of(spec: QuantSpec) -> str:

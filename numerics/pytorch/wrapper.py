@@ -124,12 +124,12 @@ class Wrapper(Tensor):
         """Acts as any tensor's, but for what never reaches __torch_dispatch__."""
         if func is torch._has_compatible_shallow_copy_type:
             return cls.takes_data(*args)
-        if isinstance(func, HigherOrderOperator):  # torch.cond and its kin, whose branches take plain tensors
-            plain, options = values_of((args, kwargs or {}))
-            return func(*plain, **options)
         found = cls.folds(func, args, kwargs)
         if found is not None:
             return found
+        if isinstance(func, HigherOrderOperator):  # torch.cond and its kin, whose branches take plain tensors
+            plain, options = values_of((args, kwargs or {}))
+            return func(*plain, **options)
         if func in _BY_ADDRESS:
             raise in_place(f"Tensor.{func.__name__}")
         with torch._C.DisableTorchFunctionSubclass():

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from operator import is_
 from typing import Any, cast
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.arrays import FLOATS, take
 from numerics.backends.host.float_bits import to_float32
 from numerics.backends.host.product import VALUES, Int8Rows, Matrix
-from numerics.backends.host.tensors import check_dense, check_memory, is_tensor
+from numerics.backends.host.tensors import is_tensor
 from numerics.formats import dispatch
 from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.protocol import Given
@@ -65,13 +66,16 @@ def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32") -> An
     array([-0.00393701,  3.7637794 ], dtype=float32)
     """
     check_quantized("q", q)
-    one_of("compute", compute, COMPUTE)
+    compute = one_of("compute", compute, COMPUTE)
     if is_tensor(x) or is_tensor(q):
-        return _of_tensors(x, q, bias, compute)
+        for name, came in (("x", x), ("q", q), ("bias", bias)):
+            if came is not None and not is_tensor(came):
+                raise NumericsError(f"{name} is {type(came).__name__}: give all as arrays, or all as tensors")
+        return dispatch.of(x).linear(x, q, bias, compute)
     if is_tensor(bias):
         raise NumericsError("x and q are arrays, bias is a tensor: give all as arrays, or all as tensors")
     data, added = take(x)[0], None if bias is None else take(bias)[0]
-    _check(data, q, added)
+    check_operands(data, q, added)
     if compute == "int8":
         check_int8(q, str(data.dtype))
     if data.dtype == np.float64 or q.original == "float64":
@@ -117,7 +121,7 @@ def rows_times(x: Floats, q: Any, bias: Floats | None = None, compute: str = "fl
         found = owner.linear(_in_int8(x, matrix.order.group, owner), matrix, bias)
         found[~np.isfinite(x).all(axis=1)] = np.nan
         return cast(Floats, found)
-    if matrix.order != VALUES:
+    if matrix.order.kind != VALUES.kind:
         return cast(Floats, owner.linear(x, matrix, bias))
     found = np.empty((len(x), q.shape[0]), np.float32)
     for first, values in _decoded(q):
@@ -134,7 +138,7 @@ def _matrix(q: Any) -> Matrix:
     """
     parts = q.packed, q.shared, q.zero_point, q.tensor_scale
     known = q.__dict__.get("_matrix")
-    if known is None or any(a is not b for a, b in zip(known[0], parts, strict=True)):
+    if known is None or not all(map(is_, known[0], parts)):
         shared, zero = (None if part is None else _each_row(q, np.asarray(part)) for part in parts[1:3])
         packed, shared, zero = map(_in_order, (q.packed, shared, zero))
         known = parts, Matrix(packed, shared, zero, q.tensor_scale, q.spec, tuple(q.shape))
@@ -206,35 +210,17 @@ def _decoded(q: Any) -> Iterator[tuple[int, Floats]]:
         yield first, np.ascontiguousarray(part.dequantize("float32"))
 
 
-def _of_tensors(x: Any, q: Any, bias: Any, compute: str) -> Any:
-    for name, came in (("x", x), ("q", q), *([] if bias is None else [("bias", bias)])):
-        if not is_tensor(came):
-            raise NumericsError(f"{name} is {type(came).__name__}: give all as arrays, or all as tensors")
-        check_dense(came) if came is q else check_memory(came)
-    _check(x, q, bias)
-    kinds = {str(came.dtype).removeprefix("torch.") for came in (x, bias) if came is not None}
-    if kinds != {q.original}:
-        what = " and ".join(
-            f"{name} is {str(x.dtype).removeprefix('torch.')}"
-            for name, x in (("x", x), ("bias", bias))
-            if x is not None
-        )
-        came = "x" if str(x.dtype) != f"torch.{q.original}" else "bias"
-        raise NumericsError(f"{what}, q stands for {q.original}: tensors are of one type; give "
-                            f"{came}.to(torch.{q.original}), or q.to(torch.{min(kinds)})")  # fmt: skip
-    return dispatch.of(x).linear(x, q, bias, compute)
-
-
-def _check(x: Any, q: Any, bias: Any) -> None:
+def check_operands(x: Any, q: Any, bias: Any) -> None:
     """Raises NumericsError unless x, q and the bias are floats whose shapes fit together."""
     for name, came in (("x", x), ("bias", bias)):
         kind = "float32" if came is None else str(came.dtype).removeprefix("torch.")
         if kind not in FLOATS:
             raise NumericsError(f"{name} of {kind} cannot be multiplied; allowed: {', '.join(FLOATS)}")
-    if len(q.shape) != 2:
-        raise NumericsError(f"q has the shape {tuple(q.shape)}; a matrix (rows, length) is due")
-    if not x.shape or x.shape[-1] != q.shape[1]:
-        shapes = f"x of shape {tuple(x.shape)} and q of shape {tuple(q.shape)}"
+    shape = tuple(q.shape)
+    if len(shape) != 2:
+        raise NumericsError(f"q has the shape {shape}; a matrix (rows, length) is due")
+    if not x.shape or x.shape[-1] != shape[1]:
+        shapes = f"x of shape {tuple(x.shape)} and q of shape {shape}"
         raise NumericsError(f"{shapes} do not fit: the last axis of each is summed")
-    if bias is not None and tuple(bias.shape) != (q.shape[0],):
-        raise NumericsError(f"bias is of shape {tuple(bias.shape)}; an array of shape ({q.shape[0]},) is due")
+    if bias is not None and tuple(bias.shape) != (shape[0],):
+        raise NumericsError(f"bias is of shape {tuple(bias.shape)}; an array of shape ({shape[0]},) is due")

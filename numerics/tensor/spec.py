@@ -240,9 +240,7 @@ class QuantSpec:
 
     def affine_options(self, original: str) -> AffineOptions:
         """What the backend must know to find a scale; raises NumericsError for a format of blocks."""
-        self._check_kind("has blocks, which find their scales themselves", blocked=False)
-        kept = self.stored_scale_type(original), self.zero_point_type
-        return AffineOptions(self.symmetric, *kept, self.scale_rule == FULL_RANGE)
+        return _affine_options(self, original)
 
     def packed_bytes(self, shape: tuple[int, ...]) -> int:
         """Bytes of the codes of a tensor of that shape."""
@@ -325,6 +323,14 @@ class QuantSpec:
             refuse(
                 self.dtype, {"scale": scale, "zero_point": zero_point}, dict.fromkeys(("scale", "zero_point"))
             )
+
+
+@lru_cache(maxsize=1024)
+def _affine_options(spec: QuantSpec, original: str) -> AffineOptions:
+    """`QuantSpec.affine_options`, remembered: every call with a tensor asks."""
+    spec._check_kind("has blocks, which find their scales themselves", blocked=False)
+    kept = spec.stored_scale_type(original), spec.zero_point_type
+    return AffineOptions(spec.symmetric, *kept, spec.scale_rule == FULL_RANGE)
 
 
 def _has_full_range(d: Dtype) -> bool:

@@ -23,14 +23,19 @@ HERE = Path(nx.__file__).parent
 ARRAY = np.random.default_rng(3).standard_normal((8, 256)).astype(np.float32)
 TENSOR = torch.from_numpy(ARRAY)
 GROUPS = nx.per_group(128)
+MATRIX = nx.quantize(TENSOR, "mxfp4")
 FLOWS = {  # the call, and how often it may change file
-    "encode": (lambda: nx.fp8_e4m3.encode(ARRAY), 16),
-    "encode, torch": (lambda: nx.fp8_e4m3.encode(TENSOR), 26),
+    "encode": (lambda: nx.fp8_e4m3.encode(ARRAY), 12),
+    "encode, torch": (lambda: nx.fp8_e4m3.encode(TENSOR), 23),
+    "encode in blocks": (lambda: nx.mxfp4.encode(ARRAY), 24),
     "quantize": (lambda: nx.quantize(ARRAY, "int4", scheme=GROUPS), 27),
     "quantize, torch": (lambda: nx.quantize(TENSOR, "int4", scheme=GROUPS), 34),
     "fake_quantize, torch": (lambda: nx.fake_quantize(TENSOR, "int4", scheme=GROUPS), 34),
+    "fake_quantize in blocks, torch": (lambda: nx.fake_quantize(TENSOR, "mxfp4"), 39),
     "dequantize": (nx.quantize(ARRAY, "int4", scheme=GROUPS).dequantize, 16),
-    "dequantize, torch": (nx.quantize(TENSOR, "int4", scheme=GROUPS).dequantize, 28),
+    "dequantize, torch": (nx.quantize(TENSOR, "int4", scheme=GROUPS).dequantize, 25),
+    "functional.linear, torch": (lambda: torch.nn.functional.linear(TENSOR[:1], MATRIX), 34),
+    "linear, torch": (lambda: nx.linear(TENSOR[:1], MATRIX), 43),
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ from numerics.formats.floats import e8m0
 from numerics.formats.grid import Grid, grid
 
 FEW = 8  # rows of x up to which codes are decoded again for every few of them
-WORTHWHILE = 1 << 18  # multiplications below which a second thread costs more than it saves
+WORTHWHILE = 1 << 20  # multiplications, 40 us of a core: below, a second costs more (15 us) than it saves
 BLOCK = 48  # rows that are decoded together, at most
 CACHED = 1 << 18  # bytes of codes that are read again for other rows of x
 NEAR = 1 << 12  # bytes of a row whose tile the nearest cache holds, one side of the lanes at a time
@@ -59,12 +60,12 @@ def products(launcher: Launcher, x: NDArray[np.float32], matrix: Matrix) -> NDAr
     """The sums of rows of x (m, length) with those of a matrix: (m, rows)."""
     if not len(x) or not matrix.shape[0]:
         return np.empty((len(x), matrix.shape[0]), np.float32)
-    codes = _codes(matrix)
+    reading = _reading(matrix, _codes)
     if len(x) > FEW:
-        work = _work(matrix, codes, x, x)
+        work = _work(matrix, reading, x, x)
         _by_blocks(launcher, work)
     else:
-        work = _work(matrix, codes, in_lanes(x, matrix.order, codes.order), x)
+        work = _work(matrix, reading, in_lanes(x, matrix.order, reading.codes.order), x)
         _by_rows(launcher, work, DOT)
     return work.found
 
@@ -73,29 +74,48 @@ def products_of_int8(launcher: Launcher, x: Int8Rows, matrix: Matrix) -> NDArray
     """The sums of rows of integers (m, length) with those of a matrix: (m, rows)."""
     if not len(x) or not matrix.shape[0]:
         return np.empty((len(x), matrix.shape[0]), np.float32)
-    codes = _counted(matrix.element, matrix.order, matrix.block, matrix.unit, matrix.zero is not None)
-    work = _work(matrix, codes, in_records(x, matrix.order, codes), x)
+    reading = _reading(matrix, _codes_of_int8)
+    work = _work(matrix, reading, in_records(x, matrix.order, cast(Counted, reading.codes)), x)
     _by_rows(launcher, work, INT8)
     return work.found
 
 
-def _work(matrix: Matrix, codes: Codes, lanes: Array, x: Any) -> Work:
-    (rows, length), order = matrix.shape, matrix.order
-    whole, rest = divmod(length, order.span)
-    begin = (
-        address_of(matrix.packed), length * codes.bits // 8, _address(matrix.shared), _address(matrix.zero),
-        _beside(matrix, order), whole, rest * codes.bits // 8, -(-rest // order.group) if order.group else 0,
-    )  # fmt: skip
-    return Work(codes, begin, lanes, empty((len(x), rows), np.float32), (x, matrix))
-
-
-class Work(NamedTuple):
-    """A product: its codes, the words that say where they are, x (in lanes, where its rows are few), what is
-    found, what is kept.
-    """
+class Reading(NamedTuple):
+    """A matrix as kernels find it: what they know of its codes, and the words that say where those are."""
 
     codes: Codes
     begin: tuple[int, ...]
+
+
+_readings: WeakKeyDictionary[Matrix, dict[Callable[[Matrix], Codes], Reading]] = WeakKeyDictionary()
+
+
+def _reading(matrix: Matrix, codes_of: Callable[[Matrix], Codes]) -> Reading:
+    """How a matrix is read, found once for each: a copy of it lies elsewhere, and is another."""
+    known = _readings.setdefault(matrix, {})
+    if codes_of not in known:
+        codes = codes_of(matrix)
+        known[codes_of] = Reading(codes, _begin(matrix, codes.bits))
+    return known[codes_of]
+
+
+def _begin(matrix: Matrix, bits: int) -> tuple[int, ...]:
+    length, order = matrix.shape[1], matrix.order
+    whole, rest = divmod(length, order.span)
+    return (
+        address_of(matrix.packed), length * bits // 8, _address(matrix.shared), _address(matrix.zero),
+        _beside(matrix, order), whole, rest * bits // 8, -(-rest // order.group) if order.group else 0,
+    )  # fmt: skip
+
+
+def _work(matrix: Matrix, reading: Reading, lanes: Array, x: Any) -> Work:
+    return Work(reading, lanes, empty((len(x), matrix.shape[0]), np.float32), (x, matrix))
+
+
+class Work(NamedTuple):
+    """A product: how the matrix is read, x (in lanes, where its rows are few), what is found and kept."""
+
+    reading: Reading
     lanes: Array
     found: Array
     keep: object
@@ -104,15 +124,15 @@ class Work(NamedTuple):
 def in_lanes(x: NDArray[np.float32], order: Order, lanes: tuple[int, ...]) -> NDArray[np.float32]:
     """Rows of x as kernels read them: (m, spans, run, lanes), zeros behind their end."""
     many, spans = len(x), order.spans(x.shape[1])
-    runs = _filled(x, spans * order.span).reshape(many, spans, LANES, order.run)
-    if lanes is HALVES:
-        runs = runs[:, :, list(lanes)]
-    return np.ascontiguousarray(runs.swapaxes(2, 3))
+    runs = _filled(x, spans * order.span)
+    if lanes is HALVES:  # the second quarter of a span and the third change places
+        runs = runs.reshape(many, spans, 2, 2, -1).swapaxes(2, 3)
+    return np.ascontiguousarray(runs.reshape(many, spans, LANES, order.run).swapaxes(2, 3))
 
 
 def _by_rows(launcher: Launcher, work: Work, way: Way) -> None:
     """A few rows of x at a time, all rows of codes: as many of them as a cache holds, where x comes again."""
-    codes, begin, lanes, found, _ = work
+    (codes, begin), lanes, found, _ = work
     (many, rows), step, first = found.shape, lanes.strides[0], 0
     while first < many:
         together = 4 if many - first >= 4 else 2 if many - first >= 2 else 1
@@ -141,7 +161,7 @@ def _cut(shares: list[tuple[int, int]], most: int) -> Iterator[tuple[int, int]]:
 
 def _by_blocks(launcher: Launcher, work: Work) -> None:
     """Many rows of x: rows of codes are decoded into the caches, a block at a time."""
-    codes, begin, x, found, _ = work
+    (codes, begin), x, found, _ = work
     (many, rows), tile, unit = found.shape, best_tile(), codes.run * BYTES
     spans = -(-x.shape[1] // (codes.run * LANES))
     part = -(-spans // -(-spans * unit // LONG))
@@ -166,7 +186,8 @@ def _by_blocks(launcher: Launcher, work: Work) -> None:
 
 def _in_panels(launcher: Launcher, work: Work, tile: Tile, part: int) -> tuple[Array, int]:
     """Rows of x as kernels of many rows read them, and how many they are with the last tile filled up."""
-    codes, span = work.codes, work.codes.run * LANES
+    codes = work.reading.codes
+    span = codes.run * LANES
     spans = -(-work.lanes.shape[1] // span)
     x = _filled(work.lanes, spans * span)
     whole = -(-len(x) // tile.together) * tile.together
@@ -239,6 +260,12 @@ def _codes_of(element: Element | None, order: Order, block: Any, unit: float, ze
     signed = element.min < 0 if element.kind == "integer" else None
     f = None if element.kind == "integer" else grid(element, "half_even", element.default_overflow)
     return Codes(element.bits, order.run, order.group, signed, f, _table(element, f), scale, unit, zero)
+
+
+def _codes_of_int8(matrix: Matrix) -> Counted:
+    """What kernels of products in int8 know of its codes."""
+    assert matrix.element is not None
+    return _counted(matrix.element, matrix.order, matrix.block, matrix.unit, matrix.zero is not None)
 
 
 @lru_cache(maxsize=256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -189,3 +190,17 @@ def test_formats_that_are_declared_and_forgotten_leave_few_operations(monkeypatc
         assert_same_bits(d.round(x), d.decode(d.encode(x)))
     assert len(EXECUTOR._operations) <= 40
     assert lanes.arithmetic() is lanes.arithmetic()
+
+
+def test_a_call_took_the_tensors_scale_of_another_thread():
+    """Operations are shared, their first number is each call's own."""
+    x = np.random.default_rng(2).standard_normal(512, np.float32)
+    scales = [1.0 + k / 16 for k in range(8)]
+    due = [nx.nvfp4.round(x, tensor_scale=scale) for scale in scales]
+
+    def again(k: int) -> bool:
+        return all(np.array_equal(nx.nvfp4.round(x, tensor_scale=scales[k]), due[k]) for _ in range(200))
+
+    with ThreadPoolExecutor(len(scales)) as pool:
+        assert all(pool.map(again, range(len(scales))))
+    assert len({values.tobytes() for values in due}) == len(scales)

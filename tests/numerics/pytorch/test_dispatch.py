@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import numerics as nx
 from numerics.pytorch import operators
+from numerics.pytorch.qtensor import TensorQTensor
 
 X = torch.linspace(-3, 3, 64).reshape(2, 32)
 
@@ -58,6 +59,7 @@ def marked(monkeypatch):
 
     for name in CALLS:
         monkeypatch.setitem(operators.OPERATORS, name, replace(operators.OPERATORS[name], kernel=came))
+    monkeypatch.setattr(TensorQTensor, "arrays", property(came))
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -81,6 +83,36 @@ def test_the_ways_of_a_call_give_other_bits(name):
     with Seen():
         assert torch.equal(CALLS[name](X), at_once)
     assert not at_once.requires_grad
+
+
+@pytest.mark.parametrize("name", ["int4", "mxfp4", "nvfp4", "mx6"])
+def test_a_qtensor_gave_the_values_of_bytes_that_it_held_before(name):
+    q = nx.quantize(X, name)
+    q.dequantize()
+    q.packed.bitwise_xor_(17)  # in the same memory
+    other = q.packed.clone()
+    assert torch.equal(q.dequantize(), replaced(q, other).dequantize())
+    other.bitwise_xor_(68)
+    q.packed.data = other  # in another
+    assert torch.equal(q.dequantize(), replaced(q, other).dequantize())
+    q.packed.untyped_storage().resize_(0)
+    with pytest.raises(nx.NumericsError, match="freed"):
+        q.dequantize()
+
+
+def test_a_qtensor_gave_its_scales_before_they_were_negated():
+    q = nx.quantize(X, "int4")
+    before = q.dequantize()
+    z = torch.complex(torch.zeros(()), -q.shared)
+    q.shared.data = z.conj().imag  # the same number, of which torch keeps the sign as a mark
+    assert torch.equal(q.dequantize(), before)
+    z.mul_(2)
+    assert torch.equal(q.dequantize(), 2 * before)
+
+
+def replaced(q, packed):
+    """A QTensor of other bytes, which nobody has looked at."""
+    return q.with_parts(q.spec, q.shape, packed.clone(), q.shared, q.zero_point)
 
 
 def test_a_gradient_was_lost_at_once(marked):

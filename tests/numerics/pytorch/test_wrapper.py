@@ -388,14 +388,19 @@ def test_rows_are_those_of_the_values(d, name):
 @pytest.mark.parametrize("name", ROWS)
 def test_no_more_than_the_rows_is_decoded(name, monkeypatch):
     """The whole table was, 800 times as much."""
-    decoded, values_of = [], TensorQTensor.values_of
+    decoded, values_of, dequantize = [], TensorQTensor.values_of, TensorQTensor.dequantize
 
-    def watched(q: TensorQTensor, stored, shape, *rest) -> torch.Tensor:
+    def of_rows(q: TensorQTensor, stored, shape, *rest) -> torch.Tensor:
         decoded.append(shape[0])
         return values_of(q, stored, shape, *rest)
 
+    def of_all(q: TensorQTensor, *rest) -> torch.Tensor:
+        decoded.append(q.shape[0])
+        return dequantize(q, *rest)
+
     q = nx.quantize(weight(), "mxfp4")
-    monkeypatch.setattr(TensorQTensor, "values_of", watched)  # what `dequantize` goes through, too
+    monkeypatch.setattr(TensorQTensor, "values_of", of_rows)
+    monkeypatch.setattr(TensorQTensor, "dequantize", of_all)
     ROWS[name](q)
     assert 0 < sum(decoded) <= 4
 
