@@ -6,7 +6,6 @@ a QTensor.  Here rows of x are put together instead, and a QTensor is parted alo
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -40,12 +39,15 @@ def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
     return F.linear(_rows(x), weight, bias).reshape(*x.shape[:-1], weight.shape[0])
 
 
-def _attention(*given: Any) -> Any:
-    """Its linear layers are torch's own, in C++: of rows that lie together they make one product of each."""
-    if all(x.is_contiguous() for x in given[:3]):
+def _attention(func: Any, args: Any, named: Any) -> Any:
+    """Its linear layers are torch's own, in C++: of rows that lie together they make one product of each.
+
+    Torch asks which of query, key and value are the same one.
+    """
+    whole = {id(x): x.contiguous() for x in args[:3]}
+    if all(whole[id(x)] is x for x in args[:3]):
         return None
-    rows = {id(x): x.contiguous() for x in given[:3]}  # torch asks which of the three are the same one
-    return F.multi_head_attention_forward(*(rows[id(x)] for x in given[:3]), *given[3:])
+    return func(*(whole[id(x)] for x in args[:3]), *args[3:], **named)
 
 
 # ---- axes that are multiplied side by side ----------------------------------------------------------------
@@ -212,23 +214,21 @@ _FOLDS: dict[Any, tuple[Callable[..., Any], tuple[str, ...]]] = {
     Tensor.__rmatmul__: (lambda b, a: _matmul(a, b), ("input", "other")),
     torch.inner: (_inner, ("input", "other")), Tensor.inner: (_inner, ("input", "other")),
     torch.tensordot: (_tensordot, ("a", "b", "dims")), torch.einsum: (_einsum, ()),
-    F.multi_head_attention_forward: (
-        _attention, tuple(inspect.signature(F.multi_head_attention_forward).parameters)
-    ),
 }  # fmt: skip
 """Torch's functions that make products of matrices by themselves, and what their arguments are called."""
 
 
 def fold(func: Any, args: Any, kwargs: Any) -> Any:
     """A product by those of matrices, a linear layer's at once where torch does not look on; else None."""
+    if func is F.multi_head_attention_forward and not are_decoded():
+        return _attention(func, args, kwargs or {})
     folded, names = _FOLDS.get(func, (None, ()))
     if folded is None:
         return None
     named = dict(kwargs or ())
     out, given = named.pop("out", None), list(args)
-    for name in names[len(given) :]:
-        if name in named:
-            given.append(named.pop(name))
+    while named and names[len(given) :] and names[len(given)] in named:
+        given.append(named.pop(names[len(given)]))
     if named or len(given) < 2 or (names and len(given) > len(names)):
         return None
     if func is F.linear and out is None:

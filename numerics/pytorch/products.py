@@ -168,23 +168,35 @@ def parts_of(q: Any) -> list[Any] | None:
     held, axis = (q.quantized, q.axes[0]) if isinstance(q, Permuted) else (q, 0)
     if not isinstance(held, TensorQTensor) or axis in slicing.blocked_axes(held):
         return None
-    return list(q.unbind(0))
+    parts = list(q.unbind(0))
+    return parts if all(isinstance(part, Wrapper) for part in parts) else None
 
 
 # ---- products that something is added to ------------------------------------------------------------------
 
 
-def _added(of: Callable[..., Any], bias: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+def _added(of: Callable[..., Any], bias: Any, *factors: Any, beta: Any = 1, alpha: Any = 1) -> Any:
     """alpha times a product, plus beta times a bias: each in float32, rounded once more to their type."""
-    if not isinstance(bias, Tensor) or bias.dtype != a.dtype or not {type(beta), type(alpha)} <= {int, float}:
+    if (
+        not isinstance(bias, Tensor)
+        or bias.dtype != factors[0].dtype
+        or not {type(beta), type(alpha)} <= {int, float}
+    ):
         return NotImplemented
-    found = of(a, b, True)
+    found = of(*factors, True)
     if found is NotImplemented or bias.ndim > found.ndim or not _spreads(bias.shape, found.shape):
         return NotImplemented
     found = found if alpha == 1 else found * alpha
     if beta != 0:
         found = found + (_values(bias, True) if beta == 1 else _values(bias, True) * beta)
     return found.to(bias.dtype)
+
+
+def _are_numbers(*given: Any) -> bool:
+    """Are they real numbers?  Of others torch says what is wrong."""
+    return all(
+        isinstance(x, (int, float, torch.SymInt, torch.SymFloat)) and type(x) is not bool for x in given
+    )
 
 
 def _addmm(bias: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:

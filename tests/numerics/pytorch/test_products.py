@@ -311,6 +311,23 @@ def test_both_are_quantized():
         x.dequantize(), o.q, nx.quantize(o.c, "bfloat16").dequantize()))  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:torch.chain_matmul", "ignore:An output with one or more")
+def test_decoded_products_are_not_those_of_a_dense_weight():
+    o, dense = Operands("mxfp4"), Operands("mxfp4")
+    dense.q3, dense.q = o.q3.dequantize(), o.q.dequantize()
+    with nx.decoded_products():
+        assert [name for name, (call, _) in OBEYS.items() if not torch.equal(call(o), call(dense))] == []
+
+
+def test_transformations_of_torchs_go_round_the_codes():
+    o = Operands("mxfp4")
+    due = torch.stack([nx.linear(o.x3[e], o.q3[e]) for e in range(EXPERTS)])
+    assert torch.equal(torch.vmap(lambda x, q: x @ q.T)(o.x3, o.q3), due)
+    x = o.x.clone().requires_grad_()
+    (due,) = torch.autograd.grad((x @ o.q3.mT).sum(), x)
+    assert torch.equal(torch.func.grad(lambda x: (x @ o.q3.mT).sum())(o.x), due)
+
+
 def test_out_is_written_by_other_rules_than_torchs():
     o = Operands("mxfp4")
     with pytest.raises(RuntimeError, match="Expected out tensor to have dtype"):
