@@ -74,8 +74,8 @@ class Wrapper(Tensor):
 
     @classmethod
     def made(cls, shape: Any, requires_grad: bool = False, **options: Any) -> Any:
-        """A new one, not yet filled; no inference tensor, which cannot be a view of one that is none."""
-        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
+        """A new one, not yet filled."""
+        with _views_allowed():
             found = Tensor._make_wrapper_subclass(cls, shape, requires_grad=requires_grad, **options)
         torch._C._set_throw_on_mutable_data_ptr(found)  # DLPack of it would be a null pointer
         return found
@@ -173,8 +173,14 @@ class Wrapper(Tensor):
             raise in_place(f"Tensor.{_WRITES.get()}")
         if _is_composite(op):
             return op._op_dk(COMPOSITE, *args, **kwargs)
-        plain, options = values_of((args, kwargs))
-        return op(*plain, **options)
+        with _views_allowed() if _gives_view(op) else nullcontext():
+            plain, options = values_of((args, kwargs))
+            return op(*plain, **options)
+
+
+def _views_allowed() -> Any:
+    """What is made within is no inference tensor: torch takes none for a view of a tensor that is none."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -357,10 +363,11 @@ class Repeated(Wrapper):
     @staticmethod
     def __new__(cls, quantized: Any, before: tuple[int, ...]) -> Repeated:
         """quantized: the matrix.  before: the sizes of the axes along which it is the same."""
-        found = cls.made(
-            [*before, *quantized.shape], dtype=quantized.dtype, device=quantized.device,
-            strides=[0] * len(before) + list(quantized.stride()),
-        )  # fmt: skip
+        sizes, strides = list(quantized.shape), list(quantized.stride())
+        for n in before[::-1]:
+            strides.insert(0, sizes[0] * strides[0] if n == 1 else 0)
+            sizes.insert(0, n)
+        found = cls.made(sizes, dtype=quantized.dtype, device=quantized.device, strides=strides)
         found.quantized, found.before = quantized, tuple(before)
         return cast(Repeated, found)
 
@@ -386,6 +393,9 @@ class Repeated(Wrapper):
     def __tensor_unflatten__(inner: Any, context: Any, outer_size: Any, outer_stride: Any) -> Repeated:
         """Makes the tensor again of what __tensor_flatten__ gave."""
         return Repeated(inner["quantized"], context)
+
+    def _stable_hash_for_caching(self) -> str:
+        return stable_hash(self.before, self.quantized._stable_hash_for_caching(), tensors=[self])
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """The values: a view is not saved as one."""

@@ -12,6 +12,7 @@ from torch.overrides import get_overridable_functions
 
 import numerics as nx
 from numerics.backends.host.tensors import as_array
+from numerics.tensor.product import columns_times
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.matrices import MATRICES, rows
 
@@ -296,6 +297,56 @@ def test_a_row_is_another_vector(name):
     for place in (0, 7):
         assert torch.equal(x @ q[place], due[:, place])
         assert torch.equal(torch.dot(q[place], x[2]), due[2, place])
+
+
+SCHEMES = [
+    "int8", nx.QuantSpec("int8", scheme="per_channel(0)"), nx.QuantSpec("int8", scheme="per_channel(1)"),
+    nx.QuantSpec("int8", scheme="per_channel(2)"), nx.QuantSpec("int4", scheme="per_group(4, 1)"),
+    nx.QuantSpec("fp8_e4m3", scheme="per_block((4, 32))"), nx.QuantSpec("nvfp4", scheme="per_block((8, 16))"),
+    nx.QuantSpec("uint4", symmetric=False, zero_point_type="float32"), "mx9", "nf4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", SCHEMES, ids=str)
+def test_experts_of_a_scheme_are_multiplied_otherwise(spec):
+    q = nx.quantize(torch.from_numpy(rows(24, LENGTH)).reshape(3, 8, LENGTH), spec)
+    x = torch.from_numpy(rows(5, LENGTH))
+    due = torch.stack([nx.linear(x, q[e]) for e in range(3)])
+    assert torch.equal(x @ q.mT, due)
+    assert torch.equal(q @ x.T, due.mT)
+    assert torch.equal(torch.einsum("enk,mk->nem", q, x), due.permute(2, 0, 1))
+    assert torch.equal(torch.bmm(q, x.T.expand(3, -1, -1)), due.mT)
+
+
+ACROSS = {
+    "matmul": lambda o, x: x @ o.q,
+    "a vector": lambda o, x: torch.stack([row @ o.q for row in x]),
+    "on the left": lambda o, x: (o.q.T @ x.T).T,
+    "linear": lambda o, x: F.linear(x, o.q.T),
+    "three axes": lambda o, x: (x.expand(3, -1, -1) @ o.q)[1],
+    "experts": lambda o, x: (x @ o.q3)[1],
+    "bmm": lambda o, x: torch.bmm(x.expand(3, -1, -1), o.q3)[1],
+    "addmm": lambda o, x: torch.addmm(torch.zeros(LENGTH, dtype=o.kind), x, o.q),
+    "einsum": lambda o, x: torch.einsum("mn,enk->mek", x, o.q3)[:, 1],
+    "inner": lambda o, x: torch.inner(x, o.q.T),
+    "tensordot": lambda o, x: torch.tensordot(x, o.q, 1),
+    "a gradient": lambda o, x: torch.autograd.grad(
+        F.linear(zeros := torch.zeros(len(x), LENGTH, dtype=o.kind).requires_grad_(), o.q), zeros, x
+    )[0],
+}
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["mxfp4", "int4 groups", "int8 rows"])
+def test_sums_over_rows_of_q_are_others(name, kind):
+    o = Operands(name, kind)
+    x = torch.from_numpy(rows(5, COUNT)).to(o.kind)
+    with nx.use("reference"):
+        held = nx.interop.as_arrays(o.q.to(torch.float32))
+        due = torch.from_numpy(columns_times(as_array(x.float()), held)).to(o.kind)
+    for entrance, call in ACROSS.items():
+        assert torch.equal(call(o, x), due), entrance
+        assert torch.equal(call(o, x[2:3]), due[2:3]), entrance
 
 
 def test_both_are_quantized():
