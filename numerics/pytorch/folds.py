@@ -34,9 +34,14 @@ def _rows(x: Tensor) -> Tensor:
 
 def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """Torch makes a product of many small matrices where x is not contiguous, and adds the bias by itself."""
-    if not _are_taken(x, weight) or x.ndim == 2 or weight.ndim != 2 or not isinstance(weight, Wrapper):
+    if not _are_taken(x, weight) or x.ndim == 2:
         return None
-    return F.linear(_rows(x), weight, bias).reshape(*x.shape[:-1], weight.shape[0])
+    if weight.ndim == 1 and bias is None:
+        return torch.matmul(x, weight)
+    if weight.ndim == 2 and isinstance(weight, Wrapper):
+        return F.linear(_rows(x), weight, bias).reshape(*x.shape[:-1], weight.shape[0])
+    parts = parts_of(x) if x.ndim > 2 else None
+    return torch.stack([F.linear(part, weight, bias) for part in parts]) if parts else None
 
 
 def _attention(func: Any, args: Any, named: Any) -> Any:

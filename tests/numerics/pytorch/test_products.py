@@ -75,6 +75,11 @@ OBEYS = {
                                 lambda o, d: d[0, :, 1].transpose(0, 1)),
     "linear: names": (lambda o: F.linear(weight=o.q, input=o.across),
                       lambda o, d: d[0, :, 1].transpose(0, 1)),
+    "linear: a vector as weight": (lambda o: F.linear(o.across, o.q[2]), lambda o, d: d[0, :, 1, :, 2].T),
+    "linear: q as x": (lambda o: F.linear(o.q, o.x, o.c[: len(o.x)]),
+                       lambda o, d: d[0, 0, 1].T + o.c[: len(o.x)]),
+    "linear: experts as x": (lambda o: F.linear(o.q3, o.x, o.c[: len(o.x)]),
+                             lambda o, d: d[0, 0].mT + o.c[: len(o.x)]),
     "matmul": (lambda o: torch.matmul(o.x, o.q.T), lambda o, d: d[0, 0, 1]),
     "matmul: names": (lambda o: torch.matmul(input=o.x3, other=o.q3.mT), lambda o, d: o.diagonal(d)[0]),
     "matmul: a vector": (lambda o: o.row @ o.q.t(), lambda o, d: d[0, 0, 1, 0]),
@@ -238,7 +243,7 @@ def test_a_row_depends_on_its_batch(name, threads, monkeypatch):
     assert not wrong_ones(o, o.due(alone))
     for batch, many in ((7, 33), (1, 1)):
         o = Operands(name, batch=batch, many=many)
-        d, few = o.due(alone), ("out", "addmm: a matrix", "addmm_", "addbmm", "baddbmm_")
+        d, few = o.due(alone), ("out", "as x", "addmm: a matrix", "addmm_", "addbmm", "baddbmm_")
         assert not wrong_ones(o, d, few)
 
 
