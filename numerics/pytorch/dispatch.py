@@ -30,7 +30,8 @@ from numerics.formats.errors import NumericsError, check_no_gradient, integer
 from numerics.formats.protocol import Given
 from numerics.formats.rounding import BlockOptions, Draw, Rounding
 from numerics.formats.text import text_of
-from numerics.pytorch import kept_ops as _kept  # noqa: F401 - what QTensors do is known with them
+from numerics.pytorch import folds as _folds  # noqa: F401 - what QTensors do is known with them
+from numerics.pytorch import kept_ops as _kept  # noqa: F401
 from numerics.pytorch.operators import SIGNED, run
 from numerics.pytorch.products import at_once, operator
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, wrapped

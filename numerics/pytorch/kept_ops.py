@@ -16,7 +16,7 @@ from numerics.formats.errors import NumericsError
 from numerics.pytorch import collectives
 from numerics.pytorch.products import PRODUCTS
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor
-from numerics.pytorch.wrapper import AXES, Flat, Permuted, Wrapper, permuted
+from numerics.pytorch.wrapper import AXES, Flat, Permuted, Repeated, Wrapper, expanded, permuted, unsqueezed
 from numerics.pytorch.zeros import zeros
 from numerics.tensor import slicing
 
@@ -208,11 +208,6 @@ def _view(q: TensorQTensor, size: Sequence[int]) -> Any:
             return Flat(q)
         return NotImplemented if flat is None else flat
     return NotImplemented
-
-
-def _expand(q: TensorQTensor, size: Sequence[int], **_: Any) -> Any:
-    same = len(size) == q.ndim and all(n in (-1, own) for n, own in zip(size, q.shape, strict=True))
-    return _same(q) if same else NotImplemented
 
 
 def _as_strided(q: TensorQTensor, size: Any, stride: Any, offset: Any = None) -> Any:
@@ -414,7 +409,8 @@ TensorQTensor.kept = {
     aten.copy_.default: _copy,
     aten.is_pinned.default: _is_pinned,
     aten._pin_memory.default: _pin_memory,
-    aten.expand.default: _expand,
+    aten.expand.default: expanded,
+    aten.unsqueeze.default: unsqueezed,
     aten._reshape_alias.default: _as_strided,
     aten.embedding.default: _embedding,
     aten.index_select.default: _index_select,
@@ -433,4 +429,5 @@ Permuted.kept = {
     aten.split.Tensor: _of_turned(_split, 1),
     aten.split_with_sizes.default: _of_turned(_split_with_sizes, 1),
 }
+Repeated.kept = {**Repeated.kept, **PRODUCTS}
 TensorQTensor.kept_by_name = collectives.COLLECTIVES

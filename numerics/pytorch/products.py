@@ -1,22 +1,23 @@
-"""Products with QTensors that read the packed codes: what `linear`, `matmul`, `addmm` and `bmm` come to.
+"""Products with QTensors that read the packed codes: what torch's `mm`, `mv`, `bmm` and their kin come to.
 
-Torch makes products of matrices of them all, a QTensor with its axes turned among their operands.  Nothing
-is kept for a gradient but the bytes, and the gradient of x reads them too.  On other devices than the CPU,
-in float64, and where both operands are quantized, the values are multiplied by torch.
+Torch makes products of matrices of them all, a QTensor with its axes turned among their operands; those of
+several axes are brought there in folds.py.  Nothing is kept for a gradient but the bytes, and the gradient
+of x reads them too.  On other devices than the CPU, and in float64, the values are multiplied by torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from numerics.formats.errors import NumericsError
 from numerics.pytorch.operators import are_recorded, have_memory, is_traced, multiplied, times
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, text_of
-from numerics.pytorch.wrapper import Kept, Permuted, Wrapper
+from numerics.pytorch.wrapper import Kept, Permuted, Repeated, Wrapper
 from numerics.tensor import slicing
 from numerics.tensor.product import are_decoded
 
@@ -26,7 +27,7 @@ aten = torch.ops.aten
 def _read(q: Any, x: Any) -> TensorQTensor | None:
     """The QTensor of two dimensions that q is, or is with its axes turned, where x can be multiplied so."""
     held = q.quantized if isinstance(q, Permuted) else q
-    plain = isinstance(x, Tensor) and not isinstance(x, Wrapper) and isinstance(held, TensorQTensor)
+    plain = isinstance(x, Tensor) and isinstance(held, TensorQTensor)
     return held if plain and _multiplies(held, x) else None
 
 
@@ -35,7 +36,9 @@ def _multiplies(q: TensorQTensor, x: Tensor) -> bool:
     kind = x.dtype
     if are_decoded() or q.ndim != 2 or kind != q.dtype or kind == torch.float64 or kind not in FLOATS:
         return False
-    return q.spec.scale_type != "float64" and ((x.is_cpu and q.is_cpu) or (x.is_meta and q.is_meta))
+    if x.layout != torch.strided or x.is_nested or q.spec.scale_type == "float64":
+        return False
+    return (x.is_cpu and q.is_cpu) or (x.is_meta and q.is_meta)
 
 
 def product(x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool) -> Tensor:
@@ -71,33 +74,120 @@ def at_once(x: Any, weight: Any, bias: Any = None, compute: str = "float32") -> 
     return multiplied(x, arrays, bias, False, compute) if fits else None
 
 
-# ---- torch's products of matrices ------------------------------------------------------------------------
+# ---- torch's products of vectors and matrices -------------------------------------------------------------
+#
+# Where both are quantized, the codes of the second are read, and the first one's values are x.  wide: sums
+# are left in float32, for what is added to them.
 
 
-def _mm(a: Any, b: Any) -> Any:
+def _mm(a: Any, b: Any, wide: bool = False) -> Any:
     if a.ndim != 2 or b.ndim != 2:
         return NotImplemented
+    if not isinstance(b, Wrapper):  # q @ x is (x.t() @ q.t()).t()
+        found = _mm(b.t(), a.t(), wide)
+        return found if found is NotImplemented else found.t().contiguous()
     q = _read(b, a)
-    if q is not None:
-        return product(a, q, None, isinstance(b, TensorQTensor))
-    q = _read(a, b)  # q @ x is (x.t() @ q.t()).t()
     if q is None:
         return NotImplemented
-    return product(b.t(), q, None, isinstance(a, Permuted)).t()
+    return product(_values(a, wide), q, None, isinstance(b, TensorQTensor))
 
 
-def _addmm(bias: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
-    kind = b.dtype if isinstance(b, Wrapper) else getattr(a, "dtype", None)
-    if not isinstance(bias, Tensor) or isinstance(bias, Wrapper) or bias.dtype != kind or a.ndim != 2:
+def _values(x: Tensor, wide: bool = False) -> Tensor:
+    """An operand as values."""
+    plain = x.dequantize() if isinstance(x, Wrapper) else x
+    return plain.float() if wide else plain
+
+
+def _mv(a: Any, b: Any, wide: bool = False) -> Any:
+    if a.ndim != 2 or b.ndim != 1:
         return NotImplemented
-    q = _read(b, a)
-    if q is not None and isinstance(b, Permuted) and (bias.shape, beta, alpha) == ((q.shape[0],), 1, 1):
-        return product(a, q, bias, False)
-    found = _mm(a, b)
-    if found is NotImplemented or bias.ndim > 2 or not _spreads(bias.shape, found.shape):
+    if isinstance(b, Wrapper):
+        q = _row(b, a)
+        return NotImplemented if q is None else product(_values(a, wide), q, None, False).squeeze(1)
+    q = _read(a, b)
+    return NotImplemented if q is None else product(_values(b, wide), q, None, isinstance(a, Permuted))
+
+
+def _dot(a: Any, b: Any) -> Any:
+    x, vector = (a, b) if isinstance(b, Wrapper) else (b, a)
+    q = _row(vector, x) if x.ndim == vector.ndim == 1 else None
+    return NotImplemented if q is None else product(_values(x), q, None, False).reshape(())
+
+
+def _row(vector: Any, x: Any) -> TensorQTensor | None:
+    """A vector as a matrix of one row, where x can be multiplied so."""
+    one = slicing.as_row(vector) if isinstance(vector, TensorQTensor) else None
+    return None if one is None else _read(one, x)
+
+
+def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    q = _read(weight, x)
+    if q is None or isinstance(weight, Permuted) or (bias is not None and isinstance(bias, Wrapper)):
         return NotImplemented
-    scaled = found if alpha == 1 else found * alpha
-    return scaled if beta == 0 else scaled + (bias if beta == 1 else bias * beta)
+    return product(_values(x), q, bias, False)
+
+
+def _bmm(a: Any, b: Any, wide: bool = False) -> Any:
+    """Matrix by matrix: experts, or the same matrix again and again."""
+    if a.ndim != 3 or b.ndim != 3 or len(a) != len(b) or a.shape[2] != b.shape[1]:
+        return NotImplemented
+    if not isinstance(b, Wrapper):
+        turned = a.transpose(1, 2)
+        found = _bmm(b.mT, turned, wide) if isinstance(turned, Wrapper) else NotImplemented
+        return found if found is NotImplemented else found.mT.contiguous()
+    if isinstance(b, Repeated):
+        found = _mm(_values(a).flatten(0, 1), b.quantized, wide)
+        return found if found is NotImplemented else found.reshape(*a.shape[:2], b.shape[2])
+    experts = parts_of(b)
+    if not experts or any(_read(expert, a) is None for expert in experts):
+        return NotImplemented
+    return torch.stack(
+        [_mm(x, expert, wide) for x, expert in zip(_values(a).unbind(0), experts, strict=True)]
+    )
+
+
+def parts_of(q: Any) -> list[Any] | None:
+    """What a QTensor, maybe turned, has along its first axis, each quantized; None where that cannot be."""
+    held, axis = (q.quantized, q.axes[0]) if isinstance(q, Permuted) else (q, 0)
+    if not isinstance(held, TensorQTensor) or axis in slicing.blocked_axes(held):
+        return None
+    parts = list(q.unbind(0))
+    return parts if all(isinstance(part, Wrapper) for part in parts) else None
+
+
+# ---- products that something is added to ------------------------------------------------------------------
+
+
+def _added(of: Callable[..., Any], bias: Any, *factors: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+    """alpha times a product, plus beta times a bias: each in float32, rounded once more to their type."""
+    if (
+        not isinstance(bias, Tensor)
+        or bias.dtype != factors[0].dtype
+        or not {type(beta), type(alpha)} <= {int, float}
+    ):
+        return NotImplemented
+    found = of(*factors, True)
+    if found is NotImplemented or bias.ndim > found.ndim or not _spreads(bias.shape, found.shape):
+        return NotImplemented
+    found = found if alpha == 1 else found * alpha
+    if beta != 0:
+        found = found + (_values(bias, True) if beta == 1 else _values(bias, True) * beta)
+    return found.to(bias.dtype)
+
+
+def _are_numbers(*given: Any) -> bool:
+    """Are they real numbers?  Of others torch says what is wrong."""
+    return all(
+        isinstance(x, (int, float, torch.SymInt, torch.SymFloat)) and type(x) is not bool for x in given
+    )
+
+
+def _addmm(bias: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+    q = _read(b, a) if isinstance(b, Permuted) and a.ndim == 2 else None
+    usual = q is not None and isinstance(bias, Tensor) and (beta, alpha) == (1, 1)
+    if usual and bias.dtype == a.dtype and bias.shape == (b.shape[1],):
+        return product(_values(a), cast(TensorQTensor, q), _values(bias), False)
+    return _added(_mm, bias, a, b, beta=beta, alpha=alpha)
 
 
 def _spreads(shape: Any, over: Any) -> bool:
@@ -105,97 +195,55 @@ def _spreads(shape: Any, over: Any) -> bool:
     return all(n in (1, size) for n, size in zip(reversed(shape), reversed(over), strict=False))
 
 
-def _mv(a: Any, b: Any) -> Any:
-    q = _read(a, b) if a.ndim == 2 and b.ndim == 1 else None
-    return NotImplemented if q is None else product(b, q, None, isinstance(a, Permuted))
+def _summed(a: Any, b: Any, wide: bool) -> Any:
+    """A sum of matrix products, each added to those before it."""
+    found = _bmm(a, b, wide)
+    if found is NotImplemented:
+        return found
+    whole, *others = found.unbind(0)
+    for other in others:
+        whole = whole + other
+    return whole
 
 
-def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    q = _read(weight, x)
-    if q is None or isinstance(weight, Permuted) or (bias is not None and isinstance(bias, Wrapper)):
-        return NotImplemented
-    return product(x, q, bias, False)
+# ---- what torch's operators come to -----------------------------------------------------------------------
 
 
-def _bmm(a: Any, b: Any) -> Any:
-    """Matrix by matrix: experts."""
-    held = b.quantized if isinstance(b, Permuted) else b
-    if not isinstance(held, TensorQTensor) or isinstance(a, Wrapper) or held.ndim != 3:
-        return NotImplemented
-    turned = isinstance(b, Permuted)
-    if (turned and b.axes != (0, 2, 1)) or a.ndim != 3 or len(a) != held.shape[0] or not len(a):
-        return NotImplemented
-    if a.shape[2] != b.shape[1] or held.shape[0] == 0 or 0 in slicing.blocked_axes(held):
-        return NotImplemented
-    parts = [_read(held.select(0, expert), x) for expert, x in enumerate(a)]
-    if any(part is None for part in parts):
-        return NotImplemented
-    return torch.stack(
-        [product(x, cast(TensorQTensor, part), None, not turned) for x, part in zip(a, parts, strict=True)]
-    )
+def into(out: Tensor, found: Tensor) -> Tensor:
+    """Writes a result into out=, under torch's own rules for its type, its shape and gradients."""
+    if torch.is_grad_enabled() and (found.requires_grad or out.requires_grad):
+        raise NumericsError(
+            "x or out requires a gradient, which out= would lose; call without out=, or give x.detach()"
+        )
+    aten.clone.out(found, out=out)
+    return out
 
 
-PRODUCTS: Kept = {
-    aten.mm.default: _mm,
-    aten.addmm.default: _addmm,
-    aten.mv.default: _mv,
-    aten.linear.default: _linear,
-    aten.bmm.default: _bmm,
-}
-"""Operators of torch, for QTensors of two and three dimensions."""
+def _with_out(kept: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, out: Any, **options: Any) -> Any:
+        found = NotImplemented if isinstance(out, Wrapper) else kept(*args, **options)
+        return found if found is NotImplemented else into(out, found)
+
+    return call
 
 
-# ---- rows of several axes --------------------------------------------------------------------------------
+def _in_place(kept: Callable[..., Any]) -> Callable[..., Any]:
+    def call(x: Any, *args: Any, **options: Any) -> Any:
+        found = NotImplemented if isinstance(x, Wrapper) else kept(x, *args, **options)
+        fits = found is not NotImplemented and found.shape == x.shape
+        return x.copy_(found) if fits else NotImplemented
+
+    return call
 
 
-def _folded_linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    """Torch makes a product of many small matrices where x is not contiguous, of decoded weights."""
-    return F.linear(x.reshape(-1, x.shape[-1]), weight, bias).reshape(*x.shape[:-1], weight.shape[0])
-
-
-def _folded_matmul(x: Any, other: Any) -> Any:
-    if other.ndim == 3 and x.ndim == 3 and x.shape[0] == other.shape[0]:
-        return torch.bmm(x, other)
-    if other.ndim != 2:
-        return None
-    return torch.mm(x.reshape(-1, x.shape[-1]), other).reshape(*x.shape[:-1], other.shape[1])
-
-
-def _turned(other: Any, x: Any) -> Any:
-    return _folded_matmul(x, other)
-
-
-_FOLDS: dict[Any, Callable[..., Any]] = {
-    F.linear: _folded_linear, torch.matmul: _folded_matmul, Tensor.matmul: _folded_matmul,
-    Tensor.__matmul__: _folded_matmul, Tensor.__rmatmul__: _turned,
+_KEPT: dict[str, Callable[..., Any]] = {
+    "mm": _mm, "mv": _mv, "dot": _dot, "vdot": _dot, "bmm": _bmm, "linear": _linear, "addmm": _addmm,
+    "addmv": partial(_added, _mv), "baddbmm": partial(_added, _bmm), "addbmm": partial(_added, _summed),
 }  # fmt: skip
-
-
-def fold(func: Any, args: Any, kwargs: Any) -> Any:
-    """A linear layer's product at once, that of x of three axes and more by rows; None for other calls."""
-    if (
-        func not in _FOLDS
-        or len(args) < 2
-        or not (isinstance(args[0], Tensor) and isinstance(args[1], Tensor))
-    ):
-        return None
-    if kwargs and not (func is F.linear and set(kwargs) == {"bias"}):
-        return None
-    if func is F.linear:
-        with torch._C.DisableTorchFunctionSubclass():  # each look at the weight's shape would come here again
-            found = at_once(*args, **(kwargs or {}))
-        if found is not None:
-            return found
-    x, other = args[:2] if func is not Tensor.__rmatmul__ else args[1::-1]
-    if (
-        x.ndim < 3
-        or not x.numel()
-        or isinstance(x, Wrapper)
-        or not isinstance(other, Wrapper)
-        or are_decoded()
-    ):
-        return None
-    return _FOLDS[func](*args, **(kwargs or {}))
-
-
-Wrapper.folds = staticmethod(fold)
+PRODUCTS: Kept = {getattr(aten, name).default: kept for name, kept in _KEPT.items()}
+PRODUCTS |= {getattr(aten, name).out: _with_out(kept) for name, kept in _KEPT.items()}
+PRODUCTS |= {
+    getattr(aten, f"{name}_").default: _in_place(kept)
+    for name, kept in _KEPT.items() if name.startswith(("add", "badd"))
+}  # fmt: skip
+"""Operators of torch, for QTensors of one, two and three dimensions."""

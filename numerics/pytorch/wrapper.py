@@ -8,7 +8,9 @@ asks for their address is told so.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from copy import deepcopy
 from typing import Any, ClassVar, NoReturn, cast
@@ -68,12 +70,13 @@ class Wrapper(Tensor):
     kept_by_name: ClassVar[Kept] = {}
     """The same for operators that torch defines late."""
     folds: ClassVar[Callable[..., Any]]
-    """A product of rows of several axes as one of a matrix; None for all else (products.py)."""
+    """A product of tensors of several axes by those of matrices; None for all else (folds.py)."""
 
     @classmethod
     def made(cls, shape: Any, requires_grad: bool = False, **options: Any) -> Any:
         """A new one, not yet filled."""
-        found = Tensor._make_wrapper_subclass(cls, shape, requires_grad=requires_grad, **options)
+        with _views_allowed():
+            found = Tensor._make_wrapper_subclass(cls, shape, requires_grad=requires_grad, **options)
         torch._C._set_throw_on_mutable_data_ptr(found)  # DLPack of it would be a null pointer
         return found
 
@@ -168,8 +171,26 @@ class Wrapper(Tensor):
             raise in_place(op)
         if _WRITES.get() and _gives_view(op):
             raise in_place(f"Tensor.{_WRITES.get()}")
-        plain, options = values_of((args, kwargs))
-        return op(*plain, **options)
+        if _is_composite(op):
+            return op._op_dk(COMPOSITE, *args, **kwargs)
+        with _views_allowed() if _gives_view(op) else nullcontext():
+            plain, options = values_of((args, kwargs))
+            return op(*plain, **options)
+
+
+def _views_allowed() -> Any:
+    """What is made within is no inference tensor: torch takes none for a view of a tensor that is none."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+
+
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+def _is_composite(op: Any) -> bool:
+    """Is it made of operators that come here one by one?  In inference mode torch leaves that to us."""
+    if not torch.is_inference_mode_enabled() or isinstance(op, HigherOrderOperator):
+        return False
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), COMPOSITE)
 
 
 _WRITES: ContextVar[str] = ContextVar("a call that writes into what stands for values", default="")
@@ -325,6 +346,62 @@ class Permuted(Wrapper):
         return self.dequantize().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
 
+class Repeated(Wrapper):
+    """A matrix, a QTensor or one turned, once more along axes before its own, as `expand` gives it.
+
+    For torch's products of x of several axes, which repeat the matrix and multiply batch by batch.
+
+    >>> import numerics as nx
+    >>> q = nx.quantize(torch.tensor([[0.5, -1.0], [2.0, 3.5]]), "int4")
+    >>> type(q.expand(3, 2, 2)).__name__, q.expand(3, 2, 2).dequantize().shape
+    ('Repeated', torch.Size([3, 2, 2]))
+    """
+
+    quantized: Any
+    before: tuple[int, ...]
+
+    @staticmethod
+    def __new__(cls, quantized: Any, before: tuple[int, ...]) -> Repeated:
+        """quantized: the matrix.  before: the sizes of the axes along which it is the same."""
+        sizes, strides = list(quantized.shape), list(quantized.stride())
+        for n in before[::-1]:
+            strides.insert(0, sizes[0] * strides[0] if n == 1 else 0)
+            sizes.insert(0, n)
+        found = cls.made(sizes, dtype=quantized.dtype, device=quantized.device, strides=strides)
+        found.quantized, found.before = quantized, tuple(before)
+        return cast(Repeated, found)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """All is done when it is made."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Repeated:
+        """Copies what it holds; torch's own looks for the values' memory."""
+        return Repeated(deepcopy(self.quantized, memo), self.before)
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return repr(self.dequantize())
+
+    def dequantize(self, dtype: Any = None) -> Tensor:
+        """The values, strided as those of an expanded tensor."""
+        return cast(Tensor, self.quantized.dequantize(dtype).expand(*self.before, -1, -1))
+
+    def __tensor_flatten__(self) -> tuple[list[str], Any]:
+        """The matrix that it holds, and the sizes before its own."""
+        return ["quantized"], self.before
+
+    @staticmethod
+    def __tensor_unflatten__(inner: Any, context: Any, outer_size: Any, outer_stride: Any) -> Repeated:
+        """Makes the tensor again of what __tensor_flatten__ gave."""
+        return Repeated(inner["quantized"], context)
+
+    def _stable_hash_for_caching(self) -> str:
+        return stable_hash(self.before, self.quantized._stable_hash_for_caching(), tensors=[self])
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """The values: a view is not saved as one."""
+        return self.dequantize().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+
+
 class Flat(Wrapper):
     """A TensorQTensor of which `q.view(-1)` is no part, such as one with scales of columns or of tiles.
 
@@ -399,5 +476,83 @@ def _same(x: Permuted, *_: Any, **__: Any) -> Any:
     return Permuted(x.quantized.detach(), x.axes)
 
 
+def expanded(x: Any, size: Any, **_: Any) -> Any:
+    """The same where no size changes; a matrix as often as the axes before its own say."""
+    own = len(size) - x.ndim
+    if any(n not in (-1, of) for n, of in zip(size[own:], x.shape, strict=True)):
+        return NotImplemented
+    if not own:
+        return aten.detach.default(x)
+    return Repeated(x.detach(), tuple(size[:own])) if x.ndim == 2 else NotImplemented
+
+
+def unsqueezed(x: Any, dim: int) -> Any:
+    """A matrix once, along an axis before its own."""
+    return Repeated(x.detach(), (1,)) if x.ndim == 2 and dim in (0, -3) else NotImplemented
+
+
+def _expanded_again(x: Repeated, size: Any, **_: Any) -> Any:
+    own = len(size) - x.ndim
+    sizes = [of if n == -1 else n for n, of in zip(size[own:], x.shape, strict=True)]
+    if sizes[-2:] != list(x.shape[-2:]) or any(
+        of not in (1, n) for n, of in zip(sizes, x.before, strict=False)
+    ):
+        return NotImplemented
+    return Repeated(x.quantized.detach(), (*size[:own], *sizes[:-2]))
+
+
+def _unsqueezed_again(x: Repeated, dim: int) -> Any:
+    at = dim % (x.ndim + 1)
+    if at > len(x.before):
+        return NotImplemented
+    return Repeated(x.quantized.detach(), (*x.before[:at], 1, *x.before[at:]))
+
+
+def _selected_again(x: Repeated, dim: int, index: int) -> Any:
+    at = dim % x.ndim
+    if at >= len(x.before) or not -x.before[at] <= index < x.before[at]:
+        return NotImplemented
+    rest = x.before[:at] + x.before[at + 1 :]
+    return Repeated(x.quantized.detach(), rest) if rest else x.quantized.detach()
+
+
+def _squeezed_again(x: Repeated, dim: int) -> Any:
+    at = dim % x.ndim
+    if at >= len(x.before):
+        return NotImplemented
+    return _selected_again(x, at, 0) if x.before[at] == 1 else _same_again(x)
+
+
+def _viewed(x: Permuted, size: Any) -> Any:
+    return _same(x) if tuple(size) == tuple(x.shape) else NotImplemented
+
+
+def _viewed_again(x: Repeated, size: Any) -> Any:
+    """Other axes before those of the matrix, for as many of it."""
+    whole = len(size) > 2 and tuple(size[-2:]) == tuple(x.shape[-2:])
+    same = whole and math.prod(size[:-2]) == math.prod(x.before) and -1 not in size
+    return Repeated(x.quantized.detach(), tuple(size[:-2])) if same else NotImplemented
+
+
+def _turned_again(x: Repeated, first: int, second: int) -> Any:
+    if {first % x.ndim, second % x.ndim} != {x.ndim - 2, x.ndim - 1}:
+        return NotImplemented
+    return Repeated(_t(x.quantized), x.before)
+
+
+def _same_again(x: Repeated, *_: Any, **__: Any) -> Any:
+    return Repeated(x.quantized.detach(), x.before)
+
+
 AXES: Kept = {aten.t.default: _t, aten.transpose.int: _transposed, aten.permute.default: permuted}
-Permuted.kept = {aten.detach.default: _same, aten.alias.default: _same, **AXES}
+Permuted.kept = {
+    aten.detach.default: _same, aten.alias.default: _same, aten.expand.default: expanded,
+    aten.unsqueeze.default: unsqueezed, aten.view.default: _viewed, aten._unsafe_view.default: _viewed,
+    **AXES,
+}  # fmt: skip
+Repeated.kept = {
+    aten.detach.default: _same_again, aten.alias.default: _same_again, aten.view.default: _viewed_again,
+    aten._unsafe_view.default: _viewed_again, aten.transpose.int: _turned_again,
+    aten.expand.default: _expanded_again, aten.unsqueeze.default: _unsqueezed_again,
+    aten.select.int: _selected_again, aten.squeeze.dim: _squeezed_again,
+}  # fmt: skip

@@ -151,6 +151,20 @@ def flattened(q: Quantized) -> Any:
     return q.with_parts(spec, (count,), q.packed, shared, zero)
 
 
+def as_row(q: Quantized) -> Any:
+    """Returns a tensor of one dimension as a matrix of one row: what `selected` made of that row."""
+    spec = q.spec
+    if spec.blocked:
+        spec, along = spec.with_axis(-1), True
+    else:
+        scheme = spec.scheme_of_elements
+        along = spec.partition(tuple(q.shape)).size is not None
+        if scheme.axis is not None:
+            spec = spec.with_scheme(per_channel(1) if scheme.size is None else per_group(scheme.size, 1))
+    shared, zero = (p.reshape(1, -1) if along and p is not None else p for p in (q.shared, q.zero_point))
+    return q.with_parts(spec, (1, *q.shape), q.packed, shared, zero)
+
+
 def blocked_axes(q: Quantized) -> tuple[int, ...]:
     """The axes along which blocks or groups lie, from the front: none, one, or the last two."""
     if q.spec.blocked:

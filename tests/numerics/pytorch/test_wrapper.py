@@ -616,3 +616,68 @@ def test_arithmetic_of_arrays_is_that_of_their_values():
     with pytest.raises(nx.NumericsError, match="in place"):
         np.add(q, 1, out=q)
     assert len({q, q}) == 1
+
+
+# ---- a matrix again and again ------------------------------------------------------------------------
+
+AGAIN = {
+    "expand": lambda w: w.expand(3, 4, -1, -1),
+    "turned": lambda w: w.t().expand(2, -1, -1).transpose(-1, -2),
+    "an axis": lambda w: w[None],
+    "axes": lambda w: w.unsqueeze(0).unsqueeze(1).expand(2, 5, -1, -1),
+    "together": lambda w: w.expand(2, 3, -1, -1).reshape(6, 64, 32),
+    "one of them": lambda w: w.expand(3, 2, -1, -1)[1],
+    "without": lambda w: w.expand(1, 2, -1, -1).squeeze(0),
+    "of a parameter": lambda w: torch.nn.Parameter(w, requires_grad=False).expand(3, -1, -1),
+}
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", AGAIN)
+def test_a_repeated_matrix_is_another(name, mode):
+    q = nx.quantize(weight(), "mxfp4")
+    with mode():
+        found, due = AGAIN[name](q), AGAIN[name](q.dequantize())
+        assert type(found).__name__ == "Repeated"
+        assert (found.shape, found.stride(), found.dtype) == (due.shape, due.stride(), due.dtype)
+        for same in (found, found.detach(), copy.deepcopy(found), pickle.loads(pickle.dumps(found))):
+            assert torch.equal(same + 0, due)
+        assert repr(found) == repr(due)
+        assert torch.equal(found[..., 0, :].sum(0), due[..., 0, :].sum(0))
+        with pytest.raises(nx.NumericsError, match="in place"):
+            found.add_(1)
+
+
+def test_a_repeated_matrix_is_no_input_of_a_graph():
+    q, x = nx.quantize(weight(), "mxfp4"), torch.ones(3, 2, 32)
+    graph = torch.compile(torch.bmm, fullgraph=True, backend="aot_eager")
+    many = q.expand(3, -1, -1).mT
+    assert torch.equal(graph(x, many), torch.bmm(x, many))
+
+
+def test_views_failed_in_inference_mode():
+    """By "Cannot set version_counter for inference tensor"; others gave values."""
+    q = nx.quantize(weight(), "mxfp4")
+    with torch.inference_mode():
+        own = nx.quantize(weight(), "mxfp4")
+        for one in (q, own):
+            for view in (
+                one[1],
+                one[:8],
+                one.chunk(2)[1],
+                one.to(torch.bfloat16),
+                one.clone(),
+                one.split(32)[0],
+            ):
+                assert isinstance(view, nx.QTensor)
+            for turned in (one.T, one.mT, one.t()):
+                assert type(turned).__name__ == "Permuted"
+            for view in (
+                one.unsqueeze(1),
+                one.diagonal(),
+                one.view(32, 64),
+                one.T.reshape(2, -1),
+                one[:, None],
+            ):
+                assert torch.equal(view, view.clone())
+    assert torch.equal(own[1].dequantize(), q[1].dequantize())
