@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
-from numerics.backends.broadcast import reduced
+from numerics.backends.broadcast import reduced, spread
 from numerics.backends.host.tensors import (
     check_dense,
     check_memory,
@@ -35,7 +35,14 @@ from numerics.backends.host.tensors import (
 )
 from numerics.formats.errors import NumericsError, hint, one_of, said, text_in
 from numerics.pytorch.constants import constant
-from numerics.pytorch.learned_scales import integer, lsq_scale, lsq_zero, single, tqt_scale
+from numerics.pytorch.learned_scales import (
+    SMALLEST_SCALE,
+    integer,
+    lsq_scale,
+    lsq_zero,
+    single,
+    tqt_scale,
+)
 from numerics.pytorch.operators import called
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
@@ -118,7 +125,8 @@ def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Te
     """Returns where LSQ begins: 2 mean|x| / sqrt(max) of the finite values that share a scale; 1 for zeros.
 
     x, dtype, scheme: as for `lsq`.  Returns float32 (float64 for such x) in the shape that the scheme makes,
-    on x's device.  Raises NumericsError as `lsq` does.  arXiv 1902.08153 §2.1.
+    on x's device: what `lsq` can use, so at least 2**-126 and finite, however small or large x is.  Raises
+    NumericsError as `lsq` does.  arXiv 1902.08153 §2.1.
 
     >>> lsq_init(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), "int4", scheme="per_channel")
     tensor([1.5119, 1.0000])
@@ -126,16 +134,24 @@ def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Te
     spec = _spec(dtype, scheme)
     shares, wide = spec.partition(tuple(_readable(x).shape)), torch.promote_types(x.dtype, torch.float32)
     finite = x.detach().isfinite()
-    total = reduced(torch.where(finite, x.detach(), 0.0).abs().to(wide), shares, torch.sum, 0.0)
+    sizes = torch.where(finite, x.detach(), 0.0).abs().to(wide)
+    unit = _unit(reduced(sizes, shares, torch.amax, 0.0))  # a sum of what is large is Inf, of what is small 0
+    total = reduced(sizes / spread(unit, shares), shares, torch.sum, 0.0)
     count = reduced(finite.to(wide), shares, torch.sum, 0.0)
-    found = 2 * total / count.clamp(min=1) / math.sqrt(spec.element.max)
-    return found.masked_fill(found == 0, 1.0)
+    found = 2 * total / count.clamp(min=1) / math.sqrt(spec.element.max) * unit
+    return found.clamp(SMALLEST_SCALE, torch.finfo(wide).max).masked_fill(total == 0, 1.0)
+
+
+def _unit(largest: Tensor) -> Tensor:
+    """A power of two for each number: the greatest that it reaches, at least the least normal float32."""
+    powers = torch.ldexp(torch.ones_like(largest), largest.frexp().exponent - 1)
+    return powers.clamp(min=SMALLEST_SCALE)
 
 
 # ---- modules ---------------------------------------------------------------------------------------
 
 
-class _Learned(LazyModuleMixin, nn.Module):
+class _Learned(LazyModuleMixin, Recorded):
     """A module that learns how to quantize; it begins with what its first batch says, once.
 
     Until then its parameter is uninitialized, as those of torch's lazy modules are: an optimizer may
@@ -365,8 +381,12 @@ class LSQ(_Learned):
     def _begin(self, x: Tensor) -> None:
         begun: tuple[tuple[Any, Tensor], ...]
         if isinstance(self.zero_point, nn.UninitializedParameter):
-            made = quantize(x.detach(), self.spec)  # from the least and the largest value
-            begun = (self.step, made.scale), (self.zero_point, made.zero_point)
+            wide = x.dtype == torch.float64
+            spec = _spec(self.spec.dtype, self.spec.scheme, symmetric=False, wide=wide, learned=True)
+            made = quantize(x.detach(), spec)  # from the least and the largest value
+            step = made.scale.clamp(min=SMALLEST_SCALE)
+            zero = made.zero_point * (made.scale / step).to(made.zero_point.dtype)
+            begun = (self.step, step), (self.zero_point, zero)
         else:
             begun = ((self.step, lsq_init(x, self.spec.dtype, scheme=self.spec.scheme)),)
         if not all(is_lazy(learned) for learned, _ in begun):
