@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from numerics.formats.errors import NumericsError
 from numerics.model import exported
 from numerics.model.calling import Arguments, arguments_of
-from numerics.model.fitting import check_floats, check_frozen, check_quantizers
+from numerics.model.fitting import check_floats, check_frozen, check_quantizers, check_scales
 from numerics.model.places import is_shard, shard_read
 from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
@@ -106,6 +106,8 @@ class QuantizedGraph(Parting, GraphModule):
             check_frozen(self, made.plan, state, prefix, notes)
         elif made is not None:
             check_floats(state, [prefix + name for name in made.plan.parameters], notes)
+        if made is not None:
+            check_scales(self, state, prefix, notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:

@@ -16,7 +16,7 @@ nothing is learned, `fake_quantize` itself has the straight-through gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self, cast
 
 import torch
@@ -48,7 +48,7 @@ from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.scheme import Scheme, spelled
 from numerics.tensor.spec import QuantSpec
-from numerics.train.states import check_state, check_values_come
+from numerics.train.states import RECORD, Recorded, check_state, check_values_come, check_zero_point
 from numerics.train.threshold_init import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
 
 __all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "threshold_kl_j", "tqt"]
@@ -203,27 +203,42 @@ class _Learned(LazyModuleMixin, Recorded):
             self._await_batch()
         return self
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Says in a state of which spec its scales are, too: torch's lazy modules leave that out."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + RECORD] = self.get_extra_state()
+
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         """Takes what a state has for it; raises NumericsError, before anything is taken, where that is none.
 
         What has begun in float64 stays so: torch would make room for it in the default type.
         """
-        held = {name: x for name, x in (*self._parameters.items(), *self._buffers.items()) if x is not None}
-        came = {name: state[prefix + name] for name in held if prefix + name in state}
-        for name, x in came.items():
-            check_state(
-                prefix + name, x, whole=not is_lazy(held[name]) and not held[name].is_floating_point()
-            )
-        waiting = [name for name, x in held.items() if is_lazy(x)]
-        begun = {name: x for name, x in came.items() if name in waiting and not is_lazy(x)}
-        self._check_begun(begun, waiting, prefix)
-        if not notes.get("assign_to_params_buffers"):
-            check_values_come(prefix, begun, held)
+        self.check_state(state, prefix, bool(notes.get("assign_to_params_buffers")))
         with torch.no_grad():
-            for name, x in begun.items():
+            for name, x in self._beginning(state, prefix).items():
                 kind = torch.promote_types(x.dtype, torch.float32)
-                cast(nn.UninitializedParameter, held[name]).materialize(x.shape, dtype=kind)
+                cast(nn.UninitializedParameter, self.scales()[name]).materialize(x.shape, dtype=kind)
         super()._load_from_state_dict(state, prefix, notes, *rest)
+
+    def check_state(self, state: Mapping[str, Any], prefix: str, assign: bool) -> None:
+        """Raises NumericsError for a state that has, at that prefix, scales that cannot be this module's."""
+        super().check_state(state, prefix, assign)
+        held = self.scales()
+        for name, x in held.items():
+            if prefix + name in state:
+                check_state(prefix + name, state[prefix + name], x, assign=assign)
+                if not is_lazy(x) and not x.is_floating_point():
+                    check_zero_point(prefix + name, state[prefix + name], self.spec.element)
+        begun = self._beginning(state, prefix)
+        self._check_begun(begun, [name for name, x in held.items() if is_lazy(x)], prefix)
+        if not assign:
+            check_values_come(prefix, begun, held)
+
+    def _beginning(self, state: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
+        """What a state has of that with which this module waits to begin."""
+        waiting = [name for name, x in self.scales().items() if is_lazy(x)]
+        came = {name: state[prefix + name] for name in waiting if prefix + name in state}
+        return {name: x for name, x in came.items() if not is_lazy(x)}
 
     def _check_begun(self, begun: dict[str, Tensor], waiting: list[str], prefix: str) -> None:
         """Raises NumericsError unless a state says all with which this module waits to begin, or nothing."""
