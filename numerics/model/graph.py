@@ -22,7 +22,6 @@ from numerics.model.renaming import QUANTIZERS, in_graph, renamed
 from numerics.model.rows import Row
 from numerics.model.sharing import Parting
 from numerics.model.trace import OUT, Site, arguments
-from numerics.pytorch.operators import transformations_refused
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
 STATE = "numerics_state"
@@ -76,7 +75,7 @@ class QuantizedGraph(Parting, GraphModule):
         if isinstance(takes, Arguments):
             args, kwargs = (), takes.fitted(args, kwargs)
         try:
-            with outside_of_vmap(), transformations_refused():
+            with outside_of_vmap():
                 return super().__call__(*args, **kwargs)
         except NotImplementedError:
             shards = [name for name, x in self.named_parameters() if is_shard(x)]

@@ -34,6 +34,7 @@ from numerics.backends.host.tensors import (
     number_tensor,
 )
 from numerics.formats.errors import NumericsError, hint, one_of, said, text_in
+from numerics.pytorch.autograd import is_transformed
 from numerics.pytorch.constants import constant
 from numerics.pytorch.learned_scales import (
     SMALLEST_SCALE,
@@ -177,6 +178,8 @@ class _Learned(LazyModuleMixin, Recorded):
             return
         if torch.compiler.is_compiling():
             raise NumericsError(f"{self} has seen no batch; call it once before it is compiled")
+        if is_transformed():
+            raise NumericsError(f"{self} has seen no batch; call it once before torch.func transforms it")
         if not has_values(_readable(x)) and not any(p.is_meta for p in self.parameters()):
             raise NumericsError(f"x on {x.device} has no values for {self} to begin with")
         with torch.inference_mode(False), torch.no_grad():  # what begins there must still learn later
@@ -213,7 +216,13 @@ class _Learned(LazyModuleMixin, Recorded):
 
         What has begun in float64 stays so: torch would make room for it in the default type.
         """
-        self.check_state(state, prefix, bool(notes.get("assign_to_params_buffers")))
+        assigned = bool(notes.get("assign_to_params_buffers"))
+        self.check_state(state, prefix, assigned)
+        if assigned:  # of half of it the next step of an optimizer would be lost
+            came = {key: state[key] for key in (prefix + name for name in self.scales()) if key in state}
+            state.update(
+                {key: x.float() for key, x in came.items() if x.dtype in (torch.half, torch.bfloat16)}
+            )
         with torch.no_grad():
             for name, x in self._beginning(state, prefix).items():
                 kind = torch.promote_types(x.dtype, torch.float32)

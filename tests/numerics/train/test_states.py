@@ -262,3 +262,16 @@ def test_integers_that_are_assigned_were_an_error_of_torch():
         made.load_state_dict({**made.state_dict(), "step": torch.tensor(1)}, assign=True)
     made.load_state_dict({**made.state_dict(), "step": torch.tensor(1e300, dtype=torch.float64)}, assign=True)
     assert made.step == 1e300
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "begun"])
+@pytest.mark.parametrize("name", ["TQT", "LSQ", "LSQ+"])
+def test_half_of_a_step_that_is_assigned_could_not_learn(name, fresh):
+    """What it learns stays float32 whatever becomes of the model, and was float16 by assign=True."""
+    made, state = MADE[name][0]() if fresh else begun(name), begun(name).state_dict()
+    half = {k: x.half() if x.is_floating_point() else x for k, x in state.items()}
+    made.load_state_dict(half, assign=True)
+    for key in MADE[name][1]:
+        assert half[key].dtype == torch.float16, "the state is the caller's"
+        assert torch.equal(made.state_dict()[key], half[key].float())
+    assert all(x.requires_grad for x in made.parameters())
