@@ -67,7 +67,7 @@ class Static(Recorded, Quantizer):
 
     def __init__(self, name: str, spec: QuantSpec, shape: tuple[int, ...], observed_by: str | None) -> None:
         super().__init__(name, spec)
-        self.observed_by = observed_by
+        self.observed_by, self.used = observed_by, spec
         self.watching: Observer | None = None
         self.key = 0
         self.ready = False
@@ -121,6 +121,7 @@ class Static(Recorded, Quantizer):
                 kept = torch.as_tensor(came).detach().to(old.device).clone()
                 setattr(self, name, kept.reshape(()) if name == "tensor_scale" else kept)
         self.ready = True
+        self._use()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Moves it, but not to another type of scale: in half of it a scale is another."""
@@ -147,6 +148,13 @@ class Static(Recorded, Quantizer):
         known = self.tensor_scale if self.scale is None else self.scale
         if known is not None and has_values(known):
             self.ready = not bool(known.isnan().any())
+        self._use()
+
+    def _use(self) -> None:
+        """A scale that was learned in float64 is used so, as it was learned."""
+        wide = self.scale is not None and self.scale.dtype == torch.float64
+        self.used = self.spec.replace(scale_type="float") if wide and self.spec.scaled else self.spec
+        self.text = self.used.text
 
     def check_state(self, state: Any, prefix: str, assign: bool) -> None:
         """Raises NumericsError for what is no scale, and for a scale without its zero point."""
@@ -171,7 +179,7 @@ class Static(Recorded, Quantizer):
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor of the same values as forward's."""
         return quantize(
-            x, self.spec, scale=self.scale, zero_point=self.zero_point, tensor_scale=self.tensor_scale
+            x, self.used, scale=self.scale, zero_point=self.zero_point, tensor_scale=self.tensor_scale
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch import autograd_function
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch._library.utils import fill_defaults
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
@@ -46,7 +46,7 @@ def with_gradient(op: Any, backward: Callable[..., Any], keep: Callable[..., Any
             _check_tangents(op, given)
         if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*given)):
             return _beneath(op, keys, given)
-        with autograd_function.enable_single_level_autograd_function() if is_transformed() else nullcontext():
+        with enable_single_level_autograd_function() if is_transformed() else nullcontext():
             return Gradient.apply(*given, keys)  # type: ignore[attr-defined]
 
     return called

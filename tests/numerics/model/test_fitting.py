@@ -186,3 +186,30 @@ def test_a_file_of_a_wrapped_model_is_taken_whole_or_not_at_all(mode, options, t
     nx.save(plain, path)
     with pytest.raises(nx.NumericsError, match="which says of which format that is"):
         nx.load_into(alike, path)
+
+
+def test_what_a_module_of_somebodys_keeps_beside_its_tensors_was_lost_on_the_way_from_a_file(tmp_path):
+    class Counting(nn.Linear):
+        seen = 0
+
+        def get_extra_state(self):
+            return torch.tensor(self.seen)
+
+        def set_extra_state(self, state):
+            self.seen = int(state)
+
+    one, other = nn.Sequential(Counting(4, 2)), nn.Sequential(Counting(4, 2))
+    one[0].seen = 3
+    nx.save(one.state_dict(), tmp_path / "a.safetensors")
+    assert nx.load_into(other, tmp_path / "a.safetensors")[0].seen == 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("qat", ["lsq", "tqt"])
+def test_a_step_of_float64_was_rounded_when_it_was_frozen(mode, qat, tmp_path):
+    x = X.double() / 3
+    one = nx.wrap(floats().double(), "int8", activations="int8", qat=qat, example=x, mode=mode)
+    frozen = nx.freeze(copy.deepcopy(one))
+    assert torch.equal(frozen(x), one(x))
+    nx.save(frozen.state_dict(), tmp_path / "a.safetensors")
+    assert torch.equal(nx.load_into(floats().double(), tmp_path / "a.safetensors", example=x)(x), one(x))

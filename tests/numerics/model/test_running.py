@@ -21,6 +21,7 @@ def wrapped(mode, qat=None, **options):
     return nx.wrap(model, "int8", activations="int8", qat=qat, example=X, mode=mode, **options)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch, in its first jvp
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("qat", [None, "tqt", "lsq"])
 def test_a_functional_call_has_other_values_or_gradients(mode, qat):
