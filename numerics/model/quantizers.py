@@ -221,7 +221,7 @@ class Learned(nn.Module):
         due = self.spec.partition(self.shape).shared
         for name in self.learns.scales():
             came = state.get(prefix + name)
-            if isinstance(came, Tensor) and not is_lazy(came) and tuple(came.shape) != due:
+            if isinstance(came, Tensor) and not is_lazy(came) and tuple(came.shape) not in (due, due or (1,)):
                 raise NumericsError(
                     f"{prefix + name} has shape {tuple(came.shape)} in this state; {self.name} of shape "
                     f"{self.shape} has {due}"

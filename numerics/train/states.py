@@ -104,6 +104,8 @@ def check_state(key: str, came: Any, held: Any, *, assign: bool = False, finite:
     if not isinstance(came, Tensor):
         raise NumericsError(f"{key} is {said(came)} in this state; a tensor is due")
     if is_lazy(came):
+        if not is_lazy(held):
+            raise NumericsError(f"{key} has not begun in this state, and has here: call the saved model once")
         return
     try:
         check_dense(came)

@@ -275,3 +275,10 @@ def test_half_of_a_step_that_is_assigned_could_not_learn(name, fresh):
         assert half[key].dtype == torch.float16, "the state is the caller's"
         assert torch.equal(made.state_dict()[key], half[key].float())
     assert all(x.requires_grad for x in made.parameters())
+
+
+def test_a_state_that_has_not_begun_was_an_error_of_torch_in_a_module_that_has():
+    made = begun("LSQ")
+    with pytest.raises(nx.NumericsError, match="step has not begun in this state"):
+        made.load_state_dict(LSQ("int4").state_dict())
+    assert made.initialized
