@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from numerics.formats.errors import NumericsError
 from numerics.model.caches import CACHES, placed, with_cache
 from numerics.model.children import check_children, shown
-from numerics.model.fitting import check_floats, check_frozen, check_quantizers
+from numerics.model.fitting import check_floats, check_frozen, check_quantizers, check_scales
 from numerics.model.graph import STATE, check_trainable
 from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
 from numerics.model.outside import MULTIPLIED, TOLD, methods_of
@@ -127,6 +127,8 @@ class Quantized(Parting):
             check_frozen(self, made.plan, state, prefix, notes)  # type: ignore[arg-type]
         elif self._leaves or made is not None:
             check_floats(state, [prefix + leaf for leaf in self._leaves], notes)
+        if made is not None:
+            check_scales(self, state, prefix, notes)  # type: ignore[arg-type]
         super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:

@@ -15,6 +15,7 @@ from numerics.model.plan import Plan
 from numerics.model.quantizers import Learned, Quantizer
 from numerics.model.renaming import renamed
 from numerics.tensor.qtensor import QTensor
+from numerics.train.states import RECORD, Recorded, check_recorded
 
 _KINDS = {
     "learns.log2_threshold": "thresholds of qat='tqt'",
@@ -98,10 +99,11 @@ def check_quantizers(model: nn.Module, plan: Plan, frozen: bool, came: Any) -> N
         return
     state = dict(came)
     renamed(model, plan, frozen, state, "")
+    check_recorded(state, recorded(model, ""))
     own = {f"{name}.{tail}" for name, module in model.named_modules(remove_duplicate=False)
            if isinstance(module, (Quantizer, Learned)) for tail in module.state_dict()}  # fmt: skip
     here = own | {*model.state_dict()}
-    missing = sorted(own - state.keys())
+    missing = sorted(name for name in own - state.keys() if not name.endswith(RECORD))
     more = sorted(name for name in state.keys() - here if _kind(name))
     if missing or more:
         due, held = (_told(map(_kind, names)) for names in (own, state))
@@ -112,6 +114,26 @@ def check_quantizers(model: nn.Module, plan: Plan, frozen: bool, came: Any) -> N
             f"{'; '.join(told)}. The model has {due}, the state {held}: wrap the model as the saved one was "
             "(qat=, observer=), or load_state_dict(state, strict=False), which leaves the model's own scales"
         )
+
+
+def recorded(model: nn.Module, prefix: str) -> list[tuple[str, Recorded]]:
+    """What of a model has scales, with the beginnings of its names in a state; shared ones by each name."""
+    every = model.named_modules(remove_duplicate=False)
+    return [(f"{prefix}{name}." if name else prefix, module) for name, module in every
+            if isinstance(module, Recorded)]  # fmt: skip
+
+
+def check_scales(model: nn.Module, state: Mapping[str, Any], prefix: str, notes: Mapping[str, Any]) -> None:
+    """Raises NumericsError, before anything is loaded, for a state whose scales are not those of the model.
+
+    state, prefix, notes: as load_state_dict hands them to modules, with the names that the model has.
+    """
+    assign = bool(notes.get("assign_to_params_buffers"))
+    for at, module in recorded(model, prefix):
+        module.check_state(state, at, assign)
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, Learned):
+            module.check_shapes(state, f"{prefix}{name}.learns.")
 
 
 def _kind(name: str) -> str | None:

@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from numerics.formats.errors import NumericsError
 from numerics.model import exported
 from numerics.model.calling import Arguments, arguments_of
-from numerics.model.fitting import check_floats, check_frozen, check_quantizers
+from numerics.model.fitting import check_floats, check_frozen, check_quantizers, check_scales
 from numerics.model.places import is_shard, shard_read
 from numerics.model.plan import Plan
 from numerics.model.quantizers import Quantizer
@@ -22,7 +22,6 @@ from numerics.model.renaming import QUANTIZERS, in_graph, renamed
 from numerics.model.rows import Row
 from numerics.model.sharing import Parting
 from numerics.model.trace import OUT, Site, arguments
-from numerics.pytorch.operators import transformations_refused
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
 STATE = "numerics_state"
@@ -76,7 +75,7 @@ class QuantizedGraph(Parting, GraphModule):
         if isinstance(takes, Arguments):
             args, kwargs = (), takes.fitted(args, kwargs)
         try:
-            with outside_of_vmap(), transformations_refused():
+            with outside_of_vmap():
                 return super().__call__(*args, **kwargs)
         except NotImplementedError:
             shards = [name for name, x in self.named_parameters() if is_shard(x)]
@@ -106,6 +105,8 @@ class QuantizedGraph(Parting, GraphModule):
             check_frozen(self, made.plan, state, prefix, notes)
         elif made is not None:
             check_floats(state, [prefix + name for name in made.plan.parameters], notes)
+        if made is not None:
+            check_scales(self, state, prefix, notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:

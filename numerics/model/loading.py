@@ -8,16 +8,19 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from numerics.files.checkpoint import PathLike
 from numerics.files.save_load import load, model_text
 from numerics.formats.errors import NumericsError
+from numerics.model.fitting import recorded
 from numerics.model.freezing import computes, frozen_from, thaw
 from numerics.model.places import Place, check_model, folded, replace, stored
 from numerics.model.quantizers import Static, quantizers
 from numerics.model.state import is_wrapped
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.parts import PARTS
+from numerics.train.states import RECORD, Recorded, check_recorded
 from numerics.view.screen import Screen
 from numerics.view.table import Column, Table, name_column
 
@@ -69,9 +72,6 @@ def _frozen(model: Model, path: PathLike, said: tuple[str, dict[str, Tensor]], e
     except NumericsError:
         thaw(frozen, before)
         raise
-    for one in quantizers(frozen):
-        if isinstance(one, Static):
-            one.ready = True
     return cast(Model, frozen)
 
 
@@ -84,6 +84,7 @@ def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
     _check(model, path, came, places, list(tied.values()))
     swaps: dict[int, nn.Parameter] = {}
     used: set[int] = set()
+    came = {name: x for name, x in came.items() if name in places}
     for key, names in tied.items():
         place = places[names[0]]
         value = came[next(name for name in names if name in came)]
@@ -92,6 +93,12 @@ def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
         if (new := _taken(place, value)) is not None:
             swaps[key] = new
     replace(places.values(), swaps)
+    for name, place in places.items():
+        if place.leaf == RECORD:  # of a module of somebody's, which keeps more than tensors
+            place.module.set_extra_state(came[name])
+    for one in quantizers(model):
+        if isinstance(one, Static):
+            one.settle()
 
 
 def _check(
@@ -99,9 +106,11 @@ def _check(
     tied: Sequence[Sequence[str]],
 ) -> None:  # fmt: skip
     """Raises NumericsError with all that does not fit."""
+    every = recorded(model, "")
+    records = {prefix + RECORD for prefix, module in every}
     faults = {
         "missing from the file": [names[0] for names in tied if not any(name in came for name in names)],
-        "not in the model": [name for name in came if name not in places],
+        "not in the model": [name for name in came if name not in {*places, *records}],
         "tied in the model and different in the file": [
             " and ".join(pair) for names in tied for pair in _differing([n for n in names if n in came], came)
         ],
@@ -110,10 +119,21 @@ def _check(
     told += [
         f"{name}: {why}" for name in came if name in places and (why := _unlike(came[name], places[name]))
     ]
+    told += [why for prefix, module in every if (why := _unfit(module, came, prefix))]
     if told:
         raise NumericsError(
             f"{path} does not fit {type(model).__name__}, which is unchanged: {'; '.join(told)}"
         )
+
+
+def _unfit(module: Recorded, came: Mapping[str, Tensor], prefix: str) -> str | None:
+    """Why the scales of a file are not those of a quantizer."""
+    try:
+        check_recorded(came, [(prefix, module)])
+        module.check_state(came, prefix, assign=False)
+    except NumericsError as wrong:
+        return str(wrong)
+    return None
 
 
 def _unlike(came: Tensor, place: Place) -> str | None:
@@ -121,6 +141,10 @@ def _unlike(came: Tensor, place: Place) -> str | None:
     held = place.tensor
     if isinstance(came, TensorQTensor) and place.leaf in getattr(place.module, "_leaves", ()):
         return "it would be quantized again when it is read; load it before nx.wrap, or after nx.freeze"
+    if is_lazy(held):
+        return (
+            "the model has seen no batch, and no room for it: call it once, or load_state_dict(nx.load(path))"
+        )
     if came.shape != held.shape:
         return f"its shape is {tuple(came.shape)}, the model's {tuple(held.shape)}"
     exact = came.dtype == held.dtype or (

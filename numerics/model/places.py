@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
 from numerics.tensor.qtensor import QTensor
+from numerics.train.states import RECORD, Recorded
 
 
 class Place(NamedTuple):
@@ -32,13 +33,18 @@ def parameters(model: nn.Module) -> dict[str, Place]:
 
 
 def stored(model: nn.Module) -> dict[str, Place]:
-    """Returns what the model's state has: its parameters, and the buffers that it saves, by each name."""
+    """Returns what the model's state has: its parameters, and the buffers that it saves, by each name.
+
+    What quantizers say there of their own spec is no tensor of the model.
+    """
     found = parameters(model)
     state = model.state_dict(keep_vars=True)
     for name, tensor in state.items():
         if isinstance(tensor, Tensor) and name not in found:
             owner, _, leaf = name.rpartition(".")
-            found[name] = Place(model.get_submodule(owner), leaf, tensor)
+            module = model.get_submodule(owner)
+            if leaf != RECORD or not isinstance(module, Recorded):
+                found[name] = Place(module, leaf, tensor)
     return {name: place for name, place in found.items() if name in state}
 
 

@@ -6,7 +6,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from numerics.backends.host.tensors import has_values
 from numerics.formats.errors import NumericsError, said
 from numerics.model.rows import Row
 from numerics.model.trace import outside
@@ -17,7 +19,7 @@ from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
 from numerics.train import LSQ, TQT
-from numerics.train.states import check_state
+from numerics.train.states import Recorded, check_positive, check_state, check_zero_point
 
 QAT = ("ste", "tqt", "lsq")
 
@@ -27,17 +29,6 @@ def tensor(name: str, x: Any) -> Tensor:
     if not isinstance(x, Tensor):
         raise NumericsError(f"{name} is quantized, and what came is no tensor but {said(x)}")
     return x
-
-
-def check_zero_point(name: str, came: Any, held: Tensor | None) -> None:
-    """Raises NumericsError for a zero point of floats where the model's is an integer: it would be cut."""
-    if not isinstance(came, Tensor) or held is None or held.dtype.is_floating_point:
-        return
-    if came.dtype.is_floating_point:
-        raise NumericsError(
-            f"the zero point of {name} is {came.dtype} in this state and {held.dtype} in the model, which "
-            "would cut it to an integer: QuantSpec(..., zero_point_type='float32') in the plan keeps it"
-        )
 
 
 class Quantizer(nn.Module):
@@ -64,7 +55,7 @@ class Quantizer(nn.Module):
         return ", ".join([self.spec.dtype.name, *(f"{name}={fact}" for name, fact in options.items())])
 
 
-class Static(Quantizer):
+class Static(Recorded, Quantizer):
     """Quantizes by a scale that observers found, or that was learned: a buffer, NaN until then.
 
     row: of the plan.  While `watching` is an observer, tensors pass as they are and it sees them.
@@ -76,7 +67,7 @@ class Static(Quantizer):
 
     def __init__(self, name: str, spec: QuantSpec, shape: tuple[int, ...], observed_by: str | None) -> None:
         super().__init__(name, spec)
-        self.observed_by = observed_by
+        self.observed_by, self.used = observed_by, spec
         self.watching: Observer | None = None
         self.key = 0
         self.ready = False
@@ -130,6 +121,7 @@ class Static(Quantizer):
                 kept = torch.as_tensor(came).detach().to(old.device).clone()
                 setattr(self, name, kept.reshape(()) if name == "tensor_scale" else kept)
         self.ready = True
+        self._use()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Moves it, but not to another type of scale: in half of it a scale is another."""
@@ -142,25 +134,41 @@ class Static(Quantizer):
                 self._buffers[name] = old[name].to(moved.device)
         return self
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
-        self._check_state(state, prefix)
+    def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
+        self.check_state(state, prefix, bool(notes.get("assign_to_params_buffers")))
         for name in ("scale", "tensor_scale"):
             came, old = state.get(prefix + name), getattr(self, name)
             if isinstance(came, Tensor) and old is not None and came.dtype.is_floating_point:
-                if came.dtype != old.dtype:
-                    setattr(self, name, old.to(came.dtype))
-                self.ready = not bool(came.isnan().any())
-        check_zero_point(self.name, state.get(prefix + "zero_point"), self.zero_point)
-        super()._load_from_state_dict(state, prefix, *rest)
+                setattr(self, name, old.to(came.dtype))
+        super()._load_from_state_dict(state, prefix, notes, *rest)
+        self.settle()
 
-    def _check_state(self, state: Any, prefix: str) -> None:
+    def settle(self) -> None:
+        """Looks whether its scale is known."""
+        known = self.tensor_scale if self.scale is None else self.scale
+        if known is not None and has_values(known):
+            self.ready = not bool(known.isnan().any())
+        self._use()
+
+    def _use(self) -> None:
+        """A scale that was learned in float64 is used so, as it was learned."""
+        wide = self.scale is not None and self.scale.dtype == torch.float64
+        self.used = self.spec.replace(scale_type="float") if wide and self.spec.scaled else self.spec
+        self.text = self.used.text
+
+    def check_state(self, state: Any, prefix: str, assign: bool) -> None:
         """Raises NumericsError for what is no scale, and for a scale without its zero point."""
-        held = {name: x for name, x in self._buffers.items() if x is not None}
+        super().check_state(state, prefix, assign)
+        held = self.scales()
         came = {name: state[prefix + name] for name in held if prefix + name in state}
-        for name, x in came.items():  # a scale is NaN where none was found yet
-            check_state(
-                prefix + name, x, whole=not held[name].is_floating_point(), finite=name == "zero_point"
-            )
+        for name, x in came.items():
+            of_zero = name == "zero_point"  # a scale is NaN where none was found yet, and of any float type
+            adopted = not of_zero and isinstance(x, Tensor) and x.is_floating_point()
+            check_state(prefix + name, x, held[name], assign=assign or adopted, finite=of_zero)
+            if of_zero:
+                check_zero_point(prefix + name, x, self.spec.element)
+            else:
+                check_positive(prefix + name, x)
         missing = [prefix + name for name in held if came and name not in came]
         if missing and not self.ready:
             raise NumericsError(
@@ -171,7 +179,7 @@ class Static(Quantizer):
     def quantize(self, x: Tensor) -> QTensor:
         """Returns x as a QTensor of the same values as forward's."""
         return quantize(
-            x, self.spec, scale=self.scale, zero_point=self.zero_point, tensor_scale=self.tensor_scale
+            x, self.used, scale=self.scale, zero_point=self.zero_point, tensor_scale=self.tensor_scale
         )
 
 
@@ -205,6 +213,19 @@ class Learned(nn.Module):
                 f"{self.name} is inside torch.vmap, which shows one entry at a time, and a scale that is "
                 "learned is that of all of them; qat='ste', or a rule {name: {'activations': None}}"
             )
+
+    def check_shapes(self, state: Any, prefix: str) -> None:
+        """Raises NumericsError for a state, with scales at that prefix, of a tensor of another shape."""
+        if min(self.shape, default=0) < 0:  # a size that a graph leaves open
+            return
+        due = self.spec.partition(self.shape).shared
+        for name in self.learns.scales():
+            came = state.get(prefix + name)
+            if isinstance(came, Tensor) and not is_lazy(came) and tuple(came.shape) not in (due, due or (1,)):
+                raise NumericsError(
+                    f"{prefix + name} has shape {tuple(came.shape)} in this state; {self.name} of shape "
+                    f"{self.shape} has {due}"
+                )
 
     def begin(self, x: Tensor) -> None:
         """Takes x for the first batch, where there was none."""

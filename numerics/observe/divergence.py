@@ -14,7 +14,7 @@ from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError
 from numerics.observe.bins import Bins
 from numerics.observe.histogram import Seen
-from numerics.observe.search import Ranges, Search, levels, sums
+from numerics.observe.search import OCTAVES, Ranges, Search, levels, sums
 
 Array = NDArray[Any]
 CUTS = 8  # of what becomes one level: TensorRT has 1 to 16 bins there, the more the wider the range
@@ -138,8 +138,12 @@ def _evenly(ends: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _by_octaves(end: float, nearest: float) -> NDArray[np.float64]:
-    """The end of a level about zero, and what cuts its octaves in equal ratios, descending to `nearest`."""
-    octaves = max(np.log2(abs(end) / nearest), 0) if end else 0
+    """The end of a level about zero, and what cuts its octaves in equal ratios, descending to `nearest`.
+
+    nearest: 0 where a scale is so wide that the quotient is no float64, as float16's of 5e-324.
+    """
+    with ieee_arithmetic():
+        octaves = min(max(np.log2(abs(end) / np.float64(nearest)), 0), OCTAVES) if end else 0
     return np.asarray(abs(end) * np.exp2(-np.arange(CUTS * octaves + 1) / CUTS))
 
 

@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from numerics.backends.host.arrays import FLOATS
 from numerics.backends.host.float_bits import to_float32
@@ -33,6 +34,7 @@ from numerics.formats.protocol import Given
 from numerics.formats.protocol import Parts as QuantizedParts
 from numerics.formats.rounding import BlockOptions, Draw, Rounding, draw_of
 from numerics.formats.text import parse
+from numerics.pytorch.autograd import with_gradient
 from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import (
     check_lsq,
@@ -44,6 +46,7 @@ from numerics.pytorch.learned_scales import (
     tqt_gradients,
     tqt_scale,
 )
+from numerics.pytorch.second_gradients import of_lsq, of_tqt
 from numerics.tensor.parts import PARTS, check_parts, check_shape
 from numerics.tensor.product import COMPUTE, check_int8, columns_times, rows_times
 from numerics.tensor.qtensor import ArrayQTensor, float_name
@@ -550,7 +553,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "tqt_backward": Operator(
         "(Tensor gradient, Tensor x, Tensor log2_threshold, str recipe) -> (Tensor, Tensor)", tqt_gradients,
-        _fake_tqt_backward,
+        _fake_tqt_backward, of_tqt, _keep_learned,
     ),
     "lsq": Operator(
         "(Tensor x, Tensor scale, Tensor? zero_point, str recipe) -> Tensor", _lsq,
@@ -559,7 +562,7 @@ OPERATORS: dict[str, Operator] = {
     "lsq_backward": Operator(
         "(Tensor gradient, Tensor x, Tensor scale, Tensor? zero_point, str recipe)"
         " -> (Tensor, Tensor, Tensor)",
-        lsq_gradients, _fake_lsq_backward,
+        lsq_gradients, _fake_lsq_backward, of_lsq, _keep_learned,
     ),
 }  # fmt: skip
 
@@ -570,9 +573,9 @@ def _define(name: str, operator: Operator) -> None:
     library.impl(name, operator.kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"numerics::{name}", partial(_looks, operator.fake, of_values), lib=library)
     if operator.backward is not None:
-        torch.library.register_autograd(
-            f"numerics::{name}", operator.backward, setup_context=operator.keep, lib=library
-        )
+        op = getattr(torch.ops.numerics, name).default
+        found = with_gradient(op, operator.backward, operator.keep)
+        library.impl(name, found, "Autograd", with_keyset=True)
 
 
 def run(name: str, *arguments: Any) -> Any:
@@ -584,27 +587,8 @@ def run(name: str, *arguments: Any) -> Any:
 
 
 def called(name: str, *arguments: Any) -> Any:
-    """An operator's results by torch; raises NumericsError where torch.func transforms it."""
-    if torch.compiler.is_compiling():
-        return getattr(torch.ops.numerics, name)(*arguments)
-    with transformations_refused():
-        return getattr(torch.ops.numerics, name)(*arguments)
-
-
-class transformations_refused:
-    """Says in words what torch says of a gradient of torch.func's of an operator with a registered one."""
-
-    def __enter__(self) -> None:
-        """Nothing is asked beforehand."""
-
-    def __exit__(self, kind: Any, wrong: BaseException | None, at: Any) -> None:
-        """Raises NumericsError for torch's error of that kind, and leaves others."""
-        if isinstance(wrong, RuntimeError) and "setup_context" in str(wrong):
-            raise NumericsError(
-                "torch.func.grad, vjp, jvp and jacrev do not go through operators whose gradients are "
-                "registered with torch, as quantizers are: loss.backward() or torch.autograd.grad of "
-                "torch.func.functional_call(model, parameters, x) gives the same gradient"
-            ) from None
+    """An operator's results by torch."""
+    return getattr(torch.ops.numerics, name)(*arguments)
 
 
 def is_watched() -> bool:
@@ -628,8 +612,9 @@ def have_memory(tensors: Collection[Any]) -> bool:
 
 
 def are_recorded(tensors: Collection[Any]) -> bool:
-    """Is one of them to have a gradient?"""
-    return torch.is_grad_enabled() and any(map(_requires_grad, tensors))
+    """Is one of them to have a gradient, or could it have a tangent?"""
+    learns = torch.is_grad_enabled() and any(map(_requires_grad, tensors))
+    return learns or forward_ad._current_level >= 0
 
 
 PLAIN = frozenset((Tensor, torch.nn.Parameter))

@@ -16,7 +16,7 @@ nothing is learned, `fake_quantize` itself has the straight-through gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self, cast
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
-from numerics.backends.broadcast import reduced
+from numerics.backends.broadcast import reduced, spread
 from numerics.backends.host.tensors import (
     check_dense,
     check_memory,
@@ -34,14 +34,22 @@ from numerics.backends.host.tensors import (
     number_tensor,
 )
 from numerics.formats.errors import NumericsError, hint, one_of, said, text_in
+from numerics.pytorch.autograd import is_transformed
 from numerics.pytorch.constants import constant
-from numerics.pytorch.learned_scales import integer, lsq_scale, lsq_zero, single, tqt_scale
+from numerics.pytorch.learned_scales import (
+    SMALLEST_SCALE,
+    integer,
+    lsq_scale,
+    lsq_zero,
+    single,
+    tqt_scale,
+)
 from numerics.pytorch.operators import called
 from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.scheme import Scheme, spelled
 from numerics.tensor.spec import QuantSpec
-from numerics.train.states import check_state, check_values_come
+from numerics.train.states import RECORD, Recorded, check_state, check_values_come, check_zero_point
 from numerics.train.threshold_init import THRESHOLD_INIT, threshold_3sd, threshold_kl_j
 
 __all__ = ["LSQ", "THRESHOLD_INIT", "TQT", "lsq", "lsq_init", "threshold_3sd", "threshold_kl_j", "tqt"]
@@ -118,7 +126,8 @@ def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Te
     """Returns where LSQ begins: 2 mean|x| / sqrt(max) of the finite values that share a scale; 1 for zeros.
 
     x, dtype, scheme: as for `lsq`.  Returns float32 (float64 for such x) in the shape that the scheme makes,
-    on x's device.  Raises NumericsError as `lsq` does.  arXiv 1902.08153 §2.1.
+    on x's device: what `lsq` can use, so at least 2**-126 and finite, however small or large x is.  Raises
+    NumericsError as `lsq` does.  arXiv 1902.08153 §2.1.
 
     >>> lsq_init(torch.tensor([[1.0, -3.0], [0.0, 0.0]]), "int4", scheme="per_channel")
     tensor([1.5119, 1.0000])
@@ -126,16 +135,24 @@ def lsq_init(x: Tensor, dtype: Any, *, scheme: Scheme | str | None = None) -> Te
     spec = _spec(dtype, scheme)
     shares, wide = spec.partition(tuple(_readable(x).shape)), torch.promote_types(x.dtype, torch.float32)
     finite = x.detach().isfinite()
-    total = reduced(torch.where(finite, x.detach(), 0.0).abs().to(wide), shares, torch.sum, 0.0)
+    sizes = torch.where(finite, x.detach(), 0.0).abs().to(wide)
+    unit = _unit(reduced(sizes, shares, torch.amax, 0.0))  # a sum of what is large is Inf, of what is small 0
+    total = reduced(sizes / spread(unit, shares), shares, torch.sum, 0.0)
     count = reduced(finite.to(wide), shares, torch.sum, 0.0)
-    found = 2 * total / count.clamp(min=1) / math.sqrt(spec.element.max)
-    return found.masked_fill(found == 0, 1.0)
+    found = 2 * total / count.clamp(min=1) / math.sqrt(spec.element.max) * unit
+    return found.clamp(SMALLEST_SCALE, torch.finfo(wide).max).masked_fill(total == 0, 1.0)
+
+
+def _unit(largest: Tensor) -> Tensor:
+    """A power of two for each number: the greatest that it reaches, at least the least normal float32."""
+    powers = torch.ldexp(torch.ones_like(largest), largest.frexp().exponent - 1)
+    return powers.clamp(min=SMALLEST_SCALE)
 
 
 # ---- modules ---------------------------------------------------------------------------------------
 
 
-class _Learned(LazyModuleMixin, nn.Module):
+class _Learned(LazyModuleMixin, Recorded):
     """A module that learns how to quantize; it begins with what its first batch says, once.
 
     Until then its parameter is uninitialized, as those of torch's lazy modules are: an optimizer may
@@ -161,6 +178,8 @@ class _Learned(LazyModuleMixin, nn.Module):
             return
         if torch.compiler.is_compiling():
             raise NumericsError(f"{self} has seen no batch; call it once before it is compiled")
+        if is_transformed():
+            raise NumericsError(f"{self} has seen no batch; call it once before torch.func transforms it")
         if not has_values(_readable(x)) and not any(p.is_meta for p in self.parameters()):
             raise NumericsError(f"x on {x.device} has no values for {self} to begin with")
         with torch.inference_mode(False), torch.no_grad():  # what begins there must still learn later
@@ -187,27 +206,48 @@ class _Learned(LazyModuleMixin, nn.Module):
             self._await_batch()
         return self
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Says in a state of which spec its scales are, too: torch's lazy modules leave that out."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + RECORD] = self.get_extra_state()
+
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         """Takes what a state has for it; raises NumericsError, before anything is taken, where that is none.
 
         What has begun in float64 stays so: torch would make room for it in the default type.
         """
-        held = {name: x for name, x in (*self._parameters.items(), *self._buffers.items()) if x is not None}
-        came = {name: state[prefix + name] for name in held if prefix + name in state}
-        for name, x in came.items():
-            check_state(
-                prefix + name, x, whole=not is_lazy(held[name]) and not held[name].is_floating_point()
+        assigned = bool(notes.get("assign_to_params_buffers"))
+        self.check_state(state, prefix, assigned)
+        if assigned:  # of half of it the next step of an optimizer would be lost
+            came = {key: state[key] for key in (prefix + name for name in self.scales()) if key in state}
+            state.update(
+                {key: x.float() for key, x in came.items() if x.dtype in (torch.half, torch.bfloat16)}
             )
-        waiting = [name for name, x in held.items() if is_lazy(x)]
-        begun = {name: x for name, x in came.items() if name in waiting and not is_lazy(x)}
-        self._check_begun(begun, waiting, prefix)
-        if not notes.get("assign_to_params_buffers"):
-            check_values_come(prefix, begun, held)
         with torch.no_grad():
-            for name, x in begun.items():
+            for name, x in self._beginning(state, prefix).items():
                 kind = torch.promote_types(x.dtype, torch.float32)
-                cast(nn.UninitializedParameter, held[name]).materialize(x.shape, dtype=kind)
+                cast(nn.UninitializedParameter, self.scales()[name]).materialize(x.shape, dtype=kind)
         super()._load_from_state_dict(state, prefix, notes, *rest)
+
+    def check_state(self, state: Mapping[str, Any], prefix: str, assign: bool) -> None:
+        """Raises NumericsError for a state that has, at that prefix, scales that cannot be this module's."""
+        super().check_state(state, prefix, assign)
+        held = self.scales()
+        for name, x in held.items():
+            if prefix + name in state:
+                check_state(prefix + name, state[prefix + name], x, assign=assign)
+                if not is_lazy(x) and not x.is_floating_point():
+                    check_zero_point(prefix + name, state[prefix + name], self.spec.element)
+        begun = self._beginning(state, prefix)
+        self._check_begun(begun, [name for name, x in held.items() if is_lazy(x)], prefix)
+        if not assign:
+            check_values_come(prefix, begun, held)
+
+    def _beginning(self, state: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
+        """What a state has of that with which this module waits to begin."""
+        waiting = [name for name, x in self.scales().items() if is_lazy(x)]
+        came = {name: state[prefix + name] for name in waiting if prefix + name in state}
+        return {name: x for name, x in came.items() if not is_lazy(x)}
 
     def _check_begun(self, begun: dict[str, Tensor], waiting: list[str], prefix: str) -> None:
         """Raises NumericsError unless a state says all with which this module waits to begin, or nothing."""
@@ -365,8 +405,12 @@ class LSQ(_Learned):
     def _begin(self, x: Tensor) -> None:
         begun: tuple[tuple[Any, Tensor], ...]
         if isinstance(self.zero_point, nn.UninitializedParameter):
-            made = quantize(x.detach(), self.spec)  # from the least and the largest value
-            begun = (self.step, made.scale), (self.zero_point, made.zero_point)
+            wide = x.dtype == torch.float64
+            spec = _spec(self.spec.dtype, self.spec.scheme, symmetric=False, wide=wide, learned=True)
+            made = quantize(x.detach(), spec)  # from the least and the largest value
+            step = made.scale.clamp(min=SMALLEST_SCALE)
+            zero = made.zero_point * (made.scale / step).to(made.zero_point.dtype)
+            begun = (self.step, step), (self.zero_point, zero)
         else:
             begun = ((self.step, lsq_init(x, self.spec.dtype, scheme=self.spec.scheme)),)
         if not all(is_lazy(learned) for learned, _ in begun):

@@ -68,7 +68,7 @@ def threshold_kl_j(x: Tensor, dtype: Any) -> float:
         cdf = _distribution(magnitudes / largest, bins) * (magnitudes.numel() / total)
         origin = zeros if 2 * (cdf[0] - zeros) > cdf[-1] - zeros else None
         _, threshold = min(_candidates(cdf, count, origin), key=lambda one: (one[0], -one[1]))
-        found = threshold * largest
+        found = max(threshold * largest, math.ulp(0.0))  # 0 is what nothing has
         if threshold * bins >= enough:
             break
         end = min(4 * found, largest / 2)

@@ -868,3 +868,25 @@ def test_nvfp4_has_its_tensor_scale_to_observe(library, original):
 def test_what_nvfp4_has_not(make, said):
     with pytest.raises(nx.NumericsError, match=said):
         make()
+
+
+ENDS = {
+    "float32": [3.4e38, -3.4e38, 1e-45, 1e-40, 0.0], "float16": [65504, 6e-8], "bfloat16": [3.38e38, 9.2e-41],
+    "float64": [1.7e308, 5e-324, 1e-320, 1e100, 1e-100],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scale_type", ["float32", "float", "float16", "bfloat16", "pof2"])
+@pytest.mark.parametrize("name", OBSERVERS)
+def test_the_ends_of_a_type_made_a_scale_that_is_none(name, scale_type):
+    """KL of 5e-324 with a scale of float16: ValueError: Maximum allowed size exceeded."""
+    if name.startswith("pof2") and scale_type != "pof2":
+        return
+    for kind, values in ENDS.items():
+        for dtype in ("int4", "uint8", "fp8_e4m3", "nf4"):
+            for x in (torch.tensor(value, dtype=getattr(torch, kind)) for value in values):
+                one = observe.observer(name, dtype, scale_type=scale_type)
+                one.observe(x)
+                one.observe(x.repeat(3))
+                assert float(one.scale) > 0
+                assert np.isfinite(float(one.scale)), (kind, dtype, x)

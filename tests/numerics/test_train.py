@@ -858,3 +858,69 @@ def test_a_learned_zero_point_could_not_be_frozen():
     assert torch.equal(learner(x), before)
     found = nx.train.lsq(x, learner.step.detach(), "int4", zero_point=learner.zero_point.detach())
     assert torch.equal(found, before)
+
+
+# ---- where scales begin, at the ends of the types --------------------------------------------------
+
+BEGUN = {
+    "LSQ": lambda: train.LSQ("int4"),
+    "LSQ of two bits": lambda: train.LSQ("int2"),
+    "LSQ of a float": lambda: train.LSQ("fp8_e4m3"),
+    "LSQ of a codebook": lambda: train.LSQ("nf4"),
+    "a step a channel": lambda: train.LSQ("int4", scheme="per_channel"),
+    "a step a group": lambda: train.LSQ("int4", scheme="per_group(2, axis=0)"),
+    "a zero point": lambda: train.LSQ("int4", zero_point=3),
+    "LSQ+": lambda: train.LSQ("uint4", zero_point="learned"),
+    "3SD": lambda: train.TQT("int8"),
+    "LL_J": lambda: train.TQT("int8", init="_LL_J"),
+    "KL_J": lambda: train.TQT("int4", init="_KL_J"),
+}
+NORMAL = 2.0**-126
+EXTREMES = [
+    (torch.float32, 3e38), (torch.float32, -3.4e38), (torch.float32, 1e-38), (torch.float32, 1e-45),
+    (torch.bfloat16, 3.38e38), (torch.bfloat16, 9.2e-41), (torch.float16, 65504), (torch.float16, 6e-8),
+    (torch.float64, 1.7e308), (torch.float64, 1e100), (torch.float64, 1e-100), (torch.float64, 5e-324),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "value"), EXTREMES)
+@pytest.mark.parametrize("name", BEGUN)
+def test_a_step_began_as_inf_or_0_and_stayed_so(name, dtype, value):
+    """The sum of three 3e38 was Inf, and the step ever after; of 1e-45 it was less than what is used."""
+    for x in (torch.full((5,), value, dtype=dtype), torch.tensor([value, 0, value / 2], dtype=dtype)):
+        made = BEGUN[name]()
+        y = made(x)
+        for learned in made.parameters():
+            assert bool(learned.isfinite().all())
+            assert learned.dtype == torch.promote_types(dtype, torch.float32) or learned is made.zero_point
+        if isinstance(made, train.LSQ):
+            assert torch.equal(made.step.abs(), made.scale.to(made.step.dtype)), "another step is used"
+        if abs(value) < 1e38 or dtype == torch.float16:
+            assert bool((made.quantize(x).dequantize() == y).all())
+        y.sum().backward()
+        slope = next(made.parameters()).grad  # a zero point's, of a float32, is as large as a step of float64
+        assert dtype.itemsize == 2 or bool(slope.isfinite().all())
+
+
+@pytest.mark.parametrize("value", [1e300, 3e38, 1.0, 2.0**-100])
+@pytest.mark.parametrize("dtype", ["int2", "int4", "fp8_e4m3", "nf4"])
+def test_the_first_step_of_large_numbers_is_that_of_small_ones(dtype, value):
+    """All is scaled by a power of two, so the bits are those of numbers about 1."""
+    x = torch.tensor([1.0, -0.25, 0.5, 0.0, 0.75], dtype=torch.float64)
+    unit = 2.0 ** math.floor(math.log2(value))
+    kind = torch.float64 if value > 1e39 else torch.float32
+    expected = train.lsq_init(x.to(kind), dtype).double() * unit
+    assert torch.equal(train.lsq_init((x * unit).to(kind), dtype).double(), expected)
+
+
+def test_the_first_step_is_at_most_what_its_type_holds():
+    assert train.lsq_init(torch.full((3,), 3e38), "int2") == torch.finfo(torch.float32).max
+    tiny = torch.tensor([[1e-45, 0.0], [0.0, 0.0], [3e38, 3e38]])
+    assert train.lsq_init(tiny, "int4", scheme="per_channel").tolist()[:2] == [NORMAL, 1.0]
+
+
+def test_lsq_plus_of_float64_began_in_float32():
+    made = BEGUN["LSQ+"]()
+    y = made(torch.tensor([1e100, -1e100, 5e99], dtype=torch.float64))
+    assert made.step.dtype == torch.float64
+    assert y.tolist() == pytest.approx([1e100, -1e100, 5e99], rel=0.1)

@@ -112,7 +112,8 @@ def test_a_zero_point_of_a_state_is_cut_to_an_integer():
     one = wrapped("eager_mode", **STATIC)
     state = one.state_dict()
     name = next(name for name in state if name.endswith("zero_point"))
-    with pytest.raises(nx.NumericsError, match="has fractions in this state"):
+    due = r"has fractions in this state.*which would cut it to an integer: zero_point_type='float32' in"
+    with pytest.raises(nx.NumericsError, match=due):
         one.load_state_dict(state | {name: state[name] + 0.7})
 
 
@@ -121,3 +122,94 @@ def test_a_state_without_scales_makes_a_calibrated_model_fail_unnamed():
     one.load_state_dict(nx.wrap(floats(), "int8", example=X, **STATIC).state_dict())
     with pytest.raises(nx.NumericsError, match=r"0:linear\[0\] has no scale yet"):
         one(X)
+
+
+# ---- formats of scales ----------------------------------------------------------------------------
+
+LEARNED = [{"qat": "lsq"}, {"qat": "tqt"}, {"observer": "min_max"}]
+
+
+@pytest.mark.parametrize("options", LEARNED, ids=["lsq", "tqt", "observer"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("frozen", [False, True], ids=["wrapped", "frozen"])
+def test_scales_of_another_plan_were_taken_for_those_of_this(mode, options, frozen):
+    """The names were the same, and int4's steps became uint8's."""
+    one = wrapped(mode, activations="uint8", **options)
+    other = wrapped(mode, activations="int4", **options)
+    if frozen:
+        one, other = nx.freeze(one), nx.freeze(other)
+    state, before = dict(one.state_dict()), bits(other)  # without what torch keeps beside it
+    scales = {k: x for k, x in state.items() if "quantize" in k}
+    for came, strict in ((state, True), (state, False), (scales, False)):
+        for assign in (False, True):
+            with pytest.raises(nx.NumericsError, match=r"linear.*QuantSpec\('uint8'\).*QuantSpec\('int4'\)"):
+                other.load_state_dict(came, strict=strict, assign=assign)
+    assert all(torch.equal(x, before[k]) for k, x in bits(other).items())
+    wrapped_again = wrapped(MODES[mode == MODES[0]], activations="uint8", **options)
+    if not frozen:  # of the other mode
+        assert torch.equal(one(X), (wrapped_again.load_state_dict(state), wrapped_again(X))[1])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_state_that_says_no_format_of_its_scales_is_refused_with_the_way_out(mode):
+    one = wrapped(mode, activations="int8", qat="lsq")
+    plain = {k: x for k, x in one.state_dict().items() if not k.endswith("_extra_state")}
+    with pytest.raises(nx.NumericsError, match=r"which says of which format that is.*strict=False"):
+        one.load_state_dict(plain)
+    one.load_state_dict(plain, strict=False)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_first_layers_were_loaded_before_the_last_was_refused(mode):
+    one = wrapped(mode, activations="int8", qat="lsq")
+    name = [name for name in one.state_dict() if name.endswith("step")][-1]
+    for value in (torch.tensor(1e300, dtype=torch.float64), torch.ones(3)):
+        state = {k: x + 1 if x.is_floating_point() else x for k, x in one.state_dict().items()}
+        before = bits(one)
+        with pytest.raises(nx.NumericsError, match=f"^{name.replace('.', chr(92) + '.')}"):
+            one.load_state_dict({**state, name: value}, strict=False)
+        assert all(torch.equal(x, before[k]) for k, x in bits(one).items())
+
+
+@pytest.mark.parametrize("options", LEARNED, ids=["lsq", "tqt", "observer"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_file_of_a_wrapped_model_is_taken_whole_or_not_at_all(mode, options, tmp_path):
+    """Its scales were taken for those of any format, and a calibrated model still waited for its own."""
+    one, path = wrapped(mode, activations="uint8", **options), tmp_path / "a.safetensors"
+    nx.save(one.state_dict(), path)
+    other = wrapped(mode, activations="int4", **options)
+    with pytest.raises(nx.NumericsError, match=r"is unchanged.*QuantSpec\('uint8'\).*QuantSpec\('int4'\)"):
+        nx.load_into(other, path)
+    alike = nx.wrap(floats(), "int8", example=X, mode=mode, activations="uint8", **options)
+    assert torch.equal(nx.load_into(alike, path)(X), one(X))
+    plain = {k: x for k, x in nx.load(path, library="torch").items() if not k.endswith("_extra_state")}
+    nx.save(plain, path)
+    with pytest.raises(nx.NumericsError, match="which says of which format that is"):
+        nx.load_into(alike, path)
+
+
+def test_what_a_module_of_somebodys_keeps_beside_its_tensors_was_lost_on_the_way_from_a_file(tmp_path):
+    class Counting(nn.Linear):
+        seen = 0
+
+        def get_extra_state(self):
+            return torch.tensor(self.seen)
+
+        def set_extra_state(self, state):
+            self.seen = int(state)
+
+    one, other = nn.Sequential(Counting(4, 2)), nn.Sequential(Counting(4, 2))
+    one[0].seen = 3
+    nx.save(one.state_dict(), tmp_path / "a.safetensors")
+    assert nx.load_into(other, tmp_path / "a.safetensors")[0].seen == 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("qat", ["lsq", "tqt"])
+def test_a_step_of_float64_was_rounded_when_it_was_frozen(mode, qat, tmp_path):
+    x = X.double() / 3
+    one = nx.wrap(floats().double(), "int8", activations="int8", qat=qat, example=x, mode=mode)
+    frozen = nx.freeze(copy.deepcopy(one))
+    assert torch.equal(frozen(x), one(x))
+    nx.save(frozen.state_dict(), tmp_path / "a.safetensors")
+    assert torch.equal(nx.load_into(floats().double(), tmp_path / "a.safetensors", example=x)(x), one(x))

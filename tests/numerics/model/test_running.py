@@ -21,6 +21,7 @@ def wrapped(mode, qat=None, **options):
     return nx.wrap(model, "int8", activations="int8", qat=qat, example=X, mode=mode, **options)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch, in its first jvp
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("qat", [None, "tqt", "lsq"])
 def test_a_functional_call_has_other_values_or_gradients(mode, qat):
@@ -33,21 +34,30 @@ def test_a_functional_call_has_other_values_or_gradients(mode, qat):
     found = torch.autograd.grad(out.square().sum(), list(given.values()))
     due = torch.autograd.grad(one(X).square().sum(), list(own.values()))
     assert all(torch.equal(a, b) for a, b in zip(found, due, strict=True))
-    for transform in (torch.func.grad, torch.func.jacrev):
-        with pytest.raises(nx.NumericsError, match=r"torch\.autograd\.grad of"):
-            transform(lambda p: torch.func.functional_call(one, p, (X,)).sum())(
-                {name: x.detach() for name, x in own.items()}
-            )
+    plain = {name: x.detach() for name, x in own.items()}
+    by_name = torch.func.grad(lambda p: torch.func.functional_call(one, p, (X,)).square().sum())(plain)
+    assert all(torch.equal(by_name[name], x) for name, x in zip(own, due, strict=True))
+    assert torch.equal(torch.func.functional_call(one, one.state_dict(), (X,)), out)
+    with pytest.raises(nx.NumericsError, match="no derivative in forward mode"):
+        torch.func.jvp(one, (X,), (X,))
+    assert torch.equal(one(X), out)
 
 
-@pytest.mark.parametrize("call", [
-    lambda x: nx.fake_quantize(x, "int8"),
-    lambda x: nx.train.tqt(x, torch.tensor(1.0), "int8"),
-    lambda x: nx.train.lsq(x, torch.tensor(0.5), "int4"),
-])  # fmt: skip
-def test_torch_func_is_refused_in_words_of_torch(call):
-    with pytest.raises(nx.NumericsError, match=r"torch\.func\.grad, vjp, jvp"):
-        torch.func.grad(lambda x: call(x).sum())(torch.ones(4))
+@pytest.mark.filterwarnings("ignore:.*performance drop.*:UserWarning")
+@pytest.mark.parametrize("mode", MODES)
+def test_a_gradient_for_each_sample(mode):
+    one = nx.wrap(nn.Sequential(nn.Linear(64, 4)), "int8", example=X, mode=mode, qat="lsq")
+    own = {name: x.detach() for name, x in one.named_parameters()}
+
+    def loss(p, x):
+        return torch.func.functional_call(one, p, (x[None],)).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(own, X)
+    for row in range(len(X)):
+        one.zero_grad()
+        one(X[row : row + 1]).square().sum().backward()
+        for name, x in one.named_parameters():
+            assert torch.allclose(found[name][row], x.grad, rtol=1e-5, atol=1e-6), name
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -124,8 +124,7 @@ def test_a_gradient_was_lost_at_once(marked):
 
 
 def test_a_transformation_was_passed_by(marked):
-    with pytest.raises(nx.NumericsError, match=r"torch\.func\.grad"):  # no wrong gradient
-        torch.func.grad(lambda x: nx.mxfp4.round(x).sum())(X)
+    assert torch.equal(torch.func.grad(lambda x: nx.mxfp4.round(x).sum())(X), torch.ones_like(X))
 
 
 # ---- who waits for a gradient, and gets none ----------------------------------------------------------

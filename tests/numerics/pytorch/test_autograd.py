@@ -1,0 +1,152 @@
+"""Gradients by torch.func are those of backward, at every level; what has no rule is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, hessian, jacrev, jvp, vjp, vmap
+
+import numerics as nx
+
+X = torch.linspace(-2, 3, 128).reshape(2, 64)
+Q = nx.quantize(torch.linspace(-1, 1, 256).reshape(4, 64), "int8")
+T, S = torch.tensor(0.3), torch.tensor(0.125)
+pytestmark = [pytest.mark.filterwarnings("ignore:.*performance drop.*:UserWarning"),
+              pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")]  # fmt: skip
+CALLS = {
+    "round": lambda x: nx.fp8_e4m3.round(x),
+    "round_blocks": lambda x: nx.mxfp4.round(x),
+    "fake_quantize": lambda x: nx.fake_quantize(x, "int4"),
+    "clipped": lambda x: nx.fake_quantize(x, "int4", scale=0.1, clip_gradient=True),
+    "blocks": lambda x: nx.fake_quantize(x, "nvfp4"),
+    "hadamard": lambda x: nx.hadamard(x, 16),
+    "linear": lambda x: torch.nn.functional.linear(x, Q),
+    "tqt": lambda x: nx.train.tqt(x, T, "int4"),
+    "lsq": lambda x: nx.train.lsq(x, S, "int4"),
+    "lsq of a zero point": lambda x: nx.train.lsq(x, S, "uint4", zero_point=3),
+}
+
+
+def weighed(name, x):
+    """A loss whose gradient is not the same everywhere."""
+    return (CALLS[name](x) ** 3).sum()
+
+
+def due(name, x, more=0):
+    x = x.detach().clone().requires_grad_()
+    (found,) = torch.autograd.grad(weighed(name, x), x, create_graph=bool(more))
+    return torch.autograd.grad(found.sum(), x)[0] if more else found
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_torch_func_was_refused(name):
+    """An autograd.Function lacked a setup_context."""
+    assert torch.equal(grad(lambda x: weighed(name, x))(X), due(name, X))
+    assert torch.equal(jacrev(lambda x: weighed(name, x))(X), due(name, X))
+    _, back = vjp(lambda x: weighed(name, x), X)
+    assert torch.equal(back(torch.ones(()))[0], due(name, X))
+    x = X.clone().requires_grad_()  # torch.func inside of a recorded computation
+    grad(lambda y: weighed(name, y))(x).sum().backward()
+    assert torch.equal(x.grad, due(name, X, more=1))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_gradient_of_a_gradient_is_that_of_autograd(name):
+    found = grad(lambda x: grad(lambda y: weighed(name, y))(x).sum())(X)
+    assert torch.equal(found, due(name, X, more=1))
+    assert bool(found.any())
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_gradient_for_each_sample(name):
+    rows = X.reshape(2, 1, 64)
+    found = vmap(grad(lambda x: weighed(name, x)))(rows)
+    assert torch.equal(found, torch.stack([due(name, row) for row in rows]))
+    assert torch.equal(grad(lambda x: vmap(lambda row: weighed(name, row))(x).sum())(rows), found)
+
+
+@pytest.mark.parametrize("name", ["tqt", "lsq", "LSQ+"])
+def test_a_gradient_of_what_is_learned(name):
+    made = {"tqt": lambda: nx.train.TQT("int4"), "lsq": lambda: nx.train.LSQ("int4", scheme="per_channel"),
+            "LSQ+": lambda: nx.train.LSQ("uint4", zero_point="learned")}[name]()  # fmt: skip
+    with pytest.raises(nx.NumericsError, match=r"call it once before torch\.func"):
+        grad(lambda x: made(x).sum())(X)
+    assert not made.initialized
+    made(X)
+    own = {key: x.detach() for key, x in made.named_parameters()}
+    found, of_x = grad(lambda p, x: (functional_call(made, p, (x,)) ** 3).sum(), argnums=(0, 1))(own, X)
+    x = X.clone().requires_grad_()
+    (made(x) ** 3).sum().backward()
+    assert torch.equal(of_x, x.grad)
+    assert all(torch.equal(found[key], one.grad) for key, one in made.named_parameters())
+
+
+def straight_through(x, scale, zero, d, share):
+    """LSQ+ as arXiv 2004.09576 writes it, by torch alone: the gradients of its gradients are torch's."""
+    shrunk = share**-0.5
+    s, z = (one * shrunk + (one - one * shrunk).detach() for one in (scale, zero))
+    v = x / s + z
+    inside = (d.min < v) & (v < d.max)
+    code = torch.where(inside, (v.round() - v).detach() + v, v.detach().round().clamp(d.min, d.max))
+    return (code - z) * s
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_second_gradients_of_a_scale_are_those_of_the_formula(learned):
+    """torch warned that they may be wrong, and torch.func gave 0."""
+    x = torch.linspace(-2, 3, 30, dtype=torch.float64)
+    along = torch.linspace(-1, 2, 30, dtype=torch.float64)
+    d = nx.uint4 if learned else nx.int4
+
+    def second(function):
+        leaves = [x.clone(), torch.tensor(0.23, dtype=torch.float64), torch.tensor(4.5, dtype=torch.float32)]
+        leaves = [one.requires_grad_() for one in leaves[: 2 + learned]]
+        y = function(*leaves)
+        first = torch.autograd.grad((along * y**2).sum(), leaves, create_graph=True)
+        mixed = sum((one * (k + 1)).sum() for k, one in enumerate(first))
+        return [*first, *torch.autograd.grad(mixed, leaves)]
+
+    def ours(x, scale, zero=None):
+        return nx.train.lsq(x, scale, d, zero_point=zero)
+
+    def formula(x, scale, zero=T * 0):
+        return straight_through(x, scale, zero.double(), d, x.numel() * d.max)
+
+    for a, b in zip(second(ours), second(formula), strict=True):
+        torch.testing.assert_close(a.double(), b.double(), rtol=1e-5, atol=1e-6)
+
+
+def test_second_gradients_of_a_threshold_are_those_of_the_formula():
+    x, along = torch.linspace(-2, 3, 30, dtype=torch.float64), torch.linspace(-1, 2, 30, dtype=torch.float64)
+
+    def second(function):
+        leaves = [x.clone().requires_grad_(), torch.tensor(0.4, dtype=torch.float64, requires_grad=True)]
+        first = torch.autograd.grad((along * function(*leaves) ** 2).sum(), leaves, create_graph=True)
+        return [*first, *torch.autograd.grad(first[0].sum() + 3 * first[1], leaves)]
+
+    def formula(x, t):
+        s = 2.0 ** ((t.ceil() - t).detach() + t) / 8
+        v = x / s
+        inside = (v > -8.5) & (v < 7.5)
+        return torch.where(inside, (v.round() - v).detach() + v, v.detach().round().clamp(-8, 7)) * s
+
+    for a, b in zip(second(lambda x, t: nx.train.tqt(x, t, "int4")), second(formula), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "linear"])
+def test_a_derivative_forward_was_0_without_a_word(name):
+    with pytest.raises(nx.NumericsError, match="no derivative in forward mode"):
+        jvp(CALLS[name], (X,), (X,))
+    with pytest.raises(nx.NumericsError, match="no derivative in forward mode"):
+        hessian(lambda x: weighed(name, x))(X)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(X, X)
+        with pytest.raises(nx.NumericsError, match="no derivative in forward mode"):
+            CALLS[name](dual)
+        assert torch.equal(CALLS[name](X), CALLS[name](X.clone())), "what has no tangent is refused, too"
+
+
+def test_a_product_has_a_derivative_forward():
+    assert torch.equal(jvp(CALLS["linear"], (X,), (2 * X,))[1], CALLS["linear"](2 * X))
