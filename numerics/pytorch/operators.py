@@ -582,8 +582,18 @@ def called(name: str, *arguments: Any) -> Any:
     """An operator's results by torch; raises NumericsError where torch.func transforms it."""
     if torch.compiler.is_compiling():
         return getattr(torch.ops.numerics, name)(*arguments)
+    if OPERATORS[name].backward is None and are_recorded([x for x in arguments if isinstance(x, Tensor)]):
+        raise no_gradient(name)
     with transformations_refused():
         return getattr(torch.ops.numerics, name)(*arguments)
+
+
+def no_gradient(what: str) -> NumericsError:
+    """What is raised where parts of a QTensor are to learn: autograd would be silent, and they would wait."""
+    return NumericsError(
+        f"{what}: packed codes, scales or zero points that are given require a gradient, and none comes to "
+        "them: requires_grad_(False); numerics.train.LSQ and TQT learn scales"
+    )
 
 
 class transformations_refused:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from numerics.pytorch.operators import are_recorded, have_memory, is_traced, matrix_of, times
+from numerics.pytorch.operators import are_recorded, have_memory, is_traced, matrix_of, no_gradient, times
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, text_of
 from numerics.pytorch.wrapper import Kept, Permuted, Wrapper
 from numerics.tensor import slicing
@@ -76,6 +76,8 @@ def _arrays(q: TensorQTensor) -> ArrayQTensor:
     Arrays show what is written into parts; a tensor's scale is a number there, and is read each time.
     """
     memory = [_place(part) for part in q.parts]
+    if any(place[-1] for place in memory) and torch.is_grad_enabled():
+        raise no_gradient("a product with a QTensor")
     known = q.__dict__.get("_read")
     if known is None or known[0] != memory or known[1].spec is not q.spec or q.tensor_scale is not None:
         parts = [getattr(q, name) for name in PARTS]
@@ -86,7 +88,7 @@ def _arrays(q: TensorQTensor) -> ArrayQTensor:
 def _place(part: Tensor) -> tuple[Any, ...]:
     """Where a part lies, and as what: another place, shape or type is another part."""
     held = part.untyped_storage().nbytes()
-    return part.data_ptr(), held, part.shape, part.stride(), part.dtype, part.is_neg()
+    return part.data_ptr(), held, part.shape, part.stride(), part.dtype, part.is_neg(), part.requires_grad
 
 
 # ---- torch's products of matrices ------------------------------------------------------------------------
