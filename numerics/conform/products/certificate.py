@@ -237,7 +237,7 @@ def _no_nan(sides: tuple[Bounds, Bounds]) -> Mask:
         own = side.element[0] + side.scale[0]
         stays &= ((own < SAFE) & (side.scale[0] > -NONE // 2)).all(axis=1).reshape(shape)
     largest = a.scale[0].max(axis=1)[:, None] + b.scale[0].max(axis=1)
-    return stays & (largest < SAFE)
+    return np.asarray(stays & (largest < SAFE))
 
 
 def _one_addition(problem: Problem) -> Mask:
