@@ -33,7 +33,7 @@ def test_a_failed_save_left_the_parents_that_it_had_made(tmp_path, there):
 def test_what_somebody_else_put_there_was_removed(tmp_path):
     def fails():
         with made_folder(tmp_path / "a" / "b"):
-            (tmp_path / "a" / "note.txt").write_text("mine")
+            (tmp_path / "a" / "note.txt").write_text("mine", encoding="utf-8")
             raise LookupError
 
     with pytest.raises(LookupError):
@@ -46,7 +46,7 @@ def test_parents_stayed_where_the_folder_itself_cannot_be_made(tmp_path):
     with pytest.raises(nx.NumericsError, match="cannot write"):
         write_folder(tmp_path / "a" / "b" / ("x" * 300), {"w": torch.ones(2)}, {"config.json": "{}"})
     assert everything(tmp_path) == []
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(nx.NumericsError, match="cannot write"):
         write_folder(tmp_path / "file" / "b", {"w": torch.ones(2)}, {"config.json": "{}"})
     assert everything(tmp_path) == ["file"]
