@@ -65,7 +65,8 @@ _said: set[str] = set()
 _faces: list[tuple[type, Owner]] = []
 _expected: dict[str, tuple[str, str]] = {}
 _converters: dict[str, tuple[str, str]] = {}
-_chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_backend", default=None)
+choice: contextvars.ContextVar[str | None] = contextvars.ContextVar("numerics_backend", default=None)
+"""The name of the backend that `use` chose; None where it did not."""
 
 
 def register(name: str, home: str, *, device: str | None = "cpu", extra: str | None = None) -> None:
@@ -160,7 +161,7 @@ def owner(x: Any) -> Any:
 
     One that cannot be imported is passed over, unless it was chosen, and a NumericsWarning says so once.
     """
-    if _chosen.get() is None:
+    if choice.get() is None:
         for name, home in _homes.items():
             backend = _backends.get(name)
             if backend is None:  # whether it is worth importing is another question
@@ -172,7 +173,7 @@ def owner(x: Any) -> Any:
 
 def _sought(x: Any) -> Any:
     """`owner` of what no backend takes that is there, or while one is chosen."""
-    chosen = _chosen.get()
+    chosen = choice.get()
     passed = []
     for name, home in _homes.items():
         if name == chosen if chosen else home.may_own(x):
@@ -211,11 +212,11 @@ def _meant(x: Any) -> str:
 
 def host() -> Any:
     """The backend that computes with arrays when none is chosen."""
-    token = _chosen.set(None)
+    token = choice.set(None)
     try:
         return owner(0.0)
     finally:
-        _chosen.reset(token)
+        choice.reset(token)
 
 
 def _if_there(name: str) -> Any:
@@ -268,11 +269,11 @@ class use(contextlib.ContextDecorator):
 
     def __enter__(self) -> Any:
         self._idle = False
-        self._tokens.append(_chosen.set(self.name))
+        self._tokens.append(choice.set(self.name))
         return self._backend
 
     def __exit__(self, *raised: object) -> None:
-        _chosen.reset(self._tokens.pop())
+        choice.reset(self._tokens.pop())
 
     def __call__(self, function: Any) -> Any:
         self._idle = False

@@ -71,7 +71,7 @@ def said(came: object) -> str:
     try:
         text = _said(came, nested=3)
     except Exception:  # integers of 4,300 digits, and whatever others do in theirs
-        text = f"a {type(came).__name__}"
+        text = f"a {kind_of(came)}"
     return shortened(text, SHOWN)
 
 
@@ -88,6 +88,15 @@ def _said(came: Any, nested: int) -> str:
         return f"<{type(came).__name__} of shape {tuple(shape)}>"
     text = repr(came)
     return text if isinstance(came, (str, bytes)) else " ".join(text.split())
+
+
+def kind_of(came: object) -> str:
+    """The name of its class; nothing that is written in the class, or in the class's own, is run.
+
+    >>> kind_of(1.5)
+    'float'
+    """
+    return str(type.__dict__["__name__"].__get__(type(came)))
 
 
 def shortened(text: str, most: int) -> str:
@@ -197,12 +206,12 @@ def text_in(came: object) -> str | None:
 
 
 def words_of(wrong: object) -> str:
-    """What an error says, in one line.
+    """What an error says, in one line; of a text past any message the middle is left out.
 
     >>> words_of(ValueError(" shapes   differ:  (2,) and (3,) "))
     'shapes differ: (2,) and (3,)'
     """
-    return " ".join(str(wrong).split())
+    return " ".join(shortened(str(wrong), LONGEST).split())
 
 
 def items_of(what: str, came: Any) -> list[Any]:

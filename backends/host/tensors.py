@@ -196,9 +196,11 @@ def check_plain(what: str, x: Any) -> None:
 
 
 def as_tensor(x: Array) -> torch.Tensor:
-    """An array's memory as a tensor."""
+    """An array's memory as a tensor; a copy where it may not be written, or is many numbers at once."""
     import torch
 
+    if not x.flags.writeable or 0 in x.strides:
+        x = x.copy()
     if x.dtype.kind == "V" and x.dtype.name == "bfloat16":
         return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(x)
@@ -218,6 +220,8 @@ def given_tensor(what: str, came: Any, kind: Any = None, device: Any = None) -> 
         raise NumericsError(f"{what} must be real numbers, not {said(came)}")
     try:
         check_plain(what, came)
+        if isinstance(came, np.ndarray) and not torch.compiler.is_compiling() and not came.flags.writeable:
+            came = came.copy()  # of which torch would warn
         if type(came) is float:
             return torch.as_tensor(came, dtype=kind, device=device)
         found = torch.as_tensor(came, device=device)  # told no type, it says what they are

@@ -61,7 +61,7 @@ class Tiles:
         wide = (*outer, down, self.rows, across)
         spread: Any = scale.expand(wide) if is_tensor(scale) else np.broadcast_to(scale, wide)
         spread = spread.reshape(*outer, down * self.rows, across)[..., : self.shape[-2], :]
-        return _in_order(spread)
+        return spread.contiguous().clone() if is_tensor(spread) else np.array(spread, order="C")  # its own
 
 
 def _in_order(x: Any) -> Any:

@@ -20,6 +20,7 @@ from numerics.checkpoints.inputs import keep_inputs, said_of_inputs
 from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, open_any
 from numerics.checkpoints.source import INDEX, index_of
 from numerics.files.checkpoint import PathLike, Progress
+from numerics.files.folders import made_folder
 from numerics.files.header import KEY, ORIGINALS, Plan, text_of
 from numerics.files.replacement import refuse_same_file, replace_file
 from numerics.files.safetensors import PACKED, Entry, Writer
@@ -116,9 +117,7 @@ def dequantize(source: PathLike, target: PathLike, *, progress: Progress | None 
     """
     refuse_same_file(source, path_of(target))
     work = _Conversion(open_any(source), path_of(target), progress)
-    if not any(isinstance(work.opened.tensor(name), QTensor) for name in work.opened.names) and (
-        not work.opened.left
-    ):
+    if not work.opened.quantized:
         raise NumericsError(f"{source} holds no quantized tensors: nothing to dequantize")
     work.safetensors(_floats)
     return work.found
@@ -382,18 +381,22 @@ def _new_folder(target: Path) -> Iterator[None]:
     """The folder of the output, which was not there or was empty; after an error it is so again."""
     if os.path.exists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise NumericsError(f"{target} is there already, and no empty folder; name a new one")
-    made = [path for path in (target, *target.parents) if not os.path.exists(path)]
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        with made_folder(target), _emptied(target):
+            yield
+    except OSError as wrong:
+        raise NumericsError(f"cannot write {target}: {wrong.strerror or wrong}") from wrong
+
+
+@contextmanager
+def _emptied(target: Path) -> Iterator[None]:
+    """After an error a folder that was empty is so again: all files in it are this conversion's."""
+    try:
         yield
-    except BaseException as wrong:
+    except BaseException:
         with suppress(OSError):
-            for file in target.iterdir():  # it was empty: all of them are this conversion's
+            for file in target.iterdir():
                 file.unlink()
-            for path in made:
-                path.rmdir()
-        if isinstance(wrong, OSError):
-            raise NumericsError(f"cannot write {target}: {wrong.strerror or wrong}") from wrong
         raise
 
 

@@ -18,7 +18,7 @@ from numerics.checkpoints.source import Source
 from numerics.files import kinds
 from numerics.files.checkpoint import PathLike
 from numerics.files.header import KEY, Plan, plans_of
-from numerics.files.safetensors import LONGEST_HEADER, Reader
+from numerics.files.safetensors import BITS, LONGEST_HEADER, Reader
 from numerics.files.save_load import LIBRARIES, on_host
 from numerics.files.stream import Shared, qtensor
 from numerics.files.ties import ties_among
@@ -48,6 +48,10 @@ class Opened(Protocol):
     def names(self) -> list[str]:
         """Of its tensors: weights with their own name, whatever they consist of."""
         ...
+
+    @property
+    def quantized(self) -> bool:
+        """Does it say that one of its tensors is quantized?  No tensor is read for it."""
 
     def tensor(self, name: str) -> Any:
         """A tensor: an array, or a QTensor of arrays.  Raises NumericsError for one that is damaged."""
@@ -160,6 +164,11 @@ class OpenedSafetensors:
                 raise NumericsError(f"{self.path}: {alias!r} is tied to {name!r}, which cannot be")
         return self.source.ties
 
+    @property
+    def quantized(self) -> bool:
+        """As Opened says."""
+        return bool(self._plans or self.weights)
+
     def reader(self, name: str) -> Reader:
         """The reader of the shard that has a tensor of the file."""
         shard = self.source.shard_of[name]
@@ -249,6 +258,11 @@ class OpenedGGUF:
         beside = {scale_name(name) for name, place in entries.items() if place.kind == "NVFP4"}
         return [name for name in entries if name not in beside]
 
+    @property
+    def quantized(self) -> bool:
+        """As Opened says."""
+        return any(place.kind not in BITS for place in self.file.entries.values())
+
     def tensor(self, name: str) -> Any:
         """As Opened says; of types that no QTensor holds the values."""
         if self.file.decoded(name):
@@ -279,6 +293,11 @@ class OpenedPickle:
     def names(self) -> list[str]:
         """Of its tensors, each once."""
         return [name for name in self._tensors if name not in self.ties]
+
+    @property
+    def quantized(self) -> bool:
+        """As Opened says."""
+        return any(isinstance(x, QTensor) for x in self._tensors.values())
 
     def tensor(self, name: str) -> Any:
         """As Opened says."""
@@ -322,6 +341,11 @@ class OpenedONNX:
     def names(self) -> list[str]:
         """Of its initializers."""
         return list(self._tensors)
+
+    @property
+    def quantized(self) -> bool:
+        """As Opened says: its numbers are plain."""
+        return False
 
     def tensor(self, name: str) -> Any:
         """As Opened says; raises NumericsError for data in a file beside the model."""

@@ -22,6 +22,7 @@ from numerics.conform.verdict import Verdict
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError, said, truth
 
+LONGEST = 1e9  # seconds that are waited for
 TIMEOUT = 600.0  # seconds in which a target in a process of its own must be judged
 
 
@@ -131,8 +132,8 @@ def _claimed(found: Check | ProductCheck) -> Task | Claim:
 def _seconds(timeout: Any, isolated: bool) -> float:
     if timeout is None:
         return TIMEOUT
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-        raise NumericsError(f"timeout={said(timeout)}; allowed: seconds, more than 0")
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= LONGEST:
+        raise NumericsError(f"timeout={said(timeout)}; allowed: seconds, more than 0, up to {LONGEST:g}")
     if not isolated:
         raise NumericsError(
             f"timeout={said(timeout)} is for isolated=True: what hangs in this process cannot be ended"

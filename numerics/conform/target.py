@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from numerics.backends.host.ieee import set_ieee
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.narrow import narrowed, type_of
 from numerics.conform.inputs.strings import packed, unpacked
+from numerics.conform.returned import Raised, Returned, Unreadable, guarded, parts_of, returned, torch_module
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import Block, Blocks, ElementBlock
 from numerics.formats.dtype import Integer
-from numerics.formats.errors import NumericsError, not_a_file, said
+from numerics.formats.errors import NumericsError, kind_of, not_a_file, said
 from numerics.interop.layouts import ScaleLayout
 
 SENTENCES: dict[str, str] = {
@@ -67,7 +69,7 @@ class Judged:
 
     def __init__(self, function: Callable[..., Any], takes: Takes) -> None:
         if not callable(function):
-            raise NumericsError(f"the target is a {type(function).__name__}, which cannot be called")
+            raise NumericsError(f"the target is a {kind_of(function)}, which cannot be called")
         self.function, self.takes = function, takes
         if takes.array == "torch":
             torch_module()
@@ -75,7 +77,10 @@ class Judged:
     @property
     def name(self) -> str:
         """What the target calls itself."""
-        return str(getattr(self.function, "__name__", type(self.function).__name__))
+        try:
+            return guarded(lambda: str(self.function.__name__))
+        except Raised:
+            return kind_of(self.function)
 
 
 class Target(Judged):
@@ -151,13 +156,25 @@ class Target(Judged):
         return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), micro.astype(np.uint8))
 
     def _parts(self, came: Any, inputs: tuple[Array, ...]) -> tuple[Any, ...]:
-        if isinstance(came, Blocks):
-            came = (came.codes, came.scale, came.microexponents)
+        """The fields of blocks; of Blocks, which say what they are, those of the task's alone."""
         wanted = tuple(self.task.block.fields)
-        if not isinstance(came, tuple) or len(came) < len(wanted):
-            said = f"a tuple of {len(came)}" if isinstance(came, tuple) else type(came).__name__
-            raise Fault("result", inputs, said, f"Blocks or ({', '.join(wanted)})")
-        return came
+        due = f"Blocks or ({', '.join(wanted)})"
+        try:
+            parts = parts_of(came)
+            told = guarded(lambda: _told(came, inputs[0].ndim)) if issubclass(type(came), Blocks) else None
+        except Raised as wrong:
+            raise Fault("result", inputs, f"{kind_of(came)} ({wrong})", due) from wrong
+        if not issubclass(type(came), (tuple, Blocks)) or len(parts) < len(wanted):
+            said = f"a tuple of {len(parts)}" if issubclass(type(came), tuple) else kind_of(came)
+            raise Fault("result", inputs, said, due)
+        if told is not None and told != self._claims(inputs[0].ndim):
+            claims = self._claims(inputs[0].ndim)
+            raise Fault("result", inputs, f"Blocks that say {_spelled(told)}", _spelled(claims))
+        return parts
+
+    def _claims(self, ndim: int) -> tuple[str, int]:
+        """What Blocks have to say of themselves: their format, and along which axis they lie."""
+        return self.task.block.name, self.task.axis % ndim
 
     # ---- codes in bytes, scales in tiles ----------------------------------------------------------
 
@@ -225,10 +242,9 @@ class Target(Judged):
         try:
             given = [self._given(x) for x in inputs]
             with np.errstate(all="ignore"):
-                return self.function(*given)
-        except (Exception, SystemExit) as wrong:
-            raised = f"{type(wrong).__name__}: {wrong}{self._hint(wrong)}"
-            raise Fault("runs", arrays, raised, "a result") from wrong
+                return guarded(lambda: self.function(*given))
+        except Raised as wrong:
+            raise Fault("runs", arrays, f"{wrong}{self._hint(wrong)}", "a result") from wrong
         finally:
             if set_ieee() and not self.notes:  # a library of -Ofast, or the target itself
                 x = arrays[0]
@@ -237,14 +253,14 @@ class Target(Judged):
                     f"after an input of shape {x.shape}; it was judged under IEEE arithmetic all the same"
                 )
 
-    def _hint(self, wrong: BaseException) -> str:
+    def _hint(self, wrong: Raised) -> str:
         """What may be meant where a target of tensors, contiguous memory or numbers was given an array."""
         said = str(wrong)
         if self.takes.array == "numpy" and any(word in said for word in OF_TENSORS):
             return '; array="torch" (--array torch) gives it tensors'
         if not self.takes.contiguous and "contiguous" in said:
             return "; contiguous=True (--contiguous) gives it contiguous arrays"
-        if isinstance(wrong, (TypeError, ValueError)) and any(word in said for word in OF_NUMBERS):
+        if said.startswith(("TypeError", "ValueError")) and any(word in said for word in OF_NUMBERS):
             return "; it is given whole arrays: numpy.vectorize makes of a function of numbers one of arrays"
         return ""
 
@@ -259,12 +275,9 @@ class Target(Judged):
     @staticmethod
     def _plain(came: Any, inputs: tuple[Array, ...], shape: tuple[int, ...]) -> Array:
         """What came as a NumPy array of its own memory and type, and of the right shape."""
-        try:
-            array = numpy_array(came)
-        except (TypeError, ValueError, RuntimeError) as wrong:
-            raise Fault("result", inputs, f"{type(came).__name__} ({wrong})", "an array") from wrong
-        if array.dtype.kind in "OSUMm":
-            raise Fault("result", inputs, type(came).__name__, "an array of numbers")
+        array = read(came, inputs).array
+        if array.dtype.type is np.void:  # bytes without a type, and records; not ml_dtypes' types
+            raise Fault("dtype", inputs, array.dtype.name, "an array of numbers")
         if array.shape != shape:
             raise Fault("shape", inputs, str(array.shape), str(shape))
         return array.astype(array.dtype.newbyteorder("="))
@@ -302,29 +315,20 @@ class Target(Judged):
         return (wide & ((1 << bits) - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
 
 
-def torch_module() -> Any:
-    try:
-        import torch
-    except ImportError as missing:
-        raise NumericsError(
-            "array='torch' needs torch, which is not installed: pip install 'numerics-formats[torch]'"
-        ) from missing
-    return torch
+def _told(came: Blocks, ndim: int) -> tuple[str, int]:
+    return came.dtype.name, came.axis % ndim
 
 
-def numpy_array(came: Any) -> Array:
-    """An array as NumPy's; torch's float8 and bfloat16, which NumPy lacks, by their bits; bytes as uint8."""
-    if isinstance(came, (bytes, bytearray, memoryview)):
-        return np.frombuffer(came, np.uint8)
-    if not hasattr(came, "detach"):
-        return np.asarray(came)
-    tensor = came.detach().cpu()
+def _spelled(facts: tuple[str, int]) -> str:
+    return f"{facts[0]} along axis {facts[1]}"
+
+
+def read(came: Any, inputs: tuple[Array, ...]) -> Returned:
+    """An array that came for inputs; raises Fault for what is none."""
     try:
-        return np.asarray(tensor.numpy())
-    except TypeError:
-        torch = torch_module()
-        bits = torch.uint8 if tensor.element_size() == 1 else torch.uint16
-        return np.asarray(tensor.contiguous().view(bits).numpy())
+        return returned(came)
+    except Unreadable as wrong:
+        raise Fault("result", inputs, str(wrong), "an array of numbers") from wrong
 
 
 def load(name: str) -> Callable[..., Any]:
@@ -339,14 +343,11 @@ def load(name: str) -> Callable[..., Any]:
     if not (module and colon and function):
         raise NumericsError(f"target {said(name)} is not spelled module:function, as in mypkg.kernels:encode")
     try:
-        found: Any = importlib.import_module(module)
-        for part in function.split("."):
-            found = getattr(found, part)
-    except (Exception, SystemExit) as wrong:  # whatever somebody's module does when it is imported
+        found: Any = guarded(lambda: reduce(getattr, function.split("."), importlib.import_module(module)))
+    except Raised as wrong:  # whatever somebody's module does when it is imported
         raise NumericsError(
-            f"target {said(name)} cannot be imported: {type(wrong).__name__}: {wrong}"
-            f"{not_a_file(module, function)}"
+            f"target {said(name)} cannot be imported: {wrong}{not_a_file(module, function)}"
         ) from wrong
     if not callable(found):
-        raise NumericsError(f"target {said(name)} is a {type(found).__name__}, which cannot be called")
+        raise NumericsError(f"target {said(name)} is a {kind_of(found)}, which cannot be called")
     return found  # type: ignore[no-any-return]

@@ -31,6 +31,8 @@ REFERENCE = ReferenceExecutor()
 GIVEN = Drawing()
 FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit format
 LAYOUTS = {"cublas": CUBLAS, "cdna4": CDNA4}
+AXES = 32  # of the arrays whose blocks are judged
+LONGEST_BLOCK = 2048  # elements: every place of a block is asked, with all others beside it
 FEW_BLOCKS = 16  # likewise
 
 
@@ -69,6 +71,14 @@ def kinds_of(dtype: Dtype) -> tuple[str, ...]:
     return names[:3] if isinstance(dtype, Block) else names[:5]
 
 
+def _axis(came: Any) -> int:
+    """An axis of arrays that are made in memory, with some more of one index; else raises NumericsError."""
+    axis = integer("axis", came)
+    if not -AXES <= axis < AXES:
+        raise NumericsError(f"axis={said(axis)} is not judged; allowed: {-AXES} to {AXES - 1}")
+    return axis
+
+
 @dataclass(frozen=True)
 class Task:
     """What a target is to compute: a format, a kind, and the options of the format's encoder.
@@ -104,10 +114,12 @@ class Task:
         d = find_dtype(dtype)
         if isinstance(kind, str) and kind == "matmul":
             raise NumericsError("kind='matmul' has two formats: give a= and b= in place of a format")
+        if isinstance(d, Block) and d.block > LONGEST_BLOCK:
+            raise NumericsError(f"blocks of {d.block} elements are not judged; {LONGEST_BLOCK} are the most")
         kind = "encode" if kind is None else one_of(f"kind of {d}", kind, kinds_of(d))
         rounding = check_rounding(rounding)
         scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
-        axis, strict_nan = integer("axis", axis), truth("strict_nan", strict_nan)
+        axis, strict_nan = _axis(axis), truth("strict_nan", strict_nan)
         if one_of("inputs", inputs, INPUTS) != "float32" and kind not in ("encode", "round"):
             raise NumericsError(f"inputs={inputs} is for kind='encode' and 'round', not {kind}")
         if kind == "affine" and rounding not in DETERMINISTIC:

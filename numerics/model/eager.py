@@ -33,9 +33,9 @@ from numerics.model.plan import Plan
 from numerics.model.products import FUNCTIONS, PRODUCTS, in_order
 from numerics.model.quantizers import Learned, Quantizer
 from numerics.model.renaming import in_module, renamed
-from numerics.model.running import innermost
 from numerics.model.sharing import Parting
 from numerics.model.trace import ONE_PRODUCT, OUT, Site
+from numerics.model.where import say_where
 from numerics.tensor.qtensor import QTensor
 
 _FUSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
@@ -90,7 +90,7 @@ class Quantized(Parting):
                 return self._computed(args, kwargs)
             except Exception as wrong:
                 if STATE in self.__dict__:
-                    _say_where(self, wrong)  # type: ignore[arg-type]
+                    say_where(self, wrong)  # type: ignore[arg-type]
                 raise
             finally:
                 _running.read.pop()
@@ -147,13 +147,6 @@ class Quantized(Parting):
         parameters = self._parameters  # type: ignore[attr-defined]
         packed = [f"{leaf}={x.spec.dtype}" for leaf, x in parameters.items() if isinstance(x, QTensor)]
         return ", ".join([own, *packed] if own else packed)
-
-
-def _say_where(model: nn.Module, wrong: Exception) -> None:
-    """Notes at an error of torch's in which module of a wrapped model it was raised."""
-    name = "" if isinstance(wrong, NumericsError) else innermost(model, wrong)
-    if name:
-        wrong.add_note(f"numerics: raised in {name}, a {type(model.get_submodule(name)).__name__}")
 
 
 def _watched(module: Any, forward: Any, args: Any, kwargs: Any) -> Any:

@@ -132,13 +132,18 @@ def _first_names(model: nn.Module) -> dict[str, tuple[str, nn.Module]]:
     return {name: (first.setdefault(module, name), module) for name, module in every}
 
 
-def _stack(node: Node) -> tuple[str, str]:
-    """The call and the name of the module that a node belongs to."""
-    stack = list((node.meta.get("nn_module_stack") or {}).items())
+def module_of(node: Node) -> tuple[str, str]:
+    """The name of the module that a node belongs to, and of its class; both empty where none is known."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
     if not stack:
         return "", ""
-    key, (name, _) = stack[-1]
-    return key, str(name).partition("@")[0]
+    name, kind = stack[-1]
+    return str(name).partition("@")[0], str(getattr(kind, "__name__", kind)).rpartition(".")[2]
+
+
+def _stack(node: Node) -> tuple[str, str]:
+    """The call and the name of the module that a node belongs to."""
+    return next(reversed(node.meta.get("nn_module_stack") or {}), ""), module_of(node)[0]
 
 
 def _owner(

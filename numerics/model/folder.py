@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from numerics.backends.paths import path_of
 from numerics.files.checkpoint import PathLike
+from numerics.files.folders import made_folder
 from numerics.files.replacement import Replacement
 from numerics.files.safetensors import Writer
 from numerics.files.save_load import entry_of, on_host, packed_of
@@ -45,31 +46,25 @@ def write_folder(
     if len(files) > 1:
         texts[INDEX] = _index(files, tensors)
     path = Path(path_of(folder))
-    made = _folder(path)
-    try:
-        with terminable(), ExitStack() as stack:
-            for name, text in sorted(texts.items(), key=lambda item: item[0] != CONFIG):  # the last to exit
-                file = stack.enter_context(Replacement(path / name))
-                with file.refusals():
-                    file.write(0, text.encode())
-            for name, names in files.items():
-                _fill(stack, path / name, {tensor: tensors[tensor] for tensor in names})
-            stack.push(_Clearing(path, {*files, *texts} - {CONFIG}))
-    except BaseException:
-        if made:
-            with suppress(OSError):  # something may have come into it
-                path.rmdir()
-        raise
+    with _folder(path), terminable(), ExitStack() as stack:
+        for name, text in sorted(texts.items(), key=lambda item: item[0] != CONFIG):  # the last to exit
+            file = stack.enter_context(Replacement(path / name))
+            with file.refusals():
+                file.write(0, text.encode())
+        for name, names in files.items():
+            _fill(stack, path / name, {tensor: tensors[tensor] for tensor in names})
+        stack.push(_Clearing(path, {*files, *texts} - {CONFIG}))
 
 
-def _folder(path: Path) -> bool:
-    """Makes the folder; was it not there?"""
-    try:
-        made = not os.path.exists(path)
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as wrong:
-        raise NumericsError(f"cannot write {path}: {wrong.strerror or wrong}; name a folder") from wrong
-    return made
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """A folder that is made; raises NumericsError where it cannot be."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(made_folder(path))
+        except OSError as wrong:
+            raise NumericsError(f"cannot write {path}: {wrong.strerror or wrong}; name a folder") from wrong
+        yield
 
 
 def _split(tensors: Mapping[str, Tensor], shard: int | str) -> dict[str, list[str]]:

@@ -22,6 +22,7 @@ from numerics.model.renaming import QUANTIZERS, in_graph, renamed
 from numerics.model.rows import Row
 from numerics.model.sharing import Parting
 from numerics.model.trace import OUT, Site, arguments
+from numerics.model.where import say_where
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
 STATE = "numerics_state"
@@ -96,6 +97,9 @@ class QuantizedGraph(Parting, GraphModule):
                 "example=...) with an example of two and more there, or one of these; mode='eager_mode' "
                 "takes all"
             ) from None
+        except Exception as wrong:
+            say_where(self, wrong)
+            raise
 
     def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
         made = self.meta.get(STATE)

@@ -12,6 +12,7 @@ from torch import nn
 from numerics.formats.errors import NumericsError, words_of
 from numerics.model.graph import QuantizedGraph
 from numerics.model.trace import arguments, as_in_use
+from numerics.model.where import innermost
 
 
 def run(model: nn.Module, batch: Any) -> Any:
@@ -41,13 +42,3 @@ def named_failure(model: nn.Module) -> Iterator[None]:
             f"{innermost(model, wrong) or 'its own forward'}: {words_of(wrong):.300}; a batch is "
             "what the model is called with: (a, b) is model(a, b), a mapping gives arguments by name"
         ) from wrong
-
-
-def innermost(model: nn.Module, wrong: Exception) -> str:
-    """The name of the module whose method raised, the innermost that the model has."""
-    names = {id(module): name for name, module in model.named_modules()}
-    found, at = "", wrong.__traceback__
-    while at is not None:
-        found = names.get(id(at.tb_frame.f_locals.get("self")), found)
-        at = at.tb_next
-    return found

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from numerics.backends.host.tensors import has_values
 from numerics.formats.errors import NumericsError
 from numerics.pytorch import collectives
 from numerics.pytorch.products import PRODUCTS
@@ -87,6 +88,27 @@ def _check_written(target: TensorQTensor, source: TensorQTensor) -> None:
             f"{target!r} is a part whose scales are those of the rest, too, which others would change; "
             "copy into the whole tensor, or clone() the part"
         )
+    if any(map(_meet, target.parts, source.parts)):
+        raise NumericsError(
+            f"{source!r} lies in part in the memory of {target!r}, into which it would be copied; "
+            "clone() it first"
+        )
+
+
+def _meet(mine: Tensor, theirs: Tensor) -> bool:
+    """Do two parts lie in the same memory, and not each number of one where the other has it?"""
+    if mine.device != theirs.device or not (has_values(mine) and has_values(theirs)):
+        return False
+    spans = [(x.data_ptr(), _end(x)) for x in (mine, theirs)]
+    if spans[0] == spans[1] and mine.stride() == theirs.stride():
+        return False
+    return mine.numel() * theirs.numel() > 0 and spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
+
+
+def _end(x: Tensor) -> int:
+    """The address behind the last number of a tensor."""
+    last = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
+    return x.data_ptr() + (last + 1) * x.element_size()
 
 
 # ---- moving, copying, cutting -----------------------------------------------------------------------
@@ -295,16 +317,18 @@ def _once(named: str, why: str, errors: list[str]) -> NumericsError:
 
 def _quantized_as(target: TensorQTensor, source: Tensor) -> TensorQTensor | None:
     """What those values are in the target's spec, where they are exactly that: what DDP sends at first."""
-    plain = type(source) in (Tensor, torch.nn.Parameter) and not source.is_meta
-    if not plain or (source.dtype, source.shape, source.device) != (
-        target.dtype,
-        target.shape,
-        target.device,
-    ):
+    plain = type(source) in (Tensor, torch.nn.Parameter) and not (source.is_meta or source.is_nested)
+    if not plain or source.layout is not torch.strided:
+        return None
+    if (source.dtype, source.device) != (target.dtype, target.device):
+        return None
+    try:
+        source = source.detach().expand(target.shape).contiguous()
+    except RuntimeError:  # of another shape
         return None
     if _equal(target, source):
         return target
-    parts = torch.ops.numerics.quantize(source.detach(), target.spec.text)
+    parts = torch.ops.numerics.quantize(source, target.spec.text)
     made = TensorQTensor.of_parts(target.spec, source, *parts)
     return made if _equal(made, source) else None
 

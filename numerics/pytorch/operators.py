@@ -587,8 +587,19 @@ def run(name: str, *arguments: Any) -> Any:
 
 
 def called(name: str, *arguments: Any) -> Any:
-    """An operator's results by torch."""
+    """An operator's results by torch; raises NumericsError where parts of a QTensor are to learn."""
+    if OPERATORS[name].backward is None and not torch.compiler.is_compiling():
+        check_fixed(name, [given for given in arguments if isinstance(given, Tensor)])
     return getattr(torch.ops.numerics, name)(*arguments)
+
+
+def check_fixed(what: str, tensors: Collection[Any]) -> None:
+    """Raises NumericsError for what is to learn: autograd would be silent, and it would wait."""
+    if _learn(tensors):
+        raise NumericsError(
+            f"{what}: packed codes, scales or zero points that are given require a gradient, and none comes "
+            "to them: requires_grad_(False); numerics.train.LSQ and TQT learn scales"
+        )
 
 
 def is_watched() -> bool:
@@ -613,8 +624,11 @@ def have_memory(tensors: Collection[Any]) -> bool:
 
 def are_recorded(tensors: Collection[Any]) -> bool:
     """Is one of them to have a gradient, or could it have a tangent?"""
-    learns = torch.is_grad_enabled() and any(map(_requires_grad, tensors))
-    return learns or forward_ad._current_level >= 0
+    return _learn(tensors) or forward_ad._current_level >= 0
+
+
+def _learn(tensors: Collection[Any]) -> bool:
+    return torch.is_grad_enabled() and any(map(_requires_grad, tensors))
 
 
 PLAIN = frozenset((Tensor, torch.nn.Parameter))

@@ -16,8 +16,18 @@ from torch import Tensor
 from torch.utils import swap_tensors
 
 from numerics.backends.host.tensors import check_storage, settled
+from numerics.formats.dispatch import choice
 from numerics.formats.errors import NumericsError, said, warn
-from numerics.pytorch.operators import PLAIN, are_recorded, have_memory, is_watched, matrix_of, run, tensor_of
+from numerics.pytorch.operators import (
+    PLAIN,
+    are_recorded,
+    check_fixed,
+    have_memory,
+    is_watched,
+    matrix_of,
+    run,
+    tensor_of,
+)
 from numerics.pytorch.rows import cut_along_first, joined
 from numerics.pytorch.wrapper import Wrapper, stable_hash
 from numerics.tensor.parts import PARTS, check_parts, check_shape
@@ -139,7 +149,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     @property
     def arrays(self) -> ArrayQTensor | None:
-        """The same of its backend's arrays, kept beside it until its memory is another.
+        """The same of its backend's arrays, kept beside it until its memory or its backend is another.
 
         Arrays show what is written into parts; a tensor's scale is a number there, and is read each time.
         None where parts have no memory, or numbers other than stand there, which arrays would not show.
@@ -147,13 +157,14 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         held = self.parts
         if not have_memory(held) or any(part.is_neg() for part in held):
             return None
-        memory, known = [_place(part) for part in held], self.__dict__.get("_arrays")
+        memory, known = [choice.get(), *map(_place, held)], self.__dict__.get("_arrays")
         if (
             known is None
             or known[0] != memory
             or known[1].spec is not self.spec
             or self.tensor_scale is not None
         ):
+            check_fixed("a QTensor", held)
             parts = [getattr(self, name) for name in PARTS]
             made = matrix_of(parts, tuple(self.shape), self.spec, self.original)
             known = self.__dict__["_arrays"] = memory, made
@@ -330,9 +341,9 @@ def _may_be_swapped(q: TensorQTensor) -> bool:
 
 
 def _place(part: Tensor) -> tuple[Any, ...]:
-    """Where a part lies, and as what: another place, shape or type is another part."""
-    held = part.untyped_storage().nbytes()
-    return part.data_ptr(), held, part.shape, part.stride(), part.dtype
+    """Where a part lies, and as what: another place, shape or type is another part, and so is one that learns."""
+    held, learns = part.untyped_storage().nbytes(), part.requires_grad and torch.is_grad_enabled()
+    return part.data_ptr(), held, part.shape, part.stride(), part.dtype, learns
 
 
 def text_of(spec: QuantSpec) -> str:

@@ -11,10 +11,11 @@ from numerics.conform.inputs.drawn import random_inputs
 from numerics.conform.laws.findings import Findings, Trial, repeatable
 from numerics.conform.laws.law import sentence
 from numerics.conform.laws.questions import drawn_question, in_place
-from numerics.conform.target import Target, numpy_array
+from numerics.conform.returned import Raised, parts_of
+from numerics.conform.target import Fault, Target, read
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
-from numerics.formats.block import Blocks
+from numerics.formats.errors import kind_of
 
 SIZE = 96  # numbers of a call
 Asks = Callable[[Target], tuple[Any, ...]]
@@ -37,22 +38,29 @@ def _stays(target: Target, found: Findings, asks: Asks) -> None:
     if found.failures:
         return
     first, *others = asks(target)
-    kept = _arrays(target.called(first, *others))
-    before = [array.copy() for array in map(numpy_array, kept)]
+    kept = target.called(first, *others)
+    before = [array.copy() for array in arrays_of(kept, (first,))]
     target.called(np.roll(first, 1, axis=-1 if first.shape[0] == 1 else 0), *others)
-    for one, other in zip(before, map(numpy_array, kept), strict=True):
+    for one, other in zip(before, arrays_of(kept, (first,)), strict=True):
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            raise Fault("result", (first,), f"{_form(other)}, after another call", _form(one))
         changed = (_bytes(one) != _bytes(other)).any(axis=-1)
         if changed.any():
             found.failures.append(_shown(first, one, other, changed))
             return
 
 
-def _arrays(came: Any) -> list[Any]:
-    """Everything that a target returned and that has memory."""
-    if isinstance(came, Blocks):
-        came = (came.codes, came.scale, came.microexponents)
-    parts = came if isinstance(came, tuple) else (came,)
-    return [part for part in parts if part is not None]
+def arrays_of(came: Any, inputs: tuple[Array, ...]) -> list[Array]:
+    """Everything that a target returned and that has memory; raises Fault where one is no array."""
+    try:
+        parts = parts_of(came)
+    except Raised as wrong:
+        raise Fault("result", inputs, f"{kind_of(came)} ({wrong})", "arrays") from wrong
+    return [read(part, inputs).array for part in parts if part is not None]
+
+
+def _form(x: Array) -> str:
+    return f"{x.dtype} of shape {x.shape}"
 
 
 def _bytes(x: Array) -> Array:

@@ -15,9 +15,11 @@ from numerics.conform.products import given
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import Problem
+from numerics.conform.returned import Raised, guarded, returned, torch_module
 from numerics.conform.takes import ANYTHING, Takes
-from numerics.conform.target import Fault, Judged, numpy_array, torch_module, watched
+from numerics.conform.target import Fault, Judged, read, watched
 from numerics.conform.task import Array
+from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import QTensor
 
 POISON = np.nan
@@ -85,9 +87,9 @@ class ProductTarget(Judged):
         watched(_shown(arguments))
         try:
             with np.errstate(all="ignore"):
-                came = self.function(*arguments)
-        except (Exception, SystemExit) as wrong:
-            raise Fault("runs", _shown(arguments), f"{type(wrong).__name__}: {wrong}", "a result") from wrong
+                came = guarded(lambda: self.function(*arguments))
+        except Raised as wrong:
+            raise Fault("runs", _shown(arguments), str(wrong), "a result") from wrong
         finally:
             set_ieee()
         if [_bytes_of(x) for x in arguments] != before:
@@ -98,13 +100,7 @@ class ProductTarget(Judged):
     def _result(self, came: Any, problem: Problem) -> Array:
         m, n, _ = problem.shape
         shown = (problem.a.codes,)
-        try:
-            array = numpy_array(came)
-        except (TypeError, ValueError, RuntimeError) as wrong:
-            raise Fault("result", shown, f"{type(came).__name__} ({wrong})", "an array") from wrong
-        if array.dtype.kind in "OSUMm":
-            raise Fault("result", shown, type(came).__name__, "an array of numbers")
-        name = str(getattr(came, "dtype", array.dtype)).removeprefix("torch.")
+        array, name = read(came, shown)
         if name != self.claim.out:
             raise Fault("dtype", shown, name, self.claim.out)
         if array.shape != (m, n):
@@ -112,6 +108,7 @@ class ProductTarget(Judged):
         if self.claim.out == "bfloat16":
             bits = array.view(np.uint16).astype(np.uint32) << np.uint32(16)
             return np.ascontiguousarray(bits).view(np.float32)
+        array = array.astype(array.dtype.newbyteorder("="))
         return np.asarray(to_float32(array) if array.dtype.kind == "f" else array)
 
 
@@ -135,11 +132,10 @@ def _torch_of(x: Any) -> Any:
 
 
 def _bytes_of(x: Any) -> bytes:
-    """The bytes of an operand: of a QTensor those of its codes."""
-    if isinstance(x, QTensor):
-        x = x.packed
-    return numpy_array(x).tobytes()
+    """The bytes of an operand: of a QTensor those of all its parts."""
+    parts = (getattr(x, name) for name in PARTS) if isinstance(x, QTensor) else (x,)
+    return b"".join(returned(part).array.tobytes() for part in parts if part is not None)
 
 
 def _shown(arguments: tuple[Any, ...]) -> tuple[Array, ...]:
-    return tuple(numpy_array(x.packed if isinstance(x, QTensor) else x) for x in arguments)
+    return tuple(returned(x.packed if isinstance(x, QTensor) else x).array for x in arguments)

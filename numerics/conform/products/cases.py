@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import lcm
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from numerics.conform.task import Array
 
 Shape = tuple[int, int, int]
 
+TERMS_PAST = ((2, 127, 1), (2, 127, -1), (3, 127, 1), (5, 127, -1), (40, 123, 1), (40, 127, -1))
+"""Of sums past float32: how many terms, the exponent of each, their sign."""
 SHAPES: tuple[Shape, ...] = (
     (1, 1, 1),
     (1, 3, 2),
@@ -361,6 +364,40 @@ class Maker:
             sides.append(replace(side.with_codes(codes), scale=scale))
         return Problem(self.claim, sides[0], sides[1], law="output")
 
+    def past_float32(self) -> Iterator[Problem]:
+        """Terms of one sign, each of which float32 holds, but not their sum: Inf is due in any order."""
+        ops, k = (self.claim.a, self.claim.b), 40
+        if self.claim.out == "float16" or ops[0].zero or ops[1].zero:
+            return
+        for place, op in enumerate(ops):
+            other = draw.unit(ops[1 - place], 4, k, self.rng)
+            other.codes[:] = draw.one(other.op)
+            side = draw.unit(op, len(TERMS_PAST), k, self.rng)
+            found = self._large(side, int(np.frexp(other.values[0, 0])[1]) - 1)
+            if found is not None:
+                sides = (found, other) if place == 0 else (other, found)
+                yield Problem(self.claim, *sides, law="output")
+
+    @staticmethod
+    def _large(side: Side, less: int) -> Side | None:
+        """Rows of so many terms of either sign, which times 2**less are past float32; None where none is."""
+        op, codes = side.op, side.codes.copy()
+        wide = op.spec is not None and (op.power_scale or op.spec.scale_type in ("float32", "bfloat16"))
+        by_scale = wide and op.micro is None and side.scale is not None
+        if less < 0 or not (op.name in ("float32", "bfloat16") or by_scale):
+            return None
+        unit = 1.0 if op.is_value else float(meanings(op)[int(draw.one(op))])
+        for row, (count, exponent, sign) in enumerate(TERMS_PAST):
+            places = np.arange(count) * 7 % codes.shape[1]
+            one = unit * (sign if op.is_value or has_signs(op) else 1)
+            large = one * 1.5 * 2.0 ** (exponent - less)
+            codes[row, places] = large if op.is_value else draw.code_of(op, one)
+        if op.is_value:
+            return side.with_codes(codes)
+        assert side.scale is not None
+        scale: Any = 254 - less if op.scale is not None else 2.0 ** (127 - less)
+        return replace(side.with_codes(codes), scale=np.full_like(side.scale, scale))
+
     def _overflow_by_codes(self, left: Side, right: Side, top: float) -> Problem:
         """Sums of three codes beside 512 at a scale by which 512 is past the largest number."""
         scale = 2 * top / 512 if self.claim.out == "bfloat16" else top / 512
@@ -530,6 +567,7 @@ def _ends(maker: Maker) -> Iterator[Problem]:
     for shape in ((1, 5, 33), (4, 6, 64)):
         yield from maker.subnormal(shape)
     yield from maker.tiny(40)
+    yield from maker.past_float32()
     late = maker.overflow()
     if late is not None:
         yield late

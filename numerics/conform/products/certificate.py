@@ -3,6 +3,7 @@
 Let every term that a kernel may add be a multiple of 2**q, and the magnitudes of all together be at most
 2**(q + p), p the accumulator's bits.  Then every partial sum of every order is a number of the accumulator,
 and nothing is rounded.  Two terms are decided as well: their one addition is rounded to nearest.
+So are terms of one sign that go past the largest number by more than all roundings together: Inf is due.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ Exponents = NDArray[np.int64]
 NONE = 1 << 20  # the lowest bit of zero
 SAFE = 127.9999  # log2 of what a factor of float32 may reach
 FAR_FROM_SUBNORMAL = 2.0**-100
+ROUNDINGS = 8  # of factors before they are added, and of the sum when it comes out
+PAST = {"float32": 2.0**128 - 2.0**103, "bfloat16": 2.0**128 - 2.0**119, "float16": 65520.0}
+"""From where on the nearest number of what comes out is Inf."""
 TERMS = 1 << 15  # looked at in one array
 
 
@@ -199,7 +203,41 @@ def answer(problem: Problem) -> tuple[Array, Mask]:
     if claim.accumulator == ACCUMULATORS["float32"] and not claim.splits:
         decided |= finite & safe & two & found.narrow & _one_addition(problem)
         decided |= finite & safe & (found.count == 1) & (np.abs(problem.exact) >= 2.0**128)  # Inf
+    decided |= np.isinf(due) & finite & _past_any(problem, found, (a, b))
     return due, decided | _not_finite(problem, finite)
+
+
+def _past_any(problem: Problem, found: Sums, sides: tuple[Bounds, Bounds]) -> Mask:
+    """Which sums are past the largest number in every order, though most are rounded on the way.
+
+    Their terms have one sign, so that every partial sum is nearer to zero, and no rounding to nearest
+    makes one smaller by more than its half bit: all of them together do not bring the sum back.
+    """
+    claim = problem.claim
+    if claim.splits or not claim.accumulator.rounds_to_nearest:  # toward zero, the largest number remains
+        return np.zeros(problem.exact.shape, np.bool_)
+    left, right = ([(side.values > 0) * 1.0, (side.values < 0) * 1.0] for side in (problem.a, problem.b))
+    positive = left[0] @ right[0].T + left[1] @ right[1].T
+    negative = left[0] @ right[1].T + left[1] @ right[0].T
+    if problem.bias is not None:
+        positive, negative = positive + (problem.bias > 0), negative + (problem.bias < 0)
+    bits = min(claim.accumulator.bits, 24)  # products may be rounded to float32, too
+    kept = 1 - (positive + negative + ROUNDINGS) * 2.0**-bits
+    with np.errstate(over="ignore"):
+        past = np.abs(problem.exact) * kept >= PAST[claim.out]
+    return np.asarray(((positive == 0) | (negative == 0)) & past & _no_nan(sides))
+
+
+def _no_nan(sides: tuple[Bounds, Bounds]) -> Mask:
+    """[m, n]: is nothing zero times an Inf, where some of the factors are multiplied first?"""
+    a, b = sides
+    m, n = len(a.magnitude), len(b.magnitude)
+    stays = np.ones((m, n), np.bool_)
+    for side, shape in ((a, (m, 1)), (b, (1, n))):
+        own = side.element[0] + side.scale[0]
+        stays &= ((own < SAFE) & (side.scale[0] > -NONE // 2)).all(axis=1).reshape(shape)
+    largest = a.scale[0].max(axis=1)[:, None] + b.scale[0].max(axis=1)
+    return np.asarray(stays & (largest < SAFE))
 
 
 def _one_addition(problem: Problem) -> Mask:

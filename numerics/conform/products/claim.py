@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from numerics.conform.inputs.spread import MOST
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
@@ -17,6 +18,8 @@ VALUES = ("float32", "bfloat16", "float16")
 OUTS = (*VALUES, "int32")
 LAYOUTS = ("nk", "kn")
 ZERO_POINTS = ("split", "folded")
+LEAST, TOP = -1074, 1024
+"""Exponents of the least number of float64, in which exact sums are kept, and past its largest."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,14 @@ class Accumulator:
         for name in ("bits", "fused", "least", "top"):
             object.__setattr__(self, name, integer(name, getattr(self, name)))
         if not 2 <= self.bits <= 53:
-            raise NumericsError(f"an accumulator of {self.bits} bits cannot be; allowed: 2 to 53")
+            raise NumericsError(f"an accumulator of {said(self.bits)} bits cannot be; allowed: 2 to 53")
+        if self.fused < 1:
+            raise NumericsError(f"{said(self.fused)} terms cannot be added at once; allowed: 1 and more")
+        if not LEAST <= self.least < self.top <= TOP:
+            raise NumericsError(
+                f"sums from 2**{said(self.least)} to 2**{said(self.top)} cannot be; allowed: least < top, "
+                f"within {LEAST} and {TOP}"
+            )
         one_of("rounding of an accumulator", self.rounding, ("half_even", "toward_zero", "any"))
 
     @property
@@ -242,6 +252,11 @@ class Claim:
                     truth("bias", options.pop("bias", False)),
                     one_of("zero_point", options.pop("zero_point", "split"), ZERO_POINTS))  # fmt: skip
         assert not options
+        for operand in (found.a, found.b):
+            if operand.size > MOST:
+                raise NumericsError(
+                    f"{operand} is not judged: {MOST} elements may share a scale, and no more"
+                )
         if whole and found.bias:
             raise NumericsError("accumulate='int32' has no bias here; add it to the result")
         return found

@@ -74,7 +74,7 @@ class Side:
         """What groups, rows or the tensor share, once for each element."""
         rows, length = self.codes.shape
         if self.op.share == "block":
-            shared = np.repeat(shared, self.op.size, axis=1)[:, :length]
+            shared = np.repeat(shared, min(self.op.size, length), axis=1)[:, :length]
         return np.broadcast_to(shared, (rows, length))
 
     @cached_property

@@ -21,13 +21,15 @@ from numerics.conform.products.given import arguments
 from numerics.conform.products.laws import LAWS, repeatable, strides
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
-from numerics.conform.target import SENTENCES, Fault, numpy_array
+from numerics.conform.target import SENTENCES, Fault, read
 from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
 from numerics.formats.errors import NumericsError, said
 
 SHOWN = 4  # terms of a sum that are shown
 STRIDED = 6  # products that are asked again with gaps in memory
 TRIPLES = "triples (m, n, k) of 1 and more are due, as in [(1, 64, 256)]"
+MOST_SHAPES, MOST_NUMBERS, MOST_TERMS = 1024, 1 << 24, 1 << 32
+"""Of what somebody wants to be asked: shapes, numbers of a matrix, terms of all sums of a product."""
 TOLD = 24  # products whose results a deviation must explain
 
 
@@ -106,10 +108,14 @@ class ProductCheck:
 
     def _overwritten(self, problem: Problem) -> list[Counterexample]:
         """What a product returned, looked at after another one of its shape: a buffer that is used again."""
-        first = numpy_array(kept := self.target.returned(problem)).copy()
+        kept, shown = self.target.returned(problem), (problem.a.codes,)
+        first = read(kept, shown).array.copy()
         turned = problem.a.with_codes(np.roll(problem.a.codes, 1, axis=1))
         self.target.returned(replace(problem, a=turned))
-        later = np.ascontiguousarray(numpy_array(kept))
+        later = np.ascontiguousarray(read(kept, shown).array)
+        if (later.shape, later.dtype) != (first.shape, first.dtype):
+            came = f"{later.dtype} of shape {later.shape}, after another call"
+            raise Fault("result", shown, came, f"{first.dtype} of shape {first.shape}")
         changed = (first.view(np.uint8) != later.view(np.uint8)).reshape(*first.shape, -1).any(axis=2)
         if not changed.any():
             return []
@@ -221,11 +227,24 @@ def check_shapes(shapes: Any) -> tuple[Shape, ...] | None:
     if shapes is None:
         return None
     try:
-        found = tuple(as_shape(shape) for shape in list(shapes))
-    except NumericsError:
-        raise
+        given = list(islice(shapes, MOST_SHAPES + 1))
     except Exception as wrong:  # whatever an object does that is no list
         raise NumericsError(f"shapes={said(shapes)}; {TRIPLES}") from wrong
+    if len(given) > MOST_SHAPES:
+        raise NumericsError(f"shapes={said(shapes)} are more than {MOST_SHAPES:,}, which are the most")
+    found = tuple(map(as_shape, given))
     if not found or any(len(shape) != 3 or min(shape) < 1 for shape in found):
         raise NumericsError(f"shapes={said(shapes)}; {TRIPLES}")
+    for shape in found:
+        _check_size(shape)  # type: ignore[arg-type]
     return found  # type: ignore[return-value]
+
+
+def _check_size(shape: Shape) -> None:
+    """Raises NumericsError for a product whose exact answer takes too much memory, or hours."""
+    m, n, k = shape
+    if max(m * k, n * k, m * n) > MOST_NUMBERS or m * n * k > MOST_TERMS:
+        raise NumericsError(
+            f"a product of the shape {shape} cannot be judged: 2**{MOST_NUMBERS.bit_length() - 1} numbers of "
+            f"a, of b and of the result are the most, and 2**{MOST_TERMS.bit_length() - 1} terms in all sums"
+        )

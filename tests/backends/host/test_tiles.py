@@ -128,3 +128,15 @@ def test_files_slices_and_products_keep_what_shares_a_scale(dtype, scheme, tmp_p
 def test_a_scheme_that_blocks_cannot_have_is_refused(make, said):
     with pytest.raises(nx.NumericsError, match=said):
         make()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 16])
+@pytest.mark.parametrize("like", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+def test_scales_of_one_row_of_tiles_lay_in_memory_that_may_not_be_written(like, rows):
+    """torch warned of it, and -W error made it an error; scales are the tensor's own."""
+    x = np.linspace(-3, 3, rows * 64, dtype=np.float32).reshape(rows, 64)
+    for d, scheme in (("nvfp4", "per_block((16, 16))"), ("mxfp4", "per_block((32, 32))")):
+        q = nx.quantize(like(x), d, scheme=scheme)
+        q.shared[...] = q.shared.copy() if isinstance(q.shared, np.ndarray) else q.shared.clone()
+        if not isinstance(q.shared, np.ndarray):
+            assert q.shared.numpy().flags.writeable

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import numerics as nx
 from numerics.checkpoints import Request, quantize
 from numerics.checkpoints.converting import convert, dequantize
-from numerics.checkpoints.loading import load
+from numerics.checkpoints.loading import OpenedSafetensors, load
 from numerics.checkpoints.looking import inspect
 from numerics.cli import commands
 from numerics.files.safetensors import Reader
@@ -270,3 +270,18 @@ def test_the_command_dequantize_refused_folders_and_files_of_other_tools(tmp_pat
         assert came.exit_code == (1 if out == "g" else 0), came.output
     assert load(tmp_path / "f.safetensors")["l.weight"].dtype.name == "bfloat16"
     assert not (tmp_path / "g").exists()
+
+
+def test_a_file_was_read_a_time_more_to_see_whether_anything_is_quantized(tmp_path, monkeypatch):
+    """All plain tensors before the first quantized one were built, and built again to be written."""
+    nx.save({f"b{k}": np.ones(8, np.float32) for k in range(4)}, tmp_path / "plain.safetensors")
+    kept = {f"b{k}": np.ones(8, np.float32) for k in range(4)} | {"w": nx.quantize(np.ones((2, 64)), "int8")}
+    nx.save(kept, tmp_path / "some.safetensors")
+    read = []
+    once = OpenedSafetensors.tensor
+    monkeypatch.setattr(OpenedSafetensors, "tensor", lambda self, name: read.append(name) or once(self, name))
+    with pytest.raises(nx.NumericsError, match="holds no quantized tensors"):
+        dequantize(tmp_path / "plain.safetensors", tmp_path / "out.safetensors")
+    assert not read
+    assert dequantize(tmp_path / "some.safetensors", tmp_path / "out.safetensors").quantized == ["w"]
+    assert sorted(read) == sorted([*kept] * 2)  # for the header, and to be written

@@ -28,6 +28,7 @@ from tests.helpers.product_faults import (
     added,
     planted,
     tensor_core,
+    to_out,
     toward_zero,
     zero_points_apart,
 )
@@ -65,6 +66,49 @@ def test_a_right_kernel_of_another_order_was_blamed(claim, route):
     out = "int32" if claim.get("accumulate") == "int32" else claim.get("out", "float32")
     found = judged(Kernel(route, RIGHT[route], out), seed=7, **claim)
     assert found, str(found)
+
+
+PAST_FLOAT32 = [
+    {"a": a, "b": b, **out} for a, b, out in (
+        ("float32", "mxfp4", {}), ("float32", "float32", {}), ("bfloat16", "nvfp4", {}),
+        ("mxfp8_e4m3", "mxfp4", {}),
+        ("float32", nx.QuantSpec("int4", scheme="per_group(32)"), {"zero_point": "folded"}),
+        ("float16", nx.QuantSpec("fp8_e4m3", scheme="per_channel(0)"), {}),
+        ("bfloat16", "bfloat16", {"out": "bfloat16"}), ("float16", "mxfp6_e2m3", {"out": "float16"}),
+    )
+]  # fmt: skip
+
+
+def summed(route, out, clamp=False):
+    """A product whose terms are added in some order; clamp: what is past the largest number becomes it."""
+    top = {"float32": 3.4028235e38, "bfloat16": 3.3895314e38, "float16": 65504.0}[out]
+
+    def kernel(a, b):
+        x, y = (
+            np.asarray(z.dequantize("float32") if hasattr(z, "dequantize") else z, np.float64) for z in (a, b)
+        )
+        with np.errstate(all="ignore"):
+            terms = x[:, None] * y[None]
+            if route != "float64":
+                terms = terms.astype(np.float32)
+            while route == "pairwise" and terms.shape[2] > 1:
+                odd = terms[:, :, -1:] if terms.shape[2] % 2 else terms[:, :, :0]
+                terms = np.concatenate([terms[:, :, :-1:2] + terms[:, :, 1::2], odd], axis=2)
+            found = to_out(np.cumsum(terms, axis=2, dtype=terms.dtype)[:, :, -1].astype(np.float32), out)
+            finite = np.logical_and.outer(np.isfinite(x).all(axis=1), np.isfinite(y).all(axis=1))
+            largest = to_out(np.copysign(np.float32(top), found.astype(np.float32)), out)
+            return np.where(np.isinf(found) & finite & clamp, largest, found)
+
+    return kernel
+
+
+@pytest.mark.parametrize("claim", PAST_FLOAT32, ids=lambda claim: str(Claim.of(**claim)))
+def test_the_largest_number_in_place_of_inf_was_called_undecided(claim):
+    """Sums of terms of one sign past the largest number are Inf in every order of right additions."""
+    out = Claim.of(**claim).out
+    for route in ("in order", "pairwise", "float64") if LONG else ("in order",):
+        assert judged(summed(route, out), effort="quick", **claim), route
+        assert not judged(summed(route, out, clamp=True), **claim), route
 
 
 @pytest.mark.parametrize("b", [INT4, UINT4] if LONG else [UINT4], ids=str)

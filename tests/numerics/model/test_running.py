@@ -79,6 +79,31 @@ def test_an_error_inside_names_no_layer():
         one([1.0])
 
 
+class Deep(nn.Module):
+    """A layer within a part, after another."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.body = nn.Linear(64, 64), nn.Sequential(nn.ReLU(), nn.Linear(64, 4))
+
+    def forward(self, x):
+        return self.body(self.first(x).to(x.dtype))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("qat", [None, "ste"])
+@pytest.mark.parametrize("activations", [None, "int8"])
+def test_an_error_of_types_named_no_layer_in_a_graph(mode, qat, activations):
+    """A line of a graph's code belongs to a layer; a quantizer's belongs to the layer that reads it."""
+    one = nx.wrap(Deep(), "int8", activations=activations, mode=mode, qat=qat, example=X)
+    for x in (X.double(), X.half(), torch.ones(2, 64, dtype=torch.long)):
+        with pytest.raises((RuntimeError, nx.NumericsError)) as found:
+            one(x)
+        assert found.value.__notes__ == ["numerics: raised in first, a Linear"]
+    with pytest.raises(nx.NumericsError, match="RuntimeError in first"):
+        nx.report(one, Deep().double(), [X.double()])
+
+
 @pytest.mark.parametrize("inner", [False, True])
 def test_a_compiled_part_is_looked_for_in_a_graph(inner):
     """It was "planned, and not found in the graph", or a forward that accelerate had made."""

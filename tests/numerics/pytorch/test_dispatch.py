@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import numerics as nx
+from numerics.formats import dispatch
 from numerics.pytorch import operators
 from numerics.pytorch.qtensor import TensorQTensor
 
@@ -174,3 +175,19 @@ def test_autocast_changed_what_nx_linear_gives_and_its_int8_not(d, kind):
         assert torch.equal(x @ q.t(), F.linear(x.to(kind), q.to(kind)))
         torch._dynamo.reset()
         assert torch.equal(torch.compile(nx.linear, backend="eager", fullgraph=True)(x, q, bias), due)
+
+
+@pytest.mark.filterwarnings("error")
+def test_scales_in_an_array_that_may_not_be_written_were_no_real_numbers():
+    """torch warns of such memory, once a process; where warnings are errors, scales were refused."""
+    x, once = torch.randn(4, 64), np.broadcast_to(np.float32(0.5), (4,))
+    torch.set_warn_always(True)
+    try:
+        by_row = nx.quantize(x, "int8", scheme=nx.per_channel(0), scale=once)
+        due = nx.quantize(x, "int8", scheme=nx.per_channel(0), scale=np.array(once))
+        assert torch.equal(by_row.dequantize(), due.dequantize())
+        read = nx.quantize(x.numpy(), "int4")
+        read.packed.setflags(write=False)
+        assert dispatch.converter("torch")(read).packed.numpy().flags.writeable
+    finally:
+        torch.set_warn_always(False)

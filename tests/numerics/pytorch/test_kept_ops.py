@@ -247,3 +247,103 @@ def test_a_part_takes_codes_of_its_own_scale():
     part = q[:, :32].clone()
     part.copy_(nx.quantize(weight()[:, :32] * 3, "int8"))
     assert torch.equal(q.dequantize(), due)
+
+
+# ---- values that lie in memory as no dense tensor does ------------------------------------------------
+
+GRIDS = {
+    "one number": lambda q: torch.zeros(1),
+    "an expanded one": lambda q: torch.zeros(1).expand(4, 64),
+    "an expanded row": lambda q: (q[1].dequantize() * 0 + 0.5).expand(4, 64),
+    "columns first": lambda q: q.dequantize().t().contiguous().t(),
+    "a column turned": lambda q: torch.zeros(64, 4).t(),
+    "with a gradient": lambda q: torch.zeros(4, 64, requires_grad=True),
+}
+NO_GRIDS = {
+    "sparse": lambda q: torch.zeros(4, 64).to_sparse(),
+    "sparse rows": lambda q: torch.zeros(4, 64).to_sparse_csr(),
+    "mkldnn": lambda q: torch.zeros(4, 64).to_mkldnn(),
+    "nested": lambda q: torch.nested.nested_tensor([torch.zeros(64)] * 4),
+    "nested, ragged": lambda q: torch.nested.nested_tensor([torch.zeros(64)] * 4, layout=torch.jagged),
+    "on meta": lambda q: torch.zeros(4, 64, device="meta"),
+    "of another type": lambda q: torch.zeros(4, 64, dtype=torch.float64),
+    "of another shape": lambda q: torch.zeros(3, 64),
+    "of more axes": lambda q: torch.zeros(1, 4, 64),
+}
+BY_ROWS = ["int8", "mxfp4", "mx6"]
+
+
+def rowwise(d):
+    scheme = {"scheme": "per_channel(0)"} if d == "int8" else {}
+    return nx.quantize(torch.randn(4, 64, generator=torch.Generator().manual_seed(3)), d, **scheme).clone()
+
+
+@pytest.mark.parametrize("d", BY_ROWS)
+@pytest.mark.parametrize("source", GRIDS)
+def test_values_in_another_order_of_memory_were_an_error_of_a_view(source, d):
+    """torch broadcasts what is copied, and so does a QTensor where it has those values."""
+    q = rowwise(d)
+    values, due = GRIDS[source](q), q.dequantize()
+    due.copy_(values.detach())
+    with torch.no_grad():
+        q.copy_(values)
+    assert torch.equal(q.dequantize(), due)
+    row = rowwise(d)
+    row[0] = torch.zeros(1)
+    assert not row.dequantize()[0].any()
+    assert torch.equal(row.dequantize()[1:], rowwise(d).dequantize()[1:])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("d", BY_ROWS)
+@pytest.mark.parametrize("source", NO_GRIDS)
+def test_a_source_that_has_no_dense_memory_was_an_error_of_torchs(source, d):
+    q = rowwise(d)
+    before = q.dequantize()
+    with pytest.raises(nx.NumericsError):
+        q.copy_(NO_GRIDS[source](q))
+    assert torch.equal(q.dequantize(), before)
+
+
+@pytest.mark.parametrize("d", BY_ROWS)
+def test_rows_copied_onto_their_neighbours_were_an_error_of_torchs_or_half_written(d):
+    """torch refuses it part by part, so that codes could be written before scales were refused."""
+    for write in (
+        lambda q: q.__setitem__(slice(0, 3), q[1:4]),
+        lambda q: q.__setitem__(slice(1, 4), q[0:3]),
+        lambda q: q[0:3].copy_(q[1:4]),
+    ):
+        q = rowwise(d)
+        before = q.dequantize()
+        with pytest.raises(nx.NumericsError, match="clone"):
+            write(q)
+        assert torch.equal(q.dequantize(), before)
+    q[0:3] = q[1:4].clone()
+    assert torch.equal(q.dequantize()[:3], before[1:])
+    q[:] = q
+    q[0:2] = q[2:4]
+    assert torch.equal(q.dequantize(), before[[3, 3, 3, 3]])
+
+
+@pytest.mark.parametrize("part", ["shared", "zero_point", "tensor_scale"])
+def test_a_scale_that_was_to_learn_waited_for_ever(part):
+    """Its gradient was None, or torch warned of an autograd kernel.  Without gradients nothing is lost."""
+    options = {
+        "shared": ("int8", {"scheme": "per_channel(0)"}), "tensor_scale": ("nvfp4", {}),
+        "zero_point": ("int4", {"symmetric": False, "zero_point_type": "float32"}),
+    }  # fmt: skip
+    d, others = options[part]
+    q = nx.quantize(torch.randn(4, 64), d, **others)
+    due, x = q.dequantize(), torch.ones(2, 64)
+    getattr(q, part).requires_grad_()
+    for use in (
+        lambda: q.dequantize(), lambda: q + 1, lambda: F.linear(x, q), lambda: nx.linear(x, q),
+        lambda: x @ q.t(), lambda: F.linear(x.clone().requires_grad_(), q),
+        lambda: torch.zeros(4, 64).copy_(q),
+    ):  # fmt: skip
+        with pytest.raises(nx.NumericsError, match="require a gradient"):
+            use()
+        with torch.no_grad():
+            use()
+    getattr(q, part).requires_grad_(False)
+    assert torch.equal(q.dequantize(), due)
