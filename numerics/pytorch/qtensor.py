@@ -341,7 +341,7 @@ def _may_be_swapped(q: TensorQTensor) -> bool:
 
 
 def _place(part: Tensor) -> tuple[Any, ...]:
-    """Where a part lies, and as what: another place, shape or type is another part, and so is one that learns."""
+    """Where a part lies, and as what: of another place, shape or type, or to learn, it is another."""
     held, learns = part.untyped_storage().nbytes(), part.requires_grad and torch.is_grad_enabled()
     return part.data_ptr(), held, part.shape, part.stride(), part.dtype, learns
 

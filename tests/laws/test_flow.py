@@ -34,7 +34,7 @@ FLOWS = {  # the call, and how often it may change file
     "fake_quantize in blocks, torch": (lambda: nx.fake_quantize(TENSOR, "mxfp4"), 39),
     "dequantize": (nx.quantize(ARRAY, "int4", scheme=GROUPS).dequantize, 16),
     "dequantize, torch": (nx.quantize(TENSOR, "int4", scheme=GROUPS).dequantize, 25),
-    "functional.linear, torch": (lambda: torch.nn.functional.linear(TENSOR[:1], MATRIX), 34),
+    "functional.linear, torch": (lambda: torch.nn.functional.linear(TENSOR[:1], MATRIX), 35),
     "linear, torch": (lambda: nx.linear(TENSOR[:1], MATRIX), 43),
 }
 
