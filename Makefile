@@ -105,6 +105,7 @@ adapters: $(ADAPTERS)/.numerics ## our kernels under other quantizers, against t
 	NUMERICS_TEST_ADAPTERS=1 PYTHONPATH=$(SOURCES_OF_HOSTS)/microxcaling $(ADAPTERS)/bin/python -m pytest -q -s tests/adapters
 	$(ADAPTERS)/bin/python -m tests.adapters.suites $(SOURCES_OF_HOSTS)
 	PYTHONPATH=$(SOURCES_OF_HOSTS)/microxcaling $(ADAPTERS)/bin/python -m tests.adapters.timing
+	$(ADAPTERS)/bin/python -m bench.bench_emulation
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

@@ -182,13 +182,32 @@ def models_table(results: Path = RESULTS) -> str:
     )
 
 
+def emulation_table(results: Path = RESULTS) -> str:
+    """Returns what hosts' emulation of MiniLM costs beside ours, rows that we lose too."""
+    told = _read(results / "emulation.json")
+    rows = (
+        (row["shape"], row["case"], row["host"], f"{row['ours milliseconds']:.1f}",
+         f"{row['theirs milliseconds']:.1f}", f"{row['theirs to ours']:.2f}")
+        for row in told["rows"]
+    )  # fmt: skip
+    heads = ("texts x tokens", "format", "host", "ours, ms", "theirs, ms", "times as fast as theirs")
+    return (
+        "## Models that round weights and activations in every forward\n\nMiniLM as `nx.wrap` "
+        "leaves it, beside hosts that quantize the same layers: `python -m bench.bench_emulation` in the "
+        f"environment of `make adapters`, {told['machine']['threads']} thread, CPU time.\n\n"
+        + table(heads, rows)
+    )
+
+
 # ---- the page and its pictures ----------------------------------------------------------------------
 
 
 def page(results: Path = RESULTS) -> str:
     """Returns the text of the page."""
     kernels, *rest = (section.markdown() for section in sections(results))
-    return INTRODUCTION + "\n".join([kernels, gpu_table(results), *rest, models_table(results)])
+    return INTRODUCTION + "\n".join(
+        [kernels, gpu_table(results), *rest, models_table(results), emulation_table(results)]
+    )
 
 
 def draw(section: Section) -> Picture:

@@ -121,12 +121,14 @@ def like(q: QTensor, *texts: str) -> Any:
 
     Another float type is that of `dequantize`.  Products are those of the decoded values: in the order of
     packed ones a sum may pass the largest float32 that in torch's does not.  Where torch refuses the values,
-    the QTensor may be refused in any words.
+    the QTensor may be refused in any words.  What has become a plain tensor is torch's alone, whose products
+    with a tensor on meta are memory that nobody wrote.
     """
     came: Any = q
     for text in texts:
-        held = isinstance(came, QTensor | Wrapper)
-        values = came.dequantize(*CASTS.get(text, ())) if held else came
+        if not isinstance(came, QTensor | Wrapper):
+            return came
+        values = came.dequantize(*CASTS.get(text, ()))
         names = {"torch": torch, "F": torch.nn.functional, "nx": nx}
         try:
             due = eval(text, names | {"x": values})
