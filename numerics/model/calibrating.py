@@ -11,6 +11,7 @@ from torch import nn
 from numerics.formats.errors import NumericsError
 from numerics.model.beginning import beginning
 from numerics.model.quantizers import Static, quantizers, unbegun
+from numerics.model.restoring import undone
 from numerics.model.running import run
 from numerics.model.state import state_of
 from numerics.model.trace import arguments, batches_of, tensors_of
@@ -50,20 +51,14 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             "nothing waits for a scale: no activation of this model has an observer; "
             "nx.wrap(model, ..., observer='min_max') plans them"
         )
-    before = [(one, one.ready, dict(one._buffers.items())) for one in static]
-    for one in static:
-        one.watch()
-    try:
+    with undone(model, values=True):
+        for one in static:
+            one.watch()
         with beginning(learned):
             _run_all(model, batches)
         _check_watched(static)
         for one in static:
             one.found()
-    except BaseException:
-        for one, ready, buffers in before:
-            one.watching, one.ready = None, ready
-            one._buffers.update(buffers)
-        raise
     return model
 
 

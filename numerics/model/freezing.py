@@ -18,7 +18,9 @@ from numerics.model.places import check_finite, folded, stored
 from numerics.model.places import replace as replace_tensors
 from numerics.model.plan import Plan
 from numerics.model.planning import plan as plan_of
-from numerics.model.quantizers import QAT, Learned, Static, quantizers
+from numerics.model.quantizers import QAT, Learned, Static, check_known, quantizers
+from numerics.model.restoring import undone
+from numerics.model.running import named
 from numerics.model.sharing import unshare
 from numerics.model.state import State, notes_of, state_of
 from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
@@ -36,7 +38,9 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
         and the bits that come out are the wrapped model's.
     Learned scales become fixed.  What is tied stays tied.  The float parameters are gone from this model (the
     one that was wrapped has them), and nothing in it is trained by its weights any more.
-    Raises NumericsError for a model that is not wrapped or is frozen, and where a scale was never found.
+    Raises NumericsError for a model that is not wrapped or is frozen, where a scale was never found, and
+    for scales, thresholds and parameters with NaN or Inf, by their names.  Whatever is raised, by an
+    interrupt too, the model is what it was before.
 
     >>> import torch, numerics as nx
     >>> frozen = nx.freeze(nx.wrap(torch.nn.Sequential(torch.nn.Linear(64, 4)), "mxfp4"))
@@ -55,13 +59,20 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
             f"{', '.join(waiting[:6])}{' ...' if waiting[6:] else ''} never got a scale: "
             "nx.calibrate(model, batches) before freezing"
         )
+    check_known(model)
     by_identity = _packed(model, state.plan, keep)
+    with undone(model):
+        _become_frozen(model, by_identity, keep)
+    return model
+
+
+def _become_frozen(model: nn.Module, by_identity: dict[int, Tensor], keep: str) -> None:
+    """Puts these in the place of parameters, by their identity, and fixes what is learned."""
     mode = graph if isinstance(model, QuantizedGraph) else eager
     mode.freeze(model, by_identity)  # type: ignore[arg-type]
     _fix(model)
-    state.frozen = keep
+    notes_of(model)[STATE] = state_of(model).as_frozen(keep)
     model.register_state_dict_post_hook(_say_in_state)
-    return model
 
 
 def _waits(one: Any) -> bool:
@@ -81,8 +92,9 @@ def _packed(model: nn.Module, plan: Plan, keep: str) -> dict[int, Tensor]:
         if id(parameter) in found:
             continue
         check_finite(name, parameter)
-        q = one.quantize(parameter.detach())
-        values = q if keep == "packed" else q.dequantize()
+        with named(name):
+            q = one.quantize(parameter.detach())
+            values = q if keep == "packed" else q.dequantize()
         found[id(parameter)] = nn.Parameter(values, requires_grad=False)  # type: ignore[arg-type]
     return found
 
@@ -128,12 +140,8 @@ def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], exam
     by_identity: dict[int, Tensor] = {}
     for name, (parameter, _) in _holders(wrapped, plan).items():
         by_identity.setdefault(id(parameter), nn.Parameter(tensors[name], requires_grad=False))
-    mode = graph if isinstance(wrapped, QuantizedGraph) else eager
-    mode.freeze(wrapped, by_identity)  # type: ignore[arg-type]
-    _fix(wrapped)
     packed = any(isinstance(tensors[name], TensorQTensor) for name in plan.parameters)
-    state_of(wrapped).frozen = frozen if packed else "values"  # `numerics dequantize` was there
-    wrapped.register_state_dict_post_hook(_say_in_state)
+    _become_frozen(wrapped, by_identity, frozen if packed else "values")  # `numerics dequantize` was there
     return wrapped
 
 
@@ -141,17 +149,6 @@ def computes(text: str) -> bool:
     """Does the plan of that text quantize more than parameters, or fold normalizations?"""
     plan, _, _ = _said(text)
     return bool(plan.sites or plan.fold or any(row.kind == "cache" and row.spec for row in plan.rows))
-
-
-def thaw(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Makes a model that `frozen_from` froze in place what it was: its classes, and these tensors."""
-    if isinstance(model, QuantizedGraph) or state_of(model).plan.fold:  # another than the float one
-        return
-    del notes_of(model)[STATE]
-    eager.unwrap(model)
-    for name, place in stored(model).items():
-        if place.tensor is not tensors[name]:
-            setattr(place.module, place.leaf, tensors[name])
 
 
 def _said(text: str) -> tuple[Plan, str | None, str]:
@@ -171,7 +168,10 @@ def _fix(model: nn.Module) -> None:
     for module in list(model.modules()):
         for name, one in list(module._modules.items()):
             if isinstance(one, Learned):
-                module._modules[name] = fixed.setdefault(id(one), one.fixed())
+                if id(one) not in fixed:
+                    with named(one.name):
+                        fixed[id(one)] = one.fixed()
+                module._modules[name] = fixed[id(one)]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -197,9 +197,10 @@ def unwrap(model: nn.Module) -> nn.Module:
         if state.original is None:
             raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
         return _original(model, state.original, state.plan)
-    del notes_of(model)[STATE]
-    unshare(model)
-    return eager.unwrap(model)
+    with undone(model):
+        del notes_of(model)[STATE]
+        unshare(model)
+        return eager.unwrap(model)
 
 
 def _original(model: nn.Module, original: nn.Module, plan: Plan) -> nn.Module:
@@ -234,7 +235,7 @@ def quantize_(
     """Packs the weights of a model in place: plan, wrap and freeze in one; prints the plan's last line.
 
     model: a torch module.  dtype: a format, its name, or a QuantSpec.  rules, example, biases: as for `plan`.
-    Returns the model.  Raises NumericsError as those do.
+    Returns the model.  Raises NumericsError as those do; the model is then what it was before.
 
     >>> import torch, numerics as nx
     >>> model = nx.quantize_(torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Linear(32, 4)), "mxfp4")
@@ -244,6 +245,7 @@ def quantize_(
     """
     made = plan_of(model, dtype, rules=rules, example=example, biases=biases)
     check_parameters(model, made)
-    frozen = freeze(wrapped_by(model, made, inplace=True))
-    print(made.summary)
+    with undone(model):
+        frozen = freeze(wrapped_by(model, made, inplace=True))
+        print(made.summary)
     return frozen

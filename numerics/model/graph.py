@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,14 @@ def outside_of_vmap() -> Iterator[None]:
         torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
 
 
+@contextmanager
+def _without_torchs_own_warning() -> Iterator[None]:
+    """Graphs are copied without a word of torch's about a kind of tree in them that it has given up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 class QuantizedGraph(Parting, GraphModule):
     """A model as a graph, which is of the mode, training or evaluation, that the model was in."""
 
@@ -64,8 +73,7 @@ class QuantizedGraph(Parting, GraphModule):
         )
 
     def __deepcopy__(self, memo: Any) -> Any:
-        with warnings.catch_warnings():  # torch copies a kind of tree that it has given up
-            warnings.simplefilter("ignore", FutureWarning)
+        with _without_torchs_own_warning():
             return super().__deepcopy__(memo)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -300,7 +308,9 @@ def _without_copies(root: GraphModule) -> None:
 
 def freeze(root: GraphModule, packed: dict[int, Tensor]) -> None:
     """Puts what is packed, by the identity of the parameter, in the parameters' places."""
-    for node in list(root.graph.nodes):
+    with _without_torchs_own_warning():
+        graph = copy.deepcopy(root.graph)  # the one that the model has stays what it is until all is done
+    for node in list(graph.nodes):
         if node.op != "get_attr":
             continue
         owner_name, _, leaf = str(node.target).rpartition(".")
@@ -309,10 +319,10 @@ def freeze(root: GraphModule, packed: dict[int, Tensor]) -> None:
         frozen = None if parameter is None else packed.get(id(parameter))
         for user in list(node.users) if frozen is not None else []:
             user.replace_all_uses_with(node)
-            root.graph.erase_node(user)
+            graph.erase_node(user)
     for module in root.modules():
         for leaf, parameter in list(module._parameters.items()):
             if parameter is not None and id(parameter) in packed:
                 module._parameters[leaf] = packed[id(parameter)]  # type: ignore[assignment]
-    root.graph.lint()
-    root.recompile()
+    root.graph = graph
+    graph.lint()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -14,9 +14,10 @@ from numerics.files.checkpoint import PathLike
 from numerics.files.save_load import load, model_text
 from numerics.formats.errors import NumericsError
 from numerics.model.fitting import recorded
-from numerics.model.freezing import computes, frozen_from, thaw
+from numerics.model.freezing import computes, frozen_from
 from numerics.model.places import Place, check_model, folded, replace, stored
 from numerics.model.quantizers import Static, quantizers
+from numerics.model.restoring import rewritten, undone
 from numerics.model.state import is_wrapped
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.parts import PARTS
@@ -65,13 +66,9 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
 def _frozen(model: Model, path: PathLike, said: tuple[str, dict[str, Tensor]], example: Any) -> Model:
     """The float model as the file's was; in eager mode it is as it was where the file does not fit."""
     text, came = said
-    before = {name: place.tensor for name, place in stored(model).items()}
-    frozen = frozen_from(model, text, came, example)
-    try:
+    with undone(model):
+        frozen = frozen_from(model, text, came, example)
         _put(frozen, path, came)
-    except NumericsError:
-        thaw(frozen, before)
-        raise
     return cast(Model, frozen)
 
 
@@ -85,20 +82,21 @@ def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
     swaps: dict[int, nn.Parameter] = {}
     used: set[int] = set()
     came = {name: x for name, x in came.items() if name in places}
-    for key, names in tied.items():
-        place = places[names[0]]
-        value = came[next(name for name in names if name in came)]
-        value = value.clone() if id(value) in used else value  # tied in the file, and not in the model
-        used.add(id(value))
-        if (new := _taken(place, value)) is not None:
-            swaps[key] = new
-    replace(places.values(), swaps)
-    for name, place in places.items():
-        if place.leaf == RECORD:  # of a module of somebody's, which keeps more than tensors
-            place.module.set_extra_state(came[name])
-    for one in quantizers(model):
-        if isinstance(one, Static):
-            one.settle()
+    with undone(model), rewritten() as keeping:
+        for key, names in tied.items():
+            place = places[names[0]]
+            value = came[next(name for name in names if name in came)]
+            value = value.clone() if id(value) in used else value  # tied in the file, and not in the model
+            used.add(id(value))
+            if (new := _taken(place, value, keeping)) is not None:
+                swaps[key] = new
+        replace(places.values(), swaps)
+        for name, place in places.items():
+            if place.leaf == RECORD:  # of a module of somebody's, which keeps more than tensors
+                place.module.set_extra_state(came[name])
+        for one in quantizers(model):
+            if isinstance(one, Static):
+                one.settle()
 
 
 def _check(
@@ -169,10 +167,11 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     return type(a) is type(b) and a.dtype == b.dtype and torch.equal(a, b)
 
 
-def _taken(place: Place, came: Tensor) -> nn.Parameter | None:
-    """Copies what came; returns what must take the tensor's place instead where that cannot be."""
+def _taken(place: Place, came: Tensor, keeping: Callable[[Tensor], None]) -> nn.Parameter | None:
+    """Copies what came, what was there kept; returns what must take its place where it cannot be copied."""
     held = place.tensor
     if not isinstance(came, TensorQTensor) and not isinstance(held, TensorQTensor) and not held.is_meta:
+        keeping(held)
         with torch.no_grad():
             held.copy_(came)
         return None

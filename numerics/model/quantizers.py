@@ -58,21 +58,21 @@ class Quantizer(nn.Module):
 class Static(Recorded, Quantizer):
     """Quantizes by a scale that observers found, or that was learned: a buffer, NaN until then.
 
-    row: of the plan.  While `watching` is an observer, tensors pass as they are and it sees them.
+    shared: the shape of its scales.  While `watching` is an observer, tensors pass as they are and it sees
+    them.
     """
 
     scale: Tensor | None
     zero_point: Tensor | None
     tensor_scale: Tensor | None
 
-    def __init__(self, name: str, spec: QuantSpec, shape: tuple[int, ...], observed_by: str | None) -> None:
+    def __init__(self, name: str, spec: QuantSpec, shared: tuple[int, ...], observed_by: str | None) -> None:
         super().__init__(name, spec)
         self.observed_by, self.used = observed_by, spec
         self.watching: Observer | None = None
         self.key = 0
         self.ready = False
         blocked = spec.blocked
-        shared = () if blocked else spec.shared_shape(shape)
         unknown = torch.full(shared, float("nan"))
         zero = (
             None
@@ -246,7 +246,7 @@ class Learned(nn.Module):
     def fixed(self) -> Static:
         """The same numbers by a scale that is learned no more; it is waited for where there is none yet."""
         if not self.learns.initialized:
-            return Static(self.name, self.spec, self.shape, None)
+            return Static(self.name, self.spec, _shared(self.spec, self.shape), None)
         found = Static(self.name, self.spec, tuple(self.learns.scale.shape), None)
         zero = getattr(self.learns, "zero_point", None)
         found.scale = torch.empty_like(self.learns.scale)
@@ -273,8 +273,13 @@ def quantizer(row: Row, qat: str | None, threshold_init: str | None) -> nn.Modul
         assert qat is not None
         return Learned(row.quantizer, _learns(row, qat, threshold_init), row.shape)
     if row.observer is not None:
-        return Static(row.quantizer, row.spec, row.shape, row.observer)
+        return Static(row.quantizer, row.spec, _shared(row.spec, row.shape), row.observer)
     return Quantizer(row.quantizer, row.spec)
+
+
+def _shared(spec: QuantSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of what a quantizer of tensors of that shape keeps: scales, or the one of the tensor."""
+    return () if spec.blocked else spec.shared_shape(shape)
 
 
 LEARNED = {"tqt": "integers", "lsq": "integers, floats and codebooks with a scale"}
@@ -317,6 +322,28 @@ def _check_options(spec: QuantSpec, qat: str) -> None:
 def quantizers(model: nn.Module) -> list[Quantizer | Learned]:
     """Every quantizer of a model, each once."""
     return [module for module in model.modules() if isinstance(module, (Quantizer, Learned))]
+
+
+def check_known(model: nn.Module) -> None:
+    """Raises NumericsError, with all of their names, for quantizers whose scales are no numbers by now."""
+    odd: dict[str, str] = {}
+    for one in quantizers(model):
+        held = (
+            one.learns.scales()
+            if isinstance(one, Learned)
+            else one.scales()
+            if isinstance(one, Static)
+            else {}
+        )
+        for name, x in held.items():
+            if not is_lazy(x) and has_values(x) and not bool(torch.isfinite(x.detach()).all()):
+                odd[one.name] = f"{name} ({int((~torch.isfinite(x)).sum())} of {x.numel()})"
+    if odd:
+        first = ", ".join(f"{site}: {why}" for site, why in list(odd.items())[:6])
+        raise NumericsError(
+            f"NaN or Inf is in the scales of {first}{' ...' if len(odd) > 6 else ''}: training or "
+            "calibration went astray; load_state_dict brings those of before, nx.wrap(model) begins anew"
+        )
 
 
 def unbegun(model: nn.Module) -> list[Learned]:

@@ -1,13 +1,15 @@
-"""A model that is looked at stays as it was: what its forward writes into it is taken back."""
+"""A model stays as it was: what a look at it writes is taken back, and what a change that fails has done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
 from numerics.formats.errors import NumericsError
@@ -47,33 +49,93 @@ def restored(model: nn.Module, but: Iterable[nn.Module] = ()) -> Iterator[None]:
         )
 
 
-def _held(module: nn.Module) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
-    """The dicts that hold what a module has: each, what was in it, and copies of what can be written into."""
+@contextmanager
+def undone(model: nn.Module, values: bool = False) -> Iterator[None]:
+    """Makes a model what it was where what runs inside raises or is interrupted: all happens, or nothing.
+
+    It gets back its classes, attributes, children, hooks and graphs, and the tensors that it had.  values:
+    what was in buffers, too, which costs a copy of them.
+    """
+    before = [(module, type(module), _held(module, values)) for module in model.modules()]
+    waiting = [x for x in model.parameters() if is_lazy(x)]
+    try:
+        yield
+    except BaseException:
+        while not _all_given_back(before, waiting):
+            pass
+        raise
+
+
+@contextmanager
+def rewritten() -> Iterator[Callable[[Tensor], None]]:
+    """Gives a function that keeps what is in a tensor, to be written back where what runs inside raises."""
+    kept: list[tuple[Tensor, Tensor]] = []
+    try:
+        yield lambda x: kept.append((x, x.detach().clone()))
+    except BaseException:
+        with torch.no_grad():
+            for x, values in kept:
+                x.detach().copy_(values)
+        raise
+
+
+def _all_given_back(
+    before: list[tuple[nn.Module, type[nn.Module], Any]], waiting: list[nn.Parameter]
+) -> bool:
+    """Gives modules back what they had; False where that was interrupted, to begin again."""
+    try:
+        for module, kind, held in before:
+            module.__class__ = kind  # type: ignore[assignment]
+            graph = module.__dict__.get("_graph")
+            _give_back(module, held)
+            if isinstance(module, GraphModule) and module.graph is not graph:
+                module.recompile()
+        for x in waiting:
+            if not is_lazy(x):  # the same parameter, which an optimizer may hold
+                x.data = torch.empty(0, device=x.device)
+                x.__class__ = nn.UninitializedParameter  # type: ignore[assignment]
+    except KeyboardInterrupt:  # one is on its way already
+        return False
+    return True
+
+
+def _held(
+    module: nn.Module, values: bool = True
+) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """The dicts that hold what a module has: each, what was in it, and copies of what can be written into.
+
+    values: tensors are among these.
+    """
     places = [module.__dict__, *(module.__dict__[name] for name in _INNER if name in module.__dict__)]
     found = []
     for place in places:
         kept = {k: v for k, v in place.items() if k not in _INNER}
         found.append(
-            (place, kept, {k: y for k, x in kept.items() if (y := _copied(module, k, x)) is not None})
+            (place, kept, {k: y for k, x in kept.items() if (y := _copied(module, k, x, values)) is not None})
         )
     return found
 
 
-def _copied(module: nn.Module, name: str, x: Any) -> Any:
+def _copied(module: nn.Module, name: str, x: Any, values: bool) -> Any:
     """A copy of what a forward can write into; None of what it cannot, or is not expected to."""
+    if isinstance(x, Tensor) and not values:
+        return None
     if isinstance(x, nn.Parameter):
         return x.detach().clone() if _renorms(module) and name == "weight" else None
     if isinstance(x, Tensor):
         return (
             None if isinstance(x, QTensor) or is_lazy(x) or x.is_meta else (x.detach().clone(), _version(x))
         )
-    return x.copy() if type(x) in (list, dict, set) else None
+    return x.copy() if type(x) in (list, dict, set, OrderedDict) else None
 
 
 def _give_back(module: nn.Module, held: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]) -> None:
     for place, kept, copies in held:
-        for name in [k for k in place if k not in kept and k not in _INNER]:
+        inner = {k: v for k, v in place.items() if k in _INNER}
+        for name in [k for k in place if k not in kept and k not in inner]:
             del place[name]
+        if not inner and list(place) != list(kept):  # the order is that of state dictionaries
+            place.clear()
         place.update(kept)
         for name, copy in copies.items():
             _write_back(kept[name], copy)

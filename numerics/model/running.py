@@ -30,6 +30,18 @@ def run(model: nn.Module, batch: Any) -> Any:
 
 
 @contextmanager
+def named(name: str) -> Iterator[None]:
+    """Says of what is raised inside of which parameter or site it is."""
+    try:
+        yield
+    except NumericsError as wrong:
+        raise (wrong if name in str(wrong) else NumericsError(f"{name}: {wrong}")) from None
+    except Exception as wrong:
+        wrong.add_note(f"numerics: this is of {name}")
+        raise
+
+
+@contextmanager
 def named_failure(model: nn.Module) -> Iterator[None]:
     """Says of what a model raises inside in which of its modules that was, as a NumericsError."""
     try:

@@ -24,8 +24,12 @@ class State:
 
     def __deepcopy__(self, memo: Any) -> State:
         """A copy of a wrapped model was made of the same model."""
+        return self.as_frozen(self.frozen)
+
+    def as_frozen(self, keep: str | None) -> State:
+        """The same of a model that keeps that since it was frozen."""
         found = State(self.plan, self.original, self.qat)
-        found.frozen = self.frozen
+        found.frozen = keep
         return found
 
     def __reduce__(self) -> Any:
@@ -34,9 +38,7 @@ class State:
 
 
 def _state(plan: Any, qat: str | None, frozen: str | None) -> State:
-    found = State(Plan.from_dict(plan), None, qat)  # type: ignore[arg-type]
-    found.frozen = frozen
-    return found
+    return State(Plan.from_dict(plan), None, qat).as_frozen(frozen)  # type: ignore[arg-type]
 
 
 def notes_of(model: nn.Module) -> dict[str, Any]:

@@ -202,3 +202,21 @@ def test_a_model_that_is_trained_in_groups_freezes_to_what_it_computed():
 def test_what_cannot_be_is_refused(call, said):
     with pytest.raises(nx.NumericsError, match=said):
         call()
+
+
+ODD = [{"lr": -1}, {"lr": float("nan")}, {"lr": float("inf")}, {"lr": "x"}, {"lr": None}, {"lr": True},
+       {"weight_decay": -1}, {"weight_decay": "x"}, {"betas": (2, 1)}, {"betas": 0.9}, {"eps": -1},
+       {"momentum": -1}, {"dampening": "x"}, {"nesterov": 3}, {"foreach": "x"}, {"rho": 7}]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ODD, ids=str)
+def test_a_group_takes_a_value_that_no_optimizer_takes(option):
+    with pytest.raises(nx.NumericsError, match=f"{next(iter(option))}=.* is not allowed"):
+        train.parameter_groups(wrapped("lsq"), **option)
+
+
+@pytest.mark.parametrize("option", [{"lr": 0}, {"lr": torch.tensor(0.1)}, {"betas": [0.9, 0.99]},
+                                    {"foreach": None}, {"eps": (None, 1e-3)}, {"nesterov": True},
+                                    {"beta2_decay": -0.8}], ids=str)  # fmt: skip
+def test_a_group_refuses_a_value_of_an_optimizer(option):
+    assert option.items() <= train.parameter_groups(wrapped("lsq"), **option)[0].items()
