@@ -233,8 +233,9 @@ _BY_ADDRESS = (Tensor.apply_, Tensor.map_, Tensor.map2_)  # what writes where it
 def in_place(op: Any) -> NumericsError:
     """What is raised where an operation would write into values that are not there."""
     return NumericsError(
-        f"{op} would change a QTensor in place; dequantize it first "
-        "(an optimizer leaves it alone after requires_grad_(False))"
+        f"{op} would change a QTensor in place; a part of it takes a QTensor of its formats "
+        "(q[0:2] = nx.quantize(values, q.spec)), or dequantize it first (an optimizer leaves it alone after "
+        "requires_grad_(False))"
     )
 
 

@@ -218,7 +218,10 @@ def check_operands(x: Any, q: Any, bias: Any) -> None:
             raise NumericsError(f"{name} of {kind} cannot be multiplied; allowed: {', '.join(FLOATS)}")
     shape = tuple(q.shape)
     if len(shape) != 2:
-        raise NumericsError(f"q has the shape {shape}; a matrix (rows, length) is due")
+        raise NumericsError(
+            f"q has the shape {shape}; a matrix (rows, length) is due; matrices side by side "
+            "are multiplied by x @ q.mT or torch.bmm"
+        )
     if not x.shape or x.shape[-1] != shape[1]:
         shapes = f"x of shape {tuple(x.shape)} and q of shape {shape}"
         raise NumericsError(f"{shapes} do not fit: the last axis of each is summed")

@@ -342,6 +342,13 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
         plain = [np.asarray(x) if isinstance(x, ArrayQTensor) else x for x in inputs]
         return getattr(ufunc, method)(*plain, **options, **({"out": out} if out else {}))
 
+    def __setitem__(self, place: Any, value: Any) -> None:
+        """Raises NumericsError: arrays of parts are written by nobody."""
+        raise NumericsError(
+            "a QTensor of arrays is not written into: dequantize it, write, and quantize again; one of "
+            "tensors (q.to('cpu')) takes QTensors of its formats"
+        )
+
     def __eq__(self, other: object) -> Any:
         """Compared as its values are; by NumPy's operator, which answers for what is no number too."""
         return np.asarray(self) == other

@@ -472,3 +472,9 @@ def test_dequantize_takes_a_qtensor():
         nx.quantize([1.0], "int8").dequantize("int8")
     with pytest.raises(nx.NumericsError, match="int8 is not a block format"):
         nx.quantize([1.0], "int8").blocks  # noqa: B018
+
+
+def test_a_qtensor_of_arrays_that_is_written_into_says_what_takes_a_write():
+    q = nx.quantize(np.ones((4, 32), np.float32), "int8", scheme="per_channel(0)")
+    with pytest.raises(nx.NumericsError, match=r"not written into.*quantize again"):
+        q[0] = q[1]
