@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from numerics.pytorch.products import at_once, into, parts_of
 from numerics.pytorch.wrapper import Repeated, Wrapper
 from numerics.tensor.product import are_decoded
 
+aten = torch.ops.aten
 Labels = list[Any]
 
 
@@ -34,8 +36,11 @@ def _rows(x: Tensor) -> Tensor:
 
 def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """Torch makes a product of many small matrices where x is not contiguous, and adds the bias by itself."""
-    if not _are_taken(x, weight) or x.ndim == 2:
+    if not _are_taken(x, weight):
         return None
+    if x.ndim == 2 and weight.ndim == 2:
+        late = bias is not None and x.dtype in SHORT and _are_transformed()
+        return _added(_mm, bias, x, weight.t()) if late else None
     if weight.ndim == 1 and bias is None:
         return torch.matmul(x, weight)
     if weight.ndim == 2 and isinstance(weight, Wrapper):
@@ -59,8 +64,10 @@ def _attention(func: Any, args: Any, named: Any) -> Any:
 
 
 def _matmul(a: Any, b: Any) -> Any:
-    if not _are_taken(a, b) or max(a.ndim, b.ndim) < 3:
+    if not _are_taken(a, b):
         return None
+    if max(a.ndim, b.ndim) < 3:
+        return _of_vectors(a, b) if _are_transformed() else None
     if isinstance(b, Wrapper):
         return _times(a, b)
     if a.ndim == 1:
@@ -210,6 +217,89 @@ def _over(a: Any, b: Any, axis: int, other: int) -> Any:
     return None if found is None else found.contiguous()
 
 
+# ---- under torch.vmap and its kin -------------------------------------------------------------------------
+#
+# Torch's rules for a batch make others of these products, of views of q that are no QTensor any more, and
+# round what is added to.  Here they are made of `mm`, of which a batch is more rows.
+
+SHORT = torch.bfloat16, torch.float16
+
+
+def _are_transformed() -> bool:
+    """Does a transformation of torch.func's look on?"""
+    return bool(torch._C._functorch.maybe_current_level() is not None)
+
+
+def _of_vectors(a: Any, b: Any) -> Any:
+    """matmul of two of which one is a vector, the other one or a matrix."""
+    if a.ndim == 1:
+        return _dot(a, b) if b.ndim == 1 else _mv(b.t(), a)
+    return _mv(a, b) if b.ndim == 1 else None
+
+
+def _mm(a: Any, b: Any) -> Any:
+    return torch.mm(a, b) if a.ndim == b.ndim == 2 else None
+
+
+def _mv(a: Any, b: Any) -> Any:
+    if a.ndim != 2 or b.ndim != 1:
+        return None
+    one = b.unsqueeze(0)
+    return torch.mm(a, one.t()).squeeze(1) if isinstance(b, Wrapper) else torch.mm(one, a.t()).squeeze(0)
+
+
+def _dot(a: Any, b: Any) -> Any:
+    x, vector = (a, b) if isinstance(b, Wrapper) else (b, a)
+    return _mv(x.unsqueeze(0), vector).squeeze(0) if x.ndim == vector.ndim == 1 else None
+
+
+def _bmm(a: Any, b: Any) -> Any:
+    if a.ndim != 3 or b.ndim != 3 or len(a) != len(b):
+        return None
+    left, right = (parts_of(x) if isinstance(x, Wrapper) else x.unbind(0) for x in (a, b))
+    pairs = zip(left, right, strict=True) if left and right else ()
+    return torch.stack([torch.mm(one, other) for one, other in pairs]) if pairs else None
+
+
+def _summed(a: Any, b: Any) -> Any:
+    """A sum of matrix products, each added to those before it."""
+    found = _bmm(a, b)
+    return None if found is None else reduce(torch.add, found.unbind(0))
+
+
+def _added(of: Callable[..., Any], bias: Any, *factors: Any, beta: float = 1, alpha: float = 1) -> Any:
+    """alpha times a product, plus beta times a bias: each in float32, rounded once more to their type."""
+    (kind, *others), numbers = {bias.dtype, *(x.dtype for x in factors)}, {type(beta), type(alpha)}
+    if others or not numbers <= {int, float}:
+        return None
+    found = of(*(x.float() for x in factors))
+    if found is None or bias.ndim > found.ndim:
+        return None
+    found = found if alpha == 1 else found * alpha
+    if beta != 0:
+        found = found + (bias.float() if beta == 1 else bias.float() * beta)
+    return found.to(kind)
+
+
+def _transformed(func: Any, args: Any, kwargs: Any) -> Any:
+    """A product of torch's under a transformation, by the codes; None for all else."""
+    kept, names = _TRANSFORMED.get(func, (None, ()))
+    if kept is None:
+        return None
+    given, named = list(args), dict(kwargs or ())
+    given += [named.pop(name) for name in names[len(given) :] if name in named]
+    if not named.keys() <= {"beta", "alpha"} or (names and not _are_factors(given, len(names))):
+        return None
+    return kept(*given, **named)
+
+
+def _are_factors(given: list[Any], count: int) -> bool:
+    """Are they so many tensors, of which the last two are multiplied, one of these quantized?"""
+    if len(given) != count or not all(isinstance(x, Tensor) for x in given):
+        return False
+    return _are_taken(*given[-2:]) and not all(isinstance(x, Wrapper) for x in given[-2:])
+
+
 # ---- who comes here ---------------------------------------------------------------------------------------
 
 _MATMUL = _matmul, ("input", "other")
@@ -222,6 +312,30 @@ _FOLDS: dict[Any, tuple[Callable[..., Any], tuple[str, ...]]] = {
 }  # fmt: skip
 """Torch's functions that make products of matrices by themselves, and what their arguments are called."""
 
+_NAMES: dict[str, tuple[Callable[..., Any], str]] = {
+    "mv": (_mv, "vec"), "dot": (_dot, "tensor"), "vdot": (_dot, "other"), "bmm": (_bmm, "mat2"),
+    "addmm": (partial(_added, _mm), "mat1 mat2"), "addmv": (partial(_added, _mv), "mat vec"),
+    "baddbmm": (partial(_added, _bmm), "batch1 batch2"),
+    "addbmm": (partial(_added, _summed), "batch1 batch2"),
+}  # fmt: skip
+_TRANSFORMED: dict[Any, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    call: (kept, (first, *names.split()))
+    for name, (kept, names) in _NAMES.items()
+    for call, first in (
+        (getattr(torch, name), "input"), (getattr(Tensor, name), "input"),
+        (getattr(aten, name), "self"), (getattr(aten, name).default, "self"),
+    )
+}  # fmt: skip
+_TRANSFORMED |= {
+    call: (kept, ())
+    for packet, kept in (
+        (aten.linear, _linear), (aten.matmul, _matmul), (aten.inner, _inner),
+        (aten.tensordot, lambda a, b, axes, others: _tensordot(a, b, (list(axes), list(others)))),
+    )
+    for call in (packet, packet.default)
+}  # fmt: skip
+"""Products that torch makes of the kernels for matrices, but under a transformation."""
+
 
 def fold(func: Any, args: Any, kwargs: Any) -> Any:
     """A product by those of matrices, a linear layer's at once where torch does not look on; else None."""
@@ -229,7 +343,7 @@ def fold(func: Any, args: Any, kwargs: Any) -> Any:
         return _attention(func, args, kwargs or {})
     folded, names = _FOLDS.get(func, (None, ()))
     if folded is None:
-        return None
+        return _transformed(func, args, kwargs) if _are_transformed() and not are_decoded() else None
     named = dict(kwargs or ())
     out, given = named.pop("out", None), list(args)
     while named and names[len(given) :] and names[len(given)] in named:

@@ -404,6 +404,11 @@ def _index(q: TensorQTensor, indices: Sequence[Tensor | None]) -> Any:
     return _shaped(found[(line, *(place.reshape(-1) for place in places[1:]))], places[0])
 
 
+def _unsqueezed(q: TensorQTensor, dim: int) -> Any:
+    """Returns a vector as a matrix of one row, and a matrix once along an axis before its own."""
+    return slicing.as_row(q) if q.ndim == 1 and dim in (0, -2) else unsqueezed(q, dim)
+
+
 @_reads
 def _gather(q: TensorQTensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Any:
     """Returns the rows that an index along another axis reaches: the first ones."""
@@ -434,7 +439,7 @@ TensorQTensor.kept = {
     aten.is_pinned.default: _is_pinned,
     aten._pin_memory.default: _pin_memory,
     aten.expand.default: expanded,
-    aten.unsqueeze.default: unsqueezed,
+    aten.unsqueeze.default: _unsqueezed,
     aten._reshape_alias.default: _as_strided,
     aten.embedding.default: _embedding,
     aten.index_select.default: _index_select,

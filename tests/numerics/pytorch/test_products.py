@@ -384,6 +384,73 @@ def test_transformations_of_torchs_go_round_the_codes():
     assert torch.equal(torch.func.grad(lambda x: (x @ o.q3.mT).sum())(o.x), due)
 
 
+def entry_by_entry(f, *batches):
+    return torch.stack([f(*entry) for entry in zip(*batches, strict=True)])
+
+
+@pytest.mark.turns
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", SOME)
+def test_a_product_under_vmap_is_not_that_of_a_loop(name, kind):
+    """Torch's rules for a batch turned a dot product to a view of q, and rounded before they added."""
+    o, wrong = Operands(name, kind), []
+    batch = torch.stack([o.x4, o.x4.flip(-1) * 1.5, o.x4 * 0.3 + 1])
+    for entrance, (call, _) in OBEYS.items():
+        attention_of_short = entrance.startswith("multi_head") and kind != "float32"  # which is not said
+        if attention_of_short or "out" in entrance.split() or entrance.startswith("chain"):
+            continue
+        if entrance.endswith("_"):  # torch has no rule for what is written in place, for out=, for chains
+            continue
+
+        def entry(x4, call=call):
+            o.x4 = x4
+            o.views()
+            return call(o)
+
+        due = entry_by_entry(entry, batch)
+        found = [
+            torch.vmap(entry)(batch),
+            torch.vmap(entry, in_dims=4, out_dims=-1)(batch.movedim(0, 4)).movedim(-1, 0),
+            torch.vmap(torch.vmap(entry, in_dims=2), in_dims=0)(torch.stack([batch] * 2).movedim(1, 3))[1],
+        ]
+        wrong += [] if all(torch.equal(one, due) for one in found) else [entrance]
+    assert not wrong
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_what_vmap_goes_along_changes_bits(kind):
+    o = Operands("int8 rows", kind)
+    row, many, names = o.q[2], o.x3.flatten(0, 1), torch.ops.aten
+    rows_of = {
+        "matmul": lambda r: row @ r, "dot": lambda r: row.dot(r),
+        "names": lambda r: torch.dot(input=row, tensor=r),
+        "vdot": lambda r: torch.vdot(r, row), "inner": lambda r: torch.inner(row, r),
+        "by its operator": lambda r: names.dot(row, r),
+        "aten.dot.default": lambda r: names.dot.default(row, r),
+        "aten.matmul": lambda r: names.matmul(row, r),
+        "aten.linear": lambda r: names.linear(r[None], o.q, o.c),
+        "aten.tensordot": lambda r: names.tensordot(row, r, [0], [0]),
+        "nx.linear": lambda r: nx.linear(r, o.q, o.c), "linear": lambda r: F.linear(o.q, r[None], r[:1]),
+    }  # fmt: skip
+    for name, f in rows_of.items():
+        due = entry_by_entry(f, many)
+        assert torch.equal(torch.vmap(f)(many), due), name
+        assert torch.equal(torch.vmap(f, in_dims=1)(many.T), due), name
+    added = torch.stack([o.c, 3 * o.c])
+    for f in (lambda c: F.linear(o.x, o.q, c), lambda c: torch.addmm(c, o.x, o.q.t(), alpha=0.3),
+              lambda c: torch.addmv(c, o.q, o.row, beta=2)):  # fmt: skip
+        assert torch.equal(torch.vmap(f)(added), entry_by_entry(f, added))
+
+
+def test_a_gradient_under_vmap_is_that_of_a_loop():
+    o = Operands("int4 groups")
+    for f in (lambda r: o.q[2] @ r, lambda r: torch.addmv(o.c, o.q, r, alpha=2).sum()):
+        (alone,) = torch.autograd.grad(f(r := o.row.clone().requires_grad_()), r)
+        found = torch.vmap(torch.func.grad(f))(o.x)
+        assert torch.equal(found[0], torch.func.grad(f)(o.row))
+        assert torch.equal(found[0], alone)
+
+
 def test_out_is_written_by_other_rules_than_torchs():
     o = Operands("mxfp4")
     with pytest.raises(RuntimeError, match="Expected out tensor to have dtype"):
