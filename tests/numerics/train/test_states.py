@@ -18,7 +18,7 @@ MADE = {
     "LSQ+": (lambda: LSQ("uint4", zero_point="learned"), ["step", "zero_point"]),
     "a zero point": (lambda: LSQ("int4", zero_point=3), ["step", "zero_point"]),
     "one that is no integer": (lambda: LSQ("uint4", zero_point=3.5), ["step", "zero_point"]),
-    "a fixed scale": (lambda: Static("w", nx.QuantSpec("int4", symmetric=False), (4, 8), None),
+    "a fixed scale": (lambda: Static("w", nx.QuantSpec("int4", symmetric=False), (), None),
                       ["scale", "zero_point"]),
 }  # fmt: skip
 BAD = {
@@ -154,12 +154,12 @@ OTHERS = {
     "zero point": (lambda: LSQ("uint4", zero_point=3), lambda: LSQ("uint4", zero_point=3.0)),
     "facts of one name": (lambda: LSQ(nx.integer_format(5, name="mine")),
                           lambda: LSQ(nx.integer_format(6, name="mine"))),
-    "scale type": (lambda: Static("w", nx.QuantSpec("int4", scale_type="pof2"), (4, 8), None),
-                   lambda: Static("w", nx.QuantSpec("int4"), (4, 8), None)),
-    "format of a found scale": (lambda: Static("w", nx.QuantSpec("int4"), (4, 8), None),
-                                lambda: Static("w", nx.QuantSpec("fp8_e4m3"), (4, 8), None)),
-    "a tensor's scale": (lambda: Static("w", nx.QuantSpec("nvfp4"), (4, 16), None),
-                         lambda: Static("w", nx.QuantSpec("nvint4"), (4, 16), None)),
+    "scale type": (lambda: Static("w", nx.QuantSpec("int4", scale_type="pof2"), (), None),
+                   lambda: Static("w", nx.QuantSpec("int4"), (), None)),
+    "format of a found scale": (lambda: Static("w", nx.QuantSpec("int4"), (), None),
+                                lambda: Static("w", nx.QuantSpec("fp8_e4m3"), (), None)),
+    "a tensor's scale": (lambda: Static("w", nx.QuantSpec("nvfp4"), (), None),
+                         lambda: Static("w", nx.QuantSpec("nvint4"), (), None)),
 }  # fmt: skip
 
 
@@ -185,9 +185,9 @@ def test_a_scale_of_another_spec_was_taken_without_a_word(name, fresh):
 
 
 def test_a_scale_fits_however_values_are_rounded():
-    one = Static("w", nx.QuantSpec("int4"), (4, 8), None)
+    one = Static("w", nx.QuantSpec("int4"), (), None)
     one.give(0.5)
-    other = Static("w", nx.QuantSpec("int4", rounding="half_away"), (4, 8), None)
+    other = Static("w", nx.QuantSpec("int4", rounding="half_away"), (), None)
     other.load_state_dict(one.state_dict())
     assert other.ready
     assert other.scale == 0.5
@@ -251,7 +251,7 @@ def test_numbers_of_another_type_that_stay_themselves_are_taken(name):
 
 
 def test_an_integer_scale_of_a_state_left_the_quantizer_without_one():
-    made = Static("w", nx.QuantSpec("int4"), (4, 8), None)
+    made = Static("w", nx.QuantSpec("int4"), (), None)
     made.load_state_dict({**made.state_dict(), "scale": torch.tensor(2)})
     assert torch.equal(made(X), nx.fake_quantize(X, "int4", scale=2.0))
 
