@@ -331,6 +331,13 @@ def read(came: Any, inputs: tuple[Array, ...]) -> Returned:
         raise Fault("result", inputs, str(wrong), "an array of numbers") from wrong
 
 
+def check_same_form(first: Array, later: Array, inputs: tuple[Array, ...]) -> None:
+    """Raises Fault for a result that another call has made one of another type or shape."""
+    if (first.shape, first.dtype) != (later.shape, later.dtype):
+        due, came = (f"{x.dtype} of shape {x.shape}" for x in (first, later))
+        raise Fault("result", inputs, f"{came}, after another call", due)
+
+
 def load(name: str) -> Callable[..., Any]:
     """The function that a name like `package.module:function` stands for.
 

@@ -57,23 +57,16 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
     """
     check_model("load_into", model)
     came, text = load(path, library="torch"), model_text(path)
-    if text is not None and computes(text) and not is_wrapped(model):
-        return _frozen(model, path, (text, came), example)
-    _put(model, path, came)
-    return model
-
-
-def _frozen(model: Model, path: PathLike, said: tuple[str, dict[str, Tensor]], example: Any) -> Model:
-    """The float model as the file's was; in eager mode it is as it was where the file does not fit."""
-    text, came = said
     with undone(model):
-        frozen = frozen_from(model, text, came, example)
-        _put(frozen, path, came)
-    return cast(Model, frozen)
+        into: nn.Module = model
+        if text is not None and computes(text) and not is_wrapped(model):
+            into = frozen_from(model, text, came, example)
+        _put(into, path, came)
+    return cast(Model, into)
 
 
 def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
-    """The tensors into the model's places, all or none."""
+    """The tensors into the model's places; what was written over comes back where one cannot be taken."""
     places = stored(model)
     tied: dict[int, list[str]] = {}
     for name, place in places.items():
@@ -82,7 +75,7 @@ def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
     swaps: dict[int, nn.Parameter] = {}
     used: set[int] = set()
     came = {name: x for name, x in came.items() if name in places}
-    with undone(model), rewritten() as keeping:
+    with rewritten() as keeping:
         for key, names in tied.items():
             place = places[names[0]]
             value = came[next(name for name in names if name in came)]

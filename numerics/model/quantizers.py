@@ -41,6 +41,10 @@ class Quantizer(nn.Module):
         super().__init__()
         self.name, self.spec, self.text = name, spec, spec.text
 
+    def scales(self) -> dict[str, Tensor]:
+        """What it keeps of scales and zero points, by name: nothing, where each tensor brings its own."""
+        return {}
+
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized; the gradient passes straight through."""
         return cast(Tensor, called("fake_quantize", tensor(self.name, x), self.text))
@@ -199,6 +203,10 @@ class Learned(nn.Module):
         """How it quantizes."""
         return self.learns.spec
 
+    def scales(self) -> dict[str, Tensor]:
+        """What is learned, by name."""
+        return self.learns.scales()
+
     def forward(self, x: Tensor) -> Tensor:
         """Returns x quantized and dequantized, with the gradients of what is learned."""
         if hasattr(self.learns, _WAITS) and not self.learns.initialized:
@@ -328,14 +336,7 @@ def check_known(model: nn.Module) -> None:
     """Raises NumericsError, with all of their names, for quantizers whose scales are no numbers by now."""
     odd: dict[str, str] = {}
     for one in quantizers(model):
-        held = (
-            one.learns.scales()
-            if isinstance(one, Learned)
-            else one.scales()
-            if isinstance(one, Static)
-            else {}
-        )
-        for name, x in held.items():
+        for name, x in one.scales().items():
             if not is_lazy(x) and has_values(x) and not bool(torch.isfinite(x.detach()).all()):
                 odd[one.name] = f"{name} ({int((~torch.isfinite(x)).sum())} of {x.numel()})"
     if odd:

@@ -54,7 +54,7 @@ def with_gradient(op: Any, backward: Callable[..., Any], keep: Callable[..., Any
 
 def is_transformed() -> bool:
     """Does a transformation of torch.func look at what is computed?"""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    return torch._C._functorch.maybe_current_level() is not None
 
 
 def _beneath(op: Any, keys: Any, given: Any) -> Any:

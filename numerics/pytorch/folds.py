@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from numerics.pytorch.products import at_once, into, parts_of
+from numerics.pytorch.autograd import is_transformed
+from numerics.pytorch.products import at_once, in_turn, into, parts_of, weighted
 from numerics.pytorch.wrapper import Repeated, Wrapper
 from numerics.tensor.product import are_decoded
 
@@ -39,7 +40,7 @@ def _linear(x: Any, weight: Any, bias: Any = None) -> Any:
     if not _are_taken(x, weight):
         return None
     if x.ndim == 2 and weight.ndim == 2:
-        late = bias is not None and x.dtype in SHORT and _are_transformed()
+        late = bias is not None and x.dtype in SHORT and is_transformed()
         return _added(_mm, bias, x, weight.t()) if late else None
     if weight.ndim == 1 and bias is None:
         return torch.matmul(x, weight)
@@ -67,7 +68,7 @@ def _matmul(a: Any, b: Any) -> Any:
     if not _are_taken(a, b):
         return None
     if max(a.ndim, b.ndim) < 3:
-        return _of_vectors(a, b) if _are_transformed() else None
+        return _of_vectors(a, b) if is_transformed() else None
     if isinstance(b, Wrapper):
         return _times(a, b)
     if a.ndim == 1:
@@ -225,11 +226,6 @@ def _over(a: Any, b: Any, axis: int, other: int) -> Any:
 SHORT = torch.bfloat16, torch.float16
 
 
-def _are_transformed() -> bool:
-    """Does a transformation of torch.func's look on?"""
-    return bool(torch._C._functorch.maybe_current_level() is not None)
-
-
 def _of_vectors(a: Any, b: Any) -> Any:
     """matmul of two of which one is a vector, the other one or a matrix."""
     if a.ndim == 1:
@@ -264,7 +260,7 @@ def _bmm(a: Any, b: Any) -> Any:
 def _summed(a: Any, b: Any) -> Any:
     """A sum of matrix products, each added to those before it."""
     found = _bmm(a, b)
-    return None if found is None else reduce(torch.add, found.unbind(0))
+    return None if found is None else in_turn(found)
 
 
 def _added(of: Callable[..., Any], bias: Any, *factors: Any, beta: float = 1, alpha: float = 1) -> Any:
@@ -275,10 +271,7 @@ def _added(of: Callable[..., Any], bias: Any, *factors: Any, beta: float = 1, al
     found = of(*(x.float() for x in factors))
     if found is None or bias.ndim > found.ndim:
         return None
-    found = found if alpha == 1 else found * alpha
-    if beta != 0:
-        found = found + (bias.float() if beta == 1 else bias.float() * beta)
-    return found.to(kind)
+    return weighted(found, bias.float(), beta, alpha).to(kind)
 
 
 def _transformed(func: Any, args: Any, kwargs: Any) -> Any:
@@ -343,7 +336,7 @@ def fold(func: Any, args: Any, kwargs: Any) -> Any:
         return _attention(func, args, kwargs or {})
     folded, names = _FOLDS.get(func, (None, ()))
     if folded is None:
-        return _transformed(func, args, kwargs) if _are_transformed() and not are_decoded() else None
+        return _transformed(func, args, kwargs) if is_transformed() and not are_decoded() else None
     named = dict(kwargs or ())
     out, given = named.pop("out", None), list(args)
     while named and names[len(given) :] and names[len(given)] in named:

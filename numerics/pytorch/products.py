@@ -8,7 +8,7 @@ of x reads them too.  On other devices than the CPU, and in float64, the values 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any, cast
 
 import torch
@@ -169,17 +169,13 @@ def _added(of: Callable[..., Any], bias: Any, *factors: Any, beta: Any = 1, alph
     found = of(*factors, True)
     if found is NotImplemented or bias.ndim > found.ndim or not _spreads(bias.shape, found.shape):
         return NotImplemented
+    return weighted(found, _values(bias, True), beta, alpha).to(bias.dtype)
+
+
+def weighted(found: Tensor, bias: Tensor, beta: float, alpha: float) -> Tensor:
+    """alpha times a product plus beta times a bias, both in float32: nothing is multiplied by 1, or by 0."""
     found = found if alpha == 1 else found * alpha
-    if beta != 0:
-        found = found + (_values(bias, True) if beta == 1 else _values(bias, True) * beta)
-    return found.to(bias.dtype)
-
-
-def _are_numbers(*given: Any) -> bool:
-    """Are they real numbers?  Of others torch says what is wrong."""
-    return all(
-        isinstance(x, (int, float, torch.SymInt, torch.SymFloat)) and type(x) is not bool for x in given
-    )
+    return found if beta == 0 else found + (bias if beta == 1 else bias * beta)
 
 
 def _addmm(bias: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
@@ -198,12 +194,12 @@ def _spreads(shape: Any, over: Any) -> bool:
 def _summed(a: Any, b: Any, wide: bool) -> Any:
     """A sum of matrix products, each added to those before it."""
     found = _bmm(a, b, wide)
-    if found is NotImplemented:
-        return found
-    whole, *others = found.unbind(0)
-    for other in others:
-        whole = whole + other
-    return whole
+    return found if found is NotImplemented else in_turn(found)
+
+
+def in_turn(products: Tensor) -> Tensor:
+    """The sum of products along the first axis, one after the other."""
+    return reduce(torch.add, products.unbind(0))
 
 
 # ---- what torch's operators come to -----------------------------------------------------------------------

@@ -292,7 +292,29 @@ def stable_hash(*facts: Any, tensors: list[Tensor]) -> str:
     return hashlib.blake2b(repr((*facts, of)).encode(), digest_size=16).hexdigest()
 
 
-class Permuted(Wrapper):
+class View(Wrapper):
+    """A QTensor seen in another way: it holds that, and has its values."""
+
+    quantized: Any
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """All is done when it is made."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Copies what it holds; torch's own looks for the values' memory."""
+        view = cast(Any, self)  # each kind of view can be parted and made again
+        _, how = view.__tensor_flatten__()
+        return view.__tensor_unflatten__({"quantized": deepcopy(self.quantized, memo)}, how, None, None)
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return repr(self.dequantize())
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """The values: a view is not saved as one."""
+        return self.dequantize().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+
+
+class Permuted(View):
     """A TensorQTensor with its axes in another order, as `q.t()` gives it.
 
     For autograd, which keeps what a product was made of: so it keeps the bytes, not the dense weight.
@@ -303,7 +325,6 @@ class Permuted(Wrapper):
     ('Permuted', [[0.5, 2.0], [-1.0, 3.5]])
     """
 
-    quantized: Any
     axes: tuple[int, ...]
 
     @staticmethod
@@ -315,16 +336,6 @@ class Permuted(Wrapper):
         )  # fmt: skip
         found.quantized, found.axes = quantized, tuple(axes)
         return cast(Permuted, found)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        """All is done when it is made."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Permuted:
-        """Copies what it holds; torch's own looks for the values' memory."""
-        return Permuted(deepcopy(self.quantized, memo), self.axes)
-
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        return repr(self.dequantize())
 
     def dequantize(self, dtype: Any = None) -> Tensor:
         """The values, strided as those of a transposed tensor."""
@@ -342,12 +353,8 @@ class Permuted(Wrapper):
     def _stable_hash_for_caching(self) -> str:
         return stable_hash(self.axes, self.quantized._stable_hash_for_caching(), tensors=[self])
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """The values: a view is not saved as one."""
-        return self.dequantize().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
-
-class Repeated(Wrapper):
+class Repeated(View):
     """A matrix, a QTensor or one turned, once more along axes before its own, as `expand` gives it.
 
     For torch's products of x of several axes, which repeat the matrix and multiply batch by batch.
@@ -358,7 +365,6 @@ class Repeated(Wrapper):
     ('Repeated', torch.Size([3, 2, 2]))
     """
 
-    quantized: Any
     before: tuple[int, ...]
 
     @staticmethod
@@ -371,16 +377,6 @@ class Repeated(Wrapper):
         found = cls.made(sizes, dtype=quantized.dtype, device=quantized.device, strides=strides)
         found.quantized, found.before = quantized, tuple(before)
         return cast(Repeated, found)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        """All is done when it is made."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Repeated:
-        """Copies what it holds; torch's own looks for the values' memory."""
-        return Repeated(deepcopy(self.quantized, memo), self.before)
-
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        return repr(self.dequantize())
 
     def dequantize(self, dtype: Any = None) -> Tensor:
         """The values, strided as those of an expanded tensor."""
@@ -398,12 +394,8 @@ class Repeated(Wrapper):
     def _stable_hash_for_caching(self) -> str:
         return stable_hash(self.before, self.quantized._stable_hash_for_caching(), tensors=[self])
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """The values: a view is not saved as one."""
-        return self.dequantize().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
-
-class Flat(Wrapper):
+class Flat(View):
     """A TensorQTensor of which `q.view(-1)` is no part, such as one with scales of columns or of tiles.
 
     For FSDP2, which keeps its shards so and never reads them: dense, each would be held beside its bytes.
@@ -414,8 +406,6 @@ class Flat(Wrapper):
     ('Flat', [0.5714285969734192, -1.0, 2.0, 3.5])
     """
 
-    quantized: Any
-
     @staticmethod
     def __new__(cls, quantized: Any) -> Flat:
         """quantized: the QTensor whose values it has in a row."""
@@ -423,16 +413,6 @@ class Flat(Wrapper):
         found = cls.made(size, dtype=quantized.dtype, device=quantized.device)
         found.quantized = quantized
         return cast(Flat, found)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        """All is done when it is made."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Flat:
-        """Copies what it holds; torch's own looks for the values' memory."""
-        return Flat(deepcopy(self.quantized, memo))
-
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        return repr(self.dequantize())
 
     def dequantize(self, dtype: Any = None) -> Tensor:
         """The values, in a row."""
@@ -446,10 +426,6 @@ class Flat(Wrapper):
     def __tensor_unflatten__(inner: Any, context: Any, outer_size: Any, outer_stride: Any) -> Flat:
         """Makes the tensor again of what __tensor_flatten__ gave."""
         return Flat(inner["quantized"])
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """The values: a view is not saved as one."""
-        return self.dequantize().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
 
 # ---- axes in another order -------------------------------------------------------------------------

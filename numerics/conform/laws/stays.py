@@ -12,7 +12,7 @@ from numerics.conform.laws.findings import Findings, Trial, repeatable
 from numerics.conform.laws.law import sentence
 from numerics.conform.laws.questions import drawn_question, in_place
 from numerics.conform.returned import Raised, parts_of
-from numerics.conform.target import Fault, Target, read
+from numerics.conform.target import Fault, Target, check_same_form, read
 from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 from numerics.formats.errors import kind_of
@@ -42,8 +42,7 @@ def _stays(target: Target, found: Findings, asks: Asks) -> None:
     before = [array.copy() for array in arrays_of(kept, (first,))]
     target.called(np.roll(first, 1, axis=-1 if first.shape[0] == 1 else 0), *others)
     for one, other in zip(before, arrays_of(kept, (first,)), strict=True):
-        if (one.shape, one.dtype) != (other.shape, other.dtype):
-            raise Fault("result", (first,), f"{_form(other)}, after another call", _form(one))
+        check_same_form(one, other, (first,))
         changed = (_bytes(one) != _bytes(other)).any(axis=-1)
         if changed.any():
             found.failures.append(_shown(first, one, other, changed))
@@ -57,10 +56,6 @@ def arrays_of(came: Any, inputs: tuple[Array, ...]) -> list[Array]:
     except Raised as wrong:
         raise Fault("result", inputs, f"{kind_of(came)} ({wrong})", "arrays") from wrong
     return [read(part, inputs).array for part in parts if part is not None]
-
-
-def _form(x: Array) -> str:
-    return f"{x.dtype} of shape {x.shape}"
 
 
 def _bytes(x: Array) -> Array:

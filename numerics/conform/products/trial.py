@@ -21,7 +21,7 @@ from numerics.conform.products.given import arguments
 from numerics.conform.products.laws import LAWS, repeatable, strides
 from numerics.conform.products.problem import Problem, Side, meanings, table
 from numerics.conform.products.shrink import smallest
-from numerics.conform.target import SENTENCES, Fault, read
+from numerics.conform.target import SENTENCES, Fault, check_same_form, read
 from numerics.conform.verdict import Counterexample, Number, Verdict, numbers
 from numerics.formats.errors import NumericsError, said
 
@@ -113,9 +113,7 @@ class ProductCheck:
         turned = problem.a.with_codes(np.roll(problem.a.codes, 1, axis=1))
         self.target.returned(replace(problem, a=turned))
         later = np.ascontiguousarray(read(kept, shown).array)
-        if (later.shape, later.dtype) != (first.shape, first.dtype):
-            came = f"{later.dtype} of shape {later.shape}, after another call"
-            raise Fault("result", shown, came, f"{first.dtype} of shape {first.shape}")
+        check_same_form(first, later, shown)
         changed = (first.view(np.uint8) != later.view(np.uint8)).reshape(*first.shape, -1).any(axis=2)
         if not changed.any():
             return []
