@@ -293,7 +293,15 @@ def test_blocks_that_say_they_are_others_passed(says):
     assert "Blocks that say" in found.counterexample.came
 
 
-def test_ctrl_c_within_a_kernel_was_the_kernels_fault():
+@pytest.fixture
+def listening():
+    """Ctrl-C is heard, which a shell's background job ignores from the start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_within_a_kernel_was_the_kernels_fault(listening):
     """What the handler of a signal raises is not the target's, wherever it happens to run."""
 
     def interrupted(x, *others):
