@@ -63,7 +63,7 @@ _dispatch.register("ipu", "numerics.backends.ipu", device=None, extra="ipu")
 _dispatch.register("gpu", "numerics.backends.gpu", device="gpu", extra="gpu")
 
 _LAZY: dict[str, str] = {
-    "Plan": "numerics.model.plan",
+    "Plan": "numerics.model.deciding.plan",
     "QTensor": "numerics.tensor.qtensor",
     "QuantSpec": "numerics.tensor.spec",
     "Scheme": "numerics.tensor.scheme",

@@ -13,10 +13,10 @@ from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import BITS, Entry
 from numerics.files.selection import Selection, outputs_of, says_no_axis
 from numerics.formats.errors import NumericsError
-from numerics.model import plan as model_plan
-from numerics.model.routers import ROUTER, routers
-from numerics.model.rows import Row, told_scales
-from numerics.model.rules import Asked, Rule, rules_of
+from numerics.model.deciding import plan as model_plan
+from numerics.model.deciding.routers import ROUTER, routers
+from numerics.model.deciding.rows import Row, told_scales
+from numerics.model.deciding.rules import Asked, Rule, rules_of
 from numerics.tensor.scheme import per_channel
 from numerics.tensor.spec import QuantSpec
 

@@ -15,7 +15,7 @@ from numerics.checkpoints.loading import open_any
 from numerics.files.checkpoint import PathLike
 from numerics.formats.block import ElementBlock
 from numerics.formats.errors import NumericsError
-from numerics.model.rows import described
+from numerics.model.deciding.rows import described
 from numerics.tensor.qtensor import ErrorSums, QTensor
 
 Array = NDArray[Any]

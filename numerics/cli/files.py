@@ -250,7 +250,7 @@ def _reasons(report: FileReport) -> list[str]:
     """Why tensors were copied, where NaN and Inf are, which axis other than the last some have, and which are
     routers.
     """
-    from numerics.model.routers import routers
+    from numerics.model.deciding.routers import routers
 
     found: dict[str, list[str]] = {}
     chosen = routers({tensor.name: tensor.shape for tensor in report.tensors})

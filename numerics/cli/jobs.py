@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numerics.checkpoints.deciding import Request
     from numerics.checkpoints.job import JobReport
     from numerics.checkpoints.source import Source
-    from numerics.model.plan import Plan
+    from numerics.model.deciding.plan import Plan
 
 UNITS = {"": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 OF_FORMATS = ("scheme", "group_size", "axis", "asymmetric", "scale_type")
@@ -86,7 +86,7 @@ def _tell_plan(plan: Plan, job: dict[str, Any], as_json: bool, quiet: bool) -> N
         deliver(json_of(plan.as_dict()) + "\n")
     elif not quiet and not as_json:
         from numerics.files.selection import already_said
-        from numerics.model.folded import table
+        from numerics.model.deciding.folded import table
 
         draw(table(plan.rows, False, Screen.of(sys.stdout)).splitlines())
         tell(plan.summary)
@@ -113,7 +113,7 @@ def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Re
     """What is asked for; raises NumericsError where nothing is, or options that belong to no format."""
     from numerics.checkpoints.deciding import Request, planned, rules_of_texts
     from numerics.files.selection import says_no_axis
-    from numerics.model.plan import Plan
+    from numerics.model.deciding.plan import Plan
     from numerics.tensor.spec import QuantSpec
 
     usual, rules = rules_of_texts(options.pop("dtypes"))

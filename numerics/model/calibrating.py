@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from numerics.formats.errors import NumericsError
-from numerics.model.beginning import beginning
-from numerics.model.quantizers import Static, quantizers, unbegun
-from numerics.model.restoring import undone
-from numerics.model.running import run
-from numerics.model.state import state_of
-from numerics.model.trace import arguments, batches_of, tensors_of
+from numerics.model.looking.restoring import undone
+from numerics.model.looking.trace import arguments, batches_of, tensors_of
+from numerics.model.wrapped.beginning import beginning
+from numerics.model.wrapped.quantizers import Static, quantizers, unbegun
+from numerics.model.wrapped.running import run
+from numerics.model.wrapped.state import state_of
 
 
 def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:

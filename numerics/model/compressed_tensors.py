@@ -22,10 +22,10 @@ from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError
 from numerics.formats.floats import fp8_e4m3
 from numerics.formats.integers import int8
-from numerics.model.eager import base_of
 from numerics.model.folder import CONFIG, SHARD, config_of, write_folder
-from numerics.model.places import Place, check_model, float_type, folded, parameters, stored
-from numerics.model.quantizers import quantizers
+from numerics.model.looking.places import Place, check_model, float_type, folded, parameters, stored
+from numerics.model.wrapped.eager import base_of
+from numerics.model.wrapped.quantizers import quantizers
 from numerics.pytorch.qtensor import TensorQTensor
 
 METHOD = "compressed-tensors"

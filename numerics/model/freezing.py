@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError, one_of, said
-from numerics.model import eager, graph
+from numerics.model.deciding.plan import Plan
 from numerics.model.folding import fold
-from numerics.model.graph import STATE, QuantizedGraph
-from numerics.model.places import check_finite, folded, stored
-from numerics.model.places import replace as replace_tensors
-from numerics.model.plan import Plan
+from numerics.model.looking.places import check_finite, folded, stored
+from numerics.model.looking.places import replace as replace_tensors
+from numerics.model.looking.restoring import undone
 from numerics.model.planning import plan as plan_of
-from numerics.model.quantizers import QAT, Learned, Static, check_known, quantizers
-from numerics.model.restoring import undone
-from numerics.model.running import named
-from numerics.model.sharing import unshare
-from numerics.model.state import State, notes_of, state_of
+from numerics.model.wrapped import eager, graph
+from numerics.model.wrapped.graph import STATE, QuantizedGraph
+from numerics.model.wrapped.quantizers import QAT, Learned, Static, check_known, quantizers
+from numerics.model.wrapped.running import named
+from numerics.model.wrapped.sharing import unshare
+from numerics.model.wrapped.state import State, notes_of, state_of
 from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
 from numerics.pytorch.qtensor import TensorQTensor
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from numerics.files.safetensors import Reader
 from numerics.formats.errors import NumericsError, hint, said, warn
 from numerics.model.deciding.look import Decided, note_effect, of_weight, outputs_of
+from numerics.model.deciding.routers import routers, told_routers
+from numerics.model.deciding.rows import stored_bytes
+from numerics.model.deciding.rules import Asked, rules_of, spec_of
 from numerics.model.extras import missing
 from numerics.model.loading import footprint
-from numerics.model.places import Place, folded, parameters, replace
-from numerics.model.routers import routers, told_routers
-from numerics.model.rows import stored_bytes
-from numerics.model.rules import Asked, rules_of, spec_of
-from numerics.model.trace import Use
-from numerics.model.without_example import looked_at
+from numerics.model.looking.places import Place, folded, parameters, replace
+from numerics.model.looking.trace import Use
+from numerics.model.looking.without_example import looked_at
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, rebuilt
 from numerics.quantization import quantize
 from numerics.tensor.parts import PARTS

@@ -13,12 +13,12 @@ from torch.nn.parameter import is_lazy
 from numerics.files.checkpoint import PathLike
 from numerics.files.save_load import load, model_text
 from numerics.formats.errors import NumericsError
-from numerics.model.fitting import recorded
 from numerics.model.freezing import computes, frozen_from
-from numerics.model.places import Place, check_model, folded, replace, stored
-from numerics.model.quantizers import Static, quantizers
-from numerics.model.restoring import rewritten, undone
-from numerics.model.state import is_wrapped
+from numerics.model.looking.places import Place, check_model, folded, replace, stored
+from numerics.model.looking.restoring import rewritten, undone
+from numerics.model.wrapped.fitting import recorded
+from numerics.model.wrapped.quantizers import Static, quantizers
+from numerics.model.wrapped.state import is_wrapped
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.parts import PARTS
 from numerics.train.states import RECORD, Recorded, check_recorded

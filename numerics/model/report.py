@@ -16,19 +16,19 @@ from torch.utils import _pytree as pytree
 from numerics.backends.host.tensors import as_array
 from numerics.formats.errors import NumericsError, items_of, one_of, said, text_in
 from numerics.formats.notebook import rows_table
-from numerics.model import eager
+from numerics.model.deciding.plan import MODES, Plan
+from numerics.model.deciding.rows import Row, described, stored_bytes
+from numerics.model.deciding.rules import spec_of
 from numerics.model.folding import fold
-from numerics.model.graph import QuantizedGraph
-from numerics.model.inside import INSIDE, hidden_modules, part_of, run_as_graph, without_hidden
-from numerics.model.places import check_model
-from numerics.model.plan import MODES, Plan
+from numerics.model.looking.places import check_model
+from numerics.model.looking.trace import arguments, as_in_use, batches_of
 from numerics.model.planning import plan as plan_of
-from numerics.model.quantizers import Learned, Quantizer, Static, quantizers
-from numerics.model.rows import Row, described, stored_bytes
-from numerics.model.rules import spec_of
-from numerics.model.running import named_failure, run
-from numerics.model.state import is_wrapped, state_of
-from numerics.model.trace import arguments, as_in_use, batches_of
+from numerics.model.wrapped import eager
+from numerics.model.wrapped.graph import QuantizedGraph
+from numerics.model.wrapped.inside import INSIDE, hidden_modules, part_of, run_as_graph, without_hidden
+from numerics.model.wrapped.quantizers import Learned, Quantizer, Static, quantizers
+from numerics.model.wrapped.running import named_failure, run
+from numerics.model.wrapped.state import is_wrapped, state_of
 from numerics.model.wrapping import shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums
 from numerics.view.screen import Screen

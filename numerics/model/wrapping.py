@@ -12,14 +12,16 @@ from torch import nn
 from torch.fx import GraphModule
 
 from numerics.formats.errors import NumericsError, one_of, said
-from numerics.model import eager, graph
-from numerics.model.beginning import beginning, run_every_branch
+from numerics.model.deciding.plan import Plan
 from numerics.model.folding import fold
-from numerics.model.graph import STATE, QuantizedGraph
-from numerics.model.places import check_finite, check_model, parameters
-from numerics.model.plan import Plan
+from numerics.model.looking.places import check_finite, check_model, parameters
+from numerics.model.looking.restoring import restored
+from numerics.model.looking.trace import arguments
 from numerics.model.planning import plan as plan_of
-from numerics.model.quantizers import (
+from numerics.model.wrapped import eager, graph
+from numerics.model.wrapped.beginning import beginning, run_every_branch
+from numerics.model.wrapped.graph import STATE, QuantizedGraph
+from numerics.model.wrapped.quantizers import (
     LEARNED,
     QAT,
     Learned,
@@ -29,11 +31,9 @@ from numerics.model.quantizers import (
     quantizers,
     unbegun,
 )
-from numerics.model.restoring import restored
-from numerics.model.running import run
-from numerics.model.sharing import share
-from numerics.model.state import State, is_wrapped, notes_of
-from numerics.model.trace import arguments
+from numerics.model.wrapped.running import run
+from numerics.model.wrapped.sharing import share
+from numerics.model.wrapped.state import State, is_wrapped, notes_of
 from numerics.train import THRESHOLD_INIT
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError, warn
-from numerics.model import exported
 from numerics.model.deciding.look import Look
+from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rest import PLAIN, STRANGE
-from numerics.model.plan import Plan
-from numerics.model.rows import Row
+from numerics.model.deciding.rows import Row
+from numerics.model.looking import exported
 from numerics.tensor.spec import QuantSpec
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.look import Look, along, note_effect
-from numerics.model.rows import Row
-from numerics.model.rules import UNSET, Rule
-from numerics.model.trace import ONE_PRODUCT, OUT, Seen, Site
+from numerics.model.deciding.rows import Row
+from numerics.model.deciding.rules import UNSET, Rule
+from numerics.model.looking.trace import ONE_PRODUCT, OUT, Seen, Site
 from numerics.observe import OBSERVERS
 from numerics.tensor.spec import QuantSpec
 

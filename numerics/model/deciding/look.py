@@ -10,9 +10,9 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from numerics.formats.errors import NumericsError
-from numerics.model.rows import Row
-from numerics.model.rules import Asked, Rule
-from numerics.model.trace import Found, Use
+from numerics.model.deciding.rows import Row
+from numerics.model.deciding.rules import Asked, Rule
+from numerics.model.looking.trace import Found, Use
 from numerics.tensor.scheme import per_channel, per_group, per_output
 from numerics.tensor.spec import QuantSpec
 

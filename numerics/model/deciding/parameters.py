@@ -10,12 +10,12 @@ from torch import Tensor
 
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.look import Decided, Look, note_effect, of_weight, outputs_of
-from numerics.model.places import check_finite
-from numerics.model.plan import APART
-from numerics.model.routers import ROUTER, routers
-from numerics.model.rows import Row, stored_bytes, told_scales
-from numerics.model.rules import Rule
-from numerics.model.trace import Use
+from numerics.model.deciding.plan import APART
+from numerics.model.deciding.routers import ROUTER, routers
+from numerics.model.deciding.rows import Row, stored_bytes, told_scales
+from numerics.model.deciding.rules import Rule
+from numerics.model.looking.places import check_finite
+from numerics.model.looking.trace import Use
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
 

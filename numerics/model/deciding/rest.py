@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from numerics.formats.errors import NumericsError
-from numerics.model.caches import PARTS, check_format
+from numerics.model.caches.placing import PARTS, check_format
 from numerics.model.deciding.look import Look, note_effect
-from numerics.model.plan import MULTIPLIED
-from numerics.model.rows import Row
-from numerics.model.trace import named_tensors
+from numerics.model.deciding.plan import MULTIPLIED
+from numerics.model.deciding.rows import Row
+from numerics.model.looking.trace import named_tensors
 
 PLAIN = "a plain tensor, which no plan takes, and nothing saves: make it a Parameter or a buffer"
 STRANGE = (

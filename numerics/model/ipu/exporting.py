@@ -91,8 +91,8 @@ def _arrays(example: Any) -> list[Array]:
 def _frozen(model: Any) -> tuple[nn.Module, Any]:
     """A frozen copy on the CPU, in evaluation, and what it is called with."""
     from numerics.model.freezing import freeze
-    from numerics.model.state import state_of
-    from numerics.model.trace import arguments
+    from numerics.model.looking.trace import arguments
+    from numerics.model.wrapped.state import state_of
 
     state = state_of(model)
     if state.plan.example is None:
@@ -247,7 +247,7 @@ def _take_scales(model: ModelProto) -> dict[str, float]:
 
 def _config_of(model: Any) -> Config:
     """The configuration whose types and scales the plan's rows have."""
-    from numerics.model.state import state_of
+    from numerics.model.wrapped.state import state_of
 
     rows = [(row.kind, row.spec) for row in state_of(model).plan.rows if row.spec is not None]
     kinds = {"parameter": set(), "activation": set()}  # type: dict[str, set[str]]

@@ -8,7 +8,7 @@ import pytest
 import numerics as nx
 from numerics.checkpoints import Request, Source, decide
 from numerics.checkpoints.deciding import planned, rules_of_texts
-from numerics.model.plan import Plan
+from numerics.model.deciding.plan import Plan
 from tests.helpers.shards import tensors_of, write_shards
 
 NVFP4 = nx.QuantSpec("nvfp4")

@@ -12,7 +12,7 @@ from torch import nn
 import numerics as nx
 from numerics.checkpoints import Source, decide
 from numerics.checkpoints.deciding import Request
-from numerics.model.trace import Site
+from numerics.model.looking.trace import Site
 from tests.helpers.models import FUSED, MODELS, model
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import numerics as nx
-from numerics.model.state import state_of
+from numerics.model.wrapped.state import state_of
 from tests.helpers.models import FUSED, MODELS, model
 from tests.helpers.pretrained import task_of
 

@@ -613,7 +613,7 @@ def test_a_function_that_multiplies_is_in_no_table():
 
 def test_every_name_of_a_plan_is_in_a_table():
     """What `nx.plan` calls a product is told apart here, too."""
-    from numerics.model.products import PRODUCTS
+    from numerics.model.looking.products import PRODUCTS
 
     known = {entrance.partition(":")[0].removesuffix("_") for entrance in (*OBEYS, *DEQUANTIZES)}
     rest = set(PRODUCTS) - known - AS_TORCH_HAS_IT

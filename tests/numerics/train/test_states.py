@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import numerics as nx
-from numerics.model.quantizers import Static
+from numerics.model.wrapped.quantizers import Static
 from numerics.train import LSQ, TQT
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(2))

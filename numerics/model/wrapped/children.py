@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from numerics.formats.errors import NumericsError
-from numerics.model.quantizers import Learned, Quantizer
+from numerics.model.wrapped.quantizers import Learned, Quantizer
 
 _TORCH = str(Path(torch.__file__).parent)
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from numerics.formats.errors import NumericsError
-from numerics.model.rows import Row
+from numerics.model.deciding.rows import Row
 
 if TYPE_CHECKING:
-    from numerics.model.rules import Asked
-    from numerics.model.trace import Found, Meeting, Site
+    from numerics.model.deciding.rules import Asked
+    from numerics.model.looking.trace import Found, Meeting, Site
 
 
 def shared_scales(

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from numerics.model.plan import Plan
-from numerics.model.quantizers import Learned, Quantizer
-from numerics.model.rows import Row
-from numerics.model.trace import OUT, Site
+from numerics.model.deciding.plan import Plan
+from numerics.model.deciding.rows import Row
+from numerics.model.looking.trace import OUT, Site
+from numerics.model.wrapped.quantizers import Learned, Quantizer
 
 QUANTIZERS = "quantizers"
 """The name, in a graph, of the module that holds the quantizers."""

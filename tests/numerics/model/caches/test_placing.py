@@ -12,8 +12,8 @@ from torch import nn
 from transformers.cache_utils import DynamicCache, DynamicLayer, QuantizedLayer, StaticCache
 
 import numerics as nx
-from numerics.model.cache_layers import PackedLayer
-from numerics.model.stored import MOST, Stored
+from numerics.model.caches.layers import PackedLayer
+from numerics.model.caches.stored import MOST, Stored
 from tests.helpers.transformers import llama, quiet
 
 GROUPS = nx.QuantSpec("int8", scheme=nx.per_group(16), symmetric=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from numerics.tensor.spec import QuantSpec
 
 if TYPE_CHECKING:
-    from numerics.model.trace import Site
+    from numerics.model.looking.trace import Site
 
 
 @dataclass(frozen=True)

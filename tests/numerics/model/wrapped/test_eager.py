@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import numerics as nx
-from numerics.model import eager
-from numerics.model.quantizers import quantizers
+from numerics.model.wrapped import eager
+from numerics.model.wrapped.quantizers import quantizers
 from numerics.pytorch.qtensor import TensorQTensor
 
 LOOPS = {

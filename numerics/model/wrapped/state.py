@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from numerics.formats.errors import NumericsError
-from numerics.model.graph import STATE, QuantizedGraph
-from numerics.model.plan import Plan
+from numerics.model.deciding.plan import Plan
+from numerics.model.wrapped.graph import STATE, QuantizedGraph
 
 
 class State:

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from numerics.formats.errors import NumericsError
-from numerics.model import exported
-from numerics.model.calling import Arguments, arguments_of
-from numerics.model.fitting import check_floats, check_frozen, check_quantizers, check_scales
-from numerics.model.places import is_shard, shard_read
-from numerics.model.plan import Plan
-from numerics.model.quantizers import Quantizer
-from numerics.model.renaming import QUANTIZERS, in_graph, renamed
-from numerics.model.rows import Row
-from numerics.model.sharing import Parting
-from numerics.model.trace import OUT, Site, arguments
-from numerics.model.where import say_where
+from numerics.model.deciding.plan import Plan
+from numerics.model.deciding.rows import Row
+from numerics.model.looking import exported
+from numerics.model.looking.places import is_shard, shard_read
+from numerics.model.looking.trace import OUT, Site, arguments
+from numerics.model.wrapped.calling import Arguments, arguments_of
+from numerics.model.wrapped.fitting import check_floats, check_frozen, check_quantizers, check_scales
+from numerics.model.wrapped.quantizers import Quantizer
+from numerics.model.wrapped.renaming import QUANTIZERS, in_graph, renamed
+from numerics.model.wrapped.sharing import Parting
+from numerics.model.wrapped.where import say_where
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
 STATE = "numerics_state"

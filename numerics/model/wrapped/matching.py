@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
-from numerics.model.plan import Plan
-from numerics.model.products import PRODUCTS, ROWS_OF, name_of
-from numerics.model.quantizers import Quantizer
-from numerics.model.trace import Site, factors_in, is_opening, named_tensors, outside, tensors_of
+from numerics.model.deciding.plan import Plan
+from numerics.model.looking.products import PRODUCTS, ROWS_OF, name_of
+from numerics.model.looking.trace import Site, factors_in, is_opening, named_tensors, outside, tensors_of
+from numerics.model.wrapped.quantizers import Quantizer
 
 
 class Planned(NamedTuple):

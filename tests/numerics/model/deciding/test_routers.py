@@ -8,7 +8,7 @@ import torch
 import numerics as nx
 from numerics.checkpoints import Source, decide
 from numerics.checkpoints.deciding import Request
-from numerics.model.routers import ROUTER, routers, told_routers
+from numerics.model.deciding.routers import ROUTER, routers, told_routers
 
 EXPERTS = {f"experts.{k}.w1.weight": (48, 32) for k in range(8)}
 STACKED = {"experts.gate_up_proj": (8, 96, 32), "experts.down_proj": (8, 32, 48)}

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import warn
-from numerics.model.matching import forget, names_of
-from numerics.model.products import FUNCTIONS, PRODUCTS, in_order
-from numerics.model.trace import factors_in
+from numerics.model.looking.products import FUNCTIONS, PRODUCTS, in_order
+from numerics.model.looking.trace import factors_in
+from numerics.model.wrapped.matching import forget, names_of
 from numerics.pytorch.wrapper import Wrapper
 
 MULTIPLIED = "numerics_multiplied"

@@ -10,10 +10,10 @@ from torch import nn
 
 from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError
-from numerics.model.places import folded
-from numerics.model.plan import Plan
-from numerics.model.quantizers import Learned, Quantizer
-from numerics.model.renaming import renamed
+from numerics.model.deciding.plan import Plan
+from numerics.model.looking.places import folded
+from numerics.model.wrapped.quantizers import Learned, Quantizer
+from numerics.model.wrapped.renaming import renamed
 from numerics.tensor.qtensor import QTensor
 from numerics.train.states import RECORD, Recorded, check_recorded
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from numerics.formats.errors import NumericsError
+from numerics.model.caches.stored import SERVED, Stored
 from numerics.model.extras import missing
-from numerics.model.stored import SERVED, Stored
 from numerics.quantization import fake_quantize
 from numerics.tensor.spec import QuantSpec
 

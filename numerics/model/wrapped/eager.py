@@ -22,20 +22,20 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from numerics.formats.errors import NumericsError
-from numerics.model.caches import CACHES, placed, with_cache
-from numerics.model.children import check_children, shown
-from numerics.model.fitting import check_floats, check_frozen, check_quantizers, check_scales
-from numerics.model.graph import STATE, check_trainable
-from numerics.model.matching import Matching, Planned, Sites, follow, forget, note, sites_of
-from numerics.model.outside import MULTIPLIED, TOLD, methods_of
-from numerics.model.places import is_shard, shard_read
-from numerics.model.plan import Plan
-from numerics.model.products import FUNCTIONS, PRODUCTS, in_order
-from numerics.model.quantizers import Learned, Quantizer
-from numerics.model.renaming import in_module, renamed
-from numerics.model.sharing import Parting
-from numerics.model.trace import ONE_PRODUCT, OUT, Site
-from numerics.model.where import say_where
+from numerics.model.caches.placing import CACHES, placed, with_cache
+from numerics.model.deciding.plan import Plan
+from numerics.model.looking.places import is_shard, shard_read
+from numerics.model.looking.products import FUNCTIONS, PRODUCTS, in_order
+from numerics.model.looking.trace import ONE_PRODUCT, OUT, Site
+from numerics.model.wrapped.children import check_children, shown
+from numerics.model.wrapped.fitting import check_floats, check_frozen, check_quantizers, check_scales
+from numerics.model.wrapped.graph import STATE, check_trainable
+from numerics.model.wrapped.matching import Matching, Planned, Sites, follow, forget, note, sites_of
+from numerics.model.wrapped.outside import MULTIPLIED, TOLD, methods_of
+from numerics.model.wrapped.quantizers import Learned, Quantizer
+from numerics.model.wrapped.renaming import in_module, renamed
+from numerics.model.wrapped.sharing import Parting
+from numerics.model.wrapped.where import say_where
 from numerics.tensor.qtensor import QTensor
 
 _FUSING = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from numerics.model import graph
-from numerics.model.plan import Plan
-from numerics.model.rows import Row
+from numerics.model.deciding.plan import Plan
+from numerics.model.deciding.rows import Row
+from numerics.model.wrapped import graph
 
 INSIDE = "numerics_inside"
 """Under that name a module of a report has the quantizers inside its graph."""

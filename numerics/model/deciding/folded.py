@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from numerics.model.rows import Row
+from numerics.model.deciding.rows import Row
 from numerics.view.screen import Screen
 from numerics.view.table import Table, name_column, text_column
 from numerics.view.text import brief, wrapped

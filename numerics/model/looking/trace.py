@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from numerics.formats.errors import NumericsError, items_of, said, words_of
-from numerics.model.products import (
+from numerics.model.looking.products import (
     BARE,
     JOINS,
     MOVED,
@@ -31,7 +31,7 @@ from numerics.model.products import (
     in_order,
     name_of,
 )
-from numerics.model.restoring import restored
+from numerics.model.looking.restoring import restored
 
 ONE_PRODUCT = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)
 """Modules whose forward is one product, of what comes in first."""

@@ -11,8 +11,8 @@ from typing import Any
 from numerics.files.replacement import Replacement
 from numerics.formats.errors import NumericsError
 from numerics.formats.notebook import rows_table
-from numerics.model.folded import groups
-from numerics.model.rows import Row
+from numerics.model.deciding.folded import groups
+from numerics.model.deciding.rows import Row
 
 KINDS = (".toml", ".json", ".html")
 FORMAT = "numerics plan 1"

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numerics.formats.errors import NumericsError, one_of, said
-from numerics.model.folded import table
-from numerics.model.routers import ROUTER, told_routers
-from numerics.model.rows import Row
-from numerics.model.rules import observer_of
-from numerics.model.written import read, shown, written
+from numerics.model.deciding.folded import table
+from numerics.model.deciding.routers import ROUTER, told_routers
+from numerics.model.deciding.rows import Row
+from numerics.model.deciding.rules import observer_of
+from numerics.model.deciding.written import read, shown, written
 from numerics.tensor.spec import QuantSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from numerics.model.trace import Site
+    from numerics.model.looking.trace import Site
 
 MODES = ("eager_mode", "fx_graph_mode")
 DEVICES = ("CPU", "IPU")
@@ -154,7 +154,7 @@ class Plan:
     def check_model(self, model: nn.Module) -> None:
         """Raises NumericsError where a model lacks what is planned, or has it in another shape."""
         from numerics.model.folding import can_fold  # and with them torch, which a plan of files needs not
-        from numerics.model.trace import is_place
+        from numerics.model.looking.trace import is_place
 
         shapes = {name: tuple(x.shape) for name, x in model.named_parameters(remove_duplicate=False)}
         wrong = [
@@ -194,7 +194,7 @@ def _row(values: Mapping[str, Any]) -> Row:
 
 
 def _site(came: Sequence[Any]) -> Site:
-    from numerics.model.trace import Site  # and with it torch, which a plan of files needs not
+    from numerics.model.looking.trace import Site  # and with it torch, which a plan of files needs not
 
     return Site(*came)
 

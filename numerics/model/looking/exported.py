@@ -13,9 +13,9 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from numerics.formats.errors import NumericsError, words_of
-from numerics.model.products import PRODUCTS, ROWS_OF, classified, name_of
-from numerics.model.restoring import restored
-from numerics.model.trace import (
+from numerics.model.looking.products import PRODUCTS, ROWS_OF, classified, name_of
+from numerics.model.looking.restoring import restored
+from numerics.model.looking.trace import (
     ONE_PRODUCT,
     Found,
     Origin,

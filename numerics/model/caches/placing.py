@@ -15,8 +15,8 @@ from typing import Any
 from torch import nn
 
 from numerics.formats.errors import NumericsError
-from numerics.model.plan import Plan
-from numerics.model.stored import SERVED
+from numerics.model.caches.stored import SERVED
+from numerics.model.deciding.plan import Plan
 from numerics.tensor.spec import QuantSpec
 
 PARTS = ("keys", "values")
@@ -75,7 +75,7 @@ def with_cache(
     config = getattr(module, "config", None)
     if came is None and not (getattr(config, "use_cache", False) if used is None else used):
         return args, dict(kwargs)
-    from numerics.model import cache_layers  # and with it transformers
+    from numerics.model.caches import layers as cache_layers  # and with it transformers
 
     packed = cache_layers.packed(came, kind, specs, config)
     at = [*signature.parameters, name].index(name)

@@ -10,8 +10,8 @@ from torch import nn
 from torch.fx import GraphModule
 
 from numerics.formats.errors import NumericsError
-from numerics.model.exported import module_of
-from numerics.model.quantizers import Quantizer
+from numerics.model.looking.exported import module_of
+from numerics.model.wrapped.quantizers import Quantizer
 
 _ASSIGNED = re.compile(r"\s*(\w+)\s*(:[^=]*)?=")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from numerics.model.trace import Found, Use
+from numerics.model.looking.trace import Found, Use
 
 _CONV = nn.modules.conv._ConvNd
 _CONV_T = nn.modules.conv._ConvTransposeNd

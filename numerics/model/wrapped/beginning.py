@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter
 from torch.utils import _pytree as pytree
 
-from numerics.model.graph import outside_of_vmap
-from numerics.model.quantizers import Learned
+from numerics.model.wrapped.graph import outside_of_vmap
+from numerics.model.wrapped.quantizers import Learned
 
 _learning: weakref.WeakValueDictionary[int, Learned] = weakref.WeakValueDictionary()
 _keys = count(1)

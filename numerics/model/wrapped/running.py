@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from numerics.formats.errors import NumericsError, words_of
-from numerics.model.graph import QuantizedGraph
-from numerics.model.trace import arguments, as_in_use
-from numerics.model.where import innermost
+from numerics.model.looking.trace import arguments, as_in_use
+from numerics.model.wrapped.graph import QuantizedGraph
+from numerics.model.wrapped.where import innermost
 
 
 def run(model: nn.Module, batch: Any) -> Any:

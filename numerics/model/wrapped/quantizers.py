@@ -10,9 +10,9 @@ from torch.nn.parameter import is_lazy
 
 from numerics.backends.host.tensors import has_values
 from numerics.formats.errors import NumericsError, said
-from numerics.model.rows import Row
-from numerics.model.trace import outside
-from numerics.model.watching import key_of, watched
+from numerics.model.deciding.rows import Row
+from numerics.model.looking.trace import outside
+from numerics.model.wrapped.watching import key_of, watched
 from numerics.observe import Observer, observer
 from numerics.pytorch.operators import called
 from numerics.quantization import quantize
