@@ -176,10 +176,15 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         Each is a tensor that its owner can reach: `q.packed.data = ...` and `q.packed.resize_(...)` ask
         nobody.  Who reads parts by torch's own operators, which take memory for granted, asks here first.
         """
+        held = self.parts
+        facts = [self.spec, *map(_place, held)] if have_memory(held) and not is_watched() else None
+        if facts is not None and self.__dict__.get("_whole") == facts:
+            return  # as they were when they were looked at last
         _check_tensors(self.spec, self.shape, self.dtype, {name: getattr(self, name) for name in PARTS})
-        for part in self.parts:
+        for part in held:
             if type(part) in PLAIN:
                 check_storage(part)
+        self.__dict__["_whole"] = facts
 
     def settled(self) -> TensorQTensor:
         """The same, `check_whole`, without negations that its parts have been given since it was made."""
