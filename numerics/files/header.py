@@ -215,6 +215,8 @@ def _plans(said: Members, entries: Mapping[str, Entry]) -> dict[str, Plan]:
             head[name] = said.value()
     said.end()
     _check_version(head)
+    if type(head.get("seed")) not in (int, type(None)):
+        raise NumericsError(f"seed={head['seed']!r} is not allowed: an integer, or null")
     return cast(dict[str, Plan], head["tensors"])
 
 
@@ -243,7 +245,10 @@ def _spec(said: dict[str, Any]) -> QuantSpec:
         options |= {"scheme": None, "scale_type": None}
     elif dtype.kind == "block" and options["scale_type"] == "float32":  # as is written where there is none
         options["scale_type"] = None
-    return QuantSpec(dtype, **options, **axis)
+    made = QuantSpec(dtype, **options, **axis)
+    if said.get("scaled", made.scaled) is not made.scaled:
+        raise NumericsError(f"scaled={said['scaled']!r} of {made!r}; its facts say {made.scaled}")
+    return made
 
 
 def _plan(name: str, recipes: list[QuantSpec], said: dict[str, Any], entries: Mapping[str, Entry]) -> Plan:

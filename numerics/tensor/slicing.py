@@ -91,9 +91,9 @@ def sliced(q: Quantized, axis: int, places: slice, called: int | None = None) ->
     if (count, step) == (length, 1):
         return q.with_parts(q.spec, tuple(q.shape), q.packed, q.shared, q.zero_point)
     if size > 1 and (step != 1 or start % size or (stop % size and stop != length)):
-        named = axis if called is None else called
+        named = _named(q, axis, called)
         raise NumericsError(
-            f"{start}:{stop}:{step} of axis {named} cuts the {size} elements that share a scale; "
+            f"{start}:{stop}:{step} of {named} cuts the {size} elements that share a scale; "
             f"cut at multiples of {size}, or dequantize first"
         )
     before = (slice(None),) * axis
@@ -106,15 +106,20 @@ def sliced(q: Quantized, axis: int, places: slice, called: int | None = None) ->
 def selected(q: Quantized, axis: int, place: int, called: int | None = None) -> Any:
     """One index of an axis, which goes; raises NumericsError for a blocked axis and beyond its end."""
     axis = check_axis(axis, tuple(q.shape))
-    named = axis if called is None else called
-    found = _inside(place, q.shape[axis], named)
+    found = _inside(place, q.shape[axis], axis if called is None else called)
     if axis in blocked_axes(q):
         raise NumericsError(
-            f"axis {named} is the one along which scales are shared: slice it instead, or dequantize first"
+            f"{_named(q, axis, called)} is the one along which scales are shared: slice it instead, or "
+            "dequantize first"
         )
     where = ((slice(None),) * axis) + (found,)
     shape = (*q.shape[:axis], *q.shape[axis + 1 :])
     return _taken(q, _without(q, axis), shape, axis, (where, where))
+
+
+def _named(q: Quantized, axis: int, called: int | None) -> str:
+    """The axis in words.  torch takes q[0, :3] apart, so that q may be a view, whose axes count anew."""
+    return f"axis {axis} of a tensor of shape {tuple(q.shape)}" if called is None else f"axis {called}"
 
 
 def rows(q: Quantized, take: Callable[[Any], Any]) -> tuple[Any, Any, Any] | None:

@@ -48,6 +48,26 @@ def test_sums_do_not_know_the_number_of_threads(monkeypatch, threads):
     assert EXECUTOR.error_sums(x, y).tobytes() == sums.error_sums(x, y).tobytes()
 
 
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+def test_the_errors_of_a_report_were_summed_by_numpy(monkeypatch, kind):
+    """94 % of a command's time, on one thread: where there are kernels, NumPy has no part in the sums."""
+    x, y = (np.clip(part, -6e4, 6e4).astype(kind) for part in arrays(70001))
+    due = ErrorSums()
+    due.add(x, y)
+
+    def never(*_):
+        raise AssertionError("NumPy sums")
+
+    monkeypatch.setattr(sums, "_chunk", never)
+    found = ErrorSums()
+    for laid in ((x, y), (np.asfortranarray(x[:70000].reshape(70, 1000)), y[:70000].reshape(70, 1000))):
+        found.add(*laid)
+    assert found.count == 140001
+    again = ErrorSums()
+    again.add(x, y)
+    assert again == due
+
+
 def test_nothing_behind_an_array_is_read():
     x = np.ones(64, np.float32)
     x[40:] = 1e30

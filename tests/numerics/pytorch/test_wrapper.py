@@ -485,6 +485,14 @@ def test_an_axis_is_called_what_the_caller_calls_it():
             call()
 
 
+def test_an_axis_of_a_view_was_taken_for_the_tensors_own():
+    """q[0, :3] of torch is q[0][:3], and "axis 0" was all that was said."""
+    q = nx.quantize(weight(6, 32).reshape(2, 3, 32), "mxfp4")
+    for call in (lambda: q[0, :, 3], lambda: q[0, :, 3:5]):
+        with pytest.raises(nx.NumericsError, match=r"axis 1 of a tensor of shape \(3, 32\)"):
+            call()
+
+
 # ---- control flow, compiled graphs ----------------------------------------------------------------------
 
 
