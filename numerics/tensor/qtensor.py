@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ from numerics.formats.protocol import Parts
 from numerics.formats.registry import name_of_type
 from numerics.tensor import slicing
 from numerics.tensor.parts import ORIGINALS as ORIGINALS
-from numerics.tensor.parts import check_parts
+from numerics.tensor.parts import PARTS, check_numbers, check_parts
 from numerics.tensor.scheme import Scheme
 from numerics.tensor.spec import QuantSpec
 
@@ -88,7 +88,8 @@ class QTensor:
         that shape, where the spec is not symmetric.  tensor_scale: NVFP4's.  original: the float type that
         the tensor stands for.  value = (code - zero_point) * scale, and of blocks as `Block.decode` says.
 
-        Raises NumericsError for parts of other types and shapes, codes that the format does not have, and
+        Raises NumericsError for parts of other types and shapes, codes that the format does not have, scales
+        that are not finite numbers of their type, integers as zero points beyond the format's range, and
         formats whose scales lie among the codes (mx4, mx6, mx9).
 
         >>> import numerics as nx, numpy as np
@@ -290,12 +291,26 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
     original: str = "float32"
 
     def __post_init__(self) -> None:
-        check_parts(self.spec, self.shape, self.original, {
-            "packed": self.packed, "shared": self.shared, "zero_point": self.zero_point,
-            "tensor_scale": self.tensor_scale,
-        })  # fmt: skip
+        self.check_parts()
+        self.check_numbers()
+
+    @classmethod
+    def fitting(cls, spec: QuantSpec, parts: Parts) -> ArrayQTensor:
+        """One of parts whose numbers were looked at before: types and shapes alone are, again."""
+        made = cls.of_parts(spec, parts)
+        made.check_parts()
+        return made
+
+    def check_parts(self) -> None:
+        """Raises NumericsError for parts of other types and shapes than its spec says (parts.py)."""
+        check_parts(self.spec, self.shape, self.original, {name: getattr(self, name) for name in PARTS})
+
+    def check_numbers(self) -> None:
+        """Raises NumericsError for scales and zero points that its spec does not have (parts.py)."""
+        check_numbers(self.spec, self.original, {name: getattr(self, name) for name in PARTS})
 
     def __getstate__(self) -> dict[str, Any]:
+        self.check_numbers()
         return {f.name: getattr(self, f.name) for f in fields(self)}  # without what was unpacked
 
     def __setstate__(self, state: Any) -> None:
@@ -407,9 +422,8 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
         self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
     ) -> ArrayQTensor:
         """Returns the same kind of tensor made of other parts, with this one's tensor scale."""
-        return replace(
-            self, spec=spec, shape=shape, packed=packed, shared=shared, zero_point=zero_point
-        )  # fmt: skip
+        parts = Parts(packed, shared, zero_point, self.tensor_scale, shape, self.original)
+        return ArrayQTensor.fitting(spec, parts)
 
 
 def _of_codes(spec: QuantSpec, codes: Any, parts: dict[str, Any], original: str) -> QTensor:
