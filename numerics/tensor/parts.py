@@ -20,6 +20,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.quantizing import check_finite, check_in_range, to_host
 from numerics.backends.host.tensors import check_memory, has_values, is_tensor, number_of
 from numerics.backends.partition import fits_array
+from numerics.formats.block import stored_scale
 from numerics.formats.dtype import Float
 from numerics.formats.errors import NumericsError, digits, said, text_in
 from numerics.formats.floats import bfloat16, e8m0, float16
@@ -98,11 +99,9 @@ def check_parts(spec: Any, shape: Any, original: Any, parts: Mapping[str, Any]) 
             raise NumericsError(f"{_said(spec, shape)}: {name} must be {planned or 'None'}, not {came}")
         if planned is not None and not (type(part) is float and name == "tensor_scale"):
             _check(name, part, planned, parts["packed"], (spec, shape))
-    if type(parts["tensor_scale"]) is float:
-        try:
-            _check_tensor_scale(parts["tensor_scale"])
-        except NumericsError as wrong:
-            raise NumericsError(f"{_said(spec, shape)}: {wrong}") from None
+    number = parts["tensor_scale"]
+    if type(number) is float and not 0.0 < number < math.inf:
+        raise NumericsError(f"{_said(spec, shape)}: tensor_scale {number} is not positive and finite")
 
 
 def check_numbers(spec: QuantSpec, original: str, parts: Mapping[str, Any]) -> None:
@@ -115,7 +114,7 @@ def check_numbers(spec: QuantSpec, original: str, parts: Mapping[str, Any]) -> N
     """
     found = {name: part for name, part in parts.items() if part is not None and _can_be_read(part)}
     if "tensor_scale" in found:
-        _check_tensor_scale(number_of(found["tensor_scale"]))
+        stored_scale(number_of(found["tensor_scale"]))
     if spec.blocked:
         return
     with ieee_arithmetic():
@@ -128,11 +127,6 @@ def check_numbers(spec: QuantSpec, original: str, parts: Mapping[str, Any]) -> N
 
 def _can_be_read(part: Any) -> bool:
     return not is_tensor(part) or has_values(part)
-
-
-def _check_tensor_scale(number: float) -> None:
-    if not 0.0 < number < math.inf:
-        raise NumericsError(f"tensor_scale {number} is not positive and finite")
 
 
 def _check_scales(spec: QuantSpec, original: str, scale: Any) -> None:

@@ -23,9 +23,9 @@ from numerics.backends.host.quantizing import to_host, wide_type
 from numerics.backends.host.tensors import is_tensor, number_of
 from numerics.backends.partition import check_axis
 from numerics.formats import dispatch
-from numerics.formats.block import Blocks, ElementBlock
+from numerics.formats.block import Blocks, ElementBlock, stored_scale
 from numerics.formats.dtype import Dtype
-from numerics.formats.errors import NumericsError, one_of, said
+from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.notebook import facts_table
 from numerics.formats.protocol import Parts
 from numerics.formats.registry import name_of_type
@@ -435,16 +435,9 @@ def _of_codes(spec: QuantSpec, codes: Any, parts: dict[str, Any], original: str)
         raise NumericsError(f"codes are a NumPy array or a torch tensor, not a {type(codes).__name__}")
     parts["packed"] = element.pack(codes)
     if parts["tensor_scale"] is not None:
-        parts["tensor_scale"] = _number(parts["tensor_scale"])
+        parts["tensor_scale"] = stored_scale(parts["tensor_scale"])
     made = ArrayQTensor(spec=spec, shape=tuple(codes.shape), original=original, **parts)
     return cast(QTensor, dispatch.converter("torch")(made)) if is_tensor(codes) else made
-
-
-def _number(came: Any) -> float:
-    try:
-        return number_of(came) if hasattr(came, "shape") else float(came)
-    except Exception:  # whatever what came raises: it is no number
-        raise NumericsError(f"tensor_scale={said(came)} is no number") from None
 
 
 @dataclass(frozen=True)

@@ -493,6 +493,28 @@ def test_numbers_that_others_write_are_kept(spec, scale, zero, tmp_path):
         assert_same_bits(again.dequantize(), q.dequantize())
 
 
+@pytest.mark.parametrize(
+    "number", [1e39, 2**200, 1e-46, "1", True, None, 1j, [1.0, 2.0], np.ones(2)], ids=str
+)
+def test_a_tensor_scale_that_float32_does_not_hold_came_in(number):
+    codes, scale = np.zeros((2, 16), np.uint8), np.zeros((2, 1), np.uint8)
+    with pytest.raises(nx.NumericsError, match="tensor_scale"):
+        nx.QTensor.from_parts(WITH_ONE, codes, scale, tensor_scale=number)
+    if type(number) is float:
+        with pytest.raises(nx.NumericsError, match="tensor_scale"):
+            dataclasses.replace(nx.quantize(np.ones((2, 16), np.float32), WITH_ONE), tensor_scale=number)
+
+
+@pytest.mark.parametrize(
+    "number", [np.float64(0.5), np.float16(0.5), 1, 0.1, np.ones(1), torch.tensor(0.5)], ids=str
+)
+def test_a_tensor_scale_of_any_kind_becomes_float32(number):
+    codes, scale = np.zeros((2, 16), np.uint8), np.zeros((2, 1), np.uint8)
+    q = nx.QTensor.from_parts(WITH_ONE, codes, scale, tensor_scale=number)
+    assert type(q.tensor_scale) is float
+    assert q.tensor_scale == np.float32(number)
+
+
 def test_numbers_are_not_looked_at_where_there_are_none():
     with torch.device("meta"):
         q = nx.QTensor.from_parts(ASYMMETRIC, torch.zeros(2, 64, dtype=torch.uint8), torch.ones(2),
