@@ -361,6 +361,13 @@ def affine_value(code: Lane, scale: Lane, zero: Lane, q: Range) -> Lane:
     return offset_value(code, scale, float_of_any(zero), q)
 
 
+def affine_value_within(code: Lane, scale: Lane, zero: Lane, q: Range) -> Lane:
+    """affine_value for a zero point inside the range, as affine_code takes it: fewer steps an element."""
+    n = signed(code, q) - zero
+    a = float_of(where(n < 0, 0 - n, n)) | where(n < 0, SIGN, 0)
+    return as_bits(as_float(a) * as_float(scale))
+
+
 def offset_code(b: Lane, scale: Lane, zero: Lane, f: Grid, rounding: str, random: Lane, low: Lane) -> Lane:
     """clamp(round(x / scale + zero)) for a float zero point; NaN counts as 0."""
     y = as_bits(as_float(quotient(b, scale)) + as_float(zero))
