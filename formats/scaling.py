@@ -318,6 +318,7 @@ def micro_round_directly(b: Lane, m: Lane) -> Lane:
 # ---- a scale and a zero point (docs/formats.md §6) ---------------------------------------------
 
 MAGIC = 0x4B000000  # 2**23: the last place of its binade is 1
+WHOLE = 0x47800000  # 2**16
 
 
 def quotient(b: Lane, scale: Lane) -> Lane:
@@ -356,7 +357,12 @@ def affine_code(
 
 
 def affine_value(code: Lane, scale: Lane, zero: Lane, q: Range) -> Lane:
-    """(q - zero) * scale, as float32 bits; 0 * scale has the sign of the scale, which parts may bring."""
+    """(q - zero) * scale for any int32 as zero point; 0 * scale has the sign of the scale, whichever."""
+    return offset_value(code, scale, float_of_any(zero), q)
+
+
+def affine_value_within(code: Lane, scale: Lane, zero: Lane, q: Range) -> Lane:
+    """affine_value for a zero point inside the range, as affine_code takes it: fewer steps an element."""
     n = signed(code, q) - zero
     a = float_of(where(n < 0, 0 - n, n)) | where(n < 0, SIGN, 0)
     return as_bits(as_float(a) * as_float(scale))
@@ -384,3 +390,9 @@ def signed(code: Lane, q: Range) -> Lane:
 def float_of(n: Lane) -> Lane:
     """An integer, 0 <= n < 2**23, as float32 bits."""
     return as_bits(as_float(n + MAGIC) - as_float(MAGIC + (n & 0)))
+
+
+def float_of_any(n: Lane) -> Lane:
+    """Any int32 as float32 bits, half to even: both halves are exact, and their sum is rounded once."""
+    high = as_float(float_of((n >> 16) & 0xFFFF)) - as_float(where(n < 0, WHOLE, 0))
+    return as_bits(high * as_float(WHOLE + (n & 0)) + as_float(float_of(n & 0xFFFF)))

@@ -243,16 +243,28 @@ def _given_zero(spec: Spec, came: Any, scale: Array | None, wide: str) -> Array:
         raise NumericsError("symmetric=True has no zero point; zero_point belongs to symmetric=False")
     if scale is None:
         raise NumericsError("zero_point is given without its scale; give scale= too")
-    found, (low, high) = _numbers("zero_point", came, scale.shape), (spec.element.min, spec.element.max)
-    if not np.all((low <= found) & (found <= high)):
-        raise NumericsError(f"zero_point {_first(found, (low <= found) & (found <= high))} is outside "
-                            f"{low:g} .. {high:g}, the range of {spec.dtype}")  # fmt: skip
+    found = _numbers("zero_point", came, scale.shape)
+    check_in_range(found, spec.element)
     if spec.zero_point_type == "float32":
         return found.astype(np.float32).astype(wide)
     if not np.all(found == np.rint(found)):
         raise NumericsError(f"zero_point {_first(found, found == np.rint(found))} is not an integer; "
                             "zero_point_type='float32' takes others")  # fmt: skip
     return found.astype(np.int32)
+
+
+def check_in_range(zero: Array, d: Element) -> None:
+    """Raises NumericsError for zero points beyond the range of a format, NaN among them."""
+    if zero.size and not (d.min <= zero.min() and zero.max() <= d.max):
+        first = _first(zero, np.asarray((d.min <= zero) & (zero <= d.max)))
+        raise NumericsError(f"zero_point {first} is outside {d.min:g} .. {d.max:g}, the range of {d}")
+
+
+def check_finite(name: str, found: Array) -> None:
+    """Raises NumericsError for scales or zero points that are NaN or infinite."""
+    good = np.asarray(np.isfinite(found))
+    if not good.all():
+        raise NumericsError(f"{name} {_first(found, good)} is not finite")
 
 
 def _numbers(name: str, came: Any, shape: tuple[int, ...]) -> Array:

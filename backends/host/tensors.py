@@ -121,7 +121,14 @@ def check_memory(x: torch.Tensor) -> None:
     holds = hasattr(type(x), "__tensor_flatten__")
     if holds or x.is_quantized or x.layout != torch.strided:
         what = type(x).__name__ if holds else f"{x.dtype if x.is_quantized else x.layout} tensor"
-        raise NumericsError(f"a {what} cannot be read; a plain one can")
+        if hasattr(x, "quantized"):  # a view of a QTensor
+            what, rest = (
+                f"view of a QTensor ({what})",
+                "the QTensor itself can, or its values, x.dequantize()",
+            )
+        else:
+            rest = "a plain one can"
+        raise NumericsError(f"a {what} cannot be read; {rest}")
 
 
 def check_readable(x: torch.Tensor) -> None:

@@ -136,6 +136,7 @@ class QuantParams(NamedTuple):
         return int(min(max(y + zero_point, low), high))
 
     def dequantize(self, q: int) -> Exact:
-        """(q - zero_point) * scale, each operation rounded."""
-        moved = self.kind.add(Fraction(q), -exactly(self.zero_point))
+        """(q - zero_point) * scale, each operation rounded, of numbers of that arithmetic."""
+        zero = self.kind.rounded(exactly(self.zero_point))
+        moved = self.kind.add(Fraction(q), -zero)
         return self.kind.multiply(moved, exactly(self.scale))

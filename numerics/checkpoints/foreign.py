@@ -18,7 +18,7 @@ from numerics.files.companions import CODES as PACKED_TYPES
 from numerics.files.safetensors import Entry, word_type
 from numerics.formats.blocks import mxfp4, mxfp6_e2m3, mxfp6_e3m2, mxfp8_e4m3, mxfp8_e5m2, nvfp4
 from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, digits
 from numerics.formats.floats import bfloat16, e8m0, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
 from numerics.formats.integers import int8, integer_format, uint4, uint8
 from numerics.interop.layouts import AWQ, unpack_words
@@ -368,8 +368,18 @@ def _words(parts: _Parts) -> QTensor:
         zero = lines.astype(np.int32) - half
     spec = QuantSpec(d, symmetric=False, **options)
     _check_signs(scale)
-    zero = zero.astype(np.int32).reshape(scale.shape).copy()  # ascontiguousarray would give () an axis
+    zero = _whole(zero).reshape(scale.shape).copy()  # ascontiguousarray would give () an axis
     return QTensor.from_parts(spec, codes, scale, zero_point=zero, original=parts.original)
+
+
+def _whole(zero: Array) -> Array:
+    """Zero points as int32; of those that are no integers of 32 bits the first is named."""
+    with np.errstate(invalid="ignore"):
+        found = zero.astype(np.int32)
+    wrong = zero[found != zero]
+    if wrong.size:
+        raise Left(f"it has the zero point {digits(wrong[0])}, which is no integer of 32 bits")
+    return found
 
 
 def _check_signs(scale: Array) -> None:

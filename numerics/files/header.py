@@ -20,7 +20,7 @@ from numerics.files.json_members import Members
 from numerics.files.safetensors import Entry
 from numerics.formats.block import Block
 from numerics.formats.dtype import Dtype, Element
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said, truth
 from numerics.formats.text import dtype_of, facts_of
 from numerics.tensor.spec import QuantSpec
 
@@ -162,15 +162,15 @@ def text_of(plans: Mapping[str, Plan], seed: int | None) -> str:
         }
         for name, plan in plans.items()
     }  # fmt: skip
-    said = {"version": VERSION, "layout": LAYOUT, "seed": seed}
-    return json.dumps({**said, "recipes": [_said(spec) for spec in specs], "tensors": tensors})
+    head = {"version": VERSION, "layout": LAYOUT, "seed": seed}
+    return json.dumps({**head, "recipes": [_facts(spec) for spec in specs], "tensors": tensors})
 
 
-def _said(spec: QuantSpec) -> dict[str, Any]:
+def _facts(spec: QuantSpec) -> dict[str, Any]:
     """Every option, and every fact of the format: a file outlives its reader's tables."""
-    said = {f.name: getattr(spec, f.name) for f in fields(spec)}
-    said |= {"dtype": facts_of(spec.dtype), "scale_type": spec.known_scale_type, "scaled": spec.scaled}
-    return said | {"scheme": spec.scheme_text if spec.blocked else repr(spec.scheme_of_elements)}
+    facts = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    facts |= {"dtype": facts_of(spec.dtype), "scale_type": spec.known_scale_type, "scaled": spec.scaled}
+    return facts | {"scheme": spec.scheme_text if spec.blocked else repr(spec.scheme_of_elements)}
 
 
 def plans_of(text: str, entries: Mapping[str, Entry], file: object) -> dict[str, Plan]:
@@ -194,26 +194,27 @@ def plans_of(text: str, entries: Mapping[str, Entry], file: object) -> dict[str,
         ArithmeticError,
         RecursionError,
     ) as wrong:
-        raise NumericsError(f"{file}: what it says of its quantization cannot be read: {wrong!r}") from wrong
+        why = str(wrong) if isinstance(wrong, ValueError) else repr(wrong)
+        raise NumericsError(f"{file}: what it says of its quantization cannot be read: {why}") from wrong
     return plans
 
 
-def _plans(said: Members, entries: Mapping[str, Entry]) -> dict[str, Plan]:
+def _plans(text: Members, entries: Mapping[str, Entry]) -> dict[str, Plan]:
     """Member by member, in the order in which `text_of` writes them."""
     head: dict[str, Any] = {}
-    for name in said.names():
+    for name in text.names():
         if name == "recipes":
             _check_version(head)
-            head[name] = _specs(said, len(entries))
+            head[name] = _specs(text, len(entries))
         elif name == "tensors":
             _check_version(head)
             head[name] = {
                 tensor: _plan(tensor, head["recipes"], facts, entries)
-                for tensor, facts in said.members(Members.value)
+                for tensor, facts in text.members(Members.value)
             }
         else:
-            head[name] = said.value()
-    said.end()
+            head[name] = text.value()
+    text.end()
     _check_version(head)
     if type(head.get("seed")) not in (int, type(None)):
         raise NumericsError(f"seed={head['seed']!r} is not allowed: an integer, or null")
@@ -223,25 +224,27 @@ def _plans(said: Members, entries: Mapping[str, Entry]) -> dict[str, Plan]:
 def _check_version(head: Mapping[str, Any]) -> None:
     versions = head["version"], head["layout"]
     if versions != (VERSION, LAYOUT) or any(type(version) is not int for version in versions):
-        raise NumericsError(f"version and layout {versions}; this one reads {(VERSION, LAYOUT)}")
+        raise NumericsError(f"version and layout {said(versions)}; this one reads {(VERSION, LAYOUT)}")
 
 
-def _specs(said: Members, most: int) -> list[QuantSpec]:
+def _specs(text: Members, most: int) -> list[QuantSpec]:
     """Every recipe makes its format known for good, so a file has no more of them than tensors."""
     found: list[QuantSpec] = []
-    for facts in said.items():
+    for facts in text.items():
         if len(found) == most:
             raise NumericsError(f"more recipes than the {most} tensors of the file")
         found.append(_spec(facts))
     return found
 
 
-def _spec(said: dict[str, Any]) -> QuantSpec:
-    axis = {} if said["axis"] is None else {"axis": said["axis"]}
+def _spec(facts: Any) -> QuantSpec:
+    if not isinstance(facts, dict):
+        raise NumericsError(f"a recipe is an object, not {said(facts)}")
+    axis = {} if facts["axis"] is None else {"axis": facts["axis"]}
     keys = ("scheme", "symmetric", "scale_type", "zero_point_type", "rounding", "scale_rule")
-    options = {key: said[key] for key in keys}
-    dtype = dtype_of(said["dtype"])
-    if said.get("scaled") is False:  # a cast, which nothing asks to scale
+    options = {key: facts[key] for key in keys}
+    dtype = dtype_of(facts["dtype"])
+    if not truth("scaled", facts.get("scaled", True)):  # a cast, which nothing asks to scale
         options |= {"scheme": None, "scale_type": None}
     elif dtype.kind == "block" and options["scale_type"] == "float32":  # as is written where there is none
         options["scale_type"] = None
@@ -251,15 +254,21 @@ def _spec(said: dict[str, Any]) -> QuantSpec:
     return made
 
 
-def _plan(name: str, recipes: list[QuantSpec], said: dict[str, Any], entries: Mapping[str, Entry]) -> Plan:
-    shape, place, names = tuple(said["shape"]), said["recipe"], said["names"]
+def _plan(name: str, recipes: list[QuantSpec], facts: Any, entries: Mapping[str, Entry]) -> Plan:
+    if not isinstance(facts, dict):
+        raise NumericsError(f"{said(name)} is described by an object, not by {said(facts)}")
+    shape, place, names, original = (facts[fact] for fact in ("shape", "recipe", "names", "original"))
     if type(place) is not int or not 0 <= place < len(recipes):
-        raise NumericsError(f"recipe {place!r} is not one of the {len(recipes)} that the file has")
-    if not all(type(n) is int and n >= 0 for n in shape) or said["original"] not in ORIGINALS.values():
-        raise NumericsError(f"a tensor of {said['original']} with shape {shape} cannot be")
+        raise NumericsError(f"recipe {said(place)} is not one of the {len(recipes)} that the file has")
+    if not isinstance(names, dict):
+        raise NumericsError(f"the parts of {said(name)} are named by an object, not by {said(names)}")
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise NumericsError(f"{said(shape)} is no shape of {said(name)}")
+    if original not in ORIGINALS.values():
+        raise NumericsError(f"{said(name)} cannot stand for {said(original)}")
     if not fits_array(shape):
-        raise NumericsError(f"the shape {shape} of {name!r} is more than an array can have")
-    plan = Plan(recipes[place], shape, said["original"], names)
+        raise NumericsError(f"the shape {said(shape)} of {said(name)} is more than an array can have")
+    plan = Plan(recipes[place], tuple(shape), original, names)
     _check_parts(name, plan, entries)
     plan.check_padding()
     return plan
@@ -272,7 +281,7 @@ def _check_parts(name: str, plan: Plan, entries: Mapping[str, Entry]) -> None:
         if found is None or (found.dtype, found.shape) != (planned.dtype, planned.shape):
             came = f"{found.dtype} {found.shape}" if found else "nothing"
             wanted = f"{planned.dtype} {planned.shape}"
-            raise NumericsError(f"the {part} of {name!r} should be {wanted}, not {came}")
+            raise NumericsError(f"the {part} of {said(name)} should be {wanted}, not {came}")
     if plan.names.keys() != parts.keys():
         further = ", ".join(map(str, plan.names.keys() - parts.keys()))
-        raise NumericsError(f"{name!r} has no part {further}; its parts: {', '.join(parts)}")
+        raise NumericsError(f"{said(name)} has no part {further}; its parts: {', '.join(parts)}")

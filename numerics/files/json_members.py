@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from numerics.formats.errors import said
+
 USUAL, LONGEST = 1 << 12, 1 << 18  # characters of one value
 _BLANK = re.compile(r"[ \t\n\r]*")
 
@@ -90,8 +92,12 @@ class Members:
             except RecursionError:
                 raise ValueError(f"too many brackets in each other at {self._at}") from None
             except ValueError:
-                if most == LONGEST or len(part) < most:
+                if len(part) < most:
                     raise
+                if most == LONGEST:
+                    raise ValueError(
+                        f"{said(part)} at {self._at} goes on: {LONGEST} characters are allowed"
+                    ) from None
         self._at += used
         return found
 

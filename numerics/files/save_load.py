@@ -189,6 +189,7 @@ def _plans(quantized: Mapping[str, ArrayQTensor], taken: set[str]) -> dict[str, 
         plan = Plan(q.spec, q.shape, ORIGINALS[_TYPES[q.original]], {"codes": name})
         try:
             plan.check_padding()
+            q.check_numbers()
             plans[name] = plan.named(taken)
         except NumericsError as wrong:
             raise NumericsError(f"tensor {name!r}: {wrong}") from None

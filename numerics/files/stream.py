@@ -21,15 +21,15 @@ from numerics.files.safetensors import Reader, Writer, word_type
 from numerics.formats import dispatch
 from numerics.formats.block import Block
 from numerics.formats.errors import NumericsError
-from numerics.formats.floats import bfloat16, e8m0, float16
-from numerics.formats.protocol import Given
+from numerics.formats.floats import bfloat16
+from numerics.formats.protocol import Given, Parts
 from numerics.formats.rounding import Draw
+from numerics.tensor.parts import SCALE_CODECS, check_numbers
 from numerics.tensor.qtensor import ArrayQTensor, ErrorSums
 from numerics.tensor.spec import QuantSpec
 
 Array = NDArray[Any]
 Done = Callable[[str, int], None]  # tensor, bytes of the source done since the last call
-_CODECS = {"pof2": e8m0, "float16": float16, "bfloat16": bfloat16}
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,17 @@ class Shared:
         """Returns the scales and zero points of a whole tensor, read from its file."""
         words = {part: reader.words(plan.names[part]) for part in plan.parts if part != "codes"}
         scale = words.get("scale")
-        if scale is not None and not plan.spec.blocked and plan.scale_type in _CODECS:
-            scale = cast(Array, _CODECS[plan.scale_type].decode(scale.view(f"u{scale.itemsize}")))
+        if scale is not None and not plan.spec.blocked and plan.scale_type in SCALE_CODECS:
+            scale = cast(Array, SCALE_CODECS[plan.scale_type].decode(scale.view(f"u{scale.itemsize}")))
         tensor_scale = number_of(words["tensor_scale"]) if "tensor_scale" in words else None
         if tensor_scale is not None and not 0 < tensor_scale < 2.0**128:
             raise NumericsError(f"{reader.path}: {plan.names['tensor_scale']!r} is {tensor_scale}, no scale")
-        return cls(scale, words.get("zero_point"), tensor_scale)
+        zero = words.get("zero_point")
+        try:
+            check_numbers(plan.spec, plan.original, {"shared": scale, "zero_point": zero})
+        except NumericsError as wrong:
+            raise NumericsError(f"{reader.path}: tensor {plan.names['codes']!r}: {wrong}") from None
+        return cls(scale, zero, tensor_scale)
 
     def of(self, plan: Plan, piece: Piece) -> Shared:
         """Returns the scales and zero points of one piece of the tensor."""
@@ -80,10 +85,8 @@ def _spans(plan: Plan) -> bool:
 
 def qtensor(plan: Plan, shape: tuple[int, ...], packed: Array, shared: Shared) -> ArrayQTensor:
     """A tensor, or a piece of one, that was stored by that plan."""
-    return ArrayQTensor(
-        spec=plan.spec, shape=shape, packed=packed, shared=shared.scale, zero_point=shared.zero,
-        tensor_scale=shared.tensor_scale, original=plan.original,
-    )  # fmt: skip
+    parts = Parts(packed, shared.scale, shared.zero, shared.tensor_scale, shape, plan.original)
+    return ArrayQTensor.fitting(plan.spec, parts)
 
 
 # ---- floats to codes ----------------------------------------------------------------------------
@@ -258,7 +261,7 @@ class _Writing:
 
     def _scale_words(self, scale: Array) -> Array:
         kind = self.plan.scale_type
-        return cast(Array, _CODECS[kind].encode(scale) if kind in _CODECS else scale.astype(kind))
+        return cast(Array, SCALE_CODECS[kind].encode(scale) if kind in SCALE_CODECS else scale.astype(kind))
 
     def _put(self, part: str, data: Any) -> None:
         self._ends[part] = self.writer.put(self.plan.names[part], self._ends[part], np.asarray(data))
@@ -293,7 +296,7 @@ def decode(stream: Stream, name: str, plan: Plan) -> None:
 
 def _words(q: ArrayQTensor) -> Array:
     """The values as the original type's bits."""
-    codec, values = _CODECS.get(q.original), q.decoded()
+    codec, values = SCALE_CODECS.get(q.original), q.decoded()
     return values.astype(q.original, copy=False) if codec is None else cast(Array, codec.encode(values))
 
 

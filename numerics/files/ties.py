@@ -58,7 +58,10 @@ def _place_of(x: Any) -> Hashable:
     if not plain or x.is_meta or not x.numel():
         return id(x)
     views = x.is_conj(), x.is_neg()
-    return x.device, x.data_ptr(), x.dtype, tuple(x.shape), x.stride(), views
+    try:
+        return x.device, x.data_ptr(), x.dtype, tuple(x.shape), x.stride(), views
+    except RuntimeError:  # of nested ones, and of what stands for a tensor in vmap
+        return id(x)
 
 
 def text_of(ties: Mapping[str, str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from numerics.backends.host.tensors import as_array, as_tensor, is_tensor, number_of, number_tensor
 from numerics.formats.errors import NumericsError
+from numerics.formats.protocol import Parts
 from numerics.tensor.parts import PARTS
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, check_quantized
 
@@ -55,10 +56,9 @@ def as_arrays(q: QTensor) -> ArrayQTensor:
     packed, shared, zero_point = (
         as_array(part) if is_tensor(part) else part for part in (q.packed, q.shared, q.zero_point)
     )
-    return ArrayQTensor(
-        spec=q.spec, shape=tuple(q.shape), packed=packed, shared=shared, zero_point=zero_point,
-        tensor_scale=None if q.tensor_scale is None else number_of(q.tensor_scale), original=q.original,
-    )  # fmt: skip
+    number = None if q.tensor_scale is None else number_of(q.tensor_scale)
+    parts = Parts(packed, shared, zero_point, number, tuple(q.shape), q.original)
+    return ArrayQTensor.fitting(q.spec, parts)
 
 
 def _shared_tensor(part: Any) -> Any:

@@ -179,10 +179,7 @@ def matrix_of(parts: Sequence[Any], shape: tuple[int, ...], spec: QuantSpec, ori
     """The same QTensor of the backend's arrays; raises NumericsError for parts that do not fit together."""
     owner, number = dispatch.owner(parts[0]), _number(parts[3])
     packed, shared, zero = owner.native(parts[:3])
-    return ArrayQTensor(
-        spec=spec, shape=shape, packed=packed, shared=shared, zero_point=zero, tensor_scale=number,
-        original=original,
-    )  # fmt: skip
+    return ArrayQTensor.fitting(spec, QuantizedParts(packed, shared, zero, number, shape, original))
 
 
 def times(x: Tensor, q: ArrayQTensor, bias: Tensor | None, across: bool, compute: str = "float32") -> Tensor:

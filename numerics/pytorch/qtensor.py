@@ -13,6 +13,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils import swap_tensors
 
 from numerics.backends.host.tensors import check_storage, settled
@@ -30,7 +32,7 @@ from numerics.pytorch.operators import (
 )
 from numerics.pytorch.rows import cut_along_first, joined
 from numerics.pytorch.wrapper import Wrapper, stable_hash
-from numerics.tensor.parts import PARTS, check_parts, check_shape
+from numerics.tensor.parts import PARTS, check_numbers, check_parts, check_shape
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, float_name
 from numerics.tensor.spec import QuantSpec, spec_of_text
 
@@ -38,6 +40,7 @@ FLOATS = {kind: str(kind).removeprefix("torch.") for kind in (
     torch.float16, torch.bfloat16, torch.float32, torch.float64
 )}  # fmt: skip
 """What a QTensor may stand for."""
+_TRACED = (FakeTensor, FunctionalTensor)  # what torch puts in the place of parts while it traces
 
 
 class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
@@ -95,7 +98,9 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         if name in PARTS or name == "spec":
             value = settled(value)
             held = {part: getattr(self, part) for part in PARTS} | {"spec": self.spec, name: value}
-            _check_tensors(held.pop("spec"), self.shape, self.dtype, held)
+            spec = held.pop("spec")
+            _check_tensors(spec, self.shape, self.dtype, held)
+            check_numbers(spec, self.original, held)
         try:
             super().__setattr__(name, value)
         except AttributeError as fixed:  # shape, is_leaf and their kin
@@ -195,7 +200,10 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
         """The names of its tensors, and what else it is made of."""
-        return [name for name in PARTS if getattr(self, name) is not None], (self.spec, self.dtype)
+        held = {name: getattr(self, name) for name in PARTS}
+        if torch.compiler.is_exporting():  # the program would keep what does not fit
+            check_parts(self.spec, self.shape, self.original, held)
+        return [name for name, part in held.items() if part is not None], (self.spec, self.dtype)
 
     @staticmethod
     def __tensor_unflatten__(
@@ -206,9 +214,10 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         return TensorQTensor(spec, outer_size, dtype, inner)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Plain tensors and texts: what `torch.load(weights_only=True)` takes."""
+        """Plain tensors and texts that `torch.load(weights_only=True)` takes, and `rebuilt` will, too."""
         self.check_whole()
         parts = [getattr(self, name) for name in PARTS]
+        check_numbers(self.spec, self.original, dict(zip(PARTS, parts, strict=True)))
         facts = (self.spec.text, tuple(self.shape), self.original, parts, self.requires_grad)
         return rebuilt, (*facts, True) if isinstance(self, torch.nn.Parameter) else facts
 
@@ -303,9 +312,9 @@ def rebuilt(
     if not isinstance(parts, (list, tuple)) or len(parts) != len(PARTS) or type(requires_grad) is not bool:
         raise NumericsError(f"a QTensor is made of {', '.join(PARTS)} and of whether it learns")
     kind = {name: kind for kind, name in FLOATS.items()}.get(dtype if isinstance(dtype, str) else "")
-    made = TensorQTensor(
-        QuantSpec.parse(spec), check_shape(shape), kind, dict(zip(PARTS, parts, strict=True))
-    )
+    held = dict(zip(PARTS, parts, strict=True))
+    made = TensorQTensor(QuantSpec.parse(spec), check_shape(shape), kind, held)
+    check_numbers(made.spec, made.original, held)
     return (
         torch.nn.Parameter(made, requires_grad) if parameter is True else made.requires_grad_(requires_grad)
     )
@@ -318,13 +327,18 @@ def wrapped(spec: QuantSpec | str, x: Tensor, *parts: Tensor) -> TensorQTensor:
 
 
 def _check_tensors(spec: Any, shape: Any, dtype: Any, parts: dict[str, Any]) -> None:
-    """check_parts, for parts that are tensors: what torch makes without looking at it."""
+    """check_parts, for parts that are tensors: what torch makes without looking at it.
+
+    torch.compile puts tensors of its own in their place, and would call what is refused there a fault of
+    itself: parts that do not fit are found by the operator that reads them when it runs.
+    """
     if dtype not in FLOATS:
         raise NumericsError(f"a QTensor stands for {', '.join(FLOATS.values())}, not {said(dtype)}")
     if not all(part is None or isinstance(part, Tensor) for part in parts.values()):
         kinds = ", ".join(type(part).__name__ for part in parts.values())
         raise NumericsError(f"a QTensor of torch is made of tensors, not of {kinds}")
-    check_parts(spec, shape, FLOATS[dtype], parts)
+    if not any(isinstance(part, _TRACED) for part in parts.values()):
+        check_parts(spec, shape, FLOATS[dtype], parts)
 
 
 def _are_values(q: TensorQTensor, came: Any) -> bool:

@@ -1,8 +1,9 @@
-"""What the parts of a quantized tensor are, and the one check that they are so.
+"""What the parts of a quantized tensor are, and the two checks that they are so.
 
 Bytes, scales and zero points come from calls, files, pickles and other processes, and kernels read
 them by their addresses: whoever makes a QTensor comes through `check_parts`, and so does whoever reads
-one.  What a backend, or torch's operator, has just made is as it should be.
+one.  What a backend, or torch's operator, has just made is as it should be.  Their numbers are looked at
+once, by `check_numbers`, where parts come from outside.
 """
 
 from __future__ import annotations
@@ -15,14 +16,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from numerics.backends.host.tensors import check_memory, is_tensor
+from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.host.quantizing import check_finite, check_in_range, to_host
+from numerics.backends.host.tensors import check_memory, has_values, is_tensor, number_of
 from numerics.backends.partition import fits_array
-from numerics.formats.errors import NumericsError, said, text_in
+from numerics.formats.block import stored_scale
+from numerics.formats.dtype import Float
+from numerics.formats.errors import NumericsError, digits, said, text_in
+from numerics.formats.floats import bfloat16, e8m0, float16
 from numerics.tensor.spec import QuantSpec
 
 PARTS = ("packed", "shared", "zero_point", "tensor_scale")
 """What a quantized tensor holds, as far as its format has it."""
 ORIGINALS = ("float16", "bfloat16", "float32", "float64", "python")
+SCALE_CODECS: Mapping[str, Float] = {"pof2": e8m0, "float16": float16, "bfloat16": bfloat16}
+"""The formats of scales that are kept in float32 and stored in fewer bits."""
 
 
 class Part(NamedTuple):
@@ -94,6 +102,43 @@ def check_parts(spec: Any, shape: Any, original: Any, parts: Mapping[str, Any]) 
     number = parts["tensor_scale"]
     if type(number) is float and not 0.0 < number < math.inf:
         raise NumericsError(f"{_said(spec, shape)}: tensor_scale {number} is not positive and finite")
+
+
+def check_numbers(spec: QuantSpec, original: str, parts: Mapping[str, Any]) -> None:
+    """Raises NumericsError for scales and zero points that no tensor of that spec and float type has.
+
+    parts: those of `check_parts`, which passed.  Scales of elements are finite numbers of their type, and 1
+    in a cast; zero points are integers in the range of the format, or finite floats; the scale of a tensor is
+    positive and finite (docs/formats.md, section 6).  All are read, from a GPU too: so this is asked once,
+    where parts come from outside.  Parts without values, as on "meta", are not looked at.
+    """
+    found = {name: part for name, part in parts.items() if part is not None and _can_be_read(part)}
+    if "tensor_scale" in found:
+        stored_scale(number_of(found["tensor_scale"]))
+    if spec.blocked:
+        return
+    with ieee_arithmetic():
+        if "shared" in found:
+            _check_scales(spec, original, to_host(found["shared"]))
+        if "zero_point" in found:
+            zero = to_host(found["zero_point"])
+            check_in_range(zero, spec.element) if zero.dtype.kind == "i" else check_finite("zero_point", zero)
+
+
+def _can_be_read(part: Any) -> bool:
+    return not is_tensor(part) or has_values(part)
+
+
+def _check_scales(spec: QuantSpec, original: str, scale: Any) -> None:
+    check_finite("scale", scale)
+    kind = spec.stored_scale_type(original)
+    due = SCALE_CODECS[kind].round(scale) if kind in SCALE_CODECS else scale
+    if not spec.scaled:
+        kind, due = f"1, as scales of {spec.dtype} without a scheme are", np.ones_like(scale)
+    good = np.asarray(due == scale)
+    if not good.all():
+        first = digits(scale[~good][0] if scale.ndim else scale)
+        raise NumericsError(f"scale {first} is not {kind}")
 
 
 def check_shape(shape: Any) -> tuple[int, ...]:

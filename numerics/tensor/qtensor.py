@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, cast
 
@@ -23,15 +23,15 @@ from numerics.backends.host.quantizing import to_host, wide_type
 from numerics.backends.host.tensors import is_tensor, number_of
 from numerics.backends.partition import check_axis
 from numerics.formats import dispatch
-from numerics.formats.block import Blocks, ElementBlock
+from numerics.formats.block import Blocks, ElementBlock, stored_scale
 from numerics.formats.dtype import Dtype
-from numerics.formats.errors import NumericsError, one_of, said
+from numerics.formats.errors import NumericsError, one_of
 from numerics.formats.notebook import facts_table
 from numerics.formats.protocol import Parts
 from numerics.formats.registry import name_of_type
 from numerics.tensor import slicing
 from numerics.tensor.parts import ORIGINALS as ORIGINALS
-from numerics.tensor.parts import check_parts
+from numerics.tensor.parts import PARTS, check_numbers, check_parts
 from numerics.tensor.scheme import Scheme
 from numerics.tensor.spec import QuantSpec
 
@@ -88,7 +88,8 @@ class QTensor:
         that shape, where the spec is not symmetric.  tensor_scale: NVFP4's.  original: the float type that
         the tensor stands for.  value = (code - zero_point) * scale, and of blocks as `Block.decode` says.
 
-        Raises NumericsError for parts of other types and shapes, codes that the format does not have, and
+        Raises NumericsError for parts of other types and shapes, codes that the format does not have, scales
+        that are not finite numbers of their type, integers as zero points beyond the format's range, and
         formats whose scales lie among the codes (mx4, mx6, mx9).
 
         >>> import numerics as nx, numpy as np
@@ -290,12 +291,26 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
     original: str = "float32"
 
     def __post_init__(self) -> None:
-        check_parts(self.spec, self.shape, self.original, {
-            "packed": self.packed, "shared": self.shared, "zero_point": self.zero_point,
-            "tensor_scale": self.tensor_scale,
-        })  # fmt: skip
+        self.check_parts()
+        self.check_numbers()
+
+    @classmethod
+    def fitting(cls, spec: QuantSpec, parts: Parts) -> ArrayQTensor:
+        """One of parts whose numbers were looked at before: types and shapes alone are, again."""
+        made = cls.of_parts(spec, parts)
+        made.check_parts()
+        return made
+
+    def check_parts(self) -> None:
+        """Raises NumericsError for parts of other types and shapes than its spec says (parts.py)."""
+        check_parts(self.spec, self.shape, self.original, {name: getattr(self, name) for name in PARTS})
+
+    def check_numbers(self) -> None:
+        """Raises NumericsError for scales and zero points that its spec does not have (parts.py)."""
+        check_numbers(self.spec, self.original, {name: getattr(self, name) for name in PARTS})
 
     def __getstate__(self) -> dict[str, Any]:
+        self.check_numbers()
         return {f.name: getattr(self, f.name) for f in fields(self)}  # without what was unpacked
 
     def __setstate__(self, state: Any) -> None:
@@ -407,9 +422,8 @@ class ArrayQTensor(QTensor, NDArrayOperatorsMixin):
         self, spec: QuantSpec, shape: tuple[int, ...], packed: Any, shared: Any, zero_point: Any
     ) -> ArrayQTensor:
         """Returns the same kind of tensor made of other parts, with this one's tensor scale."""
-        return replace(
-            self, spec=spec, shape=shape, packed=packed, shared=shared, zero_point=zero_point
-        )  # fmt: skip
+        parts = Parts(packed, shared, zero_point, self.tensor_scale, shape, self.original)
+        return ArrayQTensor.fitting(spec, parts)
 
 
 def _of_codes(spec: QuantSpec, codes: Any, parts: dict[str, Any], original: str) -> QTensor:
@@ -421,16 +435,9 @@ def _of_codes(spec: QuantSpec, codes: Any, parts: dict[str, Any], original: str)
         raise NumericsError(f"codes are a NumPy array or a torch tensor, not a {type(codes).__name__}")
     parts["packed"] = element.pack(codes)
     if parts["tensor_scale"] is not None:
-        parts["tensor_scale"] = _number(parts["tensor_scale"])
+        parts["tensor_scale"] = stored_scale(parts["tensor_scale"])
     made = ArrayQTensor(spec=spec, shape=tuple(codes.shape), original=original, **parts)
     return cast(QTensor, dispatch.converter("torch")(made)) if is_tensor(codes) else made
-
-
-def _number(came: Any) -> float:
-    try:
-        return number_of(came) if hasattr(came, "shape") else float(came)
-    except Exception:  # whatever what came raises: it is no number
-        raise NumericsError(f"tensor_scale={said(came)} is no number") from None
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def test_values_of_any_length_up_to_the_limit():
     for length in (4_090, 4_096, 5_000, LONGEST - 10):
         value = "x" * (length - 2)
         assert dict(Members(json.dumps({"a": value, "b": 1})).members(Members.value)) == {"a": value, "b": 1}
-    with pytest.raises(ValueError, match="Unterminated"):
+    with pytest.raises(ValueError, match=f"goes on: {LONGEST} characters"):
         dict(Members(json.dumps({"a": "x" * LONGEST})).members(Members.value))
 
 
@@ -373,6 +373,49 @@ def test_hostile_facts_failed_at_dequantize_or_with_foreign_exceptions(saved, tm
             continue
         for q in found.values():
             q.dequantize() if isinstance(q, nx.QTensor) else q.sum()
+
+
+TEXTS = {
+    "the name of a format": lambda said, x: said["recipes"][0]["dtype"].update(name=x),
+    "a scheme": lambda said, x: said["recipes"][0].update(scheme=x),
+    "a rounding": lambda said, x: said["recipes"][0].update(rounding=x),
+    "the type that it stands for": lambda said, x: said["tensors"]["i"].update(original=x),
+    "a version": lambda said, x: said.update(version=x),
+    "a recipe": lambda said, x: said["tensors"]["i"].update(recipe=x),
+    "a shape": lambda said, x: said["tensors"]["i"].update(shape=[x]),
+}
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\x1b[2J", "x" * 1000, "x" * (LONGEST + 9), "x" * 10**6], ids=len)
+@pytest.mark.parametrize("place", TEXTS)
+def test_long_and_odd_texts_are_quoted_short(saved, tmp_path, place, text):
+    """What Python's JSON reader says of its own buffer was told; halves of letters could not be printed."""
+    path = changed(saved, tmp_path / "changed", lambda said: TEXTS[place](said, text))
+    with pytest.raises(nx.NumericsError) as told:
+        nx.load(path)
+    said = str(told.value)
+    assert len(said) < 800
+    assert said.isprintable()
+    assert "JSONDecodeError" not in said
+    assert "Unterminated" not in said
+
+
+@pytest.mark.parametrize("value", [-1, 0, None, "x", [], 1.5, True])
+@pytest.mark.parametrize("name", ["shape", "names", "recipe", "original"])
+def test_facts_of_other_kinds_are_named(saved, tmp_path, name, value):
+    if (name, value) in (("recipe", 0), ("shape", [])):
+        return
+    path = changed(saved, tmp_path / "changed", lambda said: said["tensors"]["i"].update({name: value}))
+    with pytest.raises(nx.NumericsError, match="is wrong: ") as told:
+        nx.load(path)
+    assert "object is not" not in str(told.value)
+
+
+def test_whether_it_is_scaled_is_a_truth(saved, tmp_path):
+    for value in (0, "no", None, 1.0):
+        path = changed(saved, tmp_path / "changed", lambda said, x=value: said["recipes"][0].update(scaled=x))
+        with pytest.raises(nx.NumericsError, match=r"scaled=.* is not allowed"):
+            nx.load(path)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from numerics.backends.gpu.kernels.packing import load_packed
 from numerics.formats.scaling import (
     affine_code,
     affine_value,
+    affine_value_within,
     offset_code,
     offset_value,
     scaled_code,
@@ -77,7 +78,7 @@ def affine_kernel(
         else:
             y = affine_code(b, a, z, f, q, rounding, r, fraction)
             if WHAT == "round":
-                y = affine_value(y, a, z, q)
+                y = affine_value_within(y, a, z, q)
     if WHAT == "round":
         store_bits(out + start, offsets, y, mask, KIND, BFLOAT16)
     else:

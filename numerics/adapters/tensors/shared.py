@@ -108,12 +108,13 @@ def zeros_of(q: TensorQTensor, kind: torch.dtype) -> Tensor:
 
 
 def moved(zero: Tensor | None) -> Tensor | None:
-    """Zero points, None where all are 0; raises NumericsError where they are no integers."""
+    """Zero points, None where all are 0; raises NumericsError where they are no integers of 32 bits."""
     if zero is None or not bool(zero.any()):
         return None
-    if zero.is_floating_point() and not bool((zero == zero.round()).all()):
-        raise NumericsError("zero points between integers are float32 ones, which are not read from hosts")
-    return zero.to(torch.int32)
+    found = zero.to(torch.int32)
+    if not bool((found == zero).all()):
+        raise NumericsError("zero points that are no integers of 32 bits are not read from hosts")
+    return found
 
 
 def elements_of(dtype: Any, codes: Tensor, scale: Tensor, block: Sequence[int], **beside: Any) -> QTensor:

@@ -277,6 +277,16 @@ LEFT = {
         "l.weight_scale": np.ones((64, 1), np.float32),
     }, {"num_bits": 5}, "have 5 bits"),
 }  # fmt: skip
+POINTS = {np.int32(8): "zero_point 8 is outside -8 .. 7", np.int32(2**24 + 1): "zero_point 16777217",
+          np.int64(2**40): "the zero point 1099511627776", np.float32(1.5): "the zero point 1.5",
+          np.float32("nan"): "the zero point nan"}  # fmt: skip
+LEFT |= {f"the zero point {point!r}": ({
+    "l.weight_packed": np.zeros((64, 8), np.int32), "l.weight_shape": np.int64([64, 64]),
+    "l.weight_scale": np.ones((64, 1), np.float32), "l.weight_zero_point": np.full((64, 1), point),
+}, {"num_bits": 4}, why) for point, why in POINTS.items()}  # fmt: skip
+LEFT |= {f"scales that are {scale}": ({
+    "l.weight": np.zeros((64, 64), np.int8), "l.weight_scale": np.full((64, 1), scale, np.float32),
+}, None, f"scale {scale} is not finite") for scale in (np.nan, np.inf)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LEFT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -24,7 +26,13 @@ PLAIN = {
     "e": np.array([1.0, 448.0], ml_dtypes.float8_e4m3fn),
 }
 
+VIEWED = nx.quantize(torch.ones(2, 3), "int8")
 META = nx.quantize(torch.ones(2, device="meta"), "int4")
+
+
+def _nested(layout):
+    with warnings.catch_warnings(action="ignore"):
+        return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
 
 
 def test_every_recipe_comes_back(tmp_path):
@@ -109,6 +117,18 @@ def test_what_cannot_be_a_name_changes_nothing(tmp_path, name, made):
         (lambda p: nx.save({"x": np.ones(2, np.complex128)}, p), "tensor 'x': safetensors has no complex128"),
         (lambda p: nx.save({"x": torch.ones(2).to_sparse()}, p), "tensor 'x': a torch.sparse_coo tensor"),
         (lambda p: nx.save({"x": torch.ones(2, device="meta")}, p), "tensor 'x': a tensor on meta"),
+        *(
+            (lambda p, form=form: nx.save({"x": _nested(form)}, p), "tensor 'x': a nested tensor .*unbind")
+            for form in (torch.strided, torch.jagged)
+        ),
+        (
+            lambda p: torch.vmap(lambda x: nx.save({"x": x}, p) or x)(torch.ones(2, 3)),
+            "tensor 'x': .* BatchedTensor",
+        ),
+        *(
+            (lambda p, view=view: nx.save({"x": view(VIEWED)}, p), r"view of a QTensor .* x\.dequantize\(\)")
+            for view in (lambda q: q.t(), lambda q: q.expand(2, 2, 3), lambda q: q.unsqueeze(0))
+        ),
         (lambda p: nx.save({"x": META}, p), "tensor 'x': .* meta"),
         (lambda p: nx.save([META], p), "takes tensors by name, as {'w': q} or .*, not a list"),
         (

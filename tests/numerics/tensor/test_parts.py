@@ -17,11 +17,13 @@ import numerics as nx
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.tensors import as_array
 from numerics.backends.partition import Partition
+from numerics.files.safetensors import Reader, Writer
 from numerics.formats import dispatch as backends
 from numerics.formats.block import PackedBlocks
 from numerics.pytorch.qtensor import TensorQTensor, rebuilt
 from numerics.tensor.parts import PARTS
 from numerics.tensor.spec import QuantSpec
+from tests.helpers.bits import assert_same_bits
 
 RECIPES = [
     ("int4", {}),
@@ -173,6 +175,55 @@ def test_freed_memory_is_named():
         q.dequantize()
 
 
+def _cut(part):
+    part.resize_(3)
+
+
+def _moved(part):
+    part.set_(torch.zeros(7, dtype=part.dtype))
+
+
+def _retyped(part):
+    part.data = torch.zeros(part.shape, dtype=torch.float64)
+
+
+def _freed(part):
+    part.untyped_storage().resize_(0)
+
+
+READS = {
+    "dequantize": lambda q: q.dequantize(),
+    "linear": lambda q: torch.nn.functional.linear(torch.ones(64), q),
+    "a sum": lambda q: q + 1,
+}
+
+
+@pytest.mark.parametrize("change", [_cut, _moved, _retyped, _freed])
+@pytest.mark.parametrize("part", ["packed", "shared", "zero_point", "tensor_scale"])
+def test_torch_compile_called_parts_that_do_not_fit_a_fault_of_its_own(part, change):
+    """The words are those of the eager call, and no error of torch's own around them."""
+    d, options = ("nvfp4", {}) if part == "tensor_scale" else ("int4", {"symmetric": False})
+    q = nx.quantize(torch.randn(2, 64), d, **options).clone()
+    change(getattr(q, part))
+    for read in READS.values():
+        torch._dynamo.reset()
+        with pytest.raises(nx.NumericsError) as told:
+            read(q)
+        with pytest.raises(nx.NumericsError) as compiled:
+            torch.compile(read, backend="aot_eager")(q)
+        assert str(compiled.value) == str(told.value)
+
+
+@pytest.mark.parametrize("change", [_cut, _moved, _retyped])
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_model_of_parts_that_do_not_fit_was_exported(strict, change):
+    layer = torch.nn.Linear(64, 2)
+    layer.weight = torch.nn.Parameter(nx.quantize(torch.randn(2, 64), "int4").clone(), requires_grad=False)
+    change(layer.weight.packed)
+    with pytest.raises(nx.NumericsError, match="packed must be uint8"):
+        torch.export.export(layer, (torch.ones(1, 64),), strict=strict)
+
+
 GOOD = nx.quantize(torch.ones(4, 32), "mx6")
 TEXT, BYTES = GOOD.spec.text, [GOOD.packed, None, None, None]
 
@@ -293,3 +344,185 @@ def test_a_negative_scale_beside_a_zero_point_turns_the_signs(executor, zero_typ
     integers = np.where(codes > 7, codes.astype(np.float32) - 16, codes.astype(np.float32))
     due = (integers - points[:, None].astype(np.float32)) * scale[:, None]
     assert q.dequantize().tobytes() == due.astype(np.float32).tobytes()
+
+
+# ---- numbers of parts ---------------------------------------------------------------------------
+
+ANY_ZERO = [-(2**31), -(2**31) + 3, -(2**24) - 1, -65537, -65536, -1, 0, 65535, 65536, 2**23, 2**24 + 1,
+            2**24 + 3, 2**31 - 1]  # fmt: skip
+
+
+def _written(d, original):
+    """A tensor of arrays with any integers as zero points, and its values by NumPy."""
+    spec = nx.QuantSpec(d, scheme="per_channel(0)", symmetric=False, scale_type="float")
+    rows = nx.quantize(np.ones((len(ANY_ZERO), 48), original), spec)
+    bits, scale = rows.format.bits, np.linspace(-1.5, 3, len(ANY_ZERO)).astype(original)
+    codes = np.random.default_rng(11).integers(0, 1 << bits, rows.shape)
+    q = nx.QTensor.from_parts(spec, codes.astype(rows.codes.dtype), scale, zero_point=rows.zero_point,
+                              original=original)  # fmt: skip
+    q.zero_point[:] = ANY_ZERO
+    integers = np.where(codes > rows.format.max, codes - (1 << bits), codes).astype(original)
+    return q, (integers - np.array(ANY_ZERO)[:, None].astype(original)) * scale[:, None]
+
+
+@pytest.mark.parametrize("d", ["uint8", "int16"])
+@pytest.mark.parametrize("original", ["float32", "float64"])
+def test_a_zero_point_that_was_written_in_place_was_decoded_as_another_number(executor, d, original):
+    """No call can look at it: all read the number that stands there, as a number of the arithmetic."""
+    q, due = _written(d, original)
+    assert_same_bits(q.dequantize(), due)
+
+
+@pytest.mark.parametrize("d", ["int4", "uint8", "int16"])
+def test_products_read_the_zero_point_that_dequantize_reads(d):
+    q, due = _written(d, "float32")
+    tensors, x = nx.interop.as_tensors(q), np.eye(48, dtype=np.float32)
+    products = nx.linear(x, q)
+    assert (products == due.T).all()
+    assert_same_bits(nx.linear(torch.from_numpy(x), tensors), products)
+    assert_same_bits(tensors.dequantize(), due)
+    for backend in ("array", "reference"):
+        with nx.use(backend):
+            assert_same_bits(nx.linear(x, q), products)
+
+
+ASYMMETRIC = nx.QuantSpec("int4", scheme="per_channel(0)", symmetric=False)
+WITH_OFFSETS = nx.QuantSpec("int4", scheme="per_channel(0)", symmetric=False, zero_point_type="float32")
+TYPED = {kind: nx.QuantSpec("int4", scheme="per_channel(0)", scale_type=kind)
+         for kind in ("float16", "bfloat16", "pof2")}  # fmt: skip
+WITH_ONE = nx.QuantSpec("nvfp4")
+LIES = [
+    *(
+        (ASYMMETRIC, "zero_point", zero, "outside -8 .. 7, the range of int4")
+        for zero in (8, -9, 2**24 + 1, -(2**31))
+    ),
+    *((WITH_OFFSETS, "zero_point", zero, "not finite") for zero in (math.nan, math.inf, -math.inf)),
+    *((ASYMMETRIC, "shared", scale, "not finite") for scale in (math.nan, math.inf, -math.inf)),
+    *((spec, "shared", scale, "is not") for spec in TYPED.values() for scale in (0.1, 2.0**-149, 1e38)),
+    *((TYPED["pof2"], "shared", scale, "not pof2") for scale in (0.0, -1.0, 3.0, 2.0**-128)),
+    (nx.QuantSpec("bfloat16"), "shared", 2.0, "is not 1"),
+    *((WITH_ONE, "tensor_scale", scale, "tensor_scale") for scale in (math.nan, math.inf, 0.0, -1.0)),
+]
+
+
+def _refused(opened, said):
+    with pytest.raises(nx.NumericsError, match=said):
+        opened()
+    return True
+
+
+def _told(q, part, number):
+    """Parts of arrays, one of them with that number in it."""
+    parts = {
+        name: None if (held := getattr(q, name)) is None else np.array(held, copy=True) for name in PARTS
+    }
+    parts[part][...] = number
+    if parts["tensor_scale"] is not None:
+        parts["tensor_scale"] = float(parts["tensor_scale"])
+    return parts
+
+
+@pytest.mark.parametrize(("spec", "part", "number", "said"), LIES, ids=str)
+def test_numbers_that_no_tensor_has_came_in(spec, part, number, said, tmp_path):
+    """Every door from outside, in both libraries, and those out to files."""
+    x = np.linspace(-1, 1, 128, dtype=np.float32).reshape(2, 64)
+    q = nx.quantize(x, spec)
+    parts = _told(q, part, number)
+    tensors = {name: None if held is None else torch.tensor(held) for name, held in parts.items()}
+    if tensors["tensor_scale"] is not None:
+        tensors["tensor_scale"] = tensors["tensor_scale"].float()
+    beside = {"zero_point": parts["zero_point"], "tensor_scale": parts["tensor_scale"]}
+    written = nx.quantize(torch.from_numpy(x), spec)
+    held = {**q.__getstate__(), part: parts[part]}
+    whole = copy.copy(nx.interop.as_tensors(q))
+    facts = (spec.text, (2, 64), "float32", list(tensors.values()), False)
+    getattr(written, part).copy_(tensors[part])
+    doors = {
+        "from_parts": lambda: nx.QTensor.from_parts(spec, q.codes, parts["shared"], **beside),
+        "from_parts of torch": lambda: nx.QTensor.from_parts(
+            spec, torch.from_numpy(q.codes), tensors["shared"], zero_point=tensors["zero_point"],
+            tensor_scale=parts["tensor_scale"],
+        ),
+        "replace": lambda: dataclasses.replace(q, **{part: parts[part]}),
+        "unpickled": lambda: copy.copy(q).__setstate__(held),
+        "rebuilt": lambda: rebuilt(*facts),
+        "assigned": lambda: setattr(whole, part, tensors[part]),
+        "save": lambda: nx.save({"w": written}, tmp_path / "w.safetensors"),
+        "torch.save": lambda: torch.save(written, tmp_path / "w.pt"),
+    }  # fmt: skip
+    assert {door: _refused(opened, said) for door, opened in doors.items()} == dict.fromkeys(doors, True)
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize(("spec", "part", "number", "said"), [
+    *((ASYMMETRIC, "zero_point", np.int32(zero), "'w'.* outside -8 .. 7") for zero in (8, 2**24 + 1)),
+    (WITH_OFFSETS, "zero_point", np.float32(math.nan), "'w'.* not finite"),
+    *((ASYMMETRIC, "scale", np.float32(scale), "'w'.* not finite") for scale in (math.nan, math.inf)),
+    (TYPED["float16"], "scale", np.float16(math.inf), "'w'.* not finite"),
+    (TYPED["pof2"], "scale", np.uint8(255), "'w'.* not finite"),
+    (nx.QuantSpec("float16"), "scale", np.float32(2), "'w'.* is not 1"),
+], ids=str)  # fmt: skip
+def test_a_file_with_numbers_that_no_tensor_has_was_loaded(spec, part, number, said, library, tmp_path):
+    nx.save({"w": nx.quantize(np.ones((2, 64), np.float32), spec)}, tmp_path / "w")
+    reader = Reader(tmp_path / "w")
+    with Writer(tmp_path / "x", reader.entries, reader.metadata) as writer:
+        for name in reader.entries:
+            held = reader.words(name).copy()
+            if name == f"w.{part}":
+                held.view(number.dtype)[...] = number
+            writer.put(name, 0, held)
+    with pytest.raises(nx.NumericsError, match=said):
+        nx.load(tmp_path / "x", library=library)
+
+
+@pytest.mark.parametrize(("spec", "scale", "zero"), [
+    (ASYMMETRIC, [-0.5, 0.0], [-8, 7]), (ASYMMETRIC, [2.0**-149, 3e38], [0, -1]),
+    (WITH_OFFSETS, [1.0, -2.0], [-75.5, 1e30]),
+    (TYPED["bfloat16"], [-1.0, 0.0], None), (TYPED["pof2"], [2.0**-127, 2.0**127], None),
+    (TYPED["float16"], [2.0**-24, 65504.0], None),
+])  # fmt: skip
+def test_numbers_that_others_write_are_kept(spec, scale, zero, tmp_path):
+    """GGUF has negative scales and rows of zeros a scale of 0, float zero points lie where they will."""
+    codes = np.arange(128, dtype=np.uint8).reshape(2, 64) % 16
+    points = None if zero is None else np.array(zero, spec.zero_point_type)
+    q = nx.QTensor.from_parts(spec, codes, np.float32(scale), zero_point=points)
+    nx.save({"w": q}, tmp_path / "w")
+    for again in (nx.load(tmp_path / "w")["w"], pickle.loads(pickle.dumps(q)), copy.deepcopy(q)):
+        assert_same_bits(again.shared, q.shared)
+        assert_same_bits(again.dequantize(), q.dequantize())
+
+
+@pytest.mark.parametrize(
+    "number", [1e39, 2**200, 1e-46, "1", True, None, 1j, [1.0, 2.0], np.ones(2)], ids=str
+)
+def test_a_tensor_scale_that_float32_does_not_hold_came_in(number):
+    codes, scale = np.zeros((2, 16), np.uint8), np.zeros((2, 1), np.uint8)
+    with pytest.raises(nx.NumericsError, match="tensor_scale"):
+        nx.QTensor.from_parts(WITH_ONE, codes, scale, tensor_scale=number)
+    if type(number) is float:
+        with pytest.raises(nx.NumericsError, match="tensor_scale"):
+            dataclasses.replace(nx.quantize(np.ones((2, 16), np.float32), WITH_ONE), tensor_scale=number)
+
+
+@pytest.mark.parametrize(
+    "number", [np.float64(0.5), np.float16(0.5), 1, 0.1, np.ones(1), torch.tensor(0.5)], ids=str
+)
+def test_a_tensor_scale_of_any_kind_becomes_float32(number):
+    codes, scale = np.zeros((2, 16), np.uint8), np.zeros((2, 1), np.uint8)
+    q = nx.QTensor.from_parts(WITH_ONE, codes, scale, tensor_scale=number)
+    assert type(q.tensor_scale) is float
+    assert q.tensor_scale == np.float32(number)
+
+
+def test_numbers_are_not_looked_at_where_there_are_none():
+    with torch.device("meta"):
+        q = nx.QTensor.from_parts(ASYMMETRIC, torch.zeros(2, 64, dtype=torch.uint8), torch.ones(2),
+                                  zero_point=torch.zeros(2, dtype=torch.int32))  # fmt: skip
+    assert q.is_meta
+    assert torch.load(io.BytesIO(_saved(q))).is_meta
+
+
+def _saved(x):
+    torch.save(x, file := io.BytesIO())
+    return file.getvalue()
