@@ -178,12 +178,25 @@ def check_no_gradient(what: str, came: object, learned: str = "") -> None:
     if type(came) is float or type(came) is int:  # of which torch.compile cannot ask for attributes
         return
     try:
-        requires = getattr(came, "requires_grad", False) is True
+        requires = _is_followed(came)
     except Exception:  # whatever what came raises: it is no tensor
         requires = False
     if requires:
         beside = f"; {learned}" if learned else ""
         raise NumericsError(f"{what} requires a gradient, and has none here; give {what}.detach(){beside}")
+
+
+def _is_followed(came: Any) -> bool:
+    """Does torch follow what is computed of it: for a gradient, forward, at a level of torch.func?"""
+    if getattr(came, "requires_grad", False) is True:
+        return True
+    forward = sys.modules.get("torch.autograd.forward_ad")
+    if forward is not None and forward._current_level >= 0 and forward.unpack_dual(came).tangent is not None:
+        return True
+    levels = sys.modules.get("torch._C._functorch")
+    if levels is None or levels.maybe_current_level() is None:
+        return False
+    return levels.is_functorch_wrapped_tensor(came) and _is_followed(levels.get_unwrapped(came))
 
 
 def plain(text: str) -> str:

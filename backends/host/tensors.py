@@ -163,13 +163,25 @@ def check_storage(x: torch.Tensor) -> None:
         _check_held(x)
 
 
+def no_memory_of_level() -> str:
+    """What is said of a tensor that stands for others within torch.func, and of what is made of such."""
+    return (
+        "a tensor of torch.vmap or of another transformation of torch.func has no memory of its own, and "
+        "a QTensor of such ones is none outside of it: return q.dequantize(), or make it outside"
+    )
+
+
 def _check_held(x: torch.Tensor) -> None:
     """Is all of the memory there in which x says that it lies?"""
+    try:
+        there = x.untyped_storage().nbytes()
+    except NotImplementedError:
+        raise NumericsError(no_memory_of_level()) from None
     if x.is_contiguous():
         last = x.numel() - 1
     else:
         last = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
-    need, there = (x.storage_offset() + last + 1) * x.dtype.itemsize, x.untyped_storage().nbytes()
+    need = (x.storage_offset() + last + 1) * x.dtype.itemsize
     if there < need and x.numel():
         raise NumericsError(
             f"the memory of a tensor of shape {tuple(x.shape)} was freed: {there} bytes are left of {need}"

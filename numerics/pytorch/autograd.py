@@ -7,7 +7,7 @@ one level, as torch.func itself makes of a torch.autograd.Function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -21,10 +21,13 @@ from torch.autograd.function import _SingleLevelFunction
 from numerics.formats.errors import NumericsError
 
 
-def with_gradient(op: Any, backward: Callable[..., Any], keep: Callable[..., Any]) -> Callable[..., Any]:
+def with_gradient(
+    op: Any, backward: Callable[..., Any], keep: Callable[..., Any], fixed: Collection[int] = ()
+) -> Callable[..., Any]:
     """What an operator does where gradients are recorded: calls itself, and keeps what its gradient needs.
 
-    op: the operator.  backward, keep: as register_autograd takes backward and setup_context.
+    op: the operator.  backward, keep: as register_autograd takes backward and setup_context.  fixed: the
+    places of those arguments, scales and codes, to which no gradient comes.
     """
 
     class Gradient(_SingleLevelFunction):
@@ -43,13 +46,48 @@ def with_gradient(op: Any, backward: Callable[..., Any], keep: Callable[..., Any
 
     def called(keys: Any, *given: Any) -> Any:
         if forward_ad._current_level >= 0:
-            _check_tangents(op, given)
+            _check_tangents(op, given, BACKWARD)
+        _check_levels(op, [x for place, x in enumerate(given) if place in fixed], FIXED)
         if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*given)):
             return _beneath(op, keys, given)
         with enable_single_level_autograd_function() if is_transformed() else nullcontext():
             return Gradient.apply(*given, keys)  # type: ignore[attr-defined]
 
     return called
+
+
+def without_gradient(op: Any) -> Callable[..., Any]:
+    """What an operator that makes codes, or takes them, does where torch looks on: calls itself.
+
+    Under autograd its results have no graph, as codes have none.  torch.func and dual numbers take what
+    has no derivative for 0, in the midst of a sum too, so they are told.
+    """
+
+    def called(keys: Any, *given: Any) -> Any:
+        if forward_ad._current_level >= 0:
+            _check_tangents(op, given, CODES)
+        _check_levels(op, given, CODES)
+        return _beneath(op, keys, given)
+
+    return called
+
+
+CODES = (
+    "codes do not change with what they were made of, and torch.func and dual numbers would take that for 0; "
+    "nx.fake_quantize and a format's round have a straight-through gradient, x.detach() is a constant"
+)
+
+
+FIXED = (
+    "packed codes, scales and zero points are taken as they are, and torch.func would take that for 0; "
+    "give x.detach() of them; numerics.train.LSQ and TQT learn scales"
+)
+
+
+def _check_levels(op: Any, given: Any, instead: str) -> None:
+    """Raises NumericsError where torch.func asks for a gradient that no tensor of those can have."""
+    if is_transformed() and torch.is_grad_enabled() and torch._C._any_requires_grad(*given):
+        raise NumericsError(f"{op._opname} has no gradient there: {instead}")
 
 
 def is_transformed() -> bool:
@@ -69,15 +107,20 @@ def _recording() -> Iterator[None]:
         yield
 
 
-def _check_tangents(op: Any, given: Any) -> None:
+BACKWARD = "torch.func.grad, vjp and jacrev, and loss.backward(), go through it"
+
+
+def _check_tangents(op: Any, given: Any, instead: str) -> None:
     """Raises NumericsError where a derivative goes forward: without a rule it would be 0 without a word."""
-    for x in given:
-        if isinstance(x, Tensor) and _tangent(x) is not None:
-            raise NumericsError(
-                f"{op._opname} has no derivative in forward mode (torch.func.jvp, jacfwd, hessian, dual "
-                "numbers): torch.func.grad, vjp and jacrev, and loss.backward(), go through it"
-            )
+    if any(isinstance(x, Tensor) and has_tangent(x) for x in given):
+        raise NumericsError(
+            f"{op._opname} has no derivative in forward mode (torch.func.jvp, jacfwd, hessian, dual "
+            f"numbers): {instead}"
+        )
 
 
-def _tangent(x: Tensor) -> Any:
-    return forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]
+def has_tangent(x: Tensor) -> bool:
+    """Is it a dual number of the level that is now?"""
+    if forward_ad._current_level < 0:
+        return False
+    return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]

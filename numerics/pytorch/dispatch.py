@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor, maybe_current_level
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 from torch.nn.functional import linear
 
 from numerics.backends.host.tensors import (
@@ -35,6 +38,7 @@ from numerics.pytorch import kept_ops as _kept  # noqa: F401
 from numerics.pytorch.operators import SIGNED, run
 from numerics.pytorch.products import at_once, operator
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, wrapped
+from numerics.pytorch.wrapper import constant_of_levels
 from numerics.tensor.product import check_operands
 from numerics.tensor.spec import QuantSpec
 
@@ -43,9 +47,9 @@ def _of_values(verb: str, gradient: bool = False) -> Callable[..., Any]:
     """An operation on values: codes have no gradient, values that went through a format keep theirs."""
 
     def call(self: TorchDispatch, x: Tensor, dtype: Element, rounding: Rounding, out: Any = None) -> Any:
+        source = x if gradient else _constant(x)
         check_dense(x)
         if out is None:
-            source = x if gradient else x.detach()
             return run(verb, source, text_of(dtype), *_rounded(x, rounding))
         if gradient:
             _check_graph(x)
@@ -105,15 +109,11 @@ class TorchDispatch:
         if out is not None:
             return dispatch.owner(x).encode_blocks(x, dtype, axis, options, out)
         codes, scale, micro, found = run(
-            "encode_blocks", x.detach(), text_of(dtype), axis, *_arguments(x, options)
+            "encode_blocks", _constant(x), text_of(dtype), axis, *_arguments(x, options)
         )
         tensor_scale = options.tensor_scale
         if dtype.has_tensor_scale and tensor_scale is None:
-            if not has_values(found):
-                raise NumericsError(
-                    "x has no values, from which a tensor's scale is found; give tensor_scale="
-                )
-            tensor_scale = number_of(found)
+            tensor_scale = _scale_of(found)
         return Blocks(dtype, axis, codes, scale, micro if dtype.sub_blocks else None, tensor_scale)
 
     def decode_blocks(self, blocks: Blocks, out: Any) -> Tensor:
@@ -160,7 +160,7 @@ class TorchDispatch:
     def quantize(self, x: Tensor, spec: Any, given: Given, draw: Draw) -> TensorQTensor:
         """Returns x quantized as the spec says; what is not given is found."""
         scale, zero_point, number = _beside(x, given)
-        parts = run("quantize", x.detach(), spec.text, scale, zero_point, *_drawn(x, draw), number)
+        parts = run("quantize", _constant(x), spec.text, scale, zero_point, *_drawn(x, draw), number)
         return wrapped(spec if isinstance(spec, QuantSpec) else spec.text, x, *parts)
 
     def hadamard(self, x: Tensor, rotation: Any) -> Tensor:
@@ -192,6 +192,26 @@ class TorchDispatch:
         """Returns x quantized and dequantized as the spec says, with a straight-through gradient."""
         scale, zero_point, number = _beside(x, given)
         return run("fake_quantize", x, spec.text, scale, zero_point, *_drawn(x, draw), clip, number)
+
+
+def _constant(x: Tensor) -> Tensor:
+    """x as codes are made of it: without its graph.
+
+    At a level of torch.func, or of dual numbers, its derivative would be 0: the operator refuses there.
+    """
+    looked_at = is_compiling() or maybe_current_level() is not None or forward_ad._current_level >= 0
+    return x if looked_at else x.detach()
+
+
+def _scale_of(found: Tensor) -> float:
+    """The scale that was found for a tensor, a number of its `Blocks`."""
+    found = constant_of_levels(found)
+    if not has_values(found) or is_functorch_wrapped_tensor(found):
+        raise NumericsError(
+            "x has no values, from which a tensor's scale is found, on meta and within torch.vmap: "
+            "give tensor_scale=, or call quantize, whose scale is a tensor"
+        )
+    return number_of(found)
 
 
 def _check_product(x: Tensor, q: TensorQTensor, bias: Tensor | None) -> None:
@@ -265,7 +285,7 @@ def _parts(blocks: Blocks) -> list[Tensor | None]:
 
 def _sizes(shape: Any) -> list[int]:
     """A shape as an operator takes it; sizes that torch.compile does not know yet are left to it."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return [shape] if isinstance(shape, int) else list(shape)
     return list(as_shape(shape))
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from numerics.pytorch.autograd import is_transformed
-from numerics.pytorch.products import at_once, in_turn, into, parts_of, weighted
+from numerics.pytorch.products import REAL, at_once, in_turn, into, parts_of, weighted
 from numerics.pytorch.wrapper import Repeated, Wrapper
 from numerics.tensor.product import are_decoded
 
@@ -266,7 +266,7 @@ def _summed(a: Any, b: Any) -> Any:
 def _added(of: Callable[..., Any], bias: Any, *factors: Any, beta: float = 1, alpha: float = 1) -> Any:
     """alpha times a product, plus beta times a bias: each in float32, rounded once more to their type."""
     (kind, *others), numbers = {bias.dtype, *(x.dtype for x in factors)}, {type(beta), type(alpha)}
-    if others or not numbers <= {int, float}:
+    if others or not numbers <= REAL:
         return None
     found = of(*(x.float() for x in factors))
     if found is None or bias.ndim > found.ndim:
@@ -303,6 +303,16 @@ _FOLDS: dict[Any, tuple[Callable[..., Any], tuple[str, ...]]] = {
     torch.inner: (_inner, ("input", "other")), Tensor.inner: (_inner, ("input", "other")),
     torch.tensordot: (_tensordot, ("a", "b", "dims")), torch.einsum: (_einsum, ()),
 }  # fmt: skip
+_FOLDS |= {
+    call: (kept, tuple(names.split()))
+    for packet, kept, names in (
+        (aten.linear, _linear, "input weight bias"), (aten.matmul, _matmul, "self other"),
+        (aten.inner, _inner, "self other"), (aten.einsum, _einsum, ""),
+        (aten.tensordot, lambda a, b, axes, others: _tensordot(a, b, (list(axes), list(others))),
+         "self other dims_self dims_other"),
+    )
+    for call in (packet, packet.default)
+}  # fmt: skip
 """Torch's functions that make products of matrices by themselves, and what their arguments are called."""
 
 _NAMES: dict[str, tuple[Callable[..., Any], str]] = {
@@ -318,14 +328,6 @@ _TRANSFORMED: dict[Any, tuple[Callable[..., Any], tuple[str, ...]]] = {
         (getattr(torch, name), "input"), (getattr(Tensor, name), "input"),
         (getattr(aten, name), "self"), (getattr(aten, name).default, "self"),
     )
-}  # fmt: skip
-_TRANSFORMED |= {
-    call: (kept, ())
-    for packet, kept in (
-        (aten.linear, _linear), (aten.matmul, _matmul), (aten.inner, _inner),
-        (aten.tensordot, lambda a, b, axes, others: _tensordot(a, b, (list(axes), list(others)))),
-    )
-    for call in (packet, packet.default)
 }  # fmt: skip
 """Products that torch makes of the kernels for matrices, but under a transformation."""
 

@@ -34,7 +34,7 @@ from numerics.formats.protocol import Given
 from numerics.formats.protocol import Parts as QuantizedParts
 from numerics.formats.rounding import BlockOptions, Draw, Rounding, draw_of
 from numerics.formats.text import parse
-from numerics.pytorch.autograd import with_gradient
+from numerics.pytorch.autograd import with_gradient, without_gradient
 from numerics.pytorch.gradients import within_range
 from numerics.pytorch.learned_scales import (
     check_lsq,
@@ -455,6 +455,8 @@ class Operator:
     fake: Callable[..., Any]
     backward: Callable[..., Any] | None = None
     keep: Callable[..., Any] = _count_arguments
+    fixed: tuple[int, ...] = ()
+    """Arguments, by their places, to which no gradient comes, of an operator that has one."""
 
 
 _DRAW = "int? seed=None, Tensor? random_bits=None"
@@ -529,11 +531,11 @@ OPERATORS: dict[str, Operator] = {
     "linear": Operator(
         "(Tensor x, Tensor packed, Tensor? scale, Tensor? zero_point, Tensor? tensor_scale, SymInt[] shape, "
         "str recipe, str original, Tensor? bias=None, bool across=False, str compute='float32') -> Tensor",
-        _linear, _fake_linear, _linear_gradients, _keep_matrix,
+        _linear, _fake_linear, _linear_gradients, _keep_matrix, fixed=(1, 2, 3, 4),
     ),
     "fake_quantize": Operator(
         f"(Tensor x, {_GIVEN}, bool clip_gradient=False, {_OF_TENSOR}) -> Tensor", _fake_quantize,
-        lambda x, *_: _plain_like(x), _clipped, _keep_input,
+        lambda x, *_: _plain_like(x), _clipped, _keep_input, fixed=(2, 3, 7),
     ),
     "hadamard": Operator(
         "(Tensor x, int size, int[]? signs=None, bool inverse=False) -> Tensor", _hadamard,
@@ -569,10 +571,12 @@ def _define(name: str, operator: Operator) -> None:
     library.define(name + operator.schema)
     library.impl(name, operator.kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"numerics::{name}", partial(_looks, operator.fake, of_values), lib=library)
+    op = getattr(torch.ops.numerics, name).default
     if operator.backward is not None:
-        op = getattr(torch.ops.numerics, name).default
-        found = with_gradient(op, operator.backward, operator.keep)
+        found = with_gradient(op, operator.backward, operator.keep, operator.fixed)
         library.impl(name, found, "Autograd", with_keyset=True)
+    elif name != "within_range":  # whose answers are no values, as those of torch's comparisons
+        library.impl(name, without_gradient(op), "Autograd", with_keyset=True)
 
 
 def run(name: str, *arguments: Any) -> Any:
@@ -586,7 +590,8 @@ def run(name: str, *arguments: Any) -> Any:
 def called(name: str, *arguments: Any) -> Any:
     """An operator's results by torch; raises NumericsError where parts of a QTensor are to learn."""
     if OPERATORS[name].backward is None and not torch.compiler.is_compiling():
-        check_fixed(name, [given for given in arguments if isinstance(given, Tensor)])
+        parts = arguments[1:] if OPERATORS[name].schema.startswith("(Tensor x") else arguments
+        check_fixed(name, [given for given in parts if isinstance(given, Tensor)])
     return getattr(torch.ops.numerics, name)(*arguments)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from numerics.tensor import slicing
 from numerics.tensor.product import are_decoded
 
 aten = torch.ops.aten
+REAL = {int, float, np.float64, torch.SymInt, torch.SymFloat}
+"""Numbers that a product is multiplied by: torch's own are those that a compiled graph does not know yet."""
 
 
 def _read(q: Any, x: Any) -> TensorQTensor | None:
@@ -163,7 +166,7 @@ def _added(of: Callable[..., Any], bias: Any, *factors: Any, beta: Any = 1, alph
     if (
         not isinstance(bias, Tensor)
         or bias.dtype != factors[0].dtype
-        or not {type(beta), type(alpha)} <= {int, float}
+        or not {type(beta), type(alpha)} <= REAL
     ):
         return NotImplemented
     found = of(*factors, True)

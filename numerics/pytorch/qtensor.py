@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch._C._functorch import maybe_current_level
 from torch._subclasses import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils import swap_tensors
@@ -31,7 +32,7 @@ from numerics.pytorch.operators import (
     tensor_of,
 )
 from numerics.pytorch.rows import cut_along_first, joined
-from numerics.pytorch.wrapper import Wrapper, stable_hash
+from numerics.pytorch.wrapper import Wrapper, constant_of_levels, stable_hash
 from numerics.tensor.parts import PARTS, check_numbers, check_parts, check_shape
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, float_name
 from numerics.tensor.spec import QuantSpec, spec_of_text
@@ -68,7 +69,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
         Raises NumericsError for parts that do not fit together.
         """
-        held = {name: settled(parts.get(name)) for name in PARTS}
+        held = {name: constant_of_levels(settled(parts.get(name))) for name in PARTS}
         _check_tensors(spec, shape, dtype, held)
         made = cls.made(tuple(shape), dtype=dtype, device=cast(Tensor, held["packed"]).device)
         made.__dict__.update(held, spec=spec)
@@ -83,6 +84,8 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
 
         They fit as they are, so they are not looked at again.
         """
+        if maybe_current_level() is not None:
+            parts = tuple(map(constant_of_levels, parts))
         packed, shared, zero_point, tensor_scale = parts
         made = cls.made(x.shape, dtype=x.dtype, device=packed.device)
         made.__dict__.update(
@@ -96,7 +99,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     def __setattr__(self, name: str, value: Any) -> None:
         """A part, or a spec, only where it fits the others."""
         if name in PARTS or name == "spec":
-            value = settled(value)
+            value = constant_of_levels(settled(value))
             held = {part: getattr(self, part) for part in PARTS} | {"spec": self.spec, name: value}
             spec = held.pop("spec")
             _check_tensors(spec, self.shape, self.dtype, held)
@@ -361,7 +364,12 @@ def _may_be_swapped(q: TensorQTensor) -> bool:
 
 def _place(part: Tensor) -> tuple[Any, ...]:
     """Where a part lies, and as what: of another place, shape or type, or to learn, it is another."""
-    held, learns = part.untyped_storage().nbytes(), part.requires_grad and torch.is_grad_enabled()
+    try:
+        held = part.untyped_storage().nbytes()
+    except NotImplementedError:
+        check_storage(part)  # which says why there is none
+        raise
+    learns = part.requires_grad and torch.is_grad_enabled()
     return part.data_ptr(), held, part.shape, part.stride(), part.dtype, learns
 
 

@@ -18,11 +18,18 @@ from typing import Any, ClassVar, NoReturn, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import (
+    get_unwrapped,
+    is_functorch_wrapped_tensor,
+    is_gradtrackingtensor,
+    maybe_current_level,
+)
 from torch._ops import HigherOrderOperator
 from torch.utils import _pytree as pytree
 
-from numerics.backends.host.tensors import as_array
+from numerics.backends.host.tensors import as_array, no_memory_of_level
 from numerics.formats.errors import NumericsError
+from numerics.pytorch.autograd import has_tangent
 
 aten = torch.ops.aten
 Kept = dict[Any, Callable[..., Any]]
@@ -84,6 +91,11 @@ class Wrapper(Tensor):
         """The values, as a plain tensor."""
         raise NotImplementedError
 
+    @property
+    def parts(self) -> list[Tensor]:
+        """The tensors that it holds."""
+        raise NotImplementedError
+
     @classmethod
     def takes_data(cls, x: Any, came: Any) -> bool:
         """May a module put `came` in x's place by `x.data = came`?  Not by torch's own way, which would
@@ -125,6 +137,13 @@ class Wrapper(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Acts as any tensor's, but for what never reaches __torch_dispatch__."""
+        if maybe_current_level() is not None:
+            return _at_level(cls, func, args, kwargs or {})
+        return cls.function(func, args, kwargs)
+
+    @classmethod
+    def function(cls, func: Any, args: Any, kwargs: Any) -> Any:
+        """A function of torch, with such a tensor among its arguments."""
         if func is torch._has_compatible_shallow_copy_type:
             return cls.takes_data(*args)
         found = cls.folds(func, args, kwargs)
@@ -152,6 +171,7 @@ class Wrapper(Tensor):
     ) -> Any:
         """What keeps it quantized by `kept`, all else on the values."""
         kwargs = kwargs or {}
+        _check_beneath(args)
         found = cls._done(op, args, kwargs)
         _check_made(op, (args, kwargs), found)
         return found
@@ -176,6 +196,50 @@ class Wrapper(Tensor):
         with _views_allowed() if _gives_view(op) else nullcontext():
             plain, options = values_of((args, kwargs))
             return op(*plain, **options)
+
+
+# ---- levels of torch.func ----------------------------------------------------------------------------
+
+
+def _at_level(cls: Any, func: Any, args: Any, kwargs: Any) -> Any:
+    """A function of torch within torch.func.
+
+    What has parts that are of a level (torch.vmap goes along them, torch.func.functionalize follows them) is
+    of that level, and torch does not know it: its values are taken here, where the level is.
+    """
+    leaves = pytree.tree_leaves((args, kwargs))
+    if any(isinstance(x, Wrapper) and _is_of_level(x) for x in leaves):
+        if _changes(func, args) or any(isinstance(x, Wrapper) for x in pytree.tree_leaves(kwargs.get("out"))):
+            raise in_place(f"Tensor.{func.__name__}")
+        args, kwargs = values_of((args, kwargs))
+        return func(*args, **kwargs)
+    return pytree.tree_map_only(Tensor, _unwrapped, cls.function(func, args, kwargs))
+
+
+def _check_beneath(args: Any) -> None:
+    """Raises NumericsError for what is of a level of torch.func where that level is no more."""
+    for x in args:
+        if isinstance(x, (list, tuple)):
+            _check_beneath(x)
+        elif isinstance(x, Wrapper) and _is_of_level(x):
+            raise NumericsError(no_memory_of_level())
+
+
+def _is_of_level(x: Wrapper) -> bool:
+    return any(map(is_functorch_wrapped_tensor, x.parts))
+
+
+def _unwrapped(x: Tensor) -> Tensor:
+    """A QTensor, or a view of one, that torch.func has wrapped as a constant of its level: itself."""
+    found = constant_of_levels(x)
+    return found if isinstance(found, Wrapper) else x
+
+
+def constant_of_levels(x: Any) -> Any:
+    """x without the levels of torch.func.grad and its kin at which it has no derivative: the same there."""
+    while isinstance(x, Tensor) and is_gradtrackingtensor(x) and not x.requires_grad and not has_tangent(x):
+        x = get_unwrapped(x)
+    return x
 
 
 def _views_allowed() -> Any:
@@ -296,6 +360,11 @@ class View(Wrapper):
     """A QTensor seen in another way: it holds that, and has its values."""
 
     quantized: Any
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """Those of what it is a view of."""
+        return cast("list[Tensor]", self.quantized.parts)
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """All is done when it is made."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.autograd import forward_ad
-from torch.func import functional_call, grad, hessian, jacrev, jvp, vjp, vmap
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
 import numerics as nx
 
 X = torch.linspace(-2, 3, 128).reshape(2, 64)
 Q = nx.quantize(torch.linspace(-1, 1, 256).reshape(4, 64), "int8")
 T, S = torch.tensor(0.3), torch.tensor(0.125)
-pytestmark = [pytest.mark.filterwarnings("ignore:.*performance drop.*:UserWarning"),
+pytestmark = [pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr.*:UserWarning"),
+              pytest.mark.filterwarnings("ignore:.*performance drop.*:UserWarning"),
               pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")]  # fmt: skip
 CALLS = {
     "round": lambda x: nx.fp8_e4m3.round(x),
@@ -150,3 +151,140 @@ def test_a_derivative_forward_was_0_without_a_word(name):
 
 def test_a_product_has_a_derivative_forward():
     assert torch.equal(jvp(CALLS["linear"], (X,), (2 * X,))[1], CALLS["linear"](2 * X))
+
+
+# ---- codes have no derivative ------------------------------------------------------------------------------
+
+FP8, MX, NV = nx.fp8_e4m3, nx.mxfp4, nx.nvfp4
+CODED = {
+    "quantize": lambda x: nx.quantize(x, "int8").dequantize(),
+    "of rows": lambda x: nx.quantize(x, "int4", scheme=nx.per_channel(0)).dequantize(),
+    "of groups": lambda x: nx.quantize(x, "uint4", scheme=nx.per_group(32), symmetric=False).dequantize(),
+    "a spec": lambda x: nx.quantize(x, nx.QuantSpec("nvfp4")).dequantize(),
+    "a part": lambda x: nx.quantize(x, "mxfp4")[0].dequantize(),
+    "values": lambda x: nx.quantize(x, "int8") * 2,
+    "encode": lambda x: FP8.decode(FP8.encode(x)),
+    "encode_packed": lambda x: FP8.decode_packed(FP8.encode_packed(x), x.shape),
+    "blocks": lambda x: MX.decode(MX.encode(x)),
+    "a found tensor scale": lambda x: NV.decode(NV.encode(x)),
+    "a given scale": lambda x: nx.quantize(X, "int8", scale=x.abs().amax() / 100).dequantize(),
+    "a given tensor scale": lambda x: NV.decode(NV.encode(X, tensor_scale=x.abs().amax())),
+    "a scale of a gradient's way": lambda x: nx.fake_quantize(X, "int8", scale=x.abs().amax() / 100),
+    "a product": lambda x: x @ nx.quantize(x, "int8").t(),
+    "a product on the left": lambda x: nx.quantize(x, "int8") @ x.t(),
+    "a layer": lambda x: torch.nn.functional.linear(x, nx.quantize(x, "int8")),
+    "nx.linear": lambda x: nx.linear(x, nx.quantize(x, "int4"), compute="int8"),
+    "an embedding": lambda x: torch.nn.functional.embedding(torch.tensor([1, 0]), nx.quantize(x, "int8")),
+    "an operator": lambda x: torch.ops.numerics.encode(x, "fp8_e4m3").float(),
+}  # fmt: skip
+
+
+def dual_tangent(f):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(f(forward_ad.make_dual(X, X))).tangent
+
+
+DERIVATIVES = {
+    "grad": lambda f: grad(lambda x: x.sum() + f(x).sum())(X),
+    "vjp": lambda f: vjp(f, X),
+    "jacrev": lambda f: jacrev(f)(X),
+    "jvp": lambda f: jvp(f, (X,), (X,)),
+    "jacfwd": lambda f: jacfwd(f)(X),
+    "hessian": lambda f: hessian(lambda x: f(x).sum())(X),
+    "linearize": lambda f: linearize(f, X),
+    "dual numbers": dual_tangent,
+    "of each sample": lambda f: vmap(grad(lambda x: f(x).sum()))(X.expand(2, 2, 64)),
+    "of samples": lambda f: grad(lambda x: vmap(lambda y: f(y).sum())(x).sum())(X.expand(2, 2, 64)),
+    "an outer level": lambda f: grad(lambda x: grad(lambda y: (y * f(x).sum()).sum())(X).sum())(X),
+}
+
+
+@pytest.mark.parametrize("how", DERIVATIVES)
+@pytest.mark.parametrize("name", CODED)
+def test_a_derivative_of_codes_was_0_without_a_word(name, how):
+    """It was hidden by a detach; where codes were read again torch spoke of a TensorWrapper's storage."""
+    with pytest.raises(nx.NumericsError, match="detach"):
+        DERIVATIVES[how](CODED[name])
+
+
+@pytest.mark.parametrize("name", [name for name in CODED if "given" not in name and "gradient" not in name])
+def test_a_constant_has_codes_in_every_derivative(name):
+    """What is not differentiated, or is detached, is quantized there as anywhere."""
+    learned = torch.nn.Parameter(X.clone())
+    for held in (X, learned):  # under autograd codes have no graph, and no error
+        due = CODED[name](X)
+        assert torch.equal(grad(lambda x: (x.sum() * CODED[name](held)).sum())(X), due.sum().expand(2, 64))  # noqa: B023
+    found = grad(lambda x: (x.sum() * CODED[name](x.detach())).sum())(X)
+    assert torch.equal(found, due.sum().expand(2, 64))
+    assert torch.equal(jvp(lambda x: x.sum() * CODED[name](x.detach()), (X,), (X,))[1], X.sum() * due)
+    if name != "a found tensor scale":  # a number of Blocks, of which there is one
+        batch = torch.stack([X, 2 * X])
+        loop = torch.stack([CODED[name](x) for x in batch])
+        torch.testing.assert_close(vmap(CODED[name])(batch), loop)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("name", ["quantize", "encode", "blocks", "a product"])
+def test_a_derivative_of_codes_is_refused_in_a_compiled_graph(name, backend):
+    torch._dynamo.reset()
+    for derive in (grad(lambda x: CODED[name](x).sum()), lambda x: jvp(CODED[name], (x,), (x,))[1]):
+        with pytest.raises(Exception, match=r"x\.detach\(\) is a constant"):
+            torch.compile(derive, fullgraph=True, backend=backend)(X)
+    kept = grad(lambda x: (x * CODED[name](x.detach()).sum()).sum())
+    torch.testing.assert_close(torch.compile(kept, fullgraph=True, backend=backend)(X), kept(X))
+    plain, traced = X.clone().requires_grad_(), X.clone().requires_grad_()
+    (plain * CODED[name](plain).sum()).sum().backward()
+    whole = torch.compile(lambda x: x * CODED[name](x).sum(), fullgraph=True, backend=backend)
+    whole(traced).sum().backward()
+    torch.testing.assert_close(traced.grad, plain.grad)
+
+
+def test_a_part_that_is_learned_has_no_derivative_forward():
+    """A gradient to a scale was refused, its derivative forward was 0."""
+
+    def values(scale):
+        q = nx.quantize(X, "int8")
+        q.shared = scale
+        return q.dequantize()
+
+    for derive in (lambda: jvp(values, (S,), (S,)), lambda: grad(lambda s: values(s).sum())(S)):
+        with pytest.raises(nx.NumericsError, match=r"detach|requires_grad_"):
+            derive()
+
+
+PRODUCTS = {
+    "nx.linear": lambda x, w: nx.linear(x, w) if isinstance(w, nx.QTensor) else x @ w.t(),
+    "linear": torch.nn.functional.linear,
+    "a part": lambda x, w: torch.nn.functional.linear(x, w[1:3]),
+    "nx.linear of a part": lambda x, w: nx.linear(x, w[1:]) if isinstance(w, nx.QTensor) else x @ w[1:].t(),
+    "matmul": lambda x, w: x @ w.t(),
+    "einsum": lambda x, w: torch.einsum("ik,jk->ij", x, w),
+    "aten.einsum": lambda x, w: torch.ops.aten.einsum("ik,jk->ij", [x, w]),
+    "addmm": lambda x, w: torch.addmm(torch.ones(4), x, w.t(), alpha=2),
+    "made within": lambda x, w: x @ (nx.quantize(W, "int8") if isinstance(w, nx.QTensor) else w).t(),
+    "embedding": lambda x, w: torch.nn.functional.embedding(torch.tensor([3, 0]), w) * x,
+}
+W = torch.linspace(-1, 1, 256).reshape(4, 64)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_has_every_derivative(name):
+    dense = Q.dequantize()
+
+    def ours(x):
+        return PRODUCTS[name](x, Q)
+
+    def plain(x):
+        return PRODUCTS[name](x, dense)
+
+    for derive in (
+        lambda f: jvp(f, (X,), (X + 1,))[1], lambda f: jacfwd(f)(X), lambda f: jacrev(f)(X),
+        lambda f: hessian(lambda x: f(x).square().sum())(X), lambda f: linearize(f, X)[1](X),
+        lambda f: vjp(f, X)[1](f(X))[0], lambda f: vmap(f)(X.expand(3, 2, 64)), dual_tangent,
+        lambda f: vmap(lambda t: jvp(f, (X,), (t,))[1])(X.expand(3, 2, 64)),
+        lambda f: torch.func.functionalize(f)(X),
+    ):  # fmt: skip
+        torch.testing.assert_close(derive(ours), derive(plain), rtol=1e-5, atol=1e-5)
+    x = X.clone().requires_grad_()
+    (due,) = torch.autograd.grad(ours(x).square().sum(), x)
+    assert torch.equal(grad(lambda x: ours(x).square().sum())(X), due)

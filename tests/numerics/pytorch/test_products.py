@@ -174,6 +174,14 @@ OBEYS = {
                                      lambda o, d: d[0, :, 1].transpose(0, 1) + o.c),
     "vmap": (lambda o: torch.vmap(lambda x: F.linear(x, o.q))(o.x3), lambda o, d: d[0, :, 1]),
     "vmap: rows": (lambda o: torch.vmap(lambda x: o.q @ x)(o.x), lambda o, d: d[0, 0, 1]),
+    "vmap: aten.einsum": (lambda o: torch.vmap(lambda x: torch.ops.aten.einsum("ik,jk->ij", [x, o.q]))(o.x3),
+                          lambda o, d: d[0, :, 1]),
+    "aten.einsum": (lambda o: torch.ops.aten.einsum("...k,jk->...j", [o.x3, o.q]), lambda o, d: d[0, :, 1]),
+    "aten.einsum.default": (lambda o: torch.ops.aten.einsum.default("bik,bjk->bij", [o.x3, o.q3]),
+                            lambda o, d: o.diagonal(d)[0]),
+    "aten.inner": (lambda o: torch.ops.aten.inner(o.x3, o.q3), lambda o, d: d[0].transpose(1, 2)),
+    "aten.tensordot": (lambda o: torch.ops.aten.tensordot(o.x3, o.q3, [2], [2]),
+                       lambda o, d: d[0].transpose(1, 2)),
 }  # fmt: skip
 """Each function by its name, how it is called, and what comes of it: of d, the sums in float32."""
 
@@ -440,6 +448,20 @@ def test_what_vmap_goes_along_changes_bits(kind):
     for f in (lambda c: F.linear(o.x, o.q, c), lambda c: torch.addmm(c, o.x, o.q.t(), alpha=0.3),
               lambda c: torch.addmv(c, o.q, o.row, beta=2)):  # fmt: skip
         assert torch.equal(torch.vmap(f)(added), entry_by_entry(f, added))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_factor_that_a_graph_does_not_know_yet_left_the_codes(backend):
+    """A symbolic integer was none of the numbers that a product is multiplied by."""
+    o = Operands("int8 rows")
+
+    def call(c, x, q, times):
+        return torch.addmm(c, x, q.t(), alpha=times, beta=times)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(call, dynamic=True, fullgraph=True, backend=backend)
+    for times in (2, 3, 5, 0, 1, 0.3, 0.7):
+        assert torch.equal(compiled(o.c, o.x, o.q, times), call(o.c, o.x, o.q, times)), times
 
 
 def test_a_gradient_under_vmap_is_that_of_a_loop():

@@ -689,3 +689,103 @@ def test_views_failed_in_inference_mode():
             ):
                 assert torch.equal(view, view.clone())
     assert torch.equal(own[1].dequantize(), q[1].dequantize())
+
+
+# ---- levels of torch.func ------------------------------------------------------------------------
+
+BATCH = torch.randn(3, 4, 32, generator=torch.Generator().manual_seed(5))
+USES = {
+    "dequantize": lambda q, x: q.dequantize(),
+    "arithmetic": lambda q, x: q * x + q,
+    "matmul": lambda q, x: x @ q.t(),
+    "on the left": lambda q, x: q @ x.mT,
+    "linear": lambda q, x: F.linear(x, q, x[0, :4]),
+    "nx.linear": lambda q, x: nx.linear(x, q),
+    "int8": lambda q, x: nx.linear(x, q, compute="int8"),
+    "einsum": lambda q, x: torch.einsum("ik,jk->ij", x, q),
+    "aten.einsum": lambda q, x: torch.ops.aten.einsum("ik,jk->ij", [x, q]),
+    "addmm": lambda q, x: torch.addmm(x[0, :4], x, q.t(), alpha=2),
+    "embedding": lambda q, x: F.embedding(torch.tensor([2, 0]), q),
+    "rows": lambda q, x: q[torch.tensor([2, 0])] * x[:2],
+    "a part": lambda q, x: F.linear(x, q[1:3]),
+    "clone": lambda q, x: q.clone().to(torch.float32) + x,
+    "stack": lambda q, x: torch.stack([q, x]),
+    "sum": lambda q, x: q.sum() + q.mean(0),
+    "shape": lambda q, x: x.reshape(q.shape) * q.ndim,
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*performance drop.*:UserWarning")
+@pytest.mark.parametrize("d", ["int8", "mxfp4", "nvfp4"])
+@pytest.mark.parametrize("use", USES)
+def test_a_qtensor_that_is_made_within_torch_func(use, d):
+    """Its parts are tensors of that level, which torch knew nothing of: "Cannot access storage of ..." came,
+    and of torch.func.functionalize other values."""
+    if use == "int8" and d == "int8":
+        d = "int4"
+
+    def call(x, made=None):
+        return USES[use](nx.quantize(x.detach() if made is None else made, d), x)
+
+    def close(found, due):
+        torch.testing.assert_close(found, due, rtol=1e-5, atol=1e-5)
+
+    close(torch.vmap(call)(BATCH), torch.stack([call(x) for x in BATCH]))
+    twice = torch.vmap(torch.vmap(call))(torch.stack([BATCH, -BATCH]))
+    close(twice[1], torch.stack([call(-x) for x in BATCH]))
+    close(torch.vmap(call, in_dims=1)(BATCH.transpose(0, 1)), torch.stack([call(x) for x in BATCH]))
+    close(torch.func.functionalize(call)(BATCH[0]), call(BATCH[0]))
+    assert torch.equal(torch.func.vjp(call, BATCH[0])[0], call(BATCH[0]))
+    if use in ("arithmetic", "matmul", "on the left", "linear", "nx.linear", "einsum", "addmm", "a part"):
+
+        def loss(x):
+            return call(x).square().sum()
+
+        due = []
+        for x in BATCH:
+            x = x.clone().requires_grad_()
+            due += torch.autograd.grad(loss(x), x)
+        assert torch.equal(torch.func.grad(loss)(BATCH[0]), due[0])
+        close(torch.vmap(torch.func.grad(loss))(BATCH), torch.stack(due))
+        close(torch.func.grad(lambda b: torch.vmap(loss)(b).sum())(BATCH), torch.stack(due))
+        held = torch.func.grad(lambda x: call(x, BATCH[1]).square().sum())(BATCH[0])
+        x = BATCH[0].clone().requires_grad_()
+        assert torch.equal(held, torch.autograd.grad(call(x, BATCH[1]).square().sum(), x)[0])
+
+
+def test_a_qtensor_of_a_level_is_none_outside_of_it():
+    with pytest.raises(nx.NumericsError, match=r"return q\.dequantize\(\)"):
+        torch.vmap(lambda x: nx.quantize(x, "int8"))(BATCH)
+    kept = []
+    torch.vmap(lambda x: (kept.append(nx.quantize(x, "int8")), x)[1])(BATCH)
+    with pytest.raises(nx.NumericsError, match=r"return q\.dequantize\(\)"):
+        kept[0].dequantize()
+    torch.func.grad(lambda x: (kept.append(nx.quantize(x.detach(), "int8")), x.sum())[1])(BATCH[0])
+    assert torch.equal(kept[1].dequantize(), nx.quantize(BATCH[0], "int8").dequantize())
+    out = torch.func.vjp(lambda x: nx.quantize(x.detach(), "int8"), BATCH[0])[0]
+    assert isinstance(out, nx.QTensor)
+
+
+def test_a_qtensor_of_a_level_takes_no_writes():
+    """Its values were written instead, and lost."""
+    for write in (lambda q: q.mul_(2), lambda q: q.__setitem__(0, 1.0), lambda q: torch.add(q, 1, out=q)):
+
+        def call(x):
+            write(nx.quantize(x, "int8"))  # noqa: B023
+            return x
+
+        with pytest.raises(nx.NumericsError, match="in place"):
+            torch.vmap(call)(BATCH)
+
+
+def test_a_part_of_a_qtensor_stays_one_within_torch_func():
+    """torch gave a plain tensor around it, which nx.linear does not take."""
+    q = nx.quantize(BATCH[0], "int8")
+
+    def call(x):
+        parts = [q[1:3], q.clone(), q.t().t(), *q.split(2), q.to(torch.float32)]
+        assert all(isinstance(part, nx.QTensor) for part in parts)
+        return sum(nx.linear(x, part).sum() for part in parts)
+
+    x = BATCH[1].clone().requires_grad_()
+    assert torch.equal(torch.func.grad(call)(BATCH[1]), torch.autograd.grad(call(x), x)[0])
