@@ -59,7 +59,8 @@ def check_frozen(
     if MODEL in notes:
         check_same_plan(plan, Plan.from_dict(json.loads(notes[MODEL])["plan"]))
     for name in plan.parameters:
-        came, held = state.get(prefix + name), model.get_parameter(name)
+        held: Any = model.get_parameter(name)
+        came = state.get(prefix + name)
         if came is None:
             continue
         spec = came.spec if isinstance(came, QTensor) else None

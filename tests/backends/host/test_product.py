@@ -143,7 +143,7 @@ def every_spec():
 @pytest.mark.parametrize("length", [4, 12, 20, 24, 100, 112, 120, 192])
 def test_what_is_decoded_is_what_the_page_says(length):
     """Rows that end in a short block were decoded, and the page did not say so."""
-    page = " ".join(Path("docs/formats.md").read_text().split())
+    page = " ".join(Path("docs/formats.md").read_text(encoding="utf-8").split())
     told = page.partition("and summed with runs of one:")[2].partition("A short last group")[0]
     seen = set()
     for spec in every_spec():
