@@ -7,6 +7,7 @@ roundings; a rounding can be named:  python -m tests.verify half_even
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -51,5 +52,16 @@ def main(roundings: tuple[str, ...]) -> int:
     return failed
 
 
+def asked() -> tuple[str, ...]:
+    """The roundings that the command line names; all where it names none."""
+    options = argparse.ArgumentParser(
+        prog="python -m tests.verify", description="The long proofs, every case."
+    )
+    options.add_argument(
+        "roundings", nargs="*", choices=DETERMINISTIC, metavar="ROUNDING", help=", ".join(DETERMINISTIC)
+    )
+    return tuple(options.parse_args().roundings) or DETERMINISTIC
+
+
 if __name__ == "__main__":
-    sys.exit(bool(main(tuple(sys.argv[1:]) or DETERMINISTIC)))
+    sys.exit(bool(main(asked())))

@@ -50,6 +50,10 @@ class Order:
         """Elements of a row of that length whose products are summed as integers: a group, or a span."""
         return max(self.group, self.span) if self.group else self.spans(length) * self.span
 
+    def stored(self, length: int) -> int:
+        """Elements that a row of that length is stored as: whole blocks, where they hold their scales."""
+        return -(-length // self.run) * self.run if self.kind == "blocks" else length
+
     def spans(self, length: int) -> int:
         """How many spans a row of that length takes."""
         return -(-length // self.span)
@@ -98,7 +102,8 @@ def order_of(spec: Any, shape: tuple[int, ...]) -> Order:
     """How the rows of a matrix of that shape are read, quantized so: by its codes where that can be."""
     length = shape[-1]
     if spec.blocked:
-        return _order_of_blocks(spec.block, (spec.axis or 0) % len(shape) == len(shape) - 1, length)
+        along = (spec.axis or 0) % len(shape) == len(shape) - 1
+        return _order_of_blocks(spec.block, length) if along else VALUES
     bits, partition = spec.element.bits, spec.partition(shape)
     run, (axis, size) = run_of(bits), (partition.axis, partition.size)
     floating = spec.zero_point_type == "float32" and not spec.symmetric
@@ -109,15 +114,12 @@ def order_of(spec: Any, shape: tuple[int, ...]) -> Order:
     return Order("codes", run, size) if axis == len(shape) - 1 and _aligned(size, run) else VALUES
 
 
-def _order_of_blocks(d: Block, along: bool, length: int) -> Order:
-    if not along or length % d.block:
-        return VALUES
+def _order_of_blocks(d: Block, length: int) -> Order:
     if isinstance(d, MicroexponentBlock):
         fits = d.block == 16 and d.sub_block == 2 and d.mantissa in (2, 4, 7)  # mx4, mx6, mx9
         return Order("blocks", d.block, d.block) if fits else VALUES
     run = run_of(d.element_bits)
-    near = d.element.max < FARTHEST  # type: ignore[attr-defined]
-    whole = near and d.element_bits <= 8 and d.scale_bits == 8 and length * d.element_bits % 8 == 0
+    whole = d.element_bits <= 8 and d.scale_bits == 8 and length * d.element_bits % 8 == 0
     return Order("codes", run, d.block) if whole and _aligned(d.block, run) else VALUES
 
 
@@ -276,8 +278,9 @@ def linear(
 
     sums: an executor's `products`.
     """
-    found: NDArray[np.float32]
-    found = sums(x, matrix) if len(x) and matrix.shape[1] else np.zeros((len(x), matrix.shape[0]), np.float32)
+    found: NDArray[np.float32] = np.zeros((len(x), matrix.shape[0]), np.float32)
+    if found.size and matrix.shape[1]:
+        found = sums(x, matrix)
     if isinstance(x, Int8Rows) and x.scale.ndim == 1:
         found *= x.scale[:, None]
     for factor in (matrix.row_scale, matrix.number):

@@ -73,8 +73,8 @@ class Composed(Executor):
         values = np.ldexp(np.where(codes >> d.mantissa, -magnitude, magnitude).astype(np.float32), -shift)
         scales = np.empty(fields.scale.size, np.float32)
         self.decode(fields.scale.reshape(-1), e8m0, scales)
-        rows = matrix.shape[0]
-        return values.reshape(matrix.shape), scales.reshape(rows, -1) * np.float32(matrix.unit)
+        rows, length = matrix.shape
+        return values.reshape(rows, -1)[:, :length], scales.reshape(rows, -1) * np.float32(matrix.unit)
 
     def encode_packed(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Codes of x, as one string of bits, into out."""

@@ -147,7 +147,16 @@ def frozen_from(model: nn.Module, text: str, tensors: Mapping[str, Tensor], exam
 
 def computes(text: str) -> bool:
     """Does the plan of that text quantize more than parameters, or fold normalizations?"""
-    plan, _, _ = _said(text)
+    return quantizes_computed(plan_said(text))
+
+
+def plan_said(text: str) -> Plan:
+    """The plan that a file says its model was frozen by."""
+    return _said(text)[0]
+
+
+def quantizes_computed(plan: Plan) -> bool:
+    """Does a plan quantize more than parameters, or fold normalizations?"""
     return bool(plan.sites or plan.fold or any(row.kind == "cache" and row.spec for row in plan.rows))
 
 

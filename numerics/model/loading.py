@@ -11,14 +11,22 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from numerics.files.checkpoint import PathLike
-from numerics.files.save_load import load, model_text
+from numerics.files.save_load import MODEL, load, model_text
 from numerics.formats.errors import NumericsError
-from numerics.model.freezing import computes, frozen_from
+from numerics.model.freezing import computes, frozen_from, plan_said, quantizes_computed
 from numerics.model.looking.places import Place, check_model, folded, replace, stored
 from numerics.model.looking.restoring import rewritten, undone
-from numerics.model.wrapped.fitting import recorded
+from numerics.model.wrapped.fitting import (
+    check_same_plan,
+    check_tensors,
+    kind_of_scale,
+    kinds_of_scales,
+    recorded,
+    way_of_scales,
+)
 from numerics.model.wrapped.quantizers import Static, quantizers
-from numerics.model.wrapped.state import is_wrapped
+from numerics.model.wrapped.renaming import renamed
+from numerics.model.wrapped.state import is_wrapped, state_of
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.parts import PARTS
 from numerics.train.states import RECORD, Recorded, check_recorded
@@ -37,7 +45,9 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
     `nx.save(model.state_dict(), path)` or `numerics quantize` wrote, or of anybody's with the model's names.
     A quantized tensor becomes a Parameter that does not learn, in the place of the float one and of all that
     is tied to it; other tensors are copied, and where the model had a quantized one, a float Parameter that
-    does not learn takes its place.  Of tied tensors the file may have one or all.
+    does not learn takes its place (not where it was frozen with formats of computed tensors, which would go
+    on without those of its weights).  A state of the other mode is taken by its names there.  Of tied
+    tensors the file may have one or all.
 
     A file of `frozen.state_dict()` holds the plan of the frozen model.  Where that quantizes more than
     parameters, the float model is frozen by it, with the scales of the file: use what is returned.
@@ -56,13 +66,31 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
             [1., 1., 1., 1.]])
     """
     check_model("load_into", model)
+    came: Mapping[str, Tensor]
     came, text = load(path, library="torch"), model_text(path)
     with undone(model):
         into: nn.Module = model
         if text is not None and computes(text) and not is_wrapped(model):
             into = frozen_from(model, text, came, example)
+        elif is_wrapped(model):
+            came = _for_wrapped(model, came, text)
         _put(into, path, came)
     return cast(Model, into)
+
+
+def _for_wrapped(model: nn.Module, came: Mapping[str, Tensor], text: str | None) -> dict[str, Tensor]:
+    """The tensors by the names of a wrapped model's mode; raises NumericsError for those of the other kind.
+
+    Floats without scales, and other formats, take the place of packed tensors in a model that quantizes
+    nothing else.
+    """
+    made, state = state_of(model), dict(came)
+    renamed(model, made.plan, bool(made.frozen), state, "")
+    if made.frozen and text is not None:
+        check_same_plan(made.plan, plan_said(text))
+    if not made.frozen or quantizes_computed(made.plan) or kinds_of_scales(state):
+        check_tensors(model, made.plan, bool(made.frozen), state, {} if text is None else {MODEL: text})
+    return state
 
 
 def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
@@ -111,6 +139,9 @@ def _check(
         f"{name}: {why}" for name in came if name in places and (why := _unlike(came[name], places[name]))
     ]
     told += [why for prefix, module in every if (why := _unfit(module, came, prefix))]
+    if any(kind_of_scale(name) for name in (*faults["missing from the file"], *faults["not in the model"])):
+        without = "load_state_dict(nx.load(path, library='torch'), strict=False)"
+        told[-1] += f". {way_of_scales(model, came, model_text(path) is not None, without)}"
     if told:
         raise NumericsError(
             f"{path} does not fit {type(model).__name__}, which is unchanged: {'; '.join(told)}"

@@ -18,7 +18,7 @@ from numerics.formats.errors import NumericsError, items_of, one_of, said, text_
 from numerics.formats.notebook import rows_table
 from numerics.model.deciding.plan import MODES, Plan
 from numerics.model.deciding.rows import Row, described, stored_bytes
-from numerics.model.deciding.rules import spec_of
+from numerics.model.deciding.rules import rules_of, spec_of
 from numerics.model.folding import fold
 from numerics.model.looking.places import check_model
 from numerics.model.looking.trace import arguments, as_in_use, batches_of
@@ -33,6 +33,8 @@ from numerics.model.wrapping import shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums
 from numerics.view.screen import Screen
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
+
+_CLIPPED = "clipped: of the values that are quantized, those cut off by their scales, and NaN and Inf"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Report:
 
     @property
     def _end(self) -> str:
-        return f"output: {_db(self.output)} dB over {_batches(self.batches)}"
+        output = f"output: {_db(self.output)} dB over {_batches(self.batches)}"
+        return f"{output}\n{_CLIPPED}" if any(one.clipped for one in self.layers) else output
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, as JSON takes them."""
@@ -142,6 +145,10 @@ def report(
     reference: the float model; None (the default) for the one that was wrapped.
     batches: each what the models are called with: a tuple of arguments, a mapping of named ones, or one
         tensor. None (the default) for the example of the plan.
+
+    Its columns are those of `Layer`: clipped is the share of values, of weights and of what goes in, that
+    quantizers cut off, as they are more than half a step beyond the largest or smallest that their scales
+    reach, or NaN or Inf; "-" is none.
 
     A layer is a module that owns a planned parameter or site; those that share a parameter, as an embedding
     and the head that is tied to it, are layers each, and named together.
@@ -520,8 +527,8 @@ def sweep(
     batches: a list; the first is the example.  activations: None (the default) for weights alone, a format,
     or "same" for each format's own.  rules, mode: as for `plan`; fx_graph_mode reaches products
     inside fused functions.
-    Raises NumericsError where there is no batch; a format that the model cannot be planned, wrapped or run
-    in is listed with the reason.
+    Raises NumericsError where there is no batch, and for other arguments that are none; a format that the
+    model cannot be planned, wrapped or run in is listed with the reason.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
@@ -535,6 +542,10 @@ def sweep(
         raise NumericsError(
             f"formats={said(formats)} is no list of formats, such as ['mxfp4', 'int8'], or ['mxfp4'] for one"
         )
+    if text_in(activations) != SAME:
+        spec_of("activations", activations)
+    rules = items_of("rules", rules) if isinstance(rules, Iterator) else rules
+    rules_of(rules)
     batches = list(batches_of(batches))
     arguments(batches[0])
     rows, refused = [], {}
@@ -544,7 +555,7 @@ def sweep(
             made = plan_of(model, one, beside, rules=rules, example=batches[0], mode=mode)
             rows.append(_swept(model, made, described(spec_of("formats", one)), batches))
         except NumericsError as wrong:
-            refused[str(one)] = str(wrong)
+            refused[one if isinstance(one, str) else said(one)] = str(wrong)
     return Sweep(tuple(sorted(rows, key=lambda row: -row.sqnr)), refused)
 
 

@@ -74,6 +74,20 @@ def _rest(q: TensorQTensor, part: TensorQTensor) -> Rest:
     return before | {place for place, mine, its in pairs if mine.numel() == its.numel()}
 
 
+_OPTIONS = {"packed": "", "shared": "scale", "zero_point": "zero_point", "tensor_scale": "tensor_scale"}
+"""What nx.quantize takes for each part of a tensor."""
+
+
+def _same_scales(target: TensorQTensor, shared: frozenset[int]) -> str:
+    """How numbers become ones of the scales that a part shares with the rest; empty where they cannot."""
+    options = [option for place, option in _OPTIONS.items() if getattr(target, place) is not None]
+    has = [option for k, option in enumerate(options) if k in shared]
+    if target.spec.blocked and has != ["tensor_scale"]:
+        return ""
+    kept = ", ".join(f"{name}=q.{name}" for name in has)
+    return f"nx.quantize(x, q.spec, {kept}) makes numbers that go there; "
+
+
 def _check_written(target: TensorQTensor, source: TensorQTensor) -> None:
     """Raises NumericsError for a part that cannot be written without losing that, or changing the rest."""
     rest: Rest = target.__dict__.get(REST) or frozenset()
@@ -86,7 +100,8 @@ def _check_written(target: TensorQTensor, source: TensorQTensor) -> None:
     if any(not torch.equal(mine, its) for mine, its in pairs if not mine.is_meta):
         raise NumericsError(
             f"{target!r} is a part whose scales are those of the rest, too, which others would change; "
-            "copy into the whole tensor, or clone() the part"
+            f"{_same_scales(target, rest)}x = q.dequantize() of the whole, x[...] = what is due and "
+            "q.copy_(nx.quantize(x, q.spec)) finds new ones for all"
         )
     if any(map(_meet, target.parts, source.parts)):
         raise NumericsError(

@@ -342,7 +342,8 @@ def _check_full_range(d: Dtype, symmetric: bool) -> None:
     if not (_has_full_range(d) and symmetric):
         how = "" if symmetric else " with symmetric=False"
         raise NumericsError(
-            f"{d}{how}: scale_rule={FULL_RANGE!r} cannot be; it is of symmetric signed integers, such as int8"
+            f"{d}{how}: scale_rule={FULL_RANGE!r} cannot be; it is of symmetric signed integers whose range "
+            "is not, such as int8; leave it away"
         )
 
 
@@ -482,8 +483,8 @@ FOUND_ANEW = {"scale_rule": DEFAULTS["scale_rule"]}
 FOR_INTEGERS = {name: DEFAULTS[name] for name in ("symmetric", "zero_point_type")}
 _WHY = {
     "block": "blocks have a size of their own and find their scales; allowed: axis=, scale_rule=, rounding=",
-    "integer": "an integer format takes scheme=, symmetric and signed ones scale_rule='full_range'; axis= "
-    "and the other rules belong to block formats, and nx.observe has scales of the least error (MSE)",
+    "integer": "an integer format takes scheme=; axis= and other rules belong to block formats, and "
+    "nx.observe has scales of the least error (MSE)",
     "codebook": "a codebook takes scheme= and is symmetric; "
     "zero points belong to integers, axis= and scale_rule= to block formats",
     "float": "a float format takes scheme= and is symmetric; "
@@ -496,4 +497,10 @@ def refuse(dtype: Dtype, given: Mapping[str, Any], silent: Mapping[str, Any]) ->
     for name, default in silent.items():
         came = given[name]
         if came is not default and not (type(came) is type(default) and came == default):
-            raise NumericsError(f"{dtype}: {name}={said(came)} cannot be: {_WHY[dtype.kind]}")
+            own = f"; allowed here: scale_rule={FULL_RANGE!r}" if _may_be_full(dtype, name, given) else ""
+            raise NumericsError(f"{dtype}: {name}={said(came)} cannot be: {_WHY[dtype.kind]}{own}")
+
+
+def _may_be_full(d: Dtype, name: str, given: Mapping[str, Any]) -> bool:
+    """Is it a scale rule that came, where full_range may be?"""
+    return name == "scale_rule" and _has_full_range(d) and given.get("symmetric", True) is not False

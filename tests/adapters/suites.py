@@ -8,6 +8,7 @@ SOURCES: a folder with the hosts' repositories as `microxcaling`, `ao` (v0.18.0)
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -101,12 +102,18 @@ def compare(suite: Suite, sources: Path) -> dict[str, Any]:
     }
 
 
-def main(sources: Path, wanted: list[str]) -> int:
-    """Runs them, prints a row each, keeps the results; 1 where a test was lost."""
+def main() -> int:
+    """Runs those that are asked for, prints a row each, keeps the results; 1 where a test was lost."""
+    names = [suite.adapter for suite in SUITES]
+    options = argparse.ArgumentParser(prog="python -m tests.adapters.suites")
+    options.add_argument("sources", type=Path, metavar="SOURCES", help="a folder with the repositories")
+    options.add_argument("hosts", nargs="*", choices=names, metavar="HOST", help=", ".join(names))
+    asked = options.parse_args()
+    sources = asked.sources.resolve()
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     lost = 0
     for suite in SUITES:
-        if wanted and suite.adapter not in wanted:
+        if asked.hosts and suite.adapter not in asked.hosts:
             continue
         if not (sources / suite.folder).is_dir():
             print(f"{suite.adapter}: no sources in {suite.folder}, left out")
@@ -120,4 +127,4 @@ def main(sources: Path, wanted: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1]).resolve(), sys.argv[2:]))
+    raise SystemExit(main())

@@ -8,13 +8,13 @@ slows both.  Each row has the medians, in milliseconds, and the ratio with its q
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import json
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,8 +130,12 @@ def measured(adapter: Any, call: Call) -> dict[str, Any]:
             "ratio": round(middle, 2), "quartiles": [round(low, 2), round(high, 2)]}  # fmt: skip
 
 
-def main(wanted: list[str]) -> None:
-    """Measures, prints a row each, keeps the results."""
+def main() -> None:
+    """Measures what is asked for, prints a row each, keeps the results."""
+    names = [host.__name__ for host in HOSTS]
+    options = argparse.ArgumentParser(prog="python -m tests.adapters.timing")
+    options.add_argument("hosts", nargs="*", choices=names, metavar="HOST", help=", ".join(names))
+    wanted = options.parse_args().hosts
     x = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     rows = []
     for host in HOSTS:
@@ -156,4 +160,4 @@ def keep(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

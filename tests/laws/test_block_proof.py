@@ -7,9 +7,13 @@ pair of them in every rounding on the inputs that decide; `make verify` all of i
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from numerics.formats.rounding import DETERMINISTIC, MX_RULES
+from tests.helpers.children import LIMIT
 from tests.helpers.proofs import LONG, MICRO, MX, near_steps, prove_element, prove_micro, prove_scale
 
 SCALES = (0, 1, 2, 127, 200, 254)
@@ -66,3 +70,29 @@ def test_every_element_at_a_block_exponent(dtype, exponent):
         for shift in (0, 1):
             found = prove_micro(dtype, exponent, shift, rounding)
             assert found.mismatches == 0, f"{rounding}, microexponent {shift}: {found}"
+
+
+def answer(*command):
+    """The exit code of a command of the tests, and what it said."""
+    run = [sys.executable, "-m", *command]
+    found = subprocess.run(run, capture_output=True, text=True, timeout=LIMIT)
+    return found.returncode, found.stdout + found.stderr
+
+
+def test_a_word_that_is_no_rounding_began_the_proofs_and_was_a_key_error():
+    code, said = answer("tests.verify", "--help")
+    assert code == 0
+    assert ", ".join(DETERMINISTIC) in " ".join(said.split())
+    for word in ("half_evn", "stochastic", ""):
+        code, said = answer("tests.verify", "half_even", word)
+        assert code == 2
+        assert "Traceback" not in said
+        assert "half_even" in said.partition("choose from")[2]
+
+
+@pytest.mark.parametrize("command", ["tests.peers", "tests.adapters.timing", "tests.adapters.suites ."])
+def test_a_name_that_is_none_ran_nothing_or_all(command):
+    pytest.importorskip("torch")
+    code, said = answer(*command.split(), "nobody")
+    assert code == 2
+    assert "invalid choice: 'nobody' (choose from" in said

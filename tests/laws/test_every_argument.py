@@ -380,3 +380,78 @@ def test_tensors_without_values_give_such_or_are_refused_in_words(name, kind):
             call(*called(name, made, good_values(made)))
     else:
         call(*called(name, made, good_values(made)))
+
+
+# ---- what takes models --------------------------------------------------------------------------------
+
+ROWS = torch.linspace(-1, 1, 128).reshape(2, 64)
+
+
+def layers():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4)).eval()
+
+
+def waiting():
+    return nx.wrap(layers(), "int8", activations="int8", observer="min_max", example=ROWS)
+
+
+def whole():
+    return nx.calibrate(waiting(), [ROWS])
+
+
+PLANNED = {"model": layers, "weights": lambda: "int8", "activations": lambda: "int8", "example": lambda: ROWS}
+OF_MODELS = {
+    "plan": (nx.plan, PLANNED),
+    "wrap": (nx.wrap, {"model": layers, "plan": lambda: "int8"}),
+    "wrap: learned": (nx.wrap, {"model": layers, "plan": lambda: "int8", "qat": lambda: "tqt",
+                                "example": lambda: ROWS,
+                                "threshold_init": lambda: "_3SD"}),
+    "calibrate": (nx.calibrate, {"model": waiting, "batches": lambda: [ROWS]}),
+    "freeze": (nx.freeze, {"model": whole}),
+    "unwrap": (nx.unwrap, {"model": waiting}),
+    "report": (nx.report, {"model": whole, "batches": lambda: [ROWS]}),
+    "compare": (nx.compare, {"a": layers, "b": whole, "batches": lambda: [ROWS]}),
+    "sweep": (nx.sweep, {"model": layers, "formats": lambda: ["int8"], "batches": lambda: [ROWS]}),
+    "footprint": (nx.footprint, {"model": layers}),
+    "quantize_": (nx.quantize_, {"model": layers, "dtype": lambda: "int8"}),
+}  # fmt: skip
+NO_NUMBER = ("1.5", "nan", "-inf", "-1", "0-d array", "array", "tensor", "empty text", "type", "np.float32")
+ANYTHING = {("sweep", "formats"), ("freeze", "keep")}
+"""Arguments of which some of these say something: a format that is none is a row of a sweep."""
+
+
+def contents(model):
+    """Everything of a model that a call may change: its classes, and the bits of its state."""
+    state = {k: x.dequantize() if isinstance(x, nx.QTensor) else x for k, x in model.state_dict().items()}
+    return [type(m) for m in model.modules()], {k: x.numpy().tobytes() for k, x in state.items()}
+
+
+@pytest.mark.turns(3)
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [(name, p) for name, (function, _) in OF_MODELS.items() for p in inspect.signature(function).parameters
+     if inspect.signature(function).parameters[p].kind is not inspect.Parameter.VAR_KEYWORD],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore")
+def test_an_option_of_a_model_is_refused_in_words_before_anything_is_changed(name, parameter):
+    """A wrong activations= or rules= of a sweep was the reason of every format, and no error."""
+    function, good = OF_MODELS[name]
+    wrong = []
+    for said, value in odd_values().items():
+        arguments = {key: make() for key, make in good.items()}
+        models = [x for key, x in arguments.items() if isinstance(x, torch.nn.Module) and key != parameter]
+        before = [contents(model) for model in models]
+        try:
+            function(**{**arguments, parameter: value})
+        except nx.NumericsError as error:
+            if len(str(error)) > 4000:
+                wrong.append(f"{said}: {len(str(error))} characters")
+            if [contents(model) for model in models] != before:
+                wrong.append(f"{said}: the model is another")
+        except Exception as error:
+            wrong.append(f"{said}: {type(error).__name__}: {str(error)[:150]}")
+        else:
+            if said in NO_NUMBER and (name, parameter) not in ANYTHING:
+                wrong.append(f"{said}: taken")
+    assert not wrong, "\n".join(wrong)

@@ -47,7 +47,9 @@ def write(peers: dict[str, Any], machine: str) -> None:
 def main() -> None:
     """Judges what was asked for."""
     options = argparse.ArgumentParser(prog="python -m tests.peers")
-    options.add_argument("libraries", nargs="*", metavar="LIBRARY", help=", ".join(LIBRARIES))
+    options.add_argument(
+        "libraries", nargs="*", choices=tuple(LIBRARIES), metavar="LIBRARY", help=", ".join(LIBRARIES)
+    )
     options.add_argument("--render", action="store_true")
     asked = options.parse_args()
     before = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {"machine": "", "peers": {}}

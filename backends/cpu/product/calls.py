@@ -100,7 +100,8 @@ def _reading(matrix: Matrix, codes_of: Callable[[Matrix], Codes]) -> Reading:
 
 
 def _begin(matrix: Matrix, bits: int) -> tuple[int, ...]:
-    length, order = matrix.shape[1], matrix.order
+    order = matrix.order
+    length = order.stored(matrix.shape[1])
     whole, rest = divmod(length, order.span)
     return (
         address_of(matrix.packed), length * bits // 8, _address(matrix.shared), _address(matrix.zero),

@@ -12,7 +12,7 @@ from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.plan import Plan
 from numerics.model.looking.places import folded
-from numerics.model.wrapped.quantizers import Learned, Quantizer
+from numerics.model.wrapped.quantizers import Learned, Quantizer, Static
 from numerics.model.wrapped.renaming import renamed
 from numerics.tensor.qtensor import QTensor
 from numerics.train.states import RECORD, Recorded, check_recorded
@@ -20,10 +20,15 @@ from numerics.train.states import RECORD, Recorded, check_recorded
 _KINDS = {
     "learns.log2_threshold": "thresholds of qat='tqt'",
     "learns.step": "steps of qat='lsq'",
-    "scale": "scales that observers found",
-    "tensor_scale": "scales that observers found",
+    "scale": "fixed scales",
+    "tensor_scale": "fixed scales",
 }
 """What a state has of quantizers, by the ends of its names."""
+_WRAPPED = {
+    "thresholds of qat='tqt'": "qat='tqt'", "steps of qat='lsq'": "qat='lsq'", "fixed scales": "observer=...",
+}  # fmt: skip
+"""How a model is wrapped whose state has that."""
+_OF_FROZEN = "nx.load_into(float_model, file) makes the frozen model of its file"
 
 
 # ---- tensors --------------------------------------------------------------------------------------
@@ -39,8 +44,7 @@ def check_floats(state: Mapping[str, Any], names: Iterable[str], notes: Mapping[
         what = f"{packed[0]} is packed" if packed else "this state is a frozen model's"
         raise NumericsError(
             f"{what}, and this model is wrapped: its values would be quantized again wherever they are read; "
-            "nx.load_into(float_model, file) makes the frozen model of a file, nx.freeze(model) first takes "
-            "the packed tensors as they are"
+            f"{_OF_FROZEN}; nx.freeze(model) makes one that takes it where both have the same plan"
         )
 
 
@@ -53,28 +57,36 @@ def check_frozen(
     its notes say where it is of a frozen model.
     """
     if MODEL in notes:
-        _check_same_plan(plan, Plan.from_dict(json.loads(notes[MODEL])["plan"]))
+        check_same_plan(plan, Plan.from_dict(json.loads(notes[MODEL])["plan"]))
     for name in plan.parameters:
-        came, held = state.get(prefix + name), model.get_parameter(name)
+        held: Any = model.get_parameter(name)
+        came = state.get(prefix + name)
         if came is None:
             continue
         spec = came.spec if isinstance(came, QTensor) else None
-        if isinstance(held, QTensor) and spec != held.spec:
-            raise _other(prefix + name, f"packed as {held.spec.dtype}", spec)
-        if not isinstance(held, QTensor) and (spec or not (prefix or MODEL in notes)):
-            raise _other(prefix + name, "kept as quantized values", spec)
+        packed = isinstance(held, QTensor)
+        if spec != held.spec if packed else spec or not (prefix or MODEL in notes):
+            due = f"packed as {held.spec.dtype}" if packed else "kept as quantized values"
+            what = repr(spec) if spec else "floats, which would not be quantized"
+            raise NumericsError(
+                f"{prefix + name} of this frozen model is {due}, and the state has {what}: "
+                f"{_before_freezing(state, spec is not None or MODEL in notes)}"
+            )
 
 
-def _other(name: str, due: str, came: Any) -> NumericsError:
-    what = "floats, which would not be quantized" if came is None else f"{came!r}"
-    return NumericsError(
-        f"{name} of this frozen model is {due}, and the state has {what}: load them before freezing, into "
-        "the float model or the wrapped one, and freeze that; nx.load_into(float_model, file) makes the "
-        "frozen model of a frozen state's file"
+def _before_freezing(state: Mapping[str, Any], frozen: bool) -> str:
+    """Where a state belongs that a frozen model does not take.  frozen: it is a frozen model's itself."""
+    if frozen:
+        return _OF_FROZEN
+    kinds = kinds_of_scales(state)
+    if not kinds:
+        return "load it before freezing, into the float model or the wrapped one, and nx.freeze that"
+    return (
+        f"it has {' and '.join(kinds)}: load it into a model that {_wrapped(kinds)} made, and nx.freeze that"
     )
 
 
-def _check_same_plan(mine: Plan, theirs: Plan) -> None:
+def check_same_plan(mine: Plan, theirs: Plan) -> None:
     """Raises NumericsError where the computed tensors of a frozen state have other formats."""
     formats = [{str(site): row.spec for site, row in plan.sites.items()} for plan in (mine, theirs)]
     differing = [name for name in formats[0] | formats[1] if formats[0].get(name) != formats[1].get(name)]
@@ -82,8 +94,7 @@ def _check_same_plan(mine: Plan, theirs: Plan) -> None:
         here, there = (found.get(differing[0]) or "none" for found in formats)
         raise NumericsError(
             "this state is of a frozen model whose computed tensors have other formats: "
-            f"{folded(differing)}, of which {differing[0]} has {there} there and {here} here; "
-            "nx.load_into(float_model, file) makes the frozen model of its file"
+            f"{folded(differing)}, of which {differing[0]} has {there} there and {here} here; {_OF_FROZEN}"
         )
 
 
@@ -93,27 +104,59 @@ def _check_same_plan(mine: Plan, theirs: Plan) -> None:
 def check_quantizers(model: nn.Module, plan: Plan, frozen: bool, came: Any) -> None:
     """Raises NumericsError, before anything is loaded, where a state has the scales of another wrapping.
 
-    came: a state, of which all names are asked for.  What else does not fit is left to torch to say.
+    came: a state, of which all names are asked for.  What strict=False refuses, too, is told first.  What
+    else does not fit is left to torch to say.
     """
     if not isinstance(came, Mapping):
         return
     state = dict(came)
+    notes = (getattr(came, "_metadata", None) or {}).get("", {})
     renamed(model, plan, frozen, state, "")
+    check_tensors(model, plan, frozen, state, notes)
     check_recorded(state, recorded(model, ""))
     own = {f"{name}.{tail}" for name, module in model.named_modules(remove_duplicate=False)
            if isinstance(module, (Quantizer, Learned)) for tail in module.state_dict()}  # fmt: skip
     here = own | {*model.state_dict()}
     missing = sorted(name for name in own - state.keys() if not name.endswith(RECORD))
-    more = sorted(name for name in state.keys() - here if _kind(name))
+    more = sorted(name for name in state.keys() - here if kind_of_scale(name))
     if missing or more:
-        due, held = (_told(map(_kind, names)) for names in (own, state))
         told = [f"missing {folded(missing)}"] if missing else []
         told += [f"not in the model {folded(more)}"] if more else []
         raise NumericsError(
-            f"this state does not fit this {type(model).__name__}, which is unchanged: "
-            f"{'; '.join(told)}. The model has {due}, the state {held}: wrap the model as the saved one was "
-            "(qat=, observer=), or load_state_dict(state, strict=False), which leaves the model's own scales"
+            f"this state does not fit this {type(model).__name__}, which is unchanged: {'; '.join(told)}. "
+            f"{way_of_scales(model, state, MODEL in notes, 'load_state_dict(state, strict=False)')}"
         )
+
+
+def check_tensors(
+    model: nn.Module, plan: Plan, frozen: bool, state: Mapping[str, Any], notes: Mapping[str, Any]
+) -> None:
+    """Raises NumericsError for the state of a whole model whose tensors are of the other kind."""
+    if frozen:
+        check_frozen(model, plan, state, "", notes)
+    else:
+        check_floats(state, plan.parameters, notes)
+
+
+def way_of_scales(model: nn.Module, state: Mapping[str, Any], frozen: bool, without: str) -> str:
+    """What to do with a state that has other scales than the model.
+
+    frozen: the state is a frozen model's.  without: the call that loads the state without its scales.
+    """
+    due, held = kinds_of_scales(model.state_dict()), kinds_of_scales(state)
+    has, brings = (" and ".join(kinds) or "no scales of its own" for kinds in (due, held))
+    alone = "which leaves the model's own scales" if due else "which leaves the state's scales"
+    waits = any(isinstance(one, Static) and not one.ready for one in model.modules())
+    alone += ", and nx.calibrate finds them" if waits else ""
+    if frozen or any(isinstance(x, QTensor) for x in state.values()):
+        made = _OF_FROZEN
+    elif due == held:
+        made = "wrap the model as the saved one was"
+    elif held:
+        made = f"load it into a model that {_wrapped(held)} made, with the same formats"
+    else:
+        made = "load it into the float model, and wrap that"
+    return f"The model has {has}, the state {brings}: {made}; or {without}, {alone}"
 
 
 def recorded(model: nn.Module, prefix: str) -> list[tuple[str, Recorded]]:
@@ -136,7 +179,7 @@ def check_scales(model: nn.Module, state: Mapping[str, Any], prefix: str, notes:
             module.check_shapes(state, f"{prefix}{name}.learns.")
 
 
-def _kind(name: str) -> str | None:
+def kind_of_scale(name: str) -> str | None:
     """What of a quantizer has that name; None for what is no quantizer's."""
     parts = name.split(".")
     if not any(part.startswith("quantize") for part in parts[:-1]):
@@ -144,5 +187,13 @@ def _kind(name: str) -> str | None:
     return next((kind for tail, kind in _KINDS.items() if name.endswith(f".{tail}")), None)
 
 
-def _told(kinds: Iterable[str | None]) -> str:
-    return " and ".join(dict.fromkeys(kind for kind in kinds if kind)) or "no scales of its own"
+def kinds_of_scales(names: Iterable[str]) -> list[str]:
+    """What of quantizers is among the names of a state, each kind once."""
+    return list(dict.fromkeys(kind for kind in map(kind_of_scale, names) if kind))
+
+
+def _wrapped(kinds: Iterable[str]) -> str:
+    """The call that makes a model whose state has that: of what is learned, where something is."""
+    options = [_WRAPPED[kind] for kind in kinds]
+    learned = [option for option in options if option.startswith("qat")]
+    return f"nx.wrap(model, ..., {(learned or options)[0]})"

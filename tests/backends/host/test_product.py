@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_a_lane_reads_whole_words(bits, run):
 
 @pytest.mark.turns
 @pytest.mark.parametrize("name", MATRICES)
-@pytest.mark.parametrize("shape", [(1, 32), (5, 64), (3, 192)])
+@pytest.mark.parametrize("shape", [(1, 32), (5, 64), (3, 192), (2, 24), (3, 120)])
 def test_an_executor_sums_otherwise(name, shape):
     """Against fractions: every code and scale as they come, ties and cancellation among the sums."""
     q = matrix(name, shape)
@@ -59,7 +60,7 @@ def test_an_executor_sums_otherwise(name, shape):
 
 
 @pytest.mark.parametrize("name", IN_INT8)
-@pytest.mark.parametrize("shape", [(1, 32), (3, 192)])
+@pytest.mark.parametrize("shape", [(1, 32), (3, 192), (2, 24), (3, 120)])
 def test_an_executor_sums_integers_otherwise(name, shape):
     """Against fractions, with x quantized by the reference."""
     q, x = matrix(name, shape), rows(3, shape[1])
@@ -89,6 +90,68 @@ def test_int8_multiplies_what_is_said_and_nothing_else():
         nx.linear(x.astype(np.float64), matrix("int4", (8, 64)), compute="int8")
     with pytest.raises(nx.NumericsError, match="compute"):
         nx.linear(x, matrix("int4", (8, 64)), compute="int4")
+
+
+def reasons(spec, shape):
+    """Why docs/formats.md §11 says that a matrix is decoded first, in its own words."""
+    d, length = spec.dtype, shape[1]
+    blocks, micro, bits = spec.blocked, bool(getattr(d, "sub_blocks", 0)), getattr(d, "element_bits", d.bits)
+    axis = (spec.axis or 0) % 2 if blocks else spec.partition(shape).axis
+    group = d.block if blocks else spec.partition(shape).size
+    run = d.block if micro else 4 if bits == 4 else np.lcm(32, bits) // bits
+    span = 16 * run
+    cut = group is not None and axis == 1 and (group % run or (span % group and group % span))
+    scaled = blocks or spec.scaled
+    return [text for text, holds in {
+        "blocks along another axis": blocks and axis == 0,
+        "a scale a column": not blocks and (axis == 1 if group is None else axis == 0),
+        "zero points that are no integers": not spec.symmetric and spec.zero_point_type == "float32",
+        "groups or blocks that a lane or a span would cut": cut,
+        "rows that do not end on a byte": not micro and length * bits % 8,
+        "codes of more than 16 bits, and in blocks of more than 8": bits > (8 if blocks else 16),
+        "scales of blocks that take no byte": blocks and not micro and d.scale_bits != 8,
+        "microexponents beside those of mx4, mx6 and mx9":
+            micro and (d.block, d.sub_block, d.mantissa) not in [(16, 2, m) for m in (2, 4, 7)],
+        "elements with a scale that reach 2<sup>40</sup>":
+            not micro and scaled and (d.element if blocks else d).max >= 2.0**40,
+    }.items() if holds]  # fmt: skip
+
+
+def every_spec():
+    """Formats of every kind, and some of nobody's, with each scheme that they take."""
+    made = [
+        {"element": "fp4", "block": 24}, {"element": "fp8_e5m2", "block": 8},
+        {"element": "fp6_e2m3", "block": 16},
+        {"element": "int8", "block": 12}, {"element": "fp4", "block": 16, "scale": nx.float_format(4, 2)},
+        {"element": "float16", "block": 32},
+        {"block": 16, "mantissa": 3, "sub_block": 2}, {"block": 32, "mantissa": 4, "sub_block": 4},
+    ]  # fmt: skip
+    blocks = [d for d in nx.dtypes() if d.kind == "block"] + [nx.block_format(**facts) for facts in made]
+    yield from (nx.QuantSpec(d, axis=axis) for d in blocks for axis in (-1, 0, 1))
+    schemes = ["per_tensor", "per_channel(0)", "per_channel(1)", "per_token", "per_block((2, 16))"]
+    schemes += [
+        f"per_group({size}{axis})" for size in (4, 6, 16, 24, 32, 48, 128) for axis in ("", ", axis=0")
+    ]
+    for d in nx.dtypes():
+        if d.kind != "block":
+            offset = [{}, {"symmetric": False}] if d.kind == "integer" else [{}]
+            offset += [{"symmetric": False, "zero_point_type": "float32"}] * (d.kind == "integer")
+            yield from (nx.QuantSpec(d, scheme=scheme, **more) for scheme in schemes for more in offset)
+            yield nx.QuantSpec(d)
+
+
+@pytest.mark.parametrize("length", [4, 12, 20, 24, 100, 112, 120, 192])
+def test_what_is_decoded_is_what_the_page_says(length):
+    """Rows that end in a short block were decoded, and the page did not say so."""
+    page = " ".join(Path("docs/formats.md").read_text(encoding="utf-8").split())
+    told = page.partition("and summed with runs of one:")[2].partition("A short last group")[0]
+    seen = set()
+    for spec in every_spec():
+        why = reasons(spec, (6, length))
+        assert all(text in told for text in why)
+        assert (order_of(spec, (6, length)) == VALUES) == bool(why), (spec, why)
+        seen.update(why)
+    assert length != 100 or len(seen) == 9, seen
 
 
 @pytest.mark.parametrize("name", MATRICES)

@@ -250,3 +250,11 @@ def test_what_is_given_in_another_order_or_without_its_list_is_said():
         nx.report(one, m, x[0])
     with pytest.raises(nx.NumericsError, match=r"a model is quantized by nx.quantize_\(model"):
         nx.quantize(m, "int4")
+
+
+def test_a_column_of_a_report_was_not_explained():
+    one = nx.wrap(
+        torch.nn.Linear(8, 4), "int8", activations="int8", observer="min_max", example=torch.ones(2, 8)
+    )
+    found = nx.report(nx.calibrate(one, [torch.ones(2, 8)]), batches=[torch.full((2, 8), 9.0)])
+    assert "clipped: of the values that are quantized, those cut off" in str(found)

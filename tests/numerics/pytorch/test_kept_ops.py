@@ -347,3 +347,22 @@ def test_a_scale_that_was_to_learn_waited_for_ever(part):
             use()
     getattr(q, part).requires_grad_(False)
     assert torch.equal(q.dequantize(), due)
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [(nx.QuantSpec("int8"), ["scale"]), (nx.QuantSpec("int8", symmetric=False), ["scale", "zero_point"]),
+     (nx.QuantSpec("nvfp4"), ["tensor_scale"])],
+)  # fmt: skip
+def test_a_row_that_shares_the_scale_of_the_rest_was_refused_without_a_way_out(spec, names):
+    """The words are followed: numbers by the scales that are there, or new ones for all."""
+    q, row = nx.quantize(torch.linspace(-1, 1, 128).reshape(4, 32), spec), torch.full((32,), 0.4)
+    with pytest.raises(nx.NumericsError, match=", ".join(f"{name}=q.{name}" for name in names)):
+        q[0] = nx.quantize(row, q.spec)
+    kept = {name: getattr(q, name) for name in names}
+    q[0] = nx.quantize(row, q.spec, **kept)
+    assert torch.allclose(q[0].dequantize(), row, rtol=0.1)
+    x = q.dequantize()
+    x[1] = 9.0
+    q.copy_(nx.quantize(x, q.spec))
+    assert torch.allclose(q[1].dequantize(), x[1], rtol=0.1)
