@@ -20,7 +20,7 @@ from numerics.model.looking.trace import arguments
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager, graph
 from numerics.model.wrapped.beginning import beginning, run_every_branch
-from numerics.model.wrapped.graph import STATE, QuantizedGraph
+from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.quantizers import (
     LEARNED,
     QAT,
@@ -33,7 +33,7 @@ from numerics.model.wrapped.quantizers import (
 )
 from numerics.model.wrapped.running import run
 from numerics.model.wrapped.sharing import share
-from numerics.model.wrapped.state import State, is_wrapped, notes_of
+from numerics.model.wrapped.state import STATE, State, is_wrapped, notes_of
 from numerics.train import THRESHOLD_INIT
 
 

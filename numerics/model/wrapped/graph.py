@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,15 +19,14 @@ from numerics.model.looking import exported
 from numerics.model.looking.places import is_shard, shard_read
 from numerics.model.looking.trace import OUT, Site, arguments
 from numerics.model.wrapped.calling import Arguments, arguments_of
-from numerics.model.wrapped.fitting import check_floats, check_frozen, check_quantizers, check_scales
+from numerics.model.wrapped.fitting import Fitting
 from numerics.model.wrapped.quantizers import Quantizer
-from numerics.model.wrapped.renaming import QUANTIZERS, in_graph, renamed
+from numerics.model.wrapped.renaming import QUANTIZERS, in_graph
 from numerics.model.wrapped.sharing import Parting
+from numerics.model.wrapped.state import State
 from numerics.model.wrapped.where import say_where
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
-STATE = "numerics_state"
-"""Under that name a wrapped model keeps what it was made of."""
 TRAINING = "training"
 """In a graph's notes: was the model in training, where that makes a difference?"""
 ARGUMENTS = "arguments"
@@ -52,7 +51,7 @@ def _without_torchs_own_warning() -> Iterator[None]:
         yield
 
 
-class QuantizedGraph(Parting, GraphModule):
+class QuantizedGraph(Fitting, Parting, GraphModule):
     """A model as a graph, which is of the mode, training or evaluation, that the model was in."""
 
     def __init__(self, root: Any, graph: torch.fx.Graph, class_name: str = "GraphModule") -> None:
@@ -109,24 +108,9 @@ class QuantizedGraph(Parting, GraphModule):
             say_where(self, wrong)
             raise
 
-    def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
-        made = self.meta.get(STATE)
-        if made is not None:
-            renamed(self, made.plan, bool(made.frozen), state, prefix)
-        if made is not None and made.frozen:
-            check_frozen(self, made.plan, state, prefix, notes)
-        elif made is not None:
-            check_floats(state, [prefix + name for name in made.plan.parameters], notes)
-        if made is not None:
-            check_scales(self, state, prefix, notes)
-        super()._load_from_state_dict(state, prefix, notes, *rest)
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Loads a state; raises NumericsError where its scales are of another kind of wrapping."""
-        made = self.meta.get(STATE)
-        if made is not None and strict:
-            check_quantizers(self, made.plan, bool(made.frozen), state_dict)
-        return super().load_state_dict(state_dict, strict, assign)
+    def numerics_read_quantized(self, made: State | None) -> Iterable[str]:
+        """The names of the parameters that the plan quantizes, of the whole model."""
+        return made.plan.parameters if made is not None else ()
 
     def train(self, mode: bool = True) -> QuantizedGraph:
         """Sets the mode of what is called; raises NumericsError where the graph is of the other mode."""
@@ -137,7 +121,6 @@ class QuantizedGraph(Parting, GraphModule):
                 f"normalizations that are part of it: nx.wrap(model.{'train' if mode else 'eval'}(), "
                 "qat='ste', mode='fx_graph_mode') makes one of the other mode"
             )
-        check_trainable(self, mode, self.meta)
         super().train(mode)
         return self
 
@@ -149,19 +132,6 @@ def _keep_unsaved(of: nn.Module, graph: nn.Module) -> None:
         if name in modules:
             unsaved = modules[name]._non_persistent_buffers_set & module._buffers.keys()
             module._non_persistent_buffers_set |= unsaved
-
-
-def check_trainable(model: nn.Module, mode: bool, notes: Mapping[str, Any]) -> None:
-    """Raises NumericsError where a frozen model, with nothing else to train, is put into training."""
-    state = notes.get(STATE)
-    if not mode or state is None or not state.frozen or any(x.requires_grad for x in model.parameters()):
-        return
-    first = next(iter(state.plan.parameters))
-    raise NumericsError(
-        f"{first} and {len(state.plan.parameters) - 1} more parameters are frozen, and nothing of this "
-        f"model can "
-        "be trained: nx.wrap(float_model, ..., qat='ste') makes one that can, before it is frozen"
-    )
 
 
 def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic: bool = True) -> GraphModule:
@@ -292,9 +262,7 @@ def _place_of(node: Node, came: Node, site: Site) -> int | None:
 
 
 def _without_copies(root: GraphModule) -> None:
-    """Computes once what is computed several times from the same: an input of three products is quantized
-    once.
-    """
+    """Calls a quantizer once for each of its inputs, such as one that three products take."""
     for graph in exported.graphs(root):
         alike: dict[tuple[Any, ...], Node] = {}
         for node in list(graph.graph.nodes):
