@@ -91,19 +91,9 @@ class QuantizedGraph(Fitting, Parting, GraphModule):
                 raise shard_read(shards[0]) from None
             raise
         except AssertionError as wrong:
-            if "numerics." in str(wrong) and "FakeTensors" in str(wrong):
-                raise NumericsError(
-                    "a branch of this graph has scales of its own, and torch has no gradient of a branch "
-                    "with tensors of its own: mode='eager_mode' trains this model, torch.no_grad() runs it"
-                ) from None
-            if not str(wrong).startswith("Guard failed"):
+            if (why := _refusal(str(wrong))) is None:
                 raise
-            raise NumericsError(
-                f"this graph is of other sizes or values: {wrong}. A size that was 1 in the example, or that "
-                "the model tests, and what is no tensor, is fixed: nx.wrap(model, ..., mode='fx_graph_mode', "
-                "example=...) with an example of two and more there, or one of these; mode='eager_mode' "
-                "takes all"
-            ) from None
+            raise NumericsError(why) from None
         except Exception as wrong:
             say_where(self, wrong)
             raise
@@ -125,6 +115,22 @@ class QuantizedGraph(Fitting, Parting, GraphModule):
         return self
 
 
+def _refusal(wrong: str) -> str | None:
+    """What an assertion of torch's in a graph means to whoever called it; None where it is another's."""
+    if "numerics." in wrong and "FakeTensors" in wrong:
+        return (
+            "a branch of this graph has scales of its own, and torch has no gradient of a branch with "
+            "tensors of its own: mode='eager_mode' trains this model, torch.no_grad() runs it"
+        )
+    if not wrong.startswith("Guard failed"):
+        return None
+    return (
+        f"this graph is of other sizes or values: {wrong}. A size that was 1 in the example, or that the "
+        "model tests, and what is no tensor, is fixed: nx.wrap(model, ..., mode='fx_graph_mode', "
+        "example=...) with an example of two and more there, or one of these; mode='eager_mode' takes all"
+    )
+
+
 def _keep_unsaved(of: nn.Module, graph: nn.Module) -> None:
     """Leaves out of a graph's state the buffers that its model does not save, as torch.fx does not."""
     modules = dict(of.named_modules(remove_duplicate=False))
@@ -141,19 +147,9 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
     may be others later.  Raises NumericsError for a model that is no graph, and for what is planned and not
     found in it.
     """
-    if plan.example is None:
-        raise NumericsError(
-            "mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)"
-        )
-    if hasattr(model, QUANTIZERS):
-        raise NumericsError(
-            f"this {type(model).__name__} has a {QUANTIZERS!r} of its own, which is what the graph calls its "
-            "quantizers; give it another name, or mode='eager_mode'"
-        )
+    _check(model, plan)
     found = exported.export(model, plan.example, dynamic)
-    root = QuantizedGraph(
-        found, found.graph, type(model).__name__
-    )  # torch's own is neither copied nor pickled
+    root = QuantizedGraph(found, found.graph, type(model).__name__)  # torch's own is not copied, not pickled
     if any(isinstance(module, _BY_MODE) for module in model.modules()):
         root.meta[TRAINING] = model.training
     names = root.graph._codegen.pytree_info.orig_args  # type: ignore[attr-defined]
@@ -170,6 +166,19 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
         graph.graph.lint()
         graph.recompile()
     return root
+
+
+def _check(model: nn.Module, plan: Plan) -> None:
+    """Raises NumericsError without an example, and for a model with the name under which quantizers are."""
+    if plan.example is None:
+        raise NumericsError(
+            "mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)"
+        )
+    if hasattr(model, QUANTIZERS):
+        raise NumericsError(
+            f"this {type(model).__name__} has a {QUANTIZERS!r} of its own, which is what the graph calls its "
+            "quantizers; give it another name, or mode='eager_mode'"
+        )
 
 
 class _Writer:
