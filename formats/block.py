@@ -237,7 +237,8 @@ class Block(Dtype, metaclass=_DeclaredBlock):
         rounding: of the elements: half_even (the default), half_away, half_up, half_down, toward_zero,
             floor, ceil, to_odd or stochastic, as for `encode` of a format of single numbers.
         overflow: None or "saturate": the elements of blocks saturate.
-        tensor_scale: for NVFP4: the float32 scale of the whole tensor; found from x where None.
+        tensor_scale: of formats with float scales, as NVFP4: the float32 scale of the whole tensor, a
+            positive number; found from x where None (the default).
         seed, random_bits: of stochastic rounding, exactly one: a 64-bit integer, or uint32 in x's shape.
         out: Blocks of the same format, axis and shape, whose arrays are written.
 
@@ -324,8 +325,9 @@ class Block(Dtype, metaclass=_DeclaredBlock):
 
         packed: the bytes (uint8).  shape: of the tensor.  axis: along which blocks lie.  scale: the scales
         that stood beside, one a block: the tensor's shape with ceil(n / block) along the axis; mx4, mx6 and
-        mx9 hold their own and take None.  tensor_scale: NVFP4's.  Raises NumericsError when the bytes or the
-        scales are not as many as the shape needs, and for a tensor_scale that the format does not have.
+        mx9 hold their own and take None.  tensor_scale: the tensor's, as of NVFP4.  Raises NumericsError
+        when the bytes or the scales are not as many as the shape needs, and for a tensor_scale that the
+        format does not have.
 
         >>> from numerics.formats import mxfp4
         >>> mxfp4.unpack([194, 6], 3, scale=[127]).decode()
@@ -651,7 +653,7 @@ class Blocks:
     scale: one a block, in the tensor's shape with ceil(n / block) along the axis: E8M0 bytes (MX), codes of
         the scale's format (NVFP4) or float32 exponent fields (mx4, mx6, mx9).
     microexponents: one byte a block, bit j for sub-block j; None where the format has none.
-    tensor_scale: NVFP4's float32 scale of the tensor; None elsewhere.
+    tensor_scale: the float32 scale of the tensor, of NVFP4 and its like; None elsewhere.
 
     >>> from numerics.formats import mxfp4
     >>> blocks = mxfp4.encode([1.0, -2.0, 5.0])

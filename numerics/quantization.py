@@ -49,7 +49,8 @@ def quantize(
     x: a NumPy array or a torch tensor of float16, bfloat16, float32 or float64, of any shape and strides, or
         a Python number or nested list, which counts as float64.  It is not changed.
     dtype: the format: an object such as nx.int4, or its name, ours or another library's ("float8_e4m3fn").
-        A QuantSpec says format and options in one, down to rounding and scale_rule; then none stands beside.
+        A QuantSpec says the format and its options in one, down to rounding and scale_rule; beside it only
+        what is of one tensor may be given: scale, zero_point, tensor_scale, seed, random_bits.
 
     Integer and float formats take:
     scheme: which elements share a scale: nx.per_tensor() (the default), nx.per_channel(axis),
@@ -80,9 +81,10 @@ def quantize(
         half_up, half_down, toward_zero, floor, ceil, to_odd or stochastic, as for `Element.encode`.
     seed, random_bits: of stochastic rounding, exactly one: a 64-bit integer, or uint32 in x's shape.
 
-    Returns a QTensor; of a torch tensor one that is a torch tensor too, on its device.  NaN becomes an
-    integer as 0 does.  Warns where a symmetric unsigned format loses negative values.  Raises NumericsError
-    for an unknown option, and for options that do not fit together.  Every rule: docs/formats.md §6.
+    Returns a QTensor; of a torch tensor one that is a torch tensor too, on its device.  In an integer format
+    NaN becomes the code that 0 has.  Warns where a symmetric unsigned format loses negative values.  Raises
+    NumericsError for an unknown option, and for options that do not fit together.  Every rule:
+    docs/formats.md §6.
 
     >>> import numerics as nx
     >>> q = nx.quantize([[0.5, -3.5], [2.1, 7.0]], "int4", scheme=nx.per_channel(0))
@@ -106,9 +108,9 @@ def quantize(
 def dequantize(q: QTensor) -> Any:
     """Returns the values of a quantized tensor, in its shape and in the type that was quantized.
 
-    q: a QTensor; `q.dequantize(dtype)` gives another type.  Single numbers are (code - zero_point) * scale,
-    elements of blocks their value times the scale, each operation rounded once.  Raises NumericsError for
-    what is no QTensor.
+    q: a QTensor; `q.dequantize(dtype)` gives another type.  An integer is (code - zero_point) * scale, any
+    other element its value times the scale, of a block format the block's; each operation is rounded once.
+    Raises NumericsError for what is no QTensor.
 
     >>> import numerics as nx
     >>> nx.dequantize(nx.quantize([0.1, 0.7], "fp4"))

@@ -1,4 +1,4 @@
-"""Folding: normalizations by batches taken into the convolutions before them (torch.nn.utils.fusion)."""
+"""Folding: BatchNorm is taken into the convolution before it, as torch.nn.utils.fusion does it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fold(model: nn.Module, folds: dict[str, str]) -> None:
 
 
 def can_fold(norm: nn.Module | None, conv: nn.Module | None) -> bool:
-    """Is it a normalization by batches, with statistics, of what a convolution gives?"""
+    """Is it a BatchNorm, with statistics, of as many channels as a convolution gives?"""
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_mean is None:
         return False
     return isinstance(conv, nn.modules.conv._ConvNd) and conv.out_channels == norm.num_features

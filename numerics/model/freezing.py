@@ -18,11 +18,11 @@ from numerics.model.looking.places import replace as replace_tensors
 from numerics.model.looking.restoring import undone
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager, graph
-from numerics.model.wrapped.graph import STATE, QuantizedGraph
+from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.quantizers import QAT, Learned, Static, check_known, quantizers
 from numerics.model.wrapped.running import named
 from numerics.model.wrapped.sharing import unshare
-from numerics.model.wrapped.state import State, notes_of, state_of
+from numerics.model.wrapped.state import STATE, State, notes_of, state_of
 from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
 from numerics.pytorch.qtensor import TensorQTensor
 
@@ -108,7 +108,7 @@ def _holders(model: nn.Module, plan: Plan) -> dict[str, tuple[Tensor, Any]]:
                 for name, _ in model.named_parameters(remove_duplicate=False) if name in first}  # fmt: skip
     found = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
-        for leaf in getattr(module, "_leaves", ()):
+        for leaf in getattr(module, "numerics_leaves", ()):
             name = f"{prefix}.{leaf}" if prefix else leaf
             found[name] = (module._parameters[leaf], module._modules[f"quantize_{leaf}"])
     return found  # type: ignore[return-value]

@@ -64,7 +64,7 @@ def plan(
         percentile, mse, kl, pof2 or pof2_mse.  None (the default): each tensor brings its own scale.
     mode: eager_mode (the default), or fx_graph_mode, which sees inside fused functions.
     device: CPU (the default), or IPU, whose formats are checked (docs/ipu.md).
-    fold: True folds normalizations by batches into the convolutions before them.
+    fold: True folds batch normalizations (BatchNorm) into the convolutions before them.
     share: True gives one scale to outputs that are joined (cat, stack) or added, and to what goes into the
         next product by way of joins, pools, reshapes and relu alone, as integer devices want them.
 

@@ -20,7 +20,7 @@ from numerics.model.looking.trace import arguments
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager, graph
 from numerics.model.wrapped.beginning import beginning, run_every_branch
-from numerics.model.wrapped.graph import STATE, QuantizedGraph
+from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.quantizers import (
     LEARNED,
     QAT,
@@ -33,7 +33,7 @@ from numerics.model.wrapped.quantizers import (
 )
 from numerics.model.wrapped.running import run
 from numerics.model.wrapped.sharing import share
-from numerics.model.wrapped.state import State, is_wrapped, notes_of
+from numerics.model.wrapped.state import STATE, State, is_wrapped, notes_of
 from numerics.train import THRESHOLD_INIT
 
 
@@ -54,8 +54,8 @@ def wrap(
         example= alone can be given: one from a file has none, and graph mode needs it.
     qat: what the quantizers learn in training.  None (the default) and ste: nothing of their own, gradients
         pass straight through; tqt: thresholds of integers, by powers of two; lsq: scales of integers,
-        floats and codebooks.  Other formats, as those of blocks, which find their scales, are straight
-        through.
+        floats and codebooks.  Under tqt and lsq gradients pass straight through all other formats, such as
+        those of blocks, which find their scales themselves.
     threshold_init: where the thresholds of tqt begin: _3SD (weights, by default), _LL_J or _KL_J
         (activations).
 

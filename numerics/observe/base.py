@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from inspect import cleandoc
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -54,14 +55,15 @@ class Observer:
     symmetric: True (the default) for scales alone, False for scales and zero points; integers only.
     scale_type: what scales are rounded to: float32 (the default), float16, bfloat16, float, pof2.
     zero_point_type: int32 (the default) or float32.
-    They are as for `quantize`, with the same errors, and so are the scales that are found: 1 for bfloat16
-    and float16, which are a plain cast unless scheme or scale_type is given.  Block formats
-    find the scales of their blocks themselves; what NVFP4 shares besides is its `tensor_scale`, and that
-    alone is observed for it.  Raises NumericsError for other block formats.
 
-    low, high: the least and the largest finite value of all batches and 0, in the shape of the
-    scales; float32, or float64 as the tensors are.  original: the float type of the tensors.
-    batches: how many were seen.
+    These options are those of `quantize`, with the same errors, and so are the scales that are found: 1 for
+    bfloat16 and float16, which are a plain cast unless scheme or scale_type is given.  Block formats find the
+    scales of their blocks themselves; what NVFP4 shares besides is its `tensor_scale`, and that alone is
+    observed for it.  Raises NumericsError for other block formats.
+
+    An observer has: low, high, the least and the largest finite value of all batches and 0, in the shape of
+    the scales, float32, or float64 where the tensors are; original, the name of the tensors' float type;
+    batches, how many it has seen.
     """
 
     mergeable: ClassVar[bool] = True
@@ -403,10 +405,11 @@ class Observer:
 
 def _with_options(told: str, all_told: str) -> str:
     """The help of an observer with the lines of its options that it does not say itself."""
-    first, last = all_told.index("    dtype:"), all_told.index("    They are as")
+    told, all_told = cleandoc(told), cleandoc(all_told)  # Python 3.13 keeps no indentation, older ones do
+    first, last = all_told.index("dtype:"), all_told.index("\nThese options are")
     lines = all_told[first:last].splitlines(keepends=True)
-    own = [line for line in lines if line.partition(":")[0] + ":" not in told]
-    return told.replace("    dtype and the other options: as for `Observer`.\n", "".join(own))
+    own = [line for line in lines if f"\n{line.partition(':')[0]}:" not in told]
+    return told.replace("dtype and the other options: as for `Observer`.\n", "".join(own))
 
 
 def with_pof2(dtype: Any, scale_type: Any) -> tuple[Any, dict[str, Any]]:

@@ -26,7 +26,8 @@ class KL(Search):
 
     dtype and the other options: as for `Observer`.
     bins: how many an octave is cut into, a power of two from 64 to 2**20, by default 256; as for `Histogram`.
-    TensorRT's entropy calibration (S. Migacz, GTC 2017), for every format and for both signs, with a
+
+    This is TensorRT's entropy calibration (S. Migacz, GTC 2017), for every format and for both signs, with a
     resolution that follows range and data: for each range that is tried, what becomes one level is cut
     into 8 equal parts, what becomes zero into 8 of equal ratios an octave, down to the value nearest to
     zero.  The divergence of a range: the sum over all parts of P * log(P / Q).  P is how many values a

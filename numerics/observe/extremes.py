@@ -37,8 +37,9 @@ class MovingAverage(Observer):
 
     dtype and the other options: as for `Observer`.
     averaging_constant: c, 0 < c <= 1, by default 0.01: the weight of a new batch.
-    low = (1 - c) low + c (the batch's least finite value), from the first batch's on that has one; high
-    likewise; both float64, NaN before.  The order of the batches
+
+    Each batch makes low = (1 - c) * low + c * (its least finite value), and high likewise; both begin with
+    those of the first batch that has a finite value, are float64, and NaN before.  The order of the batches
     matters, so it is the one observer that cannot be merged.  Raises NumericsError as `Observer`, and for
     another constant.
 
@@ -83,9 +84,11 @@ class Pof2(Observer):
     """Observes the range of all batches; the scale is a power of two near the one for it.
 
     dtype and the other options: as for `Observer`.
-    scale_type: pof2, the only one; of a QuantSpec, which says none by default, too.
+    scale_type: pof2, the only one; a QuantSpec that says no scale_type means it, too.
     rule: "nearest" (the default) rounds the scale's log2 to the nearest integer, as AMD Quark's PowOf2
-    observers do: it may clip.  "ceil" never clips, and is MinMax with scale_type="pof2".  Pof2MSE searches.
+        observers do: it may clip.  "ceil" never clips, and is MinMax with scale_type="pof2".
+
+    Pof2MSE searches for the power of two of least error instead.
     Raises NumericsError as `Observer`, for another rule, and for a scale_type that is not pof2.
 
     >>> for rule in "nearest", "ceil":

@@ -76,14 +76,14 @@ class Histogram(Observer):
     """Counts the values of every scale in bins; what chooses a range by them builds on it.
 
     dtype and the other options: as for `Observer`.
-    bins: into how many equal ones each octave is cut, a power of two from 64 to 2**20.  So every bin is
-    at most 1 / bins as wide as its values are large, whatever outliers come.  Only bins that hold
-    something are kept, at 24 bytes (float64: 32) each: a few thousand a scale for what has one bell or
+    bins: how many equal bins an octave is cut into, a power of two from 64 to 2**20, by default 256.
+
+    So every bin is at most 1 / bins as wide as its values are large, whatever outliers come.  Only bins that
+    hold something are kept, at 24 bytes (float64: 32) each: a few thousand a scale for what has one bell or
     two, never more than there are values, nor than the octaves of the type times 2 * bins.
 
-    places, counts, least, largest: arrays with an element a bin, in the order of the scales and of the
-    values: which bin it is (observe/bins.py), how many values it holds, and the ends of these.
-    Raises NumericsError as `Observer`, and for another number of bins.
+    `places`, `counts`, `least` and `largest` are arrays with an element for each bin, in the order of the
+    scales and of the values.  Raises NumericsError as `Observer`, and for another number of bins.
 
     >>> watching = Histogram("int8", bins=64)
     >>> watching.observe([31.0, -1.0, 0.0, 1.001, 1.0])
@@ -110,22 +110,22 @@ class Histogram(Observer):
 
     @property
     def places(self) -> Integers:
-        """Which bin each is."""
+        """Which bin each is, as one ascending number: its scale, its octave, its place in that (bins.py)."""
         return self._joined().places
 
     @property
     def counts(self) -> Integers:
-        """How many values are in each."""
+        """How many values each bin holds."""
         return self._joined().counts
 
     @property
     def least(self) -> Array:
-        """The least value in each."""
+        """The least value in each bin."""
         return self._joined().least
 
     @property
     def largest(self) -> Array:
-        """The largest value in each."""
+        """The largest value in each bin."""
         return self._joined().largest
 
     # ---- counting --------------------------------------------------------------------------------
@@ -223,11 +223,12 @@ class Percentile(Histogram):
 
     dtype and the other options: as for `Observer`.
     bins: how many an octave is cut into, a power of two from 64 to 2**20, by default 256; as for `Histogram`.
-    percentile: in per cent, 1 < p <= 100, by default 99.99.  Symmetric: the threshold beyond which lie at
-    most (100 - p) percent of the magnitudes.  Asymmetric: half as many beyond each end.  The threshold is a
-    value that was seen, the outermost in the bin of the exact order statistic: this one itself, or above it
-    by less than 1 / bins of it (0.4 %), whatever the data.  Raises NumericsError as `Histogram`, and for
-    another percentile.
+    percentile: p, in per cent, 1 < p <= 100, by default 99.99.
+
+    A symmetric range ends at the threshold beyond which lie at most (100 - p) per cent of the magnitudes; an
+    asymmetric one leaves half as many beyond each end.  The threshold is a value that was seen, the outermost
+    in the bin of the exact order statistic: this one itself, or above it by less than 1 / bins of it (0.4 %),
+    whatever the data.  Raises NumericsError as `Histogram`, and for another percentile.
 
     >>> import numpy as np
     >>> watching = Percentile("int8", symmetric=False, percentile=98)

@@ -169,9 +169,10 @@ class MSE(Search):
 
     dtype and the other options: as for `Observer`.
     bins: how many an octave is cut into, a power of two from 64 to 2**20, by default 256; as for `Histogram`.
-    The error of a range: over all bins, the exact mean of (x - fake_quantize(x))**2 for values that
-    spread evenly from the least in the bin to the largest, times their count; the scale and the zero
-    point are in their types.  A bin hides 1 / bins of a value at most, never a step of the format: so
+
+    The error of a range is a sum over all bins: the exact mean of (x - fake_quantize(x))**2 for values that
+    spread evenly from the least in the bin to the largest, times their count, with the scale and the zero
+    point as they are stored.  A bin hides 1 / bins of a value at most, never a step of the format: so
     the error of the range found is within 1 % (asymmetric: 2 %) of the least of all ranges up to the
     widest where thousands of values spread smoothly, within 5 % where they are few or repeat, and for
     asymmetric formats of two bits.
@@ -266,9 +267,10 @@ class Pof2MSE(MSE):
 
     dtype and the other options: as for `Observer`.
     bins: how many an octave is cut into, a power of two from 64 to 2**20, by default 256; as for `Histogram`.
-    scale_type: pof2, the only one; of a QuantSpec, which says none by default, too.
-    Tries the one that clips nothing and its halves, as `MSE` does.  Raises NumericsError as
-    `MSE`, and for a scale_type that is not pof2.
+    scale_type: pof2, the only one; a QuantSpec that says no scale_type means it, too.
+
+    Tried are the power of two that clips nothing, its half, and so on, as long as `MSE` goes on.  Raises
+    NumericsError as `MSE`, and for a scale_type that is not pof2.
 
     >>> import numpy as np
     >>> watching = Pof2MSE("int4")

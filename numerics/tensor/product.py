@@ -39,11 +39,14 @@ ROWS = 256  # of a matrix that is decoded before it is multiplied: a part at a t
 def linear(x: Any, q: QTensor, bias: Any = None, compute: str = "float32") -> Any:
     """Returns x @ q.T + bias, reading the packed codes of q: `torch.nn.functional.linear` for any format.
 
-    x: an array or tensor of float32, bfloat16 or float16, of shape (..., length).  q: a QTensor of shape
-    (rows, length), quantized in any format and scheme.  bias: of shape (rows), or None.  The result has the
-    shape (..., rows) and x's type: it is summed in float32 and rounded once; with a q made of float64 it is
-    float64.  Tensors, unlike arrays, are of one type: x and the bias of the one that q stands for
-    (`q.original`; `q.to(torch.bfloat16)` changes it, not its codes), under torch.autocast too.
+    x: an array or a tensor of float32, bfloat16, float16 or float64, of shape (..., length).
+    q: a QTensor of shape (rows, length), quantized in any format and scheme.
+    bias: an array or a tensor of shape (rows), or None (the default).
+
+    The result has the shape (..., rows) and x's type: it is summed in float32 and rounded once.  Where x or
+    what q was made of is float64, so are the sums and the result.  Tensors, unlike arrays, are of one type: x
+    and the bias have the one that q stands for (`q.original`; `q.to(torch.bfloat16)` changes it, not its
+    codes), under torch.autocast too.
 
     The sums are the same on every machine, for every number of threads and every batch: elements times x by
     fused multiply-adds in 16 lanes, scales of groups and blocks on the sums of their elements, scales of rows

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from fractions import Fraction
+from inspect import cleandoc
 
 import ml_dtypes
 import numpy as np
@@ -23,7 +24,18 @@ import numerics as nx
 from numerics import observe
 from numerics.formats.dtype import Element
 from numerics.formats.registry import dtypes
-from numerics.observe import KL, MSE, OBSERVERS, Histogram, MinMax, MovingAverage, Percentile, Pof2, Pof2MSE
+from numerics.observe import (
+    KL,
+    MSE,
+    OBSERVERS,
+    Histogram,
+    MinMax,
+    MovingAverage,
+    Percentile,
+    Pof2,
+    Pof2MSE,
+    base,
+)
 from numerics.observe.bins import OCTAVES
 from numerics.observe.divergence import boundaries
 from tests.helpers.children import LIMIT, child
@@ -890,3 +902,17 @@ def test_the_ends_of_a_type_made_a_scale_that_is_none(name, scale_type):
                 one.observe(x.repeat(3))
                 assert float(one.scale) > 0
                 assert np.isfinite(float(one.scale)), (kind, dtype, x)
+
+
+def test_observers_could_not_be_imported_where_docstrings_have_no_indentation():
+    """Python 3.13 compiles docstrings without it: `import numerics.observe` was a ValueError there."""
+    told = "One.\n\ndtype and the other options: as for `Observer`.\nscale_type: (asymmetric: 1).\n"
+    found = base._with_options(told, cleandoc(base.Observer.__doc__))
+    assert found == base._with_options(indented(told), indented(cleandoc(base.Observer.__doc__)))
+    assert [found.count(f"\n{name}:") for name in ("scale_type", "symmetric")] == [1, 1]
+    assert "\nzero_point_type: int32" in found
+    assert "These options" not in found
+
+
+def indented(text: str) -> str:
+    return text.replace("\n", "\n    ")

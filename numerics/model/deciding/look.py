@@ -104,6 +104,6 @@ def along(spec: QuantSpec, axis: int | None, shape: Sequence[int]) -> QuantSpec:
         found = spec.with_scheme(per_group(int(spec.scheme.size or 1), axis % len(shape)))
     else:
         found = spec
-    if all(n >= 0 for n in shape):
-        found.shared_shape(tuple(shape)) if found.scaled else None  # an axis that is not there
+    if found.scaled and all(n >= 0 for n in shape):
+        found.shared_shape(tuple(shape))  # raises for an axis that is not there
     return found

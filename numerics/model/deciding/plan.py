@@ -168,8 +168,8 @@ class Plan:
                   if not can_fold(modules.get(norm), modules.get(conv))]  # fmt: skip
         if wrong:
             raise NumericsError(
-                f"this plan is of another model: {'; '.join(wrong[:5])}{' ...' if wrong[5:] else ''} not "
-                f"found"
+                f"this plan is of another model: {'; '.join(wrong[:5])}{' ...' if wrong[5:] else ''} "
+                "not found"
             )
 
 

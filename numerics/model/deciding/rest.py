@@ -1,4 +1,4 @@
-"""Buffers, normalizations by batches, caches, modules that never ran, tensors that are none of a model's."""
+"""Buffers, batch normalizations, caches, modules that never ran, tensors that are none of a model's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _buffer(look: Look, name: str, x: Tensor) -> Row:
 
 
 def norms(look: Look) -> list[Row]:
-    """Normalizations by batches, which convolutions can take in."""
+    """Batch normalizations, which convolutions can take in."""
     rows = []
     for name, module in look.modules.items():
         if not isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -58,7 +58,7 @@ def norms(look: Look) -> list[Row]:
     if look.fold and not look.folded:
         raise NumericsError(
             "fold=True folds nothing: " + ("; ".join(f"{r.name} is {r.reason}" for r in rows[:4]) or
-            "there is no normalization by batches in this model")
+            "there is no batch normalization in this model")
         )  # fmt: skip
     return rows
 

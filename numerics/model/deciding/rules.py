@@ -34,8 +34,7 @@ def spec_of(what: str, came: Any) -> QuantSpec | None:
     if found.rounding == "stochastic":
         raise NumericsError(
             f"{what}={found!r}: stochastic rounding draws anew wherever a tensor is read, and a model "
-            f"reads it "
-            "several times; give another rounding"
+            "reads it several times; give another rounding"
         )
     return found
 
@@ -179,8 +178,7 @@ def _check_where(where: Any) -> None:
             pass
     raise NumericsError(
         f"rule {said(where)} is no place: a pattern of names such as '*.q_proj', 're:...', a class of "
-        f"modules, "
-        "or a function of (name, module)"
+        "modules, or a function of (name, module)"
     )
 
 

@@ -163,7 +163,7 @@ def _reason(wrong: BaseException) -> str:
 
 def _names(model: nn.Module, example: Any) -> list[str]:
     """What the forward of the module calls its arguments: a wrapped one takes *args."""
-    forward = getattr(type(model), "_base", type(model)).forward
+    forward = getattr(type(model), "numerics_base", type(model)).forward
     places = [name for name, _ in list(inspect.signature(forward).parameters.items())[1:]]
     args, kwargs = example
     return [*places[: len(args)], *kwargs] if len(places) >= len(args) else []

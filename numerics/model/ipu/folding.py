@@ -73,7 +73,7 @@ def drop_nothing(network: Network, report: Report) -> None:
             )
 
 
-# ---- normalization by batches ---------------------------------------------------------------------
+# ---- batch normalization -----------------------------------------------------------------------------
 
 
 def _scale_and_shift(node: NodeProto, network: Network) -> tuple[Array, Array] | None:

@@ -108,7 +108,7 @@ class Seen(NamedTuple):
 
 
 Meeting = frozenset[tuple[Site, tuple[str, ...]]]
-"""Sites whose tensors meet, each with the normalizations by batches that its tensor has passed."""
+"""Sites whose tensors meet, each with the batch normalizations that its tensor has passed."""
 
 
 @dataclass
@@ -120,7 +120,7 @@ class Found:
     calls: how often each module ran.  fused: modules that run one
     function with products inside.  regions: modules with control flow that is an operator.  hidden: sites
     that only a graph shows.  unknown: parameters in operations that are not known here.  caches: of keys and
-    values, among the results.  after: of each normalization by batches the convolution right before it.
+    values, among the results.  after: of each batch normalization the convolution right before it.
     strangers: parameters in products that are none of the model's.
     meetings: of what products return, where it is joined or added, and where it goes into another.
     """

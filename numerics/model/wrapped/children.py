@@ -44,7 +44,7 @@ def _named_children(self: Any) -> Iterator[tuple[str, Any]]:
 
 def _get(self: Any, index: Any) -> Any:
     """A child of a list by its place, or a list of some."""
-    found, base = own(self), self._base
+    found, base = own(self), self.numerics_base
     if not isinstance(index, slice):
         return list(found.values())[index]
     some = list(found.items())[index]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from types import FunctionType
@@ -28,13 +29,13 @@ from numerics.model.looking.places import is_shard, shard_read
 from numerics.model.looking.products import FUNCTIONS, PRODUCTS, in_order
 from numerics.model.looking.trace import ONE_PRODUCT, OUT, Site
 from numerics.model.wrapped.children import check_children, shown
-from numerics.model.wrapped.fitting import check_floats, check_frozen, check_quantizers, check_scales
-from numerics.model.wrapped.graph import STATE, check_trainable
+from numerics.model.wrapped.fitting import Fitting
 from numerics.model.wrapped.matching import Matching, Planned, Sites, follow, forget, note, sites_of
 from numerics.model.wrapped.outside import MULTIPLIED, TOLD, methods_of
 from numerics.model.wrapped.quantizers import Learned, Quantizer
-from numerics.model.wrapped.renaming import in_module, renamed
+from numerics.model.wrapped.renaming import in_module
 from numerics.model.wrapped.sharing import Parting
+from numerics.model.wrapped.state import STATE, State
 from numerics.model.wrapped.where import say_where
 from numerics.tensor.qtensor import QTensor
 
@@ -54,15 +55,17 @@ class _Stack(threading.local):
 _running = _Stack()
 
 
-class Quantized(Parting):
+class Quantized(Fitting, Parting):
     """What a module's class has besides its own, once something of it is quantized.
 
-    `_leaves`: the parameters of the class that are read quantized; `quantize_<leaf>` are their quantizers.
+    All names begin with numerics, since a module may have any other name of its own.
+    `numerics_leaves`: the parameters of the class that are read quantized; `quantize_<leaf>` are their
+    quantizers.  `numerics_base`: the class that the module had.
     `numerics_sites`: of the functions of its forward, the names of the quantizers of their arguments.
     """
 
-    _leaves: tuple[str, ...] = ()
-    _base: type[nn.Module]
+    numerics_leaves: tuple[str, ...] = ()
+    numerics_base: type[nn.Module]
     numerics_entry: str | None = None
     numerics_exit: str | None = None
     numerics_sites: Sites | None = None
@@ -87,59 +90,28 @@ class Quantized(Parting):
                 return super().forward(*args, **kwargs)  # type: ignore[misc]  # a function of what runs
             _running.read.append(({}, set()))
             try:
-                return self._computed(args, kwargs)
+                return _computed(self, super().forward, args, kwargs)  # type: ignore[misc]
             except Exception as wrong:
                 if STATE in self.__dict__:
                     say_where(self, wrong)  # type: ignore[arg-type]
                 raise
             finally:
                 _running.read.pop()
-        return self._computed(args, kwargs)
-
-    def _computed(self, args: Any, kwargs: Any) -> Any:
-        if CACHES in self.__dict__:
-            args, kwargs = with_cache(self, args, kwargs)
-        if self.numerics_entry is not None:
-            args, kwargs = _entered(self, self.numerics_entry, args, kwargs)
-        if self.numerics_sites is None:
-            out = super().forward(*args, **kwargs)  # type: ignore[misc]
-        else:
-            out = _watched(self, super().forward, args, kwargs)  # type: ignore[misc]
-        return out if self.numerics_exit is None else getattr(self, self.numerics_exit)(out)
-
-    def train(self, mode: bool = True) -> Any:
-        """Sets the mode; raises NumericsError for a frozen model with nothing to train."""
-        check_trainable(self, mode, self.__dict__)  # type: ignore[arg-type]
-        return super().train(mode)  # type: ignore[misc]
+        return _computed(self, super().forward, args, kwargs)  # type: ignore[misc]
 
     def __getstate__(self) -> Any:
         with torch.no_grad():  # what is read quantized is no leaf, and modules of recurrence keep some
             return super().__getstate__()  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _blank, (self._base, self._leaves), self.__getstate__()
+        return _blank, (self.numerics_base, self.numerics_leaves), self.__getstate__()
 
-    def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
-        made = self.__dict__.get(STATE)
-        if made is not None:
-            renamed(self, made.plan, bool(made.frozen), state, prefix)  # type: ignore[arg-type]
-        if made is not None and made.frozen:
-            check_frozen(self, made.plan, state, prefix, notes)  # type: ignore[arg-type]
-        elif self._leaves or made is not None:
-            check_floats(state, [prefix + leaf for leaf in self._leaves], notes)
-        if made is not None:
-            check_scales(self, state, prefix, notes)  # type: ignore[arg-type]
-        super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[misc]
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Loads a state; raises NumericsError where its scales are of another kind of wrapping."""
-        made = self.__dict__.get(STATE)
-        if made is not None and strict:
-            check_quantizers(self, made.plan, bool(made.frozen), state_dict)  # type: ignore[arg-type]
-        return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
+    def numerics_read_quantized(self, made: State | None) -> Iterable[str]:
+        """The names of its own parameters that are read quantized."""
+        return self.numerics_leaves
 
     def _get_name(self) -> str:
-        return self._base.__name__
+        return self.numerics_base.__name__
 
     def extra_repr(self) -> str:
         """The module's own, and what is packed."""
@@ -147,6 +119,19 @@ class Quantized(Parting):
         parameters = self._parameters  # type: ignore[attr-defined]
         packed = [f"{leaf}={x.spec.dtype}" for leaf, x in parameters.items() if isinstance(x, QTensor)]
         return ", ".join([own, *packed] if own else packed)
+
+
+def _computed(module: Any, forward: Any, args: Any, kwargs: Any) -> Any:
+    """What a forward makes of its arguments, with the cache, the input and the output of the plan."""
+    if CACHES in module.__dict__:
+        args, kwargs = with_cache(module, args, kwargs)
+    if module.numerics_entry is not None:
+        args, kwargs = _entered(module, module.numerics_entry, args, kwargs)
+    if module.numerics_sites is None:
+        out = forward(*args, **kwargs)
+    else:
+        out = _watched(module, forward, args, kwargs)
+    return out if module.numerics_exit is None else getattr(module, module.numerics_exit)(out)
 
 
 def _watched(module: Any, forward: Any, args: Any, kwargs: Any) -> Any:
@@ -187,7 +172,12 @@ def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.M
     It has the name of the base class: others write that down, as transformers does in a configuration.
     """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
-    members = {"__module__": base.__module__, "__doc__": base.__doc__, "_leaves": leaves, "_base": base}
+    members = {
+        "__module__": base.__module__,
+        "__doc__": base.__doc__,
+        "numerics_leaves": leaves,
+        "numerics_base": base,
+    }
     members |= methods_of(base, _running) | shown(base)
     members["forward"] = _with_signature(base)
     made: type[nn.Module] = type(base.__name__, (Quantized, base), {**members, **properties})
@@ -267,7 +257,7 @@ def _blank(base: type[nn.Module], leaves: tuple[str, ...]) -> nn.Module:
 
 def base_of(module: nn.Module) -> type[nn.Module]:
     """The class that a module had."""
-    return module._base if isinstance(module, Quantized) else type(module)
+    return module.numerics_base if isinstance(module, Quantized) else type(module)
 
 
 def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
@@ -453,15 +443,15 @@ def unwrap(model: nn.Module) -> nn.Module:
             del children[name]
         for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD, CACHES):
             module.__dict__.pop(name, None)
-        module.__class__ = module._base  # type: ignore[assignment]
+        module.__class__ = module.numerics_base  # type: ignore[assignment]
     return model
 
 
 def freeze(model: nn.Module, packed: dict[int, Tensor]) -> None:
     """Puts what is packed, by the identity of the parameter, in the parameters' places."""
     for module in model.modules():
-        if isinstance(module, Quantized) and module._leaves:
-            for leaf in module._leaves:
+        if isinstance(module, Quantized) and module.numerics_leaves:
+            for leaf in module.numerics_leaves:
                 parameter = module._parameters[leaf]  # type: ignore[attr-defined]
                 module._parameters[leaf] = packed[id(parameter)]  # type: ignore[assignment]
                 del module._modules[f"quantize_{leaf}"]  # type: ignore[attr-defined]

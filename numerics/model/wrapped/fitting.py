@@ -14,6 +14,7 @@ from numerics.model.deciding.plan import Plan
 from numerics.model.looking.places import folded
 from numerics.model.wrapped.quantizers import Learned, Quantizer, Static
 from numerics.model.wrapped.renaming import renamed
+from numerics.model.wrapped.state import STATE, State, check_trainable, notes_of
 from numerics.tensor.qtensor import QTensor
 from numerics.train.states import RECORD, Recorded, check_recorded
 
@@ -29,6 +30,41 @@ _WRAPPED = {
 }  # fmt: skip
 """How a model is wrapped whose state has that."""
 _OF_FROZEN = "nx.load_into(float_model, file) makes the frozen model of its file"
+
+
+class Fitting:
+    """What classes of wrapped modules have besides their own: a state is looked at before it is loaded."""
+
+    def numerics_read_quantized(self, made: State | None) -> Iterable[str]:
+        """The names of its parameters that are quantized when they are read.  made: of a whole model."""
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
+        model: Any = self
+        made = notes_of(model).get(STATE)
+        names = [prefix + name for name in self.numerics_read_quantized(made)]
+        if made is not None:
+            renamed(model, made.plan, bool(made.frozen), state, prefix)
+        if made is not None and made.frozen:
+            check_frozen(model, made.plan, state, prefix, notes)
+        elif names or made is not None:
+            check_floats(state, names, notes)
+        if made is not None:
+            check_scales(model, state, prefix, notes)
+        super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[misc]
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Loads a state; raises NumericsError where its scales are of another kind of wrapping."""
+        model: Any = self
+        made = notes_of(model).get(STATE)
+        if made is not None and strict:
+            check_quantizers(model, made.plan, bool(made.frozen), state_dict)
+        return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
+
+    def train(self, mode: bool = True) -> Any:
+        """Sets the mode; raises NumericsError for a frozen model with nothing to train."""
+        check_trainable(self, mode)  # type: ignore[arg-type]
+        return super().train(mode)  # type: ignore[misc]
 
 
 # ---- tensors --------------------------------------------------------------------------------------

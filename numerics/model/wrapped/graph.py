@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,15 +19,14 @@ from numerics.model.looking import exported
 from numerics.model.looking.places import is_shard, shard_read
 from numerics.model.looking.trace import OUT, Site, arguments
 from numerics.model.wrapped.calling import Arguments, arguments_of
-from numerics.model.wrapped.fitting import check_floats, check_frozen, check_quantizers, check_scales
+from numerics.model.wrapped.fitting import Fitting
 from numerics.model.wrapped.quantizers import Quantizer
-from numerics.model.wrapped.renaming import QUANTIZERS, in_graph, renamed
+from numerics.model.wrapped.renaming import QUANTIZERS, in_graph
 from numerics.model.wrapped.sharing import Parting
+from numerics.model.wrapped.state import State
 from numerics.model.wrapped.where import say_where
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
-STATE = "numerics_state"
-"""Under that name a wrapped model keeps what it was made of."""
 TRAINING = "training"
 """In a graph's notes: was the model in training, where that makes a difference?"""
 ARGUMENTS = "arguments"
@@ -52,7 +51,7 @@ def _without_torchs_own_warning() -> Iterator[None]:
         yield
 
 
-class QuantizedGraph(Parting, GraphModule):
+class QuantizedGraph(Fitting, Parting, GraphModule):
     """A model as a graph, which is of the mode, training or evaluation, that the model was in."""
 
     def __init__(self, root: Any, graph: torch.fx.Graph, class_name: str = "GraphModule") -> None:
@@ -92,41 +91,16 @@ class QuantizedGraph(Parting, GraphModule):
                 raise shard_read(shards[0]) from None
             raise
         except AssertionError as wrong:
-            if "numerics." in str(wrong) and "FakeTensors" in str(wrong):
-                raise NumericsError(
-                    "a branch of this graph has scales of its own, and torch has no gradient of a branch "
-                    "with tensors of its own: mode='eager_mode' trains this model, torch.no_grad() runs it"
-                ) from None
-            if not str(wrong).startswith("Guard failed"):
+            if (why := _refusal(str(wrong))) is None:
                 raise
-            raise NumericsError(
-                f"this graph is of other sizes or values: {wrong}. A size that was 1 in the example, or that "
-                "the model tests, and what is no tensor, is fixed: nx.wrap(model, ..., mode='fx_graph_mode', "
-                "example=...) with an example of two and more there, or one of these; mode='eager_mode' "
-                "takes all"
-            ) from None
+            raise NumericsError(why) from None
         except Exception as wrong:
             say_where(self, wrong)
             raise
 
-    def _load_from_state_dict(self, state: Any, prefix: str, notes: Any, *rest: Any) -> None:
-        made = self.meta.get(STATE)
-        if made is not None:
-            renamed(self, made.plan, bool(made.frozen), state, prefix)
-        if made is not None and made.frozen:
-            check_frozen(self, made.plan, state, prefix, notes)
-        elif made is not None:
-            check_floats(state, [prefix + name for name in made.plan.parameters], notes)
-        if made is not None:
-            check_scales(self, state, prefix, notes)
-        super()._load_from_state_dict(state, prefix, notes, *rest)
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Loads a state; raises NumericsError where its scales are of another kind of wrapping."""
-        made = self.meta.get(STATE)
-        if made is not None and strict:
-            check_quantizers(self, made.plan, bool(made.frozen), state_dict)
-        return super().load_state_dict(state_dict, strict, assign)
+    def numerics_read_quantized(self, made: State | None) -> Iterable[str]:
+        """The names of the parameters that the plan quantizes, of the whole model."""
+        return made.plan.parameters if made is not None else ()
 
     def train(self, mode: bool = True) -> QuantizedGraph:
         """Sets the mode of what is called; raises NumericsError where the graph is of the other mode."""
@@ -137,9 +111,24 @@ class QuantizedGraph(Parting, GraphModule):
                 f"normalizations that are part of it: nx.wrap(model.{'train' if mode else 'eval'}(), "
                 "qat='ste', mode='fx_graph_mode') makes one of the other mode"
             )
-        check_trainable(self, mode, self.meta)
         super().train(mode)
         return self
+
+
+def _refusal(wrong: str) -> str | None:
+    """What an assertion of torch's in a graph means to whoever called it; None where it is another's."""
+    if "numerics." in wrong and "FakeTensors" in wrong:
+        return (
+            "a branch of this graph has scales of its own, and torch has no gradient of a branch with "
+            "tensors of its own: mode='eager_mode' trains this model, torch.no_grad() runs it"
+        )
+    if not wrong.startswith("Guard failed"):
+        return None
+    return (
+        f"this graph is of other sizes or values: {wrong}. A size that was 1 in the example, or that the "
+        "model tests, and what is no tensor, is fixed: nx.wrap(model, ..., mode='fx_graph_mode', "
+        "example=...) with an example of two and more there, or one of these; mode='eager_mode' takes all"
+    )
 
 
 def _keep_unsaved(of: nn.Module, graph: nn.Module) -> None:
@@ -151,19 +140,6 @@ def _keep_unsaved(of: nn.Module, graph: nn.Module) -> None:
             module._non_persistent_buffers_set |= unsaved
 
 
-def check_trainable(model: nn.Module, mode: bool, notes: Mapping[str, Any]) -> None:
-    """Raises NumericsError where a frozen model, with nothing else to train, is put into training."""
-    state = notes.get(STATE)
-    if not mode or state is None or not state.frozen or any(x.requires_grad for x in model.parameters()):
-        return
-    first = next(iter(state.plan.parameters))
-    raise NumericsError(
-        f"{first} and {len(state.plan.parameters) - 1} more parameters are frozen, and nothing of this "
-        f"model can "
-        "be trained: nx.wrap(float_model, ..., qat='ste') makes one that can, before it is frozen"
-    )
-
-
 def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic: bool = True) -> GraphModule:
     """Returns the model as a graph that reads and computes as planned.
 
@@ -171,19 +147,9 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
     may be others later.  Raises NumericsError for a model that is no graph, and for what is planned and not
     found in it.
     """
-    if plan.example is None:
-        raise NumericsError(
-            "mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)"
-        )
-    if hasattr(model, QUANTIZERS):
-        raise NumericsError(
-            f"this {type(model).__name__} has a {QUANTIZERS!r} of its own, which is what the graph calls its "
-            "quantizers; give it another name, or mode='eager_mode'"
-        )
+    _check(model, plan)
     found = exported.export(model, plan.example, dynamic)
-    root = QuantizedGraph(
-        found, found.graph, type(model).__name__
-    )  # torch's own is neither copied nor pickled
+    root = QuantizedGraph(found, found.graph, type(model).__name__)  # torch's own is not copied, not pickled
     if any(isinstance(module, _BY_MODE) for module in model.modules()):
         root.meta[TRAINING] = model.training
     names = root.graph._codegen.pytree_info.orig_args  # type: ignore[attr-defined]
@@ -200,6 +166,19 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
         graph.graph.lint()
         graph.recompile()
     return root
+
+
+def _check(model: nn.Module, plan: Plan) -> None:
+    """Raises NumericsError without an example, and for a model with the name under which quantizers are."""
+    if plan.example is None:
+        raise NumericsError(
+            "mode='fx_graph_mode' needs a plan with an example: nx.plan(model, ..., example=...)"
+        )
+    if hasattr(model, QUANTIZERS):
+        raise NumericsError(
+            f"this {type(model).__name__} has a {QUANTIZERS!r} of its own, which is what the graph calls its "
+            "quantizers; give it another name, or mode='eager_mode'"
+        )
 
 
 class _Writer:
@@ -292,9 +271,7 @@ def _place_of(node: Node, came: Node, site: Site) -> int | None:
 
 
 def _without_copies(root: GraphModule) -> None:
-    """Computes once what is computed several times from the same: an input of three products is quantized
-    once.
-    """
+    """Calls a quantizer once for each of its inputs, such as one that three products take."""
     for graph in exported.graphs(root):
         alike: dict[tuple[Any, ...], Node] = {}
         for node in list(graph.graph.nodes):

@@ -1,4 +1,4 @@
-"""Methods that are called from outside a forward: what they multiply, nobody quantizes there, and it is said.
+"""Methods that users call beside forward: they warn, once, of products whose inputs no plan quantizes there.
 
 A plan is of a model's forward.  Another method of a module, such as `encode` or `get_image_features`, that is
 called by itself computes with quantized weights, and with activations as they come.

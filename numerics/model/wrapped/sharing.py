@@ -40,7 +40,7 @@ class Parting:
 class Shared(Parting):
     """What the class of a module has that is not quantized and shares parameters; copies have their own."""
 
-    _base: type[nn.Module]
+    numerics_base: type[nn.Module]
 
     def __init_subclass__(cls, **_: Any) -> None:
         """What a base class does with its subclasses is not done with this one, which stands for its base."""
@@ -48,10 +48,10 @@ class Shared(Parting):
     def __reduce_ex__(self, protocol: Any) -> Any:
         reduced: Any = super().__reduce_ex__(protocol)
         made = _new if reduced[0] is copyreg.__newobj__ else reduced[0]  # type: ignore[attr-defined]
-        return made, tuple(self._base if x is type(self) else x for x in reduced[1]), *reduced[2:]
+        return made, tuple(self.numerics_base if x is type(self) else x for x in reduced[1]), *reduced[2:]
 
     def _get_name(self) -> str:
-        return self._base.__name__
+        return self.numerics_base.__name__
 
 
 def _new(base: type[nn.Module], *args: Any) -> nn.Module:
@@ -60,7 +60,7 @@ def _new(base: type[nn.Module], *args: Any) -> nn.Module:
 
 @cache
 def _shared_class(base: type[nn.Module]) -> type[nn.Module]:
-    members = {"__module__": base.__module__, "__doc__": base.__doc__, "_base": base}
+    members = {"__module__": base.__module__, "__doc__": base.__doc__, "numerics_base": base}
     return type(base.__name__, (Shared, base), members)
 
 
@@ -80,7 +80,7 @@ def unshare(model: nn.Module) -> None:
     for module in model.modules():
         module.__dict__.pop(SHARED, None)
         if isinstance(module, Shared):
-            module.__class__ = module._base  # type: ignore[assignment]
+            module.__class__ = module.numerics_base  # type: ignore[assignment]
 
 
 def part(module: nn.Module) -> None:

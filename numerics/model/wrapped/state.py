@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torch.fx import GraphModule
 
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.plan import Plan
-from numerics.model.wrapped.graph import STATE, QuantizedGraph
+
+STATE = "numerics_state"
+"""Under that name a wrapped model keeps what it was made of."""
 
 
 class State:
@@ -43,7 +46,7 @@ def _state(plan: Any, qat: str | None, frozen: str | None) -> State:
 
 def notes_of(model: nn.Module) -> dict[str, Any]:
     """Where a model keeps what it was made of: a graph copies and pickles nothing else but `meta`."""
-    return model.meta if isinstance(model, QuantizedGraph) else model.__dict__
+    return model.meta if isinstance(model, GraphModule) else model.__dict__
 
 
 def state_of(model: Any) -> State:
@@ -59,3 +62,15 @@ def state_of(model: Any) -> State:
 def is_wrapped(model: nn.Module) -> bool:
     """Was the model made by `wrap`?"""
     return STATE in notes_of(model)
+
+
+def check_trainable(model: nn.Module, mode: bool) -> None:
+    """Raises NumericsError where a frozen model, with nothing else to train, is put into training."""
+    state = notes_of(model).get(STATE)
+    if not mode or state is None or not state.frozen or any(x.requires_grad for x in model.parameters()):
+        return
+    first = next(iter(state.plan.parameters))
+    raise NumericsError(
+        f"{first} and {len(state.plan.parameters) - 1} more parameters are frozen, and nothing of this model "
+        "can be trained: nx.wrap(float_model, ..., qat='ste') makes one that can, before it is frozen"
+    )

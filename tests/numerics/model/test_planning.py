@@ -253,7 +253,7 @@ def test_a_rule_that_keeps_what_another_would_take_is_refused():
         ({"weights": "int8", "mode": "eager"}, "eager_mode"),
         ({"weights": "int8", "device": "NPU"}, "IPU"),
         ({"weights": "mxfp4", "device": "IPU"}, "pof2"),
-        ({"weights": "int8", "fold": True}, "no normalization by batches"),
+        ({"weights": "int8", "fold": True}, "no batch normalization"),
         ({"weights": nx.QuantSpec("int8", rounding="stochastic")}, "stochastic"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -192,3 +194,53 @@ def test_a_method_that_leaves_nothing_unquantized_is_warned_of(frozen):
     one.logits(x)
     one(x)
     assert type(one).encode.__doc__ == Encodes.encode.__doc__
+
+
+class Inner(nn.Module):
+    """A layer that is not quantized, and holds a name that a class of ours had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain, self._base = nn.Parameter(torch.ones(64)), 2.0
+
+    def forward(self, x):
+        return x * self.gain * self._base
+
+
+class OwnNames(nn.Module):
+    """A model whose own names are those that the classes of wrapped modules had, in every kind of place."""
+
+    _base = "a class has it"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self._leaves = Inner(), [1, 2]
+        self.weight = nn.Parameter(torch.linspace(-1, 1, 512).reshape(8, 64))
+        self.layer = nn.Linear(8, 8)
+
+    def _computed(self, x):
+        return self.layer(x)
+
+    def _watched(self, x):
+        return torch.nn.functional.linear(x, self.weight)
+
+    def forward(self, x):
+        assert type(self)._base == "a class has it"
+        return self._computed(self._watched(self.inner(x))) * len(self._leaves)
+
+
+@pytest.mark.parametrize("qat", [None, "lsq"])
+def test_a_model_may_have_the_names_that_wrapped_classes_had(qat):
+    """`self._computed(x)` called our method of that name, and `_base` and `_leaves` were taken for ours."""
+    model, x = OwnNames(), torch.linspace(-2, 2, 256).reshape(4, 64)
+    options = {"activations": "int8", "example": x, "qat": qat}
+    wrapped = nx.wrap(model, "int8", **options)
+    y = wrapped(x)
+    assert torch.equal(y, nx.wrap(model, "int8", mode="fx_graph_mode", **options)(x))
+    for again in copy.deepcopy(wrapped), pickle.loads(pickle.dumps(wrapped)):
+        assert torch.equal(again(x), y)
+    frozen = nx.freeze(copy.deepcopy(wrapped), keep="values")
+    assert torch.equal(frozen(x), y)
+    assert nx.unwrap(wrapped)._leaves == [1, 2]
+    assert type(wrapped) is OwnNames
+    assert torch.equal(wrapped(x), model(x))
