@@ -136,6 +136,7 @@ def _drawn(task: Task) -> Array:
 # ---- the same blocks in other company ---------------------------------------------------------------
 
 PER_LINE = (1, 5, 64, 320)  # 320: more than a byte counts
+PLACED = 1 << 20  # numbers, at most, of lines in which the maximum stands in every place of every block
 MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes at once
 
 
@@ -144,41 +145,47 @@ def _rearranged(target: Target, found: Findings) -> None:
     task = target.task
     if task.draws:
         return
-    for per_line in PER_LINE:
+    for order in _orders(target):
         if found.failures:
             return
-        inputs, due = _in_lines(target, per_line)
+        inputs, due = _in_lines(target, order)
         came = target.blocks(*(shapes.placed(part, task.axis) for part in inputs))
-        pairs = _paired(task, came, due, per_line)
-        found.tried += MANY
-        for one, other in pairs:
+        found.tried += order.size
+        for one, other in _paired(task, came, due):
             _expect_equal(task, found, inputs[0], (one, other), layout)
 
 
-def _in_lines(target: Target, per_line: int) -> tuple[list[Array], Answer]:
-    """Lines of so many blocks, and the answers to each block."""
+def _orders(target: Target) -> Iterator[Array]:
+    """Which of the probes, or of a decoder's blocks, stand in lines [lines, blocks of a line]."""
     task = target.task
+    decodes = task.kind == "decode"
+    kept = (
+        np.arange(len(blocks.codes(task.block).codes))
+        if decodes
+        else np.flatnonzero(target.keeps(probes(task)))
+    )
+    for per_line in PER_LINE:
+        order = np.random.default_rng(per_line).integers(0, len(kept), MANY)
+        yield kept[order].reshape(-1, per_line)
+    if not decodes:
+        n = task.block.block
+        lines = min(2 * n, max(1, PLACED // (PER_LINE[-1] * n)))
+        yield blocks.lone_places(task.block, lines, PER_LINE[-1])
+
+
+def _in_lines(target: Target, order: Array) -> tuple[list[Array], Answer]:
+    """Blocks in lines, and the answers to each block."""
+    task = target.task
+    lines, order = len(order), order.reshape(-1)
     if task.kind == "decode":
-        rows: Fields | Array = blocks.codes(task.block)
-        answers: Answer = _decoded_probes(replace(task, axis=-1))
-        count = len(answers)
-    else:
-        every = probes(task)
-        rows, kept = every, target.keeps(every)
-        answers = _truth_of_probes(task)[1]
-        count = int(kept.sum())
-    order = np.random.default_rng(per_line).integers(0, count, MANY)
-    if isinstance(rows, Fields):
-        chosen = answers_at(rows, order)
+        chosen = answers_at(blocks.codes(task.block), order)
         assert isinstance(chosen, Fields)
-        parts = [part.reshape(MANY // per_line, -1) for part in chosen if part is not None]
-    else:
-        order = np.flatnonzero(kept)[order]
-        parts = [rows[order].reshape(MANY // per_line, -1)]
-    return parts, answers_at(answers, order)
+        parts = [part.reshape(lines, -1) for part in chosen if part is not None]
+        return parts, answers_at(_decoded_probes(replace(task, axis=-1)), order)
+    return [probes(task)[order].reshape(lines, -1)], answers_at(_truth_of_probes(task)[1], order)
 
 
-def _paired(task: Task, came: Answer, due: Answer, per_line: int) -> list[tuple[Array, Array]]:
+def _paired(task: Task, came: Answer, due: Answer) -> list[tuple[Array, Array]]:
     """What came, block by block, beside what was due."""
     rows = as_rows(task, came)
     if isinstance(rows, Fields) and isinstance(due, Fields):

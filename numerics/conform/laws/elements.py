@@ -291,6 +291,7 @@ def _mean_laws(task: Task) -> tuple[Law, ...]:
     return () if isinstance(task.element, Codebook) or task.drawing.bits < FEWEST else (unbiased,)
 
 
+SMALLEST_NORMAL = np.float32(2.0**-126)
 MOST_NEAR = 4096  # numbers beside which float64's are asked
 MOST_CODES = 257  # that arrays of other shapes are filled with
 
@@ -356,8 +357,7 @@ def _numbers(target: Target) -> Float32:
 def _doubles(target: Target, found: Findings) -> None:
     """float64 numbers that no float32 is, beside the middles: ties to a kernel that narrows first."""
     task = target.task
-    near = target.asked(elements.turning_points(task.element))
-    x = narrow.doubles(near[:: -(-len(near) // MOST_NEAR)])
+    x = narrow.doubles(_some_near(target.asked(elements.turning_points(task.element))))
     seen = Elements(task, narrow.single(x), target.elements(x), np.asarray(task.answer(narrow.single(x))))
     found.tried += len(x)
 
@@ -367,6 +367,14 @@ def _doubles(target: Target, found: Findings) -> None:
         return replace(broken, where=exactly, tensor=None)
 
     found.judge(element_laws(task), seen, exact)
+
+
+def _some_near(near: Float32) -> Float32:
+    """Values and middles of every binade alike, and all among float32's subnormal numbers."""
+    step = -(-len(near) // MOST_NEAR)
+    while step % 2 == 0 or step % 3 == 0:  # each value and each middle has a neighbour on either side
+        step += 1
+    return np.union1d(near[::step], near[np.abs(near) < SMALLEST_NORMAL])
 
 
 def _undrawn_laws(task: Task) -> tuple[Law, ...]:
@@ -429,10 +437,17 @@ def _layouts(target: Target, found: Findings) -> None:
             return
 
 
+def _some_codes(bits: int) -> Array:
+    """Codes from end to end, each bit alone and each bit missing: the least and largest numbers, NaN."""
+    codes, bit = np.arange(1 << bits), 1 << np.arange(bits)
+    return np.unique(
+        np.concatenate([codes[:: -(-len(codes) // MOST_CODES)], bit, codes[-1] ^ bit, codes[-1:]])
+    )
+
+
 def _some_inputs(target: Target) -> Array:
     """Numbers, or codes, of which the same kernel has already made the right thing one by one."""
     task = target.task
     if task.kind == "decode":
-        codes = np.arange(1 << task.element.bits)
-        return codes[:: -(-len(codes) // MOST_CODES)].astype(task.element.code_dtype)
+        return _some_codes(task.element.bits).astype(task.element.code_dtype)
     return target.asked(shapes.telling(task.element))
