@@ -15,7 +15,21 @@ from numerics.formats.dtype import Element
 
 LENGTHS = (*range(72), 257, 1025, 70001, (1 << 21) + 13)
 """Every remainder of lanes up to 64 wide, more than one block of threads, than caches, than 65,535 warps."""
-SHAPES = ((), (1,), (3, 5), (1, 7), (2, 3, 4), (0, 3), (3, 0), (2, 2, 3, 5), (2, 1, 3, 1, 4), (3, 1000))
+FARTHEST = (1 << 24) + 13  # elements: more than float32 counts, than 65,535 blocks of 256 threads
+SHAPES = (
+    (),
+    (1,),
+    (3, 5),
+    (1, 7),
+    (2, 3, 4),
+    (0, 3),
+    (3, 0),
+    (2, 2, 3, 5),
+    (2, 1, 3, 1, 4),
+    (3, 1000),
+    (3, 70001),
+    (70001, 3),
+)
 APART = (*range(2, 18), 31, 32, 33, 64, 256)
 """Lengths of lines that stride by two, or backward: remainders of lanes, and whole ones."""
 ALONE = 64  # numbers that are asked one at a time
@@ -31,7 +45,7 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     >>> from numerics.conform.takes import ANYTHING
     >>> x = np.float32([1, 2, 3])
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (165, 96)
+    (167, 96)
     """
     for length in LENGTHS:
         yield np.resize(x, length).astype(x.dtype)

@@ -30,7 +30,7 @@ SHAPES = (
 """Whole groups and short ones, one row, one column, two to five axes, batches of one, more scales
 than a byte counts."""
 LARGE = 1 << 14  # elements that share a scale: of more, few shapes are asked
-EVERY = 64  # the largest group of which the last one is asked in every length
+EVERY = 512  # of so many the last group is asked in every length
 MOST = 1 << 20  # elements that share a scale
 
 
@@ -104,7 +104,7 @@ def shapes_of(scheme: Scheme) -> list[tuple[int, ...]]:
 
 def _left_over(size: int, shared: int) -> list[int]:
     """How many rows or columns the last group has: every number of small groups, of large ones some."""
-    if size <= EVERY:
+    if shared <= EVERY:
         return list(range(1, size))
     return [1, 2, 3, size // 2, size // 2 + 1, size - 1] if shared <= LARGE else [1]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -314,7 +315,7 @@ def trials(task: Task, takes: Takes = ANYTHING, effort: Effort = AS_EVER) -> Ite
         yield Trial(element_laws(task), _every_turn)
     if task.inputs == "float64" and not task.draws:
         yield Trial(element_laws(task), _doubles)
-    yield Trial((layout,), _layouts)
+    yield Trial((layout,), lambda target, found: _layouts(target, found, effort))
     yield from drawn.repeated(task, takes, effort, decoding.alone if task.kind == "decode" else _alone)
 
 
@@ -422,10 +423,11 @@ def _drawn(target: Target, found: Findings) -> None:
         found.explain = lambda: nearest_deviations(asked, seen.wrong, seen.labels)
 
 
-def _layouts(target: Target, found: Findings) -> None:
-    """The same numbers in other shapes and strides."""
-    task = target.task
-    for x in shapes.shaped(_some_inputs(target), target.takes):
+def _layouts(target: Target, found: Findings, effort: Effort) -> None:
+    """The same numbers in other shapes and strides; with much effort in a very long array, too."""
+    task, numbers = target.task, _some_inputs(target)
+    long = [np.resize(numbers, shapes.FARTHEST)] * (effort.name == "high" and not task.draws)
+    for x in chain(shapes.shaped(numbers, target.takes), long):
         random = task.drawing.narrow(shapes.some_draws(x.shape)) if task.draws else None
         due = task.values(x) if task.kind == "decode" else np.asarray(task.answer(x, random))
         came = target.elements(*(part for part in (x, random) if part is not None))

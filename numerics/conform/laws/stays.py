@@ -17,7 +17,7 @@ from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 from numerics.formats.errors import kind_of
 
-SIZES = (2, 7, 96, 5000)  # numbers of a call: a buffer may be of small results alone, or of large ones
+SIZES = (2, 7, 96, 5000, 70001)  # numbers of a call: a buffer may be of small results alone, or of large ones
 Asks = Callable[[Target], Iterable[tuple[Any, ...]]]
 """What the target is given, call by call; its first array has two rows or more, or numbers."""
 
