@@ -186,7 +186,10 @@ def _special_blocks(dtype: Block) -> NDArray[np.float64]:
     return np.array(rows)
 
 
-_LARGE = np.float32(2.0**60)
+_LARGE, _SHORT = (
+    np.float32(2.0**60),
+    256,
+)  # of numbers about NaN and Inf; of blocks that are asked with each of these
 
 
 def _not_numbers(dtype: Block) -> Float32:
@@ -194,11 +197,12 @@ def _not_numbers(dtype: Block) -> Float32:
     n = dtype.block
     slope = np.linspace(-1.9, 1.7, n).astype(np.float32)
     zeros = np.zeros(n, np.float32)
-    around = [x.view(np.uint32) for x in (slope, zeros, -slope, zeros, slope * _LARGE)]
+    around = [x.view(np.uint32) for x in (slope, zeros, -slope, slope * _LARGE, -slope * _LARGE)]
+    turns = around * 2 if n <= _SHORT else [*around, zeros.view(np.uint32)]
     signed = np.array([bits | sign for bits in (*NANS, INF) for sign in (0, int(SIGN))], np.uint32)
     rows = [
         np.where(np.arange(n) == place, signed[(place + turn) % len(signed)], others)
-        for turn, others in enumerate([*around, *around[:3]])
+        for turn, others in enumerate(turns)
         for place in range(n)
     ]
     rows += [np.full(n, bits) for bits in signed]
