@@ -63,7 +63,7 @@ def middles(dtype: Element) -> NDArray[np.float64]:
 
     >>> from numerics.formats import codebook_format, int2
     >>> middles(int2).tolist(), middles(codebook_format([-4.0, -1.0, 2.0, 8.0])).tolist()
-    ([0.5, 1.5, 2.5], [0.5, 1.0, 2.5, 5.0, 10.0, 12.0])
+    ([0.5, 1.5], [0.5, 1.0, 2.5, 5.0, 10.0, 12.0])
     """
     held, past = values(dtype), beyond(dtype)
     ends = [past, -past] if held[0] < 0 else [past]
