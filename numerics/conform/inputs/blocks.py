@@ -118,7 +118,7 @@ def lone_places(dtype: Block, lines: int, per_line: int) -> NDArray[np.int64]:
     (np.float32(1.5), True)
     """
     places = np.add.outer(np.arange(lines), np.arange(per_line))
-    return len(_tops(dtype)) + 2 * (places % dtype.block) + places // dtype.block % 2
+    return np.asarray(len(_tops(dtype)) + 2 * (places % dtype.block) + places // dtype.block % 2)
 
 
 def _pairs(dtype: Block) -> NDArray[np.float64]:
