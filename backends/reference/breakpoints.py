@@ -114,11 +114,33 @@ def breakpoints(dtype: Element, rounding: str, overflow: str, negative: bool) ->
         (INF_BITS, encode(inf, dtype, rounding, overflow)),
         (NAN_BITS, encode(nan, dtype, rounding, overflow)),
     ]
-    steps = climb(rungs(dtype, rounding, overflow, negative), negative, rounding)
+    steps = _climbed(dtype, rounding, overflow, negative)
     if isinstance(dtype, Float) and not (dtype.has_zero or negative):
         # What is positive, however small, takes the least code.
         steps = [(0, encode(0.0, dtype, rounding, overflow)), (1, 0), *steps[1:]]
     return merge(steps + specials)
+
+
+def _climbed(dtype: Element, rounding: str, overflow: str, negative: bool) -> Steps:
+    """The climb of one sign; where the signs are alike, the places are found once for both."""
+    own = rungs(dtype, rounding, overflow, negative)
+    if isinstance(dtype, Float) and dtype.signed and _is_sign_blind(rounding):
+        return list(zip(_places(dtype, rounding), [code for _, code in own], strict=True))
+    return climb(own, negative, rounding)
+
+
+@lru_cache(maxsize=8)
+def _places(dtype: Float, rounding: str) -> list[int]:
+    """Where a signed float's codes change, of either sign, if rounding does not look at it."""
+    return [first for first, _ in climb(rungs(dtype, rounding, "saturate", False), False, rounding)]
+
+
+def _is_sign_blind(rounding: str) -> bool:
+    return all(
+        table(odd, False).get(rounding) == table(odd, True).get(rounding)
+        for table in (ties_away, always_away)
+        for odd in (False, True)
+    )
 
 
 def _listed_code(dtype: Codebook, rounding: str, overflow: str, bits: int, negative: bool) -> int:

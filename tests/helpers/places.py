@@ -113,7 +113,7 @@ class OneBuffer:
     """Returns the same memory each time."""
 
     def __init__(self):
-        self.room = np.empty(1 << 21, np.uint8)
+        self.room = np.empty(1 << 22, np.uint8)
 
     def __call__(self, x):
         found = self.room[: x.size].reshape(x.shape)
@@ -252,3 +252,197 @@ STATEFUL = {
     "a buffer that is used again": (OneBuffer, "repeatable"),
     "wrong from the 120th call on": (lambda: Tires(120), None),
 }
+
+
+def where(holds, wrong, encode=E4M3):
+    """The right codes, with others where something holds of the input: holds(x), wrong(codes)."""
+
+    def encodes(x):
+        codes = encode(x)
+        return np.where(holds(x), wrong(codes), codes).astype(codes.dtype)
+
+    return encodes
+
+
+def between(dtype, low, high, wrong):
+    """A threshold of a table that stands at one of the two numbers in place of the other."""
+    return where(
+        lambda x: (x >= np.float32(low)) & (x < np.float32(high)), lambda c: c * 0 + wrong, dtype.encode
+    )
+
+
+class Pool:
+    """Returns memory that it keeps for each shape, of results that are so large."""
+
+    def __init__(self, least, most, encode=E4M3):
+        self.sizes, self.encode, self.rooms = (least, most), encode, {}
+
+    def __call__(self, x):
+        codes = self.encode(x)
+        if not self.sizes[0] <= codes.size <= self.sizes[1]:
+            return codes
+        room = self.rooms.setdefault(codes.shape, np.empty_like(codes))
+        room[...] = codes
+        return room
+
+
+def pair(decode, first, second):
+    """Two codes are looked up at a time, and one entry of the table is wrong."""
+
+    def decodes(codes, *shared):
+        values = np.array(decode(codes, *shared))
+        flat, looked = values.reshape(-1), np.asarray(codes).reshape(-1)
+        end = flat.size // 2 * 2
+        wrong = (looked[0:end:2] == first) & (looked[1:end:2] == second)
+        flat[1:end:2][wrong] = 3.25
+        return flat.reshape(values.shape)
+
+    return decodes
+
+
+def mxfp4_values(codes, scale):
+    return nx.Blocks(nx.mxfp4, -1, codes, scale).decode()
+
+
+def forgets_nan_before(least):
+    """The maximum is compared with the first number: if that is NaN and the second is large, it is gone."""
+
+    def encodes(x):
+        first, second = x[..., 0::32], x[..., 1::32]
+        first = first[..., : second.shape[-1]]
+        lost = np.zeros(x.shape, np.bool_)
+        lost[..., 0::32][..., : second.shape[-1]] = np.isnan(first) & (second > least)
+        return nx.mxfp4.encode(np.where(lost, np.float32(0), x))
+
+    return encodes
+
+
+def long_lines(place, start, every):
+    """In lines of more than 256 blocks, some blocks do not look at one place of theirs."""
+
+    def encodes(x):
+        if x.shape[-1] <= 32 * 256:
+            return nx.mxfp4.encode(x)
+        at = np.arange(x.shape[-1])
+        unseen = (at % 32 == place) & (at // 32 % every == start) & np.isfinite(x)
+        right = nx.mxfp4.encode(x)
+        scale = nx.mxfp4.encode(np.where(unseen, np.float32(0), x)).scale
+        return right.codes, np.where(right.scale == 255, right.scale, scale)
+
+    return encodes
+
+
+def blocks_from(count):
+    def encodes(x):
+        b = nx.mxfp4.encode(x)
+        return b.codes, np.where(np.arange(b.scale.size).reshape(b.scale.shape) >= count, 0, b.scale)
+
+    return encodes
+
+
+def by_scales(scheme, change):
+    """Integers with arrays of scales, which are changed: change(x, scale, zero_point)."""
+
+    def quantizes(x, scale, zero_point):
+        scale, zero_point = change(x, scale.copy(), zero_point.copy())
+        return nx.quantize(
+            x, "int8", scheme=scheme, symmetric=False, scale=scale, zero_point=zero_point
+        ).codes
+
+    return quantizes
+
+
+def one_batch(x, scale, zero_point):
+    if x.ndim == 4 and len(x) == 1:
+        zero_point[..., :1] = zero_point[..., 1:2]
+    return scale, zero_point
+
+
+def last_of(size, left):
+    def changed(x, scale, zero_point):
+        if x.shape[-1] > size and x.shape[-1] % size == left:
+            scale[..., -1] = scale[..., -2]
+        return scale, zero_point
+
+    return changed
+
+
+def narrows(dtype, **options):
+    return lambda x: dtype.encode(x.astype(np.float32), **options)
+
+
+BF16_SUBNORMAL = 2.0**-126
+AFFINE, DECODE, WIDE = {"kind": "affine"}, {"kind": "decode"}, {"inputs": "float64"}
+UNSEEN = {
+    "nf4: a middle with five digits": (
+        between(nx.nf4, 0.38931, 0.3893125355243683, 12),
+        "nf4",
+        {},
+        "nearest",
+    ),
+    "nf4: a negative middle with four digits": (
+        between(nx.nf4, -0.46, np.float64(-0.4599952697753906), 3),
+        "nf4",
+        {},
+        "nearest",
+    ),
+    "elements past 65,535 warps": (
+        where(lambda x: np.arange(x.size).reshape(x.shape) >= 65535 * 32, lambda c: c * 0),
+        *("fp8_e4m3", {}, "layout"),
+    ),
+    "rows past 65,535": (
+        where(
+            lambda x: (
+                np.arange(x.size).reshape(x.shape) // max(x.shape[-1:], default=1) >= 65535
+                if x.ndim == 2 and x.size
+                else np.zeros(x.shape, np.bool_)
+            ),
+            lambda c: c * 0,
+        ),
+        *("fp8_e4m3", {}, "layout"),
+    ),
+    "mxfp4: blocks past 65,535": (blocks_from(65535), "mxfp4", {}, "layout"),
+    "a buffer for less than 64 results": (Pool(1, 63), "fp8_e4m3", {}, "repeatable"),
+    "a buffer for more than 20,000 results": (Pool(20000, 1 << 20), "fp8_e4m3", {}, "repeatable"),
+    "fp8_e5m2: a pair of codes": (pair(nx.fp8_e5m2.decode, 0x80, 0x80), "fp8_e5m2", DECODE, "layout"),
+    "mxfp4: a pair of codes": (pair(mxfp4_values, 3, 15), "mxfp4", DECODE, "every_code"),
+    "a pair of NaN and the largest": (
+        where(lambda x: np.isnan(x) & (np.roll(x, -1, -1 if x.ndim else None) == 3 * 448), lambda c: c & 0),
+        *("fp8_e4m3", {}, None),
+    ),
+    "bfloat16: subnormals in long arrays": (
+        lambda c: (lambda y: np.where((np.abs(y) < BF16_SUBNORMAL) & (y.size > 65536), 0 * y, y))(
+            nx.bfloat16.decode(c)
+        ),
+        *("bfloat16", DECODE, "layout"),
+    ),
+    "mxfp4: NaN before a large number": (forgets_nan_before(1), "mxfp4", {}, "nan_block"),
+    "mxfp4: NaN before a very large number": (forgets_nan_before(1e15), "mxfp4", {}, "nan_block"),
+    "mxfp4: a place in each fourth block": (long_lines(16, 3, 4), "mxfp4", {}, "layout"),
+    "mxfp4: a place in block 300": (long_lines(5, 300, 320), "mxfp4", {}, "layout"),
+    "per_channel(1): a batch of one": (
+        by_scales("per_channel(1)", one_batch),
+        *("int8", {**AFFINE, "scheme": "per_channel(1)"}, "scale_arrays"),
+    ),
+    **{
+        f"per_group({size}): a last group of {left}": (
+            by_scales(f"per_group({size})", last_of(size, left)),
+            *("int8", {**AFFINE, "scheme": f"per_group({size})"}, "scale_arrays"),
+        )
+        for size, left in ((32, 1), (32, 29), (128, 5))
+    },
+    "bfloat16: a float64 among float32's subnormals": (
+        lambda x: nx.bfloat16.encode(np.where(np.abs(x) < BF16_SUBNORMAL, x.astype(np.float32), x)),
+        *("bfloat16", WIDE, "nearest"),
+    ),
+    **{
+        f"{name}: a float64 becomes a float32 first": (
+            narrows(nx.dtype(name), **options),
+            name,
+            {**WIDE, **options},
+            None,
+        )
+        for name, options in (("mxfp4", {}), ("mx6", {}), ("nvfp4", {"tensor_scale": 1.0}))
+    },
+}
+"""Planted without a look at what is asked, and passed once; and their kin."""

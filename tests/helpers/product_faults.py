@@ -479,6 +479,8 @@ SUMS = {
     },
     "tail dropped at m=1": {"ks": lambda kernel, ks: stop(kernel, ks, 32, kernel.m == 1)},
     "tail dropped past m=32": {"ks": lambda kernel, ks: stop(kernel, ks, 32, kernel.m > 32)},
+    "the last of 20 dropped": {"ks": lambda kernel, ks: ks[:-1] if len(ks) == 20 else ks},
+    "the last of 53 dropped": {"ks": lambda kernel, ks: ks[:-1] if len(ks) == 53 else ks},
     "tail summed twice": {"ks": lambda kernel, ks: ks + (ks[len(ks) // 32 * 32 :] if len(ks) > 32 else [])},
     "first term twice": {"ks": lambda kernel, ks: [*ks, 0]},
     "last term lost": {"ks": lambda kernel, ks: ks[:-1]},
@@ -591,6 +593,12 @@ INTEGERS = {
     ),
     "tail of 4 dropped": integer(
         lambda kernel, a, b, y: a[:, : a.shape[1] // 4 * 4] @ b[:, : a.shape[1] // 4 * 4].T
+    ),
+    "the last of 29 columns not written": integer(
+        lambda kernel, a, b, y: np.where((np.arange(len(b)) == 28)[None] & (len(b) == 29), 0, y)
+    ),
+    "the last of 11 rows not written": integer(
+        lambda kernel, a, b, y: np.where((np.arange(len(a)) == 10)[:, None] & (len(a) == 11), 0, y)
     ),
     "columns past 64 not written": integer(
         lambda kernel, a, b, y: np.where(

@@ -14,7 +14,7 @@ from numerics.conform.laws import everything
 from numerics.formats.rounding import DETERMINISTIC, MX_RULES
 from tests.helpers.dtypes import DECLARED, DECLARED_BLOCKS
 from tests.helpers.faults import FAULTS, e4m3
-from tests.helpers.places import MISSED, STATEFUL
+from tests.helpers.places import MISSED, STATEFUL, UNSEEN
 from tests.helpers.proofs import LONG, near_steps
 
 
@@ -36,6 +36,15 @@ def test_a_fault_is_caught_and_named(name):
 def test_a_fault_of_one_place_passed(name):
     target, dtype, options, law = MISSED[name]
     found = check(target, dtype, **options)
+    assert not found, name
+    assert law in (None, found.law), str(found)
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_a_fault_planted_without_a_look_passed(name):
+    target, dtype, options, law = UNSEEN[name]
+    with np.errstate(all="ignore"):
+        found = check(target, dtype, **options)
     assert not found, name
     assert law in (None, found.law), str(found)
 

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from numerics.backends.reference.breakpoints import first_maximum
 from numerics.conform.inputs.elements import FLOAT32_MAX, INF, NANS, SIGN, Bits, bits_of, marks, neighbours
+from numerics.conform.inputs.shapes import pairs
 from numerics.conform.task import Fields, Float32
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBlock, ScaledBlock
 
+PAIRED = 8  # elements of either sign that stand beside each other
 MOST_MARKS = 1600  # of an element: more are thinned out
 EXPONENTS = (-126, -125, -101, -24, *range(-4, 11), 64, 101, 126, 127)
 GRID_UNITS = (2.0**-100, 1.0)
@@ -30,8 +32,8 @@ def probes(dtype: Block, tensor_scale: float | None = None) -> Float32:
     >>> probes(mxfp4).shape[1]
     32
     """
-    rows = [_tops(dtype), lone_maxima(dtype), _grids(dtype), _binades(dtype), _special_blocks(dtype),
-            _random_blocks(dtype)]  # fmt: skip
+    rows = [_tops(dtype), lone_maxima(dtype), _grids(dtype), _pairs(dtype), _binades(dtype),
+            _special_blocks(dtype), _random_blocks(dtype)]  # fmt: skip
     whole = np.concatenate(rows)
     if tensor_scale not in (None, 1.0):
         whole = np.concatenate([whole * tensor_scale, _tops(dtype, tensor_scale)])
@@ -107,6 +109,33 @@ def lone_maxima(dtype: Block) -> NDArray[np.float64]:
     return rows
 
 
+def lone_places(dtype: Block, lines: int, per_line: int) -> NDArray[np.int64]:
+    """Which of the probes stand in lines of blocks, so that from line to line the maximum moves on in each.
+
+    >>> from numerics.formats import mxfp4
+    >>> row = probes(mxfp4)[lone_places(mxfp4, 2, 3)[1, 2]]
+    >>> row[3], bool((abs(row) <= 1.5).all())
+    (np.float32(1.5), True)
+    """
+    places = np.add.outer(np.arange(lines), np.arange(per_line))
+    return np.asarray(len(_tops(dtype)) + 2 * (places % dtype.block) + places // dtype.block % 2)
+
+
+def _pairs(dtype: Block) -> NDArray[np.float64]:
+    """Every two of some elements side by side: two are converted at a time, and packed into a byte."""
+    n, some = dtype.block, element_marks(dtype)
+    if n < 4:
+        return np.zeros((0, n))
+    held = some[some <= _pilot(dtype)]
+    held = held[np.linspace(0, len(held) - 1, PAIRED).astype(np.int64)]
+    both = pairs(np.concatenate([held, -held]))
+    width = n // 2 * 2 - 2
+    rows = np.zeros((-(-len(both) // width), n))
+    rows[:, 2 : 2 + width] = np.resize(both, (len(rows), width))
+    rows[:, 0] = _pilot(dtype)
+    return rows
+
+
 def _grids(dtype: Block) -> NDArray[np.float64]:
     """The element's marks at some scales, each block led by a maximum that fixes the scale."""
     units = SCALED_UNITS if isinstance(dtype, ScaledBlock) else GRID_UNITS
@@ -157,14 +186,23 @@ def _special_blocks(dtype: Block) -> NDArray[np.float64]:
     return np.array(rows)
 
 
+_LARGE, _SHORT = (
+    np.float32(2.0**60),
+    256,
+)  # of numbers about NaN and Inf; of blocks that are asked with each of these
+
+
 def _not_numbers(dtype: Block) -> Float32:
     """NaN of every kind and Inf, of both signs: alone in each place, among numbers or zeros; and together."""
     n = dtype.block
-    around = np.linspace(-1.9, 1.7, n).astype(np.float32).view(np.uint32), np.zeros(n, np.uint32)
+    slope = np.linspace(-1.9, 1.7, n).astype(np.float32)
+    zeros = np.zeros(n, np.float32)
+    around = [x.view(np.uint32) for x in (slope, zeros, -slope, slope * _LARGE, -slope * _LARGE)]
+    turns = around * 2 if n <= _SHORT else [*around, zeros.view(np.uint32)]
     signed = np.array([bits | sign for bits in (*NANS, INF) for sign in (0, int(SIGN))], np.uint32)
     rows = [
         np.where(np.arange(n) == place, signed[(place + turn) % len(signed)], others)
-        for turn, others in enumerate(around * 3)
+        for turn, others in enumerate(turns)
         for place in range(n)
     ]
     rows += [np.full(n, bits) for bits in signed]
@@ -210,9 +248,18 @@ def codes(dtype: Block) -> Fields:
     shifts = np.array(MICROEXPONENTS) & ((1 << dtype.sub_blocks) - 1) if dtype.sub_blocks else np.arange(1)
     each = np.array([(r, s, m) for r in range(len(rows)) for s in some for m in shifts])
     each = np.concatenate([each, [(s % len(rows), s, m) for s in scales for m in shifts[:2]]])
+    beside = _pairs_of_codes(every, dtype.block)
+    each = np.concatenate([each, [(len(rows) + r, some[-1] // 2, 0) for r in range(len(beside))]])
+    rows = np.concatenate([rows, beside])
     made, scale = rows[each[:, 0]].astype(dtype.code_dtype), each[:, 1].astype(np.uint8)
     found = Fields(made, scale, each[:, 2].astype(np.uint8) if dtype.sub_blocks else None)
     for part in found:
         if part is not None:
             part.flags.writeable = False
     return found
+
+
+def _pairs_of_codes(codes: NDArray[np.int64], block: int) -> NDArray[np.int64]:
+    """Every two of the codes, or of some of many, side by side in blocks."""
+    both = pairs(codes[:: -(-len(codes) // (4 * PAIRED))])
+    return np.resize(both, (-(-len(both) // block), block))

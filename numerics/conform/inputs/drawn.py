@@ -21,7 +21,7 @@ def random_inputs(dtype: Element, count: int, rng: np.random.Generator) -> Bits:
     """float32 bits: half of them any, the others alike from every step of the encoder."""
     bits = rng.integers(0, EVERY, count, dtype=np.uint32)
     for negative, part in enumerate((slice(0, count // 4), slice(count // 4, count // 2))):
-        firsts = steps(dtype, "half_even", "saturate", bool(negative))[0].astype(np.int64)
+        firsts = steps(dtype, "half_even", dtype.default_overflow, bool(negative))[0].astype(np.int64)
         at = rng.integers(0, len(firsts), len(bits[part]))
         bits[part] = rng.integers(firsts[at], np.append(firsts, 1 << 31)[at + 1]) | int(SIGN) * negative
     return rng.permutation(bits)

@@ -56,6 +56,22 @@ def beyond(dtype: Element) -> float:
 
 
 @lru_cache(maxsize=64)
+def middles(dtype: Element) -> NDArray[np.float64]:
+    """Magnitudes midway between two neighbours, of either sign, also past the largest, and to 0.
+
+    A codebook's values of one sign are not those of the other, and it may have no zero.
+
+    >>> from numerics.formats import codebook_format, int2
+    >>> middles(int2).tolist(), middles(codebook_format([-4.0, -1.0, 2.0, 8.0])).tolist()
+    ([0.5, 1.5], [0.5, 1.0, 2.5, 5.0, 10.0, 12.0])
+    """
+    held, past = values(dtype), beyond(dtype)
+    ends = [past, -past] if held[0] < 0 else [past]
+    rising = [np.unique(np.append(held, more)) for more in (ends, 0.0)]
+    return np.unique(np.abs(np.concatenate([(steps[1:] + steps[:-1]) / 2 for steps in rising])))
+
+
+@lru_cache(maxsize=64)
 def marks(dtype: Element) -> NDArray[np.float64]:
     """Magnitudes on which an encoder may turn: the values, those past the largest, the middles.
 
@@ -63,11 +79,10 @@ def marks(dtype: Element) -> NDArray[np.float64]:
     >>> marks(int2).tolist()
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0]
     """
-    held = np.unique(np.abs(values(dtype)))
     past = beyond(dtype)
-    steps = np.unique(np.concatenate([held, [0.0, past]]))
-    middles = (steps[1:] + steps[:-1]) / 2
-    return np.unique(np.concatenate([steps, middles, [1.5 * past, 2 * past]]))
+    return np.unique(
+        np.concatenate([np.abs(values(dtype)), middles(dtype), [0.0, past, 1.5 * past, 2 * past]])
+    )
 
 
 def bits_of(x: NDArray[np.float64]) -> Bits:
@@ -113,12 +128,11 @@ def walking(dtype: Element) -> Bits:
     >>> bool(np.isin(np.float32(1.0625).view(np.uint32) + np.uint32(1 << 10), walking(fp8_e4m3)))
     True
     """
-    steps = np.unique(np.append(np.abs(values(dtype)), beyond(dtype)))
-    every = bits_of((steps[1:] + steps[:-1]) / 2)
-    middles = every[:: -(-len(every) // WALKED)].astype(np.int64)[:, None]
+    every = bits_of(middles(dtype))
+    some = every[:: -(-len(every) // WALKED)].astype(np.int64)[:, None]
     bit = np.int64(1) << np.arange(23)
-    last = np.where(middles == 0, 0, middles & -middles)
-    both = np.concatenate([(middles + bit)[bit < last], (middles - bit)[bit < last]])
+    last = np.where(some == 0, 0, some & -some)
+    both = np.concatenate([(some + bit)[bit < last], (some - bit)[bit < last]])
     return np.asarray(both[(both >= 0) & (both <= LARGEST)].astype(np.uint32))
 
 

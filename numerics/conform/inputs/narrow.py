@@ -95,6 +95,16 @@ def doubles(x: Float32) -> NDArray[np.float64]:
     return np.concatenate([found[np.isfinite(found)], FAR, np.negative(FAR)])
 
 
+def beside(x: Float32, units: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float32 numbers as float64, moved by so many units of its last place; 0 stays.
+
+    >>> beside(np.float32([1.0, 0.0]), np.array([-1, -1])).tolist()
+    [0.9999999999999999, 0.0]
+    """
+    wide = x.astype(np.float64)
+    return np.where(x == 0, wide, (wide.view(np.int64) + units).view(np.float64))
+
+
 def single(x: NDArray[np.float64]) -> Float32:
     """float64 as float32, rounded to odd: to narrower formats it then rounds as the float64 does."""
     return as_float32(x)

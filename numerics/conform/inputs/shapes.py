@@ -13,9 +13,23 @@ from numerics.conform.takes import Takes
 from numerics.conform.task import Array, Task
 from numerics.formats.dtype import Element
 
-LENGTHS = (*range(72), 257, 1025, 70001, (1 << 20) + 13)
-"""Every remainder of lanes up to 64 wide, more than one block of threads, more than caches."""
-SHAPES = ((), (1,), (3, 5), (1, 7), (2, 3, 4), (0, 3), (3, 0), (2, 2, 3, 5), (2, 1, 3, 1, 4), (3, 1000))
+LENGTHS = (*range(72), 257, 1025, 70001, (1 << 21) + 13)
+"""Every remainder of lanes up to 64 wide, more than one block of threads, than caches, than 65,535 warps."""
+FARTHEST = (1 << 24) + 13  # elements: more than float32 counts, than 65,535 blocks of 256 threads
+SHAPES = (
+    (),
+    (1,),
+    (3, 5),
+    (1, 7),
+    (2, 3, 4),
+    (0, 3),
+    (3, 0),
+    (2, 2, 3, 5),
+    (2, 1, 3, 1, 4),
+    (3, 1000),
+    (3, 70001),
+    (70001, 3),
+)
 APART = (*range(2, 18), 31, 32, 33, 64, 256)
 """Lengths of lines that stride by two, or backward: remainders of lanes, and whole ones."""
 ALONE = 64  # numbers that are asked one at a time
@@ -31,12 +45,13 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     >>> from numerics.conform.takes import ANYTHING
     >>> x = np.float32([1, 2, 3])
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (164, 95)
+    (167, 96)
     """
     for length in LENGTHS:
         yield np.resize(x, length).astype(x.dtype)
     for offset in range(OFFSETS):
         yield np.resize(x, 77 + offset)[offset:]
+    yield pairs(x)
     alone = x[:: -(-len(x) // ALONE)]
     yield from (alone[at : at + 1] for at in range(len(alone)))
     if takes.contiguous:
@@ -61,6 +76,15 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
         yield np.resize(x, (5, 9))[:, ::-1]
         yield np.resize(x, (4, 8))[::-1]
         yield np.resize(x, (5, 9))[::-1, ::-1]
+
+
+def pairs(x: Array) -> Array:
+    """Every two of the numbers side by side: what is converted two at a time may look at the other.
+
+    >>> pairs(np.float32([1, 2])).tolist()
+    [1.0, 1.0, 1.0, 2.0, 2.0, 1.0, 2.0, 2.0]
+    """
+    return np.stack([np.repeat(x, len(x)), np.tile(x, len(x))], axis=1).reshape(-1)
 
 
 def places(count: int, x: Array, numbers: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,23 @@ from numerics.backends.partition import as_shape, check_axis
 from numerics.formats.errors import NumericsError, said
 from numerics.tensor.scheme import Scheme, per_block, per_tensor
 
-SHAPES = ((5, 7), (16, 64), (33, 130), (3, 4, 40), (1, 96), (64, 1), (300, 3), (3, 300))
-"""Whole groups and short ones, one row, one column, three axes, more scales than a byte counts."""
+SHAPES = (
+    *((5, 7), (16, 64), (33, 130), (3, 4, 40), (1, 96), (64, 1), (300, 3), (3, 300)),
+    *(
+        (1, 5, 7),
+        (4, 1, 6),
+        (3, 5, 1),
+        (1, 4, 3, 3),
+        (2, 3, 1, 5),
+        (2, 3, 4, 5),
+        (1, 1, 4, 5),
+        (2, 1, 3, 2, 4),
+    ),
+)
+"""Whole groups and short ones, one row, one column, two to five axes, batches of one, more scales
+than a byte counts."""
+LARGE = 1 << 14  # elements that share a scale: of more, few shapes are asked
+EVERY = 512  # of so many the last group is asked in every length
 MOST = 1 << 20  # elements that share a scale
 
 
@@ -77,9 +93,20 @@ def shapes_of(scheme: Scheme) -> list[tuple[int, ...]]:
     """Shapes that a scheme cuts; larger ones where its groups are large."""
     whole = scheme.block or (2, scheme.size or 1)
     found: list[tuple[int, ...]] = [(2 * whole[0] + 1, 2 * whole[1] + 3), (whole[0], 3 * whole[1])]
+    found += [
+        (whole[0] + more[0], whole[1] + more[1])
+        for more in zip_longest(*(_left_over(size, math.prod(whole)) for size in whole), fillvalue=0)
+    ]
     if scheme.axis is not None:
         found = [shape for shape in (*found, *(pair[::-1] for pair in found)) if -2 <= scheme.axis < 2]
     return [shape for shape in SHAPES if _has(scheme, shape)] + found
+
+
+def _left_over(size: int, shared: int) -> list[int]:
+    """How many rows or columns the last group has: every number of small groups, of large ones some."""
+    if shared <= EVERY:
+        return list(range(1, size))
+    return [1, 2, 3, size // 2, size // 2 + 1, size - 1] if shared <= LARGE else [1]
 
 
 def _has(scheme: Scheme, shape: tuple[int, ...]) -> bool:

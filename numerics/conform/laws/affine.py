@@ -127,7 +127,7 @@ def trials(task: Task, takes: Takes, effort: Effort) -> Iterator[Trial]:
     """Scales and zero points, the same numbers in other shapes, and what is drawn."""
     if task.scheme is not None:
         yield Trial((scale_arrays,), _arrays)
-        yield stays.trial(lambda target: _spread_question(target, _first(target.task), 0).inputs)
+        yield stays.trial(_some_arrays)
         return
     yield Trial(AFFINE_LAWS, _scaled)
     yield Trial((layout,), _layouts)
@@ -183,9 +183,12 @@ def _arrays(target: Target, found: Findings) -> None:
             _compare_arrays(target, found, question, turned)
 
 
-def _first(task: Task) -> Spread:
-    assert task.scheme is not None
-    return spread(task.scheme, shapes_of(task.scheme)[0])
+def _some_arrays(target: Target) -> Iterator[tuple[Any, ...]]:
+    """What a target is given in a small call and in larger ones."""
+    scheme = target.task.scheme
+    assert scheme is not None
+    for shape in sorted(shapes_of(scheme), key=math.prod)[:: -(-len(shapes_of(scheme)) // 4)]:
+        yield _spread_question(target, spread(scheme, shape), 0).inputs
 
 
 def _spread_question(target: Target, places: Spread, turn: int) -> Question:

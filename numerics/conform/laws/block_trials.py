@@ -10,8 +10,7 @@ import numpy as np
 
 from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.effort import AS_EVER, Effort
-from numerics.conform.inputs import blocks, random_bits, shapes
-from numerics.conform.inputs.narrow import narrowed
+from numerics.conform.inputs import blocks, narrow, random_bits, shapes
 from numerics.conform.laws import again, drawn
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block
@@ -32,6 +31,8 @@ def trials(task: Task, takes: Takes, effort: Effort = AS_EVER) -> Iterator[Trial
         yield Trial(BLOCK_DECODE_LAWS, _decode)
     else:
         yield Trial(BLOCK_LAWS, _whole)
+    if task.inputs == "float64" and task.kind != "decode" and not task.draws:
+        yield Trial(BLOCK_LAWS, _doubles)
     yield Trial((layout,), _rearranged)
     yield Trial(lines, _lines)
     if not takes.contiguous:
@@ -61,6 +62,31 @@ def _whole(target: Target, found: Findings) -> None:
     found.judge(BLOCK_LAWS, seen, simpler)
     if found.failures:
         found.explain = lambda: nearest(Asked(task, rows, seen.came, random), seen.wrong, seen.labels)
+
+
+def _doubles(target: Target, found: Findings) -> None:
+    """Blocks that no float32 holds: the maximum, or all the others, a little beside what matters."""
+    task, every = target.task, probes(target.task)
+    some = every[np.isfinite(every).all(axis=1)]
+    some = some[np.random.default_rng(5).permutation(len(some))[:MOST_DOUBLES]]
+    moves = np.arange(task.block.block) == 0
+    wide = np.concatenate(
+        [narrow.beside(some, np.where(moved, bit, 0)) for moved in (moves, ~moves) for bit in DOUBLES]
+    )
+    rows = narrow.single(wide)
+    came = as_rows(task, target.blocks(shapes.placed(wide, task.axis)))
+    fields, due = _truth(task, rows)
+    came = task.with_same_nan(came, fields) if isinstance(came, Fields) else came
+    found.tried += len(rows)
+
+    seen = SeenBlocks(task, rows, came, due, fields)
+
+    def exact(law: Law, broken: Counterexample) -> Counterexample:
+        at = np.flatnonzero(seen.wrong & (rows == broken.tensor).all(axis=1))[:1]
+        shown = [repr(float(x)) for x in wide[at].reshape(-1) if x != 0]
+        return replace(broken, where=f"as float64 {', '.join(shown)}", tensor=None)
+
+    found.judge(BLOCK_LAWS, seen, exact)
 
 
 def _alone(target: Target, found: Findings, question: Question, at: Array) -> None:
@@ -95,7 +121,7 @@ def _kept(truth: tuple[Fields, Answer], kept: Array) -> tuple[Fields, Answer]:
 
 def probes(task: Task) -> Float32:
     """The blocks that matter, in the type that the target takes."""
-    return narrowed(blocks.probes(task.block, task.tensor_scale), task.inputs)
+    return narrow.narrowed(blocks.probes(task.block, task.tensor_scale), task.inputs)
 
 
 # ---- what is due to the probes, which every target of a task is given --------------------------------
@@ -135,7 +161,15 @@ def _drawn(task: Task) -> Array:
 
 # ---- the same blocks in other company ---------------------------------------------------------------
 
+DOUBLES = (1 << 28, -(1 << 28), 1, -1)
+"""Units of a float64's last place: just short of half a float32's, and the least."""
+MOST_DOUBLES = 600  # blocks of which each is so moved
 PER_LINE = (1, 5, 64, 320)  # 320: more than a byte counts
+FAR, MOST = (
+    65_601,
+    1 << 22,
+)  # lines of a block each: more than a grid of a GPU has in its second axis; numbers
+PLACED = 1 << 20  # numbers, at most, of lines in which the maximum stands in every place of every block
 MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes at once
 
 
@@ -144,41 +178,49 @@ def _rearranged(target: Target, found: Findings) -> None:
     task = target.task
     if task.draws:
         return
-    for per_line in PER_LINE:
+    for order in _orders(target):
         if found.failures:
             return
-        inputs, due = _in_lines(target, per_line)
+        inputs, due = _in_lines(target, order)
         came = target.blocks(*(shapes.placed(part, task.axis) for part in inputs))
-        pairs = _paired(task, came, due, per_line)
-        found.tried += MANY
-        for one, other in pairs:
+        found.tried += order.size
+        for one, other in _paired(task, came, due):
             _expect_equal(task, found, inputs[0], (one, other), layout)
 
 
-def _in_lines(target: Target, per_line: int) -> tuple[list[Array], Answer]:
-    """Lines of so many blocks, and the answers to each block."""
+def _orders(target: Target) -> Iterator[Array]:
+    """Which of the probes, or of a decoder's blocks, stand in lines [lines, blocks of a line]."""
     task = target.task
+    decodes = task.kind == "decode"
+    kept = (
+        np.arange(len(blocks.codes(task.block).codes))
+        if decodes
+        else np.flatnonzero(target.keeps(probes(task)))
+    )
+    for per_line in PER_LINE:
+        order = np.random.default_rng(per_line).integers(0, len(kept), MANY)
+        yield kept[order].reshape(-1, per_line)
+    n = task.block.block
+    if FAR * n <= MOST:
+        yield kept[np.random.default_rng(FAR).integers(0, len(kept), FAR)].reshape(-1, 1)
+    if not decodes:
+        lines = min(2 * n, max(1, PLACED // (PER_LINE[-1] * n)))
+        yield blocks.lone_places(task.block, lines, PER_LINE[-1])
+
+
+def _in_lines(target: Target, order: Array) -> tuple[list[Array], Answer]:
+    """Blocks in lines, and the answers to each block."""
+    task = target.task
+    lines, order = len(order), order.reshape(-1)
     if task.kind == "decode":
-        rows: Fields | Array = blocks.codes(task.block)
-        answers: Answer = _decoded_probes(replace(task, axis=-1))
-        count = len(answers)
-    else:
-        every = probes(task)
-        rows, kept = every, target.keeps(every)
-        answers = _truth_of_probes(task)[1]
-        count = int(kept.sum())
-    order = np.random.default_rng(per_line).integers(0, count, MANY)
-    if isinstance(rows, Fields):
-        chosen = answers_at(rows, order)
+        chosen = answers_at(blocks.codes(task.block), order)
         assert isinstance(chosen, Fields)
-        parts = [part.reshape(MANY // per_line, -1) for part in chosen if part is not None]
-    else:
-        order = np.flatnonzero(kept)[order]
-        parts = [rows[order].reshape(MANY // per_line, -1)]
-    return parts, answers_at(answers, order)
+        parts = [part.reshape(lines, -1) for part in chosen if part is not None]
+        return parts, answers_at(_decoded_probes(replace(task, axis=-1)), order)
+    return [probes(task)[order].reshape(lines, -1)], answers_at(_truth_of_probes(task)[1], order)
 
 
-def _paired(task: Task, came: Answer, due: Answer, per_line: int) -> list[tuple[Array, Array]]:
+def _paired(task: Task, came: Answer, due: Answer) -> list[tuple[Array, Array]]:
     """What came, block by block, beside what was due."""
     rows = as_rows(task, came)
     if isinstance(rows, Fields) and isinstance(due, Fields):

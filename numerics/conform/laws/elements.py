@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -291,6 +292,7 @@ def _mean_laws(task: Task) -> tuple[Law, ...]:
     return () if isinstance(task.element, Codebook) or task.drawing.bits < FEWEST else (unbiased,)
 
 
+SMALLEST_NORMAL = np.float32(2.0**-126)
 MOST_NEAR = 4096  # numbers beside which float64's are asked
 MOST_CODES = 257  # that arrays of other shapes are filled with
 
@@ -313,7 +315,7 @@ def trials(task: Task, takes: Takes = ANYTHING, effort: Effort = AS_EVER) -> Ite
         yield Trial(element_laws(task), _every_turn)
     if task.inputs == "float64" and not task.draws:
         yield Trial(element_laws(task), _doubles)
-    yield Trial((layout,), _layouts)
+    yield Trial((layout,), lambda target, found: _layouts(target, found, effort))
     yield from drawn.repeated(task, takes, effort, decoding.alone if task.kind == "decode" else _alone)
 
 
@@ -356,8 +358,7 @@ def _numbers(target: Target) -> Float32:
 def _doubles(target: Target, found: Findings) -> None:
     """float64 numbers that no float32 is, beside the middles: ties to a kernel that narrows first."""
     task = target.task
-    near = target.asked(elements.turning_points(task.element))
-    x = narrow.doubles(near[:: -(-len(near) // MOST_NEAR)])
+    x = narrow.doubles(_some_near(target.asked(elements.turning_points(task.element))))
     seen = Elements(task, narrow.single(x), target.elements(x), np.asarray(task.answer(narrow.single(x))))
     found.tried += len(x)
 
@@ -367,6 +368,14 @@ def _doubles(target: Target, found: Findings) -> None:
         return replace(broken, where=exactly, tensor=None)
 
     found.judge(element_laws(task), seen, exact)
+
+
+def _some_near(near: Float32) -> Float32:
+    """Values and middles of every binade alike, and all among float32's subnormal numbers."""
+    step = -(-len(near) // MOST_NEAR)
+    while step % 2 == 0 or step % 3 == 0:  # each value and each middle has a neighbour on either side
+        step += 1
+    return np.union1d(near[::step], near[np.abs(near) < SMALLEST_NORMAL])
 
 
 def _undrawn_laws(task: Task) -> tuple[Law, ...]:
@@ -414,10 +423,11 @@ def _drawn(target: Target, found: Findings) -> None:
         found.explain = lambda: nearest_deviations(asked, seen.wrong, seen.labels)
 
 
-def _layouts(target: Target, found: Findings) -> None:
-    """The same numbers in other shapes and strides."""
-    task = target.task
-    for x in shapes.shaped(_some_inputs(target), target.takes):
+def _layouts(target: Target, found: Findings, effort: Effort) -> None:
+    """The same numbers in other shapes and strides; with much effort in a very long array, too."""
+    task, numbers = target.task, _some_inputs(target)
+    long = [np.resize(numbers, shapes.FARTHEST)] * (effort.name == "high" and not task.draws)
+    for x in chain(shapes.shaped(numbers, target.takes), long):
         random = task.drawing.narrow(shapes.some_draws(x.shape)) if task.draws else None
         due = task.values(x) if task.kind == "decode" else np.asarray(task.answer(x, random))
         came = target.elements(*(part for part in (x, random) if part is not None))
@@ -429,10 +439,17 @@ def _layouts(target: Target, found: Findings) -> None:
             return
 
 
+def _some_codes(bits: int) -> Array:
+    """Codes from end to end, each bit alone and each bit missing: the least and largest numbers, NaN."""
+    codes, bit = np.arange(1 << bits), 1 << np.arange(bits)
+    return np.unique(
+        np.concatenate([codes[:: -(-len(codes) // MOST_CODES)], bit, codes[-1] ^ bit, codes[-1:]])
+    )
+
+
 def _some_inputs(target: Target) -> Array:
     """Numbers, or codes, of which the same kernel has already made the right thing one by one."""
     task = target.task
     if task.kind == "decode":
-        codes = np.arange(1 << task.element.bits)
-        return codes[:: -(-len(codes) // MOST_CODES)].astype(task.element.code_dtype)
+        return _some_codes(task.element.bits).astype(task.element.code_dtype)
     return target.asked(shapes.telling(task.element))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,18 @@ from numerics.conform.task import Array
 from numerics.conform.verdict import Counterexample
 from numerics.formats.errors import kind_of
 
-SIZE = 96  # numbers of a call
-Asks = Callable[[Target], tuple[Any, ...]]
-"""What the target is given; its first array has two rows or more, or numbers."""
+SIZES = (2, 7, 96, 5000, 70001)  # numbers of a call: a buffer may be of small results alone, or of large ones
+Asks = Callable[[Target], Iterable[tuple[Any, ...]]]
+"""What the target is given, call by call; its first array has two rows or more, or numbers."""
 
 
-def _drawn(target: Target) -> tuple[Any, ...]:
+def _drawn(target: Target) -> Iterator[tuple[Any, ...]]:
     task, rng = target.task, np.random.default_rng(23)
-    if task.draws_itself:  # nothing is due to it, and nothing need be
-        return (target.asked(random_inputs(task.element, SIZE, rng).view(np.float32)),)
-    return in_place(task, drawn_question(target, SIZE, rng).inputs)
+    for size in SIZES:
+        if task.draws_itself:  # nothing is due to it, and nothing need be
+            yield (target.asked(random_inputs(task.element, size, rng).view(np.float32)),)
+        else:
+            yield in_place(task, drawn_question(target, size, rng).inputs)
 
 
 def trial(asks: Asks = _drawn) -> Trial:
@@ -35,9 +37,13 @@ def trial(asks: Asks = _drawn) -> Trial:
 
 
 def _stays(target: Target, found: Findings, asks: Asks) -> None:
-    if found.failures:
-        return
-    first, *others = asks(target)
+    for question in asks(target):
+        if not found.failures and question[0].size:
+            _stays_once(target, found, question)
+
+
+def _stays_once(target: Target, found: Findings, question: tuple[Any, ...]) -> None:
+    first, *others = question
     kept = target.called(first, *others)
     before = [array.copy() for array in arrays_of(kept, (first,))]
     target.called(np.roll(first, 1, axis=-1 if first.shape[0] == 1 else 0), *others)

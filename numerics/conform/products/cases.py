@@ -36,6 +36,8 @@ SHAPES: tuple[Shape, ...] = (
     (64, 130, 48),
 )
 """m, n, k: single rows, odd numbers, what is left over of 16, 32, 64 and 128."""
+LENGTHS = range(1, 72)
+"""Of short products: every remainder of lanes up to 64 wide, in rows, columns and terms."""
 LONG = (2051, 4099)  # terms of integer sums: more than float32 holds, more than int16 does
 SPLIT = (4099, 16391)  # of other sums: as many as kernels sum in parts
 BYTES = (0, 1, 32, 64, 127, 190, 222, 253, 254)
@@ -519,6 +521,8 @@ def problems(claim: Claim, seed: int = 0, shapes: tuple[Shape, ...] | None = Non
     asked = SHAPES if shapes is None else shapes
     yield from _integers(maker, asked) if claim.integers else _shaped(maker, asked)
     yield from maker.pairs()
+    if shapes is None:
+        yield from _lengths(maker)
     if not claim.integers and shapes is None:
         yield maker.sums((2, 3, SPLIT[0]), window=0)
         yield maker.few((2, 3, SPLIT[1]), "b", turn=SPLIT[1] // 2)
@@ -544,6 +548,13 @@ def _shaped(maker: Maker, shapes: tuple[Shape, ...]) -> Iterator[Problem]:
         yield maker.sums(shape, bits=12, law="output")
         if not maker.claim.splits:
             yield maker.few(shape, "a", turn, terms=2)
+
+
+def _lengths(maker: Maker) -> Iterator[Problem]:
+    """Each number of terms, with another number of rows and of columns: what is left over at three ends."""
+    for k in LENGTHS:
+        shape = (1 + 3 * k % 17, 1 + 5 * k % 37, k)
+        yield maker.integers(shape) if maker.claim.integers else maker.sums(shape, window=0)
 
 
 def _places(maker: Maker) -> Iterator[Problem]:
