@@ -217,7 +217,7 @@ def _plans(text: Members, entries: Mapping[str, Entry]) -> dict[str, Plan]:
     text.end()
     _check_version(head)
     if type(head.get("seed")) not in (int, type(None)):
-        raise NumericsError(f"seed={head['seed']!r} is not allowed: an integer, or null")
+        raise NumericsError(f"seed={said(head['seed'])} is not allowed: an integer, or null")
     return cast(dict[str, Plan], head["tensors"])
 
 
@@ -249,8 +249,8 @@ def _spec(facts: Any) -> QuantSpec:
     elif dtype.kind == "block" and options["scale_type"] == "float32":  # as is written where there is none
         options["scale_type"] = None
     made = QuantSpec(dtype, **options, **axis)
-    if said.get("scaled", made.scaled) is not made.scaled:
-        raise NumericsError(f"scaled={said['scaled']!r} of {made!r}; its facts say {made.scaled}")
+    if facts.get("scaled", made.scaled) is not made.scaled:
+        raise NumericsError(f"scaled={said(facts['scaled'])} of {made!r}; its facts say {made.scaled}")
     return made
 
 
