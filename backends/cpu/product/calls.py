@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from numerics.backends.array.executor import bound
 from numerics.backends.cpu import threads
 from numerics.backends.cpu.launch import Launcher, address_of
+from numerics.backends.cpu.product import vectors
 from numerics.backends.cpu.product.blocked import (
     BLOCKED_WORDS,
     PANELS_WORDS,
@@ -23,7 +24,7 @@ from numerics.backends.cpu.product.blocked import (
 )
 from numerics.backends.cpu.product.codes import HALVES, Codes
 from numerics.backends.cpu.product.dot import WORDS, dot
-from numerics.backends.cpu.product.int8 import Counted, dot_of_int8, in_records
+from numerics.backends.cpu.product.int8 import MORE, Counted, bytes_of_fours, dot_of_int8, in_records
 from numerics.backends.cpu.product.vectors import BYTES
 from numerics.backends.host.executor import Array
 from numerics.backends.host.memory import allocate as empty
@@ -53,7 +54,7 @@ class Way(NamedTuple):
 
 
 DOT = Way("dot", dot, lambda codes, together: 1 if codes.crowded else 2)
-INT8 = Way("int8", dot_of_int8, lambda codes, together: 2 if together < 4 else 1)
+INT8 = Way("int8", dot_of_int8, lambda codes, together: 2 if together < 4 or vectors.has("avx512f") else 1)
 
 
 def products(launcher: Launcher, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
@@ -273,9 +274,11 @@ def _counted(element: Element, order: Order, block: Any, unit: float, zero: bool
     """The same codes, as products in int8 read them."""
     codes, step, least, counts = _codes_of(element, order, block, unit, zero), step_of(element), 0, None
     assert step is not None
+    if element.bits == 8 and bytes_of_fours():
+        least = 0 if codes.signed else MORE
     if element.bits == 4:
         each = _values_of_16(element, codes.f) / np.float32(step)
-        least = int(each.min())
+        least = 0 if bytes_of_fours() else int(each.min())
         counts = tuple(int(count) - least for count in each)
     return Counted(
         codes.bits, codes.run, codes.group, codes.signed, codes.f, None, codes.scale, unit, zero,

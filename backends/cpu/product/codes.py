@@ -74,7 +74,7 @@ class Codes:
     @cached_property
     def order(self) -> tuple[int, ...]:
         """Which lane stands where in a vector."""
-        return HALVES if self.looks_up else tuple(range(LANES))
+        return HALVES if self.looks_up and not vectors.has("avx512f") else tuple(range(LANES))
 
     @property
     def crowded(self) -> bool:
@@ -104,7 +104,8 @@ class Codes:
 def values_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
     """The values of a span at an address: a vector for each place of a run."""
     if codes.looks_up:
-        return _looked_up(builder, codes, address)
+        look_up = _permuted if vectors.has("avx512f") else _looked_up
+        return look_up(builder, codes, address)
     if codes.f is not None and _grows(codes.f) and subnormals_are_cheap():
         return _grown(builder, codes, address)
     return [_value(builder, codes, field) for field in _fields(builder, codes, address)]
@@ -229,6 +230,16 @@ def blocks_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> tu
     exponent = Lane(builder, field(16 * bits + 8, 8))
     scale = builder.bitcast(arithmetic().decode(exponent, codes.scale).value, FLOAT)
     return values, builder.fmul(scale, ir.Constant(FLOAT, [codes.unit] * LANES))
+
+
+def _permuted(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
+    """16 values fill a register of AVX-512: the lower four bits of a lane name one."""
+    assert codes.table is not None
+    (words,) = _words(builder, address, 1, 16)
+    kind = ir.FunctionType(FLOAT, [FLOAT, WORD])
+    permute = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.permvar.sf.512")
+    table = builder.bitcast(ir.Constant(WORD, codes.table), FLOAT)
+    return [builder.call(permute, [table, builder.lshr(words, filled(4 * k))]) for k in range(codes.run)]
 
 
 def _looked_up(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:

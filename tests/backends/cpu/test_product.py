@@ -172,13 +172,27 @@ def test_threads_and_caches_change_the_sums_of_integers(threads, monkeypatch):
             assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 
 
-def test_without_an_instruction_for_it_integers_are_summed_otherwise(monkeypatch, request):
-    monkeypatch.setattr(vectors, "has", lambda feature: False)
-    monkeypatch.setattr(codes.Codes, "name", property(lambda own: f"plain_{hash(own)}"))
+LACKS = {
+    "none": {"avx512f", "avx512bw", "avx512vnni", "avxvnni", "avx2", "fma"},
+    "AVX2": {"avx512f", "avx512bw", "avx512vnni", "avxvnni"},
+    "VNNI of 256 bits": {"avx512f", "avx512bw", "avx512vnni"},
+    "AVX-512 without VNNI": {"avx512vnni", "avxvnni"},
+}
+
+
+@pytest.mark.parametrize("what", LACKS)
+def test_without_an_instruction_for_it_integers_are_summed_otherwise(what, monkeypatch, request):
+    """On every machine the ways of lesser ones, too: each in a kernel of its own name."""
+    has = vectors.has
+    monkeypatch.setattr(vectors, "has", lambda feature: feature not in LACKS[what] and has(feature))
+    monkeypatch.setattr(
+        codes.Codes, "name", property(lambda own: f"lesser_{what.replace(' ', '_')}_{hash(own)}")
+    )
     for memory in (calls._codes_of, calls._counted):
         memory.cache_clear()
         request.addfinalizer(memory.cache_clear)
-    for name in ("mxfp4", "uint8", "uint4 groups", "int8 rows offset"):
-        q = matrix(name, (6, 192))
-        x = integers(5, q)
-        assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+    for name in ("mxfp4", "uint8", "int4 groups of 64", "uint4 groups", "int8 rows offset", "mine of 4 bits"):
+        for many in (1, 5):
+            q = matrix(name, (6, 192))
+            x = integers(many, q)
+            assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
