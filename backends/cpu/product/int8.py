@@ -28,11 +28,13 @@ from numerics.backends.cpu.product.vectors import (
     filled,
     fused,
     i64,
+    instruction,
     plus,
     prefetch,
     shuffled,
 )
 from numerics.backends.cpu.streams import load_as, vector
+from numerics.backends.host.memory import on_a_line
 from numerics.backends.host.product import LANES, RUN_OF_INT8, Int8Rows, Order
 
 I16 = ir.IntType(16)
@@ -101,7 +103,7 @@ def in_records(x: Int8Rows, order: Order, codes: Counted) -> NDArray[Any]:
     count = -(-spans // together)
     whole = np.zeros((many, count, together, SPAN), np.int8)
     whole.reshape(many, -1)[:, :length] = x.codes
-    found = np.empty((many, count), record(codes.element, codes.beside, together))
+    found = on_a_line((many, count), record(codes.element, codes.beside, together))
     if bytes_of_fours():
         found["x"] = whole ^ np.int8(-MORE)
     else:
@@ -269,11 +271,11 @@ def _of_nibbles(b: ir.IRBuilder, codes: Counted, address: ir.Value) -> Multiplie
     halves = [b.and_(part, filled(15, BYTES)) for part in (loaded, b.lshr(loaded, filled(4, BYTES)))]
     if counts != tuple(range(16)):
         table = ir.Constant(BYTES, [*counts] * 2)
-        halves = [_instruction(b, "avx2.pshuf.b", BYTES, table, part) for part in halves]
+        halves = [instruction(b, "avx2.pshuf.b", BYTES, table, part) for part in halves]
 
     def add_products(sums: ir.Value, x: _Record, span: ir.Value) -> ir.Value:
         even, odd = (
-            _instruction(b, "avx2.pmadd.ub.sw", HALVES, part, x.part(b, span, BYTES, first))
+            instruction(b, "avx2.pmadd.ub.sw", HALVES, part, x.part(b, span, BYTES, first))
             for part, first in zip(halves, (0, SPAN // 2), strict=True)
         )
         if max(counts) * 127 * RUN_OF_INT8 > SHORT:
@@ -296,7 +298,7 @@ def _of_bytes(b: ir.IRBuilder, codes: Counted, address: ir.Value) -> Multiplier:
         found = []
         for first, halves in enumerate(parts):
             even, odd = (
-                _instruction(b, "avx2.pmadd.wd", vector(WORD.element, LANES // 2), part,
+                instruction(b, "avx2.pmadd.wd", vector(WORD.element, LANES // 2), part,
                              x.part(b, span, HALVES, SPAN * turn + 2 * LANES * first))
                 for turn, part in enumerate(halves)
             )  # fmt: skip
@@ -314,11 +316,5 @@ def _by_parts(b: ir.IRBuilder, name: str, count: int, result: ir.VectorType, *op
         return shuffled(b, value, range(k * size, (k + 1) * size))
 
     kind = vector(result.element, result.count // count)
-    found = [_instruction(b, name, kind, *(part(value, k) for value in operands)) for k in range(count)]
+    found = [instruction(b, name, kind, *(part(value, k) for value in operands)) for k in range(count)]
     return found[0] if count == 1 else shuffled(b, found[0], range(result.count), found[1])
-
-
-def _instruction(b: ir.IRBuilder, name: str, result: ir.Type, *operands: ir.Value) -> ir.Value:
-    """An instruction of x86 for bytes, words or double words of a register."""
-    kind = ir.FunctionType(result, [operand.type for operand in operands])
-    return b.call(cgutils.get_or_insert_function(b.module, kind, f"llvm.x86.{name}"), operands)
