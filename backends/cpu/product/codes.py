@@ -67,7 +67,7 @@ class Codes:
         """Scales of a span."""
         return max(self.run * LANES // self.group, 1) if self.group else 1
 
-    @property
+    @cached_property
     def scale_bytes(self) -> int:
         """Bytes of one scale."""
         return 4 if self.scale == "float32" else 1
@@ -82,7 +82,7 @@ class Codes:
         """Do tables, sums of runs and their scales leave 16 registers no room for a second row of codes?"""
         return (self.looks_up or bool(self.group)) and not vectors.has("avx512f")
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Rows of codes that registers hold beside few rows of x: one more where decoding takes few."""
         if self.crowded:
