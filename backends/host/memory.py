@@ -46,6 +46,21 @@ def allocate(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDA
     size = (shape if isinstance(shape, int) else math.prod(shape)) * kind.itemsize
     if size < LARGE:
         return np.empty(shape, kind)
-    room = np.empty(size + PAGE, np.uint8)
-    first = (PAGE // 2 - room.ctypes.data) % PAGE  # other arrays of this size begin near a page's start
-    return room[first : first + size].view(kind).reshape(shape)
+    return _at(PAGE // 2, PAGE, shape, kind)  # other arrays of this size begin near a page's start
+
+
+def on_a_line(shape: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    """The same on a cache line, however small: for what a kernel reads again and again.
+
+    >>> on_a_line((3, 5)).ctypes.data % 64
+    0
+    """
+    return _at(0, LINE, shape, np.dtype(dtype))
+
+
+def _at(place: int, size: int, shape: int | tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+    """An array that begins at that place in a line or page of so many bytes."""
+    count = (shape if isinstance(shape, int) else math.prod(shape)) * kind.itemsize
+    room = np.empty(count + size, np.uint8)
+    first = (place - room.ctypes.data) % size
+    return room[first : first + count].view(kind).reshape(shape)

@@ -26,6 +26,14 @@ _SPECS: dict[str, Any] = {
     "mine": nx.QuantSpec(nx.float_format(3, 1, name="mine"), scheme="per_group(32)"),
     "nf4 groups": nx.QuantSpec("nf4", scheme="per_group(64)"),
     "mine of 4 bits": nx.QuantSpec(nx.float_format(3, 0, specials="none", bias=1), scheme="per_group(16)"),
+    "int5 groups": nx.QuantSpec(nx.integer_format(5), scheme="per_group(32)"),
+    "uint6 rows offset": nx.QuantSpec(
+        nx.integer_format(6, signed=False), scheme="per_channel(0)", symmetric=False
+    ),
+    "fp5 groups": nx.QuantSpec(nx.float_format(2, 2, name="fp5"), scheme="per_group(64)"),
+    "codebook of 6 bits": nx.QuantSpec(
+        nx.codebook_format(np.arange(-31, 33) / 3, name="thirds"), scheme="per_group(16)"
+    ),
     "decoded columns": nx.QuantSpec("int8", scheme="per_channel(1)"),
     "decoded across": nx.QuantSpec("mxfp4", axis=0),
     "decoded float offset": nx.QuantSpec("uint4", symmetric=False, zero_point_type="float32"),

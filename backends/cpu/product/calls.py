@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from numerics.backends.array.executor import bound
 from numerics.backends.cpu import threads
 from numerics.backends.cpu.launch import Launcher, address_of
+from numerics.backends.cpu.product import vectors
 from numerics.backends.cpu.product.blocked import (
     BLOCKED_WORDS,
     PANELS_WORDS,
@@ -23,16 +24,17 @@ from numerics.backends.cpu.product.blocked import (
 )
 from numerics.backends.cpu.product.codes import HALVES, Codes
 from numerics.backends.cpu.product.dot import WORDS, dot
-from numerics.backends.cpu.product.int8 import Counted, dot_of_int8, in_records
+from numerics.backends.cpu.product.int8 import MORE, Counted, bytes_of_fours, dot_of_int8, in_records
 from numerics.backends.cpu.product.vectors import BYTES
 from numerics.backends.host.executor import Array
-from numerics.backends.host.memory import allocate as empty
+from numerics.backends.host.memory import allocate, on_a_line
 from numerics.backends.host.product import LANES, Int8Rows, Matrix, Order, step_of
 from numerics.formats.block import MicroexponentBlock
 from numerics.formats.dtype import Element
 from numerics.formats.floats import e8m0
 from numerics.formats.grid import Grid, grid
 
+TABLE = 6  # bits of codes whose values are looked up
 FEW = 8  # rows of x up to which codes are decoded again for every few of them
 WORTHWHILE = 1 << 20  # multiplications, 40 us of a core: below, a second costs more (15 us) than it saves
 BLOCK = 48  # rows that are decoded together, at most
@@ -52,8 +54,8 @@ class Way(NamedTuple):
     rows: Callable[[Codes, int], int]
 
 
-DOT = Way("dot", dot, lambda codes, together: 1 if codes.crowded else 2)
-INT8 = Way("int8", dot_of_int8, lambda codes, together: 2 if together < 4 else 1)
+DOT = Way("dot", dot, lambda codes, together: codes.rows)
+INT8 = Way("int8", dot_of_int8, lambda codes, together: 2 if together < 4 or vectors.has("avx512f") else 1)
 
 
 def products(launcher: Launcher, x: NDArray[np.float32], matrix: Matrix) -> NDArray[np.float32]:
@@ -110,7 +112,7 @@ def _begin(matrix: Matrix, bits: int) -> tuple[int, ...]:
 
 
 def _work(matrix: Matrix, reading: Reading, lanes: Array, x: Any) -> Work:
-    return Work(reading, lanes, empty((len(x), matrix.shape[0]), np.float32), (x, matrix))
+    return Work(reading, lanes, allocate((len(x), matrix.shape[0])), (x, matrix))
 
 
 class Work(NamedTuple):
@@ -128,7 +130,9 @@ def in_lanes(x: NDArray[np.float32], order: Order, lanes: tuple[int, ...]) -> ND
     runs = _filled(x, spans * order.span)
     if lanes is HALVES:  # the second quarter of a span and the third change places
         runs = runs.reshape(many, spans, 2, 2, -1).swapaxes(2, 3)
-    return np.ascontiguousarray(runs.reshape(many, spans, LANES, order.run).swapaxes(2, 3))
+    found = on_a_line((many, spans, order.run, LANES))
+    found[...] = runs.reshape(many, spans, LANES, order.run).swapaxes(2, 3)
+    return found
 
 
 def _by_rows(launcher: Launcher, work: Work, way: Way) -> None:
@@ -175,7 +179,7 @@ def _by_blocks(launcher: Launcher, work: Work) -> None:
         block = min(max(most, 1), -(-count // tile.rows)) * tile.rows
         sums = (tile.together if part == spans else whole) * block + LANES  # the last are read LANES at once
         room = [
-            empty((size,), np.uint8) for size in (block * part * unit, block * part * BYTES, sums * BYTES)
+            on_a_line(size, np.uint8) for size in (block * part * unit, block * part * BYTES, sums * BYTES)
         ]
         rooms.append(room)
         calls.append((
@@ -192,7 +196,7 @@ def _in_panels(launcher: Launcher, work: Work, tile: Tile, part: int) -> tuple[A
     spans = -(-work.lanes.shape[1] // span)
     x = _filled(work.lanes, spans * span)
     whole = -(-len(x) // tile.together) * tile.together
-    room = empty((whole * spans * span,), np.float32)
+    room = on_a_line(whole * spans * span)
     name = f"product_panels_{tile.name}_{codes.run}_{'halves' if codes.order is HALVES else 'lanes'}"
     kernel = launcher.built(name, PANELS_WORDS, panels(codes.order, codes.run, tile))
     calls = [
@@ -274,9 +278,11 @@ def _counted(element: Element, order: Order, block: Any, unit: float, zero: bool
     """The same codes, as products in int8 read them."""
     codes, step, least, counts = _codes_of(element, order, block, unit, zero), step_of(element), 0, None
     assert step is not None
+    if element.bits == 8 and bytes_of_fours():
+        least = 0 if codes.signed else MORE
     if element.bits == 4:
-        each = _values_of_16(element, codes.f) / np.float32(step)
-        least = int(each.min())
+        each = _values_of(element, codes.f) / np.float32(step)
+        least = 0 if bytes_of_fours() else int(each.min())
         counts = tuple(int(count) - least for count in each)
     return Counted(
         codes.bits, codes.run, codes.group, codes.signed, codes.f, None, codes.scale, unit, zero,
@@ -285,14 +291,12 @@ def _counted(element: Element, order: Order, block: Any, unit: float, zero: bool
 
 
 def _table(element: Element, f: Grid | None) -> tuple[int, ...] | None:
-    """The float32 bits of 16 values."""
-    if element.bits != 4:
-        return None
-    return tuple(map(int, _values_of_16(element, f).view(np.uint32)))
+    """The float32 bits of all values, where those are few."""
+    return tuple(map(int, _values_of(element, f).view(np.uint32))) if element.bits <= TABLE else None
 
 
-def _values_of_16(element: Element, f: Grid | None) -> NDArray[np.float32]:
-    codes = np.arange(16, dtype=np.int32)
+def _values_of(element: Element, f: Grid | None) -> NDArray[np.float32]:
+    codes = np.arange(1 << element.bits, dtype=np.int32)
     if f is None:
-        return np.where(codes > element.max, codes - 16, codes).astype(np.float32)
+        return np.where(codes > element.max, codes - (1 << element.bits), codes).astype(np.float32)
     return np.asarray(bound.decode(codes, f)).view(np.float32)

@@ -19,6 +19,7 @@ from numerics.backends.cpu.product.vectors import (
     FLOAT,
     WORD,
     filled,
+    instruction,
     shuffled,
     spread,
     subnormals_are_cheap,
@@ -38,8 +39,8 @@ HALVES = (*range(4), *range(8, 12), *range(4, 8), *range(12, 16))
 class Codes:
     """Codes as a kernel reads them.
 
-    bits, run, group: of the Order.  table: the float32 bits of their values, where there are 16; else signed:
-    of an integer, or f: a float's facts.
+    bits, run, group: of the Order.  table: the float32 bits of their values, where those are few; signed: of
+    an integer, f: a float's facts.
     mantissa: bits of magnitudes under microexponents, a block of 16 a lane; None for all else.
     scale: `float32`, the facts of a float of 8 bits, or None where rows have none.  unit: what that scale is
     multiplied by.  zero: are there zero points, as many as scales, or one a row?
@@ -66,7 +67,7 @@ class Codes:
         """Scales of a span."""
         return max(self.run * LANES // self.group, 1) if self.group else 1
 
-    @property
+    @cached_property
     def scale_bytes(self) -> int:
         """Bytes of one scale."""
         return 4 if self.scale == "float32" else 1
@@ -81,6 +82,13 @@ class Codes:
         """Do tables, sums of runs and their scales leave 16 registers no room for a second row of codes?"""
         return (self.looks_up or bool(self.group)) and not vectors.has("avx512f")
 
+    @cached_property
+    def rows(self) -> int:
+        """Rows of codes that registers hold beside few rows of x: one more where decoding takes few."""
+        if self.crowded:
+            return 1
+        return 3 if self.run <= 4 and (self.permutes or self.f is None) and vectors.has("avx512f") else 2
+
     @property
     def scales(self) -> list[int]:
         """The float32 bits of the scales that 8 bits can stand for, times the unit."""
@@ -94,8 +102,15 @@ class Codes:
 
     @cached_property
     def looks_up(self) -> bool:
-        """Are values looked up in a register?"""
-        return self.table is not None and vectors.has("avx2")
+        """Are values looked up by bytes of theirs, in the order that AVX2 leaves?"""
+        return self.bits == 4 and self.table is not None and vectors.has("avx2") and not self.permutes
+
+    @cached_property
+    def permutes(self) -> bool:
+        """Are values looked up in registers of AVX-512, which hold 16 of 32 bits, or two 64 of 16 bits?"""
+        if self.table is None or not vectors.has("avx512bw"):
+            return False
+        return self.bits <= 4 or not any(value & 0xFFFF for value in self.table)
 
 
 # ---- codes to values ---------------------------------------------------------------------------------
@@ -105,6 +120,8 @@ def values_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> li
     """The values of a span at an address: a vector for each place of a run."""
     if codes.looks_up:
         return _looked_up(builder, codes, address)
+    if codes.permutes:
+        return (_permuted if codes.bits <= 4 else _permuted_in_pairs)(builder, codes, address)
     if codes.f is not None and _grows(codes.f) and subnormals_are_cheap():
         return _grown(builder, codes, address)
     return [_value(builder, codes, field) for field in _fields(builder, codes, address)]
@@ -231,6 +248,46 @@ def blocks_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> tu
     return values, builder.fmul(scale, ir.Constant(FLOAT, [codes.unit] * LANES))
 
 
+def _permuted(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
+    """Values of 32 bits: the lower four bits of a lane name one."""
+    assert codes.table is not None
+    width = min(32, codes.bits * codes.run)
+    words = _words(builder, address, codes.bits * codes.run // width, width)
+    table = builder.bitcast(ir.Constant(WORD, codes.table * (16 // len(codes.table))), FLOAT)
+    fields = (_field(builder, words, (codes.bits * k, codes.bits), width, None) for k in range(codes.run))
+    return [instruction(builder, "avx512.permvar.sf.512", FLOAT, table, field) for field in fields]
+
+
+def _permuted_in_pairs(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
+    """Values of 16 bits, the upper ones of float32, two codes at once: those 16 bits apart in a lane."""
+    assert codes.table is not None
+    bits, found = codes.bits, []
+    words = _words(builder, address, bits * codes.run // 32, 32)
+    for k in range(0, codes.run, 4):
+        four = _field(builder, words, (bits * k, 4 * bits), 32, None)
+        upper = builder.and_(builder.shl(four, filled(16 - 2 * bits)), filled(-65536))
+        pair = builder.or_(builder.and_(four, filled(65535)), upper)
+        pairs = [
+            _pair_of_values(builder, codes.table, builder.lshr(pair, filled(bits * second)))
+            for second in range(2)
+        ]
+        found += [values[half] for half in range(2) for values in pairs]
+    return found
+
+
+def _pair_of_values(
+    builder: ir.IRBuilder, table: tuple[int, ...], index: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """The values that six bits of each half of a lane name; a sixth bit repeats a table of 32."""
+    kind = vector(ir.IntType(16), 2 * LANES)
+    halves = [bits >> 16 for bits in table] * (64 // len(table))
+    low, high = ir.Constant(kind, halves[:32]), ir.Constant(kind, halves[32:])
+    index = builder.bitcast(index, kind)
+    word = builder.bitcast(instruction(builder, "avx512.vpermi2var.hi.512", kind, low, index, high), WORD)
+    pair = builder.shl(word, filled(16)), builder.and_(word, filled(-65536))
+    return builder.bitcast(pair[0], FLOAT), builder.bitcast(pair[1], FLOAT)
+
+
 def _looked_up(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:
     """16 values of two bytes, or four: each byte of theirs is a table of a byte shuffle."""
     assert codes.table is not None
@@ -253,10 +310,14 @@ def _halves_of_values(builder: ir.IRBuilder, table: tuple[int, ...], index: ir.V
     """16 bits of values, from a bit on: those of every other code in the lower half of a lane, of the next
     in its upper half.
     """
-    kind = ir.FunctionType(BYTE, [BYTE, BYTE])
-    shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
     low, high = (
-        builder.call(shuffle, [ir.Constant(BYTE, [(value >> first) & 255 for value in table] * 2), index])
+        instruction(
+            builder,
+            "avx2.pshuf.b",
+            BYTE,
+            ir.Constant(BYTE, [value >> first & 255 for value in table] * 2),
+            index,
+        )
         for first in (shift, shift + 8)
     )
     halves = []

@@ -64,6 +64,12 @@ def _fused_in_doubles(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Val
     return builder.fptrunc(builder.bitcast(found, wide), a.type)
 
 
+def instruction(builder: ir.IRBuilder, name: str, result: ir.Type, *operands: ir.Value) -> ir.Value:
+    """One of x86, by LLVM's name for it."""
+    kind = ir.FunctionType(result, [operand.type for operand in operands])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), operands)
+
+
 def shuffled(
     builder: ir.IRBuilder, a: ir.Value, places: Sequence[int], b: ir.Value | None = None
 ) -> ir.Value:

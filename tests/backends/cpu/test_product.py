@@ -92,14 +92,33 @@ def test_what_is_special_in_x_stays_in_its_row(special):
     assert np.isfinite(found[[0, 2]]).all()
 
 
-def test_without_an_instruction_for_it_sums_are_fused_otherwise(monkeypatch, request):
-    """Where a CPU has no fused multiply-add, and none that shuffles bytes: the same bits."""
-    monkeypatch.setattr(vectors, "has", lambda feature: False)
-    monkeypatch.setattr(codes.Codes, "name", property(lambda own: f"plain_{hash(own)}"))
-    for memory in (calls._codes_of, calls._codes_of_blocks):
+LACKS = {
+    "all": {"avx512f", "avx512bw", "avx512vnni", "avxvnni", "avx2", "fma"},
+    "AVX-512": {"avx512f", "avx512bw", "avx512vnni"},
+    "AVX-512 and VNNI": {"avx512f", "avx512bw", "avx512vnni", "avxvnni"},
+    "VNNI": {"avx512vnni", "avxvnni"},
+    "AVX-512 for bytes": {"avx512bw", "avx512vnni"},
+}
+
+
+@pytest.fixture(params=LACKS)
+def lesser(request, monkeypatch):
+    """A processor that lacks some of what the one at hand has; its kernels have names of their own."""
+    has, lacks = vectors.has, LACKS[request.param]
+    monkeypatch.setattr(vectors, "has", lambda feature: feature not in lacks and has(feature))
+    name = "_".join(["without", *request.param.split()])
+    monkeypatch.setattr(codes.Codes, "name", property(lambda own: f"{name}_{hash(own)}"))
+    memories = calls._codes_of, calls._codes_of_blocks, calls._counted
+    for memory in memories:
         memory.cache_clear()
-        request.addfinalizer(memory.cache_clear)
-    for name in ("mxfp4", "int4 groups", "mx6", "fp8_e5m2"):
+    yield
+    for memory in memories:
+        memory.cache_clear()
+
+
+def test_without_an_instruction_for_it_sums_are_fused_otherwise(lesser):
+    """Where a CPU has no fused multiply-add, none that shuffles bytes, no large registers: the same bits."""
+    for name in ("mxfp4", "int4 groups", "mx6", "fp8_e5m2", "mxfp6_e2m3", "int3 groups"):
         for many in (1, 11):
             x, q = rows(many, 192), matrix(name, (6, 192))
             assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
@@ -109,7 +128,7 @@ def test_without_an_instruction_for_it_sums_are_fused_otherwise(monkeypatch, req
 def test_tiles_of_other_processors_change_the_sums(tile, monkeypatch):
     """Those of AVX-512, ARM and SSE, whatever the processor at hand has."""
     monkeypatch.setattr(calls, "best_tile", lambda: tile)
-    monkeypatch.setattr(codes.Codes, "crowded", tile.width < 16)
+    monkeypatch.setattr(calls, "DOT", calls.DOT._replace(rows=lambda codes, together: tile.width // 8 or 1))
     for name in ("mxfp4", "int8 rows offset"):
         for many in (2, 11):
             x, q = rows(many, 576), matrix(name, (7, 576))
@@ -172,13 +191,10 @@ def test_threads_and_caches_change_the_sums_of_integers(threads, monkeypatch):
             assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 
 
-def test_without_an_instruction_for_it_integers_are_summed_otherwise(monkeypatch, request):
-    monkeypatch.setattr(vectors, "has", lambda feature: False)
-    monkeypatch.setattr(codes.Codes, "name", property(lambda own: f"plain_{hash(own)}"))
-    for memory in (calls._codes_of, calls._counted):
-        memory.cache_clear()
-        request.addfinalizer(memory.cache_clear)
-    for name in ("mxfp4", "uint8", "uint4 groups", "int8 rows offset"):
-        q = matrix(name, (6, 192))
-        x = integers(5, q)
-        assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
+def test_without_an_instruction_for_it_integers_are_summed_otherwise(lesser):
+    """By VNNI of both widths, by AVX2, and one after the other: the same bits."""
+    for name in ("mxfp4", "uint8", "int4 groups of 64", "uint4 groups", "int8 rows offset", "mine of 4 bits"):
+        for many in (1, 5):
+            q = matrix(name, (6, 192))
+            x = integers(many, q)
+            assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
