@@ -57,6 +57,7 @@ LEAST, MOST = 2.0**-90, 2.0**100  # of a block: beyond, Quark's scale leaves the
 NEAR, AROUND = 0x80, 0x7FFF00  # of a mantissa: how near a power of two its float32 logarithm is not trusted
 
 
+@lru_cache(maxsize=64)
 def _integer(name: str) -> Integer | None:
     """The format of an integer type of its."""
     signed, bits = not name.startswith("u"), name.lstrip("u").removeprefix("int")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -143,6 +144,7 @@ def within(zero: Tensor, element: Integer) -> bool:
     return whole and float(low) >= element.min and float(high) <= element.max
 
 
+@lru_cache(maxsize=64)
 def integer_of(low: float, high: float) -> Integer | None:
     """The integer format of that range; None where there is none.
 

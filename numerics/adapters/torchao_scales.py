@@ -194,9 +194,9 @@ def _odd(ends: Tensor, scale: Tensor, element: Integer, symmetric: bool, correct
     """Which blocks are torchao's own: without an extent, with Inf and NaN; its overflow, and its ties."""
     low, high = ends[:, 0].clamp(max=0), ends[:, 1].clamp(min=0)
     extent = torch.maximum(-low, high) if symmetric else high - low
-    odd = ~ends.isfinite().all(-1) | (extent == 0)
-    if not correct:
-        odd |= extent.isinf()
-        if not symmetric:  # it rounds before it subtracts
-            odd |= (element.min - low / scale).frac().abs() == 0.5
+    if correct:
+        return ~((extent > 0) & (low > -torch.inf) & (high < torch.inf))  # not of NaN
+    odd = ~((extent > 0) & (extent < torch.inf))
+    if not symmetric:  # it rounds before it subtracts
+        odd |= (element.min - low / scale).frac_().abs_() == 0.5
     return odd
