@@ -100,12 +100,15 @@ peers: $(PEERS)/.numerics ## the matrix of the field: other libraries judged, do
 	$(PEERS)/bin/python -m tests.peers
 	$(PEERS)/bin/python -m tests.peers.products
 
-# Hosts, beside ours, pinned: their bits with our kernels under them, then their own tests.
+# Hosts, beside ours, pinned: their bits with our kernels under them, then their own tests, then times.  Each
+# part runs whatever the one before it found; what is missing is said in a line.
 adapters: $(ADAPTERS)/.numerics ## our kernels under other quantizers, against these: docs/adapters.md
-	NUMERICS_TEST_ADAPTERS=1 PYTHONPATH=$(SOURCES_OF_HOSTS)/microxcaling $(ADAPTERS)/bin/python -m pytest -q -s tests/adapters
-	$(ADAPTERS)/bin/python -m tests.adapters.suites $(SOURCES_OF_HOSTS)
-	PYTHONPATH=$(SOURCES_OF_HOSTS)/microxcaling $(ADAPTERS)/bin/python -m tests.adapters.timing
-	$(ADAPTERS)/bin/python -m bench.bench_emulation
+	@failed=; with="env PYTHONPATH=$(abspath $(SOURCES_OF_HOSTS))/microxcaling $(ADAPTERS)/bin/python -m"; \
+	NUMERICS_TEST_ADAPTERS=1 $$with pytest -q -s -rs tests/adapters || failed="$$failed bits"; \
+	$(ADAPTERS)/bin/python -m tests.adapters.suites $(SOURCES_OF_HOSTS) || failed="$$failed suites"; \
+	$$with tests.adapters.timing || failed="$$failed timing"; \
+	$(ADAPTERS)/bin/python -m bench.bench_emulation || failed="$$failed emulation"; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

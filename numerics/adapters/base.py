@@ -6,13 +6,14 @@ modules, an operator of torch, an entry of a table or of a registry.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -73,11 +74,12 @@ def records_gradients(arguments: Sequence[Any]) -> bool:
     )
 
 
-def standing_in(name: str, ours: Function, host: Function, calls: Calls) -> Function:
+def standing_in(name: str, ours: Function, host: Function, calls: Calls, gradless: bool = False) -> Function:
     """Returns a function in the place of the host's, which counts, and calls ours or passes on.
 
     ours: returns NotImplemented for a call that it does not take.  The host answers that one, and whatever
     torch.compile traces or records a gradient of, so that graphs and gradients are the host's own.
+    gradless: the host's computes without gradients, whatever it is given; so does ours.
     """
 
     @functools.wraps(host)
@@ -85,8 +87,9 @@ def standing_in(name: str, ours: Function, host: Function, calls: Calls) -> Func
         if torch.compiler.is_compiling():
             return host(*arguments, **named)
         found = NotImplemented
-        if not records_gradients((*arguments, *named.values())):
-            found = ours(*arguments, **named)
+        if gradless or not records_gradients((*arguments, *named.values())):
+            with torch.no_grad() if gradless else contextlib.nullcontext():
+                found = ours(*arguments, **named)
         if found is NotImplemented:
             calls.count(calls.passed_on, name)
             return host(*arguments, **named)
@@ -321,12 +324,19 @@ def _restored(put: Sequence[Seam]) -> list[NumericsError]:
 
 
 def replaced(
-    package: str, table: Mapping[str, Mapping[str, Maker]], correct: bool, calls: Calls
+    package: str,
+    table: Mapping[str, Mapping[str, Maker]],
+    correct: bool,
+    calls: Calls,
+    gradless: Container[str] = (),
 ) -> list[Seam]:
-    """Returns a seam for each function of a table of the host's modules: {module: {name: maker of ours}}."""
+    """Returns a seam for each function of a table of the host's modules: {module: {name: maker of ours}}.
+
+    gradless: the names of those that compute without gradients.
+    """
 
     def put(name: str, maker: Maker) -> Callable[[Function], Function]:
-        return lambda host: standing_in(name, maker(host, correct), host, calls)
+        return lambda host: standing_in(name, maker(host, correct), host, calls, name in gradless)
 
     return [
         Named(package, module, name, put(name, maker))

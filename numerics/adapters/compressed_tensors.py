@@ -10,6 +10,7 @@ Where compressed-tensors has an entry for implementations, ours is registered; w
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ FIRST = -10  # of the registry: a lower number comes before a higher one
 WORD = 32  # bits of the integers that codes are packed in
 
 
+@lru_cache(maxsize=64)
 def _integer(bits: int, signed: bool) -> Integer:
     """Integers of that many bits."""
     return integer_format(bits, signed=signed)

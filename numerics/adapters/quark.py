@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from numerics.adapters import quark_trained
 from numerics.adapters.base import Adapter, Calls, Operator, Seam
 from numerics.adapters.scaled import (
-    PER_ROW,
     has_specials,
     largest,
     odd_rows,
@@ -27,14 +27,16 @@ from numerics.adapters.scaled import (
     put_in,
     takes,
     values_at,
+    values_of,
+    whole_steps,
+    within,
 )
 from numerics.adapters.tensors.quark import NATIVE, from_host, to_host
 from numerics.formats.block import Block
 from numerics.formats.blocks import bfp16, block_format, mx6, mx9
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
-from numerics.formats.integers import integer_format
-from numerics.quantization import fake_quantize
+from numerics.formats.integers import int8, integer_format, uint8
 
 INTERFACE = "quark.torch.kernel.hw_emulation.hw_emulation_interface"
 FLOATS: dict[str, Element] = {
@@ -44,11 +46,18 @@ SMALL = ("fp4", "fp6_e2m3", "fp6_e3m2")
 MICRO = {"mx6": mx6, "mx9": mx9}
 REAL = 32  # elements of the MX blocks that it quantizes really
 BIAS = 127  # of E8M0
+WIDE = (torch.float32, torch.bfloat16, torch.float16)
+OPERATORS = (
+    "scaled_fake_quantize", "scaled_real_quantize", "non_scaled_fake_quantize", "non_scaled_real_quantize",
+    "dequantize", *(f"quant_{name}{end}" for name in ("fp8_e4m3", "fp8_e5m2") for end in ("", "_with_scale")),
+    "quant_dequant_fp8_e4m3", "quant_dequant_fp8_e5m2",
+)  # fmt: skip
 RULES = ("even", "floor", "ceil")
 LEAST, MOST = 2.0**-90, 2.0**100  # of a block: beyond, Quark's scale leaves the rule of its name
 NEAR, AROUND = 0x80, 0x7FFF00  # of a mantissa: how near a power of two its float32 logarithm is not trusted
 
 
+@lru_cache(maxsize=64)
 def _integer(name: str) -> Integer | None:
     """The format of an integer type of its."""
     signed, bits = not name.startswith("u"), name.lstrip("u").removeprefix("int")
@@ -282,12 +291,67 @@ def _integers(
     codes = rows / steps if correct else rows * (1.0 / steps)
     if has_specials(codes):
         return NotImplemented
-    if bool(moved.any()):
-        options: dict[str, Any] = {"scheme": PER_ROW, "symmetric": False}
-        codes = fake_quantize(codes, element, scale=torch.ones(len(rows)), zero_point=moved.int(), **options)
-    else:
-        element.round(codes, out=codes)
+    codes = whole_steps(codes, moved, element)
     return codes.mul_(steps).view(shape)
+
+
+# ---- fp8 alone, and the way back ---------------------------------------------------------------------
+
+
+def _fp8(element: Element) -> dict[str, Any]:
+    """Quark's operators of fp8, with a number as a scale or none; which are one cast of torch are its own."""
+    name = element.name
+
+    def codes(x: Tensor, scale: float = 1.0) -> Any:
+        if (
+            not takes(x)
+            or x.dtype not in WIDE
+            or not x.is_contiguous()
+            or has_specials(quotient := x / scale)
+        ):
+            return NotImplemented
+        return element.encode(quotient).view(NATIVE[element])
+
+    def values(x: Tensor) -> Any:
+        taken = takes(x) and x.dtype in WIDE and x.is_contiguous() and not has_specials(x)
+        return element.round(x) if taken else NotImplemented
+
+    return {f"quant_{name}": codes, f"quant_{name}_with_scale": codes, f"quant_dequant_{name}": values}
+
+
+def _dequantize(
+    quant_dtype: str,
+    inputs: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    axis: int,
+    group_size: int,
+    qscheme: str,
+) -> Any:
+    """dequantize of integers and of fp8: (code - zero) * scale; NotImplemented for others.
+
+    fp4 and fp6 are values by then, which torch multiplies.
+    """
+    if not takes(inputs, scale) or scale.dtype != torch.float32 or not bool(ordinary(scale).all()):
+        return NotImplemented
+    steps, element = scale.reshape(-1), FLOATS.get(quant_dtype)
+    group = inputs.shape[-1] // scale.shape[-1] if qscheme == "per_group" and scale.dim() else 0
+    rows = inputs.view(1, -1) if qscheme == "per_tensor" and inputs.is_contiguous() and inputs.dim() else (
+        _rows_of(inputs, axis, group, qscheme))  # fmt: skip
+    if rows is None or len(rows) != len(steps):
+        return NotImplemented
+    if element is not None:
+        if inputs.dtype != NATIVE.get(element) or qscheme == "per_group":
+            return NotImplemented
+        return values_of(rows, steps, None, element).view(inputs.shape)
+    container = _integer(quant_dtype) and (uint8 if quant_dtype.startswith("u") else int8)
+    if not container or inputs.dtype != torch.int32 or not takes(zero_point):
+        return NotImplemented
+    zero = zero_point.reshape(-1)
+    if len(zero) != len(steps) or not within(inputs, container) or not within(zero, container):
+        return NotImplemented
+    codes = rows.to(torch.uint8 if container is uint8 else torch.int8)
+    return values_of(codes, steps, zero.int(), container).view(inputs.shape)
 
 
 # ---- the adapter ---------------------------------------------------------------------------------
@@ -309,13 +373,17 @@ def _before(name: str, ours: Any, host: Any, calls: Calls) -> Any:
 
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
     interface = importlib.import_module(INTERFACE)
-    kernels = {"scaled_fake_quantize": _scaled(correct), "scaled_real_quantize": _scaled_real(correct)}
+    kernels: dict[str, Any] = {
+        "scaled_fake_quantize": _scaled(correct), "scaled_real_quantize": _scaled_real(correct),
+        "dequantize": _dequantize, **_fp8(fp8_e4m3), **_fp8(fp8_e5m2),
+    }  # fmt: skip
+    hosts = {name: getattr(interface, f"{name}_impl", None) or getattr(interface, name) for name in OPERATORS}
     for name, make in (("non_scaled_fake_quantize", _unscaled), ("non_scaled_real_quantize", _unscaled_real)):
-        kernels[name] = make(getattr(interface, f"{name}_impl"), correct)
-    return [
-        Operator("quark", name, _before(name, ours, getattr(interface, f"{name}_impl"), calls))
-        for name, ours in kernels.items()
+        kernels[name] = make(hosts[name], correct)
+    operators: list[Seam] = [
+        Operator("quark", name, _before(name, kernels[name], host, calls)) for name, host in hosts.items()
     ]
+    return [*operators, *quark_trained.seams(correct, calls)]
 
 
 ADAPTER = Adapter("quark", "amd-quark", ("0.13",), _seams)

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from numerics.formats.dtype import Element
+from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.formats import dispatch
+from numerics.formats.dtype import Element, Integer
+from numerics.formats.errors import NumericsError
+from numerics.formats.integers import integer_format
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.quantization import fake_quantize, quantize
 from numerics.tensor.scheme import Scheme, per_channel, per_tensor
@@ -44,6 +49,18 @@ def largest(x: Tensor) -> Tensor:
 def has_specials(x: Tensor) -> bool:
     """May there be Inf or NaN?  One pass; sums that overflow say yes, too."""
     return not math.isfinite(float(x.sum(dtype=torch.float32)))
+
+
+def extremes(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest number of each row, in x's type; NaN where there is one."""
+    owner, odd = dispatch.owner(rows), odd_rows(rows)
+    data = owner.prepare(rows.detach()).data
+    with ieee_arithmetic():
+        found = owner.extremes(data, PER_ROW.partition(tuple(rows.shape)))
+    low, high = (torch.as_tensor(end).to(rows.dtype) for end in found)
+    if len(odd):  # our kernel passes over what is not finite
+        low[odd], high[odd] = rows[odd].amin(-1), rows[odd].amax(-1)
+    return low, high
 
 
 def ordinary(scale: Tensor) -> Tensor:
@@ -110,3 +127,45 @@ def rows_of(shape: Sequence[int], block: Sequence[int]) -> int | None:
             return None
         before = before and one == 1
     return math.prod(block)
+
+
+def row_length(x: Any, block: Sequence[int]) -> int | None:
+    """The length of rows, where each is a block and more than one element; None for tensors not taken."""
+    if not takes(x) or x.dtype not in FLOATS or not x.is_contiguous():
+        return None
+    length = rows_of(x.shape, tuple(block))
+    return length if length is not None and length > 1 else None
+
+
+def within(zero: Tensor, element: Integer) -> bool:
+    """Are all zero points integers of the format?"""
+    low, high = zero.aminmax()
+    whole = not zero.is_floating_point() or bool((zero == zero.round()).all())
+    return whole and float(low) >= element.min and float(high) <= element.max
+
+
+@lru_cache(maxsize=64)
+def integer_of(low: float, high: float) -> Integer | None:
+    """The integer format of that range; None where there is none.
+
+    >>> integer_of(-8, 7), integer_of(-127, 127), integer_of(0, 15), integer_of(-10, 5)
+    (int4, int8_narrow, uint4, None)
+    """
+    if not (float(low).is_integer() and float(high).is_integer() and low < high):
+        return None
+    try:
+        made = integer_format(int(high).bit_length() + (low < 0), signed=low < 0, narrow=low == -high)
+    except NumericsError:  # of too few or too many bits
+        return None
+    return made if (made.min, made.max) == (low, high) else None
+
+
+def whole_steps(steps: Tensor, zero: Tensor, element: Integer, scheme: Scheme = PER_ROW) -> Tensor:
+    """clamp(round(x) + zero) - zero of steps, in their memory where there are no zero points."""
+    if not bool(zero.any()):
+        element.round(steps, out=steps)
+        return steps
+    options: dict[str, Any] = {"scheme": scheme, "symmetric": False}
+    one = torch.ones(zero.shape)
+    made: Tensor = fake_quantize(steps, element, scale=one, zero_point=zero.int(), **options)
+    return made

@@ -15,15 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from numerics.adapters import torchao_scales as scales
 from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, replaced
 from numerics.adapters.scaled import (
     FLOATS,
     has_specials,
     largest,
+    row_length,
     rows_of,
     shifted_codes,
     takes,
     values_of,
+    within,
 )
 from numerics.adapters.tensors.torchao import ELEMENTS, from_host, to_host
 from numerics.formats.blocks import mx
@@ -66,13 +69,13 @@ def _affine(host: Function, correct: bool) -> Function:
         output_dtype: torch.dtype, quant_min: Any = None, quant_max: Any = None,
     ) -> Any:  # fmt: skip
         limits = _limits(output_dtype, quant_min, quant_max)
-        length = _rows(input, block_size)
+        length = row_length(input, block_size)
         if limits is None or length is None or not takes(scale, zero_point) or zero_point is None:
             return NotImplemented
         container = CONTAINERS[output_dtype]
         rows, zero = input.view(-1, length), zero_point.reshape(-1)
         step = scale.reshape(-1, 1)
-        if len(zero) != len(step) or not _within(zero, container) or len(step) != len(rows):
+        if len(zero) != len(step) or not within(zero, container) or len(step) != len(rows):
             return NotImplemented
         # The reciprocal is rounded first, which can move a tie: `correct` divides.
         quotient = rows / step if correct else rows * (1.0 / step)
@@ -96,21 +99,6 @@ def _limits(kind: Any, low: Any, high: Any) -> tuple[int, int] | None:
     if not (float(low).is_integer() and float(high).is_integer() and least <= low <= high <= most):
         return None
     return int(low), int(high)
-
-
-def _rows(x: Any, block: Sequence[int]) -> int | None:
-    """The length of rows, where each is a block and more than one element."""
-    if not takes(x) or x.dtype not in FLOATS or not x.is_contiguous():
-        return None
-    length = rows_of(x.shape, tuple(block))
-    return length if length is not None and length > 1 else None
-
-
-def _within(zero: Tensor, container: Integer) -> bool:
-    """Are all zero points integers of the container?"""
-    low, high = zero.aminmax()
-    whole = not zero.is_floating_point() or bool((zero == zero.round()).all())
-    return whole and float(low) >= container.min and float(high) <= container.max
 
 
 def _codes(quotient: Tensor, zero: Tensor, container: Integer, limits: tuple[int, int]) -> Tensor:
@@ -147,7 +135,7 @@ def _dequantize(host: Function, correct: bool) -> Function:
         zero = None
         if zero_point is not None:
             zero = zero_point.reshape(-1)
-            if not takes(zero) or len(zero) != len(step) or not _within(zero, container):
+            if not takes(zero) or len(zero) != len(step) or not within(zero, container):
                 return NotImplemented
             zero = zero.int()
         made = values_of(input.view(-1, length), step, zero, container)
@@ -265,7 +253,12 @@ def _decoder(element: Element) -> Maker:
 
 FUNCTIONS: dict[str, dict[str, Maker]] = {
     PRIMITIVES: {
-        "quantize_affine": _affine, "dequantize_affine": _dequantize
+        "quantize_affine": _affine, "dequantize_affine": _dequantize,
+        "choose_qparams_affine": scales.of_tensors,
+        "choose_qparams_affine_with_min_max": scales.of_ends,
+        "_choose_qparams_affine_dont_preserve_zero": scales.of_blocks,
+        "_choose_qparams_affine_tinygemm": scales.of_blocks,
+        "_choose_scale_float8": scales.of_float8,
     },
     MX_TENSOR: {"to_mx": _to_mx},
     KERNELS: {name: _encoder(d) for name, d in ENCODERS.items()}
@@ -273,8 +266,12 @@ FUNCTIONS: dict[str, dict[str, Maker]] = {
 }  # fmt: skip
 
 
+GRADLESS = ("quantize_affine", "choose_qparams_affine", "_choose_qparams_affine_tinygemm")
+"""Functions that torchao itself computes under no_grad."""
+
+
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
-    return replaced(PACKAGE, FUNCTIONS, correct, calls)
+    return replaced(PACKAGE, FUNCTIONS, correct, calls, GRADLESS)
 
 
 ADAPTER = Adapter("torchao", "torchao", ("0.18.0",), _seams)

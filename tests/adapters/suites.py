@@ -2,8 +2,8 @@
 
     python -m tests.adapters.suites SOURCES [host ...]
 
-SOURCES: a folder with the hosts' repositories as `microxcaling`, `ao` (v0.18.0), `compressed-tensors`,
-`Model-Optimizer`; one that is not there is told and left out.  `substituted.py` is the plugin of pytest.
+SOURCES: a folder with the hosts' repositories, each by its own name (`REPOSITORIES`); of one that is not
+there a line says where it is to be had, and the others run.  `substituted.py` is the plugin of pytest.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "adapters-suites.json"
+REPOSITORIES = {
+    "microxcaling": ("https://github.com/microsoft/microxcaling", "7bc4195"),
+    "ao": ("https://github.com/pytorch/ao", "v0.18.0"),
+    "compressed-tensors": ("https://github.com/vllm-project/compressed-tensors", "ac8e2ba8"),
+    "Model-Optimizer": ("https://github.com/NVIDIA/Model-Optimizer", "a2fbac7ba"),
+}
+"""Where each is to be had, and as what `make adapters` last ran it."""
 LIMIT = 1800  # seconds of one run
 
 
@@ -102,6 +109,16 @@ def compare(suite: Suite, sources: Path) -> dict[str, Any]:
     }
 
 
+def missing(suite: Suite, sources: Path) -> str:
+    """The line for a host whose repository is not there."""
+    address, commit = REPOSITORIES[suite.folder]
+    place = sources / suite.folder
+    return (
+        f"{suite.adapter}: its own tests are left out, they need its repository: "
+        f"git clone {address} {place} && git -C {place} checkout {commit}"
+    )
+
+
 def main() -> int:
     """Runs those that are asked for, prints a row each, keeps the results; 1 where a test was lost."""
     names = [suite.adapter for suite in SUITES]
@@ -116,7 +133,7 @@ def main() -> int:
         if asked.hosts and suite.adapter not in asked.hosts:
             continue
         if not (sources / suite.folder).is_dir():
-            print(f"{suite.adapter}: no sources in {suite.folder}, left out")
+            print(missing(suite, sources))
             continue
         found[suite.adapter] = row = compare(suite, sources)
         lost += len(row["lost"]) + (not row["calls"] or not row["calls"]["ours"])

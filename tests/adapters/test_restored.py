@@ -11,15 +11,12 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from numerics.adapters import HOSTS
+from numerics.adapters import HOSTS, quark
 from numerics.formats.errors import NumericsError
 from tests.adapters.hosts import asked
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PACKAGES = {"microxcaling": "mx"}  # which are imported by another name than the adapter's
-OPERATORS = [
-    f"{kind}_quantize" for kind in ("scaled_fake", "non_scaled_fake", "scaled_real", "non_scaled_real")
-]
 
 
 def state(host):
@@ -54,7 +51,7 @@ BESIDE = {
     "modelopt": [
         registry("modelopt.torch.quantization.nn.modules.tensor_quantizer", "_QUANT_FUNCTIONAL_BACKENDS")
     ],
-    "quark": [lambda: [torch._C._dispatch_dump(f"quark::{name}") for name in OPERATORS]],
+    "quark": [lambda: [torch._C._dispatch_dump(f"quark::{name}") for name in quark.OPERATORS]],
     "transformers": [
         registry("transformers.quantizers.auto", table)
         for table in ("AUTO_QUANTIZER_MAPPING", "AUTO_QUANTIZATION_CONFIG_MAPPING")

@@ -22,13 +22,15 @@ from typing import Any
 
 import torch
 
+from numerics.formats.errors import NumericsError
+
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "adapters.json"
 SIDE, TURNS = 2048, 5
 Call = Callable[[bool], Any]
 
 
 def torchao(x: torch.Tensor) -> Iterator[tuple[str, Call]]:
-    """to_mx in two rules; affine integers by channel."""
+    """to_mx in two rules; affine integers by channel, and the scales of channels and groups."""
     from torchao.prototype.mx_formats import mx_tensor
     from torchao.quantization import quant_primitives as primitives
 
@@ -41,6 +43,9 @@ def torchao(x: torch.Tensor) -> Iterator[tuple[str, Call]]:
     codes = primitives.quantize_affine(x, *given)
     yield "quantize_affine int8 channel", lambda _: primitives.quantize_affine(x, *given)
     yield "dequantize_affine int8 channel", lambda _: primitives.dequantize_affine(codes, *given)
+    for name, size in (("channel", SIDE), ("group", 32)):
+        rule = primitives.MappingType.ASYMMETRIC, (1, size), torch.int8
+        yield f"choose_qparams_affine int8 {name}", lambda _, r=rule: primitives.choose_qparams_affine(x, *r)
 
 
 def compressed_tensors(x: torch.Tensor) -> Iterator[tuple[str, Call]]:
@@ -92,6 +97,14 @@ def quark(x: torch.Tensor) -> Iterator[tuple[str, Call]]:
         yield name, lambda _, n=name: kernel.non_scaled_fake_quantize(x, n, "", -1, 16)
     scale, zero = x.abs().amax(-1) / 127, torch.zeros(SIDE, dtype=torch.int32)
     call = "int8", x, scale, zero, 0, 0, -128.0, 127.0, 8, "per_channel", ""
+    codes = kernel.scaled_real_quantize(*call[:-1])
+    yield "dequantize int8 channel", lambda _: kernel.dequantize(
+        "int8", codes, scale, zero, 0, 0, "per_channel")  # fmt: skip
+    none, domain = torch.zeros(1, dtype=torch.int32), torch.tensor([128.0])
+    tqt = torch.tensor([2.0]), none, domain, 8
+    yield "tqt_quantize, both passes", lambda _: both_passes(kernel.tqt_quantize, x, *tqt)
+    yield "lsq_quantize channel, both passes", lambda _: both_passes(
+        kernel.lsq_quantize, x, scale, zero, 1e-3, -128, 127, 0, 8)  # fmt: skip
     yield "int8 channel", lambda _: kernel.scaled_fake_quantize(*call)
     groups = x.view(SIDE, -1, 32).abs().amax(-1) / 6
     call4 = (
@@ -108,6 +121,12 @@ def quark(x: torch.Tensor) -> Iterator[tuple[str, Call]]:
         "",
     )
     yield "fp4 group", lambda _: kernel.scaled_fake_quantize(*call4)
+
+
+def both_passes(function: Callable[..., Any], x: torch.Tensor, scale: torch.Tensor, *rest: Any) -> None:
+    """A forward, and the gradients of x and of what a scale is made of."""
+    x, scale = x.detach().requires_grad_(), scale.detach().requires_grad_()
+    torch.autograd.grad(function(x, scale, *rest), (x, scale), x.detach())
 
 
 HOSTS = (torchao, compressed_tensors, microxcaling, modelopt, quark)
@@ -142,6 +161,11 @@ def main() -> None:
         if wanted and host.__name__ not in wanted:
             continue
         adapter = importlib.import_module(f"numerics.adapters.{host.__name__}")
+        try:
+            adapter.ADAPTER.version()
+        except NumericsError as missing:
+            print(f"{host.__name__}: not timed, {missing}", flush=True)
+            continue
         for threads in (1, 2):
             torch.set_num_threads(threads)
             os.environ["NUMERICS_NUM_THREADS"] = str(threads)

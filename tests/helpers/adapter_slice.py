@@ -31,7 +31,13 @@ def digest(answer: Any) -> str:
     found = hashlib.sha256()
     for one in answer if isinstance(answer, tuple) else (answer,):
         found.update(f"{one.dtype} {tuple(one.shape)}".encode())
-        found.update(one.contiguous().view(torch.uint8).numpy().tobytes())
+        found.update(
+            torch.empty(one.numel(), dtype=one.dtype)
+            .copy_(one.reshape(-1))
+            .view(torch.uint8)
+            .numpy()
+            .tobytes()
+        )
     return found.hexdigest()[:32]
 
 
@@ -40,7 +46,17 @@ STEP = X.abs().amax(-1) / 127
 ZERO = torch.zeros(ROWS, dtype=torch.int32)
 MOVED = torch.arange(ROWS, dtype=torch.int32) % 9 - 4
 ELEMENTS = {"fp4": torch.float4_e2m1fn_x2, "fp6_e2m3": "fp6_e2m3", "fp8_e4m3": torch.float8_e4m3fn}
+CODES = (torch.arange(ROWS * ROW, dtype=torch.int32) % 256 - 128).view(ROWS, ROW)
+TQT = torch.tensor([1.0]), torch.zeros(1, dtype=torch.int32), torch.tensor([128.0]), 8
+LSQ = STEP * 0.7, MOVED, 0.01, -128, 127, 0, 8
 RULES = ("FLOOR", "EVEN", "CEIL")
+
+
+def trained(function: Any, scale: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    """What a function makes of X and a scale, and the gradients of both."""
+    x, scale = X.clone().requires_grad_(), scale.clone().requires_grad_()
+    made = function(x, scale, *given)
+    return (made.detach(), *torch.autograd.grad(made, (x, scale), X.flip(0)))
 
 
 def stock() -> dict[str, Call]:
@@ -60,6 +76,8 @@ def stock() -> dict[str, Call]:
            for n, d in ELEMENTS.items() for r in RULES},
         "torchao quantize": lambda: primitives.quantize_affine(X, (1, ROW), STEP, ZERO, torch.int8),
         "torchao quantize moved": lambda: primitives.quantize_affine(X, (1, ROW), STEP, MOVED, torch.int8),
+        **{f"torchao scales {m.name}": lambda m=m: primitives.choose_qparams_affine(X, m, (1, 32), torch.int8)
+           for m in (primitives.MappingType.SYMMETRIC, primitives.MappingType.ASYMMETRIC)},
         "torchao f32_to_f4": lambda: kernels.f32_to_f4_unpacked(X),
         **{f"quark mx {e}": lambda e=e: kernel.non_scaled_fake_quantize(X, "mx", e, -1, 32)
            for e in ("fp4", "fp8_e4m3", "int8")},
@@ -67,6 +85,10 @@ def stock() -> dict[str, Call]:
            for m in ("mx6", "mx9")},
         "quark int8": lambda: kernel.scaled_fake_quantize(*by_channel, ZERO, *ends),
         "quark int8 moved": lambda: kernel.scaled_fake_quantize(*by_channel, MOVED, *ends),
+        "quark int8 back": lambda: kernel.dequantize(
+            "int8", CODES, STEP, MOVED, 0, 0, "per_channel"),
+        "quark tqt": lambda: trained(kernel.tqt_quantize, *TQT),
+        "quark lsq": lambda: trained(kernel.lsq_quantize, *LSQ),
         **{f"microxcaling fp4 {r}": lambda r=r: elements._quantize_elemwise(
             X, "fp4_e2m1", round=r, saturate_normals=True) for r in ("nearest", "even")},
         **{f"microxcaling mx int8 {r}": lambda r=r: blocks._quantize_mx(
@@ -88,11 +110,15 @@ def exact_exponents(top: Tensor, correct: bool) -> Tensor:
 
 def ours() -> dict[str, Call]:
     """The same by our kernels, without a host."""
-    from numerics.adapters import microxcaling, modelopt, quark, torchao
+    from numerics.adapters import microxcaling, modelopt, quark, quark_trained, torchao
     from numerics.adapters.base import Calls
 
     made = {n: m(refuses, False) for table in torchao.FUNCTIONS.values() for n, m in table.items()}
     unscaled, scaled = quark._unscaled(refuses, False), quark._scaled(False)
+    ours_trained = {
+        name: quark_trained.trained(name, refuses, getattr(quark_trained, name)(False), Calls())
+        for name in ("tqt", "lsq")
+    }
     by_channel = "int8", X, STEP
     ends = 0, 0, -128.0, 127.0, 8, "per_channel", ""
     mx, top = microxcaling.Functions(False, Calls()), X.view(ROWS, -1, 32).abs().amax(-1, keepdim=True)
@@ -103,11 +129,17 @@ def ours() -> dict[str, Call]:
            for n, d in ELEMENTS.items() for r in RULES},
         "torchao quantize": lambda: affine(X, (1, ROW), STEP, ZERO, torch.int8),
         "torchao quantize moved": lambda: affine(X, (1, ROW), STEP, MOVED, torch.int8),
+        **{f"torchao scales {m}": lambda m=m: made["choose_qparams_affine"](
+            X, SimpleNamespace(name=m), (1, 32), torch.int8) for m in ("SYMMETRIC", "ASYMMETRIC")},
         "torchao f32_to_f4": lambda: made["f32_to_f4_unpacked"](X),
         **{f"quark mx {e}": lambda e=e: unscaled(X, "mx", e, -1, 32) for e in ("fp4", "fp8_e4m3", "int8")},
         **{f"quark {m}": lambda m=m: unscaled(X, m, "", -1, 16) for m in ("mx6", "mx9")},
         "quark int8": lambda: scaled(*by_channel, ZERO, *ends),
         "quark int8 moved": lambda: scaled(*by_channel, MOVED, *ends),
+        "quark int8 back": lambda: quark._dequantize(
+            "int8", CODES, STEP, MOVED, 0, 0, "per_channel"),
+        "quark tqt": lambda: trained(ours_trained["tqt"].apply, *TQT),
+        "quark lsq": lambda: trained(ours_trained["lsq"].apply, *LSQ),
         **{f"microxcaling fp4 {r}": lambda c=c: mx.quantize_elemwise_func_cpp(X, 3, 2, 6.0, c, True, True)
            for r, c in rounds.items()},
         **{f"microxcaling mx int8 {r}": lambda c=c: mx.quantize_mx_func_cpp(

@@ -7,6 +7,7 @@ writes beyond its end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -39,9 +40,62 @@ def cases() -> Iterator[tuple[str, Callable[[bool], Any]]]:
             yield f"real {given} {kind} tame={tame}", (
                 lambda _, a=(x, *given): kernel.non_scaled_real_quantize(*a)
             )  # fmt: skip
+        yield from _fp8(x, f"{kind} tame={tame}")
+        yield from _trained(x, f"{kind} tame={tame}")
         for (name, ends), scheme in product(RANGES.items(), SCHEMES):
             if kind == torch.float32 or not (name[:3] in ("fp4", "fp6") and scheme[0] == "per_channel"):
                 yield from _scaled(x, name, ends, scheme, f"{kind} tame={tame}")
+
+
+def _trained(x: torch.Tensor, said: str) -> Iterator[tuple[str, Callable[[bool], Any]]]:
+    """tqt_quantize of three widths, lsq_quantize along each axis; what they make, and their gradients."""
+    none = torch.zeros(1, dtype=torch.int32)
+    for bits, log_threshold in product((2, 4, 8), (-0.3, 0.0, 2.5, 20.0)):
+        domain = torch.tensor([2.0 ** (bits - 1)])
+        given = torch.tensor([log_threshold]), none, domain, HALF_EVEN
+        yield f"tqt {bits} {log_threshold} {said}", partial(_with_gradients, "tqt_quantize", x, given)
+    for (low, high), (axis, shape) in product(((-128, 127), (0, 255), (-8, 7), (-127, 127)), AXES.items()):
+        y = x.reshape(shape)
+        step = (
+            y.detach()
+            .abs()
+            .nan_to_num(1.0, 1.0)
+            .float()
+            .transpose(axis, -1)
+            .reshape(-1, y.shape[axis])
+            .amax(0)
+            / high
+        )
+        for moved in (False, True):
+            zero = (torch.arange(len(step)) % 5).float() * moved
+            given = step.clamp(1e-30, 1e30), zero, 0.01, low, high, axis, HALF_EVEN
+            yield (
+                f"lsq {low} {axis} {shape} {said} zero={moved}",
+                partial(_with_gradients, "lsq_quantize", y, given),
+            )
+
+
+AXES = {0: (-1, 64), 1: (-1, 64), 2: (-1, 4, 16)}
+
+
+def _with_gradients(name: str, x: torch.Tensor, given: tuple[Any, ...], _: bool) -> tuple[torch.Tensor, ...]:
+    """What is made of x and of a scale, and the gradients of both for an incoming one of many sizes."""
+    x, scale = x.detach().clone().requires_grad_(), given[0].clone().requires_grad_()
+    made = getattr(kernel, name)(x, scale, *given[1:])
+    incoming = torch.linspace(-3.0, 5.0, x.numel()).view(x.shape).to(x.dtype)
+    turned = incoming.flip(0).T.contiguous().T if x.dim() == 2 else incoming
+    return (made.detach(), *(
+        one for given in (incoming, turned, torch.ones((), dtype=x.dtype).expand(x.shape))
+        for one in torch.autograd.grad(made, (x, scale), given, retain_graph=True)
+    ))  # fmt: skip
+
+
+def _fp8(x: torch.Tensor, said: str) -> Iterator[tuple[str, Callable[[bool], Any]]]:
+    for name, scale in product(("fp8_e4m3", "fp8_e5m2"), (None, 0.37)):
+        call = partial(getattr(kernel, f"quant_{name}"), x, scale)
+        yield f"quant {name} {scale} {said}", lambda _, call=call: call()
+        both = getattr(torch.ops.quark, f"quant_dequant_{name}")
+        yield f"quant_dequant {name} {scale} {said}", lambda _, both=both, s=scale: both(x / (s or 1.0))
 
 
 def _scaled(
@@ -64,3 +118,10 @@ def _scaled(
             yield f"real {name} {scheme} {said} zero={moved}", (
                 lambda _, a=real: kernel.scaled_real_quantize(*a)
             )  # fmt: skip
+            yield f"back {name} {scheme} {said} zero={moved}", partial(_back, real)
+
+
+def _back(real: tuple[Any, ...], _: bool) -> Any:
+    """What is made of what was really quantized."""
+    name, _, scale, zero, axis, size, *_, kind = real
+    return kernel.dequantize(name, kernel.scaled_real_quantize(*real), scale, zero, axis, size, kind)

@@ -1,9 +1,10 @@
-"""torchao: MX in every element and scale rule, affine integers both ways, fp4 and fp6 elements."""
+"""torchao: MX in every element and scale rule, affine integers both ways and their scales, fp4 and fp6."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import cycle, product
 from typing import Any
 
 import torch
@@ -16,6 +17,14 @@ from tests.adapters.hard import ROW, rows
 ELEMENTS = (torch.float8_e4m3fn, torch.float8_e5m2, "fp6_e2m3", "fp6_e3m2", torch.float4_e2m1fn_x2)
 RANGES = ((torch.int8, None, None), (torch.int8, -8, 7), (torch.int8, -127, 127), (torch.uint8, 0, 15),
           (torch.uint8, None, None))  # fmt: skip
+LIMITS = (*RANGES, (torch.int8, -10, 5), (torch.int16, None, None), (torch.float8_e4m3fn, None, None))
+SCALES = (
+    (None, None),
+    (torch.bfloat16, torch.int8),
+    (torch.float16, torch.float32),
+    (torch.float32, torch.int32),
+)
+OTHERS = ("_choose_qparams_affine_dont_preserve_zero", "_choose_qparams_affine_tinygemm")
 KINDS = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -25,6 +34,7 @@ def cases() -> Iterator[tuple[str, Callable[[bool], Any]]]:
         for tame in (False, True):
             yield from _mx(kind, tame)
             yield from _affine(kind, tame)
+            yield from _scales(kind, tame)
     yield from _elements()
 
 
@@ -51,6 +61,35 @@ def _affine(kind: torch.dtype, tame: bool) -> Iterator[tuple[str, Callable[[bool
                     for back in KINDS:
                         call = partial(primitives.dequantize_affine, codes, *given, output_dtype=back)
                         yield f"dequantize {name} {back}", _later("dequantize_affine", call)
+
+
+def _scales(kind: torch.dtype, tame: bool) -> Iterator[tuple[str, Callable[[bool], Any]]]:
+    """What is chosen of tensors, and of ends that somebody has found; weights ask for gradients."""
+    x, asked = rows(kind, tame).requires_grad_(), cycle(product(SCALES, (False, True), (None, 1e-3)))
+    for block, ends in _blocks(x.detach()):
+        for (out, low, high), mapping in product(LIMITS, primitives.MappingType):
+            kinds, keep, eps = next(asked)
+            rest = mapping, block, out, low, high, eps, *kinds
+            name = f"{mapping.name} {block} {out} {low} {kinds} {eps} {kind} tame={tame}"
+            yield f"ends {name}", _later("choose_qparams_affine_with_min_max", partial(print, *ends, *rest))
+            yield f"scales {name} {keep}", _later("choose_qparams_affine", partial(print, x, *rest, keep))
+            for other in OTHERS if mapping.name == "ASYMMETRIC" else ():
+                yield f"{other} {name}", _later(other, partial(print, x.detach(), *rest))
+        for element, stored in product(ELEMENTS[:2], (torch.float32, torch.float8_e8m0fnu)):
+            call = partial(print, x.detach(), list(block), element, stored)
+            yield f"float8 {block} {element} {stored} {kind} {tame}", _later("_choose_scale_float8", call)
+
+
+def _blocks(x: torch.Tensor) -> Iterator[tuple[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]]]:
+    """Sizes of blocks, rows, parts of them, columns and the whole, and their ends."""
+    whole = tuple(x.shape)
+    for block, shared in (
+        ((1, ROW), x),
+        ((1, 32), x.view(-1, 32)),
+        ((len(x), 1), x.T),
+        (whole, x.view(1, -1)),
+    ):
+        yield block, (shared.amin(-1), shared.amax(-1))
 
 
 def _later(name: str, call: partial[Any]) -> Callable[[bool], Any]:
