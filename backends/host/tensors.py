@@ -163,6 +163,13 @@ def check_storage(x: torch.Tensor) -> None:
         _check_held(x)
 
 
+def has_levels(x: torch.Tensor) -> bool:
+    """Does it stand for others within torch.func?"""
+    from torch._C._functorch import is_functorch_wrapped_tensor
+
+    return is_functorch_wrapped_tensor(x)
+
+
 def no_memory_of_level() -> str:
     """What is said of a tensor that stands for others within torch.func, and of what is made of such."""
     return (

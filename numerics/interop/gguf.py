@@ -18,6 +18,7 @@ from numerics.formats.blocks import mxfp4, nvfp4
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.floats import fp4
 from numerics.formats.integers import int4, int8
+from numerics.formats.protocol import Parts
 from numerics.interop.native import check_kind
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import ArrayQTensor, QTensor, check_quantized
@@ -167,10 +168,9 @@ def from_gguf(blocks: Any, kind: str = "MXFP4", tensor_scale: float | None = Non
         scale = scale.clone() if is_tensor(scale) else scale.copy()  # not a view into what came
     else:
         scale = _singles(scale)
-    made = ArrayQTensor(
-        spec=known.spec, shape=(*lead, count * BLOCK), packed=_packed(codes, known.spec),
-        shared=scale.reshape(*lead, count),
-    )  # fmt: skip
+    parts = Parts(_packed(codes, known.spec), scale.reshape(*lead, count), None, None,
+                  (*lead, count * BLOCK), "float32")  # fmt: skip
+    made = ArrayQTensor.fitting(known.spec, parts)  # a scale of NaN or Inf is read as ggml reads it
     return as_tensors(made) if is_tensor(blocks) else made
 
 
