@@ -12,10 +12,11 @@ from torch.nn.parameter import is_lazy
 from numerics.formats.errors import NumericsError, one_of, truth
 from numerics.model.deciding.checks import check_effect, check_unknown, tell
 from numerics.model.deciding.computed import computed
+from numerics.model.deciding.fields import DEVICES, MODES
 from numerics.model.deciding.groups import shared_scales
 from numerics.model.deciding.look import Look
 from numerics.model.deciding.parameters import parameters
-from numerics.model.deciding.plan import DEVICES, MODES, Plan
+from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rest import buffers, check_mode_of_caches, norms, others, plain
 from numerics.model.deciding.rules import Asked, observer_of, rules_of, spec_of
 from numerics.model.looking import exported

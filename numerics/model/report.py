@@ -16,7 +16,8 @@ from torch.utils import _pytree as pytree
 from numerics.backends.host.tensors import as_array
 from numerics.formats.errors import NumericsError, items_of, one_of, said, text_in
 from numerics.formats.notebook import rows_table
-from numerics.model.deciding.plan import MODES, Plan
+from numerics.model.deciding.fields import MODES
+from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row, described, stored_bytes
 from numerics.model.deciding.rules import rules_of, spec_of
 from numerics.model.folding import fold

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from numerics.model.deciding.plan import Plan
 from numerics.model.looking.places import folded
 from numerics.model.wrapped.quantizers import Learned, Quantizer, Static
 from numerics.model.wrapped.renaming import renamed
-from numerics.model.wrapped.state import STATE, State, check_trainable, notes_of
+from numerics.model.wrapped.state import STATE, State, check_trainable, note_in, notes_of
 from numerics.tensor.qtensor import QTensor
 from numerics.train.states import RECORD, Recorded, check_recorded
 
@@ -93,7 +92,7 @@ def check_frozen(
     its notes say where it is of a frozen model.
     """
     if MODEL in notes:
-        check_same_plan(plan, Plan.from_dict(json.loads(notes[MODEL])["plan"]))
+        check_same_plan(plan, note_in(notes[MODEL])[1])
     for name in plan.parameters:
         held: Any = model.get_parameter(name)
         came = state.get(prefix + name)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
+from numerics.formats.text import json_in
 from numerics.model.deciding.plan import Plan
 
 STATE = "numerics_state"
@@ -42,6 +45,15 @@ class State:
 
 def _state(plan: Any, qat: str | None, frozen: str | None) -> State:
     return State(Plan.from_dict(plan), None, qat).as_frozen(frozen)  # type: ignore[arg-type]
+
+
+def note_in(text: Any) -> tuple[Mapping[str, Any], Plan]:
+    """What a file says of its frozen model, and its plan; raises NumericsError for another text."""
+    try:
+        came = json_in(text)
+        return came, Plan.from_dict(came["plan"])
+    except (ValueError, KeyError, TypeError) as wrong:
+        raise NumericsError(f"what the file says of its model is no plan: {said(str(wrong))}") from None
 
 
 def notes_of(model: nn.Module) -> dict[str, Any]:
