@@ -23,6 +23,7 @@ from numerics.model.looking import exported
 from numerics.model.looking.places import check_model, check_scripted
 from numerics.model.looking.trace import traced
 from numerics.model.looking.without_example import looked_at
+from numerics.model.wrapped.state import check_unwrapped
 
 
 def plan(
@@ -83,6 +84,7 @@ def plan(
     """
     check_model("plan", model)
     check_scripted(model)
+    check_unwrapped(model)
     formats = {
         "weights": spec_of("weights", weights), "activations": spec_of("activations", activations),
         "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases),

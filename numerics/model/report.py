@@ -29,7 +29,7 @@ from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.inside import INSIDE, hidden_modules, part_of, run_as_graph, without_hidden
 from numerics.model.wrapped.quantizers import Learned, Quantizer, Static, quantizers
 from numerics.model.wrapped.running import named_failure, run
-from numerics.model.wrapped.state import is_wrapped, state_of
+from numerics.model.wrapped.state import check_unwrapped, is_wrapped, state_of
 from numerics.model.wrapping import shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums
 from numerics.view.screen import Screen
@@ -538,11 +538,15 @@ def sweep(
     'mx9'
     """
     check_model("sweep", model)
+    check_unwrapped(model)
     one_of("mode", mode, MODES)
     if isinstance(formats, str) or not isinstance(formats, Iterable):
         raise NumericsError(
             f"formats={said(formats)} is no list of formats, such as ['mxfp4', 'int8'], or ['mxfp4'] for one"
         )
+    asked = items_of("formats", formats)
+    if not asked:
+        raise NumericsError("formats=[] has no format to try: a list of them, such as ['mxfp4', 'int8']")
     if text_in(activations) != SAME:
         spec_of("activations", activations)
     rules = items_of("rules", rules) if isinstance(rules, Iterator) else rules
@@ -550,7 +554,7 @@ def sweep(
     batches = list(batches_of(batches))
     arguments(batches[0])
     rows, refused = [], {}
-    for one in items_of("formats", formats):
+    for one in asked:
         try:
             beside = one if text_in(activations) == SAME else activations
             made = plan_of(model, one, beside, rules=rules, example=batches[0], mode=mode)

@@ -178,7 +178,11 @@ def way_of_scales(model: nn.Module, state: Mapping[str, Any], frozen: bool, with
 
     frozen: the state is a frozen model's.  without: the call that loads the state without its scales.
     """
-    due, held = kinds_of_scales(model.state_dict()), kinds_of_scales(state)
+    packed = tuple(_of_packed(model))
+    due, held = (
+        kinds_of_scales(name for name in names if not name.startswith(packed))
+        for names in (model.state_dict(), state)
+    )
     has, brings = (" and ".join(kinds) or "no scales of its own" for kinds in (due, held))
     alone = "which leaves the model's own scales" if due else "which leaves the state's scales"
     waits = any(isinstance(one, Static) and not one.ready for one in model.modules())
@@ -192,6 +196,15 @@ def way_of_scales(model: nn.Module, state: Mapping[str, Any], frozen: bool, with
     else:
         made = "load it into the float model, and wrap that"
     return f"The model has {has}, the state {brings}: {made}; or {without}, {alone}"
+
+
+def _of_packed(model: nn.Module) -> Iterable[str]:
+    """How names of quantizers of packed parameters begin, which say nothing any more."""
+    made = notes_of(model).get(STATE)
+    if made is not None and made.frozen:
+        for name, module in model.named_modules(remove_duplicate=False):
+            if isinstance(module, (Quantizer, Learned)) and module.name in made.plan.parameters:
+                yield f"{name}."
 
 
 def recorded(model: nn.Module, prefix: str) -> list[tuple[str, Recorded]]:

@@ -76,6 +76,39 @@ def is_wrapped(model: nn.Module) -> bool:
     return STATE in notes_of(model)
 
 
+def check_unwrapped(model: nn.Module) -> None:
+    """Raises NumericsError for a model that is wrapped, or has a part that is: its plan is made already."""
+    if is_wrapped(model):
+        frozen = state_of(model).frozen
+        way = (
+            "the model that was wrapped has its floats"
+            if frozen
+            else "nx.unwrap(model) gives back what it was"
+        )
+        raise NumericsError(f"this model is wrapped already{' and frozen' if frozen else ''}; {way}")
+    inner = [name for name, module in model.named_modules() if is_wrapped(module)]
+    if inner:
+        raise NumericsError(
+            f"{', '.join(inner[:4])} of this model is wrapped already, by a plan of its own; put what "
+            "nx.unwrap gives in its place, and give its formats as rules"
+        )
+
+
+def check_deleted(model: nn.Module, wrong: Exception) -> None:
+    """Raises NumericsError where a forward failed as a planned parameter of the model was deleted."""
+    made = notes_of(model).get(STATE)
+    if made is None or not (isinstance(wrong, (AttributeError, TypeError)) or "NoneType" in str(wrong)):
+        return
+    for name in made.plan.parameters:
+        owner, _, leaf = name.rpartition(".")
+        with suppress(AttributeError):  # a module that was deleted says that itself
+            if model.get_submodule(owner)._parameters.get(leaf) is None:
+                raise NumericsError(
+                    f"{name} is quantized when it is read, and was deleted: assign a torch.nn.Parameter to "
+                    "it, or delete it from nx.unwrap(model), and wrap that"
+                )
+
+
 def check_trainable(model: nn.Module, mode: bool) -> None:
     """Raises NumericsError where a frozen model, with nothing else to train, is put into training."""
     state = notes_of(model).get(STATE)
@@ -84,5 +117,6 @@ def check_trainable(model: nn.Module, mode: bool) -> None:
     first = next(iter(state.plan.parameters))
     raise NumericsError(
         f"{first} and {len(state.plan.parameters) - 1} more parameters are frozen, and nothing of this model "
-        "can be trained: nx.wrap(float_model, ..., qat='ste') makes one that can, before it is frozen"
+        f"can be trained: nx.wrap(float_model, ..., qat={state.qat or 'ste'!r}) makes one that can, before "
+        "it is frozen"
     )
