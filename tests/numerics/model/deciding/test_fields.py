@@ -46,7 +46,7 @@ def test_a_value_of_another_type_gets_past_the_reading(plain, tmp_path):
     once = {tuple("#" if isinstance(k, int) else k for k in place): place for place in places(plain)}
     for place in once.values():
         for value in VALUES:
-            path.write_text(json.dumps(with_value(plain, place, value)))
+            path.write_text(json.dumps(with_value(plain, place, value)), encoding="utf-8")
             with suppress(nx.NumericsError):
                 made = nx.Plan.load(path)
                 str(made), made._repr_html_()
@@ -81,7 +81,7 @@ def test_a_value_of_another_type_gets_past_the_reading(plain, tmp_path):
 )
 def test_a_refusal_names_neither_file_nor_field(plain, tmp_path, place, value, said):
     path = tmp_path / "plan.json"
-    path.write_text(json.dumps(with_value(plain, place, value)))
+    path.write_text(json.dumps(with_value(plain, place, value)), encoding="utf-8")
     with pytest.raises(nx.NumericsError, match=f"plan.json: this is no plan: .*{said}"):
         nx.Plan.load(path)
 
@@ -103,7 +103,7 @@ def test_brackets_in_each_other_end_the_reader(tmp_path, depth):
         "c.toml": 'format = "numerics plan 1"\nrows = ' + "[" * depth + "]" * depth,
     }
     for name, text in texts.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
         with pytest.raises(nx.NumericsError, match=f"{name}: "):
             nx.Plan.load(tmp_path / name)
 
