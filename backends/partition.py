@@ -51,6 +51,24 @@ def as_shape(shape: Any) -> tuple[int, ...]:
     return sizes
 
 
+def plain_shape(shape: Any) -> tuple[int, ...]:
+    """A shape of plain integers, for what is remembered by shapes: 1.0, True and NumPy's 1 are found under 1.
+
+    What torch.compile does not know yet, a size, stays.  Raises NumericsError as `as_shape` does.
+
+    >>> import numpy as np
+    >>> plain_shape((np.int64(2), 3)) == plain_shape((2, 3))
+    True
+    """
+    if isinstance(shape, tuple) and all(type(size) is int or _is_unknown(size) for size in shape):
+        return tuple(shape)
+    return as_shape(shape)
+
+
+def _is_unknown(size: Any) -> bool:
+    return type(size).__name__ == "SymInt"
+
+
 def fits_array(sizes: Sequence[int]) -> bool:
     """Can NumPy have an array of that shape, whatever its type?  Axes of 0 count as 1, as they do there."""
     return len(sizes) <= AXES and math.prod(size or 1 for size in sizes) <= ELEMENTS
@@ -132,7 +150,9 @@ class Blocking:
         return np.ascontiguousarray(lines).reshape(-1)
 
 
-_blocking = lru_cache(maxsize=1024)(Blocking)
+@lru_cache(maxsize=1024)
+def _blocking(shape: tuple[int, ...], axis: int, size: int) -> Blocking:
+    return Blocking(plain_shape(shape), axis, size)
 
 
 def blocks_along(axis: Any, shape: tuple[int, ...], size: int) -> Blocking:

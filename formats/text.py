@@ -94,15 +94,27 @@ def parse(text: str) -> Dtype:
     return dtype_of(facts_in(text, "a format"))
 
 
+def json_in(text: str | bytes) -> Any:
+    """What a text of JSON says; raises ValueError for one that is none, or nested too deep.
+
+    >>> json_in('{"bits": 4}')
+    {'bits': 4}
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("too many brackets in each other") from None
+
+
 def facts_in(text: str, what: str) -> dict[str, Any]:
     """The JSON object in a text of our own; raises NumericsError where there is none, or a longer one."""
     try:
         letters = text_in(text)
         if letters is None or len(letters) > LONGEST:
             raise ValueError(f"at most {LONGEST} characters are allowed")
-        facts = json.loads(letters)
+        facts = json_in(letters)
         if isinstance(facts, dict):
             return facts
         raise ValueError("it is no JSON object")
-    except (ValueError, RecursionError) as wrong:
+    except ValueError as wrong:
         raise NumericsError(f"{said(text)} does not describe {what}: {wrong}") from wrong

@@ -44,7 +44,7 @@ NEARLY = 0x7FFF00  # of a mantissa: just below a power of two, where that logari
 # ---- which format ------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64, typed=True)  # a format that numbers of another type have not is remembered, too
 def _format(bits: int, exponent: int, largest: float) -> Float | None:
     """The format with that many bits of significand, sign and hidden one counted; None where we have none.
 

@@ -29,8 +29,9 @@ from numerics.files.signals import terminable
 from numerics.files.stream import store
 from numerics.files.ties import text_of as text_of_ties
 from numerics.formats.block import ElementBlock
-from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.floats import fp8_e4m3, fp8_e5m2
+from numerics.formats.text import json_in
 from numerics.interop.ggml import ENCODERS, quantize_as_ggml
 from numerics.interop.gguf import BLOCK, gguf_type, to_gguf
 from numerics.pytorch.convert import as_tensors
@@ -233,7 +234,7 @@ class _Conversion:
         files = cast(OpenedSafetensors, self.opened).source.beside if self._is_folder() else []
         for file in files:
             if file.name == "config.json":
-                config = json.loads(file.read_text(encoding="utf-8"))
+                config = _config(file)
             elif file.name != "numerics_job.json":
                 replace_file(self.target / file.name, file.read_bytes())
         if layout is _compressed:
@@ -309,6 +310,17 @@ class _Conversion:
 
 
 # ---- layouts of one tensor ------------------------------------------------------------------------
+
+
+def _config(file: Path) -> dict[str, Any]:
+    """What a config.json says; raises NumericsError for one that is none."""
+    try:
+        found = json_in(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as wrong:
+        raise NumericsError(f"{file} is not JSON that can be read: {wrong}") from None
+    if not isinstance(found, dict):
+        raise NumericsError(f"{file} holds {said(found)}; a configuration is a table")
+    return found
 
 
 def _plain(name: str, x: Any) -> Piece:

@@ -21,6 +21,7 @@ from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.source import Shard
 from numerics.files.replacement import lock, replace_file
 from numerics.formats.errors import NumericsError
+from numerics.formats.text import json_in
 
 FOLDER = ".numerics"
 RECORD = "numerics_job.json"
@@ -198,7 +199,7 @@ def _bytes(facts: Mapping[str, Any]) -> bytes:
 def _read(path: Path) -> dict[str, Any] | None:
     """What a file of the journal says; nothing where there is none, or none that can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_in(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("version", VERSION) == VERSION else None

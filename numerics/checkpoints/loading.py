@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from numerics.files.save_load import LIBRARIES, on_host
 from numerics.files.stream import Shared, qtensor
 from numerics.files.ties import ties_among
 from numerics.formats.errors import NumericsError, one_of
+from numerics.formats.text import json_in
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import QTensor
 
@@ -233,8 +233,8 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LONGEST_CONFIG:
             return {}
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = json_in(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -155,7 +155,9 @@ class Difference:
 
     formats: of the first and of the second.  codes: how many codes differ, None where the formats do.
     values: how many values differ; first: the index of the first of them, with both values.  sqnr: of the
-    second as an approximation of the first, in dB; inf where all values are equal.  why: it was not compared.
+    second as an approximation of the first, in dB, over the finite values of the first, as of `Error`; inf
+    where all values are equal.  non_finite: how many values of the first are NaN or Inf, where some differ,
+    and lost: how many finite ones are that in the second.  why: it was not compared.
     """
 
     name: str
@@ -166,6 +168,8 @@ class Difference:
     first: tuple[tuple[int, ...], float, float] | None = None
     sqnr: float = math.inf
     why: str | None = None
+    non_finite: int = 0
+    lost: int = 0
 
     @property
     def same(self) -> bool:
@@ -224,7 +228,10 @@ def _difference(name: str, x: Any, y: Any) -> Difference:
     sums = ErrorSums()
     sums.add(np.ascontiguousarray(left).reshape(-1), np.ascontiguousarray(right).reshape(-1))
     first = place, float(left[place]), float(right[place])
-    return Difference(name, formats, left.size, codes, count, first, sums.error.sqnr)
+    error = sums.error
+    return Difference(
+        name, formats, left.size, codes, count, first, error.sqnr, non_finite=error.non_finite, lost=sums.lost
+    )
 
 
 def _format(x: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict
 from inspect import cleandoc
@@ -131,7 +132,16 @@ def _comparison(found: Comparison, screen: Screen) -> list[str]:
     )
     for where, names in (("first", found.only_first), ("second", found.only_second)):
         lines += [f"only in the {where}: {name}" for name in names]
+    told = filter(None, (_left_out(one, screen) for one in differing))
+    lines += [line for text in told for line in wrapped(text, screen.width or 1000)]
     return [*lines, *wrapped(_summary(found, len(differing)), screen.width or 1000)]
+
+
+def _left_out(one: Difference, screen: Screen) -> str:
+    """What is in no SQNR of a tensor, where it is something; and what makes one of no use."""
+    told = [f"{one.non_finite} NaN or Inf in the first, in no SQNR"] if one.non_finite else []
+    told += [f"{one.lost} NaN or Inf in the second alone"] if one.lost else []
+    return screen.text(f"{one.name}: {'; '.join(told)}") if told else ""
 
 
 def _places(table: Table, screen: Screen) -> list[str]:
@@ -157,7 +167,8 @@ def _count(count: int | None) -> str:
 
 
 def _sqnr(one: Difference) -> str:
-    return EMPTY if one.why else f"{one.sqnr:.2f}"
+    left_out = math.isnan(one.sqnr) and not one.lost
+    return EMPTY if one.why or left_out else f"{one.sqnr:.2f}"
 
 
 def _place(one: Difference) -> str:

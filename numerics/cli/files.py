@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict
 from inspect import cleandoc
@@ -203,7 +204,8 @@ def report_table(report: FileReport, screen: Screen) -> Table:
         shape = "x".join(map(str, tensor.shape)) or "number"
         table.add(*line(tensor.name, [tensor], shape, *_figures(tensor.bits, tensor, tensor.measured)))
     sums = report.sums
-    figures = ("", *_figures(report.bits, sums.error, sums.non_finite < sums.count)) if quantized else ()
+    measured = bool(sums.lost) or not math.isnan(sums.error.sqnr)
+    figures = ("", *_figures(report.bits, sums.error, measured)) if quantized else ()
     table.totals = [
         line(f"{len(quantized)} quantized", quantized, *figures),
         line(f"{len(copied)} copied", copied),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numerics.draw.grids import Array
 from numerics.files.save_load import load
 from numerics.formats.errors import NumericsError, hint
+from numerics.formats.text import json_in
 from numerics.tensor.qtensor import QTensor
 
 ARRAY, REPORT = ".npy", ".json"
@@ -57,7 +57,7 @@ def tensor_in(path: Any, name: str | None) -> tuple[str, Any]:
 def report_in(path: Any) -> Mapping[str, Any]:
     """A report of a model: JSON of what `nx.report(...).as_dict()` returned."""
     try:
-        said = json.loads(Path(path).read_text(encoding="utf-8"))
+        said = json_in(Path(path).read_text(encoding="utf-8"))
     except ValueError as wrong:
         raise NumericsError(f"{path} is not JSON: {wrong}") from None
     if not isinstance(said, dict) or "layers" not in said:

@@ -40,8 +40,8 @@ COPY = 1 << 22  # bytes at a time
 class TensorReport:
     """What became of one tensor; dtype, sqnr (dB), max_error, non_finite are None where it was copied.
 
-    sqnr, max_error: over the values that were finite, NaN where none was.  non_finite: how many values
-    were NaN or Inf.  axis: along which its blocks or groups lie, where that is not the last one.  why: it
+    sqnr, max_error, non_finite: as those of `Error`; where values were NaN or Inf, no sqnr says that the
+    tensor is exact.  axis: along which its blocks or groups lie, where that is not the last one.  why: it
     was copied.
     """
 
@@ -59,13 +59,15 @@ class TensorReport:
 
     @property
     def measured(self) -> bool:
-        """Was it quantized, and had it a finite value, from which something can be measured?"""
-        return self.sqnr is not None and (self.non_finite or 0) < math.prod(self.shape)
+        """Was it quantized, and is there something to say of its values, or of a NaN that was made?"""
+        if self.sqnr is None or self.max_error is None or (self.non_finite or 0) == math.prod(self.shape):
+            return False
+        return not math.isnan(self.sqnr) or math.isnan(self.max_error)
 
 
 @dataclass
 class FileReport:
-    """What became of a file: its tensors, and the SQNR over all finite values that were quantized."""
+    """What became of a file: its tensors, and the sums over all finite values that were quantized."""
 
     tensors: list[TensorReport] = field(default_factory=list)
     sums: ErrorSums = field(default_factory=ErrorSums)

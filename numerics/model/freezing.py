@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from numerics.files.save_load import MODEL
-from numerics.formats.errors import NumericsError, one_of, said
+from numerics.formats.errors import NumericsError, one_of
 from numerics.model.deciding.plan import Plan
 from numerics.model.folding import fold
 from numerics.model.looking.places import check_finite, folded, stored
@@ -22,7 +22,7 @@ from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.quantizers import QAT, Learned, Static, check_known, quantizers
 from numerics.model.wrapped.running import named
 from numerics.model.wrapped.sharing import unshare
-from numerics.model.wrapped.state import STATE, State, notes_of, state_of
+from numerics.model.wrapped.state import STATE, State, note_in, notes_of, state_of
 from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
 from numerics.pytorch.qtensor import TensorQTensor
 
@@ -161,11 +161,8 @@ def quantizes_computed(plan: Plan) -> bool:
 
 
 def _said(text: str) -> tuple[Plan, str | None, str]:
-    try:
-        came = json.loads(text)
-        plan, qat, frozen = Plan.from_dict(came["plan"]), came["qat"], came["frozen"]
-    except (ValueError, KeyError, TypeError, RecursionError) as wrong:
-        raise NumericsError(f"what the file says of its model is no plan: {said(str(wrong))}") from None
+    came, plan = note_in(text)
+    qat, frozen = came.get("qat"), came.get("frozen")
     if qat is not None:
         one_of("qat", qat, QAT)
     return plan, qat, one_of("frozen", frozen, KEEP)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from numerics.files.safetensors import Reader
 from numerics.formats.errors import NumericsError, hint, said, warn
+from numerics.formats.text import json_in
 from numerics.model.deciding.look import Decided, note_effect, of_weight, outputs_of
 from numerics.model.deciding.routers import routers, told_routers
 from numerics.model.deciding.rows import stored_bytes
@@ -453,7 +454,7 @@ def _metadata(files: Sequence[str] | None) -> dict[str, Any]:
 
 def _tensors_said(file: str, text: str) -> dict[str, Any]:
     try:
-        facts = json.loads(text)
+        facts = json_in(text)
         if facts["version"] != VERSION:
             raise NumericsError(f"{file} is of version {said(facts['version'])}; this one reads {VERSION}")
         return {name: (spec, shape, kind) for name, (spec, shape, kind) in facts["tensors"].items()}

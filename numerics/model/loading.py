@@ -88,7 +88,7 @@ def _for_wrapped(model: nn.Module, came: Mapping[str, Tensor], text: str | None)
     renamed(model, made.plan, bool(made.frozen), state, "")
     if made.frozen and text is not None:
         check_same_plan(made.plan, plan_said(text))
-    if not made.frozen or quantizes_computed(made.plan) or kinds_of_scales(state):
+    if not made.frozen or quantizes_computed(made.plan) or kinds_of_scales(came):
         check_tensors(model, made.plan, bool(made.frozen), state, {} if text is None else {MODEL: text})
     return state
 

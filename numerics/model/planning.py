@@ -12,16 +12,18 @@ from torch.nn.parameter import is_lazy
 from numerics.formats.errors import NumericsError, one_of, truth
 from numerics.model.deciding.checks import check_effect, check_unknown, tell
 from numerics.model.deciding.computed import computed
+from numerics.model.deciding.fields import DEVICES, MODES
 from numerics.model.deciding.groups import shared_scales
 from numerics.model.deciding.look import Look
 from numerics.model.deciding.parameters import parameters
-from numerics.model.deciding.plan import DEVICES, MODES, Plan
+from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rest import buffers, check_mode_of_caches, norms, others, plain
 from numerics.model.deciding.rules import Asked, observer_of, rules_of, spec_of
 from numerics.model.looking import exported
 from numerics.model.looking.places import check_model, check_scripted
 from numerics.model.looking.trace import traced
 from numerics.model.looking.without_example import looked_at
+from numerics.model.wrapped.state import check_unwrapped
 
 
 def plan(
@@ -82,6 +84,7 @@ def plan(
     """
     check_model("plan", model)
     check_scripted(model)
+    check_unwrapped(model)
     formats = {
         "weights": spec_of("weights", weights), "activations": spec_of("activations", activations),
         "outputs": spec_of("outputs", outputs), "biases": spec_of("biases", biases),

@@ -16,7 +16,8 @@ from torch.utils import _pytree as pytree
 from numerics.backends.host.tensors import as_array
 from numerics.formats.errors import NumericsError, items_of, one_of, said, text_in
 from numerics.formats.notebook import rows_table
-from numerics.model.deciding.plan import MODES, Plan
+from numerics.model.deciding.fields import MODES
+from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row, described, stored_bytes
 from numerics.model.deciding.rules import rules_of, spec_of
 from numerics.model.folding import fold
@@ -28,12 +29,14 @@ from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.inside import INSIDE, hidden_modules, part_of, run_as_graph, without_hidden
 from numerics.model.wrapped.quantizers import Learned, Quantizer, Static, quantizers
 from numerics.model.wrapped.running import named_failure, run
-from numerics.model.wrapped.state import is_wrapped, state_of
+from numerics.model.wrapped.state import check_unwrapped, is_wrapped, state_of
 from numerics.model.wrapping import shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums
 from numerics.view.screen import Screen
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
 
+SOME = 4
+"""Layers that a report names among those with NaN or Inf."""
 _CLIPPED = "clipped: of the values that are quantized, those cut off by their scales, and NaN and Inf"
 
 
@@ -48,7 +51,7 @@ class Layer:
     stored, of float_nbytes; what is tied counts at the first of its layers.  inside: empty, or what stands in
     the place of its figures, which are NaN: "in self_attn" where a module around it reads its parameters,
     "never ran" where none ran.  also: the other modules that have one of its parameters, and further names of
-    its module.
+    its module.  non_finite: how many values of its output are NaN or Inf in the reference, in no SQNR.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Layer:
     float_nbytes: int
     inside: str = ""
     also: tuple[str, ...] = ()
+    non_finite: int = 0
 
     @property
     def title(self) -> str:
@@ -71,12 +75,15 @@ class Layer:
 class Report:
     """Layers, worst first, and what comes out at the end; made by `report`.
 
-    output: the SQNR in dB of the model's output.  batches: how many were run.
+    output: the SQNR in dB of the model's output.  batches: how many were run.  non_finite: how many values of
+    the reference's output are NaN or Inf, in no SQNR, and lost: how many more are that in the model's.
     """
 
     layers: tuple[Layer, ...]
     output: float
     batches: int
+    non_finite: int = 0
+    lost: int = 0
 
     def __str__(self) -> str:
         table = Table([
@@ -101,13 +108,30 @@ class Report:
 
     @property
     def _end(self) -> str:
-        output = f"output: {_db(self.output)} dB over {_batches(self.batches)}"
-        return f"{output}\n{_CLIPPED}" if any(one.clipped for one in self.layers) else output
+        found = [f"output: {_db(self.output)} dB over {_batches(self.batches)}"]
+        found += _left_out("the reference's output", self.non_finite, "the model's", self.lost)
+        odd = [one for one in self.layers if one.non_finite]
+        found += [f"{_named(odd)} of the reference's layers, in no SQNR"] if odd else []
+        return "\n".join([*found, *[_CLIPPED] * any(one.clipped for one in self.layers)])
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, as JSON takes them."""
         layers = [{k: _finite(v) for k, v in asdict(one).items()} for one in self.layers]
-        return {"output": _finite(self.output), "batches": self.batches, "layers": layers}
+        found = {"output": _finite(self.output), "batches": self.batches, "layers": layers}
+        return {**found, "non_finite": self.non_finite, "lost": self.lost}
+
+
+def _named(layers: Sequence[Layer]) -> str:
+    """How many values are NaN or Inf in which layers, some of them by name."""
+    some = ", ".join(f"{one.non_finite} in {one.name or 'the model'}" for one in layers[:SOME])
+    more = f" and {len(layers) - SOME} more" if len(layers) > SOME else ""
+    return f"NaN or Inf: {some}{more}"
+
+
+def _left_out(of: str, non_finite: int, other: str, lost: int) -> list[str]:
+    """What is in no SQNR, and what makes one of no use, where it is something."""
+    found = [f"{non_finite} values of {of} are NaN or Inf, in no SQNR or error"] if non_finite else []
+    return found + ([f"{lost} values of {other} are NaN or Inf, and finite in {of}"] if lost else [])
 
 
 def _db(value: float) -> str:
@@ -183,8 +207,14 @@ def report(
         _run_pair(twin, reference, batch, judged)
         count += 1
     layers = [_layer(name, rows[name], judged) for name in rows]
-    worst = sorted(layers, key=lambda one: (bool(one.inside), one.local, one.cumulative))
-    return Report(tuple(worst), judged.whole.error.sqnr, count)
+    worst = sorted(layers, key=lambda one: (bool(one.inside), _rank(one.local), _rank(one.cumulative)))
+    whole = judged.whole
+    return Report(tuple(worst), whole.error.sqnr, count, whole.non_finite, whole.lost)
+
+
+def _rank(sqnr: float) -> float:
+    """What sorts SQNRs, the worst first: NaN before all others."""
+    return -math.inf if math.isnan(sqnr) else sqnr
 
 
 def _check_order(model: nn.Module, reference: nn.Module) -> None:
@@ -239,7 +269,7 @@ def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
     clipped = sums.clipped / sums.values if sums.values else 0.0
     return Layer(
         name, said, local, cumulative, clipped, after,
-        sum(row.size * row.value_bits // 8 for row in own), inside, tuple(also),
+        sum(row.size * row.value_bits // 8 for row in own), inside, tuple(also), sums.cumulative.non_finite,
     )  # fmt: skip
 
 
@@ -425,7 +455,10 @@ class Comparison:
     """How far the outputs of two models are apart; made by `compare`.
 
     sqnr: in dB, of the first over their difference.  max_error: the largest difference.  equal: are all bits
-    the same.  agreement: the share of rows of the first output whose largest value is at the same place.
+    the same, those of NaN too.  agreement: the share of rows of the first output whose largest value is a
+    finite number at the same place.  non_finite: how many values of the first are NaN or Inf, in no sqnr or
+    max_error; lost: how many more are that in the second.  Where they are left out, nothing reads as exact:
+    sqnr is NaN where all others are equal.
     """
 
     sqnr: float
@@ -433,14 +466,21 @@ class Comparison:
     equal: bool
     agreement: float
     batches: int
+    non_finite: int = 0
+    lost: int = 0
 
     def __str__(self) -> str:
-        same = (
-            "equal, bit for bit"
-            if self.equal
-            else f"{_db(self.sqnr)} dB, largest difference {self.max_error:.3g}"
-        )
-        return f"{same}; {self.agreement:.1%} agree on the largest value; {_batches(self.batches)}"
+        agreed = f"{self.agreement:.1%} agree on the largest value"
+        left_out = _left_out("the first", self.non_finite, "the second", self.lost)
+        return "; ".join([self._same, *left_out, agreed, _batches(self.batches)])
+
+    @property
+    def _same(self) -> str:
+        if self.equal:
+            return "equal, bit for bit"
+        if not math.isnan(self.sqnr) or self.lost:
+            return f"{_db(self.sqnr)} dB, largest difference {self.max_error:.3g}"
+        return "no finite value differs" if self.max_error == 0 else "no finite value to compare"
 
 
 def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
@@ -461,19 +501,33 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
         check_model("compare", model)
     for batch in batches_of(batches):
         x, y = _corresponding(run(a, batch), run(b, batch))
-        equal = equal and all(torch.equal(one, other) for one, other in zip(x, y, strict=True))
+        equal = equal and all(_same_bits(one, other) for one, other in zip(x, y, strict=True))
         _add(sums, x, y)
         if x[0].ndim and x[0].shape[-1]:
             same = x[0].argmax(-1) == y[0].argmax(-1)
+            same &= x[0].amax(-1).isfinite() & y[0].amax(-1).isfinite()
             hits, rows = hits + int(same.sum()), rows + same.numel()
         count += 1
     error = sums.error
-    return Comparison(error.sqnr, error.max_error, equal, hits / rows if rows else 1.0, count)
+    agreed = hits / rows if rows else 1.0
+    return Comparison(error.sqnr, error.max_error, equal, agreed, count, error.non_finite, sums.lost)
+
+
+def _same_bits(x: Tensor, y: Tensor) -> bool:
+    """Have two tensors of floats of one shape the same type and the same bits?"""
+    if x.dtype != y.dtype:
+        return False
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[x.dtype.itemsize]
+    return torch.equal(x.contiguous().view(whole), y.contiguous().view(whole))
 
 
 @dataclass(frozen=True)
 class Swept:
-    """One row of a sweep: a format, its quality and its size."""
+    """One row of a sweep: a format, its quality and its size.
+
+    non_finite: how many values of the float model's output are NaN or Inf, in no sqnr; lost: how many more
+    are that in the quantized model's.
+    """
 
     format: str
     activations: str
@@ -481,6 +535,8 @@ class Swept:
     agreement: float
     bits: float
     nbytes: int
+    non_finite: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -501,7 +557,18 @@ class Sweep:
                 str(row.nbytes),
             )  # fmt: skip
         lines = [line.rstrip() for line in table.lines(Screen())]
+        lines += self._below
         return "\n".join([*lines, *(f"{name}: {why}" for name, why in self.refused.items())])
+
+    @property
+    def _below(self) -> list[str]:
+        """What is in no SQNR: the same of the float model's output for all formats, and what each made."""
+        found = _left_out(
+            "the float model's output", max((r.non_finite for r in self.rows), default=0), "", 0
+        )
+        for row in self.rows:
+            found += _left_out("the float model's", 0, f"{row.format}'s output", row.lost)
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """The sweep as plain values, as JSON takes them."""
@@ -537,11 +604,15 @@ def sweep(
     'mx9'
     """
     check_model("sweep", model)
+    check_unwrapped(model)
     one_of("mode", mode, MODES)
     if isinstance(formats, str) or not isinstance(formats, Iterable):
         raise NumericsError(
             f"formats={said(formats)} is no list of formats, such as ['mxfp4', 'int8'], or ['mxfp4'] for one"
         )
+    asked = items_of("formats", formats)
+    if not asked:
+        raise NumericsError("formats=[] has no format to try: a list of them, such as ['mxfp4', 'int8']")
     if text_in(activations) != SAME:
         spec_of("activations", activations)
     rules = items_of("rules", rules) if isinstance(rules, Iterator) else rules
@@ -549,14 +620,14 @@ def sweep(
     batches = list(batches_of(batches))
     arguments(batches[0])
     rows, refused = [], {}
-    for one in items_of("formats", formats):
+    for one in asked:
         try:
             beside = one if text_in(activations) == SAME else activations
             made = plan_of(model, one, beside, rules=rules, example=batches[0], mode=mode)
             rows.append(_swept(model, made, described(spec_of("formats", one)), batches))
         except NumericsError as wrong:
             refused[one if isinstance(one, str) else said(one)] = str(wrong)
-    return Sweep(tuple(sorted(rows, key=lambda row: -row.sqnr)), refused)
+    return Sweep(tuple(sorted(rows, key=lambda row: -_rank(row.sqnr))), refused)
 
 
 def _swept(model: nn.Module, made: Plan, name: str, batches: Sequence[Any]) -> Swept:
@@ -569,4 +640,5 @@ def _swept(model: nn.Module, made: Plan, name: str, batches: Sequence[Any]) -> S
         name, ", ".join(inputs) or "-", found.sqnr,
         found.agreement, 8 * stored / values if values else 0.0,
         sum(row.nbytes for row in made.rows if row.kind in ("parameter", "buffer")),
+        found.non_finite, found.lost,
     )  # fmt: skip

@@ -33,7 +33,7 @@ from numerics.model.wrapped.quantizers import (
 )
 from numerics.model.wrapped.running import run
 from numerics.model.wrapped.sharing import share
-from numerics.model.wrapped.state import STATE, State, is_wrapped, notes_of
+from numerics.model.wrapped.state import STATE, State, check_unwrapped, notes_of
 from numerics.train import THRESHOLD_INIT
 
 
@@ -95,14 +95,7 @@ def wrapped_by(
 ) -> nn.Module:  # fmt: skip
     """The model by a plan: a copy of its modules, or itself."""
     _check(model, made, qat, threshold_init)
-    if is_wrapped(model):
-        raise NumericsError("this model is wrapped already; nx.unwrap(model) gives back what it was")
-    inner = [name for name, module in model.named_modules() if is_wrapped(module)]
-    if inner:
-        raise NumericsError(
-            f"{', '.join(inner[:4])} of this model is wrapped already, by a plan of its own; put what "
-            "nx.unwrap gives in its place, and give its formats as rules"
-        )
+    check_unwrapped(model)
     copied = model if inplace else shared_copy(model)
     if made.fold:
         fold(copied, made.fold)

@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.quantizing import check_finite, check_in_range, to_host
 from numerics.backends.host.tensors import check_memory, has_levels, has_values, is_tensor, number_of
-from numerics.backends.partition import fits_array
+from numerics.backends.partition import fits_array, plain_shape
 from numerics.formats.block import stored_scale
 from numerics.formats.dtype import Float
 from numerics.formats.errors import NumericsError, digits, said, text_in
@@ -64,6 +64,7 @@ def parts_of(spec: QuantSpec, shape: tuple[int, ...], original: str) -> Mapping[
 
 @lru_cache(maxsize=4096)
 def _parts(spec: QuantSpec, shape: tuple[int, ...], original: str) -> Mapping[str, Part]:
+    shape = plain_shape(shape)
     found = {"packed": Part.of(np.uint8, (spec.packed_bytes(shape),))}
     shared = spec.shared_shape(shape)
     if not spec.blocked:

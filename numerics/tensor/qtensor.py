@@ -444,10 +444,11 @@ def _of_codes(spec: QuantSpec, codes: Any, parts: dict[str, Any], original: str)
 class Error:
     """Signal-to-quantization-noise ratio in dB, the largest absolute error, and what is in neither.
 
-    sqnr: 10 log10(sum of x**2 / sum of (x - y)**2) over the finite elements of x; inf where all of them
-    are kept exactly (none, too), NaN where one became NaN or where all elements are NaN or Inf.  max_error:
-    over the same ones, NaN where sqnr is.  non_finite: how many elements of x are NaN or Inf, which the
-    others leave out.
+    sqnr: 10 log10(sum of x**2 / sum of (x - y)**2) over the finite elements of x.  inf says that the whole is
+    exact: all elements are finite, and kept (none, too).  -inf where one became Inf; NaN where one became
+    NaN, and where nothing can be said: no element of x is finite, or those that are are kept exactly beside
+    others that are not.  max_error: over the same ones, NaN where one became NaN or none is finite.
+    non_finite: how many elements of x are NaN or Inf, which the others leave out.
     """
 
     sqnr: float
@@ -459,7 +460,8 @@ class Error:
 class ErrorSums:
     """Power of a signal and of its error, summed as parts of it come; addable.
 
-    count: elements that came, and non_finite: those of them that are in no other sum.
+    count: elements that came, and non_finite: those of them that are in no other sum.  lost: the finite ones
+    that became NaN or Inf.
     """
 
     signal: float = 0.0
@@ -467,10 +469,12 @@ class ErrorSums:
     max_error: float = 0.0
     count: int = 0
     non_finite: int = 0
+    lost: int = 0
 
     def add(self, x: Array, y: Array) -> None:
         """Takes in a part: x as it was and y as it became; of x, what is not finite is only counted."""
         self.count += x.size
+        before = self.noise
         for signal, noise, others, largest in _host(x).error_sums(x, y).tolist():
             self.signal += signal
             self.noise += noise
@@ -478,6 +482,8 @@ class ErrorSums:
             self.max_error = max(self.max_error, largest)
         if math.isnan(self.noise):
             self.max_error = math.nan
+        if not math.isfinite(self.noise - before):
+            self.lost += int(np.count_nonzero(np.isfinite(x) & ~np.isfinite(y)))
 
     def merge(self, other: ErrorSums) -> None:
         """Takes in the sums of another signal."""
@@ -485,13 +491,16 @@ class ErrorSums:
         self.noise += other.noise
         self.count += other.count
         self.non_finite += other.non_finite
+        self.lost += other.lost
         self.max_error = float(np.maximum(self.max_error, other.max_error))  # NaN stays
 
     @property
     def error(self) -> Error:
-        """What the sums say; an exact copy has an infinite SQNR, and nothing finite has none."""
+        """What the sums say; an exact copy has an infinite SQNR, and one of which a part is left out none."""
         if self.count == self.non_finite > 0:
             return Error(math.nan, math.nan, self.non_finite)
+        if self.noise == 0 and self.non_finite:
+            return Error(math.nan, self.max_error, self.non_finite)
         return Error(self._sqnr(), self.max_error, self.non_finite)
 
     def _sqnr(self) -> float:

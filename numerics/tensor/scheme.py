@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from numerics.backends.partition import AXES, Partition, as_shape, check_axis
+from numerics.backends.partition import AXES, Partition, check_axis, plain_shape
 from numerics.formats.errors import NumericsError, integer, items_of, one_of, said, text_in
 
 NUMBERS = {"per_tensor": (), "per_channel": ("axis",), "per_token": (), "per_group": ("size", "axis"),
@@ -130,8 +130,7 @@ def spelled(scheme: Any) -> Any:
 @lru_cache(maxsize=4096)
 def partition_of(scheme: Scheme, shape: tuple[int, ...]) -> Partition:
     """`Scheme.partition`, remembered."""
-    if type(shape) is not tuple:
-        shape = as_shape(shape)
+    shape = plain_shape(shape)
     if scheme.kind == "per_token":
         return Partition(shape, last := check_axis(-1, shape), max(shape[last], 1))
     if scheme.block is not None:

@@ -214,7 +214,7 @@ def test_quantize_says_which_values_were_nan_or_inf(look, tmp_path, columns):
     said = json.loads("\n".join(look(None, "quantize", path, tmp_path / "out", "--dtype", "int4", "--json")))
     counts = {tensor["name"]: tensor["non_finite"] for tensor in said["tensors"]}
     assert counts == {"some": 3, "none": 256, "whole": 0}
-    assert (said["total"]["non_finite"], said["total"]["sqnr"]) == (259, "inf")
+    assert (said["total"]["non_finite"], said["total"]["sqnr"]) == (259, "nan")
     assert {tensor["name"]: tensor["sqnr"] for tensor in said["tensors"]}["none"] == "nan"
     assert "259 NaN or Inf, in no SQNR or error: none, some" in " ".join(lines)
     row = next(line.split() for line in lines if line.startswith("none"))

@@ -147,5 +147,27 @@ def test_without_a_finite_value_there_is_no_sqnr(executor):
     one = ErrorSums()
     one.add(np.float32([np.inf]), np.float32([0]))
     one.merge(ErrorSums(1.0, 0.0, 0.0, 1, 0))
-    assert one.error.sqnr == math.inf
+    assert math.isnan(one.error.sqnr)  # what is exact but for what is left out is not exact
+    assert one.error.max_error == 0
     assert (one.count, one.error.non_finite) == (2, 1)
+
+
+def test_what_is_exact_but_for_nan_and_inf_reads_as_exact(executor):
+    for odd in (np.nan, np.inf):
+        x = np.array([0.5, odd, -1.0, 3.5], np.float32)
+        error = nx.quantize(x, "int4", scale=0.5).error(x)
+        assert math.isnan(error.sqnr)
+        assert (error.max_error, error.non_finite) == (0, 1)
+    assert nx.quantize(x[:1], "int4", scale=0.5).error(x[:1]).sqnr == math.inf
+
+
+def test_finite_values_that_became_nan_or_inf_are_counted(executor):
+    x = np.array([1.0, np.nan, 2.0, 3.0], np.float32)
+    found, other = ErrorSums(), ErrorSums()
+    found.add(x, np.array([1.0, np.nan, 2.0, 3.5], np.float32))
+    assert found.lost == 0
+    found.add(x, np.array([1.0, np.inf, np.inf, 3.5], np.float32))
+    other.add(x, np.array([np.nan, 1.0, -np.inf, 3.5], np.float32))
+    other.add(x, np.array([np.nan, 1.0, 2.0, 3.5], np.float32))
+    found.merge(other)
+    assert found.lost == 4

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numerics.formats.errors import NumericsError, one_of, said
+from numerics.formats.errors import NumericsError, said
+from numerics.model.deciding.fields import COMPUTED, check_fields
 from numerics.model.deciding.folded import table
 from numerics.model.deciding.routers import ROUTER, told_routers
 from numerics.model.deciding.rows import Row
@@ -22,14 +23,10 @@ if TYPE_CHECKING:
 
     from numerics.model.looking.trace import Site
 
-MODES = ("eager_mode", "fx_graph_mode")
-DEVICES = ("CPU", "IPU")
-COMPUTED = ("activation", "output")
 APART = "no product has it"
 """How the reason begins of a parameter of two dimensions and more that is in arithmetic only."""
 MULTIPLIED = "which products take as it is"
 """What the reason says of a buffer that is multiplied."""
-KINDS = ("parameter", "buffer", "activation", "output", "norm", "cache", "module")
 
 
 @dataclass
@@ -125,15 +122,10 @@ class Plan:
 
     @classmethod
     def from_dict(cls, came: Mapping[str, Any]) -> Plan:
-        """The plan of such values; raises NumericsError for others."""
-        try:
-            rows = [_row(values) for values in came["rows"]]
-            mode, device = one_of("mode", came["mode"], MODES), one_of("device", came["device"], DEVICES)
-            found = cls(rows, str(mode), str(device), fold=dict(came.get("fold", {})))
-        except NumericsError:
-            raise
-        except (KeyError, TypeError, AttributeError, ValueError) as wrong:
-            raise NumericsError(f"this is no plan: {type(wrong).__name__}: {wrong}") from None
+        """The plan of such values; raises NumericsError for others, which names the row and the field."""
+        check_fields(came)
+        rows = [_row(values) for values in came["rows"]]
+        found = cls(rows, came["mode"], came["device"], fold=dict(came.get("fold", {})))
         names = Counter(n for row in rows if row.kind in ("parameter", *COMPUTED) for n in row.names)
         twice = [name for name, n in names.items() if n > 1]
         if twice:
@@ -149,7 +141,11 @@ class Plan:
     @staticmethod
     def load(path: Any) -> Plan:
         """The plan of a .toml or .json file; raises NumericsError for what is none."""
-        return Plan.from_dict(read(_path(path)))
+        came = read(_path(path))
+        try:
+            return Plan.from_dict(came)
+        except NumericsError as wrong:
+            raise NumericsError(f"{path}: {wrong}") from None
 
     def check_model(self, model: nn.Module) -> None:
         """Raises NumericsError where a model lacks what is planned, or has it in another shape."""
@@ -183,13 +179,12 @@ def _row(values: Mapping[str, Any]) -> Row:
     spec = values.get("spec")
     site = values.get("site")
     return Row(
-        kind=str(one_of("kind of row", values["kind"], KINDS)), name=values["name"],
-        shape=tuple(values["shape"]), spec=QuantSpec.parse(spec) if spec else None,
-        reason=values["reason"], uses=tuple(values.get("uses", ())),
-        also=tuple(values.get("also", ())), observer=observer_of(values.get("observer")),
-        site=_site(site) if site else None, graph=bool(values.get("graph", False)),
-        value_bits=int(values.get("value_bits", 32)), weights=tuple(values.get("weights", ())),
-        group=values.get("group"),
+        kind=values["kind"], name=values["name"], shape=tuple(values["shape"]),
+        spec=None if spec is None else QuantSpec.parse(spec), reason=values["reason"],
+        uses=tuple(values.get("uses", ())), also=tuple(values.get("also", ())),
+        observer=observer_of(values.get("observer")), site=None if site is None else _site(site),
+        graph=values.get("graph", False), value_bits=values.get("value_bits", 32),
+        weights=tuple(values.get("weights", ())), group=values.get("group"),
     )  # fmt: skip
 
 

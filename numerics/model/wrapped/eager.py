@@ -35,7 +35,7 @@ from numerics.model.wrapped.outside import MULTIPLIED, TOLD, methods_of
 from numerics.model.wrapped.quantizers import Learned, Quantizer
 from numerics.model.wrapped.renaming import in_module
 from numerics.model.wrapped.sharing import Parting
-from numerics.model.wrapped.state import STATE, State
+from numerics.model.wrapped.state import STATE, State, check_deleted
 from numerics.model.wrapped.where import say_where
 from numerics.tensor.qtensor import QTensor
 
@@ -93,6 +93,7 @@ class Quantized(Fitting, Parting):
                 return _computed(self, super().forward, args, kwargs)  # type: ignore[misc]
             except Exception as wrong:
                 if STATE in self.__dict__:
+                    check_deleted(self, wrong)  # type: ignore[arg-type]
                     say_where(self, wrong)  # type: ignore[arg-type]
                 raise
             finally:
@@ -201,6 +202,8 @@ def _reading(leaf: str) -> Any:
         x = module._parameters.get(leaf)
         quantizer: Any = module._modules[f"quantize_{leaf}"]
         if x is None:
+            if leaf not in module._parameters:
+                raise AttributeError(f"{type(module).__name__!r} object has no attribute {leaf!r}")
             return x
         if is_shard(x):
             if sys._getframe(1).f_globals.get("__name__", "").startswith("torch.distributed.fsdp"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from numerics.model.deciding.plan import Plan
 from numerics.model.looking.places import folded
 from numerics.model.wrapped.quantizers import Learned, Quantizer, Static
 from numerics.model.wrapped.renaming import renamed
-from numerics.model.wrapped.state import STATE, State, check_trainable, notes_of
+from numerics.model.wrapped.state import STATE, State, check_trainable, note_in, notes_of
 from numerics.tensor.qtensor import QTensor
 from numerics.train.states import RECORD, Recorded, check_recorded
 
@@ -93,7 +92,7 @@ def check_frozen(
     its notes say where it is of a frozen model.
     """
     if MODEL in notes:
-        check_same_plan(plan, Plan.from_dict(json.loads(notes[MODEL])["plan"]))
+        check_same_plan(plan, note_in(notes[MODEL])[1])
     for name in plan.parameters:
         held: Any = model.get_parameter(name)
         came = state.get(prefix + name)
@@ -179,7 +178,11 @@ def way_of_scales(model: nn.Module, state: Mapping[str, Any], frozen: bool, with
 
     frozen: the state is a frozen model's.  without: the call that loads the state without its scales.
     """
-    due, held = kinds_of_scales(model.state_dict()), kinds_of_scales(state)
+    packed = tuple(_of_packed(model))
+    due, held = (
+        kinds_of_scales(name for name in names if not name.startswith(packed))
+        for names in (model.state_dict(), state)
+    )
     has, brings = (" and ".join(kinds) or "no scales of its own" for kinds in (due, held))
     alone = "which leaves the model's own scales" if due else "which leaves the state's scales"
     waits = any(isinstance(one, Static) and not one.ready for one in model.modules())
@@ -193,6 +196,15 @@ def way_of_scales(model: nn.Module, state: Mapping[str, Any], frozen: bool, with
     else:
         made = "load it into the float model, and wrap that"
     return f"The model has {has}, the state {brings}: {made}; or {without}, {alone}"
+
+
+def _of_packed(model: nn.Module) -> Iterable[str]:
+    """How names of quantizers of packed parameters begin, which say nothing any more."""
+    made = notes_of(model).get(STATE)
+    if made is not None and made.frozen:
+        for name, module in model.named_modules(remove_duplicate=False):
+            if isinstance(module, (Quantizer, Learned)) and module.name in made.plan.parameters:
+                yield f"{name}."
 
 
 def recorded(model: nn.Module, prefix: str) -> list[tuple[str, Recorded]]:

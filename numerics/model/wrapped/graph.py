@@ -23,7 +23,7 @@ from numerics.model.wrapped.fitting import Fitting
 from numerics.model.wrapped.quantizers import Quantizer
 from numerics.model.wrapped.renaming import QUANTIZERS, in_graph
 from numerics.model.wrapped.sharing import Parting
-from numerics.model.wrapped.state import State
+from numerics.model.wrapped.state import STATE, State, check_deleted
 from numerics.model.wrapped.where import say_where
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
@@ -95,12 +95,19 @@ class QuantizedGraph(Fitting, Parting, GraphModule):
                 raise
             raise NumericsError(why) from None
         except Exception as wrong:
+            check_deleted(self, wrong)
             say_where(self, wrong)
             raise
 
     def numerics_read_quantized(self, made: State | None) -> Iterable[str]:
         """The names of the parameters that the plan quantizes, of the whole model."""
         return made.plan.parameters if made is not None else ()
+
+    @property
+    def _learns(self) -> str:
+        """What it was wrapped to learn; ste where that is nothing."""
+        made = self.meta.get(STATE)
+        return (made.qat if made is not None else None) or "ste"
 
     def train(self, mode: bool = True) -> QuantizedGraph:
         """Sets the mode of what is called; raises NumericsError where the graph is of the other mode."""
@@ -109,7 +116,7 @@ class QuantizedGraph(Fitting, Parting, GraphModule):
             raise NumericsError(
                 f"this graph was made of a model in {'training' if was else 'evaluation'}, with dropouts or "
                 f"normalizations that are part of it: nx.wrap(model.{'train' if mode else 'eval'}(), "
-                "qat='ste', mode='fx_graph_mode') makes one of the other mode"
+                f"qat={self._learns!r}, mode='fx_graph_mode') makes one of the other mode"
             )
         super().train(mode)
         return self

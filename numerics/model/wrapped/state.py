@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule
 
-from numerics.formats.errors import NumericsError
+from numerics.formats.errors import NumericsError, said
+from numerics.formats.text import json_in
 from numerics.model.deciding.plan import Plan
 
 STATE = "numerics_state"
@@ -44,6 +47,15 @@ def _state(plan: Any, qat: str | None, frozen: str | None) -> State:
     return State(Plan.from_dict(plan), None, qat).as_frozen(frozen)  # type: ignore[arg-type]
 
 
+def note_in(text: Any) -> tuple[Mapping[str, Any], Plan]:
+    """What a file says of its frozen model, and its plan; raises NumericsError for another text."""
+    try:
+        came = json_in(text)
+        return came, Plan.from_dict(came["plan"])
+    except (ValueError, KeyError, TypeError) as wrong:
+        raise NumericsError(f"what the file says of its model is no plan: {said(str(wrong))}") from None
+
+
 def notes_of(model: nn.Module) -> dict[str, Any]:
     """Where a model keeps what it was made of: a graph copies and pickles nothing else but `meta`."""
     return model.meta if isinstance(model, GraphModule) else model.__dict__
@@ -64,6 +76,39 @@ def is_wrapped(model: nn.Module) -> bool:
     return STATE in notes_of(model)
 
 
+def check_unwrapped(model: nn.Module) -> None:
+    """Raises NumericsError for a model that is wrapped, or has a part that is: its plan is made already."""
+    if is_wrapped(model):
+        frozen = state_of(model).frozen
+        way = (
+            "the model that was wrapped has its floats"
+            if frozen
+            else "nx.unwrap(model) gives back what it was"
+        )
+        raise NumericsError(f"this model is wrapped already{' and frozen' if frozen else ''}; {way}")
+    inner = [name for name, module in model.named_modules() if is_wrapped(module)]
+    if inner:
+        raise NumericsError(
+            f"{', '.join(inner[:4])} of this model is wrapped already, by a plan of its own; put what "
+            "nx.unwrap gives in its place, and give its formats as rules"
+        )
+
+
+def check_deleted(model: nn.Module, wrong: Exception) -> None:
+    """Raises NumericsError where a forward failed as a planned parameter of the model was deleted."""
+    made = notes_of(model).get(STATE)
+    if made is None or not (isinstance(wrong, (AttributeError, TypeError)) or "NoneType" in str(wrong)):
+        return
+    for name in made.plan.parameters:
+        owner, _, leaf = name.rpartition(".")
+        with suppress(AttributeError):  # a module that was deleted says that itself
+            if model.get_submodule(owner)._parameters.get(leaf) is None:
+                raise NumericsError(
+                    f"{name} is quantized when it is read, and was deleted: assign a torch.nn.Parameter to "
+                    "it, or delete it from nx.unwrap(model), and wrap that"
+                )
+
+
 def check_trainable(model: nn.Module, mode: bool) -> None:
     """Raises NumericsError where a frozen model, with nothing else to train, is put into training."""
     state = notes_of(model).get(STATE)
@@ -72,5 +117,6 @@ def check_trainable(model: nn.Module, mode: bool) -> None:
     first = next(iter(state.plan.parameters))
     raise NumericsError(
         f"{first} and {len(state.plan.parameters) - 1} more parameters are frozen, and nothing of this model "
-        "can be trained: nx.wrap(float_model, ..., qat='ste') makes one that can, before it is frozen"
+        f"can be trained: nx.wrap(float_model, ..., qat={state.qat or 'ste'!r}) makes one that can, before "
+        "it is frozen"
     )

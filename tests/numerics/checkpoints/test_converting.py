@@ -285,3 +285,14 @@ def test_a_file_was_read_a_time_more_to_see_whether_anything_is_quantized(tmp_pa
     assert not read
     assert dequantize(tmp_path / "some.safetensors", tmp_path / "out.safetensors").quantized == ["w"]
     assert sorted(read) == sorted([*kept] * 2)  # for the header, and to be written
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "[" * 10**5])
+def test_a_configuration_of_rubbish_ends_a_conversion_in_pythons_words(text, tmp_path):
+    path = tmp_path / "a"
+    path.mkdir()
+    nx.save({"w": nx.quantize(np.ones((4, 64), np.float32), "int8")}, path / "model.safetensors")
+    (path / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(nx.NumericsError, match=r"config.json (is not JSON|holds)"):
+        convert(path, tmp_path / "b")
+    assert not (tmp_path / "b").exists()

@@ -84,3 +84,26 @@ def test_the_commands_say_the_same(two, tmp_path):
     assert equal.output == "5 tensors, all the same\n"
     assert "2 quantized tensors, 3 others" in run("convert", two[0], tmp_path / "c.safetensors").output
     assert run("compare", two[0], tmp_path / "c.safetensors").return_value == 0
+
+
+def test_a_comparison_leaves_nan_and_inf_out_without_a_word(tmp_path):
+    odd, whole = np.ones((4, 8), np.float32), np.ones((4, 8), np.float32)
+    odd[0, :3] = np.nan, np.inf, -np.inf
+    nx.save({"w": odd, "v": whole}, tmp_path / "a.safetensors")
+    nx.save({"w": whole, "v": odd}, tmp_path / "b.safetensors")
+    w, v = sorted(compare(tmp_path / "a.safetensors", tmp_path / "b.safetensors").tensors,
+                  key=lambda one: -one.non_finite)  # fmt: skip
+    assert np.isnan(w.sqnr)
+    assert (w.values, w.non_finite, w.lost) == (3, 3, 0)
+    assert np.isnan(v.sqnr)
+    assert (v.values, v.non_finite, v.lost) == (3, 0, 3)
+    args = ["compare", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]
+    said = CliRunner().invoke(commands, args).output
+    assert "w: 3 NaN or Inf in the first, in no SQNR" in said
+    assert "v: 3 NaN or Inf in the second alone" in said
+    assert " inf " not in said
+    told = {
+        one["name"]: one
+        for one in json.loads(CliRunner().invoke(commands, [*args, "--json"]).output)["tensors"]
+    }
+    assert (told["w"]["non_finite"], told["v"]["lost"]) == (3, 3)

@@ -10,6 +10,8 @@ import pytest
 
 import numerics as nx
 from numerics.draw.explorer import LIMIT
+from numerics.draw.layers import rows_of
+from numerics.draw.sources import report_in
 from numerics.formats.rounding import DETERMINISTIC
 from tests.helpers.browser import browser, opened
 
@@ -243,3 +245,10 @@ def test_axe_finds_nothing_that_keeps_people_out(chromium, pages, name):
     with opened(chromium, pages / f"{name}.html") as page:
         found = axe.Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"layers": 3}', "[" * 10**5, '{"layers": ' + "[" * 10**5])
+def test_a_report_of_rubbish_ends_in_pythons_words(text, tmp_path):
+    (tmp_path / "report.json").write_text(text, encoding="utf-8")
+    with pytest.raises(nx.NumericsError, match=r"JSON|no report"):
+        rows_of(report_in(tmp_path / "report.json"))

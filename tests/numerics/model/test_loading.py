@@ -306,3 +306,26 @@ def test_the_state_of_a_model_that_is_not_frozen_says_nothing(tmp_path):
     assert b"numerics.model" not in (tmp_path / "a.safetensors").read_bytes()
     copied = copy.deepcopy(frozen_whole())
     assert "numerics.model" in copied.state_dict()._metadata[""]
+
+
+@pytest.mark.parametrize("qat", [None, "lsq", "tqt"])
+def test_a_state_without_scales_is_said_to_have_the_models_own(qat, tmp_path):
+    x = torch.ones(4, 64)
+    options = {"activations": "int8", "example": x}
+    nx.save(nx.freeze(nx.wrap(nn.Linear(64, 8), "int4", **options)).state_dict(), tmp_path / "a.safetensors")
+    options |= {"qat": qat} if qat else {"observer": "min_max"}
+    wrapped = nx.wrap(nn.Linear(64, 8), "int4", mode="fx_graph_mode", **options)
+    frozen = nx.freeze(wrapped if qat else nx.calibrate(wrapped, [x]))
+    with pytest.raises(
+        nx.NumericsError, match=r"has fixed scales, the state no scales of its own: nx.load_into"
+    ):
+        load_into(frozen, tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"plan": 3}', "[" * 10**5])
+def test_a_state_with_a_plan_of_rubbish_is_loaded_or_ends_in_pythons_words(text):
+    frozen = frozen_whole()
+    state = frozen.state_dict()
+    state._metadata[""]["numerics.model"] = text
+    with pytest.raises(nx.NumericsError, match="no plan"):
+        frozen.load_state_dict(state)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import numerics as nx
+from numerics.model import report as report_module
 from tests.helpers.models import model
 
 pytestmark = pytest.mark.usefixtures("decoded_products")  # bits of frozen models beside wrapped ones
@@ -258,3 +259,92 @@ def test_a_column_of_a_report_was_not_explained():
     )
     found = nx.report(nx.calibrate(one, [torch.ones(2, 8)]), batches=[torch.full((2, 8), 9.0)])
     assert "clipped: of the values that are quantized, those cut off" in str(found)
+
+
+class Spoiled(torch.nn.Module):
+    """A model of whose output some rows are something else."""
+
+    def __init__(self, inner, what):
+        super().__init__()
+        self.inner, self.what = inner, what
+
+    def forward(self, x):
+        y = self.inner(x).clone()
+        y[2:] = self.what
+        return y
+
+
+def rows_of_four():
+    return torch.nn.Linear(32, 8), torch.linspace(-1, 1, 128).reshape(4, 32)
+
+
+@pytest.mark.parametrize("what", [math.nan, math.inf, -math.inf])
+def test_a_reference_with_nan_or_inf_reads_as_exact(what):
+    m, x = rows_of_four()
+    found = nx.compare(Spoiled(m, what), m, [x])
+    assert (found.non_finite, found.lost, found.equal, found.max_error) == (16, 0, False, 0)
+    assert math.isnan(found.sqnr)
+    assert found.agreement == 0.5
+    assert str(found).startswith("no finite value differs; 16 values of the first are NaN or Inf, in no SQNR")
+    both = nx.compare(Spoiled(m, what), Spoiled(m, what), [x])
+    assert (both.non_finite, both.agreement, both.equal) == (16, 0.5, True)
+    assert math.isnan(both.sqnr)
+    assert "16 values of the first are NaN or Inf" in str(both)
+    every = nx.compare(Spoiled(Spoiled(m, what), what), m, [x[2:].repeat(2, 1)[2:]])
+    assert "exact" not in str(every)
+
+
+@pytest.mark.parametrize(("what", "due"), [(math.nan, math.nan), (math.inf, -math.inf)])
+def test_nan_and_inf_of_the_second_are_not_counted(what, due):
+    m, x = rows_of_four()
+    found = nx.compare(m, Spoiled(m, what), [x])
+    assert found.sqnr == due or (math.isnan(found.sqnr) and math.isnan(due))
+    assert (found.non_finite, found.lost, found.equal) == (0, 16, False)
+    assert "16 values of the second are NaN or Inf, and finite in the first" in str(found)
+
+
+def test_zeros_of_another_sign_are_equal_bit_for_bit():
+    class Zero(torch.nn.Module):
+        def __init__(self, zero):
+            super().__init__()
+            self.zero = zero
+
+        def forward(self, x):
+            return torch.full_like(x, self.zero)
+
+    assert not nx.compare(Zero(0.0), Zero(-0.0), [torch.ones(2, 4)]).equal
+    assert nx.compare(Zero(-0.0), Zero(-0.0), [torch.ones(2, 4)]).equal
+
+
+def test_a_batch_with_nan_is_left_out_of_a_sweep_without_a_word():
+    m, x = rows_of_four()
+    found = nx.sweep(m, ["int4", "int8", "mxfp4"], [x, torch.full((2, 32), math.nan)])
+    assert [row.non_finite for row in found.rows] == [16] * 3
+    assert found.rows[0].format == "int8"
+    assert "16 values of the float model's output are NaN or Inf, in no SQNR or error" in str(found)
+    assert found.as_dict()["rows"][0]["non_finite"] == 16
+    with pytest.raises(nx.NumericsError, match="no format to try"):
+        nx.sweep(m, [], [x])
+
+
+def test_a_format_without_an_sqnr_is_not_last_in_a_sweep(monkeypatch):
+    m, x = rows_of_four()
+    found = iter([math.nan, 3.0, math.inf, -math.inf])
+    real = report_module.compare
+
+    def compared(*args):
+        return dataclasses.replace(real(*args), sqnr=next(found))
+
+    monkeypatch.setattr(report_module, "compare", compared)
+    rows = nx.sweep(m, ["int4", "fp8_e4m3", "mxfp4", "int8"], [x]).rows
+    assert [row.format for row in rows][:2] == ["mxfp4", "fp8_e4m3"]
+
+
+def test_a_row_of_nan_is_left_out_of_a_report_without_a_word():
+    m, x = rows_of_four()
+    x[1] = math.nan
+    found = nx.report(nx.wrap(m, "int4", activations="int8", example=x[:1]), m, [x])
+    assert (found.non_finite, found.layers[0].non_finite, found.lost) == (8, 8, 0)
+    assert "8 values of the reference's output are NaN or Inf, in no SQNR or error" in str(found)
+    assert "NaN or Inf: 8 in the model of the reference's layers" in str(found)
+    assert found.as_dict()["non_finite"] == 8

@@ -1012,3 +1012,49 @@ def test_a_graph_of_the_user_is_taken_for_one_of_ours():
         one = nx.wrap(traced, "int8", activations="int8", example=x, mode=MODES[1])
         assert equal(run(one, (x,)), due)
         assert nx.compare(traced, one, [x]).sqnr > 30
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_wrapped_model_is_planned_again_as_if_it_were_float(mode, frozen):
+    m, x = model("linear")
+    wrapped = nx.wrap(m, "int4", activations="int8", example=x, mode=mode)
+    wrapped = nx.freeze(wrapped) if frozen else wrapped
+    said = "wrapped already and frozen; the model that" if frozen else r"wrapped already; nx.unwrap\(model\)"
+    for call in (
+        lambda: nx.plan(wrapped, "int8", example=x),
+        lambda: nx.plan(wrapped, "int8"),
+        lambda: nx.quantize_(wrapped, "int8"),
+        lambda: nx.wrap(wrapped, "int8", example=x),
+        lambda: nx.sweep(wrapped, ["int8"], [x]),
+    ):
+        with pytest.raises(nx.NumericsError, match=said):
+            call()
+    with pytest.raises(nx.NumericsError, match="0 of this model is wrapped already, by a plan of its own"):
+        nx.plan(nn.Sequential(wrapped), "int8", example=x)
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_deleted_parameter_is_told_in_pythons_words(mode, gone):
+    m, x = model("linear")
+    wrapped = nx.wrap(m, "int4", example=x, mode=mode)
+    layer, weight = wrapped.get_submodule("0"), dict(wrapped.named_parameters())["0.weight"]
+    due = wrapped(*x)
+    if gone:
+        del layer.weight
+        assert not hasattr(layer, "weight")
+    else:
+        layer.weight = None
+    with pytest.raises(nx.NumericsError, match=r"0.weight is quantized when it is read, and was deleted"):
+        wrapped(*x)
+    layer.weight = weight
+    assert torch.equal(wrapped(*x), due)
+
+
+@pytest.mark.parametrize("qat", ["ste", "lsq", "tqt"])
+def test_a_graph_of_the_other_mode_advises_what_its_model_does_not_learn(qat):
+    m = nn.Sequential(nn.Linear(64, 64), nn.Dropout(0.1)).eval()
+    wrapped = nx.wrap(m, "int4", activations="int8", example=torch.ones(4, 64), mode="fx_graph_mode", qat=qat)
+    with pytest.raises(nx.NumericsError, match=rf"nx.wrap\(model.train\(\), qat='{qat}', mode="):
+        wrapped.train()
