@@ -14,6 +14,7 @@ import importlib
 import logging  # noqa: F401
 import os
 import threading
+from collections.abc import Callable, Collection
 from types import ModuleType
 from typing import Any
 
@@ -40,6 +41,17 @@ def imported(name: str) -> ModuleType:
     """The module of that name; a child never waits for one that a thread, lost to it, was importing."""
     with _importing:
         return importlib.import_module(name)
+
+
+def reached(package: str, names: Collection[str]) -> Callable[[str], ModuleType]:
+    """A `__getattr__` for a package: its modules of those names, imported when they are first asked for."""
+
+    def found(name: str) -> ModuleType:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return imported(f"{package}.{name}")
+
+    return found
 
 
 def _before() -> None:

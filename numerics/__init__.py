@@ -27,9 +27,12 @@ from numerics.formats.floats import *  # noqa: F403
 from numerics.formats.integers import *  # noqa: F403
 
 if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
+    from numerics import adapters as adapters
+    from numerics import checkpoints as checkpoints
     from numerics import conform as conform
     from numerics import draw as draw
     from numerics import interop as interop
+    from numerics import model as model
     from numerics import observe as observe
     from numerics import train as train
     from numerics import vocabulary as vocabulary
@@ -99,18 +102,21 @@ _LAZY: dict[str, str] = {
 """Where each public name lies that is not imported before it is asked for."""
 
 _MODULES = {
+    "adapters": "numerics.adapters",
+    "checkpoints": "numerics.checkpoints",
     "conform": "numerics.conform",
     "draw": "numerics.draw",
     "interop": "numerics.interop",
     "layouts": "numerics.interop.layouts",
+    "model": "numerics.model",
     "observe": "numerics.observe",
     "train": "numerics.train",
     "vocabulary": "numerics.vocabulary",
 }
 _BACKENDS = {"ipu": "numerics.model.ipu"}  # those that offer more than a place to run, and where
-_OF_TORCH = ("train",)  # those that need it: a star must not ask for them
+_NOT_BY_A_STAR = ("adapters", "checkpoints", "model", "train")  # names of the user's, or they need torch
 
-__all__ = [*_formats, *_LAZY, *_BACKENDS, *(name for name in _MODULES if name not in _OF_TORCH)]
+__all__ = [*_formats, *_LAZY, *_BACKENDS, *(name for name in _MODULES if name not in _NOT_BY_A_STAR)]
 __all__ += ["__version__", "use"]
 _autoload.arrange()
 
@@ -135,7 +141,7 @@ if not TYPE_CHECKING:
 def __dir__() -> list[str]:
     """All public names, those too that are imported when they are first asked for."""
     not_ours = {"Any", "TYPE_CHECKING", "annotations", "os"}  # what this file itself imports
-    return sorted({*globals(), *__all__, *_OF_TORCH} - not_ours)
+    return sorted({*globals(), *__all__, *_NOT_BY_A_STAR} - not_ours)
 
 
 def _module(name: str) -> Any:

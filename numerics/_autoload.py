@@ -15,8 +15,8 @@ import importlib.util
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import ModuleType
 
 from numerics.formats import dispatch
@@ -28,8 +28,13 @@ FOLLOWERS = {
 }
 
 
+OURS = "numerics.pytorch."
+"""Modules that torch's follower imports, and that import torch: whoever asks for one of them first gets it
+whole before the follower comes."""
+
+
 class _Loader(importlib.abc.Loader):
-    """Loads a module as its own loader does, then the one that follows it."""
+    """Loads a module as its own loader does, then the one that follows what is awaited."""
 
     def __init__(self, loader: importlib.abc.Loader, finder: _Finder) -> None:
         self._loader, self._finder = loader, finder
@@ -41,10 +46,8 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         """The loader's own, and what waited for it."""
         module.__spec__.loader = module.__loader__ = self._loader  # type: ignore[union-attr]
-        self._loader.exec_module(module)
-        with suppress(ValueError):  # loaded, not merely looked for: the finder has done its work
-            sys.meta_path.remove(self._finder)
-        _follow(module.__name__)
+        with self._finder.loading(module.__name__):
+            self._loader.exec_module(module)
 
 
 def _follow(name: str) -> None:
@@ -58,16 +61,32 @@ def _follow(name: str) -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds one module as others find it, until it is loaded."""
+    """Finds one module as others find it, and ours that may import it, until it is loaded."""
 
     def __init__(self, awaited: str) -> None:
         self._awaited, self._own = awaited, threading.local()
 
+    @contextmanager
+    def loading(self, name: str) -> Iterator[None]:
+        """Around the loading of a module; what is awaited is followed once none of ours is half loaded."""
+        ours = getattr(self._own, "ours", 0)
+        self._own.ours = ours + (name != self._awaited)
+        try:
+            yield
+        finally:
+            self._own.ours = ours
+        if name == self._awaited:
+            with suppress(ValueError):  # loaded, not merely looked for: the finder has done its work
+                sys.meta_path.remove(self)
+        if not ours and self not in sys.meta_path:
+            _follow(self._awaited)
+
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The awaited module with the loader above; nothing else."""
-        if name != self._awaited or getattr(self._own, "asks", False):
+        """The awaited module, and ours that may bring it, with the loader above; nothing else."""
+        ours = self._awaited == "torch" and name.startswith(OURS)
+        if not (name == self._awaited or ours) or getattr(self._own, "asks", False):
             return None
         self._own.asks = True  # the others
         try:

@@ -9,6 +9,28 @@ One module a host, none of which is imported before it is asked for: `torchao`, 
     installed(): do our kernels stand in the host now?
 
 docs/adapters.md says which functions are taken, what is passed on, and where a host is wrong.
+
+>>> import numerics as nx
+>>> nx.adapters.torchao.installed()
+False
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from numerics.formats.forking import reached
+
+if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
+    from numerics.adapters import compressed_tensors as compressed_tensors
+    from numerics.adapters import microxcaling as microxcaling
+    from numerics.adapters import modelopt as modelopt
+    from numerics.adapters import quark as quark
+    from numerics.adapters import torchao as torchao
+    from numerics.adapters import transformers as transformers
+
 HOSTS = ("compressed_tensors", "microxcaling", "modelopt", "quark", "torchao", "transformers")
+__all__ = ["HOSTS", *HOSTS]
+
+if not TYPE_CHECKING:
+    __getattr__ = reached(__name__, HOSTS)

@@ -16,17 +16,16 @@ from numerics.checkpoints.gguf_file import MAGIC, GGUFFile, scale_name
 from numerics.checkpoints.source import Source
 from numerics.files import kinds
 from numerics.files.checkpoint import PathLike
+from numerics.files.companions import json_of, quantization_config
 from numerics.files.header import KEY, Plan, plans_of
 from numerics.files.safetensors import BITS, LONGEST_HEADER, Reader
 from numerics.files.save_load import LIBRARIES, on_host
 from numerics.files.stream import Shared, qtensor
 from numerics.files.ties import ties_among
 from numerics.formats.errors import NumericsError, one_of
-from numerics.formats.text import json_in
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import QTensor
 
-LONGEST_CONFIG = 1 << 24  # bytes
 TOLD = (
     "bits", "w_bit", "group_size", "checkpoint_format", "weight_block_size", "num_bits", "activation_scheme",
 )  # fmt: skip
@@ -210,10 +209,9 @@ class OpenedSafetensors:
 
 def quantization_of(folder: Path) -> dict[str, Any]:
     """What a folder says of its quantization; nothing where it says nothing that is understood."""
-    said = _json(folder / "config.json")
     found: dict[str, Any] = {}
-    told = said.get("quantization_config") or _json(folder / "quantize_config.json")
-    if isinstance(told, Mapping):
+    told = quantization_config(folder)
+    if told is not None:
         found = {name: told[name] for name in TOLD if name in told}
         groups = told.get("config_groups")
         if isinstance(groups, Mapping):
@@ -225,18 +223,9 @@ def quantization_of(folder: Path) -> dict[str, Any]:
             if isinstance(weights, Mapping):
                 said_of_weights = ("num_bits", "group_size", "block_structure")
                 found |= {name: weights[name] for name in said_of_weights if name in weights}
+    said = json_of(folder / "config.json")
     kind = said.get("torch_dtype", said.get("dtype"))
     return {**found, "dtype": kind} if isinstance(kind, str) else found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > LONGEST_CONFIG:
-            return {}
-        found = json_in(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 # ---- other files ------------------------------------------------------------------------------------

@@ -158,6 +158,7 @@ class Difference:
     second as an approximation of the first, in dB, over the finite values of the first, as of `Error`; inf
     where all values are equal.  non_finite: how many values of the first are NaN or Inf, where some differ,
     and lost: how many finite ones are that in the second.  why: it was not compared.
+    type: as what the values were compared, float32 or float64.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Difference:
     why: str | None = None
     non_finite: int = 0
     lost: int = 0
+    type: str = "float32"
 
     @property
     def same(self) -> bool:
@@ -228,10 +230,9 @@ def _difference(name: str, x: Any, y: Any) -> Difference:
     sums = ErrorSums()
     sums.add(np.ascontiguousarray(left).reshape(-1), np.ascontiguousarray(right).reshape(-1))
     first = place, float(left[place]), float(right[place])
-    error = sums.error
-    return Difference(
-        name, formats, left.size, codes, count, first, error.sqnr, non_finite=error.non_finite, lost=sums.lost
-    )
+    error, kind = sums.error, np.result_type(left, right).name
+    return Difference(name, formats, left.size, codes, count, first, error.sqnr,
+                      non_finite=error.non_finite, lost=sums.lost, type=kind)  # fmt: skip
 
 
 def _format(x: Any) -> str:

@@ -7,17 +7,23 @@ that stands here.  To quantize such numbers as if they were weights would ruin t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from numerics.files.safetensors import BITS, Entry
+from numerics.formats.errors import said
+from numerics.formats.text import json_in
+
+LONGEST_CONFIG = 1 << 24  # bytes
 
 CODES = frozenset(BITS) - {"F64", "F32", "F16", "BF16", "C64", "BOOL", "I64", "U64"}
+LOST = "numerics, whose header text was lost"
 RULES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("", ("_scale_inv",), "fine-grained FP8 of Hugging Face and DeepSeek"),
     ("", ("_scale", "_scales", "_zero_point", "_global_scale"), "compressed-tensors, Quark or FBGEMM"),
     ("", ("_scale_2",), "NVIDIA ModelOpt"),
     ("", (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"), "bitsandbytes"),
-    ("", (".scale", ".zero_point", ".tensor_scale"), "numerics, whose header text was lost"),
+    ("", (".scale", ".zero_point", ".tensor_scale"), LOST),
     ("weight", ("input_scale", "output_scale", "input_scale_ub"), "compressed-tensors, Quark or FBGEMM"),
     ("weight", ("pre_quant_scale", "input_global_scale"), "NVIDIA ModelOpt or compressed-tensors"),
     ("weight", ("weights_scaling_factor", "weights_scaling_factor_2", "activation_scaling_factor"),
@@ -60,3 +66,44 @@ def companions(entries: Mapping[str, Entry]) -> Iterator[Companion]:
                 for ending in endings:
                     if stem + ending in entries and stem + ending != codes:
                         yield Companion(stem + ending, codes, ending, source)
+
+
+def told_of_foreign(path: Path, entries: Mapping[str, Entry], ours: bool) -> str | None:
+    """What to say of a file of which other tools quantized tensors; None where nothing shows that.
+
+    entries: those tensors that no header of ours explains.  ours: the file has such a header.  Codes and
+    scales may lie in two shards of a folder: then the configuration beside them says that they are codes.
+    """
+    found = next((one for one in companions(entries) if one.source != LOST), None)
+    if found is not None:
+        names, who = f"{found.codes!r} and {found.name!r} are codes and scales", f", as {found.source} writes"
+    else:
+        codes = next((name for name, entry in entries.items() if entry.dtype in CODES), None)
+        told = None if codes is None or ours else quantization_config(path.parent)
+        if told is None:
+            return None
+        method = told.get("quant_method")
+        names, who = f"{codes!r} is codes", f", as {said(method)} writes" if isinstance(method, str) else ""
+    return (
+        f"{names}{who}, apart and not decoded; numerics.checkpoints.loading.load reads what "
+        "docs/checkpoints.md lists as QTensors, and `numerics convert FILE OUT` makes a file of it that "
+        "nx.load reads so"
+    )
+
+
+def quantization_config(folder: Path) -> dict[str, Any] | None:
+    """What a folder of a model says of its quantization, as it lies there; None where it says nothing."""
+    told = json_of(folder / "config.json").get("quantization_config")
+    told = told or json_of(folder / "quantize_config.json")
+    return dict(told) if isinstance(told, Mapping) and told else None
+
+
+def json_of(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; an empty one where it is none, or cannot be read."""
+    try:
+        if path.stat().st_size > LONGEST_CONFIG:
+            return {}
+        found = json_in(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

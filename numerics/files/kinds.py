@@ -24,7 +24,11 @@ _ONNX = "an ONNX model; write its initializers with nx.save({i.name: onnx.numpy_
 _TFLITE = "a TensorFlow Lite model, whose tensors its own tools read"
 _LFS = "a Git LFS pointer; fetch the file itself with `git lfs pull`"
 _HTML = "an HTML page, not what its address should give; download it again"
-_JSON = "JSON, as the index of a sharded model; give the .safetensors files that it names, one by one"
+_JSON = (
+    "JSON, as the index of a sharded model; numerics.checkpoints.loading.load reads such an index, and "
+    "else give the .safetensors files that it names, one by one"
+)
+_TEXT = "text, which has no tensors"
 _PACKED = "a compressed file; unpack it first"
 MAGICS = (
     (b"GGUF", _GGUF), (b"ggml", _GGML), (b"lmgg", _GGML), (b"\x93NUMPY", _NUMPY),
@@ -54,7 +58,9 @@ def known(first: bytes | bytearray) -> str | None:
         return _HTML
     if text[:1] in (b"{", b"["):
         return _JSON
-    return _ONNX if _is_onnx(first) else None
+    if _is_onnx(first):
+        return _ONNX
+    return _TEXT if _is_text(first) else None
 
 
 def _of_zip(first: bytes | bytearray) -> str:
@@ -82,3 +88,10 @@ def _is_onnx(first: bytes | bytearray) -> bool:
     return (
         len(first) > 3 and first[0] == 0x08 and 1 <= first[1] <= 32 and first[2] in (0x12, 0x1A, 0x3A, 0x42)
     )
+
+
+def _is_text(first: bytes | bytearray) -> bool:
+    """Is there nothing that no text has?  A safetensors file begins with a length, whose last bytes are 0."""
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16
+        return True
+    return len(first) >= 8 and not any(byte < 32 and byte not in b"\t\n\v\f\r" for byte in first)

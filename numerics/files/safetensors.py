@@ -50,6 +50,10 @@ PACKED = {
 }  # fmt: skip
 """Types of fewer than 8 bits: one string of bits, element 0 lowest, as torch has F4; ml_dtypes' names."""
 LONGEST_HEADER = 100_000_000  # as the format's own reader has it
+OF_A_FOLDER = (
+    "numerics.checkpoints.loading.load reads a folder of .safetensors files, its quantized weights as "
+    "QTensors, and `numerics convert FOLDER OUT` writes them; here give one of the files in it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class Reader:
         try:
             yield
         except OSError as wrong:
-            help = "; give the .safetensors files in it" if isinstance(wrong, IsADirectoryError) else ""
+            help = f"; {OF_A_FOLDER}" if isinstance(wrong, IsADirectoryError) else ""
             raise NumericsError(f"cannot read {self.path}: {wrong.strerror or wrong}{help}") from wrong
 
     def _regular(self, status: os.stat_result) -> int:

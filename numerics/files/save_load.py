@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from numerics.backends.host.quantizing import to_host
 from numerics.backends.host.tensors import as_tensor, is_tensor
 from numerics.files.checkpoint import PathLike, plain_names
+from numerics.files.companions import told_of_foreign
 from numerics.files.header import KEY, ORIGINALS, Plan, plans_of, text_of
 from numerics.files.safetensors import BITS, ML_DTYPES, NUMPY, PACKED, Entry, Reader, Writer
 from numerics.files.signals import terminable
 from numerics.files.stream import Shared, qtensor, store
 from numerics.files.ties import text_of as text_of_ties
 from numerics.files.ties import ties_among, ties_of
-from numerics.formats.errors import NumericsError, one_of, said, truth
+from numerics.formats.errors import NumericsError, one_of, said, truth, warn
 from numerics.interop import native
 from numerics.interop.native import from_native, to_native
 from numerics.pytorch.convert import as_arrays, as_tensors
@@ -100,6 +101,8 @@ def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dic
     one element a byte there, F4 is float4_e2m1fn_x2 to torch.  mapped: of NumPy's, codes and arrays are
     read-only views of the file, read when they are used: it may then be replaced, as everything here replaces
     files, but not cut, since to touch what is gone ends the process (and on Windows not be replaced either).
+    What other tools quantized comes as it lies in the file, codes and scales apart, with a NumericsWarning
+    that names `numerics.checkpoints.loading.load`: that reads it as QTensors, and whole folders.
     Raises NumericsError for a damaged file, a type that the library does not have, and mapped with torch.
 
     >>> import numerics as nx, tempfile
@@ -108,6 +111,16 @@ def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dic
     ...     nx.load(f"{folder}/w.safetensors", library="torch")
     {'w': QTensor(mxfp4, shape=(2,), axis=-1, 8 bits a value)}
     """
+    loaded, foreign = loaded_of(path, library, mapped)
+    if foreign is not None:
+        warn(f"{path}: {foreign}")
+    return loaded
+
+
+def loaded_of(
+    path: PathLike, library: str = "numpy", mapped: bool = False
+) -> tuple[dict[str, Any], str | None]:
+    """As `load`, without a warning: and what is to be said of what another tool quantized, or None."""
     one_of("library", library, LIBRARIES)
     mapped = truth("mapped", mapped)
     if mapped and library == "torch":
@@ -121,7 +134,9 @@ def load(path: PathLike, *, library: str = "numpy", mapped: bool = False) -> dic
     if library == "torch":
         loaded = {name: as_tensors(x) if isinstance(x, QTensor) else _tensor(name, x)
                   for name, x in loaded.items()}  # fmt: skip
-    return loaded | {name: loaded[kept] for name, kept in ties.items()}
+    plain = {name: reader.entries[name] for name in plain_names(reader, plans)}
+    foreign = told_of_foreign(reader.path, plain, bool(plans))
+    return loaded | {name: loaded[kept] for name, kept in ties.items()}, foreign
 
 
 def _tensor(name: str, x: Array) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from numerics.files.checkpoint import PathLike
-from numerics.files.save_load import MODEL, load, model_text
+from numerics.files.save_load import MODEL, loaded_of, model_text
 from numerics.formats.errors import NumericsError
 from numerics.model.freezing import computes, frozen_from, plan_said, quantizes_computed
 from numerics.model.looking.places import Place, check_model, folded, replace, stored
@@ -67,14 +67,14 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
     """
     check_model("load_into", model)
     came: Mapping[str, Tensor]
-    came, text = load(path, library="torch"), model_text(path)
+    (came, foreign), text = loaded_of(path, "torch"), model_text(path)
     with undone(model):
         into: nn.Module = model
         if text is not None and computes(text) and not is_wrapped(model):
             into = frozen_from(model, text, came, example)
         elif is_wrapped(model):
             came = _for_wrapped(model, came, text)
-        _put(into, path, came)
+        _put(into, path, came, foreign)
     return cast(Model, into)
 
 
@@ -93,13 +93,18 @@ def _for_wrapped(model: nn.Module, came: Mapping[str, Tensor], text: str | None)
     return state
 
 
-def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
+def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor], foreign: str | None) -> None:
     """The tensors into the model's places; what was written over comes back where one cannot be taken."""
     places = stored(model)
     tied: dict[int, list[str]] = {}
     for name, place in places.items():
         tied.setdefault(id(place.tensor), []).append(name)
-    _check(model, path, came, places, list(tied.values()))
+    faults = _faults(model, path, came, places, list(tied.values()))
+    if faults:
+        told = [*faults, foreign] if foreign else faults
+        raise NumericsError(
+            f"{path} does not fit {type(model).__name__}, which is unchanged: {'; '.join(told)}"
+        )
     swaps: dict[int, nn.Parameter] = {}
     used: set[int] = set()
     came = {name: x for name, x in came.items() if name in places}
@@ -120,11 +125,11 @@ def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
                 one.settle()
 
 
-def _check(
+def _faults(
     model: nn.Module, path: PathLike, came: Mapping[str, Tensor], places: Mapping[str, Place],
     tied: Sequence[Sequence[str]],
-) -> None:  # fmt: skip
-    """Raises NumericsError with all that does not fit."""
+) -> list[str]:  # fmt: skip
+    """All that does not fit, in words."""
     every = recorded(model, "")
     records = {prefix + RECORD for prefix, module in every}
     faults = {
@@ -142,10 +147,7 @@ def _check(
     if any(kind_of_scale(name) for name in (*faults["missing from the file"], *faults["not in the model"])):
         without = "load_state_dict(nx.load(path, library='torch'), strict=False)"
         told[-1] += f". {way_of_scales(model, came, model_text(path) is not None, without)}"
-    if told:
-        raise NumericsError(
-            f"{path} does not fit {type(model).__name__}, which is unchanged: {'; '.join(told)}"
-        )
+    return told
 
 
 def _unfit(module: Recorded, came: Mapping[str, Tensor], prefix: str) -> str | None:
@@ -169,13 +171,18 @@ def _unlike(came: Tensor, place: Place) -> str | None:
         )
     if came.shape != held.shape:
         return f"its shape is {tuple(came.shape)}, the model's {tuple(held.shape)}"
-    exact = came.dtype == held.dtype or (
-        not isinstance(came, TensorQTensor) and torch.promote_types(came.dtype, held.dtype) == held.dtype
-    )
-    if exact:
+    if came.dtype == held.dtype or (not isinstance(came, TensorQTensor) and _widens(came.dtype, held.dtype)):
         return None
     types = [str(x.dtype).removeprefix("torch.") for x in (came, held)]
     return f"it is {types[0]}, the model's is {types[1]}; model.to(torch.{types[0]}) first"
+
+
+def _widens(narrow: torch.dtype, wide: torch.dtype) -> bool:
+    """Does torch take values of the one type as those of the other?  Floats of 8 bits as no others."""
+    try:
+        return torch.promote_types(narrow, wide) == wide
+    except RuntimeError:
+        return False
 
 
 def _differing(names: list[str], came: Mapping[str, Tensor]) -> list[tuple[str, str]]:

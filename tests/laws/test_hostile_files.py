@@ -281,6 +281,12 @@ FOREIGN = {
     "JSON": [lambda: b'{"weight_map": {"a": "b.safetensors"}}'],
     "a Git LFS pointer": [lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"],
     "an HDF5 file": [lambda: b"\x89HDF\r\n\x1a\n" + bytes(20)],
+    "text, which has no tensors": [
+        lambda: b"import numerics as nx\n",
+        lambda: "Maße: 3 mal 4".encode("latin-1"),
+        lambda: "some text".encode("utf-16"),
+        lambda: b"a = 1\n" * 4000,
+    ],
     "a TensorFlow Lite model": [lambda: b"\x1c\0\0\0TFL3" + bytes(20)],
 }
 

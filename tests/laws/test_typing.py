@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,9 @@ nx.train.TQT("int8")
 nx.layouts.CUBLAS
 nx.interop.to_gguf(q)
 nx.ipu.export
+nx.checkpoints.loading.load("a.gguf")
+nx.adapters.torchao.install()
+nx.model.compressed_tensors.save
 """
 
 
@@ -65,3 +69,38 @@ def test_each_late_name_is_typed_and_looked_up_once(monkeypatch):
         found = getattr(nx, name)
         assert vars(nx)[name] is found
     assert set(nx.__all__) <= set(dir(nx))
+
+
+def named_in_words() -> list[str]:
+    """What docs and errors name as a part of the package: numerics.checkpoints.loading.load and its kin."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "numerics").rglob("*.py")]
+    found: set[str] = set()
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        spoken = text if page.suffix == ".md" else " ".join(re.findall(r"\"[^\"\n]* [^\"\n]*\"", text))
+        found |= set(
+            re.findall(r"(?<![\w./])numerics\.(?:adapters|checkpoints|model)(?:\.[a-z]\w*)*", spoken)
+        )
+    return sorted(found)
+
+
+def test_a_name_of_the_docs_is_reached_after_one_import():
+    """nx.checkpoints was an AttributeError, though the README and an error told to call it."""
+    names = named_in_words()
+    assert {"numerics.checkpoints.loading.load", "numerics.adapters"} <= set(names)
+    program = f"""
+import operator, numerics
+assert {{"adapters", "checkpoints", "model"}} <= set(dir(numerics))
+for name in {names}:
+    path = name.removeprefix("numerics.")
+    try:
+        operator.attrgetter(path)(numerics)
+    except AttributeError:
+        print(name)
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT)
+    assert (told.stdout, told.returncode) == ("", 0), told
+
+
+def test_a_star_brings_no_name_that_is_likely_the_users_own():
+    assert not {"adapters", "checkpoints", "model"} & set(nx.__all__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 import numerics as nx
 from numerics.backends.host.tensors import as_array
 from numerics.interop import as_arrays, as_tensors
+from numerics.pytorch import operators
 from numerics.pytorch.operators import OPERATORS
 from numerics.tensor.qtensor import to_host
 from tests.helpers.bits import assert_same_bits
@@ -759,3 +761,19 @@ def test_random_bits_are_of_32_bits(backend, kind):
             nx.fp4.encode(torch.ones(3), rounding="stochastic", random_bits=bits)
     with nx.use("cpu"), pytest.raises(nx.NumericsError, match=f"random_bits must be uint32 .*{kind}"):
         nx.fp4.encode(np.ones(3), rounding="stochastic", random_bits=np.ones(3, kind))
+
+
+MODULES = sorted(path.stem for path in Path(operators.__file__).parent.glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("first", MODULES)
+def test_whichever_module_is_imported_first_torch_is_served(first):
+    """torch's import within a module of ours imported the others, which needed the first one whole."""
+    program = (
+        f"import numerics.pytorch.{first}, sys, torch, numerics\n"
+        "assert 'numerics.pytorch.dispatch' in sys.modules\n"
+        "assert numerics.quantize(torch.ones(4), 'int8').dequantize().tolist() == [1.0] * 4\n"
+    )
+    run = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", "-c", program], capture_output=True,
+                         text=True, timeout=LIMIT)  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")

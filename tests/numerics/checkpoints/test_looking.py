@@ -107,3 +107,13 @@ def test_a_comparison_leaves_nan_and_inf_out_without_a_word(tmp_path):
         for one in json.loads(CliRunner().invoke(commands, [*args, "--json"]).output)["tensors"]
     }
     assert (told["w"]["non_finite"], told["v"]["lost"]) == (3, 3)
+
+
+def test_values_that_differ_are_shown_whole(tmp_path):
+    """Six digits of them were, which read back as others."""
+    for name, value in (("a", -1.0392305), ("b", 1.0392305)):
+        nx.save({"w": np.float32([value])}, tmp_path / f"{name}.safetensors")
+    nx.save({"w": np.float64([-1.03923046])}, tmp_path / "c.safetensors")
+    a, b, c = (str(tmp_path / f"{name}.safetensors") for name in "abc")
+    assert "[0]: -1.0392305, 1.0392305" in run("compare", a, b).output
+    assert "[0]: -1.039230465888977, -1.03923046" in run("compare", a, c).output

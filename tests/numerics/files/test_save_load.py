@@ -161,3 +161,55 @@ def test_a_tensor_without_values_could_not_be_loaded(kind, shape, tmp_path):
     loaded = nx.load(tmp_path / "w.safetensors", library="torch")["w"]
     assert loaded.numel() == 0
     assert tuple(loaded.shape[:-1]) == shape[:-1]
+
+
+FOREIGN = {
+    "fp8 of compressed-tensors": (
+        {"a.weight": torch.zeros(4, 4, dtype=torch.float8_e4m3fn), "a.weight_scale": torch.ones(4, 1)}, None,
+    ),
+    "mxfp4 of compressed-tensors": (
+        {"a.weight_packed": torch.zeros(4, 16, dtype=torch.uint8),
+         "a.weight_scale": torch.zeros(4, 1, dtype=torch.uint8)}, None,
+    ),
+    "fp8 of DeepSeek": (
+        {"a.weight": torch.zeros(4, 4, dtype=torch.float8_e4m3fn), "a.weight_scale_inv": torch.ones(1, 1)},
+        None,
+    ),
+    "a shard without its scales": (
+        {"a.weight": torch.zeros(4, 4, dtype=torch.float8_e4m3fn)},
+        '{"quantization_config": {"quant_method": "fp8"}}',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_codes_of_another_tool_came_without_a_word(tmp_path, name):
+    tensors, config = FOREIGN[name]
+    if config is not None:
+        (tmp_path / "config.json").write_text(config, encoding="utf-8")
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.warns(
+        nx.NumericsWarning, match=r"'a.weight(_packed)?'.* codes.*checkpoints.loading.load.*conv"
+    ):
+        assert nx.load(tmp_path / "model.safetensors").keys() == tensors.keys()
+    with pytest.raises(nx.NumericsError, match=r"does not fit.*numerics.checkpoints.loading.load.*convert"):
+        nx.load_into(torch.nn.ModuleDict({"a": torch.nn.Linear(4, 4)}), tmp_path / "model.safetensors")
+
+
+def test_what_is_no_code_of_another_tool_comes_in_silence(tmp_path):
+    (tmp_path / "config.json").write_text('{"quantization_config": {"quant_method": "x"}}', encoding="utf-8")
+    q = nx.quantize(np.ones((4, 32), np.float32), "int8")
+    for tensors in ({"a.weight": q, "ids": np.arange(3, dtype=np.int32)}, {"a.weight": np.ones(3)},
+                    {"a.weight": np.ones(3, np.float32), "a.weight_scale": np.ones(3)}):  # fmt: skip
+        nx.save(tensors, tmp_path / "model.safetensors")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            nx.load(tmp_path / "model.safetensors")
+
+
+def test_a_folder_is_told_who_reads_it(tmp_path):
+    for reads in (nx.load, lambda path: nx.load_into(torch.nn.Linear(2, 2), path)):
+        with pytest.raises(
+            nx.NumericsError, match=r"directory; numerics.checkpoints.loading.load .*`numerics c"
+        ):
+            reads(tmp_path)
