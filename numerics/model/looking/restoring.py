@@ -45,7 +45,7 @@ def restored(model: nn.Module, but: Iterable[nn.Module] = ()) -> Iterator[None]:
     if written:
         raise NumericsError(
             f"the forward of this model writes into {', '.join(written[:4])}, which looking at it has "
-            "changed: give it a copy, nx.plan(copy.deepcopy(model), ...)"
+            "changed: give a copy of it, copy.deepcopy(model)"
         )
 
 
@@ -149,9 +149,14 @@ def _write_back(x: Any, copy: Any) -> None:
         x.update(copy)
     else:
         values, version = copy if isinstance(copy, tuple) else (copy, None)
-        if version is None or _version(x) != version:
+        if version is None or _version(x) != version or _was_written(x.detach(), values):
             with torch.no_grad():
                 x.detach().copy_(values)
+
+
+def _was_written(x: Tensor, values: Tensor) -> bool:
+    """Is it another?  Normalizations write their statistics without a new version."""
+    return x.layout is torch.strided and not torch.equal(x, values)
 
 
 def _version(x: Tensor) -> int:
