@@ -121,7 +121,7 @@ def _copied(module: nn.Module, name: str, x: Any, values: bool) -> Any:
     if isinstance(x, Tensor) and not values:
         return None
     if isinstance(x, nn.Parameter):
-        return x.detach().clone() if _renorms(module) and name == "weight" else None
+        return x.detach().clone() if renorms(module) and name == "weight" else None
     if isinstance(x, Tensor):
         return (
             None if isinstance(x, QTensor) or is_lazy(x) or x.is_meta else (x.detach().clone(), _version(x))
@@ -163,9 +163,10 @@ def _version(x: Tensor) -> int:
     return -1 if is_lazy(x) or x.is_inference() or isinstance(x, QTensor) else x._version
 
 
-def _renorms(module: nn.Module) -> bool:
+def renorms(module: nn.Module) -> bool:
+    """Does a module write into its weight in each forward, as embeddings with max_norm do?"""
     return isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None
 
 
 def _renormed(model: nn.Module, name: str) -> bool:
-    return _renorms(model.get_submodule(name.rpartition(".")[0]))
+    return renorms(model.get_submodule(name.rpartition(".")[0]))

@@ -1118,3 +1118,31 @@ def test_a_look_at_a_model_left_what_its_forward_writes(mode):
     nx.sweep(m, ["int4"], [x], mode=mode)
     assert not m.seen.any()
     assert m.count == 0
+
+
+class Steps(nn.Module):
+    """A loop of n products with one matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.eye(32) * 3)
+
+    def forward(self, x, n=1):
+        for _ in range(n):
+            x = x @ self.matrix
+        return x
+
+
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("options", [{"observer": "min_max"}, {"qat": "lsq"}, {"qat": "tqt"}])
+def test_a_longer_scan_took_the_scale_of_the_only_step_that_was_calibrated(options, first):
+    x = torch.linspace(-1, 1, 64).reshape(2, 32)
+    one = nx.wrap(Steps(), "int4", activations="int8", example={"x": x, "n": first}, **options)
+    if "observer" in options:
+        nx.calibrate(one, [{"x": x, "n": first}])
+    one(x, first)
+    for n in (first + 1, first + 3):
+        with pytest.raises(nx.NumericsError, match=f"meets number {first + 1} with matrix, of which it had"):
+            one(x, n)
+    own = nx.wrap(Steps(), "int4", activations="int8", example={"x": x, "n": first})
+    assert own(x, first + 3).shape == x.shape  # each tensor brings its own scale
