@@ -10,7 +10,7 @@ from torch import Tensor
 
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.look import Decided, Look, note_effect, of_weight, outputs_of
-from numerics.model.deciding.plan import APART
+from numerics.model.deciding.plan import APART, UNUSED
 from numerics.model.deciding.routers import ROUTER, routers
 from numerics.model.deciding.rows import Row, stored_bytes, told_scales
 from numerics.model.deciding.rules import Rule
@@ -121,7 +121,8 @@ def _default(look: Look, one: _Parameter) -> Decided:
     names, role = one.names, one.role
     asked, word = look.asked[_what(role)], f"{_what(role)}="
     if not one.uses:
-        return None, "undecided: no use of it was seen"
+        asked_for = any(look.asked[what] for what in ("weights", "activations", "outputs"))
+        return None, UNUSED if look.found.calls and asked_for else "undecided: no use of it was seen"
     if role in ("norm", "norm's bias"):
         return None, "a norm"
     if role == "bias":

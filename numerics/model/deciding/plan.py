@@ -27,6 +27,8 @@ DEVICES = ("CPU", "IPU")
 COMPUTED = ("activation", "output")
 APART = "no product has it"
 """How the reason begins of a parameter of two dimensions and more that is in arithmetic only."""
+UNUSED = "undecided: the example never used it"
+"""How the reason begins of a parameter that a format is asked for, and no product of the example has."""
 MULTIPLIED = "which products take as it is"
 """What the reason says of a buffer that is multiplied."""
 KINDS = ("parameter", "buffer", "activation", "output", "norm", "cache", "module")

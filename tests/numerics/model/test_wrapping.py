@@ -592,6 +592,11 @@ def test_a_module_that_calls_itself_has_sites_that_never_run():
     one = nx.wrap(Again(), "int8", activations="int8", observer="min_max", example=x)
     graph = nx.wrap(nx.unwrap(copy.deepcopy(one)), "int8", activations="int8", example=x, mode=MODES[1])
     assert run(nx.calibrate(one, [x]), (x,)).shape == run(graph, (x,)).shape
+    each = nx.wrap(nx.unwrap(copy.deepcopy(one)), None, activations="mxfp4", outputs="fp4", example=x)
+    due, w, v = x, each.w.detach(), each.v.detach()
+    for matrix in (w, w, w, v, v, v):
+        due = nx.fake_quantize(nx.fake_quantize(due, "mxfp4") @ matrix, "fp4")
+    assert equal(run(each, (x,)), due)  # each product once, whichever of its calls it is of
 
 
 def test_a_look_at_a_model_fills_the_cache_of_its_weights():
@@ -1099,24 +1104,27 @@ class Counting(nn.Module):
     def __init__(self):
         super().__init__()
         self.layer, self.count = nn.Linear(64, 64), 0
+        self.table = nn.Embedding(4, 64, max_norm=1.0)
         self.register_buffer("seen", torch.zeros(64))
 
     def forward(self, x):
         self.seen.add_(x.mean(0))
         self.count += 1
-        return self.layer(x) + self.seen
+        return self.layer(x) + self.seen + self.table(torch.arange(2))
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_look_at_a_model_left_what_its_forward_writes(mode):
     x = torch.ones(2, 64)
     m = Counting().eval()
+    before = m.table.weight.detach().clone()
     one = nx.wrap(m, "int4", activations="int8", observer="min_max", example=x, mode=mode)
     nx.calibrate(one, [x, x])
     nx.compare(m, one, [x])
     nx.report(one, m, [x])
     nx.sweep(m, ["int4"], [x], mode=mode)
     assert not m.seen.any()
+    assert torch.equal(m.table.weight, before)
     assert m.count == 0
 
 
