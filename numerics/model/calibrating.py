@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from numerics.formats.errors import NumericsError
-from numerics.model.looking.restoring import undone
+from numerics.model.looking.restoring import restored, undone
 from numerics.model.looking.trace import arguments, batches_of, tensors_of
 from numerics.model.wrapped.beginning import beginning
 from numerics.model.wrapped.quantizers import Static, quantizers, unbegun
 from numerics.model.wrapped.running import run
 from numerics.model.wrapped.state import state_of
+from numerics.model.wrapping import in_evaluation
 
 
 def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
@@ -51,11 +52,12 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             "nothing waits for a scale: no activation of this model has an observer; "
             "nx.wrap(model, ..., observer='min_max') plans them"
         )
+    runs = in_evaluation(model)
     with undone(model, values=True):
         for one in static:
             one.watch()
-        with beginning(learned):
-            _run_all(model, batches)
+        with restored(model, every), beginning(learned):
+            _run_all(runs, batches)
         _check_watched(static)
         for one in static:
             one.found()

@@ -22,17 +22,17 @@ from numerics.model.deciding.fields import MODES
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row, described, stored_bytes
 from numerics.model.deciding.rules import rules_of, spec_of
-from numerics.model.folding import fold
 from numerics.model.looking.places import check_model
+from numerics.model.looking.restoring import restored
 from numerics.model.looking.trace import arguments, as_in_use, batches_of
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager
 from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.inside import INSIDE, hidden_modules, part_of, run_as_graph, without_hidden
-from numerics.model.wrapped.quantizers import Learned, Quantizer, Static, quantizers
+from numerics.model.wrapped.quantizers import Learned, Quantizer, Static
 from numerics.model.wrapped.running import named_failure, run
 from numerics.model.wrapped.state import check_unwrapped, is_wrapped, state_of
-from numerics.model.wrapping import shared_copy, wrap
+from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums, QTensor
 from numerics.view.screen import Screen
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
@@ -207,9 +207,10 @@ def report(
     rows = _by_layer(state.plan, reference)
     judged = _Judged({name: _Sums() for name in rows}, {c: norm for norm, c in state.plan.fold.items()})
     count = 0
-    for batch in batches_of(batches):
-        _run_pair(twin, reference, batch, judged)
-        count += 1
+    with restored(reference), restored(twin):
+        for batch in batches_of(batches):
+            _run_pair(twin, reference, batch, judged)
+            count += 1
     layers = [_layer(name, rows[name], judged) for name in rows]
     worst = sorted(layers, key=lambda one: (bool(one.inside), _rank(one.local), _rank(one.cumulative)))
     whole = judged.whole
@@ -282,8 +283,6 @@ def _twin(model: nn.Module) -> nn.Module:
     if not isinstance(model, QuantizedGraph):
         return model
     state = state_of(model)
-    if state.original is None:
-        raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
     hidden = hidden_modules(state.plan)
     if "" in hidden:
         raise NumericsError(
@@ -291,23 +290,12 @@ def _twin(model: nn.Module) -> nn.Module:
             "modules one by one: nx.compare(float_model, model, batches) judges what comes out; a rule "
             "{name: {'activations': None}} plans a model that nx.report can take apart"
         )
-    found = shared_copy(state.original)
-    fold(found, state.plan.fold)
-    named = {one.name: one for one in quantizers(model)}
-    every: dict[Any, nn.Module] = {}
-    for row in state.plan.rows:
-        if row.spec is not None:
-            one = named.get(row.quantizer, Quantizer(row.name, row.spec))
-            every[row.site if row.site is not None else row.name] = one
-    packed = {
-        name: model.get_parameter(state.plan.parameters[name].name)
-        for name, _ in found.named_parameters(remove_duplicate=False)
-        if state.frozen and name in state.plan.parameters
-    }
+    found = float_of(model)
+    own = dict(found.named_parameters(remove_duplicate=False))
+    every, packed = quantizers_of(model, state.plan), packed_of(model, own)
     floats = [shared_copy(found.get_submodule(name)).eval() for name in hidden]
     eager.wrap(found, without_hidden(state.plan), every)
     if state.frozen:
-        own = dict(found.named_parameters(remove_duplicate=False))
         eager.freeze(found, {id(own[name]): x for name, x in packed.items()})
     for name, original in zip(hidden, floats, strict=True):
         plan, theirs = part_of(state.plan, name)
@@ -512,15 +500,17 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any] | None = None) ->
         check_model("compare", model)
     if batches is None:
         raise NumericsError("compare needs batches=: a list of what both models are called with")
-    for batch in batches_of(batches):
-        x, y = _corresponding(run(a, batch), run(b, batch))
-        equal = equal and all(_same_bits(one, other) for one, other in zip(x, y, strict=True))
-        _add(sums, x, y)
-        if x[0].ndim and x[0].shape[-1]:
-            same = x[0].argmax(-1) == y[0].argmax(-1)
-            same &= x[0].amax(-1).isfinite() & y[0].amax(-1).isfinite()
-            hits, rows = hits + int(same.sum()), rows + same.numel()
-        count += 1
+    a, b = in_evaluation(a), in_evaluation(b)
+    with restored(a), restored(b):
+        for batch in batches_of(batches):
+            x, y = _corresponding(run(a, batch), run(b, batch))
+            equal = equal and all(_same_bits(one, other) for one, other in zip(x, y, strict=True))
+            _add(sums, x, y)
+            if x[0].ndim and x[0].shape[-1]:
+                same = x[0].argmax(-1) == y[0].argmax(-1)
+                same &= x[0].amax(-1).isfinite() & y[0].amax(-1).isfinite()
+                hits, rows = hits + int(same.sum()), rows + same.numel()
+            count += 1
     error = sums.error
     agreed = hits / rows if rows else 1.0
     return Comparison(error.sqnr, error.max_error, equal, agreed, count, error.non_finite, sums.lost)

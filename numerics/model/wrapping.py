@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +17,11 @@ from numerics.model.deciding.plan import Plan
 from numerics.model.folding import fold
 from numerics.model.looking.places import check_finite, check_model, parameters
 from numerics.model.looking.restoring import restored
-from numerics.model.looking.trace import arguments
+from numerics.model.looking.trace import arguments, named_tensors
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager, graph
 from numerics.model.wrapped.beginning import beginning, run_every_branch
-from numerics.model.wrapped.graph import QuantizedGraph
+from numerics.model.wrapped.graph import TRAINED, QuantizedGraph
 from numerics.model.wrapped.quantizers import (
     LEARNED,
     QAT,
@@ -33,7 +34,7 @@ from numerics.model.wrapped.quantizers import (
 )
 from numerics.model.wrapped.running import run
 from numerics.model.wrapped.sharing import share
-from numerics.model.wrapped.state import STATE, State, check_unwrapped, notes_of
+from numerics.model.wrapped.state import STATE, State, check_unwrapped, notes_of, state_of
 from numerics.train import THRESHOLD_INIT
 
 
@@ -217,8 +218,9 @@ def _begin_activations(
         return
     with beginning(learned):
         if isinstance(wrapped, QuantizedGraph):
+            runs = _graph_of(original, plan, every) if wrapped.meta[TRAINED] else wrapped
             with restored(original):
-                run_every_branch(wrapped, arguments(plan.example))
+                run_every_branch(runs, arguments(plan.example))
             return
         with restored(wrapped, quantizers(wrapped)):
             run(wrapped, plan.example)
@@ -227,8 +229,72 @@ def _begin_activations(
                 run_every_branch(_graph_of(original, plan, every), arguments(plan.example))
 
 
-def _graph_of(original: nn.Module, plan: Plan, every: dict[Any, nn.Module]) -> GraphModule:
-    """The float model as a graph with the quantizers of an eager one."""
-    copied = shared_copy(original)
+def float_of(wrapped: nn.Module) -> nn.Module:
+    """The float model of a graph: a copy of what was wrapped, with the tensors that the graph has by now.
+
+    Packed ones are not among these.  Raises NumericsError where what was wrapped is not known.
+    """
+    state = state_of(wrapped)
+    if state.original is None:
+        raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
+    made = shared_copy(state.original)
+    fold(made, state.plan.fold)
+    _give(made, wrapped)
+    return made
+
+
+def _give(model: nn.Module, wrapped: nn.Module) -> None:
+    """Gives a model the tensors that a graph of it has under their names, but for packed ones."""
+    state = state_of(wrapped)
+    packed = state.plan.parameters if state.frozen else {}
+    own = {name: x for name, x in named_tensors(wrapped) if name not in packed}
+    swaps = {id(x): own[name] for name, x in named_tensors(model) if name in own}
+    for module in model.modules():
+        for place in (module._parameters, module._buffers):
+            for leaf, x in place.items():
+                place[leaf] = swaps.get(id(x), x)  # type: ignore[assignment]
+
+
+def quantizers_of(wrapped: nn.Module, plan: Plan) -> dict[Any, nn.Module]:
+    """The quantizers of a graph by the names and the sites of its plan."""
+    named = {one.name: one for one in quantizers(wrapped)}
+    return {
+        row.site if row.site is not None else row.name: named.get(
+            row.quantizer, Quantizer(row.name, row.spec)
+        )
+        for row in plan.rows
+        if row.spec is not None
+    }
+
+
+def packed_of(wrapped: nn.Module, names: Iterable[str]) -> dict[str, Any]:
+    """What a frozen graph has in the place of planned parameters, by those of the names that these have."""
+    state = state_of(wrapped)
+    planned = state.plan.parameters if state.frozen else {}
+    return {name: wrapped.get_parameter(planned[name].name) for name in names if name in planned}
+
+
+def in_evaluation(model: nn.Module) -> nn.Module:
+    """What runs where the house looks at a model: of a graph of one in training that of it in evaluation.
+
+    It has the tensors and the quantizers of the graph that came.  Another model is what runs itself.
+    """
+    if not isinstance(model, QuantizedGraph) or not model.meta[TRAINED]:
+        return model
+    state = state_of(model)
+    if state.original is None:
+        raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
+    made = _graph_of(state.original, state.plan, quantizers_of(model, state.plan), dynamic=True)
+    own = dict(made.named_parameters(remove_duplicate=False))
+    graph.freeze(made, {id(own[name]): x for name, x in packed_of(model, own).items()})
+    _give(made, model)
+    return made
+
+
+def _graph_of(
+    original: nn.Module, plan: Plan, every: dict[Any, nn.Module], dynamic: bool = False
+) -> GraphModule:
+    """The float model in evaluation as a graph with the quantizers of a wrapped one."""
+    copied = shared_copy(original).eval()
     fold(copied, plan.fold)
-    return graph.wrap(copied, plan, every, dynamic=False)
+    return graph.wrap(copied, plan, every, dynamic)

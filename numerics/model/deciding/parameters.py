@@ -10,11 +10,12 @@ from torch import Tensor
 
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.look import Decided, Look, note_effect, of_weight, outputs_of
-from numerics.model.deciding.plan import APART
+from numerics.model.deciding.plan import APART, UNUSED
 from numerics.model.deciding.routers import ROUTER, routers
 from numerics.model.deciding.rows import Row, stored_bytes, told_scales
 from numerics.model.deciding.rules import Rule
 from numerics.model.looking.places import check_finite
+from numerics.model.looking.restoring import renorms
 from numerics.model.looking.trace import Use
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
@@ -98,8 +99,21 @@ def _decided(look: Look, one: _Parameter, rule: Rule | None) -> Decided:
                 f"{name}: rule {rule.said} quantizes it, and the example never used it; give an "
                 "example that does, or leave it out of the rule"
             )
+        if spec is not None:
+            _check_unwritten(look, one.names, rule)
         return spec, f"rule {rule.said}"
     return _default(look, one)
+
+
+def _check_unwritten(look: Look, names: Sequence[str], rule: Rule) -> None:
+    """Raises NumericsError for a parameter that its module writes into whenever it runs."""
+    for name, module in look.owners(names):
+        if module is not None and renorms(module):
+            raise NumericsError(
+                f"{names[0]}: rule {rule.said} quantizes it, and each forward of {name or 'the model'} "
+                f"writes into it: max_norm={module.max_norm}; where its rows are within that "
+                "norm, max_norm=None there changes nothing, else leave it out of the rule"
+            )
 
 
 def _default(look: Look, one: _Parameter) -> Decided:
@@ -107,7 +121,8 @@ def _default(look: Look, one: _Parameter) -> Decided:
     names, role = one.names, one.role
     asked, word = look.asked[_what(role)], f"{_what(role)}="
     if not one.uses:
-        return None, "undecided: no use of it was seen"
+        asked_for = any(look.asked[what] for what in ("weights", "activations", "outputs"))
+        return None, UNUSED if look.found.calls and asked_for else "undecided: no use of it was seen"
     if role in ("norm", "norm's bias"):
         return None, "a norm"
     if role == "bias":

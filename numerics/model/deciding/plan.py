@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 APART = "no product has it"
 """How the reason begins of a parameter of two dimensions and more that is in arithmetic only."""
+UNUSED = "undecided: the example never used it"
+"""How the reason begins of a parameter that a format is asked for, and no product of the example has."""
 MULTIPLIED = "which products take as it is"
 """What the reason says of a buffer that is multiplied."""
 

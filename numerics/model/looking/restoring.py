@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -30,22 +31,23 @@ def restored(model: nn.Module, but: Iterable[nn.Module] = ()) -> Iterator[None]:
     left = {module for one in but for module in one.modules()}
     modules = [module for module in model.modules() if module not in left]
     learned = {id(x) for module in left for x in module.parameters()}
-    before = [_held(module) for module in modules]
+    written = _renormed(model)
+    before = [_held(module, True, written) for module in modules]
     versions = {
         name: (x, _version(x))
         for name, x in model.named_parameters()
-        if id(x) not in learned and not _renormed(model, name)
+        if id(x) not in learned and id(x) not in written
     }
     try:
         yield
     finally:
         for module, held in zip(modules, before, strict=True):
             _give_back(module, held)
-    written = [name for name, (x, version) in versions.items() if _version(x) != version]
-    if written:
+    changed = [name for name, (x, version) in versions.items() if _version(x) != version]
+    if changed:
         raise NumericsError(
-            f"the forward of this model writes into {', '.join(written[:4])}, which looking at it has "
-            "changed: give it a copy, nx.plan(copy.deepcopy(model), ...)"
+            f"the forward of this model writes into {', '.join(changed[:4])}, which looking at it has "
+            "changed: give a copy of it, copy.deepcopy(model)"
         )
 
 
@@ -56,7 +58,8 @@ def undone(model: nn.Module, values: bool = False) -> Iterator[None]:
     It gets back its classes, attributes, children, hooks and graphs, and the tensors that it had.  values:
     what was in buffers, too, which costs a copy of them.
     """
-    before = [(module, type(module), _held(module, values)) for module in model.modules()]
+    written = _renormed(model) if values else frozenset()
+    before = [(module, type(module), _held(module, values, written)) for module in model.modules()]
     waiting = [x for x in model.parameters() if is_lazy(x)]
     try:
         yield
@@ -100,28 +103,28 @@ def _all_given_back(
 
 
 def _held(
-    module: nn.Module, values: bool = True
+    module: nn.Module, values: bool, written: Set[int]
 ) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]:
     """The dicts that hold what a module has: each, what was in it, and copies of what can be written into.
 
-    values: tensors are among these.
+    values: tensors are among these, but of parameters only those that are written into, by identity.
     """
     places = [module.__dict__, *(module.__dict__[name] for name in _INNER if name in module.__dict__)]
     found = []
     for place in places:
         kept = {k: v for k, v in place.items() if k not in _INNER}
         found.append(
-            (place, kept, {k: y for k, x in kept.items() if (y := _copied(module, k, x, values)) is not None})
+            (place, kept, {k: y for k, x in kept.items() if (y := _copied(x, values, written)) is not None})
         )
     return found
 
 
-def _copied(module: nn.Module, name: str, x: Any, values: bool) -> Any:
+def _copied(x: Any, values: bool, written: Set[int]) -> Any:
     """A copy of what a forward can write into; None of what it cannot, or is not expected to."""
     if isinstance(x, Tensor) and not values:
         return None
     if isinstance(x, nn.Parameter):
-        return x.detach().clone() if _renorms(module) and name == "weight" else None
+        return x.detach().clone() if id(x) in written else None
     if isinstance(x, Tensor):
         return (
             None if isinstance(x, QTensor) or is_lazy(x) or x.is_meta else (x.detach().clone(), _version(x))
@@ -149,18 +152,38 @@ def _write_back(x: Any, copy: Any) -> None:
         x.update(copy)
     else:
         values, version = copy if isinstance(copy, tuple) else (copy, None)
-        if version is None or _version(x) != version:
+        if version is None or _version(x) != version or _was_written(x.detach(), values):
             with torch.no_grad():
                 x.detach().copy_(values)
+
+
+def _was_written(x: Tensor, values: Tensor) -> bool:
+    """Is it another?  Normalizations write their statistics without a new version."""
+    return x.layout is torch.strided and not torch.equal(x, values)
 
 
 def _version(x: Tensor) -> int:
     return -1 if is_lazy(x) or x.is_inference() or isinstance(x, QTensor) else x._version
 
 
-def _renorms(module: nn.Module) -> bool:
+def renorms(module: nn.Module) -> bool:
+    """Does a module write into its weight in each forward, as embeddings with max_norm do?"""
     return isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None
 
 
-def _renormed(model: nn.Module, name: str) -> bool:
-    return _renorms(model.get_submodule(name.rpartition(".")[0]))
+def _renormed(model: nn.Module) -> Set[int]:
+    """The identities of the parameters that a forward of the model writes into."""
+    found = {id(module._parameters.get("weight")) for module in model.modules() if renorms(module)}
+    for graph in (module for module in model.modules() if isinstance(module, GraphModule)):
+        for node in graph.graph.nodes:
+            if node.op == "call_function" and "embedding_renorm_" in str(node.target):
+                found.update(_fetched(graph, node.args[0]))
+    return found
+
+
+def _fetched(graph: GraphModule, node: Any) -> Iterator[int]:
+    """The identity of the parameter that a node of a graph fetches, itself or by way of a view."""
+    while node.op == "call_function" and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+    if node.op == "get_attr":
+        yield id(attrgetter(node.target)(graph))

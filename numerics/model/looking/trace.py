@@ -350,11 +350,20 @@ class Running:
 
 
 @contextmanager
+def same_random(model: nn.Module) -> Iterator[None]:
+    """Gives the random numbers back that a model draws, on the CPU and where its tensors are."""
+    every = (*model.parameters(), *model.buffers())
+    devices = sorted({x.device.index for x in every if x.is_cuda})
+    with torch.random.fork_rng(devices):
+        yield
+
+
+@contextmanager
 def as_in_use(model: nn.Module) -> Iterator[None]:
     """The model in evaluation, without gradients, its random numbers and each module's mode as before."""
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), same_random(model):
             with suppress(NotImplementedError):  # what torch.export made has its mode for good
                 model.eval()
             yield

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter
 from torch.utils import _pytree as pytree
 
+from numerics.model.looking.trace import same_random
 from numerics.model.wrapped.graph import outside_of_vmap
 from numerics.model.wrapped.quantizers import Learned
 
@@ -64,7 +65,7 @@ def _begins(one: Learned) -> Any:
 
 def run_every_branch(graph: GraphModule, example: tuple[Any, Any]) -> None:
     """Runs a graph on the positional and the named arguments of its example, both branches of conditions."""
-    with torch.no_grad(), outside_of_vmap():
+    with torch.no_grad(), same_random(graph), outside_of_vmap():
         _EveryBranch(graph).run(*pytree.tree_leaves(example), enable_io_processing=False)
 
 

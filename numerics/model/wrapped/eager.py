@@ -31,6 +31,7 @@ from numerics.model.looking.products import FUNCTIONS, PRODUCTS, in_order
 from numerics.model.looking.trace import ONE_PRODUCT, OUT, Site
 from numerics.model.wrapped.children import check_children, shown
 from numerics.model.wrapped.fitting import Fitting
+from numerics.model.wrapped.guarding import GUARDED, Reader, guard, to_guard
 from numerics.model.wrapped.matching import Matching, Planned, Sites, follow, forget, note, sites_of
 from numerics.model.wrapped.outside import MULTIPLIED, TOLD, methods_of
 from numerics.model.wrapped.quantizers import Learned, Quantizer
@@ -106,7 +107,8 @@ class Quantized(Fitting, Parting):
             return super().__getstate__()  # type: ignore[misc]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _blank, (self.numerics_base, self.numerics_leaves), self.__getstate__()
+        kind = self.numerics_base, self.numerics_leaves, tuple(self.__dict__.get(GUARDED, ()))
+        return _blank, kind, self.__getstate__()
 
     def numerics_read_quantized(self, made: State | None) -> Iterable[str]:
         """The names of its own parameters that are read quantized."""
@@ -168,12 +170,17 @@ def _quantized(quantize: Any, x: Any) -> Any:
 
 
 @cache
-def quantized_class(base: type[nn.Module], leaves: tuple[str, ...]) -> type[nn.Module]:
-    """The class of modules of a base class, of which some parameters are read quantized.
+def quantized_class(
+    base: type[nn.Module], leaves: tuple[str, ...], guards: tuple[str, ...] = ()
+) -> type[nn.Module]:
+    """The class of modules of a base class, of which some parameters are read quantized, some guarded.
 
     It has the name of the base class: others write that down, as transformers does in a configuration.
     """
     properties: dict[str, Any] = {leaf: property(_reading(leaf)) for leaf in leaves}
+    for leaf in guards:
+        read = properties[leaf].fget if leaf in leaves else _plainly(leaf)
+        properties[leaf] = property(_guarding(leaf, read))
     members = {
         "__module__": base.__module__,
         "__doc__": base.__doc__,
@@ -218,6 +225,38 @@ def _reading(leaf: str) -> Any:
     return read
 
 
+def _plainly(leaf: str) -> Any:
+    """What reads a parameter as it is."""
+    return lambda module: module._parameters.get(leaf)
+
+
+def _guarding(leaf: str, read: Any) -> Any:
+    """What reads a parameter that is guarded where its product is none of the plan's.
+
+    read: what reads it elsewhere.
+    """
+
+    def found(module: nn.Module) -> Any:
+        x = read(module)
+        if torch.compiler.is_compiling() or not _running.read or x is None or is_shard(x):
+            return x
+        known = module.__dict__[GUARDED][leaf]
+        frame = sys._getframe(1)
+        name = frame.f_globals.get("__name__", "")
+        if name.startswith("torch." if known.used else "torch.distributed") or _is_watched():
+            return x
+        out = guard(x, Reader(known, frame.f_locals.get("self"), _is_watched))
+        note(out, frozenset((known.first,)))
+        return out
+
+    return found
+
+
+def _is_watched() -> bool:
+    """Is each product of the forward that runs looked for in the plan?"""
+    return bool(_running.modules and _running.modules[-1].numerics_sites.by_order)  # type: ignore[union-attr]
+
+
 MOST = 8
 """So many quantized parameters are kept for a forward: those of a loop over experts, not a model's."""
 
@@ -254,8 +293,8 @@ def _is_transformed() -> bool:
     )
 
 
-def _blank(base: type[nn.Module], leaves: tuple[str, ...]) -> nn.Module:
-    kind: Any = quantized_class(base, leaves)  # type: ignore[arg-type]
+def _blank(base: type[nn.Module], leaves: tuple[str, ...], guards: tuple[str, ...] = ()) -> nn.Module:
+    kind: Any = quantized_class(base, leaves, guards)  # type: ignore[arg-type]
     return kind.__new__(kind)
 
 
@@ -271,7 +310,8 @@ def become(module: nn.Module, leaves: tuple[str, ...]) -> None:
             f"a {type(module).__name__} has a forward of its own instead of its class's (as accelerate's "
             "hooks make it): wrap the model before that is put there"
         )
-    module.__class__ = quantized_class(base_of(module), leaves)  # type: ignore[arg-type]
+    guards = tuple(module.__dict__.get(GUARDED, ()))
+    module.__class__ = quantized_class(base_of(module), leaves, guards)  # type: ignore[arg-type]
 
 
 # ---- functions of a forward -----------------------------------------------------------------------
@@ -283,12 +323,13 @@ class _Sites(TorchFunctionMode):
     def __init__(self, module: nn.Module, matching: Matching) -> None:
         super().__init__()
         self.module, self.matching, self.follows = module, matching, matching.follows
+        self.depth = len(_running.modules)
         self.hook = _checkpointing() if self.follows else None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name, planned = FUNCTIONS.get(func), None
-        if name is not None and _running.modules[-1] is self.module:
+        if name is not None and len(_running.modules) == self.depth:  # no other's, nor its own, called anew
             func, args = in_order(func, args)
             planned = self.matching.planned(name, args, kwargs)
             if planned is not None and planned.places:
@@ -384,7 +425,8 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.M
                     leaves[module].append(leaf)
                     _add(module, f"quantize_{leaf}", quantizers[row.name])
     watched = _place_sites(modules, plan, quantizers)
-    for module in dict.fromkeys([model, *leaves, *watched]):
+    guards = _place_guards(modules, plan)
+    for module in dict.fromkeys([model, *leaves, *watched, *guards]):
         become(module, tuple(leaves.get(module, ())))
     placed(model, plan)
     return model
@@ -418,7 +460,7 @@ def _place_sites(
         module = modules[name]
         for site, attribute in sites.items():
             _add(module, attribute, quantizers[site])
-        if isinstance(module, ONE_PRODUCT) and all(s.number == 0 and s.place in (0, OUT) for s in sites):
+        if _is_one_product(module) and all(s.number == 0 and s.place in (0, OUT) for s in sites):
             for site, attribute in sites.items():
                 module.__dict__["numerics_exit" if site.place == OUT else "numerics_entry"] = attribute
             changed[module] = None
@@ -432,6 +474,24 @@ def _place_sites(
     return list(changed)
 
 
+def _is_one_product(module: nn.Module) -> bool:
+    """Is its forward one product of what comes in?  That of a class of somebody else's may do more."""
+    return isinstance(module, ONE_PRODUCT) and type(module).forward.__module__.startswith("torch.nn.modules.")
+
+
+def _place_guards(modules: dict[str, nn.Module], plan: Plan) -> list[nn.Module]:
+    """Says in modules which of their parameters are guarded; returns those modules."""
+    multiplied = {
+        (module, leaf) for module in modules.values() for leaf in module.__dict__.get(MULTIPLIED, ())
+    }
+    changed: dict[nn.Module, None] = {}
+    for module, leaf, known in to_guard(modules, plan, multiplied):
+        if leaf not in vars(type(module)) and "forward" not in module.__dict__:
+            module.__dict__.setdefault(GUARDED, {}).setdefault(leaf, known)
+            changed[module] = None
+    return list(changed)
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """Takes the quantizers away: the model's own parameters and classes are left."""
     for module in list(model.modules()):
@@ -440,7 +500,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         children: dict[str, Any] = module._modules  # type: ignore[attr-defined]
         for name in [n for n, child in children.items() if isinstance(child, (Quantizer, Learned))]:
             del children[name]
-        for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD, CACHES):
+        for name in ("numerics_sites", "numerics_entry", "numerics_exit", MULTIPLIED, TOLD, CACHES, GUARDED):
             module.__dict__.pop(name, None)
         module.__class__ = module.numerics_base  # type: ignore[assignment]
     return model

@@ -29,6 +29,8 @@ from numerics.model.wrapped.where import say_where
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
 TRAINING = "training"
 """In a graph's notes: was the model in training, where that makes a difference?"""
+TRAINED = "trained"
+"""In a graph's notes: was a module of the model in training, whatever difference that makes?"""
 ARGUMENTS = "arguments"
 """In a graph's notes: what it can be called with."""
 
@@ -159,6 +161,7 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
     root = QuantizedGraph(found, found.graph, type(model).__name__)  # torch's own is not copied, not pickled
     if any(isinstance(module, _BY_MODE) for module in model.modules()):
         root.meta[TRAINING] = model.training
+    root.meta[TRAINED] = any(module.training for module in model.modules())
     names = root.graph._codegen.pytree_info.orig_args  # type: ignore[attr-defined]
     root.meta[ARGUMENTS] = arguments_of(model, names, arguments(plan.example))
     root.training = model.training

@@ -189,7 +189,7 @@ class Matching:
             return self._ordered(operation, number, weights, unknown)
         nth = self.nth[operation, weights]
         self.nth[operation, weights] += 1
-        if nth >= len(alike) > 1 and not self._equal(alike):
+        if nth >= len(alike) and not self._equal(alike):
             self._refuse(operation, f"number {nth + 1} with {_said(weights)}, of which it had {len(alike)}")
         return alike[min(nth, len(alike) - 1)]
 

@@ -10,20 +10,21 @@ import torch
 from torch import nn
 
 from numerics.formats.errors import NumericsError, words_of
-from numerics.model.looking.trace import arguments, as_in_use
+from numerics.model.looking.trace import arguments, as_in_use, same_random
 from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.where import innermost
 
 
 def run(model: nn.Module, batch: Any) -> Any:
-    """What a model makes of a batch, in evaluation, without gradients; a graph has its mode for good.
+    """What a model makes of a batch, in evaluation, without gradients.
 
+    A graph has its mode for good: `wrapping.in_evaluation` gives the one to run.
     Raises NumericsError, with the module, where the model does not run on it.
     """
     args, kwargs = arguments(batch)
     with named_failure(model):
         if isinstance(model, QuantizedGraph):
-            with torch.no_grad():
+            with torch.no_grad(), same_random(model):
                 return model(*args, **kwargs)
         with as_in_use(model):
             return model(*args, **kwargs)

@@ -702,3 +702,26 @@ def test_what_a_plan_says_of_channels_holds_in_a_job(tmp_path):
     source = Source(tmp_path / "m.safetensors")
     plan = decide(source, Request(nx.QuantSpec("int8", scheme="per_channel"), free=False)).plan
     assert decide(source, Request(plan=plan)).plans["w"].spec.scheme == nx.per_channel(0)
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+@pytest.mark.parametrize("example", [None, torch.tensor([[1, 2]])])
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_an_embedding_that_its_forward_writes_into_was_planned(kind, example, mode):
+    """What it wrote was lost, and each call of the frozen model raised."""
+    if example is None and mode == "fx_graph_mode":
+        return
+    model = nn.Sequential(kind(20, 64, max_norm=1.0), nn.Linear(64, 8))
+    own = {"example": example, "mode": mode}
+    for rules in ({"0": "int8"}, {kind: "int8"}, {"*.weight": "int8"}):
+        with pytest.raises(
+            nx.NumericsError, match=r"0.weight: rule .* each forward of 0 writes into it: max_"
+        ):
+            nx.plan(model, "int4", rules=rules, **own)
+    with pytest.raises(nx.NumericsError, match="max_norm=None there changes nothing"):
+        nx.quantize_(model, "int4", rules={"0": "int8"})
+    plan = nx.plan(model, "int4", **own)
+    assert [row.name for row in plan.rows if row.spec] == ["1.weight"]
+    assert type(model[0].weight) is nn.Parameter
+    model[0].max_norm = None
+    assert nx.plan(model, "int4", rules={"0": "int8"}, **own).parameters["0.weight"].format == "int8"

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import numerics as nx
+from numerics.model.wrapped.quantizers import quantizers
 from numerics.model.wrapped.state import state_of
 from tests.helpers.models import FUSED, MODELS, model
 from tests.helpers.pretrained import task_of
@@ -591,6 +592,11 @@ def test_a_module_that_calls_itself_has_sites_that_never_run():
     one = nx.wrap(Again(), "int8", activations="int8", observer="min_max", example=x)
     graph = nx.wrap(nx.unwrap(copy.deepcopy(one)), "int8", activations="int8", example=x, mode=MODES[1])
     assert run(nx.calibrate(one, [x]), (x,)).shape == run(graph, (x,)).shape
+    each = nx.wrap(nx.unwrap(copy.deepcopy(one)), None, activations="mxfp4", outputs="fp4", example=x)
+    due, w, v = x, each.w.detach(), each.v.detach()
+    for matrix in (w, w, w, v, v, v):
+        due = nx.fake_quantize(nx.fake_quantize(due, "mxfp4") @ matrix, "fp4")
+    assert equal(run(each, (x,)), due)  # each product once, whichever of its calls it is of
 
 
 def test_a_look_at_a_model_fills_the_cache_of_its_weights():
@@ -1058,3 +1064,139 @@ def test_a_graph_of_the_other_mode_advises_what_its_model_does_not_learn(qat):
     wrapped = nx.wrap(m, "int4", activations="int8", example=torch.ones(4, 64), mode="fx_graph_mode", qat=qat)
     with pytest.raises(nx.NumericsError, match=rf"nx.wrap\(model.train\(\), qat='{qat}', mode="):
         wrapped.train()
+
+
+def normalized(layer=None):
+    torch.manual_seed(0)
+    layers = nn.Linear(64, 64), nn.BatchNorm1d(64), layer or nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 8)
+    return nn.Sequential(*layers).train()
+
+
+def scales(one):
+    """What every quantizer keeps, by its name, in any mode."""
+    every = quantizers(one)
+    return {q.name: {k: x.tolist() for k, x in q.scales().items()} for q in every if q.scales()}
+
+
+class ByItsMode(nn.Module):
+    """Does in training what no argument of an operator says."""
+
+    def forward(self, x):
+        return nn.functional.dropout(x, 0.5, self.training) * (3 if self.training else 1)
+
+
+@pytest.mark.parametrize("layer", [nn.ReLU, ByItsMode], ids=["modules", "python"])
+@pytest.mark.parametrize("qat", ["tqt", "lsq"])
+def test_a_graph_in_training_moved_statistics_and_drew_numbers_when_it_began(qat, layer):
+    """Thresholds depended on torch's seed, were not those of eager mode, and the float model was another."""
+    x = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    found, outputs = [], []
+    for mode in MODES:
+        for seed in (1, 2):
+            m = normalized(layer())
+            before = copy.deepcopy(m.state_dict())
+            torch.manual_seed(seed)
+            drawn = torch.get_rng_state()
+            one = nx.wrap(m, "int4", activations="int8", example=x, mode=mode, qat=qat)
+            assert torch.equal(torch.get_rng_state(), drawn)
+            assert all(torch.equal(a, before[name]) for name, a in m.state_dict().items())
+            assert one.training
+            assert m.training
+            found.append(scales(one))
+            outputs.append(one(x))
+    assert len(found[0]) == 4
+    assert all(other == found[0] for other in found[1:])
+    assert torch.equal(outputs[1], outputs[3])  # of the same seed
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "change", [lambda m: m, lambda m: m.double(), nx.freeze], ids=["", "moved", "frozen"]
+)
+def test_what_looks_at_a_model_in_training_looks_at_it_in_evaluation(mode, change):
+    x = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    m, due = normalized(), normalized().eval()
+    one = change(nx.wrap(m, "int4", activations="int8", example=x, mode=mode, qat="ste"))
+    plain = change(nx.wrap(due, "int4", activations="int8", example=x))
+    with torch.no_grad():
+        for p, q in zip(one.parameters(), plain.parameters(), strict=True):
+            if p.is_floating_point() and not isinstance(p, nx.QTensor):
+                p.mul_(1.5)
+                q.mul_(1.5)
+    x = x.to(plain[1].weight.dtype)
+    m, due = m.to(x.dtype), due.to(x.dtype)
+    before, drawn = copy.deepcopy(one.state_dict()), torch.get_rng_state()
+    assert nx.compare(one, plain, [x, x[:3]]).equal
+    assert nx.report(one, m, [x, x[:3]]).as_dict() == nx.report(plain, due, [x, x[:3]]).as_dict()
+    assert torch.equal(torch.get_rng_state(), drawn)
+    after = one.state_dict()
+    assert all(torch.equal(a, after[name]) for name, a in before.items() if isinstance(a, torch.Tensor))
+    assert not any(isinstance(b, torch.Tensor) and b.any() for name, b in m.named_buffers() if "mean" in name)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_calibration_in_training_finds_the_scales_of_evaluation(mode):
+    x = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    m, due = normalized(), normalized().eval()
+    options = {"activations": "int8", "observer": "min_max", "example": x}
+    one = nx.calibrate(nx.wrap(m, "int4", mode=mode, qat="ste", **options), [x, 2 * x])
+    plain = nx.calibrate(nx.wrap(due, "int4", **options), [x, 2 * x])
+    assert scales(one) == scales(plain)
+
+
+class Counting(nn.Module):
+    """Writes into a buffer and an attribute in evaluation, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.count = nn.Linear(64, 64), 0
+        self.table = nn.Embedding(4, 64, max_norm=1.0)
+        self.register_buffer("seen", torch.zeros(64))
+
+    def forward(self, x):
+        self.seen.add_(x.mean(0))
+        self.count += 1
+        return self.layer(x) + self.seen + self.table(torch.arange(2))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_look_at_a_model_left_what_its_forward_writes(mode):
+    x = torch.ones(2, 64)
+    m = Counting().eval()
+    before = m.table.weight.detach().clone()
+    one = nx.wrap(m, "int4", activations="int8", observer="min_max", example=x, mode=mode)
+    nx.calibrate(one, [x, x])
+    nx.compare(m, one, [x])
+    nx.report(one, m, [x])
+    nx.sweep(m, ["int4"], [x], mode=mode)
+    assert not m.seen.any()
+    assert torch.equal(m.table.weight, before)
+    assert m.count == 0
+
+
+class Steps(nn.Module):
+    """A loop of n products with one matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.eye(32) * 3)
+
+    def forward(self, x, n=1):
+        for _ in range(n):
+            x = x @ self.matrix
+        return x
+
+
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("options", [{"observer": "min_max"}, {"qat": "lsq"}, {"qat": "tqt"}])
+def test_a_longer_scan_took_the_scale_of_the_only_step_that_was_calibrated(options, first):
+    x = torch.linspace(-1, 1, 64).reshape(2, 32)
+    one = nx.wrap(Steps(), "int4", activations="int8", example={"x": x, "n": first}, **options)
+    if "observer" in options:
+        nx.calibrate(one, [{"x": x, "n": first}])
+    one(x, first)
+    for n in (first + 1, first + 3):
+        with pytest.raises(nx.NumericsError, match=f"meets number {first + 1} with matrix, of which it had"):
+            one(x, n)
+    own = nx.wrap(Steps(), "int4", activations="int8", example={"x": x, "n": first})
+    assert own(x, first + 3).shape == x.shape  # each tensor brings its own scale
