@@ -19,12 +19,12 @@ from numerics.formats.rounding import (
     FLOAT_RULES,
     FOUR_OVER_SIX,
     MX_RULES,
-    SCALE_RULES,
     BlockOptions,
     Draw,
     check_overflow,
     check_random,
     check_rounding,
+    check_rule,
 )
 
 LONGEST = 1 << 20  # elements of a block: scales that are shared by more are a scheme's
@@ -346,7 +346,7 @@ class Block(Dtype, metaclass=_DeclaredBlock):
 
     def check_scale_rule(self, scale_rule: str) -> str:
         """Returns the scale rule; raises NumericsError for one that it does not have."""
-        scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
+        scale_rule = check_rule(scale_rule, self.scale_rules)
         if scale_rule not in self.scale_rules:
             kind = "MX formats" if scale_rule in MX_RULES else "float scales"
             one = f"{self.name} has one way to find its scale: scale_rule={scale_rule!r} is for {kind}"

@@ -84,6 +84,31 @@ def named(name: str) -> Dtype | None:
     return TABLES.get(name.lower())
 
 
+def declared(name: str) -> list[Dtype]:
+    """The formats of that name that were declared, which no text names."""
+    return [d for d in tuple(_interned.values()) if d.name == name and named(name) is not d]
+
+
+def told_apart(d: Dtype) -> str:
+    """Its name; where another declared format has that too, with the facts in which they differ.
+
+    >>> from numerics.formats import float_format
+    >>> one, other = (float_format(4, 2, bias=bias, name="twice") for bias in (3, 5))
+    >>> one, told_apart(one), told_apart(other)
+    (twice, 'twice(bias=3)', 'twice(bias=5)')
+    """
+    mine = dict(d._facts())
+    others = [(type(other), dict(other._facts())) for other in declared(d.name) if other is not d]
+    if not others:
+        return d.name
+    kinds = [] if all(kind is type(d) for kind, _ in others) else [d.kind]
+    differ = [key for key in mine if any(facts.get(key, mine) != mine[key] for _, facts in others)]
+    facts = [
+        f"{key}={told_apart(x) if isinstance(x, Dtype) else x}" for key, x in mine.items() if key in differ
+    ]
+    return f"{d.name}({', '.join(kinds + facts)})"
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Dtype(metaclass=Declared):
     """A number format.  The same facts are the same object; its repr is its name; it can be pickled.

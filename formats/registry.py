@@ -6,7 +6,7 @@ import re
 from functools import cache, lru_cache
 from typing import Any
 
-from numerics.formats.dtype import TABLES, Dtype, named
+from numerics.formats.dtype import TABLES, Dtype, declared, named
 from numerics.formats.errors import NumericsError, hint, plain, said
 
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
@@ -96,6 +96,11 @@ def dtype(name: Any) -> Dtype:
     if found is None:
         if _has_format(name):
             raise NumericsError(f"{said(name)} is more than a format; give its format alone: its .dtype")
+        if declared(spelled):
+            raise NumericsError(
+                f"{said(name)} names a format that you declared, and texts name those of the tables alone: "
+                "give what declared it back, as in d = nx.float_format(...), then d in place of the name"
+            )
         raise NumericsError(f"unknown format {said(name)};{_help(spelled)} `numerics formats` lists them all")
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from numerics.formats.errors import NumericsError, integer, one_of, said
+from numerics.formats.errors import NumericsError, integer, one_of, said, text_in
 
 NEAREST: Final = ("half_even", "half_away", "half_up", "half_down")
 DIRECTED: Final = ("toward_zero", "floor", "ceil", "to_odd")
@@ -99,6 +99,14 @@ class BlockOptions(NamedTuple):
     mode: str = "half_even"
     tensor_scale: float | None = None
     draw: Draw = Draw()
+
+
+def check_rule(came: object, own: tuple[str, ...], every: tuple[str, ...] = SCALE_RULES) -> str:
+    """The name of a scale rule, which another format may have; own: those to tell where nobody has it."""
+    name = text_in(came)
+    if name is not None and name in every:
+        return name
+    raise NumericsError.unknown("scale rule", came, own)
 
 
 def check_rounding(rounding: str) -> str:

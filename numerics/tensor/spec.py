@@ -16,7 +16,7 @@ from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, text_in, truth
 from numerics.formats.protocol import Given
 from numerics.formats.registry import dtype as find_dtype
-from numerics.formats.rounding import FULL_RANGE, SCALE_RULES, check_rounding
+from numerics.formats.rounding import FULL_RANGE, SCALE_RULES, check_rounding, check_rule
 from numerics.formats.text import facts_in, read, spelled
 from numerics.tensor.scheme import Scheme, partition_of, per_tensor
 from numerics.tensor.scheme import spelled as spelled_scheme
@@ -294,8 +294,7 @@ class QuantSpec:
                 f"give QuantSpec({dtype.name!r}, ...)"
             )
         kept = self if self.scaled or getattr(dtype, "wide", False) else self.with_scale()
-        known = dtype.scale_rules if isinstance(dtype, Block) else (FULL_RANGE,) * _has_full_range(dtype)
-        anew = {} if self.scale_rule in known else FOUND_ANEW
+        anew = {} if self.scale_rule in _rules_of(dtype) else FOUND_ANEW
         return kept._with(dtype=dtype, **anew, **({} if dtype.kind in ("integer", "block") else FOR_INTEGERS))
 
     def _check_kind(self, what: str, blocked: bool) -> None:
@@ -338,6 +337,13 @@ def _has_full_range(d: Dtype) -> bool:
     return isinstance(d, Integer) and d.signed and not d.narrow
 
 
+def _rules_of(d: Dtype) -> tuple[str, ...]:
+    """The scale rules that a format has; of single numbers the one, and full_range where that may be."""
+    if isinstance(d, Block):
+        return d.scale_rules
+    return (str(DEFAULTS["scale_rule"]), *(FULL_RANGE,) * _has_full_range(d))
+
+
 def _check_full_range(d: Dtype, symmetric: bool) -> None:
     if not (_has_full_range(d) and symmetric):
         how = "" if symmetric else " with symmetric=False"
@@ -363,7 +369,7 @@ def checked(*asked: Any) -> tuple[Any, ...]:
     if scale_type is not None:
         scale_type = one_of("scale type", scale_type, SCALE_TYPES, OWN_TYPE)
     zero_point_type = one_of("zero point type", zero_point_type, ZERO_POINT_TYPES)
-    scale_rule = one_of("scale rule", scale_rule, (*SCALE_RULES, FULL_RANGE))
+    scale_rule = check_rule(scale_rule, _rules_of(found), (*SCALE_RULES, FULL_RANGE))
     symmetric = truth("symmetric", symmetric)
     axis = -1 if axis is None and not blocked else integer("axis", axis)
     if blocked and scheme is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
+from numerics.formats.dtype import told_apart
 from tests.helpers.dtypes import BLOCKS, DECLARED, DECLARED_BLOCKS, ELEMENTS
 
 ALL = ELEMENTS + DECLARED + BLOCKS + DECLARED_BLOCKS
@@ -178,3 +179,53 @@ def test_a_name_with_two_meanings_is_refused_with_both(name):
 def test_a_name_that_only_looks_like_one_is_not_taken_for_it(name):
     with pytest.raises(nx.NumericsError, match="unknown format"):
         nx.dtype(name)
+
+
+def test_a_format_that_was_declared_is_given_itself():
+    """It was unknown, and int4 was offered in its place."""
+    mine = nx.float_format(4, 2, bias=2, name="named_by_me")
+    with pytest.raises(
+        nx.NumericsError, match=r"'named_by_me' names a format that you declared.*give what decl"
+    ):
+        nx.quantize(np.ones(4), "named_by_me")
+    assert nx.quantize(np.ones(4), mine).format is mine
+    with pytest.raises(nx.NumericsError, match="unknown format 'named_by_you'"):
+        nx.quantize(np.ones(4), "named_by_you")
+
+
+def test_formats_of_one_name_are_told_apart_by_their_facts():
+    one, other = (nx.float_format(4, 2, bias=bias, name="of_one_name") for bias in (3, 5))
+    assert [told_apart(d) for d in (one, other)] == ["of_one_name(bias=3)", "of_one_name(bias=5)"]
+    whole = nx.integer_format(5, name="of_one_name")
+    assert told_apart(whole).startswith("of_one_name(integer, ")
+    assert told_apart(nx.int4) == "int4"
+    assert told_apart(nx.float_format(4, 2, bias=9, name="of_no_other")) == "of_no_other"
+    first, second = (nx.mx(d, block=16) for d in (one, other))
+    assert told_apart(first) != told_apart(second)
+    assert "bias=3" in told_apart(first)
+
+
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    [
+        ("mxfp4", "floor, ceil, even, rceil, tosa, bump"), ("mx6", "floor"), ("int4", "floor, full_range"),
+        ("nvfp4", "floor, ceil, nvidia, mse, four_over_six, four_over_six_mae"), ("uint4", "floor"),
+    ],
+)  # fmt: skip
+def test_an_unknown_scale_rule_is_told_those_of_the_format(name, rules):
+    """All rules of all formats were offered, of which this one refuses most."""
+    calls = [
+        lambda: nx.quantize(np.ones(64), name, scale_rule="best"),
+        lambda: nx.QuantSpec(name, scale_rule="best"),
+    ]
+    if name[0] in "mn":
+        calls += [
+            lambda: nx.conform.check(len, name, scale_rule="best"),
+            lambda: getattr(nx, name).encode(np.ones(64), scale_rule="best"),
+        ]
+    for call in calls:
+        with pytest.raises(nx.NumericsError) as refused:
+            call()
+        assert str(refused.value) == f"unknown scale rule 'best'; allowed: {rules}"
+        for rule in rules.split(", "):
+            nx.QuantSpec(name, scale_rule=rule)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from numerics.formats.dtype import told_apart
 from numerics.tensor.spec import QuantSpec
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def described(spec: QuantSpec | None) -> str:
     if spec is None:
         return "-"
     options = {k: v for k, v in spec.options.items() if k != "dtype"}
-    return " ".join([spec.dtype.name, *(str(v) if k == "scheme" else f"{k}={v}" for k, v in options.items())])
+    return " ".join(
+        [told_apart(spec.dtype), *(str(v) if k == "scheme" else f"{k}={v}" for k, v in options.items())]
+    )
 
 
 def told_scales(asked: QuantSpec, spec: QuantSpec, shape: tuple[int, ...], outputs: int | None = None) -> str:
