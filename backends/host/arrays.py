@@ -94,7 +94,7 @@ def take_codes(codes: Any, bits: int, kind: str, name: str) -> tuple[Array, Call
     if is_tensor(codes):
         data, give = as_array(own_codes(codes, bits, kind, name)), as_tensor
     else:
-        data, give = own_codes(listed(name, codes), bits, kind, name), _giver(codes)
+        data, give = own_codes(listed("codes", codes), bits, kind, name), _giver(codes)
     if data.size == 0 and give is _to_python:
         data = data.astype(kind)
     if data.dtype.kind not in "iu":

@@ -205,9 +205,14 @@ def check_plain(what: str, x: Any) -> None:
         return
     if isinstance(x, np.ma.MaskedArray):
         hidden = int(np.sum(np.ma.getmaskarray(x)))
+        if not hidden:
+            raise NumericsError(
+                f"{what} is a masked array, whose mask would be lost; it hides none of its {x.size} values: "
+                "give its .data"
+            )
         raise NumericsError(
             f"{what} is a masked array that hides {hidden} of {x.size} values, which codes cannot; "
-            "give x.filled(...) with a number for them, or x.data"
+            "give its .filled(...) with a number for them, or its .data"
         )
     raise NumericsError(
         f"{what} is a {kind.__name__}, and what it means beside its numbers would be lost; give np.asarray(x)"

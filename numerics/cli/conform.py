@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from inspect import cleandoc
 from typing import Any
@@ -14,11 +13,6 @@ from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
 from numerics.view.screen import say
-
-NO_DEVICE = re.compile(
-    r"(?i)no (nvidia|cuda|hip|gpu|device)|cuda (driver|error|is not)|compiled with cuda|0 active drivers"
-)
-"""What a kernel says that needs a device which is not there."""
 
 
 @click.command(
@@ -83,9 +77,6 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float | Non
         raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
     options |= {side: spelled(options[side]) for side in ("a", "b")}
     found = check(target, isolated=not here, timeout=timeout, **options)
-    first = found.counterexample
-    if first is not None and first.law == "runs" and NO_DEVICE.search(first.came):
-        raise NumericsError(f"{target} cannot be judged on this machine: {first.came}")
     say(found.to_json() if as_json else str(found))
     sys.exit(0 if found else 1)
 

@@ -97,9 +97,20 @@ def check(
     isolated: in a process of its own, which imports the target by its name: a crash, an exit, and no result
     for `timeout` seconds (600 by default) are verdicts, with the input that did it; what it prints goes to
     standard error.  Only such a target can be ended: timeout without isolated=True is refused.
+    Of kind="matmul", which takes these instead of the options of a format (docs/conformance.md):
+        a, b: what the two operands are: float32, bfloat16, float16, a format, a text of both as in
+            "int4 per_group(128)", or a QuantSpec
+        accumulate: what it sums in, as it claims: float32 (the default) or another of `ACCUMULATORS`
+        out: the type of the result; None is float32, and int32 where that is summed in
+        layout: nk (the default) where b comes as (n, k), kn where it comes turned, as (k, n)
+        bias: it takes one, of n numbers, as a third argument
+        zero_point: split (the default) where codes and zero points may be summed apart; folded where they
+            are not, which decides more results
+        shapes: those (m, n, k) that are asked, in place of the judge's own
     effort: quick (inputs that matter), default (these, calls again, two threads, some numbers that are
     drawn) or high (2**24 of them: what is wrong once in a million is found).  seed: of what is drawn, from 0.
-    Raises NumericsError for an unknown format, kind or option, and for a target that cannot be called.
+    Raises NumericsError for an unknown format, kind or option, for a target that cannot be called, and for
+    one that says, in what it raises, that a device is not there: it cannot be judged on this machine.
 
     >>> import numerics as nx
     >>> print(check(nx.fp8_e4m3.encode, "fp8_e4m3"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,23 @@ LONGEST = 600  # characters of what a target raised that a verdict repeats
 
 class Raised(Exception):
     """A target's own code raised, whatever it was; the text says its kind and its words in one line."""
+
+
+NO_DEVICE = re.compile(
+    r"(?i)\bno (nvidia|cuda|hip|rocm|gpu|visible gpu|device|kernel image is available)"
+    r"|compiled with cuda|cuda is not|cuda driver version is insufficient|cuda driver initialization failed"
+    r"|cuda_error_no_device|cudaerrornodevice|libcuda\.so|\b0 active drivers"
+)
+"""What is said where a device is needed that is not there; not what a kernel of one does wrong."""
+
+
+def check_device(name: str, wrong: Raised) -> None:
+    """Raises NumericsError where a target could not even begin: it is neither right nor wrong.
+
+    name: the target's.  wrong: what it raised.
+    """
+    if NO_DEVICE.search(str(wrong)):
+        raise NumericsError(f"{name} cannot be judged on this machine: {wrong}") from None
 
 
 class Unreadable(Exception):

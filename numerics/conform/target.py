@@ -14,7 +14,16 @@ from numerics.backends.host.ieee import set_ieee
 from numerics.conform.inputs import shapes
 from numerics.conform.inputs.narrow import narrowed, type_of
 from numerics.conform.inputs.strings import packed, unpacked
-from numerics.conform.returned import Raised, Returned, Unreadable, guarded, parts_of, returned, torch_module
+from numerics.conform.returned import (
+    Raised,
+    Returned,
+    Unreadable,
+    check_device,
+    guarded,
+    parts_of,
+    returned,
+    torch_module,
+)
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.task import Array, Fields, Task
 from numerics.conform.verdict import Counterexample, numbers
@@ -244,6 +253,7 @@ class Target(Judged):
             with np.errstate(all="ignore"):
                 return guarded(lambda: self.function(*given))
         except Raised as wrong:
+            check_device(self.name, wrong)
             raise Fault("runs", arrays, f"{wrong}{self._hint(wrong)}", "a result") from wrong
         finally:
             if set_ieee() and not self.notes:  # a library of -Ofast, or the target itself

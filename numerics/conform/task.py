@@ -21,7 +21,7 @@ from numerics.formats.block import Block, ElementBlock, MXBlock
 from numerics.formats.dtype import Dtype, Element, Integer
 from numerics.formats.errors import NumericsError, integer, one_of, said, truth
 from numerics.formats.registry import dtype as find_dtype
-from numerics.formats.rounding import DETERMINISTIC, SCALE_RULES, BlockOptions, Draw, check_rounding
+from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Draw, check_rounding, check_rule
 from numerics.interop.layouts import CDNA4, CUBLAS, ScaleLayout
 from numerics.tensor.scheme import Scheme
 
@@ -118,7 +118,7 @@ class Task:
             raise NumericsError(f"blocks of {d.block} elements are not judged; {LONGEST_BLOCK} are the most")
         kind = "encode" if kind is None else one_of(f"kind of {d}", kind, kinds_of(d))
         rounding = check_rounding(rounding)
-        scale_rule = one_of("scale rule", scale_rule, SCALE_RULES)
+        scale_rule = check_rule(scale_rule, d.scale_rules if isinstance(d, Block) else ("floor",))
         axis, strict_nan = _axis(axis), truth("strict_nan", strict_nan)
         if one_of("inputs", inputs, INPUTS) != "float32" and kind not in ("encode", "round"):
             raise NumericsError(f"inputs={inputs} is for kind='encode' and 'round', not {kind}")

@@ -40,7 +40,7 @@ def test_what_an_unsigned_format_loses_is_said_once(kind, verb, dtype):
 MASKED = np.ma.masked_array(np.float32([1, 2, 1e30, 4]), [0, 0, 1, 0])
 LOST = {
     "hidden values": (MASKED, "hides 1 of 4 values"),
-    "a mask of nothing": (np.ma.masked_array(np.ones(4, np.float32)), "hides 0 of 4"),
+    "a mask of nothing": (np.ma.masked_array(np.ones(4, np.float32)), "hides none of its 4 values"),
     "a matrix": (np.ones((1, 4), np.float32).view(np.matrix), "is a matrix"),
     "units": (np.ones(4, np.float32).view(Metres), "is a Metres"),
     "masked in a list": ([MASKED, [1.0, 2.0, 3.0, 4.0]], "hides 1 of 4 values"),
@@ -115,3 +115,17 @@ with nx.use("array"):
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_refusal_of_a_mask_names_the_argument():
+    """It said that the format was a masked array, and that nothing hidden could not be coded."""
+    for call, what in (
+        (lambda: nx.fp8_e4m3.encode(np.ma.array([1.0, 2.0])), "x"),
+        (lambda: nx.fp8_e4m3.decode(np.ma.array([1, 2], dtype=np.uint8)), "codes"),
+    ):
+        with pytest.raises(nx.NumericsError) as refused:
+            call()
+        assert str(refused.value) == (
+            f"{what} is a masked array, whose mask would be lost; it hides none of its 2 values: "
+            "give its .data"
+        )

@@ -15,7 +15,7 @@ from numerics.conform.products import given
 from numerics.conform.products.certificate import answer
 from numerics.conform.products.claim import Claim
 from numerics.conform.products.problem import Problem
-from numerics.conform.returned import Raised, guarded, returned, torch_module
+from numerics.conform.returned import Raised, check_device, guarded, returned, torch_module
 from numerics.conform.takes import ANYTHING, Takes
 from numerics.conform.target import Fault, Judged, read, watched
 from numerics.conform.task import Array
@@ -89,6 +89,7 @@ class ProductTarget(Judged):
             with np.errstate(all="ignore"):
                 came = guarded(lambda: self.function(*arguments))
         except Raised as wrong:
+            check_device(self.name, wrong)
             raise Fault("runs", _shown(arguments), str(wrong), "a result") from wrong
         finally:
             set_ieee()

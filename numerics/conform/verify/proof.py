@@ -88,9 +88,8 @@ def cases(
 def _element(name: Any) -> Element:
     d = find(name)
     if not isinstance(d, Element) or f"{d} decode" not in shipped():
-        raise NumericsError(
-            f"no hash is shipped for {d}; allowed: the integers and floats of `numerics formats`"
-        )
+        proven = [str(other) for other in dtypes() if f"{other} decode" in shipped()]
+        raise NumericsError(f"no hash is shipped for {d}; allowed: {', '.join(proven)}")
     return d
 
 

@@ -407,3 +407,22 @@ def test_the_law_of_draws_stated_rule_a_for_every_rule(rule, said):
     )
     assert found.law == "draws"
     assert said in found.counterexample.sentence
+
+
+NO_DEVICE = [
+    "no GPU", "Found no NVIDIA driver on your system", "No CUDA GPUs are available", "no device is visible",
+    "Torch not compiled with CUDA enabled", "0 active drivers ([]). There should only be one.",
+    "CUDA driver version is insufficient for CUDA runtime version", "CUDA_ERROR_NO_DEVICE",
+]  # fmt: skip
+OF_A_KERNEL = ["CUDA error: an illegal memory access was encountered", "piano GPU", "CUDA out of memory"]
+
+
+@pytest.mark.parametrize("kind", [("fp4", {}), (None, {"kind": "matmul", "a": "float32", "b": "mxfp4"})])
+def test_a_device_that_is_not_there_was_a_fault_of_the_kernel(kind):
+    """On the command line it could not be judged, and in Python it was wrong."""
+    dtype, options = kind
+    for words in NO_DEVICE:
+        with pytest.raises(nx.NumericsError, match="kernel cannot be judged on this machine: RuntimeError"):
+            check(raising(RuntimeError(words)), dtype, **options)
+    for words in OF_A_KERNEL:
+        assert check(raising(RuntimeError(words)), dtype, **options).law == "runs"
