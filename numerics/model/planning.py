@@ -61,7 +61,8 @@ def plan(
         model runs once, in evaluation, without gradients.  Without one, classes of modules say what is used
         how, and what they do not say is undecided, with a warning.
     observer: what finds the scales of activations and outputs in `calibrate`: min_max, moving_average,
-        percentile, mse, kl, pof2 or pof2_mse.  None (the default): each tensor brings its own scale.
+        percentile, mse, kl, pof2 or pof2_mse, with options of its own as in "percentile(99.9)".  None (the
+        default): each tensor brings its own scale.
     mode: eager_mode (the default), or fx_graph_mode, which sees inside fused functions.
     device: CPU (the default), or IPU, whose formats are checked (docs/ipu.md).
     fold: True folds batch normalizations (BatchNorm) into the convolutions before them.

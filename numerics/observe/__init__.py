@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numerics.formats.errors import one_of
+from numerics.formats.errors import NumericsError
 from numerics.observe.base import Observer
 from numerics.observe.divergence import KL
 from numerics.observe.extremes import MinMax, MovingAverage, Pof2
 from numerics.observe.histogram import Histogram, Percentile
+from numerics.observe.recipe import parsed, text_of
 from numerics.observe.search import MSE, Pof2MSE
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Pof2",
     "Pof2MSE",
     "observer",
+    "observer_text",
 ]
 
 OBSERVERS: dict[str, type[Observer]] = {
@@ -49,16 +51,39 @@ OBSERVERS: dict[str, type[Observer]] = {
 }
 
 
+OWN = {name: kind.own for name, kind in OBSERVERS.items()}
+"""Of each, the names of its own options; the first may stand without its name in a text."""
+
+
 def observer(name: str, dtype: Any, **options: Any) -> Observer:
     """Returns an observer by its name, for that format.
 
     name: min_max, moving_average, percentile, mse, kl, pof2 or pof2_mse; the classes say what each finds.
+        Its own options may stand in parentheses, as in "percentile(99.9)", "mse(bins=512)", "pof2(ceil)": so
+        `nx.plan` and `nx.wrap` take them too.
     dtype: an integer or float format, or its name; or a QuantSpec, which says the first four options at once.
     Of nvfp4 the tensor scale is observed.
     options: scheme, symmetric, scale_type, zero_point_type, and the observer's own, such as percentile=99.9.
-    Raises NumericsError for an unknown name, and what the observer raises.
+    Raises NumericsError for an unknown name, for an option that is given twice, and what the observer raises.
 
-    >>> observer("percentile", "int4", scheme="per_channel(1)", percentile=99.9)
+    >>> observer("percentile(99.9)", "int4", scheme="per_channel(1)")
     Percentile({"dtype": "int4", "scheme": "per_channel(1)"}, percentile=99.9, bins=256, batches=0)
     """
-    return OBSERVERS[one_of("observer", name, OBSERVERS)](dtype, **options)
+    kind, told = parsed(name, OWN)
+    for twice in told.keys() & options.keys():
+        raise NumericsError(f"{twice} is given in the observer's name and beside it; give it once")
+    return OBSERVERS[kind](dtype, **told, **options)
+
+
+def observer_text(came: Any) -> str:
+    """The one text of an observer, its options checked; raises NumericsError for what none has.
+
+    >>> observer_text(" percentile( percentile = 99.90 )")
+    'percentile(99.9)'
+    """
+    name, told = parsed(came, OWN)
+    try:
+        OBSERVERS[name]("int4", **told)
+    except NumericsError as wrong:
+        raise NumericsError(f"observer={came!r}: {wrong}") from None
+    return text_of(name, told, OWN[name])

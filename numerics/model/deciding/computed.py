@@ -7,7 +7,7 @@ from numerics.model.deciding.look import Look, along, note_effect
 from numerics.model.deciding.rows import Row
 from numerics.model.deciding.rules import UNSET, Rule
 from numerics.model.looking.trace import ONE_PRODUCT, OUT, Seen, Site
-from numerics.observe import OBSERVERS
+from numerics.observe import observer as observer_of
 from numerics.tensor.spec import QuantSpec
 
 
@@ -65,7 +65,7 @@ def _observing(look: Look, spec: QuantSpec, observer: str | None, name: str, rul
     if observer is None:
         return None
     try:
-        OBSERVERS[observer](spec)
+        observer_of(observer, spec)
     except NumericsError as wrong:
         if rule is not None and rule.observer is not UNSET:
             raise NumericsError(f"{name}: observer={observer!r}: {wrong}") from None

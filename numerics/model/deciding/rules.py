@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from numerics.formats.errors import NumericsError, hint, items_of, one_of, said
-from numerics.observe import OBSERVERS
+from numerics.observe import observer_text
 from numerics.tensor.spec import QuantSpec
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def spec_of(what: str, came: Any) -> QuantSpec | None:
 
 
 def observer_of(came: Any) -> str | None:
-    """The name of an observer; None for scales that are found anew for each tensor."""
-    return None if came is None else str(one_of("observer", came, OBSERVERS))
+    """An observer in one text; None for scales that are found anew for each tensor."""
+    return None if came is None else observer_text(came)
 
 
 @dataclass

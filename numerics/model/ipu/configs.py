@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from numerics.backends.ipu.devices import Device
 from numerics.formats.errors import NumericsError, one_of, said
-from numerics.observe import OBSERVERS
+from numerics.observe import observer_text
 
 BIASES: Final = ("int32", "int8")
 TYPES: Final = ("int8", "int16", "bfloat16")
@@ -26,7 +26,7 @@ class Config:
     name: which column of AMD's table of operators holds: xint8, a8w8, a16w8 or bf16.
     activations: int8, int16 or bfloat16.  weights: int8 or bfloat16.
     pof2: are scales powers of two?  Then the device only shifts, and the limits of shifts hold.
-    observer: who finds the scales: a name from `nx.observe`.
+    observer: who finds the scales: a name from `nx.observe`, with its own options as in "percentile(99.9)".
     per_channel: has each output channel of a layer a scale of its own?  Not with pof2.
     bias: int32, at the scale of activation x weight; or int8 with a power of two of its own, as AMD Quark
         writes XINT8.
@@ -51,7 +51,7 @@ class Config:
         one_of("config", self.name, ("xint8", "a8w8", "a16w8", "bf16"))
         one_of("type of activations", self.activations, TYPES)
         one_of("type of weights", self.weights, ("int8", "bfloat16"))
-        one_of("observer", self.observer, OBSERVERS)
+        observer_text(self.observer)
         one_of("bias", self.bias, BIASES)
         if self.pof2 and self.per_channel:
             raise NumericsError(
