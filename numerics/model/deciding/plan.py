@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.model.deciding.folded import table
+from numerics.model.deciding.reach import unreached
 from numerics.model.deciding.routers import ROUTER, told_routers
 from numerics.model.deciding.rows import Row
 from numerics.model.deciding.rules import observer_of
@@ -107,6 +108,8 @@ class Plan:
         undecided = [row.name for row in owned if row.reason.startswith("undecided")]
         if undecided:
             parts.append(f"{len(undecided)} undecided, such as {undecided[0]}: give example=")
+        if self.mode == "eager_mode" and (why := unreached(self.rows)):
+            parts.append(f"nx.wrap refuses it as it is: {why}")
         return "; ".join(parts)
 
     # ---- as files -------------------------------------------------------------------------------

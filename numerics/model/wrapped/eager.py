@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from numerics.formats.errors import NumericsError
 from numerics.model.caches.placing import CACHES, placed, with_cache
 from numerics.model.deciding.plan import Plan
+from numerics.model.deciding.reach import unreached
 from numerics.model.looking.places import is_shard, shard_read
 from numerics.model.looking.products import FUNCTIONS, PRODUCTS, in_order
 from numerics.model.looking.trace import ONE_PRODUCT, OUT, Site
@@ -367,13 +368,8 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module]) -> nn.M
     quantizers: of each planned parameter, by its first name, and of each site.  Raises NumericsError for
     sites that only a graph reaches.
     """
-    alone = [str(site) for site, row in plan.sites.items() if row.graph]
-    if alone:
-        raise NumericsError(
-            f"only mode='fx_graph_mode' reaches {', '.join(alone[:6])}{' ...' if alone[6:] else ''}: they "
-            "are inside fused functions or regions of control flow; a rule {name: {'activations': None}} "
-            "leaves them"
-        )
+    if (why := unreached(plan.rows)) is not None:
+        raise NumericsError(why)
     modules = dict(model.named_modules(remove_duplicate=False))
     leaves: dict[nn.Module, list[str]] = {}
     for row in plan.rows:
