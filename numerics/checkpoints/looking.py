@@ -156,6 +156,7 @@ class Difference:
     formats: of the first and of the second.  codes: how many codes differ, None where the formats do.
     values: how many values differ; first: the index of the first of them, with both values.  sqnr: of the
     second as an approximation of the first, in dB; inf where all values are equal.  why: it was not compared.
+    type: as what the values were compared, float32 or float64.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Difference:
     first: tuple[tuple[int, ...], float, float] | None = None
     sqnr: float = math.inf
     why: str | None = None
+    type: str = "float32"
 
     @property
     def same(self) -> bool:
@@ -224,7 +226,8 @@ def _difference(name: str, x: Any, y: Any) -> Difference:
     sums = ErrorSums()
     sums.add(np.ascontiguousarray(left).reshape(-1), np.ascontiguousarray(right).reshape(-1))
     first = place, float(left[place]), float(right[place])
-    return Difference(name, formats, left.size, codes, count, first, sums.error.sqnr)
+    kind = np.result_type(left, right).name
+    return Difference(name, formats, left.size, codes, count, first, sums.error.sqnr, type=kind)
 
 
 def _format(x: Any) -> str:

@@ -8,8 +8,10 @@ from inspect import cleandoc
 from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
 from numerics.cli.words import as_json, examples, json_of, quietly
+from numerics.formats.errors import digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
@@ -165,5 +167,6 @@ def _place(one: Difference) -> str:
         return one.why
     if one.first is None:
         return EMPTY
-    place, left, right = one.first
-    return f"{list(place)}: {figure(left)}, {figure(right)}"
+    place, *values = one.first
+    left, right = (digits(np.dtype(one.type).type(value)) for value in values)
+    return f"{list(place)}: {left}, {right}"

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from numerics.backends.host.tensors import as_array
+from numerics.formats.dtype import told_apart
 from numerics.formats.errors import NumericsError, items_of, one_of, said, text_in
 from numerics.formats.notebook import rows_table
 from numerics.model.deciding.plan import MODES, Plan
@@ -30,7 +32,7 @@ from numerics.model.wrapped.quantizers import Learned, Quantizer, Static, quanti
 from numerics.model.wrapped.running import named_failure, run
 from numerics.model.wrapped.state import is_wrapped, state_of
 from numerics.model.wrapping import shared_copy, wrap
-from numerics.tensor.qtensor import ErrorSums
+from numerics.tensor.qtensor import ErrorSums, QTensor
 from numerics.view.screen import Screen
 from numerics.view.table import EMPTY, Column, Table, name_column, text_column
 
@@ -146,9 +148,11 @@ def report(
     batches: each what the models are called with: a tuple of arguments, a mapping of named ones, or one
         tensor. None (the default) for the example of the plan.
 
-    Its columns are those of `Layer`: clipped is the share of values, of weights and of what goes in, that
-    quantizers cut off, as they are more than half a step beyond the largest or smallest that their scales
-    reach, or NaN or Inf; "-" is none.
+    Its columns are those of `Layer`: local and cumulative are SQNR in dB, of a layer's output for what the
+    reference gives it, and for what it gets here; "exact" where no bit differs.  bytes are those of its
+    parameters as stored, with their share of the floats'; clipped is the share of values, of weights and of
+    what goes in, that quantizers cut off, as they are more than half a step beyond the largest or smallest
+    that their scales reach, or NaN or Inf; "-" is none.
 
     A layer is a module that owns a planned parameter or site; those that share a parameter, as an embedding
     and the head that is tied to it, are layers each, and named together.
@@ -443,12 +447,14 @@ class Comparison:
         return f"{same}; {self.agreement:.1%} agree on the largest value; {_batches(self.batches)}"
 
 
-def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
+def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any] | None = None) -> Comparison:
     """Returns how far the outputs of a model are from another's, on the same batches.
 
     a, b: two models with the same inputs and outputs, wrapped or not; a is the reference.
-    batches: each what they are called with: a tuple of arguments, a mapping of named ones, or one tensor.
-    Raises NumericsError where no batch came, and for outputs that do not correspond.
+    batches: each what they are called with: a tuple of arguments, a mapping of named ones, or one tensor;
+        they cannot be left away.
+    Raises NumericsError where no batch came, for outputs that do not correspond, and for what is no model:
+    how far a QTensor is from the values that it stands for says `q.error(x)`.
 
     >>> import torch
     >>> model = torch.nn.Linear(32, 4)
@@ -458,7 +464,14 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any]) -> Comparison:
     sums, equal, count = ErrorSums(), True, 0
     hits = rows = 0
     for model in (a, b):
+        if isinstance(model, (QTensor, Tensor, np.ndarray)):
+            raise NumericsError(
+                f"compare takes two models and batches, not a {type(model).__name__}; how far a QTensor is "
+                "from the values it stands for says q.error(x)"
+            )
         check_model("compare", model)
+    if batches is None:
+        raise NumericsError("compare needs batches=: a list of what both models are called with")
     for batch in batches_of(batches):
         x, y = _corresponding(run(a, batch), run(b, batch))
         equal = equal and all(torch.equal(one, other) for one, other in zip(x, y, strict=True))
@@ -564,7 +577,7 @@ def _swept(model: nn.Module, made: Plan, name: str, batches: Sequence[Any]) -> S
     planned = [row for row in made.rows if row.kind == "parameter" and row.spec]
     values = sum(row.size for row in planned)
     stored = sum(row.nbytes for row in planned)
-    inputs = dict.fromkeys(r.spec.dtype.name for r in made.rows if r.kind == "activation" and r.spec)
+    inputs = dict.fromkeys(told_apart(r.spec.dtype) for r in made.rows if r.kind == "activation" and r.spec)
     return Swept(
         name, ", ".join(inputs) or "-", found.sqnr,
         found.agreement, 8 * stored / values if values else 0.0,

@@ -41,6 +41,14 @@ CHUNK = 1 << 18  # elements that are counted at a time
 SHOWN = 6  # values of a notebook's view
 
 
+INNER = frozenset((
+    "arrays", "blocks_alone", "check_numbers", "check_parts", "check_whole", "decoded", "each", "fitting",
+    "folds", "function", "kept", "kept_by_name", "made", "of_parts", "parts", "settled", "takes_data",
+    "values_of", "with_parts",
+))  # fmt: skip
+"""Names of a QTensor that are none of its user's: `dir` and completion leave them out."""
+
+
 class QTensor:
     """A quantized tensor: packed codes and the scales that they share.  Made by `quantize` and `load`.
 
@@ -102,6 +110,10 @@ class QTensor:
         return _of_codes(found, codes, {
             "shared": scale, "zero_point": zero_point, "tensor_scale": tensor_scale,
         }, original)  # fmt: skip
+
+    def __dir__(self) -> list[str]:
+        """What a QTensor has for its user; what the house hands on is left out."""
+        return [name for name in super().__dir__() if name not in INNER]
 
     def __repr__(self, **options: Any) -> str:
         how = f"axis={self.axis}" if self.scheme is None else repr(self.scheme)

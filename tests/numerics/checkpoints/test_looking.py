@@ -84,3 +84,13 @@ def test_the_commands_say_the_same(two, tmp_path):
     assert equal.output == "5 tensors, all the same\n"
     assert "2 quantized tensors, 3 others" in run("convert", two[0], tmp_path / "c.safetensors").output
     assert run("compare", two[0], tmp_path / "c.safetensors").return_value == 0
+
+
+def test_values_that_differ_are_shown_whole(tmp_path):
+    """Six digits of them were, which read back as others."""
+    for name, value in (("a", -1.0392305), ("b", 1.0392305)):
+        nx.save({"w": np.float32([value])}, tmp_path / f"{name}.safetensors")
+    nx.save({"w": np.float64([-1.03923046])}, tmp_path / "c.safetensors")
+    a, b, c = (str(tmp_path / f"{name}.safetensors") for name in "abc")
+    assert "[0]: -1.0392305, 1.0392305" in run("compare", a, b).output
+    assert "[0]: -1.039230465888977, -1.03923046" in run("compare", a, c).output

@@ -258,3 +258,23 @@ def test_a_column_of_a_report_was_not_explained():
     )
     found = nx.report(nx.calibrate(one, [torch.ones(2, 8)]), batches=[torch.full((2, 8), 9.0)])
     assert "clipped: of the values that are quantized, those cut off" in str(found)
+
+
+def test_tensors_are_no_models_to_compare():
+    """It was a TypeError about batches."""
+    x = torch.ones(4)
+    for one in (x, nx.quantize(x, "int8"), x.numpy()):
+        with pytest.raises(nx.NumericsError, match=r"compare takes two models and batches.*q.error\(x\)"):
+            nx.compare(one, x)
+    with pytest.raises(nx.NumericsError, match="compare needs batches="):
+        nx.compare(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+
+
+def test_formats_of_one_name_are_two_rows_of_a_sweep_and_of_a_plan():
+    one, other = (nx.float_format(4, 3, bias=bias, name="swept_twice") for bias in (4, 6))
+    model, x = torch.nn.Sequential(torch.nn.Linear(32, 8), torch.nn.Linear(8, 8)), torch.randn(4, 32)
+    names = ["swept_twice(bias=4)", "swept_twice(bias=6)"]
+    found = nx.sweep(model, [one, other], [x], activations="same")
+    assert sorted((row.format, row.activations) for row in found.rows) == list(zip(names, names, strict=True))
+    table = nx.plan(model, one, rules={"1": other}, example=x).table()
+    assert all(name in table for name in names)

@@ -526,3 +526,18 @@ def test_numbers_are_not_looked_at_where_there_are_none():
 def _saved(x):
     torch.save(x, file := io.BytesIO())
     return file.getvalue()
+
+
+PUBLIC = {
+    "T", "axis", "bits", "blocks", "codes", "dequantize", "dtype", "error", "format", "from_parts",
+    "microexponents", "nbytes", "ndim", "original", "packed", "scale", "scale_type", "scheme", "shape",
+    "shared", "size", "spec", "tensor_scale", "to", "zero_point",
+}  # fmt: skip
+
+
+def test_completion_of_a_qtensor_shows_what_is_its_users():
+    of_arrays = nx.quantize(np.ones((2, 32), np.float32), "int8")
+    of_tensors = nx.quantize(torch.ones(2, 32), "int8")
+    assert {name for name in dir(of_arrays) if name[0] != "_"} == PUBLIC
+    protocols = {"fsdp_pre_all_gather", "fsdp_post_all_gather"}
+    assert {n for n in dir(of_tensors) if n[0] != "_"} - set(dir(torch.Tensor)) - protocols <= PUBLIC
