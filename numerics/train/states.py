@@ -23,6 +23,7 @@ from numerics.tensor.spec import QuantSpec
 RECORD = "_extra_state"
 """Under that name, which is torch's, a state has the spec of the scales beside it."""
 ASSIGN = "load_state_dict(..., assign=True) takes it as it is"
+_LEAVES = ("scale", "zero_point", "tensor_scale", "step", "log2_threshold", RECORD)
 Held = dict[str, Any]
 
 
@@ -57,21 +58,25 @@ class Recorded(nn.Module):
         return super().load_state_dict(state_dict, strict, assign)
 
 
-def without_scales(names: Iterable[str], state: str = "state") -> str:
-    """How a state is loaded without its scales, of those names, so that the model keeps its own.
+def without_scales(names: Iterable[str], state: Iterable[str], source: str = "state") -> str:
+    """The call that loads a state without its scales, so that the model keeps its own.
 
-    state: an expression that gives the state.
+    names: of the model's scales.  state: the names that the state has.  source: an expression that gives it.
     """
-    if all(any(part.startswith("quantize") for part in name.split(".")[:-1]) for name in names):
-        kept = f"{{k: x for k, x in {state}.items() if 'quantize' not in k}}"
+    others = [name for name in state if "quantize" in name and not _is_ours(name)]
+    if not all(map(_is_ours, names)):
+        kept = f"not k.startswith({tuple(dict.fromkeys(name[: name.rfind('.') + 1] for name in names))!r})"
+    elif others:  # somebody's, of that name
+        kept = "k in float_model.state_dict()"
     else:
-        kept = f"{{k: x for k, x in {state}.items() if not k.startswith({_owners(names)})}}"
-    return f"load_state_dict({kept}, strict=False)"
+        kept = "'quantize' not in k"
+    return f"load_state_dict({{k: x for k, x in {source}.items() if {kept}}}, strict=False)"
 
 
-def _owners(names: Iterable[str]) -> str:
-    """The beginnings of the names of what has these scales, as Python writes them."""
-    return repr(tuple(dict.fromkeys(name[: name.rfind(".") + 1] for name in names)))
+def _is_ours(name: str) -> bool:
+    """Is it what a quantizer of a wrapped model says in a state?"""
+    *owner, leaf = name.split(".")
+    return leaf in _LEAVES and any(part.startswith("quantize") for part in owner)
 
 
 def check_recorded(state: Mapping[str, Any], modules: Iterable[tuple[str, Recorded]]) -> None:
@@ -93,7 +98,7 @@ def check_records(state: Mapping[str, Any], modules: Iterable[tuple[str, Recorde
         names = [f"{prefix}{name}" for prefix, module in every for name in module.scales()]
         raise NumericsError(
             f"{'; '.join(told)}, and the scales of one are none of the other: wrap the model as the saved "
-            f"one was; or {without_scales(names)}, which keeps the model's own"
+            f"one was; or {without_scales(names, state)}, which keeps the model's own"
         )
 
 

@@ -60,7 +60,7 @@ class Fitting:
             check_frozen(model, made.plan, state, prefix, notes)
         elif names or made is not None:
             check_floats(model, state, names, notes)
-        if made is not None:
+        if made is not None or not prefix:  # a part may be what is loaded
             check_scales(model, state, prefix, notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[misc]
 
@@ -250,7 +250,7 @@ def _without(model: nn.Module, state: Mapping[str, Any], source: str, packed: bo
         try:
             check_scales(model, state, "", {})
         except NumericsError:
-            call = without_scales([], source)
+            call = without_scales([], state, source)
     if any(isinstance(one, Static) and waits(one) for one in model.modules()):
         alone += ", and nx.calibrate finds them"
     return f"; or {call}, {alone}"

@@ -188,7 +188,7 @@ class Static(Recorded, Quantizer):
                 check_zero_point(prefix + name, x, self.spec.element)
             else:
                 check_positive(prefix + name, x)
-                self._check_found(prefix + name, x)
+                self._check_found(state, prefix + name)
         missing = [prefix + name for name in held if came and name not in came]
         if missing and not self.ready:
             raise NumericsError(
@@ -196,13 +196,13 @@ class Static(Recorded, Quantizer):
                 f"{self.name} is quantized by both; give a state that has both"
             )
 
-    def _check_found(self, key: str, came: Tensor) -> None:
+    def _check_found(self, state: Any, key: str) -> None:
         """Raises NumericsError for a scale that is unknown, NaN, in the place of one that is known."""
-        if self.ready and is_read(came) and bool(came.isnan().any()):
+        if self.ready and is_read(state[key]) and bool(state[key].isnan().any()):
             raise NumericsError(
                 f"{key} is NaN in this state, where no scale was found, and {self.name} has one here, which "
-                f"would be lost: nx.calibrate the model that is saved; or {without_scales([key])}, which "
-                "keeps the model's own"
+                "would be lost: nx.calibrate the model that is saved; or "
+                f"{without_scales([key], state)}, which keeps the model's own"
             )
 
     def quantize(self, x: Tensor) -> QTensor:

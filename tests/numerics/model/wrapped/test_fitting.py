@@ -13,6 +13,7 @@ import numerics as nx
 MODES = ("eager_mode", "fx_graph_mode")
 X = torch.linspace(-1, 1, 128).reshape(2, 64)
 STATIC = {"activations": nx.QuantSpec("int8", symmetric=False), "observer": "min_max"}
+LEARNED = [{"qat": "lsq"}, {"qat": "tqt"}, {"observer": "min_max"}]
 
 
 def floats():
@@ -197,6 +198,16 @@ def test_biases_were_loaded_before_packed_weights_of_another_shape_were_refused(
         assert all(torch.equal(x, before[k]) for k, x in bits(one).items())
 
 
+@pytest.mark.parametrize("options", LEARNED, ids=["lsq", "tqt", "observer"])
+def test_a_part_of_a_model_was_half_loaded(options):
+    part = wrapped("eager_mode", activations="int8", **options)[0]
+    state, before = {k: x + 1 if k == "bias" else x for k, x in part.state_dict().items()}, bits(part)
+    name = next(k for k in state if k.endswith(("scale", "step", "log2_threshold")))
+    with pytest.raises(nx.NumericsError, match=name.replace(".", r"\.")):
+        part.load_state_dict(state | {name: torch.tensor(float("nan"))})
+    assert all(torch.equal(x, before[k]) for k, x in bits(part).items())
+
+
 def test_a_step_of_lsq_is_a_scale_by_its_magnitude():
     """As docs/formats.md §7 says: training may bring it below 0, and its state comes back."""
     one = wrapped("eager_mode", activations="int8", qat="lsq")
@@ -207,8 +218,6 @@ def test_a_step_of_lsq_is_a_scale_by_its_magnitude():
 
 
 # ---- formats of scales ----------------------------------------------------------------------------
-
-LEARNED = [{"qat": "lsq"}, {"qat": "tqt"}, {"observer": "min_max"}]
 
 
 @pytest.mark.parametrize("options", LEARNED, ids=["lsq", "tqt", "observer"])
@@ -329,6 +338,28 @@ def test_strict_false_was_advised_where_it_is_refused_in_turn(mode):
         one.load_state_dict(state, strict=False)
     followed(str(caught.value), one, state)
     assert sum(name in str(caught.value) for name in steps) == 2  # of both weights, at once
+
+
+class Named(nn.Module):
+    """Has a part of its own whose name begins as those of quantizers."""
+
+    def __init__(self):
+        super().__init__()
+        self.quantizer, self.head = nn.Linear(64, 64), nn.Linear(64, 4)
+
+    def forward(self, x):
+        return self.head(self.quantizer(x))
+
+
+def test_a_part_named_quantizer_is_loaded_with_the_floats():
+    source, float_model = Named(), Named()
+    state = nx.wrap(source, nx.QuantSpec("int4", scheme="per_channel"), qat="lsq", example=X).state_dict()
+    one = nx.wrap(float_model, "int4", activations="int4", qat="lsq", example=X)
+    for strict in (True, False):
+        with pytest.raises(nx.NumericsError) as caught:
+            one.load_state_dict(state, strict=strict)
+        followed(str(caught.value), one, state, float_model=float_model)
+    assert torch.equal(nx.unwrap(one).quantizer.weight, source.quantizer.weight)
 
 
 @pytest.mark.parametrize("options", LEARNED, ids=["lsq", "tqt", "observer"])
