@@ -91,7 +91,7 @@ class _Machine:
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+        self.memo: dict[Any, Any] = {}
         self.called: list[Thing] = []
 
     def run(self, pickle: io.BytesIO) -> Held:

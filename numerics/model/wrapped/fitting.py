@@ -11,6 +11,7 @@ from torch import nn
 from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.plan import Plan
+from numerics.model.deciding.rows import Row
 from numerics.model.looking.places import folded
 from numerics.model.wrapped.quantizers import Learned, Quantizer, Static, waits
 from numerics.model.wrapped.renaming import renamed
@@ -107,9 +108,10 @@ def check_frozen(
     plan: by which the model was frozen.  state, prefix, notes: as load_state_dict hands them to modules;
     its notes say where it is of a frozen model.
     """
-    if MODEL in notes:
-        check_same_plan(plan, Plan.from_dict(json.loads(notes[MODEL])["plan"]))
-    for name in plan.parameters:
+    theirs = Plan.from_dict(json.loads(notes[MODEL])["plan"]) if MODEL in notes else None
+    if theirs is not None:
+        check_same_plan(plan, theirs)
+    for name, row in plan.parameters.items():
         held: Any = model.get_parameter(name)
         came = state.get(prefix + name)
         if came is None:
@@ -123,8 +125,23 @@ def check_frozen(
                 f"{prefix + name} of this frozen model is {due}, and the state has {what}: "
                 f"{_before_freezing(model, plan, state, spec is not None or MODEL in notes)}"
             )
+        if theirs is not None and not packed:
+            _check_values(prefix + name, row, theirs.parameters.get(name))
         if isinstance(came, QTensor) and isinstance(held, QTensor):
             _check_bytes(prefix + name, held, came, bool(notes.get(_ASSIGN)))
+
+
+def _check_values(name: str, mine: Row, theirs: Row | None) -> None:
+    """Raises NumericsError where values that a frozen model keeps are quantized to another format.
+
+    mine, theirs: what the plans of the model and of the state say of that parameter.
+    """
+    spec = None if theirs is None else theirs.spec
+    if spec != mine.spec:
+        raise NumericsError(
+            f"{name} of this frozen model is kept as values of {mine.spec!r}, and the state has "
+            f"{f'those of {spec!r}' if spec else 'floats'}: {_OF_FROZEN}"
+        )
 
 
 def _check_bytes(name: str, held: Any, came: Any, assign: bool) -> None:

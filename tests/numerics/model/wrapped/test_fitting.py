@@ -421,6 +421,18 @@ def test_a_frozen_model_advised_to_freeze_what_cannot_be_frozen(mode, options):
     assert torch.equal(taking(X), frozen(X))
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("qat", ["lsq", None])
+@pytest.mark.parametrize("strict", [False, True])
+def test_values_of_another_format_were_taken_by_a_model_that_keeps_values(mode, qat, strict, tmp_path):
+    kinds = ("int4", nx.QuantSpec("int4", scheme="per_channel"))
+    one, other = (nx.freeze(wrapped(mode, kind, qat=qat), keep="values") for kind in kinds)
+    before = bits(one)
+    with pytest.raises(nx.NumericsError, match=r"0\.weight of this frozen model.*makes the frozen model of"):
+        one.load_state_dict(other.state_dict(), strict=strict)
+    assert all(torch.equal(x, before[k]) for k, x in bits(one).items())
+
+
 # ---- the way out, gone ------------------------------------------------------------------------------
 
 
