@@ -18,6 +18,7 @@ from numerics.files import kinds
 from numerics.files.checkpoint import PathLike
 from numerics.files.companions import json_of, quantization_config
 from numerics.files.header import KEY, Plan, plans_of
+from numerics.files.nested import at, places_of
 from numerics.files.safetensors import BITS, LONGEST_HEADER, Reader
 from numerics.files.save_load import LIBRARIES, on_host
 from numerics.files.stream import Shared, qtensor
@@ -294,14 +295,9 @@ class OpenedPickle:
 
 
 def _state(came: Any, path: str) -> dict[str, Any]:
-    """The tensors of a state dict, alone or under one of the names where training scripts put it."""
-    if isinstance(came, Mapping):
-        for name in kinds.NESTED:
-            if isinstance(came.get(name), Mapping):
-                return _state(came[name], path)
-        tensors = {str(name): x.detach() for name, x in came.items() if is_tensor(x)}
-        if tensors:
-            return tensors
+    """The tensors of a state dict, alone or where training scripts put it."""
+    if places := places_of(came, is_tensor):
+        return {str(name): x.detach() for name, x in at(came, places[0]).items() if is_tensor(x)}
     raise NumericsError(f"{path} holds no tensors by name, but a {type(came).__name__}")
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-_TORCH = (
-    "a PyTorch pickle; write it again with nx.save(torch.load(path, weights_only=True){}, 'out.safetensors')"
-)
-_UNDER = ", as its tensors lie under that name"
-_MODULE = (
-    "a PyTorch pickle of a whole module; where you trust it, write it again with "
-    "nx.save(torch.load(path, weights_only=False).state_dict(), 'out.safetensors')"
-)
-NESTED = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params", "ema")
-"""Where training scripts put a state dict, beside other things."""
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from numerics.files.nested import Keys, at, every, places_of
+from numerics.files.pickled import MODULE, Held, Thing, held_in
+
+PathLike = str | os.PathLike[str]
+_TORCH = "a PyTorch pickle"
 _GGUF = (
     "a GGUF file; numerics.checkpoints.loading.load reads it, and `numerics convert FILE OUT.safetensors` "
     "makes one of these of it"
@@ -40,17 +39,19 @@ MAGICS = (
 LOOKED_AT = 4096  # bytes
 
 
-def known(first: bytes | bytearray) -> str | None:
+def known(first: bytes | bytearray, path: PathLike | None = None) -> str | None:
     """What a file that begins so is, and what to do with it; None where it is nothing known.
+
+    path: its, where what it has further inside is looked at, too.
 
     >>> known(b"version https://git-lfs.github.com/spec/v1")
     'a Git LFS pointer; fetch the file itself with `git lfs pull`'
     """
     for magic, said in MAGICS:
         if first.startswith(magic):
-            return _of_torch(first) if said is _TORCH else said
+            return _of_torch(path) if said is _TORCH else said
     if first.startswith(b"PK\x03\x04"):
-        return _of_zip(first)
+        return _of_zip(first, path)
     if first[4:8] == b"TFL3":
         return _TFLITE
     text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -63,24 +64,59 @@ def known(first: bytes | bytearray) -> str | None:
     return _TEXT if _is_text(first) else None
 
 
-def _of_zip(first: bytes | bytearray) -> str:
+def _of_zip(first: bytes | bytearray, path: PathLike | None) -> str:
     """Returns what a zip is by its first member: torch's is archive/data.pkl, NumPy's name.npy."""
     name = first[30 : 30 + int.from_bytes(first[26:28], "little")]
     if name.endswith(b".npy"):
         return _NPZ
     if b"data.pkl" in first or name.endswith((b".pkl", b"/version", b"/byteorder")):
-        return _of_torch(first)
+        return _of_torch(path)
     return _PACKED
 
 
-def _of_torch(first: bytes | bytearray) -> str:
-    """Of the texts with which its pickle begins: a module's class, or the name that holds the state dict."""
-    if b"ctorch.nn.modules." in first:
-        return _MODULE
-    for name in NESTED:
-        if b"X" + len(name).to_bytes(4, "little") + name.encode() in first:  # pickle's BINUNICODE
-            return _TORCH.format(f"[{name!r}]") + _UNDER
-    return _TORCH.format("")
+def _of_torch(path: PathLike | None) -> str:
+    """Where the tensors of a file of torch.save lie, and the call that writes them again."""
+    held = None if path is None else held_in(path)
+    if held is None:
+        return f"{_TORCH}; write the state_dict in it again with nx.save(state, 'out.safetensors')"
+    places = places_of(held.root, _is_tensor)
+    modules = [keys for keys, one in every(held.root) if one is MODULE]
+    if places:
+        way, under = _dict_of(at(held.root, places[0]), _loaded(held, places[0])), _said_under(places)
+    elif modules:
+        way, under = f"{_loaded(held, modules[0])}.state_dict()", ""
+    elif isinstance(held.root, list) and any(map(_is_tensor, held.root)):
+        way, under = f"{{str(k): x for k, x in enumerate({_loaded(held, ())})}}", ""
+    elif _is_tensor(held.root):
+        way, under = f"{{'tensor': {_loaded(held, ())}}}", ""
+    else:
+        return f"{_TORCH}, in which no tensors lie by name"
+    what = f"{_TORCH} of a whole module" if not places and modules == [()] else _TORCH
+    trusted = "" if held.is_safe else "where you trust it, "
+    return f"{what}; {trusted}write it again with nx.save({way}, 'out.safetensors'){under}"
+
+
+def _is_tensor(one: Any) -> bool:
+    return isinstance(one, Thing) and one.is_tensor
+
+
+def _loaded(held: Held, keys: Keys) -> str:
+    """The expression that reads what lies there in a file."""
+    return f"torch.load(path, weights_only={held.is_safe})" + "".join(f"[{key!r}]" for key in keys)
+
+
+def _dict_of(one: Mapping[Any, Any], loaded: str) -> str:
+    """The expression that gives its tensors, and nothing beside them, by name."""
+    if all(isinstance(key, str) and _is_tensor(value) for key, value in one.items()):
+        return loaded
+    return f"{{str(k): x for k, x in {loaded}.items() if torch.is_tensor(x)}}"
+
+
+def _said_under(places: list[Keys]) -> str:
+    """Where the tensors lie, and others beside them."""
+    first, *others = ("".join(f"[{key!r}]" for key in keys) for keys in places[:4])
+    beside = f"; others lie under {', '.join(filter(None, others))}" if any(others) else ""
+    return (", as its tensors lie under that name" if first else "") + beside
 
 
 def _is_onnx(first: bytes | bytearray) -> bool:

@@ -125,7 +125,7 @@ class Reader:
         length, follow = int.from_bytes(first[:8], "little"), self._size - 8
         if len(first) >= 8 and length <= min(follow, LONGEST_HEADER):
             return length
-        if what := known(first):
+        if what := known(first, self.path):
             self._fail(f"it looks like {what}")
         if len(first) < 8:
             self._fail(f"{self._size} bytes are too few for a header")

@@ -19,7 +19,7 @@ from numerics.model.looking.restoring import undone
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager, graph
 from numerics.model.wrapped.graph import QuantizedGraph
-from numerics.model.wrapped.quantizers import QAT, Learned, Static, check_known, quantizers
+from numerics.model.wrapped.quantizers import QAT, Learned, Static, check_known, quantizers, waits
 from numerics.model.wrapped.running import named
 from numerics.model.wrapped.sharing import unshare
 from numerics.model.wrapped.state import STATE, State, note_in, notes_of, state_of
@@ -53,7 +53,7 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
     keep = str(one_of("keep", keep, KEEP))
     if state.frozen:
         raise NumericsError("this model is frozen already")
-    waiting = [one.name for one in quantizers(model) if _waits(one)]
+    waiting = [one.name for one in quantizers(model) if waits(one)]
     if waiting:
         raise NumericsError(
             f"{', '.join(waiting[:6])}{' ...' if waiting[6:] else ''} never got a scale: "
@@ -73,12 +73,6 @@ def _become_frozen(model: nn.Module, by_identity: dict[int, Tensor], keep: str) 
     _fix(model)
     notes_of(model)[STATE] = state_of(model).as_frozen(keep)
     model.register_state_dict_post_hook(_say_in_state)
-
-
-def _waits(one: Any) -> bool:
-    if isinstance(one, Learned):
-        return not one.learns.initialized
-    return isinstance(one, Static) and not one.ready
 
 
 def _packed(model: nn.Module, plan: Plan, keep: str) -> dict[int, Tensor]:

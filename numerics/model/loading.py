@@ -21,7 +21,9 @@ from numerics.model.wrapped.fitting import (
     check_tensors,
     kind_of_scale,
     kinds_of_scales,
+    prefix_of,
     recorded,
+    way_of_prefix,
     way_of_scales,
 )
 from numerics.model.wrapped.quantizers import Static, quantizers
@@ -34,6 +36,8 @@ from numerics.view.screen import Screen
 from numerics.view.table import Column, Table, name_column
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_LOADED = "nx.load(path, library='torch')"
 
 # ---- a file into a model -------------------------------------------------------------------------------
 
@@ -71,11 +75,29 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
     with undone(model):
         into: nn.Module = model
         if text is not None and computes(text) and not is_wrapped(model):
+            _check_types(model, path, came)
             into = frozen_from(model, text, came, example)
         elif is_wrapped(model):
             came = _for_wrapped(model, came, text)
         _put(into, path, came, foreign)
     return cast(Model, into)
+
+
+def _check_types(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
+    """Raises NumericsError where tensors of a file cannot be in a float model's places of their names."""
+    if told := _unlike_all(came, stored(model)):
+        raise _misfit(model, path, told)
+
+
+def _unlike_all(came: Mapping[str, Tensor], places: Mapping[str, Place]) -> list[str]:
+    """Why tensors cannot be in the places of their names, those that cannot."""
+    pairs = ((name, x, places[name]) for name, x in came.items() if name in places)
+    return [f"{name}: {why}" for name, x, place in pairs if (why := _unlike(x, place))]
+
+
+def _misfit(model: nn.Module, path: PathLike, told: Iterable[str]) -> NumericsError:
+    """What is raised where a file is not a model's.  told: all that does not fit."""
+    return NumericsError(f"{path} does not fit {type(model).__name__}, which is unchanged: {'; '.join(told)}")
 
 
 def _for_wrapped(model: nn.Module, came: Mapping[str, Tensor], text: str | None) -> dict[str, Tensor]:
@@ -102,9 +124,7 @@ def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor], foreign: 
     faults = _faults(model, path, came, places, list(tied.values()))
     if faults:
         told = [*faults, foreign] if foreign else faults
-        raise NumericsError(
-            f"{path} does not fit {type(model).__name__}, which is unchanged: {'; '.join(told)}"
-        )
+        raise _misfit(model, path, told)
     swaps: dict[int, nn.Parameter] = {}
     used: set[int] = set()
     came = {name: x for name, x in came.items() if name in places}
@@ -140,14 +160,25 @@ def _faults(
         ],
     }  # fmt: skip
     told = [f"{why}: {folded(names)}" for why, names in faults.items() if names]
-    told += [
-        f"{name}: {why}" for name in came if name in places and (why := _unlike(came[name], places[name]))
-    ]
+    told += _unlike_all(came, places)
     told += [why for prefix, module in every if (why := _unfit(module, came, prefix))]
     if any(kind_of_scale(name) for name in (*faults["missing from the file"], *faults["not in the model"])):
-        without = "load_state_dict(nx.load(path, library='torch'), strict=False)"
-        told[-1] += f". {way_of_scales(model, came, model_text(path) is not None, without)}"
+        told[-1] += f". {way_of_scales(model, came, model_text(path) is not None, _LOADED)}"
+    elif prefix := prefix_of(model, came):
+        told[-1] += f". {way_of_prefix(prefix, _LOADED)}"
+    told += [
+        f"{name} is on meta, and no state has it (persistent=False): give it its values first, as "
+        f"model.get_submodule({name.rpartition('.')[0]!r}).{name.rpartition('.')[2]} = ..."
+        for name in _left_on_meta(model, places)
+    ]
     return told
+
+
+def _left_on_meta(model: nn.Module, places: Mapping[str, Place]) -> list[str]:
+    """The names of tensors without memory that no state has, and so no file brings."""
+    brought = {id(place.tensor) for place in places.values()}
+    every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return [name for name, x in every if x.is_meta and id(x) not in brought]
 
 
 def _unfit(module: Recorded, came: Mapping[str, Tensor], prefix: str) -> str | None:
@@ -171,18 +202,25 @@ def _unlike(came: Tensor, place: Place) -> str | None:
         )
     if came.shape != held.shape:
         return f"its shape is {tuple(came.shape)}, the model's {tuple(held.shape)}"
-    if came.dtype == held.dtype or (not isinstance(came, TensorQTensor) and _widens(came.dtype, held.dtype)):
-        return None
     types = [str(x.dtype).removeprefix("torch.") for x in (came, held)]
+    if came.dtype == held.dtype:
+        return None
+    if _are_codes(came, held):
+        return (
+            f"it is {types[0]}, codes where the model has {types[1]}: `numerics convert FILE "
+            "OUT.safetensors` (numerics.checkpoints) brings the values where scales lie beside them; where "
+            "they are the values themselves, state = nx.load(path, library='torch'), and nx.save that with "
+            f"state[name].to(torch.{types[1]})"
+        )
+    if not isinstance(came, TensorQTensor) and torch.promote_types(came.dtype, held.dtype) == held.dtype:
+        return None
     return f"it is {types[0]}, the model's is {types[1]}; model.to(torch.{types[0]}) first"
 
 
-def _widens(narrow: torch.dtype, wide: torch.dtype) -> bool:
-    """Does torch take values of the one type as those of the other?  Floats of 8 bits as no others."""
-    try:
-        return torch.promote_types(narrow, wide) == wide
-    except RuntimeError:
-        return False
+def _are_codes(came: Tensor, held: Tensor) -> bool:
+    """Is it a tensor of integers, or of the bits of narrow floats, where wider floats are due?"""
+    plain = came.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    return held.is_floating_point() and not (plain or isinstance(came, TensorQTensor))
 
 
 def _differing(names: list[str], came: Mapping[str, Tensor]) -> list[tuple[str, str]]:

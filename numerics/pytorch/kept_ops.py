@@ -267,8 +267,9 @@ def _new_zeros(q: TensorQTensor, size: Any, **options: Any) -> Any:
 FLOAT_MODEL = (
     " of this state would become floats of a float model: nx.load_into(model, file) "
     "loads the file of nx.save(state, file) packed, activations' formats too; "
-    "load_state_dict(state, assign=True) takes packed weights alone; and a state of "
-    "q.dequantize() is one of floats"
+    "load_state_dict(state, assign=True, strict=False) takes packed weights alone; "
+    "load_state_dict({k: x.dequantize() if isinstance(x, nx.QTensor) else x for k, x in state.items()}, "
+    "strict=False) takes their values"
 )
 PACKED_MODEL = (
     " of this model is packed, and the state has other values: load them before they "
@@ -292,6 +293,17 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
         if found is None:
             return NotImplemented
         source = found
+    check_copied(target, source)
+    if not target.numel():  # its scale may be that of a tensor which has values
+        return target
+    _check_written(target, source)
+    for mine, theirs in zip(target.parts, source.parts, strict=True):
+        mine.copy_(theirs, non_blocking)
+    return target
+
+
+def check_copied(target: TensorQTensor, source: TensorQTensor) -> None:
+    """Raises NumericsError where the bytes of one are no values of the other."""
     if (source.spec, source.shape) != (target.spec, target.shape):
         raise NumericsError(f"{source!r} cannot be copied into {target!r}: another spec or shape")
     if source.dtype != target.dtype and not _keeps_values(source, target.dtype):
@@ -299,12 +311,6 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
             f"{source!r} of {source.original} cannot be copied into one of {target.original}: the same "
             "bytes are other values there; dequantize it, and quantize the values"
         )
-    if not target.numel():  # its scale may be that of a tensor which has values
-        return target
-    _check_written(target, source)
-    for mine, theirs in zip(target.parts, source.parts, strict=True):
-        mine.copy_(theirs, non_blocking)
-    return target
 
 
 _LOADING = torch.nn.Module._load_from_state_dict.__code__

@@ -23,6 +23,7 @@ from numerics.tensor.spec import QuantSpec
 RECORD = "_extra_state"
 """Under that name, which is torch's, a state has the spec of the scales beside it."""
 ASSIGN = "load_state_dict(..., assign=True) takes it as it is"
+_LEAVES = ("scale", "zero_point", "tensor_scale", "step", "log2_threshold", RECORD)
 Held = dict[str, Any]
 
 
@@ -48,13 +49,34 @@ class Recorded(nn.Module):
 
         assign: what comes takes the place of what is here, in its own type.
         """
-        check_record(self.spec, state, prefix, self.scales())
+        check_records(state, [(prefix, self)])
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Loads a state; who gives one without a record to this very module says that it is of its spec."""
         if isinstance(state_dict, Mapping) and RECORD not in state_dict:
             state_dict = {**state_dict, RECORD: self.get_extra_state()}
         return super().load_state_dict(state_dict, strict, assign)
+
+
+def without_scales(names: Iterable[str], state: Iterable[str], source: str = "state") -> str:
+    """The call that loads a state without its scales, so that the model keeps its own.
+
+    names: of the model's scales.  state: the names that the state has.  source: an expression that gives it.
+    """
+    others = [name for name in state if "quantize" in name and not _is_ours(name)]
+    if not all(map(_is_ours, names)):
+        kept = f"not k.startswith({tuple(dict.fromkeys(name[: name.rfind('.') + 1] for name in names))!r})"
+    elif others:  # somebody's, of that name
+        kept = "k in float_model.state_dict()"
+    else:
+        kept = "'quantize' not in k"
+    return f"load_state_dict({{k: x for k, x in {source}.items() if {kept}}}, strict=False)"
+
+
+def _is_ours(name: str) -> bool:
+    """Is it what a quantizer of a wrapped model says in a state?"""
+    *owner, leaf = name.split(".")
+    return leaf in _LEAVES and any(part.startswith("quantize") for part in owner)
 
 
 def check_recorded(state: Mapping[str, Any], modules: Iterable[tuple[str, Recorded]]) -> None:
@@ -69,19 +91,32 @@ def check_recorded(state: Mapping[str, Any], modules: Iterable[tuple[str, Record
             )
 
 
-def check_record(spec: QuantSpec, state: Mapping[str, Any], prefix: str, held: Held) -> None:
-    """Raises NumericsError where a state says that its scales, of those names, are of another spec."""
-    came = state.get(prefix + RECORD)
-    if came is None or (isinstance(came, Tensor) and not has_values(came)):
-        return
-    theirs = spec_recorded(prefix + RECORD, came)
-    if theirs.replace(rounding=spec.rounding) != spec:  # a scale is the same however values are rounded
-        names = ", ".join(prefix + name for name in held if prefix + name in state) or prefix + RECORD
+def check_records(state: Mapping[str, Any], modules: Iterable[tuple[str, Recorded]]) -> None:
+    """Raises NumericsError, with all their names, for scales that a state says are of other specs."""
+    every = list(modules)
+    if told := of_other_specs(state, every):
+        names = [f"{prefix}{name}" for prefix, module in every for name in module.scales()]
         raise NumericsError(
-            f"{names}: in this state of {theirs!r}, in the model of {spec!r}, and the scales of one are none "
-            "of the other: wrap the model as the saved one was; or leave them out of the state (and the name "
-            f"that ends in {RECORD}) and load_state_dict(state, strict=False), which keeps the model's own"
+            f"{'; '.join(told)}, and the scales of one are none of the other: wrap the model as the saved "
+            f"one was; or {without_scales(names, state)}, which keeps the model's own"
         )
+
+
+def of_other_specs(state: Mapping[str, Any], modules: Iterable[tuple[str, Recorded]]) -> list[str]:
+    """What a state has of scales that are not of the specs of these modules: a text for each two specs."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for prefix, module in modules:
+        came = state.get(prefix + RECORD)
+        if came is None or (isinstance(came, Tensor) and not has_values(came)):
+            continue
+        theirs, mine = spec_recorded(prefix + RECORD, came), module.spec
+        if theirs.replace(rounding=mine.rounding) != mine:  # a scale is the same however values are rounded
+            names = [prefix + name for name in module.scales() if prefix + name in state]
+            found.setdefault((repr(theirs), repr(mine)), []).extend(names or [prefix + RECORD])
+    return [
+        f"{', '.join(names)}: in this state of {theirs}, in the model of {mine}"
+        for (theirs, mine), names in found.items()
+    ]
 
 
 def spec_recorded(key: str, came: Any) -> QuantSpec:
@@ -123,12 +158,12 @@ def check_state(key: str, came: Any, held: Any, *, assign: bool = False, finite:
             f"{key} is {kind} in this state; {due} are due with assign=True: "
             f"state[{key!r}].to({held.dtype}), or assign=False"
         )
-    if _is_read(came):
+    if is_read(came):
         check_storage(came)
         _check_values(key, came.detach(), None if assign else _kept(came, held), whole, finite)
 
 
-def _is_read(x: Any) -> bool:
+def is_read(x: Any) -> bool:
     """Is it a tensor whose values are here?"""
     return type(x) in (Tensor, nn.Parameter) and has_values(x)
 
@@ -172,16 +207,25 @@ def _is_kept(came: Tensor, dtype: torch.dtype) -> Tensor:
     return inside.to(came.device)
 
 
+def check_shape(key: str, came: Any, due: tuple[int, ...], of: str) -> None:
+    """Raises NumericsError for scales of another shape; one number may come in the shape (1,).
+
+    of: what has that shape.
+    """
+    if isinstance(came, Tensor) and not is_lazy(came) and tuple(came.shape) not in (due, due or (1,)):
+        raise NumericsError(f"{key} has shape {tuple(came.shape)} in this state; {of} has {due}")
+
+
 def check_zero_point(key: str, came: Tensor, d: Element) -> None:
     """Raises NumericsError for a zero point that is none of the format's values."""
-    if _is_read(came) and bool(((came < d.min) | (came > d.max)).any()):
+    if is_read(came) and bool(((came < d.min) | (came > d.max)).any()):
         ends = f"{came.min().item()} .. {came.max().item()}"
         raise NumericsError(f"{key} is {ends} in this state, outside {d.min} .. {d.max}, the range of {d}")
 
 
 def check_positive(key: str, came: Tensor) -> None:
     """Raises NumericsError for a scale that is 0 or less."""
-    if _is_read(came) and bool((came <= 0).any()):
+    if is_read(came) and bool((came <= 0).any()):
         raise NumericsError(f"{key} is {came.min().item()} in this state; scales are above 0")
 
 

@@ -10,12 +10,22 @@ from torch import nn
 from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.plan import Plan
+from numerics.model.deciding.rows import Row
 from numerics.model.looking.places import folded
-from numerics.model.wrapped.quantizers import Learned, Quantizer, Static
+from numerics.model.wrapped.quantizers import Learned, Quantizer, Static, waits
 from numerics.model.wrapped.renaming import renamed
 from numerics.model.wrapped.state import STATE, State, check_trainable, note_in, notes_of
+from numerics.pytorch.kept_ops import check_copied
 from numerics.tensor.qtensor import QTensor
-from numerics.train.states import RECORD, Recorded, check_recorded
+from numerics.train.states import (
+    ASSIGN,
+    RECORD,
+    Recorded,
+    check_recorded,
+    check_records,
+    of_other_specs,
+    without_scales,
+)
 
 _KINDS = {
     "learns.log2_threshold": "thresholds of qat='tqt'",
@@ -28,6 +38,8 @@ _WRAPPED = {
     "thresholds of qat='tqt'": "qat='tqt'", "steps of qat='lsq'": "qat='lsq'", "fixed scales": "observer=...",
 }  # fmt: skip
 """How a model is wrapped whose state has that."""
+_ASSIGN = "assign_to_params_buffers"
+"""Under that name torch notes that load_state_dict was called with assign=True."""
 _OF_FROZEN = "nx.load_into(float_model, file) makes the frozen model of its file"
 
 
@@ -47,8 +59,8 @@ class Fitting:
         if made is not None and made.frozen:
             check_frozen(model, made.plan, state, prefix, notes)
         elif names or made is not None:
-            check_floats(state, names, notes)
-        if made is not None:
+            check_floats(model, state, names, notes)
+        if made is not None or not prefix:  # a part may be what is loaded
             check_scales(model, state, prefix, notes)
         super()._load_from_state_dict(state, prefix, notes, *rest)  # type: ignore[misc]
 
@@ -57,7 +69,7 @@ class Fitting:
         model: Any = self
         made = notes_of(model).get(STATE)
         if made is not None and strict:
-            check_quantizers(model, made.plan, bool(made.frozen), state_dict)
+            check_quantizers(model, made, state_dict, assign)
         return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
 
     def train(self, mode: bool = True) -> Any:
@@ -69,17 +81,21 @@ class Fitting:
 # ---- tensors --------------------------------------------------------------------------------------
 
 
-def check_floats(state: Mapping[str, Any], names: Iterable[str], notes: Mapping[str, Any]) -> None:
+def check_floats(
+    model: nn.Module, state: Mapping[str, Any], names: Iterable[str], notes: Mapping[str, Any]
+) -> None:
     """Raises NumericsError where a frozen state comes to parameters that are quantized when they are read.
 
-    names: of those parameters, as the state has them.  notes: what the state says of itself.
+    model: the one of these parameters.  names: theirs, as the state has them.  notes: what the state says
+    of itself.
     """
     packed = [name for name in names if isinstance(state.get(name), QTensor)]
     if packed or MODEL in notes:
         what = f"{packed[0]} is packed" if packed else "this state is a frozen model's"
+        ready = "nx.calibrate(model, batches)" if any(map(waits, model.modules())) else "model"
         raise NumericsError(
             f"{what}, and this model is wrapped: its values would be quantized again wherever they are read; "
-            f"{_OF_FROZEN}; nx.freeze(model) makes one that takes it where both have the same plan"
+            f"{_OF_FROZEN}; nx.freeze({ready}) makes one that takes it where both have the same plan"
         )
 
 
@@ -91,9 +107,10 @@ def check_frozen(
     plan: by which the model was frozen.  state, prefix, notes: as load_state_dict hands them to modules;
     its notes say where it is of a frozen model.
     """
-    if MODEL in notes:
-        check_same_plan(plan, note_in(notes[MODEL])[1])
-    for name in plan.parameters:
+    theirs = note_in(notes[MODEL])[1] if MODEL in notes else None
+    if theirs is not None:
+        check_same_plan(plan, theirs)
+    for name, row in plan.parameters.items():
         held: Any = model.get_parameter(name)
         came = state.get(prefix + name)
         if came is None:
@@ -105,17 +122,53 @@ def check_frozen(
             what = repr(spec) if spec else "floats, which would not be quantized"
             raise NumericsError(
                 f"{prefix + name} of this frozen model is {due}, and the state has {what}: "
-                f"{_before_freezing(state, spec is not None or MODEL in notes)}"
+                f"{_before_freezing(model, plan, state, spec is not None or MODEL in notes)}"
             )
+        if theirs is not None and not packed:
+            _check_values(prefix + name, row, theirs.parameters.get(name))
+        if isinstance(came, QTensor) and isinstance(held, QTensor):
+            _check_bytes(prefix + name, held, came, bool(notes.get(_ASSIGN)))
 
 
-def _before_freezing(state: Mapping[str, Any], frozen: bool) -> str:
+def _check_values(name: str, mine: Row, theirs: Row | None) -> None:
+    """Raises NumericsError where values that a frozen model keeps are quantized to another format.
+
+    mine, theirs: what the plans of the model and of the state say of that parameter.
+    """
+    spec = None if theirs is None else theirs.spec
+    if spec != mine.spec:
+        raise NumericsError(
+            f"{name} of this frozen model is kept as values of {mine.spec!r}, and the state has "
+            f"{f'those of {spec!r}' if spec else 'floats'}: {_OF_FROZEN}"
+        )
+
+
+def _check_bytes(name: str, held: Any, came: Any, assign: bool) -> None:
+    """Raises NumericsError for a packed tensor that does not fit into the one that a frozen model has.
+
+    assign: it takes the place of that, in its own float type.
+    """
+    if came.shape != held.shape:
+        raise NumericsError(
+            f"{name} has shape {tuple(came.shape)} in this state, and {tuple(held.shape)} in this model"
+        )
+    if not assign:
+        try:
+            check_copied(held, came)
+        except NumericsError as wrong:
+            raise NumericsError(f"{name} cannot be loaded: {wrong}; {ASSIGN}") from None
+
+
+def _before_freezing(model: nn.Module, plan: Plan, state: Mapping[str, Any], frozen: bool) -> str:
     """Where a state belongs that a frozen model does not take.  frozen: it is a frozen model's itself."""
     if frozen:
         return _OF_FROZEN
-    kinds = kinds_of_scales(state)
+    of_weights = [f".{name}.scale" for name, one in model.named_modules(remove_duplicate=False)
+                  if isinstance(one, Static) and one.name in plan.parameters]  # fmt: skip
+    kinds = kinds_of_scales(name for name in state if not f".{name}".endswith(tuple(of_weights)))
     if not kinds:
-        return "load it before freezing, into the float model or the wrapped one, and nx.freeze that"
+        observed = ", nx.calibrate" if any(row.observer for row in plan.rows) else ""
+        return f"load it into the float model, and nx.wrap{observed} and nx.freeze that again"
     return (
         f"it has {' and '.join(kinds)}: load it into a model that {_wrapped(kinds)} made, and nx.freeze that"
     )
@@ -136,31 +189,34 @@ def check_same_plan(mine: Plan, theirs: Plan) -> None:
 # ---- names ----------------------------------------------------------------------------------------
 
 
-def check_quantizers(model: nn.Module, plan: Plan, frozen: bool, came: Any) -> None:
+def check_quantizers(model: nn.Module, made: State, came: Any, assign: bool) -> None:
     """Raises NumericsError, before anything is loaded, where a state has the scales of another wrapping.
 
-    came: a state, of which all names are asked for.  What strict=False refuses, too, is told first.  What
+    made: what the model was made of.  came: a state, of which all names are asked for.  assign: it is
+    loaded so.  What strict=False refuses, too, is told first.  What
     else does not fit is left to torch to say.
     """
     if not isinstance(came, Mapping):
         return
     state = dict(came)
-    notes = (getattr(came, "_metadata", None) or {}).get("", {})
-    renamed(model, plan, frozen, state, "")
-    check_tensors(model, plan, frozen, state, notes)
+    notes = {**(getattr(came, "_metadata", None) or {}).get("", {}), _ASSIGN: assign}
+    renamed(model, made.plan, bool(made.frozen), state, "")
+    check_tensors(model, made.plan, bool(made.frozen), state, notes)
     check_recorded(state, recorded(model, ""))
     own = {f"{name}.{tail}" for name, module in model.named_modules(remove_duplicate=False)
            if isinstance(module, (Quantizer, Learned)) for tail in module.state_dict()}  # fmt: skip
     here = own | {*model.state_dict()}
-    missing = sorted(name for name in own - state.keys() if not name.endswith(RECORD))
-    more = sorted(name for name in state.keys() - here if kind_of_scale(name))
-    if missing or more:
-        told = [f"missing {folded(missing)}"] if missing else []
-        told += [f"not in the model {folded(more)}"] if more else []
-        raise NumericsError(
-            f"this state does not fit this {type(model).__name__}, which is unchanged: {'; '.join(told)}. "
-            f"{way_of_scales(model, state, MODEL in notes, 'load_state_dict(state, strict=False)')}"
-        )
+    missing, more = ({name for name in names if not name.endswith(RECORD)}
+                     for names in (here - state.keys(), state.keys() - here))  # fmt: skip
+    if not (missing & own or any(map(kind_of_scale, more))):
+        return
+    told = [f"missing {folded(sorted(missing))}"] if missing else []
+    told += [f"not in the model {folded(sorted(more))}"] if more else []
+    told += of_other_specs(state, recorded(model, ""))
+    raise NumericsError(
+        f"this state does not fit this {type(model).__name__}, which is unchanged: {'; '.join(told)}. "
+        f"{way_of_scales(model, state, MODEL in notes)}"
+    )
 
 
 def check_tensors(
@@ -170,32 +226,75 @@ def check_tensors(
     if frozen:
         check_frozen(model, plan, state, "", notes)
     else:
-        check_floats(state, plan.parameters, notes)
+        check_floats(model, state, plan.parameters, notes)
 
 
-def way_of_scales(model: nn.Module, state: Mapping[str, Any], frozen: bool, without: str) -> str:
+def way_of_scales(model: nn.Module, state: Mapping[str, Any], frozen: bool, source: str = "state") -> str:
     """What to do with a state that has other scales than the model.
 
-    frozen: the state is a frozen model's.  without: the call that loads the state without its scales.
+    frozen: the state is a frozen model's.  source: an expression that gives the state.
     """
-    packed = tuple(_of_packed(model))
+    if prefix := prefix_of(model, state):
+        return way_of_prefix(prefix, source)
+    packed_names = tuple(_of_packed(model))
     due, held = (
-        kinds_of_scales(name for name in names if not name.startswith(packed))
+        kinds_of_scales(name for name in names if not name.startswith(packed_names))
         for names in (model.state_dict(), state)
     )
     has, brings = (" and ".join(kinds) or "no scales of its own" for kinds in (due, held))
-    alone = "which leaves the model's own scales" if due else "which leaves the state's scales"
-    waits = any(isinstance(one, Static) and not one.ready for one in model.modules())
-    alone += ", and nx.calibrate finds them" if waits else ""
-    if frozen or any(isinstance(x, QTensor) for x in state.values()):
+    packed = any(isinstance(x, QTensor) for x in state.values())
+    if frozen:
         made = _OF_FROZEN
+    elif packed:
+        made = "nx.save the state_dict() of the frozen model as it is, which says its plan, and nx.load_into"
     elif due == held:
         made = "wrap the model as the saved one was"
     elif held:
         made = f"load it into a model that {_wrapped(held)} made, with the same formats"
     else:
         made = "load it into the float model, and wrap that"
-    return f"The model has {has}, the state {brings}: {made}; or {without}, {alone}"
+    return f"The model has {has}, the state {brings}: {made}{_without(model, state, source, packed)}"
+
+
+def _without(model: nn.Module, state: Mapping[str, Any], source: str, packed: bool) -> str:
+    """The call that loads what is no scale, where there is something and it is taken."""
+    names = {*model.state_dict()}
+    if not any(name in names and not kind_of_scale(name) for name in state):
+        return ""
+    call = f"load_state_dict({source}, strict=False)"
+    if packed and not isinstance(model, Fitting):
+        call = f"load_state_dict({source}, strict=False, assign=True)"
+    alone = "which leaves the state's scales"
+    if kinds_of_scales(names):
+        alone = "which leaves the model's own scales"
+        try:
+            check_scales(model, state, "", {})
+        except NumericsError:
+            call = without_scales([], state, source)
+    if any(isinstance(one, Static) and waits(one) for one in model.modules()):
+        alone += ", and nx.calibrate finds them"
+    return f"; or {call}, {alone}"
+
+
+def prefix_of(model: nn.Module, state: Iterable[str]) -> str:
+    """The beginning that all names of a state have before the model's; empty where they fit as they are."""
+    here, came = {*model.state_dict()}, list(state)
+    if not came or not here.isdisjoint(came):
+        return ""
+    ends = [place + 1 for place, letter in enumerate(came[0]) if letter == "."]
+    fitting = (came[0][:end] for end in ends if came[0][end:] in here)
+    return next((one for one in fitting if all(name.startswith(one) for name in came)), "")
+
+
+def way_of_prefix(prefix: str, source: str) -> str:
+    """How names lose a beginning that the model's have not.  source: an expression that gives the state."""
+    given = "" if source == "state" else f"state = {source}; "
+    after = "" if source == "state" else "; nx.save(state, path)"
+    return (
+        f"Every name of the state begins with {prefix!r}, as those of DDP (module.) and of torch.compile "
+        f"(_orig_mod.): {given}torch.nn.modules.utils.consume_prefix_in_state_dict_if_present(state, "
+        f"{prefix!r}) takes that away{after}"
+    )
 
 
 def _of_packed(model: nn.Module) -> Iterable[str]:
@@ -219,7 +318,8 @@ def check_scales(model: nn.Module, state: Mapping[str, Any], prefix: str, notes:
 
     state, prefix, notes: as load_state_dict hands them to modules, with the names that the model has.
     """
-    assign = bool(notes.get("assign_to_params_buffers"))
+    assign = bool(notes.get(_ASSIGN))
+    check_records(state, recorded(model, prefix))
     for at, module in recorded(model, prefix):
         module.check_state(state, at, assign)
     for name, module in model.named_modules(remove_duplicate=False):

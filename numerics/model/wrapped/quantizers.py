@@ -19,7 +19,15 @@ from numerics.quantization import quantize
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec
 from numerics.train import LSQ, TQT
-from numerics.train.states import Recorded, check_positive, check_state, check_zero_point
+from numerics.train.states import (
+    Recorded,
+    check_positive,
+    check_shape,
+    check_state,
+    check_zero_point,
+    is_read,
+    without_scales,
+)
 
 QAT = ("ste", "tqt", "lsq")
 
@@ -142,7 +150,7 @@ class Static(Recorded, Quantizer):
         self.check_state(state, prefix, bool(notes.get("assign_to_params_buffers")))
         for name in ("scale", "tensor_scale"):
             came, old = state.get(prefix + name), getattr(self, name)
-            if isinstance(came, Tensor) and old is not None and came.dtype.is_floating_point:
+            if isinstance(came, Tensor) and old is not None and self._adopts(came):
                 setattr(self, name, old.to(came.dtype))
         super()._load_from_state_dict(state, prefix, notes, *rest)
         self.settle()
@@ -160,24 +168,41 @@ class Static(Recorded, Quantizer):
         self.used = self.spec.replace(scale_type="float") if wide and self.spec.scaled else self.spec
         self.text = self.used.text
 
+    def _adopts(self, came: Tensor) -> bool:
+        """Is a scale kept in the type in which it comes?  One that is known already stays in its own."""
+        return came.is_floating_point() and not self.ready
+
     def check_state(self, state: Any, prefix: str, assign: bool) -> None:
-        """Raises NumericsError for what is no scale, and for a scale without its zero point."""
+        """Raises NumericsError for what is no scale of it, for one without its zero point, and for one that
+        was never found where this one was.
+        """
         super().check_state(state, prefix, assign)
         held = self.scales()
         came = {name: state[prefix + name] for name in held if prefix + name in state}
         for name, x in came.items():
-            of_zero = name == "zero_point"  # a scale is NaN where none was found yet, and of any float type
-            adopted = not of_zero and isinstance(x, Tensor) and x.is_floating_point()
+            of_zero = name == "zero_point"
+            adopted = not of_zero and isinstance(x, Tensor) and self._adopts(x)
             check_state(prefix + name, x, held[name], assign=assign or adopted, finite=of_zero)
+            check_shape(prefix + name, x, tuple(held[name].shape), self.name)
             if of_zero:
                 check_zero_point(prefix + name, x, self.spec.element)
             else:
                 check_positive(prefix + name, x)
+                self._check_found(state, prefix + name)
         missing = [prefix + name for name in held if came and name not in came]
         if missing and not self.ready:
             raise NumericsError(
                 f"this state has {', '.join(prefix + name for name in came)} without {', '.join(missing)}: "
                 f"{self.name} is quantized by both; give a state that has both"
+            )
+
+    def _check_found(self, state: Any, key: str) -> None:
+        """Raises NumericsError for a scale that is unknown, NaN, in the place of one that is known."""
+        if self.ready and is_read(state[key]) and bool(state[key].isnan().any()):
+            raise NumericsError(
+                f"{key} is NaN in this state, where no scale was found, and {self.name} has one here, which "
+                "would be lost: nx.calibrate the model that is saved; or "
+                f"{without_scales([key], state)}, which keeps the model's own"
             )
 
     def quantize(self, x: Tensor) -> QTensor:
@@ -228,12 +253,8 @@ class Learned(nn.Module):
             return
         due = self.spec.partition(self.shape).shared
         for name in self.learns.scales():
-            came = state.get(prefix + name)
-            if isinstance(came, Tensor) and not is_lazy(came) and tuple(came.shape) not in (due, due or (1,)):
-                raise NumericsError(
-                    f"{prefix + name} has shape {tuple(came.shape)} in this state; {self.name} of shape "
-                    f"{self.shape} has {due}"
-                )
+            if prefix + name in state:
+                check_shape(prefix + name, state[prefix + name], due, f"{self.name} of shape {self.shape}")
 
     def begin(self, x: Tensor) -> None:
         """Takes x for the first batch, where there was none."""
@@ -350,3 +371,10 @@ def check_known(model: nn.Module) -> None:
 def unbegun(model: nn.Module) -> list[Learned]:
     """What has no threshold yet."""
     return [one for one in quantizers(model) if isinstance(one, Learned) and not one.learns.initialized]
+
+
+def waits(one: nn.Module) -> bool:
+    """Is it a quantizer that has no scale yet?"""
+    if isinstance(one, Learned):
+        return not one.learns.initialized
+    return isinstance(one, Static) and not one.ready

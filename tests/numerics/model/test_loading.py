@@ -1,6 +1,7 @@
 """Files into models, whole or not at all, and how many bytes a model takes."""
 
 import copy
+import re
 
 import pytest
 
@@ -329,3 +330,89 @@ def test_a_state_with_a_plan_of_rubbish_is_loaded_or_ends_in_pythons_words(text)
     state._metadata[""]["numerics.model"] = text
     with pytest.raises(nx.NumericsError, match="no plan"):
         frozen.load_state_dict(state)
+
+
+# ---- what a file brings that is no value of the model's ----------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize("activations", ["int8", "mxfp8_e4m3", None])
+def test_a_plan_of_activations_let_weights_of_another_type_through(dtype, bias, mode, activations, tmp_path):
+    """The weight of the file was put in before it was asked whether it fits: the call was torch's error."""
+    x = torch.linspace(-1, 1, 128).reshape(2, 64)
+    plan = {"activations": activations, "example": x, "mode": mode}
+    nx.save(nx.freeze(nx.wrap(nn.Linear(64, 8, bias=bias), "int4", **plan)).state_dict(), tmp_path / "a")
+    came = nn.Linear(64, 8, bias=bias, dtype=dtype)
+    before = {name: y.clone() for name, y in came.state_dict().items()}
+    with pytest.raises(
+        nx.NumericsError, match=r"is unchanged.*weight: it is float32, the model's is .*float32"
+    ):
+        load_into(came, tmp_path / "a", example=x.to(dtype))
+    assert all(torch.equal(y, before[name]) for name, y in came.state_dict().items())
+    assert load_into(came.float(), tmp_path / "a", example=x)(x).dtype == torch.float32
+
+
+CODES = ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "int8", "uint8", "int32", "int64", "bool"]
+
+
+@pytest.mark.parametrize("kind", CODES)
+@pytest.mark.parametrize("meta", [False, True])
+def test_codes_of_a_file_were_taken_for_values(kind, meta, tmp_path):
+    """Narrow floats were torch's error of types, and integers floats without a word."""
+    weight, path = torch.tensor([[1.0, 0.0], [1.0, 2.0]]).to(getattr(torch, kind)), tmp_path / "a.safetensors"
+    nx.save({"weight": weight}, path)
+    came = nn.Linear(2, 2, bias=False, device="meta" if meta else None)
+    due = rf"is unchanged: weight: it is {kind}, codes where the model has float32: `numerics convert"
+    with pytest.raises(nx.NumericsError, match=due) as caught:
+        load_into(came, path)
+    state, name = nx.load(path, library="torch"), "weight"
+    assert "nx.save that with state[name].to(torch.float32)" in str(caught.value)
+    nx.save(state | {name: state[name].to(torch.float32)}, path)
+    assert torch.equal(load_into(came, path).weight, weight.float())
+
+
+def test_integers_of_a_model_come_as_integers(tmp_path):
+    norm = nn.BatchNorm1d(2)
+    norm(torch.randn(4, 2))
+    nx.save(norm.state_dict() | {"num_batches_tracked": torch.tensor(1, dtype=torch.int32)}, tmp_path / "a")
+    assert int(load_into(nn.BatchNorm1d(2), tmp_path / "a").num_batches_tracked) == 1
+
+
+class Turned(nn.Module):
+    """Has a buffer that no state keeps."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(64, 4)
+        self.inner.register_buffer("turn", torch.full((64,), 2.0), persistent=False)
+
+    def forward(self, x):
+        return self.inner(x * self.inner.turn)
+
+
+@pytest.mark.parametrize("options", [None, {}, {"activations": "int8"}])
+def test_a_buffer_that_no_state_keeps_stayed_on_meta_without_a_word(options, tmp_path):
+    one, x = Turned(), torch.ones(2, 64)
+    made = one if options is None else nx.freeze(nx.wrap(copy.deepcopy(one), "int4", example=x, **options))
+    nx.save(made.state_dict(), tmp_path / "a")
+    with torch.device("meta"):
+        came = Turned()
+    due = r"inner\.turn is on meta, and no state has it \(persistent=False\): give it its values first"
+    with pytest.raises(nx.NumericsError, match=due) as caught:
+        load_into(came, tmp_path / "a")
+    assert came.inner.weight.is_meta
+    call = re.search(r"model\.get_submodule\(.*?\)\.turn = ", str(caught.value)).group()
+    exec(f"{call}torch.full((64,), 2.0)", {"model": came, "torch": torch})
+    assert torch.equal(load_into(came, tmp_path / "a")(x), made(x))
+
+
+def test_a_prefix_of_all_names_is_named_with_the_way(tmp_path):
+    path = tmp_path / "a.safetensors"
+    nx.save({f"module.{name}": x for name, x in nn.Linear(4, 2).state_dict().items()}, path)
+    with pytest.raises(nx.NumericsError, match=r"Every name of the state begins with 'module\.'") as caught:
+        load_into(nn.Linear(4, 2), path)
+    call = str(caught.value).partition("(_orig_mod.): ")[2].replace(" takes that away", "")
+    exec(call, {"nx": nx, "torch": torch, "path": path})
+    load_into(nn.Linear(4, 2), path)
