@@ -6,7 +6,7 @@
 >>> with tempfile.TemporaryDirectory() as folder:
 ...     nx.save({"w": nx.quantize([0.5, -1.0], "int8")}, f"{folder}/model.safetensors")
 ...     nx.checkpoints.loading.load(folder)
-{'w': QTensor(int8, shape=(2,), symmetric)}
+{'w': QTensor(int8, shape=(2,), per_tensor(), 24 bits a value)}
 """
 
 from __future__ import annotations
