@@ -50,11 +50,10 @@ for _class in {kind for made in observe.OBSERVERS.values() for kind in made.__mr
     for _name, _member in list(vars(_class).items()):
         if _is_door(_name, _member):
             setattr(_class, _name, _apart(_member))
-for _member in (Wrapper.__torch_dispatch__, Wrapper.__torch_function__):
+for _door in ("__torch_dispatch__", "__torch_function__"):
     # What an operation comes to between two graphs is no graph of its own; `disable` costs each call time.
-    set_code_exec_strategy(
-        _member.__func__.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP)
-    )
+    _code = vars(Wrapper)[_door].__func__.__code__
+    set_code_exec_strategy(_code, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
 
 
 class SpecFacts(NamedTuple):

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import UnsupportedFakeTensorException
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils import swap_tensors
 
-from numerics.backends.host.tensors import check_storage, settled
+from numerics.backends.host.tensors import check_storage, is_marked, settled
 from numerics.formats.dispatch import choice
 from numerics.formats.errors import NumericsError, said, warn
 from numerics.pytorch.operators import (
@@ -166,7 +166,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         None where parts have no memory, or numbers other than stand there, which arrays would not show.
         """
         held = self.parts
-        if not have_memory(held) or any(part.is_neg() for part in held):
+        if not have_memory(held) or any(part.is_neg() or part._is_zerotensor() for part in held):
             return None
         memory, known = [choice.get(), *map(_place, held)], self.__dict__.get("_arrays")
         if (
@@ -201,7 +201,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     def settled(self) -> TensorQTensor:
         """The same, `check_whole`, without negations that its parts have been given since it was made."""
         self.check_whole()
-        return self.each(settled) if any(part.is_neg() for part in self.parts) else self
+        return self.each(settled) if any(map(is_marked, self.parts)) else self
 
     # ---- what torch asks of a subclass ---------------------------------------------------------
 
