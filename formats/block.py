@@ -633,8 +633,12 @@ def asked_scale(tensor_scale: Any) -> float:
 
 
 def _number(came: Any) -> float:
-    """A real number of Python or NumPy, also as an array or a tensor that holds one; NaN for what is none."""
+    """A real number of Python or NumPy, also as an array or a tensor that holds one; NaN for what is none, or
+    hides it under a mask.
+    """
     try:
+        if getattr(came, "mask", False) is not False:
+            return float("nan")
         if all(n == 1 for n in getattr(came, "shape", ())) and hasattr(came, "item"):
             came = came.item()
         if isinstance(came, (float, int, Real)) and not isinstance(came, bool):

@@ -64,6 +64,8 @@ def _asked(name: str, values: Any) -> str:
     Raises NumericsError for what are no numbers.
     """
     try:
+        if getattr(values, "mask", None) is not None:
+            raise TypeError("values are hidden by a mask")
         return _book([float(value) for value in islice(values, MOST + 1)])
     except Exception:  # whatever what came raises
         raise NumericsError(f"{name} must be real numbers, not {said(values)}") from None

@@ -9,6 +9,7 @@ import torch
 
 from numerics.backends.host.float_bits import BEYOND
 from numerics.backends.host.output import admit
+from numerics.backends.host.random_bits import check_words
 from numerics.backends.host.tensors import check_readable, own_codes, settled
 from numerics.formats.codec import NAN, SIGN
 from numerics.formats.errors import NumericsError
@@ -111,6 +112,8 @@ def random_bits(draw: Draw, like: torch.Tensor) -> tuple[str, torch.Tensor | Non
         raise NumericsError(f"random_bits is on {bits.device}, but x is on {like.device}")
     check_readable(bits)
     bits = settled(bits)
+    if bits.itemsize > 4 and bits.numel():
+        check_words(int(bits.min()), int(bits.max()))
     word = bits.view(torch.int32) if bits.dtype == torch.uint32 else bits.to(torch.int64)
     return "bits", (word & ((1 << RANDOM_BITS) - 1)).to(torch.int32).contiguous(), 0
 

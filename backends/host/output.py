@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from numerics.backends.host.executor import Array
-from numerics.backends.host.tensors import check_memory, check_plain, check_storage, is_tensor
+from numerics.backends.host.tensors import check_memory, check_plain, check_storage, is_qtensor, is_tensor
 from numerics.formats.block import Block, Blocks
 from numerics.formats.errors import NumericsError
 
@@ -33,6 +33,8 @@ def admit(out: Any, shape: tuple[int, ...], kind: str, name: str = "out", what: 
     """
     tensor = is_tensor(out)
     if tensor:
+        if is_qtensor(out):
+            raise NumericsError(f"{name} is a QTensor, whose values lie nowhere; give a plain {what}")
         check_memory(out)
     else:
         check_plain(name, out)
@@ -68,6 +70,8 @@ def _admit_tensor(out: torch.Tensor, name: str) -> None:
         raise NumericsError(f"{name} was made in inference mode; call there, or give a clone of it")
     if out.is_neg() or out.is_conj():
         raise NumericsError(f"{name} is a view that negates when it is read; give a plain tensor")
+    if out._is_zerotensor():
+        raise NumericsError(f"{name} stands for zeros, and has no memory; give a clone of it")
     check_storage(out)
 
 

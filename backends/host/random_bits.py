@@ -40,7 +40,15 @@ def _given(came: Any, shape: tuple[int, ...]) -> NDArray[np.int32]:
         raise NumericsError(
             f"random_bits must be uint32 of shape {shape}, not {array.dtype.name} {array.shape}"
         )
+    if array.dtype.itemsize > 4 and array.size:
+        check_words(int(array.min()), int(array.max()))
     return (array & MASK).astype(np.int32).reshape(-1)
+
+
+def check_words(low: int, high: int) -> None:
+    """Raises NumericsError where random bits between these, in a type of 64 bits, are no uint32."""
+    if low < 0 or high > WORD:
+        raise NumericsError(f"random_bits must be uint32: {low if low < 0 else high} is outside 0 .. {WORD}")
 
 
 def random_bits(shape: int | tuple[int, ...], seed: int, *, bits: int = RANDOM_BITS) -> NDArray[np.uint32]:

@@ -77,14 +77,20 @@ class _Held:
 
 
 def settled(x: Any) -> Any:
-    """x, its elements as its memory has them: torch keeps a negation (`z.conj().imag`) as a mark on a view.
+    """x, its elements as its memory has them: torch keeps a negation (`z.conj().imag`) as a mark on a view,
+    and zeros that autograd made of nothing (`torch._efficientzerotensor`) as a mark and no memory at all.
 
     What is no tensor comes back as it is.  Who reads memory by its address, or works where torch does not
     look at that mark (within `__torch_dispatch__`, in kernels), asks here first.
     """
-    if not is_tensor(x) or not (x.is_neg() or x.is_conj()):
+    if not is_tensor(x) or not is_marked(x):
         return x
-    return x.resolve_neg().resolve_conj()
+    return x.clone() if x._is_zerotensor() else x.resolve_neg().resolve_conj()
+
+
+def is_marked(x: torch.Tensor) -> bool:
+    """Are the elements of a tensor others than its memory has (`settled`)?"""
+    return x.is_neg() or x.is_conj() or x._is_zerotensor()
 
 
 @cache
@@ -121,14 +127,18 @@ def check_memory(x: torch.Tensor) -> None:
     holds = hasattr(type(x), "__tensor_flatten__")
     if holds or x.is_quantized or x.layout != torch.strided:
         what = type(x).__name__ if holds else f"{x.dtype if x.is_quantized else x.layout} tensor"
-        if hasattr(x, "quantized"):  # a view of a QTensor
-            what, rest = (
-                f"view of a QTensor ({what})",
-                "the QTensor itself can, or its values, x.dequantize()",
-            )
+        if hasattr(x, "quantized"):
+            what, rest = "view of a QTensor", "the QTensor itself can, or its values, x.dequantize()"
+        elif hasattr(x, "spec"):
+            what, rest = "QTensor", "its values can, q.dequantize()"
         else:
             rest = "a plain one can"
         raise NumericsError(f"a {what} cannot be read; {rest}")
+
+
+def is_qtensor(x: torch.Tensor) -> bool:
+    """Is a tensor a QTensor, or a view of one?"""
+    return hasattr(type(x), "__tensor_flatten__") and (hasattr(x, "spec") or hasattr(x, "quantized"))
 
 
 def check_readable(x: torch.Tensor) -> None:
@@ -163,11 +173,11 @@ def check_storage(x: torch.Tensor) -> None:
         _check_held(x)
 
 
-def has_levels(x: torch.Tensor) -> bool:
-    """Does it stand for others within torch.func?"""
-    from torch._C._functorch import is_functorch_wrapped_tensor
+def is_of_level(x: torch.Tensor) -> bool:
+    """Does a tensor stand for another within a transformation of torch.func?"""
+    import torch
 
-    return is_functorch_wrapped_tensor(x)
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
 
 
 def no_memory_of_level() -> str:

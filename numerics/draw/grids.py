@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.quantizing import to_host
+from numerics.backends.host.tensors import check_plain
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
 from numerics.formats.block import Block, Blocks, ElementBlock, MicroexponentBlock, ScaledBlock
@@ -25,6 +26,7 @@ def array_of(x: Any) -> Array:
     """The numbers of what came, on the host; raises NumericsError where there are none."""
     x = values_of(x)
     if isinstance(x, (list, tuple)):
+        check_plain("x", x)
         try:
             x = np.asarray(x, np.float64)
         except Exception:  # whatever what came raises: it is no number

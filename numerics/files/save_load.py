@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.arrays import listed
 from numerics.backends.host.quantizing import to_host
 from numerics.backends.host.tensors import as_tensor, is_tensor
 from numerics.files.checkpoint import PathLike, plain_names
@@ -193,7 +194,7 @@ def on_host(name: str, tensor: Any) -> Any:
     try:
         if isinstance(tensor, QTensor):
             return as_arrays(tensor.to("cpu") if is_tensor(tensor) else tensor)
-        return _array(tensor) if is_tensor(tensor) else np.asarray(tensor)
+        return _array(tensor) if is_tensor(tensor) else listed("it", tensor)
     except (ValueError, TypeError, NotImplementedError) as wrong:  # the last: on torch's meta device
         raise NumericsError(f"tensor {name!r}: {wrong}") from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
 
 from numerics import observe
 from numerics.backends.host import float_bits
@@ -16,6 +17,7 @@ from numerics.formats.dtype import undrawn, undrawn_once
 from numerics.pytorch import dispatch as _faces  # noqa: F401 - no graph ends where they are looked for
 from numerics.pytorch import qtensor
 from numerics.pytorch.constants import constant
+from numerics.pytorch.wrapper import Wrapper
 from numerics.tensor import spec
 from numerics.tensor.scheme import spelled
 
@@ -48,6 +50,10 @@ for _class in {kind for made in observe.OBSERVERS.values() for kind in made.__mr
     for _name, _member in list(vars(_class).items()):
         if _is_door(_name, _member):
             setattr(_class, _name, _apart(_member))
+for _door in ("__torch_dispatch__", "__torch_function__"):
+    # What an operation comes to between two graphs is no graph of its own; `disable` costs each call time.
+    _code = vars(Wrapper)[_door].__func__.__code__
+    set_code_exec_strategy(_code, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
 
 
 class SpecFacts(NamedTuple):

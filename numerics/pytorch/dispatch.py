@@ -8,6 +8,7 @@ the operator's kernel is called at once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ def _of_values(verb: str, gradient: bool = False) -> Callable[..., Any]:
             return run(verb, source, text_of(dtype), *_rounded(x, rounding))
         if gradient:
             _check_graph(x)
-        getattr(dispatch.owner(x), verb)(x, dtype, rounding, out)
+        _into(x, verb, x, dtype, rounding, out)
         return out
 
     return call
@@ -66,7 +67,7 @@ def _of_codes(verb: str) -> Callable[..., Any]:
         check_dense(codes)
         if out is None:
             return run(verb, codes, text_of(dtype))
-        getattr(dispatch.owner(codes), verb)(codes, dtype, out)
+        _into(codes, verb, codes, dtype, out)
         return out
 
     return call
@@ -107,7 +108,7 @@ class TorchDispatch:
         """Returns x as blocks along axis; in the arrays of out where it is given."""
         axis = _axis(axis, x)
         if out is not None:
-            return dispatch.owner(x).encode_blocks(x, dtype, axis, options, out)
+            return _into(x, "encode_blocks", x, dtype, axis, options, out)
         codes, scale, micro, found = run(
             "encode_blocks", _constant(x), text_of(dtype), axis, *_arguments(x, options)
         )
@@ -119,7 +120,7 @@ class TorchDispatch:
     def decode_blocks(self, blocks: Blocks, out: Any) -> Tensor:
         """Returns the float32 values of blocks; in out where it is given."""
         if out is not None:
-            dispatch.owner(blocks.codes).decode_blocks(blocks, out)
+            _into(blocks.codes, "decode_blocks", blocks, out)
             return out
         number = blocks.tensor_scale
         scaled = None if number is None else number_tensor(number)
@@ -133,7 +134,7 @@ class TorchDispatch:
         axis = _axis(axis, x)
         if out is not None:
             _check_graph(x)
-            dispatch.owner(x).round_blocks(x, dtype, axis, options, out)
+            _into(x, "round_blocks", x, dtype, axis, options, out)
             return out
         return run("round_blocks", x, text_of(dtype), axis, *_arguments(x, options))
 
@@ -192,6 +193,18 @@ class TorchDispatch:
         """Returns x quantized and dequantized as the spec says, with a straight-through gradient."""
         scale, zero_point, number = _beside(x, given)
         return run("fake_quantize", x, spec.text, scale, zero_point, *_drawn(x, draw), clip, number)
+
+
+def _into(x: Tensor, verb: str, *arguments: Any) -> Any:
+    """What the owner of x writes into the last argument: outside of a compiled graph."""
+    return _outside(x, verb, *arguments) if is_compiling() else getattr(dispatch.owner(x), verb)(*arguments)
+
+
+@partial(torch.compiler.disable, reason="numerics: out= is checked in memory, which a graph does not have "
+         "while it is traced: call without out= and copy, or leave out fullgraph=True")  # fmt: skip
+def _outside(x: Tensor, verb: str, *arguments: Any) -> Any:
+    """The same where torch.compile traces: a graph ends before it."""
+    return getattr(dispatch.owner(x), verb)(*arguments)
 
 
 def _constant(x: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from numerics.backends.host.tensors import has_values
 from numerics.formats.errors import NumericsError
 from numerics.pytorch import collectives
 from numerics.pytorch.products import PRODUCTS
-from numerics.pytorch.qtensor import FLOATS, TensorQTensor
+from numerics.pytorch.qtensor import FLOATS, TensorQTensor, end_graph, follows, is_stand_in
 from numerics.pytorch.wrapper import AXES, Flat, Permuted, Repeated, Wrapper, expanded, permuted, unsqueezed
 from numerics.pytorch.zeros import zeros
 from numerics.tensor import slicing
@@ -54,7 +55,7 @@ def _part(kept: Callable[..., Any]) -> Callable[..., Any]:
         found = kept(q, *args, **options)
         for part in found if isinstance(found, list) else [found]:
             if isinstance(part, TensorQTensor):
-                part.__dict__[REST] = _rest(q, part)
+                follows(part, q).__dict__[REST] = _rest(q, part)
         return found
 
     return marked
@@ -132,7 +133,7 @@ def _end(x: Tensor) -> int:
 def _same(q: TensorQTensor, *_: Any, **__: Any) -> Any:
     found = q.each(lambda part: part.detach())
     found.__dict__[REST] = q.__dict__.get(REST)
-    return found
+    return follows(found, q)
 
 
 @_reads
@@ -240,7 +241,7 @@ def _view(q: TensorQTensor, size: Sequence[int]) -> Any:
         if flat is q:  # of one dimension already; torch's views are tensors of their own
             return _same(q)
         if flat is not None:
-            flat.__dict__[REST] = q.__dict__.get(REST)
+            follows(flat, q).__dict__[REST] = q.__dict__.get(REST)
         elif tuple(size) == (-1,):
             return Flat(q)
         return NotImplemented if flat is None else flat
@@ -286,6 +287,7 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
         if (errors := _loading()) is not None:
             raise _once(repr(source), FLOAT_MODEL, errors)
         return target.copy_(source.dequantize(), non_blocking)
+    _check_memory_known(target, source)
     if not isinstance(source, TensorQTensor):
         found = _quantized_as(target, source)
         if found is None and (errors := _loading()) is not None:
@@ -311,6 +313,20 @@ def check_copied(target: TensorQTensor, source: TensorQTensor) -> None:
             f"{source!r} of {source.original} cannot be copied into one of {target.original}: the same "
             "bytes are other values there; dequantize it, and quantize the values"
         )
+
+
+def _check_memory_known(*given: Any) -> None:
+    """Ends a compiled graph before numbers that are copied into a QTensor: whether they may be is seen in
+    memory alone, as whether two lie over each other, and a graph has none while it is made.
+    """
+    if not any(map(is_stand_in, pytree.tree_leaves([getattr(x, "parts", x) for x in given]))):
+        return
+    why = (
+        "what is copied into a QTensor (q.copy_(other), q[0:2] = other) is checked in memory, which a graph "
+        "does not have while it is traced: "
+    )
+    end_graph(why + "leave out fullgraph=True")
+    raise NumericsError(why + "write into it outside of what is traced")
 
 
 _LOADING = torch.nn.Module._load_from_state_dict.__code__

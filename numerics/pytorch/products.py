@@ -14,10 +14,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling as is_compiling
 
 from numerics.formats.errors import NumericsError
 from numerics.pytorch.operators import are_recorded, have_memory, is_traced, multiplied, times
-from numerics.pytorch.qtensor import FLOATS, TensorQTensor, text_of
+from numerics.pytorch.qtensor import FLOATS, TensorQTensor, check_unwritten, text_of
 from numerics.pytorch.wrapper import Kept, Permuted, Repeated, Wrapper
 from numerics.tensor import slicing
 from numerics.tensor.product import are_decoded
@@ -54,6 +55,8 @@ def operator(
     x: Tensor, q: TensorQTensor, bias: Tensor | None, across: bool = False, compute: str = "float32"
 ) -> Tensor:
     """The product by torch's operator, which has a gradient of its own."""
+    if not is_compiling():  # what a compiler makes of q is asked when its graph is run with stand-ins
+        check_unwritten(q)
     return cast(Tensor, torch.ops.numerics.linear(
         x, q.packed, q.shared, q.zero_point, q.tensor_scale, list(q.shape), text_of(q.spec), q.original, bias,
         across, compute,

@@ -14,11 +14,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch._C._functorch import maybe_current_level
+from torch._guards import TracingContext
 from torch._subclasses import FakeTensor
+from torch._subclasses.fake_tensor import UnsupportedFakeTensorException
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils import swap_tensors
 
-from numerics.backends.host.tensors import check_storage, settled
+from numerics.backends.host.tensors import check_storage, is_marked, settled
 from numerics.formats.dispatch import choice
 from numerics.formats.errors import NumericsError, said, warn
 from numerics.pytorch.operators import (
@@ -132,6 +134,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         with torch._C.DisableTorchFunctionSubclass():
             wide = self.original
         parts = *stored, self.tensor_scale
+        check_unwritten(self)
         name = wide if dtype is None else float_name(dtype)
         sizes = list(shape) if torch._C._get_tracing_state() is None else list(map(int, shape))
         # torch.jit.trace makes tensors of sizes, which no operator takes
@@ -163,7 +166,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         None where parts have no memory, or numbers other than stand there, which arrays would not show.
         """
         held = self.parts
-        if not have_memory(held) or any(part.is_neg() for part in held):
+        if not have_memory(held) or any(part.is_neg() or part._is_zerotensor() for part in held):
             return None
         memory, known = [choice.get(), *map(_place, held)], self.__dict__.get("_arrays")
         if (
@@ -189,6 +192,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         if facts is not None and self.__dict__.get("_whole") == facts:
             return  # as they were when they were looked at last
         _check_tensors(self.spec, self.shape, self.dtype, {name: getattr(self, name) for name in PARTS})
+        check_unwritten(self)
         for part in held:
             if type(part) in PLAIN:
                 check_storage(part)
@@ -197,7 +201,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     def settled(self) -> TensorQTensor:
         """The same, `check_whole`, without negations that its parts have been given since it was made."""
         self.check_whole()
-        return self.each(settled) if any(part.is_neg() for part in self.parts) else self
+        return self.each(settled) if any(map(is_marked, self.parts)) else self
 
     # ---- what torch asks of a subclass ---------------------------------------------------------
 
@@ -269,7 +273,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     @property
     def _beside(self) -> dict[str, Any]:
         """What its owner has attached to it."""
-        own = (*PARTS, "spec", "_read", "_rest")
+        own = (*PARTS, "spec", "_read", "_rest", MEMORY)
         return {name: held for name, held in self.__dict__.items() if name not in own}
 
     def share_memory_(self) -> TensorQTensor:
@@ -340,8 +344,48 @@ def _check_tensors(spec: Any, shape: Any, dtype: Any, parts: dict[str, Any]) -> 
     if not all(part is None or isinstance(part, Tensor) for part in parts.values()):
         kinds = ", ".join(type(part).__name__ for part in parts.values())
         raise NumericsError(f"a QTensor of torch is made of tensors, not of {kinds}")
-    if not any(isinstance(part, _TRACED) for part in parts.values()):
+    if not any(map(is_stand_in, parts.values())):
         check_parts(spec, shape, FLOATS[dtype], parts)
+
+
+def is_stand_in(x: Any) -> bool:
+    """Is x what torch puts in a tensor's place while it traces?"""
+    return isinstance(x, _TRACED)
+
+
+MEMORY = "_memory"
+"""Under that name a part of a tensor, or one that shares its memory, holds what stands in for that one's
+parts in a graph: torch counts no writes for views that are made where it stands in for them."""
+
+
+def follows(made: TensorQTensor, q: TensorQTensor) -> TensorQTensor:
+    """Returns what was made of q in its memory; in a graph, with q's parts beside (`MEMORY`)."""
+    if any(map(is_stand_in, q.parts)):
+        made.__dict__[MEMORY] = [*q.parts, *q.__dict__.get(MEMORY, ())]
+    return made
+
+
+def check_unwritten(q: TensorQTensor) -> None:
+    """Ends a graph of torch.compile before a QTensor of which a part was written into in that graph.
+
+    A graph has such a part as an argument beside the QTensor, and what follows would read it as it came.
+    """
+    held = [*q.parts, *q.__dict__.get(MEMORY, ())]
+    if any(isinstance(part, FakeTensor) and not part.is_inference() and part._version for part in held):
+        end_graph(
+            "a part of a QTensor (packed, shared, zero_point, tensor_scale) was written into, and what reads "
+            "the QTensor belongs in another graph: leave out fullgraph=True, or write before the compiled one"
+        )
+
+
+def end_graph(why: str) -> None:
+    """Ends a graph of torch.compile before what is done now, which is then done without it.
+
+    With fullgraph=True torch raises its error, which says why.  Elsewhere nothing happens; torch.export has
+    parts for what they are.
+    """
+    if TracingContext.try_get() is not None and not torch.compiler.is_exporting():
+        raise UnsupportedFakeTensorException(why)
 
 
 def _are_values(q: TensorQTensor, came: Any) -> bool:

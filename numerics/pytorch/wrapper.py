@@ -137,9 +137,14 @@ class Wrapper(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Acts as any tensor's, but for what never reaches __torch_dispatch__."""
-        if maybe_current_level() is not None:
-            return _at_level(cls, func, args, kwargs or {})
-        return cls.function(func, args, kwargs)
+        try:
+            if maybe_current_level() is not None:
+                return _at_level(cls, func, args, kwargs or {})
+            return cls.function(func, args, kwargs)
+        except RuntimeError as wrong:
+            if "NestedTensorImpl" in str(wrong):  # torch's words for whoever asks a strided one for its shape
+                raise _nested(func) from None
+            raise
 
     @classmethod
     def function(cls, func: Any, args: Any, kwargs: Any) -> Any:
@@ -307,6 +312,13 @@ def _not_traced(func: Any) -> NumericsError:
     return NumericsError(
         f"{func.__name__} of a QTensor that this trace knows nothing of: export(strict=False) traces "
         "what a module registers; register it (self.register_buffer('weight', q)), or export with strict=True"
+    )
+
+
+def _nested(func: Any) -> NumericsError:
+    return NumericsError(
+        f"{func.__name__} of a QTensor and a nested tensor: its parts can be taken (x.unbind()), or one with "
+        "layout=torch.jagged"
     )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.quantizing import check_finite, check_in_range, to_host
-from numerics.backends.host.tensors import check_memory, has_levels, has_values, is_tensor, number_of
+from numerics.backends.host.tensors import check_memory, has_values, is_of_level, is_tensor, number_of
 from numerics.backends.partition import fits_array, plain_shape
 from numerics.formats.block import stored_scale
 from numerics.formats.dtype import Float
@@ -128,7 +128,7 @@ def check_numbers(spec: QuantSpec, original: str, parts: Mapping[str, Any]) -> N
 
 def _can_be_read(part: Any) -> bool:
     """Has it numbers?  At a level of torch.func they are those of nobody yet."""
-    return not is_tensor(part) or (has_values(part) and not has_levels(part))
+    return not is_tensor(part) or (has_values(part) and not is_of_level(part))
 
 
 def _check_scales(spec: QuantSpec, original: str, scale: Any) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from numerics.backends.host.backend import HostBackend
 from numerics.backends.host.float_bits import bfloat16_type
 from numerics.backends.host.quantizing import to_host, wide_type
-from numerics.backends.host.tensors import is_tensor, number_of
+from numerics.backends.host.tensors import is_of_level, is_tensor, number_of
 from numerics.backends.partition import check_axis
 from numerics.formats import dispatch
 from numerics.formats.block import Blocks, ElementBlock, stored_scale
@@ -537,6 +537,11 @@ def _host(x: Array) -> HostBackend:
 def check_quantized(what: str, q: Any) -> None:
     """Raises NumericsError for what is no QTensor."""
     if not isinstance(q, QTensor):
+        if is_tensor(q) and is_of_level(q):
+            raise NumericsError(
+                f"{what} takes a QTensor, not what torch.vmap or another transformation of torch.func has in "
+                "its place: give its values, q.dequantize(); torch's own products (F.linear, matmul) take it"
+            )
         raise NumericsError(f"{what} takes a QTensor, not {type(q).__name__}")
 
 

@@ -74,6 +74,57 @@ def test_arrays_that_are_more_than_their_numbers_are_refused_at_every_door(name)
                 call()
 
 
+@pytest.mark.parametrize("name", LOST)
+def test_masks_and_units_were_dropped_by_files_pictures_and_scales(name, tmp_path):
+    came, said = LOST[name]
+    for call in (
+        lambda: nx.save({"a": came}, tmp_path / "a.safetensors"), lambda: nx.explore({"a": came}),
+        lambda: nx.draw.tensor([came, came], "int8"), lambda: nx.draw.block(came, "mxfp4"),
+        lambda: nx.linear(came, nx.quantize(np.ones((2, 4), np.float32), "int8")),
+    ):  # fmt: skip
+        with pytest.raises(nx.NumericsError, match=said):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_number_under_a_mask_is_no_scale_and_no_value_of_a_codebook():
+    hidden, x = np.ma.masked_array(0.5, True), np.ones((2, 32), np.float32)
+    for call in (
+        lambda: nx.quantize(x, "nvfp4", tensor_scale=hidden),
+        lambda: nx.nvfp4.round(x, tensor_scale=hidden),
+    ):
+        with pytest.raises(nx.NumericsError, match="is not a positive finite float32 number"):
+            call()
+    with pytest.raises(nx.NumericsError, match="must be real numbers, not <MaskedArray"):
+        nx.codebook_format(np.ma.masked_array([-1.0, 0, 1, 2], [1, 0, 0, 0]))
+
+
+WORDS = {
+    "uint64": np.array([0, 1 << 32], np.uint64), "int64": np.array([0, -1]), "a list": [0, 1 << 40],
+    "negative": [-1, 0], "a tensor": torch.tensor([0, 1 << 33]), "a negative tensor": torch.tensor([-5, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bits", WORDS.values(), ids=WORDS)
+def test_random_bits_that_are_no_uint32_were_cut(bits):
+    x = torch.ones(2) if isinstance(bits, torch.Tensor) else np.ones(2, np.float32)
+    for call in (nx.int8.round, lambda x, **draw: nx.quantize(x, "int8", **draw)):
+        with pytest.raises(
+            nx.NumericsError, match=r"random_bits must be uint32: -?\d+ is outside 0 .. 4294967295"
+        ):
+            call(x, rounding="stochastic", random_bits=bits)
+
+
+def test_random_bits_of_other_integers_are_words_of_32_bits():
+    x = np.full(4, 1.5, np.float32)
+    due = nx.int8.round(x, rounding="stochastic", random_bits=np.uint32([0, 1 << 29, (1 << 32) - 1, 1 << 31]))
+    for kind in (np.uint64, np.int64):
+        bits = np.array([0, 1 << 29, (1 << 32) - 1, 1 << 31], kind)
+        assert nx.int8.round(x, rounding="stochastic", random_bits=bits).tolist() == due.tolist()
+    bits = np.array([0, 1 << 29, -1, -(1 << 31)], np.int32)
+    assert nx.int8.round(x, rounding="stochastic", random_bits=bits).tolist() == due.tolist()
+
+
 def test_a_mapped_file_is_a_plain_array(tmp_path):
     np.ones(64, np.float32).tofile(tmp_path / "x")
     mapped = np.memmap(tmp_path / "x", np.float32, "r")

@@ -485,7 +485,7 @@ def test_a_quantized_tensor_counts_by_its_values(backend):
     codes = torch.empty(q.shape, dtype=torch.uint8)
     assert_same_bits(nx.int8.encode(q), as_array(nx.int8.encode(q.dequantize())))
     for call in (lambda: nx.int8.encode(q, out=codes), lambda: nx.int8.round(q.dequantize(), out=q)):
-        with pytest.raises(nx.NumericsError, match="a TensorQTensor cannot be read"):
+        with pytest.raises(nx.NumericsError, match=r"a QTensor cannot be read|out is a QTensor, whose"):
             call()
 
 
@@ -613,9 +613,9 @@ def test_what_torch_quantized_is_named(dtype):
         (lambda: nx.quantize(nx.quantize(torch.ones(3), "int8"), "int4"), "is quantized already"),
         (lambda: nx.fp4.encode(torch.ones(3), out=torch.empty(3)), "out must be a uint8 array"),
         (lambda: nx.fp4.encode(torch.ones(3).to_sparse()), "a torch.sparse_coo tensor cannot be read"),
-        (lambda: nx.fp4.encode(torch.ones(3), out=Q4), "a TensorQTensor cannot be read; a plain one can"),
-        (lambda: nx.fp4.encode(Q4, out=torch.empty(3, dtype=torch.uint8)), "a TensorQTensor cannot be read"),
-        (lambda: nx.quantize(np.ones(3), "int4", scale=Q4[0]), "scale .* a TensorQTensor cannot be read"),
+        (lambda: nx.fp4.encode(torch.ones(3), out=Q4), "out is a QTensor, whose values lie nowhere"),
+        (lambda: nx.fp4.encode(Q4, out=torch.empty(3, dtype=torch.uint8)), "a QTensor cannot be read"),
+        (lambda: nx.quantize(np.ones(3), "int4", scale=Q4[0]), "scale .* a QTensor cannot be read"),
         (lambda: nx.quantize(torch.ones(3), "int8", scale=torch.ones((), device="meta")),
          "x is on cpu, what is given beside it on meta"),
         (lambda: nx.quantize(np.ones(3), "int8", scale=torch.ones((), device="meta")), "a tensor on meta"),
@@ -777,3 +777,74 @@ def test_whichever_module_is_imported_first_torch_is_served(first):
     run = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", "-c", program], capture_output=True,
                          text=True, timeout=LIMIT)  # fmt: skip
     assert (run.returncode, run.stderr) == (0, "")
+
+
+NESTED = {
+    "the bias": lambda q, nested: torch.nn.functional.linear(torch.ones(2, 64), q, nested),
+    "addmm": lambda q, nested: torch.addmm(nested, torch.ones(2, 64), q.t()),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+@pytest.mark.parametrize("call", NESTED.values(), ids=NESTED)
+def test_a_nested_tensor_beside_a_qtensor_was_to_be_filed_as_an_issue(call):
+    q, nested = nx.quantize(torch.ones(8, 64), "int8"), torch.nested.nested_tensor([torch.ones(2, 8)])
+    with pytest.raises(nx.NumericsError, match=r"a nested tensor: its parts can be taken \(x.unbind\(\)\)"):
+        call(q, nested)
+
+
+def test_a_qtensor_within_vmap_was_said_to_be_none():
+    q, x = nx.quantize(torch.randn(3, 8, 64), "int8", scheme=nx.per_channel(0)), torch.ones(2, 64)
+    for call in (lambda b: nx.linear(x, b), nx.dequantize, lambda b: nx.transcode(b, "int4")):
+        with pytest.raises(nx.NumericsError, match=r"torch.vmap .* q.dequantize\(\); torch's own products"):
+            torch.vmap(call)(q)
+    found = torch.vmap(lambda b: torch.nn.functional.linear(x, b))(q)
+    assert torch.allclose(found, torch.stack([nx.linear(x, part) for part in q]))
+
+
+def test_what_a_qtensor_can_not_be_names_no_private_class():
+    q, x = nx.quantize(torch.ones(8, 8), "int8"), torch.ones(2, 8)
+    for given in (lambda: nx.linear(q, q), lambda: nx.linear(x, q, q[0])):
+        with pytest.raises(
+            nx.NumericsError, match=r"^a QTensor cannot be read; its values can, q.dequantize"
+        ):
+            given()
+    with pytest.raises(nx.NumericsError, match=r"^a view of a QTensor cannot be read"):
+        nx.linear(q.t(), q)
+    for out in (q, q.t()):
+        with pytest.raises(nx.NumericsError, match=r"^out is a QTensor, whose values lie nowhere"):
+            nx.fp8_e4m3.round(torch.ones(8, 8), out=out)
+
+
+@pytest.mark.parametrize("wide", [torch.float32, torch.bfloat16, torch.float64])
+def test_zeros_without_memory_were_read_as_the_heap(wide, tmp_path):
+    """torch's autograd makes such tensors of a derivative that is 0."""
+    zeros, plain = torch._efficientzerotensor((4, 64), dtype=wide), torch.zeros(4, 64, dtype=wide)
+    q = nx.quantize(torch.ones(3, 64, dtype=wide), "int8")
+    for call in (
+        nx.mxfp4.round, nx.fp8_e4m3.encode, nx.nvfp4.round, lambda x: nx.fake_quantize(x, "int8"),
+        lambda x: nx.quantize(x, "int8").dequantize(), lambda x: nx.linear(x, q),
+        lambda x: nx.hadamard(x, 64), lambda x: torch.nn.functional.linear(x, q),
+        lambda x: nx.observe.MinMax("int8").observe(x) and None,
+    ):  # fmt: skip
+        for _ in range(20):
+            _ = [torch.full((4, 64), 7.0, dtype=wide) for _ in range(16)]  # what the heap has
+            due, found = call(plain), call(zeros)
+            assert due is None or torch.equal(found, due)
+    nx.save({"zeros": zeros}, tmp_path / "a.safetensors")
+    assert torch.equal(nx.load(tmp_path / "a.safetensors", library="torch")["zeros"], plain)
+    with pytest.raises(nx.NumericsError, match="out stands for zeros, and has no memory"):
+        nx.fp8_e4m3.round(plain, out=zeros)
+
+
+def test_parts_and_draws_without_memory_are_zeros():
+    bits = torch._efficientzerotensor((4,), dtype=torch.int32)
+    asked = {"rounding": "stochastic", "random_bits": bits}
+    assert torch.equal(nx.int8.round(torch.full((4,), 1.5), **asked), torch.ones(4))
+    zeros = torch._efficientzerotensor((4,), dtype=torch.uint8)
+    assert torch.equal(nx.int8.decode(zeros), torch.zeros(4))
+    made = nx.QTensor.from_parts("int8", zeros, torch.ones(()))
+    assert torch.equal(made.dequantize(), torch.zeros(4))
+    q = nx.quantize(torch.ones(4), "int8")
+    q.packed = zeros
+    assert torch.equal(q.dequantize(), torch.zeros(4))

@@ -156,3 +156,18 @@ def test_damaged_files_are_refused_in_words(file, tmp_path, seed):
             refused -= 1
         refused += 1
     assert refused > 50
+
+
+@pytest.mark.filterwarnings("ignore:.*came as no QTensor:numerics.NumericsWarning")
+@pytest.mark.parametrize("shape", [(0, 256), (0, 3, 256), (3, 0, 256), (3, 0), (0, 0), (0,)], ids=str)
+@pytest.mark.parametrize("kind", sorted({name for name, _, _ in TYPES.values()}))
+def test_a_tensor_without_numbers_was_a_fault_of_the_program(kind, shape, tmp_path):
+    """The package cuts no blocks of nothing."""
+    with GGUFWriter(tmp_path / "a.gguf", (0, b""), {"w.weight": (kind, shape)}) as writer:
+        writer.put("w.weight", np.zeros(0, np.uint8))
+    found = load(tmp_path / "a.gguf")["w.weight"]
+    assert tuple(found.shape) == shape
+    if hasattr(found, "dequantize"):
+        assert found.dequantize().shape == shape
+    convert(str(tmp_path / "a.gguf"), str(tmp_path / "a.safetensors"), "numerics")
+    assert tuple(nx.load(tmp_path / "a.safetensors")["w.weight"].shape) == shape

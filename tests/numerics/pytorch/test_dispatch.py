@@ -191,3 +191,28 @@ def test_scales_in_an_array_that_may_not_be_written_were_no_real_numbers():
         assert dispatch.converter("torch")(read).packed.numpy().flags.writeable
     finally:
         torch.set_warn_always(False)
+
+
+@pytest.mark.parametrize("verb", ["round", "encode", "decode"])
+@pytest.mark.parametrize("name", ["fp8_e4m3", "int8", "nf4", "mxfp4", "mx6", "nvfp4"])
+def test_out_in_a_graph_died_of_a_context_variable(name, verb):
+    """The graph ends before it, and says so where it must not."""
+    d, x = nx.dtype(name), torch.linspace(-1, 1, 128).reshape(4, 32)
+    codes = d.encode(x)
+    out = d.encode(x * 0) if verb == "encode" else torch.zeros(4, 32)
+    given = codes if verb == "decode" else x
+
+    def call(given):
+        getattr(d, verb)(given, out=out)
+        return given
+
+    torch._dynamo.reset()
+    torch.compile(call, backend="aot_eager")(given)
+    if verb == "encode" and not isinstance(codes, torch.Tensor):
+        assert torch.equal(out.codes, codes.codes)
+        assert torch.equal(out.scale, codes.scale)
+    else:
+        assert torch.equal(out, getattr(d, verb)(given))
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="out= is checked in memory"):
+        torch.compile(call, backend="aot_eager", fullgraph=True)(given)

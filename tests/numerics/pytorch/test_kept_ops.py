@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 import numerics as nx
 
@@ -366,3 +367,129 @@ def test_a_row_that_shares_the_scale_of_the_rest_was_refused_without_a_way_out(s
     x[1] = 9.0
     q.copy_(nx.quantize(x, q.spec))
     assert torch.allclose(q[1].dequantize(), x[1], rtol=0.1)
+
+
+X = torch.linspace(-1, 1, 128).reshape(2, 64)
+PARTS_WRITTEN = {
+    "scale, linear": lambda q: (q.shared.mul_(2), F.linear(X, q))[1],
+    "scale, nx.linear": lambda q: (q.shared.mul_(2), nx.linear(X, q))[1],
+    "zero point": lambda q: (q.zero_point.add_(1), q.dequantize())[1],
+    "codes": lambda q: (q.packed.zero_(), q + 1)[1],
+    "some codes": lambda q: (q.packed[:40].zero_(), q[0:3].dequantize())[1],
+    "copied codes": lambda q: (q.packed.copy_(q.packed.flip(0)), q[IDS])[1],
+    "embedding": lambda q: (q.packed.zero_(), F.embedding(IDS, q))[1],
+    "cloned": lambda q: (q.shared.mul_(2), q.clone().dequantize())[1],
+    "of a view": lambda q: [q[0:2], q.packed.zero_()][0].dequantize(),
+    "of a turned one": lambda q: X @ [q.t(), q.packed.zero_()][0],
+    "of a detached one": lambda q: [q.detach(), q.shared.mul_(2)][0] + 1,
+    "of a flat one": lambda q: [q.view(-1)[:64], q.packed.zero_()][0] + 1,
+    "of a row": lambda q: [q.unbind(0)[1], q.packed.zero_()][0] + 1,
+    "made inside": lambda q: [r := nx.quantize(X, "int8"), r.packed.zero_()][0].dequantize(),
+}
+IN_ONE_GRAPH = {
+    "read before": lambda q: [F.linear(X, q), q.shared.mul_(2)][0],
+    "the part": lambda q: (q.shared.mul_(2), q.shared + 0)[1],
+    "int8": lambda q: (q.packed.zero_(), nx.linear(X, q, compute="int8"))[1],
+}
+COPIES = {
+    "rows": lambda q, r: (q.__setitem__(slice(0, 2), r[2:4]), q.dequantize())[1],
+    "a row": lambda q, r: (q.__setitem__(3, r[4]), q.dequantize())[1],
+    "all": lambda q, r: (q.copy_(r), F.linear(X, q))[1],
+    "values": lambda q, _: (q.copy_(q.dequantize() + 0), q.dequantize())[1],
+    "made inside": lambda q, r: (q[0:2].copy_(nx.quantize(X, q.spec)), q.dequantize())[1],
+}
+
+
+def _quantized(seed: int = 0):
+    drawn = torch.randn(8, 64, generator=torch.Generator().manual_seed(seed))
+    return nx.quantize(drawn, "int4", scheme=nx.per_group(8), symmetric=False)
+
+
+def _check_compiled(call, backend, *beside):
+    torch._dynamo.reset()
+    q, compiled = _quantized(), _quantized()
+    due, found = call(q, *beside), torch.compile(call, backend=backend)(compiled, *beside)
+    assert torch.equal(found, due)
+    assert all(map(torch.equal, compiled.parts, q.parts))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("name", [*PARTS_WRITTEN, *IN_ONE_GRAPH])
+def test_a_part_that_was_written_in_a_graph_was_read_as_it_came(name, backend):
+    call = {**PARTS_WRITTEN, **IN_ONE_GRAPH}[name]
+    _check_compiled(call, backend)
+    torch._dynamo.reset()
+    whole = torch.compile(call, backend=backend, fullgraph=True)
+    if name in IN_ONE_GRAPH:
+        assert torch.equal(whole(_quantized()), call(_quantized()))
+        return
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"written into.*leave out fullgraph"):
+        whole(_quantized())
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
+def test_inductor_read_parts_as_they_came():
+    _check_compiled(PARTS_WRITTEN["scale, linear"], "inductor")
+
+
+@pytest.mark.parametrize("of", ["packed", "shared"])
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x[:4], Tensor.detach, lambda x: x.view(-1)])
+def test_a_part_that_is_given_beside_its_tensor_was_read_as_it_came(of, view):
+    def call(q, part):
+        part.zero_()
+        return F.linear(X, q)
+
+    torch._dynamo.reset()
+    q, compiled = _quantized(), _quantized()
+    due = call(q, view(getattr(q, of)))
+    assert torch.equal(torch.compile(call, backend="aot_eager")(compiled, view(getattr(compiled, of))), due)
+
+
+def test_nvfp4s_tensor_scale_was_read_as_it_came():
+    def call(q):
+        q.tensor_scale.mul_(2)
+        return q.dequantize()
+
+    torch._dynamo.reset()
+    q, compiled = (nx.quantize(X, "nvfp4") for _ in range(2))
+    assert torch.equal(torch.compile(call, backend="aot_eager")(compiled), call(q))
+
+
+class Scaled(torch.nn.Module):
+    """A layer that writes into a part of its own weight at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", _quantized())
+
+    def forward(self, x):
+        self.weight.shared.mul_(0.5)
+        return F.linear(x, self.weight)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_layer_that_writes_into_its_weight_is_compiled_and_exported(strict):
+    layer, other = Scaled(), Scaled()
+    exported = torch.export.export(Scaled(), (X,), strict=strict).module()
+    compiled = torch.compile(other, backend="aot_eager")
+    for _ in range(3):
+        due = layer(X)
+        assert torch.equal(compiled(X), due)
+        assert torch.equal(exported(X), due)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_into_a_compiled_qtensor_died_of_a_missing_address(name, backend):
+    _check_compiled(COPIES[name], backend, _quantized(1))
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"checked in memory.*leave out fullgraph"):
+        torch.compile(COPIES[name], backend=backend, fullgraph=True)(_quantized(), _quantized(1))
+
+
+def test_a_compiled_copy_is_refused_as_any_other():
+    torch._dynamo.reset()
+    with pytest.raises(nx.NumericsError, match="another spec or shape"):
+        torch.compile(lambda q: q.copy_(q[0:2]), backend="aot_eager")(_quantized())
+    with pytest.raises(nx.NumericsError, match="lies in part in the memory"):
+        torch.compile(lambda q: q[0:2].copy_(q[1:3]), backend="aot_eager")(_quantized())
