@@ -13,6 +13,10 @@ _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is
 _GGML = "with scheme 'per_group(32)' and scale_type 'float16'; files of it are read by `numerics convert`;"
 _TWO = "there are two: did you mean"
 _WIDTHS = "nx.integer_format makes integers of 2 to 16 bits, unsigned ones of 1 to 16;"
+_DECLARED = (
+    " you declared one of that name, and texts name those of the tables alone: give the format itself, as in "
+    "d = nx.float_format(...), then d in place of the name;"
+)
 _ADVICE = {  # what others' names mean, in lower case, where they name no format of the tables
     "float8_e4m3": "it is IEEE-like, with Inf and a largest value of 240: nx.float_format(4, 3) makes it, "
     "'fp8_e4m3' is float8_e4m3fn;",
@@ -96,11 +100,6 @@ def dtype(name: Any) -> Dtype:
     if found is None:
         if _has_format(name):
             raise NumericsError(f"{said(name)} is more than a format; give its format alone: its .dtype")
-        if declared(spelled):
-            raise NumericsError(
-                f"{said(name)} names a format that you declared, and texts name those of the tables alone: "
-                "give what declared it back, as in d = nx.float_format(...), then d in place of the name"
-            )
         raise NumericsError(f"unknown format {said(name)};{_help(spelled)} `numerics formats` lists them all")
     return found
 
@@ -125,14 +124,14 @@ def _squeezed() -> dict[str, Dtype]:
 
 def _help(spelled: str) -> str:
     """What is said of a name that is no format's: how to declare it, or which one may be meant."""
-    spelled = spelled.lower()
+    given, spelled = spelled, spelled.lower()
     if spelled in _ADVICE:
         return f" {_ADVICE[spelled]}"
     width, parts = _WIDTH.fullmatch(spelled), _FLOAT.fullmatch(spelled)
     if parts is not None and (own := _own_float(*parts.groups())):
         return own
     if width is None:
-        return hint(spelled, _NAMES)
+        return _DECLARED if declared(given) else hint(spelled, _NAMES)
     unsigned, bits = "u" in (width[1], width[2]), int(width[3])
     if not 2 - unsigned <= bits <= 16:
         return f" {_WIDTHS}"

@@ -9,7 +9,6 @@ from inspect import cleandoc
 from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 
 from numerics.cli.words import as_json, examples, json_of, quietly
 from numerics.formats.errors import digits
@@ -178,6 +177,8 @@ def _place(one: Difference) -> str:
         return one.why
     if one.first is None:
         return EMPTY
+    import numpy as np  # late: help needs none
+
     place, *values = one.first
     left, right = (digits(np.dtype(one.type).type(value)) for value in values)
     return f"{list(place)}: {left}, {right}"

@@ -23,10 +23,11 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.floats import fp8_e4m3
 from numerics.formats.integers import int8
 from numerics.model.folder import CONFIG, SHARD, config_of, write_folder
-from numerics.model.looking.places import Place, check_model, float_type, folded, parameters, stored
+from numerics.model.looking.places import Place, check_model, float_type, parameters, stored
 from numerics.model.wrapped.eager import base_of
 from numerics.model.wrapped.quantizers import quantizers
 from numerics.pytorch.qtensor import TensorQTensor
+from numerics.view.text import folded
 
 METHOD = "compressed-tensors"
 NAN_SCALE = 0xFF  # of E8M0 (OCP MX 1.0 §5.4.1)

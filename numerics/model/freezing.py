@@ -13,7 +13,7 @@ from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError, one_of
 from numerics.model.deciding.plan import Plan
 from numerics.model.folding import fold
-from numerics.model.looking.places import check_finite, folded, stored
+from numerics.model.looking.places import check_finite, stored
 from numerics.model.looking.places import replace as replace_tensors
 from numerics.model.looking.restoring import undone
 from numerics.model.planning import plan as plan_of
@@ -25,6 +25,7 @@ from numerics.model.wrapped.sharing import unshare
 from numerics.model.wrapped.state import STATE, State, note_in, notes_of, state_of
 from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
 from numerics.pytorch.qtensor import TensorQTensor
+from numerics.view.text import folded
 
 KEEP = ("packed", "values")
 

@@ -24,13 +24,14 @@ from numerics.model.deciding.rows import stored_bytes
 from numerics.model.deciding.rules import Asked, rules_of, spec_of
 from numerics.model.extras import missing
 from numerics.model.loading import footprint
-from numerics.model.looking.places import Place, folded, parameters, replace
+from numerics.model.looking.places import Place, parameters, replace
 from numerics.model.looking.trace import Use
 from numerics.model.looking.without_example import looked_at
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor, rebuilt
 from numerics.quantization import quantize
 from numerics.tensor.parts import PARTS
 from numerics.tensor.spec import QuantSpec
+from numerics.view.text import folded
 
 try:
     from transformers.core_model_loading import ConversionOps

@@ -14,7 +14,7 @@ from numerics.files.checkpoint import PathLike
 from numerics.files.save_load import MODEL, loaded_of, model_text
 from numerics.formats.errors import NumericsError
 from numerics.model.freezing import computes, frozen_from, plan_said, quantizes_computed
-from numerics.model.looking.places import Place, check_model, folded, replace, stored
+from numerics.model.looking.places import Place, check_model, replace, stored
 from numerics.model.looking.restoring import rewritten, undone
 from numerics.model.wrapped.fitting import (
     check_same_plan,
@@ -34,6 +34,7 @@ from numerics.tensor.parts import PARTS
 from numerics.train.states import RECORD, Recorded, check_recorded
 from numerics.view.screen import Screen
 from numerics.view.table import Column, Table, name_column
+from numerics.view.text import folded
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -14,7 +14,7 @@ from numerics import observe
 from numerics.backends.host import float_bits
 from numerics.formats import block, errors, text
 from numerics.formats.dtype import undrawn, undrawn_once
-from numerics.pytorch import dispatch as _faces  # noqa: F401 - no graph ends where they are looked for
+from numerics.pytorch import dispatch as faces  # no graph ends where they are looked for
 from numerics.pytorch import qtensor
 from numerics.pytorch.constants import constant
 from numerics.pytorch.wrapper import Wrapper
@@ -46,6 +46,11 @@ for _constant in (
 ):
     torch.compiler.assume_constant_result(_constant)
 torch.compiler.allow_in_graph(qtensor.wrapped)
+faces._into = torch.compiler.disable(
+    faces._into,
+    reason="numerics: out= is checked in memory, which a graph does not have while it is traced: call "
+    "without out= and copy, or leave out fullgraph=True",
+)
 for _class in {kind for made in observe.OBSERVERS.values() for kind in made.__mro__[:-1]}:
     for _name, _member in list(vars(_class).items()):
         if _is_door(_name, _member):

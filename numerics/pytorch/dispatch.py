@@ -8,7 +8,6 @@ the operator's kernel is called at once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -196,14 +195,7 @@ class TorchDispatch:
 
 
 def _into(x: Tensor, verb: str, *arguments: Any) -> Any:
-    """What the owner of x writes into the last argument: outside of a compiled graph."""
-    return _outside(x, verb, *arguments) if is_compiling() else getattr(dispatch.owner(x), verb)(*arguments)
-
-
-@partial(torch.compiler.disable, reason="numerics: out= is checked in memory, which a graph does not have "
-         "while it is traced: call without out= and copy, or leave out fullgraph=True")  # fmt: skip
-def _outside(x: Tensor, verb: str, *arguments: Any) -> Any:
-    """The same where torch.compile traces: a graph ends before it."""
+    """What the owner of x writes into the last argument; a compiled graph ends before it (compiled.py)."""
     return getattr(dispatch.owner(x), verb)(*arguments)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import math
+import re
 import unicodedata
 from collections.abc import Iterable
 
+_NUMBER = re.compile(r"\d+")
 ENDS = (0.5, 0.25, 0.75, 0.0, 1.0)  # shares of what is kept that stand before a gap
 SPELLED = {"…": "...", "─": "-", "━": "#", "§": "sec. "}
 """What stands for our own signs where an encoding lacks them."""
@@ -193,3 +195,28 @@ def figure(value: float, digits: int = 6) -> str:
     ('0.03125', '4.25')
     """
     return f"{value:.{digits}g}"
+
+
+def folded(names: Iterable[str]) -> str:
+    """Returns names as a text, those that differ in one number only as one.
+
+    >>> folded(["layer.0.query", "layer.1.query", "layer.2.query", "head", "layer.4.key"])
+    'layer.{0-2}.query, head, layer.4.key'
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_NUMBER.sub("*", name), []).append(name)
+    return ", ".join(part for group in alike.values() for part in _in_one(group))
+
+
+def _in_one(names: list[str]) -> list[str]:
+    """One text where the names differ in one number that runs without a gap; else themselves."""
+    numbers = [list(map(int, _NUMBER.findall(name))) for name in names]
+    differing = [k for k, column in enumerate(zip(*numbers, strict=True)) if len(set(column)) > 1]
+    if len(differing) != 1:
+        return names
+    found = sorted(row[differing[0]] for row in numbers)
+    if found != list(range(found[0], found[0] + len(found))):
+        return names
+    at = list(_NUMBER.finditer(names[0]))[differing[0]]
+    return [f"{names[0][: at.start()]}{{{found[0]}-{found[-1]}}}{names[0][at.end() :]}"]

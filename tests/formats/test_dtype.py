@@ -185,7 +185,7 @@ def test_a_format_that_was_declared_is_given_itself():
     """It was unknown, and int4 was offered in its place."""
     mine = nx.float_format(4, 2, bias=2, name="named_by_me")
     with pytest.raises(
-        nx.NumericsError, match=r"'named_by_me' names a format that you declared.*give what decl"
+        nx.NumericsError, match=r"'named_by_me'; you declared one of that name.*give the format itself"
     ):
         nx.quantize(np.ones(4), "named_by_me")
     assert nx.quantize(np.ones(4), mine).format is mine

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from numerics.backends.partition import fits_array
 from numerics.formats.errors import NumericsError, hint, said, text_in
-from numerics.observe import OBSERVERS
+from numerics.observe import OBSERVERS, observer_text
 from numerics.tensor.spec import QuantSpec
 
 MODES = ("eager_mode", "fx_graph_mode")
@@ -71,6 +71,13 @@ def _among(names: tuple[str, ...], due: bool) -> Field:
     return Field(f"one of {', '.join(names)}", lambda came: text_in(came) in names, due)
 
 
+def _is_observer(came: Any) -> bool:
+    try:
+        return bool(observer_text(text_in(came)))
+    except NumericsError:
+        return False
+
+
 TEXTS = Field("a list of texts", _are_texts)
 NAME = Field("a text, or none", _maybe(_is_text))
 ROW = {
@@ -81,8 +88,8 @@ ROW = {
     "reason": Field("a text", _is_text, due=True),
     "uses": TEXTS,
     "also": TEXTS,
-    "observer": Field(f"one of {', '.join(OBSERVERS)}, or none",
-                      _maybe(lambda came: text_in(came) in OBSERVERS)),
+    "observer": Field(f"one of {', '.join(OBSERVERS)}, with options of its own in parentheses, or none",
+                      _maybe(_is_observer)),
     "site": Field("a module's name, an operation, its number and a place: [text, text, integer, integer]; "
                   "or none", _maybe(_is_site)),
     "graph": Field("true or false", lambda came: came is True or came is False),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from numerics.model.deciding.rows import Row
-from numerics.model.looking.places import folded
+from numerics.view.text import folded
 
 _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 

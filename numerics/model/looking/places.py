@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -111,31 +110,3 @@ def float_type(model: nn.Module) -> torch.dtype:
     """Returns the type of the model's first floats; float32 where it has none."""
     every = (*model.parameters(), *model.buffers())
     return next((tensor.dtype for tensor in every if floating(tensor)), torch.float32)
-
-
-_NUMBER = re.compile(r"\d+")
-
-
-def folded(names: Iterable[str]) -> str:
-    """Returns names as a text, those that differ in one number only as one.
-
-    >>> folded(["layer.0.query", "layer.1.query", "layer.2.query", "head", "layer.4.key"])
-    'layer.{0-2}.query, head, layer.4.key'
-    """
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault(_NUMBER.sub("*", name), []).append(name)
-    return ", ".join(part for group in alike.values() for part in _parts(group))
-
-
-def _parts(names: list[str]) -> list[str]:
-    """One text where the names differ in one number that runs without a gap; else themselves."""
-    numbers = [list(map(int, _NUMBER.findall(name))) for name in names]
-    differing = [k for k, column in enumerate(zip(*numbers, strict=True)) if len(set(column)) > 1]
-    if len(differing) != 1:
-        return names
-    found = sorted(row[differing[0]] for row in numbers)
-    if found != list(range(found[0], found[0] + len(found))):
-        return names
-    at = list(_NUMBER.finditer(names[0]))[differing[0]]
-    return [f"{names[0][: at.start()]}{{{found[0]}-{found[-1]}}}{names[0][at.end() :]}"]

@@ -11,7 +11,6 @@ from numerics.files.save_load import MODEL
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row
-from numerics.model.looking.places import folded
 from numerics.model.wrapped.quantizers import Learned, Quantizer, Static, waits
 from numerics.model.wrapped.renaming import renamed
 from numerics.model.wrapped.state import STATE, State, check_trainable, note_in, notes_of
@@ -26,6 +25,7 @@ from numerics.train.states import (
     of_other_specs,
     without_scales,
 )
+from numerics.view.text import folded
 
 _KINDS = {
     "learns.log2_threshold": "thresholds of qat='tqt'",
