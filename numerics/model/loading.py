@@ -165,7 +165,7 @@ def _faults(
     told += [why for prefix, module in every if (why := _unfit(module, came, prefix))]
     if any(kind_of_scale(name) for name in (*faults["missing from the file"], *faults["not in the model"])):
         told[-1] += f". {way_of_scales(model, came, model_text(path) is not None, _LOADED)}"
-    elif prefix := prefix_of(model, came):
+    elif told and (prefix := prefix_of(model, came)):
         told[-1] += f". {way_of_prefix(prefix, _LOADED)}"
     told += [
         f"{name} is on meta, and no state has it (persistent=False): give it its values first, as "
@@ -213,9 +213,17 @@ def _unlike(came: Tensor, place: Place) -> str | None:
             "they are the values themselves, state = nx.load(path, library='torch'), and nx.save that with "
             f"state[name].to(torch.{types[1]})"
         )
-    if not isinstance(came, TensorQTensor) and torch.promote_types(came.dtype, held.dtype) == held.dtype:
+    if not isinstance(came, TensorQTensor) and _widens(came.dtype, held.dtype):
         return None
     return f"it is {types[0]}, the model's is {types[1]}; model.to(torch.{types[0]}) first"
+
+
+def _widens(narrow: torch.dtype, wide: torch.dtype) -> bool:
+    """Does torch take values of the one type as those of the other?  Floats of 8 bits as no others."""
+    try:
+        return torch.promote_types(narrow, wide) == wide
+    except RuntimeError:
+        return False
 
 
 def _are_codes(came: Tensor, held: Tensor) -> bool:

@@ -380,6 +380,17 @@ def test_integers_of_a_model_come_as_integers(tmp_path):
     assert int(load_into(nn.BatchNorm1d(2), tmp_path / "a").num_batches_tracked) == 1
 
 
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float32])
+def test_floats_in_the_place_of_integers_were_torchs_error(kind, tmp_path):
+    """Of those of 8 bits torch has no wider type, and said so."""
+    norm = nn.BatchNorm1d(2)
+    nx.save(norm.state_dict() | {"num_batches_tracked": torch.tensor(1.0).to(kind)}, tmp_path / "a")
+    with pytest.raises(
+        nx.NumericsError, match=r"is unchanged: num_batches_tracked: it is float\w+, the model's is int64"
+    ):
+        load_into(norm, tmp_path / "a")
+
+
 class Turned(nn.Module):
     """Has a buffer that no state keeps."""
 
