@@ -273,7 +273,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     @property
     def _beside(self) -> dict[str, Any]:
         """What its owner has attached to it."""
-        own = (*PARTS, "spec", "_read", "_rest", MEMORY)
+        own = (*PARTS, "spec", "_arrays", "_whole", "_rest", MEMORY)
         return {name: held for name, held in self.__dict__.items() if name not in own}
 
     def share_memory_(self) -> TensorQTensor:

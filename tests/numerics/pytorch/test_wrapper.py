@@ -789,3 +789,16 @@ def test_a_part_of_a_qtensor_stays_one_within_torch_func():
 
     x = BATCH[1].clone().requires_grad_()
     assert torch.equal(torch.func.grad(call)(BATCH[1]), torch.autograd.grad(call(x), x)[0])
+
+
+def test_a_copy_took_what_had_been_read_of_the_first_with_it():
+    """Its arrays were copied too: bytes that nothing of the copy ever reads."""
+    q = torch.nn.Parameter(nx.quantize(torch.ones(8, 64), "int8"), requires_grad=False)
+    q.mine = "kept"
+    torch.nn.functional.linear(torch.ones(1, 64), q)
+    q.check_whole()
+    assert {"_arrays", "_whole"} <= q.__dict__.keys()
+    found = copy.deepcopy(q)
+    assert not {"_arrays", "_whole"} & found.__dict__.keys()
+    assert found.mine == "kept"
+    assert torch.equal(found.dequantize(), q.dequantize())
