@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache, lru_cache
 from inspect import signature
 from typing import Any, Final
@@ -100,8 +101,13 @@ def json_in(text: str | bytes) -> Any:
     >>> json_in('{"bits": 4}')
     {'bits': 4}
     """
+    return parsed_by(json.loads, text)
+
+
+def parsed_by(parse: Callable[[Any], Any], text: str | bytes) -> Any:
+    """What a parser makes of a text; raises ValueError, as parsers do, for one that is nested too deep."""
     try:
-        return json.loads(text)
+        return parse(text)
     except RecursionError:
         raise ValueError("too many brackets in each other") from None
 

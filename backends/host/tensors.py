@@ -173,6 +173,14 @@ def check_storage(x: torch.Tensor) -> None:
         _check_held(x)
 
 
+def same_bits(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Have two tensors of one shape the same type and the same bits, those of NaN and of -0 too?"""
+    import torch
+
+    mine, theirs = (one.detach().reshape(-1).contiguous().view(torch.uint8) for one in (x, y))
+    return x.dtype == y.dtype and torch.equal(mine, theirs)
+
+
 def is_of_level(x: torch.Tensor) -> bool:
     """Does a tensor stand for another within a transformation of torch.func?"""
     import torch

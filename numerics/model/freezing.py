@@ -22,7 +22,7 @@ from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.quantizers import QAT, Learned, Static, check_known, quantizers, waits
 from numerics.model.wrapped.running import named
 from numerics.model.wrapped.sharing import unshare
-from numerics.model.wrapped.state import STATE, State, note_in, notes_of, state_of
+from numerics.model.wrapped.state import STATE, State, note_in, notes_of, original_of, state_of
 from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.view.text import folded
@@ -195,9 +195,7 @@ def unwrap(model: nn.Module) -> nn.Module:
             "this model is frozen: its float parameters are gone; the model that was wrapped has them"
         )
     if isinstance(model, QuantizedGraph) or state.plan.fold:
-        if state.original is None:
-            raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
-        return _original(model, state.original, state.plan)
+        return _original(model, original_of(model), state.plan)
     with undone(model):
         del notes_of(model)[STATE]
         unshare(model)

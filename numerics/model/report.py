@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from numerics.backends.host.tensors import as_array
+from numerics.backends.host.tensors import as_array, same_bits
 from numerics.formats.dtype import told_apart
 from numerics.formats.errors import NumericsError, items_of, one_of, said, text_in
 from numerics.formats.notebook import rows_table
@@ -504,7 +504,7 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any] | None = None) ->
     with restored(a), restored(b):
         for batch in batches_of(batches):
             x, y = _corresponding(run(a, batch), run(b, batch))
-            equal = equal and all(_same_bits(one, other) for one, other in zip(x, y, strict=True))
+            equal = equal and all(same_bits(one, other) for one, other in zip(x, y, strict=True))
             _add(sums, x, y)
             if x[0].ndim and x[0].shape[-1]:
                 same = x[0].argmax(-1) == y[0].argmax(-1)
@@ -514,14 +514,6 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any] | None = None) ->
     error = sums.error
     agreed = hits / rows if rows else 1.0
     return Comparison(error.sqnr, error.max_error, equal, agreed, count, error.non_finite, sums.lost)
-
-
-def _same_bits(x: Tensor, y: Tensor) -> bool:
-    """Have two tensors of floats of one shape the same type and the same bits?"""
-    if x.dtype != y.dtype:
-        return False
-    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[x.dtype.itemsize]
-    return torch.equal(x.contiguous().view(whole), y.contiguous().view(whole))
 
 
 @dataclass(frozen=True)

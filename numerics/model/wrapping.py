@@ -34,7 +34,7 @@ from numerics.model.wrapped.quantizers import (
 )
 from numerics.model.wrapped.running import run
 from numerics.model.wrapped.sharing import share
-from numerics.model.wrapped.state import STATE, State, check_unwrapped, notes_of, state_of
+from numerics.model.wrapped.state import STATE, State, check_unwrapped, notes_of, original_of, state_of
 from numerics.train import THRESHOLD_INIT
 
 
@@ -234,11 +234,8 @@ def float_of(wrapped: nn.Module) -> nn.Module:
 
     Packed ones are not among these.  Raises NumericsError where what was wrapped is not known.
     """
-    state = state_of(wrapped)
-    if state.original is None:
-        raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
-    made = shared_copy(state.original)
-    fold(made, state.plan.fold)
+    made = shared_copy(original_of(wrapped))
+    fold(made, state_of(wrapped).plan.fold)
     _give(made, wrapped)
     return made
 
@@ -281,10 +278,8 @@ def in_evaluation(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, QuantizedGraph) or not model.meta[TRAINED]:
         return model
-    state = state_of(model)
-    if state.original is None:
-        raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
-    made = _graph_of(state.original, state.plan, quantizers_of(model, state.plan), dynamic=True)
+    original, plan = original_of(model), state_of(model).plan
+    made = _graph_of(original, plan, quantizers_of(model, plan), dynamic=True)
     own = dict(made.named_parameters(remove_duplicate=False))
     graph.freeze(made, {id(own[name]): x for name, x in packed_of(model, own).items()})
     _give(made, model)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor, maybe_current_level
+from torch._C._functorch import maybe_current_level
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 from torch.nn.functional import linear
@@ -22,6 +22,7 @@ from numerics.backends.host.tensors import (
     check_memory,
     given_tensor,
     has_values,
+    is_of_level,
     number_of,
     number_tensor,
 )
@@ -211,7 +212,7 @@ def _constant(x: Tensor) -> Tensor:
 def _scale_of(found: Tensor) -> float:
     """The scale that was found for a tensor, a number of its `Blocks`."""
     found = constant_of_levels(found)
-    if not has_values(found) or is_functorch_wrapped_tensor(found):
+    if not has_values(found) or is_of_level(found):
         raise NumericsError(
             "x has no values, from which a tensor's scale is found, on meta and within torch.vmap: "
             "give tensor_scale=, or call quantize, whose scale is a tensor"

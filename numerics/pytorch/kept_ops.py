@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from numerics.backends.host.tensors import has_values
+from numerics.backends.host.tensors import has_values, same_bits
 from numerics.formats.errors import NumericsError
 from numerics.pytorch import collectives
 from numerics.pytorch.products import PRODUCTS
@@ -363,17 +363,11 @@ def _quantized_as(target: TensorQTensor, source: Tensor) -> TensorQTensor | None
         source = source.detach().expand(target.shape).contiguous()
     except RuntimeError:  # of another shape
         return None
-    if _equal(target, source):
+    if same_bits(target.dequantize(), source):
         return target
     parts = torch.ops.numerics.quantize(source, target.spec.text)
     made = TensorQTensor.of_parts(target.spec, source, *parts)
-    return made if _equal(made, source) else None
-
-
-def _equal(q: TensorQTensor, values: Tensor) -> bool:
-    """Bit for bit?"""
-    mine, theirs = (x.detach().reshape(-1).view(torch.uint8) for x in (q.dequantize(), values))
-    return torch.equal(mine, theirs)
+    return made if same_bits(made.dequantize(), source) else None
 
 
 def _empty_like(q: TensorQTensor, *, dtype: Any = None, device: Any = None, **_: Any) -> Any:

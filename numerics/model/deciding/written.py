@@ -11,7 +11,7 @@ from typing import Any
 from numerics.files.replacement import Replacement
 from numerics.formats.errors import NumericsError
 from numerics.formats.notebook import rows_table
-from numerics.formats.text import json_in
+from numerics.formats.text import parsed_by
 from numerics.model.deciding.folded import groups
 from numerics.model.deciding.rows import Row
 
@@ -40,19 +40,12 @@ def read(path: Path) -> Mapping[str, Any]:
         raise NumericsError(f"{path.name!r} is no plan to be read; allowed: names that end in .toml or .json")
     try:
         text = path.read_text(encoding="utf-8")
-        came = _toml_in(text) if path.suffix == ".toml" else json_in(text)
+        came = parsed_by(tomllib.loads if path.suffix == ".toml" else json.loads, text)
     except (OSError, ValueError) as wrong:
         raise NumericsError(f"{path}: {wrong}") from None
     if not isinstance(came, dict) or came.get("format") != FORMAT:
         raise NumericsError(f"{path} is not a plan: its first line would say format = {FORMAT!r}")
     return came
-
-
-def _toml_in(text: str) -> Any:
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise ValueError("too many brackets in each other") from None
 
 
 def _toml(came: dict[str, Any]) -> str:

@@ -202,7 +202,8 @@ def check_quantizers(model: nn.Module, made: State, came: Any, assign: bool) -> 
     notes = {**(getattr(came, "_metadata", None) or {}).get("", {}), _ASSIGN: assign}
     renamed(model, made.plan, bool(made.frozen), state, "")
     check_tensors(model, made.plan, bool(made.frozen), state, notes)
-    check_recorded(state, recorded(model, ""))
+    every = recorded(model, "")
+    check_recorded(state, every)
     own = {f"{name}.{tail}" for name, module in model.named_modules(remove_duplicate=False)
            if isinstance(module, (Quantizer, Learned)) for tail in module.state_dict()}  # fmt: skip
     here = own | {*model.state_dict()}
@@ -212,7 +213,7 @@ def check_quantizers(model: nn.Module, made: State, came: Any, assign: bool) -> 
         return
     told = [f"missing {folded(sorted(missing))}"] if missing else []
     told += [f"not in the model {folded(sorted(more))}"] if more else []
-    told += of_other_specs(state, recorded(model, ""))
+    told += of_other_specs(state, every)
     raise NumericsError(
         f"this state does not fit this {type(model).__name__}, which is unchanged: {'; '.join(told)}. "
         f"{way_of_scales(model, state, MODEL in notes)}"
@@ -318,9 +319,9 @@ def check_scales(model: nn.Module, state: Mapping[str, Any], prefix: str, notes:
 
     state, prefix, notes: as load_state_dict hands them to modules, with the names that the model has.
     """
-    assign = bool(notes.get(_ASSIGN))
-    check_records(state, recorded(model, prefix))
-    for at, module in recorded(model, prefix):
+    assign, every = bool(notes.get(_ASSIGN)), recorded(model, prefix)
+    check_records(state, every)
+    for at, module in every:
         module.check_state(state, at, assign)
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, Learned):

@@ -71,6 +71,14 @@ def state_of(model: Any) -> State:
     return found
 
 
+def original_of(model: nn.Module) -> nn.Module:
+    """The model that was wrapped; raises NumericsError where it is not known."""
+    found = state_of(model).original
+    if found is None:
+        raise NumericsError("this model came from a pickle: the model that was wrapped is not with it")
+    return found
+
+
 def is_wrapped(model: nn.Module) -> bool:
     """Was the model made by `wrap`?"""
     return STATE in notes_of(model)
