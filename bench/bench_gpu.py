@@ -74,7 +74,7 @@ def sweep(
     return total
 
 
-def prove(d: nx.Float, rounding: str, overflow: str, device: torch.device, end: int = SIGN) -> Sweep:
+def prove(d: nx.Element, rounding: str, overflow: str, device: torch.device, end: int = SIGN) -> Sweep:
     """An element's encoder over every float32 input of both signs."""
 
     def encode(x: torch.Tensor) -> torch.Tensor:
@@ -103,13 +103,13 @@ def conversion(name: str | None) -> Iterator[None]:
 
 
 def elements(small: bool = False) -> list[tuple[str, str, str]]:
-    """Every float format, rounding and policy.
+    """Every float format and codebook, rounding and policy.
 
     small: 16-bit formats in half_even alone, whose steps take longer to list than a few inputs to prove.
     """
     return [
         (str(d), rounding, overflow)
-        for d in nx.dtypes() if d.kind == "float"
+        for d in nx.dtypes() if d.kind in ("float", "codebook")
         for rounding in (("half_even",) if small and d.bits == 16 else DETERMINISTIC)
         for overflow in d.overflows
     ]  # fmt: skip
@@ -201,9 +201,12 @@ def contests(n: int, device: torch.device) -> Iterator[tuple[str, Callable[[], A
             out = torch.empty(n, dtype=torch.uint8, device=device)
             call = _bound(GPU.encode, x, d, Rounding(), out)
             yield f"{kind} -> {d}", call, n * (size + 1), _casts(x, d)
-        for d in (nx.fp4, nx.fp6_e2m3):
+        for d in (nx.fp4, nx.fp6_e2m3, nx.nf4):
             call = _bound(GPU.encode_packed, x, d, Rounding())
             yield f"{kind} -> packed {d}", call, n * size + n * d.bits // 8, {}
+        for d in (nx.hifloat8, nx.posit8) if kind == "float32" else ():
+            out = torch.empty(n, dtype=torch.uint8, device=device)
+            yield f"{kind} -> {d}", _bound(GPU.encode, x, d, Rounding(), out), n * (size + 1), {}
         d = nx.mxfp8_e4m3
         room = GPU.encode_blocks(rows, d, -1, BlockOptions())
         call = _bound(GPU.encode_blocks, rows, d, -1, BlockOptions(), room)
@@ -224,6 +227,9 @@ def contests(n: int, device: torch.device) -> Iterator[tuple[str, Callable[[], A
     values = torch.empty(n, device=device)
     eight = {"torch .to": _bound(codes.view(torch.float8_e4m3fn).to, torch.float32)}
     yield "fp8_e4m3 -> float32", _bound(GPU.decode, codes, nx.fp8_e4m3, values), 5 * n, eight
+    yield "hifloat8 -> float32", _bound(GPU.decode, codes, nx.hifloat8, values), 5 * n, {}
+    packed = torch.randint(0, 256, (n // 2,), dtype=torch.uint8, device=device)
+    yield "packed nf4 -> float32", _bound(GPU.decode_packed, packed, (n,), nx.nf4), 4 * n + n // 2, {}
     made = GPU.encode_blocks(wide.reshape(-1, 4096), nx.mxfp8_e4m3, -1, BlockOptions())
     to = values.reshape(-1, 4096)
     yield "mxfp8_e4m3 -> float32", _bound(GPU.decode_blocks, made, to), 5 * n + n // 32, {}
@@ -231,6 +237,7 @@ def contests(n: int, device: torch.device) -> Iterator[tuple[str, Callable[[], A
     for name, partition in (
         ("int8 per_channel", Partition(tuple(rows.shape), 0)),
         ("int4 per_group 128", Partition(tuple(rows.shape), 1, 128)),
+        ("nf4 per_group 64", Partition(tuple(rows.shape), 1, 64)),
     ):
         scales = Affine(torch.rand(partition.shared, device=device) + 0.1, None)
         d = nx.dtype(name.split()[0])

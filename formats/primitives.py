@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 Lane = Any
 """An int32 or float32 value of some executor: a NumPy array, an LLVM value, a graph node."""
 Table = Any
-"""Integers that are compiled in, or run-time numbers: what `entry` and `places_up_to` look into."""
+"""Integers that are compiled in, or run-time numbers, in registers or in memory: what `entry` looks into."""
 
 
 def _unbound() -> NoReturn:

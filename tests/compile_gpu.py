@@ -12,6 +12,7 @@ spill, a flush to zero, a fused multiply-add in the exact arithmetic, or narrow 
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import os
 import re
@@ -54,6 +55,8 @@ N = 1 << 14
 X = {kind: torch.zeros(N, dtype=getattr(torch, kind)) for kind in ("float32", "float16", "bfloat16")}
 TYPES = {torch.int32: "*i32", torch.int16: "*i16", torch.uint8: "*u8", torch.uint16: "*u16",
          torch.float16: "*fp16"}  # fmt: skip
+UNEVEN = nx.codebook_format([math.sin(k * k) for k in range(256)])  # neighbours of all distances
+MX_NF4, MX_HIFLOAT8 = (nx.block_format(element=d, block=32) for d in (nx.nf4, nx.hifloat8))
 Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]  # a kernel, its arguments, what is compiled in
 
 
@@ -91,10 +94,25 @@ def cases() -> dict[str, Callable[[], object]]:
         "round mx6 float32": lambda: _round_blocks(nx.mx6, x),
     }
     found |= {
-        "encode nf4": lambda: _encode(nx.nf4, X["float32"]),
-        "round nf4": lambda: _round(nx.nf4, X["float32"]),
-        "decode nf4": lambda: _decode(nx.nf4),  # a table of 256 values takes LLVM minutes a target
-    }
+        f"{verb} {d}": lambda d=d, call=call: call(d)
+        for d in (nx.nf4, nx.hifloat8)
+        for verb, call in {
+            "encode": lambda d: _encode(d, x), "encode_packed": lambda d: _encode_packed(d, x),
+            "round": lambda d: _round(d, x), "decode": _decode,
+        }.items()
+    } | {
+        "decode_packed nf4": lambda: _decode_packed(nx.nf4),
+        "encode uneven codebook": lambda: _encode(UNEVEN, x),
+        "encode hifloat8 stochastic seed": lambda: GPU.encode(
+            x, nx.hifloat8, Rounding("stochastic", "saturate", Draw(seed=1)), None
+        ),
+        "store mx of nf4": lambda: _store(MX_NF4, x),
+        "round mx of hifloat8": lambda: _round_blocks(MX_HIFLOAT8, x),
+        "load mx of nf4": lambda: _load(MX_NF4),
+        "fake_quantize nf4 per_group": lambda: _affine(
+            Partition((16, N // 16), 1, 64), None, "round_affine", nx.nf4
+        ),
+    }  # fmt: skip
     found |= {f"encode fp8_e4m3 {r}": lambda r=r: _encode(nx.fp8_e4m3, x, r) for r in ("floor", "half_away")}
     found |= {f"encode {d}": lambda d=d: _encode(d, x) for d in (nx.fp8_e5m2, nx.int8, nx.e8m0)}
     found |= {f"decode {d}": lambda d=d: _decode(d) for d in (nx.fp8_e4m3, nx.int8, nx.bfloat16)}
@@ -187,10 +205,10 @@ def _load(d: Any) -> Any:
     return GPU.dequantize_blocks(PackedBlocks(d, -1, (N,), torch.zeros(size, dtype=torch.uint8), scale))
 
 
-def _affine(partition: Partition, zero: Any, verb: str = "encode_affine") -> Any:
+def _affine(partition: Partition, zero: Any, verb: str = "encode_affine", d: Any = nx.int8) -> Any:
     affine = Affine(torch.ones(partition.shared), zero)  # type: ignore[arg-type]
     x = X["float32"].reshape(partition.shape)
-    return getattr(GPU, verb)(x, nx.int8, partition, affine, Rounding())
+    return getattr(GPU, verb)(x, d, partition, affine, Rounding())
 
 
 def source(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -> ASTSource:
@@ -227,7 +245,7 @@ def judge(case: str, name: str, compiled: Any, count: int) -> Compiled:
     """The figures and the faults of machine code for `count` elements; `case` says what may divide."""
     text, target = compiled.asm, TARGETS[name]
     # AMD divides floats, and integers, by fused steps of a reciprocal; v_fma_mix minus zero is a product
-    divides = any(word in case for word in ("quantize", "nvfp4", "columns"))
+    divides = any(word in case for word in ("quantize", "nvfp4", "columns", "hifloat8 stochastic"))
     if target.backend == "cuda":
         usage = _resources(text["cubin"])
         lines = [line for line in get_sass(text["cubin"]).splitlines() if "\t" in line]

@@ -17,11 +17,12 @@ import triton.language as tl
 
 from numerics.backends.bind import SOURCES, bind
 from numerics.backends.gpu import kernels, primitives
+from numerics.backends.gpu.values import with_tables
 
 # Triton looks up the annotations of what it compiles; any constant will do.
 _ANNOTATIONS: dict[str, Any] = {
-    name: tl.constexpr(0) for name in ("Any", "Grid", "Lane", "Range", "Scale", "str", "tuple")
-} | {"Table": tl.constexpr}  # a local of that kind is compiled in: Triton 3.6 passes no tuple on otherwise
+    name: tl.constexpr(0) for name in ("Any", "Grid", "Lane", "Range", "Scale", "Table", "str", "tuple")
+}
 
 
 def interpreting() -> bool:
@@ -47,9 +48,8 @@ def _interpreted(function: FunctionType) -> Any:
 @lru_cache(maxsize=1)
 def build() -> SimpleNamespace:
     """Every kernel, bound."""
+    own = {"tl": tl, "with_tables": with_tables}
     if interpreting():  # what a kernel calls may stay plain Python, which is far quicker
-        return bind({"tl": tl}, _interpreted, sources=(*SOURCES, primitives, *kernels.SOURCES))
+        return bind(own, _interpreted, sources=(*SOURCES, primitives, *kernels.SOURCES))
     _survive_unwritable_cache()
-    return bind(
-        {"tl": tl, **_ANNOTATIONS}, triton.jit, tl.constexpr, (*SOURCES, primitives, *kernels.SOURCES)
-    )
+    return bind(own | _ANNOTATIONS, triton.jit, tl.constexpr, (*SOURCES, primitives, *kernels.SOURCES))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from numerics.backends.gpu.build import build, interpreting
+from numerics.backends.gpu.tables import laid
 from numerics.backends.host.ieee import ieee_arithmetic
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}  # a fused multiply-add rounds once where we round twice
@@ -31,9 +32,16 @@ def programs(n: int) -> tuple[int]:
 
 
 def launch(name: str, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Runs a kernel of kernels/ on the device and the current stream of its first tensor."""
-    if 0 not in grid:
-        execute(getattr(build(), name), grid, arguments, constants)
+    """Runs a kernel of kernels/ on the device and the current stream of its first tensor.
+
+    A kernel of a format, f, is also given the memory of its tables, before its own arguments.
+    """
+    if 0 in grid:
+        return
+    if "f" in constants:
+        constants["f"], tables = laid(constants["f"], arguments[0])
+        arguments = tables, *arguments
+    execute(getattr(build(), name), grid, arguments, constants)
 
 
 def execute(

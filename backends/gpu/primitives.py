@@ -37,28 +37,48 @@ def divide(a: Any, b: Any) -> Any:
     return tl.div_rn(a, b)
 
 
-def entry(table: tl.constexpr, index: Any) -> Any:
-    """A choice among the numbers of a table, which are compiled in."""
-    found = index & 0
-    for k in tl.static_range(0, len(table)):
-        found = tl.where(index == k, (index & 0) + table[k], found)
-    return found
+def entry(table: Any, index: Any) -> Any:
+    """A look-up in memory (tables.py); what kernels pass in blocks stays near by."""
+    return tl.load(table.pointer + (index + table.start), eviction_policy="evict_last")
 
 
-def places_up_to(steps: tl.constexpr, key: Any) -> Any:
-    """A sum of comparisons with numbers that are compiled in."""
-    found = key & 0
-    for k in tl.static_range(0, len(steps)):
-        found += (key >= steps[k]).to(tl.int32)
-    return found
+def places_up_to(steps: Any, key: Any) -> Any:
+    """The run of the key (tables.Runs) says it, or where a search of the steps in the run begins."""
+    run = run_of_key(steps, key)
+    if steps.runs.depth == 1:
+        place = beside_step(steps, run, key)
+    else:
+        place = tl.load(steps.pointer + run, eviction_policy="evict_last")
+        depth: tl.constexpr = steps.runs.depth
+        for level in tl.static_range(1, depth + 1):
+            half = 1 << (depth - level)
+            place = place + tl.where(key >= entry(steps, place + (half - 1)), half, 0)
+        place = tl.minimum(place, steps.size)
+    return place
 
 
-def code_of_key(steps: tl.constexpr, codes: tl.constexpr, key: Any) -> Any:
-    """The code of the last step that is at or below a key: one comparison and choice a step."""
-    found = (key & 0) + codes[0]
-    for k in tl.static_range(0, len(steps)):
-        found = tl.where(key >= steps[k], (key & 0) + codes[k + 1], found)
-    return found
+def code_of_key(steps: Any, codes: Any, key: Any) -> Any:
+    """One look-up and one comparison where the key's run has one step; else its place is looked up."""
+    if steps.runs.depth == 1:
+        code = beside_step(steps, run_of_key(steps, key), key)
+    else:
+        code = entry(codes, places_up_to(steps, key))
+    return code
+
+
+def run_of_key(steps: Any, key: Any) -> Any:
+    """The number of the run of a key: its magnitude's, and behind them those of negative numbers."""
+    magnitude = key ^ (key >> 31)
+    run = tl.minimum(tl.maximum((magnitude >> steps.runs.shift) - steps.runs.first, 0), steps.runs.last)
+    return tl.where(key < 0, run + (steps.runs.last + 1), run)
+
+
+def beside_step(steps: Any, run: Any, key: Any) -> Any:
+    """What a run says of a key: its two words are read as one of 64 bits."""
+    words = steps.pointer.to(tl.pointer_type(tl.int64), bitcast=True)
+    word = tl.load(words + run, eviction_policy="evict_last")
+    sides = (word >> 32).to(tl.int32)
+    return tl.where(key >= word.to(tl.int32), sides >> 16, sides & 0xFFFF)
 
 
 def max_of_group(x: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,19 +22,21 @@ from numerics.backends.cpu import BACKEND as CPU
 from numerics.backends.gpu import BACKEND as GPU
 from numerics.backends.gpu import affine as affine_kernels
 from numerics.backends.gpu import backend as gpu_backend
-from numerics.backends.gpu import blocks, launch, native, packing
+from numerics.backends.gpu import blocks, launch, native, packing, tables
 from numerics.backends.gpu.blocks import Cut
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.quantizing import AffineOptions
 from numerics.backends.partition import Partition
 from numerics.backends.reference.breakpoints import breakpoints
 from numerics.conform.sweep import Sweep
+from numerics.formats.grid import UNREACHED, grid
 from numerics.formats.rounding import DETERMINISTIC, BlockOptions, Draw, Rounding
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.children import LIMIT
 from tests.helpers.dtypes import BLOCKS, DECLARED_BLOCKS
 from tests.helpers.executors import LONG
 from tests.helpers.inputs import edges
+from tests.helpers.interpreted import DEVICE
 
 rng = np.random.default_rng(11)
 ROOT = Path(__file__).parents[2]
@@ -304,7 +307,58 @@ for case, call in matrix.cases().items():
 print(len(made), {type(kernel).__name__ for kernel in made})
 """
     found = python(code)
-    assert found.stdout.strip() == "8 {'CompiledKernel'}", found.stdout + found.stderr
+    assert found.stdout.strip() == "10 {'CompiledKernel'}", found.stdout + found.stderr
+
+
+BOOKS = {
+    "uneven": [math.sin(k * k) for k in range(256)],
+    "neighbours": [1 + k * 2.0**-23 for k in range(256)],
+    "two clusters": [s * (1 + k * 2.0**-20) for s in (-1e-30, 1e30) for k in range(16)],
+    "two": [0.0, 1.0],
+    "subnormal": [0.0, 2.0**-149, -(2.0**-149), 2.0**-140],
+    "zeros": [-0.0, 0.0, 1.0, -1.0],
+    "ends": [3.4028234663852886e38, -3.4028234663852886e38, 0.0, 1.0],
+    "infinite": [0.0, 1.0, math.inf, -math.inf],
+    "unsigned": [2.0**k for k in range(-128, 128)],
+}
+
+
+@pytest.mark.parametrize("rounding", DETERMINISTIC)
+@pytest.mark.parametrize("name", BOOKS)
+def test_runs_of_keys_say_what_a_search_finds(name, rounding):
+    """Every key beside a step, beside the end of a run, and the last of all, which is a NaN's."""
+    d = nx.codebook_format(BOOKS[name])
+    f = grid(d, rounding, d.default_overflow)
+    runs = tables.layout(f)[0].steps.runs
+    borders = (np.arange(runs.first, runs.first + runs.last + 2) << runs.shift).clip(0, UNREACHED)
+    keys = np.concatenate([np.array(f.steps), borders, -1 - borders, [UNREACHED, -1 - UNREACHED]])
+    keys = np.unique(np.add.outer([-1, 0, 1], keys).clip(-1 - UNREACHED, UNREACHED))
+    bits = np.where(keys < 0, -1 - keys - (1 << 31), keys).astype(np.int32)
+    x = bits.view(np.float32)
+    due = CPU.encode(x, d, Rounding(rounding, d.default_overflow), None)
+    came = GPU.encode(tensor(x).to(DEVICE), d, Rounding(rounding, d.default_overflow), None)
+    assert_same_bits(came.cpu().numpy(), due)
+
+
+@pytest.mark.parametrize("name", BOOKS)
+def test_draws_among_uneven_values(name):
+    d = nx.codebook_format(BOOKS[name])
+    steps = np.float32(BOOKS[name])
+    x = np.concatenate([steps, np.nextafter(steps, np.float32(0)), edges()])
+    how = Rounding("stochastic", d.default_overflow, Draw(seed=3))
+    assert_same_bits(
+        GPU.encode(tensor(x).to(DEVICE), d, how, None).cpu().numpy(), CPU.encode(x, d, how, None)
+    )
+
+
+def test_tables_are_made_once_and_not_within_a_capture(monkeypatch):
+    f, beside = grid(nx.codebook_format([0.0, 1.0, 2.0, 5.0]), "half_even", "saturate"), torch.empty(1)
+    assert tables.laid(f, beside)[1] is tables.laid(f, beside)[1]
+    assert tables.laid(grid(nx.fp4, "half_even", "saturate"), beside)[1] is beside
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    other = grid(nx.codebook_format([0.0, 1.0, 2.0, 6.0]), "half_even", "saturate")
+    with pytest.raises(nx.NumericsError, match="call it once before the capture"):
+        tables.laid(other, torch.empty(1, device="meta"))
 
 
 def test_the_sweep_of_the_gpu_script_can_fail():
@@ -330,16 +384,16 @@ def test_the_gpu_script_runs(tmp_path):
     )
     assert found.returncode == 0, found.stderr
     written = json.loads((tmp_path / "interpreter.json").read_text(encoding="utf-8"))
-    floats = {
+    elements = {
         f"{d} {rounding} {overflow}"
-        for d in nx.dtypes() if d.kind == "float"
+        for d in nx.dtypes() if d.kind in ("float", "codebook")
         for rounding in (DETERMINISTIC if d.bits < 16 else ["half_even"])
         for overflow in d.overflows
     }  # fmt: skip
-    assert floats < written["proofs"].keys()
-    assert written["proofs"].keys() - floats == {f"{d} blocks" for d in BLOCKS if d.block <= 128}
+    assert elements < written["proofs"].keys()
+    assert written["proofs"].keys() - elements == {f"{d} blocks" for d in BLOCKS if d.block <= 128}
     assert not any(proof["mismatches"] for proof in written["proofs"].values())
-    assert len(written["figures"]) == 30
+    assert len(written["figures"]) == 37
 
 
 RECORDED = Path(__file__).parents[1] / "data" / "gpu.json"

@@ -170,16 +170,24 @@ def test_streams():
     assert all(same(one, due) for one in found)
 
 
-def test_a_captured_graph():
+CAPTURED = {
+    "mxfp4": lambda x: nx.fake_quantize(x, "mxfp4"),
+    "hifloat8": nx.hifloat8.round,
+    "blocks of nf4": lambda x: nx.fake_quantize(x, nx.block_format(element="nf4", block=32)),
+}
+
+
+@pytest.mark.parametrize("call", CAPTURED.values(), ids=CAPTURED)
+def test_a_captured_graph(call):
     x = numbers(256, 128).cuda()
     for _ in range(2):
-        nx.fake_quantize(x, "mxfp4")
+        call(x)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        found = nx.fake_quantize(x, "mxfp4")
+        found = call(x)
     x.copy_(x.flip(0) * 3)
     graph.replay()
-    assert torch.equal(found, nx.fake_quantize(x, "mxfp4"))
+    assert torch.equal(found, call(x))
 
 
 @pytest.mark.parametrize("spec", ["fp8_e4m3", "mxfp4", "mx6", "int8", SPECS["int4 groups"]], ids=str)

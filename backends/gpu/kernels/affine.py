@@ -6,6 +6,7 @@ import triton.language as tl
 
 from numerics.backends.gpu.kernels.memory import load_bits, random_each, store_bits
 from numerics.backends.gpu.kernels.packing import load_packed
+from numerics.backends.gpu.values import with_tables
 from numerics.formats.scaling import (
     affine_code,
     affine_value,
@@ -50,7 +51,7 @@ def place_of_scales(
 
 
 def affine_kernel(
-    x, low, random, scale, zero, out, rows, n, scales, length, inner, group, seed,
+    tables, x, low, random, scale, zero, out, rows, n, scales, length, inner, group, seed,
     f: tl.constexpr, q: tl.constexpr, rounding: tl.constexpr, WHAT: tl.constexpr, ZERO: tl.constexpr,
     KIND: tl.constexpr, BFLOAT16: tl.constexpr, DRAW: tl.constexpr, LOW: tl.constexpr, ORDER: tl.constexpr,
     TILE: tl.constexpr, WIDTH: tl.constexpr,
@@ -66,17 +67,17 @@ def affine_kernel(
         fraction = tl.load(low + start + offsets, mask=mask, other=0)
     if ZERO == "none":
         if WHAT == "round":
-            y = scaled_rounded(b, a, f, rounding, r, fraction)
+            y = scaled_rounded(b, a, with_tables(f, tables), rounding, r, fraction)
         else:
-            y = scaled_code(b, a, f, rounding, r, fraction)
+            y = scaled_code(b, a, with_tables(f, tables), rounding, r, fraction)
     else:
         z = tl.load(zero + owners, mask=held, other=0)
         if ZERO == "float":
-            y = offset_code(b, a, z, f, rounding, r, fraction)
+            y = offset_code(b, a, z, with_tables(f, tables), rounding, r, fraction)
             if WHAT == "round":
                 y = offset_value(y, a, z, q)
         else:
-            y = affine_code(b, a, z, f, q, rounding, r, fraction)
+            y = affine_code(b, a, z, with_tables(f, tables), q, rounding, r, fraction)
             if WHAT == "round":
                 y = affine_value_within(y, a, z, q)
     if WHAT == "round":
@@ -86,7 +87,7 @@ def affine_kernel(
 
 
 def unaffine_kernel(
-    codes, scale, zero, out, rows, n, scales, length, inner, group,
+    tables, codes, scale, zero, out, rows, n, scales, length, inner, group,
     f: tl.constexpr, q: tl.constexpr, ZERO: tl.constexpr, BITS: tl.constexpr, ORDER: tl.constexpr,
     TILE: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -99,7 +100,7 @@ def unaffine_kernel(
         code = load_packed(codes, start + offsets, mask, BITS)
     a = tl.load(scale + owners, mask=held, other=0x3F800000)
     if ZERO == "none":
-        y = scaled_value(code, a, f)
+        y = scaled_value(code, a, with_tables(f, tables))
     elif ZERO == "float":
         y = offset_value(code, a, tl.load(zero + owners, mask=held, other=0), q)
     else:

@@ -8,6 +8,7 @@ from numerics.backends.gpu.kernels.elements import native_code
 from numerics.backends.gpu.kernels.memory import load_bits, random_each, store_bits
 from numerics.backends.gpu.kernels.packing import load_packed, store_packed
 from numerics.backends.gpu.primitives import as_bits, as_float, max_of_block
+from numerics.backends.gpu.values import with_tables
 from numerics.formats.codec import MAGNITUDE
 from numerics.formats.scaling import (
     micro_decode,
@@ -81,7 +82,7 @@ def tensor_scale_bits(tensor_scale, USED: tl.constexpr):
 
 
 def scaled_kernel(
-    x, random, out, scale, tensor_scale, count, length, per_line, inner, seed, words, f: tl.constexpr,
+    tables, x, random, out, scale, tensor_scale, count, length, per_line, inner, seed, words, f: tl.constexpr,
     s: tl.constexpr, rule: tl.constexpr, rounding: tl.constexpr, FAMILY: tl.constexpr, WHAT: tl.constexpr,
     KIND: tl.constexpr, DRAW: tl.constexpr, NATIVE: tl.constexpr, BFLOAT16: tl.constexpr, ORDER: tl.constexpr,
     SIZE: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, BITS: tl.constexpr, CODES: tl.constexpr,
@@ -98,15 +99,15 @@ def scaled_kernel(
     t = tensor_scale_bits(tensor_scale, FAMILY == "scaled")
     if WHAT == "round":
         if FAMILY == "mx":
-            y = mx_round(b, f, s, rounding, r)
+            y = mx_round(b, with_tables(f, tables), s, rounding, r)
         else:
-            y = scaled_round(b, t, f, s, rule, rounding, r)
+            y = scaled_round(b, t, with_tables(f, tables), s, rule, rounding, r)
         store_bits(out + start, offsets, y, mask, KIND, BFLOAT16)
     else:
         if FAMILY == "mx":
-            shared, code = mx_codes(b, f, s, rounding, r, NATIVE)
+            shared, code = mx_codes(b, with_tables(f, tables), s, rounding, r, NATIVE)
         else:
-            shared, code = scaled_encode(b, t, f, s, rule, rounding, r)
+            shared, code = scaled_encode(b, t, with_tables(f, tables), s, rule, rounding, r)
         n = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)[:, None]
         tl.store(scale + n, shared.to(scale.dtype.element_ty), mask=n < count)
         if WHAT == "pack":
@@ -118,7 +119,7 @@ def scaled_kernel(
 
 
 def unscaled_kernel(
-    codes, scale, tensor_scale, out, count, length, per_line, inner, f: tl.constexpr, g: tl.constexpr,
+    tables, codes, scale, tensor_scale, out, count, length, per_line, inner, f: tl.constexpr, g: tl.constexpr,
     FAMILY: tl.constexpr, ORDER: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
     BITS: tl.constexpr,
 ):  # fmt: skip
@@ -133,9 +134,9 @@ def unscaled_kernel(
     n = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)[:, None]
     shared = tl.load(scale + n, mask=n < count, other=0).to(tl.int32)
     if FAMILY == "mx":
-        y = mx_decode(shared, code, f)
+        y = mx_decode(shared, code, with_tables(f, tables))
     else:
-        y = scaled_decode(shared, code, tl.load(tensor_scale), f, g)
+        y = scaled_decode(shared, code, tl.load(tensor_scale), with_tables(f, tables), g)
     tl.store(out + start + offsets, y, mask=mask)
 
 

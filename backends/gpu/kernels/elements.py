@@ -7,6 +7,7 @@ import triton.language as tl
 from numerics.backends.gpu.kernels.memory import load_bits, random_run, run_of_elements, store_bits
 from numerics.backends.gpu.kernels.packing import load_packed, store_packed
 from numerics.backends.gpu.primitives import as_float, minimum
+from numerics.backends.gpu.values import with_tables
 from numerics.formats.codec import INF, MAGNITUDE, SIGN, decode, encode, round_bits, with_sign
 
 
@@ -53,7 +54,7 @@ def element_code(b, f, rounding, random, low, NATIVE: tl.constexpr):
 
 
 def encode_kernel(
-    x, low, random, out, n, seed, f: tl.constexpr, rounding: tl.constexpr, KIND: tl.constexpr,
+    tables, x, low, random, out, n, seed, f: tl.constexpr, rounding: tl.constexpr, KIND: tl.constexpr,
     DRAW: tl.constexpr, LOW: tl.constexpr, NATIVE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Floats to codes."""
@@ -63,35 +64,35 @@ def encode_kernel(
     fraction = None
     if LOW:
         fraction = tl.load(low + first + i, mask=mask, other=0)
-    code = element_code(b, f, rounding, r, fraction, NATIVE)
+    code = element_code(b, with_tables(f, tables), rounding, r, fraction, NATIVE)
     tl.store(out + first + i, code.to(out.dtype.element_ty), mask=mask)
 
 
 def encode_packed_kernel(
-    x, random, out, n, words, seed, f: tl.constexpr, rounding: tl.constexpr, KIND: tl.constexpr,
+    tables, x, random, out, n, words, seed, f: tl.constexpr, rounding: tl.constexpr, KIND: tl.constexpr,
     DRAW: tl.constexpr, NATIVE: tl.constexpr, BITS: tl.constexpr, CODES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Floats to a string of bits; CODES codes are whole words."""
     first, i, mask = run_of_elements(n, TILE * CODES)
     b = load_bits(x + first, i, mask, KIND)
     r = random_run(random + first, seed, first, i, mask, TILE * CODES, DRAW)
-    code = tl.where(mask, element_code(b, f, rounding, r, None, NATIVE), 0)
+    code = tl.where(mask, element_code(b, with_tables(f, tables), rounding, r, None, NATIVE), 0)
     start = tl.program_id(0).to(tl.int64) * (TILE * CODES * BITS // 32)
     store_packed(out, start, tl.reshape(code, [TILE, CODES]), words, TILE, CODES, BITS)
 
 
-def decode_kernel(codes, out, n, f: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr):
+def decode_kernel(tables, codes, out, n, f: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr):
     """Codes to float32; BITS: of a string of bits, or None for a code a byte or two."""
     first, i, mask = run_of_elements(n, BLOCK)
     if BITS is None:
         code = tl.load(codes + first + i, mask=mask, other=0).to(tl.int32)
     else:
         code = load_packed(codes + first * BITS // 8, i, mask, BITS)
-    tl.store(out + first + i, decode(code, f), mask=mask)
+    tl.store(out + first + i, decode(code, with_tables(f, tables)), mask=mask)
 
 
 def round_kernel(
-    x, low, random, out, n, seed, f: tl.constexpr, rounding: tl.constexpr, KIND: tl.constexpr,
+    tables, x, low, random, out, n, seed, f: tl.constexpr, rounding: tl.constexpr, KIND: tl.constexpr,
     TARGET: tl.constexpr, DRAW: tl.constexpr, LOW: tl.constexpr, BFLOAT16: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Floats to the nearest values of the format, as TARGET."""
@@ -101,4 +102,5 @@ def round_kernel(
     fraction = None
     if LOW:
         fraction = tl.load(low + first + i, mask=mask, other=0)
-    store_bits(out + first, i, round_bits(b, f, rounding, r, fraction), mask, TARGET, BFLOAT16)
+    b = round_bits(b, with_tables(f, tables), rounding, r, fraction)
+    store_bits(out + first, i, b, mask, TARGET, BFLOAT16)
