@@ -182,7 +182,7 @@ def regions(at: GraphModule, node: Node) -> Iterator[tuple[GraphModule, list[Any
             "mode='eager_mode' does not look inside"
         )
     for branch, operands in found:
-        yield getattr(at, branch.target), list(operands)
+        yield getattr(at, str(branch.target)), list(operands)
 
 
 def _inside(kind: str, args: Any) -> list[tuple[Node, Sequence[Any]]] | None:
