@@ -328,17 +328,40 @@ def footprint(model: nn.Module) -> Footprint:
     for tensor in _once((*model.parameters(), *model.buffers())):
         shares.setdefault(_format(tensor), []).append(tensor)
     found = [
-        Share(name, len(held), sum(x.numel() for x in held), sum(x.nbytes for x in held))
+        Share(
+            name, len(held), sum(_values(x).numel() for x in held),
+            sum(part.nbytes for x in held for part in _parts(x)),
+        )
         for name, held in shares.items()
-    ]
+    ]  # fmt: skip
     return Footprint(tuple(sorted(found, key=lambda share: -share.nbytes)))
+
+
+_INDICES = {
+    torch.sparse_coo: ("_indices",),
+    torch.sparse_csr: ("crow_indices", "col_indices"), torch.sparse_bsr: ("crow_indices", "col_indices"),
+    torch.sparse_csc: ("ccol_indices", "row_indices"), torch.sparse_bsc: ("ccol_indices", "row_indices"),
+}  # fmt: skip
+"""By the layout of a sparse tensor, what gives the places of its values."""
+
+
+def _values(x: Tensor) -> Tensor:
+    """What a tensor stores: of a sparse one its values alone."""
+    if x.layout not in _INDICES:
+        return x
+    return x._values() if x.layout is torch.sparse_coo else x.values()
+
+
+def _parts(x: Tensor) -> list[Tensor]:
+    """The tensors that have memory: of a sparse one its values and their places."""
+    return [_values(x), *(getattr(x, name)() for name in _INDICES.get(x.layout, ()))]
 
 
 def _once(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Each of them once, however many tensors show the same memory."""
     found: dict[object, Tensor] = {}
     for tensor in tensors:
-        plain = not isinstance(tensor, TensorQTensor) and not tensor.is_meta
+        plain = not (isinstance(tensor, TensorQTensor) or tensor.is_meta or tensor.layout in _INDICES)
         key = (tensor.data_ptr(), tensor.shape, tensor.dtype) if plain and tensor.numel() else id(tensor)
         found.setdefault(key, tensor)
     return list(found.values())

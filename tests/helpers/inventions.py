@@ -290,6 +290,37 @@ class Adapted(nn.Module):
         return self.head(F.linear(x, self.w) + x @ (self.b @ self.a).t())
 
 
+class Codebook(nn.Module):
+    """Codes are the nearest rows of a table, by distances; what is computed makes them, and the way back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there, self.book = nn.Conv1d(4, 32, 3, padding=1), nn.Embedding(16, 32)
+        self.back = nn.ConvTranspose1d(32, 4, 3, padding=1)
+
+    def forward(self, x: Any) -> Any:
+        z = self.there(x).mT
+        codes = torch.cdist(z, self.book.weight.expand(z.shape[0], -1, -1)).argmin(-1)
+        return self.back((z + (self.book(codes) - z).detach()).mT)
+
+
+class Absorbed(nn.Module):
+    """Attention to latents of low rank, with halves of one weight multiplied into queries and results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.down = nn.Linear(32, 32, bias=False), nn.Linear(32, 32, bias=False)
+        self.up, self.o = nn.Linear(32, 64, bias=False), nn.Linear(32, 32)
+
+    def forward(self, x: Any) -> Any:
+        q, latents = self.q(x).unflatten(-1, (4, 8)), self.down(x)
+        keys, values = self.up.weight.view(4, 16, 32).split(8, 1)
+        q = torch.einsum("bthd,hdr->bthr", q, keys) * torch.tensor(0.25)
+        shares = torch.einsum("bthr,bsr->bhts", q, latents).softmax(-1)
+        seen = torch.einsum("bhts,bsr->bthr", shares, latents)
+        return self.o(torch.einsum("bthr,hdr->bthd", seen, values).flatten(2))
+
+
 def encoder() -> nn.Module:
     """torch's own encoder, which has a fast path of its own in evaluation."""
     layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, dropout=0.0)
@@ -321,6 +352,8 @@ INVENTIONS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Any, ...
     "projected": (Projected, lambda: _x(2, 4, 32)),
     "sampled": (Sampled, lambda: _x(2, 4, 6, 6)),
     "adapted": (Adapted, lambda: _x(3, 32)),
+    "codebook": (Codebook, lambda: _x(2, 4, 6)),
+    "absorbed": (Absorbed, lambda: _x(2, 4, 32)),
     "encoder": (encoder, lambda: _x(2, 5, 32)),
 }
 FUSED = {"crossing": "attend:*", "encoder": "*self_attn:*"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ from numerics.model.looking.trace import (
     tensors_of,
 )
 
-REGIONS = ("cond", "set_grad_enabled", "autocast")
+REGIONS = ("cond", "while_loop", "scan", "map", "set_grad_enabled", "autocast")
 _ONE_MODULE = (*ONE_PRODUCT, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
 
 
@@ -108,7 +108,7 @@ def _products(
             continue
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             for child, operands in regions(at, node):
-                known = [origins.get(x) if isinstance(x, Node) else None for x in operands]
+                known = [_origin_inside(x, origins) for x in operands]
                 holders = [x for x in child.graph.nodes if x.op == "placeholder"]
                 yield from _products(root, child, dict(zip(holders, known, strict=False)), counts, modules)
             continue
@@ -161,24 +161,56 @@ def _owner(
     return None
 
 
+class Entries(NamedTuple):
+    """What a region sees of an operand that it takes one entry of at a time, along the first axis."""
+
+    of: Any
+
+
+COMPUTED = None
+"""What a region has in the place of what its last step made."""
+
+
 def regions(at: GraphModule, node: Node) -> Iterator[tuple[GraphModule, list[Any]]]:
     """The graphs inside an operator, each with what goes in; raises NumericsError for one not known here."""
     name = getattr(node.target, "name", None)
     kind = str(name() if callable(name) else node.target)
-    args: Any = node.args
-    if "cond" in kind:
-        pairs = [(args[1], args[3]), (args[2], args[3])]
-    elif "set_grad_enabled" in kind:
-        pairs = [(args[1], args[2:])]
-    elif "autocast" in kind:
-        pairs = [(args[4], args[5:])]
-    else:
+    found = _inside(kind, node.args)
+    if found is None:
         raise NumericsError(
             f"{kind}: a region of a graph that is not known here; known are {', '.join(REGIONS)}. "
             "mode='eager_mode' does not look inside"
         )
-    for branch, operands in pairs:
-        yield getattr(at, branch.target), list(operands)
+    for branch, operands in found:
+        yield getattr(at, str(branch.target)), list(operands)
+
+
+def _inside(kind: str, args: Any) -> list[tuple[Node, Sequence[Any]]] | None:
+    """Each region of an operator with what goes in; None of one that is not known here."""
+    if "while_loop" in kind:
+        operands = [COMPUTED] * len(args[2]) + [*args[3]]
+        return [(args[0], operands), (args[1], operands)]
+    if kind == "scan":
+        return [(args[0], [COMPUTED] * len(args[1]) + [Entries(x) for x in args[2]] + [*args[3]])]
+    if kind == "associative_scan":
+        return [(args[0], [COMPUTED] * (2 * len(args[1])) + [*args[2]])]
+    if kind.startswith("map"):
+        return [(args[0], [Entries(x) for x in args[1]] + [*args[2]])]
+    if "cond" in kind:
+        return [(args[1], args[3]), (args[2], args[3])]
+    if "set_grad_enabled" in kind:
+        return [(args[1], args[2:])]
+    if "autocast" in kind:
+        return [(args[4], args[5:])]
+    return None
+
+
+def _origin_inside(operand: Any, origins: Mapping[Node, Origin | None]) -> Origin | None:
+    """Of what parameters alone an operand of a region is made, as the region sees it."""
+    if isinstance(operand, Entries):
+        whole = _origin_inside(operand.of, origins)
+        return None if whole is None else whole._replace(axes=whole.axes[1:])
+    return origins.get(operand) if isinstance(operand, Node) else None
 
 
 def _origins(

@@ -245,8 +245,17 @@ ON_GRID = (
 ROWS_OF = frozenset({"__getitem__", "index", "index_select", "gather", "take_along_dim"})
 """They pick what they return from their first argument; what says which is not a factor."""
 
+_BETWEEN = (
+    "cdist", "pairwise_distance", "dist", "smooth_l1_loss", "huber_loss", "kl_div", "logaddexp", "logaddexp2",
+    "hypot", "xlogy", "float_power", "fmax", "fmin", "heaviside", "copysign", "isclose", "logical_xor",
+    "searchsorted", "bucketize", "scatter_reduce", "index_reduce", "index_fill", "select_scatter",
+    "slice_scatter", "diagonal_scatter", "dstack", "column_stack", "row_stack",
+)  # fmt: skip
+"""They take two tensors and multiply no sums of them: distances, comparisons, places."""
+
 KEPT = frozenset(
     [
+        *_BETWEEN,
         "add",
         "sub",
         "mul",

@@ -85,8 +85,10 @@ class _EveryBranch(Interpreter):
             device, dtype, enabled, cached, region, *operands = args
             with torch.autocast(device, dtype, enabled, cached):
                 return self._inside(region, operands)
-        _, region, *operands = args  # without gradients, as all of this run
-        return self._inside(region, operands)
+        if "set_grad_enabled" in kind:
+            _, region, *operands = args  # without gradients, as all of this run
+            return self._inside(region, operands)
+        return super().call_function(target, args, kwargs)  # a loop runs all that is in it
 
     def _inside(self, graph: Any, operands: Sequence[Any]) -> Any:
         return _EveryBranch(graph).run(*operands, enable_io_processing=False)

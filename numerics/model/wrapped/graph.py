@@ -124,6 +124,16 @@ class QuantizedGraph(Fitting, Parting, GraphModule):
         return self
 
 
+def check_exporting(site: str) -> None:
+    """Raises NumericsError inside torch.export, which loses what a region has of its own, such as scales."""
+    if torch.compiler.is_exporting():
+        raise NumericsError(
+            f"{site}: it is in a region of control flow of this graph and has a scale of its own, which "
+            "torch.export would lose: the same model in mode='eager_mode' is exported; where each tensor "
+            "brings its scale (no observer=, no qat=) both are"
+        )
+
+
 def _refusal(wrong: str) -> str | None:
     """What an assertion of torch's in a graph means to whoever called it; None where it is another's."""
     if "numerics." in wrong and "FakeTensors" in wrong:
@@ -141,12 +151,16 @@ def _refusal(wrong: str) -> str | None:
 
 
 def _keep_unsaved(of: nn.Module, graph: nn.Module) -> None:
-    """Leaves out of a graph's state the buffers that its model does not save, as torch.fx does not."""
+    """Leaves out of a graph's state what its model does not save: torch.fx makes saved buffers of all of it.
+
+    That is buffers that are not saved, and tensors that a forward makes of numbers (`torch.tensor(2.0)`).
+    """
     modules = dict(of.named_modules(remove_duplicate=False))
     for name, module in graph.named_modules(remove_duplicate=False):
         if name in modules:
-            unsaved = modules[name]._non_persistent_buffers_set & module._buffers.keys()
-            module._non_persistent_buffers_set |= unsaved
+            own = modules[name]
+            saved = own._buffers.keys() - own._non_persistent_buffers_set
+            module._non_persistent_buffers_set |= module._buffers.keys() - saved
 
 
 def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic: bool = True) -> GraphModule:
@@ -269,6 +283,8 @@ class _Writer:
         if at is not self.root:  # a nested graph has attributes of its own
             if QUANTIZERS not in at._modules:
                 at.add_module(QUANTIZERS, nn.Module())
+                with at.graph.inserting_before(next(x for x in at.graph.nodes if x.op != "placeholder")):
+                    at.graph.call_function(check_exporting, (name,))
             at.get_submodule(QUANTIZERS).add_module(attribute, quantizer)
         return f"{QUANTIZERS}.{attribute}"
 

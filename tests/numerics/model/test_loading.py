@@ -163,6 +163,21 @@ def test_only_modules_are_taken(tmp_path):
         footprint([])
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("layout", ["coo", "csr", "csc", "bsr", "bsc"])
+def test_a_footprint_counts_what_a_sparse_buffer_stores(layout):
+    """It raised torch's error of tensors without storage."""
+    m, dense = nn.Linear(4, 4, bias=False), torch.eye(4)
+    block = {"blocksize": (2, 2)} if layout[0] == "b" else {}
+    m.register_buffer("edges", dense.to_sparse(layout=getattr(torch, f"sparse_{layout}"), **block))
+    values, places = (8, 5 + 2) if block else (4, 8 if layout == "coo" else 5 + 4)
+    if block:
+        places = 3 + 2
+    found = footprint(m)
+    assert sum(share.values for share in found.shares) == 16 + values
+    assert found.nbytes == 16 * 4 + values * 4 + places * 8
+
+
 def test_a_footprint_counts_packed_bytes_and_ties_once():
     found = footprint(frozen())
     quantized = (64 * 64 + 16 * 64) * 17 // 32
