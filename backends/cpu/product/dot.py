@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -20,10 +20,15 @@ from numerics.backends.cpu.product.vectors import (
     i64,
     plus,
     prefetch,
+    shuffled,
+    store,
+    turned,
 )
-from numerics.backends.cpu.streams import load_as
+from numerics.backends.cpu.streams import load_as, vector
+from numerics.backends.host.product import LANES
 
 WORDS = 13
+LANES_WORDS = 7
 Emit = Callable[[ir.IRBuilder, list[ir.Value]], None]
 Add = Callable[[Rows, list[Place], Pair, list[list[ir.Value]]], None]
 
@@ -56,19 +61,64 @@ def of_few(codes: Codes, tile: int, together: int, add: Add) -> Emit:
     return emit
 
 
+def lanes(order: Sequence[int], run: int) -> Emit:
+    """A kernel that lays rows of x in the order of lanes, (rows, spans, run, lanes), zeros behind their end.
+
+    Its words: x, bytes a row of it, the room, bytes a row of that; rows, whole spans, and bytes behind those.
+    """
+
+    def emit(b: ir.IRBuilder, words: list[ir.Value]) -> None:
+        x, stride, room, step, rows, whole, rest = words
+        spare = cgutils.alloca_once(b, FLOAT, size=run)
+        cgutils.memset(b, spare, i64(run * BYTES), 0)
+        with cgutils.for_range(b, rows, intp=I64) as row:
+            source, target = plus(b, x, row.index, stride), plus(b, room, row.index, step)
+            with cgutils.for_range(b, whole, intp=I64) as span:
+                _lay_span(b, order, run, *(plus(b, at, span.index, run * BYTES) for at in (source, target)))
+            with b.if_then(b.icmp_signed(">", rest, i64(0))):
+                left, behind = (plus(b, at, whole, run * BYTES) for at in (source, target))
+                cgutils.raw_memcpy(b, spare, b.inttoptr(left, spare.type), rest, i64(1))
+                _lay_span(b, order, run, b.ptrtoint(spare, I64), behind)
+
+    return emit
+
+
+def _lay_span(b: ir.IRBuilder, order: Sequence[int], run: int, source: ir.Value, target: ir.Value) -> None:
+    """A span of x in the order of lanes; a few places of every lane are turned at once."""
+    few = min(run, 4)
+    with cgutils.for_range(b, i64(run // few), intp=I64) as step:
+        read, write = plus(b, source, step.index, 4 * few), plus(b, target, step.index, few * BYTES)
+        parts = [load_as(b, b.add(read, i64(4 * run * lane)), vector(F32, few)) for lane in order]
+        if run == few:  # lanes follow each other
+            whole = (load_as(b, b.add(read, i64(BYTES * k)), FLOAT) for k in range(run))
+            parts = [
+                shuffled(b, v, range(few * k, few * (k + 1))) for v in whole for k in range(LANES // few)
+            ]
+            parts = [parts[lane] for lane in order]
+        for j, found in enumerate(turned(b, parts)):
+            store(b, found, b.add(write, i64(j * BYTES)))
+
+
 def dot(codes: Codes, tile: int, together: int) -> Emit:
     """The kernel of few rows for products in float32; x lies in the order of lanes."""
     return of_few(codes, tile, together, _add_spans)
 
 
 def _add_spans(reading: Rows, places: list[Place], x: Pair, sums: list[list[ir.Value]]) -> None:
+    """The last, short span is taken apart: to ask at each whole one whether it is that costs a third."""
     b, codes = reading.builder, reading.codes
     ahead = b.mul(reading.stride, i64(len(places)))
-    with cgutils.for_range(b, reading.spans, intp=I64) as step:
+
+    def take(span: ir.Value, short: bool) -> None:
+        base = plus(b, x[0], span, codes.run * BYTES)
+        _take_span(b, reading.at(places, span, short), sums, (base, x[1]), codes)
+
+    with cgutils.for_range(b, reading.whole, intp=I64) as step:
         for place in places:
             prefetch(b, b.add(plus(b, place[0], step.index, codes.span_bytes), ahead))
-        base = plus(b, x[0], step.index, codes.run * BYTES)
-        _take_span(b, reading.at(places, step.index), sums, (base, x[1]), codes)
+        take(step.index, short=False)
+    with b.if_then(b.icmp_signed("<", reading.whole, reading.spans)):
+        take(reading.whole, short=True)
 
 
 def _take_span(

@@ -27,7 +27,7 @@ def due(x, q):
 
 @pytest.mark.turns(9)
 @pytest.mark.parametrize("name", CODES)
-@pytest.mark.parametrize("many", [1, 3, calls.FEW + 9])
+@pytest.mark.parametrize("many", [1, 3, calls.FEW + 9, calls.FEW_AT_EASE + 3])
 def test_tiles_change_the_sums(name, many):
     for shape in ((1, 192), (50, 64), (6, 576), (5, 24), (3, 120)):
         x, q = rows(many, shape[1]), matrix(name, shape)
@@ -60,6 +60,7 @@ def test_parts_of_rows_and_blocks_change_the_sums(block, long, monkeypatch):
     """Rows are decoded a few at a time, and a part of their spans at a time, of which a few are near."""
     monkeypatch.setattr(calls, "NEAR", 1 << 9)
     monkeypatch.setattr(calls, "LONG", long)
+    monkeypatch.setattr(calls, "PART", long)
     monkeypatch.setattr(calls, "BLOCK", block)
     for name in ("mxfp4", "int4 groups", "mx9", "int8 offset"):
         x, q = rows(39, 576), matrix(name, (23, 576))
@@ -127,7 +128,7 @@ def test_without_an_instruction_for_it_sums_are_fused_otherwise(lesser):
 @pytest.mark.parametrize("tile", [Tile(4, 4, 16), Tile(4, 4, 4), Tile(2, 2, 4)], ids=["avx512", "arm", "sse"])
 def test_tiles_of_other_processors_change_the_sums(tile, monkeypatch):
     """Those of AVX-512, ARM and SSE, whatever the processor at hand has."""
-    monkeypatch.setattr(calls, "best_tile", lambda: tile)
+    monkeypatch.setattr(calls, "best_tile", lambda codes: tile)
     monkeypatch.setattr(calls, "DOT", calls.DOT._replace(rows=lambda codes, together: tile.width // 8 or 1))
     for name in ("mxfp4", "int8 rows offset"):
         for many in (2, 11):
