@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -37,9 +37,8 @@ from numerics.formats.grid import Grid, grid
 TABLE = 6  # bits of codes whose values are looked up
 FEW = 8  # rows of x up to which codes are decoded again for every few of them
 FEW_AT_EASE = 32  # the same, of codes that are decoded in few instructions
-WORTHWHILE = (
-    1 << 22
-)  # multiplications, 80 us of a core: below, a second costs more (15 to 50 us) than it saves
+FEW_OF_SMALL = 16  # the same, of matrices so small that decoding them apart does not pay
+WORTHWHILE = 1 << 22  # multiplications, 80 us of a core: below, a second costs more than it saves
 BLOCK = 48  # rows that are decoded together, at most
 CACHED = 1 << 18  # bytes of codes that are read again for other rows of x
 NEAR = 1 << 12  # bytes of a row whose tile the nearest cache holds, one side of the lanes at a time
@@ -69,7 +68,8 @@ def products(launcher: Launcher, x: NDArray[np.float32], matrix: Matrix) -> NDAr
         return np.empty((len(x), matrix.shape[0]), np.float32)
     reading = _reading(matrix, _codes)
     found = allocate((len(x), matrix.shape[0]))
-    if len(x) > (FEW_AT_EASE if reading.codes.eases else FEW):
+    few = FEW_AT_EASE if reading.codes.eases else FEW
+    if len(x) > (few if found.size * matrix.shape[1] >= WORTHWHILE else max(few, FEW_OF_SMALL)):
         _by_blocks(launcher, reading, x, found)
     else:
         _by_rows(launcher, reading, _in_lanes(launcher, reading.codes, x), found, DOT)
@@ -153,18 +153,17 @@ def _by_rows(launcher: Launcher, reading: Reading, x: Laid, found: Array, way: W
     out, width, work = address_of(found), 4 * rows, found.size * length
     while first < many:
         together = 4 if many - first >= 4 else 2 if many - first >= 2 else 1
-        times = (many - first) // together if together == 4 else 1
+        times = (many - first) // together
         kernel, tile = _kernel_of_few(launcher, reading, way, together)
-        if times == 1 and work < WORTHWHILE:
-            kernel(*reading.begin, x.address + first * x.stride, x.stride, out + first * width, rows, rows)
+        most = max(CACHED // max(reading.begin[1], 1), 1) * tile
+        other, into = x.address + first * x.stride, out + first * width
+        if work < WORTHWHILE:
+            kernel(*reading.begin, other, x.stride, into, rows, rows, times, most)
         else:
-            most = max(CACHED // max(reading.begin[1], 1), 1) * tile if times > 1 else rows
             calls = [
-                (*_from_row(reading, start), x.address + place * x.stride, x.stride,
-                 out + place * width + 4 * start, rows, count)
-                for start, count in _cut(_shares(rows, tile, work), most)
-                for place in range(first, first + times * together, together)
-            ]  # fmt: skip
+                (*_from_row(reading, start), other, x.stride, into + 4 * start, rows, count, times, most)
+                for start, count in _shares(rows, tile, work)
+            ]
             threads.work(kernel, calls, (reading, x, found))
         first += times * together
 
@@ -179,13 +178,6 @@ def _kernel_of_few(launcher: Launcher, reading: Reading, way: Way, together: int
         known = launcher.built(name, WORDS, way.emit(codes, tile, together)), tile
         reading.kernels[way, together] = known
     return known
-
-
-def _cut(shares: list[tuple[int, int]], most: int) -> Iterator[tuple[int, int]]:
-    """The same rows, so many at a time."""
-    for start, count in shares:
-        for first in range(0, count, most):
-            yield start + first, min(most, count - first)
 
 
 def _by_blocks(launcher: Launcher, reading: Reading, x: Array, found: Array) -> None:

@@ -18,6 +18,7 @@ from numerics.backends.cpu.product.vectors import (
     at_most,
     fused,
     i64,
+    pieces,
     plus,
     prefetch,
     shuffled,
@@ -27,7 +28,7 @@ from numerics.backends.cpu.product.vectors import (
 from numerics.backends.cpu.streams import load_as, vector
 from numerics.backends.host.product import LANES
 
-WORDS = 13
+WORDS = 15
 LANES_WORDS = 7
 Emit = Callable[[ir.IRBuilder, list[ir.Value]], None]
 Add = Callable[[Rows, list[Place], Pair, list[list[ir.Value]]], None]
@@ -37,26 +38,30 @@ def of_few(codes: Codes, tile: int, together: int, add: Add) -> Emit:
     """A kernel for few rows of x: `tile` rows of codes and `together` rows of x at a time.
 
     Its words: codes, bytes a row, scales, zero points, groups a row, whole spans, bytes and groups of the
-    tail, x as `add` reads it, bytes a row of x, out, elements a row of out, rows of codes.  add: emits the
-    sums of lanes of some rows, given where those begin, x and its bytes a row, and room for the sums.
+    tail, x as `add` reads it, bytes a row of x, out, elements a row of out, rows of codes; how many times so
+    many rows of x there are, and rows of codes that a cache holds for all of them.  add: emits the sums of
+    lanes of some rows, given where those begin, x and its bytes a row, and room for the sums.
     """
 
     def emit(b: ir.IRBuilder, words: list[ir.Value]) -> None:
-        x, x_stride, out, width, rows = words[8:]
+        x, x_stride, out, width, rows, times, most = words[8:]
         reading = Rows(b, codes, *words[:8])
         sums = [[cgutils.alloca_once(b, FLOAT) for _ in range(together)] for _ in range(tile)]
-        tiles, last = b.udiv(b.add(rows, i64(tile - 1)), i64(tile)), b.sub(rows, i64(1))
-        with cgutils.for_range(b, tiles, intp=I64) as loop:
-            numbers = [at_most(b, plus(b, i64(k), loop.index, tile), last) for k in range(tile)]
-            places = reading.places(numbers)
-            for slot in (slot for line in sums for slot in line):
-                b.store(ZERO, slot)
-            add(reading, places, (x, x_stride), sums)
-            for number, line in zip(numbers, sums, strict=True):
-                for m, slot in enumerate(line):
-                    total = sum_of_lanes(b, codes.order, b.load(slot))
-                    place = plus(b, plus(b, out, i64(m), b.mul(width, i64(4))), number, 4)
-                    b.store(total, b.inttoptr(place, F32.as_pointer()))
+        last = b.sub(rows, i64(1))
+        with pieces(b, rows, most) as (first, height), cgutils.for_range(b, times, intp=I64) as turn:
+            own = b.mul(turn.index, i64(together))
+            others, target = plus(b, x, own, x_stride), plus(b, out, own, b.mul(width, i64(4)))
+            with pieces(b, height, i64(tile)) as (start, _):
+                numbers = [at_most(b, b.add(b.add(first, start), i64(k)), last) for k in range(tile)]
+                places = reading.places(numbers)
+                for slot in (slot for line in sums for slot in line):
+                    b.store(ZERO, slot)
+                add(reading, places, (others, x_stride), sums)
+                for number, line in zip(numbers, sums, strict=True):
+                    for m, slot in enumerate(line):
+                        total = sum_of_lanes(b, codes.order, b.load(slot))
+                        place = plus(b, plus(b, target, i64(m), b.mul(width, i64(4))), number, 4)
+                        b.store(total, b.inttoptr(place, F32.as_pointer()))
 
     return emit
 
