@@ -107,6 +107,26 @@ def _elements(told: Any) -> Section:
     return Section("Kernels on a CPU", "speed_kernels.png", text, races)
 
 
+BOUNDS = """Why rows are lost.  The law asks for one float32 multiply-add a weight, and one more a lane's \
+run for the scale of its group.  A core with AVX-512 (Zen 5, timed instruction by instruction) \
+starts two of 16 lanes a cycle, and four vector instructions in all: 32 weights a cycle, \
+before anything is decoded.
+
+- One row of x, four bits: 16 weights take 3.25 instructions (a fourth of a load, three fourths of a \
+shift, a lookup, a multiply-add, a fourth for the scale), so 0.81 cycles at least; the kernels take 1.2 to \
+1.4.  A matrix in a cache is read faster than that: 65 % of its pace would be more than two multiply-adds \
+a cycle.  6 and 8 bits take 4 to 6 instructions, mx6 and mx9 8 to 12: signs and microexponents lie apart.
+- Products of bfloat16 and of int8 sum two and four products with one instruction; float32 has no such \
+one.
+- torch's int4 product is level on one thread (4096 x 4096: 0.96 to 1.19).  On two it is ahead: its \
+threads are awake between calls, ours have to be woken.
+- Many rows of x: groups with scales take five multiply-adds for four products, so no more than four \
+fifths of the float32 peak; a product that decodes scaled values to float32 first takes four, and rounds \
+each of them.
+- Small matrices: 20 to 25 us of a call are Python's, 50 and more with `compute="int8"`, where x is \
+quantized first; all of a dense product of 1024 x 1024 takes 50."""
+
+
 def _products(told: Any) -> Section:
     machine, rows = told["machine"], told["rows"]
     most = max(row["threads"] for row in rows)
@@ -120,7 +140,7 @@ def _products(told: Any) -> Section:
         f"`nx.linear` of a packed weight of {rows_} x {columns}, read as it is stored, beside torch's "
         "product with the dense float32 and bfloat16 weight and others' products of four bits.  Every bit of "
         "ours is promised, whatever the batch and the threads ([the law of formats](formats.md)); no peer "
-        "promises its own."
+        "promises its own.\n\n" + BOUNDS
     )
     return Section("Products with packed weights", "speed_products.png", text, races)
 

@@ -278,9 +278,10 @@ def linear(
 
     sums: an executor's `products`.
     """
-    found: NDArray[np.float32] = np.zeros((len(x), matrix.shape[0]), np.float32)
-    if found.size and matrix.shape[1]:
-        found = sums(x, matrix)
+    rows, length = matrix.shape
+    found: NDArray[np.float32] = (
+        sums(x, matrix) if len(x) and rows and length else np.zeros((len(x), rows), np.float32)
+    )
     if isinstance(x, Int8Rows) and x.scale.ndim == 1:
         found *= x.scale[:, None]
     for factor in (matrix.row_scale, matrix.number):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._C._functorch import maybe_current_level
@@ -20,7 +21,7 @@ from torch._subclasses.fake_tensor import UnsupportedFakeTensorException
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils import swap_tensors
 
-from numerics.backends.host.tensors import check_storage, is_marked, settled
+from numerics.backends.host.tensors import as_array, check_storage, is_marked, settled
 from numerics.formats.dispatch import choice
 from numerics.formats.errors import NumericsError, said, warn
 from numerics.pytorch.operators import (
@@ -162,7 +163,8 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     def arrays(self) -> ArrayQTensor | None:
         """The same of its backend's arrays, kept beside it until its memory or its backend is another.
 
-        Arrays show what is written into parts; a tensor's scale is a number there, and is read each time.
+        Arrays show what is written into parts; a tensor's scale is a number there, whose bits are read each
+        time.
         None where parts have no memory, or numbers other than stand there, which arrays would not show.
         """
         held = self.parts
@@ -173,12 +175,14 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
             known is None
             or known[0] != memory
             or known[1].spec is not self.spec
-            or self.tensor_scale is not None
+            or known[2].tobytes() != known[3]
         ):
             check_fixed("a QTensor", held)
             parts = [getattr(self, name) for name in PARTS]
+            number = np.empty(0) if self.tensor_scale is None else as_array(self.tensor_scale)
+            bits = number.tobytes()
             made = matrix_of(parts, tuple(self.shape), self.spec, self.original)
-            known = self.__dict__["_arrays"] = memory, made
+            known = self.__dict__["_arrays"] = memory, made, number, bits
         return cast(ArrayQTensor, known[1])
 
     def check_whole(self) -> None:

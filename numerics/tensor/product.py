@@ -122,7 +122,9 @@ def rows_times(x: Floats, q: Any, bias: Floats | None = None, compute: str = "fl
     matrix = _matrix(q)
     if compute == "int8":
         found = owner.linear(_in_int8(x, matrix.order.group, owner), matrix, bias)
-        found[~np.isfinite(x).all(axis=1)] = np.nan
+        finite = np.isfinite(x)
+        if not finite.all():
+            found[~finite.all(axis=1)] = np.nan
         return cast(Floats, found)
     if matrix.order.kind != VALUES.kind:
         return cast(Floats, owner.linear(x, matrix, bias))

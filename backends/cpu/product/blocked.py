@@ -8,7 +8,8 @@ side by side, a register of lanes after the other.  The sums of a tile stay in r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ from numerics.backends.host.product import LANES
 
 BLOCKED_WORDS = 20
 PANELS_WORDS = 9
+REGISTERS = 32  # of AVX-512
 STEP = 4  # elements of a lane that the innermost loop spells out
 
 
@@ -68,8 +70,9 @@ class Tile(NamedTuple):
         return 4 * self.width
 
 
-def best_tile() -> Tile:
-    """12 sums, 3 rows and one of x fill 16 registers; of 32, 16 sums, 4 rows and one of x fill most.
+def best_tile(codes: Codes) -> Tile:
+    """12 sums, 3 rows and one of x fill 16 registers; of 32, 16 sums, 4 rows and one of x fill most, or 12
+    sums of runs beside those of rows.
 
     Where nothing fuses, a sum takes many instructions and registers of its own.
     """
@@ -77,7 +80,14 @@ def best_tile() -> Tile:
         return Tile(4, 4, 4)
     if not has("fma"):
         return Tile(2, 2, 4)
-    return Tile(4, 4, LANES) if has("avx512f") else Tile(3, 4, 8)
+    if not has("avx512f"):
+        return Tile(3, 4, 8)
+    return Tile(3, 4, LANES) if codes.group else Tile(4, 4, LANES)
+
+
+def holds_both(tile: Tile) -> bool:
+    """Do registers hold the sums of runs and those of rows, of codes whose groups have scales?"""
+    return has("avx512f") and 2 * tile.rows * tile.together + tile.rows < REGISTERS
 
 
 def panels(order: Sequence[int], run: int, tile: Tile) -> Callable[[ir.IRBuilder, list[ir.Value]], None]:
@@ -217,12 +227,21 @@ def _multiply_rows(
 ) -> None:
     """The sums of a tile go on over some spans, in registers.  spans: how many; do any come before them?"""
     b, (count, begun) = own.builder, spans
+    with _in_registers(own, slots, begun) as sums, cgutils.for_range(b, count, intp=I64) as step:
+        _multiply_span(own, places, step.index, sums)
+
+
+@contextmanager
+def _in_registers(
+    own: _Product, slots: list[list[ir.Value]], begun: ir.Value
+) -> Iterator[list[list[ir.Value]]]:
+    """Registers that go on from what lies in slots, where anything does, and are written there again."""
+    b = own.builder
     sums = [[cgutils.alloca_once(b, own.tile.kind) for _ in line] for line in slots]
     pairs = [pair for lines in zip(sums, slots, strict=True) for pair in zip(*lines, strict=True)]
     for register, slot in pairs:
         b.store(b.select(begun, b.load(slot, align=4), own.nothing), register)
-    with cgutils.for_range(b, count, intp=I64) as step:
-        _multiply_span(own, places, step.index, sums)
+    yield sums
     for register, slot in pairs:
         b.store(b.load(register), slot, align=4)
 
@@ -231,13 +250,24 @@ def _multiply_groups(
     own: _Product, places: Sequence[ir.Value], slots: list[list[ir.Value]], spans: Pair
 ) -> None:
     """The same for codes whose groups have scales: the sums of a run fill the registers, those of the row
-    are read and written once a span.
+    are read and written once a span, or lie beside them.
     """
     b, tile, (count, begun) = own.builder, own.tile, spans
-    sums = [[cgutils.alloca_once(b, tile.kind) for _ in line] for line in slots]
+    if holds_both(tile):
+        with _in_registers(own, slots, begun) as held:
+            _add_groups(own, places, held, count)
+        return
     with b.if_then(b.not_(begun)):
         for slot in (slot for line in slots for slot in line):
             b.store(own.nothing, slot, align=4)
+    _add_groups(own, places, slots, count)
+
+
+def _add_groups(
+    own: _Product, places: Sequence[ir.Value], slots: list[list[ir.Value]], count: ir.Value
+) -> None:
+    b, tile = own.builder, own.tile
+    sums = [[cgutils.alloca_once(b, tile.kind) for _ in line] for line in slots]
     with cgutils.for_range(b, count, intp=I64) as step:
         _multiply_span(own, places, step.index, sums)
         place = plus(b, places[2], step.index, tile.rows * tile.bytes)

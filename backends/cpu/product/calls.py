@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.array.executor import bound
 from numerics.backends.cpu import threads
-from numerics.backends.cpu.launch import Launcher, address_of
+from numerics.backends.cpu.launch import Launcher, Run, address_of
 from numerics.backends.cpu.product import vectors
 from numerics.backends.cpu.product.blocked import (
     BLOCKED_WORDS,
@@ -23,11 +23,11 @@ from numerics.backends.cpu.product.blocked import (
     panels,
 )
 from numerics.backends.cpu.product.codes import HALVES, Codes
-from numerics.backends.cpu.product.dot import WORDS, dot
+from numerics.backends.cpu.product.dot import LANES_WORDS, WORDS, dot, lanes
 from numerics.backends.cpu.product.int8 import MORE, Counted, bytes_of_fours, dot_of_int8, in_records
 from numerics.backends.cpu.product.vectors import BYTES
 from numerics.backends.host.executor import Array
-from numerics.backends.host.memory import allocate, on_a_line
+from numerics.backends.host.memory import LINE, allocate, on_a_line
 from numerics.backends.host.product import LANES, Int8Rows, Matrix, Order, step_of
 from numerics.formats.block import MicroexponentBlock
 from numerics.formats.dtype import Element
@@ -36,12 +36,16 @@ from numerics.formats.grid import Grid, grid
 
 TABLE = 6  # bits of codes whose values are looked up
 FEW = 8  # rows of x up to which codes are decoded again for every few of them
-WORTHWHILE = 1 << 20  # multiplications, 40 us of a core: below, a second costs more (15 us) than it saves
+FEW_AT_EASE = 32  # the same, of codes that are decoded in few instructions
+FEW_OF_SMALL = 16  # the same, of matrices so small that decoding them apart does not pay
+WORTHWHILE = 1 << 22  # multiplications, 80 us of a core: below, a second costs more than it saves
 BLOCK = 48  # rows that are decoded together, at most
 CACHED = 1 << 18  # bytes of codes that are read again for other rows of x
 NEAR = 1 << 12  # bytes of a row whose tile the nearest cache holds, one side of the lanes at a time
 ROOM = 1 << 17  # bytes of decoded rows that stay in a cache for all rows of x
-LONG = 1 << 15  # bytes of a decoded row, beyond which it is decoded in parts: blocks would be too few rows
+NEAR_ROOM = 24 << 10  # the same of the nearest cache, beside a tile of x: for parts of long rows
+LONG = 1 << 12  # bytes of a decoded row, beyond which it is decoded in parts
+PART = 1 << 11  # bytes of such a part
 
 
 class Way(NamedTuple):
@@ -63,13 +67,13 @@ def products(launcher: Launcher, x: NDArray[np.float32], matrix: Matrix) -> NDAr
     if not len(x) or not matrix.shape[0]:
         return np.empty((len(x), matrix.shape[0]), np.float32)
     reading = _reading(matrix, _codes)
-    if len(x) > FEW:
-        work = _work(matrix, reading, x, x)
-        _by_blocks(launcher, work)
+    found = allocate((len(x), matrix.shape[0]))
+    few = FEW_AT_EASE if reading.codes.eases else FEW
+    if len(x) > (few if found.size * matrix.shape[1] >= WORTHWHILE else max(few, FEW_OF_SMALL)):
+        _by_blocks(launcher, reading, x, found)
     else:
-        work = _work(matrix, reading, in_lanes(x, matrix.order, reading.codes.order), x)
-        _by_rows(launcher, work, DOT)
-    return work.found
+        _by_rows(launcher, reading, _in_lanes(launcher, reading.codes, x), found, DOT)
+    return found
 
 
 def products_of_int8(launcher: Launcher, x: Int8Rows, matrix: Matrix) -> NDArray[np.float32]:
@@ -77,16 +81,29 @@ def products_of_int8(launcher: Launcher, x: Int8Rows, matrix: Matrix) -> NDArray
     if not len(x) or not matrix.shape[0]:
         return np.empty((len(x), matrix.shape[0]), np.float32)
     reading = _reading(matrix, _codes_of_int8)
-    work = _work(matrix, reading, in_records(x, matrix.order, cast(Counted, reading.codes)), x)
-    _by_rows(launcher, work, INT8)
-    return work.found
+    records = in_records(x, matrix.order, cast(Counted, reading.codes))
+    found = allocate((len(x), matrix.shape[0]))
+    _by_rows(launcher, reading, Laid(records, address_of(records), records.strides[0]), found, INT8)
+    return found
 
 
 class Reading(NamedTuple):
-    """A matrix as kernels find it: what they know of its codes, and the words that say where those are."""
+    """A matrix as kernels find it: what they know of its codes, the words that say where those are, what is
+    to be kept for them, and the kernels for few rows of x, with how many rows of codes each takes at once.
+    """
 
     codes: Codes
     begin: tuple[int, ...]
+    keep: Any
+    kernels: dict[tuple[Way, int], tuple[Run, int]]
+
+
+class Laid(NamedTuple):
+    """Rows of x as a kernel for few of them reads them: what they are kept in, where, and bytes of a row."""
+
+    keep: Array
+    address: int
+    stride: int
 
 
 _readings: WeakKeyDictionary[Matrix, dict[Callable[[Matrix], Codes], Reading]] = WeakKeyDictionary()
@@ -97,7 +114,8 @@ def _reading(matrix: Matrix, codes_of: Callable[[Matrix], Codes]) -> Reading:
     known = _readings.setdefault(matrix, {})
     if codes_of not in known:
         codes = codes_of(matrix)
-        known[codes_of] = Reading(codes, _begin(matrix, codes.bits))
+        parts = matrix.packed, matrix.shared, matrix.zero
+        known[codes_of] = Reading(codes, _begin(matrix, codes.bits), parts, {})
     return known[codes_of]
 
 
@@ -111,71 +129,70 @@ def _begin(matrix: Matrix, bits: int) -> tuple[int, ...]:
     )  # fmt: skip
 
 
-def _work(matrix: Matrix, reading: Reading, lanes: Array, x: Any) -> Work:
-    return Work(reading, lanes, allocate((len(x), matrix.shape[0])), (x, matrix))
+def _in_lanes(launcher: Launcher, codes: Codes, x: NDArray[np.float32]) -> Laid:
+    """Rows of x in the order of lanes."""
+    span = codes.run * LANES
+    whole, rest = divmod(x.shape[1], span)
+    stride = (whole + bool(rest)) * span * 4
+    room = np.empty(len(x) * stride + LINE, np.uint8)
+    address = -(-address_of(room) // LINE) * LINE
+    name = _name_of_lanes(codes.run, codes.order is HALVES)
+    kernel = launcher.built(name, LANES_WORDS, lanes(codes.order, codes.run))
+    kernel(address_of(x), x.strides[0], address, stride, len(x), whole, 4 * rest)
+    return Laid(room, address, stride)
 
 
-class Work(NamedTuple):
-    """A product: how the matrix is read, x (in lanes, where its rows are few), what is found and kept."""
-
-    reading: Reading
-    lanes: Array
-    found: Array
-    keep: object
+@cache
+def _name_of_lanes(run: int, halves: bool) -> str:
+    return f"product_lanes_{run}_{'halves' if halves else 'lanes'}"
 
 
-def in_lanes(x: NDArray[np.float32], order: Order, lanes: tuple[int, ...]) -> NDArray[np.float32]:
-    """Rows of x as kernels read them: (m, spans, run, lanes), zeros behind their end."""
-    many, spans = len(x), order.spans(x.shape[1])
-    runs = _filled(x, spans * order.span)
-    if lanes is HALVES:  # the second quarter of a span and the third change places
-        runs = runs.reshape(many, spans, 2, 2, -1).swapaxes(2, 3)
-    found = on_a_line((many, spans, order.run, LANES))
-    found[...] = runs.reshape(many, spans, LANES, order.run).swapaxes(2, 3)
-    return found
-
-
-def _by_rows(launcher: Launcher, work: Work, way: Way) -> None:
+def _by_rows(launcher: Launcher, reading: Reading, x: Laid, found: Array, way: Way) -> None:
     """A few rows of x at a time, all rows of codes: as many of them as a cache holds, where x comes again."""
-    (codes, begin), lanes, found, _ = work
-    (many, rows), step, first = found.shape, lanes.strides[0], 0
+    (many, rows), first, length = found.shape, 0, reading.begin[1] * 8 // reading.codes.bits
+    out, width, work = address_of(found), 4 * rows, found.size * length
     while first < many:
         together = 4 if many - first >= 4 else 2 if many - first >= 2 else 1
-        times, tile = (many - first) // together if together == 4 else 1, way.rows(codes, together)
-        kernel = launcher.built(
-            f"product_{way.name}_{tile}_{together}_{codes.name}", WORDS, way.emit(codes, tile, together)
-        )
-        shares = _shares(rows, tile, rows * found.shape[0] * lanes.shape[1] * codes.run * LANES)
-        most = max(CACHED // max(begin[1], 1), 1) * tile if times > 1 else rows
-        calls = [
-            (*_from_row(codes, begin, start), address_of(lanes) + place * step, step,
-             address_of(found) + 4 * (place * rows + start), rows, count)
-            for start, count in _cut(shares, most)
-            for place in range(first, first + times * together, together)
-        ]  # fmt: skip
-        threads.work(kernel, calls, work)
+        times = (many - first) // together
+        kernel, tile = _kernel_of_few(launcher, reading, way, together)
+        most = max(CACHED // max(reading.begin[1], 1), 1) * tile
+        other, into = x.address + first * x.stride, out + first * width
+        if work < WORTHWHILE:
+            kernel(*reading.begin, other, x.stride, into, rows, rows, times, most)
+        else:
+            calls = [
+                (*_from_row(reading, start), other, x.stride, into + 4 * start, rows, count, times, most)
+                for start, count in _shares(rows, tile, work)
+            ]
+            threads.work(kernel, calls, (reading, x, found))
         first += times * together
 
 
-def _cut(shares: list[tuple[int, int]], most: int) -> Iterator[tuple[int, int]]:
-    """The same rows, so many at a time."""
-    for start, count in shares:
-        for first in range(0, count, most):
-            yield start + first, min(most, count - first)
+def _kernel_of_few(launcher: Launcher, reading: Reading, way: Way, together: int) -> tuple[Run, int]:
+    """A kernel for so many rows of x at a time, and how many rows of codes it takes."""
+    known = reading.kernels.get((way, together))
+    if known is None:
+        codes = reading.codes
+        tile = way.rows(codes, together)
+        name = f"product_{way.name}_{tile}_{together}_{codes.name}"
+        known = launcher.built(name, WORDS, way.emit(codes, tile, together)), tile
+        reading.kernels[way, together] = known
+    return known
 
 
-def _by_blocks(launcher: Launcher, work: Work) -> None:
+def _by_blocks(launcher: Launcher, reading: Reading, x: Array, found: Array) -> None:
     """Many rows of x: rows of codes are decoded into the caches, a block at a time."""
-    (codes, begin), x, found, _ = work
-    (many, rows), tile, unit = found.shape, best_tile(), codes.run * BYTES
+    codes = reading.codes
+    (many, rows), tile, unit = found.shape, best_tile(codes), codes.run * BYTES
     spans = -(-x.shape[1] // (codes.run * LANES))
-    part = -(-spans // -(-spans * unit // LONG))
-    lanes, whole = _in_panels(launcher, work, tile, part)
+    short = spans * unit <= LONG
+    part = spans if short else -(-spans // -(-spans * unit // PART))
+    laid, whole = _in_panels(launcher, codes, x, tile, part)
     name = f"product_blocked_{tile.name}_{codes.name}"
     kernel = launcher.built(name, BLOCKED_WORDS, blocked(codes, tile))
     calls, rooms = [], []
-    for start, count in _shares(rows, tile.rows, rows * lanes.size):
-        most = min(BLOCK, ROOM // (part * unit)) // tile.rows
+    for start, count in _shares(rows, tile.rows, rows * laid.size):
+        most = min(BLOCK, (ROOM if short else NEAR_ROOM) // (part * unit)) // tile.rows
         block = min(max(most, 1), -(-count // tile.rows)) * tile.rows
         sums = (tile.together if part == spans else whole) * block + LANES  # the last are read LANES at once
         room = [
@@ -183,25 +200,24 @@ def _by_blocks(launcher: Launcher, work: Work) -> None:
         ]
         rooms.append(room)
         calls.append((
-            *_from_row(codes, begin, start), address_of(lanes), whole, address_of(found) + 4 * start, rows,
+            *_from_row(reading, start), address_of(laid), whole, address_of(found) + 4 * start, rows,
             count, many, block, part, max(NEAR // unit, 1), *map(address_of, room),
         ))  # fmt: skip
-    threads.work(kernel, calls, (work, lanes, rooms))
+    threads.work(kernel, calls, (reading, laid, found, rooms))
 
 
-def _in_panels(launcher: Launcher, work: Work, tile: Tile, part: int) -> tuple[Array, int]:
+def _in_panels(launcher: Launcher, codes: Codes, x: Array, tile: Tile, part: int) -> tuple[Array, int]:
     """Rows of x as kernels of many rows read them, and how many they are with the last tile filled up."""
-    codes = work.reading.codes
     span = codes.run * LANES
-    spans = -(-work.lanes.shape[1] // span)
-    x = _filled(work.lanes, spans * span)
+    spans = -(-x.shape[1] // span)
+    x = _filled(x, spans * span)
     whole = -(-len(x) // tile.together) * tile.together
     room = on_a_line(whole * spans * span)
     name = f"product_panels_{tile.name}_{codes.run}_{'halves' if codes.order is HALVES else 'lanes'}"
     kernel = launcher.built(name, PANELS_WORDS, panels(codes.order, codes.run, tile))
     calls = [
         (address_of(x), x.strides[0], address_of(room), len(x), whole, spans, part, first, count)
-        for first, count in _shares(whole, tile.together, room.size)
+        for first, count in _shares(whole, tile.together, 4 * room.size)
     ]
     threads.work(kernel, calls, (x, room))
     return room, whole
@@ -214,9 +230,9 @@ def _filled(x: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     return np.concatenate([x, np.zeros((len(x), length - x.shape[1]), np.float32)], axis=1)
 
 
-def _from_row(codes: Codes, words: tuple[int, ...], row: int) -> tuple[int, ...]:
-    """The same words for the rows from one on."""
-    address, stride, scale, zero, beside, *rest = words
+def _from_row(reading: Reading, row: int) -> tuple[int, ...]:
+    """The words for the rows of codes from one on."""
+    codes, (address, stride, scale, zero, beside, *rest) = reading.codes, reading.begin
     moved = row * beside
     return address + row * stride, stride, scale + moved * codes.scale_bytes, zero + 4 * moved, beside, *rest
 

@@ -23,6 +23,7 @@ from numerics.backends.cpu.product.vectors import (
     shuffled,
     spread,
     subnormals_are_cheap,
+    turned,
 )
 from numerics.backends.cpu.streams import load_as, vector
 from numerics.backends.host.product import LANES
@@ -87,7 +88,12 @@ class Codes:
         """Rows of codes that registers hold beside few rows of x: one more where decoding takes few."""
         if self.crowded:
             return 1
-        return 3 if self.run <= 4 and (self.permutes or self.f is None) and vectors.has("avx512f") else 2
+        return 3 if self.eases else 2
+
+    @cached_property
+    def eases(self) -> bool:
+        """Does decoding take few instructions, and few registers of many?"""
+        return self.run <= 4 and (self.permutes or self.f is None) and vectors.has("avx512f")
 
     @property
     def scales(self) -> list[int]:
@@ -224,13 +230,16 @@ def blocks_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> tu
     """Values and scales of 16 blocks with microexponents (docs/layout.md), a block a lane."""
     assert codes.mantissa is not None
     bits, digits = codes.mantissa + 1, codes.mantissa
-    width = 32 if codes.span_bytes % (4 * LANES) == 0 else 16
-    words = _words(builder, address, 8 * codes.span_bytes // LANES // width, width)
+    words = _words_of_blocks(builder, address, codes.span_bytes // LANES)
+    (_, low), *high = planes(bits)
 
     def field(first: int, count: int) -> ir.Value:
-        return _field(builder, words, (first, count), width, None)
+        return _field(builder, words, (first, count), 32, None)
 
-    (_, low), *high = planes(bits)
+    def is_set(bit: int) -> ir.Value:
+        here = builder.and_(words[bit // 32], filled(1 << bit % 32))
+        return builder.icmp_signed("!=", here, filled(0))
+
     one = filled(127 << 23)
     factors = [
         builder.bitcast(builder.sub(one, builder.shl(field(16 * bits + pair, 1), filled(23))), FLOAT)
@@ -238,14 +247,34 @@ def blocks_of_span(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> tu
     ]
     values = []
     for k in range(codes.run):
-        magnitude = field(low * k, digits)
-        sign = field(16 * low + k, 1) if high else field(low * k + digits, 1)
-        number = builder.bitcast(builder.sitofp(magnitude, FLOAT), WORD)
-        signed = builder.bitcast(builder.or_(number, builder.shl(sign, filled(31))), FLOAT)
-        values.append(builder.fmul(signed, factors[k // 2]))
+        number = builder.bitcast(_magnitude(builder, field(low * k, digits), digits), WORD)
+        place = 16 * low + k if high else low * k + digits
+        top = builder.shl(words[place // 32], filled(31 - place % 32))
+        sign = builder.and_(top, filled(-(1 << 31)))
+        value = builder.bitcast(builder.or_(sign, number), FLOAT)
+        values.append(builder.fmul(value, factors[k // 2]))
     exponent = Lane(builder, field(16 * bits + 8, 8))
     scale = builder.bitcast(arithmetic().decode(exponent, codes.scale).value, FLOAT)
     return values, builder.fmul(scale, ir.Constant(FLOAT, [codes.unit] * LANES))
+
+
+def _magnitude(builder: ir.IRBuilder, field: ir.Value, digits: int) -> ir.Value:
+    """A number of so many digits as a float: from a table in a register, where one of AVX-512 holds it."""
+    if digits > 4 or not vectors.has("avx512bw"):
+        return builder.sitofp(field, FLOAT)
+    table = ir.Constant(FLOAT, [float(number % (1 << digits)) for number in range(LANES)])
+    return instruction(builder, "avx512.permvar.sf.512", FLOAT, table, field)
+
+
+def _words_of_blocks(builder: ir.IRBuilder, address: ir.Value, size: int) -> list[ir.Value]:
+    """The words of 32 bits of 16 blocks of so many bytes; of 18, the last holds 16."""
+    if size % 4 == 0:
+        return _words(builder, address, size // 4, 32)
+    offsets = (ir.Constant(I64, size * lane) for lane in range(LANES))
+    rows = [load_as(builder, builder.add(address, offset), vector(I32, 4)) for offset in offsets]
+    whole = load_as(builder, address, vector(ir.IntType(16), size // 2 * LANES))
+    last = shuffled(builder, whole, [size // 2 * lane + size // 2 - 1 for lane in range(LANES)])
+    return [*turned(builder, rows), builder.zext(last, WORD)]
 
 
 def _permuted(builder: ir.IRBuilder, codes: Codes, address: ir.Value) -> list[ir.Value]:

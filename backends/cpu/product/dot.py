@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -18,12 +18,18 @@ from numerics.backends.cpu.product.vectors import (
     at_most,
     fused,
     i64,
+    pieces,
     plus,
     prefetch,
+    shuffled,
+    store,
+    turned,
 )
-from numerics.backends.cpu.streams import load_as
+from numerics.backends.cpu.streams import load_as, vector
+from numerics.backends.host.product import LANES
 
-WORDS = 13
+WORDS = 15
+LANES_WORDS = 7
 Emit = Callable[[ir.IRBuilder, list[ir.Value]], None]
 Add = Callable[[Rows, list[Place], Pair, list[list[ir.Value]]], None]
 
@@ -32,28 +38,70 @@ def of_few(codes: Codes, tile: int, together: int, add: Add) -> Emit:
     """A kernel for few rows of x: `tile` rows of codes and `together` rows of x at a time.
 
     Its words: codes, bytes a row, scales, zero points, groups a row, whole spans, bytes and groups of the
-    tail, x as `add` reads it, bytes a row of x, out, elements a row of out, rows of codes.  add: emits the
-    sums of lanes of some rows, given where those begin, x and its bytes a row, and room for the sums.
+    tail, x as `add` reads it, bytes a row of x, out, elements a row of out, rows of codes; how many times so
+    many rows of x there are, and rows of codes that a cache holds for all of them.  add: emits the sums of
+    lanes of some rows, given where those begin, x and its bytes a row, and room for the sums.
     """
 
     def emit(b: ir.IRBuilder, words: list[ir.Value]) -> None:
-        x, x_stride, out, width, rows = words[8:]
+        x, x_stride, out, width, rows, times, most = words[8:]
         reading = Rows(b, codes, *words[:8])
         sums = [[cgutils.alloca_once(b, FLOAT) for _ in range(together)] for _ in range(tile)]
-        tiles, last = b.udiv(b.add(rows, i64(tile - 1)), i64(tile)), b.sub(rows, i64(1))
-        with cgutils.for_range(b, tiles, intp=I64) as loop:
-            numbers = [at_most(b, plus(b, i64(k), loop.index, tile), last) for k in range(tile)]
-            places = reading.places(numbers)
-            for slot in (slot for line in sums for slot in line):
-                b.store(ZERO, slot)
-            add(reading, places, (x, x_stride), sums)
-            for number, line in zip(numbers, sums, strict=True):
-                for m, slot in enumerate(line):
-                    total = sum_of_lanes(b, codes.order, b.load(slot))
-                    place = plus(b, plus(b, out, i64(m), b.mul(width, i64(4))), number, 4)
-                    b.store(total, b.inttoptr(place, F32.as_pointer()))
+        last = b.sub(rows, i64(1))
+        with pieces(b, rows, most) as (first, height), cgutils.for_range(b, times, intp=I64) as turn:
+            own = b.mul(turn.index, i64(together))
+            others, target = plus(b, x, own, x_stride), plus(b, out, own, b.mul(width, i64(4)))
+            with pieces(b, height, i64(tile)) as (start, _):
+                numbers = [at_most(b, b.add(b.add(first, start), i64(k)), last) for k in range(tile)]
+                places = reading.places(numbers)
+                for slot in (slot for line in sums for slot in line):
+                    b.store(ZERO, slot)
+                add(reading, places, (others, x_stride), sums)
+                for number, line in zip(numbers, sums, strict=True):
+                    for m, slot in enumerate(line):
+                        total = sum_of_lanes(b, codes.order, b.load(slot))
+                        place = plus(b, plus(b, target, i64(m), b.mul(width, i64(4))), number, 4)
+                        b.store(total, b.inttoptr(place, F32.as_pointer()))
 
     return emit
+
+
+def lanes(order: Sequence[int], run: int) -> Emit:
+    """A kernel that lays rows of x in the order of lanes, (rows, spans, run, lanes), zeros behind their end.
+
+    Its words: x, bytes a row of it, the room, bytes a row of that; rows, whole spans, and bytes behind those.
+    """
+
+    def emit(b: ir.IRBuilder, words: list[ir.Value]) -> None:
+        x, stride, room, step, rows, whole, rest = words
+        spare = cgutils.alloca_once(b, FLOAT, size=run)
+        cgutils.memset(b, spare, i64(run * BYTES), 0)
+        with cgutils.for_range(b, rows, intp=I64) as row:
+            source, target = plus(b, x, row.index, stride), plus(b, room, row.index, step)
+            with cgutils.for_range(b, whole, intp=I64) as span:
+                _lay_span(b, order, run, *(plus(b, at, span.index, run * BYTES) for at in (source, target)))
+            with b.if_then(b.icmp_signed(">", rest, i64(0))):
+                left, behind = (plus(b, at, whole, run * BYTES) for at in (source, target))
+                cgutils.raw_memcpy(b, spare, b.inttoptr(left, spare.type), rest, i64(1))
+                _lay_span(b, order, run, b.ptrtoint(spare, I64), behind)
+
+    return emit
+
+
+def _lay_span(b: ir.IRBuilder, order: Sequence[int], run: int, source: ir.Value, target: ir.Value) -> None:
+    """A span of x in the order of lanes; a few places of every lane are turned at once."""
+    few = min(run, 4)
+    with cgutils.for_range(b, i64(run // few), intp=I64) as step:
+        read, write = plus(b, source, step.index, 4 * few), plus(b, target, step.index, few * BYTES)
+        parts = [load_as(b, b.add(read, i64(4 * run * lane)), vector(F32, few)) for lane in order]
+        if run == few:  # lanes follow each other
+            whole = (load_as(b, b.add(read, i64(BYTES * k)), FLOAT) for k in range(run))
+            parts = [
+                shuffled(b, v, range(few * k, few * (k + 1))) for v in whole for k in range(LANES // few)
+            ]
+            parts = [parts[lane] for lane in order]
+        for j, found in enumerate(turned(b, parts)):
+            store(b, found, b.add(write, i64(j * BYTES)))
 
 
 def dot(codes: Codes, tile: int, together: int) -> Emit:
@@ -62,13 +110,20 @@ def dot(codes: Codes, tile: int, together: int) -> Emit:
 
 
 def _add_spans(reading: Rows, places: list[Place], x: Pair, sums: list[list[ir.Value]]) -> None:
+    """The last, short span is taken apart: to ask at each whole one whether it is that costs a third."""
     b, codes = reading.builder, reading.codes
     ahead = b.mul(reading.stride, i64(len(places)))
-    with cgutils.for_range(b, reading.spans, intp=I64) as step:
+
+    def take(span: ir.Value, short: bool) -> None:
+        base = plus(b, x[0], span, codes.run * BYTES)
+        _take_span(b, reading.at(places, span, short), sums, (base, x[1]), codes)
+
+    with cgutils.for_range(b, reading.whole, intp=I64) as step:
         for place in places:
             prefetch(b, b.add(plus(b, place[0], step.index, codes.span_bytes), ahead))
-        base = plus(b, x[0], step.index, codes.run * BYTES)
-        _take_span(b, reading.at(places, step.index), sums, (base, x[1]), codes)
+        take(step.index, short=False)
+    with b.if_then(b.icmp_signed("<", reading.whole, reading.spans)):
+        take(reading.whole, short=True)
 
 
 def _take_span(

@@ -101,20 +101,29 @@ def in_records(x: Int8Rows, order: Order, codes: Counted) -> NDArray[Any]:
     (many, length), spans = x.codes.shape, order.spans(x.codes.shape[1])
     together = codes.together or spans
     count = -(-spans // together)
-    whole = np.zeros((many, count, together, SPAN), np.int8)
-    whole.reshape(many, -1)[:, :length] = x.codes
+    if count * together * SPAN == length and x.codes.flags.c_contiguous:
+        whole = x.codes.reshape(many, count, together, SPAN)
+    else:
+        whole = np.zeros((many, count, together, SPAN), np.int8)
+        whole.reshape(many, -1)[:, :length] = x.codes
     found = on_a_line((many, count), record(codes.element, codes.beside, together))
     if bytes_of_fours():
-        found["x"] = whole ^ np.int8(-MORE)
+        np.bitwise_xor(whole, np.int8(-MORE), out=found["x"])
     else:
         found["x"][..., : SPAN // 2], found["x"][..., SPAN // 2 :] = whole[..., ::2], whole[..., 1::2]
     if "sums" in codes.beside:
         runs = whole.reshape(many, count, together, LANES, RUN_OF_INT8)
         found["sums"] = runs.sum(axis=(2, 4), dtype=np.int32) * (1 if codes.zero else codes.least)
     if "scale" in codes.beside:
-        first = (np.arange(count)[:, None] * together * LANES + np.arange(LANES)) * RUN_OF_INT8
-        found["scale"] = x.scale[:, np.minimum(first // order.group, x.scale.shape[1] - 1)]
+        found["scale"] = x.scale[:, _groups_of_lanes(count, together, order.group, x.scale.shape[1])]
     return found
+
+
+@lru_cache(maxsize=64)
+def _groups_of_lanes(count: int, together: int, group: int, groups: int) -> NDArray[np.intp]:
+    """Which group each lane of each record is of: (records, lanes)."""
+    first = (np.arange(count)[:, None] * together * LANES + np.arange(LANES)) * RUN_OF_INT8
+    return np.minimum(first // group, groups - 1)
 
 
 class _Record(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from llvmlite import ir
@@ -101,11 +102,13 @@ class Rows:
             return self.builder.mul(span, i64(codes.groups))
         return self.builder.udiv(span, i64(codes.group // width))
 
-    def at(self, places: Sequence[Place], span: ir.Value) -> list[tuple[list[ir.Value], ir.Value | None]]:
-        """Values and scales of a span of each row."""
+    def at(
+        self, places: Sequence[Place], span: ir.Value, short: bool | None = None
+    ) -> list[tuple[list[ir.Value], ir.Value | None]]:
+        """Values and scales of a span of each row.  short: is it the last, short one, where that is known?"""
         b, codes = self.builder, self.codes
         found: list[tuple[list[ir.Value], ir.Value | None]] = []
-        for row in self.spans_at(places, span):
+        for row in self.spans_at(places, span, short):
             if codes.mantissa is not None:
                 found.append(blocks_of_span(b, codes, row.address))
                 continue
@@ -115,27 +118,33 @@ class Rows:
             found.append((values, row.scale))
         return found
 
-    def addresses(self, places: Sequence[Place], span: ir.Value) -> list[ir.Value]:
-        """Where the codes of a span of each row lie; of the last, short one, beside the rows."""
-        b, last = self.builder, self.builder.icmp_signed("==", span, self.whole)
+    def _either(self, span: ir.Value, short: bool | None) -> Callable[[ir.Value, ir.Value], ir.Value]:
+        """Which of two addresses is a span's: beside the rows, where the last, short one lies, or in them."""
+        if short is not None:
+            return lambda beside, inside: beside if short else inside
+        return partial(self.builder.select, self.builder.icmp_signed("==", span, self.whole))
+
+    def addresses(self, places: Sequence[Place], span: ir.Value, short: bool | None = None) -> list[ir.Value]:
+        """Where the codes of a span of each row lie."""
+        either = self._either(span, short)
         return [
-            b.select(last, spare[0], plus(b, place[0], span, self.codes.span_bytes))
+            either(spare[0], plus(self.builder, place[0], span, self.codes.span_bytes))
             for place, spare in zip(places, self.spares, strict=False)
         ]
 
-    def spans_at(self, places: Sequence[Place], span: ir.Value) -> list[Span]:
+    def spans_at(self, places: Sequence[Place], span: ir.Value, short: bool | None = None) -> list[Span]:
         """A span of each row, as it is stored."""
         b, codes = self.builder, self.codes
-        last, group = b.icmp_signed("==", span, self.whole), self._group_at(span)
-        found, addresses = [], self.addresses(places, span)
+        either, group = self._either(span, short), self._group_at(span)
+        found, addresses = [], self.addresses(places, span, short)
         for row, place, spare in zip(addresses, places, self.spares, strict=False):
             zero = scale = None
             if codes.zero and codes.mantissa is None:
                 inside = plus(b, place[2], group, 4)
-                zero = zeros_of_span(b, codes, b.select(last, spare[2], inside) if codes.group else place[2])
+                zero = zeros_of_span(b, codes, either(spare[2], inside) if codes.group else place[2])
             if codes.group and codes.mantissa is None:
                 beside = plus(b, place[1], group, codes.scale_bytes)
-                scale = scales_of_span(b, codes, b.select(last, spare[1], beside))
+                scale = scales_of_span(b, codes, either(spare[1], beside))
             found.append(Span(row, scale, zero))
         return found
 

@@ -77,6 +77,24 @@ def shuffled(
     return builder.shuffle_vector(a, ir.Constant(a.type, ir.Undefined) if b is None else b, mask)
 
 
+def turned(builder: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
+    """Columns of as many rows as there are lanes: a vector for each number that a row has, up to four."""
+    width = rows[0].type.count
+    whole = _joined(builder, rows, width)
+    parts = ([shuffled(builder, part, range(j, LANES, width)) for part in whole] for j in range(width))
+    return [_joined(builder, several, 1)[0] for several in parts]
+
+
+def _joined(builder: ir.IRBuilder, parts: Sequence[ir.Value], count: int) -> list[ir.Value]:
+    """Vectors that follow each other as so many."""
+    while len(parts) > count:
+        parts = [
+            shuffled(builder, low, range(2 * low.type.count), high)
+            for low, high in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    return list(parts)
+
+
 def filled(n: int, kind: ir.Type = WORD) -> ir.Constant:
     return ir.Constant(kind, [n] * kind.count)
 

@@ -27,7 +27,7 @@ def due(x, q):
 
 @pytest.mark.turns(9)
 @pytest.mark.parametrize("name", CODES)
-@pytest.mark.parametrize("many", [1, 3, calls.FEW + 9])
+@pytest.mark.parametrize("many", [1, 3, calls.FEW + 9, calls.FEW_AT_EASE + 3])
 def test_tiles_change_the_sums(name, many):
     for shape in ((1, 192), (50, 64), (6, 576), (5, 24), (3, 120)):
         x, q = rows(many, shape[1]), matrix(name, shape)
@@ -37,15 +37,16 @@ def test_tiles_change_the_sums(name, many):
 @pytest.mark.turns(9)
 @pytest.mark.parametrize("name", CODES)
 def test_a_row_depends_on_its_batch(name):
-    x, q = rows(calls.FEW + 5, 192), matrix(name, (9, 192))
+    x, q = rows(calls.FEW_AT_EASE + 5, 192), matrix(name, (9, 192))
     whole = nx.linear(x, q)
-    for part in (slice(0, 1), slice(3, 5), slice(2, 9), slice(0, calls.FEW + 1)):
+    most = (slice(0, limit + 1) for limit in (calls.FEW, calls.FEW_OF_SMALL))
+    for part in (slice(0, 1), slice(3, 5), slice(2, 9), *most):
         assert_same_bits(nx.linear(x[part], q), whole[part])
     assert_same_bits(nx.linear(x, q[2:5]), whole[:, 2:5])
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize("many", [1, 4, 20])
+@pytest.mark.parametrize("many", [1, 4, 20, calls.FEW_AT_EASE + 9])
 def test_threads_change_the_sums(threads, many, monkeypatch):
     monkeypatch.setenv("NUMERICS_NUM_THREADS", str(threads))
     monkeypatch.setattr(calls, "WORTHWHILE", 1)
@@ -60,6 +61,7 @@ def test_parts_of_rows_and_blocks_change_the_sums(block, long, monkeypatch):
     """Rows are decoded a few at a time, and a part of their spans at a time, of which a few are near."""
     monkeypatch.setattr(calls, "NEAR", 1 << 9)
     monkeypatch.setattr(calls, "LONG", long)
+    monkeypatch.setattr(calls, "PART", long)
     monkeypatch.setattr(calls, "BLOCK", block)
     for name in ("mxfp4", "int4 groups", "mx9", "int8 offset"):
         x, q = rows(39, 576), matrix(name, (23, 576))
@@ -119,7 +121,7 @@ def lesser(request, monkeypatch):
 def test_without_an_instruction_for_it_sums_are_fused_otherwise(lesser):
     """Where a CPU has no fused multiply-add, none that shuffles bytes, no large registers: the same bits."""
     for name in ("mxfp4", "int4 groups", "mx6", "fp8_e5m2", "mxfp6_e2m3", "int3 groups"):
-        for many in (1, 11):
+        for many in (1, 11, calls.FEW_AT_EASE + 3):
             x, q = rows(many, 192), matrix(name, (6, 192))
             assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 
@@ -127,10 +129,10 @@ def test_without_an_instruction_for_it_sums_are_fused_otherwise(lesser):
 @pytest.mark.parametrize("tile", [Tile(4, 4, 16), Tile(4, 4, 4), Tile(2, 2, 4)], ids=["avx512", "arm", "sse"])
 def test_tiles_of_other_processors_change_the_sums(tile, monkeypatch):
     """Those of AVX-512, ARM and SSE, whatever the processor at hand has."""
-    monkeypatch.setattr(calls, "best_tile", lambda: tile)
+    monkeypatch.setattr(calls, "best_tile", lambda codes: tile)
     monkeypatch.setattr(calls, "DOT", calls.DOT._replace(rows=lambda codes, together: tile.width // 8 or 1))
     for name in ("mxfp4", "int8 rows offset"):
-        for many in (2, 11):
+        for many in (2, 11, calls.FEW_AT_EASE + 3):
             x, q = rows(many, 576), matrix(name, (7, 576))
             assert_same_bits(EXECUTOR.products(x, of(q)), due(x, q))
 

@@ -640,3 +640,13 @@ def test_every_name_of_a_plan_is_in_a_table():
     known = {entrance.partition(":")[0].removesuffix("_") for entrance in (*OBEYS, *DEQUANTIZES)}
     rest = set(PRODUCTS) - known - AS_TORCH_HAS_IT
     assert rest <= {"embedding", "embedding_bag", "grouped_mm", "_grouped_mm"}  # rows that are picked; below
+
+
+def test_arrays_are_kept_until_the_scale_of_a_tensor_is_written():
+    """Whoever writes it by .data leaves no version behind: its bits are read at each call."""
+    x, q = torch.randn(2, 32), nx.quantize(torch.randn(4, 32), "nvfp4")
+    before, kept = F.linear(x, q), q.arrays
+    assert q.arrays is kept
+    q.tensor_scale.data.mul_(2)
+    assert torch.equal(F.linear(x, q), 2 * before)
+    assert q.arrays is not kept
