@@ -32,6 +32,7 @@ from numerics.model.wrapped.inside import INSIDE, hidden_modules, part_of, run_a
 from numerics.model.wrapped.quantizers import Learned, Quantizer
 from numerics.model.wrapped.running import named_failure, run
 from numerics.model.wrapped.state import check_unwrapped, is_wrapped, state_of
+from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums, QTensor
 from numerics.view.screen import Screen
@@ -215,6 +216,7 @@ def report(
     if isinstance(model, nn.Module) and isinstance(reference, nn.Module):
         _check_order(model, reference)
     state = state_of(model)
+    check_structure(model)
     reference = state.original if reference is None else reference
     if not isinstance(reference, nn.Module):
         raise NumericsError(
