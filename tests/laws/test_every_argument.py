@@ -430,7 +430,8 @@ ANYTHING = {("sweep", "formats"), ("freeze", "keep")}
 
 def contents(model):
     """Everything of a model that a call may change: its classes, and the bits of its state."""
-    state = {k: x.dequantize() if isinstance(x, nx.QTensor) else x for k, x in model.state_dict().items()}
+    every = torch.nn.Module.state_dict(model)  # a wrapped one refuses where it has modules that no plan knows
+    state = {k: x.dequantize() if isinstance(x, nx.QTensor) else x for k, x in every.items()}
     return [type(m) for m in model.modules()], {k: x.numpy().tobytes() for k, x in state.items()}
 
 

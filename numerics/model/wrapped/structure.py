@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from torch import nn
 from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
-from numerics.formats.errors import NumericsError, said, warn
+from numerics.formats.errors import NumericsError, items_of, said, warn
 from numerics.model.wrapped.guarding import GUARDED
 from numerics.model.wrapped.state import STATE, State, notes_of, state_of
 from numerics.pytorch.wrapper import Wrapper
@@ -91,22 +91,20 @@ def _refused(new: list[str], is_graph: bool) -> str:
     )
 
 
-def admit(model: nn.Module, *names: str) -> nn.Module:
+def admit(model: nn.Module, names: str | Iterable[str] | None = None) -> nn.Module:
     """Lets modules into a wrapped model that came into it later, as they are: in floats; returns the model.
 
     model: what `wrap`, `freeze`, `quantize_` or `load_into` returned, in eager mode, with such modules.
-    names: of these modules, or patterns as in "*.lora_A"; none for all of them.  What is inside of a module
-        of that name is let in, too.
+    names: of one, or a list of several, or patterns as in "*.lora_A"; None for all.  What is inside one
+        of that name is let in too.
     Raises NumericsError for names that are of no such module, where there is none, and for a graph, which
     calls no modules.
 
     >>> import torch, numerics as nx
     >>> frozen = nx.quantize_(torch.nn.Sequential(torch.nn.Linear(64, 64)), "mxfp4")
     1 of 2 tensors quantized (1 mxfp4), 98.5% of all values; 16640 bytes become 2432 bytes
-    >>> frozen.append(torch.nn.Linear(64, 4))(torch.ones(1, 64))
-    Traceback (most recent call last):
-    numerics.formats.errors.NumericsError: 1 came into this model after it was wrapped: ...
-    >>> nx.admit(frozen, "1")(torch.ones(1, 64)).shape
+    >>> adapted = frozen.append(torch.nn.Linear(64, 4))     # a call of it raises now
+    >>> nx.admit(adapted, "1")(torch.ones(1, 64)).shape
     torch.Size([1, 4])
     """
     state = state_of(model)
@@ -115,7 +113,12 @@ def admit(model: nn.Module, *names: str) -> nn.Module:
         raise NumericsError("a graph calls no modules: nx.wrap a float model that has them")
     if not new:
         raise NumericsError("this model has no module that came into it after it was wrapped")
-    chosen = {one for name in names or ("*",) for one in _matched(name, new)}
+    asked = ["*"] if names is None else [names] if isinstance(names, str) else items_of("names", names)
+    if not asked or not all(isinstance(one, str) for one in asked):
+        raise NumericsError(
+            f"names={said(names)} is no name of a module, nor a list of some: {folded([*new])}"
+        )
+    chosen = {one for name in asked for one in _matched(name, new)}
     for name in chosen:
         new[name].__dict__[KNOWN] = True
     return model
@@ -123,7 +126,7 @@ def admit(model: nn.Module, *names: str) -> nn.Module:
 
 def _matched(asked: str, new: dict[str, nn.Module]) -> list[str]:
     """The names of modules that a name, or a pattern of names, is of, or is of one around them."""
-    found = [name for name in new if any(fnmatchcase(part, str(asked)) for part in (name, *_above(name)))]
+    found = [name for name in new if any(fnmatchcase(part, asked) for part in (name, *_above(name)))]
     if not found:
         raise NumericsError(
             f"{said(asked)} is no module that came into this model after it was wrapped: {folded(list(new))}"
