@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics.files.save_load import save as save
     from numerics.interop import layouts as layouts
     from numerics.model import ipu as ipu
+    from numerics.model.wrapped.structure import admit as admit
     from numerics.quantization import dequantize as dequantize
     from numerics.quantization import fake_quantize as fake_quantize
     from numerics.quantization import quantize as quantize
@@ -70,6 +71,7 @@ _LAZY: dict[str, str] = {
     "QTensor": "numerics.tensor.qtensor",
     "QuantSpec": "numerics.tensor.spec",
     "Scheme": "numerics.tensor.scheme",
+    "admit": "numerics.model.wrapped.structure",
     "calibrate": "numerics.model.calibrating",
     "compare": "numerics.model.report",
     "decoded_products": "numerics.tensor.product",

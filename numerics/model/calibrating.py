@@ -15,6 +15,7 @@ from numerics.model.wrapped.beginning import beginning
 from numerics.model.wrapped.quantizers import Static, quantizers, unbegun
 from numerics.model.wrapped.running import run
 from numerics.model.wrapped.state import state_of
+from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import in_evaluation
 
 
@@ -44,6 +45,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             "this model is frozen, and so are its scales; nx.wrap(float_model, plan) makes one to calibrate "
             "with other batches"
         )
+    check_structure(model)
     every = quantizers(model)
     static = [one for one in every if isinstance(one, Static) and one.observed_by is not None]
     learned = unbegun(model)

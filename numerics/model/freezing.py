@@ -23,6 +23,7 @@ from numerics.model.wrapped.quantizers import QAT, Learned, Static, check_known,
 from numerics.model.wrapped.running import named
 from numerics.model.wrapped.sharing import unshare
 from numerics.model.wrapped.state import STATE, State, note_in, notes_of, original_of, state_of
+from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.view.text import folded
@@ -54,6 +55,7 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
     keep = str(one_of("keep", keep, KEEP))
     if state.frozen:
         raise NumericsError("this model is frozen already")
+    check_structure(model)
     waiting = [one.name for one in quantizers(model) if waits(one)]
     if waiting:
         raise NumericsError(

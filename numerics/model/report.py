@@ -6,18 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from numerics.backends.host.tensors import as_array, same_bits
+from numerics.backends.host.tensors import same_bits
 from numerics.formats.dtype import told_apart
 from numerics.formats.errors import NumericsError, items_of, one_of, said, text_in
 from numerics.formats.notebook import rows_table
+from numerics.model.alone import Alone, Parameter
 from numerics.model.deciding.fields import MODES
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row, described, stored_bytes
@@ -25,13 +24,15 @@ from numerics.model.deciding.rules import rules_of, spec_of
 from numerics.model.looking.places import check_model
 from numerics.model.looking.restoring import restored
 from numerics.model.looking.trace import arguments, as_in_use, batches_of
+from numerics.model.measuring import add, floats_in, within
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager
 from numerics.model.wrapped.graph import QuantizedGraph
 from numerics.model.wrapped.inside import INSIDE, hidden_modules, part_of, run_as_graph, without_hidden
-from numerics.model.wrapped.quantizers import Learned, Quantizer, Static
+from numerics.model.wrapped.quantizers import Learned, Quantizer
 from numerics.model.wrapped.running import named_failure, run
 from numerics.model.wrapped.state import check_unwrapped, is_wrapped, state_of
+from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums, QTensor
 from numerics.view.screen import Screen
@@ -54,6 +55,8 @@ class Layer:
     the place of its figures, which are NaN: "in self_attn" where a module around it reads its parameters,
     "never ran" where none ran.  also: the other modules that have one of its parameters, and further names of
     its module.  non_finite: how many values of its output are NaN or Inf in the reference, in no SQNR.
+    parameters: its quantized parameters one by one, worst first, where it has several, and where a module
+    around it reads them.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Layer:
     inside: str = ""
     also: tuple[str, ...] = ()
     non_finite: int = 0
+    parameters: tuple[Parameter, ...] = ()
 
     @property
     def title(self) -> str:
@@ -101,12 +105,8 @@ class Report:
 
     @property
     def _rows(self) -> list[Sequence[str]]:
-        return [
-            (one.title, one.formats, *_figures(one),
-             f"{one.clipped:.2%}" if one.clipped else "-", str(one.nbytes),
-             f"{one.nbytes / one.float_nbytes:.1%}" if one.float_nbytes else "-")
-            for one in self.layers
-        ]  # fmt: skip
+        """Each layer, and below it its parameters, one by one."""
+        return [row for one in self.layers for row in (_row(one), *map(_row_of_one, one.parameters))]
 
     @property
     def _end(self) -> str:
@@ -118,7 +118,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, as JSON takes them."""
-        layers = [{k: _finite(v) for k, v in asdict(one).items()} for one in self.layers]
+        layers = [_finite(asdict(one)) for one in self.layers]
         found = {"output": _finite(self.output), "batches": self.batches, "layers": layers}
         return {**found, "non_finite": self.non_finite, "lost": self.lost}
 
@@ -148,7 +148,26 @@ def _batches(count: int) -> str:
     return "1 batch" if count == 1 else f"{count} batches"
 
 
+def _row(one: Layer) -> Sequence[str]:
+    return (one.title, one.formats, *_figures(one), *_shares(one))
+
+
+def _row_of_one(one: Parameter) -> Sequence[str]:
+    """The line of one parameter, below its layer's; what it adds to errors before it is none of its own."""
+    return (f"  {one.name}", one.format, one.unmeasured or _db(one.local), EMPTY, *_shares(one))
+
+
+def _shares(one: Layer | Parameter) -> tuple[str, str, str]:
+    """What is clipped, and what is stored, of floats."""
+    of_float = f"{one.nbytes / one.float_nbytes:.1%}" if one.float_nbytes else EMPTY
+    return f"{one.clipped:.2%}" if one.clipped > 0 else EMPTY, str(one.nbytes), of_float
+
+
 def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -179,7 +198,10 @@ def report(
     that their scales reach, or NaN or Inf; "-" is none.
 
     A layer is a module that owns a planned parameter or site; those that share a parameter, as an embedding
-    and the head that is tied to it, are layers each, and named together.
+    and the head that is tied to it, are layers each, and named together.  Where a layer has several quantized
+    parameters, as experts, recurrences and lists of parameters have, each has a line below it: its local SQNR
+    is that of the reference's layer, or of the module around it that reads it, with this one parameter
+    quantized and nothing else.
 
     Raises NumericsError for a model that is not wrapped, for a graph that quantizes inside a fused function
     of the model's own forward, and where there is nothing to run.
@@ -194,6 +216,7 @@ def report(
     if isinstance(model, nn.Module) and isinstance(reference, nn.Module):
         _check_order(model, reference)
     state = state_of(model)
+    check_structure(model)
     reference = state.original if reference is None else reference
     if not isinstance(reference, nn.Module):
         raise NumericsError(
@@ -205,7 +228,8 @@ def report(
         batches = [state.plan.example]
     twin = _twin(model)
     rows = _by_layer(state.plan, reference)
-    judged = _Judged({name: _Sums() for name in rows}, {c: norm for norm, c in state.plan.fold.items()})
+    after = {conv: norm for norm, conv in state.plan.fold.items()}
+    judged = _Judged({name: _Sums() for name in rows}, after, Alone(twin, reference, state.plan, rows))
     count = 0
     with restored(reference), restored(twin):
         for batch in batches_of(batches):
@@ -275,6 +299,7 @@ def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
     return Layer(
         name, said, local, cumulative, clipped, after,
         sum(row.size * row.value_bits // 8 for row in own), inside, tuple(also), sums.cumulative.non_finite,
+        judged.alone.parameters(name, lambda at: _inside(at, judged)),
     )  # fmt: skip
 
 
@@ -310,11 +335,12 @@ class _Judged:
     """What is summed up of a model.
 
     layers: by the names of modules.  calls: how often each ran in the reference.  after: of a convolution the
-    normalization that it took in: what that returned is due.
+    normalization that it took in: what that returned is due.  alone: parameters of layers, one by one.
     """
 
     layers: dict[str, _Sums]
     after: dict[str, str]
+    alone: Alone
     whole: ErrorSums = field(default_factory=ErrorSums)
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -326,23 +352,27 @@ def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judge
     with (
         named_failure(reference),
         as_in_use(reference),
-        _recorded(reference, [*sums, *after.values()]) as due,
+        _recorded(reference, dict.fromkeys([*sums, *after.values(), *judged.alone.around])) as due,
     ):
         expected = reference(*args, **kwargs)
     with named_failure(model), as_in_use(model):
-        with _recorded(model, sums) as came, _counted(model, sums):
+        with _recorded(model, dict.fromkeys([*sums, *judged.alone.around])) as came, _counted(model, sums):
             actual = model(*args, **kwargs)
         modules = dict(model.named_modules(remove_duplicate=False))
+        judged.calls.update({name: len(calls) for name, calls in due.items()})
         for name in sums:
-            judged.calls[name] += len(due.get(name, ()))
+            clipped, values = judged.alone.cut(name, came)
+            sums[name].clipped, sums[name].values = sums[name].clipped + clipped, sums[name].values + values
             calls = due.get(name, ())
             outs = due.get(after.get(name, name), ())
             for (inputs, named, _), (_, _, out), (_, _, own) in zip(
                 calls, outs, came.get(name, ()), strict=False
             ):
-                _add(sums[name].cumulative, out, own)
-                _add(sums[name].local, out, modules[name](*inputs, **named))
-    _add(judged.whole, *_corresponding(expected, actual))
+                add(sums[name].cumulative, out, own)
+                add(sums[name].local, out, modules[name](*inputs, **named))
+    with as_in_use(reference):
+        judged.alone.add(due, after)
+    add(judged.whole, *_corresponding(expected, actual))
 
 
 Calls = dict[str, list[tuple[Any, Any, Any]]]
@@ -391,41 +421,9 @@ def _counted(model: nn.Module, sums: Mapping[str, _Sums]) -> Iterator[None]:
             handle.remove()
 
 
-def within(one: Quantizer | Learned, x: Tensor) -> Tensor:
-    """Which values of x lie within what the quantizer can say."""
-    scale = zero = of_tensor = None
-    if isinstance(one, Static):
-        scale, zero, of_tensor = one.scale, one.zero_point, one.tensor_scale
-    elif isinstance(one, Learned):
-        scale = one.learns.scale
-    found: Tensor = torch.ops.numerics.within_range(x.detach(), one.spec.text, scale, zero, of_tensor)
-    return found
-
-
-def _add(sums: ErrorSums, expected: Any, actual: Any) -> None:
-    """Adds the tensors of floats of two results that correspond."""
-    for x, y in zip(_floats(expected), _floats(actual), strict=False):
-        if x.shape == y.shape:
-            sums.add(as_array(x.detach().cpu().float()), as_array(y.detach().cpu().float()))
-
-
-def _floats(tree: Any) -> list[Tensor]:
-    """The tensors of floats in a result, complex ones as pairs of them."""
-    found = []
-    for x in pytree.tree_leaves(tree):
-        if isinstance(x, Tensor):
-            x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
-            found += [x.to_dense() if x.layout is not torch.strided else x] if x.is_floating_point() else []
-        elif is_dataclass(x) and not isinstance(x, type):  # that torch's trees do not know
-            found += _floats([getattr(x, one.name) for one in fields(x)])
-        elif isinstance(x, Mapping):
-            found += _floats([*x.values()])
-    return found
-
-
 def _corresponding(expected: Any, actual: Any) -> tuple[list[Tensor], list[Tensor]]:
     """The tensors of floats of two results; raises NumericsError where they do not correspond."""
-    x, y = _floats(expected), _floats(actual)
+    x, y = floats_in(expected), floats_in(actual)
     if not x:
         raise NumericsError(
             f"there are no floats in what comes out, a {type(expected).__name__}: tensors, and lists, "
@@ -505,7 +503,7 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any] | None = None) ->
         for batch in batches_of(batches):
             x, y = _corresponding(run(a, batch), run(b, batch))
             equal = equal and all(same_bits(one, other) for one, other in zip(x, y, strict=True))
-            _add(sums, x, y)
+            add(sums, x, y)
             if x[0].ndim and x[0].shape[-1]:
                 same = x[0].argmax(-1) == y[0].argmax(-1)
                 same &= x[0].amax(-1).isfinite() & y[0].amax(-1).isfinite()

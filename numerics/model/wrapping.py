@@ -35,6 +35,7 @@ from numerics.model.wrapped.quantizers import (
 from numerics.model.wrapped.running import run
 from numerics.model.wrapped.sharing import share
 from numerics.model.wrapped.state import STATE, State, check_unwrapped, notes_of, original_of, state_of
+from numerics.model.wrapped.structure import know
 from numerics.train import THRESHOLD_INIT
 
 
@@ -110,6 +111,7 @@ def wrapped_by(
         _check_classes(copied)
         wrapped = eager.wrap(copied, made, every)
     notes_of(wrapped)[STATE] = State(made, model, qat)
+    know(wrapped)
     if not inplace:
         share(wrapped, model)
     _begin_activations(wrapped, every, made, model)

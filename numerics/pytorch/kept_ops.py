@@ -272,6 +272,10 @@ FLOAT_MODEL = (
     "load_state_dict({k: x.dequantize() if isinstance(x, nx.QTensor) else x for k, x in state.items()}, "
     "strict=False) takes their values"
 )
+FLOAT_STATE = (
+    " in this checkpoint, would become floats of the state that dcp.load fills: load it into the state of a "
+    "model that is frozen alike (nx.freeze, nx.quantize_), whose values are q.dequantize()"
+)
 PACKED_MODEL = (
     " of this model is packed, and the state has other values: load them before they "
     "are packed (nx.freeze, nx.quantize_), or nx.load_into(model, file), which puts floats there"
@@ -286,12 +290,16 @@ def _copy(target: Any, source: Any, non_blocking: bool = False) -> Any:
             return NotImplemented
         if (errors := _loading()) is not None:
             raise _once(repr(source), FLOAT_MODEL, errors)
+        if (name := _of_checkpoint()) is not None:
+            raise NumericsError(f"{name}, {source!r}{FLOAT_STATE}")
         return target.copy_(source.dequantize(), non_blocking)
     _check_memory_known(target, source)
     if not isinstance(source, TensorQTensor):
         found = _quantized_as(target, source)
         if found is None and (errors := _loading()) is not None:
             raise _once(repr(target), PACKED_MODEL, errors)
+        if found is None and (name := _of_checkpoint()) is not None:
+            raise NumericsError(f"{name}, {target!r}{PACKED_MODEL}")
         if found is None:
             return NotImplemented
         source = found
@@ -343,6 +351,20 @@ def _loading() -> list[str] | None:
             break
         if frame.f_code is _LOADING:
             return [str(error) for error in frame.f_locals.get("error_msgs", ())]
+        frame = frame.f_back
+    return None
+
+
+def _of_checkpoint() -> str | None:
+    """The name of the tensor that torch.distributed.checkpoint reads; None where it does not read."""
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(9):
+        if frame is None:
+            break
+        where = str(frame.f_globals.get("__name__", ""))
+        if frame.f_code.co_name == "read_data" and where.startswith("torch.distributed.checkpoint."):
+            request = frame.f_locals.get("req")
+            return str(getattr(getattr(request, "dest_index", None), "fqn", "a tensor"))
         frame = frame.f_back
     return None
 

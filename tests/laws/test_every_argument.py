@@ -23,6 +23,7 @@ from numerics.formats.rounding import BlockOptions
 
 FILES = {"load", "load_into", "save"}  # what paths may be is tested where files are
 MODELS = {
+    "admit",
     "calibrate",
     "compare",
     "footprint",
@@ -396,6 +397,11 @@ def waiting():
     return nx.wrap(layers(), "int8", activations="int8", observer="min_max", example=ROWS)
 
 
+def adapted():
+    """A frozen model into which a layer came later."""
+    return whole().append(torch.nn.Linear(8, 8))
+
+
 def whole():
     return nx.calibrate(waiting(), [ROWS])
 
@@ -410,6 +416,7 @@ OF_MODELS = {
     "calibrate": (nx.calibrate, {"model": waiting, "batches": lambda: [ROWS]}),
     "freeze": (nx.freeze, {"model": whole}),
     "unwrap": (nx.unwrap, {"model": waiting}),
+    "admit": (nx.admit, {"model": adapted}),
     "report": (nx.report, {"model": whole, "batches": lambda: [ROWS]}),
     "compare": (nx.compare, {"a": layers, "b": whole, "batches": lambda: [ROWS]}),
     "sweep": (nx.sweep, {"model": layers, "formats": lambda: ["int8"], "batches": lambda: [ROWS]}),
@@ -423,7 +430,8 @@ ANYTHING = {("sweep", "formats"), ("freeze", "keep")}
 
 def contents(model):
     """Everything of a model that a call may change: its classes, and the bits of its state."""
-    state = {k: x.dequantize() if isinstance(x, nx.QTensor) else x for k, x in model.state_dict().items()}
+    every = torch.nn.Module.state_dict(model)  # a wrapped one refuses where it has modules that no plan knows
+    state = {k: x.dequantize() if isinstance(x, nx.QTensor) else x for k, x in every.items()}
     return [type(m) for m in model.modules()], {k: x.numpy().tobytes() for k, x in state.items()}
 
 

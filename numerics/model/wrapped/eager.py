@@ -38,6 +38,7 @@ from numerics.model.wrapped.quantizers import Learned, Quantizer
 from numerics.model.wrapped.renaming import in_module
 from numerics.model.wrapped.sharing import Parting
 from numerics.model.wrapped.state import STATE, State, check_deleted
+from numerics.model.wrapped.structure import check_structure, check_traced, forget_modules
 from numerics.model.wrapped.where import say_where
 from numerics.tensor.qtensor import QTensor
 
@@ -90,6 +91,8 @@ class Quantized(Fitting, Parting):
                 _running.called.pop()
             elif _running.modules and sys._getframe(1).f_code.co_filename != nn.modules.module.__file__:
                 return super().forward(*args, **kwargs)  # type: ignore[misc]  # a function of what runs
+            if STATE in self.__dict__:
+                check_structure(self)  # type: ignore[arg-type]
             _running.read.append(({}, set()))
             try:
                 return _computed(self, super().forward, args, kwargs)  # type: ignore[misc]
@@ -100,7 +103,15 @@ class Quantized(Fitting, Parting):
                 raise
             finally:
                 _running.read.pop()
+        if STATE in self.__dict__:
+            self._numerics_traced()
         return _computed(self, super().forward, args, kwargs)  # type: ignore[misc]
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _numerics_traced(self) -> bool:
+        """Looks at the whole model while a call of it is traced, where nothing of that is part of a graph."""
+        check_traced(self)  # type: ignore[arg-type]
+        return True
 
     def __getstate__(self) -> Any:
         with torch.no_grad():  # what is read quantized is no leaf, and modules of recurrence keep some
@@ -203,6 +214,10 @@ def _with_signature(base: type[nn.Module]) -> Any:
     return made
 
 
+_REGISTERS = nn.Module.register_parameter.__code__
+"""What puts a parameter into a module asks before whether there is one, and not what it is."""
+
+
 def _reading(leaf: str) -> Any:
     """What reads a parameter quantized."""
 
@@ -212,6 +227,8 @@ def _reading(leaf: str) -> Any:
         if x is None:
             if leaf not in module._parameters:
                 raise AttributeError(f"{type(module).__name__!r} object has no attribute {leaf!r}")
+            return x
+        if not torch.compiler.is_compiling() and sys._getframe(1).f_code is _REGISTERS:
             return x
         if is_shard(x):
             if sys._getframe(1).f_globals.get("__name__", "").startswith("torch.distributed.fsdp"):
@@ -494,6 +511,7 @@ def _place_guards(modules: dict[str, nn.Module], plan: Plan) -> list[nn.Module]:
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Takes the quantizers away: the model's own parameters and classes are left."""
+    forget_modules(model)
     for module in list(model.modules()):
         if not isinstance(module, Quantized):
             continue

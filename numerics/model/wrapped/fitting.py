@@ -14,6 +14,7 @@ from numerics.model.deciding.rows import Row
 from numerics.model.wrapped.quantizers import Learned, Quantizer, Static, waits
 from numerics.model.wrapped.renaming import renamed
 from numerics.model.wrapped.state import STATE, State, check_trainable, note_in, notes_of
+from numerics.model.wrapped.structure import check_structure
 from numerics.pytorch.kept_ops import check_copied
 from numerics.tensor.qtensor import QTensor
 from numerics.train.states import (
@@ -71,6 +72,11 @@ class Fitting:
         if made is not None and strict:
             check_quantizers(model, made, state_dict, assign)
         return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Its state; raises NumericsError where modules came into it that its plan does not know."""
+        check_structure(self)  # type: ignore[arg-type]
+        return super().state_dict(*args, **kwargs)  # type: ignore[misc]
 
     def train(self, mode: bool = True) -> Any:
         """Sets the mode; raises NumericsError for a frozen model with nothing to train."""

@@ -24,6 +24,7 @@ from numerics.model.wrapped.quantizers import Quantizer
 from numerics.model.wrapped.renaming import QUANTIZERS, in_graph
 from numerics.model.wrapped.sharing import Parting
 from numerics.model.wrapped.state import STATE, State, check_deleted
+from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapped.where import say_where
 
 _BY_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.RNNBase, nn.MultiheadAttention)
@@ -81,6 +82,7 @@ class QuantizedGraph(Fitting, Parting, GraphModule):
         """Runs it; raises NumericsError for sizes and arguments that its example did not have."""
         if torch.compiler.is_compiling():
             return super().__call__(*args, **kwargs)
+        check_structure(self)
         takes = self.meta.get(ARGUMENTS)
         if isinstance(takes, Arguments):
             args, kwargs = (), takes.fitted(args, kwargs)

@@ -64,9 +64,24 @@ def test_frozen_models_are_reported_otherwise():
         one = nx.wrap(m, "int4", activations="int8", rules={torch.nn.Embedding: "int8"}, example=x, mode=mode)
         before = nx.report(one, m, [x])
         after = nx.report(nx.freeze(one), m, [x])
-        assert [(a.name, a.local, a.cumulative) for a in before.layers] == [
-            (b.name, b.local, b.cumulative) for b in after.layers
-        ]
+        assert after == before
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize(
+    ("dtype", "qat"), [("mxfp4", None), ("int4", "lsq"), ("int4", "tqt"), ("nvfp4", None)]
+)
+def test_what_a_packed_weight_lost_is_not_counted(mode, dtype, qat):
+    """A frozen model has no quantizer of its weights left, and clipped said that nothing was cut off."""
+    m, x = model("linear")
+    one = nx.wrap(m, dtype, qat=qat, example=x, mode=mode)
+    with torch.no_grad():
+        for name, scale in one.named_parameters():
+            if name.endswith(("step", "log2_threshold")):
+                scale.sub_(2) if qat == "tqt" else scale.mul_(0.2)
+    before = nx.report(one, m, [x, x])
+    assert qat is None or all(layer.clipped for layer in before.layers)
+    assert nx.report(nx.freeze(one), m, [x, x]) == before
 
 
 def test_equal_models_differ():
@@ -368,3 +383,87 @@ def test_formats_of_one_name_are_two_rows_of_a_sweep_and_of_a_plan():
     assert sorted((row.format, row.activations) for row in found.rows) == list(zip(names, names, strict=True))
     table = nx.plan(model, one, rules={"1": other}, example=x).table()
     assert all(name in table for name in names)
+
+
+class Listed(torch.nn.Module):
+    """Parameters in a list, which has no forward of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.ParameterList(torch.nn.Parameter(torch.randn(32, 32) / 6) for _ in range(3))
+
+    def forward(self, x):
+        for w in self.w:
+            x = (x @ w).relu()
+        return x
+
+
+SEVERAL = {  # a model, the layer of several parameters, what reads them, and their names in that
+    "experts_bmm": ("", "", ["up", "down"]),
+    "experts_index": ("", "", ["up", "down"]),
+    "bare": ("", "", ["w", "v", "u"]),
+    "lstm": (
+        "r",
+        "r",
+        [f"weight_{k}_l{n}{r}" for k in ("ih", "hh") for n in (0, 1) for r in ("", "_reverse")],
+    ),
+    "listed": ("w", "", ["w.0", "w.1", "w.2"]),
+}
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_parameters_of_one_module_are_one_row(name, mode):
+    torch.manual_seed(0)
+    m, x = (Listed().eval(), (torch.randn(5, 32),)) if name == "listed" else model(name)
+    layer, at, names = SEVERAL[name]
+    one = nx.wrap(m, "mxfp4", example=x, mode=mode)
+    found = nx.report(one, m, [x])
+    every = {p.name: p for p in next(one for one in found.layers if one.name == layer).parameters}
+    due = {f"{at}.{leaf}" if at else leaf: leaf for leaf in names}
+    assert every.keys() == due.keys()
+    inner, eager = m.get_submodule(at), nx.wrap(m, "mxfp4", example=x)
+    for full, leaf in due.items():
+        owner, _, last = full.rpartition(".")
+        module = eager.get_submodule(owner)
+        with torch.no_grad():
+            value = getattr(module, last).clone()
+            quantizer = getattr(module, f"quantize_{last}")
+            cut = 1 - float(report_module.within(quantizer, m.get_parameter(full)).double().mean())
+            out, changed = inner(*x), torch.func.functional_call(inner, {leaf: value}, x)
+        out, changed = (y[0] if isinstance(y, tuple) else y for y in (out, changed))
+        if name != "lstm":  # whose second result is its state
+            assert every[full].local == pytest.approx(sqnr(out, changed), rel=1e-12), full
+        assert math.isfinite(every[full].local)
+        assert every[full].clipped == pytest.approx(cut)
+        assert every[full].float_nbytes == 4 * m.get_parameter(full).numel()
+    locals_ = [p.local for p in next(one for one in found.layers if one.name == layer).parameters]
+    assert locals_ == sorted(locals_)
+    whole = next(one for one in found.layers if one.name == layer)
+    assert sum(p.nbytes for p in whole.parameters) == whole.nbytes
+    told = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    for text in (str(found), found._repr_html_(), json.dumps(told)):
+        assert all(full in text for full in due)
+    with nx.decoded_products():
+        assert nx.report(nx.freeze(one), m, [x]) == found
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_a_parameter_that_another_module_reads_has_no_figure(mode):
+    """out_proj's forward never runs; what its weight costs attention is known all the same."""
+    m, x = attention()
+    found = nx.report(nx.wrap(m, "int4", example=x, mode=mode))
+    layer = next(one for one in found.layers if one.name == "self_attn.out_proj")
+    (weight,) = layer.parameters
+    assert weight.name == "self_attn.out_proj.weight"
+    assert 20 < weight.local < 60
+    assert weight.nbytes == layer.nbytes
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_a_folded_convolution_has_no_rows_of_its_bias(mode):
+    m, x = model("conv_batch_norm")
+    one = nx.wrap(m, "int8", biases="int8", example=x, fold=True, mode=mode)
+    layer = next(one for one in nx.report(one, m, [x]).layers if one.name == "c2")
+    assert {p.name for p in layer.parameters} == {"c2.weight", "c2.bias"}
+    assert all(20 < p.local < 80 for p in layer.parameters)

@@ -260,6 +260,35 @@ def test_a_float_checkpoint_does_not_load():
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("qat", [None, "lsq"])
+def test_what_is_tied_has_two_quantizers(mode, qat):
+    m, x = model("encoder_decoder")
+    m.requires_grad_(True)
+    one = nx.wrap(m, "int8", rules={nn.Embedding: "int8"}, example=x, mode=mode, qat=qat)
+    ours = [x for x in quantizers(one) if x.name in ("words.weight", "lm_head.weight")]
+    assert [x.name for x in ours] == ["words.weight"]
+    held = dict(one.named_parameters(remove_duplicate=False))
+    assert held["words.weight"] is held["lm_head.weight"] is m.words.weight
+    assert set(m.state_dict()) <= set(one.state_dict())
+    assert all(one.state_dict()[name].shape == x.shape for name, x in m.state_dict().items())
+    nx.freeze(one)
+    assert one.get_parameter("words.weight") is one.get_parameter("lm_head.weight")
+
+
+@pytest.mark.parametrize("options", [{}, {"activations": "int8"}, {"qat": "lsq"}, {"qat": "tqt"}])
+def test_a_wrapped_model_on_meta_takes_no_state(options):
+    """Whether a parameter is there was answered by quantizing it, which had no scale yet."""
+    m, x = model("linear")
+    with torch.device("meta"):
+        empty = nn.Sequential(nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 8))
+    example = {"example": (x[0].to("meta"),)} if "activations" in options else {}
+    one = nx.wrap(empty, "int4", **options, **example)
+    due = nx.wrap(m, "int4", example=x, **options)
+    one.load_state_dict(due.state_dict(), assign=True)
+    assert equal(run(one, x), run(due, x))
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_folding_changes_what_comes_out_by_mode(mode):
     m, x = model("conv_batch_norm")
     one = nx.wrap(m, "int8", activations="int8", example=x, fold=True, mode=mode)

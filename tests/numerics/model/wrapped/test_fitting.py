@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint import CheckpointException
 
 import numerics as nx
 
@@ -526,3 +529,45 @@ def test_a_state_was_refused_with_advice_that_was_refused_in_turn(source, target
         else:
             with torch.no_grad():
                 assert torch.isfinite(into(X)).all()
+
+
+def refused(state, folder):
+    """What torch.distributed.checkpoint raises where it fills a state from a folder."""
+    try:
+        dcp.load({"model": state}, checkpoint_id=folder, no_dist=True)
+    except CheckpointException as wrong:
+        return str(wrong)
+    return ""
+
+
+PACKED = [name for name in MADE if name.startswith("frozen") and name != "frozen values"]
+
+
+@pytest.mark.turns(4)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("source", MADE)
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_distributed_checkpoint_made_floats_of_packed_weights(source, mode, tmp_path):
+    """Of every kind into every kind: the same bits come, or a tensor is named, and stays what it was."""
+    one, taken = MADE[source](mode), []
+    dcp.save({"model": one.state_dict()}, checkpoint_id=tmp_path, no_dist=True)
+    came = bits(one)
+    for name, make in MADE.items():
+        target = make(mode)
+        for x in target.parameters():
+            if x.dtype == torch.float32 and not isinstance(x, nx.QTensor):
+                x.data.add_(0.01)
+        before, state = bits(target), target.state_dict()
+        if said := refused(state, tmp_path):
+            assert re.search(r"(0|2)\.weight, QTensor|cannot be copied|Missing key in checkpoint", said), name
+            assert all(torch.equal(bits(target)[k], before[k]) for k in ("0.weight", "2.weight")), name
+            continue
+        target.load_state_dict(state)
+        found = bits(target)
+        assert all(torch.equal(found[k], came[k]) for k in found if not k.endswith("_extra_state")), name
+        taken.append(name)
+    assert source in taken
+    if source in PACKED:
+        assert set(taken) <= set(PACKED)
+    elif source != "frozen values":  # whose values may be those that a packed model has already
+        assert not set(taken) & set(PACKED)

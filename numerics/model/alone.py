@@ -1,0 +1,202 @@
+"""Each quantized parameter of a layer by itself: how far the layer is off where nothing else is quantized."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from numerics.model.deciding.plan import Plan
+from numerics.model.deciding.rows import Row
+from numerics.model.folding import fold
+from numerics.model.looking.places import is_shard
+from numerics.model.measuring import add, within
+from numerics.model.wrapped.quantizers import Learned, Quantizer
+from numerics.model.wrapping import shared_copy
+from numerics.tensor.qtensor import ErrorSums, QTensor
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One quantized parameter of a layer, of which a report has several.
+
+    name: its own.  format: its format and scales.  local: the SQNR in dB of the output of the layer, or of
+    the module around it that reads the parameter, for the reference's input, where this parameter alone is
+    quantized.  clipped: the share of its values that its scales cut off; NaN where they are not known any
+    more.  nbytes: as stored, of float_nbytes; both 0 where it is counted at another layer to which it is
+    tied.  unmeasured: empty, or why local is NaN: "never ran", "sharded".
+    """
+
+    name: str
+    format: str
+    local: float
+    clipped: float
+    nbytes: int
+    float_nbytes: int
+    unmeasured: str = ""
+
+
+@dataclass
+class _One:
+    """A parameter while batches run: its row and name, the module that reads it, and its name in that."""
+
+    row: Row
+    name: str
+    at: str
+    leaf: str
+    sums: ErrorSums = field(default_factory=ErrorSums)
+
+
+class Alone:
+    """The quantized parameters of each layer that has several, or that no forward of its own reads.
+
+    model: a wrapped one, of eager modules.  reference: the float one.  layers: the planned rows by the names
+    of modules.  around: the modules that read what others have, whose inputs are due.
+    """
+
+    def __init__(
+        self, model: nn.Module, reference: nn.Module, plan: Plan, layers: Mapping[str, Sequence[Row]]
+    ) -> None:
+        self.model, self.plan = model, plan
+        self.floats = _folded(reference, plan)
+        self.modules = dict(self.floats.named_modules(remove_duplicate=False))
+        self.never = {row.name for row in plan.rows if row.kind == "module"}
+        self.layers = {name: self._of(name, rows) for name, rows in layers.items()}
+        self._inside: dict[str, int] = {}
+        self.around = {above for name in layers for above in _above(name)}
+
+    def _of(self, layer: str, rows: Sequence[Row]) -> list[_One]:
+        """The quantized parameters of a layer; none of one that the reference has not."""
+        if layer not in self.modules:
+            return []
+        found, at = [], self._reader(layer)
+        for row in rows:
+            if row.kind == "parameter":
+                name = next(name for name in row.names if self._owner(name) is self._module(layer))
+                found.append(_One(row, name, at, name.removeprefix(at).removeprefix(".")))
+        return found
+
+    @staticmethod
+    def _is_judged(layer: str, parameters: Sequence[_One]) -> bool:
+        """Does the layer's own line not say all of its parameters?"""
+        return len(parameters) > 1 or any(one.at != layer for one in parameters)
+
+    def _module(self, name: str) -> nn.Module | None:
+        return self.modules.get(name)
+
+    def _owner(self, parameter: str) -> nn.Module | None:
+        return self._module(parameter.rpartition(".")[0])
+
+    def _reader(self, layer: str) -> str:
+        """The innermost module, itself or around it, whose forward runs."""
+        chain = [layer, *_above(layer)]
+        return next(
+            (name for name in chain if name not in self.never and _has_forward(self.modules[name])), ""
+        )
+
+    def add(self, due: Mapping[str, Any], after: Mapping[str, str]) -> None:
+        """Runs the layers of the reference anew, each parameter quantized in its turn.
+
+        due: by module, each call's arguments, named ones, and result.  after: of a convolution the
+        normalization that it took in.
+        """
+        for layer, parameters in self.layers.items():
+            for one in parameters if self._is_judged(layer, parameters) else ():
+                calls, outs = due.get(one.at, ()), due.get(after.get(layer, one.at), ())
+                value = self._value(one) if calls else None
+                for (args, kwargs, _), (_, _, out) in zip(calls, outs, strict=False):
+                    if value is not None:
+                        swapped = {one.leaf: value}
+                        add(one.sums, out, functional_call(self.modules[one.at], swapped, args, kwargs))
+
+    def _value(self, one: _One) -> Tensor | None:
+        """What the wrapped model reads; None of one that is sharded."""
+        if is_shard(self._held(one)):
+            return None
+        owner, _, leaf = one.name.rpartition(".")
+        x = getattr(self.model.get_submodule(owner), leaf)
+        return x.dequantize() if isinstance(x, QTensor) else x.detach()  # type: ignore[no-any-return]
+
+    def parameters(self, layer: str, unrun: Callable[[str], str]) -> tuple[Parameter, ...]:
+        """What is found of the parameters of a layer, worst first.  unrun: why a module never ran."""
+        every = self.layers[layer] if self._is_judged(layer, self.layers[layer]) else []
+        found = [self._found(one, layer, unrun(one.at)) for one in every]
+        return tuple(sorted(found, key=lambda one: -math.inf if math.isnan(one.local) else one.local))
+
+    def _found(self, one: _One, layer: str, unmeasured: str) -> Parameter:
+        row, here = one.row, self._owner(one.row.name) is self._module(layer)  # what is tied counts once
+        why = "sharded" if is_shard(self._held(one)) else unmeasured
+        return Parameter(
+            one.name, row.format, math.nan if why else one.sums.error.sqnr,
+            math.nan if why == "sharded" else self._clipped(one),
+            row.nbytes if here else 0, row.size * row.value_bits // 8 if here else 0, why,
+        )  # fmt: skip
+
+    def _clipped(self, one: _One) -> float:
+        """The share of its values that its scales cut off."""
+        inside = self._within(one)
+        if inside is None:
+            return math.nan
+        return 1 - float(inside.double().mean()) if inside.numel() else 0.0
+
+    def _within(self, one: _One) -> Tensor | None:
+        """Which values its quantizer, or its packed scales, reach; None where not known."""
+        owner, _, leaf = one.name.rpartition(".")
+        module = self.model.get_submodule(owner)
+        held, quantizer = module._parameters[leaf], module._modules.get(f"quantize_{leaf}")
+        if isinstance(quantizer, (Quantizer, Learned)) and held is not None:
+            return within(quantizer, held)
+        if isinstance(held, QTensor):
+            x = self.floats.get_parameter(one.name).detach()
+            found: Tensor = torch.ops.numerics.within_range(x, held.spec.text, *_scales(held))
+            return found
+        return None  # values are kept, and not by which scales they were found
+
+    def cut(self, layer: str, came: Mapping[str, Any]) -> tuple[int, int]:
+        """Of packed parameters, whose values no quantizer meets, how many values were cut off, of how many.
+
+        came: the calls of modules, as they read them.
+        """
+        clipped = values = 0
+        for one in self.layers[layer]:
+            if one.at in came and isinstance(self._held(one), QTensor):
+                if (inside := self._inside.get(one.name)) is None:
+                    found = self._within(one)
+                    inside = self._inside[one.name] = int(found.sum()) if found is not None else 0
+                reads, size = len(came[one.at]), one.row.size
+                clipped, values = clipped + reads * (size - inside), values + reads * size
+        return clipped, values
+
+    def _held(self, one: _One) -> Any:
+        owner, _, leaf = one.name.rpartition(".")
+        return self.model.get_submodule(owner)._parameters[leaf]
+
+
+def _scales(q: Any) -> tuple[Tensor | None, ...]:
+    """By which scales a tensor was packed; none of blocks, which find theirs in the values."""
+    return (None, None, None) if q.spec.blocked else (q.scale, q.zero_point, None)
+
+
+def _folded(reference: nn.Module, plan: Plan) -> nn.Module:
+    """The reference, its normalizations folded as the plan has them."""
+    if not plan.fold:
+        return reference
+    made = shared_copy(reference).eval()
+    fold(made, plan.fold)
+    return made
+
+
+def _above(name: str) -> list[str]:
+    """The names of the modules around one, the innermost first."""
+    parts = name.split(".") if name else []
+    return [".".join(parts[:n]) for n in range(len(parts) - 1, -1, -1)]
+
+
+def _has_forward(module: nn.Module) -> bool:
+    """Can it be called, as a list of modules or parameters cannot?"""
+    return type(module).forward is not nn.Module.forward

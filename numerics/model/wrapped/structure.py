@@ -1,0 +1,139 @@
+"""Modules that come into a model after it was wrapped: none of the plan's, and refused by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.fx import GraphModule
+from torch.nn.parameter import is_lazy
+
+from numerics.formats.errors import NumericsError, items_of, said, warn
+from numerics.model.wrapped.guarding import GUARDED
+from numerics.model.wrapped.state import STATE, State, notes_of, state_of
+from numerics.pytorch.wrapper import Wrapper
+from numerics.view.text import folded
+
+KNOWN = "numerics_known"
+"""Under that name a module of a wrapped model says that it was there, or was admitted."""
+_UNSEEN = (
+    "torch.compile and torch.export know the products of this wrapped model by their order: where a call "
+    "takes another way than the example did, what is multiplied there is not compared with the plan, and may "
+    "be in float; the model as it is, not compiled, raises for such a call"
+)
+
+
+def know(model: nn.Module) -> None:
+    """Notes that the modules of a model are those that its plan is of."""
+    for module in model.modules():
+        module.__dict__[KNOWN] = True
+
+
+def forget_modules(model: nn.Module) -> None:
+    """Takes these notes away."""
+    for module in model.modules():
+        module.__dict__.pop(KNOWN, None)
+
+
+def check_structure(model: nn.Module) -> None:
+    """Raises NumericsError where a wrapped model has modules that its plan does not know; looked for once.
+
+    That is: anew only when a module of it has other children than when it was looked at.
+    """
+    state = notes_of(model).get(STATE)
+    if not isinstance(state, State) or (state.seen and all(list(a.values()) == b for a, b in state.seen)):
+        return
+    new = [name for name, _ in _strangers(model, state)]
+    if new:
+        raise NumericsError(_refused(new, isinstance(model, GraphModule)))
+    state.seen = [(module._modules, list(module._modules.values())) for module in model.modules()]
+
+
+def check_traced(model: nn.Module) -> None:
+    """The same while a call is traced, where products are not looked at; that is said, once a model."""
+    check_structure(model)
+    state = notes_of(model).get(STATE)
+    watched = (GUARDED, "numerics_sites")
+    if not isinstance(state, State) or state.told:
+        return
+    if any(module.__dict__.get(name) for module in model.modules() for name in watched):
+        state.told = True
+        warn(_UNSEEN)
+
+
+def _strangers(model: nn.Module, state: State) -> Iterator[tuple[str, nn.Module]]:
+    """The modules with matrices of floats of their own that a plan does not know.
+
+    A graph reads what its modules have by name, whichever they are.
+    """
+    names = {name for row in state.plan.rows for name in row.names} if isinstance(model, GraphModule) else ()
+    for prefix, module in model.named_modules():
+        if KNOWN in module.__dict__ and not names:
+            continue
+        for leaf, x in module._parameters.items():
+            wide = x is not None and (is_lazy(x) or (x.ndim > 1 and x.is_floating_point()))
+            if wide and not isinstance(x, Wrapper) and (f"{prefix}.{leaf}" if prefix else leaf) not in names:
+                yield prefix, module
+                break
+
+
+def _refused(new: list[str], is_graph: bool) -> str:
+    if is_graph:
+        return (
+            f"{folded(new)} came into this graph after it was wrapped, and a graph calls no module: put "
+            "it into the float model, and nx.wrap that"
+        )
+    return (
+        f"{folded(new)} came into this model after it was wrapped: the plan does not know it, and it would "
+        f"compute in its own floats; put it into the float model before nx.wrap, rules={{{new[0]!r}: None}} "
+        f"leaves it in floats; or nx.admit(model, {new[0]!r}) lets it in as it is, as an adapter"
+    )
+
+
+def admit(model: nn.Module, names: str | Iterable[str] | None = None) -> nn.Module:
+    """Lets modules into a wrapped model that came into it later, as they are: in floats; returns the model.
+
+    model: what `wrap`, `freeze`, `quantize_` or `load_into` returned, in eager mode, with such modules.
+    names: of one, or a list of several, or patterns as in "*.lora_A"; None for all.  What is inside one
+        of that name is let in too.
+    Raises NumericsError for names that are of no such module, where there is none, and for a graph, which
+    calls no modules.
+
+    >>> import torch, numerics as nx
+    >>> frozen = nx.quantize_(torch.nn.Sequential(torch.nn.Linear(64, 64)), "mxfp4")
+    1 of 2 tensors quantized (1 mxfp4), 98.5% of all values; 16640 bytes become 2432 bytes
+    >>> adapted = frozen.append(torch.nn.Linear(64, 4))     # a call of it raises now
+    >>> nx.admit(adapted, "1")(torch.ones(1, 64)).shape
+    torch.Size([1, 4])
+    """
+    state = state_of(model)
+    new = dict(_strangers(model, state))
+    if isinstance(model, GraphModule):
+        raise NumericsError("a graph calls no modules: nx.wrap a float model that has them")
+    if not new:
+        raise NumericsError("this model has no module that came into it after it was wrapped")
+    asked = ["*"] if names is None else [names] if isinstance(names, str) else items_of("names", names)
+    if not asked or not all(isinstance(one, str) for one in asked):
+        raise NumericsError(
+            f"names={said(names)} is no name of a module, nor a list of some: {folded([*new])}"
+        )
+    chosen = {one for name in asked for one in _matched(name, new)}
+    for name in chosen:
+        new[name].__dict__[KNOWN] = True
+    return model
+
+
+def _matched(asked: str, new: dict[str, nn.Module]) -> list[str]:
+    """The names of modules that a name, or a pattern of names, is of, or is of one around them."""
+    found = [name for name in new if any(fnmatchcase(part, asked) for part in (name, *_above(name)))]
+    if not found:
+        raise NumericsError(
+            f"{said(asked)} is no module that came into this model after it was wrapped: {folded(list(new))}"
+        )
+    return found
+
+
+def _above(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
