@@ -256,7 +256,8 @@ def uneven(lines: int, length: int, block: int) -> Array:
     ([4000.0, 64000.0], [1000.0, 16000.0])
     """
     shifts = (4 * np.arange(lines)[:, None] + 2 * (np.arange(length) // block)) % 13
-    return np.ldexp(np.resize(NUMBERS, (lines, length)), shifts).astype(np.float32)
+    found: Array = np.ldexp(np.resize(NUMBERS, (lines, length)), shifts).astype(np.float32)
+    return found
 
 
 def lone_lines(block: int, whole_blocks: bool) -> Iterator[Array]:

@@ -84,7 +84,8 @@ def _doubles(target: Target, found: Findings) -> None:
     seen = SeenBlocks(task, rows, came, due, fields)
 
     def exact(law: Law, broken: Counterexample) -> Counterexample:
-        same = (rows == broken.tensor) | np.isnan(rows) & np.isnan(broken.tensor)
+        shown_row = np.asarray(broken.tensor, np.float32)
+        same = (rows == shown_row) | np.isnan(rows) & np.isnan(shown_row)
         at = np.flatnonzero(seen.wrong & same.all(axis=1))[:1]
         shown = [narrow.exactly(x) for x in wide[at].reshape(-1) if x != 0]
         return replace(broken, where=f"as float64 {', '.join(shown)}", tensor=None)
