@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import numerics as nx
 from numerics.conform import check
 from numerics.conform.laws import everything
 from numerics.formats.rounding import DETERMINISTIC, MX_RULES
+from tests.helpers.company import PASSED, of_sixteen_seeds
 from tests.helpers.dtypes import DECLARED, DECLARED_BLOCKS
 from tests.helpers.faults import FAULTS, e4m3
 from tests.helpers.places import MISSED, STATEFUL, UNSEEN
@@ -47,6 +49,20 @@ def test_a_fault_planted_without_a_look_passed(name):
         found = check(target, dtype, **options)
     assert not found, name
     assert law in (None, found.law), str(found)
+
+
+@pytest.mark.parametrize("name", PASSED)
+def test_a_fault_of_some_strides_lengths_and_scales_passed(name):
+    target, dtype, options, law = PASSED[name]
+    with np.errstate(all="ignore"):
+        found = check(target, dtype, **options)
+    assert not found, name
+    assert found.law == law, str(found)
+
+
+def test_draws_that_come_again_after_sixteen_calls_passed():
+    found = check(of_sixteen_seeds(count()), "fp8_e4m3", rounding="stochastic", draw="own")
+    assert found.law == "independent", str(found)
 
 
 @pytest.mark.parametrize("name", STATEFUL)

@@ -16,6 +16,7 @@ from numerics.formats.block import Block, ElementBlock, MicroexponentBlock, MXBl
 PAIRED = 8  # elements of either sign that stand beside each other
 MOST_MARKS = 1600  # of an element: more are thinned out
 EXPONENTS = (-126, -125, -101, -24, *range(-4, 11), 64, 101, 126, 127)
+EVERY_SCALE = 64  # numbers of a block: of longer ones some scales are turned
 GRID_UNITS = (2.0**-100, 1.0)
 SCALED_UNITS = (0.015625, 1.75)
 
@@ -53,14 +54,21 @@ def thresholds(dtype: Block) -> Bits:
     powers = np.ldexp(1.0, np.array(EXPONENTS))
     found = [bits_of(powers)]
     if isinstance(dtype, MXBlock):
-        exponents = [e - dtype.emax for e in EXPONENTS if -126 <= e - dtype.emax <= 127]
-        firsts = [first_maximum(e, dtype.element, rule) for e in exponents for rule in dtype.scale_rules]
-        found.append(np.array(firsts, np.uint32))
+        found.append(_first_maxima(dtype))
     if isinstance(dtype, MicroexponentBlock):
         found.append(bits_of(powers * (2 - 2.0**-dtype.mantissa)))
     if isinstance(dtype, ScaledBlock):
         found.append(bits_of(marks(dtype.scale) * _largest(dtype)))
     return neighbours(np.concatenate(found))
+
+
+def _first_maxima(dtype: MXBlock) -> Bits:
+    """The bits of the first maximum of every scale, by every rule; of some scales where blocks are long."""
+    last = min(127, 128 - dtype.emax)  # its first maximum may still be a float32, by a rule that rounds up
+    every = {-126, *range(-126 if dtype.block <= EVERY_SCALE else last - 1, last + 1)}
+    exponents = {e - dtype.emax for e in EXPONENTS if -126 <= e - dtype.emax <= last} | every
+    firsts = {first_maximum(e, dtype.element, rule) for e in exponents for rule in dtype.scale_rules}
+    return np.array(sorted(first for first in firsts if first < INF), np.uint32)
 
 
 def _largest(dtype: Block) -> float:

@@ -92,7 +92,29 @@ def doubles(x: Float32) -> NDArray[np.float64]:
     bits = np.int64(1) << np.arange(0, BITS - 23, 4)
     moved = wide[:, None] + np.concatenate([bits, -bits])
     found = moved[(moved & np.int64(0x7FFFFFFFFFFFFFFF)) > 0].reshape(-1).view(np.float64)
-    return np.concatenate([found[np.isfinite(found)], FAR, np.negative(FAR)])
+    return np.concatenate([found[np.isfinite(found)], FAR, np.negative(FAR), beyond()])
+
+
+def exactly(x: np.float64) -> str:
+    """A float64 as it is shown: NaN by its bits.
+
+    >>> exactly(np.float64(0.1)), exactly(np.float64("nan"))
+    ('0.1', 'NaN of bits 0x7FF8000000000000')
+    """
+    return f"NaN of bits 0x{x.view(np.uint64):016X}" if np.isnan(x) else repr(float(x))
+
+
+def beyond() -> NDArray[np.float64]:
+    """NaN of each single bit, Inf, and powers of two over the whole range of float64, of both signs.
+
+    >>> bool(np.isnan(beyond()[:52]).all()), bool(np.isinf(beyond()[52]))
+    (True, True)
+    """
+    infinite = np.int64(0x7FF) << 52
+    bits = np.concatenate([infinite | np.int64(1) << np.arange(52), [infinite], np.arange(0, 0x7FF, 29) << 52,
+                           np.int64(1) << np.arange(0, 52, 5)])  # fmt: skip
+    found = np.asarray(bits, np.int64).view(np.float64)
+    return np.concatenate([found, np.copysign(found, -1.0)])
 
 
 def beside(x: Float32, units: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -32,6 +32,12 @@ SHAPES = (
 )
 APART = (*range(2, 18), 31, 32, 33, 64, 256)
 """Lengths of lines that stride by two, or backward: remainders of lanes, and whole ones."""
+STEPS = (2, 3, 4, 5, 8, -1, -2, -3, -4)
+"""Elements from one number of a strided line to the next; torch has no negative ones."""
+STRIDED = (65, 130, 257, 1027)  # numbers of lines of every such step: past what lanes, warps, blocks take
+PADDED = (9, 33, 129, 515)  # numbers of rows that have gaps after them, or between their numbers
+LONGER = 1024  # numbers before an end that a short loop takes
+ENDS = 64  # of so many numbers each is the last in every remainder of 4, of more in both of 2
 ALONE = 64  # numbers that are asked one at a time
 OFFSETS = 16  # elements by which an array begins past a cache line
 LINE = 64  # bytes of a cache line
@@ -45,10 +51,11 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     >>> from numerics.conform.takes import ANYTHING
     >>> x = np.float32([1, 2, 3])
     >>> len(list(shaped(x, ANYTHING))), len(list(shaped(x, Takes(contiguous=True))))
-    (167, 96)
+    (247, 108)
     """
     for length in LENGTHS:
         yield np.resize(x, length).astype(x.dtype)
+    yield from ended(x)
     for offset in range(OFFSETS):
         yield np.resize(x, 77 + offset)[offset:]
     yield pairs(x)
@@ -71,11 +78,37 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     yield np.broadcast_to(np.resize(x, (5, 1)), (5, 7))
     yield np.broadcast_to(np.resize(x, 1), (3, 7))
     yield np.resize(x, (3, 200))[:, :9]
+    yield from gapped(x, negative=takes.array == "numpy")
     if takes.array == "numpy":  # torch has no negative strides
         yield from (np.resize(x, length)[::-1] for length in APART)
         yield np.resize(x, (5, 9))[:, ::-1]
         yield np.resize(x, (4, 8))[::-1]
         yield np.resize(x, (5, 9))[::-1, ::-1]
+
+
+def ended(x: Array) -> Iterator[Array]:
+    """Longer arrays, in which each number is the last one of lengths of several remainders.
+
+    >>> [(len(found), float(found[-1])) for found in ended(np.float32([1, 2]))][:4]
+    [(1025, 1.0), (1030, 1.0), (1035, 1.0), (1040, 1.0)]
+    """
+    for place in range(len(x)):
+        for turn in range(4 if len(x) <= ENDS else 2):
+            length = LONGER + 1 + (place + 5 * turn) % 16
+            yield x[np.arange(place + 1 - length, place + 1) % len(x)]
+
+
+def gapped(x: Array, negative: bool) -> Iterator[Array]:
+    """Lines of every step and of many numbers; rows with gaps after them, and between their numbers."""
+    for step in STEPS:
+        if step > 0 or negative:
+            yield from (np.resize(x, abs(step) * length)[::step] for length in STRIDED)
+    for length in PADDED:
+        yield from (np.resize(x, (4, length + gap))[:, :length] for gap in (1, 3, 16))
+        yield from (np.resize(x, (4, 2 * length + gap))[:, gap::2] for gap in (0, 1))
+        yield np.resize(x, (8, length))[::2]
+        yield np.resize(x, (3, 4, length + 1))[:, :, 1:]
+        yield np.resize(x, (3, 8, length))[:, ::2]
 
 
 def pairs(x: Array) -> Array:
@@ -129,9 +162,7 @@ def kept(x: Array, kind: Any = None) -> Array:
     """
     if not x.size or x.flags.c_contiguous:
         return aligned_as(x, kind)
-    turned = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)
-    numbers = x[turned] if kind is None else cast(x[turned], kind)
-    return like(numbers, x[turned])[turned]
+    return like(x if kind is None else cast(x, kind), x)
 
 
 def aligned_as(x: Array, kind: Any = None) -> Array:
@@ -147,15 +178,22 @@ def aligned_as(x: Array, kind: Any = None) -> Array:
 
 
 def like(numbers: Array, x: Array) -> Array:
-    """Numbers in memory of their own, with the order and the gaps of x; neither strides backward."""
+    """Numbers in memory of their own, with the order, the gaps and the directions of x.
+
+    >>> x = np.zeros((2, 6), np.float32)[::-1, ::2]
+    >>> found = like(np.uint8([[1, 2, 3], [4, 5, 6]]), x)
+    >>> found.tolist(), found.strides
+    ([[1, 2, 3], [4, 5, 6]], (-6, 2))
+    """
     if not x.size or x.flags.c_contiguous:
         return np.array(numbers, order="C", copy=True)
-    strides = tuple(stride // x.itemsize * numbers.itemsize for stride in x.strides)
+    turned = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides)
+    strides = tuple(abs(stride) // x.itemsize * numbers.itemsize for stride in x.strides)
     last = sum((n - 1) * stride for n, stride in zip(x.shape, strides, strict=True))
     room = np.zeros(last // numbers.itemsize + 1, numbers.dtype)
     found = np.lib.stride_tricks.as_strided(room, x.shape, strides)
-    found[...] = numbers
-    return found
+    found[turned] = numbers
+    return found[turned]
 
 
 def placed(rows: Array, axis: int) -> Array:
@@ -181,6 +219,8 @@ def lengths(block: int) -> list[int]:
     return [n for n in short if n % block] + [0, block, 2 * block, 3 * block]
 
 
+MANY_LINES, MANY_NUMBERS = 130, 1 << 15  # lines past 128, unless their blocks are long
+EVERY_LEFT = 64  # blocks of so many numbers are cut short at every length
 NUMBERS = np.array([0.3, 77.7, -0.0011, 1.9, -5.3, 3e-5, 1000.0], np.float32)
 """Numbers that no short format holds, of unlike magnitudes, so that neighbours show."""
 
@@ -198,19 +238,56 @@ def tensors(task: Task, whole_blocks: bool = False) -> Iterator[Array]:
             lines = lines.copy()
             lines[:, -1] = np.array([np.nan, -0.0, np.inf], np.float32)
             yield placed(lines, task.axis)
+    yield from (placed(lines, task.axis) for lines in lone_lines(block, whole_blocks))
     deep = np.resize(NUMBERS, (2, 3, 2 * block if whole_blocks else block + 1)).astype(np.float32)
     if -3 <= task.axis <= 2:
         yield np.ascontiguousarray(np.moveaxis(deep, -1, task.axis))
+        for lines in lone_lines(block, whole_blocks):
+            deep = lines[: len(lines) // 5 * 5].reshape(5, -1, lines.shape[1])
+            yield np.ascontiguousarray(np.moveaxis(deep, -1, task.axis))
     if task.axis in (0, -1):
         yield np.resize(NUMBERS, 2 * block).astype(np.float32)
 
 
-def strided(task: Task) -> Iterator[Array]:
-    """Returns the same numbers in memory that is not contiguous."""
-    for rows in (
-        4,
-        2 * task.block.block,
-    ):  # a square, whose rows are taken for its columns by its shape alone
-        lines = placed(np.resize(NUMBERS, (rows, 2 * task.block.block)).astype(np.float32), task.axis)
+def uneven(lines: int, length: int, block: int) -> Array:
+    """Lines of which no block has the scale of its neighbours, in the line or beside it.
+
+    >>> np.abs(uneven(2, 14, 7)).max(axis=1).tolist(), np.abs(uneven(2, 14, 7)[:, :7]).max(axis=1).tolist()
+    ([4000.0, 64000.0], [1000.0, 16000.0])
+    """
+    shifts = (4 * np.arange(lines)[:, None] + 2 * (np.arange(length) // block)) % 13
+    found: Array = np.ldexp(np.resize(NUMBERS, (lines, length)), shifts).astype(np.float32)
+    return found
+
+
+def lone_lines(block: int, whole_blocks: bool) -> Iterator[Array]:
+    """Many lines of two blocks and one that is short or whole, whose maximum stands in every place.
+
+    >>> [lines.shape for lines in lone_lines(4, False)]
+    [(130, 9), (130, 10), (130, 11), (130, 12)]
+    """
+    lines = max(3, min(MANY_LINES, MANY_NUMBERS // block))
+    lefts = range(1, block + 1) if block <= EVERY_LEFT else (1, 2, 3, block // 2, block - 1, block)
+    for left in [block] if whole_blocks else lefts:
+        found = uneven(lines, 2 * block + left, block)
+        row = np.arange(lines)
+        found[row, -1 - row % left] = np.where(row % 2, -1.0, 1.0) * np.abs(found).max(axis=1) * 3
+        yield found
+
+
+def strided(task: Task, negative: bool = False) -> Iterator[Array]:
+    """The same numbers in memory that is not contiguous: turned, stepped, with gaps; backward if negative."""
+    block = task.block.block
+    for rows in (4, 2 * block):  # a square, whose rows are taken for its columns by its shape alone
+        lines = placed(uneven(rows, 2 * block, block), task.axis)
         yield np.asfortranarray(lines)
         yield np.repeat(lines, 2, axis=-1)[..., ::2]
+    long = placed(uneven(33, max(2, 160 // block) * block, block), task.axis)
+    yield np.repeat(long, 3, axis=-1)[..., ::3]
+    yield np.repeat(long, 2, axis=0)[::2]
+    for gap in (1, 3, 16):
+        yield np.pad(long, [(0, 0)] * (long.ndim - 1) + [(0, gap)])[..., : long.shape[-1]]
+    yield np.broadcast_to(long[:1], long.shape)
+    if negative:
+        yield long[..., ::-1]
+        yield long[::-1]

@@ -72,7 +72,9 @@ def _doubles(target: Target, found: Findings) -> None:
     moves = np.arange(task.block.block) == 0
     wide = np.concatenate(
         [narrow.beside(some, np.where(moved, bit, 0)) for moved in (moves, ~moves) for bit in DOUBLES]
+        + [_spoiled(task.block.block)]
     )
+    wide = wide[target.keeps(narrow.single(wide))]
     rows = narrow.single(wide)
     came = as_rows(task, target.blocks(shapes.placed(wide, task.axis)))
     fields, due = _truth(task, rows)
@@ -82,11 +84,21 @@ def _doubles(target: Target, found: Findings) -> None:
     seen = SeenBlocks(task, rows, came, due, fields)
 
     def exact(law: Law, broken: Counterexample) -> Counterexample:
-        at = np.flatnonzero(seen.wrong & (rows == broken.tensor).all(axis=1))[:1]
-        shown = [repr(float(x)) for x in wide[at].reshape(-1) if x != 0]
+        shown_row = np.asarray(broken.tensor, np.float32)
+        same = (rows == shown_row) | np.isnan(rows) & np.isnan(shown_row)
+        at = np.flatnonzero(seen.wrong & same.all(axis=1))[:1]
+        shown = [narrow.exactly(x) for x in wide[at].reshape(-1) if x != 0]
         return replace(broken, where=f"as float64 {', '.join(shown)}", tensor=None)
 
     found.judge(BLOCK_LAWS, seen, exact)
+
+
+def _spoiled(block: int) -> Array:
+    """Rows of ones, with one float64 in each that is NaN or Inf, or that no float32 holds."""
+    beyond = narrow.beyond()
+    rows = np.ones((len(beyond), block))
+    rows[np.arange(len(beyond)), np.arange(len(beyond)) % block] = beyond
+    return rows
 
 
 def _alone(target: Target, found: Findings, question: Question, at: Array) -> None:
@@ -169,6 +181,7 @@ FAR, MOST = (
     65_601,
     1 << 22,
 )  # lines of a block each: more than a grid of a GPU has in its second axis; numbers
+TALL = (4_099, 3)  # lines and blocks of each: a grid of two axes
 PLACED = 1 << 20  # numbers, at most, of lines in which the maximum stands in every place of every block
 MANY = 2560  # blocks: more than a grid of threads, or a tile of scales, takes at once
 
@@ -201,6 +214,9 @@ def _orders(target: Target) -> Iterator[Array]:
         order = np.random.default_rng(per_line).integers(0, len(kept), MANY)
         yield kept[order].reshape(-1, per_line)
     n = task.block.block
+    if TALL[0] * TALL[1] * n <= MOST:
+        order = np.random.default_rng(TALL[0]).integers(0, len(kept), TALL)
+        yield kept[order]
     if FAR * n <= MOST:
         yield kept[np.random.default_rng(FAR).integers(0, len(kept), FAR)].reshape(-1, 1)
     if not decodes:
@@ -250,7 +266,7 @@ def _lines(target: Target, found: Findings) -> None:
 
 def _strided(target: Target, found: Findings) -> None:
     """Blocks in memory that is not contiguous."""
-    for x in shapes.strided(target.task):
+    for x in shapes.strided(target.task, negative=target.takes.array == "numpy"):
         if not found.failures:
             _compare(target, found, x, layout)
 

@@ -25,7 +25,7 @@ TIMES = 1 << 16  # that each number is asked; effort="high": 16 times as many
 MOST = 1 << 20  # numbers of a call
 LAGS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """How far apart in memory two numbers lie that lanes, warps or blocks of threads may draw one bit for."""
-CALLS, CALLED = 8, 128
+CALLS, CALLED = 70, 16
 """Calls that are compared with each other, and how often each has each number."""
 
 

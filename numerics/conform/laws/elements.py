@@ -359,12 +359,14 @@ def _doubles(target: Target, found: Findings) -> None:
     """float64 numbers that no float32 is, beside the middles: ties to a kernel that narrows first."""
     task = target.task
     x = narrow.doubles(_some_near(target.asked(elements.turning_points(task.element))))
+    x = x[target.keeps(narrow.single(x))]
     seen = Elements(task, narrow.single(x), target.elements(x), np.asarray(task.answer(narrow.single(x))))
     found.tried += len(x)
 
     def exact(law: Law, broken: Counterexample) -> Counterexample:
-        at = np.flatnonzero(seen.wrong & (seen.x == np.float32(broken.input[0].value)))
-        exactly = f"as a float64 {float(x[at[0]])!r}" if len(at) else "beside float64 numbers"
+        shown = np.float32(broken.input[0].value)
+        at = np.flatnonzero(seen.wrong & ((seen.x == shown) | np.isnan(seen.x) & np.isnan(shown)))
+        exactly = f"as a float64 {narrow.exactly(x[at[0]])}" if len(at) else "beside float64 numbers"
         return replace(broken, where=exactly, tensor=None)
 
     found.judge(element_laws(task), seen, exact)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from numerics.conform.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample
 
+STEPS = (2, 3, -1, -2)  # from one code to the next; torch has no negative ones
+STRIDED = (96, 67, 517, 1029)  # codes
 SHOWN = 24  # codes or bytes of a string that are shown
 
 
@@ -93,16 +96,18 @@ def _packing(target: Target, found: Findings) -> None:
 
 
 def _strided(target: Target, found: Findings) -> None:
-    """Every second code, or byte."""
-    task = target.task
-    codes = _random(task.element.bits, task.element.code_dtype, 96)
-    packed = _bytes(codes, task.element.bits)
-    given, due = (codes, packed) if task.kind == "pack" else (packed, codes)
-    apart = np.repeat(given, 2)[::2]
-    came = target.packed(apart, len(due)) if task.kind == "pack" else target.unpacked(apart, len(due))
-    found.tried += len(codes)
-    if not np.array_equal(came, due):
-        found.failures.append(misplaced(apart, came, due, came != due))
+    """Codes, or bytes, with gaps between them, and backward; strings that end in parts of a byte, too."""
+    width, kind = target.task.element.bits, target.task.element.code_dtype
+    for step, count in product(STEPS if target.takes.array == "numpy" else STEPS[:-2], STRIDED):
+        codes = _random(width, kind, count)
+        packed = _bytes(codes, width)
+        given, due = (codes, packed) if target.task.kind == "pack" else (packed, codes)
+        apart = np.repeat(given[:: np.sign(step)], abs(step))[::step]
+        came = target.packed(apart, len(due)) if target.task.kind == "pack" else target.unpacked(apart, count)
+        found.tried += count
+        if not np.array_equal(came, due):
+            found.failures.append(misplaced(apart, came, due, came != due))
+            return
 
 
 def _bytes(codes: Array, width: int) -> Array:

@@ -447,7 +447,10 @@ class Maker:
     # ---- integers ----------------------------------------------------------------------------------
 
     def integers(self, shape: Shape, extreme: int = 0) -> Problem:
-        """All codes; extreme: 1 the largest alone, 2 the largest and the least in turn, 3 nine of ten."""
+        """All codes; extreme: 1 the largest alone, 2 the largest and the least in turn, 3 nine of ten.
+
+        4: rows of one of them throughout.
+        """
         m, n, k = shape
         sides = []
         for op, rows in ((self.claim.a, m), (self.claim.b, n)):
@@ -457,6 +460,8 @@ class Maker:
                 share = 0.9 if extreme == 3 else 1.0
                 chosen = self.rng.choice(ends[: 2 if extreme == 2 else 1], (rows, k))
                 codes = np.where(self.rng.random((rows, k)) < share, chosen, codes)
+            if extreme == 4:
+                codes = np.repeat(ends[np.arange(rows) % 2, None], k, axis=1)
             sides.append(Side(op, codes.astype(np.uint8)))
         return Problem(self.claim, sides[0], sides[1], law="integers")
 
@@ -555,6 +560,8 @@ def _lengths(maker: Maker) -> Iterator[Problem]:
     for k in LENGTHS:
         shape = (1 + 3 * k % 17, 1 + 5 * k % 37, k)
         yield maker.integers(shape) if maker.claim.integers else maker.sums(shape, window=0)
+        if maker.claim.integers:
+            yield maker.integers((2, 2, k), extreme=4)
 
 
 def _places(maker: Maker) -> Iterator[Problem]:

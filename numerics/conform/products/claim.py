@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -84,6 +85,8 @@ class Operand:
 
     >>> Operand.of("mxfp4").size, Operand.of(QuantSpec("int4", scheme="per_group(128)")).share
     (32, 'block')
+    >>> Operand.of("int4 per_group(128)") == Operand.of(QuantSpec("int4", scheme="per_group(128)"))
+    True
     """
 
     name: str | None
@@ -91,13 +94,14 @@ class Operand:
 
     @classmethod
     def of(cls, came: Any, integers: bool = False) -> Operand:
-        """The operand of a float type's name, a format, or a QuantSpec; integers: of plain integers."""
+        """The operand of a text as in `spelled`, a format, or a QuantSpec; integers: of plain integers."""
         if integers:
             d = find_dtype(came)
             if not isinstance(d, Integer) or d.bits > 8:
                 raise NumericsError(f"accumulate='int32' adds integers of 8 bits or fewer, not {said(came)}")
             return cls(d.name)
-        if isinstance(came, str) and came in VALUES:
+        came = spelled(came) if isinstance(came, str) else came
+        if isinstance(came, str):
             return cls(came)
         found = cls(None, came if isinstance(came, QuantSpec) else QuantSpec(came))
         assert found.share
@@ -294,15 +298,19 @@ class Claim:
 
 
 def spelled(text: str | None) -> Any:
-    """An operand of the command line: a float type's name, a format, or a format and a scheme.
+    """An operand in words: a float type's name, a format, or a format and a scheme.
 
     >>> spelled("float32"), spelled("int4 per_group(32) asymmetric")
     ('float32', QuantSpec('int4', scheme='per_group(32, axis=-1)', symmetric=False))
+    >>> spelled("FP8 E4M3"), spelled("FP8-E4M3 per_channel(0)")
+    (fp8_e4m3, QuantSpec('fp8_e4m3', scheme='per_channel(0)'))
     """
     if text is None or text in VALUES:
         return text
     if text.startswith("{"):
         return QuantSpec.parse(text)
+    with suppress(NumericsError):  # names of formats may have blanks, too
+        return find_dtype(text)
     name, scheme, *others = (*text.split(" "), "")
     if [word for word in others if word not in ("asymmetric", "")]:
         raise NumericsError(f"{said(text)} is no operand; a format, a scheme, and `asymmetric` are due")
