@@ -29,7 +29,7 @@ from numerics.files.checkpoint import (
 from numerics.files.header import Plan, text_of
 from numerics.files.replacement import refuse_same_file, replace_file
 from numerics.files.safetensors import Reader
-from numerics.files.stream import ERRORS, amax_of
+from numerics.files.stream import ERRORS, Scales, amax_of
 from numerics.formats.block import Block, stored_scale
 from numerics.formats.errors import NumericsError, digits, one_of
 from numerics.formats.rounding import check_random
@@ -178,10 +178,7 @@ class _Job:
         decision, options = self.decision, self.options
         plans = {name: decision.plans[name] for name in shard.entries if name in decision.plans}
         why = {name: decision.why[name] for name in shard.entries if name in decision.why}
-        scales = {name: self._shared_scale(name) for name in plans if name in decision.fused}
-        if options.tensor_scale is not None:
-            own = stored_scale(options.tensor_scale)
-            scales = {name: own for name, plan in plans.items() if _has_tensor_scale(plan)}
+        scales = {name: Scales(self._tensor_scale(name), decision.observers.get(name)) for name in plans}
         work = Work(plans, why, options.seed, options.max_memory, options.errors, scales)
         return write_quantized(shard.open(), target, work, self._told(total))
 
@@ -192,9 +189,13 @@ class _Job:
             return None
         return lambda name, done, _: progress(name, min(before + done, total), total)
 
-    def _shared_scale(self, name: str) -> float:
-        """The tensor scale of tensors that engines fuse: that of the largest magnitude of all of them."""
-        names = self.decision.fused[name]
+    def _tensor_scale(self, name: str) -> float | None:
+        """The tensor scale that is given, or that of the largest magnitude of all that engines fuse."""
+        given, names = self.options.tensor_scale, self.decision.fused.get(name)
+        if given is not None and _has_tensor_scale(self.decision.plans[name]):
+            return stored_scale(given)
+        if names is None:
+            return None
         if names not in self._amax:
             self._amax[names] = self._scale_of(names)
         return self._amax[names]
@@ -213,6 +214,7 @@ class _Job:
         told = {
             "version": __version__, "plans": text_of(self.decision.plans, self.options.seed),
             "fused": sorted(set(self.decision.fused.values())), "errors": self.options.errors,
+            **({"observers": self.decision.observers} if self.decision.observers else {}),
             **({} if self.options.tensor_scale is None else {"tensor_scale": self.options.tensor_scale}),
             "shards": {shard.name: shard.header for shard in self.source.shards},
         }  # fmt: skip

@@ -45,6 +45,9 @@ def job_options(command: Command) -> Command:
                      show_default=True, help="Which values are measured."),
         click.option("--all", "every", is_flag=True,
                      help=f"A line for every tensor; by default a terminal gets the {WORST} that lost most."),
+        click.option("--observer",
+                     help="What finds the scales of integers and other single numbers: mse (of least "
+                     "error), percentile(99.9), kl, pof2, pof2_mse; by default their largest magnitude."),
         click.option("--max-memory", default="64MB", show_default=True, help="Working memory, about."),
     ]  # fmt: skip
     return with_options(command, options)

@@ -318,3 +318,81 @@ def test_gigabytes_pass_through_little_memory(tmp_path):
     ran = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(tmp_path.with_name("out"))],
                          capture_output=True, text=True, timeout=LIMIT, check=True)  # fmt: skip
     assert int(ran.stdout) < 400_000, ran.stdout  # kB
+
+
+# ---- scales that are looked for ------------------------------------------------------------------
+
+
+OBSERVED = [
+    ("int4", {"scheme": "per_group(32)"}), ("int4", {"scheme": "per_group(32)", "symmetric": False}),
+    ("int8", {"scheme": "per_channel(0)"}), ("int8", {"scheme": "per_channel(1)", "symmetric": False}),
+    ("fp8_e4m3", {}), ("nf4", {"scheme": "per_group(64)", "scale_type": "bfloat16"}),
+    ("int4", {"scheme": "per_block((16, 32))"}),
+    ("uint4", {"symmetric": False, "zero_point_type": "float32"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("found_by", ["mse", "percentile(99)", "pof2_mse"])
+@pytest.mark.parametrize("original", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize(("dtype", "options"), OBSERVED)
+def test_scales_of_a_job_were_those_of_the_largest_magnitude_alone(
+    tmp_path, dtype, options, original, found_by
+):
+    """Whatever the memory: bit for bit what the observer finds for the whole tensor."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    spec = nx.QuantSpec(dtype, **options)
+    if found_by == "pof2_mse" and "scale_type" in options:
+        pytest.skip("powers of two are a scale type of their own")
+    kind = ml_dtypes.bfloat16 if original == "bfloat16" else original
+    x = np.random.default_rng(3).standard_normal((48, 192)).astype(kind)
+    x[3, 5], x[7] = np.inf, 0
+    nx.save({"w": x, "empty": np.zeros((0, 32), np.float32)}, tmp_path / "m.safetensors")
+    watching = nx.observe.observer(found_by, spec)
+    watching.observe(x)
+    due = nx.quantize(x, watching.spec, scale=watching.scale, zero_point=watching.zero_point)
+    for memory in (1 << 9, 1 << 14, 64 << 20):
+        out = tmp_path / f"{memory}"
+        quantize(
+            tmp_path / "m.safetensors", out, Request(spec, observer=found_by), Options(max_memory=memory)
+        )
+        q = nx.load(out)["w"]
+        assert q.spec == due.spec
+        for part in ("packed", "scale", "zero_point"):
+            one, other = getattr(q, part), getattr(due, part)
+            assert (one is None) is (other is None)
+            assert one is None or (one.dtype, one.tobytes()) == (other.dtype, other.tobytes()), part
+
+
+def test_an_observer_that_finds_nothing_or_cannot_is_refused(tmp_path):
+    nx.save({"w": np.ones((8, 64), np.float32), "v": np.ones((8, 64), np.float32)}, tmp_path / "m")
+    int4, mx = nx.QuantSpec("int4"), nx.QuantSpec("mxfp4")
+    for request, said in (
+        (Request(mx, observer="mse"), "finds the scales of nothing"),
+        (Request(int4, observer="best"), "best"),
+        (Request(int4, observer="moving_average"), "depends on the order"),
+        (Request(int4.replace(rounding="toward_zero"), observer="mse"), r"tensor 'w': .*half_even"),
+        (Request(int4.replace(scale_type="float16"), observer="pof2_mse"), r"tensor 'w': .*pof2"),
+    ):
+        with pytest.raises(nx.NumericsError, match=said):
+            quantize(tmp_path / "m", tmp_path / "out", request)
+    assert not (tmp_path / "out").exists()
+    quantize(tmp_path / "m", tmp_path / "out", Request(mx, {"w": int4}, observer="mse"))
+
+
+def test_a_plan_that_was_saved_keeps_the_observer(model, tmp_path):
+    from numerics.checkpoints.deciding import decide, planned
+    from numerics.model.deciding.plan import Plan
+
+    spec = nx.QuantSpec("int4", scheme="per_group(32)")
+    asked = Request(spec, {"lm_head": nx.QuantSpec("mxfp4")}, observer="mse(bins=128)")
+    source = Source(model)
+    decide(source, asked).plan.save(tmp_path / "plan.toml")
+    again = planned(Request(), Plan.load(tmp_path / "plan.toml"), source)
+    for name, request in (("a", asked), ("b", again)):
+        quantize(source, tmp_path / name, request)
+    made = [loaded(tmp_path / name) for name in "ab"]
+    for name, x in made[0].items():
+        if isinstance(x, nx.QTensor):
+            assert x.packed.tobytes() == made[1][name].packed.tobytes(), name
+    with pytest.raises(nx.NumericsError, match="is not empty"):
+        quantize(source, tmp_path / "a", Request(spec, {"lm_head": nx.QuantSpec("mxfp4")}))
