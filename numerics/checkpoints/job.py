@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from numerics._version import __version__
 from numerics.backends.paths import path_of
 from numerics.checkpoints.deciding import Decision, Request, decide
-from numerics.checkpoints.journal import RECORD, Journal
+from numerics.checkpoints.journal import RECORD, Journal, content_of, hashes_of, refuse_inside
 from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.source import INDEX, Shard, Source, index_of
 from numerics.files.checkpoint import (
@@ -141,7 +140,7 @@ class _Job:
 
     def folder(self) -> JobReport:
         """A folder into a folder: this rank's shards; and rank 0 waits for all, and ends the job."""
-        self._refuse_same_folder()
+        refuse_inside(self.source.path, self.target)
         with Journal(self.target, self._identity(), self.options.ranks) as journal:
             record = journal.finished()
             if record is not None:
@@ -152,12 +151,6 @@ class _Job:
             if self.options.ranks.rank != 0:
                 return JobReport(shards=len(self.source.shards), resumed=resumed)
             return self._end(journal, resumed)
-
-    def _refuse_same_folder(self) -> None:
-        refuse_same_file(self.source.path, self.target)
-        target, source = (Path(os.path.realpath(path)) for path in (self.target, self.source.path))
-        if target.is_relative_to(source):
-            raise NumericsError(f"the output {self.target} lies in the input; name another folder")
 
     def _shards(self, journal: Journal) -> int:
         """Does the shards of this rank; returns how many were done before."""
@@ -230,7 +223,7 @@ class _Job:
         for file in self.source.beside:
             if file.name == RECORD:
                 continue
-            data = _content(file)
+            data = content_of(file)
             if file.name in late:
                 late[file.name] = data
             else:
@@ -262,14 +255,7 @@ class _Job:
 def _hashes(source: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
     """What the record keeps of a shard: nothing that another run would have otherwise."""
     before = {"source_bytes": source["bytes"], "source_header": source["header"]}
-    return {**before, "bytes": target["bytes"], "sha256": target["sha256"]}
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as wrong:
-        raise NumericsError(f"cannot read {file}: {wrong.strerror or wrong}") from wrong
+    return {**before, **hashes_of(target)}
 
 
 def _facts(report: FileReport) -> dict[str, Any]:

@@ -57,15 +57,18 @@ class Opened(Protocol):
         """A tensor: an array, or a QTensor of arrays.  Raises NumericsError for one that is damaged."""
 
 
-def open_any(path: PathLike) -> Opened:
+def open_any(path: PathLike, *, mapped: bool = True) -> Opened:
     """Opens a file of any kind that is known, or a folder.
+
+    mapped: tensors of .safetensors files are views of them, which must not be cut while they are used; else
+    each is read into memory of its own when it is asked for.
 
     Known are .safetensors files, folders of them and their indexes, GGUF files, PyTorch's pickles (tensors
     only), and ONNX models.  Raises NumericsError, naming it, for what is none of them.
     """
     came = path_of(path)
     if os.path.isdir(came) or came.name.endswith(".index.json"):
-        return OpenedSafetensors(came)
+        return OpenedSafetensors(came, mapped)
     first = _first(came)
     if first.startswith(MAGIC):
         return OpenedGGUF(came)
@@ -74,7 +77,7 @@ def open_any(path: PathLike) -> Opened:
         return OpenedPickle(came)
     if "ONNX" in what:
         return OpenedONNX(came)
-    return OpenedSafetensors(came)
+    return OpenedSafetensors(came, mapped)
 
 
 def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
@@ -127,8 +130,8 @@ def _first(path: Path) -> bytes:
 class OpenedSafetensors:
     """A .safetensors file or a folder of shards: ours, other tools', or plain."""
 
-    def __init__(self, path: PathLike) -> None:
-        self.source = Source(path, own=True)
+    def __init__(self, path: PathLike, mapped: bool = True) -> None:
+        self.source, self._mapped = Source(path, own=True), mapped
         self.path = self.source.path
         self.left: dict[str, str] = {}
         self._readers: dict[str, Reader] = {}
@@ -173,7 +176,7 @@ class OpenedSafetensors:
         """The reader of the shard that has a tensor of the file."""
         shard = self.source.shard_of[name]
         if shard.name not in self._readers:
-            self._readers = {shard.name: shard.open()}  # one at a time
+            self._readers = {shard.name: shard.open(self._mapped)}  # one at a time
         return self._readers[shard.name]
 
     def shard(self, name: str) -> str:
@@ -202,6 +205,10 @@ class OpenedSafetensors:
         self.left[name] = found
         codes = weight.parts["codes"]
         return self.reader(codes).tensor(codes)
+
+    def parts(self, name: str) -> list[str]:
+        """The tensors of the files that any tensor consists of, ours, other tools' or plain."""
+        return list(self._plans[name].names.values()) if name in self._plans else self.beside(name)
 
     def beside(self, name: str) -> list[str]:
         """The tensors of the file that a weight consists of."""

@@ -142,13 +142,19 @@ def _check_sharing(name: Any, scheme: str | None, group_size: int | None, axis: 
 @click.argument("out")
 @quietly
 def dequantize_command(model: str, out: str, quiet: bool) -> None:
-    from numerics.checkpoints.converting import dequantize
+    from numerics.checkpoints.converting import Running, dequantize
+    from numerics.checkpoints.ranks import Ranks
     from numerics.files.checkpoint import dequantize_file, is_ours
 
     report: object
     ours = is_ours(model)
+    ranks = Ranks.of_environment()
+    quiet = quiet or ranks.rank > 0
     with bar(quiet, in_bytes=ours) as shown:
-        report = (dequantize_file if ours else dequantize)(model, out, progress=shown.update)
+        if ours and ranks.world == 1:
+            report = dequantize_file(model, out, progress=shown.update)
+        else:
+            report = dequantize(model, out, running=Running(shown.update, ranks))
     if not quiet:
         with after(f"{out} is written"):
             tell(f"{out}: {report}")
