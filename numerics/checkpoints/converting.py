@@ -22,12 +22,13 @@ from numerics.checkpoints.journal import RECORD, Journal, content_of, hashes_of,
 from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, open_any
 from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.source import INDEX, index_of
+from numerics.checkpoints.torchao_file import flattened, said_of_plain
 from numerics.files.checkpoint import PathLike, Progress
 from numerics.files.folders import made_folder
 from numerics.files.header import KEY, ORIGINALS, Plan, text_of
 from numerics.files.replacement import refuse_same_file, replace_file
 from numerics.files.safetensors import PACKED, Entry, Reader, Writer
-from numerics.files.save_load import entry_of, packed_of
+from numerics.files.save_load import entry_of, on_host, packed_of
 from numerics.files.signals import terminable
 from numerics.files.stream import store
 from numerics.files.ties import text_of as text_of_ties
@@ -41,7 +42,7 @@ from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import ArrayQTensor, QTensor
 
 Array = NDArray[Any]
-KINDS = ("numerics", "safetensors", "compressed-tensors", "gguf")
+KINDS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
 SINGLE = "model.safetensors"
 CONFIG = "config.json"
 ARCHITECTURE = "general.architecture"
@@ -84,9 +85,10 @@ def convert(
     source: whatever `open_any` takes.  target: a file, or a folder where the source is one and for
     compressed-tensors.  to: "numerics", this package's safetensors, which hold every format; "safetensors",
     whose own types F4, F6, F8 hold the codes, with E8M0 scales beside; "compressed-tensors", a folder that
-    transformers and vLLM load; "gguf", llama.cpp's blocks, with all that a GGUF source says of itself.  A
-    tensor at a time is in memory.  ggml: Q8_0, Q4_0 or MXFP4, of "gguf" only: float matrices in whole blocks
-    become that type as ggml's reference quantizer makes it, byte for byte; what else is there stays.
+    transformers and vLLM load; "torchao", the tensors of that library, which must be installed; "gguf",
+    llama.cpp's blocks, with all that a GGUF source says of itself.  A tensor at a time is in memory.
+    ggml: Q8_0, Q4_0 or MXFP4, of "gguf" only: float matrices in whole blocks become that type as ggml's
+    reference quantizer makes it, byte for byte; what else is there stays.
     running: who is told, and which of several processes this is.
 
     A folder is written as `quantize` writes one: shard by shard, a journal beside them until all is done, so
@@ -112,7 +114,7 @@ def convert(
     work = _Conversion(open_any(source, mapped=False), path_of(target), running, ggml)
     if to == "gguf":
         return work.gguf()
-    return work.safetensors({"numerics": _own, "safetensors": _types, "compressed-tensors": _compressed}[to])
+    return work.safetensors(_LAYOUTS[to])
 
 
 def dequantize(source: PathLike, target: PathLike, *, running: Running = ALONE) -> Converted:
@@ -145,7 +147,7 @@ Layout = Callable[["_Conversion", str, Any], dict[str, Piece]]
 class _Look:
     """What becomes of the tensors of one file: its tensors, plans of ours, schemes of compressed-tensors.
 
-    taken: names that no part of a tensor may get.
+    taken: names that no part of a tensor may get.  said: of each weight of torchao's, for the header.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -153,6 +155,7 @@ class _Look:
     schemes: dict[str, Any] = field(default_factory=dict)
     found: Converted = field(default_factory=Converted)
     taken: set[str] = field(default_factory=set)
+    said: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,8 @@ class _Conversion:
     def _looked(self, file: _File, layout: Layout) -> _Look:
         """What becomes of the tensors of a file: each is read once for it, and refused here if it is."""
         self.look = look = _Look(taken=set(self.opened.names))
+        if layout is _torchao:
+            look.said = said_of_plain(file.names)
         for name in file.names:
             for part, (entry, _) in self._pieces(name, layout).items():
                 if part in look.entries:
@@ -254,7 +259,7 @@ class _Conversion:
         ties = {alias: name for alias, name in self.opened.ties.items() if name in kept}
         for alias, name in ties.items():
             (look.found.quantized if name in look.found.quantized else look.found.plain).append(alias)
-        said = {KEY: text_of(look.plans, None)} if look.plans else {"format": "pt"}
+        said = {KEY: text_of(look.plans, None)} if look.plans else {"format": "pt", **look.said}
         with terminable(), Writer(path, look.entries, said | text_of_ties(ties)) as writer:
             for name in file.names:
                 if name in look.plans:
@@ -273,11 +278,11 @@ class _Conversion:
     def _pieces(self, name: str, layout: Layout) -> dict[str, Piece]:
         x = self.opened.tensor(name)
         if name in self.opened.left and isinstance(self.opened, OpenedSafetensors):
-            if layout in (_compressed, _floats):
+            if layout in (_compressed, _torchao, _floats):
                 raise NumericsError(f"{name} stays codes and cannot be stored: {self.opened.left[name]}")
             self.look.found.left[name] = self.opened.left[name]
             return self._as_they_were(name)
-        if layout in (_compressed, _floats) and (why := lone_codes(x)):
+        if layout in (_compressed, _torchao, _floats) and (why := lone_codes(x)):
             raise NumericsError(f"{name} stays codes and cannot be stored: it is {why}")
         found = self.look.found
         kept = found.quantized if isinstance(x, QTensor) else found.plain
@@ -427,9 +432,19 @@ def _compressed(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
     return dict(_arrays(layer, stored.tensors))
 
 
-def _arrays(layer: str, tensors: Mapping[str, Any]) -> Iterator[tuple[str, Piece]]:
-    from numerics.files.save_load import on_host
+def _torchao(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
+    """As torchao flattens a tensor of its own."""
+    tensors, said = flattened(name, as_tensors(q))
+    work.look.said |= said
+    return {part: _plain(part, on_host(part, tensor)) for part, tensor in tensors.items()}
 
+
+_LAYOUTS: Mapping[str, Layout] = {
+    "numerics": _own, "safetensors": _types, "compressed-tensors": _compressed, "torchao": _torchao,
+}  # fmt: skip
+
+
+def _arrays(layer: str, tensors: Mapping[str, Any]) -> Iterator[tuple[str, Piece]]:
     for part, tensor in tensors.items():
         name = f"{layer}.{part}"
         yield name, _plain(name, on_host(name, tensor.contiguous()))

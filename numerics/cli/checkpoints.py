@@ -20,7 +20,7 @@ from numerics.view.text import brief, figure, wrapped
 if TYPE_CHECKING:
     from numerics.checkpoints.looking import Comparison, Difference, Look
 
-TARGETS = ("numerics", "safetensors", "compressed-tensors", "gguf")
+TARGETS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
 PLACE = "first place"  # the heading of the column that says where two tensors differ first
 
 

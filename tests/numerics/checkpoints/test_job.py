@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from numerics.checkpoints import Request, Source, job, quantize
 from numerics.checkpoints.job import Options
 from numerics.checkpoints.ranks import Ranks
 from numerics.files.checkpoint import quantize_file
-from numerics.files.safetensors import Reader
+from numerics.files.safetensors import Entry, Reader, header_bytes, placed
 from tests.helpers.children import LIMIT
 from tests.helpers.disks import fill_up
 from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
@@ -293,31 +292,84 @@ def test_a_file_becomes_what_quantize_file_makes(tmp_path):
                  Options(ranks=Ranks(0, 2)))  # fmt: skip
 
 
-def test_gigabytes_pass_through_little_memory(tmp_path):
-    """Peak memory is asserted, libraries and compiler included; the shards are holes, 1 GB in all."""
-    if not Path("/proc/self/status").exists():
-        pytest.skip("the peak of a process that was forked is its parent's; Linux says its own")
-    from numerics.files.safetensors import Entry, header_bytes, placed
+LIMITED = """
+import resource, sys, numerics as nx
+from numerics.checkpoints import Request, quantize
+from numerics.checkpoints.converting import convert
+from numerics.checkpoints.job import Options
 
+def told(name):
+    return int(open("/proc/self/status").read().partition(name + ":")[2].split()[0])
+
+def work(source, target):
+    if sys.argv[3] == "convert":
+        return convert(source, target, "safetensors")
+    spec = nx.QuantSpec.parse(sys.argv[3])
+    watch = None if spec.blocked or more else "mse"
+    quantize(source, target, Request(spec, observer=watch), Options(max_memory=32 << 20))
+
+most, more = map(int, sys.argv[4:6])
+if more:  # beside what the libraries and compiled kernels take already
+    work(sys.argv[1] + "-small", sys.argv[2] + "-small")
+    most = (told("VmSize") << 10) + more
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+work(sys.argv[1], sys.argv[2])
+print(told("VmHWM"))
+"""
+
+
+def write_floats(folder, shards, rows, fill=None):
+    """Shards of two matrices of float32 with 4096 columns each: holes, or a stretch over and over again."""
+    folder.mkdir()
     places = {}
-    for k in range(4):
-        entries = placed({f"l.{k}.{j}.weight": Entry("F32", (8192, 4096)) for j in range(2)})
-        name, header = f"model-{k + 1:05d}-of-00004.safetensors", header_bytes(entries, {})
-        with open(tmp_path / name, "wb") as file:
+    for k in range(shards):
+        entries = placed({f"l.{k}.{j}.weight": Entry("F32", (rows, 4096)) for j in range(2)})
+        name, header = f"model-{k + 1:05d}-of-{shards:05d}.safetensors", header_bytes(entries, {})
+        with open(folder / name, "wb") as file:
             file.write(header)
+            for _ in range(2 * rows * 4 * 4096 // fill.nbytes if fill is not None else 0):
+                file.write(fill)
             file.truncate(len(header) + max(e.stop for e in entries.values()))
         places |= dict.fromkeys(entries, name)
-    (tmp_path / INDEX).write_text(json.dumps({"weight_map": places}), encoding="utf-8")
-    code = (
-        "import sys, numerics as nx\n"
-        "from numerics.checkpoints import Request, quantize\n"
-        "from numerics.checkpoints.job import Options\n"
-        "quantize(sys.argv[1], sys.argv[2], Request(nx.QuantSpec('nvfp4')), Options(max_memory=32 << 20))\n"
-        "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(tmp_path.with_name("out"))],
-                         capture_output=True, text=True, timeout=LIMIT, check=True)  # fmt: skip
-    assert int(ran.stdout) < 400_000, ran.stdout  # kB
+    (folder / INDEX).write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+    return folder
+
+
+def limited(source, target, what, most=0, more=0):
+    """Runs a job under a hard limit of the address space; returns the most memory that it had, in kB."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the peak of a process that was forked is its parent's; Linux says its own")
+    command = [sys.executable, "-c", LIMITED, *map(str, (source, target, what, most, more))]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return int(ran.stdout.split()[-1])
+
+
+BOUNDED = ['{"dtype": "nvfp4"}', '{"dtype": "int4", "scheme": "per_group(128)"}', '{"dtype": "mx6"}']
+
+
+@pytest.mark.parametrize("what", BOUNDED)
+def test_a_job_takes_no_more_memory_for_larger_shards(tmp_path, what):
+    """300 MB of holes may take 100 MB of address space more than a small job: no shard is held or mapped."""
+    source = write_floats(tmp_path / "m", 2, 4608)
+    write_floats(tmp_path / "m-small", 1, 64)
+    assert sum(shard.stat().st_size for shard in source.iterdir()) > 300_000_000
+    limited(source, tmp_path / "out", what, more=100_000_000)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", [*BOUNDED, "convert"])
+def test_gigabytes_pass_through_a_gigabyte(tmp_path, what):
+    """3 GB of numbers under a limit of 1 GB of address space, libraries and compiler included."""
+    rng = np.random.default_rng(0)
+    if what == "convert":
+        made = write_floats(tmp_path / "m", 12, 1 << 13, rng.standard_normal(1 << 22).astype(np.float32))
+        source = tmp_path / "q"
+        quantize(made, source, Request(nx.QuantSpec("mxfp8_e4m3")))
+    else:
+        source = write_floats(tmp_path / "m", 6, 1 << 14, rng.standard_normal(1 << 22).astype(np.float32))
+        assert sum(shard.stat().st_size for shard in source.iterdir()) > 3 << 30
+    assert limited(source, tmp_path / "out", what, most=1 << 30) < 600_000
 
 
 # ---- scales that are looked for ------------------------------------------------------------------
