@@ -305,8 +305,7 @@ def work(source, target):
     if sys.argv[3] == "convert":
         return convert(source, target, "safetensors")
     spec = nx.QuantSpec.parse(sys.argv[3])
-    watch = None if spec.blocked or more else "mse"
-    quantize(source, target, Request(spec, observer=watch), Options(max_memory=32 << 20))
+    quantize(source, target, Request(spec), Options(max_memory=32 << 20))
 
 most, more = map(int, sys.argv[4:6])
 if more:  # beside what the libraries and compiled kernels take already

@@ -39,12 +39,35 @@ FOREIGN = {
     "awq": {"l.qweight": ("I32", (64, 8)), "l.qzeros": ("I32", (1, 8)), "l.scales": ("F16", (1, 64))},
     "F4": {"l.weight": ("F4", (8, 64)), "l.weight_scale": ("F8_E8M0", (8, 2))},
     "F6": {"l.weight": ("F6_E2M3", (8, 64)), "l.weight_scale": ("F8_E8M0", (8, 2))},
+    "torchao": {"l._weight_qdata": ("I8", (8, 64)), "l._weight_scale": ("F32", (8, 2)),
+                "l._weight_zero_point": ("I8", (8, 2))},
+    "torchao-mx": {"l._weight_qdata": ("U8", (8, 32)), "l._weight_scale": ("F8_E8M0", (8, 2))},
+    "torchao-fp8": {"l._weight_qdata": ("F8_E4M3", (8, 64)), "l._weight_scale": ("F32", (8, 1))},
 }  # fmt: skip
 
 
-def safetensors_of(path, tensors):
+def told_by_torchao(kind, **facts):
+    """What the header of a file of torchao's says of one weight."""
+    wide = {"_type": "torch.dtype", "_data": "bfloat16"}
+    facts = {"block_size": [1, 32], "dtype": wide, "orig_dtype": wide, "act_quant_kwargs": None, **facts}
+    names = ["qdata", "scale", "zero_point"][: 3 if kind == "Int8Tensor" else 2]
+    said = {"_type": kind, "_data": facts, "_tensor_data_names": names}
+    return {"tensor_names": '["l.weight"]', "l.weight": json.dumps(said)}
+
+
+SAID = {
+    "torchao": told_by_torchao("Int8Tensor"),
+    "torchao-mx": told_by_torchao(
+        "MXTensor", block_size=32, elem_dtype={"_type": "torch.dtype", "_data": "float4_e2m1fn_x2"},
+        is_swizzled_scales=False,
+    ),
+    "torchao-fp8": told_by_torchao("Float8Tensor", block_size=[1, 64]),
+}  # fmt: skip
+
+
+def safetensors_of(path, tensors, said=None):
     entries = {name: Entry(*facts) for name, facts in tensors.items()}
-    with Writer(path, entries, {}) as writer:
+    with Writer(path, entries, said or {}) as writer:
         for name, entry in entries.items():
             data = RNG.integers(0, 256, entry.nbytes).astype(np.uint8)
             if name.endswith("weight_shape"):
@@ -57,7 +80,7 @@ def made(kind, folder):
     """A whole file of a kind, and how many bytes of it say what it is."""
     path = folder / f"whole.{kind}"
     if kind in FOREIGN:
-        data = safetensors_of(path, FOREIGN[kind]).read_bytes()
+        data = safetensors_of(path, FOREIGN[kind], SAID.get(kind)).read_bytes()
         return data, 8 + int.from_bytes(data[:8], "little")
     if kind == "gguf":
         x = RNG.standard_normal((4, 128)).astype(np.float32)
