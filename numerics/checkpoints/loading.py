@@ -310,7 +310,7 @@ class OpenedPickle:
         x = self._tensors[name]
         if not type(x).__module__.startswith("torchao."):
             return on_host(name, x)
-        from numerics.adapters.tensors.torchao import from_host
+        from numerics.interop.torchao import from_host
 
         try:
             return on_host(name, from_host(x))

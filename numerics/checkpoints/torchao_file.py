@@ -73,8 +73,8 @@ def _made(facts: Mapping[str, Any], parts: Parts) -> QTensor:
     if not isinstance(kind, str) or kind not in KINDS:
         raise Left(f"torchao's {said(kind)} is none of {', '.join(KINDS)}, which are read")
     try:
-        from numerics.adapters.tensors.torchao import read_host
         from numerics.files.save_load import on_host
+        from numerics.interop.torchao import read_host
     except ImportError as missing:
         raise Left("torchao's weights are read by way of torch: pip install torch") from missing
     try:
@@ -149,7 +149,7 @@ def flattened(name: str, q: QTensor) -> tuple[dict[str, Any], dict[str, str]]:
         from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
     except ImportError as missing:
         raise NumericsError(f"to='torchao' needs torchao, which is not here: {missing}") from missing
-    from numerics.adapters.tensors.torchao import to_host
+    from numerics.interop.torchao import to_host
 
     if "." not in name:
         raise NumericsError(f"torchao stores parameters of layers, such as layer.weight, not {name!r}")

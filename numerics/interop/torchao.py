@@ -10,7 +10,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from numerics.adapters.tensors.shared import (
+from numerics.formats.block import Block, MXBlock
+from numerics.formats.blocks import mx, nvfp4
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError
+from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
+from numerics.formats.integers import integer_format
+from numerics.interop.host_tensors import (
     block_of,
     elements_of,
     name_of,
@@ -20,12 +26,6 @@ from numerics.adapters.tensors.shared import (
     tensor_of,
     zeros_of,
 )
-from numerics.formats.block import Block, MXBlock
-from numerics.formats.blocks import mx, nvfp4
-from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError
-from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
-from numerics.formats.integers import integer_format
 from numerics.interop.layouts import CUBLAS
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.qtensor import QTensor
