@@ -28,11 +28,11 @@ from numerics.adapters.scaled import (
     values_of,
     within,
 )
-from numerics.adapters.tensors.torchao import ELEMENTS, from_host, to_host
 from numerics.formats.blocks import mx
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2
 from numerics.formats.integers import int8, uint8
+from numerics.interop.torchao import ELEMENTS, from_host, to_host
 from numerics.quantization import quantize
 
 PACKAGE = "torchao"

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics._version import __version__
 from numerics.backends.paths import path_of
 from numerics.checkpoints.foreign import lone_codes
 from numerics.checkpoints.gguf_file import GGUFWriter, Kinded, scale_name, value_of_text
 from numerics.checkpoints.inputs import keep_inputs, said_of_inputs
+from numerics.checkpoints.journal import RECORD, Journal, content_of, hashes_of, refuse_inside
 from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, open_any
+from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.source import INDEX, index_of
+from numerics.checkpoints.torchao_file import flattened, said_of_plain
 from numerics.files.checkpoint import PathLike, Progress
 from numerics.files.folders import made_folder
 from numerics.files.header import KEY, ORIGINALS, Plan, text_of
 from numerics.files.replacement import refuse_same_file, replace_file
-from numerics.files.safetensors import PACKED, Entry, Writer
-from numerics.files.save_load import entry_of, packed_of
+from numerics.files.safetensors import PACKED, Entry, Reader, Writer
+from numerics.files.save_load import entry_of, on_host, packed_of
 from numerics.files.signals import terminable
 from numerics.files.stream import store
 from numerics.files.ties import text_of as text_of_ties
@@ -38,8 +42,9 @@ from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import ArrayQTensor, QTensor
 
 Array = NDArray[Any]
-KINDS = ("numerics", "safetensors", "compressed-tensors", "gguf")
+KINDS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
 SINGLE = "model.safetensors"
+CONFIG = "config.json"
 ARCHITECTURE = "general.architecture"
 
 
@@ -60,18 +65,35 @@ class Converted:
         return f"{said}, {len(self.left)} left as they were" if self.left else said
 
 
+@dataclass(frozen=True)
+class Running:
+    """How a conversion runs: progress, told of tensors done and in all; ranks: which process of how many."""
+
+    progress: Progress | None = None
+    ranks: Ranks = field(default_factory=Ranks)
+
+
+ALONE = Running()
+
+
 def convert(
     source: PathLike, target: PathLike, to: str = "numerics", *, ggml: str | None = None,
-    progress: Progress | None = None,
+    running: Running = ALONE,
 ) -> Converted:  # fmt: skip
     """Writes a checkpoint as another kind of file; codes and scales stay what they are.
 
     source: whatever `open_any` takes.  target: a file, or a folder where the source is one and for
     compressed-tensors.  to: "numerics", this package's safetensors, which hold every format; "safetensors",
     whose own types F4, F6, F8 hold the codes, with E8M0 scales beside; "compressed-tensors", a folder that
-    transformers and vLLM load; "gguf", llama.cpp's blocks, with all that a GGUF source says of itself.  A
-    tensor at a time is in memory.  ggml: Q8_0, Q4_0 or MXFP4, of "gguf" only: float matrices in whole blocks
-    become that type as ggml's reference quantizer makes it, byte for byte; what else is there stays.
+    transformers and vLLM load; "torchao", the tensors of that library, which must be installed; "gguf",
+    llama.cpp's blocks, with all that a GGUF source says of itself.  A tensor at a time is in memory.
+    ggml: Q8_0, Q4_0 or MXFP4, of "gguf" only: float matrices in whole blocks become that type as ggml's
+    reference quantizer makes it, byte for byte; what else is there stays.
+    running: who is told, and which of several processes this is.
+
+    A folder is written as `quantize` writes one: shard by shard, a journal beside them until all is done, so
+    that who was killed calls again with the same arguments; and ranks share its shards.  What cannot be is
+    refused before the first byte, by the process whose shards have it.
 
     Weights of other tools that are no QTensor here are copied as they are into the first two, and refused by
     the others.  Raises NumericsError, naming the tensor, for a format that the target kind does not have:
@@ -89,26 +111,20 @@ def convert(
         one_of("type of ggml's", ggml, ENCODERS)
         if to != "gguf":
             raise NumericsError(f"ggml={ggml!r} belongs to to='gguf', not to {to!r}")
-    work = _Conversion(open_any(source), path_of(target), progress, ggml)
+    work = _Conversion(open_any(source, mapped=False), path_of(target), running, ggml)
     if to == "gguf":
-        work.gguf()
-    else:
-        work.safetensors({"numerics": _own, "safetensors": _types, "compressed-tensors": _compressed}[to])
-    work.note_inputs()
-    if to in ("gguf", "compressed-tensors"):
-        work.found.notes += [
-            f"{alias} is {name}: written under that name alone" for alias, name in work.opened.ties.items()
-        ]
-    return work.found
+        return work.gguf()
+    return work.safetensors(_LAYOUTS[to])
 
 
-def dequantize(source: PathLike, target: PathLike, *, progress: Progress | None = None) -> Converted:
+def dequantize(source: PathLike, target: PathLike, *, running: Running = ALONE) -> Converted:
     """Writes the floats of a quantized checkpoint of any kind that `open_any` takes, ours or another tool's.
 
     target: a file, or a folder where the source is one: shards keep their names, the index is written anew,
     configuration and tokenizer are copied, without `quantization_config`.  Each weight comes back in the
-    float type that it stands for.  A tensor at a time is in memory.  Raises NumericsError, naming it, for a
-    weight that stays codes, and where nothing is quantized; nothing is left of the target then.
+    float type that it stands for.  A tensor at a time is in memory; running, and what becomes of who is
+    killed: as for `convert`.  Raises NumericsError, naming it, for a weight that stays codes, and where
+    nothing is quantized; nothing is left of the target then.
 
     >>> import numerics as nx, numpy as np, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -117,11 +133,10 @@ def dequantize(source: PathLike, target: PathLike, *, progress: Progress | None 
     ['w']
     """
     refuse_same_file(source, path_of(target))
-    work = _Conversion(open_any(source), path_of(target), progress)
+    work = _Conversion(open_any(source, mapped=False), path_of(target), running)
     if not work.opened.quantized:
         raise NumericsError(f"{source} holds no quantized tensors: nothing to dequantize")
-    work.safetensors(_floats)
-    return work.found
+    return work.safetensors(_floats)
 
 
 Piece = tuple[Entry, Array]
@@ -129,94 +144,148 @@ Layout = Callable[["_Conversion", str, Any], dict[str, Piece]]
 
 
 @dataclass
+class _Look:
+    """What becomes of the tensors of one file: its tensors, plans of ours, schemes of compressed-tensors.
+
+    taken: names that no part of a tensor may get.  said: of each weight of torchao's, for the header.
+    """
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    plans: dict[str, Plan] = field(default_factory=dict)
+    schemes: dict[str, Any] = field(default_factory=dict)
+    found: Converted = field(default_factory=Converted)
+    taken: set[str] = field(default_factory=set)
+    said: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file of the output: the tensors that go into it, and what it is made of."""
+
+    name: str
+    names: Sequence[str]
+    sources: Mapping[str, os.stat_result]
+    headers: Mapping[str, str]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it is made of."""
+        return sum(status.st_size for status in self.sources.values())
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        """What a journal knows it by."""
+        facts = {path: [status.st_size, status.st_mtime_ns] for path, status in self.sources.items()}
+        return {"files": {Path(path).name: facts[path] for path in facts}, "headers": dict(self.headers)}
+
+    def check_unchanged(self) -> None:
+        """Raises NumericsError where a file that it is made of is another than it was."""
+        for path, due in self.sources.items():
+            try:
+                now = os.stat(path)
+            except OSError as wrong:
+                raise NumericsError(f"cannot read {path}: {wrong.strerror or wrong}") from wrong
+            if (now.st_size, now.st_mtime_ns) != (due.st_size, due.st_mtime_ns):
+                raise NumericsError(f"cannot read {path}: it was changed while it was read; begin again")
+
+
+@dataclass
 class _Conversion:
     opened: Opened
     target: Path
-    progress: Progress | None = None
+    running: Running = ALONE
     ggml: str | None = None
     found: Converted = field(default_factory=Converted)
-    plans: dict[str, Plan] = field(default_factory=dict)
-    schemes: dict[str, Any] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)
+    look: _Look = field(default_factory=_Look)
+    _done: int = 0
     _inputs_kept: bool = False
-    _bytes: int = 0
 
     # ---- safetensors ------------------------------------------------------------------------------
 
-    def safetensors(self, layout: Layout) -> None:
+    def safetensors(self, layout: Layout) -> Converted:
         """One file, or the shards of a folder."""
-        shards = self._shards()
-        folder = len(shards) > 1 or layout is _compressed or self._is_folder()
-        self.taken = set(self.opened.names)
-        with _new_folder(self.target) if folder else nullcontext():
-            self._files(shards, layout, folder)
+        files = self._files()
+        if len(files) > 1 or layout is _compressed or self._is_folder():
+            return _Folder(self, layout, files).make()
+        self._refuse_ranks()
+        self.look = self._looked(files[0], layout)
+        self.found = self.look.found
+        self._write(files[0], self.target, layout, len(files[0].names))
+        self._note(layout in (_compressed,))
+        return self.found
 
-    def _files(self, shards: Mapping[str, list[str]], layout: Layout, folder: bool) -> None:
-        places: dict[str, str] = {}
-        total, done = len(self.opened.names), 0
-        for shard, names in shards.items():
-            path = self.target / shard if folder else self.target
-            entries = self._file(path, names, layout, (done, total))
-            places |= dict.fromkeys(entries, shard)
-            self._bytes += sum(entry.nbytes for entry in entries.values())
-            done += len(names)
-        if folder:
-            self._beside(layout)
-            if len(shards) > 1:
-                replace_file(self.target / INDEX, index_of(places, self._bytes))
+    def _refuse_ranks(self) -> None:
+        if self.running.ranks.world > 1:
+            raise NumericsError(
+                f"{self.target} is one file, which ranks cannot share; convert a folder, or by one process"
+            )
 
     def _is_folder(self) -> bool:
         return isinstance(self.opened, OpenedSafetensors) and self.opened.source.folder
 
-    def _shards(self) -> dict[str, list[str]]:
-        """Names of tensors by the file in which they go."""
-        if not self._is_folder():
-            return {SINGLE: self.opened.names}
-        found: dict[str, list[str]] = {}
+    def _files(self) -> list[_File]:
+        """The files of the output, with the tensors that go into each."""
+        if not isinstance(self.opened, OpenedSafetensors):
+            return [_File(SINGLE, self.opened.names, {str(self.opened.path): os.stat(self.opened.path)}, {})]
+        named: dict[str, list[str]] = {}
         for name in self.opened.names:
-            found.setdefault(cast(OpenedSafetensors, self.opened).shard(name), []).append(name)
-        return dict(sorted(found.items()))
+            named.setdefault(self.opened.shard(name) if self.opened.source.folder else SINGLE, []).append(
+                name
+            )
+        return [self._file(self.opened, shard, names) for shard, names in sorted(named.items())]
 
-    def _file(self, path: Path, names: list[str], layout: Layout, at: tuple[int, int]) -> dict[str, Entry]:
-        """One file of tensors: read once for what they become, and once more to be written."""
-        entries: dict[str, Entry] = {}
-        own: dict[str, Plan] = {}
-        for name in names:
-            self.plans.pop(name, None)
+    def _file(self, opened: OpenedSafetensors, shard: str, names: list[str]) -> _File:
+        places = opened.source.shard_of
+        used = {places[part].name: places[part] for name in names for part in opened.parts(name)}
+        sources = {str(used[name].path): used[name].status for name in sorted(used)}
+        return _File(shard, names, sources, {name: used[name].header for name in sorted(used)})
+
+    def _looked(self, file: _File, layout: Layout) -> _Look:
+        """What becomes of the tensors of a file: each is read once for it, and refused here if it is."""
+        self.look = look = _Look(taken=set(self.opened.names))
+        if layout is _torchao:
+            look.said = said_of_plain(file.names)
+        for name in file.names:
             for part, (entry, _) in self._pieces(name, layout).items():
-                if part in entries:
+                if part in look.entries:
                     raise NumericsError(f"{part!r} would stand for two tensors")
-                entries[part] = entry
-            if name in self.plans:
-                own[name] = self.plans[name]
-        kept = (
-            () if layout is _compressed else {*own, *entries}
-        )  # elsewhere a configuration says what is tied
+                look.entries[part] = entry
+        return look
+
+    def _write(self, file: _File, path: Path, layout: Layout, total: int) -> None:
+        """Writes one file as it was looked at; its tensors are read once more."""
+        look = self.look
+        kept = () if layout is _compressed else {*look.plans, *look.entries}  # there a configuration says it
         ties = {alias: name for alias, name in self.opened.ties.items() if name in kept}
         for alias, name in ties.items():
-            (self.found.quantized if name in self.found.quantized else self.found.plain).append(alias)
-        metadata = ({KEY: text_of(own, None)} if own else {"format": "pt"}) | text_of_ties(ties)
-        with terminable(), Writer(path, entries, metadata) as writer:
-            for place, name in enumerate(names):
-                if name in own:
-                    store(writer, own[name], cast(ArrayQTensor, self.opened.tensor(name)))
+            (look.found.quantized if name in look.found.quantized else look.found.plain).append(alias)
+        said = {KEY: text_of(look.plans, None)} if look.plans else {"format": "pt", **look.said}
+        with terminable(), Writer(path, look.entries, said | text_of_ties(ties)) as writer:
+            for name in file.names:
+                if name in look.plans:
+                    store(writer, look.plans[name], cast(ArrayQTensor, self.opened.tensor(name)))
                 else:
                     for part, (_, data) in self._pieces(name, layout).items():
                         writer.put(part, 0, data)
-                if self.progress is not None:
-                    self.progress(name, at[0] + place + 1, at[1])
-        return entries
+                self._tell(name, total)
+            file.check_unchanged()
+
+    def _tell(self, name: str, total: int) -> None:
+        self._done += 1
+        if self.running.progress is not None:
+            self.running.progress(name, self._done, total)
 
     def _pieces(self, name: str, layout: Layout) -> dict[str, Piece]:
         x = self.opened.tensor(name)
         if name in self.opened.left and isinstance(self.opened, OpenedSafetensors):
-            if layout in (_compressed, _floats):
+            if layout in (_compressed, _torchao, _floats):
                 raise NumericsError(f"{name} stays codes and cannot be stored: {self.opened.left[name]}")
-            self.found.left[name] = self.opened.left[name]
+            self.look.found.left[name] = self.opened.left[name]
             return self._as_they_were(name)
-        if layout in (_compressed, _floats) and (why := lone_codes(x)):
+        if layout in (_compressed, _torchao, _floats) and (why := lone_codes(x)):
             raise NumericsError(f"{name} stays codes and cannot be stored: it is {why}")
-        kept = self.found.quantized if isinstance(x, QTensor) else self.found.plain
+        found = self.look.found
+        kept = found.quantized if isinstance(x, QTensor) else found.plain
         if name not in kept:
             kept.append(name)
         if isinstance(x, QTensor):
@@ -228,43 +297,21 @@ class _Conversion:
         entries = opened.source.entries
         return {part: (entries[part], opened.reader(part).raw(part)) for part in opened.beside(name)}
 
-    def _beside(self, layout: Layout) -> None:
-        """Configuration, tokenizer and what else lies beside the shards."""
-        config: dict[str, Any] = {}
-        files = cast(OpenedSafetensors, self.opened).source.beside if self._is_folder() else []
-        for file in files:
-            if file.name == "config.json":
-                config = _config(file)
-            elif file.name != "numerics_job.json":
-                replace_file(self.target / file.name, file.read_bytes())
-        if layout is _compressed:
-            self._say_schemes(config)
-        else:
-            config.pop("quantization_config", None)  # of what it was
-        if config:
-            replace_file(self.target / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-
-    def _say_schemes(self, config: dict[str, Any]) -> None:
-        """How compressed-tensors finds the layers: into config.json, with what was said of their inputs."""
-        from numerics.model.compressed_tensors import config_of_schemes
-
-        layers = {name.rpartition(".")[0] for name in self.found.plain if name.endswith(".weight")}
-        said = config["quantization_config"] = config_of_schemes(self.schemes, sorted(layers))
-        self._inputs_kept = keep_inputs(getattr(self.opened, "config", {}), said)
-        if len(set(self.schemes.values())) > 1 and any(s.halves for s in self.schemes.values()):
-            config["dtype"] = "bfloat16"
-            config.pop("torch_dtype", None)
-
-    def note_inputs(self) -> None:
-        """Notes what the source says of the inputs of its layers, where the target does not say it."""
+    def _note(self, by_name_alone: bool) -> None:
+        """Notes what the source says that the target does not."""
         told = said_of_inputs(getattr(self.opened, "config", {}))
         if told and not self._inputs_kept:
             self.found.notes.append(f"not kept, how inputs are quantized ({told}): only weights are written")
+        if by_name_alone:
+            ties = self.opened.ties.items()
+            self.found.notes += [f"{alias} is {name}: written under that name alone" for alias, name in ties]
 
     # ---- GGUF -------------------------------------------------------------------------------------
 
-    def gguf(self) -> None:
+    def gguf(self) -> Converted:
         """A GGUF file."""
+        self._refuse_ranks()
+        files = self._files()
         tensors: dict[str, Kinded] = {}
         for name in self.opened.names:
             for part, (kind, shape, _) in self._blocks(name).items():
@@ -272,11 +319,14 @@ class _Conversion:
         head = self.opened.file.head() if isinstance(self.opened, OpenedGGUF) else (
             1, value_of_text(ARCHITECTURE, "unknown"))  # fmt: skip
         with GGUFWriter(self.target, head, tensors) as writer:
-            for place, name in enumerate(self.opened.names):
+            for name in self.opened.names:
                 for part, (_, _, data) in self._blocks(name).items():
                     writer.put(part, data)
-                if self.progress is not None:
-                    self.progress(name, place + 1, len(self.opened.names))
+                self._tell(name, len(self.opened.names))
+            for file in files:
+                file.check_unchanged()
+        self._note(True)
+        return self.found
 
     def _blocks(self, name: str) -> dict[str, tuple[str, tuple[int, ...], Array]]:
         if isinstance(self.opened, OpenedGGUF) and self.opened.file.decoded(name):
@@ -333,9 +383,11 @@ def _own(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
     types = {kind: label for label, kind in ORIGINALS.items()} | {"python": "F64"}
     plan = Plan(q.spec, tuple(q.shape), ORIGINALS[types[q.original]], {"codes": name})
     plan.check_padding()
-    work.plans[name] = plan.named(work.taken)
-    parts = work.plans[name].parts
-    return {work.plans[name].names[part]: (entry, np.empty(0, np.uint8)) for part, entry in parts.items()}
+    work.look.plans[name] = plan.named(work.look.taken)
+    parts = work.look.plans[name].parts
+    return {
+        work.look.plans[name].names[part]: (entry, np.empty(0, np.uint8)) for part, entry in parts.items()
+    }
 
 
 def _floats(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
@@ -376,40 +428,151 @@ def _compressed(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
     if leaf != "weight":
         raise NumericsError(f"compressed-tensors stores weights, not {name}; leave it in float")
     stored = stored_weight(name, as_tensors(q))
-    work.schemes[layer] = stored.scheme
+    work.look.schemes[layer] = stored.scheme
     return dict(_arrays(layer, stored.tensors))
 
 
-def _arrays(layer: str, tensors: Mapping[str, Any]) -> Iterator[tuple[str, Piece]]:
-    from numerics.files.save_load import on_host
+def _torchao(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
+    """As torchao flattens a tensor of its own."""
+    tensors, said = flattened(name, as_tensors(q))
+    work.look.said |= said
+    return {part: _plain(part, on_host(part, tensor)) for part, tensor in tensors.items()}
 
+
+_LAYOUTS: Mapping[str, Layout] = {
+    "numerics": _own, "safetensors": _types, "compressed-tensors": _compressed, "torchao": _torchao,
+}  # fmt: skip
+
+
+def _arrays(layer: str, tensors: Mapping[str, Any]) -> Iterator[tuple[str, Piece]]:
     for part, tensor in tensors.items():
         name = f"{layer}.{part}"
         yield name, _plain(name, on_host(name, tensor.contiguous()))
 
 
-@contextmanager
-def _new_folder(target: Path) -> Iterator[None]:
-    """The folder of the output, which was not there or was empty; after an error it is so again."""
-    if os.path.exists(target) and not (os.path.isdir(target) and not os.listdir(target)):
-        raise NumericsError(f"{target} is there already, and no empty folder; name a new one")
-    try:
-        with made_folder(target), _emptied(target):
-            yield
-    except OSError as wrong:
-        raise NumericsError(f"cannot write {target}: {wrong.strerror or wrong}") from wrong
+# ---- folders --------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _emptied(target: Path) -> Iterator[None]:
-    """After an error a folder that was empty is so again: all files in it are this conversion's."""
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            for file in target.iterdir():
-                file.unlink()
-        raise
+@dataclass
+class _Folder:
+    """A folder in the making, by one process or by ranks that share its files."""
+
+    work: _Conversion
+    layout: Layout
+    files: Sequence[_File]
+    schemes: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def make(self) -> Converted:
+        """Writes what is this process's share; and rank 0 waits for all, and ends it."""
+        work, ranks = self.work, self.work.running.ranks
+        refuse_inside(work.opened.path, work.target)
+        for file in self._files_beside():
+            if file.name == CONFIG:
+                self.config = _config(file)
+        with made_folder(work.target), Journal(work.target, self._identity(), ranks) as journal:
+            record = journal.finished()
+            if record is not None:
+                journal.check_finished(record)
+                journal.clear() if ranks.rank == 0 else None
+                return Converted(**record["found"])
+            self._share(journal)
+            return self._end(journal) if ranks.rank == 0 else work.found
+
+    def _share(self, journal: Journal) -> None:
+        """The files of this process that are not done: all are looked at before one is written."""
+        work, own = self.work, self.work.running.ranks.share(self.files)
+        left = [file for file in own if journal.entry(file) is None]
+        total = sum(len(file.names) for file in own)
+        work._done = total - sum(len(file.names) for file in left)
+        try:
+            looks = [work._looked(file, self.layout) for file in left]
+            _places_of({file.name: look.entries for file, look in zip(left, looks, strict=True)})
+        except NumericsError:
+            if work.running.ranks.world == 1 and len(left) == len(self.files):
+                journal.clear()  # nothing of it is written
+            raise
+        for file, work.look in zip(left, looks, strict=True):
+            work._write(file, work.target / file.name, self.layout, total)
+            schemes = {layer: asdict(scheme) for layer, scheme in work.look.schemes.items()}
+            journal.note(file, {"found": asdict(work.look.found), "schemes": schemes})
+            _join(work.found, work.look.found)
+
+    def _identity(self) -> str:
+        """What the conversion is: the same for the same headers, target, configuration and version."""
+        config = getattr(self.work.opened, "config", {})
+        told = {
+            "version": __version__, "to": self.layout.__name__, "config": config,
+            "files": {file.name: file.stamp["headers"] or file.stamp for file in self.files},
+        }  # fmt: skip
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def _end(self, journal: Journal) -> Converted:
+        """Waits for the other ranks' files, and writes what says where all is."""
+        work, noted = self.work, {file.name: journal.await_shard(file) for file in self.files}
+        work.found = Converted()
+        for told in noted.values():
+            _join(work.found, Converted(**told["report"]["found"]))
+            self.schemes |= told["report"]["schemes"]
+        entries = {file.name: Reader(work.target / file.name).entries for file in self.files}
+        places, nbytes = _places_of(entries)
+        for path in self._files_beside():
+            if path.name not in (CONFIG, RECORD):
+                replace_file(work.target / path.name, content_of(path))
+        if len(self.files) > 1:
+            replace_file(work.target / INDEX, index_of(places, nbytes))
+        if config := self._said():
+            replace_file(work.target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        work._note(self.layout is _compressed)
+        shards = {name: hashes_of(told["target"]) for name, told in noted.items()}
+        journal.finish({
+            "numerics": __version__, "source": work.opened.path.name, "shards": shards,
+            "found": asdict(work.found),
+        })  # fmt: skip
+        return work.found
+
+    def _files_beside(self) -> list[Path]:
+        """Configuration, tokenizer and what else lies beside the shards."""
+        opened = self.work.opened
+        return opened.source.beside if isinstance(opened, OpenedSafetensors) else []
+
+    def _said(self) -> dict[str, Any]:
+        """The configuration of the output."""
+        config = {**self.config}
+        if self.layout is _compressed:
+            self._say_schemes(config)
+        else:
+            config.pop("quantization_config", None)  # of what it was
+        return config
+
+    def _say_schemes(self, config: dict[str, Any]) -> None:
+        """How compressed-tensors finds the layers: into config.json, with what was said of their inputs."""
+        from numerics.model.compressed_tensors import Scheme, config_of_schemes
+
+        work = self.work
+        schemes = {layer: Scheme(**facts) for layer, facts in self.schemes.items()}
+        layers = {name.rpartition(".")[0] for name in work.found.plain if name.endswith(".weight")}
+        said = config["quantization_config"] = config_of_schemes(schemes, sorted(layers))
+        work._inputs_kept = keep_inputs(getattr(work.opened, "config", {}), said)
+        if len(set(schemes.values())) > 1 and any(s.halves for s in schemes.values()):
+            config["dtype"] = "bfloat16"
+            config.pop("torch_dtype", None)
 
 
-__all__ = ["KINDS", "Converted", "convert", "dequantize"]
+def _places_of(files: Mapping[str, Mapping[str, Entry]]) -> tuple[dict[str, str], int]:
+    """Which file has which tensor, and the bytes of all; raises NumericsError for one that two have."""
+    places: dict[str, str] = {}
+    for file, entries in files.items():
+        for twice in entries.keys() & places.keys():
+            raise NumericsError(f"{twice!r} would stand for two tensors, in {places[twice]} and {file}")
+        places |= dict.fromkeys(entries, file)
+    return places, sum(entry.nbytes for entries in files.values() for entry in entries.values())
+
+
+def _join(found: Converted, other: Converted) -> None:
+    found.quantized += other.quantized
+    found.plain += other.plain
+    found.left |= other.left
+
+
+__all__ = ["KINDS", "Converted", "Running", "convert", "dequantize"]

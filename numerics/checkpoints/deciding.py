@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from numerics.checkpoints.source import Source
 from numerics.files.checkpoint import plan_of
@@ -17,6 +17,7 @@ from numerics.model.deciding import plan as model_plan
 from numerics.model.deciding.routers import ROUTER, routers
 from numerics.model.deciding.rows import Row, told_scales
 from numerics.model.deciding.rules import Asked, Rule, rules_of
+from numerics.observe import OBSERVERS, observer, observer_text
 from numerics.tensor.scheme import per_channel
 from numerics.tensor.spec import QuantSpec
 
@@ -39,7 +40,9 @@ class Request:
 
     spec: of the tensors that no rule names; None where only rules say something.  rules: as `nx.plan` takes
     them, patterns of names and what they get.  plan: specs by names, of a plan that was saved.  include,
-    exclude: patterns of names.  free: the axis of blocks and groups may be chosen.
+    exclude: patterns of names.  free: the axis of blocks and groups may be chosen.  observer: a name of
+    `nx.observe`, such as "mse" or "percentile(99.9)": it sees each tensor and finds its scales, of formats
+    that have some by a scheme; None (the default) leaves that to the plan, and then to the specs.
     """
 
     spec: QuantSpec | None = None
@@ -48,6 +51,7 @@ class Request:
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     free: bool = True
+    observer: str | None = None
 
 
 @dataclass
@@ -55,7 +59,7 @@ class Decision:
     """What becomes of a checkpoint: a plan a quantized tensor, and why the others are copied.
 
     fused: for each tensor whose tensor scale is shared, the names of all that share it.  also: further names
-    of tensors.
+    of tensors.  observers: what finds the scales of those that have not what their spec finds.
     """
 
     plans: dict[str, Plan]
@@ -64,6 +68,7 @@ class Decision:
     entries: Mapping[str, Entry]
     fused: dict[str, tuple[str, ...]] = field(default_factory=dict)
     also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    observers: dict[str, str] = field(default_factory=dict)
 
     @property
     def plan(self) -> model_plan.Plan:
@@ -74,8 +79,9 @@ class Decision:
         plan = self.plans.get(name)
         reason = self.reasons[name] if plan else self.why[name]
         spec = plan.spec if plan else None
-        also = self.also.get(name, ())
-        return Row("parameter", name, entry.shape, spec, reason, also=also, value_bits=BITS[entry.dtype])
+        also, watched = self.also.get(name, ()), self.observers.get(name)
+        bits = BITS[entry.dtype]
+        return Row("parameter", name, entry.shape, spec, reason, also=also, observer=watched, value_bits=bits)
 
 
 def decide(source: Source, request: Request) -> Decision:
@@ -91,19 +97,54 @@ def decide(source: Source, request: Request) -> Decision:
     for name in chosen.names:
         names = chosen.names_of(name)
         rule = asked.rule("weights", names, [(one.rpartition(".")[0], None) for one in names])
-        spec, reason = _told(names, rule, request)
-        if spec is None:
-            found.why[name] = reason
+        told = _told(names, rule, request)
+        if told.spec is None:
+            found.why[name] = told.reason
         else:
-            _place(found, name, (spec, reason), request, taken)
+            _place(found, name, _observed(name, told), request, taken)
     for name in routers({name: found.entries[name].shape for name in chosen.names}) & found.plans.keys():
         if found.reasons[name].startswith(ALL):
             found.reasons[name] += f", {ROUTER}"
     asked.check([one for name in chosen.names for one in chosen.names_of(name)])
     if not found.plans:
         raise NumericsError(f"nothing of {source.path} would be quantized: {_some(found.why)}")
+    _check_observer(request, found)
     _share(found)
     return found
+
+
+class _Told(NamedTuple):
+    """The spec of a tensor, or None; who says so, and why; and what finds its scales, where that is asked."""
+
+    spec: QuantSpec | None
+    reason: str
+    observer: str | None
+
+
+def _observed(name: str, told: _Told) -> _Told:
+    """The spec as the observer makes it (powers of two), without one where there is nothing for it."""
+    spec = told.spec
+    if told.observer is None or spec is None or spec.blocked or not spec.scaled:
+        return told._replace(observer=None)
+    try:
+        watching = observer(told.observer, spec)
+    except NumericsError as wrong:
+        raise NumericsError(f"tensor {name!r}: {wrong}") from None
+    if not watching.mergeable:
+        raise NumericsError(
+            f"observer={told.observer!r} depends on the order of batches, and a weight is one; "
+            f"allowed: {', '.join(name for name, kind in OBSERVERS.items() if kind.mergeable)}"
+        )
+    return told._replace(spec=watching.spec)
+
+
+def _check_observer(request: Request, found: Decision) -> None:
+    """Raises NumericsError where an observer is asked for and finds the scales of nothing."""
+    if request.observer is not None and not found.observers:
+        raise NumericsError(
+            f"observer={request.observer!r} finds the scales of nothing: no tensor becomes numbers "
+            "with scales by a scheme, such as int4; blocks find their scales by scale_rule"
+        )
 
 
 def _rules(request: Request) -> list[Rule]:
@@ -117,22 +158,23 @@ def _rules(request: Request) -> list[Rule]:
     return found
 
 
-def _told(names: Sequence[str], rule: Rule | None, request: Request) -> tuple[QuantSpec | None, str]:
+def _told(names: Sequence[str], rule: Rule | None, request: Request) -> _Told:
     """The spec of a tensor and who says so; no spec and why."""
+    watched = None if request.observer is None else observer_text(request.observer)
     if rule is not None:
-        return rule.specs["weights"], f"rule {rule.said!r}"
+        return _Told(rule.specs["weights"], f"rule {rule.said!r}", watched)
     if request.plan is not None:
         row = next((row for row in request.plan.rows if row.kind == "parameter"
                     and not set(names).isdisjoint(row.names)), None)  # fmt: skip
         if row is not None:
-            return row.spec, PLANNED if row.spec else f"{PLANNED}: {row.reason}"
-    return request.spec, ALL if request.spec else "no rule names it"
+            reason = PLANNED if row.spec else f"{PLANNED}: {row.reason}"
+            return _Told(row.spec, reason, watched or row.observer)
+    return _Told(request.spec, ALL if request.spec else "no rule names it", watched)
 
 
-def _place(
-    found: Decision, name: str, told: tuple[QuantSpec, str], request: Request, taken: set[str]
-) -> None:
-    spec, reason = told
+def _place(found: Decision, name: str, told: _Told, request: Request, taken: set[str]) -> None:
+    spec, reason, watched = told
+    assert spec is not None
     entry = found.entries[name]
     if not spec.scaled and spec.dtype.name == ORIGINALS[entry.dtype]:
         found.why[name] = f"{reason}: it is {spec.dtype} already"
@@ -148,6 +190,8 @@ def _place(
     along = f"; along axis {axis}" if axis is not None and axis != len(entry.shape) - 1 else ""
     scales = told_scales(spec, plan.spec, entry.shape, outputs_of(plan))
     found.plans[name], found.reasons[name] = plan.named(taken), reason + scales + along
+    if watched is not None:
+        found.observers[name] = watched
 
 
 def _free(spec: QuantSpec) -> bool:

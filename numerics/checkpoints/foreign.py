@@ -57,10 +57,10 @@ class Weight:
     name: str
     source: str
     parts: Mapping[str, str]
-    make: Callable[[_Parts], QTensor]
+    make: Callable[[Parts], QTensor]
 
 
-class _Parts:
+class Parts:
     """The tensors of one weight: their types and shapes, and their numbers when they are asked for."""
 
     def __init__(self, weight: Mapping[str, str], entries: Mapping[str, Entry], raw: Callable[[str], Array],
@@ -70,6 +70,11 @@ class _Parts:
 
     def __contains__(self, role: str) -> bool:
         return role in self._names
+
+    @property
+    def roles(self) -> list[str]:
+        """What the weight consists of."""
+        return list(self._names)
 
     @property
     def scale_name(self) -> str:
@@ -145,7 +150,7 @@ def read(weight: Weight, entries: Mapping[str, Entry], raw: Callable[[str], Arra
     contradict each other are such a reason too; raises NumericsError, naming the weight, where the file does
     not give their bytes.
     """
-    parts = _Parts(weight.parts, entries, raw, config or {})
+    parts = Parts(weight.parts, entries, raw, config or {})
     try:
         if math.prod(parts.entry("codes").shape) > PADDING_LIMIT:
             raise Left("it is larger than what is unpacked at once")
@@ -216,7 +221,7 @@ def _group_of(columns: int, groups: int, told: int | None) -> int:
     return size
 
 
-def _group_size(parts: _Parts) -> int | None:
+def _group_size(parts: Parts) -> int | None:
     """Columns that share a scale, as the configuration says, or the group of every column."""
     found = parts.config.get("group_size")
     if type(found) is int and found > 0:
@@ -224,7 +229,7 @@ def _group_size(parts: _Parts) -> int | None:
     return int((parts.words("order") == 0).sum()) or None if "order" in parts else None
 
 
-def _tile(parts: _Parts) -> tuple[int, int] | None:
+def _tile(parts: Parts) -> tuple[int, int] | None:
     """Rows and columns that share a scale, as transformers and compressed-tensors say; or DeepSeek's own."""
     sizes = parts.config.get("weight_block_size", parts.config.get("block_structure"))
     if not (isinstance(sizes, list) and len(sizes) == 2 and all(type(n) is int and n > 0 for n in sizes)):
@@ -232,11 +237,11 @@ def _tile(parts: _Parts) -> tuple[int, int] | None:
     return sizes[0], sizes[1]
 
 
-def _scale_type(parts: _Parts) -> str:
+def _scale_type(parts: Parts) -> str:
     return FLOATS.get(parts.entry("scale").dtype, "float32")
 
 
-def _elements(parts: _Parts) -> QTensor:
+def _elements(parts: Parts) -> QTensor:
     """FP8 and int8: codes as they are, scales by a scheme, or of blocks of two dimensions."""
     entry, kind = parts.entry("codes"), parts.entry("scale").dtype
     if kind in E8M0 and not _powers_of_tiles(parts):
@@ -255,7 +260,7 @@ def _elements(parts: _Parts) -> QTensor:
     return QTensor.from_parts(spec, codes, scale, original=_wide(parts))
 
 
-def _powers_of_tiles(parts: _Parts) -> bool:
+def _powers_of_tiles(parts: Parts) -> bool:
     """Are the scales E8M0, but of a whole weight, of rows, or of tiles (scale_fmt "ue8m0"), not of OCP MX?"""
     entry, scale = parts.entry("codes"), parts.entry("scale")
     if scale.dtype != "F8_E8M0" or entry.dtype not in ELEMENTS or not entry.shape:
@@ -263,7 +268,7 @@ def _powers_of_tiles(parts: _Parts) -> bool:
     return scale.shape != (*entry.shape[:-1], -(-entry.shape[-1] // mxfp8_e4m3.block))
 
 
-def _wide(parts: _Parts) -> str:
+def _wide(parts: Parts) -> str:
     """What a weight with scales in float32 stands for: the checkpoint's own type, where that is told."""
     told = parts.config.get("dtype")
     if told in FLOATS.values() and parts.original == "float32":
@@ -274,7 +279,7 @@ def _wide(parts: _Parts) -> str:
 # ---- blocks ---------------------------------------------------------------------------------------
 
 
-def _mx(parts: _Parts) -> QTensor:
+def _mx(parts: Parts) -> QTensor:
     """OCP MX: small floats of safetensors' own types, and E8M0 bytes."""
     entry = parts.entry("codes")
     if entry.dtype not in MX:
@@ -287,7 +292,7 @@ def _mx(parts: _Parts) -> QTensor:
     return QTensor.from_parts(QuantSpec(d), codes, parts.words("scale").view(np.uint8), original="bfloat16")
 
 
-def _packed_blocks(parts: _Parts) -> QTensor:
+def _packed_blocks(parts: Parts) -> QTensor:
     """MXFP4, MXFP6 and NVFP4 of compressed-tensors and ModelOpt: bytes of packed codes, row by row."""
     entry, scale = parts.entry("codes"), parts.entry("scale")
     if entry.dtype == "I32":
@@ -309,7 +314,7 @@ def _packed_blocks(parts: _Parts) -> QTensor:
 
 
 def _made(
-    spec: QuantSpec, shape: tuple[int, ...], parts: _Parts, tensor_scale: float | None = None
+    spec: QuantSpec, shape: tuple[int, ...], parts: Parts, tensor_scale: float | None = None
 ) -> QTensor:
     """A tensor of bytes that lie as they do here."""
     packed = parts.raw("codes").view(np.uint8).reshape(-1)
@@ -319,7 +324,7 @@ def _made(
                         original=original)  # fmt: skip
 
 
-def _nvfp4(parts: _Parts, shape: tuple[int, ...]) -> QTensor:
+def _nvfp4(parts: Parts, shape: tuple[int, ...]) -> QTensor:
     """NVFP4: ModelOpt's second scale multiplies; that of compressed-tensors divides."""
     if "inputs" in parts:
         raise Left(
@@ -337,7 +342,7 @@ def _nvfp4(parts: _Parts, shape: tuple[int, ...]) -> QTensor:
     return _made(QuantSpec(nvfp4), shape, parts, float(tensor_scale[0]))
 
 
-def _gpt_oss(parts: _Parts) -> QTensor:
+def _gpt_oss(parts: Parts) -> QTensor:
     """MXFP4 of gpt-oss: blocks [..., blocks of a row, 16 bytes], scales [..., blocks of a row]."""
     codes, scale = parts.entry("codes"), parts.entry("scale")
     if codes.dtype != "U8" or scale.dtype not in E8M0 or codes.shape != (*scale.shape, 16):
@@ -348,7 +353,7 @@ def _gpt_oss(parts: _Parts) -> QTensor:
 # ---- integers in words ----------------------------------------------------------------------------
 
 
-def _words(parts: _Parts) -> QTensor:
+def _words(parts: Parts) -> QTensor:
     """compressed-tensors' pack-quantized: rows of words, the smallest code is 0."""
     rows, columns = _whole_shape(parts)
     bits = _bits(parts, columns)
@@ -388,7 +393,7 @@ def _check_signs(scale: Array) -> None:
         raise Left("it has scales that are not above zero beside zero points")
 
 
-def _whole_shape(parts: _Parts) -> tuple[int, int]:
+def _whole_shape(parts: Parts) -> tuple[int, int]:
     """Of a weight in words: as its file says."""
     entry = parts.entry("codes")
     if "shape" not in parts:
@@ -399,7 +404,7 @@ def _whole_shape(parts: _Parts) -> tuple[int, int]:
     return said[0], said[1]
 
 
-def _bits(parts: _Parts, columns: int) -> int:
+def _bits(parts: Parts, columns: int) -> int:
     """Of a code: as the configuration says, or as the words tell."""
     words = parts.entry("codes").shape[1]
     told = parts.config.get("num_bits")
@@ -413,7 +418,7 @@ def _bits(parts: _Parts, columns: int) -> int:
     return fitting[0]
 
 
-def _check_order(parts: _Parts, columns: int, size: int) -> None:
+def _check_order(parts: Parts, columns: int, size: int) -> None:
     """Groups must lie one behind the other."""
     if "order" not in parts:
         return
@@ -422,12 +427,12 @@ def _check_order(parts: _Parts, columns: int, size: int) -> None:
         raise Left("its inputs are in groups by activation order (g_idx), which is no scheme")
 
 
-def _awq(parts: _Parts) -> QTensor:
+def _awq(parts: Parts) -> QTensor:
     """AutoAWQ: words along the outputs, in an order of their own; [inputs, outputs]."""
     return _transposed(parts, {"axis": 1, "order": AWQ}, 0)
 
 
-def _gptq(parts: _Parts) -> QTensor:
+def _gptq(parts: Parts) -> QTensor:
     """GPTQ: words along the inputs; [inputs, outputs]; zero points are stored less one."""
     told = parts.config.get("checkpoint_format", "gptq")
     if told not in ("gptq", "gptq_v2"):
@@ -435,7 +440,7 @@ def _gptq(parts: _Parts) -> QTensor:
     return _transposed(parts, {"axis": 0}, 0 if told == "gptq_v2" else 1)
 
 
-def _transposed(parts: _Parts, lie: dict[str, Any], less: int) -> QTensor:
+def _transposed(parts: Parts, lie: dict[str, Any], less: int) -> QTensor:
     words, zeros, scale = (parts.entry(role) for role in ("codes", "zero", "scale"))
     groups, outputs = scale.shape if len(scale.shape) == 2 else (0, 0)
     bits = parts.config.get("bits", parts.config.get("w_bit", 4))
@@ -466,7 +471,7 @@ def _transposed(parts: _Parts, lie: dict[str, Any], less: int) -> QTensor:
     )  # fmt: skip
 
 
-def _gptq_or_awq(parts: _Parts) -> QTensor:
+def _gptq_or_awq(parts: Parts) -> QTensor:
     """Both call their tensors alike; the words lie along another axis."""
     words, scale = parts.entry("codes"), parts.entry("scale")
     if len(words.shape) != 2 or len(scale.shape) != 2 or "zero" not in parts:
@@ -480,7 +485,7 @@ _BESIDE = {
     "inputs": "pre_quant_scale", "zero": "weight_zero_point", "order": "weight_g_idx",
     "shape": "weight_shape",
 }  # fmt: skip
-_KINDS: tuple[tuple[str, str, Mapping[str, str], Callable[[_Parts], QTensor]], ...] = (
+_KINDS: tuple[tuple[str, str, Mapping[str, str], Callable[[Parts], QTensor]], ...] = (
     ("weight_packed", "compressed-tensors", _BESIDE, _packed_blocks),
     ("qweight", "GPTQ or AWQ", {"scale": "scales", "zero": "qzeros", "order": "g_idx"}, _gptq_or_awq),
     ("_blocks", "MXFP4 of gpt-oss", {"scale": "_scales"}, _gpt_oss),

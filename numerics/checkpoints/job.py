@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from numerics._version import __version__
 from numerics.backends.paths import path_of
 from numerics.checkpoints.deciding import Decision, Request, decide
-from numerics.checkpoints.journal import RECORD, Journal
+from numerics.checkpoints.journal import RECORD, Journal, content_of, hashes_of, refuse_inside
 from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.source import INDEX, Shard, Source, index_of
 from numerics.files.checkpoint import (
@@ -29,7 +28,7 @@ from numerics.files.checkpoint import (
 from numerics.files.header import Plan, text_of
 from numerics.files.replacement import refuse_same_file, replace_file
 from numerics.files.safetensors import Reader
-from numerics.files.stream import ERRORS, amax_of
+from numerics.files.stream import ERRORS, Scales, amax_of
 from numerics.formats.block import Block, stored_scale
 from numerics.formats.errors import NumericsError, digits, one_of
 from numerics.formats.rounding import check_random
@@ -141,7 +140,7 @@ class _Job:
 
     def folder(self) -> JobReport:
         """A folder into a folder: this rank's shards; and rank 0 waits for all, and ends the job."""
-        self._refuse_same_folder()
+        refuse_inside(self.source.path, self.target)
         with Journal(self.target, self._identity(), self.options.ranks) as journal:
             record = journal.finished()
             if record is not None:
@@ -152,12 +151,6 @@ class _Job:
             if self.options.ranks.rank != 0:
                 return JobReport(shards=len(self.source.shards), resumed=resumed)
             return self._end(journal, resumed)
-
-    def _refuse_same_folder(self) -> None:
-        refuse_same_file(self.source.path, self.target)
-        target, source = (Path(os.path.realpath(path)) for path in (self.target, self.source.path))
-        if target.is_relative_to(source):
-            raise NumericsError(f"the output {self.target} lies in the input; name another folder")
 
     def _shards(self, journal: Journal) -> int:
         """Does the shards of this rank; returns how many were done before."""
@@ -178,10 +171,7 @@ class _Job:
         decision, options = self.decision, self.options
         plans = {name: decision.plans[name] for name in shard.entries if name in decision.plans}
         why = {name: decision.why[name] for name in shard.entries if name in decision.why}
-        scales = {name: self._shared_scale(name) for name in plans if name in decision.fused}
-        if options.tensor_scale is not None:
-            own = stored_scale(options.tensor_scale)
-            scales = {name: own for name, plan in plans.items() if _has_tensor_scale(plan)}
+        scales = {name: Scales(self._tensor_scale(name), decision.observers.get(name)) for name in plans}
         work = Work(plans, why, options.seed, options.max_memory, options.errors, scales)
         return write_quantized(shard.open(), target, work, self._told(total))
 
@@ -192,9 +182,13 @@ class _Job:
             return None
         return lambda name, done, _: progress(name, min(before + done, total), total)
 
-    def _shared_scale(self, name: str) -> float:
-        """The tensor scale of tensors that engines fuse: that of the largest magnitude of all of them."""
-        names = self.decision.fused[name]
+    def _tensor_scale(self, name: str) -> float | None:
+        """The tensor scale that is given, or that of the largest magnitude of all that engines fuse."""
+        given, names = self.options.tensor_scale, self.decision.fused.get(name)
+        if given is not None and _has_tensor_scale(self.decision.plans[name]):
+            return stored_scale(given)
+        if names is None:
+            return None
         if names not in self._amax:
             self._amax[names] = self._scale_of(names)
         return self._amax[names]
@@ -213,6 +207,7 @@ class _Job:
         told = {
             "version": __version__, "plans": text_of(self.decision.plans, self.options.seed),
             "fused": sorted(set(self.decision.fused.values())), "errors": self.options.errors,
+            **({"observers": self.decision.observers} if self.decision.observers else {}),
             **({} if self.options.tensor_scale is None else {"tensor_scale": self.options.tensor_scale}),
             "shards": {shard.name: shard.header for shard in self.source.shards},
         }  # fmt: skip
@@ -228,7 +223,7 @@ class _Job:
         for file in self.source.beside:
             if file.name == RECORD:
                 continue
-            data = _content(file)
+            data = content_of(file)
             if file.name in late:
                 late[file.name] = data
             else:
@@ -260,14 +255,7 @@ class _Job:
 def _hashes(source: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
     """What the record keeps of a shard: nothing that another run would have otherwise."""
     before = {"source_bytes": source["bytes"], "source_header": source["header"]}
-    return {**before, "bytes": target["bytes"], "sha256": target["sha256"]}
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as wrong:
-        raise NumericsError(f"cannot read {file}: {wrong.strerror or wrong}") from wrong
+    return {**before, **hashes_of(target)}
 
 
 def _facts(report: FileReport) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from numerics.checkpoints.ranks import Ranks
-from numerics.checkpoints.source import Shard
-from numerics.files.replacement import lock, replace_file
+from numerics.checkpoints.ranks import Ranks, Work
+from numerics.files.replacement import lock, refuse_same_file, replace_file
 from numerics.formats.errors import NumericsError
 from numerics.formats.text import json_in
 
@@ -125,7 +124,7 @@ class Journal:
 
     # ---- shards -----------------------------------------------------------------------------------
 
-    def entry(self, shard: Shard) -> dict[str, Any] | None:
+    def entry(self, shard: Work) -> dict[str, Any] | None:
         """What was noted of a shard, where its file is still what was written, of the source as it is."""
         found = _read(self.folder / f"{shard.name}.json")
         if found is None or found.get("source") != shard.stamp:
@@ -140,7 +139,7 @@ class Journal:
         same = status.st_mtime_ns == due["mtime_ns"] or file_hash(path) == due["sha256"]
         return found if same else None
 
-    def note(self, shard: Shard, report: Mapping[str, Any]) -> dict[str, Any]:
+    def note(self, shard: Work, report: Mapping[str, Any]) -> dict[str, Any]:
         """Notes that a shard is done."""
         path = self.target / shard.name
         digest, status = file_hash(path), path.stat()
@@ -149,7 +148,7 @@ class Journal:
         replace_file(self.folder / f"{shard.name}.json", _bytes(found))
         return found
 
-    def await_shard(self, shard: Shard) -> dict[str, Any]:
+    def await_shard(self, shard: Work) -> dict[str, Any]:
         """What another rank noted of a shard, when it has; raises NumericsError where a rank failed."""
         while True:
             noted = _read(self.folder / f"{shard.name}.json")
@@ -203,6 +202,27 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("version", VERSION) == VERSION else None
+
+
+def hashes_of(target: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record keeps of a file that was written: nothing that another run would have otherwise."""
+    return {"bytes": target["bytes"], "sha256": target["sha256"]}
+
+
+def refuse_inside(source: Path, target: Path) -> None:
+    """Raises NumericsError for an output that is the input, or lies in it."""
+    refuse_same_file(source, target)
+    inner, outer = (Path(os.path.realpath(path)) for path in (target, source))
+    if inner.is_relative_to(outer):
+        raise NumericsError(f"the output {target} lies in the input; name another folder")
+
+
+def content_of(file: Path) -> bytes:
+    """The bytes of a file that is copied; raises NumericsError, naming it, where they cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as wrong:
+        raise NumericsError(f"cannot read {file}: {wrong.strerror or wrong}") from wrong
 
 
 def file_hash(path: Path) -> str:

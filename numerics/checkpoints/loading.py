@@ -14,12 +14,13 @@ from numerics.backends.paths import path_of
 from numerics.checkpoints.foreign import Weight, read, weights_of
 from numerics.checkpoints.gguf_file import MAGIC, GGUFFile, scale_name
 from numerics.checkpoints.source import Source
+from numerics.checkpoints.torchao_file import weights_in
 from numerics.files import kinds
 from numerics.files.checkpoint import PathLike
 from numerics.files.companions import json_of, quantization_config
 from numerics.files.header import KEY, Plan, plans_of
 from numerics.files.nested import at, places_of
-from numerics.files.safetensors import BITS, LONGEST_HEADER, Reader
+from numerics.files.safetensors import BITS, LONGEST_HEADER, Reader, may_be_one
 from numerics.files.save_load import LIBRARIES, on_host
 from numerics.files.stream import Shared, qtensor
 from numerics.files.ties import ties_among
@@ -57,24 +58,27 @@ class Opened(Protocol):
         """A tensor: an array, or a QTensor of arrays.  Raises NumericsError for one that is damaged."""
 
 
-def open_any(path: PathLike) -> Opened:
+def open_any(path: PathLike, *, mapped: bool = True) -> Opened:
     """Opens a file of any kind that is known, or a folder.
+
+    mapped: tensors of .safetensors files are views of them, which must not be cut while they are used; else
+    each is read into memory of its own when it is asked for.
 
     Known are .safetensors files, folders of them and their indexes, GGUF files, PyTorch's pickles (tensors
     only), and ONNX models.  Raises NumericsError, naming it, for what is none of them.
     """
     came = path_of(path)
     if os.path.isdir(came) or came.name.endswith(".index.json"):
-        return OpenedSafetensors(came)
+        return OpenedSafetensors(came, mapped)
     first = _first(came)
     if first.startswith(MAGIC):
         return OpenedGGUF(came)
-    what = kinds.known(first) or ""
+    what = "" if may_be_one(first) else kinds.known(first) or ""
     if "PyTorch pickle" in what:
         return OpenedPickle(came)
     if "ONNX" in what:
         return OpenedONNX(came)
-    return OpenedSafetensors(came)
+    return OpenedSafetensors(came, mapped)
 
 
 def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
@@ -106,11 +110,14 @@ def load(path: PathLike, *, library: str = "numpy") -> dict[str, Any]:
 
 
 def _torch(x: Any) -> Any:
+    """An array as a tensor; of what NumPy lacks as torch has it, and F4 and F6 as one code a byte."""
     import torch
 
-    if x.dtype.name == "bfloat16":
-        return torch.from_numpy(np.array(x.view(np.int16))).view(torch.bfloat16)
-    return torch.from_numpy(np.array(x))
+    if x.dtype.isbuiltin == 1:
+        return torch.from_numpy(np.array(x))
+    own, words = getattr(torch, x.dtype.name, None), x.view(f"{'u' if x.itemsize == 1 else 'i'}{x.itemsize}")
+    found = torch.from_numpy(np.array(words))
+    return found.view(own) if isinstance(own, torch.dtype) else found
 
 
 def _first(path: Path) -> bytes:
@@ -127,15 +134,17 @@ def _first(path: Path) -> bytes:
 class OpenedSafetensors:
     """A .safetensors file or a folder of shards: ours, other tools', or plain."""
 
-    def __init__(self, path: PathLike) -> None:
-        self.source = Source(path, own=True)
+    def __init__(self, path: PathLike, mapped: bool = True) -> None:
+        self.source, self._mapped = Source(path, own=True), mapped
         self.path = self.source.path
         self.left: dict[str, str] = {}
         self._readers: dict[str, Reader] = {}
         self._plans: dict[str, Plan] = {}
         taken: set[str] = set()
+        metadata = []
         for shard in self.source.shards:
             reader = Reader(shard.path)
+            metadata.append(reader.metadata)
             if KEY in reader.metadata:
                 found = plans_of(reader.metadata[KEY], reader.entries, shard.path)
                 self._plans |= found
@@ -143,7 +152,10 @@ class OpenedSafetensors:
         others = {name: entry for name, entry in self.source.entries.items() if name not in taken}
         self.config = quantization_of(self.path if self.source.folder else self.path.parent)
         self.weights: dict[str, Weight] = {}
-        for weight in weights_of(others).values():
+        theirs = [weight for told in metadata for weight in weights_in(told, others)]
+        for weight in (*theirs, *weights_of(others).values()):
+            if not taken.isdisjoint(weight.parts.values()):
+                continue  # torchao's, whatever its names look like
             if weight.name in others and weight.name != weight.parts["codes"]:
                 continue  # two would have one name
             self.weights[weight.name] = weight
@@ -173,7 +185,7 @@ class OpenedSafetensors:
         """The reader of the shard that has a tensor of the file."""
         shard = self.source.shard_of[name]
         if shard.name not in self._readers:
-            self._readers = {shard.name: shard.open()}  # one at a time
+            self._readers = {shard.name: shard.open(self._mapped)}  # one at a time
         return self._readers[shard.name]
 
     def shard(self, name: str) -> str:
@@ -202,6 +214,10 @@ class OpenedSafetensors:
         self.left[name] = found
         codes = weight.parts["codes"]
         return self.reader(codes).tensor(codes)
+
+    def parts(self, name: str) -> list[str]:
+        """The tensors of the files that any tensor consists of, ours, other tools' or plain."""
+        return list(self._plans[name].names.values()) if name in self._plans else self.beside(name)
 
     def beside(self, name: str) -> list[str]:
         """The tensors of the file that a weight consists of."""
@@ -291,7 +307,15 @@ class OpenedPickle:
 
     def tensor(self, name: str) -> Any:
         """As Opened says."""
-        return on_host(name, self._tensors[name])
+        x = self._tensors[name]
+        if not type(x).__module__.startswith("torchao."):
+            return on_host(name, x)
+        from numerics.interop.torchao import from_host
+
+        try:
+            return on_host(name, from_host(x))
+        except NumericsError as wrong:
+            raise NumericsError(f"{self.path}: tensor {name!r}: {wrong}") from None
 
 
 def _state(came: Any, path: str) -> dict[str, Any]:

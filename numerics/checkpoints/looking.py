@@ -54,7 +54,7 @@ def inspect(path: PathLike) -> Iterator[Look]:
     >>> look.format, look.scales, look.odd[0]
     ('mxfp4', (5.877471754111438e-39, 0.25), '1 of 2 blocks are zeros')
     """
-    opened = open_any(path)
+    opened = open_any(path, mapped=False)
     for name in opened.names:
         x = opened.tensor(name)
         why = opened.left.get(name) or lone_codes(x)
@@ -200,7 +200,7 @@ def compare(first: PathLike, second: PathLike) -> Comparison:
     Values are compared as float32 (float64 where one is that), NaN with NaN as equal.  Raises NumericsError
     as `open_any` does.
     """
-    a, b = open_any(first), open_any(second)
+    a, b = open_any(first, mapped=False), open_any(second, mapped=False)
     known, others = ({name: name for name in one.names} | dict(one.ties) for one in (a, b))
     found = Comparison(only_first=[n for n in known if n not in others],
                        only_second=[n for n in others if n not in known])  # fmt: skip

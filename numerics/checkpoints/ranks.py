@@ -5,9 +5,31 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
-from numerics.checkpoints.source import Shard
 from numerics.formats.errors import NumericsError
+
+
+class Work(Protocol):
+    """One file of a job, made of others."""
+
+    @property
+    def name(self) -> str:
+        """Of the file in the output."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it is made of."""
+        ...
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        """What a journal knows by: another stamp says that it is made of something else."""
+        ...
+
+
+Some = TypeVar("Some", bound=Work)
 
 
 @dataclass(frozen=True)
@@ -34,7 +56,7 @@ class Ranks:
             )
         return cls(rank, world)
 
-    def share(self, shards: Sequence[Shard]) -> list[Shard]:
+    def share(self, shards: Sequence[Some]) -> list[Some]:
         """The shards of this rank: the largest first, each to the rank that has the fewest bytes.
 
         Every rank finds the same shares, so that nobody needs to be asked.

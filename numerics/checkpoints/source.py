@@ -50,9 +50,9 @@ class Shard:
         """What a journal knows it by."""
         return {"bytes": self.nbytes, "mtime_ns": self.status.st_mtime_ns, "header": self.header}
 
-    def open(self) -> Reader:
+    def open(self, mapped: bool = True) -> Reader:
         """A reader; raises NumericsError where the file is another than it was."""
-        reader = Reader(self.path)
+        reader = Reader(self.path, mapped)
         reader.check_unchanged(self.status)
         return reader
 

@@ -20,7 +20,7 @@ from numerics.view.text import brief, figure, wrapped
 if TYPE_CHECKING:
     from numerics.checkpoints.looking import Comparison, Difference, Look
 
-TARGETS = ("numerics", "safetensors", "compressed-tensors", "gguf")
+TARGETS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
 PLACE = "first place"  # the heading of the column that says where two tensors differ first
 
 
@@ -29,7 +29,8 @@ PLACE = "first place"  # the heading of the column that says where two tensors d
     help=cleandoc("""Another kind of file, no number rounded.
 
     MODEL: .safetensors (of anybody), a folder of shards, GGUF, .pth or .bin, ONNX.  What the kind of OUT
-    does not have is refused, and nothing is dequantized to make it fit.
+    does not have is refused, and nothing is dequantized to make it fit.  A folder goes on where the same
+    command was stopped, and under torchrun ranks share its shards.
     """)
     + examples(
         "numerics convert model.gguf out.safetensors", "numerics convert OURS OUT --to compressed-tensors"
@@ -45,10 +46,13 @@ PLACE = "first place"  # the heading of the column that says where two tensors d
 )
 @quietly
 def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool) -> None:
-    from numerics.checkpoints.converting import convert
+    from numerics.checkpoints.converting import Running, convert
+    from numerics.checkpoints.ranks import Ranks
 
+    ranks = Ranks.of_environment()
+    quiet = quiet or ranks.rank > 0
     with bar(quiet, in_bytes=False) as shown:
-        found = convert(model, out, to, ggml=ggml, progress=shown.update)
+        found = convert(model, out, to, ggml=ggml, running=Running(shown.update, ranks))
     if not quiet:
         with after(f"{out} is written"):
             tell(f"{out}: {found}")

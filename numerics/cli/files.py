@@ -45,6 +45,9 @@ def job_options(command: Command) -> Command:
                      show_default=True, help="Which values are measured."),
         click.option("--all", "every", is_flag=True,
                      help=f"A line for every tensor; by default a terminal gets the {WORST} that lost most."),
+        click.option("--observer",
+                     help="What finds the scales of integers and other single numbers: mse (of least "
+                     "error), percentile(99.9), kl, pof2, pof2_mse; by default their largest magnitude."),
         click.option("--max-memory", default="64MB", show_default=True, help="Working memory, about."),
     ]  # fmt: skip
     return with_options(command, options)
@@ -139,13 +142,19 @@ def _check_sharing(name: Any, scheme: str | None, group_size: int | None, axis: 
 @click.argument("out")
 @quietly
 def dequantize_command(model: str, out: str, quiet: bool) -> None:
-    from numerics.checkpoints.converting import dequantize
+    from numerics.checkpoints.converting import Running, dequantize
+    from numerics.checkpoints.ranks import Ranks
     from numerics.files.checkpoint import dequantize_file, is_ours
 
     report: object
     ours = is_ours(model)
+    ranks = Ranks.of_environment()
+    quiet = quiet or ranks.rank > 0
     with bar(quiet, in_bytes=ours) as shown:
-        report = (dequantize_file if ours else dequantize)(model, out, progress=shown.update)
+        if ours and ranks.world == 1:
+            report = dequantize_file(model, out, progress=shown.update)
+        else:
+            report = dequantize(model, out, running=Running(shown.update, ranks))
     if not quiet:
         with after(f"{out} is written"):
             tell(f"{out}: {report}")

@@ -25,7 +25,7 @@ UNITS = {"": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1 << 10, "mib":
 OF_FORMATS = ("scheme", "group_size", "axis", "asymmetric", "scale_type")
 OF_JOBS = (
     "plan_file", "save_plan", "dry_run", "errors", "max_memory", "seed", "include", "exclude", "tensor_scale",
-    "every",
+    "every", "observer",
 )  # fmt: skip
 
 
@@ -44,6 +44,7 @@ OF_JOBS = (
         "numerics quantize model.safetensors out.safetensors --dtype mxfp4",
         "numerics quantize m.safetensors q.safetensors --dtype int4 --group-size 128",
         "numerics quantize m.safetensors OUT --dtype nvfp4 --tensor-scale 0.001",
+        "numerics quantize m.safetensors q.safetensors --dtype int4 --group-size 128 --observer mse",
         "numerics quantize FOLDER OUT --dtype mxfp4 --dtype 'lm_head*=none' --dry-run",
     ),
 )
@@ -134,7 +135,7 @@ def _request(source: Source, options: dict[str, Any], job: dict[str, Any]) -> Re
             f"--{given[0].replace('_', '-')} belongs to the format of all, and there is none; "
             "give --dtype FORMAT too, or PATTERN=FORMAT:SCHEME"
         )
-    request = Request(spec, rules, None, job["include"], job["exclude"], free)
+    request = Request(spec, rules, None, job["include"], job["exclude"], free, job["observer"])
     return request if job["plan_file"] is None else planned(request, Plan.load(job["plan_file"]), source)
 
 

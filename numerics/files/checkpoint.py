@@ -19,7 +19,7 @@ from numerics.files.replacement import refuse_same_file
 from numerics.files.safetensors import BITS, Entry, Reader, Writer
 from numerics.files.selection import Selection, chosen_axis, per_output_channel, says_no_axis
 from numerics.files.signals import terminable
-from numerics.files.stream import Stream, decode, encode
+from numerics.files.stream import NO_SCALES, Scales, Stream, decode, encode
 from numerics.files.ties import ties_of
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import check_random
@@ -157,8 +157,8 @@ class Work:
     """What is done to the tensors of one file.
 
     plans: of those that are quantized; why: the others are copied; seed: of stochastic rounding;
-    max_memory: bytes, about; errors: which pieces are measured (stream.ERRORS).  tensor_scales: those that
-    are shared with other tensors.
+    max_memory: bytes, about; errors: which pieces are measured (stream.ERRORS).  scales: of tensors whose
+    spec alone does not find them.
     """
 
     plans: Mapping[str, Plan]
@@ -166,7 +166,7 @@ class Work:
     seed: int | None = None
     max_memory: int = MAX_MEMORY
     errors: str = "all"
-    tensor_scales: Mapping[str, float] = field(default_factory=dict)
+    scales: Mapping[str, Scales] = field(default_factory=dict)
 
 
 def write_quantized(
@@ -183,7 +183,7 @@ def write_quantized(
         stream = Stream(reader, writer, most(work.max_memory), done.add, work.errors)
         for name, entry in reader.entries.items():
             if name in plans:
-                sums = encode(stream, name, plans[name], work.seed, work.tensor_scales.get(name))
+                sums = encode(stream, name, plans[name], work.seed, work.scales.get(name, NO_SCALES))
                 report.sums.merge(sums)
                 report.tensors.append(_quantized(name, entry, plans[name], sums))
             else:

@@ -80,6 +80,16 @@ class Entry:
         return self.start + self.nbytes
 
 
+def may_be_one(first: bytes) -> bool:
+    """Does a safetensors file begin so?  The length of a header may look like how another kind begins.
+
+    >>> may_be_one((640).to_bytes(8, "little") + b'{"w":')  # as a pickle does: 0x80, 2
+    True
+    """
+    length = int.from_bytes(first[:8], "little")
+    return length <= LONGEST_HEADER and first[8:].lstrip(b" \t\r\n").startswith(b"{")
+
+
 class Reader:
     """A safetensors file: checked on opening; its tensors as views of the file, or read piece by piece.
 

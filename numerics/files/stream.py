@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, cast
@@ -24,6 +25,7 @@ from numerics.formats.errors import NumericsError
 from numerics.formats.floats import bfloat16
 from numerics.formats.protocol import Given, Parts
 from numerics.formats.rounding import Draw
+from numerics.observe import observer
 from numerics.tensor.parts import SCALE_CODECS, check_numbers
 from numerics.tensor.qtensor import ArrayQTensor, ErrorSums
 from numerics.tensor.spec import QuantSpec
@@ -115,16 +117,26 @@ class Stream:
         return (min(self.most, SAMPLED) if self.errors == "sampled" else self.most) // plan.padding
 
 
-def encode(
-    stream: Stream, name: str, plan: Plan, seed: int | None, tensor_scale: float | None = None
-) -> ErrorSums:
-    """Quantizes a tensor piece by piece; returns how far the values moved, of those that were measured.
+@dataclass(frozen=True)
+class Scales:
+    """What finds the scales of a tensor, where that is not its spec alone.
 
-    tensor_scale: NVFP4's, where it is shared with other tensors.
+    tensor_scale: NVFP4's, shared with other tensors.  observer: of `nx.observe`, which sees the whole tensor.
     """
+
+    tensor_scale: float | None = None
+    observer: str | None = None
+
+
+NO_SCALES = Scales()
+
+
+def encode(stream: Stream, name: str, plan: Plan, seed: int | None, scales: Scales = NO_SCALES) -> ErrorSums:
+    """Quantizes a tensor piece by piece; returns how far the values moved, of those that were measured."""
     reader, done = stream.reader, stream.done
-    sums, source = ErrorSums(), _Source(reader, name, plan, stream.pieces_of(plan))
+    sums, source = ErrorSums(), _Source(reader, name, plan, stream.pieces_of(plan), scales.observer)
     writing = _Writing(stream.writer, plan)
+    tensor_scale = scales.tensor_scale
     spanning = _spanning(source) if tensor_scale is None else Shared(tensor_scale=tensor_scale)
     clipped = Clipped(plan.spec.element) if plan.spec.clips else None
     every = ERRORS[stream.errors]
@@ -133,7 +145,7 @@ def encode(
         if clipped is not None:
             clipped.add(data)
         draw = Draw(bits=None if seed is None else random_bits(seed, plan.shape, piece))
-        q = _quantize(plan, data, piece, spanning, draw)
+        q = _quantize(source, data, piece, spanning, draw)
         writing.put(q)
         if every and place % every == 0:
             sums.add(data, q.decoded())
@@ -146,12 +158,13 @@ def encode(
 
 @dataclass(frozen=True)
 class _Source:
-    """A float tensor of a file."""
+    """A float tensor of a file, and what finds its scales, where it is not its spec."""
 
     reader: Reader
     name: str
     plan: Plan
     most: int
+    observer: str | None = None
 
     def pieces(self) -> Any:
         return self.plan.cut.pieces(self.most)
@@ -175,12 +188,15 @@ class _Source:
         return raw.view(word_type(entry.dtype)).reshape([part.stop - part.start for part in piece])
 
 
-def _quantize(plan: Plan, data: Array, piece: Piece, spanning: Shared, draw: Draw) -> ArrayQTensor:
+def _quantize(source: _Source, data: Array, piece: Piece, spanning: Shared, draw: Draw) -> ArrayQTensor:
     """A piece, with the scales that it shares with others where it does."""
+    plan = source.plan
     given, spec = Given(tensor_scale=spanning.tensor_scale), plan.spec
     if _spans(plan) and spec.scaled:
         own = spanning.of(plan, piece)
         given = Given(own.scale, own.zero)
+    elif source.observer is not None and data.size:
+        given = _observed(source, [data])
     parts = dispatch.owner(data).quantize_prepared(
         Prepared(data, plan.original), spec, given, draw, whole=False
     )
@@ -192,7 +208,47 @@ def _spanning(source: _Source) -> Shared:
     plan = source.plan
     if isinstance(plan.dtype, Block):
         return _tensor_scale(source, plan.spec) if plan.dtype.has_tensor_scale else Shared()
-    return _found(source) if _spans(plan) else Shared()
+    if not _spans(plan):
+        return Shared()
+    return _found(source) if source.observer is None or not plan.spec.scaled else _watched(source)
+
+
+def _observed(source: _Source, pieces: Iterable[Array]) -> Given:
+    """The scales and zero points that an observer finds, which sees these pieces."""
+    watching = observer(cast(str, source.observer), source.plan.spec)
+    for data in pieces:
+        watching.observe_prepared(Prepared(data, source.plan.original))
+    return Given(watching.scale, watching.zero_point) if watching.batches else Given()
+
+
+def _watched(source: _Source) -> Shared:
+    """What pieces share, found by an observer: of some channels at a time, so that its memory is bounded."""
+    plan, partition = source.plan, source.plan.spec.partition(source.plan.shape)
+    if 0 in plan.shape:
+        return _found(source)
+    axis, count = partition.axis, math.prod(partition.shared)
+    step = max(source.most * count // math.prod(plan.shape), 1)
+    scale = np.ones(partition.shared, wide_type(plan.original))
+    zero = None if plan.spec.symmetric else np.zeros(partition.shared, plan.spec.zero_point_type)
+    for start in range(0, count, step):
+        channels = slice(start, min(start + step, count))
+        index = () if axis is None else (channels,)
+        found = _observed(source, map(source.piece, _within(source.pieces(), axis, channels)))
+        scale[index] = found.scale
+        if zero is not None:
+            zero[index] = found.zero_point
+    return Shared(scale, zero)
+
+
+def _within(pieces: Iterable[Piece], axis: int | None, channels: slice) -> Iterator[Piece]:
+    """What the pieces have of some channels."""
+    for piece in pieces:
+        if axis is None:
+            yield piece
+            continue
+        start, stop = max(piece[axis].start, channels.start), min(piece[axis].stop, channels.stop)
+        if start < stop:
+            yield (*piece[:axis], slice(start, stop), *piece[axis + 1 :])
 
 
 def _found(source: _Source) -> Shared:

@@ -14,7 +14,7 @@ from numerics.backends.host.backend import tensor_scale_of
 from numerics.backends.host.executor import Affine
 from numerics.backends.host.float_bits import as_float32
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.backends.host.quantizing import Quantizing, to_host, wide_type
+from numerics.backends.host.quantizing import Prepared, Quantizing, to_host, wide_type
 from numerics.backends.host.tensors import as_tensor, check_plain, is_tensor
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
@@ -154,16 +154,25 @@ class Observer:
 
     def _watch(self, x: Any) -> None:
         owner = dispatch.owner(x)
-        data, original = owner.prepare(x)
+        if self._saw(owner, owner.prepare(x)):
+            self._device = str(x.device) if is_tensor(x) else None
+
+    def observe_prepared(self, x: Prepared) -> None:
+        """Takes in an array that may stand for another type than it has."""
+        self._saw(dispatch.owner(x.data), x)
+
+    def _saw(self, owner: Any, x: Prepared) -> bool:
+        """Takes in a batch, if it has elements."""
+        data, original = x
         partition = self._partition(tuple(data.shape))
         if 0 in data.shape:
-            return
+            return False
         self._admit(original, partition.shared)
         with ieee_arithmetic():
             low, high = (to_host(end) for end in owner.extremes(data, partition))
             self._take(low, high, data, partition)
-        self._device = str(x.device) if is_tensor(x) else None
         self._seen(1)
+        return True
 
     def _partition(self, shape: tuple[int, ...]) -> Partition:
         """Which elements of a batch share a scale: of a block format all share the tensor's."""

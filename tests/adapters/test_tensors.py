@@ -265,3 +265,79 @@ def test_what_is_of_no_host_is_refused(adapter):
         adapter.to_host(numbers())
     with pytest.raises(NumericsError):
         adapter.from_host(*[numbers()] * (1 if adapter.ADAPTER.library == "torchao" else 2))
+
+
+# ---- files -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_files():
+    pytest.importorskip("torchao")
+    from torchao.prototype.safetensors.safetensors_support import (
+        flatten_tensor_state_dict,
+        unflatten_tensor_state_dict,
+    )
+
+    return flatten_tensor_state_dict, unflatten_tensor_state_dict
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_torchaos_safetensors_were_left_as_they_were(in_files, tmp_path, kind):
+    """Every class and form: the QTensor of the tensor itself, and the values that torchao finds."""
+    from safetensors.torch import save_file
+
+    from numerics.adapters.torchao import from_host
+    from numerics.checkpoints.loading import load
+
+    flatten, _ = in_files
+    taken = 0
+    for x in torchao_tensors(numbers(kind)):
+        tensors, said = flatten({"l.weight": x, "l.bias": torch.ones(3)})
+        save_file(tensors, tmp_path / "a.safetensors", metadata=said)
+        came = load(tmp_path / "a.safetensors", library="torch")
+        assert same_tensor(came["l.weight"], from_host(x)), x
+        assert same_bits(came["l.bias"], torch.ones(3))
+        taken += 1
+    assert taken > 30
+
+
+def test_what_is_written_for_torchao_is_what_torchao_reads(in_files, tmp_path):
+    """Every format and scheme that it has: its own tensors, with the bits of the QTensors."""
+    from safetensors import safe_open
+
+    from numerics.adapters.torchao import from_host, to_host
+    from numerics.checkpoints.converting import convert
+    from numerics.checkpoints.loading import load
+
+    _, unflatten = in_files
+    taken = 0
+    for k, (spec, kind) in enumerate(product(specs(), (torch.float32, torch.bfloat16))):
+        q = nx.quantize(numbers(kind).abs() if spec.clips else numbers(kind), spec)
+        nx.save({"l.weight": q, "l.bias": torch.ones(3)}, tmp_path / "a.safetensors")
+        out = tmp_path / f"{k}.safetensors"
+        try:
+            due = to_host(q)
+        except NumericsError:
+            with pytest.raises(NumericsError, match=r"l\.weight"):
+                convert(tmp_path / "a.safetensors", out, "torchao")
+            assert not out.exists()
+            continue
+        taken += 1
+        convert(tmp_path / "a.safetensors", out, "torchao")
+        with safe_open(out, "pt") as file:
+            came, left = unflatten({name: file.get_tensor(name) for name in file.keys()}, file.metadata())  # noqa: SIM118
+        assert not left
+        assert type(came["l.weight"]) is type(due)
+        assert same_bits(came["l.weight"].dequantize().float(), due.dequantize().float())
+        assert same_tensor(from_host(came["l.weight"]), from_host(due))
+        assert same_tensor(load(out, library="torch")["l.weight"], from_host(due))
+    assert taken > 100
+
+
+def test_pickles_of_torchaos_tensors_ended_in_an_error_of_torchs(in_files, tmp_path):
+    from numerics.adapters.torchao import from_host
+    from numerics.checkpoints.loading import load
+
+    x = next(iter(torchao_tensors(numbers())))
+    torch.save({"l.weight": x}, tmp_path / "a.pt")
+    assert same_tensor(load(tmp_path / "a.pt", library="torch")["l.weight"], from_host(x))

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from numerics.adapters.tensors.shared import elements_of, name_of, tensor_of
 from numerics.checkpoints.foreign import read, weights_of
 from numerics.files.safetensors import ML_DTYPES, NUMPY, Entry
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.integers import integer_format
+from numerics.interop.host_tensors import elements_of, name_of, tensor_of
 from numerics.model.compressed_tensors import stored_weight
 from numerics.pytorch.convert import as_tensors
 from numerics.tensor.qtensor import QTensor

@@ -9,7 +9,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from numerics.adapters.tensors.shared import (
+from numerics.formats.blocks import mxfp4, mxfp8_e4m3, nvfp4
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError, said
+from numerics.formats.floats import fp4, fp8_e4m3
+from numerics.formats.integers import int4, int8
+from numerics.interop.host_tensors import (
     block_of,
     elements_of,
     name_of,
@@ -17,11 +22,6 @@ from numerics.adapters.tensors.shared import (
     scales_of,
     tensor_of,
 )
-from numerics.formats.blocks import mxfp4, mxfp8_e4m3, nvfp4
-from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError, said
-from numerics.formats.floats import fp4, fp8_e4m3
-from numerics.formats.integers import int4, int8
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec

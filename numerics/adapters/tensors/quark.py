@@ -8,7 +8,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from numerics.adapters.tensors.shared import (
+from numerics.formats.block import MXBlock
+from numerics.formats.blocks import mx
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError, said
+from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
+from numerics.formats.integers import int2, int4, int8, uint2, uint4, uint8
+from numerics.interop.host_tensors import (
     block_of,
     elements_of,
     name_of,
@@ -17,12 +23,6 @@ from numerics.adapters.tensors.shared import (
     tensor_of,
     zeros_of,
 )
-from numerics.formats.block import MXBlock
-from numerics.formats.blocks import mx
-from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError, said
-from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
-from numerics.formats.integers import int2, int4, int8, uint2, uint4, uint8
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.qtensor import QTensor
 from numerics.tensor.spec import QuantSpec

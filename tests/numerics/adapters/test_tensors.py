@@ -11,8 +11,8 @@ pytest.importorskip("torch")
 import torch
 
 import numerics as nx
-from numerics.adapters.tensors.shared import block_of, scales_of, scheme_of
 from numerics.formats.errors import NumericsError
+from numerics.interop.host_tensors import block_of, scales_of, scheme_of
 
 X = torch.linspace(-3, 4, 4 * 64).reshape(4, 64)
 

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -14,12 +20,15 @@ from safetensors.torch import save_file
 
 import numerics as nx
 from numerics.checkpoints import Request, quantize
-from numerics.checkpoints.converting import convert, dequantize
+from numerics.checkpoints.converting import Running, convert, dequantize
 from numerics.checkpoints.loading import OpenedSafetensors, load
 from numerics.checkpoints.looking import inspect
+from numerics.checkpoints.ranks import Ranks
 from numerics.cli import commands
 from numerics.files.safetensors import Reader
 from tests.helpers.bits import assert_same_bits
+from tests.helpers.children import LIMIT, child
+from tests.helpers.disks import fill_up
 from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
 
 RNG = np.random.default_rng(11)
@@ -250,7 +259,7 @@ def test_foreign_folders_could_not_be_dequantized_nor_so_requantized(tmp_path):
     q = fp8_folder(tmp_path / "a")
     assert dequantize(tmp_path / "a", tmp_path / "f").quantized == ["l.weight"]
     assert sorted(path.name for path in (tmp_path / "f").iterdir()) == [
-        "config.json", "model.safetensors", "tokenizer.json",
+        "config.json", "model.safetensors", "numerics_job.json", "tokenizer.json",
     ]  # fmt: skip
     assert "quantization_config" not in json.loads((tmp_path / "f/config.json").read_text(encoding="utf-8"))
     came = load(tmp_path / "f", library="torch")
@@ -296,3 +305,178 @@ def test_a_configuration_of_rubbish_ends_a_conversion_in_pythons_words(text, tmp
     with pytest.raises(nx.NumericsError, match=r"config.json (is not JSON|holds)"):
         convert(path, tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+# ---- folders as jobs ------------------------------------------------------------------------------
+
+CODE = """
+import sys, time
+from numerics.checkpoints.converting import Running, convert, dequantize
+from numerics.checkpoints.ranks import Ranks
+source, target, to = sys.argv[1:4]
+running = Running(lambda *told: [print(*told, flush=True), time.sleep(0.002)], Ranks.of_environment())
+if to == "floats":
+    dequantize(source, target, running=running)
+else:
+    convert(source, target, to, running=running)
+"""
+TARGETS = ("numerics", "safetensors", "compressed-tensors", "floats")
+
+
+@contextmanager
+def started(*arguments, rank=0, world=1):
+    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "NUMERICS_NUM_THREADS": "1"}
+    with child([sys.executable, "-c", CODE, *map(str, arguments)], env=environment, text=True,
+               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # fmt: skip
+        yield process
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory):
+    """A folder of shards of two formats, and one whose names are in each other's way."""
+    room = tmp_path_factory.mktemp("quantized")
+    tensors = tensors_of(3) | {"model.layers.0.mlp.up_proj.weight.scale": np.ones((64, 64), np.float32)}
+    model = write_shards(room / "model", tensors, 6)
+    asked = Request(nx.QuantSpec("mxfp4"), {"lm_head": None, "*.down_proj": nx.QuantSpec("nvfp4"),
+                                            "*.weight.scale": None})  # fmt: skip
+    quantize(model, room / "q", asked)
+    return room / "q"
+
+
+def converted(source, target, to):
+    return dequantize(source, target) if to == "floats" else convert(source, target, to)
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_ranks_could_not_share_a_conversion(quantized, tmp_path, to):
+    """The same bytes by 1, 2 and 4 processes."""
+    converted(quantized, tmp_path / "1", to)
+    due = contents(tmp_path / "1")
+    assert len([name for name in due if name.endswith(".safetensors")]) == 6
+    for world in (2, 4):
+        out = tmp_path / str(world)
+        with ExitStack() as stack:
+            ranks = [
+                stack.enter_context(started(quantized, out, to, rank=k, world=world)) for k in range(world)
+            ]
+            for rank in ranks:
+                told, err = rank.communicate(timeout=LIMIT)
+                assert rank.returncode == 0, told + err
+        assert contents(out) == due
+
+
+@pytest.mark.parametrize("to", ["numerics", "compressed-tensors"])
+def test_a_conversion_that_was_killed_began_anew(quantized, tmp_path, to):
+    """Killed at moments that differ, until it is done: finished files are never touched again."""
+    converted(quantized, tmp_path / "whole", to)
+    out, rng, kills, stamps = tmp_path / "out", np.random.default_rng(6), 0, {}
+    for _ in range(12):
+        with started(quantized, out, to) as process:
+            for _ in range(rng.integers(1, 40)):
+                process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=LIMIT)
+        kills += process.returncode == -signal.SIGKILL
+        for note in (out / ".numerics").glob("*.safetensors.json"):
+            shard = note.name.removesuffix(".json")
+            now = (out / shard).stat().st_mtime_ns
+            assert stamps.setdefault(shard, now) == now
+        if process.returncode == 0:
+            break
+    assert kills
+    converted(quantized, out, to)
+    assert all((out / shard).stat().st_mtime_ns == stamp for shard, stamp in stamps.items())
+    assert contents(out) == contents(tmp_path / "whole")
+    assert converted(quantized, out, to) == converted(quantized, tmp_path / "whole", to)  # done before
+
+
+def test_a_conversion_of_something_else_is_not_gone_on_with(quantized, tmp_path):
+    def stop(name, done, total):
+        if done == 8:
+            raise LookupError
+
+    out = tmp_path / "out"
+    with pytest.raises(LookupError):
+        convert(quantized, out, running=Running(stop))
+    for other in (lambda: convert(quantized, out, "compressed-tensors"), lambda: dequantize(quantized, out)):
+        with pytest.raises(nx.NumericsError, match="an unfinished job of another kind"):
+            other()
+    convert(quantized, out)
+    with pytest.raises(nx.NumericsError, match="is not empty"):
+        convert(quantized, out, "safetensors")
+    with pytest.raises(nx.NumericsError, match="lies in the input"):
+        convert(quantized, quantized / "out")
+
+
+def test_two_conversions_into_one_folder_are_refused(quantized, tmp_path):
+    said = []
+
+    def meanwhile(name, done, total):
+        if not said:
+            with started(quantized, tmp_path / "out", "numerics") as other:
+                said.append(other.communicate(timeout=LIMIT)[1])
+            assert other.returncode
+
+    convert(quantized, tmp_path / "out", running=Running(meanwhile))
+    assert "another job is at work on" in said[0]
+
+
+@pytest.mark.parametrize("change", ["cut", "written", "gone"])
+def test_a_source_that_changes_while_it_is_converted_is_refused(quantized, tmp_path, change):
+    shutil.copytree(quantized, tmp_path / "q")
+    shard = sorted((tmp_path / "q").glob("*.safetensors"))[2]
+
+    def meanwhile(name, done, total):
+        data = shard.read_bytes() if shard.exists() else b""
+        shard.unlink(missing_ok=True)
+        if change != "gone":
+            shard.write_bytes(data[:-64] if change == "cut" else data[:-1] + b"\0")
+
+    out = tmp_path / "out"
+    with pytest.raises(nx.NumericsError, match=str(shard)):
+        convert(tmp_path / "q", out, running=Running(meanwhile))
+    assert not (out / shard.name).exists()
+
+
+def test_a_full_disk_ends_a_conversion_that_goes_on(quantized, tmp_path, monkeypatch):
+    convert(quantized, tmp_path / "whole")
+    fill_up(monkeypatch, 40)
+    with pytest.raises(nx.NumericsError, match=r"cannot write .*model-0000.*the disk is full"):
+        convert(quantized, tmp_path / "out")
+    monkeypatch.undo()
+    assert any((tmp_path / "out").glob("*.safetensors"))
+    convert(quantized, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_tensor_that_two_files_would_have_was_written_twice(tmp_path):
+    """The index named one of them."""
+    tensors = {"a.weight": np.ones((4, 64), np.float32), "a.weight_packed": np.ones((2, 2), np.float32)}
+    model = write_shards(tmp_path / "model", tensors, 2)
+    quantize(model, tmp_path / "q", Request(nx.QuantSpec("mxfp4"), {"a.weight_packed": None}))
+    with pytest.raises(nx.NumericsError, match=r"a\.weight_packed.* two tensors"):
+        convert(tmp_path / "q", tmp_path / "out", "compressed-tensors")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_file_is_no_work_for_ranks(quantized, tmp_path):
+    nx.save({"w": nx.quantize(np.ones((4, 64), np.float32), "mxfp4")}, tmp_path / "a.safetensors")
+    with pytest.raises(nx.NumericsError, match="is one file, which ranks cannot share"):
+        convert(tmp_path / "a.safetensors", tmp_path / "b", running=Running(ranks=Ranks(0, 2)))
+    with pytest.raises(nx.NumericsError, match="is one file, which ranks cannot share"):
+        convert(quantized, tmp_path / "b.gguf", "gguf", running=Running(ranks=Ranks(1, 2)))
+
+
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_shard_that_was_cut_ended_the_process(tmp_path, to, place):
+    """By a signal, since tensors were views of the file."""
+    tensors = {f"l{k}.weight": np.ones((256, 2048), np.float32) for k in range(4)}
+    model = write_shards(tmp_path / "m", tensors, 2)
+    quantize(model, tmp_path / "q", Request(nx.QuantSpec("mxfp8_e4m3"), {"l2.weight": None}))
+    shard = sorted((tmp_path / "q").glob("*.safetensors"))[place]
+    code = CODE.replace("print(*told, flush=True)", f"os.truncate({str(shard)!r}, 20_000)")
+    command = [sys.executable, "-c", "import os\n" + code, tmp_path / "q", tmp_path / "out", to]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert ran.returncode == 1
+    assert f"NumericsError: cannot read {shard}: it was cut" in ran.stderr or f"{shard} is not" in ran.stderr

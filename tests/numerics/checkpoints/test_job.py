@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from numerics.checkpoints import Request, Source, job, quantize
 from numerics.checkpoints.job import Options
 from numerics.checkpoints.ranks import Ranks
 from numerics.files.checkpoint import quantize_file
-from numerics.files.safetensors import Reader
+from numerics.files.safetensors import Entry, Reader, header_bytes, placed
 from tests.helpers.children import LIMIT
 from tests.helpers.disks import fill_up
 from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
@@ -293,28 +292,158 @@ def test_a_file_becomes_what_quantize_file_makes(tmp_path):
                  Options(ranks=Ranks(0, 2)))  # fmt: skip
 
 
-def test_gigabytes_pass_through_little_memory(tmp_path):
-    """Peak memory is asserted, libraries and compiler included; the shards are holes, 1 GB in all."""
-    if not Path("/proc/self/status").exists():
-        pytest.skip("the peak of a process that was forked is its parent's; Linux says its own")
-    from numerics.files.safetensors import Entry, header_bytes, placed
+LIMITED = """
+import resource, sys, numerics as nx
+from numerics.checkpoints import Request, quantize
+from numerics.checkpoints.converting import convert
+from numerics.checkpoints.job import Options
 
+def told(name):
+    return int(open("/proc/self/status").read().partition(name + ":")[2].split()[0])
+
+def work(source, target):
+    if sys.argv[3] == "convert":
+        return convert(source, target, "safetensors")
+    spec = nx.QuantSpec.parse(sys.argv[3])
+    quantize(source, target, Request(spec), Options(max_memory=32 << 20))
+
+most, more = map(int, sys.argv[4:6])
+if more:  # beside what the libraries and compiled kernels take already
+    work(sys.argv[1] + "-small", sys.argv[2] + "-small")
+    most = (told("VmSize") << 10) + more
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+work(sys.argv[1], sys.argv[2])
+print(told("VmHWM"))
+"""
+
+
+def write_floats(folder, shards, rows, fill=None):
+    """Shards of two matrices of float32 with 4096 columns each: holes, or a stretch over and over again."""
+    folder.mkdir()
     places = {}
-    for k in range(4):
-        entries = placed({f"l.{k}.{j}.weight": Entry("F32", (8192, 4096)) for j in range(2)})
-        name, header = f"model-{k + 1:05d}-of-00004.safetensors", header_bytes(entries, {})
-        with open(tmp_path / name, "wb") as file:
+    for k in range(shards):
+        entries = placed({f"l.{k}.{j}.weight": Entry("F32", (rows, 4096)) for j in range(2)})
+        name, header = f"model-{k + 1:05d}-of-{shards:05d}.safetensors", header_bytes(entries, {})
+        with open(folder / name, "wb") as file:
             file.write(header)
+            for _ in range(2 * rows * 4 * 4096 // fill.nbytes if fill is not None else 0):
+                file.write(fill)
             file.truncate(len(header) + max(e.stop for e in entries.values()))
         places |= dict.fromkeys(entries, name)
-    (tmp_path / INDEX).write_text(json.dumps({"weight_map": places}), encoding="utf-8")
-    code = (
-        "import sys, numerics as nx\n"
-        "from numerics.checkpoints import Request, quantize\n"
-        "from numerics.checkpoints.job import Options\n"
-        "quantize(sys.argv[1], sys.argv[2], Request(nx.QuantSpec('nvfp4')), Options(max_memory=32 << 20))\n"
-        "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(tmp_path.with_name("out"))],
-                         capture_output=True, text=True, timeout=LIMIT, check=True)  # fmt: skip
-    assert int(ran.stdout) < 400_000, ran.stdout  # kB
+    (folder / INDEX).write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+    return folder
+
+
+def limited(source, target, what, most=0, more=0):
+    """Runs a job under a hard limit of the address space; returns the most memory that it had, in kB."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the peak of a process that was forked is its parent's; Linux says its own")
+    command = [sys.executable, "-c", LIMITED, *map(str, (source, target, what, most, more))]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return int(ran.stdout.split()[-1])
+
+
+BOUNDED = ['{"dtype": "nvfp4"}', '{"dtype": "int4", "scheme": "per_group(128)"}', '{"dtype": "mx6"}']
+
+
+@pytest.mark.parametrize("what", BOUNDED)
+def test_a_job_takes_no_more_memory_for_larger_shards(tmp_path, what):
+    """300 MB of holes may take 100 MB of address space more than a small job: no shard is held or mapped."""
+    source = write_floats(tmp_path / "m", 2, 4608)
+    write_floats(tmp_path / "m-small", 1, 64)
+    assert sum(shard.stat().st_size for shard in source.iterdir()) > 300_000_000
+    limited(source, tmp_path / "out", what, more=100_000_000)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", [*BOUNDED, "convert"])
+def test_gigabytes_pass_through_a_gigabyte(tmp_path, what):
+    """3 GB of numbers under a limit of 1 GB of address space, libraries and compiler included."""
+    rng = np.random.default_rng(0)
+    if what == "convert":
+        made = write_floats(tmp_path / "m", 12, 1 << 13, rng.standard_normal(1 << 22).astype(np.float32))
+        source = tmp_path / "q"
+        quantize(made, source, Request(nx.QuantSpec("mxfp8_e4m3")))
+    else:
+        source = write_floats(tmp_path / "m", 6, 1 << 14, rng.standard_normal(1 << 22).astype(np.float32))
+        assert sum(shard.stat().st_size for shard in source.iterdir()) > 3 << 30
+    assert limited(source, tmp_path / "out", what, most=1 << 30) < 600_000
+
+
+# ---- scales that are looked for ------------------------------------------------------------------
+
+
+OBSERVED = [
+    ("int4", {"scheme": "per_group(32)"}), ("int4", {"scheme": "per_group(32)", "symmetric": False}),
+    ("int8", {"scheme": "per_channel(0)"}), ("int8", {"scheme": "per_channel(1)", "symmetric": False}),
+    ("fp8_e4m3", {}), ("nf4", {"scheme": "per_group(64)", "scale_type": "bfloat16"}),
+    ("int4", {"scheme": "per_block((16, 32))"}),
+    ("uint4", {"symmetric": False, "zero_point_type": "float32"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("found_by", ["mse", "percentile(99)", "pof2_mse"])
+@pytest.mark.parametrize("original", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize(("dtype", "options"), OBSERVED)
+def test_scales_of_a_job_were_those_of_the_largest_magnitude_alone(
+    tmp_path, dtype, options, original, found_by
+):
+    """Whatever the memory: bit for bit what the observer finds for the whole tensor."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    spec = nx.QuantSpec(dtype, **options)
+    if found_by == "pof2_mse" and "scale_type" in options:
+        pytest.skip("powers of two are a scale type of their own")
+    kind = ml_dtypes.bfloat16 if original == "bfloat16" else original
+    x = np.random.default_rng(3).standard_normal((48, 192)).astype(kind)
+    x[3, 5], x[7] = np.inf, 0
+    nx.save({"w": x, "empty": np.zeros((0, 32), np.float32)}, tmp_path / "m.safetensors")
+    watching = nx.observe.observer(found_by, spec)
+    watching.observe(x)
+    due = nx.quantize(x, watching.spec, scale=watching.scale, zero_point=watching.zero_point)
+    for memory in (1 << 9, 1 << 14, 64 << 20):
+        out = tmp_path / f"{memory}"
+        quantize(
+            tmp_path / "m.safetensors", out, Request(spec, observer=found_by), Options(max_memory=memory)
+        )
+        q = nx.load(out)["w"]
+        assert q.spec == due.spec
+        for part in ("packed", "scale", "zero_point"):
+            one, other = getattr(q, part), getattr(due, part)
+            assert (one is None) is (other is None)
+            assert one is None or (one.dtype, one.tobytes()) == (other.dtype, other.tobytes()), part
+
+
+def test_an_observer_that_finds_nothing_or_cannot_is_refused(tmp_path):
+    nx.save({"w": np.ones((8, 64), np.float32), "v": np.ones((8, 64), np.float32)}, tmp_path / "m")
+    int4, mx = nx.QuantSpec("int4"), nx.QuantSpec("mxfp4")
+    for request, said in (
+        (Request(mx, observer="mse"), "finds the scales of nothing"),
+        (Request(int4, observer="best"), "best"),
+        (Request(int4, observer="moving_average"), "depends on the order"),
+        (Request(int4.replace(rounding="toward_zero"), observer="mse"), r"tensor 'w': .*half_even"),
+        (Request(int4.replace(scale_type="float16"), observer="pof2_mse"), r"tensor 'w': .*pof2"),
+    ):
+        with pytest.raises(nx.NumericsError, match=said):
+            quantize(tmp_path / "m", tmp_path / "out", request)
+    assert not (tmp_path / "out").exists()
+    quantize(tmp_path / "m", tmp_path / "out", Request(mx, {"w": int4}, observer="mse"))
+
+
+def test_a_plan_that_was_saved_keeps_the_observer(model, tmp_path):
+    from numerics.checkpoints.deciding import decide, planned
+    from numerics.model.deciding.plan import Plan
+
+    spec = nx.QuantSpec("int4", scheme="per_group(32)")
+    asked = Request(spec, {"lm_head": nx.QuantSpec("mxfp4")}, observer="mse(bins=128)")
+    source = Source(model)
+    decide(source, asked).plan.save(tmp_path / "plan.toml")
+    again = planned(Request(), Plan.load(tmp_path / "plan.toml"), source)
+    for name, request in (("a", asked), ("b", again)):
+        quantize(source, tmp_path / name, request)
+    made = [loaded(tmp_path / name) for name in "ab"]
+    for name, x in made[0].items():
+        if isinstance(x, nx.QTensor):
+            assert x.packed.tobytes() == made[1][name].packed.tobytes(), name
+    with pytest.raises(nx.NumericsError, match="is not empty"):
+        quantize(source, tmp_path / "a", Request(spec, {"lm_head": nx.QuantSpec("mxfp4")}))

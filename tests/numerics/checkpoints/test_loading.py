@@ -16,7 +16,7 @@ import torch
 
 import numerics as nx
 from numerics.checkpoints.gguf_file import GGUFFile, GGUFWriter, value_of_text
-from numerics.checkpoints.loading import load
+from numerics.checkpoints.loading import OpenedSafetensors, load, open_any
 from numerics.files.safetensors import Entry, Writer
 from numerics.interop import to_gguf
 
@@ -39,12 +39,35 @@ FOREIGN = {
     "awq": {"l.qweight": ("I32", (64, 8)), "l.qzeros": ("I32", (1, 8)), "l.scales": ("F16", (1, 64))},
     "F4": {"l.weight": ("F4", (8, 64)), "l.weight_scale": ("F8_E8M0", (8, 2))},
     "F6": {"l.weight": ("F6_E2M3", (8, 64)), "l.weight_scale": ("F8_E8M0", (8, 2))},
+    "torchao": {"l._weight_qdata": ("I8", (8, 64)), "l._weight_scale": ("F32", (8, 2)),
+                "l._weight_zero_point": ("I8", (8, 2))},
+    "torchao-mx": {"l._weight_qdata": ("U8", (8, 32)), "l._weight_scale": ("F8_E8M0", (8, 2))},
+    "torchao-fp8": {"l._weight_qdata": ("F8_E4M3", (8, 64)), "l._weight_scale": ("F32", (8, 1))},
 }  # fmt: skip
 
 
-def safetensors_of(path, tensors):
+def told_by_torchao(kind, **facts):
+    """What the header of a file of torchao's says of one weight."""
+    wide = {"_type": "torch.dtype", "_data": "bfloat16"}
+    facts = {"block_size": [1, 32], "dtype": wide, "orig_dtype": wide, "act_quant_kwargs": None, **facts}
+    names = ["qdata", "scale", "zero_point"][: 3 if kind == "Int8Tensor" else 2]
+    said = {"_type": kind, "_data": facts, "_tensor_data_names": names}
+    return {"tensor_names": '["l.weight"]', "l.weight": json.dumps(said)}
+
+
+SAID = {
+    "torchao": told_by_torchao("Int8Tensor"),
+    "torchao-mx": told_by_torchao(
+        "MXTensor", block_size=32, elem_dtype={"_type": "torch.dtype", "_data": "float4_e2m1fn_x2"},
+        is_swizzled_scales=False,
+    ),
+    "torchao-fp8": told_by_torchao("Float8Tensor", block_size=[1, 64]),
+}  # fmt: skip
+
+
+def safetensors_of(path, tensors, said=None):
     entries = {name: Entry(*facts) for name, facts in tensors.items()}
-    with Writer(path, entries, {}) as writer:
+    with Writer(path, entries, said or {}) as writer:
         for name, entry in entries.items():
             data = RNG.integers(0, 256, entry.nbytes).astype(np.uint8)
             if name.endswith("weight_shape"):
@@ -57,7 +80,7 @@ def made(kind, folder):
     """A whole file of a kind, and how many bytes of it say what it is."""
     path = folder / f"whole.{kind}"
     if kind in FOREIGN:
-        data = safetensors_of(path, FOREIGN[kind]).read_bytes()
+        data = safetensors_of(path, FOREIGN[kind], SAID.get(kind)).read_bytes()
         return data, 8 + int.from_bytes(data[:8], "little")
     if kind == "gguf":
         x = RNG.standard_normal((4, 128)).astype(np.float32)
@@ -164,3 +187,36 @@ def test_what_is_no_file_of_tensors_is_named(tmp_path):
             load(tmp_path / name)
     with pytest.raises(nx.NumericsError, match="No such file"):
         load(tmp_path / "missing")
+
+
+def test_a_header_of_some_lengths_made_a_pickle_of_the_file(tmp_path):
+    """640 bytes begin as a pickle does, and torch.load reads such files: codes came in place of QTensors."""
+    path, lengths = tmp_path / "a.safetensors", set()
+    q = nx.quantize(np.ones((4, 64), np.float32), "int8")
+    for longer in range(160):
+        nx.save({"w" + "x" * longer: q}, path)
+        length = int.from_bytes(path.read_bytes()[:8], "little")
+        lengths.add(length)
+        (x,) = load(path).values()
+        assert isinstance(x, nx.QTensor), length
+    assert {0x380, 0x480, 0x580} <= lengths
+    for begun in (640, 896, 8, 0x108, 0x50, 0x550):  # plain ones, of pickles' and other kinds' first bytes
+        text = json.dumps({"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).ljust(begun)
+        path.write_bytes(len(text).to_bytes(8, "little") + text.encode() + b"\1")
+        assert isinstance(open_any(path), OpenedSafetensors)
+
+
+def test_small_floats_that_stay_codes_could_not_come_as_tensors(tmp_path):
+    every = np.arange(256, dtype=np.uint8)
+    entries = {name: Entry(name, (256,)) for name in ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ")}
+    entries |= {"F4": Entry("F4", (512,)), "BF16": Entry("BF16", (128,)), "F6_E2M3": Entry("F6_E2M3", (64,))}
+    with Writer(tmp_path / "a.safetensors", entries, {}) as writer:
+        for name, entry in entries.items():
+            writer.put(name, 0, every[: entry.nbytes])
+    came = load(tmp_path / "a.safetensors", library="torch")
+    assert came["F8_E4M3"].dtype == torch.float8_e4m3fn
+    assert came["F8_E8M0"].dtype == torch.float8_e8m0fnu
+    assert came["BF16"].dtype == torch.bfloat16
+    for name in ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "BF16"):
+        assert came[name].view(torch.uint8).numpy().tobytes() == every.tobytes(), name
+    assert came["F4"].tolist()[:4] == [0, 0, 1, 0]

@@ -10,7 +10,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from numerics.adapters.tensors.shared import (
+from numerics.formats.block import Block, MXBlock
+from numerics.formats.blocks import mx, nvfp4
+from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError
+from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
+from numerics.formats.integers import integer_format
+from numerics.interop.host_tensors import (
     block_of,
     elements_of,
     name_of,
@@ -20,12 +26,6 @@ from numerics.adapters.tensors.shared import (
     tensor_of,
     zeros_of,
 )
-from numerics.formats.block import Block, MXBlock
-from numerics.formats.blocks import mx, nvfp4
-from numerics.formats.dtype import Element
-from numerics.formats.errors import NumericsError
-from numerics.formats.floats import fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
-from numerics.formats.integers import integer_format
 from numerics.interop.layouts import CUBLAS
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.tensor.qtensor import QTensor
@@ -59,19 +59,27 @@ def from_host(x: Any) -> QTensor:
     NVIDIA's tensor cores are put back in rows.  Raises NumericsError for another, for a transposed one, and
     for one that says how inputs are quantized, which a QTensor does not hold.
     """
-    make = _KINDS.get(type(x).__name__) if type(x).__module__.startswith(f"{HOST}.") else None
-    if make is None:
+    if type(x).__name__ not in _KINDS or not type(x).__module__.startswith(f"{HOST}."):
         raise NumericsError(f"{type(x).__name__} is none of torchao's {', '.join(_KINDS)}")
+    return read_host(x)
+
+
+def read_host(x: Any) -> QTensor:
+    """The same of whatever has the name of such a class, and its attributes."""
     refuse(x, INPUTS)
     if not x.qdata.is_contiguous():
         raise NumericsError(f"a transposed {type(x).__name__} is not read: give x.t()")
-    return make(x)
+    return _KINDS[type(x).__name__](x)
 
 
 def _int8(x: Any) -> QTensor:
     bits = 8
     if type(x).__name__ != "Int8Tensor":
         bits = int(str(x.target_dtype).removeprefix("torch.int"))
+    if not 2 <= bits <= 8 or x.qdata.dtype != torch.int8:
+        raise NumericsError(f"codes of {bits} bits as {x.qdata.dtype} are not read: 2 to 8 bits as int8")
+    if not bool((((x.qdata << (8 - bits)) >> (8 - bits)) == x.qdata).all()):
+        raise NumericsError(f"its codes are not all of {bits} bits")
     codes = x.qdata.view(torch.uint8) & ((1 << bits) - 1)
     given = {"zero_point": x.zero_point, "original": name_of(x.dtype, "the tensor")}
     return elements_of(integer_format(bits), codes, x.scale, x.block_size, **given)
