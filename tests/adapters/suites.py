@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from tests.helpers.asked import add_names
+
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "adapters-suites.json"
 REPOSITORIES = {
     "microxcaling": ("https://github.com/microsoft/microxcaling", "7bc4195"),
@@ -124,13 +126,13 @@ def main() -> int:
     names = [suite.adapter for suite in SUITES]
     options = argparse.ArgumentParser(prog="python -m tests.adapters.suites")
     options.add_argument("sources", type=Path, metavar="SOURCES", help="a folder with the repositories")
-    options.add_argument("hosts", nargs="*", choices=names, metavar="HOST", help=", ".join(names))
+    add_names(options, "hosts", names, "HOST")
     asked = options.parse_args()
     sources = asked.sources.resolve()
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     lost = 0
     for suite in SUITES:
-        if asked.hosts and suite.adapter not in asked.hosts:
+        if suite.adapter not in asked.hosts:
             continue
         if not (sources / suite.folder).is_dir():
             print(missing(suite, sources))

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from numerics.formats.errors import NumericsError
+from tests.helpers.asked import add_names
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "adapters.json"
 SIDE, TURNS = 2048, 5
@@ -153,12 +154,12 @@ def main() -> None:
     """Measures what is asked for, prints a row each, keeps the results."""
     names = [host.__name__ for host in HOSTS]
     options = argparse.ArgumentParser(prog="python -m tests.adapters.timing")
-    options.add_argument("hosts", nargs="*", choices=names, metavar="HOST", help=", ".join(names))
+    add_names(options, "hosts", names, "HOST")
     wanted = options.parse_args().hosts
     x = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     rows = []
     for host in HOSTS:
-        if wanted and host.__name__ not in wanted:
+        if host.__name__ not in wanted:
             continue
         adapter = importlib.import_module(f"numerics.adapters.{host.__name__}")
         try:
