@@ -107,4 +107,5 @@ def test_no_name_was_refused_by_python_3_11_and_is_all_of_them(monkeypatch):
     assert verify.asked() == ("half_even", "floor")
     for command in ("peers/__main__.py", "adapters/timing.py", "adapters/suites.py"):
         code = (Path(verify.__file__).parent / command).read_text(encoding="utf-8")
-        assert "add_names(options" in code and "choices=" not in code
+        assert "add_names(options" in code
+        assert "choices=" not in code
