@@ -224,10 +224,10 @@ def row_operation(
     how: RowFunction, kinds: tuple[tuple[str, ...], ...], numbers: int, width: tuple[int, int]
 ) -> Operation:
     """A function of elements and their row's numbers; kinds: the types of its inputs and of its outputs."""
-    streams = tuple(tuple(_STORED[kind] for kind in some) for some in kinds)
+    inputs, outputs = (tuple(_STORED[kind] for kind in some) for some in kinds)
     name = f"rows_{how.name}_{'_'.join(kinds[0])}_{'_'.join(kinds[1])}_{width[0]}_{width[1]}"
     function = partial(how.function, arithmetic())
-    return Operation(name, function, Parameters(*how.records), *streams, *width, numbers)
+    return Operation(name, function, Parameters(*how.records), inputs, outputs, *width, numbers)
 
 
 def unaffine_operation(kind: AffineKind) -> Operation:

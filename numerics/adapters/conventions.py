@@ -17,6 +17,7 @@ from torch import Tensor
 
 from numerics.backends.host.executor import Executor, RowFunction
 from numerics.backends.host.memory import allocate
+from numerics.backends.host.unfused import Composed
 from numerics.formats import dispatch
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.grid import Grid, Range, float32_bits, grid, range_of
@@ -167,7 +168,7 @@ def _lsq_slopes(
 def _executor(x: Tensor) -> Executor:
     """Whose kernels run: those of the backend of x, or NumPy's where that one has none over rows."""
     found: Executor | None = getattr(dispatch.owner(x), "executor", None)
-    if found is None or type(found).by_rows is Executor.by_rows:
+    if found is None or type(found).by_rows is Composed.by_rows:
         found = dispatch.get("array").executor
     return found
 
@@ -193,8 +194,8 @@ def run(
     """how's function over rows: a tensor of each of those types."""
     shape = tuple(inputs[0].shape)
     made = [allocate(shape, np.dtype(str(kind).removeprefix("torch."))) for kind in kinds]
-    taken = ([one.detach().numpy() for one in some] for some in (inputs, numbers))
-    _executor(inputs[0]).by_rows(how, *taken, made)
+    given, beside = ([one.detach().numpy() for one in some] for some in (inputs, numbers))
+    _executor(inputs[0]).by_rows(how, given, beside, made)
     return [torch.from_numpy(one) for one in made]
 
 
@@ -206,7 +207,7 @@ def _values(element: Element, how: Convention, least: tuple[float, float] | None
 
 
 def values(
-    x: Tensor, numbers: tuple[Tensor, Tensor], element: Element, how: Convention,
+    x: Tensor, numbers: Sequence[Tensor], element: Element, how: Convention,
     least: tuple[float, float] | None = None,
 ) -> Tensor:  # fmt: skip
     """The value of every number of rows of finite float32, at the two numbers of its row.
@@ -223,7 +224,7 @@ def _moved(function: Callable[..., Any], element: Integer, how: Convention) -> R
 
 
 def moved_values(
-    x: Tensor, numbers: tuple[Tensor, Tensor], zero: Tensor, element: Integer, how: Convention
+    x: Tensor, numbers: Sequence[Tensor], zero: Tensor, element: Integer, how: Convention
 ) -> Tensor:
     """The same of integers with an int32 zero point a row, within their range."""
     return run(_moved(_moved_value, element, how), (x,), (*numbers, zero), (torch.float32,))[0]
@@ -268,8 +269,6 @@ def tqt_slopes(x: Tensor, gradient: Tensor, scale: Tensor, element: Integer) -> 
     return run(_slopes(_tqt_slopes, element), (x, gradient), (scale,), (torch.float32,) * 2)
 
 
-def lsq_slopes(
-    x: Tensor, gradient: Tensor, numbers: tuple[Tensor, Tensor, Tensor], element: Integer
-) -> list[Tensor]:
+def lsq_slopes(x: Tensor, gradient: Tensor, numbers: Sequence[Tensor], element: Integer) -> list[Tensor]:
     """The same for a scale, by LSQ; numbers: of each row its scale, zero point and gradient factor."""
     return run(_slopes(_lsq_slopes, element), (x, gradient), numbers, (torch.float32,) * 2)

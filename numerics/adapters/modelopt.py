@@ -138,7 +138,7 @@ def _integers(host: Function, correct: bool) -> Function:
         rows = conventions.in_rows(inputs, scale, back)
         if rows is not None:
             element = integer_format(bits) if lowest else _magnitudes(bits)
-            return conventions.values(*rows, element, BY_PRODUCT).view(inputs.shape)
+            return conventions.values(rows[0], rows[1], element, BY_PRODUCT).view(inputs.shape)
         codes = inputs.float() * scale
         if has_specials(codes):
             return NotImplemented

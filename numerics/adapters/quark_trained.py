@@ -112,7 +112,9 @@ def tqt(correct: bool) -> Passes:
             return of_x, total.reshape(log_threshold.shape)
         rows = None if has_specials(x) else conventions.in_rows(x.detach(), scale)
         if rows is not None:
-            found = conventions.tqt_slopes(rows[0], gradient.contiguous().view_as(rows[0]), *rows[1], element)
+            found = conventions.tqt_slopes(
+                rows[0], gradient.contiguous().view_as(rows[0]), rows[1][0], element
+            )
             of_x, parts = (one.view(x.shape) for one in found)
             return of_x, parts.sum().expand_as(log_threshold)
         steps = x / scale
