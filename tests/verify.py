@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from numerics.conform.sweep import Sweep
 from numerics.formats.rounding import DETERMINISTIC
+from tests.helpers.asked import add_names
 from tests.helpers.proofs import MICRO, MX, prove_element, prove_micro
 
 
@@ -57,10 +58,8 @@ def asked() -> tuple[str, ...]:
     options = argparse.ArgumentParser(
         prog="python -m tests.verify", description="The long proofs, every case."
     )
-    options.add_argument(
-        "roundings", nargs="*", choices=DETERMINISTIC, metavar="ROUNDING", help=", ".join(DETERMINISTIC)
-    )
-    return tuple(options.parse_args().roundings) or DETERMINISTIC
+    add_names(options, "roundings", DETERMINISTIC, "ROUNDING")
+    return tuple(options.parse_args().roundings)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from numerics.backends.array import primitives
 from numerics.backends.bind import PRIMITIVES, bind
-from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
+from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, RowFunction
 from numerics.backends.host.float_bits import FLOAT32_MAX, SMALLEST_NORMAL, words
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.memory import allocate as empty
@@ -137,6 +137,17 @@ class ArrayExecutor(Composed):
                 out[part] = _affine_value(codes[part].astype(np.int32), scale, zero, dtype)
         return out
 
+    def by_rows(
+        self, how: RowFunction, inputs: Sequence[Array], numbers: Sequence[Array], outputs: Sequence[Array]
+    ) -> None:
+        """A tile at a time, with the numbers of its rows beside it."""
+        with ieee_arithmetic():
+            for part in _tiles((inputs[0].shape[0], inputs[0].shape[1])):
+                own = [n[part[0], None].view(np.int32) for n in numbers]
+                made = how.function(bound, *how.records, *own, *(_word(x[part]) for x in inputs))
+                for out, values in zip(outputs, made if isinstance(made, tuple) else (made,), strict=True):
+                    out[part] = values if out.itemsize == 1 else values.view(out.dtype)
+
     def extremes(self, x: Array) -> tuple[Array, Array]:
         """Finite values only: where and initial do what a loop would."""
         finite = np.isfinite(x)
@@ -167,6 +178,11 @@ def _map(function: Callable[..., Any], x: Array, d: Element, rounding: Rounding,
         for part in _chunks(len(x), CHUNK):
             b, low = words(x[part], mode == "stochastic", f.lowest is None)
             out[part] = function(b, f, mode, None if random is None else random[part], low)
+
+
+def _word(x: Array) -> NDArray[np.int32]:
+    """Elements as words of 32 bits."""
+    return x.astype(np.int32) if x.itemsize == 1 else x.view(np.int32)
 
 
 def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:

@@ -29,6 +29,7 @@ from numerics.backends.cpu.operations import (
     packed_streams,
     packs,
     round_operation,
+    row_operation,
     unaffine_operation,
     unblock_operation,
     widths,
@@ -42,7 +43,7 @@ from numerics.backends.cpu.streams import (
     packed,
 )
 from numerics.backends.host import sums
-from numerics.backends.host.executor import Affine, Array, BlockFields, Codes
+from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, RowFunction
 from numerics.backends.host.float_bits import name_of
 from numerics.backends.host.hadamard import Rotation
 from numerics.backends.host.ieee import ieee_arithmetic
@@ -312,6 +313,19 @@ class CpuExecutor(ArrayExecutor):
         numbers = [np.ascontiguousarray(n) for n in affine if n is not None]
         run = self.launcher.run_columns if columns else self.launcher.run_rows
         run(operation, shape, arrays, numbers)
+
+    def by_rows(
+        self, how: RowFunction, inputs: Sequence[Array], numbers: Sequence[Array], outputs: Sequence[Array]
+    ) -> None:
+        """One pass over all arrays."""
+        kinds = tuple(tuple(array.dtype.name for array in some) for some in (inputs, outputs))
+        width = widths(inputs[0].shape[-1])
+        operation = self._once(
+            ("rows", how.name, how.records, kinds, width, len(numbers)),
+            lambda: row_operation(how, kinds, len(numbers), width),
+        )
+        beside = [np.ascontiguousarray(n) for n in numbers]
+        self.launcher.run_rows(operation, inputs[0].shape, (*inputs, *outputs), beside)
 
     def extremes(self, x: Array) -> tuple[Array, Array]:
         """The least and the largest finite value of each row or column; 0 where there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from numerics.backends.cpu.lanes import Lane, arithmetic
@@ -19,13 +19,14 @@ from numerics.backends.cpu.streams import (
     per_block,
     per_group,
 )
-from numerics.backends.host.executor import Array
+from numerics.backends.host.executor import Array, RowFunction
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import Element
 from numerics.formats.grid import Grid, element_grid, float32_bits, grid, range_of, scale_grid, scale_of
 from numerics.formats.rounding import BlockOptions, Rounding
 
 WIDEST = 128  # elements of a block that becomes one vector
+_STORED = {"float32": WORDS, "int32": WORDS, "uint8": CODES["uint8"]}
 
 
 def alike(f: Grid, rounding: str) -> Grid:
@@ -217,6 +218,16 @@ def affine_operation(kind: AffineKind) -> Operation:
     name = f"affine_{verb}_{zero_kind}_{source.name}_{target.name}_{mode}{kind.cut}"
     streams = _sources(source.name, mode), (target,)
     return Operation(name, element, Parameters(*records), *streams, *width, kind.numbers, columns)
+
+
+def row_operation(
+    how: RowFunction, kinds: tuple[tuple[str, ...], ...], numbers: int, width: tuple[int, int]
+) -> Operation:
+    """A function of elements and their row's numbers; kinds: the types of its inputs and of its outputs."""
+    inputs, outputs = (tuple(_STORED[kind] for kind in some) for some in kinds)
+    name = f"rows_{how.name}_{'_'.join(kinds[0])}_{'_'.join(kinds[1])}_{width[0]}_{width[1]}"
+    function = partial(how.function, arithmetic())
+    return Operation(name, function, Parameters(*how.records), inputs, outputs, *width, numbers)
 
 
 def unaffine_operation(kind: AffineKind) -> Operation:

@@ -8,6 +8,7 @@ x's shape, or is None.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -36,6 +37,19 @@ class Affine(NamedTuple):
 
     scale: Any
     zero: Any
+
+
+class RowFunction(NamedTuple):
+    """A function in the dialect of the shared arithmetic (docs/dialect.md) of elements and of their row.
+
+    name: says, with the kinds of its records and of its arrays, which function it is.  function: of the
+    shared arithmetic as a target binds it, the records, the numbers of the row and the elements, all as
+    32-bit words; it returns one word, or a tuple of them.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    records: tuple[Any, ...]
 
 
 class Executor(Protocol):
@@ -103,6 +117,11 @@ class Executor(Protocol):
     def products(self, x: NDArray[np.float32] | Int8Rows, matrix: Matrix) -> NDArray[np.float32]:
         """Sums of the rows of x (m, length) with those of a matrix, as product.py says: (m, rows)."""
         ...
+
+    def by_rows(
+        self, how: RowFunction, inputs: Sequence[Array], numbers: Sequence[Array], outputs: Sequence[Array]
+    ) -> None:
+        """how's function over arrays [rows, n] of float32, int32 or uint8, with numbers [rows] of 32 bits."""
 
     def encode_packed(self, x: Array, dtype: Element, rounding: Rounding, out: Array) -> None:
         """Codes of x, as one string of bits, into out."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host import product
-from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, Executor
+from numerics.backends.host.executor import Affine, Array, BlockFields, Codes, Executor, RowFunction
 from numerics.backends.host.hadamard import Rotation, rotated
 from numerics.backends.host.micro_packing import pack_micro, unpack_micro
 from numerics.backends.host.product import Int8Rows, Matrix
 from numerics.backends.host.sums import error_sums
 from numerics.formats.block import Block, MicroexponentBlock
 from numerics.formats.dtype import Element
+from numerics.formats.errors import NumericsError
 from numerics.formats.floats import e8m0
 from numerics.formats.rounding import BlockOptions, Rounding
 
@@ -23,6 +24,12 @@ TILE = 1 << 15  # codes that are unpacked at a time
 
 class Composed(Executor):
     """An Executor whose packed and one-pass operations follow from the others."""
+
+    def by_rows(
+        self, how: RowFunction, inputs: Sequence[Array], numbers: Sequence[Array], outputs: Sequence[Array]
+    ) -> None:
+        """Raises NumericsError: what has no shared arithmetic of its own has no function of rows."""
+        raise NumericsError(f"backend {self.name!r} has no kernel over rows for {how.name}")
 
     def error_sums(self, x: Array, y: Array) -> NDArray[np.float64]:
         """Figures of each chunk, by NumPy."""

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from numerics.adapters import conventions
 from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, replaced
-from numerics.adapters.scaled import FLOATS, has_specials, ordinary, takes, values_at, values_of
+from numerics.adapters.conventions import Convention
+from numerics.adapters.scaled import FLOATS, has_specials, ordinary, takes, values_of
 from numerics.adapters.tensors.compressed_tensors import from_host, to_host
 from numerics.formats.dtype import Element, Integer
 from numerics.formats.errors import NumericsError
@@ -102,13 +104,12 @@ def _fused(x: Tensor, steps: Tensor, zero: Tensor | None, element: Element) -> T
     """(round(x / scale + zero) - zero) * scale of rows as float32; None where a zero would lose its sign."""
     rows = x.reshape(len(steps), -1).float()
     integers = isinstance(element, Integer)
-    if zero is None:
-        made = values_at(rows, steps, element)
-        return made.copysign_(rows) if integers else made
+    if zero is None or (integers and not bool(zero.any())):
+        plain = zero is not None or element is fp4  # a quotient of -0 is + 0 once 0 is added to it
+        how = Convention(plain=plain, zeros="kept" if integers else "ours")
+        return conventions.values(rows, (steps, steps), element, how)
     if not integers or float(steps.max()) > 1:  # a quotient may then underflow to -0, which + 0 makes 0
         return None
-    if not bool(zero.any()):
-        return values_at(rows, steps, element).copysign_(rows + 0.0)
     if not bool(zero.all()) or float(zero.min()) < element.min or float(zero.max()) > element.max:
         return None
     options: dict[str, Any] = {"scheme": per_channel(0), "symmetric": False, "zero_point_type": "float32"}
@@ -136,7 +137,7 @@ def _fake(host: Function, correct: bool) -> Function:
         effective = scale if global_scale is None else scale / global_scale
         steps = _rows(x, effective)
         zero = None if zero_point is None or steps is None else _zero_points(zero_point, x, len(steps))
-        plain = steps is not None and (zero is not None) == (zero_point is not None) and element is not fp4
+        plain = steps is not None and (zero is not None) == (zero_point is not None)
         if plain and not correct and bool(ordinary(effective).all()) and not has_specials(x):
             assert steps is not None
             made = _fused(x, steps, zero, element)

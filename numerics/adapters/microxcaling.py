@@ -23,7 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from numerics.adapters.base import Adapter, Calls, Entry, Seam
+from numerics.adapters import conventions
+from numerics.adapters.base import Adapter, Calls, Entry, Function, Named, Seam, standing_in
+from numerics.adapters.conventions import Convention
+from numerics.adapters.scaled import largest as largest_of_rows
 from numerics.adapters.scaled import takes
 from numerics.formats.dtype import Float
 from numerics.formats.errors import NumericsError, said
@@ -102,6 +105,16 @@ def _on_grid(y: Tensor, d: Float, rmode: int, correct: bool, spare: Tensor | Non
     return made
 
 
+def _in_one_pass(x: Tensor, steps: Tensor, d: Float, rmode: int, correct: bool) -> Tensor | None:
+    """Rows over their steps, on the grid, times their steps; None where the host's logarithm has a say."""
+    if not correct and (rmode == 1 or d.max > LARGE):
+        return None
+    how = Convention(plain=not correct, rounding=ROUNDINGS[rmode])
+    hit = _least(d)
+    least = None if correct or math.isnan(hit) else (hit, d.smallest_subnormal)
+    return conventions.values(x, (steps, steps), d, how, least)
+
+
 def _tensor(x: Any) -> Tensor:
     assert isinstance(x, Tensor)
     return x
@@ -154,13 +167,22 @@ class Functions:
         low, high = x.aminmax()
         limit = _limit(d, rmode, saturates)
         within = bool(-low < limit) and bool(high < limit)  # no NaN, either
-        made = _on_grid(kept.clone() if kept is x else kept, d, rmode, self._correct)
+        made = self._numbers(kept, d, rmode)
         if not within and not self._correct:
             odd = (~(x.abs() < limit)).nonzero(as_tuple=True)
             made[odd] = _of_host(x[odd], d, rmode, saturates)
         elif not within and not saturates and d.has_nan:
             made = _tensor(d.round(x, rounding=ROUNDINGS[rmode], overflow="nonsaturate"))
         return made
+
+    def _numbers(self, x: Tensor, d: Float, rmode: int) -> Tensor:
+        """The values of the format that microxcaling gives numbers of its range."""
+        if x.is_contiguous():
+            rows = x.view(-1, x.shape[-1] if x.dim() else 1)
+            made = _in_one_pass(rows, torch.ones(len(rows)), d, rmode, self._correct)
+            if made is not None:
+                return made.view(x.shape)
+        return _on_grid(x.clone(), d, rmode, self._correct)
 
     def quantize_mx_func_cpp(
         self, x: Tensor, scale_bits: int, exponent: int, bits: int, largest: float, max_values: Tensor,
@@ -172,10 +194,18 @@ class Functions:
             self._calls.count(self._calls.passed_on, "quantize_mx")
             return _blocks_of_host(x, scale_bits, (exponent, bits, largest), axis, flush_fp32_subnorms, rmode)
         self._calls.count(self._calls.ours, "quantize_mx")
-        shared = _shared_exponents(max_values, self._correct)
-        if flush_fp32_subnorms:
+        return self.blocks(x, max_values, d, (scale_bits, flush_fp32_subnorms, rmode))
+
+    def blocks(self, x: Tensor, top: Tensor, d: Float, how: tuple[int, bool, int]) -> Tensor:
+        """x as blocks of a format; top: the largest magnitude of each.
+
+        how: the bits of a scale, are blocks of float32's subnormals zeros, and the rounding's number.
+        """
+        scale_bits, flush_fp32_subnorms, rmode = how
+        shared = _shared_exponents(top, self._correct)
+        if flush_fp32_subnorms and not bool((shared > -127).all()):
             x = x * (shared > -127)
-        shared = shared - (math.frexp(largest)[1] - 1)
+        shared = shared - (math.frexp(d.max)[1] - 1)
         limit = float((1 << (scale_bits - 1)) - 1)
         shared[shared > limit] = math.nan
         shared[shared < -limit] = -limit
@@ -185,8 +215,11 @@ class Functions:
         """Values over their steps, rounded, times their steps: a piece at a time, which a cache holds."""
         if steps.shape[-1] != 1 or not x.is_contiguous():  # blocks that do not lie along the last axis
             return _on_grid(x / steps, d, rmode, self._correct).mul_(steps)
-        made = torch.empty_like(x)
         length = x.shape[-1]
+        found = _in_one_pass(x.view(-1, length), steps.reshape(-1), d, rmode, self._correct)
+        if found is not None:
+            return found.view(x.shape)
+        made = torch.empty_like(x)
         rows = max(1, PIECE // length)
         pieces = (x.view(-1, length), made.view(-1, length), steps.reshape(-1, 1))
         spare = x.new_empty(min(rows, len(pieces[0])), length)
@@ -212,6 +245,37 @@ def _shared_exponents(top: Tensor, correct: bool) -> Tensor:
         return torch.where(torch.isfinite(top), torch.where(top > 0, exponents, -126.0), torch.nan)
     found: Tensor = importlib.import_module("mx.mx_ops")._shared_exponents(top, method="none")
     return found
+
+
+def _whole(functions: Functions, host: Function) -> Function:
+    """_quantize_mx with custom_cuda, whose largest of each block microxcaling finds in three passes.
+
+    Blocks along the last axis are taken; others reach quantize_mx_func_cpp by microxcaling's own code.
+    """
+    params = importlib.import_module("mx.formats")._get_format_params
+    roundings = {name: number for number, name in OF_HOST.items()}
+
+    def _quantize_mx(
+        A: Tensor, scale_bits: int, elem_format: Any, shared_exp_method: str = "max", axes: Any = None,
+        block_size: int = 0, round: str = "nearest", flush_fp32_subnorms: bool = False,
+        custom_cuda: bool = False,
+    ) -> Any:  # fmt: skip
+        fits = custom_cuda and elem_format is not None and takes(A) and A.dtype == torch.float32
+        if not fits or shared_exp_method != "max" or round not in roundings or not scale_bits > 0:
+            return NotImplemented
+        along = [axes] if isinstance(axes, int) else list(axes or ())
+        size = block_size or A.shape[-1] if A.dim() else 0
+        if along not in ([-1], [A.dim() - 1]) or size < 1 or A.shape[-1] % size or not A.is_contiguous():
+            return NotImplemented
+        exponent, bits, _, largest, _ = params(elem_format)
+        d = _format(bits, exponent, largest)
+        if d is None:
+            return NotImplemented
+        rows = A.view(-1, size)
+        how = scale_bits, flush_fp32_subnorms, roundings[round]
+        return functions.blocks(rows, largest_of_rows(rows).unsqueeze(1), d, how).view(A.shape)
+
+    return _quantize_mx
 
 
 def _blocks_of_host(
@@ -247,12 +311,17 @@ def _version() -> str:
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
     package = importlib.import_module(PACKAGE)
     module = ModuleType(MODULE, __doc__)
-    module.funcs = Functions(correct, calls)  # type: ignore[attr-defined]
+    functions = Functions(correct, calls)
+    module.funcs = functions  # type: ignore[attr-defined]
 
     def ours(host: object) -> ModuleType:
         return module
 
+    def whole(host: Function) -> Function:
+        return standing_in("_quantize_mx", _whole(functions, host), host, calls)
+
     return [
+        Named(PACKAGE, "mx.mx_ops", "_quantize_mx", whole),
         Entry(lambda: sys.modules, MODULE, ours, MODULE),
         Entry(lambda: vars(package), NAME, ours, f"{PACKAGE}.{NAME}"),
     ]

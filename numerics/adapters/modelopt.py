@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from numerics.adapters import conventions
 from numerics.adapters.base import Adapter, Called, Calls, Function, Maker, Seam, replaced
+from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import FLOATS, has_specials, takes
 from numerics.adapters.tensors.modelopt import from_host, to_host
 from numerics.formats.block import Block
@@ -26,11 +28,12 @@ from numerics.formats.blocks import block_format
 from numerics.formats.dtype import Element, Float
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.floats import float_format, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
-from numerics.formats.integers import int8
+from numerics.formats.integers import int8, integer_format
 
 PACKAGE, TENSOR_QUANT = "modelopt", "modelopt.torch.quantization.tensor_quant"
 BACKEND = "numerics"
 EPSILON = 2.0**-24  # a largest magnitude up to it counts as 0
+BY_PRODUCT = Convention(multiplies=True, divides_back=True, zeros="kept")
 
 ELEMENTS: dict[tuple[int, int], Element] = {
     (8, 4): fp8_e4m3, (8, 5): fp8_e5m2, (6, 3): fp6_e3m2, (6, 2): fp6_e2m3, (4, 2): fp4, (8, 0): int8
@@ -130,15 +133,19 @@ def _integers(host: Function, correct: bool) -> Function:
         scale = torch.tensor((1 << (bits - 1)) - 1.0) / top
         nothing = top <= EPSILON
         scale[nothing] = 0
+        back = torch.where(nothing, torch.ones_like(scale), scale)
+        lowest = not (narrow_range or unsigned)  # has it one more below than above?
+        rows = conventions.in_rows(inputs, scale, back)
+        if rows is not None:
+            element = integer_format(bits) if lowest else _magnitudes(bits)
+            return conventions.values(rows[0], rows[1], element, BY_PRODUCT).view(inputs.shape)
         codes = inputs.float() * scale
         if has_specials(codes):
             return NotImplemented
-        lowest = not (narrow_range or unsigned)  # has it one more below than above?
         made: Tensor = _magnitudes(bits + lowest).round(codes, out=codes)
         if lowest:
             made.clamp_(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-        scale[nothing] = 1
-        made /= scale
+        made /= back
         return made.to(inputs.dtype)
 
     return _tensor_quant

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from numerics.adapters import quark_trained
+from numerics.adapters import conventions, quark_trained
 from numerics.adapters.base import Adapter, Calls, Operator, Seam
+from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
     has_specials,
     largest,
@@ -26,9 +27,7 @@ from numerics.adapters.scaled import (
     ordinary,
     put_in,
     takes,
-    values_at,
     values_of,
-    whole_steps,
     within,
 )
 from numerics.adapters.tensors.quark import NATIVE, from_host, to_host
@@ -254,9 +253,9 @@ def _scaled(correct: bool) -> Any:
             return NotImplemented
         element = FLOATS.get(quant_dtype)
         if element is not None:
-            made = values_at(rows, steps, element)
-            made = made if quant_dtype.startswith("fp8") or correct else made.add_(0.0)
-            return made.view(x.shape)
+            signed = quant_dtype.startswith("fp8") or correct
+            how = Convention(zeros="ours" if signed else "positive")
+            return conventions.values(rows, (steps, steps), element, how).view(x.shape)
         return _integers(rows, steps, zero_point, (quant_dtype, quant_min, quant_max), correct, x.shape)
 
     return ours
@@ -287,12 +286,14 @@ def _integers(
         return NotImplemented
     if float(moved.min()) < element.min or float(moved.max()) > element.max:
         return NotImplemented
-    steps = steps.clamp(min=torch.finfo(torch.float32).tiny).unsqueeze(1)
-    codes = rows / steps if correct else rows * (1.0 / steps)
-    if has_specials(codes):
-        return NotImplemented
-    codes = whole_steps(codes, moved, element)
-    return codes.mul_(steps).view(shape)
+    steps = steps.clamp(min=torch.finfo(torch.float32).tiny)
+    numbers = (steps if correct else 1.0 / steps, steps)
+    how = Convention(multiplies=not correct)
+    if bool(moved.any()):
+        made = conventions.moved_values(rows, numbers, moved.int(), element, how)
+    else:
+        made = conventions.values(rows, numbers, element, how)
+    return made.view(shape)
 
 
 # ---- fp8 alone, and the way back ---------------------------------------------------------------------
@@ -344,14 +345,13 @@ def _dequantize(
         if inputs.dtype != NATIVE.get(element) or qscheme == "per_group":
             return NotImplemented
         return values_of(rows, steps, None, element).view(inputs.shape)
-    container = _integer(quant_dtype) and (uint8 if quant_dtype.startswith("u") else int8)
-    if not container or inputs.dtype != torch.int32 or not takes(zero_point):
+    if _integer(quant_dtype) is None or inputs.dtype != torch.int32 or not takes(zero_point):
         return NotImplemented
     zero = zero_point.reshape(-1)
-    if len(zero) != len(steps) or not within(inputs, container) or not within(zero, container):
+    if len(zero) != len(steps) or not within(zero, uint8 if quant_dtype.startswith("u") else int8):
         return NotImplemented
-    codes = rows.to(torch.uint8 if container is uint8 else torch.int8)
-    return values_of(codes, steps, zero.int(), container).view(inputs.shape)
+    exactly = qscheme == "per_tensor"
+    return conventions.values_of_integers(rows, steps, zero.int(), exactly=exactly).view(inputs.shape)
 
 
 # ---- the adapter ---------------------------------------------------------------------------------

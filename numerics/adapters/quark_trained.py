@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from numerics.adapters import conventions
 from numerics.adapters.base import Calls, Function, Named, Seam
+from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import FLOATS, has_specials, integer_of, ordinary, takes, whole_steps, within
 from numerics.formats.dtype import Integer
 from numerics.pytorch.learned_scales import tqt_gradients
@@ -26,6 +28,7 @@ from numerics.tensor.spec import QuantSpec
 KERNEL = "quark.torch.kernel"
 HALF_EVEN = 8  # Quark's number for it
 LN2 = math.log(2.0)
+MOST = 2.0**127  # of a step: beyond, float32 ends
 Passes = tuple[Callable[..., Any], Callable[..., Any]]
 """Forward, which gives what it made, the tensors and the rest that Quark keeps; and backward, of those."""
 
@@ -107,6 +110,13 @@ def tqt(correct: bool) -> Passes:
             given = log_threshold.detach().reshape(()), QuantSpec(element, scheme=per_tensor()).text
             of_x, total = tqt_gradients(gradient.contiguous(), x.detach(), *given)
             return of_x, total.reshape(log_threshold.shape)
+        rows = None if has_specials(x) else conventions.in_rows(x.detach(), scale)
+        if rows is not None:
+            found = conventions.tqt_slopes(
+                rows[0], gradient.contiguous().view_as(rows[0]), rows[1][0], element
+            )
+            of_x, parts = (one.view(x.shape) for one in found)
+            return of_x, parts.sum().expand_as(log_threshold)
         steps = x / scale
         if steps.dtype != torch.float32:
             return NotImplemented
@@ -135,9 +145,25 @@ def _sizes(x: Any, scale: Any, *zero: Any) -> bool:
 
 def _by_tensor(x: Tensor, scale: Tensor, zero: Tensor, element: Integer, of_nan: float) -> Tensor:
     """(clamp(round(x * (1 / scale)) + zero) - zero) * scale, where NaN is a code that is given."""
-    steps = x.detach().float() * (1.0 / scale.detach()).reshape(())
+    reciprocal = (1.0 / scale.detach()).reshape(())
+    found = None if has_specials(x) else conventions.in_rows(x.detach(), reciprocal, scale.detach(), zero)
+    if found is not None:
+        return _in_one_pass(found, element, Convention(multiplies=True), x.shape)
+    steps = x.detach().float() * reciprocal
     made = _but_nan(steps, zero.reshape(()), element, per_tensor(), of_nan - float(zero))
     return made.mul_(scale.detach().reshape(())).to(x.dtype)
+
+
+def _in_one_pass(
+    found: tuple[Tensor, tuple[Tensor, ...]], element: Integer, how: Convention, shape: Sequence[int]
+) -> Tensor:
+    """(clamp(round(x by its first number) + zero) - zero) * scale, of rows and their three numbers."""
+    rows, (first, scale, zero) = found
+    if bool(zero.any()):
+        made = conventions.moved_values(rows, (first, scale), zero.int(), element, how)
+    else:
+        made = conventions.values(rows, (first, scale), element, how)
+    return made.view(shape)
 
 
 def _but_nan(steps: Tensor, zero: Tensor, element: Integer, scheme: Scheme, of_nan: float) -> Tensor:
@@ -173,6 +199,13 @@ def lsq(correct: bool) -> Passes:
         shape = _along(x, ch_axis)
         step = scale.detach().float().clamp(min=torch.finfo(torch.float32).tiny).view(shape)
         wide = x.detach().float()
+        found = None
+        if not has_specials(x):
+            first = step if correct else 1.0 / step
+            found = conventions.in_rows(*_by_channel(x.detach(), ch_axis, first, step, zero_point))
+        if found is not None:
+            made = _in_one_pass(found, element, Convention(multiplies=not correct), x.shape)
+            return made, *kept
         steps = wide / step if correct else wide * (1.0 / step)
         scheme = per_tensor() if ch_axis is None else per_channel(ch_axis)
         zero = zero_point.reshape(() if ch_axis is None else -1)
@@ -185,18 +218,49 @@ def lsq(correct: bool) -> Passes:
         if element is None or not takes(gradient):
             return NotImplemented
         shape = _along(x, ch_axis)
+        rows = _slopes_in_rows(x, scale, zero, ch_axis, factor)
+        if rows is not None:
+            of_x, parts = (
+                one.view(x.shape)
+                for one in conventions.lsq_slopes(
+                    rows[0], gradient.contiguous().view_as(rows[0]), rows[1], element
+                )
+            )
+            return of_x, _summed(parts, ch_axis)
         steps = x / scale.view(shape) + zero.view(shape)
         if steps.dtype != torch.float32 or has_specials(steps):
             return NotImplemented
         slope = element.round(steps)
         slope = torch.where(_inside(steps, element), slope - steps, slope)
-        of_scale = slope * gradient * factor
-        dims = [axis for axis in range(x.dim()) if axis != ch_axis]
-        if dims:
-            of_scale = of_scale.sum(dims).unsqueeze(0)
+        of_scale = _summed(slope * gradient * factor, ch_axis)
         return _inside(steps, element).float() * gradient, of_scale
 
     return forward, backward
+
+
+def _summed(parts: Tensor, ch_axis: int | None) -> Tensor:
+    """What each element adds to the gradient of its scale, summed."""
+    dims = [axis for axis in range(parts.dim()) if axis != ch_axis]
+    return parts.sum(dims).unsqueeze(0) if dims else parts
+
+
+def _by_channel(x: Tensor, ch_axis: int | None, *numbers: Tensor) -> tuple[Tensor, ...]:
+    """x in two dimensions whose rows are channels, where they lie so, and the numbers beside them."""
+    if ch_axis != 0:
+        return x, *numbers
+    return x.view(len(x), -1), *(one.reshape(-1, 1) for one in numbers)
+
+
+def _slopes_in_rows(
+    x: Tensor, scale: Tensor, zero: Tensor, ch_axis: int | None, factor: float
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    """x as rows with scale, zero point and factor; None where a step may be Inf or NaN, or rows do not do."""
+    low, high = x.detach().aminmax()
+    steps = max(float(high), -float(low)) / float(scale.min())  # NaN of NaN
+    if not steps < MOST:
+        return None
+    numbers = scale.detach(), zero.float(), x.new_full((1,), factor)
+    return conventions.in_rows(*_by_channel(x.detach(), ch_axis, *numbers))
 
 
 def _lsq_element(tensors: Sequence[Any], others: tuple[Any, ...]) -> Integer | None:

@@ -41,9 +41,10 @@ def scheme_of(scale: Tensor) -> Scheme:
     return per_tensor() if scale.dim() == 0 else PER_ROW
 
 
-def largest(x: Tensor) -> Tensor:
+def largest(rows: Tensor) -> Tensor:
     """The largest magnitude of each row; NaN where there is one."""
-    return torch.maximum(x.amax(-1), -x.amin(-1))  # without memory for all magnitudes
+    low, high = extremes(rows)
+    return torch.maximum(high, -low)
 
 
 def has_specials(x: Tensor) -> bool:

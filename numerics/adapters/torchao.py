@@ -15,12 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from numerics.adapters import conventions
 from numerics.adapters import torchao_scales as scales
 from numerics.adapters.base import Adapter, Calls, Function, Maker, Seam, replaced
+from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
     FLOATS,
     has_specials,
     largest,
+    ordinary,
     row_length,
     rows_of,
     shifted_codes,
@@ -78,11 +81,15 @@ def _affine(host: Function, correct: bool) -> Function:
         if len(zero) != len(step) or not within(zero, container) or len(step) != len(rows):
             return NotImplemented
         # The reciprocal is rounded first, which can move a tie: `correct` divides.
+        first = (step if correct else 1.0 / step).squeeze(1)
+        plain = rows.dtype == first.dtype == torch.float32 and bool(ordinary(first).all())
+        if plain and (correct or not has_specials(rows)):
+            how = Convention(multiplies=not correct)
+            codes = conventions.moved_codes(rows, first, zero.int(), container, how)
+            return _limited(codes, container, limits).view(output_dtype).view(input.shape)
         quotient = rows / step if correct else rows * (1.0 / step)
         codes = _codes(quotient, zero, container, limits).view(output_dtype).view(input.shape)
-        if (
-            not correct and zero.any() and has_specials(quotient)
-        ):  # a NaN, which is 0 to a cast, is moved, too
+        if not correct and zero.any():  # a NaN, which is 0 to a cast, is moved, too
             codes[torch.isnan(quotient).view(input.shape)] = 0
         return codes
 
@@ -107,6 +114,11 @@ def _codes(quotient: Tensor, zero: Tensor, container: Integer, limits: tuple[int
     if bool((zero == first).all()):
         zero = first
     codes = container.encode(quotient) if not zero.any() else shifted_codes(quotient, zero.int(), container)
+    return _limited(codes, container, limits)
+
+
+def _limited(codes: Tensor, container: Integer, limits: tuple[int, int]) -> Tensor:
+    """Codes of a narrower range, where one is asked for."""
     if limits != (container.min, container.max):
         view = codes.view(torch.int8) if container.signed else codes
         view.clamp_(*limits)

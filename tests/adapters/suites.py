@@ -1,9 +1,9 @@
-"""The hosts' own tests, stock and substituted: the same must pass, and our kernels must have run.
+"""The hosts' own tests, stock, substituted and after: the same must pass, and our kernels must have run.
 
     python -m tests.adapters.suites SOURCES [host ...]
 
 SOURCES: a folder with the hosts' repositories, each by its own name (`REPOSITORIES`); of one that is not
-there a line says where it is to be had, and the others run.  `substituted.py` is the plugin of pytest.
+there a line says where it is to be had, and the others run.  `substituted.py` runs them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+
+from tests.helpers.asked import add_names
 
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "adapters-suites.json"
 REPOSITORIES = {
@@ -65,23 +67,23 @@ SUITES = (
 )  # fmt: skip
 
 
-def run(suite: Suite, sources: Path, substituted: bool) -> tuple[dict[str, str], Any]:
-    """How each test ended, and the counts of calls."""
+def run(suite: Suite, sources: Path, substituted: bool) -> tuple[list[dict[str, str]], Any]:
+    """How each test ended, and the counts of calls.
+
+    substituted: with our kernels, and again in the same process once they are taken out (`substituted.py`).
+    """
     folder = sources / suite.folder
     with tempfile.TemporaryDirectory() as out:
         counts = Path(out) / "calls.json"
-        plugin = ["-p", "substituted"] if substituted else []
-        command = [
-            sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ignore",
-            f"--junitxml={out}/report.xml", *plugin, *suite.options, *suite.files,
-        ]  # fmt: skip
-        # This folder alone, for the plugin: a host has a package `tests` of its own.
-        paths = [str(Path(__file__).parent), str(folder / suite.path), os.environ.get("PYTHONPATH", "")]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-               "NUMERICS_ADAPTER": suite.adapter, "NUMERICS_ADAPTER_CALLS": str(counts)}  # fmt: skip
+        name = suite.adapter if substituted else ""
+        options = ["-q", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ignore", *suite.options]
+        runner = Path(__file__).parent / "substituted.py"
+        command = [sys.executable, str(runner), out, name, *options, *suite.files]
+        paths = [str(folder), str(folder / suite.path), os.environ.get("PYTHONPATH", "")]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         subprocess.run(command, cwd=folder, env=env, timeout=LIMIT, capture_output=True, check=False)
-        report = Path(out) / "report.xml"
-        ended = _ended(report) if report.exists() else {}
+        reports = [Path(out) / f"{k}.xml" for k in range(1 + substituted)]
+        ended = [_ended(report) if report.exists() else {} for report in reports]
         return ended, json.loads(counts.read_text(encoding="utf-8")) if counts.exists() else None
 
 
@@ -96,14 +98,19 @@ def _ended(report: Path) -> dict[str, str]:
 
 
 def compare(suite: Suite, sources: Path) -> dict[str, Any]:
-    """Both runs, counted; `lost`: tests that pass stock and not substituted."""
-    stock, _ = run(suite, sources, substituted=False)
-    ours, calls = run(suite, sources, substituted=True)
+    """All runs, counted.
+
+    lost: tests that pass stock and not substituted.  not_restored: those that end otherwise, once the adapter
+    is taken out again, than they do where it never was.
+    """
+    (stock,), _ = run(suite, sources, substituted=False)
+    (ours, after), calls = run(suite, sources, substituted=True)
     words = ("passed", "failed", "skipped")
+    told = {"stock": stock, "substituted": ours, "after": after}
     return {
-        "stock": {word: list(stock.values()).count(word) for word in words},
-        "substituted": {word: list(ours.values()).count(word) for word in words},
+        **{name: {word: list(ended.values()).count(word) for word in words} for name, ended in told.items()},
         "lost": sorted(name for name, word in stock.items() if word == "passed" != ours.get(name)),
+        "not_restored": sorted(name for name in {*stock, *after} if stock.get(name) != after.get(name)),
         "still_failing": sorted(name for name, word in ours.items() if word == "failed"),
         "calls": calls,
     }
@@ -124,21 +131,22 @@ def main() -> int:
     names = [suite.adapter for suite in SUITES]
     options = argparse.ArgumentParser(prog="python -m tests.adapters.suites")
     options.add_argument("sources", type=Path, metavar="SOURCES", help="a folder with the repositories")
-    options.add_argument("hosts", nargs="*", choices=names, metavar="HOST", help=", ".join(names))
+    add_names(options, "hosts", names, "HOST")
     asked = options.parse_args()
     sources = asked.sources.resolve()
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     lost = 0
     for suite in SUITES:
-        if asked.hosts and suite.adapter not in asked.hosts:
+        if suite.adapter not in asked.hosts:
             continue
         if not (sources / suite.folder).is_dir():
             print(missing(suite, sources))
             continue
         found[suite.adapter] = row = compare(suite, sources)
-        lost += len(row["lost"]) + (not row["calls"] or not row["calls"]["ours"])
-        print(f"{suite.adapter}: stock {row['stock']}, substituted {row['substituted']}, lost {row['lost']}, "
-              f"calls {row['calls']}", flush=True)  # fmt: skip
+        lost += len(row["lost"]) + len(row["not_restored"])
+        lost += not row["calls"] or not row["calls"]["ours"] or row["calls"]["after"]
+        print(f"{suite.adapter}:", *(f"{name} {found}," for name, found in row.items()
+                                     if name != "still_failing"), flush=True)  # fmt: skip
         RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 1 if lost else 0
 

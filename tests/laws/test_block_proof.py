@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from numerics.formats.rounding import DETERMINISTIC, MX_RULES
+from tests import verify
 from tests.helpers.children import LIMIT
 from tests.helpers.proofs import LONG, MICRO, MX, near_steps, prove_element, prove_micro, prove_scale
 
@@ -96,3 +98,14 @@ def test_a_name_that_is_none_ran_nothing_or_all(command):
     code, said = answer(*command.split(), "nobody")
     assert code == 2
     assert "invalid choice: 'nobody' (choose from" in said
+
+
+def test_no_name_was_refused_by_python_3_11_and_is_all_of_them(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["verify"])
+    assert verify.asked() == DETERMINISTIC
+    monkeypatch.setattr(sys, "argv", ["verify", "half_even", "floor"])
+    assert verify.asked() == ("half_even", "floor")
+    for command in ("peers/__main__.py", "adapters/timing.py", "adapters/suites.py"):
+        code = (Path(verify.__file__).parent / command).read_text(encoding="utf-8")
+        assert "add_names(options" in code
+        assert "choices=" not in code

@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.records import text_of
 from numerics._version import __version__
+from tests.helpers.asked import add_names
 from tests.peers.claims import LIBRARIES
 from tests.peers.report import markdown
 
@@ -47,9 +48,7 @@ def write(peers: dict[str, Any], machine: str) -> None:
 def main() -> None:
     """Judges what was asked for."""
     options = argparse.ArgumentParser(prog="python -m tests.peers")
-    options.add_argument(
-        "libraries", nargs="*", choices=tuple(LIBRARIES), metavar="LIBRARY", help=", ".join(LIBRARIES)
-    )
+    add_names(options, "libraries", tuple(LIBRARIES), "LIBRARY")
     options.add_argument("--render", action="store_true")
     asked = options.parse_args()
     before = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {"machine": "", "peers": {}}
@@ -59,7 +58,7 @@ def main() -> None:
     peers = {}
     for name in LIBRARIES:
         kept, found = before["peers"].get(name, ABSENT), ABSENT
-        if not asked.libraries or name in asked.libraries:
+        if name in asked.libraries:
             found = judged(name)
         peers[name] = found if found["version"] else kept
         print(f"{name} {peers[name]['version'] or 'is not installed'}: {len(peers[name]['rows'])} claims")

@@ -7,8 +7,8 @@ from itertools import product
 from typing import Any
 
 import torch
+from mx import mx_ops
 from mx.elemwise_ops import _quantize_bfloat, _quantize_elemwise
-from mx.mx_ops import _quantize_mx
 
 from tests.adapters.hard import rows
 
@@ -31,7 +31,7 @@ def cases() -> Iterator[tuple[str, Callable[[bool], Any]]]:
         for name, bits, flush, (size, axis) in product(FORMATS, (8, 5), BOTH, ((32, -1), (9, -1), (32, 0))):
             more = {"round": rounding, "flush_fp32_subnorms": flush, "block_size": size, "axes": [axis]}
             yield f"mx {name} {bits} {kind} {more}", (
-                lambda ours, x=x, a=(bits, name), m=more: _quantize_mx(x, *a, custom_cuda=ours, **m)
+                lambda ours, x=x, a=(bits, name), m=more: mx_ops._quantize_mx(x, *a, custom_cuda=ours, **m)
             )  # fmt: skip
         for bits in (10, 12, 16, 20):
             yield f"bfloat{bits} {kind} {rounding}", (

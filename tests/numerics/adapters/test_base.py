@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
+import importlib.util
 import subprocess
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -61,6 +64,19 @@ def test_a_module_imported_meanwhile_gets_the_hosts_function_back(host, monkeypa
         late.double = first.double
         monkeypatch.setitem(sys.modules, "some_host.late", late)
     assert late.double is double
+
+
+def test_a_function_that_somebody_took_by_from_meanwhile_stayed_ours(host):
+    ours = adapter()
+    with ours.substituted():
+        taken = host[0].double
+        assert taken(1.5) == 4.5
+    ours.calls.clear()
+    assert taken(1.5) == 3.0
+    assert not ours.calls.ours
+    with ours.substituted(correct=True):
+        assert taken(2) == 4  # of the first install, not of this
+        assert host[0].double(2) == 6
 
 
 def test_correct_is_told_to_the_makers(host):
@@ -150,3 +166,34 @@ def test_importing_an_adapter_imports_no_host():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT)
     assert done.stdout.splitlines() == [f"{name} []" for name in numerics.adapters.HOSTS], done.stderr
+
+
+@pytest.mark.parametrize("name", numerics.adapters.HOSTS)
+def test_a_host_that_is_missing_or_of_another_version_is_one_error_of_ours(name, monkeypatch, tmp_path):
+    """Of every adapter and every door of it, whatever hosts are installed here."""
+    adapter = importlib.import_module(f"numerics.adapters.{name}")
+    doors = [adapter.install, adapter.ADAPTER.version]
+    doors += [getattr(adapter, way) for way in ("to_host", "from_host") if hasattr(adapter, way)]
+
+    def refused(told):
+        for door in doors:
+            with pytest.raises(NumericsError, match=told):
+                door(*(None,) * (door not in doors[:2]))
+        assert not adapter.installed()
+
+    wanted = " or ".join(adapter.ADAPTER.versions)
+    package = tmp_path / "mx"
+    package.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    (package / "formats.py").write_text("changed = 1\n", encoding="utf-8")
+    spec = SimpleNamespace(origin=str(package / "__init__.py"))
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "9.9")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
+    refused(f"is not known to its adapter, which follows {wanted} bit for bit: install {wanted}")
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    refused(f"is not installed: its adapter needs .*{wanted}")

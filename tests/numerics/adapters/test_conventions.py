@@ -1,0 +1,138 @@
+"""A host's convention as an argument of one kernel: the same bits as torch's own steps, on both executors."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+
+import numerics as nx
+from numerics.adapters import conventions
+from numerics.adapters.conventions import Convention
+from numerics.formats.integers import integer_format
+
+BACKENDS = ("cpu", "array", "reference")
+"""The judge has no kernel over rows: NumPy's runs."""
+ELEMENTS = (nx.int8, nx.int4, nx.fp4, nx.fp6_e2m3, nx.fp8_e4m3)
+ROUNDINGS = ("half_even", "half_away")
+
+
+def rows(count=6, length=70):
+    """Numbers, ties, zeros of both signs, subnormals and what is far out of every range."""
+    x = torch.randn(count, length, generator=torch.Generator().manual_seed(3)) * 4
+    x[0, :12] = torch.tensor([0.0, -0.0, 0.5, -0.5, 1.5, -2.5, 1e-42, -1e-42, 3e38, -3e38, -0.2, 0.25])
+    x[1, :4] = torch.tensor([-1e-30, 1e-30, -128.5, 127.5])
+    return x
+
+
+STEPS = torch.tensor([1.0, 0.5, 0.1, 3.0, 2.0**-100, 7.3])
+
+
+def same(a, b):
+    return bool((a.view(torch.int32) == b.view(torch.int32)).all())
+
+
+def by_steps(x, numbers, element, how):
+    """The steps of the convention, each by torch or by the format."""
+    first, second = (one[:, None] for one in numbers)
+    y = x * first if how.multiplies else x / first
+    y = y + 0.0 if how.plain else y
+    made = element.round(y, rounding=how.rounding)
+    if how.zeros == "kept":
+        made = made.copysign(y)
+    made = made + 0.0 if how.zeros == "positive" else made
+    return made / second if how.divides_back else made * second
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("element", ELEMENTS, ids=str)
+def test_a_convention_is_its_steps_one_after_another(element, backend):
+    x = rows()
+    for by, back, plain, zeros, mode in product(
+        (False, True), (False, True), (False, True), ("ours", "kept", "positive"), ROUNDINGS
+    ):
+        how = Convention(by, back, plain, zeros, mode)
+        numbers = (STEPS, STEPS.flip(0))
+        with nx.use(backend):
+            made = conventions.values(x, numbers, element, how)
+        assert same(made, by_steps(x, numbers, element, how)), how
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_magnitude_becomes_another_before_it_is_rounded(backend):
+    x = torch.tensor([[0.25, -0.25, 0.2499999, 0.0]])
+    one = torch.ones(1)
+    with nx.use(backend):
+        made = conventions.values(x, (one, one), nx.fp4, Convention(), (0.25, 0.5))
+    assert made.tolist() == [[0.5, -0.5, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("element", [nx.int8, nx.uint8, nx.int4, integer_format(3, signed=False)], ids=str)
+def test_zero_points_are_added_to_what_is_rounded(element, backend):
+    x = rows()
+    zero = torch.tensor([element.min, element.max, 0, 1, 2, 3], dtype=torch.int32)
+    for by in (False, True):
+        how = Convention(multiplies=by)
+        y = x * STEPS[:, None] if by else x / STEPS[:, None]
+        codes = (y.double().round() + zero[:, None]).clamp(element.min, element.max)
+        with nx.use(backend):
+            made = conventions.moved_values(x, (STEPS, STEPS), zero, element, how)
+            found = conventions.moved_codes(x, STEPS, zero, element, how)
+        assert same(made, (codes - zero[:, None]).float() * STEPS[:, None])
+        assert found.int().tolist() == (codes.int() & (1 << element.bits) - 1).tolist()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_integers_of_32_bits_are_moved_as_integers_or_as_floats(backend):
+    codes = torch.tensor([[0, 1, -1, 2**24 + 1, -(2**31), 2**31 - 1, 77, -77]], dtype=torch.int32)
+    scale, zero = torch.tensor([0.3]), torch.tensor([5], dtype=torch.int32)
+    with nx.use(backend):
+        exactly = conventions.values_of_integers(codes, scale, zero, exactly=True)
+        rounded = conventions.values_of_integers(codes, scale, zero, exactly=False)
+    assert same(exactly, (codes - zero).float() * scale)
+    assert same(rounded, (codes.float() - zero) * scale)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("element", [nx.int8, integer_format(4, narrow=True), nx.uint8], ids=str)
+def test_the_gradients_of_a_scale_are_their_steps(element, backend):
+    x = rows()[1:]  # without what leaves float32 over its scale
+    x[x.abs() > 1e6] = 3.0
+    gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(4))
+    ties = torch.arange(-20, 20) / 2 + torch.tensor([element.min, element.max, 0, 5, -3])[:, None]
+    x[:, :40] = ties
+    scale, zero = torch.tensor([1.0, 1.0, 0.5, 1.0, 3.0]), torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
+
+    def slopes(steps, up):
+        least = steps >= element.min - 0.5 if element.min % 2 == 0 else steps > element.min - 0.5
+        inside = least & (steps < element.max + 0.5)
+        added = element.round(steps) - steps
+        added = torch.where((added == -0.5) & (steps < 0), 0.5, added) if up else added
+        return inside, torch.where(inside, added, element.round(steps))
+
+    with nx.use(backend):
+        tqt = conventions.tqt_slopes(x, gradient, scale, element)
+        factor = torch.full_like(scale, 0.01)
+        lsq = conventions.lsq_slopes(x, gradient, (scale, zero, factor), element)
+    inside, slope = slopes(x / scale[:, None], up=True)
+    assert same(tqt[0], torch.where(inside, gradient, 0.0))
+    assert torch.equal(tqt[1], gradient * scale[:, None] * math.log(2.0) * slope)
+    inside, slope = slopes(x / scale[:, None] + zero[:, None], up=False)
+    assert same(lsq[0], inside.float() * gradient)
+    assert torch.equal(lsq[1], slope * gradient * 0.01)
+
+
+def test_rows_are_those_of_the_last_axis_or_none():
+    x = torch.zeros(2, 3, 4)
+    found = conventions.in_rows(x, torch.tensor(2.0), torch.ones(2, 3, 1))
+    assert found is not None
+    assert found[0].shape == (6, 4)
+    assert [len(one) for one in found[1]] == [6, 6]
+    assert conventions.in_rows(x, torch.ones(3)) is None
+    assert conventions.in_rows(x.half(), torch.tensor(2.0)) is None
+    assert conventions.in_rows(x.mT, torch.tensor(2.0)) is None
