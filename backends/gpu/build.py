@@ -21,7 +21,9 @@ from numerics.backends.gpu import kernels, primitives
 # Triton looks up the annotations of what it compiles; any constant will do.
 _ANNOTATIONS: dict[str, Any] = {
     name: tl.constexpr(0) for name in ("Any", "Grid", "Lane", "Range", "Scale", "str", "tuple")
-} | {"Table": tl.constexpr}  # a local of that kind is compiled in: Triton 3.6 passes no tuple on otherwise
+} | dict.fromkeys(
+    ("Table", "Other"), tl.constexpr
+)  # such locals are compiled in: Triton 3.6 passes none on otherwise
 
 
 def interpreting() -> bool:
