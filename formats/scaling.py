@@ -150,7 +150,7 @@ def scaled_encode(
         counted = with_sign(count(scaled_counts(y, h), b, h, rounding, random, None), b, h)
         less = scaled_error_of_counts(b, total, h, rule) < scaled_error(b, total, f, rule)
         code = where(less, counted, code)
-        scale = where(top < INF, scale + where(less, 1 << g.sign, 0), g.nan)
+        scale = scale + where(less, 1 << g.sign, 0)  # of a block with Inf or NaN both errors are infinite
     return scale, where(top < INF, code, f.nan_block)
 
 
