@@ -106,6 +106,7 @@ LEFT_OUT = {
     "ue5m3fn": "a format of scales: it has no sign",
     "ue5m3ieee": "a format of scales: it has no sign",
     **dict.fromkeys(("nf4", "bnb_fp4", "hifloat8", "posit8", "nvint4", "fp3", "nvfp3", "mxfp3"), LATER),
+    **dict.fromkeys(("if3", "if4", "if6_e2m3", "if6_e3m2"), LATER),
 }
 
 

@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from inspect import Signature, signature
 from math import frexp
 from numbers import Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 from numerics.formats import dispatch
 from numerics.formats.codebook import Codebook, nearest_float32
@@ -45,6 +45,8 @@ def _declared(
     block: int,
     element: Element | None = None,
     scale: Float | None = None,
+    integers: Integer | Float | None = None,
+    step: float | None = None,
     mantissa: int | None = None,
     sub_block: int | None = None,
 ) -> Block:
@@ -62,13 +64,19 @@ def _declared(
             raise NumericsError(
                 f"{said(name)}: scale= belongs to element=; microexponent blocks share 8 exponent bits"
             )
+        if integers is not None or step is not None:
+            raise NumericsError(f"{said(name)}: integers= and step= belong to element= and a float scale")
         if sub_block is None:
             raise _no_sub_block(said(name), sub_block, block)
         return MicroexponentBlock(**facts | {"mantissa": mantissa, "sub_block": sub_block})
     if sub_block is not None:
         raise NumericsError(f"{said(name)}: sub_block= belongs to mantissa=, not to element=")
-    kind = ScaledBlock if isinstance(scale, Float) and scale.has_zero else MXBlock
-    return kind(**facts | {"element": element, "scale": scale})
+    facts |= {"element": element, "scale": scale}
+    if isinstance(scale, Float) and scale.has_zero:
+        return ScaledBlock(**facts | {"integers": integers, "step": step})
+    if integers is not None or step is not None:
+        raise NumericsError(f"{said(name)}: integers= and step= go with a float scale, whose sign says which")
+    return MXBlock(**facts)
 
 
 def _no_sub_block(named: str, sub_block: int | None, block: int) -> NumericsError:
@@ -431,6 +439,11 @@ class ElementBlock(Block):
         return self.block, self.scale
 
     @property
+    def has_two_readings(self) -> bool:
+        """Does the sign of a block's scale say what its codes mean, as in IF4?"""
+        return False
+
+    @property
     def element_unit(self) -> float:
         """What an element's value is multiplied by: integers imply 2**-(bits - 2) (OCP MX 1.0 §5.3.4)."""
         return 2.0 ** (2 - self.element.bits) if isinstance(self.element, Integer) else 1.0
@@ -507,18 +520,75 @@ class MXBlock(ElementBlock):
 class ScaledBlock(ElementBlock):
     """A float scale for each block, and a float32 scale for the tensor, as in NVFP4.
 
-    >>> from numerics.formats import nvfp4
+    integers: what codes mean instead in blocks whose scale has its sign bit set, as in IF4: a number of
+    steps.  step: what one of them counts, as float32; by default the largest element over their largest.
+
+    >>> from numerics.formats import if4, nvfp4
     >>> nvfp4.scale, nvfp4.encode([1.0, 6.0]).tensor_scale
     (fp8_e4m3, 0.0022321429569274187)
+    >>> if4.integers, if4.step, if4.encode([7.0, 5.0, 3.0]).scale
+    (int4_narrow, 0.8571428656578064, [254])
     """
 
+    integers: Integer | Float | None = None
+    step: float | None = None
     stem = "scaled"
     has_tensor_scale = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.integers is None:
+            if self.step is not None:
+                raise NumericsError(f"{self.name}: step={said(self.step)} goes with integers=")
+            return
+        self._check_integers(self.integers)
+        step = self.element.max / self.integers.max if self.step is None else _number(self.step)
+        if not 0.5 <= step * self.integers.max / self.element.max <= 2:
+            raise NumericsError(
+                f"{self.name}: step={said(self.step)} cannot be: the largest of integers= would not lie "
+                f"within half and twice the largest element, {digits(self.element.max)}"
+            )
+        object.__setattr__(self, "step", nearest_float32(step))
+
+    def _check_integers(self, integers: Any) -> None:
+        if not isinstance(integers, (Integer, Float)):
+            raise NumericsError(f"{self.name}: integers= is a format, not {said(integers)}")
+        if isinstance(self.element, Integer) or (integers.bits, integers.signed) != (self.element.bits, True):
+            raise NumericsError(
+                f"{self.name}: {integers} cannot be the other reading of {self.element}; allowed: a signed "
+                f"format of its {self.element.bits} bits beside floats or a codebook"
+            )
+        if isinstance(integers, Integer):
+            whole = integers.narrow
+        else:
+            whole = integers.smallest_subnormal == 1 and not (integers.has_nan or integers.has_inf)
+            whole = whole and integers.max == 2 ** (integers.bits - 1) - 1
+        if not whole or not self.scale.signed:
+            raise NumericsError(
+                f"{self.name}: integers={integers} under {self.scale} cannot be; allowed: narrow integers, "
+                "or sign and magnitude (a float of one exponent bit that counts by 1), and a signed scale"
+            )
+
+    @property
+    def has_two_readings(self) -> bool:
+        """Does the sign of a block's scale say what its codes mean?"""
+        return self.integers is not None
+
+    @property
+    def steps_in_one(self) -> float:
+        """How many steps of `integers` an element's 1 is, in float32: their largest over the element's."""
+        return nearest_float32(self.integers.max / self.element.max) if self.integers is not None else 1.0
+
+    @property
+    def max(self) -> float:
+        """The largest value: the largest element times the largest scale."""
+        other = 0.0 if self.integers is None else nearest_float32(self.integers.max * (self.step or 1.0))
+        return max(self.element.max * self.element_unit, other) * self.scale.max
 
     @property
     def scale_rules(self) -> tuple[str, ...]:  # type: ignore[override]
         """The rules by which it can find a block's scale: four over six is of elements that end at 6."""
-        ends_at_six = isinstance(self.element, Float) and self.element.max == 6
+        ends_at_six = isinstance(self.element, Float) and self.element.max == 6 and self.integers is None
         return FLOAT_RULES if ends_at_six else tuple(r for r in FLOAT_RULES if r not in FOUR_OVER_SIX)
 
     def largest_under(self, rule: str) -> float:
@@ -603,6 +673,23 @@ class MicroexponentBlock(Block):
     def smallest_normal(self) -> float:
         """The smallest positive value with a full significand."""
         return 2.0**-126
+
+
+def reading(d: ElementBlock, scale: int) -> Element:
+    """The format of the codes of a block with that code of a scale.
+
+    >>> from numerics.formats import if4
+    >>> reading(if4, 0x38), reading(if4, 0xB8), scale_values(if4, 0xB8)
+    (fp4, int4_narrow, 1.0)
+    """
+    flag = isinstance(d, ScaledBlock) and d.integers is not None and scale >> (d.scale.bits - 1)
+    return cast(Element, d.integers) if flag else d.element  # type: ignore[attr-defined]
+
+
+def scale_values(d: ElementBlock, codes: Any) -> Any:
+    """What elements are multiplied by under codes of a scale; where its sign is a flag, the magnitude."""
+    found = d.scale.decode(codes)
+    return abs(found) if d.has_two_readings else found
 
 
 def no_tensor_scale(d: Dtype) -> NumericsError:

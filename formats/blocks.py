@@ -7,18 +7,28 @@ from typing import Any
 from numerics.formats.block import Block, MicroexponentBlock, MXBlock, ScaledBlock
 from numerics.formats.dtype import NAME_LENGTH, Element, Float
 from numerics.formats.errors import integer, said, shortened
-from numerics.formats.floats import e8m0, fp3, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
-from numerics.formats.integers import int4, int8
+from numerics.formats.floats import e8m0, float_format, fp3, fp4, fp6_e2m3, fp6_e3m2, fp8_e4m3, fp8_e5m2
+from numerics.formats.integers import int4, int8, integer_format
 from numerics.formats.registry import dtype, dtypes, row
 
 __all__ = [
-    "bfp16", "block_format", "mx", "mx4", "mx6", "mx9", "mxfp3", "mxfp4", "mxfp6_e2m3", "mxfp6_e3m2",
+    "bfp16", "block_format", "if3", "if4", "if6_e2m3", "if6_e3m2", "mx",
+    "mx4", "mx6", "mx9", "mxfp3", "mxfp4", "mxfp6_e2m3", "mxfp6_e3m2",
     "mxfp8_e4m3", "mxfp8_e5m2", "mxint8", "nvfp3", "nvfp4", "nvint4",
 ]  # fmt: skip
 
 _MX = "OCP MX 1.0 §5.2"
 _FP3 = "arXiv 2603.28765, its code"
 _MICRO = "arXiv 2302.08007 §3, table 2"
+
+_IF = "arXiv 2603.28765, its code"
+_int4 = integer_format(4, narrow=True)
+
+
+def _counts(bits: int) -> Float:
+    """Integers of sign and magnitude, as a float whose numbers are all subnormal or next to them."""
+    return float_format(1, bits - 2, bias=3 - bits, specials="none", name=f"int{bits}_sign_magnitude")
+
 
 # fmt: off
 mxfp8_e4m3: MXBlock = row(MXBlock, "mxfp8_e4m3", _MX,
@@ -39,6 +49,14 @@ nvfp4: ScaledBlock = row(ScaledBlock, "nvfp4", "NVIDIA PTX ISA 8.7, mxf4nvf4",
     names=("NVFP4",), element=fp4, scale=fp8_e4m3, block=16)
 nvint4: ScaledBlock = row(ScaledBlock, "nvint4", "arXiv 2510.25602 (NVINT4)",
     names=("NVINT4",), element=int4, scale=fp8_e4m3, block=16)
+if4: ScaledBlock = row(ScaledBlock, "if4", _IF,
+    names=("IF4",), element=fp4, scale=fp8_e4m3, block=16, integers=_int4, step=0.8571428571)
+if3: ScaledBlock = row(ScaledBlock, "if3", _IF,
+    names=("IF3",), element=fp3, scale=fp8_e4m3, block=16, integers=_counts(3), step=1.3333333333)
+if6_e2m3: ScaledBlock = row(ScaledBlock, "if6_e2m3", _IF,
+    names=("IF6_E2M3",), element=fp6_e2m3, scale=fp8_e4m3, block=16, integers=_counts(6), step=0.2419355)
+if6_e3m2: ScaledBlock = row(ScaledBlock, "if6_e3m2", _IF,
+    names=("IF6_E3M2",), element=fp6_e3m2, scale=fp8_e4m3, block=16, integers=_counts(6), step=0.9032258065)
 nvfp3: ScaledBlock = row(ScaledBlock, "nvfp3", _FP3,
     names=("NVFP3",), element=fp3, scale=fp8_e4m3, block=16)
 mxfp3: MXBlock = row(MXBlock, "mxfp3", _FP3,
@@ -57,6 +75,7 @@ def block_format(
     block: int,
     element: Element | str | None = None,
     scale: Float | str | None = None,
+    integers: Element | str | None = None,
     mantissa: int | None = None,
     sub_block: int | None = None,
     name: str | None = None,
@@ -67,6 +86,8 @@ def block_format(
     element: a signed format of single numbers, or its name: a block is OCP MX, or as NVFP4.
     scale: with element: e8m0 (the default: a power of two a block, OCP MX), or a float format of at most
         8 bits with a zero and NaN, such as fp8_e4m3: a float scale a block and a float32 scale a tensor.
+    integers: with a float scale that has a sign: what codes mean where that is set, as in IF4, each worth the
+        largest element over the largest of these; integer_format(4, narrow=True) beside fp4.
     mantissa, sub_block: instead of element: bits of a magnitude, 1 to 15, and how many elements share a
         microexponent, as in mx6 (4, 2); sub_block divides block into at most 8 parts.
     name: by default made of the facts; not that of another format of the tables.
@@ -77,6 +98,7 @@ def block_format(
     (4.125, [1.0, 0.25])
     """
     facts: dict[str, Any] = {"block": block, "mantissa": mantissa, "sub_block": sub_block}
+    facts |= {} if integers is None else {"integers": dtype(integers)}
     if element is not None:
         facts |= {"element": dtype(element), "scale": dtype(e8m0 if scale is None else scale)}
     elif scale is not None:

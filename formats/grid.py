@@ -53,6 +53,9 @@ class Grid:
     steps: Any = None  # the keys (codec.py) from which on each of its places begins, but the first
     codes: Any = None  # the code of each place
     heights: Any = None  # stochastic rounding: the float32 bits of each place, overflow's as if it were one
+    other: Any = None  # of blocks: the Grid of what codes mean where their scale has its sign bit set
+    step: Number | None = None  # there: the float32 bits of what a count is worth
+    inverse: Number | None = None  # and of how many counts are 1
 
 
 @dataclass(frozen=True)
@@ -277,18 +280,29 @@ def element_grid(
         return of_magnitudes(d.mantissa)
     element, bumps = d.element, rule == "bump"
     if isinstance(element, Codebook):
-        return grid(element, rounding, "saturate")
+        found = grid(element, rounding, "saturate")
+        return replace(found, other=other_grid(d)) if isinstance(d, ScaledBlock) else found
     if isinstance(element, Integer):
         found, nan = of_integer(element, exponent=2 - element.bits, symmetric=not bumps), 0
     else:
         found, nan = of_float(element, "half_even", "saturate"), element.nan or 0
-    return replace(found, nan_block=nan, direct=None if bumps else found.direct)
+    other = other_grid(d) if isinstance(d, ScaledBlock) else None
+    return replace(found, nan_block=nan, direct=None if bumps else found.direct, other=other)
 
 
 @lru_cache(maxsize=4096)
 def scale_grid(d: ScaledBlock) -> Grid:
     """The grid of a block's float scale."""
     return grid(d.scale, "half_even", "saturate")
+
+
+@lru_cache(maxsize=4096)
+def other_grid(d: ScaledBlock) -> Grid | None:
+    """The grid of what codes mean where a block's scale has its sign bit set; None where that is no flag."""
+    if d.integers is None:
+        return None
+    steps = float32_bits(d.step or 1.0), float32_bits(d.steps_in_one)
+    return replace(grid(d.integers, "half_even", "saturate"), step=steps[0], inverse=steps[1])
 
 
 def of_magnitudes(digits: int) -> Grid:

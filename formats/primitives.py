@@ -12,6 +12,8 @@ Lane = Any
 """An int32 or float32 value of some executor: a NumPy array, an LLVM value, a graph node."""
 Table = Any
 """Integers that are compiled in, or run-time numbers, in registers or in memory: what `entry` looks into."""
+Other = Any
+"""A Grid within a Grid, of a block's other reading: compiled in, as that is."""
 
 
 def _unbound() -> NoReturn:

@@ -25,6 +25,7 @@ from numerics.formats.codec import (
 from numerics.formats.grid import Grid, Range, Scale
 from numerics.formats.primitives import (
     Lane,
+    Other,
     as_bits,
     as_float,
     divide,
@@ -135,11 +136,21 @@ def scaled_total(scale: Lane, tensor_scale: Lane, g: Grid) -> Lane:
 def scaled_encode(
     b: Lane, tensor_scale: Lane, f: Grid, g: Grid, rule: str, rounding: str, random: Lane
 ) -> tuple[Lane, Lane]:
-    """The block's scale in format g, as the rule says, and the codes of x over both scales."""
+    """The block's scale in format g, as the rule says, and the codes of x over both scales.
+
+    f.other: what codes mean instead where the scale has its sign bit set (IF4).
+    """
     top = max_of_block(b & MAGNITUDE)
     scale = where(top < INF, scaled_scale(b, tensor_scale, f, g, rule), g.nan)
-    y = scaled_quotient(b & MAGNITUDE, scaled_total(scale, tensor_scale, g), rule)
+    total = scaled_total(scale, tensor_scale, g)
+    y = scaled_quotient(b & MAGNITUDE, total, rule)
     code = with_sign(count(y, b, f, rounding, random, None), b, f)
+    if f.other is not None:
+        h: Other = f.other
+        counted = with_sign(count(scaled_counts(y, h), b, h, rounding, random, None), b, h)
+        less = scaled_error_of_counts(b, total, h, rule) < scaled_error(b, total, f, rule)
+        code = where(less, counted, code)
+        scale = scale + where(less, 1 << g.sign, 0)  # of a block with Inf or NaN both errors are infinite
     return scale, where(top < INF, code, f.nan_block)
 
 
@@ -207,11 +218,39 @@ def scaled_error(b: Lane, total: Lane, f: Grid, rule: str) -> Lane:
     return minimum(as_bits(r) & MAGNITUDE, INF)
 
 
+def scaled_counts(y: Lane, h: Grid) -> Lane:
+    """A quotient of magnitudes in counts of a block's other reading: one float32 product."""
+    return as_bits(as_float(y) * as_float(h.inverse + (y & 0)))
+
+
+def scaled_worth(code: Lane, h: Grid) -> Lane:
+    """The element that a code of the other reading means: counts times what one is worth."""
+    return as_bits(as_float(decode(code, h)) * as_float(h.step + (code & 0)))
+
+
+def scaled_error_of_counts(b: Lane, total: Lane, h: Grid, rule: str) -> Lane:
+    """As `scaled_error`, of a block's other reading, in squares."""
+    y = scaled_counts(scaled_quotient(b & MAGNITUDE, total, rule), h)
+    code = with_sign(count(y, b, h, "half_even", None, None), b, h)
+    off = as_float(scaled_worth(code, h)) * as_float(total) - as_float(b)
+    return minimum(as_bits(sum_of_block(off * off)) & MAGNITUDE, INF)
+
+
+def scaled_least_error(b: Lane, scale: Lane, tensor_scale: Lane, f: Grid, g: Grid) -> Lane:
+    """The least square error under a code of the scale, of both readings where there are two."""
+    total = scaled_total(scale, tensor_scale, g)
+    error = scaled_error(b, total, f, "mse")
+    if f.other is not None:
+        h: Other = f.other
+        error = minimum(error, scaled_error_of_counts(b, total, h, "mse"))
+    return error
+
+
 def scaled_least_of_two(b: Lane, first: Lane, tensor_scale: Lane, f: Grid, g: Grid) -> tuple[Lane, Lane]:
     """The least square error under a code of the scale and the next, and that code; at a tie the first."""
     low, high = minimum(maximum(first, 0), g.last), minimum(maximum(first + 1, 0), g.last)
-    error = scaled_error(b, scaled_total(low, tensor_scale, g), f, "mse")
-    other = scaled_error(b, scaled_total(high, tensor_scale, g), f, "mse")
+    error = scaled_least_error(b, low, tensor_scale, f, g)
+    other = scaled_least_error(b, high, tensor_scale, f, g)
     return minimum(error, other), where(other < error, high, low)
 
 
@@ -238,8 +277,12 @@ def scaled_least_of_sixteen(b: Lane, first: Lane, tensor_scale: Lane, f: Grid, g
 
 def scaled_decode(scale: Lane, code: Lane, tensor_scale: Lane, f: Grid, g: Grid) -> Lane:
     """Element value times both scales, as float32 bits."""
-    total = scaled_total(scale, tensor_scale, g)
     r = decode(code, f)
+    if f.other is not None:  # the scale's sign says how codes are read
+        h: Other = f.other
+        r = where((scale >> g.sign) == 1, scaled_worth(code, h), r)
+        scale = scale & ((1 << g.sign) - 1)
+    total = scaled_total(scale, tensor_scale, g)
     y = keep_nan(as_bits(as_float(r) * as_float(total)), r, f)
     return where((total & MAGNITUDE) > INF, NAN, y)
 

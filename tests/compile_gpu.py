@@ -130,6 +130,8 @@ def cases() -> dict[str, Callable[[], object]]:
         "unpack fp6_e2m3": lambda: GPU.unpack(torch.zeros(N * 6 // 8, dtype=torch.uint8), N, nx.fp6_e2m3),
         "store mx9": lambda: _store(nx.mx9, x),
         "store nvfp4": lambda: _store(nx.nvfp4, x),
+        "store if4": lambda: _store(nx.if4, x),
+        "decode if4": lambda: GPU.decode_blocks(_zeros(nx.if4), None),
         "store nvfp4 nvidia": lambda: _store(nx.nvfp4, x, "nvidia"),
         "encode mxfp8_e4m3 columns": lambda: GPU.encode_blocks(
             x.reshape(32, -1), nx.mxfp8_e4m3, 0, BlockOptions("rceil")
@@ -245,7 +247,7 @@ def judge(case: str, name: str, compiled: Any, count: int) -> Compiled:
     """The figures and the faults of machine code for `count` elements; `case` says what may divide."""
     text, target = compiled.asm, TARGETS[name]
     # AMD divides floats, and integers, by fused steps of a reciprocal; v_fma_mix minus zero is a product
-    divides = any(word in case for word in ("quantize", "nvfp4", "columns", "hifloat8 stochastic"))
+    divides = any(word in case for word in ("quantize", "nvfp4", "if4", "columns", "hifloat8 stochastic"))
     if target.backend == "cuda":
         usage = _resources(text["cubin"])
         lines = [line for line in get_sass(text["cubin"]).splitlines() if "\t" in line]

@@ -142,10 +142,11 @@ def _block_records(
         if decoding:
             return [alike(f, "decoding")], lambda f: (f,)
         return [alike(f, o.mode), scale_of(d, o.scale_rule)], lambda f, s: (f, s)
-    elements = alike(f, "decoding") if decoding else alike(f, o.mode)
+    elements = alike(replace(f, other=None), "decoding" if decoding else o.mode)
     records = [Number(float32_bits(1.0)), elements, alike(scale_grid(d), "half_even")]
+    records += [] if f.other is None else [alike(f.other, "half_even")]
     rule = () if decoding else (o.scale_rule,)
-    return records, lambda t, f, g: (t.value, f, g, *rule)
+    return records, lambda t, f, g, other=None: (t.value, replace(f, other=other), g, *rule)
 
 
 class AffineKind(NamedTuple):

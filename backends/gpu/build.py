@@ -22,7 +22,7 @@ from numerics.backends.gpu.values import with_tables
 # Triton looks up the annotations of what it compiles; any constant will do.
 _ANNOTATIONS: dict[str, Any] = {
     name: tl.constexpr(0) for name in ("Any", "Grid", "Lane", "Range", "Scale", "Table", "str", "tuple")
-}
+} | {"Other": tl.constexpr}  # such a local is compiled in: Triton 3.6 does not pass it on otherwise
 
 
 def interpreting() -> bool:

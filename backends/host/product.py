@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.formats.block import Block, MicroexponentBlock
+from numerics.formats.block import Block, ElementBlock, MicroexponentBlock
 from numerics.formats.dtype import Element, Float, Integer
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ def _order_of_blocks(d: Block, length: int) -> Order:
     if isinstance(d, MicroexponentBlock):
         fits = d.block == 16 and d.sub_block == 2 and d.mantissa in (2, 4, 7)  # mx4, mx6, mx9
         return Order("blocks", d.block, d.block) if fits else VALUES
+    if isinstance(d, ElementBlock) and d.has_two_readings:
+        return VALUES
     run = run_of(d.element_bits)
     whole = d.element_bits <= 8 and d.scale_bits == 8 and length * d.element_bits % 8 == 0
     return Order("codes", run, d.block) if whole and _aligned(d.block, run) else VALUES

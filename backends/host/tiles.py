@@ -6,6 +6,7 @@ each row keeps its codes and a copy of that scale.  What comes out is an ordinar
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -74,8 +75,7 @@ def tile_format(d: Block, rows: int) -> Block:
     if not isinstance(d, ElementBlock):
         raise NumericsError(f"{d}: its scales lie among the codes of each row, which cannot share one")
     name = f"tile{rows}x{d.block}_{d.element}_{d.scale}"
-    made: Block = Block(name=name, element=d.element, scale=d.scale, block=rows * d.block)  # type: ignore[call-arg]
-    return made
+    return replace(d, name=name, block=rows * d.block)
 
 
 def quantize_blocks(backend: Any, x: Any, spec: Spec, options: BlockOptions) -> PackedBlocks:

@@ -236,11 +236,47 @@ def encode_scaled_block(
     whole = to_float32(exactly(1.0 if options.tensor_scale is None else options.tensor_scale))
     code = _scale_code(numbers, dtype, whole, options.scale_rule)
     total = multiply32(whole, value(code, scale))
-    draws = _each(randoms, len(numbers))
-    return code, [
-        encode_element(_over(x, total, options.scale_rule), element, options.mode, r)
-        for x, r in zip(numbers, draws, strict=True)
-    ]
+    drawn = list(zip(numbers, _each(randoms, len(numbers)), strict=True))
+    flag = _reads_integers(numbers, dtype, total, options.scale_rule)
+    codes = [_code_of(_over(x, total, options.scale_rule), dtype, flag, options.mode, r) for x, r in drawn]
+    return code | flag << (scale.bits - 1), codes
+
+
+def _code_of(y: Exact, dtype: ScaledBlock, flag: bool, rounding: str, random: int | None = None) -> int:
+    """The code of a quotient, in the reading that the flag says."""
+    if not flag:
+        return encode_element(y, dtype.element, rounding, random)
+    assert dtype.integers is not None
+    return encode(multiply32(y, steps_in_one(dtype)), dtype.integers, rounding, "saturate", random)
+
+
+def steps_in_one(dtype: ScaledBlock) -> Exact:
+    """How many counts of the second reading an element's 1 is: the largest of both, divided in float32."""
+    assert dtype.integers is not None
+    return divide32(Fraction(exact_max(dtype.integers)), element_max(dtype.element))
+
+
+def exact_max(integers: Integer | Float) -> int:
+    """The largest count of a second reading."""
+    if isinstance(integers, Integer):
+        return integer_range(integers)[1]
+    return int(magnitude(largest_code(integers), integers))
+
+
+def _element_of(code: int, dtype: ScaledBlock, flag: bool) -> Exact:
+    """The element that a code means, in the reading that the flag says."""
+    if not flag:
+        return element_value(code, dtype.element)
+    assert dtype.integers is not None
+    assert dtype.step is not None
+    return multiply32(value(code, dtype.integers), exactly(dtype.step))
+
+
+def _reads_integers(numbers: list[Exact], dtype: ScaledBlock, total: Exact, rule: str) -> bool:
+    """Is the error of a block less, where its codes are counts (docs/formats.md §8)?"""
+    if dtype.integers is None:
+        return False
+    return _error(numbers, dtype, total, rule, True) < _error(numbers, dtype, total, rule, False)
 
 
 def _scale_code(numbers: list[Exact], dtype: ScaledBlock, whole: Exact, rule: str) -> int:
@@ -260,13 +296,19 @@ def _scale_code(numbers: list[Exact], dtype: ScaledBlock, whole: Exact, rule: st
         tried.append(encode(multiply32(wanted, Fraction(3, 2)), scale))
     if len(tried) == 1:
         return code
-    return min(tried, key=lambda one: _error(numbers, dtype, multiply32(whole, value(one, scale)), rule))
+    flags = (False,) if dtype.integers is None else (False, True)
+
+    def error(one: int) -> Exact:
+        total = multiply32(whole, value(one, scale))
+        return min(_error(numbers, dtype, total, rule, flag) for flag in flags)
+
+    return min(tried, key=error)
 
 
-def _error(numbers: list[Exact], dtype: ScaledBlock, total: Exact, rule: str) -> Exact:
+def _error(numbers: list[Exact], dtype: ScaledBlock, total: Exact, rule: str, flag: bool) -> Exact:
     """The sum of a block's squares, or magnitudes, of errors, where elements round half to even."""
-    codes = [encode_element(_over(x, total, rule), dtype.element, "half_even") for x in numbers]
-    values = [multiply32(total, element_value(code, dtype.element)) for code in codes]
+    codes = [_code_of(_over(x, total, rule), dtype, flag, "half_even") for x in numbers]
+    values = [multiply32(total, _element_of(code, dtype, flag)) for code in codes]
     off = [_add(v, -x) for v, x in zip(values, numbers, strict=True)]
     terms = [absolute(d) if rule == "four_over_six_mae" else multiply32(d, d) for d in off]
     return _sum_in_halves(terms)
@@ -305,11 +347,12 @@ def decode_scaled_block(
     >>> decode_scaled_block(48, [7, 12, 1], nvfp4)
     [Fraction(3, 1), Fraction(-1, 1), Fraction(1, 4)]
     """
-    element, scale = dtype.element, dtype.scale
-    total = multiply32(to_float32(exactly(tensor_scale)), value(code, scale))
+    flag = dtype.integers is not None and bool(code >> (dtype.scale.bits - 1))
+    code &= (1 << (dtype.scale.bits - flag)) - 1
+    total = multiply32(to_float32(exactly(tensor_scale)), value(code, dtype.scale))
     if total != total:
         return [math.nan] * len(codes)
-    return [multiply32(total, element_value(code, element)) for code in codes]
+    return [multiply32(total, _element_of(code, dtype, flag)) for code in codes]
 
 
 # --------------------------------------------------------------------------------- microexponents

@@ -25,6 +25,7 @@ from numerics.backends.reference.blocks import (
     element_unit,
     exponent_range,
     poisoned,
+    steps_in_one,
 )
 from numerics.backends.reference.breakpoints import (
     Rungs,
@@ -321,8 +322,32 @@ def _encode_scaled(x: NDArray[np.float32], dtype: ScaledBlock, options: BlockOpt
     """Every operation is one of float32, as the format says (docs/formats.md §8)."""
     whole = np.float32(1.0 if options.tensor_scale is None else options.tensor_scale)
     shared = _scale_codes(x, dtype, whole, options.scale_rule)
-    y = _over(x, whole * _exact.decode(shared, dtype.scale), options.scale_rule)
-    return BlockFields(_encode_elements(y, dtype, options), shared, None)
+    total = whole * _exact.decode(shared, dtype.scale)
+    y = _over(x, total, options.scale_rule)
+    codes = _encode_elements(y, dtype, options)
+    if dtype.integers is not None:
+        flag = _errors_of_counts(x, total, dtype, options.scale_rule) < _errors(
+            x, total, dtype, options.scale_rule
+        )
+        codes = np.where(flag[:, None], _encode_counts(y, dtype, options), codes)
+        shared = shared | (flag.astype(shared.dtype) << (dtype.scale.bits - 1))
+    return BlockFields(codes, shared, None)
+
+
+def _encode_counts(y: NDArray[np.float32], dtype: ScaledBlock, options: BlockOptions) -> Array:
+    """The codes of quotients in a block's second reading."""
+    assert dtype.integers is not None
+    counts = y * np.float32(float(steps_in_one(dtype)))
+    bits = None if options.draw.bits is None else options.draw.bits.reshape(-1)
+    return encode(counts.reshape(-1), dtype.integers, options.mode, "saturate", bits).reshape(y.shape)
+
+
+def _worth(dtype: ScaledBlock) -> NDArray[np.float32]:
+    """What every code means in the second reading, before the block's scale."""
+    assert dtype.integers is not None
+    codes = np.arange(1 << dtype.integers.bits).astype(dtype.integers.code_dtype)
+    found: NDArray[np.float32] = _exact.decode(codes, dtype.integers) * np.float32(dtype.step or 1.0)
+    return found
 
 
 def _scale_codes(x: NDArray[np.float32], dtype: ScaledBlock, whole: np.float32, rule: str) -> Array:
@@ -341,7 +366,11 @@ def _scale_codes(x: NDArray[np.float32], dtype: ScaledBlock, whole: np.float32, 
         tried.append(encode(wanted * np.float32(1.5), dtype.scale, "half_even", "saturate", None))
     if len(tried) == 1:
         return found
-    errors = [_errors(x, whole * _exact.decode(codes, dtype.scale), dtype, rule) for codes in tried]
+    totals = [whole * _exact.decode(codes, dtype.scale) for codes in tried]
+    errors = [_errors(x, total, dtype, rule) for total in totals]
+    if dtype.integers is not None:
+        counted = [_errors_of_counts(x, total, dtype, rule) for total in totals]
+        errors = [np.minimum(one, other) for one, other in zip(errors, counted, strict=True)]
     chosen: Array = np.choose(np.argmin(errors, axis=0), tried)  # the first of equals
     return chosen
 
@@ -367,9 +396,21 @@ def _errors(x: NDArray[np.float32], total: NDArray[np.float32], dtype: ScaledBlo
     """The error of each block; Inf where it is NaN."""
     codes = _encode_elements(_over(x, total, rule), dtype, BlockOptions(rule))
     off = _element_values(dtype.element)[codes] * total[:, None] - x
-    terms = np.abs(off) if rule == "four_over_six_mae" else off * off
+    return _sums_in_halves(np.abs(off) if rule == "four_over_six_mae" else off * off, dtype)
+
+
+def _errors_of_counts(
+    x: NDArray[np.float32], total: NDArray[np.float32], dtype: ScaledBlock, rule: str
+) -> Array:
+    """The same of the second reading, in squares."""
+    codes = _encode_counts(_over(x, total, rule), dtype, BlockOptions(rule))
+    off = _worth(dtype)[codes] * total[:, None] - x
+    return _sums_in_halves(off * off, dtype)
+
+
+def _sums_in_halves(terms: NDArray[np.float32], dtype: ScaledBlock) -> Array:
     half = 1 << (dtype.block - 1).bit_length()
-    terms = np.concatenate([terms, np.zeros((len(x), half - dtype.block), np.float32)], axis=1)
+    terms = np.concatenate([terms, np.zeros((len(terms), half - dtype.block), np.float32)], axis=1)
     while half := half // 2:
         terms = terms[:, :half] + terms[:, half:]
     return np.where(np.isnan(terms[:, 0]), np.float32(math.inf), terms[:, 0])
@@ -421,7 +462,12 @@ def _decode_elements(
     fields: BlockFields, dtype: ElementBlock, tensor_scale: float | None
 ) -> NDArray[np.float32]:
     values = _exact.decode(fields.codes, dtype.element) * np.float32(float(element_unit(dtype.element)))
-    shared = _exact.decode(fields.scale, dtype.scale)
+    scale: Any = fields.scale
+    if isinstance(dtype, ScaledBlock) and dtype.integers is not None:
+        flag = scale >> (dtype.scale.bits - 1) == 1
+        scale = scale & ((1 << (dtype.scale.bits - 1)) - 1)
+        values = np.where(flag[:, None], _worth(dtype)[fields.codes], values)
+    shared = _exact.decode(scale, dtype.scale)
     if dtype.has_tensor_scale:
         shared = _multiply(np.float32(1.0 if tensor_scale is None else tensor_scale), shared)
     found = _multiply(values, shared[:, None])

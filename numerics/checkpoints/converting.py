@@ -401,7 +401,7 @@ def _types(work: _Conversion, name: str, q: QTensor) -> dict[str, Piece]:
     by_element |= {fp8_e4m3: "F8_E4M3", fp8_e5m2: "F8_E5M2"}
     element = q.spec.block.element if isinstance(q.spec.dtype, ElementBlock) else None  # type: ignore[attr-defined]
     kind = by_element.get(element if q.spec.blocked else q.spec.dtype)
-    if kind is None:
+    if kind is None or (isinstance(q.spec.dtype, ElementBlock) and q.spec.dtype.has_two_readings):
         raise NumericsError(f"tensor {name!r}: safetensors has no type of {q.format}; convert to 'numerics'")
     shape = tuple(q.shape)
     found = {name: (Entry(kind, shape), cast(Array, q.packed))}

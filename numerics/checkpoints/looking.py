@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from numerics.checkpoints.foreign import lone_codes
 from numerics.checkpoints.loading import open_any
 from numerics.files.checkpoint import PathLike
-from numerics.formats.block import ElementBlock
+from numerics.formats.block import ElementBlock, scale_values
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.rows import described
 from numerics.tensor.qtensor import ErrorSums, QTensor
@@ -113,7 +113,7 @@ def _scales(q: QTensor) -> Array | None:
         return np.asarray(q.scale).reshape(-1)
     if not isinstance(q.spec.dtype, ElementBlock):
         return None
-    found = np.asarray(q.spec.dtype.scale.decode(np.asarray(q.scale))).reshape(-1)
+    found = np.asarray(scale_values(q.spec.dtype, np.asarray(q.scale))).reshape(-1)
     return found if q.tensor_scale is None else found * np.float32(q.tensor_scale)
 
 

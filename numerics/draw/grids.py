@@ -13,7 +13,7 @@ from numerics.backends.host.quantizing import to_host
 from numerics.backends.host.tensors import check_plain
 from numerics.backends.partition import Partition
 from numerics.formats import dispatch
-from numerics.formats.block import Block, Blocks, ElementBlock, MicroexponentBlock, ScaledBlock
+from numerics.formats.block import Block, Blocks, ElementBlock, MicroexponentBlock, ScaledBlock, scale_values
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, said
 from numerics.quantization import quantize
@@ -42,7 +42,8 @@ def array_of(x: Any) -> Array:
 def values(d: Dtype) -> Array:
     """Every value of an element format, in the order of its codes; of a block format those of an element.
 
-    Of blocks in units of the shared scale; of microexponent blocks at microexponent 0, then at 1.
+    Of blocks in units of the shared scale, in both readings where there are two; of microexponent blocks
+    at microexponent 0, then at 1.
 
     >>> from numerics.formats import fp4, mx4, mxint8
     >>> values(fp4)[:4], values(mx4)[:4], values(mxint8).max()
@@ -51,7 +52,10 @@ def values(d: Dtype) -> Array:
     if isinstance(d, Element):
         return np.array(d.values())
     if isinstance(d, ElementBlock):
-        return np.array(d.element.values()) * d.element_unit
+        floats = np.array(d.element.values()) * d.element_unit
+        if not isinstance(d, ScaledBlock) or d.integers is None:
+            return floats
+        return np.concatenate([floats, np.array(d.integers.values(), np.float32) * np.float32(d.step or 1)])
     assert isinstance(d, MicroexponentBlock)
     count = 1 << d.element_bits
     blocks = -(-count // d.block)
@@ -129,7 +133,7 @@ def scales(d: Block, blocks: Blocks) -> Array:
     """What an element's value is multiplied by, one a block, the scale of the tensor included."""
     codes = np.asarray(blocks.scale)
     if isinstance(d, ElementBlock):
-        found = np.asarray(d.scale.decode(codes), np.float64)
+        found = np.asarray(scale_values(d, codes), np.float64)
         if blocks.tensor_scale is None:
             return found
         return np.asarray(np.float32(found) * np.float32(blocks.tensor_scale), np.float64)  # as decode does

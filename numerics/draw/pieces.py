@@ -14,7 +14,7 @@ from numerics.conform.deviations.deviation import as_values, bent
 from numerics.conform.deviations.table import DIALECTS
 from numerics.conform.task import Task
 from numerics.draw.grids import Array, Rounded, differing, rounded, scales, tensor_scale
-from numerics.formats.block import Block, MicroexponentBlock
+from numerics.formats.block import Block, MicroexponentBlock, ScaledBlock
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import DETERMINISTIC
 from numerics.quantization import quantize
@@ -167,7 +167,7 @@ def _at(part: Array, picked: Chosen) -> Array:
 
 def _blocks(d: Block, asked: QuantSpec, rows: Array, of_tensor: float | None) -> Encoded:
     made = d.encode(rows, scale_rule=asked.scale_rule, rounding=asked.rounding, tensor_scale=of_tensor)
-    element = getattr(d, "element", None)
+    element = None if isinstance(d, ScaledBlock) and d.has_two_readings else getattr(d, "element", None)
 
     def bits(code: int) -> str:
         if element is not None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from numerics.backends.broadcast import spread
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.partition import Partition
-from numerics.formats.block import ElementBlock, MXBlock
+from numerics.formats.block import ElementBlock, MXBlock, ScaledBlock
 from numerics.formats.codebook import Codebook
 from numerics.formats.dtype import Element, Float, Integer
 from numerics.formats.text import text_of
@@ -100,13 +100,23 @@ def _in_blocks(x: Tensor, r: QuantSpec, parts: Parts) -> Tensor:
         most = (1 << (d.element_bits - 1)) - 0.5
         return Reach(-most, most, False, False).holds(x.to(torch.float64) / _steps(x, r, parts[0]))
     scale = torch.ops.numerics.decode(parts[1], text_of(d.scale))
+    scale, negative = (abs(scale), scale.signbit()) if d.has_two_readings else (scale, None)
     if isinstance(d, MXBlock):  # a power of two: the quotient is exact
         y = x.to(torch.float64) / spread(scale, shares).to(torch.float64)
     else:
         scale = spread(scale * parts[3], shares)
         y = torch.where(scale == 0, torch.where(x == 0, 0.0, torch.inf), x.to(torch.float32) / scale)
-    end = reach(d.element)
-    return Reach(-end.high, end.high, end.high_in, end.high_in).holds(y.to(torch.float64) / d.element_unit)
+    inside = _either_way(d.element).holds(y.to(torch.float64) / d.element_unit)
+    if negative is None or not isinstance(d, ScaledBlock) or d.integers is None:
+        return inside
+    counts = _either_way(d.integers).holds((y * d.steps_in_one).to(torch.float64))
+    return torch.where(spread(negative, shares), counts, inside)
+
+
+def _either_way(d: Element) -> Reach:
+    """How far elements of a block reach, as far on both sides."""
+    end = reach(d)
+    return Reach(-end.high, end.high, end.high_in, end.high_in)
 
 
 def _steps(x: Tensor, r: QuantSpec, packed: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
-from numerics.formats.block import Block, ElementBlock
+from numerics.formats.block import Block, ElementBlock, reading, scale_values
 from numerics.formats.dtype import NO_FACTS, Dtype, Element, Float
 from numerics.formats.errors import NumericsError
 
@@ -124,7 +124,7 @@ def encoded_blocks(d: Block, numbers: list[float], **options: Any) -> EncodedBlo
     blocks = [
         EncodedBlock(
             scale, _scale_value(d, scale), None if bits is None else _flags(d, bits),
-            [_element(d, *row) for row in rows[k * d.block : (k + 1) * d.block]],
+            [_element(d, scale, *row) for row in rows[k * d.block : (k + 1) * d.block]],
         )
         for k, (scale, bits) in enumerate(zip(made.scale, micro, strict=True))
     ]  # fmt: skip
@@ -133,18 +133,18 @@ def encoded_blocks(d: Block, numbers: list[float], **options: Any) -> EncodedBlo
 
 def _scale_value(d: Block, code: int) -> float:
     """What the elements are multiplied by; of microexponent blocks the shared power of two."""
-    return float(d.scale.decode(code)) if isinstance(d, ElementBlock) else math.ldexp(1.0, code - 127)
+    return float(scale_values(d, code)) if isinstance(d, ElementBlock) else math.ldexp(1.0, code - 127)
 
 
 def _flags(d: Block, byte: int) -> str:
     return f"{byte:0{d.sub_blocks}b}"
 
 
-def _element(d: Block, x: float, code: int, value: float) -> Encoded:
+def _element(d: Block, scale: int, x: float, code: int, value: float) -> Encoded:
     """An element of a block; what lies beside x depends on its whole block, so nothing is said of that."""
     digits = f"{code:0{d.element_bits}b}"
     signed = [("sign", digits[:1]), ("mantissa", digits[1:])]
-    bits = bit_fields(code, d.element) if isinstance(d, ElementBlock) else signed
+    bits = bit_fields(code, reading(d, scale)) if isinstance(d, ElementBlock) else signed
     return Encoded(x, code, tuple(bits), value, 0.0 if value == x else value - x, None, None, False)
 
 

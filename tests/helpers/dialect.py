@@ -31,8 +31,8 @@ def is_static(test: ast.expr) -> bool:
 
 
 def is_table(node: ast.AnnAssign) -> bool:
-    """steps: Table = f.steps."""
-    return ast.unparse(node.annotation) == "Table" and isinstance(node.value, ast.Attribute)
+    """steps: Table = f.steps, or h: Other = f.other."""
+    return ast.unparse(node.annotation) in ("Table", "Other") and isinstance(node.value, ast.Attribute)
 
 
 def faults(text: str) -> Iterator[str]:

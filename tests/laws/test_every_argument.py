@@ -36,6 +36,7 @@ MODELS = {
     "wrap",
 }
 """What takes models has what nobody should give beside its other tests."""
+INT4 = nx.integer_format(4, narrow=True)
 DTYPES = (nx.fp6_e2m3, nx.int8, nx.mxfp4, nx.nvfp4, nx.mx6)
 
 
@@ -118,6 +119,7 @@ def good_values(kind):
         "scales": kind(np.ones((2, 4), np.uint8)),
         "arranged": kind(np.zeros(512, np.uint8)), "rows": (2, 2), "columns": (2,), "text": "per_tensor()",
         "index": 0, "kind": "per_tensor", "sub_block": None, "microexponents": None,
+        "integers": None, "step": None,
         "asked": BlockOptions(), "target": nx.fp4.decode, "exhaustive": False, "strict_nan": False,
         "array": "numpy", "contiguous": False, "whole_blocks": False, "finite": False, "bins": 256,
         "percentile": 99.9, "averaging_constant": 0.01, "rule": "nearest", "init": "_LL_J", "group": None,
@@ -140,7 +142,7 @@ SPECIAL = {
     "Block": lambda kind: {"mantissa": None, "element": nx.fp4, "scale": nx.e8m0},
     "MXBlock": lambda kind: {"element": nx.fp4, "scale": nx.e8m0},
     "MicroexponentBlock": lambda kind: {"block": 16, "mantissa": 3, "sub_block": 2},
-    "ScaledBlock": lambda kind: {"element": nx.fp4, "scale": nx.fp8_e4m3},
+    "ScaledBlock": lambda kind: {"element": nx.fp4, "scale": nx.fp8_e4m3, "integers": INT4, "step": 0.857},
     "Blocks": lambda kind: {"dtype": nx.mx6},
     "Scheme.parse": lambda kind: {"size": None, "axis": None},
     "Scheme": lambda kind: {"size": None, "axis": None},

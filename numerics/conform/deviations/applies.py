@@ -47,8 +47,9 @@ def of_micro(task: Task) -> bool:
 
 
 def of_scaled(task: Task) -> bool:
-    """Blocks with a float scale, without draws."""
-    return quantizes(task) and isinstance(task.dtype, ScaledBlock) and not task.draws
+    """Blocks with a float scale, and one reading of their codes, without draws."""
+    d = task.dtype
+    return quantizes(task) and isinstance(d, ScaledBlock) and not d.has_two_readings and not task.draws
 
 
 def rounds(task: Task) -> bool:

@@ -83,7 +83,10 @@ def element_marks(dtype: Block) -> NDArray[np.float64]:
     [0.0, 0.125, 0.25, 0.375]
     """
     if isinstance(dtype, ElementBlock):
-        return marks(dtype.element) * dtype.element_unit
+        found = marks(dtype.element) * dtype.element_unit
+        if isinstance(dtype, ScaledBlock) and dtype.integers is not None:
+            found = np.union1d(found, marks(dtype.integers) / dtype.steps_in_one)
+        return found
     m = dtype.element_bits - 1
     return np.asarray(np.ldexp(np.arange(0.0, (4 << m) + 1), -2 - (m - 1)))
 

@@ -29,6 +29,7 @@ def steps(task: Task, scale: Array, microexponents: Array | None = None) -> NDAr
     d = task.block
     if isinstance(d, ElementBlock):
         unit = REFERENCE.decode(scale, d.scale)[:, None]
+        unit = np.abs(unit) if d.has_two_readings else unit
         return np.asarray(unit * np.float32(task.tensor_scale or 1.0), np.float64)
     assert isinstance(d, MicroexponentBlock)
     assert microexponents is not None
@@ -62,7 +63,10 @@ def fields_at(
     step = steps(task, scale, microexponents)
     poison = ~np.isfinite(step) | ~np.isfinite(rows).all(axis=1, keepdims=True)
     if isinstance(d, ElementBlock):
-        codes = _element_codes(task, d, quotients(rows, step, not isinstance(d, ScaledBlock)))
+        y = quotients(rows, step, not isinstance(d, ScaledBlock))
+        codes = _element_codes(task, d, y)
+        if isinstance(d, ScaledBlock) and d.integers is not None:
+            codes = np.where(_flagged(d, scale), _counts(task, d, y), codes)
         nan_code = getattr(d.element, "nan", None) or 0
     else:
         normal = np.where(np.abs(rows) < np.float32(2.0**-126), np.float32(0), rows)
@@ -77,6 +81,18 @@ def _element_codes(task: Task, d: ElementBlock, y: NDArray[np.float32]) -> Array
     return REFERENCE.encode(flat, d.element, task.rounding, "saturate", None).reshape(y.shape)
 
 
+def _flagged(d: ElementBlock, scale: Array) -> Array:
+    """Which blocks' scales say that codes are counts."""
+    return np.asarray(scale >> (d.scale.bits - 1) == 1)[:, None]
+
+
+def _counts(task: Task, d: ScaledBlock, y: NDArray[np.float32]) -> Array:
+    """The codes of quotients in the second reading."""
+    assert d.integers is not None
+    flat = np.ascontiguousarray(y * np.float32(d.steps_in_one)).reshape(-1)
+    return REFERENCE.encode(flat, d.integers, task.rounding, "saturate", None).reshape(y.shape)
+
+
 def _magnitudes(task: Task, y: NDArray[np.float32]) -> Array:
     """Sign and magnitude: a round-up past the top saturates."""
     m = task.block.element_bits - 1
@@ -86,12 +102,16 @@ def _magnitudes(task: Task, y: NDArray[np.float32]) -> Array:
     return np.asarray(magnitude | np.signbit(y).astype(np.int64) << m)
 
 
-def element_values(task: Task, codes: Array) -> NDArray[np.float64]:
-    """What codes mean before the scale; NaN and Inf as they are."""
+def element_values(task: Task, codes: Array, scale: Array | None = None) -> NDArray[np.float64]:
+    """What codes mean before the scale; NaN and Inf as they are.  scale: says in which reading."""
     d = task.block
     if isinstance(d, ElementBlock):
         decoded = REFERENCE.decode(codes.reshape(-1), d.element).reshape(codes.shape)
-        return decoded.astype(np.float64) * d.element_unit
+        found = decoded.astype(np.float64) * d.element_unit
+        if scale is None or not isinstance(d, ScaledBlock) or d.integers is None:
+            return found
+        counts = REFERENCE.decode(codes.reshape(-1), d.integers).reshape(codes.shape)
+        return np.where(_flagged(d, scale), counts * np.float32(d.step or 1.0), found)
     m = d.element_bits - 1
     magnitude = (codes & ((1 << m) - 1)).astype(np.float64)
     return np.where(codes >> m, -magnitude, magnitude)
@@ -105,5 +125,7 @@ def values_at(task: Task, fields: Fields) -> NDArray[np.float32]:
     np.float32(12.0)
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        product = element_values(task, fields.codes) * steps(task, fields.scale, fields.microexponents)
+        product = element_values(task, fields.codes, fields.scale) * steps(
+            task, fields.scale, fields.microexponents
+        )
         return product.astype(np.float32)

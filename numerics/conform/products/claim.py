@@ -104,6 +104,11 @@ class Operand:
         if isinstance(came, str):
             return cls(came)
         found = cls(None, came if isinstance(came, QuantSpec) else QuantSpec(came))
+        if isinstance(found.block, ElementBlock) and found.block.has_two_readings:
+            raise NumericsError(
+                f"{found.block}: products of blocks whose scale says what their codes mean are not judged; "
+                "judge the kernel's decoding (kind='decode')"
+            )
         assert found.share
         return found
 
