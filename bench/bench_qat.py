@@ -35,6 +35,7 @@ FORMATS = (("int8", "int8"), ("int4", "int4"), ("int3", "int3"), ("int2", "int4"
 METHODS = ("ste", "tqt", "lsq")
 FLOAT_EPOCHS, FLOAT_RATE = 30, 3e-3
 EPOCHS, RATE, THRESHOLD_RATE = 10, 1e-3, 1e-2
+SETTLED = {"tqt": 0.5}  # the share of the epochs after which thresholds rest, as the paper of TQT has it
 BATCH, EXAMPLES = 64, 256  # items of a step, and those from which thresholds begin
 PACKAGES = ("torch", "scikit-learn", "numpy")
 
@@ -110,13 +111,17 @@ class Run:
         return self.model, self.seed, self.weights, self.activations, self.method, self.epochs
 
 
-def train(model: nn.Module, epochs: int, groups: Any, rate: float, seed: int) -> None:
-    """Trains with Adam and a cosine, in an order that the seed says."""
+def train(
+    model: nn.Module, epochs: int, groups: Any, rate: float, seed: int, settled: float | None = None
+) -> None:
+    """Trains with Adam and a cosine, in an order that the seed says; thresholds rest after a share of it."""
     data, order = digits(), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(groups, lr=rate)
     falls = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(epochs, 1))
     model.train()
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        if settled is not None and epoch == int(settled * epochs):
+            nx.train.freeze_thresholds(model)
         for batch in torch.randperm(len(data.x), generator=order).split(BATCH):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(data.x[batch]), data.y[batch]).backward()
@@ -152,7 +157,7 @@ def run(model: nn.Module, asked: tuple[Any, ...]) -> Run:
         groups: Any = wrapped.parameters()
         if qat != "ste":
             groups = nx.train.parameter_groups(wrapped, lr=THRESHOLD_RATE)
-        train(wrapped, epochs, groups, RATE, seed + 1000)
+        train(wrapped, epochs, groups, RATE, seed + 1000, SETTLED.get(method))
         after = accuracy(wrapped)
     return Run(*asked, accuracy(model), before, after, _frozen_gives_the_same(wrapped))
 
@@ -195,7 +200,8 @@ two convolutions with a linear layer (cnn), learn the digits in float ({float_ep
 (weights and the inputs of all products, one scale a tensor), and learn on for {epochs} epochs:
 
 - *ste*: gradients go straight through; scales come from each tensor's largest magnitude;
-- *tqt*: thresholds are learned, and scales are powers of two;
+- *tqt*: thresholds are learned, and scales are powers of two; after half of the epochs thresholds rest, as in
+  TQT's paper, since a threshold beside a power of two goes on to change its scale from step to step;
 - *lsq*: steps are learned.
 
 Figures are % of {items} pictures that nobody learned from, mean ± standard deviation over {seeds} seeds; one

@@ -44,7 +44,7 @@ OF_JOBS = (
         "numerics quantize model.safetensors out.safetensors --dtype mxfp4",
         "numerics quantize m.safetensors q.safetensors --dtype int4 --group-size 128",
         "numerics quantize m.safetensors OUT --dtype nvfp4 --tensor-scale 0.001",
-        "numerics quantize m.safetensors q.safetensors --dtype int4 --group-size 128 --observer mse",
+        "numerics quantize m.safetensors OUT --dtype int8 --observer mse",
         "numerics quantize FOLDER OUT --dtype mxfp4 --dtype 'lm_head*=none' --dry-run",
     ),
 )

@@ -2,7 +2,7 @@
 
     python substituted.py FOLDER ADAPTER [argument of pytest ...]
 
-FOLDER gets the reports 0.xml and 1.xml and the counts, calls.json; an ADAPTER of "" is none, and one run.
+FOLDER gets the reports 0.xml and 1.xml and the counts of calls as JSON.  An ADAPTER of "" is none, one run.
 """
 
 from __future__ import annotations
