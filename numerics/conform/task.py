@@ -33,7 +33,7 @@ FEW = 512  # numbers that cost less one by one than the breakpoints of a 16-bit 
 LAYOUTS = {"cublas": CUBLAS, "cdna4": CDNA4}
 AXES = 32  # of the arrays whose blocks are judged
 LONGEST_BLOCK = 2048  # elements: every place of a block is asked, with all others beside it
-FEW_BLOCKS = 16  # likewise
+FEW_IN_BLOCKS = 128  # numbers of blocks
 
 
 class Fields(NamedTuple):
@@ -252,7 +252,7 @@ class Task:
         draws = None if random is None else blocking.rows(self.drawing.wide(random))
         options = BlockOptions(self.scale_rule, self.rounding, self.tensor_scale, Draw(bits=draws))
         rows = blocking.rows(x)
-        judge = REFERENCE.encode_blocks if len(rows) < FEW_BLOCKS else lookup.encode_blocks
+        judge = REFERENCE.encode_blocks if rows.size < FEW_IN_BLOCKS else lookup.encode_blocks
         codes, scale, micro = judge(rows, self.block, options)
         shared = None if micro is None else blocking.shared(micro)
         return Fields(blocking.elements(codes), blocking.shared(scale), shared)
@@ -264,7 +264,7 @@ class Task:
         if micro is not None:
             micro = blocking.shared_rows(micro, "a shared field")
         rows = blocking.rows(fields.codes)
-        if len(rows) < FEW_BLOCKS:
+        if rows.size < FEW_IN_BLOCKS:
             values = REFERENCE.decode_blocks(rows, scale, micro, self.tensor_scale, self.block)
         else:
             values = lookup.decode_blocks(BlockFields(rows, scale, micro), self.block, self.tensor_scale)

@@ -428,7 +428,10 @@ FAULTS = {
     "nvfp4 scale": Fault(lambda x: nx.nvfp4.encode(x, tensor_scale=2.0), "nvfp4", "scale_rule"),
     "no padding": Fault(no_padding(nx.mxfp4), "mxfp4", "short_block", None, {"kind": "round"}),
     "padded with ones": Fault(padded_with_ones(nx.mxfp4), "mxfp4", "short_block", None, {"kind": "round"}),
-    "another axis": Fault(lambda x: nx.mxfp4.encode(x, axis=-1), "mxfp4", "shape", None, {"axis": 0}),
+    "blocks of another axis": Fault(
+        lambda x: nx.mxfp4.encode(x, axis=-1), "mxfp4", "result", None, {"axis": 0}
+    ),
+    "another axis": Fault(blocks_of(nx.mxfp4, lambda *a: a[1:]), "mxfp4", "shape", None, {"axis": 0}),
     "NaN scale decodes to Inf": Fault(
         lambda c, s: np.where(
             np.repeat(s, 32, -1) == 255, np.float32(np.inf), nx.Blocks(nx.mxfp4, -1, c, s).decode()

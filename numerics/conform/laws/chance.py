@@ -13,6 +13,7 @@ import numpy as np
 
 from numerics.conform.effort import Effort
 from numerics.conform.inputs.elements import values
+from numerics.conform.inputs.narrow import narrowed
 from numerics.conform.inputs.random_bits import even_draws
 from numerics.conform.laws.findings import Findings, Trial
 from numerics.conform.laws.law import sentence
@@ -25,6 +26,8 @@ TIMES = 1 << 16  # that each number is asked; effort="high": 16 times as many
 MOST = 1 << 20  # numbers of a call
 LAGS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """How far apart in memory two numbers lie that lanes, warps or blocks of threads may draw one bit for."""
+SURE = 5
+"""Bits by which the times that a number is asked are more than 1 / f: (1 - 2**-11)**(2**16) is 10**-14."""
 CALLS, CALLED = 70, 16
 """Calls that are compared with each other, and how often each has each number."""
 
@@ -87,7 +90,9 @@ class Pairs:
 
 
 def _chance(target: Target, found: Findings, times: int) -> None:
-    x = np.unique(even_draws(target.task.element)[0])
+    x = _between(target)
+    if not len(x):
+        return
     fractions = _fractions(target, x)
     ups = np.zeros(len(x), np.int64)
     beside = {lag: Pairs(f"numbers {lag} apart") for lag in LAGS}
@@ -108,8 +113,17 @@ def _chance(target: Target, found: Findings, times: int) -> None:
     tests = len(every) + len(LAGS) + 2
     _judge(found, every, tests)
     if not found.failures:
+        _judge_rare(target, found, times)
+    if not found.failures:
         _judge_pairs(found, [*beside.values(), following], tests)
         _judge_calls(target, found, x)
+
+
+def _between(target: Target) -> Float32:
+    """Numbers of the target's inputs between two values of the format; none where each number is a value."""
+    x = np.unique(narrowed(even_draws(target.task.element)[0], target.task.inputs))
+    held = values(target.task.element)
+    return np.asarray(x[~np.isin(x, held) & (x > held[0]) & (x < held[-1])], np.float32)
 
 
 def _apart(x: Array, lag: int) -> tuple[Array, Array]:
@@ -151,6 +165,35 @@ def _judge(found: Findings, every: list[Drawn], tests: int) -> None:
     found.failures.append(
         Counterexample(mean.__name__, sentence(mean), shown, came, due, max(len(wrong), 1), where)
     )
+
+
+def _judge_rare(target: Target, found: Findings, times: int) -> None:
+    """Numbers so near to one neighbour that few draws leave it: some do, of exact draws."""
+    x = _rare(target, 2.0 ** (SURE - round(math.log2(times))))
+    if not len(x):
+        return
+    went = _went_up(target, np.tile(x, (times, 1)))
+    found.tried += went.size
+    fractions, ups = _fractions(target, x), went.sum(axis=0)
+    wrong = np.flatnonzero(np.where(fractions < 0.5, ups == 0, ups == times))
+    if len(wrong):
+        at = wrong[0]
+        came = f"{ups[at]} of {times} draws went away from zero"
+        due = f"{times * fractions[at]:.0f}, and neither none nor all"
+        shown = numbers(x[at : at + 1])
+        found.differs += len(wrong)
+        found.failures.append(Counterexample(mean.__name__, sentence(mean), shown, came, due, len(wrong)))
+
+
+def _rare(target: Target, fraction: float) -> Float32:
+    """Numbers that part of a step away from either neighbour, where the target's inputs hold them."""
+    held = values(target.task.element)
+    zero = np.searchsorted(held, 0.0)
+    places = np.unique([*np.linspace(0, len(held) - 2, 5).astype(np.int64), max(zero - 1, 0), zero])
+    low, width = held[places], np.diff(held)[places]
+    wide = (low[:, None] + width[:, None] * np.array([fraction, 1 - fraction])).reshape(-1)
+    x = wide.astype(np.float32)
+    return np.unique(x[(x == wide) & (narrowed(x, target.task.inputs) == wide)])
 
 
 def _judge_pairs(found: Findings, every: list[Pairs], tests: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import numpy as np
@@ -187,6 +188,46 @@ def test_draws_of_a_generator_are_right():
         rng = np.random.default_rng(seed)
         found = check(kernel, "fp8_e4m3", rounding="stochastic", draw="own")
         assert found, str(found)
+
+
+def of_bits(dtype, bits, seed=0):
+    """Draws of its own of so many bits, which cut the fraction off below their last."""
+    rng = np.random.default_rng(seed)
+
+    def encode(x):
+        drawn = rng.integers(0, 1 << bits, x.shape, np.uint32) << np.uint32(30 - bits)
+        return nx.dtype(dtype).encode(x, rounding="stochastic", random_bits=drawn)
+
+    return encode
+
+
+FEW_BITS = [
+    *itertools.product(["fp8_e4m3", "fp8_e5m2", "fp4", "bfloat16", "int8"], ["float32", "float64"]),
+    *itertools.product(["fp8_e4m3", "fp4", "int8"], ["bfloat16", "float16"]),
+]
+
+
+@pytest.mark.parametrize(("dtype", "inputs"), FEW_BITS)
+def test_draws_of_few_bits_never_went_up_near_a_value(dtype, inputs):
+    options = {"rounding": "stochastic", "draw": "own", "inputs": inputs, "one_thread": True}
+    found = check(of_bits(dtype, 8), dtype, **options)
+    assert found.law == "mean", str(found)
+    assert check(of_bits(dtype, 30), dtype, **options)
+
+
+@pytest.mark.parametrize("inputs", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "bfloat16", "float16"])
+def test_right_draws_were_blamed_for_numbers_that_their_inputs_do_not_hold(dtype, inputs):
+    options = {"rounding": "stochastic", "draw": "own", "inputs": inputs, "one_thread": True}
+    found = check(of_bits(dtype, 30), dtype, **options)
+    assert found, str(found)
+
+
+def test_the_bits_of_draws_that_the_docs_say_are_told_from_more():
+    options = {"rounding": "stochastic", "draw": "own", "one_thread": True}
+    assert [bool(check(of_bits("fp4", bits), "fp4", **options)) for bits in (9, 10, 11, 12)] == [0, 0, 1, 1]
+    # of 2**16 draws at f = 2**-11 none goes up in one of 10**9 checks, of 14 numbers
+    assert 14 * (1 - 2.0**-11) ** 65536 < 1e-9
 
 
 # ---- blocks ---------------------------------------------------------------------------------------

@@ -602,3 +602,118 @@ def test_a_file_for_verilog_of_all_inputs_is_refused():
     assert "leaves the answers out" in str(result.exception)
     result = CliRunner().invoke(vectors_group, ["generate", "fp4", "--op", "decode", "--format", "readmemh"])
     assert "f_c0c00000 // normal" in result.output
+
+
+# ---- Verilog: the docs' testbenches, simulated ----------------------------------------------------
+
+BENCH, ANSWERS = re.findall(r"```verilog\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+E4M3_ENCODER = """
+module encoder (input [31:0] x, output [7:0] code);
+  wire [30:0] a = x[30:0];
+  wire [30:0] up = a + 31'h7ffff + a[20];                      // half to even at bit 20
+  wire [7:0] normal = (up >> 20) - 8'd192;                     // 960 = 120 * 8 less, in 8 bits
+  wire [7:0] shift = 8'd141 - a[30:23];                        // of 24 bits, to steps of 2**-9
+  wire [31:0] whole = {8'd0, 1'b1, a[22:0]};
+  wire [31:0] kept = shift > 31 ? 0 : whole >> shift;
+  wire [31:0] half = shift > 31 ? 0 : 32'd1 << (shift - 1);
+  wire [31:0] lost = shift > 31 ? 0 : whole & ((32'd1 << shift) - 1);
+  wire [31:0] tiny = kept + (shift <= 31 && (lost > half || (lost == half && kept[0])));
+  wire [6:0] m = a > 31'h7f800000 ? 7'h7f : a >= 31'h43e00000 ? 7'h7e
+               : a >= 31'h3c800000 ? normal[6:0] : tiny[6:0];
+  assign code = {x[31], m};
+endmodule
+"""
+FP4_ENCODER = """
+module encoder (input [31:0] x, output [3:0] code);
+  wire [30:0] a = x[30:0];
+  wire [2:0] m = a > 31'h40a00000 ? 7 : a >= 31'h40600000 ? 6 : a > 31'h40200000 ? 5 : a >= 31'h3fe00000 ? 4
+               : a > 31'h3fa00000 ? 3 : a >= 31'h3f400000 ? 2 : a > 31'h3e800000 ? 1 : 0;
+  assign code = {x[31] & (a <= 31'h7f800000), m};
+endmodule
+"""
+DUMP = """
+module dump;
+  reg [%d:0] vectors [0:%d];
+  integer i;
+  initial begin
+    $readmemh("words.mem", vectors);
+    for (i = 0; i < %d; i = i + 1) $display("%%h", vectors[i]);
+    $finish(0);
+  end
+endmodule
+"""
+
+
+def simulated(folder, *sources):
+    """What a simulation prints, of Icarus Verilog."""
+    if shutil.which("iverilog") is None:
+        pytest.skip("no iverilog")
+    (folder / "mine.v").write_text("\n".join(sources), encoding="utf-8")
+    subprocess.run(["iverilog", "-o", "mine", "mine.v"], cwd=folder, check=True, timeout=LIMIT)
+    ran = subprocess.run(["vvp", "-n", "mine"], cwd=folder, capture_output=True, check=True, timeout=LIMIT)
+    return ran.stdout.decode()
+
+
+def of_fp4(source):
+    """A testbench of the docs, for FP4."""
+    words = made("fp4").splitlines()
+    count = sum(not line.startswith(b"#") for line in words)
+    for old, new in (("39:8", "35:4"), ("39:0", "35:0"), ("7:0", "3:0"), ("22882", str(count - 1)),
+                     ("22883", str(count)), ("e4m3", "fp4")):  # fmt: skip
+        source = source.replace(old, new)
+    return source
+
+
+def test_the_testbench_of_the_docs_is_of_as_many_words_as_the_file():
+    facts = b"".join(readmemh(operation("fp8_e4m3"))).decode()
+    assert re.search(r"// words: .*(reg .*)", facts)[1] in BENCH
+
+
+CASES = {
+    "fp8_e4m3": ("fp8_e4m3", E4M3_ENCODER, lambda bench: bench, ("31'h7ffff + a[20]", "31'h80000")),
+    "fp4": ("fp4", FP4_ENCODER, of_fp4, ("a > 31'h40a00000", "a >= 31'h40a00000")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_testbench_of_the_docs_could_not_be_followed(name, tmp_path):
+    dtype, right, fitted, (old, new) = CASES[name]
+    assert old in right
+    file = fitted("e4m3.mem")
+    (tmp_path / file).write_bytes(b"".join(readmemh(operation(dtype))))
+    (tmp_path / "questions.txt").write_bytes(made(dtype, answers=False))
+    assert simulated(tmp_path, fitted(BENCH), right) == "0 mismatches\n"
+    simulated(tmp_path, fitted(ANSWERS), right)
+    assert judged((tmp_path / "answers.txt").read_bytes())
+    wrong = right.replace(old, new)
+    told = simulated(tmp_path, fitted(BENCH), wrong).splitlines()
+    assert told[-1] == f"{len(told) - 1} mismatches"
+    assert len(told) > 1
+    simulated(tmp_path, fitted(ANSWERS), wrong)
+    found = judged((tmp_path / "answers.txt").read_bytes())
+    assert (found.mismatches, found.counterexample.law) == (len(told) - 1, "ties")
+
+
+def test_an_x_of_a_testbench_of_the_docs_is_a_mismatch(tmp_path):
+    (tmp_path / "fp4.mem").write_bytes(b"".join(readmemh(operation("fp4"))))
+    (tmp_path / "questions.txt").write_bytes(made("fp4", answers=False))
+    unknown = FP4_ENCODER.replace("? 7 :", "? 3'bx :")
+    told = simulated(tmp_path, of_fp4(BENCH), unknown).splitlines()
+    assert len(told) > 1
+    simulated(tmp_path, of_fp4(ANSWERS), unknown)
+    found = judged((tmp_path / "answers.txt").read_bytes())
+    assert found.mismatches == len(told) - 1
+    assert "an X or Z of a simulator came" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [("fp6_e2m3", "encode"), ("fp8_e5m2", "decode"), ("mxfp4", "encode"), ("nvfp4", "decode"),
+     ("mx9", "encode"), ("int8", "affine"), ("fp6_e2m3", "pack"), ("fp4", "round")],
+)  # fmt: skip
+def test_a_simulator_reads_a_file_as_another(dtype, name, tmp_path):
+    text = b"".join(readmemh(operation(dtype, name)))
+    (tmp_path / "words.mem").write_bytes(text)
+    count, bits = map(int, re.search(rb"words: (\d+) of (\d+) bits", text).groups())
+    came = simulated(tmp_path, DUMP % (bits - 1, count - 1, count)).split()
+    assert [int(word, 16) for word in came] == as_readmemh(text)
