@@ -203,7 +203,8 @@ def _keep_extra(of: nn.Module, at: nn.Module) -> None:
     def write(_: nn.Module, state: dict[str, Any], prefix: str, notes: Any) -> None:
         state[prefix + _EXTRA] = of.get_extra_state()
 
-    def read(state: Any, prefix: str, _: Any, strict: bool, missing: list[str], *rest: Any) -> None:
+    def read(state: Any, prefix: str, *notes: Any) -> None:
+        _, strict, missing, *_ = notes
         if prefix + _EXTRA in state:
             of.set_extra_state(state.pop(prefix + _EXTRA))
         elif strict:
