@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row
@@ -109,10 +108,9 @@ class Alone:
             for one in parameters if self._is_judged(layer, parameters) else ():
                 calls, outs = due.get(one.at, ()), due.get(after.get(layer, one.at), ())
                 value = self._value(one) if calls else None
-                for (args, kwargs, _), (_, _, out) in zip(calls, outs, strict=False):
+                for call, (_, _, out, _) in zip(calls, outs, strict=False):
                     if value is not None:
-                        swapped = {one.leaf: value}
-                        add(one.sums, out, functional_call(self.modules[one.at], swapped, args, kwargs))
+                        add(one.sums, out, call.again(self.modules[one.at], {one.leaf: value}))
 
     def _value(self, one: _One) -> Tensor | None:
         """What the wrapped model reads; None of one that is sharded."""

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from numerics.backends.host.tensors import same_bits
 from numerics.formats.dtype import told_apart
@@ -23,7 +24,7 @@ from numerics.model.deciding.rows import Row, described, stored_bytes
 from numerics.model.deciding.rules import rules_of, spec_of
 from numerics.model.looking.places import check_model
 from numerics.model.looking.restoring import restored
-from numerics.model.looking.trace import arguments, as_in_use, batches_of
+from numerics.model.looking.trace import Casts, arguments, as_in_use, autocast_as, autocast_here, batches_of
 from numerics.model.measuring import add, floats_in, within
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager
@@ -365,17 +366,31 @@ def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judge
             sums[name].clipped, sums[name].values = sums[name].clipped + clipped, sums[name].values + values
             calls = due.get(name, ())
             outs = due.get(after.get(name, name), ())
-            for (inputs, named, _), (_, _, out), (_, _, own) in zip(
-                calls, outs, came.get(name, ()), strict=False
-            ):
+            for call, (_, _, out, _), (_, _, own, _) in zip(calls, outs, came.get(name, ()), strict=False):
                 add(sums[name].cumulative, out, own)
-                add(sums[name].local, out, modules[name](*inputs, **named))
+                add(sums[name].local, out, call.again(modules[name]))
     with as_in_use(reference):
         judged.alone.add(due, after)
     add(judged.whole, *_corresponding(expected, actual))
 
 
-Calls = dict[str, list[tuple[Any, Any, Any]]]
+class Call(NamedTuple):
+    """What went into and came out of a module, and what torch.autocast did around it."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+    casts: Casts
+
+    def again(self, module: nn.Module, parameters: Mapping[str, Tensor] | None = None) -> Any:
+        """What a module makes of the same; parameters: some that stand in for its own."""
+        with autocast_as(self.casts):
+            if parameters:
+                return functional_call(module, dict(parameters), self.args, self.kwargs)
+            return module(*self.args, **self.kwargs)
+
+
+Calls = dict[str, list[Call]]
 
 
 @contextmanager
@@ -389,7 +404,7 @@ def _recorded(model: nn.Module, names: Iterable[str]) -> Iterator[Calls]:
             raise NumericsError(f"the reference has no module {name!r}: it is another model")
 
         def keep(_: Any, args: Any, kwargs: Any, out: Any, name: str = name) -> None:
-            found.setdefault(name, []).append((args, kwargs, out))
+            found.setdefault(name, []).append(Call(args, kwargs, out, autocast_here()))
 
         handles.append(modules[name].register_forward_hook(keep, with_kwargs=True))
     try:

@@ -44,6 +44,10 @@ def observer_of(came: Any) -> str | None:
     return None if came is None else observer_text(came)
 
 
+_PLACE = re.compile(r"(:[^:]*)\[(\d+|out)\]$")
+"""The end of a site's name, as in `*:matmul[1]`: its brackets are no set of characters of a pattern."""
+
+
 @dataclass
 class Rule:
     """What one entry of rules= says.
@@ -105,7 +109,7 @@ class Rule:
         where = str(self.where)
         if where.startswith("re:"):
             return re.match(where[3:], name) is not None
-        return name == where or fnmatch.fnmatchcase(name, where)  # a site's own name has brackets in it
+        return name == where or fnmatch.fnmatchcase(name, _PLACE.sub(r"\1[[]\2]", where))
 
 
 def rules_of(came: Any) -> list[Rule]:

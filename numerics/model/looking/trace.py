@@ -5,9 +5,10 @@ No numbers change, and nothing stays behind on the model.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -359,11 +360,46 @@ def same_random(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def not_compiled() -> Iterator[None]:
+    """Runs what a model has compiled, or has torch compile, as the Python that it is: hooks see all of it.
+
+    Without a word to torch.compile where nothing has loaded it: it takes a second.
+    """
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+Casts = dict[str, tuple[bool, torch.dtype]]
+"""By device: is torch.autocast on, and to what."""
+
+
+def autocast_here() -> Casts:
+    """What torch.autocast does where this is called."""
+    accelerator = torch.accelerator.current_accelerator()
+    devices = ("cpu",) if accelerator is None else ("cpu", accelerator.type)
+    return {name: (torch.is_autocast_enabled(name), torch.get_autocast_dtype(name)) for name in devices}
+
+
+@contextmanager
+def autocast_as(casts: Casts) -> Iterator[None]:
+    """Has torch.autocast do what it did where that was noted."""
+    here = autocast_here()
+    with ExitStack() as stack:
+        for device, (enabled, dtype) in casts.items():
+            if (enabled, dtype) != here[device]:
+                stack.enter_context(torch.autocast(device, dtype, enabled))
+        yield
+
+
+@contextmanager
 def as_in_use(model: nn.Module) -> Iterator[None]:
     """The model in evaluation, without gradients, its random numbers and each module's mode as before."""
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), same_random(model):
+        with torch.no_grad(), same_random(model), not_compiled():
             with suppress(NotImplementedError):  # what torch.export made has its mode for good
                 model.eval()
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,6 +60,8 @@ class QuantizedGraph(Fitting, Parting, GraphModule):
     def __init__(self, root: Any, graph: torch.fx.Graph, class_name: str = "GraphModule") -> None:
         super().__init__(root, graph, class_name)
         _keep_unsaved(root, self)
+        if isinstance(root, nn.Module):
+            _keep_hooks(root, self, lambda hook, _: hook)
 
     def _deepcopy_init(self) -> Any:
         return QuantizedGraph.__init__
@@ -165,6 +167,71 @@ def _keep_unsaved(of: nn.Module, graph: nn.Module) -> None:
             module._non_persistent_buffers_set |= module._buffers.keys() - saved
 
 
+_EXTRA = nn.modules.module._EXTRA_STATE_KEY_SUFFIX
+_STATE_HOOKS = (
+    "_state_dict_pre_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+)  # fmt: skip
+
+
+def _keep_hooks(of: nn.Module, graph: nn.Module, theirs: Callable[[Any, nn.Module], Any]) -> None:
+    """Gives a graph's modules what hooks the model's have on their states.
+
+    theirs: of a hook and the module that it was of the one that the graph's module has.  What a class says
+    of its state besides tensors is among them.
+    """
+    modules = dict(graph.named_modules(remove_duplicate=False))
+    for name, module in of.named_modules(remove_duplicate=False):
+        hooks = {kind: getattr(module, kind) for kind in _STATE_HOOKS if getattr(module, kind)}
+        if not hooks and not _has_extra(module):
+            continue
+        if name not in modules:  # without parameters, so the graph has none
+            modules[name] = nn.Module()
+            graph.add_submodule(name, modules[name])  # type: ignore[operator]
+        for kind, found in hooks.items():
+            own = getattr(modules[name], kind)
+            own.update({key: theirs(hook, module) for key, hook in found.items() if key not in own})
+        if _has_extra(module):
+            _keep_extra(module, modules[name])
+
+
+def _has_extra(module: nn.Module) -> bool:
+    """Has its class something to say in a state besides tensors?"""
+    return type(module).get_extra_state is not nn.Module.get_extra_state
+
+
+def _keep_extra(of: nn.Module, at: nn.Module) -> None:
+    """Has a graph's module write what the model's says besides tensors, and give it back when it loads."""
+
+    def write(_: nn.Module, state: dict[str, Any], prefix: str, notes: Any) -> None:
+        state[prefix + _EXTRA] = of.get_extra_state()
+
+    def read(state: Any, prefix: str, *notes: Any) -> None:
+        _, strict, missing, *_ = notes
+        if prefix + _EXTRA in state:
+            of.set_extra_state(state.pop(prefix + _EXTRA))
+        elif strict:
+            missing.append(prefix + _EXTRA)
+
+    at.register_state_dict_post_hook(write)
+    at._register_load_state_dict_pre_hook(read)  # one without a reference that may die
+
+
+def _of_model(hook: Any, module: nn.Module) -> Any:
+    """A hook that is called with the model's module, whose attributes and methods a graph's has not."""
+    if isinstance(hook, nn.modules.module._WrappedHook):  # it knows its module, by a reference that may die
+
+        def before(*args: Any) -> Any:
+            return hook.hook(module, *args) if hook.with_module else hook.hook(*args)
+
+        return before
+
+    def called(_: nn.Module, *rest: Any) -> Any:
+        return hook(module, *rest)
+
+    called._from_public_api = getattr(hook, "_from_public_api", False)  # type: ignore[attr-defined]
+    return called
+
+
 def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic: bool = True) -> GraphModule:
     """Returns the model as a graph that reads and computes as planned.
 
@@ -181,12 +248,17 @@ def wrap(model: nn.Module, plan: Plan, quantizers: dict[Any, nn.Module], dynamic
     names = root.graph._codegen.pytree_info.orig_args  # type: ignore[attr-defined]
     root.meta[ARGUMENTS] = arguments_of(model, names, arguments(plan.example))
     root.training = model.training
+    _keep_hooks(model, root, _of_model)
     writer = _Writer(root, plan, quantizers)
     writer.sites(model)
     writer.parameters()
     missing = writer.missing()
     if missing:
-        raise NumericsError(f"planned, and not found in the graph: {', '.join(missing[:8])}")
+        raise NumericsError(
+            f"planned, and not found in the graph: {', '.join(missing[:8])}; torch.export has it elsewhere "
+            "or not at all (what torch.compiler.nested_compile_region marks loses its modules): "
+            "mode='eager_mode' takes this model"
+        )
     _without_copies(root)
     for graph in exported.graphs(root):
         graph.graph.lint()

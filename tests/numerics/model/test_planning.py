@@ -725,3 +725,15 @@ def test_an_embedding_that_its_forward_writes_into_was_planned(kind, example, mo
     assert type(model[0].weight) is nn.Parameter
     model[0].max_norm = None
     assert nx.plan(model, "int4", rules={"0": "int8"}, **own).parameters["0.weight"].format == "int8"
+
+
+@pytest.mark.parametrize("where", ["*:linear[0]", "[0-2]:linear[0]", "*:lin*[0]", "?:linear[0]"])
+def test_the_place_of_a_site_is_no_set_of_characters(where):
+    """A pattern that ends as sites do, in a number in brackets, matched no name."""
+    model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
+    x = torch.linspace(-1, 1, 64).reshape(1, 64)
+    plan = nx.plan(model, "int8", "int8", rules={where: {"activations": "int4"}}, example=x)
+    assert [row.format for row in plan.sites.values()] == ["int4", "int4"]
+    out = {where.replace("[0]", "[out]"): {"outputs": "int4"}}
+    found = nx.plan(model, "int8", rules=out, example=x, observer="min_max").sites
+    assert [str(site) for site in found] == ["0:linear[out]", "2:linear[out]"]

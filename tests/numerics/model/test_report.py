@@ -467,3 +467,37 @@ def test_a_folded_convolution_has_no_rows_of_its_bias(mode):
     layer = next(one for one in nx.report(one, m, [x]).layers if one.name == "c2")
     assert {p.name for p in layer.parameters} == {"c2.weight", "c2.bias"}
     assert all(20 < p.local < 80 for p in layer.parameters)
+
+
+class Cast(torch.nn.Module):
+    """Layers in autocast's blocks, and one of what they made."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.out = torch.nn.Linear(32, 32), torch.nn.Linear(32, 8)
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            x = self.first(x)
+            with torch.autocast("cpu", enabled=False):
+                x = self.first(x.float())
+            return self.out(x.bfloat16()).float()
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_a_layer_is_run_again_under_the_autocast_that_it_had(mode):
+    """A layer of what autocast made raised torch's error of types, another was run in float32."""
+    torch.manual_seed(0)
+    m, x = Cast().eval(), torch.randn(4, 32)
+    one = nx.wrap(m, "int4", activations="int8", example=x, mode=mode)
+    by_name = {layer.name: layer for layer in nx.report(one, m, [x]).layers}
+    with torch.no_grad():
+        first = nx.wrap(m, "int4", activations="int8", example=x)
+        with torch.autocast("cpu", torch.bfloat16):
+            came = m.first(x)
+            due, own = [came.float()], [first.first(x).float()]
+        due.append(m.first(due[0])), own.append(first.first(due[0]))
+        with torch.autocast("cpu", torch.bfloat16):
+            last = due[1].bfloat16()
+            assert by_name["out"].local == pytest.approx(sqnr(m.out(last), first.out(last)), rel=1e-12)
+    assert by_name["first"].local == pytest.approx(sqnr(torch.cat(due), torch.cat(own)), rel=1e-12)

@@ -63,7 +63,7 @@ def made(kind):
     return Layers().eval() if kind == "layers" else Loop(kind).eval()
 
 
-@pytest.mark.parametrize("kind", ["scan", "map", "while_loop"])
+@pytest.mark.parametrize("kind", [pytest.param("scan", marks=pytest.mark.long), "map", "while_loop"])
 def test_a_loop_has_the_same_bits_in_both_modes(kind):
     m, x, outs, states = made(kind), torch.randn(5, 32), [], []
     with torch.no_grad():
@@ -99,8 +99,8 @@ def test_a_scan_over_layers_groups_along_what_each_sums():
 
 
 def test_a_scale_in_a_region_is_not_lost_by_export():
-    """Exported graphs of scans computed with other scales, of conditions raised what nobody understood."""
-    m, x = made("scan"), torch.randn(5, 32)
+    """Exported graphs of loops computed with other scales, of conditions raised what nobody understood."""
+    m, x = made("map"), torch.randn(5, 32)
     how = {"weights": "int8", "activations": "int8", "observer": "min_max", "example": x}
     one, graph = (nx.calibrate(nx.wrap(m, mode=mode, **how), [(x,), (-x,)]) for mode in MODES)
     with torch.no_grad():
@@ -109,3 +109,40 @@ def test_a_scale_in_a_region_is_not_lost_by_export():
             torch.export.export(graph, (x,), strict=False)
         free = nx.wrap(m, "mxfp4", activations="mxfp8_e4m3", example=x, mode="fx_graph_mode")
         assert torch.equal(torch.export.export(free, (x,), strict=False).module()(x), free(x))
+
+
+class Compiled(nn.Module):
+    """A model with a method that torch compiles."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.out = nn.Linear(32, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        return self.out(self.body(x))
+
+    @torch.compile(backend="eager")
+    def body(self, x):
+        return self.inside(x).relu()
+
+
+def test_a_compiled_method_is_looked_into():
+    """Its products were the model's own in eager mode, which no batch reached and no graph had."""
+    m, x, outs = Compiled().eval(), torch.randn(5, 32), []
+    how = {"weights": "int8", "activations": "int8", "observer": "min_max", "example": x}
+    for mode in MODES:
+        one = nx.calibrate(nx.wrap(m, mode=mode, **how), [(x,), (-x,)])
+        assert {layer.name for layer in nx.report(one, m, [x]).layers} == {"inside", "out"}
+        with torch.no_grad():
+            outs.append(one(x))
+            exported = torch.export.export(nx.freeze(one), (x,), strict=False)
+            assert torch.equal(exported.module()(x), outs[-1])
+    assert torch.equal(*outs)
+
+
+@pytest.mark.long
+def test_a_report_takes_a_loop_apart():
+    m, x = made("while_loop"), torch.randn(5, 32)
+    for mode in MODES:
+        one = nx.freeze(nx.wrap(m, "int8", example=x, mode=mode))
+        assert {layer.name for layer in nx.report(one, m, [x]).layers} == {"layer", "out"}
