@@ -22,7 +22,7 @@ from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import (
     FLOATS,
     has_specials,
-    largest,
+    largest_finite,
     ordinary,
     row_length,
     rows_of,
@@ -208,12 +208,10 @@ def _followed(host: Function, x: Tensor, kind: Any, size: int, mode: Any) -> tup
     """The same as torchao has it, bit for bit: the blocks where it departs from the rule are its own."""
     byte, codes = _encoded(x, kind, size, mode)
     byte, rows, blocks = byte.reshape(-1), x.view(-1, size), codes.view(x.numel() // size, -1)
-    odd = byte == NAN_SCALE  # an Inf counts as 2**128, a NaN leaves the numbers beside it
-    least = (byte == 0).nonzero().squeeze(1)  # says 2**-127, while elements are over 2**-126
-    odd[least] |= rows[least].any(-1)
+    odd = [_at_ends(byte, rows)]
     if mode.name == "RCEIL":
-        odd |= _spoiled(rows, ELEMENTS[kind])
-    for at in odd.nonzero().squeeze(1).split(CHUNK):
+        odd.append(_spoiled(rows, ELEMENTS[kind]))
+    for at in torch.cat(odd).split(CHUNK):
         if not len(at):  # torch splits nothing into one piece
             continue
         scale, data = host(rows[at], kind, size, mode)
@@ -222,12 +220,28 @@ def _followed(host: Function, x: Tensor, kind: Any, size: int, mode: Any) -> tup
     return scale, _stored(codes, kind, x.shape)
 
 
+def _at_ends(byte: Tensor, rows: Tensor) -> Tensor:
+    """The numbers of the blocks that are torchao's own by their scale byte, the least or that of NaN."""
+    low, high = (int(end) for end in byte.aminmax())
+    if low > 0 and high < NAN_SCALE:
+        return torch.empty(0, dtype=torch.long)
+    odd = byte == NAN_SCALE  # an Inf counts as 2**128, a NaN leaves the numbers beside it
+    least = (byte == 0).nonzero().squeeze(1)  # says 2**-127, while elements are over 2**-126
+    odd[least] |= rows[least].any(-1)
+    return odd.nonzero().squeeze(1)
+
+
 def _spoiled(rows: Tensor, element: Element) -> Tensor:
-    """Which blocks may have another scale by torchao's rounded logarithm: those next to a power of two."""
-    top = largest(rows).float()
+    """The numbers of the blocks that torchao's rounded logarithm may scale otherwise: those whose largest
+    number is next to a power of two.  What is not finite is passed over, it is at an end of the scales.
+    """
+    top = largest_finite(rows).float()
     quotient = top / element.max
-    near = (quotient.view(torch.int32) + NEAR) & MANTISSA < 2 * NEAR
-    return (near | (quotient < LEAST)) & (top != 0)
+    near = ((quotient.view(torch.int32) + NEAR) & MANTISSA) < 2 * NEAR
+    if float(quotient.amin()) < LEAST:
+        near |= quotient < LEAST
+        near &= top != 0
+    return near.nonzero().squeeze(1)
 
 
 # ---- elements ------------------------------------------------------------------------------------
@@ -267,7 +281,6 @@ FUNCTIONS: dict[str, dict[str, Maker]] = {
     PRIMITIVES: {
         "quantize_affine": _affine, "dequantize_affine": _dequantize,
         "choose_qparams_affine": scales.of_tensors,
-        "choose_qparams_affine_with_min_max": scales.of_ends,
         "_choose_qparams_affine_dont_preserve_zero": scales.of_blocks,
         "_choose_qparams_affine_tinygemm": scales.of_blocks,
         "_choose_scale_float8": scales.of_float8,
@@ -278,12 +291,17 @@ FUNCTIONS: dict[str, dict[str, Maker]] = {
 }  # fmt: skip
 
 
+CORRECTED: dict[str, dict[str, Maker]] = {
+    PRIMITIVES: {"choose_qparams_affine_with_min_max": scales.of_ends},
+}
+"""Functions that only the standard's results are asked of: torchao's own are as quick."""
 GRADLESS = ("quantize_affine", "choose_qparams_affine", "_choose_qparams_affine_tinygemm")
 """Functions that torchao itself computes under no_grad."""
 
 
 def _seams(correct: bool, calls: Calls) -> list[Seam]:
-    return replaced(PACKAGE, FUNCTIONS, correct, calls, GRADLESS)
+    tables = (FUNCTIONS, CORRECTED) if correct else (FUNCTIONS,)
+    return [seam for one in tables for seam in replaced(PACKAGE, one, correct, calls, GRADLESS)]
 
 
 ADAPTER = Adapter("torchao", "torchao", ("0.18.0",), _seams)

@@ -1,12 +1,12 @@
 """How torchao chooses scales and zero points: the ends of each block by our kernel, then a scale of them.
 
-Where torchao's rule is docs/formats.md §6, the scale is ours, too.  Its rule is asked elsewhere, of the two
-ends of a block instead of the block: of float16 and bfloat16, in whose arithmetic it computes; of a least
-scale, Inf, NaN and differences that overflow; of a zero point next to a tie, which it rounds sooner.
+The scale is torchao's own, asked of the two ends of a block instead of the block.  Where the standard's is
+asked for, and torchao's rule is docs/formats.md §6 but for the type in which it computes, it is ours.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from numerics.adapters.base import Function
-from numerics.adapters.scaled import extremes, integer_of, row_length, takes
+from numerics.adapters.scaled import extremes, integer_of, is_long, row_length, takes
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.quantizing import AffineOptions
 from numerics.formats import dispatch
@@ -23,7 +23,9 @@ from numerics.formats.dtype import Integer
 
 Chosen = tuple[Tensor, Tensor]
 """Scales, and zero points."""
-Ask = Callable[[Tensor], Chosen]
+Ends = tuple[Tensor, Tensor]
+"""The least and the largest number of each block."""
+Ask = Callable[[Ends], Chosen]
 """What torchao chooses of ends."""
 Call = Mapping[str, Any]
 """The arguments of a call by their names."""
@@ -40,11 +42,11 @@ SYMMETRIC = {"SYMMETRIC": True, "ASYMMETRIC": False}  # the rules that are ours
 def of_tensors(host: Function, correct: bool) -> Function:
     """choose_qparams_affine, whose range holds 0: of each block its ends, then its scale and zero point."""
     names = {"input": NEEDED, **RULE, "zero_point_dtype": torch.int32, "keepdim": False}
-    return _of_blocks(host, names, lambda ends, call, ask: _chosen(ends, call, ask, correct))
+    return _of_blocks(host, names, _chosen if correct else _asked)
 
 
 def of_ends(host: Function, correct: bool) -> Function:
-    """choose_qparams_affine_with_min_max, which is given the ends."""
+    """choose_qparams_affine_with_min_max, which is given the ends: a scale that is ours (`correct`)."""
     signature = _signature({"min_val": NEEDED, "max_val": NEEDED, **RULE})
 
     def choose(*arguments: Any, **named: Any) -> Any:
@@ -57,14 +59,14 @@ def of_ends(host: Function, correct: bool) -> Function:
         ):
             return NotImplemented
 
-        def ask(ends: Tensor) -> Chosen:
-            found: Chosen = host(**{**call, "min_val": ends[:, 0], "max_val": ends[:, 1]})
+        def ask(ends: Ends) -> Chosen:
+            found: Chosen = host(**{**call, "min_val": ends[0], "max_val": ends[1]})
             return found
 
-        ends = torch.stack((low.reshape(-1), high.reshape(-1)), -1)
-        if _unordered(call) or not _is_plain(ends, call, correct):
+        if _unordered(call) or not _is_plain(call):
             return NotImplemented
-        return tuple(one.view(low.shape) for one in _chosen(ends, call, ask, correct))
+        found = _chosen((low.reshape(-1), high.reshape(-1)), call, ask)
+        return tuple(one.view(low.shape) for one in found)
 
     return choose
 
@@ -82,7 +84,7 @@ def of_float8(host: Function, correct: bool) -> Function:
         call = _bound(signature, arguments, named)
         x, block = call["tensor"], call["block_size"]
         length = row_length(x, block)
-        if length is None:
+        if length is None or is_long(x, length):
             return NotImplemented
         ends = torch.stack(extremes(x.view(-1, length)), -1)
         return host(**{**call, "tensor": ends, "block_size": PAIR}).view(_counts(x.shape, block))
@@ -90,22 +92,22 @@ def of_float8(host: Function, correct: bool) -> Function:
     return choose
 
 
-def _of_blocks(host: Function, names: Call, rule: Callable[[Tensor, Call, Ask], Chosen]) -> Function:
+def _of_blocks(host: Function, names: Call, rule: Callable[[Ends, Call, Ask], Chosen]) -> Function:
     signature = _signature(names)
 
     def choose(*arguments: Any, **named: Any) -> Any:
         call = _bound(signature, arguments, named)
         x, block, keep = call["input"], call["block_size"], call.get("keepdim", False)
         length = row_length(x, block)
-        if length is None or _unordered(call):
-            return NotImplemented
+        if length is None or _unordered(call) or (rule is not _chosen and is_long(x, length)):
+            return NotImplemented  # the ends of long rows torchao finds as soon
 
-        def ask(ends: Tensor) -> Chosen:
+        def ask(ends: Ends) -> Chosen:
             apart = {"keepdim": False} if "keepdim" in call else {}
-            found: Chosen = host(**{**call, "input": ends, "block_size": PAIR, **apart})
+            found: Chosen = host(**{**call, "input": torch.stack(ends, -1), "block_size": PAIR, **apart})
             return found
 
-        found = rule(torch.stack(extremes(x.view(-1, length)), -1), call, ask)
+        found = rule(extremes(x.view(-1, length)), call, ask)
         shape = _counts(x.shape, block) if keep else _kept(x.shape, block)
         return tuple(one.view(shape) for one in found)
 
@@ -140,14 +142,28 @@ def _unordered(call: Call) -> bool:
     return call["eps"] is not None and not call["eps"] > 0
 
 
+# ---- torchao's rule -------------------------------------------------------------------------------
+
+
+def _asked(ends: Ends, call: Call, ask: Ask) -> Chosen:
+    """torchao's own function of ends, which does no more than it has to."""
+    of_ends = importlib.import_module(
+        "torchao.quantization.quant_primitives"
+    ).choose_qparams_affine_with_min_max
+    if call["zero_point_dtype"] is None:  # which that one does not take
+        return ask(ends)
+    found: Chosen = of_ends(*ends, **{name: call[name] for name in RULE})
+    return found
+
+
 # ---- our rule -------------------------------------------------------------------------------------
 
 
-def _is_plain(ends: Tensor, call: Call, correct: bool) -> bool:
-    """Is the scale found as docs/formats.md §6 finds it?  In float32; of narrower types where correct."""
+def _is_plain(call: Call) -> bool:
+    """Is the scale found as docs/formats.md §6 finds it, but for the type in which it is computed?"""
     known = call["mapping_type"].name in SYMMETRIC and _element(call) is not None
     stored = call["scale_dtype"] in (None, *STORED)
-    return known and stored and (correct or ends.dtype == torch.float32)
+    return known and stored
 
 
 def _element(call: Call) -> Integer | None:
@@ -160,43 +176,38 @@ def _element(call: Call) -> Integer | None:
     return integer_of(low, high) if facts.min <= low and high <= facts.max else None
 
 
-def _chosen(ends: Tensor, call: Call, ask: Ask, correct: bool) -> Chosen:
-    """Our scales and zero points, and torchao's of the blocks where it leaves the rule."""
+def _chosen(ends: Ends, call: Call, ask: Ask) -> Chosen:
+    """Our scales and zero points, and torchao's of the blocks that have no scale by the rule."""
     element = _element(call)
-    if element is None or not _is_plain(ends, call, correct):
+    if element is None or not _is_plain(call):
         return ask(ends)
     symmetric = SYMMETRIC[call["mapping_type"].name]
-    stored = call["scale_dtype"] or ends.dtype
-    wide = ends.float()
-    scale, zero = _found(wide, element, symmetric, STORED[stored] if correct else "float32")
-    odd = _odd(wide, scale, element, symmetric, correct)
-    odd |= scale < (torch.finfo(ends.dtype).smallest_normal if call["eps"] is None else call["eps"])
-    kind = call["zero_point_dtype"] or (ends.dtype if symmetric else torch.int32)
-    made = scale.to(stored), zero.to(kind)
+    kind = ends[0].dtype
+    stored = call["scale_dtype"] or kind
+    wide = ends[0].float(), ends[1].float()
+    scale, zero = _found(wide, element, symmetric, STORED[stored])
+    odd = ~_has_extent(wide, symmetric)
+    odd |= scale < (torch.finfo(kind).smallest_normal if call["eps"] is None else call["eps"])
+    made = scale.to(stored), zero.to(call["zero_point_dtype"] or (kind if symmetric else torch.int32))
     at = odd.nonzero().squeeze(1)
     if len(at):
-        for ours, theirs in zip(made, ask(ends[at]), strict=True):
+        for ours, theirs in zip(made, ask((ends[0][at], ends[1][at])), strict=True):
             ours[at] = theirs
     return made
 
 
-def _found(ends: Tensor, element: Integer, symmetric: bool, stored: str) -> Chosen:
+def _found(ends: Ends, element: Integer, symmetric: bool, stored: str) -> Chosen:
     """Scales in float32, rounded to the type of that name, and zero points."""
-    low, high = ends.unbind(-1)
-    owner, options = dispatch.owner(ends), AffineOptions(symmetric, stored, "int32", symmetric)
+    low, high = ends
+    owner, options = dispatch.owner(low), AffineOptions(symmetric, stored, "int32", symmetric)
     with ieee_arithmetic():
         scale, zero = owner.find_affine(*owner.native((low, high)), element, options)
     middle = int((element.max + element.min + 1) / 2)
     return torch.as_tensor(scale), torch.full_like(low, middle) if symmetric else torch.as_tensor(zero)
 
 
-def _odd(ends: Tensor, scale: Tensor, element: Integer, symmetric: bool, correct: bool) -> Tensor:
-    """Which blocks are torchao's own: without an extent, with Inf and NaN; its overflow, and its ties."""
-    low, high = ends[:, 0].clamp(max=0), ends[:, 1].clamp(min=0)
+def _has_extent(ends: Ends, symmetric: bool) -> Tensor:
+    """Which blocks are of finite numbers that are not all 0?  A difference of two may overflow."""
+    low, high = ends[0].clamp(max=0), ends[1].clamp(min=0)
     extent = torch.maximum(-low, high) if symmetric else high - low
-    if correct:
-        return ~((extent > 0) & (low > -torch.inf) & (high < torch.inf))  # not of NaN
-    odd = ~((extent > 0) & (extent < torch.inf))
-    if not symmetric:  # it rounds before it subtracts
-        odd |= (element.min - low / scale).frac_().abs_() == 0.5
-    return odd
+    return (extent > 0) & (low > -torch.inf) & (high < torch.inf)  # not of NaN

@@ -123,8 +123,10 @@ def _put_scales(made: Any, q: TensorQTensor) -> None:
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     made.scale = scale
     if q.spec.element.kind == "integer":
-        made.zero_point = zero
+        made.zero_point = zero.clone()  # which Quark packs in place
         made.pack_zero_point()
+        if zero.dim() == 0 and int(made.unpack_params()[1]) != int(zero):
+            raise no_form(HOST, q, f"{ALLOWED}; the zero point of a whole int4 tensor is not negative")
     made.maybe_convert_and_transpose_scale()
 
 
