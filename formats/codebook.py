@@ -113,6 +113,16 @@ class Codebook(Element):
         return None if not words else float(words[0]) if len(words) == 1 else inf
 
     @property
+    def precedes(self) -> float | None:
+        """What would come before the least value, or None: past it a number overflows below.
+
+        Where there is no sign that is one step below 0; what rounds to it has no value, and becomes NaN.
+        """
+        if self.signed or self.follows is None:
+            return None if self.follows is None else -self.follows
+        return -self.smallest_normal if self.has_nan and self.finite[0] == 0 else None
+
+    @property
     def has_inf(self) -> bool:
         """Is there an infinity?"""
         return inf in self.listed
@@ -157,7 +167,8 @@ class Codebook(Element):
     def ranked(self, overflow: str = "saturate") -> list[tuple[float, int]]:
         """Values that are written and their codes, rising, -0.0 before 0.0, each once.
 
-        overflow: under "nonsaturate" -beyond and beyond are the ends, with the codes of Inf, or of NaN.
+        overflow: under "nonsaturate" what precedes and what follows are the ends, with the codes of Inf or
+            of NaN.
         """
         kept: dict[str, tuple[float, int]] = {}
         for code, value in enumerate(self.listed):
@@ -167,5 +178,8 @@ class Codebook(Element):
         if overflow == "saturate" or self.follows is None:
             return found
         codes = {value: code for code, value in reversed([*enumerate(self.listed)])}
-        low, high = ((end, codes.get(end * inf, self.nan)) for end in (-self.follows, self.follows))
-        return [*([low] if self.signed else []), *found, high]
+        ends = [
+            None if end is None else (end, codes.get(end * inf, self.nan))
+            for end in (self.precedes, self.follows)
+        ]
+        return [place for place in (ends[0], *found, ends[1]) if place is not None]

@@ -179,7 +179,7 @@ def of_codebook(d: Codebook, rounding: str, overflow: str) -> Grid:
     room = (1 << d.bits) << (len(places) > 1 << d.bits)
     steps = [_step(low, high, rounding) for low, high in pairwise(places)]
     if overflow == "nonsaturate" and rounding not in (*NEAREST, "stochastic"):
-        steps = _stopping(steps, d.signed, rounding)
+        steps = _stopping(steps, d.precedes is not None, rounding)
     heights = [signed_bits(value) for value, _ in places]
     codes = [code for _, code in places]
     return Grid(
@@ -253,7 +253,7 @@ def _step(low: tuple[float, int], high: tuple[float, int], rounding: str) -> int
     return first_key(below, above=True) if upward else first_key(above)
 
 
-def _stopping(steps: list[int], signed: bool, rounding: str) -> list[int]:
+def _stopping(steps: list[int], below: bool, rounding: str) -> list[int]:
     """Directed roundings that go inward stop at the largest: only infinity overflows (IEEE 754-2019 §7.4)."""
     inward = {
         "toward_zero": (True, True),
@@ -262,7 +262,7 @@ def _stopping(steps: list[int], signed: bool, rounding: str) -> list[int]:
         "ceil": (True, False),
     }
     low, high = inward[rounding]
-    first = [-INFINITY] if signed and low else steps[:1]
+    first = [-INFINITY] if below and low else steps[:1]
     last = [INFINITY] if high else steps[-1:]
     return [*first, *steps[1:-1], *last]
 

@@ -27,7 +27,7 @@ def p3109(bits: int, precision: int, *, signed: bool = True, extended: bool = Tr
     Its roundings are those of every format: half_even (NearestTiesToEven; at precision 1 a tie goes to the
     even code), half_away, toward_zero, floor, ceil, to_odd, and stochastic with 30 bits.
     overflow="saturate" is its SatFinite, "nonsaturate" its SatNone.  Raises NumericsError for numbers out of
-    range.  docs/formats.md §12.
+    range.  nx.operate computes with its codes.  docs/formats.md §12.
 
     >>> p3109(8, 4), p3109(8, 4).max, p3109(8, 4).encode([1.0, -0.0, float("inf")])
     (binary8p4se, 224.0, [64, 0, 126])

@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for
     from numerics.quantization import dequantize as dequantize
     from numerics.quantization import fake_quantize as fake_quantize
     from numerics.quantization import quantize as quantize
+    from numerics.tensor.arithmetic import operate as operate
     from numerics.tensor.product import decoded_products as decoded_products
     from numerics.tensor.product import linear as linear
     from numerics.tensor.qtensor import QTensor as QTensor
@@ -85,6 +86,7 @@ _LAZY: dict[str, str] = {
     "linear": "numerics.tensor.product",
     "load": "numerics.files.save_load",
     "load_into": "numerics.model.loading",
+    "operate": "numerics.tensor.arithmetic",
     "per_block": "numerics.tensor.scheme",
     "per_channel": "numerics.tensor.scheme",
     "per_group": "numerics.tensor.scheme",

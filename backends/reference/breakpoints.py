@@ -197,12 +197,12 @@ def _listed_rungs(dtype: Codebook, rounding: str, overflow: str, negative: bool)
     """The values of one sign of a codebook that has a zero; the rung past the largest is overflow."""
     found = sorted(abs(v) for v in shelf(dtype).values if v == 0 or (v < 0) is negative)
     rungs = [(a, code_at(-a if negative else a, dtype, negative)) for a in found]
-    if overflow == "nonsaturate" and (dtype.signed or not negative):
-        assert dtype.follows is not None
+    beyond = dtype.precedes if negative else dtype.follows
+    if overflow == "nonsaturate" and beyond is not None:
         infinity = -math.inf if negative else math.inf
         kept = rounding in ("toward_zero", "to_odd", "ceil" if negative else "floor")
         past = rungs[-1][1] if kept else encode(infinity, dtype, rounding, overflow)
-        rungs.append((Fraction(dtype.follows), past))
+        rungs.append((abs(Fraction(beyond)), past))
     return rungs
 
 

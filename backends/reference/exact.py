@@ -392,7 +392,7 @@ def _code_of(x: Exact, dtype: Codebook, rounding: str, overflow: str, random: in
     low, high = values[0], values[-1]
     if x > high or x < low:
         edge = high if x > high else low
-        if overflow == "nonsaturate" and (x > high or dtype.signed):
+        if overflow == "nonsaturate" and (x > high or dtype.precedes is not None):
             return _overflow(x, edge, dtype, rounding, random)
         return code_at(edge, dtype, x < 0)
     number = Fraction(x)
@@ -449,8 +449,9 @@ def _overflow(x: Exact, edge: Fraction, dtype: Codebook, rounding: str, random: 
         return code
     if rounding in ("toward_zero", "to_odd", "ceil" if negative else "floor"):
         return kept
-    assert dtype.follows is not None
-    past = Fraction(-dtype.follows if negative else dtype.follows)
+    beyond = dtype.precedes if negative else dtype.follows
+    assert beyond is not None
+    past = Fraction(beyond)
     if abs(x) >= abs(past):
         return code
     return code if Gap(edge, past, kept % 2 == 1).is_crossed(x, rounding, random) else kept

@@ -32,12 +32,12 @@ def theirs(bits, precision, signed, extended):
 
 
 def turning(d) -> np.ndarray:
-    """Values, middles, ends and what is past them, with their neighbours; no negatives without a sign."""
+    """Values, middles, ends and what is past them, with their neighbours."""
     held = np.array(d.finite)
     past = np.array([d.follows, (d.follows + d.max) / 2, 1e30, np.inf])
     x = np.float32([*held, *((held[1:] + held[:-1]) / 2), *past, *-past, np.nan])
     x = np.concatenate([x, *(np.nextafter(x, np.float32(end)) for end in (np.inf, -np.inf))])
-    return x if d.signed else x[~(x < 0)]
+    return x
 
 
 @pytest.mark.turns(9)
@@ -50,6 +50,7 @@ def test_every_format_is_gfloats(facts):
     due = gfloat.decode_ndarray(info, np.arange(1 << bits))
     assert np.array_equal(np.array(d.values()), due, equal_nan=True)
     x = turning(d)
+    x = x if signed else x[~(x < 0)]  # of which gfloat makes negative numbers
     for name, rounding in list(ROUNDINGS.items())[:: 1 if bits > 6 else 2]:
         for saturates in (True, False):
             rounded = gfloat.round_ndarray(info, x.astype(np.float64), gfloat.RoundMode[name], saturates)
@@ -70,6 +71,28 @@ def test_every_executor_rounds_them_as_the_judge(facts):
             with nx.use(name):
                 came = d.encode(x, rounding=rounding, overflow="nonsaturate")
             assert np.array_equal(came, due), name
+
+
+NEGATIVE = {  # of a step below 0, under SatNone: the magnitudes that become 0, and whether -Inf alone is NaN
+    "half_even": (0.5, False), "half_away": (0.49, False), "half_up": (0.5, False),
+    "half_down": (0.49, False), "toward_zero": (1e30, True), "ceil": (1e30, True), "to_odd": (1e30, True),
+    "floor": (0, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("facts", [(8, 3, False, True), (5, 1, False, False)], ids=str)
+def test_what_is_below_zero_is_nan_where_there_is_no_sign_and_nothing_saturates(facts):
+    """It became 0, which is SatFinite's answer (report 4.0, Saturate)."""
+    d = nx.p3109(*facts[:2], signed=facts[2], extended=facts[3])
+    step = d.smallest_subnormal
+    for rounding, (most, kept) in NEGATIVE.items():
+        x = [-step * part for part in (1e-6, 0.49, 0.5, 0.51, 1.0, 3.0)]
+        due = [0 if -v <= most * step or kept else d.nan for v in x] + [d.nan]
+        for name in EXECUTORS:
+            with nx.use(name):
+                came = d.encode([*x, -np.inf], rounding=rounding, overflow="nonsaturate")
+                assert came == due, (rounding, name)
+                assert d.encode([*x, -np.inf], rounding=rounding, overflow="saturate") == [0] * 7
 
 
 def test_powers_of_two_tie_to_the_even_code():

@@ -1,0 +1,313 @@
+"""operate: IEEE P3109's operations on codes of at most 8 bits, each exact and then rounded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from math import inf, nextafter
+from typing import Any
+
+import numpy as np
+
+from numerics.backends.host.arrays import take_codes
+from numerics.backends.host.executor import Array
+from numerics.backends.host.ieee import ieee_arithmetic
+from numerics.backends.host.tensors import has_values, is_tensor, settled
+from numerics.backends.reference import arithmetic as exact
+from numerics.formats import dispatch
+from numerics.formats.codebook import Codebook
+from numerics.formats.errors import NumericsError, check_no_gradient, one_of, said, text_in
+from numerics.formats.registry import dtype as find_dtype
+
+OPERANDS: dict[str, int] = {
+    **dict.fromkeys(("convert", "negate", "abs", "recip", "next_up", "next_down"), 1),
+    **dict.fromkeys(("add", "subtract", "multiply", *exact.CHOICES, *exact.COMPARISONS), 2),
+    **dict.fromkeys(("fma", "faa"), 3),
+}
+"""How many operands an operation has."""
+UNROUNDED = ("next_up", "next_down", *exact.COMPARISONS)
+"""What rounds nothing."""
+_MEANT = {
+    "sub": "did you mean 'subtract'?", "mul": "did you mean 'multiply'?", "neg": "did you mean 'negate'?",
+    "min": "did you mean 'minimum'?", "max": "did you mean 'maximum'?", "absolute": "did you mean 'abs'?",
+    "divide": "P3109's minimum set has none; recip and multiply round twice;",
+}  # fmt: skip
+
+
+def operate(
+    operation: str,
+    dtype: Any,
+    *codes: Any,
+    to: Any = None,
+    rounding: str = "half_even",
+    overflow: str | None = None,
+    seed: int | None = None,
+    random_bits: Any = None,
+) -> Any:
+    """Returns the codes of an operation's results: of IEEE P3109's minimum set, exact, then rounded once.
+
+    operation: of one operand: convert, negate, abs, recip (of 0 it is NaN), next_up, next_down (past the
+        last value NaN).  Of two: add, subtract, multiply; minimum, maximum, and each with _number (a NaN
+        gives way), _magnitude, _magnitude_number, _finite (NaN and infinities give way); less, less_equal,
+        equal, greater, greater_equal, which answer bools.  Of three: fma, x * y + z, and faa, x + y + z.
+    dtype: the format of the operands: a codebook with a NaN and one zero, as nx.p3109 makes, or its name.
+    codes: one array or tensor of codes for each operand, whose shapes broadcast; or Python integers.
+    to: the format of the results, such a codebook too; None (the default) for dtype.
+    rounding, seed, random_bits: as for `Element.encode`.
+    overflow: saturate (SatFinite) or nonsaturate (SatNone), as for `Element.encode`; or propagate
+        (SatPropagate): numbers that are too large saturate, infinities stay.  None: to's own.
+
+    Inf - Inf and 0 * Inf are NaN, and what is NaN stays NaN.  Results are of the codes' library and on their
+    device.  Raises NumericsError for another operation or number of operands, other formats, shapes that do
+    not fit, and options where nothing is rounded.  docs/formats.md §12.
+
+    >>> import numerics as nx
+    >>> d = nx.p3109(8, 4)
+    >>> x, y = d.encode([1.5, -2.0, 200.0]), d.encode([0.25, 2.0, 100.0])
+    >>> d.decode(nx.operate("add", d, x, y)), nx.operate("less", d, x, y)
+    ([1.75, 0.0, 224.0], [False, True, False])
+    >>> d.decode(nx.operate("fma", d, x, y, y, overflow="nonsaturate"))
+    [0.625, -2.0, inf]
+    """
+    name = one_of("operation", operation, OPERANDS, _MEANT)
+    source = _operated(dtype)
+    target = source if to is None else _operated(to)
+    if len(codes) != OPERANDS[name]:
+        raise NumericsError(f"{name} has {OPERANDS[name]} operands, not {len(codes)}")
+    propagates = text_in(overflow) == "propagate"
+    how = target.check_options(rounding, "saturate" if propagates else overflow, seed, random_bits)
+    policy = "propagate" if propagates else how.overflow
+    if name in UNROUNDED and (target, how.mode, overflow) != (source, "half_even", None):
+        raise NumericsError(f"{name} rounds nothing: to, rounding and overflow are of other operations")
+    operands, give = _together([_given(x, source) for x in codes])
+    if is_tensor(operands[0]) and not has_values(operands[0]):
+        return operands[0].new_empty(operands[0].shape, dtype=_tensor_type(name))
+    if how.mode == "stochastic":
+        draw = {"rounding": how.mode, "seed": seed, "random_bits": random_bits}
+        return give(_rounded(_exactly(name, source, operands), target, policy, draw))
+    return give(_answer(name, (source, target), operands, (how.mode, policy)))
+
+
+def _answer(
+    name: str, formats: tuple[Codebook, Codebook], operands: Sequence[Any], how: tuple[str, str]
+) -> Any:
+    """Results that no draws decide: the judge's, or out of a table, or of three operands computed."""
+    source, target = formats
+    if dispatch.choice.get() == "reference":
+        return _one_by_one(name, source, target, operands, how)
+    if len(operands) == 3:
+        return _rounded(_exactly(name, source, operands), target, how[1], {"rounding": how[0]})
+    return _entries(_table(name, source, target, *how), operands, source)
+
+
+# ---- what comes in --------------------------------------------------------------------------------------
+
+
+def _operated(came: Any) -> Codebook:
+    """The format that came; raises NumericsError for one whose zeros or NaN are not P3109's."""
+    d = find_dtype(came)
+    if isinstance(d, Codebook) and d.has_nan and "-0.0" not in map(repr, d.listed):
+        return d
+    raise NumericsError(
+        f"{said(d)} has no P3109 arithmetic: that is of codebooks with a NaN and one zero, as nx.p3109(8, 4)"
+    )
+
+
+def _given(x: Any, d: Codebook) -> tuple[Any, Callable[[Any], Any]]:
+    """Codes, checked, and how a result is given back."""
+    check_no_gradient("codes", x)
+    if not is_tensor(x):
+        return take_codes(x, d.bits, d.code_dtype, d.name)
+    d.decode(x)  # it refuses what cannot be read, and what are no codes of the format
+    return settled(x), lambda found: found
+
+
+def _together(given: Sequence[tuple[Any, Callable[[Any], Any]]]) -> tuple[list[Any], Callable[[Any], Any]]:
+    """Operands of one shape, and how a result is given back: as the first that is no Python number came."""
+    operands, gives = [x for x, _ in given], [give for _, give in given]
+    tensors = [x for x in operands if is_tensor(x)]
+    if tensors and (len(tensors) < len(operands) or len({x.device for x in tensors}) > 1):
+        raise NumericsError("operands are arrays, or tensors of one device, not some of each")
+    try:
+        if tensors:
+            import torch
+
+            found: Any = torch.broadcast_tensors
+            return list(found(*operands)), gives[0]
+        widest = max(range(len(operands)), key=lambda k: operands[k].ndim)
+        return list(np.broadcast_arrays(*operands)), gives[widest]
+    except (ValueError, RuntimeError):
+        shapes = ", ".join(str(tuple(x.shape)) for x in operands)
+        raise NumericsError(f"operands of shapes {shapes} do not broadcast") from None
+
+
+def _tensor_type(name: str) -> Any:
+    import torch
+
+    return torch.bool if name in exact.COMPARISONS else torch.uint8
+
+
+# ---- tables and fused sums ------------------------------------------------------------------------------
+
+
+def _like(table: Array, x: Any) -> Any:
+    """A table where the operand is."""
+    if not is_tensor(x):
+        return table
+    import torch
+
+    return torch.from_numpy(table.copy()).to(x.device)
+
+
+def _entries(table: Array, operands: Sequence[Any], d: Codebook) -> Any:
+    """The entry of each operand, or pair of them."""
+    wide = [x.long() if is_tensor(x) else x.astype(np.int64) for x in operands]
+    index = wide[0] if len(wide) == 1 else (wide[0] << d.bits) + wide[1]
+    found = _like(table, index)[index]
+    return found if is_tensor(found) else np.asarray(found)
+
+
+@lru_cache(maxsize=256)
+def _table(name: str, d: Codebook, to: Codebook, rounding: str, overflow: str) -> Array:
+    """The results of all codes or pairs of codes."""
+    if name in ("next_up", "next_down"):
+        return np.array(
+            [exact.neighbour(code, d, name == "next_up") for code in range(1 << d.bits)], np.uint8
+        )
+    if name in exact.COMPARISONS:
+        x, y = _pairs(d)
+        with np.errstate(invalid="ignore"):
+            return np.array(_COMPARED[name](x, y))
+    return np.asarray(_rounded(_results(name, d), to, overflow, {"rounding": rounding}))
+
+
+def _numbers(d: Codebook) -> Array:
+    """The value of every code as float64, in which no float32 is subnormal."""
+    return np.array(d.listed, np.float64)
+
+
+def _pairs(d: Codebook) -> tuple[Array, Array]:
+    count = 1 << d.bits
+    return np.repeat(_numbers(d), count), np.tile(_numbers(d), count)
+
+
+@lru_cache(maxsize=64)
+def _results(name: str, d: Codebook) -> Array:
+    """The results of all codes or pairs as float64, rounded to odd: enough to round them again."""
+    with ieee_arithmetic():
+        if OPERANDS[name] == 1:
+            x = _numbers(d)
+            ways: dict[str, Any] = {"convert": x, "negate": -x, "abs": np.abs(x)}
+            return ways[name] + 0.0 if name in ways else np.array([_recip(v) for v in x.tolist()])
+        x, y = _pairs(d)
+        if name in exact.CHOICES:
+            return _chosen(name, x, y)
+        return x * y + 0.0 if name == "multiply" else _sum(x, -y if name == "subtract" else y)
+
+
+def _recip(x: float) -> float:
+    """One over a value, rounded to odd."""
+    found = exact.result("recip", [x if x != x or x in (inf, -inf) else Fraction(x)])
+    return to_odd(found) if isinstance(found, Fraction) else found
+
+
+def to_odd(number: Fraction) -> float:
+    """The float64 of a fraction, rounded to odd.
+
+    >>> to_odd(Fraction(1, 3)).hex(), to_odd(Fraction(3, 4))
+    ('0x1.5555555555555p-2', 0.75)
+    """
+    near = float(number)
+    even = near.hex().split("p")[0][-1] in "02468ace" or near.hex().split("p")[0].endswith(".0")
+    if Fraction(near) == number or not even:
+        return near
+    return nextafter(near, inf if number > Fraction(near) else -inf)
+
+
+def _chosen(name: str, x: Array, y: Array) -> Array:
+    """A minimum or maximum; of infinities a larger one is none."""
+    pick, other = (np.minimum, np.less) if name.startswith("minimum") else (np.maximum, np.greater)
+    found = pick(x, y)
+    if "_magnitude" in name:
+        a, b = np.abs(x), np.abs(y)
+        found = np.where(other(a, b), x, np.where(other(b, a), y, found))
+    if name.endswith("_finite"):
+        found = np.where(np.isfinite(x) == np.isfinite(y), found, np.where(np.isfinite(x), x, y))
+    if name.endswith(("_number", "_finite")):
+        found = np.where(np.isnan(x), y, np.where(np.isnan(y), x, found))
+    return found
+
+
+_COMPARED: dict[str, Any] = {
+    "less": np.less, "less_equal": np.less_equal, "equal": np.equal,
+    "greater": np.greater, "greater_equal": np.greater_equal,
+}  # fmt: skip
+
+
+def _split(x: Any, y: Any) -> tuple[Any, Any]:
+    """x + y as the nearest float64 and what that lacks, exactly (Knuth's sum)."""
+    near = x + y
+    back = near - x
+    return near, (x - (near - back)) + (y - back)
+
+
+def _sum(x: Any, y: Any) -> Any:
+    """x + y in float64, rounded to odd; of infinities as IEEE 754 has it; no -0.0."""
+    near, lacking = _split(x, y)
+    where, integer = _library(near)
+    bits = near.view(integer)
+    inexact = (lacking != 0) & (abs(near) < inf) & ((bits & 1) == 0)
+    moved = bits + where((near > 0) == (lacking > 0), 1, -1)
+    return where(inexact, moved, bits).view(near.dtype) + 0.0
+
+
+def _library(x: Any) -> tuple[Any, Any]:
+    """`where` and the 64-bit integer of an operand's library."""
+    if is_tensor(x):
+        import torch
+
+        return torch.where, torch.int64
+    return np.where, np.int64
+
+
+def _sum_of_three(x: Any, y: Any, z: Any) -> Any:
+    """x + y + z in float64, rounded to odd, by error-free sums (Boldo and Melquiond, 2008)."""
+    high, low = _split(y, z)
+    top, rest = _split(x, high)
+    found = _sum(top, _sum(rest, low))
+    where, _ = _library(found)
+    plain = x + y + z
+    return where(abs(plain) < inf, found, plain)
+
+
+def _exactly(name: str, d: Codebook, operands: Sequence[Any]) -> Any:
+    """The results as float64, rounded to odd; products of float32 numbers are exact in it."""
+    if len(operands) < 3:
+        return _entries(_results(name, d), operands, d)
+    with ieee_arithmetic():
+        x, y, z = (_entries(_numbers(d), [codes], d) for codes in operands)
+        return _sum(x * y, z) if name == "fma" else _sum_of_three(x, y, z)
+
+
+# ---- what goes out --------------------------------------------------------------------------------------
+
+
+def _rounded(found: Any, to: Codebook, overflow: str, options: dict[str, Any]) -> Any:
+    """Codes of exact results; under "propagate" infinities keep theirs."""
+    if overflow != "propagate":
+        return to.encode(found, overflow=overflow, **options)
+    codes = to.encode(found, overflow="saturate", **options)
+    where, _ = _library(codes)
+    for end in {inf, -inf} & set(to.listed):
+        codes = where(found == end, _like(np.array(to.listed.index(end), np.uint8), codes), codes)
+    return codes
+
+
+def _one_by_one(name: str, d: Codebook, to: Codebook, operands: Sequence[Any], how: tuple[str, str]) -> Any:
+    """As the judge has them: one number at a time, by fractions."""
+    shape, compares = operands[0].shape, name in exact.COMPARISONS
+    rows = zip(*(x.reshape(-1).tolist() for x in operands), strict=True)
+    codes = [exact.operate(name, d, row, to, how) for row in rows]
+    found = np.array(codes, bool if compares else np.uint8).reshape(tuple(shape))
+    return _like(found, operands[0])
