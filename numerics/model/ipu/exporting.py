@@ -60,12 +60,12 @@ def export_model(
     """
     chosen = _config_of(model) if config is None else config_of(config)
     check_device(chosen, find_device(device))
-    frozen, example = _frozen(model)
+    frozen, example = frozen_copy(model)
     weights = _dense(frozen)
-    exported = _exported(frozen, example)
-    tensors = _take_scales(exported)
-    shapes = {value.name: _shape(value) for value in exported.graph.input}
-    network = open_model(exported, {**shapes, **chosen.shapes})
+    made = exported(frozen, example, _translation())
+    tensors = _take_scales(made)
+    shapes = {value.name: _shape(value) for value in made.graph.input}
+    network = open_model(made, {**shapes, **chosen.shapes})
     if data is None:
         data = [dict(zip(shapes, _arrays(example), strict=True))]
     source = Opened(network, chosen, tensors, weights)
@@ -88,7 +88,7 @@ def _arrays(example: Any) -> list[Array]:
 # ---- what is exported -----------------------------------------------------------------------------
 
 
-def _frozen(model: Any) -> tuple[nn.Module, Any]:
+def frozen_copy(model: Any) -> tuple[nn.Module, Any]:
     """A frozen copy on the CPU, in evaluation, and what it is called with."""
     from numerics.model.freezing import freeze
     from numerics.model.looking.trace import arguments
@@ -131,13 +131,13 @@ def _scale_of(name: str, q: Any) -> Array:
     return scale.reshape(-1)
 
 
-def _exported(model: nn.Module, example: Any) -> ModelProto:
+def exported(model: nn.Module, example: Any, translation: Any) -> ModelProto:
     """The graph of torch.onnx.export; raises NumericsError with its reason where there is none."""
     import torch
 
     args, kwargs = example
     try:
-        table: dict[Any, Any] = {torch.ops.numerics.fake_quantize.default: _translation()}
+        table: dict[Any, Any] = {torch.ops.numerics.fake_quantize.default: translation}
         with _quiet(), torch.no_grad():
             program: Any = torch.onnx.export(
                 model, args, kwargs=kwargs, dynamo=True, verbose=False, opset_version=OPSET,
