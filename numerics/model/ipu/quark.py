@@ -44,7 +44,7 @@ def export_quark(model: nn.Module, path: str | os.PathLike[str]) -> ModelProto:
     """
     frozen, example = frozen_copy(model)
     packed = _unpacked(frozen)
-    made = exported(frozen, example, _translation())
+    made = exported(frozen, example, _nodes)
     _put_weights(made, packed)
     if not any(each.domain == QUARK for each in made.opset_import):
         made.opset_import.append(helper.make_opsetid(QUARK, 1))
@@ -151,37 +151,21 @@ def _operator(name: str, types: str, inputs: int, attributes: Any = ()) -> Any:
     return values.Op(values.Opset(QUARK, 1), name, schema)
 
 
-def _translation() -> Any:
+def _nodes(x: Any, spec: Any, scale: Any, zero_point: Any) -> Any:
     """fake_quantize in AMD Quark's operators."""
-    from onnxscript import FLOAT, INT64, opset18
+    from onnxscript import opset18
 
-    def fake_quantize(
-        x: FLOAT, recipe: str, scale: FLOAT | None = None, zero_point: INT64 | None = None,
-        seed: int | None = None, random_bits: INT64 | None = None, clip_gradient: bool = False,
-        tensor_scale: FLOAT | None = None,
-    ) -> FLOAT:  # fmt: skip
-        from numerics.tensor.spec import QuantSpec
-
-        spec = QuantSpec.parse(recipe)
-        _checked(spec)
-        if spec.blocked:
-            name, attributes = quark_operator(spec.dtype)
-            along = -1 if spec.axis is None else spec.axis
-            attributes = {**attributes, "axis": along % len(x.shape)}
-            return _operator(name, "T", 1, attributes.items())(x, **attributes)
-        if scale is None or scale.shape is None or len(scale.shape):
-            raise NumericsError(
-                f"an activation in {spec} has no one scale of its own; way out: nx.wrap(..., "
-                "observer='min_max') and nx.calibrate"
-            )
-        zero = opset18.Constant(value_int=0) if zero_point is None else zero_point
-        zero = opset18.Cast(zero, to=TYPES[spec.dtype.name])
-        q = _operator("ExtendedQuantizeLinear", "Z", 3)(x, scale, zero)
-        schema = _operator("ExtendedDequantizeLinear", "T", 3)
-        return schema(q, scale, zero)
-
-    fake_quantize.__annotations__ = {
-        "x": FLOAT, "recipe": str, "scale": FLOAT, "zero_point": INT64, "seed": int, "random_bits": INT64,
-        "clip_gradient": bool, "tensor_scale": FLOAT, "return": FLOAT,
-    }  # fmt: skip
-    return fake_quantize
+    _checked(spec)
+    if spec.blocked:
+        name, attributes = quark_operator(spec.dtype)
+        attributes = {**attributes, "axis": spec.axis % len(x.shape)}
+        return _operator(name, "T", 1, attributes.items())(x, **attributes)
+    if scale is None or scale.shape is None or len(scale.shape):
+        raise NumericsError(
+            f"an activation in {spec} has no one scale of its own; way out: nx.wrap(..., "
+            "observer='min_max') and nx.calibrate"
+        )
+    zero = opset18.Constant(value_int=0) if zero_point is None else zero_point
+    zero = opset18.Cast(zero, to=TYPES[spec.dtype.name])
+    q = _operator("ExtendedQuantizeLinear", "Z", 3)(x, scale, zero)
+    return _operator("ExtendedDequantizeLinear", "T", 3)(q, scale, zero)
