@@ -121,8 +121,12 @@ def crepe(count: int) -> Network:
         heard = 10 * 2 ** ((20 * y.argmax(1) + 1997.3794084376191) / 1200)  # Hz of a bin
         return np.asarray(np.abs(1200 * np.log2(heard / due[: len(y)])) < 50)
 
-    names = ("crepe-tiny", program.model_proto, (), "frames")
+    names = ("crepe-tiny", program.model_proto, ("Sigmoid",), "frames")
     return Network(*names, frames[:CALIBRATION], frames[CALIBRATION:], lambda y: y.argmax(1), right)
+
+
+KEPT = ("Add", "Div", "Exp", "Max", "Mul", "ReduceMax", "ReduceSum", "Sub", "Tanh")
+"""Of magika: the parts of its normalizations, its softmax and its GELUs."""
 
 
 def magika(count: int) -> Network:
@@ -133,7 +137,7 @@ def magika(count: int) -> Network:
     files = list(chosen_files(count + CALIBRATION))
     seen = np.array([features(file.read_bytes()) for file in files], np.int32)
     due = np.array([labels.index(ENDINGS[file.suffix[1:]]) for file in files])[CALIBRATION:]
-    names = ("magika", onnx.load(folder / "model.onnx"), ("Add", "Mul", "Sub"), "bytes")
+    names = ("magika", onnx.load(folder / "model.onnx"), KEPT, "bytes")
     answers = (lambda y: y.argmax(1), lambda y: y.argmax(1) == due[: len(y)])
     return Network(*names, seen[:CALIBRATION], seen[CALIBRATION:], *answers)
 

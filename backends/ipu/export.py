@@ -184,20 +184,29 @@ def _npu(d: Dtype, overflow: str | None, scale: float, zero_point: int) -> Model
 
 
 def _quark(graph: Graph, x: Any, d: Block) -> Any:
-    """The operator of amd-quark 0.13 (quark/onnx/operators/custom_ops) that quantizes like d."""
+    operator, attributes = quark_operator(d)
+    return graph.node(operator, [x], FLOAT, domain=QUARK, axis=1, **attributes)
+
+
+def quark_operator(d: Any) -> tuple[str, dict[str, Any]]:
+    """The operator of amd-quark 0.13 (quark/onnx/operators/custom_ops) that quantizes like d.
+
+    Returns its name and its attributes but for the axis.  Raises NumericsError where there is none.
+
+    >>> quark_operator(find_dtype("mxfp4"))
+    ('MXQuantizeDequantize', {'element_dtype': 'fp4_e2m1', 'block_size': 32, 'rounding_mode': 2})
+    """
     if d.name in _BFP:
         micro = d if isinstance(d, MicroexponentBlock) else None
-        return graph.node(
-            "BFPQuantizeDequantize", [x], FLOAT, domain=QUARK,
-            bfp_method="to_bfp_prime" if micro else "to_bfp", axis=1, bit_width=_BFP[d.name],
-            block_size=d.block, rounding_mode=2, sub_block_size=micro.sub_block if micro else 2,
-            sub_block_shift_bits=1, convert_to_bfloat_before_bfp=0, use_compiler_version_cpu_kernel=0,
-        )  # fmt: skip
+        return "BFPQuantizeDequantize", {
+            "bfp_method": "to_bfp_prime" if micro else "to_bfp", "bit_width": _BFP[d.name],
+            "block_size": d.block, "rounding_mode": 2, "sub_block_size": micro.sub_block if micro else 2,
+            "sub_block_shift_bits": 1, "convert_to_bfloat_before_bfp": 0,
+            "use_compiler_version_cpu_kernel": 0,
+        }  # fmt: skip
     if isinstance(d, MXBlock) and d.element.name in _MX:
-        return graph.node(
-            "MXQuantizeDequantize", [x], FLOAT, domain=QUARK, element_dtype=_MX[d.element.name], axis=1,
-            block_size=d.block, rounding_mode=2,
-        )  # fmt: skip
+        attributes = {"element_dtype": _MX[d.element.name], "block_size": d.block, "rounding_mode": 2}
+        return "MXQuantizeDequantize", attributes
     raise NumericsError(f"AMD Quark has no operator for {d.name}; use profile='bits'")
 
 

@@ -25,6 +25,8 @@ EXACT = {
     "session.qdq_matmulnbits_accuracy_level": "1",  # Gemm of int16 and int8 rounded the int16 to int8
 }
 """What ONNX Runtime's CPU provider is told, so that its fusions do not change integers."""
+INEXACT = ("WeightBiasQuantization",)
+"""Optimizers that are left out: it rounds float weights between quantized tensors to int8, unasked."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def session(
         more = {} if config_file is None else {"config_file": str(path_of(config_file))}
         asked.insert(0, (NPU, profile.provider_options(xclbin, **more)))
     try:
-        opened = onnxruntime.InferenceSession(source, exact_options(), providers=asked)
+        opened = onnxruntime.InferenceSession(
+            source, exact_options(), providers=asked, disabled_optimizers=INEXACT
+        )
     except Exception as wrong:
         raise NumericsError(f"ONNX Runtime cannot open {_name(model)}: {_first_line(wrong)}") from wrong
     active: Sequence[str] = opened.get_providers()

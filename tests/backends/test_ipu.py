@@ -240,7 +240,10 @@ class FakeSession:
     made: list[object] = []  # noqa: RUF012
     starts = True
 
-    def __init__(self, model: object, options: object, providers: list[object]) -> None:
+    def __init__(
+        self, model: object, options: object, providers: list[object], disabled_optimizers: tuple[str, ...]
+    ) -> None:
+        assert disabled_optimizers == ("WeightBiasQuantization",)
         self.made.append(providers)
         self.providers = [p[0] if isinstance(p, tuple) else p for p in providers]
 

@@ -51,6 +51,28 @@ def library(tmp_path_factory) -> str:
     return str(out)
 
 
+@pytest.mark.parametrize(("weights", "activations"), [("mxfp4", "mx9"), ("int8", "int8"), ("mx6", "uint8")])
+def test_a_model_of_torch_with_quarks_operators_gives_what_torch_computes(
+    library, tmp_path, weights, activations
+):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((8, 64)).astype(np.float32))
+    net = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 5)).eval()
+    observer = {"observer": "min_max"} if "int" in activations else {}
+    m = nx.wrap(net, weights, activations=activations, example=x, **observer)
+    m = nx.calibrate(m, [x]) if observer else m
+    nx.ipu.export_quark(m, tmp_path / "m.onnx")
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(library)
+    opened = onnxruntime.InferenceSession(
+        str(tmp_path / "m.onnx"), options, providers=["CPUExecutionProvider"]
+    )
+    (came,) = opened.run(None, {opened.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        assert np.allclose(came, m(x).numpy(), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "dtype", ["mx4", "mx6", "mx9", "bfp16", "mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4"]
 )

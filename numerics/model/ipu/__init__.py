@@ -13,8 +13,9 @@ from numerics.model.ipu.configs import CONFIGS, Config
 from numerics.model.ipu.exporting import export_model
 from numerics.model.ipu.integers import Reference
 from numerics.model.ipu.quantizing import Quantized, quantize_model
+from numerics.model.ipu.quark import export_quark
 
 __all__ = [
     "BACKEND", "CONFIGS", "Config", "Quantized", "Reference", "bfp16ebs8", "compare", "export",
-    "export_model", "limits", "quantize_model", "session", "verify",
+    "export_model", "export_quark", "limits", "quantize_model", "session", "verify",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from onnx import NodeProto
 from numerics.formats.errors import NumericsError
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.network import Network, named
-from numerics.model.ipu.operators import FUSED, OPERATORS, refusal, values_of
+from numerics.model.ipu.operators import FUSED, operator_of, refusal, values_of
 from numerics.model.ipu.report import Report
 
 
@@ -64,7 +64,7 @@ def choose(network: Network, config: Config, report: Report) -> Chosen:
     for node in network.nodes:
         if id(node) in taken or why[id(node)] is not None:
             continue
-        if OPERATORS[node.op_type].kind == "same" and values_of(network, node)[0] not in quantized:
+        if operator_of(network, node).kind == "same" and values_of(network, node)[0] not in quantized:
             why[id(node)] = "it moves numbers, and nothing before it is quantized"
             continue
         group = _group(network, node, why)
@@ -88,7 +88,7 @@ def _group(network: Network, first: NodeProto, why: dict[int, str | None]) -> Gr
     """A node with what follows it on the accumulator: one multiplier or function, each the only user."""
     group = Group(first)
     after = network.only_consumer(first.output[0])
-    kind = OPERATORS[first.op_type].kind
+    kind = operator_of(network, first).kind
     if after is None or why[id(after)] is not None:
         return group
     multiplied = first.op_type in ("AveragePool", "GlobalAveragePool", "HardSigmoid")

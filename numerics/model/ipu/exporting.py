@@ -13,7 +13,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -60,12 +60,12 @@ def export_model(
     """
     chosen = _config_of(model) if config is None else config_of(config)
     check_device(chosen, find_device(device))
-    frozen, example = _frozen(model)
+    frozen, example = frozen_copy(model)
     weights = _dense(frozen)
-    exported = _exported(frozen, example)
-    tensors = _take_scales(exported)
-    shapes = {value.name: _shape(value) for value in exported.graph.input}
-    network = open_model(exported, {**shapes, **chosen.shapes})
+    made = exported(frozen, example, _pair)
+    tensors = _take_scales(made)
+    shapes = {value.name: _shape(value) for value in made.graph.input}
+    network = open_model(made, {**shapes, **chosen.shapes})
     if data is None:
         data = [dict(zip(shapes, _arrays(example), strict=True))]
     source = Opened(network, chosen, tensors, weights)
@@ -88,7 +88,7 @@ def _arrays(example: Any) -> list[Array]:
 # ---- what is exported -----------------------------------------------------------------------------
 
 
-def _frozen(model: Any) -> tuple[nn.Module, Any]:
+def frozen_copy(model: Any) -> tuple[nn.Module, Any]:
     """A frozen copy on the CPU, in evaluation, and what it is called with."""
     from numerics.model.freezing import freeze
     from numerics.model.looking.trace import arguments
@@ -131,13 +131,13 @@ def _scale_of(name: str, q: Any) -> Array:
     return scale.reshape(-1)
 
 
-def _exported(model: nn.Module, example: Any) -> ModelProto:
+def exported(model: nn.Module, example: Any, write: Callable[[Any, Any, Any, Any], Any]) -> ModelProto:
     """The graph of torch.onnx.export; raises NumericsError with its reason where there is none."""
     import torch
 
     args, kwargs = example
     try:
-        table: dict[Any, Any] = {torch.ops.numerics.fake_quantize.default: _translation()}
+        table: dict[Any, Any] = {torch.ops.numerics.fake_quantize.default: _translation(write)}
         with _quiet(), torch.no_grad():
             program: Any = torch.onnx.export(
                 model, args, kwargs=kwargs, dynamo=True, verbose=False, opset_version=OPSET,
@@ -183,9 +183,9 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _translation() -> Any:
-    """fake_quantize in ONNX: a pair of nodes where it has a scale; bfloat16 is cast by the passes."""
-    from onnxscript import FLOAT, INT64, opset18
+def _translation(write: Callable[[Any, Any, Any, Any], Any]) -> Any:
+    """fake_quantize as torch.onnx.export takes it; write makes nodes of x, the spec, scale and zero point."""
+    from onnxscript import FLOAT, INT64
 
     def fake_quantize(
         x: FLOAT, recipe: str, scale: FLOAT | None = None, zero_point: INT64 | None = None,
@@ -194,20 +194,26 @@ def _translation() -> Any:
     ) -> FLOAT:  # fmt: skip
         from numerics.tensor.spec import QuantSpec
 
-        spec = QuantSpec.parse(recipe)
-        if spec.dtype.name == "bfloat16" and not spec.scaled:
-            return opset18.Identity(x)
-        if scale is None or zero_point is not None or spec.dtype.name not in ("int8", "int16"):
-            raise NumericsError(_no_pair(spec, scale))
-        # integers of int16 are ONNX Runtime's own before opset 21: the pair only carries the scale
-        zero = opset18.Cast(opset18.Constant(value_int=0), to=TensorProto.INT8)
-        return opset18.DequantizeLinear(opset18.QuantizeLinear(x, scale, zero), scale, zero)
+        return write(x, QuantSpec.parse(recipe), scale, zero_point)
 
     fake_quantize.__annotations__ = {
         "x": FLOAT, "recipe": str, "scale": FLOAT, "zero_point": INT64, "seed": int, "random_bits": INT64,
         "clip_gradient": bool, "tensor_scale": FLOAT, "return": FLOAT,
     }  # fmt: skip
     return fake_quantize
+
+
+def _pair(x: Any, spec: Any, scale: Any, zero_point: Any) -> Any:
+    """A pair of nodes where there is a scale; bfloat16 is cast by the passes."""
+    from onnxscript import opset18
+
+    if spec.dtype.name == "bfloat16" and not spec.scaled:
+        return opset18.Identity(x)
+    if scale is None or zero_point is not None or spec.dtype.name not in ("int8", "int16"):
+        raise NumericsError(_no_pair(spec, scale))
+    # integers of int16 are ONNX Runtime's own before opset 21: the pair only carries the scale
+    zero = opset18.Cast(opset18.Constant(value_int=0), to=TensorProto.INT8)
+    return opset18.DequantizeLinear(opset18.QuantizeLinear(x, scale, zero), scale, zero)
 
 
 def _no_pair(spec: Any, scale: Any) -> str:

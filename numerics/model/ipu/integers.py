@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from numerics.backends.ipu.devices import device as find_device
 from numerics.formats.errors import NumericsError
+from numerics.model.ipu import functions
 from numerics.model.ipu.approximating import HARD
 from numerics.model.ipu.fixed import (
     Array,
@@ -64,6 +65,7 @@ class Reference:
         self.constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
         opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
         self._alone = Nodes(opset)
+        self._rounded_next = _rounded_next(model)
         self.nodes = _in_order(model, {*self.constants, *(value.name for value in model.graph.input)})
 
     def run(self, feeds: Mapping[str, Array], given: Mapping[str, Array] | None = None) -> Prediction:
@@ -93,6 +95,8 @@ class Reference:
         else:
             taken = [known[name] if name else None for name in node.input]
             rule = RULES.get(node.op_type) if any(isinstance(x, Fixed) for x in taken) else None
+            if node.op_type in ONCE and node.output[0] not in self._rounded_next:
+                rule = None  # it stays in float in this file
             made = None if rule is None else rule(self, node, taken)
             if made is None:
                 self._in_float(node, known)
@@ -120,6 +124,14 @@ class Reference:
         """The node itself on integers, as float64, which hold them: it moves or compares them only."""
         made = self._alone.run(node, {node.input[0]: integers.astype(np.float64), **others})
         return made[node.output[0]].astype(np.int64)
+
+
+def _rounded_next(model: ModelProto) -> set[str]:
+    """The tensors that nothing but QuantizeLinear takes."""
+    taken = {name for each in model.graph.node if each.op_type != "QuantizeLinear" for name in each.input}
+    taken |= {value.name for value in model.graph.output}
+    rounded = {each.input[0] for each in model.graph.node if each.op_type == "QuantizeLinear"}
+    return rounded - taken
 
 
 def _in_order(model: ModelProto, known: set[str]) -> list[NodeProto]:
@@ -217,11 +229,44 @@ def _gemm(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
     if not isinstance(x, Fixed) or not isinstance(w, Fixed):
         return None
     weights = w.q.T if attribute(node, "transB", 0) else w.q
+    if node.op_type == "MatMul" and isinstance(w.scale, Fraction):
+        return _matmul(x, w)
     if weights.ndim != 2:
         return None
     acc = exact_product(x.q, weights)
     by_output = Fixed(weights.T, w.scale)
     return _with_bias(_sums(x, by_output, acc, acc.ndim - 1), bias, acc.ndim - 1)
+
+
+def _matmul(x: Fixed, w: Fixed) -> Fixed | None:
+    """A product of any two with one scale each."""
+    if not isinstance(x.scale, Fraction) or min(x.q.ndim, w.q.ndim) < 2:
+        return None
+    return Fixed(exact_product(x.q, w.q), x.scale * w.scale, exact_product(np.abs(x.q), np.abs(w.q)))
+
+
+def _conv_transpose(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    """As the convolution that it is: values apart by the strides, the kernels turned around."""
+    x, w, bias = (*taken, None)[:3]
+    if not isinstance(x, Fixed) or not isinstance(w, Fixed):
+        return None
+    kernel = w.q.shape[2:]
+    asked = geometry_of(node, x.q, kernel)
+    rank, groups = len(kernel), asked.groups
+    more = attribute(node, "output_padding", [0] * rank)
+    reach = [(k - 1) * d for k, d in zip(kernel, asked.dilations, strict=True)]
+    before = [r - p for r, p in zip(reach, asked.pads[:rank], strict=True)]
+    after = [r - p + m for r, p, m in zip(reach, asked.pads[rank:], more, strict=True)]
+    sizes = [(n - 1) * s + 1 for n, s in zip(x.q.shape[2:], asked.strides, strict=True)]
+    apart = np.zeros((*x.q.shape[:2], *sizes), np.int64)
+    apart[(slice(None), slice(None), *(slice(None, None, s) for s in asked.strides))] = x.q
+    for axis, (low, high) in enumerate(zip(before, after, strict=True), 2):  # negative pads cut
+        apart = np.pad(apart, [(0, 0)] * axis + [(max(low, 0), max(high, 0))] + [(0, 0)] * (rank + 1 - axis))
+        apart = np.take(apart, range(max(-low, 0), apart.shape[axis] - max(-high, 0)), axis)
+    parts = np.split(np.flip(w.q, tuple(range(2, 2 + rank))), groups)  # [channels / groups, outputs, ...]
+    turned = np.concatenate([np.swapaxes(part, 0, 1) for part in parts])
+    acc = convolved(apart, turned, Geometry((1,) * rank, asked.dilations, (0,) * 2 * rank, groups))
+    return _with_bias(_sums(x, Fixed(turned, w.scale), acc, 1), bias, 1)
 
 
 # ---- sums and products ----------------------------------------------------------------------------
@@ -323,6 +368,11 @@ def _global_average_pool(_: Reference, node: NodeProto, taken: list[Value]) -> F
     return Fixed(x.q.sum(axis=axes, keepdims=True), x.scale / int(np.prod(x.q.shape[2:])))
 
 
+def _global_max_pool(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    x = taken[0]
+    return x.moved(x.q.max(axis=tuple(range(2, x.q.ndim)), keepdims=True))
+
+
 def _concat(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
     if not all(isinstance(x, Fixed) and isinstance(x.scale, Fraction) for x in taken):
         return None
@@ -345,8 +395,44 @@ def _as_double(array: Array) -> Array:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
+def _chosen(
+    choose: Callable[[list[Array]], Array],
+) -> Callable[[Reference, NodeProto, list[Value]], Fixed | None]:
+    """A rule for numbers of one scale, of which some are chosen."""
+
+    def rule(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+        fixed = [x for x in taken if isinstance(x, Fixed)]
+        scales = {x.scale if isinstance(x.scale, Fraction) else None for x in fixed}
+        if (
+            len(scales) > 1
+            or None in scales
+            or any(isinstance(x, np.ndarray) and x.dtype.kind == "f" for x in taken)
+        ):
+            return None
+        return Fixed(choose([x.q if isinstance(x, Fixed) else x for x in taken]), fixed[0].scale)
+
+    return rule
+
+
+def _table(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    return functions.table(node, taken[0])
+
+
+def _rows(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    return functions.rows(node, taken) if isinstance(taken[0], Fixed) else None
+
+
+def _reduced(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    return functions.reduced(node, taken)
+
+
+def _resized(_: Reference, node: NodeProto, taken: list[Value]) -> Fixed | None:
+    return functions.resized(node, taken)
+
+
 RULES: Final[dict[str, Callable[[Reference, NodeProto, list[Value]], Fixed | None]]] = {
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _gemm,
     "Add": _sum(+1),
@@ -358,11 +444,18 @@ RULES: Final[dict[str, Callable[[Reference, NodeProto, list[Value]], Fixed | Non
     "HardSigmoid": _hard_sigmoid,
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global_average_pool,
+    "GlobalMaxPool": _global_max_pool,
     "Concat": _concat,
+    "Max": _chosen(np.maximum.reduce),
+    "Min": _chosen(np.minimum.reduce),
+    "Where": _chosen(lambda taken: np.where(*taken)),
+    "Resize": _resized,
+    **dict.fromkeys(functions.TABLES, _table),
+    **dict.fromkeys(functions.ROWS, _rows),
+    **dict.fromkeys(("ReduceSum", "ReduceMean"), _reduced),
     **dict.fromkeys(
         (
             "MaxPool",
-            "GlobalMaxPool",
             "Pad",
             "Slice",
             "Reshape",
@@ -370,11 +463,21 @@ RULES: Final[dict[str, Callable[[Reference, NodeProto, list[Value]], Fixed | Non
             "Transpose",
             "Squeeze",
             "Unsqueeze",
+            "DepthToSpace",
+            "Expand",
+            "Gather",
+            "Tile",
+            "ReduceMax",
+            "ReduceMin",
         ),
         _moved,
     ),
 }
 """Operator -> what it makes of Fixed operands; None where it has none for these, and runs in float."""
+
+
+ONCE: Final = (*functions.TABLES, *functions.ROWS, "ReduceSum", "ReduceMean", "Resize")
+"""Functions of exact numbers where their result is rounded next; elsewhere they stay in float."""
 
 
 def shown(model: ModelProto) -> ModelProto:

@@ -1,8 +1,8 @@
 """What each operator is to the device: a layer, a sum, a product, a function, or numbers that only move.
 
-The columns of DOCUMENTED: Ryzen AI Software 1.8, `ops_support.rst`.  What is here is what has an integer
-arithmetic that is written down; an operator that the provider also takes, in a way of its own that is not,
-stays in float here and the report says so.
+What has an integer arithmetic that is written down, by AMD or by the meaning of QuantizeLinear and
+DequantizeLinear around it, becomes integer where Ryzen AI lists it (`documented.py`); every other operator
+stays in float, and the report says why.
 """
 
 from __future__ import annotations
@@ -14,56 +14,96 @@ import numpy as np
 from onnx import NodeProto
 
 from numerics.model.ipu.configs import Config
+from numerics.model.ipu.documented import lists
+from numerics.model.ipu.functions import resize_refusal
 from numerics.model.ipu.network import Network, attribute
-
-EVERY = ("xint8", "a8w8", "a16w8")
-BF16 = "bf16"
 
 
 @dataclass(frozen=True)
 class Operator:
-    """kind: layer, sum, product, function, or same, whose result has the scale of what it takes.
+    """kind: layer, sum, product, function, table, rows, or same, whose result has the scale of what it takes.
 
     limit: its name in `limits.OPERATIONS`, None where no shift of its own is limited.
-    documented: the configurations that Ryzen AI lists it for.
+    values: the places of the inputs that hold values; the others are shapes, axes and bounds.  None: all.
     """
 
     kind: str
-    limit: str | None
-    documented: tuple[str, ...]
+    limit: str | None = None
+    values: tuple[int, ...] | None = (0,)
 
 
+_MOVES = Operator("same", "slice")
+_COMPARES = Operator("same", None)
+_TABLES = (
+    *(
+        "Abs",
+        "Ceil",
+        "Celu",
+        "Cos",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "HardSwish",
+        "Mish",
+        "Neg",
+        "Round",
+    ),
+    *("Shrink", "Sigmoid", "Sign", "Sin", "Softsign", "Tanh", "ThresholdedRelu"),
+)
 OPERATORS: Final = {
-    "Conv": Operator("layer", "conv", (*EVERY, BF16)),
-    "Gemm": Operator("layer", "gemm", (*EVERY, BF16)),
-    "MatMul": Operator("layer", "gemm", (*EVERY, BF16)),
-    "Add": Operator("sum", "add", (*EVERY, BF16)),
-    "Sub": Operator("sum", "sub", (*EVERY, BF16)),
-    "Mul": Operator("product", "mul", (*EVERY, BF16)),
-    "HardSigmoid": Operator("function", "hard_sigmoid", ("a8w8", "xint8")),
-    "Relu": Operator("function", None, EVERY),
-    "Clip": Operator("function", None, EVERY),
-    "LeakyRelu": Operator("function", None, EVERY),
-    "MaxPool": Operator("same", "max_pool", (*EVERY, BF16)),
-    "GlobalMaxPool": Operator("same", "max_pool", EVERY),
-    "AveragePool": Operator("same", "average_pool", (*EVERY, BF16)),
-    "GlobalAveragePool": Operator("same", "global_average_pool", (*EVERY, BF16)),
-    "Concat": Operator("same", "concat", (*EVERY, BF16)),
-    "Pad": Operator("same", "pad", (*EVERY, BF16)),
-    "Slice": Operator("same", "slice", (*EVERY, BF16)),
-    "Reshape": Operator("same", "slice", (*EVERY, BF16)),
-    "Flatten": Operator("same", "slice", (*EVERY, BF16)),
-    "Transpose": Operator("same", "slice", (*EVERY, BF16)),
-    "Squeeze": Operator("same", "slice", (*EVERY, BF16)),
-    "Unsqueeze": Operator("same", "slice", (*EVERY, BF16)),
+    "Conv": Operator("layer", "conv"),
+    "ConvTranspose": Operator("layer", "conv"),
+    "Gemm": Operator("layer", "gemm"),
+    "MatMul": Operator("layer", "gemm"),
+    "Add": Operator("sum", "add", None),
+    "Sub": Operator("sum", "sub", None),
+    "Mul": Operator("product", "mul", None),
+    "HardSigmoid": Operator("function", "hard_sigmoid"),
+    "Relu": Operator("function"),
+    "Clip": Operator("function"),
+    "LeakyRelu": Operator("function"),
+    "MaxPool": Operator("same", "max_pool"),
+    "GlobalMaxPool": Operator("same", "max_pool"),
+    "AveragePool": Operator("same", "average_pool"),
+    "GlobalAveragePool": Operator("same", "global_average_pool"),
+    "Concat": Operator("same", "concat", None),
+    "Pad": Operator("same", "pad"),
+    **dict.fromkeys(("Slice", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"), _MOVES),
+    **dict.fromkeys(("DepthToSpace", "Expand", "Gather", "Tile", "Resize"), _COMPARES),
+    **dict.fromkeys(("ReduceMax", "ReduceMin"), _COMPARES),
+    **dict.fromkeys(("Max", "Min"), Operator("same", None, None)),
+    "Where": Operator("same", None, (1, 2)),
+    **dict.fromkeys(("ReduceMean", "ReduceSum"), Operator("rows")),
+    **dict.fromkeys(("Softmax", "LayerNormalization", "InstanceNormalization"), Operator("rows")),
+    **dict.fromkeys(
+        _TABLES,
+        Operator("table"),
+    ),
 }
-"""Operator of ONNX -> what it is.  HardSigmoid is what XINT8's Sigmoid becomes."""
+"""Operator of ONNX -> what it is.  HardSigmoid is what XINT8's Sigmoid becomes.
+
+table, rows: what QuantizeLinear and DequantizeLinear around an operator say, since nothing else is written
+down: the function of the exact numbers, rounded once.  The device may compute it in a way of its own.
+"""
+
+TWO_COMPUTED: Final = Operator("product", "gemm", None)
+"""MatMul whose second operand is computed: no weights, and no channels."""
+STEEP: Final = ("Sqrt", "Reciprocal", "Log", "Pow", "Div")
+"""Functions that one integer step near 0 takes from one end of their range to the other."""
 
 
-def is_layer(node: NodeProto) -> bool:
+def operator_of(network: Network, node: NodeProto) -> Operator:
+    """What a node is, by its operator and by what it takes."""
+    if node.op_type == "MatMul" and network.constant(node, 1) is None:
+        return TWO_COMPUTED
+    return OPERATORS[node.op_type]
+
+
+def is_layer(network: Network, node: NodeProto) -> bool:
     """Is it a product with weights?"""
-    found = OPERATORS.get(node.op_type)
-    return found is not None and found.kind == "layer"
+    return operator_of(network, node).kind == "layer"
 
 
 FUSED = ("Relu", "Clip", "LeakyRelu")
@@ -72,32 +112,35 @@ FUSED = ("Relu", "Clip", "LeakyRelu")
 
 def refusal(network: Network, node: NodeProto, config: Config) -> str | None:
     """Why a node stays in float; None where it does not."""
-    operator = OPERATORS.get(node.op_type)
-    if operator is None:
-        return "no integer arithmetic of the device is written down for it"
-    if config.name not in operator.documented:
+    if not lists(node.op_type, config.name):
         return f"Ryzen AI does not list {node.op_type} for {config.name}"
     if node.name in config.keep or node.op_type in config.keep:
         return "keep= names it"
-    strange = [name for name in (*_data(node), *node.output) if name and not network.is_float(name)]
+    if node.op_type in STEEP:
+        return "it is steep near 0: one integer step there is most of its range"
+    if node.op_type not in OPERATORS:
+        return "no integer arithmetic is written down for it"
+    operator = operator_of(network, node)
+    strange = [name for name in (*_data(network, node), *node.output) if name and not network.is_float(name)]
     if strange:
         return f"{strange[0]!r} is not of float32"
     return _REFUSALS[operator.kind](network, node)
 
 
-def _data(node: NodeProto) -> list[str]:
+def _data(network: Network, node: NodeProto) -> list[str]:
     """The inputs that hold values; the others are shapes, axes and bounds."""
-    return list(node.input) if node.op_type in ("Concat", "Add", "Sub", "Mul") else list(node.input[:1])
+    places = operator_of(network, node).values
+    return list(node.input) if places is None else [node.input[k] for k in places]
 
 
 def values_of(network: Network, node: NodeProto) -> list[str]:
     """The inputs that hold values and are computed."""
-    return [name for name in _data(node) if name not in network.constants]
+    return [name for name in _data(network, node) if name not in network.constants]
 
 
 def _layer(network: Network, node: NodeProto) -> str | None:
     if network.constant(node, 1) is None:
-        return "a product of two computed tensors has no weights"
+        return "its weights are computed"
     if len(node.input) > 2 and node.input[2] and network.constant(node, 2) is None:
         return "its bias is computed"
     if node.input[0] in network.constants:
@@ -107,6 +150,14 @@ def _layer(network: Network, node: NodeProto) -> str | None:
     weights = network.constant(node, 1)
     if weights is not None and weights.ndim < 2:
         return "its weights are a vector"
+    if node.op_type == "ConvTranspose":
+        return _transposed(network, node)
+    return None
+
+
+def _transposed(network: Network, node: NodeProto) -> str | None:
+    if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or attribute(node, "output_shape") is not None:
+        return "its pads are left to the runtime: auto_pad, output_shape"
     return None
 
 
@@ -114,6 +165,8 @@ def _elementwise(network: Network, node: NodeProto) -> str | None:
     if len(network.computed(node)) == 0:
         return "nothing in it is computed"
     constants = [network.constants[name] for name in node.input if name in network.constants]
+    if node.op_type == "MatMul" and any(len(network.shapes.get(name, ())) < 2 for name in node.input):
+        return "one of its operands is a vector"
     if constants and not np.isfinite(constants[0]).all():
         return "its constant is not finite"
     return None
@@ -130,8 +183,10 @@ def _function(network: Network, node: NodeProto) -> str | None:
 
 
 def _same(network: Network, node: NodeProto) -> str | None:
-    if any(name in network.constants for name in _data(node)):
+    if any(name in network.constants for name in _data(network, node)):
         return "a constant is part of it"
+    if node.op_type == "Resize":
+        return _resized(network, node)
     if len(node.output) > 1 and node.output[1]:
         return "it gives more than values"
     if node.op_type == "Pad":
@@ -148,10 +203,28 @@ def _same(network: Network, node: NodeProto) -> str | None:
     return None
 
 
+def _resized(network: Network, node: NodeProto) -> str | None:
+    if any(name not in network.constants for name in node.input[1:] if name):
+        return "its sizes are computed"
+    return resize_refusal(node)
+
+
+def _rows(network: Network, node: NodeProto) -> str | None:
+    if any(name not in network.constants for name in node.input[1:] if name):
+        return "what stands beside its values is computed"
+    if any(node.output[1:]):
+        return "it gives more than values"
+    if node.input[0] in network.constants:
+        return "nothing in it is computed"
+    return None
+
+
 _REFUSALS = {
     "layer": _layer,
     "sum": _elementwise,
     "product": _elementwise,
     "function": _function,
+    "table": _rows,
+    "rows": _rows,
     "same": _same,
 }

@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from numerics.backends.ipu.devices import device as find_device
 from numerics.files.replacement import replace_file
-from numerics.model.ipu import approximating, choosing, folding, writing
+from numerics.model.ipu import approximating, choosing, folding, plainer, writing
 from numerics.model.ipu import scales as scaling
 from numerics.model.ipu.calibrating import Progress, calibrate, feeds_from
 from numerics.model.ipu.configs import Config, check_device, config_of, remark
@@ -106,6 +106,7 @@ def quantized(source: Opened, data: Any, device: str, progress: Progress | None 
     report = Report(config.name, profile.name)
     _first_rows(network, config, report, remark(config, profile))
     folding.fold(network, report)
+    plainer.plainer(network, report)
     if config.pof2:
         approximating.approximate(network, report)
     chosen = choosing.choose(network, config, report)
@@ -146,7 +147,7 @@ def _scales(
     if config.pof2:
         scaling.limit(network, chosen, scales, report)
     for group in chosen.groups:
-        weights = f", weights {config.weights}" if is_layer(group.first) else ""
+        weights = f", weights {config.weights}" if is_layer(network, group.first) else ""
         what = f"{config.activations}{weights}, result {scales.tensors[group.output]:.6g}"
         report.add(group.name, group.operator, "quantize", what, f"{LISTED} {config.name}")
     return scales

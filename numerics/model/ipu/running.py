@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
-from numerics.backends.ipu.session import exact_options
+from numerics.backends.ipu.session import INEXACT, exact_options
 from numerics.formats.errors import NumericsError
 from numerics.model.ipu.network import named
 
@@ -28,7 +28,10 @@ def opened(model: ModelProto, optimized: bool = True) -> Any:
     options.log_severity_level = 3  # errors come as exceptions
     try:
         return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            model.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=INEXACT,
         )
     except Exception as wrong:
         raise NumericsError(f"ONNX Runtime cannot open the model: {_words(wrong)}") from wrong

@@ -19,7 +19,7 @@ from numerics.model.ipu.calibrating import scales_of
 from numerics.model.ipu.choosing import Chosen, Group
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.network import Array, Network, attribute, named
-from numerics.model.ipu.operators import OPERATORS, values_of
+from numerics.model.ipu.operators import operator_of, values_of
 from numerics.model.ipu.report import Report
 
 ROUNDS = 100  # of repairs: a limit that is met may break another
@@ -52,14 +52,14 @@ def find_constants(network: Network, chosen: Chosen, config: Config, scales: Sca
     """Finds the scales of weights, of other constants, and of biases with a position of their own."""
     for group in chosen.groups:
         for node in group.nodes:
-            kind = OPERATORS[node.op_type].kind
+            kind = operator_of(network, node).kind
             if kind == "layer":
-                axis = channels_axis(node) if config.per_channel else None
+                axis = channels_axis(node) if config.per_channel and _has_channels(node) else None
                 scales.constants[node.input[1]] = scales_of(network.constants[node.input[1]], config, axis)
                 bias = network.constant(node, 2)
                 if bias is not None and config.bias == "int8":
                     scales.biases[node.output[0]] = float(scales_of(bias, config))
-        if OPERATORS[group.first.op_type].kind in ("sum", "product"):
+        if operator_of(network, group.first).kind in ("sum", "product"):
             for name in group.first.input:
                 if name in network.constants:
                     scales.constants[name] = scales_of(network.constants[name], config)
@@ -69,7 +69,12 @@ def channels_axis(node: NodeProto) -> int:
     """The axis of a layer's weights that counts its outputs."""
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1
-    return 1 if node.op_type == "MatMul" else 0
+    return 1 if node.op_type in ("MatMul", "ConvTranspose") else 0
+
+
+def _has_channels(node: NodeProto) -> bool:
+    """Does an axis of the weights count all outputs?  Not where a ConvTranspose has groups."""
+    return node.op_type != "ConvTranspose" or attribute(node, "group", 1) == 1
 
 
 # ---- sharing --------------------------------------------------------------------------------------
@@ -85,7 +90,7 @@ def share(network: Network, chosen: Chosen, scales: Scales, report: Report) -> N
 
 
 def _shared(network: Network, group: Group, scales: Scales, report: Report) -> bool:
-    if OPERATORS[group.first.op_type].kind != "same":
+    if operator_of(network, group.first).kind != "same":
         return False
     names = [*values_of(network, group.first), group.output]
     found = [scales.tensors[name] for name in names]
@@ -169,7 +174,7 @@ def _put(scales: Scales, place: Place, scale: float) -> None:
 def operation_of(network: Network, group: Group, scales: Scales) -> tuple[str | None, dict[str, Place]]:
     """The group as `limits` names it, and where its positions are kept; None where nothing is limited."""
     first = group.first
-    operation = OPERATORS[first.op_type].limit
+    operation = operator_of(network, first).limit
     if operation in ("conv", "gemm") and any(node.op_type == "LeakyRelu" for node in group.rest):
         operation = f"{operation}_leaky_relu"
     if operation == "mul" and _is_swish(network, first):
@@ -177,7 +182,7 @@ def operation_of(network: Network, group: Group, scales: Scales) -> tuple[str | 
     if operation is None:
         return None, {}
     places = dict(_inputs(network, first, scales))
-    if OPERATORS[first.op_type].kind == "layer":
+    if operator_of(network, first).kind == "layer":
         places["wpos"] = Place("constants", first.input[1])
         if first.output[0] in scales.biases:
             places["bpos"] = Place("biases", first.output[0])
@@ -185,9 +190,11 @@ def operation_of(network: Network, group: Group, scales: Scales) -> tuple[str | 
 
 
 def _inputs(network: Network, node: NodeProto, scales: Scales) -> Iterator[tuple[str, Place]]:
-    kind = OPERATORS[node.op_type].kind
+    kind = operator_of(network, node).kind
     both = list(node.input) if kind in ("sum", "product") else values_of(network, node)
     names = [f"ipos{k}" for k in range(len(both))] if len(both) > 1 else ["ipos"]
+    if kind == "product" and node.op_type == "MatMul":
+        names = ["ipos", "wpos"]
     for name, tensor in zip(names, both, strict=True):
         yield name, Place("constants" if tensor in network.constants else "tensors", tensor)
 

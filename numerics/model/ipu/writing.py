@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from numerics.model.ipu.choosing import Chosen, Group
 from numerics.model.ipu.configs import Config
 from numerics.model.ipu.network import Array, Network
-from numerics.model.ipu.operators import OPERATORS
+from numerics.model.ipu.operators import operator_of
 from numerics.model.ipu.report import Report
 from numerics.model.ipu.scales import Scales, channels_axis
 from numerics.quantization import quantize
@@ -86,7 +86,7 @@ def _put_pair(writer: Writer, name: str, scale: str) -> None:
 
 def _constants_of(writer: Writer, group: Group, scales: Scales) -> None:
     for node in group.nodes:
-        kind = OPERATORS[node.op_type].kind
+        kind = operator_of(writer.network, node).kind
         if kind == "layer":
             x = scales.tensors[node.input[0]]
             weight = scales.constants[node.input[1]]
@@ -198,7 +198,7 @@ def _casts(network: Network, x: str, y: str) -> list[NodeProto]:
 
 
 def _cast_constants(network: Network, node: NodeProto) -> None:
-    if OPERATORS[node.op_type].kind not in ("layer", "sum", "product"):
+    if operator_of(network, node).kind not in ("layer", "sum", "product"):
         return
     for place, name in enumerate(node.input):
         array = network.constants.get(name)

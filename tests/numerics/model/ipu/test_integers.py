@@ -114,6 +114,21 @@ def test_x1_and_x2_are_two_references():
     assert ((x1.integers[name] - x2.integers[name])[differ] == 1).all()
 
 
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose", "Gemm"])
+def test_a_layer_that_is_kept_in_float_keeps_its_weights(operator):
+    """ONNX Runtime rounded them to int8, since their neighbours were quantized."""
+    layer = {"Conv": node("Conv", "r w", "y"), "ConvTranspose": node("ConvTranspose", "r w", "y"),
+             "Gemm": node("Gemm", "f g", "y")}[operator]  # fmt: skip
+    nodes = [node("Relu", "x", "r"), node("Flatten", "r", "f"), layer, node("Relu", "y", "z")]
+    constants = {"w": numbers(4, 4, 3, 3), "g": numbers(168, 3)}
+    found = model(nodes, {"x": X}, {"z": None}, constants)
+    options = nx.ipu.CONFIGS["xint8"].replace(keep=(operator,))
+    made = nx.ipu.quantize_model(found, {"x": numbers(8, *X[1:], seed=1)}, options).model
+    assert [layer.unexplained for layer in nx.ipu.compare(made, FEEDS)] == [0] * len(
+        nx.ipu.compare(made, FEEDS)
+    )
+
+
 def test_an_accumulator_that_leaves_int32_names_the_node():
     nodes = [
         node("QuantizeLinear", "x s z", "q"),

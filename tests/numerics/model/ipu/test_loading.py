@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -11,9 +14,10 @@ pytest.importorskip("onnxruntime")
 import onnx
 from onnx import TensorProto, helper
 
+import numerics as nx
 from numerics.formats import NumericsError
 from numerics.model.ipu import loading
-from tests.helpers.onnx_models import model, node, numbers, residual
+from tests.helpers.onnx_models import items, model, node, numbers, residual
 
 
 def relu(opset=17, shape=(1, 3)):
@@ -84,6 +88,34 @@ def test_a_model_of_more_than_two_gigabytes_beside_the_file_is_refused_before_it
     path.write_bytes(found.SerializeToString())
     with pytest.raises(NumericsError, match="its data beside the file cannot be read"):
         loading.open_model(path, {})
+
+
+@pytest.mark.skipif(os.environ.get("NUMERICS_TEST_LONG") != "1", reason="make verify")
+def test_a_file_of_more_than_two_gigabytes_is_refused_in_little_memory(tmp_path):
+    """Sparse: its zeros take no room on the disk, and none of them is read."""
+    sizes = (2**15, 2**14 + 1)  # 2,147,614,720 bytes of float32
+    found = model([node("MatMul", "x w", "y")], {"x": (1, sizes[0])}, {"y": (1, sizes[1])})
+    weights = found.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=sizes)
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="w.bin")
+    with open(tmp_path / "w.bin", "wb") as file:
+        file.truncate(4 * sizes[0] * sizes[1])
+    (tmp_path / "large.onnx").write_bytes(found.SerializeToString())
+    tracemalloc.start()
+    with pytest.raises(NumericsError, match=r"2,147,614,720 bytes, the largest 'w' of MatMul 'y'"):
+        nx.ipu.quantize_model(tmp_path / "large.onnx", {"x": np.zeros((1, sizes[0]), np.float32)})
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("config", ["xint8", "a8w8", "bf16"])
+def test_data_beside_the_file_gives_the_model_that_data_inside_gives(tmp_path, config):
+    onnx.save(residual(), tmp_path / "a.onnx", save_as_external_data=True, location="a.bin", size_threshold=0)
+    data = None if config == "bf16" else items()
+    beside, inside = (nx.ipu.quantize_model(x, data, config) for x in (tmp_path / "a.onnx", residual()))
+    assert beside.model.SerializeToString(deterministic=True) == inside.model.SerializeToString(
+        deterministic=True
+    )
 
 
 def test_data_beside_the_file_is_read(tmp_path):

@@ -1,0 +1,79 @@
+"""Operators in the words of those that the device takes: parts, quotients by constants, one slope for all."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from numerics.model.ipu.network import Array, Network, attribute
+from numerics.model.ipu.report import Report
+
+
+def plainer(network: Network, report: Report) -> None:
+    """All passes, in their order; each row of the report says how far the result is from what stood there."""
+    for step in (splits, quotients, slopes):
+        step(network, report)
+    network.infer()
+
+
+def splits(network: Network, report: Report) -> None:
+    """A Split as a Slice for each part, which more configurations take: the same numbers."""
+    for node in network.walk():
+        ends = _ends(network, node) if node.op_type == "Split" else None
+        if ends is None:
+            continue
+        slices = []
+        for name, low, high in zip(node.output, [0, *ends[:-1]], ends, strict=True):
+            places = {"start": low, "end": high, "axis": attribute(node, "axis", 0)}
+            bounds = [network.add_constant(f"{name}_{at}", np.array([n])) for at, n in places.items()]
+            slices.append(helper.make_node("Slice", [node.input[0], *bounds], [name], f"{name}_slice"))
+        network.replace(node, *slices)
+        report.about(node, "fold", f"became {len(slices)} Slices", "the same numbers")
+
+
+def _ends(network: Network, node: NodeProto) -> list[int] | None:
+    """Where the parts end; None where the sizes are not known, or a part has no name."""
+    shape, given = network.shapes.get(node.input[0]), network.constant(node, 1)
+    if shape is None or not all(node.output) or (given is None and len(node.input) > 1 and node.input[1]):
+        return None
+    size, count = shape[attribute(node, "axis", 0)], len(node.output)
+    if not isinstance(size, int):
+        return None
+    each = -(-size // count)  # num_outputs, opset 18: the last may be smaller
+    sizes = [each] * (count - 1) + [size - each * (count - 1)] if given is None else given.tolist()
+    return [int(end) for end in np.cumsum(sizes)]
+
+
+def quotients(network: Network, report: Report) -> None:
+    """A quotient by a constant as a product with its reciprocal."""
+    for node in network.walk():
+        below = network.constant(node, 1) if node.op_type == "Div" else None
+        if below is None or below.dtype != np.float32 or node.input[0] in network.constants:
+            continue
+        with np.errstate(all="ignore"):
+            factor = (np.float32(1) / below).astype(np.float32)
+        if not np.isfinite(factor).all() or not factor.all():
+            continue
+        node.op_type = "Mul"
+        node.input[1] = network.add_constant(f"{node.input[1]}_reciprocal", factor)
+        exact = bool((np.abs(np.frexp(below)[0]) == 0.5).all())
+        why = (
+            "the same numbers" if exact else "differs by the rounding of the reciprocal, 2**-24 of it at most"
+        )
+        report.about(node, "fold", "Div by a constant became Mul by its reciprocal", why)
+
+
+def slopes(network: Network, report: Report) -> None:
+    """A PRelu of one slope as LeakyRelu."""
+    for node in network.walk():
+        slope = network.constant(node, 1) if node.op_type == "PRelu" else None
+        if slope is None or not _is_one(slope):
+            continue
+        after = helper.make_node("LeakyRelu", [node.input[0]], list(node.output), node.name,
+                                 alpha=float(slope.reshape(-1)[0]))  # fmt: skip
+        network.replace(node, after)
+        report.about(node, "fold", "one slope: became LeakyRelu", "the same numbers")
+
+
+def _is_one(slope: Array) -> bool:
+    return slope.size > 0 and bool((slope == slope.reshape(-1)[0]).all())
