@@ -26,8 +26,8 @@ TIMES = 1 << 16  # that each number is asked; effort="high": 16 times as many
 MOST = 1 << 20  # numbers of a call
 LAGS = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """How far apart in memory two numbers lie that lanes, warps or blocks of threads may draw one bit for."""
-SURE = 5
-"""Bits by which the times that a number is asked are more than 1 / f: (1 - 2**-11)**(2**16) is 10**-14."""
+NEAR = 2.0**-8
+"""Of a step: what draws of 8 bits, the fewest of hardware, still tell from none; asked 2**16 times."""
 CALLS, CALLED = 70, 16
 """Calls that are compared with each other, and how often each has each number."""
 
@@ -169,7 +169,7 @@ def _judge(found: Findings, every: list[Drawn], tests: int) -> None:
 
 def _judge_rare(target: Target, found: Findings, times: int) -> None:
     """Numbers so near to one neighbour that few draws leave it: some do, of exact draws."""
-    x = _rare(target, 2.0 ** (SURE - round(math.log2(times))))
+    x = _rare(target, NEAR)
     if not len(x):
         return
     went = _went_up(target, np.tile(x, (times, 1)))
