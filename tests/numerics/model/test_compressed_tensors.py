@@ -44,6 +44,12 @@ USUAL = [
 ]  # fmt: skip
 
 
+LEARNED = {
+    "tqt": nx.QuantSpec("int8"),
+    "lsq": nx.QuantSpec("int4", scheme="per_channel(0)"),
+}
+
+
 def loaded(folder, kind="AutoModel", **options):
     """What transformers makes of a folder."""
     import transformers
@@ -84,6 +90,30 @@ def test_transformers_loads_the_values_and_the_logits_of_the_frozen_model(name, 
     frozen = freeze_values(frozen) if name == "nvfp4" else frozen
     with torch.no_grad():
         assert torch.equal(came(ids()).last_hidden_state, frozen(ids()).last_hidden_state)
+
+
+@pytest.mark.parametrize("method", ["tqt", "lsq"])
+def test_learned_thresholds_become_integers_that_transformers_loads(method, tmp_path):
+    """Trained, frozen, exported, loaded: the values and the logits of the model that learned."""
+    float_model = bert()
+    wrapped = nx.wrap(float_model, LEARNED[method], qat=method, example=ids())
+    groups = nx.train.parameter_groups(wrapped, lr=1e-2)
+    optimizer = torch.optim.Adam(groups, lr=1e-3)
+    begun = [one.detach().clone() for one in nx.train.thresholds(wrapped)]
+    for _ in range(3):
+        optimizer.zero_grad()
+        wrapped(ids()).last_hidden_state.square().mean().backward()
+        optimizer.step()
+    assert any(not torch.equal(a, b) for a, b in zip(begun, nx.train.thresholds(wrapped), strict=True))
+    wrapped.eval()
+    with torch.no_grad():
+        due = wrapped(ids()).last_hidden_state
+    frozen = nx.freeze(wrapped)
+    compressed_tensors.save(frozen, tmp_path)
+    came = loaded(tmp_path)
+    assert quantized(frozen) and differing(came, frozen) == {}
+    with torch.no_grad():
+        assert torch.equal(came(ids()).last_hidden_state, due)
 
 
 def freeze_values(model):
