@@ -50,6 +50,7 @@ ELSEWHERE = {  # files that are no part of the repository, each with where it is
     "plan.toml": "docs/checkpoints.md: written by the example",
     "mxfp4.txt": "docs/vectors.md: written by the example",
     "answers.txt": "docs/vectors.md: written by the example",
+    "questions.txt": "docs/vectors.md: likewise",
 }
 UNKNOWN = re.compile(r"\bFORMATS\b|DESIGN §|research/|\bquark\.md")  # documents that nobody has
 
