@@ -126,10 +126,11 @@ def admit(model: nn.Module, names: str | Iterable[str] | None = None, *more: str
     if not new:
         raise NumericsError("this model has no module that came into it after it was wrapped")
     asked = ["*"] if names is None else [names] if isinstance(names, str) else items_of("names", names)
-    asked += more
+    asked = [*asked, *more]
     if not asked or not all(isinstance(one, str) for one in asked):
         raise NumericsError(
-            f"names={said(names)} is no name of a module, nor a list of some: {folded([*new])}"
+            f"names={said(asked if more else names)} is no name of a module, nor a list of some: "
+            f"{folded([*new])}"
         )
     chosen = {one for name in asked for one in _matched(name, new)}
     for name in chosen:
