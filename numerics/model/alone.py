@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,7 @@ class Parameter:
     the module around it that reads the parameter, for the reference's input, where this parameter alone is
     quantized.  clipped: the share of its values that its scales cut off; NaN where they are not known any
     more.  nbytes: as stored, of float_nbytes; both 0 where it is counted at another layer to which it is
-    tied.  unmeasured: empty, or why local is NaN: "never ran", "sharded".
+    tied.  unmeasured: empty, or why local is NaN: "sharded".
     """
 
     name: str
@@ -42,13 +43,17 @@ class Parameter:
 
 @dataclass
 class _One:
-    """A parameter while batches run: its row and name, the module that reads it, and its name in that."""
+    """A parameter while batches run: its row and name, and the module that reads it, at first the model."""
 
     row: Row
     name: str
-    at: str
-    leaf: str
+    at: str = ""
     sums: ErrorSums = field(default_factory=ErrorSums)
+
+    @property
+    def leaf(self) -> str:
+        """Its name in the module that reads it."""
+        return self.name.removeprefix(self.at).removeprefix(".")
 
 
 class Alone:
@@ -61,11 +66,11 @@ class Alone:
     def __init__(
         self, model: nn.Module, reference: nn.Module, plan: Plan, layers: Mapping[str, Sequence[Row]]
     ) -> None:
-        self.model, self.plan = model, plan
+        self.model = model
         self.floats = _folded(reference, plan)
         self.modules = dict(self.floats.named_modules(remove_duplicate=False))
-        self.never = {row.name for row in plan.rows if row.kind == "module"}
         self.layers = {name: self._of(name, rows) for name, rows in layers.items()}
+        self.reads: Counter[str] = Counter()
         self._inside: dict[str, int] = {}
         self.around = {above for name in layers for above in _above(name)}
 
@@ -73,17 +78,17 @@ class Alone:
         """The quantized parameters of a layer; none of one that the reference has not."""
         if layer not in self.modules:
             return []
-        found, at = [], self._reader(layer)
-        for row in rows:
-            if row.kind == "parameter":
-                name = next(name for name in row.names if self._owner(name) is self._module(layer))
-                found.append(_One(row, name, at, name.removeprefix(at).removeprefix(".")))
-        return found
+        owned = [
+            (row, next(name for name in row.names if self._owner(name) is self._module(layer)))
+            for row in rows
+            if row.kind == "parameter"
+        ]
+        return [_One(row, name) for row, name in owned]
 
-    @staticmethod
-    def _is_judged(layer: str, parameters: Sequence[_One]) -> bool:
-        """Does the layer's own line not say all of its parameters?"""
-        return len(parameters) > 1 or any(one.at != layer for one in parameters)
+    def _judged(self, layer: str) -> Sequence[_One]:
+        """A layer's parameters, where its own line does not say each: of what it reads, or others read."""
+        own = self.layers[layer]
+        return own if self.reads[layer] > 1 or any(one.at != layer for one in own) else ()
 
     def _module(self, name: str) -> nn.Module | None:
         return self.modules.get(name)
@@ -91,21 +96,27 @@ class Alone:
     def _owner(self, parameter: str) -> nn.Module | None:
         return self._module(parameter.rpartition(".")[0])
 
-    def _reader(self, layer: str) -> str:
-        """The innermost module, itself or around it, whose forward runs."""
-        chain = [layer, *_above(layer)]
-        return next(
-            (name for name in chain if name not in self.never and _has_forward(self.modules[name])), ""
-        )
+    def settle(self, due: Mapping[str, Any]) -> None:
+        """Parameters are read by the innermost module that ran in any batch, the layer or one around it.
+
+        due: the calls of a batch by modules.  That is where the layer's own line is measured, or what it
+        names: whatever was summed up around a module that runs now does not count.
+        """
+        for layer, parameters in self.layers.items():
+            at = next((name for name in (layer, *_above(layer)) if name in due), "")
+            for one in parameters:
+                if len(at) > len(one.at):
+                    one.at, one.sums = at, ErrorSums()
+        self.reads = Counter(one.at for parameters in self.layers.values() for one in parameters)
 
     def add(self, due: Mapping[str, Any], after: Mapping[str, str]) -> None:
         """Runs the layers of the reference anew, each parameter quantized in its turn.
 
-        due: by module, each call's arguments, named ones, and result.  after: of a convolution the
-        normalization that it took in.
+        due: by module, each call's arguments, named ones, and result; they have settled.  after: of a
+        convolution the normalization that it took in.
         """
-        for layer, parameters in self.layers.items():
-            for one in parameters if self._is_judged(layer, parameters) else ():
+        for layer in self.layers:
+            for one in self._judged(layer):
                 calls, outs = due.get(one.at, ()), due.get(after.get(layer, one.at), ())
                 value = self._value(one) if calls else None
                 for call, (_, _, out, _) in zip(calls, outs, strict=False):
@@ -120,18 +131,17 @@ class Alone:
         x = getattr(self.model.get_submodule(owner), leaf)
         return x.dequantize() if isinstance(x, QTensor) else x.detach()  # type: ignore[no-any-return]
 
-    def parameters(self, layer: str, unrun: Callable[[str], str]) -> tuple[Parameter, ...]:
-        """What is found of the parameters of a layer, worst first.  unrun: why a module never ran."""
-        every = self.layers[layer] if self._is_judged(layer, self.layers[layer]) else []
-        found = [self._found(one, layer, unrun(one.at)) for one in every]
+    def parameters(self, layer: str) -> tuple[Parameter, ...]:
+        """What is found of the parameters of a layer, worst first."""
+        found = [self._found(one, layer) for one in self._judged(layer)]
         return tuple(sorted(found, key=lambda one: -math.inf if math.isnan(one.local) else one.local))
 
-    def _found(self, one: _One, layer: str, unmeasured: str) -> Parameter:
+    def _found(self, one: _One, layer: str) -> Parameter:
         row, here = one.row, self._owner(one.row.name) is self._module(layer)  # what is tied counts once
-        why = "sharded" if is_shard(self._held(one)) else unmeasured
+        why = "sharded" if is_shard(self._held(one)) else ""
         return Parameter(
             one.name, row.format, math.nan if why else one.sums.error.sqnr,
-            math.nan if why == "sharded" else self._clipped(one),
+            math.nan if why else self._clipped(one),
             row.nbytes if here else 0, row.size * row.value_bits // 8 if here else 0, why,
         )  # fmt: skip
 
@@ -193,8 +203,3 @@ def _above(name: str) -> list[str]:
     """The names of the modules around one, the innermost first."""
     parts = name.split(".") if name else []
     return [".".join(parts[:n]) for n in range(len(parts) - 1, -1, -1)]
-
-
-def _has_forward(module: nn.Module) -> bool:
-    """Can it be called, as a list of modules or parameters cannot?"""
-    return type(module).forward is not nn.Module.forward

@@ -29,7 +29,8 @@ from numerics.model.wrapped.fitting import (
 from numerics.model.wrapped.quantizers import Static, quantizers
 from numerics.model.wrapped.renaming import renamed
 from numerics.model.wrapped.state import is_wrapped, state_of
-from numerics.pytorch.qtensor import TensorQTensor
+from numerics.pytorch.kept_ops import keeps_values
+from numerics.pytorch.qtensor import FLOATS, TensorQTensor
 from numerics.tensor.parts import PARTS
 from numerics.train.states import RECORD, Recorded, check_recorded
 from numerics.view.screen import Screen
@@ -60,7 +61,8 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
     whose normalizations are folded, is a new model.
 
     Raises NumericsError, before anything is changed, with all names that are missing, that the model does
-    not have, whose shapes differ, or whose values the model's dtype would round.
+    not have, whose shapes differ, or whose values the model's dtype would round.  In a model of a wider
+    dtype floats keep their values, and quantized tensors their codes and scales.
 
     >>> import torch, numerics as nx, tempfile
     >>> layer, q = torch.nn.Linear(4, 2, bias=False), nx.quantize(torch.ones(2, 4), "int4")
@@ -77,10 +79,11 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
         into: nn.Module = model
         if text is not None and computes(text) and not is_wrapped(model):
             _check_types(model, path, came)
+            came = _widened(came, stored(model))
             into = frozen_from(model, text, came, example)
         elif is_wrapped(model):
             came = _for_wrapped(model, came, text)
-        _put(into, path, came, foreign)
+        _put(into, path, _widened(came, stored(into)), foreign)
     return cast(Model, into)
 
 
@@ -90,10 +93,52 @@ def _check_types(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -
         raise _misfit(model, path, told)
 
 
+def _widened(came: Mapping[str, Tensor], places: Mapping[str, Place]) -> dict[str, Tensor]:
+    """The tensors, quantized ones with the same codes for values of the wider type that their place has."""
+    found, made = dict(came), dict[tuple[int, torch.dtype], Tensor]()
+    for name, x in came.items():
+        if name in places and isinstance(x, TensorQTensor) and _unlike(x, places[name]) is None:
+            due = places[name].tensor.dtype
+            if x.dtype != due:
+                found[name] = made.setdefault((id(x), due), x.to(due))
+    return found
+
+
 def _unlike_all(came: Mapping[str, Tensor], places: Mapping[str, Place]) -> list[str]:
-    """Why tensors cannot be in the places of their names, those that cannot."""
-    pairs = ((name, x, places[name]) for name, x in came.items() if name in places)
-    return [f"{name}: {why}" for name, x, place in pairs if (why := _unlike(x, place))]
+    """Why tensors cannot be in the places of their names, each reason once; and which type holds them."""
+    pairs = {name: (x, places[name]) for name, x in came.items() if name in places}
+    alike: dict[str, list[str]] = {}
+    for name, (x, place) in pairs.items():
+        if why := _unlike(x, place):
+            alike.setdefault(why, []).append(name)
+    told = [f"{folded(names)}{_each(len(names))}: {why}" for why, names in alike.items()]
+    unheld = {
+        pairs[name][0].dtype for names in alike.values() for name in names if _is_narrowed(*pairs[name])
+    }
+    floats = [x for x, place in pairs.values() if x.is_floating_point() and place.tensor.is_floating_point()]
+    return told + ([_way_of_types(floats)] if unheld else [])
+
+
+def _each(count: int) -> str:
+    return "" if count == 1 else f" (each of {count})"
+
+
+def _is_narrowed(came: Tensor, place: Place) -> bool:
+    """Does the model hold floats of a type that has not room for those that came, all else being alike?"""
+    held, floats = place.tensor, came.is_floating_point() and place.tensor.is_floating_point()
+    alike = floats and came.shape == held.shape and not _are_codes(came, held)
+    return alike and not _goes(came, held.dtype)
+
+
+def _way_of_types(floats: Sequence[Tensor]) -> str:
+    """How a model comes to hold the floats of a file: in the narrowest type that changes none of them."""
+    for dtype in FLOATS:
+        if all(_goes(x, dtype) for x in floats if not _are_codes(x, x)):
+            return f"model.to({dtype}) first"
+    return (
+        "no type holds all of them: state = nx.load(path, library='torch'), and nx.save that with "
+        "state[name].to(torch.float64) for each of floats; then model.to(torch.float64)"
+    )
 
 
 def _misfit(model: nn.Module, path: PathLike, told: Iterable[str]) -> NumericsError:
@@ -109,6 +154,7 @@ def _for_wrapped(model: nn.Module, came: Mapping[str, Tensor], text: str | None)
     """
     made, state = state_of(model), dict(came)
     renamed(model, made.plan, bool(made.frozen), state, "")
+    state = _widened(state, stored(model))
     if made.frozen and text is not None:
         check_same_plan(made.plan, plan_said(text))
     if not made.frozen or quantizes_computed(made.plan) or kinds_of_scales(came):
@@ -213,9 +259,14 @@ def _unlike(came: Tensor, place: Place) -> str | None:
             "they are the values themselves, state = nx.load(path, library='torch'), and nx.save that with "
             f"state[name].to(torch.{types[1]})"
         )
-    if not isinstance(came, TensorQTensor) and _widens(came.dtype, held.dtype):
-        return None
-    return f"it is {types[0]}, the model's is {types[1]}; model.to(torch.{types[0]}) first"
+    return None if _goes(came, held.dtype) else f"it is {types[0]}, the model's is {types[1]}"
+
+
+def _goes(came: Tensor, dtype: torch.dtype) -> bool:
+    """Does a type hold the same values, or those of the same codes and scales?"""
+    if not isinstance(came, TensorQTensor) or came.dtype == dtype:
+        return _widens(came.dtype, dtype)
+    return dtype in FLOATS and _widens(came.dtype, dtype) and keeps_values(came, dtype)
 
 
 def _widens(narrow: torch.dtype, wide: torch.dtype) -> bool:

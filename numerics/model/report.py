@@ -56,8 +56,8 @@ class Layer:
     the place of its figures, which are NaN: "in self_attn" where a module around it reads its parameters,
     "never ran" where none ran.  also: the other modules that have one of its parameters, and further names of
     its module.  non_finite: how many values of its output are NaN or Inf in the reference, in no SQNR.
-    parameters: its quantized parameters one by one, worst first, where it has several, and where a module
-    around it reads them.
+    parameters: its quantized parameters one by one, worst first, where it has several, where a module around
+    it reads them, and where it reads those of others: each judged where its line is, or at what that names.
     """
 
     name: str
@@ -300,7 +300,7 @@ def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
     return Layer(
         name, said, local, cumulative, clipped, after,
         sum(row.size * row.value_bits // 8 for row in own), inside, tuple(also), sums.cumulative.non_finite,
-        judged.alone.parameters(name, lambda at: _inside(at, judged)),
+        judged.alone.parameters(name),
     )  # fmt: skip
 
 
@@ -356,6 +356,7 @@ def _run_pair(model: nn.Module, reference: nn.Module, batch: Any, judged: _Judge
         _recorded(reference, dict.fromkeys([*sums, *after.values(), *judged.alone.around])) as due,
     ):
         expected = reference(*args, **kwargs)
+    judged.alone.settle(due)
     with named_failure(model), as_in_use(model):
         with _recorded(model, dict.fromkeys([*sums, *judged.alone.around])) as came, _counted(model, sums):
             actual = model(*args, **kwargs)

@@ -148,7 +148,7 @@ def _to_copy(
     """The same codes for values of another type: those of `dequantize(dtype)`, which are rounded once."""
     if dtype is not None and dtype not in FLOATS:
         return NotImplemented
-    if dtype in (None, q.dtype) or _keeps_values(q, dtype):
+    if dtype in (None, q.dtype) or keeps_values(q, dtype):
         return q.each(lambda part: part.to(device=device, non_blocking=non_blocking, copy=True), dtype)
     moved = {"device": device, "non_blocking": non_blocking, **others}
     return aten._to_copy.default(q.dequantize(dtype), dtype=dtype, **moved)
@@ -163,7 +163,7 @@ def _turned_to_copy(x: Permuted, **options: Any) -> Any:
     return permuted(found, x.axes) if isinstance(found, TensorQTensor) else found.permute(x.axes)
 
 
-def _keeps_values(q: TensorQTensor, dtype: torch.dtype) -> bool:
+def keeps_values(q: TensorQTensor, dtype: torch.dtype) -> bool:
     """Do its bytes say the values of that type too?  Not where they are computed in another width."""
     wide = torch.float64
     return q.spec.scale_type != "float" and (q.dtype == wide) == (dtype == wide)
@@ -316,7 +316,7 @@ def check_copied(target: TensorQTensor, source: TensorQTensor) -> None:
     """Raises NumericsError where the bytes of one are no values of the other."""
     if (source.spec, source.shape) != (target.spec, target.shape):
         raise NumericsError(f"{source!r} cannot be copied into {target!r}: another spec or shape")
-    if source.dtype != target.dtype and not _keeps_values(source, target.dtype):
+    if source.dtype != target.dtype and not keeps_values(source, target.dtype):
         raise NumericsError(
             f"{source!r} of {source.original} cannot be copied into one of {target.original}: the same "
             "bytes are other values there; dequantize it, and quantize the values"

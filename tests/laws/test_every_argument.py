@@ -308,6 +308,7 @@ OTHERS |= {
     for name in ("conform.check", "Task.of", "conform.decidable", "conform.fingerprint", "ipu.quantize_model")
 }
 """What is the same for both."""
+VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # given by no name
 KINDS = {"numpy": np.asarray, "torch": lambda x: torch.from_numpy(np.array(x))}
 
 
@@ -442,7 +443,7 @@ def contents(model):
 @pytest.mark.parametrize(
     ("name", "parameter"),
     [(name, p) for name, (function, _) in OF_MODELS.items() for p in inspect.signature(function).parameters
-     if inspect.signature(function).parameters[p].kind is not inspect.Parameter.VAR_KEYWORD],
+     if inspect.signature(function).parameters[p].kind not in VARIABLE],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore")
 def test_an_option_of_a_model_is_refused_in_words_before_anything_is_changed(name, parameter):

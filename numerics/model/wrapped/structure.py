@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
@@ -22,6 +23,9 @@ _UNSEEN = (
     "takes another way than the example did, what is multiplied there is not compared with the plan, and may "
     "be in float; the model as it is, not compiled, raises for such a call"
 )
+
+
+_IT = ("it in as it is, as an adapter", "all in as they are, as adapters")
 
 
 def know(model: nn.Module) -> None:
@@ -87,16 +91,24 @@ def _refused(new: list[str], is_graph: bool) -> str:
     return (
         f"{folded(new)} came into this model after it was wrapped: the plan does not know it, and it would "
         f"compute in its own floats; put it into the float model before nx.wrap, rules={{{new[0]!r}: None}} "
-        f"leaves it in floats; or nx.admit(model, {new[0]!r}) lets it in as it is, as an adapter"
+        f"leaves it in floats; or {_call(new)} lets {_IT[len(new) > 1]}"
     )
 
 
-def admit(model: nn.Module, names: str | Iterable[str] | None = None) -> nn.Module:
+def _call(new: list[str]) -> str:
+    """The call that admits modules, by patterns of which each is of layers that differ in numbers alone."""
+    patterns = [*dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", one) for one in new)]
+    names = new if len(new) <= len(patterns) else patterns
+    return f"nx.admit(model, {(names[0] if len(names) == 1 else names)!r})"
+
+
+def admit(model: nn.Module, names: str | Iterable[str] | None = None, *more: str) -> nn.Module:
     """Lets modules into a wrapped model that came into it later, as they are: in floats; returns the model.
 
     model: what `wrap`, `freeze`, `quantize_` or `load_into` returned, in eager mode, with such modules.
-    names: of one, or a list of several, or patterns as in "*.lora_A"; None for all.  What is inside one
-        of that name is let in too.
+    names: of one, or a list of several, or patterns: "*.lora_A" of modules beside a layer,
+        "layers.*.linear1" of wrappers around layers; None for all.  What is inside is let in too.
+    more: further names.
     Raises NumericsError for names that are of no such module, where there is none, and for a graph, which
     calls no modules.
 
@@ -114,9 +126,11 @@ def admit(model: nn.Module, names: str | Iterable[str] | None = None) -> nn.Modu
     if not new:
         raise NumericsError("this model has no module that came into it after it was wrapped")
     asked = ["*"] if names is None else [names] if isinstance(names, str) else items_of("names", names)
+    asked = [*asked, *more]
     if not asked or not all(isinstance(one, str) for one in asked):
         raise NumericsError(
-            f"names={said(names)} is no name of a module, nor a list of some: {folded([*new])}"
+            f"names={said(asked if more else names)} is no name of a module, nor a list of some: "
+            f"{folded([*new])}"
         )
     chosen = {one for name in asked for one in _matched(name, new)}
     for name in chosen:
@@ -129,7 +143,8 @@ def _matched(asked: str, new: dict[str, nn.Module]) -> list[str]:
     found = [name for name in new if any(fnmatchcase(part, asked) for part in (name, *_above(name)))]
     if not found:
         raise NumericsError(
-            f"{said(asked)} is no module that came into this model after it was wrapped: {folded(list(new))}"
+            f"{said(asked)} is no module that came into this model after it was wrapped: "
+            f"{folded(list(new))}; {_call(list(new))} lets all of them in"
         )
     return found
 

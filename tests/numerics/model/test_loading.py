@@ -362,11 +362,78 @@ def test_a_plan_of_activations_let_weights_of_another_type_through(dtype, bias, 
     came = nn.Linear(64, 8, bias=bias, dtype=dtype)
     before = {name: y.clone() for name, y in came.state_dict().items()}
     with pytest.raises(
-        nx.NumericsError, match=r"is unchanged.*weight: it is float32, the model's is .*float32"
+        nx.NumericsError, match=r"is unchanged: .*weight\b.*: it is float32, the model's is .*float32"
     ):
         load_into(came, tmp_path / "a", example=x.to(dtype))
     assert all(torch.equal(y, before[name]) for name, y in came.state_dict().items())
     assert load_into(came.float(), tmp_path / "a", example=x)(x).dtype == torch.float32
+
+
+def mixed(kinds):
+    """Layers of those float types."""
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(64, 64, dtype=kind) for kind in kinds))
+
+
+@pytest.mark.parametrize("spec", ["mxfp4", "nvfp4", "int4", "fp8_e4m3", "mx6", None])
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("meta", [False, True])
+def test_a_file_of_several_float_types_goes_into_no_model(spec, narrow, meta, tmp_path):
+    """Packed bfloat16 beside float32 was refused by a model of either, each with the other as the way out."""
+    made, path = mixed([narrow, torch.float32, narrow]), tmp_path / "a.safetensors"
+    state = dict(made.state_dict())
+    if spec:
+        state |= {name: nx.quantize(x, spec) for name, x in state.items() if name.endswith("weight")}
+    nx.save(state, path)
+    fresh = nn.Sequential(*(nn.Linear(64, 64, device="meta" if meta else None) for _ in range(3)))
+    came = load_into(fresh, path)
+    for name, x in came.state_dict().items():
+        assert x.dtype == torch.float32
+        assert isinstance(x, TensorQTensor) == isinstance(state[name], TensorQTensor)
+        if isinstance(x, TensorQTensor):
+            assert torch.equal(x.packed, state[name].packed)
+            assert torch.equal(x.dequantize(), state[name].dequantize(torch.float32))
+        else:
+            assert torch.equal(x, state[name].float())
+    assert came(torch.randn(2, 64)).dtype == torch.float32
+    narrower = nn.Sequential(*(nn.Linear(64, 64, dtype=narrow) for _ in range(3)))
+    due = rf"1\.\w+, 1\.\w+ \(each of 2\): it is float32, the model's is {str(narrow)[6:]}; "
+    with pytest.raises(nx.NumericsError, match=due + r"model\.to\(torch\.float32\) first$"):
+        load_into(narrower, path)
+    load_into(narrower.to(torch.float32), path)
+
+
+def test_one_reason_was_told_once_for_each_tensor(tmp_path):
+    nx.save(nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))).state_dict(), tmp_path / "a")
+    came = nn.Sequential(*(nn.Linear(64, 64, dtype=torch.float16) for _ in range(3)))
+    with pytest.raises(nx.NumericsError, match=r"\{0-2\}\.weight, \{0-2\}\.bias \(each of 6\): it") as caught:
+        load_into(came, tmp_path / "a")
+    assert str(caught.value).count("model.to(") == 1
+
+
+@pytest.mark.parametrize("kinds", [(torch.bfloat16, torch.float16), (torch.float32, torch.float64)])
+def test_the_type_that_is_named_holds_all_of_a_file(kinds, tmp_path):
+    """Of two types neither was the way: bfloat16 and float16 go into float32."""
+    made = mixed(kinds)
+    nx.save(made.state_dict(), tmp_path / "a")
+    came = nn.Sequential(*(nn.Linear(64, 64, dtype=kinds[0]) for _ in kinds))
+    with pytest.raises(nx.NumericsError, match=r"model\.to\(") as caught:
+        load_into(came, tmp_path / "a")
+    exec(re.search(r"model\.to\(.*?\)", str(caught.value)).group(), {"model": came, "torch": torch})
+    load_into(came, tmp_path / "a")
+    assert all(torch.equal(x, came.state_dict()[name].to(x.dtype)) for name, x in made.state_dict().items())
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize("activations", ["int8", "mxfp8_e4m3", None])
+def test_a_frozen_model_of_narrow_floats_goes_into_none_of_wide_ones(mode, activations, tmp_path):
+    x, plan = torch.linspace(-1, 1, 128).reshape(2, 64), {"activations": activations, "mode": mode}
+    made = nx.wrap(nn.Linear(64, 8, dtype=torch.bfloat16), "int4", example=x.bfloat16(), **plan)
+    nx.save(nx.freeze(made).state_dict(), tmp_path / "a")
+    came = load_into(nn.Linear(64, 8), tmp_path / "a", example=x)
+    assert came(x).dtype == torch.float32
+    (packed,) = (p for p in came.parameters() if isinstance(p, TensorQTensor))
+    assert packed.dtype == torch.float32
 
 
 CODES = ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "int8", "uint8", "int32", "int64", "bool"]

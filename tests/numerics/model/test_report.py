@@ -460,6 +460,85 @@ def test_a_parameter_that_another_module_reads_has_no_figure(mode):
     assert weight.nbytes == layer.nbytes
 
 
+class Routed(torch.nn.Module):
+    """One of two layers, or both, as it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = torch.nn.Parameter(torch.randn(32, 32) / 6)
+        self.experts = torch.nn.ModuleList([torch.nn.GRU(32, 32, batch_first=True) for _ in range(2)])
+
+    def forward(self, x, chosen):
+        return sum(self.experts[k](x @ self.own)[0] for k in chosen) @ self.own
+
+
+class Branches(torch.nn.Module):
+    """Two weights and a branch, of which only a graph shows what is inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.v = (torch.nn.Parameter(torch.randn(32, 32) / 6) for _ in range(2))
+
+    def forward(self, x):
+        x = torch.cond(x.sum() > 0, lambda y: y.sin(), lambda y: y.cos(), (x @ self.w,))
+        return (x @ self.v).relu()
+
+
+BELOW = {  # a model, and the layer that reads its parameters, which the plan names for other reasons
+    "alone": (lambda: torch.nn.MultiheadAttention(32, 4, batch_first=True), ""),
+    "layer": (lambda: torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), "self_attn"),
+    "encoder": (lambda: torch.nn.TransformerEncoder(attention()[0], 2), "layers.1.self_attn"),
+    "decoder": (lambda: torch.nn.TransformerDecoderLayer(32, 4, 64, batch_first=True), "multihead_attn"),
+    "branches": (lambda: torch.nn.Sequential(Branches(), torch.nn.Linear(32, 4)), "0"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [(name, mode) for name in BELOW for mode in ("eager_mode", "fx_graph_mode")[: 1 + (name != "branches")]],
+)
+def test_a_parameter_is_judged_elsewhere_than_its_layer(name, mode):
+    """What has fused functions or branches inside was taken for what never ran: 33 dB for 17."""
+    make, layer = BELOW[name]
+    torch.manual_seed(0)
+    m, x = make().eval(), torch.randn(2, 6, 32)
+    batch = {"alone": (x, x, x), "decoder": (x, torch.randn(2, 5, 32))}.get(name, (x,))
+    found = nx.report(nx.wrap(m, "mxfp4", example=batch, mode=mode), m, [batch])
+    inner, came, eager = m.get_submodule(layer), [], nx.wrap(m, "mxfp4", example=batch)
+    handle = inner.register_forward_hook(lambda *call: came.append(call[1:]), with_kwargs=True)
+    with torch.no_grad():
+        m(*batch)
+        handle.remove()
+        ((args, kwargs, out),) = came
+        every = [p for one in found.layers for p in one.parameters if p.name.startswith(layer)]
+        for p in every:
+            leaf = p.name.removeprefix(layer).removeprefix(".")
+            owner, _, last = p.name.rpartition(".")
+            value = getattr(eager.get_submodule(owner), last).clone()
+            made = torch.func.functional_call(inner, {leaf: value}, args, kwargs)
+            parts = [report_module.floats_in(y) for y in (out, made)]
+            sums = report_module.ErrorSums()
+            report_module.add(sums, *parts)
+            assert p.local == pytest.approx(sums.error.sqnr, rel=1e-4), p.name
+    assert len(every) == 2
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_layer_that_runs_in_a_later_batch_is_judged_around_it(first):
+    """Its parameters are judged where its line is, whichever batches came before."""
+    torch.manual_seed(0)
+    m, x = Routed().eval(), torch.rand(2, 6, 32)
+    one = nx.wrap(m, "mxfp4", example=(x, (0, 1)))
+    both, alone = nx.report(one, m, [(x, (first,)), (x, (1 - first,))]), nx.report(one, m, [(x, (1,))])
+    for name, there in (("experts.0", nx.report(one, m, [(x, (0,))])), ("experts.1", alone)):
+        due, got = (next(a for a in found.layers if a.name == name) for found in (there, both))
+        assert not got.inside
+        assert {p.name: p.local for p in got.parameters} == {p.name: p.local for p in due.parameters}
+    unrun = next(a for a in alone.layers if a.name == "experts.0")
+    assert unrun.inside == "in the model"
+    assert {p.local for p in unrun.parameters} == {math.inf}
+
+
 @pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
 def test_a_folded_convolution_has_no_rows_of_its_bias(mode):
     m, x = model("conv_batch_norm")

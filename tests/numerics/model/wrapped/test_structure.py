@@ -195,3 +195,43 @@ def test_torch_compile_of_weights_alone_warns():
     model = nx.wrap(nn.Sequential(nn.Linear(64, 64)), "int8", example=X)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(X), model(X))
+
+
+class Lora(nn.Module):
+    """A wrapper around a layer, with parameters of its own."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.lora_A, self.lora_B = (nn.Parameter(torch.ones(shape) / 64) for shape in ((4, 64), (64, 4)))
+
+    def forward(self, x):
+        return self.base(x) + (x @ self.lora_A.T) @ self.lora_B.T
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_call_that_is_named_admits_wrappers_around_layers(several):
+    """The pattern of the docs was of no module, and what was named admitted the first alone."""
+    model = nx.freeze(made())
+    model[0][0], model[1] = Lora(model[0][0]), Lora(model[1])
+    with pytest.raises(nx.NumericsError, match=IN) as caught:
+        model(X)
+    with pytest.raises(nx.NumericsError, match=r"'\*\.lora_A' is no module.*lets all of them in") as other:
+        nx.admit(model, "*.lora_A")
+    for wrong in (caught, other):
+        call = str(wrong.value).partition("nx.admit(")[2].partition(") lets")[0]
+        again = copy.deepcopy(model)
+        exec(f"nx.admit({call})", {"nx": nx, "model": again})
+        assert again(X).shape == X.shape
+    if several:
+        assert nx.admit(model, "0.0", "1")(X).shape == X.shape
+    with pytest.raises(nx.NumericsError, match=r"is no name of a module|has no module that came"):
+        nx.admit(model, "0.0", 3)
+
+
+def test_a_pattern_names_wrappers_of_alike_layers():
+    model = nx.quantize_(nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))), "int8")
+    for k in range(3):
+        model[k] = Lora(model[k])
+    with pytest.raises(nx.NumericsError, match=r"^\{0-2\} came.*nx\.admit\(model, '\*'\) lets all in"):
+        model(X)
