@@ -18,7 +18,7 @@ from numerics.backends.paths import path_of
 from numerics.checkpoints.foreign import lone_codes
 from numerics.checkpoints.gguf_file import GGUFWriter, Kinded, scale_name, value_of_text
 from numerics.checkpoints.inputs import keep_inputs, said_of_inputs
-from numerics.checkpoints.journal import RECORD, Journal, content_of, hashes_of, refuse_inside
+from numerics.checkpoints.journal import RECORD, Journal, content_of, hashes_beside, kept_of, refuse_inside
 from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, open_any
 from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.source import INDEX, index_of
@@ -473,8 +473,8 @@ class _Folder:
         with made_folder(work.target), Journal(work.target, self._identity(), ranks) as journal:
             record = journal.finished()
             if record is not None:
-                journal.check_finished(record)
                 journal.clear() if ranks.rank == 0 else None
+                journal.check_finished(record, self.files, self._files_beside())
                 return Converted(**record["found"])
             self._share(journal)
             return self._end(journal) if ranks.rank == 0 else work.found
@@ -524,10 +524,10 @@ class _Folder:
         if config := self._said():
             replace_file(work.target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         work._note(self.layout is _compressed)
-        shards = {name: hashes_of(told["target"]) for name, told in noted.items()}
+        shards = {name: kept_of(told) for name, told in noted.items()}
         journal.finish({
             "numerics": __version__, "source": work.opened.path.name, "shards": shards,
-            "found": asdict(work.found),
+            "beside": hashes_beside(self._files_beside()), "found": asdict(work.found),
         })  # fmt: skip
         return work.found
 

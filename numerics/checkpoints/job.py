@@ -12,7 +12,7 @@ from typing import Any
 from numerics._version import __version__
 from numerics.backends.paths import path_of
 from numerics.checkpoints.deciding import Decision, Request, decide
-from numerics.checkpoints.journal import RECORD, Journal, content_of, hashes_of, refuse_inside
+from numerics.checkpoints.journal import RECORD, Journal, content_of, hashes_beside, kept_of, refuse_inside
 from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.source import INDEX, Shard, Source, index_of
 from numerics.files.checkpoint import (
@@ -144,8 +144,8 @@ class _Job:
         with Journal(self.target, self._identity(), self.options.ranks) as journal:
             record = journal.finished()
             if record is not None:
-                journal.check_finished(record)
                 journal.clear() if self.options.ranks.rank == 0 else None
+                journal.check_finished(record, self.source.shards, self.source.beside)
                 return _report_of(record, resumed=len(record["shards"]))
             resumed = self._shards(journal)
             if self.options.ranks.rank != 0:
@@ -235,7 +235,8 @@ class _Job:
                 replace_file(self.target / name, data)
         record = {
             "numerics": __version__, "source": self.source.path.name,
-            "shards": {name: _hashes(found["source"], found["target"]) for name, found in noted.items()},
+            "shards": {name: kept_of(found) for name, found in noted.items()},
+            "beside": hashes_beside(self.source.beside),
             "reports": {name: found["report"] for name, found in noted.items()},
         }  # fmt: skip
         journal.finish(record)
@@ -250,12 +251,6 @@ class _Job:
             places |= dict.fromkeys(entries, shard.name)
             nbytes += sum(entry.nbytes for entry in entries.values())
         return places, nbytes
-
-
-def _hashes(source: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
-    """What the record keeps of a shard: nothing that another run would have otherwise."""
-    before = {"source_bytes": source["bytes"], "source_header": source["header"]}
-    return {**before, **hashes_of(target)}
 
 
 def _facts(report: FileReport) -> dict[str, Any]:

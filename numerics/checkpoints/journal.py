@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from numerics.checkpoints.ranks import Ranks, Work
 from numerics.files.replacement import lock, refuse_same_file, replace_file
 from numerics.formats.errors import NumericsError
 from numerics.formats.text import json_in
+from numerics.view.text import folded
 
 FOLDER = ".numerics"
 RECORD = "numerics_job.json"
@@ -174,8 +175,19 @@ class Journal:
         found = _read(self.target / RECORD)
         return found if found is not None and found.get("job") == self.job else None
 
-    def check_finished(self, record: Mapping[str, Any]) -> None:
-        """Raises NumericsError for a shard of a finished job that is not what was written."""
+    def check_finished(
+        self, record: Mapping[str, Any], shards: Iterable[Work], beside: Iterable[Path]
+    ) -> None:
+        """Raises NumericsError where a finished job was made of something else, or its shards are changed."""
+        was, now = record["beside"], hashes_beside(beside)
+        changed = [shard.name for shard in shards if record["shards"][shard.name]["source"] != shard.stamp]
+        changed += sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
+        if changed:
+            has = "has" if len(changed) == 1 else "have"
+            raise NumericsError(
+                f"{self.target} was made of another source: {folded(changed)} {has} changed there since; "
+                f"name another output, or remove {self.target} and begin anew"
+            )
         for name, facts in record["shards"].items():
             path = self.target / name
             if not os.path.isfile(path) or file_hash(path) != facts["sha256"]:
@@ -204,9 +216,15 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("version", VERSION) == VERSION else None
 
 
-def hashes_of(target: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record keeps of a file that was written: nothing that another run would have otherwise."""
-    return {"bytes": target["bytes"], "sha256": target["sha256"]}
+def kept_of(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record keeps of a shard: nothing that another run on this source would have otherwise."""
+    target = noted["target"]
+    return {"source": noted["source"], "bytes": target["bytes"], "sha256": target["sha256"]}
+
+
+def hashes_beside(files: Iterable[Path]) -> dict[str, str]:
+    """The SHA-256 of the files that are copied beside the shards, by name."""
+    return {file.name: hashlib.sha256(content_of(file)).hexdigest() for file in files if file.name != RECORD}
 
 
 def refuse_inside(source: Path, target: Path) -> None:

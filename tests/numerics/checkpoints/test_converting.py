@@ -408,6 +408,16 @@ def test_a_conversion_of_something_else_is_not_gone_on_with(quantized, tmp_path)
         convert(quantized, quantized / "out")
 
 
+@pytest.mark.parametrize("work", [convert, dequantize])
+def test_a_finished_conversion_whose_source_changed_gave_the_old_report(quantized, tmp_path, work):
+    shutil.copytree(quantized, tmp_path / "q")
+    work(tmp_path / "q", tmp_path / "out")
+    shard = sorted((tmp_path / "q").glob("*.safetensors"))[1]
+    os.utime(shard, ns=(1, 1))
+    with pytest.raises(nx.NumericsError, match=rf"was made of another source: {shard.name} has changed"):
+        work(tmp_path / "q", tmp_path / "out")
+
+
 def test_two_conversions_into_one_folder_are_refused(quantized, tmp_path):
     said = []
 

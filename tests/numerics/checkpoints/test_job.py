@@ -161,6 +161,31 @@ def test_a_job_that_is_done_is_not_done_again(model, whole, tmp_path):
         quantize(model, out, NVFP4)
 
 
+@pytest.mark.parametrize(
+    ("file", "bytes_too"), [("model-00001", False), ("model-00001", True), ("config.json", True)]
+)
+def test_a_finished_job_whose_source_changed_gave_the_old_report(tmp_path, file, bytes_too):
+    model = write_shards(tmp_path / "model", tensors_of(1), 2)
+    quantize(model, tmp_path / "out", NVFP4)
+    before = contents(tmp_path / "out")
+    (changed,) = model.glob(f"{file}*")
+    if bytes_too:
+        changed.write_bytes(changed.read_bytes()[:-1] + b" ")
+    os.utime(changed, ns=(1, 1))
+    with pytest.raises(
+        nx.NumericsError, match=rf"out was made of another source: {changed.name} has changed"
+    ):
+        quantize(model, tmp_path / "out", NVFP4)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_finished_job_does_not_mind_other_times_of_files_that_are_copied(tmp_path):
+    model = write_shards(tmp_path / "model", tensors_of(1), 2)
+    quantize(model, tmp_path / "out", NVFP4)
+    os.utime(model / "config.json", ns=(1, 1))
+    assert quantize(model, tmp_path / "out", NVFP4).resumed == 2
+
+
 def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine", encoding="utf-8")
