@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,15 @@ from numerics.backends.paths import path_of
 from numerics.checkpoints.foreign import lone_codes
 from numerics.checkpoints.gguf_file import GGUFWriter, Kinded, scale_name, value_of_text
 from numerics.checkpoints.inputs import keep_inputs, said_of_inputs
-from numerics.checkpoints.journal import RECORD, Journal, content_of, hashes_beside, kept_of, refuse_inside
+from numerics.checkpoints.journal import (
+    RECORD,
+    Journal,
+    content_of,
+    digest_of,
+    hashes_beside,
+    kept_of,
+    refuse_inside,
+)
 from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, open_any
 from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.source import INDEX, index_of
@@ -470,7 +477,11 @@ class _Folder:
         for file in self._files_beside():
             if file.name == CONFIG:
                 self.config = _config(file)
-        with made_folder(work.target), Journal(work.target, self._identity(), ranks) as journal:
+        with (
+            made_folder(work.target),
+            terminable(),
+            Journal(work.target, self._parts(), ranks, self.files) as journal,
+        ):
             record = journal.finished()
             if record is not None:
                 journal.clear() if ranks.rank == 0 else None
@@ -498,14 +509,14 @@ class _Folder:
             journal.note(file, {"found": asdict(work.look.found), "schemes": schemes})
             _join(work.found, work.look.found)
 
-    def _identity(self) -> str:
+    def _parts(self) -> dict[str, Any]:
         """What the conversion is: the same for the same headers, target, configuration and version."""
         config = getattr(self.work.opened, "config", {})
-        told = {
-            "version": __version__, "to": self.layout.__name__, "config": config,
-            "files": {file.name: file.stamp["headers"] or file.stamp for file in self.files},
+        files = {file.name: file.stamp["headers"] or file.stamp for file in self.files}
+        return {
+            "version": __version__, "kind of output": self.layout.__name__.strip("_"),
+            "configuration": digest_of(config), "source": digest_of(files),
         }  # fmt: skip
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def _end(self, journal: Journal) -> Converted:
         """Waits for the other ranks' files, and writes what says where all is."""

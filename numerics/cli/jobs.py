@@ -104,6 +104,8 @@ def _say(report: JobReport, out: str, as_json: bool, quiet: bool, every: bool) -
             deliver(json_of(found) + "\n")
         elif not quiet:
             say_report(report, every)
+        if report.resumed and not quiet:
+            say_beside(f"{report.resumed} of {report.shards} shards were done before, and kept")
 
 
 def _tell_shard(name: str, done: int, total: int) -> None:

@@ -16,7 +16,9 @@ import pytest
 import numerics as nx
 from numerics.checkpoints import Request, Source, job, quantize
 from numerics.checkpoints.job import Options
+from numerics.checkpoints.journal import Journal
 from numerics.checkpoints.ranks import Ranks
+from numerics.cli import commands, ended
 from numerics.files.checkpoint import quantize_file
 from numerics.files.safetensors import Entry, Reader, header_bytes, placed
 from tests.helpers.children import LIMIT
@@ -216,6 +218,67 @@ def test_an_unfinished_job_of_other_options_is_refused(model, tmp_path):
     with pytest.raises(nx.NumericsError, match="holds an unfinished job of another kind"):
         quantize(model, tmp_path / "out", Request(nx.QuantSpec("mxfp4")))
     assert quantize(model, tmp_path / "out", NVFP4).resumed == 2
+
+
+@pytest.mark.parametrize(
+    ("request_", "options", "named"),
+    [
+        (Request(nx.QuantSpec("mxfp4"), {"lm_head": None}), Options(), r"\(another format of some tensor\)"),
+        (NVFP4, Options(errors="none"), r"\(another errors\)"),
+        (NVFP4, Options(errors="none", tensor_scale=0.5), r"\(another errors, another tensor scale\)"),
+    ],
+)
+def test_the_refusal_of_other_options_did_not_say_which(model, tmp_path, request_, options, named):
+    with pytest.raises(Stopped):
+        quantize(model, tmp_path / "out", NVFP4, stop_after(2))
+    with pytest.raises(nx.NumericsError, match=named) as refused:
+        quantize(model, tmp_path / "out", request_, options)
+    assert not getattr(refused.value, "__notes__", [])
+
+
+def test_a_job_that_was_stopped_did_not_say_how_far_it_is(model, tmp_path):
+    with pytest.raises(Stopped) as stopped:
+        quantize(model, tmp_path / "out", NVFP4, stop_after(2))
+    assert stopped.value.__notes__ == [
+        f"2 of 6 shards are done in {tmp_path / 'out'}; the same command goes on"
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_says_how_far_it_is_and_what_it_kept(model, tmp_path, monkeypatch, capfd, number):
+    command = ["quantize", str(model), str(tmp_path / "out"), "--dtype", "mxfp4"]
+    note = Journal.note
+
+    def stop(self, shard, report):
+        note(self, shard, report)
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "note", stop)
+        try:
+            code = ended(lambda: commands.main(command, prog_name="numerics", standalone_mode=False))
+        except SystemExit as stopped:
+            code = stopped.code
+    assert code == 128 + number
+    assert "1 of 6 shards are done in" in capfd.readouterr().err
+    assert not ended(lambda: commands.main(command, prog_name="numerics", standalone_mode=False))
+    assert "1 of 6 shards were done before, and kept" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("room", [0, 1, 3])
+def test_a_job_that_could_not_write_left_its_journal(model, tmp_path, monkeypatch, room):
+    fill_up(monkeypatch, room)
+    with pytest.raises(nx.NumericsError, match="nothing was changed"):
+        quantize(model, tmp_path / "a" / "out", NVFP4)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("inner", ["", "out"])
+def test_an_output_behind_a_link_to_nowhere_is_called_so(model, tmp_path, inner):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(nx.NumericsError, match="link is a symbolic link that leads nowhere"):
+        quantize(model, tmp_path / "link" / inner, NVFP4)
+    assert os.listdir(tmp_path) == ["link"]
 
 
 def test_a_shard_that_was_damaged_after_it_was_done_is_done_again(model, whole, tmp_path):
