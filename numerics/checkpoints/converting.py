@@ -59,13 +59,14 @@ ARCHITECTURE = "general.architecture"
 class Converted:
     """What became of a checkpoint: names of weights that are quantized, and why others stay codes.
 
-    notes: what the source says that the target does not.
+    notes: what the source says or has that the target does not.  resumed: files that were done before.
     """
 
     quantized: list[str] = field(default_factory=list)
     plain: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    resumed: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         said = f"{len(self.quantized)} quantized tensors, {len(self.plain)} others"
@@ -486,12 +487,14 @@ class _Folder:
             if record is not None:
                 journal.clear() if ranks.rank == 0 else None
                 journal.check_finished(record, self.files, self._files_beside())
-                return Converted(**record["found"])
-            self._share(journal)
-            return self._end(journal) if ranks.rank == 0 else work.found
+                return Converted(**record["found"] | {"resumed": len(self.files)})
+            resumed = self._share(journal)
+            found = self._end(journal) if ranks.rank == 0 else work.found
+            found.resumed = resumed
+            return found
 
-    def _share(self, journal: Journal) -> None:
-        """The files of this process that are not done: all are looked at before one is written."""
+    def _share(self, journal: Journal) -> int:
+        """Does the files of this process, all looked at before one is written; how many were done before."""
         work, own = self.work, self.work.running.ranks.share(self.files)
         left = [file for file in own if journal.entry(file) is None]
         total = sum(len(file.names) for file in own)
@@ -508,6 +511,7 @@ class _Folder:
             schemes = {layer: asdict(scheme) for layer, scheme in work.look.schemes.items()}
             journal.note(file, {"found": asdict(work.look.found), "schemes": schemes})
             _join(work.found, work.look.found)
+        return len(own) - len(left)
 
     def _parts(self) -> dict[str, Any]:
         """What the conversion is: the same for the same headers, target, configuration and version."""
@@ -535,6 +539,8 @@ class _Folder:
         if config := self._said():
             replace_file(work.target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         work._note(self.layout is _compressed)
+        if isinstance(work.opened, OpenedSafetensors):
+            work.found.notes += work.opened.source.said_of_not_copied()
         shards = {name: kept_of(told) for name, told in noted.items()}
         journal.finish({
             "numerics": __version__, "source": work.opened.path.name, "shards": shards,

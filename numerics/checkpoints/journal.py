@@ -71,7 +71,7 @@ class Journal:
 
     def _note_on(self, error: BaseException) -> None:
         """Adds to an error how far the job is, where the same call goes on from there."""
-        done = sum((self.folder / f"{shard.name}.json").is_file() for shard in self.shards)
+        done = sum(os.path.isfile(self.folder / f"{shard.name}.json") for shard in self.shards)
         if self._ours and done:
             error.add_note(
                 f"{done} of {len(self.shards)} shards are done in {self.target}; the same command goes on"

@@ -401,7 +401,9 @@ def test_a_conversion_of_something_else_is_not_gone_on_with(quantized, tmp_path)
     for other in (lambda: convert(quantized, out, "compressed-tensors"), lambda: dequantize(quantized, out)):
         with pytest.raises(nx.NumericsError, match="an unfinished job of another kind"):
             other()
-    convert(quantized, out)
+    done = len(list(out.glob("*.safetensors")))
+    assert convert(quantized, out).resumed == done > 0
+    assert convert(quantized, out).resumed == len(list(quantized.glob("*.safetensors")))
     with pytest.raises(nx.NumericsError, match="is not empty"):
         convert(quantized, out, "safetensors")
     with pytest.raises(nx.NumericsError, match="lies in the input"):

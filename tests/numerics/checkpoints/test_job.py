@@ -262,7 +262,7 @@ def test_the_command_says_how_far_it_is_and_what_it_kept(model, tmp_path, monkey
     assert code == 128 + number
     assert "1 of 6 shards are done in" in capfd.readouterr().err
     assert not ended(lambda: commands.main(command, prog_name="numerics", standalone_mode=False))
-    assert "1 of 6 shards were done before, and kept" in capfd.readouterr().err
+    assert "shards that were done before and are kept: 1" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("room", [0, 1, 3])
@@ -271,6 +271,27 @@ def test_a_job_that_could_not_write_left_its_journal(model, tmp_path, monkeypatc
     with pytest.raises(nx.NumericsError, match="nothing was changed"):
         quantize(model, tmp_path / "a" / "out", NVFP4)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("command", [["quantize", "--dtype", "mxfp4"], ["convert"], ["dequantize"]])
+def test_what_lies_beside_and_is_not_copied_was_not_said(tmp_path, capfd, command):
+    model = write_shards(tmp_path / "model", tensors_of(1), 2)
+    if command[0] == "dequantize":
+        quantize(model, tmp_path / "q", NVFP4)
+        model = tmp_path / "q"
+    for name in ("sub-1", "sub-2"):
+        (model / name).mkdir()
+    os.mkfifo(model / "pipe")
+    (model / "link").symlink_to("nowhere")
+    (model / "to").symlink_to("sub-1")
+    (model / "pytorch_model.bin").write_bytes(b"")
+    for quiet in ([], ["--quiet"]):
+        out = tmp_path / f"out{len(quiet)}"
+        asked = [command[0], str(model), str(out), *command[1:], *quiet]
+        assert not ended(lambda asked=asked: commands.main(asked, standalone_mode=False))
+        told = "".join(capfd.readouterr())
+        due = "not copied: link, pipe, pytorch_model.bin, sub-{1-2}, to\n"
+        assert (due in told) is not bool(quiet)
 
 
 @pytest.mark.parametrize("inner", ["", "out"])
