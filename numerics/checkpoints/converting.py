@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,15 @@ from numerics.backends.paths import path_of
 from numerics.checkpoints.foreign import lone_codes
 from numerics.checkpoints.gguf_file import GGUFWriter, Kinded, scale_name, value_of_text
 from numerics.checkpoints.inputs import keep_inputs, said_of_inputs
-from numerics.checkpoints.journal import RECORD, Journal, content_of, hashes_of, refuse_inside
+from numerics.checkpoints.journal import (
+    RECORD,
+    Journal,
+    content_of,
+    digest_of,
+    hashes_beside,
+    kept_of,
+    refuse_inside,
+)
 from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, open_any
 from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.source import INDEX, index_of
@@ -52,13 +59,14 @@ ARCHITECTURE = "general.architecture"
 class Converted:
     """What became of a checkpoint: names of weights that are quantized, and why others stay codes.
 
-    notes: what the source says that the target does not.
+    notes: what the source says or has that the target does not.  resumed: files that were done before.
     """
 
     quantized: list[str] = field(default_factory=list)
     plain: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    resumed: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         said = f"{len(self.quantized)} quantized tensors, {len(self.plain)} others"
@@ -470,17 +478,23 @@ class _Folder:
         for file in self._files_beside():
             if file.name == CONFIG:
                 self.config = _config(file)
-        with made_folder(work.target), Journal(work.target, self._identity(), ranks) as journal:
+        with (
+            made_folder(work.target),
+            terminable(),
+            Journal(work.target, self._parts(), ranks, self.files) as journal,
+        ):
             record = journal.finished()
             if record is not None:
-                journal.check_finished(record)
                 journal.clear() if ranks.rank == 0 else None
-                return Converted(**record["found"])
-            self._share(journal)
-            return self._end(journal) if ranks.rank == 0 else work.found
+                journal.check_finished(record, self.files, self._files_beside())
+                return Converted(**record["found"] | {"resumed": len(self.files)})
+            resumed = self._share(journal)
+            found = self._end(journal) if ranks.rank == 0 else work.found
+            found.resumed = resumed
+            return found
 
-    def _share(self, journal: Journal) -> None:
-        """The files of this process that are not done: all are looked at before one is written."""
+    def _share(self, journal: Journal) -> int:
+        """Does the files of this process, all looked at before one is written; how many were done before."""
         work, own = self.work, self.work.running.ranks.share(self.files)
         left = [file for file in own if journal.entry(file) is None]
         total = sum(len(file.names) for file in own)
@@ -497,15 +511,16 @@ class _Folder:
             schemes = {layer: asdict(scheme) for layer, scheme in work.look.schemes.items()}
             journal.note(file, {"found": asdict(work.look.found), "schemes": schemes})
             _join(work.found, work.look.found)
+        return len(own) - len(left)
 
-    def _identity(self) -> str:
+    def _parts(self) -> dict[str, Any]:
         """What the conversion is: the same for the same headers, target, configuration and version."""
         config = getattr(self.work.opened, "config", {})
-        told = {
-            "version": __version__, "to": self.layout.__name__, "config": config,
-            "files": {file.name: file.stamp["headers"] or file.stamp for file in self.files},
+        files = {file.name: file.stamp["headers"] or file.stamp for file in self.files}
+        return {
+            "version": __version__, "kind of output": self.layout.__name__.strip("_"),
+            "configuration": digest_of(config), "source": digest_of(files),
         }  # fmt: skip
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def _end(self, journal: Journal) -> Converted:
         """Waits for the other ranks' files, and writes what says where all is."""
@@ -524,10 +539,12 @@ class _Folder:
         if config := self._said():
             replace_file(work.target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         work._note(self.layout is _compressed)
-        shards = {name: hashes_of(told["target"]) for name, told in noted.items()}
+        if isinstance(work.opened, OpenedSafetensors):
+            work.found.notes += work.opened.source.said_of_not_copied()
+        shards = {name: kept_of(told) for name, told in noted.items()}
         journal.finish({
             "numerics": __version__, "source": work.opened.path.name, "shards": shards,
-            "found": asdict(work.found),
+            "beside": hashes_beside(self._files_beside()), "found": asdict(work.found),
         })  # fmt: skip
         return work.found
 

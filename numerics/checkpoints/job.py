@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,7 +10,15 @@ from typing import Any
 from numerics._version import __version__
 from numerics.backends.paths import path_of
 from numerics.checkpoints.deciding import Decision, Request, decide
-from numerics.checkpoints.journal import RECORD, Journal, content_of, hashes_of, refuse_inside
+from numerics.checkpoints.journal import (
+    RECORD,
+    Journal,
+    content_of,
+    digest_of,
+    hashes_beside,
+    kept_of,
+    refuse_inside,
+)
 from numerics.checkpoints.ranks import Ranks
 from numerics.checkpoints.source import INDEX, Shard, Source, index_of
 from numerics.files.checkpoint import (
@@ -25,9 +31,11 @@ from numerics.files.checkpoint import (
     most,
     write_quantized,
 )
+from numerics.files.folders import made_folder
 from numerics.files.header import Plan, text_of
 from numerics.files.replacement import refuse_same_file, replace_file
 from numerics.files.safetensors import Reader
+from numerics.files.signals import terminable
 from numerics.files.stream import ERRORS, Scales, amax_of
 from numerics.formats.block import Block, stored_scale
 from numerics.formats.errors import NumericsError, digits, one_of
@@ -141,11 +149,16 @@ class _Job:
     def folder(self) -> JobReport:
         """A folder into a folder: this rank's shards; and rank 0 waits for all, and ends the job."""
         refuse_inside(self.source.path, self.target)
-        with Journal(self.target, self._identity(), self.options.ranks) as journal:
+        ranks, parts = self.options.ranks, self._parts()
+        with (
+            made_folder(self.target),
+            terminable(),
+            Journal(self.target, parts, ranks, self.source.shards) as journal,
+        ):
             record = journal.finished()
             if record is not None:
-                journal.check_finished(record)
                 journal.clear() if self.options.ranks.rank == 0 else None
+                journal.check_finished(record, self.source.shards, self.source.beside)
                 return _report_of(record, resumed=len(record["shards"]))
             resumed = self._shards(journal)
             if self.options.ranks.rank != 0:
@@ -202,16 +215,15 @@ class _Job:
         assert found is not None
         return float(found)
 
-    def _identity(self) -> str:
+    def _parts(self) -> dict[str, Any]:
         """What the job is: the same for the same headers, decisions, seed and version."""
-        told = {
-            "version": __version__, "plans": text_of(self.decision.plans, self.options.seed),
-            "fused": sorted(set(self.decision.fused.values())), "errors": self.options.errors,
-            **({"observers": self.decision.observers} if self.decision.observers else {}),
-            **({} if self.options.tensor_scale is None else {"tensor_scale": self.options.tensor_scale}),
-            "shards": {shard.name: shard.header for shard in self.source.shards},
+        fused = sorted(set(self.decision.fused.values()))
+        return {
+            "version": __version__, "seed": self.options.seed, "errors": self.options.errors,
+            "tensor scale": self.options.tensor_scale, "observer": digest_of(self.decision.observers),
+            "format of some tensor": digest_of([text_of(self.decision.plans, None), fused]),
+            "source": digest_of({shard.name: shard.header for shard in self.source.shards}),
         }  # fmt: skip
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     # ---- the end ----------------------------------------------------------------------------------
 
@@ -235,7 +247,8 @@ class _Job:
                 replace_file(self.target / name, data)
         record = {
             "numerics": __version__, "source": self.source.path.name,
-            "shards": {name: _hashes(found["source"], found["target"]) for name, found in noted.items()},
+            "shards": {name: kept_of(found) for name, found in noted.items()},
+            "beside": hashes_beside(self.source.beside),
             "reports": {name: found["report"] for name, found in noted.items()},
         }  # fmt: skip
         journal.finish(record)
@@ -250,12 +263,6 @@ class _Job:
             places |= dict.fromkeys(entries, shard.name)
             nbytes += sum(entry.nbytes for entry in entries.values())
         return places, nbytes
-
-
-def _hashes(source: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
-    """What the record keeps of a shard: nothing that another run would have otherwise."""
-    before = {"source_bytes": source["bytes"], "source_header": source["header"]}
-    return {**before, **hashes_of(target)}
 
 
 def _facts(report: FileReport) -> dict[str, Any]:

@@ -12,15 +12,16 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from numerics.checkpoints.ranks import Ranks, Work
-from numerics.files.replacement import lock, refuse_same_file, replace_file
+from numerics.files.replacement import DANGLING, lock, refuse_same_file, replace_file
 from numerics.formats.errors import NumericsError
 from numerics.formats.text import json_in
+from numerics.view.text import folded
 
 FOLDER = ".numerics"
 RECORD = "numerics_job.json"
@@ -34,25 +35,47 @@ class Journal:
     """The journal of one output folder, as a context: it holds the lock where this process leads the job.
 
     Raises NumericsError where another job is at work on the folder or left it unfinished, where the folder
-    holds something else, and where another rank failed.
+    holds something else, and where another rank failed.  An error inside gets a note that says how many
+    shards are done; where nothing is, nothing of the job is left.
+
+    parts: what makes the job the one that it is, each under the words that a person knows it by.
     """
 
-    def __init__(self, target: Path, job: str, ranks: Ranks) -> None:
-        self.target, self.job, self.ranks = target, job, ranks
+    def __init__(
+        self, target: Path, parts: Mapping[str, Any], ranks: Ranks, shards: Sequence[Work] = ()
+    ) -> None:
+        self.target, self.parts, self.ranks, self.shards = target, parts, ranks, shards
+        self.job = digest_of(parts)
         self.folder = target / FOLDER
         self._lock: int | None = None
         self._began = 0
+        self._ours = False  # the folder is of this job, and no other process leads it
 
     def __enter__(self) -> Journal:
         try:
             self._begin() if self.ranks.rank == 0 else self._await_begin()
         except OSError as wrong:
-            self._release()
+            self._put_away()
             raise NumericsError(f"cannot write {self.target}: {wrong.strerror or wrong}") from wrong
         except BaseException:
-            self._release()
+            self._put_away()
             raise
         return self
+
+    def _put_away(self) -> None:
+        """Removes a folder of the journal that stands for nothing; the lock goes with it, or after it."""
+        with suppress(OSError):
+            if self._ours and self.ranks.world == 1 and os.listdir(self.target) == [FOLDER]:
+                self.clear()
+        self._release()
+
+    def _note_on(self, error: BaseException) -> None:
+        """Adds to an error how far the job is, where the same call goes on from there."""
+        done = sum(os.path.isfile(self.folder / f"{shard.name}.json") for shard in self.shards)
+        if self._ours and done:
+            error.add_note(
+                f"{done} of {len(self.shards)} shards are done in {self.target}; the same command goes on"
+            )
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -63,6 +86,9 @@ class Journal:
         if error is not None and self.ranks.world > 1:
             with suppress(OSError, NumericsError):
                 replace_file(self._failed(self.ranks.rank), f"{error or kind}".encode())
+        if error is not None:
+            self._note_on(error)
+            self._put_away()
         self._release()
 
     # ---- begin ------------------------------------------------------------------------------------
@@ -81,13 +107,23 @@ class Journal:
             os.utime(self.folder / "lock")
             self._began = (self.folder / "lock").stat().st_mtime_ns
         left = _read(self.folder / "job.json")
+        self._ours = left is None or left.get("job") == self.job
         if left is None:
-            replace_file(self.folder / "job.json", _bytes({"version": VERSION, "job": self.job}))
-        elif left.get("job") != self.job:
+            told = {"version": VERSION, "job": self.job, "parts": self.parts}
+            replace_file(self.folder / "job.json", _bytes(told))
+        elif not self._ours:
             raise NumericsError(
-                f"{self.target} holds an unfinished job of another kind (source, options or version); "
+                f"{self.target} holds an unfinished job of another kind ({self._other(left)}); "
                 f"finish it as it was begun, or remove {self.target} and begin anew"
             )
+
+    def _other(self, left: Mapping[str, Any]) -> str:
+        """What another job differs in, in words."""
+        was = left.get("parts")
+        if not isinstance(was, dict):
+            return "it does not say which"
+        names = sorted(name for name in {*was, *self.parts} if was.get(name) != self.parts.get(name))
+        return ", ".join(f"another {name}" for name in names)
 
     def _refuse_others(self) -> None:
         """Raises NumericsError for a folder with something that is no part of this job."""
@@ -174,8 +210,19 @@ class Journal:
         found = _read(self.target / RECORD)
         return found if found is not None and found.get("job") == self.job else None
 
-    def check_finished(self, record: Mapping[str, Any]) -> None:
-        """Raises NumericsError for a shard of a finished job that is not what was written."""
+    def check_finished(
+        self, record: Mapping[str, Any], shards: Iterable[Work], beside: Iterable[Path]
+    ) -> None:
+        """Raises NumericsError where a finished job was made of something else, or its shards are changed."""
+        was, now = record["beside"], hashes_beside(beside)
+        changed = [shard.name for shard in shards if record["shards"][shard.name]["source"] != shard.stamp]
+        changed += sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
+        if changed:
+            has = "has" if len(changed) == 1 else "have"
+            raise NumericsError(
+                f"{self.target} was made of another source: {folded(changed)} {has} changed there since; "
+                f"name another output, or remove {self.target} and begin anew"
+            )
         for name, facts in record["shards"].items():
             path = self.target / name
             if not os.path.isfile(path) or file_hash(path) != facts["sha256"]:
@@ -191,6 +238,11 @@ class Journal:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def digest_of(facts: Any) -> str:
+    """The SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
 def _bytes(facts: Mapping[str, Any]) -> bytes:
     return (json.dumps(facts, indent=1) + "\n").encode()
 
@@ -204,13 +256,24 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("version", VERSION) == VERSION else None
 
 
-def hashes_of(target: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record keeps of a file that was written: nothing that another run would have otherwise."""
-    return {"bytes": target["bytes"], "sha256": target["sha256"]}
+def kept_of(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record keeps of a shard: nothing that another run on this source would have otherwise."""
+    target = noted["target"]
+    return {"source": noted["source"], "bytes": target["bytes"], "sha256": target["sha256"]}
+
+
+def hashes_beside(files: Iterable[Path]) -> dict[str, str]:
+    """The SHA-256 of the files that are copied beside the shards, by name."""
+    return {file.name: hashlib.sha256(content_of(file)).hexdigest() for file in files if file.name != RECORD}
 
 
 def refuse_inside(source: Path, target: Path) -> None:
-    """Raises NumericsError for an output that is the input, or lies in it."""
+    """Raises NumericsError for an output that is the input, lies in it, or behind a link to nowhere."""
+    for folder in (target, *target.parents):
+        if os.path.islink(folder) and not os.path.exists(folder):
+            raise NumericsError(
+                f"cannot write {target}: {folder} is {DANGLING}; name a folder, or a new name"
+            )
     refuse_same_file(source, target)
     inner, outer = (Path(os.path.realpath(path)) for path in (target, source))
     if inner.is_relative_to(outer):

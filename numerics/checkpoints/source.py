@@ -18,6 +18,7 @@ from numerics.files.json_members import Members
 from numerics.files.safetensors import Entry, Reader, header_bytes
 from numerics.files.ties import ties_of
 from numerics.formats.errors import NumericsError, said
+from numerics.view.text import folded
 
 INDEX = "model.safetensors.index.json"
 ENDING = ".safetensors"
@@ -113,6 +114,19 @@ class Source:
             return []
         found = sorted(entry for entry in self.path.iterdir() if os.path.isfile(entry))
         return [file for file in found if not file.name.startswith(".") and not WEIGHTS.fullmatch(file.name)]
+
+    @property
+    def not_copied(self) -> list[str]:
+        """Names of what lies in the folder and goes nowhere: hidden files, folders, pipes, other weights."""
+        if not self.folder:
+            return []
+        taken = {shard.name for shard in self.shards} | {file.name for file in self.beside}
+        taken |= set() if self.index is None else {self.index.name}
+        return sorted(entry.name for entry in self.path.iterdir() if entry.name not in taken)
+
+    def said_of_not_copied(self) -> list[str]:
+        """One line that names what is not copied, where there is anything."""
+        return [f"not copied: {folded(names)}"] if (names := self.not_copied) else []
 
     def _names(self) -> dict[str, str]:
         """Which file has which tensor, as the index says; without one, of the only file, nothing."""

@@ -70,10 +70,15 @@ def ended(work: Callable[[], Any]) -> int:
     except click.ClickException as wrong:
         screen.say_beside(usage(wrong))
         return wrong.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stopped:
+        _say_notes(stopped.__cause__ or stopped)
         return INTERRUPTED
+    except SystemExit as stopped:  # by a signal
+        _say_notes(stopped)
+        raise
     except NumericsError as wrong:
         screen.say_error(in_options(str(wrong), commands, sys.argv[1:]))
+        _say_notes(wrong)
         return 2
     except screen.Undelivered as lost:
         return _lost(lost)
@@ -86,6 +91,12 @@ def ended(work: Callable[[], Any]) -> int:
             raise
         screen.say_error(f"{type(fault).__name__}: {fault}; a fault of numerics: {DEBUG}=1 shows where")
         return 1
+
+
+def _say_notes(wrong: BaseException) -> None:
+    """What was noted on an error: how far a job is that goes on."""
+    for note in getattr(wrong, "__notes__", ()):
+        screen.say_beside(note)
 
 
 def _lost(lost: screen.Undelivered) -> int:

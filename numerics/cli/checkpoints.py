@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from numerics.cli.words import as_json, examples, json_of, quietly
+from numerics.cli.words import as_json, examples, json_of, quietly, say_kept
 from numerics.formats.errors import digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
@@ -60,6 +60,7 @@ def convert_command(model: str, out: str, to: str, ggml: str | None, quiet: bool
                 tell(f"left as it was, {name}: {why}")
             for note in found.notes:
                 tell(note)
+        say_kept(found.resumed)
 
 
 @click.command(

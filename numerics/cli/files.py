@@ -18,6 +18,7 @@ from numerics.cli.words import (
     examples,
     formats_begun,
     quietly,
+    say_kept,
     seeded,
     with_options,
 )
@@ -158,6 +159,9 @@ def dequantize_command(model: str, out: str, quiet: bool) -> None:
     if not quiet:
         with after(f"{out} is written"):
             tell(f"{out}: {report}")
+            for note in getattr(report, "notes", ()):
+                tell(note)
+        say_kept(getattr(report, "resumed", 0))
 
 
 # ---- the report of quantize ---------------------------------------------------------------------

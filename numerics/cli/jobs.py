@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from numerics.cli.files import job_options, quantize_options, report_json, say_report, spec_arguments
-from numerics.cli.words import as_json, check_seed, examples, format_of, json_of, quietly
+from numerics.cli.words import as_json, check_seed, examples, format_of, json_of, quietly, say_kept
 from numerics.formats.errors import NumericsError
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, say_beside, tell
@@ -77,6 +77,9 @@ def quantize_command(model: str, out: str, as_json: bool, quiet: bool, **options
         ))  # fmt: skip
     if ranks.rank == 0:
         _say(report, out, as_json, quiet, job["every"])
+        if not quiet:
+            for line in source.said_of_not_copied():
+                say_beside(line)
 
 
 def _tell_plan(plan: Plan, job: dict[str, Any], as_json: bool, quiet: bool) -> None:
@@ -104,6 +107,8 @@ def _say(report: JobReport, out: str, as_json: bool, quiet: bool, every: bool) -
             deliver(json_of(found) + "\n")
         elif not quiet:
             say_report(report, every)
+        if not quiet:
+            say_kept(report.resumed)
 
 
 def _tell_shard(name: str, done: int, total: int) -> None:

@@ -201,3 +201,11 @@ def usage(wrong: click.ClickException) -> str:
     said = io.StringIO()
     wrong.show(said)
     return said.getvalue().rstrip("\n")
+
+
+def say_kept(shards: int) -> None:
+    """Says of a job that went on what it found done, where that is anything."""
+    if shards:
+        from numerics.view.screen import say_beside
+
+        say_beside(f"shards that were done before and are kept: {shards}")

@@ -401,11 +401,23 @@ def test_a_conversion_of_something_else_is_not_gone_on_with(quantized, tmp_path)
     for other in (lambda: convert(quantized, out, "compressed-tensors"), lambda: dequantize(quantized, out)):
         with pytest.raises(nx.NumericsError, match="an unfinished job of another kind"):
             other()
-    convert(quantized, out)
+    done = len(list(out.glob("*.safetensors")))
+    assert convert(quantized, out).resumed == done > 0
+    assert convert(quantized, out).resumed == len(list(quantized.glob("*.safetensors")))
     with pytest.raises(nx.NumericsError, match="is not empty"):
         convert(quantized, out, "safetensors")
     with pytest.raises(nx.NumericsError, match="lies in the input"):
         convert(quantized, quantized / "out")
+
+
+@pytest.mark.parametrize("work", [convert, dequantize])
+def test_a_finished_conversion_whose_source_changed_gave_the_old_report(quantized, tmp_path, work):
+    shutil.copytree(quantized, tmp_path / "q")
+    work(tmp_path / "q", tmp_path / "out")
+    shard = sorted((tmp_path / "q").glob("*.safetensors"))[1]
+    os.utime(shard, ns=(1, 1))
+    with pytest.raises(nx.NumericsError, match=rf"was made of another source: {shard.name} has changed"):
+        work(tmp_path / "q", tmp_path / "out")
 
 
 def test_two_conversions_into_one_folder_are_refused(quantized, tmp_path):

@@ -16,7 +16,9 @@ import pytest
 import numerics as nx
 from numerics.checkpoints import Request, Source, job, quantize
 from numerics.checkpoints.job import Options
+from numerics.checkpoints.journal import Journal
 from numerics.checkpoints.ranks import Ranks
+from numerics.cli import commands, ended
 from numerics.files.checkpoint import quantize_file
 from numerics.files.safetensors import Entry, Reader, header_bytes, placed
 from tests.helpers.children import LIMIT
@@ -161,6 +163,31 @@ def test_a_job_that_is_done_is_not_done_again(model, whole, tmp_path):
         quantize(model, out, NVFP4)
 
 
+@pytest.mark.parametrize(
+    ("file", "bytes_too"), [("model-00001", False), ("model-00001", True), ("config.json", True)]
+)
+def test_a_finished_job_whose_source_changed_gave_the_old_report(tmp_path, file, bytes_too):
+    model = write_shards(tmp_path / "model", tensors_of(1), 2)
+    quantize(model, tmp_path / "out", NVFP4)
+    before = contents(tmp_path / "out")
+    (changed,) = model.glob(f"{file}*")
+    if bytes_too:
+        changed.write_bytes(changed.read_bytes()[:-1] + b" ")
+    os.utime(changed, ns=(1, 1))
+    with pytest.raises(
+        nx.NumericsError, match=rf"out was made of another source: {changed.name} has changed"
+    ):
+        quantize(model, tmp_path / "out", NVFP4)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_finished_job_does_not_mind_other_times_of_files_that_are_copied(tmp_path):
+    model = write_shards(tmp_path / "model", tensors_of(1), 2)
+    quantize(model, tmp_path / "out", NVFP4)
+    os.utime(model / "config.json", ns=(1, 1))
+    assert quantize(model, tmp_path / "out", NVFP4).resumed == 2
+
+
 def test_a_folder_of_something_else_is_left_alone(model, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine", encoding="utf-8")
@@ -191,6 +218,88 @@ def test_an_unfinished_job_of_other_options_is_refused(model, tmp_path):
     with pytest.raises(nx.NumericsError, match="holds an unfinished job of another kind"):
         quantize(model, tmp_path / "out", Request(nx.QuantSpec("mxfp4")))
     assert quantize(model, tmp_path / "out", NVFP4).resumed == 2
+
+
+@pytest.mark.parametrize(
+    ("request_", "options", "named"),
+    [
+        (Request(nx.QuantSpec("mxfp4"), {"lm_head": None}), Options(), r"\(another format of some tensor\)"),
+        (NVFP4, Options(errors="none"), r"\(another errors\)"),
+        (NVFP4, Options(errors="none", tensor_scale=0.5), r"\(another errors, another tensor scale\)"),
+    ],
+)
+def test_the_refusal_of_other_options_did_not_say_which(model, tmp_path, request_, options, named):
+    with pytest.raises(Stopped):
+        quantize(model, tmp_path / "out", NVFP4, stop_after(2))
+    with pytest.raises(nx.NumericsError, match=named) as refused:
+        quantize(model, tmp_path / "out", request_, options)
+    assert not getattr(refused.value, "__notes__", [])
+
+
+def test_a_job_that_was_stopped_did_not_say_how_far_it_is(model, tmp_path):
+    with pytest.raises(Stopped) as stopped:
+        quantize(model, tmp_path / "out", NVFP4, stop_after(2))
+    assert stopped.value.__notes__ == [
+        f"2 of 6 shards are done in {tmp_path / 'out'}; the same command goes on"
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_says_how_far_it_is_and_what_it_kept(model, tmp_path, monkeypatch, capfd, number):
+    command = ["quantize", str(model), str(tmp_path / "out"), "--dtype", "mxfp4"]
+    note = Journal.note
+
+    def stop(self, shard, report):
+        note(self, shard, report)
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "note", stop)
+        try:
+            code = ended(lambda: commands.main(command, prog_name="numerics", standalone_mode=False))
+        except SystemExit as stopped:
+            code = stopped.code
+    assert code == 128 + number
+    assert "1 of 6 shards are done in" in capfd.readouterr().err
+    assert not ended(lambda: commands.main(command, prog_name="numerics", standalone_mode=False))
+    assert "shards that were done before and are kept: 1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("room", [0, 1, 3])
+def test_a_job_that_could_not_write_left_its_journal(model, tmp_path, monkeypatch, room):
+    fill_up(monkeypatch, room)
+    with pytest.raises(nx.NumericsError, match="nothing was changed"):
+        quantize(model, tmp_path / "a" / "out", NVFP4)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("command", [["quantize", "--dtype", "mxfp4"], ["convert"], ["dequantize"]])
+def test_what_lies_beside_and_is_not_copied_was_not_said(tmp_path, capfd, command):
+    model = write_shards(tmp_path / "model", tensors_of(1), 2)
+    if command[0] == "dequantize":
+        quantize(model, tmp_path / "q", NVFP4)
+        model = tmp_path / "q"
+    for name in ("sub-1", "sub-2"):
+        (model / name).mkdir()
+    os.mkfifo(model / "pipe")
+    (model / "link").symlink_to("nowhere")
+    (model / "to").symlink_to("sub-1")
+    (model / "pytorch_model.bin").write_bytes(b"")
+    for quiet in ([], ["--quiet"]):
+        out = tmp_path / f"out{len(quiet)}"
+        asked = [command[0], str(model), str(out), *command[1:], *quiet]
+        assert not ended(lambda asked=asked: commands.main(asked, standalone_mode=False))
+        told = "".join(capfd.readouterr())
+        due = "not copied: link, pipe, pytorch_model.bin, sub-{1-2}, to\n"
+        assert (due in told) is not bool(quiet)
+
+
+@pytest.mark.parametrize("inner", ["", "out"])
+def test_an_output_behind_a_link_to_nowhere_is_called_so(model, tmp_path, inner):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(nx.NumericsError, match="link is a symbolic link that leads nowhere"):
+        quantize(model, tmp_path / "link" / inner, NVFP4)
+    assert os.listdir(tmp_path) == ["link"]
 
 
 def test_a_shard_that_was_damaged_after_it_was_done_is_done_again(model, whole, tmp_path):

@@ -31,6 +31,7 @@ def test_a_folder_an_index_and_a_file_are_checkpoints(folder, tmp_path):
         assert source.folder
         assert source.entries.keys() == whole.keys()
         assert all(source.entries[name].shape == x.shape for name, x in whole.items())
+        assert not source.not_copied
         assert [file.name for file in source.beside] == ["config.json", "tokenizer.json"]
     nx.save(whole, tmp_path / "one.safetensors")
     assert Source(tmp_path / "one.safetensors").entries.keys() == whole.keys()
