@@ -81,7 +81,7 @@ def test_a_model_in_every_format_has_the_same_logits_in_a_fresh_process(floats, 
         ).eval()
         folder = tmp_path / f"{k}_{model}_{name}"
         found.save_pretrained(folder)
-        (folder / "options.json").write_text(json.dumps(options))
+        (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
         with torch.no_grad():
             torch.save(found(torch.arange(12)[None]).logits, folder / "logits.pt")
         saved.append(folder)
