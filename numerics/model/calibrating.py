@@ -45,7 +45,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             "this model is frozen, and so are its scales; nx.wrap(float_model, plan) makes one to calibrate "
             "with other batches"
         )
-    check_structure(model)
+    check_structure(model, anew=True)
     every = quantizers(model)
     static = [one for one in every if isinstance(one, Static) and one.observed_by is not None]
     learned = unbegun(model)

@@ -218,7 +218,7 @@ def report(
     if isinstance(model, nn.Module) and isinstance(reference, nn.Module):
         _check_order(model, reference)
     state = state_of(model)
-    check_structure(model)
+    check_structure(model, anew=True)
     reference = state.original if reference is None else reference
     if not isinstance(reference, nn.Module):
         raise NumericsError(
