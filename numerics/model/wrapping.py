@@ -90,7 +90,7 @@ def wrap(
 def _check_observers(plan: Plan, qat: str | None) -> None:
     """Raises NumericsError for an observer whose scales are all learned: nothing would be left of it."""
     rows = [row for row in plan.rows if row.spec is not None and row.observer is not None]
-    acting = {row.observer for row in rows if not learnable(row.spec, qat)}
+    acting = {row.observer for row in rows if row.spec and not learnable(row.spec, qat)}
     inert = [row for row in rows if row.observer not in acting]
     if inert:
         raise NumericsError(
