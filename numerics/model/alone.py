@@ -20,6 +20,9 @@ from numerics.model.wrapped.quantizers import Learned, Quantizer
 from numerics.model.wrapping import shared_copy
 from numerics.tensor.qtensor import ErrorSums, QTensor
 
+NO_VALUES = "no values"
+"""What stands in the place of figures where what came out was empty."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -29,7 +32,7 @@ class Parameter:
     the module around it that reads the parameter, for the reference's input, where this parameter alone is
     quantized.  clipped: the share of its values that its scales cut off; NaN where they are not known any
     more.  nbytes: as stored, of float_nbytes; both 0 where it is counted at another layer to which it is
-    tied.  unmeasured: empty, or why local is NaN: "sharded".
+    tied.  unmeasured: empty, or why local is NaN: "sharded", "no values".
     """
 
     name: str
@@ -138,7 +141,8 @@ class Alone:
 
     def _found(self, one: _One, layer: str) -> Parameter:
         row, here = one.row, self._owner(one.row.name) is self._module(layer)  # what is tied counts once
-        why = "sharded" if is_shard(self._held(one)) else ""
+        none = "" if one.sums.count else NO_VALUES
+        why = "sharded" if is_shard(self._held(one)) else none
         return Parameter(
             one.name, row.format, math.nan if why else one.sums.error.sqnr,
             math.nan if why else self._clipped(one),

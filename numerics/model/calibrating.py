@@ -45,7 +45,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
             "this model is frozen, and so are its scales; nx.wrap(float_model, plan) makes one to calibrate "
             "with other batches"
         )
-    check_structure(model)
+    check_structure(model, anew=True)
     every = quantizers(model)
     static = [one for one in every if isinstance(one, Static) and one.observed_by is not None]
     learned = unbegun(model)
@@ -68,13 +68,9 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
 
 def _run_all(model: nn.Module, batches: Iterable[Any]) -> None:
     for count, batch in enumerate(batches_of(batches)):
-        every = tensors_of(arguments(batch))
-        for x in every:
+        for x in tensors_of(arguments(batch)):
             if x.is_floating_point() and not x.is_meta and bool(torch.isnan(x).any()):
                 raise NumericsError(f"batch {count} has NaN: no scale can be found from it")
-        empty = [x for x in every if x.numel() == 0]
-        if any(x.is_floating_point() for x in empty) or (empty and len(empty) == len(every)):
-            raise NumericsError(f"batch {count} is empty: its shape is {tuple(empty[0].shape)}")
         run(model, batch)
 
 

@@ -23,7 +23,7 @@ from numerics.model.wrapped.quantizers import QAT, Learned, Static, check_known,
 from numerics.model.wrapped.running import named
 from numerics.model.wrapped.sharing import unshare
 from numerics.model.wrapped.state import STATE, State, note_in, notes_of, original_of, state_of
-from numerics.model.wrapped.structure import check_structure
+from numerics.model.wrapped.structure import check_structure, know_tensors
 from numerics.model.wrapping import check_parameters, shared_copy, wrapped_by
 from numerics.pytorch.qtensor import TensorQTensor
 from numerics.view.text import folded
@@ -55,7 +55,7 @@ def freeze(model: nn.Module, keep: str = "packed") -> nn.Module:
     keep = str(one_of("keep", keep, KEEP))
     if state.frozen:
         raise NumericsError("this model is frozen already")
-    check_structure(model)
+    check_structure(model, anew=True)
     waiting = [one.name for one in quantizers(model) if waits(one)]
     if waiting:
         raise NumericsError(
@@ -75,6 +75,7 @@ def _become_frozen(model: nn.Module, by_identity: dict[int, Tensor], keep: str) 
     mode.freeze(model, by_identity)  # type: ignore[arg-type]
     _fix(model)
     notes_of(model)[STATE] = state_of(model).as_frozen(keep)
+    know_tensors(model)
     model.register_state_dict_post_hook(_say_in_state)
 
 

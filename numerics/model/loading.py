@@ -29,6 +29,7 @@ from numerics.model.wrapped.fitting import (
 from numerics.model.wrapped.quantizers import Static, quantizers
 from numerics.model.wrapped.renaming import renamed
 from numerics.model.wrapped.state import is_wrapped, state_of
+from numerics.model.wrapped.structure import know_tensors
 from numerics.pytorch.kept_ops import keeps_values
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor
 from numerics.tensor.parts import PARTS
@@ -84,6 +85,7 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
         elif is_wrapped(model):
             came = _for_wrapped(model, came, text)
         _put(into, path, _widened(came, stored(into)), foreign)
+        know_tensors(into)
     return cast(Model, into)
 
 

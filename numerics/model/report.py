@@ -17,7 +17,7 @@ from numerics.backends.host.tensors import same_bits
 from numerics.formats.dtype import told_apart
 from numerics.formats.errors import NumericsError, items_of, one_of, said, text_in
 from numerics.formats.notebook import rows_table
-from numerics.model.alone import Alone, Parameter
+from numerics.model.alone import NO_VALUES, Alone, Parameter
 from numerics.model.deciding.fields import MODES
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row, described, stored_bytes
@@ -54,10 +54,11 @@ class Layer:
     or smallest that their scales reach, and those that are NaN or Inf.  nbytes: of its parameters as
     stored, of float_nbytes; what is tied counts at the first of its layers.  inside: empty, or what stands in
     the place of its figures, which are NaN: "in self_attn" where a module around it reads its parameters,
-    "never ran" where none ran.  also: the other modules that have one of its parameters, and further names of
-    its module.  non_finite: how many values of its output are NaN or Inf in the reference, in no SQNR.
-    parameters: its quantized parameters one by one, worst first, where it has several, where a module around
-    it reads them, and where it reads those of others: each judged where its line is, or at what that names.
+    "never ran" where none ran, "no values" where what came out was empty, as of an expert without tokens.
+    also: the other modules that have one of its parameters, and further names of its module.  non_finite: how
+    many values of its output are NaN or Inf in the reference, in no SQNR.  parameters: its quantized
+    parameters one by one, worst first, where it has several, where a module around it reads them, and where
+    it reads those of others: each judged where its line is, or at what that names.
     """
 
     name: str
@@ -205,7 +206,8 @@ def report(
     quantized and nothing else.
 
     Raises NumericsError for a model that is not wrapped, for a graph that quantizes inside a fused function
-    of the model's own forward, and where there is nothing to run.
+    of the model's own forward, and where there is nothing to run or to compare: no batch, one that is empty,
+    empty outputs.
 
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
@@ -217,7 +219,7 @@ def report(
     if isinstance(model, nn.Module) and isinstance(reference, nn.Module):
         _check_order(model, reference)
     state = state_of(model)
-    check_structure(model)
+    check_structure(model, anew=True)
     reference = state.original if reference is None else reference
     if not isinstance(reference, nn.Module):
         raise NumericsError(
@@ -239,6 +241,7 @@ def report(
     layers = [_layer(name, rows[name], judged) for name in rows]
     worst = sorted(layers, key=lambda one: (bool(one.inside), _rank(one.local), _rank(one.cumulative)))
     whole = judged.whole
+    _check_compared(whole)
     return Report(tuple(worst), whole.error.sqnr, count, whole.non_finite, whole.lost)
 
 
@@ -275,9 +278,10 @@ def _owners(row: Row) -> list[str]:
 
 
 def _inside(name: str, judged: _Judged) -> str:
-    """What is said of a layer whose module never ran as one; nothing of the others."""
+    """What is said of a layer whose module never ran as one, or made no values; nothing of the others."""
     if judged.calls[name]:
-        return ""
+        sums = judged.layers.get(name)
+        return NO_VALUES if sums is not None and not sums.local.count else ""
     above = name
     while above:
         above = above.rpartition(".")[0]
@@ -288,7 +292,8 @@ def _inside(name: str, judged: _Judged) -> str:
 
 def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
     sums, inside = judged.layers[name], _inside(name, judged)
-    local, cumulative = (math.nan if inside else part.error.sqnr for part in (sums.local, sums.cumulative))
+    parts = (sums.local, sums.cumulative)
+    local, cumulative = (math.nan if inside or not one.count else one.error.sqnr for one in parts)
     weights = [row for row in rows if row.kind == "parameter"]
     own = [row for row in weights if row.name.rpartition(".")[0] == name]  # what is tied counts once
     also = dict.fromkeys(owner for row in weights for owner in _owners(row) if owner != name)
@@ -453,6 +458,12 @@ def _corresponding(expected: Any, actual: Any) -> tuple[list[Tensor], list[Tenso
     return x, y
 
 
+def _check_compared(sums: ErrorSums) -> None:
+    """Raises NumericsError where no value came out of any batch: that nothing differs says nothing."""
+    if not sums.count:
+        raise NumericsError("what comes out of these batches is empty: there is no value to compare")
+
+
 # ---- models beside each other ---------------------------------------------------------------------
 
 
@@ -495,7 +506,8 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any] | None = None) ->
     a, b: two models with the same inputs and outputs, wrapped or not; a is the reference.
     batches: each what they are called with: a tuple of arguments, a mapping of named ones, or one tensor;
         they cannot be left away.
-    Raises NumericsError where no batch came, for outputs that do not correspond, and for what is no model:
+    Raises NumericsError where no batch came, for an empty one, for outputs that do not correspond or have no
+    values, and for what is no model:
     how far a QTensor is from the values that it stands for says `q.error(x)`.
 
     >>> import torch
@@ -525,6 +537,7 @@ def compare(a: nn.Module, b: nn.Module, batches: Iterable[Any] | None = None) ->
                 same &= x[0].amax(-1).isfinite() & y[0].amax(-1).isfinite()
                 hits, rows = hits + int(same.sum()), rows + same.numel()
             count += 1
+    _check_compared(sums)
     error = sums.error
     agreed = hits / rows if rows else 1.0
     return Comparison(error.sqnr, error.max_error, equal, agreed, count, error.non_finite, sums.lost)

@@ -27,6 +27,7 @@ from numerics.model.wrapped.quantizers import (
     QAT,
     Learned,
     Quantizer,
+    Static,
     learnable,
     quantizer,
     quantizers,
@@ -37,6 +38,7 @@ from numerics.model.wrapped.sharing import share
 from numerics.model.wrapped.state import STATE, State, check_unwrapped, notes_of, original_of, state_of
 from numerics.model.wrapped.structure import know
 from numerics.train import THRESHOLD_INIT
+from numerics.view.text import folded
 
 
 def wrap(
@@ -61,7 +63,8 @@ def wrap(
     threshold_init: where the thresholds of tqt begin: _3SD (weights, by default), _LL_J or _KL_J
         (activations).
 
-    Weights' thresholds begin with the weights, those of activations with the plan's example.  In graph mode
+    Weights' thresholds begin with the weights, those of activations with the plan's example, or,
+    where others are observed, with the first batch of `calibrate`.  In graph mode
     a torch.fx.GraphModule comes back, of the model in evaluation unless qat is given.
 
     Raises NumericsError for a plan that quantizes nothing or is of another model, for options without effect,
@@ -79,8 +82,22 @@ def wrap(
         qat = str(one_of("qat", qat, QAT))
     if threshold_init is not None:
         threshold_init = str(one_of("threshold initialization", threshold_init, THRESHOLD_INIT))
+    _check_observers(made, qat)
     check_parameters(model, made)
     return wrapped_by(model, made, qat, threshold_init)
+
+
+def _check_observers(plan: Plan, qat: str | None) -> None:
+    """Raises NumericsError for an observer whose scales are all learned: nothing would be left of it."""
+    rows = [row for row in plan.rows if row.spec is not None and row.observer is not None]
+    acting = {row.observer for row in rows if row.spec and not learnable(row.spec, qat)}
+    inert = [row for row in rows if row.observer not in acting]
+    if inert:
+        raise NumericsError(
+            f"observer={inert[0].observer!r} finds scales in nx.calibrate, and qat={qat!r} learns that of "
+            f"{folded([row.name for row in inert])}: plan without it (rules can give one to what is not "
+            "learned), or qat='ste' keeps it"
+        )
 
 
 def check_parameters(model: nn.Module, plan: Plan) -> None:
@@ -214,9 +231,13 @@ def _begin_weights(model: nn.Module, every: dict[Any, nn.Module]) -> None:
 def _begin_activations(
     wrapped: nn.Module, every: dict[Any, nn.Module], plan: Plan, original: nn.Module
 ) -> None:
-    """The thresholds of what is computed begin with the example, those of branches that it skips too."""
+    """The thresholds of what is computed begin with the example, those of branches that it skips too.
+
+    Where something beside them is observed they wait, as that does, for the batches of `calibrate`.
+    """
     learned = unbegun(wrapped)
-    if not learned or plan.example is None:
+    observed = any(isinstance(one, Static) for one in quantizers(wrapped))
+    if not learned or plan.example is None or observed:
         return
     with beginning(learned):
         if isinstance(wrapped, QuantizedGraph):

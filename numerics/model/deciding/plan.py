@@ -153,7 +153,10 @@ class Plan:
             raise NumericsError(f"{path}: {wrong}") from None
 
     def check_model(self, model: nn.Module) -> None:
-        """Raises NumericsError where a model lacks what is planned, or has it in another shape."""
+        """Raises NumericsError where a model lacks what is planned, has it in another shape, or has more.
+
+        More are floats that its state has, under names of which none has a row.
+        """
         from numerics.model.folding import can_fold  # and with them torch, which a plan of files needs not
         from numerics.model.looking.trace import is_place
 
@@ -172,6 +175,22 @@ class Plan:
                 f"this plan is of another model: {'; '.join(wrong[:5])}{' ...' if wrong[5:] else ''} "
                 "not found"
             )
+        if more := self._without_row(model):
+            raise NumericsError(
+                f"this plan is of another model: {', '.join(more[:5])}{' ...' if more[5:] else ''} of this "
+                f"{type(model).__name__} has no row in it; nx.plan(model, ...) makes one of all"
+            )
+
+    def _without_row(self, model: nn.Module) -> list[str]:
+        """The floats of a model that no row has: parameters, and buffers that its state has."""
+        own = {n for row in self.rows if row.kind in ("parameter", "buffer") for n in row.names}
+        names: dict[int, list[str]] = {}
+        for prefix, module in model.named_modules(remove_duplicate=False):
+            unsaved = module._non_persistent_buffers_set
+            for leaf, x in (*module._parameters.items(), *module._buffers.items()):
+                if x is not None and x.is_floating_point() and leaf not in unsaved:
+                    names.setdefault(id(x), []).append(f"{prefix}.{leaf}" if prefix else leaf)
+        return [some[0] for some in names.values() if own.isdisjoint(some)]
 
 
 def _path(came: Any) -> Path:

@@ -287,7 +287,7 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def batches_of(came: Any) -> Iterator[Any]:
-    """Each batch that came; raises NumericsError for one batch in their place, and where there is none."""
+    """Each batch that came; raises NumericsError for one batch in their place, an empty one, and for none."""
     if isinstance(came, (Tensor, str, bytes, Mapping)) or not isinstance(came, Iterable):
         one = "" if not isinstance(came, (Tensor, Mapping)) else "; one batch is a list of it, [batch]"
         raise NumericsError(f"batches is a list or an iterator of batches, not a {type(came).__name__}{one}")
@@ -295,12 +295,21 @@ def batches_of(came: Any) -> Iterator[Any]:
         batches = iter(came)
     except Exception as wrong:  # an array of no axes says that it can be iterated; what comes later is theirs
         raise NumericsError(f"batches={said(came)} cannot be read one by one: {wrong!s:.200}") from None
-    empty = True
+    count = 0
     for batch in batches:
-        empty = False
+        _check_values_in(f"batch {count}", batch)
+        count += 1
         yield batch
-    if empty:
+    if not count:
         raise NumericsError("no batch came: batches= is empty, or an iterator that was used up")
+
+
+def _check_values_in(name: str, batch: Any) -> None:
+    """Raises NumericsError for a batch without values: nothing that a model makes of it says anything."""
+    every = tensors_of(arguments(batch))
+    empty = [x for x in every if x.numel() == 0]
+    if any(x.is_floating_point() for x in empty) or (empty and len(empty) == len(every)):
+        raise NumericsError(f"{name} is empty: its shape is {tuple(empty[0].shape)}")
 
 
 def factors_in(came: Any) -> Sequence[Any]:

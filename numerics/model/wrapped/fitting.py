@@ -75,7 +75,7 @@ class Fitting:
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Its state; raises NumericsError where modules came into it that its plan does not know."""
-        check_structure(self)  # type: ignore[arg-type]
+        check_structure(self, anew=True)  # type: ignore[arg-type]
         return super().state_dict(*args, **kwargs)  # type: ignore[misc]
 
     def train(self, mode: bool = True) -> Any:

@@ -190,7 +190,7 @@ def _keep_hooks(of: nn.Module, graph: nn.Module, theirs: Callable[[Any, nn.Modul
         for kind, found in hooks.items():
             own = getattr(modules[name], kind)
             own.update({key: theirs(hook, module) for key, hook in found.items() if key not in own})
-        if _has_extra(module):
+        if _has_extra(module) and not _has_extra(modules[name]):  # the same module says it itself
             _keep_extra(module, modules[name])
 
 

@@ -68,10 +68,17 @@ def state_of(model: Any) -> State:
     """What a wrapped model was made of; raises NumericsError for another."""
     found = notes_of(model).get(STATE) if isinstance(model, nn.Module) else None
     if not isinstance(found, State):
-        raise NumericsError(
-            f"this {type(model).__name__} is not wrapped: nx.wrap(model, ...) makes one that is"
-        )
+        raise NumericsError(f"this {type(model).__name__} is not wrapped: {_way_to_wrapped(model)}")
     return found
+
+
+def _way_to_wrapped(model: Any) -> str:
+    """Which child is what was meant, as of DDP and of torch.compile; or how a model is wrapped."""
+    children = model.named_children() if isinstance(model, nn.Module) else ()
+    inner = [name for name, child in children if STATE in notes_of(child)]
+    if len(inner) == 1:
+        return f"the model in it is, model.get_submodule({inner[0]!r})"
+    return "nx.wrap(model, ...) makes one that is"
 
 
 def original_of(model: nn.Module) -> nn.Module:

@@ -1,23 +1,28 @@
-"""Modules that come into a model after it was wrapped: none of the plan's, and refused by their names."""
+"""Modules and parameters that come into a model after it was wrapped: none of the plan's, refused by name."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
 from numerics.formats.errors import NumericsError, items_of, said, warn
+from numerics.model.looking.places import is_shard
 from numerics.model.wrapped.guarding import GUARDED
 from numerics.model.wrapped.state import STATE, State, notes_of, state_of
 from numerics.pytorch.wrapper import Wrapper
 from numerics.view.text import folded
 
 KNOWN = "numerics_known"
-"""Under that name a module of a wrapped model says that it was there, or was admitted."""
+"""Under that name a module of a wrapped model says that it was there, or was admitted: with which parameters.
+
+Of each, by its leaf, is it packed?
+"""
 _UNSEEN = (
     "torch.compile and torch.export know the products of this wrapped model by their order: where a call "
     "takes another way than the example did, what is multiplied there is not compared with the plan, and may "
@@ -31,7 +36,18 @@ _IT = ("it in as it is, as an adapter", "all in as they are, as adapters")
 def know(model: nn.Module) -> None:
     """Notes that the modules of a model are those that its plan is of."""
     for module in model.modules():
-        module.__dict__[KNOWN] = True
+        _know(module)
+
+
+def know_tensors(model: nn.Module) -> None:
+    """Notes of the modules that are known what they have by now, such as packed weights."""
+    for module in model.modules():
+        if KNOWN in module.__dict__:
+            _know(module)
+
+
+def _know(module: nn.Module) -> None:
+    module.__dict__[KNOWN] = {leaf: isinstance(x, Wrapper) for leaf, x in module._parameters.items()}
 
 
 def forget_modules(model: nn.Module) -> None:
@@ -40,13 +56,16 @@ def forget_modules(model: nn.Module) -> None:
         module.__dict__.pop(KNOWN, None)
 
 
-def check_structure(model: nn.Module) -> None:
-    """Raises NumericsError where a wrapped model has modules that its plan does not know; looked for once.
+def check_structure(model: nn.Module, anew: bool = False) -> None:
+    """Raises NumericsError where a wrapped model has modules or parameters that its plan does not know.
 
-    That is: anew only when a module of it has other children than when it was looked at.
+    anew: looked for whatever was seen before.  Otherwise, as in each call, only when a module of it has other
+    children than when it was looked at.
     """
     state = notes_of(model).get(STATE)
-    if not isinstance(state, State) or (state.seen and all(list(a.values()) == b for a, b in state.seen)):
+    if not isinstance(state, State):
+        return
+    if not anew and state.seen and all(list(a.values()) == b for a, b in state.seen):
         return
     new = [name for name, _ in _strangers(model, state)]
     if new:
@@ -67,19 +86,34 @@ def check_traced(model: nn.Module) -> None:
 
 
 def _strangers(model: nn.Module, state: State) -> Iterator[tuple[str, nn.Module]]:
-    """The modules with matrices of floats of their own that a plan does not know.
+    """What a plan does not know: modules with matrices of floats of their own, and such parameters of others.
 
-    A graph reads what its modules have by name, whichever they are.
+    With each name comes the module.  A graph reads what its modules have by name, whichever they are.
     """
-    names = {name for row in state.plan.rows for name in row.names} if isinstance(model, GraphModule) else ()
+    is_graph = isinstance(model, GraphModule)
+    names = {name for row in state.plan.rows for name in row.names} if is_graph else set()
     for prefix, module in model.named_modules():
-        if KNOWN in module.__dict__ and not names:
-            continue
+        known = module.__dict__.get(KNOWN)
         for leaf, x in module._parameters.items():
-            wide = x is not None and (is_lazy(x) or (x.ndim > 1 and x.is_floating_point()))
-            if wide and not isinstance(x, Wrapper) and (f"{prefix}.{leaf}" if prefix else leaf) not in names:
+            name = f"{prefix}.{leaf}" if prefix else leaf
+            if not _is_wide(x) or (known and leaf in known and not known[leaf]):
+                continue
+            if is_graph:
+                packed = bool(known) and known.get(leaf, False)
+                if name not in names or packed:
+                    yield (prefix if known is None else name), module
+                    break
+            elif known is None:
                 yield prefix, module
                 break
+            else:
+                yield name, module
+
+
+def _is_wide(x: Any) -> bool:
+    """Is it a matrix of floats, neither packed nor the shard of one?"""
+    wide = x is not None and (is_lazy(x) or (x.ndim > 1 and x.is_floating_point()))
+    return wide and not isinstance(x, Wrapper) and not is_shard(x)
 
 
 def _refused(new: list[str], is_graph: bool) -> str:
@@ -105,7 +139,8 @@ def _call(new: list[str]) -> str:
 def admit(model: nn.Module, names: str | Iterable[str] | None = None, *more: str) -> nn.Module:
     """Lets modules into a wrapped model that came into it later, as they are: in floats; returns the model.
 
-    model: what `wrap`, `freeze`, `quantize_` or `load_into` returned, in eager mode, with such modules.
+    model: what `wrap`, `freeze`, `quantize_` or `load_into` returned, in eager mode, with such modules, or
+        with such parameters of modules that were there.
     names: of one, or a list of several, or patterns: "*.lora_A" of modules beside a layer,
         "layers.*.linear1" of wrappers around layers; None for all.  What is inside is let in too.
     more: further names.
@@ -134,7 +169,7 @@ def admit(model: nn.Module, names: str | Iterable[str] | None = None, *more: str
         )
     chosen = {one for name in asked for one in _matched(name, new)}
     for name in chosen:
-        new[name].__dict__[KNOWN] = True
+        _know(new[name])
     return model
 
 

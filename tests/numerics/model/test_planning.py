@@ -367,6 +367,45 @@ def test_a_plan_is_another_after_its_file(tmp_path, suffix):
         nx.wrap(model("linear")[0], again)
 
 
+def _small():
+    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize("formats", [("mxfp4",), ("mxfp4", "mxfp8_e4m3")])
+def test_a_plan_of_a_smaller_model_left_the_rest_of_a_larger_one_in_floats(tmp_path, mode, formats):
+    """Nothing said so: neither a warning, nor a row in a report."""
+    x = torch.ones(2, 64)
+    plan = nx.plan(_small(), *formats, example=x, mode=mode)
+    path = tmp_path / "m.safetensors"
+    nx.save(nx.freeze(nx.wrap(_small(), plan)).state_dict(), path)
+    plan.save(tmp_path / "plan.toml")
+    more = {
+        "3.weight": nn.Linear(8, 64),
+        "3.running_mean": nn.BatchNorm1d(8, affine=False),
+        "3.weight, 3.bias": nn.LayerNorm(8),
+    }
+    for name, layer in more.items():
+        larger = nn.Sequential(*_small(), layer)
+        for made in (plan, nx.Plan.load(tmp_path / "plan.toml")):
+            with pytest.raises(nx.NumericsError, match=f"of another model: {name}"):
+                nx.wrap(larger, made, example=x)
+        before = larger.state_dict()
+        with pytest.raises(nx.NumericsError, match=r"3\."):
+            nx.load_into(larger, path, example=x)
+        assert all(torch.equal(larger.state_dict()[k], v) for k, v in before.items())
+
+
+def test_a_plan_is_of_its_model_whatever_that_keeps_unsaved_and_ties():
+    """A cache that a forward makes is none of a plan's tensors; a tie has a row by one of its names."""
+    m = _small()
+    plan = nx.plan(m, "mxfp4", example=torch.ones(2, 64))
+    m.register_buffer("cache", torch.ones(4), persistent=False)
+    m.register_buffer("count", torch.ones(1, dtype=torch.long))
+    m[1].tied = m[0].weight
+    assert nx.freeze(nx.wrap(m, plan))[0].weight.spec == nx.QuantSpec("mxfp4")
+
+
 def test_a_page_shows_names_as_markup(tmp_path):
     m = nn.ModuleDict({"<b>": nn.Linear(32, 8)})
     m.forward = lambda x: m["<b>"](x)

@@ -580,3 +580,55 @@ def test_a_layer_is_run_again_under_the_autocast_that_it_had(mode):
             last = due[1].bfloat16()
             assert by_name["out"].local == pytest.approx(sqnr(m.out(last), first.out(last)), rel=1e-12)
     assert by_name["first"].local == pytest.approx(sqnr(torch.cat(due), torch.cat(own)), rel=1e-12)
+
+
+class _Emptied(torch.nn.Module):
+    """A model of which nothing comes out."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = model("linear")[0]
+
+    def forward(self, x):
+        return self.inner(x)[:0]
+
+
+class _Idle(torch.nn.Module):
+    """Two experts, one of which gets no token."""
+
+    def __init__(self):
+        super().__init__()
+        self.busy, self.idle = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+
+    def forward(self, x):
+        return self.busy(x) + self.idle(x[:0]).sum()
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_nothing_that_was_compared_read_as_exact(mode):
+    m, (x,) = model("linear")
+    one = nx.wrap(m, "mxfp4", example=x, mode=mode)
+    for batches in ([x[:0]], [x, x[:0]]):
+        due = rf"batch {len(batches) - 1} is empty: its shape is \(0, {x.shape[1]}\)"
+        for call in (
+            lambda b=batches: nx.compare(m, one, b),
+            lambda b=batches: nx.report(one, m, b),
+            lambda b=batches: nx.sweep(m, ["mxfp4"], b, mode=mode),
+        ):
+            with pytest.raises(nx.NumericsError, match=due):
+                call()
+    emptied = _Emptied()
+    other = nx.wrap(emptied, "mxfp4", example=x, mode=mode)
+    for call in (lambda: nx.compare(emptied, other, [x]), lambda: nx.report(other, emptied, [x])):
+        with pytest.raises(nx.NumericsError, match="no value to compare"):
+            call()
+    assert "no value to compare" in nx.sweep(emptied, ["mxfp4"], [x], mode=mode).refused["mxfp4"]
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_a_layer_that_made_no_values_is_not_exact(mode):
+    m, x = _Idle(), torch.randn(4, 64)
+    found = nx.report(nx.wrap(m, "mxfp4", example=x, mode=mode), m, [x])
+    assert {one.name: one.inside for one in found.layers} == {"busy": "", "idle": "no values"}
+    assert math.isnan(found.layers[-1].local)
+    assert "no values" in str(found)

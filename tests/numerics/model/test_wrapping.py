@@ -1229,3 +1229,27 @@ def test_a_longer_scan_took_the_scale_of_the_only_step_that_was_calibrated(optio
             one(x, n)
     own = nx.wrap(Steps(), "int4", activations="int8", example={"x": x, "n": first})
     assert own(x, first + 3).shape == x.shape  # each tensor brings its own scale
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize("qat", ["tqt", "lsq"])
+def test_an_observer_whose_scales_are_learned_had_no_effect_and_nothing_said_so(qat, mode):
+    m, x = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8)), torch.ones(2, 64)
+    given = {"activations": "int8", "example": x, "mode": mode}
+    due = r"observer='percentile\(50\)' finds .* qat='" + qat + "' learns that of {0-1}:linear"
+    with pytest.raises(nx.NumericsError, match=due):
+        nx.wrap(m, "int8", qat=qat, observer="percentile(50)", **given)
+    plan = nx.plan(m, "int8", observer="percentile(50)", **given)
+    with pytest.raises(nx.NumericsError, match=due):
+        nx.wrap(m, plan, qat=qat)
+    nx.wrap(m, plan, qat="ste")
+    by_rule = {"0": {"activations": "int4", "observer": "mse"}}
+    with pytest.raises(nx.NumericsError, match="observer='mse'"):
+        nx.wrap(m, "int8", qat=qat, rules=by_rule, **given)
+
+
+def test_an_observer_of_what_is_not_learned_stands_beside_qat():
+    m, x = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8)), torch.ones(2, 64)
+    rules = {"1": {"activations": "float8_e4m3fn"}}
+    one = nx.wrap(m, "int8", activations="int8", qat="tqt", observer="mse", rules=rules, example=x)
+    assert nx.calibrate(one, [x])[1].quantize_linear_0.scale is not None

@@ -140,3 +140,14 @@ def test_scales_of_floats_are_not_learned():
     out = one(X)
     with nx.decoded_products():
         assert torch.equal(nx.freeze(one)(X), out)
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_the_wrapped_model_inside_of_another_is_told(mode):
+    """DDP and DataParallel have it as their module."""
+    x = torch.ones(2, 64)
+    for around, name in ((torch.nn.DataParallel, "module"), (torch.nn.Sequential, "0")):
+        model = around(nx.wrap(torch.nn.Sequential(torch.nn.Linear(64, 8)), "int8", example=x, mode=mode))
+        for call in (nx.freeze, lambda m: nx.report(m, batches=[x]), lambda m: nx.calibrate(m, [x])):
+            with pytest.raises(nx.NumericsError, match=rf"the model in it is, .*\('{name}'\)"):
+                call(model)

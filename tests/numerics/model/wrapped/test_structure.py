@@ -235,3 +235,24 @@ def test_a_pattern_names_wrappers_of_alike_layers():
         model[k] = Lora(model[k])
     with pytest.raises(nx.NumericsError, match=r"^\{0-2\} came.*nx\.admit\(model, '\*'\) lets all in"):
         model(X)
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize(("keep", "leaf"), [(None, "extra"), ("packed", "extra"), ("packed", "weight")])
+def test_a_parameter_that_came_in_later_was_computed_with_in_float(keep, leaf, mode):
+    model = nx.wrap(nn.Sequential(nn.Linear(64, 64)), "int8", example=X, mode=mode)
+    if keep:
+        nx.freeze(model, keep=keep)
+    model(X)
+    setattr(model.get_submodule("0"), leaf, nn.Parameter(torch.ones(64, 64)))
+    for call in (model.state_dict, lambda: nx.report(model, batches=[X])):
+        with pytest.raises(nx.NumericsError, match=rf"0\.{leaf} came into this"):
+            call()
+    if mode == "eager_mode":
+        assert leaf in "".join(nx.admit(model, f"0.{leaf}").state_dict())
+
+
+def test_a_trained_parameter_takes_the_place_of_a_planned_one():
+    model = nx.wrap(nn.Sequential(nn.Linear(64, 64)), "int8", example=X)
+    model[0].weight = nn.Parameter(torch.ones(64, 64))
+    assert nx.freeze(model)[0].weight.spec == nx.QuantSpec("int8")
