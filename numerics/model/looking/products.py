@@ -233,6 +233,15 @@ _POOLS = [f"{before}{kind}_pool{n}d" for before in ("", "_", "adaptive_", "_adap
 JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "add"})
 """Tensors meet in them: devices do that with codes of one scale."""
 
+BESIDE = (JOINS - {"add"}) | {"where", "column_stack", "dstack", "row_stack", "block_diag", "__setitem__"}
+"""They put tensors beside one another: each stays what it was."""
+
+LIKE = frozenset(
+    {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like",
+     "new_zeros", "new_ones", "new_empty", "new_full"}
+)  # fmt: skip
+"""They take a shape and a type from a tensor, and none of its values."""
+
 ON_GRID = (
     VIEWS
     | RESHAPED
