@@ -228,6 +228,9 @@ MOVED = frozenset(
 )  # fmt: skip
 """They show the axes in another order."""
 
+TURNS = frozenset({"rot90"})
+"""They may turn an axis to where another one was, and do not show it."""
+
 _POOLS = [f"{before}{kind}_pool{n}d" for before in ("", "_", "adaptive_", "_adaptive_")
           for kind in ("max", "avg") for n in (1, 2, 3)]  # fmt: skip
 JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "add"})

@@ -31,6 +31,7 @@ from numerics.model.looking.products import (
     PRODUCTS,
     RESHAPED,
     ROWS_OF,
+    TURNS,
     classified,
     in_order,
     name_of,
@@ -136,10 +137,15 @@ class Origin(NamedTuple):
         """It where its entries are put together again along a new axis."""
         return self._replace(parts=tuple(part.regained(at) for part in self.parts))
 
-    def reduced(self, axes: Sequence[int], shape: Sequence[int]) -> dict[str, int | None]:
-        """The longest of some axes of a tensor of that shape, as an axis of each that it is made of."""
+    def reduced(self, axes: Sequence[int], shape: Sequence[int], alone: bool) -> dict[str, int | None]:
+        """The longest of some axes of a tensor of that shape, as an axis of each that it is made of.
+
+        alone: is it the only factor?  Where others are and nothing is summed, it is the last axis.
+        """
         ndim = len(shape)
         inside = [axis % ndim for axis in axes if -ndim <= axis < ndim]
+        if not inside and not alone:
+            return {one.name: one.ndim - 1 for one in self.parts}
         longest = max(inside, key=lambda axis: shape[axis]) if inside else ndim
         return {one.name: one.axes[longest] if longest < len(one.axes) else None for one in self.parts}
 
@@ -212,7 +218,7 @@ class Found:
                 made_of = origin(x)
                 if made_of is not None:
                     role = ("rows" if rows else "factor") if len(shape) > 1 else "bias"
-                    for name, axis in made_of.reduced(axes, shape).items():
+                    for name, axis in made_of.reduced(axes, shape, len(factors) == 1).items():
                         self.use([name], Use(site.module, site.operation, role, axis))
                     weights += made_of.names if len(shape) > 1 else ()
                 elif is_float(x) and not rows:
@@ -261,7 +267,7 @@ def axes_of(view: Any, of: Any, axes: tuple[int | None, ...], operation: str) ->
     if operation in RESHAPED:
         return _by_strides(shape, _dense(shape), before, _dense(before), axes)
     if shape == before and operation not in MOVED:
-        return axes if classified(operation) else (None,) * len(axes)
+        return axes if classified(operation) and operation not in TURNS else (None,) * len(axes)
     if operation in MOVED or torch._C._is_alias_of(view, of):  # type: ignore[attr-defined]
         return _by_strides(shape, view.stride(), before, of.stride(), axes)
     if len(shape) == len(before):  # rows that were picked, tensors that were joined or repeated
@@ -619,11 +625,13 @@ class _Watching(TorchFunctionMode):
     def _mapped(self, module: str, name: str, args: Any, kwargs: Any) -> None:
         """A product inside torch.vmap: of what is computed it shows one entry, a graph all of it."""
         self.found.fused.setdefault(module, "vmap")
-        for _, came, axes in PRODUCTS[name].factors(args, kwargs):
+        factors = PRODUCTS[name].factors(args, kwargs)
+        for _, came, axes in factors:
             for x in factors_in(came):
                 made_of = self.origin(x)
                 if made_of is not None and x.ndim > 1:
-                    for each, axis in made_of.reduced(axes, tuple(x.shape)).items():
+                    reduced = made_of.reduced(axes, tuple(x.shape), len(factors) == 1)
+                    for each, axis in reduced.items():
                         self.found.use([each], Use(module, name, "factor", axis))
 
     def _touch(self, tree: Any) -> None:
