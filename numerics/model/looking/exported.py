@@ -248,23 +248,24 @@ def _write(node: Node, found: dict[Node, Origin | None]) -> None:
 
 
 def _made_of(node: Node, found: Mapping[Node, Origin | None]) -> Origin | None:
+    args: Any = node.args
     of, name = node, name_of(node.target)
-    if name == "getitem" and not isinstance(node.args[0].meta.get("val"), torch.Tensor):  # one of a tuple
-        of, name = node.args[0], name_of(node.args[0].target)
+    if name == "getitem" and not isinstance(args[0].meta.get("val"), torch.Tensor):  # one of a tuple
+        of, name = args[0], name_of(args[0].target)
     came = [x for x in of.all_input_nodes if tensors_of(x.meta.get("val"))]
     came = came[: 1 if name in ROWS_OF else None]
-    pairs = [(x.meta.get("val"), one) for x in came if (one := found.get(x)) is not None]
-    view = node.meta.get("val")
+    pairs: list[Any] = [(x.meta.get("val"), one) for x in came if (one := found.get(x)) is not None]
+    view: Any = node.meta.get("val")
     if name in LIKE and not pairs:
         return CONSTANT
     if len(pairs) < len(came) or (not came and of.all_input_nodes) or is_opening(name):
         return None
     if name == "_remove_batch_dim" and pairs:
-        return pairs[0][1].regained(node.args[3] % view.ndim)
+        return pairs[0][1].regained(args[3] % view.ndim)
     if name == "_add_batch_dim" and pairs:
-        return pairs[0][1].without(node.args[1] % pairs[0][0].ndim)
+        return pairs[0][1].without(args[1] % pairs[0][0].ndim)
     if isinstance(view, torch.Tensor) and all(isinstance(x, torch.Tensor) for x, _ in pairs):
-        return joined(view, pairs, name, stacked_at(name, node.args, node.kwargs, view))
+        return joined(view, pairs, name, stacked_at(name, args, node.kwargs, view))
     parts = {part.name: part._replace(axes=()) for _, one in pairs for part in one.parts}
     return Origin(tuple(parts.values()))
 

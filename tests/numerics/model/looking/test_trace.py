@@ -1,4 +1,4 @@
-"""Which weights a forward brings to a product, and which of their axes that sums: never lost, never guessed."""
+"""Which weights a forward brings to a product, which axes it sums: never lost, never guessed."""
 
 import pytest
 import torch
@@ -103,7 +103,7 @@ def test_axis_of_a_weight_on_its_way(name, mode):
     model, x, plan = planned(make, mode)
     axis = 1 if name in TURNED else 0
     spec = row_of(plan, "w").spec
-    assert spec is not None and spec.axis % 2 == axis
+    assert spec.axis % 2 == axis
     with torch.no_grad():
         due = Model(make)
         due.l.weight.copy_(nx.fake_quantize(model.l.weight, "mxfp4"))
@@ -131,7 +131,8 @@ def test_axis_that_no_format_needs_is_not_asked_for(mode):
 
 def test_each_of_two_parts_has_its_own_axis():
     _, _, plan = planned(FOLLOWED["cat with a part of another"], "eager_mode")
-    assert row_of(plan, "e").spec.axis == 1 and row_of(plan, "w").spec.axis == 0
+    assert row_of(plan, "e").spec.axis == 1
+    assert row_of(plan, "w").spec.axis == 0
 
 
 def test_out_argument_is_followed():
@@ -155,6 +156,6 @@ def test_written_from_the_input_is_no_constant():
 
 @pytest.mark.parametrize("mode", MODES)
 def test_product_of_activations_is_planned_beside_constants(mode):
-    _, x, plan = planned(CONSTANTS["add"], mode, activations="mxfp4")
+    _, _, plan = planned(CONSTANTS["add"], mode, activations="mxfp4")
     sites = [str(row.site) for row in plan.rows if row.site is not None]
     assert sites == ["l:linear[0]", "model:matmul[0]"]
