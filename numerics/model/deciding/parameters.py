@@ -158,6 +158,8 @@ def _placed(one: _Parameter, decided: tuple[QuantSpec, str]) -> tuple[QuantSpec 
     (spec, reason), x, name, shape = decided, one.x, one.names[0], tuple(one.x.shape)
     axis = next((use.axis for use in one.uses if use.axis is not None), None)
     outputs = outputs_of(one.uses)
+    if axis is None:
+        _check_axis(one, spec)
     try:
         found = of_weight(spec, None if axis is None else axis - x.ndim, shape, outputs)
     except NumericsError as wrong:
@@ -171,6 +173,21 @@ def _placed(one: _Parameter, decided: tuple[QuantSpec, str]) -> tuple[QuantSpec 
             )
         return None, f"would grow: {before} bytes to {after}"
     return found, reason + told_scales(spec, found, shape, outputs)
+
+
+def _check_axis(one: _Parameter, spec: QuantSpec) -> None:
+    """Raises NumericsError where it is not known which axis a product sums, and the spec needs it."""
+    uses = [use for use in one.uses if use.role == "factor"]
+    shape, outputs = tuple(one.x.shape), outputs_of(one.uses)
+    needs = {repr(of_weight(spec, k, shape, outputs)) for k in range(-len(shape), 0)}
+    if not uses or len(needs) < 2:
+        return
+    between = ", ".join(dict.fromkeys(use.operation for use in one.uses if use.role == "other"))
+    raise NumericsError(
+        f"{one.names[0]} of shape {shape} comes to {uses[0]} by way of {between or 'views'}: "
+        f"which of its axes is summed there is not decided by guessing: rules={{{one.names[0]!r}: None}} "
+        "keeps it, a QuantSpec with axis= from 0 on quantizes it along that"
+    )
 
 
 def _what(role: str | None) -> str:

@@ -13,20 +13,23 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from numerics.formats.errors import NumericsError, words_of
-from numerics.model.looking.products import PRODUCTS, ROWS_OF, classified, name_of
+from numerics.model.looking.products import LIKE, PRODUCTS, ROWS_OF, VIEWS, classified, name_of
 from numerics.model.looking.restoring import restored
 from numerics.model.looking.trace import (
+    CONSTANT,
     ONE_PRODUCT,
     Found,
     Origin,
     Site,
     Use,
+    added,
     arguments,
     factors_in,
     is_opening,
     joined,
     named_tensors,
     shape_of,
+    stacked_at,
     tensors_of,
 )
 
@@ -209,7 +212,7 @@ def _origin_inside(operand: Any, origins: Mapping[Node, Origin | None]) -> Origi
     """Of what parameters alone an operand of a region is made, as the region sees it."""
     if isinstance(operand, Entries):
         whole = _origin_inside(operand.of, origins)
-        return None if whole is None else whole._replace(axes=whole.axes[1:])
+        return None if whole is None else whole.without(0)
     return origins.get(operand) if isinstance(operand, Node) else None
 
 
@@ -222,22 +225,49 @@ def _origins(
         if node.op == "get_attr":
             x = attribute(at, node.target)
             if at is root and isinstance(x, torch.Tensor):
-                found[node] = Origin((node.target,), tuple(range(x.ndim)))
+                found[node] = Origin.of(x, str(node.target))
         elif node.op == "call_function" and node not in found:
             found[node] = _made_of(node, found)
+            _write(node, found)
     return found
 
 
+def _write(node: Node, found: dict[Node, Origin | None]) -> None:
+    """Notes of what nodes are made, after one that writes into them."""
+    if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+        return
+    made, into = found[node], node.args[0] if node.args else None
+    while isinstance(into, Node) and (before := found.get(into)) is not None:
+        shape = shape_of(into) or ()
+        if made is not None:
+            found[into] = added(before, made, len(shape), shape == shape_of(node))
+        elif before.constant:
+            found[into] = None
+        shows = into.op == "call_function" and name_of(into.target) in VIEWS
+        into = into.args[0] if shows else None
+
+
 def _made_of(node: Node, found: Mapping[Node, Origin | None]) -> Origin | None:
-    name = name_of(node.target)
-    came = node.all_input_nodes[: 1 if name in ROWS_OF else None]
-    pairs = [(x.meta.get("val"), one) for x in came if (one := found.get(x)) is not None]
-    if not came or len(pairs) < len(came) or is_opening(name):
+    args: Any = node.args
+    of, name = node, name_of(node.target)
+    if name == "getitem" and not isinstance(args[0].meta.get("val"), torch.Tensor):  # one of a tuple
+        of, name = args[0], name_of(args[0].target)
+    came = [x for x in of.all_input_nodes if tensors_of(x.meta.get("val"))]
+    came = came[: 1 if name in ROWS_OF else None]
+    pairs: list[Any] = [(x.meta.get("val"), one) for x in came if (one := found.get(x)) is not None]
+    view: Any = node.meta.get("val")
+    if name in LIKE and not pairs:
+        return CONSTANT
+    if len(pairs) < len(came) or (not came and of.all_input_nodes) or is_opening(name):
         return None
-    view = node.meta.get("val")
+    if name == "_remove_batch_dim" and pairs:
+        return pairs[0][1].regained(args[3] % view.ndim)
+    if name == "_add_batch_dim" and pairs:
+        return pairs[0][1].without(args[1] % pairs[0][0].ndim)
     if isinstance(view, torch.Tensor) and all(isinstance(x, torch.Tensor) for x, _ in pairs):
-        return joined(view, pairs, name)
-    return Origin(tuple(dict.fromkeys(n for _, one in pairs for n in one.names)), pairs[0][1].axes)
+        return joined(view, pairs, name, stacked_at(name, args, node.kwargs, view))
+    parts = {part.name: part._replace(axes=()) for _, one in pairs for part in one.parts}
+    return Origin(tuple(parts.values()))
 
 
 def attribute(at: nn.Module, target: str) -> Any:
@@ -258,7 +288,8 @@ def seen(root: GraphModule, model: nn.Module, found: Found) -> None:
             one = known.get(x) if isinstance(x, Node) else None
             if one is None or not one.names:
                 return None
-            return one._replace(names=tuple(n for name in one.names for n in names.get(name, (name,))))
+            ties = [part._replace(name=n) for part in one.parts for n in names.get(part.name, (part.name,))]
+            return one._replace(parts=tuple(ties))
 
         before = set(found.sites)
         found.product(made.site, made.factors, origin, made.node)

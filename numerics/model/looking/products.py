@@ -228,10 +228,22 @@ MOVED = frozenset(
 )  # fmt: skip
 """They show the axes in another order."""
 
+TURNS = frozenset({"rot90"})
+"""They may turn an axis to where another one was, and do not show it."""
+
 _POOLS = [f"{before}{kind}_pool{n}d" for before in ("", "_", "adaptive_", "_adaptive_")
           for kind in ("max", "avg") for n in (1, 2, 3)]  # fmt: skip
 JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "add"})
 """Tensors meet in them: devices do that with codes of one scale."""
+
+BESIDE = (JOINS - {"add"}) | {"where", "column_stack", "dstack", "row_stack", "block_diag", "__setitem__"}
+"""They put tensors beside one another: each stays what it was."""
+
+LIKE = frozenset(
+    {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "randint_like",
+     "new_zeros", "new_ones", "new_empty", "new_full"}
+)  # fmt: skip
+"""They take a shape and a type from a tensor, and none of its values."""
 
 ON_GRID = (
     VIEWS

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
@@ -21,13 +22,16 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from numerics.formats.errors import NumericsError, items_of, said, words_of
 from numerics.model.looking.products import (
     BARE,
+    BESIDE,
     JOINS,
+    LIKE,
     MOVED,
     ON_GRID,
     OPAQUE,
     PRODUCTS,
     RESHAPED,
     ROWS_OF,
+    TURNS,
     classified,
     in_order,
     name_of,
@@ -80,20 +84,74 @@ class Use(NamedTuple):
         return f"{self.module or 'model'}:{self.operation}"
 
 
-class Origin(NamedTuple):
-    """Of which parameters or buffers a tensor is made, and nothing else; its axes in theirs, where known."""
+class Part(NamedTuple):
+    """A parameter or buffer in what is made of it: each axis of that in the parameter's own, where known.
 
-    names: tuple[str, ...]
+    ndim: how many axes the parameter has.
+    """
+
+    name: str
+    ndim: int
     axes: tuple[int | None, ...]
 
-    def reduced(self, axes: Sequence[int], shape: Sequence[int]) -> int | None:
-        """The longest of some axes of a tensor of that shape, as an axis of what it is made of."""
+    def regained(self, at: int) -> Part:
+        """It with one axis more: the only one of the parameter that it does not have, where that is one."""
+        missing = set(range(self.ndim)).difference(axis for axis in self.axes if axis is not None)
+        back = missing.pop() if len(missing) == 1 and None not in self.axes else None
+        return self._replace(axes=(*self.axes[:at], back, *self.axes[at:]))
+
+    def agreed(self, other: Part) -> Part:
+        """It with the axes that another way to the same tensor has, too."""
+        same = (a if a == b else None for a, b in zip(self.axes, other.axes, strict=True))
+        return self._replace(axes=tuple(same))
+
+    def without(self, axis: int) -> Part:
+        """It as one entry along an axis shows it."""
+        return self._replace(axes=self.axes[:axis] + self.axes[axis + 1 :])
+
+
+class Origin(NamedTuple):
+    """Of which parameters or buffers a tensor is made, and nothing else; none of what products make of them.
+
+    constant: is it made of none, nor of what the model is given?
+    """
+
+    parts: tuple[Part, ...]
+    constant: bool = False
+
+    @classmethod
+    def of(cls, x: Any, *names: str) -> Origin:
+        """The Origin of a parameter or buffer itself."""
+        return cls(tuple(Part(name, x.ndim, tuple(range(x.ndim))) for name in names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parameters and buffers."""
+        return tuple(part.name for part in self.parts)
+
+    def without(self, axis: int) -> Origin:
+        """It as one entry along an axis shows it."""
+        return self._replace(parts=tuple(part.without(axis) for part in self.parts))
+
+    def regained(self, at: int) -> Origin:
+        """It where its entries are put together again along a new axis."""
+        return self._replace(parts=tuple(part.regained(at) for part in self.parts))
+
+    def reduced(self, axes: Sequence[int], shape: Sequence[int], alone: bool) -> dict[str, int | None]:
+        """The longest of some axes of a tensor of that shape, as an axis of each that it is made of.
+
+        alone: is it the only factor?  Where others are and nothing is summed, it is the last axis.
+        """
         ndim = len(shape)
         inside = [axis % ndim for axis in axes if -ndim <= axis < ndim]
-        if not inside:
-            return None
-        longest = max(inside, key=lambda axis: shape[axis])
-        return self.axes[longest] if longest < len(self.axes) else None
+        if not inside and not alone:
+            return {one.name: one.ndim - 1 for one in self.parts}
+        longest = max(inside, key=lambda axis: shape[axis]) if inside else ndim
+        return {one.name: one.axes[longest] if longest < len(one.axes) else None for one in self.parts}
+
+
+CONSTANT = Origin((), True)
+"""What a forward makes of nothing that it is given and of no parameter: zeros, a mask, an identity."""
 
 
 class Seen(NamedTuple):
@@ -160,8 +218,8 @@ class Found:
                 made_of = origin(x)
                 if made_of is not None:
                     role = ("rows" if rows else "factor") if len(shape) > 1 else "bias"
-                    axis = made_of.reduced(axes, shape)
-                    self.use(made_of.names, Use(site.module, site.operation, role, axis))
+                    for name, axis in made_of.reduced(axes, shape, len(factors) == 1).items():
+                        self.use([name], Use(site.module, site.operation, role, axis))
                     weights += made_of.names if len(shape) > 1 else ()
                 elif is_float(x) and not rows:
                     computed.append((place, Seen(shape, _from_end(axes, shape), ())))
@@ -209,15 +267,20 @@ def axes_of(view: Any, of: Any, axes: tuple[int | None, ...], operation: str) ->
     if operation in RESHAPED:
         return _by_strides(shape, _dense(shape), before, _dense(before), axes)
     if shape == before and operation not in MOVED:
-        return axes
+        return axes if classified(operation) and operation not in TURNS else (None,) * len(axes)
     if operation in MOVED or torch._C._is_alias_of(view, of):  # type: ignore[attr-defined]
         return _by_strides(shape, view.stride(), before, of.stride(), axes)
     if len(shape) == len(before):  # rows that were picked, tensors that were joined or repeated
         return axes
-    tail = 0
-    while tail < min(len(shape), len(before)) and shape[-1 - tail] == before[-1 - tail]:
-        tail += 1
-    return (None,) * (len(shape) - tail) + axes[len(axes) - tail :]
+    if len(shape) > len(before):  # it was broadcast
+        return (None,) * (len(shape) - len(before)) + axes
+    kept = [one for one in combinations(range(len(before)), len(shape)) if _sizes(before, one) == shape]
+    found = [{one[k] for one in kept} for k in range(len(shape))]
+    return tuple(axes[places.pop()] if len(places) == 1 else None for places in found)
+
+
+def _sizes(shape: tuple[int, ...], places: Sequence[int]) -> tuple[int, ...]:
+    return tuple(shape[place] for place in places)
 
 
 def _by_strides(
@@ -235,26 +298,49 @@ def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(found)) if shape else ()
 
 
-def joined(view: Any, came: Sequence[tuple[Any, Origin]], operation: str) -> Origin:
+def joined(view: Any, came: Sequence[tuple[Any, Origin]], operation: str, stacked: int | None) -> Origin:
     """Of what the result of an operation is made that takes nothing computed from what the model is given.
 
-    view: the result.  came: the tensors that it is made of, with their Origins.  What a product makes of
-    parameters (such as the two factors of an update of low rank) has no names of its own; what it is added
-    to, or divides, stays what it was.
+    view: the result.  came: the tensors that it is made of, with their Origins.  stacked: the new axis along
+    which they were stacked.  What a product makes of parameters (such as the two factors of an update of low
+    rank) has no names of its own; what it is added to, divides, or is put beside, stays what it was.
     """
-    every = [origin for _, origin in came]
-    alike = [pair for pair in came if pair[1].names and pair[0].shape == view.shape and view.ndim > 1]
-    if operation in PRODUCTS or not all(origin.names for origin in every):
-        if operation in PRODUCTS or not alike:
-            return Origin((), (None,) * view.ndim)
-        came, every = alike[:1], [alike[0][1]]
+    came = [pair for pair in came if not pair[1].constant]
+    if not came:
+        return CONSTANT
+    if operation in PRODUCTS:
+        return Origin(())
+    named = [pair for pair in came if pair[1].parts]
+    if len(named) < len(came):
+        besides = operation in BESIDE
+        named = [pair for pair in named if view.ndim > 1 and (besides or pair[0].shape == view.shape)]
 
     def nearness(pair: tuple[Any, Origin]) -> tuple[bool, int]:
-        return pair[0].shape == view.shape, sum(axis is not None for axis in pair[1].axes)
+        axes = [axis for part in pair[1].parts for axis in part.axes]
+        return pair[0].shape == view.shape, sum(axis is not None for axis in axes)
 
-    of, origin = max(came, key=nearness)
-    names = tuple(dict.fromkeys(name for one in every for name in one.names))
-    return Origin(names, axes_of(view, of, origin.axes, operation))
+    nearest = {part.name: nearness(pair) for pair in sorted(named, key=nearness) for part in pair[1].parts}
+    found: dict[str, Part] = {}
+    for of, origin in named:
+        for part in origin.parts:
+            if nearest[part.name] == nearness((of, origin)):
+                one = _moved(part, view, of, operation, stacked)
+                found[part.name] = one.agreed(found.get(part.name, one))
+    return Origin(tuple(found.values()))
+
+
+def _moved(part: Part, view: Any, of: Any, operation: str, stacked: int | None) -> Part:
+    """A part of a tensor in what an operation made of that."""
+    if stacked is not None:
+        return part.regained(stacked)
+    return part._replace(axes=axes_of(view, of, part.axes, operation))
+
+
+def stacked_at(operation: str, args: Sequence[Any], kwargs: Mapping[str, Any], view: Any) -> int | None:
+    """The new axis along which an operation stacks tensors; None where it does not."""
+    if operation != "stack":
+        return None
+    return int(args[1] if len(args) > 1 else kwargs.get("dim", 0)) % view.ndim
 
 
 def is_opening(operation: str) -> bool:
@@ -428,18 +514,23 @@ class _Made:
 class _Watching(TorchFunctionMode):
     """Sees every function that torch dispatches."""
 
-    def __init__(self, model: nn.Module, running: Running, found: Found) -> None:
+    def __init__(self, model: nn.Module, running: Running, found: Found, given: list[Tensor]) -> None:
         super().__init__()
         self.running, self.found = running, found
         self.counts: Counter[Any] = Counter()
         self.origins = WeakTensorKeyDictionary()  # which keep no tensor alive that the model lets go
         self.made_by = WeakTensorKeyDictionary()
         self.grids = WeakTensorKeyDictionary()  # the products on whose results' grid a tensor lies
+        self.computed = WeakTensorKeyDictionary()
+        for x in given:
+            self.computed[x] = None
         self.normed: dict[str, _Made] = {}
         for name, x in named_tensors(model):
             known = self.origins.get(x)
             names = (*known.names, name) if known else (name,)
-            self.origins[x] = Origin(names, tuple(range(x.ndim)))
+            self.origins[x] = Origin.of(x, *names)
+        for x in plain_tensors(model):
+            self.origins.setdefault(x, CONSTANT)
 
     def origin(self, x: Any) -> Origin | None:
         """Of what a tensor is made, where it is made of parameters and buffers alone, and of no products."""
@@ -454,7 +545,13 @@ class _Watching(TorchFunctionMode):
         if of is None or whole is None:
             return found
         axis = torch._C._functorch.maybe_get_bdim(x)
-        return of._replace(axes=of.axes[:axis] + of.axes[axis + 1 :])
+        return of.without(axis)
+
+    def unmapped(self, entry: Any, whole: Any, at: int) -> None:
+        """Notes of what torch.vmap puts the entries together again."""
+        found = self._origin(entry) if isinstance(entry, Tensor) else None
+        if found is not None and isinstance(whole, Tensor):
+            self.origins[whole] = found.regained(at % whole.ndim)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -467,7 +564,10 @@ class _Watching(TorchFunctionMode):
         elif name in OPAQUE:
             self._fused(name, args, kwargs)
         else:
-            self._other(name, args, kwargs, out)
+            self._other(func, args, kwargs, out)
+        for x in tensors_of(out):
+            if x not in self.origins:
+                self.computed[x] = None
         return out
 
     def _module(self) -> str:
@@ -499,12 +599,17 @@ class _Watching(TorchFunctionMode):
         """Notes of what a product of parameters alone is made."""
         pairs = self._pairs(came)
         if isinstance(out, Tensor) and pairs and not is_opening(name):
-            self.origins[out] = joined(out, pairs, name)
+            self.origins[out] = joined(out, pairs, name, None)
 
     def _pairs(self, came: Sequence[Tensor]) -> list[tuple[Tensor, Origin]]:
         """Tensors with their Origins, where every one has one; nothing where not."""
-        found = [(x, one) for x in came if (one := self._origin(x)) is not None]
+        found = [(x, one) for x in came if (one := self._origin(x) or self._unseen(x)) is not None]
         return found if len(found) == len(came) else []
+
+    def _unseen(self, x: Tensor) -> Origin | None:
+        """The Origin of numbers of rows, masks and numbers that nothing here made: they are constants."""
+        known = x in self.computed or outside(x) is not None
+        return None if known or (x.ndim and x.is_floating_point()) else CONSTANT
 
     def _meet(self, site: Site, factors: Any, out: Any) -> None:
         """Notes of which products' results each factor is made, and that the result is this one's."""
@@ -529,12 +634,14 @@ class _Watching(TorchFunctionMode):
     def _mapped(self, module: str, name: str, args: Any, kwargs: Any) -> None:
         """A product inside torch.vmap: of what is computed it shows one entry, a graph all of it."""
         self.found.fused.setdefault(module, "vmap")
-        for _, came, axes in PRODUCTS[name].factors(args, kwargs):
+        factors = PRODUCTS[name].factors(args, kwargs)
+        for _, came, axes in factors:
             for x in factors_in(came):
                 made_of = self.origin(x)
                 if made_of is not None and x.ndim > 1:
-                    axis = made_of.reduced(axes, tuple(x.shape))
-                    self.found.use(made_of.names, Use(module, name, "factor", axis))
+                    reduced = made_of.reduced(axes, tuple(x.shape), len(factors) == 1)
+                    for each, axis in reduced.items():
+                        self.found.use([each], Use(module, name, "factor", axis))
 
     def _touch(self, tree: Any) -> None:
         found = [self.made_by.get(x) for x in tensors_of(tree)]
@@ -550,7 +657,31 @@ class _Watching(TorchFunctionMode):
                 role = "fused" if x.ndim > 1 else "bias"
                 self.found.use(made_of.names, Use(module, name, role, x.ndim - 1 if x.ndim > 1 else None))
 
-    def _other(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
+    def _follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """Notes of what results are made, and what is written into."""
+        name = name_of(func)
+        written = written_by(func, args, kwargs)
+        came = tensors_of((args, {key: x for key, x in kwargs.items() if key != "out"}))
+        pairs = self._pairs(came[:1] if name in ROWS_OF else came)
+        made = bool(pairs) or not came or name in LIKE
+        for x in written:
+            for one in (x, x._base):
+                if one is not None:
+                    self._write(one, pairs, name, whole=one is x and all(y.shape == x.shape for y in came))
+        for x in tensors_of(out) if made else ():
+            if x not in self.origins:
+                self.origins[x] = joined(x, pairs, name, stacked_at(name, args, kwargs, x))
+
+    def _write(self, x: Tensor, pairs: list[tuple[Tensor, Origin]], name: str, whole: bool) -> None:
+        """Notes of what a tensor is made that something was written into."""
+        before = self.origins.get(x)
+        if before is not None and pairs:
+            self.origins[x] = added(before, joined(x, pairs, name, None), x.ndim, whole)
+        elif before is not None and before.constant:
+            del self.origins[x]
+
+    def _other(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        name = name_of(func)
         came = tensors_of((args, kwargs))
         made_of = [self.origin(x) for x in came]
         results = tensors_of(out)
@@ -560,10 +691,7 @@ class _Watching(TorchFunctionMode):
             self._follow_grids(name, came, results)
         if name == "batch_norm" and came and came[0] in self.made_by:
             self.normed[self._module()] = self.made_by[came[0]]
-        pairs = self._pairs(came[:1] if name in ROWS_OF else came)
-        for x in results if pairs else ():
-            if x not in self.origins:
-                self.origins[x] = joined(x, pairs, name)
+        self._follow(func, args, kwargs, out)
         if not known or not results:
             return
         for x, one in zip(came, made_of, strict=True):
@@ -572,6 +700,31 @@ class _Watching(TorchFunctionMode):
                 if x.ndim > 1 and x.is_floating_point() and not all(made_of) and not classified(name):
                     for each in one.names:
                         self.found.unknown.setdefault(each, f"{self._module() or 'model'}:{name}")
+
+
+def added(before: Origin, came: Origin, ndim: int, whole: bool) -> Origin:
+    """Of what a tensor is made after something was written into it.  whole: into all of it, axis by axis."""
+    new = [part for part in came.parts if part.name not in before.names]
+    if not whole:
+        new = [part._replace(axes=(None,) * ndim) for part in new]
+    return Origin((*before.parts, *new), before.constant and came.constant)
+
+
+def written_by(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors that a function writes into."""
+    spelled = getattr(function, "__name__", "")
+    inside = spelled in ("__setitem__", "__set__") or (
+        spelled.startswith("__i") and hasattr(Tensor, f"__{spelled[3:]}")
+    )
+    if inside or (spelled.endswith("_") and not spelled.endswith("__")):
+        return tensors_of(args[:1])
+    return tensors_of(kwargs.get("out"))
+
+
+def plain_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """The tensors that modules keep as plain attributes."""
+    for module in model.modules():
+        yield from (x for x in vars(module).values() if isinstance(x, Tensor))
 
 
 def tensors_of(tree: Any) -> list[Tensor]:
@@ -585,6 +738,24 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
+@contextmanager
+def _unmapping(watching: _Watching) -> Iterator[None]:
+    """Shows what torch.vmap puts together again, which no function that torch dispatches does."""
+    vmap = sys.modules["torch._functorch.vmap"]
+    put_together = vars(vmap)["_remove_batch_dim"]
+
+    def noted(entry: Any, level: int, size: Any, at: int) -> Any:
+        whole = put_together(entry, level, size, at)
+        watching.unmapped(entry, whole, at)
+        return whole
+
+    vars(vmap)["_remove_batch_dim"] = noted
+    try:
+        yield
+    finally:
+        vars(vmap)["_remove_batch_dim"] = put_together
+
+
 def traced(model: nn.Module, example: Any) -> Found:
     """What one forward of the model does with its parameters and with what it computes.
 
@@ -593,7 +764,8 @@ def traced(model: nn.Module, example: Any) -> Found:
     args, kwargs = arguments(example)
     found, running = Found(), Running(model)
     try:
-        with restored(model), as_in_use(model), _Watching(model, running, found) as watching:
+        watching = _Watching(model, running, found, tensors_of((args, kwargs)))
+        with restored(model), as_in_use(model), _unmapping(watching), watching:
             out = model(*args, **kwargs)
     except NumericsError:
         raise

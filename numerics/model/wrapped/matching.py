@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding.plan import Plan
-from numerics.model.looking.products import PRODUCTS, ROWS_OF, name_of
+from numerics.model.looking.products import BESIDE, PRODUCTS, ROWS_OF, name_of
 from numerics.model.looking.trace import Site, factors_in, is_opening, named_tensors, outside, tensors_of
 from numerics.model.wrapped.quantizers import Quantizer
 
@@ -145,8 +145,9 @@ def _joined(x: Tensor, operation: str, came: Mapping[Tensor, frozenset[str] | No
         return frozenset()
     if all(every):
         return frozenset().union(*every)
-    alike = (names for of, names in came.items() if names and of.shape == x.shape and x.ndim > 1)
-    return next(alike, frozenset())
+    besides = operation in BESIDE
+    alike = [one for of, one in came.items() if one and x.ndim > 1 and (besides or of.shape == x.shape)]
+    return frozenset().union(*alike)
 
 
 # ---- one forward ----------------------------------------------------------------------------------
