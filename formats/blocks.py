@@ -104,7 +104,8 @@ def block_format(
     elif scale is not None:
         facts |= {"scale": dtype(scale)}
     if name is None:
-        shared = f"{sub_block}_m{mantissa}" if element is None else f"{facts['element']}_{facts['scale']}"
+        own = [str(facts[fact]) for fact in ("element", "scale", "integers") if fact in facts]
+        shared = f"{sub_block}_m{mantissa}" if element is None else "_".join(own)
         name = shortened(f"block{said(block)}_{shared}", NAME_LENGTH)
     made: Block = Block(name=name, **facts)
     return made

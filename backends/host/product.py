@@ -109,9 +109,12 @@ def order_of(spec: Any, shape: tuple[int, ...]) -> Order:
     floating = spec.zero_point_type == "float32" and not spec.symmetric
     if bits > WIDEST or length * bits % 8 or floating or (spec.scaled and spec.element.max >= FARTHEST):
         return VALUES
+    along = axis == len(shape) - 1
     if size is None:  # a scale a tensor, or a row
         return Order("codes", run) if axis in (None, len(shape) - 2) else VALUES
-    return Order("codes", run, size) if axis == len(shape) - 1 and _aligned(size, run) else VALUES
+    if along and 0 < length <= size:  # a row is one group: a scale a row, however it was asked for
+        return Order("codes", run)
+    return Order("codes", run, size) if along and _aligned(size, run) else VALUES
 
 
 def _order_of_blocks(d: Block, length: int) -> Order:

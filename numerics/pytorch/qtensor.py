@@ -19,6 +19,7 @@ from torch._guards import TracingContext
 from torch._subclasses import FakeTensor
 from torch._subclasses.fake_tensor import UnsupportedFakeTensorException
 from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.compiler import is_dynamo_compiling as is_compiling
 from torch.utils import swap_tensors
 
 from numerics.backends.host.tensors import as_array, check_storage, is_marked, settled
@@ -45,6 +46,30 @@ FLOATS = {kind: str(kind).removeprefix("torch.") for kind in (
 )}  # fmt: skip
 """What a QTensor may stand for."""
 _TRACED = (FakeTensor, FunctionalTensor)  # what torch puts in the place of parts while it traces
+
+
+def counted(q: TensorQTensor) -> TensorQTensor:
+    """Returns a QTensor just made, with parts whose writes torch counts as writes into it, in their memory.
+
+    Torch keeps a QTensor for a gradient, and looks then whether it was written into since.  What is detached
+    from it shares its count, and takes the memory of a part.  Views share what they are views of.
+    """
+    if is_compiling() or torch._C._len_torch_dispatch_stack() or _counts_nothing(q):
+        return q
+    with torch._C.DisableTorchFunctionSubclass(), torch._C._DisableTorchDispatch():
+        for name in PARTS:
+            part = q.__dict__[name]
+            if type(part) is Tensor and not part.requires_grad and not part.is_inference():
+                made = q.__dict__[name] = Tensor.detach(q)
+                made.data = part
+    return q
+
+
+def _counts_nothing(q: TensorQTensor) -> bool:
+    """Does torch count no writes here: in inference mode, in torch.func, and beneath where it counts them?"""
+    if maybe_current_level() is not None or torch._C._get_tracing_state() is not None:
+        return True
+    return torch._C._dispatch_tls_is_dispatch_key_excluded(torch._C.DispatchKey.ADInplaceOrView)
 
 
 class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
@@ -76,7 +101,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         _check_tensors(spec, shape, dtype, held)
         made = cls.made(tuple(shape), dtype=dtype, device=cast(Tensor, held["packed"]).device)
         made.__dict__.update(held, spec=spec)
-        return cast(TensorQTensor, made)
+        return counted(cast(TensorQTensor, made))
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """All is done when it is made."""
@@ -97,7 +122,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
             zero_point=None if spec.blocked or spec.symmetric else zero_point,
             tensor_scale=tensor_scale if spec.blocked and spec.block.has_tensor_scale else None,
         )  # fmt: skip
-        return cast(TensorQTensor, made)
+        return counted(cast(TensorQTensor, made))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """A part, or a spec, only where it fits the others."""
@@ -157,7 +182,7 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
     @property
     def parts(self) -> list[Tensor]:
         """The tensors that it holds."""
-        return [part for name in PARTS if (part := getattr(self, name)) is not None]
+        return [part for name in PARTS if (part := self.__dict__[name]) is not None]
 
     @property
     def arrays(self) -> ArrayQTensor | None:
@@ -178,8 +203,8 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
             or known[2].tobytes() != known[3]
         ):
             check_fixed("a QTensor", held)
-            parts = [getattr(self, name) for name in PARTS]
-            number = np.empty(0) if self.tensor_scale is None else as_array(self.tensor_scale)
+            parts = [self.__dict__[name] for name in PARTS]
+            number = np.empty(0) if parts[3] is None else as_array(parts[3])
             bits = number.tobytes()
             made = matrix_of(parts, tuple(self.shape), self.spec, self.original)
             known = self.__dict__["_arrays"] = memory, made, number, bits

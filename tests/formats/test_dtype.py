@@ -156,6 +156,14 @@ def test_contradictory_blocks_are_refused(facts, says):
         nx.block_format(**facts)
 
 
+def test_blocks_of_three_facts_had_one_name():
+    facts = {"element": "fp4", "block": 8, "scale": "fp8_e4m3"}
+    counts = [None, nx.integer_format(4, narrow=True), nx.float_format(1, 2, specials="none", bias=-1)]
+    names = {nx.block_format(**facts, integers=integers).name for integers in counts}
+    assert {"block8_fp4_fp8_e4m3", "block8_fp4_fp8_e4m3_int4_narrow"} < names
+    assert len(names) == 3
+
+
 @pytest.mark.parametrize(("name", "due"), [
     ("FP8-E4M3", "fp8_e4m3"), ("MX_FP4", "mxfp4"), ("mx-fp4", "mxfp4"), ("int_4", "int4"),
     ("Half", "float16"),

@@ -15,6 +15,9 @@ _SPECS: dict[str, Any] = {
     "fp8_e5m2": "fp8_e5m2", "fp8_e4m3fnuz": "fp8_e4m3fnuz", "fp6_e3m2": "fp6_e3m2",
     "bfloat16": "bfloat16", "float16": "float16",
     "int8 rows": nx.QuantSpec("int8", scheme="per_channel(0)"),
+    "int8 tokens": nx.QuantSpec("int8", scheme="per_token"),
+    "fp8 tokens": nx.QuantSpec("fp8_e4m3", scheme="per_token"),
+    "uint4 rows in one group": nx.QuantSpec("uint4", scheme="per_group(1024)", symmetric=False),
     "int4 groups": nx.QuantSpec("int4", scheme="per_group(32)"),
     "int4 groups of 64": nx.QuantSpec("int4", scheme="per_group(64)"),
     "uint4 groups": nx.QuantSpec("uint4", scheme="per_group(16)", symmetric=False),
@@ -45,7 +48,8 @@ MATRICES = {
 
 IN_INT8 = [
     "mxfp4", "mxint8", "bfp16", "nvfp4", "nvint4", "int4", "uint8", "fp4", "int8 rows", "int4 groups",
-    "int4 groups of 64", "uint4 groups", "int8 offset", "int8 rows offset", "mine of 4 bits",
+    "int4 groups of 64", "uint4 groups", "int8 offset", "int8 rows offset", "mine of 4 bits", "int8 tokens",
+    "uint4 rows in one group",
 ]  # fmt: skip
 """Those that products in int8 read."""
 

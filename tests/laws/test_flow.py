@@ -29,7 +29,7 @@ FLOWS = {  # the call, and how often it may change file
     "encode, torch": (lambda: nx.fp8_e4m3.encode(TENSOR), 23),
     "encode in blocks": (lambda: nx.mxfp4.encode(ARRAY), 24),
     "quantize": (lambda: nx.quantize(ARRAY, "int4", scheme=GROUPS), 27),
-    "quantize, torch": (lambda: nx.quantize(TENSOR, "int4", scheme=GROUPS), 34),
+    "quantize, torch": (lambda: nx.quantize(TENSOR, "int4", scheme=GROUPS), 35),
     "fake_quantize, torch": (lambda: nx.fake_quantize(TENSOR, "int4", scheme=GROUPS), 34),
     "fake_quantize in blocks, torch": (lambda: nx.fake_quantize(TENSOR, "mxfp4"), 39),
     "dequantize": (nx.quantize(ARRAY, "int4", scheme=GROUPS).dequantize, 16),

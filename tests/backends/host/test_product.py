@@ -100,13 +100,14 @@ def reasons(spec, shape):
     group = d.block if blocks else spec.partition(shape).size
     run = d.block if micro else 4 if bits == 4 else np.lcm(32, bits) // bits
     span = 16 * run
-    cut = group is not None and axis == 1 and (group % run or (span % group and group % span))
+    a_row = not blocks and group is not None and axis == 1 and group >= length
+    whole = a_row or group is None or axis != 1 or not (group % run or (span % group and group % span))
     scaled = blocks or spec.scaled
     return [text for text, holds in {
         "blocks along another axis": blocks and axis == 0,
         "a scale a column": not blocks and (axis == 1 if group is None else axis == 0),
         "zero points that are no integers": not spec.symmetric and spec.zero_point_type == "float32",
-        "groups or blocks that a lane or a span would cut": cut,
+        "groups or blocks that a lane or a span would cut": not whole,
         "rows that do not end on a byte": not micro and length * bits % 8,
         "codes of more than 16 bits, and in blocks of more than 8": bits > (8 if blocks else 16),
         "scales of blocks that take no byte": blocks and not micro and d.scale_bits != 8,
@@ -170,6 +171,30 @@ def test_groups_that_a_lane_would_cut_are_decoded(length):
     with nx.use("reference"):
         due = nx.linear(rows(1, length), q)
     assert_same_bits(nx.linear(rows(1, length), q), due)
+
+
+ONE_A_ROW = ["per_token", "per_group(160)", "per_group(512)", "per_block((1, 160))"]
+
+
+@pytest.mark.parametrize("scheme", ONE_A_ROW)
+@pytest.mark.parametrize("length", [24, 64, 160])
+def test_a_scale_a_row_was_read_as_a_group(scheme, length):
+    """The same codes and scales, asked for in another way, gave other bits; at 160 they were decoded."""
+    x = rows(3, length)
+    for name in ["int4", "int8", "uint4", "int3", "int16", "fp4", "fp8_e4m3", "fp6_e2m3", "nf4", "float16"]:
+        for offset in [{}, {"symmetric": False}] if "int" in name else [{}]:
+            w = abs(rows(5, length, seed=3))
+            due = nx.quantize(w, name, scheme="per_channel(0)", **offset)
+            q = nx.quantize(w, name, scheme=scheme, **offset)
+            assert_same_bits(np.ravel(q.scale), np.ravel(due.scale))
+            for compute in ["float32", "int8"] if name in ("int4", "int8", "uint4", "fp4") else ["float32"]:
+                for _ in each_executor(("array", "cpu")):
+                    assert_same_bits(nx.linear(x, q, compute=compute), nx.linear(x, due, compute=compute))
+
+
+def test_rows_of_nothing_have_no_groups():
+    q = nx.quantize(np.zeros((4, 0), np.float32), "int8", scheme="per_token")
+    assert nx.linear(np.zeros((2, 0), np.float32), q).tolist() == [[0.0] * 4] * 2
 
 
 def test_sums_of_integers_leave_32_bits():

@@ -288,3 +288,27 @@ def test_a_product_has_every_derivative(name):
     x = X.clone().requires_grad_()
     (due,) = torch.autograd.grad(ours(x).square().sum(), x)
     assert torch.equal(grad(lambda x: ours(x).square().sum())(X), due)
+
+
+_READERS = {
+    "nx.linear": nx.linear, "linear": torch.nn.functional.linear, "t": lambda x, q: x @ q.t(),
+    "times": lambda x, q: x[:, None, :] * q, "view": lambda x, q: x @ q[:8].t(),
+    "parameter": lambda x, q: x @ torch.nn.Parameter(q).t(),
+    "compiled": lambda x, q: torch.compile(torch.nn.functional.linear, backend="aot_eager")(x, q),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", _READERS)
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "int8", "if4", "mx6"])
+def test_a_part_written_before_the_gradient_gave_a_wrong_one(name, reader):
+    """Torch looks whether a QTensor was written into: a write into a part of it is one."""
+    more = {"scheme": "per_channel(0)", "symmetric": False} if name == "int8" else {}
+    for part in ("packed", "shared", "zero_point", "tensor_scale"):
+        x = torch.randn(3, 64, requires_grad=True)
+        q = nx.quantize(torch.randn(16, 64), name, **more)
+        held = getattr(q, part)
+        if held is not None:
+            y = _READERS[reader](x, q)
+            held.add_(1)
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                y.sum().backward()
