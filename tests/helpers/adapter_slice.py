@@ -110,10 +110,13 @@ def exact_exponents(top: Tensor, correct: bool) -> Tensor:
 
 def ours() -> dict[str, Call]:
     """The same by our kernels, without a host."""
-    from numerics.adapters import microxcaling, modelopt, quark, quark_trained, torchao
+    from numerics.adapters import microxcaling, modelopt, quark, quark_trained, torchao, torchao_scales
     from numerics.adapters.base import Calls
 
     made = {n: m(refuses, False) for table in torchao.FUNCTIONS.values() for n, m in table.items()}
+    made["choose_qparams_affine"] = torchao_scales.of_tensors(
+        refuses, True
+    )  # by default torchao's own of ends
     unscaled, scaled = quark._unscaled(refuses, False), quark._scaled(False)
     ours_trained = {
         name: quark_trained.trained(name, refuses, getattr(quark_trained, name)(False), Calls())

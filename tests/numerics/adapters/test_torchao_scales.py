@@ -34,8 +34,8 @@ def test_a_zero_point_of_bfloat16_is_rounded_once_where_it_is_correct():
 
 @pytest.mark.parametrize(
     "x",
-    [[0.0, 0.0], [1.0, float("inf")], [1.0, float("nan")], [-3e38, 3e38], [1e-37, 0.0], [-0.5, 254.5]],
-    ids=["no extent", "inf", "nan", "overflow", "least scale", "tie"],
+    [[0.0, 0.0], [1.0, float("inf")], [1.0, float("nan")], [1e-37, 0.0]],
+    ids=["no extent", "inf", "nan", "least scale"],
 )
 def test_torchao_is_asked_of_two_numbers_where_it_leaves_the_rule(x):
     came = []
@@ -45,7 +45,7 @@ def test_torchao_is_asked_of_two_numbers_where_it_leaves_the_rule(x):
         return input[:, 0] * 0 + 3, torch.full((len(input),), 7, dtype=torch.int32)
 
     rows = torch.tensor([[1.0, 2.0, 3.0, 4.0], [*x, *x]])
-    found = scales.of_tensors(host, False)(rows, ASYMMETRIC, (1, 4), torch.int8)
+    found = scales.of_tensors(host, True)(rows, ASYMMETRIC, (1, 4), torch.int8)
     assert [ends.shape for ends, _ in came] == [(1, 2)]
     assert came[0][1] == (1, 2)
     assert (found[0].tolist()[0], found[1].tolist()) == (pytest.approx(4 / 255), [-128, 7])
@@ -59,9 +59,9 @@ def test_ends_that_were_found_already_and_shapes_that_are_kept():
     assert zero.dtype == torch.float32
     x = torch.arange(64.0).view(4, 16)
     for keepdim, shape in ((False, (4, 2)), (True, (4, 2))):
-        found = scales.of_tensors(refuses, False)(x, ASYMMETRIC, (1, 8), torch.int8, keepdim=keepdim)
+        found = scales.of_tensors(refuses, True)(x, ASYMMETRIC, (1, 8), torch.int8, keepdim=keepdim)
         assert [one.shape for one in found] == [shape, shape]
-    found = scales.of_tensors(refuses, False)(x, ASYMMETRIC, (1, 16), torch.int8, keepdim=True)
+    found = scales.of_tensors(refuses, True)(x, ASYMMETRIC, (1, 16), torch.int8, keepdim=True)
     assert [one.shape for one in found] == [(4, 1), (4, 1)]
 
 
