@@ -23,7 +23,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-Call = tuple[Any, ...]
+Call = tuple[int, ...]
 
 STACK = 8 << 20  # bytes: what a compiler may want of a thread's stack
 

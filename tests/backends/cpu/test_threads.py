@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 import numerics as nx
-from numerics.backends.cpu import BACKEND, helpers, threads
-from numerics.formats import dispatch
-from numerics.formats.errors import NumericsError
+from numerics.backends.cpu import helpers, threads
 from tests.helpers.bits import assert_same_bits
 from tests.helpers.marks import either_sign
 
@@ -206,19 +204,3 @@ def test_a_call_took_the_tensors_scale_of_another_thread():
     with ThreadPoolExecutor(len(scales)) as pool:
         assert all(pool.map(again, range(len(scales))))
     assert len({values.tobytes() for values in due}) == len(scales)
-
-
-def test_work_is_shared_in_order_in_the_context_of_the_caller_and_its_errors_come_out(monkeypatch):
-    monkeypatch.setenv("NUMERICS_NUM_THREADS", "3")
-    with nx.use("array"):
-        chosen = dispatch.owner(np.ones(1, np.float32))
-        found = BACKEND.each(lambda place: (place, dispatch.owner(np.ones(1, np.float32))), 50)
-    assert chosen is not BACKEND
-    assert found == [(place, chosen) for place in range(50)]
-
-    def refused(place):
-        if place == 7:
-            raise NumericsError("place 7")
-
-    with pytest.raises(NumericsError, match="place 7"):
-        BACKEND.each(refused, 50)
