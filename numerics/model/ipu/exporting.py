@@ -108,6 +108,7 @@ def _dense(model: nn.Module) -> dict[str, Array]:
     """Puts values in the place of packed parameters; returns their scales by name, rank 0 or 1."""
     import torch
 
+    from numerics.model.wrapped.structure import know_tensors
     from numerics.tensor.qtensor import QTensor
 
     found = {}
@@ -119,6 +120,7 @@ def _dense(model: nn.Module) -> dict[str, Array]:
                     found[name] = _scale_of(name, parameter)
                 values = parameter.dequantize().detach().float()
                 module._parameters[leaf] = torch.nn.Parameter(values, requires_grad=False)
+    know_tensors(model)
     return found
 
 

@@ -73,6 +73,7 @@ def _unpacked(model: nn.Module) -> dict[str, Any]:
     """Puts values in the place of packed parameters; returns the packed ones by name."""
     import torch
 
+    from numerics.model.wrapped.structure import know_tensors
     from numerics.tensor.qtensor import QTensor
 
     found = {}
@@ -83,6 +84,7 @@ def _unpacked(model: nn.Module) -> dict[str, Any]:
                 found[f"{prefix}.{leaf}" if prefix else leaf] = parameter
                 values = parameter.dequantize().detach().float()
                 module._parameters[leaf] = torch.nn.Parameter(values, requires_grad=False)
+    know_tensors(model)
     return found
 
 
