@@ -61,7 +61,7 @@ def export_model(
     chosen = _config_of(model) if config is None else config_of(config)
     check_device(chosen, find_device(device))
     frozen, example = frozen_copy(model)
-    weights = _dense(frozen)
+    weights = {name: _scale_of(name, q) for name, q in unpacked(frozen).items() if q.scale is not None}
     made = exported(frozen, example, _pair)
     tensors = _take_scales(made)
     shapes = {value.name: _shape(value) for value in made.graph.input}
@@ -104,20 +104,18 @@ def frozen_copy(model: Any) -> tuple[nn.Module, Any]:
     return copied.cpu(), (tuple(args), dict(kwargs))
 
 
-def _dense(model: nn.Module) -> dict[str, Array]:
-    """Puts values in the place of packed parameters; returns their scales by name, rank 0 or 1."""
+def unpacked(model: nn.Module) -> dict[str, Any]:
+    """Puts values in the place of packed parameters; returns the packed ones by name."""
     import torch
 
     from numerics.model.wrapped.structure import know_tensors
     from numerics.tensor.qtensor import QTensor
 
-    found = {}
+    found: dict[str, Any] = {}
     for prefix, module in model.named_modules():
         for leaf, parameter in list(module._parameters.items()):
             if isinstance(parameter, QTensor):
-                name = f"{prefix}.{leaf}" if prefix else leaf
-                if parameter.scale is not None:
-                    found[name] = _scale_of(name, parameter)
+                found[f"{prefix}.{leaf}" if prefix else leaf] = parameter
                 values = parameter.dequantize().detach().float()
                 module._parameters[leaf] = torch.nn.Parameter(values, requires_grad=False)
     know_tensors(model)
@@ -125,6 +123,7 @@ def _dense(model: nn.Module) -> dict[str, Array]:
 
 
 def _scale_of(name: str, q: Any) -> Array:
+    """The scale of a packed weight, rank 0 or 1."""
     scale = np.asarray(q.scale.detach().cpu().numpy(), np.float32)
     if scale.size == 1:
         return scale.reshape(())

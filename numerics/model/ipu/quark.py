@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from numerics.backends.ipu.export import QUARK, quark_operator
 from numerics.files.replacement import replace_file
 from numerics.formats.errors import NumericsError
-from numerics.model.ipu.exporting import exported, frozen_copy
+from numerics.model.ipu.exporting import exported, frozen_copy, unpacked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,9 @@ def export_quark(model: nn.Module, path: str | os.PathLike[str]) -> ModelProto:
     ['MXQuantizeDequantize', 'BFPQuantizeDequantize']
     """
     frozen, example = frozen_copy(model)
-    packed = _unpacked(frozen)
+    packed = unpacked(frozen)
+    for q in packed.values():
+        _checked(q.spec)
     made = exported(frozen, example, _nodes)
     _put_weights(made, packed)
     if not any(each.domain == QUARK for each in made.opset_import):
@@ -67,25 +69,6 @@ def _checked(spec: Any) -> None:
 
 
 # ---- weights --------------------------------------------------------------------------------------
-
-
-def _unpacked(model: nn.Module) -> dict[str, Any]:
-    """Puts values in the place of packed parameters; returns the packed ones by name."""
-    import torch
-
-    from numerics.model.wrapped.structure import know_tensors
-    from numerics.tensor.qtensor import QTensor
-
-    found = {}
-    for prefix, module in model.named_modules():
-        for leaf, parameter in list(module._parameters.items()):
-            if isinstance(parameter, QTensor):
-                _checked(parameter.spec)
-                found[f"{prefix}.{leaf}" if prefix else leaf] = parameter
-                values = parameter.dequantize().detach().float()
-                module._parameters[leaf] = torch.nn.Parameter(values, requires_grad=False)
-    know_tensors(model)
-    return found
 
 
 def _put_weights(model: ModelProto, packed: dict[str, Any]) -> None:
