@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from numerics.backends.paths import path_of
 from numerics.files.header import KEY
 from numerics.files.json_members import Members
+from numerics.files.replacement import replace_file
 from numerics.files.safetensors import Entry, Reader, header_bytes
 from numerics.files.ties import ties_of
 from numerics.formats.errors import NumericsError, said
@@ -200,7 +201,25 @@ def _weight_map(index: Path) -> dict[str, str]:
     return found
 
 
-def index_of(places: Mapping[str, str], nbytes: int) -> bytes:
+def places_of(files: Mapping[str, Mapping[str, Entry]]) -> dict[str, str]:
+    """Which file has which tensor; raises NumericsError for one that two have."""
+    places: dict[str, str] = {}
+    for file, entries in files.items():
+        for twice in entries.keys() & places.keys():
+            raise NumericsError(f"{twice!r} would stand for two tensors, in {places[twice]} and {file}")
+        places |= dict.fromkeys(entries, file)
+    return places
+
+
+def write_index(folder: Path, names: Iterable[str]) -> None:
+    """Writes the index of the shards of a folder; raises NumericsError for a tensor that two have."""
+    files = {name: Reader(folder / name).entries for name in names}
+    replace_file(folder / INDEX, _index(files))
+
+
+def _index(files: Mapping[str, Mapping[str, Entry]]) -> bytes:
     """The text of an index: which file has which tensor, and the bytes of all tensors."""
-    facts = {"metadata": {"total_size": nbytes}, "weight_map": dict(sorted(places.items()))}
+    places = dict(sorted(places_of(files).items()))
+    nbytes = sum(entry.nbytes for entries in files.values() for entry in entries.values())
+    facts = {"metadata": {"total_size": nbytes}, "weight_map": places}
     return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()
