@@ -210,7 +210,7 @@ class _Conversion:
         self.look = self._looked(files[0], layout)
         self.found = self.look.found
         self._write(files[0], self.target, layout, len(files[0].names))
-        self._note(layout in (_compressed,))
+        self._note(False)
         return self.found
 
     def _refuse_ranks(self) -> None:
@@ -483,13 +483,8 @@ class _Folder:
         left = [file for file in own if journal.entry(file) is None]
         total = sum(len(file.names) for file in own)
         work._done = total - sum(len(file.names) for file in left)
-        try:
-            looks = [work._looked(file, self.layout) for file in left]
-            places_of({file.name: look.entries for file, look in zip(left, looks, strict=True)})
-        except NumericsError:
-            if work.running.ranks.world == 1 and len(left) == len(self.files):
-                journal.clear()  # nothing of it is written
-            raise
+        looks = [work._looked(file, self.layout) for file in left]
+        places_of({file.name: look.entries for file, look in zip(left, looks, strict=True)})
         for file, work.look in zip(left, looks, strict=True):
             work._write(file, work.target / file.name, self.layout, total)
             schemes = {layer: asdict(scheme) for layer, scheme in work.look.schemes.items()}

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 import numerics as nx
-from numerics.checkpoints import Request, quantize
+from numerics.checkpoints import Request, converting, quantize
 from numerics.checkpoints.converting import Running, convert, dequantize
 from numerics.checkpoints.loading import OpenedSafetensors, load
 from numerics.checkpoints.looking import inspect
@@ -408,6 +408,28 @@ def test_a_conversion_of_something_else_is_not_gone_on_with(quantized, tmp_path)
         convert(quantized, out, "safetensors")
     with pytest.raises(nx.NumericsError, match="lies in the input"):
         convert(quantized, quantized / "out")
+
+
+def test_a_conversion_that_was_refused_left_a_shard_without_its_journal(quantized, tmp_path, monkeypatch):
+    """Its one shard is to be done again, since the source changed; then another call was refused it all."""
+    source, out = shutil.copytree(quantized, tmp_path / "q"), tmp_path / "out"
+
+    def stop(name, done, total):
+        if list(out.glob("*.safetensors")):
+            raise LookupError
+
+    def refuse(*_):
+        raise nx.NumericsError("no luck")
+
+    with pytest.raises(LookupError):
+        convert(source, out, running=Running(stop))
+    (shard,) = out.glob("*.safetensors")
+    os.utime(source / shard.name, ns=(1, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(converting, "entry_of", refuse)
+        with pytest.raises(nx.NumericsError, match="no luck"):
+            convert(source, out)
+    assert convert(source, out).resumed == 0
 
 
 @pytest.mark.parametrize("work", [convert, dequantize])
