@@ -32,12 +32,14 @@ WEIGHTS = re.compile(r".*(\.(safetensors|bin|pth|pt|gguf|onnx|h5|msgpack|ot)|\.i
 class Shard:
     """One file of a checkpoint, as it was when it was looked at.
 
-    header: the SHA-256 of its header.  ties: further names of its tensors, each with the one that it has.
+    metadata: what its header says beside the tensors.  header: its SHA-256.  ties: further names of its
+    tensors, each with the one that it has.
     """
 
     name: str
     path: Path
     entries: Mapping[str, Entry]
+    metadata: Mapping[str, str]
     status: os.stat_result
     header: str
     ties: Mapping[str, str]
@@ -172,7 +174,7 @@ def _shard(path: Path, own: bool) -> Shard:
         raise NumericsError(f"{path} was quantized already; give the original")
     text = header_bytes(reader.entries, reader.metadata)
     header, ties = hashlib.sha256(text).hexdigest(), ties_of(reader, reader.entries)
-    return Shard(path.name, path, reader.entries, reader.status, header, ties)
+    return Shard(path.name, path, reader.entries, reader.metadata, reader.status, header, ties)
 
 
 def _weight_map(index: Path) -> dict[str, str]:
