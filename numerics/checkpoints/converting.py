@@ -206,18 +206,12 @@ class _Conversion:
         files = self._files()
         if len(files) > 1 or layout is _compressed or self._is_folder():
             return _Folder(self, layout, files).make()
-        self._refuse_ranks()
+        self.running.ranks.check_alone(self.target)
         self.look = self._looked(files[0], layout)
         self.found = self.look.found
         self._write(files[0], self.target, layout, len(files[0].names))
         self._note(False)
         return self.found
-
-    def _refuse_ranks(self) -> None:
-        if self.running.ranks.world > 1:
-            raise NumericsError(
-                f"{self.target} is one file, which ranks cannot share; convert a folder, or by one process"
-            )
 
     def _is_folder(self) -> bool:
         return isinstance(self.opened, OpenedSafetensors) and self.opened.source.folder
@@ -309,7 +303,7 @@ class _Conversion:
 
     def gguf(self) -> Converted:
         """A GGUF file."""
-        self._refuse_ranks()
+        self.running.ranks.check_alone(self.target)
         files = self._files()
         tensors: dict[str, Kinded] = {}
         for name in self.opened.names:

@@ -127,10 +127,7 @@ class _Job:
 
     def file(self) -> JobReport:
         """One file into one."""
-        if self.options.ranks.world > 1:
-            raise NumericsError(
-                f"{self.source.path} is one file, which ranks cannot share; give a folder, or one process"
-            )
+        self.options.ranks.check_alone(self.source.path)
         (shard,) = self.source.shards
         refuse_same_file(shard.path, self.target)
         found = self._write(shard, self.target, shard.nbytes)
