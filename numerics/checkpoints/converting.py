@@ -14,27 +14,19 @@ from numpy.typing import NDArray
 
 from numerics._version import __version__
 from numerics.backends.paths import path_of
+from numerics.checkpoints.beside import CONFIG, copy_beside
 from numerics.checkpoints.foreign import lone_codes
 from numerics.checkpoints.gguf_file import GGUFWriter, Kinded, scale_name, value_of_text
 from numerics.checkpoints.inputs import keep_inputs, said_of_inputs
-from numerics.checkpoints.journal import (
-    RECORD,
-    Journal,
-    content_of,
-    digest_of,
-    hashes_beside,
-    kept_of,
-    refuse_inside,
-)
+from numerics.checkpoints.journal import Journal, digest_of, making
 from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, open_any
 from numerics.checkpoints.ranks import Ranks
-from numerics.checkpoints.source import INDEX, index_of
+from numerics.checkpoints.source import places_of, write_index
 from numerics.checkpoints.torchao_file import flattened, said_of_plain
 from numerics.files.checkpoint import PathLike, Progress
-from numerics.files.folders import made_folder
 from numerics.files.header import KEY, ORIGINALS, Plan, text_of
 from numerics.files.replacement import refuse_same_file, replace_file
-from numerics.files.safetensors import PACKED, Entry, Reader, Writer
+from numerics.files.safetensors import PACKED, Entry, Writer
 from numerics.files.save_load import entry_of, on_host, packed_of
 from numerics.files.signals import terminable
 from numerics.files.stream import store
@@ -51,7 +43,6 @@ from numerics.tensor.qtensor import ArrayQTensor, QTensor
 Array = NDArray[Any]
 KINDS = ("numerics", "safetensors", "compressed-tensors", "torchao", "gguf")
 SINGLE = "model.safetensors"
-CONFIG = "config.json"
 ARCHITECTURE = "general.architecture"
 
 
@@ -215,18 +206,12 @@ class _Conversion:
         files = self._files()
         if len(files) > 1 or layout is _compressed or self._is_folder():
             return _Folder(self, layout, files).make()
-        self._refuse_ranks()
+        self.running.ranks.check_alone(self.target)
         self.look = self._looked(files[0], layout)
         self.found = self.look.found
         self._write(files[0], self.target, layout, len(files[0].names))
-        self._note(layout in (_compressed,))
+        self._note(False)
         return self.found
-
-    def _refuse_ranks(self) -> None:
-        if self.running.ranks.world > 1:
-            raise NumericsError(
-                f"{self.target} is one file, which ranks cannot share; convert a folder, or by one process"
-            )
 
     def _is_folder(self) -> bool:
         return isinstance(self.opened, OpenedSafetensors) and self.opened.source.folder
@@ -318,7 +303,7 @@ class _Conversion:
 
     def gguf(self) -> Converted:
         """A GGUF file."""
-        self._refuse_ranks()
+        self.running.ranks.check_alone(self.target)
         files = self._files()
         tensors: dict[str, Kinded] = {}
         for name in self.opened.names:
@@ -474,19 +459,12 @@ class _Folder:
     def make(self) -> Converted:
         """Writes what is this process's share; and rank 0 waits for all, and ends it."""
         work, ranks = self.work, self.work.running.ranks
-        refuse_inside(work.opened.path, work.target)
         for file in self._files_beside():
             if file.name == CONFIG:
                 self.config = _config(file)
-        with (
-            made_folder(work.target),
-            terminable(),
-            Journal(work.target, self._parts(), ranks, self.files) as journal,
-        ):
-            record = journal.finished()
+        with making(work.opened.path, work.target, self._parts(), ranks, self.files) as journal:
+            record = journal.finished(self._files_beside())
             if record is not None:
-                journal.clear() if ranks.rank == 0 else None
-                journal.check_finished(record, self.files, self._files_beside())
                 return Converted(**record["found"] | {"resumed": len(self.files)})
             resumed = self._share(journal)
             found = self._end(journal) if ranks.rank == 0 else work.found
@@ -499,13 +477,8 @@ class _Folder:
         left = [file for file in own if journal.entry(file) is None]
         total = sum(len(file.names) for file in own)
         work._done = total - sum(len(file.names) for file in left)
-        try:
-            looks = [work._looked(file, self.layout) for file in left]
-            _places_of({file.name: look.entries for file, look in zip(left, looks, strict=True)})
-        except NumericsError:
-            if work.running.ranks.world == 1 and len(left) == len(self.files):
-                journal.clear()  # nothing of it is written
-            raise
+        looks = [work._looked(file, self.layout) for file in left]
+        places_of({file.name: look.entries for file, look in zip(left, looks, strict=True)})
         for file, work.look in zip(left, looks, strict=True):
             work._write(file, work.target / file.name, self.layout, total)
             schemes = {layer: asdict(scheme) for layer, scheme in work.look.schemes.items()}
@@ -524,28 +497,20 @@ class _Folder:
 
     def _end(self, journal: Journal) -> Converted:
         """Waits for the other ranks' files, and writes what says where all is."""
-        work, noted = self.work, {file.name: journal.await_shard(file) for file in self.files}
+        work, noted = self.work, journal.await_all()
         work.found = Converted()
         for told in noted.values():
             _join(work.found, Converted(**told["report"]["found"]))
             self.schemes |= told["report"]["schemes"]
-        entries = {file.name: Reader(work.target / file.name).entries for file in self.files}
-        places, nbytes = _places_of(entries)
-        for path in self._files_beside():
-            if path.name not in (CONFIG, RECORD):
-                replace_file(work.target / path.name, content_of(path))
         if len(self.files) > 1:
-            replace_file(work.target / INDEX, index_of(places, nbytes))
+            write_index(work.target, noted)
+        copied = copy_beside(self._files_beside(), work.target, but=[CONFIG])
         if config := self._said():
             replace_file(work.target / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         work._note(self.layout is _compressed)
         if isinstance(work.opened, OpenedSafetensors):
             work.found.notes += work.opened.source.said_of_not_copied()
-        shards = {name: kept_of(told) for name, told in noted.items()}
-        journal.finish({
-            "numerics": __version__, "source": work.opened.path.name, "shards": shards,
-            "beside": hashes_beside(self._files_beside()), "found": asdict(work.found),
-        })  # fmt: skip
+        journal.finish(work.opened.path, noted, copied, {"found": asdict(work.found)})
         return work.found
 
     def _files_beside(self) -> list[Path]:
@@ -574,16 +539,6 @@ class _Folder:
         if len(set(schemes.values())) > 1 and any(s.halves for s in schemes.values()):
             config["dtype"] = "bfloat16"
             config.pop("torch_dtype", None)
-
-
-def _places_of(files: Mapping[str, Mapping[str, Entry]]) -> tuple[dict[str, str], int]:
-    """Which file has which tensor, and the bytes of all; raises NumericsError for one that two have."""
-    places: dict[str, str] = {}
-    for file, entries in files.items():
-        for twice in entries.keys() & places.keys():
-            raise NumericsError(f"{twice!r} would stand for two tensors, in {places[twice]} and {file}")
-        places |= dict.fromkeys(entries, file)
-    return places, sum(entry.nbytes for entries in files.values() for entry in entries.values())
 
 
 def _join(found: Converted, other: Converted) -> None:

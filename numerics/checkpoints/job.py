@@ -9,18 +9,11 @@ from typing import Any
 
 from numerics._version import __version__
 from numerics.backends.paths import path_of
+from numerics.checkpoints.beside import copy_beside
 from numerics.checkpoints.deciding import Decision, Request, decide
-from numerics.checkpoints.journal import (
-    RECORD,
-    Journal,
-    content_of,
-    digest_of,
-    hashes_beside,
-    kept_of,
-    refuse_inside,
-)
+from numerics.checkpoints.journal import Journal, digest_of, making
 from numerics.checkpoints.ranks import Ranks
-from numerics.checkpoints.source import INDEX, Shard, Source, index_of
+from numerics.checkpoints.source import Shard, Source, write_index
 from numerics.files.checkpoint import (
     MAX_MEMORY,
     FileReport,
@@ -31,11 +24,8 @@ from numerics.files.checkpoint import (
     most,
     write_quantized,
 )
-from numerics.files.folders import made_folder
 from numerics.files.header import Plan, text_of
-from numerics.files.replacement import refuse_same_file, replace_file
-from numerics.files.safetensors import Reader
-from numerics.files.signals import terminable
+from numerics.files.replacement import refuse_same_file
 from numerics.files.stream import ERRORS, Scales, amax_of
 from numerics.formats.block import Block, stored_scale
 from numerics.formats.errors import NumericsError, digits, one_of
@@ -137,10 +127,7 @@ class _Job:
 
     def file(self) -> JobReport:
         """One file into one."""
-        if self.options.ranks.world > 1:
-            raise NumericsError(
-                f"{self.source.path} is one file, which ranks cannot share; give a folder, or one process"
-            )
+        self.options.ranks.check_alone(self.source.path)
         (shard,) = self.source.shards
         refuse_same_file(shard.path, self.target)
         found = self._write(shard, self.target, shard.nbytes)
@@ -148,21 +135,14 @@ class _Job:
 
     def folder(self) -> JobReport:
         """A folder into a folder: this rank's shards; and rank 0 waits for all, and ends the job."""
-        refuse_inside(self.source.path, self.target)
-        ranks, parts = self.options.ranks, self._parts()
-        with (
-            made_folder(self.target),
-            terminable(),
-            Journal(self.target, parts, ranks, self.source.shards) as journal,
-        ):
-            record = journal.finished()
+        source, ranks = self.source, self.options.ranks
+        with making(source.path, self.target, self._parts(), ranks, source.shards) as journal:
+            record = journal.finished(source.beside)
             if record is not None:
-                journal.clear() if self.options.ranks.rank == 0 else None
-                journal.check_finished(record, self.source.shards, self.source.beside)
                 return _report_of(record, resumed=len(record["shards"]))
             resumed = self._shards(journal)
-            if self.options.ranks.rank != 0:
-                return JobReport(shards=len(self.source.shards), resumed=resumed)
+            if ranks.rank != 0:
+                return JobReport(shards=len(source.shards), resumed=resumed)
             return self._end(journal, resumed)
 
     def _shards(self, journal: Journal) -> int:
@@ -225,44 +205,14 @@ class _Job:
             "source": digest_of({shard.name: shard.header for shard in self.source.shards}),
         }  # fmt: skip
 
-    # ---- the end ----------------------------------------------------------------------------------
-
     def _end(self, journal: Journal, resumed: int) -> JobReport:
         """Waits for the other ranks' shards, and writes what says where all is."""
-        noted = {shard.name: journal.await_shard(shard) for shard in self.source.shards}
-        places, nbytes = self._places()
-        late = {"config.json": b""}
-        for file in self.source.beside:
-            if file.name == RECORD:
-                continue
-            data = content_of(file)
-            if file.name in late:
-                late[file.name] = data
-            else:
-                replace_file(self.target / file.name, data)
-        if self.source.index is not None:
-            replace_file(self.target / INDEX, index_of(places, nbytes))
-        for name, data in late.items():
-            if data:
-                replace_file(self.target / name, data)
-        record = {
-            "numerics": __version__, "source": self.source.path.name,
-            "shards": {name: kept_of(found) for name, found in noted.items()},
-            "beside": hashes_beside(self.source.beside),
-            "reports": {name: found["report"] for name, found in noted.items()},
-        }  # fmt: skip
-        journal.finish(record)
-        return _report_of(record, resumed)
-
-    def _places(self) -> tuple[dict[str, str], int]:
-        """Which shard has which tensor of the output, and the bytes of all."""
-        places: dict[str, str] = {}
-        nbytes = 0
-        for shard in self.source.shards:
-            entries = Reader(self.target / shard.name).entries
-            places |= dict.fromkeys(entries, shard.name)
-            nbytes += sum(entry.nbytes for entry in entries.values())
-        return places, nbytes
+        source, noted = self.source, journal.await_all()
+        if source.index is not None:
+            write_index(self.target, noted)
+        copied = copy_beside(source.beside, self.target)
+        reports = {name: found["report"] for name, found in noted.items()}
+        return _report_of(journal.finish(source.path, noted, copied, {"reports": reports}), resumed)
 
 
 def _facts(report: FileReport) -> dict[str, Any]:

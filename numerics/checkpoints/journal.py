@@ -12,19 +12,22 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from numerics._version import __version__
+from numerics.checkpoints.beside import RECORD, hashes_beside
 from numerics.checkpoints.ranks import Ranks, Work
+from numerics.files.folders import made_folder
 from numerics.files.replacement import DANGLING, lock, refuse_same_file, replace_file
+from numerics.files.signals import terminable
 from numerics.formats.errors import NumericsError
 from numerics.formats.text import json_in
 from numerics.view.text import folded
 
 FOLDER = ".numerics"
-RECORD = "numerics_job.json"
 VERSION = 1
 POLL = 0.05  # seconds between two looks for what other ranks did
 BEGIN = 600.0  # seconds in which rank 0 must have begun
@@ -41,9 +44,7 @@ class Journal:
     parts: what makes the job the one that it is, each under the words that a person knows it by.
     """
 
-    def __init__(
-        self, target: Path, parts: Mapping[str, Any], ranks: Ranks, shards: Sequence[Work] = ()
-    ) -> None:
+    def __init__(self, target: Path, parts: Mapping[str, Any], ranks: Ranks, shards: Sequence[Work]) -> None:
         self.target, self.parts, self.ranks, self.shards = target, parts, ranks, shards
         self.job = digest_of(parts)
         self.folder = target / FOLDER
@@ -127,7 +128,7 @@ class Journal:
 
     def _refuse_others(self) -> None:
         """Raises NumericsError for a folder with something that is no part of this job."""
-        if self.finished() is None and os.path.isdir(self.target) and not os.path.isdir(self.folder):
+        if self._record() is None and os.path.isdir(self.target) and not os.path.isdir(self.folder):
             held = sorted(os.listdir(self.target))
             if held:
                 raise NumericsError(
@@ -153,7 +154,7 @@ class Journal:
         with suppress(OSError):
             self._failed(self.ranks.rank).unlink()
         until = time.monotonic() + BEGIN
-        while (_read(self.folder / "job.json") or {}).get("job") != self.job and self.finished() is None:
+        while (_read(self.folder / "job.json") or {}).get("job") != self.job and self._record() is None:
             if time.monotonic() > until:
                 raise NumericsError(f"rank 0 did not begin this job in {self.target} within {BEGIN:.0f} s")
             time.sleep(POLL)
@@ -184,7 +185,11 @@ class Journal:
         replace_file(self.folder / f"{shard.name}.json", _bytes(found))
         return found
 
-    def await_shard(self, shard: Work) -> dict[str, Any]:
+    def await_all(self) -> dict[str, dict[str, Any]]:
+        """What was noted of every shard, when all are done; raises NumericsError where a rank failed."""
+        return {shard.name: self._await_shard(shard) for shard in self.shards}
+
+    def _await_shard(self, shard: Work) -> dict[str, Any]:
         """What another rank noted of a shard, when it has; raises NumericsError where a rank failed."""
         while True:
             noted = _read(self.folder / f"{shard.name}.json")
@@ -205,17 +210,27 @@ class Journal:
 
     # ---- the end ----------------------------------------------------------------------------------
 
-    def finished(self) -> dict[str, Any] | None:
-        """The record of this job, where it was finished before and its shards are what was written."""
+    def finished(self, beside: Iterable[Path]) -> dict[str, Any] | None:
+        """The record of this job, where it was finished before.
+
+        beside: the files that would be copied.  Raises NumericsError where it was made of something else, or
+        its shards are not what was written.
+        """
+        record = self._record()
+        if record is not None:
+            if self.ranks.rank == 0:
+                self.clear()
+            self._check_finished(record, beside)
+        return record
+
+    def _record(self) -> dict[str, Any] | None:
         found = _read(self.target / RECORD)
         return found if found is not None and found.get("job") == self.job else None
 
-    def check_finished(
-        self, record: Mapping[str, Any], shards: Iterable[Work], beside: Iterable[Path]
-    ) -> None:
-        """Raises NumericsError where a finished job was made of something else, or its shards are changed."""
+    def _check_finished(self, record: Mapping[str, Any], beside: Iterable[Path]) -> None:
         was, now = record["beside"], hashes_beside(beside)
-        changed = [shard.name for shard in shards if record["shards"][shard.name]["source"] != shard.stamp]
+        held = record["shards"]
+        changed = [shard.name for shard in self.shards if held[shard.name]["source"] != shard.stamp]
         changed += sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
         if changed:
             has = "has" if len(changed) == 1 else "have"
@@ -223,15 +238,26 @@ class Journal:
                 f"{self.target} was made of another source: {folded(changed)} {has} changed there since; "
                 f"name another output, or remove {self.target} and begin anew"
             )
-        for name, facts in record["shards"].items():
+        for name, facts in held.items():
             path = self.target / name
             if not os.path.isfile(path) or file_hash(path) != facts["sha256"]:
                 raise NumericsError(f"{path} is not what this job wrote; remove {self.target} and begin anew")
 
-    def finish(self, record: Mapping[str, Any]) -> None:
-        """Writes the record, and removes what served only while the job ran."""
-        replace_file(self.target / RECORD, _bytes({"version": VERSION, "job": self.job, **record}))
+    def finish(
+        self, source: Path, noted: Mapping[str, Any], beside: Mapping[str, str], facts: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Writes the record, and returns it; removes what served only while the job ran.
+
+        noted: of the shards, as `await_all` has it.  beside: hashes of what was copied.  facts: what else the
+        job says of itself.
+        """
+        record = {
+            "version": VERSION, "job": self.job, "numerics": __version__, "source": source.name,
+            "shards": {name: _kept(found) for name, found in noted.items()}, "beside": beside, **facts,
+        }  # fmt: skip
+        replace_file(self.target / RECORD, _bytes(record))
         self.clear()
+        return record
 
     def clear(self) -> None:
         """Removes the folder of a job that is done."""
@@ -256,18 +282,26 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("version", VERSION) == VERSION else None
 
 
-def kept_of(noted: Mapping[str, Any]) -> dict[str, Any]:
+def _kept(noted: Mapping[str, Any]) -> dict[str, Any]:
     """What a record keeps of a shard: nothing that another run on this source would have otherwise."""
     target = noted["target"]
     return {"source": noted["source"], "bytes": target["bytes"], "sha256": target["sha256"]}
 
 
-def hashes_beside(files: Iterable[Path]) -> dict[str, str]:
-    """The SHA-256 of the files that are copied beside the shards, by name."""
-    return {file.name: hashlib.sha256(content_of(file)).hexdigest() for file in files if file.name != RECORD}
+@contextmanager
+def making(
+    source: Path, target: Path, parts: Mapping[str, Any], ranks: Ranks, shards: Sequence[Work]
+) -> Iterator[Journal]:
+    """The journal of a folder that is made of another: after an error a folder without a shard is gone.
+
+    Raises NumericsError as Journal does, and for a target that must not be made of the source.
+    """
+    _refuse_inside(source, target)
+    with made_folder(target), terminable(), Journal(target, parts, ranks, shards) as journal:
+        yield journal
 
 
-def refuse_inside(source: Path, target: Path) -> None:
+def _refuse_inside(source: Path, target: Path) -> None:
     """Raises NumericsError for an output that is the input, lies in it, or behind a link to nowhere."""
     for folder in (target, *target.parents):
         if os.path.islink(folder) and not os.path.exists(folder):
@@ -278,14 +312,6 @@ def refuse_inside(source: Path, target: Path) -> None:
     inner, outer = (Path(os.path.realpath(path)) for path in (target, source))
     if inner.is_relative_to(outer):
         raise NumericsError(f"the output {target} lies in the input; name another folder")
-
-
-def content_of(file: Path) -> bytes:
-    """The bytes of a file that is copied; raises NumericsError, naming it, where they cannot be read."""
-    try:
-        return file.read_bytes()
-    except OSError as wrong:
-        raise NumericsError(f"cannot read {file}: {wrong.strerror or wrong}") from wrong
 
 
 def file_hash(path: Path) -> str:

@@ -141,18 +141,15 @@ class OpenedSafetensors:
         self._readers: dict[str, Reader] = {}
         self._plans: dict[str, Plan] = {}
         taken: set[str] = set()
-        metadata = []
         for shard in self.source.shards:
-            reader = Reader(shard.path)
-            metadata.append(reader.metadata)
-            if KEY in reader.metadata:
-                found = plans_of(reader.metadata[KEY], reader.entries, shard.path)
+            if KEY in shard.metadata:
+                found = plans_of(shard.metadata[KEY], shard.entries, shard.path)
                 self._plans |= found
                 taken |= {part for plan in found.values() for part in plan.names.values()}
         others = {name: entry for name, entry in self.source.entries.items() if name not in taken}
         self.config = quantization_of(self.path if self.source.folder else self.path.parent)
         self.weights: dict[str, Weight] = {}
-        theirs = [weight for told in metadata for weight in weights_in(told, others)]
+        theirs = [weight for shard in self.source.shards for weight in weights_in(shard.metadata, others)]
         for weight in (*theirs, *weights_of(others).values()):
             if not taken.isdisjoint(weight.parts.values()):
                 continue  # torchao's, whatever its names look like

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from numerics.formats.errors import NumericsError
@@ -55,6 +56,13 @@ class Ranks:
                 "as torchrun sets them, or neither"
             )
         return cls(rank, world)
+
+    def check_alone(self, path: Path) -> None:
+        """Raises NumericsError, naming it, where several processes would make one file."""
+        if self.world > 1:
+            raise NumericsError(
+                f"{path} is one file, which ranks cannot share; give a folder, or one process"
+            )
 
     def share(self, shards: Sequence[Some]) -> list[Some]:
         """The shards of this rank: the largest first, each to the rank that has the fewest bytes.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from numerics.backends.paths import path_of
 from numerics.files.header import KEY
 from numerics.files.json_members import Members
+from numerics.files.replacement import replace_file
 from numerics.files.safetensors import Entry, Reader, header_bytes
 from numerics.files.ties import ties_of
 from numerics.formats.errors import NumericsError, said
@@ -31,12 +32,14 @@ WEIGHTS = re.compile(r".*(\.(safetensors|bin|pth|pt|gguf|onnx|h5|msgpack|ot)|\.i
 class Shard:
     """One file of a checkpoint, as it was when it was looked at.
 
-    header: the SHA-256 of its header.  ties: further names of its tensors, each with the one that it has.
+    metadata: what its header says beside the tensors.  header: its SHA-256.  ties: further names of its
+    tensors, each with the one that it has.
     """
 
     name: str
     path: Path
     entries: Mapping[str, Entry]
+    metadata: Mapping[str, str]
     status: os.stat_result
     header: str
     ties: Mapping[str, str]
@@ -171,7 +174,7 @@ def _shard(path: Path, own: bool) -> Shard:
         raise NumericsError(f"{path} was quantized already; give the original")
     text = header_bytes(reader.entries, reader.metadata)
     header, ties = hashlib.sha256(text).hexdigest(), ties_of(reader, reader.entries)
-    return Shard(path.name, path, reader.entries, reader.status, header, ties)
+    return Shard(path.name, path, reader.entries, reader.metadata, reader.status, header, ties)
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -200,7 +203,25 @@ def _weight_map(index: Path) -> dict[str, str]:
     return found
 
 
-def index_of(places: Mapping[str, str], nbytes: int) -> bytes:
+def places_of(files: Mapping[str, Mapping[str, Entry]]) -> dict[str, str]:
+    """Which file has which tensor; raises NumericsError for one that two have."""
+    places: dict[str, str] = {}
+    for file, entries in files.items():
+        for twice in entries.keys() & places.keys():
+            raise NumericsError(f"{twice!r} would stand for two tensors, in {places[twice]} and {file}")
+        places |= dict.fromkeys(entries, file)
+    return places
+
+
+def write_index(folder: Path, names: Iterable[str]) -> None:
+    """Writes the index of the shards of a folder; raises NumericsError for a tensor that two have."""
+    files = {name: Reader(folder / name).entries for name in names}
+    replace_file(folder / INDEX, _index(files))
+
+
+def _index(files: Mapping[str, Mapping[str, Entry]]) -> bytes:
     """The text of an index: which file has which tensor, and the bytes of all tensors."""
-    facts = {"metadata": {"total_size": nbytes}, "weight_map": dict(sorted(places.items()))}
+    places = dict(sorted(places_of(files).items()))
+    nbytes = sum(entry.nbytes for entries in files.values() for entry in entries.values())
+    facts = {"metadata": {"total_size": nbytes}, "weight_map": places}
     return (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode()

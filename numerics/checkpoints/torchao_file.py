@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from numerics.checkpoints.foreign import Left, Parts, Weight
-from numerics.files.safetensors import Entry
+from numerics.files.safetensors import ML_DTYPES, Entry
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.text import json_in
 from numerics.tensor.qtensor import QTensor
@@ -34,7 +34,6 @@ ATTRIBUTES = (
     "target_dtype",
 )  # fmt: skip
 """What is asked of the facts; all else that they say is about how torchao computes."""
-SMALL = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu"}
 
 
 def weights_in(metadata: Mapping[str, str], entries: Mapping[str, Entry]) -> Iterator[Weight]:
@@ -125,10 +124,8 @@ def _tensor(parts: Parts, role: str) -> Any:
     import torch
 
     words, kind = parts.words(role), parts.entry(role).dtype
-    if kind == "BF16":
-        return torch.from_numpy(words.view(np.int16)).view(torch.bfloat16)
-    found = torch.from_numpy(words)
-    return found.view(getattr(torch, SMALL[kind])) if kind in SMALL else found
+    found = torch.from_numpy(words.view(np.int16) if kind == "BF16" else words)
+    return found.view(getattr(torch, ML_DTYPES[kind])) if kind in ML_DTYPES else found
 
 
 # ---- to torchao -----------------------------------------------------------------------------------

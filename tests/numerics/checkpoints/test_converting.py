@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 import numerics as nx
-from numerics.checkpoints import Request, quantize
+from numerics.checkpoints import Request, converting, quantize
 from numerics.checkpoints.converting import Running, convert, dequantize
 from numerics.checkpoints.loading import OpenedSafetensors, load
 from numerics.checkpoints.looking import inspect
@@ -27,7 +25,8 @@ from numerics.checkpoints.ranks import Ranks
 from numerics.cli import commands
 from numerics.files.safetensors import Reader
 from tests.helpers.bits import assert_same_bits
-from tests.helpers.children import LIMIT, child
+from tests.helpers.checkpoint_jobs import kill_until_done, run_ranks, started
+from tests.helpers.children import LIMIT
 from tests.helpers.disks import fill_up
 from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
 
@@ -323,14 +322,6 @@ else:
 TARGETS = ("numerics", "safetensors", "compressed-tensors", "floats")
 
 
-@contextmanager
-def started(*arguments, rank=0, world=1):
-    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "NUMERICS_NUM_THREADS": "1"}
-    with child([sys.executable, "-c", CODE, *map(str, arguments)], env=environment, text=True,
-               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # fmt: skip
-        yield process
-
-
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory):
     """A folder of shards of two formats, and one whose names are in each other's way."""
@@ -354,36 +345,21 @@ def test_ranks_could_not_share_a_conversion(quantized, tmp_path, to):
     due = contents(tmp_path / "1")
     assert len([name for name in due if name.endswith(".safetensors")]) == 6
     for world in (2, 4):
-        out = tmp_path / str(world)
-        with ExitStack() as stack:
-            ranks = [
-                stack.enter_context(started(quantized, out, to, rank=k, world=world)) for k in range(world)
-            ]
-            for rank in ranks:
-                told, err = rank.communicate(timeout=LIMIT)
-                assert rank.returncode == 0, told + err
-        assert contents(out) == due
+        run_ranks(CODE, quantized, tmp_path / str(world), to, world=world)
+        assert contents(tmp_path / str(world)) == due
 
 
 @pytest.mark.parametrize("to", ["numerics", "compressed-tensors"])
 def test_a_conversion_that_was_killed_began_anew(quantized, tmp_path, to):
     """Killed at moments that differ, until it is done: finished files are never touched again."""
     converted(quantized, tmp_path / "whole", to)
-    out, rng, kills, stamps = tmp_path / "out", np.random.default_rng(6), 0, {}
-    for _ in range(12):
-        with started(quantized, out, to) as process:
-            for _ in range(rng.integers(1, 40)):
-                process.stdout.readline()
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=LIMIT)
-        kills += process.returncode == -signal.SIGKILL
-        for note in (out / ".numerics").glob("*.safetensors.json"):
-            shard = note.name.removesuffix(".json")
-            now = (out / shard).stat().st_mtime_ns
-            assert stamps.setdefault(shard, now) == now
-        if process.returncode == 0:
-            break
-    assert kills
+    out, rng = tmp_path / "out", np.random.default_rng(6)
+
+    def wait(process, kills):
+        for _ in range(rng.integers(1, 40)):
+            process.stdout.readline()
+
+    stamps = kill_until_done(lambda: started(CODE, quantized, out, to), out, wait, runs=12)
     converted(quantized, out, to)
     assert all((out / shard).stat().st_mtime_ns == stamp for shard, stamp in stamps.items())
     assert contents(out) == contents(tmp_path / "whole")
@@ -410,6 +386,28 @@ def test_a_conversion_of_something_else_is_not_gone_on_with(quantized, tmp_path)
         convert(quantized, quantized / "out")
 
 
+def test_a_conversion_that_was_refused_left_a_shard_without_its_journal(quantized, tmp_path, monkeypatch):
+    """Its one shard is to be done again, since the source changed; then another call was refused it all."""
+    source, out = shutil.copytree(quantized, tmp_path / "q"), tmp_path / "out"
+
+    def stop(name, done, total):
+        if list(out.glob("*.safetensors")):
+            raise LookupError
+
+    def refuse(*_):
+        raise nx.NumericsError("no luck")
+
+    with pytest.raises(LookupError):
+        convert(source, out, running=Running(stop))
+    (shard,) = out.glob("*.safetensors")
+    os.utime(source / shard.name, ns=(1, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(converting, "entry_of", refuse)
+        with pytest.raises(nx.NumericsError, match="no luck"):
+            convert(source, out)
+    assert convert(source, out).resumed == 0
+
+
 @pytest.mark.parametrize("work", [convert, dequantize])
 def test_a_finished_conversion_whose_source_changed_gave_the_old_report(quantized, tmp_path, work):
     shutil.copytree(quantized, tmp_path / "q")
@@ -425,7 +423,7 @@ def test_two_conversions_into_one_folder_are_refused(quantized, tmp_path):
 
     def meanwhile(name, done, total):
         if not said:
-            with started(quantized, tmp_path / "out", "numerics") as other:
+            with started(CODE, quantized, tmp_path / "out", "numerics") as other:
                 said.append(other.communicate(timeout=LIMIT)[1])
             assert other.returncode
 

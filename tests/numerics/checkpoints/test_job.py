@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from numerics.checkpoints.ranks import Ranks
 from numerics.cli import commands, ended
 from numerics.files.checkpoint import quantize_file
 from numerics.files.safetensors import Entry, Reader, header_bytes, placed
+from tests.helpers.checkpoint_jobs import kill_until_done, run_ranks, started
 from tests.helpers.children import LIMIT
 from tests.helpers.disks import fill_up
 from tests.helpers.shards import INDEX, contents, tensors_of, write_shards
@@ -48,18 +48,6 @@ def whole(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "out"
     quantize(model, out, NVFP4)
     return contents(out)
-
-
-@contextmanager
-def started(model, out, rank=0, world=1):
-    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "NUMERICS_NUM_THREADS": "1"}
-    child = subprocess.Popen([sys.executable, "-c", CODE, str(model), str(out)], env=environment,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.communicate(timeout=LIMIT)
 
 
 def loaded(folder):
@@ -105,11 +93,7 @@ def test_partners_have_one_tensor_scale_the_largest(model, tmp_path):
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_make_the_same_bytes_as_one_process(model, whole, tmp_path, world):
-    with ExitStack() as stack:
-        ranks = [stack.enter_context(started(model, tmp_path / "out", rank, world)) for rank in range(world)]
-        for rank in ranks:
-            out, err = rank.communicate(timeout=LIMIT)
-            assert rank.returncode == 0, out + err
+    run_ranks(CODE, model, tmp_path / "out", world=world)
     assert contents(tmp_path / "out") == whole
 
 
@@ -125,22 +109,13 @@ def test_memory_and_what_is_measured_change_no_weights(model, whole, tmp_path):
 
 def test_a_killed_job_goes_on_where_it_was(model, whole, tmp_path):
     """Killed at moments that differ, until it is done: finished shards are never touched again."""
-    out, rng, kills = tmp_path / "out", np.random.default_rng(5), 0
-    stamps: dict[str, int] = {}
-    for _ in range(40):
-        with started(model, out) as child:
-            child.stdout.readline() if not kills or rng.random() < 0.7 else time.sleep(rng.uniform(0.05, 0.6))
-            time.sleep(rng.uniform(0, 0.04))
-            child.send_signal(signal.SIGKILL)
-            child.communicate(timeout=LIMIT)
-        kills += child.returncode == -signal.SIGKILL
-        for note in (out / ".numerics").glob("*.safetensors.json"):
-            shard = note.name.removesuffix(".json")
-            now = (out / shard).stat().st_mtime_ns
-            assert stamps.setdefault(shard, now) == now
-        if child.returncode == 0:
-            break
-    assert kills
+    out, rng = tmp_path / "out", np.random.default_rng(5)
+
+    def wait(process, kills):
+        process.stdout.readline() if not kills or rng.random() < 0.7 else time.sleep(rng.uniform(0.05, 0.6))
+        time.sleep(rng.uniform(0, 0.04))
+
+    stamps = kill_until_done(lambda: started(CODE, model, out), out, wait, runs=40)
     report = quantize(model, out, NVFP4)
     assert all((out / shard).stat().st_mtime_ns == stamp for shard, stamp in stamps.items())
     assert report.resumed >= len(stamps)
@@ -318,7 +293,7 @@ def test_two_jobs_on_one_output_are_refused(model, tmp_path):
     def meanwhile(name, done, total):
         if not seen:
             seen.append(name)
-            with started(model, tmp_path / "out") as other:
+            with started(CODE, model, tmp_path / "out") as other:
                 _, err = other.communicate(timeout=LIMIT)
             assert other.returncode
             assert "another job is at work on" in err
@@ -354,7 +329,7 @@ def test_a_full_disk_names_the_file_and_the_job_goes_on(model, whole, tmp_path, 
 
 def test_a_rank_that_fails_ends_the_others(model, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    with started(model, out, 0, 2) as leader:
+    with started(CODE, model, out, world=2) as leader:
         until = time.monotonic() + LIMIT
         while not (out / ".numerics" / "job.json").exists():
             assert time.monotonic() < until
