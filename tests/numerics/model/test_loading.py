@@ -170,9 +170,7 @@ def test_a_footprint_counts_what_a_sparse_buffer_stores(layout):
     m, dense = nn.Linear(4, 4, bias=False), torch.eye(4)
     block = {"blocksize": (2, 2)} if layout[0] == "b" else {}
     m.register_buffer("edges", dense.to_sparse(layout=getattr(torch, f"sparse_{layout}"), **block))
-    values, places = (8, 5 + 2) if block else (4, 8 if layout == "coo" else 5 + 4)
-    if block:
-        places = 3 + 2
+    values, places = (8, 3 + 2) if block else (4, 8 if layout == "coo" else 5 + 4)
     found = footprint(m)
     assert sum(share.values for share in found.shares) == 16 + values
     assert found.nbytes == 16 * 4 + values * 4 + places * 8
