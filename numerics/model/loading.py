@@ -114,11 +114,9 @@ def _unlike_all(came: Mapping[str, Tensor], places: Mapping[str, Place]) -> list
         if why := _unlike(x, place):
             alike.setdefault(why, []).append(name)
     told = [f"{folded(names)}{_each(len(names))}: {why}" for why, names in alike.items()]
-    unheld = {
-        pairs[name][0].dtype for names in alike.values() for name in names if _is_narrowed(*pairs[name])
-    }
     floats = [x for x, place in pairs.values() if x.is_floating_point() and place.tensor.is_floating_point()]
-    return told + ([_way_of_types(floats)] if unheld else [])
+    narrowed = any(_is_narrowed(*pairs[name]) for names in alike.values() for name in names)
+    return [*told, _way_of_types(floats)] if narrowed else told
 
 
 def _each(count: int) -> str:
@@ -128,7 +126,7 @@ def _each(count: int) -> str:
 def _is_narrowed(came: Tensor, place: Place) -> bool:
     """Does the model hold floats of a type that has not room for those that came, all else being alike?"""
     held, floats = place.tensor, came.is_floating_point() and place.tensor.is_floating_point()
-    alike = floats and came.shape == held.shape and not _are_codes(came, held)
+    alike = floats and not is_lazy(held) and came.shape == held.shape and not _are_codes(came, held)
     return alike and not _goes(came, held.dtype)
 
 

@@ -401,6 +401,19 @@ def test_a_file_of_several_float_types_goes_into_no_model(spec, narrow, meta, tm
     load_into(narrower.to(torch.float32), path)
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_layer_without_room_was_torchs_error_of_shapes(narrow, tmp_path):
+    """Which floats it holds cannot be said yet, of a layer beside it all the same."""
+    layers = nn.Linear(64, 64), nn.LazyLinear(8)
+    nx.save(nn.Sequential(layers[0], nn.Linear(64, 8)).state_dict(), tmp_path / "a")
+    came = nn.Sequential(layers[0].half() if narrow else layers[0], layers[1])
+    due = r"1\.weight, 1\.bias \(each of 2\): the model has seen no batch, and no room for it: [^;]*"
+    with pytest.raises(
+        nx.NumericsError, match=due + (r"; model\.to\(torch\.float32\) first$" * narrow or "$")
+    ):
+        load_into(came, tmp_path / "a")
+
+
 def test_one_reason_was_told_once_for_each_tensor(tmp_path):
     nx.save(nn.Sequential(*(nn.Linear(64, 64) for _ in range(3))).state_dict(), tmp_path / "a")
     came = nn.Sequential(*(nn.Linear(64, 64, dtype=torch.float16) for _ in range(3)))
