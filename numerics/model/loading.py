@@ -79,20 +79,21 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
     with undone(model):
         into: nn.Module = model
         if text is not None and computes(text) and not is_wrapped(model):
-            _check_types(model, path, came)
-            came = _widened(came, stored(model))
+            came = _for_float(model, path, came)
             into = frozen_from(model, text, came, example)
         elif is_wrapped(model):
             came = _for_wrapped(model, came, text)
-        _put(into, path, _widened(came, stored(into)), foreign)
+        _put(into, path, came, foreign)
         know_tensors(into)
     return cast(Model, into)
 
 
-def _check_types(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
-    """Raises NumericsError where tensors of a file cannot be in a float model's places of their names."""
-    if told := _unlike_all(came, stored(model)):
+def _for_float(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors for the places that a float model has; raises NumericsError where they cannot be there."""
+    places = stored(model)
+    if told := _unlike_all(came, places):
         raise _misfit(model, path, told)
+    return _widened(came, places)
 
 
 def _widened(came: Mapping[str, Tensor], places: Mapping[str, Place]) -> dict[str, Tensor]:
@@ -165,6 +166,7 @@ def _for_wrapped(model: nn.Module, came: Mapping[str, Tensor], text: str | None)
 def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor], foreign: str | None) -> None:
     """The tensors into the model's places; what was written over comes back where one cannot be taken."""
     places = stored(model)
+    came = _widened(came, places)
     tied: dict[int, list[str]] = {}
     for name, place in places.items():
         tied.setdefault(id(place.tensor), []).append(name)
