@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row
 from numerics.model.folding import fold
-from numerics.model.looking.places import is_shard
+from numerics.model.looking.places import is_shard, modules_around
 from numerics.model.measuring import add, within
 from numerics.model.wrapped.quantizers import Learned, Quantizer
 from numerics.model.wrapping import shared_copy
@@ -75,7 +75,7 @@ class Alone:
         self.layers = {name: self._of(name, rows) for name, rows in layers.items()}
         self.reads: Counter[str] = Counter()
         self._inside: dict[str, int] = {}
-        self.around = {above for name in layers for above in _above(name)}
+        self.around = {above for name in layers for above in modules_around(name)}
 
     def _of(self, layer: str, rows: Sequence[Row]) -> list[_One]:
         """The quantized parameters of a layer; none of one that the reference has not."""
@@ -106,7 +106,7 @@ class Alone:
         names: whatever was summed up around a module that runs now does not count.
         """
         for layer, parameters in self.layers.items():
-            at = next((name for name in (layer, *_above(layer)) if name in due), "")
+            at = next((name for name in (layer, *modules_around(layer)) if name in due), "")
             for one in parameters:
                 if len(at) > len(one.at):
                     one.at, one.sums = at, ErrorSums()
@@ -201,9 +201,3 @@ def _folded(reference: nn.Module, plan: Plan) -> nn.Module:
     made = shared_copy(reference).eval()
     fold(made, plan.fold)
     return made
-
-
-def _above(name: str) -> list[str]:
-    """The names of the modules around one, the innermost first."""
-    parts = name.split(".") if name else []
-    return [".".join(parts[:n]) for n in range(len(parts) - 1, -1, -1)]

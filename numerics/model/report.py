@@ -22,7 +22,7 @@ from numerics.model.deciding.fields import MODES
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row, described, stored_bytes
 from numerics.model.deciding.rules import rules_of, spec_of
-from numerics.model.looking.places import check_model
+from numerics.model.looking.places import check_model, modules_around
 from numerics.model.looking.restoring import restored
 from numerics.model.looking.trace import Casts, arguments, as_in_use, autocast_as, autocast_here, batches_of
 from numerics.model.measuring import add, floats_in, within
@@ -280,11 +280,8 @@ def _owners(row: Row) -> list[str]:
 def _inside(name: str, judged: _Judged) -> str:
     """What is said of a layer whose module never ran as one, or made no values; nothing of the others."""
     if judged.calls[name]:
-        sums = judged.layers.get(name)
-        return NO_VALUES if sums is not None and not sums.local.count else ""
-    above = name
-    while above:
-        above = above.rpartition(".")[0]
+        return "" if judged.layers[name].local.count else NO_VALUES
+    for above in modules_around(name):
         if judged.calls[above]:
             return f"in {above.rpartition('.')[2] or 'the model'}"
     return "never ran"

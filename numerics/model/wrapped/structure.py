@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
 from numerics.formats.errors import NumericsError, items_of, said, warn
-from numerics.model.looking.places import is_shard
+from numerics.model.looking.places import is_shard, modules_around
 from numerics.model.wrapped.guarding import GUARDED
 from numerics.model.wrapped.state import STATE, State, notes_of, state_of
 from numerics.pytorch.wrapper import Wrapper
@@ -175,15 +175,11 @@ def admit(model: nn.Module, names: str | Iterable[str] | None = None, *more: str
 
 def _matched(asked: str, new: dict[str, nn.Module]) -> list[str]:
     """The names of modules that a name, or a pattern of names, is of, or is of one around them."""
-    found = [name for name in new if any(fnmatchcase(part, asked) for part in (name, *_above(name)))]
+    named = {name: (name, *modules_around(name)[:-1]) for name in new}  # the model itself is none
+    found = [name for name, parts in named.items() if any(fnmatchcase(part, asked) for part in parts)]
     if not found:
         raise NumericsError(
             f"{said(asked)} is no module that came into this model after it was wrapped: "
             f"{folded(list(new))}; {_call(list(new))} lets all of them in"
         )
     return found
-
-
-def _above(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:n]) for n in range(1, len(parts))]
