@@ -15,7 +15,7 @@ from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row
 from numerics.model.folding import fold
 from numerics.model.looking.places import is_shard, modules_around
-from numerics.model.measuring import add, within
+from numerics.model.measuring import add, rank, within
 from numerics.model.wrapped.quantizers import Learned, Quantizer
 from numerics.model.wrapping import shared_copy
 from numerics.tensor.qtensor import ErrorSums, QTensor
@@ -81,12 +81,11 @@ class Alone:
         """The quantized parameters of a layer; none of one that the reference has not."""
         if layer not in self.modules:
             return []
-        owned = [
-            (row, next(name for name in row.names if self._owner(name) is self._module(layer)))
+        return [
+            _One(row, next(name for name in row.names if self._owner(name) is self._module(layer)))
             for row in rows
             if row.kind == "parameter"
         ]
-        return [_One(row, name) for row, name in owned]
 
     def _judged(self, layer: str) -> Sequence[_One]:
         """A layer's parameters, where its own line does not say each: of what it reads, or others read."""
@@ -130,14 +129,13 @@ class Alone:
         """What the wrapped model reads; None of one that is sharded."""
         if is_shard(self._held(one)):
             return None
-        owner, _, leaf = one.name.rpartition(".")
-        x = getattr(self.model.get_submodule(owner), leaf)
+        x = getattr(*self._place(one))
         return x.dequantize() if isinstance(x, QTensor) else x.detach()  # type: ignore[no-any-return]
 
     def parameters(self, layer: str) -> tuple[Parameter, ...]:
         """What is found of the parameters of a layer, worst first."""
         found = [self._found(one, layer) for one in self._judged(layer)]
-        return tuple(sorted(found, key=lambda one: -math.inf if math.isnan(one.local) else one.local))
+        return tuple(sorted(found, key=lambda one: rank(one.local)))
 
     def _found(self, one: _One, layer: str) -> Parameter:
         row, here = one.row, self._owner(one.row.name) is self._module(layer)  # what is tied counts once
@@ -158,8 +156,7 @@ class Alone:
 
     def _within(self, one: _One) -> Tensor | None:
         """Which values its quantizer, or its packed scales, reach; None where not known."""
-        owner, _, leaf = one.name.rpartition(".")
-        module = self.model.get_submodule(owner)
+        module, leaf = self._place(one)
         held, quantizer = module._parameters[leaf], module._modules.get(f"quantize_{leaf}")
         if isinstance(quantizer, (Quantizer, Learned)) and held is not None:
             return within(quantizer, held)
@@ -185,8 +182,14 @@ class Alone:
         return clipped, values
 
     def _held(self, one: _One) -> Any:
+        """The parameter itself, not as it is read."""
+        module, leaf = self._place(one)
+        return module._parameters[leaf]
+
+    def _place(self, one: _One) -> tuple[nn.Module, str]:
+        """The module of the wrapped model that has it, and its name there."""
         owner, _, leaf = one.name.rpartition(".")
-        return self.model.get_submodule(owner)._parameters[leaf]
+        return self.model.get_submodule(owner), leaf
 
 
 def _scales(q: Any) -> tuple[Tensor | None, ...]:

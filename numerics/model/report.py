@@ -25,7 +25,7 @@ from numerics.model.deciding.rules import rules_of, spec_of
 from numerics.model.looking.places import check_model, modules_around
 from numerics.model.looking.restoring import restored
 from numerics.model.looking.trace import Casts, arguments, as_in_use, autocast_as, autocast_here, batches_of
-from numerics.model.measuring import add, floats_in, within
+from numerics.model.measuring import add, floats_in, rank, within
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager
 from numerics.model.wrapped.graph import QuantizedGraph
@@ -239,15 +239,10 @@ def report(
             _run_pair(twin, reference, batch, judged)
             count += 1
     layers = [_layer(name, rows[name], judged) for name in rows]
-    worst = sorted(layers, key=lambda one: (bool(one.inside), _rank(one.local), _rank(one.cumulative)))
+    worst = sorted(layers, key=lambda one: (bool(one.inside), rank(one.local), rank(one.cumulative)))
     whole = judged.whole
     _check_compared(whole)
     return Report(tuple(worst), whole.error.sqnr, count, whole.non_finite, whole.lost)
-
-
-def _rank(sqnr: float) -> float:
-    """What sorts SQNRs, the worst first: NaN before all others."""
-    return -math.inf if math.isnan(sqnr) else sqnr
 
 
 def _check_order(model: nn.Module, reference: nn.Module) -> None:
@@ -646,7 +641,7 @@ def sweep(
             rows.append(_swept(model, made, described(spec_of("formats", one)), batches))
         except NumericsError as wrong:
             refused[one if isinstance(one, str) else said(one)] = str(wrong)
-    return Sweep(tuple(sorted(rows, key=lambda row: -_rank(row.sqnr))), refused)
+    return Sweep(tuple(sorted(rows, key=lambda row: -rank(row.sqnr))), refused)
 
 
 def _swept(model: nn.Module, made: Plan, name: str, batches: Sequence[Any]) -> Swept:
