@@ -144,7 +144,7 @@ class Alone:
         return Parameter(
             one.name, row.format, math.nan if why else one.sums.error.sqnr,
             math.nan if why else self._clipped(one),
-            row.nbytes if here else 0, row.size * row.value_bits // 8 if here else 0, why,
+            row.nbytes if here else 0, row.unplanned_nbytes if here else 0, why,
         )  # fmt: skip
 
     def _clipped(self, one: _One) -> float:

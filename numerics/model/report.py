@@ -20,7 +20,7 @@ from numerics.formats.notebook import rows_table
 from numerics.model.alone import NO_VALUES, Alone, Parameter
 from numerics.model.deciding.fields import MODES
 from numerics.model.deciding.plan import Plan
-from numerics.model.deciding.rows import Row, described, stored_bytes
+from numerics.model.deciding.rows import Row, described
 from numerics.model.deciding.rules import rules_of, spec_of
 from numerics.model.looking.places import check_model, modules_around
 from numerics.model.looking.restoring import restored
@@ -292,11 +292,11 @@ def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
     formats = dict.fromkeys(row.format for row in weights)
     inputs = dict.fromkeys(row.format for row in rows if row.kind == "activation")
     said = ", ".join(formats) + (f" x {', '.join(inputs)}" if inputs else "")
-    after = sum(stored_bytes(row.spec, row.shape) for row in own if row.spec)
+    after = sum(row.nbytes for row in own)
     clipped = sums.clipped / sums.values if sums.values else 0.0
     return Layer(
         name, said, local, cumulative, clipped, after,
-        sum(row.size * row.value_bits // 8 for row in own), inside, tuple(also), sums.cumulative.non_finite,
+        sum(row.unplanned_nbytes for row in own), inside, tuple(also), sums.cumulative.non_finite,
         judged.alone.parameters(name),
     )  # fmt: skip
 
