@@ -95,19 +95,12 @@ def _strangers(model: nn.Module, state: State) -> Iterator[tuple[str, nn.Module]
     for prefix, module in model.named_modules():
         known = module.__dict__.get(KNOWN)
         for leaf, x in module._parameters.items():
-            name = f"{prefix}.{leaf}" if prefix else leaf
-            if not _is_wide(x) or (known and leaf in known and not known[leaf]):
+            name, was_packed = f"{prefix}.{leaf}" if prefix else leaf, (known or {}).get(leaf)
+            if not _is_wide(x) or was_packed is False or (name in names and not was_packed):
                 continue
-            if is_graph:
-                packed = bool(known) and known.get(leaf, False)
-                if name not in names or packed:
-                    yield (prefix if known is None else name), module
-                    break
-            elif known is None:
-                yield prefix, module
+            yield (prefix if known is None else name), module
+            if known is None or is_graph:
                 break
-            else:
-                yield name, module
 
 
 def _is_wide(x: Any) -> bool:
