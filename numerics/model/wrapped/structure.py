@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,6 +11,7 @@ from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
 from numerics.formats.errors import NumericsError, items_of, said, warn
+from numerics.model.deciding.reach import pattern_of
 from numerics.model.looking.places import is_shard, modules_around
 from numerics.model.wrapped.guarding import GUARDED
 from numerics.model.wrapped.state import STATE, State, notes_of, state_of
@@ -124,7 +124,7 @@ def _refused(new: list[str], is_graph: bool) -> str:
 
 def _call(new: list[str]) -> str:
     """The call that admits modules, by patterns of which each is of layers that differ in numbers alone."""
-    patterns = [*dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", one) for one in new)]
+    patterns = [*dict.fromkeys(map(pattern_of, new))]
     names = new if len(new) <= len(patterns) else patterns
     return f"nx.admit(model, {(names[0] if len(names) == 1 else names)!r})"
 
