@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from numerics.model.deciding.plan import Plan
 from numerics.model.deciding.rows import Row
 from numerics.model.folding import fold
-from numerics.model.looking.places import is_shard
-from numerics.model.measuring import add, within
+from numerics.model.looking.places import is_shard, modules_around
+from numerics.model.measuring import add, rank, within
 from numerics.model.wrapped.quantizers import Learned, Quantizer
 from numerics.model.wrapping import shared_copy
 from numerics.tensor.qtensor import ErrorSums, QTensor
@@ -75,18 +75,17 @@ class Alone:
         self.layers = {name: self._of(name, rows) for name, rows in layers.items()}
         self.reads: Counter[str] = Counter()
         self._inside: dict[str, int] = {}
-        self.around = {above for name in layers for above in _above(name)}
+        self.around = {above for name in layers for above in modules_around(name)}
 
     def _of(self, layer: str, rows: Sequence[Row]) -> list[_One]:
         """The quantized parameters of a layer; none of one that the reference has not."""
         if layer not in self.modules:
             return []
-        owned = [
-            (row, next(name for name in row.names if self._owner(name) is self._module(layer)))
+        return [
+            _One(row, next(name for name in row.names if self._owner(name) is self._module(layer)))
             for row in rows
             if row.kind == "parameter"
         ]
-        return [_One(row, name) for row, name in owned]
 
     def _judged(self, layer: str) -> Sequence[_One]:
         """A layer's parameters, where its own line does not say each: of what it reads, or others read."""
@@ -106,7 +105,7 @@ class Alone:
         names: whatever was summed up around a module that runs now does not count.
         """
         for layer, parameters in self.layers.items():
-            at = next((name for name in (layer, *_above(layer)) if name in due), "")
+            at = next((name for name in (layer, *modules_around(layer)) if name in due), "")
             for one in parameters:
                 if len(at) > len(one.at):
                     one.at, one.sums = at, ErrorSums()
@@ -130,14 +129,13 @@ class Alone:
         """What the wrapped model reads; None of one that is sharded."""
         if is_shard(self._held(one)):
             return None
-        owner, _, leaf = one.name.rpartition(".")
-        x = getattr(self.model.get_submodule(owner), leaf)
+        x = getattr(*self._place(one))
         return x.dequantize() if isinstance(x, QTensor) else x.detach()  # type: ignore[no-any-return]
 
     def parameters(self, layer: str) -> tuple[Parameter, ...]:
         """What is found of the parameters of a layer, worst first."""
         found = [self._found(one, layer) for one in self._judged(layer)]
-        return tuple(sorted(found, key=lambda one: -math.inf if math.isnan(one.local) else one.local))
+        return tuple(sorted(found, key=lambda one: rank(one.local)))
 
     def _found(self, one: _One, layer: str) -> Parameter:
         row, here = one.row, self._owner(one.row.name) is self._module(layer)  # what is tied counts once
@@ -146,7 +144,7 @@ class Alone:
         return Parameter(
             one.name, row.format, math.nan if why else one.sums.error.sqnr,
             math.nan if why else self._clipped(one),
-            row.nbytes if here else 0, row.size * row.value_bits // 8 if here else 0, why,
+            row.nbytes if here else 0, row.unplanned_nbytes if here else 0, why,
         )  # fmt: skip
 
     def _clipped(self, one: _One) -> float:
@@ -158,8 +156,7 @@ class Alone:
 
     def _within(self, one: _One) -> Tensor | None:
         """Which values its quantizer, or its packed scales, reach; None where not known."""
-        owner, _, leaf = one.name.rpartition(".")
-        module = self.model.get_submodule(owner)
+        module, leaf = self._place(one)
         held, quantizer = module._parameters[leaf], module._modules.get(f"quantize_{leaf}")
         if isinstance(quantizer, (Quantizer, Learned)) and held is not None:
             return within(quantizer, held)
@@ -185,8 +182,14 @@ class Alone:
         return clipped, values
 
     def _held(self, one: _One) -> Any:
+        """The parameter itself, not as it is read."""
+        module, leaf = self._place(one)
+        return module._parameters[leaf]
+
+    def _place(self, one: _One) -> tuple[nn.Module, str]:
+        """The module of the wrapped model that has it, and its name there."""
         owner, _, leaf = one.name.rpartition(".")
-        return self.model.get_submodule(owner)._parameters[leaf]
+        return self.model.get_submodule(owner), leaf
 
 
 def _scales(q: Any) -> tuple[Tensor | None, ...]:
@@ -201,9 +204,3 @@ def _folded(reference: nn.Module, plan: Plan) -> nn.Module:
     made = shared_copy(reference).eval()
     fold(made, plan.fold)
     return made
-
-
-def _above(name: str) -> list[str]:
-    """The names of the modules around one, the innermost first."""
-    parts = name.split(".") if name else []
-    return [".".join(parts[:n]) for n in range(len(parts) - 1, -1, -1)]

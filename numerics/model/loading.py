@@ -79,20 +79,21 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
     with undone(model):
         into: nn.Module = model
         if text is not None and computes(text) and not is_wrapped(model):
-            _check_types(model, path, came)
-            came = _widened(came, stored(model))
+            came = _for_float(model, path, came)
             into = frozen_from(model, text, came, example)
         elif is_wrapped(model):
             came = _for_wrapped(model, came, text)
-        _put(into, path, _widened(came, stored(into)), foreign)
+        _put(into, path, came, foreign)
         know_tensors(into)
     return cast(Model, into)
 
 
-def _check_types(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> None:
-    """Raises NumericsError where tensors of a file cannot be in a float model's places of their names."""
-    if told := _unlike_all(came, stored(model)):
+def _for_float(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors for the places that a float model has; raises NumericsError where they cannot be there."""
+    places = stored(model)
+    if told := _unlike_all(came, places):
         raise _misfit(model, path, told)
+    return _widened(came, places)
 
 
 def _widened(came: Mapping[str, Tensor], places: Mapping[str, Place]) -> dict[str, Tensor]:
@@ -114,11 +115,9 @@ def _unlike_all(came: Mapping[str, Tensor], places: Mapping[str, Place]) -> list
         if why := _unlike(x, place):
             alike.setdefault(why, []).append(name)
     told = [f"{folded(names)}{_each(len(names))}: {why}" for why, names in alike.items()]
-    unheld = {
-        pairs[name][0].dtype for names in alike.values() for name in names if _is_narrowed(*pairs[name])
-    }
     floats = [x for x, place in pairs.values() if x.is_floating_point() and place.tensor.is_floating_point()]
-    return told + ([_way_of_types(floats)] if unheld else [])
+    narrowed = any(_is_narrowed(*pairs[name]) for names in alike.values() for name in names)
+    return [*told, _way_of_types(floats)] if narrowed else told
 
 
 def _each(count: int) -> str:
@@ -128,7 +127,7 @@ def _each(count: int) -> str:
 def _is_narrowed(came: Tensor, place: Place) -> bool:
     """Does the model hold floats of a type that has not room for those that came, all else being alike?"""
     held, floats = place.tensor, came.is_floating_point() and place.tensor.is_floating_point()
-    alike = floats and came.shape == held.shape and not _are_codes(came, held)
+    alike = floats and not is_lazy(held) and came.shape == held.shape and not _are_codes(came, held)
     return alike and not _goes(came, held.dtype)
 
 
@@ -167,6 +166,7 @@ def _for_wrapped(model: nn.Module, came: Mapping[str, Tensor], text: str | None)
 def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor], foreign: str | None) -> None:
     """The tensors into the model's places; what was written over comes back where one cannot be taken."""
     places = stored(model)
+    came = _widened(came, places)
     tied: dict[int, list[str]] = {}
     for name, place in places.items():
         tied.setdefault(id(place.tensor), []).append(name)

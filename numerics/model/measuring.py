@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -31,6 +32,11 @@ def add(sums: ErrorSums, expected: Any, actual: Any) -> None:
     for x, y in zip(floats_in(expected), floats_in(actual), strict=False):
         if x.shape == y.shape:
             sums.add(as_array(x.detach().cpu().float()), as_array(y.detach().cpu().float()))
+
+
+def rank(sqnr: float) -> float:
+    """What sorts SQNRs, the worst first: NaN before all others."""
+    return -math.inf if math.isnan(sqnr) else sqnr
 
 
 def floats_in(tree: Any) -> list[Tensor]:

@@ -20,12 +20,12 @@ from numerics.formats.notebook import rows_table
 from numerics.model.alone import NO_VALUES, Alone, Parameter
 from numerics.model.deciding.fields import MODES
 from numerics.model.deciding.plan import Plan
-from numerics.model.deciding.rows import Row, described, stored_bytes
+from numerics.model.deciding.rows import Row, described
 from numerics.model.deciding.rules import rules_of, spec_of
-from numerics.model.looking.places import check_model
+from numerics.model.looking.places import check_model, modules_around
 from numerics.model.looking.restoring import restored
 from numerics.model.looking.trace import Casts, arguments, as_in_use, autocast_as, autocast_here, batches_of
-from numerics.model.measuring import add, floats_in, within
+from numerics.model.measuring import add, floats_in, rank, within
 from numerics.model.planning import plan as plan_of
 from numerics.model.wrapped import eager
 from numerics.model.wrapped.graph import QuantizedGraph
@@ -239,15 +239,10 @@ def report(
             _run_pair(twin, reference, batch, judged)
             count += 1
     layers = [_layer(name, rows[name], judged) for name in rows]
-    worst = sorted(layers, key=lambda one: (bool(one.inside), _rank(one.local), _rank(one.cumulative)))
+    worst = sorted(layers, key=lambda one: (bool(one.inside), rank(one.local), rank(one.cumulative)))
     whole = judged.whole
     _check_compared(whole)
     return Report(tuple(worst), whole.error.sqnr, count, whole.non_finite, whole.lost)
-
-
-def _rank(sqnr: float) -> float:
-    """What sorts SQNRs, the worst first: NaN before all others."""
-    return -math.inf if math.isnan(sqnr) else sqnr
 
 
 def _check_order(model: nn.Module, reference: nn.Module) -> None:
@@ -280,11 +275,8 @@ def _owners(row: Row) -> list[str]:
 def _inside(name: str, judged: _Judged) -> str:
     """What is said of a layer whose module never ran as one, or made no values; nothing of the others."""
     if judged.calls[name]:
-        sums = judged.layers.get(name)
-        return NO_VALUES if sums is not None and not sums.local.count else ""
-    above = name
-    while above:
-        above = above.rpartition(".")[0]
+        return "" if judged.layers[name].local.count else NO_VALUES
+    for above in modules_around(name):
         if judged.calls[above]:
             return f"in {above.rpartition('.')[2] or 'the model'}"
     return "never ran"
@@ -300,11 +292,11 @@ def _layer(name: str, rows: list[Row], judged: _Judged) -> Layer:
     formats = dict.fromkeys(row.format for row in weights)
     inputs = dict.fromkeys(row.format for row in rows if row.kind == "activation")
     said = ", ".join(formats) + (f" x {', '.join(inputs)}" if inputs else "")
-    after = sum(stored_bytes(row.spec, row.shape) for row in own if row.spec)
+    after = sum(row.nbytes for row in own)
     clipped = sums.clipped / sums.values if sums.values else 0.0
     return Layer(
         name, said, local, cumulative, clipped, after,
-        sum(row.size * row.value_bits // 8 for row in own), inside, tuple(also), sums.cumulative.non_finite,
+        sum(row.unplanned_nbytes for row in own), inside, tuple(also), sums.cumulative.non_finite,
         judged.alone.parameters(name),
     )  # fmt: skip
 
@@ -649,7 +641,7 @@ def sweep(
             rows.append(_swept(model, made, described(spec_of("formats", one)), batches))
         except NumericsError as wrong:
             refused[one if isinstance(one, str) else said(one)] = str(wrong)
-    return Sweep(tuple(sorted(rows, key=lambda row: -_rank(row.sqnr))), refused)
+    return Sweep(tuple(sorted(rows, key=lambda row: -rank(row.sqnr))), refused)
 
 
 def _swept(model: nn.Module, made: Plan, name: str, batches: Sequence[Any]) -> Swept:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from types import FrameType
 from typing import Any
@@ -345,28 +345,30 @@ def _loading() -> list[str] | None:
 
     It copies whatever comes, and collects what that raises: an error a tensor.
     """
-    frame: FrameType | None = sys._getframe(1)
-    for _ in range(9):  # torch's own functions lie between, a few
-        if frame is None:
-            break
+    for frame in _callers():
         if frame.f_code is _LOADING:
             return [str(error) for error in frame.f_locals.get("error_msgs", ())]
-        frame = frame.f_back
     return None
 
 
 def _of_checkpoint() -> str | None:
     """The name of the tensor that torch.distributed.checkpoint reads; None where it does not read."""
-    frame: FrameType | None = sys._getframe(1)
-    for _ in range(9):
-        if frame is None:
-            break
+    for frame in _callers():
         where = str(frame.f_globals.get("__name__", ""))
         if frame.f_code.co_name == "read_data" and where.startswith("torch.distributed.checkpoint."):
             request = frame.f_locals.get("req")
             return str(getattr(getattr(request, "dest_index", None), "fqn", "a tensor"))
-        frame = frame.f_back
     return None
+
+
+def _callers() -> Iterator[FrameType]:
+    """Who called the function that asks, the nearest first: torch's own functions lie between, a few."""
+    frame: FrameType | None = sys._getframe(2)  # past the asking function, which runs this generator
+    for _ in range(9):
+        if frame is None:
+            return
+        yield frame
+        frame = frame.f_back
 
 
 def _once(named: str, why: str, errors: list[str]) -> NumericsError:

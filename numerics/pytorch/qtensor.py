@@ -54,7 +54,7 @@ def counted(q: TensorQTensor) -> TensorQTensor:
     Torch keeps a QTensor for a gradient, and looks then whether it was written into since.  What is detached
     from it shares its count, and takes the memory of a part.  Views share what they are views of.
     """
-    if is_compiling() or torch._C._len_torch_dispatch_stack() or _counts_nothing(q):
+    if is_compiling() or torch._C._len_torch_dispatch_stack() or _counts_nothing():
         return q
     with torch._C.DisableTorchFunctionSubclass(), torch._C._DisableTorchDispatch():
         for name in PARTS:
@@ -65,7 +65,7 @@ def counted(q: TensorQTensor) -> TensorQTensor:
     return q
 
 
-def _counts_nothing(q: TensorQTensor) -> bool:
+def _counts_nothing() -> bool:
     """Does torch count no writes here: in inference mode, in torch.func, and beneath where it counts them?"""
     if maybe_current_level() is not None or torch._C._get_tracing_state() is not None:
         return True

@@ -308,3 +308,9 @@ def model(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
     torch.manual_seed(0)
     make, arguments = {**MODELS, **FIELD}[name]
     return make().eval(), arguments()
+
+
+def row_of(plan: nx.Plan, name: str) -> Any:
+    """The one row of a plan that a tensor of that name has."""
+    (found,) = [row for row in plan.rows if name in row.names]
+    return found

@@ -80,7 +80,7 @@ class Plan:
         """One line: what is quantized, how many bytes that takes, and what stays as it is."""
         owned = [row for row in self.rows if row.kind in ("parameter", "buffer")]
         planned = [row for row in owned if row.spec]
-        before = sum(row.size * row.value_bits // 8 for row in owned)
+        before = sum(row.unplanned_nbytes for row in owned)
         after = sum(row.nbytes for row in owned)
         formats = ", ".join(f"{n} {name}" for name, n in Counter(r.format for r in planned).most_common())
         parts = [

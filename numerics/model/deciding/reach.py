@@ -12,6 +12,15 @@ from numerics.view.text import folded
 _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 
+def pattern_of(name: str) -> str:
+    """A module's name as a pattern of all layers that are alike: "*" for each number between its dots.
+
+    >>> pattern_of("layers.10.linear1")
+    'layers.*.linear1'
+    """
+    return _NUMBER.sub("*", name)
+
+
 def unreached(rows: Sequence[Row]) -> str | None:
     """What is said of computed tensors that only a graph reaches, with rules for all of them; None for none.
 
@@ -39,6 +48,6 @@ def _patterns(rows: Sequence[Row], alone: Sequence[Row]) -> list[str]:
         if not module or module in reached:
             found[str(row.site)] = None
             continue
-        where = _NUMBER.sub("*", module)
+        where = pattern_of(module)
         found[module if any(fnmatch.fnmatchcase(one, where) for one in reached) else where] = None
     return list(found)

@@ -67,9 +67,12 @@ class Row:
     @property
     def nbytes(self) -> int:
         """How many bytes it takes as it is planned."""
-        if self.spec is None:
-            return self.size * self.value_bits // 8
-        return stored_bytes(self.spec, self.shape)
+        return self.unplanned_nbytes if self.spec is None else stored_bytes(self.spec, self.shape)
+
+    @property
+    def unplanned_nbytes(self) -> int:
+        """How many bytes it takes in the model, before a plan."""
+        return self.size * self.value_bits // 8
 
 
 def described(spec: QuantSpec | None) -> str:

@@ -47,6 +47,16 @@ def stored(model: nn.Module) -> dict[str, Place]:
     return {name: place for name, place in found.items() if name in state}
 
 
+def modules_around(name: str) -> list[str]:
+    """Returns the names of the modules around one, the innermost first: the last is the model's, no text.
+
+    >>> modules_around("layers.0.norm")
+    ['layers.0', 'layers', '']
+    """
+    parts = name.split(".") if name else []
+    return [".".join(parts[:n]) for n in reversed(range(len(parts)))]
+
+
 def replace(places: Iterable[Place], swaps: Mapping[int, nn.Parameter]) -> None:
     """Puts parameters in the place of tensors, wherever these are.  swaps: by the id of what was there."""
     for place in list(places):

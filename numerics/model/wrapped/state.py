@@ -75,7 +75,7 @@ def state_of(model: Any) -> State:
 def _way_to_wrapped(model: Any) -> str:
     """Which child is what was meant, as of DDP and of torch.compile; or how a model is wrapped."""
     children = model.named_children() if isinstance(model, nn.Module) else ()
-    inner = [name for name, child in children if STATE in notes_of(child)]
+    inner = [name for name, child in children if is_wrapped(child)]
     if len(inner) == 1:
         return f"the model in it is, model.get_submodule({inner[0]!r})"
     return "nx.wrap(model, ...) makes one that is"

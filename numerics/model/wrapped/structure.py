@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,7 +11,8 @@ from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 
 from numerics.formats.errors import NumericsError, items_of, said, warn
-from numerics.model.looking.places import is_shard
+from numerics.model.deciding.reach import pattern_of
+from numerics.model.looking.places import is_shard, modules_around
 from numerics.model.wrapped.guarding import GUARDED
 from numerics.model.wrapped.state import STATE, State, notes_of, state_of
 from numerics.pytorch.wrapper import Wrapper
@@ -95,19 +95,12 @@ def _strangers(model: nn.Module, state: State) -> Iterator[tuple[str, nn.Module]
     for prefix, module in model.named_modules():
         known = module.__dict__.get(KNOWN)
         for leaf, x in module._parameters.items():
-            name = f"{prefix}.{leaf}" if prefix else leaf
-            if not _is_wide(x) or (known and leaf in known and not known[leaf]):
+            name, was_packed = f"{prefix}.{leaf}" if prefix else leaf, (known or {}).get(leaf)
+            if not _is_wide(x) or was_packed is False or (name in names and not was_packed):
                 continue
-            if is_graph:
-                packed = bool(known) and known.get(leaf, False)
-                if name not in names or packed:
-                    yield (prefix if known is None else name), module
-                    break
-            elif known is None:
-                yield prefix, module
+            yield (prefix if known is None else name), module
+            if known is None or is_graph:
                 break
-            else:
-                yield name, module
 
 
 def _is_wide(x: Any) -> bool:
@@ -131,7 +124,7 @@ def _refused(new: list[str], is_graph: bool) -> str:
 
 def _call(new: list[str]) -> str:
     """The call that admits modules, by patterns of which each is of layers that differ in numbers alone."""
-    patterns = [*dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", one) for one in new)]
+    patterns = [*dict.fromkeys(map(pattern_of, new))]
     names = new if len(new) <= len(patterns) else patterns
     return f"nx.admit(model, {(names[0] if len(names) == 1 else names)!r})"
 
@@ -175,15 +168,11 @@ def admit(model: nn.Module, names: str | Iterable[str] | None = None, *more: str
 
 def _matched(asked: str, new: dict[str, nn.Module]) -> list[str]:
     """The names of modules that a name, or a pattern of names, is of, or is of one around them."""
-    found = [name for name in new if any(fnmatchcase(part, asked) for part in (name, *_above(name)))]
+    named = {name: (name, *modules_around(name)[:-1]) for name in new}  # the model itself is none
+    found = [name for name, parts in named.items() if any(fnmatchcase(part, asked) for part in parts)]
     if not found:
         raise NumericsError(
             f"{said(asked)} is no module that came into this model after it was wrapped: "
             f"{folded(list(new))}; {_call(list(new))} lets all of them in"
         )
     return found
-
-
-def _above(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:n]) for n in range(1, len(parts))]

@@ -170,9 +170,7 @@ def test_a_footprint_counts_what_a_sparse_buffer_stores(layout):
     m, dense = nn.Linear(4, 4, bias=False), torch.eye(4)
     block = {"blocksize": (2, 2)} if layout[0] == "b" else {}
     m.register_buffer("edges", dense.to_sparse(layout=getattr(torch, f"sparse_{layout}"), **block))
-    values, places = (8, 5 + 2) if block else (4, 8 if layout == "coo" else 5 + 4)
-    if block:
-        places = 3 + 2
+    values, places = (8, 3 + 2) if block else (4, 8 if layout == "coo" else 5 + 4)
     found = footprint(m)
     assert sum(share.values for share in found.shares) == 16 + values
     assert found.nbytes == 16 * 4 + values * 4 + places * 8
@@ -401,6 +399,19 @@ def test_a_file_of_several_float_types_goes_into_no_model(spec, narrow, meta, tm
     with pytest.raises(nx.NumericsError, match=due + r"model\.to\(torch\.float32\) first$"):
         load_into(narrower, path)
     load_into(narrower.to(torch.float32), path)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_layer_without_room_was_torchs_error_of_shapes(narrow, tmp_path):
+    """Which floats it holds cannot be said yet, of a layer beside it all the same."""
+    layers = nn.Linear(64, 64), nn.LazyLinear(8)
+    nx.save(nn.Sequential(layers[0], nn.Linear(64, 8)).state_dict(), tmp_path / "a")
+    came = nn.Sequential(layers[0].half() if narrow else layers[0], layers[1])
+    due = r"1\.weight, 1\.bias \(each of 2\): the model has seen no batch, and no room for it: [^;]*"
+    with pytest.raises(
+        nx.NumericsError, match=due + (r"; model\.to\(torch\.float32\) first$" * narrow or "$")
+    ):
+        load_into(came, tmp_path / "a")
 
 
 def test_one_reason_was_told_once_for_each_tensor(tmp_path):

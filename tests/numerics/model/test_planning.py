@@ -13,12 +13,7 @@ import numerics as nx
 from numerics.checkpoints import Source, decide
 from numerics.checkpoints.deciding import Request
 from numerics.model.looking.trace import Site
-from tests.helpers.models import FUSED, MODELS, model
-
-
-def row(plan, name):
-    (found,) = [r for r in plan.rows if name in r.names]
-    return found
+from tests.helpers.models import FUSED, MODELS, model, row_of
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -52,12 +47,12 @@ def test_a_parameter_or_buffer_has_no_row_or_no_reason(name):
 )
 def test_blocks_lie_along_another_axis_than_the_one_that_is_summed(name, parameter, axis):
     m, x = model(name)
-    assert row(nx.plan(m, "mxfp4", example=x), parameter).spec.axis == axis
+    assert row_of(nx.plan(m, "mxfp4", example=x), parameter).spec.axis == axis
 
 
 def test_an_axis_that_was_asked_for_is_not_kept():
     m, x = model("reflect")
-    assert row(nx.plan(m, nx.QuantSpec("mx9", axis=0), example=x), "0.weight").spec.axis == 0
+    assert row_of(nx.plan(m, nx.QuantSpec("mx9", axis=0), example=x), "0.weight").spec.axis == 0
 
 
 @pytest.mark.parametrize(
@@ -82,20 +77,20 @@ def test_a_copy_of_a_view_has_the_axes_of_another_order(shape, axis, weight):
 
     for mode in ("eager_mode", "fx_graph_mode"):
         plan = nx.plan(Copied(), "mxfp4", example=torch.ones(2, 64), mode=mode)
-        assert row(plan, "w").spec.axis == axis
+        assert row_of(plan, "w").spec.axis == axis
 
 
 def test_a_tie_is_two_rows():
     m, x = model("encoder_decoder")
     plan = nx.plan(m, "mxfp4", rules={nn.Embedding: "int8"}, example=x)
-    assert row(plan, "lm_head.weight").names == ("words.weight", "lm_head.weight")
+    assert row_of(plan, "lm_head.weight").names == ("words.weight", "lm_head.weight")
 
 
 def test_a_rule_for_a_module_takes_its_bias():
     m, x = model("linear")
     plan = nx.plan(m, rules={"0": "mxfp6_e2m3"}, example=x)
-    assert row(plan, "0.weight").spec.dtype is nx.mxfp6_e2m3
-    assert row(plan, "0.bias").spec is None
+    assert row_of(plan, "0.weight").spec.dtype is nx.mxfp6_e2m3
+    assert row_of(plan, "0.bias").spec is None
 
 
 def test_a_tied_head_of_another_name_is_quantized():
@@ -110,9 +105,9 @@ def test_a_tied_head_of_another_name_is_quantized():
 
     ids = torch.arange(4)
     plan = nx.plan(Tied(), "int8", example=ids)
-    assert (row(plan, "words.weight").format, row(plan, "inner.weight").format) == ("-", "int8")
-    assert row(plan, "words.weight").reason.startswith("the head")
-    assert row(nx.plan(Tied(), "int8", rules={"out": "int4"}, example=ids), "out.weight").format == "int4"
+    assert (row_of(plan, "words.weight").format, row_of(plan, "inner.weight").format) == ("-", "int8")
+    assert row_of(plan, "words.weight").reason.startswith("the head")
+    assert row_of(nx.plan(Tied(), "int8", rules={"out": "int4"}, example=ids), "out.weight").format == "int4"
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
@@ -121,7 +116,7 @@ def test_a_part_of_a_normed_weight_is_quantized():
     for mode in ("eager_mode", "fx_graph_mode"):
         plan = nx.plan(m, "int4", example=torch.ones(1, 32), mode=mode)
         assert list(plan.parameters) == ["1.weight"]
-        assert "remove_weight_norm" in row(plan, "0.weight_g").reason
+        assert "remove_weight_norm" in row_of(plan, "0.weight_g").reason
 
 
 def test_arithmetic_with_a_parameter_is_not_told():
@@ -182,7 +177,7 @@ def test_a_rule_takes_the_bias_of_a_norm_for_a_weight():
 def test_biases_and_outputs_are_not_planned():
     m, x = model("linear")
     plan = nx.plan(m, "int8", outputs="int8", biases=nx.QuantSpec("int8", scale_type="pof2"), example=x)
-    assert row(plan, "2.bias").spec.dtype is nx.int8
+    assert row_of(plan, "2.bias").spec.dtype is nx.int8
     assert Site("2", "linear", 0, -1) in plan.sites
 
 
@@ -233,13 +228,13 @@ def test_a_rule_that_changes_nothing_is_taken_in_silence(rules, said):
 def test_a_rule_that_keeps_what_another_would_take_is_refused():
     m, x = model("encoder_decoder")
     plan = nx.plan(m, "mxfp4", rules={"norm": None, "*": "int8"}, example=x)
-    assert (row(plan, "norm.weight").format, row(plan, "words.weight").format) == ("-", "int8")
+    assert (row_of(plan, "norm.weight").format, row_of(plan, "words.weight").format) == ("-", "int8")
     asked = {"encoder.q": None, "cross.q:*": {"activations": None}}
     idle = nn.Sequential(nn.Linear(32, 8))
     idle.other = nn.Linear(32, 8)
     idle.forward = lambda x: idle[0](x)
     plan = nx.plan(idle, "int8", rules={"other": None}, example=torch.ones(1, 32))
-    assert row(plan, "other.weight").reason == "rule other"  # which was undecided, with a warning
+    assert row_of(plan, "other.weight").reason == "rule other"  # which was undecided, with a warning
     plan = nx.plan(m, "mxfp4", "mxfp8_e4m3", rules=asked, example=x)
     assert {"encoder.q.weight", "cross.q:linear[0]"} <= {r.name for r in plan.rows if "rule" in r.reason}
 
@@ -276,7 +271,7 @@ def test_nan_in_a_weight_is_planned_as_if_it_were_a_number(bad):
     m[2].weight.data[0, 0] = bad
     with pytest.raises(nx.NumericsError, match=r"2\.weight has NaN or Inf \(1 of 192 .*'2.weight': None"):
         nx.plan(m, "int8", example=x)
-    assert row(nx.plan(m, "int8", rules={"2": None}, example=x), "2.weight").format == "-"
+    assert row_of(nx.plan(m, "int8", rules={"2": None}, example=x), "2.weight").format == "-"
 
 
 @pytest.mark.parametrize("layer", [lambda: nn.Conv2d(4, 4, 3, padding=1), lambda: nn.Linear(8, 8)])
@@ -317,7 +312,7 @@ def test_an_operation_nobody_knows_leaves_a_parameter_in_float_without_a_word():
     x = torch.randn(5, 32)
     with pytest.raises(nx.NumericsError, match=r"cosine_similarity takes w of shape \(6, 32\)"):
         nx.plan(Unknown(), "mxfp4", example=x)
-    assert row(nx.plan(Unknown(), "mxfp4", rules={"w": "mx9"}, example=x), "w").spec.dtype is nx.mx9
+    assert row_of(nx.plan(Unknown(), "mxfp4", rules={"w": "mx9"}, example=x), "w").spec.dtype is nx.mx9
 
 
 def test_what_grows_is_quantized():
@@ -329,8 +324,8 @@ def test_what_grows_is_quantized():
 def test_fused_functions_hide_their_products():
     m, x = FUSED["multihead"]().eval(), torch.randn(2, 6, 32)
     plan = nx.plan(m, "int8", "int8", example=x)
-    assert row(plan, "self_attn.in_proj_weight").spec
-    assert row(plan, "self_attn.out_proj.weight").spec
+    assert row_of(plan, "self_attn.in_proj_weight").spec
+    assert row_of(plan, "self_attn.out_proj.weight").spec
     hidden = [str(site) for site, r in plan.sites.items() if r.graph]
     assert hidden == ["self_attn:linear[0]", "self_attn:linear#1[0]"]
     with pytest.raises(
@@ -452,7 +447,7 @@ def test_a_module_that_never_ran_is_not_told():
     m.forward = lambda x: m[0](x)
     with pytest.warns(nx.NumericsWarning, match=r"idle\.weight"):
         plan = nx.plan(m, "int8", example=torch.ones(1, 32))
-    assert row(plan, "idle").reason == "never called"
+    assert row_of(plan, "idle").reason == "never called"
     with pytest.raises(nx.NumericsError, match="never used"):
         nx.plan(m, "int8", rules={"idle": "int4"}, example=torch.ones(1, 32))
 
@@ -482,8 +477,8 @@ class Merged(nn.Module):
 def test_a_weight_that_products_of_parameters_change_stays_in_float(mode):
     m, x = Merged(), torch.randn(3, 32)
     made = nx.plan(m, "mxfp4", "mxfp8_e4m3", outputs="bfloat16", example=x, mode=mode)
-    assert row(made, "base").format == "mxfp4 axis=0"
-    assert row(made, "model:matmul#1[0]").spec is not None
+    assert row_of(made, "base").format == "mxfp4 axis=0"
+    assert row_of(made, "model:matmul#1[0]").spec is not None
     assert "model:matmul[out]" not in {one.name for one in made.rows}  # of parameters alone
     q = {n: nx.fake_quantize(p.detach(), made.parameters[n].spec) for n, p in m.named_parameters()}
     due = nx.fake_quantize(x, "mxfp8_e4m3") @ (q["u"] @ q["v"] * 0.5 + q["base"])
@@ -506,14 +501,14 @@ def test_layers_of_parameters_are_taken_for_weights():
             return self.o(self.q(self.queries)) @ x
 
     made = nx.plan(Queries(), "int8", "int8", example=torch.randn(8, 3))
-    assert row(made, "o:linear[0]").spec is not None
+    assert row_of(made, "o:linear[0]").spec is not None
 
 
 def test_parametrizations_are_unknown_to_a_graph():
     m = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(32, 8)), nn.Linear(8, 8))
     for mode in ("eager_mode", "fx_graph_mode"):
         made = nx.plan(m, "int8", example=torch.ones(2, 32), mode=mode)
-        assert row(made, "0.parametrizations.weight.original1").reason.startswith("a part of a param")
+        assert row_of(made, "0.parametrizations.weight.original1").reason.startswith("a part of a param")
 
 
 def test_modules_in_lists_of_pythons_stay_in_float_without_a_word():
@@ -550,7 +545,7 @@ def test_a_buffer_that_is_a_weight_is_one_of_many():
             return self.layer(x) @ self.w
 
     made = nx.plan(Buffered(), "int8", example=torch.ones(2, 32))
-    assert row(made, "w").reason == "a buffer, which products take as it is: a Parameter is planned"
+    assert row_of(made, "w").reason == "a buffer, which products take as it is: a Parameter is planned"
     assert "1 buffers are multiplied as they are, such as w" in made.summary
 
 
@@ -567,7 +562,7 @@ def test_a_scripted_function_hides_a_weight():
             return scripted(self.layer(x), self.w)
 
     made = nx.plan(Calls(), "int8", "int8", example=torch.ones(2, 32))
-    assert row(made, "w").spec is not None
+    assert row_of(made, "w").spec is not None
     with pytest.raises(nx.NumericsError, match=r"only mode='fx_graph_mode' reaches model:linear\[0\]"):
         nx.wrap(Calls(), made)
 

@@ -419,7 +419,8 @@ def test_parameters_of_one_module_are_one_row(name, mode):
     layer, at, names = SEVERAL[name]
     one = nx.wrap(m, "mxfp4", example=x, mode=mode)
     found = nx.report(one, m, [x])
-    every = {p.name: p for p in next(one for one in found.layers if one.name == layer).parameters}
+    whole = next(one for one in found.layers if one.name == layer)
+    every = {p.name: p for p in whole.parameters}
     due = {f"{at}.{leaf}" if at else leaf: leaf for leaf in names}
     assert every.keys() == due.keys()
     inner, eager = m.get_submodule(at), nx.wrap(m, "mxfp4", example=x)
@@ -437,9 +438,8 @@ def test_parameters_of_one_module_are_one_row(name, mode):
         assert math.isfinite(every[full].local)
         assert every[full].clipped == pytest.approx(cut)
         assert every[full].float_nbytes == 4 * m.get_parameter(full).numel()
-    locals_ = [p.local for p in next(one for one in found.layers if one.name == layer).parameters]
+    locals_ = [p.local for p in whole.parameters]
     assert locals_ == sorted(locals_)
-    whole = next(one for one in found.layers if one.name == layer)
     assert sum(p.nbytes for p in whole.parameters) == whole.nbytes
     told = json.loads(json.dumps(found.as_dict(), allow_nan=False))
     for text in (str(found), found._repr_html_(), json.dumps(told)):

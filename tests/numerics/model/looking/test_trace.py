@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import numerics as nx
+from tests.helpers.models import row_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*stay as they are")  # each way leaves some parameters
 MODES = ["eager_mode", "fx_graph_mode"]
@@ -90,10 +91,6 @@ UNKNOWN = {
 def planned(make, mode, **options):
     model, x = Model(make), torch.randn(4, 64)
     return model, x, nx.plan(model, "mxfp4", example=x, mode=mode, **options)
-
-
-def row_of(plan, name):
-    return next(row for row in plan.rows if row.name == name)
 
 
 @pytest.mark.parametrize("mode", MODES)
