@@ -13,7 +13,7 @@ import numpy as np
 from numerics.backends.host.arrays import take_codes
 from numerics.backends.host.executor import Array
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.backends.host.tensors import has_values, is_tensor, settled
+from numerics.backends.host.tensors import as_tensor, has_values, is_tensor, settled
 from numerics.backends.reference import arithmetic as exact
 from numerics.formats import dispatch
 from numerics.formats.codebook import Codebook
@@ -153,11 +153,7 @@ def _tensor_type(name: str) -> Any:
 
 def _like(table: Array, x: Any) -> Any:
     """A table where the operand is."""
-    if not is_tensor(x):
-        return table
-    import torch
-
-    return torch.from_numpy(table.copy()).to(x.device)
+    return as_tensor(table).to(x.device) if is_tensor(x) else table
 
 
 def _entries(table: Array, operands: Sequence[Any], d: Codebook) -> Any:
@@ -178,7 +174,7 @@ def _table(name: str, d: Codebook, to: Codebook, rounding: str, overflow: str) -
     if name in exact.COMPARISONS:
         x, y = _pairs(d)
         with np.errstate(invalid="ignore"):
-            return np.array(_COMPARED[name](x, y))
+            return np.asarray(getattr(np, name)(x, y))
     return np.asarray(_rounded(_results(name, d), to, overflow, {"rounding": rounding}))
 
 
@@ -219,7 +215,7 @@ def to_odd(number: Fraction) -> float:
     ('0x1.5555555555555p-2', 0.75)
     """
     near = float(number)
-    even = near.hex().split("p")[0][-1] in "02468ace" or near.hex().split("p")[0].endswith(".0")
+    even = near.hex().split("p")[0][-1] in "02468ace"
     if Fraction(near) == number or not even:
         return near
     return nextafter(near, inf if number > Fraction(near) else -inf)
@@ -237,12 +233,6 @@ def _chosen(name: str, x: Array, y: Array) -> Array:
     if name.endswith(("_number", "_finite")):
         found = np.where(np.isnan(x), y, np.where(np.isnan(y), x, found))
     return found
-
-
-_COMPARED: dict[str, Any] = {
-    "less": np.less, "less_equal": np.less_equal, "equal": np.equal,
-    "greater": np.greater, "greater_equal": np.greater_equal,
-}  # fmt: skip
 
 
 def _split(x: Any, y: Any) -> tuple[Any, Any]:
