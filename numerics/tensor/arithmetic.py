@@ -107,7 +107,7 @@ def _answer(
 def _operated(came: Any) -> Codebook:
     """The format that came; raises NumericsError for one whose zeros or NaN are not P3109's."""
     d = find_dtype(came)
-    if isinstance(d, Codebook) and d.has_nan and "-0.0" not in map(repr, d.listed):
+    if isinstance(d, Codebook) and d.has_nan and "-0.0" not in d.book.split():
         return d
     raise NumericsError(
         f"{said(d)} has no P3109 arithmetic: that is of codebooks with a NaN and one zero, as nx.p3109(8, 4)"
