@@ -12,6 +12,7 @@ import numpy as np
 
 from numerics.backends.host.arrays import take_codes
 from numerics.backends.host.executor import Array
+from numerics.backends.host.float_bits import odd_sum, split_sum
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_tensor, has_values, is_tensor, settled
 from numerics.backends.reference import arithmetic as exact
@@ -235,21 +236,9 @@ def _chosen(name: str, x: Array, y: Array) -> Array:
     return found
 
 
-def _split(x: Any, y: Any) -> tuple[Any, Any]:
-    """x + y as the nearest float64 and what that lacks, exactly (Knuth's sum)."""
-    near = x + y
-    back = near - x
-    return near, (x - (near - back)) + (y - back)
-
-
 def _sum(x: Any, y: Any) -> Any:
     """x + y in float64, rounded to odd; of infinities as IEEE 754 has it; no -0.0."""
-    near, lacking = _split(x, y)
-    where, integer = _library(near)
-    bits = near.view(integer)
-    inexact = (lacking != 0) & (abs(near) < inf) & ((bits & 1) == 0)
-    moved = bits + where((near > 0) == (lacking > 0), 1, -1)
-    return where(inexact, moved, bits).view(near.dtype) + 0.0
+    return odd_sum(x, y, *_library(x)) + 0.0
 
 
 def _library(x: Any) -> tuple[Any, Any]:
@@ -263,8 +252,8 @@ def _library(x: Any) -> tuple[Any, Any]:
 
 def _sum_of_three(x: Any, y: Any, z: Any) -> Any:
     """x + y + z in float64, rounded to odd, by error-free sums (Boldo and Melquiond, 2008)."""
-    high, low = _split(y, z)
-    top, rest = _split(x, high)
+    high, low = split_sum(y, z)
+    top, rest = split_sum(x, high)
     found = _sum(top, _sum(rest, low))
     where, _ = _library(found)
     plain = x + y + z
