@@ -18,10 +18,9 @@ __all__ = [
 ]  # fmt: skip
 
 _MX = "OCP MX 1.0 §5.2"
-_FP3 = "arXiv 2603.28765, its code"
+_IF = "arXiv 2603.28765, its code"
 _MICRO = "arXiv 2302.08007 §3, table 2"
 
-_IF = "arXiv 2603.28765, its code"
 _int4 = integer_format(4, narrow=True)
 
 
@@ -57,9 +56,9 @@ if6_e2m3: ScaledBlock = row(ScaledBlock, "if6_e2m3", _IF,
     names=("IF6_E2M3",), element=fp6_e2m3, scale=fp8_e4m3, block=16, integers=_counts(6), step=0.2419355)
 if6_e3m2: ScaledBlock = row(ScaledBlock, "if6_e3m2", _IF,
     names=("IF6_E3M2",), element=fp6_e3m2, scale=fp8_e4m3, block=16, integers=_counts(6), step=0.9032258065)
-nvfp3: ScaledBlock = row(ScaledBlock, "nvfp3", _FP3,
+nvfp3: ScaledBlock = row(ScaledBlock, "nvfp3", _IF,
     names=("NVFP3",), element=fp3, scale=fp8_e4m3, block=16)
-mxfp3: MXBlock = row(MXBlock, "mxfp3", _FP3,
+mxfp3: MXBlock = row(MXBlock, "mxfp3", _IF,
     names=("MXFP3",), element=fp3, scale=e8m0, block=32)
 mx4: MicroexponentBlock = row(MicroexponentBlock, "mx4", _MICRO,
     names=("MX4",), mantissa=2, block=16, sub_block=2)

@@ -118,8 +118,10 @@ class Codebook(Element):
 
         Where there is no sign that is one step below 0; what rounds to it has no value, and becomes NaN.
         """
-        if self.signed or self.follows is None:
-            return None if self.follows is None else -self.follows
+        if self.follows is None:
+            return None
+        if self.signed:
+            return -self.follows
         return -self.smallest_normal if self.has_nan and self.finite[0] == 0 else None
 
     @property

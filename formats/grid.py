@@ -280,14 +280,12 @@ def element_grid(
         return of_magnitudes(d.mantissa)
     element, bumps = d.element, rule == "bump"
     if isinstance(element, Codebook):
-        found = grid(element, rounding, "saturate")
-        return replace(found, other=other_grid(d)) if isinstance(d, ScaledBlock) else found
+        return replace(grid(element, rounding, "saturate"), other=other_grid(d))
     if isinstance(element, Integer):
         found, nan = of_integer(element, exponent=2 - element.bits, symmetric=not bumps), 0
     else:
         found, nan = of_float(element, "half_even", "saturate"), element.nan or 0
-    other = other_grid(d) if isinstance(d, ScaledBlock) else None
-    return replace(found, nan_block=nan, direct=None if bumps else found.direct, other=other)
+    return replace(found, nan_block=nan, direct=None if bumps else found.direct, other=other_grid(d))
 
 
 @lru_cache(maxsize=4096)
@@ -296,10 +294,9 @@ def scale_grid(d: ScaledBlock) -> Grid:
     return grid(d.scale, "half_even", "saturate")
 
 
-@lru_cache(maxsize=4096)
-def other_grid(d: ScaledBlock) -> Grid | None:
+def other_grid(d: ElementBlock) -> Grid | None:
     """The grid of what codes mean where a block's scale has its sign bit set; None where that is no flag."""
-    if d.integers is None:
+    if not isinstance(d, ScaledBlock) or d.integers is None:
         return None
     steps = float32_bits(d.step or 1.0), float32_bits(d.steps_in_one)
     return replace(grid(d.integers, "half_even", "saturate"), step=steps[0], inverse=steps[1])

@@ -8,7 +8,7 @@ begins; kernels of codebooks of the same shape are the same.
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -54,20 +54,20 @@ def laid(f: Grid, beside: torch.Tensor) -> tuple[Grid, torch.Tensor]:
 
     Of another grid itself, and the tensor beside which the tables would lie: a pointer that nobody follows.
     """
-    return (f, beside) if f.values is None else (layout(f)[0], _on(f, beside.device))
+    return (f, beside) if f.values is None else _on(f, beside.device)
 
 
 @cache  # a table that is in use by another stream may not be freed
-def _on(f: Grid, device: torch.device) -> torch.Tensor:
+def _on(f: Grid, device: torch.device) -> tuple[Grid, torch.Tensor]:
     if device.type != "cpu" and torch.cuda.is_current_stream_capturing():
         raise NumericsError(
             "the tables of a codebook are copied to the GPU by the first call, which a graph cannot capture: "
             "call it once before the capture"
         )
-    return torch.from_numpy(layout(f)[1]).to(device)
+    known, memory = layout(f)
+    return known, torch.from_numpy(memory).to(device)
 
 
-@lru_cache(maxsize=4096)
 def layout(f: Grid) -> tuple[Grid, NDArray[np.int32]]:
     """The grid that says where its tables are, and the memory that holds them."""
     tables = {field.name: getattr(f, field.name) for field in fields(f)}

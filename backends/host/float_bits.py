@@ -87,6 +87,22 @@ def round_to_odd(x: NDArray[np.float64]) -> NDArray[np.float32]:
     return (cut.view(np.int32) | lost.astype(np.int32)).view(np.float32)
 
 
+def split_sum(x: Any, y: Any) -> tuple[Any, Any]:
+    """x + y as the nearest float64 and what that lacks, exactly (Knuth's TwoSum); arrays or tensors."""
+    near = x + y
+    back = near - x
+    return near, (x - (near - back)) + (y - back)
+
+
+def odd_sum(x: Any, y: Any, where: Any = np.where, word: Any = np.int64) -> Any:
+    """x + y in float64, rounded to odd: arrays, or what has a `where` and a 64-bit integer of its own."""
+    near, lacking = split_sum(x, y)
+    bits = near.view(word)
+    inexact = (lacking != 0) & (lacking == lacking) & (bits & 1 == 0)  # NaN where the sum is infinite
+    moved = bits + where((near > 0) == (lacking > 0), 1, -1)
+    return where(inexact, moved, bits).view(near.dtype)
+
+
 def as_float32(x: NDArray[Any]) -> NDArray[np.float32]:
     """Any float type as float32: widened, or rounded to odd."""
     return round_to_odd(x) if x.dtype == np.float64 else to_float32(x)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from numerics.backends.host.float_bits import odd_sum
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.formats.block import Block, ElementBlock, MicroexponentBlock
 from numerics.formats.dtype import Element, Float, Integer
@@ -207,16 +208,8 @@ class Matrix:
 
 def fused(a: Array, b: Array, c: Array) -> NDArray[np.float32]:
     """a * b + c, rounded once: the product is exact in float64, the sum is rounded to odd there."""
-    p = a.astype(np.float64) * b.astype(np.float64)
-    z = c.astype(np.float64)
-    s = p + z
-    back = s - p
-    error = (p - (s - back)) + (z - back)  # Knuth's TwoSum
-    words = s.view(np.int64)
-    even = (error != 0) & (error == error) & (words & 1 == 0)
-    apart = (words ^ error.view(np.int64)) < 0
-    odd = np.where(even, np.where(apart, words - 1, words + 1), words)
-    return odd.view(np.float64).astype(np.float32)
+    found: NDArray[np.float64] = odd_sum(a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64))
+    return found.astype(np.float32)
 
 
 def products(

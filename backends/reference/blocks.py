@@ -253,14 +253,8 @@ def _code_of(y: Exact, dtype: ScaledBlock, flag: bool, rounding: str, random: in
 def steps_in_one(dtype: ScaledBlock) -> Exact:
     """How many counts of the second reading an element's 1 is: the largest of both, divided in float32."""
     assert dtype.integers is not None
-    return divide32(Fraction(exact_max(dtype.integers)), element_max(dtype.element))
-
-
-def exact_max(integers: Integer | Float) -> int:
-    """The largest count of a second reading."""
-    if isinstance(integers, Integer):
-        return integer_range(integers)[1]
-    return int(magnitude(largest_code(integers), integers))
+    most = element_max(dtype.integers) / element_unit(dtype.integers)
+    return divide32(most, element_max(dtype.element))
 
 
 def _element_of(code: int, dtype: ScaledBlock, flag: bool) -> Exact:

@@ -326,9 +326,8 @@ def _encode_scaled(x: NDArray[np.float32], dtype: ScaledBlock, options: BlockOpt
     y = _over(x, total, options.scale_rule)
     codes = _encode_elements(y, dtype, options)
     if dtype.integers is not None:
-        flag = _errors_of_counts(x, total, dtype, options.scale_rule) < _errors(
-            x, total, dtype, options.scale_rule
-        )
+        errors = [_errors(x, total, dtype, options.scale_rule, counts) for counts in (False, True)]
+        flag = errors[1] < errors[0]
         codes = np.where(flag[:, None], _encode_counts(y, dtype, options), codes)
         shared = shared | (flag.astype(shared.dtype) << (dtype.scale.bits - 1))
     return BlockFields(codes, shared, None)
@@ -342,6 +341,7 @@ def _encode_counts(y: NDArray[np.float32], dtype: ScaledBlock, options: BlockOpt
     return encode(counts.reshape(-1), dtype.integers, options.mode, "saturate", bits).reshape(y.shape)
 
 
+@lru_cache(maxsize=64)
 def _worth(dtype: ScaledBlock) -> NDArray[np.float32]:
     """What every code means in the second reading, before the block's scale."""
     assert dtype.integers is not None
@@ -369,7 +369,7 @@ def _scale_codes(x: NDArray[np.float32], dtype: ScaledBlock, whole: np.float32, 
     totals = [whole * _exact.decode(codes, dtype.scale) for codes in tried]
     errors = [_errors(x, total, dtype, rule) for total in totals]
     if dtype.integers is not None:
-        counted = [_errors_of_counts(x, total, dtype, rule) for total in totals]
+        counted = [_errors(x, total, dtype, rule, counts=True) for total in totals]
         errors = [np.minimum(one, other) for one, other in zip(errors, counted, strict=True)]
     chosen: Array = np.choose(np.argmin(errors, axis=0), tried)  # the first of equals
     return chosen
@@ -392,25 +392,19 @@ def _element_values(element: Element) -> NDArray[np.float32]:
     return found
 
 
-def _errors(x: NDArray[np.float32], total: NDArray[np.float32], dtype: ScaledBlock, rule: str) -> Array:
-    """The error of each block; Inf where it is NaN."""
-    codes = _encode_elements(_over(x, total, rule), dtype, BlockOptions(rule))
-    off = _element_values(dtype.element)[codes] * total[:, None] - x
-    return _sums_in_halves(np.abs(off) if rule == "four_over_six_mae" else off * off, dtype)
-
-
-def _errors_of_counts(
-    x: NDArray[np.float32], total: NDArray[np.float32], dtype: ScaledBlock, rule: str
+def _errors(
+    x: NDArray[np.float32], total: NDArray[np.float32], dtype: ScaledBlock, rule: str, counts: bool = False
 ) -> Array:
-    """The same of the second reading, in squares."""
-    codes = _encode_counts(_over(x, total, rule), dtype, BlockOptions(rule))
-    off = _worth(dtype)[codes] * total[:, None] - x
-    return _sums_in_halves(off * off, dtype)
-
-
-def _sums_in_halves(terms: NDArray[np.float32], dtype: ScaledBlock) -> Array:
+    """The error of each block, or of its second reading; Inf where it is NaN."""
+    y, rounding = _over(x, total, rule), BlockOptions(rule)
+    if counts:
+        values = _worth(dtype)[_encode_counts(y, dtype, rounding)]
+    else:
+        values = _element_values(dtype.element)[_encode_elements(y, dtype, rounding)]
+    off = values * total[:, None] - x
+    terms = np.abs(off) if rule == "four_over_six_mae" else off * off
     half = 1 << (dtype.block - 1).bit_length()
-    terms = np.concatenate([terms, np.zeros((len(terms), half - dtype.block), np.float32)], axis=1)
+    terms = np.concatenate([terms, np.zeros((len(x), half - dtype.block), np.float32)], axis=1)
     while half := half // 2:
         terms = terms[:, :half] + terms[:, half:]
     return np.where(np.isnan(terms[:, 0]), np.float32(math.inf), terms[:, 0])

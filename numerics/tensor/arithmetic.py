@@ -12,8 +12,9 @@ import numpy as np
 
 from numerics.backends.host.arrays import take_codes
 from numerics.backends.host.executor import Array
+from numerics.backends.host.float_bits import odd_sum, split_sum
 from numerics.backends.host.ieee import ieee_arithmetic
-from numerics.backends.host.tensors import has_values, is_tensor, settled
+from numerics.backends.host.tensors import as_tensor, has_values, is_tensor, settled
 from numerics.backends.reference import arithmetic as exact
 from numerics.formats import dispatch
 from numerics.formats.codebook import Codebook
@@ -107,7 +108,7 @@ def _answer(
 def _operated(came: Any) -> Codebook:
     """The format that came; raises NumericsError for one whose zeros or NaN are not P3109's."""
     d = find_dtype(came)
-    if isinstance(d, Codebook) and d.has_nan and "-0.0" not in map(repr, d.listed):
+    if isinstance(d, Codebook) and d.has_nan and "-0.0" not in d.book.split():
         return d
     raise NumericsError(
         f"{said(d)} has no P3109 arithmetic: that is of codebooks with a NaN and one zero, as nx.p3109(8, 4)"
@@ -153,11 +154,7 @@ def _tensor_type(name: str) -> Any:
 
 def _like(table: Array, x: Any) -> Any:
     """A table where the operand is."""
-    if not is_tensor(x):
-        return table
-    import torch
-
-    return torch.from_numpy(table.copy()).to(x.device)
+    return as_tensor(table).to(x.device) if is_tensor(x) else table
 
 
 def _entries(table: Array, operands: Sequence[Any], d: Codebook) -> Any:
@@ -178,7 +175,7 @@ def _table(name: str, d: Codebook, to: Codebook, rounding: str, overflow: str) -
     if name in exact.COMPARISONS:
         x, y = _pairs(d)
         with np.errstate(invalid="ignore"):
-            return np.array(_COMPARED[name](x, y))
+            return np.asarray(getattr(np, name)(x, y))
     return np.asarray(_rounded(_results(name, d), to, overflow, {"rounding": rounding}))
 
 
@@ -219,7 +216,7 @@ def to_odd(number: Fraction) -> float:
     ('0x1.5555555555555p-2', 0.75)
     """
     near = float(number)
-    even = near.hex().split("p")[0][-1] in "02468ace" or near.hex().split("p")[0].endswith(".0")
+    even = near.hex().split("p")[0][-1] in "02468ace"
     if Fraction(near) == number or not even:
         return near
     return nextafter(near, inf if number > Fraction(near) else -inf)
@@ -239,27 +236,9 @@ def _chosen(name: str, x: Array, y: Array) -> Array:
     return found
 
 
-_COMPARED: dict[str, Any] = {
-    "less": np.less, "less_equal": np.less_equal, "equal": np.equal,
-    "greater": np.greater, "greater_equal": np.greater_equal,
-}  # fmt: skip
-
-
-def _split(x: Any, y: Any) -> tuple[Any, Any]:
-    """x + y as the nearest float64 and what that lacks, exactly (Knuth's sum)."""
-    near = x + y
-    back = near - x
-    return near, (x - (near - back)) + (y - back)
-
-
 def _sum(x: Any, y: Any) -> Any:
     """x + y in float64, rounded to odd; of infinities as IEEE 754 has it; no -0.0."""
-    near, lacking = _split(x, y)
-    where, integer = _library(near)
-    bits = near.view(integer)
-    inexact = (lacking != 0) & (abs(near) < inf) & ((bits & 1) == 0)
-    moved = bits + where((near > 0) == (lacking > 0), 1, -1)
-    return where(inexact, moved, bits).view(near.dtype) + 0.0
+    return odd_sum(x, y, *_library(x)) + 0.0
 
 
 def _library(x: Any) -> tuple[Any, Any]:
@@ -273,8 +252,8 @@ def _library(x: Any) -> tuple[Any, Any]:
 
 def _sum_of_three(x: Any, y: Any, z: Any) -> Any:
     """x + y + z in float64, rounded to odd, by error-free sums (Boldo and Melquiond, 2008)."""
-    high, low = _split(y, z)
-    top, rest = _split(x, high)
+    high, low = split_sum(y, z)
+    top, rest = split_sum(x, high)
     found = _sum(top, _sum(rest, low))
     where, _ = _library(found)
     plain = x + y + z

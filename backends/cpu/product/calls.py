@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -22,7 +22,7 @@ from numerics.backends.cpu.product.blocked import (
     blocked,
     panels,
 )
-from numerics.backends.cpu.product.codes import HALVES, Codes
+from numerics.backends.cpu.product.codes import Codes
 from numerics.backends.cpu.product.dot import LANES_WORDS, WORDS, dot, lanes
 from numerics.backends.cpu.product.int8 import MORE, Counted, bytes_of_fours, dot_of_int8, in_records
 from numerics.backends.cpu.product.vectors import BYTES
@@ -136,15 +136,11 @@ def _in_lanes(launcher: Launcher, codes: Codes, x: NDArray[np.float32]) -> Laid:
     stride = (whole + bool(rest)) * span * 4
     room = np.empty(len(x) * stride + LINE, np.uint8)
     address = -(-address_of(room) // LINE) * LINE
-    name = _name_of_lanes(codes.run, codes.order is HALVES)
-    kernel = launcher.built(name, LANES_WORDS, lanes(codes.order, codes.run))
+    kernel = launcher.built(
+        f"product_lanes_{codes.name_of_order}", LANES_WORDS, lanes(codes.order, codes.run)
+    )
     kernel(address_of(x), x.strides[0], address, stride, len(x), whole, 4 * rest)
     return Laid(room, address, stride)
-
-
-@cache
-def _name_of_lanes(run: int, halves: bool) -> str:
-    return f"product_lanes_{run}_{'halves' if halves else 'lanes'}"
 
 
 def _by_rows(launcher: Launcher, reading: Reading, x: Laid, found: Array, way: Way) -> None:
@@ -213,7 +209,7 @@ def _in_panels(launcher: Launcher, codes: Codes, x: Array, tile: Tile, part: int
     x = _filled(x, spans * span)
     whole = -(-len(x) // tile.together) * tile.together
     room = on_a_line(whole * spans * span)
-    name = f"product_panels_{tile.name}_{codes.run}_{'halves' if codes.order is HALVES else 'lanes'}"
+    name = f"product_panels_{tile.name}_{codes.name_of_order}"
     kernel = launcher.built(name, PANELS_WORDS, panels(codes.order, codes.run, tile))
     calls = [
         (address_of(x), x.strides[0], address_of(room), len(x), whole, spans, part, first, count)

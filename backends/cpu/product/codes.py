@@ -78,6 +78,11 @@ class Codes:
         """Which lane stands where in a vector."""
         return HALVES if self.looks_up else tuple(range(LANES))
 
+    @cached_property
+    def name_of_order(self) -> str:
+        """Says all that the order of x depends on."""
+        return f"{self.run}_{'halves' if self.order is HALVES else 'lanes'}"
+
     @property
     def crowded(self) -> bool:
         """Do tables, sums of runs and their scales leave 16 registers no room for a second row of codes?"""
