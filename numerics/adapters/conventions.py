@@ -226,8 +226,10 @@ def _moved(function: Callable[..., Any], element: Integer, how: Convention) -> R
 def moved_values(
     x: Tensor, numbers: Sequence[Tensor], zero: Tensor, element: Integer, how: Convention
 ) -> Tensor:
-    """The same of integers with an int32 zero point a row, within their range."""
-    return run(_moved(_moved_value, element, how), (x,), (*numbers, zero), (np.float32,))[0]
+    """The same of integers with a zero point a row, a whole number within their range."""
+    if not bool(zero.any()):
+        return values(x, numbers, element, how)
+    return run(_moved(_moved_value, element, how), (x,), (*numbers, zero.int()), (np.float32,))[0]
 
 
 def moved_codes(x: Tensor, first: Tensor, zero: Tensor, element: Integer, how: Convention) -> Tensor:

@@ -280,20 +280,12 @@ def _integers(
     if element is None:
         return NotImplemented
     moved = zero.reshape(-1)
-    if len(moved) != len(rows) or bool(
-        (moved != moved.round()).any() if moved.is_floating_point() else False
-    ):
-        return NotImplemented
-    if float(moved.min()) < element.min or float(moved.max()) > element.max:
+    if len(moved) != len(rows) or not within(moved, element):
         return NotImplemented
     steps = steps.clamp(min=torch.finfo(torch.float32).tiny)
     numbers = (steps if correct else 1.0 / steps, steps)
     how = Convention(multiplies=not correct)
-    if bool(moved.any()):
-        made = conventions.moved_values(rows, numbers, moved.int(), element, how)
-    else:
-        made = conventions.values(rows, numbers, element, how)
-    return made.view(shape)
+    return conventions.moved_values(rows, numbers, moved, element, how).view(shape)
 
 
 # ---- fp8 alone, and the way back ---------------------------------------------------------------------
