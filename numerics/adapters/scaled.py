@@ -143,6 +143,15 @@ def rows_of(shape: Sequence[int], block: Sequence[int]) -> int | None:
     return math.prod(block)
 
 
+def rows_of_blocks(x: Any, axis: int, size: int) -> Tensor | None:
+    """Blocks of float32 along the last axis as rows; None where they are otherwise, or do not fill it."""
+    if not takes(x) or x.dtype != torch.float32 or not x.is_contiguous() or x.dim() == 0 or size < 1:
+        return None
+    if axis not in (-1, x.dim() - 1) or x.shape[-1] % size:
+        return None
+    return x.view(-1, size)
+
+
 def row_length(x: Any, block: Sequence[int]) -> int | None:
     """The length of rows, where each is a block and more than one element; None for tensors not taken."""
     if not takes(x) or x.dtype not in FLOATS or not x.is_contiguous():
