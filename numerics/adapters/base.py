@@ -127,7 +127,7 @@ class Named:
     make: Callable[[Function], Function]
     _host: Any = None
     _ours: Any = None
-    _stands: list[bool] = field(default_factory=list)  # of the function that was put last: until it is not
+    _stands: bool = False
 
     def put(self) -> None:
         """Puts ours in all modules that have the host's, among them those that took it by `from`.
@@ -135,18 +135,18 @@ class Named:
         Whoever else took ours by `from` keeps it, and is answered by the host once it is taken away.
         """
         host = self._host = getattr(importlib.import_module(self.module), self.name)
-        ours, stands = self.make(host), [True]
+        ours = self.make(host)
 
         @functools.wraps(host)
         def function(*arguments: Any, **named: Any) -> Any:
-            return (ours if stands else host)(*arguments, **named)
+            return (ours if self._stands else host)(*arguments, **named)
 
-        self._ours, self._stands = function, stands
+        self._ours, self._stands = function, True
         exchange(self.package, self._host, self._ours)
 
     def restore(self) -> None:
         """Puts the host's back, in modules too that were imported since."""
-        self._stands.clear()
+        self._stands = False
         there = getattr(sys.modules[self.module], self.name, None)
         exchange(self.package, self._ours, self._host)
         if there is not self._ours:

@@ -189,11 +189,11 @@ def in_rows(x: Tensor, *numbers: Tensor) -> tuple[Tensor, tuple[Tensor, ...]] | 
 
 
 def run(
-    how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], kinds: Sequence[torch.dtype]
+    how: RowFunction, inputs: Sequence[Tensor], numbers: Sequence[Tensor], kinds: Sequence[type[np.generic]]
 ) -> list[Tensor]:
     """how's function over rows: a tensor of each of those types."""
     shape = tuple(inputs[0].shape)
-    made = [allocate(shape, np.dtype(str(kind).removeprefix("torch."))) for kind in kinds]
+    made = [allocate(shape, kind) for kind in kinds]
     given, beside = ([one.detach().numpy() for one in some] for some in (inputs, numbers))
     _executor(inputs[0]).by_rows(how, given, beside, made)
     return [torch.from_numpy(one) for one in made]
@@ -214,7 +214,7 @@ def values(
 
     least: a magnitude of a quotient that is rounded as another is.
     """
-    return run(_values(element, how, least), (x,), numbers, (torch.float32,))[0]
+    return run(_values(element, how, least), (x,), numbers, (np.float32,))[0]
 
 
 @lru_cache(maxsize=256)
@@ -226,13 +226,15 @@ def _moved(function: Callable[..., Any], element: Integer, how: Convention) -> R
 def moved_values(
     x: Tensor, numbers: Sequence[Tensor], zero: Tensor, element: Integer, how: Convention
 ) -> Tensor:
-    """The same of integers with an int32 zero point a row, within their range."""
-    return run(_moved(_moved_value, element, how), (x,), (*numbers, zero), (torch.float32,))[0]
+    """The same of integers with a zero point a row, a whole number within their range."""
+    if not bool(zero.any()):
+        return values(x, numbers, element, how)
+    return run(_moved(_moved_value, element, how), (x,), (*numbers, zero.int()), (np.float32,))[0]
 
 
 def moved_codes(x: Tensor, first: Tensor, zero: Tensor, element: Integer, how: Convention) -> Tensor:
     """Their codes as uint8."""
-    return run(_moved(_moved_code, element, how), (x,), (first, zero), (torch.uint8,))[0]
+    return run(_moved(_moved_code, element, how), (x,), (first, zero), (np.uint8,))[0]
 
 
 CODES = RowFunction("code_value", _code_value, ()), RowFunction("difference_value", _difference_value, ())
@@ -243,7 +245,7 @@ def values_of_integers(codes: Tensor, scale: Tensor, zero: Tensor, *, exactly: b
 
     exactly: the difference is one of integers, instead of one of what float32 makes of both.
     """
-    return run(CODES[exactly], (codes,), (scale, zero), (torch.float32,))[0]
+    return run(CODES[exactly], (codes,), (scale, zero), (np.float32,))[0]
 
 
 @lru_cache(maxsize=256)
@@ -266,9 +268,9 @@ def tqt_slopes(x: Tensor, gradient: Tensor, scale: Tensor, element: Integer) -> 
 
     scale: the one of each row.  x over it is finite.
     """
-    return run(_slopes(_tqt_slopes, element), (x, gradient), (scale,), (torch.float32,) * 2)
+    return run(_slopes(_tqt_slopes, element), (x, gradient), (scale,), (np.float32,) * 2)
 
 
 def lsq_slopes(x: Tensor, gradient: Tensor, numbers: Sequence[Tensor], element: Integer) -> list[Tensor]:
     """The same for a scale, by LSQ; numbers: of each row its scale, zero point and gradient factor."""
-    return run(_slopes(_lsq_slopes, element), (x, gradient), numbers, (torch.float32,) * 2)
+    return run(_slopes(_lsq_slopes, element), (x, gradient), numbers, (np.float32,) * 2)

@@ -27,7 +27,7 @@ from numerics.adapters import conventions
 from numerics.adapters.base import Adapter, Calls, Entry, Function, Named, Seam, standing_in
 from numerics.adapters.conventions import Convention
 from numerics.adapters.scaled import largest as largest_of_rows
-from numerics.adapters.scaled import takes
+from numerics.adapters.scaled import rows_of_blocks, takes
 from numerics.formats.dtype import Float
 from numerics.formats.errors import NumericsError, said
 from numerics.formats.floats import float_format
@@ -247,7 +247,7 @@ def _shared_exponents(top: Tensor, correct: bool) -> Tensor:
     return found
 
 
-def _whole(functions: Functions, host: Function) -> Function:
+def _whole(functions: Functions) -> Function:
     """_quantize_mx with custom_cuda, whose largest of each block microxcaling finds in three passes.
 
     Blocks along the last axis are taken; others reach quantize_mx_func_cpp by microxcaling's own code.
@@ -260,18 +260,17 @@ def _whole(functions: Functions, host: Function) -> Function:
         block_size: int = 0, round: str = "nearest", flush_fp32_subnorms: bool = False,
         custom_cuda: bool = False,
     ) -> Any:  # fmt: skip
-        fits = custom_cuda and elem_format is not None and takes(A) and A.dtype == torch.float32
+        fits = custom_cuda and elem_format is not None and takes(A) and A.dim() > 0
         if not fits or shared_exp_method != "max" or round not in roundings or not scale_bits > 0:
             return NotImplemented
         along = [axes] if isinstance(axes, int) else list(axes or ())
-        size = block_size or A.shape[-1] if A.dim() else 0
-        if along not in ([-1], [A.dim() - 1]) or size < 1 or A.shape[-1] % size or not A.is_contiguous():
+        rows = rows_of_blocks(A, along[0], block_size or A.shape[-1]) if len(along) == 1 else None
+        if rows is None:
             return NotImplemented
         exponent, bits, _, largest, _ = params(elem_format)
         d = _format(bits, exponent, largest)
         if d is None:
             return NotImplemented
-        rows = A.view(-1, size)
         how = scale_bits, flush_fp32_subnorms, roundings[round]
         return functions.blocks(rows, largest_of_rows(rows).unsqueeze(1), d, how).view(A.shape)
 
@@ -318,7 +317,7 @@ def _seams(correct: bool, calls: Calls) -> list[Seam]:
         return module
 
     def whole(host: Function) -> Function:
-        return standing_in("_quantize_mx", _whole(functions, host), host, calls)
+        return standing_in("_quantize_mx", _whole(functions), host, calls)
 
     return [
         Named(PACKAGE, "mx.mx_ops", "_quantize_mx", whole),

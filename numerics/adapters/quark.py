@@ -26,6 +26,7 @@ from numerics.adapters.scaled import (
     odd_rows,
     ordinary,
     put_in,
+    rows_of_blocks,
     takes,
     values_of,
     within,
@@ -71,15 +72,6 @@ def _block(name: str, size: int) -> Block:
 # ---- blocks ------------------------------------------------------------------------------------------
 
 
-def _rows(x: Any, axis: int, size: int) -> Tensor | None:
-    """Blocks of float32 along the last axis as rows; None where they are otherwise, or do not fill it."""
-    if not takes(x) or x.dtype != torch.float32 or not x.is_contiguous() or x.dim() == 0 or size < 1:
-        return None
-    if axis not in (-1, x.dim() - 1) or x.shape[-1] % size:
-        return None
-    return x.view(-1, size)
-
-
 def _unscaled(host: Any, correct: bool) -> Any:
     """non_scaled_fake_quantize of MX, bfp16, mx6 and mx9; NotImplemented for others."""
 
@@ -88,7 +80,7 @@ def _unscaled(host: Any, correct: bool) -> Any:
         scale_calculation_mode: str = "even",
     ) -> Any:  # fmt: skip
         block_size = bfp16.block if quant_dtype == "bfp16" else block_size  # Quark's, whatever was asked
-        rows = _rows(x, axis, block_size)
+        rows = rows_of_blocks(x, axis, block_size)
         if rows is None or (quant_dtype in MICRO and MICRO[quant_dtype].block != block_size):
             return NotImplemented
         found = _in_blocks(rows, quant_dtype, mx_element_dtype, scale_calculation_mode)
@@ -136,7 +128,7 @@ def _unscaled_real(host: Any, correct: bool) -> Any:
     """non_scaled_real_quantize: of each block what it shares, then its elements, all as floats."""
 
     def ours(x: Tensor, quant_dtype: str, mx_element_dtype: str, axis: int, block_size: int) -> Any:
-        rows, micro = _rows(x, axis, block_size), MICRO.get(quant_dtype)
+        rows, micro = rows_of_blocks(x, axis, block_size), MICRO.get(quant_dtype)
         small = mx_element_dtype if quant_dtype == "mx" and mx_element_dtype in SMALL else None
         size = micro.block if micro else REAL
         if rows is None or block_size != size or not (micro or small):
@@ -268,7 +260,7 @@ def _rows_of(x: Tensor, axis: int, group: int, scheme: str) -> Tensor | None:
     if scheme == "per_channel" and axis in (0, -x.dim()):
         return x.view(len(x), -1)
     if scheme == "per_group" and group > 0:
-        return _rows(x, axis, group)
+        return rows_of_blocks(x, axis, group)
     return None
 
 
@@ -280,20 +272,12 @@ def _integers(
     if element is None:
         return NotImplemented
     moved = zero.reshape(-1)
-    if len(moved) != len(rows) or bool(
-        (moved != moved.round()).any() if moved.is_floating_point() else False
-    ):
-        return NotImplemented
-    if float(moved.min()) < element.min or float(moved.max()) > element.max:
+    if len(moved) != len(rows) or not within(moved, element):
         return NotImplemented
     steps = steps.clamp(min=torch.finfo(torch.float32).tiny)
     numbers = (steps if correct else 1.0 / steps, steps)
     how = Convention(multiplies=not correct)
-    if bool(moved.any()):
-        made = conventions.moved_values(rows, numbers, moved.int(), element, how)
-    else:
-        made = conventions.values(rows, numbers, element, how)
-    return made.view(shape)
+    return conventions.moved_values(rows, numbers, moved, element, how).view(shape)
 
 
 # ---- fp8 alone, and the way back ---------------------------------------------------------------------

@@ -159,11 +159,7 @@ def _in_one_pass(
 ) -> Tensor:
     """(clamp(round(x by its first number) + zero) - zero) * scale, of rows and their three numbers."""
     rows, (first, scale, zero) = found
-    if bool(zero.any()):
-        made = conventions.moved_values(rows, (first, scale), zero.int(), element, how)
-    else:
-        made = conventions.values(rows, (first, scale), element, how)
-    return made.view(shape)
+    return conventions.moved_values(rows, (first, scale), zero, element, how).view(shape)
 
 
 def _but_nan(steps: Tensor, zero: Tensor, element: Integer, scheme: Scheme, of_nan: float) -> Tensor:

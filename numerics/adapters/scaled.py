@@ -107,17 +107,6 @@ def put_in(made: Tensor, rows: Tensor, theirs: Callable[[Tensor], Tensor]) -> Te
     return made
 
 
-def usable(scale: Tensor) -> Tensor:
-    """The scales, 1 where our kernels take none."""
-    return torch.where(ordinary(scale), scale, torch.ones_like(scale))
-
-
-def values_at(x: Tensor, scale: Tensor, element: Element, rounding: str = "half_even") -> Tensor:
-    """element.round(x / scale) * scale for each row, in x's type."""
-    made: Tensor = fake_quantize(x, element, scheme=PER_ROW, scale=usable(scale), rounding=rounding)
-    return made
-
-
 def shifted_codes(x: Tensor, zero_point: Tensor, element: Element) -> Tensor:
     """clamp(round(x) + zero_point) for each row, or for all where there is one zero point."""
     options: dict[str, Any] = {"scheme": scheme_of(zero_point), "symmetric": False}
@@ -154,6 +143,15 @@ def rows_of(shape: Sequence[int], block: Sequence[int]) -> int | None:
     return math.prod(block)
 
 
+def rows_of_blocks(x: Any, axis: int, size: int) -> Tensor | None:
+    """Blocks of float32 along the last axis as rows; None where they are otherwise, or do not fill it."""
+    if not takes(x) or x.dtype != torch.float32 or not x.is_contiguous() or x.dim() == 0 or size < 1:
+        return None
+    if axis not in (-1, x.dim() - 1) or x.shape[-1] % size:
+        return None
+    return x.view(-1, size)
+
+
 def row_length(x: Any, block: Sequence[int]) -> int | None:
     """The length of rows, where each is a block and more than one element; None for tensors not taken."""
     if not takes(x) or x.dtype not in FLOATS or not x.is_contiguous():
@@ -185,7 +183,7 @@ def integer_of(low: float, high: float) -> Integer | None:
     return made if (made.min, made.max) == (low, high) else None
 
 
-def whole_steps(steps: Tensor, zero: Tensor, element: Integer, scheme: Scheme = PER_ROW) -> Tensor:
+def whole_steps(steps: Tensor, zero: Tensor, element: Integer, scheme: Scheme) -> Tensor:
     """clamp(round(x) + zero) - zero of steps, in their memory where there are no zero points."""
     if not bool(zero.any()):
         element.round(steps, out=steps)

@@ -39,7 +39,6 @@ from numerics.interop.torchao import ELEMENTS, from_host, to_host
 from numerics.quantization import quantize
 
 PACKAGE = "torchao"
-PRIMITIVES = "torchao.quantization.quant_primitives"
 MX_TENSOR = "torchao.prototype.mx_formats.mx_tensor"
 KERNELS = "torchao.prototype.mx_formats.kernels"
 
@@ -278,7 +277,7 @@ def _decoder(element: Element) -> Maker:
 # ---- the adapter ---------------------------------------------------------------------------------
 
 FUNCTIONS: dict[str, dict[str, Maker]] = {
-    PRIMITIVES: {
+    scales.PRIMITIVES: {
         "quantize_affine": _affine, "dequantize_affine": _dequantize,
         "choose_qparams_affine": scales.of_tensors,
         "_choose_qparams_affine_dont_preserve_zero": scales.of_blocks,
@@ -292,7 +291,7 @@ FUNCTIONS: dict[str, dict[str, Maker]] = {
 
 
 CORRECTED: dict[str, dict[str, Maker]] = {
-    PRIMITIVES: {"choose_qparams_affine_with_min_max": scales.of_ends},
+    scales.PRIMITIVES: {"choose_qparams_affine_with_min_max": scales.of_ends},
 }
 """Functions that only the standard's results are asked of: torchao's own are as quick."""
 GRADLESS = ("quantize_affine", "choose_qparams_affine", "_choose_qparams_affine_tinygemm")

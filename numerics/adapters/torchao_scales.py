@@ -21,6 +21,7 @@ from numerics.backends.host.quantizing import AffineOptions
 from numerics.formats import dispatch
 from numerics.formats.dtype import Integer
 
+PRIMITIVES = "torchao.quantization.quant_primitives"
 Chosen = tuple[Tensor, Tensor]
 """Scales, and zero points."""
 Ends = tuple[Tensor, Tensor]
@@ -63,7 +64,7 @@ def of_ends(host: Function, correct: bool) -> Function:
             found: Chosen = host(**{**call, "min_val": ends[0], "max_val": ends[1]})
             return found
 
-        if _unordered(call) or not _is_plain(call):
+        if _unordered(call) or _element(call) is None:
             return NotImplemented
         found = _chosen((low.reshape(-1), high.reshape(-1)), call, ask)
         return tuple(one.view(low.shape) for one in found)
@@ -147,27 +148,25 @@ def _unordered(call: Call) -> bool:
 
 def _asked(ends: Ends, call: Call, ask: Ask) -> Chosen:
     """torchao's own function of ends, which does no more than it has to."""
-    of_ends = importlib.import_module(
-        "torchao.quantization.quant_primitives"
-    ).choose_qparams_affine_with_min_max
     if call["zero_point_dtype"] is None:  # which that one does not take
         return ask(ends)
-    found: Chosen = of_ends(*ends, **{name: call[name] for name in RULE})
+    primitives = importlib.import_module(PRIMITIVES)
+    asked = {name: call[name] for name in RULE}
+    found: Chosen = primitives.choose_qparams_affine_with_min_max(*ends, **asked)
     return found
 
 
 # ---- our rule -------------------------------------------------------------------------------------
 
 
-def _is_plain(call: Call) -> bool:
-    """Is the scale found as docs/formats.md §6 finds it, but for the type in which it is computed?"""
-    known = call["mapping_type"].name in SYMMETRIC and _element(call) is not None
-    stored = call["scale_dtype"] in (None, *STORED)
-    return known and stored
-
-
 def _element(call: Call) -> Integer | None:
-    """The integer format of the range that a call asks for; None where there is none."""
+    """The integer format of the range that a call asks for.
+
+    None where there is none, or where the scale is not found as docs/formats.md §6 finds it, but for the type
+    in which it is computed.
+    """
+    if call["mapping_type"].name not in SYMMETRIC or call["scale_dtype"] not in (None, *STORED):
+        return None
     kind, low, high = call["target_dtype"], call["quant_min"], call["quant_max"]
     if kind not in (torch.int8, torch.uint8, torch.int16):
         return None
@@ -179,7 +178,7 @@ def _element(call: Call) -> Integer | None:
 def _chosen(ends: Ends, call: Call, ask: Ask) -> Chosen:
     """Our scales and zero points, and torchao's of the blocks that have no scale by the rule."""
     element = _element(call)
-    if element is None or not _is_plain(call):
+    if element is None:
         return ask(ends)
     symmetric = SYMMETRIC[call["mapping_type"].name]
     kind = ends[0].dtype

@@ -69,13 +69,11 @@ from numerics.view.screen import say
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def conform_command(target: str, as_json: bool, here: bool, timeout: float | None, **options: Any) -> None:
     from numerics.conform.checking import check
-    from numerics.conform.products.claim import spelled
 
     if "" not in sys.path:
         sys.path.insert(0, "")
     if options["kind"] != "matmul" and options["dtype"] is None:
         raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
-    options |= {side: spelled(options[side]) for side in ("a", "b")}
     found = check(target, isolated=not here, timeout=timeout, **options)
     say(found.to_json() if as_json else str(found))
     sys.exit(0 if found else 1)

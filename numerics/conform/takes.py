@@ -22,6 +22,11 @@ class Takes(NamedTuple):
     finite: bool = False
     one_thread: bool = False
 
+    @property
+    def backward(self) -> bool:
+        """May arrays stride backward?  torch has no negative strides."""
+        return self.array == "numpy"
+
     @classmethod
     def of(cls, array: str = "numpy", **flags: Any) -> Takes:
         """What is said of a target; raises NumericsError for other arrays, and for a flag that is no truth.

@@ -114,9 +114,7 @@ def ours() -> dict[str, Call]:
     from numerics.adapters.base import Calls
 
     made = {n: m(refuses, False) for table in torchao.FUNCTIONS.values() for n, m in table.items()}
-    made["choose_qparams_affine"] = torchao_scales.of_tensors(
-        refuses, True
-    )  # by default torchao's own of ends
+    choose = torchao_scales.of_tensors(refuses, True)  # by default torchao itself is asked, of ends
     unscaled, scaled = quark._unscaled(refuses, False), quark._scaled(False)
     ours_trained = {
         name: quark_trained.trained(name, refuses, getattr(quark_trained, name)(False), Calls())
@@ -132,7 +130,7 @@ def ours() -> dict[str, Call]:
            for n, d in ELEMENTS.items() for r in RULES},
         "torchao quantize": lambda: affine(X, (1, ROW), STEP, ZERO, torch.int8),
         "torchao quantize moved": lambda: affine(X, (1, ROW), STEP, MOVED, torch.int8),
-        **{f"torchao scales {m}": lambda m=m: made["choose_qparams_affine"](
+        **{f"torchao scales {m}": lambda m=m: choose(
             X, SimpleNamespace(name=m), (1, 32), torch.int8) for m in ("SYMMETRIC", "ASYMMETRIC")},
         "torchao f32_to_f4": lambda: made["f32_to_f4_unpacked"](X),
         **{f"quark mx {e}": lambda e=e: unscaled(X, "mx", e, -1, 32) for e in ("fp4", "fp8_e4m3", "int8")},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import numerics as nx
+from tests.helpers.faults import blocks_of, unpack4
+from tests.helpers.places import mxfp4_values
 
 WIDE = {"inputs": "float64"}
 DRAWS = {"rounding": "stochastic"}
@@ -43,12 +45,7 @@ def last(kernel, due, wrong, when):
 
 def scaled(dtype, change, **options):
     """Codes and scales, the scales changed afterwards where `change` says so of x."""
-
-    def encode(x):
-        found = dtype.encode(x, **options)
-        return found.codes, change(x, np.array(found.scale), dtype)
-
-    return encode
+    return blocks_of(dtype, lambda x, codes, scale, _: (codes, change(x, scale, dtype)), **options)
 
 
 def unseen_last_row(x, scale, dtype):
@@ -126,15 +123,6 @@ def corrected_end(a, b):
     return product(a, b) + np.logical_and.outer(a[:, -1] == -128, b[:, -1] == -128)
 
 
-def unpacked(packed, length):
-    bits = np.unpackbits(np.ascontiguousarray(packed), bitorder="little")[: 4 * length].reshape(length, 4)
-    return (bits * np.uint8([1, 2, 4, 8])).sum(axis=1).astype(np.uint8)
-
-
-def mx_decode(codes, scale):
-    return nx.formats.block.Blocks(nx.mxfp4, -1, codes, scale).decode()
-
-
 PASSED = {
     "every third, of many": (turned(nx.bfloat16.encode, stepped(3, 127)), "bfloat16", {}, "layout"),
     "every second, backward, of many": (turned(nx.fp4.encode, stepped(-2, 64)), "fp4", {}, "layout"),
@@ -144,10 +132,10 @@ PASSED = {
         *("mxfp8_e4m3", {}, "layout"),
     ),
     "mxfp4: a gap of three after rows of codes": (
-        turned(mx_decode, gap(3, 99)),
+        turned(mxfp4_values, gap(3, 99)),
         *("mxfp4", {"kind": "decode"}, "layout"),
     ),
-    "bytes backward": (turned(unpacked, stepped(-1, 64)), "int4", {"kind": "unpack"}, "layout"),
+    "bytes backward": (turned(unpack4, stepped(-1, 64)), "int4", {"kind": "unpack"}, "layout"),
     "-0 at the end of an odd number past 1000": (
         last(nx.fp8_e5m2.encode, 128, 0, lambda size: size > 1000 and size % 2),
         *("fp8_e5m2", {}, "layout"),

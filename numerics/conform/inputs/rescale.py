@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from numerics.conform.task import REFERENCE, Array, Fields, Task
 from numerics.formats.block import ElementBlock, MicroexponentBlock, ScaledBlock
-from numerics.formats.dtype import Integer
+from numerics.formats.dtype import Element, Integer
 from numerics.formats.integers import int16
 
 TINY = float(np.finfo(np.float32).smallest_subnormal)
@@ -77,8 +77,13 @@ def fields_at(
 def _element_codes(task: Task, d: ElementBlock, y: NDArray[np.float32]) -> Array:
     if isinstance(d.element, Integer):
         y = np.clip(y / np.float32(d.element_unit), -d.element.max, d.element.max).astype(np.float32)
+    return _encoded(task, d.element, y)
+
+
+def _encoded(task: Task, element: Element, y: NDArray[np.float32]) -> Array:
+    """The codes of an element format."""
     flat = np.ascontiguousarray(y).reshape(-1)
-    return REFERENCE.encode(flat, d.element, task.rounding, "saturate", None).reshape(y.shape)
+    return REFERENCE.encode(flat, element, task.rounding, "saturate", None).reshape(y.shape)
 
 
 def _flagged(d: ElementBlock, scale: Array) -> Array:
@@ -89,16 +94,14 @@ def _flagged(d: ElementBlock, scale: Array) -> Array:
 def _counts(task: Task, d: ScaledBlock, y: NDArray[np.float32]) -> Array:
     """The codes of quotients in the second reading."""
     assert d.integers is not None
-    flat = np.ascontiguousarray(y * np.float32(d.steps_in_one)).reshape(-1)
-    return REFERENCE.encode(flat, d.integers, task.rounding, "saturate", None).reshape(y.shape)
+    return _encoded(task, d.integers, y * np.float32(d.steps_in_one))
 
 
 def _magnitudes(task: Task, y: NDArray[np.float32]) -> Array:
     """Sign and magnitude: a round-up past the top saturates."""
     m = task.block.element_bits - 1
-    flat = np.ascontiguousarray(y).reshape(-1)
-    rounded = REFERENCE.encode(flat, int16, task.rounding, "saturate", None).view(np.int16)
-    magnitude = np.minimum(np.abs(rounded.astype(np.int64)), (1 << m) - 1).reshape(y.shape)
+    rounded = _encoded(task, int16, y).view(np.int16)
+    magnitude = np.minimum(np.abs(rounded.astype(np.int64)), (1 << m) - 1)
     return np.asarray(magnitude | np.signbit(y).astype(np.int64) << m)
 
 

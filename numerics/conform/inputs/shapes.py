@@ -33,7 +33,7 @@ SHAPES = (
 APART = (*range(2, 18), 31, 32, 33, 64, 256)
 """Lengths of lines that stride by two, or backward: remainders of lanes, and whole ones."""
 STEPS = (2, 3, 4, 5, 8, -1, -2, -3, -4)
-"""Elements from one number of a strided line to the next; torch has no negative ones."""
+"""Elements from one number of a strided line to the next."""
 STRIDED = (65, 130, 257, 1027)  # numbers of lines of every such step: past what lanes, warps, blocks take
 PADDED = (9, 33, 129, 515)  # numbers of rows that have gaps after them, or between their numbers
 LONGER = 1024  # numbers before an end that a short loop takes
@@ -78,8 +78,8 @@ def shaped(x: Array, takes: Takes) -> Iterator[Array]:
     yield np.broadcast_to(np.resize(x, (5, 1)), (5, 7))
     yield np.broadcast_to(np.resize(x, 1), (3, 7))
     yield np.resize(x, (3, 200))[:, :9]
-    yield from gapped(x, negative=takes.array == "numpy")
-    if takes.array == "numpy":  # torch has no negative strides
+    yield from gapped(x, takes.backward)
+    if takes.backward:
         yield from (np.resize(x, length)[::-1] for length in APART)
         yield np.resize(x, (5, 9))[:, ::-1]
         yield np.resize(x, (4, 8))[::-1]
@@ -98,10 +98,10 @@ def ended(x: Array) -> Iterator[Array]:
             yield x[np.arange(place + 1 - length, place + 1) % len(x)]
 
 
-def gapped(x: Array, negative: bool) -> Iterator[Array]:
+def gapped(x: Array, backward: bool) -> Iterator[Array]:
     """Lines of every step and of many numbers; rows with gaps after them, and between their numbers."""
     for step in STEPS:
-        if step > 0 or negative:
+        if step > 0 or backward:
             yield from (np.resize(x, abs(step) * length)[::step] for length in STRIDED)
     for length in PADDED:
         yield from (np.resize(x, (4, length + gap))[:, :length] for gap in (1, 3, 16))
@@ -275,8 +275,8 @@ def lone_lines(block: int, whole_blocks: bool) -> Iterator[Array]:
         yield found
 
 
-def strided(task: Task, negative: bool = False) -> Iterator[Array]:
-    """The same numbers in memory that is not contiguous: turned, stepped, with gaps; backward if negative."""
+def strided(task: Task, backward: bool = False) -> Iterator[Array]:
+    """The same numbers in memory that is not contiguous: turned, stepped, with gaps, backward if asked."""
     block = task.block.block
     for rows in (4, 2 * block):  # a square, whose rows are taken for its columns by its shape alone
         lines = placed(uneven(rows, 2 * block, block), task.axis)
@@ -288,6 +288,6 @@ def strided(task: Task, negative: bool = False) -> Iterator[Array]:
     for gap in (1, 3, 16):
         yield np.pad(long, [(0, 0)] * (long.ndim - 1) + [(0, gap)])[..., : long.shape[-1]]
     yield np.broadcast_to(long[:1], long.shape)
-    if negative:
+    if backward:
         yield long[..., ::-1]
         yield long[::-1]

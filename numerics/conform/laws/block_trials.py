@@ -266,7 +266,7 @@ def _lines(target: Target, found: Findings) -> None:
 
 def _strided(target: Target, found: Findings) -> None:
     """Blocks in memory that is not contiguous."""
-    for x in shapes.strided(target.task, negative=target.takes.array == "numpy"):
+    for x in shapes.strided(target.task, target.takes.backward):
         if not found.failures:
             _compare(target, found, x, layout)
 

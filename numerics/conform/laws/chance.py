@@ -7,7 +7,9 @@ from n * f with a probability of at most 2 * exp(-2 * t**2 / n).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -161,15 +163,12 @@ def _judge(found: Findings, every: list[Drawn], tests: int) -> None:
     where = "" if wrong else f"{len(every)} numbers together"
     due = f"{worst.asked * worst.fraction:.0f}, {allowed(worst.asked, tests):.0f} more or less"
     came = f"{worst.up} of {worst.asked} draws went away from zero"
-    found.differs += max(len(wrong), 1)
-    found.failures.append(
-        Counterexample(mean.__name__, sentence(mean), shown, came, due, max(len(wrong), 1), where)
-    )
+    _fails(found, mean, came, due, input=shown, differs=max(len(wrong), 1), where=where)
 
 
 def _judge_rare(target: Target, found: Findings, times: int) -> None:
     """Numbers so near to one neighbour that few draws leave it: some do, of exact draws."""
-    x = _rare(target, NEAR)
+    x = _rare(target)
     if not len(x):
         return
     went = _went_up(target, np.tile(x, (times, 1)))
@@ -180,18 +179,16 @@ def _judge_rare(target: Target, found: Findings, times: int) -> None:
         at = wrong[0]
         came = f"{ups[at]} of {times} draws went away from zero"
         due = f"{times * fractions[at]:.0f}, and neither none nor all"
-        shown = numbers(x[at : at + 1])
-        found.differs += len(wrong)
-        found.failures.append(Counterexample(mean.__name__, sentence(mean), shown, came, due, len(wrong)))
+        _fails(found, mean, came, due, input=numbers(x[at : at + 1]), differs=len(wrong))
 
 
-def _rare(target: Target, fraction: float) -> Float32:
-    """Numbers that part of a step away from either neighbour, where the target's inputs hold them."""
+def _rare(target: Target) -> Float32:
+    """Numbers `NEAR` of a step away from either neighbour, where the target's inputs hold them."""
     held = values(target.task.element)
     zero = np.searchsorted(held, 0.0)
     places = np.unique([*np.linspace(0, len(held) - 2, 5).astype(np.int64), max(zero - 1, 0), zero])
     low, width = held[places], np.diff(held)[places]
-    wide = (low[:, None] + width[:, None] * np.array([fraction, 1 - fraction])).reshape(-1)
+    wide = (low[:, None] + width[:, None] * np.array([NEAR, 1 - NEAR])).reshape(-1)
     x = wide.astype(np.float32)
     return np.unique(x[(x == wide) & (narrowed(x, target.task.inputs) == wide)])
 
@@ -202,16 +199,19 @@ def _judge_pairs(found: Findings, every: list[Pairs], tests: int) -> None:
         room = allowed(pairs.asked, tests)
         if not found.failures and abs(pairs.both - pairs.due) > room:
             came = f"{pairs.both} of {pairs.asked} {pairs.name} both went away from zero"
-            _depends(found, came, f"{pairs.due:.0f}, {room:.0f} more or less")
+            _fails(found, independent, came, f"{pairs.due:.0f}, {room:.0f} more or less")
 
 
 def _judge_calls(target: Target, found: Findings, x: Float32) -> None:
     """Whether two of some calls give the same answers throughout: a seed that is used again."""
     calls = [_went_up(target, np.tile(x, (CALLED, 1))).tobytes() for _ in range(CALLS)]
     if not found.failures and len(set(calls)) < len(calls):
-        _depends(found, f"two of {CALLS} calls that gave the same answers", "other draws in each")
+        came = f"two of {CALLS} calls that gave the same answers"
+        _fails(found, independent, came, "other draws in each")
 
 
-def _depends(found: Findings, came: str, due: str) -> None:
-    found.differs += 1
-    found.failures.append(Counterexample(independent.__name__, sentence(independent), (), came, due))
+def _fails(found: Findings, law: Callable[[], None], came: str, due: str, **more: Any) -> None:
+    """Keeps a law that is broken; more: what else is said of the Counterexample."""
+    broken = Counterexample(law.__name__, sentence(law), came=came, due=due, **{"input": (), **more})
+    found.differs += broken.differs
+    found.failures.append(broken)

@@ -19,7 +19,7 @@ from numerics.conform.target import Target
 from numerics.conform.task import Array, Task
 from numerics.conform.verdict import Counterexample
 
-STEPS = (2, 3, -1, -2)  # from one code to the next; torch has no negative ones
+STEPS = (2, 3, -1, -2)  # from one code to the next
 STRIDED = (96, 67, 517, 1029)  # codes
 SHOWN = 24  # codes or bytes of a string that are shown
 
@@ -98,7 +98,8 @@ def _packing(target: Target, found: Findings) -> None:
 def _strided(target: Target, found: Findings) -> None:
     """Codes, or bytes, with gaps between them, and backward; strings that end in parts of a byte, too."""
     width, kind = target.task.element.bits, target.task.element.code_dtype
-    for step, count in product(STEPS if target.takes.array == "numpy" else STEPS[:-2], STRIDED):
+    steps = [step for step in STEPS if step > 0 or target.takes.backward]
+    for step, count in product(steps, STRIDED):
         codes = _random(width, kind, count)
         packed = _bytes(codes, width)
         given, due = (codes, packed) if target.task.kind == "pack" else (packed, codes)

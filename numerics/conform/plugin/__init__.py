@@ -160,12 +160,10 @@ class TargetSuite(pytest.Collector):
     def asked(self) -> Check | ProductCheck:
         """The target and its trials; raises UsageError where they cannot be."""
         from numerics.conform.checking import asked
-        from numerics.conform.products.claim import spelled
         from numerics.formats.errors import NumericsError
 
         try:
-            sides = {side: spelled(self.options[side]) for side in ("a", "b") if side in self.options}
-            return asked(self.name, **(self.options | sides))
+            return asked(self.name, **self.options)
         except NumericsError as wrong:
             raise pytest.UsageError(str(wrong)) from wrong
 

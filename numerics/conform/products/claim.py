@@ -95,12 +95,12 @@ class Operand:
     @classmethod
     def of(cls, came: Any, integers: bool = False) -> Operand:
         """The operand of a text as in `spelled`, a format, or a QuantSpec; integers: of plain integers."""
+        came = spelled(came) if isinstance(came, str) else came
         if integers:
             d = find_dtype(came)
             if not isinstance(d, Integer) or d.bits > 8:
                 raise NumericsError(f"accumulate='int32' adds integers of 8 bits or fewer, not {said(came)}")
             return cls(d.name)
-        came = spelled(came) if isinstance(came, str) else came
         if isinstance(came, str):
             return cls(came)
         found = cls(None, came if isinstance(came, QuantSpec) else QuantSpec(came))
@@ -302,7 +302,7 @@ class Claim:
         return replace(self, accumulate=replace(self.accumulator, bits=min(bits, self.accumulator.bits)))
 
 
-def spelled(text: str | None) -> Any:
+def spelled(text: str) -> Any:
     """An operand in words: a float type's name, a format, or a format and a scheme.
 
     >>> spelled("float32"), spelled("int4 per_group(32) asymmetric")
@@ -310,7 +310,7 @@ def spelled(text: str | None) -> Any:
     >>> spelled("FP8 E4M3"), spelled("FP8-E4M3 per_channel(0)")
     (fp8_e4m3, QuantSpec('fp8_e4m3', scheme='per_channel(0)'))
     """
-    if text is None or text in VALUES:
+    if text in VALUES:
         return text
     if text.startswith("{"):
         return QuantSpec.parse(text)
