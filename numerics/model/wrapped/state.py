@@ -21,14 +21,14 @@ class State:
     """What a wrapped model was made of.
 
     plan: what it follows.  original: the model that was wrapped; None in what came from a pickle.  qat: what
-    it learns.  frozen: what it keeps since it was frozen.  seen: the children of its modules when they were
-    looked at (structure.py).  told: was it said what tracing does not see?
+    it learns.  frozen: what it keeps since it was frozen.  seen: what its modules had when they were looked
+    at, a `structure.Seen`; None before that.  told: was it said what tracing does not see?
     """
 
     def __init__(self, plan: Plan, original: nn.Module, qat: str | None) -> None:
         self.plan, self.original, self.qat = plan, original, qat
         self.frozen: str | None = None
-        self.seen: list[tuple[Any, list[Any]]] = []
+        self.seen: Any = None
         self.told = False
 
     def __deepcopy__(self, memo: Any) -> State:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+from itertools import chain
+from operator import methodcaller
 from typing import Any
 
 from torch import nn
@@ -19,7 +21,7 @@ from numerics.pytorch.wrapper import Wrapper
 from numerics.view.text import folded
 
 KNOWN = "numerics_known"
-"""Under that name a module of a wrapped model says that it was there, or was admitted: with which parameters.
+"""Under that name a module of a wrapped model says that it was there, or was admitted: with which matrices.
 
 Of each, by its leaf, is it packed?
 """
@@ -47,7 +49,8 @@ def know_tensors(model: nn.Module) -> None:
 
 
 def _know(module: nn.Module) -> None:
-    module.__dict__[KNOWN] = {leaf: isinstance(x, Wrapper) for leaf, x in module._parameters.items()}
+    module.__dict__[KNOWN] = {leaf: isinstance(x, Wrapper) for leaf, x in module._parameters.items()
+                              if _is_matrix(x)}  # fmt: skip
 
 
 def forget_modules(model: nn.Module) -> None:
@@ -56,21 +59,51 @@ def forget_modules(model: nn.Module) -> None:
         module.__dict__.pop(KNOWN, None)
 
 
+class Seen:
+    """The children and the parameters of all modules of a model, when it was looked at.
+
+    Each call asks whether they are what they were, so it is asked at once of all.  A parameter is known by
+    its identity.  Those that are no matrices of floats are kept, so that nothing that takes the place of one
+    has that; those that are would only be kept from being freed: one is followed by any other.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = list(model.modules())
+        self.children = [module._modules for module in modules]
+        self.parameters = [module._parameters for module in modules]
+        self.were = _each(self.children)
+        every = _each(self.parameters)
+        self.ids, self.kept = list(map(id, every)), [x for x in every if not _is_wide(x)]
+
+    def is_so(self) -> bool:
+        """Are they the same by now?  No parameter is compared by its values."""
+        same: bool = _each(self.children) == self.were
+        return same and list(map(id, chain.from_iterable(map(_values, self.parameters)))) == self.ids
+
+
+_values = methodcaller("values")
+
+
+def _each(of: list[Any]) -> list[Any]:
+    """Everything in these dictionaries, in their order."""
+    return list(chain.from_iterable(map(_values, of)))
+
+
 def check_structure(model: nn.Module, anew: bool = False) -> None:
     """Raises NumericsError where a wrapped model has modules or parameters that its plan does not know.
 
     anew: looked for whatever was seen before.  Otherwise, as in each call, only when a module of it has other
-    children than when it was looked at.
+    children, or other parameters, than when it was looked at.
     """
     state = notes_of(model).get(STATE)
     if not isinstance(state, State):
         return
-    if not anew and state.seen and all(list(a.values()) == b for a, b in state.seen):
+    if not anew and state.seen is not None and state.seen.is_so():
         return
     new = [name for name, _ in _strangers(model, state)]
     if new:
         raise NumericsError(_refused(new, isinstance(model, GraphModule)))
-    state.seen = [(module._modules, list(module._modules.values())) for module in model.modules()]
+    state.seen = Seen(model)
 
 
 def check_traced(model: nn.Module) -> None:
@@ -91,7 +124,8 @@ def _strangers(model: nn.Module, state: State) -> Iterator[tuple[str, nn.Module]
     With each name comes the module.  A graph reads what its modules have by name, whichever they are.
     """
     is_graph = isinstance(model, GraphModule)
-    names = {name for row in state.plan.rows for name in row.names} if is_graph else set()
+    wide = [row for row in state.plan.rows if len(row.shape) > 1] if is_graph else []
+    names = {name for row in wide for name in row.names}
     for prefix, module in model.named_modules():
         known = module.__dict__.get(KNOWN)
         for leaf, x in module._parameters.items():
@@ -105,8 +139,12 @@ def _strangers(model: nn.Module, state: State) -> Iterator[tuple[str, nn.Module]
 
 def _is_wide(x: Any) -> bool:
     """Is it a matrix of floats, neither packed nor the shard of one?"""
-    wide = x is not None and (is_lazy(x) or (x.ndim > 1 and x.is_floating_point()))
-    return wide and not isinstance(x, Wrapper) and not is_shard(x)
+    return _is_matrix(x) and not isinstance(x, Wrapper) and not is_shard(x)
+
+
+def _is_matrix(x: Any) -> bool:
+    """Is it a matrix of floats, or one to be, packed or not?"""
+    return x is not None and (is_lazy(x) or (x.ndim > 1 and x.is_floating_point()))
 
 
 def _refused(new: list[str], is_graph: bool) -> str:

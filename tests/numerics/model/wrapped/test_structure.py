@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 import numerics as nx
 from numerics.formats.errors import NumericsWarning
+from numerics.model.wrapped import structure
 
 X = torch.linspace(-1, 1, 256).reshape(4, 64)
 IN = "came into this model after it was wrapped"
@@ -237,19 +239,68 @@ def test_a_pattern_names_wrappers_of_alike_layers():
         model(X)
 
 
+class Optional(nn.Linear):
+    """A layer with a matrix that may be there, as some have a gate or a projection."""
+
+    def __init__(self):
+        super().__init__(64, 64)
+        self.register_parameter("extra", None)
+        self.scale = nn.Parameter(torch.ones(64))
+
+    def forward(self, x):
+        x = super().forward(x) * self.scale
+        return x if self.extra is None else x @ self.extra
+
+
+def registered(module, leaf):
+    setattr(module, leaf, nn.Parameter(torch.ones(64, 64)))
+
+
+def directly(module, leaf):
+    module._parameters[leaf] = nn.Parameter(torch.ones(64, 64))
+
+
 @pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
-@pytest.mark.parametrize(("keep", "leaf"), [(None, "extra"), ("packed", "extra"), ("packed", "weight")])
-def test_a_parameter_that_came_in_later_was_computed_with_in_float(keep, leaf, mode):
-    model = nx.wrap(nn.Sequential(nn.Linear(64, 64)), "int8", example=X, mode=mode)
+@pytest.mark.parametrize("put", [registered, directly])
+@pytest.mark.parametrize("keep", [None, "packed"])
+@pytest.mark.parametrize("leaf", ["extra", "other", "scale", "weight"])
+def test_a_parameter_that_came_in_later_was_computed_with_in_float(leaf, keep, put, mode):
+    if leaf == "weight" and not keep:
+        pytest.skip("that is a trained parameter")
+    model = nx.wrap(nn.Sequential(Optional()), "int8", example=X, mode=mode)
     if keep:
         nx.freeze(model, keep=keep)
     model(X)
-    setattr(model.get_submodule("0"), leaf, nn.Parameter(torch.ones(64, 64)))
-    for call in (model.state_dict, lambda: nx.report(model, batches=[X])):
+    put(model.get_submodule("0"), leaf)
+    x = X.repeat(16, 1)
+    for call in (lambda: model(x), model.state_dict, lambda: nx.report(model, batches=[x]), lambda: model(x)):
         with pytest.raises(nx.NumericsError, match=rf"0\.{leaf} came into this"):
             call()
     if mode == "eager_mode":
         assert leaf in "".join(nx.admit(model, f"0.{leaf}").state_dict())
+        assert model(x).shape == x.shape
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_a_model_that_stays_as_it_is_is_not_looked_at_again(mode, monkeypatch):
+    model = nx.wrap(nn.Sequential(Optional()), "int8", example=X, mode=mode)
+    due, looked = model(X), []
+    monkeypatch.setattr(structure, "_strangers", lambda *_: looked.append(1) or ())
+    assert torch.equal(model(X), due)
+    assert not looked
+    model.get_submodule("0").weight = nn.Parameter(torch.ones(64, 64))
+    model(X)
+    model(X)
+    assert len(looked) == 1
+
+
+def test_what_was_looked_at_is_not_kept_from_being_freed():
+    model = nx.wrap(nn.Sequential(nn.Linear(64, 64)), "int8", example=X)
+    model[0].weight = nn.Parameter(torch.ones(64, 64))  # the first is of the model that was wrapped, too
+    model(X)
+    was = weakref.ref(model[0]._parameters["weight"])
+    model[0].weight = nn.Parameter(torch.ones(64, 64))
+    assert was() is None
 
 
 def test_a_trained_parameter_takes_the_place_of_a_planned_one():
