@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from numerics.formats.errors import NumericsError, words_of
+from numerics.formats.errors import NumericsError
 from numerics.model.looking.products import LIKE, PRODUCTS, ROWS_OF, VIEWS, classified, name_of
+from numerics.model.looking.refusing import quiet, refusal
 from numerics.model.looking.restoring import restored
 from numerics.model.looking.trace import (
     CONSTANT,
@@ -64,7 +65,7 @@ def export(model: nn.Module, example: Any, dynamic: bool = False) -> GraphModule
     args, kwargs = arguments(example)
     shapes = _dynamic((args, kwargs)) if dynamic else None
     try:
-        with restored(model), torch.enable_grad(), warnings.catch_warnings():
+        with restored(model), torch.enable_grad(), warnings.catch_warnings(), quiet():
             warnings.filterwarnings(
                 "ignore", "The tensor attribute"
             )  # they are given back, lists of weights too
@@ -75,10 +76,7 @@ def export(model: nn.Module, example: Any, dynamic: bool = False) -> GraphModule
     except Exception as wrong:
         if dynamic:
             return export(model, example)
-        raise NumericsError(
-            f"this model is no graph: torch.export says {type(wrong).__name__}: {words_of(wrong):.300}; "
-            "mode='eager_mode' needs none"
-        ) from wrong
+        raise refusal(model, wrong) from None
 
 
 def _dynamic(tree: Any) -> Any:
