@@ -15,6 +15,7 @@ from numerics.model.deciding.routers import ROUTER, routers
 from numerics.model.deciding.rows import Row, stored_bytes, told_scales
 from numerics.model.deciding.rules import Rule
 from numerics.model.looking.places import check_finite
+from numerics.model.looking.products import RESHAPED, VIEWS
 from numerics.model.looking.restoring import renorms
 from numerics.model.looking.trace import Use
 from numerics.tensor.qtensor import QTensor
@@ -128,7 +129,7 @@ def _default(look: Look, one: _Parameter) -> Decided:
     if role == "bias":
         return asked, word if asked else "a bias"
     if role == "other":
-        return None, f"{APART} (a rule can take it)"
+        return None, f"{APART}{_takers(one)} (a rule can take it)"
     if role == "rows":
         return None, "an embedding (a rule can take it)"
     if role == "head" or _is_head(look, names):
@@ -141,6 +142,12 @@ def _default(look: Look, one: _Parameter) -> Decided:
             "a part of a parametrization: torch.nn.utils.parametrize.remove_parametrizations first",
         )
     return asked, word if asked else "weights=None"
+
+
+def _takers(one: _Parameter) -> str:
+    """What computes with it in the place of a product, such as a multiplication entry by entry."""
+    names = dict.fromkeys(use.operation for use in one.uses if use.operation not in VIEWS | RESHAPED)
+    return f", only {' and '.join(names)}" if names else ""
 
 
 def _is_head(look: Look, names: Sequence[str]) -> bool:

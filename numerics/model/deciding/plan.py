@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numerics.model.looking.trace import Site
 
-APART = "no product has it"
+APART = "no product takes it as it is"
 """How the reason begins of a parameter of two dimensions and more that is in arithmetic only."""
 UNUSED = "undecided: the example never used it"
 """How the reason begins of a parameter that a format is asked for, and no product of the example has."""
@@ -98,7 +98,9 @@ class Plan:
             parts.append(f"{sum(caches)} of {len(caches)} caches")
         apart = [row.name for row in owned if row.reason.startswith(APART)]
         if planned and apart:
-            parts.append(f"{len(apart)} of two dimensions and more are in no product, such as {apart[0]}")
+            parts.append(
+                f"{len(apart)} of two dimensions and more no product takes as they are, such as {apart[0]}"
+            )
         factors = [row.name for row in owned if MULTIPLIED in row.reason]
         if factors:
             parts.append(f"{len(factors)} buffers are multiplied as they are, such as {factors[0]}")

@@ -8,6 +8,7 @@ import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def quiet() -> Iterator[None]:
 
     Loggers that somebody has set a level of, as TORCH_LOGS does, are left alone.
     """
-    tracing = vars(torch.export._trace)
+    tracing = vars(import_module(_LOGGERS[0]))
     loggers = [one for one in map(logging.getLogger, _LOGGERS) if one.level == logging.NOTSET]
     tracing["print"] = lambda *_, **__: None  # what its module prints is that graph alone
     for one in loggers:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
@@ -20,18 +19,16 @@ from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from numerics.formats.errors import NumericsError, items_of, said, words_of
+from numerics.model.looking.axes import Place, agreed, axes_of, inside, settled
 from numerics.model.looking.products import (
     BARE,
     BESIDE,
     JOINS,
     LIKE,
-    MOVED,
     ON_GRID,
     OPAQUE,
     PRODUCTS,
-    RESHAPED,
     ROWS_OF,
-    TURNS,
     classified,
     in_order,
     name_of,
@@ -92,18 +89,18 @@ class Part(NamedTuple):
 
     name: str
     ndim: int
-    axes: tuple[int | None, ...]
+    axes: tuple[Place, ...]
 
     def regained(self, at: int) -> Part:
         """It with one axis more: the only one of the parameter that it does not have, where that is one."""
-        missing = set(range(self.ndim)).difference(axis for axis in self.axes if axis is not None)
-        back = missing.pop() if len(missing) == 1 and None not in self.axes else None
+        had = inside(self.axes)
+        missing = set(range(self.ndim)).difference(axis for axis in had if axis is not None)
+        back = missing.pop() if len(missing) == 1 and None not in had else None
         return self._replace(axes=(*self.axes[:at], back, *self.axes[at:]))
 
     def agreed(self, other: Part) -> Part:
         """It with the axes that another way to the same tensor has, too."""
-        same = (a if a == b else None for a, b in zip(self.axes, other.axes, strict=True))
-        return self._replace(axes=tuple(same))
+        return self._replace(axes=tuple(map(agreed, self.axes, other.axes)))
 
     def without(self, axis: int) -> Part:
         """It as one entry along an axis shows it."""
@@ -147,7 +144,9 @@ class Origin(NamedTuple):
         if not inside and not alone:
             return {one.name: one.ndim - 1 for one in self.parts}
         longest = max(inside, key=lambda axis: shape[axis]) if inside else ndim
-        return {one.name: one.axes[longest] if longest < len(one.axes) else None for one in self.parts}
+        return {
+            one.name: settled(one.axes[longest]) if longest < len(one.axes) else None for one in self.parts
+        }
 
 
 CONSTANT = Origin((), True)
@@ -256,46 +255,6 @@ def is_float(x: Any) -> bool:
     """Does it hold real floating point numbers?"""
     x = getattr(x, "meta", {}).get("val", None) if isinstance(x, torch.fx.Node) else x
     return isinstance(x, Tensor) and x.is_floating_point()
-
-
-def axes_of(view: Any, of: Any, axes: tuple[int | None, ...], operation: str) -> tuple[int | None, ...]:
-    """The axes of what an operation made of a tensor, in what that is made of; None where that is not known.
-
-    Strides tell where the result is a view; a reshaping, even one that copies, is one of the logical order.
-    """
-    shape, before = tuple(view.shape), tuple(of.shape)
-    if operation in RESHAPED:
-        return _by_strides(shape, _dense(shape), before, _dense(before), axes)
-    if shape == before and operation not in MOVED:
-        return axes if classified(operation) and operation not in TURNS else (None,) * len(axes)
-    if operation in MOVED or torch._C._is_alias_of(view, of):  # type: ignore[attr-defined]
-        return _by_strides(shape, view.stride(), before, of.stride(), axes)
-    if len(shape) == len(before):  # rows that were picked, tensors that were joined or repeated
-        return axes
-    if len(shape) > len(before):  # it was broadcast
-        return (None,) * (len(shape) - len(before)) + axes
-    kept = [one for one in combinations(range(len(before)), len(shape)) if _sizes(before, one) == shape]
-    found = [{one[k] for one in kept} for k in range(len(shape))]
-    return tuple(axes[places.pop()] if len(places) == 1 else None for places in found)
-
-
-def _sizes(shape: tuple[int, ...], places: Sequence[int]) -> tuple[int, ...]:
-    return tuple(shape[place] for place in places)
-
-
-def _by_strides(
-    shape: Any, strides: Any, before: Any, strides_before: Any, axes: tuple[int | None, ...]
-) -> tuple[int | None, ...]:
-    known = {s: axis for s, n, axis in zip(strides_before, before, axes, strict=True) if n != 1}
-    return tuple(known.get(s) if n != 1 else None for s, n in zip(strides, shape, strict=True))
-
-
-def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides of a tensor of that shape that lies in order."""
-    found = [1]
-    for n in reversed(shape[1:]):
-        found.append(found[-1] * max(int(n), 1))
-    return tuple(reversed(found)) if shape else ()
 
 
 def joined(view: Any, came: Sequence[tuple[Any, Origin]], operation: str, stacked: int | None) -> Origin:

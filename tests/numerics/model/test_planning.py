@@ -129,7 +129,7 @@ def test_arithmetic_with_a_parameter_is_not_told():
             return self.layer(x) + (x[:, None] * self.w).sum(-1)
 
     plan = nx.plan(Added(), "int8", example=torch.ones(2, 32))
-    assert "1 of two dimensions and more are in no product, such as w" in plan.summary
+    assert "1 of two dimensions and more no product takes as they are, such as w" in plan.summary
 
 
 def test_a_plain_tensor_stays_in_float_without_a_word():
