@@ -90,10 +90,8 @@ def _tell_plan(plan: Plan, job: dict[str, Any], as_json: bool, quiet: bool) -> N
         deliver(json_of(plan.as_dict()) + "\n")
     elif not quiet and not as_json:
         from numerics.files.selection import already_said
-        from numerics.model.deciding.folded import table
 
-        draw(table(plan.rows, False, Screen.of(sys.stdout)).splitlines())
-        tell(plan.summary)
+        draw(plan.lines(Screen.of(sys.stdout)))
         already = already_said((row.shape, row.reason) for row in plan.rows)
         if already and job["dry_run"]:
             tell(already)

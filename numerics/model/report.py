@@ -36,8 +36,7 @@ from numerics.model.wrapped.state import check_unwrapped, is_wrapped, state_of
 from numerics.model.wrapped.structure import check_structure
 from numerics.model.wrapping import float_of, in_evaluation, packed_of, quantizers_of, shared_copy, wrap
 from numerics.tensor.qtensor import ErrorSums, QTensor
-from numerics.view.screen import Screen
-from numerics.view.table import EMPTY, Column, Table, name_column, text_column
+from numerics.view.table import EMPTY, Column, Table, name_column
 
 SOME = 4
 """Layers that a report names among those with NaN or Inf."""
@@ -79,7 +78,7 @@ class Layer:
         return " = ".join((self.name or "(the model)", *self.also))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """Layers, worst first, and what comes out at the end; made by `report`.
 
@@ -95,10 +94,12 @@ class Report:
 
     def __str__(self) -> str:
         table = Table([
-            name_column("layer", least=24), text_column("formats"), Column("local dB"),
+            name_column("layer", least=24), name_column("formats", least=20), Column("local dB"),
             Column("cumulative dB"), Column("clipped"), Column("bytes", spare=1), Column("of float", spare=1),
         ], self._rows)  # fmt: skip
-        return "\n".join([*(line.rstrip() for line in table.lines(Screen())), self._end])
+        return table.text(*self._end.splitlines())
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """A notebook's view: the layers, worst first."""
@@ -459,7 +460,7 @@ def _check_compared(sums: ErrorSums) -> None:
 # ---- models beside each other ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """How far the outputs of two models are apart; made by `compare`.
 
@@ -482,6 +483,8 @@ class Comparison:
         agreed = f"{self.agreement:.1%} agree on the largest value"
         left_out = _left_out("the first", self.non_finite, "the second", self.lost)
         return "; ".join([self._same, *left_out, agreed, _batches(self.batches)])
+
+    __repr__ = __str__
 
     @property
     def _same(self) -> str:
@@ -553,7 +556,7 @@ class Swept:
     lost: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """Formats by quality, best first; made by `sweep`.  refused: those that cannot be planned, and why."""
 
@@ -562,17 +565,17 @@ class Sweep:
 
     def __str__(self) -> str:
         table = Table([
-            text_column("weights"), text_column("activations"), Column("SQNR dB"), Column("agreement"),
-            Column("bits a value"), Column("bytes"),
+            name_column("weights", least=20), name_column("activations"), Column("SQNR dB"),
+            Column("agreement"), Column("bits a value"), Column("bytes"),
         ])  # fmt: skip
         for row in self.rows:
             table.add(
                 row.format, row.activations, _db(row.sqnr), f"{row.agreement:.1%}", f"{row.bits:.2f}",
                 str(row.nbytes),
             )  # fmt: skip
-        lines = [line.rstrip() for line in table.lines(Screen())]
-        lines += self._below
-        return "\n".join([*lines, *(f"{name}: {why}" for name, why in self.refused.items())])
+        return table.text(*self._below, *(f"{name}: {why}" for name, why in self.refused.items()))
+
+    __repr__ = __str__
 
     @property
     def _below(self) -> list[str]:

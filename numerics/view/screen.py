@@ -19,11 +19,12 @@ LONGEST = 2000  # letters of an error: what came may be a file's content
 
 @dataclass(frozen=True)
 class Screen:
-    """What is known of a stream.  width: cells of a line, None where nobody looks."""
+    """What is known of a stream.  width: cells of a line, None where nobody looks.  plain: it is a text."""
 
     width: int | None = None
     encoding: str = "utf-8"
     colour: bool = False
+    plain: bool = False
 
     @classmethod
     def of(cls, stream: TextIO | None) -> Screen:
@@ -33,6 +34,12 @@ class Screen:
             return cls(encoding=encoding)
         colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         return cls(shutil.get_terminal_size((80, 24)).columns, encoding, colour)
+
+    @classmethod
+    def of_text(cls) -> Screen:
+        """Of what Python prints and shows: as wide as the terminal (or COLUMNS), 80 cells without one."""
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        return cls(shutil.get_terminal_size((80, 24)).columns, encoding, plain=True)
 
     def text(self, text: str) -> str:
         """Foreign text as this stream will show it."""

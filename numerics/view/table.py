@@ -49,11 +49,15 @@ Row = Sequence[str]
 
 @dataclass
 class Table:
-    """Rows of texts under headings; `totals` stand under a line of their own."""
+    """Rows of texts under headings; `totals` stand under a line of their own.
+
+    way: what, in Python, has the columns that a table leaves out.
+    """
 
     columns: Sequence[Column]
     rows: list[Row] = field(default_factory=list)
     totals: list[Row] = field(default_factory=list)
+    way: str = "as_dict()"
 
     def add(self, *row: str) -> None:
         """A row; what it lacks at its end is empty."""
@@ -67,6 +71,13 @@ class Table:
         """
         shown, widths = self._chosen(screen)
         return self._listed(screen) if widths is None else shown.drawn(widths)
+
+    def text(self, *below: str) -> str:
+        """The table as Python prints it, with what is said below it, in lines that fit where that is read."""
+        screen = Screen.of_text()
+        lines = [*self.lines(screen), *self.left_out(screen)]
+        return "\n".join([*(line.rstrip() for line in lines),
+                          *(line for said in below for line in clauses(said, screen))])  # fmt: skip
 
     def spared(self, screen: Screen) -> list[str]:
         """The headings of the columns that `lines` leaves out on that screen."""
@@ -83,7 +94,8 @@ class Table:
         lost = [heading for heading in self.spared(screen) if heading != below]
         if not lost:
             return []
-        said = f"left out: {', '.join(lost)}; a wider terminal or --json shows {'them' if lost[1:] else 'it'}"
+        way = self.way if screen.plain else "--json"
+        said = f"left out: {', '.join(lost)}; a wider terminal or {way} shows {'them' if lost[1:] else 'it'}"
         return wrapped(said, screen.width or len(said))
 
     def _chosen(self, screen: Screen) -> tuple[_Shown, list[int] | None]:
@@ -172,7 +184,7 @@ class _Shown:
         names = self._names(widths)
         rows = [self._renamed(row, names) for row in rows]
         found = [self._line(row, widths) for row in (headings, *rows, *totals)]
-        if self.screen.width is None:
+        if self.screen.width is None or self.screen.plain:
             return found
         rule = fitted("─", self.screen.encoding) * (sum(widths) + len(BETWEEN) * (len(widths) - 1))
         found.insert(1, rule)
@@ -181,15 +193,35 @@ class _Shown:
         return found
 
     def _line(self, row: Row, widths: Sequence[int]) -> str:
-        nobody = self.screen.width is None
+        nobody, filled = self.screen.width is None, self.screen.width is None or self.screen.plain
         found = []
         for text, width, column in zip(row, widths, self.columns, strict=True):
-            text = EMPTY if nobody and not text else text
+            text = EMPTY if filled and not text else text
             cut = text if nobody else shortened(text, width, self.screen.text("…"))
             cell = padded(cut, width, column.right)
             painted = column.paint is not None and self.screen.colour and text != column.heading
             found.append(column.paint(cell) if painted and column.paint else cell)
         return BETWEEN.join(found).rstrip()
+
+
+def clauses(text: str, screen: Screen) -> list[str]:
+    """A sentence of several clauses in lines of that screen: whole clauses a line where they fit.
+
+    >>> clauses("2 of 3 tensors; 9 bytes; 1 of 2 caches", Screen(24))
+    ['2 of 3 tensors; 9 bytes;', '1 of 2 caches']
+    """
+    if screen.width is None:
+        return [screen.text(text)]
+    found = [""]
+    parts = screen.text(text).split("; ")
+    for k, part in enumerate(parts):
+        said = part + ";" * (k < len(parts) - 1)
+        joined = f"{found[-1]} {said}" if found[-1] else said
+        if cells(joined) <= screen.width:
+            found[-1] = joined
+        else:
+            found[len(found) - (not found[-1]) :] = wrapped(said, screen.width)
+    return found
 
 
 def records(pairs: Sequence[tuple[str, str]], screen: Screen) -> list[str]:

@@ -83,13 +83,12 @@ def _operations(row: Row) -> tuple[str, ...]:
     )
 
 
-def table(rows: Sequence[Row], full: bool, screen: Screen | None = None) -> str:
-    """The rows as a table; full: none folded.  screen: where it has to fit; none by default."""
-    screen = screen or Screen()
+def table(rows: Sequence[Row], full: bool, screen: Screen) -> list[str]:
+    """The rows as the lines of a table.  full: none folded.  screen: where it has to fit."""
     shown = Table([
         text_column("kind", spare=1), text_column("n"), name_column("name", least=24), text_column("shape"),
         text_column("format"), name_column("reason", least=18), name_column("used by", least=8, spare=2),
-    ])  # fmt: skip
+    ], way="table(full=True)")  # fmt: skip
     every = [_Group([[row.name]], [row]) for row in rows] if full else groups(rows)
     for group in every:
         row = group.rows[0]
@@ -100,9 +99,7 @@ def table(rows: Sequence[Row], full: bool, screen: Screen | None = None) -> str:
             row.reason, ", ".join(_operations(row)),
         )  # fmt: skip
     lines = shown.lines(screen)
-    return "\n".join(
-        line.rstrip() for line in (*lines, *_in_full(rows, lines, screen), *shown.left_out(screen))
-    )
+    return [line.rstrip() for line in (*lines, *_in_full(rows, lines, screen), *shown.left_out(screen))]
 
 
 def _in_full(rows: Sequence[Row], lines: Sequence[str], screen: Screen) -> list[str]:

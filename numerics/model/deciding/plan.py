@@ -18,6 +18,8 @@ from numerics.model.deciding.rows import Row
 from numerics.model.deciding.rules import observer_of
 from numerics.model.deciding.written import read, shown, written
 from numerics.tensor.spec import QuantSpec
+from numerics.view.screen import Screen
+from numerics.view.table import clauses
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +34,7 @@ MULTIPLIED = "which products take as it is"
 """What the reason says of a buffer that is multiplied."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Plan:
     """Which parameters and computed tensors of a model get which format, and why; made by `plan`.
 
@@ -40,7 +42,8 @@ class Plan:
     that the example never called.  mode: eager_mode or fx_graph_mode.  device: CPU or IPU.  example: the
     arguments that the model was looked at with; None without.  fold: normalizations by their convolutions.
 
-    str(plan) folds equal rows into one screen; `table(full=True)` shows all.
+    Printed or shown, a plan folds equal rows into one screen, as wide as the terminal, 80 cells without one;
+    `table(full=True)` is every row, and every letter of it.
 
     >>> import torch, numerics as nx
     >>> plan = nx.plan(torch.nn.Linear(64, 8), "mxfp4", example=torch.ones(1, 64))
@@ -57,13 +60,22 @@ class Plan:
     def __str__(self) -> str:
         return self.table()
 
+    __repr__ = __str__  # what a session shows is what it prints
+
     def _repr_html_(self) -> str:
         """A notebook's view: the folded table."""
         return shown(self.rows, self.summary)
 
     def table(self, full: bool = False) -> str:
-        """The rows as a table, equal ones folded into one unless full; and the line that sums them up."""
-        return f"{table(self.rows, full)}\n{self.summary}"
+        """The rows as a table, and what sums them up.
+
+        full: every row, in lines as long as they are; else equal ones are folded into one, and it fits.
+        """
+        return "\n".join(self.lines(Screen() if full else Screen.of_text(), full))
+
+    def lines(self, screen: Screen, full: bool = False) -> list[str]:
+        """The same on that screen."""
+        return [*table(self.rows, full, screen), *clauses(self.summary, screen)]
 
     @property
     def parameters(self) -> dict[str, Row]:

@@ -27,7 +27,7 @@ class Row:
     why: str
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
     """The rows, in the order in which things were done; as a text, a table.
 
@@ -58,7 +58,9 @@ class Report:
         return iter(self.rows)
 
     def __str__(self) -> str:
-        return "\n".join(self.lines(Screen()))
+        return "\n".join(line.rstrip() for line in self.lines(Screen.of_text()))
+
+    __repr__ = __str__
 
     def lines(self, screen: Screen) -> list[str]:
         """The table on that screen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 
 import numpy as np
@@ -13,6 +14,9 @@ import numerics as nx
 from numerics.checkpoints import Source, decide
 from numerics.checkpoints.deciding import Request
 from numerics.model.looking.trace import Site
+from numerics.view.screen import Screen
+from numerics.view.table import clauses
+from numerics.view.text import cells
 from tests.helpers.models import FUSED, MODELS, model, row_of
 
 
@@ -771,3 +775,72 @@ def test_the_place_of_a_site_is_no_set_of_characters(where):
     out = {where.replace("[0]", "[out]"): {"outputs": "int4"}}
     found = nx.plan(model, "int8", rules=out, example=x, observer="min_max").sites
     assert [str(site) for site in found] == ["0:linear[out]", "2:linear[out]"]
+
+
+# ---- printed ---------------------------------------------------------------------------------------------
+
+
+class Deep(nn.Module):
+    """Names and reasons that no screen has room for."""
+
+    def __init__(self):
+        super().__init__()
+        kinds = ("self_attention_query_projection", "feed_forward_output_projection")
+        self.blocks = nn.ModuleList(nn.ModuleDict({k: nn.Linear(64, 64) for k in kinds}) for _ in range(3))
+
+    def forward(self, x):
+        for block in self.blocks:
+            for layer in block.values():
+                x = layer(x)
+        return x
+
+
+def deep():
+    group = nx.QuantSpec("int4", scheme=nx.per_group(32))
+    rules = {"blocks.1.feed_forward_output_projection": nx.QuantSpec("int8", symmetric=False)}
+    x = torch.linspace(-1, 1, 128).reshape(2, 64)
+    model = Deep()
+    plan = nx.plan(model, group, "mxfp8_e4m3", rules=rules, example=x)
+    report = nx.report(nx.wrap(model, plan), model, [x])
+    sweep = nx.sweep(model, [group, "mxfp4", "per_group"], [x], activations="same")
+    return plan, report, sweep, nx.footprint(nx.quantize_(model, "mxfp4"))
+
+
+@pytest.mark.parametrize("columns", [None, 60, 80, 100, 200])
+def test_a_plan_was_printed_as_wide_as_its_longest_line(columns, monkeypatch):
+    """In a session, where what is shown is printed, too; what has no room is named."""
+    monkeypatch.setenv("COLUMNS", str(columns or 0))  # 0 is what nobody knows
+    for one in deep():
+        lines = str(one).splitlines()
+        assert max(map(cells, lines)) <= (columns or 80)
+        assert repr(one) == str(one)
+        assert not any(line.startswith("─") for line in lines)
+
+
+def test_what_is_printed_keeps_numbers_and_says_where_the_rest_is(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    plan, report, _, _ = deep()
+    text = str(plan)
+    assert "…" in text
+    assert re.search(r"left out: .*; a wider terminal or table\(full=True\) shows", text)
+    assert text.endswith("\n".join(clauses(plan.summary, Screen(80))))
+    assert all(" ".join(text.split()).count(part) == 1 for part in plan.summary.split("; "))
+    for one in report.layers:
+        assert f"{one.local:.1f}" in str(report)
+    assert "as_dict()" in str(report)
+
+
+def test_the_full_table_is_every_row_and_letter():
+    plan, *_ = deep()
+    lines = plan.table(full=True).splitlines()
+    assert len(lines) == len(plan.rows) + 2
+    for row in plan.rows:
+        assert any(all(part in line for part in (row.name, row.format, row.reason)) for line in lines)
+
+
+def test_the_command_line_and_python_print_a_plan_alike(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    plan, *_ = deep()
+    drawn = [line for line in plan.lines(Screen(90)) if not line.startswith("─")]
+    said = str(plan).replace("table(full=True)", "--json").splitlines()
+    assert drawn == said
