@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from numerics.backends.paths import path_of
+from numerics.checkpoints.source import Source
 from numerics.files.checkpoint import PathLike
 from numerics.files.save_load import MODEL, loaded_of, model_text
 from numerics.formats.errors import NumericsError
@@ -34,7 +37,6 @@ from numerics.pytorch.kept_ops import keeps_values
 from numerics.pytorch.qtensor import FLOATS, TensorQTensor
 from numerics.tensor.parts import PARTS
 from numerics.train.states import RECORD, Recorded, check_recorded
-from numerics.view.screen import Screen
 from numerics.view.table import Column, Table, name_column
 from numerics.view.text import folded
 
@@ -46,10 +48,11 @@ _LOADED = "nx.load(path, library='torch')"
 
 
 def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
-    """Puts the tensors of a safetensors file into a model, in place, and returns it.
+    """Puts the tensors of a safetensors file, or of a folder of them, into a model, in place; returns it.
 
     model: of floats, frozen, or without memory (on torch's meta device).  path: of a file that
-    `nx.save(model.state_dict(), path)` or `numerics quantize` wrote, or of anybody's with the model's names.
+    `nx.save(model.state_dict(), path)` or `numerics quantize` wrote, or of anybody's with the model's names;
+    of a folder with one such file, or with several and an index, as Hugging Face's are; or of the index.
     A quantized tensor becomes a Parameter that does not learn, in the place of the float one and of all that
     is tied to it; other tensors are copied, and where the model had a quantized one, a float Parameter that
     does not learn takes its place (not where it was frozen with formats of computed tensors, which would go
@@ -75,7 +78,7 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
     """
     check_model("load_into", model)
     came: Mapping[str, Tensor]
-    (came, foreign), text = loaded_of(path, "torch"), model_text(path)
+    came, foreign, text = _came_of(path)
     with undone(model):
         into: nn.Module = model
         if text is not None and computes(text) and not is_wrapped(model):
@@ -83,9 +86,20 @@ def load_into(model: Model, path: PathLike, *, example: Any = None) -> Model:
             into = frozen_from(model, text, came, example)
         elif is_wrapped(model):
             came = _for_wrapped(model, came, text)
-        _put(into, path, came, foreign)
+        _put(into, path, came, foreign, text is not None)
         know_tensors(into)
     return cast(Model, into)
+
+
+def _came_of(path: PathLike) -> tuple[dict[str, Tensor], str | None, str | None]:
+    """The tensors of a file, or of all files of a folder; what is to be said of others' codes; a plan."""
+    came, found, foreign, text = path_of(path), dict[str, Tensor](), None, None
+    parts = os.path.isdir(came) or came.name.endswith(".index.json")
+    for file in [shard.path for shard in Source(came, own=True).shards] if parts else [path]:
+        tensors, told = loaded_of(file, "torch")
+        found |= tensors
+        foreign, text = foreign or told, text or model_text(file)
+    return found, foreign, text
 
 
 def _for_float(model: nn.Module, path: PathLike, came: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -163,14 +177,19 @@ def _for_wrapped(model: nn.Module, came: Mapping[str, Tensor], text: str | None)
     return state
 
 
-def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor], foreign: str | None) -> None:
-    """The tensors into the model's places; what was written over comes back where one cannot be taken."""
+def _put(
+    model: nn.Module, path: PathLike, came: Mapping[str, Tensor], foreign: str | None, of_frozen: bool
+) -> None:  # fmt: skip
+    """The tensors into the model's places; what was written over comes back where one cannot be taken.
+
+    foreign: what is to be said of others' codes.  of_frozen: a plan came with them.
+    """
     places = stored(model)
     came = _widened(came, places)
     tied: dict[int, list[str]] = {}
     for name, place in places.items():
         tied.setdefault(id(place.tensor), []).append(name)
-    faults = _faults(model, path, came, places, list(tied.values()))
+    faults = _faults(model, came, places, list(tied.values()), of_frozen)
     if faults:
         told = [*faults, foreign] if foreign else faults
         raise _misfit(model, path, told)
@@ -195,8 +214,8 @@ def _put(model: nn.Module, path: PathLike, came: Mapping[str, Tensor], foreign: 
 
 
 def _faults(
-    model: nn.Module, path: PathLike, came: Mapping[str, Tensor], places: Mapping[str, Place],
-    tied: Sequence[Sequence[str]],
+    model: nn.Module, came: Mapping[str, Tensor], places: Mapping[str, Place],
+    tied: Sequence[Sequence[str]], of_frozen: bool,
 ) -> list[str]:  # fmt: skip
     """All that does not fit, in words."""
     every = recorded(model, "")
@@ -212,7 +231,7 @@ def _faults(
     told += _unlike_all(came, places)
     told += [why for prefix, module in every if (why := _unfit(module, came, prefix))]
     if any(kind_of_scale(name) for name in (*faults["missing from the file"], *faults["not in the model"])):
-        told[-1] += f". {way_of_scales(model, came, model_text(path) is not None, _LOADED)}"
+        told[-1] += f". {way_of_scales(model, came, of_frozen, _LOADED)}"
     elif told and (prefix := prefix_of(model, came)):
         told[-1] += f". {way_of_prefix(prefix, _LOADED)}"
     told += [
@@ -333,7 +352,7 @@ class Share:
         return 8 * self.nbytes / self.values if self.values else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Footprint:
     """What a model takes, by format, the largest first.  Printed, it is a table."""
 
@@ -358,7 +377,9 @@ class Footprint:
                 f"{share.bits:.4g}",
                 f"{share.nbytes:,}",
             )
-        return "\n".join(table.lines(Screen()))
+        return table.text()
+
+    __repr__ = __str__
 
 
 def footprint(model: nn.Module) -> Footprint:

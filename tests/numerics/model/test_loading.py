@@ -1,6 +1,7 @@
 """Files into models, whole or not at all, and how many bytes a model takes."""
 
 import copy
+import json
 import re
 
 import pytest
@@ -10,7 +11,10 @@ import torch
 from torch import nn
 
 import numerics as nx
+from numerics.checkpoints import job
+from numerics.checkpoints.deciding import Request
 from numerics.files.checkpoint import dequantize_file, quantize_file
+from numerics.files.safetensors import Reader
 from numerics.model.loading import footprint, load_into
 from numerics.pytorch.qtensor import TensorQTensor
 from tests.helpers import models
@@ -520,3 +524,82 @@ def test_a_prefix_of_all_names_is_named_with_the_way(tmp_path):
     call = str(caught.value).partition("(_orig_mod.): ")[2].replace(" takes that away", "")
     exec(call, {"nx": nx, "torch": torch, "path": path})
     load_into(nn.Linear(4, 2), path)
+
+
+# ---- folders --------------------------------------------------------------------------------------------
+
+
+def shared_out(state, folder, count=2):
+    """A state in so many files of a folder, with the index that says which has what."""
+    folder.mkdir()
+    files = [f"model-{k + 1:05}-of-{count:05}.safetensors" for k in range(count)]
+    where = {name: files[k % count] for k, name in enumerate(state)}
+    for file in files:
+        nx.save({name: state[name] for name, at in where.items() if at == file}, folder / file)
+    parts = {name: file for file in files for name in Reader(folder / file).entries}  # scales have names, too
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": parts}))
+    return folder
+
+
+def layers():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("way", ["shards", "index", "one file"])
+@pytest.mark.parametrize("meta", [False, True])
+def test_a_folder_was_refused(way, packed, meta, tmp_path):
+    model = layers()
+    due = (nx.quantize_(copy.deepcopy(model), "mxfp4") if packed else model).state_dict()
+    if way == "one file":
+        (tmp_path / "m").mkdir()
+        nx.save(due, tmp_path / "m" / "model.safetensors")
+        path = tmp_path / "m"
+    else:
+        path = shared_out(due, tmp_path / "m")
+    with torch.device("meta" if meta else "cpu"):
+        into = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32))
+    into = nx.load_into(into, str(path / "model.safetensors.index.json") if way == "index" else path)
+    x = torch.ones(1, 32)
+    assert isinstance(into[0].weight, nx.QTensor) is packed
+    assert torch.equal(into(x), (nx.load_into(model, path) if packed else model)(x))
+
+
+def test_a_folder_that_numerics_quantize_wrote_is_loaded(tmp_path):
+    model = layers()
+    folder = shared_out(model.state_dict(), tmp_path / "float")
+    job.quantize(folder, tmp_path / "q", Request(nx.QuantSpec("mxfp8_e4m3")))
+    into = nx.load_into(layers(), tmp_path / "q")
+    assert {x.spec.dtype.name for x in into.parameters() if isinstance(x, nx.QTensor)} == {"mxfp8_e4m3"}
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_a_folder_brings_the_plan_of_its_file(mode, tmp_path):
+    x = torch.linspace(-1, 1, 64).reshape(2, 32)
+    frozen = nx.freeze(nx.wrap(layers(), "mxfp4", activations="mxfp8_e4m3", example=x, mode=mode))
+    (tmp_path / "m").mkdir()
+    nx.save(frozen.state_dict(), tmp_path / "m" / "model.safetensors")
+    assert torch.equal(nx.load_into(layers(), tmp_path / "m", example=x)(x), frozen(x))
+
+
+def test_a_folder_that_is_none_of_this_model_changes_nothing(tmp_path):
+    model = layers()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    folder = shared_out({"0.weight": torch.ones(32, 32), "other": torch.ones(3)}, tmp_path / "m")
+    with pytest.raises(
+        nx.NumericsError,
+        match=r"m does not fit Sequential.*missing from the file: .*; not in the model: other",
+    ):
+        nx.load_into(model, folder)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(nx.NumericsError, match="00002-of-00002"):
+        nx.load_into(model, folder)
+    (folder / "model.safetensors.index.json").unlink()
+    nx.save({"w": torch.ones(2)}, folder / "b.safetensors")
+    with pytest.raises(nx.NumericsError, match=r"2 \.safetensors files and no index"):
+        nx.load_into(model, folder)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(nx.NumericsError, match=r"no \.safetensors file"):
+        nx.load_into(model, tmp_path / "none")
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
