@@ -44,6 +44,7 @@ from numerics.view.text import folded
 def wrap(
     model: nn.Module,
     plan: Plan | Any = None,
+    activations: Any = None,
     *,
     qat: str | None = None,
     threshold_init: str | None = None,
@@ -54,8 +55,10 @@ def wrap(
     model: a torch module.  It stays as it is: what comes back shares its parameters and buffers.  An
         optimizer of either changes both, and so does a forward that writes into buffers (the statistics of
         normalizations in training, caches), until a module of it is moved to another device or type.
-    plan: a Plan; or the format of weights and the other arguments of `plan`, to make one.  Beside a Plan,
-        example= alone can be given: one from a file has none, and graph mode needs it.
+    plan: a Plan; or the format of weights, and with it the other arguments of `plan` in their places and by
+        their names, to make one: `wrap(model, "mxfp4", "mxfp8_e4m3", example=x)`.  Beside a Plan, example=
+        alone can be given: one from a file has none, and graph mode needs it.
+    activations: as for `plan`.
     qat: what the quantizers learn in training.  None (the default) and ste: nothing of their own, gradients
         pass straight through; tqt: thresholds of integers, by powers of two; lsq: scales of integers,
         floats and codebooks.  Under tqt and lsq gradients pass straight through all other formats, such as
@@ -73,11 +76,12 @@ def wrap(
     >>> import torch
     >>> model = torch.nn.Sequential(torch.nn.Linear(64, 4))
     >>> x = torch.linspace(-1, 1, 64).reshape(1, 64)
-    >>> wrapped = wrap(model, "mxfp4", activations="mxfp8_e4m3", example=x)
+    >>> wrapped = wrap(model, "mxfp4", "mxfp8_e4m3", example=x)
     >>> bool((wrapped(x) != model(x)).all()), wrapped[0].weight.shape, list(wrapped.state_dict())
     (True, torch.Size([4, 64]), ['0.weight', '0.bias'])
     """
-    made = _plan(model, plan, arguments_of_plan)
+    beside = {} if activations is None else {"activations": activations}
+    made = _plan(model, plan, beside | arguments_of_plan)
     if qat is not None:
         qat = str(one_of("qat", qat, QAT))
     if threshold_init is not None:

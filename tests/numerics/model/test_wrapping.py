@@ -1253,3 +1253,26 @@ def test_an_observer_of_what_is_not_learned_stands_beside_qat():
     rules = {"1": {"activations": "float8_e4m3fn"}}
     one = nx.wrap(m, "int8", activations="int8", qat="tqt", observer="mse", rules=rules, example=x)
     assert nx.calibrate(one, [x])[1].quantize_linear_0.scale is not None
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+def test_activations_had_a_place_in_plan_and_only_a_name_in_wrap(mode):
+    model, x = nn.Sequential(nn.Linear(64, 64)), torch.linspace(-1, 1, 128).reshape(2, 64)
+    due = nx.wrap(model, nx.plan(model, "mxfp4", "mxfp8_e4m3", example=x, mode=mode))
+    wrapped = nx.wrap(model, "mxfp4", "mxfp8_e4m3", example=x, mode=mode)
+    named = nx.wrap(model, weights="mxfp4", activations="mxfp8_e4m3", example=x, mode=mode)
+    assert torch.equal(wrapped(x), due(x))
+    assert torch.equal(named(x), due(x))
+    with pytest.raises(nx.NumericsError, match="activations beside a Plan"):
+        nx.wrap(model, nx.plan(model, "mxfp4", example=x), "mxfp8_e4m3")
+    with pytest.raises(TypeError):
+        nx.wrap(model, "mxfp4", "mxfp8_e4m3", "int8", example=x)
+    places = [
+        [
+            one.name
+            for one in inspect.signature(call).parameters.values()
+            if one.kind is one.POSITIONAL_OR_KEYWORD
+        ]
+        for call in (nx.plan, nx.wrap)
+    ]
+    assert places == [["model", "weights", "activations"], ["model", "plan", "activations"]]
