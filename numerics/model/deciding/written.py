@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from numerics.model.deciding.rows import Row
 
 KINDS = (".toml", ".json", ".html")
 FORMAT = "numerics plan 1"
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def written(came: Mapping[str, Any], rows: Sequence[Row], summary: str, path: Path) -> None:
@@ -45,20 +48,47 @@ def read(path: Path) -> Mapping[str, Any]:
         raise NumericsError(f"{path}: {wrong}") from None
     if not isinstance(came, dict) or came.get("format") != FORMAT:
         raise NumericsError(f"{path} is not a plan: its first line would say format = {FORMAT!r}")
+    if isinstance(came.get("rows"), list):
+        came["rows"] = [_closed(row) for row in came["rows"]]
     return came
+
+
+def _closed(row: Any) -> Any:
+    """A row whose spec is a text, as `Plan.as_dict` has it; in TOML it is a table."""
+    spec = row.get("spec") if isinstance(row, dict) else None
+    return {**row, "spec": json.dumps(spec, default=str)} if isinstance(spec, dict) else row
+
+
+def _opened(spec: str) -> Any:
+    """The table that a text says; the text where it says null, which TOML has not (formats of one's own)."""
+    return spec if re.search(r"[:\[,] ?null\b", spec) else json.loads(spec)
 
 
 def _toml(came: dict[str, Any]) -> str:
     lines = [f"{key} = {_value(x)}" for key, x in came.items() if not isinstance(x, (dict, list))]
     lines += ["", "[fold]", *(f"{_value(key)} = {_value(x)}" for key, x in came["fold"].items())]
     for row in came["rows"]:
-        lines += ["", "[[rows]]", *(f"{key} = {_value(x)}" for key, x in row.items())]
+        opened = {**row, "spec": _opened(row["spec"])} if "spec" in row else row
+        lines += ["", "[[rows]]", *(f"{key} = {_value(x)}" for key, x in opened.items())]
     return "\n".join(lines) + "\n"
 
 
 def _value(x: Any) -> str:
-    """A text, number, truth value or list of them: what JSON writes of those is TOML, but for DEL."""
+    """A text, number, truth value, list of them, or a table of them in one line, in TOML's words.
+
+    What JSON writes of texts and numbers is TOML, but for DEL and what is not finite.
+    """
+    if isinstance(x, dict):
+        return f"{{{', '.join(f'{_key(name)} = {_value(one)}' for name, one in x.items())}}}"
+    if isinstance(x, list):
+        return f"[{', '.join(map(_value, x))}]"
+    if isinstance(x, float) and not math.isfinite(x):
+        return str(x)
     return json.dumps(x, ensure_ascii=True).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _value(name)
 
 
 HEADINGS = ("kind", "n", "name", "shape", "format", "reason", "used by")

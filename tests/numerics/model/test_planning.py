@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import weakref
 
@@ -364,6 +365,51 @@ def test_a_plan_is_another_after_its_file(tmp_path, suffix):
     nx.wrap(m, again)
     with pytest.raises(nx.NumericsError, match="another model"):
         nx.wrap(model("linear")[0], again)
+
+
+SPECS = {
+    "mxfp4": '{dtype = "mxfp4", axis = -1}',
+    "int4": '{dtype = "int4", scheme = "per_group(32, axis=-1)", symmetric = false}',
+    "codebook": "{dtype = {",
+    "block": None,  # it says null, which TOML has not
+}
+
+
+def spec_named(name):
+    if name == "int4":
+        return nx.QuantSpec("int4", scheme=nx.per_group(32), symmetric=False)
+    if name == "codebook":
+        return nx.QuantSpec(nx.codebook_format([-1.0, 0.0, 0.5, 1.0]))
+    return nx.QuantSpec(
+        nx.mxfp4 if name == "mxfp4" else nx.block_format(block=16, element="fp4_e2m1", scale="e8m0")
+    )
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_spec_was_a_text_in_a_text(name, tmp_path):
+    m = nn.Sequential(nn.Linear(64, 64))
+    plan = nx.plan(m, spec_named(name), example=torch.ones(1, 64))
+    plan.save(tmp_path / "plan.toml")
+    text = (tmp_path / "plan.toml").read_text(encoding="utf-8")
+    assert ("\\" in text) is (SPECS[name] is None)
+    assert SPECS[name] is None or f"spec = {SPECS[name]}" in text
+    again = nx.Plan.load(tmp_path / "plan.toml")
+    assert again.rows == plan.rows
+    (row,) = (row for row in plan.as_dict()["rows"] if "spec" in row)
+    escaped = re.sub(r"^spec = .*$", lambda _: f"spec = {json.dumps(row['spec'])}", text, flags=re.M)
+    (tmp_path / "text.toml").write_text(escaped, encoding="utf-8")
+    assert nx.Plan.load(tmp_path / "text.toml").rows == plan.rows
+
+
+@pytest.mark.parametrize(
+    "spec", ['{dtype = "int99"}', "{}", "{dtype = 1979-05-27}", '{dtype = "int4", no = 1}', "[1]"]
+)
+def test_a_table_that_is_no_spec_is_one(spec, tmp_path):
+    nx.plan(nn.Sequential(nn.Linear(64, 64)), "mxfp4", example=torch.ones(1, 64)).save(tmp_path / "plan.toml")
+    text = (tmp_path / "plan.toml").read_text(encoding="utf-8")
+    (tmp_path / "plan.toml").write_text(re.sub(r"(?m)^spec = .*$", f"spec = {spec}", text), encoding="utf-8")
+    with pytest.raises(nx.NumericsError, match=r"rows\[\d\]\.spec"):
+        nx.Plan.load(tmp_path / "plan.toml")
 
 
 def _small():
