@@ -48,23 +48,6 @@ FLOATS = {kind: str(kind).removeprefix("torch.") for kind in (
 _TRACED = (FakeTensor, FunctionalTensor)  # what torch puts in the place of parts while it traces
 
 
-def counted(q: TensorQTensor) -> TensorQTensor:
-    """Returns a QTensor just made, with parts whose writes torch counts as writes into it, in their memory.
-
-    Torch keeps a QTensor for a gradient, and looks then whether it was written into since.  What is detached
-    from it shares its count, and takes the memory of a part.  Views share what they are views of.
-    """
-    if is_compiling() or torch._C._len_torch_dispatch_stack() or _counts_nothing():
-        return q
-    with torch._C.DisableTorchFunctionSubclass(), torch._C._DisableTorchDispatch():
-        for name in PARTS:
-            part = q.__dict__[name]
-            if type(part) is Tensor and not part.requires_grad and not part.is_inference():
-                made = q.__dict__[name] = Tensor.detach(q)
-                made.data = part
-    return q
-
-
 def _counts_nothing() -> bool:
     """Does torch count no writes here: in inference mode, in torch.func, and beneath where it counts them?"""
     if maybe_current_level() is not None or torch._C._get_tracing_state() is not None:
@@ -101,7 +84,8 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
         _check_tensors(spec, shape, dtype, held)
         made = cls.made(tuple(shape), dtype=dtype, device=cast(Tensor, held["packed"]).device)
         made.__dict__.update(held, spec=spec)
-        return counted(cast(TensorQTensor, made))
+        made.count_writes()
+        return cast(TensorQTensor, made)
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """All is done when it is made."""
@@ -122,7 +106,24 @@ class TensorQTensor(QTensor, Wrapper):  # type: ignore[misc, override]
             zero_point=None if spec.blocked or spec.symmetric else zero_point,
             tensor_scale=tensor_scale if spec.blocked and spec.block.has_tensor_scale else None,
         )  # fmt: skip
-        return counted(cast(TensorQTensor, made))
+        made.count_writes()
+        return cast(TensorQTensor, made)
+
+    def count_writes(self) -> None:
+        """Has torch count writes into its parts as writes into itself: they are others in the same memory.
+
+        Torch keeps a QTensor for a gradient, and looks then whether it was written into since.  What is
+        detached from it shares its count, and takes the memory of a part.  What an operation makes is counted
+        when torch's function returns, since beneath it torch counts nothing: views share what they are of.
+        """
+        if is_compiling() or torch._C._len_torch_dispatch_stack() or _counts_nothing():
+            return
+        with torch._C.DisableTorchFunctionSubclass(), torch._C._DisableTorchDispatch():
+            for name in PARTS:
+                part = self.__dict__[name]
+                if type(part) is Tensor and not part.requires_grad and not part.is_inference():
+                    made = self.__dict__[name] = Tensor.detach(self)
+                    made.data = part
 
     def __setattr__(self, name: str, value: Any) -> None:
         """A part, or a spec, only where it fits the others."""

@@ -96,6 +96,9 @@ class Wrapper(Tensor):
         """The tensors that it holds."""
         raise NotImplementedError
 
+    def count_writes(self) -> None:
+        """Has torch count writes into its parts as writes into it, where it has just been made."""
+
     @classmethod
     def takes_data(cls, x: Any, came: Any) -> bool:
         """May a module put `came` in x's place by `x.data = came`?  Not by torch's own way, which would
@@ -168,6 +171,9 @@ class Wrapper(Tensor):
                 if "cast NotImplemented" in str(wrong):  # a mode of torch's that was never told of it
                     raise _not_traced(func) from None
                 raise
+        for made in found if type(found) in (tuple, list) else (found,):
+            if isinstance(made, Wrapper) and not any(made is x for x in args):
+                made.count_writes()
         return Nowhere(found) if isinstance(found, torch.UntypedStorage) else found
 
     @classmethod

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -312,3 +315,44 @@ def test_a_part_written_before_the_gradient_gave_a_wrong_one(name, reader):
             held.add_(1)
             with pytest.raises(RuntimeError, match="modified by an inplace operation"):
                 y.sum().backward()
+
+
+_MADE = {
+    "clone": lambda q: q.clone(), "without gradients": torch.no_grad()(lambda q: torch.clone(q)),
+    "detach": lambda q: q.detach(), "data": lambda q: q.data, "alias": torch.ops.aten.alias.default,
+    "t": lambda q: q.t().t(), "view_as": lambda q: q.view_as(q), "contiguous": lambda q: q.contiguous(),
+    "to": lambda q: q.to(torch.float64, copy=True), "cpu": lambda q: q.to("cpu", copy=True),
+    "double": lambda q: q.double(), "deepcopy": copy.deepcopy, "copy": copy.copy,
+    "pickle": lambda q: pickle.loads(pickle.dumps(q)), "rows": lambda q: q[4:12],
+    "chunk": lambda q: q.chunk(2)[1], "parameter": lambda q: torch.nn.Parameter(q, requires_grad=False),
+    "module": lambda q: torch.nn.ParameterList([torch.nn.Parameter(q, requires_grad=False)]).double()[0],
+    "of a clone": lambda q: q.clone().detach().t().t().clone(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made", _MADE)
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "int8", "nf4"])
+def test_a_part_of_what_an_operation_made_was_written_without_a_word(name, made):
+    """Torch counted writes into the parts of what was quantized, loaded, sliced; not of a clone or a view."""
+    of = nx.quantize(torch.randn(16, 64), name, **({} if "fp4" in name else {"scheme": "per_channel(0)"}))
+    for part in ("packed", "shared"):
+        q = _MADE[made](of)
+        if not isinstance(q, nx.QTensor):
+            pytest.skip("it is values")
+        x = torch.randn(3, 64, requires_grad=True, dtype=q.dtype)
+        y = torch.nn.functional.linear(x, q)
+        getattr(q, part).add_(0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+
+def test_a_write_into_a_copy_is_none_into_what_it_is_of():
+    x, q = torch.randn(3, 64, requires_grad=True), nx.quantize(torch.randn(16, 64), "int8")
+    copied, seen = q.clone(), q.t()
+    y, z = torch.nn.functional.linear(x, q), x @ seen
+    copied.packed.add_(1)
+    y.sum().backward()
+    q.packed.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
+    assert torch.equal(seen.t().dequantize(), q.dequantize())  # in the same memory
