@@ -60,7 +60,7 @@ class _One:
 
 
 class Alone:
-    """The quantized parameters of each layer that has several, or that no forward of its own reads.
+    """The quantized parameters of each layer that has several, or layers inside, or that another reads.
 
     model: a wrapped one, of eager modules.  reference: the float one.  layers: the planned rows by the names
     of modules.  around: the modules that read what others have, whose inputs are due.
@@ -73,6 +73,7 @@ class Alone:
         self.floats = _folded(reference, plan)
         self.modules = dict(self.floats.named_modules(remove_duplicate=False))
         self.layers = {name: self._of(name, rows) for name, rows in layers.items()}
+        self.holding = {above for name in layers for above in modules_around(name) if above in layers}
         self.reads: Counter[str] = Counter()
         self._inside: dict[str, int] = {}
         self.around = {above for name in layers for above in modules_around(name)}
@@ -90,7 +91,8 @@ class Alone:
     def _judged(self, layer: str) -> Sequence[_One]:
         """A layer's parameters, where its own line does not say each: of what it reads, or others read."""
         own = self.layers[layer]
-        return own if self.reads[layer] > 1 or any(one.at != layer for one in own) else ()
+        apart = layer in self.holding or self.reads[layer] > 1
+        return own if apart or any(one.at != layer for one in own) else ()
 
     def _module(self, name: str) -> nn.Module | None:
         return self.modules.get(name)

@@ -386,7 +386,8 @@ def footprint(model: nn.Module) -> Footprint:
     """Returns the bytes of a model's parameters and buffers as they are stored, by format.
 
     Of a QTensor count its packed codes, its scales and its zero points (`QTensor.nbytes`); what is tied
-    counts once.  `nbytes` of the result is the sum; printed, it is a table.
+    counts once.  Parameters that have no shape before a first call (of lazy layers) are named, and have no
+    values.  `nbytes` of the result is the sum; printed, it is a table.
 
     >>> import torch, numerics as nx
     >>> layer = torch.nn.Linear(64, 32)
@@ -399,7 +400,8 @@ def footprint(model: nn.Module) -> Footprint:
     """
     check_model("footprint", model)
     shares: dict[str, list[Tensor]] = {}
-    for tensor in _once((*model.parameters(), *model.buffers())):
+    every = (*model.parameters(), *model.buffers())
+    for tensor in _once(x for x in every if not is_lazy(x)):
         shares.setdefault(_format(tensor), []).append(tensor)
     found = [
         Share(
@@ -408,6 +410,8 @@ def footprint(model: nn.Module) -> Footprint:
         )
         for name, held in shares.items()
     ]  # fmt: skip
+    lazy = len({id(x) for x in every if is_lazy(x)})
+    found += [Share("no shape yet", lazy, 0, 0)] if lazy else []
     return Footprint(tuple(sorted(found, key=lambda share: -share.nbytes)))
 
 

@@ -56,8 +56,8 @@ class Layer:
     "never ran" where none ran, "no values" where what came out was empty, as of an expert without tokens.
     also: the other modules that have one of its parameters, and further names of its module.  non_finite: how
     many values of its output are NaN or Inf in the reference, in no SQNR.  parameters: its quantized
-    parameters one by one, worst first, where it has several, where a module around it reads them, and where
-    it reads those of others: each judged where its line is, or at what that names.
+    parameters one by one, worst first, where it has several or layers inside, where others read them, and
+    where it reads those of others: each judged where its line is, or at what that names.
     """
 
     name: str
@@ -202,7 +202,8 @@ def report(
 
     A layer is a module that owns a planned parameter or site; those that share a parameter, as an embedding
     and the head that is tied to it, are layers each, and named together.  Where a layer has several quantized
-    parameters, as experts, recurrences and lists of parameters have, each has a line below it: its local SQNR
+    parameters, as experts, recurrences and lists of parameters have, or layers inside it, as those of the
+    tokens and positions of a vision transformer, each has a line below it: its local SQNR
     is that of the reference's layer, or of the module around it that reads it, with this one parameter
     quantized and nothing else.
 

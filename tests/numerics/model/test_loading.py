@@ -603,3 +603,13 @@ def test_a_folder_that_is_none_of_this_model_changes_nothing(tmp_path):
     with pytest.raises(nx.NumericsError, match=r"no \.safetensors file"):
         nx.load_into(model, tmp_path / "none")
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+def test_what_has_no_shape_yet_was_torchs_error():
+    model = nn.Sequential(nn.Linear(8, 8), nn.LazyLinear(4), nn.LazyBatchNorm1d())
+    found = footprint(model)
+    assert (found.nbytes, found.shares[-1].format) == (4 * 72 + 8, "no shape yet")
+    assert (found.shares[-1].tensors, found.shares[-1].values) == (6, 0)
+    assert "no shape yet" in str(found)
+    model(torch.ones(2, 8))
+    assert "no shape yet" not in str(footprint(model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -632,3 +633,42 @@ def test_a_layer_that_made_no_values_is_not_exact(mode):
     assert {one.name: one.inside for one in found.layers} == {"busy": "", "idle": "no values"}
     assert math.isnan(found.layers[-1].local)
     assert "no values" in str(found)
+
+
+class Tokens(torch.nn.Module):
+    """The head of a vision transformer: bare parameters beside layers."""
+
+    def __init__(self, size=64):
+        super().__init__()
+        self.cls_token, self.pos_embed = (torch.nn.Parameter(torch.randn(1, n, size)) for n in (1, 5))
+        self.proj, self.head = torch.nn.Linear(size, size), torch.nn.Linear(size, 8)
+
+    def forward(self, x):
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), self.proj(x)], 1)
+        return self.head(x + self.pos_embed)
+
+
+@pytest.mark.parametrize("mode", ["eager_mode", "fx_graph_mode"])
+@pytest.mark.parametrize("at", ["", "0"])
+@pytest.mark.parametrize("names", [("pos_embed",), ("cls_token", "pos_embed")])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_parameter_beside_quantized_layers_had_no_line(names, at, mode, frozen):
+    """Its layer's line is of all that is inside it: what it alone costs stood nowhere."""
+    torch.manual_seed(0)
+    model, x = Tokens() if not at else torch.nn.Sequential(Tokens()), torch.randn(2, 4, 64)
+    places = [f"{at}.{name}" if at else name for name in names]
+    wrapped = nx.wrap(model, "mxfp4", rules=dict.fromkeys(places, "int8"), example=x, mode=mode)
+    found = nx.report(nx.freeze(wrapped) if frozen else wrapped, model, [x])
+    (layer,) = (one for one in found.layers if one.name == at)
+    assert {one.name for one in layer.parameters} == set(places)
+    alone = copy.deepcopy(model)
+    for place in places:
+        with torch.no_grad():
+            held = alone.get_parameter(place)
+            held.copy_(nx.fake_quantize(held, "int8"))
+            due = nx.compare(model, alone, [x]).sqnr
+            held.copy_(model.get_parameter(place))
+        (one,) = (one for one in layer.parameters if one.name == place)
+        assert one.local == pytest.approx(due)
+        assert f"  {place}" in str(found)
+    assert not any(one.parameters for one in found.layers if one.name != at)
