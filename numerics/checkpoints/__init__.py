@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from numerics.checkpoints.deciding import Decision, Request, decide
 from numerics.checkpoints.job import JobReport, quantize
-from numerics.checkpoints.source import Source
+from numerics.files.shards import Source
 from numerics.formats.forking import reached
 
 if TYPE_CHECKING:  # what __getattr__ imports when it is first asked for

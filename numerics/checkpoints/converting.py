@@ -21,13 +21,13 @@ from numerics.checkpoints.inputs import keep_inputs, said_of_inputs
 from numerics.checkpoints.journal import Journal, digest_of, making
 from numerics.checkpoints.loading import Opened, OpenedGGUF, OpenedSafetensors, open_any
 from numerics.checkpoints.ranks import Ranks
-from numerics.checkpoints.source import places_of, write_index
 from numerics.checkpoints.torchao_file import flattened, said_of_plain
 from numerics.files.checkpoint import PathLike, Progress
 from numerics.files.header import KEY, ORIGINALS, Plan, text_of
 from numerics.files.replacement import refuse_same_file, replace_file
 from numerics.files.safetensors import PACKED, Entry, Writer
 from numerics.files.save_load import entry_of, on_host, packed_of
+from numerics.files.shards import places_of, write_index
 from numerics.files.signals import terminable
 from numerics.files.stream import store
 from numerics.files.ties import text_of as text_of_ties

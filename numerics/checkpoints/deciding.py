@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from numerics.checkpoints.source import Source
 from numerics.files.checkpoint import plan_of
 from numerics.files.header import ORIGINALS, Plan
 from numerics.files.safetensors import BITS, Entry
 from numerics.files.selection import Selection, outputs_of, says_no_axis
+from numerics.files.shards import Source
 from numerics.formats.errors import NumericsError
 from numerics.model.deciding import plan as model_plan
 from numerics.model.deciding.routers import ROUTER, routers

@@ -13,7 +13,6 @@ from numerics.checkpoints.beside import copy_beside
 from numerics.checkpoints.deciding import Decision, Request, decide
 from numerics.checkpoints.journal import Journal, digest_of, making
 from numerics.checkpoints.ranks import Ranks
-from numerics.checkpoints.source import Shard, Source, write_index
 from numerics.files.checkpoint import (
     MAX_MEMORY,
     FileReport,
@@ -26,6 +25,7 @@ from numerics.files.checkpoint import (
 )
 from numerics.files.header import Plan, text_of
 from numerics.files.replacement import refuse_same_file
+from numerics.files.shards import Shard, Source, write_index
 from numerics.files.stream import ERRORS, Scales, amax_of
 from numerics.formats.block import Block, stored_scale
 from numerics.formats.errors import NumericsError, digits, one_of

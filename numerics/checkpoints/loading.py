@@ -13,7 +13,6 @@ from numerics.backends.host.tensors import is_tensor
 from numerics.backends.paths import path_of
 from numerics.checkpoints.foreign import Weight, read, weights_of
 from numerics.checkpoints.gguf_file import MAGIC, GGUFFile, scale_name
-from numerics.checkpoints.source import Source
 from numerics.checkpoints.torchao_file import weights_in
 from numerics.files import kinds
 from numerics.files.checkpoint import PathLike
@@ -22,6 +21,7 @@ from numerics.files.header import KEY, Plan, plans_of
 from numerics.files.nested import at, places_of
 from numerics.files.safetensors import BITS, LONGEST_HEADER, Reader, may_be_one
 from numerics.files.save_load import LIBRARIES, on_host
+from numerics.files.shards import Source
 from numerics.files.stream import Shared, qtensor
 from numerics.files.ties import ties_among
 from numerics.formats.errors import NumericsError, one_of

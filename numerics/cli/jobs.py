@@ -18,7 +18,7 @@ from numerics.view.screen import Screen, after, deliver, draw, say_beside, tell
 if TYPE_CHECKING:
     from numerics.checkpoints.deciding import Request
     from numerics.checkpoints.job import JobReport
-    from numerics.checkpoints.source import Source
+    from numerics.files.shards import Source
     from numerics.model.deciding.plan import Plan
 
 UNITS = {"": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from numerics.backends.paths import path_of
-from numerics.checkpoints.source import Source
 from numerics.files.checkpoint import PathLike
 from numerics.files.save_load import MODEL, loaded_of, model_text
+from numerics.files.shards import Source
 from numerics.formats.errors import NumericsError
 from numerics.model.freezing import computes, frozen_from, plan_said, quantizes_computed
 from numerics.model.looking.places import Place, check_model, replace, stored
