@@ -537,7 +537,9 @@ def shared_out(state, folder, count=2):
     for file in files:
         nx.save({name: state[name] for name, at in where.items() if at == file}, folder / file)
     parts = {name: file for file in files for name in Reader(folder / file).entries}  # scales have names, too
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": parts}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": parts}), encoding="utf-8"
+    )
     return folder
 
 
