@@ -281,7 +281,7 @@ def test_a_plan_of_shards_fits_the_terminal(look, tmp_path, columns):
     assert "int4 per_group(128) " in text
     assert "the format of all" in text
     assert ("model.layers.{0-2}" in text) == (columns == 120)
-    assert ("left out: kind, used by" in text) == (columns == 80)
+    assert ("left out: kind; a wider" in text) == (columns == 80)  # nobody uses it: "used by" says nothing
 
 
 @pytest.mark.parametrize("columns", [80, 120, 200])
@@ -473,3 +473,19 @@ def test_a_verdict_ends_a_line_between_words_and_keeps_numbers_beside_their_unit
     assert not any(line.endswith("-") for line in lines)
     assert wrapped("48 of 97 become 0.658 MB", 23) == ["48 of 97 become", "0.658 MB"]
     assert wrapped("  input 0x01 came 3 due 4", 14) == ["  input 0x01", "  came 3 due 4"]
+
+
+def test_a_column_that_says_nothing_gives_way_to_names(look, tmp_path):
+    """Of floats beside a format no codes are compared: dashes took the room that the names lacked."""
+    x = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
+    name = "encoder.layer.0.attention.output.dense.weight"
+    save_file({name: x}, tmp_path / "one.safetensors")
+    nx.save({name: nx.quantize(x, "mxfp4")}, tmp_path / "other.safetensors")
+    words = ("compare", tmp_path / "one.safetensors", tmp_path / "other.safetensors")
+    lines = look(120, *words)
+    assert lines[0].split()[:3] == ["tensor", "first", "second"]
+    assert "codes differ" not in lines[0]
+    assert not any(line.startswith("left out") for line in lines)
+    assert lines[2].startswith(name)
+    assert "codes differ" in look(None, *words)[0]
+    assert "codes differ" in look(160, *words)[0]
