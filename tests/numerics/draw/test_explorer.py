@@ -13,7 +13,7 @@ import numerics as nx
 from numerics.draw import explorer, pieces
 from numerics.draw.explorer import LIMIT
 from numerics.draw.layers import rows_of
-from numerics.draw.sources import report_in
+from numerics.draw.sources import report_in, tensors_in
 from numerics.formats.rounding import DETERMINISTIC
 from tests.helpers.browser import browser, opened
 
@@ -277,6 +277,26 @@ def test_axe_finds_nothing_that_keeps_people_out(chromium, pages, name):
     with opened(chromium, pages / f"{name}.html") as page:
         found = axe.Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+def test_tensors_come_out_of_checkpoints_of_every_kind(tmp_path):
+    """A GGUF file and a folder of shards were refused, though `numerics inspect` reads them."""
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(str(tmp_path / "a.gguf"), "llama")
+    kind = gguf.GGMLQuantizationType.Q8_0
+    x = RNG.standard_normal((4, 64)).astype(np.float32)
+    writer.add_tensor("w", gguf.quants.quantize(x, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (found,) = tensors_in(tmp_path / "a.gguf").values()
+    assert found.spec == nx.QuantSpec("int8", scheme=nx.per_group(32), scale_type="float16")
+    (tmp_path / "folder").mkdir()
+    nx.save({"w": x}, tmp_path / "folder" / "model.safetensors")
+    assert tensors_in(tmp_path / "folder")["w"].tolist() == x.tolist()
+    due = data_of(nx.explore({"w": found}, ["mxfp4"]))["tensors"][0]
+    assert data_of(nx.explore(tensors_in(tmp_path / "a.gguf"), ["mxfp4"]))["tensors"] == [due]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"layers": 3}', "[" * 10**5, '{"layers": ' + "[" * 10**5])
