@@ -123,13 +123,19 @@ def hint(came: str, names: Iterable[str]) -> str:
     >>> hint("FP8", ["mxfp4", "fp8_e4m3"]), hint("fload", ["int", "float"]), hint("x", ["int"])
     (" did you mean 'fp8_e4m3'?", " did you mean 'float'?", '')
     """
+    near = nearest(came, names)
+    return "" if near is None else f" did you mean {near!r}?"
+
+
+def nearest(came: str, names: Iterable[str]) -> str | None:
+    """The name that `hint` says, None where none is like it."""
     lower: dict[str, str] = {}
     for name in names:
         lower.setdefault(name.lower(), name)
     came = plain(came)[:SHOWN].lower()
     begun = [name for name in lower if came and name.startswith(came)]
     near = begun or difflib.get_close_matches(came, lower, n=1, cutoff=0.5)
-    return f" did you mean {lower[near[0]]!r}?" if near else ""
+    return lower[near[0]] if near else None
 
 
 def not_a_file(module: str, name: str) -> str:

@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from numerics.formats.dtype import TABLES, Dtype, declared, named
-from numerics.formats.errors import NumericsError, hint, plain, said
+from numerics.formats.errors import NumericsError, nearest, plain, said
 
 _WIDER = "formats here have 16 bits at most: they are what is stored, float32 is what it is computed from;"
 _GGML = "with scheme 'per_group(32)' and scale_type 'float16'; files of it are read by `numerics convert`;"
@@ -20,7 +20,7 @@ _DECLARED = (
 _ADVICE = {  # what others' names mean, in lower case, where they name no format of the tables
     "float8_e4m3": "it is IEEE-like, with Inf and a largest value of 240: nx.float_format(4, 3) makes it, "
     "'fp8_e4m3' is float8_e4m3fn;",
-    "float8_e4m3b11fnuz": 'nx.float_format(4, 3, bias=11, specials="fnuz") makes it;',
+    "e4m3b11fnuz": 'nx.float_format(4, 3, bias=11, specials="fnuz") makes it;',
     "int1": f"its values are 0 and -1; {_WIDTHS}",
     "fp8": f"{_TWO} 'fp8_e4m3', which most people mean, or 'fp8_e5m2'?",
     "float8": f"{_TWO} 'fp8_e4m3' (float8_e4m3fn), which most people mean, or 'fp8_e5m2'?",
@@ -28,15 +28,14 @@ _ADVICE = {  # what others' names mean, in lower case, where they name no format
     "fp6": f"{_TWO} 'fp6_e3m2' or 'fp6_e2m3'?",
     "float6": f"{_TWO} 'fp6_e3m2' or 'fp6_e2m3'?",
     "mxfp6": f"{_TWO} 'mxfp6_e3m2' or 'mxfp6_e2m3'?",
-    "fp4_e2m1fn": "did you mean 'fp4'?",
     "ue5m3": f"{_TWO} 'ue5m3fn' (AMD Quark's, up to 114688), or 'ue5m3ieee' (with Inf, up to 61440)?",
     "bf8": "did you mean 'fp8_e5m2'?",
     "hf8": "did you mean 'fp8_e4m3'?",
     "mx": "it is a family of formats: mxfp8_e4m3, mxfp8_e5m2, mxfp6_e3m2, mxfp6_e2m3, mxfp4, mxint8; "
     "nx.mx(element, block=32) makes others;",
-    "e4m3fn": "did you mean 'fp8_e4m3'?",
     "ue8m0": "did you mean 'e8m0'?",
     "s1e4m3": "did you mean 'fp8_e4m3'?",
+    "ternary": "nx.codebook_format([-1, 0, 1]) makes it, in 2 bits;",
     "q8_0": f"it is 'int8' {_GGML}",
     "q4_0": f"it is 'int4' {_GGML}",
 }
@@ -48,6 +47,10 @@ _ADVICE |= dict.fromkeys(
     ("per_tensor", "per_channel", "per_group", "per_token", "per_block", "per_row"),
     "it says which elements share a scale: a scheme, to give beside a format such as int4;",
 )
+_WHOSE = re.compile(r"^(?:torch|bnb|ggml|numpy|np|jnp|tf|onnx)[._]")
+_FLOATS = re.compile(r"^(mx|nv|)(?:float|fp)(?=[0-9])")
+_BITS = re.compile(r"^f[0-9]+(?=u?e[0-9])")  # which exponent and mantissa say once more
+_BOTH = re.compile(r"w([0-9]+)a([0-9]+)")  # w4a16
 _UNSIGNED = ', "signed": false'
 _KINDS = ("integer", "float", "codebook", "block")  # the order in which formats are listed
 _NAMES: dict[str, Dtype] = {}  # as the rows write them
@@ -125,19 +128,48 @@ def _squeezed() -> dict[str, Dtype]:
 def _help(spelled: str) -> str:
     """What is said of a name that is no format's: how to declare it, or which one may be meant."""
     given, spelled = spelled, spelled.lower()
-    if spelled in _ADVICE:
-        return f" {_ADVICE[spelled]}"
+    for known in (spelled, _shortest(spelled)):
+        if known in _ADVICE:
+            return f" {_ADVICE[known]}"
     width, parts = _WIDTH.fullmatch(spelled), _FLOAT.fullmatch(spelled)
     if parts is not None and (own := _own_float(*parts.groups())):
         return own
     if width is None:
-        return _DECLARED if declared(given) else hint(spelled, _NAMES)
+        return _DECLARED if declared(given) else _meant(spelled)
     unsigned, bits = "u" in (width[1], width[2]), int(width[3])
+    if (known := f"{'u' * unsigned}int{bits}") in _NAMES:
+        return f" did you mean {known!r}?"
     if not 2 - unsigned <= bits <= 16:
         return f" {_WIDTHS}"
     sign = ", signed=False" * unsigned
     facts = f'{{"bits": {bits}{_UNSIGNED * unsigned}}}'
     return _own(f"nx.integer_format({bits}{sign})", facts)
+
+
+def _meant(spelled: str) -> str:
+    """Which format may be meant: the same in other letters, else the most like it of as many bits."""
+    if of_both := _BOTH.fullmatch(spelled):
+        weights, others = of_both.groups()
+        kept = f"activations='int{others}'" if int(others) <= 8 else "activations left as they are"
+        return f" it says the bits of weights and activations: format 'int{weights}' with {kept};"
+    short = _shortest(spelled)
+    same = next((d for name, d in _NAMES.items() if _shortest(name) == short), None)
+    bits = re.search(r"[0-9]+", spelled)
+    alike = {name: d for name, d in _NAMES.items() if bits is None or re.match(rf"\D*{bits[0]}(?!\d)", name)}
+    begins = [name for name in alike if len(name) > 2 and spelled.startswith(name.lower())]
+    near = max(begins, key=len, default=None) or (nearest(spelled, alike) if len(spelled) > 2 else None)
+    found = same or (alike[near] if near else None)
+    return f" did you mean {found.name!r}?" if found else ""
+
+
+def _shortest(name: str) -> str:
+    """A name without whose it is, its lines and, where its fields say them, its bits.
+
+    >>> _shortest("float8_e4m3fn"), _shortest("F8E4M3FN"), _shortest("bnb_nf4"), _shortest("mxfp8_e5m2")
+    ('e4m3fn', 'e4m3fn', 'nf4', 'mxf8e5m2')
+    """
+    short = _SPACES.sub("", _WHOSE.sub("", name.lower()))
+    return _BITS.sub("", _FLOATS.sub(r"\1f", short))
 
 
 def _own(made: str, facts: str) -> str:

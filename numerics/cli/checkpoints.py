@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from numerics.cli.words import as_json, examples, json_of, quietly, say_kept
+from numerics.cli.words import as_json, every_line, examples, json_of, quietly, say_kept, worst
 from numerics.formats.errors import digits
 from numerics.view.bar import bar
 from numerics.view.screen import Screen, after, deliver, draw, tell
@@ -106,41 +106,50 @@ def _looks(looks: list[Look], room: int | None) -> Table:
     "compare",
     help=cleandoc("""What differs between two checkpoints.
 
-    Exit code 1 where anything does.
+    Of tensors those first that lost most; exit code 1 where anything differs.
     """)
-    + examples("numerics compare model.safetensors out.safetensors"),
+    + examples(
+        "numerics compare model.safetensors out.safetensors",
+        "numerics compare model.safetensors out.safetensors --all",
+    ),
 )
 @click.argument("first")
 @click.argument("second")
+@every_line
 @as_json
-def compare_command(first: str, second: str, as_json: bool) -> int:
+def compare_command(first: str, second: str, every: bool, as_json: bool) -> int:
     from numerics.checkpoints.looking import compare
 
     found = compare(first, second)
     if as_json:
         deliver(json_of({**asdict(found), "same": found.same}) + "\n")
         return 0 if found.same else 1
-    draw(_comparison(found, Screen.of(sys.stdout)))
+    draw(_comparison(found, Screen.of(sys.stdout), every))
     return 0 if found.same else 1
 
 
-def _comparison(found: Comparison, screen: Screen) -> list[str]:
-    """The tensors that differ, the names that only one has, and how many of each there are."""
-    differing = [one for one in found.tensors if not one.same]
+def _comparison(found: Comparison, screen: Screen, every: bool = True) -> list[str]:
+    """The tensors that differ, worst first, the names that only one has, and how many of each there are."""
+    differing = sorted((one for one in found.tensors if not one.same), key=_kept)
+    shown, spared = worst(differing, every or screen.width is None)
     table = Table([name_column("tensor", least=24), text_column("first"), text_column("second"),
                    Column("codes differ", spare=2), Column("values differ"), Column("SQNR dB"),
                    text_column(PLACE, spare=1)])  # fmt: skip
-    for one in differing:
+    for one in shown:
         formats = (brief(text, screen.width) for text in one.formats)
         table.add(one.name, *formats, _count(one.codes), _count(one.values), _sqnr(one), _place(one))
-    lines = (
-        [*table.lines(screen), *_places(table, screen), *table.left_out(screen, PLACE)] if differing else []
-    )
+    below = [*_places(table, screen), *table.left_out(screen, PLACE)]
+    lines = [*table.lines(screen), *spared, *below] if differing else []
     for where, names in (("first", found.only_first), ("second", found.only_second)):
         lines += [f"only in the {where}: {name}" for name in names]
-    told = filter(None, (_left_out(one, screen) for one in differing))
+    told = filter(None, (_left_out(one, screen) for one in shown))
     lines += [line for text in told for line in wrapped(text, screen.width or 1000)]
     return [*lines, *wrapped(_summary(found, len(differing)), screen.width or 1000)]
+
+
+def _kept(one: Difference) -> tuple[bool, bool, float]:
+    """What sorts by how much is left of a tensor: none of those that cannot be compared, then of NaN."""
+    return one.why is None, one.lost == 0, math.inf if math.isnan(one.sqnr) else one.sqnr
 
 
 def _left_out(one: Difference, screen: Screen) -> str:

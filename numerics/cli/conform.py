@@ -12,7 +12,7 @@ from numerics.cli.words import FORMAT, OVERFLOW, ROUNDING, SCALE_RULE, examples
 from numerics.conform.kinds import EFFORTS, INPUTS, KINDS
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
-from numerics.view.screen import say
+from numerics.view.screen import deliver, say
 
 
 @click.command(
@@ -75,7 +75,10 @@ def conform_command(target: str, as_json: bool, here: bool, timeout: float | Non
     if options["kind"] != "matmul" and options["dtype"] is None:
         raise NumericsError("--dtype is missing: the format that the kernel claims, as in --dtype fp8_e4m3")
     found = check(target, isolated=not here, timeout=timeout, **options)
-    say(found.to_json() if as_json else str(found))
+    if as_json:
+        deliver(f"{found.to_json()}\n")
+    else:
+        say(str(found))
     sys.exit(0 if found else 1)
 
 

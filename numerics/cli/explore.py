@@ -22,9 +22,10 @@ KINDS = (".safetensors", ".npy", ".json")
     "explore",
     help=cleandoc("""One HTML page that explains every number of FILE.
 
-    FILE is a .safetensors or .npy file, a model's report (JSON of nx.report(...).as_dict()), or the
-    name of a format.  OUT is FILE's name with .html by default, in the current directory.  The page
-    needs no network; of large tensors it shows the pieces that lose most, and says how many it does not.
+    FILE is a checkpoint (.safetensors, a folder of them, GGUF and what else `numerics inspect` reads), a
+    .npy file, a model's report (JSON of nx.report(...).as_dict()), or the name of a format.  OUT is
+    FILE's name with .html by default, in the current directory.  The page needs no network; of large
+    tensors it shows the pieces that lose most, and says how many it does not.
     """)
     + examples(
         "numerics explore model.safetensors",
@@ -39,7 +40,7 @@ KINDS = (".safetensors", ".npy", ".json")
     "--dtype", "dtypes", type=FORMAT, multiple=True, help="May be repeated; mxfp4, nvfp4, mx6, int4."
 )
 @click.option("--tensor", "names", multiple=True, help="Its name; may be repeated; all by default.")
-@click.option("--weights", help="The .safetensors file of a report's model: its tensors go on the page, too.")
+@click.option("--weights", help="The checkpoint of a report's model: its tensors go on the page, too.")
 def explore_command(
     file: str, out: str | None, dtypes: Sequence[Any], names: Sequence[str], weights: str | None
 ) -> None:

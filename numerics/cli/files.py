@@ -15,12 +15,14 @@ from numerics.cli.words import (
     SCHEME,
     Command,
     WordType,
+    every_line,
     examples,
     formats_begun,
     quietly,
     say_kept,
     seeded,
     with_options,
+    worst,
 )
 from numerics.formats import Block, dtype
 from numerics.formats.errors import NumericsError
@@ -33,8 +35,6 @@ from numerics.view.text import cells, figure, shortened, wrapped
 if TYPE_CHECKING:
     from numerics.files.checkpoint import FileReport, TensorReport
 
-WORST = 20  # tensors of which a terminal shows a line where it is not asked for all
-
 
 def job_options(command: Command) -> Command:
     """How a job runs, as options of a command."""
@@ -44,8 +44,7 @@ def job_options(command: Command) -> Command:
         click.option("--dry-run", is_flag=True, help="Say what would become of each tensor, and stop."),
         click.option("--errors", type=click.Choice(["all", "sampled", "none"]), default="all",
                      show_default=True, help="Which values are measured."),
-        click.option("--all", "every", is_flag=True,
-                     help=f"A line for every tensor; by default a terminal gets the {WORST} that lost most."),
+        every_line,
         click.option("--observer",
                      help="What finds the scales of integers and other single numbers: mse (of least "
                      "error), percentile(99.9), kl, pof2, pof2_mse; by default their largest magnitude."),
@@ -194,10 +193,7 @@ def say_report(report: FileReport, every: bool = True) -> None:
     """
     screen = Screen.of(sys.stdout)
     table = report_table(report, screen)
-    more = 0 if every or screen.width is None else max(len(table.rows) - WORST, 0)
-    if more:
-        table.rows = table.rows[:WORST]
-    spared = [f"and {more} more that lost less; --all shows them"] if more else []
+    table.rows, spared = worst(table.rows, every or screen.width is None)
     draw([*table.lines(screen), *spared, *_below(report, screen), *table.left_out(screen)])
 
 

@@ -100,7 +100,7 @@ def rounding_command(d: Any, out: str, roundings: Sequence[str], around: float |
 
 @plot_group.command(
     "tensor",
-    help="A tensor of FILE (.safetensors, .npy): codes and error."
+    help="A tensor of FILE, a checkpoint or .npy: codes and error."
     + examples("numerics plot tensor m.safetensors w.png --tensor fc1.weight --dtype mx6"),
 )
 @click.argument("file")

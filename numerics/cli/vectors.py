@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from inspect import cleandoc
@@ -10,10 +9,10 @@ from typing import Any, BinaryIO
 
 import click
 
-from numerics.cli.words import FORMAT, OVERFLOW, ROUNDING, SCALE_RULE, examples
+from numerics.cli.words import FORMAT, OVERFLOW, ROUNDING, SCALE_RULE, examples, json_of
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import OVERFLOWS, ROUNDINGS_TEXT, SCALE_RULES
-from numerics.view.screen import deliver_bytes, say
+from numerics.view.screen import deliver, deliver_bytes, say
 
 
 @click.group(
@@ -85,7 +84,6 @@ def generate_command(written: str, inputs_only: bool, **asked: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_command(file: BinaryIO, shown: int, strict_nan: bool, as_json: bool) -> None:
     from numerics.conform.vectors.vectors import verify
-    from numerics.view.describe import plain
 
     verdict = verify(file, strict_nan=strict_nan, shown=shown)
     if as_json:
@@ -93,7 +91,7 @@ def verify_command(file: BinaryIO, shown: int, strict_nan: bool, as_json: bool) 
         counts = {"vectors": verdict.vectors, "mismatches": verdict.mismatches, "first": first}
         if verdict.counterexample is not None:
             counts |= {"failure": verdict.counterexample.to_dict(), "dialect": verdict.dialect}
-        say(json.dumps(plain(verdict.operation.facts | counts), indent=1, allow_nan=False))
+        deliver(json_of(verdict.operation.facts | counts) + "\n")
     else:
         say(str(verdict))
     sys.exit(0 if verdict else 1)

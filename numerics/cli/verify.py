@@ -17,7 +17,7 @@ from numerics.cli.words import OVERFLOW, ROUNDING, examples, formats_begun
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import DETERMINISTIC, OVERFLOWS
 from numerics.view.bar import Bar, bar
-from numerics.view.screen import say
+from numerics.view.screen import deliver, say
 
 if TYPE_CHECKING:
     from numerics.conform.vectors.operations import ElementOperation
@@ -61,7 +61,10 @@ def verify_command(backend: str, resume: Path | None, sampled: bool, as_json: bo
             found.append(result)
             if not as_json:
                 shown.say(str(result))
-    say(_json(found, sampled) if as_json else _summary(found, sampled))
+    if as_json:
+        deliver(f"{_json(found, sampled)}\n")
+    else:
+        say(_summary(found, sampled))
     sys.exit(0 if all(found) else 1)
 
 

@@ -154,6 +154,19 @@ def check_seed(rounding: str, seed: int | None) -> None:
         raise NumericsError(f"--seed belongs to --rounding stochastic, not to {rounding}")
 
 
+WORST = 20  # tensors of which a terminal shows a line where it is not asked for all
+every_line = click.option(
+    "--all", "every", is_flag=True,
+    help=f"A line for every tensor; by default a terminal gets the {WORST} that lost most.",
+)  # fmt: skip
+
+
+def worst(rows: list[Any], every: bool) -> tuple[list[Any], list[str]]:
+    """Of rows that are worst first all or the first, and the line that says how many are left out."""
+    more = 0 if every else max(len(rows) - WORST, 0)
+    return (rows[:WORST], [f"and {more} more that lost less; --all shows them"]) if more else (rows, [])
+
+
 def json_of(said: Any) -> str:
     """JSON that holds no character which a terminal would obey."""
     from numerics.view.describe import plain

@@ -177,8 +177,10 @@ def _rules(axes: Any, rules: dict[str, tuple[float, float]]) -> None:
         axes.text(
             shown[place], place, f"  scale {figure(scale, 9)}, {decibels(sqnr)}", va="center", fontsize=9
         )
-    axes.invert_yaxis()
-    axes.set(xlabel="SQNR of this block, dB", xlim=(0, max(best, 1.0) * 1.35))
+    rows = max(len(names), 4)  # a bar alone is no thicker than one of four
+    axes.set(
+        xlabel="SQNR of this block, dB", xlim=(0, max(best, 1.0) * 1.35), ylim=(rows - 0.4, -0.6),
+    )  # fmt: skip
     axes.set_title(
         "what each scale rule would do (green: loses least)" if len(rules) > 1 else "its one scale rule"
     )

@@ -9,17 +9,20 @@ from __future__ import annotations
 import html
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from numerics._version import __version__
-from numerics.draw.grids import Array, array_of
+from numerics.draw.grids import Array, array_of, rounded
 from numerics.draw.layers import rows_of
-from numerics.draw.pieces import Chosen, chosen, coded
+from numerics.draw.pieces import Chosen, check_pieces, chosen, coded
 from numerics.draw.points import points
 from numerics.files.replacement import replace_file
 from numerics.formats.dtype import Dtype, Element
@@ -33,6 +36,7 @@ FORMATS = ("mxfp4", "nvfp4", "mx6", "int4")
 """What tensors are shown in where nothing is asked for."""
 LIMIT = 1_900_000  # bytes of the page's data: a page stays below two million
 MOST_PIECES, FEWEST_PIECES = 24, 2  # of a tensor
+SMALLEST_PIECE = 2000  # bytes that a piece takes in each format, or more
 MOST_TENSORS = 200
 
 
@@ -124,11 +128,17 @@ def _is_format(what: Any) -> bool:
 
 def _page(title: str, data: dict[str, Any]) -> Page:
     """The template with the data in it, which cannot end the script that holds it."""
-    whole = plain({"title": title, "version": __version__, **data})
-    text = json.dumps(whole, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    text = text.replace("<", "\\u003c").replace("\x7f", "\\u007f")
+    text = (
+        _json({"title": title, "version": __version__, **data})
+        .replace("<", "\\u003c")
+        .replace("\x7f", "\\u007f")
+    )
     template = files("numerics.draw").joinpath("explorer.html").read_text(encoding="utf-8")
     return Page(title, template.replace("@TITLE@", html.escape(title)).replace("@DATA@", text))
+
+
+def _json(data: Any) -> str:
+    return json.dumps(plain(data), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 
 # ---- formats ------------------------------------------------------------------------------------
@@ -162,22 +172,47 @@ def _of_tensors(tensors: Mapping[str, Any], wanted: Sequence[Any]) -> dict[str, 
         raise NumericsError("there is nothing to explore: no tensor of floats came")
     left_out = [name for name in tensors if name not in kept] + list(kept)[MOST_TENSORS:]
     names = list(kept)[:MOST_TENSORS]
-    pieces = _how_many(len(names), len(specs))
-    while True:
-        shown = [_tensor(name, kept[name], specs, pieces, deviations=k < 2) for k, name in enumerate(names)]
-        size = len(json.dumps(plain(shown), separators=(",", ":")))
-        if size <= LIMIT or (pieces == 1 and len(names) == 1):
-            return {"tensors": shown, "formats": list(specs), "left_out": left_out}
-        if pieces > 1:
-            pieces = max(1, int(pieces * 0.9 * LIMIT / size))
-        else:
-            cut = max(1, int(len(names) * 0.9 * LIMIT / size))
-            names, left_out = names[:cut], left_out + names[cut:]
+    most = max(FEWEST_PIECES, min(MOST_PIECES, LIMIT // (SMALLEST_PIECE * len(names) * len(specs))))
+    every = [_tensor(name, kept[name], specs, most, deviations=k < 2) for k, name in enumerate(names)]
+    shown = _fitting(every, most)
+    return {"tensors": shown, "formats": list(specs), "left_out": left_out + names[len(shown) :]}
 
 
-def _how_many(tensors: int, formats: int) -> int:
-    """Pieces of each tensor: a piece takes some 9 kB in each format."""
-    return max(FEWEST_PIECES, min(MOST_PIECES, LIMIT // (9000 * tensors * formats)))
+def _fitting(every: list[_Tensor], most: int) -> list[dict[str, Any]]:
+    """As many pieces of each tensor as fit on a page; fewer tensors where not even one of each does."""
+    sizes = [one.bytes_of(most) for one in every]
+    while sum(sizes) > LIMIT and most > 1:
+        most -= 1
+        sizes = [one.bytes_of(most) for one in every]
+    count = bisect_right(list(accumulate(sizes)), LIMIT)
+    return [one.said(most) for one in every[: max(count, 1)]]
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """What is said of a tensor; its pieces apart: the numbers of each, and what each format makes of them."""
+
+    picked: Chosen
+    facts: dict[str, Any]
+    formats: dict[str, dict[str, Any]]
+    pieces: list[tuple[dict[str, Any], dict[str, Any]]]
+
+    def said(self, most: int) -> dict[str, Any]:
+        """The tensor with at most so many pieces, as the page takes it."""
+        pieces = [self.pieces[k] for k in self.picked.fewer(most)]
+        made = {
+            text: {**facts, "pieces": [piece[text] for _, piece in pieces]}
+            for text, facts in self.formats.items()
+        }
+        return {**self.facts, "shown": [own for own, _ in pieces], "in": made}
+
+    def bytes_of(self, most: int) -> int:
+        """About how many bytes it takes on the page."""
+        return self._bytes[0] + sum(self._bytes[1][k] for k in self.picked.fewer(most))
+
+    @cached_property
+    def _bytes(self) -> tuple[int, list[int]]:
+        return len(_json((self.facts, self.formats))), [len(_json(piece)) for piece in self.pieces]
 
 
 def _spelled(one: Any) -> str:
@@ -195,21 +230,26 @@ def _is_shown(x: Any) -> bool:
         return False
 
 
-def _tensor(
-    name: str, x: Any, specs: Mapping[str, QuantSpec], most: int, *, deviations: bool
-) -> dict[str, Any]:
+def _tensor(name: str, x: Any, specs: Mapping[str, QuantSpec], most: int, *, deviations: bool) -> _Tensor:
     """One tensor: its pieces and what each format makes of them."""
     data = array_of(x)
     data = np.asarray(data.reshape(1) if data.ndim == 0 else data, np.float32)
-    picked: Chosen = chosen(data, list(specs.values()), most)
+    length = check_pieces(list(specs.values()), data.ndim)
+    made: dict[str, dict[str, Any]] = {}
+    for text, spec in specs.items():
+        found = rounded(data, spec)
+        if not made:  # the first format says which pieces are shown
+            picked = chosen(found, length, most)
+        made[text] = coded(found, spec, picked, deviations=deviations)
+    pieces = [{text: said["pieces"][k] for text, said in made.items()} for k in range(len(picked.at))]
     shown = zip(picked.at, picked.rows, picked.sizes, strict=True)
-    return {
-        "name": name, "shape": list(data.shape), "piece": picked.length, "pieces": picked.count,
-        "shown": [{"at": at, "x": _numbers(row[:size])} for at, row, size in shown],
-        "in": {
-            text: coded(data, spec, picked, deviations=deviations) for text, spec in specs.items()
-        },
-    }  # fmt: skip
+    return _Tensor(
+        picked,
+        {"name": name, "shape": list(data.shape), "piece": length, "pieces": picked.count},
+        {text: {key: fact for key, fact in said.items() if key != "pieces"} for text, said in made.items()},
+        [({"at": at, "x": _numbers(row[:size])}, piece)
+         for (at, row, size), piece in zip(shown, pieces, strict=True)],
+    )  # fmt: skip
 
 
 def _numbers(x: Array) -> list[float]:

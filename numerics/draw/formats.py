@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
-from numerics.draw.grids import array_of, decibels
-from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, Picture, canvas, styled
+from numerics.draw.grids import Array, array_of, decibels
+from numerics.draw.picture import BLUE, GREEN, GREY, ORANGE, RED, Picture, canvas, styled
 from numerics.formats.dtype import Integer
 from numerics.formats.errors import NumericsError
 from numerics.formats.registry import dtype, dtypes
 from numerics.quantization import quantize
 from numerics.tensor.spec import QuantSpec
 
-LABEL, HEIGHT = 9.5, 340.0  # points of type: of a name, and of the panel where there are points
-MARKS = {"integer": ("s", ORANGE), "float": ("o", BLUE), "block": ("D", GREEN)}
+SMALL = 8  # points: the names' type
+Box = tuple[float, float, float, float]  # left, lower, right, upper
+TALL, MARK = 10.0, 4.0  # points of type: how tall a name is, and a mark to each side
+MARKS = {
+    "integer": ("s", ORANGE), "float": ("o", BLUE), "codebook": ("^", RED), "block": ("D", GREEN)
+}  # fmt: skip
+ASIDE, UP = (8, 16, 28, 44, 64, 90, 120), range(-24, 25)  # where a name can stand: points of type, names
 
 
 def formats(x: Any, formats: Iterable[Any] | None = None, **options: Any) -> Picture:
@@ -52,7 +58,7 @@ def _signed(d: Any) -> bool:
 
 
 def _scatter(rows: list[tuple[float, float, str, str]], count: int) -> Any:
-    figure, axes = canvas(1, 1, (8, 6.2))
+    figure, axes = canvas(1, 1, (8, 7))
     panel = axes[0, 0]
     finite = [row for row in rows if row[0] < float("inf")]
     best: list[tuple[float, float]] = []
@@ -64,35 +70,72 @@ def _scatter(rows: list[tuple[float, float, str, str]], count: int) -> Any:
         some = [(bits, sqnr) for sqnr, bits, _, its in finite if its == kind]
         if some:
             panel.scatter(*zip(*some, strict=True), marker=mark, s=34, color=colour, label=kind, zorder=2)
-    for (bits, sqnr), points, name in _spread([row[:3] for row in finite]):
-        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6} if abs(points) > LABEL / 2 else None
-        panel.annotate(
-            name, (bits, sqnr), xytext=(14 if line else 7, points), textcoords="offset points",
-            fontsize=8, va="center", arrowprops=line,
-        )  # fmt: skip
     panel.set(
         xlabel="bits a value, scales included", ylabel="SQNR, dB (higher is better)",
         title=f"{count:,} values in {len(rows)} formats; grey: no other is better for fewer bits",
     )  # fmt: skip
-    panel.margins(x=0.12)
+    panel.margins(x=0.12, y=0.07)
     panel.legend(loc="lower right")
+    figure.draw_without_rendering()  # now the panel has its place
+    points = [(bits, sqnr) for sqnr, bits, _, _ in finite]
+    _name(panel, points, [name for _, _, name, _ in finite])
     return figure
 
 
-def _spread(rows: list[tuple[float, float, str]]) -> list[tuple[tuple[float, float], float, str]]:
-    """The points, with how far up or down, in points of type, each name goes, so that none covers another."""
-    if not rows:
-        return []
-    unit = (max(row[0] for row in rows) - min(row[0] for row in rows) or 1.0) / HEIGHT
-    wide = (max(row[1] for row in rows) - min(row[1] for row in rows) or 1.0) / 8
-    placed: list[tuple[float, float]] = []
-    found = []
-    for sqnr, bits, name in sorted(rows, key=lambda row: (-row[0], row[1])):
-        at = sqnr
-        while near := [
-            other for b, other in placed if abs(b - bits) < wide and abs(other - at) < LABEL * unit
-        ]:
-            at = min(near) - 1.01 * LABEL * unit
-        placed.append((bits, at))
-        found.append(((bits, sqnr), (at - sqnr) / unit, name))
+def _name(panel: Any, points: list[tuple[float, float]], names: list[str]) -> None:
+    """Writes the names beside their points, with a line to those that stand further away."""
+    if not points:
+        return
+    scale = 72 / panel.figure.dpi
+    low, high = panel.transAxes.transform([(0, 0), (1, 1)]) * scale
+    spots = panel.transData.transform(points) * scale
+    wide = [_width(panel.figure, name) * scale for name in names]
+    for point, (x, y), name in zip(points, _places(spots, wide, (*low, *high)), names, strict=True):
+        line = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
+        panel.annotate(
+            name, point, xytext=(x, y), textcoords="offset points", fontsize=SMALL, va="center",
+            ha="left" if x > 0 else "right", arrowprops=line if abs(x) > ASIDE[0] or y else None,
+        )  # fmt: skip
+
+
+def _places(spots: Array, widths: list[float], panel: Box) -> list[tuple[float, float]]:
+    """How far from its spot each name stands, so that it covers no other, no mark and not the frame."""
+    taken = [(x - MARK, y - MARK, x + MARK, y + MARK) for x, y in spots]
+    near = sorted(
+        ((side * aside, up * TALL) for side in (1, -1) for aside in ASIDE for up in UP),
+        key=lambda place: math.hypot(*place),
+    )
+    found: list[tuple[float, float]] = []
+    for (x, y), wide in zip(spots, widths, strict=True):
+        boxes = ((place, _box(x, y, place, wide)) for place in near)
+        free = (one for one in boxes if _inside(one[1], panel) and not _covers(one[1], taken))
+        place, box = next(free, (near[0], _box(x, y, near[0], wide)))
+        taken.append(box)
+        found.append(place)
     return found
+
+
+def _width(figure: Any, name: str) -> float:
+    """How many dots wide a name is."""
+    from matplotlib.font_manager import FontProperties
+
+    font = FontProperties(size=SMALL)
+    return float(figure.canvas.get_renderer().get_text_width_height_descent(name, font, False)[0])
+
+
+def _box(x: float, y: float, place: tuple[float, float], wide: float) -> Box:
+    """Where a name lies that is so wide."""
+    start = x + place[0]
+    return (start - wide * (place[0] < 0), y + place[1] - TALL / 2,
+            start + wide * (place[0] > 0), y + place[1] + TALL / 2)  # fmt: skip
+
+
+def _inside(box: Box, panel: Box) -> bool:
+    return box[0] >= panel[0] and box[1] >= panel[1] and box[2] <= panel[2] and box[3] <= panel[3]
+
+
+def _covers(box: Box, others: list[Box]) -> bool:
+    return any(
+        box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
+        for other in others
+    )

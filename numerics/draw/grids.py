@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +19,7 @@ from numerics.formats.block import Block, Blocks, ElementBlock, MicroexponentBlo
 from numerics.formats.dtype import Dtype, Element
 from numerics.formats.errors import NumericsError, said
 from numerics.quantization import quantize
-from numerics.tensor.qtensor import QTensor, values_of
+from numerics.tensor.qtensor import ErrorSums, QTensor, values_of
 
 Array = NDArray[Any]
 
@@ -72,21 +74,71 @@ def grid(d: Dtype) -> Array:
     return np.unique(every[np.isfinite(every)])
 
 
+@lru_cache(maxsize=256)
+def _ends(d: Dtype) -> Array:
+    """Of each code: is it an end of the grid, or beyond?  Of a block's elements in any reading."""
+    every, finite = values(d), grid(d)
+    with np.errstate(invalid="ignore"):  # NaN is no end
+        at_end = (every >= finite[-1]) | (every <= finite[0])
+    codes = 1 << int(d.bits if isinstance(d, Element) else cast(Block, d).element_bits)
+    found: Array = at_end.reshape(-1, codes).any(axis=0)
+    return found
+
+
 @dataclass(frozen=True)
 class Rounded:
-    """A tensor and what became of it.
+    """A tensor and what became of it; what is asked of it is computed once, when it is asked.
 
-    x: as it came.  q: quantized.  y: its values.  unit: what a value of the format's grid is worth, in x's
-    shape; zero: the grid's value that means 0.
+    data: the tensor as it came, of any type of floats.  q: quantized.
     """
 
-    x: Array
+    data: Array
     q: QTensor
-    y: Array
-    unit: Array
-    zero: Array
+
+    @cached_property
+    def decoded(self) -> Array:
+        """The values of q as they are computed."""
+        return np.asarray(self.q.decoded())
+
+    @cached_property
+    def x(self) -> Array:
+        """The tensor in float64."""
+        return self.data.astype(np.float64)
+
+    @cached_property
+    def y(self) -> Array:
+        """The values of q in float64."""
+        return self.decoded.astype(np.float64)
 
     @property
+    def unit(self) -> Array:
+        """What a value of the format's grid is worth, in x's shape."""
+        return self._everywhere[0]
+
+    @property
+    def zero(self) -> Array:
+        """The grid's value that means 0, in x's shape."""
+        return self._everywhere[1]
+
+    @cached_property
+    def _everywhere(self) -> tuple[Array, Array]:
+        return self.shared(np.ix_(*map(np.arange, self.data.shape)))
+
+    def shared(self, at: Sequence[Array]) -> tuple[Array, Array]:
+        """`unit` and `zero` of the elements at these indices: an array of them for each axis."""
+        q, shape = self.q, self.data.shape
+        if q.spec.blocked:
+            d, axis = q.spec.block, cast(int, q.axis)
+            shares = Partition(shape, axis % len(shape), d.block)
+            unit = _shared(scales(d, q.blocks), shares, at)
+            return unit, np.zeros(unit.shape)
+        shares = q.spec.partition(shape)
+        unit = _shared(np.asarray(q.scale), shares, at)
+        if q.zero_point is None:
+            return unit, np.zeros(unit.shape)
+        return unit, _shared(np.asarray(q.zero_point), shares, at)
+
+    @cached_property
     def normal(self) -> Array:
         """x in units of its own scale, so that one grid holds for all."""
         with np.errstate(all="ignore"):
@@ -95,38 +147,35 @@ class Rounded:
     @property
     def cut(self) -> Array:
         """Which values were clipped: finite, at an end of the grid, and further from it than half a step."""
-        ends = grid(self.q.format)
-        with np.errstate(all="ignore"):  # a block of zeros can have the scale 0
-            on = self.y.astype(np.float64) / self.unit + self.zero
-            above = (on >= ends[-1]) & (self.normal > ends[-1] + (ends[-1] - ends[-2]) / 2)
-            below = (on <= ends[0]) & (self.normal < ends[0] - (ends[1] - ends[0]) / 2)
-        return np.asarray((above | below) & np.isfinite(self.x))
+        found = np.zeros(self.data.size, bool)
+        found[self.clipped] = True
+        return found.reshape(self.data.shape)
 
-    @property
+    @cached_property
+    def clipped(self) -> Array:
+        """The places of the values that were clipped, in the order of memory; few are looked at."""
+        ends = grid(self.q.format)
+        places = np.flatnonzero(np.take(_ends(self.q.format), np.asarray(self.q.codes).reshape(-1)))
+        x = self.data.reshape(-1)[places].astype(np.float64)
+        unit, zero = self.shared(np.unravel_index(places, self.data.shape or (1,)))
+        with np.errstate(all="ignore"):  # a block of zeros can have the scale 0
+            on = x / unit + zero
+            beyond = (on > ends[-1] + (ends[-1] - ends[-2]) / 2) | (on < ends[0] - (ends[1] - ends[0]) / 2)
+        found: Array = places[beyond & np.isfinite(x)]
+        return found
+
+    @cached_property
     def sqnr(self) -> float:
         """In dB, over what is finite."""
-        return self.q.error(self.x).sqnr
+        sums = ErrorSums()
+        sums.add(self.data, self.decoded)
+        return sums.error.sqnr
 
 
 def rounded(x: Any, d: Any, **options: Any) -> Rounded:
     """x quantized by the options of `nx.quantize`, with what the pictures show of it."""
     data = array_of(x)
-    q = quantize(data, d, **options)
-    y = np.asarray(q.decoded(), np.float64)
-    unit, zero = _units(q)
-    return Rounded(data.astype(np.float64), q, y, unit, zero)
-
-
-def _units(q: QTensor) -> tuple[Array, Array]:
-    """What one of the grid is worth and the grid's own zero, in the tensor's shape."""
-    shape = tuple(q.shape)
-    if not q.spec.blocked:
-        shares = q.spec.partition(shape)
-        zero = np.zeros(shape) if q.zero_point is None else _spread(np.asarray(q.zero_point), shares)
-        return _spread(np.asarray(q.scale, np.float64), shares), zero
-    d, axis = q.spec.block, cast(int, q.axis)
-    shares = Partition(shape, axis % len(shape), d.block)
-    return _spread(scales(d, q.blocks), shares), np.zeros(shape)
+    return Rounded(data, quantize(data, d, **options))
 
 
 def scales(d: Block, blocks: Blocks) -> Array:
@@ -151,17 +200,16 @@ def tensor_scale(x: Array, d: Block, rule: str) -> float | None:
     return dispatch.host().found_tensor_scale(x, d, rule) if isinstance(d, ScaledBlock) else None
 
 
-def _spread(shared: Array, shares: Partition) -> Array:
-    """Shared numbers, each for every element that shares it."""
+def _shared(numbers: Array, shares: Partition, at: Sequence[Array]) -> Array:
+    """Shared numbers in float64, each for the elements at these indices that share it."""
+    shape = np.broadcast_shapes(*(index.shape for index in at))
     if shares.axis is None:
-        return np.broadcast_to(shared.reshape(()), shares.shape).astype(np.float64)
-    length = shares.shape[shares.axis]
+        return np.broadcast_to(numbers.reshape(()), shape).astype(np.float64)
     if shares.size is None:
-        line = [1] * len(shares.shape)
-        line[shares.axis] = length
-        return np.broadcast_to(shared.reshape(line), shares.shape).astype(np.float64)
-    spread = np.repeat(shares.each_row(shared), shares.group, axis=shares.axis)
-    return np.take(spread, np.arange(length), axis=shares.axis).astype(np.float64)
+        return np.broadcast_to(numbers.reshape(-1)[at[shares.axis]], shape).astype(np.float64)
+    index = [part // shares.group if axis == shares.axis else part for axis, part in enumerate(at)]
+    found: Array = shares.each_row(numbers)[tuple(index)]
+    return found.astype(np.float64)
 
 
 def differing(y: Array, other: Array) -> dict[str, float]:

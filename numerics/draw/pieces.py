@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numerics.conform.deviations import elements
 from numerics.conform.deviations.deviation import as_values, bent
 from numerics.conform.deviations.table import DIALECTS
 from numerics.conform.task import Task
-from numerics.draw.grids import Array, Rounded, differing, rounded, scales, tensor_scale
+from numerics.draw.grids import Array, Rounded, differing, scales, tensor_scale
 from numerics.formats.block import Block, MicroexponentBlock, ScaledBlock
 from numerics.formats.errors import NumericsError
 from numerics.formats.rounding import DETERMINISTIC
@@ -32,6 +33,7 @@ class Chosen:
 
     length: elements of a piece; count: pieces that there are.  at: the index of the first element of each
     that is shown; rows: their elements, those at the end of a line padded with zeros; sizes: without padding.
+    worst: how many of them, the first ones, are there since they lose most.
     """
 
     length: int
@@ -39,31 +41,43 @@ class Chosen:
     at: list[list[int]]
     rows: Array
     sizes: list[int]
+    worst: int
+
+    def fewer(self, most: int) -> list[int]:
+        """Which of them are shown where so many fit: some that lose most, some that are spread."""
+        every = len(self.at)
+        if every <= most:
+            return list(range(every))
+        worst = min(self.worst, -(-most // 2))
+        others = np.linspace(self.worst, every - 1, min(most - worst, every - self.worst))
+        return [*range(worst), *others.astype(int).tolist()]
 
 
-def chosen(x: Array, specs: list[QuantSpec], most: int) -> Chosen:
-    """The pieces where the first spec loses most, and as many spread over the tensor; at most so many."""
+def check_pieces(specs: list[QuantSpec], axes: int) -> int:
+    """Returns how long a piece is; raises NumericsError for formats that have none along the last axis."""
     length = math.lcm(PIECE, *(spec.block.block for spec in specs if spec.blocked))
     if length > LONGEST:
         names = ", ".join(str(spec.dtype) for spec in specs)
         raise NumericsError(
             f"{names}: a piece of {length} elements would not fit; at most {LONGEST}: fewer formats"
         )
-    _check_lines(specs, x.ndim)
+    _check_lines(specs, axes)
+    return length
+
+
+def chosen(found: Rounded, length: int, most: int) -> Chosen:
+    """The pieces that lose most, and as many spread over the tensor; at most so many."""
+    x = found.data
     line = x.shape[-1]
     a_line = -(-line // length)
-    lines = x.reshape(-1, line)
-    found = rounded(x, specs[0])
-    noise = np.nan_to_num((found.y - found.x) ** 2, posinf=0.0).reshape(-1, line)
-    signal = np.nan_to_num(found.x**2, posinf=0.0).reshape(-1, line)
-    starts = np.arange(0, line, length)
-    share = np.add.reduceat(noise, starts, axis=1) / np.maximum(
-        np.add.reduceat(signal, starts, axis=1), 1e-300
-    )
-    count = share.size
-    worst = np.argsort(-share.ravel(), kind="stable")[: -(-most // 2)]
-    spread = np.linspace(0, count - 1, min(most, count)).astype(int)
-    places = list(dict.fromkeys([*worst.tolist(), *spread.tolist()]))[:most]
+    lines, starts = x.reshape(-1, line), np.arange(0, line, length)
+    noise = _power(np.subtract(found.decoded.reshape(-1, line), lines, dtype=np.float64), starts)
+    signal = _power(lines.astype(np.float64), starts)
+    share = (noise / np.maximum(signal, 1e-300)).ravel()
+    worst = np.argsort(-share, kind="stable")[: -(-most // 2)]
+    others = np.delete(np.arange(share.size), worst)
+    spread = np.linspace(0, others.size - 1, min(most - worst.size, others.size)).astype(int)
+    places = [*worst.tolist(), *others[spread].tolist()]
     rows, at, sizes = np.zeros((len(places), length), np.float32), [], []
     for k, place in enumerate(places):
         row, first = place // a_line, place % a_line * length
@@ -71,7 +85,16 @@ def chosen(x: Array, specs: list[QuantSpec], most: int) -> Chosen:
         rows[k, : len(own)] = own
         sizes.append(len(own))
         at.append([*map(int, np.unravel_index(row, x.shape[:-1] or (1,))), first][-x.ndim :])
-    return Chosen(length, count, at, rows, sizes)
+    return Chosen(length, share.size, at, rows, sizes, len(worst))
+
+
+def _power(x: Array, starts: Array) -> Array:
+    """The sums of squares of the pieces of each line; what is not finite counts 0.  x is overwritten."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums: Array = np.add.reduceat(np.square(x, out=x), starts, axis=1)
+        if not np.isfinite(sums).all():
+            sums = np.add.reduceat(np.nan_to_num(x, posinf=0.0), starts, axis=1)
+    return sums
 
 
 def _check_lines(specs: list[QuantSpec], axes: int) -> None:
@@ -88,23 +111,32 @@ def _check_lines(specs: list[QuantSpec], axes: int) -> None:
             )
 
 
-def coded(x: Array, spec: QuantSpec, picked: Chosen, *, deviations: bool) -> dict[str, Any]:
+def coded(found: Rounded, spec: QuantSpec, picked: Chosen, *, deviations: bool) -> dict[str, Any]:
     """What a format makes of a tensor's pieces: everything that the page says of it."""
-    found = rounded(x, spec)
-    encode = _encoder(found, spec, picked)
+    encode = cache(_encoder(found, spec, picked))
     first = encode(spec)
-    rules = spec.block.scale_rules if spec.blocked else ()
+    roundings, rules = _variants(spec)
     other = Others(
-        {mode: encode(spec.replace(rounding=mode)).y for mode in DETERMINISTIC},
-        {rule: encode(spec.replace(scale_rule=rule)) for rule in rules} if len(rules) > 1 else {},
+        {mode: encode(asked).y for mode, asked in roundings.items()},
+        {rule: encode(asked) for rule, asked in rules.items()},
         _deviated(found, spec, picked) if deviations and spec.blocked else {},
     )
     return {
-        "sqnr": found.sqnr, "bits": found.q.bits, "clipped": float(found.cut.mean()),
+        "sqnr": found.sqnr, "bits": found.q.bits, "clipped": found.clipped.size / found.data.size,
         "format": str(spec.dtype),
         "blocks": spec.block.block if spec.blocked else picked.length,
         "pieces": [_piece(k, size, first, other) for k, size in enumerate(picked.sizes)],
     }  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _variants(spec: QuantSpec) -> tuple[dict[str, QuantSpec], dict[str, QuantSpec]]:
+    """The same options with every rounding, and with every scale rule where there are several."""
+    rules = spec.block.scale_rules if spec.blocked else ()
+    return (
+        {mode: spec.replace(rounding=mode) for mode in DETERMINISTIC},
+        {rule: spec.replace(scale_rule=rule) for rule in rules} if len(rules) > 1 else {},
+    )
 
 
 @dataclass(frozen=True)
@@ -132,8 +164,9 @@ def _encoder(found: Rounded, spec: QuantSpec, picked: Chosen) -> Callable[[Quant
     """Encodes the pieces as the whole tensor was: with its own scales where they are not the blocks'."""
     if spec.blocked:
         d = spec.block
-        return lambda asked: _blocks(d, asked, picked.rows, tensor_scale(found.x, d, asked.scale_rule))
-    unit, zero = (_at(part, picked) for part in (found.unit, found.zero))
+        scale_by = cache(lambda rule: tensor_scale(found.data, d, rule))
+        return lambda asked: _blocks(d, asked, picked.rows, scale_by(asked.scale_rule))
+    unit, zero = _shared(found, picked)
     stored = None if found.q.zero_point is None else zero.astype(np.asarray(found.q.zero_point).dtype)
 
     def encode(asked: QuantSpec) -> Encoded:
@@ -155,14 +188,13 @@ def _fields(code: int, spec: QuantSpec) -> str:
     return " ".join(part for _, part in bit_fields(code, spec.element))
 
 
-def _at(part: Array, picked: Chosen) -> Array:
-    """What belongs to the elements of the pieces; 1 where a piece is padded."""
-    lines = part.reshape(-1, part.shape[-1])
-    found = np.ones(picked.rows.shape)
-    for k, (at, size) in enumerate(zip(picked.at, picked.sizes, strict=True)):
-        row = int(np.ravel_multi_index(at[:-1], part.shape[:-1])) if len(at) > 1 else 0
-        found[k, :size] = lines[row, at[-1] : at[-1] + size]
-    return found
+def _shared(found: Rounded, picked: Chosen) -> tuple[Array, Array]:
+    """What the elements of the pieces share, as `Rounded.shared` says it; 1 where a piece is padded."""
+    line = found.data.shape[-1]
+    *at, first = (axis[:, None] for axis in np.array(picked.at).T)
+    places = first + np.arange(picked.length)
+    unit, zero = found.shared([*at, np.minimum(places, line - 1)])
+    return np.where(places < line, unit, 1.0), np.where(places < line, zero, 1.0)
 
 
 def _blocks(d: Block, asked: QuantSpec, rows: Array, of_tensor: float | None) -> Encoded:

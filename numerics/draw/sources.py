@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from numerics.draw.grids import Array
-from numerics.files.save_load import load
 from numerics.formats.errors import NumericsError, hint
 from numerics.formats.text import json_in
 from numerics.tensor.qtensor import QTensor
@@ -18,7 +17,7 @@ ARRAY, REPORT = ".npy", ".json"
 
 
 def tensors_in(path: Any) -> dict[str, Any]:
-    """The tensors of floats in a .npy or .safetensors file, by name; those of an array by its file's name.
+    """The tensors of floats in a .npy file, or in a checkpoint of any kind, by name; an array by its file's.
 
     Tensors that were quantized come as QTensors, whose values count.  Raises NumericsError for other files.
     """
@@ -28,6 +27,8 @@ def tensors_in(path: Any) -> dict[str, Any]:
             return {path.stem: np.load(path, allow_pickle=False)}
         except ValueError as wrong:
             raise NumericsError(f"{path} is not a .npy file of numbers: {wrong}") from None
+    from numerics.checkpoints.loading import load  # late: pictures of arrays need none of it
+
     found = load(path)
     kept = {name: x for name, x in found.items() if isinstance(x, QTensor) or _is_float(x)}
     if not kept:

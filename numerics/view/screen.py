@@ -74,16 +74,18 @@ def prepare() -> None:
 
 
 def say(*texts: str) -> None:
-    """Lines to standard output, each harmless; raises Undelivered where they do not arrive."""
-    screen = Screen.of(sys.stdout)
-    draw(screen.text(line) for text in texts for line in text.split("\n"))
+    """Lines to standard output, each harmless; raises Undelivered where they do not arrive.
+
+    Where somebody looks, a line that is too long goes on below itself, in whole words.
+    """
+    tell(*(line for text in texts for line in text.split("\n")))
 
 
-def tell(text: str) -> None:
-    """Prose to standard output: whole words a line where somebody looks; errors as for `say`."""
+def tell(*texts: str) -> None:
+    """Prose to standard output: as `say`, but what comes is a line each, whatever stands in it."""
     screen = Screen.of(sys.stdout)
-    line = screen.text(text)
-    draw([line] if screen.width is None else wrapped(line, screen.width))
+    lines = map(screen.text, texts)
+    draw(lines if screen.width is None else (part for line in lines for part in wrapped(line, screen.width)))
 
 
 def draw(lines: Iterable[str]) -> None:

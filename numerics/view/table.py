@@ -84,7 +84,7 @@ class Table:
         shown, widths = self._chosen(screen)
         if widths is None:
             return []
-        return [column.heading for k, column in enumerate(self.columns) if k not in shown.kept]
+        return [self.columns[k].heading for k in self._telling() if k not in shown.kept]
 
     def left_out(self, screen: Screen, below: str = "") -> list[str]:
         """A sentence about the columns that `lines` leaves out on that screen; nothing where it shows all.
@@ -103,6 +103,9 @@ class Table:
 
         Where nothing does, the most that fits at all; widths are None where nothing fits.
         """
+        whole = _Shown(self, screen, range(len(self.columns)))
+        if (widths := whole.fitting()) == whole.natural:
+            return whole, widths
         fewer = [_Shown(self, screen, kept) for kept in self._ever_fewer()]
         tried = [
             (shown, shown.fitting(most)) for shown, most in (*((s, None) for s in fewer), (fewer[-1], LEAST))
@@ -116,9 +119,15 @@ class Table:
         return _Shown(self, screen, range(len(self.columns))).fitting() is not None
 
     def _ever_fewer(self) -> list[list[int]]:
-        """The columns without those that can be spared, one rank after another."""
-        ranks = sorted({column.spare for column in self.columns}, reverse=True)
-        return [[k for k, column in enumerate(self.columns) if column.spare <= rank] for rank in ranks]
+        """Ever fewer columns: without those that say nothing, then without one rank after another."""
+        telling = self._telling()
+        ranks = sorted({self.columns[k].spare for k in telling}, reverse=True)
+        return [[k for k in telling if self.columns[k].spare <= rank] for rank in ranks]
+
+    def _telling(self) -> list[int]:
+        """The columns that say something, or cannot be spared."""
+        said = [{row[k] for row in self.rows if k < len(row)} - {"", EMPTY} for k in range(len(self.columns))]
+        return [k for k, column in enumerate(self.columns) if said[k] or not column.spare]
 
     def _listed(self, screen: Screen) -> list[str]:
         """Every row as a record."""

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 
 _NUMBER = re.compile(r"\d+")
+UNBROKEN = re.compile(r"(?<!\d) | (?!(?:[kMGT]?B|dB|bits?|m?s|%)(?!\w))")  # blanks where a line may end
 ENDS = (0.5, 0.25, 0.75, 0.0, 1.0)  # shares of what is kept that stand before a gap
 SPELLED = {"…": "...", "─": "-", "━": "#", "§": "sec. "}
 """What stands for our own signs where an encoding lacks them."""
@@ -156,25 +157,33 @@ def padded(text: str, width: int, right: bool = False) -> str:
 
 
 def wrapped(text: str, room: int) -> list[str]:
-    """Lines of whole words in `room` cells; a word that is longer than a line is cut where it must be.
+    """Lines of whole words in `room` cells, each indented as the text is; a number keeps its unit.
+
+    A word that is longer than a line is cut where it must be.
 
     >>> wrapped("OCP Microscaling Formats 1.0", 14)
     ['OCP', 'Microscaling', 'Formats 1.0']
+    >>> wrapped("  they become 0.658 MB", 18)
+    ['  they become', '  0.658 MB']
     """
+    if cells(text) <= room:
+        return [text]
+    bare = text.lstrip(" ")
+    indent = " " * min(len(text) - len(bare), room // 2)
     lines = [""]
-    for word in text.split(" "):
+    for word in UNBROKEN.split(bare):
         joined = f"{lines[-1]} {word}" if lines[-1] else word
-        if cells(joined) <= room:
+        if cells(joined) <= room - len(indent):
             lines[-1] = joined
             continue
         if lines[-1]:
             lines.append("")
-        while cells(word) > room:
-            head = _taken(word, room) or word[:1]
+        while cells(word) > room - len(indent):
+            head = _taken(word, room - len(indent)) or word[:1]
             lines[-1:] = [head, ""]
             word = word[len(head) :]
         lines[-1] = word
-    return lines
+    return [indent + line for line in lines]
 
 
 def number(value: float) -> str:

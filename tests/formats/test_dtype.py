@@ -237,3 +237,27 @@ def test_an_unknown_scale_rule_is_told_those_of_the_format(name, rules):
         assert str(refused.value) == f"unknown scale rule 'best'; allowed: {rules}"
         for rule in rules.split(", "):
             nx.QuantSpec(name, scale_rule=rule)
+
+
+@pytest.mark.parametrize(("name", "meant"), [
+    ("i4", "int4"), ("i2", "int2"), ("ui4", "uint4"), ("E4M3FN", "fp8_e4m3"), ("f8e4m3fn", "fp8_e4m3"),
+    ("fp4_e2m1fn", "fp4"), ("float4_e2m1fn_x2", "fp4"), ("E5M2FNUZ", "fp8_e5m2fnuz"), ("bnb_nf4", "nf4"),
+    ("qint8", "int8"), ("bfloat", "bfloat16"), ("posit", "posit8"), ("int8_sym", "int8"),
+    ("fp8_e4m4", "fp8_e4m3"), ("hfloat8", "hifloat8"), ("MXFP4_e3m0", "mxfp4"), ("nvfp4_e2m1", "nvfp4"),
+])  # fmt: skip
+def test_a_name_that_is_no_formats_is_refused_with_our_name_of_the_one_that_is_meant(name, meant):
+    with pytest.raises(nx.NumericsError, match=f"did you mean '{meant}'\\?"):
+        nx.dtype(name)
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("fp8_e4m3b11fnuz", "bias=11"), ("float8_e4m3b11fnuz", "bias=11"),
+    ("ternary", r"codebook_format\(\[-1, 0, 1\]\)"),
+    ("w4a16", "'int4' with activations left as they are"), ("W8A8", "'int8' with activations='int8'"),
+    ("fp12", None), ("msfp12", None), ("np", None), ("w", None), ("mxfp5", None),
+])  # fmt: skip
+def test_a_name_of_other_bits_is_not_taken_for_a_format_that_is_spelled_alike(name, said):
+    """fp12 was fp16, bnb_nf4 was bnb_fp4, w4a16 was S16."""
+    with pytest.raises(nx.NumericsError, match=said or "unknown format") as refused:
+        nx.dtype(name)
+    assert "did you mean" not in str(refused.value)

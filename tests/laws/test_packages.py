@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -57,6 +59,33 @@ def test_the_wheel_is_the_package_and_nothing_else(built):
     due = {name for name in tracked() if name.startswith(("numerics/", "formats/", "backends/"))}
     assert len([name for name in names if name.startswith("numerics/")]) == len(due) - len(beside)
     assert {"numerics/py.typed", "numerics/conform/verify/truth.json"} <= set(names)
+
+
+RELATIVE = re.compile(r"\]\((?!https?:)[^)\s]+\)")
+
+
+def page_of(text):
+    """A page without its code."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_a_package_index_shows_no_link_that_leads_nowhere(built):
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        text = archive.read(name).decode()
+    assert "Description-Content-Type: text/markdown" in text
+    assert "a format is one row" in text
+    assert not RELATIVE.search(page_of(text))
+
+
+def test_links_of_the_readme_are_absolute_once_the_repository_has_an_address():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    given_out = runpy.run_path(str(ROOT / "setup.py"))["given_out"]
+    shown = given_out(readme, "https://example.org/numerics")
+    assert not RELATIVE.search(page_of(shown))
+    assert "(https://example.org/numerics/raw/main/docs/pictures/image.png)" in shown
+    assert "[docs/formats.md](https://example.org/numerics/blob/main/docs/formats.md)" in shown
+    assert re.sub(r"https://example.org/numerics/(raw|blob)/main/", "", shown) == readme
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")

@@ -19,7 +19,7 @@ from numerics.backends.cpu import warmup
 from numerics.cli import doctor
 from numerics.view.describe import facts, runs
 from numerics.view.screen import Screen
-from numerics.view.text import cells, number
+from numerics.view.text import cells, number, wrapped
 from tests.helpers import terminal
 from tests.helpers.terminal import NUMERICS, drawn
 
@@ -281,7 +281,7 @@ def test_a_plan_of_shards_fits_the_terminal(look, tmp_path, columns):
     assert "int4 per_group(128) " in text
     assert "the format of all" in text
     assert ("model.layers.{0-2}" in text) == (columns == 120)
-    assert ("left out: kind, used by" in text) == (columns == 80)
+    assert ("left out: kind; a wider" in text) == (columns == 80)  # nobody uses it: "used by" says nothing
 
 
 @pytest.mark.parametrize("columns", [80, 120, 200])
@@ -444,3 +444,48 @@ def test_warmup_shows_how_far_it_is(look, monkeypatch):
     lines = look(80, "warmup")
     assert "\rcompiling  0" in seen.getvalue()
     assert "".join(lines).startswith("2 kernels in ")
+
+
+def test_two_files_are_compared_worst_first_and_the_rest_when_asked(look, tmp_path):
+    path, rng = tmp_path / "other.safetensors", np.random.default_rng(1)
+    tensors = {f"layers.{i}.weight": rng.standard_normal((8, 64)).astype(np.float32) for i in range(30)}
+    save_file(tensors, tmp_path / "one.safetensors")
+    save_file({name: x * (1 + 2.0 ** -(k % 7 + 2)) for k, (name, x) in enumerate(tensors.items())}, path)
+    words = ("compare", tmp_path / "one.safetensors", path)
+    few, every, piped = look(80, *words), look(80, *words, "--all"), look(None, *words)
+    tables = [[line for line in lines if "float32  float32" in line] for lines in (few, every, piped)]
+    assert list(map(len, tables)) == [20, 30, 30]
+    assert "and 10 more that lost less; --all shows them" in few
+    assert sum("[0, 0]: " in line for line in few) == 20
+    left = [float(re.split(" {2,}", line)[5]) for line in tables[2]]
+    assert left == sorted(left)
+    assert left[0] < left[-1]
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, None])
+def test_a_verdict_ends_a_line_between_words_and_keeps_numbers_beside_their_units(look, monkeypatch, columns):
+    stopped: list[int] = []
+    monkeypatch.setattr(sys, "exit", stopped.append)
+    lines = look(columns, "conform", "numerics:fp8_e4m3.encode", "--dtype", "fp8_e4m3", "--here")
+    assert stopped == [0]
+    text = " ".join(line.strip() for line in lines)
+    assert "fp8_e4m3 encode, half_even, saturate" in text
+    assert not any(line.endswith("-") for line in lines)
+    assert wrapped("48 of 97 become 0.658 MB", 23) == ["48 of 97 become", "0.658 MB"]
+    assert wrapped("  input 0x01 came 3 due 4", 14) == ["  input 0x01", "  came 3 due 4"]
+
+
+def test_a_column_that_says_nothing_gives_way_to_names(look, tmp_path):
+    """Of floats beside a format no codes are compared: dashes took the room that the names lacked."""
+    x = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
+    name = "encoder.layer.0.attention.output.dense.weight"
+    save_file({name: x}, tmp_path / "one.safetensors")
+    nx.save({name: nx.quantize(x, "mxfp4")}, tmp_path / "other.safetensors")
+    words = ("compare", tmp_path / "one.safetensors", tmp_path / "other.safetensors")
+    lines = look(120, *words)
+    assert lines[0].split()[:3] == ["tensor", "first", "second"]
+    assert "codes differ" not in lines[0]
+    assert not any(line.startswith("left out") for line in lines)
+    assert lines[2].startswith(name)
+    assert "codes differ" in look(None, *words)[0]
+    assert "codes differ" in look(160, *words)[0]

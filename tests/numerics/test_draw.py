@@ -13,8 +13,11 @@ import pytest
 import numerics as nx
 
 pytest.importorskip("matplotlib")
+from matplotlib.text import Text
+
 from numerics import cli
 from numerics.draw import grids
+from numerics.draw.formats import MARKS
 from numerics.draw.picture import STYLE
 from numerics.view.text import number
 
@@ -68,6 +71,16 @@ def test_what_is_clipped_is_what_lies_beyond_the_grid():
     assert found.cut.tolist() == [False] * 5
     wide = np.float32([1.0, 7.9, 7.1, 6.9, -7.2])
     assert grids.rounded(wide, "mxfp4").cut.tolist() == [False, True, True, False, True]
+
+
+@pytest.mark.parametrize("d", [*(d for d in nx.dtypes() if d.kind == "block"), nx.fp8_e4m3, nx.nf4], ids=str)
+def test_every_value_beyond_the_grid_is_clipped_and_no_other(d):
+    """In a block of two readings, too, whose integers end before its floats."""
+    x = np.exp2(np.random.default_rng(3).integers(-9, 9, (40, 96))).astype(np.float32) * X[0, 0]
+    found, ends = grids.rounded(x, d), grids.grid(d)
+    normal = x.astype(np.float64) / found.unit
+    beyond = (normal > ends[-1] + (ends[-1] - ends[-2]) / 2) | (normal < ends[0] - (ends[1] - ends[0]) / 2)
+    assert (found.cut == beyond).all()
 
 
 @pytest.mark.parametrize("d", ["nvfp4", "mxfp4", "mx6", "int4"])
@@ -132,6 +145,23 @@ def test_formats_are_told_with_their_bits_and_what_they_leave():
         q = nx.quantize(X, name)
         assert f"{name} {q.bits:.4g} bits, {q.error(X).sqnr:.1f} dB" in said
     assert "mine" in said
+
+
+def test_every_format_beside_others_has_a_mark_and_a_name_that_covers_no_other():
+    """Codebooks had none, and names lay below the axis."""
+    assert {d.kind for d in nx.dtypes()} <= set(MARKS)
+    figure = nx.draw.formats(X).figure
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    names = [text for text in axes.texts if text.get_text() in map(str, nx.dtypes())]
+    marks = sum(len(some.get_offsets()) for some in axes.collections)
+    assert len(names) == marks > 30
+    boxes = [Text.get_window_extent(text) for text in names]  # without the line
+    assert all(axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 for box in boxes)
+    assert all(axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1 for box in boxes)
+    for k, box in enumerate(boxes):
+        letters = box.padded(0, -0.15 * box.height)  # without the room above and below
+        assert not any(letters.overlaps(other) for other in boxes[:k]), names[k].get_text()
 
 
 def test_a_models_layers_are_worst_first_whatever_order_they_came_in():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 
 import numerics as nx
+from numerics.draw import explorer, pieces
 from numerics.draw.explorer import LIMIT
 from numerics.draw.layers import rows_of
-from numerics.draw.sources import report_in
+from numerics.draw.sources import report_in, tensors_in
 from numerics.formats.rounding import DETERMINISTIC
 from tests.helpers.browser import browser, opened
 
@@ -119,6 +121,36 @@ def test_a_page_stays_small_and_says_what_is_not_on_it():
     data = data_of(page)
     assert "ids" in data["left_out"]
     assert len(data["tensors"]) + len(data["left_out"]) == 231
+
+
+def test_a_page_reads_a_whole_tensor_once_a_format_however_many_pieces_are_left_away(monkeypatch):
+    """Twenty million weights took twenty seconds: their scale was found for every rounding."""
+    count = Counter()
+    whole, scale = explorer.rounded, pieces.tensor_scale
+    monkeypatch.setattr(explorer, "rounded", lambda *a: count.update(["whole"]) or whole(*a))
+    monkeypatch.setattr(pieces, "tensor_scale", lambda *a: count.update([a[1].name]) or scale(*a))
+    monkeypatch.setattr(explorer, "LIMIT", 300_000)
+    data = data_of(nx.explore({"a": X, "b": X[0]}, ["mxfp4", "nvfp4"]))
+    assert [len(one["shown"]) < one["pieces"] for one in data["tensors"]] == [True, False]
+    assert count["whole"] == 2 * 2
+    assert count["nvfp4"] == 2 * len(nx.nvfp4.scale_rules)
+
+
+def test_of_pieces_that_do_not_fit_those_stay_that_lose_most_and_some_that_are_spread(monkeypatch):
+    x = np.ones((1, 640), np.float32)
+    x[0, 320:352] = 1.2  # nothing else loses anything
+    every = data_of(nx.explore(x, ["mxfp4"]))["tensors"][0]
+    monkeypatch.setattr(explorer, "LIMIT", 30_000)
+    few = data_of(nx.explore(x, ["mxfp4"]))["tensors"][0]
+    assert len(every["shown"]) == 20
+    assert 1 < len(few["shown"]) < 20
+    assert few["shown"][0]["at"] == every["shown"][0]["at"] == [0, 320]
+    firsts = [piece["at"][1] for piece in few["shown"]]
+    assert len(set(firsts)) == len(firsts)
+    assert max(firsts) == 608
+    assert [few["in"]["mxfp4"]["pieces"][k]["y"] for k in (0, 1)] == [
+        nx.mxfp4.round(np.float32(few["shown"][k]["x"])).tolist() for k in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize(("call", "said"), [
@@ -245,6 +277,26 @@ def test_axe_finds_nothing_that_keeps_people_out(chromium, pages, name):
     with opened(chromium, pages / f"{name}.html") as page:
         found = axe.Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+def test_tensors_come_out_of_checkpoints_of_every_kind(tmp_path):
+    """A GGUF file and a folder of shards were refused, though `numerics inspect` reads them."""
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(str(tmp_path / "a.gguf"), "llama")
+    kind = gguf.GGMLQuantizationType.Q8_0
+    x = RNG.standard_normal((4, 64)).astype(np.float32)
+    writer.add_tensor("w", gguf.quants.quantize(x, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (found,) = tensors_in(tmp_path / "a.gguf").values()
+    assert found.spec == nx.QuantSpec("int8", scheme=nx.per_group(32), scale_type="float16")
+    (tmp_path / "folder").mkdir()
+    nx.save({"w": x}, tmp_path / "folder" / "model.safetensors")
+    assert tensors_in(tmp_path / "folder")["w"].tolist() == x.tolist()
+    due = data_of(nx.explore({"w": found}, ["mxfp4"]))["tensors"][0]
+    assert data_of(nx.explore(tensors_in(tmp_path / "a.gguf"), ["mxfp4"]))["tensors"] == [due]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"layers": 3}', "[" * 10**5, '{"layers": ' + "[" * 10**5])
