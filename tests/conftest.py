@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -12,6 +13,8 @@ from zlib import crc32
 if "NUMERICS_TEST_DEVICE" not in os.environ:  # "cuda": the laws on the GPU that is there, tests/helpers
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: it looks once
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two workers share the cores: torch's threads would spin
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background: tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.append(str(Path(__file__).parents[1]))  # for bench and tests; last: the installed wheel is tested
 
 import hypothesis
