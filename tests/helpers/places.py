@@ -352,6 +352,33 @@ def by_scales(scheme, change):
     return quantizes
 
 
+def axis_by_length(axis, last):
+    """Channels of the first, or the last, axis that is as long as the one that is meant."""
+
+    def quantizes(x, scale, zero_point):
+        like = [k for k, n in enumerate(x.shape) if n == x.shape[axis]]
+        at = like[-1 if last else 0]
+        return nx.quantize(
+            x, "int8", scheme=nx.per_channel(at), symmetric=False, scale=scale, zero_point=zero_point
+        ).codes
+
+    return quantizes
+
+
+def blocks_by_length(axis):
+    """Blocks along the first axis that is as long as the one that is meant."""
+
+    def encodes(x):
+        if x.ndim < 3:
+            return nx.mxfp4.encode(x, axis=axis)
+        b = nx.mxfp4.encode(x, axis=x.shape.index(x.shape[axis]))
+        return b.codes, b.scale if x.shape.index(x.shape[axis]) == axis % x.ndim else np.moveaxis(
+            b.scale, 0, axis
+        )
+
+    return encodes
+
+
 def one_batch(x, scale, zero_point):
     if x.ndim == 4 and len(x) == 1:
         zero_point[..., :1] = zero_point[..., 1:2]
@@ -501,6 +528,14 @@ UNSEEN = {
     "mxfp4: NaN before a very large number": (forgets_nan_before(1e15), "mxfp4", {}, "nan_block"),
     "mxfp4: a place in each fourth block": (long_lines(16, 3, 4), "mxfp4", {}, "layout"),
     "mxfp4: a place in block 300": (long_lines(5, 300, 320), "mxfp4", {}, "layout"),
+    **{
+        f"per_channel({axis}): another axis as long, {'the last' if last else 'the first'}": (
+            axis_by_length(axis, last),
+            *("int8", {**AFFINE, "scheme": f"per_channel({axis})"}, "scale_arrays"),
+        )
+        for axis, last in ((0, True), (1, True), (1, False))
+    },
+    "mxfp4: blocks of another axis that is as long": (blocks_by_length(-1), "mxfp4", {}, None),
     "per_channel(1): a batch of one": (
         by_scales("per_channel(1)", one_batch),
         *("int8", {**AFFINE, "scheme": "per_channel(1)"}, "scale_arrays"),

@@ -229,6 +229,7 @@ def _lefts(block: int) -> list[int]:
 
 LONG, EDGE = 256, 130  # blocks of more numbers are cut short at some lengths, near both ends at each
 MANY_LINES, MANY_NUMBERS = 130, 1 << 15  # lines past 128, unless their blocks are long
+CUBED = 64  # numbers of a block, at most, of which cubes are asked
 EVERY_LEFT = 64  # blocks of so many numbers are cut short at every length
 NUMBERS = np.array([0.3, 77.7, -0.0011, 1.9, -5.3, 3e-5, 1000.0], np.float32)
 """Numbers that no short format holds, of unlike magnitudes, so that neighbours show."""
@@ -253,6 +254,9 @@ def tensors(task: Task, whole_blocks: bool = False) -> Iterator[Array]:
     deep = np.resize(NUMBERS, (2, 3, 2 * block if whole_blocks else block + 1)).astype(np.float32)
     if -3 <= task.axis <= 2:
         yield np.ascontiguousarray(np.moveaxis(deep, -1, task.axis))
+        if block <= CUBED:  # an axis may be taken for another by its length
+            side = block if whole_blocks else block + 1
+            yield uneven(side * side, side, block).reshape(side, side, side)
         for lines in lone_lines(block, whole_blocks):
             deep = lines[: len(lines) // 5 * 5].reshape(5, -1, lines.shape[1])
             yield np.ascontiguousarray(np.moveaxis(deep, -1, task.axis))
