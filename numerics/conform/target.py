@@ -321,7 +321,8 @@ class Target(Judged):
             outside = (array < low) | (array >= end)
             at = int(outside.reshape(-1).argmax()) if outside.shape == inputs[0].shape else 0
             raise Fault("code_range", inputs, str(array[outside][0]), f"{low} .. {end - 1}", at)
-        return array.astype(np.uint8 if bits <= 8 else np.uint16) & (end - 1)
+        found: Array = np.bitwise_and(array.astype(np.uint8 if bits <= 8 else np.uint16), end - 1)
+        return found
 
 
 def _told(came: Blocks, ndim: int) -> tuple[str, int]:

@@ -15,7 +15,8 @@ from numerics.conform.task import Float32
 from numerics.formats.block import Block, ScaledBlock
 from numerics.formats.rounding import FOUR_OVER_SIX, BlockOptions, Draw
 
-Words, Places = NDArray[np.uint8], NDArray[Any]
+Words = NDArray[np.uint8]
+Places = NDArray[Any]
 TRIED, MOST = 512, 96  # blocks that are looked through, and those of them that are kept
 NUMBERS = 1 << 18  # of them all: of long blocks fewer are looked through
 BESIDE = range(-3, 4)  # units of the last place beside a threshold
@@ -52,7 +53,7 @@ def _thresholds(dtype: Block, choices: Callable[[Float32], Words], unit: float) 
     rows = _pairs(dtype, unit)
     firsts, seconds = rows[choices(rows[:, 0]) != choices(rows[:, 1])][:MOST].swapaxes(0, 1)
     if not len(firsts):
-        return firsts
+        return np.zeros((0, dtype.block), np.float32)
     first, each = choices(firsts), np.arange(len(firsts))
 
     def turn(at: Callable[[Places], Float32], low: Places, high: Places) -> Places:
@@ -64,7 +65,8 @@ def _thresholds(dtype: Block, choices: Callable[[Float32], Words], unit: float) 
         return low
 
     def mixed(count: Places) -> Float32:
-        return np.where(np.arange(dtype.block) < count[:, None], seconds, firsts)
+        found: Float32 = np.where(np.arange(dtype.block) < count[:, None], seconds, firsts)
+        return found
 
     place = turn(mixed, np.zeros_like(each), np.full_like(each, dtype.block))
     before, after = (_ordered(part[each, place]) for part in (firsts, seconds))
@@ -86,7 +88,7 @@ def _pairs(dtype: Block, unit: float) -> Float32:
     tops = np.exp2(rng.uniform(-3, 7, (count, 1, 1))) * unit
     rows = rng.uniform(-1, 1, (count, 2, dtype.block)) ** np.array([[1], [5]]) * tops
     rows[:, :, :1] = tops
-    return rows.astype(np.float32)
+    return np.asarray(rows, np.float32)
 
 
 def _ordered(x: Float32) -> Places:

@@ -213,7 +213,7 @@ def lengths(block: int) -> list[int]:
     """Lengths of the blocked axis: short blocks first, then whole ones.
 
     >>> lengths(4), len(lengths(256)), len(lengths(2048))
-    ([1, 2, 3, 5, 11, 0, 4, 8, 12], 261, 667)
+    ([1, 2, 3, 5, 11, 0, 4, 8, 12], 261, 662)
     """
     short = sorted({*_lefts(block), block + 1, 2 * block + 3})
     return [n for n in short if n % block] + [0, block, 2 * block, 3 * block]
