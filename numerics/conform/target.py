@@ -316,13 +316,13 @@ class Target(Judged):
             return array
         if kind == "i" and 8 * size == bits:  # a view of codes as signed bytes
             return array.view(f"u{size}")
-        wide = array.astype(np.int64)
-        low = -(1 << (bits - 1)) if signed and kind == "i" else 0
-        outside = (wide < low) | (wide >= 1 << bits)
-        if outside.any():
+        low, end = -(1 << (bits - 1)) if signed and kind == "i" else 0, 1 << bits
+        if array.size and not low <= int(array.min()) <= int(array.max()) < end:
+            outside = (array < low) | (array >= end)
             at = int(outside.reshape(-1).argmax()) if outside.shape == inputs[0].shape else 0
-            raise Fault("code_range", inputs, str(wide[outside][0]), f"{low} .. {(1 << bits) - 1}", at)
-        return (wide & ((1 << bits) - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
+            raise Fault("code_range", inputs, str(array[outside][0]), f"{low} .. {end - 1}", at)
+        found: Array = np.bitwise_and(array.astype(np.uint8 if bits <= 8 else np.uint16), end - 1)
+        return found
 
 
 def _told(came: Blocks, ndim: int) -> tuple[str, int]:

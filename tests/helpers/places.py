@@ -352,6 +352,33 @@ def by_scales(scheme, change):
     return quantizes
 
 
+def axis_by_length(axis, last):
+    """Channels of the first, or the last, axis that is as long as the one that is meant."""
+
+    def quantizes(x, scale, zero_point):
+        like = [k for k, n in enumerate(x.shape) if n == x.shape[axis]]
+        at = like[-1 if last else 0]
+        return nx.quantize(
+            x, "int8", scheme=nx.per_channel(at), symmetric=False, scale=scale, zero_point=zero_point
+        ).codes
+
+    return quantizes
+
+
+def blocks_by_length(axis):
+    """Blocks along the first axis that is as long as the one that is meant."""
+
+    def encodes(x):
+        if x.ndim < 3:
+            return nx.mxfp4.encode(x, axis=axis)
+        b = nx.mxfp4.encode(x, axis=x.shape.index(x.shape[axis]))
+        return b.codes, b.scale if x.shape.index(x.shape[axis]) == axis % x.ndim else np.moveaxis(
+            b.scale, 0, axis
+        )
+
+    return encodes
+
+
 def one_batch(x, scale, zero_point):
     if x.ndim == 4 and len(x) == 1:
         zero_point[..., :1] = zero_point[..., 1:2]
@@ -371,8 +398,89 @@ def narrows(dtype, **options):
     return lambda x: dtype.encode(x.astype(np.float32), **options)
 
 
+def in_halves(terms):
+    while terms.shape[-1] > 1:
+        half = terms.shape[-1] // 2
+        terms = terms[..., :half] + terms[..., half:]
+    return terms[..., 0]
+
+
+def in_turn(terms):
+    return np.add.accumulate(terms, axis=-1)[..., -1]
+
+
+def beside_each_other(terms):
+    while terms.shape[-1] > 1:
+        terms = terms[..., ::2] + terms[..., 1::2]
+    return terms[..., 0]
+
+
+def in_float64(terms):
+    return terms.astype(np.float64).sum(axis=-1)
+
+
+def lanes_of_four(terms):
+    return in_halves(in_turn(np.swapaxes(terms.reshape(*terms.shape[:-1], -1, 4), -1, -2)))
+
+
+def least_error(total, measure=np.square, less=np.less):
+    """NVFP4 by four over six, at tensor scale 1; total: how the errors of a block are added."""
+
+    def tried(blocks, wanted):
+        scale = E4M3(wanted)
+        unit = nx.fp8_e4m3.decode(scale)[..., None]
+        codes = nx.fp4.encode(np.where(unit == 0, np.copysign(np.float32(0), blocks), blocks / unit))
+        return scale, codes, total(measure(unit * nx.fp4.decode(codes) - blocks))
+
+    def encodes(x):
+        blocks = x.reshape(*x.shape[:-1], -1, 16)
+        wanted = np.abs(blocks).max(axis=-1, initial=0) / np.float32(6)
+        one, other = tried(blocks, wanted), tried(blocks, wanted * np.float32(1.5))
+        second = less(other[2], np.where(np.isnan(one[2]), np.float32(np.inf), one[2]))
+        scale, codes = np.where(second, other[0], one[0]), np.where(second[..., None], other[1], one[1])
+        return codes.reshape(x.shape), scale
+
+    return encodes
+
+
+def reads_by(total):
+    """if4 at tensor scale 1, whose blocks are read as floats or counts by errors that are added so."""
+
+    def encodes(x):
+        b = nx.if4.encode(x, tensor_scale=1.0)
+        blocks, scale = x.reshape(*x.shape[:-1], -1, 16), b.scale & 0x7F
+        unit = nx.fp8_e4m3.decode(scale)[..., None]
+        y = np.where(unit == 0, np.copysign(np.float32(0), blocks), blocks / unit)
+        counts = np.clip(np.rint(y * np.float32(7 / 6)), -7, 7)
+        floats = nx.fp4.encode(y)
+        values = unit * nx.fp4.decode(floats), unit * (counts * np.float32(0.8571428571))
+        float_error, count_error = (total((v - blocks) ** 2) for v in values)
+        counted = (count_error < float_error)[..., None]
+        codes = np.where(counted, counts.astype(np.int8) & 15, floats).astype(np.uint8)
+        return codes.reshape(x.shape), np.where(counted[..., 0], scale | 0x80, scale)
+
+    return encodes
+
+
+def within_short_blocks(length):
+    """Blocks of 2,048 whose short last block of one length sees no last number."""
+
+    def encodes(x):
+        b = LONGEST.encode(x)
+        if x.shape[-1] % 2048 != length or not np.isfinite(x).all():
+            return b
+        scale = b.scale.copy()
+        scale[..., -1:] = LONGEST.encode(x[..., -length:-1]).scale
+        return b.codes, scale
+
+    return encodes
+
+
+LONGEST = nx.mx("fp4", 2048)
+BY_ERROR = {"tensor_scale": 1.0, "whole_blocks": True, "finite": True}
 BF16_SUBNORMAL = 2.0**-126
 AFFINE, DECODE, WIDE = {"kind": "affine"}, {"kind": "decode"}, {"inputs": "float64"}
+ADDED = (in_turn, beside_each_other, in_float64, lanes_of_four)
 UNSEEN = {
     "nf4: a middle with five digits": (
         between(nx.nf4, 0.38931, 0.3893125355243683, 12),
@@ -420,6 +528,14 @@ UNSEEN = {
     "mxfp4: NaN before a very large number": (forgets_nan_before(1e15), "mxfp4", {}, "nan_block"),
     "mxfp4: a place in each fourth block": (long_lines(16, 3, 4), "mxfp4", {}, "layout"),
     "mxfp4: a place in block 300": (long_lines(5, 300, 320), "mxfp4", {}, "layout"),
+    **{
+        f"per_channel({axis}): another axis as long, {'the last' if last else 'the first'}": (
+            axis_by_length(axis, last),
+            *("int8", {**AFFINE, "scheme": f"per_channel({axis})"}, "scale_arrays"),
+        )
+        for axis, last in ((0, True), (1, True), (1, False))
+    },
+    "mxfp4: blocks of another axis that is as long": (blocks_by_length(-1), "mxfp4", {}, None),
     "per_channel(1): a batch of one": (
         by_scales("per_channel(1)", one_batch),
         *("int8", {**AFFINE, "scheme": "per_channel(1)"}, "scale_arrays"),
@@ -444,5 +560,36 @@ UNSEEN = {
         )
         for name, options in (("mxfp4", {}), ("mx6", {}), ("nvfp4", {"tensor_scale": 1.0}))
     },
+    **{
+        f"four over six: errors are added {total.__name__}": (
+            least_error(total),
+            *("nvfp4", {**BY_ERROR, "scale_rule": "four_over_six"}, "scale_rule"),
+        )
+        for total in ADDED
+    },
+    **{
+        f"four over six by magnitudes, added {total.__name__}": (
+            least_error(total, np.abs),
+            *("nvfp4", {**BY_ERROR, "scale_rule": "four_over_six_mae"}, "scale_rule"),
+        )
+        for total in ADDED
+    },
+    "four over six: the second of equals": (
+        least_error(in_halves, less=np.less_equal),
+        *("nvfp4", {**BY_ERROR, "scale_rule": "four_over_six"}, None),
+    ),
+    **{
+        f"if4: errors are added {total.__name__}": (reads_by(total), "if4", BY_ERROR, "scale_rule")
+        for total in ADDED
+    },
+    **{
+        f"blocks of 2,048: the last number of {length}": (
+            within_short_blocks(length),
+            *(LONGEST, {}, "short_block"),
+        )
+        for length in (2, 33, 1024, 1791, 2047)
+    },
+    "blocks of 2,048: the maximum at place 1,337": (without_place(LONGEST, 1337), LONGEST, {}, None),
+    "blocks of 2,048: a sign forgotten at place 2,040": (forgets_sign_at(LONGEST, 2040), LONGEST, {}, None),
 }
 """Planted without a look at what is asked, and passed once; and their kin."""

@@ -16,7 +16,15 @@ from numerics.formats.rounding import DETERMINISTIC, MX_RULES
 from tests.helpers.company import PASSED, of_sixteen_seeds
 from tests.helpers.dtypes import DECLARED, DECLARED_BLOCKS
 from tests.helpers.faults import FAULTS, e4m3
-from tests.helpers.places import MISSED, STATEFUL, UNSEEN
+from tests.helpers.places import (
+    BY_ERROR,
+    MISSED,
+    STATEFUL,
+    UNSEEN,
+    in_halves,
+    least_error,
+    reads_by,
+)
 from tests.helpers.proofs import LONG, near_steps
 
 
@@ -50,6 +58,16 @@ def test_a_fault_of_one_place_passed(name):
 def test_a_fault_planted_without_a_look_passed(name):
     with np.errstate(all="ignore"):
         caught(*UNSEEN[name])
+
+
+@pytest.mark.parametrize("rule", ["four_over_six", "four_over_six_mae"])
+def test_the_order_that_the_law_says_is_right(rule):
+    kernel = least_error(in_halves, np.abs if rule.endswith("mae") else np.square)
+    with np.errstate(all="ignore"):
+        found = check(kernel, "nvfp4", scale_rule=rule, **BY_ERROR)
+        other = check(reads_by(in_halves), "if4", **BY_ERROR)
+    assert found, str(found)
+    assert other, str(other)
 
 
 @pytest.mark.parametrize("name", PASSED)

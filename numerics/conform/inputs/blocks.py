@@ -197,10 +197,11 @@ def _special_blocks(dtype: Block) -> NDArray[np.float64]:
     return np.array(rows)
 
 
-_LARGE, _SHORT = (
-    np.float32(2.0**60),
+_LARGE = np.float32(2.0**60)  # of numbers about NaN and Inf
+_SHORT, _LONG = (
     256,
-)  # of numbers about NaN and Inf; of blocks that are asked with each of these
+    1024,
+)  # blocks: NaN and Inf are asked in each place twice, in each second one of longer ones
 
 
 def _not_numbers(dtype: Block) -> Float32:
@@ -214,7 +215,7 @@ def _not_numbers(dtype: Block) -> Float32:
     rows = [
         np.where(np.arange(n) == place, signed[(place + turn) % len(signed)], others)
         for turn, others in enumerate(turns)
-        for place in range(n)
+        for place in (range(n) if n <= _LONG else range(turn % 2, n, 2))
     ]
     rows += [np.full(n, bits) for bits in signed]
     rows += [np.where(np.isin(np.arange(n), (0, n - 1)), bits, around[0]) for bits in signed]

@@ -212,14 +212,24 @@ def placed(rows: Array, axis: int) -> Array:
 def lengths(block: int) -> list[int]:
     """Lengths of the blocked axis: short blocks first, then whole ones.
 
-    >>> lengths(4)
-    [1, 2, 3, 5, 11, 0, 4, 8, 12]
+    >>> lengths(4), len(lengths(256)), len(lengths(2048))
+    ([1, 2, 3, 5, 11, 0, 4, 8, 12], 261, 662)
     """
-    short = sorted({*range(1, block), block + 1, 2 * block + 3} - {0})
+    short = sorted({*_lefts(block), block + 1, 2 * block + 3})
     return [n for n in short if n % block] + [0, block, 2 * block, 3 * block]
 
 
+def _lefts(block: int) -> list[int]:
+    """Lengths of a short block: every one, or of long blocks the least, the greatest and every remainder."""
+    every = range(1, block)
+    if block <= LONG:
+        return list(every)
+    return [n for n in every if n <= EDGE or block - n <= EDGE or n % 7 == 0 or n % 32 in (31, 0, 1)]
+
+
+LONG, EDGE = 256, 130  # blocks of more numbers are cut short at some lengths, near both ends at each
 MANY_LINES, MANY_NUMBERS = 130, 1 << 15  # lines past 128, unless their blocks are long
+CUBED = 64  # numbers of a block, at most, of which cubes are asked
 EVERY_LEFT = 64  # blocks of so many numbers are cut short at every length
 NUMBERS = np.array([0.3, 77.7, -0.0011, 1.9, -5.3, 3e-5, 1000.0], np.float32)
 """Numbers that no short format holds, of unlike magnitudes, so that neighbours show."""
@@ -233,6 +243,8 @@ def tensors(task: Task, whole_blocks: bool = False) -> Iterator[Array]:
             continue
         scales = np.array([1.0, 4096.0, 2.0**-12], np.float32)[:, None]
         lines = np.resize(NUMBERS, (3, length)).astype(np.float32) * scales
+        if block > EVERY_LEFT and length:
+            _lead(lines, length % block or block)
         yield placed(lines, task.axis)
         if length % block:
             lines = lines.copy()
@@ -242,11 +254,20 @@ def tensors(task: Task, whole_blocks: bool = False) -> Iterator[Array]:
     deep = np.resize(NUMBERS, (2, 3, 2 * block if whole_blocks else block + 1)).astype(np.float32)
     if -3 <= task.axis <= 2:
         yield np.ascontiguousarray(np.moveaxis(deep, -1, task.axis))
+        if block <= CUBED:  # an axis may be taken for another by its length
+            side = block if whole_blocks else block + 1
+            yield uneven(side * side, side, block).reshape(side, side, side)
         for lines in lone_lines(block, whole_blocks):
             deep = lines[: len(lines) // 5 * 5].reshape(5, -1, lines.shape[1])
             yield np.ascontiguousarray(np.moveaxis(deep, -1, task.axis))
     if task.axis in (0, -1):
         yield np.resize(NUMBERS, 2 * block).astype(np.float32)
+
+
+def _lead(lines: Array, left: int) -> None:
+    """Puts the maximum of three lines last, midway and first in their last block, of `left` numbers."""
+    for line, back in zip(lines, (1, 1 + left // 2, left), strict=True):
+        line[-back] = -3 * np.abs(line).max()
 
 
 def uneven(lines: int, length: int, block: int) -> Array:
@@ -278,8 +299,11 @@ def lone_lines(block: int, whole_blocks: bool) -> Iterator[Array]:
 def strided(task: Task, backward: bool = False) -> Iterator[Array]:
     """The same numbers in memory that is not contiguous: turned, stepped, with gaps, backward if asked."""
     block = task.block.block
-    for rows in (4, 2 * block):  # a square, whose rows are taken for its columns by its shape alone
-        lines = placed(uneven(rows, 2 * block, block), task.axis)
+    side = (
+        2 * block if block <= LONG else block
+    )  # of a square, whose rows are taken for its columns by its shape
+    for rows, length in ((4, 2 * block), (side, side)):
+        lines = placed(uneven(rows, length, block), task.axis)
         yield np.asfortranarray(lines)
         yield np.repeat(lines, 2, axis=-1)[..., ::2]
     long = placed(uneven(33, max(2, 160 // block) * block, block), task.axis)

@@ -26,9 +26,10 @@ SHAPES = (
         (1, 1, 4, 5),
         (2, 1, 3, 2, 4),
     ),
+    *((6, 6), (5, 5, 5), (4, 4, 4, 4)),
 )
 """Whole groups and short ones, one row, one column, two to five axes, batches of one, more scales
-than a byte counts."""
+than a byte counts; axes of one length, of which one is taken for another by its length alone."""
 LARGE = 1 << 14  # elements that share a scale: of more, few shapes are asked
 EVERY = 512  # of so many the last group is asked in every length
 MOST = 1 << 20  # elements that share a scale
@@ -93,6 +94,8 @@ def shapes_of(scheme: Scheme) -> list[tuple[int, ...]]:
     """Shapes that a scheme cuts; larger ones where its groups are large."""
     whole = scheme.block or (2, scheme.size or 1)
     found: list[tuple[int, ...]] = [(2 * whole[0] + 1, 2 * whole[1] + 3), (whole[0], 3 * whole[1])]
+    side = max(whole) + 3
+    found += [(side, side)] if side <= EVERY else []
     found += [
         (whole[0] + more[0], whole[1] + more[1])
         for more in zip_longest(*(_left_over(size, math.prod(whole)) for size in whole), fillvalue=0)

@@ -11,16 +11,19 @@ from threading import Barrier
 from time import sleep
 from typing import Any
 
+import numpy as np
+
 from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.conform.effort import Effort
 from numerics.conform.laws.again import arrays, asked, parts
 from numerics.conform.laws.findings import Findings, Trial, misplaced
 from numerics.conform.laws.law import sentence
 from numerics.conform.target import Fault, Target
-from numerics.conform.task import Array
+from numerics.conform.task import Array, answers_at
 from numerics.conform.verdict import Counterexample
 
 SIZE = 1 << 13  # numbers of a call: long enough that the other thread is met within it
+FEW = (64, 8, 512)  # of them in calls between: buffers may be of calls of a size
 SWITCH = 1e-6  # seconds after which Python gives the other thread its turn
 
 
@@ -86,13 +89,19 @@ def _rounds(
     target: Target, question: tuple[Array, Any], rounds: int, wait: Callable[[], int]
 ) -> Counterexample | None:
     """The first wrong answer, after which the thread still keeps step with the other."""
-    (x, due), home = question, _home(target.function)
-    first = None
+    home, first = _home(target.function), None
     for turn in range(rounds):
-        wait()
-        with _yielding(home) if turn % 2 and home else nullcontext():
-            first = first or _wrong(target, x, due)
+        for x, due in (question, _few(question, FEW[turn // 2 % len(FEW)])):
+            wait()
+            with _yielding(home) if turn % 2 and home else nullcontext():
+                first = first or _wrong(target, x, due)
     return first
+
+
+def _few(question: tuple[Array, Any], count: int) -> tuple[Array, Any]:
+    """Some of the numbers or blocks, and what is due to them."""
+    x, due = question
+    return x[:count], answers_at(due, np.arange(min(count, len(x))))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 from numerics.conform.deviations.search import Asked, nearest
 from numerics.conform.effort import AS_EVER, Effort
 from numerics.conform.inputs import blocks, narrow, random_bits, shapes
+from numerics.conform.inputs.close_calls import close_calls
 from numerics.conform.laws import again, drawn
 from numerics.conform.laws.blocks import BLOCK_DECODE_LAWS, BLOCK_LAWS, SeenBlocks, SeenFields
 from numerics.conform.laws.findings import Findings, Named, Trial, layout, misplaced, short_block
@@ -22,6 +23,7 @@ from numerics.conform.takes import Takes
 from numerics.conform.target import Target
 from numerics.conform.task import Answer, Array, Fields, Float32, Task, answers_at
 from numerics.conform.verdict import Counterexample
+from numerics.formats.block import Block
 
 
 def trials(task: Task, takes: Takes, effort: Effort = AS_EVER) -> Iterator[Trial]:
@@ -133,7 +135,14 @@ def _kept(truth: tuple[Fields, Answer], kept: Array) -> tuple[Fields, Answer]:
 
 def probes(task: Task) -> Float32:
     """The blocks that matter, in the type that the target takes."""
-    return narrow.narrowed(blocks.probes(task.block, task.tensor_scale), task.inputs)
+    return _probes(task.block, task.scale_rule, task.tensor_scale, task.inputs)
+
+
+@lru_cache(maxsize=64)
+def _probes(dtype: Block, rule: str, tensor_scale: float | None, inputs: str) -> Float32:
+    every = narrow.narrowed(blocks.probes(dtype, tensor_scale), inputs)
+    contested = close_calls(dtype, rule, tensor_scale, inputs)
+    return np.concatenate([every, contested]) if len(contested) else every
 
 
 # ---- what is due to the probes, which every target of a task is given --------------------------------

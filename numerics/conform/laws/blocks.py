@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from numerics.conform.inputs.elements import values
 from numerics.conform.inputs.rescale import element_values, fields_at, quotients, steps, values_at
 from numerics.conform.laws.law import Law, Mask, hardness, sentence
-from numerics.conform.task import Answer, Array, Fields, Task
+from numerics.conform.task import Answer, Array, Fields, Task, answers_at
 from numerics.conform.verdict import Counterexample, numbers
 from numerics.formats.block import ElementBlock, MicroexponentBlock
 from numerics.formats.rounding import NEAREST
+
+LABEL = "U16"  # holds the name of any law of blocks
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,22 @@ class SeenBlocks:
 
     @cached_property
     def labels(self) -> Array:
-        """The law that each block falls under."""
+        """The law that each wrong block falls under; "" for those that are right."""
+        found = np.zeros(len(self.x), LABEL)
+        if self.wrong.any():
+            found[self.wrong] = self._part(self.wrong)._every_label
+        return found
+
+    def _part(self, which: Mask) -> SeenBlocks:
+        """Some of the blocks, with what all of them say about the shared fields."""
+        came, due, truth = (answers_at(answer, which) for answer in (self.came, self.due, self.truth))
+        assert isinstance(truth, Fields)
+        random = None if self.random is None else self.random[which]
+        return SeenBlocks(self.task, self.x[which], came, due, truth, random, self.blamed)
+
+    @cached_property
+    def _every_label(self) -> Array:
+        """The law that each block would fall under."""
         x, wrong = self.x, self.wrong_elements
         micro = isinstance(self.task.dtype, MicroexponentBlock)
         least = np.float32(2.0**-126) if micro else np.float32(0)

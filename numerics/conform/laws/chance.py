@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -99,6 +99,7 @@ def _chance(target: Target, found: Findings, times: int) -> None:
     ups = np.zeros(len(x), np.int64)
     beside = {lag: Pairs(f"numbers {lag} apart") for lag in LAGS}
     before, following = None, Pairs("answers of two calls")
+    repeated = Repeats(0, 0.0, 0)
     for start in range(0, times, MOST // len(x)):
         size = min(MOST // len(x), times - start)
         went = _went_up(target, np.tile(x, (size, 1)))
@@ -108,16 +109,19 @@ def _chance(target: Target, found: Findings, times: int) -> None:
             one, other = _apart(went, lag)
             of_one, of_other = _apart(np.broadcast_to(fractions, went.shape), lag)
             pairs.take(one, other, of_one * of_other)
-        if before is not None and before.shape == went.shape:
+        if before is None:
+            repeated = _repeats(went, fractions)
+        elif before.shape == went.shape:
             following.take(before, went, np.broadcast_to(fractions**2, went.shape))
         before = went
     every = [Drawn(*one, times) for one in zip(x.tolist(), fractions.tolist(), ups.tolist(), strict=True)]
-    tests = len(every) + len(LAGS) + 2
+    tests = 2 * (len(every) + len(LAGS) + 2)  # half of the error; the other half is that of repeats
     _judge(found, every, tests)
     if not found.failures:
         _judge_rare(target, found, times)
     if not found.failures:
         _judge_pairs(found, [*beside.values(), following], tests)
+        _judge_repeats(found, repeated)
         _judge_calls(target, found, x)
 
 
@@ -200,6 +204,36 @@ def _judge_pairs(found: Findings, every: list[Pairs], tests: int) -> None:
         if not found.failures and abs(pairs.both - pairs.due) > room:
             came = f"{pairs.both} of {pairs.asked} {pairs.name} both went away from zero"
             _fails(found, independent, came, f"{pairs.due:.0f}, {room:.0f} more or less")
+
+
+class Repeats(NamedTuple):
+    """The least distance at which numbers of one call go one way, or that at which most do."""
+
+    lag: int
+    together: float
+    asked: int
+
+
+def _repeats(went: Array, fractions: Array) -> Repeats:
+    """How alike numbers of one call are at every distance up to half of it, by Fourier's transform.
+
+    The sum of (up - f) times that of the number so far behind: Azuma's bound (1967) is Hoeffding's, since
+    what a number adds has a mean of 0, whatever went before it, and a range of at most 1.
+    """
+    away = (went - fractions).reshape(-1)
+    size = 1 << (2 * away.size - 1).bit_length()
+    alike = np.fft.irfft(np.abs(np.fft.rfft(away, size)) ** 2, size)[1 : away.size // 2 + 1]
+    past = np.flatnonzero(np.abs(alike) > allowed(away.size, away.size))
+    at = int(past[0]) if len(past) else int(np.abs(alike).argmax())
+    return Repeats(at + 1, float(alike[at]), away.size)
+
+
+def _judge_repeats(found: Findings, repeated: Repeats) -> None:
+    """Whether numbers at any distance go one way: a generator of a short period, or threads of one seed."""
+    room = allowed(repeated.asked, repeated.asked)
+    if not found.failures and abs(repeated.together) > room:
+        came = f"numbers {repeated.lag} apart that go one way: a sum of products of {repeated.together:.0f}"
+        _fails(found, independent, came, f"0, {room:.0f} more or less, of {repeated.asked} numbers")
 
 
 def _judge_calls(target: Target, found: Findings, x: Float32) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from numerics.conform.inputs import affine
 from numerics.conform.inputs.blocks import lone_maxima
 from numerics.conform.inputs.blocks import probes as block_probes
+from numerics.conform.inputs.close_calls import close_calls
 from numerics.conform.inputs.drawn import exponents_of, random_blocks, random_inputs
 from numerics.conform.inputs.elements import probes
 from numerics.conform.inputs.strings import packed
@@ -155,7 +156,8 @@ def _blocks_that_matter(asked: BlockOperation, rng: np.random.Generator) -> Word
     """Those on which kernels are checked (conform/inputs/blocks.py), and random ones."""
     first = lone_maxima(asked.dtype).astype(np.float32).view(np.uint32)
     matter = block_probes(asked.dtype, asked.tensor_scale).view(np.uint32)
-    return np.concatenate([matter, _blocks(asked, first[:BLOCKS], BLOCKS, rng)])
+    contested = close_calls(asked.dtype, asked.scale_rule or "floor", asked.tensor_scale).view(np.uint32)
+    return np.concatenate([matter, contested, _blocks(asked, first[:BLOCKS], BLOCKS, rng)])
 
 
 def _blocks(asked: BlockOperation, first: Words, size: int, rng: np.random.Generator) -> Words:

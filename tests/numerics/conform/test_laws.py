@@ -171,7 +171,39 @@ def lanes_of(width):
     return lanes
 
 
-DEPENDENT = {"antithetic pairs": antithetic, "a seed for two calls": a_seed_for_two_calls,
+def of_period(period):
+    return lambda rng: lambda count: np.resize(rng.integers(0, 1 << 30, period, np.uint32), count)
+
+
+def seeds_of_blocks(seeds, width):
+    """A block of threads draws by its number, modulo some."""
+
+    def blocks(rng):
+        def bits(count):
+            drawn = rng.integers(0, 1 << 30, (seeds, width), np.uint32)
+            return drawn[rng.permutation(seeds)][np.arange(-(-count // width)) % seeds].reshape(-1)[:count]
+
+        return bits
+
+    return blocks
+
+
+def a_tenth_again(rng):
+    """One number in ten draws the bits of the one 12,345 before it."""
+
+    def bits(count):
+        drawn = rng.integers(0, 1 << 30, count, np.uint32)
+        again = np.flatnonzero(rng.random(count) < 0.1)
+        again = again[again >= 12345]
+        drawn[again] = drawn[again - 12345]
+        return drawn
+
+    return bits
+
+
+DEPENDENT = {**{f"a period of {n}": of_period(n) for n in (65535, 100003, 500000)},
+             "1,000 seeds of blocks": seeds_of_blocks(1000, 250), "a tenth again": a_tenth_again,
+"antithetic pairs": antithetic, "a seed for two calls": a_seed_for_two_calls,
              "two warps": lanes_of(32), "two blocks": lanes_of(1024)}  # fmt: skip
 
 
