@@ -60,7 +60,7 @@ def rounds(task: Task) -> bool:
 def signed_floats(task: Task) -> bool:
     """Formats that have a negative zero."""
     d = task.dtype.element if isinstance(task.dtype, ElementBlock) else task.dtype
-    plain = isinstance(d, Float) and d.signed and d.specials != "fnuz"
+    plain = isinstance(d, Float) and d.signed and not d.nan_is_negative_zero
     return quantizes(task) and (plain or isinstance(d, MicroexponentBlock))
 
 
