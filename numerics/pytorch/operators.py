@@ -27,7 +27,7 @@ from numerics.backends.host.ieee import ieee_arithmetic
 from numerics.backends.host.tensors import as_array, as_tensor, number_of, number_tensor
 from numerics.backends.partition import Blocking, check_axis
 from numerics.formats import dispatch
-from numerics.formats.block import Block, Blocks, PackedBlocks, stored_scale
+from numerics.formats.block import Block, Blocks, PackedBlocks, ScaledBlock, stored_scale
 from numerics.formats.dtype import Element
 from numerics.formats.errors import NumericsError, one_of, said
 from numerics.formats.protocol import Given
@@ -265,11 +265,14 @@ def rotation_of(size: int, signs: Sequence[int] | None, inverse: bool) -> Rotati
 
 
 def _tqt(x: Tensor, log2_threshold: Tensor, recipe: str) -> Tensor:
-    return _fake_quantize(x, recipe, tqt_scale(log2_threshold, check_tqt(x, log2_threshold, recipe)))
+    d, _ = check_tqt(x, log2_threshold, recipe)
+    return _fake_quantize(x, recipe, tqt_scale(log2_threshold, d))
 
 
 def _lsq(x: Tensor, scale: Tensor, zero_point: Tensor | None, recipe: str) -> Tensor:
     d, _ = check_lsq(x, scale, zero_point, recipe)
+    if isinstance(d, ScaledBlock):
+        return _fake_quantize(x, recipe, tensor_scale=lsq_scale(scale))
     if zero_point is not None and learns_zero(recipe):
         zero_point = lsq_zero(zero_point, d)
     return _fake_quantize(x, recipe, lsq_scale(scale), zero_point)
