@@ -64,7 +64,7 @@ class Format:
 def _formats() -> Iterator[Format]:
     casts = ("bfloat16", "float16")
     mx = ("mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4", "mxint8")
-    readings = ("if4", "if3", "if6_e2m3", "if6_e3m2")
+    readings = ("if4", "if3", "if6_e2m3", "if6_e3m2", "hifloat4")
     for name in (*casts, *mx, "nvfp4", "bfp16", "mx4", "mx6", "mx9", "mxfp3", "nvfp3", "nvint4", *readings):
         yield Format(name, nx.QuantSpec(name), nx.QuantSpec(name))
     floats = (

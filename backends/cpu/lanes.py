@@ -333,6 +333,7 @@ def arithmetic(block: int = 1, sub_block: int = 1) -> SimpleNamespace:
             "code_of_key": code_of_key,
             "max_of_block": lambda x: max_of_run(x, block),
             "max_of_group": lambda x: max_of_run(x, sub_block),
+            "max_of_pair": lambda x: max_of_run(x, 2 * sub_block),
             "sum_of_block": lambda x: sum_of_run(x, block),
         }
     )

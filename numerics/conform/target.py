@@ -161,8 +161,8 @@ class Target(Judged):
         scale = self._codes(self._plain(parts[1], inputs, shared), inputs, d.scale_bits)
         if not d.sub_blocks:
             return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), None)
-        micro = self._codes(self._plain(parts[2], inputs, shared), inputs, d.sub_blocks)
-        return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), micro.astype(np.uint8))
+        micro = self._codes(self._plain(parts[2], inputs, shared), inputs, d.micro_bits)
+        return Fields(codes.astype(d.code_dtype), scale.astype(np.uint8), micro.astype(d.micro_dtype))
 
     def _parts(self, came: Any, inputs: tuple[Array, ...]) -> tuple[Any, ...]:
         """The fields of blocks; of Blocks, which say what they are, those of the task's alone."""

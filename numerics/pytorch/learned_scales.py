@@ -158,7 +158,7 @@ def slope_of_blocks(x: Tensor, scale: Tensor, recipe: str) -> tuple[Tensor, Tens
 
 def _elements(codes: Tensor, d: ScaledBlock, scales: Tensor) -> Tensor:
     """What the elements of blocks are worth in units of both scales; scales: the code of each one's block."""
-    found = torch.ops.numerics.decode(codes, text_of(d.element)) * d.element_unit
+    found: Tensor = torch.ops.numerics.decode(codes, text_of(d.element)) * d.element_unit
     if d.integers is None:
         return found
     counts = torch.ops.numerics.decode(codes, text_of(d.integers)) * (d.step or 1.0)

@@ -312,7 +312,7 @@ def _looks(fake: Callable[..., Any], of_values: bool, x: Tensor, *rest: Any) -> 
 def _fake_encode_blocks(x: Tensor, dtype: str, axis: int = -1, *_: Any) -> Parts:
     d = _block(dtype)
     shape = _blocking(d, x.shape, axis).shared_shape
-    micro = x.new_empty(shape if d.sub_blocks else 0, dtype=torch.uint8)
+    micro = x.new_empty(shape if d.sub_blocks else 0, dtype=getattr(torch, d.micro_dtype))
     scale = x.new_empty(shape, dtype=_scale_type(d))
     number = x.new_empty((), dtype=torch.float32)
     tensor_scale = number if d.has_tensor_scale else x.new_empty(0, dtype=torch.uint8)
@@ -330,7 +330,7 @@ def _fake_unpack_blocks(
     shared = _blocking(d, check_shape(shape), axis).shared_shape
     codes = packed.new_empty(tuple(shape), dtype=getattr(torch, d.code_dtype))
     beside = packed.new_empty(shared if scale is None else 0, dtype=torch.uint8)
-    micro = packed.new_empty(shared if d.sub_blocks else 0, dtype=torch.uint8)
+    micro = packed.new_empty(shared if d.sub_blocks else 0, dtype=getattr(torch, d.micro_dtype))
     return codes, beside, micro, packed.new_empty(0, dtype=torch.uint8)
 
 

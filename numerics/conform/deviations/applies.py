@@ -43,7 +43,7 @@ def rescaled_mx(task: Task) -> bool:
 
 def of_micro(task: Task) -> bool:
     """Microexponent blocks, without draws."""
-    return quantizes(task) and isinstance(task.dtype, MicroexponentBlock) and not task.draws
+    return quantizes(task) and type(task.dtype) is MicroexponentBlock and not task.draws
 
 
 def of_scaled(task: Task) -> bool:
