@@ -322,7 +322,9 @@ class Target(Judged):
         if outside.any():
             at = int(outside.reshape(-1).argmax()) if outside.shape == inputs[0].shape else 0
             raise Fault("code_range", inputs, str(wide[outside][0]), f"{low} .. {(1 << bits) - 1}", at)
-        return (wide & ((1 << bits) - 1)).astype(np.uint8 if bits <= 8 else np.uint16)
+        return (wide & ((1 << bits) - 1)).astype(
+            np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32
+        )
 
 
 def _told(came: Blocks, ndim: int) -> tuple[str, int]:

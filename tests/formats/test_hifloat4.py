@@ -109,6 +109,28 @@ def test_every_code_at_every_scale():
                 assert_same_bits(nx.hifloat4.decode(made), due, on=name)
 
 
+def test_the_judge_knows_a_wrong_microexponent():
+    """Microexponents of 24 bits were cut to 16 where the judge took them."""
+    assert nx.conform.check(nx.hifloat4.encode, "hifloat4", kind="encode")
+
+    def wrong(x):
+        made = nx.hifloat4.encode(x)
+        micro = np.where(made.scale == 255, 0, np.asarray(made.microexponents) ^ np.uint32(1 << 23))
+        return nx.Blocks(nx.hifloat4, made.axis, made.codes, made.scale, micro)
+
+    verdict = nx.conform.check(wrong, "hifloat4", kind="encode")
+    assert not verdict
+    assert "law microexponents" in str(verdict)
+
+    def decoded(codes, scale, micro):
+        return nx.hifloat4.decode(nx.Blocks(nx.hifloat4, -1, codes, scale, micro))
+
+    assert nx.conform.check(decoded, "hifloat4", kind="decode")
+    assert not nx.conform.check(
+        lambda c, s, m: decoded(c, s, m & np.uint32(0xFFFF)), "hifloat4", kind="decode"
+    )
+
+
 def test_what_blocks_of_two_tiers_cannot_be():
     with pytest.raises(nx.NumericsError, match="powers of two"):
         nx.TieredBlock(name="mine", block=64, mantissa=3, sub_block=2)

@@ -190,7 +190,7 @@ def scale_rule(seen: SeenBlocks) -> Counterexample | None:
 
 
 def microexponents(seen: SeenBlocks) -> Counterexample | None:
-    """A microexponent is 1 exactly when every exponent of its sub-block lies below the shared one."""
+    """A microexponent is 1 exactly where its sub-block lies below the shared one (of tiers: above it)."""
     return seen.simplest(microexponents)
 
 
