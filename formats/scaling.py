@@ -399,16 +399,16 @@ def tiered_fields(a: Lane) -> tuple[Lane, Lane, Lane, Lane]:
     return scale, upper, lower, y
 
 
-def tiered_element(y: Lane, b: Lane, up: Lane, m: Lane, f: Grid, rounding: str, random: Lane) -> Lane:
-    """A magnitude over its scale and 2**up to sign and m-bit magnitude, which saturates."""
-    counts = as_bits(as_float(y) * power_of_two((126 + m) - up))
-    return with_sign(count(counts, b, f, rounding, random, None), b, f)
+def tiered_counts(y: Lane, up: Lane, m: Lane) -> Lane:
+    """A magnitude over its scale and 2**up, in steps of m-bit magnitudes."""
+    return as_bits(as_float(y) * power_of_two((126 + m) - up))
 
 
 def tiered_encode(b: Lane, m: Lane, f: Grid, rounding: str, random: Lane) -> tuple[Lane, Lane, Lane, Lane]:
     """Scale, both microexponents and code; a block with Inf or NaN is (255, 0, 0, 0)."""
     scale, upper, lower, y = tiered_fields(b & MAGNITUDE)
-    code = tiered_element(y, b, upper + lower, m, f, rounding, random)
+    counts = tiered_counts(y, upper + lower, m)
+    code = with_sign(count(counts, b, f, rounding, random, None), b, f)
     return scale, upper, lower, where(scale > LAST, 0, code)
 
 

@@ -19,6 +19,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from numerics.backends.bind import bind
+from numerics.formats.grid import UNREACHED
 
 I1, I8, I16, I32, I64 = (ir.IntType(width) for width in (1, 8, 16, 32, 64))
 F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
@@ -195,7 +196,7 @@ def joined_codes(steps: tuple[int, ...], codes: tuple[int, ...]) -> NDArray[np.i
     """
     size = 1 << JOINED_BITS
     starts = (np.arange(size, dtype=np.int64) - (size >> 1)) << JOINED_BITS
-    rising = np.array(steps, np.int64)
+    rising = np.array([step for step in steps if step != UNREACHED], np.int64)  # what fills up a list is none
     first, last = (np.searchsorted(rising, starts + end, "right") for end in (0, size - 1))
     if np.any(last - first > 1):
         return None

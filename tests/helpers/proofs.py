@@ -138,14 +138,14 @@ def prove_tiered_element(scale: int, up: int, rounding: str, over: Proof = sweep
     d = nx.hifloat4
     inverse = to_bfloat16(divide32(Fraction(1), tiered_scale_value(scale)))
     factor = float32_bits(float(inverse))
-    run = EXECUTOR.elementwise(
-        f"tiered_element_{rounding}",
-        lambda r, u, f, b: shared.tiered_element(
-            shared.as_bits(shared.as_float(b & 0x7FFFFFFF) * shared.as_float(r.value + (b & 0))), b, u.value,
-            d.mantissa, f, rounding, None,
-        ),
-        Number(factor), Number(up), alike(element_grid(d), rounding),
-    )  # fmt: skip
+
+    def element(r, u, f, b):
+        y = shared.as_bits(shared.as_float(b & 0x7FFFFFFF) * shared.as_float(r.value + (b & 0)))
+        counts = shared.tiered_counts(y, u.value, d.mantissa)
+        return shared.with_sign(shared.count(counts, b, f, rounding, None, None), b, f)
+
+    records = Number(factor), Number(up), alike(element_grid(d), rounding)
+    run = EXECUTOR.elementwise(f"tiered_element_{rounding}", element, *records)
 
     def code_of(bits: int, negative: bool) -> int:
         y = multiply32(float32_value(min(bits, 0x7F7FFFFF)), inverse)
